@@ -39,8 +39,8 @@ infra: setup ## synthesised templates and the security gate
 integration: setup ## the whole path on the local AWS
 	python -m pytest tests/integration
 
-e2e: setup ## the same path on the AWS account that your credentials name (costs money; asks first)
-	python -m pytest tests/e2e --real-account
+e2e: setup ## the same path on a real account: make e2e ACCOUNT=123456789012 (costs money, tears down)
+	python -m pytest tests/e2e -s --real-account "$(ACCOUNT)"
 
 lint: setup ## ruff and mypy
 	ruff check .

@@ -1,0 +1,54 @@
+"""Running the CDK command line, unmodified, with this project's Node and Python first on the path."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from cli.aws import ROOT
+from cli.errors import NotReadyError, WorkFailedError
+
+_COMMAND = ROOT / "node_modules" / ".bin" / "cdk"
+
+
+def run_cdk(*arguments: str, stage: str, log: Path | None = None) -> None:
+    """Run `cdk` for one stage of the app in this repository.
+
+    Parameters
+    ----------
+    arguments : str
+        As on the command line, such as ``"deploy", "--all"``.
+    stage : str
+        Passed on as ``-c stage=…``.
+    log : Path, optional
+        Append the output to this file in place of the terminal; its end is shown when the command fails.
+
+    Raises
+    ------
+    NotReadyError
+        When the CDK command line is not installed.
+    WorkFailedError
+        When `cdk` ends with another exit code than 0.
+    """
+    if not _COMMAND.exists():
+        raise NotReadyError("The CDK command line is not installed.", "Install it: make setup")
+    command = [str(_COMMAND), *arguments, "-c", f"stage={stage}"]
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"}
+    if log is None:
+        code = subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
+        tail = ""
+    else:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("ab") as file:
+            start = file.tell()
+            code = subprocess.run(
+                command, cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT, check=False
+            ).returncode
+        tail = "\n" + "\n".join(log.read_bytes()[start:].decode(errors="replace").splitlines()[-30:])
+    if code != 0:
+        raise WorkFailedError(
+            f"cdk {arguments[0]} failed with exit code {code}.{tail}",
+            "CloudFormation has rolled the stack back: what was deployed before is still there.",
+        )

@@ -1,0 +1,116 @@
+"""`kennel demo`: the life of a model on the local AWS, start to finish, with the time of each step."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import monotonic
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from cli import local
+from cli.aws import Stage
+from cli.classifying import Evaluation, evaluate_deployment, evaluation_table
+from cli.console import console
+from cli.data import SAMPLE_DIR, data_set_name, draw_sample, push_data_set
+from cli.dataset import read_data_set
+from cli.deploying import bootstrap, deploy_stacks
+from cli.packaging import package_model
+from cli.training import TrainingRequest, follow_training, start_training
+
+_CDK_LOG = Path(".kennel/demo-cdk.log")
+_SHOWN = 12  # answers in the table
+
+
+@dataclass
+class _Timer:
+    """Seconds that each named step took, in the order in which they ended."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """Time a step under this name."""
+        console.rule(f"[bold]{name}", align="left", style="dim")
+        start = monotonic()
+        yield
+        self.seconds[name] = monotonic() - start
+
+
+def demo(
+    port: Annotated[int, typer.Option(min=1, max=65535, help="The local AWS's port.")] = 4566,
+    state_dir: local.StateDir = local.STATE_DIR,
+    directory: Annotated[Path, typer.Option("--data", help="The data set; drawn when it is not there.")] = SAMPLE_DIR,
+) -> None:
+    """Train, package, deploy and call a classifier on the local AWS, with nothing but this machine."""
+    timer = _Timer()
+    with timer.step("Start the local AWS"):
+        started = local.start(state_dir, port)
+        os.environ.update(local.environment(state_dir))
+        console.print(f"It answers at {started.endpoint_url} and enforces IAM.")
+    stage = Stage("local")
+    with timer.step("Bootstrap the CDK; draw a data set meanwhile"), ThreadPoolExecutor(1) as pool:
+        prepared = pool.submit(bootstrap, stage, log=_CDK_LOG)
+        if not directory.exists():
+            draw_sample(directory, seed=1, per_class=(100, 15, 15))
+        prepared.result()
+    with timer.step("cdk deploy: storage and training"):
+        deploy_stacks(stage, ["storage", "training"], log=_CDK_LOG)
+    with timer.step("Push the data set into the bucket"):
+        data_set = read_data_set(directory)
+        name = data_set_name(directory, None)
+        result = push_data_set(stage, data_set, name)
+        console.print(f"{result.uploaded} pictures uploaded, {result.unchanged} unchanged.")
+    with timer.step("Train as a SageMaker training job"):
+        job = start_training(stage, TrainingRequest(name))
+        follow_training(stage, job)
+    with timer.step("Package the model"):
+        card = package_model(stage, stage.artifact, job=job)
+        console.print(f"{card.architecture}, {len(card.labels)} classes, {stage.artifact.stat().st_size / 1e6:.1f} MB.")
+    with timer.step("cdk deploy: endpoint, scaling, function"):
+        deploy_stacks(stage, ["inference"], log=_CDK_LOG)
+        console.print(f"The function answers at {stage.output('inference', 'FunctionUrl')}")
+    with timer.step("Classify the test pictures through the function URL"):
+        evaluation = evaluate_deployment(stage, directory)
+    console.rule(style="dim")
+    console.print(_answers_table(evaluation))
+    console.print(evaluation_table(evaluation))
+    console.print(_times_table(timer.seconds))
+    console.print(
+        "It is still running. Try it on a picture of yours:\n"
+        '  source .venv/bin/activate; eval "$(kennel local env)"; kennel classify PICTURE\n'
+        "Remove what was deployed: kennel destroy     Stop the local AWS: kennel local down"
+    )
+
+
+def _answers_table(evaluation: Evaluation) -> Table:
+    """A few answers, spread evenly over the test set (and so over the classes)."""
+    table = Table("picture", "answer", "probability", "", title="Held-out pictures, answered by the function")
+    table.title_justify = "left"
+    shown = min(_SHOWN, len(evaluation.pictures))
+    for position in range(shown):
+        index = position * len(evaluation.pictures) // shown
+        picture, answer = evaluation.pictures[index], evaluation.answers[index]
+        best = answer.body["predictions"][0]
+        right = evaluation.right[index]
+        table.add_row(
+            f"{picture.label}/{picture.name}",
+            best["label"],
+            f"{best['probability']:.1%}",
+            "[green]right[/]" if right else "[red]wrong[/]",
+        )
+    return table
+
+
+def _times_table(seconds: dict[str, float]) -> Table:
+    table = Table("step", "seconds", title="Time of each step", title_justify="left")
+    for name, duration in seconds.items():
+        table.add_row(name, f"{duration:.1f}")
+    table.add_row("[bold]all", f"[bold]{sum(seconds.values()):.1f}")
+    return table

@@ -1,0 +1,91 @@
+"""What can go wrong on the command line, and the exit code that says so.
+
+One small tree: a command raises, `cli.main` prints one message and exits. Anything outside the tree is a bug and keeps
+its stack trace.
+
+====  ==========================================================================
+code  meaning
+====  ==========================================================================
+0     done
+1     a bug in this program (a stack trace is printed)
+2     the command line itself is wrong (unknown option, bad value)
+3     something needed first is missing or not usable: data, artifact, settings
+4     AWS refused the call or could not be reached
+5     the work was started and failed: a training job, a deployment
+130   interrupted by the user (Ctrl-C)
+====  ==========================================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import botocore.exceptions
+
+
+class KennelError(Exception):
+    """Base of the errors that are shown to a person as one message.
+
+    Parameters
+    ----------
+    message : str
+        What was wrong and what is allowed.
+    hint : str, optional
+        What to do next, printed on a line of its own.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class NotReadyError(KennelError):
+    """Something needed first is missing or not usable (exit code 3)."""
+
+    exit_code = 3
+
+
+class AwsError(KennelError):
+    """AWS refused the call or could not be reached (exit code 4)."""
+
+    exit_code = 4
+
+
+class WorkFailedError(KennelError):
+    """A training job or a deployment was started and failed (exit code 5)."""
+
+    exit_code = 5
+
+
+_LOCAL_HINT = 'For the local AWS: kennel local up, then eval "$(kennel local env)". For a real account: aws configure.'
+
+
+@contextmanager
+def aws_errors() -> Iterator[None]:
+    """Turn botocore's exceptions into an `AwsError` that says what to do.
+
+    Raises
+    ------
+    AwsError
+        In place of any `botocore.exceptions.BotoCoreError` or `ClientError` raised inside.
+    """
+    try:
+        yield
+    except (botocore.exceptions.NoCredentialsError, botocore.exceptions.PartialCredentialsError) as error:
+        raise AwsError("No AWS credentials in the environment.", _LOCAL_HINT) from error
+    except botocore.exceptions.NoRegionError as error:
+        raise AwsError("No AWS region is set.", "Set AWS_REGION, for example: export AWS_REGION=us-east-1") from error
+    except (botocore.exceptions.EndpointConnectionError, botocore.exceptions.ConnectionError) as error:
+        raise AwsError(f"AWS cannot be reached: {error}", _LOCAL_HINT) from error
+    except botocore.exceptions.ClientError as error:
+        details = error.response.get("Error", {})
+        code, message = details.get("Code", "Unknown"), details.get("Message", str(error))
+        hint = ""
+        if code in ("InvalidClientTokenId", "UnrecognizedClientException", "ExpiredToken", "ExpiredTokenException"):
+            hint = f"The credentials are not valid there (any more). {_LOCAL_HINT}"
+        raise AwsError(f"AWS refused {error.operation_name}: {message} ({code})", hint) from error
+    except botocore.exceptions.BotoCoreError as error:
+        raise AwsError(f"The AWS call failed: {error}") from error

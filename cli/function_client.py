@@ -1,0 +1,84 @@
+"""Calling the deployed function through its URL, signed as any AWS client would sign."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import urllib3
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+
+from cli.aws import Stage
+from cli.errors import AwsError, NotReadyError, aws_errors
+
+_TIMEOUT = urllib3.Timeout(connect=5, read=70)  # the function itself gives up earlier
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the function answered: the HTTP status and the parsed JSON body."""
+
+    status: int
+    body: dict[str, Any]
+
+    @property
+    def error(self) -> str | None:
+        """The error as one line for a person, or None when the picture was classified."""
+        if self.status == 200:
+            return None
+        error = self.body.get("error")
+        if isinstance(error, dict):
+            return f"{error.get('message')} ({error.get('code')}, HTTP {self.status})"
+        return f"{self.body.get('Message') or self.body.get('message') or 'refused'} (HTTP {self.status})"
+
+
+class FunctionClient:
+    """A signed HTTP client of the function URL; safe to share between threads.
+
+    Parameters
+    ----------
+    stage : Stage
+        The stage whose function is called; its inference stack must be deployed.
+    connections : int
+        How many calls may be under way at once.
+
+    Raises
+    ------
+    NotReadyError
+        When the inference stack is not deployed, or there are no credentials to sign with.
+    """
+
+    def __init__(self, stage: Stage, *, connections: int = 1) -> None:
+        self.url = stage.output("inference", "FunctionUrl")
+        with aws_errors():
+            self._credentials = stage.session.get_credentials()
+        if self._credentials is None:
+            raise NotReadyError("No AWS credentials in the environment to sign the call with.")
+        self._region = stage.region
+        self._http = urllib3.PoolManager(maxsize=connections, timeout=_TIMEOUT, retries=False)
+
+    def classify_bytes(self, image: bytes, *, top_k: int = 5, scores: bool = False) -> Answer:
+        """Send a picture as it is; `scores` asks for all probabilities in the order of the labels."""
+        query = f"?top_k={top_k}" + ("&scores=true" if scores else "")
+        return self._post(self.url + query, image, "application/octet-stream")
+
+    def classify_url(self, url: str, *, top_k: int = 5) -> Answer:
+        """Let the function fetch the picture at a public https address."""
+        return self._post(self.url, json.dumps({"url": url, "top_k": top_k}).encode(), "application/json")
+
+    def _post(self, url: str, body: bytes, content_type: str) -> Answer:
+        request = AWSRequest(method="POST", url=url, data=body, headers={"Content-Type": content_type})
+        SigV4Auth(self._credentials.get_frozen_credentials(), "lambda", self._region).add_auth(request)
+        try:
+            response = self._http.request("POST", url, body=body, headers=dict(request.headers))
+        except urllib3.exceptions.HTTPError as error:
+            raise AwsError(f"The function URL {self.url} cannot be reached: {error}") from error
+        try:
+            parsed = json.loads(response.data)
+        except ValueError:
+            parsed = None
+        if not isinstance(parsed, dict):  # not an answer of ours: a gateway's page, say
+            parsed = {"message": response.data[:200].decode(errors="replace")}
+        return Answer(response.status, parsed)

@@ -1,0 +1,114 @@
+"""`kennel local`: the AWS that lives on this machine."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.console import console
+from cli.errors import NotReadyError
+from emulator import lifecycle
+
+app = typer.Typer(
+    help="Start and stop an AWS on this machine: no account, no Docker, nothing billed.",
+    no_args_is_help=True,
+)
+
+STATE_DIR = Path(".kennel/local")
+StateDir = Annotated[Path, typer.Option(envvar="KENNEL_LOCAL_STATE", help="Where the local AWS keeps its state.")]
+
+
+@contextmanager
+def _local_errors() -> Iterator[None]:
+    try:
+        yield
+    except lifecycle.LocalAwsError as error:
+        raise NotReadyError(str(error)) from error
+
+
+def start(state_dir: Path, port: int) -> lifecycle.Status:
+    """Start the local AWS unless it runs already.
+
+    Raises
+    ------
+    NotReadyError
+        When it cannot start; the message says why (a port in use, say).
+    """
+    with _local_errors():
+        return lifecycle.up(state_dir.resolve(), port)
+
+
+def stop(state_dir: Path) -> bool:
+    """Stop the local AWS, keeping its state; False when it was not running."""
+    with _local_errors():
+        running = lifecycle.status(state_dir.resolve()) is not None
+        lifecycle.down(state_dir.resolve())
+    return running
+
+
+def environment(state_dir: Path) -> dict[str, str]:
+    """The variables that point any AWS client, and `kennel` itself, at the local AWS."""
+    with _local_errors():
+        return {**lifecycle.environment(state_dir.resolve()), "KENNEL_STAGE": "local"}
+
+
+@app.command()
+def up(
+    state_dir: StateDir = STATE_DIR,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="The one port on 127.0.0.1.")] = 4566,
+) -> None:
+    """Start the local AWS in the background."""
+    status = start(state_dir, port)
+    console.print(f"The local AWS answers at {status.endpoint_url} (process {status.pid}).")
+    console.print('Point this shell at it: eval "$(kennel local env)"')
+
+
+@app.command()
+def status(state_dir: StateDir = STATE_DIR) -> None:
+    """Say whether the local AWS runs, where and since when (exit code 3 when it does not)."""
+    with _local_errors():
+        found = lifecycle.status(state_dir.resolve())
+    if found is None:
+        raise NotReadyError("The local AWS is not running.", "Start it: kennel local up")
+    console.print(f"The local AWS answers at {found.endpoint_url} (process {found.pid}).")
+
+
+@app.command()
+def env(state_dir: StateDir = STATE_DIR) -> None:
+    """Print the variables for this shell: eval "$(kennel local env)"."""
+    for name, value in environment(state_dir).items():
+        typer.echo(f"export {name}={shlex.quote(value)}")
+
+
+@app.command()
+def logs(
+    state_dir: StateDir = STATE_DIR,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on printing as lines arrive.")] = False,
+    lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="How many of the last lines.")] = 100,
+) -> None:
+    """Show the end of the local AWS's log."""
+    with _local_errors():
+        path = lifecycle.log_path(state_dir.resolve())
+    if not path.exists():
+        raise NotReadyError(f"There is no log at {path}: the local AWS has not been started yet.")
+    subprocess.run(["tail", "-n", str(lines), *(["-f"] if follow else []), str(path)], check=False)
+
+
+@app.command()
+def down(
+    state_dir: StateDir = STATE_DIR,
+    delete_state: Annotated[bool, typer.Option("--delete-state", help="Also forget everything it holds.")] = False,
+) -> None:
+    """Stop the local AWS with all that it runs; its state stays for the next start."""
+    running = stop(state_dir)
+    console.print("The local AWS is stopped." if running else "The local AWS was not running.")
+    if delete_state:
+        shutil.rmtree(state_dir, ignore_errors=True)
+        console.print("Its state is deleted.")

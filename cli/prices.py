@@ -1,0 +1,30 @@
+"""What an hour of what we start costs, so that nothing starts without saying so.
+
+Source: AWS's public on-demand price list for us-east-1, November 2026, in US dollars. Other regions differ by up to a
+third; AWS's own calculator has the last word.
+"""
+
+from __future__ import annotations
+
+_USD_PER_HOUR = {
+    "ml.m5.large": 0.115,
+    "ml.m5.xlarge": 0.23,
+    "ml.g4dn.xlarge": 0.736,
+    "ml.t3.medium": 0.05,
+}
+# Lambda on arm64: while a call runs, and for keeping an instance warm (provisioned concurrency), called or not.
+LAMBDA_USD_PER_GB_SECOND = 0.0000133334
+PROVISIONED_USD_PER_GB_SECOND = 0.0000033334
+
+
+def usd_per_hour(instance_type: str) -> float | None:
+    """List price of one instance-hour, or None where this table does not have it."""
+    return _USD_PER_HOUR.get(instance_type)
+
+
+def hourly_price(instance_type: str, instances: int = 1) -> str:
+    """The list price of `instances` machines as a phrase for a person."""
+    price = usd_per_hour(instance_type)
+    if price is None:
+        return f"price of {instance_type}: see aws.amazon.com/sagemaker/pricing"
+    return f"{price * instances:.3f} USD per hour on AWS, list price us-east-1"

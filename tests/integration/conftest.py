@@ -1,0 +1,88 @@
+"""A fresh clone of the project with a local AWS of its own, for the tests that walk the whole path."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass
+class Project:
+    """A copy of the repository, and a shell in it whose AWS is the local one."""
+
+    root: Path
+    port: int
+    environment: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def state_dir(self) -> Path:
+        """Where its local AWS keeps its state."""
+        return self.root / ".kennel" / "local"
+
+    def run(
+        self, *command: str, check: bool = True, env: dict[str, str] | None = None, timeout: float = 600
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command as a person in that shell would; stdout and stderr come back as one text."""
+        done = subprocess.run(
+            command,
+            cwd=self.root,
+            env=self.environment if env is None else env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+        if check:
+            assert done.returncode == 0, f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout}"
+        return done
+
+    def kennel(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run `kennel` there."""
+        return self.run("kennel", *arguments, check=check)
+
+    def start_local_aws(self) -> None:
+        """Start it, and point the shell at it."""
+        self.kennel("local", "up", "--port", str(self.port))
+        for line in self.kennel("local", "env").stdout.splitlines():
+            name, _, value = line.removeprefix("export ").partition("=")
+            self.environment[name] = value.strip("'")
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    """What `git clone` and `make setup` leave, with the working tree's changes; its local AWS is stopped at the end."""
+    root = tmp_path_factory.mktemp("clone")
+    listing = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
+    )
+    for name in filter(None, listing.stdout.decode().split("\0")):
+        if (ROOT / name).is_file():
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, root / name)
+    (root / "node_modules").symlink_to(ROOT / "node_modules")
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "KENNEL_"))}
+    # The packages of the clone come before those that the virtual environment links to.
+    clean |= {"PATH": f"{ROOT / '.venv' / 'bin'}:{clean['PATH']}", "PYTHONPATH": str(root)}
+    project = Project(root, free_port(), clean)
+    yield project
+    project.kennel("local", "down")
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,341 @@
+"""`make demo`, then attempts to break what it has deployed.
+
+The tests share one deployment and run in the order in which they stand here; the last ones take it down.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import signal
+import socket
+import tarfile
+import urllib.error
+import urllib.request
+import zipfile
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import boto3
+import botocore.exceptions
+import psutil
+import pytest
+import urllib3
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
+from conftest import Project
+from PIL import Image
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def demo(project: Project) -> Iterator[Project]:
+    """The project after `kennel demo`, whose output is in `demo.log`."""
+    output = project.kennel("demo", "--port", str(project.port)).stdout
+    (project.root / "demo.log").write_text(output)
+    project.start_local_aws()  # it runs already: takes over its environment
+    return project
+
+
+@pytest.fixture(scope="module")
+def client(demo: Project) -> Callable[[str], Any]:
+    """Boto3 clients of the administrator, told nothing but what `kennel local env` says."""
+    environment = demo.environment
+
+    def make(service: str, **credentials: str) -> Any:
+        return boto3.client(
+            service,
+            endpoint_url=environment["AWS_ENDPOINT_URL"],
+            region_name=environment["AWS_REGION"],
+            **credentials
+            or {
+                "aws_access_key_id": environment["AWS_ACCESS_KEY_ID"],
+                "aws_secret_access_key": environment["AWS_SECRET_ACCESS_KEY"],
+            },
+        )
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def outputs(client: Callable[[str], Any]) -> dict[str, str]:
+    """The outputs of the three stacks together."""
+    cloudformation = client("cloudformation")
+    return {
+        output["OutputKey"]: output["OutputValue"]
+        for kind in ("storage", "training", "inference")
+        for output in cloudformation.describe_stacks(StackName=f"kennel-local-{kind}")["Stacks"][0]["Outputs"]
+    }
+
+
+@pytest.fixture(scope="module")
+def picture(demo: Project) -> bytes:
+    """A held-out picture."""
+    return sorted((demo.root / "data/sample/test").rglob("*.jpg"))[0].read_bytes()
+
+
+def call(url: str, body: bytes, keys: dict[str, str] | None) -> tuple[int, dict[str, Any]]:
+    """POST to the function URL, signed with the given access key or not at all."""
+    request = AWSRequest(method="POST", url=url, data=body, headers={"Content-Type": "image/jpeg"})
+    if keys:
+        credentials = Credentials(keys["AccessKeyId"], keys["SecretAccessKey"])
+        SigV4Auth(credentials, "lambda", "us-east-1").add_auth(request)
+    response = urllib3.request("POST", url, body=body, headers=dict(request.headers), retries=False)
+    return response.status, json.loads(response.data)
+
+
+@pytest.fixture(scope="module")
+def administrator(demo: Project) -> dict[str, str]:
+    """The access key that `kennel local env` names."""
+    names = {"AccessKeyId": "AWS_ACCESS_KEY_ID", "SecretAccessKey": "AWS_SECRET_ACCESS_KEY"}
+    return {name: demo.environment[variable] for name, variable in names.items()}
+
+
+@pytest.fixture
+def user(client: Callable[[str], Any]) -> Iterator[dict[str, str]]:
+    """A new IAM user without any permission, and its access key."""
+    iam = client("iam")
+    iam.create_user(UserName="stranger")
+    key = iam.create_access_key(UserName="stranger")["AccessKey"]
+    yield key
+    for policy in iam.list_user_policies(UserName="stranger")["PolicyNames"]:
+        iam.delete_user_policy(UserName="stranger", PolicyName=policy)
+    iam.delete_access_key(UserName="stranger", AccessKeyId=key["AccessKeyId"])
+    iam.delete_user(UserName="stranger")
+
+
+def test_the_demo_prints_answers_accuracy_times_and_how_to_stop(demo: Project) -> None:
+    output = (demo.root / "demo.log").read_text()
+    assert "Held-out pictures, answered by the function" in output
+    assert re.search(r"accuracy through the function URL\s+\d+\.\d+%", output)
+    assert "Time of each step" in output
+    assert "kennel local down" in output
+    assert "Traceback" not in output
+
+
+def test_accuracy_through_the_url_is_high_and_equals_the_artifacts_own(demo: Project) -> None:
+    figures = json.loads(demo.kennel("evaluate", "--json").stdout.splitlines()[-1])
+    assert figures["test_pictures"] >= 150
+    assert figures["accuracy_online"] >= 0.85
+    assert figures["accuracy_online"] == figures["accuracy_offline"]
+    assert figures["largest_difference"] < 1e-6
+
+
+def test_classify_names_the_breed_of_a_file(demo: Project) -> None:
+    path = sorted((demo.root / "data/sample/test").rglob("*.jpg"))[0]
+    answer = json.loads(demo.kennel("classify", str(path), "--json").stdout)
+    assert answer["status"] == 200
+    assert len(answer["predictions"]) == 3
+    assert re.fullmatch(r"sha256:[0-9a-f]{64}", answer["model"]["version"])
+
+
+def test_an_unsigned_call_is_refused(outputs: dict[str, str], picture: bytes) -> None:
+    status, _ = call(outputs["FunctionUrl"], picture, None)
+    assert status == 403
+
+
+def test_a_wrong_signature_is_refused(outputs: dict[str, str], picture: bytes, administrator: dict[str, str]) -> None:
+    status, _ = call(outputs["FunctionUrl"], picture, {**administrator, "SecretAccessKey": "wrong" * 8})
+    assert status == 403
+
+
+def test_a_caller_without_permission_is_refused_until_it_is_granted(
+    client: Callable[[str], Any], outputs: dict[str, str], picture: bytes, user: dict[str, str]
+) -> None:
+    assert call(outputs["FunctionUrl"], picture, user)[0] == 403
+    statement = {
+        "Effect": "Allow",
+        "Action": ["lambda:InvokeFunctionUrl", "lambda:InvokeFunction"],
+        "Resource": outputs["FunctionAliasArn"],
+    }
+    document = json.dumps({"Version": "2012-10-17", "Statement": statement})
+    client("iam").put_user_policy(UserName="stranger", PolicyName="call", PolicyDocument=document)
+    assert call(outputs["FunctionUrl"], picture, user)[0] == 200
+
+
+def test_bad_input_is_the_callers_error(outputs: dict[str, str], administrator: dict[str, str]) -> None:
+    status, body = call(outputs["FunctionUrl"], b"this is not a picture", administrator)
+    assert status == 415
+    assert body["error"]["code"] == "unsupported_image"
+    assert "Traceback" not in json.dumps(body)
+
+
+PROBE = """
+import json, os, boto3
+def handler(event, context):
+    results = {}
+    for name, (service, operation, arguments) in event.items():
+        try:
+            getattr(boto3.client(service), operation)(**arguments)
+            results[name] = "allowed"
+        except Exception as error:
+            response = getattr(error, "response", {})
+            results[name] = response.get("Error", {}).get("Code", repr(error))
+    return results
+"""
+
+
+def test_the_functions_role_can_do_nothing_but_invoke_its_own_endpoint(
+    client: Callable[[str], Any], outputs: dict[str, str], picture: bytes
+) -> None:
+    """Runs code of an attacker's choice under the function's own role."""
+    lambda_ = client("lambda")
+    role = lambda_.get_function_configuration(FunctionName=outputs["FunctionName"])["Role"]
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("probe.py", PROBE)
+    lambda_.create_function(
+        FunctionName="probe", Runtime="python3.14", Handler="probe.handler", Role=role, Timeout=60,
+        Code={"ZipFile": archive.getvalue()},
+    )  # fmt: skip
+    try:
+        attempts = {
+            "own endpoint": ("sagemaker-runtime", "invoke_endpoint",
+                             {"EndpointName": outputs["EndpointName"], "Body": "x", "ContentType": "text/plain"}),
+            "other endpoint": ("sagemaker-runtime", "invoke_endpoint", {"EndpointName": "other", "Body": "x"}),
+            "longer name": ("sagemaker-runtime", "invoke_endpoint",
+                            {"EndpointName": outputs["EndpointName"] + "x", "Body": "x"}),
+            "data": ("s3", "list_objects_v2", {"Bucket": outputs["DataBucketName"]}),
+            "endpoints": ("sagemaker", "list_endpoints", {}),
+            "delete": ("sagemaker", "delete_endpoint", {"EndpointName": outputs["EndpointName"]}),
+            "iam": ("iam", "list_roles", {}),
+            "itself": ("lambda", "get_function", {"FunctionName": outputs["FunctionName"]}),
+            "training role": ("sts", "assume_role", {"RoleArn": outputs["TrainingRoleArn"], "RoleSessionName": "x"}),
+            "key": ("kms", "encrypt", {"KeyId": outputs["DataKeyArn"], "Plaintext": "x"}),
+        }  # fmt: skip
+        answer = lambda_.invoke(FunctionName="probe", Payload=json.dumps(attempts).encode())
+        results = json.loads(answer["Payload"].read())
+    finally:
+        lambda_.delete_function(FunctionName="probe")
+    assert results.pop("own endpoint") == "ModelError"  # it got through: the model itself refused the body
+    denied = {"AccessDenied", "AccessDeniedException", "AccessDeniedException"}
+    assert {name: code for name, code in results.items() if code not in denied} == {}
+
+
+def test_the_local_aws_survives_a_kill_with_everything_it_held(
+    demo: Project, client: Callable[[str], Any], outputs: dict[str, str], picture: bytes, administrator: dict[str, str]
+) -> None:
+    before = call(outputs["FunctionUrl"], picture, administrator)
+    client("s3").put_object(Bucket=outputs["DataBucketName"], Key="acknowledged", Body=b"x")
+    pid = int(re.search(r"process (\d+)", demo.kennel("local", "status").stdout).group(1))  # type: ignore[union-attr]
+    os.kill(pid, signal.SIGKILL)
+    psutil.wait_procs([psutil.Process(pid)] if psutil.pid_exists(pid) else [], timeout=10)
+    demo.start_local_aws()
+    client("sagemaker").get_waiter("endpoint_in_service").wait(
+        EndpointName=outputs["EndpointName"], WaiterConfig={"Delay": 1, "MaxAttempts": 60}
+    )
+    after = call(outputs["FunctionUrl"], picture, administrator)
+    assert after[0] == before[0] == 200
+    assert after[1]["predictions"] == before[1]["predictions"]
+    assert client("s3").get_object(Bucket=outputs["DataBucketName"], Key="acknowledged")["Body"].read() == b"x"
+
+
+def test_cdk_diff_finds_nothing_to_change(demo: Project) -> None:
+    output = demo.run("cdk", "diff", "-c", "stage=local", "--fail").stdout
+    assert "Number of stacks with differences: 0" in output
+
+
+def test_a_broken_artifact_rolls_back_and_the_old_model_keeps_answering(
+    demo: Project, client: Callable[[str], Any], outputs: dict[str, str], picture: bytes, administrator: dict[str, str]
+) -> None:
+    artifact = demo.root / "build/model.tar.gz"
+    good = artifact.read_bytes()
+    before = call(outputs["FunctionUrl"], picture, administrator)
+    artifact.write_bytes(without_graph(good))
+    try:
+        failed = demo.kennel("deploy", "--yes", "inference", check=False)
+    finally:
+        artifact.write_bytes(good)
+    assert failed.returncode == 5, failed.stdout
+    assert "model.onnx" in failed.stdout, "the reason is not in what the user sees"
+    stack = client("cloudformation").describe_stacks(StackName="kennel-local-inference")["Stacks"][0]
+    assert stack["StackStatus"] == "UPDATE_ROLLBACK_COMPLETE"
+    after = call(outputs["FunctionUrl"], picture, administrator)
+    assert (after[0], after[1]["predictions"]) == (200, before[1]["predictions"])
+
+
+def without_graph(artifact: bytes) -> bytes:
+    """The artifact with its ONNX graph damaged in the middle."""
+    damaged = io.BytesIO()
+    with tarfile.open(fileobj=io.BytesIO(artifact)) as source, tarfile.open(fileobj=damaged, mode="w:gz") as target:
+        for member in source.getmembers():
+            file = source.extractfile(member)
+            body = file.read() if file else b""
+            if member.name.endswith("model.onnx"):
+                body = body[: len(body) // 2] + bytes(len(body) - len(body) // 2)
+            target.addfile(member, io.BytesIO(body))
+    return damaged.getvalue()
+
+
+def test_any_other_data_set_goes_through_the_same_commands(demo: Project) -> None:
+    """No splits, odd class names, mixed modes and sizes, one picture that cannot be read."""
+    folder = demo.root / "data" / "shapes"
+    colours = {"001.Röd boll": (200, 30, 30), "grön boll": (30, 180, 40), "青い ボール": (30, 60, 200)}
+    modes = ("RGB", "L", "P", "RGBA", "CMYK")
+    for label, colour in colours.items():
+        (folder / label).mkdir(parents=True)
+        for number in range(20):
+            mode = "RGB" if number % 2 else modes[number // 2 % len(modes)]
+            size = (40 + 13 * number, 300 - 9 * number)
+            image = Image.new("RGB", size, tuple(value + number for value in colour)).convert(mode)
+            image.save(folder / label / f"bild {number}.{'tiff' if mode == 'CMYK' else 'png'}")
+    (folder / "grön boll" / "kaputt.jpg").write_bytes(b"\xff\xd8\xff\xe0 not really")
+    pushed = demo.kennel("data", "push", "data/shapes").stdout
+    assert "3 classes" in pushed
+    trained = demo.kennel("train", "--data", "shapes", "--set", "epochs=2").stdout
+    assert "kaputt.jpg" in trained
+    demo.kennel("package")
+    demo.kennel("deploy", "--yes", "inference")
+    answer = json.loads(demo.kennel("classify", str(folder / "青い ボール/bild 3.png"), "--json").stdout)
+    assert {found["label"] for found in answer["predictions"]} == {"Röd boll", "grön boll", "青い ボール"}
+    figures = json.loads(demo.kennel("evaluate", "data/shapes", "--json").stdout.splitlines()[-1])
+    assert figures["accuracy_online"] == figures["accuracy_offline"]
+
+
+def test_the_auto_scaling_of_the_endpoint_is_registered(client: Callable[[str], Any], outputs: dict[str, str]) -> None:
+    scaling = client("application-autoscaling")
+    resource = f"endpoint/{outputs['EndpointName']}/variant/main"
+    targets = scaling.describe_scalable_targets(ServiceNamespace="sagemaker", ResourceIds=[resource])
+    policies = scaling.describe_scaling_policies(ServiceNamespace="sagemaker", ResourceId=resource)
+    assert [(target["MinCapacity"], target["MaxCapacity"]) for target in targets["ScalableTargets"]] == [(1, 2)]
+    assert [policy["PolicyType"] for policy in policies["ScalingPolicies"]] == ["TargetTrackingScaling"]
+
+
+def test_destroy_leaves_nothing(demo: Project, client: Callable[[str], Any], outputs: dict[str, str]) -> None:
+    demo.kennel("destroy", "--yes")
+    stacks = client("cloudformation").describe_stacks()["Stacks"]
+    assert [stack["StackName"] for stack in stacks if stack["StackStatus"] != "DELETE_COMPLETE"] == ["CDKToolkit"]
+    sagemaker = client("sagemaker")
+    assert sagemaker.list_endpoints()["Endpoints"] == []
+    assert sagemaker.list_endpoint_configs()["EndpointConfigs"] == []
+    assert sagemaker.list_models()["Models"] == []
+    assert client("lambda").list_functions()["Functions"] == []
+    assert client("application-autoscaling").describe_scalable_targets(ServiceNamespace="sagemaker")[
+        "ScalableTargets"
+    ] == []  # fmt: skip
+    assert [bucket["Name"] for bucket in client("s3").list_buckets()["Buckets"] if "cdk-" not in bucket["Name"]] == []
+    roles = [role["RoleName"] for role in client("iam").list_roles()["Roles"]]
+    assert [role for role in roles if role.startswith("kennel-")] == []
+    groups = [group["logGroupName"] for group in client("logs").describe_log_groups()["logGroups"]]
+    assert [group for group in groups if "Endpoints" in group or "kennel" in group] == []
+    with pytest.raises(botocore.exceptions.ClientError):
+        client("s3").head_bucket(Bucket=outputs["DataBucketName"])
+
+
+def test_down_leaves_no_process_no_port_and_no_temporary_file(demo: Project) -> None:
+    demo.kennel("local", "down")
+    with socket.socket() as probe:
+        assert probe.connect_ex(("127.0.0.1", demo.port)) != 0
+    left = [
+        process.info["cmdline"]
+        for process in psutil.process_iter(["cmdline", "cwd"])
+        if str(demo.state_dir) in " ".join(process.info["cmdline"] or [])
+        or str(demo.root) in (process.info["cwd"] or "")
+    ]
+    assert left == []
+    with pytest.raises(urllib.error.URLError):
+        urllib.request.urlopen(demo.environment["AWS_ENDPOINT_URL"], timeout=2)

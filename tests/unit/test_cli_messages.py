@@ -1,0 +1,86 @@
+"""What a person sees when something is missing or wrong: one message, a next step, an exit code, no stack trace."""
+
+from __future__ import annotations
+
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from cli import aws, main
+
+
+class Shell:
+    """Runs `kennel` in this process, in an empty folder, with no AWS in the environment."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        self._monkeypatch, self._capsys = monkeypatch, capsys
+
+    def kennel(self, *arguments: str) -> tuple[int, str]:
+        """Exit code and everything that was printed."""
+        self._monkeypatch.setattr("sys.argv", ["kennel", *arguments])
+        with pytest.raises(SystemExit) as stopped:
+            main.main()
+        captured = self._capsys.readouterr()
+        return int(stopped.value.code or 0), captured.out + captured.err
+
+
+@pytest.fixture
+def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Shell:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL", "AWS_PROFILE", "KENNEL_STAGE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setattr(aws, "ROOT", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return Shell(monkeypatch, capsys)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "parts"),
+    [
+        (["data", "push", "nowhere"], 3, ["There is no data set at nowhere", "kennel data sample"]),
+        (["data", "push", "empty"], 3, ["There are no pictures in empty", "train/<class>"]),
+        (["classify", "missing.jpg"], 3, ["There is no picture at missing.jpg"]),
+        (["deploy", "inference"], 3, ["There is no model artifact at", "kennel train, then kennel package"]),
+        (["package", "--from", "junk.tar.gz"], 3, ["The model cannot be deployed", "junk.tar.gz"]),
+        (["package", "--from", "other.tar.gz"], 3, ["The model cannot be deployed", "model.json"]),
+        (["package", "--from", "gone.tar.gz"], 3, ["The model cannot be deployed", "gone.tar.gz"]),
+        (["--stage", "produktion", "deploy"], 3, ["There is no stage 'produktion'", "dev"]),
+        (["train", "--set", "lr:0.1"], 3, ["--set 'lr:0.1' is not NAME=VALUE"]),
+        (["train"], 4, ["No AWS credentials", "kennel local up"]),
+        (["local", "status"], 3, ["The local AWS is not running", "kennel local up"]),
+        (["local", "logs"], 3, ["There is no log at"]),
+        (["nonsense"], 2, ["No such command 'nonsense'"]),
+        (["train", "--wat"], 2, ["No such option"]),
+    ],
+)
+def test_one_clear_message_and_an_exit_code(shell: Shell, arguments: list[str], code: int, parts: list[str]) -> None:
+    Path("empty").mkdir()
+    Path("junk.tar.gz").write_bytes(b"this is no archive")
+    with tarfile.open("other.tar.gz", "w:gz"):
+        pass
+    exit_code, output = shell.kennel(*arguments)
+    assert exit_code == code, output
+    for part in parts:
+        assert part in output
+    assert "Traceback" not in output
+
+
+def test_an_unreachable_aws_is_named(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    exit_code, output = shell.kennel("train")
+    assert exit_code == 4
+    assert "http://127.0.0.1:1" in output
+
+
+def test_help_lists_every_command(shell: Shell) -> None:
+    exit_code, output = shell.kennel("--help")
+    assert exit_code == 0
+    for command in ("local", "data", "train", "package", "deploy", "classify", "evaluate", "destroy", "demo"):
+        assert f"  {command} " in output

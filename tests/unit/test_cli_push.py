@@ -1,0 +1,127 @@
+"""Pushing a data set: only what changed is sent, what vanished is removed, an interrupted push goes on."""
+
+from __future__ import annotations
+
+import io
+import threading
+from pathlib import Path
+from typing import Any
+
+import botocore.exceptions
+import pytest
+
+from cli.aws import Stage
+from cli.data import data_set_name, push_data_set
+from cli.dataset import read_data_set
+from cli.errors import AwsError, NotReadyError
+
+
+class FakeS3:
+    """The five S3 operations that a push uses, on a dictionary."""
+
+    def __init__(self) -> None:
+        self.objects: dict[str, bytes] = {}
+        self.puts: list[str] = []
+        self.fails_after: int | None = None
+        self._lock = threading.Lock()
+
+    def put_object(self, *, Bucket: str, Key: str, Body: bytes, **_: Any) -> None:
+        with self._lock:
+            if Key.startswith("datasets/"):
+                if self.fails_after is not None and len(self.puts) >= self.fails_after:
+                    raise botocore.exceptions.ClientError(
+                        {"Error": {"Code": "AccessDenied", "Message": "no"}}, "PutObject"
+                    )
+                self.puts.append(Key)
+            self.objects[Key] = Body
+
+    def get_object(self, *, Bucket: str, Key: str) -> dict[str, Any]:
+        if Key not in self.objects:
+            raise botocore.exceptions.ClientError({"Error": {"Code": "NoSuchKey", "Message": ""}}, "GetObject")
+        return {"Body": io.BytesIO(self.objects[Key])}
+
+    def get_paginator(self, _: str) -> FakeS3:
+        return self
+
+    def paginate(self, *, Bucket: str, Prefix: str) -> list[dict[str, Any]]:
+        return [{"Contents": [{"Key": key} for key in self.objects if key.startswith(Prefix)]}, {}]
+
+    def delete_objects(self, *, Bucket: str, Delete: dict[str, Any]) -> None:
+        assert len(Delete["Objects"]) <= 1000
+        for item in Delete["Objects"]:
+            del self.objects[item["Key"]]
+
+
+class FakeStage(Stage):
+    """A stage whose bucket is a `FakeS3`."""
+
+    data_bucket = "bucket"
+
+    def __init__(self, s3: FakeS3) -> None:
+        super().__init__("local")
+        object.__setattr__(self, "s3", s3)
+
+    def client(self, service: str, **options: Any) -> Any:
+        assert service == "s3"
+        return self.s3  # type: ignore[attr-defined]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for split, count in (("train", 8), ("valid", 2), ("test", 2)):
+        for label in ("a b", "ü"):
+            for number in range(count):
+                path = tmp_path / "dogs" / split / label / f"{number}.jpg"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(f"{split}{label}{number}".encode())
+    return tmp_path / "dogs"
+
+
+def test_everything_is_uploaded_once(folder: Path) -> None:
+    s3 = FakeS3()
+    stage = FakeStage(s3)
+    first = push_data_set(stage, read_data_set(folder), "dogs")
+    again = push_data_set(stage, read_data_set(folder), "dogs")
+    assert (first.uploaded, first.unchanged, first.removed) == (24, 0, 0)
+    assert (again.uploaded, again.unchanged, again.removed) == (0, 24, 0)
+    assert s3.objects["datasets/dogs/train/a b/3.jpg"] == b"traina b3"
+
+
+def test_changed_pictures_are_sent_again_and_vanished_ones_removed(folder: Path) -> None:
+    s3 = FakeS3()
+    stage = FakeStage(s3)
+    push_data_set(stage, read_data_set(folder), "dogs")
+    s3.objects["datasets/other/train/a/1.jpg"] = b"another data set"
+    (folder / "train/a b/0.jpg").write_bytes(b"new")
+    (folder / "test/ü/1.jpg").unlink()
+    result = push_data_set(stage, read_data_set(folder), "dogs")
+    assert (result.uploaded, result.unchanged, result.removed) == (1, 22, 1)
+    assert s3.objects["datasets/dogs/train/a b/0.jpg"] == b"new"
+    assert "datasets/dogs/test/ü/1.jpg" not in s3.objects
+    assert "datasets/other/train/a/1.jpg" in s3.objects
+
+
+def test_a_picture_deleted_from_the_bucket_is_sent_again(folder: Path) -> None:
+    s3 = FakeS3()
+    stage = FakeStage(s3)
+    push_data_set(stage, read_data_set(folder), "dogs")
+    del s3.objects["datasets/dogs/train/ü/5.jpg"]
+    assert push_data_set(stage, read_data_set(folder), "dogs").uploaded == 1
+
+
+def test_an_interrupted_push_goes_on_where_it_stopped(folder: Path) -> None:
+    s3 = FakeS3()
+    stage = FakeStage(s3)
+    s3.fails_after = 10
+    with pytest.raises(AwsError, match="AWS refused PutObject"):
+        push_data_set(stage, read_data_set(folder), "dogs")
+    s3.fails_after = None
+    result = push_data_set(stage, read_data_set(folder), "dogs")
+    assert (result.uploaded, result.unchanged) == (14, 10)
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "..", "Bichon Frisé", "x" * 64])
+def test_a_name_that_would_not_do_in_a_key_is_refused(tmp_path: Path, name: str) -> None:
+    directory = tmp_path / "bad name"
+    with pytest.raises(NotReadyError, match="does not do as a data set's name"):
+        data_set_name(directory, name or None)

@@ -1,0 +1,48 @@
+"""Starting a training job: what is sent to SageMaker, and what is refused before anything is sent."""
+
+from __future__ import annotations
+
+import io
+import os
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from cli.errors import NotReadyError
+from cli.training import SOURCE_DIR, parse_hyperparameters, source_bundle
+
+
+def test_hyperparameters_are_name_equals_value() -> None:
+    assert parse_hyperparameters(["lr=0.01", "batch-size=64", "architecture=a=b"]) == {
+        "lr": "0.01",
+        "batch-size": "64",
+        "architecture": "a=b",
+    }
+
+
+@pytest.mark.parametrize("bad", ["lr", "=1", "LR=1", "--lr=1", "a b=1"])
+def test_other_forms_are_refused(bad: str) -> None:
+    with pytest.raises(NotReadyError, match="is not NAME=VALUE"):
+        parse_hyperparameters([bad])
+
+
+def test_the_bundle_holds_the_training_program_at_its_root() -> None:
+    with tarfile.open(fileobj=io.BytesIO(source_bundle(SOURCE_DIR))) as bundle:
+        names = bundle.getnames()
+    assert "train.py" in names
+    assert "requirements.txt" in names
+    assert not any("__pycache__" in name for name in names)
+
+
+def test_the_same_files_give_the_same_bundle_whenever_and_wherever_they_lie(tmp_path: Path) -> None:
+    for position, name in enumerate(("one", "two")):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "train.py").write_text("print()")
+        (folder / "__pycache__").mkdir()
+        (folder / "__pycache__" / f"{name}.pyc").write_text(name)
+        os.utime(folder / "train.py", (position, position))
+    assert source_bundle(tmp_path / "one") == source_bundle(tmp_path / "two")
+    (tmp_path / "two" / "train.py").write_text("print(1)")
+    assert source_bundle(tmp_path / "one") != source_bundle(tmp_path / "two")
