@@ -33,7 +33,7 @@ def classify(
     top_k: Annotated[int, typer.Option(min=1, help="How many breeds to name.")] = 3,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON answer a line.")] = False,
 ) -> None:
-    """Name the breed in pictures with the deployed function."""
+    """Name the breed in pictures."""
     missing = [picture for picture in pictures if not _is_url(picture) and not Path(picture).is_file()]
     if missing:
         raise NotReadyError(f"There is no picture at {missing[0]}.")
@@ -92,7 +92,10 @@ def evaluate(
     directory: Annotated[Path, typer.Argument(help="The data set whose test/ is used.")] = SAMPLE_DIR,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
-    """Measure the accuracy through the function URL, and check it against the artifact run here."""
+    """Measure the deployed accuracy.
+
+    Through the function URL, beside that of the same artifact run here.
+    """
     stage: Stage = context.obj
     evaluation = evaluate_deployment(stage, directory)
     if as_json:

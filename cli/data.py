@@ -20,7 +20,7 @@ from cli.console import console, progress_bar
 from cli.dataset import DataSet, read_data_set
 from cli.errors import NotReadyError, aws_errors
 
-app = typer.Typer(help="Make data sets and put them into the bucket.", no_args_is_help=True)
+app = typer.Typer(help="Draw and push data sets.", no_args_is_help=True)
 
 SAMPLE_DIR = Path("data/sample")
 _WORKERS = 16  # parallel uploads; S3 answers a small put in tens of milliseconds, so it is latency that is hidden
@@ -64,7 +64,7 @@ def draw_sample(directory: Path, seed: int, per_class: tuple[int, int, int]) -> 
             )
     except drawing.DrawingError as error:
         raise NotReadyError(str(error)) from error
-    console.print(f"Drew {summary.pictures} pictures of {len(summary.labels)} breeds in {directory}.")
+    console.print(f"Drew {summary.pictures} pictures of {len(summary.classes)} breeds in {directory}.")
 
 
 @app.command()

@@ -48,7 +48,7 @@ def demo(
     state_dir: local.StateDir = local.STATE_DIR,
     directory: Annotated[Path, typer.Option("--data", help="The data set; drawn when it is not there.")] = SAMPLE_DIR,
 ) -> None:
-    """Train, package, deploy and call a classifier on the local AWS, with nothing but this machine."""
+    """Do all of it on the local AWS."""
     timer = _Timer()
     with timer.step("Start the local AWS"):
         started = local.start(state_dir, port)

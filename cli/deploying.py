@@ -34,7 +34,10 @@ def deploy(
     stacks: Annotated[list[StackKind] | None, typer.Argument(help="Default: all that can be deployed.")] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask about changes to permissions.")] = False,
 ) -> None:
-    """Deploy the stacks with `cdk deploy`; the inference stack follows as soon as there is a model."""
+    """Deploy the stacks.
+
+    Runs `cdk deploy`; the inference stack follows as soon as there is a model.
+    """
     stage: Stage = context.obj
     kinds = [str(kind) for kind in stacks or StackKind]
     waits = "inference" in kinds and not stage.artifact.exists()
@@ -132,7 +135,10 @@ def destroy(
     context: typer.Context,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
-    """Remove everything of this stage, so that nothing goes on billing."""
+    """Remove all that costs.
+
+    Stops trainings, empties the buckets unless the stage retains them, destroys the stacks, deletes the logs.
+    """
     stage: Stage = context.obj
     keeps_data = stage.settings.storage.retain
     if not yes:

@@ -17,7 +17,7 @@ from cli.errors import NotReadyError
 from emulator import lifecycle
 
 app = typer.Typer(
-    help="Start and stop an AWS on this machine: no account, no Docker, nothing billed.",
+    help="An AWS on this machine.",
     no_args_is_help=True,
 )
 

@@ -24,7 +24,7 @@ def package(
     ] = None,
     output: Annotated[Path | None, typer.Option(help="Where to write it (default: the stage's settings).")] = None,
 ) -> None:
-    """Verify a trained model and write the artifact that `kennel deploy` deploys."""
+    """Make the deployable artifact of a model."""
     stage: Stage = context.obj
     destination = output or stage.artifact
     card = package_model(stage, destination, job=job, source=source)

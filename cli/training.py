@@ -51,7 +51,7 @@ def train(
     follow: Annotated[str | None, typer.Option(metavar="JOB", help="Start nothing: follow this job.")] = None,
     stop: Annotated[str | None, typer.Option(metavar="JOB", help="Start nothing: stop this job.")] = None,
 ) -> None:
-    """Train a classifier as a SageMaker training job."""
+    """Train as a SageMaker training job."""
     stage: Stage = context.obj
     if stop:
         with aws_errors():

@@ -1,0 +1,1 @@
+"""The function behind the classifier's URL: pure standard-library Python, nothing to bundle."""

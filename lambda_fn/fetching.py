@@ -1,0 +1,201 @@
+"""Fetching an image from a URL that a stranger chose.
+
+Every address that a host name resolves to must be public, and the connection goes to one of those very addresses, so
+that a name which changes its mind between the check and the connection (DNS rebinding) gains nothing. Redirects are
+followed by hand, each one checked like the first URL. One deadline and one byte limit cover all of it.
+"""
+
+from __future__ import annotations
+
+import http.client
+import queue
+import socket
+import ssl
+import threading
+from collections.abc import Callable
+
+from .connection import Deadline, DeadlineConnection
+from .errors import ImageTooLargeError, UrlFetchError, UrlNotAllowedError
+from .image_url import ImageUrl, is_public_address
+
+MAX_REDIRECTS = 3
+_MAX_ADDRESSES = 4
+_CONNECT_SECONDS = 2.0
+_CHUNK_BYTES = 64 * 1024
+_REDIRECTS = (301, 302, 303, 307, 308)
+# The last one is what S3 calls an object that was uploaded without a type.
+_OPAQUE_TYPES = ("", "application/octet-stream", "binary/octet-stream")
+_HEADERS = {
+    "Accept": "image/*",
+    "Accept-Encoding": "identity",
+    "User-Agent": "picture-classifier/1",
+    "Connection": "close",
+}
+
+Resolver = Callable[[str, Deadline], list[str]]
+
+
+def resolve(host: str, deadline: Deadline) -> list[str]:
+    """Return the IP addresses of a host, in the system's order of preference.
+
+    Raises
+    ------
+    OSError
+        When there are none, or (as TimeoutError) none in time.
+    """
+    answers: queue.SimpleQueue[list[str] | OSError] = queue.SimpleQueue()
+
+    def ask() -> None:
+        try:
+            found = socket.getaddrinfo(host, 443, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError) as error:
+            answers.put(OSError(f"the name was not resolved: {error!r}"))
+        else:
+            answers.put(list(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found)))
+
+    # The system's resolver takes no timeout, and a name server that never answers keeps it for many seconds.
+    threading.Thread(target=ask, daemon=True).start()
+    try:
+        answer = answers.get(timeout=deadline.remaining())
+    except queue.Empty:
+        raise TimeoutError("the name was not resolved in time") from None
+    if isinstance(answer, OSError):
+        raise answer
+    return answer
+
+
+class ImageFetcher:
+    """Fetches images.
+
+    Parameters
+    ----------
+    max_bytes
+        The most bytes that an image may have.
+    timeout_seconds
+        For all of it: names, connections, redirects and the body.
+    resolver, is_permitted, port, tls
+        How names become addresses, which addresses may be connected to, at which port, and whom to trust. The
+        defaults are the real thing; tests bring a server of their own.
+    """
+
+    def __init__(
+        self,
+        max_bytes: int,
+        timeout_seconds: float,
+        *,
+        resolver: Resolver = resolve,
+        is_permitted: Callable[[str], bool] = is_public_address,
+        port: int = 443,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        self._max_bytes = max_bytes
+        self._timeout_seconds = timeout_seconds
+        self._resolver = resolver
+        self._is_permitted = is_permitted
+        self._port = port
+        self._tls = tls
+
+    def fetch(self, url: ImageUrl, deadline: Deadline) -> bytes:
+        """Return the bytes at a URL.
+
+        Raises
+        ------
+        UrlNotAllowedError
+            When it, or what it redirects to, may not be fetched.
+        UrlFetchError
+            When nothing came, or something that is no image.
+        ImageTooLargeError
+            When more came than allowed.
+        """
+        deadline = deadline.within(self._timeout_seconds)
+        try:
+            for _ in range(1 + MAX_REDIRECTS):
+                found = self._get(url, deadline)
+                if isinstance(found, bytes):
+                    return found
+                url = found
+        except TimeoutError as error:
+            raise UrlFetchError(
+                f"The image did not arrive in time; {self._timeout_seconds:g} seconds are allowed.", detail=repr(error)
+            ) from error
+        except ssl.SSLCertVerificationError as error:
+            raise UrlFetchError("The host's certificate is not valid.", detail=repr(error)) from error
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise UrlFetchError("The connection to the host failed.", detail=repr(error)) from error
+        raise UrlFetchError(f"The URL redirects too often; {MAX_REDIRECTS} redirects are allowed.")
+
+    def _get(self, url: ImageUrl, deadline: Deadline) -> bytes | ImageUrl:
+        connection = self._connect(url, deadline)
+        try:
+            connection.request("GET", url.target, headers={"Host": url.host_header, **_HEADERS})
+            response = connection.getresponse()
+            with response:
+                if response.status in _REDIRECTS:
+                    location = response.getheader("Location")
+                    if not location:
+                        raise UrlFetchError("The host redirects without saying where to.")
+                    return url.join(location)
+                return self._image(response)
+        finally:
+            connection.close()
+
+    def _connect(self, url: ImageUrl, deadline: Deadline) -> DeadlineConnection:
+        last_error: OSError = ConnectionError("the host has no address")
+        for address in self._addresses(url.host, deadline):
+            connection = DeadlineConnection(
+                address, self._port, deadline.within(_CONNECT_SECONDS), self._trusted(), server_name=url.host
+            )
+            try:
+                connection.connect()
+            except ssl.SSLCertVerificationError:
+                raise
+            except OSError as error:
+                deadline.remaining()
+                last_error = error
+            else:
+                connection.deadline = deadline
+                return connection
+        raise ConnectionError(f"no address could be connected to: {last_error!r}")
+
+    def _addresses(self, host: str, deadline: Deadline) -> list[str]:
+        """Return the addresses to connect to, all of them checked."""
+        try:
+            addresses = self._resolver(host, deadline)
+        except TimeoutError:
+            raise
+        except OSError:
+            addresses = []
+        # One message for both, or callers could find out which names exist in our network.
+        if not addresses or not all(self._is_permitted(address) for address in addresses):
+            raise UrlNotAllowedError(
+                "The URL's host has no public address: it was not found, or it leads into a private network."
+            )
+        return addresses[:_MAX_ADDRESSES]
+
+    def _image(self, response: http.client.HTTPResponse) -> bytes:
+        if response.status != 200:
+            raise UrlFetchError(f"The host answered with status {response.status}, not with an image.")
+        media_type = response.getheader("Content-Type", "").partition(";")[0].strip().lower()
+        if media_type not in _OPAQUE_TYPES and not media_type.startswith("image/"):
+            raise UrlFetchError(f"The host answered with {media_type[:60]!r}, not with an image.")
+        if response.getheader("Content-Encoding", "identity").strip().lower() != "identity":
+            raise UrlFetchError("The host answered with compressed data, although none was asked for.")
+        # The declared length spares a transfer; what counts is what arrives.
+        declared = response.length
+        if declared is not None and declared > self._max_bytes:
+            raise ImageTooLargeError.over(self._max_bytes, declared)
+        body = bytearray()
+        while chunk := response.read(min(_CHUNK_BYTES, self._max_bytes + 1 - len(body))):
+            body += chunk
+            if len(body) > self._max_bytes:
+                raise ImageTooLargeError.over(self._max_bytes)
+        if not body:
+            raise UrlFetchError("The host answered with nothing.")
+        if declared is not None and len(body) < declared:
+            raise UrlFetchError("The host closed the connection in the middle of the image.")
+        return bytes(body)
+
+    def _trusted(self) -> ssl.SSLContext:
+        if self._tls is None:  # made for the first URL, not at start: most functions see none
+            self._tls = ssl.create_default_context()
+        return self._tls

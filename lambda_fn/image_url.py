@@ -1,0 +1,164 @@
+"""Which URLs the function fetches, and which addresses it connects to.
+
+A service that fetches what it is told to can be told to look behind the firewall: at metadata services, at the loopback
+interface, at neighbours. So only https on its own port, only to public addresses, judged by the addresses themselves
+and never by how a URL spells them.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from urllib.parse import quote, urljoin, urlsplit
+
+from .errors import UrlNotAllowedError
+
+MAX_URL_LENGTH = 2048
+
+# IANA's IPv4 special-purpose registry, and multicast and reserved space. Written out because what `ipaddress` calls
+# global has changed between Python versions and never meant "safe to connect to".
+_NOT_PUBLIC_V4 = tuple(
+    IPv4Network(network)
+    for network in (
+        "0.0.0.0/8",  # this network
+        "10.0.0.0/8",  # private
+        "100.64.0.0/10",  # carrier-grade NAT
+        "127.0.0.0/8",  # loopback
+        "169.254.0.0/16",  # link-local, where the metadata services live
+        "172.16.0.0/12",  # private
+        "192.0.0.0/24",  # protocol assignments
+        "192.0.2.0/24",  # documentation
+        "192.88.99.0/24",  # 6to4 relays
+        "192.168.0.0/16",  # private
+        "198.18.0.0/15",  # benchmarking
+        "198.51.100.0/24",  # documentation
+        "203.0.113.0/24",  # documentation
+        "224.0.0.0/4",  # multicast
+        "240.0.0.0/4",  # reserved, broadcast
+    )
+)
+# All public IPv6 addresses begin with the bits 001. Outside lie loopback, IPv4-mapped, NAT64, unique-local, link-local
+# and multicast addresses.
+_GLOBAL_UNICAST_V6 = IPv6Network("2000::/3")
+_NOT_PUBLIC_V6 = tuple(
+    IPv6Network(network)
+    for network in (
+        "2001::/23",  # protocol assignments, Teredo with an IPv4 address inside
+        "2001:db8::/32",  # documentation
+        "2002::/16",  # 6to4, with an IPv4 address inside
+        "3fff::/20",  # documentation
+    )
+)
+
+_LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
+# What looks like a number to a resolver, which may read 0x7f.1 and 2130706433 as IPv4 addresses.
+_NUMBER = re.compile(r"\d+|0x[0-9a-f]*")
+_PATH_CHARACTERS = "/%:@!$&'()*+,;=~"
+_HOW = 'Give a public address such as "https://example.com/dog.jpg".'
+
+
+@dataclass(frozen=True, slots=True)
+class ImageUrl:
+    """A URL that may be fetched, if its host's addresses are public.
+
+    Attributes
+    ----------
+    host
+        In lower case and ASCII, as DNS and the certificate spell it; IPv6 addresses without brackets.
+    target
+        Path and query, percent-encoded: what the request line carries.
+    """
+
+    host: str
+    target: str
+
+    def join(self, location: str) -> ImageUrl:
+        """Return where a redirect from here leads.
+
+        Raises
+        ------
+        UrlNotAllowedError
+            When it is a URL that is not fetched.
+        """
+        base = f"https://{self.host_header}{self.target}"
+        try:
+            return parse_image_url(urljoin(base, location))
+        except ValueError:
+            raise UrlNotAllowedError("The URL redirects to something that is not a URL.") from None
+        except UrlNotAllowedError as error:
+            raise UrlNotAllowedError(f"The URL redirects to one that is not fetched. {error.message}") from None
+
+    @property
+    def host_header(self) -> str:
+        """The host as HTTP's ``Host`` header has it."""
+        return f"[{self.host}]" if ":" in self.host else self.host
+
+
+def parse_image_url(text: object) -> ImageUrl:
+    """Check a URL's form.
+
+    Raises
+    ------
+    UrlNotAllowedError
+        Saying which rule it breaks.
+    """
+    if not isinstance(text, str):
+        raise UrlNotAllowedError(f'"url" must be a string. {_HOW}')
+    if len(text) > MAX_URL_LENGTH:
+        raise UrlNotAllowedError(f"The URL has {len(text)} characters; at most {MAX_URL_LENGTH} are allowed.")
+    # urlsplit drops tabs and line breaks, and browsers read a backslash as a slash: parsers would disagree.
+    if not text.isprintable() or " " in text or "\\" in text:
+        raise UrlNotAllowedError("The URL holds a space, a backslash or an unprintable character.")
+    try:
+        url = urlsplit(text)
+        host, port = url.hostname, url.port
+    except ValueError:
+        raise UrlNotAllowedError(f"The URL is malformed. {_HOW}") from None
+    if url.scheme != "https":
+        raise UrlNotAllowedError(f"Only https URLs are fetched. {_HOW}")
+    if "@" in url.netloc:
+        raise UrlNotAllowedError("A URL with a user name or password is not fetched.")
+    if port not in (None, 443):
+        raise UrlNotAllowedError(f"Only port 443 is fetched from, not {port}.")
+    if not host:
+        raise UrlNotAllowedError(f"The URL names no host. {_HOW}")
+    # What is percent-encoded already stays as it is; the fragment is the browser's business.
+    target = quote(url.path or "/", safe=_PATH_CHARACTERS)
+    if url.query:
+        target += "?" + quote(url.query, safe=_PATH_CHARACTERS + "?")
+    return ImageUrl(_ascii_host(host), target)
+
+
+def is_public_address(address: str) -> bool:
+    """Tell whether an IP address, in any of its forms, is one of the public Internet."""
+    try:
+        parsed = ip_address(address)
+    except ValueError:
+        return False
+    if isinstance(parsed, IPv4Address):
+        return not any(parsed in network for network in _NOT_PUBLIC_V4)
+    return parsed in _GLOBAL_UNICAST_V6 and not any(parsed in network for network in _NOT_PUBLIC_V6)
+
+
+def _ascii_host(host: str) -> str:
+    """Return a host's one spelling; refuse those that only some parsers read as an address."""
+    try:
+        parsed = ip_address(host)
+    except ValueError:
+        pass
+    else:
+        # A zone (fe80::1%eth0) names one of our own interfaces.
+        if isinstance(parsed, IPv6Address) and parsed.scope_id is not None:
+            raise UrlNotAllowedError("An address with a zone is not fetched.")
+        return str(parsed)
+    try:
+        name = (host if host.isascii() else host.encode("idna").decode("ascii")).lower().removesuffix(".")
+    except UnicodeError:
+        raise UrlNotAllowedError(f"The URL's host is malformed. {_HOW}") from None
+    labels = name.split(".")
+    if len(name) > 253 or not all(_LABEL.fullmatch(label) for label in labels):
+        raise UrlNotAllowedError(f"The URL's host is malformed. {_HOW}")
+    if _NUMBER.fullmatch(labels[-1]):
+        raise UrlNotAllowedError("The URL's host is a number; write an address as four decimal numbers.")
+    return name

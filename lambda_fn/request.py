@@ -1,0 +1,149 @@
+"""What a caller asks for: an image, sent or to be fetched, and what to answer about it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from .errors import BadRequestError, ImageTooLargeError, UnsupportedMediaTypeError
+from .events import HttpRequest, decode_base64
+from .image_url import ImageUrl, parse_image_url
+
+DEFAULT_TOP_K = 5
+LARGEST_TOP_K = 1000
+_BODY_KEYS = ("image", "scores", "top_k", "url")
+_QUERY_KEYS = ("scores", "top_k")
+# Types that say nothing about the format, besides none at all.
+_OPAQUE_TYPES = ("", "application/octet-stream", "application/x-image")
+_HOW = 'send an image as the body with "Content-Type: image/jpeg" (or image/png, …), or JSON with "url" or "image"'
+
+
+@dataclass(frozen=True, slots=True)
+class ClassificationRequest:
+    """A checked request.
+
+    Attributes
+    ----------
+    image
+        The bytes of an image file, or where to fetch them.
+    source
+        How the image arrives: ``body``, ``base64`` or ``url``.
+    top_k
+        How many predictions to answer with, 1 to 1000.
+    scores
+        Whether to answer with all labels' probabilities too.
+    """
+
+    image: bytes | ImageUrl
+    source: str
+    top_k: int = DEFAULT_TOP_K
+    scores: bool = False
+
+
+def from_http(request: HttpRequest, max_image_bytes: int) -> ClassificationRequest:
+    """Read the body of a ``POST /`` and its query.
+
+    Raises
+    ------
+    BadRequestError, ImageTooLargeError, UnsupportedMediaTypeError, UrlNotAllowedError
+        When it is not a request for a classification.
+    """
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    is_json = media_type == "application/json" or media_type.endswith("+json")
+    # Image types with a suffix, image/svg+xml for one, are the model's server's to refuse.
+    if not is_json and media_type not in _OPAQUE_TYPES and not media_type.startswith("image/"):
+        raise UnsupportedMediaTypeError(f"Content-Type {media_type[:100]!r} is not understood; {_HOW}.")
+    if not request.body:
+        raise BadRequestError(f"The body is empty; {_HOW}.")
+    query = _query_options(request.query)
+    if not is_json:
+        return _request(_checked_size(request.body, max_image_bytes), "body", query)
+    try:
+        document = json.loads(request.body)
+    except (ValueError, RecursionError):
+        raise BadRequestError("The body is not valid JSON, although its Content-Type says so.") from None
+    twice = query.keys() & document.keys() if isinstance(document, dict) else set()
+    if twice:
+        raise BadRequestError(f"{_listed(twice)} is given twice: in the query and in the body.")
+    return from_document(document, max_image_bytes, query)
+
+
+def from_document(
+    document: object, max_image_bytes: int, query: Mapping[str, object] | None = None
+) -> ClassificationRequest:
+    """Read a JSON document: ``{"url": …}`` or ``{"image": …}`` with optional ``top_k`` and ``scores``.
+
+    Parameters
+    ----------
+    document
+        The parsed JSON: a request's body, or the event of a direct invocation.
+    max_image_bytes
+        The most bytes that an image may have.
+    query
+        Options from elsewhere that the document does not hold.
+
+    Raises
+    ------
+    BadRequestError, ImageTooLargeError, UrlNotAllowedError
+        When it is not a request for a classification.
+    """
+    if not isinstance(document, dict):
+        raise BadRequestError('The JSON must be an object such as {"url": "https://…"} or {"image": "<base64>"}.')
+    _refuse_unknown(document, _BODY_KEYS, "key")
+    if ("url" in document) == ("image" in document):
+        raise BadRequestError('Give either "url" or "image", one of them and not both.')
+    options = {**(query or {}), **{key: document[key] for key in _QUERY_KEYS if key in document}}
+    if "url" in document:
+        return _request(parse_image_url(document["url"]), "url", options)
+    return _request(_inline_image(document["image"], max_image_bytes), "base64", options)
+
+
+def _request(image: bytes | ImageUrl, source: str, options: Mapping[str, object]) -> ClassificationRequest:
+    top_k, scores = options.get("top_k", DEFAULT_TOP_K), options.get("scores", False)
+    # bool is an int to Python, not to a caller.
+    if not isinstance(top_k, int) or isinstance(top_k, bool) or not 1 <= top_k <= LARGEST_TOP_K:
+        raise BadRequestError(f'"top_k" must be a whole number from 1 to {LARGEST_TOP_K}.')
+    if not isinstance(scores, bool):
+        raise BadRequestError('"scores" must be true or false.')
+    return ClassificationRequest(image, source, top_k, scores)
+
+
+def _query_options(query: Mapping[str, str]) -> dict[str, object]:
+    # A presigned URL carries its signature in the query.
+    given = {name: value for name, value in query.items() if not name.lower().startswith("x-amz-")}
+    _refuse_unknown(given, _QUERY_KEYS, "query parameter")
+    options: dict[str, object] = dict(given)
+    top_k = given.get("top_k", "")
+    if top_k.isascii() and top_k.isdecimal() and len(top_k) < 10:
+        options["top_k"] = int(top_k)
+    if "scores" in given:
+        options["scores"] = {"true": True, "false": False}.get(given["scores"].lower(), given["scores"])
+    return options
+
+
+def _inline_image(text: object, max_image_bytes: int) -> bytes:
+    if not isinstance(text, str) or not text:
+        raise BadRequestError('"image" must be the image file in base64.')
+    if text.startswith("data:"):
+        raise BadRequestError('"image" must be the image file in base64, without "data:…;base64," in front.')
+    decoded = decode_base64(text)
+    if not decoded:
+        raise BadRequestError('"image" is not valid base64.')
+    return _checked_size(decoded, max_image_bytes)
+
+
+def _checked_size(image: bytes, limit: int) -> bytes:
+    if len(image) > limit:
+        raise ImageTooLargeError.over(limit, len(image))
+    return image
+
+
+def _refuse_unknown(given: Mapping[str, object], allowed: tuple[str, ...], what: str) -> None:
+    unknown = sorted(given.keys() - set(allowed))
+    if unknown:
+        raise BadRequestError(f"Unknown {what} {_listed(unknown[:3])}; allowed are {_listed(allowed)}.")
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(json.dumps(name[:40]) for name in sorted(names))

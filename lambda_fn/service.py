@@ -1,0 +1,203 @@
+"""A request's life: parse the event, get the image, call the endpoint, map the outcome to an answer."""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from . import metrics
+from .config import Settings
+from .connection import Deadline
+from .endpoint import Classification, EndpointClient
+from .errors import InternalError, MethodNotAllowedError, NotFoundError, NotReadyError, ServiceError
+from .events import HttpRequest, http_request, is_http
+from .fetching import ImageFetcher
+from .image_url import ImageUrl
+from .request import ClassificationRequest, from_document, from_http
+
+logger = logging.getLogger(__name__)
+
+_METHODS = {"/": "POST", "/health": "GET"}
+# Left for answering before Lambda ends the function, which would cost the caller our answer and us the environment.
+_ANSWER_SECONDS = 0.5
+_HEALTH_SECONDS = 5.0
+_HEALTH_CACHE_SECONDS = 5.0
+# A grey PNG of 8 x 8 pixels: the smallest honest question.
+_HEALTH_IMAGE = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAAAAADhZOFXAAAADklEQVR42mNogAIGyhgAgIQgARDoahcAAAAASUVORK5CYII="
+)
+
+
+@dataclass(slots=True)
+class RequestRecord:
+    """What the log and the metrics tell about one request; times in milliseconds."""
+
+    request_id: str
+    route: str = "none"
+    source: str | None = None
+    url_host: str | None = None
+    image_bytes: int | None = None
+    status: int = 200
+    code: str | None = None
+    detail: str | None = None
+    duration_ms: float = 0.0
+    fetch_ms: float | None = None
+    endpoint_ms: float | None = None
+    started: float = field(default_factory=time.perf_counter, repr=False)
+
+    @contextmanager
+    def timed(self, name: str) -> Iterator[None]:
+        """Note how long a step took, also when it fails."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            setattr(self, name, _milliseconds_since(started))
+
+
+class Service:
+    """Answers events.
+
+    Parameters
+    ----------
+    settings
+        Limits and names.
+    endpoint
+        Calls the model.
+    fetcher
+        Gets images from URLs.
+    """
+
+    def __init__(self, settings: Settings, endpoint: EndpointClient, fetcher: ImageFetcher) -> None:
+        self._settings = settings
+        self._endpoint = endpoint
+        self._fetcher = fetcher
+        self._health: tuple[float, Classification | ServiceError] | None = None
+
+    def answer(self, event: object, *, request_id: str, remaining_seconds: float) -> dict[str, Any]:
+        """Answer an event; whatever happens, with an answer of the documented shape.
+
+        Parameters
+        ----------
+        event
+            An HTTP request in payload format 2.0, or a bare document.
+        request_id
+            Told to the caller and the log.
+        remaining_seconds
+            Until Lambda ends the function.
+
+        Returns
+        -------
+        dict
+            ``statusCode``, ``headers`` and ``body`` (JSON text).
+        """
+        record = RequestRecord(request_id)
+        headers = {
+            "content-type": "application/json",
+            "cache-control": "no-store",
+            "x-content-type-options": "nosniff",
+            "x-request-id": request_id,
+        }
+        try:
+            body = self._body(event, record, Deadline(remaining_seconds - _ANSWER_SECONDS))
+        except Exception as unexpected:
+            error = unexpected if isinstance(unexpected, ServiceError) else InternalError(detail=repr(unexpected))
+            if error is not unexpected:
+                logger.exception("unexpected failure", extra={"request_id": request_id})
+            record.status, record.code, record.detail = error.status, error.code, error.detail
+            headers.update(error.headers())
+            body = {"error": {"code": error.code, "message": error.message}}
+        record.duration_ms = _milliseconds_since(record.started)
+        self._report(record)
+        return {
+            "statusCode": record.status,
+            "headers": headers,
+            "body": json.dumps({**body, "request_id": request_id}),
+        }
+
+    def _body(self, event: object, record: RequestRecord, deadline: Deadline) -> dict[str, Any]:
+        if not is_http(event):
+            record.route = "classify"
+            return self._classify(from_document(event, self._settings.max_image_bytes), record, deadline)
+        request = http_request(event)  # type: ignore[arg-type]  # is_http says that it is a dict
+        _check_route(request)
+        if request.path == "/health":
+            record.route = "health"
+            return self._check_health(record, deadline)
+        record.route = "classify"
+        return self._classify(from_http(request, self._settings.max_image_bytes), record, deadline)
+
+    def _classify(self, request: ClassificationRequest, record: RequestRecord, deadline: Deadline) -> dict[str, Any]:
+        record.source = request.source
+        image = request.image
+        if isinstance(image, ImageUrl):
+            record.url_host = image.host
+            with record.timed("fetch_ms"):
+                image = self._fetcher.fetch(image, deadline)
+        record.image_bytes = len(image)
+        with record.timed("endpoint_ms"):
+            result = self._endpoint.classify(
+                image,
+                top_k=request.top_k,
+                scores=request.scores,
+                deadline=deadline.within(self._settings.endpoint_timeout_seconds),
+            )
+        body: dict[str, Any] = {"predictions": result.predictions, "model": result.model}
+        if result.scores is not None:
+            body["scores"] = result.scores
+        return body
+
+    def _check_health(self, record: RequestRecord, deadline: Deadline) -> dict[str, Any]:
+        """Classify a tiny image, at most once in a few seconds however often one asks."""
+        now = time.time()
+        if self._health is None or not 0 <= now - self._health[0] < _HEALTH_CACHE_SECONDS:
+            outcome: Classification | ServiceError
+            try:
+                with record.timed("endpoint_ms"):
+                    outcome = self._endpoint.classify(
+                        _HEALTH_IMAGE, top_k=1, scores=False, deadline=deadline.within(_HEALTH_SECONDS)
+                    )
+            except ServiceError as error:
+                outcome = error
+            self._health = (now, outcome)
+        outcome = self._health[1]
+        if isinstance(outcome, ServiceError):
+            raise NotReadyError(detail=f"{outcome.code}: {outcome.detail or outcome.message}")
+        return {"status": "ok", "model": outcome.model}
+
+    def _report(self, record: RequestRecord) -> None:
+        fields = {
+            name: value
+            for name in record.__slots__
+            if name != "started" and (value := getattr(record, name)) is not None
+        }
+        logger.log(
+            logging.ERROR if record.status >= 500 or record.status == 424 else logging.INFO, "request", extra=fields
+        )
+        if record.route == "health":
+            return  # probes would drown the latency of real requests
+        metrics.emit(
+            namespace=self._settings.metrics_namespace,
+            function_name=self._settings.function_name,
+            code=record.code,
+            latency_ms=record.duration_ms,
+            endpoint_latency_ms=record.endpoint_ms,
+        )
+
+
+def _check_route(request: HttpRequest) -> None:
+    allowed = _METHODS.get(request.path)
+    if allowed is None:
+        raise NotFoundError("There is nothing at this path; POST an image to / or GET /health.")
+    if request.method != allowed:
+        raise MethodNotAllowedError(allowed)
+
+
+def _milliseconds_since(started: float) -> float:
+    return round((time.perf_counter() - started) * 1000, 3)

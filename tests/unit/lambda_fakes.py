@@ -1,0 +1,223 @@
+"""Real servers on the loopback interface for the function's tests: a fake endpoint and a TLS host with its own CA."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import ipaddress
+import json
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from lambda_fn.config import Settings
+
+ANSWER = {
+    "predictions": [{"label": "Carolina Dog", "probability": 0.75}, {"label": "Köter", "probability": 0.25}],
+    "model": {"name": "dogs", "version": "sha256:abc"},
+}
+CREDENTIALS = {"AWS_ACCESS_KEY_ID": "AKIDEXAMPLE", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_SESSION_TOKEN": "token"}
+
+
+@dataclass
+class Received:
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: bytes
+    connection: int
+
+
+@dataclass
+class FakeServer:
+    """A server that answers what it is told to; each answer is a function of the handler, the last one repeats."""
+
+    port: int
+    answers: list[Callable[[BaseHTTPRequestHandler], None]] = field(default_factory=list)
+    requests: list[Received] = field(default_factory=list)
+    closing: threading.Event = field(default_factory=threading.Event)
+
+    def settings(self, **changes: Any) -> Settings:
+        values = {"endpoint_name": "dogs-1", "region": "us-east-1", "runtime_url": f"http://127.0.0.1:{self.port}"}
+        return Settings(**{**values, **changes})
+
+    @property
+    def connections(self) -> int:
+        return len({request.connection for request in self.requests})
+
+
+def reply(
+    status: int = 200, document: object = None, *, headers: dict[str, str] | None = None, raw: bytes | None = None
+) -> Callable[[BaseHTTPRequestHandler], None]:
+    """Answer with a document (by default the model's usual answer) or with raw bytes."""
+    body = raw if raw is not None else json.dumps(ANSWER if document is None else document).encode()
+
+    def send(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(status)
+        for name, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
+            handler.send_header(name, value)
+        handler.end_headers()
+        handler.wfile.write(body)
+
+    return send
+
+
+def aws_error(status: int, kind: str, message: str = "no", **members: object) -> Callable[..., None]:
+    """Answer as SageMaker Runtime does when it refuses."""
+    return reply(status, {"Message": message, **members}, headers={"x-amzn-ErrorType": f"{kind}:http://internal/"})
+
+
+def model_error(original_status: int, original_message: object) -> Callable[..., None]:
+    """Answer as SageMaker Runtime does when the model's server answered with an error."""
+    text = original_message if isinstance(original_message, str) else json.dumps(original_message)
+    return aws_error(
+        424,
+        "ModelError",
+        f'Received client error ({original_status}) from primary with message "{text}". See '
+        "https://us-east-1.console.aws.amazon.com/cloudwatch in account 123456789012 for more information.",
+        OriginalStatusCode=original_status,
+        OriginalMessage=text,
+        LogStreamArn="arn:aws:logs:us-east-1:123456789012:log-group:/aws/sagemaker/Endpoints/dogs-1",
+    )
+
+
+def hang(server: FakeServer) -> Callable[[BaseHTTPRequestHandler], None]:
+    """Give no answer, for longer than any client under test may wait."""
+
+    def wait(handler: BaseHTTPRequestHandler) -> None:
+        server.closing.wait(10)
+        handler.close_connection = True
+
+    return wait
+
+
+def drip(server: FakeServer, head: bytes, every_seconds: float = 0.05) -> Callable[[BaseHTTPRequestHandler], None]:
+    """Send a head, then one byte at a time, for ten seconds: never idle for as long as a socket's timeout."""
+
+    def send(handler: BaseHTTPRequestHandler) -> None:
+        handler.close_connection = True
+        with contextlib.suppress(OSError):
+            handler.wfile.write(head)
+            for _ in range(200):
+                if server.closing.wait(every_seconds):
+                    break
+                handler.wfile.write(b"x")
+                handler.wfile.flush()
+
+    return send
+
+
+def drop(handler: BaseHTTPRequestHandler) -> None:
+    """Close the connection without an answer."""
+    handler.close_connection = True
+
+
+@contextlib.contextmanager
+def fake_server(
+    *answers: Callable[[BaseHTTPRequestHandler], None], tls: ssl.SSLContext | None = None, address: str = "127.0.0.1"
+) -> Iterator[FakeServer]:
+    """Run a server that gives these answers in turn."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
+
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            fake.requests.append(Received(self.command, self.path, headers, body, self.client_address[1]))
+            (fake.answers.pop(0) if len(fake.answers) > 1 else fake.answers[0])(self)
+
+        do_GET = do_POST
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    class Server(ThreadingHTTPServer):
+        daemon_threads = True
+
+        def get_request(self) -> Any:
+            connection, peer = super().get_request()
+            # The handshake happens in the connection's own thread, on its first read.
+            wrapped = (
+                tls.wrap_socket(connection, server_side=True, do_handshake_on_connect=False) if tls else connection
+            )
+            return wrapped, peer
+
+        def handle_error(self, *_: object) -> None:
+            pass  # clients that give up, or do not trust us, are what is being tested
+
+    with Server((address, 0), Handler) as server:
+        fake = FakeServer(server.server_address[1], list(answers))
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+        thread.start()
+        try:
+            yield fake
+        finally:
+            fake.closing.set()
+            server.shutdown()
+            thread.join()
+
+
+@dataclass(frozen=True)
+class Authority:
+    """A certificate authority, and a server's certificate that it signed."""
+
+    ca_file: Path
+    server: ssl.SSLContext
+
+    def client(self) -> ssl.SSLContext:
+        return ssl.create_default_context(cafile=self.ca_file)
+
+
+def certificate_authority(folder: Path, *names: str) -> Authority:
+    """Make an authority and a certificate for these host names and addresses."""
+    now = datetime.datetime.now(datetime.UTC)
+
+    def build(subject: str, issuer: str, public_key: Any) -> x509.CertificateBuilder:
+        return (
+            x509.CertificateBuilder()
+            .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, subject)]))
+            .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, issuer)]))
+            .public_key(public_key)
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - datetime.timedelta(hours=1))
+            .not_valid_after(now + datetime.timedelta(hours=1))
+        )
+
+    ca_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
+    ca = (
+        build("test authority", "test authority", ca_key.public_key())
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(ca_key, hashes.SHA256())
+    )
+
+    def general_name(name: str) -> x509.GeneralName:
+        try:
+            return x509.IPAddress(ipaddress.ip_address(name))
+        except ValueError:
+            return x509.DNSName(name)
+
+    leaf = (
+        build(names[0], "test authority", key.public_key())
+        .add_extension(x509.SubjectAlternativeName([general_name(name) for name in names]), critical=False)
+        .sign(ca_key, hashes.SHA256())
+    )
+    ca_file, server_file = folder / "ca.pem", folder / "server.pem"
+    pem = serialization.Encoding.PEM
+    ca_file.write_bytes(ca.public_bytes(pem))
+    server_file.write_bytes(
+        leaf.public_bytes(pem) + key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(server_file)
+    return Authority(ca_file, context)

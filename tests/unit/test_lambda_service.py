@@ -1,0 +1,355 @@
+"""Whole requests, event in and answer out, against a fake endpoint with real sockets."""
+
+import base64
+import io
+import json
+import logging
+import time
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from lambda_fakes import (
+    ANSWER,
+    CREDENTIALS,
+    aws_error,
+    certificate_authority,
+    fake_server,
+    hang,
+    model_error,
+    reply,
+)
+from PIL import Image
+
+from lambda_fn.endpoint import EndpointClient
+from lambda_fn.errors import ServiceError
+from lambda_fn.fetching import ImageFetcher
+from lambda_fn.service import Service
+
+JPEG = b"\xff\xd8\xff\xe0 an image"
+REQUEST_ID = "8f507cfc-0000-4697-b07a-ac58fc914c95"
+
+
+def post(body=JPEG, content_type="image/jpeg", method="POST", path="/", query=None):
+    return {
+        "version": "2.0",
+        "rawPath": path,
+        "headers": {"content-type": content_type},
+        "queryStringParameters": query,
+        "requestContext": {"http": {"method": method, "path": path}, "stage": "$default"},
+        "body": base64.b64encode(body).decode(),
+        "isBase64Encoded": True,
+    }
+
+
+def post_json(document):
+    return post(json.dumps(document).encode(), "application/json")
+
+
+def get_health():
+    return post(b"", "", method="GET", path="/health")
+
+
+class Caller:
+    """Calls a service and checks what holds for every answer."""
+
+    def __init__(self, server, fetcher=None, **changes):
+        configured = server.settings(**changes)
+        self.service = Service(
+            configured,
+            EndpointClient(configured, CREDENTIALS),
+            fetcher or ImageFetcher(configured.max_image_bytes, configured.fetch_timeout_seconds),
+        )
+
+    def __call__(self, event, remaining_seconds=10.0):
+        answer = self.service.answer(event, request_id=REQUEST_ID, remaining_seconds=remaining_seconds)
+        assert set(answer) == {"statusCode", "headers", "body"}
+        assert answer["headers"]["content-type"] == "application/json"
+        assert answer["headers"]["cache-control"] == "no-store"
+        assert answer["headers"]["x-request-id"] == REQUEST_ID
+        assert all(isinstance(value, str) for value in answer["headers"].values())
+        answer["body"].encode()  # what Lambda does with it
+        body = json.loads(answer["body"])
+        assert body["request_id"] == REQUEST_ID
+        if answer["statusCode"] == 200:
+            assert "error" not in body
+        else:
+            assert set(body) == {"error", "request_id"} and set(body["error"]) == {"code", "message"}
+            assert body["error"]["message"].strip() and "Traceback" not in answer["body"]
+        return answer["statusCode"], answer["headers"], body
+
+
+def metric_lines(capsys):
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+@pytest.mark.parametrize("event", [post(), post_json({"image": base64.b64encode(JPEG).decode()})])
+def test_an_image_is_classified(event):
+    with fake_server(reply()) as server:
+        status, _, body = Caller(server)(event)
+    assert (status, body) == (200, {**ANSWER, "request_id": REQUEST_ID})
+    assert server.requests[0].body == JPEG
+
+
+def test_the_console_test_button_works():
+    with fake_server(reply()) as server:
+        status, _, body = Caller(server)({"image": base64.b64encode(JPEG).decode(), "top_k": 2})
+    assert (status, body["predictions"]) == (200, ANSWER["predictions"])
+    assert server.requests[0].headers["x-amzn-sagemaker-custom-attributes"] == "top_k=2"
+
+
+def test_options_reach_the_model_and_scores_come_back():
+    with fake_server(reply(document={**ANSWER, "scores": [0.25, 0.75]})) as server:
+        _, _, body = Caller(server)(post(query={"top_k": "1", "scores": "true"}))
+    assert server.requests[0].headers["x-amzn-sagemaker-custom-attributes"] == "top_k=1,scores=true"
+    assert body["scores"] == [0.25, 0.75]
+
+
+def test_only_the_contracts_members_are_passed_on():
+    with fake_server(reply(document={**ANSWER, "debug": "/opt/ml/model"})) as server:
+        _, _, body = Caller(server)(post())
+    assert set(body) == {"predictions", "model", "request_id"}
+
+
+def test_an_image_from_a_url_is_classified(tmp_path, caplog):
+    authority = certificate_authority(tmp_path, "dogs.example")
+    with (
+        fake_server(reply()) as server,
+        fake_server(reply(raw=JPEG, headers={"Content-Type": "image/jpeg"}), tls=authority.server) as web,
+        caplog.at_level(logging.INFO),
+    ):
+        fetcher = ImageFetcher(
+            1000,
+            5,
+            resolver=lambda host, deadline: ["127.0.0.1"],
+            is_permitted=lambda address: True,
+            port=web.port,
+            tls=authority.client(),
+        )
+        status, _, _ = Caller(server, fetcher)({"url": "https://dogs.example/private/dog.jpg?token=hush"})
+    assert status == 200
+    assert server.requests[0].body == JPEG
+    (record,) = [record for record in caplog.records if record.message == "request"]
+    assert (record.source, record.url_host, record.image_bytes) == ("url", "dogs.example", len(JPEG))
+    assert record.fetch_ms > 0
+    assert "hush" not in str(record.__dict__) and "private" not in str(record.__dict__)
+
+
+@pytest.mark.parametrize(
+    ("event", "status", "code"),
+    [
+        (post(b""), 400, "bad_request"),
+        (post(b"{", "application/json"), 400, "bad_request"),
+        (post_json({"url": "https://example.com", "image": "AAAA"}), 400, "bad_request"),
+        (post(query={"top_k": "many"}), 400, "bad_request"),
+        (post(path="/classify"), 404, "not_found"),
+        (post(method="GET"), 405, "method_not_allowed"),
+        (post(method="OPTIONS"), 405, "method_not_allowed"),
+        (post(method="POST", path="/health"), 405, "method_not_allowed"),
+        (post(method="\ud800"), 405, "method_not_allowed"),
+        (post(b"x" * 2001), 413, "image_too_large"),
+        (post(content_type="application/x-www-form-urlencoded"), 415, "unsupported_media_type"),
+        (post_json({"url": "http://example.com/dog.jpg"}), 422, "url_not_allowed"),
+        (post_json({"url": "https://169.254.169.254/latest/meta-data"}), 422, "url_not_allowed"),
+        (post_json({"url": "https://localhost/"}), 422, "url_not_allowed"),
+        ({}, 400, "bad_request"),
+        (None, 400, "bad_request"),
+        ([1], 400, "bad_request"),
+        ({"httpMethod": "POST", "body": "x", "path": "/"}, 400, "bad_request"),
+        ({"requestContext": {"elb": {}}, "httpMethod": "POST", "path": "/"}, 400, "bad_request"),
+    ],
+)
+def test_a_bad_request_is_answered_before_the_endpoint_hears_of_it(event, status, code):
+    with fake_server(reply()) as server:
+        actual, _, body = Caller(server, max_image_bytes=2000)(event)
+    assert (actual, body["error"]["code"]) == (status, code)
+    assert not server.requests
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "code", "retry_after"),
+    [
+        (model_error(413, {"error": {"code": "image_too_large", "message": "no"}}), 413, "image_too_large", None),
+        (model_error(415, {"error": {"code": "unsupported_image", "message": "no"}}), 415, "unsupported_image", None),
+        (model_error(500, "Traceback (most recent call last)"), 424, "model_failed", None),
+        (aws_error(429, "ThrottlingException"), 429, "throttled", "1"),
+        (aws_error(403, "AccessDeniedException"), 500, "internal_error", None),
+        (aws_error(400, "ValidationError", "Endpoint dogs-1 not found."), 503, "not_ready", "10"),
+        (aws_error(503, "ServiceUnavailable"), 503, "not_ready", "10"),
+        (model_error(0, "timed out"), 504, "timed_out", None),
+    ],
+)
+def test_the_endpoints_failures_have_their_status(answer, status, code, retry_after, capsys):
+    with fake_server(answer) as server:
+        actual, headers, body = Caller(server)(post())
+    assert (actual, body["error"]["code"], headers.get("retry-after")) == (status, code, retry_after)
+    (line,) = metric_lines(capsys)
+    assert (line["Requests"], line["Errors"], line["Code"]) == (1, 1, code)
+
+
+def test_a_405_names_the_allowed_method():
+    with fake_server(reply()) as server:
+        caller = Caller(server)
+        assert caller(post(method="PUT"))[1]["allow"] == "POST"
+        assert caller(post(path="/health"))[1]["allow"] == "GET"
+
+
+def test_it_answers_before_lambda_ends_it():
+    with fake_server(reply()) as server:
+        server.answers[:] = [hang(server)]
+        status, _, body = Caller(server)(post(), remaining_seconds=0.8)
+        assert (status, body["error"]["code"]) == (504, "timed_out")
+
+
+def test_its_own_limit_on_the_endpoint_comes_first_when_there_is_time():
+    with fake_server(reply()) as server:
+        server.answers[:] = [hang(server)]
+        status, _, _ = Caller(server, endpoint_timeout_seconds=0.2)(post(), remaining_seconds=60)
+        assert status == 504
+
+
+@pytest.mark.parametrize("remaining", [0.0, -1.0, 0.1])
+def test_no_time_at_all_is_still_answered(remaining):
+    with fake_server(reply()) as server:
+        assert Caller(server)(post(), remaining_seconds=remaining)[0] == 504
+
+
+class Broken:
+    def fetch(self, url, deadline):
+        raise RuntimeError("secret detail of ours in /var/task")
+
+
+def test_a_bug_is_logged_with_its_stack_and_told_to_nobody(caplog):
+    with fake_server(reply()) as server:
+        status, _, body = Caller(server, Broken())({"url": "https://example.com/x"})
+    assert (status, body["error"]["code"]) == (500, "internal_error")
+    assert "secret" not in json.dumps(body)
+    assert any(record.exc_info and record.request_id == REQUEST_ID for record in caplog.records)
+
+
+def test_health_asks_the_model_and_not_too_often(monkeypatch, capsys):
+    with fake_server(reply()) as server:
+        caller = Caller(server)
+        for _ in range(5):
+            status, _, body = caller(get_health())
+            assert (status, body["status"], body["model"]) == (200, "ok", ANSWER["model"])
+        assert len(server.requests) == 1
+        assert server.requests[0].body.startswith(b"\x89PNG")
+        later = time.time() + 60
+        monkeypatch.setattr("lambda_fn.service.time.time", lambda: later)
+        caller(get_health())
+        assert len(server.requests) == 2
+    assert not metric_lines(capsys), "probes would drown the latency of real requests"
+
+
+def test_the_health_image_is_one_that_decoders_accept():
+    with fake_server(reply()) as server:
+        Caller(server)(get_health())
+    with Image.open(io.BytesIO(server.requests[0].body)) as image:
+        image.load()
+        assert image.size == (8, 8)
+
+
+@pytest.mark.parametrize(
+    "answer", [aws_error(429, "ThrottlingException"), model_error(500, "x"), aws_error(403, "AccessDenied")]
+)
+def test_health_is_503_whatever_is_wrong_and_recovers(answer, monkeypatch):
+    with fake_server(answer) as server:
+        caller = Caller(server)
+        for _ in range(3):
+            status, headers, body = caller(get_health())
+            assert (status, body["error"]["code"], headers["retry-after"]) == (503, "not_ready", "10")
+        assert len(server.requests) == 1
+        server.answers[:] = [reply()]
+        monkeypatch.setattr("lambda_fn.service._HEALTH_CACHE_SECONDS", 0)
+        assert caller(get_health())[0] == 200
+
+
+def test_metrics_are_in_the_embedded_metric_format(capsys):
+    with fake_server(reply(), aws_error(429, "ThrottlingException")) as server:
+        caller = Caller(server, function_name="f", metrics_namespace="Dogs")
+        caller(post())
+        caller(post())
+        caller(post(b""))
+    success, throttled, bad = metric_lines(capsys)
+
+    for line in (success, throttled, bad):
+        assert line["_aws"]["Timestamp"] > 1_600_000_000_000
+        for directive in line["_aws"]["CloudWatchMetrics"]:
+            assert directive["Namespace"] == "Dogs"
+            for name in [name for names in directive["Dimensions"] for name in names]:
+                assert isinstance(line[name], str)
+            for metric in directive["Metrics"]:
+                assert isinstance(line[metric["Name"]], int | float), metric
+                assert metric["Unit"] in ("Count", "Milliseconds")
+
+    assert [d["Dimensions"] for d in success["_aws"]["CloudWatchMetrics"]] == [[["FunctionName"]]]
+    assert (success["FunctionName"], success["Requests"], success["Errors"]) == ("f", 1, 0)
+    assert 0 < success["EndpointLatency"] <= success["Latency"]
+    assert [d["Dimensions"] for d in throttled["_aws"]["CloudWatchMetrics"]] == [
+        [["FunctionName"]],
+        [["FunctionName", "Code"]],
+    ]
+    assert (throttled["Errors"], throttled["Code"]) == (1, "throttled")
+    assert "EndpointLatency" not in bad and bad["Code"] == "bad_request"
+
+
+def test_one_log_line_per_request_says_what_matters(caplog):
+    with (
+        fake_server(reply(), aws_error(503, "ServiceUnavailable", "arn:aws:secret")) as server,
+        caplog.at_level(logging.INFO),
+    ):
+        caller = Caller(server)
+        caller(post())
+        caller(post())
+    good, bad = [record for record in caplog.records if record.message == "request"]
+    assert (good.levelname, good.status, good.route, good.source) == ("INFO", 200, "classify", "body")
+    assert good.image_bytes == len(JPEG) and good.duration_ms >= good.endpoint_ms > 0
+    assert (bad.levelname, bad.status, bad.code) == ("ERROR", 503, "not_ready")
+    assert "arn:aws:secret" in bad.detail
+    assert "an image" not in str(good.__dict__)
+
+
+def error_classes():
+    pending = [ServiceError]
+    while pending:
+        error = pending.pop()
+        pending += error.__subclasses__()
+        if error is not ServiceError:
+            yield error
+
+
+def test_every_error_has_a_code_of_its_own_and_a_documented_status():
+    classes = list(error_classes())
+    assert len({error.code for error in classes}) == len(classes)
+    assert {error.status for error in classes} <= {400, 404, 405, 413, 415, 422, 424, 429, 500, 503, 504}
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda children: st.lists(children, max_size=3) | st.dictionaries(st.text(), children, max_size=3),
+    max_leaves=6,
+)
+HTTP = st.fixed_dictionaries(
+    {"requestContext": JSON | st.just({"http": {"method": "POST"}, "stage": "$default"})},
+    optional={
+        "rawPath": JSON | st.sampled_from(["/", "/health", "/x"]),
+        "headers": JSON | st.just({"content-type": "application/json"}),
+        "queryStringParameters": JSON | st.dictionaries(st.sampled_from(["top_k", "scores"]), st.text()),
+        "body": JSON | st.text().map(lambda text: json.dumps({"image": text})),
+        "isBase64Encoded": st.booleans(),
+    },
+)
+
+
+@pytest.fixture(scope="module")
+def patient_caller():
+    with fake_server(reply()) as server:
+        yield Caller(server)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(JSON | HTTP)
+def test_any_event_whatever_gets_an_answer_of_the_documented_shape(patient_caller, event):
+    status, _, _ = patient_caller(event)
+    assert status == 200 or 400 <= status < 500
