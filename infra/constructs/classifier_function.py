@@ -1,0 +1,125 @@
+"""The Lambda function in front of the endpoint, its alias and its URL."""
+
+from typing import cast
+
+from aws_cdk import Duration, IgnoreMode, RemovalPolicy
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_lambda as lambda_
+from aws_cdk import aws_logs as logs
+from aws_cdk import aws_sagemaker as sagemaker
+from constructs import Construct
+
+from infra.settings import ROOT, FunctionSettings
+
+PACKAGE = "lambda_fn"
+
+
+class ClassifierFunction(Construct):
+    """A function that may write its own log and invoke one endpoint, called through its alias only.
+
+    Attributes
+    ----------
+    function, alias, url
+        What callers and alarms refer to. Every change of code or configuration publishes a new version, and the alias
+        moves to it.
+    """
+
+    def __init__(
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        settings: FunctionSettings,
+        endpoint: sagemaker.CfnEndpoint,
+        metrics_namespace: str,
+        retain_logs: bool,
+    ) -> None:
+        super().__init__(scope, construct_id)
+        log_group = self._log_group(settings.log_retention_days, retain=retain_logs)
+        self.function = lambda_.Function(
+            self,
+            "Function",
+            description="Classifies a picture: checks the request, asks the endpoint, shapes the answer",
+            runtime=lambda_.Runtime.PYTHON_3_14,
+            architecture=lambda_.Architecture.ARM_64,
+            handler=f"{PACKAGE}.handler.handler",
+            code=_code(),
+            role=self._role(log_group, endpoint),
+            memory_size=settings.memory_mb,
+            timeout=Duration.seconds(settings.timeout_seconds),
+            reserved_concurrent_executions=settings.reserved_concurrency,
+            environment={
+                "ENDPOINT_NAME": endpoint.attr_endpoint_name,
+                "ENDPOINT_TIMEOUT_SECONDS": str(settings.endpoint_timeout_seconds),
+                "FETCH_TIMEOUT_SECONDS": str(settings.fetch_timeout_seconds),
+                "METRICS_NAMESPACE": metrics_namespace,
+            },
+            log_group=log_group,
+            logging_format=lambda_.LoggingFormat.JSON,
+        )
+        self.alias = lambda_.Alias(
+            self,
+            "Live",
+            alias_name="live",
+            version=self.function.current_version,
+            # On the alias, never on the version: a version's would stay behind, billed, when the alias moves on.
+            provisioned_concurrent_executions=settings.provisioned_concurrency,
+        )
+        if settings.scaling:
+            self.alias.add_auto_scaling(
+                min_capacity=settings.scaling.min_provisioned, max_capacity=settings.scaling.max_provisioned
+            ).scale_on_utilization(utilization_target=settings.scaling.target_utilization)
+        self.url = self.alias.add_function_url(auth_type=lambda_.FunctionUrlAuthType[settings.url_auth])
+        for index, invoker in enumerate(settings.invokers):
+            self._allow_to_call(f"Invoker{index}", iam.ArnPrincipal(invoker))
+
+    def _log_group(self, retention_days: int, *, retain: bool) -> logs.LogGroup:
+        log_group = logs.LogGroup(
+            self, "Logs", removal_policy=RemovalPolicy.RETAIN if retain else RemovalPolicy.DESTROY
+        )
+        # The L2 class has names for the periods (ONE_WEEK); the settings say days, as CloudWatch Logs does.
+        cast(logs.CfnLogGroup, log_group.node.default_child).retention_in_days = retention_days
+        return log_group
+
+    def _role(self, log_group: logs.LogGroup, endpoint: sagemaker.CfnEndpoint) -> iam.Role:
+        """May do exactly what the handler does."""
+        return iam.Role(
+            self,
+            "Role",
+            description="Classifier function",
+            assumed_by=iam.ServicePrincipal("lambda.amazonaws.com"),
+            inline_policies={
+                "Logs": iam.PolicyDocument(
+                    statements=[
+                        iam.PolicyStatement(
+                            actions=["logs:CreateLogStream", "logs:PutLogEvents"],
+                            resources=[log_group.log_group_arn],  # ends in :*, the streams of this group
+                        )
+                    ]
+                ),
+                "Endpoint": iam.PolicyDocument(
+                    statements=[
+                        iam.PolicyStatement(actions=["sagemaker:InvokeEndpoint"], resources=[endpoint.ref]),
+                    ]
+                ),
+            },
+        )
+
+    def _allow_to_call(self, name: str, principal: iam.IPrincipal) -> None:
+        """Give what a signed call of the URL needs: since October 2025 these are two actions."""
+        self.alias.add_permission(
+            f"{name}Url",
+            principal=principal,
+            action="lambda:InvokeFunctionUrl",
+            function_url_auth_type=lambda_.FunctionUrlAuthType.AWS_IAM,
+        )
+        self.alias.add_permission(
+            f"{name}Function", principal=principal, action="lambda:InvokeFunction", invoked_via_function_url=True
+        )
+
+
+def _code() -> lambda_.Code:
+    """Pack the package folder, only its Python files: nothing is built, and the same sources give the same hash."""
+    return lambda_.Code.from_asset(
+        str(ROOT), exclude=["*", f"!/{PACKAGE}", f"!/{PACKAGE}/*.py"], ignore_mode=IgnoreMode.GIT
+    )

@@ -1,0 +1,47 @@
+"""Scales the instances of an endpoint with its load."""
+
+from aws_cdk import aws_applicationautoscaling as autoscaling
+from constructs import Construct
+
+from infra.constructs.realtime_endpoint import RealtimeEndpoint
+from infra.settings import EndpointScalingSettings
+
+
+class EndpointScaling(Construct):
+    """Keeps the invocations per instance and minute near what one instance can bear, with a margin.
+
+    The L1 classes, because the L2 `ScalableTarget` makes a role of its own where AWS uses its service-linked one.
+    """
+
+    def __init__(
+        self, scope: Construct, construct_id: str, *, endpoint: RealtimeEndpoint, settings: EndpointScalingSettings
+    ) -> None:
+        super().__init__(scope, construct_id)
+        target = autoscaling.CfnScalableTarget(
+            self,
+            "Target",
+            service_namespace="sagemaker",
+            scalable_dimension="sagemaker:variant:DesiredInstanceCount",
+            resource_id=f"endpoint/{endpoint.endpoint.attr_endpoint_name}/variant/{endpoint.variant_name}",
+            min_capacity=settings.min_instances,
+            max_capacity=settings.max_instances,
+        )
+        autoscaling.CfnScalingPolicy(
+            self,
+            "LoadPerInstance",
+            policy_name="load-per-instance",
+            policy_type="TargetTrackingScaling",
+            scaling_target_id=target.ref,
+            target_tracking_scaling_policy_configuration=(
+                autoscaling.CfnScalingPolicy.TargetTrackingScalingPolicyConfigurationProperty(
+                    target_value=settings.invocations_per_instance_and_minute,
+                    predefined_metric_specification=(
+                        autoscaling.CfnScalingPolicy.PredefinedMetricSpecificationProperty(
+                            predefined_metric_type="SageMakerVariantInvocationsPerInstance"
+                        )
+                    ),
+                    scale_out_cooldown=settings.scale_out_cooldown_seconds,
+                    scale_in_cooldown=settings.scale_in_cooldown_seconds,
+                )
+            ),
+        )

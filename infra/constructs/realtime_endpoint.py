@@ -1,0 +1,98 @@
+"""The model and the real-time endpoint that serves it."""
+
+from pathlib import Path
+
+from aws_cdk import Aws, CfnRule, CfnRuleAssertion, Fn
+from aws_cdk import aws_kms as kms
+from aws_cdk import aws_s3_assets as assets
+from aws_cdk import aws_sagemaker as sagemaker
+from constructs import Construct
+
+from infra import instance_types
+from infra.constructs.execution_roles import ModelRole
+from infra.settings import ROOT, ServingSettings
+
+
+class RealtimeEndpoint(Construct):
+    """One model on one variant.
+
+    Model and endpoint configuration cannot be changed in place: they get generated names, so that CloudFormation can
+    make the new one before it deletes the old. The artifact is a content-addressed asset, so new bytes are a new model
+    and the same bytes are none. The variant's name never changes, because auto scaling is registered under it.
+
+    Attributes
+    ----------
+    endpoint
+        The endpoint; its `ref` is the ARN.
+    variant_name
+        Name of the only variant.
+    """
+
+    def __init__(
+        self, scope: Construct, construct_id: str, *, settings: ServingSettings, artifact: Path, volume_key: kms.IKey
+    ) -> None:
+        super().__init__(scope, construct_id)
+        self.variant_name = settings.variant_name
+        asset = self._artifact_asset(artifact)
+        # The disks of some instance types are encrypted by their hardware, and SageMaker refuses a key for them.
+        key = None if instance_types.has_local_storage(settings.instance_type) else volume_key
+        role = ModelRole(
+            self,
+            "Role",
+            artifact_arn=asset.bucket.arn_for_objects(asset.s3_object_key) if asset else None,
+            image=settings.image,
+            volume_key=key,
+        )
+        model = sagemaker.CfnModel(
+            self,
+            "Model",
+            execution_role_arn=role.role_arn,
+            enable_network_isolation=True,
+            primary_container=sagemaker.CfnModel.ContainerDefinitionProperty(
+                image=settings.image.uri(Aws.REGION, Aws.URL_SUFFIX),
+                model_data_url=asset.s3_object_url if asset else None,
+            ),
+        )
+        # Includes any policy that is ever attached to the role: a model that cannot read its artifact fails late.
+        model.node.add_dependency(role)
+        config = sagemaker.CfnEndpointConfig(
+            self,
+            "Config",
+            kms_key_id=key.key_arn if key else None,
+            production_variants=[
+                sagemaker.CfnEndpointConfig.ProductionVariantProperty(
+                    variant_name=settings.variant_name,
+                    model_name=model.attr_model_name,
+                    instance_type=settings.instance_type,
+                    initial_instance_count=settings.initial_instances,
+                    initial_variant_weight=1,
+                    container_startup_health_check_timeout_in_seconds=settings.startup_timeout_seconds,
+                )
+            ],
+        )
+        self.endpoint = sagemaker.CfnEndpoint(
+            self,
+            "Endpoint",
+            endpoint_config_name=config.attr_endpoint_config_name,
+            # Else every deployment would set the instance count back to its initial value, whatever the load.
+            retain_all_variant_properties=True,
+        )
+
+    def _artifact_asset(self, artifact: Path) -> assets.Asset | None:
+        """Make the artifact an asset, or forbid the deployment when there is none.
+
+        The template is made all the same: the security checks must see it before there is a model.
+        """
+        if (ROOT / artifact).is_file():
+            return assets.Asset(self, "Artifact", path=str(ROOT / artifact))
+        CfnRule(
+            self,
+            "ArtifactExists",
+            assertions=[
+                CfnRuleAssertion(
+                    assert_=Fn.condition_equals(Aws.REGION, "no artifact"),  # never true
+                    assert_description=f"No model artifact at {artifact}: run kennel train, then kennel package",
+                )
+            ],
+        )
+        return None

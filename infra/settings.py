@@ -1,0 +1,268 @@
+"""Everything that differs between stages, read from ``environments/<stage>.toml``.
+
+The tables below are the reference: names, ranges, defaults, and what must fit together. An absent optional table
+switches its feature off. Importing this module needs neither the CDK nor AWS, so the command line reads it too.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+from infra import instance_types
+from infra.toml_tables import Matches, OneOf, Range, Table, read_table
+
+ENVIRONMENTS = Path(__file__).parent / "environments"
+#: The project's root: relative paths in the settings start here.
+ROOT = Path(__file__).parents[1]
+
+#: The account of AWS's Deep Learning Containers in most regions; the others are in the release notes of the images.
+DEEP_LEARNING_CONTAINERS_ACCOUNT = "763104351884"
+
+AccountId = Annotated[str, Matches(r"\d{12}", "an account id of twelve digits")]
+Architecture = Annotated[str, OneOf(("arm64", "x86_64"))]
+Capacity = Annotated[int, Range(1, 100)]
+CooldownSeconds = Annotated[int, Range(0, 3600)]
+Days = Annotated[int, Range(1, 3650)]
+RoleArn = Annotated[
+    str, Matches(r"arn:aws[a-z-]*:iam::\d{12}:(role|user)/[\w+=,.@/-]+", "the ARN of an IAM role or user")
+]
+# What CloudWatch Logs accepts for RetentionInDays.
+LogRetentionDays = Annotated[
+    int,
+    OneOf((1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653)),
+]
+
+
+class SettingsError(Exception):
+    """The stage does not exist or its file is wrong; the message lists every problem."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContainerImage(Table):
+    """A container image in a private ECR registry of the stage's own region, the only kind SageMaker pulls."""
+
+    repository: Annotated[str, Matches(r"[a-z0-9][a-z0-9._/-]*", "the name of an ECR repository")]
+    tag: Annotated[str, Matches(r"[\w][\w.-]{0,127}", "an image tag")]
+    account: AccountId = DEEP_LEARNING_CONTAINERS_ACCOUNT
+    architecture: Architecture = "x86_64"
+
+    def uri(self, region: str, url_suffix: str = "amazonaws.com") -> str:
+        """Address of the image; both arguments may be CloudFormation tokens."""
+        return f"{self.account}.dkr.ecr.{region}.{url_suffix}/{self.repository}:{self.tag}"
+
+    def conflict_with(self, instance_type: str) -> str | None:
+        """Say why the image cannot run on the instance type, or None."""
+        needed = instance_types.architecture(instance_type)
+        if self.architecture == needed:
+            return None
+        return f"{instance_type} is an {needed} machine, but image.architecture is {self.architecture}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StorageSettings(Table):
+    """The bucket that holds data sets, code and training outputs, and its key."""
+
+    #: Whether bucket and key stay behind when the stack is deleted. Also protects the stack from deletion.
+    retain: bool
+    noncurrent_version_days: Days = 30
+    access_log_days: Days = 90
+    #: Training outputs of this age move to Glacier Instant Retrieval; absent: they stay in the standard class.
+    archive_training_outputs_after_days: Days | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSettings(Table):
+    """What a training job runs on; the command line puts it into CreateTrainingJob."""
+
+    instance_type: Annotated[str, OneOf(instance_types.training)] = "ml.m5.xlarge"
+    instance_count: Annotated[int, Range(1, 20)] = 1
+    volume_gb: Annotated[int, Range(1, 16384)] = 30
+    #: SageMaker's own limit is 28 days.
+    max_runtime_seconds: Annotated[int, Range(60, 28 * 86400)] = 3600
+    image: ContainerImage = ContainerImage(repository="pytorch", tag="2.13-cpu-amzn2023-sagemaker")
+    #: Passed to train.py as `--name value`; those given on the command line win.
+    hyperparameters: Mapping[str, str | int | float | bool] = field(default_factory=dict)
+
+    def conflicts(self) -> Iterator[str]:
+        """Yield what does not fit together."""
+        if conflict := self.image.conflict_with(self.instance_type):
+            yield f"instance_type: {conflict}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EndpointScalingSettings(Table):
+    """Target tracking on the load of one instance.
+
+    AWS's recipe: measure how many requests per second one instance can bear, keep a margin, and track that. 0.5 is
+    its starting value for the margin.
+    """
+
+    min_instances: Capacity
+    max_instances: Capacity
+    max_rps_per_instance: Annotated[float, Range(0.02, 100_000)]
+    safety_factor: Annotated[float, Range(0.05, 1)] = 0.5
+    scale_out_cooldown_seconds: CooldownSeconds = 60
+    scale_in_cooldown_seconds: CooldownSeconds = 300
+
+    @property
+    def invocations_per_instance_and_minute(self) -> float:
+        """The target value of the predefined metric SageMakerVariantInvocationsPerInstance."""
+        return self.max_rps_per_instance * self.safety_factor * 60
+
+    def conflicts(self) -> Iterator[str]:
+        """Yield what does not fit together."""
+        if self.min_instances > self.max_instances:
+            yield f"min_instances: {self.min_instances} is more than max_instances ({self.max_instances})"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServingSettings(Table):
+    """The model and the real-time endpoint that serves it."""
+
+    instance_type: Annotated[str, OneOf(instance_types.hosting)] = "ml.m5.large"
+    initial_instances: Capacity = 1
+    #: Path of the model artifact, relative to the project's root.
+    artifact: str = "build/model.tar.gz"
+    #: Keep it constant: auto scaling and deployment guardrails lose track of a variant that is renamed.
+    variant_name: Annotated[str, Matches(r"[A-Za-z0-9](-?[A-Za-z0-9]){0,62}", "a variant name")] = "main"
+    #: How long a new instance may take until it answers /ping; SageMaker takes 60 to 3600.
+    startup_timeout_seconds: Annotated[int, Range(60, 3600)] = 600
+    #: AWS's Ray Serve image, the successor of its TorchServe images.
+    image: ContainerImage = ContainerImage(repository="ray", tag="serve-ml-sagemaker-cpu-v1")
+    scaling: EndpointScalingSettings | None = None
+
+    def conflicts(self) -> Iterator[str]:
+        """Yield what does not fit together."""
+        if conflict := self.image.conflict_with(self.instance_type):
+            yield f"instance_type: {conflict}"
+        scaling = self.scaling
+        if scaling and not scaling.min_instances <= self.initial_instances <= scaling.max_instances:
+            yield (
+                f"initial_instances: {self.initial_instances} is outside scaling.min_instances to "
+                f"scaling.max_instances ({scaling.min_instances} to {scaling.max_instances})"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConcurrencyScalingSettings(Table):
+    """Target tracking on the share of provisioned concurrency that is in use."""
+
+    min_provisioned: Capacity
+    max_provisioned: Capacity
+    target_utilization: Annotated[float, Range(0.1, 0.9)] = 0.7
+
+    def conflicts(self) -> Iterator[str]:
+        """Yield what does not fit together."""
+        if self.min_provisioned > self.max_provisioned:
+            yield f"min_provisioned: {self.min_provisioned} is more than max_provisioned ({self.max_provisioned})"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FunctionSettings(Table):
+    """The Lambda function in front of the endpoint, and its URL."""
+
+    memory_mb: Annotated[int, Range(128, 10240)] = 512
+    #: Must outlast fetching a picture and then waiting for the endpoint, or the function dies before it can say why.
+    timeout_seconds: Annotated[int, Range(3, 900)] = 30
+    fetch_timeout_seconds: Annotated[int, Range(1, 60)] = 5
+    #: SageMaker gives a model 60 seconds, so waiting longer gains nothing.
+    endpoint_timeout_seconds: Annotated[int, Range(1, 60)] = 20
+    log_retention_days: LogRetentionDays = 30
+    #: Execution environments kept warm, billed whether used or not; absent: none.
+    provisioned_concurrency: Annotated[int, Range(1, 1000)] | None = None
+    #: Scales provisioned concurrency; absent: it stays as it is.
+    scaling: ConcurrencyScalingSettings | None = None
+    #: Upper limit of parallel executions, taken from the account's pool; absent: the account's limit.
+    reserved_concurrency: Annotated[int, Range(1, 10_000)] | None = None
+    #: AWS_IAM: callers sign. NONE: everybody can call, and `public_reason` must say why that is all right.
+    url_auth: Annotated[str, OneOf(("AWS_IAM", "NONE"))] = "AWS_IAM"
+    public_reason: Annotated[str, Matches(r"(?s).{20,}", "a reason of at least 20 characters")] | None = None
+    #: Roles and users of other accounts (or without an IAM policy of their own) that may call the URL.
+    invokers: tuple[RoleArn, ...] = ()
+
+    def conflicts(self) -> Iterator[str]:
+        """Yield what does not fit together."""
+        waiting = self.fetch_timeout_seconds + self.endpoint_timeout_seconds
+        if self.timeout_seconds <= waiting:
+            yield (
+                f"timeout_seconds: {self.timeout_seconds} must be more than fetch_timeout_seconds + "
+                f"endpoint_timeout_seconds ({waiting})"
+            )
+        if self.provisioned_concurrency is None and self.scaling:
+            yield "scaling: needs provisioned_concurrency as its starting point"
+        most_provisioned = max(self.provisioned_concurrency or 0, self.scaling.max_provisioned if self.scaling else 0)
+        if self.reserved_concurrency is not None and self.reserved_concurrency < most_provisioned:
+            yield (
+                f"reserved_concurrency: {self.reserved_concurrency} is less than the provisioned concurrency "
+                f"({most_provisioned}); AWS refuses that"
+            )
+        if self.provisioned_concurrency and self.scaling:
+            low, high = self.scaling.min_provisioned, self.scaling.max_provisioned
+            if not low <= self.provisioned_concurrency <= high:
+                yield (
+                    f"provisioned_concurrency: {self.provisioned_concurrency} is outside scaling.min_provisioned to "
+                    f"scaling.max_provisioned ({low} to {high})"
+                )
+        if self.url_auth == "NONE" and not self.public_reason:
+            yield "public_reason: missing; an unsigned URL needs the reason why everybody may call it"
+        if self.url_auth == "AWS_IAM" and self.public_reason:
+            yield 'public_reason: only goes with url_auth = "NONE"'
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(Table):
+    """One stage."""
+
+    stage: Annotated[str, Matches(r"[a-z][a-z0-9]{1,15}", "a stage name (2 to 16 lower-case letters or digits)")]
+    project: Annotated[
+        str, Matches(r"[a-z][a-z0-9]{1,23}", "a project name (2 to 24 lower-case letters or digits)")
+    ] = "kennel"
+    #: Both or neither; without them the stacks go wherever the credentials point.
+    account: AccountId | None = None
+    region: Annotated[str, Matches(r"[a-z]{2}(-[a-z]+)+-\d", "a region such as eu-west-1")] | None = None
+    storage: StorageSettings
+    training: TrainingSettings = TrainingSettings()
+    serving: ServingSettings = ServingSettings()
+    function: FunctionSettings = FunctionSettings()
+
+    def conflicts(self) -> Iterator[str]:
+        """Yield what does not fit together."""
+        if (self.account is None) != (self.region is None):
+            yield "account: account and region belong together, set both or neither"
+
+    def stack_name(self, kind: str) -> str:
+        """CloudFormation name of the stack `kind` (storage, training or inference)."""
+        return f"{self.project}-{self.stage}-{kind}"
+
+
+def stages(directory: Path = ENVIRONMENTS) -> list[str]:
+    """Names of the stages that have a settings file."""
+    return sorted(path.stem for path in directory.glob("*.toml"))
+
+
+def load(stage: str, directory: Path = ENVIRONMENTS) -> Settings:
+    """Read and check the settings of a stage.
+
+    Raises
+    ------
+    SettingsError
+        When there is no such stage, the file is not TOML, or any setting is wrong: every problem is listed.
+    """
+    if stage not in stages(directory):
+        raise SettingsError(f"There is no stage {stage!r}. Stages: {', '.join(stages(directory))}.")
+    path = directory / f"{stage}.toml"
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path.name} is not valid TOML: {error}.") from error
+    problems: list[str] = []
+    if "stage" in table:
+        problems.append("stage: is the name of the file, leave it out")
+    settings = read_table(Settings, table | {"stage": stage}, "", problems)
+    if settings is None or problems:
+        raise SettingsError("\n  ".join([f"{path.name} has {len(problems)} problem(s):", *problems]))
+    return settings

@@ -1,0 +1,1 @@
+"""Wiring only, split by lifecycle: storage outlives the others, training is disposable, inference follows the model."""

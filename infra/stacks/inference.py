@@ -1,0 +1,44 @@
+"""What answers; redeployed with every model."""
+
+from pathlib import Path
+from typing import Any
+
+from aws_cdk import CfnOutput, Stack
+from constructs import Construct
+
+from infra.constructs.classifier_function import ClassifierFunction
+from infra.constructs.data_bucket import DataBucket
+from infra.constructs.endpoint_scaling import EndpointScaling
+from infra.constructs.realtime_endpoint import RealtimeEndpoint
+from infra.settings import Settings
+
+
+class InferenceStack(Stack):
+    """The endpoint, its scaling, and the function in front of it."""
+
+    def __init__(
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        settings: Settings,
+        data: DataBucket,
+        artifact: Path,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(scope, construct_id, **kwargs)
+        endpoint = RealtimeEndpoint(self, "Endpoint", settings=settings.serving, artifact=artifact, volume_key=data.key)
+        if settings.serving.scaling:
+            EndpointScaling(self, "Scaling", endpoint=endpoint, settings=settings.serving.scaling)
+        classifier = ClassifierFunction(
+            self,
+            "Classifier",
+            settings=settings.function,
+            endpoint=endpoint.endpoint,
+            metrics_namespace=settings.project.capitalize(),
+            retain_logs=settings.storage.retain,
+        )
+        CfnOutput(self, "EndpointName", value=endpoint.endpoint.attr_endpoint_name)
+        CfnOutput(self, "FunctionUrl", value=classifier.url.url)
+        CfnOutput(self, "FunctionName", value=classifier.function.function_name)
+        CfnOutput(self, "FunctionAliasArn", value=classifier.alias.function_arn)

@@ -1,0 +1,25 @@
+"""What outlives everything else."""
+
+from typing import Any
+
+from aws_cdk import CfnOutput, Stack
+from constructs import Construct
+
+from infra.constructs.data_bucket import DataBucket
+from infra.settings import Settings
+
+
+class StorageStack(Stack):
+    """The data bucket and its key.
+
+    Attributes
+    ----------
+    data
+        What the other stacks are wired to.
+    """
+
+    def __init__(self, scope: Construct, construct_id: str, *, settings: Settings, **kwargs: Any) -> None:
+        super().__init__(scope, construct_id, termination_protection=settings.storage.retain, **kwargs)
+        self.data = DataBucket(self, "Data", settings=settings.storage)
+        CfnOutput(self, "DataBucketName", value=self.data.bucket.bucket_name)
+        CfnOutput(self, "DataKeyArn", value=self.data.key.key_arn)

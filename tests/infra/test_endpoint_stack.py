@@ -1,0 +1,153 @@
+"""What the model, the endpoint and its scaling promise."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from templates import SynthesisedStage, text
+
+from infra.settings import ROOT, ContainerImage
+
+
+@pytest.fixture
+def variant(stage: SynthesisedStage) -> dict:
+    (variant,) = stage.properties("inference", "AWS::SageMaker::EndpointConfig")["ProductionVariants"]
+    return variant
+
+
+def test_model_is_isolated_from_the_network(stage):
+    assert stage.properties("inference", "AWS::SageMaker::Model")["EnableNetworkIsolation"] is True
+
+
+def test_model_waits_for_the_permissions_of_its_role(stage):
+    (model,) = stage.resources("inference", "AWS::SageMaker::Model").values()
+    (role,) = (
+        name
+        for name, resource in stage.resources("inference", "AWS::IAM::Role").items()
+        if resource["Properties"]["Description"] == "SageMaker endpoint"
+    )
+    assert role in model["DependsOn"]
+    assert model["Properties"]["ExecutionRoleArn"] == {"Fn::GetAtt": [role, "Arn"]}
+
+
+def test_model_runs_the_image_of_its_own_region(stage):
+    image = stage.properties("inference", "AWS::SageMaker::Model")["PrimaryContainer"]["Image"]
+    assert text(image) == ("763104351884.dkr.ecr.<AWS::Region>.<AWS::URLSuffix>/ray:serve-ml-sagemaker-cpu-v1")
+
+
+@pytest.mark.parametrize(
+    ("resource_type", "name"),
+    [
+        ("AWS::SageMaker::Model", "ModelName"),
+        ("AWS::SageMaker::EndpointConfig", "EndpointConfigName"),
+        ("AWS::SageMaker::Endpoint", "EndpointName"),
+    ],
+)
+def test_names_of_immutable_things_are_generated(stage, resource_type, name):
+    assert name not in stage.properties("inference", resource_type)
+
+
+def test_variant_follows_the_settings(stage, variant):
+    serving = stage.settings.serving
+    assert variant["VariantName"] == "main"
+    assert variant["InstanceType"] == serving.instance_type
+    assert variant["InitialInstanceCount"] == serving.initial_instances
+    assert variant["ContainerStartupHealthCheckTimeoutInSeconds"] == serving.startup_timeout_seconds
+
+
+def test_deployment_does_not_reset_the_instance_count(stage):
+    assert stage.properties("inference", "AWS::SageMaker::Endpoint")["RetainAllVariantProperties"] is True
+
+
+def test_endpoint_volumes_are_encrypted_with_the_data_key(stage):
+    key = stage.properties("inference", "AWS::SageMaker::EndpointConfig")["KmsKeyId"]
+    assert text(key) == "<ExportsOutputFnGetAttDataKey5F086070Arn0ECF9F84>"
+
+
+def test_instances_that_encrypt_their_own_disks_get_no_key(synthesise, stages):
+    settings = stages["dev"].settings
+    settings = replace(settings, serving=replace(settings.serving, instance_type="ml.g5.xlarge"))
+    stage = synthesise(settings)
+    assert "KmsKeyId" not in stage.properties("inference", "AWS::SageMaker::EndpointConfig")
+    assert "kms:" not in str(stage.resources("inference", "AWS::IAM::Role"))
+
+
+def test_nothing_that_callers_send_is_captured(stage):
+    assert "DataCaptureConfig" not in stage.properties("inference", "AWS::SageMaker::EndpointConfig")
+
+
+def deployed_artifact(stage: SynthesisedStage) -> bytes:
+    """What the CDK uploads under the key that the model names."""
+    url = text(stage.properties("inference", "AWS::SageMaker::Model")["PrimaryContainer"]["ModelDataUrl"])
+    digest = url.rsplit("/", 1)[-1].split(".")[0]
+    (staged,) = stage.assembly.glob(f"asset.{digest}*")
+    return staged.read_bytes()
+
+
+def test_artifact_is_deployed_as_it_is(synthesise, stages, artifact):
+    stage = synthesise(stages["dev"].settings, artifact=artifact)
+    assert deployed_artifact(stage) == artifact.read_bytes()
+    assert "ArtifactExists" not in str(stage.template("inference")["Rules"])
+
+
+def test_new_bytes_are_a_new_model_and_the_same_bytes_are_none(synthesise, stages, tmp_path):
+    def model(content: bytes, name: str) -> str:
+        path = tmp_path / name
+        path.write_bytes(content)
+        stage = synthesise(stages["dev"].settings, artifact=path)
+        return text(stage.properties("inference", "AWS::SageMaker::Model")["PrimaryContainer"]["ModelDataUrl"])
+
+    first = model(b"one", "a.tar.gz")
+    assert model(b"two", "a.tar.gz") != first
+    assert model(b"one", "b.tar.gz") == first
+
+
+def test_without_an_artifact_the_deployment_is_refused_with_what_to_do(stage):
+    assert "ModelDataUrl" not in stage.properties("inference", "AWS::SageMaker::Model")["PrimaryContainer"]
+    (rule,) = (rule for name, rule in stage.template("inference")["Rules"].items() if "ArtifactExists" in name)
+    (assertion,) = rule["Assertions"]
+    assert assertion["Assert"] == {"Fn::Equals": [{"Ref": "AWS::Region"}, "no artifact"]}
+    assert assertion["AssertDescription"] == (
+        "No model artifact at does-not-exist.tar.gz: run kennel train, then kennel package"
+    )
+
+
+def test_an_artifact_path_is_relative_to_the_project(synthesise, stages, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    stage = synthesise(stages["dev"].settings, artifact=Path("cdk.json"))
+    assert deployed_artifact(stage) == (ROOT / "cdk.json").read_bytes()
+
+
+def test_scaling_tracks_what_one_instance_bears_with_a_margin(stage):
+    policy = stage.properties("inference", "AWS::ApplicationAutoScaling::ScalingPolicy")
+    tracking = policy["TargetTrackingScalingPolicyConfiguration"]
+    assert tracking["PredefinedMetricSpecification"] == {
+        "PredefinedMetricType": "SageMakerVariantInvocationsPerInstance"
+    }
+    assert tracking["TargetValue"] == 20 * 0.5 * 60  # requests per second x margin, per minute
+    assert (tracking["ScaleOutCooldown"], tracking["ScaleInCooldown"]) == (60, 300)
+
+
+def test_scaling_is_registered_under_the_variant_within_its_limits(stage, variant):
+    target = stage.properties("inference", "AWS::ApplicationAutoScaling::ScalableTarget")
+    scaling = stage.settings.serving.scaling
+    assert text(target["ResourceId"]) == f"endpoint/<Endpoint8024A810.EndpointName>/variant/{variant['VariantName']}"
+    assert target["ScalableDimension"] == "sagemaker:variant:DesiredInstanceCount"
+    assert (target["MinCapacity"], target["MaxCapacity"]) == (scaling.min_instances, scaling.max_instances)
+    assert "RoleARN" not in target  # the service-linked role
+
+
+def test_scaling_can_be_switched_off(synthesise, stages):
+    settings = stages["dev"].settings
+    stage = synthesise(replace(settings, serving=replace(settings.serving, scaling=None)))
+    assert "AWS::ApplicationAutoScaling" not in str(stage.template("inference"))
+
+
+def test_another_image_needs_no_change_of_code(synthesise, stages):
+    settings = stages["dev"].settings
+    image = ContainerImage(account="111122223333", repository="kennel/runtime", tag="7", architecture="arm64")
+    serving = replace(settings.serving, image=image, instance_type="ml.c7g.large")
+    stage = synthesise(replace(settings, serving=serving))
+    container = stage.properties("inference", "AWS::SageMaker::Model")["PrimaryContainer"]
+    assert text(container["Image"]) == "111122223333.dkr.ecr.<AWS::Region>.<AWS::URLSuffix>/kennel/runtime:7"
+    assert ":111122223333:repository/kennel/runtime" in str(stage.resources("inference", "AWS::IAM::Role"))

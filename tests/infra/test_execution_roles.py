@@ -1,0 +1,141 @@
+"""What SageMaker may do for us, and what not."""
+
+import pytest
+from templates import SynthesisedStage, role_for, statements, text
+
+BUCKET = "<ExportsOutputFnGetAttDataBucketE6B0FAA8Arn3FF3A9FF>"
+KEY = "<ExportsOutputFnGetAttDataKey5F086070Arn0ECF9F84>"
+ROLES = [
+    ("training", "SageMaker training jobs"),
+    ("inference", "SageMaker endpoint"),
+    ("inference", "Classifier function"),
+]
+
+
+@pytest.fixture
+def training_role(stage: SynthesisedStage) -> dict:
+    return role_for(stage, "training", "SageMaker training jobs")
+
+
+@pytest.fixture
+def model_role(stage: SynthesisedStage) -> dict:
+    return role_for(stage, "inference", "SageMaker endpoint")
+
+
+def allowed(role: dict) -> dict[str, set[str]]:
+    """Resources by action."""
+    table: dict[str, set[str]] = {}
+    for statement in statements(role):
+        assert statement["Effect"] == "Allow"
+        for action in statement["Action"]:
+            table.setdefault(action, set()).update(text(resource) for resource in statement["Resource"])
+    return table
+
+
+def condition(role: dict, action: str) -> dict:
+    """The condition under which an action is allowed."""
+    (statement,) = (s for s in statements(role) if action in s["Action"])
+    return statement.get("Condition", {})
+
+
+def test_training_reads_data_code_and_checkpoints_and_no_other_object(training_role):
+    assert allowed(training_role)["s3:GetObject"] == {f"{BUCKET}/{p}/*" for p in ("datasets", "code", "checkpoints")}
+
+
+def test_training_writes_outputs_and_checkpoints_and_no_other_object(training_role):
+    for action in ("s3:PutObject", "s3:AbortMultipartUpload"):
+        assert allowed(training_role)[action] == {f"{BUCKET}/{p}/*" for p in ("training", "checkpoints")}
+
+
+def test_training_lists_only_its_prefixes(training_role):
+    assert allowed(training_role)["s3:ListBucket"] == {BUCKET}
+    prefixes = condition(training_role, "s3:ListBucket")["StringLike"]["s3:prefix"]
+    assert prefixes == ["checkpoints/*", "code/*", "datasets/*", "training/*"]
+
+
+def test_training_has_no_other_permission_on_s3(training_role):
+    actions = {action for action in allowed(training_role) if action.startswith("s3:")}
+    assert actions == {"s3:GetObject", "s3:PutObject", "s3:AbortMultipartUpload", "s3:ListBucket"}
+
+
+def test_training_uses_the_key_only_through_s3(training_role):
+    actions = {action for action in allowed(training_role) if action.startswith("kms:")}
+    assert actions == {"kms:Decrypt", "kms:GenerateDataKey"}
+    for action in actions:
+        assert allowed(training_role)[action] == {KEY}
+        via = condition(training_role, action)["StringEquals"]["kms:ViaService"]
+        assert text(via) == "s3.<AWS::Region>.<AWS::URLSuffix>"
+
+
+def test_endpoint_passes_the_key_on_to_volumes_only(model_role):
+    actions = {action for action in allowed(model_role) if action.startswith("kms:")}
+    assert actions == {"kms:CreateGrant", "kms:DescribeKey"}
+    assert condition(model_role, "kms:CreateGrant") == {"Bool": {"kms:GrantIsForAWSResource": "true"}}
+
+
+def test_endpoint_reads_its_own_artifact_and_no_other_object(synthesise, artifact, stages):
+    role = role_for(synthesise(stages["dev"].settings, artifact=artifact), "inference", "SageMaker endpoint")
+    ((artifact_arn,),) = ({*allowed(role)[action]} for action in allowed(role) if action.startswith("s3:"))
+    assert artifact_arn.startswith("arn:<AWS::Partition>:s3:::cdk-hnb659fds-assets-")
+    assert artifact_arn.endswith(".gz")
+    assert "*" not in artifact_arn
+
+
+@pytest.mark.parametrize(("kind", "description", "repository"), [(*ROLES[0], "pytorch"), (*ROLES[1], "ray")])
+def test_role_pulls_its_own_image_repository_only(stage, kind, description, repository):
+    table = allowed(role_for(stage, kind, description))
+    pulls = {action: arns for action, arns in table.items() if action.startswith("ecr:") and "Token" not in action}
+    assert set(pulls) == {"ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"}
+    for arns in pulls.values():
+        assert arns == {f"arn:<AWS::Partition>:ecr:<AWS::Region>:763104351884:repository/{repository}"}
+
+
+@pytest.mark.parametrize(("kind", "description", "group"), [(*ROLES[0], "TrainingJobs"), (*ROLES[1], "Endpoints/*")])
+def test_role_writes_only_sagemakers_log_groups(stage, kind, description, group):
+    table = allowed(role_for(stage, kind, description))
+    arn = f"arn:<AWS::Partition>:logs:<AWS::Region>:<AWS::AccountId>:log-group:/aws/sagemaker/{group}"
+    logs = {action: arns for action, arns in table.items() if action.startswith("logs:")}
+    assert not any("Delete" in action or "*" in action for action in logs)
+    for arns in logs.values():
+        assert arns == {arn, f"{arn}:log-stream:*"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "description", "namespace"),
+    [(*ROLES[0], "/aws/sagemaker/TrainingJobs"), (*ROLES[1], "/aws/sagemaker/Endpoints")],
+)
+def test_role_publishes_metrics_in_one_namespace(stage, kind, description, namespace):
+    role = role_for(stage, kind, description)
+    assert condition(role, "cloudwatch:PutMetricData") == {"StringEquals": {"cloudwatch:namespace": namespace}}
+
+
+@pytest.mark.parametrize(("kind", "description"), ROLES[:2])
+def test_sagemaker_assumes_the_role_for_this_account_only(stage, kind, description):
+    trust = role_for(stage, kind, description)["Properties"]["AssumeRolePolicyDocument"]["Statement"]
+    assert trust == [
+        {
+            "Effect": "Allow",
+            "Action": "sts:AssumeRole",
+            "Principal": {"Service": "sagemaker.amazonaws.com"},
+            "Condition": {"StringEquals": {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}},
+        }
+    ]
+
+
+@pytest.mark.parametrize(("kind", "description"), ROLES)
+def test_only_actions_without_resources_are_allowed_on_any(stage, kind, description):
+    table = allowed(role_for(stage, kind, description))
+    on_any = {action for action, resources in table.items() if "*" in resources}
+    assert on_any <= {"ecr:GetAuthorizationToken", "cloudwatch:PutMetricData"}
+
+
+@pytest.mark.parametrize(("kind", "description"), ROLES)
+def test_no_action_is_a_wildcard(stage, kind, description):
+    assert not [action for action in allowed(role_for(stage, kind, description)) if "*" in action]
+
+
+def test_no_role_has_a_managed_policy_or_permissions_of_a_separate_resource(stage):
+    roles = [resource for _, _, resource in stage.all_resources() if resource["Type"] == "AWS::IAM::Role"]
+    assert len(roles) == len(ROLES)
+    assert not [role for role in roles if "ManagedPolicyArns" in role["Properties"]]
+    assert not [r for _, _, r in stage.all_resources() if r["Type"] in ("AWS::IAM::Policy", "AWS::IAM::ManagedPolicy")]

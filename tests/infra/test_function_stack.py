@@ -1,0 +1,187 @@
+"""What the function and its URL promise."""
+
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from templates import PROJECT, SynthesisedStage, role_for, statements
+
+from infra.constructs import classifier_function
+from infra.settings import ConcurrencyScalingSettings
+
+
+@pytest.fixture
+def function(stage: SynthesisedStage) -> dict:
+    return stage.properties("inference", "AWS::Lambda::Function")
+
+
+def version_id(stage: SynthesisedStage) -> str:
+    (name,) = stage.resources("inference", "AWS::Lambda::Version")
+    return name
+
+
+def test_function_runs_python_3_14_on_arm64(function):
+    assert function["Runtime"] == "python3.14"
+    assert function["Architectures"] == ["arm64"]
+    assert function["Handler"] == "lambda_fn.handler.handler"
+
+
+def test_function_follows_the_settings(stage, function):
+    settings = stage.settings.function
+    assert function["MemorySize"] == settings.memory_mb
+    assert function["Timeout"] == settings.timeout_seconds
+    assert function.get("ReservedConcurrentExecutions") == settings.reserved_concurrency
+    assert function["Environment"]["Variables"] == {
+        "ENDPOINT_NAME": {"Fn::GetAtt": ["Endpoint8024A810", "EndpointName"]},
+        "ENDPOINT_TIMEOUT_SECONDS": str(settings.endpoint_timeout_seconds),
+        "FETCH_TIMEOUT_SECONDS": str(settings.fetch_timeout_seconds),
+        "METRICS_NAMESPACE": "Kennel",
+    }
+
+
+def test_function_may_invoke_this_endpoint_and_write_its_log_and_nothing_else(stage):
+    permissions = [
+        (statement["Effect"], statement["Action"], statement["Resource"])
+        for statement in statements(role_for(stage, "inference", "Classifier function"))
+    ]
+    assert permissions == [
+        ("Allow", ["logs:CreateLogStream", "logs:PutLogEvents"], [{"Fn::GetAtt": ["ClassifierLogsA5745F3E", "Arn"]}]),
+        ("Allow", ["sagemaker:InvokeEndpoint"], [{"Ref": "Endpoint8024A810"}]),
+    ]
+
+
+def test_function_logs_json_into_its_own_group_with_retention(stage, function):
+    assert function["LoggingConfig"] == {"LogFormat": "JSON", "LogGroup": {"Ref": "ClassifierLogsA5745F3E"}}
+    group = stage.properties("inference", "AWS::Logs::LogGroup")
+    assert group["RetentionInDays"] == stage.settings.function.log_retention_days
+    assert "LogGroupName" not in group
+
+
+def test_url_belongs_to_the_alias_and_takes_signed_calls_only(stage):
+    url = stage.properties("inference", "AWS::Lambda::Url")
+    assert url["AuthType"] == "AWS_IAM"
+    assert url["Qualifier"] == "live"
+    assert "Cors" not in url
+
+
+def test_nobody_is_given_permission_to_call_by_default(stage):
+    assert not [r for _, _, r in stage.all_resources() if r["Type"] == "AWS::Lambda::Permission"]
+
+
+def test_invokers_get_both_actions_that_a_signed_url_call_needs(synthesise, stages):
+    settings = stages["dev"].settings
+    invoker = "arn:aws:iam::111122223333:role/web"
+    stage = synthesise(replace(settings, function=replace(settings.function, invokers=(invoker,))))
+    permissions = [r["Properties"] for r in stage.resources("inference", "AWS::Lambda::Permission").values()]
+    assert {p["Principal"] for p in permissions} == {invoker}
+    assert {p["Action"]: (p.get("FunctionUrlAuthType"), p.get("InvokedViaFunctionUrl")) for p in permissions} == {
+        "lambda:InvokeFunctionUrl": ("AWS_IAM", None),
+        "lambda:InvokeFunction": (None, True),
+    }
+    assert [p["FunctionName"] for p in permissions] == [{"Ref": "ClassifierLiveC9A00DE4"}] * 2
+
+
+def test_a_public_url_passes_the_checks_only_with_its_reason_on_record(synthesise, stages):
+    settings = stages["dev"].settings
+    reason = "A demonstration without secrets, behind a budget."
+    public = replace(settings.function, url_auth="NONE", public_reason=reason)
+    stage = synthesise(replace(settings, function=public))
+    assert stage.properties("inference", "AWS::Lambda::Url")["AuthType"] == "NONE"
+    suppressed = [s for plugin in stage.report() for s in plugin.get("suppressedViolations", [])]
+    assert {s["ruleName"] for s in suppressed if s["reason"] == reason} == {
+        "FUNCTION_URL_IS_SIGNED",
+        "FUNCTION_HAS_NAMED_CALLERS",
+    }
+
+
+def test_concurrency_is_provisioned_on_the_alias_never_on_the_version(stage):
+    alias = stage.properties("inference", "AWS::Lambda::Alias")
+    expected = stage.settings.function.provisioned_concurrency
+    provisioned = alias.get("ProvisionedConcurrencyConfig", {}).get("ProvisionedConcurrentExecutions")
+    assert provisioned == expected
+    assert alias["Name"] == "live"
+    assert "ProvisionedConcurrencyConfig" not in stage.properties("inference", "AWS::Lambda::Version")
+
+
+def test_provisioned_concurrency_scales_only_when_asked_to(synthesise, stages):
+    settings = stages["prod"].settings
+    scaling = ConcurrencyScalingSettings(min_provisioned=1, max_provisioned=10, target_utilization=0.6)
+    stage = synthesise(replace(settings, function=replace(settings.function, scaling=scaling)))
+    (target,) = (
+        resource
+        for resource in stage.resources("inference", "AWS::ApplicationAutoScaling::ScalableTarget").values()
+        if resource["Properties"]["ServiceNamespace"] == "lambda"
+    )
+    assert (target["Properties"]["MinCapacity"], target["Properties"]["MaxCapacity"]) == (1, 10)
+    # Registered only once the alias is there.
+    assert "ClassifierLiveC9A00DE4" in str(target)
+    policies = stage.resources("inference", "AWS::ApplicationAutoScaling::ScalingPolicy").values()
+    targets = [p["Properties"]["TargetTrackingScalingPolicyConfiguration"]["TargetValue"] for p in policies]
+    assert 0.6 in targets
+    assert "lambda" not in str(stages["prod"].resources("inference", "AWS::ApplicationAutoScaling::ScalableTarget"))
+
+
+@pytest.mark.parametrize("change", [{"memory_mb": 2048}, {"endpoint_timeout_seconds": 11}, {"timeout_seconds": 60}])
+def test_a_changed_configuration_publishes_a_new_version(synthesise, stages, change):
+    settings = stages["dev"].settings
+    changed = synthesise(replace(settings, function=replace(settings.function, **change)))
+    assert version_id(changed) != version_id(stages["dev"])
+
+
+def test_the_same_sources_publish_no_new_version(synthesise, stages):
+    assert version_id(synthesise(stages["dev"].settings)) == version_id(stages["dev"])
+
+
+class TestAsset:
+    """The function's code, packed from a copy of the project."""
+
+    @pytest.fixture
+    def project(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        package = tmp_path / "lambda_fn"
+        package.mkdir()
+        for source in (PROJECT / "lambda_fn").glob("*.py"):
+            shutil.copy(source, package)
+        monkeypatch.setattr(classifier_function, "ROOT", tmp_path)
+        return tmp_path
+
+    @staticmethod
+    def packed(stage: SynthesisedStage) -> tuple[str, set[str]]:
+        """Hash and file names of the code asset."""
+        digest = stage.properties("inference", "AWS::Lambda::Function")["Code"]["S3Key"].removesuffix(".zip")
+        folder = stage.assembly / f"asset.{digest}"
+        return digest, {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+    def test_holds_the_package_and_nothing_else(self, project, synthesise, stages):
+        for stray in (
+            "lambda_fn/__pycache__/x.pyc",
+            "lambda_fn/notes.txt",
+            "lambda_fn/sub/deep.py",
+            "model/a.py",
+            "s.py",
+        ):
+            path = project / stray
+            path.parent.mkdir(exist_ok=True, parents=True)
+            path.write_text("")
+        _, names = self.packed(synthesise(stages["dev"].settings))
+        assert names == {f"lambda_fn/{path.name}" for path in (PROJECT / "lambda_fn").glob("*.py")}
+        assert "lambda_fn/__init__.py" in names
+
+    def test_depends_on_the_sources_only(self, project, synthesise, stages):
+        before, _ = self.packed(synthesise(stages["dev"].settings))
+        cache = project / "lambda_fn" / "__pycache__"
+        cache.mkdir()
+        (cache / "x.cpython-311.pyc").write_bytes(b"compiled")
+        for path in (project / "lambda_fn").glob("*.py"):
+            os.utime(path, (1, 1))
+        after, _ = self.packed(synthesise(stages["dev"].settings))
+        assert after == before
+
+    def test_changed_code_publishes_a_new_version(self, project, synthesise, stages):
+        before = synthesise(stages["dev"].settings)
+        with (project / "lambda_fn" / "__init__.py").open("a", encoding="utf-8") as file:
+            file.write("\n# changed\n")
+        after = synthesise(stages["dev"].settings)
+        assert self.packed(after)[0] != self.packed(before)[0]
+        assert version_id(after) != version_id(before)
