@@ -1,0 +1,72 @@
+"""``python -m emulator``: the local AWS without the project's own command line."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from pathlib import Path
+
+from emulator import lifecycle
+from emulator.layout import StateError
+from emulator.ministack.contract import ContractError
+
+_COMMANDS = {
+    "up": "start it in the background",
+    "down": "stop it and everything that it started",
+    "status": "say whether it runs, and where",
+    "env": "print the variables that point AWS tools at it, for eval",
+    "logs": "print its log",
+    "serve": "run it in the foreground",
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; the exit status is 1 when it could not be done, and for ``status`` when nothing runs."""
+    options = _parser().parse_args(arguments)
+    try:
+        return _run(options)
+    except (lifecycle.LocalAwsError, StateError, ContractError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m emulator", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, help_text in _COMMANDS.items():
+        command = commands.add_parser(name, help=help_text)
+        command.add_argument("--state-dir", type=Path, default=Path(".local-aws"), help="default: %(default)s")
+        if name in ("up", "serve"):
+            command.add_argument("--port", type=int, default=4566, help="on 127.0.0.1, default: %(default)s")
+    return parser
+
+
+def _run(options: argparse.Namespace) -> int:
+    say = sys.stdout.write
+    match options.command:
+        case "serve":
+            from emulator.server import serve  # imports MiniStack, which takes a second
+
+            serve(options.state_dir, options.port)
+        case "up":
+            running = lifecycle.up(options.state_dir, options.port)
+            say(f"The local AWS answers at {running.endpoint_url} (process {running.pid}).\n")
+        case "down":
+            lifecycle.down(options.state_dir)
+        case "status":
+            found = lifecycle.status(options.state_dir)
+            if found is None:
+                say("The local AWS is not running.\n")
+                return 1
+            say(f"The local AWS answers at {found.endpoint_url} (process {found.pid}).\n")
+        case "env":
+            for name, value in lifecycle.environment(options.state_dir).items():
+                say(f"export {name}={shlex.quote(value)}\n")
+        case "logs":
+            say(lifecycle.log_path(options.state_dir).read_text(errors="replace"))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

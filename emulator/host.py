@@ -1,0 +1,52 @@
+"""What the services of the local AWS may ask of the platform they run on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from emulator.processes import ProcessRegistry
+
+#: (role ARN, session name) -> the AWS_* variables of a session of that role
+RoleSessions = Callable[[str, str], dict[str, str]]
+
+
+@dataclass(frozen=True)
+class Host:
+    """The platform as a service sees it.
+
+    Attributes
+    ----------
+    endpoint_url
+        Where every AWS API of this local AWS answers, ``http://127.0.0.1:<port>``.
+    state_dir
+        A folder that outlives the server; each service keeps its files in a sub-folder of its own.
+    account
+        The twelve digits of the account.
+    processes
+        The only way in which a service may start a program (see `ProcessRegistry`).
+    role_sessions
+        Opens role sessions; services call `role_credentials`.
+    """
+
+    endpoint_url: str
+    state_dir: Path
+    account: str
+    processes: ProcessRegistry
+    role_sessions: RoleSessions
+
+    def role_credentials(self, role_arn: str, session_name: str) -> dict[str, str]:
+        """Open a session of a role as SageMaker does for a container.
+
+        Returns
+        -------
+        ``AWS_ACCESS_KEY_ID``, ``AWS_SECRET_ACCESS_KEY`` and ``AWS_SESSION_TOKEN``. The session does not expire
+        while the server runs (a container on AWS renews its own), and dies with the server.
+
+        Raises
+        ------
+        emulator.awsapi.ServiceError
+            ValidationException: the role does not exist or does not trust sagemaker.amazonaws.com.
+        """
+        return self.role_sessions(role_arn, session_name)

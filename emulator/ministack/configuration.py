@@ -1,0 +1,51 @@
+"""The environment variables that MiniStack reads while it is imported."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from emulator import settings
+from emulator.layout import Credentials
+
+
+def variables(state_dir: Path, port: int, administrator: Credentials) -> dict[str, str]:
+    """MiniStack's own variables: IAM enforced, loopback only, nothing listening but the one port."""
+    return {
+        "AUTH": "true",
+        "AWS_ACCESS_KEY_ID": administrator.access_key_id,
+        "AWS_SECRET_ACCESS_KEY": administrator.secret_access_key,
+        "BIND_HOST": settings.BIND_HOST,
+        "GATEWAY_PORT": str(port),
+        "IOT_MTLS_ENABLED": "0",
+        "LAMBDA_EXECUTOR": "local",
+        "LOG_LEVEL": "WARNING",
+        "MINISTACK_ACCOUNT_ID": settings.ACCOUNT,
+        "MINISTACK_HOST": settings.BIND_HOST,
+        "MINISTACK_REGION": settings.REGION,
+        # Saved at shutdown only, so `durability` takes its place; the bodies of S3 objects are written at once.
+        "PERSIST_STATE": "0",
+        "S3_DATA_DIR": str(state_dir / "s3"),
+        "S3_PERSIST": "1",
+        "SFTP_ENABLED": "0",
+        "STATE_DIR": str(state_dir / "ministack"),
+        "DOCKER_HOST": f"unix://{state_dir}/no-docker.sock",
+    }
+
+
+def apply(environment: Mapping[str, str]) -> None:
+    """Make this the environment of the process, before MiniStack is imported."""
+    os.environ.clear()
+    os.environ.update(environment)
+    tempfile.tempdir = None  # TMPDIR has changed
+    # A function runs as a process here or not at all. Without the package MiniStack does not look for a daemon, and
+    # starts half a second sooner.
+    sys.modules["docker"] = None  # type: ignore[assignment]
+
+
+def private(own: Mapping[str, str]) -> frozenset[str]:
+    """Those of the `variables` that are nobody's business but MiniStack's."""
+    return frozenset(name for name in own if not name.startswith("AWS_"))

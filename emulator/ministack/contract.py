@@ -1,0 +1,164 @@
+"""Which version of MiniStack this package was written for, and every name of it that is used.
+
+MiniStack gives no promise about any of these names. They are checked when the server starts, so that another version
+ends in one clear message and not in a strange failure later; ``tests/integration`` holds the behaviour behind them.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+PINNED_VERSION = "1.5.33"
+
+#: name -> what it has to be: the parameters of a function, or a type
+TOUCHED: dict[str, tuple[str, ...] | type] = {
+    # requests: app.py
+    "ministack.app:app": ("scope", "receive", "send"),
+    "ministack.app:SERVICE_HANDLERS": dict,
+    "ministack.app:SERVICE_REGISTRY": dict,
+    "ministack.app:_get_module": ("name",),
+    "ministack.app:_handle_special_data_plane_request": (
+        *("method", "path", "headers", "body", "query_params", "request_id", "raw_path", "raw_query_string"),
+        "client_ip",
+    ),
+    "ministack.app:_parse_lambda_url": ("host", "path"),
+    "ministack.app:_state_map": dict,
+    "ministack.app:detect_service": ("method", "path", "headers", "query_params"),
+    "ministack.core.router:SERVICE_PATTERNS": dict,
+    "ministack.core.router:extract_access_key_id": ("headers", "query_params"),
+    "ministack.core.concurrency:run_reentrant": ("fn", "args", "thread_name"),
+    "ministack.core.responses:get_account_id": (),
+    "ministack.core.responses:get_region": (),
+    "ministack.core.responses:request_scope": ("account_id", "region"),
+    # IAM
+    "ministack.core.iam_actions:SERVICE_TO_IAM_NAMESPACE": dict,
+    "ministack.core.iam_actions:_DENIED_CODES": dict,
+    "ministack.core.iam_actions:extract_iam_action": (
+        *("service", "method", "path", "headers", "body", "query_params"),
+    ),
+    "ministack.core.iam_actions:extract_resource_arn": (
+        *("service", "method", "path", "headers", "body", "query_params", "region", "account_id"),
+    ),
+    "ministack.core.iam_evaluator:AuthError": type,
+    "ministack.core.iam_evaluator:_is_root_key": ("access_key_id",),
+    "ministack.core.iam_evaluator:is_root_access_key": ("access_key_id",),
+    "ministack.core.iam_evaluator:EvalContext": type,
+    "ministack.core.iam_evaluator:enforce": (
+        *("access_key_id", "iam_action", "service", "region", "resource_arn", "service_context"),
+    ),
+    "ministack.core.iam_evaluator:evaluate_trust_policy": ("trust_doc", "caller_arn", "ctx"),
+    "ministack.services.iam:_roles": object,
+    "ministack.services.sts:register_session": ("access_key", "session"),
+    # CloudFormation
+    "ministack.services.cloudformation:_stack_events": object,
+    "ministack.services.cloudformation:_stacks": object,
+    "ministack.services.cloudformation.engine:_evaluate_conditions": ("template", "params"),
+    "ministack.services.cloudformation.provisioners:_REPLACING_PROPERTIES": dict,
+    "ministack.services.cloudformation.provisioners:_RESOURCE_HANDLERS": dict,
+    "ministack.services.cloudformation.provisioners:_STACK_TAG_PROPERTY": dict,
+    "ministack.services.cloudformation.stacks:_add_event": (
+        *("stack_id", "stack_name", "logical_id", "resource_type", "status", "reason", "physical_id"),
+        "detailed_status",
+    ),
+    "ministack.services.cloudformation.stacks:_create_stack_task_in_region": ("coro", "stack", "stack_id"),
+    "ministack.services.cloudformation.stacks:_delete_stack_async": (
+        *("stack_name", "stack_id", "retain_resources", "force"),
+    ),
+    "ministack.services.cloudformation.stacks:_deploy_stack_async": (
+        *("stack_name", "stack_id", "template", "param_values", "disable_rollback", "tags", "is_update"),
+        *("previous_stack", "retain_except_on_create", "imports"),
+    ),
+    "ministack.services.cloudformation.stacks:_failed_operation": (
+        *("is_update", "previous_stack", "created", "failed_update", "failed_logical_id", "replaced_ids"),
+        *("cancelled", "template", "param_values", "retain_except_on_create", "stack_tags", "previous_tags"),
+        "imports",
+    ),
+    "ministack.services.cloudformation.stacks:_roll_back_operation": (
+        *("stack_name", "stack_id", "stack", "operation", "reason_override"),
+    ),
+    "ministack.services.cloudformation.stacks:_runs_on_worker_thread": ("resource_type",),
+    "ministack.services.cloudformation.changesets:_deploy_stack_async": (),
+    "ministack.services.cloudformation.handlers:_delete_stack_async": (),
+    "ministack.services.cloudformation.handlers:_deploy_stack_async": (),
+    # Lambda
+    "ministack.core.lambda_runtime:Worker._drain_stderr_bounded": (
+        *("self", "first_line_wait", "idle_confirm", "hard_cap"),
+    ),
+    "ministack.core.lambda_runtime:_detect_runtime_binary": ("runtime",),
+    "ministack.core.lambda_runtime:reset": (),
+    "ministack.core.lambda_runtime:subprocess": object,
+    "ministack.services.lambda_svc:_FUNCTION_URL_TEXT_TYPES": tuple,
+    "ministack.services.lambda_svc:_functions": object,
+    "ministack.services.lambda_svc:_prune_orphan_code_blobs": ("referenced",),
+    "ministack.services.lambda_svc:_reserved_concurrency": ("func", "config"),
+    "ministack.services.lambda_svc:handle_function_url_request": (
+        *("url_id", "method", "path", "headers", "body", "query_params", "resolved", "source_ip"),
+    ),
+    "ministack.services.lambda_svc:resolve_function_url": ("url_id",),
+    # state
+    "ministack.core.persistence:_json_default": ("obj",),
+    "ministack.core.persistence:_json_object_hook": ("obj",),
+    "ministack.services.cloudwatch:_metrics": object,
+    "ministack.services.cloudwatch_logs:_log_groups": object,
+}
+
+
+class ContractError(RuntimeError):
+    """MiniStack is not what this package was written for; the message says in which way."""
+
+
+def check_version() -> None:
+    """Compare the installed MiniStack with the pinned one, without importing it.
+
+    Raises
+    ------
+    ContractError
+    """
+    try:
+        installed = version("ministack")
+    except PackageNotFoundError:
+        raise ContractError(
+            f"MiniStack is not installed: the local AWS needs ministack=={PINNED_VERSION} (see requirements.txt)."
+        ) from None
+    if installed != PINNED_VERSION:
+        raise ContractError(
+            f"MiniStack {installed} is installed, but the local AWS was written for {PINNED_VERSION}: install "
+            f"ministack=={PINNED_VERSION}, or adapt emulator/ministack to {installed} and change PINNED_VERSION."
+        )
+
+
+def check_names(touched: Iterable[tuple[str, Any]] = tuple(TOUCHED.items())) -> None:
+    """Import MiniStack and look at every name that is used.
+
+    Raises
+    ------
+    ContractError
+        Lists all that is missing or different.
+    """
+    problems = [problem for name, expected in touched if (problem := _problem(name, expected))]
+    if problems:
+        heading = f"MiniStack {version('ministack')} is not what emulator/ministack was made for:"
+        raise ContractError("\n  ".join([heading, *problems]))
+
+
+def _problem(name: str, expected: tuple[str, ...] | type) -> str | None:
+    module_name, _, attributes = name.partition(":")
+    try:
+        value: Any = importlib.import_module(module_name)
+        for attribute in attributes.split("."):
+            value = getattr(value, attribute)
+    except (ImportError, AttributeError) as error:
+        return f"{name} is missing ({error})"
+    if isinstance(expected, type):
+        return None if isinstance(value, expected) else f"{name} is a {type(value).__name__}, not a {expected.__name__}"
+    if not callable(value):
+        return f"{name} is a {type(value).__name__}, not a function"
+    parameters = tuple(inspect.signature(value).parameters)
+    # Only the names in common count when nothing is said about the parameters.
+    if expected and parameters != expected:
+        return f"{name} takes ({', '.join(parameters)}), not ({', '.join(expected)})"
+    return None

@@ -1,0 +1,304 @@
+"""Nothing that was acknowledged is lost when the server is killed.
+
+MiniStack keeps its state in memory and saves it when it shuts down. Here, the state of a service is written to a
+database before the answer to a request that changed it goes out; what changes in the background (a stack being
+deployed, the log lines of a function) follows within a fraction of a second, and always before a request to
+CloudFormation is answered, because "CREATE_COMPLETE" acknowledges whatever the stack made.
+
+The database is not synced to the disk at each commit: it survives the death of the process, not that of the machine.
+
+Two kinds of state:
+
+- *Snapshots*: what a service would save at shutdown, written whole when it differs from what was last written. All of
+  it is small: the bodies of S3 objects and their metadata are files of their own, which MiniStack writes at once.
+- *Series*: log events and metric points grow without bound, so only what was added is written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import logging
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from emulator.ministack.statedb import StateDatabase
+
+logger = logging.getLogger(__name__)
+
+Handler = Callable[..., Awaitable[Any]]
+
+_READING_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+#: Operations that change nothing that has to be kept, by their first word or words.
+_READS = (
+    *("Get", "List", "Describe", "Head", "BatchGet", "Lookup", "Simulate", "Validate", "Estimate", "Detect"),
+    *("Decrypt", "Encrypt", "ReEncrypt", "GenerateDataKey", "GenerateRandom", "Sign", "Verify", "AssumeRole", "Invoke"),
+)
+#: Services whose operations change their own state only; after a call to any other, all that is loaded is looked at.
+_SELF_CONTAINED = frozenset(
+    {"cloudwatch", "cloudwatch_logs", "ecr", "iam", "kms", "lambda_svc", "s3", "secretsmanager", "sns", "sqs", "ssm"}
+)
+_BACKGROUND_SECONDS = 0.25
+#: The background save may take this share of the time.
+_BACKGROUND_SHARE = 0.1
+_ATTEMPTS = 20
+
+
+@dataclass(frozen=True)
+class _Growing:
+    """A store that only grows: the rest of its module's state is saved without it.
+
+    Attributes
+    ----------
+    keys
+        Every member of the module's persisted state; the store of a member is the module's ``_<member>``.
+    series
+        Yields (path, head, items): where a list belongs, what else is kept at that place, and the list.
+    restore
+        Puts one such triple back.
+    """
+
+    keys: tuple[str, ...]
+    series: Callable[[Any], Iterator[tuple[list[Any], Any, list[Any]]]]
+    restore: Callable[[Any, list[Any], Any, list[Any]], None]
+
+
+def _log_streams(module: Any) -> Iterator[tuple[list[Any], Any, list[Any]]]:
+    for (account, region, group), record in list(module._log_groups._data.items()):
+        yield [account, region, group], {k: v for k, v in record.items() if k != "streams"}, []
+        for name, stream in list(record["streams"].items()):
+            head = {k: v for k, v in stream.items() if k != "events"}
+            yield [account, region, group, name], head, stream["events"]
+
+
+def _restore_log_stream(module: Any, path: list[Any], head: Any, items: list[Any]) -> None:
+    account, region, group, *stream = path
+    if not stream:
+        module._log_groups._data[account, region, group] = {**head, "streams": {}}
+    else:
+        module._log_groups._data[account, region, group]["streams"][stream[0]] = {**head, "events": items}
+
+
+def _metric_points(module: Any) -> Iterator[tuple[list[Any], Any, list[Any]]]:
+    for (account, region, (namespace, name, dimensions)), points in list(module._metrics._data.items()):
+        yield [account, region, namespace, name, dimensions], None, points
+
+
+def _restore_metric_points(module: Any, path: list[Any], head: Any, items: list[Any]) -> None:
+    account, region, namespace, name, dimensions = path
+    module._metrics._data[account, region, (namespace, name, _tuples(dimensions))] = items
+
+
+def _tuples(value: Any) -> Any:
+    """JSON's lists as the tuples that they were."""
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
+
+
+_GROWING = {
+    # "log_records", the pointers that Logs Insights hands out, are left to end with the server.
+    "cloudwatch_logs": _Growing(
+        keys=(
+            *("destinations", "resource_policies", "log_group_policies", "metric_filters", "queries"),
+            *("delivery_sources", "delivery_destinations", "deliveries"),
+        ),
+        series=_log_streams,
+        restore=_restore_log_stream,
+    ),
+    "cloudwatch": _Growing(
+        keys=("alarms", "composite_alarms", "composite_triggers", "alarm_history", "dashboards", "resource_tags"),
+        series=_metric_points,
+        restore=_restore_metric_points,
+    ),
+}
+
+
+class Durability:
+    """Writes MiniStack's state as it changes and reads it back.
+
+    Parameters
+    ----------
+    path
+        The database.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._database = StateDatabase(path)
+        self._digests: dict[str, bytes] = {}
+        self._changed = False
+        self._orphaned_code: tuple[Callable[[set[str]], None], set[str]] | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    def install(self) -> None:
+        """Save what a request changed before it is answered."""
+        from ministack import app
+        from ministack.services import lambda_svc
+
+        for service, handler in list(app.SERVICE_HANDLERS.items()):
+            module = app.SERVICE_REGISTRY.get(service, {}).get("module")
+            if module is not None:
+                app.SERVICE_HANDLERS[service] = self._saving(module, handler)
+        app._handle_special_data_plane_request = self._saving_special(app._handle_special_data_plane_request)
+
+        # Code of a function that nothing refers to any more may go once that is what the database says, not before.
+        prune = lambda_svc._prune_orphan_code_blobs
+        lambda_svc._prune_orphan_code_blobs = lambda referenced: setattr(self, "_orphaned_code", (prune, referenced))
+
+    def restore(self) -> None:
+        """Read back what was saved, before the first request."""
+        from ministack import app
+        from ministack.core.persistence import _json_object_hook
+
+        for name, body in self._database.snapshots():
+            app._get_module(name).load_persisted_state(json.loads(body, object_hook=_json_object_hook))
+        for name, growing in _GROWING.items():
+            for path, head, items in self._database.series(name):
+                growing.restore(app._get_module(name), path, head, items)
+
+    def start(self) -> None:
+        """Save in the background what changes there; call it on the event loop."""
+        self._task = asyncio.create_task(self._save_in_background())
+
+    def close(self) -> None:
+        """Save what is left and let go of the database."""
+        if self._task is not None:
+            self._task.cancel()
+        self.save()
+        self._database.close()
+
+    def note_change(self) -> None:
+        """Something changes outside of a request to MiniStack: look at it soon."""
+        self._changed = True
+
+    def save(self, names: Iterable[str] | None = None) -> None:
+        """Write what changed, in one transaction.
+
+        Parameters
+        ----------
+        names
+            Modules to look at, all that are loaded by default.
+        """
+        if names is None:
+            # What goes on while this is written has to be written once more when it is over.
+            self._changed = _stack_in_progress()
+            names = _loaded_modules()
+        names = list(names)
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                with self._database.transaction():
+                    for name in names:
+                        self._save_module(name)
+                break
+            except BaseException as error:
+                self._digests.clear()
+                # Threads of MiniStack changed a dictionary while it was read.
+                if not isinstance(error, RuntimeError) or attempt == _ATTEMPTS:
+                    self._changed = True
+                    raise
+        if self._orphaned_code is not None:
+            prune, referenced = self._orphaned_code
+            self._orphaned_code = None
+            prune(referenced)
+
+    def _saving(self, module: str, handler: Handler) -> Handler:
+        async def handle(method: str, path: str, headers: Any, body: bytes, query: Any) -> Any:
+            response = await handler(method, path, headers, body, query)
+            self._after_request(module, method, path, headers, body, query)
+            return response
+
+        return handle
+
+    def _saving_special(self, handler: Handler) -> Handler:
+        """For what does not pass MiniStack's dispatcher: function URLs, and S3 when the host names the bucket."""
+        from ministack import app
+
+        async def handle(method: str, path: str, headers: Any, *args: Any, **kwargs: Any) -> Any:
+            response = await handler(method, path, headers, *args, **kwargs)
+            if response is not None:
+                self.note_change()
+                if method not in _READING_METHODS and app._parse_lambda_url(headers.get("host", ""), path) is None:
+                    self.save()
+            return response
+
+        return handle
+
+    def _after_request(self, module: str, method: str, path: str, headers: Any, body: bytes, query: Any) -> None:
+        if module == "lambda_svc" and path.endswith("/invocations"):
+            self.note_change()  # log lines and metrics, which AWS does not acknowledge either
+            return
+        reads = _reads(method, headers, body, query)
+        if module == "cloudformation":
+            if self._changed or not reads:
+                self.save()
+        elif not reads:
+            self.note_change()
+            self.save([module] if module in _SELF_CONTAINED else None)
+
+    async def _save_in_background(self) -> None:
+        pause = _BACKGROUND_SECONDS
+        while True:
+            await asyncio.sleep(pause)
+            if not self._changed:
+                continue
+            started = time.perf_counter()
+            try:
+                self.save()
+            except Exception:
+                logger.exception("the state of the local AWS could not be saved; trying again")
+            pause = max(_BACKGROUND_SECONDS, (time.perf_counter() - started) / _BACKGROUND_SHARE)
+
+    def _save_module(self, name: str) -> None:
+        from ministack import app
+
+        module = app._get_module(name)
+        growing = _GROWING.get(name)
+        state = {key: getattr(module, f"_{key}") for key in growing.keys} if growing else module.get_state()
+        if state is not None and self._differs(name, body := _encode(state)):
+            self._database.put_snapshot(name, body)
+        if growing is not None:
+            self._database.put_series(name, growing.series(module))
+
+    def _differs(self, name: str, body: str) -> bool:
+        digest = hashlib.blake2b(body.encode()).digest()
+        if self._digests.get(name) == digest:
+            return False
+        self._digests[name] = digest
+        return True
+
+
+def _reads(method: str, headers: Any, body: bytes, query: Any) -> bool:
+    """Whether a request only reads; a request of an unknown form does not."""
+    if method in _READING_METHODS:
+        return True
+    _, _, operation = headers.get("x-amz-target", "").partition(".")
+    if not operation and "Action" in query:
+        operation = query["Action"][0]
+    if not operation and b"Action=" in body:
+        fields = (field.partition(b"=") for field in body.split(b"&"))
+        operation = next((value.decode("ascii", "replace") for name, _, value in fields if name == b"Action"), "")
+    return operation.startswith(_READS)
+
+
+def _stack_in_progress() -> bool:
+    cloudformation = sys.modules.get("ministack.services.cloudformation")
+    if cloudformation is None:
+        return False
+    return any(s.get("StackStatus", "").endswith("_IN_PROGRESS") for s in list(cloudformation._stacks._data.values()))
+
+
+def _loaded_modules() -> list[str]:
+    from ministack import app
+
+    names = dict.fromkeys(app._state_map.values())
+    return [name for name in names if hasattr(sys.modules.get(f"ministack.services.{name}"), "load_persisted_state")]
+
+
+def _encode(state: Any) -> str:
+    """The state as MiniStack writes it."""
+    from ministack.core.persistence import _json_default
+
+    return json.dumps(state, default=_json_default, separators=(",", ":"))

@@ -1,0 +1,199 @@
+"""Where MiniStack's Lambda behaves unlike AWS's: corrected from outside."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import re
+import subprocess
+import sys
+import types
+from collections.abc import Callable
+from typing import Any
+
+from emulator.errors import Response
+from emulator.processes import ProcessRegistry
+
+#: A synchronous request or response may have this many bytes, an asynchronous request that many.
+SYNC_PAYLOAD_LIMIT = 6 * 1024 * 1024
+ASYNC_PAYLOAD_LIMIT = 1024 * 1024
+
+#: As it is stored: without the port, which may be another one tomorrow.
+_STORED_URL = re.compile(r"https://(?P<id>[a-z0-9]{32})\.lambda-url\.[a-z0-9-]+\.on\.aws/")
+_URL_PATH = re.compile(r"/functions/[^/]+/urls?(\?|$)")
+
+# How long the answer of a function waits for its log lines: for the first, for a further one, and at most. A function
+# writes its lines before its answer, so they are on their way; MiniStack would wait 50 ms for a first line.
+_LOG_WAIT_SECONDS = (0.005, 0.002, 0.25)
+
+
+def local_url(url: str, endpoint_url: str) -> str:
+    """A function URL as it can be called here: on the loopback address, without looking up a name."""
+    return _STORED_URL.sub(rf"{endpoint_url}/_aws/lambda-url/\g<id>/", url)
+
+
+def install(endpoint_url: str, processes: ProcessRegistry, private: frozenset[str]) -> None:
+    """Correct MiniStack's Lambda.
+
+    Parameters
+    ----------
+    endpoint_url
+        Of this server, for function URLs.
+    processes
+        Where the functions' processes are recorded.
+    private
+        Environment variables of the server that no function may see.
+    """
+    _correct_api(endpoint_url)
+    _guard_urls()
+    _reserve_concurrency()
+    _start_workers(processes, private)
+
+
+def _start_workers(processes: ProcessRegistry, private: frozenset[str]) -> None:
+    from ministack.core import lambda_runtime
+
+    def popen(args: list[str], **options: Any) -> Any:
+        environment = options.pop("env", None) or os.environ
+        options["env"] = {name: value for name, value in environment.items() if name not in private}
+        worker = subprocess.Popen(args, start_new_session=True, **options)
+        processes.adopt(worker, args)
+        return worker
+
+    # A module of its own for this one importer: everybody else keeps the real one.
+    lambda_runtime.subprocess = types.SimpleNamespace(**{**vars(subprocess), "Popen": popen})
+
+    detect = lambda_runtime._detect_runtime_binary
+
+    @functools.wraps(detect)
+    def runtime_binary(runtime: str) -> tuple[str, str]:
+        # Whatever version of Python a function asks for, it gets the server's, the only one known to be there.
+        binary, script = detect(runtime)
+        return (sys.executable if runtime.startswith("python") else binary), script
+
+    lambda_runtime._detect_runtime_binary = runtime_binary
+    lambda_runtime.Worker._drain_stderr_bounded.__defaults__ = _LOG_WAIT_SECONDS
+
+
+def _reserve_concurrency() -> None:
+    """Reserved concurrency from the template, and for calls by alias, version or URL."""
+    from ministack.services import lambda_svc
+    from ministack.services.cloudformation import provisioners
+
+    reserved = lambda_svc._reserved_concurrency
+
+    def reserved_concurrency(function: dict[str, Any], config: dict[str, Any]) -> int | None:
+        # A version's record has no reservation of its own: the function's is shared by all of its versions.
+        region, account, _, name = config["FunctionArn"].split(":")[3:7]
+        return reserved(lambda_svc._functions.get_scoped(account, region, name, function), config)
+
+    lambda_svc._reserved_concurrency = reserved_concurrency
+
+    handlers = provisioners._RESOURCE_HANDLERS["AWS::Lambda::Function"]
+
+    def reserving(handler: Callable[..., Any], properties_at: int) -> Callable[..., Any]:
+        @functools.wraps(handler)
+        def provision(*args: Any) -> Any:
+            name, attributes = handler(*args)
+            wanted = args[properties_at].get("ReservedConcurrentExecutions")
+            lambda_svc._functions[name]["concurrency"] = None if wanted is None else int(wanted)
+            return name, attributes
+
+        return provision
+
+    provisioners._RESOURCE_HANDLERS["AWS::Lambda::Function"] = {
+        **handlers,
+        "create": reserving(handlers["create"], properties_at=1),
+        "update": reserving(handlers["update"], properties_at=2),
+    }
+
+
+def _correct_api(endpoint_url: str) -> None:
+    """Refuse what is too large, and hand out function URLs that can be called as they are."""
+    from ministack import app
+    from ministack.services.cloudformation import provisioners
+
+    handler = app.SERVICE_HANDLERS["lambda"]
+
+    async def handle(method: str, path: str, headers: dict[str, str], body: bytes, query: Any) -> Any:
+        if path.endswith("/invocations") and (refusal := _too_large(headers, body)):
+            return refusal
+        status, answer_headers, answer = await handler(method, path, headers, body, query)
+        if _URL_PATH.search(path) and isinstance(answer, bytes):
+            answer = local_url(answer.decode(), endpoint_url).encode()
+        return status, answer_headers, answer
+
+    app.SERVICE_HANDLERS["lambda"] = handle
+
+    handlers = provisioners._RESOURCE_HANDLERS["AWS::Lambda::Url"]
+
+    def localized(provision: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(provision)
+        def run(*args: Any) -> Any:
+            identity, attributes = provision(*args)
+            return identity, {**attributes, "FunctionUrl": local_url(attributes["FunctionUrl"], endpoint_url)}
+
+        return run
+
+    provisioners._RESOURCE_HANDLERS["AWS::Lambda::Url"] = {
+        **handlers,
+        "create": localized(handlers["create"]),
+        "update": localized(handlers["update"]),
+    }
+
+
+def _too_large(headers: dict[str, str], body: bytes) -> Response | None:
+    limit = ASYNC_PAYLOAD_LIMIT if headers.get("x-amz-invocation-type") == "Event" else SYNC_PAYLOAD_LIMIT
+    if len(body) <= limit:
+        return None
+    message = f"Request must be smaller than {limit} bytes for the InvokeFunction operation"
+    answer = json.dumps({"Type": "User", "message": message}).encode()
+    return 413, {"Content-Type": "application/json", "x-amzn-errortype": "RequestTooLargeException"}, answer
+
+
+def _guard_urls() -> None:
+    """Ask callers of a function URL for both permissions that AWS asks for, and refuse what is too large."""
+    from ministack.services import lambda_svc
+
+    serve_url = lambda_svc.handle_function_url_request
+
+    async def handle_url(
+        url_id: str, method: str, path: str, headers: dict[str, str], body: bytes, query: Any, **options: Any
+    ) -> Any:
+        resolved = options.pop("resolved", None) or lambda_svc.resolve_function_url(url_id)
+        if resolved is not None and _may_not_invoke(resolved, headers, query):
+            return 403, {"Content-Type": "application/json"}, b'{"Message":"Forbidden"}'
+        if _event_bytes(headers, body) > SYNC_PAYLOAD_LIMIT:
+            return 413, {"Content-Type": "application/json"}, b'{"Message":"Request Entity Too Large"}'
+        return await serve_url(url_id, method, path, headers, body, query, resolved=resolved, **options)
+
+    lambda_svc.handle_function_url_request = handle_url
+
+
+def _event_bytes(headers: dict[str, str], body: bytes) -> int:
+    """Size of the body within the event that the function gets: base64, unless it is text."""
+    from ministack.services import lambda_svc
+
+    content_type = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if content_type.startswith("text/") or content_type in lambda_svc._FUNCTION_URL_TEXT_TYPES:
+        return len(body)
+    return (len(body) + 2) // 3 * 4
+
+
+def _may_not_invoke(resolved: tuple[Any, ...], headers: dict[str, str], query: Any) -> bool:
+    """Whether the caller lacks lambda:InvokeFunction, which a function URL demands beside lambda:InvokeFunctionUrl.
+
+    MiniStack has checked the latter, and refuses unsigned requests itself.
+    """
+    from ministack.core.iam_evaluator import enforce
+    from ministack.core.router import extract_access_key_id
+
+    account, region, name, qualifier, config = resolved
+    access_key = extract_access_key_id(headers, query)
+    if config.get("AuthType") != "AWS_IAM" or not access_key:
+        return False
+    arn = f"arn:aws:lambda:{region}:{account}:function:{name}" + (f":{qualifier}" if qualifier else "")
+    context = {"lambda:InvokedViaFunctionUrl": "true"}
+    denied = enforce(access_key, "lambda:InvokeFunction", "lambda", region, resource_arn=arn, service_context=context)
+    return denied is not None

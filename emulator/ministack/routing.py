@@ -1,0 +1,144 @@
+"""Our services behind MiniStack's front door: which requests are theirs, and what IAM has to say about each."""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import unquote
+
+from emulator.awsapi import Caller, Service
+from emulator.errors import Response, ServiceError
+
+#: X-Amz-Target prefix of each service that speaks JSON 1.1; MiniStack's router goes by it.
+_TARGET_PREFIXES = {"sagemaker": "SageMaker.", "application-autoscaling": "AnyScaleFrontendService."}
+_RUNTIME = "sagemaker-runtime"
+_INVOCATION = re.compile(r"/endpoints/(?P<name>[^/]+)/.+")
+#: Members by which a request hands a role to SageMaker, which iam:PassRole has to allow.
+_ROLE_MEMBERS = ("ExecutionRoleArn", "RoleArn")
+
+
+def install(services: Mapping[str, Service], runtime: Any) -> None:
+    """Register the services with MiniStack's router, dispatcher and IAM.
+
+    Parameters
+    ----------
+    services
+        By botocore's name of the service.
+    runtime
+        Answers the requests of ``sagemaker-runtime``; has ``handle`` as a `Service` does.
+    """
+    from ministack import app
+    from ministack.core import iam_actions, router
+
+    for name, service in services.items():
+        router.SERVICE_PATTERNS[name] = {"target_prefixes": [_TARGET_PREFIXES[name]], "host_patterns": []}
+        iam_actions.SERVICE_TO_IAM_NAMESPACE[name] = name
+        app.SERVICE_HANDLERS[name] = functools.partial(_authorized, service)
+        iam_actions._DENIED_CODES[name] = "AccessDeniedException"
+    iam_actions.SERVICE_TO_IAM_NAMESPACE[_RUNTIME] = "sagemaker"
+    iam_actions._DENIED_CODES[_RUNTIME] = "AccessDeniedException"
+    app.SERVICE_HANDLERS[_RUNTIME] = runtime.handle
+
+    detect = app.detect_service
+    action_of = iam_actions.extract_iam_action
+    resource_of = iam_actions.extract_resource_arn
+
+    def detect_service(method: str, path: str, headers: dict[str, str], query: dict[str, Any]) -> str:
+        name = detect(method, path, headers, query)
+        # Both APIs of SageMaker are signed as "sagemaker".
+        return _RUNTIME if name == "sagemaker" and path.startswith("/endpoints/") else name
+
+    def extract_iam_action(service: str, method: str, path: str, headers: Any, body: bytes, query: Any) -> str | None:
+        # MiniStack would let a query parameter "Action" name the action. Only what our services go by may count, or a
+        # caller could be checked for one operation and run another.
+        if service == _RUNTIME:
+            return "sagemaker:InvokeEndpoint"
+        if service in services:
+            return f"{service}:{_request(headers, body)[0]}"
+        return action_of(service, method, path, headers, body, query)
+
+    def extract_resource_arn(
+        service: str, method: str, path: str, headers: Any, body: bytes, query: Any, region: str, account: str
+    ) -> str:
+        if service == _RUNTIME:
+            return _endpoint_arn(path, Caller(account, region))
+        if service in services:
+            return _resource_arns(services[service], headers, body, Caller(account, region))[0]
+        return resource_of(service, method, path, headers, body, query, region, account)
+
+    app.detect_service = detect_service
+    iam_actions.extract_iam_action = extract_iam_action
+    iam_actions.extract_resource_arn = extract_resource_arn
+
+
+def _endpoint_arn(path: str, caller: Caller) -> str:
+    match = _INVOCATION.fullmatch(path)
+    name = unquote(match["name"]).lower() if match else "*"
+    return f"arn:aws:sagemaker:{caller.region}:{caller.account}:endpoint/{name}"
+
+
+def _request(headers: Mapping[str, str], body: bytes) -> tuple[str, dict[str, Any]]:
+    """Operation and payload; an unreadable payload is empty here and refused by the service itself."""
+    _, _, operation = headers.get("x-amz-target", "").partition(".")
+    try:
+        payload = json.loads(body or b"{}")
+    except ValueError:
+        payload = {}
+    return operation, payload if isinstance(payload, dict) else {}
+
+
+def _resource_arns(service: Service, headers: Mapping[str, str], body: bytes, caller: Caller) -> list[str]:
+    operation, payload = _request(headers, body)
+    try:
+        return service.resource_arns(operation, payload, caller) or ["*"]
+    except (KeyError, TypeError, AttributeError, ValueError, ServiceError):
+        # The members that name the resource are missing or of the wrong type. Nothing may be learnt about resources
+        # from it, and the service refuses the request afterwards.
+        return ["*"]
+
+
+async def _authorized(
+    service: Service, method: str, path: str, headers: dict[str, str], body: bytes, query: dict[str, Any]
+) -> Response:
+    """Hand a request to the service once IAM has allowed what MiniStack does not check.
+
+    MiniStack has checked the operation on the first resource. Left are its further resources (``CreateEndpoint`` also
+    needs the endpoint config) and the right to pass a role.
+    """
+    from ministack.core.responses import get_account_id, get_region
+
+    caller = Caller(get_account_id(), get_region())
+    operation, payload = _request(headers, body)
+    arns = _resource_arns(service, headers, body, caller)
+    checks: list[tuple[str, str, dict[str, str]]] = [(f"{service.name}:{operation}", arn, {}) for arn in arns[1:]]
+    if service.name == "sagemaker":
+        passed = [payload[member] for member in _ROLE_MEMBERS if isinstance(payload.get(member), str)]
+        checks += [("iam:PassRole", arn, {"iam:PassedToService": "sagemaker.amazonaws.com"}) for arn in passed]
+    for action, arn, context in checks:
+        if refusal := _refusal(action, arn, context, headers, query, caller):
+            return refusal.response()
+    return await service.handle(method, path, headers, body, query)
+
+
+def _refusal(
+    action: str, arn: str, context: dict[str, str], headers: dict[str, str], query: dict[str, Any], caller: Caller
+) -> ServiceError | None:
+    from ministack.core.iam_evaluator import AuthError, enforce
+    from ministack.core.router import extract_access_key_id
+
+    service, _, _ = action.partition(":")
+    access_key = extract_access_key_id(headers, query)
+    denied = enforce(access_key, action, service, caller.region, resource_arn=arn, service_context=context)
+    if denied is None:
+        return None
+    if isinstance(denied, AuthError):
+        return ServiceError(denied.code, denied.message, 403)
+    return ServiceError(
+        "AccessDeniedException",
+        f"User: {denied.principal_arn} is not authorized to perform: {action} on resource: {arn} because no "
+        "identity-based policy allows it",
+        400,
+    )

@@ -1,0 +1,134 @@
+"""The database that holds MiniStack's state: snapshots and growing series, committed together."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS snapshots (module TEXT PRIMARY KEY, body TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS series (
+    id INTEGER PRIMARY KEY, module TEXT NOT NULL, path TEXT NOT NULL, head TEXT NOT NULL, UNIQUE (module, path)
+);
+CREATE TABLE IF NOT EXISTS items (
+    series INTEGER NOT NULL REFERENCES series ON DELETE CASCADE, position INTEGER NOT NULL, body TEXT NOT NULL,
+    PRIMARY KEY (series, position)
+) WITHOUT ROWID;
+"""
+
+
+class _Series:
+    """What the database holds of one series; the items themselves are shared with their owner, not copied."""
+
+    __slots__ = ("head", "id", "items")
+
+    def __init__(self, id: int, head: str, items: list[Any]) -> None:
+        self.id = id
+        self.head = head
+        self.items = items
+
+
+class StateDatabase:
+    """Not for concurrent use but by one thread at a time.
+
+    Parameters
+    ----------
+    path
+        The SQLite file; made when it does not exist.
+    """
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._lock = threading.RLock()
+        self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        # Written to the system before a commit returns, so that it survives this process; not synced to the disk.
+        self._connection.execute("PRAGMA journal_mode = WAL")
+        self._connection.execute("PRAGMA synchronous = OFF")
+        self._connection.execute("PRAGMA foreign_keys = ON")
+        self._connection.executescript(_SCHEMA)
+        self._series: dict[str, dict[str, _Series]] = {}
+
+    def close(self) -> None:
+        with self._lock:
+            self._connection.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All that is put within is committed together, or not at all."""
+        with self._lock:
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+            except BaseException:
+                self._connection.execute("ROLLBACK")
+                self._series.clear()  # what it says of the database may be wrong now
+                raise
+            self._connection.execute("COMMIT")
+
+    def snapshots(self) -> list[tuple[str, str]]:
+        """Every module's name and saved state."""
+        return self._connection.execute("SELECT module, body FROM snapshots").fetchall()
+
+    def put_snapshot(self, module: str, body: str) -> None:
+        self._connection.execute("INSERT OR REPLACE INTO snapshots VALUES (?, ?)", (module, body))
+
+    def series(self, module: str) -> list[tuple[list[Any], Any, list[Any]]]:
+        """(path, head, items) of each series of a module, in the order in which they were first put.
+
+        The items are the database's own: whoever takes them up and puts them again has not changed them.
+        """
+        known = self._known(module)
+        return [(json.loads(path), json.loads(saved.head), list(saved.items)) for path, saved in known.items()]
+
+    def put_series(self, module: str, current: Iterable[tuple[list[Any], Any, list[Any]]]) -> None:
+        """Make the series of a module these: add what was added, drop what is gone.
+
+        An item is taken for unchanged when it is the same object as before: an owner that changes items in place
+        instead of adding new ones must not use a series.
+        """
+        known = self._known(module)
+        gone = set(known)
+        for path_parts, head_value, items in current:
+            path = json.dumps(path_parts)
+            head = json.dumps(head_value)
+            gone.discard(path)
+            saved = known.get(path)
+            if saved is None:
+                cursor = self._connection.execute(
+                    "INSERT INTO series (module, path, head) VALUES (?, ?, ?)", (module, path, head)
+                )
+                saved = known[path] = _Series(int(cursor.lastrowid or 0), head, [])
+            elif saved.head != head:
+                self._connection.execute("UPDATE series SET head = ? WHERE id = ?", (head, saved.id))
+                saved.head = head
+            self._put_items(saved, items)
+        for path in gone:
+            self._connection.execute("DELETE FROM series WHERE id = ?", (known.pop(path).id,))
+
+    def _known(self, module: str) -> dict[str, _Series]:
+        if module not in self._series:
+            known = self._series[module] = {}
+            rows = self._connection.execute("SELECT id, path, head FROM series WHERE module = ? ORDER BY id", (module,))
+            for id, path, head in rows.fetchall():
+                bodies = self._connection.execute("SELECT body FROM items WHERE series = ? ORDER BY position", (id,))
+                known[path] = _Series(id, head, [json.loads(body) for (body,) in bodies])
+        return self._series[module]
+
+    def _put_items(self, saved: _Series, items: list[Any]) -> None:
+        count = len(saved.items)
+        if len(items) == count and items == saved.items:
+            return
+        if items[:count] != saved.items:  # compares identities first, so this is quick
+            self._connection.execute("DELETE FROM items WHERE series = ?", (saved.id,))
+            saved.items, count = [], 0
+        added = items[count:]
+        self._connection.executemany(
+            "INSERT INTO items VALUES (?, ?, ?)",
+            ((saved.id, position, json.dumps(item)) for position, item in enumerate(added, count)),
+        )
+        saved.items.extend(added)

@@ -1,0 +1,73 @@
+"""SageMaker: models served by real processes, training jobs run as real processes."""
+
+from __future__ import annotations
+
+from emulator.awsapi import Caller, Payload, Service
+from emulator.host import Host
+from emulator.sagemaker.endpoints import Endpoints
+from emulator.sagemaker.models import EndpointConfigs, Models
+from emulator.sagemaker.notebooks import LifecycleConfigs, NotebookInstances
+from emulator.sagemaker.programs import Folders
+from emulator.sagemaker.resources import ENDPOINT_CONFIG, KINDS, Tags
+from emulator.sagemaker.runtime import Runtime
+from emulator.sagemaker.training import TrainingJobs
+from emulator.store import Store
+
+__all__ = ["SageMaker"]
+
+
+class SageMaker(Service):
+    """The control plane, and `runtime`, the data plane.
+
+    Attributes
+    ----------
+    runtime
+        Answers InvokeEndpoint.
+    endpoints, training_jobs
+        The two controllers with something behind their records.
+    """
+
+    name = "sagemaker"
+
+    def __init__(self, host: Host) -> None:
+        super().__init__(host.account)
+        self._store = Store(host.state_dir)
+        self._folders = Folders(host)
+        self.endpoints = Endpoints(host, self._store, self._folders, self.model)
+        self.training_jobs = TrainingJobs(host, self._store, self._folders, self.model)
+        self.register(
+            Models(self._store, self.model),
+            EndpointConfigs(self._store, self.model),
+            self.endpoints,
+            self.training_jobs,
+            NotebookInstances(self._store, self.model),
+            LifecycleConfigs(self._store, self.model),
+            Tags(self._store),
+        )
+        self.runtime = Runtime(host.account, self.endpoints.fleet)
+
+    def start(self) -> None:
+        """Bring back endpoints and jobs; the other services must answer by now."""
+        self._folders.remove_temporary()
+        self.endpoints.start()
+        self.training_jobs.start()
+
+    def stop(self) -> None:
+        """End every process and keep every record."""
+        self.endpoints.stop()
+        self.training_jobs.stop()
+        self._folders.remove_temporary()
+        self._store.close()
+
+    def resource_arns(self, operation: str, payload: Payload, caller: Caller) -> list[str]:
+        """The resources that IAM has to allow this call on."""
+        if "ResourceArn" in payload:
+            return [payload["ResourceArn"]]
+        # The longest name first: CreateEndpointConfig is not about an endpoint.
+        for kind in sorted(KINDS, key=lambda kind: len(kind.member), reverse=True):
+            if kind.member in operation and kind.name_member in payload:
+                arns = [kind.arn(caller, payload[kind.name_member])]
+                if operation in ("CreateEndpoint", "UpdateEndpoint"):
+                    arns.append(ENDPOINT_CONFIG.arn(caller, payload[ENDPOINT_CONFIG.name_member]))
+                return arns
+        return ["*"]

@@ -1,0 +1,205 @@
+"""What containers are given: objects fetched from S3, archives unpacked without trusting them."""
+
+from __future__ import annotations
+
+import shutil
+import tarfile
+import zlib
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from boto3.exceptions import Boto3Error
+from botocore.exceptions import BotoCoreError, ClientError
+
+#: Objects fetched at a time. More does not help: one server answers them all.
+_PARALLEL_DOWNLOADS = 8
+#: AWS's limit for a model is about that of its volume; this one keeps a tar bomb from filling a laptop's disk.
+MAX_UNPACKED_BYTES = 20 * 2**30
+MAX_UNPACKED_FILES = 200_000
+
+
+class ArtifactError(Exception):
+    """An archive or object that cannot be fetched or used; the message is for a person."""
+
+
+def parse_s3_url(url: str) -> tuple[str, str]:
+    """Split a location into bucket and key.
+
+    Understands ``s3://bucket/key``, path-style ``https://s3.<region>.amazonaws.com/bucket/key`` (what CDK assets give)
+    and virtual-hosted ``https://bucket.s3.<region>.amazonaws.com/key``.
+
+    Raises
+    ------
+    ArtifactError
+        For anything else.
+    """
+    parts = urlsplit(url)
+    host, path = parts.hostname or "", unquote(parts.path).lstrip("/")
+    if parts.scheme == "s3":
+        bucket, key = parts.netloc, path
+    elif parts.scheme == "https" and host.startswith(("s3.", "s3-")):
+        bucket, _, key = path.partition("/")
+    elif parts.scheme == "https" and ".s3." in host:
+        bucket, key = host.split(".s3.")[0], path
+    else:
+        raise ArtifactError(f'"{url}" is not a location in S3, such as s3://bucket/key.')
+    if not bucket:
+        raise ArtifactError(f'"{url}" names no bucket.')
+    return bucket, key
+
+
+def reason(error: Exception) -> str:
+    """What S3 said, without the preambles of boto3 and botocore."""
+    if isinstance(error, Boto3Error) and isinstance(error.__context__, Exception):
+        error = error.__context__
+    if isinstance(error, ClientError):
+        details = error.response.get("Error", {})
+        return f"{details.get('Code', 'Unknown')}: {details.get('Message', '')}".rstrip(": ")
+    return str(error)
+
+
+def fetch(s3: Any, bucket: str, key: str, path: Path) -> None:
+    """Download one object.
+
+    Raises
+    ------
+    ArtifactError
+        With what S3 answered.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        body = s3.get_object(Bucket=bucket, Key=key)["Body"]
+        with path.open("wb") as file:
+            shutil.copyfileobj(body, file, 1 << 20)
+    except (ClientError, BotoCoreError) as error:
+        raise ArtifactError(f"s3://{bucket}/{key}: {reason(error)}") from None
+
+
+def list_keys(s3: Any, bucket: str, prefix: str) -> list[str]:
+    """The keys under a prefix, sorted; markers of empty folders are left out.
+
+    A prefix that is also a folder (``data`` beside ``data-old``) stands for the folder, not for its namesakes.
+
+    Raises
+    ------
+    ArtifactError
+        With what S3 answered.
+    """
+    try:
+        pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+        keys = [item["Key"] for page in pages for item in page.get("Contents", []) if not item["Key"].endswith("/")]
+    except (ClientError, BotoCoreError) as error:
+        raise ArtifactError(f"s3://{bucket}/{prefix}: {reason(error)}") from None
+    inside = [key for key in keys if prefix.endswith("/") or key == prefix or key.startswith(f"{prefix}/")]
+    return sorted(inside if prefix and inside else keys)
+
+
+def relative_key(key: str, prefix: str) -> str:
+    """Where an object lies below the folder that a prefix stands for."""
+    folder = prefix if prefix.endswith("/") or key.startswith(f"{prefix}/") else prefix.rpartition("/")[0]
+    return key[len(folder) :].lstrip("/") if folder else key
+
+
+def fetch_all(
+    s3: Any,
+    bucket: str,
+    targets: Sequence[tuple[str, str]],
+    directory: Path,
+    stopped: Callable[[], bool] = lambda: False,
+) -> None:
+    """Download objects, several at a time.
+
+    Parameters
+    ----------
+    targets
+        Pairs of key and path relative to `directory`.
+    stopped
+        Asked before each object; when it says yes, the rest is not fetched.
+
+    Raises
+    ------
+    ArtifactError
+        For the first object that cannot be fetched, or whose key would leave the directory.
+    """
+    for key, name in targets:
+        if not name or ".." in PurePosixPath(name).parts or PurePosixPath(name).is_absolute():
+            raise ArtifactError(f"s3://{bucket}/{key}: the key does not name a file below its prefix.")
+
+    def fetch_one(target: tuple[str, str]) -> None:
+        if not stopped():
+            fetch(s3, bucket, target[0], directory / target[1])
+
+    with ThreadPoolExecutor(_PARALLEL_DOWNLOADS, thread_name_prefix="fetch") as pool:
+        for _ in pool.map(fetch_one, targets):
+            pass
+
+
+def unpack(
+    archive: Path,
+    directory: Path,
+    *,
+    max_bytes: int = MAX_UNPACKED_BYTES,
+    max_files: int = MAX_UNPACKED_FILES,
+) -> None:
+    """Unpack a tar archive that nobody vouches for.
+
+    Members may not leave the directory, be devices, or exceed the limits together.
+
+    Raises
+    ------
+    ArtifactError
+        The archive is unsafe, damaged or too large; the directory then holds a part of it.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    limit = min(max_bytes, shutil.disk_usage(directory).free)
+    size = 0
+
+    def count(more: int, number: int = 0) -> None:
+        nonlocal size
+        size += more
+        if size > limit or number > max_files:
+            raise ArtifactError(
+                f"{archive.name} is too large: at most {limit:,} bytes in {max_files:,} files can be unpacked."
+            )
+
+    try:
+        with tarfile.open(archive) as tar:
+            for number, member in enumerate(tar, start=1):
+                count(member.size, number)
+                tar.extract(member, directory, filter="data")
+            # tarfile stops at the mark of the end, before the checksum of the compression has been compared.
+            assert tar.fileobj is not None
+            while rest := tar.fileobj.read(1 << 20):
+                count(len(rest))
+    except tarfile.FilterError as error:
+        raise ArtifactError(f"{archive.name} is refused as unsafe: {error}.") from None
+    except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
+        raise ArtifactError(f"{archive.name} cannot be unpacked; is it a .tar.gz? ({error})") from None
+
+
+def merge(directories: Iterable[Path]) -> dict[str, Path]:
+    """What several folders hold, by relative path; a file that two of them have is taken from the first."""
+    files: dict[str, Path] = {}
+    for directory in directories:
+        for path in directory.rglob("*"):
+            files.setdefault(path.relative_to(directory).as_posix(), path)
+    return dict(sorted(files.items()))
+
+
+def pack(directories: Iterable[Path], archive: Path) -> bool:
+    """Pack what several folders hold into one ``.tar.gz``.
+
+    Returns
+    -------
+    False, and no archive, when there is nothing to pack.
+    """
+    files = merge(directories)
+    # Weights hardly compress: the lowest level costs a few percent of size and saves most of the time.
+    if files:
+        with tarfile.open(archive, "w:gz", compresslevel=1) as tar:
+            for name, path in files.items():
+                tar.add(path, name, recursive=False)
+    return bool(files)

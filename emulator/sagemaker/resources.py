@@ -1,0 +1,246 @@
+"""What all SageMaker resources have in common: names, ARNs, records, tags and lists."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from botocore.model import ListShape, ServiceModel, StructureShape
+
+from emulator.awsapi import Caller, Payload, ServiceError, operation, paginate
+from emulator.store import Record, Store
+
+#: What SageMaker's lists return when the caller does not say how many.
+DEFAULT_PAGE_SIZE = 10
+MAX_TAGS = 50
+_ORDER_AND_PAGE = ("SortBy", "SortOrder", "MaxResults", "NextToken")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A type of resource in AWS's words.
+
+    Attributes
+    ----------
+    arn_type
+        The part of the ARN before the name.
+    member
+        ``EndpointConfig`` for ``EndpointConfigName`` and ``EndpointConfigArn``.
+    missing, existing
+        AWS's messages, with ``{arn}`` for the resource.
+    existing_code
+        AWS's error code for a name that is taken.
+    """
+
+    arn_type: str
+    member: str
+    missing: str
+    existing: str
+    existing_code: str = "ValidationException"
+
+    @property
+    def name_member(self) -> str:
+        return f"{self.member}Name"
+
+    @property
+    def arn_member(self) -> str:
+        return f"{self.member}Arn"
+
+    @property
+    def status_member(self) -> str:
+        return f"{self.member}Status"
+
+    def arn(self, caller: Caller, name: str) -> str:
+        """AWS writes names in ARNs in lower case; a name is unique whatever its case."""
+        return f"arn:aws:sagemaker:{caller.region}:{caller.account}:{self.arn_type}/{name.lower()}"
+
+
+def _named(arn_type: str, member: str, title: str) -> Kind:
+    return Kind(
+        arn_type, member, f'Could not find {title} "{{arn}}".', f'Cannot create already existing {title} "{{arn}}".'
+    )
+
+
+MODEL = _named("model", "Model", "model")
+ENDPOINT_CONFIG = _named("endpoint-config", "EndpointConfig", "endpoint configuration")
+ENDPOINT = _named("endpoint", "Endpoint", "endpoint")
+TRAINING_JOB = Kind(
+    "training-job",
+    "TrainingJob",
+    "Requested resource not found.",
+    "Training job names must be unique within an AWS account and region, and a training job with this name already "
+    "exists ({arn})",
+    "ResourceInUse",
+)
+NOTEBOOK_INSTANCE = Kind(
+    "notebook-instance",
+    "NotebookInstance",
+    "RecordNotFound",
+    "Cannot create a duplicate Notebook Instance ({arn})",
+)
+LIFECYCLE_CONFIG = Kind(
+    "notebook-instance-lifecycle-config",
+    "NotebookInstanceLifecycleConfig",
+    'Unable to describe Notebook Instance Lifecycle Config "{arn}": it does not exist.',
+    'Cannot create already existing Notebook Instance Lifecycle Config "{arn}".',
+)
+KINDS = (MODEL, ENDPOINT_CONFIG, ENDPOINT, TRAINING_JOB, NOTEBOOK_INSTANCE, LIFECYCLE_CONFIG)
+
+
+class Resources:
+    """The records of one kind of resource, by ARN."""
+
+    def __init__(self, store: Store, kind: Kind) -> None:
+        self.kind = kind
+        self._store = store
+        self._table = store.table("sagemaker", kind.arn_type)
+
+    def create(self, caller: Caller, request: Payload, **members: Any) -> Record:
+        """Record a new resource: the request, its ARN and times, and further members.
+
+        Raises
+        ------
+        ServiceError
+            The name is taken.
+        """
+        arn = self.kind.arn(caller, request[self.kind.name_member])
+        now = time.time()
+        record = {**request, self.kind.arn_member: arn, "CreationTime": now, "LastModifiedTime": now, **members}
+        with self._store.transaction():
+            if self._table.get(arn) is not None:
+                raise ServiceError(self.kind.existing_code, self.kind.existing.format(arn=arn))
+            self._table.put(arn, record)
+        return record
+
+    def get(self, arn: str) -> Record | None:
+        """The record of an ARN."""
+        return self._table.get(arn)
+
+    def require(self, caller: Caller, name: str) -> Record:
+        """The record of a name; AWS's error where there is none."""
+        return self.require_arn(self.kind.arn(caller, name))
+
+    def require_arn(self, arn: str) -> Record:
+        """The record of an ARN; AWS's error where there is none."""
+        record = self._table.get(arn)
+        if record is None:
+            raise ServiceError("ValidationException", self.kind.missing.format(arn=arn))
+        return record
+
+    def change(self, arn: str, change: Callable[[Record], None]) -> Record | None:
+        """Read, change and write a record while nobody else does; None when it has gone meanwhile.
+
+        An exception in `change` leaves the record as it was.
+        """
+        with self._store.transaction():
+            record = self._table.get(arn)
+            if record is None:
+                return None
+            change(record)
+            record["LastModifiedTime"] = time.time()
+            self._table.put(arn, record)
+        return record
+
+    def delete(self, arn: str) -> None:
+        self._table.delete(arn)
+
+    def all(self) -> list[Record]:
+        """Every record, of all regions."""
+        return self._table.list()
+
+    def list_page(
+        self, caller: Caller, request: Payload, model: ServiceModel, operation: str, order: str = "Descending"
+    ) -> Payload:
+        """Answer a List operation: filters, order, pages.
+
+        Parameters
+        ----------
+        order
+            What AWS sorts by when the caller does not say.
+        """
+        output = model.operation_model(operation).output_shape
+        assert output is not None
+        list_member, shape = next((name, s) for name, s in output.members.items() if isinstance(s, ListShape))
+        records = list(filter(self._filter(request), self._table.list(self.kind.arn(caller, ""))))
+        sort_members = {"Name": self.kind.name_member, "Status": self.kind.status_member}
+        sort_by: str = request.get("SortBy", "CreationTime")
+        sort_member = sort_members.get(sort_by, sort_by)
+        records.sort(
+            key=lambda r: (r[sort_member], r[self.kind.arn_member]),
+            reverse=request.get("SortOrder", order) == "Descending",
+        )
+        page, token = paginate(
+            records,
+            key=self.kind.arn_member,
+            limit=request.get("MaxResults", DEFAULT_PAGE_SIZE),
+            token=request.get("NextToken"),
+        )
+        answer: Payload = {list_member: [project(record, shape.member) for record in page]}
+        if token:
+            answer["NextToken"] = token
+        return answer
+
+    def _filter(self, request: Payload) -> Callable[[Record], bool]:
+        """Whether a record is one that a List request asks for."""
+        tests: dict[str, Callable[[Record, Any], bool]] = {
+            "NameContains": lambda record, text: text.lower() in record[self.kind.name_member].lower(),
+            "StatusEquals": lambda record, status: record[self.kind.status_member] == status,
+            "CreationTimeAfter": lambda record, moment: record["CreationTime"] > moment,
+            "CreationTimeBefore": lambda record, moment: record["CreationTime"] < moment,
+            "LastModifiedTimeAfter": lambda record, moment: record["LastModifiedTime"] > moment,
+            "LastModifiedTimeBefore": lambda record, moment: record["LastModifiedTime"] < moment,
+        }
+        wanted = {name: value for name, value in request.items() if name not in _ORDER_AND_PAGE}
+        for name in wanted:
+            if name not in tests:
+                # A filter that is not applied would return the wrong resources without a word.
+                raise ServiceError("NotImplementedException", f"The local AWS has no filter {name} here.", 501)
+        return lambda record: all(tests[name](record, value) for name, value in wanted.items())
+
+
+def project(record: Record, shape: Any) -> Payload:
+    """The members of a record that an output shape has."""
+    assert isinstance(shape, StructureShape)
+    return {name: record[name] for name in shape.members if name in record}
+
+
+class Tags:
+    """AddTags, ListTags and DeleteTags for every kind; the tags lie in the resource's record."""
+
+    def __init__(self, store: Store) -> None:
+        self._resources = {kind.arn_type: Resources(store, kind) for kind in KINDS}
+
+    @operation("AddTags")
+    def add(self, request: Payload, caller: Caller) -> Payload:
+        def change(record: Record) -> None:
+            merged = {tag["Key"]: tag["Value"] for tag in [*record.get("Tags", []), *request["Tags"]]}
+            if len(merged) > MAX_TAGS:
+                raise ServiceError("ResourceLimitExceeded", f"A resource has at most {MAX_TAGS} tags.")
+            record["Tags"] = [{"Key": key, "Value": value} for key, value in merged.items()]
+
+        return {"Tags": self._change(request["ResourceArn"], change)["Tags"]}
+
+    @operation("DeleteTags")
+    def delete(self, request: Payload, caller: Caller) -> None:
+        def change(record: Record) -> None:
+            record["Tags"] = [tag for tag in record.get("Tags", []) if tag["Key"] not in request["TagKeys"]]
+
+        self._change(request["ResourceArn"], change)
+
+    @operation("ListTags")
+    def list_all(self, request: Payload, caller: Caller) -> Payload:
+        arn = request["ResourceArn"]
+        return {"Tags": self._of(arn).require_arn(arn.lower()).get("Tags", [])}
+
+    def _change(self, arn: str, change: Callable[[Record], None]) -> Record:
+        resources = self._of(arn)
+        return resources.change(arn.lower(), change) or resources.require_arn(arn.lower())
+
+    def _of(self, arn: str) -> Resources:
+        resources = self._resources.get(arn.rpartition(":")[2].split("/")[0])
+        if resources is None:
+            kinds = ", ".join(sorted(self._resources))
+            raise ServiceError("ValidationException", f'"{arn}" cannot be tagged here. Types that can: {kinds}.')
+        return resources

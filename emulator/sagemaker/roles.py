@@ -1,0 +1,71 @@
+"""Clients of the other services of this local AWS, with the credentials of the role that SageMaker acts under."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import boto3
+from botocore.config import Config
+
+from emulator.host import Host
+
+# boto3 builds its first clients from shared, unguarded state.
+_creation_lock = threading.Lock()
+_CONFIG = Config(
+    connect_timeout=5,
+    read_timeout=60,
+    max_pool_connections=16,
+    proxies={},
+    s3={"addressing_style": "path"},
+)
+
+
+class Role:
+    """An execution role, assumed.
+
+    Parameters
+    ----------
+    arn
+        ``RoleArn`` of the job or ``ExecutionRoleArn`` of the model.
+    session_name
+        Shows in the ARN that other services see.
+
+    Raises
+    ------
+    ServiceError
+        The role does not exist or does not trust SageMaker.
+    """
+
+    def __init__(self, host: Host, arn: str, session_name: str, region: str) -> None:
+        self.arn = arn
+        self._host = host
+        self._region = region
+        self._credentials = host.role_credentials(arn, session_name)
+
+    def environment(self) -> dict[str, str]:
+        """The variables that let a program act as this role on this local AWS."""
+        return {
+            **self._credentials,
+            "AWS_ENDPOINT_URL": self._host.endpoint_url,
+            "AWS_REGION": self._region,
+            "AWS_DEFAULT_REGION": self._region,
+        }
+
+    def logs_client(self) -> Any:
+        """A client for a `LogStream`, which has its own way to try again and must not be held up by botocore's."""
+        return self.client("logs", attempts=1)
+
+    def client(self, service: str, attempts: int = 3) -> Any:
+        """A boto3 client."""
+        retries = Config(retries={"mode": "standard", "total_max_attempts": attempts})
+        with _creation_lock:
+            return boto3.Session().client(
+                service,
+                endpoint_url=self._host.endpoint_url,
+                region_name=self._region,
+                aws_access_key_id=self._credentials["AWS_ACCESS_KEY_ID"],
+                aws_secret_access_key=self._credentials["AWS_SECRET_ACCESS_KEY"],
+                aws_session_token=self._credentials.get("AWS_SESSION_TOKEN"),
+                config=_CONFIG.merge(retries),
+            )

@@ -1,0 +1,208 @@
+"""Training jobs: their operations, and their lives across restarts of the server."""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+import time
+from typing import Any
+
+from botocore.model import ServiceModel
+
+from emulator.awsapi import Caller, Payload, ServiceError, operation
+from emulator.host import Host
+from emulator.sagemaker.artifacts import ArtifactError, parse_s3_url
+from emulator.sagemaker.programs import Folders
+from emulator.sagemaker.resources import TRAINING_JOB, Resources, project
+from emulator.sagemaker.training_container import OPT_ML
+from emulator.sagemaker.training_job import TrainingRun, add_transition
+from emulator.store import Record, Store
+
+logger = logging.getLogger(__name__)
+
+_SHUTDOWN_SECONDS = 15.0
+
+
+class TrainingJobs:
+    """Create, Describe, List and StopTrainingJob."""
+
+    def __init__(self, host: Host, store: Store, folders: Folders, model: ServiceModel) -> None:
+        self._host = host
+        self._folders = folders
+        self._model = model
+        self._jobs = Resources(store, TRAINING_JOB)
+        self._metrics = store.table("sagemaker", "training-metric")
+        self._runs: dict[str, TrainingRun] = {}
+        self._lock = threading.Lock()
+
+    @operation("CreateTrainingJob")
+    def create(self, request: Payload, caller: Caller) -> Payload:
+        _check(request)
+        record = self._jobs.create(
+            caller,
+            request,
+            TrainingJobStatus="InProgress",
+            SecondaryStatus="Starting",
+            SecondaryStatusTransitions=[
+                {
+                    "Status": "Starting",
+                    "StartTime": time.time(),
+                    "StatusMessage": "Preparing the instances for training",
+                }
+            ],
+            ModelArtifacts={},
+        )
+        self._begin(record)
+        return {"TrainingJobArn": record["TrainingJobArn"]}
+
+    @operation("DescribeTrainingJob")
+    def describe(self, request: Payload, caller: Caller) -> Payload:
+        record = self._jobs.require(caller, request["TrainingJobName"])
+        return project(record, self._model.operation_model("DescribeTrainingJob").output_shape)
+
+    @operation("ListTrainingJobs")
+    def list_all(self, request: Payload, caller: Caller) -> Payload:
+        return self._jobs.list_page(caller, request, self._model, "ListTrainingJobs", order="Ascending")
+
+    @operation("StopTrainingJob")
+    def stop_job(self, request: Payload, caller: Caller) -> None:
+        arn = self._jobs.require(caller, request["TrainingJobName"])["TrainingJobArn"]
+
+        def change(record: Record) -> None:
+            status = record["TrainingJobStatus"]
+            if status not in ("InProgress", "Stopping"):
+                raise ServiceError(
+                    "ValidationException", f"The request was rejected because the training job is in status {status}."
+                )
+            if status == "InProgress":
+                add_transition(record, "Stopping", "Stopping the training job", TrainingJobStatus="Stopping")
+
+        self._jobs.change(arn, change)
+        with self._lock:
+            run = self._runs.get(arn)
+        if run is not None:
+            run.request_stop()
+
+    def metric_series(self, arn: str) -> dict[str, list[tuple[float, float]]]:
+        """Every value of a job's metrics: pairs of epoch seconds and value by name, in the order of the log."""
+        series: dict[str, list[tuple[float, float]]] = {}
+        for batch in self._metrics.list(f"{arn}/"):
+            for name, value, moment in batch["points"]:
+                series.setdefault(name, []).append((moment, value))
+        return series
+
+    def start(self) -> None:
+        """Begin jobs anew that an earlier life of the server left unfinished."""
+        for record in self._jobs.all():
+            arn = record["TrainingJobArn"]
+            if record["TrainingJobStatus"] == "Stopping":
+                self._jobs.change(arn, lambda r: _stopped_by_restart(r))
+            elif record["TrainingJobStatus"] == "InProgress":
+                restarted = self._jobs.change(
+                    arn, lambda r: add_transition(r, "Restarting", "The local AWS was restarted; the job begins anew")
+                )
+                self._begin(restarted or record)
+
+    def stop(self) -> None:
+        """Interrupt every job; `start` begins them anew."""
+        with self._lock:
+            runs = list(self._runs.values())
+        for run in runs:
+            run.interrupt()
+        deadline = time.monotonic() + _SHUTDOWN_SECONDS
+        for run in runs:
+            run.join(max(0.0, deadline - time.monotonic()))
+
+    def _begin(self, record: Record) -> None:
+        arn = record["TrainingJobArn"]
+        self._metrics.delete_all(f"{arn}/")
+        batches = 0
+
+        def save_metrics(points: Any) -> None:
+            nonlocal batches
+            self._metrics.put(f"{arn}/{batches:08d}", {"points": points})
+            batches += 1
+
+        run = TrainingRun(
+            self._host, self._folders, record, lambda change: self._jobs.change(arn, change), save_metrics
+        )
+        with self._lock:
+            self._runs = {key: value for key, value in self._runs.items() if value.alive}
+            self._runs[arn] = run
+        run.start()
+
+
+def _stopped_by_restart(record: Record) -> None:
+    now = time.time()
+    add_transition(record, "Stopped", "Training job stopped", TrainingJobStatus="Stopped", TrainingEndTime=now)
+
+
+def _check(request: Payload) -> None:
+    """Refuse what botocore's model allows and SageMaker, or this local one, does not.
+
+    Raises
+    ------
+    ServiceError
+    """
+    resources = request.get("ResourceConfig", {})
+    if "InstanceGroups" in resources:
+        raise ServiceError("ValidationException", "The local AWS has no instance groups: give InstanceType and Count.")
+    if "InstanceType" not in resources or resources.get("InstanceCount", 0) < 1:
+        raise ServiceError(
+            "ValidationException", "ResourceConfig needs an InstanceType and an InstanceCount of at least 1."
+        )
+    if "AlgorithmSpecification" not in request:
+        raise ServiceError("ValidationException", "An AlgorithmSpecification is required.")
+    algorithm = request["AlgorithmSpecification"]
+    if ("TrainingImage" in algorithm) == ("AlgorithmName" in algorithm):
+        raise ServiceError("ValidationException", "Provide either a TrainingImage or an AlgorithmName, and not both.")
+    for definition in algorithm.get("MetricDefinitions", []):
+        _check_regex(definition)
+    _check_channels(request.get("InputDataConfig", []))
+    locations = [request["OutputDataConfig"]["S3OutputPath"]]
+    if "CheckpointConfig" in request:
+        locations.append(request["CheckpointConfig"]["S3Uri"])
+        local = request["CheckpointConfig"].get("LocalPath", OPT_ML)
+        if not re.fullmatch(rf"{OPT_ML}(/(?!\.\.?(/|$))[^/]+)*/?", local):
+            raise ServiceError(
+                "ValidationException", f"The local AWS keeps checkpoints below {OPT_ML} only, not in {local}."
+            )
+    for location in locations:
+        _check_location(location)
+
+
+def _check_channels(channels: list[Payload]) -> None:
+    names = [channel["ChannelName"] for channel in channels]
+    if len(set(names)) < len(names):
+        raise ServiceError("ValidationException", f"Channel names must be unique: {', '.join(names)}.")
+    for channel in channels:
+        name = channel["ChannelName"]
+        if set(name) == {"."}:
+            raise ServiceError("ValidationException", f"{name} is not a name for a channel.")
+        source = channel["DataSource"].get("S3DataSource")
+        if source is None or source["S3DataType"] != "S3Prefix":
+            raise ServiceError("ValidationException", f"Channel {name}: the local AWS reads S3Prefix sources only.")
+        if channel.get("InputMode") == "Pipe":
+            raise ServiceError("ValidationException", f"Channel {name}: the local AWS has no Pipe mode; use File.")
+        _check_location(source["S3Uri"])
+
+
+def _check_regex(definition: Payload) -> None:
+    try:
+        groups = re.compile(definition["Regex"]).groups
+    except re.error as error:
+        raise ServiceError(
+            "ValidationException", f"The regular expression of metric {definition['Name']} is invalid: {error}"
+        ) from None
+    if groups < 1:
+        raise ServiceError(
+            "ValidationException", f"The regular expression of metric {definition['Name']} captures no group."
+        )
+
+
+def _check_location(url: str) -> None:
+    try:
+        parse_s3_url(url)
+    except ArtifactError as error:
+        raise ServiceError("ValidationException", str(error)) from None

@@ -1,0 +1,393 @@
+"""One training job, from fetching its inputs to uploading its outputs."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import math
+import re
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from boto3.exceptions import Boto3Error
+from botocore.exceptions import BotoCoreError, ClientError
+
+from emulator.awsapi import Payload, ServiceError
+from emulator.host import Host
+from emulator.sagemaker import artifacts
+from emulator.sagemaker.artifacts import ArtifactError
+from emulator.sagemaker.checkpoints import CheckpointSync
+from emulator.sagemaker.logs import LogStream, OutputReader
+from emulator.sagemaker.programs import Folders, describe_exit, free_port
+from emulator.sagemaker.roles import Role
+from emulator.sagemaker.training_container import Cluster, TrainingContainer
+from emulator.sagemaker.training_inputs import NoObjectsError, download_channel, download_source
+from emulator.store import Record
+
+logger = logging.getLogger(__name__)
+
+LOG_GROUP = "/aws/sagemaker/TrainingJobs"
+MAX_REASON_CHARACTERS = 1024
+#: StopTrainingJob gives a program this long to save what it has.
+STOP_GRACE_SECONDS = 120.0
+#: When one instance has failed, or the server goes down, the others need not save anything.
+_ABORT_GRACE_SECONDS = 2.0
+_DEFAULT_MAX_RUNTIME_SECONDS = 86_400
+_POLL_SECONDS = 0.1
+_METRICS_SECONDS = 0.5
+_REASON_LOG_LINES = 10
+#: Packed outputs: folder below /opt/ml, name of the archive, name of the folder when they are not compressed.
+_OUTPUTS = ((("model",), "model"), (("output", "data"), "output"))
+
+#: Changes the job's record while nobody else does.
+Change = Callable[[Callable[[Record], None]], Any]
+#: Takes (metric name, value, epoch seconds) triples for the job's series.
+SaveMetrics = Callable[[list[tuple[str, float, float]]], None]
+
+
+class JobFailed(Exception):
+    """The job cannot be completed; the message is its FailureReason."""
+
+
+class _Stopped(Exception):
+    """The job was stopped before its program began."""
+
+
+class TrainingRun:
+    """The work of one job, done in a thread of its own.
+
+    Parameters
+    ----------
+    job
+        The job's record.
+    change, save_metrics
+        How the job's record and its series of metrics are written.
+    """
+
+    def __init__(self, host: Host, folders: Folders, job: Record, change: Change, save_metrics: SaveMetrics) -> None:
+        self._host = host
+        self._job = job
+        self._change = change
+        self._save_metrics = save_metrics
+        self._arn: str = job["TrainingJobArn"]
+        self._region = self._arn.split(":")[3]
+        name = job["TrainingJobName"]
+        self._directory = folders.root / "training" / self._region / name
+        self._log_directory = folders.root / "logs" / "training" / self._region / name
+        self._folders = folders
+        count = job["ResourceConfig"]["InstanceCount"]
+        self._cluster = Cluster(
+            hosts=tuple(f"algo-{number}" for number in range(1, count + 1)),
+            master_port=free_port(),
+            gpus=_visible_gpus(job["ResourceConfig"]["InstanceType"]),
+        )
+        self._containers = [
+            TrainingContainer(job, self._cluster, instance, self._directory / instance)
+            for instance in self._cluster.hosts
+        ]
+        self._metrics = [
+            (definition["Name"], re.compile(definition["Regex"]))
+            for definition in job["AlgorithmSpecification"].get("MetricDefinitions", [])
+        ]
+        self._points: list[tuple[str, float, float]] = []
+        self._points_lock = threading.Lock()
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self._stop_requested = threading.Event()
+        self._interrupted = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"training job {name}", daemon=True)
+
+    def start(self) -> None:
+        """Begin in the background."""
+        self._thread.start()
+
+    def request_stop(self) -> None:
+        """End the program as StopTrainingJob does; what it has saved is uploaded."""
+        self._stop_requested.set()
+
+    def interrupt(self) -> None:
+        """End the program at once and leave the record as it is, for a later `TrainingRun` to begin anew."""
+        self._interrupted.set()
+        self._stop_requested.set()
+        # A program that is being stopped may have most of its two minutes left.
+        self._terminate(self._processes, "Interrupted")
+
+    @property
+    def alive(self) -> bool:
+        """Whether the work is still under way."""
+        return self._thread.ident is None or self._thread.is_alive()
+
+    def join(self, timeout: float) -> None:
+        """Wait for the end of the work."""
+        self._thread.join(timeout)
+
+    def _run(self) -> None:
+        try:
+            shutil.rmtree(self._directory, ignore_errors=True)
+            status, secondary, reason = self._work()
+        except _Stopped:
+            status, secondary, reason = "Stopped", "Stopped", None
+        except JobFailed as error:
+            status, secondary, reason = "Failed", "Failed", str(error)
+        except Exception:
+            if not self._interrupted.is_set():
+                logger.exception("training job %s", self._arn)
+            status, secondary, reason = "Failed", "Failed", "InternalServerError: the log of the local AWS says more."
+        shutil.rmtree(self._directory, ignore_errors=True)
+        if not self._interrupted.is_set():
+            self._finish(status, secondary, reason)
+
+    def _work(self) -> tuple[str, str, str | None]:
+        """Do everything; say how the job ended: status, secondary status, reason of a failure."""
+        try:
+            role = Role(self._host, self._job["RoleArn"], "SageMaker", self._region)
+        except ServiceError as error:
+            raise JobFailed(f"ClientError: {error.message}") from None
+        s3 = role.client("s3")
+        checkpoints = self._checkpoints(s3)
+        self._download(s3, checkpoints, role.arn)
+        self._transition("Training", "Training image download completed. Training in progress.")
+        end, reason = self._train(role, checkpoints)
+        if end == "Interrupted":
+            return "InProgress", "Interrupted", None
+        self._flush_metrics()
+        if reason is not None:
+            raise JobFailed(reason)
+        self._transition("Uploading", "Uploading generated training model")
+        self._upload(s3)
+        return ("Completed" if end == "Completed" else "Stopped"), end, None
+
+    # Inputs
+
+    def _checkpoints(self, s3: Any) -> CheckpointSync | None:
+        location = self._job.get("CheckpointConfig", {}).get("S3Uri")
+        if location is None:
+            return None
+        return CheckpointSync(s3, location, [container.checkpoints for container in self._containers])
+
+    def _download(self, s3: Any, checkpoints: CheckpointSync | None, role_arn: str) -> None:
+        self._transition("Downloading", "Downloading input data", TrainingStartTime=time.time())
+        try:
+            for container in self._containers:
+                container.make_folders()
+            for channel in self._job.get("InputDataConfig", []):
+                download_channel(s3, channel, self._containers, self._stop_requested.is_set)
+            download_source(s3, self._containers, self._directory / "sourcedir.tar.gz")
+            if checkpoints is not None:
+                checkpoints.download()
+        except NoObjectsError as error:
+            raise JobFailed(
+                f'ClientError: No S3 objects found under S3 URL "{error.url}" given in input data source. Please '
+                f"ensure that the bucket exists in the selected region ({self._region}), that objects exist under that "
+                f'S3 prefix, and that the role "{role_arn}" has "s3:ListBucket" permissions on the bucket.'
+            ) from None
+        except ArtifactError as error:
+            raise JobFailed(_shorten(f"ClientError: Data download failed: {error}")) from None
+        if self._stop_requested.is_set():
+            raise _Stopped
+
+    # The program
+
+    def _train(self, role: Role, checkpoints: CheckpointSync | None) -> tuple[str, str | None]:
+        """Run the program on every instance; how it ended, and the reason when it failed."""
+        temporary = self._folders.temporary()
+        began = int(time.time())
+        logs = [
+            LogStream(
+                role.logs_client,
+                LOG_GROUP,
+                f"{self._job['TrainingJobName']}/{instance}-{began}",
+                self._log_directory / f"{instance}.log",
+            )
+            for instance in self._cluster.hosts
+        ]
+        processes = self._processes
+        readers: list[OutputReader] = []
+        try:
+            credentials = {} if self._job.get("EnableNetworkIsolation") else role.environment()
+            for container, log in zip(self._containers, logs, strict=True):
+                process = self._spawn(container, container.environment(temporary, credentials))
+                processes.append(process)
+                assert process.stdout is not None
+                readers.append(OutputReader(process.stdout, functools.partial(self._take_line, log)))
+            with checkpoints.syncing() if checkpoints is not None else contextlib.nullcontext():
+                end = self._wait(processes)
+                statuses = self._terminate(processes, end)
+            for reader in readers:
+                reader.join()
+        finally:
+            self._terminate(processes, "Failed")
+            for log in logs:
+                log.close()
+            shutil.rmtree(temporary, ignore_errors=True)
+        return end, self._failure_reason(statuses, logs) if end == "Failed" else None
+
+    def _spawn(self, container: TrainingContainer, environment: dict[str, str]) -> subprocess.Popen[bytes]:
+        try:
+            container.check_requirements()
+            command = container.command()
+            return self._host.processes.spawn(
+                command, cwd=container.path("code"), env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            )
+        except ArtifactError as error:
+            raise JobFailed(_shorten(f"ClientError: {error}")) from None
+        except OSError as error:
+            raise JobFailed(_shorten(f"AlgorithmError: {command[0]} cannot be started: {error.strerror}")) from None
+
+    def _wait(self, processes: list[subprocess.Popen[bytes]]) -> str:
+        """Wait for the end of all programs, or of the first that fails, or for a reason to end them."""
+        limit = self._job.get("StoppingCondition", {}).get("MaxRuntimeInSeconds", _DEFAULT_MAX_RUNTIME_SECONDS)
+        deadline = time.monotonic() + limit
+        metrics_due = time.monotonic() + _METRICS_SECONDS
+        while True:
+            statuses = [process.poll() for process in processes]
+            if self._interrupted.is_set():
+                return "Interrupted"
+            if any(statuses):
+                return "Failed"
+            if all(status == 0 for status in statuses):
+                return "Completed"
+            if self._stop_requested.is_set():
+                return "Stopped"
+            if time.monotonic() > deadline:
+                return "MaxRuntimeExceeded"
+            if time.monotonic() > metrics_due:
+                self._flush_metrics()
+                metrics_due = time.monotonic() + _METRICS_SECONDS
+            self._stop_requested.wait(_POLL_SECONDS)
+
+    def _terminate(self, processes: list[subprocess.Popen[bytes]], end: str) -> list[int]:
+        """End what still runs; the exit statuses as they were before that."""
+        processes = list(processes)
+        statuses = [process.poll() or 0 for process in processes]
+        grace = STOP_GRACE_SECONDS if end in ("Stopped", "MaxRuntimeExceeded") else _ABORT_GRACE_SECONDS
+        if processes:
+            with ThreadPoolExecutor(len(processes), thread_name_prefix="terminate") as pool:
+                list(pool.map(lambda process: self._host.processes.terminate(process, grace), processes))
+        return statuses
+
+    def _take_line(self, log: LogStream, line: str) -> None:
+        log.write(line)
+        for name, expression in self._metrics:
+            if (match := expression.search(line)) is None:
+                continue
+            with contextlib.suppress(ValueError, IndexError):
+                value = float(match.group(1))
+                if math.isfinite(value):
+                    with self._points_lock:
+                        self._points.append((name, value, time.time()))
+
+    def _flush_metrics(self) -> None:
+        with self._points_lock:
+            points, self._points = self._points, []
+        if not points:
+            return
+        self._save_metrics(points)
+
+        def change(record: Record) -> None:
+            latest = {item["MetricName"]: item for item in record.get("FinalMetricDataList", [])}
+            for name, value, moment in points:
+                latest[name] = {"MetricName": name, "Value": value, "Timestamp": moment}
+            record["FinalMetricDataList"] = list(latest.values())
+
+        self._change(change)
+
+    def _failure_reason(self, statuses: list[int], logs: list[LogStream]) -> str:
+        """Why the program failed: what it wrote to ``output/failure``, or the end of its log."""
+        number = next(index for index, status in enumerate(statuses) if status)
+        failure = self._containers[number].path("output", "failure")
+        ending = f", {describe_exit(statuses[number]).replace('exited with code', 'exit code:')}"
+        if failure.is_file():
+            text = failure.read_text(errors="replace").strip()
+            if text:
+                return _shorten(f"AlgorithmError: {text}", ending)
+        tail = "\n".join(logs[number].tail(_REASON_LOG_LINES)).strip()
+        introduction = "AlgorithmError: the program wrote no output/failure; the end of its log:\n"
+        room = MAX_REASON_CHARACTERS - len(introduction) - len(ending)
+        return introduction + tail[-room:] + ending
+
+    # Outputs
+
+    def _upload(self, s3: Any) -> None:
+        output = self._job["OutputDataConfig"]
+        bucket, prefix = artifacts.parse_s3_url(output["S3OutputPath"])
+        base = "/".join(part for part in (prefix.strip("/"), self._job["TrainingJobName"], "output") if part)
+        encryption = {}
+        if "KmsKeyId" in output:
+            encryption = {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": output["KmsKeyId"]}
+        model = None
+        try:
+            for folder, name in _OUTPUTS:
+                directories = [container.path(*folder) for container in self._containers]
+                key = self._upload_output(s3, bucket, f"{base}/{name}", directories, output, encryption)
+                if name == "model":
+                    model = key
+        except (ClientError, BotoCoreError, Boto3Error, ArtifactError) as error:
+            raise JobFailed(
+                _shorten(
+                    f"ClientError: Uploading to s3://{bucket}/{base} failed. Please ensure that the role "
+                    f'"{self._job["RoleArn"]}" has "s3:PutObject" permissions there: {artifacts.reason(error)}'
+                )
+            ) from None
+        if model is not None:
+            self._change(lambda record: record.update(ModelArtifacts={"S3ModelArtifacts": f"s3://{bucket}/{model}"}))
+
+    def _upload_output(
+        self, s3: Any, bucket: str, key: str, directories: list[Path], output: Payload, encryption: dict[str, str]
+    ) -> str | None:
+        """Upload what the instances left in one folder; the key, or None when they left nothing."""
+        if output.get("CompressionType") == "NONE":
+            files = artifacts.merge(directories)
+            for name, path in files.items():
+                if path.is_file():
+                    s3.upload_file(str(path), bucket, f"{key}/{name}", ExtraArgs=encryption)
+            return f"{key}/" if files else None
+        archive = self._directory / f"{key.rpartition('/')[2]}.tar.gz"
+        if not artifacts.pack(directories, archive):
+            return None
+        s3.upload_file(str(archive), bucket, f"{key}.tar.gz", ExtraArgs=encryption)
+        return f"{key}.tar.gz"
+
+    # The record
+
+    def _transition(self, status: str, message: str, **members: Any) -> None:
+        self._change(lambda record: add_transition(record, status, message, **members))
+
+    def _finish(self, status: str, secondary: str, reason: str | None) -> None:
+        now = time.time()
+
+        def change(record: Record) -> None:
+            started = record.setdefault("TrainingStartTime", now)
+            add_transition(record, secondary, f"Training job {status.lower()}", TrainingJobStatus=status)
+            seconds = max(1, round(now - started))
+            record.update(TrainingEndTime=now, TrainingTimeInSeconds=seconds, BillableTimeInSeconds=seconds)
+            if reason is not None:
+                record["FailureReason"] = reason
+
+        self._change(change)
+
+
+def add_transition(record: Record, status: str, message: str, **members: Any) -> None:
+    """Move a job's record to a secondary status."""
+    now = time.time()
+    transitions = record.setdefault("SecondaryStatusTransitions", [])
+    if transitions:
+        transitions[-1].setdefault("EndTime", now)
+    transitions.append({"Status": status, "StartTime": now, "StatusMessage": message})
+    record.update(SecondaryStatus=status, **members)
+
+
+def _shorten(text: str, ending: str = "") -> str:
+    return text[: MAX_REASON_CHARACTERS - len(ending)] + ending
+
+
+def _visible_gpus(instance_type: str) -> int:
+    """GPUs that an instance of this type may use: those of this machine, if the type has any."""
+    has_gpu = instance_type.startswith(("ml.p", "ml.g"))
+    return len(list(Path("/dev").glob("nvidia[0-9]*"))) if has_gpu else 0

@@ -1,0 +1,193 @@
+"""The server of the local AWS: one process, one port on the loopback address."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import shutil
+import socket
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+
+from emulator import settings
+from emulator.host import Host
+from emulator.layout import StateDir, StateError
+from emulator.ministack import configuration, contract
+from emulator.processes import ProcessRegistry, reap, start_watchdog
+
+logger = logging.getLogger(__name__)
+
+ASGIApp = Callable[[Any, Any, Any], Awaitable[None]]
+
+_KEEP_ALIVE_SECONDS = 75
+_GRACE_SECONDS = 3
+_BACKLOG = 1024
+
+
+class LocalAws:
+    """Everything behind the port; there can be one in a process.
+
+    Parameters
+    ----------
+    place
+        Where all state is kept; held by this process.
+    port
+        Port on the loopback address.
+
+    Raises
+    ------
+    emulator.ministack.contract.ContractError
+        MiniStack is not the one that this was written for.
+    """
+
+    def __init__(self, place: StateDir, port: int) -> None:
+        contract.check_version()
+        own = configuration.variables(place.root, port, place.credentials())
+        configuration.apply({**settings.clean_environment(os.environ, place.temporary), **own})
+        contract.check_names()
+
+        # Only now: MiniStack reads its environment while it is imported.
+        from ministack import app
+
+        from emulator.autoscaling import ApplicationAutoScaling
+        from emulator.ministack import (
+            authentication,
+            durability,
+            functions,
+            identity,
+            interruptions,
+            resources,
+            routing,
+        )
+        from emulator.sagemaker import SageMaker
+
+        endpoint_url = f"http://{settings.BIND_HOST}:{port}"
+        self._processes = ProcessRegistry(place.processes)
+        host = Host(endpoint_url, place.root, settings.ACCOUNT, self._processes, identity.sagemaker_session)
+        self._sagemaker = SageMaker(host)
+        self._services = {"sagemaker": self._sagemaker, "application-autoscaling": ApplicationAutoScaling(host)}
+        authentication.install()
+        routing.install(self._services, self._sagemaker.runtime)
+        self._durability = durability.Durability(place.database)
+        resources.install(self._services, self._durability.save)
+        functions.install(endpoint_url, self._processes, configuration.private(own))
+        interruptions.install()
+        self._durability.install()
+        self._durability.restore()
+        self.app = authentication.gate(behind_tls(app.app))
+
+    async def start(self) -> None:
+        """Take up what the last server was doing; call it once the port answers."""
+        from emulator.ministack import interruptions
+
+        self._durability.start()
+        await asyncio.to_thread(self._sagemaker.start)
+        interruptions.recover(self._services)
+
+    async def stop(self) -> None:
+        """End every process and save what is left to save; nothing may be asked of it any more."""
+        from ministack.core import lambda_runtime
+
+        await asyncio.to_thread(self._sagemaker.stop)
+        await asyncio.to_thread(lambda_runtime.reset)
+        await asyncio.to_thread(self._processes.close)
+        self._durability.close()
+
+
+def behind_tls(inner: ASGIApp) -> ASGIApp:
+    """Say of every request that it came by TLS.
+
+    The loopback interface stands for it: policies that demand ``aws:SecureTransport``, such as that of CDK's bootstrap
+    bucket, would refuse everything otherwise.
+    """
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            headers = [header for header in scope["headers"] if header[0].lower() != b"x-forwarded-proto"]
+            scope = {**scope, "headers": [*headers, (b"x-forwarded-proto", b"https")]}
+        await inner(scope, receive, send)
+
+    return app
+
+
+class _Server(uvicorn.Server):
+    """Takes up work once the port answers, since that work calls it, and then tells others where it is."""
+
+    def __init__(self, config: uvicorn.Config, local_aws: LocalAws, announce: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._local_aws = local_aws
+        self._announce = announce
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            await self._local_aws.start()
+            self._announce()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().shutdown(sockets)
+        await self._local_aws.stop()
+
+
+def serve(state_dir: Path, port: int) -> None:
+    """Run the local AWS until SIGTERM or SIGINT.
+
+    Raises
+    ------
+    emulator.layout.StateError
+        The state folder is in use, the port is taken, or another version wrote the state.
+    emulator.ministack.contract.ContractError
+        MiniStack is not the one that this was written for.
+    """
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.getLogger("emulator").setLevel(logging.INFO)
+    place = StateDir(state_dir)
+    with place.locked(), _listening(port) as listener, _tidy(place):
+        local_aws = LocalAws(place, port)
+        config = uvicorn.Config(
+            local_aws.app,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            date_header=False,
+            lifespan="on",
+            timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+            timeout_graceful_shutdown=_GRACE_SECONDS,
+            backlog=_BACKLOG,
+        )
+        _Server(config, local_aws, lambda: place.announce(port)).run([listener])
+
+
+@contextlib.contextmanager
+def _listening(port: int) -> Iterator[socket.socket]:
+    """The port, taken before anything slow is done."""
+    # The protocol is named because asyncio turns Nagle's algorithm off, 40 ms an answer, only where it is.
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((settings.BIND_HOST, port))
+        except OSError as error:
+            raise StateError(f"Port {port} cannot be used: {error.strerror}. Choose another port.") from None
+        yield listener
+
+
+@contextlib.contextmanager
+def _tidy(place: StateDir) -> Iterator[None]:
+    """End what an earlier server left behind, and let nothing be left behind by this one."""
+    reap(place.processes)
+    shutil.rmtree(place.temporary, ignore_errors=True)
+    place.temporary.mkdir()
+    place.processes.mkdir(exist_ok=True)
+    watchdog = start_watchdog(place.processes)
+    try:
+        yield
+    finally:
+        place.withdraw()
+        if watchdog.stdin is not None:
+            watchdog.stdin.close()
+        watchdog.wait()

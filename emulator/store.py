@@ -1,0 +1,121 @@
+"""Durable records of our services: what was acknowledged survives the death of the server."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+Record = dict[str, Any]
+
+_FILE_NAME = "services.sqlite"
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS records (
+    service TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    name TEXT NOT NULL,
+    record TEXT NOT NULL,
+    PRIMARY KEY (service, kind, name)
+) WITHOUT ROWID
+"""
+
+
+class Store:
+    """JSON records by (service, kind, name) in one SQLite file of the state directory, which all services share.
+
+    Every write is committed before the method returns. The file is in write-ahead mode without a sync per commit: a
+    kill of the process loses nothing, a power cut may lose the last moments.
+    All methods may be called from any thread.
+    """
+
+    def __init__(self, state_dir: Path) -> None:
+        state_dir.mkdir(parents=True, exist_ok=True)
+        self._lock = threading.RLock()
+        self._depth = 0
+        self._connection = sqlite3.connect(
+            state_dir / _FILE_NAME, timeout=30, check_same_thread=False, isolation_level=None
+        )
+        self._connection.execute("PRAGMA journal_mode=WAL")
+        self._connection.execute("PRAGMA synchronous=NORMAL")
+        self._connection.execute(_SCHEMA)
+
+    def table(self, service: str, kind: str) -> Table:
+        """The records of one kind."""
+        return Table(self, service, kind)
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Let several reads and writes happen as one: all or nothing, and no other thread in between.
+
+        Transactions nest; the outermost one commits.
+        """
+        with self._lock:
+            if self._depth == 0:
+                self._connection.execute("BEGIN IMMEDIATE")
+            self._depth += 1
+            try:
+                yield
+            except BaseException:
+                self._depth -= 1
+                if self._depth == 0:
+                    self._connection.execute("ROLLBACK")
+                raise
+            self._depth -= 1
+            if self._depth == 0:
+                self._connection.execute("COMMIT")
+
+    def execute(self, statement: str, parameters: tuple[str, ...]) -> list[tuple[str, ...]]:
+        """Run one statement, alone or within the current thread's transaction."""
+        with self._lock:
+            return self._connection.execute(statement, parameters).fetchall()
+
+    def close(self) -> None:
+        """Close the file; the store cannot be used any more."""
+        with self._lock:
+            self._connection.close()
+
+
+class Table:
+    """The records of one kind, by name."""
+
+    def __init__(self, store: Store, service: str, kind: str) -> None:
+        self._store = store
+        self._key = (service, kind)
+
+    def get(self, name: str) -> Record | None:
+        """The record, or None."""
+        rows = self._store.execute(
+            "SELECT record FROM records WHERE service = ? AND kind = ? AND name = ?", (*self._key, name)
+        )
+        return json.loads(rows[0][0]) if rows else None
+
+    def put(self, name: str, record: Record) -> None:
+        """Write or replace a record."""
+        self._store.execute(
+            "INSERT OR REPLACE INTO records VALUES (?, ?, ?, ?)", (*self._key, name, json.dumps(record))
+        )
+
+    def delete(self, name: str) -> None:
+        """Remove a record, if there is one."""
+        self._store.execute("DELETE FROM records WHERE service = ? AND kind = ? AND name = ?", (*self._key, name))
+
+    def delete_all(self, prefix: str) -> None:
+        """Remove every record whose name begins with `prefix`."""
+        self._store.execute(
+            "DELETE FROM records WHERE service = ? AND kind = ? AND substr(name, 1, length(?)) = ?",
+            (*self._key, prefix, prefix),
+        )
+
+    def list(self, prefix: str = "") -> list[Record]:
+        """All records whose names begin with `prefix`, in the order of their names."""
+        rows = self._store.execute(
+            "SELECT record FROM records"
+            " WHERE service = ? AND kind = ? AND substr(name, 1, length(?)) = ? ORDER BY name",
+            (*self._key, prefix, prefix),
+        )
+        return [json.loads(row[0]) for row in rows]

@@ -1,0 +1,191 @@
+"""A local AWS of a test's own, and small things to run on it."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import socket
+import tarfile
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import boto3
+import urllib3
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.config import Config
+from botocore.credentials import Credentials
+
+from emulator import lifecycle
+
+#: A model that says who it is; the name in its environment decides whether it comes up at all.
+ECHO_SERVER = """#!/usr/bin/env python3
+import http.server, json, os, sys
+
+if os.environ.get("BROKEN"):
+    sys.exit("the weights are missing")
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+
+    def answer(self, body):
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def do_GET(self):
+        self.answer(b"")
+
+    def do_POST(self):
+        received = self.rfile.read(int(self.headers["Content-Length"]))
+        self.answer(json.dumps({"model": os.environ["NAME"], "received": len(received)}).encode())
+
+    def log_message(self, *args):
+        pass
+
+address = os.environ["SAGEMAKER_BIND_TO_HOST"], int(os.environ["SAGEMAKER_BIND_TO_PORT"])
+http.server.ThreadingHTTPServer(address, Handler).serve_forever()
+"""
+
+
+def trust(service: str) -> dict[str, Any]:
+    """Who may assume a role: one service of AWS."""
+    statement = {"Effect": "Allow", "Principal": {"Service": service}, "Action": "sts:AssumeRole"}
+    return {"Version": "2012-10-17", "Statement": [statement]}
+
+
+SAGEMAKER_TRUST = trust("sagemaker.amazonaws.com")
+LAMBDA_TRUST = trust("lambda.amazonaws.com")
+
+
+def policy(*statements: dict[str, Any]) -> dict[str, Any]:
+    """A policy document of statements that allow."""
+    return {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", **statement} for statement in statements]}
+
+
+def model_archive(program: str = ECHO_SERVER) -> bytes:
+    """A model.tar.gz with the program as ``code/serve``."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+        entry = tarfile.TarInfo("code/serve")
+        entry.size, entry.mode = len(program), 0o755
+        archive.addfile(entry, io.BytesIO(program.encode()))
+    return buffer.getvalue()
+
+
+def function_archive(source: str) -> bytes:
+    """A function's zip with one module, ``app``."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("app.py", source)
+    return buffer.getvalue()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_until(condition: Callable[[], Any], seconds: float = 30.0) -> Any:
+    """The condition's first true answer."""
+    deadline = time.monotonic() + seconds
+    while True:
+        if answer := condition():
+            return answer
+        assert time.monotonic() < deadline, f"did not come true within {seconds} s"
+        time.sleep(0.02)
+
+
+@dataclass
+class LocalAws:
+    """A local AWS that runs; its clients are its administrator's unless told otherwise."""
+
+    state_dir: Path
+    port: int
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return lifecycle.environment(self.state_dir)
+
+    @property
+    def pid(self) -> int:
+        status = lifecycle.status(self.state_dir)
+        assert status is not None
+        return status.pid
+
+    def client(self, service: str, credentials: dict[str, str] | None = None) -> Any:
+        """A boto3 client; `credentials` as STS or CreateAccessKey return them."""
+        environment = self.environment
+        keys = credentials or {
+            "AccessKeyId": environment["AWS_ACCESS_KEY_ID"],
+            "SecretAccessKey": environment["AWS_SECRET_ACCESS_KEY"],
+        }
+        return boto3.client(
+            service,
+            endpoint_url=environment["AWS_ENDPOINT_URL"],
+            region_name=environment["AWS_REGION"],
+            aws_access_key_id=keys["AccessKeyId"],
+            aws_secret_access_key=keys["SecretAccessKey"],
+            aws_session_token=keys.get("SessionToken"),
+            config=Config(retries={"total_max_attempts": 1}, read_timeout=60),
+        )
+
+    def user(self, name: str, document: dict[str, Any] | None = None) -> dict[str, str]:
+        """An access key of a new user who may do what the policy says and nothing else."""
+        iam = self.client("iam")
+        iam.create_user(UserName=name)
+        if document is not None:
+            iam.put_user_policy(UserName=name, PolicyName="p", PolicyDocument=json.dumps(document))
+        key = iam.create_access_key(UserName=name)["AccessKey"]
+        return {"AccessKeyId": key["AccessKeyId"], "SecretAccessKey": key["SecretAccessKey"]}
+
+    def role(self, name: str, trust: dict[str, Any], document: dict[str, Any] | None = None) -> str:
+        """The ARN of a new role."""
+        iam = self.client("iam")
+        arn = str(iam.create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps(trust))["Role"]["Arn"])
+        if document is not None:
+            iam.put_role_policy(RoleName=name, PolicyName="p", PolicyDocument=json.dumps(document))
+        return arn
+
+    def invoke(self, endpoint_name: str, body: bytes = b"123") -> dict[str, Any]:
+        """The answer of an endpoint, once it has an instance: after a restart it is in service before its processes."""
+        runtime = self.client("sagemaker-runtime")
+
+        def answer() -> Any:
+            with contextlib.suppress(runtime.exceptions.ServiceUnavailable):
+                return runtime.invoke_endpoint(EndpointName=endpoint_name, Body=body)["Body"].read()
+
+        return json.loads(wait_until(answer))
+
+    def call(
+        self, url: str, body: bytes = b"{}", *, credentials: dict[str, str] | None = None, signed: bool = True
+    ) -> urllib3.BaseHTTPResponse:
+        """POST to a function URL."""
+        request = AWSRequest("POST", url, data=body, headers={"content-type": "application/octet-stream"})
+        if signed:
+            environment = self.environment
+            keys = credentials or {
+                "AccessKeyId": environment["AWS_ACCESS_KEY_ID"],
+                "SecretAccessKey": environment["AWS_SECRET_ACCESS_KEY"],
+            }
+            signer = SigV4Auth(Credentials(keys["AccessKeyId"], keys["SecretAccessKey"]), "lambda", "us-east-1")
+            signer.add_auth(request)
+        return urllib3.request("POST", url, body=body, headers=dict(request.headers), timeout=60, retries=False)
+
+
+@contextlib.contextmanager
+def local_aws(state_dir: Path) -> Iterator[LocalAws]:
+    """Start one, stop it in the end."""
+    status = lifecycle.up(state_dir, free_port())
+    try:
+        yield LocalAws(state_dir, status.port)
+    finally:
+        lifecycle.down(state_dir)

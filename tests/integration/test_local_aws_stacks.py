@@ -1,0 +1,449 @@
+"""CloudFormation on the local AWS: our types, failures, and operations cut off by the death of the server."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import botocore.exceptions
+import pytest
+from local_aws_harness import (
+    ECHO_SERVER,
+    LAMBDA_TRUST,
+    SAGEMAKER_TRUST,
+    LocalAws,
+    free_port,
+    local_aws,
+    model_archive,
+    wait_until,
+)
+
+from emulator import lifecycle
+from emulator.layout import StateDir
+
+IMAGE = "000000000000.dkr.ecr.us-east-1.amazonaws.com/echo:1"
+# Comes up only once the file that its environment names is there.
+PATIENT_SERVER = ECHO_SERVER.replace(
+    'if os.environ.get("BROKEN"):',
+    'import time\nwhile not os.path.exists(os.environ.get("WAIT_FOR", "/")):\n    time.sleep(0.02)\n'
+    'if os.environ.get("BROKEN"):',
+)
+TARGET = "sagemaker:variant:DesiredInstanceCount"
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalAws]:
+    with local_aws(tmp_path_factory.mktemp("state")) as made:
+        put_model(made)
+        yield made
+
+
+@pytest.fixture
+def aws(shared: LocalAws) -> Iterator[LocalAws]:
+    """The shared local AWS, without stacks before and after."""
+    yield shared
+    cloudformation = shared.client("cloudformation")
+    for stack in cloudformation.describe_stacks()["Stacks"]:
+        cloudformation.delete_stack(StackName=stack["StackName"])
+        settle(shared, stack["StackId"])
+
+
+def put_model(aws: LocalAws) -> None:
+    aws.client("s3").create_bucket(Bucket="artifacts")
+    aws.client("s3").put_object(Bucket="artifacts", Key="model.tar.gz", Body=model_archive(PATIENT_SERVER))
+
+
+def template(**environment: str) -> dict[str, Any]:
+    """A role, a model, its endpoint, and a scalable target with a policy."""
+    reading = {"Effect": "Allow", "Action": "s3:GetObject", "Resource": "arn:aws:s3:::artifacts/*"}
+    document = {"Version": "2012-10-17", "Statement": [reading]}
+    container = {"Image": IMAGE, "ModelDataUrl": "s3://artifacts/model.tar.gz", "Environment": environment}
+    variant = {
+        "ModelName": {"Fn::GetAtt": ["Model", "ModelName"]},
+        "VariantName": "v",
+        "InitialInstanceCount": "1",  # CloudFormation takes numbers as strings as well
+        "InstanceType": "ml.m5.large",
+    }
+    resource_id = {"Fn::Sub": "endpoint/${Endpoint.EndpointName}/variant/v"}
+    policy = {
+        "PolicyName": "load",
+        "PolicyType": "TargetTrackingScaling",
+        "ScalingTargetId": {"Ref": "Target"},
+        "TargetTrackingScalingPolicyConfiguration": {
+            "TargetValue": "120.5",
+            "PredefinedMetricSpecification": {"PredefinedMetricType": "SageMakerVariantInvocationsPerInstance"},
+        },
+    }
+    target = {
+        "MinCapacity": "1",
+        "MaxCapacity": 2,
+        "ResourceId": resource_id,
+        "ScalableDimension": TARGET,
+        "ServiceNamespace": "sagemaker",
+        "RoleARN": {"Fn::GetAtt": ["Role", "Arn"]},
+        "ScheduledActions": [
+            {
+                "ScheduledActionName": "night",
+                "Schedule": "cron(0 22 * * ? *)",
+                "ScalableTargetAction": {"MaxCapacity": 1},
+            }
+        ],
+    }
+    return {
+        "Resources": {
+            "Role": {
+                "Type": "AWS::IAM::Role",
+                "Properties": {
+                    "AssumeRolePolicyDocument": SAGEMAKER_TRUST,
+                    "Policies": [{"PolicyName": "p", "PolicyDocument": document}],
+                },
+            },
+            "Model": {
+                "Type": "AWS::SageMaker::Model",
+                "Properties": {
+                    "ExecutionRoleArn": {"Fn::GetAtt": ["Role", "Arn"]},
+                    "EnableNetworkIsolation": "false",
+                    "PrimaryContainer": container,
+                },
+            },
+            "Config": {"Type": "AWS::SageMaker::EndpointConfig", "Properties": {"ProductionVariants": [variant]}},
+            "Endpoint": {
+                "Type": "AWS::SageMaker::Endpoint",
+                "Properties": {
+                    "EndpointConfigName": {"Fn::GetAtt": ["Config", "EndpointConfigName"]},
+                    "RetainAllVariantProperties": True,
+                },
+            },
+            "Target": {"Type": "AWS::ApplicationAutoScaling::ScalableTarget", "Properties": target},
+            "Policy": {"Type": "AWS::ApplicationAutoScaling::ScalingPolicy", "Properties": policy},
+        },
+        "Outputs": {
+            "EndpointName": {"Value": {"Fn::GetAtt": ["Endpoint", "EndpointName"]}},
+            "EndpointRef": {"Value": {"Ref": "Endpoint"}},
+            "ModelRef": {"Value": {"Ref": "Model"}},
+            "TargetRef": {"Value": {"Ref": "Target"}},
+            "PolicyRef": {"Value": {"Ref": "Policy"}},
+        },
+    }
+
+
+def single(resource_type: str, properties: dict[str, Any], **outputs: Any) -> dict[str, Any]:
+    return {
+        "Resources": {"It": {"Type": resource_type, "Properties": properties}},
+        "Outputs": {name: {"Value": value} for name, value in outputs.items()},
+    }
+
+
+def settle(aws: LocalAws, stack: str) -> dict[str, Any]:
+    """The stack once nothing is in progress."""
+    cloudformation = aws.client("cloudformation")
+
+    def settled() -> Any:
+        (found,) = cloudformation.describe_stacks(StackName=stack)["Stacks"]
+        return None if found["StackStatus"].endswith("_IN_PROGRESS") else found
+
+    return wait_until(settled, seconds=60)
+
+
+def create(aws: LocalAws, body: dict[str, Any]) -> dict[str, Any]:
+    stack_id = aws.client("cloudformation").create_stack(
+        StackName="s",
+        TemplateBody=json.dumps(body),
+        Capabilities=["CAPABILITY_IAM"],
+        Tags=[{"Key": "team", "Value": "a"}],
+    )["StackId"]
+    return settle(aws, stack_id)
+
+
+def update(aws: LocalAws, body: dict[str, Any]) -> dict[str, Any]:
+    aws.client("cloudformation").update_stack(
+        StackName="s", TemplateBody=json.dumps(body), Capabilities=["CAPABILITY_IAM"]
+    )
+    return settle(aws, "s")
+
+
+def outputs(stack: dict[str, Any]) -> dict[str, str]:
+    return {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
+
+
+def reasons(aws: LocalAws, stack: dict[str, Any]) -> str:
+    events = aws.client("cloudformation").describe_stack_events(StackName=stack["StackId"])["StackEvents"]
+    return "\n".join(event.get("ResourceStatusReason", "") for event in events)
+
+
+def inventory(aws: LocalAws) -> dict[str, int]:
+    """How many SageMaker resources there are."""
+    sagemaker = aws.client("sagemaker")
+    kinds = {
+        "models": sagemaker.list_models()["Models"],
+        "configs": sagemaker.list_endpoint_configs()["EndpointConfigs"],
+        "endpoints": sagemaker.list_endpoints()["Endpoints"],
+        "notebooks": sagemaker.list_notebook_instances()["NotebookInstances"],
+    }
+    return {kind: len(found) for kind, found in kinds.items() if found}
+
+
+def test_references_and_attributes_are_those_of_aws(aws: LocalAws) -> None:
+    stack = create(aws, template(NAME="one"))
+    assert stack["StackStatus"] == "CREATE_COMPLETE", reasons(aws, stack)
+    found = outputs(stack)
+    name = found["EndpointName"]
+    assert found["EndpointRef"] == f"arn:aws:sagemaker:us-east-1:000000000000:endpoint/{name}"
+    assert found["ModelRef"].startswith("arn:aws:sagemaker:us-east-1:000000000000:model/s-model-")
+    assert found["TargetRef"] == f"endpoint/{name}/variant/v|{TARGET}|sagemaker"
+    assert found["PolicyRef"].startswith("arn:aws:autoscaling:us-east-1:000000000000:scalingPolicy:")
+    scaling = aws.client("application-autoscaling")
+    (action,) = scaling.describe_scheduled_actions(ServiceNamespace="sagemaker")["ScheduledActions"]
+    assert action["ScheduledActionName"] == "night"
+    (policy,) = scaling.describe_scaling_policies(ServiceNamespace="sagemaker")["ScalingPolicies"]
+    assert policy["TargetTrackingScalingPolicyConfiguration"]["TargetValue"] == 120.5
+
+
+def test_an_update_changes_in_place_what_can_be_and_replaces_the_rest(aws: LocalAws) -> None:
+    before = outputs(create(aws, template(NAME="one")))
+    changed = template(NAME="two")
+    target = changed["Resources"]["Target"]["Properties"]
+    target["MaxCapacity"] = 5
+    target["ScheduledActions"][0]["ScheduledActionName"] = "day"
+    stack = update(aws, changed)
+    assert stack["StackStatus"] == "UPDATE_COMPLETE", reasons(aws, stack)
+    after = outputs(stack)
+    assert after["ModelRef"] != before["ModelRef"]
+    assert {key: after[key] for key in ("EndpointRef", "TargetRef")} == {
+        key: before[key] for key in ("EndpointRef", "TargetRef")
+    }
+    assert inventory(aws) == {"models": 1, "configs": 1, "endpoints": 1}
+    assert aws.invoke(after["EndpointName"])["model"] == "two"
+    scaling = aws.client("application-autoscaling")
+    (registered,) = scaling.describe_scalable_targets(ServiceNamespace="sagemaker")["ScalableTargets"]
+    assert (registered["MinCapacity"], registered["MaxCapacity"]) == (1, 5)
+    actions = scaling.describe_scheduled_actions(ServiceNamespace="sagemaker")["ScheduledActions"]
+    assert [action["ScheduledActionName"] for action in actions] == ["day"]
+
+
+def test_deleting_a_stack_leaves_nothing_and_tolerates_what_is_gone_already(aws: LocalAws) -> None:
+    stack = create(aws, template(NAME="one"))
+    aws.client("sagemaker").delete_endpoint(EndpointName=outputs(stack)["EndpointName"])
+    aws.client("cloudformation").delete_stack(StackName="s")
+    assert settle(aws, stack["StackId"])["StackStatus"] == "DELETE_COMPLETE", reasons(aws, stack)
+    assert inventory(aws) == {}
+    assert (
+        aws.client("application-autoscaling").describe_scalable_targets(ServiceNamespace="sagemaker")["ScalableTargets"]
+        == []
+    )
+
+
+def test_a_model_that_cannot_start_fails_the_stack_with_its_own_words(aws: LocalAws) -> None:
+    stack = create(aws, template(NAME="one", BROKEN="1"))
+    assert stack["StackStatus"] == "ROLLBACK_COMPLETE"
+    assert "the weights are missing" in reasons(aws, stack)
+    assert inventory(aws) == {}
+
+
+def test_a_failed_update_goes_back_and_the_old_model_keeps_answering(aws: LocalAws) -> None:
+    name = outputs(create(aws, template(NAME="one")))["EndpointName"]
+    stack = update(aws, template(NAME="two", BROKEN="1"))
+    assert stack["StackStatus"] == "UPDATE_ROLLBACK_COMPLETE"
+    assert "the weights are missing" in reasons(aws, stack)
+    assert aws.invoke(name)["model"] == "one"
+    assert inventory(aws) == {"models": 1, "configs": 1, "endpoints": 1}
+
+
+def test_a_failure_after_the_endpoint_was_updated_sends_the_endpoint_back(aws: LocalAws) -> None:
+    name = outputs(create(aws, template(NAME="one")))["EndpointName"]
+    changed = template(NAME="two")
+    changed["Resources"]["Target"]["Properties"]["MaxCapacity"] = 0  # less than the minimum
+    stack = update(aws, changed)
+    assert stack["StackStatus"] == "UPDATE_ROLLBACK_COMPLETE", reasons(aws, stack)
+    assert aws.invoke(name)["model"] == "one"
+    assert inventory(aws) == {"models": 1, "configs": 1, "endpoints": 1}
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        (("Model", "Properties", "Colour"), "red", r"extraneous key \[Colour\] is not permitted"),
+        (("Model", "Properties", "PrimaryContainer", "Imgae"), "x", r"extraneous key \[Imgae\] is not permitted"),
+        (("Model", "Properties", "EnableNetworkIsolation"), "perhaps", "expected type: boolean"),
+        (("Target", "Properties", "Colour"), "red", r"extraneous key \[Colour\]"),
+        (("Endpoint", "Properties", "EndpointName"), "not_a_name", "Member must satisfy regular expression"),
+        (("Endpoint", "Properties", "EndpointConfigName"), "unknown", "Could not find endpoint configuration"),
+    ],
+)
+def test_a_mistake_in_a_template_is_told_and_leaves_nothing(
+    aws: LocalAws, path: tuple[str, ...], value: str, message: str
+) -> None:
+    body = template(NAME="one")
+    place = body["Resources"]
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = value
+    stack = create(aws, body)
+    assert stack["StackStatus"] == "ROLLBACK_COMPLETE"
+    pattern = pytest.raises(AssertionError, match=message)
+    with pattern:
+        raise AssertionError(reasons(aws, stack))
+    assert inventory(aws) == {}
+
+
+def test_notebooks_and_their_lifecycle_configs(aws: LocalAws) -> None:
+    script = [{"Content": "ZWNobyBoaQ=="}]
+    body = single(
+        "AWS::SageMaker::NotebookInstance",
+        {
+            "InstanceType": "ml.t3.medium",
+            "RoleArn": {"Fn::GetAtt": ["Role", "Arn"]},
+            "VolumeSizeInGB": "20",
+            "LifecycleConfigName": {"Fn::GetAtt": ["Lifecycle", "NotebookInstanceLifecycleConfigName"]},
+        },
+        Name={"Fn::GetAtt": ["It", "NotebookInstanceName"]},
+    )
+    body["Resources"]["Role"] = {
+        "Type": "AWS::IAM::Role",
+        "Properties": {"AssumeRolePolicyDocument": SAGEMAKER_TRUST},
+    }
+    body["Resources"]["Lifecycle"] = {
+        "Type": "AWS::SageMaker::NotebookInstanceLifecycleConfig",
+        "Properties": {"OnStart": script},
+    }
+    stack = create(aws, body)
+    assert stack["StackStatus"] == "CREATE_COMPLETE", reasons(aws, stack)
+    name = outputs(stack)["Name"]
+
+    larger = copy.deepcopy(body)
+    larger["Resources"]["It"]["Properties"]["InstanceType"] = "ml.t3.large"
+    larger["Resources"]["Lifecycle"]["Properties"] = {"OnCreate": script}
+    stack = update(aws, larger)
+    assert stack["StackStatus"] == "UPDATE_COMPLETE", reasons(aws, stack)
+    assert outputs(stack)["Name"] == name
+    sagemaker = aws.client("sagemaker")
+    notebook = sagemaker.describe_notebook_instance(NotebookInstanceName=name)
+    assert (notebook["InstanceType"], notebook["NotebookInstanceStatus"]) == ("ml.t3.large", "InService")
+    lifecycle_config = sagemaker.describe_notebook_instance_lifecycle_config(
+        NotebookInstanceLifecycleConfigName=notebook["NotebookInstanceLifecycleConfigName"]
+    )
+    assert "OnCreate" in lifecycle_config
+
+    aws.client("cloudformation").delete_stack(StackName="s")
+    assert settle(aws, stack["StackId"])["StackStatus"] == "DELETE_COMPLETE", reasons(aws, stack)
+    assert inventory(aws) == {}
+
+
+def test_reserved_concurrency_and_the_url_of_a_function_from_the_template(aws: LocalAws) -> None:
+    role = {"Type": "AWS::IAM::Role", "Properties": {"AssumeRolePolicyDocument": LAMBDA_TRUST}}
+    function = {
+        "Runtime": "python3.14",
+        "Handler": "index.handler",
+        "Role": {"Fn::GetAtt": ["Role", "Arn"]},
+        "Code": {"ZipFile": "def handler(event, context):\n    return {'statusCode': 200, 'body': 'hello'}\n"},
+        "ReservedConcurrentExecutions": "0",
+    }
+    url = {"AuthType": "AWS_IAM", "TargetFunctionArn": {"Fn::GetAtt": ["It", "Arn"]}}
+    body = single("AWS::Lambda::Function", function, Url={"Fn::GetAtt": ["Url", "FunctionUrl"]})
+    body["Resources"] |= {"Role": role, "Url": {"Type": "AWS::Lambda::Url", "Properties": url}}
+    stack = create(aws, body)
+    assert stack["StackStatus"] == "CREATE_COMPLETE", reasons(aws, stack)
+    assert aws.call(outputs(stack)["Url"]).status == 429
+
+    del function["ReservedConcurrentExecutions"]
+    stack = update(aws, body)
+    assert stack["StackStatus"] == "UPDATE_COMPLETE", reasons(aws, stack)
+    answer = aws.call(outputs(stack)["Url"])
+    assert (answer.status, answer.data) == (200, b"hello")
+
+
+def test_a_rule_of_a_template_refuses_the_deployment_with_its_words(aws: LocalAws) -> None:
+    body = single("AWS::Budgets::Budget", {})
+    assertion = {"Assert": {"Fn::Equals": ["a", "b"]}, "AssertDescription": "No model yet"}
+    body["Rules"] = {"Never": {"Assertions": [assertion]}}
+    with pytest.raises(botocore.exceptions.ClientError, match="No model yet"):
+        create(aws, body)
+
+
+def test_a_type_without_effect_is_kept_on_record(aws: LocalAws) -> None:
+    budget = {"Budget": {"BudgetType": "COST", "TimeUnit": "MONTHLY"}}
+    stack = create(aws, single("AWS::Budgets::Budget", budget, Name={"Ref": "It"}))
+    assert stack["StackStatus"] == "CREATE_COMPLETE", reasons(aws, stack)
+    assert outputs(stack)["Name"]
+
+
+def test_a_type_that_is_not_known_is_refused_by_its_name(aws: LocalAws) -> None:
+    with pytest.raises(botocore.exceptions.ClientError, match="AWS::SageMaker::Pipeline"):
+        create(aws, single("AWS::SageMaker::Pipeline", {}))
+
+
+# The server dies in the middle of an operation.
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[LocalAws]:
+    with local_aws(tmp_path / "state") as made:
+        put_model(made)
+        yield made
+
+
+def die_when(aws: LocalAws, logical_id: str, status: str) -> LocalAws:
+    """Kill the server once a resource of the stack is in a status, and start it again."""
+    cloudformation = aws.client("cloudformation")
+
+    def reached() -> bool:
+        events = cloudformation.describe_stack_events(StackName="s")["StackEvents"]
+        return any((e["LogicalResourceId"], e["ResourceStatus"]) == (logical_id, status) for e in events)
+
+    wait_until(reached)
+    os.kill(aws.pid, signal.SIGKILL)
+    wait_until(lambda: StateDir(aws.state_dir).holder() is None)
+    return LocalAws(aws.state_dir, lifecycle.up(aws.state_dir, free_port()).port)
+
+
+def test_a_create_that_was_cut_off_is_rolled_back(own: LocalAws, tmp_path: Path) -> None:
+    body = template(NAME="one", WAIT_FOR=str(tmp_path / "go"))
+    cloudformation = own.client("cloudformation")
+    cloudformation.create_stack(StackName="s", TemplateBody=json.dumps(body), Capabilities=["CAPABILITY_IAM"])
+    again = die_when(own, "Endpoint", "CREATE_IN_PROGRESS")
+    (tmp_path / "go").touch()  # the model could come up now; the stack is rolled back all the same
+    stack = settle(again, "s")
+    assert stack["StackStatus"] == "ROLLBACK_COMPLETE", reasons(again, stack)
+    assert "stopped during the operation" in reasons(again, stack)
+    assert inventory(again) == {}
+
+
+def test_an_update_that_was_cut_off_is_rolled_back(own: LocalAws, tmp_path: Path) -> None:
+    name = outputs(create(own, template(NAME="one")))["EndpointName"]
+    body = template(NAME="two", WAIT_FOR=str(tmp_path / "go"))
+    own.client("cloudformation").update_stack(
+        StackName="s", TemplateBody=json.dumps(body), Capabilities=["CAPABILITY_IAM"]
+    )
+    again = die_when(own, "Endpoint", "UPDATE_IN_PROGRESS")
+    (tmp_path / "go").touch()  # the new model could come up now; the stack went back all the same
+    stack = settle(again, "s")
+    assert stack["StackStatus"] == "UPDATE_ROLLBACK_COMPLETE", reasons(again, stack)
+    assert inventory(again) == {"models": 1, "configs": 1, "endpoints": 1}
+    assert again.invoke(name)["model"] == "one"
+    assert update(again, template(NAME="three"))["StackStatus"] == "UPDATE_COMPLETE"
+    assert again.invoke(name)["model"] == "three"
+
+
+def test_a_delete_that_was_cut_off_goes_on(own: LocalAws) -> None:
+    stack = create(own, template(NAME="one"))
+    own.client("cloudformation").delete_stack(StackName="s")
+    os.kill(own.pid, signal.SIGKILL)
+    wait_until(lambda: StateDir(own.state_dir).holder() is None)
+    again = LocalAws(own.state_dir, lifecycle.up(own.state_dir, free_port()).port)
+    assert settle(again, stack["StackId"])["StackStatus"] == "DELETE_COMPLETE"
+    assert inventory(again) == {}
+
+
+def test_a_stack_that_was_done_is_as_it_was(own: LocalAws) -> None:
+    before = create(own, template(NAME="one"))
+    os.kill(own.pid, signal.SIGKILL)
+    wait_until(lambda: StateDir(own.state_dir).holder() is None)
+    again = LocalAws(own.state_dir, lifecycle.up(own.state_dir, own.port).port)
+    after = settle(again, "s")
+    assert {**after, "LastUpdatedTime": None} == {**before, "LastUpdatedTime": None}
+    assert again.invoke(outputs(after)["EndpointName"])["model"] == "one"

@@ -1,0 +1,174 @@
+"""What the local SageMaker does when its server ends, in an orderly way or not."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from botocore.exceptions import BotoCoreError, ClientError
+from sagemaker_local import BUCKET, IMAGE, SERVER, Local, alive, eventually, local_aws, tar_gz, untar
+
+from emulator import lifecycle
+
+ACTIONS = ("s3:*", "logs:*")
+
+#: Counts in a checkpoint up to twenty; leaves where it began.
+COUNTING = """
+import os, pathlib, time
+folder = pathlib.Path(os.environ["SM_CHECKPOINT_DIR"])
+state = folder / "count"
+count = int(state.read_text()) if state.exists() else 0
+starts = pathlib.Path(os.environ["SM_MODEL_DIR"], "began_at")
+starts.write_text(str(count))
+print("began at", count)
+while count < 20:
+    count += 1
+    (folder / "new").write_text(str(count))
+    (folder / "new").replace(state)
+    print("count", count)
+    time.sleep(0.3)
+"""
+
+
+@pytest.fixture
+def local(tmp_path: Path) -> Iterator[Local]:
+    with local_aws(tmp_path / "aws") as local:
+        yield local
+
+
+def answers(local: Local, endpoint: str) -> bool:
+    with contextlib.suppress(ClientError, BotoCoreError):
+        return local.invoke(endpoint, b"x") == b"x"
+    return False
+
+
+def start_job(local: Local, role: str, program: str, name: str, **members: Any) -> None:
+    local.s3.put_object(Bucket=BUCKET, Key=f"{name}.tar.gz", Body=tar_gz({"train.py": program.encode()}))
+    local.sagemaker.create_training_job(
+        TrainingJobName=name,
+        RoleArn=role,
+        AlgorithmSpecification={"TrainingImage": IMAGE, "TrainingInputMode": "File"},
+        HyperParameters={
+            "sagemaker_program": "train.py",
+            "sagemaker_submit_directory": f"s3://{BUCKET}/{name}.tar.gz",
+        },
+        OutputDataConfig={"S3OutputPath": f"s3://{BUCKET}/training"},
+        ResourceConfig={"InstanceType": "ml.m5.large", "InstanceCount": 1, "VolumeSizeInGB": 10},
+        StoppingCondition={"MaxRuntimeInSeconds": 120},
+        **members,
+    )
+
+
+@pytest.mark.parametrize("crash", [False, True])
+def test_endpoints_come_back_as_they_were(local: Local, crash: bool) -> None:
+    role = local.role(*ACTIONS)
+    name = local.endpoint(local.config(local.artifact("1"), role))
+    local.sagemaker.update_endpoint_weights_and_capacities(
+        EndpointName=name, DesiredWeightsAndCapacities=[{"VariantName": "AllTraffic", "DesiredInstanceCount": 2}]
+    )
+    before = local.settled(name)
+    pids = local.pids(name, 2)
+    if crash:
+        local.kill()
+    else:
+        lifecycle.down(local.state_dir)
+    eventually(lambda: not any(alive(pid) for pid in pids))
+    local.up()
+    assert eventually(lambda: answers(local, name))
+    assert len(local.pids(name, 2)) == 2
+    after = local.settled(name)
+    for member in ("EndpointArn", "EndpointConfigName", "CreationTime", "EndpointStatus"):
+        assert after[member] == before[member]
+
+
+def test_a_crash_in_the_middle_of_an_update_does_not_lose_the_update(local: Local) -> None:
+    role = local.role(*ACTIONS)
+    name = local.endpoint(local.config(local.artifact("old"), role))
+    slow = b"#!/bin/sh\nsleep 2\nexec python3 code/real\n"
+    config = local.config(local.artifact("new", **{"code/serve": slow, "code/real": SERVER}), role)
+    local.sagemaker.update_endpoint(EndpointName=name, EndpointConfigName=config)
+    local.kill()
+    local.up()
+    assert local.sagemaker.describe_endpoint(EndpointName=name)["EndpointStatus"] == "Updating"
+    assert eventually(lambda: answers(local, name))
+    assert json.loads(local.invoke(name, b"who"))["version"] == "old"
+    described = local.settled(name)
+    assert described["EndpointConfigName"] == config
+    assert local.who(name)["version"] == "new"
+
+
+def test_a_crash_while_an_endpoint_is_created_or_deleted_is_made_good(local: Local) -> None:
+    role = local.role(*ACTIONS)
+    config = local.config(local.artifact("1"), role)
+    doomed = local.endpoint(config)
+    local.sagemaker.create_endpoint(EndpointName="born", EndpointConfigName=config)
+    local.sagemaker.delete_endpoint(EndpointName=doomed)
+    local.kill()
+    local.up()
+    assert local.settled("born")["EndpointStatus"] == "InService"
+    assert answers(local, "born")
+    eventually(lambda: [e["EndpointName"] for e in local.sagemaker.list_endpoints()["Endpoints"]] == ["born"])
+
+
+@pytest.mark.parametrize("crash", [False, True])
+def test_an_interrupted_job_begins_anew_from_its_checkpoint(local: Local, crash: bool) -> None:
+    role = local.role(*ACTIONS)
+    start_job(local, role, COUNTING, "counting", CheckpointConfig={"S3Uri": f"s3://{BUCKET}/checkpoints"})
+
+    def checkpoint() -> int:
+        with contextlib.suppress(ClientError):
+            return int(local.s3.get_object(Bucket=BUCKET, Key="checkpoints/count")["Body"].read())
+        return 0
+
+    reached = eventually(checkpoint)
+    if crash:
+        local.kill()
+    else:
+        lifecycle.down(local.state_dir)
+    local.up()
+    eventually(lambda: _status(local, "counting") == "Completed")
+    described = local.sagemaker.describe_training_job(TrainingJobName="counting")
+    assert "Restarting" in [t["Status"] for t in described["SecondaryStatusTransitions"]]
+    archive = local.s3.get_object(Bucket=BUCKET, Key="training/counting/output/model.tar.gz")["Body"].read()
+    assert int(untar(archive)["began_at"]) >= reached
+    assert checkpoint() == 20
+
+
+def test_a_job_that_was_being_stopped_stays_stopped(local: Local) -> None:
+    stubborn = "import signal, time\nsignal.signal(15, signal.SIG_IGN)\nprint('up')\ntime.sleep(600)"
+    start_job(local, local.role(*ACTIONS), stubborn, "stubborn")
+    eventually(lambda: _secondary(local, "stubborn") == "Training")
+    local.sagemaker.stop_training_job(TrainingJobName="stubborn")
+    local.kill()
+    local.up()
+    assert _status(local, "stubborn") == "Stopped"
+
+
+def test_down_leaves_no_process_of_ours(local: Local) -> None:
+    role = local.role(*ACTIONS)
+    name = local.endpoint(local.config(local.artifact("1"), role))
+    sleeper = "import os, time\nprint('pid', os.getpid(), flush=True)\ntime.sleep(600)"
+    start_job(local, role, sleeper, "sleeper")
+
+    def job_pid() -> int:
+        with contextlib.suppress(ClientError):
+            found = local.logs.filter_log_events(logGroupName="/aws/sagemaker/TrainingJobs")["events"]
+            return int(found[0]["message"].split()[1]) if found else 0
+        return 0
+
+    pids = [local.who(name)["pid"], eventually(job_pid)]
+    lifecycle.down(local.state_dir)
+    assert not any(alive(pid) for pid in pids)
+    assert not list((local.state_dir / "tmp").glob("**/*"))
+
+
+def _status(local: Local, job: str) -> str:
+    return local.sagemaker.describe_training_job(TrainingJobName=job)["TrainingJobStatus"]
+
+
+def _secondary(local: Local, job: str) -> str:
+    return local.sagemaker.describe_training_job(TrainingJobName=job)["SecondaryStatus"]

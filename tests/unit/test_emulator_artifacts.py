@@ -1,0 +1,180 @@
+"""Objects and archives from elsewhere end up below their folder, whole, or not at all."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import tarfile
+from pathlib import Path
+
+import pytest
+from emulator_fixtures import FakeS3, tar_gz
+
+from emulator.sagemaker import artifacts
+from emulator.sagemaker.artifacts import ArtifactError
+
+
+@pytest.mark.parametrize(
+    ("url", "bucket", "key"),
+    [
+        ("s3://bucket/a/b c.tar.gz", "bucket", "a/b c.tar.gz"),
+        ("s3://bucket", "bucket", ""),
+        ("s3://bucket/", "bucket", ""),
+        ("https://s3.eu-west-1.amazonaws.com/bucket/a/b.tar.gz", "bucket", "a/b.tar.gz"),
+        ("https://s3.cn-north-1.amazonaws.com.cn/bucket/a%20b", "bucket", "a b"),
+        ("https://my.bucket.s3.eu-west-1.amazonaws.com/a/b", "my.bucket", "a/b"),
+    ],
+)
+def test_locations_are_understood(url: str, bucket: str, key: str) -> None:
+    assert artifacts.parse_s3_url(url) == (bucket, key)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "bucket/key",
+        "https://example.com/bucket/key",
+        "file:///etc/passwd",
+        "http://127.0.0.1:4566/bucket/key",
+        "s3:///key",
+    ],
+)
+def test_other_locations_are_refused(url: str) -> None:
+    with pytest.raises(ArtifactError):
+        artifacts.parse_s3_url(url)
+
+
+def archive(path: Path, *members: tuple[tarfile.TarInfo, bytes]) -> Path:
+    with tarfile.open(path, "w:gz") as tar:
+        for member, content in members:
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    return path
+
+
+def member(name: str, kind: bytes = tarfile.REGTYPE, target: str = "", mode: int = 0o644) -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname, info.mode = kind, target, mode
+    return info
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        [(member("../escaped"), b"x")],
+        [(member("a/../../escaped"), b"x")],
+        [(member("link", tarfile.SYMTYPE, "/etc"), b"")],
+        [(member("link", tarfile.SYMTYPE, ".."), b""), (member("link/escaped"), b"x")],
+        [(member("hard", tarfile.LNKTYPE, "../outside"), b"")],
+        [(member("device", tarfile.CHRTYPE), b"")],
+        [(member("pipe", tarfile.FIFOTYPE), b"")],
+    ],
+)
+def test_an_archive_that_reaches_out_is_refused(tmp_path: Path, bad: list[tuple[tarfile.TarInfo, bytes]]) -> None:
+    (tmp_path / "outside").write_text("untouched")
+    with pytest.raises(ArtifactError, match="unsafe"):
+        artifacts.unpack(archive(tmp_path / "model.tar.gz", *bad), tmp_path / "inside")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["inside", "model.tar.gz", "outside"]
+    assert (tmp_path / "outside").read_text() == "untouched"
+
+
+def test_an_absolute_name_stays_below_the_folder(tmp_path: Path) -> None:
+    artifacts.unpack(archive(tmp_path / "m.tar.gz", (member("/abs/file"), b"x")), tmp_path / "inside")
+    assert (tmp_path / "inside" / "abs" / "file").read_bytes() == b"x"
+
+
+def test_programs_stay_executable_and_nothing_gets_privileges(tmp_path: Path) -> None:
+    files = archive(
+        tmp_path / "m.tar.gz", (member("code/serve", mode=0o6755), b"#!"), (member("data", mode=0o666), b"")
+    )
+    artifacts.unpack(files, tmp_path / "inside")
+    assert (tmp_path / "inside/code/serve").stat().st_mode & 0o7777 == 0o755
+    assert (tmp_path / "inside/data").stat().st_mode & 0o7777 == 0o644
+
+
+def test_a_bomb_is_stopped_before_it_goes_off(tmp_path: Path) -> None:
+    # 64 MB of zeroes are 64 KB here
+    bomb = archive(tmp_path / "m.tar.gz", *[(member(f"zeroes{number}"), bytes(2**23)) for number in range(8)])
+    assert bomb.stat().st_size < 100_000
+    with pytest.raises(ArtifactError, match="too large"):
+        artifacts.unpack(bomb, tmp_path / "inside", max_bytes=2**24)
+    assert sum(path.stat().st_size for path in (tmp_path / "inside").rglob("*")) <= 2**24
+    with pytest.raises(ArtifactError, match="too large"):
+        artifacts.unpack(bomb, tmp_path / "many", max_files=3)
+
+
+def test_a_member_that_claims_to_be_huge_is_refused_at_once(tmp_path: Path) -> None:
+    claim = member("huge")
+    claim.size = 2**50
+    (tmp_path / "m.tar.gz").write_bytes(gzip.compress(claim.tobuf() + bytes(1024)))
+    with pytest.raises(ArtifactError, match="too large"):
+        artifacts.unpack(tmp_path / "m.tar.gz", tmp_path / "inside")
+
+
+@pytest.mark.parametrize("damage", ["empty", "text", "truncated", "flipped"])
+def test_a_damaged_archive_is_called_that(tmp_path: Path, damage: str) -> None:
+    content = bytearray(tar_gz({"file": os.urandom(50_000)}))
+    if damage == "flipped":
+        content[len(content) // 2] ^= 0xFF
+    content = {"empty": b"", "text": b"not an archive", "truncated": content[:20_000]}.get(damage, content)
+    (tmp_path / "m.tar.gz").write_bytes(content)
+    with pytest.raises(ArtifactError, match=r"m\.tar\.gz cannot be unpacked"):
+        artifacts.unpack(tmp_path / "m.tar.gz", tmp_path / "inside")
+
+
+def test_a_prefix_that_is_a_folder_does_not_stand_for_its_namesakes() -> None:
+    s3 = FakeS3(**{"data/a": b"", "data/b/c": b"", "data/": b"", "data-old/a": b"", "dat": b""})
+    for prefix in ("data", "data/"):
+        keys = artifacts.list_keys(s3, "bucket", prefix)
+        assert [artifacts.relative_key(key, prefix) for key in keys] == ["a", "b/c"]
+
+
+def test_a_prefix_may_be_a_part_of_a_name_or_one_object_or_everything() -> None:
+    s3 = FakeS3(**{"in/part-1": b"", "in/part-2": b"", "in/other": b""})
+
+    def names(prefix: str) -> list[str]:
+        return [artifacts.relative_key(key, prefix) for key in artifacts.list_keys(s3, "bucket", prefix)]
+
+    assert names("in/part-") == ["part-1", "part-2"]
+    assert names("in/other") == ["other"]
+    assert names("") == ["in/other", "in/part-1", "in/part-2"]
+    assert names("none") == []
+
+
+def test_objects_are_fetched_into_their_folders(tmp_path: Path) -> None:
+    s3 = FakeS3(**{f"k{number}": str(number).encode() for number in range(50)})
+    artifacts.fetch_all(s3, "bucket", [(f"k{n}", f"é {n}/file") for n in range(50)], tmp_path)
+    assert [(tmp_path / f"é {n}" / "file").read_text() for n in range(50)] == [str(n) for n in range(50)]
+
+
+@pytest.mark.parametrize("name", ["../x", "a/../../x", "/etc/x", ""])
+def test_a_key_that_leaves_the_folder_is_refused_before_anything_is_fetched(tmp_path: Path, name: str) -> None:
+    s3 = FakeS3(good=b"", bad=b"")
+    with pytest.raises(ArtifactError, match="does not name a file"):
+        artifacts.fetch_all(s3, "bucket", [("good", "good"), ("bad", name)], tmp_path / "inside")
+    assert list(tmp_path.rglob("*")) == []
+
+
+def test_what_s3_says_is_passed_on(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match=r"s3://bucket/gone: NoSuchKey: There is no such key\."):
+        artifacts.fetch(FakeS3(), "bucket", "gone", tmp_path / "file")
+    assert not (tmp_path / "file").exists()
+
+
+def test_outputs_of_several_folders_are_packed_as_one(tmp_path: Path) -> None:
+    for folder, name in (("one", "model"), ("two", "model"), ("two", "sub/extra")):
+        path = tmp_path / folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{folder}/{name}")
+    assert artifacts.pack([tmp_path / "one", tmp_path / "two"], tmp_path / "m.tar.gz")
+    artifacts.unpack(tmp_path / "m.tar.gz", tmp_path / "out")
+    assert (tmp_path / "out/model").read_text() == "one/model"
+    assert (tmp_path / "out/sub/extra").read_text() == "two/sub/extra"
+
+
+def test_nothing_is_not_packed(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    assert not artifacts.pack([tmp_path / "empty"], tmp_path / "m.tar.gz")
+    assert not (tmp_path / "m.tar.gz").exists()

@@ -1,0 +1,161 @@
+"""A training program finds what SageMaker's container gives it, below a folder that stands for /opt/ml."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from emulator_fixtures import training_job
+
+from emulator.sagemaker.artifacts import ArtifactError
+from emulator.sagemaker.training_container import Cluster, TrainingContainer, unmet_requirements
+
+
+def container(directory: Path, hosts: int = 1, host: str = "algo-1", **members: Any) -> TrainingContainer:
+    job = {**training_job(**members), "TrainingJobArn": "arn:job"}
+    cluster = Cluster(tuple(f"algo-{n}" for n in range(1, hosts + 1)), 7777, 0)
+    made = TrainingContainer(job, cluster, host, directory)
+    made.make_folders()
+    return made
+
+
+def channel(name: str) -> dict[str, Any]:
+    return {
+        "ChannelName": name,
+        "ContentType": "application/x-image",
+        "DataSource": {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": "s3://bucket/data"}},
+    }
+
+
+def test_hyperparameters_become_arguments_as_the_toolkit_makes_them(tmp_path: Path) -> None:
+    values = {
+        "lr": "0.1",
+        "name": '"plain text"',
+        "bare": "a b",
+        "n": "3",
+        "flag": "true",
+        "layers": "[1, 2]",
+        "sagemaker_program": '"train.py"',
+        "sagemaker_region": "eu-west-1",
+        "_tuning_objective_metric": "valid:loss",
+    }
+    made = container(tmp_path, HyperParameters=values)
+    (made.path("code", "train.py")).touch()
+    assert made.command() == [
+        sys.executable, "train.py",
+        "--bare", "a b", "--flag", "True", "--layers", "[1, 2]", "--lr", "0.1", "-n", "3", "--name", "plain text",
+    ]  # fmt: skip
+    environment = made.environment(tmp_path, {})
+    assert json.loads(environment["SM_HPS"]) == {
+        "lr": 0.1, "name": "plain text", "bare": "a b", "n": 3, "flag": True, "layers": [1, 2],
+    }  # fmt: skip
+    assert (environment["SM_HP_LR"], environment["SM_HP_FLAG"], environment["SM_HP_NAME"]) == (
+        "0.1",
+        "True",
+        "plain text",
+    )
+
+
+def test_the_variables_and_files_name_folders_that_exist(tmp_path: Path) -> None:
+    made = container(tmp_path, InputDataConfig=[channel("training"), channel("more-data")])
+    environment = made.environment(tmp_path, {"AWS_ACCESS_KEY_ID": "AKIA"})
+    for name in ("SM_MODEL_DIR", "SM_OUTPUT_DATA_DIR", "SM_OUTPUT_DIR", "SM_INPUT_CONFIG_DIR", "SM_MODULE_DIR"):
+        assert Path(environment[name]).is_dir(), name
+    assert environment["SM_CHANNEL_TRAINING"] == str(made.path("input", "data", "training"))
+    assert environment["SM_CHANNEL_MORE_DATA"] == str(made.path("input", "data", "more-data"))
+    assert json.loads(environment["SM_CHANNELS"]) == ["more-data", "training"]
+    assert environment["AWS_ACCESS_KEY_ID"] == "AKIA"
+    assert environment["TRAINING_JOB_NAME"] == "job"
+    summary = json.loads(environment["SM_TRAINING_ENV"])
+    assert (summary["model_dir"], summary["current_host"]) == (environment["SM_MODEL_DIR"], "algo-1")
+    config = json.loads(made.path("input", "config", "inputdataconfig.json").read_text())
+    assert config["training"]["ContentType"] == "application/x-image"
+
+
+def test_instances_know_each_other_and_share_the_cpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 5)
+    environments = [
+        container(tmp_path / host, hosts=2, host=host).environment(tmp_path, {}) for host in ("algo-1", "algo-2")
+    ]
+    assert [e["SM_CURRENT_HOST"] for e in environments] == ["algo-1", "algo-2"]
+    assert {e["SM_HOSTS"] for e in environments} == {'["algo-1", "algo-2"]'}
+    assert {(e["SM_MASTER_ADDR"], e["SM_MASTER_PORT"], e["SM_NUM_CPUS"]) for e in environments} == {
+        ("127.0.0.1", "7777", "2")
+    }
+
+
+def test_nothing_of_the_environment_of_the_server_leaks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_PROFILE", "AWS_SECRET_ACCESS_KEY", "PYTHONSTARTUP", "SECRET"):
+        monkeypatch.setenv(name, "leak")
+    environment = container(tmp_path).environment(tmp_path, {})
+    assert "leak" not in environment.values()
+    assert environment["PATH"].startswith(str(Path(sys.executable).parent))
+
+
+def test_opt_ml_is_replaced_where_it_is_a_path(tmp_path: Path) -> None:
+    made = container(
+        tmp_path,
+        HyperParameters={"dir": "/opt/ml/model/x", "both": "/opt/ml:/opt/ml/", "other": "/opt/mlflow /opt/ml.bak"},
+        Environment={"CACHE": "a=/opt/ml/cache"},
+        AlgorithmSpecification={
+            "TrainingImage": "i",
+            "TrainingInputMode": "File",
+            "ContainerEntrypoint": ["/bin/bash", "/opt/ml/input/data/code/run.sh"],
+            "ContainerArguments": ["--out", "/opt/ml/model"],
+        },
+    )
+    root = made.root
+    assert made.user_parameters() == {
+        "dir": f"{root}/model/x",
+        "both": f"{root}:{root}/",
+        "other": "/opt/mlflow /opt/ml.bak",
+    }
+    assert made.environment(tmp_path, {})["CACHE"] == f"a={root}/cache"
+    assert made.command() == ["/bin/bash", f"{root}/input/data/code/run.sh", "--out", f"{root}/model"]
+
+
+def test_the_job_may_set_variables_of_its_own_and_of_ours(tmp_path: Path) -> None:
+    environment = container(tmp_path, Environment={"SM_LOG_LEVEL": "10", "OWN": "1"}).environment(tmp_path, {})
+    assert (environment["SM_LOG_LEVEL"], environment["OWN"]) == ("10", "1")
+
+
+def test_a_shell_program_is_run_by_the_shell(tmp_path: Path) -> None:
+    made = container(tmp_path, HyperParameters={"sagemaker_program": "run.sh"})
+    made.path("code", "run.sh").touch()
+    assert made.command() == ["/bin/sh", "run.sh"]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [({}, "names no program"), ({"sagemaker_program": "absent.py"}, r"absent\.py is not in .*: present\.py\.")],
+)
+def test_a_job_without_its_program_says_what_is_missing(
+    tmp_path: Path, parameters: dict[str, str], message: str
+) -> None:
+    made = container(tmp_path, HyperParameters=parameters)
+    made.path("code", "present.py").touch()
+    with pytest.raises(ArtifactError, match=message):
+        made.command()
+
+
+def test_requirements_are_compared_and_not_installed() -> None:
+    version = importlib.metadata.version("pytest")
+    lines = [
+        "# comment",
+        "--index-url https://example.com",
+        "",
+        f"pytest=={version}  # exactly",
+        "pytest>=1",
+        'absent-package; python_version < "3"',
+        "pytest==0.1",
+        "absent-package>=2",
+        "= what",
+    ]
+    unmet = list(unmet_requirements(lines))
+    assert unmet[:2] == [f"pytest==0.1 (installed: {version})", "absent-package>=2 (not installed)"]
+    assert unmet[2].startswith("= what (unreadable")
+    assert len(unmet) == 3
