@@ -1,0 +1,263 @@
+"""The model artifact's card (`model.json`): what a trained model is, in words that both people and programs read.
+
+An artifact is a folder, and the `model.tar.gz` made from it. The card names the labels in the order of the
+network's outputs, the preprocessing the network was trained with, and where the model came from. Everything that
+serves, packages or describes a model reads it through `ModelCard`, so that a damaged artifact is refused in one
+place, with every fault named at once. Standard library only: the command line imports this module.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+FORMAT = 1
+CARD_FILE = "model.json"
+ONNX_FILE = "model.onnx"
+WEIGHTS_FILE = "weights.pt"
+PRECISIONS = ("fp32", "int8")
+MAX_INPUT_SIZE = 4096
+
+_VERSION = re.compile(r"sha256:[0-9a-f]{64}")
+
+
+class ArtifactError(Exception):
+    """The model artifact is missing, damaged or does not fit this program; the message is meant for people."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelCard:
+    """What `model.json` says about a model.
+
+    Parameters
+    ----------
+    name
+        The model's name, shown with every answer.
+    version
+        `sha256:` and the hexadecimal digest of `model.onnx` (see `file_version`): two artifacts with the same
+        version give the same answers.
+    architecture
+        torchvision's name of the network, from which the PyTorch engine rebuilds it around the weights.
+    labels, display_labels
+        One per class in the order of the network's outputs: the data set's folder names, and as people read them.
+    input_size, resize_size
+        Pixels: a picture's shorter side is resized to `resize_size`, then the square of `input_size` in its centre
+        is what the network sees.
+    mean, std
+        Per channel (red, green, blue) of pixel values in 0…1.
+    temperature
+        Logits are divided by it before the softmax; 1 leaves them as they are, more makes the answers less sure.
+    precision
+        The arithmetic of `model.onnx`, one of `PRECISIONS`.
+    metrics, training_job, code_revision, dataset
+        Where the model came from and how good it was then; for people, no program acts on them.
+    """
+
+    name: str
+    version: str
+    architecture: str
+    labels: tuple[str, ...]
+    display_labels: tuple[str, ...]
+    input_size: int
+    resize_size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    temperature: float = 1.0
+    precision: str = "fp32"
+    metrics: dict[str, Any] = field(default_factory=dict)
+    training_job: str | None = None
+    code_revision: str | None = None
+    dataset: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse a card that cannot be served.
+
+        Raises
+        ------
+        ArtifactError
+            Naming every fault at once.
+        """
+        faults = [
+            f"{name} is {_shown(getattr(self, name))}; it must be {allowed}"
+            for name, allowed, is_valid in _FIELD_RULES
+            if not is_valid(getattr(self, name))
+        ]
+        faults = faults or [message for message, holds in _CROSS_FIELD_RULES if not holds(self)]
+        if faults:
+            raise ArtifactError("; ".join(faults))
+        for name in ("labels", "display_labels", "mean", "std"):  # lists come from JSON; a frozen card holds tuples
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the card as `model.json` holds it."""
+        return {"format": FORMAT, **dataclasses.asdict(self)}
+
+    @classmethod
+    def from_json(cls, document: object) -> ModelCard:
+        """Build a card from the parsed `model.json`.
+
+        Raises
+        ------
+        ArtifactError
+            If the format is unknown, a key is missing or unknown, or a value is not usable.
+        """
+        if not isinstance(document, dict):
+            raise ArtifactError(f"it holds {_shown(document)}; it must be an object of keys and values")
+        values = dict(document)
+        if values.pop("format", None) != FORMAT:
+            raise ArtifactError(f"format is {_shown(document.get('format'))}; this program reads format {FORMAT}")
+        known = {f.name: f for f in dataclasses.fields(cls)}
+        required = {
+            name
+            for name, f in known.items()
+            if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+        }
+        faults = [f"{name} is missing" for name in known if name in required - values.keys()]
+        faults += [f"{_shown(name)} is not a key of format {FORMAT}" for name in values if name not in known]
+        if faults:
+            raise ArtifactError("; ".join(faults))
+        return cls(**values)
+
+    @classmethod
+    def load(cls, model_dir: Path) -> ModelCard:
+        """Read and check `model.json` in an artifact's folder.
+
+        Raises
+        ------
+        ArtifactError
+            If there is none, or it cannot be read, or it is not valid.
+        """
+        path = model_dir / CARD_FILE
+        try:
+            return cls.from_json(json.loads(path.read_bytes()))
+        except FileNotFoundError:
+            raise ArtifactError(
+                f"There is no {CARD_FILE} in {model_dir}: this is not a model artifact, or it was not unpacked there."
+            ) from None
+        except OSError as error:
+            raise ArtifactError(f"{path} cannot be read: {error.strerror}.") from None
+        except (ValueError, RecursionError) as error:  # JSONDecodeError and UnicodeDecodeError are ValueErrors
+            raise ArtifactError(f"{path} is not valid JSON: {error}.") from None
+        except ArtifactError as error:
+            raise ArtifactError(f"{path} is not a valid model card: {error}.") from None
+
+    def save(self, model_dir: Path) -> Path:
+        """Write `model.json` into an artifact's folder; the same card always gives the same bytes.
+
+        Raises
+        ------
+        ArtifactError
+            If a metric is not a number that JSON can hold (NaN, infinity) or no JSON value at all.
+        """
+        path = model_dir / CARD_FILE
+        try:
+            text = json.dumps(self.to_json(), indent=2, ensure_ascii=False, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise ArtifactError(f"The model card cannot be written as JSON: {error}.") from None
+        path.write_text(text + "\n", encoding="utf-8")
+        return path
+
+
+def file_version(path: Path) -> str:
+    """Return the version that a file's bytes give it: `sha256:` and the digest in hexadecimal."""
+    with path.open("rb") as file:
+        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+
+
+def verify_files(model_dir: Path) -> ModelCard:
+    """Check that an artifact's folder holds an intact model: a valid card, both networks, and the graph it names.
+
+    Raises
+    ------
+    ArtifactError
+        Saying what is missing, or that `model.onnx` is not the file the card was written for.
+    """
+    card = ModelCard.load(model_dir)
+    missing = [name for name in (ONNX_FILE, WEIGHTS_FILE) if not (model_dir / name).is_file()]
+    if missing:
+        raise ArtifactError(f"The model artifact in {model_dir} has no {' and no '.join(missing)}: it is incomplete.")
+    try:
+        found = file_version(model_dir / ONNX_FILE)
+    except OSError as error:
+        raise ArtifactError(f"{model_dir / ONNX_FILE} cannot be read: {error.strerror}.") from None
+    if found != card.version:
+        raise ArtifactError(
+            f"{model_dir / ONNX_FILE} is damaged or belongs to another model: "
+            f"{CARD_FILE} names {card.version}, the file is {found}."
+        )
+    return card
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_size(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MAX_INPUT_SIZE
+
+
+def _is_labels(value: object) -> bool:
+    return isinstance(value, list | tuple) and len(value) >= 2 and all(map(_is_text, value))
+
+
+def _is_three(value: object, each: Callable[[Any], bool]) -> bool:
+    return isinstance(value, list | tuple) and len(value) == 3 and all(map(each, value))
+
+
+def _is_positive(value: object) -> bool:
+    return _is_number(value) and value > 0  # type: ignore[operator]  # _is_number has narrowed it
+
+
+def _is_text_or_none(value: object) -> bool:
+    return value is None or _is_text(value)
+
+
+_SIZE = f"a whole number of pixels from 1 to {MAX_INPUT_SIZE}"
+
+_FIELD_RULES: tuple[tuple[str, str, Callable[[Any], bool]], ...] = (
+    ("name", "a text that is not empty", _is_text),
+    (
+        "version",
+        "'sha256:' and 64 hexadecimal digits",
+        lambda value: isinstance(value, str) and bool(_VERSION.fullmatch(value)),
+    ),
+    ("architecture", "the name of a torchvision network", _is_text),
+    ("labels", "a list of at least two texts", _is_labels),
+    ("display_labels", "a list of at least two texts", _is_labels),
+    ("input_size", _SIZE, _is_size),
+    ("resize_size", _SIZE, _is_size),
+    ("mean", "three numbers", lambda value: _is_three(value, _is_number)),
+    ("std", "three numbers above 0", lambda value: _is_three(value, _is_positive)),
+    ("temperature", "a number above 0", _is_positive),
+    ("precision", f"one of {', '.join(PRECISIONS)}", lambda value: value in PRECISIONS),
+    ("metrics", "an object", lambda value: isinstance(value, dict)),
+    ("training_job", "a text or null", _is_text_or_none),
+    ("code_revision", "a text or null", _is_text_or_none),
+    ("dataset", "an object", lambda value: isinstance(value, dict)),
+)
+
+# Checked once every field is of its own kind.
+_CROSS_FIELD_RULES: tuple[tuple[str, Callable[[ModelCard], bool]], ...] = (
+    ("labels holds the same label twice", lambda card: len(set(card.labels)) == len(card.labels)),
+    (
+        "labels and display_labels must be of the same length",
+        lambda card: len(card.labels) == len(card.display_labels),
+    ),
+    ("resize_size must not be smaller than input_size", lambda card: card.resize_size >= card.input_size),
+)

@@ -1,0 +1,106 @@
+"""From a trained PyTorch network to an ONNX graph that is known to give the same answers."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnxruntime
+import torch
+from torch import nn
+
+# Served by ONNX Runtime 1.14 and newer, and all that torchvision's networks need.
+OPSET = 17
+# Logits of a trained network are of the order of 10; float32 sums in another order differ by about 1e-6 of that.
+# Anything near this limit is a wrong graph and not rounding.
+MAX_LOGIT_DIFFERENCE = 1e-3
+_CHECK_BATCH = 32
+
+
+class ExportError(Exception):
+    """The network cannot be exported, or the graph does not give the network's answers."""
+
+
+@dataclass(frozen=True)
+class ExportCheck:
+    """How the graph compares with the network on real pictures.
+
+    Attributes
+    ----------
+    pictures : int
+    max_logit_difference : float
+        The largest absolute difference of any logit, relative to the largest logit where that is above 1.
+    agreement : float
+        Share of pictures with the same most probable class, 0 to 1.
+    """
+
+    pictures: int
+    max_logit_difference: float
+    agreement: float
+
+
+def export_onnx(network: nn.Module, path: Path, *, input_size: int) -> None:
+    """Write a network as an ONNX graph.
+
+    The graph's input is "image", float32 [N, 3, input_size, input_size]; its output "logits", float32 [N, classes]; N
+    is free. The same weights give the same bytes.
+
+    Raises
+    ------
+    ExportError
+        When the network uses something that ONNX has no operator for.
+    """
+    network = network.to("cpu").eval()
+    # Two pictures, because a batch of one is where tracing takes a shape for a constant.
+    example = torch.zeros(2, 3, input_size, input_size)
+    try:
+        with warnings.catch_warnings():
+            # torch's newer exporter needs onnxscript, which nothing else here does; for networks without control
+            # flow, and torchvision's have none, the tracing one is complete. It announces its age on every call.
+            warnings.simplefilter("ignore")
+            torch.onnx.export(
+                network, (example,), path, dynamo=False, opset_version=OPSET,
+                input_names=["image"], output_names=["logits"],
+                dynamic_axes={"image": {0: "batch"}, "logits": {0: "batch"}},
+            )  # fmt: skip
+        onnx.checker.check_model(path, full_check=True)
+    except (torch.onnx.errors.OnnxExporterError, onnx.checker.ValidationError, RuntimeError) as error:
+        raise ExportError(f"the network cannot be exported to ONNX: {error}") from error
+
+
+@torch.inference_mode()
+def check_export(network: nn.Module, path: Path, images: npt.NDArray[np.float32]) -> ExportCheck:
+    """Compare a graph with the network it was made from.
+
+    Parameters
+    ----------
+    network : nn.Module
+        On the CPU, in evaluation mode.
+    path : Path
+        The ONNX graph.
+    images : numpy.ndarray
+        float32 [N, 3, S, S], real pictures, preprocessed; on noise a network's answers are near ties.
+
+    Raises
+    ------
+    ExportError
+        When a logit differs by more than `MAX_LOGIT_DIFFERENCE`, or a most probable class differs by more than that
+        difference can explain.
+    """
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    # The last batch is smaller than the others, so that the free batch size is tried too.
+    batches = [images[start : start + _CHECK_BATCH] for start in range(0, len(images), _CHECK_BATCH)]
+    expected = np.concatenate([network(torch.from_numpy(batch)).numpy() for batch in batches])
+    found = np.concatenate([session.run(["logits"], {"image": batch})[0] for batch in batches])
+    difference = float(np.abs(expected - found).max() / max(1.0, np.abs(expected).max()))
+    check = ExportCheck(len(images), difference, float((expected.argmax(1) == found.argmax(1)).mean()))
+    if not difference <= MAX_LOGIT_DIFFERENCE:  # written so that a NaN fails, too
+        raise ExportError(
+            f"the ONNX graph does not give the network's answers: logits differ by up to {difference:.3g}, allowed is "
+            f"{MAX_LOGIT_DIFFERENCE:g}; {check.agreement:.1%} of {len(images)} pictures get the same class"
+        )
+    return check

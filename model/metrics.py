@@ -1,0 +1,97 @@
+"""The numbers that a training reports: the lines it prints, the expressions that read them, and sums over predictions.
+
+SageMaker has no other channel for metrics than the log: it applies the regular expressions of the training job to
+every line. So the function that writes a line and the expression that reads it live here, side by side. The command
+line imports this module to define the training job, which is why it needs nothing but the standard library.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+_NUMBER = r"([0-9]+(?:\.[0-9]+)?)"
+
+METRIC_DEFINITIONS: list[dict[str, str]] = [
+    {"Name": "train:loss", "Regex": rf"train_loss={_NUMBER}"},
+    {"Name": "valid:loss", "Regex": rf"valid_loss={_NUMBER}"},
+    {"Name": "valid:accuracy", "Regex": rf"valid_accuracy={_NUMBER}"},
+    {"Name": "train:images_per_second", "Regex": rf"images_per_second={_NUMBER}"},
+    {"Name": "test:loss", "Regex": rf"test_loss={_NUMBER}"},
+    {"Name": "test:accuracy", "Regex": rf"test_accuracy={_NUMBER}"},
+]
+"""What `CreateTrainingJob` takes as `AlgorithmSpecification.MetricDefinitions`."""
+
+
+@dataclass(frozen=True)
+class EpochMetrics:
+    """What one epoch of training gave.
+
+    Attributes
+    ----------
+    epoch : int
+        Counted from 1.
+    train_loss, valid_loss : float
+        Cross-entropy in nats, the mean over the pictures (not over the batches).
+    valid_accuracy : float
+        Share of the validation pictures whose most probable class is the right one, 0 to 1.
+    images_per_second : float
+        Training pictures seen per second, validation not counted.
+    """
+
+    epoch: int
+    train_loss: float
+    valid_loss: float
+    valid_accuracy: float
+    images_per_second: float
+
+    def line(self) -> str:
+        """Return the log line that `METRIC_DEFINITIONS` reads."""
+        return (
+            f"epoch={self.epoch} train_loss={self.train_loss:.4f} valid_loss={self.valid_loss:.4f} "
+            f"valid_accuracy={self.valid_accuracy:.4f} images_per_second={self.images_per_second:.1f}"
+        )
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How a classifier did on one split.
+
+    Attributes
+    ----------
+    loss : float
+        Cross-entropy in nats, the mean over the pictures.
+    accuracy : float
+        0 to 1.
+    confusion_matrix : list of list of int
+        Row: the true class; column: the predicted one; both in the order of the labels.
+    """
+
+    loss: float
+    accuracy: float
+    confusion_matrix: list[list[int]]
+
+    @classmethod
+    def of(cls, losses: Sequence[float], truth: Sequence[int], predicted: Sequence[int], classes: int) -> Evaluation:
+        """Sum up one loss, one true class and one predicted class per picture.
+
+        Raises
+        ------
+        ValueError
+            For no pictures at all: there is no accuracy of nothing.
+        """
+        if not truth:
+            raise ValueError("an evaluation needs at least one picture")
+        matrix = [[0] * classes for _ in range(classes)]
+        for true, guess in zip(truth, predicted, strict=True):
+            matrix[true][guess] += 1
+        right = sum(matrix[index][index] for index in range(classes))
+        return cls(sum(losses) / len(losses), right / len(truth), matrix)
+
+    def per_class_accuracy(self) -> list[float | None]:
+        """Return one accuracy per class in the order of the labels; None where the split has no picture of it."""
+        return [row[index] / sum(row) if sum(row) else None for index, row in enumerate(self.confusion_matrix)]
+
+    def test_line(self) -> str:
+        """Return the log line of the final measurement, which `METRIC_DEFINITIONS` reads."""
+        return f"test_loss={self.loss:.4f} test_accuracy={self.accuracy:.4f}"

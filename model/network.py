@@ -1,0 +1,148 @@
+"""Networks by their torchvision name, with a classifier for our classes.
+
+This is also the only place that imports torchvision, because that import may need help: see `torchvision_models`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import importlib
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+
+# These two return a tuple of three outputs while they train, unless told not to build the auxiliary classifiers.
+_EXTRA_ARGUMENTS: dict[str, dict[str, Any]] = {
+    "googlenet": {"aux_logits": False, "init_weights": True},
+    "inception_v3": {"aux_logits": False, "init_weights": True},
+}
+
+
+class NetworkError(ValueError):
+    """An unknown architecture, or weights that do not fit it. The message is for a person."""
+
+
+@functools.cache
+def torchvision_models() -> ModuleType:
+    """Import `torchvision.models`, also beside a torch that torchvision was not built for.
+
+    The torchvision that PyPI serves is linked against the CUDA build of torch. Beside a CPU-only torch its C++ library
+    does not load, its operators `nms` and `qnms` are missing, and the import dies when it describes them to torch.
+    Declaring their schemas is enough: no classification network calls them.
+
+    Raises
+    ------
+    RuntimeError
+        When torchvision does not import for any other reason.
+    """
+    try:
+        return importlib.import_module("torchvision.models")
+    except RuntimeError as error:
+        if "torchvision::nms" not in str(error):
+            raise
+    # What the failed attempt left behind believes that there are no operators; start again from nothing.
+    for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
+        del sys.modules[name]
+    library = torch.library.Library("torchvision", "DEF")
+    library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    _declared_operators.append(library)
+    return importlib.import_module("torchvision.models")
+
+
+# torch forgets the declarations of a library that is garbage-collected.
+_declared_operators: list[torch.library.Library] = []
+
+
+def architectures() -> list[str]:
+    """Return the names that `build` takes: torchvision's classification networks."""
+    models = torchvision_models()
+    return models.list_models(module=models)
+
+
+def build(architecture: str, classes: int, *, weights: Path | None = None) -> torch.nn.Module:
+    """Make a network whose last layer has one output per class.
+
+    Parameters
+    ----------
+    architecture : str
+        One of `architectures()`, for example "resnet18".
+    classes : int
+        Number of outputs.
+    weights : Path, optional
+        A plain state dictionary to start from (`torch.save(network.state_dict(), path)`, as torchvision publishes
+        them). A last layer of another number of classes is left out and stays random. Without it all weights are
+        random, drawn from torch's global generator.
+
+    Returns
+    -------
+    torch.nn.Module
+        In training mode; float32 [N, 3, H, W] in, logits float32 [N, classes] out.
+
+    Raises
+    ------
+    NetworkError
+        For a name that torchvision does not know or weights that belong to another network.
+    """
+    known = architectures()
+    if architecture not in known:
+        near = difflib.get_close_matches(architecture, known, n=3) or known[:3]
+        raise NetworkError(
+            f"unknown architecture {architecture!r}; did you mean {' or '.join(near)}? "
+            "All of torchvision's classification networks are allowed."
+        )
+    network = torchvision_models().get_model(
+        architecture, weights=None, num_classes=classes, **_EXTRA_ARGUMENTS.get(architecture, {})
+    )
+    if weights is not None:
+        _load_weights(network, architecture, weights)
+    return network
+
+
+def check_input_size(network: torch.nn.Module, architecture: str, input_size: int) -> None:
+    """Try a network on pictures of one size.
+
+    Some take any size, some only what they were designed for, and some shrink small pictures to nothing.
+
+    Raises
+    ------
+    NetworkError
+        When it does not take them.
+    """
+    training = network.training
+    network.eval()
+    try:
+        with torch.inference_mode():
+            network(torch.zeros(2, 3, input_size, input_size))
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise NetworkError(
+            f"{architecture} does not take pictures of {input_size} x {input_size} pixels; most networks take 64 and "
+            f"all take the size they were designed for, 224 for most ({error})"
+        ) from error
+    finally:
+        network.train(training)
+
+
+def _load_weights(network: torch.nn.Module, architecture: str, path: Path) -> None:
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise NetworkError(f"no weights at {path}") from None
+    except Exception as error:  # torch.load raises a different class for every kind of wrong file
+        raise NetworkError(f"{path} is not a plain state dictionary: {type(error).__name__}") from error
+    own = network.state_dict()
+    if not isinstance(loaded, dict) or not loaded.keys() & own.keys():
+        raise NetworkError(f"{path} holds no weights of a {architecture}")
+    # The classifier is the last layer with parameters, in every network of torchvision's.
+    head = list(own)[-1].rpartition(".")[0] + "."
+    fitting = {name: value for name, value in loaded.items() if name in own and value.shape == own[name].shape}
+    unfit = sorted(name for name in own if name not in fitting and not name.startswith(head))
+    if unfit:
+        raise NetworkError(
+            f"{path} does not fit a {architecture}: {len(unfit)} tensors differ, the first is {unfit[0]}"
+        )
+    network.load_state_dict(fitting, strict=False)

@@ -1,0 +1,201 @@
+"""The model artifact: a trained model with the program that serves it, as a folder and as a `model.tar.gz`.
+
+The archive is deterministic, the same files give the same bytes, because deployments compare artifacts by their hash:
+packaging a model twice must not replace the endpoint. Importing this module needs no torch.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import os
+import shutil
+import tarfile
+import tempfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from PIL import Image
+
+from .artifact import CARD_FILE, ONNX_FILE, WEIGHTS_FILE, ArtifactError, ModelCard, verify_files
+from .predictor import Predictor
+
+METRICS_FILE = "metrics.json"
+# What makes an artifact a model; the rest is the serving program, which comes from this checkout.
+MODEL_FILES = (CARD_FILE, ONNX_FILE, WEIGHTS_FILE, METRICS_FILE)
+
+# The modules that the serving program imports, and no others: what only training needs stays out of the container.
+SERVING_MODULES = (
+    "__init__.py",
+    "artifact.py",
+    "decoding.py",
+    "deployment.py",
+    "invocation.py",
+    "logs.py",
+    "network.py",
+    "predictor.py",
+    "server.py",
+    "serving_settings.py",
+    "transforms.py",
+    "worker.py",
+    "worker_pool.py",
+)
+# Where the files of the folder `serving` go in the artifact, and their modes.
+SERVING_FILES = {
+    "serve": ("code/serve", 0o755),
+    "config.yaml": ("config.yaml", 0o644),
+    "deployment.py": ("deployment.py", 0o644),
+}
+
+# More than any model that one endpoint instance could load; a file that claims more is a bomb.
+MAX_FILE_BYTES = 20 * 1024**3
+# Trained weights are nearly incompressible: the highest level takes five times as long for 1% less.
+_COMPRESSION = 1
+_SOURCE = Path(__file__).parent
+
+
+def write_metrics(folder: Path, metrics: dict[str, Any]) -> None:
+    """Write `metrics.json` into a folder."""
+    text = json.dumps(metrics, indent=2, ensure_ascii=False, allow_nan=False)
+    (folder / METRICS_FILE).write_text(text + "\n", encoding="utf-8")
+
+
+def add_serving_program(folder: Path) -> None:
+    """Put this checkout's serving program into an artifact's folder, in place of the one that is there."""
+    shutil.rmtree(folder / "code", ignore_errors=True)
+    (folder / "code" / "model").mkdir(parents=True)
+    for name in SERVING_MODULES:
+        shutil.copyfile(_SOURCE / name, folder / "code" / "model" / name)
+    for name, (place, mode) in SERVING_FILES.items():
+        shutil.copyfile(_SOURCE / "serving" / name, folder / place)
+        (folder / place).chmod(mode)
+
+
+def verify_artifact(path: Path) -> ModelCard:
+    """Check that an artifact, a folder or an archive, holds an intact model that answers.
+
+    Parameters
+    ----------
+    path : Path
+        The artifact's folder or its `model.tar.gz`.
+
+    Returns
+    -------
+    ModelCard
+
+    Raises
+    ------
+    ArtifactError
+        With one message that names the file and the fault.
+    """
+    with _model_folder(path) as folder:
+        return _verify(folder)
+
+
+def package(source: Path, destination: Path) -> ModelCard:
+    """Make the deployable archive: the model of `source` with the serving program of this checkout.
+
+    Parameters
+    ----------
+    source : Path
+        A training job's output, its folder or its `model.tar.gz`. Its serving program is not used, nor even unpacked.
+    destination : Path
+        The archive. It is replaced only when the new one is complete, and may be the source.
+
+    Returns
+    -------
+    ModelCard
+
+    Raises
+    ------
+    ArtifactError
+        When the source is not an intact model.
+    """
+    with tempfile.TemporaryDirectory(prefix="package-") as name:
+        artifact = Path(name)
+        with _model_folder(source) as folder:
+            card = _verify(folder)
+            for file in MODEL_FILES:
+                if (folder / file).exists():
+                    shutil.copyfile(folder / file, artifact / file)
+        add_serving_program(artifact)
+        archive(artifact, destination)
+    return card
+
+
+def unpack(source: Path, folder: Path) -> None:
+    """Copy the model's files (`MODEL_FILES`) out of an archive.
+
+    They are taken by name, so no link, no path and no other file in the archive has any effect.
+
+    Raises
+    ------
+    ArtifactError
+        When there is no such archive, or it is damaged.
+    """
+    try:
+        with tarfile.open(source, "r:*") as tar:
+            for member in tar:
+                name = str(PurePosixPath(member.name))  # without the "./" that some programs put in front
+                if name not in MODEL_FILES or not member.isfile():
+                    continue
+                if member.size > MAX_FILE_BYTES:
+                    raise ArtifactError(
+                        f"{name} in {source} claims to have {member.size:,} bytes; {MAX_FILE_BYTES:,} are allowed."
+                    )
+                content = tar.extractfile(member)
+                assert content is not None  # it is a regular file
+                with content, (folder / name).open("wb") as file:
+                    shutil.copyfileobj(content, file)
+    except FileNotFoundError:
+        raise ArtifactError(f"There is no model artifact at {source}.") from None
+    except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
+        raise ArtifactError(f"{source} is not a readable model.tar.gz: {error}.") from error
+
+
+def archive(folder: Path, destination: Path) -> None:
+    """Write a folder's files as a tar.gz that depends only on their names, contents and execute permissions."""
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = destination.with_name(f".{destination.name}.{os.getpid()}")
+    try:
+        with (
+            unfinished.open("wb") as file,
+            gzip.GzipFile(filename="", mode="wb", compresslevel=_COMPRESSION, fileobj=file, mtime=0) as compressed,
+            tarfile.open(fileobj=compressed, mode="w", format=tarfile.PAX_FORMAT) as tar,
+        ):
+            for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+                member = tarfile.TarInfo(path.relative_to(folder).as_posix())
+                member.size = path.stat().st_size
+                member.mode = 0o755 if path.stat().st_mode & 0o100 else 0o644
+                with path.open("rb") as content:
+                    tar.addfile(member, content)
+        unfinished.replace(destination)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _verify(folder: Path) -> ModelCard:
+    card = verify_files(folder)
+    picture = io.BytesIO()
+    Image.linear_gradient("L").save(picture, "PNG")
+    Predictor.load(folder).predict(picture.getvalue())
+    return card
+
+
+@contextmanager
+def _model_folder(path: Path) -> Iterator[Path]:
+    """Give the folder that holds an artifact's model files, unpacked for the time being if it is an archive."""
+    if path.is_dir():
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="artifact-") as name:
+        unpack(path, Path(name))
+        try:
+            yield Path(name)
+        except ArtifactError as error:
+            # The message names the temporary folder, which is gone when it is read.
+            raise ArtifactError(str(error).replace(name, str(path))) from None

@@ -1,0 +1,185 @@
+"""Bytes in, scored labels out. Knows no web framework: the servers, the packaging's check and a notebook all use it."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .artifact import ONNX_FILE, WEIGHTS_FILE, ArtifactError, ModelCard
+from .decoding import MAX_PIXELS, decode
+from .transforms import Preprocessing
+
+FloatArray = npt.NDArray[np.float32]
+
+# An engine is the network as a function: normalised pictures, float32 [N, 3, S, S], to logits, float32 [N, C].
+Engine = Callable[[FloatArray], FloatArray]
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What the model says about one picture.
+
+    Attributes
+    ----------
+    ranked
+        The likeliest labels, as people read them, each with its probability; the likeliest first.
+    scores
+        The probability of every label, in the order of the model card's labels. They sum to 1.
+    """
+
+    ranked: list[tuple[str, float]]
+    scores: list[float]
+
+
+class Predictor:
+    """A loaded model.
+
+    Use `Predictor.load`; one predictor serves one thread.
+    """
+
+    def __init__(self, card: ModelCard, engine: Engine, *, max_pixels: int = MAX_PIXELS) -> None:
+        self.card = card
+        self._engine = engine
+        self._max_pixels = max_pixels
+        self._preprocess = Preprocessing(card.input_size, card.resize_size, card.mean, card.std)
+
+    @classmethod
+    def load(
+        cls, model_dir: Path, engine: str | None = None, threads: int = 1, *, max_pixels: int = MAX_PIXELS
+    ) -> Predictor:
+        """Load a model artifact's folder and run the network once.
+
+        Parameters
+        ----------
+        model_dir
+            The folder with `model.json` and the network.
+        engine
+            `onnx` for ONNX Runtime with `model.onnx`, `torch` for PyTorch with `weights.pt`; by default the former
+            where it is installed. Both give the same answers up to rounding.
+        threads
+            CPU threads that one prediction may use. One, in as many processes as there are vCPUs, gives the highest
+            throughput.
+        max_pixels
+            The largest picture that is decoded, width x height.
+
+        Raises
+        ------
+        ArtifactError
+            If the artifact is damaged, or its network does not do what its card says.
+        """
+        card = ModelCard.load(model_dir)
+        engine = engine or ("onnx" if importlib.util.find_spec("onnxruntime") else "torch")
+        predictor = cls(card, _ENGINES[engine](model_dir, card, threads), max_pixels=max_pixels)
+        # The first run allocates and optimises; and a network that cannot run must not be reported as loaded.
+        try:
+            predictor.probabilities(np.zeros((1, 3, card.input_size, card.input_size), np.float32))
+        except ArtifactError:
+            raise
+        except Exception as error:  # the engines raise classes of their own
+            raise ArtifactError(f"The network in {model_dir} loads but does not run: {error}") from error
+        return predictor
+
+    def predict(self, data: bytes, top_k: int = 5) -> Prediction:
+        """Classify one picture.
+
+        Parameters
+        ----------
+        data
+            The bytes of a picture file.
+        top_k
+            How many labels to rank, at least 1; more than there are means all.
+
+        Raises
+        ------
+        ImageError
+            If the picture is refused; see `decode`.
+        """
+        image = decode(data, target_size=self.card.resize_size, max_pixels=self._max_pixels)
+        probabilities = self.probabilities(self._preprocess(image)[np.newaxis])[0]
+        best = np.argsort(-probabilities, kind="stable")[:top_k]  # ties keep the order of the labels
+        return Prediction(
+            ranked=[(self.card.display_labels[index], float(probabilities[index])) for index in best],
+            scores=probabilities.tolist(),
+        )
+
+    def probabilities(self, images: FloatArray) -> npt.NDArray[np.float64]:
+        """Return the classes' probabilities, [N, C], for preprocessed pictures, float32 [N, 3, S, S].
+
+        Raises
+        ------
+        ArtifactError
+            If the network's output does not have one finite number per label.
+        """
+        logits = self._engine(images).astype(np.float64)
+        if logits.shape != (len(images), len(self.card.labels)):
+            raise ArtifactError(
+                f"The network gives an output of shape {list(logits.shape)} for {len(images)} pictures, "
+                f"but the model card has {len(self.card.labels)} labels."
+            )
+        if not np.isfinite(logits).all():
+            raise ArtifactError(
+                "The network's output is not finite: its weights are damaged, or its training diverged."
+            )
+        scaled = logits / self.card.temperature
+        exponentials = np.exp(scaled - scaled.max(axis=1, keepdims=True))  # the maximum keeps exp() from overflowing
+        return exponentials / exponentials.sum(axis=1, keepdims=True)
+
+
+def _onnx_engine(model_dir: Path, card: ModelCard, threads: int) -> Engine:
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    # Idle threads that spin take the CPU from the other workers.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3  # errors; warnings are about the graph's optimisation and help nobody here
+    path = model_dir / ONNX_FILE
+    if not path.is_file():
+        raise ArtifactError(f"The model artifact in {model_dir} has no {ONNX_FILE}.")
+    try:
+        session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # every fault has a class of its own
+        raise ArtifactError(f"{path} is not a network that ONNX Runtime can load: {error}") from error
+    if [node.name for node in session.get_inputs()] != ["image"] or "logits" not in [
+        node.name for node in session.get_outputs()
+    ]:
+        raise ArtifactError(f'{path} must have the one input "image" and an output "logits".')
+
+    def run(images: FloatArray) -> FloatArray:
+        return session.run(["logits"], {"image": images})[0]
+
+    return run
+
+
+def _torch_engine(model_dir: Path, card: ModelCard, threads: int) -> Engine:
+    import torch
+
+    from . import network
+
+    torch.set_num_threads(threads)
+    path = model_dir / WEIGHTS_FILE
+    try:
+        module = network.build(card.architecture, len(card.labels))
+        weights: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        module.load_state_dict(weights)
+    except FileNotFoundError:
+        raise ArtifactError(f"The model artifact in {model_dir} has no {WEIGHTS_FILE}.") from None
+    except Exception as error:  # torch.load and load_state_dict raise a class of their own for every fault
+        raise ArtifactError(f"{path} does not hold the weights of {card.architecture}: {error}") from error
+    module.eval()
+
+    def run(images: FloatArray) -> FloatArray:
+        with torch.inference_mode():
+            return module(torch.from_numpy(images)).numpy()
+
+    return run
+
+
+_ENGINES: dict[str, Callable[[Path, ModelCard, int], Engine]] = {"onnx": _onnx_engine, "torch": _torch_engine}

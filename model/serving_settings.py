@@ -1,0 +1,132 @@
+"""What the environment tells the serving container: SageMaker's own variables, and the service's limits."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from .decoding import MAX_PIXELS
+
+ENGINES = ("onnx", "torch")
+# InvokeEndpoint itself takes no more than this.
+MAX_BODY_BYTES = 6 * 1024 * 1024
+# A held request may own a body of 6 MiB; this many per worker keep them all below 400 MiB a worker.
+REQUESTS_PER_WORKER = 64
+
+_CGROUP_V2_LIMIT = Path("/sys/fs/cgroup/cpu.max")
+_CGROUP_V1_QUOTA = Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us")
+_CGROUP_V1_PERIOD = Path("/sys/fs/cgroup/cpu/cpu.cfs_period_us")
+
+
+class SettingsError(Exception):
+    """The environment's settings cannot be used; the message names every fault and what is allowed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServingSettings:
+    """Settings of one serving container, each with the environment variable that sets it.
+
+    Attributes
+    ----------
+    model_dir
+        `SM_MODEL_DIR`: the folder of the unpacked model artifact.
+    host, port
+        `SAGEMAKER_BIND_TO_HOST`, `SAGEMAKER_BIND_TO_PORT`: where to listen.
+    workers
+        `SAGEMAKER_MODEL_SERVER_WORKERS`: processes that run the model, one thread each. Default: the vCPUs.
+    timeout_seconds
+        `SAGEMAKER_MODEL_SERVER_TIMEOUT`: a worker that needs longer for one picture is replaced.
+    log_level
+        `SAGEMAKER_CONTAINER_LOG_LEVEL`: a number as in Python's logging, 10 (debug) to 50.
+    engine
+        `MODEL_SERVER_ENGINE`: `onnx` or `torch`; by default ONNX Runtime where it is installed, else PyTorch.
+    max_body_bytes
+        `MODEL_SERVER_MAX_BODY_BYTES`: the largest request.
+    max_pixels
+        `MODEL_SERVER_MAX_PIXELS`: the largest picture, width x height.
+    max_requests
+        `MODEL_SERVER_MAX_REQUESTS`: requests held at once, waiting ones included; more are answered 503.
+    drain_seconds
+        `MODEL_SERVER_DRAIN_SECONDS`: how long a stopping server finishes what it has begun. SageMaker kills a
+        container 30 s after it asked it to stop.
+    """
+
+    model_dir: Path
+    host: str
+    port: int
+    workers: int
+    timeout_seconds: int
+    log_level: int
+    engine: str | None
+    max_body_bytes: int
+    max_pixels: int
+    max_requests: int
+    drain_seconds: int
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> ServingSettings:
+        """Read the settings.
+
+        Raises
+        ------
+        SettingsError
+            Naming every variable that has an unusable value.
+        """
+        faults: list[str] = []
+
+        def number(name: str, default: int, lowest: int, highest: int) -> int:
+            text = environment.get(name, "").strip()
+            if not text:
+                return default
+            try:
+                value = int(text)
+            except ValueError:
+                value = lowest - 1
+            if not lowest <= value <= highest:
+                faults.append(f"{name} is {text!r}; it must be a whole number from {lowest} to {highest}")
+                return default
+            return value
+
+        workers = number("SAGEMAKER_MODEL_SERVER_WORKERS", available_vcpus(), 1, 512)
+        engine = environment.get("MODEL_SERVER_ENGINE", "").strip() or None
+        if engine is not None and engine not in ENGINES:
+            faults.append(f"MODEL_SERVER_ENGINE is {engine!r}; it must be one of {', '.join(ENGINES)}")
+        settings = cls(
+            model_dir=Path(environment.get("SM_MODEL_DIR") or "/opt/ml/model"),
+            # A container is reached from outside of it, so it has to listen on every address.
+            host=environment.get("SAGEMAKER_BIND_TO_HOST") or "0.0.0.0",  # noqa: S104
+            port=number("SAGEMAKER_BIND_TO_PORT", 8080, 1, 65535),
+            workers=workers,
+            timeout_seconds=number("SAGEMAKER_MODEL_SERVER_TIMEOUT", 30, 1, 3600),
+            log_level=number("SAGEMAKER_CONTAINER_LOG_LEVEL", logging.INFO, 1, 50),
+            engine=engine,
+            max_body_bytes=number("MODEL_SERVER_MAX_BODY_BYTES", MAX_BODY_BYTES, 1024, 1024**3),
+            max_pixels=number("MODEL_SERVER_MAX_PIXELS", MAX_PIXELS, 1, 10**9),
+            max_requests=number("MODEL_SERVER_MAX_REQUESTS", REQUESTS_PER_WORKER * workers, 1, 100_000),
+            drain_seconds=number("MODEL_SERVER_DRAIN_SECONDS", 25, 1, 3600),
+        )
+        if faults:
+            raise SettingsError("; ".join(faults))
+        return settings
+
+
+def available_vcpus() -> int:
+    """Return how many vCPUs this process may keep busy: the machine's, less what affinity and cgroups withhold."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, math.ceil(min(usable, _cgroup_cpus())))
+
+
+def _cgroup_cpus() -> float:
+    """Return the CPU quota of the container in CPUs, infinity without one."""
+    try:
+        if _CGROUP_V2_LIMIT.exists():
+            quota, period = _CGROUP_V2_LIMIT.read_text().split()
+        else:
+            quota, period = _CGROUP_V1_QUOTA.read_text(), _CGROUP_V1_PERIOD.read_text()
+        return int(quota) / int(period) if int(quota) > 0 else math.inf  # version 1 says -1 where there is none
+    except (OSError, ValueError):  # no cgroups, or version 2's word "max"
+        return math.inf

@@ -1,0 +1,275 @@
+"""Worker processes that run the model, and the queue in front of them.
+
+All requests wait in one queue and the next free worker takes the oldest, so that no worker idles while
+requests wait behind another. That is what several servers sharing one listening socket cannot do: a keep-alive
+connection stays with the process that happened to accept it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import sys
+from collections import deque
+from pathlib import Path
+from typing import cast
+
+from .invocation import Answer, error_answer
+from .worker import ANSWER_HEADER, FAILED, READY, REQUEST_HEADER
+
+# A worker may die of what is outside of it (memory, an operator); a request is worth one more try. Not more: if
+# the request itself is what kills workers, each try costs a restart.
+ATTEMPTS = 2
+# This many replacements in a row that do not come up mean that none will.
+MAX_FAILED_STARTS = 3
+START_SECONDS = 120
+
+_STOPPED = error_answer(503, "not_ready", "The model server is stopping.")
+
+logger = logging.getLogger(__name__)
+
+
+class ModelNotLoadedError(Exception):
+    """The workers cannot load the model; the message says why."""
+
+
+class _Job:
+    """A request on its way through the pool."""
+
+    __slots__ = ("answer", "attempts", "parts")
+
+    def __init__(self, parts: tuple[bytes, bytes, bytes], answer: asyncio.Future[Answer]) -> None:
+        self.parts = parts
+        self.answer = answer
+        self.attempts = 0
+
+    def settle(self, answer: Answer) -> None:
+        if not self.answer.done():  # it is, when whoever waited has given up
+            self.answer.set_result(answer)
+
+
+class _Worker(asyncio.Protocol):
+    """The parent's side of one worker process."""
+
+    def __init__(self, pool: WorkerPool, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+        self.job: _Job | None = None
+        self.is_ready = False
+        self.failure: str | None = None
+        self.overran = False
+        self._pool = pool
+        self._received = bytearray()
+        self._transport: asyncio.WriteTransport | None = None
+        self._deadline: asyncio.TimerHandle | None = None
+
+    def start(self, job: _Job, seconds: float) -> None:
+        assert self._transport is not None
+        self.job = job
+        job.attempts += 1
+        self._arm(seconds)
+        self._transport.writelines((REQUEST_HEADER.pack(*map(len, job.parts)), *job.parts))
+
+    def close(self) -> None:
+        """Let the worker finish what it is at, and end."""
+        if self._transport is not None:
+            self._transport.close()
+
+    def kill(self) -> None:
+        if self.process.returncode is None:
+            self.process.kill()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.WriteTransport, transport)
+        self._arm(START_SECONDS)
+
+    def data_received(self, data: bytes) -> None:
+        self._received += data
+        if len(self._received) < ANSWER_HEADER.size:
+            return
+        status, length = ANSWER_HEADER.unpack_from(self._received)
+        if len(self._received) < ANSWER_HEADER.size + length:
+            return
+        body = bytes(self._received[ANSWER_HEADER.size :])
+        self._received.clear()
+        self._disarm()
+        if self.job is not None:
+            job, self.job = self.job, None
+            job.settle(Answer(status, body))
+            self._pool.worker_is_free(self)
+        elif status == READY:
+            self.is_ready = True
+            self._pool.worker_has_started(self)
+        elif status == FAILED:
+            self.failure = body.decode()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._disarm()
+        self._pool.worker_is_lost(self)
+
+    def _arm(self, seconds: float) -> None:
+        self._deadline = asyncio.get_running_loop().call_later(seconds, self._overrun)
+
+    def _disarm(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+
+    def _overrun(self) -> None:
+        self.overran = True
+        self.kill()
+
+
+class WorkerPool:
+    """Runs requests on worker processes, replacing those that die.
+
+    Parameters
+    ----------
+    size
+        How many worker processes.
+    timeout_seconds
+        A worker that needs longer for one request is killed and replaced, and the request fails.
+    """
+
+    def __init__(self, size: int, timeout_seconds: float) -> None:
+        self._size = size
+        self._timeout_seconds = timeout_seconds
+        self._workers: set[_Worker] = set()
+        self._idle: list[_Worker] = []
+        self._waiting: deque[_Job] = deque()
+        self._failed_starts = 0
+        self._closing = False
+        self._failed: asyncio.Future[str] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether there is a worker that has run the model."""
+        return any(worker.is_ready for worker in self._workers)
+
+    async def run(self) -> None:
+        """Start the workers and keep them alive; returns only by being cancelled.
+
+        Raises
+        ------
+        ModelNotLoadedError
+            If the first workers cannot load the model, or replacements repeatedly cannot.
+        """
+        self._failed = asyncio.get_running_loop().create_future()
+        for _ in range(self._size):
+            self._start_worker()
+        raise ModelNotLoadedError(await self._failed)
+
+    async def submit(self, body: bytes, content_type: bytes, custom_attributes: bytes) -> Answer:
+        """Have a worker answer a request, as soon as one is free."""
+        if self._closing or (self._failed is not None and self._failed.done()):
+            return _STOPPED
+        job = _Job((body, content_type, custom_attributes), asyncio.get_running_loop().create_future())
+        self._waiting.append(job)
+        self._dispatch()
+        return await job.answer
+
+    async def close(self) -> None:
+        """End the workers, and wait until they are gone."""
+        self._closing = True
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        workers = list(self._workers)
+        for worker in workers:
+            worker.close()
+            if worker.job is not None or not worker.is_ready:  # nobody waits for it any more
+                worker.kill()
+        await asyncio.gather(*(worker.process.wait() for worker in workers))
+
+    def worker_has_started(self, worker: _Worker) -> None:
+        logger.info("A worker has loaded the model and run it", extra={"worker": worker.process.pid})
+        self._failed_starts = 0
+        self.worker_is_free(worker)
+
+    def worker_is_free(self, worker: _Worker) -> None:
+        self._idle.append(worker)
+        self._dispatch()
+
+    def worker_is_lost(self, worker: _Worker) -> None:
+        self._workers.discard(worker)
+        if worker in self._idle:
+            self._idle.remove(worker)
+        if worker.job is not None:
+            self._give_back(worker.job, worker.overran)
+        if self._closing:
+            return
+        if worker.is_ready:
+            logger.error(
+                "A worker process %s; it is replaced",
+                f"took more than {self._timeout_seconds} s for a request" if worker.overran else "ended unexpectedly",
+                extra={"worker": worker.process.pid},
+            )
+        else:
+            self._failed_starts += 1
+            if worker.failure is not None or self._failed_starts >= MAX_FAILED_STARTS:
+                self._fail(worker.failure or "The worker processes end before they have loaded the model; see the log.")
+                return
+        self._start_worker()
+
+    def _start_worker(self) -> None:
+        task = asyncio.get_running_loop().create_task(self._spawn())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _spawn(self) -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            try:
+                process = await asyncio.create_subprocess_exec(
+                    *(sys.executable, "-P", "-m", f"{__package__}.worker", str(theirs.fileno())),
+                    pass_fds=[theirs.fileno()],
+                    stdin=asyncio.subprocess.DEVNULL,
+                    env=_worker_environment(),
+                )
+            except BaseException as error:
+                ours.close()
+                if not isinstance(error, OSError):
+                    raise
+                self._fail(f"No worker process can be started: {error.strerror}.")
+                return
+        worker = _Worker(self, process)
+        self._workers.add(worker)
+        await asyncio.get_running_loop().create_connection(lambda: worker, sock=ours)
+
+    def _fail(self, reason: str) -> None:
+        if self._failed is not None and not self._failed.done():
+            self._failed.set_result(reason)
+        for job in self._waiting:
+            job.settle(_STOPPED)
+        self._waiting.clear()
+
+    def _dispatch(self) -> None:
+        while self._idle and self._waiting:
+            job = self._waiting.popleft()
+            if not job.answer.done():
+                self._idle.pop().start(job, self._timeout_seconds)
+
+    def _give_back(self, job: _Job, overran: bool) -> None:
+        if overran:
+            message = f"The model did not finish within {self._timeout_seconds} s on this picture."
+            job.settle(error_answer(500, "model_failed", message))
+        elif job.attempts >= ATTEMPTS:
+            job.settle(
+                error_answer(500, "model_failed", "The model crashed on this picture; the endpoint's log says more.")
+            )
+        else:
+            self._waiting.appendleft(job)
+            self._dispatch()
+
+
+def _worker_environment() -> dict[str, str]:
+    """Return this process's environment with what a worker needs besides.
+
+    The folder that this package was imported from comes first on the path, so that workers run the same program. And
+    numpy's and PyTorch's libraries, which read it when they are loaded, must not start a thread per core.
+    """
+    package_parent = str(Path(__file__).resolve().parent.parent)
+    inherited = os.environ.get("PYTHONPATH")
+    path = os.pathsep.join(filter(None, (package_parent, inherited)))
+    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}

@@ -1,0 +1,144 @@
+"""Starts the real model server in a process group of its own, as a container or the local AWS does."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+DEADLINE_SECONDS = 60
+LOADED = "A worker has loaded the model and run it"
+
+
+@dataclass(frozen=True)
+class Reply:
+    status: int
+    document: Any
+    headers: dict[str, str]
+
+
+class ModelServer:
+    """A running server, and the client to it."""
+
+    def __init__(self, artifact: Path, log: Path, *, program: list[str] | None = None, **environment: str) -> None:
+        self.port = int(environment.setdefault("SAGEMAKER_BIND_TO_PORT", str(free_port())))
+        self._log = log
+        # The interpreter that runs the tests is the one that a program's first line finds.
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+        settings = {"PATH": path, "SM_MODEL_DIR": str(artifact), "SAGEMAKER_BIND_TO_HOST": "127.0.0.1"} | environment
+        with log.open("wb") as output:
+            self.process = subprocess.Popen(
+                program or [sys.executable, "-m", "model.server"],
+                env=settings,
+                cwd=artifact if program else None,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        self._seen = {self.process.pid: psutil.Process(self.process.pid)}
+
+    def workers(self) -> list[psutil.Process]:
+        """Return the worker processes that are running now."""
+        with contextlib.suppress(psutil.NoSuchProcess):
+            children = psutil.Process(self.process.pid).children(recursive=True)
+            self._seen |= {child.pid: child for child in children}
+            return [child for child in children if child.status() != psutil.STATUS_ZOMBIE]
+        return []
+
+    def request(self, method: str, path: str, body: bytes | None = None, **headers: str) -> Reply:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=DEADLINE_SECONDS)
+        with contextlib.closing(connection):
+            connection.request(method, path, body, {key.replace("_", "-"): value for key, value in headers.items()})
+            response = connection.getresponse()
+            content = response.read()
+            is_json = response.headers.get("content-type") == "application/json"
+            return Reply(response.status, json.loads(content) if is_json else content, dict(response.headers))
+
+    def invoke(self, data: bytes, content_type: str = "image/png", **headers: str) -> Reply:
+        return self.request("POST", "/invocations", data, content_type=content_type, **headers)
+
+    def ping(self) -> int | None:
+        """Return the status of the health check, None while nothing listens."""
+        try:
+            return self.request("GET", "/ping").status
+        except ConnectionError:
+            return None
+
+    def wait_until_ready(self) -> ModelServer:
+        def is_ready() -> bool:
+            assert self.process.poll() is None, f"the server ended: {self.log()}"
+            return self.ping() == 200
+
+        wait_until(is_ready)
+        self.workers()
+        return self
+
+    def wait_for_log(self, message: str, times: int = 1) -> None:
+        wait_until(lambda: self.log().count(message) >= times)
+
+    def log(self) -> str:
+        return self._log.read_text()
+
+    def errors(self) -> list[str]:
+        """Return the messages that the server logged as errors; all lines must be JSON."""
+        entries = [json.loads(line) for line in self.log().splitlines()]
+        return [entry["message"] for entry in entries if entry["level"] == "ERROR"]
+
+    def is_listening(self) -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+    def wait_until_gone(self) -> int:
+        """Wait until the server and every worker seen so far have ended; return the server's exit status."""
+        self.workers()
+        status = self.process.wait(DEADLINE_SECONDS)
+        wait_until(lambda: not [p for p in self._seen.values() if is_running(p)])
+        return status
+
+    def kill(self) -> None:
+        self.workers()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait(DEADLINE_SECONDS)
+
+
+@contextlib.contextmanager
+def model_server(artifact: Path, log: Path, **options: Any) -> Iterator[ModelServer]:
+    """Give a server that is started but perhaps not yet ready, and make sure that it is gone afterwards."""
+    server = ModelServer(artifact, log, **options)
+    try:
+        yield server
+    finally:
+        server.kill()
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, f"not reached in {DEADLINE_SECONDS} s"
+        time.sleep(0.01)
+
+
+def is_running(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

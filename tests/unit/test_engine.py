@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from model import engine
+from model.augment import Augmentation
+from model.data import Pictures
+from model.engine import DivergedError, Recipe, evaluate, fit
+from model.transforms import Preprocessing
+
+PREPROCESSING = Preprocessing(16, 16)
+RECIPE = Recipe(epochs=6, batch_size=8, lr=0.01, weight_decay=0.01, label_smoothing=0.0, patience=0, seed=3)
+CPU = torch.device("cpu")
+
+
+def brightness(count: int, seed: int, classes: int = 3) -> Pictures:
+    """Pictures whose class is how bright they are."""
+    random = np.random.default_rng(seed)
+    targets = np.arange(count) % classes
+    pixels = (targets * 80 + 20)[:, None, None, None] + random.integers(0, 40, (count, 16, 16, 3))
+    return Pictures(pixels.astype(np.uint8), np.ones(count, np.float32), targets.astype(np.int64))
+
+
+def small_network(seed: int = 0, classes: int = 3) -> nn.Module:
+    torch.manual_seed(seed)
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, classes)
+    )
+
+
+def run(network=None, recipe=RECIPE, train=None, valid=None, should_stop=lambda: False, **changes):
+    epochs = []
+    network = network or small_network()
+    outcome = fit(
+        network,
+        train or brightness(45, 0),
+        valid or brightness(30, 1),
+        recipe=dataclasses.replace(recipe, **changes),
+        augmentation=Augmentation(PREPROCESSING, brightness=0, contrast=0),
+        device=CPU,
+        should_stop=should_stop,
+        on_epoch=epochs.append,
+    )
+    assert epochs == outcome.history
+    return network, outcome
+
+
+def test_it_learns():
+    _, outcome = run(epochs=15)
+    assert outcome.best.accuracy == 1.0
+    assert outcome.history[-1].train_loss < 0.5 * outcome.history[0].train_loss
+    assert not outcome.interrupted
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others():
+    (one, first), (two, again), (three, _) = run(), run(), run(seed=4)
+    assert [dataclasses.replace(epoch, images_per_second=0) for epoch in first.history] == [
+        dataclasses.replace(epoch, images_per_second=0) for epoch in again.history
+    ]
+    assert all(torch.equal(value, two.state_dict()[name]) for name, value in one.state_dict().items())
+    assert not all(torch.equal(value, three.state_dict()[name]) for name, value in one.state_dict().items())
+
+
+def test_the_network_is_left_with_the_weights_of_its_best_epoch():
+    # The validation pictures are labelled wrong, so that learning makes the validation ever worse.
+    valid = brightness(30, 1)
+    wrong = dataclasses.replace(valid, targets=(valid.targets + 1) % 3)
+    network, outcome = run(valid=wrong, epochs=8)
+    losses = [epoch.valid_loss for epoch in outcome.history]
+    assert outcome.best_epoch == losses.index(min(losses)) + 1 < 8
+    assert outcome.best.loss == min(losses)
+    assert evaluate(network, wrong, PREPROCESSING, CPU) == outcome.best
+
+
+def test_patience_ends_a_training_that_no_longer_improves():
+    valid = brightness(30, 1)
+    wrong = dataclasses.replace(valid, targets=(valid.targets + 1) % 3)
+    _, outcome = run(valid=wrong, epochs=50, patience=3, lr=0.05)
+    assert len(outcome.history) == outcome.best_epoch + 3
+    assert not outcome.interrupted
+
+
+def test_a_request_to_stop_ends_it_within_a_step_and_keeps_the_best():
+    steps = iter(range(10_000))
+    network, outcome = run(should_stop=lambda: next(steps) == 14)  # in the third epoch of six steps each
+    assert outcome.interrupted
+    assert next(steps) == 15
+    assert len(outcome.history) == 2
+    assert evaluate(network, brightness(30, 1), PREPROCESSING, CPU) == outcome.best
+
+
+def test_a_request_to_stop_in_the_first_epoch_leaves_no_result():
+    _, outcome = run(should_stop=lambda: True)
+    assert (outcome.best, outcome.best_epoch, outcome.history, outcome.interrupted) == (None, 0, [], True)
+
+
+def test_divergence_is_an_error_that_names_the_learning_rate():
+    with pytest.raises(DivergedError, match=r"diverged in epoch 1.*below 1e\+20"):
+        run(lr=1e20)
+
+
+@pytest.mark.parametrize("count", [9, 17, 45])
+def test_no_batch_is_a_single_picture_and_every_picture_is_seen_once(count):
+    # Batch normalisation over one picture of 1 x 1 raises; 9 and 17 pictures leave one over from batches of 8.
+    sizes = []
+
+    class Counting(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.BatchNorm1d(3), nn.Linear(3, 3))
+
+        def forward(self, batch):
+            if self.training:
+                sizes.append(len(batch))
+            return self.inner(batch)
+
+    run(Counting(), train=brightness(count, 0), epochs=1)
+    assert sum(sizes) == count
+    assert max(sizes) <= 8
+    assert min(sizes) >= 2
+
+
+def test_the_loss_is_a_mean_over_pictures_whatever_the_batches(monkeypatch):
+    network, pictures = small_network().eval(), brightness(30, 1)
+    whole = evaluate(network, pictures, PREPROCESSING, CPU)
+    monkeypatch.setattr(engine, "EVALUATION_BATCH", 7)
+    parts = evaluate(network, pictures, PREPROCESSING, CPU)
+    assert parts.loss == pytest.approx(whole.loss, rel=1e-6)
+    inputs = torch.from_numpy(PREPROCESSING.normalise(pictures.pixels))
+    expected = nn.functional.cross_entropy(network(inputs), torch.from_numpy(pictures.targets))
+    assert whole.loss == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_the_reported_training_loss_is_without_label_smoothing():
+    _, outcome = run(epochs=40, label_smoothing=0.3, lr=0.02)
+    # With smoothing of 0.3 over three classes the loss cannot fall below 0.61.
+    assert outcome.history[-1].train_loss < 0.5
+
+
+def test_weight_decay_leaves_biases_and_normalisation_alone():
+    network = small_network()
+    decayed, free = engine._parameter_groups(network, 0.1)
+    assert {id(p) for p in decayed["params"]} == {id(network[0].weight), id(network[5].weight)}
+    assert free["weight_decay"] == 0
+    assert len(decayed["params"]) + len(free["params"]) == len(list(network.parameters()))

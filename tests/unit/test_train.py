@@ -1,0 +1,229 @@
+"""The training program as SageMaker runs it: a script in a folder of any name, told by its environment."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from training_fixtures import FAST, LABELS, draw, write_data_set
+
+import model
+from model import train
+from model.artifact import ModelCard, verify_files
+from model.data import discover
+from model.engine import DivergedError
+from model.evaluation import evaluate_artifact
+from model.packaging import package
+from model.predictor import Predictor
+from model.train import main
+
+
+class Job:
+    """One container's folders, and the training's program in it."""
+
+    def __init__(self, root: Path, data: Path) -> None:
+        self.code, self.model, self.output = root / "code", root / "model", root / "output"
+        shutil.copytree(Path(model.__file__).parent, self.code, ignore=shutil.ignore_patterns("__pycache__"))
+        self.model.mkdir()
+        (self.output / "data").mkdir(parents=True)
+        self.environment = {
+            "PATH": os.environ["PATH"],
+            "SM_CHANNEL_TRAINING": str(data),
+            "SM_MODEL_DIR": str(self.model),
+            "SM_OUTPUT_DATA_DIR": str(self.output / "data"),
+            "SM_OUTPUT_DIR": str(self.output),
+            "SM_HOSTS": '["algo-1"]',
+            "SM_NUM_CPUS": "2",
+            "TRAINING_JOB_NAME": "job-1",
+            "PYTHONDONTWRITEBYTECODE": "1",
+        }
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "train.py", *arguments],
+            cwd=self.code,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, *arguments: str) -> tuple[int, str, str]:
+        process = self.start(*arguments)
+        output, errors = process.communicate()
+        return process.returncode, output, errors
+
+    @property
+    def failure(self) -> str:
+        return (self.output / "failure").read_text()
+
+    @property
+    def metrics(self) -> dict:
+        return json.loads((self.output / "data" / "metrics.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    root = write_data_set(tmp_path_factory.mktemp("data") / "sample")
+    (root / "train" / LABELS[0] / "broken.jpg").write_bytes(draw(0, 0)[:300])
+    (root / "test" / LABELS[0] / "broken.jpg").write_text("no picture")
+    return root
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A container around this process, for `main` to run in."""
+    job = Job(tmp_path, tmp_path)
+    for name, value in job.environment.items():
+        monkeypatch.setenv(name, value)
+    return job
+
+
+@pytest.fixture(scope="module")
+def trained(data, tmp_path_factory):
+    job = Job(tmp_path_factory.mktemp("job"), data)
+    code, output, errors = job.run(*FAST, "--model-name", "shapes", "--code-revision", "abc123")
+    assert code == 0, errors
+    return job, output, errors
+
+
+def test_every_epoch_and_the_test_are_one_line_each(trained):
+    _, output, _ = trained
+    names = [[pair.split("=")[0] for pair in line.split()] for line in output.splitlines()]
+    epoch = ["epoch", "train_loss", "valid_loss", "valid_accuracy", "images_per_second"]
+    assert names == [epoch, epoch, ["test_loss", "test_accuracy"]]
+
+
+def test_the_artifact_is_whole_and_says_where_it_comes_from(trained, data):
+    job, _, _ = trained
+    card = verify_files(job.model)
+    assert (card.name, card.training_job, card.code_revision) == ("shapes", "job-1", "abc123")
+    assert card.labels == tuple(sorted(LABELS))
+    assert "Disc hound" in card.display_labels
+    assert (card.input_size, card.resize_size, card.architecture) == (32, 36, "resnet18")
+    assert card.metrics.keys() == {"valid_accuracy", "valid_loss", "test_accuracy", "test_loss"}
+    assert card.dataset["counts"] == {"train": 37, "valid": 12, "test": 13}
+    assert (job.model / "code" / "model" / "server.py").is_file()
+    assert os.access(job.model / "code" / "serve", os.X_OK)
+
+
+def test_metrics_hold_what_a_report_needs(trained):
+    job, _, errors = trained
+    metrics = job.metrics
+    assert metrics == json.loads((job.model / "metrics.json").read_text())
+    assert [epoch["epoch"] for epoch in metrics["epochs"]] == [1, 2]
+    best = min(metrics["epochs"], key=lambda epoch: epoch["valid_loss"])
+    assert (metrics["best_epoch"], metrics["valid"]["loss"]) == (best["epoch"], best["valid_loss"])
+    assert sum(map(sum, metrics["valid"]["confusion_matrix"])) == 12
+    assert sum(map(sum, metrics["test"]["confusion_matrix"])) == 12
+    assert set(metrics["data_set"]["skipped"]) == {f"{split}/{LABELS[0]}/broken.jpg" for split in ("train", "test")}
+    assert all(name in errors for name in metrics["data_set"]["skipped"])
+    assert metrics["arguments"]["seed"] == 0
+    assert metrics["export"]["agreement"] == 1.0
+    assert metrics["versions"]["torch"] == torch.__version__
+    assert metrics["seconds"] > 0
+    assert not metrics["interrupted"]
+
+
+def test_the_test_accuracy_is_that_of_the_packaged_artifact(trained, data, tmp_path):
+    job, _, _ = trained
+    package(job.model, tmp_path / "model.tar.gz")
+    shutil.unpack_archive(tmp_path / "model.tar.gz", tmp_path / "unpacked", filter="data")
+    evaluation, skipped = evaluate_artifact(tmp_path / "unpacked", discover(data), "test")
+    assert evaluation.accuracy == job.metrics["test"]["accuracy"]
+    assert evaluation.loss == job.metrics["test"]["loss"]
+    assert len(skipped) == 1
+
+
+def test_both_engines_give_the_same_answers(trained, data):
+    job, _, _ = trained
+    pictures = [path.read_bytes() for path in sorted(data.glob("valid/*/*.png"))]
+    engines = [Predictor.load(job.model, engine) for engine in ("onnx", "torch")]
+    for picture in pictures:
+        one, two = (engine.predict(picture, top_k=1) for engine in engines)
+        assert one.ranked[0][0] == two.ranked[0][0]
+        assert one.scores == pytest.approx(two.scores, abs=1e-5)
+
+
+def test_the_same_seed_gives_the_same_model_and_another_seed_another(trained, data, here):
+    job, _, _ = trained
+    assert main([*FAST, "--data-dir", str(data)]) == 0
+    again = here.metrics
+    assert ModelCard.load(here.model).version == ModelCard.load(job.model).version
+    assert (again["valid"], again["test"]) == (job.metrics["valid"], job.metrics["test"])
+    assert main([*FAST, "--data-dir", str(data), "--seed", "1"]) == 0
+    assert ModelCard.load(here.model).version != ModelCard.load(job.model).version
+
+
+def test_sigterm_leaves_the_best_model_so_far(data, tmp_path):
+    job = Job(tmp_path, data)
+    process = job.start(*FAST, "--epochs", "10000")
+    first = process.stdout.readline()  # blocks until the first epoch is finished
+    assert first.startswith("epoch=1 ")
+    process.send_signal(signal.SIGTERM)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM, errors
+    assert "SIGTERM" in errors
+    assert "test_accuracy" not in output
+    verify_files(job.model)
+    Predictor.load(job.model).predict(draw(0, 5))
+    metrics = job.metrics
+    assert metrics["interrupted"]
+    assert metrics["test"] is None
+    assert 1 <= len(metrics["epochs"]) < 10000
+    assert not (job.output / "failure").exists()
+
+
+def test_bad_data_is_one_message_in_the_log_and_in_the_failure_file(tmp_path):
+    job = Job(tmp_path / "job", tmp_path / "nowhere")
+    code, _, errors = job.run(*FAST)
+    assert code == 1
+    assert job.failure.startswith(f"there is no data set at {tmp_path / 'nowhere'}")
+    assert job.failure in errors
+    assert "Traceback" not in errors
+    assert not list(job.model.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "exit_code", "message"),
+    [
+        (["--learning-rate", "1"], 2, "unrecognized arguments: --learning-rate 1"),
+        (["--architecture", "resnet81"], 1, "unknown architecture 'resnet81'; did you mean resnet18"),
+        (["--architecture", "vit_b_16"], 1, "vit_b_16 does not take pictures of 32 x 32 pixels"),
+        (["--weights", "nowhere.pt"], 1, "no weights at nowhere.pt"),
+        (["--model-dir", "/dev/null/model"], 1, "Not a directory"),
+    ],
+)
+def test_every_failure_has_its_reason(data, here, caplog, arguments, exit_code, message):
+    assert main([*FAST, "--data-dir", str(data), *arguments]) == exit_code
+    assert message in here.failure
+    assert here.failure in caplog.text
+    assert "Traceback" not in caplog.text
+
+
+def test_divergence_fails_the_job_and_says_so(data, here, monkeypatch):
+    def diverge(*_, **__):
+        raise DivergedError("the training diverged")
+
+    monkeypatch.setattr(train, "fit", diverge)
+    assert main([*FAST, "--data-dir", str(data)]) == 1
+    assert here.failure == "the training diverged"
+
+
+def test_a_bug_keeps_its_stack_trace_in_the_log_and_its_name_in_the_failure_file(data, here, caplog, monkeypatch):
+    monkeypatch.setattr(train, "build", lambda *_, **__: [][0])
+    assert main([*FAST, "--data-dir", str(data)]) == 1
+    assert here.failure == "IndexError: list index out of range"
+    assert "Traceback" in caplog.text
+
+
+def test_a_long_reason_is_cut_to_what_sagemaker_shows(data, here):
+    assert main([*FAST, "--data-dir", str(data), "--unknown-" + "x" * 5000]) == 2
+    assert len(here.failure) == 1024

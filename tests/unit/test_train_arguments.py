@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import pytest
+
+from model.arguments import ArgumentsError, parse_arguments
+
+PLACES = {"SM_CHANNEL_TRAINING": "/opt/ml/input/data/training", "SM_MODEL_DIR": "/opt/ml/model"}
+
+
+def test_places_and_machine_come_from_sagemakers_variables():
+    environment = PLACES | {
+        "SM_OUTPUT_DATA_DIR": "/opt/ml/output/data",
+        "SM_NUM_CPUS": "3",
+        "SM_NUM_GPUS": "0",
+        "SM_HOSTS": '["algo-1"]',
+        "TRAINING_JOB_NAME": "job-7",
+    }
+    arguments = parse_arguments([], environment)
+    assert str(arguments.data_dir) == "/opt/ml/input/data/training"
+    assert str(arguments.model_dir) == "/opt/ml/model"
+    assert str(arguments.output_data_dir) == "/opt/ml/output/data"
+    assert (arguments.num_cpus, arguments.num_gpus, arguments.job_name) == (3, 0, "job-7")
+
+
+def test_the_command_line_wins_over_the_environment():
+    arguments = parse_arguments(
+        ["--data-dir", "here", "--num-cpus=1", "--job-name", "mine"], PLACES | {"SM_NUM_CPUS": "8"}
+    )
+    assert (str(arguments.data_dir), arguments.num_cpus, arguments.job_name) == ("here", 1, "mine")
+
+
+def test_hyperparameters_may_have_underscores_but_values_keep_theirs():
+    arguments = parse_arguments(["--batch_size", "16", "--model_name=my_dogs", "--architecture", "resnet18"], PLACES)
+    assert (arguments.batch_size, arguments.model_name) == (16, "my_dogs")
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--epochs", "0"], "--epochs: '0' is not a whole number from 1 to"),
+        (["--epochs", "2.5"], "--epochs: '2.5' is not a whole number"),
+        (["--batch-size", "1"], "--batch-size: '1' is not a whole number from 2 to"),
+        (["--lr", "nan"], "--lr: 'nan' is not a number from"),
+        (["--lr", "fast"], "--lr: 'fast' is not a number from"),
+        (["--weight-decay", "-1"], "--weight-decay: '-1' is not a number from 0 to"),
+        (["--label-smoothing", "1"], "--label-smoothing: '1' is not a number from 0 to 0.9"),
+        (["--learning-rate", "0.1"], "unrecognized arguments: --learning-rate"),
+        (["--epoch", "3"], "unrecognized arguments: --epoch"),
+        (["--hosts", "algo-1"], "is not a JSON list of names"),
+    ],
+)
+def test_values_that_are_not_allowed_are_named(argv, message):
+    with pytest.raises(ArgumentsError) as error:
+        parse_arguments(argv, PLACES)
+    assert message in str(error.value)
+
+
+def test_values_from_the_environment_are_checked_too():
+    with pytest.raises(ArgumentsError, match="--num-cpus"):
+        parse_arguments([], PLACES | {"SM_NUM_CPUS": "all"})
+
+
+def test_somewhere_the_data_must_be():
+    with pytest.raises(ArgumentsError, match="--data-dir is needed where SM_CHANNEL_TRAINING is not set"):
+        parse_arguments([], {})
+
+
+def test_several_instances_are_refused_instead_of_training_the_same_model_on_each():
+    with pytest.raises(ArgumentsError, match="runs on one instance; on 4"):
+        parse_arguments([], PLACES | {"SM_HOSTS": '["algo-1", "algo-2", "algo-3", "algo-4"]'})
