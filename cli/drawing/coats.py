@@ -1,0 +1,205 @@
+"""The colour of every visible point of a coat: the base colour, the markings over it, the hair's own texture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import noise
+from .breeds import Coat, CoatKind, Colourway, Pattern
+from .solids import Part
+
+Vector = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Surface:
+    """N visible points of a dog, in the coordinates that markings are described in.
+
+    Trunk: along 0 (rump) to 1 (chest), side and up -1 to 1. Neck: along 0 (base) to 1 (head). Legs and tail: along 0
+    (root) to 1 (tip), up is a leg's front. Head: along, side, up are x, y, z in radii of the skull. Ears: along 0 to 1.
+    """
+
+    part: NDArray[np.int64]
+    along: Vector
+    side: Vector
+    up: Vector
+    place: Vector  # [3, N], in the dog's frame: where the irregular patterns come from
+
+    def on(self, *parts: Part) -> NDArray[np.bool_]:
+        found = self.part == parts[0]
+        for part in parts[1:]:
+            found |= self.part == part
+        return found
+
+
+class Irregularity:
+    """This individual's own noise: no two dogs carry the same blotches."""
+
+    def __init__(self, surface: Surface, rng: np.random.Generator) -> None:
+        x, y, z = surface.place
+        self._u = x + 0.62 * y
+        self._v = z + 0.38 * y
+        self._rng = rng
+
+    def at(self, field: NDArray[np.float32], size: float, stretch: float = 1.0) -> Vector:
+        """Noise whose features measure `size` (in trunks, `stretch` times that vertically)."""
+        offset = self._rng.uniform(0, noise.TILE, 2)
+        # Positions are cut to whole cells: far from zero, so that cutting rounds all of them the same way.
+        offset += 16 * noise.TILE
+        return noise.looked_up(field, self._u / size + offset[0], self._v / (size * stretch) + offset[1])
+
+    def blotches(self, size: float) -> Vector:
+        return self.at(noise.blotches(), size / 16.0)
+
+    def grain(self, size: float) -> Vector:
+        return self.at(noise.grain(), size / 4.0)
+
+
+def _ramp(value: NDArray[np.floating], width: float) -> Vector:
+    """0 below -width/2, 1 above width/2, linear between."""
+    return np.clip(value / width + 0.5, 0.0, 1.0).astype(np.float32, copy=False)
+
+
+def _saddle(s: Surface, n: Irregularity) -> Vector:
+    edge = 0.16 * n.blotches(0.22)
+    field = np.full(len(s.part), -1.0, dtype=np.float32)
+    trunk, neck, tail, hind = s.on(Part.TRUNK), s.on(Part.NECK), s.on(Part.TAIL), s.on(Part.HINDLEG)
+    field[trunk] = (np.minimum(s.up + 0.12, 2.2 * (0.98 - s.along)) + edge)[trunk]
+    field[neck] = (s.up - 0.25 + edge)[neck]
+    field[tail] = (0.85 - s.along + edge)[tail]
+    field[hind] = (0.16 - s.along + 0.4 * edge)[hind]
+    return _ramp(field, 0.22)
+
+
+def _tan_points(s: Surface, n: Irregularity) -> Vector:
+    edge = 0.05 * n.blotches(0.12)
+    field = np.full(len(s.part), -1.0, dtype=np.float32)
+    muzzle, skull, trunk = s.on(Part.MUZZLE), s.on(Part.SKULL), s.on(Part.TRUNK)
+    fore, hind, neck = s.on(Part.FORELEG), s.on(Part.HINDLEG), s.on(Part.NECK)
+    field[muzzle] = np.maximum(np.abs(s.side) - 0.26, -0.28 - s.up)[muzzle]
+    brow = 0.20 - np.sqrt((s.along - 0.80) ** 2 + (np.abs(s.side) - 0.34) ** 2 + (s.up - 0.42) ** 2)
+    field[skull] = np.maximum(brow, -0.34 - s.up)[skull]
+    field[trunk] = np.minimum(s.along - 0.90, 0.12 - s.up)[trunk]
+    field[neck] = np.minimum(-0.55 - s.up, 0.4 - s.along)[neck]
+    field[fore] = (s.along - 0.56)[fore]
+    field[hind] = (s.along - 0.60)[hind]
+    return _ramp(field + edge, 0.10)
+
+
+def _mask(s: Surface, n: Irregularity) -> Vector:
+    edge = 0.06 * n.blotches(0.15)
+    field = np.full(len(s.part), -1.0, dtype=np.float32)
+    muzzle, skull = s.on(Part.MUZZLE), s.on(Part.SKULL)
+    field[muzzle] = (s.along - 0.30)[muzzle]
+    eyes = 0.30 - np.sqrt((s.along - 0.78) ** 2 + (np.abs(s.side) - 0.45) ** 2 + (s.up - 0.20) ** 2)
+    field[skull] = np.maximum(eyes, s.along - 0.86 - 0.5 * np.maximum(s.up, 0))[skull]
+    return _ramp(field + edge, 0.16)
+
+
+def _dark_ears(s: Surface, n: Irregularity) -> Vector:
+    return np.where(s.on(Part.EAR), _ramp(s.along + 0.3, 0.3), np.float32(0.0))
+
+
+def _white_trim(s: Surface, n: Irregularity) -> Vector:
+    edge = n.blotches(0.14)
+    field = np.full(len(s.part), -1.0, dtype=np.float32)
+    muzzle, skull, trunk, neck = s.on(Part.MUZZLE), s.on(Part.SKULL), s.on(Part.TRUNK), s.on(Part.NECK)
+    fore, hind, tail = s.on(Part.FORELEG), s.on(Part.HINDLEG), s.on(Part.TAIL)
+    blaze = 0.13 + 0.05 * edge
+    field[skull] = np.minimum(blaze - np.abs(s.side), s.along)[skull]
+    field[muzzle] = np.maximum(blaze + 0.10 - np.abs(s.side), -0.50 - s.up + 0.05 * edge)[muzzle]
+    field[neck] = (0.30 - np.abs(s.along - 0.35) - 0.42 * (s.up + 0.7) + 0.10 * edge)[neck]
+    field[trunk] = np.maximum(np.minimum(s.along - 0.84, 0.0 - s.up), -0.86 - s.up)[trunk] + (0.06 * edge)[trunk]
+    field[fore] = (s.along - 0.62 + 0.05 * edge)[fore]
+    field[hind] = (s.along - 0.76 + 0.05 * edge)[hind]
+    field[tail] = (s.along - 0.76 + 0.05 * edge)[tail]
+    return _ramp(field, 0.09)
+
+
+def _underside(s: Surface, n: Irregularity) -> Vector:
+    edge = 0.06 * n.blotches(0.16)
+    field = np.full(len(s.part), -1.0, dtype=np.float32)
+    muzzle, skull, trunk, neck = s.on(Part.MUZZLE), s.on(Part.SKULL), s.on(Part.TRUNK), s.on(Part.NECK)
+    fore, hind = s.on(Part.FORELEG), s.on(Part.HINDLEG)
+    field[muzzle] = np.maximum(-0.24 - s.up, 0.75 * (np.abs(s.side) - 0.34))[muzzle]
+    field[skull] = (-0.22 - s.up + 0.25 * (np.abs(s.side) - 0.6))[skull]
+    field[neck] = (-0.30 - s.up)[neck]
+    field[trunk] = np.maximum(-0.52 - s.up, np.minimum(s.along - 0.92, 0.1 - s.up))[trunk]
+    field[fore] = (0.6 * (s.along - 0.72))[fore]
+    field[hind] = (0.6 * (s.along - 0.78))[hind]
+    return _ramp(field + edge, 0.22)
+
+
+def _spots(s: Surface, n: Irregularity) -> Vector:
+    return _ramp(n.blotches(0.075) - 0.85, 0.35)
+
+
+def _patches(s: Surface, n: Irregularity) -> Vector:
+    field = n.blotches(0.55) + 0.12 * n.grain(0.05)
+    field = np.where(s.on(Part.EAR), field + 0.9, np.where(s.on(Part.FORELEG, Part.HINDLEG), field - 0.8, field))
+    return _ramp(field - 0.45, 0.12)
+
+
+def _merle(s: Surface, n: Irregularity) -> Vector:
+    return _ramp(n.blotches(0.20) + 0.40 * n.grain(0.045) - 0.42, 0.25) * 0.94
+
+
+def _brindle(s: Surface, n: Irregularity) -> Vector:
+    lean = s.place[0] - 0.25 * s.place[2]
+    across = np.where(s.on(Part.FORELEG, Part.HINDLEG, Part.SKULL, Part.NECK), s.place[2] + 0.2 * s.place[0], lean)
+    wave = np.sin(across * 120.0 + 2.6 * n.blotches(0.16))
+    return _ramp(wave + 0.55 * n.blotches(0.24) - 0.25, 0.9) * 0.62
+
+
+def _shading(s: Surface, n: Irregularity) -> Vector:
+    depth = np.zeros(len(s.part), dtype=np.float32)
+    trunk, legs, tail, neck = s.on(Part.TRUNK), s.on(Part.FORELEG, Part.HINDLEG), s.on(Part.TAIL), s.on(Part.NECK)
+    depth[trunk] = (-0.35 - s.up)[trunk]
+    depth[legs] = (-0.15 - 0.8 * s.up)[legs]
+    depth[tail] = (s.along - 0.30)[tail]
+    depth[neck] = (-0.25 - s.up)[neck]
+    return 0.75 * _ramp(depth - 0.2 + 0.12 * n.blotches(0.2), 0.9)
+
+
+COVERAGE: dict[Pattern, Callable[[Surface, Irregularity], Vector]] = {
+    Pattern.SADDLE: _saddle,
+    Pattern.TAN_POINTS: _tan_points,
+    Pattern.MASK: _mask,
+    Pattern.DARK_EARS: _dark_ears,
+    Pattern.WHITE_TRIM: _white_trim,
+    Pattern.UNDERSIDE: _underside,
+    Pattern.SPOTS: _spots,
+    Pattern.PATCHES: _patches,
+    Pattern.MERLE: _merle,
+    Pattern.BRINDLE: _brindle,
+    Pattern.SHADING: _shading,
+}
+"""How much of a marking covers each point, 0 to 1."""
+
+
+def coloured(surface: Surface, colourway: Colourway, coat: Coat, rng: np.random.Generator) -> Vector:
+    """Colour [3, N] of the points under white light, 0 to 255."""
+    irregularity = Irregularity(surface, rng)
+    # Individuals of one colourway differ: lighter or darker, warmer or colder.
+    base = np.asarray(colourway.base) * rng.uniform(0.88, 1.10) * (1 + rng.normal(0, 0.03, 3)) + rng.uniform(-4, 6)
+    colours = np.empty((3, len(surface.part)), dtype=np.float32)
+    colours[:] = base[:, None]
+    for marking in colourway.markings:
+        cover = COVERAGE[marking.pattern](surface, irregularity)
+        colours += cover * (np.asarray(marking.colour, dtype=np.float32)[:, None] - colours)
+    return colours * (1 + _hair_texture(coat, irregularity))
+
+
+def _hair_texture(coat: Coat, irregularity: Irregularity) -> Vector:
+    """Relative lightness of the hair: tone over the body, strands or curls within it."""
+    tone = 0.05 * irregularity.blotches(0.35)
+    if coat.kind is CoatKind.CURLY:
+        return 0.06 + 0.5 * tone + 0.085 * irregularity.grain(0.045)
+    if coat.kind is CoatKind.SMOOTH:
+        return tone + 0.012 * irregularity.at(noise.strands(), 0.003)
+    strands = irregularity.at(noise.strands(), 0.0055, stretch=1.0 if coat.kind is CoatKind.FEATHERED else 0.5)
+    return tone + (0.045 + 0.035 * coat.length) * strands
