@@ -45,26 +45,38 @@ class PushResult:
 def sample(
     directory: Annotated[Path, typer.Argument(help="Where to draw it.")] = SAMPLE_DIR,
     seed: Annotated[int, typer.Option(help="Another seed draws other pictures of the same breeds.")] = 1,
-    train: Annotated[int, typer.Option(min=1, help="Pictures per breed to train on.")] = 100,
+    breeds: Annotated[int, typer.Option(min=2, max=16, help="How many breeds, of the 16 there are.")] = 12,
+    train: Annotated[int, typer.Option(min=1, help="Pictures per breed to train on.")] = 120,
     valid: Annotated[int, typer.Option(min=1, help="Pictures per breed to choose the best weights by.")] = 15,
     test: Annotated[int, typer.Option(min=1, help="Pictures per breed to measure with.")] = 15,
 ) -> None:
     """Draw a small data set of dogs whose pictures differ as breeds do."""
-    draw_sample(directory, seed, (train, valid, test))
+    draw_sample(directory, seed=seed, breeds=breeds, per_class=(train, valid, test))
 
 
-def draw_sample(directory: Path, seed: int, per_class: tuple[int, int, int]) -> None:
-    """Draw the sample data set; see `cli.drawing.draw_data_set`."""
+def draw_sample(directory: Path, *, seed: int, breeds: int, per_class: tuple[int, int, int]) -> None:
+    """Draw the sample data set, or keep it where the very same one lies there; see `cli.drawing.draw_data_set`.
+
+    Raises
+    ------
+    NotReadyError
+        When it cannot be drawn there, for example because the folder holds something else.
+    """
     from cli import drawing  # numpy and Pillow: not needed by the other commands
 
     try:
-        with progress_bar("Drawing pictures") as report:
+        with progress_bar("Drawing pictures", breeds * sum(per_class)) as report:
             summary = drawing.draw_data_set(
-                directory, per_class=per_class, seed=seed, progress=lambda done, total: report(done)
+                directory,
+                breeds=breeds,
+                per_class=per_class,
+                seed=seed,
+                progress=lambda done, total: report(done),
             )
     except drawing.DrawingError as error:
         raise NotReadyError(str(error)) from error
-    console.print(f"Drew {summary.pictures} pictures of {len(summary.classes)} breeds in {directory}.")
+    what = f"{summary.pictures} pictures of {len(summary.classes)} breeds"
+    console.print(f"{directory} holds these {what} already." if summary.reused else f"Drew {what} in {directory}.")
 
 
 @app.command()
