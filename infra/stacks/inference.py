@@ -27,7 +27,7 @@ class InferenceStack(Stack):
         **kwargs: Any,
     ) -> None:
         super().__init__(scope, construct_id, **kwargs)
-        endpoint = RealtimeEndpoint(self, "Endpoint", settings=settings.serving, artifact=artifact, volume_key=data.key)
+        endpoint = RealtimeEndpoint(self, "Endpoint", settings=settings.serving, artifact=artifact, data=data)
         if settings.serving.scaling:
             EndpointScaling(self, "Scaling", endpoint=endpoint, settings=settings.serving.scaling)
         classifier = ClassifierFunction(
