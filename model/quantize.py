@@ -138,8 +138,8 @@ class Comparison:
     def cost(self) -> str:
         """Return what int8 costs, in words."""
         return (
-            f"{100 * (self.fp32_accuracy - self.int8_accuracy):+.2f} points of accuracy lost and "
-            f"{self.agreement:.2%} agreement on {self.pictures} validation pictures"
+            f"accuracy {self.int8_accuracy:.2%} instead of {self.fp32_accuracy:.2%} and {self.agreement:.2%} agreement "
+            f"on {self.pictures} validation pictures"
         )
 
 
@@ -218,7 +218,10 @@ def choose_precision(
                 if best is None or attempt.agreement > best.agreement:
                     best = attempt
                 if attempt.speedup < MIN_SPEEDUP:
-                    return decide("fp32", f"int8 is only {attempt.speedup:.2f} times as fast as fp32 here", attempt)
+                    kept = f" with {len(attempt.kept_fp32)} layers in fp32" if attempt.kept_fp32 else ""
+                    return decide(
+                        "fp32", f"int8{kept} is only {attempt.speedup:.2f} times as fast as fp32 here", attempt
+                    )
                 if limits.admit(attempt):
                     trial.ship()
                     return decide("int8", f"{attempt.speedup:.2f} times as fast, {attempt.cost()}", attempt)
@@ -231,8 +234,8 @@ def choose_precision(
     assert best is not None  # there is always a first attempt
     return decide(
         "fp32",
-        f"int8 costs too much: {best.cost()}; allowed are {100 * limits.max_accuracy_loss:g} points and "
-        f"{limits.min_agreement:.2%}",
+        f"int8 costs too much: {best.cost()}; allowed are a loss of {100 * limits.max_accuracy_loss:g} points and an "
+        f"agreement of {limits.min_agreement:.2%}",
         best,
     )
 

@@ -163,7 +163,7 @@ def test_a_network_that_int8_hurts_ships_as_fp32_with_the_reason(
     decision = decide(hostile, tmp_path / "model.onnx")
     assert decision.precision == "fp32"
     assert decision.reason.startswith("int8 costs too much: ")
-    assert "allowed are 0.5 points and 98.50%" in decision.reason
+    assert "allowed are a loss of 0.5 points and an agreement of 98.50%" in decision.reason
     assert decision.comparison is not None
     assert decision.comparison.agreement < LIMITS.min_agreement
     assert decision.comparison.fp32_accuracy == accuracy(tmp_path / "model.onnx") > 0.9
