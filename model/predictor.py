@@ -25,6 +25,8 @@ FloatArray = npt.NDArray[np.float32]
 # An engine is the network as a function: normalised pictures, float32 [N, 3, S, S], to logits, float32 [N, C].
 Engine = Callable[[FloatArray], FloatArray]
 
+_CPU_INFORMATION = Path("/proc/cpuinfo")
+
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
@@ -162,7 +164,7 @@ def _int8_overflows() -> bool:
     if platform.machine() not in ("x86_64", "AMD64"):
         return False
     try:
-        return "vnni" not in Path("/proc/cpuinfo").read_text(encoding="utf-8")
+        return "vnni" not in _CPU_INFORMATION.read_text(encoding="utf-8")
     except OSError:  # not Linux: exact is never wrong, only slower
         return True
 
