@@ -97,6 +97,18 @@ def _add_hyperparameters(group: argparse._ArgumentGroup) -> None:
         "--patience", type=_integer(0, 10_000), default=0,
         help="stop after so many epochs without a lower validation loss; 0: never",
     )  # fmt: skip
+    group.add_argument(
+        "--precision", choices=("auto", "fp32"), default="auto",
+        help="of the graph that is served; auto: int8 where it is faster and within the two limits below",
+    )  # fmt: skip
+    group.add_argument(
+        "--int8-max-accuracy-loss", type=_real(-1, 1), default=0.005,
+        help="accuracy that int8 may lose on the validation pictures; 0.005 is half a point",
+    )  # fmt: skip
+    group.add_argument(
+        "--int8-min-agreement", type=_real(0, 1), default=0.985,
+        help="share of the validation pictures that int8 must classify as fp32 does",
+    )  # fmt: skip
     group.add_argument("--seed", type=_integer(0, 2**63 - 1), default=0, help="of all that is random")
 
 

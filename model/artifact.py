@@ -56,8 +56,10 @@ class ModelCard:
         Logits are divided by it before the softmax; 1 leaves them as they are, more makes the answers less sure.
     precision
         The arithmetic of `model.onnx`, one of `PRECISIONS`.
+    quantization
+        Why the graph has that precision, and what int8 costs and gains; empty where int8 was not considered.
     metrics, training_job, code_revision, dataset
-        Where the model came from and how good it was then; for people, no program acts on them.
+        Where the model came from and how good it was then. For people, as is `quantization`: no program acts on them.
     """
 
     name: str
@@ -71,6 +73,7 @@ class ModelCard:
     std: tuple[float, float, float]
     temperature: float = 1.0
     precision: str = "fp32"
+    quantization: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
     training_job: str | None = None
     code_revision: str | None = None
@@ -246,6 +249,7 @@ _FIELD_RULES: tuple[tuple[str, str, Callable[[Any], bool]], ...] = (
     ("std", "three numbers above 0", lambda value: _is_three(value, _is_positive)),
     ("temperature", "a number above 0", _is_positive),
     ("precision", f"one of {', '.join(PRECISIONS)}", lambda value: value in PRECISIONS),
+    ("quantization", "an object", lambda value: isinstance(value, dict)),
     ("metrics", "an object", lambda value: isinstance(value, dict)),
     ("training_job", "a text or null", _is_text_or_none),
     ("code_revision", "a text or null", _is_text_or_none),

@@ -42,7 +42,7 @@ import platform
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -63,6 +63,7 @@ from .export import ExportCheck, ExportError, check_export, export_onnx
 from .metrics import EpochMetrics, Evaluation
 from .network import NetworkError, build, check_input_size
 from .packaging import add_serving_program, write_metrics
+from .quantize import CALIBRATION_PICTURES, Decision, Limits, choose_precision
 from .transforms import Preprocessing
 
 log = logging.getLogger("model.train")
@@ -184,15 +185,23 @@ def train(arguments: argparse.Namespace, stop: Stop) -> None:
             "also_in_training": list(identity.leaked),
         },
         "export": dataclasses.asdict(check),
+        "quantization": None,
         "arguments": {
             name: str(value) if isinstance(value, Path) else value for name, value in vars(arguments).items()
         },
         "versions": _versions(),
         "seconds": time.perf_counter() - started,
     }
-    # A whole artifact first: whatever happens during the test, the training is not lost.
+    # A whole artifact first: whatever happens after this, the training is not lost.
     add_serving_program(model_dir)
     _write_reports(arguments, card, metrics)
+    if arguments.precision == "auto" and not stop():
+        calibration = _calibration_pictures(data_set, preprocessing, pictures.skipped, arguments.num_cpus)
+        decision = _choose_precision(arguments, calibration, valid, preprocessing, stop)
+        metrics["quantization"] = dataclasses.asdict(decision)
+        metrics["seconds"] = time.perf_counter() - started
+        card = _with_precision(card, decision, model_dir)
+        _write_reports(arguments, card, metrics)
     if "test" not in data_set.splits or stop():
         return
     test, skipped = evaluate_artifact(model_dir, data_set, "test")
@@ -248,15 +257,18 @@ def _decode(data_set: DataSet, preprocessing: Preprocessing, threads: int) -> tu
         shorter_side=side,
         threads=threads,
     )
-    valid = load(
+    return pictures, _decode_for_serving(data_set, "valid", preprocessing, threads)
+
+
+def _decode_for_serving(data_set: DataSet, split: str, preprocessing: Preprocessing, threads: int) -> Pictures:
+    return load(
         data_set,
-        "valid",
+        split,
         prepare=preprocessing.crop,
         side=preprocessing.input_size,
         shorter_side=preprocessing.resize_size,
         threads=threads,
     )
-    return pictures, valid
 
 
 def _print_epoch(epoch: EpochMetrics) -> None:
@@ -271,6 +283,52 @@ def _write_network(
     export_onnx(network, model_dir / ONNX_FILE, input_size=preprocessing.input_size)
     images = preprocessing.normalise(valid.pixels[:EXPORT_CHECK_PICTURES])
     return check_export(network, model_dir / ONNX_FILE, images)
+
+
+def _calibration_pictures(
+    data_set: DataSet, preprocessing: Preprocessing, unreadable: Container[str], threads: int
+) -> Pictures:
+    """Decode training pictures as the server would; the ones that are decoded for training have another shape."""
+    split = data_set.splits["train"]
+    readable = [pair for pair in split.pictures() if str(pair[0].relative_to(data_set.root)) not in unreadable]
+    # They are sorted by class, so that pictures at even distances are a fair share of every class.
+    count = min(CALIBRATION_PICTURES, len(readable))
+    chosen = [readable[index * len(readable) // count] for index in range(count)]
+    sample = dataclasses.replace(
+        split, paths=tuple(path for path, _ in chosen), targets=tuple(target for _, target in chosen)
+    )
+    return _decode_for_serving(
+        dataclasses.replace(data_set, splits={split.name: sample}), split.name, preprocessing, threads
+    )
+
+
+def _choose_precision(
+    arguments: argparse.Namespace, calibration: Pictures, valid: Pictures, preprocessing: Preprocessing, stop: Stop
+) -> Decision:
+    decision = choose_precision(
+        arguments.model_dir / ONNX_FILE,
+        calibration=calibration,
+        valid=valid,
+        preprocessing=preprocessing,
+        limits=Limits(arguments.int8_max_accuracy_loss, arguments.int8_min_agreement),
+        should_stop=stop,
+    )
+    log.info("ships as %s after %.1f s: %s", decision.precision, decision.seconds, decision.reason)
+    return decision
+
+
+def _with_precision(card: ModelCard, decision: Decision, model_dir: Path) -> ModelCard:
+    metrics = card.metrics
+    if decision.precision == "int8" and decision.comparison is not None:  # the figures are those of what ships
+        compared = decision.comparison
+        metrics = metrics | {"valid_accuracy": compared.int8_accuracy, "valid_loss": compared.int8_loss}
+    return dataclasses.replace(
+        card,
+        version=file_version(model_dir / ONNX_FILE),
+        precision=decision.precision,
+        quantization=dataclasses.asdict(decision),
+        metrics=metrics,
+    )
 
 
 def _write_reports(arguments: argparse.Namespace, card: ModelCard, metrics: dict[str, Any]) -> None:

@@ -39,6 +39,13 @@ def test_the_same_card_gives_the_same_bytes_and_keeps_names_readable(artifact: P
     assert "Grüner Hund" in first.decode()
 
 
+def test_a_card_may_say_why_it_has_its_precision_or_not(artifact: Path) -> None:
+    assert ModelCard.load(artifact).quantization == {}
+    make_card(artifact / ONNX_FILE, precision="int8", quantization={"reason": "3 times as fast"}).save(artifact)
+    card = ModelCard.load(artifact)
+    assert (card.precision, card.quantization["reason"]) == ("int8", "3 times as fast")
+
+
 def test_an_intact_artifact_is_verified(artifact: Path) -> None:
     assert verify_files(artifact).version == file_version(artifact / ONNX_FILE)
 
@@ -115,6 +122,7 @@ def test_a_file_that_is_no_card_is_refused(tmp_path: Path, content: bytes, messa
         ("temperature", "1.0"),
         ("precision", "fp8"),
         ("precision", ["fp32"]),
+        ("quantization", "int8"),
         ("metrics", None),
         ("training_job", 3),
         ("dataset", "dogs"),

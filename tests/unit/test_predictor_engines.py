@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from serving_fixtures import encode, make_artifact, make_card, picture
 
+from model import predictor
 from model.artifact import ONNX_FILE, WEIGHTS_FILE, ArtifactError
 from model.predictor import Predictor
 
@@ -96,3 +97,32 @@ def test_missing_weights_are_named(tmp_path: Path) -> None:
     (tmp_path / WEIGHTS_FILE).unlink()
     with pytest.raises(ArtifactError, match=f"has no {WEIGHTS_FILE}"):
         Predictor.load(tmp_path, "torch")
+
+
+@pytest.mark.parametrize(
+    ("machine", "flags", "overflows"),
+    [
+        ("x86_64", "flags : avx2 avx512f avx512bw", True),
+        ("x86_64", "flags : avx2 avx512f avx512_vnni", False),
+        ("x86_64", "flags : avx2 avx_vnni", False),
+        ("x86_64", None, True),  # macOS: nothing to read
+        ("aarch64", "Features : asimd", False),
+        ("arm64", None, False),
+    ],
+)
+def test_int8_is_multiplied_exactly_where_the_processor_would_overflow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, artifact: Path, machine: str, flags: str | None, overflows: bool
+) -> None:
+    information = tmp_path / "cpuinfo"
+    if flags is not None:
+        information.write_text(flags)
+    monkeypatch.setattr(predictor.platform, "machine", lambda: machine)
+    monkeypatch.setattr(predictor, "_CPU_INFORMATION", information)
+    predictor._int8_overflows.cache_clear()
+    options = predictor.onnx_session(artifact / ONNX_FILE).get_session_options()
+    predictor._int8_overflows.cache_clear()
+    if overflows:
+        assert options.get_session_config_entry("session.x64quantprecision") == "1"
+    else:
+        with pytest.raises(RuntimeError):
+            options.get_session_config_entry("session.x64quantprecision")

@@ -15,7 +15,7 @@ import torch
 from training_fixtures import FAST, LABELS, draw, write_data_set
 
 import model
-from model import train
+from model import quantize, train
 from model.artifact import ModelCard, verify_files
 from model.data import discover
 from model.engine import DivergedError
@@ -159,6 +159,41 @@ def test_the_same_seed_gives_the_same_model_and_another_seed_another(trained, da
     assert (again["valid"], again["test"]) == (job.metrics["valid"], job.metrics["test"])
     assert main([*FAST, "--data-dir", str(data), "--seed", "1"]) == 0
     assert ModelCard.load(here.model).version != ModelCard.load(job.model).version
+
+
+def test_too_few_validation_pictures_ship_as_fp32_and_the_artifact_says_so(trained):
+    job, _, errors = trained
+    card = ModelCard.load(job.model)
+    assert card.precision == "fp32"
+    assert card.quantization["reason"].startswith("12 validation pictures cannot show an agreement of 98.50%")
+    assert card.quantization == job.metrics["quantization"]
+    assert card.quantization["reason"] in errors
+
+
+def test_an_int8_artifact_is_whole_and_its_figures_are_its_own(data, here, monkeypatch, tmp_path):
+    monkeypatch.setattr(quantize, "MIN_SPEEDUP", 0.0)  # what it gains depends on the machine
+    limits = ["--int8-max-accuracy-loss", "1", "--int8-min-agreement", "0"]
+    assert main([*FAST, "--data-dir", str(data), *limits]) == 0
+    card, metrics = verify_files(here.model), here.metrics
+    assert card.precision == "int8"
+    compared = card.quantization["comparison"]
+    assert compared["calibration_pictures"] == 36  # all but the broken one
+    assert (card.metrics["valid_accuracy"], card.metrics["valid_loss"]) == (
+        compared["int8_accuracy"],
+        compared["int8_loss"],
+    )
+    assert compared["fp32_accuracy"] == metrics["valid"]["accuracy"]
+    package(here.model, tmp_path / "model.tar.gz")
+    shutil.unpack_archive(tmp_path / "model.tar.gz", tmp_path / "unpacked", filter="data")
+    online, _ = evaluate_artifact(tmp_path / "unpacked", discover(data), "test")
+    assert (online.accuracy, online.loss) == (metrics["test"]["accuracy"], metrics["test"]["loss"])
+    Predictor.load(here.model, "torch")  # the weights beside it are still the fp32 ones
+
+
+def test_fp32_can_be_asked_for(data, here):
+    assert main([*FAST, "--data-dir", str(data), "--precision", "fp32"]) == 0
+    card = ModelCard.load(here.model)
+    assert (card.precision, card.quantization, here.metrics["quantization"]) == ("fp32", {}, None)
 
 
 def test_sigterm_leaves_the_best_model_so_far(data, tmp_path):
