@@ -246,7 +246,8 @@ def test_the_functions_role_can_do_nothing_but_invoke_its_own_endpoint(
             "delete": ("sagemaker", "delete_endpoint", {"EndpointName": outputs["EndpointName"]}),
             "iam": ("iam", "list_roles", {}),
             "itself": ("lambda", "get_function", {"FunctionName": outputs["FunctionName"]}),
-            "training role": ("sts", "assume_role", {"RoleArn": outputs["TrainingRoleArn"], "RoleSessionName": "probe"}),
+            "training role": ("sts", "assume_role",
+                              {"RoleArn": outputs["TrainingRoleArn"], "RoleSessionName": "probe"}),
             "key": ("kms", "encrypt", {"KeyId": outputs["DataKeyArn"], "Plaintext": "x"}),
         }  # fmt: skip
         answer = lambda_.invoke(FunctionName="probe", Payload=json.dumps(attempts).encode())
