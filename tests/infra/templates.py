@@ -94,5 +94,21 @@ def text(value: object) -> str:
     raise AssertionError(f"no text: {value!r}")
 
 
+def allowed(role: Resource) -> dict[str, set[str]]:
+    """Resources by action."""
+    table: dict[str, set[str]] = {}
+    for statement in statements(role):
+        assert statement["Effect"] == "Allow"
+        for action in statement["Action"]:
+            table.setdefault(action, set()).update(text(resource) for resource in statement["Resource"])
+    return table
+
+
+def condition(role: Resource, action: str) -> dict[str, Any]:
+    """The condition under which an action is allowed."""
+    (statement,) = (s for s in statements(role) if action in s["Action"])
+    return statement.get("Condition", {})
+
+
 def _listed(value: object) -> list[Any]:
     return value if isinstance(value, list) else [value]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from templates import SynthesisedStage, text
 
-from infra.settings import ROOT, ContainerImage
+from infra.settings import ROOT
 
 
 @pytest.fixture
@@ -143,11 +143,11 @@ def test_scaling_can_be_switched_off(synthesise, stages):
     assert "AWS::ApplicationAutoScaling" not in str(stage.template("inference"))
 
 
-def test_another_image_needs_no_change_of_code(synthesise, stages):
+@pytest.mark.parametrize("end", [":7", f"@sha256:{'0' * 64}"])
+def test_another_image_needs_no_change_of_code(synthesise, stages, end):
     settings = stages["dev"].settings
-    image = ContainerImage(account="111122223333", repository="kennel/runtime", tag="7", architecture="arm64")
-    serving = replace(settings.serving, image=image, instance_type="ml.c7g.large")
-    stage = synthesise(replace(settings, serving=serving))
+    image = f"111122223333.dkr.ecr.eu-west-1.amazonaws.com/team/runtime{end}"
+    stage = synthesise(replace(settings, serving=replace(settings.serving, image=image)))
     container = stage.properties("inference", "AWS::SageMaker::Model")["PrimaryContainer"]
-    assert text(container["Image"]) == "111122223333.dkr.ecr.<AWS::Region>.<AWS::URLSuffix>/kennel/runtime:7"
-    assert ":111122223333:repository/kennel/runtime" in str(stage.resources("inference", "AWS::IAM::Role"))
+    assert container["Image"] == image
+    assert ":ecr:eu-west-1:111122223333:repository/team/runtime'" in str(stage.resources("inference", "AWS::IAM::Role"))

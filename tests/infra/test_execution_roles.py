@@ -1,7 +1,7 @@
 """What SageMaker may do for us, and what not."""
 
 import pytest
-from templates import SynthesisedStage, role_for, statements, text
+from templates import SynthesisedStage, allowed, condition, role_for, text
 
 BUCKET = "<ExportsOutputFnGetAttDataBucketE6B0FAA8Arn3FF3A9FF>"
 KEY = "<ExportsOutputFnGetAttDataKey5F086070Arn0ECF9F84>"
@@ -20,22 +20,6 @@ def training_role(stage: SynthesisedStage) -> dict:
 @pytest.fixture
 def model_role(stage: SynthesisedStage) -> dict:
     return role_for(stage, "inference", "SageMaker endpoint")
-
-
-def allowed(role: dict) -> dict[str, set[str]]:
-    """Resources by action."""
-    table: dict[str, set[str]] = {}
-    for statement in statements(role):
-        assert statement["Effect"] == "Allow"
-        for action in statement["Action"]:
-            table.setdefault(action, set()).update(text(resource) for resource in statement["Resource"])
-    return table
-
-
-def condition(role: dict, action: str) -> dict:
-    """The condition under which an action is allowed."""
-    (statement,) = (s for s in statements(role) if action in s["Action"])
-    return statement.get("Condition", {})
 
 
 def test_training_reads_data_code_and_checkpoints_and_no_other_object(training_role):
