@@ -71,6 +71,10 @@ def test_container_does_not_run_as_root():
     assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", user)
 
 
+def test_onnx_runtime_reports_to_nobody():
+    assert "ORT_DISABLE_TELEMETRY=1" in (ROOT / "model" / "Dockerfile").read_text(encoding="utf-8")
+
+
 @pytest.fixture
 def serve(tmp_path: Path):
     """Run the image's command on an artifact whose program is the given source."""
