@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,26 +45,38 @@ class PushResult:
 def sample(
     directory: Annotated[Path, typer.Argument(help="Where to draw it.")] = SAMPLE_DIR,
     seed: Annotated[int, typer.Option(help="Another seed draws other pictures of the same breeds.")] = 1,
-    train: Annotated[int, typer.Option(min=1, help="Pictures per breed to train on.")] = 100,
+    breeds: Annotated[int, typer.Option(min=2, max=16, help="How many breeds, of the 16 there are.")] = 12,
+    train: Annotated[int, typer.Option(min=1, help="Pictures per breed to train on.")] = 120,
     valid: Annotated[int, typer.Option(min=1, help="Pictures per breed to choose the best weights by.")] = 15,
     test: Annotated[int, typer.Option(min=1, help="Pictures per breed to measure with.")] = 15,
 ) -> None:
     """Draw a small data set of dogs whose pictures differ as breeds do."""
-    draw_sample(directory, seed, (train, valid, test))
+    draw_sample(directory, seed=seed, breeds=breeds, per_class=(train, valid, test))
 
 
-def draw_sample(directory: Path, seed: int, per_class: tuple[int, int, int]) -> None:
-    """Draw the sample data set; see `cli.drawing.draw_data_set`."""
+def draw_sample(directory: Path, *, seed: int, breeds: int, per_class: tuple[int, int, int]) -> None:
+    """Draw the sample data set, or keep it where the very same one lies there; see `cli.drawing.draw_data_set`.
+
+    Raises
+    ------
+    NotReadyError
+        When it cannot be drawn there, for example because the folder holds something else.
+    """
     from cli import drawing  # numpy and Pillow: not needed by the other commands
 
     try:
-        with progress_bar("Drawing pictures") as report:
+        with progress_bar("Drawing pictures", breeds * sum(per_class)) as report:
             summary = drawing.draw_data_set(
-                directory, per_class=per_class, seed=seed, progress=lambda done, total: report(done)
+                directory,
+                breeds=breeds,
+                per_class=per_class,
+                seed=seed,
+                progress=lambda done, total: report(done),
             )
     except drawing.DrawingError as error:
         raise NotReadyError(str(error)) from error
-    console.print(f"Drew {summary.pictures} pictures of {len(summary.classes)} breeds in {directory}.")
+    what = f"{summary.pictures} pictures of {len(summary.classes)} breeds"
+    console.print(f"{directory} holds these {what} already." if summary.reused else f"Drew {what} in {directory}.")
 
 
 @app.command()
@@ -107,10 +119,23 @@ def data_set_name(directory: Path, name: str | None) -> str:
 
 
 def push_data_set(stage: Stage, data_set: DataSet, name: str) -> PushResult:
-    """Make the bucket's copy of a data set equal to the folder.
+    """Make the bucket's copy of a data set equal to the folder; see `push_files`."""
+    files = {picture.key: picture.path for picture in data_set.pictures}
+    return push_files(stage, files, data_set_prefix(name), f"manifests/{name}.json")
 
-    A manifest in the bucket (`manifests/<name>.json`) keeps the SHA-256 of every object, so that unchanged pictures are
-    not sent again; it is written also when the push breaks off, so that the next one goes on from there.
+
+def push_files(stage: Stage, files: Mapping[str, Path], prefix: str, manifest_key: str) -> PushResult:
+    """Make what lies below a prefix of the data bucket equal to some files.
+
+    A manifest in the bucket keeps the SHA-256 of every object, so that unchanged files are not sent again; it is
+    written also when the push breaks off, so that the next one goes on from there.
+
+    Parameters
+    ----------
+    files
+        Where the files are, by their keys below the prefix.
+    prefix
+        With a trailing slash.
 
     Raises
     ------
@@ -119,44 +144,45 @@ def push_data_set(stage: Stage, data_set: DataSet, name: str) -> PushResult:
     AwsError
         When an upload is refused.
     """
-    bucket, prefix, manifest_key = stage.data_bucket, data_set_prefix(name), f"manifests/{name}.json"
+    bucket = stage.data_bucket
     s3 = stage.client("s3", config=Config(max_pool_connections=_WORKERS))
     with aws_errors():
         known = _read_manifest(s3, bucket, manifest_key)
         present = _list_keys(s3, bucket, prefix)
         digests = {key: digest for key, digest in known.items() if key in present}
-        wanted = {picture.key for picture in data_set.pictures}
-        with progress_bar("Uploading", len(data_set.pictures)) as report:
+        with progress_bar("Uploading", len(files)) as report:
             try:
-                uploaded = _upload(s3, bucket, prefix, data_set, digests, report)
+                uploaded = _upload(s3, bucket, prefix, files, digests, report)
             finally:
                 body = json.dumps(digests, sort_keys=True, ensure_ascii=False).encode()
                 s3.put_object(Bucket=bucket, Key=manifest_key, Body=body, ContentType="application/json")
-        stale = sorted(present - wanted)
-        for start in range(0, len(stale), 1000):  # DeleteObjects takes at most 1000 keys
-            objects = [{"Key": prefix + key} for key in stale[start : start + 1000]]
-            s3.delete_objects(Bucket=bucket, Delete={"Objects": objects, "Quiet": True})
-    return PushResult(uploaded, len(wanted) - uploaded, len(stale))
+        stale = sorted(present - files.keys())
+        delete_objects(s3, bucket, [prefix + key for key in stale])
+    return PushResult(uploaded, len(files) - uploaded, len(stale))
 
 
 def _upload(
-    s3: Any, bucket: str, prefix: str, data_set: DataSet, digests: dict[str, str], report: Callable[[int], None]
+    s3: Any,
+    bucket: str,
+    prefix: str,
+    files: Mapping[str, Path],
+    digests: dict[str, str],
+    report: Callable[[int], None],
 ) -> int:
     """Upload what differs from `digests`, which is kept up to date; returns how many were sent."""
 
-    def send(position: int) -> bool:
-        picture = data_set.pictures[position]
-        body = picture.path.read_bytes()
+    def send(key: str) -> bool:
+        body = files[key].read_bytes()
         digest = hashlib.sha256(body).hexdigest()
-        if digests.get(picture.key) == digest:
+        if digests.get(key) == digest:
             return False
-        s3.put_object(Bucket=bucket, Key=prefix + picture.key, Body=body)
-        digests[picture.key] = digest
+        s3.put_object(Bucket=bucket, Key=prefix + key, Body=body)
+        digests[key] = digest
         return True
 
     uploaded = 0
     with ThreadPoolExecutor(_WORKERS) as pool:
-        futures = [pool.submit(send, position) for position in range(len(data_set.pictures))]
+        futures = [pool.submit(send, key) for key in files]
         try:
             for done, future in enumerate(as_completed(futures), start=1):
                 uploaded += future.result()
@@ -165,6 +191,13 @@ def _upload(
             pool.shutdown(wait=True, cancel_futures=True)
             raise
     return uploaded
+
+
+def delete_objects(s3: Any, bucket: str, keys: Sequence[str]) -> None:
+    """Delete any number of objects."""
+    for start in range(0, len(keys), 1000):  # DeleteObjects takes at most 1000 keys
+        objects = [{"Key": key} for key in keys[start : start + 1000]]
+        s3.delete_objects(Bucket=bucket, Delete={"Objects": objects, "Quiet": True})
 
 
 def _read_manifest(s3: Any, bucket: str, key: str) -> dict[str, str]:

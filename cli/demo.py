@@ -46,10 +46,9 @@ class _Timer:
 def demo(
     port: Annotated[int, typer.Option(min=1, max=65535, help="The local AWS's port.")] = 4566,
     state_dir: local.StateDir = local.STATE_DIR,
-    directory: Annotated[Path, typer.Option("--data", help="The data set; drawn when it is not there.")] = SAMPLE_DIR,
 ) -> None:
     """Do all of it on the local AWS."""
-    timer = _Timer()
+    timer, directory = _Timer(), SAMPLE_DIR
     with timer.step("Start the local AWS"):
         started = local.start(state_dir, port)
         os.environ.update(local.environment(state_dir))
@@ -57,8 +56,7 @@ def demo(
     stage = Stage("local")
     with timer.step("Bootstrap the CDK; draw a data set meanwhile"), ThreadPoolExecutor(1) as pool:
         prepared = pool.submit(bootstrap, stage, log=_CDK_LOG)
-        if not directory.exists():
-            draw_sample(directory, seed=1, per_class=(100, 15, 15))
+        draw_sample(directory, seed=1, breeds=12, per_class=(120, 15, 15))
         prepared.result()
     with timer.step("cdk deploy: storage and training"):
         deploy_stacks(stage, ["storage", "training"], log=_CDK_LOG)
@@ -100,7 +98,7 @@ def _answers_table(evaluation: Evaluation) -> Table:
         best = answer.body["predictions"][0]
         right = evaluation.right[index]
         table.add_row(
-            f"{picture.label}/{picture.name}",
+            picture.name,
             best["label"],
             f"{best['probability']:.1%}",
             "[green]right[/]" if right else "[red]wrong[/]",

@@ -5,17 +5,19 @@ from __future__ import annotations
 from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import botocore.exceptions
 import typer
 
 from cli.aws import Stage
+from cli.batch_job import LOG_GROUP as TRANSFORM_LOGS
 from cli.cdk import run_cdk
 from cli.console import console
 from cli.errors import NotReadyError, WorkFailedError, aws_errors
 from cli.prices import LAMBDA_USD_PER_GB_SECOND, PROVISIONED_USD_PER_GB_SECOND, hourly_price
-from cli.training import LOG_GROUP, job_prefix
+from cli.training import LOG_GROUP as TRAINING_LOGS
+from cli.training import job_prefix
 
 
 class StackKind(StrEnum):
@@ -137,7 +139,7 @@ def destroy(
 ) -> None:
     """Remove all that costs.
 
-    Stops trainings, empties the buckets unless the stage retains them, destroys the stacks, deletes the logs.
+    Stops trainings and batches, empties the buckets unless the stage retains them, destroys the stacks, deletes logs.
     """
     stage: Stage = context.obj
     keeps_data = stage.settings.storage.retain
@@ -150,7 +152,7 @@ def destroy(
 
 
 def destroy_stage(stage: Stage, *, log: Path | None = None) -> None:
-    """Stop the stage's training jobs, empty its buckets, destroy its stacks, delete the logs SageMaker made.
+    """Stop the stage's jobs, empty its buckets, destroy its stacks, delete the logs SageMaker made.
 
     Raises
     ------
@@ -160,7 +162,8 @@ def destroy_stage(stage: Stage, *, log: Path | None = None) -> None:
     existing = [kind for kind in StackKind if _stack_exists(stage, stage.stack_name(kind))]
     endpoint = (stage.find_outputs("inference") or {}).get("EndpointName")
     with aws_errors():
-        _stop_training_jobs(stage)
+        _stop_jobs(stage, "training")
+        _stop_jobs(stage, "transform")
         if "storage" in existing and not stage.settings.storage.retain:
             _empty_buckets(stage)
     if existing:
@@ -170,17 +173,18 @@ def destroy_stage(stage: Stage, *, log: Path | None = None) -> None:
         _delete_logs(stage, endpoint)
 
 
-def _stop_training_jobs(stage: Stage) -> None:
-    sagemaker = stage.client("sagemaker")
-    pages = sagemaker.get_paginator("list_training_jobs").paginate(
+def _stop_jobs(stage: Stage, kind: Literal["training", "transform"]) -> None:
+    sagemaker, member = stage.client("sagemaker"), f"{kind.capitalize()}Job"
+    pages = sagemaker.get_paginator(f"list_{kind}_jobs").paginate(
         NameContains=job_prefix(stage), StatusEquals="InProgress"
     )
-    jobs = [job["TrainingJobName"] for page in pages for job in page["TrainingJobSummaries"]]
+    jobs = [job[f"{member}Name"] for page in pages for job in page[f"{member}Summaries"]]
     for job in jobs:
-        console.print(f"Stopping the training job {job}")
-        sagemaker.stop_training_job(TrainingJobName=job)
+        console.print(f"Stopping the {kind} job {job}")
+        getattr(sagemaker, f"stop_{kind}_job")(**{f"{member}Name": job})
     for job in jobs:  # its role and bucket must outlive it
-        sagemaker.get_waiter("training_job_completed_or_stopped").wait(TrainingJobName=job, WaiterConfig={"Delay": 2})
+        waiter = sagemaker.get_waiter(f"{kind}_job_completed_or_stopped")
+        waiter.wait(**{f"{member}Name": job}, WaiterConfig={"Delay": 2})
 
 
 def _empty_buckets(stage: Stage) -> None:
@@ -213,9 +217,10 @@ def _delete_logs(stage: Stage, endpoint: str | None) -> None:
     if endpoint:
         with suppress(missing):  # it never logged a line
             logs.delete_log_group(logGroupName=f"/aws/sagemaker/Endpoints/{endpoint}")
-    with suppress(missing):  # no training job has logged in this account
-        pages = logs.get_paginator("describe_log_streams").paginate(
-            logGroupName=LOG_GROUP, logStreamNamePrefix=job_prefix(stage)
-        )
-        for stream in [stream["logStreamName"] for page in pages for stream in page["logStreams"]]:
-            logs.delete_log_stream(logGroupName=LOG_GROUP, logStreamName=stream)
+    for group in (TRAINING_LOGS, TRANSFORM_LOGS):
+        with suppress(missing):  # no such job has logged in this account
+            pages = logs.get_paginator("describe_log_streams").paginate(
+                logGroupName=group, logStreamNamePrefix=job_prefix(stage)
+            )
+            for stream in [stream["logStreamName"] for page in pages for stream in page["logStreams"]]:
+                logs.delete_log_stream(logGroupName=group, logStreamName=stream)

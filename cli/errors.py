@@ -77,7 +77,8 @@ def aws_errors() -> Iterator[None]:
     except (botocore.exceptions.NoCredentialsError, botocore.exceptions.PartialCredentialsError) as error:
         raise AwsError("No AWS credentials in the environment.", _LOCAL_HINT) from error
     except botocore.exceptions.NoRegionError as error:
-        raise AwsError("No AWS region is set.", "Set AWS_REGION, for example: export AWS_REGION=us-east-1") from error
+        hint = f"Set one: export AWS_DEFAULT_REGION=us-east-1. {_LOCAL_HINT}"
+        raise AwsError("No AWS region is set.", hint) from error
     except (botocore.exceptions.EndpointConnectionError, botocore.exceptions.ConnectionError) as error:
         raise AwsError(f"AWS cannot be reached: {error}", _LOCAL_HINT) from error
     except botocore.exceptions.ClientError as error:

@@ -34,7 +34,7 @@ def _local_errors() -> Iterator[None]:
 
 
 def start(state_dir: Path, port: int) -> lifecycle.Status:
-    """Start the local AWS unless it runs already.
+    """Start the local AWS unless it runs already; then it stays where it is, whatever the port.
 
     Raises
     ------
@@ -42,7 +42,10 @@ def start(state_dir: Path, port: int) -> lifecycle.Status:
         When it cannot start; the message says why (a port in use, say).
     """
     with _local_errors():
-        return lifecycle.up(state_dir.resolve(), port)
+        try:
+            return lifecycle.up(state_dir.resolve(), port)
+        except lifecycle.AlreadyRunningError as running:
+            return running.status
 
 
 def stop(state_dir: Path) -> bool:

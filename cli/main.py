@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from cli import classifying, data, demo, deploying, local, packaging, training
+from cli import batch, classifying, data, demo, deploying, local, packaging, training
 from cli.aws import Stage
 from cli.console import error_console
 from cli.errors import KennelError
@@ -28,6 +28,7 @@ app.command("package")(packaging.package)
 app.command("deploy")(deploying.deploy)
 app.command("classify")(classifying.classify)
 app.command("evaluate")(classifying.evaluate)
+app.command("batch")(batch.batch)
 app.command("destroy")(deploying.destroy)
 app.command("demo")(demo.demo)
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import io
 import json
 import re
-import tarfile
+import subprocess
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -17,14 +16,15 @@ from typing import Annotated, Any
 import botocore.exceptions
 import typer
 
-from cli.aws import Stage
+from cli.aws import ROOT, Stage
 from cli.console import console, progress_bar
 from cli.data import SAMPLE_DIR, data_set_prefix
 from cli.errors import NotReadyError, WorkFailedError, aws_errors
 from cli.prices import hourly_price
+from model.archives import write_archive
 from model.metrics import METRIC_DEFINITIONS
 
-SOURCE_DIR = Path(__file__).resolve().parent.parent / "model"
+SOURCE_DIR = ROOT / "model"
 LOG_GROUP = "/aws/sagemaker/TrainingJobs"
 _POLL_SECONDS = 1.0
 _ENDED = ("Completed", "Failed", "Stopped")
@@ -110,7 +110,8 @@ def start_training(stage: Stage, request: TrainingRequest) -> str:
         s3.put_object(Bucket=bucket, Key=source_key, Body=body)
         job = f"{job_prefix(stage)}{datetime.now(UTC):%Y%m%d-%H%M%S-%f}"[:63]
         instance_type = request.instance_type or training.instance_type
-        hyperparameters = {**training.hyperparameters, **request.hyperparameters}
+        provenance = {"model-name": request.data_set, "code-revision": _code_revision()}
+        hyperparameters = {**provenance, **training.hyperparameters, **request.hyperparameters}
         sagemaker.create_training_job(
             TrainingJobName=job,
             RoleArn=role,
@@ -148,6 +149,14 @@ def start_training(stage: Stage, request: TrainingRequest) -> str:
     return job
 
 
+def _code_revision() -> str:
+    """The commit that the training program comes from, marked when the files differ from it."""
+    described = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--abbrev=12"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    return described.stdout.strip() or "unknown"  # a copy without its history
+
+
 def job_prefix(stage: Stage) -> str:
     """What the names of this stage's training jobs begin with."""
     return f"{stage.settings.project}-{stage.name}-"
@@ -155,18 +164,9 @@ def job_prefix(stage: Stage) -> str:
 
 def source_bundle(folder: Path) -> bytes:
     """The training program as sourcedir.tar.gz: the same files give the same bytes."""
-    archive = io.BytesIO()
-    with (
-        gzip.GzipFile(fileobj=archive, mode="wb", mtime=0) as compressed,
-        tarfile.open(fileobj=compressed, mode="w") as tar,
-    ):
-        for path in sorted(folder.rglob("*")):
-            if path.is_file() and "__pycache__" not in path.parts:
-                member = tarfile.TarInfo(path.relative_to(folder).as_posix())
-                member.size, member.mode = path.stat().st_size, 0o755 if path.stat().st_mode & 0o100 else 0o644
-                with path.open("rb") as file:
-                    tar.addfile(member, file)
-    return archive.getvalue()
+    bundle = io.BytesIO()
+    write_archive(folder, bundle)
+    return bundle.getvalue()
 
 
 def follow_training(stage: Stage, job: str) -> dict[str, Any]:

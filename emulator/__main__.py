@@ -64,7 +64,10 @@ def _run(options: argparse.Namespace) -> int:
             for name, value in lifecycle.environment(options.state_dir).items():
                 say(f"export {name}={shlex.quote(value)}\n")
         case "logs":
-            say(lifecycle.log_path(options.state_dir).read_text(errors="replace"))
+            log = lifecycle.log_path(options.state_dir)
+            if not log.exists():
+                raise lifecycle.LocalAwsError(f"There is no log: no local AWS was ever started on {options.state_dir}.")
+            say(log.read_text(errors="replace"))
     return 0
 
 

@@ -26,7 +26,7 @@ _KEY_ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
 
 
 class StateError(RuntimeError):
-    """The state folder cannot be used; the message says why and what to do."""
+    """The state folder or the port cannot be used; the message says why and what to do."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,17 @@ class RunningServer(Process):
     """What a server tells about itself once it answers."""
 
     port: int
+
+
+def check_port(port: int) -> None:
+    """Refuse what is not a port that others can be told of.
+
+    Raises
+    ------
+    StateError
+    """
+    if not 0 < port < 65536:
+        raise StateError(f"{port} is not a port: choose one between 1 and 65535.")
 
 
 def access_key_id(prefix: str) -> str:

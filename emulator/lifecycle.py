@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 
 from emulator import settings
-from emulator.layout import StateDir, StateError
+from emulator.layout import Process, StateDir, StateError, check_port
 from emulator.processes import reap
 
 _POLL_SECONDS = 0.02
@@ -73,6 +73,7 @@ def up(state_dir: Path, port: int = 4566) -> Status:
     """
     place = StateDir(state_dir)
     try:
+        check_port(port)
         place.prepare()
     except StateError as error:
         raise LocalAwsError(str(error)) from None
@@ -81,11 +82,9 @@ def up(state_dir: Path, port: int = 4566) -> Status:
         raise AlreadyRunningError(
             f"The local AWS is already running on port {running.port} (process {running.pid}).", running
         )
-    if not 0 < port < 65536:
-        raise LocalAwsError(f"{port} is not a port: choose one between 1 and 65535.")
     if (taken := _port_in_use(port)) is not None:
         raise LocalAwsError(taken)
-    if place.holder() is None:
+    if _holder(place) is None:
         reap(place.processes)
     _rotate(place.log)
     with place.log.open("ab") as log:
@@ -112,7 +111,7 @@ def down(state_dir: Path) -> None:
     place = StateDir(state_dir)
     if not place.exists():
         return
-    server = place.holder()
+    server = _holder(place)
     if server is not None:
         _signal(server.pid, signal.SIGTERM)
         if not _wait(lambda: not server.alive(), _STOP_SECONDS):
@@ -156,6 +155,13 @@ def environment(state_dir: Path) -> dict[str, str]:
 def log_path(state_dir: Path) -> Path:
     """Where the server writes its log."""
     return StateDir(state_dir).log
+
+
+def _holder(place: StateDir) -> Process | None:
+    try:
+        return place.holder()
+    except StateError as error:
+        raise LocalAwsError(str(error)) from None
 
 
 def _wait_until_up(state_dir: Path, server: subprocess.Popen[bytes]) -> Status:

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 import shutil
+import signal
 import socket
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ import uvicorn
 
 from emulator import settings
 from emulator.host import Host
-from emulator.layout import StateDir, StateError
+from emulator.layout import StateDir, StateError, check_port
 from emulator.ministack import configuration, contract
 from emulator.processes import ProcessRegistry, reap, start_watchdog
 
@@ -61,7 +62,7 @@ class LocalAws:
             functions,
             identity,
             interruptions,
-            resources,
+            resource_types,
             routing,
         )
         from emulator.sagemaker import SageMaker
@@ -74,11 +75,11 @@ class LocalAws:
         authentication.install()
         routing.install(self._services, self._sagemaker.runtime)
         self._durability = durability.Durability(place.database)
-        resources.install(self._services, self._durability.save)
+        resource_types.install(self._services, self._durability.save)
         functions.install(endpoint_url, self._processes, configuration.private(own))
         interruptions.install()
         self._durability.install()
-        self._durability.restore()
+        self._durability.restore(lambda text: functions.moved(text, endpoint_url))
         self.app = authentication.gate(behind_tls(app.app))
 
     async def start(self) -> None:
@@ -146,6 +147,10 @@ def serve(state_dir: Path, port: int) -> None:
     """
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     logging.getLogger("emulator").setLevel(logging.INFO)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # While it serves, uvicorn has handlers of its own; in the end it sends itself the signal once more.
+        signal.signal(number, _leave)
+    check_port(port)
     place = StateDir(state_dir)
     with place.locked(), _listening(port) as listener, _tidy(place):
         local_aws = LocalAws(place, port)
@@ -161,6 +166,11 @@ def serve(state_dir: Path, port: int) -> None:
             backlog=_BACKLOG,
         )
         _Server(config, local_aws, lambda: place.announce(port)).run([listener])
+
+
+def _leave(number: int, frame: object) -> None:
+    """End the process in an orderly way: everything that was entered is left."""
+    raise SystemExit(0)
 
 
 @contextlib.contextmanager

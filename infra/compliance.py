@@ -15,6 +15,7 @@ from typing import Any
 from aws_cdk import Acknowledgment, App, CloudFormationValidatePlugin, ValidationRuleSource, Validations
 from cdk_nag import AwsSolutionsChecks
 
+from infra.bucket_layout import BATCH_INPUT, BATCH_OUTPUT
 from infra.settings import Settings
 
 RULES = Path(__file__).with_name("rules.guard")
@@ -60,10 +61,21 @@ def acknowledgements(settings: Settings) -> list[Acknowledgement]:
             )
             for prefix in ("checkpoints", "code", "datasets", "training")
         ),
-        (
-            training_role,
-            f"{log_groups}/TrainingJobs:log-stream:*",
-            "SageMaker names the log streams after the jobs, in the one group that it uses for all of them.",
+        *(
+            (
+                model_role,
+                f"{bucket}/{prefix}/*",
+                "A transform job reads pictures and writes answers of any name below these; the rest stays closed.",
+            )
+            for prefix in (BATCH_INPUT, BATCH_OUTPUT)
+        ),
+        *(
+            (
+                role,
+                f"{log_groups}/{group}:log-stream:*",
+                "SageMaker names the log streams after the jobs, in the one group that it uses for all of them.",
+            )
+            for role, group in ((training_role, "TrainingJobs"), (model_role, "TransformJobs"))
         ),
         (
             model_role,
@@ -79,8 +91,8 @@ def acknowledgements(settings: Settings) -> list[Acknowledgement]:
             (
                 role,
                 "*",
-                "ecr:GetAuthorizationToken and cloudwatch:PutMetricData know no resources; the latter is held to one "
-                "namespace. ANY_RESOURCE_ONLY_WHERE_IAM_KNOWS_NO_OTHER keeps every other action out.",
+                "ecr:GetAuthorizationToken and cloudwatch:PutMetricData know no resources; the latter is held to "
+                "SageMaker's namespaces. ANY_RESOURCE_ONLY_WHERE_IAM_KNOWS_NO_OTHER keeps every other action out.",
             )
             for role in (training_role, model_role)
         ),

@@ -85,14 +85,14 @@ def parse_arguments(argv: Sequence[str], environment: Mapping[str, str] = os.env
 
 def _add_hyperparameters(group: argparse._ArgumentGroup) -> None:
     # docs/training.md has the measurements behind the defaults.
-    group.add_argument("--architecture", default="resnet18", help="a torchvision network")
+    group.add_argument("--architecture", default="resnet9", help="resnet9, or a torchvision network")
     group.add_argument("--weights", type=Path, help="a state dictionary to start from, instead of random weights")
     group.add_argument("--input-size", type=_integer(16, 1024), default=64, help="side of the network's input, pixels")
-    group.add_argument("--epochs", type=_integer(1, 10_000), default=12, help="at most so many")
+    group.add_argument("--epochs", type=_integer(1, 10_000), default=40, help="at most so many")
     group.add_argument("--batch-size", type=_integer(2, 65_536), default=64, help="pictures per step")
-    group.add_argument("--lr", type=_real(1e-8, 10), default=0.002, help="peak learning rate")
-    group.add_argument("--weight-decay", type=_real(0, 10), default=0.05, help="AdamW's, not for biases")
-    group.add_argument("--label-smoothing", type=_real(0, 0.9), default=0.05, help="share given to all classes alike")
+    group.add_argument("--lr", type=_real(1e-8, 10), default=0.01, help="peak learning rate")
+    group.add_argument("--weight-decay", type=_real(0, 10), default=0.1, help="AdamW's, not for biases")
+    group.add_argument("--label-smoothing", type=_real(0, 0.9), default=0.1, help="share given to all classes alike")
     group.add_argument(
         "--patience", type=_integer(0, 10_000), default=0,
         help="stop after so many epochs without a lower validation loss; 0: never",

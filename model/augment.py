@@ -41,13 +41,13 @@ class Augmentation:
     """
 
     preprocessing: Preprocessing
-    scale: tuple[float, float] = (0.35, 1.0)
+    scale: tuple[float, float] = (0.5, 1.0)
     ratio: float = 4 / 3
-    rotation: float = 10.0
-    brightness: float = 0.25
-    contrast: float = 0.25
-    saturation: float = 0.25
-    temperature: float = 0.05
+    rotation: float = 5.0
+    brightness: float = 0.15
+    contrast: float = 0.15
+    saturation: float = 0.15
+    temperature: float = 0.03
 
     def __call__(self, pixels: Tensor, aspects: Tensor, generator: torch.Generator) -> Tensor:
         """Return one varied, normalised view of every picture.

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from .artifact import verify_files
-from .invocation import CUSTOM_ATTRIBUTES_HEADER, answer, oversized_answer
+from .invocation import CUSTOM_ATTRIBUTES_HEADER, answer, oversized_answer, with_inline_errors
 from .predictor import Predictor
 from .serving_settings import ServingSettings
 
@@ -41,11 +41,12 @@ class Replica:
     async def __call__(self, request: Request) -> Response:
         """Answer one `POST /invocations`, which Ray's adapter has turned into `POST /`."""
         body = await request.body()
+        content_type = request.headers.get("content-type", "")
         if len(body) > self._max_body_bytes:
             result = oversized_answer(self._max_body_bytes)
         else:
-            content_type = request.headers.get("content-type", "")
             custom_attributes = request.headers.get(CUSTOM_ATTRIBUTES_HEADER, "")
             # In a thread, so that Ray's health checks are answered while the model computes.
             result = await asyncio.to_thread(answer, self._predictor, body, content_type, custom_attributes)
+        result = with_inline_errors(result, content_type)
         return Response(result.body, result.status, media_type="application/json")

@@ -92,6 +92,16 @@ def error_answer(status: int, code: str, message: str) -> Answer:
     return Answer(status, json.dumps({"error": {"code": code, "message": message}}, ensure_ascii=False).encode())
 
 
+def with_inline_errors(result: Answer, content_type: str) -> Answer:
+    """Return an error as an ordinary answer to a caller who asks for that with `image/jpeg; errors=inline`.
+
+    SageMaker Batch Transform keeps nothing of an answer with another status than 200, and fails the whole job for it.
+    503 stays what it is: it is about the server, not about the picture, and worth another try.
+    """
+    asked = any(part.replace(" ", "") == "errors=inline" for part in content_type.lower().split(";")[1:])
+    return Answer(200, result.body) if asked and result.status != 503 else result
+
+
 def oversized_answer(max_body_bytes: int) -> Answer:
     """Return the answer to a request whose body is too large."""
     return error_answer(

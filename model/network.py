@@ -1,4 +1,4 @@
-"""Networks by their torchvision name, with a classifier for our classes.
+"""Networks by name, torchvision's and one of ours, with a classifier for our classes.
 
 This is also the only place that imports torchvision, because that import may need help: see `torchvision_models`.
 """
@@ -14,6 +14,8 @@ from types import ModuleType
 from typing import Any
 
 import torch
+
+from .resnet9 import resnet9
 
 # These two return a tuple of three outputs while they train, unless told not to build the auxiliary classifiers.
 _EXTRA_ARGUMENTS: dict[str, dict[str, Any]] = {
@@ -59,9 +61,9 @@ _declared_operators: list[torch.library.Library] = []
 
 
 def architectures() -> list[str]:
-    """Return the names that `build` takes: torchvision's classification networks."""
+    """Return the names that `build` takes: our "resnet9" and torchvision's classification networks."""
     models = torchvision_models()
-    return models.list_models(module=models)
+    return ["resnet9", *models.list_models(module=models)]
 
 
 def build(architecture: str, classes: int, *, weights: Path | None = None) -> torch.nn.Module:
@@ -70,7 +72,7 @@ def build(architecture: str, classes: int, *, weights: Path | None = None) -> to
     Parameters
     ----------
     architecture : str
-        One of `architectures()`, for example "resnet18".
+        One of `architectures()`, for example "resnet9" or "resnet50".
     classes : int
         Number of outputs.
     weights : Path, optional
@@ -88,16 +90,19 @@ def build(architecture: str, classes: int, *, weights: Path | None = None) -> to
     NetworkError
         For a name that torchvision does not know or weights that belong to another network.
     """
-    known = architectures()
-    if architecture not in known:
-        near = difflib.get_close_matches(architecture, known, n=3) or known[:3]
-        raise NetworkError(
-            f"unknown architecture {architecture!r}; did you mean {' or '.join(near)}? "
-            "All of torchvision's classification networks are allowed."
+    if architecture == "resnet9":  # without torchvision, whose import takes a second
+        network: torch.nn.Module = resnet9(classes)
+    else:
+        known = architectures()
+        if architecture not in known:
+            near = difflib.get_close_matches(architecture, known, n=3) or known[:3]
+            raise NetworkError(
+                f"unknown architecture {architecture!r}; did you mean {' or '.join(near)}? "
+                "resnet9 and all of torchvision's classification networks are allowed."
+            )
+        network = torchvision_models().get_model(
+            architecture, weights=None, num_classes=classes, **_EXTRA_ARGUMENTS.get(architecture, {})
         )
-    network = torchvision_models().get_model(
-        architecture, weights=None, num_classes=classes, **_EXTRA_ARGUMENTS.get(architecture, {})
-    )
     if weights is not None:
         _load_weights(network, architecture, weights)
     return network

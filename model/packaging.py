@@ -21,6 +21,7 @@ from typing import Any
 
 from PIL import Image
 
+from .archives import write_archive
 from .artifact import CARD_FILE, ONNX_FILE, WEIGHTS_FILE, ArtifactError, ModelCard, verify_files
 from .predictor import Predictor
 
@@ -38,6 +39,7 @@ SERVING_MODULES = (
     "logs.py",
     "network.py",
     "predictor.py",
+    "resnet9.py",
     "server.py",
     "serving_settings.py",
     "transforms.py",
@@ -53,8 +55,7 @@ SERVING_FILES = {
 
 # More than any model that one endpoint instance could load; a file that claims more is a bomb.
 MAX_FILE_BYTES = 20 * 1024**3
-# Trained weights are nearly incompressible: the highest level takes five times as long for 1% less.
-_COMPRESSION = 1
+_CHUNK_BYTES = 1024 * 1024
 _SOURCE = Path(__file__).parent
 
 
@@ -138,7 +139,7 @@ def unpack(source: Path, folder: Path) -> None:
         When there is no such archive, or it is damaged.
     """
     try:
-        with tarfile.open(source, "r:*") as tar:
+        with gzip.open(source) as stream, tarfile.open(fileobj=stream, mode="r:") as tar:
             for member in tar:
                 name = str(PurePosixPath(member.name))  # without the "./" that some programs put in front
                 if name not in MODEL_FILES or not member.isfile():
@@ -151,6 +152,9 @@ def unpack(source: Path, folder: Path) -> None:
                 assert content is not None  # it is a regular file
                 with content, (folder / name).open("wb") as file:
                     shutil.copyfileobj(content, file)
+            # The checksum of it all is at the very end, which tarfile has no reason to read.
+            while stream.read(_CHUNK_BYTES):
+                pass
     except FileNotFoundError:
         raise ArtifactError(f"There is no model artifact at {source}.") from None
     except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
@@ -162,17 +166,8 @@ def archive(folder: Path, destination: Path) -> None:
     destination.parent.mkdir(parents=True, exist_ok=True)
     unfinished = destination.with_name(f".{destination.name}.{os.getpid()}")
     try:
-        with (
-            unfinished.open("wb") as file,
-            gzip.GzipFile(filename="", mode="wb", compresslevel=_COMPRESSION, fileobj=file, mtime=0) as compressed,
-            tarfile.open(fileobj=compressed, mode="w", format=tarfile.PAX_FORMAT) as tar,
-        ):
-            for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-                member = tarfile.TarInfo(path.relative_to(folder).as_posix())
-                member.size = path.stat().st_size
-                member.mode = 0o755 if path.stat().st_mode & 0o100 else 0o644
-                with path.open("rb") as content:
-                    tar.addfile(member, content)
+        with unfinished.open("wb") as file:
+            write_archive(folder, file)
         unfinished.replace(destination)
     finally:
         unfinished.unlink(missing_ok=True)

@@ -25,7 +25,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from .artifact import ArtifactError, verify_files
-from .invocation import CUSTOM_ATTRIBUTES_HEADER, Answer, error_answer, oversized_answer
+from .invocation import CUSTOM_ATTRIBUTES_HEADER, Answer, error_answer, oversized_answer, with_inline_errors
 from .logs import configure_logging
 from .serving_settings import ServingSettings, SettingsError
 from .worker_pool import ModelNotLoadedError, WorkerPool
@@ -128,12 +128,14 @@ class InvocationServer:
         return None
 
     async def _answer(self, request: Request) -> Answer:
-        body = await self._read_body(request)
-        if body is None:
-            return oversized_answer(self._settings.max_body_bytes)
         content_type = request.headers.get("content-type", "")
         custom_attributes = request.headers.get(CUSTOM_ATTRIBUTES_HEADER, "")
-        return await self._pool.submit(body, content_type.encode("latin-1"), custom_attributes.encode("latin-1"))
+        body = await self._read_body(request)
+        if body is None:
+            result = oversized_answer(self._settings.max_body_bytes)
+        else:
+            result = await self._pool.submit(body, content_type.encode("latin-1"), custom_attributes.encode("latin-1"))
+        return with_inline_errors(result, content_type)
 
     async def _read_body(self, request: Request) -> bytes | None:
         """Return the request's body, or None if it is over the limit; what is over it is never kept."""

@@ -191,10 +191,10 @@ def coloured(surface: Surface, colourway: Colourway, coat: Coat, rng: np.random.
     for marking in colourway.markings:
         cover = COVERAGE[marking.pattern](surface, irregularity)
         colours += cover * (np.asarray(marking.colour, dtype=np.float32)[:, None] - colours)
-    return colours * (1 + _hair_texture(coat, irregularity))
+    return colours * (1 + _hair_texture(surface, coat, irregularity))
 
 
-def _hair_texture(coat: Coat, irregularity: Irregularity) -> Vector:
+def _hair_texture(surface: Surface, coat: Coat, irregularity: Irregularity) -> Vector:
     """Relative lightness of the hair: tone over the body, strands or curls within it."""
     tone = 0.05 * irregularity.blotches(0.35)
     if coat.kind is CoatKind.CURLY:
@@ -202,4 +202,5 @@ def _hair_texture(coat: Coat, irregularity: Irregularity) -> Vector:
     if coat.kind is CoatKind.SMOOTH:
         return tone + 0.012 * irregularity.at(noise.strands(), 0.003)
     strands = irregularity.at(noise.strands(), 0.0055, stretch=1.0 if coat.kind is CoatKind.FEATHERED else 0.5)
+    strands *= np.where(surface.on(Part.SKULL, Part.MUZZLE), np.float32(0.4), np.float32(1.0))  # short on every face
     return tone + (0.045 + 0.035 * coat.length) * strands

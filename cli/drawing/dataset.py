@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import tempfile
+import threading
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -122,7 +123,7 @@ def draw_data_set(
     try:
         unfinished.chmod(0o755)  # mkdtemp's folders are private; a data set is an ordinary folder
         tasks = list(_tasks(unfinished, chosen, per_class, size, seed))
-        _draw_all(tasks, workers or len(os.sched_getaffinity(0)), pictures, progress)
+        _draw_all(tasks, workers or _processors(), pictures, progress)
         digest = _digest(unfinished)
         marker = {"drawn_by": "kennel data sample", "recipe": recipe, "pictures": pictures, "digest": digest}
         (unfinished / MARKER).write_text(json.dumps(marker, indent=2) + "\n", encoding="utf-8")
@@ -192,7 +193,7 @@ def _draw_all(tasks: list[_Task], workers: int, pictures: int, progress: Progres
     pool = ProcessPoolExecutor(
         max_workers=min(workers, len(tasks)),
         mp_context=multiprocessing.get_context("spawn"),
-        initializer=_leave_interrupts_alone,
+        initializer=_start_worker,
     )
     try:
         for future in as_completed([pool.submit(_draw_task, task) for task in tasks]):
@@ -201,9 +202,23 @@ def _draw_all(tasks: list[_Task], workers: int, pictures: int, progress: Progres
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _leave_interrupts_alone() -> None:
-    """Ctrl-C goes to every process of the terminal; only the first one should act on it."""
+def _processors() -> int:
+    """How many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _start_worker() -> None:
+    # Ctrl-C goes to every process of the terminal; only the first one should act on it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """Nobody tells a pool's worker that its parent was killed: it would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _draw_task(task: _Task) -> int:

@@ -16,7 +16,7 @@ from .render import Light, Window, rendered
 from .scenes import SETTINGS, draw_foreground
 from .solids import Part, Scene, normalised
 
-RENDERED_PIXELS = 44_000  # of a dog before it is averaged down: the larger it is, the fewer for each pixel
+RENDERED_PIXELS = 40_000  # of a dog before it is averaged down: the larger it is, the fewer for each pixel
 HEAD = (Part.SKULL, Part.MUZZLE, Part.EAR, Part.NOSE)
 Box = tuple[int, int, int, int]
 """Left, top, right, bottom in pixels."""
@@ -60,7 +60,7 @@ def draw_picture(breed: Breed, rng: np.random.Generator, size: tuple[int, int]) 
 
     box = _window(scene, framing, width, height)
     area = max(1, (box[2] - box[0]) * (box[3] - box[1]))
-    sampling = float(np.clip(np.sqrt(RENDERED_PIXELS / area), 1.25, 2.0))
+    sampling = float(np.clip(np.sqrt(RENDERED_PIXELS / area), 1.15, 2.0))
     window = Window(
         left=(box[0] - framing.x) / framing.scale,
         top=(framing.y - box[1]) / framing.scale,

@@ -148,13 +148,19 @@ class Durability:
         prune = lambda_svc._prune_orphan_code_blobs
         lambda_svc._prune_orphan_code_blobs = lambda referenced: setattr(self, "_orphaned_code", (prune, referenced))
 
-    def restore(self) -> None:
-        """Read back what was saved, before the first request."""
+    def restore(self, adapt: Callable[[str], str]) -> None:
+        """Read back what was saved, before the first request.
+
+        Parameters
+        ----------
+        adapt
+            Changes the text of a snapshot where it speaks of the server that wrote it.
+        """
         from ministack import app
         from ministack.core.persistence import _json_object_hook
 
         for name, body in self._database.snapshots():
-            app._get_module(name).load_persisted_state(json.loads(body, object_hook=_json_object_hook))
+            app._get_module(name).load_persisted_state(json.loads(adapt(body), object_hook=_json_object_hook))
         for name, growing in _GROWING.items():
             for path, head, items in self._database.series(name):
                 growing.restore(app._get_module(name), path, head, items)

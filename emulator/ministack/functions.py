@@ -21,6 +21,7 @@ ASYNC_PAYLOAD_LIMIT = 1024 * 1024
 
 #: As it is stored: without the port, which may be another one tomorrow.
 _STORED_URL = re.compile(r"https://(?P<id>[a-z0-9]{32})\.lambda-url\.[a-z0-9-]+\.on\.aws/")
+_LOCAL_URL = re.compile(r"http://127\.0\.0\.1:\d+/_aws/lambda-url/")
 _URL_PATH = re.compile(r"/functions/[^/]+/urls?(\?|$)")
 
 # How long the answer of a function waits for its log lines: for the first, for a further one, and at most. A function
@@ -31,6 +32,11 @@ _LOG_WAIT_SECONDS = (0.005, 0.002, 0.25)
 def local_url(url: str, endpoint_url: str) -> str:
     """A function URL as it can be called here: on the loopback address, without looking up a name."""
     return _STORED_URL.sub(rf"{endpoint_url}/_aws/lambda-url/\g<id>/", url)
+
+
+def moved(text: str, endpoint_url: str) -> str:
+    """A text with its local function URLs as they are on this server, whatever port an earlier one had."""
+    return _LOCAL_URL.sub(f"{endpoint_url}/_aws/lambda-url/", text)
 
 
 def install(endpoint_url: str, processes: ProcessRegistry, private: frozenset[str]) -> None:

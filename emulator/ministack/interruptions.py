@@ -19,7 +19,8 @@ from collections.abc import Coroutine, Mapping
 from typing import Any
 
 from emulator.awsapi import Service
-from emulator.ministack.resources import NamedResource, Services, caller, resource_types
+from emulator.ministack.resource_types import resource_types
+from emulator.ministack.resources import NamedResource, Services, caller
 
 logger = logging.getLogger(__name__)
 

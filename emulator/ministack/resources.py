@@ -1,20 +1,16 @@
-"""The CloudFormation types that MiniStack lacks, on top of our own services."""
+"""What CloudFormation's types of our services have in common, and those of SageMaker."""
 
 from __future__ import annotations
 
-import functools
-import logging
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from emulator.awsapi import Caller, Payload, Service
 from emulator.errors import ServiceError
 from emulator.ministack.properties import coerce
-
-logger = logging.getLogger(__name__)
 
 Services = Mapping[str, Service]
 #: What MiniStack wants of a handler: the physical id (``Ref``) and the attributes (``Fn::GetAtt``).
@@ -23,6 +19,8 @@ Created = tuple[str, dict[str, Any]]
 _POLL_SECONDS = 0.05
 _NAME_LIMIT = 63
 _RESERVED_TAGS = "aws:"
+#: Where a notebook instance may come to rest, as nobody but its user wants it.
+_STOPPED = "Stopped"
 
 
 def caller() -> Caller:
@@ -105,17 +103,17 @@ class NamedResource:
     def update(self, arn: str, old: Payload, new: Payload, stack_name: str, logical_id: str) -> Created:
         name = self._name(arn, new)
         self._retag(arn, old, new)
-        changed = {key for key in (*self.updated, *self.update_only) if old.get(key) != new.get(key)}
-        if changed - set(self.update_only):
+        if any(old.get(key) != new.get(key) for key in self.updated):
             accepted = {key: value for key, value in new.items() if key in (*self.updated, *self.update_only)}
             request = {self.name_property: name, **self._request(f"Update{self.kind}", accepted)}
-            self._settle(name, dict.fromkeys(self.settled, True))
-            if self.stopped_for:
-                self._stop(name)
+            before = self._rest(name)
+            if self.stopped_for and before == "InService":
+                self._call(f"Stop{self.kind}", {self.name_property: name})
+                self._rest(name)
             self._call(f"Update{self.kind}", request)
-            self._settle_update(name, request)
-            if self.stopped_for:
-                self._settle(name, {"Stopped": True, "Failed": False})
+            self._check_config(name, request)
+            if self.stopped_for and before == "InService":
+                self._rest(name)
                 self._call(f"Start{self.kind}", {self.name_property: name})
                 self._settle(name)
         return arn, self._attributes(arn, name)
@@ -124,10 +122,9 @@ class NamedResource:
         name = self._name(arn, properties)
         service = self.services[self.service_name]
         try:
-            while self.settled and self._describe(name)[self._status] not in (*self.settled, "Stopped"):
-                time.sleep(_POLL_SECONDS)
-            if self.stopped_for:
-                self._stop(name)
+            if self._rest(name) == "InService" and self.stopped_for:
+                self._call(f"Stop{self.kind}", {self.name_property: name})
+                self._rest(name)
             service.call(f"Delete{self.kind}", {self.name_property: name}, caller())
             while self.settled:
                 self._describe(name)
@@ -156,39 +153,40 @@ class NamedResource:
     def _describe(self, name: str) -> Payload:
         return self.services[self.service_name].call(f"Describe{self.kind}", {self.name_property: name}, caller())
 
-    def _settle(self, name: str, settled: Mapping[str, bool] | None = None) -> Payload:
-        """Wait for the end of what is going on, which has to be a good one."""
-        settled = self.settled if settled is None else settled
-        if not settled:
-            return {}
-        while True:
-            try:
-                description = self._describe(name)
-            except ServiceError as error:
-                raise failure(error, self.service_name) from None
-            status = description[self._status]
-            if status in settled:
-                break
+    def _rest(self, name: str) -> str:
+        """Wait until nothing is going on; the status then, empty for a kind that has none."""
+        while self.settled:
+            status = str(self._describe(name)[self._status])
+            if status in (*self.settled, _STOPPED):
+                return status
             time.sleep(_POLL_SECONDS)
-        if not settled[status]:
-            raise ValueError(handler_message(description.get("FailureReason") or f"{self.kind} {name} is {status}."))
-        return description
+        return ""
 
-    def _settle_update(self, name: str, request: Payload) -> None:
-        """A failed update of an endpoint leaves it in service with the config that it had."""
-        description = self._settle(name, None if not self.stopped_for else {"Stopped": True, "Failed": False})
+    def _settle(self, name: str) -> None:
+        """Wait for the end of what is going on, which has to be a good one."""
+        try:
+            if self.settled.get(self._rest(name), True):
+                return
+            description = self._describe(name)
+        except ServiceError as error:
+            raise failure(error, self.service_name) from None
+        raise ValueError(
+            handler_message(description.get("FailureReason") or f"{self.kind} {name} is {description[self._status]}.")
+        )
+
+    def _check_config(self, name: str, request: Payload) -> None:
+        """Wait for the end of an update; a failed one leaves an endpoint in service with the config that it had."""
+        self._settle(name)
         wanted = request.get("EndpointConfigName")
-        if wanted is not None and description.get("EndpointConfigName") != wanted:
+        if wanted is None:
+            return
+        description = self._describe(name)
+        if description["EndpointConfigName"] != wanted:
             reason = description.get("FailureReason") or "it went back to its previous endpoint config"
             raise ValueError(handler_message(f"The update of endpoint {name} failed: {reason}"))
 
-    def _stop(self, name: str) -> None:
-        if self._describe(name)[self._status] == "InService":
-            self._call(f"Stop{self.kind}", {self.name_property: name})
-        self._settle(name, {"Stopped": True, "Failed": True})
-
     def _retag(self, arn: str, old: Payload, new: Payload) -> None:
-        gone, changed = tag_changes(_tag_map(old), _tag_map(new))
+        gone, changed = tag_changes(tag_map(old), tag_map(new))
         if gone:
             self._call("DeleteTags", {"ResourceArn": arn, "TagKeys": gone})
         if changed:
@@ -203,7 +201,8 @@ def tag_changes(old: dict[str, str], new: dict[str, str]) -> tuple[list[str], di
     return gone, changed
 
 
-def _tag_map(properties: Payload) -> dict[str, str]:
+def tag_map(properties: Payload) -> dict[str, str]:
+    """The tags of a template, by key."""
     return {tag["Key"]: str(tag["Value"]) for tag in properties.get("Tags") or []}
 
 
@@ -225,214 +224,3 @@ def failure(error: ServiceError, service: str) -> ValueError:
     return ValueError(
         handler_message(f"{error.message} (Service: {title}, Status Code: {error.status}, Error Code: {error.code})")
     )
-
-
-@dataclass(frozen=True)
-class ScalableTarget:
-    """``AWS::ApplicationAutoScaling::ScalableTarget``, known by ``<resource>|<dimension>|<namespace>``."""
-
-    services: Services
-
-    type_name = "AWS::ApplicationAutoScaling::ScalableTarget"
-    service_name = "application-autoscaling"
-    replacing_properties = ("ResourceId", "ScalableDimension", "ServiceNamespace")
-
-    def create(self, logical_id: str, properties: Payload, stack_name: str) -> Created:
-        identity, _ = self._register(properties, tags=_tag_map(properties))
-        return identity, {"Id": identity}
-
-    def update(self, identity: str, old: Payload, new: Payload, stack_name: str, logical_id: str) -> Created:
-        kept = {action["ScheduledActionName"] for action in new.get("ScheduledActions") or []}
-        for action in old.get("ScheduledActions") or []:
-            if action["ScheduledActionName"] not in kept:
-                name = {"ScheduledActionName": action["ScheduledActionName"]}
-                _delete(self, "DeleteScheduledAction", {**name, **_target(identity)})
-        _, arn = self._register(new)
-        gone, changed = tag_changes(_tag_map(old), _tag_map(new))
-        if gone:
-            _call(self, "UntagResource", {"ResourceARN": arn, "TagKeys": gone})
-        if changed:
-            _call(self, "TagResource", {"ResourceARN": arn, "Tags": changed})
-        return identity, {"Id": identity}
-
-    def _register(self, properties: Payload, tags: dict[str, str] | None = None) -> tuple[str, str]:
-        """Register the target with its scheduled actions.
-
-        Returns
-        -------
-        The physical id and the ARN.
-        """
-        own = {key: value for key, value in properties.items() if key not in ("ScheduledActions", "Tags")}
-        # Tags are only taken for a target that is new.
-        answer = _call(self, "RegisterScalableTarget", {**own, "Tags": tags} if tags else own)
-        identity = "|".join(str(properties[key]) for key in self.replacing_properties)
-        for action in properties.get("ScheduledActions") or []:
-            _call(self, "PutScheduledAction", {**action, **_target(identity)})
-        return identity, answer["ScalableTargetARN"]
-
-    def delete(self, identity: str, properties: Payload) -> None:
-        _delete(self, "DeregisterScalableTarget", _target(identity))
-
-
-@dataclass(frozen=True)
-class ScalingPolicy:
-    """``AWS::ApplicationAutoScaling::ScalingPolicy``, known by its ARN."""
-
-    services: Services
-
-    type_name = "AWS::ApplicationAutoScaling::ScalingPolicy"
-    service_name = "application-autoscaling"
-    replacing_properties = ("PolicyName", "ResourceId", "ScalableDimension", "ServiceNamespace", "ScalingTargetId")
-
-    def create(self, logical_id: str, properties: Payload, stack_name: str) -> Created:
-        arn = _call(self, "PutScalingPolicy", self._with_target(properties))["PolicyARN"]
-        return arn, {"Arn": arn}
-
-    def update(self, arn: str, old: Payload, new: Payload, stack_name: str, logical_id: str) -> Created:
-        return self.create(logical_id, new, stack_name)
-
-    def delete(self, arn: str, properties: Payload) -> None:
-        request = self._with_target(properties)
-        _delete(self, "DeleteScalingPolicy", {key: request[key] for key in ("PolicyName", *_TARGET_MEMBERS)})
-
-    @staticmethod
-    def _with_target(properties: Payload) -> Payload:
-        request = dict(properties)
-        identity = request.pop("ScalingTargetId", None)
-        return {**request, **_target(identity)} if identity else request
-
-
-@dataclass(frozen=True)
-class RecordOnly:
-    """A type that has no effect here: the stack has it, and nothing else."""
-
-    type_name: str
-
-    replacing_properties = ()
-
-    def create(self, logical_id: str, properties: Payload, stack_name: str) -> Created:
-        identity = generated_name(stack_name, logical_id)
-        service = self.type_name.split("::")[1].lower()
-        arn = f"arn:aws:{service}:{caller().region}:{caller().account}:{identity}"
-        return identity, {"Id": identity, "Arn": arn}
-
-    def update(self, identity: str, old: Payload, new: Payload, stack_name: str, logical_id: str) -> Created:
-        service = self.type_name.split("::")[1].lower()
-        return identity, {"Id": identity, "Arn": f"arn:aws:{service}:{caller().region}:{caller().account}:{identity}"}
-
-    def delete(self, identity: str, properties: Payload) -> None:
-        logger.debug("%s %s was only on record", self.type_name, identity)
-
-
-#: Types of which a stack keeps a record here and nothing more.
-RECORD_ONLY = (
-    "AWS::Budgets::Budget",
-    "AWS::CloudTrail::Trail",
-    "AWS::CloudWatch::AnomalyDetector",
-    "AWS::CloudWatch::CompositeAlarm",
-)
-_TARGET_MEMBERS = ("ResourceId", "ScalableDimension", "ServiceNamespace")
-
-
-def _target(identity: str) -> Payload:
-    return dict(zip(_TARGET_MEMBERS, identity.split("|"), strict=True))
-
-
-def _call(resource: ScalableTarget | ScalingPolicy, operation: str, properties: Payload) -> Payload:
-    service = resource.services[resource.service_name]
-    request = coerce(properties, service.model.operation_model(operation).input_shape)
-    try:
-        return service.call(operation, request, caller())
-    except ServiceError as error:
-        raise failure(error, resource.service_name) from None
-
-
-def _delete(resource: ScalableTarget | ScalingPolicy, operation: str, request: Payload) -> None:
-    try:
-        resource.services[resource.service_name].call(operation, request, caller())
-    except ServiceError as error:
-        if not missing(error):
-            raise failure(error, resource.service_name) from None
-
-
-def resource_types(services: Services) -> list[Any]:
-    """Every type that this module adds."""
-    done = {"InService": True, "Failed": False}
-    retain = ("RetainAllVariantProperties", "ExcludeRetainedVariantProperties", "RetainDeploymentConfig")
-    return [
-        NamedResource(services, "Model"),
-        NamedResource(services, "EndpointConfig"),
-        NamedResource(
-            services,
-            "Endpoint",
-            replacing=("EndpointName",),
-            updated=("EndpointConfigName", "DeploymentConfig"),
-            update_only=retain,
-            settled=done | {"UpdateRollbackFailed": False, "OutOfService": False},
-        ),
-        NamedResource(
-            services,
-            "NotebookInstance",
-            replacing=(
-                *("NotebookInstanceName", "DirectInternetAccess", "KmsKeyId", "SecurityGroupIds", "SubnetId"),
-                "PlatformIdentifier",
-            ),
-            updated=(
-                *("InstanceType", "RoleArn", "LifecycleConfigName", "VolumeSizeInGB", "RootAccess"),
-                *("DefaultCodeRepository", "AdditionalCodeRepositories", "AcceleratorTypes"),
-                "InstanceMetadataServiceConfiguration",
-            ),
-            settled=done,
-            stopped_for=True,
-        ),
-        NamedResource(
-            services,
-            "NotebookInstanceLifecycleConfig",
-            replacing=("NotebookInstanceLifecycleConfigName",),
-            updated=("OnCreate", "OnStart"),
-        ),
-        ScalableTarget(services),
-        ScalingPolicy(services),
-    ]
-
-
-def install(services: Services, checkpoint: Callable[[], None]) -> None:
-    """Make the types known to MiniStack's CloudFormation.
-
-    Parameters
-    ----------
-    services
-        Ours, by name.
-    checkpoint
-        Called before anything is made, changed or deleted, to save what the stack is about to do: our services save
-        what they do at once, and after the death of the server the two must fit together.
-
-    They block until what they make is in service, so they run on a thread: an endpoint fetches its model from the S3
-    of this very server, whose event loop must go on.
-    """
-    from ministack.services.cloudformation import provisioners, stacks
-
-    added = [*resource_types(services), *map(RecordOnly, RECORD_ONLY)]
-    names = frozenset(resource.type_name for resource in added)
-    for resource in added:
-        provisioners._RESOURCE_HANDLERS[resource.type_name] = {
-            "create": _after(checkpoint, resource.create),
-            "update": _after(checkpoint, resource.update),
-            "update_with_logical_id": True,
-            "delete": _after(checkpoint, resource.delete),
-        }
-        provisioners._REPLACING_PROPERTIES[resource.type_name] = resource.replacing_properties
-        if isinstance(resource, NamedResource | ScalableTarget):
-            provisioners._STACK_TAG_PROPERTY[resource.type_name] = ("Tags", "list")
-
-    blocks = stacks._runs_on_worker_thread
-    stacks._runs_on_worker_thread = lambda resource_type: resource_type in names or blocks(resource_type)
-
-
-def _after(first: Callable[[], None], then: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(then)
-    def run(*args: Any) -> Any:
-        first()
-        return then(*args)
-
-    return run

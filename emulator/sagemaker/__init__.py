@@ -1,4 +1,4 @@
-"""SageMaker: models served by real processes, training jobs run as real processes."""
+"""SageMaker: models served by real processes, training and transform jobs run as real processes."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from emulator.sagemaker.programs import Folders
 from emulator.sagemaker.resources import ENDPOINT_CONFIG, KINDS, Tags
 from emulator.sagemaker.runtime import Runtime
 from emulator.sagemaker.training import TrainingJobs
+from emulator.sagemaker.transform import TransformJobs
 from emulator.store import Store
 
 __all__ = ["SageMaker"]
@@ -23,8 +24,8 @@ class SageMaker(Service):
     ----------
     runtime
         Answers InvokeEndpoint.
-    endpoints, training_jobs
-        The two controllers with something behind their records.
+    endpoints, training_jobs, transform_jobs
+        The controllers with something behind their records.
     """
 
     name = "sagemaker"
@@ -35,11 +36,13 @@ class SageMaker(Service):
         self._folders = Folders(host)
         self.endpoints = Endpoints(host, self._store, self._folders, self.model)
         self.training_jobs = TrainingJobs(host, self._store, self._folders, self.model)
+        self.transform_jobs = TransformJobs(host, self._store, self._folders, self.model)
         self.register(
             Models(self._store, self.model),
             EndpointConfigs(self._store, self.model),
             self.endpoints,
             self.training_jobs,
+            self.transform_jobs,
             NotebookInstances(self._store, self.model),
             LifecycleConfigs(self._store, self.model),
             Tags(self._store),
@@ -51,11 +54,13 @@ class SageMaker(Service):
         self._folders.remove_temporary()
         self.endpoints.start()
         self.training_jobs.start()
+        self.transform_jobs.start()
 
     def stop(self) -> None:
         """End every process and keep every record."""
         self.endpoints.stop()
         self.training_jobs.stop()
+        self.transform_jobs.stop()
         self._folders.remove_temporary()
         self._store.close()
 

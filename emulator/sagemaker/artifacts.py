@@ -78,6 +78,21 @@ def fetch(s3: Any, bucket: str, key: str, path: Path) -> None:
         raise ArtifactError(f"s3://{bucket}/{key}: {reason(error)}") from None
 
 
+def read(s3: Any, bucket: str, key: str, max_bytes: int | None = None) -> bytes:
+    """Read one object, or its first `max_bytes`.
+
+    Raises
+    ------
+    ArtifactError
+        With what S3 answered.
+    """
+    try:
+        content: bytes = s3.get_object(Bucket=bucket, Key=key)["Body"].read(max_bytes)
+    except (ClientError, BotoCoreError) as error:
+        raise ArtifactError(f"s3://{bucket}/{key}: {reason(error)}") from None
+    return content
+
+
 def list_keys(s3: Any, bucket: str, prefix: str) -> list[str]:
     """The keys under a prefix, sorted; markers of empty folders are left out.
 

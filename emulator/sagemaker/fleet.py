@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import random
 import shutil
 import threading
 import time
 from collections import deque
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -64,7 +65,7 @@ class InvocationCounter:
 
 
 class Variant:
-    """A production variant: its program and however many instances of it.
+    """One model: its program and however many instances of it.
 
     Parameters
     ----------
@@ -73,18 +74,31 @@ class Variant:
         configured under ``Variant``, and the model's record under ``Model``.
     directory
         The variant's own folder.
+    title
+        What messages call it.
+    open_log
+        Opens the log of a new instance, written under the model's role.
     """
 
     def __init__(
-        self, host: Host, folders: Folders, endpoint: str, region: str, spec: Payload, directory: Path
+        self,
+        host: Host,
+        folders: Folders,
+        region: str,
+        spec: Payload,
+        directory: Path,
+        *,
+        title: str,
+        open_log: Callable[[Role], LogStream],
     ) -> None:
         self.name: str = spec["VariantName"]
+        self._title = title
+        self._open_log = open_log
         self.weight: float = spec["Weight"]
         self.invocations = InvocationCounter()
         self.instances: list[Instance] = []
         self._host = host
         self._folders = folders
-        self._endpoint = endpoint
         self._region = region
         self._variant = spec["Variant"]
         self._model = spec["Model"]
@@ -105,12 +119,12 @@ class Variant:
         FleetError
         """
         if self._stopped:
-            raise FleetError(f"Production variant {self.name} has been stopped.")
+            raise FleetError(f"The {self._title} has been stopped.")
         try:
             self._role = Role(self._host, self._model["ExecutionRoleArn"], "SageMaker", self._region)
             self._program = self._find_program()
         except (ServiceError, ArtifactError, OSError) as error:
-            raise FleetError(f"The model of production variant {self.name} cannot be loaded: {error}") from None
+            raise FleetError(f"The model of {self._title} cannot be loaded: {error}") from None
 
     def _find_program(self) -> ServerProgram:
         container, *others = containers(self._model)
@@ -191,7 +205,7 @@ class Variant:
         """
         with self._resizing:
             if self._stopped or self._program is None:
-                raise FleetError(f"Production variant {self.name} is not in service.")
+                raise FleetError(f"The {self._title} is not in service.")
             added = [self._new_instance() for _ in range(count - len(self.instances))]
             for instance in added:
                 instance.start()
@@ -207,20 +221,12 @@ class Variant:
     def _new_instance(self) -> Instance:
         assert self._program is not None
         assert self._role is not None
-        role = self._role
-        stream = f"{self.name}/{new_instance_id()}"
-        log = LogStream(
-            role.logs_client,
-            LOG_GROUP.format(endpoint=self._endpoint),
-            stream,
-            self._directory.parent / "logs" / f"{stream.replace('/', '-')}.log",
-        )
         startup = self._variant.get("ContainerStartupHealthCheckTimeoutInSeconds", DEFAULT_STARTUP_SECONDS)
-        return Instance(self._host.processes, self._program, log, startup)
+        return Instance(self._host.processes, self._program, self._open_log(self._role), startup)
 
     def _failure_reason(self, instance: Instance) -> str:
         reason = (
-            f"The primary container for production variant {self.name} did not pass the ping health check: "
+            f"The primary container for {self._title} did not pass the ping health check: "
             f"the model server {instance.failure or 'was stopped'}."
         )
         tail = "\n".join(instance.log.tail(_REASON_LOG_LINES))
@@ -276,11 +282,26 @@ class Fleet:
         self, host: Host, folders: Folders, endpoint: str, region: str, spec: Payload, directory: Path
     ) -> None:
         self.directory = directory / spec["Id"]
+        self._log_group = LOG_GROUP.format(endpoint=endpoint)
         self.variants = {
-            v["VariantName"]: Variant(host, folders, endpoint, region, v, self.directory / v["VariantName"])
+            name: Variant(
+                host,
+                folders,
+                region,
+                v,
+                self.directory / name,
+                title=f"production variant {name}",
+                open_log=functools.partial(self._open_log, name),
+            )
             for v in spec["Variants"]
+            for name in [v["VariantName"]]
         }
         self._counts = {v["VariantName"]: v["InstanceCount"] for v in spec["Variants"]}
+
+    def _open_log(self, variant: str, role: Role) -> LogStream:
+        stream = f"{variant}/{new_instance_id()}"
+        path = self.directory / "logs" / f"{stream.replace('/', '-')}.log"
+        return LogStream(role.logs_client, self._log_group, stream, path)
 
     def start(self) -> None:
         """Bring up every instance and wait until all are healthy.

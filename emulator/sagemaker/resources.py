@@ -74,6 +74,14 @@ TRAINING_JOB = Kind(
     "exists ({arn})",
     "ResourceInUse",
 )
+TRANSFORM_JOB = Kind(
+    "transform-job",
+    "TransformJob",
+    'Could not find requested job with name: "{arn}".',
+    "Transform job names must be unique within an AWS account and region, and a transform job with this name already "
+    "exists ({arn})",
+    "ResourceInUse",
+)
 NOTEBOOK_INSTANCE = Kind(
     "notebook-instance",
     "NotebookInstance",
@@ -86,7 +94,7 @@ LIFECYCLE_CONFIG = Kind(
     'Unable to describe Notebook Instance Lifecycle Config "{arn}": it does not exist.',
     'Cannot create already existing Notebook Instance Lifecycle Config "{arn}".',
 )
-KINDS = (MODEL, ENDPOINT_CONFIG, ENDPOINT, TRAINING_JOB, NOTEBOOK_INSTANCE, LIFECYCLE_CONFIG)
+KINDS = (MODEL, ENDPOINT_CONFIG, ENDPOINT, TRAINING_JOB, TRANSFORM_JOB, NOTEBOOK_INSTANCE, LIFECYCLE_CONFIG)
 
 
 class Resources:

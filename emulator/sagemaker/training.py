@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-import threading
 import time
 from typing import Any
 
@@ -15,13 +14,12 @@ from emulator.host import Host
 from emulator.sagemaker.artifacts import ArtifactError, parse_s3_url
 from emulator.sagemaker.programs import Folders
 from emulator.sagemaker.resources import TRAINING_JOB, Resources, project
+from emulator.sagemaker.runs import Runs
 from emulator.sagemaker.training_container import OPT_ML
 from emulator.sagemaker.training_job import TrainingRun, add_transition
 from emulator.store import Record, Store
 
 logger = logging.getLogger(__name__)
-
-_SHUTDOWN_SECONDS = 15.0
 
 
 class TrainingJobs:
@@ -33,8 +31,7 @@ class TrainingJobs:
         self._model = model
         self._jobs = Resources(store, TRAINING_JOB)
         self._metrics = store.table("sagemaker", "training-metric")
-        self._runs: dict[str, TrainingRun] = {}
-        self._lock = threading.Lock()
+        self._runs = Runs()
 
     @operation("CreateTrainingJob")
     def create(self, request: Payload, caller: Caller) -> Payload:
@@ -79,10 +76,7 @@ class TrainingJobs:
                 add_transition(record, "Stopping", "Stopping the training job", TrainingJobStatus="Stopping")
 
         self._jobs.change(arn, change)
-        with self._lock:
-            run = self._runs.get(arn)
-        if run is not None:
-            run.request_stop()
+        self._runs.request_stop(arn)
 
     def metric_series(self, arn: str) -> dict[str, list[tuple[float, float]]]:
         """Every value of a job's metrics: pairs of epoch seconds and value by name, in the order of the log."""
@@ -106,13 +100,7 @@ class TrainingJobs:
 
     def stop(self) -> None:
         """Interrupt every job; `start` begins them anew."""
-        with self._lock:
-            runs = list(self._runs.values())
-        for run in runs:
-            run.interrupt()
-        deadline = time.monotonic() + _SHUTDOWN_SECONDS
-        for run in runs:
-            run.join(max(0.0, deadline - time.monotonic()))
+        self._runs.interrupt_all()
 
     def _begin(self, record: Record) -> None:
         arn = record["TrainingJobArn"]
@@ -127,10 +115,7 @@ class TrainingJobs:
         run = TrainingRun(
             self._host, self._folders, record, lambda change: self._jobs.change(arn, change), save_metrics
         )
-        with self._lock:
-            self._runs = {key: value for key, value in self._runs.items() if value.alive}
-            self._runs[arn] = run
-        run.start()
+        self._runs.start(arn, run)
 
 
 def _stopped_by_restart(record: Record) -> None:

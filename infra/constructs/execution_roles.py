@@ -10,6 +10,7 @@ from aws_cdk import aws_kms as kms
 from aws_cdk import aws_s3 as s3
 from constructs import Construct
 
+from infra.bucket_layout import BATCH_INPUT, BATCH_OUTPUT
 from infra.constructs.policies import allow, policy
 
 # What a training job may read and write in the data bucket.
@@ -41,23 +42,20 @@ class TrainingRole(iam.Role):
                         ["s3:PutObject", "s3:AbortMultipartUpload"],
                         [bucket.arn_for_objects(f"{p}/*") for p in WRITABLE_PREFIXES],
                     ),
-                    # The key opens objects of the bucket, nothing else: only S3 can use it on the job's behalf.
-                    allow(
-                        ["kms:Decrypt", "kms:GenerateDataKey"],
-                        [key.key_arn],
-                        {"StringEquals": {"kms:ViaService": f"s3.{Aws.REGION}.{Aws.URL_SUFFIX}"}},
-                    ),
+                    _use_for_objects(key),
                 ),
                 "Image": _pull(image_repository_arn),
-                "Telemetry": _telemetry(log_group="/aws/sagemaker/TrainingJobs"),
+                "Telemetry": _telemetry("/aws/sagemaker/TrainingJobs"),
             },
         )
 
 
 class ModelRole(iam.Role):
-    """Lets SageMaker fetch one model artifact and its image, and write the endpoint's logs.
+    """Lets SageMaker fetch one model artifact and its image, and write logs.
 
-    The container itself runs under network isolation and never sees these permissions.
+    A transform job runs under the role of its model, so this one also reads pictures and writes answers below
+    two prefixes of the data bucket. It is SageMaker that moves them: the container itself runs under network isolation
+    and never sees these permissions.
     """
 
     def __init__(
@@ -68,11 +66,19 @@ class ModelRole(iam.Role):
         artifact_arn: str | None,
         image_repository_arn: str,
         volume_key: kms.IKey | None,
+        bucket: s3.IBucket,
+        key: kms.IKey,
     ) -> None:
         policies = {
             "Image": _pull(image_repository_arn),
-            # The group is named after the endpoint, whose generated name is known only after this role.
-            "Telemetry": _telemetry(log_group="/aws/sagemaker/Endpoints/*"),
+            # The first group is named after the endpoint, whose generated name is known only after this role.
+            "Telemetry": _telemetry("/aws/sagemaker/Endpoints/*", "/aws/sagemaker/TransformJobs"),
+            "Batch": policy(
+                allow(["s3:ListBucket"], [bucket.bucket_arn], {"StringLike": {"s3:prefix": [f"{BATCH_INPUT}/*"]}}),
+                allow(["s3:GetObject"], [bucket.arn_for_objects(f"{BATCH_INPUT}/*")]),
+                allow(["s3:PutObject", "s3:AbortMultipartUpload"], [bucket.arn_for_objects(f"{BATCH_OUTPUT}/*")]),
+                _use_for_objects(key),
+            ),
         }
         if artifact_arn is not None:
             policies["Artifact"] = policy(allow(["s3:GetObject"], [artifact_arn]))
@@ -107,18 +113,28 @@ def _pull(repository_arn: str) -> iam.PolicyDocument:
     )
 
 
-def _telemetry(log_group: str) -> iam.PolicyDocument:
-    """May write to the log group and publish the metrics of the same name."""
-    log_group_arn = f"arn:{Aws.PARTITION}:logs:{Aws.REGION}:{Aws.ACCOUNT_ID}:log-group:{log_group}"
+def _use_for_objects(key: kms.IKey) -> iam.PolicyStatement:
+    """May open objects of the bucket with the key, and nothing else: only S3 can use it on the role's behalf."""
+    return allow(
+        ["kms:Decrypt", "kms:GenerateDataKey"],
+        [key.key_arn],
+        {"StringEquals": {"kms:ViaService": f"s3.{Aws.REGION}.{Aws.URL_SUFFIX}"}},
+    )
+
+
+def _telemetry(*log_groups: str) -> iam.PolicyDocument:
+    """May write to the log groups and publish the metrics of the same names."""
+    arns = [f"arn:{Aws.PARTITION}:logs:{Aws.REGION}:{Aws.ACCOUNT_ID}:log-group:{group}" for group in log_groups]
+    namespaces = [group.removesuffix("/*") for group in log_groups]
     return policy(
         allow(
             ["logs:CreateLogGroup", "logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents"],
-            [log_group_arn, f"{log_group_arn}:log-stream:*"],
+            [resource for arn in arns for resource in (arn, f"{arn}:log-stream:*")],
         ),
         # PutMetricData knows no resources; the condition takes their place.
         allow(
             ["cloudwatch:PutMetricData"],
             ["*"],
-            {"StringEquals": {"cloudwatch:namespace": log_group.removesuffix("/*")}},
+            {"StringEquals": {"cloudwatch:namespace": namespaces}},
         ),
     )

@@ -3,12 +3,12 @@
 from pathlib import Path
 
 from aws_cdk import Aws, CfnRule, CfnRuleAssertion, Fn
-from aws_cdk import aws_kms as kms
 from aws_cdk import aws_s3_assets as assets
 from aws_cdk import aws_sagemaker as sagemaker
 from constructs import Construct
 
 from infra import instance_types
+from infra.constructs.data_bucket import DataBucket
 from infra.constructs.execution_roles import ModelRole
 from infra.constructs.serving_image import ServingImage
 from infra.settings import ROOT, ServingSettings
@@ -37,19 +37,21 @@ class RealtimeEndpoint(Construct):
         settings: ServingSettings,
         image: ServingImage,
         artifact: Path,
-        volume_key: kms.IKey,
+        data: DataBucket,
     ) -> None:
         super().__init__(scope, construct_id)
         self.variant_name = settings.variant_name
         asset = self._artifact_asset(artifact)
         # The disks of some instance types are encrypted by their hardware, and SageMaker refuses a key for them.
-        key = None if instance_types.has_local_storage(settings.instance_type) else volume_key
+        key = None if instance_types.has_local_storage(settings.instance_type) else data.key
         role = ModelRole(
             self,
             "Role",
             artifact_arn=asset.bucket.arn_for_objects(asset.s3_object_key) if asset else None,
             image_repository_arn=image.repository_arn,
             volume_key=key,
+            bucket=data.bucket,
+            key=data.key,
         )
         model = sagemaker.CfnModel(
             self,

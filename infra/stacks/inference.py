@@ -34,7 +34,7 @@ class InferenceStack(Stack):
             settings=settings.serving,
             image=serving_image(self, settings.serving),
             artifact=artifact,
-            volume_key=data.key,
+            data=data,
         )
         if settings.serving.scaling:
             EndpointScaling(self, "Scaling", endpoint=endpoint, settings=settings.serving.scaling)

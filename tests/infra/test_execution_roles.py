@@ -21,7 +21,7 @@ def training_role(stage: SynthesisedStage) -> dict:
 
 @pytest.fixture
 def model_role(stage: SynthesisedStage) -> dict:
-    return role_for(stage, "inference", "SageMaker endpoint")
+    return role_for(stage, *ROLES[1])
 
 
 def test_training_reads_data_code_and_checkpoints_and_no_other_object(training_role):
@@ -44,24 +44,40 @@ def test_training_has_no_other_permission_on_s3(training_role):
     assert actions == {"s3:GetObject", "s3:PutObject", "s3:AbortMultipartUpload", "s3:ListBucket"}
 
 
-def test_training_uses_the_key_only_through_s3(training_role):
+@pytest.mark.parametrize(("kind", "description"), ROLES[:2])
+def test_role_opens_objects_with_the_key_only_through_s3(stage, kind, description):
+    role = role_for(stage, kind, description)
+    for action in ("kms:Decrypt", "kms:GenerateDataKey"):
+        assert allowed(role)[action] == {KEY}
+        via = condition(role, action)["StringEquals"]["kms:ViaService"]
+        assert text(via) == "s3.<AWS::Region>.<AWS::URLSuffix>"
+
+
+def test_training_uses_the_key_for_nothing_else(training_role):
     actions = {action for action in allowed(training_role) if action.startswith("kms:")}
     assert actions == {"kms:Decrypt", "kms:GenerateDataKey"}
-    for action in actions:
-        assert allowed(training_role)[action] == {KEY}
-        via = condition(training_role, action)["StringEquals"]["kms:ViaService"]
-        assert text(via) == "s3.<AWS::Region>.<AWS::URLSuffix>"
 
 
 def test_endpoint_passes_the_key_on_to_volumes_only(model_role):
     actions = {action for action in allowed(model_role) if action.startswith("kms:")}
-    assert actions == {"kms:CreateGrant", "kms:DescribeKey"}
+    assert actions == {"kms:Decrypt", "kms:GenerateDataKey", "kms:CreateGrant", "kms:DescribeKey"}
     assert condition(model_role, "kms:CreateGrant") == {"Bool": {"kms:GrantIsForAWSResource": "true"}}
 
 
+def test_transform_jobs_read_their_input_and_write_their_output_and_nothing_else(model_role):
+    s3 = {action: arns for action, arns in allowed(model_role).items() if action.startswith("s3:")}
+    assert s3 == {
+        "s3:ListBucket": {BUCKET},
+        "s3:GetObject": {f"{BUCKET}/batch/input/*"},
+        "s3:PutObject": {f"{BUCKET}/batch/output/*"},
+        "s3:AbortMultipartUpload": {f"{BUCKET}/batch/output/*"},
+    }
+    assert condition(model_role, "s3:ListBucket") == {"StringLike": {"s3:prefix": ["batch/input/*"]}}
+
+
 def test_endpoint_reads_its_own_artifact_and_no_other_object(synthesise, artifact, stages):
-    role = role_for(synthesise(stages["dev"].settings, artifact=artifact), "inference", "SageMaker endpoint")
-    ((artifact_arn,),) = ({*allowed(role)[action]} for action in allowed(role) if action.startswith("s3:"))
+    role = role_for(synthesise(stages["dev"].settings, artifact=artifact), *ROLES[1])
+    (artifact_arn,) = allowed(role)["s3:GetObject"] - {f"{BUCKET}/batch/input/*"}
     assert artifact_arn.startswith("arn:<AWS::Partition>:s3:::cdk-hnb659fds-assets-")
     assert artifact_arn.endswith(".gz")
     assert "*" not in artifact_arn
@@ -81,23 +97,29 @@ def test_role_pulls_its_own_image_repository_only(stage, kind, description, repo
         assert arns == {repository}
 
 
-@pytest.mark.parametrize(("kind", "description", "group"), [(*ROLES[0], "TrainingJobs"), (*ROLES[1], "Endpoints/*")])
-def test_role_writes_only_sagemakers_log_groups(stage, kind, description, group):
+@pytest.mark.parametrize(
+    ("kind", "description", "groups"),
+    [(*ROLES[0], ["TrainingJobs"]), (*ROLES[1], ["Endpoints/*", "TransformJobs"])],
+)
+def test_role_writes_only_sagemakers_log_groups(stage, kind, description, groups):
     table = allowed(role_for(stage, kind, description))
-    arn = f"arn:<AWS::Partition>:logs:<AWS::Region>:<AWS::AccountId>:log-group:/aws/sagemaker/{group}"
+    prefix = "arn:<AWS::Partition>:logs:<AWS::Region>:<AWS::AccountId>:log-group:/aws/sagemaker/"
     logs = {action: arns for action, arns in table.items() if action.startswith("logs:")}
     assert not any("Delete" in action or "*" in action for action in logs)
     for arns in logs.values():
-        assert arns == {arn, f"{arn}:log-stream:*"}
+        assert arns == {f"{prefix}{group}{streams}" for group in groups for streams in ("", ":log-stream:*")}
 
 
 @pytest.mark.parametrize(
-    ("kind", "description", "namespace"),
-    [(*ROLES[0], "/aws/sagemaker/TrainingJobs"), (*ROLES[1], "/aws/sagemaker/Endpoints")],
+    ("kind", "description", "namespaces"),
+    [
+        (*ROLES[0], ["/aws/sagemaker/TrainingJobs"]),
+        (*ROLES[1], ["/aws/sagemaker/Endpoints", "/aws/sagemaker/TransformJobs"]),
+    ],
 )
-def test_role_publishes_metrics_in_one_namespace(stage, kind, description, namespace):
+def test_role_publishes_metrics_in_sagemakers_namespaces(stage, kind, description, namespaces):
     role = role_for(stage, kind, description)
-    assert condition(role, "cloudwatch:PutMetricData") == {"StringEquals": {"cloudwatch:namespace": namespace}}
+    assert condition(role, "cloudwatch:PutMetricData") == {"StringEquals": {"cloudwatch:namespace": namespaces}}
 
 
 @pytest.mark.parametrize(("kind", "description"), ROLES[:2])

@@ -16,6 +16,7 @@ import urllib.error
 import urllib.request
 import zipfile
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import boto3
@@ -125,6 +126,47 @@ def test_accuracy_through_the_url_is_high_and_equals_the_artifacts_own(demo: Pro
     assert figures["largest_difference"] < 1e-6
 
 
+def test_a_batch_labels_a_prefix_once_names_what_it_cannot_read_and_goes_on_with_new_pictures(
+    demo: Project, client: Callable[[str], Any], outputs: dict[str, str], tmp_path: Path
+) -> None:
+    bucket, s3 = outputs["DataBucketName"], client("s3")
+    folder = tmp_path / "holiday"
+    for number, path in enumerate(sorted((demo.root / "data/sample/test").rglob("*.jpg"))[:6]):
+        (folder / f"dir {number % 2}").mkdir(parents=True, exist_ok=True)
+        (folder / f"dir {number % 2}" / f"é {number}.jpg").write_bytes(path.read_bytes())
+    (folder / "broken.jpg").write_bytes(b"no picture")
+
+    def labels() -> dict[str, dict[str, Any]]:
+        body = s3.get_object(Bucket=bucket, Key="batch/output/holiday/labels.jsonl")["Body"].read()
+        return {label["picture"]: label for label in map(json.loads, body.decode().splitlines())}
+
+    output = demo.kennel("batch", str(folder), "--parquet", "--top-k", "2").stdout
+    assert "USD per hour" in output
+    assert "6 of 7 pictures are labelled, 1 could not be, 0 are left" in output
+    assert "broken.jpg" in output
+    first = labels()
+    assert first.keys() == {f"dir {n % 2}/é {n}.jpg" for n in range(6)} | {"broken.jpg"}
+    assert first["broken.jpg"]["error"]["code"] == "unsupported_image"
+    answered = json.loads(demo.kennel("classify", str(folder / "dir 1/é 1.jpg"), "--json").stdout)
+    assert first["dir 1/é 1.jpg"]["label"] == answered["predictions"][0]["label"]
+    assert first["dir 1/é 1.jpg"]["model"] == answered["model"]
+    assert len(first["dir 1/é 1.jpg"]["predictions"]) == 2
+    assert s3.head_object(Bucket=bucket, Key="batch/output/holiday/labels.parquet")["ContentLength"] > 0
+
+    (folder / "new.jpg").write_bytes((folder / "dir 0/é 0.jpg").read_bytes())
+    again = demo.kennel("batch", f"s3://{bucket}/batch/input/holiday/", check=False).stdout
+    assert "7 pictures, 7 of them labelled already" in again
+    assert "Transform job" not in again
+    once_more = demo.kennel("batch", str(folder)).stdout
+    assert "8 pictures, 7 of them labelled already" in once_more
+    assert labels() == first | {"new.jpg": labels()["new.jpg"]}
+    jobs = client("sagemaker").list_transform_jobs()["TransformJobSummaries"]
+    assert [job["TransformJobStatus"] for job in jobs] == ["Completed", "Completed"]
+    # Nothing is left of the jobs but the labels.
+    for prefix in ("batch/input/.manifests/", "batch/output/holiday/.jobs/"):
+        assert "Contents" not in s3.list_objects_v2(Bucket=bucket, Prefix=prefix)
+
+
 def test_classify_names_the_breed_of_a_file(demo: Project) -> None:
     path = sorted((demo.root / "data/sample/test").rglob("*.jpg"))[0]
     answer = json.loads(demo.kennel("classify", str(path), "--json").stdout)
@@ -204,7 +246,7 @@ def test_the_functions_role_can_do_nothing_but_invoke_its_own_endpoint(
             "delete": ("sagemaker", "delete_endpoint", {"EndpointName": outputs["EndpointName"]}),
             "iam": ("iam", "list_roles", {}),
             "itself": ("lambda", "get_function", {"FunctionName": outputs["FunctionName"]}),
-            "training role": ("sts", "assume_role", {"RoleArn": outputs["TrainingRoleArn"], "RoleSessionName": "x"}),
+            "training role": ("sts", "assume_role", {"RoleArn": outputs["TrainingRoleArn"], "RoleSessionName": "probe"}),
             "key": ("kms", "encrypt", {"KeyId": outputs["DataKeyArn"], "Plaintext": "x"}),
         }  # fmt: skip
         answer = lambda_.invoke(FunctionName="probe", Payload=json.dumps(attempts).encode())
@@ -212,7 +254,7 @@ def test_the_functions_role_can_do_nothing_but_invoke_its_own_endpoint(
     finally:
         lambda_.delete_function(FunctionName="probe")
     assert results.pop("own endpoint") == "ModelError"  # it got through: the model itself refused the body
-    denied = {"AccessDenied", "AccessDeniedException", "AccessDeniedException"}
+    denied = {"AccessDenied", "AccessDeniedException"}
     assert {name: code for name, code in results.items() if code not in denied} == {}
 
 

@@ -13,7 +13,7 @@ import urllib3
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
-from local_aws_harness import SAGEMAKER_TRUST, LocalAws, local_aws, policy
+from local_aws_harness import SAGEMAKER_TRUST, LocalAws, local_aws, policy, wait_until
 
 IMAGE = "000000000000.dkr.ecr.us-east-1.amazonaws.com/echo:1"
 
@@ -181,6 +181,38 @@ def test_a_role_can_only_be_handed_over_by_those_who_may_pass_it(aws: LocalAws) 
     here = {"StringEquals": {"iam:PassedToService": "sagemaker.amazonaws.com"}}
     user = aws.user("passer", policy(create, {**passing, "Condition": here}))
     aws.client("sagemaker", user).create_model(ModelName="passed", **request)
+
+
+@pytest.mark.parametrize(
+    ("statement", "trusted"),
+    [
+        ({}, True),
+        ({"Condition": {"StringEquals": {"aws:SourceAccount": "000000000000"}}}, True),
+        ({"Condition": {"StringEquals": {"aws:SourceAccount": "111111111111"}}}, False),
+        ({"Principal": {"Service": "lambda.amazonaws.com"}}, False),
+        ({"Principal": {"Service": ["lambda.amazonaws.com", "sagemaker.amazonaws.com"]}}, True),
+        ({"Principal": {"AWS": "arn:aws:iam::000000000000:root"}}, False),
+        ({"Principal": "*"}, False),
+        ({"Effect": "Deny"}, False),
+        ({"Action": "sts:TagSession"}, False),
+    ],
+)
+def test_a_role_serves_sagemaker_only_if_it_trusts_it(aws: LocalAws, statement: dict[str, Any], trusted: bool) -> None:
+    name = f"trusting-{abs(hash(json.dumps(statement)))}"
+    (base,) = SAGEMAKER_TRUST["Statement"]
+    role = aws.role(name, {**SAGEMAKER_TRUST, "Statement": [{**base, **statement}]})
+    sagemaker = aws.client("sagemaker")
+    container = {"Image": IMAGE, "ModelDataUrl": "s3://no-such-bucket/model.tar.gz"}
+    variant = {"VariantName": "v", "ModelName": name, "InitialInstanceCount": 1, "InstanceType": "ml.m5.large"}
+    sagemaker.create_model(ModelName=name, ExecutionRoleArn=role, PrimaryContainer=container)
+    sagemaker.create_endpoint_config(EndpointConfigName=name, ProductionVariants=[variant])
+    sagemaker.create_endpoint(EndpointName=name, EndpointConfigName=name)
+
+    def failure() -> Any:
+        return sagemaker.describe_endpoint(EndpointName=name).get("FailureReason")
+
+    # With a session of the role it gets as far as the bucket.
+    assert ("Could not assume role" in wait_until(failure)) is not trusted
 
 
 def test_the_administrators_pages_of_ministack_are_closed(aws: LocalAws) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import socket
@@ -112,13 +113,13 @@ def test_a_second_one_on_the_same_state_is_refused_and_harms_nothing(tmp_path: P
 def test_many_ups_at_once_make_one_server(tmp_path: Path) -> None:
     outcomes: list[Any] = []
 
-    def start() -> None:
+    def start(port: int) -> None:
         try:
-            outcomes.append(lifecycle.up(tmp_path, free_port()))
+            outcomes.append(lifecycle.up(tmp_path, port))
         except lifecycle.LocalAwsError as error:
             outcomes.append(str(error))
 
-    threads = [threading.Thread(target=start) for _ in range(3)]
+    threads = [threading.Thread(target=start, args=(port,)) for port in [free_port() for _ in range(3)]]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -150,7 +151,7 @@ def test_down_leaves_no_process_no_port_and_no_temporary_file(tmp_path: Path) ->
         port = aws.port
     wait_until(lambda: relatives(tmp_path) == [], seconds=10)
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", port))
+        assert probe.connect_ex(("127.0.0.1", port)) == errno.ECONNREFUSED
     left = {path.name for path in tmp_path.iterdir()}
     assert "tmp" not in left and "server.json" not in left
     assert list((tmp_path / "processes").iterdir()) == []

@@ -334,27 +334,40 @@ def test_notebooks_and_their_lifecycle_configs(aws: LocalAws) -> None:
     assert inventory(aws) == {}
 
 
-def test_reserved_concurrency_and_the_url_of_a_function_from_the_template(aws: LocalAws) -> None:
-    role = {"Type": "AWS::IAM::Role", "Properties": {"AssumeRolePolicyDocument": LAMBDA_TRUST}}
+def function_template(**properties: Any) -> dict[str, Any]:
+    """A function with its URL."""
     function = {
         "Runtime": "python3.14",
         "Handler": "index.handler",
         "Role": {"Fn::GetAtt": ["Role", "Arn"]},
         "Code": {"ZipFile": "def handler(event, context):\n    return {'statusCode': 200, 'body': 'hello'}\n"},
-        "ReservedConcurrentExecutions": "0",
+        **properties,
     }
     url = {"AuthType": "AWS_IAM", "TargetFunctionArn": {"Fn::GetAtt": ["It", "Arn"]}}
     body = single("AWS::Lambda::Function", function, Url={"Fn::GetAtt": ["Url", "FunctionUrl"]})
-    body["Resources"] |= {"Role": role, "Url": {"Type": "AWS::Lambda::Url", "Properties": url}}
-    stack = create(aws, body)
+    body["Resources"]["Role"] = {"Type": "AWS::IAM::Role", "Properties": {"AssumeRolePolicyDocument": LAMBDA_TRUST}}
+    body["Resources"]["Url"] = {"Type": "AWS::Lambda::Url", "Properties": url}
+    return body
+
+
+def test_reserved_concurrency_and_the_url_of_a_function_from_the_template(aws: LocalAws) -> None:
+    stack = create(aws, function_template(ReservedConcurrentExecutions="0"))
     assert stack["StackStatus"] == "CREATE_COMPLETE", reasons(aws, stack)
     assert aws.call(outputs(stack)["Url"]).status == 429
 
-    del function["ReservedConcurrentExecutions"]
-    stack = update(aws, body)
+    stack = update(aws, function_template())
     assert stack["StackStatus"] == "UPDATE_COMPLETE", reasons(aws, stack)
     answer = aws.call(outputs(stack)["Url"])
     assert (answer.status, answer.data) == (200, b"hello")
+
+
+def test_the_outputs_of_a_stack_follow_the_server_to_another_port(own: LocalAws) -> None:
+    before = outputs(create(own, function_template()))["Url"]
+    lifecycle.down(own.state_dir)
+    again = LocalAws(own.state_dir, lifecycle.up(own.state_dir, free_port()).port)
+    after = outputs(settle(again, "s"))["Url"]
+    assert after == before.replace(f":{own.port}/", f":{again.port}/") != before
+    assert again.call(after).status == 200
 
 
 def test_a_rule_of_a_template_refuses_the_deployment_with_its_words(aws: LocalAws) -> None:

@@ -124,6 +124,12 @@ def test_a_body_over_the_limit_is_refused(replica: Replica) -> None:
     assert (status, document["error"]["code"]) == (413, "image_too_large")
 
 
+@pytest.mark.parametrize(("body", "code"), [(b"hello", "unsupported_image"), (bytes(10_001), "image_too_large")])
+def test_a_batch_gets_errors_as_ordinary_answers(replica: Replica, body: bytes, code: str) -> None:
+    status, document = call(replica, body, content_type="application/x-image; errors=inline")
+    assert (status, document["error"]["code"]) == (200, code)
+
+
 def test_several_requests_at_once_are_all_answered(replica: Replica) -> None:
     async def ask_all() -> list[int]:
         async def ask() -> int:

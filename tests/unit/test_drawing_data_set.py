@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 from PIL import Image
 
@@ -18,6 +22,13 @@ SMALL = (64, 96)
 def drawn(destination: Path, **changes: object) -> Summary:
     arguments: dict = {"breeds": TWO, "per_class": (3, 2, 2), "size": SMALL, "seed": 7, "workers": 1} | changes
     return draw_data_set(destination, **arguments)
+
+
+def eventually(holds: Callable[[], bool], timeout: float = 120.0) -> None:
+    deadline = time.monotonic() + timeout
+    while not holds():
+        assert time.monotonic() < deadline, "timed out"
+        time.sleep(0.02)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -172,6 +183,22 @@ def test_an_interrupted_drawing_leaves_nothing(tmp_path: Path, workers: int) -> 
     with pytest.raises(KeyboardInterrupt):
         drawn(tmp_path / "dogs", per_class=(40, 2, 2), workers=workers, progress=interrupt)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_workers_end_when_the_drawing_process_is_killed(tmp_path: Path) -> None:
+    program = "import sys; from pathlib import Path; from cli.drawing import draw_data_set; "
+    program += "draw_data_set(Path(sys.argv[1]), breeds=2, per_class=(5000, 1, 1), workers=2)"
+    parent = psutil.Popen([sys.executable, "-c", program, str(tmp_path / "dogs")])
+    try:
+        eventually(lambda: next(tmp_path.rglob("*.jpg"), None) is not None)
+        workers = parent.children(recursive=True)
+        assert len(workers) >= 2
+    finally:
+        parent.kill()
+        parent.wait()
+    _, alive = psutil.wait_procs(workers, timeout=60)
+    assert not alive
+    assert not (tmp_path / "dogs").exists()
 
 
 def test_an_interrupted_replacement_keeps_the_old_set(tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ import torch
 
 from model.network import NetworkError, architectures, build, check_input_size
 
-# One of each kind of classifier that torchvision has: a layer, the last of a sequence, a convolution, another name.
-KINDS = ["resnet18", "mobilenet_v3_small", "squeezenet1_1", "shufflenet_v2_x0_5", "googlenet"]
+# One of each kind of classifier: a layer, the last of a sequence, a convolution.
+KINDS = ["resnet9", "resnet18", "mobilenet_v3_small", "squeezenet1_1", "shufflenet_v2_x0_5"]
 
 
 @pytest.mark.parametrize("architecture", KINDS)
@@ -20,6 +20,10 @@ def test_every_kind_of_network_gets_one_output_per_class(architecture):
     assert network(torch.zeros(2, 3, 64, 64)).shape == (2, 7)
 
 
+def test_a_network_with_auxiliary_classifiers_is_built_without():
+    assert build("googlenet", 7)(torch.zeros(2, 3, 64, 64)).shape == (2, 7)
+
+
 def test_a_misspelt_architecture_gets_suggestions():
     with pytest.raises(NetworkError, match=r"'resnet_18'.*did you mean .*resnet18"):
         build("resnet_18", 3)
@@ -27,7 +31,7 @@ def test_a_misspelt_architecture_gets_suggestions():
 
 def test_only_classification_networks_are_offered():
     names = architectures()
-    assert {"resnet18", "vit_b_16"} <= set(names)
+    assert {"resnet9", "resnet18", "vit_b_16"} <= set(names)
     assert not any("rcnn" in name or "deeplab" in name for name in names)
 
 

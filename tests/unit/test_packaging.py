@@ -131,11 +131,12 @@ def damage_middle(path: Path) -> None:
         lambda path: path.write_bytes(b""),
         lambda path: path.write_bytes(b"PK\x03\x04 no tar"),
         lambda path: path.write_bytes(path.read_bytes()[:1500]),
-        lambda path: path.write_bytes(path.read_bytes()[:-20]),
+        lambda path: path.write_bytes(path.read_bytes()[:-1]),
+        lambda path: path.write_bytes(path.read_bytes()[:-8] + bytes(4) + path.read_bytes()[-4:]),
         damage_middle,
         Path.unlink,
     ],
-    ids=["empty", "not a tar", "cut early", "cut late", "flipped bits", "missing"],
+    ids=["empty", "not a tar", "cut early", "cut late", "wrong checksum", "flipped bits", "missing"],
 )
 def test_a_damaged_archive_is_one_message_and_leaves_the_destination_alone(tarball, tmp_path, damage):
     damage(tarball)

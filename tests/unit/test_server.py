@@ -54,6 +54,12 @@ def test_the_callers_errors_are_4xx_with_a_code(
     assert (reply.status, reply.document["error"]["code"]) == (status, code)
 
 
+@pytest.mark.parametrize(("data", "code"), [(b"hello", "unsupported_image"), (bytes(100_001), "image_too_large")])
+def test_a_batch_gets_errors_as_ordinary_answers(server: ModelServer, data: bytes, code: str) -> None:
+    reply = server.invoke(data, "application/x-image; errors=inline; top_k=2")
+    assert (reply.status, reply.document["error"]["code"]) == (200, code)
+
+
 @pytest.mark.parametrize(("method", "path", "status"), [("GET", "/invocations", 405), ("GET", "/", 404)])
 def test_other_routes_do_not_exist(server: ModelServer, method: str, path: str, status: int) -> None:
     assert server.request(method, path).status == status

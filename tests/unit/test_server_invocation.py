@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from serving_fixtures import DISPLAY_LABELS, make_artifact, picture, png_that_claims
 
-from model.invocation import answer
+from model.invocation import Answer, answer, with_inline_errors
 from model.predictor import Predictor
 
 
@@ -154,3 +154,28 @@ def test_a_failing_model_is_a_500_that_tells_nothing_and_logs_everything(
     assert (status, document["error"]["code"]) == (500, "model_failed")
     assert "secret" not in json.dumps(document)
     assert "secret path" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "content_type", ["image/jpeg; errors=inline", "image/jpeg;top_k=2;errors=inline", "IMAGE/JPEG; Errors = Inline"]
+)
+@pytest.mark.parametrize("status", [400, 413, 415, 500])
+def test_errors_can_be_asked_for_as_ordinary_answers(status: int, content_type: str) -> None:
+    assert with_inline_errors(Answer(status, b"why"), content_type) == Answer(200, b"why")
+
+
+@pytest.mark.parametrize(
+    "content_type", ["", "image/jpeg", "errors=inline", "image/jpeg; errors=no", "a; b=errors=inline"]
+)
+def test_errors_keep_their_status_otherwise(content_type: str) -> None:
+    assert with_inline_errors(Answer(415, b"why"), content_type).status == 415
+
+
+def test_a_server_that_is_not_ready_says_so_in_any_case() -> None:
+    assert with_inline_errors(Answer(503, b"later"), "image/jpeg; errors=inline").status == 503
+
+
+def test_asking_for_inline_errors_changes_nothing_else(predictor: Predictor) -> None:
+    assert ask(predictor, picture(), "image/png; errors=inline; top_k=2") == ask(
+        predictor, picture(), "image/png; top_k=2"
+    )

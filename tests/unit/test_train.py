@@ -42,7 +42,6 @@ class Job:
             "SM_HOSTS": '["algo-1"]',
             "SM_NUM_CPUS": "2",
             "TRAINING_JOB_NAME": "job-1",
-            "PYTHONDONTWRITEBYTECODE": "1",
         }
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
@@ -107,7 +106,7 @@ def test_the_artifact_is_whole_and_says_where_it_comes_from(trained, data):
     assert (card.name, card.training_job, card.code_revision) == ("shapes", "job-1", "abc123")
     assert card.labels == tuple(sorted(LABELS))
     assert "Disc hound" in card.display_labels
-    assert (card.input_size, card.resize_size, card.architecture) == (32, 36, "resnet18")
+    assert (card.input_size, card.resize_size, card.architecture) == (32, 36, "resnet9")
     assert card.metrics.keys() == {"valid_accuracy", "valid_loss", "test_accuracy", "test_loss"}
     assert card.dataset["counts"] == {"train": 37, "valid": 12, "test": 13}
     assert (job.model / "code" / "model" / "server.py").is_file()

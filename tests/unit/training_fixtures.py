@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 LABELS = ("001.Disc_hound", "002.Épagneul barré", "plain")
-FAST = ["--architecture", "resnet18", "--input-size", "32", "--epochs", "2", "--batch-size", "12", "--num-cpus", "2"]
+FAST = ["--architecture", "resnet9", "--input-size", "32", "--epochs", "2", "--batch-size", "12", "--num-cpus", "2"]
 
 
 def draw(kind: int, seed: int, *, format: str = "PNG") -> bytes:

@@ -1,0 +1,61 @@
+"""The jobs that are under way: started, stopped, and interrupted together when the server ends."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Protocol
+
+_SHUTDOWN_SECONDS = 15.0
+
+
+class Run(Protocol):
+    """The work of one job, done in the background."""
+
+    @property
+    def alive(self) -> bool:
+        """Whether the work is still under way."""
+
+    def start(self) -> None:
+        """Begin."""
+
+    def request_stop(self) -> None:
+        """End early, as the job's Stop operation does."""
+
+    def interrupt(self) -> None:
+        """End at once and leave the job's record as it is, for a later run to begin anew."""
+
+    def join(self, timeout: float) -> None:
+        """Wait for the end of the work."""
+
+
+class Runs:
+    """The runs of one kind of job, by the job's ARN."""
+
+    def __init__(self) -> None:
+        self._runs: dict[str, Run] = {}
+        self._lock = threading.Lock()
+
+    def start(self, arn: str, run: Run) -> None:
+        """Start a run and remember it while it lasts."""
+        with self._lock:
+            self._runs = {key: value for key, value in self._runs.items() if value.alive}
+            self._runs[arn] = run
+        run.start()
+
+    def request_stop(self, arn: str) -> None:
+        """Ask a job's run, if there is one, to end early."""
+        with self._lock:
+            run = self._runs.get(arn)
+        if run is not None:
+            run.request_stop()
+
+    def interrupt_all(self) -> None:
+        """Interrupt every run and wait for their ends."""
+        with self._lock:
+            runs = list(self._runs.values())
+        for run in runs:
+            run.interrupt()
+        deadline = time.monotonic() + _SHUTDOWN_SECONDS
+        for run in runs:
+            run.join(max(0.0, deadline - time.monotonic()))

@@ -1,0 +1,83 @@
+"""``python -m emulator``, as a person without this project's command line uses it."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import boto3
+import pytest
+from local_aws_harness import free_port, wait_until
+
+from emulator import lifecycle
+
+
+def emulator(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "emulator", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_up_env_status_logs_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    state = ("--state-dir", str(tmp_path / "state"))
+    port = free_port()
+    try:
+        up = emulator("up", *state, "--port", str(port))
+        assert (up.returncode, up.stderr) == (0, "")
+        assert f"http://127.0.0.1:{port}" in up.stdout
+        for line in emulator("env", *state).stdout.splitlines():
+            name, _, value = line.removeprefix("export ").partition("=")
+            monkeypatch.setenv(name, value.strip("'"))
+        assert boto3.Session().client("sts").get_caller_identity()["Account"] == "000000000000"
+        assert str(port) in emulator("status", *state).stdout
+        again = emulator("up", *state, "--port", str(free_port()))
+        assert again.returncode == 1
+        assert again.stderr.startswith(f"The local AWS is already running on port {port}")
+        assert emulator("logs", *state).returncode == 0
+    finally:
+        assert emulator("down", *state).returncode == 0
+    assert emulator("status", *state).returncode == 1
+
+
+@pytest.mark.parametrize("command", ["env", "logs"])
+def test_what_needs_a_server_says_that_there_is_none(tmp_path: Path, command: str) -> None:
+    done = emulator(command, "--state-dir", str(tmp_path))
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1 and str(tmp_path) in done.stderr
+
+
+@pytest.mark.parametrize("command", ["up", "serve"])
+def test_a_port_in_use_is_one_line(tmp_path: Path, command: str) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        done = emulator(command, "--state-dir", str(tmp_path), "--port", str(taken.getsockname()[1]))
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1 and "Port" in done.stderr
+
+
+@pytest.mark.parametrize("command", ["up", "serve"])
+def test_a_port_that_is_none_is_one_line(tmp_path: Path, command: str) -> None:
+    done = emulator(command, "--state-dir", str(tmp_path), "--port", "99999")
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1 and "99999" in done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_foreground_server_leaves_tidily_on_a_signal(tmp_path: Path, number: signal.Signals) -> None:
+    serve = ["serve", "--state-dir", str(tmp_path), "--port", str(free_port())]
+    with subprocess.Popen(
+        [sys.executable, "-m", "emulator", *serve], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as server:
+        try:
+            wait_until(lambda: server.poll() is not None or lifecycle.status(tmp_path))
+            server.send_signal(number)
+            output, _ = server.communicate(timeout=30)
+        finally:
+            server.kill()
+    assert server.returncode == 0, output
+    assert "Traceback" not in output
+    assert not (tmp_path / "server.json").exists()
+    assert not (tmp_path / "tmp").exists()
