@@ -101,6 +101,20 @@ def acknowledgements(settings: Settings) -> list[Acknowledgement]:
         Acknowledgement(path, f"{AWS_SOLUTIONS}::AwsSolutions-IAM5[Resource::{resource}]", reason)
         for path, resource, reason in resources
     ]
+    if settings.serving.image == "own":
+        build = f"{settings.stack_name('inference')}/Image"
+        exceptions += [
+            Acknowledgement(
+                f"{build}/BuildRole/Resource",
+                f"{AWS_SOLUTIONS}::AwsSolutions-IAM5[Resource::*]",
+                "ecr:GetAuthorizationToken knows no resources; what the token opens is one repository.",
+            ),
+            Acknowledgement(
+                f"{build}/Project",
+                f"{AWS_SOLUTIONS}::AwsSolutions-CB4",
+                "The build stores neither artifacts nor a cache, so there is nothing that a key would encrypt.",
+            ),
+        ]
     if settings.function.public_reason:
         alias = f"{settings.stack_name('inference')}/Classifier/Live"
         exceptions += [

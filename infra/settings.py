@@ -6,6 +6,7 @@ switches its feature off. Importing this module needs neither the CDK nor AWS, s
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -54,12 +55,25 @@ class ContainerImage(Table):
         """Address of the image; both arguments may be CloudFormation tokens."""
         return f"{self.account}.dkr.ecr.{region}.{url_suffix}/{self.repository}:{self.tag}"
 
+    def repository_arn(self, region: str, partition: str = "aws") -> str:
+        """ARN of the image's repository; both arguments may be CloudFormation tokens."""
+        return f"arn:{partition}:ecr:{region}:{self.account}:repository/{self.repository}"
+
     def conflict_with(self, instance_type: str) -> str | None:
         """Say why the image cannot run on the instance type, or None."""
         needed = instance_types.architecture(instance_type)
         if self.architecture == needed:
             return None
         return f"{instance_type} is an {needed} machine, but image.architecture is {self.architecture}"
+
+
+#: AWS's Ray Serve image, the successor of its TorchServe images; where its account is another one, give its URI.
+RAY_IMAGE = ContainerImage(repository="ray", tag="serve-ml-sagemaker-cpu-v1")
+#: The address of an image in a private registry, the only kind SageMaker pulls.
+ECR_IMAGE_URI = re.compile(
+    r"(?P<account>\d{12})\.dkr\.ecr\.(?P<region>[a-z0-9-]+)\.amazonaws\.com(\.cn)?/"
+    r"(?P<repository>[a-z0-9][a-z0-9._/-]*)(:[\w][\w.-]{0,127}|@sha256:[0-9a-f]{64})"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,14 +145,17 @@ class ServingSettings(Table):
     variant_name: Annotated[str, Matches(r"[A-Za-z0-9](-?[A-Za-z0-9]){0,62}", "a variant name")] = "main"
     #: How long a new instance may take until it answers /ping; SageMaker takes 60 to 3600.
     startup_timeout_seconds: Annotated[int, Range(60, 3600)] = 600
-    #: AWS's Ray Serve image, the successor of its TorchServe images.
-    image: ContainerImage = ContainerImage(repository="ray", tag="serve-ml-sagemaker-cpu-v1")
+    #: What the artifact runs on: "own" (model/Dockerfile, built while the stack is deployed), "ray" (`RAY_IMAGE`,
+    #: nothing to build), or the URI of an image in a private ECR registry of the stage's own region.
+    image: Annotated[
+        str, Matches(rf"own|ray|{ECR_IMAGE_URI.pattern}", '"own", "ray" or the URI of an image in ECR')
+    ] = "own"
     scaling: EndpointScalingSettings | None = None
 
     def conflicts(self) -> Iterator[str]:
         """Yield what does not fit together."""
-        if conflict := self.image.conflict_with(self.instance_type):
-            yield f"instance_type: {conflict}"
+        if self.image == "ray" and (conflict := RAY_IMAGE.conflict_with(self.instance_type)):
+            yield f'instance_type: {conflict}; image = "own" is built for either'
         scaling = self.scaling
         if scaling and not scaling.min_instances <= self.initial_instances <= scaling.max_instances:
             yield (
@@ -233,6 +250,12 @@ class Settings(Table):
         """Yield what does not fit together."""
         if (self.account is None) != (self.region is None):
             yield "account: account and region belong together, set both or neither"
+        uri = ECR_IMAGE_URI.fullmatch(self.serving.image)
+        if uri and self.region and uri["region"] != self.region:
+            yield (
+                f"serving.image: is in {uri['region']}, but region is {self.region}; SageMaker pulls images of its own "
+                "region only"
+            )
 
     def stack_name(self, kind: str) -> str:
         """CloudFormation name of the stack `kind` (storage, training or inference)."""

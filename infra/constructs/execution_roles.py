@@ -4,9 +4,6 @@ All permissions are inline policies of the role resource itself. So whoever refe
 the role may do its work; as separate policy resources they would race with the model that needs them.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
-
 from aws_cdk import Aws
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
@@ -14,7 +11,7 @@ from aws_cdk import aws_s3 as s3
 from constructs import Construct
 
 from infra.bucket_layout import BATCH_INPUT, BATCH_OUTPUT
-from infra.settings import ContainerImage
+from infra.constructs.policies import allow, policy
 
 # What a training job may read and write in the data bucket.
 READABLE_PREFIXES = ("datasets", "code", "checkpoints")
@@ -25,7 +22,7 @@ class TrainingRole(iam.Role):
     """Lets a training job read data sets and code, and write outputs and checkpoints; all in one bucket."""
 
     def __init__(
-        self, scope: Construct, construct_id: str, *, bucket: s3.IBucket, key: kms.IKey, image: ContainerImage
+        self, scope: Construct, construct_id: str, *, bucket: s3.IBucket, key: kms.IKey, image_repository_arn: str
     ) -> None:
         prefixes = sorted({*READABLE_PREFIXES, *WRITABLE_PREFIXES})
         super().__init__(
@@ -34,20 +31,20 @@ class TrainingRole(iam.Role):
             description="SageMaker training jobs",
             assumed_by=_sagemaker(),
             inline_policies={
-                "Data": _policy(
-                    _allow(
+                "Data": policy(
+                    allow(
                         ["s3:ListBucket"],
                         [bucket.bucket_arn],
                         {"StringLike": {"s3:prefix": [f"{prefix}/*" for prefix in prefixes]}},
                     ),
-                    _allow(["s3:GetObject"], [bucket.arn_for_objects(f"{p}/*") for p in READABLE_PREFIXES]),
-                    _allow(
+                    allow(["s3:GetObject"], [bucket.arn_for_objects(f"{p}/*") for p in READABLE_PREFIXES]),
+                    allow(
                         ["s3:PutObject", "s3:AbortMultipartUpload"],
                         [bucket.arn_for_objects(f"{p}/*") for p in WRITABLE_PREFIXES],
                     ),
                     _use_for_objects(key),
                 ),
-                "Image": _pull(image),
+                "Image": _pull(image_repository_arn),
                 "Telemetry": _telemetry("/aws/sagemaker/TrainingJobs"),
             },
         )
@@ -67,29 +64,29 @@ class ModelRole(iam.Role):
         construct_id: str,
         *,
         artifact_arn: str | None,
-        image: ContainerImage,
+        image_repository_arn: str,
         volume_key: kms.IKey | None,
         bucket: s3.IBucket,
         key: kms.IKey,
     ) -> None:
         policies = {
-            "Image": _pull(image),
+            "Image": _pull(image_repository_arn),
             # The first group is named after the endpoint, whose generated name is known only after this role.
             "Telemetry": _telemetry("/aws/sagemaker/Endpoints/*", "/aws/sagemaker/TransformJobs"),
-            "Batch": _policy(
-                _allow(["s3:ListBucket"], [bucket.bucket_arn], {"StringLike": {"s3:prefix": [f"{BATCH_INPUT}/*"]}}),
-                _allow(["s3:GetObject"], [bucket.arn_for_objects(f"{BATCH_INPUT}/*")]),
-                _allow(["s3:PutObject", "s3:AbortMultipartUpload"], [bucket.arn_for_objects(f"{BATCH_OUTPUT}/*")]),
+            "Batch": policy(
+                allow(["s3:ListBucket"], [bucket.bucket_arn], {"StringLike": {"s3:prefix": [f"{BATCH_INPUT}/*"]}}),
+                allow(["s3:GetObject"], [bucket.arn_for_objects(f"{BATCH_INPUT}/*")]),
+                allow(["s3:PutObject", "s3:AbortMultipartUpload"], [bucket.arn_for_objects(f"{BATCH_OUTPUT}/*")]),
                 _use_for_objects(key),
             ),
         }
         if artifact_arn is not None:
-            policies["Artifact"] = _policy(_allow(["s3:GetObject"], [artifact_arn]))
+            policies["Artifact"] = policy(allow(["s3:GetObject"], [artifact_arn]))
         if volume_key is not None:
-            policies["Volume"] = _policy(
+            policies["Volume"] = policy(
                 # SageMaker hands the key on to the volumes of the instances by a grant.
-                _allow(["kms:CreateGrant"], [volume_key.key_arn], {"Bool": {"kms:GrantIsForAWSResource": "true"}}),
-                _allow(["kms:DescribeKey"], [volume_key.key_arn]),
+                allow(["kms:CreateGrant"], [volume_key.key_arn], {"Bool": {"kms:GrantIsForAWSResource": "true"}}),
+                allow(["kms:DescribeKey"], [volume_key.key_arn]),
             )
         super().__init__(
             scope,
@@ -107,19 +104,18 @@ def _sagemaker() -> iam.IPrincipal:
     )
 
 
-def _pull(image: ContainerImage) -> iam.PolicyDocument:
-    """May pull the image, and no other."""
-    repository = f"arn:{Aws.PARTITION}:ecr:{Aws.REGION}:{image.account}:repository/{image.repository}"
-    return _policy(
+def _pull(repository_arn: str) -> iam.PolicyDocument:
+    """May pull from the image's repository, and from no other."""
+    return policy(
         # A token for the registry, which IAM cannot scope; what it opens is decided by the next statement.
-        _allow(["ecr:GetAuthorizationToken"], ["*"]),
-        _allow(["ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"], [repository]),
+        allow(["ecr:GetAuthorizationToken"], ["*"]),
+        allow(["ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"], [repository_arn]),
     )
 
 
 def _use_for_objects(key: kms.IKey) -> iam.PolicyStatement:
     """May open objects of the bucket with the key, and nothing else: only S3 can use it on the role's behalf."""
-    return _allow(
+    return allow(
         ["kms:Decrypt", "kms:GenerateDataKey"],
         [key.key_arn],
         {"StringEquals": {"kms:ViaService": f"s3.{Aws.REGION}.{Aws.URL_SUFFIX}"}},
@@ -130,25 +126,15 @@ def _telemetry(*log_groups: str) -> iam.PolicyDocument:
     """May write to the log groups and publish the metrics of the same names."""
     arns = [f"arn:{Aws.PARTITION}:logs:{Aws.REGION}:{Aws.ACCOUNT_ID}:log-group:{group}" for group in log_groups]
     namespaces = [group.removesuffix("/*") for group in log_groups]
-    return _policy(
-        _allow(
+    return policy(
+        allow(
             ["logs:CreateLogGroup", "logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents"],
             [resource for arn in arns for resource in (arn, f"{arn}:log-stream:*")],
         ),
         # PutMetricData knows no resources; the condition takes their place.
-        _allow(
+        allow(
             ["cloudwatch:PutMetricData"],
             ["*"],
             {"StringEquals": {"cloudwatch:namespace": namespaces}},
         ),
     )
-
-
-def _policy(*statements: iam.PolicyStatement) -> iam.PolicyDocument:
-    return iam.PolicyDocument(statements=list(statements))
-
-
-def _allow(
-    actions: Sequence[str], resources: Sequence[str], conditions: Mapping[str, Any] | None = None
-) -> iam.PolicyStatement:
-    return iam.PolicyStatement(actions=actions, resources=resources, conditions=conditions)

@@ -10,6 +10,7 @@ from constructs import Construct
 from infra import instance_types
 from infra.constructs.data_bucket import DataBucket
 from infra.constructs.execution_roles import ModelRole
+from infra.constructs.serving_image import ServingImage
 from infra.settings import ROOT, ServingSettings
 
 
@@ -29,7 +30,14 @@ class RealtimeEndpoint(Construct):
     """
 
     def __init__(
-        self, scope: Construct, construct_id: str, *, settings: ServingSettings, artifact: Path, data: DataBucket
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        settings: ServingSettings,
+        image: ServingImage,
+        artifact: Path,
+        data: DataBucket,
     ) -> None:
         super().__init__(scope, construct_id)
         self.variant_name = settings.variant_name
@@ -40,7 +48,7 @@ class RealtimeEndpoint(Construct):
             self,
             "Role",
             artifact_arn=asset.bucket.arn_for_objects(asset.s3_object_key) if asset else None,
-            image=settings.image,
+            image_repository_arn=image.repository_arn,
             volume_key=key,
             bucket=data.bucket,
             key=data.key,
@@ -51,7 +59,7 @@ class RealtimeEndpoint(Construct):
             execution_role_arn=role.role_arn,
             enable_network_isolation=True,
             primary_container=sagemaker.CfnModel.ContainerDefinitionProperty(
-                image=settings.image.uri(Aws.REGION, Aws.URL_SUFFIX),
+                image=image.uri,
                 model_data_url=asset.s3_object_url if asset else None,
             ),
         )

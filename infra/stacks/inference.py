@@ -10,6 +10,7 @@ from infra.constructs.classifier_function import ClassifierFunction
 from infra.constructs.data_bucket import DataBucket
 from infra.constructs.endpoint_scaling import EndpointScaling
 from infra.constructs.realtime_endpoint import RealtimeEndpoint
+from infra.constructs.serving_image import serving_image
 from infra.settings import Settings
 
 
@@ -27,7 +28,14 @@ class InferenceStack(Stack):
         **kwargs: Any,
     ) -> None:
         super().__init__(scope, construct_id, **kwargs)
-        endpoint = RealtimeEndpoint(self, "Endpoint", settings=settings.serving, artifact=artifact, data=data)
+        endpoint = RealtimeEndpoint(
+            self,
+            "Endpoint",
+            settings=settings.serving,
+            image=serving_image(self, settings.serving),
+            artifact=artifact,
+            data=data,
+        )
         if settings.serving.scaling:
             EndpointScaling(self, "Scaling", endpoint=endpoint, settings=settings.serving.scaling)
         classifier = ClassifierFunction(

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from aws_cdk import CfnOutput, Stack
+from aws_cdk import Aws, CfnOutput, Stack
 from constructs import Construct
 
 from infra.constructs.data_bucket import DataBucket
@@ -17,5 +17,11 @@ class TrainingStack(Stack):
         self, scope: Construct, construct_id: str, *, settings: Settings, data: DataBucket, **kwargs: Any
     ) -> None:
         super().__init__(scope, construct_id, **kwargs)
-        role = TrainingRole(self, "Role", bucket=data.bucket, key=data.key, image=settings.training.image)
+        role = TrainingRole(
+            self,
+            "Role",
+            bucket=data.bucket,
+            key=data.key,
+            image_repository_arn=settings.training.image.repository_arn(Aws.REGION, Aws.PARTITION),
+        )
         CfnOutput(self, "TrainingRoleArn", value=role.role_arn)

@@ -39,9 +39,9 @@ class SynthesisedStage:
         assert found, f"{kind} has no {resource_type}"
         return found
 
-    def properties(self, kind: str, resource_type: str) -> dict[str, Any]:
-        """The properties of the only resource of a type."""
-        (resource,) = self.resources(kind, resource_type).values()
+    def properties(self, kind: str, resource_type: str, within: str = "") -> dict[str, Any]:
+        """The properties of the only resource of a type, in the whole stack or in one of its constructs."""
+        (resource,) = (r for name, r in self.resources(kind, resource_type).items() if name.startswith(within))
         return resource["Properties"]
 
     def all_resources(self) -> Iterator[tuple[str, str, Resource]]:
@@ -92,6 +92,22 @@ def text(value: object) -> str:
         case str():
             return value
     raise AssertionError(f"no text: {value!r}")
+
+
+def allowed(role: Resource) -> dict[str, set[str]]:
+    """Resources by action."""
+    table: dict[str, set[str]] = {}
+    for statement in statements(role):
+        assert statement["Effect"] == "Allow"
+        for action in statement["Action"]:
+            table.setdefault(action, set()).update(text(resource) for resource in statement["Resource"])
+    return table
+
+
+def condition(role: Resource, action: str) -> dict[str, Any]:
+    """The condition under which an action is allowed."""
+    (statement,) = (s for s in statements(role) if action in s["Action"])
+    return statement.get("Condition", {})
 
 
 def _listed(value: object) -> list[Any]:

@@ -20,8 +20,14 @@ from infra.compliance import Acknowledgement
 OWN_RULES = re.findall(r"^rule (\w+)", compliance.RULES.read_text(encoding="utf-8"), re.MULTILINE)
 TRUST_LAMBDA = {"Effect": "Allow", "Action": "sts:AssumeRole", "Principal": {"Service": "lambda.amazonaws.com"}}
 TRUST_SAGEMAKER = {**TRUST_LAMBDA, "Principal": {"Service": "sagemaker.amazonaws.com"}}
+TRUST_CODEBUILD = {**TRUST_LAMBDA, "Principal": {"Service": "codebuild.amazonaws.com"}}
 TRUST_BOTH = {**TRUST_LAMBDA, "Principal": {"Service": ["lambda.amazonaws.com", "sagemaker.amazonaws.com"]}}
 READ_ANY = {"Effect": "Allow", "Action": "s3:GetObject", "Resource": "*"}
+REPOSITORY = {
+    "ImageTagMutability": "IMMUTABLE",
+    "ImageScanningConfiguration": {"ScanOnPush": True},
+    "LifecyclePolicy": {"LifecyclePolicyText": "{}"},
+}
 VARIANT = {"VariantName": "main", "InitialVariantWeight": 1}
 
 
@@ -69,6 +75,19 @@ SAMPLES: list[tuple[str, dict[str, Any], str | None]] = [
     ("AWS::SageMaker::Endpoint", {"EndpointConfigName": "c", "RetainAllVariantProperties": True}, None),
     ("AWS::Logs::LogGroup", {}, "LOG_GROUP_EXPIRES"),
     ("AWS::Logs::LogGroup", {"RetentionInDays": 7}, None),
+    ("AWS::ECR::Repository", REPOSITORY, None),
+    ("AWS::ECR::Repository", {**REPOSITORY, "ImageTagMutability": "MUTABLE"}, "REPOSITORY_TAGS_ARE_IMMUTABLE"),
+    (
+        "AWS::ECR::Repository",
+        {name: value for name, value in REPOSITORY.items() if name != "ImageScanningConfiguration"},
+        "REPOSITORY_SCANS_ON_PUSH",
+    ),
+    (
+        "AWS::ECR::Repository",
+        {name: value for name, value in REPOSITORY.items() if name != "LifecyclePolicy"},
+        "REPOSITORY_EXPIRES_IMAGES",
+    ),
+    ("AWS::IAM::Role", role(trust=TRUST_CODEBUILD), "SERVICE_TRUST_NAMES_THE_ACCOUNT"),
     ("AWS::IAM::Role", role(trust=TRUST_SAGEMAKER), "SERVICE_TRUST_NAMES_THE_ACCOUNT"),
     ("AWS::IAM::Role", role(trust=TRUST_BOTH), "SERVICE_TRUST_NAMES_THE_ACCOUNT"),
     (

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from templates import SynthesisedStage, text
 
-from infra.settings import ROOT, ContainerImage
+from infra.settings import ROOT
 
 
 @pytest.fixture
@@ -30,9 +30,13 @@ def test_model_waits_for_the_permissions_of_its_role(stage):
     assert model["Properties"]["ExecutionRoleArn"] == {"Fn::GetAtt": [role, "Arn"]}
 
 
-def test_model_runs_the_image_of_its_own_region(stage):
+def test_aws_own_image_comes_from_the_stages_region_and_nothing_is_built(synthesise, stages):
+    settings = stages["dev"].settings
+    stage = synthesise(replace(settings, serving=replace(settings.serving, image="ray")))
     image = stage.properties("inference", "AWS::SageMaker::Model")["PrimaryContainer"]["Image"]
     assert text(image) == ("763104351884.dkr.ecr.<AWS::Region>.<AWS::URLSuffix>/ray:serve-ml-sagemaker-cpu-v1")
+    assert ":763104351884:repository/ray'" in str(stage.resources("inference", "AWS::IAM::Role"))
+    assert not [r["Type"] for _, _, r in stage.all_resources() if r["Type"].startswith(("AWS::CodeBuild", "AWS::ECR"))]
 
 
 @pytest.mark.parametrize(
@@ -143,11 +147,11 @@ def test_scaling_can_be_switched_off(synthesise, stages):
     assert "AWS::ApplicationAutoScaling" not in str(stage.template("inference"))
 
 
-def test_another_image_needs_no_change_of_code(synthesise, stages):
+@pytest.mark.parametrize("end", [":7", f"@sha256:{'0' * 64}"])
+def test_another_image_needs_no_change_of_code(synthesise, stages, end):
     settings = stages["dev"].settings
-    image = ContainerImage(account="111122223333", repository="kennel/runtime", tag="7", architecture="arm64")
-    serving = replace(settings.serving, image=image, instance_type="ml.c7g.large")
-    stage = synthesise(replace(settings, serving=serving))
+    image = f"111122223333.dkr.ecr.eu-west-1.amazonaws.com/team/runtime{end}"
+    stage = synthesise(replace(settings, serving=replace(settings.serving, image=image)))
     container = stage.properties("inference", "AWS::SageMaker::Model")["PrimaryContainer"]
-    assert text(container["Image"]) == "111122223333.dkr.ecr.<AWS::Region>.<AWS::URLSuffix>/kennel/runtime:7"
-    assert ":111122223333:repository/kennel/runtime" in str(stage.resources("inference", "AWS::IAM::Role"))
+    assert container["Image"] == image
+    assert ":ecr:eu-west-1:111122223333:repository/team/runtime'" in str(stage.resources("inference", "AWS::IAM::Role"))

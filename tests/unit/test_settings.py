@@ -171,6 +171,15 @@ url_auth = "none"
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
+        (
+            "[serving]\nimage = 'onw'\n",
+            'serving.image: \'onw\' is not "own", "ray" or the URI of an image in ECR',
+        ),
+        (
+            "[serving]\nimage = 'docker.io/library/python:3'\n",
+            'serving.image: \'docker.io/library/python:3\' is not "own", "ray" or the URI',
+        ),
+        ("[serving.image]\nrepository = 'ray'\n", "serving.image: must be a text, not a table"),
         ("[storge]\nretain = true\n", "storge: unknown setting; did you mean storage?"),
         ("[storage.deep]\nx = 1\n", "storage.deep: unknown setting; allowed: access_log_days, archive_training_"),
         (
@@ -239,8 +248,8 @@ def test_a_bad_value_is_named_with_what_is_allowed(write, text, problem):
             "serving.scaling.min_instances: 3 is more than max_instances (2)",
         ),
         (
-            "[serving]\ninstance_type = 'ml.c7g.large'\n",
-            "serving.instance_type: ml.c7g.large is an arm64 machine, but image.architecture is x86_64",
+            "[serving]\nimage = 'ray'\ninstance_type = 'ml.c7g.large'\n",
+            'serving.instance_type: ml.c7g.large is an arm64 machine, but image.architecture is x86_64; image = "own"',
         ),
         (
             "[training.image]\nrepository = 'own'\ntag = '1'\narchitecture = 'arm64'\n",
@@ -258,6 +267,43 @@ def test_values_that_do_not_fit_together_are_refused(write, text, problem):
         write(MINIMAL + text)
     (line,) = problems(error)
     assert line.startswith(problem)
+
+
+ECR = "111122223333.dkr.ecr.eu-west-1.amazonaws.com"
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        "own",
+        "ray",
+        f"{ECR}/runtime:7",
+        f"{ECR}/team/runtime@sha256:{'0' * 64}",
+        "111122223333.dkr.ecr.cn-north-1.amazonaws.com.cn/ray:1",
+    ],
+)
+def test_serving_image_is_ours_or_aws_or_an_address(write, image):
+    assert write(f"{MINIMAL}[serving]\nimage = '{image}'\n").serving.image == image
+
+
+@pytest.mark.parametrize("image", [f"{ECR}/runtime", f"{ECR}/Runtime:1", f"{ECR}/runtime:1 ", f"{ECR}/r@sha256:12", ""])
+def test_incomplete_image_addresses_are_refused(write, image):
+    with pytest.raises(SettingsError, match=r"serving\.image: .* is not"):
+        write(f"{MINIMAL}[serving]\nimage = '{image}'\n")
+
+
+def test_our_image_and_an_address_go_with_any_instance_type(write):
+    for image in ("own", f"{ECR}/runtime:7"):
+        write(f"{MINIMAL}[serving]\nimage = '{image}'\ninstance_type = 'ml.c7g.large'\n")
+
+
+def test_an_image_of_another_region_is_refused(write):
+    place = "account = '111122223333'\nregion = 'us-east-1'\n"
+    with pytest.raises(SettingsError) as error:
+        write(f"{place}{MINIMAL}[serving]\nimage = '{ECR}/runtime:7'\n")
+    assert problems(error) == [
+        "serving.image: is in eu-west-1, but region is us-east-1; SageMaker pulls images of its own region only"
+    ]
 
 
 @pytest.mark.parametrize("text", ["account = '111122223333'\n", "region = 'eu-west-1'\n"])

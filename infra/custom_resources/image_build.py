@@ -1,0 +1,189 @@
+"""Builds a container image with CodeBuild while CloudFormation waits: the function behind `Custom::ContainerImage`.
+
+An image whose tag is in the repository already is not built again: the tag stands for its contents. A build that fails
+or takes too long fails the deployment, with the end of the build's log as the reason. Deleting does nothing, because
+the repository deletes its images itself.
+
+Runs in Lambda with what is there: the standard library and boto3. A build has to fit into the fifteen minutes that a
+function may take, which the build project's own time limit sees to.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import boto3
+from botocore.exceptions import ClientError
+
+POLL_SECONDS = 5
+# Enough to stop the build, to read its log and to answer CloudFormation before Lambda ends the function.
+RESERVE_SECONDS = 30
+LOG_LINES = 40
+# CloudFormation takes no longer answer (user guide, "Custom resource response objects").
+MAX_ANSWER_BYTES = 4096
+# How many characters of a reason's beginning stay when it has to be cut: what happened comes first, the log's end last.
+_KEPT_HEAD = 1000
+
+logger = logging.getLogger(__name__)
+
+
+class BuildError(Exception):
+    """The image could not be built; the message says why and holds the end of the log."""
+
+
+@dataclass(frozen=True)
+class ImageBuilder:
+    """Starts builds of one project and waits for them.
+
+    Attributes
+    ----------
+    codebuild, ecr, logs
+        boto3 clients.
+    remaining_seconds
+        How long the function may still run.
+    """
+
+    codebuild: Any
+    ecr: Any
+    logs: Any
+    remaining_seconds: Callable[[], float]
+
+    def ensure_image(self, project: str, repository: str, tag: str, token: str) -> None:
+        """Build the image unless the repository has it.
+
+        Parameters
+        ----------
+        project
+            Name of the CodeBuild project. It is told the image's tag in the environment variable ``IMAGE_TAG``.
+        token
+            Makes CodeBuild take a repeated request for the first one: Lambda calls again after a crash.
+
+        Raises
+        ------
+        BuildError
+            When the build failed, was stopped, or did not finish in time.
+        """
+        if self._has_image(repository, tag):
+            logger.info("The image is there already: %s:%s", repository, tag)
+            return
+        variable = {"name": "IMAGE_TAG", "value": tag, "type": "PLAINTEXT"}
+        build = self.codebuild.start_build(
+            projectName=project, environmentVariablesOverride=[variable], idempotencyToken=token
+        )["build"]
+        logger.info("Building %s:%s as %s", repository, tag, build["id"])
+        while build["buildStatus"] == "IN_PROGRESS":
+            if self.remaining_seconds() < RESERVE_SECONDS + POLL_SECONDS:
+                self.codebuild.stop_build(id=build["id"])
+                raise BuildError(self._report(build, "did not finish in time and was stopped"))
+            time.sleep(POLL_SECONDS)
+            build = self.codebuild.batch_get_builds(ids=[build["id"]])["builds"][0]
+        if build["buildStatus"] != "SUCCEEDED":
+            raise BuildError(self._report(build, f"ended as {build['buildStatus']}"))
+
+    def _has_image(self, repository: str, tag: str) -> bool:
+        try:
+            found = self.ecr.describe_images(repositoryName=repository, imageIds=[{"imageTag": tag}])
+        except self.ecr.exceptions.ImageNotFoundException:
+            return False
+        return bool(found["imageDetails"])
+
+    def _report(self, build: dict[str, Any], outcome: str) -> str:
+        """What became of a build: what each phase that failed says, then the end of the log."""
+        phases = [
+            f"{phase['phaseType']}: {context['message']}"
+            for phase in build.get("phases", ())
+            for context in phase.get("contexts", ())
+            if context.get("message")
+        ]
+        place = build.get("logs", {})
+        lines = self._log_tail(place.get("groupName"), place.get("streamName"))
+        return "\n".join(
+            [
+                f"The build {build['id']} {outcome}.",
+                *phases,
+                f"The end of its log ({place.get('groupName')}, {place.get('streamName')}):",
+                *(lines or ["(empty)"]),
+            ]
+        )
+
+    def _log_tail(self, group: str | None, stream: str | None) -> list[str]:
+        if group is None or stream is None:  # the build failed before it could write any
+            return []
+        try:
+            page = self.logs.get_log_events(
+                logGroupName=group, logStreamName=stream, limit=LOG_LINES, startFromHead=False
+            )
+        except ClientError as error:  # must not hide why the build failed
+            return [f"(cannot be read: {error})"]
+        return [event["message"].rstrip() for event in page["events"]]
+
+
+def handler(event: dict[str, Any], context: Any) -> None:
+    """Answer one request of CloudFormation, whatever happens: unanswered, it would wait until its own time-out."""
+    properties = event["ResourceProperties"]
+    reason = ""
+    try:
+        if event["RequestType"] != "Delete":
+            builder = ImageBuilder(
+                boto3.client("codebuild"),
+                boto3.client("ecr"),
+                boto3.client("logs"),
+                remaining_seconds=lambda: context.get_remaining_time_in_millis() / 1000,
+            )
+            builder.ensure_image(
+                properties["ProjectName"], properties["RepositoryName"], properties["Tag"], event["RequestId"]
+            )
+    except BuildError as error:
+        reason = str(error)
+        logger.error("%s", reason)
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error} (log group {context.log_group_name})"
+        logger.exception("The image could not be built")
+    _send(event["ResponseURL"], answer(event, reason))
+
+
+def answer(event: dict[str, Any], failure: str = "") -> bytes:
+    """What CloudFormation is told, never more than it takes.
+
+    Parameters
+    ----------
+    failure
+        Why the request failed; empty when it did not.
+    """
+    properties = event["ResourceProperties"]
+    document = {
+        "Status": "FAILED" if failure else "SUCCESS",
+        # Never changes: another image is an update of this resource, not another one to be deleted afterwards.
+        "PhysicalResourceId": event.get("PhysicalResourceId") or properties["RepositoryName"],
+        "StackId": event["StackId"],
+        "RequestId": event["RequestId"],
+        "LogicalResourceId": event["LogicalResourceId"],
+        "Data": {"ImageUri": f"{properties['RepositoryUri']}:{properties['Tag']}"},
+    }
+    length = len(failure)
+    while True:
+        body = json.dumps(document | {"Reason": _shortened(failure, length)}, ensure_ascii=False).encode()
+        if len(body) <= MAX_ANSWER_BYTES:
+            return body
+        length = min(length - 1, length * MAX_ANSWER_BYTES // len(body))
+
+
+def _shortened(text: str, length: int) -> str:
+    """The beginning and the end of a text that is longer than `length`."""
+    if len(text) <= length:
+        return text
+    head = min(_KEPT_HEAD, length // 2)
+    return f"{text[:head]}\n[…]\n{text[len(text) - (length - head) :]}"
+
+
+def _send(url: str, body: bytes) -> None:
+    # The address is signed for a request without a content type; urllib would add one.
+    request = urllib.request.Request(url, data=body, method="PUT", headers={"Content-Type": ""})  # noqa: S310 - CloudFormation's
+    with urllib.request.urlopen(request, timeout=20):  # noqa: S310
+        pass

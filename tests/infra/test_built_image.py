@@ -1,0 +1,187 @@
+"""What is promised of the image that a stage builds itself, as all stages in the repository do."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from aws_cdk import Stack
+from templates import SynthesisedStage, allowed, role_for, text
+
+from infra.constructs.built_image import SOURCES, BuiltImage
+from infra.custom_resources import image_build
+from infra.settings import ROOT
+
+REPOSITORY = "<ImageRepositoryD8036990.Arn>"
+
+
+@pytest.fixture
+def project(stage) -> dict:
+    return stage.properties("inference", "AWS::CodeBuild::Project")
+
+
+def custom_resource(stage: SynthesisedStage) -> dict:
+    return stage.properties("inference", "Custom::ContainerImage")
+
+
+def test_tags_are_immutable(stage):
+    assert stage.properties("inference", "AWS::ECR::Repository")["ImageTagMutability"] == "IMMUTABLE"
+
+
+def test_images_are_scanned_when_they_are_pushed(stage):
+    repository = stage.properties("inference", "AWS::ECR::Repository")
+    assert repository["ImageScanningConfiguration"] == {"ScanOnPush": True}
+
+
+def test_old_images_expire_by_number_and_never_by_age(stage):
+    policy = stage.properties("inference", "AWS::ECR::Repository")["LifecyclePolicy"]["LifecyclePolicyText"]
+    selections = [rule["selection"] for rule in json.loads(policy)["rules"]]
+    assert {s["tagStatus"]: s["countType"] for s in selections} == {
+        "untagged": "sinceImagePushed",
+        "any": "imageCountMoreThan",
+    }
+
+
+def test_repository_goes_with_the_stack_images_and_all(stage):
+    (repository,) = stage.resources("inference", "AWS::ECR::Repository").values()
+    assert repository["Properties"]["EmptyOnDelete"] is True
+    assert repository["DeletionPolicy"] == "Delete"
+
+
+def test_model_runs_what_the_build_has_pushed(stage):
+    (name,) = stage.resources("inference", "Custom::ContainerImage")
+    container = stage.properties("inference", "AWS::SageMaker::Model")["PrimaryContainer"]
+    assert container["Image"] == {"Fn::GetAtt": [name, "ImageUri"]}
+
+
+def test_build_reads_its_source_pushes_into_one_repository_and_writes_its_log_and_no_more(stage):
+    table = allowed(role_for(stage, "inference", "Builds the serving image"))
+    assert table.pop("ecr:GetAuthorizationToken") == {"*"}
+    source = "cdk-hnb659fds-assets-${AWS::AccountId}-${AWS::Region}"
+    for action in ("s3:GetObject", "s3:GetObjectVersion"):
+        (arn,) = table.pop(action)
+        assert arn.startswith(f"arn:<AWS::Partition>:s3:::{source}/") and arn.endswith(".zip") and "*" not in arn
+    for action in ("logs:CreateLogStream", "logs:PutLogEvents"):
+        assert table.pop(action) == {"<ImageBuildLog373CA9CF.Arn>"}
+    assert table == {
+        f"ecr:{action}": {REPOSITORY}
+        for action in (
+            "BatchCheckLayerAvailability",
+            "BatchGetImage",
+            "CompleteLayerUpload",
+            "InitiateLayerUpload",
+            "PutImage",
+            "UploadLayerPart",
+        )
+    }
+
+
+def test_codebuild_assumes_its_role_for_this_account_only(stage):
+    (trust,) = role_for(stage, "inference", "Builds the serving image")["Properties"]["AssumeRolePolicyDocument"][
+        "Statement"
+    ]
+    assert trust["Principal"] == {"Service": "codebuild.amazonaws.com"}
+    assert trust["Condition"] == {"StringEquals": {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}}
+
+
+def test_builder_runs_one_project_looks_into_one_repository_and_reads_one_log(stage):
+    assert allowed(role_for(stage, "inference", "Starts builds of the serving image")) == {
+        **{f"codebuild:{a}": {"<ImageProjectE5CDBED8.Arn>"} for a in ("BatchGetBuilds", "StartBuild", "StopBuild")},
+        "ecr:DescribeImages": {REPOSITORY},
+        "logs:GetLogEvents": {"<ImageBuildLog373CA9CF.Arn>"},
+        **{f"logs:{a}": {"<ImageBuilderLog821E1F35.Arn>"} for a in ("CreateLogStream", "PutLogEvents")},
+    }
+
+
+def test_builder_deploys_one_module_with_the_handler_it_names(stage):
+    (builder,) = (
+        resource["Properties"]
+        for resource in stage.resources("inference", "AWS::Lambda::Function").values()
+        if resource["Properties"]["Description"].startswith("Builds the serving image")
+    )
+    module, _, name = builder["Handler"].partition(".")
+    assert callable(getattr(image_build, name))
+    (files,) = (
+        [path.name for path in folder.iterdir()] for folder in stage.assembly.glob(asset(builder["Code"]["S3Key"]))
+    )
+    assert files == [f"{module}.py"]
+
+
+def test_a_build_ends_before_the_function_does_and_the_function_before_cloudformation_gives_up(stage, project):
+    (timeout,) = (
+        resource["Properties"]["Timeout"]
+        for resource in stage.resources("inference", "AWS::Lambda::Function").values()
+        if resource["Properties"]["Handler"] == "image_build.handler"
+    )
+    build = 60 * (project["TimeoutInMinutes"] + project["QueuedTimeoutInMinutes"])
+    assert build + image_build.RESERVE_SECONDS + image_build.POLL_SECONDS < timeout <= 900
+    assert timeout < int(custom_resource(stage)["ServiceTimeout"])
+
+
+def test_build_reads_the_dockerfile_and_what_it_copies_and_nothing_else(stage, project):
+    location = text(project["Source"]["Location"])
+    (folder,) = stage.assembly.glob(asset(location))
+    staged = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert staged == set(SOURCES)
+    copied = [
+        line.split()[-2]
+        for line in (ROOT / "model" / "Dockerfile").read_text(encoding="utf-8").splitlines()
+        if line.startswith("COPY") and "--from" not in line
+    ]
+    assert {"Dockerfile", *copied} == set(SOURCES)
+
+
+def test_build_pushes_the_tag_that_the_builder_names(project):
+    commands = json.loads(project["Source"]["BuildSpec"])["phases"]["build"]["commands"]
+    assert [command.split()[:2] for command in commands] == [["docker", "build"], ["aws", "ecr"], ["docker", "push"]]
+    assert all("$REPOSITORY:$IMAGE_TAG" in command for command in commands if command.startswith("docker"))
+    names = {variable["Name"] for variable in project["Environment"]["EnvironmentVariables"]}
+    assert names == {"REGISTRY", "REPOSITORY"}
+
+
+@pytest.mark.parametrize(
+    ("instance_type", "kind", "tag"),
+    [("ml.m5.large", "LINUX_CONTAINER", "x86_64-"), ("ml.c7g.large", "ARM_CONTAINER", "arm64-")],
+)
+def test_image_is_built_for_the_instance_types_instruction_set(synthesise, stages, instance_type, kind, tag):
+    settings = stages["dev"].settings
+    stage = synthesise(replace(settings, serving=replace(settings.serving, instance_type=instance_type)))
+    assert stage.properties("inference", "AWS::CodeBuild::Project")["Environment"]["Type"] == kind
+    assert custom_resource(stage)["Tag"].startswith(tag)
+
+
+@pytest.fixture
+def tag_of(make_app):
+    """The tag of an image that is built from a folder."""
+
+    def synthesise_and_read(source: Path) -> str:
+        app = make_app()
+        stack = Stack(app, "Images")
+        BuiltImage(stack, "Image", source=source, architecture="x86_64")
+        template = app.synth().get_stack_by_name("Images").template
+        (resource,) = (r for r in template["Resources"].values() if r["Type"] == "Custom::ContainerImage")
+        return resource["Properties"]["Tag"]
+
+    return synthesise_and_read
+
+
+@pytest.mark.parametrize("file", SOURCES)
+def test_another_content_is_another_tag(tag_of, tmp_path, file):
+    source = shutil.copytree(ROOT / "model", tmp_path / "model")
+    before = tag_of(source)
+    (source / file).write_text((source / file).read_text(encoding="utf-8") + "\n", encoding="utf-8")
+    assert tag_of(source) != before
+
+
+def test_what_the_image_does_not_hold_does_not_change_its_tag(tag_of, tmp_path):
+    source = shutil.copytree(ROOT / "model", tmp_path / "model")
+    before = tag_of(source)
+    (source / "server.py").write_text("# another program\n", encoding="utf-8")
+    (source / "image" / "notes.txt").write_text("a note\n", encoding="utf-8")
+    assert tag_of(source) == before
+
+
+def asset(location: str) -> str:
+    """Where the assembly has what the CDK uploads under this key."""
+    return f"asset.{location.rpartition('/')[2].removesuffix('.zip')}"

@@ -1,0 +1,174 @@
+"""The stage with an image of its own, deployed by an unmodified CDK: repository, build project and custom resource."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from local_aws_harness import ECHO_SERVER, LocalAws, local_aws, model_archive
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).resolve().parents[2]
+# One stage in two variants: with an image of its own, and with AWS's.
+APP = """
+import json, sys
+from dataclasses import replace
+from pathlib import Path
+from aws_cdk import App
+from infra import application
+from infra.settings import ROOT, load
+
+context = json.loads((ROOT / "cdk.json").read_text())["context"]
+settings = load("local")
+function = replace(settings.function, provisioned_concurrency=None)
+for image in ("own", "ray"):
+    serving = replace(settings.serving, image=image)
+    app = App(context=context, outdir=image, analytics_reporting=False)
+    application.synthesise(app, replace(settings, serving=serving, function=function), Path("model.tar.gz").resolve())
+"""
+STACKS = ("kennel-local-storage", "kennel-local-inference")
+# The stack gives its model no environment, so the program knows its name by itself.
+SERVER = ECHO_SERVER.replace('os.environ["NAME"]', '"echo"')
+
+
+@dataclass
+class Deployment:
+    """The synthesised variants in a folder, and the local AWS that they are deployed to."""
+
+    aws: LocalAws
+    folder: Path
+
+    def cdk(self, *arguments: str) -> str:
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+        done = subprocess.run(
+            [ROOT / "node_modules" / ".bin" / "cdk", "--no-notices", *arguments],
+            cwd=self.folder,
+            env={**environment, **self.aws.environment, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout
+        return done.stdout
+
+    def deploy(self, variant: str) -> None:
+        self.cdk("deploy", "--app", variant, *STACKS, "--require-approval", "never")
+
+    def physical_id(self, resource_type: str) -> str:
+        found = self.aws.client("cloudformation").describe_stack_resources(StackName=STACKS[-1])["StackResources"]
+        (name,) = (r["PhysicalResourceId"] for r in found if r["ResourceType"] == resource_type)
+        return str(name).rpartition("/")[2]  # SageMaker's are ARNs
+
+    def builds(self) -> list[dict[str, Any]]:
+        codebuild = self.aws.client("codebuild")
+        ids = codebuild.list_builds_for_project(projectName=self.physical_id("AWS::CodeBuild::Project"))["ids"]
+        return codebuild.batch_get_builds(ids=ids)["builds"]
+
+    def builder(self) -> str:
+        """Name of the custom resource's function."""
+        functions = self.aws.client("lambda").list_functions()["Functions"]
+        (name,) = (f["FunctionName"] for f in functions if f["Handler"] == "image_build.handler")
+        return str(name)
+
+    def image(self) -> str:
+        model = self.physical_id("AWS::SageMaker::Model")
+        return str(self.aws.client("sagemaker").describe_model(ModelName=model)["PrimaryContainer"]["Image"])
+
+
+class Receiver:
+    """Takes one answer in CloudFormation's place."""
+
+    def __enter__(self) -> Receiver:
+        receiver = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_PUT(self) -> None:
+                receiver.answer = json.loads(self.rfile.read(int(self.headers["content-length"])))
+                self.send_response(200)
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._server = http.server.HTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}/"
+        self.answer: dict[str, Any] = {}
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@pytest.fixture(scope="module")
+def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    folder = tmp_path_factory.mktemp("app")
+    (folder / "model.tar.gz").write_bytes(model_archive(SERVER))
+    subprocess.run([sys.executable, "-c", APP], cwd=folder, check=True, timeout=300)
+    with local_aws(tmp_path_factory.mktemp("state")) as aws:
+        made = Deployment(aws, folder)
+        made.cdk("bootstrap", "aws://000000000000/us-east-1")
+        yield made
+
+
+def test_deployment_builds_the_image_and_the_endpoint_runs_on_it(deployment):
+    deployment.deploy("own")
+    (build,) = deployment.builds()
+    assert build["buildStatus"] == "SUCCEEDED"
+    repository = deployment.physical_id("AWS::ECR::Repository")
+    (found,) = deployment.aws.client("ecr").describe_repositories(repositoryNames=[repository])["repositories"]
+    uri, _, tag = deployment.image().partition(":x86_64-")
+    assert uri == found["repositoryUri"]
+    assert len(tag) == 16
+    (stack,) = deployment.aws.client("cloudformation").describe_stacks(StackName=STACKS[-1])["Stacks"]
+    outputs = {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
+    assert deployment.aws.invoke(outputs["EndpointName"], b"12345") == {"model": "echo", "received": 5}
+
+
+def test_an_image_that_is_there_is_not_built_again(deployment):
+    """The deployed function, under its own role, asked once more after the build's push has arrived."""
+    repository, tag = deployment.physical_id("AWS::ECR::Repository"), deployment.image().rpartition(":")[2]
+    deployment.aws.client("ecr").put_image(repositoryName=repository, imageTag=tag, imageManifest="{}")
+    event = {
+        "RequestType": "Update",
+        "RequestId": "1",
+        "StackId": "s",
+        "LogicalResourceId": "Image",
+        "PhysicalResourceId": repository,
+        "ResourceProperties": {
+            "ProjectName": deployment.physical_id("AWS::CodeBuild::Project"),
+            "RepositoryName": repository,
+            "RepositoryUri": deployment.image().rpartition(":")[0],
+            "Tag": tag,
+        },
+    }
+    with Receiver() as receiver:
+        deployment.aws.client("lambda").invoke(
+            FunctionName=deployment.builder(), Payload=json.dumps(event | {"ResponseURL": receiver.url})
+        )
+    assert receiver.answer["Status"] == "SUCCESS"
+    assert receiver.answer["Data"] == {"ImageUri": deployment.image()}
+    assert len(deployment.builds()) == 1
+
+
+def test_another_image_removes_repository_and_builder(deployment):
+    repository = deployment.physical_id("AWS::ECR::Repository")
+    deployment.deploy("ray")
+    assert deployment.image().endswith("/ray:serve-ml-sagemaker-cpu-v1")
+    ecr = deployment.aws.client("ecr")
+    with pytest.raises(ecr.exceptions.RepositoryNotFoundException):
+        ecr.describe_repositories(repositoryNames=[repository])
+    assert deployment.aws.client("codebuild").list_projects()["projects"] == []
