@@ -149,7 +149,7 @@ class ServingSettings(Table):
     #: nothing to build), or the URI of an image in a private ECR registry of the stage's own region.
     image: Annotated[
         str, Matches(rf"own|ray|{ECR_IMAGE_URI.pattern}", '"own", "ray" or the URI of an image in ECR')
-    ] = "own"
+    ] = "ray"
     scaling: EndpointScalingSettings | None = None
 
     def conflicts(self) -> Iterator[str]:

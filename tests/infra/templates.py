@@ -39,9 +39,9 @@ class SynthesisedStage:
         assert found, f"{kind} has no {resource_type}"
         return found
 
-    def properties(self, kind: str, resource_type: str, within: str = "") -> dict[str, Any]:
-        """The properties of the only resource of a type, in the whole stack or in one of its constructs."""
-        (resource,) = (r for name, r in self.resources(kind, resource_type).items() if name.startswith(within))
+    def properties(self, kind: str, resource_type: str) -> dict[str, Any]:
+        """The properties of the only resource of a type."""
+        (resource,) = self.resources(kind, resource_type).values()
         return resource["Properties"]
 
     def all_resources(self) -> Iterator[tuple[str, str, Resource]]:

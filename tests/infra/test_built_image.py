@@ -1,4 +1,4 @@
-"""What is promised of the image that a stage builds itself, as all stages in the repository do."""
+"""What the stage promises that builds its own image."""
 
 import json
 import shutil
@@ -14,6 +14,16 @@ from infra.custom_resources import image_build
 from infra.settings import ROOT
 
 REPOSITORY = "<ImageRepositoryD8036990.Arn>"
+
+
+def own_image(stage: SynthesisedStage, instance_type: str = "ml.m5.large"):
+    """The settings of a stage, its image built from this repository."""
+    return replace(stage.settings, serving=replace(stage.settings.serving, image="own", instance_type=instance_type))
+
+
+@pytest.fixture(scope="module", params=["dev", "prod"])
+def stage(request, stages, synthesise) -> SynthesisedStage:
+    return synthesise(own_image(stages[request.param]))
 
 
 @pytest.fixture
@@ -53,6 +63,13 @@ def test_model_runs_what_the_build_has_pushed(stage):
     (name,) = stage.resources("inference", "Custom::ContainerImage")
     container = stage.properties("inference", "AWS::SageMaker::Model")["PrimaryContainer"]
     assert container["Image"] == {"Fn::GetAtt": [name, "ImageUri"]}
+
+
+def test_endpoint_pulls_from_our_repository_only(stage):
+    table = allowed(role_for(stage, "inference", "SageMaker endpoint"))
+    pulls = {action: arns for action, arns in table.items() if action.startswith("ecr:") and "Token" not in action}
+    assert len(pulls) == 3
+    assert all(arns == {REPOSITORY} for arns in pulls.values())
 
 
 def test_build_reads_its_source_pushes_into_one_repository_and_writes_its_log_and_no_more(stage):
@@ -145,8 +162,7 @@ def test_build_pushes_the_tag_that_the_builder_names(project):
     [("ml.m5.large", "LINUX_CONTAINER", "x86_64-"), ("ml.c7g.large", "ARM_CONTAINER", "arm64-")],
 )
 def test_image_is_built_for_the_instance_types_instruction_set(synthesise, stages, instance_type, kind, tag):
-    settings = stages["dev"].settings
-    stage = synthesise(replace(settings, serving=replace(settings.serving, instance_type=instance_type)))
+    stage = synthesise(own_image(stages["dev"], instance_type))
     assert stage.properties("inference", "AWS::CodeBuild::Project")["Environment"]["Type"] == kind
     assert custom_resource(stage)["Tag"].startswith(tag)
 

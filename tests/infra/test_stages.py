@@ -14,14 +14,9 @@ from infra.settings import load
 LOGICAL_IDS = {
     ("storage", "AWS::KMS::Key"): {"DataKey5F086070"},
     ("storage", "AWS::S3::Bucket"): {"DataAccessLogsC0C25EE4", "DataBucketE6B0FAA8"},
-    ("inference", "AWS::ECR::Repository"): {"ImageRepositoryD8036990"},
-    ("inference", "AWS::Logs::LogGroup"): {
-        "ClassifierLogsA5745F3E",
-        "ImageBuildLog373CA9CF",
-        "ImageBuilderLog821E1F35",
-    },
+    ("inference", "AWS::Logs::LogGroup"): {"ClassifierLogsA5745F3E"},
     ("inference", "AWS::SageMaker::Endpoint"): {"Endpoint8024A810"},
-    ("inference", "AWS::Lambda::Function"): {"ClassifierFunction1A3EEE90", "ImageBuilderBBE87C93"},
+    ("inference", "AWS::Lambda::Function"): {"ClassifierFunction1A3EEE90"},
     ("inference", "AWS::Lambda::Alias"): {"ClassifierLiveC9A00DE4"},
     ("inference", "AWS::Lambda::Url"): {"ClassifierLiveFunctionUrlC18E0F11"},
 }
@@ -110,7 +105,6 @@ def test_a_stage_can_be_tied_to_one_account_and_region(synthesise):
     assert manifest.count('"environment": "aws://111122223333/eu-west-1"') == len(KINDS)
 
 
-def test_templates_need_nothing_beyond_cloudformation_but_the_image_build(stage):
+def test_templates_need_nothing_beyond_cloudformation(stage):
     types = {resource["Type"] for _, _, resource in stage.all_resources()}
-    custom = [name for name in types if name.startswith(("Custom::", "AWS::CloudFormation::"))]
-    assert custom == ["Custom::ContainerImage"]
+    assert not [name for name in types if name.startswith(("Custom::", "AWS::CloudFormation::"))]

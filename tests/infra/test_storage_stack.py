@@ -97,11 +97,7 @@ def test_nothing_piles_up_for_ever(stage, buckets):
 
 def test_production_data_outlives_its_stack(stages):
     policies = {
-        name: {
-            resource["DeletionPolicy"]
-            for _, logical_id, resource in stages[name].all_resources()
-            if is_stateful(resource) and not logical_id.startswith("Image")  # can be built again
-        }
+        name: {resource["DeletionPolicy"] for _, _, resource in stages[name].all_resources() if is_stateful(resource)}
         for name in stages
     }
     assert policies == {"local": {"Delete"}, "dev": {"Delete"}, "prod": {"Retain"}}

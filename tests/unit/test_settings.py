@@ -248,7 +248,7 @@ def test_a_bad_value_is_named_with_what_is_allowed(write, text, problem):
             "serving.scaling.min_instances: 3 is more than max_instances (2)",
         ),
         (
-            "[serving]\nimage = 'ray'\ninstance_type = 'ml.c7g.large'\n",
+            "[serving]\ninstance_type = 'ml.c7g.large'\n",
             'serving.instance_type: ml.c7g.large is an arm64 machine, but image.architecture is x86_64; image = "own"',
         ),
         (
