@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ from rich.table import Table
 from cli import local
 from cli.aws import Stage
 from cli.classifying import Evaluation, evaluate_deployment, evaluation_table
-from cli.console import console
+from cli.console import console, progress_bar
 from cli.data import SAMPLE_DIR, data_set_name, draw_sample, push_data_set
 from cli.dataset import read_data_set
 from cli.deploying import bootstrap, deploy_stacks
@@ -51,14 +50,14 @@ def demo(
     timer, directory = _Timer(), SAMPLE_DIR
     with timer.step("Start the local AWS"):
         started = local.start(state_dir, port)
-        os.environ.update(local.environment(state_dir))
-        console.print(f"It answers at {started.endpoint_url} and enforces IAM.")
+        local.enter(state_dir)
+        console.print(f"It answers at {started.endpoint_url} and enforces IAM. The CDK's output goes to {_CDK_LOG}.")
     stage = Stage("local")
     with timer.step("Bootstrap the CDK; draw a data set meanwhile"), ThreadPoolExecutor(1) as pool:
         prepared = pool.submit(bootstrap, stage, log=_CDK_LOG)
         draw_sample(directory, seed=1, breeds=12, per_class=(120, 15, 15))
         prepared.result()
-    with timer.step("cdk deploy: storage and training"):
+    with timer.step("cdk deploy: storage and training"), progress_bar("cdk deploy"):
         deploy_stacks(stage, ["storage", "training"], log=_CDK_LOG)
     with timer.step("Push the data set into the bucket"):
         data_set = read_data_set(directory)
@@ -72,7 +71,8 @@ def demo(
         card = package_model(stage, stage.artifact, job=job)
         console.print(f"{card.architecture}, {len(card.labels)} classes, {stage.artifact.stat().st_size / 1e6:.1f} MB.")
     with timer.step("cdk deploy: endpoint, scaling, function"):
-        deploy_stacks(stage, ["inference"], log=_CDK_LOG)
+        with progress_bar("cdk deploy"):
+            deploy_stacks(stage, ["inference"], log=_CDK_LOG)
         console.print(f"The function answers at {stage.output('inference', 'FunctionUrl')}")
     with timer.step("Classify the test pictures through the function URL"):
         evaluation = evaluate_deployment(stage, directory)
@@ -83,7 +83,7 @@ def demo(
     console.print(
         "It is still running. Try it on a picture of yours:\n"
         '  source .venv/bin/activate; eval "$(kennel local env)"; kennel classify PICTURE\n'
-        "Remove what was deployed: kennel destroy     Stop the local AWS: kennel local down"
+        "In the same shell: kennel destroy removes what was deployed, kennel local down stops the local AWS."
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import shutil
 import subprocess
@@ -22,6 +23,8 @@ app = typer.Typer(
 )
 
 STATE_DIR = Path(".kennel/local")
+# What a shell that was used with a real account may hold, and what would be mixed with the local credentials.
+_FOREIGN_VARIABLES = ("AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN")
 StateDir = Annotated[Path, typer.Option(envvar="KENNEL_LOCAL_STATE", help="Where the local AWS keeps its state.")]
 
 
@@ -62,6 +65,13 @@ def environment(state_dir: Path) -> dict[str, str]:
         return {**lifecycle.environment(state_dir.resolve()), "KENNEL_STAGE": "local"}
 
 
+def enter(state_dir: Path) -> None:
+    """Point this process, and what it starts, at the local AWS."""
+    for name in _FOREIGN_VARIABLES:
+        os.environ.pop(name, None)
+    os.environ.update(environment(state_dir))
+
+
 @app.command()
 def up(
     state_dir: StateDir = STATE_DIR,
@@ -86,7 +96,9 @@ def status(state_dir: StateDir = STATE_DIR) -> None:
 @app.command()
 def env(state_dir: StateDir = STATE_DIR) -> None:
     """Print the variables for this shell: eval "$(kennel local env)"."""
-    for name, value in environment(state_dir).items():
+    variables = environment(state_dir)
+    typer.echo(f"unset {' '.join(_FOREIGN_VARIABLES)}")
+    for name, value in variables.items():
         typer.echo(f"export {name}={shlex.quote(value)}")
 
 

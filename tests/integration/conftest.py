@@ -53,9 +53,9 @@ class Project:
     def start_local_aws(self) -> None:
         """Start it, and point the shell at it."""
         self.kennel("local", "up", "--port", str(self.port))
-        for line in self.kennel("local", "env").stdout.splitlines():
-            name, _, value = line.removeprefix("export ").partition("=")
-            self.environment[name] = value.strip("'")
+        script = 'eval "$(kennel local env)" && env -0'
+        variables = self.run("bash", "-c", script).stdout.rstrip("\0").split("\0")
+        self.environment = dict(variable.split("=", 1) for variable in variables)
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ The tests share one deployment and run in the order in which they stand here; th
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import os
@@ -79,13 +80,19 @@ def picture(demo: Project) -> bytes:
     return sorted((demo.root / "data/sample/test").rglob("*.jpg"))[0].read_bytes()
 
 
-def call(url: str, body: bytes, keys: dict[str, str] | None) -> tuple[int, dict[str, Any]]:
-    """POST to the function URL, signed with the given access key or not at all."""
-    request = AWSRequest(method="POST", url=url, data=body, headers={"Content-Type": "image/jpeg"})
+def call(
+    url: str,
+    body: bytes | None,
+    keys: dict[str, str] | None,
+    content_type: str = "image/jpeg",
+) -> tuple[int, dict[str, Any]]:
+    """Call the function URL (GET without a body), signed with the given access key or not at all."""
+    method = "GET" if body is None else "POST"
+    request = AWSRequest(method=method, url=url, data=body, headers={"Content-Type": content_type})
     if keys:
         credentials = Credentials(keys["AccessKeyId"], keys["SecretAccessKey"])
         SigV4Auth(credentials, "lambda", "us-east-1").add_auth(request)
-    response = urllib3.request("POST", url, body=body, headers=dict(request.headers), retries=False)
+    response = urllib3.request(method, url, body=body, headers=dict(request.headers), retries=False)
     return response.status, json.loads(response.data)
 
 
@@ -204,6 +211,26 @@ def test_bad_input_is_the_callers_error(outputs: dict[str, str], administrator: 
     assert status == 415
     assert body["error"]["code"] == "unsupported_image"
     assert "Traceback" not in json.dumps(body)
+
+
+def test_the_consoles_bare_event_is_answered_through_the_alias(
+    client: Callable[[str], Any], outputs: dict[str, str], picture: bytes
+) -> None:
+    event = {"image": base64.b64encode(picture).decode(), "top_k": 2}
+    response = client("lambda").invoke(FunctionName=outputs["FunctionAliasArn"], Payload=json.dumps(event).encode())
+    answer = json.loads(response["Payload"].read())
+    assert answer["statusCode"] == 200
+    assert len(json.loads(answer["body"])["predictions"]) == 2
+
+
+def test_health_is_good_while_the_endpoint_answers(outputs: dict[str, str], administrator: dict[str, str]) -> None:
+    assert call(outputs["FunctionUrl"] + "health", None, administrator)[0] == 200
+
+
+def test_an_address_inside_is_not_fetched(outputs: dict[str, str], administrator: dict[str, str]) -> None:
+    body = json.dumps({"url": "https://169.254.169.254/latest/meta-data/"}).encode()
+    status, answer = call(outputs["FunctionUrl"], body, administrator, "application/json")
+    assert (status, answer["error"]["code"]) == (422, "url_not_allowed")
 
 
 PROBE = """
