@@ -120,7 +120,7 @@ class InvocationServer:
 
     def _refusal(self) -> Answer | None:
         """Return why no request can be taken now, None if one can."""
-        if not self._pool.is_ready:
+        if not self._pool.has_loaded:
             return error_answer(503, "not_ready", "The model is still being loaded; try again in a moment.")
         if self._held >= self._settings.max_requests:
             message = f"All {self._settings.max_requests} requests that the server may hold are taken; try again later."

@@ -138,6 +138,7 @@ class WorkerPool:
         self._idle: list[_Worker] = []
         self._waiting: deque[_Job] = deque()
         self._failed_starts = 0
+        self._has_loaded = False
         self._closing = False
         self._failed: asyncio.Future[str] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -146,6 +147,11 @@ class WorkerPool:
     def is_ready(self) -> bool:
         """Whether there is a worker that has run the model."""
         return any(worker.is_ready for worker in self._workers)
+
+    @property
+    def has_loaded(self) -> bool:
+        """Whether any worker has ever run the model: then a request may wait while lost workers are replaced."""
+        return self._has_loaded
 
     async def run(self) -> None:
         """Start the workers and keep them alive; returns only by being cancelled.
@@ -185,6 +191,7 @@ class WorkerPool:
     def worker_has_started(self, worker: _Worker) -> None:
         logger.info("A worker has loaded the model and run it", extra={"worker": worker.process.pid})
         self._failed_starts = 0
+        self._has_loaded = True
         self.worker_is_free(worker)
 
     def worker_is_free(self, worker: _Worker) -> None:
