@@ -46,6 +46,12 @@ class Caller:
     account: str
     region: str
 
+    @classmethod
+    def of_arn(cls, arn: str) -> Caller:
+        """Whoever made the resource with this ARN."""
+        _, _, _, region, account, _ = arn.split(":", 5)
+        return cls(account, region)
+
 
 Handler = Callable[[Payload, Caller], Payload | None]
 

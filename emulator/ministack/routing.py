@@ -18,6 +18,8 @@ _RUNTIME = "sagemaker-runtime"
 _INVOCATION = re.compile(r"/endpoints/(?P<name>[^/]+)/.+")
 #: Members by which a request hands a role to SageMaker, which iam:PassRole has to allow.
 _ROLE_MEMBERS = ("ExecutionRoleArn", "RoleArn")
+#: Where a request describes work that will be done later under a role of its own.
+_DEFINITION_MEMBERS = ("TrainingJobDefinition",)
 
 
 def install(services: Mapping[str, Service], runtime: Any) -> None:
@@ -115,12 +117,18 @@ async def _authorized(
     arns = _resource_arns(service, headers, body, caller)
     checks: list[tuple[str, str, dict[str, str]]] = [(f"{service.name}:{operation}", arn, {}) for arn in arns[1:]]
     if service.name == "sagemaker":
-        passed = [payload[member] for member in _ROLE_MEMBERS if isinstance(payload.get(member), str)]
-        checks += [("iam:PassRole", arn, {"iam:PassedToService": "sagemaker.amazonaws.com"}) for arn in passed]
+        context = {"iam:PassedToService": "sagemaker.amazonaws.com"}
+        checks += [("iam:PassRole", arn, context) for arn in _passed_roles(payload)]
     for action, arn, context in checks:
         if refusal := _refusal(action, arn, context, headers, query, caller):
             return refusal.response()
     return await service.handle(method, path, headers, body, query)
+
+
+def _passed_roles(payload: dict[str, Any]) -> list[str]:
+    definitions = [payload.get(member) for member in _DEFINITION_MEMBERS]
+    places = [payload, *(definition for definition in definitions if isinstance(definition, dict))]
+    return [place[member] for place in places for member in _ROLE_MEMBERS if isinstance(place.get(member), str)]
 
 
 def _refusal(

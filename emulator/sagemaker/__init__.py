@@ -1,4 +1,4 @@
-"""SageMaker: models served by real processes, training and transform jobs run as real processes."""
+"""SageMaker: models served by real processes, training, tuning and transform jobs run as real processes."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from emulator.sagemaker.resources import ENDPOINT_CONFIG, KINDS, Tags
 from emulator.sagemaker.runtime import Runtime
 from emulator.sagemaker.training import TrainingJobs
 from emulator.sagemaker.transform import TransformJobs
+from emulator.sagemaker.tuning import TuningJobs
 from emulator.store import Store
 
 __all__ = ["SageMaker"]
@@ -24,7 +25,7 @@ class SageMaker(Service):
     ----------
     runtime
         Answers InvokeEndpoint.
-    endpoints, training_jobs, transform_jobs
+    endpoints, training_jobs, tuning_jobs, transform_jobs
         The controllers with something behind their records.
     """
 
@@ -36,12 +37,14 @@ class SageMaker(Service):
         self._folders = Folders(host)
         self.endpoints = Endpoints(host, self._store, self._folders, self.model)
         self.training_jobs = TrainingJobs(host, self._store, self._folders, self.model)
+        self.tuning_jobs = TuningJobs(self._store, self.model, self.training_jobs)
         self.transform_jobs = TransformJobs(host, self._store, self._folders, self.model)
         self.register(
             Models(self._store, self.model),
             EndpointConfigs(self._store, self.model),
             self.endpoints,
             self.training_jobs,
+            self.tuning_jobs,
             self.transform_jobs,
             NotebookInstances(self._store, self.model),
             LifecycleConfigs(self._store, self.model),
@@ -54,11 +57,13 @@ class SageMaker(Service):
         self._folders.remove_temporary()
         self.endpoints.start()
         self.training_jobs.start()
+        self.tuning_jobs.start()
         self.transform_jobs.start()
 
     def stop(self) -> None:
         """End every process and keep every record."""
         self.endpoints.stop()
+        self.tuning_jobs.stop()
         self.training_jobs.stop()
         self.transform_jobs.stop()
         self._folders.remove_temporary()

@@ -30,8 +30,8 @@ class Kind:
         ``EndpointConfig`` for ``EndpointConfigName`` and ``EndpointConfigArn``.
     missing, existing
         AWS's messages, with ``{arn}`` for the resource.
-    existing_code
-        AWS's error code for a name that is taken.
+    existing_code, missing_code
+        AWS's error codes for a name that is taken, and for one that is not.
     """
 
     arn_type: str
@@ -39,6 +39,7 @@ class Kind:
     missing: str
     existing: str
     existing_code: str = "ValidationException"
+    missing_code: str = "ValidationException"
 
     @property
     def name_member(self) -> str:
@@ -74,6 +75,15 @@ TRAINING_JOB = Kind(
     "exists ({arn})",
     "ResourceInUse",
 )
+TUNING_JOB = Kind(
+    "hyper-parameter-tuning-job",
+    "HyperParameterTuningJob",
+    "Amazon SageMaker can't find a tuning job with the ARN {arn}.",
+    "Tuning job names must be unique within an AWS account and region, and a tuning job with this name already exists "
+    "({arn})",
+    "ResourceInUse",
+    "ResourceNotFound",
+)
 TRANSFORM_JOB = Kind(
     "transform-job",
     "TransformJob",
@@ -94,7 +104,16 @@ LIFECYCLE_CONFIG = Kind(
     'Unable to describe Notebook Instance Lifecycle Config "{arn}": it does not exist.',
     'Cannot create already existing Notebook Instance Lifecycle Config "{arn}".',
 )
-KINDS = (MODEL, ENDPOINT_CONFIG, ENDPOINT, TRAINING_JOB, TRANSFORM_JOB, NOTEBOOK_INSTANCE, LIFECYCLE_CONFIG)
+KINDS = (
+    MODEL,
+    ENDPOINT_CONFIG,
+    ENDPOINT,
+    TRAINING_JOB,
+    TUNING_JOB,
+    TRANSFORM_JOB,
+    NOTEBOOK_INSTANCE,
+    LIFECYCLE_CONFIG,
+)
 
 
 class Resources:
@@ -134,7 +153,7 @@ class Resources:
         """The record of an ARN; AWS's error where there is none."""
         record = self._table.get(arn)
         if record is None:
-            raise ServiceError("ValidationException", self.kind.missing.format(arn=arn))
+            raise ServiceError(self.kind.missing_code, self.kind.missing.format(arn=arn))
         return record
 
     def change(self, arn: str, change: Callable[[Record], None]) -> Record | None:
@@ -154,9 +173,9 @@ class Resources:
     def delete(self, arn: str) -> None:
         self._table.delete(arn)
 
-    def all(self) -> list[Record]:
-        """Every record, of all regions."""
-        return self._table.list()
+    def all(self, arn_prefix: str = "") -> list[Record]:
+        """Every record, of all regions, or those whose ARNs begin with `arn_prefix`; in the order of the ARNs."""
+        return self._table.list(arn_prefix)
 
     def list_page(
         self, caller: Caller, request: Payload, model: ServiceModel, operation: str, order: str = "Descending"

@@ -13,7 +13,7 @@ from emulator.awsapi import Caller, Payload, ServiceError, operation
 from emulator.host import Host
 from emulator.sagemaker.artifacts import ArtifactError, parse_s3_url
 from emulator.sagemaker.programs import Folders
-from emulator.sagemaker.resources import TRAINING_JOB, Resources, project
+from emulator.sagemaker.resources import TRAINING_JOB, TUNING_JOB, Resources, project
 from emulator.sagemaker.runs import Runs
 from emulator.sagemaker.training_container import OPT_ML
 from emulator.sagemaker.training_job import TrainingRun, add_transition
@@ -35,7 +35,17 @@ class TrainingJobs:
 
     @operation("CreateTrainingJob")
     def create(self, request: Payload, caller: Caller) -> Payload:
-        _check(request)
+        return {"TrainingJobArn": self.launch(request, caller)["TrainingJobArn"]}
+
+    def launch(self, request: Payload, caller: Caller, **members: Any) -> Record:
+        """Check a request of CreateTrainingJob and begin the job; `members` are added to its record.
+
+        Raises
+        ------
+        ServiceError
+            The request cannot be carried out; no job was made.
+        """
+        check_request(request)
         record = self._jobs.create(
             caller,
             request,
@@ -49,9 +59,15 @@ class TrainingJobs:
                 }
             ],
             ModelArtifacts={},
+            **members,
         )
         self._begin(record)
-        return {"TrainingJobArn": record["TrainingJobArn"]}
+        return record
+
+    def launched_by(self, tuning_job_arn: str) -> list[Record]:
+        """The records of a tuning job's training jobs, in the order in which it started them."""
+        prefix = tuning_job_arn.replace(f":{TUNING_JOB.arn_type}/", f":{TRAINING_JOB.arn_type}/")
+        return [job for job in self._jobs.all(f"{prefix}-") if job.get("TuningJobArn") == tuning_job_arn]
 
     @operation("DescribeTrainingJob")
     def describe(self, request: Payload, caller: Caller) -> Payload:
@@ -64,7 +80,16 @@ class TrainingJobs:
 
     @operation("StopTrainingJob")
     def stop_job(self, request: Payload, caller: Caller) -> None:
-        arn = self._jobs.require(caller, request["TrainingJobName"])["TrainingJobArn"]
+        self.request_stop(self._jobs.require(caller, request["TrainingJobName"])["TrainingJobArn"])
+
+    def request_stop(self, arn: str) -> None:
+        """Stop a job as StopTrainingJob does.
+
+        Raises
+        ------
+        ServiceError
+            The job has ended already.
+        """
 
         def change(record: Record) -> None:
             status = record["TrainingJobStatus"]
@@ -123,7 +148,7 @@ def _stopped_by_restart(record: Record) -> None:
     add_transition(record, "Stopped", "Training job stopped", TrainingJobStatus="Stopped", TrainingEndTime=now)
 
 
-def _check(request: Payload) -> None:
+def check_request(request: Payload) -> None:
     """Refuse what botocore's model allows and SageMaker, or this local one, does not.
 
     Raises
@@ -145,6 +170,7 @@ def _check(request: Payload) -> None:
     for definition in algorithm.get("MetricDefinitions", []):
         _check_regex(definition)
     _check_channels(request.get("InputDataConfig", []))
+    _check_waiting_time(request)
     locations = [request["OutputDataConfig"]["S3OutputPath"]]
     if "CheckpointConfig" in request:
         locations.append(request["CheckpointConfig"]["S3Uri"])
@@ -171,6 +197,20 @@ def _check_channels(channels: list[Payload]) -> None:
         if channel.get("InputMode") == "Pipe":
             raise ServiceError("ValidationException", f"Channel {name}: the local AWS has no Pipe mode; use File.")
         _check_location(source["S3Uri"])
+
+
+def _check_waiting_time(request: Payload) -> None:
+    condition = request.get("StoppingCondition", {})
+    waiting, running = condition.get("MaxWaitTimeInSeconds"), condition.get("MaxRuntimeInSeconds", 0)
+    if request.get("EnableManagedSpotTraining"):
+        if waiting is None or waiting < running:
+            raise ServiceError(
+                "ValidationException",
+                "Managed spot training needs a MaxWaitTimeInSeconds that is greater than or equal to "
+                "MaxRuntimeInSeconds.",
+            )
+    elif waiting is not None:
+        raise ServiceError("ValidationException", "MaxWaitTimeInSeconds is only valid with EnableManagedSpotTraining.")
 
 
 def _check_regex(definition: Payload) -> None:
