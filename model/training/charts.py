@@ -16,7 +16,7 @@ from markupsafe import Markup
 
 # In the SVG's own units, which are pixels on a phone; a wider screen shows two charts beside each other.
 _WIDTH, _HEIGHT = 360.0, 230.0
-_LEFT, _RIGHT, _TOP, _BOTTOM = 44.0, 8.0, 10.0, 34.0
+_LEFT, _RIGHT, _TOP, _BOTTOM = 44.0, 18.0, 10.0, 34.0
 _GLYPH = 0.56  # the mean width of a letter by its size
 
 
@@ -99,8 +99,8 @@ def line_chart(
     epochs = max(len(one.values) for one in series)
     values = [value for one in series for value in one.values]
     y_ticks = ticks(min(values), max(values))
-    step = max(1.0, ticks(0, epochs)[1])  # epochs are whole numbers
-    x_ticks = sorted({1.0, *(step * index for index in range(1, int(epochs // step) + 1))})
+    step = math.ceil(ticks(0, epochs)[1])  # epochs are whole numbers
+    x_ticks = sorted({1, *range(step, epochs + 1, step)})
     if len(x_ticks) > 1 and x_ticks[1] - x_ticks[0] < step / 2:
         del x_ticks[1]  # it would touch the 1
     # One epoch alone is a point in the middle.

@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 # The comparison of the exported graph with the network needs some pictures, not all.
 EXPORT_CHECK_PICTURES = 256
 # The worst ones that the report shows.
-MISTAKES = 24
+MISTAKES = 18
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def finish(arguments: argparse.Namespace, trained: Trained, *, started: float, s
         "best_epoch": outcome.best_epoch,
         "interrupted": outcome.interrupted,
         "images_per_second": _throughput(outcome),
-        "valid": _measured(outcome.best),
+        "valid": measured(outcome.best),
         "test": None,
         "calibration": None,
         "mistakes": [],
@@ -159,7 +159,7 @@ def finish(arguments: argparse.Namespace, trained: Trained, *, started: float, s
         temperature=temperature,
         metrics={"valid_accuracy": evaluation.accuracy, "valid_loss": evaluation.loss},
     )
-    metrics["valid"] = _measured(evaluation)
+    metrics["valid"] = measured(evaluation)
     metrics["calibration"] = {"temperature": temperature, "valid": _reliability(before, answers), "test": None}
     write()
     if "test" in data_set.splits and not should_stop():
@@ -169,7 +169,7 @@ def finish(arguments: argparse.Namespace, trained: Trained, *, started: float, s
         card = dataclasses.replace(
             card, metrics=card.metrics | {"test_accuracy": evaluation.accuracy, "test_loss": evaluation.loss}
         )
-        metrics["test"] = _measured(evaluation)
+        metrics["test"] = measured(evaluation)
         metrics["calibration"]["test"] = _reliability(at_temperature(answers.probabilities, 1 / temperature), answers)
         metrics["data_set"]["skipped"] |= skipped
     mistakes = worst_mistakes(answers, data_set, MISTAKES)
@@ -250,7 +250,8 @@ def _throughput(outcome: Fit) -> float:
     return len(outcome.history) / sum(1 / epoch.images_per_second for epoch in outcome.history)
 
 
-def _measured(evaluation: Evaluation) -> dict[str, Any]:
+def measured(evaluation: Evaluation) -> dict[str, Any]:
+    """Return an evaluation as `metrics.json` has it."""
     return dataclasses.asdict(evaluation) | {
         "accuracy_interval": evaluation.accuracy_interval(),
         "macro_f1": evaluation.macro_f1(),

@@ -35,6 +35,7 @@ _THUMBNAIL_QUALITY = 78
 # So many are listed; the rest is in metrics.json.
 LISTED = 20
 PAIRS = 15
+_SPLIT_NAMES = {"train": "training", "valid": "validation", "test": "test"}
 
 
 def write_report(folder: Path, metrics: Mapping[str, Any], card: ModelCard, data_root: Path) -> bool:
@@ -103,7 +104,8 @@ def render(metrics: Mapping[str, Any], card: ModelCard, thumbnails: Mapping[str,
         card=card,
         metrics=metrics,
         split=split,
-        split_name={"valid": "validation", "test": "test"}[split],
+        split_name=_SPLIT_NAMES[split],
+        split_names=_SPLIT_NAMES,
         measured=measured,
         calibration=metrics["calibration"][split],
         best=metrics["epochs"][metrics["best_epoch"] - 1],
@@ -168,7 +170,7 @@ def _curves(metrics: Mapping[str, Any]) -> dict[str, Any]:
         ),
         "accuracy": line_chart(
             [Series("validation", values("valid_accuracy"), "second")],
-            description="Validation accuracy over the epochs", y_format=_percent, best_epoch=best,
+            description="Validation accuracy over the epochs", y_format=_percent_tick, best_epoch=best,
         ),
         "throughput": line_chart(
             [Series("training", values("images_per_second"), "first")],
@@ -201,7 +203,8 @@ def _warnings(metrics: Mapping[str, Any], names: Mapping[str, str]) -> list[dict
         warnings.append({"text": text, "details": list(details)})
 
     if metrics["interrupted"]:
-        warn(f"The training was stopped after {len(metrics['epochs'])} epochs; this is the best model until then.")
+        epochs = _count(len(metrics["epochs"]), "epoch")
+        warn(f"The training was stopped after {epochs}; this is the best model until then.")
     if metrics["test"] is None:
         why = "the training was stopped before it" if "test" in data["counts"] else "the data set has no test split"
         warn(
@@ -209,25 +212,31 @@ def _warnings(metrics: Mapping[str, Any], names: Mapping[str, str]) -> list[dict
             "temperature, so they are somewhat too good."
         )
     if leaked := data["also_in_training"]:
-        warn(f"{len(leaked)} pictures to be judged were also trained on: the figures are too good.", leaked)
+        pictures = _count(len(leaked), "picture")
+        warn(f"{pictures} of the other splits found in the training split, too: the figures are too good.", leaked)
     if skipped := data["skipped"]:
         reasons = [f"{name}: {reason}" for name, reason in sorted(skipped.items())]
-        warn(f"{len(skipped)} files could not be read and were left out.", reasons)
+        warn(f"{_count(len(skipped), 'file')} could not be read: left out.", reasons)
     for split, labels in data["absent_classes"].items():
         absent = [names[label] for label in labels]
-        warn(f"The {split} split has no pictures of {len(absent)} of {len(names)} classes.", absent)
+        warn(f"The {_SPLIT_NAMES[split]} split has no pictures of {len(absent)} of {len(names)} classes.", absent)
     return warnings
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _data_uri(jpeg: bytes | None) -> str | None:
     return None if jpeg is None else f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"
 
 
-def _percent(share: float | None, digits: int = 1) -> str:
-    if share is None:
-        return "–"
-    text = f"{100 * share:.{digits}f}"
-    return f"{text.removesuffix('.0')}%"
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"{share:.1%}"
+
+
+def _percent_tick(share: float) -> str:
+    return f"{100 * share:g}%"
 
 
 def _number(value: float) -> str:
