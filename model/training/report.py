@@ -186,7 +186,7 @@ def _classes(measured: Mapping[str, Any], names: Sequence[str]) -> list[dict[str
 
 
 def _confused_pairs(matrix: Sequence[Sequence[int]], names: Sequence[str]) -> list[dict[str, Any]]:
-    pairs = [
+    pairs: list[dict[str, Any]] = [
         {"true": names[row], "predicted": names[column], "count": count, "of": sum(counts)}
         for row, counts in enumerate(matrix)
         for column, count in enumerate(counts)
