@@ -7,6 +7,7 @@ line imports this module to define the training job, which is why it needs nothi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -54,6 +55,28 @@ class EpochMetrics:
 
 
 @dataclass(frozen=True)
+class ClassMetrics:
+    """How a classifier did on one class of a split.
+
+    Attributes
+    ----------
+    pictures : int
+        Of this class.
+    precision : float or None
+        Share of the pictures that were taken for this class and are of it; None when none was taken for it.
+    recall : float or None
+        Share of this class's pictures that were recognised; None when there is none.
+    f1 : float or None
+        The harmonic mean of the two; None when there is neither a picture of the class nor one taken for it.
+    """
+
+    pictures: int
+    precision: float | None
+    recall: float | None
+    f1: float | None
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """How a classifier did on one split.
 
@@ -88,10 +111,40 @@ class Evaluation:
         right = sum(matrix[index][index] for index in range(classes))
         return cls(sum(losses) / len(losses), right / len(truth), matrix)
 
-    def per_class_accuracy(self) -> list[float | None]:
-        """Return one accuracy per class in the order of the labels; None where the split has no picture of it."""
-        return [row[index] / sum(row) if sum(row) else None for index, row in enumerate(self.confusion_matrix)]
+    def per_class(self) -> list[ClassMetrics]:
+        """Return precision, recall and F1 of every class, in the order of the labels."""
+        guesses = [sum(column) for column in zip(*self.confusion_matrix, strict=True)]
+        return [
+            ClassMetrics(
+                pictures=sum(row),
+                precision=_share(row[index], guessed),
+                recall=_share(row[index], sum(row)),
+                f1=_share(2 * row[index], sum(row) + guessed),
+            )
+            for index, (row, guessed) in enumerate(zip(self.confusion_matrix, guesses, strict=True))
+        ]
+
+    def macro_f1(self) -> float:
+        """Return the mean F1 of the classes that have pictures: every class counts alike, however rare it is."""
+        scores = [one.f1 for one in self.per_class() if one.pictures and one.f1 is not None]
+        return sum(scores) / len(scores)
+
+    def accuracy_interval(self) -> tuple[float, float]:
+        """Return the 95% confidence interval of the accuracy, by Wilson's score method (1927).
+
+        It says how far chance alone may have moved the figure: on few pictures, far.
+        """
+        z = 1.959964  # the normal distribution's 97.5% quantile
+        pictures = sum(map(sum, self.confusion_matrix))
+        centre = (self.accuracy + z**2 / (2 * pictures)) / (1 + z**2 / pictures)
+        spread = math.sqrt(self.accuracy * (1 - self.accuracy) / pictures + (z / (2 * pictures)) ** 2)
+        half = z * spread / (1 + z**2 / pictures)
+        return max(0.0, centre - half), min(1.0, centre + half)
 
     def test_line(self) -> str:
         """Return the log line of the final measurement, which `METRIC_DEFINITIONS` reads."""
         return f"test_loss={self.loss:.4f} test_accuracy={self.accuracy:.4f}"
+
+
+def _share(part: int, whole: int) -> float | None:
+    return part / whole if whole else None

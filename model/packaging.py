@@ -14,7 +14,7 @@ import shutil
 import tarfile
 import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -128,10 +128,19 @@ def package(source: Path, destination: Path) -> ModelCard:
     return card
 
 
-def unpack(source: Path, folder: Path) -> None:
-    """Copy the model's files (`MODEL_FILES`) out of an archive.
+def unpack(source: Path, folder: Path, names: Collection[str] = MODEL_FILES) -> None:
+    """Copy files out of an archive, by default a model's.
 
     They are taken by name, so no link, no path and no other file in the archive has any effect.
+
+    Parameters
+    ----------
+    source : Path
+        A tar.gz.
+    folder : Path
+        An existing one.
+    names : collection of str
+        The files, all at the archive's root; those that it lacks are left out.
 
     Raises
     ------
@@ -142,7 +151,7 @@ def unpack(source: Path, folder: Path) -> None:
         with gzip.open(source) as stream, tarfile.open(fileobj=stream, mode="r:") as tar:
             for member in tar:
                 name = str(PurePosixPath(member.name))  # without the "./" that some programs put in front
-                if name not in MODEL_FILES or not member.isfile():
+                if name not in names or not member.isfile():
                     continue
                 if member.size > MAX_FILE_BYTES:
                     raise ArtifactError(
@@ -158,7 +167,7 @@ def unpack(source: Path, folder: Path) -> None:
     except FileNotFoundError:
         raise ArtifactError(f"There is no model artifact at {source}.") from None
     except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
-        raise ArtifactError(f"{source} is not a readable model.tar.gz: {error}.") from error
+        raise ArtifactError(f"{source} is not a readable tar.gz: {error}.") from error
 
 
 def archive(folder: Path, destination: Path) -> None:

@@ -124,7 +124,7 @@ class Predictor:
         ArtifactError
             If the network's output does not have one finite number per label.
         """
-        logits = self._engine(images).astype(np.float64)
+        logits = self._engine(images)
         if logits.shape != (len(images), len(self.card.labels)):
             raise ArtifactError(
                 f"The network gives an output of shape {list(logits.shape)} for {len(images)} pictures, "
@@ -134,9 +134,14 @@ class Predictor:
             raise ArtifactError(
                 "The network's output is not finite: its weights are damaged, or its training diverged."
             )
-        scaled = logits / self.card.temperature
-        exponentials = np.exp(scaled - scaled.max(axis=1, keepdims=True))  # the maximum keeps exp() from overflowing
-        return exponentials / exponentials.sum(axis=1, keepdims=True)
+        return softmax(logits, self.card.temperature)
+
+
+def softmax(logits: npt.NDArray[np.floating[Any]], temperature: float = 1.0) -> npt.NDArray[np.float64]:
+    """Return the classes' probabilities, float64 [N, C], for logits [N, C] that are divided by `temperature` first."""
+    scaled = logits.astype(np.float64) / temperature
+    exponentials = np.exp(scaled - scaled.max(axis=1, keepdims=True))  # the maximum keeps exp() from overflowing
+    return exponentials / exponentials.sum(axis=1, keepdims=True)
 
 
 def onnx_session(path: Path, threads: int = 1) -> onnxruntime.InferenceSession:

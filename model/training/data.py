@@ -85,6 +85,16 @@ class DataSet:
         """Number of files per split."""
         return {name: len(split) for name, split in self.splits.items()}
 
+    @property
+    def absent_classes(self) -> dict[str, list[str]]:
+        """The labels of which a split has no file, for every split that lacks any."""
+        present = {name: set(split.targets) for name, split in self.splits.items()}
+        absent = {
+            name: [label for index, label in enumerate(self.labels) if index not in targets]
+            for name, targets in present.items()
+        }
+        return {name: labels for name, labels in absent.items() if labels}
+
 
 @dataclass(frozen=True)
 class Pictures:
@@ -142,14 +152,15 @@ def discover(root: Path) -> DataSet:
                 f"{root / name} has classes that {root / 'train'} lacks: {', '.join(map(repr, unknown))}; "
                 "every class needs training pictures"
             )
-        if absent := [label for label in labels if label not in classes]:
-            log.warning("the %s split has no pictures of %s", name, ", ".join(map(repr, absent)))
     index = {label: position for position, label in enumerate(labels)}
     splits = {}
     for name, classes in found.items():
         pairs = [(path, index[label]) for label in sorted(classes) for path in classes[label]]
         splits[name] = Split(name, tuple(path for path, _ in pairs), tuple(target for _, target in pairs))
-    return DataSet(root, labels, splits)
+    data_set = DataSet(root, labels, splits)
+    for name, absent in data_set.absent_classes.items():
+        log.warning("the %s split has no pictures of %s", name, ", ".join(map(repr, absent)))
+    return data_set
 
 
 def _classes(folder: Path) -> dict[str, list[Path]]:

@@ -3,19 +3,70 @@
 from __future__ import annotations
 
 import logging
-import math
-import sys
+from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
 
 from ..decoding import ImageError
 from ..metrics import Evaluation
-from ..predictor import Predictor
+from ..predictor import FloatArray, Predictor
+from ..transforms import Preprocessing
+from .calibration import losses
 from .data import DataSet, DataSetError
 
 log = logging.getLogger(__name__)
 
+_BATCH = 32
 
-def evaluate_artifact(model_dir: Path, data_set: DataSet, split: str) -> tuple[Evaluation, dict[str, str]]:
+
+@dataclass(frozen=True)
+class Answers:
+    """What a model said about the pictures of one split.
+
+    Attributes
+    ----------
+    paths : tuple of Path
+        The N pictures that could be read.
+    targets : numpy.ndarray
+        int64 [N], their classes.
+    probabilities : numpy.ndarray
+        float64 [N, C], as the callers get them.
+    """
+
+    paths: tuple[Path, ...]
+    targets: npt.NDArray[np.int64]
+    probabilities: npt.NDArray[np.float64]
+
+    def evaluation(self) -> Evaluation:
+        """Sum them up."""
+        return evaluate_probabilities(self.probabilities, self.targets)
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A picture that was taken for something else.
+
+    Attributes
+    ----------
+    picture : str
+        Its path below the data set's folder, with forward slashes.
+    true, predicted : str
+        Labels.
+    probability, true_probability : float
+        What the model gave the predicted and the true class.
+    """
+
+    picture: str
+    true: str
+    predicted: str
+    probability: float
+    true_probability: float
+
+
+def evaluate_artifact(model_dir: Path, data_set: DataSet, split: str) -> tuple[Answers, dict[str, str]]:
     """Classify every picture of a split with an artifact's predictor.
 
     Parameters
@@ -29,7 +80,7 @@ def evaluate_artifact(model_dir: Path, data_set: DataSet, split: str) -> tuple[E
 
     Returns
     -------
-    Evaluation
+    Answers
     dict of str to str
         The unreadable files, each with the reason; they are not counted.
 
@@ -45,22 +96,59 @@ def evaluate_artifact(model_dir: Path, data_set: DataSet, split: str) -> tuple[E
         raise DataSetError(
             f"the model in {model_dir} knows other classes than {data_set.root}: {', '.join(predictor.card.labels)}"
         )
-    losses: list[float] = []
-    truth: list[int] = []
-    predicted: list[int] = []
+    paths: list[Path] = []
+    targets: list[int] = []
+    scores: list[list[float]] = []
     skipped: dict[str, str] = {}
     for path, target in data_set.splits[split].pictures():
         try:
-            scores = predictor.predict(path.read_bytes(), top_k=1).scores
+            scores.append(predictor.predict(path.read_bytes(), top_k=1).scores)
         except (ImageError, OSError) as error:
             name = str(path.relative_to(data_set.root))
             log.warning("skipped %s: %s", name, error)
             skipped[name] = str(error)
             continue
-        # A probability that underflows to 0 would make the loss infinite, which JSON cannot hold.
-        losses.append(-math.log(max(scores[target], sys.float_info.min)))
-        truth.append(target)
-        predicted.append(max(range(len(scores)), key=scores.__getitem__))
-    if not truth:
+        paths.append(path)
+        targets.append(target)
+    if not paths:
         raise DataSetError(f"no picture of the {split} split is readable; the first: {next(iter(skipped.values()))}")
-    return Evaluation.of(losses, truth, predicted, len(data_set.labels)), skipped
+    return Answers(tuple(paths), np.asarray(targets), np.asarray(scores)), skipped
+
+
+def evaluate_probabilities(probabilities: npt.NDArray[np.float64], targets: npt.NDArray[np.int64]) -> Evaluation:
+    """Sum up the probabilities [N, C] that a model gave pictures of the classes `targets` [N]."""
+    return Evaluation.of(
+        losses(probabilities, targets).tolist(),
+        targets.tolist(),
+        probabilities.argmax(axis=1).tolist(),
+        probabilities.shape[1],
+    )
+
+
+def graph_logits(
+    session: onnxruntime.InferenceSession, preprocessing: Preprocessing, pixels: npt.NDArray[np.uint8]
+) -> FloatArray:
+    """Run a graph on decoded pictures, uint8 [N, S, S, 3]; returns logits, float32 [N, C]."""
+    return np.concatenate(
+        [
+            session.run(["logits"], {"image": preprocessing.normalise(pixels[start : start + _BATCH])})[0]
+            for start in range(0, len(pixels), _BATCH)
+        ]
+    )
+
+
+def worst_mistakes(answers: Answers, data_set: DataSet, count: int) -> list[Mistake]:
+    """Return the mistakes that the model was surest of, the surest first."""
+    predicted = answers.probabilities.argmax(axis=1)
+    wrong = np.flatnonzero(predicted != answers.targets)
+    order = wrong[np.argsort(-answers.probabilities[wrong, predicted[wrong]], kind="stable")][:count]
+    return [
+        Mistake(
+            picture=answers.paths[index].relative_to(data_set.root).as_posix(),
+            true=data_set.labels[answers.targets[index]],
+            predicted=data_set.labels[predicted[index]],
+            probability=float(answers.probabilities[index, predicted[index]]),
+            true_probability=float(answers.probabilities[index, answers.targets[index]]),
+        )
+        for index in order
+    ]

@@ -5,32 +5,37 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import logging
-import platform
 import time
 from collections.abc import Callable, Container
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
-import PIL
+import numpy.typing as npt
 import torch
 
 from ..artifact import ONNX_FILE, WEIGHTS_FILE, ModelCard, file_version
 from ..metrics import Evaluation
 from ..packaging import add_serving_program, write_metrics
+from ..predictor import onnx_session, softmax
 from ..transforms import Preprocessing
+from .calibration import at_temperature, fit_temperature, reliability
 from .data import DataSet, Fingerprint, Pictures, decode_for_serving, display_labels
 from .engine import Fit
-from .evaluation import evaluate_artifact
+from .environment import describe
+from .evaluation import Answers, evaluate_artifact, graph_logits, worst_mistakes
 from .export import ExportCheck, check_export, export_onnx
 from .quantize import CALIBRATION_PICTURES, Decision, Limits, choose_precision
+from .report import write_report
 
 log = logging.getLogger(__name__)
 
 # The comparison of the exported graph with the network needs some pictures, not all.
 EXPORT_CHECK_PICTURES = 256
+# The worst ones that the report shows.
+MISTAKES = 18
 
 
 @dataclass(frozen=True)
@@ -64,7 +69,7 @@ class Trained:
 
 
 def finish(arguments: argparse.Namespace, trained: Trained, *, started: float, should_stop: Callable[[], bool]) -> None:
-    """Write the artifact, choose its precision, and measure it on the test split.
+    """Write the artifact, choose its precision, calibrate it, measure it on the test split, and report.
 
     Parameters
     ----------
@@ -74,7 +79,8 @@ def finish(arguments: argparse.Namespace, trained: Trained, *, started: float, s
     started : float
         `time.perf_counter()` when the training began.
     should_stop : callable
-        True leaves out what is not done yet; the artifact is whole all the same.
+        True leaves out the choice of the precision and the test, as far as they are not done yet; the artifact is whole
+        all the same.
 
     Raises
     ------
@@ -105,11 +111,14 @@ def finish(arguments: argparse.Namespace, trained: Trained, *, started: float, s
         "best_epoch": outcome.best_epoch,
         "interrupted": outcome.interrupted,
         "images_per_second": _throughput(outcome),
-        "valid": _measured(outcome.best),
+        "valid": measured(outcome.best),
         "test": None,
+        "calibration": None,
+        "mistakes": [],
         "data_set": {
             "fingerprint": identity.digest,
             "counts": data_set.counts,
+            "absent_classes": data_set.absent_classes,
             "skipped": trained.skipped | valid.skipped,
             "also_in_training": list(identity.leaked),
         },
@@ -118,28 +127,55 @@ def finish(arguments: argparse.Namespace, trained: Trained, *, started: float, s
         "arguments": {
             name: str(value) if isinstance(value, Path) else value for name, value in vars(arguments).items()
         },
-        "versions": _versions(),
-        "seconds": time.perf_counter() - started,
+        "environment": describe(),
     }
+
+    def write() -> None:
+        metrics["finished"] = datetime.now(UTC).isoformat(timespec="seconds")
+        metrics["seconds"] = time.perf_counter() - started
+        card.save(model_dir)
+        arguments.output_data_dir.mkdir(parents=True, exist_ok=True)
+        for folder in (model_dir, arguments.output_data_dir):
+            write_metrics(folder, metrics)
+
     # A whole artifact first: whatever happens after this, the training is not lost.
     add_serving_program(model_dir)
-    _write_reports(arguments, card, metrics)
+    write()
     if arguments.precision == "auto" and not should_stop():
-        calibration = _calibration_pictures(data_set, preprocessing, trained.skipped, arguments.num_cpus)
-        decision = _choose_precision(arguments, calibration, valid, preprocessing, should_stop)
+        ranges = _calibration_pictures(data_set, preprocessing, trained.skipped, arguments.num_cpus)
+        decision = _choose_precision(arguments, ranges, valid, preprocessing, should_stop)
         metrics["quantization"] = dataclasses.asdict(decision)
-        metrics["seconds"] = time.perf_counter() - started
-        card = _with_precision(card, decision, model_dir)
-        _write_reports(arguments, card, metrics)
-    if "test" not in data_set.splits or should_stop():
-        return
-    test, skipped = evaluate_artifact(model_dir, data_set, "test")
-    print(test.test_line(), flush=True)  # noqa: T201 - the log is how SageMaker reads metrics
-    tested = {"test_accuracy": test.accuracy, "test_loss": test.loss}
-    metrics["test"] = _measured(test)
-    metrics["data_set"]["skipped"] |= skipped
-    metrics["seconds"] = time.perf_counter() - started
-    _write_reports(arguments, dataclasses.replace(card, metrics=card.metrics | tested), metrics)
+        card = dataclasses.replace(
+            card,
+            version=file_version(model_dir / ONNX_FILE),
+            precision=decision.precision,
+            quantization=metrics["quantization"],
+        )
+    # Of the graph that ships, and so the figures of the validation split are from here on.
+    temperature, answers, before = _calibrate(model_dir, trained, arguments.num_cpus)
+    evaluation = answers.evaluation()
+    card = dataclasses.replace(
+        card,
+        temperature=temperature,
+        metrics={"valid_accuracy": evaluation.accuracy, "valid_loss": evaluation.loss},
+    )
+    metrics["valid"] = measured(evaluation)
+    metrics["calibration"] = {"temperature": temperature, "valid": _reliability(before, answers), "test": None}
+    write()
+    if "test" in data_set.splits and not should_stop():
+        answers, skipped = evaluate_artifact(model_dir, data_set, "test")
+        evaluation = answers.evaluation()
+        print(evaluation.test_line(), flush=True)  # noqa: T201 - the log is how SageMaker reads metrics
+        card = dataclasses.replace(
+            card, metrics=card.metrics | {"test_accuracy": evaluation.accuracy, "test_loss": evaluation.loss}
+        )
+        metrics["test"] = measured(evaluation)
+        metrics["calibration"]["test"] = _reliability(at_temperature(answers.probabilities, 1 / temperature), answers)
+        metrics["data_set"]["skipped"] |= skipped
+    mistakes = worst_mistakes(answers, data_set, MISTAKES)
+    metrics["mistakes"] = [dataclasses.asdict(mistake) for mistake in mistakes]
+    write()
+    write_report(arguments.output_data_dir, metrics, card, data_set.root)
 
 
 def _write_network(
@@ -157,7 +193,7 @@ def _calibration_pictures(
 ) -> Pictures:
     """Decode training pictures as the server would; the ones that are decoded for training have another shape."""
     split = data_set.splits["train"]
-    readable = [pair for pair in split.pictures() if str(pair[0].relative_to(data_set.root)) not in unreadable]
+    readable = _readable(data_set, split.name, unreadable)
     # They are sorted by class, so that pictures at even distances are a fair share of every class.
     count = min(CALIBRATION_PICTURES, len(readable))
     chosen = [readable[index * len(readable) // count] for index in range(count)]
@@ -188,25 +224,25 @@ def _choose_precision(
     return decision
 
 
-def _with_precision(card: ModelCard, decision: Decision, model_dir: Path) -> ModelCard:
-    metrics = card.metrics
-    if decision.precision == "int8" and decision.comparison is not None:  # the figures are those of what ships
-        compared = decision.comparison
-        metrics = metrics | {"valid_accuracy": compared.int8_accuracy, "valid_loss": compared.int8_loss}
-    return dataclasses.replace(
-        card,
-        version=file_version(model_dir / ONNX_FILE),
-        precision=decision.precision,
-        quantization=dataclasses.asdict(decision),
-        metrics=metrics,
-    )
+def _calibrate(model_dir: Path, trained: Trained, threads: int) -> tuple[float, Answers, npt.NDArray[np.float64]]:
+    """Return the temperature for the graph that ships, its answers to the validation split, and those without it."""
+    valid, data_set = trained.valid, trained.data_set
+    logits = graph_logits(onnx_session(model_dir / ONNX_FILE, threads), trained.preprocessing, valid.pixels)
+    temperature = fit_temperature(logits, valid.targets)
+    paths = tuple(path for path, _ in _readable(data_set, "valid", valid.skipped))
+    log.info("temperature %.3f", temperature)
+    return temperature, Answers(paths, valid.targets, softmax(logits, temperature)), softmax(logits)
 
 
-def _write_reports(arguments: argparse.Namespace, card: ModelCard, metrics: dict[str, Any]) -> None:
-    card.save(arguments.model_dir)
-    arguments.output_data_dir.mkdir(parents=True, exist_ok=True)
-    for folder in (arguments.model_dir, arguments.output_data_dir):
-        write_metrics(folder, metrics)
+def _reliability(before: npt.NDArray[np.float64], answers: Answers) -> dict[str, Any]:
+    after = reliability(answers.probabilities, answers.targets)
+    return {"before": dataclasses.asdict(reliability(before, answers.targets)), "after": dataclasses.asdict(after)}
+
+
+def _readable(data_set: DataSet, split: str, unreadable: Container[str]) -> list[tuple[Path, int]]:
+    return [
+        pair for pair in data_set.splits[split].pictures() if str(pair[0].relative_to(data_set.root)) not in unreadable
+    ]
 
 
 def _throughput(outcome: Fit) -> float:
@@ -214,10 +250,10 @@ def _throughput(outcome: Fit) -> float:
     return len(outcome.history) / sum(1 / epoch.images_per_second for epoch in outcome.history)
 
 
-def _measured(evaluation: Evaluation) -> dict[str, Any]:
-    return dataclasses.asdict(evaluation) | {"per_class_accuracy": evaluation.per_class_accuracy()}
-
-
-def _versions() -> dict[str, str]:
-    modules = {"torch": torch, "onnxruntime": onnxruntime, "numpy": np, "pillow": PIL}
-    return {"python": platform.python_version()} | {name: module.__version__ for name, module in modules.items()}
+def measured(evaluation: Evaluation) -> dict[str, Any]:
+    """Return an evaluation as `metrics.json` has it."""
+    return dataclasses.asdict(evaluation) | {
+        "accuracy_interval": evaluation.accuracy_interval(),
+        "macro_f1": evaluation.macro_f1(),
+        "per_class": [dataclasses.asdict(one) for one in evaluation.per_class()],
+    }

@@ -27,10 +27,11 @@ import onnxruntime
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from ..metrics import Evaluation
-from ..predictor import FloatArray, onnx_session
+from ..predictor import FloatArray, onnx_session, softmax
 from ..transforms import Preprocessing
 from .data import Pictures
+from .environment import cpu_model
+from .evaluation import evaluate_probabilities, graph_logits
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +47,6 @@ KEPT_SECTIONS = (1, 2, 4)
 RANKING_PICTURES = 32
 # Calibration keeps every activation of this many pictures in memory, 100 MB each for a ResNet-50 at 224 pixels.
 _CALIBRATION_BATCH = 8
-_BATCH = 32
 
 # The layers that do the work. Everything around them stays in fp32, which costs less than a tenth of the time where
 # int8 pays at all, and spares what int8 hurts most: softmax, layer normalisation, squeeze-and-excitation.
@@ -281,7 +281,9 @@ class _Trial:
         found = self._logits(int8, self._valid.pixels)
         if not np.isfinite(found).all():
             raise ArithmeticError("the int8 graph's logits are not finite")
-        before, after = (_evaluate(logits, self._valid.targets) for logits in (self._expected, found))
+        before, after = (
+            evaluate_probabilities(softmax(logits), self._valid.targets) for logits in (self._expected, found)
+        )
         fp32_ms, int8_ms = _milliseconds([self._fp32, int8], self._preprocessing.normalise(self._valid.pixels[:1]))
         return Comparison(
             pictures=len(self._valid),
@@ -340,12 +342,7 @@ class _Trial:
             )
 
     def _logits(self, session: onnxruntime.InferenceSession, pixels: npt.NDArray[np.uint8]) -> FloatArray:
-        return np.concatenate(
-            [
-                session.run(["logits"], {"image": self._preprocessing.normalise(pixels[start : start + _BATCH])})[0]
-                for start in range(0, len(pixels), _BATCH)
-            ]
-        )
+        return graph_logits(session, self._preprocessing, pixels)
 
 
 class _CalibrationReader(CalibrationDataReader):
@@ -369,12 +366,6 @@ class _CalibrationReader(CalibrationDataReader):
         return {"image": self._preprocessing.normalise(pixels)}
 
 
-def _evaluate(logits: FloatArray, targets: npt.NDArray[np.int64]) -> Evaluation:
-    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
-    losses = np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(len(targets)), targets]
-    return Evaluation.of(losses.tolist(), targets.tolist(), logits.argmax(1).tolist(), logits.shape[1])
-
-
 def _milliseconds(sessions: Sequence[onnxruntime.InferenceSession], image: FloatArray) -> list[float]:
     """Return each session's median time for one picture; the runs alternate, so that a busy moment hits all alike.
 
@@ -392,9 +383,4 @@ def _milliseconds(sessions: Sequence[onnxruntime.InferenceSession], image: Float
 
 
 def _machine() -> str:
-    try:
-        information = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:  # not Linux
-        information = ""
-    model = next((line.split(":", 1)[1].strip() for line in information.splitlines() if "model name" in line), None)
-    return f"{model or platform.processor() or 'unknown processor'}, {platform.machine()}, one thread"
+    return f"{cpu_model()}, {platform.machine()}, one thread"

@@ -50,6 +50,8 @@ def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
         (["package", "--from", "gone.tar.gz"], 3, ["The model cannot be deployed", "gone.tar.gz"]),
         (["--stage", "produktion", "deploy"], 3, ["There is no stage 'produktion'", "dev"]),
         (["train", "--set", "lr:0.1"], 3, ["--set 'lr:0.1' is not NAME=VALUE"]),
+        (["report", "--from", "empty"], 3, ["There is no metrics.json in empty", "kennel report"]),
+        (["report", "../escape"], 3, ["'../escape' is not the name of a training job"]),
         (["train"], 4, ["No AWS credentials", "kennel local up"]),
         (["local", "status"], 3, ["The local AWS is not running", "kennel local up"]),
         (["local", "logs"], 3, ["There is no log at"]),

@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 from PIL import Image
 from serving_fixtures import COLOURS, LABELS, make_artifact
 
 from model.predictor import Predictor
 from model.training.data import DataSetError, discover
-from model.training.evaluation import evaluate_artifact
+from model.training.evaluation import Answers, evaluate_artifact, worst_mistakes
 
 
 @pytest.fixture
@@ -31,7 +32,8 @@ def test_accuracy_and_loss_are_those_of_the_predictors_answers(artifact, root):
     # One picture of the three, a green one among the red, is classified wrong.
     Image.new("RGB", (40, 30), COLOURS[1]).save(root / "test" / LABELS[0] / "plain.png")
     data_set = discover(root)
-    evaluation, skipped = evaluate_artifact(artifact, data_set, "test")
+    answers, skipped = evaluate_artifact(artifact, data_set, "test")
+    evaluation = answers.evaluation()
 
     predictor = Predictor.load(artifact)
     scores = [predictor.predict(path.read_bytes()).scores for path in data_set.splits["test"].paths]
@@ -46,8 +48,9 @@ def test_accuracy_and_loss_are_those_of_the_predictors_answers(artifact, root):
 
 def test_unreadable_pictures_are_named_and_not_counted(artifact, root):
     (root / "test" / LABELS[0] / "page.jpg").write_text("<html>")
-    evaluation, skipped = evaluate_artifact(artifact, discover(root), "test")
-    assert evaluation.accuracy == 1.0
+    answers, skipped = evaluate_artifact(artifact, discover(root), "test")
+    assert answers.evaluation().accuracy == 1.0
+    assert [path.name for path in answers.paths] == ["plain.png"] * 3
     assert skipped.keys() == {f"test/{LABELS[0]}/page.jpg"}
 
 
@@ -63,3 +66,16 @@ def test_a_model_of_other_classes_is_refused(artifact, root):
         (root / split / LABELS[0]).rename(root / split / "Wolf")
     with pytest.raises(DataSetError, match="knows other classes"):
         evaluate_artifact(artifact, discover(root), "test")
+
+
+def test_the_worst_mistakes_are_the_surest_ones(root):
+    data_set = discover(root)
+    paths = data_set.splits["test"].paths
+    probabilities = np.array([[0.2, 0.7, 0.1], [0.9, 0.05, 0.05], [0.0, 0.1, 0.9]])
+    mistakes = worst_mistakes(Answers(paths, np.array([0, 1, 2]), probabilities), data_set, 10)
+    assert [(one.picture, one.true, one.predicted) for one in mistakes] == [
+        (f"test/{data_set.labels[1]}/plain.png", data_set.labels[1], data_set.labels[0]),
+        (f"test/{data_set.labels[0]}/plain.png", data_set.labels[0], data_set.labels[1]),
+    ]
+    assert [(one.probability, one.true_probability) for one in mistakes] == [(0.9, 0.05), (0.7, 0.2)]
+    assert len(worst_mistakes(Answers(paths, np.array([0, 1, 2]), probabilities), data_set, 1)) == 1

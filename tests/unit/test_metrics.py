@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.metrics import METRIC_DEFINITIONS, EpochMetrics, Evaluation
+from model.metrics import METRIC_DEFINITIONS, ClassMetrics, EpochMetrics, Evaluation
 
 losses = st.floats(0, 1e6)
 shares = st.floats(0, 1)
@@ -60,7 +60,24 @@ def test_evaluation_counts_pictures_and_not_batches_or_classes():
     assert evaluation.loss == 3.0
     assert evaluation.accuracy == 0.75
     assert evaluation.confusion_matrix == [[2, 1, 0], [0, 1, 0], [0, 0, 0]]
-    assert evaluation.per_class_accuracy() == [pytest.approx(2 / 3), 1.0, None]
+
+
+def test_precision_recall_and_f1_of_every_class():
+    evaluation = Evaluation(1.0, 0.5, [[2, 1, 0, 0], [0, 1, 0, 0], [1, 1, 0, 0], [0, 0, 0, 0]])
+    assert evaluation.per_class() == [
+        ClassMetrics(3, pytest.approx(2 / 3), pytest.approx(2 / 3), pytest.approx(2 / 3)),
+        ClassMetrics(1, pytest.approx(1 / 3), 1.0, 0.5),
+        ClassMetrics(2, None, 0.0, 0.0),  # never guessed
+        ClassMetrics(0, None, None, None),  # neither there nor guessed
+    ]
+    assert evaluation.macro_f1() == pytest.approx((2 / 3 + 0.5 + 0) / 3)
+
+
+def test_the_interval_of_the_accuracy_is_wilsons():
+    low, high = Evaluation(1.0, 0.9, [[90, 10], [0, 0]]).accuracy_interval()
+    assert (low, high) == (pytest.approx(0.8256, abs=1e-4), pytest.approx(0.9448, abs=1e-4))
+    low, high = Evaluation(0.0, 1.0, [[10, 0], [0, 0]]).accuracy_interval()
+    assert (low, high) == (pytest.approx(0.7225, abs=1e-4), pytest.approx(1.0))
 
 
 def test_nothing_has_no_accuracy():

@@ -19,7 +19,7 @@ from model.artifact import ModelCard, verify_files
 from model.packaging import package
 from model.predictor import Predictor
 from model.train import main
-from model.training import pipeline, quantize
+from model.training import pipeline, quantize, report
 from model.training.data import discover
 from model.training.engine import DivergedError
 from model.training.evaluation import evaluate_artifact
@@ -119,23 +119,52 @@ def test_metrics_hold_what_a_report_needs(trained):
     assert metrics == json.loads((job.model / "metrics.json").read_text())
     assert [epoch["epoch"] for epoch in metrics["epochs"]] == [1, 2]
     best = min(metrics["epochs"], key=lambda epoch: epoch["valid_loss"])
-    assert (metrics["best_epoch"], metrics["valid"]["loss"]) == (best["epoch"], best["valid_loss"])
+    assert metrics["best_epoch"] == best["epoch"]
+    calibration = metrics["calibration"]
+    assert calibration["valid"]["before"]["loss"] == pytest.approx(best["valid_loss"], abs=1e-4)
+    assert metrics["valid"]["loss"] == calibration["valid"]["after"]["loss"] <= calibration["valid"]["before"]["loss"]
+    assert metrics["test"]["loss"] == calibration["test"]["after"]["loss"]
+    assert ModelCard.load(job.model).temperature == calibration["temperature"] != 1
     assert sum(map(sum, metrics["valid"]["confusion_matrix"])) == 12
     assert sum(map(sum, metrics["test"]["confusion_matrix"])) == 12
     assert set(metrics["data_set"]["skipped"]) == {f"{split}/{LABELS[0]}/broken.jpg" for split in ("train", "test")}
     assert all(name in errors for name in metrics["data_set"]["skipped"])
     assert metrics["arguments"]["seed"] == 0
     assert metrics["export"]["agreement"] == 1.0
-    assert metrics["versions"]["torch"] == torch.__version__
+    assert metrics["environment"]["versions"]["torch"] == torch.__version__
     assert metrics["seconds"] > 0
     assert not metrics["interrupted"]
+
+
+def test_the_report_shows_the_mistakes_and_the_files_that_were_left_out(trained):
+    job, _, _ = trained
+    page = (job.output / "data" / "report.html").read_text()
+    assert job.metrics["mistakes"]
+    assert page.count('<img src="data:image/jpeg') == len(job.metrics["mistakes"])
+    assert "2 files could not be read" in page
+    assert "Épagneul barré" in page
+    rows = (job.output / "data" / "history.csv").read_text().splitlines()
+    assert rows[0] == "epoch,train_loss,valid_loss,valid_accuracy,images_per_second"
+    assert len(rows) == 3
+    assert not (job.model / "report.html").exists()  # what serves needs none
+
+
+def test_a_report_that_fails_does_not_fail_the_training(data, here, monkeypatch, caplog):
+    def fail(*_, **__):
+        raise RuntimeError("no such template")
+
+    monkeypatch.setattr(report, "render", fail)
+    assert main([*FAST, "--data-dir", str(data), "--precision", "fp32"]) == 0
+    assert "the report could not be written" in caplog.text
+    verify_files(here.model)
 
 
 def test_the_test_accuracy_is_that_of_the_packaged_artifact(trained, data, tmp_path):
     job, _, _ = trained
     package(job.model, tmp_path / "model.tar.gz")
     shutil.unpack_archive(tmp_path / "model.tar.gz", tmp_path / "unpacked", filter="data")
-    evaluation, skipped = evaluate_artifact(tmp_path / "unpacked", discover(data), "test")
+    answers, skipped = evaluate_artifact(tmp_path / "unpacked", discover(data), "test")
+    evaluation = answers.evaluation()
     assert evaluation.accuracy == job.metrics["test"]["accuracy"]
     assert evaluation.loss == job.metrics["test"]["loss"]
     assert len(skipped) == 1
@@ -178,14 +207,13 @@ def test_an_int8_artifact_is_whole_and_its_figures_are_its_own(data, here, monke
     assert card.precision == "int8"
     compared = card.quantization["comparison"]
     assert compared["calibration_pictures"] == 36  # all but the broken one
-    assert (card.metrics["valid_accuracy"], card.metrics["valid_loss"]) == (
-        compared["int8_accuracy"],
-        compared["int8_loss"],
-    )
-    assert compared["fp32_accuracy"] == metrics["valid"]["accuracy"]
+    assert card.metrics["valid_accuracy"] == metrics["valid"]["accuracy"] == compared["int8_accuracy"]
+    # The temperature is the int8 graph's own.
+    assert metrics["calibration"]["valid"]["before"]["loss"] == pytest.approx(compared["int8_loss"])
     package(here.model, tmp_path / "model.tar.gz")
     shutil.unpack_archive(tmp_path / "model.tar.gz", tmp_path / "unpacked", filter="data")
-    online, _ = evaluate_artifact(tmp_path / "unpacked", discover(data), "test")
+    answers, _ = evaluate_artifact(tmp_path / "unpacked", discover(data), "test")
+    online = answers.evaluation()
     assert (online.accuracy, online.loss) == (metrics["test"]["accuracy"], metrics["test"]["loss"])
     Predictor.load(here.model, "torch")  # the weights beside it are still the fp32 ones
 
@@ -211,6 +239,8 @@ def test_sigterm_leaves_the_best_model_so_far(data, tmp_path):
     metrics = job.metrics
     assert metrics["interrupted"]
     assert metrics["test"] is None
+    assert metrics["calibration"]["valid"]["after"]["loss"] <= metrics["calibration"]["valid"]["before"]["loss"]
+    assert "stopped after" in (job.output / "data" / "report.html").read_text()
     assert 1 <= len(metrics["epochs"]) < 10000
     assert not (job.output / "failure").exists()
 

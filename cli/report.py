@@ -1,0 +1,201 @@
+"""`kennel report`: what a training left behind, fetched, summed up and opened."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import sys
+import tempfile
+import webbrowser
+from pathlib import Path
+from typing import Annotated, Any
+
+import botocore.exceptions
+import typer
+from rich.table import Table
+
+from cli.aws import ROOT, Stage
+from cli.console import console
+from cli.errors import NotReadyError, aws_errors
+from cli.training import job_prefix
+from model.artifact import ArtifactError
+
+REPORTS_DIR = ROOT / "build" / "reports"
+METRICS, PAGE = "metrics.json", "report.html"
+# What a training may leave: its figures, its page, its epochs, and what a search inside the job tried.
+FILES = (METRICS, PAGE, "history.csv", "trials.csv", "search.json")
+# Wherever a training ran, its outputs are here in the data bucket.
+_PREFIX, _OUTPUT = "training/", "/output/output.tar.gz"
+
+
+def report(
+    context: typer.Context,
+    job: Annotated[str | None, typer.Argument(help="Which training job (default: the newest with a report).")] = None,
+    source: Annotated[
+        Path | None, typer.Option("--from", help="A local training's --output-data-dir instead of a job's.")
+    ] = None,
+    output: Annotated[Path, typer.Option(help="Where the report's folder goes.", show_default=False)] = REPORTS_DIR,
+    open_: Annotated[bool, typer.Option("--open/--no-open", help="Open the page where there is a browser.")] = True,
+) -> None:
+    """Show how good a training's model is.
+
+    Fetches its report, prints the figures, and opens the page.
+    """
+    folder = fetch_report(context.obj, output, job=job) if source is None else source
+    metrics = read_metrics(folder)
+    console.print(figures_table(metrics, title=folder.resolve().name))
+    page = folder / PAGE
+    if not page.is_file():
+        raise NotReadyError(f"There is no {PAGE} in {folder}.", "The training's log says why it could not be written.")
+    console.print(f"The report: {page}", soft_wrap=True)
+    if open_ and _has_desktop():
+        webbrowser.open(page.resolve().as_uri())
+
+
+def fetch_report(stage: Stage, output: Path, *, job: str | None = None) -> Path:
+    """Fetch what a training left behind, beside its model; returns the folder, named like the job.
+
+    Parameters
+    ----------
+    stage : Stage
+    output : Path
+        Where the folder goes; one that is there already is replaced.
+    job : str, optional
+        The training's name, on SageMaker or EC2; default the newest of the stage that has left something.
+
+    Raises
+    ------
+    NotReadyError
+        When there is none, or it is damaged.
+    """
+    from model.packaging import unpack  # numpy: not needed by the other commands
+
+    if job is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9-]*", job):
+        raise NotReadyError(f"{job!r} is not the name of a training job: letters, digits and hyphens.")
+    job = job or _newest(stage)
+    output.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=output, prefix=".fetching-") as name:
+        fetched, unpacked = Path(name, "output.tar.gz"), Path(name, "unpacked")
+        # The archive is that of the folder output/data; the SDK's local mode archives the folder output instead.
+        inner = unpacked / "data"
+        inner.mkdir(parents=True)
+        _download(stage, job, fetched)
+        try:
+            unpack(fetched, unpacked, [*FILES, *(f"data/{file}" for file in FILES)])
+        except ArtifactError as error:
+            raise NotReadyError(f"What the training {job} left cannot be read: {error}") from error
+        if any(inner.iterdir()):
+            unpacked = inner
+        else:
+            inner.rmdir()
+        shutil.rmtree(output / job, ignore_errors=True)
+        unpacked.rename(output / job)
+    return output / job
+
+
+def read_metrics(folder: Path) -> dict[str, Any]:
+    """Read a training's `metrics.json`.
+
+    Raises
+    ------
+    NotReadyError
+        When there is none, or it is not one.
+    """
+    path = folder / METRICS
+    try:
+        metrics = json.loads(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        raise NotReadyError(
+            f"There is no {METRICS} in {folder}: no training has left its outputs there.",
+            "Without --from, kennel report fetches those of a training job.",
+        ) from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise NotReadyError(f"{path} cannot be read: {error}") from error
+    if not isinstance(metrics, dict):
+        raise NotReadyError(f"{path} holds no metrics of a training.")
+    return metrics
+
+
+def figures_table(metrics: dict[str, Any], *, title: str) -> Table:
+    """The headline figures of a training as a table.
+
+    Raises
+    ------
+    NotReadyError
+        When some are missing: another version of the training program wrote them.
+    """
+    table = Table("", "", title=title, title_justify="left", show_header=False)
+    try:
+        for name, text in _figures(metrics):
+            table.add_row(name, text)
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise NotReadyError(
+            f"{METRICS} was written by another version of the training program: {type(error).__name__}: {error}"
+        ) from error
+    return table
+
+
+def _figures(metrics: dict[str, Any]) -> list[tuple[str, str]]:
+    split, name = ("valid", "validation") if metrics["test"] is None else ("test", "test")
+    measured, calibration, data = metrics[split], metrics["calibration"], metrics["data_set"]
+    low, high = measured["accuracy_interval"]
+    before, after = (calibration[split][when]["expected_calibration_error"] for when in ("before", "after"))
+    pictures = sum(map(sum, measured["confusion_matrix"]))
+    figures = [
+        (f"accuracy, {name} split", f"{measured['accuracy']:.2%} (95%: {low:.1%} to {high:.1%}), {pictures} pictures"),
+        ("F1, mean of the classes", f"{measured['macro_f1']:.2%}"),
+        ("loss", f"{measured['loss']:.4f}"),
+        ("calibration error", f"{after:.1%} ({before:.1%} before), temperature {calibration['temperature']:.3f}"),
+        ("best epoch", f"{metrics['best_epoch']} of {len(metrics['epochs'])}"),
+        ("training", f"{metrics['images_per_second']:,.0f} pictures/s, {metrics['seconds']:.0f} s in all"),
+    ]
+    if quantization := metrics["quantization"]:
+        figures.append(("precision", f"{quantization['precision']}: {quantization['reason']}"))
+    notes = [
+        (metrics["interrupted"], "stopped before its end"),
+        (data["skipped"], f"{len(data['skipped'])} unreadable files"),
+        (data["also_in_training"], f"{len(data['also_in_training'])} pictures are in the training split, too"),
+        (data["absent_classes"], "classes without pictures in a split"),
+    ]
+    if warnings := [text for holds, text in notes if holds]:
+        figures.append(("beware", "; ".join(warnings)))
+    return figures
+
+
+def _newest(stage: Stage) -> str:
+    """Name of the stage's training that was the last to leave something."""
+    with aws_errors():
+        pages = (
+            stage.client("s3")
+            .get_paginator("list_objects_v2")
+            .paginate(Bucket=stage.data_bucket, Prefix=_PREFIX + job_prefix(stage))
+        )
+        found = [
+            (item["LastModified"], item["Key"])
+            for page in pages
+            for item in page.get("Contents", [])
+            if item["Key"].endswith(_OUTPUT)
+        ]
+    if not found:
+        raise NotReadyError("No training of this stage has left a report yet.", "Train a model: kennel train")
+    return max(found)[1].removeprefix(_PREFIX).removesuffix(_OUTPUT)
+
+
+def _download(stage: Stage, job: str, destination: Path) -> None:
+    with aws_errors():
+        try:
+            stage.client("s3").download_file(stage.data_bucket, f"{_PREFIX}{job}{_OUTPUT}", str(destination))
+        except botocore.exceptions.ClientError as error:
+            if error.response.get("Error", {}).get("Code") not in ("404", "NoSuchKey"):
+                raise
+            raise NotReadyError(
+                f"The training {job} has left no report (yet), or there is no such training in this stage's bucket.",
+                f"Follow it to its end: kennel train --follow {job}",
+            ) from None
+
+
+def _has_desktop() -> bool:
+    """Whether a browser would open in a window; a text browser must not take the terminal."""
+    return sys.platform in ("darwin", "win32") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))

@@ -1,0 +1,50 @@
+"""Where a training ran: the machine, and the versions of what computed."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import PIL
+import torch
+
+from ..serving_settings import available_vcpus
+
+
+def describe(environment: Mapping[str, str] = os.environ) -> dict[str, Any]:
+    """Return what JSON can hold of this machine and its libraries.
+
+    `instance_type` is what SageMaker says it is (SM_CURRENT_INSTANCE_TYPE), None elsewhere; `memory_gb` counts 10^9
+    bytes.
+    """
+    modules = {"torch": torch, "onnxruntime": onnxruntime, "numpy": np, "pillow": PIL}
+    return {
+        "instance_type": environment.get("SM_CURRENT_INSTANCE_TYPE"),
+        "cpu": cpu_model(),
+        "vcpus": available_vcpus(),
+        "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
+        "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "versions": {
+            "python": platform.python_version(),
+            # Not imported for this: beside some builds of torch that fails (model/network.py).
+            "torchvision": importlib.metadata.version("torchvision"),
+            **{name: module.__version__ for name, module in modules.items()},
+        },
+    }
+
+
+def cpu_model() -> str:
+    """Return the processor's name as the system tells it."""
+    try:
+        information = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:  # not Linux
+        information = ""
+    model = next((line.split(":", 1)[1].strip() for line in information.splitlines() if "model name" in line), None)
+    return model or platform.processor() or "unknown processor"

@@ -1,0 +1,76 @@
+"""The outcome of a training that never ran: real figures of invented answers, for as many classes as a test wants."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from model.artifact import ModelCard
+from model.metrics import EpochMetrics
+from model.training.calibration import reliability
+from model.training.data import DataSet, Split
+from model.training.evaluation import Answers, worst_mistakes
+from model.training.finishing import measured
+
+
+def make_card(labels: Sequence[str]) -> ModelCard:
+    return ModelCard(
+        name="shapes", version="sha256:" + "0" * 64, architecture="resnet9", labels=tuple(labels),
+        display_labels=tuple(labels), input_size=64, resize_size=72, mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2),
+        training_job="job-1",
+    )  # fmt: skip
+
+
+def make_answers(root: Path, labels: Sequence[str], *, per_class: int = 6, accuracy: float = 0.8) -> Answers:
+    """Answers that are right about so often, to pictures that do not exist."""
+    random = np.random.default_rng(0)
+    targets = np.repeat(np.arange(len(labels)), per_class)
+    logits = random.normal(size=(len(targets), len(labels)))
+    likely = np.where(random.random(len(targets)) < accuracy, targets, random.integers(0, len(labels), len(targets)))
+    logits[np.arange(len(targets)), likely] += random.uniform(3, 9, len(targets))
+    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    paths = tuple(root / "test" / labels[target] / f"{index:04d}.jpg" for index, target in enumerate(targets.tolist()))
+    return Answers(paths, targets, probabilities)
+
+
+def make_metrics(answers: Answers, labels: Sequence[str], root: Path, **changes: Any) -> dict[str, Any]:
+    """What `metrics.json` would hold; `changes` replace whole entries."""
+    both = {
+        when: dataclasses.asdict(reliability(answers.probabilities, answers.targets)) for when in ("before", "after")
+    }
+    split = Split("test", answers.paths, tuple(answers.targets.tolist()))
+    mistakes = worst_mistakes(answers, DataSet(root, tuple(labels), {"test": split}), 18)
+    return {
+        "labels": list(labels),
+        "epochs": [
+            dataclasses.asdict(EpochMetrics(epoch, 3 / epoch, 2.5 / epoch, 1 - 0.8 / epoch, 800.0))
+            for epoch in range(1, 11)
+        ],
+        "best_epoch": 9,
+        "interrupted": False,
+        "images_per_second": 800.0,
+        "valid": measured(answers.evaluation()),
+        "test": measured(answers.evaluation()),
+        "calibration": {"temperature": 0.75, "valid": both, "test": both},
+        "mistakes": [dataclasses.asdict(mistake) for mistake in mistakes],
+        "data_set": {
+            "fingerprint": "sha256:" + "1" * 64,
+            "counts": {"train": 60, "valid": 12, "test": len(answers.targets)},
+            "absent_classes": {},
+            "skipped": {},
+            "also_in_training": [],
+        },
+        "quantization": None,
+        "arguments": {"precision": "fp32", "lr": 0.01, "batch_size": 64},
+        "environment": {
+            "instance_type": "ml.m5.xlarge", "cpu": "a processor", "vcpus": 4, "memory_gb": 16.0, "gpus": [],
+            "system": "Linux", "versions": {"python": "3.11"},
+        },
+        "finished": "2026-11-22T17:00:00+00:00",
+        "seconds": 75.0,
+        **changes,
+    }  # fmt: skip

@@ -1,0 +1,194 @@
+"""Fetching a training's report: which one, what is taken out of its archive, what is printed, what is opened."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+import webbrowser
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import botocore.exceptions
+import pytest
+from report_fixtures import make_answers, make_card, make_metrics
+from typer.testing import CliRunner
+
+from cli import main
+from cli import report as command
+from cli.aws import Stage
+from cli.errors import NotReadyError
+from cli.report import fetch_report, figures_table, read_metrics
+from model.training.report import write_report
+
+LABELS = ("one", "two", "three")
+
+
+class FakeS3:
+    """The two S3 operations that a report uses, on a dictionary."""
+
+    def __init__(self) -> None:
+        self.objects: dict[str, bytes] = {}
+
+    def get_paginator(self, _: str) -> FakeS3:
+        return self
+
+    def paginate(self, *, Bucket: str, Prefix: str) -> list[dict[str, Any]]:
+        start = datetime(2026, 11, 1, tzinfo=UTC)
+        contents = [
+            {"Key": key, "LastModified": start + timedelta(seconds=position)}
+            for position, key in enumerate(self.objects)
+            if key.startswith(Prefix)
+        ]
+        return [{}, {"Contents": contents}]
+
+    def download_file(self, bucket: str, key: str, destination: str) -> None:
+        if key not in self.objects:
+            raise botocore.exceptions.ClientError({"Error": {"Code": "404", "Message": "Not Found"}}, "HeadObject")
+        Path(destination).write_bytes(self.objects[key])
+
+
+class FakeStage(Stage):
+    """The stage "dev", with a bucket that is a `FakeS3`."""
+
+    data_bucket = "bucket"
+
+    def __init__(self) -> None:
+        super().__init__("dev")
+        object.__setattr__(self, "s3", FakeS3())
+
+    def client(self, service: str, **_: Any) -> Any:
+        return {"s3": self.s3}[service]  # type: ignore[attr-defined]
+
+
+@pytest.fixture
+def stage() -> FakeStage:
+    return FakeStage()
+
+
+@pytest.fixture
+def outputs(tmp_path: Path) -> Path:
+    """What a training leaves."""
+    folder = tmp_path / "outputs"
+    folder.mkdir()
+    metrics = make_metrics(make_answers(folder, LABELS), LABELS, folder)
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    assert write_report(folder, metrics, make_card(LABELS), folder)
+    return folder
+
+
+def archive(folder: Path, *, inside: str = ".") -> bytes:
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w:gz") as tar:
+        tar.add(folder, inside)
+    return file.getvalue()
+
+
+def leave(stage: FakeStage, job: str, body: bytes) -> None:
+    stage.s3.objects[f"training/{job}/output/output.tar.gz"] = body  # type: ignore[attr-defined]
+
+
+def test_the_newest_of_the_stage_is_fetched_whatever_ran_it(stage, outputs, tmp_path):
+    for job in ("kennel-dev-2", "kennel-dev-1-ec2", "kennel-prod-3"):  # in the order of time
+        leave(stage, job, archive(outputs))
+    stage.s3.objects["training/kennel-dev-9/output/model.tar.gz"] = b""  # not yet any report
+    folder = fetch_report(stage, tmp_path / "reports")
+    assert folder == tmp_path / "reports" / "kennel-dev-1-ec2"
+    assert {path.name for path in folder.iterdir()} == {"metrics.json", "report.html", "history.csv"}
+    assert (folder / "report.html").read_bytes() == (outputs / "report.html").read_bytes()
+    assert [path.name for path in (tmp_path / "reports").iterdir()] == ["kennel-dev-1-ec2"]
+
+
+def test_an_archive_of_the_folder_above_is_read_too(stage, outputs, tmp_path):
+    leave(stage, "kennel-dev-1", archive(outputs, inside="data"))
+    assert read_metrics(fetch_report(stage, tmp_path, job="kennel-dev-1"))["best_epoch"] == 9
+
+
+def test_fetching_again_replaces_what_was_there(stage, outputs, tmp_path):
+    leave(stage, "kennel-dev-1", archive(outputs))
+    (tmp_path / "kennel-dev-1").mkdir()
+    (tmp_path / "kennel-dev-1" / "trials.csv").write_text("of another time")
+    assert not (fetch_report(stage, tmp_path) / "trials.csv").exists()
+
+
+def test_nothing_but_the_reports_files_gets_out_of_an_archive(stage, outputs, tmp_path):
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w:gz") as tar:
+        tar.add(outputs, ".")
+        for name in ("../escaped", "data/../../escaped", "other.html", "../report.html"):
+            member = tarfile.TarInfo(name)
+            member.size = 4
+            tar.addfile(member, io.BytesIO(b"evil"))
+        link = tarfile.TarInfo("trials.csv")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        tar.addfile(link)
+    leave(stage, "kennel-dev-1", file.getvalue())
+    folder = fetch_report(stage, tmp_path / "reports")
+    assert {path.name for path in folder.iterdir()} == {"metrics.json", "report.html", "history.csv"}
+    assert not list(tmp_path.rglob("escaped"))
+
+
+@pytest.mark.parametrize("job", [None, "kennel-dev-404"])
+def test_no_report_is_said_with_the_next_step(stage, tmp_path, job):
+    with pytest.raises(NotReadyError, match=r"left (a|no) report") as error:
+        fetch_report(stage, tmp_path, job=job)
+    assert "kennel train" in error.value.hint
+
+
+def test_a_damaged_archive_is_said_and_leaves_nothing(stage, outputs, tmp_path):
+    leave(stage, "kennel-dev-1", archive(outputs)[:-40])
+    with pytest.raises(NotReadyError, match="What the training kennel-dev-1 left cannot be read"):
+        fetch_report(stage, tmp_path / "reports")
+    assert list((tmp_path / "reports").iterdir()) == []
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "\xff"])
+def test_metrics_that_are_none_are_refused(tmp_path, text):
+    (tmp_path / "metrics.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(NotReadyError, match=r"metrics\.json"):
+        read_metrics(tmp_path)
+
+
+def test_metrics_of_an_older_program_are_refused_by_name():
+    with pytest.raises(NotReadyError, match="another version of the training program"):
+        figures_table({"test": None, "valid": {"accuracy": 1.0}}, title="job")
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The addresses that a browser was asked for; there is a desktop."""
+    addresses: list[str] = []
+    monkeypatch.setattr(webbrowser, "open", addresses.append)
+    monkeypatch.setenv("DISPLAY", ":0")
+    monkeypatch.delenv("KENNEL_STAGE", raising=False)
+    return addresses
+
+
+def test_the_command_prints_the_figures_and_opens_the_page(outputs, opened):
+    result = CliRunner().invoke(main.app, ["report", "--from", str(outputs)])
+    test = json.loads((outputs / "metrics.json").read_text())["test"]
+    assert result.exit_code == 0, result.output
+    assert f"{test['accuracy']:.2%}" in result.output
+    assert f"{test['macro_f1']:.2%}" in result.output
+    assert str(outputs / "report.html") in result.output
+    assert opened == [(outputs / "report.html").as_uri()]
+
+
+def test_no_browser_is_asked_for_without_a_desktop_or_when_unwanted(outputs, opened, monkeypatch):
+    assert CliRunner().invoke(main.app, ["report", "--from", str(outputs), "--no-open"]).exit_code == 0
+    monkeypatch.delenv("DISPLAY")
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    monkeypatch.setattr(command.sys, "platform", "linux")
+    assert CliRunner().invoke(main.app, ["report", "--from", str(outputs)]).exit_code == 0
+    assert opened == []
+
+
+def test_what_makes_the_figures_doubtful_is_printed(outputs):
+    metrics = json.loads((outputs / "metrics.json").read_text())
+    metrics |= {"interrupted": True, "test": None}
+    metrics["data_set"]["skipped"] = {"a": "b"}
+    table = figures_table(metrics, title="job")
+    cells = dict(zip(table.columns[0].cells, table.columns[1].cells, strict=True))
+    assert cells["beware"] == "stopped before its end; 1 unreadable files"
+    assert "accuracy, validation split" in cells
