@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
+from rich.console import Group
 from rich.live import Live
 from rich.table import Table
 
@@ -181,13 +182,13 @@ def _tell_ended(tuning: Tuning, told: set[str]) -> set[str]:
     return {job["TrainingJobName"] for job in ended}
 
 
-def tuning_table(tuning: Tuning) -> Table:
+def tuning_table(tuning: Tuning) -> Group:
     """The training jobs, what they tried and what they reached; the best one in bold."""
     best = tuning.best
     result = f", best {tuning.metric} {objective(best):.4f}" if best is not None else ""
     of = f" of {tuning.max_jobs}" if tuning.max_jobs else ""
     title = f"{tuning.name}: {tuning.status}, {len(tuning.jobs)}{of} training jobs started{result}"
-    table = Table(title=title, title_justify="left")
+    table = Table()
     table.add_column("job")
     table.add_column("status")
     for name in tuning.tuned:
@@ -205,7 +206,7 @@ def tuning_table(tuning: Tuning) -> Table:
             _seconds(job),
             style="bold green" if is_best else None,
         )
-    return table
+    return Group(title, table)  # a table's own title would be wrapped to its width
 
 
 def _show_result(tuning: Tuning) -> None:

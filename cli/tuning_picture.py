@@ -37,7 +37,7 @@ def draw_tuning(tuning: Tuning, path: Path) -> None:
     _parallel_coordinates(left, tuning, jobs)
     _best_so_far(right, tuning, jobs)
     unfinished = len(tuning.jobs) - len(jobs)
-    note = f" ({unfinished} training jobs without a result are not shown)" if unfinished else ""
+    note = f" (without a result, so not shown: {unfinished})" if unfinished else ""
     figure.suptitle(f"{tuning.name}: {tuning.metric}{note}", fontsize=11)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
@@ -61,6 +61,7 @@ def _parallel_coordinates(axes: Axes, tuning: Tuning, jobs: list[dict[str, Any]]
             axes.text(position + 0.02, height, label, fontsize=8, va="center", bbox=_LABEL_BOX)
     axes.set_xticks(range(len(places)), [place.name for place in places])
     axes.set_xlim(-0.1, len(places) - 0.75)
+    axes.set_ylim(-0.05, 1.05)
     axes.set_yticks([])
     axes.set_frame_on(False)
     axes.set_title("What was tried (thick: the best)", fontsize=10)
