@@ -24,7 +24,7 @@ from cli.console import console, progress_bar
 from cli.data import delete_objects
 from cli.errors import aws_errors
 from cli.prices import hourly_price
-from cli.training import job_prefix
+from cli.stage_jobs import job_prefix
 from infra import instance_types
 from infra.bucket_layout import BATCH_INPUT
 

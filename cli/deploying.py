@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from enum import StrEnum
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,8 +17,9 @@ from cli.cdk import run_cdk
 from cli.console import console
 from cli.errors import NotReadyError, WorkFailedError, aws_errors
 from cli.prices import LAMBDA_USD_PER_GB_SECOND, PROVISIONED_USD_PER_GB_SECOND, hourly_price
+from cli.stage_jobs import job_prefix, tuning_prefix
 from cli.training import LOG_GROUP as TRAINING_LOGS
-from cli.training import job_prefix
+from cli.tuning_jobs import stop_tuning_jobs
 
 
 class StackKind(StrEnum):
@@ -139,7 +141,8 @@ def destroy(
 ) -> None:
     """Remove all that costs.
 
-    Stops trainings and batches, empties the buckets unless the stage retains them, destroys the stacks, deletes logs.
+    Stops searches, trainings and batches, empties the buckets unless the stage retains them, destroys the stacks,
+    deletes logs.
     """
     stage: Stage = context.obj
     keeps_data = stage.settings.storage.retain
@@ -162,6 +165,7 @@ def destroy_stage(stage: Stage, *, log: Path | None = None) -> None:
     existing = [kind for kind in StackKind if _stack_exists(stage, stage.stack_name(kind))]
     endpoint = (stage.find_outputs("inference") or {}).get("EndpointName")
     with aws_errors():
+        stop_tuning_jobs(stage)  # first: it would start further training jobs
         _stop_jobs(stage, "training")
         _stop_jobs(stage, "transform")
         if "storage" in existing and not stage.settings.storage.retain:
@@ -217,10 +221,9 @@ def _delete_logs(stage: Stage, endpoint: str | None) -> None:
     if endpoint:
         with suppress(missing):  # it never logged a line
             logs.delete_log_group(logGroupName=f"/aws/sagemaker/Endpoints/{endpoint}")
-    for group in (TRAINING_LOGS, TRANSFORM_LOGS):
+    prefixes = (job_prefix(stage), tuning_prefix(stage))
+    for group, prefix in product((TRAINING_LOGS, TRANSFORM_LOGS), prefixes):
         with suppress(missing):  # no such job has logged in this account
-            pages = logs.get_paginator("describe_log_streams").paginate(
-                logGroupName=group, logStreamNamePrefix=job_prefix(stage)
-            )
+            pages = logs.get_paginator("describe_log_streams").paginate(logGroupName=group, logStreamNamePrefix=prefix)
             for stream in [stream["logStreamName"] for page in pages for stream in page["logStreams"]]:
                 logs.delete_log_stream(logGroupName=group, logStreamName=stream)

@@ -22,6 +22,13 @@ def usd_per_hour(instance_type: str) -> float | None:
     return _USD_PER_HOUR.get(instance_type)
 
 
+def most_expensive(instance_type: str, instance_hours: float) -> str:
+    """The most that so many hours of an instance can cost, as a sentence for a person."""
+    price = usd_per_hour(instance_type)
+    hours = f"At most {instance_hours:.1f} instance-hours"
+    return f"{hours}, {price * instance_hours:.2f} USD." if price is not None else f"{hours}."
+
+
 def hourly_price(instance_type: str, instances: int = 1) -> str:
     """The list price of `instances` machines as a phrase for a person."""
     price = usd_per_hour(instance_type)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
-import re
 import subprocess
 import time
 from dataclasses import dataclass, field
@@ -20,7 +18,10 @@ from cli.aws import ROOT, Stage
 from cli.console import console, progress_bar
 from cli.data import SAMPLE_DIR, data_set_prefix
 from cli.errors import NotReadyError, WorkFailedError, aws_errors
+from cli.hyperparameters import canonical, encode, parse_hyperparameters
 from cli.prices import hourly_price
+from cli.stage_jobs import job_prefix, tuning_prefix
+from cli.tuning_jobs import best_hyperparameters
 from model.archives import write_archive
 from model.metrics import METRIC_DEFINITIONS
 
@@ -36,17 +37,26 @@ class TrainingRequest:
 
     data_set: str
     hyperparameters: dict[str, str] = field(default_factory=dict)
-    instance_type: str | None = None  # None: the stage's settings
+    # None: the stage's settings
+    instance_type: str | None = None
+    instances: int | None = None
 
 
 def train(
     context: typer.Context,
+    tuning_job: Annotated[
+        str | None, typer.Argument(metavar="[JOB]", help="With --best: which tuning job. Default: the newest.")
+    ] = None,
+    best: Annotated[bool, typer.Option("--best", help="With the best values of a tuning job; --set wins.")] = False,
     data: Annotated[str, typer.Option(help="Name of the data set in the bucket.")] = SAMPLE_DIR.name,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="NAME=VALUE", help="A hyperparameter, as model/train.py --help lists them."),
     ] = None,
     instance_type: Annotated[str | None, typer.Option(help="Default: the stage's settings.")] = None,
+    instances: Annotated[
+        int | None, typer.Option(min=1, max=20, help="Machines that share one training. Default: the settings.")
+    ] = None,
     wait: Annotated[bool, typer.Option(help="Follow the job's log until it ends.")] = True,
     follow: Annotated[str | None, typer.Option(metavar="JOB", help="Start nothing: follow this job.")] = None,
     stop: Annotated[str | None, typer.Option(metavar="JOB", help="Start nothing: stop this job.")] = None,
@@ -58,7 +68,12 @@ def train(
             stage.client("sagemaker").stop_training_job(TrainingJobName=stop)
         console.print(f"{stop} is stopping; what it has learned so far is kept.")
         return
-    job = follow or start_training(stage, TrainingRequest(data, parse_hyperparameters(set_ or []), instance_type))
+    if tuning_job and not best:
+        raise NotReadyError(f"What is {tuning_job!r}? A tuning job goes with --best.", "kennel train --best JOB")
+    hyperparameters = parse_hyperparameters(set_ or [])
+    if best:
+        hyperparameters = {**best_hyperparameters(stage, tuning_job), **hyperparameters}
+    job = follow or start_training(stage, TrainingRequest(data, hyperparameters, instance_type, instances))
     if not wait and not follow:
         console.print(f"Follow it: kennel train --follow {job}")
         return
@@ -68,23 +83,6 @@ def train(
         console.print(f"\nThe job goes on. Follow it: kennel train --follow {job}  Stop it: kennel train --stop {job}")
         raise
     console.print("Next: kennel package, then kennel deploy")
-
-
-def parse_hyperparameters(assignments: list[str]) -> dict[str, str]:
-    """`["lr=0.01"]` as `{"lr": "0.01"}`.
-
-    Raises
-    ------
-    NotReadyError
-        When one is not of the form NAME=VALUE.
-    """
-    parsed = {}
-    for assignment in assignments:
-        name, equals, value = assignment.partition("=")
-        if not equals or not re.fullmatch(r"[a-z][a-z0-9_-]*", name):
-            raise NotReadyError(f"--set {assignment!r} is not NAME=VALUE, such as --set lr=0.01")
-        parsed[name] = value
-    return parsed
 
 
 def start_training(stage: Stage, request: TrainingRequest) -> str:
@@ -97,56 +95,99 @@ def start_training(stage: Stage, request: TrainingRequest) -> str:
     AwsError
         When SageMaker refuses the request.
     """
-    bucket, role = stage.data_bucket, stage.output("training", "TrainingRoleArn")
-    training, prefix = stage.settings.training, data_set_prefix(request.data_set)
-    s3, sagemaker = stage.client("s3"), stage.client("sagemaker")
+    job = f"{job_prefix(stage)}{datetime.now(UTC):%Y%m%d-%H%M%S-%f}"[:63]
     with aws_errors():
-        if not s3.list_objects_v2(Bucket=bucket, Prefix=prefix, MaxKeys=1).get("Contents"):
-            raise NotReadyError(
-                f"There is no data set {request.data_set!r} in the bucket.", "Put one there: kennel data push DIR"
-            )
-        body = source_bundle(SOURCE_DIR)
-        source_key = f"code/{hashlib.sha256(body).hexdigest()[:16]}/sourcedir.tar.gz"
-        s3.put_object(Bucket=bucket, Key=source_key, Body=body)
-        job = f"{job_prefix(stage)}{datetime.now(UTC):%Y%m%d-%H%M%S-%f}"[:63]
-        instance_type = request.instance_type or training.instance_type
-        provenance = {"model-name": request.data_set, "code-revision": _code_revision()}
-        hyperparameters = {**provenance, **training.hyperparameters, **request.hyperparameters}
-        sagemaker.create_training_job(
-            TrainingJobName=job,
-            RoleArn=role,
-            AlgorithmSpecification={
-                "TrainingImage": training.image.uri(stage.region),
-                "TrainingInputMode": "File",
-                "MetricDefinitions": METRIC_DEFINITIONS,
-            },
-            HyperParameters={
-                name: json.dumps(value)  # the container's toolkit reads JSON values
-                for name, value in {
-                    **hyperparameters,
-                    "sagemaker_program": "train.py",
-                    "sagemaker_submit_directory": f"s3://{bucket}/{source_key}",
-                    "sagemaker_region": stage.region,
-                    "sagemaker_container_log_level": 20,
-                }.items()
-            },
-            InputDataConfig=[
-                {
-                    "ChannelName": "training",
-                    "DataSource": {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": f"s3://{bucket}/{prefix}"}},
-                }
-            ],
-            OutputDataConfig={"S3OutputPath": f"s3://{bucket}/training"},
-            ResourceConfig={
-                "InstanceType": instance_type,
-                "InstanceCount": training.instance_count,
-                "VolumeSizeInGB": training.volume_gb,
-            },
-            StoppingCondition={"MaxRuntimeInSeconds": training.max_runtime_seconds},
+        definition = training_definition(stage, request, job)
+        hyperparameters = program_hyperparameters(stage, request)
+        console.print(f"Training job {job} on {machines(stage, request)}.")
+        stage.client("sagemaker").create_training_job(
+            TrainingJobName=job, HyperParameters=encode(hyperparameters), **definition
         )
-    price = hourly_price(instance_type, training.instance_count)
-    console.print(f"Training job {job} on {training.instance_count} × {instance_type} ({price}).")
     return job
+
+
+def training_definition(stage: Stage, request: TrainingRequest, job: str) -> dict[str, Any]:
+    """What CreateTrainingJob and the TrainingJobDefinition of a tuning job have in common.
+
+    Parameters
+    ----------
+    job : str
+        The training or tuning job; its checkpoints are kept under this name.
+
+    Raises
+    ------
+    NotReadyError
+        When the stacks are not deployed or the data set is not in the bucket.
+    """
+    bucket, training = stage.data_bucket, stage.settings.training
+    require_data_set(stage, request.data_set)
+    data = {"S3DataType": "S3Prefix", "S3Uri": f"s3://{bucket}/{data_set_prefix(request.data_set)}"}
+    return {
+        "RoleArn": stage.output("training", "TrainingRoleArn"),
+        "AlgorithmSpecification": {
+            "TrainingImage": training.image.uri(stage.region),
+            "TrainingInputMode": "File",
+            "MetricDefinitions": METRIC_DEFINITIONS,
+        },
+        "InputDataConfig": [{"ChannelName": "training", "DataSource": {"S3DataSource": data}}],
+        "OutputDataConfig": {"S3OutputPath": f"s3://{bucket}/training"},
+        # A job that SageMaker begins anew, on spot capacity or after a fault of its own, finds what it had saved.
+        "CheckpointConfig": {"S3Uri": f"s3://{bucket}/checkpoints/{job}"},
+        "ResourceConfig": {
+            "InstanceType": request.instance_type or training.instance_type,
+            "InstanceCount": request.instances or training.instance_count,
+            "VolumeSizeInGB": training.volume_gb,
+        },
+        "EnableManagedSpotTraining": training.spot,
+        "StoppingCondition": training.stopping_condition,
+    }
+
+
+def machines(stage: Stage, request: TrainingRequest, jobs: int = 1) -> str:
+    """What a training runs on and what that costs, `jobs` of them at a time, as a phrase for a person."""
+    training = stage.settings.training
+    instance_type, count = request.instance_type or training.instance_type, request.instances or training.instance_count
+    price = hourly_price(instance_type, count * jobs)
+    at_a_time = f"{jobs} jobs at a time, each on " if jobs > 1 else ""
+    return f"{at_a_time}{count} × {instance_type} ({price}{'; spot capacity, billed below that' * training.spot})"
+
+
+def require_data_set(stage: Stage, name: str) -> None:
+    """Refuse to start anything on a data set that is not in the bucket.
+
+    Raises
+    ------
+    NotReadyError
+    """
+    listing = stage.client("s3").list_objects_v2(Bucket=stage.data_bucket, Prefix=data_set_prefix(name), MaxKeys=1)
+    if not listing.get("Contents"):
+        raise NotReadyError(f"There is no data set {name!r} in the bucket.", "Put one there: kennel data push DIR")
+
+
+def upload_source(stage: Stage) -> str:
+    """Put the training program into the bucket, under a key made of its contents; returns its address."""
+    body = source_bundle(SOURCE_DIR)
+    key = f"code/{hashlib.sha256(body).hexdigest()[:16]}/sourcedir.tar.gz"
+    stage.client("s3").put_object(Bucket=stage.data_bucket, Key=key, Body=body)
+    return f"s3://{stage.data_bucket}/{key}"
+
+
+def training_hyperparameters(stage: Stage, request: TrainingRequest) -> dict[str, str]:
+    """What the program gets as `--name value`: where it comes from, the stage's settings, and what was asked for."""
+    provenance = {"model-name": request.data_set, "code-revision": _code_revision()}
+    settings = {canonical(name): value for name, value in stage.settings.training.hyperparameters.items()}
+    return {name: str(value) for name, value in {**provenance, **settings, **request.hyperparameters}.items()}
+
+
+def program_hyperparameters(stage: Stage, request: TrainingRequest) -> dict[str, object]:
+    """The program's hyperparameters, and those by which SageMaker's container finds the program, which is uploaded."""
+    return {
+        **training_hyperparameters(stage, request),
+        "sagemaker_program": "train.py",
+        "sagemaker_submit_directory": upload_source(stage),
+        "sagemaker_region": stage.region,
+        "sagemaker_container_log_level": 20,
+    }
 
 
 def _code_revision() -> str:
@@ -155,11 +196,6 @@ def _code_revision() -> str:
         ["git", "describe", "--always", "--dirty", "--abbrev=12"], cwd=ROOT, capture_output=True, text=True, check=False
     )
     return described.stdout.strip() or "unknown"  # a copy without its history
-
-
-def job_prefix(stage: Stage) -> str:
-    """What the names of this stage's training jobs begin with."""
-    return f"{stage.settings.project}-{stage.name}-"
 
 
 def source_bundle(folder: Path) -> bytes:
@@ -177,7 +213,7 @@ def follow_training(stage: Stage, job: str) -> dict[str, Any]:
     WorkFailedError
         When the job failed or was stopped; the message holds SageMaker's reason.
     """
-    sagemaker, log = stage.client("sagemaker"), _JobLog(stage, job)
+    sagemaker, log = stage.client("sagemaker"), JobLog(stage, job)
     with aws_errors(), progress_bar(f"{job}: Starting"):
         while True:
             description: dict[str, Any] = sagemaker.describe_training_job(TrainingJobName=job)
@@ -192,8 +228,16 @@ def follow_training(stage: Stage, job: str) -> dict[str, Any]:
             f"The training job {job} ended as {status}: {description.get('FailureReason', 'no reason was given')}",
             f"Its whole log: log group {LOG_GROUP}, streams {job}/…",
         )
-    console.print(f"{job} completed in {description.get('TrainingTimeInSeconds', 0)} s.")
+    console.print(f"{job} completed in {description.get('TrainingTimeInSeconds', 0)} s.{_saved_by_spot(description)}")
     return description
+
+
+def _saved_by_spot(description: dict[str, Any]) -> str:
+    """What spot capacity saved, as AWS computes it ("Managed Spot Training", cost savings); empty without."""
+    seconds, billed = description.get("TrainingTimeInSeconds"), description.get("BillableTimeInSeconds")
+    if not description.get("EnableManagedSpotTraining") or not seconds or billed is None:
+        return ""
+    return f" Of these, {billed} s are billed: spot capacity saved {1 - billed / seconds:.0%}."
 
 
 def latest_completed_job(stage: Stage) -> str:
@@ -214,15 +258,18 @@ def latest_completed_job(stage: Stage) -> str:
         )
         for page in pages:
             for summary in page["TrainingJobSummaries"]:
-                if summary["TrainingJobName"].startswith(job_prefix(stage)):
-                    return str(summary["TrainingJobName"])
+                name = str(summary["TrainingJobName"])
+                # The last training of a search is rarely its best one: whoever wants that says so.
+                if name.startswith(job_prefix(stage)) and not name.startswith(tuning_prefix(stage)):
+                    return name
     raise NotReadyError("No training job of this stage has completed yet.", "Train one: kennel train")
 
 
-class _JobLog:
+class JobLog:
     """The log lines of a job's instances, each printed once."""
 
-    def __init__(self, stage: Stage, job: str) -> None:
+    def __init__(self, stage: Stage, job: str, group: str = LOG_GROUP) -> None:
+        self.group = group
         self._logs = stage.client("logs")
         self._job = job
         self._tokens: dict[str, str] = {}
@@ -230,7 +277,7 @@ class _JobLog:
     def print_new(self) -> None:
         """Print what has arrived since the last call."""
         try:
-            streams = self._logs.describe_log_streams(logGroupName=LOG_GROUP, logStreamNamePrefix=f"{self._job}/")
+            streams = self._logs.describe_log_streams(logGroupName=self.group, logStreamNamePrefix=f"{self._job}/")
         except botocore.exceptions.ClientError as error:
             if error.response["Error"]["Code"] == "ResourceNotFoundException":
                 return  # nothing has been logged in this account yet
@@ -243,7 +290,7 @@ class _JobLog:
 
     def _print_page(self, stream: str, prefix: str) -> bool:
         token = {"nextToken": self._tokens[stream]} if stream in self._tokens else {}
-        page = self._logs.get_log_events(logGroupName=LOG_GROUP, logStreamName=stream, startFromHead=True, **token)
+        page = self._logs.get_log_events(logGroupName=self.group, logStreamName=stream, startFromHead=True, **token)
         self._tokens[stream] = page["nextForwardToken"]
         for event in page["events"]:
             console.print(f"  {prefix}{event['message'].rstrip()}", markup=False, style="dim")

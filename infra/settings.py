@@ -15,6 +15,7 @@ from typing import Annotated
 
 from infra import instance_types
 from infra.toml_tables import Matches, OneOf, Range, Table, read_table
+from infra.tuning_settings import TuningSettings
 
 ENVIRONMENTS = Path(__file__).parent / "environments"
 #: The project's root: relative paths in the settings start here.
@@ -98,13 +99,37 @@ class TrainingSettings(Table):
     #: SageMaker's own limit is 28 days.
     max_runtime_seconds: Annotated[int, Range(60, 28 * 86400)] = 3600
     image: ContainerImage = ContainerImage(repository="pytorch", tag="2.13-cpu-amzn2023-sagemaker")
+    #: Spare capacity at a lower price, which AWS may take back: the job then waits, and goes on from its checkpoint.
+    spot: bool = False
+    #: With spot: for waiting and running together; absent: twice max_runtime_seconds.
+    max_wait_seconds: Annotated[int, Range(60, 28 * 86400)] | None = None
     #: Passed to train.py as `--name value`; those given on the command line win.
     hyperparameters: Mapping[str, str | int | float | bool] = field(default_factory=dict)
+    tuning: TuningSettings = field(default_factory=TuningSettings)
+
+    @property
+    def stopping_condition(self) -> dict[str, int]:
+        """How long a job may take, as CreateTrainingJob takes it."""
+        if not self.spot:
+            return {"MaxRuntimeInSeconds": self.max_runtime_seconds}
+        longest = min(2 * self.max_runtime_seconds, 28 * 86400)
+        return {
+            "MaxRuntimeInSeconds": self.max_runtime_seconds,
+            "MaxWaitTimeInSeconds": self.max_wait_seconds or longest,
+        }
 
     def conflicts(self) -> Iterator[str]:
         """Yield what does not fit together."""
         if conflict := self.image.conflict_with(self.instance_type):
             yield f"instance_type: {conflict}"
+        if self.max_wait_seconds is not None:
+            if not self.spot:
+                yield "max_wait_seconds: only goes with spot = true"
+            elif self.max_wait_seconds < self.max_runtime_seconds:
+                yield (
+                    f"max_wait_seconds: {self.max_wait_seconds} is less than max_runtime_seconds "
+                    f"({self.max_runtime_seconds}), which it includes"
+                )
 
 
 @dataclass(frozen=True, kw_only=True)

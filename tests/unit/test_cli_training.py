@@ -10,13 +10,15 @@ from pathlib import Path
 import pytest
 
 from cli.errors import NotReadyError
-from cli.training import SOURCE_DIR, parse_hyperparameters, source_bundle
+from cli.hyperparameters import chosen, encode, parse_hyperparameters
+from cli.training import SOURCE_DIR, source_bundle
 
 
 def test_hyperparameters_are_name_equals_value() -> None:
-    assert parse_hyperparameters(["lr=0.01", "batch-size=64", "architecture=a=b"]) == {
+    assert parse_hyperparameters(["lr=0.01", "batch_size=64", "weight-decay=", "architecture=a=b"]) == {
         "lr": "0.01",
         "batch-size": "64",
+        "weight-decay": "",
         "architecture": "a=b",
     }
 
@@ -25,6 +27,21 @@ def test_hyperparameters_are_name_equals_value() -> None:
 def test_other_forms_are_refused(bad: str) -> None:
     with pytest.raises(NotReadyError, match="is not NAME=VALUE"):
         parse_hyperparameters([bad])
+
+
+def test_what_somebody_chose_comes_back_from_sagemaker_as_it_was() -> None:
+    given = {
+        "lr": "0.01",
+        "epochs": "7",
+        "name": "true",
+        "odd": 'a "quoted" ü',
+        "code-revision": "1",
+        "model-name": "x",
+    }
+    held = {**encode({**given, "sagemaker_program": "train.py", "sagemaker_log_level": 20}), "batch_size": "64"}
+    held["_tuning_objective_metric"] = "valid:loss"
+    expected = {name: value for name, value in given.items() if name not in ("code-revision", "model-name")}
+    assert chosen(held) == {**expected, "batch-size": "64"}
 
 
 def test_the_bundle_holds_the_training_program_at_its_root() -> None:

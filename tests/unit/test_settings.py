@@ -196,6 +196,10 @@ url_auth = "none"
         ("project = 'kennel\\n'\n", "project: "),
         ("[serving]\ninstance_type = 'm5.large'\n", "serving.instance_type: 'm5.large' is not known; did you mean ml."),
         ("[training.image]\ntag = 'x'\n", "training.image.repository: missing"),
+        ("[training.tuning]\nstrategy = 'grid'\n", "training.tuning.strategy: 'grid' is not known; allowed: bayesian"),
+        ("[training.tuning]\nbatch_sizes = [32, 1]\n", "training.tuning.batch_sizes[1]: 1 is outside 2 to 65536"),
+        ("[[training.tuning.numbers]]\nname = 'x'\nmin = 1\n", "training.tuning.numbers[0].max: missing"),
+        ("[[training.tuning.choices]]\nname = 'X'\nvalues = ['a']\n", "training.tuning.choices[0].name: 'X' is not a "),
         ("[training.hyperparameters]\nlr = [1]\n", "training.hyperparameters.lr: must be a text, a number, true or"),
         ("[training]\nhyperparameters = 3\n", "training.hyperparameters: must be a table, not a whole number (3)"),
         (
@@ -254,6 +258,38 @@ def test_a_bad_value_is_named_with_what_is_allowed(write, text, problem):
         (
             "[training.image]\nrepository = 'own'\ntag = '1'\narchitecture = 'arm64'\n",
             "training.instance_type: ml.m5.xlarge is an x86_64 machine, but image.architecture is arm64",
+        ),
+        ("[training]\nmax_wait_seconds = 7200\n", "training.max_wait_seconds: only goes with spot = true"),
+        (
+            "[training]\nspot = true\nmax_wait_seconds = 600\n",
+            "training.max_wait_seconds: 600 is less than max_runtime_seconds (3600), which it includes",
+        ),
+        ("[training.tuning]\nmax_jobs = 1\n", "training.tuning.parallel_jobs: 2 is more than max_jobs (1)"),
+        (
+            "[training.tuning]\nlearning_rate_min = 0.1\n",
+            "training.tuning.learning_rate_min: 0.1 must be less than learning_rate_max (0.1)",
+        ),
+        ("[training.tuning]\nbatch_sizes = []\n", "training.tuning.batch_sizes: 1 to 30 different sizes"),
+        ("[training.tuning]\nbatch_sizes = [8, 8]\n", "training.tuning.batch_sizes: 1 to 30 different sizes"),
+        (
+            "[[training.tuning.choices]]\nname = 'batch_size'\nvalues = ['8']\n",
+            "training.tuning.numbers, choices: more than one range for batch-size",
+        ),
+        (
+            "[[training.tuning.choices]]\nname = 'mode'\nvalues = ['a', 'a']\n",
+            "training.tuning.choices[0].values: 1 to 30 different texts",
+        ),
+        (
+            "[[training.tuning.numbers]]\nname = 'x'\nmin = 0\nmax = 1\nscale = 'logarithmic'\n",
+            "training.tuning.numbers[0].min: 0 must be more than 0 on a logarithmic scale",
+        ),
+        (
+            "[[training.tuning.numbers]]\nname = 'x'\nmin = 0\nmax = inf\n",
+            "training.tuning.numbers[0].min: 0 must be less than max (inf), and both finite",
+        ),
+        (
+            "[[training.tuning.numbers]]\nname = 'x'\nmin = 0.5\nmax = 2\ninteger = true\n",
+            "training.tuning.numbers[0].integer: 0.5 and 2 are not whole numbers",
         ),
         ("[function]\nurl_auth = 'NONE'\n", "function.public_reason: missing; an unsigned URL needs the reason"),
         (
@@ -324,6 +360,14 @@ def test_hyperparameters_keep_their_types(write):
         MINIMAL + "[training.hyperparameters]\nepochs = 3\nlr = 0.1\narchitecture = 'resnet18'\nflip = true\n"
     )
     assert settings.training.hyperparameters == {"epochs": 3, "lr": 0.1, "architecture": "resnet18", "flip": True}
+
+
+def test_spot_training_waits_twice_as_long_as_it_runs_unless_told_otherwise(write):
+    assert write(MINIMAL).training.stopping_condition == {"MaxRuntimeInSeconds": 3600}
+    waiting = {"MaxRuntimeInSeconds": 3600, "MaxWaitTimeInSeconds": 7200}
+    assert write(MINIMAL + "[training]\nspot = true\n").training.stopping_condition == waiting
+    longer = write(MINIMAL + "[training]\nspot = true\nmax_wait_seconds = 9000\n")
+    assert longer.training.stopping_condition["MaxWaitTimeInSeconds"] == 9000
 
 
 toml_values = st.recursive(

@@ -1,0 +1,63 @@
+"""Hyperparameters on their way to the training program and back: names, JSON, and who chose them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+
+from cli.errors import NotReadyError
+
+#: Where a model comes from; recorded in the artifact, chosen by nobody.
+PROVENANCE = ("model-name", "code-revision")
+#: What speaks to the container or to SageMaker, and not to the program.
+_NOT_OF_THE_PROGRAM = ("sagemaker_", "_tuning_")
+
+
+def canonical(name: str) -> str:
+    """The name as model/train.py lists it, which takes `_` for `-`."""
+    return name.replace("_", "-")
+
+
+def parse_hyperparameters(assignments: list[str]) -> dict[str, str]:
+    """`["lr=0.01"]` as `{"lr": "0.01"}`, the names as model/train.py lists them.
+
+    Raises
+    ------
+    NotReadyError
+        When one is not of the form NAME=VALUE.
+    """
+    parsed = {}
+    for assignment in assignments:
+        name, equals, value = assignment.partition("=")
+        if not equals or not re.fullmatch(r"[a-z][a-z0-9_-]*", name):
+            raise NotReadyError(f"--set {assignment!r} is not NAME=VALUE, such as --set lr=0.01")
+        parsed[canonical(name)] = value
+    return parsed
+
+
+def encode(hyperparameters: Mapping[str, object]) -> dict[str, str]:
+    """As CreateTrainingJob takes them: the container's toolkit reads JSON values."""
+    return {name: json.dumps(value) for name, value in hyperparameters.items()}
+
+
+def decode(hyperparameters: Mapping[str, str]) -> dict[str, str]:
+    """The program's own hyperparameters out of those that SageMaker holds; those of the tuned ones are bare texts."""
+    return {
+        canonical(name): _text(value)
+        for name, value in hyperparameters.items()
+        if not name.startswith(_NOT_OF_THE_PROGRAM)
+    }
+
+
+def chosen(hyperparameters: Mapping[str, str]) -> dict[str, str]:
+    """Those that a person, the settings or a search chose: `decode`, without what says where the model comes from."""
+    return {name: value for name, value in decode(hyperparameters).items() if name not in PROVENANCE}
+
+
+def _text(value: str) -> str:
+    try:
+        decoded = json.loads(value)
+    except ValueError:
+        return value
+    return decoded if isinstance(decoded, str) else value

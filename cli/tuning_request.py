@@ -1,0 +1,146 @@
+"""The request for a tuning job: the ranges of the settings around the same training definition as `kennel train`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from cli.aws import Stage
+from cli.errors import NotReadyError
+from cli.hyperparameters import canonical, encode
+from cli.training import TrainingRequest, program_hyperparameters, training_definition
+from cli.tuning_jobs import read_tuning
+from infra.tuning_settings import TuningSettings
+from model.training.arguments import parse_arguments
+
+OBJECTIVE = {"Type": "Minimize", "MetricName": "valid:loss"}
+#: The log has the objective once an epoch and the best one again at the end; and one more, because Hyperband ends a job
+#: that has reached its last line, which here still has to save its model.
+_LINES_AFTER_EPOCHS = 2
+#: Hyperband judges no job before this share of its epochs: two halvings by three.
+_JUDGED_FROM = 9
+
+Ranges = dict[str, list[dict[str, Any]]]
+
+
+@dataclass(frozen=True)
+class TuningRequest:
+    """What to search, with what; None stands for the stage's settings."""
+
+    training: TrainingRequest
+    strategy: str | None = None
+    max_jobs: int | None = None
+    parallel_jobs: int | None = None
+    early_stopping: bool | None = None
+    seed: int | None = None
+    warm_start: Sequence[str] = field(default_factory=tuple)
+
+    def completed(self, settings: TuningSettings) -> tuple[str, int, int, bool]:
+        """Strategy, training jobs, training jobs at a time, and whether hopeless ones are ended early.
+
+        Raises
+        ------
+        NotReadyError
+            For what does not go together.
+        """
+        strategy = self.strategy or settings.strategy
+        if strategy == "hyperband" and self.early_stopping:
+            raise NotReadyError(
+                "--early-stopping does not go with --strategy hyperband, which ends hopeless trainings in its own way."
+            )
+        early_stopping = settings.early_stopping if self.early_stopping is None else self.early_stopping
+        max_jobs = self.max_jobs or settings.max_jobs
+        parallel = self.parallel_jobs or min(settings.parallel_jobs, max_jobs)
+        if parallel > max_jobs:
+            raise NotReadyError(f"--parallel {parallel} is more than the {max_jobs} training jobs of the search.")
+        return strategy, max_jobs, parallel, early_stopping and strategy != "hyperband"
+
+
+def tuning_job_request(stage: Stage, request: TuningRequest, job: str) -> dict[str, Any]:
+    """What CreateHyperParameterTuningJob takes.
+
+    Raises
+    ------
+    NotReadyError
+        When the stacks are not deployed, the data set is not in the bucket, or nothing is left to search.
+    """
+    settings = stage.settings.training.tuning
+    strategy, max_jobs, parallel, early_stopping = request.completed(settings)
+    ranges = parameter_ranges(settings, request.training.hyperparameters)
+    searched = {found["Name"] for kind in ranges.values() for found in kind}
+    if not searched:
+        raise NotReadyError("Nothing is left to search: --set fixes every hyperparameter that has a range.")
+    program = program_hyperparameters(stage, request.training)
+    static = {name: value for name, value in program.items() if name not in searched}
+    definition = training_definition(stage, request.training, job)
+    config: dict[str, Any] = {
+        "Strategy": strategy.capitalize(),
+        "HyperParameterTuningJobObjective": OBJECTIVE,
+        "ResourceLimits": {"MaxNumberOfTrainingJobs": max_jobs, "MaxParallelTrainingJobs": parallel},
+        "ParameterRanges": ranges,
+        "TrainingJobEarlyStoppingType": "Auto" if early_stopping else "Off",
+    }
+    if request.seed is not None:
+        config["RandomSeed"] = request.seed
+    if strategy == "hyperband":
+        config["StrategyConfig"] = {"HyperbandStrategyConfig": _resources(static)}
+    warm = {"WarmStartConfig": _warm_start(stage, request.warm_start, definition)} if request.warm_start else {}
+    return {
+        "HyperParameterTuningJobName": job,
+        "HyperParameterTuningJobConfig": config,
+        "TrainingJobDefinition": {**definition, "StaticHyperParameters": encode(static)},
+        **warm,
+    }
+
+
+def parameter_ranges(settings: TuningSettings, fixed: Mapping[str, str]) -> Ranges:
+    """The settings' ranges as SageMaker takes them, without the hyperparameters that are fixed."""
+    learning_rate = {
+        "Name": "lr",
+        "MinValue": repr(settings.learning_rate_min),
+        "MaxValue": repr(settings.learning_rate_max),
+        "ScalingType": "Logarithmic",
+    }
+    ranges: Ranges = {
+        "ContinuousParameterRanges": [learning_rate],
+        "IntegerParameterRanges": [],
+        "CategoricalParameterRanges": [{"Name": "batch-size", "Values": [str(size) for size in settings.batch_sizes]}],
+    }
+    for number in settings.numbers:
+        kind = "IntegerParameterRanges" if number.integer else "ContinuousParameterRanges"
+        low, high = (str(int(end)) if number.integer else repr(end) for end in (number.min, number.max))
+        scale = number.scale.capitalize()
+        ranges[kind].append({"Name": canonical(number.name), "MinValue": low, "MaxValue": high, "ScalingType": scale})
+    for choice in settings.choices:
+        ranges["CategoricalParameterRanges"].append({"Name": canonical(choice.name), "Values": list(choice.values)})
+    return {
+        kind: [found for found in definitions if found["Name"] not in fixed] for kind, definitions in ranges.items()
+    }
+
+
+def _resources(static: Mapping[str, object]) -> dict[str, int]:
+    """After how many lines of the objective Hyperband judges a training job for the first time, and ends it."""
+    given = ["--epochs", str(static["epochs"])] if "epochs" in static else []
+    # The program itself knows what it does when nobody says how many epochs.
+    epochs: int = parse_arguments(["--data-dir", ".", *given], {}).epochs
+    return {"MinResource": max(1, epochs // _JUDGED_FROM), "MaxResource": epochs + _LINES_AFTER_EPOCHS}
+
+
+def _warm_start(stage: Stage, parents: Sequence[str], definition: Mapping[str, Any]) -> dict[str, Any]:
+    """Results count as they are where all parents trained on the same data with the same image, else as a hint."""
+
+    identical = all(
+        _trained_on(read_tuning(stage, parent).description["TrainingJobDefinition"]) == _trained_on(definition)
+        for parent in parents
+    )
+    return {
+        "ParentHyperParameterTuningJobs": [{"HyperParameterTuningJobName": parent} for parent in parents],
+        "WarmStartType": "IdenticalDataAndAlgorithm" if identical else "TransferLearning",
+    }
+
+
+def _trained_on(definition: Mapping[str, Any]) -> tuple[str, str]:
+    """Data and image of a training definition."""
+    (channel,) = definition["InputDataConfig"]
+    return channel["DataSource"]["S3DataSource"]["S3Uri"], definition["AlgorithmSpecification"]["TrainingImage"]

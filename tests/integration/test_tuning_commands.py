@@ -1,0 +1,131 @@
+"""`kennel tune` and `kennel train --best` against the local AWS, with a program that learns in no time."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+from sagemaker_local import BUCKET, Local, local_aws
+
+from cli import main, training, tuning
+from cli.aws import Stage
+
+#: The validation loss is least at a learning rate of 0.01 and batches of 64.
+PROGRAM = """
+import argparse, math
+parser = argparse.ArgumentParser()
+parser.add_argument("--lr", type=float, default=0.1)
+parser.add_argument("--batch-size", type=int, default=512)
+parser.add_argument("--epochs", type=int, default=40)
+given, _ = parser.parse_known_args()
+loss = (math.log10(given.lr) + 2) ** 2 + 0.1 * (math.log2(given.batch_size) - 6) ** 2 + 0.1
+for epoch in range(1, given.epochs + 1):
+    print(f"epoch={epoch} valid_loss={loss + 1 / epoch:.4f}")
+print(f"best_epoch={given.epochs} best_valid_loss={loss:.4f}")
+print("lr", given.lr, "batch-size", given.batch_size, "epochs", given.epochs)
+"""
+
+
+@pytest.fixture(scope="module")
+def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Local]:
+    with local_aws(tmp_path_factory.mktemp("aws")) as local:
+        yield local
+
+
+class Shell:
+    """Runs `kennel` in this process, on a stage whose stacks are a bucket and a role."""
+
+    def __init__(self, local: Local, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+        self.local, self._capsys, self._monkeypatch = local, capsys, monkeypatch
+
+    def kennel(self, *arguments: str, code: int = 0) -> str:
+        """What it prints; it has to end with this exit code."""
+        self._monkeypatch.setattr("sys.argv", ["kennel", "--stage", "local", *arguments])
+        with pytest.raises(SystemExit) as stopped:
+            main.main()
+        captured = self._capsys.readouterr()
+        printed = captured.out + captured.err
+        assert (stopped.value.code or 0) == code, printed
+        return printed
+
+
+@pytest.fixture
+def shell(local: Local, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Shell:
+    role = local.role("s3:*", "logs:*")
+
+    class DeployedStage(Stage):
+        def find_outputs(self, kind: str) -> dict[str, str]:
+            return {"storage": {"DataBucketName": BUCKET}, "training": {"TrainingRoleArn": role}}[kind]
+
+    source = tmp_path / "model"
+    source.mkdir()
+    (source / "train.py").write_text(PROGRAM)
+    for name, value in local.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(main, "Stage", DeployedStage)
+    monkeypatch.setattr(training, "SOURCE_DIR", source)
+    monkeypatch.setattr(training, "_POLL_SECONDS", 0.1)
+    monkeypatch.setattr(tuning, "_POLL_SECONDS", 0.1)
+    monkeypatch.setattr(tuning, "PICTURES", tmp_path / "build" / "tuning")
+    local.s3.put_object(Bucket=BUCKET, Key="datasets/sample/train/dog/1.jpg", Body=b"1")
+    return Shell(local, capsys, monkeypatch)
+
+
+def described(shell: Shell, job: str) -> dict[str, Any]:
+    return shell.local.sagemaker.describe_hyper_parameter_tuning_job(HyperParameterTuningJobName=job)
+
+
+def test_a_search_its_picture_and_a_training_with_the_best_values(shell: Shell, tmp_path: Path) -> None:
+    printed = shell.kennel("tune", "--max-jobs", "6", "--parallel", "3", "--seed", "1", "--set", "epochs=3")
+    # The price, and the most that it can come to, stand before anything has been started.
+    assert printed.splitlines()[0].endswith(
+        "6 training jobs, 3 jobs at a time, each on 1 × ml.m5.xlarge (0.690 USD per hour on AWS, list price "
+        "us-east-1). At most 6.0 instance-hours, 1.38 USD."
+    )
+    job = printed.split()[2].rstrip(":")
+    tuned = described(shell, job)
+    assert tuned["HyperParameterTuningJobStatus"] == "Completed"
+    assert tuned["HyperParameterTuningJobConfig"]["HyperParameterTuningJobObjective"] == {
+        "Type": "Minimize",
+        "MetricName": "valid:loss",
+    }
+    best = tuned["BestTrainingJob"]["TunedHyperParameters"]
+    assert f"Best: lr={best['lr']}, batch-size={best['batch-size']}, valid:loss" in printed
+    assert f"kennel train --best {job}" in printed
+    assert len(re.findall(r"^  00[1-6]  Completed, valid:loss", printed, re.MULTILINE)) == 6
+    picture = tmp_path / "build" / "tuning" / f"{job}.svg"
+    assert ElementTree.parse(picture).getroot().tag.endswith("svg")
+
+    again = shell.kennel("tune", "status")
+    assert f"{job}: Completed, 6 of 6 training jobs started" in again
+
+    trained = shell.kennel("train", "--best", "--set", "epochs=2")
+    assert f"lr {float(best['lr'])} batch-size {best['batch-size']} epochs 2" in trained
+    # The trainings of the search are not what `kennel package` takes.
+    newest = training.latest_completed_job(main.Stage("local"))
+    assert newest in trained
+    assert not newest.startswith(job)
+
+
+def test_a_search_goes_on_from_an_earlier_one_and_can_be_stopped(shell: Shell) -> None:
+    first = shell.kennel("tune", "--max-jobs", "2", "--strategy", "random", "--no-wait").split()[2].rstrip(":")
+    shell.kennel("tune", "status", first)
+    second = shell.kennel("tune", "--max-jobs", "30", "--warm-start", first, "--no-wait").split()[2].rstrip(":")
+    assert described(shell, second)["WarmStartConfig"]["WarmStartType"] == "IdenticalDataAndAlgorithm"
+    assert "is stopping" in shell.kennel("tune", "stop")
+    printed = shell.kennel("tune", "status")
+    assert f"{second}: Stopped" in printed
+
+
+def test_a_failed_search_says_why(shell: Shell, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "train.py").write_text("raise SystemExit('there are no pictures')")
+    monkeypatch.setattr(training, "SOURCE_DIR", broken)
+    printed = shell.kennel("tune", "--max-jobs", "2", "--strategy", "hyperband", "--set", "epochs=9", code=5)
+    assert "No training job succeeded after 2 attempts." in printed
+    assert "there are no pictures" in printed
