@@ -110,7 +110,9 @@ def finish(arguments: argparse.Namespace, trained: Trained, *, started: float, s
         "epochs": [dataclasses.asdict(epoch) for epoch in outcome.history],
         "best_epoch": outcome.best_epoch,
         "interrupted": outcome.interrupted,
-        "images_per_second": _throughput(outcome),
+        "images_per_second": outcome.images_per_second,
+        "workers": outcome.workers,
+        "efficiency": outcome.efficiency,
         "valid": measured(outcome.best),
         "test": None,
         "calibration": None,
@@ -243,11 +245,6 @@ def _readable(data_set: DataSet, split: str, unreadable: Container[str]) -> list
     return [
         pair for pair in data_set.splits[split].pictures() if str(pair[0].relative_to(data_set.root)) not in unreadable
     ]
-
-
-def _throughput(outcome: Fit) -> float:
-    """Return the pictures per second over all epochs, which is the harmonic mean of the epochs' figures."""
-    return len(outcome.history) / sum(1 / epoch.images_per_second for epoch in outcome.history)
 
 
 def measured(evaluation: Evaluation) -> dict[str, Any]:

@@ -160,6 +160,13 @@ def test_what_weakens_the_figures_is_said():
     assert "warnings" not in {attributes.get("class") for _, attributes in page_of().elements}
 
 
+def test_several_workers_are_named_with_their_efficiency():
+    text = page_of(workers=4, efficiency=0.876).text
+    assert "4 workers" in text
+    assert "87.6%" in text
+    assert "workers" not in page_of().text
+
+
 def test_no_mistakes_one_epoch_and_an_absent_class_are_no_trouble():
     labels = ("one", "two", "never seen")
     answers = make_answers(ROOT, labels[:2], accuracy=1.0)
