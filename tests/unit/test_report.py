@@ -135,7 +135,7 @@ def test_names_are_text_and_nothing_else(hostile, tmp_path):
 
 def test_without_a_test_the_validation_split_is_shown_and_the_reader_warned():
     page = page_of(test=None)
-    assert "Accuracy, validation split" in page.text
+    assert "Validation accuracy" in page.text
     assert "Nothing was tested: the training was stopped before it" in page.text
     counts = {"fingerprint": "", "counts": {"train": 5, "valid": 5}, "absent_classes": {}, "skipped": {},
               "also_in_training": []}  # fmt: skip
