@@ -143,13 +143,14 @@ def _figures(metrics: dict[str, Any]) -> list[tuple[str, str]]:
     low, high = measured["accuracy_interval"]
     before, after = (calibration[split][when]["expected_calibration_error"] for when in ("before", "after"))
     pictures = sum(map(sum, measured["confusion_matrix"]))
+    workers = f" by {metrics['workers']} workers" if metrics["workers"] > 1 else ""
     figures = [
         (f"accuracy, {name} split", f"{measured['accuracy']:.2%} (95%: {low:.1%} to {high:.1%}), {pictures} pictures"),
         ("F1, mean of the classes", f"{measured['macro_f1']:.2%}"),
         ("loss", f"{measured['loss']:.4f}"),
         ("calibration error", f"{after:.1%} ({before:.1%} before), temperature {calibration['temperature']:.3f}"),
         ("best epoch", f"{metrics['best_epoch']} of {len(metrics['epochs'])}"),
-        ("training", f"{metrics['images_per_second']:,.0f} pictures/s, {metrics['seconds']:.0f} s in all"),
+        ("training", f"{metrics['images_per_second']:,.0f} pictures/s{workers}, {metrics['seconds']:.0f} s in all"),
     ]
     if quantization := metrics["quantization"]:
         figures.append(("precision", f"{quantization['precision']}: {quantization['reason']}"))

@@ -87,48 +87,10 @@ def finish(arguments: argparse.Namespace, trained: Trained, *, started: float, s
     ExportError, ArtifactError, DataSetError, OSError
         With a message for a person.
     """
-    data_set, identity, preprocessing, valid = trained.data_set, trained.identity, trained.preprocessing, trained.valid
-    outcome = trained.outcome
-    assert outcome.best is not None
-    model_dir: Path = arguments.model_dir
+    data_set, valid, model_dir = trained.data_set, trained.valid, arguments.model_dir
     model_dir.mkdir(parents=True, exist_ok=True)
-    check = _write_network(trained.network, model_dir, preprocessing, valid)
-    card = ModelCard(
-        name=arguments.model_name or data_set.root.resolve().name,
-        version=file_version(model_dir / ONNX_FILE),
-        architecture=arguments.architecture,
-        labels=data_set.labels,
-        display_labels=tuple(display_labels(data_set.labels)),
-        **dataclasses.asdict(preprocessing),
-        metrics={"valid_accuracy": outcome.best.accuracy, "valid_loss": outcome.best.loss},
-        training_job=arguments.job_name,
-        code_revision=arguments.code_revision,
-        dataset={"fingerprint": identity.digest, "counts": data_set.counts},
-    )
-    metrics: dict[str, Any] = {
-        "labels": list(data_set.labels),
-        "epochs": [dataclasses.asdict(epoch) for epoch in outcome.history],
-        "best_epoch": outcome.best_epoch,
-        "interrupted": outcome.interrupted,
-        "images_per_second": _throughput(outcome),
-        "valid": measured(outcome.best),
-        "test": None,
-        "calibration": None,
-        "mistakes": [],
-        "data_set": {
-            "fingerprint": identity.digest,
-            "counts": data_set.counts,
-            "absent_classes": data_set.absent_classes,
-            "skipped": trained.skipped | valid.skipped,
-            "also_in_training": list(identity.leaked),
-        },
-        "export": dataclasses.asdict(check),
-        "quantization": None,
-        "arguments": {
-            name: str(value) if isinstance(value, Path) else value for name, value in vars(arguments).items()
-        },
-        "environment": describe(),
-    }
+    check = _write_network(trained.network, model_dir, trained.preprocessing, valid)
+    card, metrics = _first_card(arguments, trained), _first_metrics(arguments, trained, check)
 
     def write() -> None:
         metrics["finished"] = datetime.now(UTC).isoformat(timespec="seconds")
@@ -142,8 +104,8 @@ def finish(arguments: argparse.Namespace, trained: Trained, *, started: float, s
     add_serving_program(model_dir)
     write()
     if arguments.precision == "auto" and not should_stop():
-        ranges = _calibration_pictures(data_set, preprocessing, trained.skipped, arguments.num_cpus)
-        decision = _choose_precision(arguments, ranges, valid, preprocessing, should_stop)
+        ranges = _calibration_pictures(data_set, trained.preprocessing, trained.skipped, arguments.num_cpus)
+        decision = _choose_precision(arguments, ranges, valid, trained.preprocessing, should_stop)
         metrics["quantization"] = dataclasses.asdict(decision)
         card = dataclasses.replace(
             card,
@@ -151,6 +113,7 @@ def finish(arguments: argparse.Namespace, trained: Trained, *, started: float, s
             precision=decision.precision,
             quantization=metrics["quantization"],
         )
+        write()  # the card must name the graph beside it, whenever the program is killed
     # Of the graph that ships, and so the figures of the validation split are from here on.
     temperature, answers, before = _calibrate(model_dir, trained, arguments.num_cpus)
     evaluation = answers.evaluation()
@@ -176,6 +139,56 @@ def finish(arguments: argparse.Namespace, trained: Trained, *, started: float, s
     metrics["mistakes"] = [dataclasses.asdict(mistake) for mistake in mistakes]
     write()
     write_report(arguments.output_data_dir, metrics, card, data_set.root)
+
+
+def _first_card(arguments: argparse.Namespace, trained: Trained) -> ModelCard:
+    """Return the card of the network as it was trained."""
+    data_set, best = trained.data_set, trained.outcome.best
+    assert best is not None
+    return ModelCard(
+        name=arguments.model_name or data_set.root.resolve().name,
+        version=file_version(arguments.model_dir / ONNX_FILE),
+        architecture=arguments.architecture,
+        labels=data_set.labels,
+        display_labels=tuple(display_labels(data_set.labels)),
+        **dataclasses.asdict(trained.preprocessing),
+        metrics={"valid_accuracy": best.accuracy, "valid_loss": best.loss},
+        training_job=arguments.job_name,
+        code_revision=arguments.code_revision,
+        dataset={"fingerprint": trained.identity.digest, "counts": data_set.counts},
+    )
+
+
+def _first_metrics(arguments: argparse.Namespace, trained: Trained, check: ExportCheck) -> dict[str, Any]:
+    """Return what `metrics.json` holds before the model is measured; docs/training.md says what each key means."""
+    data_set, outcome = trained.data_set, trained.outcome
+    assert outcome.best is not None
+    return {
+        "labels": list(data_set.labels),
+        "epochs": [dataclasses.asdict(epoch) for epoch in outcome.history],
+        "best_epoch": outcome.best_epoch,
+        "interrupted": outcome.interrupted,
+        "images_per_second": outcome.images_per_second,
+        "workers": outcome.workers,
+        "efficiency": outcome.efficiency,
+        "valid": measured(outcome.best),
+        "test": None,
+        "calibration": None,
+        "mistakes": [],
+        "data_set": {
+            "fingerprint": trained.identity.digest,
+            "counts": data_set.counts,
+            "absent_classes": data_set.absent_classes,
+            "skipped": trained.skipped | trained.valid.skipped,
+            "also_in_training": list(trained.identity.leaked),
+        },
+        "export": dataclasses.asdict(check),
+        "quantization": None,
+        "arguments": {
+            name: str(value) if isinstance(value, Path) else value for name, value in vars(arguments).items()
+        },
+        "environment": describe(),
+    }
 
 
 def _write_network(
@@ -243,11 +256,6 @@ def _readable(data_set: DataSet, split: str, unreadable: Container[str]) -> list
     return [
         pair for pair in data_set.splits[split].pictures() if str(pair[0].relative_to(data_set.root)) not in unreadable
     ]
-
-
-def _throughput(outcome: Fit) -> float:
-    """Return the pictures per second over all epochs, which is the harmonic mean of the epochs' figures."""
-    return len(outcome.history) / sum(1 / epoch.images_per_second for epoch in outcome.history)
 
 
 def measured(evaluation: Evaluation) -> dict[str, Any]:

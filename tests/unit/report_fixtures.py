@@ -53,6 +53,8 @@ def make_metrics(answers: Answers, labels: Sequence[str], root: Path, **changes:
         "best_epoch": 9,
         "interrupted": False,
         "images_per_second": 800.0,
+        "workers": 1,
+        "efficiency": None,
         "valid": measured(answers.evaluation()),
         "test": measured(answers.evaluation()),
         "calibration": {"temperature": 0.75, "valid": both, "test": both},

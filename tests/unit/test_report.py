@@ -135,7 +135,7 @@ def test_names_are_text_and_nothing_else(hostile, tmp_path):
 
 def test_without_a_test_the_validation_split_is_shown_and_the_reader_warned():
     page = page_of(test=None)
-    assert "Accuracy, validation split" in page.text
+    assert "Validation accuracy" in page.text
     assert "Nothing was tested: the training was stopped before it" in page.text
     counts = {"fingerprint": "", "counts": {"train": 5, "valid": 5}, "absent_classes": {}, "skipped": {},
               "also_in_training": []}  # fmt: skip
@@ -158,6 +158,13 @@ def test_what_weakens_the_figures_is_said():
     assert "test/plain/copy.jpg" in text
     assert "The test split has no pictures of 1 of 3 classes" in text
     assert "warnings" not in {attributes.get("class") for _, attributes in page_of().elements}
+
+
+def test_several_workers_are_named_with_their_efficiency():
+    text = page_of(workers=4, efficiency=0.876).text
+    assert "4 workers" in text
+    assert "87.6%" in text
+    assert "workers" not in page_of().text
 
 
 def test_no_mistakes_one_epoch_and_an_absent_class_are_no_trouble():

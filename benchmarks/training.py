@@ -1,0 +1,276 @@
+"""Training against the usual ways: the step with `torch.compile`, the input pipeline, and two processes against one.
+
+    python -m benchmarks.training [--quick] [--rounds N] [--skip step input processes] [--json FILE]
+
+Three comparisons, each a ratio with its goal:
+
+step
+    Pictures per second of whole training steps of a ResNet-18 at 224 pixels, batches of 32, float32, all cores. The
+    plain loop is the one of every tutorial (contiguous tensors, eager, AdamW) on batches that lie ready in memory. Ours
+    is `model.training.engine.fit` with `compile`, which also augments its pictures. Each has a process of its own, so
+    that each has its own settings of OpenMP, and they take turns; an epoch of `fit` is one turn. What compiling takes
+    is printed apart.
+input
+    `benchmarks.input_pipeline` with its own goal; one core.
+processes
+    `python -m model.train --processes-per-host 2`, one thread each, against one process of one thread with half the
+    batch. 2 x the single process's pictures per second would be an efficiency of 1. Whole trainings take turns; the
+    epochs after the first count.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from benchmarks.measuring import (
+    Goal,
+    add_common_options,
+    finish,
+    interleaved,
+    machine,
+    machine_line,
+    markdown_table,
+    paired_ratio,
+)
+from cli.console import console, progress_bar
+
+PARTS = ("step", "input", "processes")
+SIZE, BATCH, CLASSES = 224, 32, 133
+ARCHITECTURE = "resnet18"
+# Of the trainings with one and with two processes.
+PROCESSES_SIZE, PROCESSES_BATCH, PROCESSES_PICTURES = 112, 32, 256
+
+
+class Turns:
+    """A training in a process of its own, which makes so many steps whenever it is its turn."""
+
+    def __init__(self, kind: str, steps: int, environment: dict[str, str]) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.training", "--turns", kind, str(steps)],
+            env={name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"} | environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def turn(self) -> float:
+        """Let it make its steps; returns pictures per second."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        answer = self._process.stdout.readline()
+        if not answer:
+            raise RuntimeError(f"a measured training ended with status {self._process.wait()}")
+        return float(answer)
+
+    def end(self) -> None:
+        """End the process."""
+        self._process.kill()
+        self._process.communicate()
+
+
+@contextmanager
+def _taking_turns(kind: str, steps: int, environment: dict[str, str]) -> Iterator[Turns]:
+    turns = Turns(kind, steps, environment)
+    try:
+        yield turns
+    finally:
+        turns.end()
+
+
+def _answer_turns() -> Iterator[Callable[[float], None]]:
+    """Yield once for each line of the standard input what takes the turn's result."""
+    for _ in sys.stdin:
+        yield lambda rate: print(rate, flush=True)
+
+
+def plain_turns(steps: int) -> None:
+    """Train as tutorials do, `steps` steps for every turn."""
+    import torch
+
+    from model.network import torchvision_models
+
+    torch.manual_seed(0)
+    network = torchvision_models().resnet18(num_classes=CLASSES)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=0.001)
+    criterion = torch.nn.CrossEntropyLoss()
+    images, targets = torch.randn(BATCH, 3, SIZE, SIZE), torch.randint(0, CLASSES, (BATCH,))
+    network.train()
+    for answer in _answer_turns():
+        started = time.perf_counter()
+        for _ in range(steps):
+            optimizer.zero_grad()
+            loss = criterion(network(images), targets)
+            loss.backward()
+            optimizer.step()
+        answer(steps * BATCH / (time.perf_counter() - started))
+
+
+def our_turns(steps: int) -> None:
+    """Train with `fit`, an epoch of `steps` steps for every turn."""
+    import numpy as np
+    import torch
+
+    from model.metrics import EpochMetrics
+    from model.network import build
+    from model.training.augment import Augmentation
+    from model.training.data import Pictures
+    from model.training.engine import Execution, Recipe, fit
+    from model.training.pipeline import CACHE_MARGIN
+    from model.transforms import Preprocessing
+
+    random = np.random.default_rng(0)
+
+    def pictures(count: int, side: int) -> Pictures:
+        return Pictures(
+            pixels=random.integers(0, 256, (count, side, side, 3), dtype=np.uint8),
+            aspects=np.ones(count, dtype=np.float32),
+            targets=random.integers(0, CLASSES, count),
+        )
+
+    answers = _answer_turns()
+    answer = next(answers)
+
+    def on_epoch(metrics: EpochMetrics) -> None:
+        nonlocal answer
+        answer(metrics.images_per_second)
+        answer = next(answers)  # waits for the next turn
+
+    torch.manual_seed(0)
+    fit(
+        build(ARCHITECTURE, CLASSES),
+        pictures(steps * BATCH, round(SIZE * CACHE_MARGIN)),
+        pictures(1, SIZE),
+        recipe=Recipe(10_000, BATCH, lr=0.001, weight_decay=0.05, label_smoothing=0.1, patience=0, seed=0),
+        augmentation=Augmentation(Preprocessing(SIZE, SIZE)),
+        device=torch.device("cpu"),
+        should_stop=lambda: False,
+        on_epoch=on_epoch,
+        execution=Execution(compile=True),
+    )
+
+
+def measure_step(rounds: int, steps: int) -> dict[str, Any]:
+    """Return pictures per second of both loops, a value per round, and the seconds that compiling took."""
+    with ExitStack() as stack, progress_bar("Compiling and measuring the training step", 2 * rounds) as report:
+        plain = stack.enter_context(_taking_turns("plain", steps, {}))
+        # As model/train.py sets it.
+        ours = stack.enter_context(_taking_turns("ours", steps, {"OMP_WAIT_POLICY": "PASSIVE"}))
+        plain.turn()  # first allocations
+        first = ours.turn()
+        done = itertools.count()
+        rates = interleaved({"plain": plain.turn, "ours": ours.turn}, rounds, progress=lambda _: report(next(done)))
+    pictures = steps * BATCH
+    return {**rates, "compile_seconds": pictures / first - pictures / statistics.median(rates["ours"])}
+
+
+def measure_input(quick: bool) -> dict[str, Any]:
+    """Return the figures of `benchmarks.input_pipeline`."""
+    with tempfile.TemporaryDirectory(prefix="kennel-training-benchmark-") as folder:
+        result = Path(folder, "input.json")
+        short = ["--count", "32", "--rounds", "1"] if quick else ["--count", "64", "--rounds", "3"]
+        command = [sys.executable, "-m", "benchmarks.input_pipeline", "--json", str(result), *short]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        return json.loads(result.read_text(encoding="utf-8"))
+
+
+def measure_processes(rounds: int, epochs: int) -> dict[str, list[float]]:
+    """Return pictures per second of one process and of two, a value per round."""
+    from cli.drawing import draw_data_set
+
+    with tempfile.TemporaryDirectory(prefix="kennel-training-benchmark-") as name:
+        folder = Path(name)
+        draw_data_set(folder / "data", breeds=4, per_class=(PROCESSES_PICTURES // 4, 2, 1))
+
+        def train(processes: int) -> float:
+            output = folder / f"output-{processes}"
+            subprocess.run(
+                [
+                    sys.executable, "-m", "model.train", "--data-dir", str(folder / "data"),
+                    "--model-dir", str(folder / f"model-{processes}"), "--output-data-dir", str(output),
+                    "--architecture", ARCHITECTURE, "--input-size", str(PROCESSES_SIZE), "--epochs", str(epochs),
+                    "--batch-size", str(PROCESSES_BATCH * processes), "--processes-per-host", str(processes),
+                    "--num-cpus", str(processes), "--num-gpus", "0", "--precision", "fp32",
+                ],
+                check=True, capture_output=True,
+            )  # fmt: skip
+            metrics = json.loads((output / "metrics.json").read_text(encoding="utf-8"))
+            return statistics.median(epoch["images_per_second"] for epoch in metrics["epochs"][1:])
+
+        done = itertools.count()
+        with progress_bar("Training with one process and with two", 2 * rounds) as report:
+            systems = {"one": lambda: train(1), "two": lambda: train(2)}
+            return interleaved(systems, rounds, progress=lambda _: report(next(done)))
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the benchmark; returns the exit status."""
+    arguments = _parse(argv)
+    if arguments.turns:
+        {"plain": plain_turns, "ours": our_turns}[arguments.turns[0]](int(arguments.turns[1]))
+        return 0
+    rounds = 3 if arguments.quick else arguments.rounds
+    figures: dict[str, Any] = {
+        "machine": machine(["torch", "torchvision"]),
+        "options": {"quick": arguments.quick, "rounds": rounds},
+    }
+    console.print(machine_line(figures["machine"]), markup=False)
+    ratios: dict[str, float] = {}
+    rows = []
+    if "step" not in arguments.skip:
+        step = figures["step"] = measure_step(rounds, steps=1 if arguments.quick else 2)
+        ratios["step"] = paired_ratio(step["ours"], step["plain"])
+        rows.append(("training step, pictures/s", _median(step["plain"]), _median(step["ours"])))
+        console.print(f"Compiling the step took {step['compile_seconds']:.0f} s.")
+    if "input" not in arguments.skip:
+        pipeline = figures["input"] = measure_input(arguments.quick)
+        ratios["input"] = pipeline["ratios"]["ours"]
+        usual, ours = (pipeline["rates"][name] for name in ("usual", "ours"))
+        medians = [_median([one["training"] for one in rates]) for rates in (usual, ours)]
+        rows.append(("input pipeline, pictures/s and core", *medians))
+    if "processes" not in arguments.skip:
+        processes = figures["processes"] = measure_processes(max(1, rounds // 2), epochs=3)
+        ratios["processes"] = paired_ratio(processes["two"], processes["one"]) / 2
+        rows.append(("one process, two processes, pictures/s", _median(processes["one"]), _median(processes["two"])))
+    console.print(markdown_table("Medians", ("", "the usual", "ours"), rows))
+    return finish(
+        arguments,
+        figures,
+        [
+            Goal("training step, compiled / plain eager", ratios.get("step"), 1.8, at_least=True, unit="x"),
+            Goal("input pipeline, ours / usual, per core", ratios.get("input"), 2, at_least=True, unit="x"),
+            Goal("efficiency of two processes", ratios.get("processes"), 0.9, at_least=True),
+        ],
+    )
+
+
+def _median(rates: list[float]) -> str:
+    return f"{statistics.median(rates):,.1f}"
+
+
+def _parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.training", description=__doc__.partition("\n")[0] if __doc__ else None
+    )
+    parser.add_argument("--quick", action="store_true", help="fewer and shorter turns; the ratios are then rough")
+    parser.add_argument("--skip", nargs="+", choices=PARTS, default=[], metavar="PART", help=", ".join(PARTS))
+    parser.add_argument("--turns", nargs=2, help=argparse.SUPPRESS)  # how this program starts what it measures
+    add_common_options(parser, rounds=6)
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
