@@ -1,0 +1,143 @@
+"""The workers that train one model together, and what they tell one another.
+
+A worker is a process with its own share of every batch. Everything here works for one worker, too, without a process
+group, so that the rest of the program is written once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+import torch.distributed
+
+T = TypeVar("T")
+
+# How long a worker waits for the others in one exchange: the slowest may still be decoding its pictures.
+EXCHANGE_TIMEOUT = datetime.timedelta(minutes=30)
+
+
+class DistributedError(Exception):
+    """The workers are not the ones that were asked for, or cannot reach each other. The message is for a person."""
+
+
+@dataclass(frozen=True)
+class Workers:
+    """One worker's view of the group.
+
+    Attributes
+    ----------
+    rank : int
+        Which one this is, from 0.
+    size : int
+        How many there are on all hosts.
+    local_rank, local_size : int
+        The same among those on this host.
+    """
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    local_size: int = 1
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this worker writes the files and prints the metrics."""
+        return self.rank == 0
+
+    def share(self, count: int, *, multiple: int = 1) -> slice:
+        """Return this worker's part of so many things.
+
+        The parts are consecutive, cover everything once, and differ by at most `multiple`; each but the last one that
+        is not empty is divisible by it.
+        """
+        groups = math.ceil(count / multiple)
+        start, stop = (multiple * (groups * rank // self.size) for rank in (self.rank, self.rank + 1))
+        return slice(min(start, count), min(stop, count))
+
+    def barrier(self) -> None:
+        """Wait until every worker is here."""
+        if self.size > 1:
+            self.all_gather(None)
+
+    def all_gather(self, value: T) -> list[T]:
+        """Return every worker's value (anything that can be pickled) in the order of their ranks."""
+        if self.size == 1:
+            return [value]
+        values: list[T | None] = [None] * self.size
+        torch.distributed.all_gather_object(values, value)
+        return values  # type: ignore[return-value]  # all of them are there now
+
+    def broadcast(self, value: T) -> T:
+        """Return the main worker's value; what the others give is ignored."""
+        if self.size == 1:
+            return value
+        values: list[T | None] = [value if self.is_main else None]
+        torch.distributed.broadcast_object_list(values, src=0)
+        return values[0]  # type: ignore[return-value]
+
+    def sum(self, values: Sequence[float]) -> list[float]:
+        """Add up the workers' numbers, each position for itself.
+
+        The sums are exact before they are rounded to a float (`math.fsum`), so that they are the same on every worker.
+        """
+        return [math.fsum(column) for column in zip(*self.all_gather(list(values)), strict=True)]
+
+    def any(self, *flags: bool) -> list[bool]:
+        """Return for each flag whether it is set on any worker; cheap enough for every step."""
+        if self.size == 1:
+            return list(flags)
+        raised = torch.tensor(flags, dtype=torch.uint8)
+        torch.distributed.all_reduce(raised, torch.distributed.ReduceOp.MAX)
+        return [bool(flag) for flag in raised.tolist()]
+
+
+ALONE = Workers()
+"""The only worker there is."""
+
+
+@contextlib.contextmanager
+def joined(expected_size: int, environment: Mapping[str, str] = os.environ) -> Iterator[Workers]:
+    """Join the group that torchrun's variables describe, for the duration of the block.
+
+    Parameters
+    ----------
+    expected_size : int
+        Hosts times processes per host, as the arguments have it.
+    environment : mapping
+        RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADDR and MASTER_PORT, as `torchrun` sets them. Without
+        RANK this is the only worker.
+
+    Raises
+    ------
+    DistributedError
+        When the group is not of the size that was asked for, or does not come together.
+    """
+    size = int(environment.get("WORLD_SIZE", 1))
+    if size != expected_size:
+        raise DistributedError(
+            f"WORLD_SIZE is {size}, but the arguments ask for {expected_size} workers, hosts times processes per host; "
+            "make --hosts and --processes-per-host fit what torchrun was told, or start train.py without torchrun"
+        )
+    if size == 1:
+        yield ALONE
+        return
+    workers = Workers(
+        int(environment["RANK"]), size, int(environment["LOCAL_RANK"]), int(environment["LOCAL_WORLD_SIZE"])
+    )
+    # Small messages go over gloo on both kinds of machine, gradients on a GPU over NCCL.
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    try:
+        torch.distributed.init_process_group(backend, timeout=EXCHANGE_TIMEOUT)
+    except (torch.distributed.DistError, RuntimeError, ValueError) as error:
+        raise DistributedError(f"worker {workers.rank} of {size} cannot join the others: {error}") from error
+    try:
+        yield workers
+    finally:
+        torch.distributed.destroy_process_group()
