@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import math
 import os
@@ -39,6 +40,8 @@ def parse_arguments(argv: Sequence[str], environment: Mapping[str, str] = os.env
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     _add_hyperparameters(parser.add_argument_group("hyperparameters"))
+
+    _add_head_arguments(parser.add_argument_group("training of the head alone"), environment)
 
     places = parser.add_argument_group("places")
     places.add_argument(
@@ -80,14 +83,25 @@ def parse_arguments(argv: Sequence[str], environment: Mapping[str, str] = os.env
         parser.error("--data-dir is needed where SM_CHANNEL_TRAINING is not set")
     if len(arguments.hosts) > 1:
         parser.error(f"this training runs on one instance; on {len(arguments.hosts)} each would train the whole model")
+    if arguments.mode != "head" and (arguments.search or arguments.views > 1):
+        parser.error("--search and --views are for --mode head; kennel tune searches for other trainings")
+    if arguments.search and importlib.util.find_spec("optuna") is None:
+        parser.error("--search needs optuna; install what model/requirements.txt lists, or train without")
     return arguments
 
 
 def _add_hyperparameters(group: argparse._ArgumentGroup) -> None:
     # docs/training.md has the measurements behind the defaults.
     group.add_argument("--architecture", default="resnet9", help="resnet9, or a torchvision network")
-    group.add_argument("--weights", type=Path, help="a state dictionary to start from, instead of random weights")
-    group.add_argument("--input-size", type=_integer(16, 1024), default=64, help="side of the network's input, pixels")
+    group.add_argument(
+        "--weights", default="none",
+        help="what to start from: a state dictionary's path or s3://BUCKET/KEY, default: torchvision's published "
+        "weights, none: random ones",
+    )  # fmt: skip
+    group.add_argument(
+        "--input-size", type=_integer(16, 1024),
+        help="side of the network's input, pixels; without it 64, or with --weights default what those are made for",
+    )  # fmt: skip
     group.add_argument("--epochs", type=_integer(1, 10_000), default=40, help="at most so many")
     group.add_argument("--batch-size", type=_integer(2, 65_536), default=64, help="pictures per step")
     group.add_argument("--lr", type=_real(1e-8, 10), default=0.01, help="peak learning rate")
@@ -112,6 +126,34 @@ def _add_hyperparameters(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--seed", type=_integer(0, 2**63 - 1), default=0, help="of all that is random")
 
 
+def _add_head_arguments(group: argparse._ArgumentGroup, environment: Mapping[str, str]) -> None:
+    group.add_argument(
+        "--mode", choices=("finetune", "head"), default="finetune",
+        help="finetune: train the network; head: compute the features of every picture once and train the last layer",
+    )  # fmt: skip
+    group.add_argument(
+        "--views", type=_integer(1, 1000), default=1,
+        help="of every training picture: the one that the server would see, and so many less one augmented ones",
+    )  # fmt: skip
+    checkpoints = Path(environment.get("SM_CHECKPOINT_DIR", "/opt/ml/checkpoints"))
+    group.add_argument(
+        "--feature-cache", type=Path,
+        default=str(checkpoints / "features" if checkpoints.is_dir() else Path("build/features")),
+        help="where features are kept; a training that finds its own there does not compute them again",
+    )  # fmt: skip
+    group.add_argument(
+        "--search", type=_integer(0, 10_000), default=0, metavar="TRIALS",
+        help="try so many values of --lr and --batch-size, and keep the best; 0: train once, with the values given",
+    )  # fmt: skip
+    group.add_argument(
+        "--search-lr", type=_range(1e-8, 10), default="0.001,0.1", metavar="LOW,HIGH", help="learning rates to search"
+    )
+    group.add_argument(
+        "--search-batch-sizes", type=_integers(2, 65_536), default="32,64,128,256,512", metavar="SIZE,…",
+        help="batch sizes to choose from",
+    )  # fmt: skip
+
+
 def _integer(lowest: int, highest: int) -> Callable[[str], int]:
     def parse(text: str) -> int:
         try:
@@ -134,6 +176,24 @@ def _real(lowest: float, highest: float) -> Callable[[str], float]:
         if not lowest <= value <= highest:
             raise argparse.ArgumentTypeError(f"{text!r} is not a number from {lowest:g} to {highest:g}")
         return value
+
+    return parse
+
+
+def _range(lowest: float, highest: float) -> Callable[[str], tuple[float, float]]:
+    def parse(text: str) -> tuple[float, float]:
+        low, _, high = text.partition(",")
+        bounds = _real(lowest, highest)(low), _real(lowest, highest)(high)
+        if bounds[0] >= bounds[1]:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a lower and a higher number such as 0.001,0.1")
+        return bounds
+
+    return parse
+
+
+def _integers(lowest: int, highest: int) -> Callable[[str], tuple[int, ...]]:
+    def parse(text: str) -> tuple[int, ...]:
+        return tuple(sorted({_integer(lowest, highest)(part) for part in text.split(",")}))
 
     return parse
 
