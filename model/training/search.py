@@ -120,11 +120,8 @@ def search(
         _tell(study, proposal, trial)
         done.append(trial)
         on_trial(trial)
-        if (
-            fit is not None
-            and trial.status == Trial.COMPLETED
-            and (best is None or _objective(trial) < _objective(best[0]))
-        ):
+        is_better = best is None or _objective(trial) < _objective(best[0])
+        if fit is not None and trial.status == Trial.COMPLETED and is_better:
             best = trial, fit, copy.deepcopy(head.state_dict())
     if best is None:
         if done:

@@ -23,7 +23,9 @@ def model_role(stage: SynthesisedStage) -> dict:
 
 
 def test_training_reads_data_code_weights_and_checkpoints_and_no_other_object(training_role):
-    assert allowed(training_role)["s3:GetObject"] == {f"{BUCKET}/{p}/*" for p in ("datasets", "code", "weights", "checkpoints")}
+    assert allowed(training_role)["s3:GetObject"] == {
+        f"{BUCKET}/{p}/*" for p in ("datasets", "code", "weights", "checkpoints")
+    }
 
 
 def test_training_writes_outputs_and_checkpoints_and_no_other_object(training_role):
