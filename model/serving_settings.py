@@ -67,8 +67,8 @@ class ServingSettings:
     metrics_seconds
         `MODEL_SERVER_METRICS_SECONDS`: how often the metrics are logged; 0 for never.
     metrics_namespace
-        `MODEL_SERVER_METRICS_NAMESPACE`: where CloudWatch puts the metrics that it finds in the log; by default they
-        stay in the log.
+        `MODEL_SERVER_METRICS_NAMESPACE`: where CloudWatch puts the metrics that it finds in the log. By default, and
+        in a batch transform job (`SAGEMAKER_BATCH`), whose queues are long on purpose, they stay in the log.
     metrics_server
         `MODEL_SERVER_METRICS_SERVER`: the dimension that tells this server's metrics from others'; by default the
         model's name.
@@ -116,11 +116,14 @@ class ServingSettings:
                 return default
             return value
 
+        def text(name: str) -> str | None:
+            return environment.get(name, "").strip() or None
+
         def choice(name: str, allowed: tuple[str, ...]) -> str | None:
-            text = environment.get(name, "").strip() or None
-            if text is not None and text not in allowed:
-                faults.append(f"{name} is {text!r}; it must be one of {', '.join(allowed)}")
-            return text
+            chosen = text(name)
+            if chosen is not None and chosen not in allowed:
+                faults.append(f"{name} is {chosen!r}; it must be one of {', '.join(allowed)}")
+            return chosen
 
         vcpus = available_vcpus()
         mode = choice("MODEL_SERVER_MODE", MODES) or MODES[0]
@@ -131,6 +134,7 @@ class ServingSettings:
                 f"SAGEMAKER_MODEL_SERVER_WORKERS is '{workers}'; with MODEL_SERVER_MODE=latency there is one worker, "
                 "which uses all vCPUs"
             )
+        for_batch = environment.get("SAGEMAKER_BATCH", "").strip().lower() == "true"
         settings = cls(
             model_dir=Path(environment.get("SM_MODEL_DIR") or "/opt/ml/model"),
             # A container is reached from outside of it, so it has to listen on every address.
@@ -148,8 +152,8 @@ class ServingSettings:
             max_requests=number("MODEL_SERVER_MAX_REQUESTS", REQUESTS_PER_WORKER * workers, 1, 100_000),
             drain_seconds=number("MODEL_SERVER_DRAIN_SECONDS", 25, 1, 3600),
             metrics_seconds=number("MODEL_SERVER_METRICS_SECONDS", 60, 0, 300),
-            metrics_namespace=environment.get("MODEL_SERVER_METRICS_NAMESPACE", "").strip() or None,
-            metrics_server=environment.get("MODEL_SERVER_METRICS_SERVER", "").strip() or None,
+            metrics_namespace=None if for_batch else text("MODEL_SERVER_METRICS_NAMESPACE"),
+            metrics_server=text("MODEL_SERVER_METRICS_SERVER"),
         )
         if faults:
             raise SettingsError("; ".join(faults))

@@ -77,6 +77,11 @@ def test_latency_takes_one_worker_with_all_vcpus(monkeypatch: pytest.MonkeyPatch
         ServingSettings.from_environment({"MODEL_SERVER_MODE": "fast"})
 
 
+def test_a_batch_jobs_metrics_are_not_mixed_with_the_endpoints() -> None:
+    environment = {"MODEL_SERVER_METRICS_NAMESPACE": "Kennel", "SAGEMAKER_BATCH": "true"}
+    assert ServingSettings.from_environment(environment).metrics_namespace is None
+
+
 def test_empty_values_mean_the_default() -> None:
     empty = dict.fromkeys(["SM_MODEL_DIR", "SAGEMAKER_BIND_TO_PORT", "MODEL_SERVER_ENGINE"], "")
     assert ServingSettings.from_environment(empty) == ServingSettings.from_environment({})
