@@ -13,6 +13,9 @@ from array import array
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+
+_Floats = npt.NDArray[np.floating[Any]]
 
 # CloudWatch takes at most this many values of a metric from one log line.
 _MAX_VALUES = 100
@@ -112,12 +115,14 @@ class ServingMetrics:
         return {"_aws": described, "Server": self.server or "unknown", **document, **values}
 
 
-def _percentiles(ordered: np.ndarray) -> dict[str, float]:
+def _percentiles(ordered: _Floats) -> dict[str, float]:
     return {name: round(float(np.percentile(ordered, percent)), 2) for name, percent in _PERCENTILES.items()}
 
 
-def _spread(ordered: np.ndarray) -> list[float]:
-    """Return values whose mean and percentiles are about those of all: as many as CloudWatch takes, evenly spread."""
-    count = min(len(ordered), _MAX_VALUES)
-    chosen = ordered[((np.arange(count) + 0.5) * len(ordered) / count).astype(int)]
+def _spread(ordered: _Floats) -> list[float]:
+    """Return no more values than CloudWatch takes, whose mean and percentiles are about those of all."""
+    chosen = ordered
+    if len(ordered) > _MAX_VALUES:
+        # Every percentile but the last, and for what is above them its mean: the maximum would count a hundredfold.
+        chosen = np.append(np.percentile(ordered, range(1, 100)), ordered[len(ordered) * 99 // 100 :].mean())
     return [round(float(value), 2) for value in chosen]
