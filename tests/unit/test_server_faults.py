@@ -194,8 +194,9 @@ def test_workers_killed_at_random_cost_no_wrong_answer_and_nothing_hangs(
             errors = ", ".join(f"{count} x {error}" for error, count in Counter(outcome.errors).items())
             print(
                 f"\n{killed} workers killed in {last_kill - first_kill:.0f} s; {len(outcome.finished):,} right answers "
-                f"and {len(outcome.wrong)} wrong, errors: {errors or 'none'}; requests/s: before {before:.0f}, then {during:.0f}, "
-                f"{RECOVERED:.0%} of before {recovered:.1f} s later; slowest {max(outcome.seconds):.2f} s"
+                f"and {len(outcome.wrong)} wrong, errors: {errors or 'none'}; requests/s: {before:.0f} before, "
+                f"{during:.0f} meanwhile, {RECOVERED:.0%} of before {recovered:.1f} s after the last; slowest answer "
+                f"{max(outcome.seconds):.2f} s"
             )
         assert outcome.wrong == []
         assert killed >= KILLING_SECONDS / 2
