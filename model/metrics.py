@@ -141,3 +141,16 @@ class Evaluation:
     def test_line(self) -> str:
         """Return the log line of the final measurement, which `METRIC_DEFINITIONS` reads."""
         return f"test_loss={self.loss:.4f} test_accuracy={self.accuracy:.4f}"
+
+
+def best_line(epoch: int, evaluation: Evaluation) -> str:
+    """Return the log line of the epoch whose weights are kept.
+
+    It repeats the epoch's validation, because a tuning job compares the last value that a training job gave.
+    """
+    return f"best_epoch={epoch} valid_loss={evaluation.loss:.4f} valid_accuracy={evaluation.accuracy:.4f}"
+
+
+def workers_line(workers: int, images_per_second: float, efficiency: float) -> str:
+    """Return the log line of a training by several workers: their speed together, 1.0 being that of as many alone."""
+    return f"workers={workers} images_per_second={images_per_second:.1f} efficiency={efficiency:.3f}"

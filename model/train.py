@@ -35,6 +35,8 @@ import os
 # another process uses, too, training is four to nine times as fast when they sleep; on idle ones it is 0.9 times.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+import contextlib
+import errno
 import logging
 import sys
 from collections.abc import Sequence
@@ -43,9 +45,12 @@ from pathlib import Path
 from .artifact import ArtifactError
 from .network import NetworkError
 from .training.arguments import ArgumentsError, parse_arguments
+from .training.checkpoints import CheckpointError
 from .training.data import DataSetError
+from .training.distributed import LOST_PEERS, DistributedError, LostPeersError, joined
 from .training.engine import DivergedError
 from .training.export import ExportError
+from .training.launch import WorkersFailedError, is_worker, launch, processes_per_host
 from .training.pipeline import train
 from .training.stopping import Stop
 
@@ -58,26 +63,50 @@ FAILURE_LENGTH = 1024
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the training's command line and return the exit code; see docs/training.md."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+    argv = sys.argv[1:] if argv is None else argv
     stop = Stop()
     try:
-        arguments = parse_arguments(sys.argv[1:] if argv is None else argv)
-        with stop.on_signals():
-            train(arguments, stop)
+        arguments = parse_arguments(argv)
+        processes = processes_per_host(arguments)
+        workers = len(arguments.hosts) * processes
+        if workers > 1 and not is_worker():
+            return launch(arguments, processes, [sys.executable, str(Path(__file__).resolve()), *argv])
+        with stop.on_signals(), joined(workers) as group:
+            if not group.is_main:
+                logging.getLogger().setLevel(logging.ERROR)  # they have nothing to say that the first does not say
+            train(arguments, stop, group)
     except ArgumentsError as error:
         return _fail(str(error), 2)
-    except (DataSetError, NetworkError, DivergedError, ExportError, ArtifactError, OSError) as error:
+    except WorkersFailedError as error:
+        return _fail(str(error), error.exit_code)
+    except LostPeersError as error:
+        log.error("%s", error)  # torchrun, or whoever started it, knows the reason
+        return LOST_PEERS
+    except OSError as error:
+        return _fail(_with_advice(error), 1)
+    except (
+        ArtifactError, CheckpointError, DataSetError, DistributedError, DivergedError, ExportError, NetworkError,
+    ) as error:  # fmt: skip
         return _fail(str(error), 1)
     except Exception as error:  # a bug: its stack trace belongs in the log, its first line in the job's FailureReason
         log.exception("the training failed")
         return _fail(f"{type(error).__name__}: {error}", 1)
-    return stop.exit_code
+    # To torchrun a worker that was asked to end has not failed; it gives the signal to its caller itself.
+    return 0 if is_worker() else stop.exit_code
+
+
+def _with_advice(error: OSError) -> str:
+    if error.errno != errno.ENOSPC:
+        return str(error)
+    return f"the disk is full: {error}; give the training a larger volume (volume_gb in the settings)"
 
 
 def _fail(message: str, exit_code: int) -> int:
     log.error("%s", message)
     output = os.environ.get("SM_OUTPUT_DIR")
     if output and Path(output).is_dir():
-        (Path(output) / "failure").write_text(message[:FAILURE_LENGTH], encoding="utf-8")
+        with contextlib.suppress(OSError):  # on a full disk the log has to do
+            (Path(output) / "failure").write_text(message[:FAILURE_LENGTH], encoding="utf-8")
     return exit_code
 
 

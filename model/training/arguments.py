@@ -13,6 +13,10 @@ from typing import NoReturn
 
 from ..serving_settings import available_vcpus
 
+# What SageMaker keeps the same as the job's checkpoint location.
+CHECKPOINT_DIR = "/opt/ml/checkpoints"
+CLASS_WEIGHTS = ("none", "balanced", "sampler")
+
 
 class ArgumentsError(Exception):
     """The command line cannot be used. The message names the argument and what is allowed."""
@@ -40,8 +44,9 @@ def parse_arguments(argv: Sequence[str], environment: Mapping[str, str] = os.env
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     _add_hyperparameters(parser.add_argument_group("hyperparameters"))
+    _add_recipe(parser.add_argument_group("hyperparameters for fine-tuning and large networks"))
 
-    _add_head_arguments(parser.add_argument_group("training of the head alone"), environment)
+    _add_head_arguments(parser.add_argument_group("training of the head alone"))
 
     places = parser.add_argument_group("places")
     places.add_argument(
@@ -67,9 +72,15 @@ def parse_arguments(argv: Sequence[str], environment: Mapping[str, str] = os.env
         help="0: compute on the CPU; without it the GPU is used if there is one; SM_NUM_GPUS",
     )  # fmt: skip
     machine.add_argument(
-        "--hosts", type=_names, default=environment.get("SM_HOSTS", '["localhost"]'),
-        help="JSON list of the machines that train together; SM_HOSTS",
+        "--mixed-precision", choices=("auto", "off"), default="auto",
+        help="auto: compute in half precision on a GPU where the result allows it",
     )  # fmt: skip
+    machine.add_argument(
+        "--compile", choices=("on", "off"), default="off",
+        help="compile the training step, which takes about a minute and pays for long trainings of large networks",
+    )  # fmt: skip
+    _add_distribution(parser.add_argument_group("several processes and hosts"), environment)
+    _add_checkpoints(parser.add_argument_group("checkpoints"), environment)
 
     provenance = parser.add_argument_group("provenance, recorded in the artifact")
     provenance.add_argument("--model-name", help="the model's name; without it the data folder's name")
@@ -81,12 +92,16 @@ def parse_arguments(argv: Sequence[str], environment: Mapping[str, str] = os.env
     arguments = parser.parse_args([_with_hyphens(text) for text in argv])
     if arguments.data_dir is None:
         parser.error("--data-dir is needed where SM_CHANNEL_TRAINING is not set")
-    if len(arguments.hosts) > 1:
-        parser.error(f"this training runs on one instance; on {len(arguments.hosts)} each would train the whole model")
-    if arguments.mode != "head" and (arguments.search or arguments.views > 1):
-        parser.error("--search and --views are for --mode head; kennel tune searches for other trainings")
-    if arguments.search and importlib.util.find_spec("optuna") is None:
-        parser.error("--search needs optuna; install what model/requirements.txt lists, or train without")
+    arguments.current_host = arguments.current_host or arguments.hosts[0]
+    if arguments.current_host not in arguments.hosts or len(set(arguments.hosts)) < len(arguments.hosts):
+        parser.error(
+            f"--current-host {arguments.current_host} must be one of --hosts {json.dumps(arguments.hosts)}, "
+            "each of which is named once"
+        )
+    arguments.master_addr = arguments.master_addr or (arguments.hosts[0] if len(arguments.hosts) > 1 else "127.0.0.1")
+    if arguments.feature_cache is None:
+        arguments.feature_cache = (arguments.checkpoint_dir or Path("build")) / "features"
+    _check_mode(parser, arguments)
     return arguments
 
 
@@ -103,7 +118,9 @@ def _add_hyperparameters(group: argparse._ArgumentGroup) -> None:
         help="side of the network's input, pixels; without it 64, or with --weights default what those are made for",
     )  # fmt: skip
     group.add_argument("--epochs", type=_integer(1, 10_000), default=40, help="at most so many")
-    group.add_argument("--batch-size", type=_integer(2, 65_536), default=64, help="pictures per step")
+    group.add_argument(
+        "--batch-size", type=_integer(2, 65_536), default=64, help="pictures per step, on all workers together"
+    )
     group.add_argument("--lr", type=_real(1e-8, 10), default=0.01, help="peak learning rate")
     group.add_argument("--weight-decay", type=_real(0, 10), default=0.1, help="AdamW's, not for biases")
     group.add_argument("--label-smoothing", type=_real(0, 0.9), default=0.1, help="share given to all classes alike")
@@ -126,7 +143,7 @@ def _add_hyperparameters(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--seed", type=_integer(0, 2**63 - 1), default=0, help="of all that is random")
 
 
-def _add_head_arguments(group: argparse._ArgumentGroup, environment: Mapping[str, str]) -> None:
+def _add_head_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--mode", choices=("finetune", "head"), default="finetune",
         help="finetune: train the network; head: compute the features of every picture once and train the last layer",
@@ -135,11 +152,10 @@ def _add_head_arguments(group: argparse._ArgumentGroup, environment: Mapping[str
         "--views", type=_integer(1, 1000), default=1,
         help="of every training picture: the one that the server would see, and so many less one augmented ones",
     )  # fmt: skip
-    checkpoints = Path(environment.get("SM_CHECKPOINT_DIR", "/opt/ml/checkpoints"))
     group.add_argument(
         "--feature-cache", type=Path,
-        default=str(checkpoints / "features" if checkpoints.is_dir() else Path("build/features")),
-        help="where features are kept; a training that finds its own there does not compute them again",
+        help="where features are kept; a training that finds its own there does not compute them again; without it "
+        "the folder features in --checkpoint-dir, or in build",
     )  # fmt: skip
     group.add_argument(
         "--search", type=_integer(0, 10_000), default=0, metavar="TRIALS",
@@ -152,6 +168,86 @@ def _add_head_arguments(group: argparse._ArgumentGroup, environment: Mapping[str
         "--search-batch-sizes", type=_integers(2, 65_536), default="32,64,128,256,512", metavar="SIZE,…",
         help="batch sizes to choose from",
     )  # fmt: skip
+
+
+def _check_mode(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
+    only_head, only_finetune = (
+        ("views", "search"),
+        ("train_stages", "lr_decay", "mixup", "cutmix", "scale_with_workers"),
+    )
+    unused = only_finetune if arguments.mode == "head" else only_head
+    for name in unused:
+        if getattr(arguments, name) != parser.get_default(name):
+            parser.error(f"--{name.replace('_', '-')} means nothing to --mode {arguments.mode}")
+    if arguments.search and importlib.util.find_spec("optuna") is None:
+        parser.error("--search needs optuna; install what model/requirements.txt lists, or train without")
+
+
+def _add_recipe(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--train-stages", type=_integer(0, 1000), default=0,
+        help="train only so many of the last stages, the classifier among them; 0: all",
+    )  # fmt: skip
+    group.add_argument(
+        "--lr-decay", type=_real(0.01, 1), default=1.0,
+        help="learning rate of a stage over that of the next one toward the output",
+    )  # fmt: skip
+    group.add_argument("--mixup", type=_real(0, 10), default=0.0, help="alpha of mixup; 0: off, 0.2 is usual")
+    group.add_argument("--cutmix", type=_real(0, 10), default=0.0, help="alpha of CutMix; 0: off, 1 is usual")
+    group.add_argument(
+        "--ema", type=_real(0, 0.99999), default=0.0,
+        help="decay per step of the moving average of the weights, which is then what is kept; 0: off",
+    )  # fmt: skip
+    group.add_argument(
+        "--class-weights", choices=CLASS_WEIGHTS, default="none",
+        help="for classes of unlike size: balanced weighs the losses, sampler shows every class equally often",
+    )  # fmt: skip
+
+
+def _add_distribution(group: argparse._ArgumentGroup, environment: Mapping[str, str]) -> None:
+    group.add_argument(
+        "--hosts", type=_names, default=environment.get("SM_HOSTS", '["localhost"]'),
+        help="JSON list of the machines that train together; SM_HOSTS",
+    )  # fmt: skip
+    group.add_argument(
+        "--current-host", default=environment.get("SM_CURRENT_HOST"), help="this machine's name; SM_CURRENT_HOST"
+    )
+    group.add_argument(
+        "--processes-per-host", type=_integer(1, 64),
+        help="workers on each host; without it one for each GPU, or one",
+    )  # fmt: skip
+    group.add_argument(
+        "--master-addr", default=environment.get("SM_MASTER_ADDR") or environment.get("MASTER_ADDR"),
+        help="where the hosts meet; without it the first host's name; SM_MASTER_ADDR",
+    )  # fmt: skip
+    group.add_argument(
+        "--master-port", type=_integer(1, 65_535),
+        default=environment.get("SM_MASTER_PORT") or environment.get("MASTER_PORT") or 7777,
+        help="its port; SM_MASTER_PORT",
+    )  # fmt: skip
+    group.add_argument(
+        "--join-timeout", type=_integer(1, 86_400), default=600, help="seconds that the hosts wait for each other"
+    )
+    group.add_argument(
+        "--batch-norm", choices=("whole", "local"), default="whole",
+        help="whole: batch normalisation over all workers' pictures, as one worker would; local: over each one's share",
+    )  # fmt: skip
+    group.add_argument(
+        "--scale-with-workers", choices=("on", "off"), default="off",
+        help="on: multiply --batch-size and --lr by the number of workers",
+    )  # fmt: skip
+
+
+def _add_checkpoints(group: argparse._ArgumentGroup, environment: Mapping[str, str]) -> None:
+    container = environment.get("SM_CHECKPOINT_DIR") or (CHECKPOINT_DIR if Path(CHECKPOINT_DIR).is_dir() else None)
+    group.add_argument(
+        "--checkpoint-dir", type=Path, default=container,
+        help=f"where a killed training finds what it needs to go on; without it {CHECKPOINT_DIR}, where that exists",
+    )  # fmt: skip
+    group.add_argument(
+        "--checkpoint-minutes", type=_real(0, 10_000), default=5.0, help="from one to the next; 0: after every step"
+    )
+    group.add_argument("--checkpoint-keep", type=_integer(1, 1000), default=2, help="how many of the newest are kept")
 
 
 def _integer(lowest: int, highest: int) -> Callable[[str], int]:

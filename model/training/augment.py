@@ -21,6 +21,45 @@ _LUMA = (0.299, 0.587, 0.114)
 
 
 @dataclass(frozen=True)
+class Variations:
+    """How each picture of a batch is varied, one value per picture in every tensor [N].
+
+    They are drawn for a whole batch, also where a worker then makes the views of its share only: so a picture's view
+    does not depend on the number of workers.
+
+    Attributes
+    ----------
+    area : Tensor
+        Share of the picture's area that the crop shows.
+    ratio : Tensor
+        Width / height of the crop.
+    across, down : Tensor
+        Where the crop lies, from -1 (left, top) to 1.
+    mirror : Tensor
+        -1: mirrored, 1: not.
+    angle : Tensor
+        Radians.
+    warmth, brightness, saturation, contrast : Tensor
+        Factors around 1.
+    """
+
+    area: Tensor
+    ratio: Tensor
+    across: Tensor
+    down: Tensor
+    mirror: Tensor
+    angle: Tensor
+    warmth: Tensor
+    brightness: Tensor
+    saturation: Tensor
+    contrast: Tensor
+
+    def __getitem__(self, share: slice) -> Variations:
+        """Return those of a part of the batch."""
+        return Variations(**{name: values[share] for name, values in vars(self).items()})
+
+
+@dataclass(frozen=True)
 class Augmentation:
     """How far the pictures are varied. All draws are uniform (the aspect ratio's is uniform in its logarithm).
 
@@ -49,7 +88,7 @@ class Augmentation:
     saturation: float = 0.15
     temperature: float = 0.03
 
-    def __call__(self, pixels: Tensor, aspects: Tensor, generator: torch.Generator) -> Tensor:
+    def __call__(self, pixels: Tensor, aspects: Tensor, variations: Variations) -> Tensor:
         """Return one varied, normalised view of every picture.
 
         Parameters
@@ -58,8 +97,8 @@ class Augmentation:
             uint8 [N, H, W, 3], each a whole picture squeezed to one size.
         aspects : Tensor
             float32 [N], width / height of the original pictures, so that nothing stays squeezed.
-        generator : torch.Generator
-            Source of the randomness, on the CPU: the same state gives the same views on every device.
+        variations : Variations
+            From `draw`, one for each picture.
 
         Returns
         -------
@@ -67,58 +106,81 @@ class Augmentation:
             float32 [N, 3, S, S], in the channels-last layout of memory.
         """
         size = self.preprocessing.input_size
-        transforms = self._crops(aspects.cpu(), generator).to(pixels.device)
+        transforms = _crops(aspects.cpu(), variations).to(pixels.device)
         grid = functional.affine_grid(transforms, [len(pixels), 3, size, size], align_corners=False)
         whole = pixels.permute(0, 3, 1, 2).float()
         views = functional.grid_sample(whole, grid, padding_mode="reflection", align_corners=False)
-        return self._recolour(views, generator).contiguous(memory_format=torch.channels_last)
+        return self._recolour(views, variations).contiguous(memory_format=torch.channels_last)
 
-    def _crops(self, aspects: Tensor, generator: torch.Generator) -> Tensor:
-        """Draw affine transforms, [N, 2, 3], from a view's coordinates to those of its picture, all from -1 to 1."""
+    def draw(self, count: int, generator: torch.Generator) -> Variations:
+        """Draw how so many pictures are varied.
+
+        Parameters
+        ----------
+        count : int
+        generator : torch.Generator
+            Source of the randomness, on the CPU: the same state gives the same views on every device.
+        """
 
         def uniform(low: float, high: float) -> Tensor:
-            return torch.empty(len(aspects)).uniform_(low, high, generator=generator)
+            return torch.empty(count).uniform_(low, high, generator=generator)
 
-        area = uniform(*self.scale)
-        ratio = uniform(-math.log(self.ratio), math.log(self.ratio)).exp()
-        # As shares of the picture's width and height: their product is the area, their quotient in pixels the ratio.
-        width, height = (area * ratio / aspects).sqrt(), (area * aspects / ratio).sqrt()
-        # A crop that does not fit into its picture is made smaller, not squeezed.
-        fit = torch.maximum(width, height).clamp(min=1)
-        width, height = width / fit, height / fit
-        left_right, up_down = (1 - width) * uniform(-1, 1), (1 - height) * uniform(-1, 1)
-        mirror = torch.randint(0, 2, (len(aspects),), generator=generator) * 2 - 1
-        angle = uniform(-math.radians(self.rotation), math.radians(self.rotation))
-        cos, sin = angle.cos(), angle.sin()
-        # The aspect is there because the turn is one of the real picture and not of the squeezed one.
-        return torch.stack(
-            [
-                torch.stack([width * cos * mirror, -height * sin / aspects, left_right], dim=1),
-                torch.stack([width * sin * aspects * mirror, height * cos, up_down], dim=1),
-            ],
-            dim=1,
+        def factor(strength: float) -> Tensor:
+            return uniform(1 - strength, 1 + strength)
+
+        return Variations(
+            area=uniform(*self.scale),
+            ratio=uniform(-math.log(self.ratio), math.log(self.ratio)).exp(),
+            across=uniform(-1, 1),
+            down=uniform(-1, 1),
+            mirror=torch.randint(0, 2, (count,), generator=generator) * 2 - 1,
+            angle=uniform(-math.radians(self.rotation), math.radians(self.rotation)),
+            warmth=factor(self.temperature),
+            brightness=factor(self.brightness),
+            saturation=factor(self.saturation),
+            contrast=factor(self.contrast),
         )
 
-    def _recolour(self, views: Tensor, generator: torch.Generator) -> Tensor:
+    def _recolour(self, views: Tensor, variations: Variations) -> Tensor:
         """Vary the colours of views with values 0 to 255 and normalise them.
 
         All of this is linear in a pixel's three values, so that it is one matrix and one offset per picture.
         """
-        count, device = len(views), views.device
+        device = views.device
 
-        def factor(strength: float) -> Tensor:
-            return torch.empty(count, 1, 1).uniform_(1 - strength, 1 + strength, generator=generator).to(device)
+        def factor(values: Tensor) -> Tensor:
+            return values.view(-1, 1, 1).to(device)
 
-        warmth = factor(self.temperature)
-        gains = factor(self.brightness) * torch.cat([warmth, torch.ones_like(warmth), 2 - warmth], dim=2) / 255
+        warmth = factor(variations.warmth)
+        gains = factor(variations.brightness) * torch.cat([warmth, torch.ones_like(warmth), 2 - warmth], dim=2) / 255
         luma = torch.tensor(_LUMA, device=device).expand(1, 3, 3)
         mean = torch.tensor(self.preprocessing.mean, device=device).view(1, 3, 1)
         std = torch.tensor(self.preprocessing.std, device=device).view(1, 3, 1)
 
         flat = views.flatten(start_dim=2)
         # Saturation moves a colour to or from its grey, contrast to or from the mean grey of the view.
-        colours = torch.lerp(luma, torch.eye(3, device=device), factor(self.saturation)) * gains
+        colours = torch.lerp(luma, torch.eye(3, device=device), factor(variations.saturation)) * gains
         grey = (luma * gains) @ flat.mean(dim=2, keepdim=True)
-        contrast = factor(self.contrast)
+        contrast = factor(variations.contrast)
         varied = torch.baddbmm(((1 - contrast) * grey - mean) / std, contrast * colours / std, flat)
         return varied.clamp_(-mean / std, (1 - mean) / std).view_as(views)
+
+
+def _crops(aspects: Tensor, variations: Variations) -> Tensor:
+    """Return affine transforms, [N, 2, 3], from a view's coordinates to those of its picture, all from -1 to 1."""
+    area, ratio = variations.area, variations.ratio
+    # As shares of the picture's width and height: their product is the area, their quotient in pixels the ratio.
+    width, height = (area * ratio / aspects).sqrt(), (area * aspects / ratio).sqrt()
+    # A crop that does not fit into its picture is made smaller, not squeezed.
+    fit = torch.maximum(width, height).clamp(min=1)
+    width, height = width / fit, height / fit
+    left_right, up_down = (1 - width) * variations.across, (1 - height) * variations.down
+    cos, sin = variations.angle.cos(), variations.angle.sin()
+    # The aspect is there because the turn is one of the real picture and not of the squeezed one.
+    return torch.stack(
+        [
+            torch.stack([width * cos * variations.mirror, -height * sin / aspects, left_right], dim=1),
+            torch.stack([width * sin * aspects * variations.mirror, height * cos, up_down], dim=1),
+        ],
+        dim=1,
+    )

@@ -10,6 +10,9 @@ import contextlib
 import datetime
 import math
 import os
+import re
+import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -17,14 +20,29 @@ from typing import TypeVar
 import torch
 import torch.distributed
 
+# How often a worker looks whether torchrun still lives.
+PARENT_SECONDS = 0.5
+
 T = TypeVar("T")
 
 # How long a worker waits for the others in one exchange: the slowest may still be decoding its pictures.
 EXCHANGE_TIMEOUT = datetime.timedelta(minutes=30)
 
 
+# The exit code of a worker that ends because another one has: the reason is that one's.
+LOST_PEERS = 75
+_FAILURE = "failure"
+_LOST_CONNECTION = re.compile(
+    r"connection (closed|reset|refused|was)|broken pipe|socket|timed out|application timeout", re.IGNORECASE
+)
+
+
 class DistributedError(Exception):
     """The workers are not the ones that were asked for, or cannot reach each other. The message is for a person."""
+
+
+class LostPeersError(Exception):
+    """Another worker has ended in the middle of the training."""
 
 
 @dataclass(frozen=True)
@@ -133,11 +151,69 @@ def joined(expected_size: int, environment: Mapping[str, str] = os.environ) -> I
     )
     # Small messages go over gloo on both kinds of machine, gradients on a GPU over NCCL.
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    if torch.cuda.is_available():
+        torch.cuda.set_device(workers.local_rank)
+    _end_with_parent()
     try:
         torch.distributed.init_process_group(backend, timeout=EXCHANGE_TIMEOUT)
-    except (torch.distributed.DistError, RuntimeError, ValueError) as error:
+    except (RuntimeError, ValueError) as error:  # torch's own errors are RuntimeErrors
         raise DistributedError(f"worker {workers.rank} of {size} cannot join the others: {error}") from error
     try:
         yield workers
-    finally:
-        torch.distributed.destroy_process_group()
+    except Exception as error:
+        if _is_lost_connection(error):
+            raise LostPeersError(f"worker {workers.rank} of {size} ends because another one did ({error})") from error
+        Failures.of_worker(environment).report(str(error) or type(error).__name__)
+        raise
+    torch.distributed.destroy_process_group()
+
+
+class Failures:
+    """Where the first worker that fails leaves its reason for all hosts.
+
+    Parameters
+    ----------
+    store : torch.distributed.Store
+        The one in which the workers meet.
+    """
+
+    def __init__(self, store: torch.distributed.Store) -> None:
+        self._store = store
+
+    @classmethod
+    def of_worker(cls, environment: Mapping[str, str]) -> Failures:
+        """Connect to the store that torchrun has told this worker of."""
+        address, port = environment["MASTER_ADDR"], int(environment["MASTER_PORT"])
+        return cls(torch.distributed.TCPStore(address, port, is_master=False, timeout=datetime.timedelta(seconds=10)))
+
+    def report(self, reason: str) -> None:
+        """Leave a reason, unless there is one."""
+        with contextlib.suppress(RuntimeError):  # the store's host may be what has failed
+            self._store.compare_set(_FAILURE, "", reason)
+
+    def reason(self, seconds: float) -> str | None:
+        """Return the reason, waiting for it so long."""
+        try:
+            self._store.wait([_FAILURE], datetime.timedelta(seconds=seconds))
+            return self._store.get(_FAILURE).decode()
+        except RuntimeError:
+            return None
+
+
+def _is_lost_connection(error: Exception) -> bool:
+    # Gloo's errors have no class and no code of their own.
+    return isinstance(error, torch.distributed.DistError) or (
+        isinstance(error, RuntimeError) and _LOST_CONNECTION.search(str(error)) is not None
+    )
+
+
+def _end_with_parent() -> None:
+    """End this process when torchrun is gone, which may have had no chance to end its workers."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(PARENT_SECONDS)
+        os._exit(LOST_PEERS)
+
+    threading.Thread(target=watch, name="parent", daemon=True).start()

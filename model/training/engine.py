@@ -1,33 +1,44 @@
 """The training loop: epochs over decoded pictures, best weights by validation loss.
 
-Everything random comes from the recipe's seed, so on one machine the same call gives the same weights.
+Everything random comes from the recipe's seed, so on one machine the same call gives the same weights. Several workers
+make the same steps as one would, each with its part of every batch; a checkpoint holds all that the next step needs.
 """
 
 from __future__ import annotations
 
 import copy
+import dataclasses
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 
-import numpy as np
 import torch
+import torch.distributed
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.parallel import DistributedDataParallel
 
 from ..metrics import EpochMetrics, Evaluation
 from ..transforms import Preprocessing
 from .augment import Augmentation
+from .batches import SMALLEST_SHARE, Batch, Batches
+from .checkpoints import Checkpoints
 from .data import Pictures
+from .distributed import ALONE, Workers
+from .optimization import freeze
+from .state import TrainingState
+from .whole_batch import Part, whole_batch_layers
 
 log = logging.getLogger(__name__)
 
-# The share of the training during which the learning rate rises to its peak before it falls to nearly nothing.
-WARM_UP = 0.3
 # Evaluation keeps no gradients, so its batches may be larger than training's without needing more memory.
 EVALUATION_BATCH = 256
+# The speed of one worker alone is measured over so many steps, or over fewer in so many seconds.
+ALONE_STEPS = 5
+ALONE_SECONDS = 2.0
 
 
 class DivergedError(Exception):
@@ -43,9 +54,9 @@ class Recipe:
     epochs : int
         At most this many.
     batch_size : int
-        Pictures per step, at least 2.
+        Pictures per step on all workers together, at least 2.
     lr : float
-        Peak learning rate of AdamW, reached after `WARM_UP` of the steps.
+        Peak learning rate of AdamW, reached after `state.WARM_UP` of the steps.
     weight_decay : float
         Applied to the weights of convolutions and linear layers, not to biases and normalisation.
     label_smoothing : float
@@ -53,6 +64,16 @@ class Recipe:
     patience : int
         Stop after this many epochs without a lower validation loss; 0: never.
     seed : int
+    train_stages : int
+        Train only so many of the last stages, the classifier among them (`optimization.stages`); 0: all.
+    lr_decay : float
+        Learning rate of a stage over that of the next one, above 0 to 1.
+    mixup, cutmix : float
+        Alphas of the two ways to mix pictures (`mixing.draw_mixture`); 0: off.
+    ema : float
+        Decay per step of the moving average of the weights, which is then what is validated and kept; 0: off.
+    class_weights : str
+        One of `arguments.CLASS_WEIGHTS`.
     """
 
     epochs: int
@@ -62,6 +83,35 @@ class Recipe:
     label_smoothing: float
     patience: int
     seed: int
+    train_stages: int = 0
+    lr_decay: float = 1.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    ema: float = 0.0
+    class_weights: str = "none"
+
+
+@dataclass(frozen=True)
+class Execution:
+    """What makes the same training faster, or spreads it.
+
+    Attributes
+    ----------
+    workers : Workers
+    checkpoints : Checkpoints or None
+    whole_batch_norm : bool
+        Whether batch normalisation looks at the batches of all workers, as it would with one worker.
+    mixed_precision : bool
+        Compute in half precision where a GPU can and the result allows it; nothing on a CPU.
+    compile : bool
+        Compile the training step with `torch.compile`.
+    """
+
+    workers: Workers = ALONE
+    checkpoints: Checkpoints | None = None
+    whole_batch_norm: bool = True
+    mixed_precision: bool = True
+    compile: bool = False
 
 
 @dataclass(frozen=True)
@@ -78,12 +128,24 @@ class Fit:
         Its validation.
     interrupted : bool
         Whether `should_stop` ended the training.
+    workers : int
+        How many processes trained.
+    efficiency : float or None
+        The speed of all workers over their number times the speed of one that trains alone on batches of the same
+        share; None for one worker.
     """
 
     history: list[EpochMetrics]
     best_epoch: int
     best: Evaluation | None
     interrupted: bool
+    workers: int = 1
+    efficiency: float | None = None
+
+    @property
+    def images_per_second(self) -> float:
+        """Training pictures per second on all workers, over all epochs: the harmonic mean of the epochs' figures."""
+        return len(self.history) / sum(1 / epoch.images_per_second for epoch in self.history)
 
 
 def fit(
@@ -96,6 +158,7 @@ def fit(
     device: torch.device,
     should_stop: Callable[[], bool],
     on_epoch: Callable[[EpochMetrics], None],
+    execution: Execution | None = None,
 ) -> Fit:
     """Train a network and leave the weights of its best epoch in it.
 
@@ -109,118 +172,236 @@ def fit(
         As the server will see them (`Preprocessing.crop`).
     recipe, augmentation, device
     should_stop : callable
-        Asked after every step; True ends the training within that step's time.
+        Asked after every step; True on any worker ends the training of all within that step's time.
     on_epoch : callable
         Called with the metrics of every finished epoch.
+    execution : Execution, optional
+        Every worker calls this function with the same arguments but for its rank, and returns the same.
 
     Raises
     ------
     DivergedError
         When the loss becomes infinite or not a number.
+    CheckpointError
+        When the checkpoints are of another training.
+    DistributedError
+        When the batches are too small for the workers.
+    NetworkError
+        When there are fewer stages than are to be trained.
     """
+    execution = execution or Execution()
+    workers, checkpoints = execution.workers, execution.checkpoints
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack this form
-    generator = torch.Generator().manual_seed(recipe.seed)
-    steps = math.ceil(len(train) / recipe.batch_size)
-    optimizer = torch.optim.AdamW(_parameter_groups(network, recipe.weight_decay), lr=recipe.lr, fused=True)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, max_lr=recipe.lr, total_steps=recipe.epochs * steps, pct_start=WARM_UP
-    )
-    history: list[EpochMetrics] = []
-    best: Evaluation | None = None
-    best_epoch, best_weights, interrupted = 0, copy.deepcopy(network.state_dict()), False
-    for epoch in range(1, recipe.epochs + 1):
-        started = time.perf_counter()
-        train_loss = train_one_epoch(
-            network,
-            _batches(train, steps, generator, augmentation, device),
-            optimizer,
-            schedule,
-            label_smoothing=recipe.label_smoothing,
-            should_stop=should_stop,
-        )
-        if train_loss is None:
-            interrupted = True
-            break
-        seconds = time.perf_counter() - started
-        evaluation = evaluate(network, valid, augmentation.preprocessing, device)
-        if not math.isfinite(train_loss + evaluation.loss):
-            raise DivergedError(
-                f"the training diverged in epoch {epoch}: the loss is {train_loss} (training) and {evaluation.loss} "
-                f"(validation); use a learning rate below {recipe.lr:g}"
-            )
-        history.append(EpochMetrics(epoch, train_loss, evaluation.loss, evaluation.accuracy, len(train) / seconds))
-        on_epoch(history[-1])
-        if best is None or evaluation.loss < best.loss:
-            best, best_epoch, best_weights = evaluation, epoch, copy.deepcopy(network.state_dict())
-        elif recipe.patience and epoch - best_epoch >= recipe.patience:
-            log.info("no lower validation loss for %d epochs: stopping after epoch %d", recipe.patience, epoch)
-            break
-    network.load_state_dict(best_weights)
-    return Fit(history, best_epoch, best, interrupted)
-
-
-def train_one_epoch(
-    network: nn.Module,
-    batches: Iterator[tuple[Tensor, Tensor]],
-    optimizer: torch.optim.Optimizer,
-    schedule: torch.optim.lr_scheduler.LRScheduler,
-    *,
-    label_smoothing: float,
-    should_stop: Callable[[], bool],
-) -> float | None:
-    """Make one step per batch and return the mean loss over the pictures, in nats; None when `should_stop` says so.
-
-    The loss that is returned is without label smoothing, so that it compares with the validation's.
-    """
-    network.train()
-    total, pictures = torch.zeros((), dtype=torch.float64), 0
-    for inputs, targets in batches:
-        logits = network(inputs)
-        optimizer.zero_grad(set_to_none=True)
-        functional.cross_entropy(logits, targets, label_smoothing=label_smoothing).backward()
-        optimizer.step()
-        schedule.step()
-        total = total.to(logits.device) + functional.cross_entropy(logits.detach(), targets, reduction="sum")
-        pictures += len(targets)
-        if should_stop():
-            return None
-    return total.item() / pictures
+    frozen = freeze(network, recipe.train_stages) if recipe.train_stages else []
+    alone = _rate_alone(network, train, recipe, augmentation, device, execution) if workers.size > 1 else None
+    batches, state = _prepare(network, train, recipe, augmentation, device, execution)
+    if checkpoints is not None and (saved := checkpoints.load()) is not None:
+        state.restore(saved, workers)
+    part = Part(slice(0, 0), 0)
+    interrupted = False
+    with whole_batch_layers(network, part, normalise=execution.whole_batch_norm) if workers.size > 1 else nullcontext():
+        forward = _forward(network, device, execution)
+        while state.epoch <= recipe.epochs and not out_of_patience(state, recipe.patience):
+            network.train()
+            for module in frozen:
+                module.eval()
+            if not _train_one_epoch(forward, batches, state, part, recipe, should_stop, execution):
+                interrupted = True
+                break
+            if workers.size > 1 and not execution.whole_batch_norm:
+                _average_buffers(network, workers)
+            train_loss = workers.sum([state.total_loss.item()])[0] / len(train)
+            evaluation = evaluate(state.evaluated, valid, augmentation.preprocessing, device, workers=workers)
+            if not math.isfinite(train_loss + evaluation.loss):
+                raise DivergedError(
+                    f"the training diverged in epoch {state.epoch}: the loss is {train_loss} (training) and "
+                    f"{evaluation.loss} (validation); use a learning rate below {recipe.lr:g}"
+                )
+            rate = len(train) / state.seconds
+            metrics = EpochMetrics(state.epoch, train_loss, evaluation.loss, evaluation.accuracy, rate)
+            on_epoch(metrics)
+            state.finish_epoch(metrics, evaluation)
+    network.load_state_dict(state.best_weights)
+    outcome = Fit(state.history, state.best_epoch, state.best, interrupted, workers.size)
+    if alone is None or not outcome.history:
+        return outcome
+    return dataclasses.replace(outcome, efficiency=outcome.images_per_second / (workers.size * alone))
 
 
 @torch.inference_mode()
-def evaluate(network: nn.Module, pictures: Pictures, preprocessing: Preprocessing, device: torch.device) -> Evaluation:
-    """Measure a network on pictures cut as the server cuts them (`Preprocessing.crop`)."""
+def evaluate(
+    network: nn.Module,
+    pictures: Pictures,
+    preprocessing: Preprocessing,
+    device: torch.device,
+    *,
+    workers: Workers = ALONE,
+) -> Evaluation:
+    """Measure a network on pictures cut as the server cuts them (`Preprocessing.crop`).
+
+    Each worker looks at its share; every picture is counted once, and all workers return the same.
+    """
     network.eval()
     losses: list[float] = []
     predicted: list[int] = []
     classes = 0
-    for start in range(0, len(pictures), EVALUATION_BATCH):
-        inputs = torch.from_numpy(preprocessing.normalise(pictures.pixels[start : start + EVALUATION_BATCH]))
-        targets = torch.from_numpy(pictures.targets[start : start + EVALUATION_BATCH]).to(device)
+    share = range(len(pictures))[workers.share(len(pictures))]
+    for start in range(share.start, share.stop, EVALUATION_BATCH):
+        chosen = slice(start, min(start + EVALUATION_BATCH, share.stop))
+        inputs = torch.from_numpy(preprocessing.normalise(pictures.pixels[chosen]))
+        targets = torch.from_numpy(pictures.targets[chosen]).to(device)
         logits = network(inputs.to(device, memory_format=torch.channels_last))
         losses += functional.cross_entropy(logits, targets, reduction="none").tolist()
         predicted += logits.argmax(dim=1).tolist()
         classes = logits.shape[1]
-    return Evaluation.of(losses, pictures.targets.tolist(), predicted, classes)
+    shares = workers.all_gather((losses, predicted, classes))
+    return Evaluation.of(
+        [loss for own, _, _ in shares for loss in own],
+        pictures.targets.tolist(),
+        [guess for _, own, _ in shares for guess in own],
+        max(own for _, _, own in shares),
+    )
 
 
-def _batches(
-    pictures: Pictures, steps: int, generator: torch.Generator, augmentation: Augmentation, device: torch.device
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield every picture once, in random order, in `steps` batches whose sizes differ by at most one.
+def _prepare(
+    network: nn.Module,
+    train: Pictures,
+    recipe: Recipe,
+    augmentation: Augmentation,
+    device: torch.device,
+    execution: Execution,
+) -> tuple[Batches, TrainingState]:
+    batches = Batches(
+        train,
+        batch_size=recipe.batch_size,
+        augmentation=augmentation,
+        device=device,
+        workers=execution.workers,
+        class_weights=recipe.class_weights,
+        mixup=recipe.mixup,
+        cutmix=recipe.cutmix,
+    )
+    state = TrainingState(
+        network,
+        steps=recipe.epochs * batches.steps,
+        lr=recipe.lr,
+        weight_decay=recipe.weight_decay,
+        lr_decay=recipe.lr_decay,
+        ema=recipe.ema,
+        seed=recipe.seed,
+        scale_gradients=_half_precision(device, execution) is torch.float16,
+    )
+    return batches, state
 
-    A last batch of what is left over could be a single picture, on which batch normalisation cannot work.
-    """
-    order = torch.randperm(len(pictures), generator=generator).numpy()
-    for chosen in np.array_split(order, steps):
-        pixels = torch.from_numpy(pictures.pixels[chosen]).to(device)
-        aspects = torch.from_numpy(pictures.aspects[chosen])
-        yield augmentation(pixels, aspects, generator), torch.from_numpy(pictures.targets[chosen]).to(device)
+
+def _forward(network: nn.Module, device: torch.device, execution: Execution) -> Callable[[Tensor], Tensor]:
+    """Return what is called for the logits; the network keeps its weights under their plain names."""
+    forward: Callable[[Tensor], Tensor] = network
+    if execution.workers.size > 1:
+        # The buffers are the same on all workers, or are averaged once per epoch.
+        devices = [device] if device.type == "cuda" else None
+        forward = DistributedDataParallel(
+            network, device_ids=devices, forward_sync_buffers=False, gradient_as_bucket_view=True
+        )
+    return torch.compile(forward) if execution.compile else forward
 
 
-def _parameter_groups(network: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    return [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
-    ]
+def _half_precision(device: torch.device, execution: Execution) -> torch.dtype | None:
+    """Return the type in which a GPU computes where the result allows it; None: float32 throughout."""
+    if device.type != "cuda" or not execution.mixed_precision:
+        return None
+    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+
+
+def _train_one_epoch(
+    forward: Callable[[Tensor], Tensor],
+    batches: Batches,
+    state: TrainingState,
+    part: Part,
+    recipe: Recipe,
+    should_stop: Callable[[], bool],
+    execution: Execution,
+) -> bool:
+    """Make the steps of the current epoch that are left; return False when `should_stop` ended them."""
+    workers, checkpoints = execution.workers, execution.checkpoints
+    order = batches.order(state.begin_epoch())
+    started = time.perf_counter() - state.seconds
+    for batch in batches.epoch(state.generator, order, state.step):
+        part.own, part.total = batch.part.own, batch.part.total
+        _step(forward, batch, state, recipe, execution)
+        state.step += 1
+        stop, due = workers.any(should_stop(), checkpoints is not None and checkpoints.due)
+        if checkpoints is not None and (stop or due):
+            state.seconds = time.perf_counter() - started
+            checkpoints.save(state.epoch, state.step, state.capture(workers))
+        if stop:
+            return False
+    state.seconds = time.perf_counter() - started
+    return True
+
+
+def _step(
+    forward: Callable[[Tensor], Tensor], batch: Batch, state: TrainingState, recipe: Recipe, execution: Execution
+) -> None:
+    device = batch.inputs.device
+    half = _half_precision(device, execution)
+    with torch.autocast(device.type, dtype=half, enabled=half is not None):
+        logits = forward(batch.inputs)
+        loss = batch.loss(logits, label_smoothing=recipe.label_smoothing)
+    state.update(loss)
+    state.total_loss = state.total_loss.to(device) + batch.plain_loss(logits)
+
+
+def out_of_patience(state: TrainingState, patience: int) -> bool:
+    """Return whether so many epochs, if any, have passed without a lower validation loss."""
+    without_improvement = len(state.history) - state.best_epoch
+    if not patience or without_improvement < patience:
+        return False
+    log.info("no lower validation loss for %d epochs: stopping after epoch %d", patience, len(state.history))
+    return True
+
+
+def _average_buffers(network: nn.Module, workers: Workers) -> None:
+    """Give all workers the mean of their running statistics, which each collected from its own shares."""
+    buffers = [buffer for buffer in network.buffers() if buffer.is_floating_point()]
+    if not buffers:
+        return
+    flat = torch.cat([buffer.flatten() for buffer in buffers])
+    torch.distributed.all_reduce(flat)
+    for buffer, mean in zip(buffers, (flat / workers.size).split([b.numel() for b in buffers]), strict=True):
+        buffer.copy_(mean.view_as(buffer))
+
+
+def _rate_alone(
+    network: nn.Module,
+    train: Pictures,
+    recipe: Recipe,
+    augmentation: Augmentation,
+    device: torch.device,
+    execution: Execution,
+) -> float:
+    """Return the pictures per second of the main worker on its share while the others wait, measured on a copy."""
+    rate = 0.0
+    if execution.workers.is_main:
+        share = max(SMALLEST_SHARE, min(recipe.batch_size, len(train)) // execution.workers.size)
+        execution_alone = Execution(mixed_precision=execution.mixed_precision)
+        recipe = dataclasses.replace(recipe, batch_size=share)
+        with torch.random.fork_rng():  # nothing of this may show in the training
+            trial = copy.deepcopy(network)
+            batches, state = _prepare(trial, train, recipe, augmentation, device, execution_alone)
+            rate = _measure(trial, batches, state, recipe, execution_alone)
+    return execution.workers.broadcast(rate)
+
+
+def _measure(network: nn.Module, batches: Batches, state: TrainingState, recipe: Recipe, execution: Execution) -> float:
+    pictures, started = 0, math.nan
+    for count, batch in enumerate(batches.epoch(state.generator, batches.order(state.begin_epoch()))):
+        _step(network, batch, state, recipe, execution)
+        if count:
+            pictures += len(batch.targets)
+            state.total_loss.item()  # waits for the device
+        else:  # the first step allocates
+            started = time.perf_counter()
+        if count == ALONE_STEPS or (count and time.perf_counter() - started > ALONE_SECONDS):
+            break
+    return pictures / (time.perf_counter() - started)

@@ -252,9 +252,11 @@ class _Worker:
             if view == 0:
                 yield torch.from_numpy(extraction.augmentation.preprocessing.normalise(pixels[chosen]))
             else:
-                yield extraction.augmentation(
-                    torch.from_numpy(pixels[chosen]).to(extraction.device), torch.from_numpy(aspects[chosen]), generator
+                batch, shapes = (
+                    torch.from_numpy(pixels[chosen]).to(extraction.device),
+                    torch.from_numpy(aspects[chosen]),
                 )
+                yield extraction.augmentation(batch, shapes, extraction.augmentation.draw(len(batch), generator))
 
     def _features(self, batch: Tensor) -> npt.NDArray[np.float32]:
         if self._run is None:

@@ -104,7 +104,9 @@ def finish(arguments: argparse.Namespace, trained: Trained, *, started: float, s
         "epochs": [dataclasses.asdict(epoch) for epoch in outcome.history],
         "best_epoch": outcome.best_epoch,
         "interrupted": outcome.interrupted,
-        "images_per_second": _throughput(outcome),
+        "images_per_second": outcome.images_per_second,
+        "workers": outcome.workers,
+        "efficiency": outcome.efficiency,
         "valid": _measured(outcome.best),
         "test": None,
         "data_set": {
@@ -207,11 +209,6 @@ def _write_reports(arguments: argparse.Namespace, card: ModelCard, metrics: dict
     arguments.output_data_dir.mkdir(parents=True, exist_ok=True)
     for folder in (arguments.model_dir, arguments.output_data_dir):
         write_metrics(folder, metrics)
-
-
-def _throughput(outcome: Fit) -> float:
-    """Return the pictures per second over all epochs, which is the harmonic mean of the epochs' figures."""
-    return len(outcome.history) / sum(1 / epoch.images_per_second for epoch in outcome.history)
 
 
 def _measured(evaluation: Evaluation) -> dict[str, Any]:

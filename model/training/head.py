@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import logging
 import math
 import time
 from collections.abc import Callable
@@ -13,11 +11,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..metrics import EpochMetrics, Evaluation
-from .engine import WARM_UP, DivergedError, Fit, Recipe, _parameter_groups
+from .batches import Batch
+from .engine import DivergedError, Fit, Recipe, out_of_patience
 from .feature_store import Features
 from .features import Views
-
-log = logging.getLogger(__name__)
+from .imbalance import draw_order, picture_weights
+from .state import TrainingState
+from .whole_batch import Part
 
 
 def fit_head(
@@ -49,68 +49,63 @@ def fit_head(
     DivergedError
         When the loss becomes infinite or not a number.
     """
-    generator = torch.Generator().manual_seed(recipe.seed)
     torch.manual_seed(recipe.seed)  # dropout draws from the global generator
     counts = [math.ceil(len(view) / recipe.batch_size) for view in views.train]
     steps = [counts[epoch % len(counts)] for epoch in range(recipe.epochs)]
-    optimizer = torch.optim.AdamW(_parameter_groups(head, recipe.weight_decay), lr=recipe.lr, fused=True)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, max_lr=recipe.lr, total_steps=sum(steps), pct_start=WARM_UP
+    state = TrainingState(
+        head,
+        steps=sum(steps),
+        lr=recipe.lr,
+        weight_decay=recipe.weight_decay,
+        lr_decay=1.0,
+        ema=recipe.ema,
+        seed=recipe.seed,
+        scale_gradients=False,
     )
-    history: list[EpochMetrics] = []
-    best: Evaluation | None = None
-    best_epoch, best_weights, interrupted = 0, copy.deepcopy(head.state_dict()), False
-    for epoch in range(1, recipe.epochs + 1):
+    ended = interrupted = False
+    while state.epoch <= recipe.epochs and not ended and not out_of_patience(state, recipe.patience):
+        view = views.train[(state.epoch - 1) % len(views.train)]
         started = time.perf_counter()
-        view = views.train[(epoch - 1) % len(views.train)]
-        train_loss = _train_one_epoch(
-            head, view, steps[epoch - 1], generator, optimizer, schedule, recipe.label_smoothing
-        )
-        seconds = time.perf_counter() - started
-        evaluation = evaluate_head(head, views.valid)
+        train_loss = _train_one_epoch(head, view, steps[state.epoch - 1], state, recipe)
+        rate = len(view) / (time.perf_counter() - started)
+        evaluation = evaluate_head(state.evaluated, views.valid)
         if not math.isfinite(train_loss + evaluation.loss):
             raise DivergedError(
-                f"the training diverged in epoch {epoch}: the loss is {train_loss} (training) and {evaluation.loss} "
-                f"(validation); use a learning rate below {recipe.lr:g}"
+                f"the training diverged in epoch {state.epoch}: the loss is {train_loss} (training) and "
+                f"{evaluation.loss} (validation); use a learning rate below {recipe.lr:g}"
             )
-        history.append(EpochMetrics(epoch, train_loss, evaluation.loss, evaluation.accuracy, len(view) / seconds))
-        if best is None or evaluation.loss < best.loss:
-            best, best_epoch, best_weights = evaluation, epoch, copy.deepcopy(head.state_dict())
-        if on_epoch(history[-1]):
-            break
-        if recipe.patience and epoch - best_epoch >= recipe.patience:
-            log.info("no lower validation loss for %d epochs: stopping after epoch %d", recipe.patience, epoch)
-            break
-        if should_stop() and epoch < recipe.epochs:
-            interrupted = True
-            break
-    head.load_state_dict(best_weights)
-    return Fit(history, best_epoch, best, interrupted)
+        metrics = EpochMetrics(state.epoch, train_loss, evaluation.loss, evaluation.accuracy, rate)
+        state.finish_epoch(metrics, evaluation)
+        ended = bool(on_epoch(metrics))
+        if state.epoch <= recipe.epochs and not ended and should_stop():
+            ended = interrupted = True
+    head.load_state_dict(state.best_weights)
+    return Fit(state.history, state.best_epoch, state.best, interrupted)
 
 
-def _train_one_epoch(
-    head: nn.Module,
-    view: Features,
-    steps: int,
-    generator: torch.Generator,
-    optimizer: torch.optim.Optimizer,
-    schedule: torch.optim.lr_scheduler.LRScheduler,
-    label_smoothing: float,
-) -> float:
-    """Make `steps` steps over all features in random order; return the mean loss without label smoothing, in nats."""
+def _train_one_epoch(head: nn.Module, view: Features, steps: int, state: TrainingState, recipe: Recipe) -> float:
+    """Make `steps` steps over all features; return the mean loss without label smoothing and weights, in nats."""
     head.train()
-    order = torch.randperm(len(view), generator=generator)
+    order = draw_order(view.targets, recipe.class_weights, state.generator)
     # Copying everything into the new order once is faster than picking every batch.
-    values, targets = torch.from_numpy(view.values)[order], torch.from_numpy(view.targets)[order]
-    logits_of_batches: list[Tensor] = []
-    for inputs, wanted in zip(values.tensor_split(steps), targets.tensor_split(steps), strict=True):
-        logits = head(inputs)
-        optimizer.zero_grad(set_to_none=True)
-        functional.cross_entropy(logits, wanted, label_smoothing=label_smoothing).backward()
-        optimizer.step()
-        schedule.step()
-        logits_of_batches.append(logits.detach())
-    return functional.cross_entropy(torch.cat(logits_of_batches), targets).item()
+    values, targets = torch.from_numpy(view.values[order]), torch.from_numpy(view.targets[order])
+    weights = torch.from_numpy(picture_weights(view.targets)[order]) if recipe.class_weights == "balanced" else None
+    seen: list[Tensor] = []
+    for indices in torch.arange(len(order)).tensor_split(steps):  # their sizes differ by at most one
+        part = Part(slice(int(indices[0]), int(indices[-1]) + 1), len(indices))
+        batch = Batch(
+            inputs=values[part.own],
+            targets=targets[part.own],
+            mixed_in=None,
+            own=1.0,
+            weights=None if weights is None else weights[part.own],
+            scale=1.0,
+            part=part,
+        )
+        logits = head(batch.inputs)
+        state.update(batch.loss(logits, label_smoothing=recipe.label_smoothing))
+        seen.append(logits.detach())
+    return functional.cross_entropy(torch.cat(seen), targets).item()
 
 
 @torch.inference_mode()

@@ -34,6 +34,7 @@ def train_head(
     augmentation: Augmentation,
     recipe: Recipe,
     device: torch.device,
+    threads: int,
     workers: Workers,
     should_stop: Callable[[], bool],
     on_epoch: Callable[[EpochMetrics], None],
@@ -54,6 +55,8 @@ def train_head(
     recipe : Recipe
     device : torch.device
         Computes the features.
+    threads : int
+        For that, on this worker.
     workers : Workers
         They share the features' computation; the main one then trains the head.
     should_stop : callable
@@ -77,9 +80,7 @@ def train_head(
         log.warning("the backbone has random weights, and --mode head does not train it; name some with --weights")
     nothing = Fit(history=[], best_epoch=0, best=None, interrupted=True)
     backbone, head = split(network, arguments.architecture, augmentation.preprocessing.input_size)
-    extraction = Extraction(
-        backbone, data_set, identity, augmentation, arguments.views, recipe.seed, device, arguments.num_cpus
-    )
+    extraction = Extraction(backbone, data_set, identity, augmentation, arguments.views, recipe.seed, device, threads)
     views = compute(extraction, FeatureStore(arguments.feature_cache), workers, should_stop)
     if views is None:
         if should_stop():

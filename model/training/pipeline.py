@@ -9,13 +9,14 @@ import time
 
 import torch
 
-from ..metrics import EpochMetrics
+from ..metrics import best_line, workers_line
 from ..network import build, check_input_size
 from ..transforms import Preprocessing
 from .augment import Augmentation
-from .data import decode_for_augmentation, decode_for_serving, discover, fingerprint
-from .distributed import ALONE
-from .engine import Recipe, fit
+from .checkpoints import Checkpoints
+from .data import Fingerprint, decode_for_augmentation, decode_for_serving, discover, fingerprint
+from .distributed import ALONE, Workers
+from .engine import Execution, Recipe, fit
 from .finishing import Trained, finish
 from .head_mode import train_head
 from .stopping import Stop
@@ -28,7 +29,7 @@ log = logging.getLogger(__name__)
 RESIZE_MARGIN = 1.125
 
 
-def train(arguments: argparse.Namespace, stop: Stop) -> None:
+def train(arguments: argparse.Namespace, stop: Stop, workers: Workers = ALONE) -> None:
     """Train a network, write the artifact of its best epoch, and measure the artifact on the test split.
 
     Parameters
@@ -38,14 +39,17 @@ def train(arguments: argparse.Namespace, stop: Stop) -> None:
     stop : Stop
         Asked after every step. The training then ends with the best weights so far, or without a model when not even
         one epoch is finished.
+    workers : Workers
+        Who train together; each calls this function. Only the main one prints metrics and writes files.
 
     Raises
     ------
-    DataSetError, NetworkError, DivergedError, ExportError, ArtifactError, OSError
+    DataSetError, NetworkError, DivergedError, DistributedError, CheckpointError, ExportError, ArtifactError, OSError
         With a message for a person.
     """
     started = time.perf_counter()
-    torch.set_num_threads(arguments.num_cpus)
+    threads = max(1, arguments.num_cpus // workers.local_size)
+    torch.set_num_threads(threads)
     torch.manual_seed(arguments.seed)
     if arguments.input_size is None:
         arguments.input_size = default_input_size(arguments.weights, arguments.architecture)
@@ -57,9 +61,9 @@ def train(arguments: argparse.Namespace, stop: Stop) -> None:
     with local_weights(arguments.weights, arguments.architecture) as weights:
         network = build(arguments.architecture, len(data_set.labels), weights=weights)
     check_input_size(network, arguments.architecture, arguments.input_size)
-    valid = decode_for_serving(data_set, "valid", preprocessing, arguments.num_cpus)
-    recipe = Recipe(**{field.name: getattr(arguments, field.name) for field in dataclasses.fields(Recipe)})
-    device, augmentation = _device(arguments.num_gpus), Augmentation(preprocessing)
+    valid = decode_for_serving(data_set, "valid", preprocessing, threads)
+    augmentation, device = Augmentation(preprocessing), _device(arguments.num_gpus, workers)
+    on_epoch = (lambda epoch: _print_metrics(epoch.line())) if workers.is_main else (lambda _: None)
     if arguments.mode == "head":
         outcome, skipped = train_head(
             arguments,
@@ -67,29 +71,42 @@ def train(arguments: argparse.Namespace, stop: Stop) -> None:
             data_set=data_set,
             identity=identity,
             augmentation=augmentation,
-            recipe=recipe,
+            recipe=_recipe(arguments, ALONE),  # only the features are shared out, not the head's training
             device=device,
-            workers=ALONE,
+            threads=threads,
+            workers=workers,
             should_stop=stop,
-            on_epoch=_print_epoch,
+            on_epoch=on_epoch,
         )
     else:
-        pictures = decode_for_augmentation(data_set, "train", preprocessing, arguments.num_cpus)
+        pictures = decode_for_augmentation(data_set, "train", preprocessing, threads)
         log.info("decoded %d + %d pictures in %.1f s", len(pictures), len(valid), time.perf_counter() - started)
         skipped = pictures.skipped
         outcome = fit(
             network,
             pictures,
             valid,
-            recipe=recipe,
+            recipe=_recipe(arguments, workers),
             augmentation=augmentation,
             device=device,
             should_stop=stop,
-            on_epoch=_print_epoch,
+            on_epoch=on_epoch,
+            execution=Execution(
+                workers=workers,
+                checkpoints=_checkpoints(arguments, identity, workers),
+                whole_batch_norm=arguments.batch_norm == "whole",
+                mixed_precision=arguments.mixed_precision == "auto",
+                compile=arguments.compile == "on",
+            ),
         )
+    if not workers.is_main:
+        return
     if outcome.best is None:
         log.error("stopped before the first epoch was finished: there is no model")
         return
+    _print_metrics(best_line(outcome.best_epoch, outcome.best))
+    if outcome.efficiency is not None:
+        _print_metrics(workers_line(outcome.workers, outcome.images_per_second, outcome.efficiency))
     finish(
         arguments,
         Trained(network, outcome, data_set, identity, preprocessing, valid, skipped),
@@ -98,13 +115,35 @@ def train(arguments: argparse.Namespace, stop: Stop) -> None:
     )
 
 
-def _device(gpus: int | None) -> torch.device:
+def _recipe(arguments: argparse.Namespace, workers: Workers) -> Recipe:
+    recipe = Recipe(**{field.name: getattr(arguments, field.name) for field in dataclasses.fields(Recipe)})
+    if arguments.scale_with_workers == "off":
+        return recipe
+    # Goyal et al. 2017: with k times the pictures per step there are k times fewer steps, each k times as long.
+    return dataclasses.replace(recipe, batch_size=recipe.batch_size * workers.size, lr=recipe.lr * workers.size)
+
+
+def _checkpoints(arguments: argparse.Namespace, identity: Fingerprint, workers: Workers) -> Checkpoints | None:
+    if arguments.checkpoint_dir is None:
+        return None
+    recipe = dataclasses.asdict(_recipe(arguments, workers))
+    asked = {"architecture": arguments.architecture, "input_size": arguments.input_size, **recipe}
+    return Checkpoints(
+        arguments.checkpoint_dir,
+        asked | {"weights": arguments.weights, "data": identity.digest},
+        workers=workers,
+        every=60 * arguments.checkpoint_minutes,
+        keep=arguments.checkpoint_keep,
+    )
+
+
+def _device(gpus: int | None, workers: Workers) -> torch.device:
     if gpus is None:
         gpus = torch.cuda.device_count()
-    if gpus > 1:
-        log.warning("%d GPUs: only the first is used", gpus)
-    return torch.device("cuda" if gpus else "cpu")
+    if gpus > workers.local_size:
+        log.warning("%d GPUs: only %d used, one for each process", gpus, workers.local_size)
+    return torch.device("cuda", workers.local_rank) if gpus else torch.device("cpu")
 
 
-def _print_epoch(epoch: EpochMetrics) -> None:
-    print(epoch.line(), flush=True)  # noqa: T201 - the log is how SageMaker reads metrics
+def _print_metrics(line: str) -> None:
+    print(line, flush=True)  # noqa: T201 - the log is how SageMaker reads metrics

@@ -21,7 +21,8 @@ STILL = Augmentation(
 def views(augmentation, image, count, seed=0, aspect=None):
     pixels = torch.from_numpy(np.stack([whole_picture(image, 96)] * count))
     aspects = torch.full((count,), aspect or image.width / image.height)
-    normalised = augmentation(pixels, aspects, torch.Generator().manual_seed(seed))
+    variations = augmentation.draw(count, torch.Generator().manual_seed(seed))
+    normalised = augmentation(pixels, aspects, variations)
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (PREPROCESSING.mean, PREPROCESSING.std))
     return ((normalised * std + mean) * 255).permute(0, 2, 3, 1).numpy()
 
@@ -85,6 +86,16 @@ def test_views_are_within_the_range_of_colours_and_normalised_as_the_server_does
 
 def test_batches_are_laid_out_for_convolutions():
     pixels = torch.zeros(2, 96, 96, 3, dtype=torch.uint8)
-    batch = STILL(pixels, torch.ones(2), torch.Generator())
+    batch = STILL(pixels, torch.ones(2), STILL.draw(2, torch.Generator()))
     assert batch.shape == (2, 3, 64, 64)
     assert batch.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_a_part_of_a_batch_gets_the_views_that_it_has_in_the_whole():
+    augmentation = Augmentation(PREPROCESSING)
+    pixels = torch.randint(0, 256, (8, 80, 80, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    aspects = torch.linspace(0.5, 2, 8)
+    variations = augmentation.draw(8, torch.Generator().manual_seed(0))
+    whole = augmentation(pixels, aspects, variations)
+    part = slice(3, 7)
+    torch.testing.assert_close(augmentation(pixels[part], aspects[part], variations[part]), whole[part])

@@ -7,7 +7,7 @@ import pytest
 from model.training.distributed import ALONE, DistributedError, Workers, joined
 
 
-@pytest.mark.parametrize(("size", "multiple"), itertools.product((1, 2, 3, 7), (1, 2)))
+@pytest.mark.parametrize(("size", "multiple"), [*itertools.product((1, 2, 3, 7), (1, 2))])
 def test_the_shares_cover_everything_once_and_are_alike(size, multiple):
     for count in range(30):
         shares = [range(count)[Workers(rank, size).share(count, multiple=multiple)] for rank in range(size)]

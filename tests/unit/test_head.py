@@ -232,6 +232,24 @@ def test_a_rare_class_is_learned_too():
     assert all(accuracy > 0.4 for accuracy in outcome.best.per_class_accuracy())
 
 
+def test_weighted_classes_cost_the_frequent_one_and_help_the_rare_ones():
+    views = Views([clouds(600, 1, rare=True)], clouds(400, 2))
+    recalls = {}
+    for weights in ("none", "balanced", "sampler"):
+        per_class = fit(new_head(), views, replaced(class_weights=weights)).best.per_class_accuracy()
+        recalls[weights] = sum(per_class[1:])
+    assert recalls["balanced"] > recalls["none"] + 0.2
+    assert recalls["sampler"] > recalls["none"] + 0.2
+
+
+def test_a_moving_average_of_the_weights_is_what_is_kept(views):
+    head, plain = new_head(), new_head()
+    averaged = fit(head, views, replaced(ema=0.9))
+    fit(plain, views)
+    assert evaluate_head(head, views.valid) == averaged.best
+    assert not torch.equal(head[1].weight, plain[1].weight)
+
+
 def test_what_is_written_has_one_row_per_trial_and_says_which_was_best(views, tmp_path):
     found, _, _ = find(views, space=Space((1e-4, 1e4), (32,)))
     write_search(tmp_path / "new", found, seconds=1.5, seed=7)

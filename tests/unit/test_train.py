@@ -93,11 +93,12 @@ def trained(data, tmp_path_factory):
     return job, output, errors
 
 
-def test_every_epoch_and_the_test_are_one_line_each(trained):
+def test_every_epoch_the_best_one_and_the_test_are_one_line_each(trained):
     _, output, _ = trained
     names = [[pair.split("=")[0] for pair in line.split()] for line in output.splitlines()]
     epoch = ["epoch", "train_loss", "valid_loss", "valid_accuracy", "images_per_second"]
-    assert names == [epoch, epoch, ["test_loss", "test_accuracy"]]
+    best = ["best_epoch", "valid_loss", "valid_accuracy"]
+    assert names == [epoch, epoch, best, ["test_loss", "test_accuracy"]]
 
 
 def test_the_artifact_is_whole_and_says_where_it_comes_from(trained, data):

@@ -65,6 +65,16 @@ def test_somewhere_the_data_must_be():
         parse_arguments([], {})
 
 
-def test_several_instances_are_refused_instead_of_training_the_same_model_on_each():
-    with pytest.raises(ArgumentsError, match="runs on one instance; on 4"):
-        parse_arguments([], PLACES | {"SM_HOSTS": '["algo-1", "algo-2", "algo-3", "algo-4"]'})
+def test_hosts_and_meeting_place_come_from_sagemaker():
+    environment = PLACES | {"SM_HOSTS": '["algo-1", "algo-2"]', "SM_CURRENT_HOST": "algo-2"}
+    arguments = parse_arguments([], environment)
+    assert (arguments.hosts, arguments.current_host) == (["algo-1", "algo-2"], "algo-2")
+    assert (arguments.master_addr, arguments.master_port) == ("algo-1", 7777)
+    given = parse_arguments([], environment | {"SM_MASTER_ADDR": "10.0.0.7", "SM_MASTER_PORT": "29500"})
+    assert (given.master_addr, given.master_port) == ("10.0.0.7", 29500)
+
+
+@pytest.mark.parametrize(("hosts", "current"), [('["algo-1", "algo-2"]', "algo-3"), ('["algo-1", "algo-1"]', "algo-1")])
+def test_a_host_that_is_not_among_the_hosts_is_refused(hosts, current):
+    with pytest.raises(ArgumentsError, match="must be one of --hosts"):
+        parse_arguments(["--hosts", hosts, "--current-host", current], PLACES)

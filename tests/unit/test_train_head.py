@@ -54,7 +54,7 @@ def test_a_search_ends_with_the_artifact_of_the_best_trial(job, data, weights, t
     assert job("--search", "6", "--views", "2", "--search-lr", "0.0001,0.1", "--search-batch-sizes", "4,12") == 0
     lines = capsys.readouterr().out.splitlines()
     kinds = [line.partition("=")[0] for line in lines]
-    assert kinds == ["trial"] * 6 + ["epoch"] * 5 + ["test_loss"]
+    assert kinds == ["trial"] * 6 + ["epoch"] * 5 + ["best_epoch", "test_loss"]
 
     verify_files(tmp_path / "model")
     metrics = json.loads((tmp_path / "output" / "metrics.json").read_text())
@@ -118,8 +118,9 @@ def parse(*arguments: str, **environment: str):
 
 def test_features_are_kept_with_the_checkpoints_where_there_are_any(tmp_path):
     assert parse(SM_CHECKPOINT_DIR=str(tmp_path)).feature_cache == tmp_path / "features"
-    assert str(parse(SM_CHECKPOINT_DIR=str(tmp_path / "none")).feature_cache) == "build/features"
-    assert str(parse("--feature-cache", "x", SM_CHECKPOINT_DIR=str(tmp_path)).feature_cache) == "x"
+    assert str(parse().feature_cache) == "build/features"
+    assert str(parse("--checkpoint-dir", "x").feature_cache) == "x/features"
+    assert str(parse("--feature-cache", "y", SM_CHECKPOINT_DIR=str(tmp_path)).feature_cache) == "y"
 
 
 def test_search_ranges_are_read_as_a_job_passes_them():
@@ -132,8 +133,10 @@ def test_search_ranges_are_read_as_a_job_passes_them():
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["--search", "3"], "--search and --views are for --mode head"),
-        (["--views", "2"], "--search and --views are for --mode head"),
+        (["--search", "3"], "--search means nothing to --mode finetune"),
+        (["--views", "2"], "--views means nothing to --mode finetune"),
+        (["--mode", "head", "--cutmix", "1"], "--cutmix means nothing to --mode head"),
+        (["--mode", "head", "--train-stages", "1"], "--train-stages means nothing to --mode head"),
         (["--mode", "head", "--views", "0"], "'0' is not a whole number from 1 to 1000"),
         (["--mode", "head", "--search-lr", "0.1"], "'' is not a number"),
         (["--mode", "head", "--search-lr", "0.1,0.001"], "'0.1,0.001' is not a lower and a higher number"),

@@ -1,0 +1,197 @@
+"""Starts the workers of this host: `torchrun`, told by SageMaker's variables or by the command line."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import os
+import signal
+import socket
+import time
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch.distributed import TCPStore
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+from .distributed import LOST_PEERS, DistributedError, Failures
+
+# SageMaker kills a container this many seconds after SIGTERM; the workers get nearly all of it to save what they have.
+STOP_GRACE_SECONDS = 110
+# A worker that fails is noticed by its own host first, and by the others through their lost connection.
+REASON_SECONDS = 5.0
+POLL_SECONDS = 0.05
+_VERDICT, _COMPLETE = "verdict", "all are here"
+
+
+class WorkersFailedError(Exception):
+    """A worker failed. The message is its reason.
+
+    Attributes
+    ----------
+    exit_code : int
+        1, or what the worker ended with.
+    """
+
+    def __init__(self, reason: str, exit_code: int) -> None:
+        super().__init__(reason)
+        self.exit_code = max(1, exit_code)
+
+
+def processes_per_host(arguments: argparse.Namespace, environment: Mapping[str, str] = os.environ) -> int:
+    """Return how many workers each host runs: as many as asked for, otherwise one for each GPU, or one.
+
+    Under a torchrun that somebody else has started it decides, unless the arguments do.
+
+    Raises
+    ------
+    DistributedError
+        When there are GPUs, but fewer than processes.
+    """
+    asked: int | None = arguments.processes_per_host
+    if asked is None and is_worker(environment):
+        return int(environment["LOCAL_WORLD_SIZE"])
+    gpus = torch.cuda.device_count() if arguments.num_gpus is None else arguments.num_gpus
+    if asked is not None and 0 < gpus < asked:
+        raise DistributedError(
+            f"{asked} processes per host, but each needs a GPU of its own and there are {gpus}; "
+            "use fewer --processes-per-host, or --num-gpus 0 to compute on the CPU"
+        )
+    return asked or max(1, gpus)
+
+
+def is_worker(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether torchrun, ours or somebody else's, has started this process."""
+    return "RANK" in environment and "WORLD_SIZE" in environment
+
+
+def launch(arguments: argparse.Namespace, processes: int, command: Sequence[str]) -> int:
+    """Run the workers of this host to their end and return the exit code of the whole.
+
+    Parameters
+    ----------
+    arguments : argparse.Namespace
+        From `parse_arguments`.
+    processes : int
+        How many workers this host runs.
+    command : sequence of str
+        What each of them is.
+
+    Raises
+    ------
+    DistributedError
+        When the hosts do not come together; the message names those that are missing.
+    WorkersFailedError
+        When a worker has failed or was killed.
+    """
+    hosts: list[str] = arguments.hosts
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", _network_interface(hosts))
+    store = _meet(arguments, processes)
+    config = LaunchConfig(
+        min_nodes=len(hosts),
+        max_nodes=len(hosts),
+        nproc_per_node=processes,
+        run_id=arguments.job_name or "training",
+        rdzv_backend="static",
+        rdzv_endpoint=f"{arguments.master_addr}:{store.port}",
+        rdzv_configs={"rank": hosts.index(arguments.current_host), "timeout": arguments.join_timeout},
+        max_restarts=0,  # whoever started the training starts it again; the checkpoints are for that
+        logs_specs=DefaultLogsSpecs(log_dir=os.devnull),  # the workers write to our streams
+        signals_to_handle="SIGTERM,SIGINT",
+        shutdown_timeout=STOP_GRACE_SECONDS,
+    )
+    try:
+        elastic_launch(config, command[0])(*command[1:])
+    except SignalException as error:
+        return 128 + int(error.sigval)
+    except ChildFailedError as error:
+        raise _explained(error, Failures(store), arguments.current_host) from error
+    return 0
+
+
+def _explained(error: ChildFailedError, failures: Failures, host: str) -> WorkersFailedError:
+    """Find out which worker failed by itself, and why; the others only lost it."""
+    # torchrun itself ends the workers of this host that are left, by SIGTERM.
+    later = (LOST_PEERS, -signal.SIGTERM)
+    causes = {rank: failure for rank, failure in error.failures.items() if failure.exitcode not in later}
+    if causes and all(failure.exitcode < 0 for failure in causes.values()):
+        rank = min(causes, key=lambda rank: causes[rank].timestamp)
+        name = signal.Signals(-causes[rank].exitcode).name
+        hint = ", as the kernel does when memory runs out" if name == "SIGKILL" else ""
+        failures.report(f"worker {rank} on {host} was ended by {name}{hint}")
+    reason = failures.reason(REASON_SECONDS) or f"the workers on {host} lost their connection to those on other hosts"
+    return WorkersFailedError(reason, max((failure.exitcode for failure in causes.values()), default=1))
+
+
+def _meet(arguments: argparse.Namespace, processes: int) -> TCPStore:
+    """Wait until all hosts are there, and return the store that the first of them keeps.
+
+    torchrun would wait, too, but not say for whom.
+    """
+    hosts, own = arguments.hosts, arguments.current_host
+    first = own == hosts[0]
+    deadline = time.monotonic() + arguments.join_timeout
+    try:
+        store = TCPStore(
+            arguments.master_addr,
+            arguments.master_port if len(hosts) > 1 else 0,  # 0: any that is free
+            is_master=first,
+            timeout=datetime.timedelta(seconds=arguments.join_timeout),
+            wait_for_workers=False,
+            multi_tenant=True,  # torchrun uses the same one
+        )
+    except RuntimeError as error:
+        place = f"{arguments.master_addr}:{arguments.master_port}"
+        if first:
+            raise DistributedError(f"{own} cannot listen at {place}: {error}; use another --master-port") from error
+        raise DistributedError(
+            f"{hosts[0]} does not answer at {place}, where all hosts were to meet within "
+            f"{arguments.join_timeout} seconds: {error}"
+        ) from error
+    store.set(_present(own), str(processes))
+    if first:
+        store.set(_VERDICT, _verdict(store, arguments, deadline))
+    verdict = _wait(store, _VERDICT, deadline + REASON_SECONDS)
+    if verdict != _COMPLETE:
+        raise DistributedError(
+            verdict or f"{hosts[0]} did not say within {arguments.join_timeout} seconds who is there"
+        )
+    return store
+
+
+def _verdict(store: TCPStore, arguments: argparse.Namespace, deadline: float) -> str:
+    processes = {host: _wait(store, _present(host), deadline) for host in arguments.hosts}
+    if absent := [host for host, number in processes.items() if number is None]:
+        return (
+            f"{', '.join(absent)} did not come to {arguments.master_addr}:{store.port} within "
+            f"{arguments.join_timeout} seconds; {len(absent)} of {len(processes)} hosts are missing. "
+            "--join-timeout sets how long they wait for each other"
+        )
+    if len(set(processes.values())) > 1:
+        each = ", ".join(f"{host}: {number}" for host, number in processes.items())
+        return f"the hosts must run equally many processes, and do not ({each}); set --processes-per-host"
+    return _COMPLETE
+
+
+def _wait(store: TCPStore, key: str, deadline: float) -> str | None:
+    """Return a value once it is there, or None; in short steps, because a signal is only noticed between them."""
+    while not store.check([key]):
+        if time.monotonic() > deadline:
+            return None
+        time.sleep(POLL_SECONDS)
+    return store.get(key).decode()
+
+
+def _present(host: str) -> str:
+    return f"present/{host}"
+
+
+def _network_interface(hosts: Sequence[str]) -> str:
+    """Return the interface over which the workers talk; a host's own name may not lead back to itself."""
+    if len(hosts) > 1 and (given := os.environ.get("SM_NETWORK_INTERFACE_NAME")):
+        return given
+    names = [name for _, name in socket.if_nameindex()]
+    loopback = [name for name in names if name.startswith("lo")]
+    return (loopback if len(hosts) == 1 else [name for name in names if name not in loopback] or names)[0]
