@@ -59,7 +59,7 @@ def acknowledgements(settings: Settings) -> list[Acknowledgement]:
                 f"{bucket}/{prefix}/*",
                 "A job names its own objects below its prefixes; the rest of the bucket stays closed.",
             )
-            for prefix in ("checkpoints", "code", "datasets", "training")
+            for prefix in ("checkpoints", "code", "datasets", "training", "weights")
         ),
         *(
             (

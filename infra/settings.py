@@ -175,6 +175,8 @@ class ServingSettings(Table):
     image: Annotated[
         str, Matches(rf"own|ray|{ECR_IMAGE_URI.pattern}", '"own", "ray" or the URI of an image in ECR')
     ] = "ray"
+    #: What an instance's vCPUs are for: "throughput", a worker each, or "latency", all of them for one picture.
+    mode: Annotated[str, OneOf(("throughput", "latency"))] = "throughput"
     scaling: EndpointScalingSettings | None = None
 
     def conflicts(self) -> Iterator[str]:

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Sequence
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from .artifact import verify_files
-from .invocation import CUSTOM_ATTRIBUTES_HEADER, answer, oversized_answer, with_inline_errors
+from .invocation import Answer, RequestLimits, classify, respond
+from .invocation_request import Options
 from .predictor import Predictor
 from .serving_settings import ServingSettings
 
@@ -20,9 +22,9 @@ from .serving_settings import ServingSettings
 class Replica:
     """A loaded model that answers Ray's HTTP requests, one at a time."""
 
-    def __init__(self, predictor: Predictor, *, max_body_bytes: int) -> None:
+    def __init__(self, predictor: Predictor, limits: RequestLimits) -> None:
         self._predictor = predictor
-        self._max_body_bytes = max_body_bytes
+        self._limits = limits
 
     @classmethod
     def from_environment(cls) -> Replica:
@@ -35,18 +37,18 @@ class Replica:
         """
         settings = ServingSettings.from_environment(os.environ)
         verify_files(settings.model_dir)
-        predictor = Predictor.load(settings.model_dir, settings.engine, max_pixels=settings.max_pixels)
-        return cls(predictor, max_body_bytes=settings.max_body_bytes)
+        predictor = Predictor.load(
+            settings.model_dir, settings.engine, settings.threads, max_pixels=settings.max_pixels
+        )
+        return cls(predictor, RequestLimits(settings.max_body_bytes, settings.max_pictures))
 
     async def __call__(self, request: Request) -> Response:
         """Answer one `POST /invocations`, which Ray's adapter has turned into `POST /`."""
         body = await request.body()
-        content_type = request.headers.get("content-type", "")
-        if len(body) > self._max_body_bytes:
-            result = oversized_answer(self._max_body_bytes)
-        else:
-            custom_attributes = request.headers.get(CUSTOM_ATTRIBUTES_HEADER, "")
-            # In a thread, so that Ray's health checks are answered while the model computes.
-            result = await asyncio.to_thread(answer, self._predictor, body, content_type, custom_attributes)
-        result = with_inline_errors(result, content_type)
-        return Response(result.body, result.status, media_type="application/json")
+        allowed = body if len(body) <= self._limits.max_body_bytes else None
+        answer = await respond(request.headers, allowed, self._limits, self._classify_all)
+        return Response(answer.body, answer.status, media_type=answer.media_type)
+
+    async def _classify_all(self, pictures: Sequence[bytes], options: Options) -> Sequence[Answer]:
+        # In a thread, so that Ray's health checks are answered while the model computes.
+        return await asyncio.to_thread(lambda: [classify(self._predictor, picture, options) for picture in pictures])

@@ -1,90 +1,139 @@
-"""One `POST /invocations`, without HTTP: the request's bytes and headers in, a status and a JSON document out.
+"""One `POST /invocations`, without HTTP: the request's bytes and headers in, a status and a document out.
 
-The serving container's workers and the Ray Serve deployment are thin shells around `answer`, so that the same
-request gets the same answer from either.
+The serving container and the Ray Serve deployment are thin shells around `respond` and `classify`, so that the same
+request gets the same answer from either. What lies between the two, one worker or many, is the shell's business.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
+import io
 import json
 import logging
-import re
-from collections.abc import Iterable
+import time
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .decoding import FORMAT_NAMES, ImageError
+import numpy as np
+
+from .content_negotiation import JSON, JSON_LINES, NPY
+from .decoding import ImageError
+from .invocation_request import Invocation, Options, RequestError, parse
 from .predictor import Prediction, Predictor
 
-DEFAULT_TOP_K = 5
-CUSTOM_ATTRIBUTES_HEADER = "x-amzn-sagemaker-custom-attributes"
+if TYPE_CHECKING:
+    from starlette.datastructures import Headers  # the workers, which import this too, know nothing of HTTP
 
-_OPTIONS = frozenset({"top_k", "scores"})
-_JSON_KEYS = _OPTIONS | {"image"}
-_NUMBER = re.compile(r"[0-9]{1,9}")
-_PICTURE_TYPES = ("", "application/octet-stream", "application/x-image")
+CUSTOM_ATTRIBUTES_HEADER = "x-amzn-sagemaker-custom-attributes"
 
 logger = logging.getLogger(__name__)
 
 
+class Timing(NamedTuple):
+    """Where the time of one picture went, in seconds."""
+
+    decode: float
+    inference: float
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the caller gets: an HTTP status and the bytes of a JSON document."""
+    """What the caller gets: an HTTP status and a document.
+
+    Attributes
+    ----------
+    status, body, media_type
+        Of the HTTP answer.
+    timing
+        Of a picture that was classified.
+    """
 
     status: int
     body: bytes
+    media_type: str = JSON
+    timing: Timing | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class _Request:
-    picture: bytes
-    top_k: int = DEFAULT_TOP_K
-    scores: bool = False
+class RequestLimits:
+    """The largest request: its body's bytes, and the pictures in a list."""
+
+    max_body_bytes: int
+    max_pictures: int
 
 
-class _RequestError(Exception):
-    """The request itself is at fault."""
-
-    def __init__(self, message: str, *, status: int = 400, code: str = "bad_request") -> None:
-        super().__init__(message)
-        self.status = status
-        self.code = code
+#: Classifies pictures; the answers have the order of the pictures.
+ClassifyAll = Callable[[Sequence[bytes], Options], Awaitable[Sequence[Answer]]]
 
 
-def answer(predictor: Predictor, body: bytes, content_type: str, custom_attributes: str) -> Answer:
-    """Classify the picture in a request.
+async def respond(headers: Headers, body: bytes | None, limits: RequestLimits, classify_all: ClassifyAll) -> Answer:
+    """Answer a request.
 
     Parameters
     ----------
+    headers
+        `Content-Type`, `Accept` and SageMaker's custom attributes are read; see `parse`.
     body
-        The picture's bytes, or JSON `{"image": "<base64>", "top_k": 5, "scores": true}`.
-    content_type
-        `image/*`, `application/x-image`, `application/octet-stream` or nothing for the former, `application/json`
-        for the latter. Parameters may follow it: `image/jpeg; top_k=3; scores=true`. That is the only way to ask for
-        them with a picture's bytes that every container passes on: the adapter in AWS's Ray Serve image drops all
-        headers but `Content-Type` and `Accept`.
-    custom_attributes
-        SageMaker's header of that name, nothing or `top_k=3,scores=true`. Where several places say something
-        different, JSON's keys win over this header and this header over the parameters.
+        None if it has more than `limits.max_body_bytes`.
+    limits
+        The largest request.
+    classify_all
+        Called once, with the pictures that could be read from the request, unless the request is refused.
 
     Returns
     -------
     Answer
-        200 with the predictions; 400, 413 or 415 with the reason if the request or its picture is at fault; 500 if
-        the model failed. Nothing is raised: one bad request must never end the process that serves the others.
+        200 with the predictions; 400, 406, 413 or 415 with the reason if the request or its only picture is at fault;
+        500 if the model failed; 503 if a picture was. In a batch, a picture's error takes the place of its prediction.
+    """
+    content_type = headers.get("content-type", "")
+    try:
+        if body is None:
+            raise RequestError(
+                f"The request is too large; at most {limits.max_body_bytes:,} bytes are allowed.",
+                status=413,
+                code="image_too_large",
+            )
+        invocation = parse(
+            body,
+            content_type,
+            headers.get(CUSTOM_ATTRIBUTES_HEADER, ""),
+            ", ".join(headers.getlist("accept")),
+            max_pictures=limits.max_pictures,
+        )
+    except RequestError as error:
+        return with_inline_errors(_refusal(error), content_type)
+    given = invocation.pictures
+    classified = iter(await classify_all([each for each in given if isinstance(each, bytes)], invocation.options))
+    answers = [next(classified) if isinstance(each, bytes) else _refusal(each) for each in given]
+    return with_inline_errors(_compose(invocation, answers), content_type)
+
+
+def classify(predictor: Predictor, picture: bytes, options: Options) -> Answer:
+    """Classify one picture.
+
+    Returns
+    -------
+    Answer
+        200 with the prediction, as JSON or, with `options.as_numbers`, as the bytes of every label's probability,
+        float32; 413 or 415 with the reason if the picture is refused; 500 if the model failed. Nothing is raised: one
+        bad picture must never end the process that serves the others.
     """
     try:
-        request = _parse(body, content_type, custom_attributes)
-        prediction = predictor.predict(request.picture, request.top_k)
-    except (_RequestError, ImageError) as error:
-        logger.info("Refused a request", extra={"status": error.status, "reason": str(error), "bytes": len(body)})
-        return error_answer(error.status, error.code, str(error))
+        started = time.perf_counter()
+        image = predictor.prepare(picture)
+        decoded = time.perf_counter()
+        probabilities = predictor.probabilities(image[np.newaxis])[0]
+        timing = Timing(decoded - started, time.perf_counter() - decoded)
+        if options.as_numbers:
+            return Answer(200, probabilities.astype("<f4").tobytes(), NPY, timing)
+        document = _document(predictor, predictor.rank(probabilities, options.top_k), options.scores)
+    except ImageError as error:
+        return _refusal(error, len(picture))
     except Exception:
-        logger.exception("The model failed on a request", extra={"bytes": len(body), "content_type": content_type})
+        logger.exception("The model failed on a picture", extra={"bytes": len(picture)})
         return error_answer(500, "model_failed", "The model failed on this picture; the endpoint's log says why.")
-    return Answer(200, json.dumps(_document(predictor, prediction, request.scores), ensure_ascii=False).encode())
+    return Answer(200, json.dumps(document, ensure_ascii=False).encode(), timing=timing)
 
 
 def error_answer(status: int, code: str, message: str) -> Answer:
@@ -98,15 +147,40 @@ def with_inline_errors(result: Answer, content_type: str) -> Answer:
     SageMaker Batch Transform keeps nothing of an answer with another status than 200, and fails the whole job for it.
     503 stays what it is: it is about the server, not about the picture, and worth another try.
     """
+    if result.status in (200, 503):
+        return result
     asked = any(part.replace(" ", "") == "errors=inline" for part in content_type.lower().split(";")[1:])
-    return Answer(200, result.body) if asked and result.status != 503 else result
+    return Answer(200, result.body) if asked else result
 
 
-def oversized_answer(max_body_bytes: int) -> Answer:
-    """Return the answer to a request whose body is too large."""
-    return error_answer(
-        413, "image_too_large", f"The request is too large; at most {max_body_bytes:,} bytes are allowed."
-    )
+def _compose(invocation: Invocation, answers: Sequence[Answer]) -> Answer:
+    """Make one answer of those to a request's pictures."""
+    # A server that cannot answer now says so for the whole request, which is then sent again.
+    alone = next((each for each in answers if each.status == 503), None if invocation.is_batch else answers[0])
+    if alone is not None and alone.status != 200:
+        return alone
+    if invocation.media_type == NPY:
+        return _array_answer(answers)
+    if invocation.media_type == JSON_LINES:
+        return Answer(200, b"".join(each.body + b"\n" for each in answers), JSON_LINES)
+    return alone or Answer(200, b'{"results": [' + b", ".join(each.body for each in answers) + b"]}")
+
+
+def _array_answer(answers: Sequence[Answer]) -> Answer:
+    """Return the probabilities, float32 [N, C], as a .npy file; the row of a picture without a prediction is NaN."""
+    rows = [np.frombuffer(each.body, "<f4") if each.status == 200 else None for each in answers]
+    classes = next((len(row) for row in rows if row is not None), None)
+    if classes is None:  # how many columns there would be is only known from a prediction
+        return answers[0]
+    missing = np.full(classes, np.nan, "<f4")
+    file = io.BytesIO()
+    np.save(file, np.stack([missing if row is None else row for row in rows]), allow_pickle=False)
+    return Answer(200, file.getvalue(), NPY)
+
+
+def _refusal(error: RequestError | ImageError, size: int | None = None) -> Answer:
+    logger.info("Refused a picture", extra={"status": error.status, "reason": str(error), "bytes": size})
+    return error_answer(error.status, error.code, str(error))
 
 
 def _document(predictor: Predictor, prediction: Prediction, with_scores: bool) -> dict[str, Any]:
@@ -117,65 +191,3 @@ def _document(predictor: Predictor, prediction: Prediction, with_scores: bool) -
         document["scores"] = prediction.scores
     document["model"] = {"name": predictor.card.name, "version": predictor.card.version}
     return document
-
-
-def _parse(body: bytes, content_type: str, custom_attributes: str) -> _Request:
-    media_type, *parameters = (part.strip() for part in content_type.lower().split(";"))
-    # The type's other parameters, such as charset, say nothing that matters here.
-    options = _parse_options(text for text in parameters if text.partition("=")[0].strip() in _OPTIONS)
-    options |= _parse_options(part.strip() for part in custom_attributes.lower().split(","))
-    if media_type in _PICTURE_TYPES or media_type.startswith("image/"):
-        return _Request(body, **options)
-    if media_type == "application/json" or media_type.endswith("+json"):
-        return _parse_json(body, options)
-    raise _RequestError(
-        f"The Content-Type {media_type[:60]!r} is not understood. Send the bytes of a picture ({FORMAT_NAMES}) as "
-        'image/* or application/octet-stream, or {"image": "<base64>"} as application/json.',
-        status=415,
-        code="unsupported_image",
-    )
-
-
-def _parse_json(body: bytes, options: dict[str, Any]) -> _Request:
-    try:
-        document = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise _RequestError(f"The body is not valid JSON: {error}.") from None
-    if not isinstance(document, dict) or not isinstance(document.get("image"), str):
-        raise _RequestError('The JSON body must be an object with the picture under "image", as text in base64.')
-    unknown = sorted(document.keys() - _JSON_KEYS)
-    if unknown:
-        raise _RequestError(f"The key {unknown[0][:60]!r} is not known; allowed are {', '.join(sorted(_JSON_KEYS))}.")
-    try:
-        # Line breaks are part of base64 as mail and the command line write it.
-        picture = base64.b64decode("".join(document["image"].split()), validate=True)
-    except (binascii.Error, ValueError):
-        raise _RequestError('The text under "image" is not valid base64.') from None
-    if "top_k" in document:
-        options["top_k"] = _checked_top_k(document["top_k"])
-    if "scores" in document:
-        if not isinstance(document["scores"], bool):
-            raise _RequestError("scores must be true or false.")
-        options["scores"] = document["scores"]
-    return _Request(picture, **options)
-
-
-def _parse_options(texts: Iterable[str]) -> dict[str, Any]:
-    options: dict[str, Any] = {}
-    for text in filter(None, texts):
-        name, _, value = (part.strip() for part in text.partition("="))
-        if name == "top_k":
-            options[name] = _checked_top_k(int(value) if _NUMBER.fullmatch(value) else value)
-        elif name == "scores" and value in ("true", "false"):
-            options[name] = value == "true"
-        else:
-            raise _RequestError(
-                f"The option {text[:60]!r} is not understood; allowed are top_k=<number>, scores=true and scores=false."
-            )
-    return options
-
-
-def _checked_top_k(value: object) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise _RequestError(f"top_k must be a whole number of at least 1, not {str(value)[:60]!r}.")
-    return value

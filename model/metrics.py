@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 _NUMBER = r"([0-9]+(?:\.[0-9]+)?)"
 
@@ -20,6 +21,8 @@ METRIC_DEFINITIONS: list[dict[str, str]] = [
     {"Name": "train:images_per_second", "Regex": rf"images_per_second={_NUMBER}"},
     {"Name": "test:loss", "Regex": rf"test_loss={_NUMBER}"},
     {"Name": "test:accuracy", "Regex": rf"test_accuracy={_NUMBER}"},
+    {"Name": "trial:loss", "Regex": rf"trial_loss={_NUMBER}"},
+    {"Name": "trial:accuracy", "Regex": rf"trial_accuracy={_NUMBER}"},
 ]
 """What `CreateTrainingJob` takes as `AlgorithmSpecification.MetricDefinitions`."""
 
@@ -74,6 +77,49 @@ class ClassMetrics:
     precision: float | None
     recall: float | None
     f1: float | None
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One training of a search inside a training job, in the words of SageMaker's tuning jobs.
+
+    Attributes
+    ----------
+    trial : int
+        Counted from 1.
+    status : str
+        `COMPLETED`, `STOPPED` (it was worse than most at the same epoch) or `FAILED` (it diverged).
+    objective : float or None
+        Lowest validation loss, the mean over the pictures in nats; None for a trial that failed.
+    accuracy : float or None
+        In the same epoch.
+    seconds : float
+    hyperparameters : dict
+        By their names on the command line.
+    """
+
+    COMPLETED: ClassVar[str] = "Completed"
+    STOPPED: ClassVar[str] = "Stopped"
+    FAILED: ClassVar[str] = "Failed"
+
+    trial: int
+    status: str
+    objective: float | None
+    accuracy: float | None
+    seconds: float
+    hyperparameters: dict[str, float | int]
+
+    def line(self) -> str:
+        """Return the log line that `METRIC_DEFINITIONS` reads.
+
+        The names are others than those of an epoch: the last validation loss that a job reports is that of its model,
+        and its curve that of one training.
+        """
+        values = " ".join(f"{name}={value:.6g}" for name, value in self.hyperparameters.items())
+        line = f"trial={self.trial} status={self.status} {values}"
+        if self.objective is not None:
+            line += f" trial_loss={self.objective:.4f} trial_accuracy={self.accuracy:.4f}"
+        return line
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,11 @@ import torch
 
 from .resnet9 import resnet9
 
-# These two return a tuple of three outputs while they train, unless told not to build the auxiliary classifiers.
+# These two return a tuple of three outputs while they train, unless told not to build the auxiliary classifiers. And
+# their published weights were trained with another normalisation, which they turn ImageNet's into when told to.
 _EXTRA_ARGUMENTS: dict[str, dict[str, Any]] = {
-    "googlenet": {"aux_logits": False, "init_weights": True},
-    "inception_v3": {"aux_logits": False, "init_weights": True},
+    "googlenet": {"aux_logits": False, "init_weights": True, "transform_input": True},
+    "inception_v3": {"aux_logits": False, "init_weights": True, "transform_input": True},
 }
 
 
@@ -108,6 +109,14 @@ def build(architecture: str, classes: int, *, weights: Path | None = None) -> to
     return network
 
 
+def classifier_name(network: torch.nn.Module) -> str:
+    """Return the name of the layer that makes the logits, such as "fc" or "classifier.2".
+
+    It is the last one with parameters, in every network of torchvision's and in ours.
+    """
+    return list(network.state_dict())[-1].rpartition(".")[0]
+
+
 def check_input_size(network: torch.nn.Module, architecture: str, input_size: int) -> None:
     """Try a network on pictures of one size.
 
@@ -142,8 +151,7 @@ def _load_weights(network: torch.nn.Module, architecture: str, path: Path) -> No
     own = network.state_dict()
     if not isinstance(loaded, dict) or not loaded.keys() & own.keys():
         raise NetworkError(f"{path} holds no weights of a {architecture}")
-    # The classifier is the last layer with parameters, in every network of torchvision's.
-    head = list(own)[-1].rpartition(".")[0] + "."
+    head = classifier_name(network) + "."
     fitting = {name: value for name, value in loaded.items() if name in own and value.shape == own[name].shape}
     unfit = sorted(name for name in own if name not in fitting and not name.startswith(head))
     if unfit:

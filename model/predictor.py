@@ -85,13 +85,23 @@ class Predictor:
         engine = engine or ("onnx" if importlib.util.find_spec("onnxruntime") else "torch")
         predictor = cls(card, _ENGINES[engine](model_dir, card, threads), max_pixels=max_pixels)
         # The first run allocates and optimises; and a network that cannot run must not be reported as loaded.
+        predictor.check()
+        return predictor
+
+    def check(self) -> None:
+        """Run the network once.
+
+        Raises
+        ------
+        ArtifactError
+            If it does not run, or its output is not what the model card says.
+        """
         try:
-            predictor.probabilities(np.zeros((1, 3, card.input_size, card.input_size), np.float32))
+            self.probabilities(np.zeros((1, 3, self.card.input_size, self.card.input_size), np.float32))
         except ArtifactError:
             raise
         except Exception as error:  # the engines raise classes of their own
-            raise ArtifactError(f"The network in {model_dir} loads but does not run: {error}") from error
-        return predictor
+            raise ArtifactError(f"The network of {self.card.name} loads but does not run: {error}") from error
 
     def predict(self, data: bytes, top_k: int = 5) -> Prediction:
         """Classify one picture.
@@ -108,8 +118,20 @@ class Predictor:
         ImageError
             If the picture is refused; see `decode`.
         """
-        image = decode(data, target_size=self.card.resize_size, max_pixels=self._max_pixels)
-        probabilities = self.probabilities(self._preprocess(image)[np.newaxis])[0]
+        return self.rank(self.probabilities(self.prepare(data)[np.newaxis])[0], top_k)
+
+    def prepare(self, data: bytes) -> FloatArray:
+        """Decode a picture and turn it into the network's input, float32 [3, S, S].
+
+        Raises
+        ------
+        ImageError
+            If the picture is refused; see `decode`.
+        """
+        return self._preprocess(decode(data, target_size=self.card.resize_size, max_pixels=self._max_pixels))
+
+    def rank(self, probabilities: npt.NDArray[np.float64], top_k: int) -> Prediction:
+        """Return what the probabilities of one picture, [C], say: the `top_k` likeliest labels, and all of them."""
         best = np.argsort(-probabilities, kind="stable")[:top_k]  # ties keep the order of the labels
         return Prediction(
             ranked=[(self.card.display_labels[index], float(probabilities[index])) for index in best],

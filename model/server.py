@@ -1,6 +1,6 @@
 """The serving container's program: SageMaker's `/ping` and `/invocations` in front of worker processes.
 
-This process speaks HTTP and never touches a picture; each worker process runs the model with one thread. It
+This process speaks HTTP and never decodes a picture; the worker processes run the model. It
 ends with a message and a non-zero status if the model cannot be loaded, so that the endpoint is reported as failed
 instead of waiting for a health check that will never pass. `docs/serving.md` describes the interface and the limits.
 """
@@ -14,7 +14,8 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Sequence
 from types import FrameType
 from typing import NoReturn
 
@@ -25,8 +26,10 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from .artifact import ArtifactError, verify_files
-from .invocation import CUSTOM_ATTRIBUTES_HEADER, Answer, error_answer, oversized_answer, with_inline_errors
+from .invocation import Answer, RequestLimits, error_answer, respond
+from .invocation_request import Options
 from .logs import configure_logging
+from .serving_metrics import ServingMetrics
 from .serving_settings import ServingSettings, SettingsError
 from .worker_pool import ModelNotLoadedError, WorkerPool
 
@@ -48,12 +51,16 @@ class InvocationServer:
     settings
         Limits, and where to listen.
     pool
-        Answers the requests.
+        Classifies the pictures.
+    metrics
+        Are told what happens, and logged.
     """
 
-    def __init__(self, settings: ServingSettings, pool: WorkerPool) -> None:
+    def __init__(self, settings: ServingSettings, pool: WorkerPool, metrics: ServingMetrics) -> None:
         self._settings = settings
+        self._limits = RequestLimits(settings.max_body_bytes, settings.max_pictures)
         self._pool = pool
+        self._metrics = metrics
         self._held = 0
         self.app = Starlette(
             routes=[
@@ -81,18 +88,21 @@ class InvocationServer:
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
-        model = asyncio.create_task(self._run_model())
+        tasks = [asyncio.create_task(self._run_model()), asyncio.create_task(self._report_metrics())]
         yield
-        model.cancel()
-        await asyncio.gather(model, return_exceptions=True)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         await self._pool.close()
+        if self._settings.metrics_seconds:
+            self._metrics.report()
 
     async def _run_model(self) -> None:
         """Keep the model running; if it cannot be, stop the server."""
         try:
             async with asyncio.TaskGroup() as tasks:
                 # Hashing the graph takes as long as loading it, so the two go side by side.
-                tasks.create_task(asyncio.to_thread(verify_files, self._settings.model_dir))
+                tasks.create_task(self._verify_files())
                 tasks.create_task(self._pool.run())
         except* (ArtifactError, ModelNotLoadedError) as errors:
             self.failure = str(errors.exceptions[0])
@@ -105,37 +115,57 @@ class InvocationServer:
     async def _ping(self, _: Request) -> Response:
         return Response(status_code=200 if self._pool.is_ready else 503)
 
+    async def _verify_files(self) -> None:
+        card = await asyncio.to_thread(verify_files, self._settings.model_dir)
+        self._metrics.server = self._metrics.server or card.name
+
+    async def _report_metrics(self) -> None:
+        while self._settings.metrics_seconds:
+            await asyncio.sleep(self._settings.metrics_seconds)
+            self._metrics.report()
+
     async def _invocations(self, request: Request) -> Response:
+        started = time.perf_counter()
         try:
-            refusal = self._refusal()
-            if refusal is not None:
-                return _response(refusal)  # uvicorn reads the body and throws it away
-            self._held += 1
-            try:
-                return _response(await self._answer(request))
-            finally:
-                self._held -= 1
+            answer = self._refusal()  # if it is one, uvicorn reads the body and throws it away
+            if answer is None:
+                self._held += 1
+                try:
+                    body = await self._read_body(request)
+                    answer = await respond(request.headers, body, self._limits, self._classify_all)
+                finally:
+                    self._held -= 1
         except ClientDisconnect:
             return Response(status_code=400)  # goes nowhere
+        self._metrics.request(answer.status, time.perf_counter() - started)
+        return Response(answer.body, answer.status, _HEADERS.get(answer.status), media_type=answer.media_type)
 
     def _refusal(self) -> Answer | None:
         """Return why no request can be taken now, None if one can."""
         if not self._pool.has_loaded:
             return error_answer(503, "not_ready", "The model is still being loaded; try again in a moment.")
-        if self._held >= self._settings.max_requests:
-            message = f"All {self._settings.max_requests} requests that the server may hold are taken; try again later."
-            return error_answer(503, "overloaded", message)
-        return None
+        return self._overload() if self._held >= self._settings.max_requests else None
 
-    async def _answer(self, request: Request) -> Answer:
-        content_type = request.headers.get("content-type", "")
-        custom_attributes = request.headers.get(CUSTOM_ATTRIBUTES_HEADER, "")
-        body = await self._read_body(request)
-        if body is None:
-            result = oversized_answer(self._settings.max_body_bytes)
-        else:
-            result = await self._pool.submit(body, content_type.encode("latin-1"), custom_attributes.encode("latin-1"))
-        return with_inline_errors(result, content_type)
+    def _overload(self) -> Answer:
+        message = f"All {self._settings.max_requests} requests that the server may hold are taken; try again later."
+        return error_answer(503, "overloaded", message)
+
+    async def _classify_all(self, pictures: Sequence[bytes], options: Options) -> Sequence[Answer]:
+        """Classify a request's pictures on whichever workers are free.
+
+        Each picture of a list takes a place like a request of its own; a list that is alone always has enough.
+        """
+        more = max(len(pictures) - 1, 0)
+        if more and self._held > 1 and self._held + more > self._settings.max_requests:
+            return [self._overload()] * len(pictures)
+        self._metrics.batch(len(pictures))
+        if len(pictures) == 1:  # nearly always, and so without a task for it
+            return [await self._pool.submit(pictures[0], options)]
+        self._held += more
+        try:
+            return await asyncio.gather(*(self._pool.submit(picture, options) for picture in pictures))
+        finally:
+            self._held -= more
 
     async def _read_body(self, request: Request) -> bytes | None:
         """Return the request's body, or None if it is over the limit; what is over it is never kept."""
@@ -169,8 +199,11 @@ def main() -> int:
     except OSError as error:
         logger.error("The server cannot listen on %s:%d: %s.", settings.host, settings.port, error.strerror)
         return 1
-    server = InvocationServer(settings, WorkerPool(settings.workers, settings.timeout_seconds))
-    logger.info("Listening", extra={"host": settings.host, "port": settings.port, "workers": settings.workers})
+    metrics = ServingMetrics(namespace=settings.metrics_namespace, server=settings.metrics_server)
+    pool = WorkerPool(settings.workers, settings.timeout_seconds, threads=settings.threads, metrics=metrics)
+    server = InvocationServer(settings, pool, metrics)
+    place = {"host": settings.host, "port": settings.port}
+    logger.info("Listening", extra=place | {"workers": settings.workers, "threads": settings.threads})
     server.run(listener)
     if server.failure is not None:
         logger.error("The server stops: %s", server.failure)
@@ -184,10 +217,6 @@ def _listen(host: str, port: int) -> socket.socket:
     # number is 0, "the default"). Without it every answer waits 40 ms for the caller's delayed acknowledgement.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listener
-
-
-def _response(answer: Answer) -> Response:
-    return Response(answer.body, answer.status, _HEADERS.get(answer.status), media_type="application/json")
 
 
 def _stop(_: int, __: FrameType | None) -> NoReturn:

@@ -12,8 +12,12 @@ from pathlib import Path
 from .decoding import MAX_PIXELS
 
 ENGINES = ("onnx", "torch")
+# What the vCPUs are for: many pictures at a time, a worker each, or one picture as soon as possible.
+MODES = ("throughput", "latency")
 # InvokeEndpoint itself takes no more than this.
 MAX_BODY_BYTES = 6 * 1024 * 1024
+# A list of this many pictures keeps one worker busy for a second or a few; SageMaker waits a minute.
+MAX_PICTURES = 64
 # A held request may own a body of 6 MiB; this many per worker keep them all below 400 MiB a worker.
 REQUESTS_PER_WORKER = 64
 
@@ -36,8 +40,13 @@ class ServingSettings:
         `SM_MODEL_DIR`: the folder of the unpacked model artifact.
     host, port
         `SAGEMAKER_BIND_TO_HOST`, `SAGEMAKER_BIND_TO_PORT`: where to listen.
+    mode
+        `MODEL_SERVER_MODE`: `throughput` (the default) or `latency`.
     workers
-        `SAGEMAKER_MODEL_SERVER_WORKERS`: processes that run the model, one thread each. Default: the vCPUs.
+        `SAGEMAKER_MODEL_SERVER_WORKERS`: processes that run the model. By default as many as there are vCPUs; for
+        latency always one.
+    threads
+        CPU threads of each worker: one; for latency as many as there are vCPUs. Follows from the mode.
     timeout_seconds
         `SAGEMAKER_MODEL_SERVER_TIMEOUT`: a worker that needs longer for one picture is replaced.
     log_level
@@ -48,24 +57,40 @@ class ServingSettings:
         `MODEL_SERVER_MAX_BODY_BYTES`: the largest request.
     max_pixels
         `MODEL_SERVER_MAX_PIXELS`: the largest picture, width x height.
+    max_pictures
+        `MODEL_SERVER_MAX_PICTURES`: the longest list of pictures in one request.
     max_requests
         `MODEL_SERVER_MAX_REQUESTS`: requests held at once, waiting ones included; more are answered 503.
     drain_seconds
         `MODEL_SERVER_DRAIN_SECONDS`: how long a stopping server finishes what it has begun. SageMaker kills a
         container 30 s after it asked it to stop.
+    metrics_seconds
+        `MODEL_SERVER_METRICS_SECONDS`: how often the metrics are logged; 0 for never.
+    metrics_namespace
+        `MODEL_SERVER_METRICS_NAMESPACE`: where CloudWatch puts the metrics that it finds in the log. By default, and
+        in a batch transform job (`SAGEMAKER_BATCH`), whose queues are long on purpose, they stay in the log.
+    metrics_server
+        `MODEL_SERVER_METRICS_SERVER`: the dimension that tells this server's metrics from others'; by default the
+        model's name.
     """
 
     model_dir: Path
     host: str
     port: int
+    mode: str
     workers: int
+    threads: int
     timeout_seconds: int
     log_level: int
     engine: str | None
     max_body_bytes: int
     max_pixels: int
+    max_pictures: int
     max_requests: int
     drain_seconds: int
+    metrics_seconds: int
+    metrics_namespace: str | None
+    metrics_server: str | None
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> ServingSettings:
@@ -91,23 +116,44 @@ class ServingSettings:
                 return default
             return value
 
-        workers = number("SAGEMAKER_MODEL_SERVER_WORKERS", available_vcpus(), 1, 512)
-        engine = environment.get("MODEL_SERVER_ENGINE", "").strip() or None
-        if engine is not None and engine not in ENGINES:
-            faults.append(f"MODEL_SERVER_ENGINE is {engine!r}; it must be one of {', '.join(ENGINES)}")
+        def text(name: str) -> str | None:
+            return environment.get(name, "").strip() or None
+
+        def choice(name: str, allowed: tuple[str, ...]) -> str | None:
+            chosen = text(name)
+            if chosen is not None and chosen not in allowed:
+                faults.append(f"{name} is {chosen!r}; it must be one of {', '.join(allowed)}")
+            return chosen
+
+        vcpus = available_vcpus()
+        mode = choice("MODEL_SERVER_MODE", MODES) or MODES[0]
+        for_latency = mode == "latency"
+        workers = number("SAGEMAKER_MODEL_SERVER_WORKERS", 1 if for_latency else vcpus, 1, 512)
+        if for_latency and workers > 1:
+            faults.append(
+                f"SAGEMAKER_MODEL_SERVER_WORKERS is '{workers}'; with MODEL_SERVER_MODE=latency there is one worker, "
+                "which uses all vCPUs"
+            )
+        for_batch = environment.get("SAGEMAKER_BATCH", "").strip().lower() == "true"
         settings = cls(
             model_dir=Path(environment.get("SM_MODEL_DIR") or "/opt/ml/model"),
             # A container is reached from outside of it, so it has to listen on every address.
             host=environment.get("SAGEMAKER_BIND_TO_HOST") or "0.0.0.0",  # noqa: S104
             port=number("SAGEMAKER_BIND_TO_PORT", 8080, 1, 65535),
+            mode=mode,
             workers=workers,
+            threads=vcpus if for_latency else 1,
             timeout_seconds=number("SAGEMAKER_MODEL_SERVER_TIMEOUT", 30, 1, 3600),
             log_level=number("SAGEMAKER_CONTAINER_LOG_LEVEL", logging.INFO, 1, 50),
-            engine=engine,
+            engine=choice("MODEL_SERVER_ENGINE", ENGINES),
             max_body_bytes=number("MODEL_SERVER_MAX_BODY_BYTES", MAX_BODY_BYTES, 1024, 1024**3),
             max_pixels=number("MODEL_SERVER_MAX_PIXELS", MAX_PIXELS, 1, 10**9),
+            max_pictures=number("MODEL_SERVER_MAX_PICTURES", MAX_PICTURES, 1, 10_000),
             max_requests=number("MODEL_SERVER_MAX_REQUESTS", REQUESTS_PER_WORKER * workers, 1, 100_000),
             drain_seconds=number("MODEL_SERVER_DRAIN_SECONDS", 25, 1, 3600),
+            metrics_seconds=number("MODEL_SERVER_METRICS_SECONDS", 60, 0, 300),
+            metrics_namespace=None if for_batch else text("MODEL_SERVER_METRICS_NAMESPACE"),
+            metrics_server=text("MODEL_SERVER_METRICS_SERVER"),
         )
         if faults:
             raise SettingsError("; ".join(faults))

@@ -17,15 +17,17 @@ import sys
 from typing import BinaryIO
 
 from .artifact import ArtifactError
-from .invocation import answer
+from .invocation import Answer, classify
+from .invocation_request import Options
 from .logs import configure_logging
 from .predictor import Predictor
 from .serving_settings import ServingSettings
 
-# Lengths of the body, the content type and the custom attributes, which follow in this order.
-REQUEST_HEADER = struct.Struct(">III")
-# Status and length of the body, which follows. The first one is about the worker itself: READY or FAILED.
-ANSWER_HEADER = struct.Struct(">HI")
+# The picture's length and the options; then the picture.
+REQUEST_HEADER = struct.Struct(">II??")
+# Status, seconds of decoding and of inference, and length of the body, which follows. The first one is about the
+# worker itself: READY or FAILED.
+ANSWER_HEADER = struct.Struct(">HffI")
 READY = 0
 FAILED = 1
 
@@ -50,20 +52,35 @@ def main() -> int:
 
 def _serve(connection: socket.socket, requests: BinaryIO, settings: ServingSettings) -> int:
     try:
-        predictor = Predictor.load(settings.model_dir, settings.engine, max_pixels=settings.max_pixels)
+        predictor = Predictor.load(
+            settings.model_dir, settings.engine, settings.threads, max_pixels=settings.max_pixels
+        )
     except ArtifactError as error:
-        _send(connection, FAILED, str(error).encode())
+        _send(connection, Answer(FAILED, str(error).encode()))
         return 1
-    _send(connection, READY, b"")
+    _send(connection, Answer(READY, b""))
     while header := requests.read(REQUEST_HEADER.size):
-        body, content_type, custom_attributes = (requests.read(length) for length in REQUEST_HEADER.unpack(header))
-        result = answer(predictor, body, content_type.decode("latin-1"), custom_attributes.decode("latin-1"))
-        _send(connection, result.status, result.body)
+        length, top_k, scores, as_numbers = REQUEST_HEADER.unpack(header)
+        answer = classify(predictor, requests.read(length), Options(top_k, scores, as_numbers))
+        if answer.status == 500 and not _still_works(predictor):
+            return 1  # without an answer: another worker may have one
+        _send(connection, answer)
     return 0
 
 
-def _send(connection: socket.socket, status: int, body: bytes) -> None:
-    connection.sendall(ANSWER_HEADER.pack(status, len(body)) + body)
+def _still_works(predictor: Predictor) -> bool:
+    """Return whether it was the picture that the model failed on, and not the model itself."""
+    try:
+        predictor.check()
+    except ArtifactError as error:
+        logger.error("The model does not run any more: %s", error)
+        return False
+    return True
+
+
+def _send(connection: socket.socket, answer: Answer) -> None:
+    decode, inference = answer.timing or (0.0, 0.0)
+    connection.sendall(ANSWER_HEADER.pack(answer.status, decode, inference, len(answer.body)) + answer.body)
 
 
 if __name__ == "__main__":

@@ -12,18 +12,24 @@ import logging
 import os
 import socket
 import sys
+import time
 from collections import deque
 from pathlib import Path
 from typing import cast
 
-from .invocation import Answer, error_answer
+from .invocation import Answer, Timing, error_answer
+from .invocation_request import Options
+from .serving_metrics import ServingMetrics
 from .worker import ANSWER_HEADER, FAILED, READY, REQUEST_HEADER
 
 # A worker may die of what is outside of it (memory, an operator); a request is worth one more try. Not more: if
 # the request itself is what kills workers, each try costs a restart.
 ATTEMPTS = 2
-# This many replacements in a row that do not come up mean that none will.
+# This many starts in a row that end without a word mean that none will succeed. Once the model has been loaded, the
+# reason may pass (another program's hunger for memory), so there are more, and ever longer pauses between them.
 MAX_FAILED_STARTS = 3
+MAX_FAILED_RESTARTS = 10
+LONGEST_PAUSE_SECONDS = 5.0
 START_SECONDS = 120
 
 _STOPPED = error_answer(503, "not_ready", "The model server is stopping.")
@@ -36,14 +42,16 @@ class ModelNotLoadedError(Exception):
 
 
 class _Job:
-    """A request on its way through the pool."""
+    """A picture on its way through the pool."""
 
-    __slots__ = ("answer", "attempts", "parts")
+    __slots__ = ("answer", "attempts", "options", "picture", "started", "submitted")
 
-    def __init__(self, parts: tuple[bytes, bytes, bytes], answer: asyncio.Future[Answer]) -> None:
-        self.parts = parts
+    def __init__(self, picture: bytes, options: Options, answer: asyncio.Future[Answer]) -> None:
+        self.picture = picture
+        self.options = options
         self.answer = answer
         self.attempts = 0
+        self.submitted = self.started = time.perf_counter()
 
     def settle(self, answer: Answer) -> None:
         if not self.answer.done():  # it is, when whoever waited has given up
@@ -68,8 +76,11 @@ class _Worker(asyncio.Protocol):
         assert self._transport is not None
         self.job = job
         job.attempts += 1
+        job.started = time.perf_counter()
         self._arm(seconds)
-        self._transport.writelines((REQUEST_HEADER.pack(*map(len, job.parts)), *job.parts))
+        options = job.options
+        header = REQUEST_HEADER.pack(len(job.picture), options.top_k, options.scores, options.as_numbers)
+        self._transport.writelines((header, job.picture))
 
     def close(self) -> None:
         """Let the worker finish what it is at, and end."""
@@ -88,7 +99,7 @@ class _Worker(asyncio.Protocol):
         self._received += data
         if len(self._received) < ANSWER_HEADER.size:
             return
-        status, length = ANSWER_HEADER.unpack_from(self._received)
+        status, decode, inference, length = ANSWER_HEADER.unpack_from(self._received)
         if len(self._received) < ANSWER_HEADER.size + length:
             return
         body = bytes(self._received[ANSWER_HEADER.size :])
@@ -96,8 +107,9 @@ class _Worker(asyncio.Protocol):
         self._disarm()
         if self.job is not None:
             job, self.job = self.job, None
-            job.settle(Answer(status, body))
-            self._pool.worker_is_free(self)
+            timing = Timing(decode, inference) if status == 200 else None
+            job.settle(Answer(status, body, timing=timing))
+            self._pool.worker_is_free(self, job, timing)
         elif status == READY:
             self.is_ready = True
             self._pool.worker_has_started(self)
@@ -128,11 +140,17 @@ class WorkerPool:
     size
         How many worker processes.
     timeout_seconds
-        A worker that needs longer for one request is killed and replaced, and the request fails.
+        A worker that needs longer for one picture is killed and replaced, and the picture fails.
+    threads
+        CPU threads of each worker.
+    metrics
+        Are told what happens.
     """
 
-    def __init__(self, size: int, timeout_seconds: float) -> None:
+    def __init__(self, size: int, timeout_seconds: float, *, threads: int = 1, metrics: ServingMetrics) -> None:
         self._size = size
+        self._threads = threads
+        self._metrics = metrics
         self._timeout_seconds = timeout_seconds
         self._workers: set[_Worker] = set()
         self._idle: list[_Worker] = []
@@ -166,13 +184,14 @@ class WorkerPool:
             self._start_worker()
         raise ModelNotLoadedError(await self._failed)
 
-    async def submit(self, body: bytes, content_type: bytes, custom_attributes: bytes) -> Answer:
-        """Have a worker answer a request, as soon as one is free."""
+    async def submit(self, picture: bytes, options: Options) -> Answer:
+        """Have a worker classify a picture, as soon as one is free."""
         if self._closing or (self._failed is not None and self._failed.done()):
             return _STOPPED
-        job = _Job((body, content_type, custom_attributes), asyncio.get_running_loop().create_future())
+        job = _Job(picture, options, asyncio.get_running_loop().create_future())
         self._waiting.append(job)
         self._dispatch()
+        self._metrics.queued(len(self._waiting))
         return await job.answer
 
     async def close(self) -> None:
@@ -192,11 +211,13 @@ class WorkerPool:
         logger.info("A worker has loaded the model and run it", extra={"worker": worker.process.pid})
         self._failed_starts = 0
         self._has_loaded = True
-        self.worker_is_free(worker)
+        self._take_next(worker)
 
-    def worker_is_free(self, worker: _Worker) -> None:
-        self._idle.append(worker)
-        self._dispatch()
+    def worker_is_free(self, worker: _Worker, job: _Job, timing: Timing | None) -> None:
+        self._take_next(worker)  # before anything else: nothing else keeps the processor from working
+        if timing is not None:
+            queue = job.started - job.submitted
+            self._metrics.picture(queue=queue, decode=timing.decode, inference=timing.inference)
 
     def worker_is_lost(self, worker: _Worker) -> None:
         self._workers.discard(worker)
@@ -206,15 +227,17 @@ class WorkerPool:
             self._give_back(worker.job, worker.overran)
         if self._closing:
             return
+        self._metrics.worker_restarted()
         if worker.is_ready:
             logger.error(
                 "A worker process %s; it is replaced",
-                f"took more than {self._timeout_seconds} s for a request" if worker.overran else "ended unexpectedly",
+                f"took more than {self._timeout_seconds} s for a picture" if worker.overran else "ended unexpectedly",
                 extra={"worker": worker.process.pid},
             )
         else:
             self._failed_starts += 1
-            if worker.failure is not None or self._failed_starts >= MAX_FAILED_STARTS:
+            allowed = MAX_FAILED_RESTARTS if self._has_loaded else MAX_FAILED_STARTS
+            if worker.failure is not None or self._failed_starts >= allowed:
                 self._fail(worker.failure or "The worker processes end before they have loaded the model; see the log.")
                 return
         self._start_worker()
@@ -225,6 +248,8 @@ class WorkerPool:
         task.add_done_callback(self._tasks.discard)
 
     async def _spawn(self) -> None:
+        if self._failed_starts > 1:
+            await asyncio.sleep(min(0.1 * 2**self._failed_starts, LONGEST_PAUSE_SECONDS))
         ours, theirs = socket.socketpair()
         with theirs:
             try:
@@ -232,7 +257,7 @@ class WorkerPool:
                     *(sys.executable, "-P", "-m", f"{__package__}.worker", str(theirs.fileno())),
                     pass_fds=[theirs.fileno()],
                     stdin=asyncio.subprocess.DEVNULL,
-                    env=_worker_environment(),
+                    env=_worker_environment(self._threads),
                 )
             except BaseException as error:
                 ours.close()
@@ -250,6 +275,10 @@ class WorkerPool:
         for job in self._waiting:
             job.settle(_STOPPED)
         self._waiting.clear()
+
+    def _take_next(self, worker: _Worker) -> None:
+        self._idle.append(worker)
+        self._dispatch()
 
     def _dispatch(self) -> None:
         while self._idle and self._waiting:
@@ -270,13 +299,13 @@ class WorkerPool:
             self._dispatch()
 
 
-def _worker_environment() -> dict[str, str]:
+def _worker_environment(threads: int) -> dict[str, str]:
     """Return this process's environment with what a worker needs besides.
 
     The folder that this package was imported from comes first on the path, so that workers run the same program. And
-    numpy's and PyTorch's libraries, which read it when they are loaded, must not start a thread per core.
+    numpy's and PyTorch's libraries, which read it when they are loaded, must not start a thread per core by themselves.
     """
     package_parent = str(Path(__file__).resolve().parent.parent)
     inherited = os.environ.get("PYTHONPATH")
     path = os.pathsep.join(filter(None, (package_parent, inherited)))
-    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": str(threads)}

@@ -14,12 +14,12 @@ from infra.bucket_layout import BATCH_INPUT, BATCH_OUTPUT
 from infra.constructs.policies import allow, policy
 
 # What a training job may read and write in the data bucket.
-READABLE_PREFIXES = ("datasets", "code", "checkpoints")
+READABLE_PREFIXES = ("datasets", "code", "weights", "checkpoints")
 WRITABLE_PREFIXES = ("training", "checkpoints")
 
 
 class TrainingRole(iam.Role):
-    """Lets a training job read data sets and code, and write outputs and checkpoints; all in one bucket."""
+    """Lets a training job read data sets, code and weights, and write outputs and checkpoints; all in one bucket."""
 
     def __init__(
         self, scope: Construct, construct_id: str, *, bucket: s3.IBucket, key: kms.IKey, image_repository_arn: str

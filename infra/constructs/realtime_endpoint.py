@@ -38,6 +38,7 @@ class RealtimeEndpoint(Construct):
         image: ServingImage,
         artifact: Path,
         data: DataBucket,
+        metrics_namespace: str,
     ) -> None:
         super().__init__(scope, construct_id)
         self.variant_name = settings.variant_name
@@ -61,6 +62,12 @@ class RealtimeEndpoint(Construct):
             primary_container=sagemaker.CfnModel.ContainerDefinitionProperty(
                 image=image.uri,
                 model_data_url=asset.s3_object_url if asset else None,
+                environment={
+                    "MODEL_SERVER_MODE": settings.mode,
+                    "MODEL_SERVER_METRICS_NAMESPACE": metrics_namespace,
+                    # The endpoint's own name does not exist yet; the stack's tells stages apart, too.
+                    "MODEL_SERVER_METRICS_SERVER": Aws.STACK_NAME,
+                },
             ),
         )
         # Includes any policy that is ever attached to the role: a model that cannot read its artifact fails late.

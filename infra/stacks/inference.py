@@ -35,6 +35,7 @@ class InferenceStack(Stack):
             image=serving_image(self, settings.serving),
             artifact=artifact,
             data=data,
+            metrics_namespace=settings.project.capitalize(),
         )
         if settings.serving.scaling:
             EndpointScaling(self, "Scaling", endpoint=endpoint, settings=settings.serving.scaling)

@@ -1,9 +1,10 @@
-"""The Ray Serve application of AWS's ready-made image: one copy of the model per vCPU, behind Ray's proxy.
+"""The Ray Serve application of AWS's ready-made image: copies of the model behind Ray's proxy, one per vCPU by default.
 
 Ray pickles the class by value and unpickles it in processes that know nothing of this file's folder. So the class
 refers to nothing but the standard library until it runs, and is told where the serving program is.
 """
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,15 @@ from ray import serve
 CODE = str(Path(__file__).resolve().parent / "code")
 sys.path.insert(0, CODE)
 
-from model.serving_settings import available_vcpus  # noqa: E402 - it is in the folder named just above
+from model.serving_settings import ServingSettings  # noqa: E402 - it is in the folder named just above
+
+SETTINGS = ServingSettings.from_environment(os.environ)
 
 
 # A copy computes one answer at a time; the others wait in Ray's router, which gives each to a copy that is free.
-@serve.deployment(num_replicas=available_vcpus(), ray_actor_options={"num_cpus": 1}, max_ongoing_requests=1)
+@serve.deployment(
+    num_replicas=SETTINGS.workers, ray_actor_options={"num_cpus": SETTINGS.threads}, max_ongoing_requests=1
+)
 class Classifier:
     """Hands requests to the artifact's own program."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import math
 import os
@@ -44,6 +45,8 @@ def parse_arguments(argv: Sequence[str], environment: Mapping[str, str] = os.env
     )
     _add_hyperparameters(parser.add_argument_group("hyperparameters"))
     _add_recipe(parser.add_argument_group("hyperparameters for fine-tuning and large networks"))
+
+    _add_head_arguments(parser.add_argument_group("training of the head alone"))
 
     places = parser.add_argument_group("places")
     places.add_argument(
@@ -96,14 +99,24 @@ def parse_arguments(argv: Sequence[str], environment: Mapping[str, str] = os.env
             "each of which is named once"
         )
     arguments.master_addr = arguments.master_addr or (arguments.hosts[0] if len(arguments.hosts) > 1 else "127.0.0.1")
+    if arguments.feature_cache is None:
+        arguments.feature_cache = (arguments.checkpoint_dir or Path("build")) / "features"
+    _check_mode(parser, arguments)
     return arguments
 
 
 def _add_hyperparameters(group: argparse._ArgumentGroup) -> None:
     # docs/training.md has the measurements behind the defaults.
     group.add_argument("--architecture", default="resnet9", help="resnet9, or a torchvision network")
-    group.add_argument("--weights", type=Path, help="a state dictionary to start from, instead of random weights")
-    group.add_argument("--input-size", type=_integer(16, 1024), default=64, help="side of the network's input, pixels")
+    group.add_argument(
+        "--weights", default="none",
+        help="what to start from: a state dictionary's path or s3://BUCKET/KEY, default: torchvision's published "
+        "weights, none: random ones",
+    )  # fmt: skip
+    group.add_argument(
+        "--input-size", type=_integer(16, 1024),
+        help="side of the network's input, pixels; without it 64, or with --weights default what those are made for",
+    )  # fmt: skip
     group.add_argument("--epochs", type=_integer(1, 10_000), default=40, help="at most so many")
     group.add_argument(
         "--batch-size", type=_integer(2, 65_536), default=64, help="pictures per step, on all workers together"
@@ -128,6 +141,46 @@ def _add_hyperparameters(group: argparse._ArgumentGroup) -> None:
         help="share of the validation pictures that int8 must classify as fp32 does",
     )  # fmt: skip
     group.add_argument("--seed", type=_integer(0, 2**63 - 1), default=0, help="of all that is random")
+
+
+def _add_head_arguments(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--mode", choices=("finetune", "head"), default="finetune",
+        help="finetune: train the network; head: compute the features of every picture once and train the last layer",
+    )  # fmt: skip
+    group.add_argument(
+        "--views", type=_integer(1, 1000), default=1,
+        help="of every training picture: the one that the server would see, and so many less one augmented ones",
+    )  # fmt: skip
+    group.add_argument(
+        "--feature-cache", type=Path,
+        help="where features are kept; a training that finds its own there does not compute them again; without it "
+        "the folder features in --checkpoint-dir, or in build",
+    )  # fmt: skip
+    group.add_argument(
+        "--search", type=_integer(0, 10_000), default=0, metavar="TRIALS",
+        help="try so many values of --lr and --batch-size, and keep the best; 0: train once, with the values given",
+    )  # fmt: skip
+    group.add_argument(
+        "--search-lr", type=_range(1e-8, 10), default="0.001,0.1", metavar="LOW,HIGH", help="learning rates to search"
+    )
+    group.add_argument(
+        "--search-batch-sizes", type=_integers(2, 65_536), default="32,64,128,256,512", metavar="SIZE,…",
+        help="batch sizes to choose from",
+    )  # fmt: skip
+
+
+def _check_mode(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
+    only_head, only_finetune = (
+        ("views", "search"),
+        ("train_stages", "lr_decay", "mixup", "cutmix", "scale_with_workers"),
+    )
+    unused = only_finetune if arguments.mode == "head" else only_head
+    for name in unused:
+        if getattr(arguments, name) != parser.get_default(name):
+            parser.error(f"--{name.replace('_', '-')} means nothing to --mode {arguments.mode}")
+    if arguments.search and importlib.util.find_spec("optuna") is None:
+        parser.error("--search needs optuna; install what model/requirements.txt lists, or train without")
 
 
 def _add_recipe(group: argparse._ArgumentGroup) -> None:
@@ -219,6 +272,24 @@ def _real(lowest: float, highest: float) -> Callable[[str], float]:
         if not lowest <= value <= highest:
             raise argparse.ArgumentTypeError(f"{text!r} is not a number from {lowest:g} to {highest:g}")
         return value
+
+    return parse
+
+
+def _range(lowest: float, highest: float) -> Callable[[str], tuple[float, float]]:
+    def parse(text: str) -> tuple[float, float]:
+        low, _, high = text.partition(",")
+        bounds = _real(lowest, highest)(low), _real(lowest, highest)(high)
+        if bounds[0] >= bounds[1]:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a lower and a higher number such as 0.001,0.1")
+        return bounds
+
+    return parse
+
+
+def _integers(lowest: int, highest: int) -> Callable[[str], tuple[int, ...]]:
+    def parse(text: str) -> tuple[int, ...]:
+        return tuple(sorted({_integer(lowest, highest)(part) for part in text.split(",")}))
 
     return parse
 

@@ -31,6 +31,9 @@ log = logging.getLogger(__name__)
 
 SPLITS = ("train", "valid", "test")
 _LAYOUT = "the layout is <folder>/train|valid|test/<class>/<pictures>"
+# The decoded training pictures are this much larger than the network's input, so that a crop of a part of one still
+# has as many pixels as the network sees.
+CACHE_MARGIN = 1.25
 _SORTING_PREFIX = re.compile(r"^\d{3}\.(?=.)")
 
 
@@ -242,6 +245,7 @@ def load(
     side: int,
     shorter_side: int,
     threads: int,
+    allow_none: bool = False,
 ) -> Pictures:
     """Decode one split's pictures.
 
@@ -259,6 +263,8 @@ def load(
         fraction of its size.
     threads : int
         Pictures decoded at the same time; Pillow releases the interpreter lock while it works.
+    allow_none : bool
+        Whether no picture at all is a result, too, as it may be for a part of a split.
 
     Raises
     ------
@@ -288,7 +294,7 @@ def load(
             pixels[len(kept)], aspect = result
             aspects.append(aspect)
             kept.append(target)
-    if not kept:
+    if not kept and not allow_none:
         name, reason = next(iter(skipped.items()))
         raise DataSetError(
             f"none of the {len(chosen)} files in {data_set.root / split} is a readable picture; {name}: {reason}"
@@ -298,14 +304,10 @@ def load(
     )
 
 
-def decode_for_serving(data_set: DataSet, split: str, preprocessing: Preprocessing, threads: int) -> Pictures:
-    """Decode one split as the server would.
-
-    Raises
-    ------
-    DataSetError
-        When no picture of it is readable.
-    """
+def decode_for_serving(
+    data_set: DataSet, split: str, preprocessing: Preprocessing, threads: int, *, allow_none: bool = False
+) -> Pictures:
+    """Decode one split as the server would; see `load`."""
     return load(
         data_set,
         split,
@@ -313,6 +315,23 @@ def decode_for_serving(data_set: DataSet, split: str, preprocessing: Preprocessi
         side=preprocessing.input_size,
         shorter_side=preprocessing.resize_size,
         threads=threads,
+        allow_none=allow_none,
+    )
+
+
+def decode_for_augmentation(
+    data_set: DataSet, split: str, preprocessing: Preprocessing, threads: int, *, allow_none: bool = False
+) -> Pictures:
+    """Decode one split as whole pictures, from which `Augmentation` takes its crops; see `load`."""
+    side = round(preprocessing.input_size * CACHE_MARGIN)
+    return load(
+        data_set,
+        split,
+        prepare=lambda image: whole_picture(image, side),
+        side=side,
+        shorter_side=side,
+        threads=threads,
+        allow_none=allow_none,
     )
 
 

@@ -211,7 +211,7 @@ def fit(
     interrupted = False
     with whole_batch_layers(network, part, normalise=execution.whole_batch_norm) if workers.size > 1 else nullcontext():
         forward = _forward(network, device, execution)
-        while state.epoch <= recipe.epochs and not _out_of_patience(state, recipe.patience):
+        while state.epoch <= recipe.epochs and not out_of_patience(state, recipe.patience):
             network.train()
             for module in frozen:
                 module.eval()
@@ -346,7 +346,8 @@ def _step(
     state.total_loss = state.total_loss.to(device) + batch.plain_loss(logits)
 
 
-def _out_of_patience(state: TrainingState, patience: int) -> bool:
+def out_of_patience(state: TrainingState, patience: int) -> bool:
+    """Return whether so many epochs, if any, have passed without a lower validation loss."""
     without_improvement = len(state.history) - state.best_epoch
     if not patience or without_improvement < patience:
         return False

@@ -14,17 +14,16 @@ from ..network import build, check_input_size
 from ..transforms import Preprocessing
 from .augment import Augmentation
 from .checkpoints import Checkpoints
-from .data import DataSet, Fingerprint, Pictures, decode_for_serving, discover, fingerprint, load, whole_picture
+from .data import Fingerprint, decode_for_augmentation, decode_for_serving, discover, fingerprint
 from .distributed import ALONE, Workers
 from .engine import Execution, Recipe, fit
 from .finishing import Trained, finish
+from .head_mode import train_head
 from .stopping import Stop
+from .weights import default_input_size, local_weights
 
 log = logging.getLogger(__name__)
 
-# The decoded training pictures are this much larger than the network's input, so that a crop of a part of one still
-# has as many pixels as the network sees.
-CACHE_MARGIN = 1.25
 # The shorter side is resized to this much more than the input before the centre is cut: 72 for 64, as 256 for the 224
 # of the published networks.
 RESIZE_MARGIN = 1.125
@@ -52,33 +51,54 @@ def train(arguments: argparse.Namespace, stop: Stop, workers: Workers = ALONE) -
     threads = max(1, arguments.num_cpus // workers.local_size)
     torch.set_num_threads(threads)
     torch.manual_seed(arguments.seed)
+    if arguments.input_size is None:
+        arguments.input_size = default_input_size(arguments.weights, arguments.architecture)
     preprocessing = Preprocessing(arguments.input_size, round(arguments.input_size * RESIZE_MARGIN))
 
     data_set = discover(arguments.data_dir)
     identity = fingerprint(data_set)
     log.info("%d classes, %s pictures, %s", len(data_set.labels), data_set.counts, identity.digest)
-    network = build(arguments.architecture, len(data_set.labels), weights=arguments.weights)
+    with local_weights(arguments.weights, arguments.architecture) as weights:
+        network = build(arguments.architecture, len(data_set.labels), weights=weights)
     check_input_size(network, arguments.architecture, arguments.input_size)
-    pictures, valid = _decode(data_set, preprocessing, threads)
-    log.info("decoded %d + %d pictures in %.1f s", len(pictures), len(valid), time.perf_counter() - started)
-
-    outcome = fit(
-        network,
-        pictures,
-        valid,
-        recipe=_recipe(arguments, workers),
-        augmentation=Augmentation(preprocessing),
-        device=_device(arguments.num_gpus, workers),
-        should_stop=stop,
-        on_epoch=(lambda epoch: _print_metrics(epoch.line())) if workers.is_main else (lambda _: None),
-        execution=Execution(
+    valid = decode_for_serving(data_set, "valid", preprocessing, threads)
+    augmentation, device = Augmentation(preprocessing), _device(arguments.num_gpus, workers)
+    on_epoch = (lambda epoch: _print_metrics(epoch.line())) if workers.is_main else (lambda _: None)
+    if arguments.mode == "head":
+        outcome, skipped = train_head(
+            arguments,
+            network,
+            data_set=data_set,
+            identity=identity,
+            augmentation=augmentation,
+            recipe=_recipe(arguments, ALONE),  # only the features are shared out, not the head's training
+            device=device,
+            threads=threads,
             workers=workers,
-            checkpoints=_checkpoints(arguments, identity, workers),
-            whole_batch_norm=arguments.batch_norm == "whole",
-            mixed_precision=arguments.mixed_precision == "auto",
-            compile=arguments.compile == "on",
-        ),
-    )
+            should_stop=stop,
+            on_epoch=on_epoch,
+        )
+    else:
+        pictures = decode_for_augmentation(data_set, "train", preprocessing, threads)
+        log.info("decoded %d + %d pictures in %.1f s", len(pictures), len(valid), time.perf_counter() - started)
+        skipped = pictures.skipped
+        outcome = fit(
+            network,
+            pictures,
+            valid,
+            recipe=_recipe(arguments, workers),
+            augmentation=augmentation,
+            device=device,
+            should_stop=stop,
+            on_epoch=on_epoch,
+            execution=Execution(
+                workers=workers,
+                checkpoints=_checkpoints(arguments, identity, workers),
+                whole_batch_norm=arguments.batch_norm == "whole",
+                mixed_precision=arguments.mixed_precision == "auto",
+                compile=arguments.compile == "on",
+            ),
+        )
     if not workers.is_main:
         return
     if outcome.best is None:
@@ -89,7 +109,7 @@ def train(arguments: argparse.Namespace, stop: Stop, workers: Workers = ALONE) -
         _print_metrics(workers_line(outcome.workers, outcome.images_per_second, outcome.efficiency))
     finish(
         arguments,
-        Trained(network, outcome, data_set, identity, preprocessing, valid, pictures.skipped),
+        Trained(network, outcome, data_set, identity, preprocessing, valid, skipped),
         started=started,
         should_stop=stop,
     )
@@ -110,7 +130,7 @@ def _checkpoints(arguments: argparse.Namespace, identity: Fingerprint, workers: 
     asked = {"architecture": arguments.architecture, "input_size": arguments.input_size, **recipe}
     return Checkpoints(
         arguments.checkpoint_dir,
-        asked | {"weights": arguments.weights and str(arguments.weights), "data": identity.digest},
+        asked | {"weights": arguments.weights, "data": identity.digest},
         workers=workers,
         every=60 * arguments.checkpoint_minutes,
         keep=arguments.checkpoint_keep,
@@ -123,19 +143,6 @@ def _device(gpus: int | None, workers: Workers) -> torch.device:
     if gpus > workers.local_size:
         log.warning("%d GPUs: only %d used, one for each process", gpus, workers.local_size)
     return torch.device("cuda", workers.local_rank) if gpus else torch.device("cpu")
-
-
-def _decode(data_set: DataSet, preprocessing: Preprocessing, threads: int) -> tuple[Pictures, Pictures]:
-    side = round(preprocessing.input_size * CACHE_MARGIN)
-    pictures = load(
-        data_set,
-        "train",
-        prepare=lambda image: whole_picture(image, side),
-        side=side,
-        shorter_side=side,
-        threads=threads,
-    )
-    return pictures, decode_for_serving(data_set, "valid", preprocessing, threads)
 
 
 def _print_metrics(line: str) -> None:

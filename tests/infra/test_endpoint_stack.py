@@ -35,6 +35,15 @@ def test_model_runs_the_image_of_its_own_region(stage):
     assert text(image) == ("763104351884.dkr.ecr.<AWS::Region>.<AWS::URLSuffix>/ray:serve-ml-sagemaker-cpu-v1")
 
 
+def test_model_is_told_its_mode_and_where_its_metrics_go(stage):
+    environment = stage.properties("inference", "AWS::SageMaker::Model")["PrimaryContainer"]["Environment"]
+    assert {name: text(value) for name, value in environment.items()} == {
+        "MODEL_SERVER_MODE": "throughput",
+        "MODEL_SERVER_METRICS_NAMESPACE": "Kennel",
+        "MODEL_SERVER_METRICS_SERVER": "<AWS::StackName>",
+    }
+
+
 @pytest.mark.parametrize(
     ("resource_type", "name"),
     [

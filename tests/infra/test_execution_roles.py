@@ -22,8 +22,10 @@ def model_role(stage: SynthesisedStage) -> dict:
     return role_for(stage, *ROLES[1])
 
 
-def test_training_reads_data_code_and_checkpoints_and_no_other_object(training_role):
-    assert allowed(training_role)["s3:GetObject"] == {f"{BUCKET}/{p}/*" for p in ("datasets", "code", "checkpoints")}
+def test_training_reads_data_code_weights_and_checkpoints_and_no_other_object(training_role):
+    assert allowed(training_role)["s3:GetObject"] == {
+        f"{BUCKET}/{p}/*" for p in ("datasets", "code", "weights", "checkpoints")
+    }
 
 
 def test_training_writes_outputs_and_checkpoints_and_no_other_object(training_role):
@@ -34,7 +36,7 @@ def test_training_writes_outputs_and_checkpoints_and_no_other_object(training_ro
 def test_training_lists_only_its_prefixes(training_role):
     assert allowed(training_role)["s3:ListBucket"] == {BUCKET}
     prefixes = condition(training_role, "s3:ListBucket")["StringLike"]["s3:prefix"]
-    assert prefixes == ["checkpoints/*", "code/*", "datasets/*", "training/*"]
+    assert prefixes == ["checkpoints/*", "code/*", "datasets/*", "training/*", "weights/*"]
 
 
 def test_training_has_no_other_permission_on_s3(training_role):

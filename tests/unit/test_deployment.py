@@ -19,7 +19,7 @@ from starlette.requests import Request
 
 from model.artifact import ONNX_FILE, ArtifactError
 from model.deployment import Replica
-from model.invocation import answer
+from model.invocation import RequestLimits
 from model.packaging import add_serving_program
 from model.predictor import Predictor
 
@@ -83,7 +83,7 @@ def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def replica(artifact: Path) -> Replica:
-    return Replica(Predictor.load(artifact), max_body_bytes=10_000)
+    return Replica(Predictor.load(artifact), RequestLimits(max_body_bytes=10_000, max_pictures=4))
 
 
 def call(replica: Replica, body: bytes, **headers: str) -> tuple[int, Any]:
@@ -101,17 +101,27 @@ def call(replica: Replica, body: bytes, **headers: str) -> tuple[int, Any]:
     return asyncio.run(answered())
 
 
-def test_the_answers_are_the_servers(replica: Replica, artifact: Path) -> None:
-    as_json = json.dumps({"image": base64.b64encode(picture("lime")).decode(), "scores": True}).encode()
+def test_the_answers_are_the_predictors(replica: Replica, artifact: Path) -> None:
+    predictor = Predictor.load(artifact)
+    colours = ("blue", "lime", "red")
+    texts = [base64.b64encode(picture(colour)).decode() for colour in colours]
+    many = json.dumps({"images": [*texts, ""], "scores": True}).encode()
+    status, document = call(replica, many, content_type="application/json")
+    *classified, refused = document["results"]
+    assert status == 200
+    assert [each["scores"] for each in classified] == [predictor.predict(picture(colour)).scores for colour in colours]
+    assert refused["error"]["code"] == "unsupported_image"
     for body, content_type in [
-        (picture("blue"), "image/png"),
-        (picture("blue"), "image/png; top_k=1; scores=true"),
-        (as_json, "application/json"),
-        (b"hello", "image/png"),
-        (b"{", "application/json"),
+        (picture("blue"), "image/png; scores=true"),
+        (json.dumps({"image": texts[0], "scores": True}).encode(), "application/json"),
     ]:
-        expected = answer(Predictor.load(artifact), body, content_type, "")
-        assert call(replica, body, content_type=content_type) == (expected.status, json.loads(expected.body))
+        assert call(replica, body, content_type=content_type) == (200, classified[0])
+    for body, content_type, expected in [(b"hello", "image/png", 415), (b"{", "application/json", 400)]:
+        assert call(replica, body, content_type=content_type)[0] == expected
+
+
+def test_the_accept_header_is_honoured(replica: Replica) -> None:
+    assert call(replica, picture(), accept="text/csv")[0] == 406
 
 
 def test_the_custom_attributes_are_read_where_the_adapter_passes_them_on(replica: Replica) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import http.client
+import io
+import json
 import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 from serving_fixtures import COLOURS, DISPLAY_LABELS, make_artifact, picture, png_that_claims
 from serving_process import ModelServer, model_server
@@ -58,6 +62,23 @@ def test_the_callers_errors_are_4xx_with_a_code(
 def test_a_batch_gets_errors_as_ordinary_answers(server: ModelServer, data: bytes, code: str) -> None:
     reply = server.invoke(data, "application/x-image; errors=inline; top_k=2")
     assert (reply.status, reply.document["error"]["code"]) == (200, code)
+
+
+def test_a_list_of_pictures_is_answered_in_its_order_and_the_accept_header_is_honoured(server: ModelServer) -> None:
+    colours = [COLOURS[index % 3] for index in range(64)]
+    body = json.dumps({"images": [base64.b64encode(picture(colour)).decode() for colour in colours]}).encode()
+    results = server.invoke(body, "application/json").document["results"]
+    expected = [DISPLAY_LABELS[index % 3] for index in range(64)]
+    assert [result["predictions"][0]["label"] for result in results] == expected
+    lines = server.invoke(body, "application/json", accept="application/jsonlines")
+    assert lines.headers["content-type"] == "application/jsonlines"
+    assert [json.loads(line) for line in lines.document.splitlines()] == results
+    array = server.invoke(body, "application/json", accept="application/x-npy, */*;q=0.1")
+    assert array.headers["content-type"] == "application/x-npy"
+    assert np.load(io.BytesIO(array.document)).argmax(1).tolist() == [index % 3 for index in range(64)]
+    assert server.invoke(picture(), accept="text/csv").status == 406
+    too_many = server.invoke(json.dumps({"images": [""] * 65}).encode(), "application/json")
+    assert (too_many.status, "at most 64" in too_many.document["error"]["message"]) == (400, True)
 
 
 @pytest.mark.parametrize(("method", "path", "status"), [("GET", "/invocations", 405), ("GET", "/", 404)])

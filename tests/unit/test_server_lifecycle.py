@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import http.client
+import json
 import os
 import signal
 import socket
@@ -192,6 +194,34 @@ class TestCrashes:
             assert server.wait_until_ready().invoke(picture("red")).status == 200
             assert "took more than 1 s" in server.errors()[0]
 
+    def test_a_picture_of_a_list_that_crashes_workers_does_not_fail_the_others(
+        self, stuck_artifact: Path, tmp_path: Path
+    ) -> None:
+        limit = {"SAGEMAKER_MODEL_SERVER_TIMEOUT": "1"} | TWO_WORKERS
+        with model_server(stuck_artifact, tmp_path / "log", **limit) as server:
+            server.wait_until_ready()
+            texts = [base64.b64encode(picture(colour)).decode() for colour in ("red", "blue", "lime")]
+            reply = server.invoke(json.dumps({"images": texts}).encode(), "application/json")
+            first, stuck, last = reply.document["results"]
+            assert (reply.status, stuck["error"]["code"]) == (200, "model_failed")
+            assert [each["predictions"][0]["label"] for each in (first, last)] == list(DISPLAY_LABELS[:2])
+
+    def test_replacements_that_die_while_they_load_are_tried_again(self, artifact: Path, tmp_path: Path) -> None:
+        with model_server(artifact, tmp_path / "log", **ONE_WORKER) as server:
+            server.wait_until_ready()
+            killed: set[int] = set()
+
+            def kill_the_next() -> bool:
+                for worker in server.workers():
+                    if worker.pid not in killed:
+                        killed.add(worker.pid)
+                        worker.kill()
+                return len(killed) == 5
+
+            wait_until(kill_the_next)
+            assert server.wait_until_ready().invoke(picture()).status == 200
+            assert server.log().count(LOADED) == 2
+
     def test_workers_that_cannot_come_back_end_the_program(self, tmp_path: Path) -> None:
         artifact = make_artifact(tmp_path / "artifact")
         with model_server(artifact, tmp_path / "log", **ONE_WORKER) as server:
@@ -235,6 +265,30 @@ class TestLoad:
                 assert reply.result().status == 200
                 connection.request("POST", "/invocations", picture())  # the connection is still good
                 assert connection.getresponse().status == 200
+
+    def test_a_list_takes_as_many_places_as_it_has_pictures(self, slow_artifact: Path, tmp_path: Path) -> None:
+        with model_server(slow_artifact, tmp_path / "log", MODEL_SERVER_MAX_REQUESTS="3", **ONE_WORKER) as server:
+            server.wait_until_ready()
+            texts = [base64.b64encode(picture()).decode()] * 4
+            three, four = (json.dumps({"images": texts[:count]}).encode() for count in (3, 4))
+            with in_background(server, "blue") as reply:
+                refused = server.invoke(three, "application/json")
+                assert (refused.status, refused.document["error"]["code"]) == (503, "overloaded")
+                assert not reply.done()
+            # Alone it is always taken: else it could never be answered.
+            assert len(server.invoke(four, "application/json").document["results"]) == 4
+
+    def test_the_threads_of_latency_mode_sleep_while_they_have_nothing_to_do(
+        self, artifact: Path, tmp_path: Path
+    ) -> None:
+        with model_server(artifact, tmp_path / "log", MODEL_SERVER_MODE="latency") as server:
+            server.wait_until_ready()
+            assert server.invoke(picture("blue")).document["predictions"][0]["label"] == DISPLAY_LABELS[2]
+            (worker,) = server.workers()
+            used = sum(worker.cpu_times()[:2])
+            idle_since = time.monotonic()
+            wait_until(lambda: time.monotonic() > idle_since + 0.5)
+            assert sum(worker.cpu_times()[:2]) - used < 0.1
 
 
 class TestStop:

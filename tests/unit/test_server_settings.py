@@ -18,7 +18,8 @@ from model.serving_settings import ServingSettings, SettingsError, available_vcp
 def test_defaults_are_sagemakers() -> None:
     settings = ServingSettings.from_environment({})
     assert (settings.model_dir, settings.host, settings.port) == (Path("/opt/ml/model"), "0.0.0.0", 8080)
-    assert settings.workers == available_vcpus()
+    assert (settings.mode, settings.workers, settings.threads) == ("throughput", available_vcpus(), 1)
+    assert (settings.metrics_seconds, settings.metrics_namespace) == (60, None)
     assert settings.max_body_bytes == 6 * 1024 * 1024
     assert settings.engine is None
 
@@ -29,29 +30,56 @@ def test_every_variable_is_read() -> None:
             "SM_MODEL_DIR": "/models/a",
             "SAGEMAKER_BIND_TO_HOST": "127.0.0.1",
             "SAGEMAKER_BIND_TO_PORT": "1234",
+            "MODEL_SERVER_MODE": "throughput",
             "SAGEMAKER_MODEL_SERVER_WORKERS": "3",
             "SAGEMAKER_MODEL_SERVER_TIMEOUT": "7",
             "SAGEMAKER_CONTAINER_LOG_LEVEL": "40",
             "MODEL_SERVER_ENGINE": "torch",
             "MODEL_SERVER_MAX_BODY_BYTES": "2048",
             "MODEL_SERVER_MAX_PIXELS": "99",
+            "MODEL_SERVER_MAX_PICTURES": "8",
             "MODEL_SERVER_MAX_REQUESTS": "5",
             "MODEL_SERVER_DRAIN_SECONDS": "9",
+            "MODEL_SERVER_METRICS_SECONDS": "10",
+            "MODEL_SERVER_METRICS_NAMESPACE": "Kennel",
+            "MODEL_SERVER_METRICS_SERVER": "main",
         }
     )
     assert settings == ServingSettings(
         model_dir=Path("/models/a"),
         host="127.0.0.1",
         port=1234,
+        mode="throughput",
         workers=3,
+        threads=1,
         timeout_seconds=7,
         log_level=40,
         engine="torch",
         max_body_bytes=2048,
         max_pixels=99,
+        max_pictures=8,
         max_requests=5,
         drain_seconds=9,
+        metrics_seconds=10,
+        metrics_namespace="Kennel",
+        metrics_server="main",
     )
+
+
+def test_latency_takes_one_worker_with_all_vcpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving_settings, "available_vcpus", lambda: 4)
+    for given in ({}, {"SAGEMAKER_MODEL_SERVER_WORKERS": "1"}):
+        settings = ServingSettings.from_environment({"MODEL_SERVER_MODE": "latency"} | given)
+        assert (settings.workers, settings.threads, settings.max_requests) == (1, 4, 64)
+    with pytest.raises(SettingsError, match="'2'; with MODEL_SERVER_MODE=latency there is one worker"):
+        ServingSettings.from_environment({"MODEL_SERVER_MODE": "latency", "SAGEMAKER_MODEL_SERVER_WORKERS": "2"})
+    with pytest.raises(SettingsError, match="MODEL_SERVER_MODE is 'fast'; it must be one of throughput, latency"):
+        ServingSettings.from_environment({"MODEL_SERVER_MODE": "fast"})
+
+
+def test_a_batch_jobs_metrics_are_not_mixed_with_the_endpoints() -> None:
+    environment = {"MODEL_SERVER_METRICS_NAMESPACE": "Kennel", "SAGEMAKER_BATCH": "true"}
+    assert ServingSettings.from_environment(environment).metrics_namespace is None
 
 
 def test_empty_values_mean_the_default() -> None:

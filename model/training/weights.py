@@ -1,0 +1,137 @@
+"""Where a network's first weights come from: torchvision's published ones, a file, an object in S3, or chance."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.error import URLError
+from urllib.parse import urlsplit
+
+import torch
+
+from ..artifact import file_version
+from ..network import NetworkError, torchvision_models
+
+log = logging.getLogger(__name__)
+
+PUBLISHED, RANDOM = "default", "none"
+# torch's hub puts the beginning of a file's SHA-256 into its name, such as resnet50-11ad3fa6.pth.
+_HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,})\.")
+
+
+# Of the network's input, in pixels: what resnet9 is made for.
+_DEFAULT_INPUT_SIZE = 64
+
+
+def default_input_size(source: str, architecture: str) -> int:
+    """Return the side of the network's input, in pixels, where nobody has said it.
+
+    64, or, with the published weights, what those were measured with: 224 for most.
+
+    Raises
+    ------
+    NetworkError
+        When the published weights are asked for and there are none of this network.
+    """
+    if source != PUBLISHED:
+        return _DEFAULT_INPUT_SIZE
+    (size,) = _published(architecture).transforms().crop_size
+    return int(size)
+
+
+@contextlib.contextmanager
+def local_weights(source: str, architecture: str) -> Iterator[Path | None]:
+    """Fetch weights to this machine, for the duration of the block.
+
+    Parameters
+    ----------
+    source : str
+        "default": torchvision's best published weights, downloaded once into torch's hub folder (`TORCH_HOME`).
+        "s3://BUCKET/KEY": fetched with the credentials of the job. "none": nothing. Otherwise a file's path.
+    architecture : str
+        The network's name.
+
+    Yields
+    ------
+    Path or None
+        A state dictionary for `network.build`; None for "none".
+
+    Raises
+    ------
+    NetworkError
+        When there are no such weights, or they cannot be fetched; the message says what to do.
+    """
+    with contextlib.ExitStack() as stack:
+        if source == RANDOM:
+            yield None
+            return
+        if source == PUBLISHED:
+            path = _download_published(architecture)
+        elif source.startswith("s3://"):
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="weights-"))
+            path = _download_object(source, Path(folder))
+        else:
+            path = Path(source)
+            if not path.is_file():
+                raise NetworkError(
+                    f"no weights at {path}; --weights takes a file, s3://BUCKET/KEY, {PUBLISHED} or {RANDOM}"
+                )
+        log.info("starts from %s, %s", source if source != PUBLISHED else path.name, file_version(path))
+        yield path
+
+
+def _published(architecture: str) -> Any:
+    models = torchvision_models()
+    try:
+        return models.get_model_weights(architecture).DEFAULT
+    except (ValueError, AttributeError):  # no such network in torchvision, or one without weights
+        raise NetworkError(
+            f"torchvision publishes no weights of {architecture}; name a file of weights, or start without: "
+            f"--weights {RANDOM}"
+        ) from None
+
+
+def _download_published(architecture: str) -> Path:
+    url = str(_published(architecture).url)
+    name = PurePosixPath(urlsplit(url).path).name
+    path = Path(torch.hub.get_dir()) / "checkpoints" / name
+    if path.is_file():
+        return path
+    log.info("downloading %s to %s", url, path)
+    digest = _HASH_IN_NAME.search(name)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # The file gets its name only when it is whole and has the right hash.
+        torch.hub.download_url_to_file(url, str(path), digest and digest[1], progress=False)
+    except (URLError, OSError, RuntimeError) as error:
+        raise NetworkError(
+            f"the published weights of {architecture} cannot be downloaded from {url}: {error}. Where there is no way "
+            "to the internet, download them elsewhere, and name the file (--weights FILE) or put it below weights/ in "
+            f"the data bucket (--weights s3://BUCKET/weights/{name})"
+        ) from error
+    return path
+
+
+def _download_object(source: str, folder: Path) -> Path:
+    bucket, _, key = source.removeprefix("s3://").partition("/")
+    if not bucket or not key:
+        raise NetworkError(f"--weights {source} is not of the form s3://BUCKET/KEY")
+    try:
+        import boto3  # in SageMaker's images; nothing else in the training needs it
+        from boto3.exceptions import Boto3Error
+        from botocore.exceptions import BotoCoreError, ClientError
+    except ImportError:
+        raise NetworkError(f"{source} cannot be fetched without boto3; install it, or name a local file") from None
+    path = folder / PurePosixPath(key).name
+    try:
+        boto3.client("s3").download_file(bucket, key, str(path))
+    except (Boto3Error, BotoCoreError, ClientError) as error:
+        raise NetworkError(
+            f"{source} cannot be fetched: {error}. A training job may read the data bucket below weights/"
+        ) from error
+    return path

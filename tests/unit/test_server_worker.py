@@ -1,0 +1,66 @@
+"""One worker process, at its socket: what it does when its own model breaks."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from pathlib import Path
+
+import numpy as np
+import pytest
+from serving_fixtures import make_artifact, picture
+
+from model import worker
+from model.predictor import FloatArray, Predictor
+from model.serving_settings import ServingSettings
+from model.worker import ANSWER_HEADER, READY, REQUEST_HEADER
+
+
+class Engine:
+    """A network that fails on the pictures that it is told to."""
+
+    def __init__(self) -> None:
+        self.fails_on_all = False
+
+    def __call__(self, images: FloatArray) -> FloatArray:
+        if self.fails_on_all or images.max() > 0:
+            raise RuntimeError("out of memory")
+        return np.zeros((len(images), 3), np.float32)
+
+
+@pytest.fixture
+def engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Engine:
+    engine, card = Engine(), Predictor.load(make_artifact(tmp_path)).card
+    monkeypatch.setattr(Predictor, "load", lambda *_, **__: Predictor(card, engine))
+    return engine
+
+
+def serve(*pictures: bytes) -> tuple[int, list[int]]:
+    """Return the worker's exit status and the statuses of its answers."""
+    ours, theirs = socket.socketpair()
+    settings = ServingSettings.from_environment({})
+    with ours, theirs, theirs.makefile("rb") as requests:
+        for each in pictures:
+            ours.sendall(REQUEST_HEADER.pack(len(each), 1, False, False) + each)
+        ours.shutdown(socket.SHUT_WR)
+        exit_status = worker._serve(theirs, requests, settings)
+        theirs.shutdown(socket.SHUT_WR)
+        received, statuses = b"".join(iter(lambda: ours.recv(65536), b"")), []
+    while received:
+        status, _, _, length = ANSWER_HEADER.unpack_from(received)
+        statuses.append(status)
+        received = received[ANSWER_HEADER.size + length :]
+    return exit_status, statuses
+
+
+def test_a_picture_that_the_model_fails_on_is_answered_and_the_worker_goes_on(engine: Engine) -> None:
+    assert serve(picture("white"), picture("black")) == (0, [READY, 500, 200])
+
+
+def test_a_worker_whose_model_fails_on_everything_leaves_without_an_answer(
+    engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine.fails_on_all = True
+    with caplog.at_level(logging.ERROR):
+        assert serve(picture("black"), picture("black")) == (1, [READY])
+    assert "The model does not run any more" in caplog.text
