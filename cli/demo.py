@@ -22,9 +22,15 @@ from cli.dataset import read_data_set
 from cli.deploying import bootstrap, deploy_stacks
 from cli.packaging import package_model
 from cli.training import TrainingRequest, follow_training, start_training
+from cli.tuning import start_tuning, watch_tuning
+from cli.tuning_jobs import best_hyperparameters
+from cli.tuning_request import TuningRequest
 
 _CDK_LOG = Path(".kennel/demo-cdk.log")
 _SHOWN = 12  # answers in the table
+# A search that is short enough to be watched. It tells good values from bad ones; the full one is kennel tune's default.
+_TUNING_JOBS, _TUNING_EPOCHS = 4, 6
+_EPOCHS = 30
 
 
 @dataclass
@@ -64,8 +70,14 @@ def demo(
         name = data_set_name(directory, None)
         result = push_data_set(stage, data_set, name)
         console.print(f"{result.uploaded} pictures uploaded, {result.unchanged} unchanged.")
-    with timer.step("Train as a SageMaker training job"):
-        job = start_training(stage, TrainingRequest(name))
+    with timer.step("Tune: a SageMaker tuning job"):
+        search = TuningRequest(
+            TrainingRequest(name, {"epochs": str(_TUNING_EPOCHS)}), max_jobs=_TUNING_JOBS, parallel_jobs=2
+        )
+        tuning = watch_tuning(stage, start_tuning(stage, search))
+    with timer.step("Train with the best values: a SageMaker training job on two instances"):
+        best = best_hyperparameters(stage, tuning.name) | {"epochs": str(_EPOCHS)}
+        job = start_training(stage, TrainingRequest(name, best, instances=2))
         follow_training(stage, job)
     with timer.step("Package the model"):
         card = package_model(stage, stage.artifact, job=job)
