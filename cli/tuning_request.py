@@ -131,7 +131,7 @@ def _warm_start(stage: Stage, parents: Sequence[str], definition: Mapping[str, A
     """Results count as they are where all parents trained on the same data with the same image, else as a hint."""
 
     identical = all(
-        _trained_on(read_tuning(stage, parent).description["TrainingJobDefinition"]) == _trained_on(definition)
+        _trained_on(read_tuning(stage, parent).description.get("TrainingJobDefinition", {})) == _trained_on(definition)
         for parent in parents
     )
     return {
@@ -140,7 +140,8 @@ def _warm_start(stage: Stage, parents: Sequence[str], definition: Mapping[str, A
     }
 
 
-def _trained_on(definition: Mapping[str, Any]) -> tuple[str, str]:
-    """Data and image of a training definition."""
-    (channel,) = definition["InputDataConfig"]
-    return channel["DataSource"]["S3DataSource"]["S3Uri"], definition["AlgorithmSpecification"]["TrainingImage"]
+def _trained_on(definition: Mapping[str, Any]) -> tuple[list[str | None], str | None]:
+    """Data and image of a training definition, which somebody else may have written."""
+    sources = [channel["DataSource"].get("S3DataSource", {}) for channel in definition.get("InputDataConfig", [])]
+    image = definition.get("AlgorithmSpecification", {}).get("TrainingImage")
+    return [source.get("S3Uri") for source in sources], image
