@@ -12,7 +12,6 @@ from cli.hyperparameters import canonical, encode
 from cli.training import TrainingRequest, program_hyperparameters, training_definition
 from cli.tuning_jobs import read_tuning
 from infra.tuning_settings import TuningSettings
-from model.training.arguments import parse_arguments
 
 OBJECTIVE = {"Type": "Minimize", "MetricName": "valid:loss"}
 #: The log has the objective once an epoch and the best one again at the end; and one more, because Hyperband ends a job
@@ -121,6 +120,8 @@ def parameter_ranges(settings: TuningSettings, fixed: Mapping[str, str]) -> Rang
 
 def _resources(static: Mapping[str, object]) -> dict[str, int]:
     """After how many lines of the objective Hyperband judges a training job for the first time, and ends it."""
+    from model.training.arguments import parse_arguments  # imports numpy, which the other commands do without
+
     given = ["--epochs", str(static["epochs"])] if "epochs" in static else []
     # The program itself knows what it does when nobody says how many epochs.
     epochs: int = parse_arguments(["--data-dir", ".", *given], {}).epochs

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -15,7 +17,7 @@ import pytest
 from rich.console import Console
 
 from cli import stage_jobs, training, tuning
-from cli.aws import Stage
+from cli.aws import ROOT, Stage
 from cli.errors import NotReadyError, WorkFailedError
 from cli.stage_jobs import job_prefix, new_tuning_job, tuning_prefix
 from cli.training import TrainingRequest, start_training
@@ -347,6 +349,13 @@ def test_ctrl_c_leaves_the_search_running_and_says_how_to_go_on(
     assert "001  Completed, valid:loss 0.5000: lr=0.01, batch-size=64" in printed
     assert "kennel tune status search" in printed
     assert "kennel tune stop search" in printed
+
+
+def test_the_command_line_starts_without_what_only_some_commands_need() -> None:
+    heavy = "{'numpy', 'PIL', 'matplotlib', 'torch', 'boto3', 'optuna'}"
+    program = f"import sys, cli.main; print(*({heavy} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
 
 
 def test_names_of_tuning_jobs_fit_and_are_told_from_those_of_trainings() -> None:
