@@ -45,7 +45,7 @@ class TrainingRequest:
 def train(
     context: typer.Context,
     tuning_job: Annotated[
-        str | None, typer.Argument(metavar="[JOB]", help="With --best: which tuning job. Default: the newest.")
+        str | None, typer.Argument(metavar="JOB", help="With --best: which tuning job. Default: the newest.")
     ] = None,
     best: Annotated[bool, typer.Option("--best", help="With the best values of a tuning job; --set wins.")] = False,
     data: Annotated[str, typer.Option(help="Name of the data set in the bucket.")] = SAMPLE_DIR.name,
