@@ -45,7 +45,7 @@ class TrainingRequest:
 def train(
     context: typer.Context,
     tuning_job: Annotated[
-        str | None, typer.Argument(metavar="[JOB]", help="With --best: which tuning job. Default: the newest.")
+        str | None, typer.Argument(metavar="JOB", help="With --best: which tuning job. Default: the newest.")
     ] = None,
     best: Annotated[bool, typer.Option("--best", help="With the best values of a tuning job; --set wins.")] = False,
     data: Annotated[str, typer.Option(help="Name of the data set in the bucket.")] = SAMPLE_DIR.name,
@@ -228,11 +228,11 @@ def follow_training(stage: Stage, job: str) -> dict[str, Any]:
             f"The training job {job} ended as {status}: {description.get('FailureReason', 'no reason was given')}",
             f"Its whole log: log group {LOG_GROUP}, streams {job}/…",
         )
-    console.print(f"{job} completed in {description.get('TrainingTimeInSeconds', 0)} s.{_saved_by_spot(description)}")
+    console.print(f"{job} completed in {description.get('TrainingTimeInSeconds', 0)} s.{saved_by_spot(description)}")
     return description
 
 
-def _saved_by_spot(description: dict[str, Any]) -> str:
+def saved_by_spot(description: dict[str, Any]) -> str:
     """What spot capacity saved, as AWS computes it ("Managed Spot Training", cost savings); empty without."""
     seconds, billed = description.get("TrainingTimeInSeconds"), description.get("BillableTimeInSeconds")
     if not description.get("EnableManagedSpotTraining") or not seconds or billed is None:

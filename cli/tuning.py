@@ -31,7 +31,7 @@ app = typer.Typer(
 
 PICTURES = ROOT / "build" / "tuning"
 _POLL_SECONDS = 1.0
-_JobArgument = Annotated[str | None, typer.Argument(metavar="[JOB]", help="Default: the stage's newest.")]
+_JobArgument = Annotated[str | None, typer.Argument(metavar="JOB", help="Default: the stage's newest.")]
 
 
 class Strategy(StrEnum):

@@ -62,21 +62,18 @@ class Tuning:
     @property
     def tuned(self) -> list[str]:
         """Names of the tuned hyperparameters, numbers first."""
-        ranges = self._config["ParameterRanges"]
         kinds = ("ContinuousParameterRanges", "IntegerParameterRanges", "CategoricalParameterRanges")
-        return [definition["Name"] for kind in kinds for definition in ranges.get(kind, [])]
+        return [definition["Name"] for kind in kinds for definition in self._ranges.get(kind, [])]
 
     @property
     def choices(self) -> dict[str, list[str]]:
         """The values of those that are chosen from a list."""
-        ranges = self._config["ParameterRanges"].get("CategoricalParameterRanges", [])
-        return {found["Name"]: found["Values"] for found in ranges}
+        return {found["Name"]: found["Values"] for found in self._ranges.get("CategoricalParameterRanges", [])}
 
     @property
     def logarithmic(self) -> set[str]:
         """Names of those searched on a logarithmic scale."""
-        ranges = self._config["ParameterRanges"]
-        numbers = [*ranges.get("ContinuousParameterRanges", []), *ranges.get("IntegerParameterRanges", [])]
+        numbers = [*self._ranges.get("ContinuousParameterRanges", []), *self._ranges.get("IntegerParameterRanges", [])]
         return {found["Name"] for found in numbers if found.get("ScalingType") == "Logarithmic"}
 
     @property
@@ -101,8 +98,13 @@ class Tuning:
         return config
 
     @property
+    def _ranges(self) -> dict[str, list[dict[str, Any]]]:
+        ranges: dict[str, list[dict[str, Any]]] = self._config.get("ParameterRanges", {})
+        return ranges
+
+    @property
     def _static(self) -> dict[str, str]:
-        static: dict[str, str] = self.description["TrainingJobDefinition"].get("StaticHyperParameters", {})
+        static: dict[str, str] = self.description.get("TrainingJobDefinition", {}).get("StaticHyperParameters", {})
         return static
 
 

@@ -12,7 +12,6 @@ from cli.hyperparameters import canonical, encode
 from cli.training import TrainingRequest, program_hyperparameters, training_definition
 from cli.tuning_jobs import read_tuning
 from infra.tuning_settings import TuningSettings
-from model.training.arguments import parse_arguments
 
 OBJECTIVE = {"Type": "Minimize", "MetricName": "valid:loss"}
 #: The log has the objective once an epoch and the best one again at the end; and one more, because Hyperband ends a job
@@ -121,6 +120,8 @@ def parameter_ranges(settings: TuningSettings, fixed: Mapping[str, str]) -> Rang
 
 def _resources(static: Mapping[str, object]) -> dict[str, int]:
     """After how many lines of the objective Hyperband judges a training job for the first time, and ends it."""
+    from model.training.arguments import parse_arguments  # imports numpy, which the other commands do without
+
     given = ["--epochs", str(static["epochs"])] if "epochs" in static else []
     # The program itself knows what it does when nobody says how many epochs.
     epochs: int = parse_arguments(["--data-dir", ".", *given], {}).epochs
@@ -131,7 +132,7 @@ def _warm_start(stage: Stage, parents: Sequence[str], definition: Mapping[str, A
     """Results count as they are where all parents trained on the same data with the same image, else as a hint."""
 
     identical = all(
-        _trained_on(read_tuning(stage, parent).description["TrainingJobDefinition"]) == _trained_on(definition)
+        _trained_on(read_tuning(stage, parent).description.get("TrainingJobDefinition", {})) == _trained_on(definition)
         for parent in parents
     )
     return {
@@ -140,7 +141,8 @@ def _warm_start(stage: Stage, parents: Sequence[str], definition: Mapping[str, A
     }
 
 
-def _trained_on(definition: Mapping[str, Any]) -> tuple[str, str]:
-    """Data and image of a training definition."""
-    (channel,) = definition["InputDataConfig"]
-    return channel["DataSource"]["S3DataSource"]["S3Uri"], definition["AlgorithmSpecification"]["TrainingImage"]
+def _trained_on(definition: Mapping[str, Any]) -> tuple[list[str | None], str | None]:
+    """Data and image of a training definition, which somebody else may have written."""
+    sources = [channel["DataSource"].get("S3DataSource", {}) for channel in definition.get("InputDataConfig", [])]
+    image = definition.get("AlgorithmSpecification", {}).get("TrainingImage")
+    return [source.get("S3Uri") for source in sources], image

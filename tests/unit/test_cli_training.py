@@ -11,7 +11,7 @@ import pytest
 
 from cli.errors import NotReadyError
 from cli.hyperparameters import chosen, encode, parse_hyperparameters
-from cli.training import SOURCE_DIR, source_bundle
+from cli.training import SOURCE_DIR, saved_by_spot, source_bundle
 
 
 def test_hyperparameters_are_name_equals_value() -> None:
@@ -42,6 +42,13 @@ def test_what_somebody_chose_comes_back_from_sagemaker_as_it_was() -> None:
     held["_tuning_objective_metric"] = "valid:loss"
     expected = {name: value for name, value in given.items() if name not in ("code-revision", "model-name")}
     assert chosen(held) == {**expected, "batch-size": "64"}
+
+
+def test_what_spot_capacity_saved_is_said_where_sagemaker_says_it() -> None:
+    ended = {"TrainingTimeInSeconds": 200, "BillableTimeInSeconds": 60}
+    assert "60 s are billed: spot capacity saved 70%" in saved_by_spot({**ended, "EnableManagedSpotTraining": True})
+    assert saved_by_spot({**ended, "EnableManagedSpotTraining": False}) == ""
+    assert saved_by_spot({"EnableManagedSpotTraining": True, "TrainingTimeInSeconds": 200}) == ""
 
 
 def test_the_bundle_holds_the_training_program_at_its_root() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -15,7 +17,7 @@ import pytest
 from rich.console import Console
 
 from cli import stage_jobs, training, tuning
-from cli.aws import Stage
+from cli.aws import ROOT, Stage
 from cli.errors import NotReadyError, WorkFailedError
 from cli.stage_jobs import job_prefix, new_tuning_job, tuning_prefix
 from cli.training import TrainingRequest, start_training
@@ -239,7 +241,11 @@ def test_a_warm_start_counts_results_only_where_data_and_image_are_the_same(stag
         return made["WarmStartConfig"]["WarmStartType"]
 
     assert kind("a") == "IdenticalDataAndAlgorithm"
-    assert kind("b") == kind("a", "b") == "TransferLearning"
+    # Somebody else's may have other channels, or several definitions.
+    stage.aws.tunings["c"] = tuning_of(definition={**definition, "InputDataConfig": definition["InputDataConfig"] * 2})
+    stage.aws.tunings["d"] = tuning_of()
+    del stage.aws.tunings["d"].description["TrainingJobDefinition"]
+    assert {kind(*parents) for parents in ("b", "c", "d", "ab")} == {"TransferLearning"}
 
 
 def job(number: int, loss: float | None, lr: str = "0.01", **members: Any) -> dict[str, Any]:
@@ -343,6 +349,13 @@ def test_ctrl_c_leaves_the_search_running_and_says_how_to_go_on(
     assert "001  Completed, valid:loss 0.5000: lr=0.01, batch-size=64" in printed
     assert "kennel tune status search" in printed
     assert "kennel tune stop search" in printed
+
+
+def test_the_command_line_starts_without_what_only_some_commands_need() -> None:
+    heavy = "{'numpy', 'PIL', 'matplotlib', 'torch', 'boto3', 'optuna'}"
+    program = f"import sys, cli.main; print(*({heavy} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
 
 
 def test_names_of_tuning_jobs_fit_and_are_told_from_those_of_trainings() -> None:
