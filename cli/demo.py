@@ -17,7 +17,8 @@ from cli import local
 from cli.aws import Stage
 from cli.classifying import Evaluation, evaluate_deployment, evaluation_table
 from cli.console import console, progress_bar
-from cli.data import SAMPLE_DIR, data_set_name, draw_sample, push_data_set
+from cli.data import SAMPLE_DIR, draw_sample
+from cli.data_push import data_set_name, push_data_set
 from cli.dataset import read_data_set
 from cli.deploying import bootstrap, deploy_stacks
 from cli.packaging import package_model

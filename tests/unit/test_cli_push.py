@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import threading
 from pathlib import Path
@@ -11,7 +12,7 @@ import botocore.exceptions
 import pytest
 
 from cli.aws import Stage
-from cli.data import data_set_name, push_data_set
+from cli.data_push import data_set_name, push_data_set
 from cli.dataset import read_data_set
 from cli.errors import AwsError, NotReadyError
 
@@ -25,7 +26,7 @@ class FakeS3:
         self.fails_after: int | None = None
         self._lock = threading.Lock()
 
-    def put_object(self, *, Bucket: str, Key: str, Body: bytes, **_: Any) -> None:
+    def put_object(self, *, Bucket: str, Key: str, Body: bytes, **_: Any) -> dict[str, str]:
         with self._lock:
             if Key.startswith("datasets/"):
                 if self.fails_after is not None and len(self.puts) >= self.fails_after:
@@ -34,6 +35,7 @@ class FakeS3:
                     )
                 self.puts.append(Key)
             self.objects[Key] = Body
+            return {"ETag": self._etag(Key)}
 
     def get_object(self, *, Bucket: str, Key: str) -> dict[str, Any]:
         if Key not in self.objects:
@@ -44,7 +46,11 @@ class FakeS3:
         return self
 
     def paginate(self, *, Bucket: str, Prefix: str) -> list[dict[str, Any]]:
-        return [{"Contents": [{"Key": key} for key in self.objects if key.startswith(Prefix)]}, {}]
+        found = [{"Key": key, "ETag": self._etag(key)} for key in self.objects if key.startswith(Prefix)]
+        return [{"Contents": found}, {}]
+
+    def _etag(self, key: str) -> str:
+        return f'"{hashlib.md5(self.objects[key]).hexdigest()}"'
 
     def delete_objects(self, *, Bucket: str, Delete: dict[str, Any]) -> None:
         assert len(Delete["Objects"]) <= 1000
