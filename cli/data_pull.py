@@ -14,7 +14,7 @@ from pathlib import Path
 
 from cli.console import byte_progress, console
 from cli.data_download import download, public_url, sha256_of, version_path
-from cli.data_unzip import unzip
+from cli.data_unzip import ArchiveError, unzip
 from cli.dataset import named
 from cli.errors import NotReadyError
 
@@ -89,8 +89,13 @@ def pull(directory: Path, url: str, sha256: str | None) -> None:
         with byte_progress("Downloading") as report:
             download(url, archive, report=report, room_for_contents=True)
         _verify(directory, archive, url, sha256, before)
-        with byte_progress("Unpacking") as report:
-            contents = unzip(archive, directory, report=report)
+        try:
+            with byte_progress("Unpacking") as report:
+                contents = unzip(archive, directory, report=report)
+        except ArchiveError:
+            _write_source(directory, before)  # the checksum of something unusable is nothing to go by
+            _remove_archive(archive)
+            raise
         _remove_archive(archive)
     console.print(f"Unpacked {len(contents.members)} files, {contents.size / 1e6:,.0f} MB, into {directory}"
                   + (f"; {contents.left_out} hidden files were left out." if contents.left_out else "."),
@@ -137,8 +142,15 @@ def _verify(directory: Path, archive: Path, url: str, sha256: str | None, before
             f"{before.url} is another file than on {before.pulled}: then its sha256 was {before.sha256}.",
             f"{keep}, or accept the new one with --sha256 {found}.",
         )
-    source = Source(public_url(url), found, archive.stat().st_size, datetime.now(UTC).isoformat(timespec="seconds"))
-    source_path(directory).write_text(json.dumps(asdict(source), indent=2) + "\n", encoding="utf-8")
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    _write_source(directory, Source(public_url(url), found, archive.stat().st_size, now))
+
+
+def _write_source(directory: Path, source: Source | None) -> None:
+    if source is None:
+        source_path(directory).unlink(missing_ok=True)
+    else:
+        source_path(directory).write_text(json.dumps(asdict(source), indent=2) + "\n", encoding="utf-8")
 
 
 def _read_source(directory: Path) -> Source | None:

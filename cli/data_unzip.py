@@ -34,6 +34,10 @@ _DRIVE = re.compile("[A-Za-z]:")
 _LONGEST_NAME = 255  # bytes, the limit of nearly all file systems
 
 
+class ArchiveError(NotReadyError):
+    """The archive is damaged or not what anybody should unpack."""
+
+
 @dataclass(frozen=True)
 class Contents:
     """What of an archive is unpacked.
@@ -70,9 +74,11 @@ def unzip(archive: Path, directory: Path, *, report: Report, threads: int | None
 
     Raises
     ------
-    NotReadyError
+    ArchiveError
         When it is no zip or a damaged one, when an entry has a name that leads elsewhere, is a link, is encrypted or
-        there twice, when it would become far larger than pictures do, or when the disk is too small. Nothing is left.
+        there twice, or when it would become far larger than pictures do. Nothing is left of it.
+    NotReadyError
+        When the disk is too small or cannot be written.
     """
     unfinished = directory.with_name(f".{directory.name}.unpacking")
     try:
@@ -84,7 +90,7 @@ def unzip(archive: Path, directory: Path, *, report: Report, threads: int | None
             _extract(opened, contents, unfinished, report, threads or processors())
         unfinished.rename(directory)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
-        raise NotReadyError(f"{archive} is no zip archive that can be read: {error}.") from error
+        raise ArchiveError(f"{archive} is no zip archive that can be read: {error}.") from error
     except OSError as error:
         raise NotReadyError(f"{archive} cannot be unpacked into {directory}: {error.strerror or error}.") from error
     finally:
@@ -97,18 +103,18 @@ def inspect(archive: zipfile.ZipFile, path: Path) -> Contents:
 
     Raises
     ------
-    NotReadyError
+    ArchiveError
         As for `unzip`.
     """
     entries = archive.infolist()
     total = sum(entry.file_size for entry in entries)
     if len(entries) > _MOST_FILES or total > _LARGEST_SET:
-        raise NotReadyError(
+        raise ArchiveError(
             f"{path} has {len(entries):,} entries of {total / 1e9:,.1f} GB together; at most {_MOST_FILES:,} of "
             f"{_LARGEST_SET / 1e9:,.0f} GB are unpacked."
         )
     if total > _LARGEST_RATIO * path.stat().st_size:
-        raise NotReadyError(
+        raise ArchiveError(
             f"{path} has {path.stat().st_size / 1e6:,.1f} MB and would become {total / 1e6:,.1f} MB: more than "
             f"{_LARGEST_RATIO} times as much, as no pictures do. It is not unpacked."
         )
@@ -121,15 +127,15 @@ def inspect(archive: zipfile.ZipFile, path: Path) -> Contents:
             continue
         key = unicodedata.normalize("NFC", name.as_posix())
         if key in seen:
-            raise NotReadyError(f"{path} has two entries named {key!r}; it is not unpacked.")
+            raise ArchiveError(f"{path} has two entries named {key!r}; it is not unpacked.")
         seen.add(key)
         kept.append((entry, name))
     for _, name in kept:
         for parent in name.parents:
             if unicodedata.normalize("NFC", parent.as_posix()) in seen:
-                raise NotReadyError(f"{path} has {parent.as_posix()!r} both as a file and as a folder.")
+                raise ArchiveError(f"{path} has {parent.as_posix()!r} both as a file and as a folder.")
     if not kept:
-        raise NotReadyError(f"{path} holds no files.")
+        raise ArchiveError(f"{path} holds no files.")
     wrapping = _wrapping_folders([name for _, name in kept])
     members = [(entry, PurePosixPath(*name.parts[wrapping:])) for entry, name in kept]
     left_out = sum(not entry.is_dir() for entry in entries) - len(members)
@@ -154,7 +160,7 @@ def _checked_name(entry: zipfile.ZipInfo, path: Path) -> PurePosixPath:
         complaint = "is encrypted"
     else:
         return PurePosixPath(*parts)
-    raise NotReadyError(f"{path} has an entry that {complaint}: {name!r}. It is not unpacked.")
+    raise ArchiveError(f"{path} has an entry that {complaint}: {name!r}. It is not unpacked.")
 
 
 def _wrapping_folders(names: Sequence[PurePosixPath]) -> int:
