@@ -1,0 +1,280 @@
+"""What the benchmarks share: interleaved rounds, statistics, memory, the machine's description, goals and JSON results.
+
+A machine's speed drifts, and on a shared one it jumps. So whatever is compared takes turns, and two things are compared
+within each round: `interleaved`, `paired_ratio`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib.metadata
+import json
+import math
+import os
+import platform
+import statistics
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import psutil
+from rich import box
+from rich.table import Table
+
+from cli.console import console
+
+T = TypeVar("T")
+
+_CPU_INFORMATION = Path("/proc/cpuinfo")
+# What decides how fast a network is on a processor.
+_CPU_FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "asimd", "asimddp")
+
+
+def interleaved(
+    systems: Mapping[str, Callable[[], T]], rounds: int, *, progress: Callable[[str], None] = lambda _: None
+) -> dict[str, list[T]]:
+    """Measure several systems in turns.
+
+    Every round measures each system once and begins with another one, so that none is always the first after a pause
+    or always behind the same neighbour.
+
+    Parameters
+    ----------
+    systems : mapping of str to callable
+        By name, what does one measurement and returns it.
+    rounds : int
+        At least 1.
+    progress : callable
+        Called with a line for a person before each measurement.
+
+    Returns
+    -------
+    dict of str to list
+        By name, one measurement per round, in the order of the rounds.
+
+    Raises
+    ------
+    ValueError
+        When there is less than one round.
+    """
+    if rounds < 1:
+        raise ValueError(f"at least 1 round is needed, not {rounds}")
+    names = list(systems)
+    measured: dict[str, list[T]] = {name: [] for name in names}
+    for index in range(rounds):
+        first = index % len(names) if names else 0
+        for name in names[first:] + names[:first]:
+            progress(f"round {index + 1} of {rounds}: {name}")
+            measured[name].append(systems[name]())
+    return measured
+
+
+def percentile(values: Iterable[float], percent: float) -> float:
+    """Return the smallest of the values that at least `percent` (0 to 100) of them do not exceed (the nearest rank).
+
+    Raises
+    ------
+    ValueError
+        When there are no values, or `percent` is out of range.
+    """
+    ordered = sorted(values)
+    if not ordered:
+        raise ValueError("there are no values")
+    if not 0 <= percent <= 100:
+        raise ValueError(f"percent goes from 0 to 100, not {percent}")
+    return ordered[max(0, math.ceil(percent / 100 * len(ordered)) - 1)]
+
+
+def paired_ratio(numerators: Sequence[float], denominators: Sequence[float]) -> float:
+    """Return the median of the rounds' ratios; what slowed a whole round down cancels out.
+
+    Raises
+    ------
+    ValueError
+        When the two do not have the same number of rounds, or there are none.
+    """
+    if len(numerators) != len(denominators) or not numerators:
+        raise ValueError(f"{len(numerators)} and {len(denominators)} rounds cannot be paired")
+    return statistics.median(a / b for a, b in zip(numerators, denominators, strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What processes keep in memory, in bytes.
+
+    Attributes
+    ----------
+    uss : int
+        Unique: what would be free if they all ended, had each no relatives.
+    pss : int
+        Proportional: like `uss`, and of every page that is shared, each process's part. The sum over a process
+        tree counts a page that its members share once, so this is what a tree takes.
+    """
+
+    uss: int
+    pss: int
+
+
+def tree_memory(pid: int) -> Memory:
+    """Return the memory of a process and all its descendants (Linux)."""
+    uss = pss = 0
+    for process in process_tree(pid):
+        with contextlib.suppress(psutil.NoSuchProcess):  # it has ended meanwhile
+            info = process.memory_full_info()
+            uss, pss = uss + info.uss, pss + info.pss
+    return Memory(uss, pss)
+
+
+def tree_cpu_seconds(pid: int) -> float:
+    """Return the processor time that a process and its living descendants have used so far, in seconds."""
+    seconds = 0.0
+    for process in process_tree(pid):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            times = process.cpu_times()
+            seconds += times.user + times.system
+    return seconds
+
+
+def process_tree(pid: int) -> list[psutil.Process]:
+    """Return a process and all its descendants; none when it has ended."""
+    try:
+        root = psutil.Process(pid)
+        return [root, *root.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def machine(packages: Iterable[str] = ()) -> dict[str, Any]:
+    """Describe where and when something is measured.
+
+    Parameters
+    ----------
+    packages : iterable of str
+        Distributions whose installed versions belong to the result.
+    """
+    try:
+        information = _CPU_INFORMATION.read_text(encoding="utf-8")
+    except OSError:  # not Linux
+        information = ""
+    pairs = (line.partition(":") for line in information.splitlines())
+    fields = {name.strip(): value.strip() for name, _, value in pairs}
+    flags = fields.get("flags", fields.get("Features", "")).split()
+    return {
+        "cpu": fields.get("model name", platform.processor() or platform.machine()),
+        "cpu_features": [feature for feature in _CPU_FEATURES if feature in flags],
+        "vcpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "packages": {name: importlib.metadata.version(name) for name in packages},
+        "load_average": round(os.getloadavg()[0], 2),
+        "when": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def machine_line(description: Mapping[str, Any]) -> str:
+    """Return what `machine` says in one line."""
+    features = ", ".join(description["cpu_features"])
+    packages = ", ".join(f"{name} {version}" for name, version in description["packages"].items())
+    return (
+        f"{description['vcpus']} vCPUs of {description['cpu']}{f' ({features})' if features else ''}, "
+        f"{description['memory_gb']} GB, Python {description['python']}{f', {packages}' if packages else ''}; "
+        f"load before the start {description['load_average']}; {description['when']}"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """A promise with what was measured.
+
+    Attributes
+    ----------
+    name : str
+    measured : float or None
+        None when this run did not measure it.
+    limit : float
+    at_least : bool
+        Whether the limit is the smallest (True) or the largest value that meets the goal.
+    unit : str
+        Behind both numbers, with its space if it wants one.
+    """
+
+    name: str
+    measured: float | None
+    limit: float
+    at_least: bool
+    unit: str = ""
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the goal is met; None when it was not measured."""
+        if self.measured is None:
+            return None
+        return self.measured >= self.limit if self.at_least else self.measured <= self.limit
+
+
+def markdown_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    """Return a table that prints as Markdown, the first column to the left and the others to the right."""
+    table = Table(title=title, title_justify="left", box=box.MARKDOWN)
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="right" if index else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def goals_table(goals: Iterable[Goal]) -> Table:
+    """Return the goals with what was measured, as a table that prints as Markdown."""
+    words = {True: "met", False: "MISSED", None: "not measured"}
+    return markdown_table(
+        "Goals",
+        ("goal", "limit", "measured", ""),
+        (
+            (
+                goal.name,
+                f"{'≥' if goal.at_least else '≤'} {goal.limit:g}{goal.unit}",
+                "" if goal.measured is None else f"{goal.measured:.3g}{goal.unit}",
+                words[goal.met],
+            )
+            for goal in goals
+        ),
+    )
+
+
+def add_common_options(parser: argparse.ArgumentParser, *, rounds: int) -> None:
+    """Add the options of every benchmark: `--rounds`, `--json` and `--check`."""
+    parser.add_argument(
+        "--rounds", type=_positive, default=rounds, help="how often each system has its turn (%(default)s)"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write all figures to this file")
+    parser.add_argument("--check", action="store_true", help="end with status 1 when a goal is missed or not measured")
+
+
+def finish(arguments: argparse.Namespace, figures: Mapping[str, Any], goals: Sequence[Goal]) -> int:
+    """Print the goals, write the JSON file if one is asked for, and return the exit status.
+
+    Parameters
+    ----------
+    arguments : argparse.Namespace
+        With `json` and `check`, from `add_common_options`.
+    figures : mapping
+        What JSON can hold.
+    goals : sequence of Goal
+    """
+    console.print(goals_table(goals))
+    if arguments.json is not None:
+        document = {**figures, "goals": [{**asdict(goal), "met": goal.met} for goal in goals]}
+        arguments.json.parent.mkdir(parents=True, exist_ok=True)
+        arguments.json.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        console.print(f"All figures: {arguments.json}")
+    return int(arguments.check and not all(goal.met for goal in goals))
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is not a whole number above 0")
+    return number
