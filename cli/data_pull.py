@@ -18,7 +18,6 @@ from cli.data_unzip import ArchiveError, unzip
 from cli.dataset import named
 from cli.errors import NotReadyError
 
-BREEDS_URL = "https://s3-us-west-1.amazonaws.com/udacity-aind/dog-project/dogImages.zip"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
