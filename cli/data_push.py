@@ -102,10 +102,6 @@ def push_files(
         present = _list_objects(s3, bucket, prefix)
         manifest = {key: entry for key, entry in recorded.items() if present.get(key) == entry[1]}
         changed = _changed(files, manifest)
-        for key in changed:  # whatever happens from here on, nobody may believe that these are there
-            manifest.pop(key, None)
-        if manifest != recorded:
-            _write_manifest(s3, bucket, manifest_key, manifest)
         if changed:
             _Upload(s3, bucket, prefix, manifest_key, manifest).send({key: files[key] for key in changed}, uploads)
         stale = sorted(present.keys() - files.keys())

@@ -21,6 +21,8 @@ class FileServer(ThreadingHTTPServer):
         The file and its validators; "" for none.
     ranges, honours_if_range
         Whether it answers Range with 206, and whether it looks at If-Range before it does.
+    range_limit
+        The longest part, in bytes, that it sends of a Range without an end.
     script
         What to do with the next requests, one entry each, before it behaves: an int is a status; ("cut", n) closes the
         connection after n bytes of the body, ("reset", n) breaks it, ("stall", n) sends no more until `released`.
@@ -34,6 +36,7 @@ class FileServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.content, self.etag, self.last_modified = content, '"one"', "Sat, 01 Jan 2022 00:00:00 GMT"
         self.ranges = self.honours_if_range = True
+        self.range_limit: int | None = None
         self.headers: dict[str, str] = {}
         self.script: list[Any] = []
         self.requests: list[dict[str, str]] = []
@@ -69,10 +72,13 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Length", "0")
             self.end_headers()
             return
-        body = server.content[first or 0 :]
+        last = len(server.content)
+        if first is not None and server.range_limit is not None:
+            last = min(last, first + server.range_limit)
+        body = server.content[first or 0 : last]
         self.send_response(200 if first is None else 206)
         if first is not None:
-            self.send_header("Content-Range", f"bytes {first}-{len(server.content) - 1}/{len(server.content)}")
+            self.send_header("Content-Range", f"bytes {first}-{last - 1}/{len(server.content)}")
         for name, value in (("ETag", server.etag), ("Last-Modified", server.last_modified), *server.headers.items()):
             if value:
                 self.send_header(name, value)

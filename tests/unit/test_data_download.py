@@ -97,6 +97,20 @@ def test_a_file_that_changed_meanwhile_is_fetched_anew(
     assert target.read_bytes() == NEW
 
 
+def test_another_etag_tells_a_change_that_kept_the_length(server: FileServer, target: Path) -> None:
+    interrupted_after(600_000, server, target)
+    server.content, server.etag, server.honours_if_range = OLD[::-1], '"two"', False
+    fetch(server, target)
+    assert target.read_bytes() == OLD[::-1]
+
+
+def test_a_server_may_send_less_than_the_whole_rest(server: FileServer, target: Path) -> None:
+    interrupted_after(600_000, server, target)
+    server.range_limit = 250_000
+    fetch(server, target)
+    assert target.read_bytes() == OLD
+
+
 def test_another_length_tells_a_change_where_the_rest_has_no_etag(server: FileServer, target: Path) -> None:
     interrupted_after(600_000, server, target)
     server.content, server.etag, server.last_modified, server.honours_if_range = NEW, "", "", False
