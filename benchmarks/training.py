@@ -127,9 +127,8 @@ def our_turns(steps: int) -> None:
     from model.metrics import EpochMetrics
     from model.network import build
     from model.training.augment import Augmentation
-    from model.training.data import Pictures
+    from model.training.data import CACHE_MARGIN, Pictures
     from model.training.engine import Execution, Recipe, fit
-    from model.training.pipeline import CACHE_MARGIN
     from model.transforms import Preprocessing
 
     random = np.random.default_rng(0)

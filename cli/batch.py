@@ -23,7 +23,7 @@ from cli.batch_labels import (
     write_parquet,
 )
 from cli.console import console
-from cli.data import data_set_name, push_files
+from cli.data_push import data_set_name, push_files
 from cli.dataset import PICTURE_SUFFIXES
 from cli.errors import NotReadyError, WorkFailedError, aws_errors
 from infra.bucket_layout import BATCH_INPUT, BATCH_OUTPUT

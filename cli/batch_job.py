@@ -21,7 +21,7 @@ from botocore.config import Config
 from cli.aws import Stage
 from cli.batch_labels import InputPicture, Label, label_of_answer, label_of_error
 from cli.console import console, progress_bar
-from cli.data import delete_objects
+from cli.data_push import delete_objects
 from cli.errors import aws_errors
 from cli.prices import hourly_price
 from cli.stage_jobs import job_prefix

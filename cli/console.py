@@ -8,7 +8,17 @@ from contextlib import contextmanager
 from time import monotonic
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 
 console = Console(highlight=False, soft_wrap=True)
 error_console = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -49,5 +59,51 @@ def progress_bar(description: str, total: int | None = None) -> Iterator[Callabl
                 last = monotonic()
                 count = f" {done}/{total}" if total is not None else ""
                 console.print(f"{description}{count} ({last - started:.0f} s)")
+
+    yield report
+
+
+@contextmanager
+def byte_progress(description: str) -> Iterator[Callable[[int, int | None], None]]:
+    """Show the progress of a transfer with its rate and the time that is left.
+
+    Yields
+    ------
+    Callable[[int, int | None], None]
+        Call it with the bytes that are done and how many there will be, None where that is unknown. What is done at the
+        first call does not count as transferred.
+    """
+    if console.is_terminal:
+        columns = [SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), DownloadColumn()]
+        columns += [TransferSpeedColumn(), TimeRemainingColumn()]
+        with Progress(*columns, console=console, transient=True) as progress:
+            task = progress.add_task(description, total=None)
+            begun = False
+
+            def show(done: int, total: int | None) -> None:
+                nonlocal begun
+                if begun:
+                    progress.update(task, completed=done, total=total)
+                else:
+                    progress.reset(task, completed=done, total=total)
+                begun = True
+
+            yield show
+        return
+    started = last = monotonic()
+    first: int | None = None
+
+    def report(done: int, total: int | None) -> None:
+        nonlocal last, first
+        first = done if first is None or done < first else first
+        now = monotonic()
+        if now - last < _PLAIN_INTERVAL:
+            return
+        last, rate = now, (done - first) / (now - started)
+        line = f"{description} {done / 1e6:,.0f} MB, {rate / 1e6:.1f} MB/s"
+        if total is not None:
+            left = f"{(total - done) / rate:.0f} s" if rate else "unknown"
+            line = f"{description} {done / 1e6:,.0f} of {total / 1e6:,.0f} MB, {rate / 1e6:.1f} MB/s, {left} left"
+        console.print(line, markup=False)
 
     yield report

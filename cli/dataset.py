@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from pathlib import Path
 from cli.errors import NotReadyError
 
 SPLITS = ("train", "valid", "test")
-_SPLIT_NAMES = {"train": "train", "training": "train", "valid": "valid", "val": "valid", "validation": "valid",
+SPLIT_FOLDERS = {"train": "train", "training": "train", "valid": "valid", "val": "valid", "validation": "valid",
                 "test": "test"}  # fmt: skip
 PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff"})
 _HOLD_OUT = 0.1  # share of a class that goes to the validation set, and again to the test set, when we split
@@ -58,7 +59,23 @@ class DataSet:
 
 
 def read_data_set(root: Path) -> DataSet:
-    """Find the pictures of a folder-per-class data set.
+    """Find the pictures of a data set that a model can be trained on; see `find_data_set`.
+
+    Raises
+    ------
+    NotReadyError
+        When the folder is missing, holds no pictures, lacks a split, or has classes that `train/` lacks.
+    """
+    data_set = find_data_set(root)
+    for problem in layout_problems(data_set):
+        raise problem
+    return data_set
+
+
+def find_data_set(root: Path) -> DataSet:
+    """Find the pictures of a folder-per-class data set, usable or not.
+
+    Class names are compared in one Unicode form (NFC), so that a set that was zipped on a Mac matches itself.
 
     Parameters
     ----------
@@ -70,26 +87,40 @@ def read_data_set(root: Path) -> DataSet:
     Raises
     ------
     NotReadyError
-        When the folder is missing, holds no pictures, lacks a split, or has classes that `train/` lacks.
+        When the folder is missing, two folders claim to be the same split, or a class has too few pictures to be split.
     """
     if not root.is_dir():
         raise NotReadyError(f"There is no data set at {root}.", f"{_LAYOUT}\nTo draw a small one: kennel data sample")
     folders = {path.name: path for path in _subfolders(root)}
-    splits = {_SPLIT_NAMES[name.lower()]: path for name, path in folders.items() if name.lower() in _SPLIT_NAMES}
+    splits: dict[str, Path] = {}
+    for name, path in folders.items():
+        split = SPLIT_FOLDERS.get(name.lower())
+        if split is not None and split in splits:
+            raise NotReadyError(f"{splits[split]} and {path} are both the {split} split.", "Keep one of them.")
+        if split is not None:
+            splits[split] = path
     ignored: list[Path] = []
     if "train" in splits:
         pictures = [
-            Picture(path, split, label.name, name)
+            Picture(path, split, _class_name(label), name)
             for split, folder in splits.items()
             for label in _subfolders(folder)
             for path, name in _picture_files(label, ignored)
         ]
-        data_set = DataSet(root, pictures, ignored)
-    else:
-        classes = {path.name: list(_picture_files(path, ignored)) for path in folders.values()}
-        data_set = DataSet(root, _split({name: files for name, files in classes.items() if files}), ignored, True)
-    _check(data_set)
-    return data_set
+        return DataSet(root, pictures, ignored)
+    classes: dict[str, list[tuple[Path, str]]] = defaultdict(list)
+    for path in folders.values():
+        classes[_class_name(path)] += _picture_files(path, ignored)
+    return DataSet(root, _split({name: files for name, files in classes.items() if files}), ignored, True)
+
+
+def named(folder: Path) -> Path:
+    """The same folder by a path that ends in its name, which "." and ".." do not."""
+    return folder.resolve() if folder.name in ("", "..") else folder
+
+
+def _class_name(folder: Path) -> str:
+    return unicodedata.normalize("NFC", folder.name)
 
 
 def _subfolders(folder: Path) -> list[Path]:
@@ -126,24 +157,40 @@ def _split(classes: dict[str, list[tuple[Path, str]]]) -> list[Picture]:
     return pictures
 
 
-def _check(data_set: DataSet) -> None:
+def layout_problems(data_set: DataSet) -> list[NotReadyError]:
+    """Why no model can be trained on a data set, whatever its files contain; empty when one can."""
     if not data_set.pictures:
-        raise NotReadyError(f"There are no pictures in {data_set.root}.", _LAYOUT)
+        return [NotReadyError(f"There are no pictures in {data_set.root}.", _LAYOUT)]
+    problems = []
     labels: dict[str, set[str]] = {split: set() for split in SPLITS}
     for picture in data_set.pictures:
         labels[picture.split].add(picture.label)
-    for split in ("train", "valid"):
-        if not labels[split]:
-            raise NotReadyError(f"{data_set.root} has no pictures in {split}/.", _LAYOUT)
-    if len(labels["train"]) < 2:
-        raise NotReadyError(f"{data_set.root} has one class only ({data_set.labels[0]!r}): nothing to tell apart.",
-                            _LAYOUT)  # fmt: skip
-    for split in ("valid", "test"):
+    problems += [
+        NotReadyError(f"{data_set.root} has no pictures in {split}/.", _LAYOUT)
+        for split in ("train", "valid")
+        if not labels[split]
+    ]
+    if len(labels["train"]) == 1:
+        only = data_set.labels[0]
+        problems.append(
+            NotReadyError(f"{data_set.root} has one class only ({only!r}): nothing to tell apart.", _LAYOUT)
+        )
+    for split in ("valid", "test") if labels["train"] else ():
         unknown = sorted(labels[split] - labels["train"])
         if unknown:
-            raise NotReadyError(
-                f"{split}/ has classes that train/ lacks: {', '.join(map(repr, unknown[:5]))}"
-                + (f" and {len(unknown) - 5} more" if len(unknown) > 5 else "")
-                + ".",
-                "A model can only name what it was trained on: add them to train/ or remove them.",
+            problems.append(
+                NotReadyError(
+                    f"{split}/ has classes that train/ lacks: {', '.join(map(repr, unknown[:5]))}"
+                    + (f" and {len(unknown) - 5} more" if len(unknown) > 5 else "")
+                    + ".",
+                    "A model can only name what it was trained on: add them to train/ or remove them.",
+                )
             )
+    by_key: dict[str, Path] = {}
+    for picture in data_set.pictures:  # class folders that differ in their Unicode form only
+        other = by_key.setdefault(picture.key, picture.path)
+        if other != picture.path:
+            problems.append(
+                NotReadyError(f"{other} and {picture.path} would be one picture, {picture.key}.", "Rename one of them.")
+            )
+    return problems

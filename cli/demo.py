@@ -17,7 +17,8 @@ from cli import local
 from cli.aws import Stage
 from cli.classifying import Evaluation, evaluate_deployment, evaluation_table
 from cli.console import console, progress_bar
-from cli.data import SAMPLE_DIR, data_set_name, draw_sample, push_data_set
+from cli.data import SAMPLE_DIR, draw_sample
+from cli.data_push import data_set_name, push_data_set
 from cli.dataset import read_data_set
 from cli.deploying import bootstrap, deploy_stacks
 from cli.packaging import package_model
@@ -28,7 +29,7 @@ from cli.tuning_request import TuningRequest
 
 _CDK_LOG = Path(".kennel/demo-cdk.log")
 _SHOWN = 12  # answers in the table
-# A search that is short enough to be watched. It tells good values from bad ones; the full one is kennel tune's default.
+# A search that is short enough to be watched: it tells good values from bad ones, and more is kennel tune's default.
 _TUNING_JOBS, _TUNING_EPOCHS = 4, 6
 _EPOCHS = 30
 

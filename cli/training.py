@@ -16,7 +16,8 @@ import typer
 
 from cli.aws import ROOT, Stage
 from cli.console import console, progress_bar
-from cli.data import SAMPLE_DIR, data_set_prefix
+from cli.data import SAMPLE_DIR
+from cli.data_push import data_set_prefix
 from cli.errors import NotReadyError, WorkFailedError, aws_errors
 from cli.hyperparameters import canonical, encode, parse_hyperparameters
 from cli.prices import hourly_price

@@ -20,6 +20,8 @@ from typing import Any
 import numpy as np
 import PIL
 
+from cli.parallel import processors
+
 from .breeds import BREEDS, Breed
 from .picture import draw_picture
 
@@ -123,7 +125,7 @@ def draw_data_set(
     try:
         unfinished.chmod(0o755)  # mkdtemp's folders are private; a data set is an ordinary folder
         tasks = list(_tasks(unfinished, chosen, per_class, size, seed))
-        _draw_all(tasks, workers or _processors(), pictures, progress)
+        _draw_all(tasks, workers or processors(), pictures, progress)
         digest = _digest(unfinished)
         marker = {"drawn_by": "kennel data sample", "recipe": recipe, "pictures": pictures, "digest": digest}
         (unfinished / MARKER).write_text(json.dumps(marker, indent=2) + "\n", encoding="utf-8")
@@ -200,11 +202,6 @@ def _draw_all(tasks: list[_Task], workers: int, pictures: int, progress: Progres
             report(future.result())
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _processors() -> int:
-    """How many processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _start_worker() -> None:

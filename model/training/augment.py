@@ -19,6 +19,10 @@ from ..transforms import Preprocessing
 # Weights of the channels in perceived brightness, ITU-R BT.601, as Pillow's conversion to "L" uses them.
 _LUMA = (0.299, 0.587, 0.114)
 
+# Pictures, as floating-point numbers, that each thread of a CPU works on at the same time. Measured with one thread,
+# milliseconds for a batch of 64 with 4, 2, 1 and 0.5 MB: 98, 89, 76, 71 at 224 pixels, 7.4, 5.5, 5.4, 5.1 at 64.
+_BYTES_AT_ONCE = 1024 * 1024
+
 
 @dataclass(frozen=True)
 class Variations:
@@ -105,12 +109,24 @@ class Augmentation:
         Tensor
             float32 [N, 3, S, S], in the channels-last layout of memory.
         """
-        size = self.preprocessing.input_size
-        transforms = _crops(aspects.cpu(), variations).to(pixels.device)
-        grid = functional.affine_grid(transforms, [len(pixels), 3, size, size], align_corners=False)
-        whole = pixels.permute(0, 3, 1, 2).float()
-        views = functional.grid_sample(whole, grid, padding_mode="reflection", align_corners=False)
-        return self._recolour(views, variations).contiguous(memory_format=torch.channels_last)
+        size, device = self.preprocessing.input_size, pixels.device
+        transforms = _crops(aspects.cpu(), variations).to(device)
+        colours = _colours(variations).to(device)
+        views = torch.empty((len(pixels), 3, size, size), device=device, memory_format=torch.channels_last)
+        # A few pictures at a time stay in the processor's cache, and in memory that need not be fetched from the system
+        # anew for every batch: a third of the time at 224 pixels.
+        at_once = (
+            len(pixels)
+            if pixels.is_cuda
+            else max(1, _BYTES_AT_ONCE * torch.get_num_threads() // (4 * pixels[:1].numel()))
+        )
+        for first in range(0, len(pixels), at_once):
+            part = slice(first, first + at_once)
+            whole = pixels[part].permute(0, 3, 1, 2).float()
+            grid = _affine_grid(transforms[part], size)
+            cut = functional.grid_sample(whole, grid, padding_mode="reflection", align_corners=False)
+            self._recolour(cut, colours[part], out=views[part])
+        return views
 
     def draw(self, count: int, generator: torch.Generator) -> Variations:
         """Draw how so many pictures are varied.
@@ -141,29 +157,23 @@ class Augmentation:
             contrast=factor(self.contrast),
         )
 
-    def _recolour(self, views: Tensor, variations: Variations) -> Tensor:
-        """Vary the colours of views with values 0 to 255 and normalise them.
+    def _recolour(self, views: Tensor, colours: Tensor, *, out: Tensor) -> None:
+        """Vary the colours of views with values 0 to 255 as `_colours` says, and normalise them.
 
         All of this is linear in a pixel's three values, so that it is one matrix and one offset per picture.
         """
         device = views.device
-
-        def factor(values: Tensor) -> Tensor:
-            return values.view(-1, 1, 1).to(device)
-
-        warmth = factor(variations.warmth)
-        gains = factor(variations.brightness) * torch.cat([warmth, torch.ones_like(warmth), 2 - warmth], dim=2) / 255
         luma = torch.tensor(_LUMA, device=device).expand(1, 3, 3)
         mean = torch.tensor(self.preprocessing.mean, device=device).view(1, 3, 1)
         std = torch.tensor(self.preprocessing.std, device=device).view(1, 3, 1)
+        gains, saturation, contrast = colours[:, None, :3] / 255, colours[:, 3, None, None], colours[:, 4, None, None]
 
         flat = views.flatten(start_dim=2)
         # Saturation moves a colour to or from its grey, contrast to or from the mean grey of the view.
-        colours = torch.lerp(luma, torch.eye(3, device=device), factor(variations.saturation)) * gains
+        matrix = torch.lerp(luma, torch.eye(3, device=device), saturation) * gains
         grey = (luma * gains) @ flat.mean(dim=2, keepdim=True)
-        contrast = factor(variations.contrast)
-        varied = torch.baddbmm(((1 - contrast) * grey - mean) / std, contrast * colours / std, flat)
-        return varied.clamp_(-mean / std, (1 - mean) / std).view_as(views)
+        varied = torch.baddbmm(((1 - contrast) * grey - mean) / std, contrast * matrix / std, flat).view_as(views)
+        torch.clamp(varied, (-mean / std)[..., None], ((1 - mean) / std)[..., None], out=out)
 
 
 def _crops(aspects: Tensor, variations: Variations) -> Tensor:
@@ -184,3 +194,21 @@ def _crops(aspects: Tensor, variations: Variations) -> Tensor:
         ],
         dim=1,
     )
+
+
+def _colours(variations: Variations) -> Tensor:
+    """Return how the colours change, [N, 5]: the gains of red, green and blue, then saturation and contrast."""
+    warmth = variations.warmth
+    gains = variations.brightness[:, None] * torch.stack([warmth, torch.ones_like(warmth), 2 - warmth], dim=1)
+    return torch.cat([gains, variations.saturation[:, None], variations.contrast[:, None]], dim=1)
+
+
+def _affine_grid(transforms: Tensor, size: int) -> Tensor:
+    """Return what `functional.affine_grid` does with `align_corners=False`, [N, S, S, 2], in a tenth of its time.
+
+    That multiplies matrices, where a sum of a value per column and a value per row is enough.
+    """
+    centres = (2 * torch.arange(size, device=transforms.device) + 1) / size - 1
+    across = transforms[:, :, :1] * centres
+    down = transforms[:, :, 1:2] * centres + transforms[:, :, 2:]
+    return (down[:, :, :, None] + across[:, :, None, :]).permute(0, 2, 3, 1)

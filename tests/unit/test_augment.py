@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
+from model.training import augment
 from model.training.augment import Augmentation
 from model.training.data import whole_picture
 from model.transforms import Preprocessing
@@ -99,3 +100,24 @@ def test_a_part_of_a_batch_gets_the_views_that_it_has_in_the_whole():
     whole = augmentation(pixels, aspects, variations)
     part = slice(3, 7)
     torch.testing.assert_close(augmentation(pixels[part], aspects[part], variations[part]), whole[part])
+
+
+@pytest.mark.parametrize("bytes_at_once", [1, 3 * 4 * 40 * 40 * 3])
+def test_how_many_pictures_are_worked_on_at_once_changes_nothing(
+    monkeypatch: pytest.MonkeyPatch, bytes_at_once: int
+) -> None:
+    pixels = torch.randint(0, 256, (7, 40, 40, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    aspects = torch.linspace(0.5, 2, 7)
+    vary = Augmentation(Preprocessing(input_size=32, resize_size=36))
+    variations = vary.draw(7, torch.Generator().manual_seed(2))
+    at_once = vary(pixels, aspects, variations)
+    monkeypatch.setattr(augment, "_BYTES_AT_ONCE", bytes_at_once)
+    in_parts = vary(pixels, aspects, variations)
+    torch.testing.assert_close(in_parts, at_once)
+    assert in_parts.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_the_grid_is_that_of_pytorch() -> None:
+    transforms = torch.randn(5, 2, 3, generator=torch.Generator().manual_seed(1))
+    expected = torch.nn.functional.affine_grid(transforms, [5, 3, 33, 33], align_corners=False)
+    torch.testing.assert_close(augment._affine_grid(transforms, 33), expected)

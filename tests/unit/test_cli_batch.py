@@ -32,9 +32,10 @@ class FakeS3:
     def __init__(self) -> None:
         self.objects: dict[str, bytes] = {}
 
-    def put_object(self, *, Bucket: str, Key: str, Body: bytes, **_: Any) -> None:
+    def put_object(self, *, Bucket: str, Key: str, Body: bytes, **_: Any) -> dict[str, str]:
         assert Bucket == "bucket"
         self.objects[Key] = Body
+        return {"ETag": _etag(Body)}
 
     def get_object(self, *, Bucket: str, Key: str) -> dict[str, Any]:
         if Key not in self.objects:
@@ -59,7 +60,11 @@ class FakeS3:
 
 
 def _listed(key: str, body: bytes) -> dict[str, Any]:
-    return {"Key": key, "Size": len(body), "ETag": f'"{hash(body):x}"'}
+    return {"Key": key, "Size": len(body), "ETag": _etag(body)}
+
+
+def _etag(body: bytes) -> str:
+    return f'"{hash(body):x}"'
 
 
 class FakeSageMaker:

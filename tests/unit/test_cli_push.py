@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import threading
 from pathlib import Path
@@ -10,10 +11,15 @@ from typing import Any
 import botocore.exceptions
 import pytest
 
+from cli import data_push
 from cli.aws import Stage
-from cli.data import data_set_name, push_data_set
+from cli.data_push import data_set_name, push_data_set
 from cli.dataset import read_data_set
 from cli.errors import AwsError, NotReadyError
+
+
+class Killed(BaseException):
+    """The program is gone; nothing that it would do then happens."""
 
 
 class FakeS3:
@@ -23,17 +29,29 @@ class FakeS3:
         self.objects: dict[str, bytes] = {}
         self.puts: list[str] = []
         self.fails_after: int | None = None
+        self.lives_for: int | None = None  # so many pictures; then nothing arrives any more, as from a dead program
+        self.manifest_after: int | None = None  # later pictures wait until a manifest has been written
+        self.manifest_written = threading.Event()
         self._lock = threading.Lock()
 
-    def put_object(self, *, Bucket: str, Key: str, Body: bytes, **_: Any) -> None:
+    def put_object(self, *, Bucket: str, Key: str, Body: bytes, **_: Any) -> dict[str, str]:
+        if self.manifest_after is not None and len(self.puts) >= self.manifest_after and Key.startswith("datasets/"):
+            assert self.manifest_written.wait(30)
         with self._lock:
-            if Key.startswith("datasets/"):
+            if self.lives_for == 0:
+                raise Killed
+            if Key.startswith("manifests/"):
+                self.manifest_written.set()
+            elif Key.startswith("datasets/"):
+                if self.lives_for is not None:
+                    self.lives_for -= 1
                 if self.fails_after is not None and len(self.puts) >= self.fails_after:
                     raise botocore.exceptions.ClientError(
                         {"Error": {"Code": "AccessDenied", "Message": "no"}}, "PutObject"
                     )
                 self.puts.append(Key)
             self.objects[Key] = Body
+            return {"ETag": self._etag(Key)}
 
     def get_object(self, *, Bucket: str, Key: str) -> dict[str, Any]:
         if Key not in self.objects:
@@ -44,7 +62,11 @@ class FakeS3:
         return self
 
     def paginate(self, *, Bucket: str, Prefix: str) -> list[dict[str, Any]]:
-        return [{"Contents": [{"Key": key} for key in self.objects if key.startswith(Prefix)]}, {}]
+        found = [{"Key": key, "ETag": self._etag(key)} for key in self.objects if key.startswith(Prefix)]
+        return [{"Contents": found}, {}]
+
+    def _etag(self, key: str) -> str:
+        return f'"{hashlib.md5(self.objects[key]).hexdigest()}"'
 
     def delete_objects(self, *, Bucket: str, Delete: dict[str, Any]) -> None:
         assert len(Delete["Objects"]) <= 1000
@@ -118,6 +140,49 @@ def test_an_interrupted_push_goes_on_where_it_stopped(folder: Path) -> None:
     s3.fails_after = None
     result = push_data_set(stage, read_data_set(folder), "dogs")
     assert (result.uploaded, result.unchanged) == (14, 10)
+
+
+def test_a_picture_that_something_else_has_overwritten_is_sent_again(folder: Path) -> None:
+    s3 = FakeS3()
+    stage = FakeStage(s3)
+    push_data_set(stage, read_data_set(folder), "dogs")
+    s3.objects["datasets/dogs/train/ü/5.jpg"] = b"another picture"
+    assert push_data_set(stage, read_data_set(folder), "dogs").uploaded == 1
+    assert s3.objects["datasets/dogs/train/ü/5.jpg"] == "trainü5".encode()
+
+
+def test_what_a_killed_push_sent_is_not_taken_for_what_was_there(folder: Path) -> None:
+    s3 = FakeS3()
+    stage = FakeStage(s3)
+    push_data_set(stage, read_data_set(folder), "dogs")
+    picture = folder / "train/a b/0.jpg"
+    original = picture.read_bytes()
+    picture.write_bytes(b"new")
+    s3.lives_for = 1  # the new picture arrives, and nothing after it, no manifest either
+    with pytest.raises(Killed):
+        push_data_set(stage, read_data_set(folder), "dogs")
+    s3.lives_for = None
+    picture.write_bytes(original)
+    push_data_set(stage, read_data_set(folder), "dogs")
+    assert s3.objects["datasets/dogs/train/a b/0.jpg"] == original
+
+
+def test_a_killed_push_has_kept_what_it_sent(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data_push, "_MANIFEST_INTERVAL", 0.0)
+    s3 = FakeS3()
+    stage = FakeStage(s3)
+    s3.lives_for, s3.manifest_after = 20, 3
+    with pytest.raises(Killed):
+        push_data_set(stage, read_data_set(folder), "dogs")
+    s3.lives_for = None
+    assert push_data_set(stage, read_data_set(folder), "dogs").unchanged > 0
+
+
+@pytest.mark.parametrize("manifest", [b"", b"{", b'{"train/a b/0.jpg": "an entry of an earlier form"}'])
+def test_a_manifest_that_says_nothing_only_costs_time(folder: Path, manifest: bytes) -> None:
+    s3 = FakeS3()
+    s3.objects["manifests/dogs.json"] = manifest
+    assert push_data_set(FakeStage(s3), read_data_set(folder), "dogs").uploaded == 24
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "..", "Bichon Frisé", "x" * 64])

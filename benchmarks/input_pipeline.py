@@ -1,0 +1,244 @@
+"""Pictures per second and core from files to augmented batches: the usual way, ours, and both on a shrunk copy.
+
+    python -m benchmarks.input_pipeline [--pictures DIR] [--epochs 10] [--count 128] [--rounds 5] [--json FILE]
+
+The usual way is the one of the project that this one replaces, and of most tutorials: torchvision's `ImageFolder`
+opens and decodes every picture anew in every epoch, its transforms cut, mirror and normalise them one by one
+(`RandomResizedCrop(224)`, `RandomHorizontalFlip`, `ToTensor`, `Normalize`). Ours decodes each picture once and then
+takes every epoch's views from the decoded ones, a batch at a time (`model/training/data.py`, `augment.py`), which are
+also turned and recoloured. Both run in one thread, without worker processes: those do the same work, and hand it over
+besides.
+
+What is measured is processor time, so that other programs on the machine disturb little. The systems take turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import itertools
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.measuring import (
+    Goal,
+    add_common_options,
+    finish,
+    interleaved,
+    machine,
+    machine_line,
+    markdown_table,
+    paired_ratio,
+)
+from cli.console import console, progress_bar
+from cli.data_shrink import shrink_data_set
+from cli.dataset import PICTURE_SUFFIXES, find_data_set
+from cli.drawing import draw_data_set
+from model.network import torchvision_models
+from model.training.augment import Augmentation
+from model.training.data import decode_for_augmentation, discover
+from model.transforms import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
+
+SIZE = 224  # pixels, the input of most published networks
+BATCH = 64
+COPY_SIDE = 256  # pixels
+BREEDS = 4
+PHOTOGRAPH = (500, 500)  # pixels of the longer side
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Pictures per second of processor time.
+
+    Attributes
+    ----------
+    training : float
+        Over all epochs and whatever comes before the first.
+    first : float or None
+        Of what is done once, before the first epoch; None where there is nothing.
+    epoch : float
+        Of the epochs alone.
+    """
+
+    training: float
+    first: float | None
+    epoch: float
+
+
+class _Clock:
+    """Processor time of this process, all its threads."""
+
+    def __init__(self) -> None:
+        self._last = time.process_time()
+
+    def lap(self) -> float:
+        now = time.process_time()
+        elapsed, self._last = now - self._last, now
+        return elapsed
+
+
+def usual(root: Path, epochs: int) -> Rates:
+    """Decode and transform every picture in every epoch."""
+    torchvision_models()  # makes torchvision importable
+    transforms = importlib.import_module("torchvision.transforms")
+    folder = importlib.import_module("torchvision.datasets").ImageFolder(
+        root / "train",
+        transforms.Compose(
+            [
+                transforms.RandomResizedCrop(SIZE),
+                transforms.RandomHorizontalFlip(),
+                transforms.ToTensor(),
+                transforms.Normalize(IMAGENET_MEAN, IMAGENET_STD),
+            ]
+        ),
+    )
+    batches = torch.utils.data.DataLoader(folder, batch_size=BATCH, shuffle=True)
+    clock = _Clock()
+    for _ in range(epochs):
+        _consume(views for views, _ in batches)
+    rate = len(folder) * epochs / clock.lap()
+    return Rates(training=rate, first=None, epoch=rate)
+
+
+def ours(root: Path, epochs: int) -> Rates:
+    """Decode every picture once, then take each epoch's views from the decoded ones."""
+    preprocessing = Preprocessing(SIZE, SIZE)
+    augmentation = Augmentation(preprocessing)
+    generator = torch.Generator().manual_seed(0)
+    data_set = discover(root)
+    clock = _Clock()
+    pictures = decode_for_augmentation(data_set, "train", preprocessing, threads=1)
+    first = clock.lap()
+    for _ in range(epochs):
+        order = torch.randperm(len(pictures), generator=generator).numpy()
+        _consume(
+            augmentation(
+                torch.from_numpy(pictures.pixels[chosen]),
+                torch.from_numpy(pictures.aspects[chosen]),
+                augmentation.draw(len(chosen), generator),
+            )
+            for chosen in (order[begin : begin + BATCH] for begin in range(0, len(order), BATCH))
+        )
+    after = clock.lap()
+    count = len(pictures)
+    return Rates(training=count * epochs / (first + after), first=count / first, epoch=count * epochs / after)
+
+
+def _consume(batches: Iterable[Tensor]) -> None:
+    """Take what a network would be given, and make sure that it is that."""
+    for views in batches:
+        if views.shape[1:] != (3, SIZE, SIZE) or views.dtype != torch.float32:
+            raise AssertionError(f"a batch is {views.dtype} {tuple(views.shape)}")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the benchmark; returns the exit status."""
+    arguments = _parse(argv)
+    torch.set_num_threads(1)
+    description = machine(["torch", "torchvision", "pillow"])
+    with tempfile.TemporaryDirectory(prefix="kennel-input-pipeline-") as folder:
+        root, copy = Path(folder) / "pictures", Path(folder) / "copy"
+        _make_data_set(root, arguments.pictures, arguments.count)
+        shrunk = shrink_data_set(find_data_set(root), copy, side=COPY_SIDE)
+        systems = {
+            "usual": lambda: usual(root, arguments.epochs),
+            "ours": lambda: ours(root, arguments.epochs),
+            f"usual, {COPY_SIDE} px copy": lambda: usual(copy, arguments.epochs),
+            f"ours, {COPY_SIDE} px copy": lambda: ours(copy, arguments.epochs),
+        }
+        for measure in systems.values():  # imports, first allocations
+            measure()
+        with progress_bar("Measuring", arguments.rounds * len(systems)) as report:
+            done = itertools.count()
+            measured = interleaved(systems, arguments.rounds, progress=lambda _: report(next(done)))
+
+    usual_rates = [rates.training for rates in measured["usual"]]
+    ratios = {name: paired_ratio([r.training for r in rounds], usual_rates) for name, rounds in measured.items()}
+    console.print(machine_line(description), markup=False)
+    console.print(
+        f"{arguments.count} pictures of {shrunk.bytes_before / arguments.count / 1e3:.0f} kB, in the copy "
+        f"{shrunk.bytes_after / arguments.count / 1e3:.0f} kB; {arguments.epochs} epochs, {arguments.rounds} rounds, "
+        "medians; pictures per second of one core's time."
+    )
+    console.print(_table(measured, ratios, arguments.epochs))
+    figures: dict[str, Any] = {
+        "machine": description,
+        "options": {"pictures": arguments.count, "epochs": arguments.epochs, "drawn": arguments.pictures is None},
+        "bytes": {"originals": shrunk.bytes_before, "copy": shrunk.bytes_after},
+        "rates": {name: [asdict(rates) for rates in rounds] for name, rounds in measured.items()},
+        "ratios": ratios,
+    }
+    return finish(arguments, figures, [Goal("ours / usual", ratios["ours"], 2, at_least=True, unit="x")])
+
+
+def _table(measured: dict[str, list[Rates]], ratios: dict[str, float], epochs: int) -> Any:
+    rows = []
+    for name, rounds in measured.items():
+        first = [rates.first for rates in rounds if rates.first is not None]
+        rows.append(
+            (
+                name,
+                f"{statistics.median(first):,.0f}" if first else "",
+                f"{statistics.median(rates.epoch for rates in rounds):,.0f}",
+                f"{statistics.median(rates.training for rates in rounds):,.0f}",
+                f"{ratios[name]:.2f}x",
+            )
+        )
+    columns = ("input pipeline", "decoding once", "each epoch", f"training of {epochs} epochs", "ratio")
+    return markdown_table("Pictures per second and core", columns, rows)
+
+
+def _make_data_set(root: Path, photographs: Path | None, count: int) -> None:
+    """Lay out `count` pictures for training, drawn or copied from a folder, in turn."""
+    if photographs is None:
+        with progress_bar("Drawing pictures", count) as report:
+            draw_data_set(
+                root,
+                breeds=BREEDS,
+                per_class=(count // BREEDS, 1, 1),
+                size=PHOTOGRAPH,
+                progress=lambda done, total: report(done),
+            )
+        return
+    found = sorted(path for path in photographs.rglob("*") if path.suffix.lower() in PICTURE_SUFFIXES)
+    if not found:
+        sys.exit(f"There are no pictures in {photographs}.")
+    for number, path in zip(range(count), itertools.cycle(found), strict=False):
+        for split in ("train", "valid") if number < BREEDS else ("train",):  # every data set has a validation split
+            target = root / split / f"class {number % BREEDS}" / f"{number}{path.suffix}"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target)
+
+
+def _parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.input_pipeline", description=__doc__.partition("\n")[0] if __doc__ else None
+    )
+    parser.add_argument(
+        "--pictures", type=Path, metavar="DIR", help="photographs to use; without, pictures of that size are drawn"
+    )
+    parser.add_argument(
+        "--count", type=int, default=128, help=f"pictures, a multiple of {BREEDS} (default: %(default)s)"
+    )
+    parser.add_argument("--epochs", type=int, default=10, help="length of the training (default: %(default)s)")
+    add_common_options(parser, rounds=5)
+    arguments = parser.parse_args(argv)
+    if arguments.count < BREEDS or arguments.count % BREEDS:
+        parser.error(f"--count must be a multiple of {BREEDS}, not {arguments.count}")
+    if arguments.epochs < 1:
+        parser.error(f"--epochs must be at least 1, not {arguments.epochs}")
+    return arguments
+
+
+if __name__ == "__main__":
+    sys.exit(main())
