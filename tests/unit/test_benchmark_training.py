@@ -21,7 +21,7 @@ def test_what_is_skipped_is_not_measured_and_no_success(tmp_path, capsys):
 def test_the_ratios_are_those_of_the_rounds(tmp_path, monkeypatch):
     step = {"plain": [5.0, 10.0, 8.0], "ours": [10.0, 30.0, 16.0], "compile_seconds": 70.0}
     rates = {"usual": [{"training": 100.0}], "ours": [{"training": 250.0}]}
-    monkeypatch.setattr(training, "measure_step", lambda rounds, steps: step)
+    monkeypatch.setattr(training, "measure_step", lambda rounds, steps, cached: step)
     monkeypatch.setattr(training, "measure_input", lambda quick: {"ratios": {"ours": 2.5}, "rates": rates})
     monkeypatch.setattr(training, "measure_processes", lambda rounds, epochs: {"one": [10.0], "two": [17.0]})
     assert training.main(["--json", str(tmp_path / "figures.json"), "--check"]) == 1
