@@ -59,6 +59,7 @@ class Batch:
             if weights is None:
                 return functional.cross_entropy(logits, targets, label_smoothing=label_smoothing)
             losses = functional.cross_entropy(logits, targets, label_smoothing=label_smoothing, reduction="none")
+            weights = weights.to(losses.dtype)
             return (weights * losses).sum() / weights.sum()
 
         loss = mean(self.targets, self.weights)
