@@ -125,19 +125,25 @@ def test_the_demo_prints_answers_accuracy_times_and_how_to_stop(demo: Project) -
     assert "Traceback" not in output
 
 
-def test_accuracy_through_the_url_is_high_and_equals_the_artifacts_own(demo: Project) -> None:
-    figures = json.loads(demo.kennel("evaluate", "--json").stdout.splitlines()[-1])
+@pytest.fixture(scope="module")
+def figures(demo: Project) -> dict[str, Any]:
+    """What `kennel evaluate` says of the held-out pictures."""
+    return json.loads(demo.kennel("evaluate", "--json").stdout.splitlines()[-1])
+
+
+def test_accuracy_through_the_url_is_high_and_equals_the_artifacts_own(figures: dict[str, Any]) -> None:
     assert figures["test_pictures"] >= 150
     assert figures["accuracy_online"] >= 0.85
     assert figures["accuracy_online"] == figures["accuracy_offline"]
     assert figures["largest_difference"] < 1e-6
 
 
-def test_the_report_is_fetched_and_its_figures_are_those_of_the_deployed_model(demo: Project) -> None:
+def test_the_report_is_fetched_and_its_figures_are_those_of_the_deployed_model(
+    demo: Project, figures: dict[str, Any]
+) -> None:
     output = demo.kennel("report", "--no-open", "--output", "reports").stdout
     (folder,) = (demo.root / "reports").iterdir()
     metrics = json.loads((folder / "metrics.json").read_text())
-    figures = json.loads(demo.kennel("evaluate", "--json").stdout.splitlines()[-1])
     assert metrics["test"]["accuracy"] == figures["accuracy_offline"]
     assert f"{metrics['test']['accuracy']:.2%}" in output
     assert f"{folder.name}/report.html" in output
