@@ -162,12 +162,17 @@ def our_turns(steps: int) -> None:
     )
 
 
-def measure_step(rounds: int, steps: int) -> dict[str, Any]:
-    """Return pictures per second of both loops, a value per round, and the seconds that compiling took."""
+def measure_step(rounds: int, steps: int, *, cached: bool) -> dict[str, Any]:
+    """Return pictures per second of both loops, a value per round, and the seconds that compiling took.
+
+    `cached` takes what an earlier run has compiled; otherwise all is compiled anew.
+    """
     with ExitStack() as stack, progress_bar("Compiling and measuring the training step", 2 * rounds) as report:
+        environment = {"OMP_WAIT_POLICY": "PASSIVE"}  # as model/train.py sets it
+        if not cached:
+            environment["TORCHINDUCTOR_CACHE_DIR"] = stack.enter_context(tempfile.TemporaryDirectory())
         plain = stack.enter_context(_taking_turns("plain", steps, {}))
-        # As model/train.py sets it.
-        ours = stack.enter_context(_taking_turns("ours", steps, {"OMP_WAIT_POLICY": "PASSIVE"}))
+        ours = stack.enter_context(_taking_turns("ours", steps, environment))
         plain.turn()  # first allocations
         first = ours.turn()
         done = itertools.count()
@@ -230,10 +235,11 @@ def main(argv: list[str] | None = None) -> int:
     ratios: dict[str, float] = {}
     rows = []
     if "step" not in arguments.skip:
-        step = figures["step"] = measure_step(rounds, steps=1 if arguments.quick else 2)
+        step = figures["step"] = measure_step(rounds, steps=1 if arguments.quick else 2, cached=arguments.quick)
         ratios["step"] = paired_ratio(step["ours"], step["plain"])
         rows.append(("training step, pictures/s", _median(step["plain"]), _median(step["ours"])))
-        console.print(f"Compiling the step took {step['compile_seconds']:.0f} s.")
+        reuse = ", less what an earlier run has left" if arguments.quick else ""
+        console.print(f"Compiling the step took {step['compile_seconds']:.0f} s{reuse}.")
     if "input" not in arguments.skip:
         pipeline = figures["input"] = measure_input(arguments.quick)
         ratios["input"] = pipeline["ratios"]["ours"]
@@ -264,7 +270,11 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.training", description=__doc__.partition("\n")[0] if __doc__ else None
     )
-    parser.add_argument("--quick", action="store_true", help="fewer and shorter turns; the ratios are then rough")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="shorter, with what an earlier run has compiled: rough ratios",
+    )
     parser.add_argument("--skip", nargs="+", choices=PARTS, default=[], metavar="PART", help=", ".join(PARTS))
     parser.add_argument("--turns", nargs=2, help=argparse.SUPPRESS)  # how this program starts what it measures
     add_common_options(parser, rounds=6)

@@ -125,12 +125,32 @@ def test_the_demo_prints_answers_accuracy_times_and_how_to_stop(demo: Project) -
     assert "Traceback" not in output
 
 
-def test_accuracy_through_the_url_is_high_and_equals_the_artifacts_own(demo: Project) -> None:
-    figures = json.loads(demo.kennel("evaluate", "--json").stdout.splitlines()[-1])
+@pytest.fixture(scope="module")
+def figures(demo: Project) -> dict[str, Any]:
+    """What `kennel evaluate` says of the held-out pictures."""
+    return json.loads(demo.kennel("evaluate", "--json").stdout.splitlines()[-1])
+
+
+def test_accuracy_through_the_url_is_high_and_equals_the_artifacts_own(figures: dict[str, Any]) -> None:
     assert figures["test_pictures"] >= 150
     assert figures["accuracy_online"] >= 0.85
     assert figures["accuracy_online"] == figures["accuracy_offline"]
     assert figures["largest_difference"] < 1e-6
+
+
+def test_the_report_is_fetched_and_its_figures_are_those_of_the_deployed_model(
+    demo: Project, figures: dict[str, Any]
+) -> None:
+    output = demo.kennel("report", "--no-open", "--output", "reports").stdout
+    (folder,) = (demo.root / "reports").iterdir()
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["test"]["accuracy"] == figures["accuracy_offline"]
+    assert f"{metrics['test']['accuracy']:.2%}" in output
+    assert f"{folder.name}/report.html" in output
+    assert (folder / "report.html").read_text().count('<img src="data:image/jpeg') == len(metrics["mistakes"])
+    assert len((folder / "history.csv").read_text().splitlines()) == 1 + len(metrics["epochs"])
+    error = {when: found["expected_calibration_error"] for when, found in metrics["calibration"]["test"].items()}
+    assert error["after"] < error["before"]
 
 
 def test_a_batch_labels_a_prefix_once_names_what_it_cannot_read_and_goes_on_with_new_pictures(

@@ -1,0 +1,38 @@
+"""The benchmark of training: what it reports of what it did and did not measure."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from benchmarks import training
+
+
+def test_what_is_skipped_is_not_measured_and_no_success(tmp_path, capsys):
+    everything = ["--skip", *training.PARTS, "--json", str(tmp_path / "figures.json")]
+    assert training.main(everything) == 0
+    assert training.main([*everything, "--check"]) == 1
+    goals = json.loads((tmp_path / "figures.json").read_text())["goals"]
+    assert [goal["met"] for goal in goals] == [None] * 3
+    assert "not measured" in capsys.readouterr().out
+
+
+def test_the_ratios_are_those_of_the_rounds(tmp_path, monkeypatch):
+    step = {"plain": [5.0, 10.0, 8.0], "ours": [10.0, 30.0, 16.0], "compile_seconds": 70.0}
+    rates = {"usual": [{"training": 100.0}], "ours": [{"training": 250.0}]}
+    monkeypatch.setattr(training, "measure_step", lambda rounds, steps, cached: step)
+    monkeypatch.setattr(training, "measure_input", lambda quick: {"ratios": {"ours": 2.5}, "rates": rates})
+    monkeypatch.setattr(training, "measure_processes", lambda rounds, epochs: {"one": [10.0], "two": [17.0]})
+    assert training.main(["--json", str(tmp_path / "figures.json"), "--check"]) == 1
+    goals = json.loads((tmp_path / "figures.json").read_text())["goals"]
+    assert [(goal["measured"], goal["met"]) for goal in goals] == [(2.0, True), (2.5, True), (0.85, False)]
+
+
+def test_a_measured_training_that_ends_early_is_an_error_and_no_result():
+    turns = training.Turns("neither plain nor ours", 1, {})
+    try:
+        with pytest.raises(RuntimeError, match="ended with status 1"):
+            turns.turn()
+    finally:
+        turns.end()
