@@ -54,7 +54,7 @@ def train(
             network,
             brightness(pictures[0], 0),
             brightness(pictures[1], 1),
-            recipe=dataclasses.replace(RECIPE, batch_size=16, epochs=3, **(changes or {})),
+            recipe=dataclasses.replace(RECIPE, **{"batch_size": 16, "epochs": 3, **(changes or {})}),
             augmentation=Augmentation(PREPROCESSING, brightness=0, contrast=0),
             device=CPU,
             should_stop=should_stop,
