@@ -372,7 +372,9 @@ def _rate_alone(
     """Return the pictures per second of the main worker with its parts while the others wait, measured on a copy."""
     rate = 0.0
     if execution.workers.is_main:
-        with torch.random.fork_rng():  # nothing of this may show in the training
+        with torch.random.fork_rng(
+            [device] if device.type == "cuda" else []
+        ):  # nothing of this may show in the training
             trial = copy.deepcopy(network)
             # One step more than is measured, because the first one allocates.
             state = _new_state(trial, ALONE_STEPS + 1, recipe, device, execution)

@@ -52,7 +52,7 @@ def processes_per_host(arguments: argparse.Namespace, environment: Mapping[str, 
     """
     asked: int | None = arguments.processes_per_host
     if asked is None and is_worker(environment):
-        return int(environment["LOCAL_WORLD_SIZE"])
+        return int(environment.get("LOCAL_WORLD_SIZE", "1"))
     gpus = torch.cuda.device_count() if arguments.num_gpus is None else arguments.num_gpus
     if asked is not None and 0 < gpus < asked:
         raise DistributedError(

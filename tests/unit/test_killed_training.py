@@ -1,4 +1,7 @@
-"""SIGKILL at random moments of a training by two workers: started again, it ends as if nothing had happened."""
+"""SIGKILL at random moments of a training by two workers: started again, it ends as if nothing had happened.
+
+The tests stand in for torchrun, so the program joins a group that somebody else has started.
+"""
 
 from __future__ import annotations
 

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
-import sys
 import threading
 from argparse import Namespace
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import psutil
 import pytest
-from distributed_fixtures import free_port
+from distributed_fixtures import FORKS, free_port
 from test_train import Job
 from training_fixtures import FAST, write_data_set
 
 from model.artifact import verify_files
+from model.train import main
 from model.training.arguments import parse_arguments
-from model.training.distributed import DistributedError
+from model.training.distributed import DistributedError, _end_with_parent
 from model.training.launch import _meet, processes_per_host
 
 TWO = [*FAST, "--processes-per-host", "2", "--num-gpus", "0"]
@@ -140,15 +142,23 @@ def test_a_killed_worker_ends_the_training_with_its_name(data, tmp_path):
     assert not any(worker.is_running() for worker in workers)
 
 
-def test_workers_do_not_outlive_their_torchrun(data, tmp_path):
-    process = Job(tmp_path, data).start(*TWO, "--epochs", "10000")
-    process.stdout.readline()
-    workers = workers_of(process)
-    process.kill()
-    process.communicate()
-    gone, alive = psutil.wait_procs(workers, timeout=20)
-    assert not alive
-    assert len(gone) == 2
+def parent_of_a_worker(sender: Connection) -> None:
+    """Stand in for torchrun: start a worker that would go on for ever."""
+    if not (child := os.fork()):
+        _end_with_parent()
+        signal.pause()
+    sender.send(child)
+    signal.pause()
+
+
+def test_workers_do_not_outlive_a_torchrun_that_is_killed():
+    receiver, sender = FORKS.Pipe(duplex=False)
+    parent = FORKS.Process(target=parent_of_a_worker, args=(sender,), daemon=True)
+    parent.start()
+    worker = psutil.Process(receiver.recv())
+    parent.kill()
+    assert worker.wait(timeout=20) is None  # whose child it is now is not ours to know
+    assert not worker.is_running()
 
 
 def test_the_reason_of_a_failing_worker_is_that_of_the_training(data, tmp_path):
@@ -160,26 +170,9 @@ def test_the_reason_of_a_failing_worker_is_that_of_the_training(data, tmp_path):
     assert "Traceback" not in errors
 
 
-def test_under_a_torchrun_of_another_size_the_program_refuses_to_run(data, tmp_path):
-    job = Job(tmp_path, data)
-    job.environment |= {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2"}
-    code, _, _ = job.run(*FAST, "--processes-per-host", "4", "--num-gpus", "0")
-    assert code == 1
-    assert job.failure.startswith("WORLD_SIZE is 2, but the arguments ask for 4 workers")
-
-
-def test_the_program_joins_a_torchrun_that_somebody_else_has_started(data, tmp_path):
-    job = Job(tmp_path, data)
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "train.py"]
-    done = subprocess.run(
-        [*torchrun, *FAST, "--num-gpus", "0"],
-        cwd=job.code,
-        env=job.environment | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
-    assert job.metrics["workers"] == 2
-    assert done.stdout.count("\ntest_loss=") == 1
-    verify_files(job.model)
+def test_under_a_torchrun_of_another_size_the_program_refuses_to_run(tmp_path, monkeypatch):
+    ranks = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2"}
+    for name, value in (ranks | {"SM_OUTPUT_DIR": str(tmp_path)}).items():
+        monkeypatch.setenv(name, value)
+    assert main(["--data-dir", "d", "--processes-per-host", "4", "--num-gpus", "0"]) == 1
+    assert (tmp_path / "failure").read_text().startswith("WORLD_SIZE is 2, but the arguments ask for 4 workers")
