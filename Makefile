@@ -7,7 +7,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test unit infra integration e2e lint format synth clean
+.PHONY: help setup demo test unit infra integration e2e bench lint format synth clean
 
 help: ## list these targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9_-]+:.*## / {printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +43,10 @@ integration: setup ## the whole path on the local AWS
 
 e2e: setup ## the same path on a real account: make e2e ACCOUNT=123456789012 (costs money, tears down)
 	python -m pytest tests/e2e -s --real-account "$(ACCOUNT)"
+
+bench: setup ## serving and the function beside others, measured: 9 minutes (make bench OPTIONS=--quick: 4)
+	python -m benchmarks.serving $(OPTIONS)
+	python -m benchmarks.lambda_start
 
 lint: setup ## ruff and mypy
 	ruff check .
