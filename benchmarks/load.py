@@ -94,20 +94,24 @@ class Load:
     ----------
     seconds : float
         Of measuring; warming up and draining are not in it.
+    answers : int
+        Right answers that came within these seconds.
     latencies_ms : tuple of float
-        From sending to the checked answer, of every request that ended within these seconds.
+        From sending to the checked answer, of every request that was sent within these seconds: each of them is waited
+        for, or a load would show no latency that is longer than itself.
     generator_cpu_seconds : float
         Processor time that the callers themselves took within these seconds.
     """
 
     seconds: float
+    answers: int
     latencies_ms: tuple[float, ...]
     generator_cpu_seconds: float
 
     @property
     def per_second(self) -> float:
         """Right answers per second."""
-        return len(self.latencies_ms) / self.seconds
+        return self.answers / self.seconds
 
     @property
     def generator_share(self) -> float:
@@ -117,7 +121,7 @@ class Load:
     def figures(self) -> dict[str, float | int | None]:
         """Return the summary that JSON can hold."""
         return {
-            "requests": len(self.latencies_ms),
+            "answers": self.answers,
             "seconds": self.seconds,
             "per_second": self.per_second,
             "p50_ms": statistics.median(self.latencies_ms) if self.latencies_ms else None,
@@ -173,8 +177,9 @@ def run_load(calls: Sequence[Call], clients: int, seconds: float, warm_up_second
             stop.set()  # each caller waits for its answer, so that the server has nothing left from this load
         for caller in callers:
             caller.result()
-    latencies = tuple((ended - began) * 1000 for began, ended in completed if begin <= ended <= end)
-    return Load(end - begin, latencies, cpu_end - cpu_begin)
+    answers = sum(begin <= ended <= end for _, ended in completed)
+    latencies = tuple((ended - began) * 1000 for began, ended in completed if begin <= began <= end)
+    return Load(end - begin, answers, latencies, cpu_end - cpu_begin)
 
 
 def message(call: Call) -> bytes:

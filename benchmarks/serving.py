@@ -240,7 +240,7 @@ def _print_results(results: Results) -> None:
             rounds = [turn.loads[clients] for turn in turns]
             rate = statistics.median(load.per_second for load in rounds)
             share = statistics.median(load.generator_share for load in rounds)
-            # A round in which nothing was answered in time has no latencies.
+            # A round in which every caller waited for one answer all the time has no latencies.
             latencies = [load.latencies_ms for load in rounds if load.latencies_ms]
             p50, p95 = (
                 f"{statistics.median(percentile(found, percent) for found in latencies):.1f}" if latencies else "–"

@@ -108,7 +108,7 @@ def in_process(served: Served, plan: Plan) -> Turn:
         # Each of them waits for the others before it begins, so no process gets two.
         loops = [pool.submit(_classify_repeatedly, served, plan) for _ in range(plan.workers)]
         latencies = tuple(latency for loop in loops for latency in loop.result())
-    return Turn({plan.workers: Load(plan.seconds, latencies, generator_cpu_seconds=0.0)})
+    return Turn({plan.workers: Load(plan.seconds, len(latencies), latencies, generator_cpu_seconds=0.0)})
 
 
 _barrier: Barrier  # of a process of `in_process`; it can only be inherited, not sent

@@ -74,7 +74,7 @@ def test_the_limit_checks_its_answers_too(served: Served) -> None:
 
 
 def turn(rates: dict[int, float], *, latency_ms: float = 10.0, start: float | None = None, pss: int = 0) -> Turn:
-    loads = {clients: Load(1.0, (latency_ms,) * round(rate), 0.0) for clients, rate in rates.items()}
+    loads = {clients: Load(1.0, round(rate), (latency_ms,) * round(rate), 0.0) for clients, rate in rates.items()}
     return Turn(loads, start, Memory(pss, pss) if pss else None)
 
 
