@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from benchmarks.measuring import percentile
+from benchmarks.measuring import percentile, tree_cpu_seconds
 
 # Another engine, or another number of threads, sums in another order.
 TOLERANCE = 2e-3
@@ -101,12 +101,15 @@ class Load:
         for, or a load would show no latency that is longer than itself.
     generator_cpu_seconds : float
         Processor time that the callers themselves took within these seconds.
+    server_cpu_seconds : float or None
+        Processor time that the called processes took; None when it is not known which they are.
     """
 
     seconds: float
     answers: int
     latencies_ms: tuple[float, ...]
     generator_cpu_seconds: float
+    server_cpu_seconds: float | None = None
 
     @property
     def per_second(self) -> float:
@@ -118,6 +121,13 @@ class Load:
         """What the callers took of one vCPU, 0 to 1."""
         return self.generator_cpu_seconds / self.seconds
 
+    @property
+    def cpu_ms(self) -> float | None:
+        """Processor time that the server took for an answer, in milliseconds: what neighbours hardly change."""
+        if self.server_cpu_seconds is None or not self.answers:
+            return None
+        return self.server_cpu_seconds / self.answers * 1000
+
     def figures(self) -> dict[str, float | int | None]:
         """Return the summary that JSON can hold."""
         return {
@@ -127,10 +137,13 @@ class Load:
             "p50_ms": statistics.median(self.latencies_ms) if self.latencies_ms else None,
             "p95_ms": percentile(self.latencies_ms, 95) if self.latencies_ms else None,
             "generator_share": self.generator_share,
+            "cpu_ms": self.cpu_ms,
         }
 
 
-def run_load(calls: Sequence[Call], clients: int, seconds: float, warm_up_seconds: float) -> Load:
+def run_load(
+    calls: Sequence[Call], clients: int, seconds: float, warm_up_seconds: float, pid: int | None = None
+) -> Load:
     """Call a server with so many callers at once.
 
     Parameters
@@ -141,6 +154,8 @@ def run_load(calls: Sequence[Call], clients: int, seconds: float, warm_up_second
         Callers, each with a connection and a thread of its own.
     seconds, warm_up_seconds : float
         How long to measure, and how long to call before that.
+    pid : int, optional
+        The server's process, whose processor time is measured with that of its descendants.
 
     Raises
     ------
@@ -170,16 +185,18 @@ def run_load(calls: Sequence[Call], clients: int, seconds: float, warm_up_second
         callers = [pool.submit(call_repeatedly) for _ in range(clients)]
         try:
             stop.wait(warm_up_seconds)
+            server_begin = tree_cpu_seconds(pid) if pid else 0.0
             begin, cpu_begin = time.perf_counter(), time.process_time()
             stop.wait(seconds)
             end, cpu_end = time.perf_counter(), time.process_time()
+            server_seconds = tree_cpu_seconds(pid) - server_begin if pid else None
         finally:
             stop.set()  # each caller waits for its answer, so that the server has nothing left from this load
         for caller in callers:
             caller.result()
     answers = sum(begin <= ended <= end for _, ended in completed)
     latencies = tuple((ended - began) * 1000 for began, ended in completed if begin <= began <= end)
-    return Load(end - begin, answers, latencies, cpu_end - cpu_begin)
+    return Load(end - begin, answers, latencies, cpu_end - cpu_begin, server_seconds)
 
 
 def message(call: Call) -> bytes:

@@ -246,12 +246,14 @@ def _print_results(results: Results) -> None:
                 f"{statistics.median(percentile(found, percent) for found in latencies):.1f}" if latencies else "–"
                 for percent in (50, 95)
             )
-            loads.append((name, str(clients), f"{rate:.1f}", p50, p95, f"{share:.1%}"))
+            cpu = [load.cpu_ms for load in rounds if load.cpu_ms is not None]
+            cpu_ms = f"{statistics.median(cpu):.1f}" if cpu else "–"
+            loads.append((name, str(clients), f"{rate:.1f}", p50, p95, cpu_ms, f"{share:.1%}"))
         start, pss, uss = _start_seconds(turns), _pss_mb(turns), _uss_mb(turns)
         if start and pss and uss:
             programs.append((name, f"{start:.2f}", f"{pss:.0f}", f"{uss:.0f}"))
     title = f"Medians of {len(next(iter(results.values())))} rounds"
-    columns = ("system", "callers", "answers/s", "p50 ms", "p95 ms", "load generator, of a vCPU")
+    columns = ("system", "callers", "answers/s", "p50 ms", "p95 ms", "CPU ms/answer", "load generator, of a vCPU")
     console.print(markdown_table(title, columns, loads))
     title = "Start (median) and memory of all processes (largest)"
     console.print(markdown_table(title, ("system", "first answer s", "PSS MB", "USS MB"), programs))

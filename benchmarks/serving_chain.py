@@ -32,19 +32,23 @@ class Chain:
     stage : Stage
     served : Served
         What the endpoint serves.
+    pid : int
+        The local AWS's process, from which all others descend.
     """
 
-    def __init__(self, stage: Stage, served: Served) -> None:
+    def __init__(self, stage: Stage, served: Served, pid: int) -> None:
         self._client = FunctionClient(stage)
         self._served = served
+        self._pid = pid
 
     def turn(self, plan: Plan) -> Turn:
         """Measure one round; it is always running, so without start-up and memory."""
-        return Turn(loads_of(self._calls(plan), plan))
+        return Turn(loads_of(self._calls(plan), plan, self._pid))
 
     def warm_up(self, plan: Plan) -> None:
         """Let as many execution environments start as there are callers at once."""
         run_load(self._calls(plan), max(plan.clients), 0.0, _WARM_UP_SECONDS)
+        _wait_until_idle(self._pid)
 
     def _calls(self, plan: Plan) -> list[Call]:
         # Signed before the load, by which the callers save the hashing; a signature holds for longer than a turn takes.
@@ -85,9 +89,8 @@ def deployed(served: Served, plan: Plan, folder: Path) -> Iterator[Chain]:
         stage = Stage("local")
         deploy_stacks(stage, ["storage", "inference"], log=folder / "cdk.log", artifact=artifact)
         _hold_one_instance(stage)
-        chain = Chain(stage, served)
+        chain = Chain(stage, served, status.pid)
         chain.warm_up(plan)
-        _wait_until_idle(status.pid)
         yield chain
     finally:
         local.stop(state)

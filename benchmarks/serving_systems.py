@@ -107,8 +107,10 @@ def in_process(served: Served, plan: Plan) -> Turn:
     with ProcessPoolExecutor(plan.workers, context, _keep_barrier, (barrier,)) as pool:
         # Each of them waits for the others before it begins, so no process gets two.
         loops = [pool.submit(_classify_repeatedly, served, plan) for _ in range(plan.workers)]
-        latencies = tuple(latency for loop in loops for latency in loop.result())
-    return Turn({plan.workers: Load(plan.seconds, len(latencies), latencies, generator_cpu_seconds=0.0)})
+        found = [loop.result() for loop in loops]
+    latencies = tuple(latency for found_latencies, _ in found for latency in found_latencies)
+    cpu_seconds = sum(seconds for _, seconds in found)
+    return Turn({plan.workers: Load(plan.seconds, len(latencies), latencies, 0.0, cpu_seconds)})
 
 
 _barrier: Barrier  # of a process of `in_process`; it can only be inherited, not sent
@@ -119,8 +121,8 @@ def _keep_barrier(barrier: Barrier) -> None:
     _barrier = barrier
 
 
-def _classify_repeatedly(served: Served, plan: Plan) -> list[float]:
-    """Return the milliseconds of each picture that was classified within the plan's seconds."""
+def _classify_repeatedly(served: Served, plan: Plan) -> tuple[list[float], float]:
+    """Return the milliseconds of each picture of the plan's seconds, and the processor time of them all in seconds."""
     latencies: list[float] = []
     try:
         predictor = Predictor.load(served.folder)
@@ -130,11 +132,11 @@ def _classify_repeatedly(served: Served, plan: Plan) -> list[float]:
         _barrier.abort()  # or the others would wait for this one
         raise
     _barrier.wait(_START_SECONDS)
-    begin = time.perf_counter()
+    begin, cpu_begin = time.perf_counter(), time.process_time()
     while (before := time.perf_counter()) < begin + plan.seconds:
         predictor.predict(plan.pictures[len(latencies) % len(plan.pictures)])
         latencies.append((time.perf_counter() - before) * 1000)
-    return latencies
+    return latencies, time.process_time() - cpu_begin
 
 
 def our_server(served: Served, plan: Plan, log: Path, **environment: str) -> Turn:
@@ -207,13 +209,13 @@ def _measure_server(
     with _started(program, settings, programs, log) as process:
         _wait_for_answer(calls[0], program[0], process, log)
         start_seconds = time.perf_counter() - began
-        loads = loads_of(calls, plan)
+        loads = loads_of(calls, plan, process.pid)
         return Turn(loads, start_seconds, tree_memory(process.pid))
 
 
-def loads_of(calls: list[Call], plan: Plan) -> dict[int, Load]:
-    """Call a running system with every number of callers."""
-    return {clients: run_load(calls, clients, plan.seconds, plan.warm_up_seconds) for clients in plan.clients}
+def loads_of(calls: list[Call], plan: Plan, pid: int) -> dict[int, Load]:
+    """Call a running system, whose first process is given, with every number of callers."""
+    return {clients: run_load(calls, clients, plan.seconds, plan.warm_up_seconds, pid) for clients in plan.clients}
 
 
 @contextlib.contextmanager

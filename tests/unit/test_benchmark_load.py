@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -86,7 +87,7 @@ def slowly(seconds: float) -> Callable[[bytes], tuple[int, bytes]]:
 
 def test_every_caller_keeps_one_connection_and_has_one_request_under_way() -> None:
     with serving(slowly(0.01)) as server:
-        load = run_load([server.call()], 4, seconds=0.3, warm_up_seconds=0.1)
+        load = run_load([server.call()], 4, seconds=0.3, warm_up_seconds=0.1, pid=os.getpid())
     assert len(server.connections) == 4
     assert server.most_at_once == 4
     assert server.at_once == 0  # nothing is left to answer
@@ -96,6 +97,8 @@ def test_every_caller_keeps_one_connection_and_has_one_request_under_way() -> No
     assert min(load.latencies_ms) >= 10
     assert load.per_second == load.answers / load.seconds
     assert 0 < load.generator_share < 1
+    # Callers and server are one process here.
+    assert load.cpu_ms == pytest.approx(load.generator_share * 1000 * load.seconds / load.answers, rel=0.5)
 
 
 def test_what_is_under_way_at_the_end_has_a_latency_but_is_no_answer_in_time() -> None:
@@ -162,7 +165,7 @@ def test_the_tolerance_is_for_rounding_only() -> None:
 
 
 def test_a_load_is_summed_up() -> None:
-    load = Load(2.0, 6, (30.0, 10.0, 20.0, 40.0), 0.5)
+    load = Load(2.0, 6, (30.0, 10.0, 20.0, 40.0), 0.5, 0.375)
     figures = load.figures()
     assert figures == {
         "answers": 6,
@@ -171,5 +174,7 @@ def test_a_load_is_summed_up() -> None:
         "p50_ms": 25.0,
         "p95_ms": 40.0,
         "generator_share": 0.25,
+        "cpu_ms": 62.5,
     }
-    assert Load(2.0, 0, (), 0.0).figures()["p50_ms"] is None
+    idle = Load(2.0, 0, (), 0.0, 0.1).figures()
+    assert (idle["p50_ms"], idle["p95_ms"], idle["cpu_ms"]) == (None, None, None)

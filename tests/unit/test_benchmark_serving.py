@@ -44,7 +44,7 @@ def test_our_server_is_started_loaded_measured_and_stopped(served: Served, tmp_p
     turn = our_server(served, PLAN, tmp_path / "server.log", SAGEMAKER_MODEL_SERVER_WORKERS="2")
     assert set(children()) == before
     assert turn.loads.keys() == {1, 3}
-    assert all(load.latencies_ms for load in turn.loads.values())
+    assert all(load.latencies_ms and load.cpu_ms for load in turn.loads.values())
     assert turn.start_seconds is not None and 0 < turn.start_seconds < 60
     assert turn.memory is not None and turn.memory.uss > 3 * 10_000_000  # two workers and the server
 
@@ -64,6 +64,7 @@ def test_a_server_that_does_not_start_shows_its_log(served: Served, tmp_path: Pa
 def test_the_limit_is_the_sum_over_all_processes(served: Served) -> None:
     (clients, load), *others = in_process(served, PLAN).loads.items()
     assert (clients, others) == (2, [])
+    assert load.cpu_ms is not None
     # Two processes that are busy all the time.
     assert sum(load.latencies_ms) == pytest.approx(2 * PLAN.seconds * 1000, rel=0.2)
 
