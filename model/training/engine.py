@@ -11,7 +11,7 @@ import dataclasses
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -24,7 +24,7 @@ from torch.nn.parallel import DistributedDataParallel
 from ..metrics import EpochMetrics, Evaluation
 from ..transforms import Preprocessing
 from .augment import Augmentation
-from .batches import SMALLEST_SHARE, Batch, Batches
+from .batches import Batch, Batches
 from .checkpoints import Checkpoints
 from .data import Pictures
 from .distributed import ALONE, Workers
@@ -193,8 +193,18 @@ def fit(
     workers, checkpoints = execution.workers, execution.checkpoints
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack this form
     frozen = freeze(network, recipe.train_stages) if recipe.train_stages else []
-    alone = _rate_alone(network, train, recipe, augmentation, device, execution) if workers.size > 1 else None
-    batches, state = _prepare(network, train, recipe, augmentation, device, execution)
+    batches = Batches(
+        train,
+        batch_size=recipe.batch_size,
+        augmentation=augmentation,
+        device=device,
+        workers=workers,
+        class_weights=recipe.class_weights,
+        mixup=recipe.mixup,
+        cutmix=recipe.cutmix,
+    )
+    alone = _rate_alone(network, batches, recipe, device, execution) if workers.size > 1 else None
+    state = _new_state(network, recipe.epochs * batches.steps, recipe, device, execution)
     if checkpoints is not None and (saved := checkpoints.load()) is not None:
         state.restore(saved, workers)
     part = Part(slice(0, 0), 0)
@@ -263,27 +273,12 @@ def evaluate(
     )
 
 
-def _prepare(
-    network: nn.Module,
-    train: Pictures,
-    recipe: Recipe,
-    augmentation: Augmentation,
-    device: torch.device,
-    execution: Execution,
-) -> tuple[Batches, TrainingState]:
-    batches = Batches(
-        train,
-        batch_size=recipe.batch_size,
-        augmentation=augmentation,
-        device=device,
-        workers=execution.workers,
-        class_weights=recipe.class_weights,
-        mixup=recipe.mixup,
-        cutmix=recipe.cutmix,
-    )
-    state = TrainingState(
+def _new_state(
+    network: nn.Module, steps: int, recipe: Recipe, device: torch.device, execution: Execution
+) -> TrainingState:
+    return TrainingState(
         network,
-        steps=recipe.epochs * batches.steps,
+        steps=steps,
         lr=recipe.lr,
         weight_decay=recipe.weight_decay,
         lr_decay=recipe.lr_decay,
@@ -291,7 +286,6 @@ def _prepare(
         seed=recipe.seed,
         scale_gradients=_half_precision(device, execution) is torch.float16,
     )
-    return batches, state
 
 
 def _forward(network: nn.Module, device: torch.device, execution: Execution) -> Callable[[Tensor], Tensor]:
@@ -373,35 +367,31 @@ def _average_buffers(network: nn.Module, workers: Workers) -> None:
 
 
 def _rate_alone(
-    network: nn.Module,
-    train: Pictures,
-    recipe: Recipe,
-    augmentation: Augmentation,
-    device: torch.device,
-    execution: Execution,
+    network: nn.Module, batches: Batches, recipe: Recipe, device: torch.device, execution: Execution
 ) -> float:
-    """Return the pictures per second of the main worker on its share while the others wait, measured on a copy."""
+    """Return the pictures per second of the main worker with its parts while the others wait, measured on a copy."""
     rate = 0.0
     if execution.workers.is_main:
-        share = max(SMALLEST_SHARE, min(recipe.batch_size, len(train)) // execution.workers.size)
-        execution_alone = Execution(mixed_precision=execution.mixed_precision)
-        recipe = dataclasses.replace(recipe, batch_size=share)
-        with torch.random.fork_rng():  # nothing of this may show in the training
+        with torch.random.fork_rng(
+            [device] if device.type == "cuda" else []
+        ):  # nothing of this may show in the training
             trial = copy.deepcopy(network)
-            batches, state = _prepare(trial, train, recipe, augmentation, device, execution_alone)
-            rate = _measure(trial, batches, state, recipe, execution_alone)
+            # One step more than is measured, because the first one allocates.
+            state = _new_state(trial, ALONE_STEPS + 1, recipe, device, execution)
+            pictures, started = 0, math.nan
+            for count, batch in enumerate(_endless(batches, state.generator)):
+                _step(trial, batch, state, recipe, execution)
+                state.total_loss.item()  # waits for the device
+                if count == 0:
+                    started = time.perf_counter()
+                    continue
+                pictures += len(batch.targets)
+                if count == ALONE_STEPS or time.perf_counter() - started > ALONE_SECONDS:
+                    break
+            rate = pictures / (time.perf_counter() - started)
     return execution.workers.broadcast(rate)
 
 
-def _measure(network: nn.Module, batches: Batches, state: TrainingState, recipe: Recipe, execution: Execution) -> float:
-    pictures, started = 0, math.nan
-    for count, batch in enumerate(batches.epoch(state.generator, batches.order(state.begin_epoch()))):
-        _step(network, batch, state, recipe, execution)
-        if count:
-            pictures += len(batch.targets)
-            state.total_loss.item()  # waits for the device
-        else:  # the first step allocates
-            started = time.perf_counter()
-        if count == ALONE_STEPS or (count and time.perf_counter() - started > ALONE_SECONDS):
-            break
-    return pictures / (time.perf_counter() - started)
+def _endless(batches: Batches, generator: torch.Generator) -> Iterator[Batch]:
+    while True:
+        yield from batches.epoch(generator, batches.order(generator))

@@ -52,7 +52,7 @@ def processes_per_host(arguments: argparse.Namespace, environment: Mapping[str, 
     """
     asked: int | None = arguments.processes_per_host
     if asked is None and is_worker(environment):
-        return int(environment["LOCAL_WORLD_SIZE"])
+        return int(environment.get("LOCAL_WORLD_SIZE", "1"))
     gpus = torch.cuda.device_count() if arguments.num_gpus is None else arguments.num_gpus
     if asked is not None and 0 < gpus < asked:
         raise DistributedError(
@@ -150,14 +150,21 @@ def _meet(arguments: argparse.Namespace, processes: int) -> TCPStore:
             f"{hosts[0]} does not answer at {place}, where all hosts were to meet within "
             f"{arguments.join_timeout} seconds: {error}"
         ) from error
-    store.set(_present(own), str(processes))
-    if first:
-        store.set(_VERDICT, _verdict(store, arguments, deadline))
-    verdict = _wait(store, _VERDICT, deadline + REASON_SECONDS)
+    try:
+        store.set(_present(own), str(processes))
+        if first:
+            store.set(_VERDICT, _verdict(store, arguments, deadline))
+        verdict = _wait(store, _VERDICT, deadline + REASON_SECONDS)
+        store.set(_heard(own), "")
+        if verdict != _COMPLETE and first:  # the store is gone with this process, and the others must hear it, too
+            until = time.monotonic() + REASON_SECONDS
+            for host in hosts:
+                if store.check([_present(host)]):
+                    _wait(store, _heard(host), until)
+    except RuntimeError as error:
+        raise DistributedError(f"{hosts[0]}, where all hosts meet, has gone: {error}") from error
     if verdict != _COMPLETE:
-        raise DistributedError(
-            verdict or f"{hosts[0]} did not say within {arguments.join_timeout} seconds who is there"
-        )
+        raise DistributedError(verdict or f"{hosts[0]} did not say in {arguments.join_timeout} seconds who is there")
     return store
 
 
@@ -186,6 +193,10 @@ def _wait(store: TCPStore, key: str, deadline: float) -> str | None:
 
 def _present(host: str) -> str:
     return f"present/{host}"
+
+
+def _heard(host: str) -> str:
+    return f"heard/{host}"
 
 
 def _network_interface(hosts: Sequence[str]) -> str:

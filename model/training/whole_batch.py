@@ -54,12 +54,16 @@ def whole_batch_layers(network: nn.Module, part: Part, *, normalise: bool) -> It
     exchanged = []
     for parent in list(network.modules()):
         for name, child in list(parent.named_children()):
+            layer: nn.Module
             if normalise and isinstance(child, _BatchNorm):
-                setattr(parent, name, _WholeBatchNorm(child))
+                layer = _WholeBatchNorm(child)
             elif type(child).__name__ in _NOISE_LAYERS:
-                setattr(parent, name, _WholeBatchNoise(child, part))
+                layer = _WholeBatchNoise(child, part)
             else:
                 continue
+            # What they exchange, and a part that changes with every batch, are not for torch.compile.
+            layer.forward = torch.compiler.disable(layer.forward)  # type: ignore[method-assign]
+            setattr(parent, name, layer)
             exchanged.append((parent, name, child))
     try:
         yield

@@ -11,7 +11,8 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["model.train", "torch.distributed", "torch.nn.parallel"])
+# The last one is imported by the first optimiser, and takes as long as torch.
+FORKS.set_forkserver_preload(["model.train", "torch._dynamo"])
 
 
 def environment(rank: int, size: int, port: int) -> dict[str, str]:

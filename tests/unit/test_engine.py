@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ from torch import nn
 from model.training import engine
 from model.training.augment import Augmentation
 from model.training.data import Pictures
-from model.training.engine import DivergedError, Recipe, evaluate, fit
+from model.training.engine import DivergedError, Execution, Recipe, evaluate, fit
+from model.training.state import TrainingState
 from model.transforms import Preprocessing
 
 PREPROCESSING = Preprocessing(16, 16)
@@ -33,7 +35,7 @@ def small_network(seed: int = 0, classes: int = 3) -> nn.Module:
     )
 
 
-def run(network=None, recipe=RECIPE, train=None, valid=None, should_stop=lambda: False, **changes):
+def run(network=None, recipe=RECIPE, train=None, valid=None, should_stop=lambda: False, execution=None, **changes):
     epochs = []
     network = network or small_network()
     outcome = fit(
@@ -45,6 +47,7 @@ def run(network=None, recipe=RECIPE, train=None, valid=None, should_stop=lambda:
         device=CPU,
         should_stop=should_stop,
         on_epoch=epochs.append,
+        execution=execution,
     )
     assert epochs == outcome.history
     return network, outcome
@@ -140,3 +143,71 @@ def test_the_reported_training_loss_is_without_label_smoothing():
     _, outcome = run(epochs=40, label_smoothing=0.3, lr=0.02)
     # With smoothing of 0.3 over three classes the loss cannot fall below 0.61.
     assert outcome.history[-1].train_loss < 0.5
+
+
+def test_frozen_stages_keep_their_weights_and_statistics():
+    before = small_network().state_dict()
+    network, _ = run(train_stages=1)
+    changed = {name for name, value in network.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed == {"5.weight", "5.bias"}
+
+
+def test_a_smaller_learning_rate_toward_the_input_changes_the_input_less():
+    def moved(lr_decay: float) -> float:
+        before = small_network().state_dict()
+        network, _ = run(lr_decay=lr_decay, epochs=1)
+        return float((network.state_dict()["0.weight"] - before["0.weight"]).norm())
+
+    assert moved(0.01) < 0.1 * moved(1.0)
+
+
+def test_the_moving_average_is_what_is_kept():
+    network = nn.Linear(2, 1, bias=False)
+    state = TrainingState(
+        network, steps=10, lr=0.1, weight_decay=0, lr_decay=1, ema=0.75, seed=0, scale_gradients=False
+    )
+    expected = None
+    for _ in range(4):
+        state.update(network(torch.ones(1, 2)).sum())
+        weight = network.weight.detach().clone()
+        expected = weight if expected is None else 0.75 * expected + 0.25 * weight
+    torch.testing.assert_close(state.evaluated.weight.detach(), expected)
+    assert not torch.equal(network.weight, expected)
+
+
+def test_rare_classes_count_as_much_as_frequent_ones_when_told_to():
+    # Class 2 has two pictures of 62, and one pass over them is too little to find it otherwise.
+    common, rare = brightness(60, 0, classes=2), brightness(6, 1)
+    few = rare.targets == 2
+    train = Pictures(
+        np.concatenate([common.pixels, rare.pixels[few]]),
+        np.ones(62, np.float32),
+        np.concatenate([common.targets, rare.targets[few]]),
+    )
+    found = {}
+    for class_weights in ("none", "balanced", "sampler"):
+        _, outcome = run(train=train, epochs=12, class_weights=class_weights)
+        found[class_weights] = outcome.best.per_class_accuracy()[2]
+    assert found["balanced"] > found["none"]
+    assert found["sampler"] > found["none"]
+
+
+def test_mixed_pictures_are_learned_from():
+    _, outcome = run(epochs=25, mixup=0.2, cutmix=1.0, lr=0.02)
+    assert outcome.best.accuracy > 0.9
+
+
+def test_a_compiled_network_keeps_its_plain_names(monkeypatch):
+    # The backend that compiles takes its time; what could go wrong here does not depend on it.
+    monkeypatch.setattr(engine.torch, "compile", functools.partial(torch.compile, backend="eager"))
+    plain, expected = run()
+    network, outcome = run(execution=Execution(compile=True))
+    assert network.state_dict().keys() == plain.state_dict().keys()
+    assert outcome.best.loss == pytest.approx(expected.best.loss, abs=1e-3)
+
+
+def test_half_precision_trains_and_leaves_a_network_in_single_precision(monkeypatch):
+    monkeypatch.setattr(engine, "_half_precision", lambda device, execution: torch.bfloat16)
+    network, outcome = run(epochs=15)
+    assert outcome.best.accuracy == 1.0
+    assert {value.dtype for value in network.parameters()} == {torch.float32}

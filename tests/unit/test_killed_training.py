@@ -16,7 +16,7 @@ from training_fixtures import write_data_set
 from model.train import main
 
 KILLS = 5
-EPOCHS, STEPS = 30, 3
+EPOCHS, STEPS = 12, 3
 ARGUMENTS = [
     "--architecture", "resnet9", "--input-size", "16", "--epochs", str(EPOCHS), "--batch-size", "12",
     "--num-cpus", "2", "--num-gpus", "0", "--precision", "fp32", "--processes-per-host", "2",

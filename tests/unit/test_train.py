@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -257,6 +258,28 @@ def test_a_bug_keeps_its_stack_trace_in_the_log_and_its_name_in_the_failure_file
     assert main([*FAST, "--data-dir", str(data)]) == 1
     assert here.failure == "IndexError: list index out of range"
     assert "Traceback" in caplog.text
+
+
+def test_a_full_disk_at_the_end_says_what_to_do(data, here, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device", str(here.model / "model.onnx"))
+
+    monkeypatch.setattr(pipeline, "finish", full)
+    assert main([*FAST, "--data-dir", str(data)]) == 1
+    assert here.failure.startswith("the disk is full: [Errno 28] No space left on device: ")
+    assert "give the training a larger volume" in here.failure
+
+
+def test_a_finished_training_is_not_repeated_and_another_one_is_refused(data, here, tmp_path, capsys):
+    again = [*FAST, "--data-dir", str(data), "--checkpoint-dir", str(tmp_path / "checkpoints")]
+    assert main([*again, "--checkpoint-minutes", "0"]) == 0
+    first = here.metrics
+    capsys.readouterr()
+    assert main(again) == 0
+    assert "epoch=1 " not in capsys.readouterr().out.replace("best_epoch=1", "")
+    assert (here.metrics["epochs"][0], here.metrics["valid"]) == (first["epochs"][0], first["valid"])
+    assert main([*again, "--lr", "0.005"]) == 1
+    assert "are of another training: lr 0.01 instead of 0.005. Give the same arguments" in here.failure
 
 
 def test_a_long_reason_is_cut_to_what_sagemaker_shows(data, here):

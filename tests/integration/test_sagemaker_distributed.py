@@ -1,0 +1,131 @@
+"""Our training program on several instances of the local AWS, in training jobs as `kennel train` starts them."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from botocore.exceptions import ClientError
+from PIL import Image
+from sagemaker_local import BUCKET, IMAGE, Local, eventually, local_aws, untar
+
+import model
+from cli.training import source_bundle
+from model.metrics import METRIC_DEFINITIONS
+
+# Rounding differs with the number of workers, and training amplifies it.
+TOLERANCE = 1e-3
+EPOCHS = 8
+HYPERPARAMETERS = {
+    "sagemaker_program": "train.py", "input-size": "16", "batch-size": "16", "epochs": str(EPOCHS), "lr": "0.001",
+    "precision": "fp32",
+}  # fmt: skip
+LOG_GROUP = "/aws/sagemaker/TrainingJobs"
+
+
+@pytest.fixture(scope="module")
+def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Local]:
+    with local_aws(tmp_path_factory.mktemp("aws")) as local:
+        random = np.random.default_rng(0)
+        for split, count in (("train", 12), ("valid", 4), ("test", 2)):
+            for number, name in enumerate(("bright", "dark", "grey")):
+                for index in range(count):
+                    pixels = (80 * number + random.integers(0, 90, (24, 24, 3))).astype(np.uint8)
+                    file = io.BytesIO()
+                    Image.fromarray(pixels).save(file, "PNG")
+                    key = f"data/{split}/{name}/{index}.png"
+                    local.s3.put_object(Bucket=BUCKET, Key=key, Body=file.getvalue())
+        source = source_bundle(Path(model.__file__).parent)
+        local.s3.put_object(Bucket=BUCKET, Key="code/sourcedir.tar.gz", Body=source)
+        yield local
+
+
+def start(local: Local, instances: int, hyperparameters: dict[str, str] | None = None, **members: Any) -> str:
+    name = f"job-{instances}-{uuid.uuid4().hex[:8]}"
+    data = {"S3DataType": "S3Prefix", "S3Uri": f"s3://{BUCKET}/data", "S3DataDistributionType": "FullyReplicated"}
+    local.sagemaker.create_training_job(
+        TrainingJobName=name,
+        RoleArn=local.role("s3:*", "logs:*"),
+        AlgorithmSpecification={
+            "TrainingImage": IMAGE,
+            "TrainingInputMode": "File",
+            "MetricDefinitions": METRIC_DEFINITIONS,
+        },
+        HyperParameters={
+            **HYPERPARAMETERS,
+            "sagemaker_submit_directory": f"s3://{BUCKET}/code/sourcedir.tar.gz",
+            **(hyperparameters or {}),
+        },
+        InputDataConfig=[{"ChannelName": "training", "DataSource": {"S3DataSource": data}}],
+        OutputDataConfig={"S3OutputPath": f"s3://{BUCKET}/training"},
+        ResourceConfig={"InstanceType": "ml.m5.large", "InstanceCount": instances, "VolumeSizeInGB": 10},
+        StoppingCondition={"MaxRuntimeInSeconds": 600},
+        **members,
+    )
+    return name
+
+
+def completed(local: Local, name: str) -> dict[str, Any]:
+    """Wait until a job is through; its metrics.json."""
+
+    def ended() -> dict[str, Any] | None:
+        found: dict[str, Any] = local.sagemaker.describe_training_job(TrainingJobName=name)
+        return found if found["TrainingJobStatus"] in ("Completed", "Failed", "Stopped") else None
+
+    described = eventually(ended, 300)
+    assert described["TrainingJobStatus"] == "Completed", described.get("FailureReason")
+    body = local.s3.get_object(Bucket=BUCKET, Key=f"training/{name}/output/output.tar.gz")["Body"].read()
+    metrics: dict[str, Any] = json.loads(untar(body)["metrics.json"])
+    final = {metric["MetricName"]: metric["Value"] for metric in described["FinalMetricDataList"]}
+    # A tuning job compares these: they are the best epoch's, and not the last one's.
+    assert final["valid:loss"] == pytest.approx(metrics["valid"]["loss"], abs=6e-5)
+    assert final["valid:accuracy"] == pytest.approx(metrics["valid"]["accuracy"], abs=6e-5)
+    return metrics
+
+
+def curve(metrics: dict[str, Any]) -> list[tuple[float, float]]:
+    return [(epoch["train_loss"], epoch["valid_loss"]) for epoch in metrics["epochs"]]
+
+
+def log(local: Local, name: str) -> list[str]:
+    events = local.logs.filter_log_events(logGroupName=LOG_GROUP)["events"]
+    return [event["message"] for event in events if event["logStreamName"].startswith(f"{name}/")]
+
+
+@pytest.fixture(scope="module")
+def alone(local: Local) -> dict[str, Any]:
+    return completed(local, start(local, 1))
+
+
+@pytest.mark.parametrize("instances", [2, 4])
+def test_several_instances_give_the_loss_curve_of_one(local: Local, alone: dict[str, Any], instances: int) -> None:
+    name = start(local, instances)
+    together = completed(local, name)
+    assert together["workers"] == instances
+    np.testing.assert_allclose(curve(together), curve(alone), rtol=0, atol=TOLERANCE)
+    printed = [line for line in log(local, name) if line.startswith("epoch=")]
+    assert len(printed) == EPOCHS, "only one of the workers prints"
+
+
+def test_a_job_of_two_instances_goes_on_from_its_checkpoint_after_a_crash(local: Local, alone: dict[str, Any]) -> None:
+    prefix = "checkpoints/crash"
+    name = start(local, 2, {"checkpoint-minutes": "0"}, CheckpointConfig={"S3Uri": f"s3://{BUCKET}/{prefix}"})
+
+    def uploaded() -> int:
+        with contextlib.suppress(ClientError):
+            return int(local.s3.list_objects_v2(Bucket=BUCKET, Prefix=prefix)["KeyCount"])
+        return 0
+
+    eventually(uploaded, 120)
+    local.kill()
+    local.up()
+    metrics = completed(local, name)
+    assert any("going on from epoch-" in line for line in log(local, name))
+    np.testing.assert_allclose(curve(metrics), curve(alone), rtol=0, atol=TOLERANCE)

@@ -1,0 +1,185 @@
+"""Hosts that meet, or do not; and workers that are started, stopped and killed by the training program itself."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+from argparse import Namespace
+from pathlib import Path
+
+import psutil
+import pytest
+from distributed_fixtures import free_port
+from test_train import Job
+from training_fixtures import FAST, write_data_set
+
+from model.artifact import verify_files
+from model.training.arguments import parse_arguments
+from model.training.distributed import DistributedError
+from model.training.launch import _meet, processes_per_host
+
+TWO = [*FAST, "--processes-per-host", "2", "--num-gpus", "0"]
+
+
+def host(name: str, hosts: str, port: int, **changes: object) -> Namespace:
+    arguments = parse_arguments(
+        ["--data-dir", "d", "--hosts", hosts, "--current-host", name, "--master-addr", "127.0.0.1"], {}
+    )
+    return Namespace(**vars(arguments) | {"master_port": port, "join_timeout": 1} | changes)
+
+
+def meet(hosts: list[Namespace], processes: list[int]) -> list[str | None]:
+    """Let the hosts meet; what each of them complains of."""
+    complaints: list[str | None] = [None] * len(hosts)
+    stores = []
+
+    def run(index: int) -> None:
+        try:
+            stores.append(_meet(hosts[index], processes[index]))
+        except DistributedError as error:
+            complaints[index] = str(error)
+
+    threads = [threading.Thread(target=run, args=(index,)) for index in range(len(hosts))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return complaints
+
+
+def test_hosts_that_are_all_there_have_nothing_to_complain_of():
+    port, names = free_port(), '["algo-1", "algo-2", "algo-3"]'
+    hosts = [host(f"algo-{number}", names, port, join_timeout=30) for number in (1, 2, 3)]
+    assert meet(hosts, [2, 2, 2]) == [None, None, None]
+
+
+def test_a_host_that_does_not_come_is_named_on_every_other_host():
+    port, names = free_port(), '["algo-1", "algo-2", "algo-3", "algo-4"]'
+    hosts = [host(f"algo-{number}", names, port) for number in (1, 3)]
+    for complaint in meet(hosts, [1, 1]):
+        assert "algo-2, algo-4 did not come to 127.0.0.1" in complaint
+        assert "within 1 seconds; 2 of 4 hosts are missing" in complaint
+
+
+def test_the_first_host_that_does_not_answer_is_named():
+    late = host("algo-2", '["algo-1", "algo-2"]', free_port())
+    assert "algo-1 does not answer at 127.0.0.1:" in meet([late], [1])[0]
+
+
+def test_hosts_with_unlike_numbers_of_processes_are_refused():
+    port, names = free_port(), '["algo-1", "algo-2"]'
+    hosts = [host(f"algo-{number}", names, port, join_timeout=30) for number in (1, 2)]
+    for complaint in meet(hosts, [4, 8]):
+        assert "(algo-1: 4, algo-2: 8); set --processes-per-host" in complaint
+
+
+@pytest.mark.parametrize(
+    ("argv", "environment", "processes"),
+    [
+        (["--num-gpus", "0"], {}, 1),
+        (["--num-gpus", "4"], {}, 4),
+        (["--num-gpus", "4", "--processes-per-host", "2"], {}, 2),
+        (["--num-gpus", "0", "--processes-per-host", "3"], {}, 3),
+        (["--num-gpus", "0"], {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_WORLD_SIZE": "4"}, 4),
+    ],
+)
+def test_a_host_runs_one_process_per_gpu_or_as_many_as_it_is_told(argv, environment, processes):
+    assert processes_per_host(parse_arguments(["--data-dir", "d", *argv], {}), environment) == processes
+
+
+def test_more_processes_than_gpus_are_refused():
+    arguments = parse_arguments(["--data-dir", "d", "--num-gpus", "2", "--processes-per-host", "4"], {})
+    with pytest.raises(DistributedError, match="4 processes per host, but each needs a GPU of its own and there are 2"):
+        processes_per_host(arguments, {})
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    return write_data_set(tmp_path_factory.mktemp("data") / "sample")
+
+
+def workers_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    return [child for child in psutil.Process(process.pid).children() if "train.py" in " ".join(child.cmdline())]
+
+
+def test_two_processes_leave_one_model_and_a_stop_signal_ends_them_whole(data, tmp_path):
+    job = Job(tmp_path, data)
+    process = job.start(*TWO, "--epochs", "10000")
+    assert process.stdout.readline().startswith("epoch=1 ")
+    workers = workers_of(process)
+    assert len(workers) == 2
+    process.send_signal(signal.SIGTERM)
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode == 128 + signal.SIGTERM, errors
+    epochs = [line for line in output.splitlines() if line.startswith("epoch=")]
+    assert len(epochs) == len(set(epochs))
+    assert f"\n{output}".count("\nbest_epoch=") == 1
+    assert "\nworkers=2 images_per_second=" in output
+    verify_files(job.model)
+    metrics = job.metrics
+    assert metrics["interrupted"]
+    assert metrics["workers"] == 2
+    assert metrics["efficiency"] > 0
+    assert not (job.output / "failure").exists()
+    assert not any(worker.is_running() for worker in workers)
+
+
+def test_a_killed_worker_ends_the_training_with_its_name(data, tmp_path):
+    job = Job(tmp_path, data)
+    process = job.start(*TWO, "--epochs", "10000")
+    process.stdout.readline()
+    workers = workers_of(process)
+    workers[1].kill()
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert job.failure.endswith(" was ended by SIGKILL, as the kernel does when memory runs out")
+    assert job.failure.startswith("worker ")
+    assert errors.splitlines()[-1] == f"ERROR {job.failure}"
+    assert not any(worker.is_running() for worker in workers)
+
+
+def test_workers_do_not_outlive_their_torchrun(data, tmp_path):
+    process = Job(tmp_path, data).start(*TWO, "--epochs", "10000")
+    process.stdout.readline()
+    workers = workers_of(process)
+    process.kill()
+    process.communicate()
+    gone, alive = psutil.wait_procs(workers, timeout=20)
+    assert not alive
+    assert len(gone) == 2
+
+
+def test_the_reason_of_a_failing_worker_is_that_of_the_training(data, tmp_path):
+    job = Job(tmp_path, tmp_path / "nowhere")
+    code, _, errors = job.run(*TWO)
+    assert code == 1
+    assert job.failure.startswith(f"there is no data set at {tmp_path / 'nowhere'}")
+    assert errors.splitlines()[-1] == f"ERROR {job.failure}"
+    assert "Traceback" not in errors
+
+
+def test_under_a_torchrun_of_another_size_the_program_refuses_to_run(data, tmp_path):
+    job = Job(tmp_path, data)
+    job.environment |= {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2"}
+    code, _, _ = job.run(*FAST, "--processes-per-host", "4", "--num-gpus", "0")
+    assert code == 1
+    assert job.failure.startswith("WORLD_SIZE is 2, but the arguments ask for 4 workers")
+
+
+def test_the_program_joins_a_torchrun_that_somebody_else_has_started(data, tmp_path):
+    job = Job(tmp_path, data)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "train.py"]
+    done = subprocess.run(
+        [*torchrun, *FAST, "--num-gpus", "0"],
+        cwd=job.code,
+        env=job.environment | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert job.metrics["workers"] == 2
+    assert done.stdout.count("\ntest_loss=") == 1
+    verify_files(job.model)
