@@ -2,12 +2,13 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
+RAY    := build/ray
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Importing the CDK without cached bytecode takes six times as long, at every synth.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test unit infra integration e2e lint format synth clean
+.PHONY: help setup demo test unit infra integration ray e2e bench lint format synth clean
 
 help: ## list these targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9_-]+:.*## / {printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,8 +42,20 @@ infra: setup ## synthesised templates and the security gate
 integration: setup ## the whole path on the local AWS
 	python -m pytest tests/integration
 
+$(RAY)/.installed: requirements-ray.txt $(VENV)/.installed
+	rm -rf $(RAY)
+	$(BIN)/uv pip install --quiet --no-deps --python $(BIN)/python --target $(RAY) -r requirements-ray.txt
+	touch $@
+
+ray: $(RAY)/.installed ## the artifact on the real Ray Serve (installs 265 MB beside .venv)
+	PYTHONPATH=$(CURDIR)/$(RAY) python -m pytest tests/integration/test_ray_serve.py
+
 e2e: setup ## the same path on a real account: make e2e ACCOUNT=123456789012 (costs money, tears down)
 	python -m pytest tests/e2e -s --real-account "$(ACCOUNT)"
+
+bench: setup ## serving and the function beside others, measured: 9 minutes (make bench OPTIONS=--quick: 4)
+	python -m benchmarks.serving $(OPTIONS)
+	python -m benchmarks.lambda_start
 
 lint: setup ## ruff and mypy
 	ruff check .

@@ -220,9 +220,11 @@ def markdown_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[s
     """Return a table that prints as Markdown, the first column to the left and the others to the right."""
     table = Table(title=title, title_justify="left", box=box.MARKDOWN)
     for index, column in enumerate(columns):
-        table.add_column(column, justify="right" if index else "left", overflow="fold")
+        table.add_column(column, justify="right" if index else "left", no_wrap=True)
     for row in rows:
         table.add_row(*row)
+    # As wide as it wants to be, also beyond the 80 columns that a file is thought to have: wrapped, it is no Markdown.
+    table.width = console.measure(table, options=console.options.update(max_width=1000)).maximum
     return table
 
 

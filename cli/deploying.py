@@ -63,8 +63,12 @@ def deploy(
         console.print("Try it: kennel classify PICTURE")
 
 
-def deploy_stacks(stage: Stage, kinds: list[str], *, ask: bool = False, log: Path | None = None) -> None:
+def deploy_stacks(
+    stage: Stage, kinds: list[str], *, ask: bool = False, log: Path | None = None, artifact: Path | None = None
+) -> None:
     """Deploy some of the stages' stacks, bootstrapping the account first where nobody has.
+
+    `artifact` is deployed in place of the one that the stage's settings name.
 
     Raises
     ------
@@ -78,7 +82,8 @@ def deploy_stacks(stage: Stage, kinds: list[str], *, ask: bool = False, log: Pat
         console.print(_cost_of_inference(stage))
     approval = ["--require-approval", "broadening" if ask else "never"]
     names = [stage.stack_name(kind) for kind in kinds]
-    run_cdk("deploy", *names, "--exclusively", *approval, stage=stage.name, log=log)
+    model = [] if artifact is None else ["-c", f"artifact={artifact}"]
+    run_cdk("deploy", *names, "--exclusively", *approval, *model, stage=stage.name, log=log)
     if "inference" in kinds:
         _check_endpoint_follows_stack(stage)
 

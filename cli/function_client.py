@@ -68,11 +68,16 @@ class FunctionClient:
         """Let the function fetch the picture at a public https address."""
         return self._post(self.url, json.dumps({"url": url, "top_k": top_k}).encode(), "application/json")
 
-    def _post(self, url: str, body: bytes, content_type: str) -> Answer:
+    def signed_headers(self, url: str, body: bytes, content_type: str) -> dict[str, str]:
+        """The headers of a POST to the function that AWS accepts, for five minutes."""
         request = AWSRequest(method="POST", url=url, data=body, headers={"Content-Type": content_type})
         SigV4Auth(self._credentials.get_frozen_credentials(), "lambda", self._region).add_auth(request)
+        return dict(request.headers)
+
+    def _post(self, url: str, body: bytes, content_type: str) -> Answer:
+        headers = self.signed_headers(url, body, content_type)
         try:
-            response = self._http.request("POST", url, body=body, headers=dict(request.headers))
+            response = self._http.request("POST", url, body=body, headers=headers)
         except urllib3.exceptions.HTTPError as error:
             raise AwsError(f"The function URL {self.url} cannot be reached: {error}") from error
         try:

@@ -362,7 +362,7 @@ def without_graph(artifact: bytes) -> bytes:
 
 
 def test_any_other_data_set_goes_through_the_same_commands(demo: Project) -> None:
-    """No splits, odd class names, mixed modes and sizes, one picture that cannot be read."""
+    """No splits, odd class names, mixed modes and sizes, one picture that cannot be read; searched inside one job."""
     folder = demo.root / "data" / "shapes"
     colours = {"001.Röd boll": (200, 30, 30), "grön boll": (30, 180, 40), "青い ボール": (30, 60, 200)}
     modes = ("RGB", "L", "P", "RGBA", "CMYK")
@@ -376,8 +376,10 @@ def test_any_other_data_set_goes_through_the_same_commands(demo: Project) -> Non
     (folder / "grön boll" / "kaputt.jpg").write_bytes(b"\xff\xd8\xff\xe0 not really")
     pushed = demo.kennel("data", "push", "data/shapes").stdout
     assert "3 classes" in pushed
-    trained = demo.kennel("train", "--data", "shapes", "--set", "epochs=2").stdout
+    settings = ("mode=head", "search=3", "views=2", "epochs=2")
+    trained = demo.kennel("train", "--data", "shapes", *(f"--set={setting}" for setting in settings)).stdout
     assert "kaputt.jpg" in trained
+    assert [f"trial={number} status=" in trained for number in (1, 2, 3, 4)] == [True, True, True, False]
     demo.kennel("package")
     demo.kennel("deploy", "--yes", "inference")
     answer = json.loads(demo.kennel("classify", str(folder / "青い ボール/bild 3.png"), "--json").stdout)

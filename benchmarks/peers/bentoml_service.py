@@ -1,0 +1,21 @@
+"""The benchmark's network behind BentoML: a service class with an API of one picture, sent as the request's body."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import bentoml
+from bentoml.validators import ContentType
+
+from model.predictor import Predictor
+
+
+@bentoml.service(workers=int(os.environ["WORKERS"]), traffic={"timeout": 120})
+class Classifier:
+    def __init__(self) -> None:
+        self.predictor = Predictor.load(Path(os.environ["SM_MODEL_DIR"]), "torch", threads=1)
+
+    @bentoml.api
+    def classify(self, picture: Annotated[Path, ContentType("image/jpeg")], /) -> dict[str, object]:
+        prediction = self.predictor.predict(picture.read_bytes())
+        return {"predictions": [{"label": label, "probability": value} for label, value in prediction.ranked]}

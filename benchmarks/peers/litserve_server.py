@@ -1,0 +1,29 @@
+"""The benchmark's network behind LitServe: the hooks of its documentation, JSON with base64 as in its own benchmark."""
+
+import base64
+import os
+from pathlib import Path
+
+import litserve
+
+from model.predictor import Prediction, Predictor
+
+
+class Classifier(litserve.LitAPI):
+    def setup(self, device: str) -> None:
+        self.predictor = Predictor.load(Path(os.environ["SM_MODEL_DIR"]), "torch", threads=1)
+
+    def decode_request(self, request: dict[str, str]) -> bytes:
+        return base64.b64decode(request["image_data"])
+
+    def predict(self, picture: bytes) -> Prediction:
+        return self.predictor.predict(picture)
+
+    def encode_response(self, prediction: Prediction) -> dict[str, object]:
+        return {"predictions": [{"label": label, "probability": value} for label, value in prediction.ranked]}
+
+
+if __name__ == "__main__":
+    workers = int(os.environ["WORKERS"])
+    server = litserve.LitServer(Classifier(), accelerator="cpu", devices=1, workers_per_device=workers, timeout=120)
+    server.run(host="127.0.0.1", port=int(os.environ["PORT"]), generate_client_file=False, log_level="warning")

@@ -1,0 +1,263 @@
+"""Serving: our server and the whole chain beside the limit of their engine and beside LitServe and BentoML.
+
+    python -m benchmarks.serving [--quick] [--clients 1 8 32] [--rounds 3] [--seconds 4] [--no-peers] [--no-chain]
+
+One run measures, in turns, the same JPEG pictures and the same network: classified in processes of their own without
+any server (the limit); by the artifact's own server through `/invocations`; through the function URL of the real stacks
+on a local AWS; and by LitServe and BentoML with the network in PyTorch, a one-thread worker per vCPU like ours. Every
+answer is compared with the reference. Only the system whose turn it is works; the others are idle or not running.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import functools
+import logging
+import signal
+import statistics
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from benchmarks import serving_systems as systems
+from benchmarks.load import WrongAnswerError
+from benchmarks.measuring import (
+    Goal,
+    add_common_options,
+    finish,
+    interleaved,
+    machine,
+    machine_line,
+    markdown_table,
+    paired_ratio,
+    percentile,
+)
+from benchmarks.serving_systems import BrokenSystemError, Plan, Served, Turn
+from cli.aws import ROOT
+from cli.console import console, error_console
+from cli.errors import KennelError
+from model.serving_settings import available_vcpus
+
+FOLDER = ROOT / "build" / "benchmarks"
+_QUICK_ROUNDS, _QUICK_SECONDS = 1, 2.0
+_WARM_UP_SECONDS = 0.5
+# What the goals are about.
+_BUSY_CLIENTS = 8
+
+Results = Mapping[str, list[Turn]]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the benchmark's command line and return its exit status."""
+    # A stop leaves nothing running either.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    logging.getLogger("model").setLevel(logging.ERROR)
+    arguments = _parser().parse_args(argv)
+    if arguments.quick:
+        arguments.rounds, arguments.seconds = _QUICK_ROUNDS, _QUICK_SECONDS
+    try:
+        return _run(arguments)
+    except (BrokenSystemError, WrongAnswerError, KennelError) as error:
+        error_console.print(f"[red]Stopped:[/] {error}", markup=True)
+        return 1
+    except KeyboardInterrupt:
+        error_console.print("Interrupted. What was started has been stopped; there are no results.")
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.serving",
+        description=(__doc__ or "").partition("\n")[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 32], help="callers at once")
+    parser.add_argument("--seconds", type=float, default=4.0, help="of each load")
+    parser.add_argument("--quick", action="store_true", help="one round of 2 seconds: indicative only")
+    parser.add_argument(
+        "--network", default="resnet50", help="resnet9 or any of torchvision's with a linear last layer"
+    )
+    parser.add_argument("--input-size", type=int, default=224, help="pixels")
+    parser.add_argument("--pictures", type=Path, metavar="DIR", help="JPEG files to send in place of drawn ones")
+    for name, what in (("peers", "LitServe and BentoML"), ("chain", "the function URL on a local AWS")):
+        parser.add_argument(f"--{name}", action=argparse.BooleanOptionalAction, default=True, help=f"measure {what}")
+    add_common_options(parser, rounds=3)
+    return parser
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    # Not above: the processes of the limit import this module, too, and PyTorch is not for them.
+    from benchmarks import serving_model
+
+    description = machine(["onnxruntime", "torch", "uvicorn"])
+    console.print(machine_line(description))
+    folder = FOLDER / "serving"
+    peers = systems.install_peers(FOLDER / "peers", console.print) if arguments.peers else None
+    pictures = serving_model.read_pictures(arguments.pictures) if arguments.pictures else serving_model.draw_pictures()
+    size = statistics.mean(map(len, pictures))
+    console.print(
+        f"{len(pictures)} pictures, {size / 1000:.0f} KB on average. Exporting and quantising {arguments.network}."
+    )
+    fp32, int8, decision = serving_model.make_artifacts(folder, arguments.network, arguments.input_size, pictures)
+    console.print(f"Ours runs as {decision.precision}: {decision.reason}.")
+    plan = Plan(pictures, tuple(arguments.clients), arguments.seconds, _WARM_UP_SECONDS, available_vcpus())
+    with contextlib.ExitStack() as stack:
+        turns = _systems(plan, fp32, int8, folder, peers)
+        if arguments.chain:
+            from benchmarks.serving_chain import deployed
+
+            served = int8 or fp32
+            console.print("Deploying the stacks on a local AWS.")
+            chain = stack.enter_context(deployed(served, plan, folder))
+            turns[_chain_name(served)] = functools.partial(chain.turn, plan)
+        results = interleaved(turns, arguments.rounds, progress=lambda line: console.print(line, style="dim"))
+    _print_results(results)
+    figures = {
+        "machine": description,
+        "network": arguments.network,
+        "input_size": arguments.input_size,
+        "pictures": len(pictures),
+        "mean_picture_bytes": size,
+        "precision": asdict(decision),
+        "systems": {name: [_figures(turn) for turn in turns] for name, turns in results.items()},
+    }
+    return finish(arguments, figures, goals(results, int8 or fp32))
+
+
+def _systems(
+    plan: Plan, fp32: Served, int8: Served | None, folder: Path, peers: Path | None
+) -> dict[str, Callable[[], Turn]]:
+    """Return what takes turns, by its name in the tables; what ships comes first."""
+    ours = [served for served in (int8, fp32) if served is not None]
+    found: dict[str, Callable[[], Turn]] = {}
+    for served in ours:
+        found[_limit_name(served)] = functools.partial(systems.in_process, served, plan)
+        log = folder / f"server-{served.precision}.log"
+        found[_server_name(served)] = functools.partial(systems.our_server, served, plan, log)
+    shipped = ours[0]
+    log = folder / "server-latency.log"
+    found[_latency_name(shipped)] = functools.partial(
+        systems.our_server, shipped, plan, log, MODEL_SERVER_MODE="latency"
+    )
+    if peers is not None:
+        found[_LITSERVE] = functools.partial(systems.litserve, fp32, plan, folder / "litserve.log", peers)
+        found[_BENTOML] = functools.partial(systems.bentoml, fp32, plan, folder / "bentoml.log", peers)
+    return found
+
+
+_LITSERVE, _BENTOML = "LitServe, PyTorch", "BentoML, PyTorch"
+
+
+def _limit_name(served: Served) -> str:
+    return f"no server, {served.precision}"
+
+
+def _server_name(served: Served) -> str:
+    return f"our server, {served.precision}"
+
+
+def _latency_name(served: Served) -> str:
+    return f"our server, {served.precision}, latency mode"
+
+
+def _chain_name(served: Served) -> str:
+    return f"function URL, {served.precision}"
+
+
+def goals(results: Results, shipped: Served) -> list[Goal]:
+    """Compare the results with what was promised.
+
+    Parameters
+    ----------
+    results : mapping of str to list of Turn
+        By system, one turn per round.
+    shipped : Served
+        The artifact whose server the goals are about.
+    """
+    server = results[_server_name(shipped)]
+    busy = _throughput(server, _BUSY_CLIENTS)
+    limit = _throughput(results[_limit_name(shipped)])
+    found = [Goal(f"our server / no server, {_BUSY_CLIENTS} callers", _ratio(busy, limit), 0.9, at_least=True)]
+    for peer in (_LITSERVE, _BENTOML):
+        slow = _throughput(results.get(peer, []), _BUSY_CLIENTS)
+        name = f"our server / {peer}, {_BUSY_CLIENTS} callers"
+        found.append(Goal(name, _ratio(busy, slow), 4, at_least=True))
+    alone = _latency(server, 1)
+    faster = _ratio(_latency(results.get(_LITSERVE, []), 1), alone)
+    found += [
+        Goal("p50 with one caller", statistics.median(alone) if alone else None, 36, at_least=False, unit=" ms"),
+        Goal(f"p50 with one caller, {_LITSERVE} / our server", faster, 5, at_least=True),
+        Goal("first answer after start", _start_seconds(server), 2, at_least=False, unit=" s"),
+        Goal("memory (PSS) of server and workers", _pss_mb(server), 250, at_least=False, unit=" MB"),
+    ]
+    return found
+
+
+def _throughput(turns: Sequence[Turn], clients: int | None = None) -> list[float]:
+    """Return the answers per second of every round; without `clients`, of a system with one load."""
+    loads = [turn.loads.get(clients) if clients else next(iter(turn.loads.values())) for turn in turns]
+    return [load.per_second for load in loads if load]
+
+
+def _latency(turns: Sequence[Turn], clients: int) -> list[float]:
+    """Return the median latency of every round, in milliseconds."""
+    loads = [turn.loads[clients] for turn in turns if clients in turn.loads]
+    return [statistics.median(load.latencies_ms) for load in loads if load.latencies_ms]
+
+
+def _ratio(numerators: Sequence[float], denominators: Sequence[float]) -> float | None:
+    return paired_ratio(numerators, denominators) if numerators and denominators else None
+
+
+def _start_seconds(turns: Sequence[Turn]) -> float | None:
+    return statistics.median(seconds) if (seconds := [t.start_seconds for t in turns if t.start_seconds]) else None
+
+
+def _pss_mb(turns: Sequence[Turn]) -> float | None:
+    return max(memory) if (memory := [turn.memory.pss / 1e6 for turn in turns if turn.memory]) else None
+
+
+def _uss_mb(turns: Sequence[Turn]) -> float | None:
+    return max(memory) if (memory := [turn.memory.uss / 1e6 for turn in turns if turn.memory]) else None
+
+
+def _figures(turn: Turn) -> dict[str, Any]:
+    return {
+        "loads": {str(clients): load.figures() for clients, load in turn.loads.items()},
+        "start_seconds": turn.start_seconds,
+        "memory": asdict(turn.memory) if turn.memory else None,
+    }
+
+
+def _print_results(results: Results) -> None:
+    loads: list[tuple[str, ...]] = []
+    programs: list[tuple[str, ...]] = []
+    for name, turns in results.items():
+        for clients in turns[0].loads:
+            rounds = [turn.loads[clients] for turn in turns]
+            rate = statistics.median(load.per_second for load in rounds)
+            share = statistics.median(load.generator_share for load in rounds)
+            # A round in which every caller waited for one answer all the time has no latencies.
+            latencies = [load.latencies_ms for load in rounds if load.latencies_ms]
+            p50, p95 = (
+                f"{statistics.median(percentile(found, percent) for found in latencies):.1f}" if latencies else "–"
+                for percent in (50, 95)
+            )
+            cpu = [load.cpu_ms for load in rounds if load.cpu_ms is not None]
+            cpu_ms = f"{statistics.median(cpu):.1f}" if cpu else "–"
+            loads.append((name, str(clients), f"{rate:.1f}", p50, p95, cpu_ms, f"{share:.1%}"))
+        start, pss, uss = _start_seconds(turns), _pss_mb(turns), _uss_mb(turns)
+        if start and pss and uss:
+            programs.append((name, f"{start:.2f}", f"{pss:.0f}", f"{uss:.0f}"))
+    title = f"Medians of {len(next(iter(results.values())))} rounds"
+    columns = ("system", "callers", "answers/s", "p50 ms", "p95 ms", "CPU ms/answer", "load generator, of a vCPU")
+    console.print(markdown_table(title, columns, loads))
+    title = "Start (median) and memory of all processes (largest)"
+    console.print(markdown_table(title, ("system", "first answer s", "PSS MB", "USS MB"), programs))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,120 @@
+"""The whole chain: the function URL of the real stacks, deployed on a local AWS of the benchmark's own."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from benchmarks.load import Call, run_load
+from benchmarks.measuring import tree_cpu_seconds
+from benchmarks.serving_systems import Plan, Served, Turn, free_port, loads_of
+from cli import local
+from cli.aws import Stage
+from cli.deploying import deploy_stacks
+from cli.function_client import FunctionClient
+from model.packaging import package
+
+# Each caller at once needs an execution environment of the function, and each of those starts once.
+_WARM_UP_SECONDS = 10.0
+# Of one vCPU; measured over a second.
+_IDLE_SHARE = 0.05
+_SETTLING_SECONDS = 60.0
+
+
+class Chain:
+    """A deployed function, called through its URL with signed requests.
+
+    Parameters
+    ----------
+    stage : Stage
+    served : Served
+        What the endpoint serves.
+    pid : int
+        The local AWS's process, from which all others descend.
+    """
+
+    def __init__(self, stage: Stage, served: Served, pid: int) -> None:
+        self._client = FunctionClient(stage)
+        self._served = served
+        self._pid = pid
+
+    def turn(self, plan: Plan) -> Turn:
+        """Measure one round; it is always running, so without start-up and memory."""
+        return Turn(loads_of(self._calls(plan), plan, self._pid))
+
+    def warm_up(self, plan: Plan) -> None:
+        """Let as many execution environments start as there are callers at once."""
+        run_load(self._calls(plan), max(plan.clients), 0.0, _WARM_UP_SECONDS)
+        _wait_until_idle(self._pid)
+
+    def _calls(self, plan: Plan) -> list[Call]:
+        # Signed before the load, by which the callers save the hashing; a signature holds for longer than a turn takes.
+        return [
+            Call(
+                self._client.url,
+                self._client.signed_headers(self._client.url, picture, "image/jpeg"),
+                picture,
+                expected,
+            )
+            for picture, expected in zip(plan.pictures, self._served.expected, strict=True)
+        ]
+
+
+@contextlib.contextmanager
+def deployed(served: Served, plan: Plan, folder: Path) -> Iterator[Chain]:
+    """Deploy the storage and the inference stack on a new local AWS, which is gone afterwards.
+
+    Parameters
+    ----------
+    served : Served
+        The artifact that is deployed.
+    plan : Plan
+    folder : Path
+        For the packaged artifact, the local AWS's state, and `cdk.log`.
+
+    Raises
+    ------
+    cli.errors.CommandError
+        When the local AWS does not start or a stack is not deployed.
+    """
+    state, artifact = folder / "local-aws", folder / "model.tar.gz"
+    shutil.rmtree(state, ignore_errors=True)
+    package(served.folder, artifact)
+    try:
+        status = local.start(state, free_port())
+        local.enter(state)
+        stage = Stage("local")
+        deploy_stacks(stage, ["storage", "inference"], log=folder / "cdk.log", artifact=artifact)
+        _hold_one_instance(stage)
+        chain = Chain(stage, served, status.pid)
+        chain.warm_up(plan)
+        yield chain
+    finally:
+        local.stop(state)
+        shutil.rmtree(state, ignore_errors=True)
+
+
+def _wait_until_idle(pid: int) -> None:
+    """Wait until execution environments that were still starting have done so: others are measured meanwhile."""
+    deadline = time.monotonic() + _SETTLING_SECONDS
+    used, before = _IDLE_SHARE, tree_cpu_seconds(pid)
+    while used >= _IDLE_SHARE and time.monotonic() < deadline:
+        time.sleep(1)
+        now = tree_cpu_seconds(pid)
+        used, before = now - before, now
+
+
+def _hold_one_instance(stage: Stage) -> None:
+    """A second instance would run on the same processors: what is measured is one."""
+    scaling = stage.client("application-autoscaling")
+    for target in scaling.describe_scalable_targets(ServiceNamespace="sagemaker")["ScalableTargets"]:
+        scaling.register_scalable_target(
+            ServiceNamespace=target["ServiceNamespace"],
+            ResourceId=target["ResourceId"],
+            ScalableDimension=target["ScalableDimension"],
+            MinCapacity=1,
+            MaxCapacity=1,
+        )

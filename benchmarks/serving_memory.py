@@ -1,0 +1,216 @@
+"""Whether the model server's memory stays flat: python -m benchmarks.serving_memory
+
+20,000 requests with pictures of all sizes, colour modes and formats, some broken, some in lists, from eight callers.
+The memory of all the server's processes is read while nothing is asked, after the first 1,000 and then every 5,000.
+What is kept from one request to the next shows as growth between the first reading and the last.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import contextlib
+import http.client
+import io
+import json
+import os
+import random
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from rich.progress import track
+
+from benchmarks.measuring import Goal, finish, machine, machine_line, markdown_table, tree_memory
+from cli.console import console
+from model.artifact import ONNX_FILE, WEIGHTS_FILE, ModelCard, file_version
+from model.network import build
+from model.packaging import add_serving_program
+from model.training.export import export_onnx
+
+HOST = "127.0.0.1"
+CALLERS = 8
+FIRST_READING = 1_000
+READINGS_EVERY = 5_000
+#: Of both workers and the process in front of them together. The allocator's own unrest is of this order.
+MAX_GROWTH_MB = 16
+CLASSES = 133
+INPUT_SIZE = 64
+PICTURES = 300
+_START_SECONDS = 60
+
+# What Pillow writes in each format, by mode.
+_MODES = {
+    "JPEG": ("RGB", "L", "CMYK"),
+    "PNG": ("RGB", "RGBA", "L", "LA", "P", "1", "I;16"),
+    "GIF": ("P", "L"),
+    "WEBP": ("RGB", "RGBA"),
+    "BMP": ("RGB", "L", "1"),
+    "TIFF": ("RGB", "CMYK", "I;16", "F", "L"),
+}
+
+Question = tuple[bytes, dict[str, str]]
+
+
+def main() -> int:
+    """Measure, print, and return the exit status: 1 when the memory has grown by more than `MAX_GROWTH_MB`."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--requests", type=int, default=20_000, help="how many, at least 2,000 (%(default)s)")
+    parser.add_argument("--artifact", type=Path, help="folder of an unpacked model artifact; default: a small network")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write all figures to this file")
+    arguments = parser.parse_args()
+    if arguments.requests < 2 * FIRST_READING:
+        parser.error(f"--requests must be at least {2 * FIRST_READING:,}")
+    arguments.check = True
+    about = machine(["onnxruntime", "pillow", "numpy"])
+    console.print(machine_line(about))
+    with tempfile.TemporaryDirectory() as folder:
+        artifact = arguments.artifact or write_artifact(Path(folder) / "artifact")
+        with running_server(artifact, Path(folder) / "log") as (process, port):
+            readings, statuses = measure(process.pid, port, questions(), arguments.requests)
+    table = markdown_table("Memory of the server's processes", ("requests", "MB"), [])
+    for count, megabytes in readings.items():
+        table.add_row(f"{count:,}", f"{megabytes:.1f}")
+    console.print(table)
+    console.print("Answers: " + ", ".join(f"{count:,} x {status}" for status, count in sorted(statuses.items())))
+    growth = readings[max(readings)] - readings[FIRST_READING]
+    goals = [
+        Goal(f"growth after the first {FIRST_READING:,} requests", growth, MAX_GROWTH_MB, at_least=False, unit=" MB"),
+        Goal("answers 5xx", sum(statuses[status] for status in statuses if status >= 500), 0, at_least=False),
+    ]
+    return finish(arguments, {"machine": about, "megabytes": readings, "statuses": statuses}, goals)
+
+
+def write_artifact(folder: Path) -> Path:
+    """Write the artifact of a small network with random weights; what is measured is the program around it."""
+    folder.mkdir()
+    torch.manual_seed(0)
+    network = build("resnet9", CLASSES).eval()
+    export_onnx(network, folder / ONNX_FILE, input_size=INPUT_SIZE)
+    torch.save(network.state_dict(), folder / WEIGHTS_FILE)
+    labels = tuple(f"breed {index}" for index in range(CLASSES))
+    ModelCard(
+        name="memory",
+        version=file_version(folder / ONNX_FILE),
+        architecture="resnet9",
+        labels=labels,
+        display_labels=labels,
+        input_size=INPUT_SIZE,
+        resize_size=INPUT_SIZE + 8,
+        mean=(0.5, 0.5, 0.5),
+        std=(0.25, 0.25, 0.25),
+    ).save(folder)
+    add_serving_program(folder)
+    return folder
+
+
+def questions() -> list[Question]:
+    """Draw pictures of all kinds; some are cut off, some are no pictures, some come in lists."""
+    chance, grain = random.Random(0), np.random.default_rng(0)
+    asked: list[Question] = []
+    for index in range(PICTURES):
+        file_format = chance.choice(list(_MODES))
+        # Most are small, one in fifty is a camera's.
+        width, height = (4000, 3000) if index % 50 == 0 else (chance.randint(1, 900), chance.randint(1, 900))
+        data = _picture(grain, width, height, chance.choice(_MODES[file_format]), file_format)
+        kind = chance.random()
+        if kind < 0.1:
+            data = data[: len(data) // chance.randint(2, 9)]
+        elif kind < 0.15:
+            data = grain.bytes(chance.randint(0, 100_000))
+        accept = chance.choice(["application/json", "application/jsonlines", "application/x-npy"])
+        if kind > 0.85 and len(data) < 500_000:
+            texts = [base64.b64encode(data).decode()] * chance.randint(1, 5)
+            body = json.dumps({"images": texts}).encode()
+            asked.append((body, {"Content-Type": "application/json", "Accept": accept}))
+        else:
+            asked.append((data, {"Content-Type": "image/png; scores=true", "Accept": accept}))
+    asked.append((bytes(7_000_000), {"Content-Type": "image/png"}))
+    asked.append((b"{", {"Content-Type": "application/json"}))
+    return asked
+
+
+def _picture(grain: np.random.Generator, width: int, height: int, mode: str, file_format: str) -> bytes:
+    # A few blocks of colour, so that also large pictures compress to what a request may have.
+    blocks = Image.fromarray(grain.integers(0, 256, (6, 8, 3), np.uint8)).resize((width, height))
+    if mode == "I;16":
+        image = Image.fromarray(np.asarray(blocks.convert("L")).astype(np.uint16) * 257)
+    else:
+        image = blocks.convert("RGBA").convert(mode) if mode in ("RGBA", "LA") else blocks.convert(mode)
+    buffer = io.BytesIO()
+    image.save(buffer, file_format)
+    return buffer.getvalue()
+
+
+@contextlib.contextmanager
+def running_server(artifact: Path, log: Path) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """Run an artifact's own program with two workers, as a container does, and give its process and its port."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port = probe.getsockname()[1]
+    environment = {
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
+        "SM_MODEL_DIR": str(artifact),
+        "SAGEMAKER_BIND_TO_HOST": HOST,
+        "SAGEMAKER_BIND_TO_PORT": str(port),
+        "SAGEMAKER_MODEL_SERVER_WORKERS": "2",
+    }
+    with log.open("wb") as output:
+        process = subprocess.Popen([artifact / "code" / "serve"], env=environment, stderr=output)
+    try:
+        deadline = time.monotonic() + _START_SECONDS
+        # Both workers, because memory is measured.
+        while log.read_text().count("A worker has loaded the model") < 2:
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise SystemExit(f"The model server did not start:\n{log.read_text()[-2000:]}")
+            time.sleep(0.05)
+        yield process, port
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def measure(pid: int, port: int, asked: Sequence[Question], requests: int) -> tuple[dict[int, float], Counter[int]]:
+    """Ask, and return the megabytes of the process tree by the number of requests, and how often each status came."""
+    stops = [FIRST_READING, *range(READINGS_EVERY, requests, READINGS_EVERY), requests]
+    readings: dict[int, float] = {}
+    statuses: Counter[int] = Counter()
+    with ThreadPoolExecutor(CALLERS) as callers:
+        done = 0
+        for stop in track(stops, description="Asking", console=console):
+            share, rest = divmod(stop - done, CALLERS)
+            parts = [
+                callers.submit(_ask, port, asked, share + (caller < rest), seed=(done, caller))
+                for caller in range(CALLERS)
+            ]
+            for part in parts:
+                statuses += part.result()
+            done = stop
+            readings[stop] = tree_memory(pid).pss / 1e6
+    return readings, statuses
+
+
+def _ask(port: int, asked: Sequence[Question], requests: int, *, seed: tuple[int, int]) -> Counter[int]:
+    statuses: Counter[int] = Counter()
+    chance = random.Random(repr(seed))
+    with contextlib.closing(http.client.HTTPConnection(HOST, port, timeout=60)) as connection:
+        for _ in range(requests):
+            body, headers = chance.choice(asked)
+            connection.request("POST", "/invocations", body, headers)
+            response = connection.getresponse()
+            response.read()
+            statuses[response.status] += 1
+    return statuses
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,204 @@
+"""What is served: pictures, and a network with random weights that tells them apart, exported as every model is."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import itertools
+import shutil
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image, ImageOps
+from torch import nn
+
+from benchmarks.load import Expected
+from benchmarks.serving_systems import Served
+from cli.drawing import BREEDS
+from cli.drawing.picture import draw_picture
+from model.artifact import ONNX_FILE, WEIGHTS_FILE, ModelCard, file_version
+from model.decoding import decode
+from model.network import build
+from model.packaging import add_serving_program
+from model.predictor import Predictor
+from model.training.data import Pictures, display_labels
+from model.training.export import check_export, export_onnx
+from model.training.quantize import Decision, Limits, choose_precision
+from model.transforms import Preprocessing
+
+CLASSES = 133
+PICTURES = 24
+SIZE = (500, 375)
+PICTURE_BYTES = 124_000
+SEED = 4
+# A trained network's logits are of the order of 10.
+_OWN_LOGIT = 10.0
+# Standard deviation of a pixel's brightness, of 255.
+_GRAIN = 6.0
+# With random weights there is no accuracy to lose, so the guard is opened as wide as it goes.
+_ANY = Limits(max_accuracy_loss=1.0, min_agreement=0.0)
+
+
+class ModelError(Exception):
+    """The model or the pictures cannot be made as asked; the message is for a person."""
+
+
+def draw_pictures() -> list[bytes]:
+    """Draw dogs as JPEG files of 500 x 375 pixels and nearly 124 KB each, as photographs of that size have."""
+    pictures = []
+    for index, breed in zip(range(PICTURES), itertools.cycle(BREEDS), strict=False):
+        random = np.random.default_rng([SEED, index])
+        with Image.open(io.BytesIO(draw_picture(breed, random, (max(SIZE), max(SIZE))))) as image:
+            pixels = np.asarray(ImageOps.fit(image.convert("RGB"), SIZE), np.float32)
+        # A camera's grain, which is most of what a good JPEG stores, and what its decoder spends its time on.
+        grainy = pixels + random.normal(0, _GRAIN, (*pixels.shape[:2], 1))
+        pictures.append(_encode(Image.fromarray(grainy.clip(0, 255).astype(np.uint8))))
+    return pictures
+
+
+def _encode(image: Image.Image) -> bytes:
+    """Return the JPEG of the highest quality that is not over the size."""
+    for quality in range(100, 0, -1):
+        buffer = io.BytesIO()
+        image.save(buffer, "JPEG", quality=quality)
+        if buffer.tell() <= PICTURE_BYTES:
+            break
+    return buffer.getvalue()
+
+
+def read_pictures(folder: Path) -> list[bytes]:
+    """Read the JPEG files of a folder.
+
+    Raises
+    ------
+    ModelError
+        When there are none, or more than there are classes.
+    """
+    paths = sorted(path for path in folder.glob("*") if path.suffix.lower() in (".jpg", ".jpeg"))
+    if not 1 <= len(paths) <= CLASSES:
+        raise ModelError(f"{folder} has {len(paths)} JPEG pictures; 1 to {CLASSES} are needed.")
+    return [path.read_bytes() for path in paths]
+
+
+def make_artifacts(
+    folder: Path, architecture: str, input_size: int, pictures: list[bytes]
+) -> tuple[Served, Served | None, Decision]:
+    """Make the artifacts of a network: fp32, int8 where it can be quantised, and how that was decided.
+
+    Parameters
+    ----------
+    folder : Path
+        Where the folders `fp32` and `int8` are made.
+    architecture : str
+        As `model.network.build` takes it.
+    input_size : int
+        Pixels.
+    pictures : list of bytes
+        JPEG files.
+    """
+    preprocessing = Preprocessing(input_size=input_size, resize_size=round(input_size * 256 / 224))
+    images = [decode(picture, target_size=preprocessing.resize_size) for picture in pictures]
+    pixels = np.stack([preprocessing.crop(image) for image in images])
+    inputs = preprocessing.normalise(pixels)
+    network = distinguishing_network(architecture, inputs)
+    fp32 = folder / "fp32"
+    shutil.rmtree(fp32, ignore_errors=True)
+    fp32.mkdir(parents=True)
+    torch.save(network.state_dict(), fp32 / WEIGHTS_FILE)
+    export_onnx(network, fp32 / ONNX_FILE, input_size=input_size)
+    check_export(network, fp32 / ONNX_FILE, inputs)
+    labels = tuple(f"{index + 1:03d}.Class_{index + 1}" for index in range(CLASSES))
+    card = ModelCard(
+        name=f"{architecture}-benchmark",
+        version=file_version(fp32 / ONNX_FILE),
+        architecture=architecture,
+        labels=labels,
+        display_labels=tuple(display_labels(labels)),
+        **dataclasses.asdict(preprocessing),
+    )
+    card.save(fp32)
+    add_serving_program(fp32)
+
+    int8 = folder / "int8"
+    shutil.rmtree(int8, ignore_errors=True)
+    shutil.copytree(fp32, int8)
+    aspects = np.array([image.width / image.height for image in images], np.float32)
+    data = Pictures(pixels, aspects, np.arange(len(pixels), dtype=np.int64))
+    decision = choose_precision(
+        int8 / ONNX_FILE,
+        calibration=data,
+        valid=data,
+        preprocessing=preprocessing,
+        limits=_ANY,
+        should_stop=lambda: False,
+    )
+    served = _served(fp32, card, pictures)
+    if decision.precision != "int8":
+        shutil.rmtree(int8)
+        return served, None, decision
+    quantised = dataclasses.replace(card, version=file_version(int8 / ONNX_FILE), precision="int8")
+    quantised.save(int8)
+    return served, _served(int8, quantised, pictures), decision
+
+
+def _served(folder: Path, card: ModelCard, pictures: list[bytes]) -> Served:
+    predictor = Predictor.load(folder)
+    expected = [Expected(*predictor.predict(picture, top_k=1).ranked[0]) for picture in pictures]
+    # int8 costs a random network more than it costs a trained one, so not every picture keeps a class of its own.
+    if 2 * len({one.label for one in expected}) < len(expected):
+        raise ModelError(f"The {card.precision} network cannot tell the pictures apart; take others with --pictures.")
+    return Served(folder, card.precision, expected)
+
+
+def distinguishing_network(architecture: str, inputs: npt.NDArray[np.float32]) -> nn.Module:
+    """Make a network whose weights are random but whose answers depend on the picture.
+
+    Plain random weights give every picture nearly the same answer, by which a server that never runs the network
+    could not be told from one that does. So batch normalisation takes its statistics from the pictures, and the last
+    layer has for each picture one class, which points from the mean picture's features to this picture's.
+
+    Parameters
+    ----------
+    architecture : str
+        As `model.network.build` takes it.
+    inputs : numpy.ndarray
+        float32 [N, 3, S, S], preprocessed; N at most `CLASSES`.
+
+    Returns
+    -------
+    torch.nn.Module
+        In evaluation mode, `CLASSES` outputs; the nth input has the nth class. The same arguments, the same weights.
+
+    Raises
+    ------
+    ModelError
+        For an architecture that does not end in a linear layer.
+    """
+    torch.manual_seed(SEED)
+    network = build(architecture, CLASSES).eval()
+    linear = [module for module in network.modules() if isinstance(module, nn.Linear)]
+    if not linear or linear[-1].out_features != CLASSES:
+        raise ModelError(f"{architecture} does not end in a linear layer; take another --network.")
+    head = linear[-1]
+    features: list[torch.Tensor] = []
+    with torch.inference_mode():
+        norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # the mean over all that is seen, here one batch
+            norm.train()
+        network(torch.from_numpy(inputs))
+        network.eval()
+        hook = head.register_forward_pre_hook(lambda _, arguments: features.append(arguments[0]))
+        network(torch.from_numpy(inputs))
+        hook.remove()
+        mean = features[0].mean(dim=0)
+        centred = features[0] - mean
+        length = centred.norm(dim=1, keepdim=True)
+        rows = torch.cat([centred / length, nn.functional.normalize(torch.randn(CLASSES - len(inputs), len(mean)))])
+        head.weight.copy_(rows * (_OWN_LOGIT / length.mean()))
+        if head.bias is not None:
+            head.bias.copy_(-head.weight @ mean)
+    return network

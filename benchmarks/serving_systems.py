@@ -1,0 +1,307 @@
+"""What `benchmarks.serving` compares: each system gives its figures for one round, and leaves nothing running."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import http.client
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import psutil
+
+from benchmarks.load import Call, Expected, Load, run_load
+from benchmarks.measuring import Memory, process_tree, tree_memory
+from cli.aws import ROOT
+from model.predictor import Predictor
+
+HOST = "127.0.0.1"
+# The slowest peer imports PyTorch three times on a busy machine.
+_START_SECONDS = 120
+_STOP_SECONDS = 40
+_POLL_SECONDS = 0.005
+
+
+class BrokenSystemError(Exception):
+    """A system does not start or ends early; the message holds the end of its log."""
+
+
+@dataclass(frozen=True)
+class Served:
+    """A model artifact with its right answers.
+
+    Attributes
+    ----------
+    folder : Path
+        The artifact.
+    precision : str
+        "fp32" or "int8".
+    expected : list of Expected
+        For each picture, what the artifact's own predictor says.
+    """
+
+    folder: Path
+    precision: str
+    expected: list[Expected]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How each system is loaded.
+
+    Attributes
+    ----------
+    pictures : list of bytes
+        JPEG files.
+    clients : tuple of int
+        Callers at once, in the order of measuring.
+    seconds, warm_up_seconds : float
+        Of each load.
+    workers : int
+        Worker processes of the servers that have several.
+    """
+
+    pictures: list[bytes]
+    clients: tuple[int, ...]
+    seconds: float
+    warm_up_seconds: float
+    workers: int
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What one system gave in one round.
+
+    Attributes
+    ----------
+    loads : dict of int to Load
+        By the number of callers; of the in-process limit, by the number of processes.
+    start_seconds : float or None
+        From starting the program to its first answer.
+    memory : Memory or None
+        Of all its processes, after the last load.
+    """
+
+    loads: dict[int, Load]
+    start_seconds: float | None = None
+    memory: Memory | None = None
+
+
+def in_process(served: Served, plan: Plan) -> Turn:
+    """Decode and classify in as many one-thread processes as the server has workers, without any server."""
+    context = multiprocessing.get_context("spawn")
+    barrier = context.Barrier(plan.workers)
+    with ProcessPoolExecutor(plan.workers, context, _keep_barrier, (barrier,)) as pool:
+        # Each of them waits for the others before it begins, so no process gets two.
+        loops = [pool.submit(_classify_repeatedly, served, plan) for _ in range(plan.workers)]
+        found = [loop.result() for loop in loops]
+    latencies = tuple(latency for found_latencies, _ in found for latency in found_latencies)
+    cpu_seconds = sum(seconds for _, seconds in found)
+    return Turn({plan.workers: Load(plan.seconds, len(latencies), latencies, 0.0, cpu_seconds)})
+
+
+_barrier: Barrier  # of a process of `in_process`; it can only be inherited, not sent
+
+
+def _keep_barrier(barrier: Barrier) -> None:
+    global _barrier
+    _barrier = barrier
+
+
+def _classify_repeatedly(served: Served, plan: Plan) -> tuple[list[float], float]:
+    """Return the milliseconds of each picture of the plan's seconds, and the processor time of them all in seconds."""
+    latencies: list[float] = []
+    try:
+        predictor = Predictor.load(served.folder)
+        for picture, expected in zip(plan.pictures, served.expected, strict=True):  # this also warms up
+            expected.compare(*predictor.predict(picture, top_k=1).ranked[0])
+    except BaseException:
+        _barrier.abort()  # or the others would wait for this one
+        raise
+    _barrier.wait(_START_SECONDS)
+    begin, cpu_begin = time.perf_counter(), time.process_time()
+    while (before := time.perf_counter()) < begin + plan.seconds:
+        predictor.predict(plan.pictures[len(latencies) % len(plan.pictures)])
+        latencies.append((time.perf_counter() - before) * 1000)
+    return latencies, time.process_time() - cpu_begin
+
+
+def our_server(served: Served, plan: Plan, log: Path, **environment: str) -> Turn:
+    """Run the artifact's own program, as a container does, and call `/invocations`."""
+    # A new container has no bytecode of the artifact's modules.
+    shutil.rmtree(served.folder / "code" / "model" / "__pycache__", ignore_errors=True)
+    port = free_port()
+    settings = {
+        "SM_MODEL_DIR": str(served.folder),
+        "SAGEMAKER_BIND_TO_HOST": HOST,
+        "SAGEMAKER_BIND_TO_PORT": str(port),
+        **environment,
+    }
+    calls = _picture_calls(f"http://{HOST}:{port}/invocations", plan.pictures, served.expected)
+    return _measure_server(
+        [str(served.folder / "code" / "serve")], settings, Path(sys.executable).parent, calls, plan, log
+    )
+
+
+def litserve(served: Served, plan: Plan, log: Path, environment: Path) -> Turn:
+    """Run LitServe with the network in PyTorch."""
+    port = free_port()
+    calls = [
+        Call(
+            f"http://{HOST}:{port}/predict",
+            {"Content-Type": "application/json"},
+            json.dumps({"image_data": base64.b64encode(picture).decode()}).encode(),
+            expected,
+        )
+        for picture, expected in zip(plan.pictures, served.expected, strict=True)
+    ]
+    program = [str(environment / "bin" / "python"), str(ROOT / "benchmarks" / "peers" / "litserve_server.py")]
+    return _measure_server(program, _peer_settings(served, plan, port), environment / "bin", calls, plan, log)
+
+
+def bentoml(served: Served, plan: Plan, log: Path, environment: Path) -> Turn:
+    """Run BentoML with the network in PyTorch."""
+    port = free_port()
+    calls = _picture_calls(f"http://{HOST}:{port}/classify", plan.pictures, served.expected)
+    program = [str(environment / "bin" / "bentoml"), "serve", "benchmarks.peers.bentoml_service:Classifier"]
+    program += ["--host", HOST, "--port", str(port), "--working-dir", str(ROOT)]
+    settings = {
+        **_peer_settings(served, plan, port),
+        "BENTOML_DO_NOT_TRACK": "true",
+        "BENTOML_HOME": str(environment / "home"),
+    }
+    return _measure_server(program, settings, environment / "bin", calls, plan, log)
+
+
+def _peer_settings(served: Served, plan: Plan, port: int) -> dict[str, str]:
+    return {
+        "PYTHONPATH": str(ROOT),
+        "SM_MODEL_DIR": str(served.folder),
+        "PORT": str(port),
+        "WORKERS": str(plan.workers),
+        # One thread for each worker, also for what reads this before the model is loaded.
+        "OMP_NUM_THREADS": "1",
+    }
+
+
+def _picture_calls(url: str, pictures: Sequence[bytes], expected: Sequence[Expected]) -> list[Call]:
+    headers = {"Content-Type": "image/jpeg"}
+    return [Call(url, headers, picture, right) for picture, right in zip(pictures, expected, strict=True)]
+
+
+def _measure_server(
+    program: list[str], settings: dict[str, str], programs: Path, calls: list[Call], plan: Plan, log: Path
+) -> Turn:
+    began = time.perf_counter()
+    with _started(program, settings, programs, log) as process:
+        _wait_for_answer(calls[0], program[0], process, log)
+        start_seconds = time.perf_counter() - began
+        loads = loads_of(calls, plan, process.pid)
+        return Turn(loads, start_seconds, tree_memory(process.pid))
+
+
+def loads_of(calls: list[Call], plan: Plan, pid: int) -> dict[int, Load]:
+    """Call a running system, whose first process is given, with every number of callers."""
+    return {clients: run_load(calls, clients, plan.seconds, plan.warm_up_seconds, pid) for clients in plan.clients}
+
+
+@contextlib.contextmanager
+def _started(
+    program: list[str], settings: dict[str, str], programs: Path, log: Path
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a program in a process group of its own; at the end nothing of the group is left."""
+    path = os.pathsep.join([str(programs), os.environ.get("PATH", os.defpath)])
+    environment = {"PATH": path, "HOME": os.environ.get("HOME", "/"), "LANG": "C.UTF-8", **settings}
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            program, cwd=log.parent, env=environment, stdout=output, stderr=output, start_new_session=True
+        )
+    family: list[psutil.Process] = []
+    try:
+        yield process
+    finally:
+        family = process_tree(process.pid)
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_STOP_SECONDS)
+        for one in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                one.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _wait_for_answer(call: Call, program: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    """Ask until there is an answer, and check it; until then a server may refuse or fail."""
+    deadline = time.monotonic() + _START_SECONDS
+    url = urlsplit(call.url)
+    while True:
+        connection = http.client.HTTPConnection(url.hostname or "", url.port, timeout=_START_SECONDS)
+        with contextlib.closing(connection), contextlib.suppress(OSError, http.client.HTTPException):
+            connection.request("POST", url.path, call.body, call.headers)
+            response = connection.getresponse()
+            body = response.read()
+            if response.status == 200:
+                call.expected.check(response.status, body)
+                return
+        if process.poll() is not None or time.monotonic() > deadline:
+            ended = "does not answer" if process.returncode is None else f"ended with status {process.returncode}"
+            tail = "\n".join(log.read_text(errors="replace").splitlines()[-20:])
+            raise BrokenSystemError(f"{program} {ended}:\n{tail}")
+        time.sleep(_POLL_SECONDS)
+
+
+def free_port() -> int:
+    """Return a port of the loopback address that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])
+
+
+def install_peers(folder: Path, report: Callable[[str], None]) -> Path:
+    """Make the virtual environment of LitServe and BentoML, unless it is there.
+
+    Returns
+    -------
+    Path
+        The environment's folder.
+
+    Raises
+    ------
+    BrokenSystemError
+        When something cannot be installed; the message holds the installer's.
+    """
+    requirements = ROOT / "benchmarks" / "requirements-peers.txt"
+    installed = folder / "requirements-peers.txt"
+    if installed.exists() and installed.read_bytes() == requirements.read_bytes():
+        return folder
+    report(f"Installing LitServe, BentoML and PyTorch into {folder}; this happens once.")
+    shutil.rmtree(folder, ignore_errors=True)
+    uv, python = str(Path(sys.executable).parent / "uv"), str(folder / "bin" / "python")
+    # As the Makefile does: torch through pip, which finds a CPU-only build where one is configured.
+    pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile"]
+    for command in (
+        [uv, "venv", "--quiet", "--seed", "--python", sys.executable, str(folder)],
+        [*pip, "--constraint", str(requirements), "torch"],
+        [uv, "pip", "install", "--quiet", "--python", python, "--compile-bytecode", "-r", str(requirements)],
+    ):
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+        if done.returncode != 0:
+            raise BrokenSystemError(f"{' '.join(command)} failed:\n{done.stdout[-2000:]}")
+    shutil.copyfile(requirements, installed)
+    return folder

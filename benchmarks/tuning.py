@@ -1,0 +1,376 @@
+"""What a search for the best learning rate costs: the old way, and on features that are computed once.
+
+The old way runs every picture through the frozen backbone, in training mode, in every epoch of every trial. `--mode
+head --search` runs it through once. Both have the same pictures, backbone, validation set, head, optimiser and
+schedule.
+
+    python -m benchmarks.tuning                        # ResNet-50 at 224 pixels; about 8 minutes on two cores
+    python -m benchmarks.tuning --quick                # fewer pictures: about 2 minutes
+    python -m benchmarks.tuning --data DIR --weights resnet50.pth --accuracy-architecture resnet50
+
+Two questions, two measurements:
+
+- Cost, with `--architecture` at `--input-size`. Ours is run: features of one view, then the whole search. Of the old
+  way whole epochs over some pictures are run (`--rounds`, half of them before and half after ours) and extrapolated to
+  the whole search. More views than one are extrapolated from an augmented view of some pictures.
+- Accuracy, with `--accuracy-architecture` at `--accuracy-input-size`, small enough that the old way can be run for
+  real: `--old-trials` whole trials, with the values of the first trials of our search.
+
+There are no published weights here that anyone must download, so unless `--weights` names some the backbone of the
+second measurement is trained first, on drawn breeds that the search does not see. Speed does not depend on the weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import dataclasses
+import math
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from benchmarks.measuring import Goal, add_common_options, finish, machine, machine_line, markdown_table
+from cli.console import console
+from cli.drawing import draw_data_set
+from cli.drawing.breeds import BREEDS
+from model.metrics import Trial
+from model.network import build, classifier_name
+from model.training.augment import Augmentation
+from model.training.backbone import split
+from model.training.data import (
+    DataSet,
+    Pictures,
+    decode_for_augmentation,
+    decode_for_serving,
+    discover,
+    fingerprint,
+)
+from model.training.distributed import ALONE
+from model.training.engine import Recipe, evaluate, fit
+from model.training.feature_store import FeatureStore
+from model.training.features import Extraction, Views, compute
+from model.training.search import Search, Space, search
+from model.transforms import Preprocessing
+
+CPU = torch.device("cpu")
+DATA_DIR = Path("build/benchmarks/tuning")
+SPACE = Space(lr=(0.001, 0.1), batch_sizes=(32, 64, 128, 256, 512))
+OLD_BATCH = 32
+# The old way is measured on so many pictures at a time; its speed does not depend on how many there are.
+OLD_PICTURES = 4 * OLD_BATCH
+# An augmented view is measured on so many.
+VIEW_PICTURES = 256
+MANY_VIEWS = 10
+# A search draws its first ten trials at random, from the seed alone.
+SHARED_TRIALS = 10
+PRETRAINING_PICTURES = 100  # of each breed
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """One backbone on one data set.
+
+    Attributes
+    ----------
+    architecture : str
+    size : int
+        Pixels.
+    data_set : DataSet
+    weights : Path or None
+    """
+
+    architecture: str
+    size: int
+    data_set: DataSet
+    weights: Path | None
+
+    @property
+    def augmentation(self) -> Augmentation:
+        return Augmentation(Preprocessing(self.size, round(self.size * 1.125)))
+
+    def network(self) -> nn.Module:
+        torch.manual_seed(0)
+        return build(self.architecture, len(self.data_set.labels), weights=self.weights)
+
+    def pictures(self) -> tuple[Pictures, Pictures]:
+        """Return the training and the validation pictures, decoded."""
+        threads, preprocessing = torch.get_num_threads(), self.augmentation.preprocessing
+        return (
+            decode_for_augmentation(self.data_set, "train", preprocessing, threads),
+            decode_for_serving(self.data_set, "valid", preprocessing, threads),
+        )
+
+    def excerpt(self, pictures: int) -> Setting:
+        """Return the same with only so many training pictures, evenly taken from all classes."""
+        train = self.data_set.splits["train"]
+        step = max(1, len(train) // pictures)
+        chosen = dataclasses.replace(
+            train, paths=train.paths[::step][:pictures], targets=train.targets[::step][:pictures]
+        )
+        data_set = dataclasses.replace(self.data_set, splits=self.data_set.splits | {"train": chosen})
+        return dataclasses.replace(self, data_set=data_set)
+
+    def extraction(self, backbone: nn.Module, views: int) -> Extraction:
+        """Describe its features."""
+        identity = fingerprint(self.data_set)
+        return Extraction(backbone, self.data_set, identity, self.augmentation, views, 0, CPU, torch.get_num_threads())
+
+
+def recipe(arguments: argparse.Namespace, **values: Any) -> Recipe:
+    """Return what both ways train with."""
+    fixed = {"lr": 0.01, "batch_size": OLD_BATCH, "weight_decay": 0.1, "label_smoothing": 0.0, "patience": 0, "seed": 0}
+    return Recipe(**({"epochs": arguments.epochs} | fixed | values))
+
+
+def freeze_all_but_the_classifier(network: nn.Module) -> None:
+    """Freeze the weights as the old way does: the backbone stays in training mode, its statistics follow the data."""
+    network.requires_grad_(False)
+    network.get_submodule(classifier_name(network)).requires_grad_(True)
+
+
+def old_epoch(setting: Setting, arguments: argparse.Namespace) -> tuple[float, float]:
+    """Run an epoch of the old way over some pictures.
+
+    Returns
+    -------
+    tuple of float
+        Seconds per training picture and per validation picture, without decoding.
+    """
+    network = setting.network()
+    freeze_all_but_the_classifier(network)
+    train, valid = setting.excerpt(OLD_PICTURES).pictures()
+    few = Pictures(valid.pixels[:OLD_BATCH], valid.aspects[:OLD_BATCH], valid.targets[:OLD_BATCH])
+    warm = Pictures(train.pixels[:OLD_BATCH], train.aspects[:OLD_BATCH], train.targets[:OLD_BATCH])
+    train_it(network, warm, few, setting, recipe(arguments, epochs=1))
+    history = train_it(network, train, few, setting, recipe(arguments, epochs=1)).history
+    started = time.perf_counter()
+    evaluate(network, few, setting.augmentation.preprocessing, CPU)
+    return 1 / history[0].images_per_second, (time.perf_counter() - started) / len(few)
+
+
+def train_it(network: nn.Module, train: Pictures, valid: Pictures, setting: Setting, how: Recipe) -> Any:
+    """Train a network through all its layers."""
+    return fit(
+        network,
+        train,
+        valid,
+        recipe=how,
+        augmentation=setting.augmentation,
+        device=CPU,
+        should_stop=lambda: False,
+        on_epoch=lambda _: None,
+    )
+
+
+def features(setting: Setting, views: int, folder: Path) -> tuple[nn.Module, Views, float]:
+    """Compute features from nothing; return the head, the features and the seconds, of which decoding is a part."""
+    started = time.perf_counter()
+    backbone, head = split(setting.network(), setting.architecture, setting.size)
+    made = compute(setting.extraction(backbone, views), FeatureStore(folder), ALONE, lambda: False)
+    assert made is not None
+    return head, made, time.perf_counter() - started
+
+
+def run_search(head: nn.Module, views: Views, arguments: argparse.Namespace) -> tuple[Search, float]:
+    """Search on features; return what was found and the seconds."""
+    started = time.perf_counter()
+    found = search(
+        copy.deepcopy(head),
+        views,
+        recipe=recipe(arguments),
+        space=SPACE,
+        trials=arguments.trials,
+        should_stop=lambda: False,
+        on_trial=lambda _: None,
+    )
+    assert found is not None
+    return found, time.perf_counter() - started
+
+
+def measure_cost(setting: Setting, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Measure what a search costs both ways, in seconds."""
+    counts = setting.data_set.counts
+    # Half of the rounds before and half after ours: a machine's speed drifts.
+    before = (arguments.rounds + 1) // 2
+    say(f"the old way, {OLD_PICTURES} pictures")
+    old = [old_epoch(setting, arguments) for _ in range(before)]
+    with tempfile.TemporaryDirectory(prefix="features-") as name:
+        say(f"ours: features of {counts['train']} + {counts['valid']} pictures")
+        head, one, feature_seconds = features(setting, 1, Path(name))
+        say(f"ours: {arguments.trials} trials")
+        _, search_seconds = run_search(head, one, arguments)
+        few = setting.excerpt(min(VIEW_PICTURES, counts["train"]))
+        say(f"ours: an augmented view of {few.data_set.counts['train']} pictures")
+        _, _, plain_seconds = features(few, 1, Path(name) / "few")
+        _, _, more_seconds = features(few, 2, Path(name) / "few")  # finds the plain ones there
+    say(f"the old way again, {OLD_PICTURES} pictures")
+    old += [old_epoch(setting, arguments) for _ in range(arguments.rounds - before)]
+    step, check = (statistics.mean(column) for column in zip(*old, strict=True))
+    epochs = arguments.trials * arguments.epochs
+    old_seconds = epochs * (counts["train"] * step + counts["valid"] * check)
+    view_seconds = more_seconds / few.data_set.counts["train"] * counts["train"]
+    one_seconds = feature_seconds + search_seconds
+    many_seconds = one_seconds + (MANY_VIEWS - 1) * view_seconds
+    return {
+        "old_pictures_per_second": 1 / step,
+        "old_validation_pictures_per_second": 1 / check,
+        "old_seconds": old_seconds,
+        "feature_seconds": feature_seconds,
+        "views_per_second": (counts["train"] + counts["valid"]) / feature_seconds,
+        "few_plain_seconds": plain_seconds,
+        "augmented_view_seconds": view_seconds,
+        "search_seconds": search_seconds,
+        "one_view_seconds": one_seconds,
+        "many_views_seconds": many_seconds,
+        "one_view_ratio": old_seconds / one_seconds,
+        "many_views_ratio": old_seconds / many_seconds,
+    }
+
+
+def measure_accuracy(setting: Setting, arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """Run both ways for real and return the best trial of each; of ours also among those that the old way has, too."""
+    rows: list[dict[str, Any]] = []
+    shared: list[Trial] = []
+    with tempfile.TemporaryDirectory(prefix="features-") as name:
+        for views in (1, MANY_VIEWS):
+            way = f"{views} view{'s' * (views > 1)}"
+            say(f"accuracy, ours: {arguments.trials} trials with {way}")
+            head, made, _ = features(setting, views, Path(name))
+            found, _ = run_search(head, made, arguments)
+            shared = found.trials[: arguments.old_trials]
+            best_shared = min(shared, key=lambda trial: math.inf if trial.objective is None else trial.objective)
+            for trials, best in ((len(shared), best_shared), (len(found.trials), found.best)):
+                rows.append({"way": way, "trials": trials, "loss": best.objective, "accuracy": best.accuracy})
+    pictures = setting.pictures()
+    evaluations = []
+    for index, trial in enumerate(shared, start=1):
+        say(f"accuracy, the old way: trial {index} of {len(shared)}")
+        network = setting.network()
+        freeze_all_but_the_classifier(network)
+        values = {name.replace("-", "_"): value for name, value in trial.hyperparameters.items()}
+        evaluations.append(train_it(network, *pictures, setting, recipe(arguments, **values)).best)
+    best_old = min(evaluations, key=lambda evaluation: evaluation.loss)
+    old = {"way": "the old way", "trials": len(shared), "loss": best_old.loss, "accuracy": best_old.accuracy}
+    return [old, *rows]
+
+
+def draw(name: str, breeds: list[str], train: int, valid: int) -> DataSet:
+    """Return a drawn data set; one that was drawn before is taken again."""
+    say(f"drawing {(train + valid) * len(breeds)} pictures for {name}")
+    folder = DATA_DIR / name
+    draw_data_set(folder, breeds=breeds, per_class=(train, valid, 1), seed=7)
+    return discover(folder)
+
+
+def pretrain(architecture: str, size: int, epochs: int) -> Path:
+    """Train a backbone on breeds that the search does not see; return its weights, without a classifier."""
+    path = DATA_DIR / f"{architecture}-{size}-{epochs}.pt"
+    if path.is_file():
+        return path
+    data_set = draw("pretraining", [breed.name for breed in BREEDS[::2]], PRETRAINING_PICTURES, 10)
+    setting = Setting(architecture, size, data_set, None)
+    say(f"training a {architecture} on them, {epochs} epochs")
+    network = setting.network()
+    how = Recipe(epochs, 32, lr=0.002, weight_decay=0.1, label_smoothing=0.1, patience=0, seed=0)
+    outcome = train_it(network, *setting.pictures(), setting, how)
+    say(f"it is right about {outcome.best.accuracy:.0%} of the validation pictures of its own breeds")
+    own = classifier_name(network)
+    state = {name: value for name, value in network.state_dict().items() if not name.startswith(f"{own}.")}
+    torch.save(state, path)
+    return path
+
+
+def report(cost: dict[str, Any], accuracy: list[dict[str, Any]], arguments: argparse.Namespace) -> list[Goal]:
+    """Print the tables; return the goals."""
+    trials = arguments.trials
+    title = (
+        f"Cost of {trials} trials of {arguments.epochs} epochs: {arguments.architecture}, {arguments.input_size} pixels"
+    )
+    one, many = f"{cost['one_view_ratio']:.0f}x", f"{cost['many_views_ratio']:.0f}x"
+    rows = [
+        ("the old way, extrapolated", f"{cost['old_pictures_per_second']:.1f}", f"{cost['old_seconds']:,.0f}", "1x"),
+        ("one view, run", f"{cost['views_per_second']:.1f}", f"{cost['one_view_seconds']:,.1f}", one),
+        (f"{MANY_VIEWS} views, extrapolated", "", f"{cost['many_views_seconds']:,.0f}", many),
+    ]
+    console.print(markdown_table(title, ("way", "pictures/s", "seconds", "cheaper"), rows))
+    console.print(f"Of one view's seconds the {trials} trials take {cost['search_seconds']:.1f}.")
+    title = f"Best validation: {arguments.accuracy_architecture}, {arguments.accuracy_input_size} pixels"
+    columns = ("way", "trials", "loss, nats", "accuracy")
+    console.print(
+        markdown_table(
+            title,
+            columns,
+            [(r["way"], str(r["trials"]), f"{r['loss']:.4f}", f"{r['accuracy']:.1%}") for r in accuracy],
+        )
+    )
+    old, ours = accuracy[0]["accuracy"], [row for row in accuracy[1:] if row["trials"] == accuracy[0]["trials"]]
+    return [
+        Goal("one view: the old way's cost over ours", cost["one_view_ratio"], 300, True, "x"),
+        Goal(f"{MANY_VIEWS} views: the same", cost["many_views_ratio"], 40, True, "x"),
+        *(
+            Goal(
+                f"{row['way']}: accuracy over the old way's, same trials", 100 * (row["accuracy"] - old), 0, True, " %"
+            )
+            for row in ours
+        ),
+    ]
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, help="a folder with train/ and valid/; without it drawn pictures")
+    parser.add_argument("--pictures", type=int, help="drawn training pictures (2000, quick: 400)")
+    parser.add_argument("--architecture", default="resnet50", help="whose cost is measured (%(default)s)")
+    parser.add_argument("--input-size", type=int, default=224, help="pixels (%(default)s)")
+    parser.add_argument("--weights", type=Path, help="a state dictionary of --accuracy-architecture")
+    parser.add_argument("--accuracy-architecture", default="resnet18", help="what is run both ways (%(default)s)")
+    parser.add_argument("--accuracy-input-size", type=int, default=64, help="pixels (%(default)s)")
+    parser.add_argument("--trials", type=int, default=20, help="of a search (%(default)s)")
+    parser.add_argument("--epochs", type=int, default=10, help="of a trial (%(default)s)")
+    parser.add_argument("--old-trials", type=int, help="that the old way runs for real, at most 10 (6, quick: 2)")
+    parser.add_argument("--quick", action="store_true", help="fewer pictures and trials; accuracies mean little then")
+    add_common_options(parser, rounds=2)
+    arguments = parser.parse_args()
+    arguments.pictures = arguments.pictures or (400 if arguments.quick else 2000)
+    arguments.old_trials = arguments.old_trials or (2 if arguments.quick else 6)
+    if not 1 <= arguments.old_trials <= min(SHARED_TRIALS, arguments.trials):
+        parser.error(f"--old-trials goes from 1 to {min(SHARED_TRIALS, arguments.trials)}")
+    return arguments
+
+
+def main() -> int:
+    """Run the benchmark and return the exit status."""
+    arguments = parse_arguments()
+    where = machine(("torch", "torchvision", "onnxruntime", "optuna"))
+    console.print(machine_line(where))
+    DATA_DIR.mkdir(parents=True, exist_ok=True)
+    if arguments.data is not None:
+        data_set = discover(arguments.data)
+    else:
+        breeds = [breed.name for breed in BREEDS[1::2]]
+        per_class = max(1, arguments.pictures // len(breeds))
+        data_set = draw(f"pictures-{per_class}", breeds, per_class, max(10, per_class // 6))
+    name, size = arguments.accuracy_architecture, arguments.accuracy_input_size
+    weights = arguments.weights or pretrain(name, size, 3 if arguments.quick else 10)
+    cost = measure_cost(Setting(arguments.architecture, arguments.input_size, data_set, None), arguments)
+    accuracy = measure_accuracy(Setting(name, size, data_set, weights), arguments)
+    goals = report(cost, accuracy, arguments)
+    asked = {name: str(value) if isinstance(value, Path) else value for name, value in vars(arguments).items()}
+    figures = {"machine": where, "arguments": asked, "counts": data_set.counts, "cost": cost, "accuracy": accuracy}
+    return finish(arguments, figures, goals)
+
+
+def say(what: str) -> None:
+    """Tell a person what is being done."""
+    console.print(f"{what} …", style="dim")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
