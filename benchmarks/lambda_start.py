@@ -38,6 +38,7 @@ from benchmarks.measuring import (
     machine,
     machine_line,
     markdown_table,
+    positive,
 )
 from cli.aws import ROOT
 from cli.console import console, error_console
@@ -82,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         description=(__doc__ or "").partition("\n")[0],
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("--calls", type=int, default=15, help="of each picture's size, in each process")
+    parser.add_argument("--calls", type=positive, default=15, help="of each picture's size, in each process")
     add_common_options(parser, rounds=9)
     arguments = parser.parse_args(argv)
     description = machine(["boto3", "botocore"])
@@ -97,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 systems[_called(module)] = functools.partial(start, calls=arguments.calls, address=address)
             measured = interleaved(systems, arguments.rounds, progress=lambda line: console.print(line, style="dim"))
     except CallError as error:
-        error_console.print(f"[red]Stopped:[/] {error}")
+        error_console.print(f"Stopped: {error}", markup=False)
         return 1
     except KeyboardInterrupt:
         error_console.print("Interrupted; there are no results.")

@@ -249,7 +249,7 @@ def goals_table(goals: Iterable[Goal]) -> Table:
 def add_common_options(parser: argparse.ArgumentParser, *, rounds: int) -> None:
     """Add the options of every benchmark: `--rounds`, `--json` and `--check`."""
     parser.add_argument(
-        "--rounds", type=_positive, default=rounds, help="how often each system has its turn (%(default)s)"
+        "--rounds", type=positive, default=rounds, help="how often each system has its turn (%(default)s)"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write all figures to this file")
     parser.add_argument("--check", action="store_true", help="end with status 1 when a goal is missed or not measured")
@@ -275,7 +275,8 @@ def finish(arguments: argparse.Namespace, figures: Mapping[str, Any], goals: Seq
     return int(arguments.check and not all(goal.met for goal in goals))
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
+    """Read an option that is a whole number above 0."""
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"{number} is not a whole number above 0")

@@ -34,15 +34,16 @@ from benchmarks.measuring import (
     markdown_table,
     paired_ratio,
     percentile,
+    positive,
 )
-from benchmarks.serving_systems import BrokenSystemError, Plan, Served, Turn
+from benchmarks.serving_systems import BrokenSystemError, ModelError, Plan, Served, Turn
 from cli.aws import ROOT
 from cli.console import console, error_console
 from cli.errors import KennelError
 from model.serving_settings import available_vcpus
 
 FOLDER = ROOT / "build" / "benchmarks"
-_QUICK_ROUNDS, _QUICK_SECONDS = 1, 2.0
+_QUICK_ROUNDS, _QUICK_SECONDS = 1, 2
 _WARM_UP_SECONDS = 0.5
 # What the goals are about.
 _BUSY_CLIENTS = 8
@@ -52,16 +53,16 @@ Results = Mapping[str, list[Turn]]
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmark's command line and return its exit status."""
+    arguments = _parser().parse_args(argv)
     # A stop leaves nothing running either.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     logging.getLogger("model").setLevel(logging.ERROR)
-    arguments = _parser().parse_args(argv)
     if arguments.quick:
         arguments.rounds, arguments.seconds = _QUICK_ROUNDS, _QUICK_SECONDS
     try:
         return _run(arguments)
-    except (BrokenSystemError, WrongAnswerError, KennelError) as error:
-        error_console.print(f"[red]Stopped:[/] {error}", markup=True)
+    except (BrokenSystemError, ModelError, WrongAnswerError, KennelError) as error:
+        error_console.print(f"Stopped: {error}", markup=False)
         return 1
     except KeyboardInterrupt:
         error_console.print("Interrupted. What was started has been stopped; there are no results.")
@@ -74,13 +75,13 @@ def _parser() -> argparse.ArgumentParser:
         description=(__doc__ or "").partition("\n")[0],
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 32], help="callers at once")
-    parser.add_argument("--seconds", type=float, default=4.0, help="of each load")
+    parser.add_argument("--clients", type=positive, nargs="+", default=[1, 8, 32], help="callers at once")
+    parser.add_argument("--seconds", type=positive, default=4, help="of each load")
     parser.add_argument("--quick", action="store_true", help="one round of 2 seconds: indicative only")
     parser.add_argument(
         "--network", default="resnet50", help="resnet9 or any of torchvision's with a linear last layer"
     )
-    parser.add_argument("--input-size", type=int, default=224, help="pixels")
+    parser.add_argument("--input-size", type=positive, default=224, help="pixels")
     parser.add_argument("--pictures", type=Path, metavar="DIR", help="JPEG files to send in place of drawn ones")
     for name, what in (("peers", "LitServe and BentoML"), ("chain", "the function URL on a local AWS")):
         parser.add_argument(f"--{name}", action=argparse.BooleanOptionalAction, default=True, help=f"measure {what}")

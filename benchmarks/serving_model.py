@@ -15,12 +15,12 @@ from PIL import Image, ImageOps
 from torch import nn
 
 from benchmarks.load import Expected
-from benchmarks.serving_systems import Served
+from benchmarks.serving_systems import ModelError, Served
 from cli.drawing import BREEDS
 from cli.drawing.picture import draw_picture
 from model.artifact import ONNX_FILE, WEIGHTS_FILE, ModelCard, file_version
 from model.decoding import decode
-from model.network import build
+from model.network import NetworkError, build, check_input_size
 from model.packaging import add_serving_program
 from model.predictor import Predictor
 from model.training.data import Pictures, display_labels
@@ -39,10 +39,6 @@ _OWN_LOGIT = 10.0
 _GRAIN = 6.0
 # With random weights there is no accuracy to lose, so the guard is opened as wide as it goes.
 _ANY = Limits(max_accuracy_loss=1.0, min_agreement=0.0)
-
-
-class ModelError(Exception):
-    """The model or the pictures cannot be made as asked; the message is for a person."""
 
 
 def draw_pictures() -> list[bytes]:
@@ -174,10 +170,14 @@ def distinguishing_network(architecture: str, inputs: npt.NDArray[np.float32]) -
     Raises
     ------
     ModelError
-        For an architecture that does not end in a linear layer.
+        For an unknown architecture, or one that does not end in a linear layer or does not take pictures of this size.
     """
     torch.manual_seed(SEED)
-    network = build(architecture, CLASSES).eval()
+    try:
+        network = build(architecture, CLASSES).eval()
+        check_input_size(network, architecture, inputs.shape[-1])
+    except NetworkError as error:
+        raise ModelError(str(error)) from error
     linear = [module for module in network.modules() if isinstance(module, nn.Linear)]
     if not linear or linear[-1].out_features != CLASSES:
         raise ModelError(f"{architecture} does not end in a linear layer; take another --network.")

@@ -35,6 +35,10 @@ _STOP_SECONDS = 40
 _POLL_SECONDS = 0.005
 
 
+class ModelError(Exception):
+    """The model or the pictures cannot be made as asked; the message is for a person."""
+
+
 class BrokenSystemError(Exception):
     """A system does not start or ends early; the message holds the end of its log."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,9 @@ from serving_fixtures import make_artifact, picture
 
 from benchmarks.load import Expected, Load, WrongAnswerError
 from benchmarks.measuring import Memory
-from benchmarks.serving import goals
-from benchmarks.serving_model import CLASSES, ModelError, distinguishing_network, draw_pictures, read_pictures
-from benchmarks.serving_systems import BrokenSystemError, Plan, Served, Turn, in_process, our_server
+from benchmarks.serving import goals, main
+from benchmarks.serving_model import CLASSES, distinguishing_network, draw_pictures, read_pictures
+from benchmarks.serving_systems import BrokenSystemError, ModelError, Plan, Served, Turn, in_process, our_server
 from model.packaging import add_serving_program
 from model.predictor import Predictor
 
@@ -122,6 +123,28 @@ def test_the_network_gives_every_picture_a_class_of_its_own() -> None:
 def test_a_network_without_a_linear_last_layer_is_refused() -> None:
     with pytest.raises(ModelError, match="does not end in a linear layer"):
         distinguishing_network("squeezenet1_1", np.zeros((2, 3, 64, 64), np.float32))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--network", "resnet05"], "unknown architecture 'resnet05'"),
+        (["--pictures", "nowhere"], "nowhere has 0 JPEG pictures"),
+    ],
+)
+def test_what_cannot_be_measured_is_said_in_a_sentence(
+    options: list[str], message: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(signal, "signal", lambda *_: None)  # it is the tests' process whose signals would change
+    assert main(["--no-peers", "--no-chain", *options]) == 1
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("options", [["--clients", "0"], ["--seconds", "-1"], ["--clients", "many"]])
+def test_bad_options_are_refused(options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(options)
+    assert options[0] in capsys.readouterr().err
 
 
 def test_pictures_are_drawn_as_large_as_photographs(monkeypatch: pytest.MonkeyPatch) -> None:
