@@ -14,6 +14,7 @@ from cli.aws import Stage
 from cli.batch_job import LOG_GROUP as TRANSFORM_LOGS
 from cli.cdk import run_cdk
 from cli.console import console
+from cli.ec2_training import terminate_instances
 from cli.errors import NotReadyError, WorkFailedError, aws_errors
 from cli.prices import LAMBDA_USD_PER_GB_SECOND, PROVISIONED_USD_PER_GB_SECOND, hourly_price
 from cli.training import LOG_GROUP as TRAINING_LOGS
@@ -74,6 +75,9 @@ def deploy_stacks(stage: Stage, kinds: list[str], *, ask: bool = False, log: Pat
         bootstrap(stage, log=log)
     if "inference" in kinds:
         console.print(_cost_of_inference(stage))
+    if "training" in kinds and (notebook := stage.settings.notebook):
+        price = hourly_price(notebook.instance_type)
+        console.print(f"While it runs: notebook {notebook.instance_type} ({price}); it stops itself when idle.")
     approval = ["--require-approval", "broadening" if ask else "never"]
     names = [stage.stack_name(kind) for kind in kinds]
     run_cdk("deploy", *names, "--exclusively", *approval, stage=stage.name, log=log)
@@ -164,6 +168,8 @@ def destroy_stage(stage: Stage, *, log: Path | None = None) -> None:
     with aws_errors():
         _stop_jobs(stage, "training")
         _stop_jobs(stage, "transform")
+        if "training" in existing:
+            terminate_instances(stage)
         if "storage" in existing and not stage.settings.storage.retain:
             _empty_buckets(stage)
     if existing:

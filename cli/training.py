@@ -10,6 +10,7 @@ import subprocess
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,6 +29,13 @@ SOURCE_DIR = ROOT / "model"
 LOG_GROUP = "/aws/sagemaker/TrainingJobs"
 _POLL_SECONDS = 1.0
 _ENDED = ("Completed", "Failed", "Stopped")
+
+
+class Place(StrEnum):
+    """Where a training runs."""
+
+    SAGEMAKER = "sagemaker"
+    EC2 = "ec2"
 
 
 @dataclass(frozen=True)
@@ -50,9 +58,22 @@ def train(
     wait: Annotated[bool, typer.Option(help="Follow the job's log until it ends.")] = True,
     follow: Annotated[str | None, typer.Option(metavar="JOB", help="Start nothing: follow this job.")] = None,
     stop: Annotated[str | None, typer.Option(metavar="JOB", help="Start nothing: stop this job.")] = None,
+    on: Annotated[Place, typer.Option(help="A SageMaker training job, or one EC2 instance.")] = Place.SAGEMAKER,
+    spot: Annotated[bool | None, typer.Option(help="EC2: spare capacity. Default: the stage's settings.")] = None,
+    resume: Annotated[
+        str | None, typer.Option(metavar="JOB", help="EC2: a new instance goes on with this job.")
+    ] = None,
 ) -> None:
-    """Train as a SageMaker training job."""
+    """Train as a SageMaker training job, or on an EC2 instance that ends itself."""
+    from cli import ec2_training  # which is built on this module
+
     stage: Stage = context.obj
+    if on is Place.EC2 or ec2_training.is_ec2_job(stage, follow or stop or resume or ""):
+        request = TrainingRequest(data, parse_hyperparameters(set_ or []), instance_type)
+        ec2_training.run_command(stage, request, spot=spot, wait=wait, follow=follow, stop=stop, resume=resume)
+        return
+    if resume or spot is not None:
+        raise NotReadyError("--resume and --spot are for trainings on EC2.", "Add --on ec2")
     if stop:
         with aws_errors():
             stage.client("sagemaker").stop_training_job(TrainingJobName=stop)
@@ -99,19 +120,12 @@ def start_training(stage: Stage, request: TrainingRequest) -> str:
     """
     bucket, role = stage.data_bucket, stage.output("training", "TrainingRoleArn")
     training, prefix = stage.settings.training, data_set_prefix(request.data_set)
-    s3, sagemaker = stage.client("s3"), stage.client("sagemaker")
+    sagemaker = stage.client("sagemaker")
     with aws_errors():
-        if not s3.list_objects_v2(Bucket=bucket, Prefix=prefix, MaxKeys=1).get("Contents"):
-            raise NotReadyError(
-                f"There is no data set {request.data_set!r} in the bucket.", "Put one there: kennel data push DIR"
-            )
-        body = source_bundle(SOURCE_DIR)
-        source_key = f"code/{hashlib.sha256(body).hexdigest()[:16]}/sourcedir.tar.gz"
-        s3.put_object(Bucket=bucket, Key=source_key, Body=body)
+        require_data_set(stage, request.data_set)
+        source = upload_source(stage)
         job = f"{job_prefix(stage)}{datetime.now(UTC):%Y%m%d-%H%M%S-%f}"[:63]
         instance_type = request.instance_type or training.instance_type
-        provenance = {"model-name": request.data_set, "code-revision": _code_revision()}
-        hyperparameters = {**provenance, **training.hyperparameters, **request.hyperparameters}
         sagemaker.create_training_job(
             TrainingJobName=job,
             RoleArn=role,
@@ -123,9 +137,9 @@ def start_training(stage: Stage, request: TrainingRequest) -> str:
             HyperParameters={
                 name: json.dumps(value)  # the container's toolkit reads JSON values
                 for name, value in {
-                    **hyperparameters,
+                    **training_hyperparameters(stage, request),
                     "sagemaker_program": "train.py",
-                    "sagemaker_submit_directory": f"s3://{bucket}/{source_key}",
+                    "sagemaker_submit_directory": source,
                     "sagemaker_region": stage.region,
                     "sagemaker_container_log_level": 20,
                 }.items()
@@ -147,6 +161,33 @@ def start_training(stage: Stage, request: TrainingRequest) -> str:
     price = hourly_price(instance_type, training.instance_count)
     console.print(f"Training job {job} on {training.instance_count} × {instance_type} ({price}).")
     return job
+
+
+def require_data_set(stage: Stage, name: str) -> None:
+    """Refuse to start anything on a data set that is not in the bucket.
+
+    Raises
+    ------
+    NotReadyError
+    """
+    listing = stage.client("s3").list_objects_v2(Bucket=stage.data_bucket, Prefix=data_set_prefix(name), MaxKeys=1)
+    if not listing.get("Contents"):
+        raise NotReadyError(f"There is no data set {name!r} in the bucket.", "Put one there: kennel data push DIR")
+
+
+def upload_source(stage: Stage) -> str:
+    """Put the training program into the bucket, under a key made of its contents; returns its address."""
+    body = source_bundle(SOURCE_DIR)
+    key = f"code/{hashlib.sha256(body).hexdigest()[:16]}/sourcedir.tar.gz"
+    stage.client("s3").put_object(Bucket=stage.data_bucket, Key=key, Body=body)
+    return f"s3://{stage.data_bucket}/{key}"
+
+
+def training_hyperparameters(stage: Stage, request: TrainingRequest) -> dict[str, str]:
+    """What the program gets as `--name value`: where it comes from, the stage's settings, and what was asked for."""
+    provenance = {"model-name": request.data_set, "code-revision": _code_revision()}
+    chosen = {**provenance, **stage.settings.training.hyperparameters, **request.hyperparameters}
+    return {name: str(value) for name, value in chosen.items()}
 
 
 def _code_revision() -> str:
@@ -177,7 +218,7 @@ def follow_training(stage: Stage, job: str) -> dict[str, Any]:
     WorkFailedError
         When the job failed or was stopped; the message holds SageMaker's reason.
     """
-    sagemaker, log = stage.client("sagemaker"), _JobLog(stage, job)
+    sagemaker, log = stage.client("sagemaker"), JobLog(stage, job)
     with aws_errors(), progress_bar(f"{job}: Starting"):
         while True:
             description: dict[str, Any] = sagemaker.describe_training_job(TrainingJobName=job)
@@ -219,10 +260,11 @@ def latest_completed_job(stage: Stage) -> str:
     raise NotReadyError("No training job of this stage has completed yet.", "Train one: kennel train")
 
 
-class _JobLog:
+class JobLog:
     """The log lines of a job's instances, each printed once."""
 
-    def __init__(self, stage: Stage, job: str) -> None:
+    def __init__(self, stage: Stage, job: str, group: str = LOG_GROUP) -> None:
+        self.group = group
         self._logs = stage.client("logs")
         self._job = job
         self._tokens: dict[str, str] = {}
@@ -230,7 +272,7 @@ class _JobLog:
     def print_new(self) -> None:
         """Print what has arrived since the last call."""
         try:
-            streams = self._logs.describe_log_streams(logGroupName=LOG_GROUP, logStreamNamePrefix=f"{self._job}/")
+            streams = self._logs.describe_log_streams(logGroupName=self.group, logStreamNamePrefix=f"{self._job}/")
         except botocore.exceptions.ClientError as error:
             if error.response["Error"]["Code"] == "ResourceNotFoundException":
                 return  # nothing has been logged in this account yet
@@ -243,7 +285,7 @@ class _JobLog:
 
     def _print_page(self, stream: str, prefix: str) -> bool:
         token = {"nextToken": self._tokens[stream]} if stream in self._tokens else {}
-        page = self._logs.get_log_events(logGroupName=LOG_GROUP, logStreamName=stream, startFromHead=True, **token)
+        page = self._logs.get_log_events(logGroupName=self.group, logStreamName=stream, startFromHead=True, **token)
         self._tokens[stream] = page["nextForwardToken"]
         for event in page["events"]:
             console.print(f"  {prefix}{event['message'].rstrip()}", markup=False, style="dim")

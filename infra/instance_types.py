@@ -58,3 +58,8 @@ def has_local_storage(instance_type: str) -> bool:
     """
     name = family(instance_type)
     return bool(re.fullmatch(r"[a-z]+\d+[a-z]*d[a-z]*", name) or _ACCELERATED_WITH_LOCAL_STORAGE.fullmatch(name))
+
+
+def is_burstable(instance_type: str) -> bool:
+    """Whether CPU above a baseline is billed besides (EC2 user guide, "Burstable performance instances")."""
+    return family(instance_type).startswith("t") and not family(instance_type).startswith("trn")

@@ -100,7 +100,7 @@ class Ec2TrainingSettings(Table):
     volume_gb: Annotated[int, Range(75, 16384)] = 100
     #: For the training itself. The instance has `SHUTDOWN_MARGIN_SECONDS` more and is then shut down, whatever happens.
     max_runtime_seconds: Annotated[int, Range(60, 28 * 86400)] = 3600
-    #: Spare capacity at a lower price, which AWS may take back with two minutes' notice.
+    #: Spare capacity at a lower price, which AWS may take back with two minutes' notice; asked for at each launch.
     spot: bool = False
     #: Public parameter that names the image, resolved whenever an instance starts: the newest build of AWS's Deep
     #: Learning AMI with the PyTorch of `TrainingSettings.image`. It has CUDA, and runs on types without a GPU as well.

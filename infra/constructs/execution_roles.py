@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from aws_cdk import Aws
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
+from aws_cdk import aws_logs as logs
 from aws_cdk import aws_s3 as s3
 from constructs import Construct
 
@@ -63,7 +64,7 @@ class TrainingInstanceRole(iam.Role):
         *,
         bucket: s3.IBucket,
         key: kms.IKey,
-        log_group_arn: str,
+        log_group: logs.ILogGroup,
         program_arn: str,
     ) -> None:
         super().__init__(
@@ -74,7 +75,13 @@ class TrainingInstanceRole(iam.Role):
             inline_policies={
                 "Data": training_data(bucket, key),
                 "Program": policy(allow(["s3:GetObject"], [program_arn])),
-                "Log": policy(allow(["logs:CreateLogStream", "logs:PutLogEvents"], [log_group_arn])),
+                # The group itself, and (CloudFormation's attribute ends in :*) its streams.
+                "Log": policy(
+                    allow(
+                        ["logs:CreateLogStream", "logs:PutLogEvents"],
+                        [_log_group_arn(log_group.log_group_name), log_group.log_group_arn],
+                    )
+                ),
                 # What the agent needs for a shell without an open port, and no more of Systems Manager. IAM knows no
                 # resources for the channels. Source: Systems Manager User Guide, "Verify or add instance permissions
                 # for Session Manager".
@@ -185,7 +192,7 @@ def use_for_objects(key: kms.IKey) -> iam.PolicyStatement:
 
 def _telemetry(*log_groups: str) -> iam.PolicyDocument:
     """May write to the log groups and publish the metrics of the same names."""
-    arns = [f"arn:{Aws.PARTITION}:logs:{Aws.REGION}:{Aws.ACCOUNT_ID}:log-group:{group}" for group in log_groups]
+    arns = [_log_group_arn(group) for group in log_groups]
     namespaces = [group.removesuffix("/*") for group in log_groups]
     return policy(
         allow(
@@ -199,3 +206,7 @@ def _telemetry(*log_groups: str) -> iam.PolicyDocument:
             {"StringEquals": {"cloudwatch:namespace": namespaces}},
         ),
     )
+
+
+def _log_group_arn(name: str) -> str:
+    return f"arn:{Aws.PARTITION}:logs:{Aws.REGION}:{Aws.ACCOUNT_ID}:log-group:{name}"

@@ -13,6 +13,7 @@ import time
 import urllib.request
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 JUPYTER = "https://localhost:8443/api/"
 METADATA = Path("/opt/ml/metadata/resource-metadata.json")
@@ -37,7 +38,7 @@ def last_used(status: dict, kernels: list, terminals: list, booted: float, now: 
     )
 
 
-def jupyter(what: str) -> object:
+def jupyter(what: str) -> Any:
     """An answer of Jupyter's API."""
     certificate = ssl._create_unverified_context()  # noqa: S323 - the instance's own, for this machine's own name
     with urllib.request.urlopen(JUPYTER + what, timeout=10, context=certificate) as answer:  # noqa: S310
@@ -51,12 +52,12 @@ def main(idle_seconds: float) -> int:
     if now - booted < idle_seconds:
         return 0
     try:
-        answers = [jupyter(what) for what in ("status", "kernels", "terminals")]
+        status, kernels, terminals = jupyter("status"), jupyter("kernels"), jupyter("terminals")
     except OSError as error:
         # Nobody can be using a server that does not answer.
         sys.stderr.write(f"Jupyter does not answer: {error}\n")
-        answers = [{}, [], []]
-    idle = now - last_used(*answers, booted, now)
+        status, kernels, terminals = {}, [], []
+    idle = now - last_used(status, kernels, terminals, booted, now)
     if idle < idle_seconds:
         return 0
     metadata = json.loads(METADATA.read_text())

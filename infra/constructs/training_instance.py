@@ -136,7 +136,7 @@ class TrainingInstance(Construct):
             "Role",
             bucket=data.bucket,
             key=data.key,
-            log_group_arn=self.log_group.log_group_arn,
+            log_group=self.log_group,
             program_arn=program.bucket.arn_for_objects(program.s3_object_key),
         )
         profile = iam.CfnInstanceProfile(self, "Profile", roles=[self.role.role_name])
@@ -158,12 +158,6 @@ class TrainingInstance(Construct):
         """The L1 class: the L2 one makes a role and a security group of its own where it is not given these."""
         template = ec2.CfnLaunchTemplate
         named = {"Name": Stack.of(self).stack_name, **tags}
-        spot = template.InstanceMarketOptionsProperty(
-            market_type="spot",
-            spot_options=template.SpotOptionsProperty(
-                spot_instance_type="one-time", instance_interruption_behavior="terminate"
-            ),
-        )
         return template(
             self,
             "LaunchTemplate",
@@ -174,7 +168,6 @@ class TrainingInstance(Construct):
                 iam_instance_profile=template.IamInstanceProfileProperty(arn=profile.attr_arn),
                 security_group_ids=[self.network.security_group_id],
                 instance_initiated_shutdown_behavior="terminate",
-                instance_market_options=spot if settings.spot else None,
                 metadata_options=template.MetadataOptionsProperty(
                     http_endpoint="enabled",
                     http_tokens="required",
