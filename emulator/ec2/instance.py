@@ -6,8 +6,10 @@ import base64
 import binascii
 import logging
 import shutil
+import signal
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,13 +18,14 @@ from typing import IO
 from emulator.ec2 import power
 from emulator.ec2.metadata import MetadataService
 from emulator.host import Host
+from emulator.processes import signal_group
 from emulator.sagemaker.programs import base_environment, describe_exit
 
 logger = logging.getLogger(__name__)
 
 _POLL_SECONDS = 0.1
-#: As long as a machine gives its programs when it is shut down, less than they might like.
-_SHUTDOWN_GRACE_SECONDS = 5.0
+#: A machine that is shut down gives its programs about a minute and a half; the server that ends cannot wait so long.
+_SHUTDOWN_GRACE_SECONDS = 8.0
 #: What GetConsoleOutput returns at most.
 CONSOLE_BYTES = 64 * 1024
 
@@ -130,7 +133,15 @@ class InstanceRun:
             return False
         finally:
             if process is not None:
-                self._host.processes.terminate(process, _SHUTDOWN_GRACE_SECONDS)
+                self._shut_down(process)
+
+    def _shut_down(self, process: subprocess.Popen[bytes]) -> None:
+        """End all programs as systemd does: SIGTERM to each, and SIGKILL to those that are left after a while."""
+        signal_group(process.pid, signal.SIGTERM)
+        deadline = time.monotonic() + _SHUTDOWN_GRACE_SECONDS
+        while time.monotonic() < deadline and (process.poll() is None or signal_group(process.pid, 0)):
+            time.sleep(_POLL_SECONDS)
+        self._host.processes.terminate(process, 0.0)
 
     def _start(
         self, home: Path, commands: Path, metadata_url: str, console: IO[bytes]
