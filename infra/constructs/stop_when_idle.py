@@ -32,10 +32,8 @@ def last_used(status: dict, kernels: list, terminals: list, booted: float, now: 
     """
     if any(kernel.get("execution_state") == "busy" for kernel in kernels):
         return now
-    moments = [item.get("last_activity") for item in (status, *kernels, *terminals)]
-    return max(
-        booted, *(datetime.fromisoformat(moment.replace("Z", "+00:00")).timestamp() for moment in moments if moment)
-    )
+    moments = [item["last_activity"] for item in (status, *kernels, *terminals) if item.get("last_activity")]
+    return max([booted, *(datetime.fromisoformat(moment.replace("Z", "+00:00")).timestamp() for moment in moments)])
 
 
 def jupyter(what: str) -> Any:
