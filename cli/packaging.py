@@ -89,17 +89,20 @@ def _fetch_model(stage: Stage, job: str, destination: Path) -> None:
         location = urlparse(ec2_training.model_location(stage, job))
     else:
         location = urlparse(_sagemaker_model(stage, job))
+    s3, key = stage.client("s3"), location.path.lstrip("/")
     with aws_errors():
-        stage.client("s3").download_file(location.netloc, location.path.lstrip("/"), str(destination))
+        if not s3.list_objects_v2(Bucket=location.netloc, Prefix=key, MaxKeys=1).get("Contents"):
+            raise NotReadyError(f"The training job {job} was stopped before it had a model.", "Train one: kennel train")
+        s3.download_file(location.netloc, key, str(destination))
 
 
 def _sagemaker_model(stage: Stage, job: str) -> str:
     with aws_errors():
         description = stage.client("sagemaker").describe_training_job(TrainingJobName=job)
-        artifacts = description.get("ModelArtifacts")
-        if not artifacts:
+        status = description["TrainingJobStatus"]
+        if status not in ("Completed", "Stopped"):
             raise NotReadyError(
-                f"The training job {job} has left no model (status {description['TrainingJobStatus']}).",
+                f"The training job {job} has left no model (status {status}).",
                 "Follow it to its end: kennel train --follow " + job,
             )
-        return str(artifacts["S3ModelArtifacts"])
+        return str(description["ModelArtifacts"]["S3ModelArtifacts"])

@@ -16,7 +16,7 @@ from emulator.sagemaker.programs import Folders
 from emulator.sagemaker.resources import TRAINING_JOB, Resources, project
 from emulator.sagemaker.runs import Runs
 from emulator.sagemaker.training_container import OPT_ML
-from emulator.sagemaker.training_job import TrainingRun, add_transition
+from emulator.sagemaker.training_job import TrainingRun, add_transition, model_location
 from emulator.store import Record, Store
 
 logger = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ class TrainingJobs:
                     "StatusMessage": "Preparing the instances for training",
                 }
             ],
-            ModelArtifacts={},
+            ModelArtifacts={"S3ModelArtifacts": model_location(request)},
         )
         self._begin(record)
         return {"TrainingJobArn": record["TrainingJobArn"]}

@@ -22,6 +22,8 @@ from emulator.awsapi import Payload
 from emulator.sagemaker.artifacts import ArtifactError
 from emulator.sagemaker.programs import base_environment
 
+# What the SDK writes and runs.
+_SCRIPTS = frozenset({".sh", ".py", ".json"})
 OPT_ML = "/opt/ml"
 DEFAULT_CHECKPOINT_PATH = "/opt/ml/checkpoints"
 #: Hyperparameters that speak to the container's toolkit and not to the program.
@@ -127,6 +129,10 @@ class TrainingContainer:
             "PYTHONPATH": str(self.path("code")),
             "TRAINING_JOB_NAME": self._job["TrainingJobName"],
             "TRAINING_JOB_ARN": self._job["TrainingJobArn"],
+            # The SDK's entry point lets pip install requirements.txt. A container is the job's own; this environment
+            # is the user's, so pip may find that everything is there, or fail.
+            "PIP_NO_INDEX": "1",
+            "PIP_DISABLE_PIP_VERSION_CHECK": "1",
             **({} if self._cluster.gpus else {"CUDA_VISIBLE_DEVICES": ""}),
             **self._toolkit_variables(),
             **given,
@@ -218,6 +224,20 @@ class TrainingContainer:
             raise ArtifactError(f"the program {program} is not in the source directory, which has: {present}.")
         interpreter = "/bin/sh" if path.suffix == ".sh" else sys.executable
         return [interpreter, program, *self.user_arguments()]
+
+    def reroot_drivers(self) -> None:
+        """Let the scripts that the job's entry point names find ``/opt/ml`` where it is here.
+
+        A container has that folder; a process has not. SageMaker's SDK sends a job's entry point as a channel of shell
+        and Python scripts that have the path written in them. The channels with the caller's own program and data are
+        left as they are: those go by the ``SM_*`` variables.
+        """
+        algorithm = self._job.get("AlgorithmSpecification", {})
+        entry = " ".join([*algorithm.get("ContainerEntrypoint", []), *algorithm.get("ContainerArguments", [])])
+        for name in sorted(set(re.findall(rf"{OPT_ML}/input/data/([\w.-]+)/", entry)) & self.channels.keys()):
+            for script in self.path("input", "data", name).rglob("*"):
+                if script.suffix in _SCRIPTS and script.is_file():
+                    script.write_text(self.reroot(script.read_text(encoding="utf-8")), encoding="utf-8")
 
     def check_requirements(self) -> None:
         """Compare ``requirements.txt`` of the source directory with what is installed.

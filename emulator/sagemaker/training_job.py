@@ -52,6 +52,25 @@ Change = Callable[[Callable[[Record], None]], Any]
 SaveMetrics = Callable[[list[tuple[str, float, float]]], None]
 
 
+def output_location(job: Payload) -> tuple[str, str]:
+    """Bucket and prefix of what a training job leaves.
+
+    Raises
+    ------
+    ArtifactError
+        When the job's ``S3OutputPath`` is no location in S3.
+    """
+    bucket, prefix = artifacts.parse_s3_url(job["OutputDataConfig"]["S3OutputPath"])
+    return bucket, "/".join(part for part in (prefix.strip("/"), job["TrainingJobName"], "output") if part)
+
+
+def model_location(job: Payload) -> str:
+    """Where the model of a training job is or will be: SageMaker says so from the beginning, whatever comes of it."""
+    bucket, base = output_location(job)
+    suffix = "model/" if job["OutputDataConfig"].get("CompressionType") == "NONE" else "model.tar.gz"
+    return f"s3://{bucket}/{base}/{suffix}"
+
+
 class JobFailed(Exception):
     """The job cannot be completed; the message is its FailureReason."""
 
@@ -178,6 +197,8 @@ class TrainingRun:
                 container.make_folders()
             for channel in self._job.get("InputDataConfig", []):
                 download_channel(s3, channel, self._containers, self._stop_requested.is_set)
+            for container in self._containers:
+                container.reroot_drivers()
             download_source(s3, self._containers, self._directory / "sourcedir.tar.gz")
             if checkpoints is not None:
                 checkpoints.download()
@@ -316,18 +337,14 @@ class TrainingRun:
 
     def _upload(self, s3: Any) -> None:
         output = self._job["OutputDataConfig"]
-        bucket, prefix = artifacts.parse_s3_url(output["S3OutputPath"])
-        base = "/".join(part for part in (prefix.strip("/"), self._job["TrainingJobName"], "output") if part)
+        bucket, base = output_location(self._job)
         encryption = {}
         if "KmsKeyId" in output:
             encryption = {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": output["KmsKeyId"]}
-        model = None
         try:
             for folder, name in _OUTPUTS:
                 directories = [container.path(*folder) for container in self._containers]
-                key = self._upload_output(s3, bucket, f"{base}/{name}", directories, output, encryption)
-                if name == "model":
-                    model = key
+                self._upload_output(s3, bucket, f"{base}/{name}", directories, output, encryption)
         except (ClientError, BotoCoreError, Boto3Error, ArtifactError) as error:
             raise JobFailed(
                 _shorten(
@@ -335,24 +352,20 @@ class TrainingRun:
                     f'"{self._job["RoleArn"]}" has "s3:PutObject" permissions there: {artifacts.reason(error)}'
                 )
             ) from None
-        if model is not None:
-            self._change(lambda record: record.update(ModelArtifacts={"S3ModelArtifacts": f"s3://{bucket}/{model}"}))
 
     def _upload_output(
         self, s3: Any, bucket: str, key: str, directories: list[Path], output: Payload, encryption: dict[str, str]
-    ) -> str | None:
-        """Upload what the instances left in one folder; the key, or None when they left nothing."""
+    ) -> None:
+        """Upload what the instances left in one folder."""
         if output.get("CompressionType") == "NONE":
             files = artifacts.merge(directories)
             for name, path in files.items():
                 if path.is_file():
                     s3.upload_file(str(path), bucket, f"{key}/{name}", ExtraArgs=encryption)
-            return f"{key}/" if files else None
+            return
         archive = self._directory / f"{key.rpartition('/')[2]}.tar.gz"
-        if not artifacts.pack(directories, archive):
-            return None
-        s3.upload_file(str(archive), bucket, f"{key}.tar.gz", ExtraArgs=encryption)
-        return f"{key}.tar.gz"
+        if artifacts.pack(directories, archive):
+            s3.upload_file(str(archive), bucket, f"{key}.tar.gz", ExtraArgs=encryption)
 
     # The record
 

@@ -6,8 +6,9 @@ import subprocess
 from dataclasses import replace
 
 import pytest
-from templates import SynthesisedStage, allowed, condition, role_for, text
+from templates import PROJECT, SynthesisedStage, allowed, condition, role_for, text
 
+from infra import compliance
 from infra.constructs.notebook_instance import MAX_SCRIPT_CHARACTERS, render_start_script
 from infra.settings import NotebookSettings, load
 
@@ -119,6 +120,11 @@ def test_any_resource_is_for_listings_only(role):
 def test_sagemaker_assumes_its_role_for_this_account_only(role):
     (statement,) = role["Properties"]["AssumeRolePolicyDocument"]["Statement"]
     assert statement["Condition"] == {"StringEquals": {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}}
+
+
+def test_every_reason_of_an_exception_is_documented(stage):
+    documented = (PROJECT / "docs" / "security.md").read_text(encoding="utf-8")
+    assert not [e.reason for e in compliance.acknowledgements(stage.settings) if e.reason not in documented]
 
 
 def test_every_exception_in_a_network_is_needed(in_network):

@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from model.augment import Augmentation
-from model.data import whole_picture
+from model.training.augment import Augmentation
+from model.training.data import whole_picture
 from model.transforms import Preprocessing
 
 PREPROCESSING = Preprocessing(64, 64)

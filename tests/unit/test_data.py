@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 from training_fixtures import LABELS, draw, write_data_set
 
-from model import data
-from model.data import DataSetError, discover, display_labels, fingerprint, load, whole_picture
+from model.training import data
+from model.training.data import DataSetError, discover, display_labels, fingerprint, load, whole_picture
 
 
 def load_train(data_set, side=16):

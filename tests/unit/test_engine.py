@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from model import engine
-from model.augment import Augmentation
-from model.data import Pictures
-from model.engine import DivergedError, Recipe, evaluate, fit
+from model.training import engine
+from model.training.augment import Augmentation
+from model.training.data import Pictures
+from model.training.engine import DivergedError, Recipe, evaluate, fit
 from model.transforms import Preprocessing
 
 PREPROCESSING = Preprocessing(16, 16)

@@ -6,9 +6,9 @@ import pytest
 from PIL import Image
 from serving_fixtures import COLOURS, LABELS, make_artifact
 
-from model.data import DataSetError, discover
-from model.evaluation import evaluate_artifact
 from model.predictor import Predictor
+from model.training.data import DataSetError, discover
+from model.training.evaluation import evaluate_artifact
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from model.export import MAX_LOGIT_DIFFERENCE, ExportError, check_export, export_onnx
 from model.network import build
+from model.training.export import MAX_LOGIT_DIFFERENCE, ExportError, check_export, export_onnx
 
 
 @pytest.fixture(scope="module")

@@ -14,12 +14,12 @@ from training_fixtures import LABELS, draw
 
 import model
 from model.artifact import file_version
-from model.data import Pictures
 from model.decoding import decode
-from model.export import check_export, export_onnx
 from model.network import build, torchvision_models
 from model.predictor import onnx_session
-from model.quantize import MIN_SPEEDUP, Limits, choose_precision
+from model.training.data import Pictures
+from model.training.export import check_export, export_onnx
+from model.training.quantize import MIN_SPEEDUP, Limits, choose_precision
 from model.transforms import Preprocessing
 
 # Real photographs, where the folder is there; the tests do without them elsewhere.

@@ -23,7 +23,7 @@ INPUT_SIZE = 32
 def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A ResNet-18 with random weights in both forms."""
     from model import network
-    from model.export import export_onnx
+    from model.training.export import export_onnx
 
     folder = tmp_path_factory.mktemp("resnet18")
     torch.manual_seed(0)

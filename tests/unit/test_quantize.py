@@ -15,11 +15,11 @@ import pytest
 import torch
 from torch import nn
 
-from model import quantize
-from model.data import Pictures
-from model.export import export_onnx
 from model.predictor import onnx_session
-from model.quantize import Decision, Limits, choose_precision
+from model.training import quantize
+from model.training.data import Pictures
+from model.training.export import export_onnx
+from model.training.quantize import Decision, Limits, choose_precision
 from model.transforms import Preprocessing
 
 SIZE = 16

@@ -15,14 +15,14 @@ import torch
 from training_fixtures import FAST, LABELS, draw, write_data_set
 
 import model
-from model import quantize, train
 from model.artifact import ModelCard, verify_files
-from model.data import discover
-from model.engine import DivergedError
-from model.evaluation import evaluate_artifact
 from model.packaging import package
 from model.predictor import Predictor
 from model.train import main
+from model.training import pipeline, quantize
+from model.training.data import discover
+from model.training.engine import DivergedError
+from model.training.evaluation import evaluate_artifact
 
 
 class Job:
@@ -246,13 +246,13 @@ def test_divergence_fails_the_job_and_says_so(data, here, monkeypatch):
     def diverge(*_, **__):
         raise DivergedError("the training diverged")
 
-    monkeypatch.setattr(train, "fit", diverge)
+    monkeypatch.setattr(pipeline, "fit", diverge)
     assert main([*FAST, "--data-dir", str(data)]) == 1
     assert here.failure == "the training diverged"
 
 
 def test_a_bug_keeps_its_stack_trace_in_the_log_and_its_name_in_the_failure_file(data, here, caplog, monkeypatch):
-    monkeypatch.setattr(train, "build", lambda *_, **__: [][0])
+    monkeypatch.setattr(pipeline, "build", lambda *_, **__: [][0])
     assert main([*FAST, "--data-dir", str(data)]) == 1
     assert here.failure == "IndexError: list index out of range"
     assert "Traceback" in caplog.text

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from model.arguments import ArgumentsError, parse_arguments
+from model.training.arguments import ArgumentsError, parse_arguments
 
 PLACES = {"SM_CHANNEL_TRAINING": "/opt/ml/input/data/training", "SM_MODEL_DIR": "/opt/ml/model"}
 

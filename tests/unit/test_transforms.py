@@ -75,7 +75,8 @@ def test_senseless_settings_are_refused_by_name(arguments, message):
 
 def test_preprocessing_needs_no_torch():
     program = (
-        "import sys, model.transforms, model.data, model.packaging, model.evaluation; print('torch' in sys.modules)"
+        "import sys, model.transforms, model.training.data, model.packaging, model.training.evaluation;"
+        "print('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

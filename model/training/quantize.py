@@ -27,10 +27,10 @@ import onnxruntime
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
+from ..metrics import Evaluation
+from ..predictor import FloatArray, onnx_session
+from ..transforms import Preprocessing
 from .data import Pictures
-from .metrics import Evaluation
-from .predictor import FloatArray, onnx_session
-from .transforms import Preprocessing
 
 log = logging.getLogger(__name__)
 

@@ -24,7 +24,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from .decoding import ImageError, decode
+from ..decoding import ImageError, decode
+from ..transforms import Preprocessing
 
 log = logging.getLogger(__name__)
 
@@ -283,6 +284,24 @@ def load(
         )
     return Pictures(
         pixels[: len(kept)], np.asarray(aspects, dtype=np.float32), np.asarray(kept, dtype=np.int64), skipped
+    )
+
+
+def decode_for_serving(data_set: DataSet, split: str, preprocessing: Preprocessing, threads: int) -> Pictures:
+    """Decode one split as the server would.
+
+    Raises
+    ------
+    DataSetError
+        When no picture of it is readable.
+    """
+    return load(
+        data_set,
+        split,
+        prepare=preprocessing.crop,
+        side=preprocessing.input_size,
+        shorter_side=preprocessing.resize_size,
+        threads=threads,
     )
 
 

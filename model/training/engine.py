@@ -17,10 +17,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ..metrics import EpochMetrics, Evaluation
+from ..transforms import Preprocessing
 from .augment import Augmentation
 from .data import Pictures
-from .metrics import EpochMetrics, Evaluation
-from .transforms import Preprocessing
 
 log = logging.getLogger(__name__)
 

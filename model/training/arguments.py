@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from .serving_settings import available_vcpus
+from ..serving_settings import available_vcpus
 
 
 class ArgumentsError(Exception):

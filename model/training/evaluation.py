@@ -7,10 +7,10 @@ import math
 import sys
 from pathlib import Path
 
+from ..decoding import ImageError
+from ..metrics import Evaluation
+from ..predictor import Predictor
 from .data import DataSet, DataSetError
-from .decoding import ImageError
-from .metrics import Evaluation
-from .predictor import Predictor
 
 log = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .transforms import Preprocessing
+from ..transforms import Preprocessing
 
 # Weights of the channels in perceived brightness, ITU-R BT.601, as Pillow's conversion to "L" uses them.
 _LUMA = (0.299, 0.587, 0.114)

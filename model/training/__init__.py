@@ -1,0 +1,1 @@
+"""What only training needs: nothing in here travels with the model artifact."""
