@@ -48,7 +48,8 @@ def family(instance_type: str) -> str:
 
 def architecture(instance_type: str) -> str:
     """The instruction set, in the words of container images: ``arm64`` (Graviton, Grace) or ``x86_64``."""
-    return "arm64" if re.fullmatch(r"[cmrt]\d+g[a-z]*|.+-gb\d+", family(instance_type)) else "x86_64"
+    # Behind the generation, a g says Graviton (EC2 instance types guide, "Naming conventions").
+    return "arm64" if re.fullmatch(r"[a-z]+\d+[a-z]*g[a-z]*|a1|.+-gb\d+", family(instance_type)) else "x86_64"
 
 
 def has_local_storage(instance_type: str) -> bool:
