@@ -26,6 +26,7 @@ from infra.bucket_layout import CHECKPOINTS, EC2_JOBS, TRAINING_OUTPUT
 from infra.instance_program.training_instance.job import (
     COMPLETED,
     ENDED,
+    FAILED,
     INTERRUPTED,
     JOB_TAG,
     Job,
@@ -239,15 +240,19 @@ def _launch(stage: Stage, job: str, machine: Machine) -> None:
     settings = _settings(stage)
     instance_type = machine.instance_type or settings.instance_type
     spot = settings.spot if machine.spot is None else machine.spot
-    template, subnets = (
-        stage.output("training", "TrainingLaunchTemplateId"),
-        stage.output("training", "TrainingSubnetIds"),
-    )
+    template = stage.output("training", "TrainingLaunchTemplateId")
+    subnets = stage.output("training", "TrainingSubnetIds").split(",")
     console.print(_announcement(job, instance_type, spot, settings))
+    status = Status(job, "", instance_type, state="Launching")
     with aws_errors():
         # Before the instance can report anything, and in place of what an earlier one reported.
-        _put_json(stage, status_key(TRAINING_OUTPUT, job), Status(job, "", instance_type, state="Launching").dump())
-        instance_id = _run_instance(stage, job, template, subnets.split(","), instance_type, spot)
+        _put_json(stage, status_key(TRAINING_OUTPUT, job), status.dump())
+        try:
+            instance_id = _run_instance(stage, job, template, subnets, instance_type, spot)
+        except botocore.exceptions.ClientError as error:
+            status.state, status.reason = FAILED, f"EC2 refused to launch an instance: {error}"
+            _put_json(stage, status_key(TRAINING_OUTPUT, job), status.dump())
+            raise
     console.print(f"Instance {instance_id}. A shell on it: aws ssm start-session --target {instance_id}")
 
 
@@ -270,7 +275,12 @@ def _run_instance(stage: Stage, job: str, template: str, subnets: list[str], ins
         "InstanceType": instance_type,
         "MinCount": 1,
         "MaxCount": 1,
-        "TagSpecifications": [{"ResourceType": "instance", "Tags": [{"Key": JOB_TAG, "Value": job}]}],
+        "TagSpecifications": [
+            {
+                "ResourceType": "instance",
+                "Tags": [{"Key": key, "Value": value} for key, value in {JOB_TAG: job, **_stage_tags(stage)}.items()],
+            }
+        ],
     }
     if spot:
         options = {"SpotInstanceType": "one-time", "InstanceInterruptionBehavior": "terminate"}

@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import os
 import shutil
+import signal
 import tarfile
 import textwrap
 import zipfile
@@ -16,12 +18,14 @@ from typing import Any
 import pytest
 from aws_cdk import App
 from local_aws_harness import LocalAws, local_aws, wait_until
+from sagemaker_local import alive
 
 from cli import ec2_training, packaging, training
 from cli.aws import ROOT, Stage
 from cli.ec2_training import Machine
 from cli.errors import NotReadyError, WorkFailedError
 from cli.training import TrainingRequest
+from emulator import lifecycle
 from infra import application, settings
 
 DATA_SET = "pictures"
@@ -278,3 +282,18 @@ def test_whoever_may_not_pass_the_role_cannot_launch_an_instance_that_has_it(aws
         user.run_instances(LaunchTemplate=template, MinCount=1, MaxCount=1)
     with pytest.raises(user.exceptions.ClientError, match="DryRunOperation"):
         aws.client("ec2").run_instances(LaunchTemplate=template, MinCount=1, MaxCount=1, DryRun=True)
+
+
+def test_an_instance_ends_with_its_server_however_that_ends(aws: LocalAws, tmp_path: Path) -> None:
+    ec2 = aws.client("ec2")
+    pid_file = tmp_path / "pid"
+    script = f"#!/bin/bash\necho $$ > {pid_file}\nsleep 1000\n"
+    (instance,) = ec2.run_instances(ImageId="ami-1", MinCount=1, MaxCount=1, UserData=script)["Instances"]
+    pid = int(wait_until(lambda: pid_file.exists() and pid_file.read_text()))
+    server = aws.pid
+    os.kill(server, signal.SIGKILL)
+    wait_until(lambda: not alive(pid))
+    wait_until(lambda: lifecycle.status(aws.state_dir) is None)
+    lifecycle.up(aws.state_dir, aws.port)
+    found = ec2.describe_instances(InstanceIds=[instance["InstanceId"]])["Reservations"][0]["Instances"][0]
+    assert found["State"]["Name"] == "terminated"

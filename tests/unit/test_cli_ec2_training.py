@@ -166,7 +166,9 @@ def test_the_newest_template_is_launched_once_with_the_jobs_name(stage: Any) -> 
     (request,) = stage.ec2.requests
     assert request["LaunchTemplate"] == {"LaunchTemplateId": "lt-1", "Version": "$Latest"}
     assert (request["MinCount"], request["MaxCount"], request["SubnetId"]) == (1, 1, "subnet-1")
-    assert request["TagSpecifications"][0]["Tags"] == [{"Key": "training-job", "Value": job}]
+    (specification,) = request["TagSpecifications"]
+    tags = {tag["Key"]: tag["Value"] for tag in specification["Tags"]}
+    assert tags == {"training-job": job, "project": "kennel", "stage": "dev"}
     assert "InstanceMarketOptions" not in request
     assert not {"UserData", "KeyName", "SecurityGroupIds", "ImageId"} & request.keys()
 
@@ -192,6 +194,9 @@ def test_what_no_other_zone_can_help_is_an_error(stage: Any, refusals: list[str]
     with pytest.raises(AwsError, match=refusals[-1]):
         start(stage)
     assert len(stage.ec2.requests) == len(refusals)
+    (status,) = (json.loads(body) for key, body in stage.s3.objects.items() if key.endswith("status.json"))
+    assert status["state"] == "Failed"
+    assert refusals[-1] in status["reason"]
 
 
 @pytest.mark.parametrize(
