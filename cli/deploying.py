@@ -15,6 +15,7 @@ from cli.aws import Stage
 from cli.batch_job import LOG_GROUP as TRANSFORM_LOGS
 from cli.cdk import run_cdk
 from cli.console import console
+from cli.ec2_training import terminate_instances
 from cli.errors import NotReadyError, WorkFailedError, aws_errors
 from cli.prices import LAMBDA_USD_PER_GB_SECOND, PROVISIONED_USD_PER_GB_SECOND, hourly_price
 from cli.stage_jobs import job_prefix, tuning_prefix
@@ -80,6 +81,9 @@ def deploy_stacks(
         bootstrap(stage, log=log)
     if "inference" in kinds:
         console.print(_cost_of_inference(stage))
+    if "training" in kinds and (notebook := stage.settings.notebook):
+        price = hourly_price(notebook.instance_type)
+        console.print(f"While it runs: notebook {notebook.instance_type} ({price}); it stops itself when idle.")
     approval = ["--require-approval", "broadening" if ask else "never"]
     names = [stage.stack_name(kind) for kind in kinds]
     model = [] if artifact is None else ["-c", f"artifact={artifact}"]
@@ -173,6 +177,8 @@ def destroy_stage(stage: Stage, *, log: Path | None = None) -> None:
         stop_tuning_jobs(stage)  # first: it would start further training jobs
         _stop_jobs(stage, "training")
         _stop_jobs(stage, "transform")
+        if "training" in existing:
+            terminate_instances(stage)
         if "storage" in existing and not stage.settings.storage.retain:
             _empty_buckets(stage)
     if existing:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from pathlib import Path
 from typing import Annotated
@@ -9,6 +10,7 @@ from urllib.parse import urlparse
 
 import typer
 
+from cli import ec2_training
 from cli.aws import Stage
 from cli.console import console
 from cli.errors import NotReadyError, aws_errors
@@ -58,13 +60,43 @@ def package_model(stage: Stage, destination: Path, *, job: str | None = None, so
             return packaging.package(source, destination)
         with tempfile.TemporaryDirectory() as folder:
             fetched = Path(folder, "model.tar.gz")
-            _fetch_model(stage, job or latest_completed_job(stage), fetched)
+            _fetch_model(stage, job or _newest_job(stage), fetched)
             return packaging.package(fetched, destination)
     except ArtifactError as error:
         raise NotReadyError(f"The model cannot be deployed: {error}") from error
 
 
+def _newest_job(stage: Stage) -> str:
+    """The newest completed training, wherever it ran."""
+    on_ec2 = ec2_training.latest_completed_job(stage)
+    try:
+        on_sagemaker = latest_completed_job(stage)
+    except NotReadyError:
+        if on_ec2 is None:
+            raise
+        return on_ec2
+    return max(on_ec2 or "", on_sagemaker, key=_start_time)
+
+
+def _start_time(job: str) -> str:
+    """The time in a job's name, in a form that sorts."""
+    match = re.search(r"\d{8}-\d{6}(-\d+)?", job)
+    return match[0] if match else ""
+
+
 def _fetch_model(stage: Stage, job: str, destination: Path) -> None:
+    if ec2_training.is_ec2_job(stage, job):
+        location = urlparse(ec2_training.model_location(stage, job))
+    else:
+        location = urlparse(_sagemaker_model(stage, job))
+    s3, key = stage.client("s3"), location.path.lstrip("/")
+    with aws_errors():
+        if not s3.list_objects_v2(Bucket=location.netloc, Prefix=key, MaxKeys=1).get("Contents"):
+            raise NotReadyError(f"The training job {job} was stopped before it had a model.", "Train one: kennel train")
+        s3.download_file(location.netloc, key, str(destination))
+
+
+def _sagemaker_model(stage: Stage, job: str) -> str:
     with aws_errors():
         description = stage.client("sagemaker").describe_training_job(TrainingJobName=job)
         status = description["TrainingJobStatus"]
@@ -73,8 +105,4 @@ def _fetch_model(stage: Stage, job: str, destination: Path) -> None:
                 f"The training job {job} has left no model (status {status}).",
                 "Follow it to its end: kennel train --follow " + job,
             )
-        location = urlparse(description["ModelArtifacts"]["S3ModelArtifacts"])
-        s3, key = stage.client("s3"), location.path.lstrip("/")
-        if not s3.list_objects_v2(Bucket=location.netloc, Prefix=key, MaxKeys=1).get("Contents"):
-            raise NotReadyError(f"The training job {job} was stopped before it had a model.", "Train one: kennel train")
-        s3.download_file(location.netloc, key, str(destination))
+        return str(description["ModelArtifacts"]["S3ModelArtifacts"])

@@ -11,6 +11,13 @@ _USD_PER_HOUR = {
     "ml.m5.xlarge": 0.23,
     "ml.g4dn.xlarge": 0.736,
     "ml.t3.medium": 0.05,
+    "t3.medium": 0.0416,
+    "t3.large": 0.0832,
+    "t3.xlarge": 0.1664,
+    "t3.2xlarge": 0.3328,
+    "m5.xlarge": 0.192,
+    "g4dn.xlarge": 0.526,
+    "g5.xlarge": 1.006,
 }
 # Lambda on arm64: while a call runs, and for keeping an instance warm (provisioned concurrency), called or not.
 LAMBDA_USD_PER_GB_SECOND = 0.0000133334
@@ -33,5 +40,6 @@ def hourly_price(instance_type: str, instances: int = 1) -> str:
     """The list price of `instances` machines as a phrase for a person."""
     price = usd_per_hour(instance_type)
     if price is None:
-        return f"price of {instance_type}: see aws.amazon.com/sagemaker/pricing"
+        service = "sagemaker" if instance_type.startswith("ml.") else "ec2"
+        return f"price of {instance_type}: see aws.amazon.com/{service}/pricing"
     return f"{price * instances:.3f} USD per hour on AWS, list price us-east-1"

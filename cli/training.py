@@ -8,6 +8,7 @@ import subprocess
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,6 +31,13 @@ SOURCE_DIR = ROOT / "model"
 LOG_GROUP = "/aws/sagemaker/TrainingJobs"
 _POLL_SECONDS = 1.0
 _ENDED = ("Completed", "Failed", "Stopped")
+
+
+class Place(StrEnum):
+    """Where a training runs."""
+
+    SAGEMAKER = "sagemaker"
+    EC2 = "ec2"
 
 
 @dataclass(frozen=True)
@@ -61,20 +69,35 @@ def train(
     wait: Annotated[bool, typer.Option(help="Follow the job's log until it ends.")] = True,
     follow: Annotated[str | None, typer.Option(metavar="JOB", help="Start nothing: follow this job.")] = None,
     stop: Annotated[str | None, typer.Option(metavar="JOB", help="Start nothing: stop this job.")] = None,
+    on: Annotated[Place, typer.Option(help="A SageMaker training job, or one EC2 instance.")] = Place.SAGEMAKER,
+    spot: Annotated[bool | None, typer.Option(help="EC2: spare capacity. Default: the stage's settings.")] = None,
+    resume: Annotated[
+        str | None, typer.Option(metavar="JOB", help="EC2: a new instance goes on with this job.")
+    ] = None,
 ) -> None:
-    """Train as a SageMaker training job."""
+    """Train as a SageMaker training job, or on an EC2 instance that ends itself."""
+    from cli import ec2_training  # which is built on this module
+
     stage: Stage = context.obj
-    if stop:
-        with aws_errors():
-            stage.client("sagemaker").stop_training_job(TrainingJobName=stop)
-        console.print(f"{stop} is stopping; what it has learned so far is kept.")
-        return
     if tuning_job and not best:
         raise NotReadyError(f"What is {tuning_job!r}? A tuning job goes with --best.", "kennel train --best JOB")
     hyperparameters = parse_hyperparameters(set_ or [])
     if best:
         hyperparameters = {**best_hyperparameters(stage, tuning_job), **hyperparameters}
-    job = follow or start_training(stage, TrainingRequest(data, hyperparameters, instance_type, instances))
+    request = TrainingRequest(data, hyperparameters, instance_type, instances)
+    if on is Place.EC2 or ec2_training.is_ec2_job(stage, follow or stop or resume or ""):
+        if instances is not None:
+            raise NotReadyError("--instances is for SageMaker: on EC2 one instance trains.", "Leave out --on ec2")
+        ec2_training.run_command(stage, request, spot=spot, wait=wait, follow=follow, stop=stop, resume=resume)
+        return
+    if resume or spot is not None:
+        raise NotReadyError("--resume and --spot are for trainings on EC2.", "Add --on ec2")
+    if stop:
+        with aws_errors():
+            stage.client("sagemaker").stop_training_job(TrainingJobName=stop)
+        console.print(f"{stop} is stopping; what it has learned so far is kept.")
+        return
+    job = follow or start_training(stage, request)
     if not wait and not follow:
         console.print(f"Follow it: kennel train --follow {job}")
         return

@@ -37,7 +37,7 @@ class Host:
     role_sessions: RoleSessions
 
     def role_credentials(self, role_arn: str, session_name: str) -> dict[str, str]:
-        """Open a session of a role as SageMaker does for a container.
+        """Open a session of a role as the service does for what it runs: a container, an instance.
 
         Returns
         -------
@@ -47,6 +47,6 @@ class Host:
         Raises
         ------
         emulator.awsapi.ServiceError
-            ValidationException: the role does not exist or does not trust sagemaker.amazonaws.com.
+            ValidationException: the role does not exist or does not trust the service.
         """
         return self.role_sessions(role_arn, session_name)

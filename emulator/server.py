@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import os
 import shutil
@@ -61,6 +62,7 @@ class LocalAws:
             durability,
             functions,
             identity,
+            instances,
             interruptions,
             resource_types,
             routing,
@@ -69,7 +71,12 @@ class LocalAws:
 
         endpoint_url = f"http://{settings.BIND_HOST}:{port}"
         self._processes = ProcessRegistry(place.processes)
-        host = Host(endpoint_url, place.root, settings.ACCOUNT, self._processes, identity.sagemaker_session)
+
+        def host_of(service: str) -> Host:
+            sessions = functools.partial(identity.open_session, f"{service}.amazonaws.com")
+            return Host(endpoint_url, place.root, settings.ACCOUNT, self._processes, sessions)
+
+        host = host_of("sagemaker")
         self._sagemaker = SageMaker(host)
         self._services = {"sagemaker": self._sagemaker, "application-autoscaling": ApplicationAutoScaling(host)}
         authentication.install()
@@ -78,6 +85,8 @@ class LocalAws:
         resource_types.install(self._services, self._durability.save)
         functions.install(endpoint_url, self._processes, configuration.private(own))
         interruptions.install()
+        self._instances = instances.Instances(host_of("ec2"), self._durability.note_change)
+        self._instances.install()
         self._durability.install()
         self._durability.restore(lambda text: functions.moved(text, endpoint_url))
         self.app = authentication.gate(behind_tls(app.app))
@@ -86,6 +95,7 @@ class LocalAws:
         """Take up what the last server was doing; call it once the port answers."""
         from emulator.ministack import interruptions
 
+        self._instances.start()
         self._durability.start()
         await asyncio.to_thread(self._sagemaker.start)
         interruptions.recover(self._services)
@@ -95,6 +105,7 @@ class LocalAws:
         from ministack.core import lambda_runtime
 
         await asyncio.to_thread(self._sagemaker.stop)
+        await asyncio.to_thread(self._instances.stop)
         await asyncio.to_thread(lambda_runtime.reset)
         await asyncio.to_thread(self._processes.close)
         self._durability.close()

@@ -4,3 +4,18 @@
 BATCH_INPUT = "batch/input"
 #: What the jobs answer, and the results gathered from that.
 BATCH_OUTPUT = "batch/output"
+#: The data sets, each below a folder of its own.
+DATA_SETS = "datasets"
+#: Training programs.
+CODE = "code"
+#: What EC2 instances are to train: trainings may read it and not write it, so none can change the next one.
+EC2_JOBS = f"{CODE}/jobs"
+#: What trainings leave, below a folder named after the job.
+TRAINING_OUTPUT = "training"
+CHECKPOINTS = "checkpoints"
+#: What trainings may start from, put there by people.
+WEIGHTS = "weights"
+#: What a training may read and write.
+READABLE_PREFIXES = (DATA_SETS, CODE, WEIGHTS, CHECKPOINTS)
+WRITABLE_PREFIXES = (TRAINING_OUTPUT, CHECKPOINTS)
+TRAINING_PREFIXES = tuple(sorted({*READABLE_PREFIXES, *WRITABLE_PREFIXES}))

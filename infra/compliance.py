@@ -15,7 +15,7 @@ from typing import Any
 from aws_cdk import Acknowledgment, App, CloudFormationValidatePlugin, ValidationRuleSource, Validations
 from cdk_nag import AwsSolutionsChecks
 
-from infra.bucket_layout import BATCH_INPUT, BATCH_OUTPUT
+from infra.bucket_layout import BATCH_INPUT, BATCH_OUTPUT, TRAINING_PREFIXES
 from infra.settings import Settings
 
 RULES = Path(__file__).with_name("rules.guard")
@@ -59,7 +59,7 @@ def acknowledgements(settings: Settings) -> list[Acknowledgement]:
                 f"{bucket}/{prefix}/*",
                 "A job names its own objects below its prefixes; the rest of the bucket stays closed.",
             )
-            for prefix in ("checkpoints", "code", "datasets", "training", "weights")
+            for prefix in TRAINING_PREFIXES
         ),
         *(
             (
@@ -97,10 +97,8 @@ def acknowledgements(settings: Settings) -> list[Acknowledgement]:
             for role in (training_role, model_role)
         ),
     ]
-    exceptions = [
-        Acknowledgement(path, f"{AWS_SOLUTIONS}::AwsSolutions-IAM5[Resource::{resource}]", reason)
-        for path, resource, reason in resources
-    ]
+    exceptions = [_wildcard(path, resource, reason) for path, resource, reason in resources]
+    exceptions += _training_instance(settings, bucket) + _notebook(settings, bucket)
     if settings.serving.image == "own":
         build = f"{settings.stack_name('inference')}/Image"
         exceptions += [
@@ -126,6 +124,94 @@ def acknowledgements(settings: Settings) -> list[Acknowledgement]:
             )
         ]
     return exceptions
+
+
+def _training_instance(settings: Settings, bucket: str) -> list[Acknowledgement]:
+    """Exceptions of the EC2 trainings, where the stage has them."""
+    if settings.training.ec2 is None:
+        return []
+    instance = f"{settings.stack_name('training')}/Instance"
+    role = f"{instance}/Role/Resource"
+    return [
+        *(
+            _wildcard(
+                role,
+                f"{bucket}/{prefix}/*",
+                "An instance trains jobs of any name below the prefixes of the training jobs; the rest stays closed.",
+            )
+            for prefix in TRAINING_PREFIXES
+        ),
+        _wildcard(
+            role,
+            "*",
+            "IAM knows no resources for Session Manager's channels, the way to an instance that has no open port. "
+            "ANY_RESOURCE_ONLY_WHERE_IAM_KNOWS_NO_OTHER keeps every other action out.",
+        ),
+        Acknowledgement(
+            f"{instance}/Network/Vpc",
+            f"{AWS_SOLUTIONS}::AwsSolutions-VPC7",
+            "Nothing in this network can be reached: there is no inbound rule, and no instance between two trainings. "
+            "Flow logs would record what an instance fetches, which its own log and the bucket's have.",
+        ),
+    ]
+
+
+def _notebook(settings: Settings, bucket: str) -> list[Acknowledgement]:
+    """Exceptions of the notebook instance, where the stage has one."""
+    if settings.notebook is None:
+        return []
+    notebook = f"{settings.stack_name('training')}/Notebook"
+    role = f"{notebook}/Role/Resource"
+    jobs = f"{settings.project}-{settings.stage}-*"
+    here = "<AWS::Region>:<AWS::AccountId>"
+    log_groups = f"arn:<AWS::Partition>:logs:{here}:log-group:/aws/sagemaker"
+    names = "Its user names jobs and data sets; the prefix is this stage's alone."
+    exceptions = [
+        *(_wildcard(role, f"{bucket}/{prefix}/*", names) for prefix in TRAINING_PREFIXES),
+        *(
+            _wildcard(role, f"arn:<AWS::Partition>:sagemaker:{here}:{kind}/{jobs}", names)
+            for kind in ("training-job", "hyper-parameter-tuning-job")
+        ),
+        _wildcard(
+            role,
+            f"arn:<AWS::Partition>:lambda:{here}:function:{settings.stack_name('inference')}-*",
+            "The function's name is generated, in a stack that is deployed after this one.",
+        ),
+        *(
+            _wildcard(
+                role,
+                f"arn:<AWS::Partition>:cloudformation:{here}:stack/{settings.stack_name(kind)}/*",
+                "CloudFormation adds a random part to the ARN of a stack.",
+            )
+            for kind in ("storage", "training", "inference")
+        ),
+        *(
+            _wildcard(role, f"{log_groups}/{group}:log-stream:*", "SageMaker names the log streams.")
+            for group in ("TrainingJobs", "NotebookInstances")
+        ),
+        _wildcard(role, "*", "IAM knows no resources for listing jobs."),
+    ]
+    if settings.notebook.subnet_id is None:
+        exceptions.append(
+            Acknowledgement(
+                f"{notebook}/Instance",
+                f"{AWS_SOLUTIONS}::AwsSolutions-SM1",
+                "The settings give no network of their own (notebook.subnet_id), so it stands in SageMaker's.",
+            )
+        )
+        exceptions.append(
+            Acknowledgement(
+                f"{notebook}/Instance",
+                f"{AWS_SOLUTIONS}::AwsSolutions-SM3",
+                "Without a network of the settings (notebook.subnet_id) this is its only way to AWS.",
+            )
+        )
+    return exceptions
+
+
+def _wildcard(role: str, resource: str, reason: str) -> Acknowledgement:
+    """Why a role may have a wildcard in a resource."""
+    return Acknowledgement(role, f"{AWS_SOLUTIONS}::AwsSolutions-IAM5[Resource::{resource}]", reason)
 
 
 def add_checks(app: App, exceptions: Sequence[Acknowledgement] = ()) -> None:

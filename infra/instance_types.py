@@ -1,4 +1,4 @@
-"""What the name of an ML instance type says, and which names SageMaker takes."""
+"""What the name of an instance type says, and which names SageMaker and EC2 take."""
 
 from __future__ import annotations
 
@@ -13,32 +13,43 @@ _ACCELERATED_WITH_LOCAL_STORAGE = re.compile(r"(dl\d+|g[5-9]e?|p[5-9].*|trn\d+n?
 
 
 @cache
-def _shapes() -> dict[str, dict[str, list[str]]]:
-    """SageMaker's API model as botocore ships it: a file on disk, no call to AWS."""
+def _names(service: str, shape: str) -> frozenset[str]:
+    """Values of an enumeration in a service's API model as botocore ships it: a file on disk, no call to AWS."""
     model: dict[str, dict[str, dict[str, list[str]]]] = botocore.loaders.Loader().load_service_model(
-        "sagemaker", "service-2"
+        service, "service-2"
     )
-    return model["shapes"]
+    return frozenset(model["shapes"][shape]["enum"])
 
 
 def hosting() -> frozenset[str]:
     """Instance types that a real-time endpoint can run on."""
-    return frozenset(_shapes()["ProductionVariantInstanceType"]["enum"])
+    return _names("sagemaker", "ProductionVariantInstanceType")
 
 
 def training() -> frozenset[str]:
     """Instance types that a training job can run on."""
-    return frozenset(_shapes()["TrainingInstanceType"]["enum"])
+    return _names("sagemaker", "TrainingInstanceType")
+
+
+def notebook() -> frozenset[str]:
+    """Instance types that a notebook instance can run on."""
+    return _names("sagemaker", "InstanceType")
+
+
+def ec2() -> frozenset[str]:
+    """Instance types of EC2."""
+    return _names("ec2", "InstanceType")
 
 
 def family(instance_type: str) -> str:
-    """The family of an instance type: ``c7g`` of ``ml.c7g.large``."""
-    return instance_type.split(".")[1]
+    """The family of an instance type: ``c7g`` of ``ml.c7g.large`` and of ``c7g.large``."""
+    return instance_type.removeprefix("ml.").split(".")[0]
 
 
 def architecture(instance_type: str) -> str:
     """The instruction set, in the words of container images: ``arm64`` (Graviton, Grace) or ``x86_64``."""
-    return "arm64" if re.fullmatch(r"[cmrt]\d+g[a-z]*|.+-gb\d+", family(instance_type)) else "x86_64"
+    # Behind the generation, a g says Graviton (EC2 instance types guide, "Naming conventions").
+    return "arm64" if re.fullmatch(r"[a-z]+\d+[a-z]*g[a-z]*|a1|.+-gb\d+", family(instance_type)) else "x86_64"
 
 
 def has_local_storage(instance_type: str) -> bool:
@@ -48,3 +59,8 @@ def has_local_storage(instance_type: str) -> bool:
     """
     name = family(instance_type)
     return bool(re.fullmatch(r"[a-z]+\d+[a-z]*d[a-z]*", name) or _ACCELERATED_WITH_LOCAL_STORAGE.fullmatch(name))
+
+
+def is_burstable(instance_type: str) -> bool:
+    """Whether CPU above a baseline is billed besides (EC2 user guide, "Burstable performance instances")."""
+    return family(instance_type).startswith("t") and not family(instance_type).startswith("trn")

@@ -6,12 +6,13 @@ switches its feature off. Importing this module needs neither the CDK nor AWS, s
 
 from __future__ import annotations
 
+import math
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from infra import instance_types
 from infra.toml_tables import Matches, OneOf, Range, Table, read_table
@@ -90,6 +91,51 @@ class StorageSettings(Table):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Ec2TrainingSettings(Table):
+    """Training on an EC2 instance of our own. The stack holds a launch template; nothing runs until somebody trains."""
+
+    #: Four vCPUs and 16 GB: the smallest of the t family with room for the framework and some thousand decoded
+    #: pictures. A GPU by one word: "g4dn.xlarge".
+    instance_type: Annotated[str, OneOf(instance_types.ec2)] = "t3.xlarge"
+    #: The image alone needs about half of it; deleted with the instance.
+    volume_gb: Annotated[int, Range(75, 16384)] = 100
+    #: For the training itself. The instance has `SHUTDOWN_MARGIN_SECONDS` more and is then shut down, whatever happens.
+    max_runtime_seconds: Annotated[int, Range(60, 28 * 86400)] = 3600
+    #: Spare capacity at a lower price, which AWS may take back with two minutes' notice; asked for at each launch.
+    spot: bool = False
+    #: Public parameter that names the image, resolved whenever an instance starts: the newest build of AWS's Deep
+    #: Learning AMI with the PyTorch of `TrainingSettings.image`. It has CUDA, and runs on types without a GPU as well.
+    #: Source: AWS Deep Learning AMIs Developer Guide, "Finding the ID of a DLAMI".
+    image_parameter: Annotated[
+        str,
+        Matches(
+            r"/aws/service/deeplearning/ami/(x86_64|arm64)/[a-z0-9.-]+/latest/ami-id",
+            "the public parameter of a Deep Learning AMI (/aws/service/deeplearning/ami/…/latest/ami-id)",
+        ),
+    ] = "/aws/service/deeplearning/ami/x86_64/oss-nvidia-driver-gpu-pytorch-2.13-amazon-linux-2023/latest/ami-id"
+
+    #: For starting up, fetching the inputs and uploading the outputs.
+    SHUTDOWN_MARGIN_SECONDS: ClassVar[int] = 1800
+
+    @property
+    def shutdown_minutes(self) -> int:
+        """The instance's age, in minutes, at which it is shut down even when its program hangs."""
+        return math.ceil((self.max_runtime_seconds + self.SHUTDOWN_MARGIN_SECONDS) / 60)
+
+    def conflict_with(self, instance_type: str) -> str | None:
+        """Say why the image cannot run on the instance type, or None."""
+        needed, given = instance_types.architecture(instance_type), self.image_parameter.split("/")[5]
+        if needed == given:
+            return None
+        return f"{instance_type} is an {needed} machine, but image_parameter names an {given} image"
+
+    def conflicts(self) -> Iterator[str]:
+        """Yield what does not fit together."""
+        if conflict := self.conflict_with(self.instance_type):
+            yield f"instance_type: {conflict}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainingSettings(Table):
     """What a training job runs on; the command line puts it into CreateTrainingJob."""
 
@@ -106,6 +152,8 @@ class TrainingSettings(Table):
     #: Passed to train.py as `--name value`; those given on the command line win.
     hyperparameters: Mapping[str, str | int | float | bool] = field(default_factory=dict)
     tuning: TuningSettings = field(default_factory=TuningSettings)
+    #: `kennel train --on ec2`; absent: no launch template.
+    ec2: Ec2TrainingSettings | None = None
 
     @property
     def stopping_condition(self) -> dict[str, int]:
@@ -130,6 +178,24 @@ class TrainingSettings(Table):
                     f"max_wait_seconds: {self.max_wait_seconds} is less than max_runtime_seconds "
                     f"({self.max_runtime_seconds}), which it includes"
                 )
+
+
+@dataclass(frozen=True, kw_only=True)
+class NotebookSettings(Table):
+    """A SageMaker notebook instance, billed by the hour while it runs; it stops itself when nobody uses it."""
+
+    instance_type: Annotated[str, OneOf(instance_types.notebook)] = "ml.t3.medium"
+    volume_gb: Annotated[int, Range(5, 16384)] = 20
+    #: Stopped after so long without a running cell, a kernel or terminal in use, or a change of a document.
+    idle_minutes: Annotated[int, Range(10, 1440)] = 60
+    #: The instance's network. Both or neither; with them it has no other way to the Internet than this network's.
+    subnet_id: Annotated[str, Matches(r"subnet-[0-9a-f]{8,17}", "a subnet id")] | None = None
+    security_group_ids: tuple[Annotated[str, Matches(r"sg-[0-9a-f]{8,17}", "a security group id")], ...] = ()
+
+    def conflicts(self) -> Iterator[str]:
+        """Yield what does not fit together."""
+        if (self.subnet_id is None) != (not self.security_group_ids):
+            yield "subnet_id: subnet_id and security_group_ids belong together, set both or neither"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -272,6 +338,8 @@ class Settings(Table):
     training: TrainingSettings = TrainingSettings()
     serving: ServingSettings = ServingSettings()
     function: FunctionSettings = FunctionSettings()
+    #: Absent: no notebook instance.
+    notebook: NotebookSettings | None = None
 
     def conflicts(self) -> Iterator[str]:
         """Yield what does not fit together."""

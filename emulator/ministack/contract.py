@@ -99,6 +99,13 @@ TOUCHED: dict[str, tuple[str, ...] | type] = {
         *("url_id", "method", "path", "headers", "body", "query_params", "resolved", "source_ip"),
     ),
     "ministack.services.lambda_svc:resolve_function_url": ("url_id",),
+    # EC2
+    "ministack.services.ec2:_error": ("code", "message", "status"),
+    "ministack.services.ec2:_instances": object,
+    "ministack.services.ec2:_resolve_launch_template_data": ("spec",),
+    "ministack.services.ec2:_tags": object,
+    "ministack.services.ec2:_xml": ("status", "root_tag", "inner"),
+    "ministack.services.iam:_lookup_instance_profile": ("name", "arn"),
     # state
     "ministack.core.persistence:_json_default": ("obj",),
     "ministack.core.persistence:_json_object_hook": ("obj",),

@@ -1,4 +1,4 @@
-"""Who calls: sessions of roles for the containers that SageMaker runs."""
+"""Who calls: sessions of roles for what SageMaker and EC2 run."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ from typing import Any
 from emulator.errors import ServiceError
 from emulator.layout import access_key_id
 
-_SERVICE_PRINCIPAL = "sagemaker.amazonaws.com"
 _SESSION_NAME_LIMIT = 64
 
 
-def sagemaker_session(role_arn: str, session_name: str) -> dict[str, str]:
-    """Assume a role on behalf of SageMaker.
+def open_session(service: str, role_arn: str, session_name: str) -> dict[str, str]:
+    """Assume a role on behalf of a service, such as sagemaker.amazonaws.com.
 
     The session has no end, unlike AWS's: a process cannot be handed new environment variables, and the containers that
     it stands for renew theirs. It is not saved, so it ends with the server.
@@ -22,16 +21,16 @@ def sagemaker_session(role_arn: str, session_name: str) -> dict[str, str]:
     Raises
     ------
     ServiceError
-        ValidationException when the role does not exist or does not trust sagemaker.amazonaws.com.
+        ValidationException when the role does not exist or does not trust the service.
     """
     from ministack.services import sts
 
     account, role = _role(role_arn)
-    if role is None or not _trusts(role, _SERVICE_PRINCIPAL, account):
+    if role is None or not _trusts(role, service, account):
         raise ServiceError(
             "ValidationException",
             f"Could not assume role {role_arn}. Please ensure that the role exists and allows principal "
-            f"'{_SERVICE_PRINCIPAL}' to assume the role.",
+            f"'{service}' to assume the role.",
         )
     name, session = role["RoleName"], session_name[:_SESSION_NAME_LIMIT]
     credentials = {

@@ -120,8 +120,8 @@ async def _authorized(
         context = {"iam:PassedToService": "sagemaker.amazonaws.com"}
         checks += [("iam:PassRole", arn, context) for arn in _passed_roles(payload)]
     for action, arn, context in checks:
-        if refusal := _refusal(action, arn, context, headers, query, caller):
-            return refusal.response()
+        if denied := refusal(action, arn, context, headers, query, caller):
+            return denied.response()
     return await service.handle(method, path, headers, body, query)
 
 
@@ -131,9 +131,16 @@ def _passed_roles(payload: dict[str, Any]) -> list[str]:
     return [place[member] for place in places for member in _ROLE_MEMBERS if isinstance(place.get(member), str)]
 
 
-def _refusal(
-    action: str, arn: str, context: dict[str, str], headers: dict[str, str], query: dict[str, Any], caller: Caller
+def refusal(
+    action: str, arn: str, context: dict[str, str], headers: dict[str, str], query: Mapping[str, Any], caller: Caller
 ) -> ServiceError | None:
+    """Why IAM does not let whoever signed a request do something, None when it does.
+
+    Parameters
+    ----------
+    context
+        Condition keys of the action.
+    """
     from ministack.core.iam_evaluator import AuthError, enforce
     from ministack.core.router import extract_access_key_id
 

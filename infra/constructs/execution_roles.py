@@ -1,21 +1,32 @@
-"""The roles that SageMaker assumes: one to train, one to serve. Neither can do the other's work.
+"""The roles of trainings, on SageMaker and on EC2, and of the endpoint. None can do another one's work.
 
 All permissions are inline policies of the role resource itself. So whoever refers to the role cannot be created before
 the role may do its work; as separate policy resources they would race with the model that needs them.
 """
 
+from collections.abc import Iterable
+
 from aws_cdk import Aws
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
+from aws_cdk import aws_logs as logs
 from aws_cdk import aws_s3 as s3
 from constructs import Construct
 
-from infra.bucket_layout import BATCH_INPUT, BATCH_OUTPUT
+from infra.bucket_layout import (
+    BATCH_INPUT,
+    BATCH_OUTPUT,
+    CODE,
+    DATA_SETS,
+    READABLE_PREFIXES,
+    TRAINING_PREFIXES,
+    WRITABLE_PREFIXES,
+)
 from infra.constructs.policies import allow, policy
 
-# What a training job may read and write in the data bucket.
-READABLE_PREFIXES = ("datasets", "code", "weights", "checkpoints")
-WRITABLE_PREFIXES = ("training", "checkpoints")
+SESSION_CHANNELS = [
+    f"ssmmessages:{action}{channel}" for action in ("Create", "Open") for channel in ("ControlChannel", "DataChannel")
+]
 
 
 class TrainingRole(iam.Role):
@@ -24,28 +35,57 @@ class TrainingRole(iam.Role):
     def __init__(
         self, scope: Construct, construct_id: str, *, bucket: s3.IBucket, key: kms.IKey, image_repository_arn: str
     ) -> None:
-        prefixes = sorted({*READABLE_PREFIXES, *WRITABLE_PREFIXES})
         super().__init__(
             scope,
             construct_id,
             description="SageMaker training jobs",
-            assumed_by=_sagemaker(),
+            assumed_by=sagemaker(),
             inline_policies={
-                "Data": policy(
-                    allow(
-                        ["s3:ListBucket"],
-                        [bucket.bucket_arn],
-                        {"StringLike": {"s3:prefix": [f"{prefix}/*" for prefix in prefixes]}},
-                    ),
-                    allow(["s3:GetObject"], [bucket.arn_for_objects(f"{p}/*") for p in READABLE_PREFIXES]),
-                    allow(
-                        ["s3:PutObject", "s3:AbortMultipartUpload"],
-                        [bucket.arn_for_objects(f"{p}/*") for p in WRITABLE_PREFIXES],
-                    ),
-                    _use_for_objects(key),
-                ),
+                "Data": training_data(bucket, key),
                 "Image": _pull(image_repository_arn),
                 "Telemetry": _telemetry("/aws/sagemaker/TrainingJobs"),
+            },
+        )
+
+
+class TrainingInstanceRole(iam.Role):
+    """Lets an EC2 instance do what a training job may do with the data, with a log group of its own.
+
+    Parameters
+    ----------
+    program_arn
+        The object that its user data fetches.
+    """
+
+    def __init__(
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        bucket: s3.IBucket,
+        key: kms.IKey,
+        log_group: logs.ILogGroup,
+        program_arn: str,
+    ) -> None:
+        super().__init__(
+            scope,
+            construct_id,
+            description="EC2 training instances",
+            assumed_by=iam.ServicePrincipal("ec2.amazonaws.com"),
+            inline_policies={
+                "Data": training_data(bucket, key),
+                "Program": policy(allow(["s3:GetObject"], [program_arn])),
+                # The group itself, and (CloudFormation's attribute ends in :*) its streams.
+                "Log": policy(
+                    allow(
+                        ["logs:CreateLogStream", "logs:PutLogEvents"],
+                        [_log_group_arn(log_group.log_group_name), log_group.log_group_arn],
+                    )
+                ),
+                # What the agent needs for a shell without an open port, and no more of Systems Manager. IAM knows no
+                # resources for the channels. Source: Systems Manager User Guide, "Verify or add instance permissions
+                # for Session Manager".
+                "SessionManager": policy(allow([*SESSION_CHANNELS, "ssm:UpdateInstanceInformation"], ["*"])),
             },
         )
 
@@ -77,7 +117,7 @@ class ModelRole(iam.Role):
                 allow(["s3:ListBucket"], [bucket.bucket_arn], {"StringLike": {"s3:prefix": [f"{BATCH_INPUT}/*"]}}),
                 allow(["s3:GetObject"], [bucket.arn_for_objects(f"{BATCH_INPUT}/*")]),
                 allow(["s3:PutObject", "s3:AbortMultipartUpload"], [bucket.arn_for_objects(f"{BATCH_OUTPUT}/*")]),
-                _use_for_objects(key),
+                use_for_objects(key),
             ),
         }
         if artifact_arn is not None:
@@ -92,12 +132,12 @@ class ModelRole(iam.Role):
             scope,
             construct_id,
             description="SageMaker endpoint",
-            assumed_by=_sagemaker(),
+            assumed_by=sagemaker(),
             inline_policies=policies,
         )
 
 
-def _sagemaker() -> iam.IPrincipal:
+def sagemaker() -> iam.IPrincipal:
     """SageMaker, working for this account only: else another account could make it use our role (confused deputy)."""
     return iam.ServicePrincipal(
         "sagemaker.amazonaws.com", conditions={"StringEquals": {"aws:SourceAccount": Aws.ACCOUNT_ID}}
@@ -113,7 +153,35 @@ def _pull(repository_arn: str) -> iam.PolicyDocument:
     )
 
 
-def _use_for_objects(key: kms.IKey) -> iam.PolicyStatement:
+def training_data(bucket: s3.IBucket, key: kms.IKey) -> iam.PolicyDocument:
+    """May read data sets and code, read and write checkpoints, write outputs; all in one bucket."""
+    return _objects(bucket, key, readable=READABLE_PREFIXES, writable=WRITABLE_PREFIXES)
+
+
+def notebook_data(bucket: s3.IBucket, key: kms.IKey) -> iam.PolicyDocument:
+    """May see everything that trainings read and leave, and put data sets and code into the bucket."""
+    return _objects(bucket, key, readable=TRAINING_PREFIXES, writable=(DATA_SETS, CODE))
+
+
+def _objects(
+    bucket: s3.IBucket, key: kms.IKey, *, readable: Iterable[str], writable: Iterable[str]
+) -> iam.PolicyDocument:
+    return policy(
+        allow(
+            ["s3:ListBucket"],
+            [bucket.bucket_arn],
+            {"StringLike": {"s3:prefix": [f"{prefix}/*" for prefix in TRAINING_PREFIXES]}},
+        ),
+        allow(["s3:GetObject"], [bucket.arn_for_objects(f"{prefix}/*") for prefix in readable]),
+        allow(
+            ["s3:PutObject", "s3:AbortMultipartUpload"],
+            [bucket.arn_for_objects(f"{prefix}/*") for prefix in writable],
+        ),
+        use_for_objects(key),
+    )
+
+
+def use_for_objects(key: kms.IKey) -> iam.PolicyStatement:
     """May open objects of the bucket with the key, and nothing else: only S3 can use it on the role's behalf."""
     return allow(
         ["kms:Decrypt", "kms:GenerateDataKey"],
@@ -124,7 +192,7 @@ def _use_for_objects(key: kms.IKey) -> iam.PolicyStatement:
 
 def _telemetry(*log_groups: str) -> iam.PolicyDocument:
     """May write to the log groups and publish the metrics of the same names."""
-    arns = [f"arn:{Aws.PARTITION}:logs:{Aws.REGION}:{Aws.ACCOUNT_ID}:log-group:{group}" for group in log_groups]
+    arns = [_log_group_arn(group) for group in log_groups]
     namespaces = [group.removesuffix("/*") for group in log_groups]
     return policy(
         allow(
@@ -138,3 +206,7 @@ def _telemetry(*log_groups: str) -> iam.PolicyDocument:
             {"StringEquals": {"cloudwatch:namespace": namespaces}},
         ),
     )
+
+
+def _log_group_arn(name: str) -> str:
+    return f"arn:{Aws.PARTITION}:logs:{Aws.REGION}:{Aws.ACCOUNT_ID}:log-group:{name}"

@@ -1,17 +1,19 @@
-"""What training jobs need; disposable."""
+"""What trainings need; disposable."""
 
 from typing import Any
 
-from aws_cdk import Aws, CfnOutput, Stack
+from aws_cdk import Aws, CfnOutput, Fn, Stack
 from constructs import Construct
 
 from infra.constructs.data_bucket import DataBucket
 from infra.constructs.execution_roles import TrainingRole
+from infra.constructs.notebook_instance import NotebookInstance
+from infra.constructs.training_instance import TrainingInstance
 from infra.settings import Settings
 
 
 class TrainingStack(Stack):
-    """The role of the training jobs. The jobs themselves are started by the command line."""
+    """The role of the training jobs, and what EC2 trainings and a notebook need. The command line starts trainings."""
 
     def __init__(
         self, scope: Construct, construct_id: str, *, settings: Settings, data: DataBucket, **kwargs: Any
@@ -25,3 +27,18 @@ class TrainingStack(Stack):
             image_repository_arn=settings.training.image.repository_arn(Aws.REGION, Aws.PARTITION),
         )
         CfnOutput(self, "TrainingRoleArn", value=role.role_arn)
+        if settings.training.ec2:
+            instance = TrainingInstance(
+                self,
+                "Instance",
+                settings=settings.training.ec2,
+                data=data,
+                retain_logs=settings.storage.retain,
+                tags={"project": settings.project, "stage": settings.stage},
+            )
+            CfnOutput(self, "TrainingLaunchTemplateId", value=instance.launch_template.ref)
+            CfnOutput(self, "TrainingSubnetIds", value=Fn.join(",", instance.network.subnet_ids))
+            CfnOutput(self, "TrainingInstanceLogGroup", value=instance.log_group.log_group_name)
+        if settings.notebook:
+            notebook = NotebookInstance(self, "Notebook", settings=settings, data=data, training_role=role)
+            CfnOutput(self, "NotebookInstanceName", value=notebook.instance.attr_notebook_instance_name)

@@ -23,7 +23,7 @@ LOGICAL_IDS = {
 
 OUTPUTS = {
     "storage": {"DataBucketName", "DataKeyArn"},
-    "training": {"TrainingRoleArn"},
+    "training": {"TrainingRoleArn", "TrainingLaunchTemplateId", "TrainingSubnetIds", "TrainingInstanceLogGroup"},
     "inference": {"EndpointName", "FunctionUrl", "FunctionName", "FunctionAliasArn"},
 }
 

@@ -52,9 +52,43 @@ def test_a_file_needs_to_say_only_what_has_no_safe_default(write):
     assert settings.function.url_auth == "AWS_IAM"
 
 
+def test_an_empty_section_for_ec2_trainings_is_enough(write):
+    ec2 = write(MINIMAL + "[training.ec2]\n").training.ec2
+    assert (ec2.instance_type, ec2.spot) == ("t3.xlarge", False)
+    assert ec2.shutdown_minutes == 90
+
+
+@pytest.mark.parametrize(("seconds", "minutes"), [(60, 31), (61, 32), (3600, 90)])
+def test_the_time_limit_of_an_instance_is_longer_than_the_trainings(write, seconds, minutes):
+    text = f"{MINIMAL}[training.ec2]\nmax_runtime_seconds = {seconds}\n"
+    assert write(text).training.ec2.shutdown_minutes == minutes
+
+
+@pytest.mark.parametrize(
+    ("section", "problem"),
+    [
+        ('[training.ec2]\ninstance_type = "t4g.xlarge"', "t4g.xlarge is an arm64 machine"),
+        ('[training.ec2]\ninstance_type = "ml.m5.large"', "'ml.m5.large' is not known"),
+        ('[training.ec2]\nimage_parameter = "ami-1"', "is not the public parameter of a Deep Learning AMI"),
+        ("[training.ec2]\nvolume_gb = 20", "20 is outside 75 to 16384"),
+        ('[notebook]\nsubnet_id = "subnet-0123456789abcdef0"', "belong together"),
+        ('[notebook]\nsecurity_group_ids = ["sg-0123456789abcdef0"]', "belong together"),
+        ('[notebook]\nsecurity_group_ids = ["all"]', "is not a security group id"),
+        ("[notebook]\nidle_minutes = 5", "5 is outside 10 to 1440"),
+    ],
+)
+def test_mistakes_about_ec2_and_the_notebook_are_reported(write, section, problem):
+    with pytest.raises(SettingsError) as error:
+        write(f"{MINIMAL}{section}\n")
+    (line,) = problems(error)
+    assert problem in line
+
+
 def test_an_absent_section_switches_its_feature_off(write):
     settings = write(MINIMAL)
     assert settings.serving.scaling is None
+    assert settings.training.ec2 is None
+    assert settings.notebook is None
     assert settings.function.provisioned_concurrency is None
     assert settings.function.reserved_concurrency is None
     assert settings.storage.archive_training_outputs_after_days is None

@@ -18,6 +18,11 @@ from infra import instance_types
         ("ml.p6-b200.48xlarge", "x86_64"),
         ("ml.p6e-gb200.36xlarge", "arm64"),
         ("ml.trn1.2xlarge", "x86_64"),
+        ("t3.xlarge", "x86_64"),
+        ("t4g.xlarge", "arm64"),
+        ("g4dn.xlarge", "x86_64"),
+        ("g5g.xlarge", "arm64"),
+        ("im4gn.large", "arm64"),
     ],
 )
 def test_architecture(name, architecture):
@@ -57,3 +62,14 @@ def test_every_known_type_has_a_family_of_its_own_kind():
 def test_known_types_come_from_sagemakers_model():
     assert {"ml.m5.large", "ml.g5.xlarge", "ml.c7g.large"} <= instance_types.hosting()
     assert "ml.c7g.large" not in instance_types.training()
+
+
+def test_ec2_and_sagemaker_know_their_own_names():
+    assert {"t3.xlarge", "g4dn.xlarge"} <= instance_types.ec2()
+    assert "ml.t3.medium" in instance_types.notebook()
+    assert not any(name.startswith("ml.") for name in instance_types.ec2())
+
+
+@pytest.mark.parametrize(("name", "burstable"), [("t3.xlarge", True), ("t4g.nano", True), ("trn1.2xlarge", False)])
+def test_burstable_types_are_those_of_the_t_family(name, burstable):
+    assert instance_types.is_burstable(name) is burstable

@@ -1,0 +1,402 @@
+"""`kennel train --on ec2`: one training on an EC2 instance that ends itself.
+
+The launch template of the training stack says what runs; a description in the bucket, named by a tag of the instance,
+says what is trained; the instance answers with a status object and the outputs that a SageMaker job would leave.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import botocore.exceptions
+
+from cli.aws import Stage
+from cli.console import console, progress_bar
+from cli.data_push import data_set_prefix
+from cli.errors import NotReadyError, WorkFailedError, aws_errors
+from cli.prices import hourly_price
+from cli.training import JobLog, TrainingRequest, job_prefix, require_data_set, training_hyperparameters, upload_source
+from infra import instance_types
+from infra.bucket_layout import CHECKPOINTS, EC2_JOBS, TRAINING_OUTPUT
+from infra.instance_program.training_instance.job import (
+    COMPLETED,
+    ENDED,
+    FAILED,
+    INTERRUPTED,
+    JOB_TAG,
+    Job,
+    Status,
+    job_key,
+    status_key,
+    stop_key,
+)
+from infra.settings import Ec2TrainingSettings
+
+_POLL_SECONDS = 1.0
+_LOOK_SECONDS = 5.0
+#: EC2 shows a new instance, and the instance its first status, only after a while.
+_APPEARS_SECONDS = 90.0
+#: Another zone may have what this one lacks.
+_TRY_ANOTHER_ZONE = ("InsufficientInstanceCapacity", "InsufficientFreeAddressesInSubnet", "Unsupported")
+_LIVE = ["pending", "running"]
+_CONSOLE_LINES = 15
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What to launch; None: the stage's settings."""
+
+    instance_type: str | None = None
+    spot: bool | None = None
+
+
+def run_command(
+    stage: Stage,
+    request: TrainingRequest,
+    *,
+    spot: bool | None,
+    wait: bool,
+    follow: str | None,
+    stop: str | None,
+    resume: str | None,
+) -> None:
+    """Do what the options of `kennel train` say, on EC2."""
+    machine = Machine(request.instance_type, spot)
+    if stop:
+        stop_training(stage, stop)
+        console.print(f"{stop} is stopping; what it has learned so far is kept.")
+        return
+    job = follow
+    if resume:
+        job = resume_training(stage, resume, machine)
+    elif not job:
+        job = start_training(stage, request, machine)
+    if not wait and not follow:
+        console.print(f"Follow it: kennel train --follow {job}")
+        return
+    try:
+        follow_training(stage, job, machine)
+    except KeyboardInterrupt:
+        console.print(f"\nThe job goes on. Follow it: kennel train --follow {job}  Stop it: kennel train --stop {job}")
+        raise
+    console.print("Next: kennel package, then kennel deploy")
+
+
+def is_ec2_job(stage: Stage, job: str) -> bool:
+    """Whether a job of this stage is one that an EC2 instance trains."""
+    return job.startswith(_name_prefix(stage))
+
+
+def start_training(stage: Stage, request: TrainingRequest, machine: Machine) -> str:
+    """Describe a job in the bucket and launch an instance for it; returns the job's name.
+
+    Raises
+    ------
+    NotReadyError
+        When the stage has no launch template, the data set is not in the bucket, or the image does not run on the type.
+    AwsError
+        When EC2 refuses, after every zone of the network has been tried.
+    """
+    settings = _settings(stage)
+    _require_type(settings, machine)
+    bucket = stage.data_bucket
+    stage.output("training", "TrainingLaunchTemplateId")  # before anything is uploaded
+    with aws_errors():
+        require_data_set(stage, request.data_set)
+        source = upload_source(stage)
+        name = f"{_name_prefix(stage)}{datetime.now(UTC):%Y%m%d-%H%M%S-%f}"[:63]
+        job = Job(
+            name=name,
+            source=source,
+            channels={"training": f"s3://{bucket}/{data_set_prefix(request.data_set)}"},
+            hyperparameters=training_hyperparameters(stage, request),
+            output=f"s3://{bucket}/{TRAINING_OUTPUT}/{name}",
+            checkpoints=f"s3://{bucket}/{CHECKPOINTS}/{name}",
+            max_runtime_seconds=settings.max_runtime_seconds,
+        )
+        _put_json(stage, job_key(EC2_JOBS, name), job.dump())
+    _launch(stage, name, machine)
+    return name
+
+
+def resume_training(stage: Stage, job: str, machine: Machine) -> str:
+    """Launch another instance for a job that has not been completed; it goes on from the checkpoints.
+
+    Raises
+    ------
+    NotReadyError
+        When there is no such job, it is completed, or an instance is still training it.
+    """
+    _require_type(_settings(stage), machine)
+    status = _require_status(stage, job)
+    if status["state"] == COMPLETED:
+        raise NotReadyError(f"{job} is completed.", f"Package it: kennel package --job {job}")
+    with aws_errors():
+        if _live_instances(stage, job):
+            raise NotReadyError(f"An instance is training {job}.", f"Follow it: kennel train --follow {job}")
+        stage.client("s3").delete_object(Bucket=stage.data_bucket, Key=stop_key(EC2_JOBS, job))
+    _launch(stage, job, machine)
+    return job
+
+
+def stop_training(stage: Stage, job: str) -> None:
+    """Ask the instance of a job to let the program save what it has, upload it and end.
+
+    Raises
+    ------
+    NotReadyError
+        When there is no such job, or it has ended.
+    """
+    status = _require_status(stage, job)
+    if status["state"] in ENDED:
+        raise NotReadyError(f"{job} has ended already ({status['state']}).")
+    with aws_errors():
+        stage.client("s3").put_object(Bucket=stage.data_bucket, Key=stop_key(EC2_JOBS, job), Body=b"")
+
+
+def follow_training(stage: Stage, job: str, machine: Machine | None = None) -> dict[str, Any]:
+    """Print a job's log until it ends; returns its status.
+
+    When AWS takes a spot instance back meanwhile, another one is launched, which goes on from the checkpoints.
+
+    Raises
+    ------
+    NotReadyError
+        When there is no such job.
+    WorkFailedError
+        When the job failed or was stopped, or its instance is gone without a word.
+    """
+    log = JobLog(stage, job, stage.output("training", "TrainingInstanceLogGroup"))
+    _require_status(stage, job)
+    with progress_bar(f"{job}: Training"):
+        while True:
+            status = _wait_for_end(stage, job, log)
+            if status["state"] != INTERRUPTED:
+                break
+            console.print(f"{status['reason']} The next instance goes on from the checkpoints.")
+            _launch(stage, job, machine or Machine(spot=True))
+    if status["state"] != COMPLETED:
+        raise WorkFailedError(
+            f"The training job {job} ended as {status['state']}: {status['reason'] or 'no reason was given'}",
+            f"Its whole log: log group {log.group}, streams {job}/…  Try again: kennel train --resume {job}",
+        )
+    console.print(f"{job} completed in {status['ended'] - status['started']:.0f} s; its instance ends itself.")
+    return status
+
+
+def latest_completed_job(stage: Stage) -> str | None:
+    """Name of this stage's newest completed job on EC2, None when there is none."""
+    s3, bucket, prefix = stage.client("s3"), stage.data_bucket, f"{TRAINING_OUTPUT}/{_name_prefix(stage)}"
+    with aws_errors():
+        pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix, Delimiter="/")
+        jobs = [item["Prefix"].split("/")[1] for page in pages for item in page.get("CommonPrefixes", [])]
+    for job in sorted(jobs, reverse=True):  # their names end in the time of their start
+        status = _find_status(stage, job)
+        if status is not None and status["state"] == COMPLETED:
+            return job
+    return None
+
+
+def model_location(stage: Stage, job: str) -> str:
+    """The ``s3://`` address of a job's model.
+
+    Raises
+    ------
+    NotReadyError
+        When there is no such job, or it has left no model.
+    """
+    status = _require_status(stage, job)
+    if not status["model"]:
+        raise NotReadyError(
+            f"The training job {job} has left no model (state {status['state']}).",
+            f"Follow it to its end: kennel train --follow {job}",
+        )
+    return str(status["model"])
+
+
+def terminate_instances(stage: Stage) -> None:
+    """End every training instance of the stage at once, whatever it is doing, and wait until they are gone."""
+    filters = [{"Name": f"tag:{key}", "Values": [value]} for key, value in _stage_tags(stage).items()]
+    ec2 = stage.client("ec2")
+    with aws_errors():
+        instances = [
+            instance["InstanceId"]
+            for instance in _describe(ec2, filters)
+            if any(tag["Key"] == JOB_TAG for tag in instance.get("Tags", []))
+        ]
+        if not instances:
+            return
+        console.print(f"Terminating the training instances {', '.join(instances)}")
+        ec2.terminate_instances(InstanceIds=instances)
+        ec2.get_waiter("instance_terminated").wait(InstanceIds=instances, WaiterConfig={"Delay": 5})
+
+
+def _launch(stage: Stage, job: str, machine: Machine) -> None:
+    settings = _settings(stage)
+    instance_type = machine.instance_type or settings.instance_type
+    spot = settings.spot if machine.spot is None else machine.spot
+    template = stage.output("training", "TrainingLaunchTemplateId")
+    subnets = stage.output("training", "TrainingSubnetIds").split(",")
+    console.print(_announcement(job, instance_type, spot, settings))
+    status = Status(job, "", instance_type, state="Launching")
+    with aws_errors():
+        # Before the instance can report anything, and in place of what an earlier one reported.
+        _put_json(stage, status_key(TRAINING_OUTPUT, job), status.dump())
+        try:
+            instance_id = _run_instance(stage, job, template, subnets, instance_type, spot)
+        except botocore.exceptions.ClientError as error:
+            status.state, status.reason = FAILED, f"EC2 refused to launch an instance: {error}"
+            _put_json(stage, status_key(TRAINING_OUTPUT, job), status.dump())
+            raise
+    console.print(f"Instance {instance_id}. A shell on it: aws ssm start-session --target {instance_id}")
+
+
+def _announcement(job: str, instance_type: str, spot: bool, settings: Ec2TrainingSettings) -> str:
+    """What is about to be started, what it costs, and when it ends at the latest."""
+    price = hourly_price(instance_type)
+    if spot:
+        price = f"spot: less than {price}"
+    if instance_types.is_burstable(instance_type):
+        price += "; up to 0.05 USD per vCPU-hour more for CPU above its baseline"
+    return (
+        f"Training job {job} on 1 × {instance_type} ({price}). "
+        f"The instance ends itself, after {settings.shutdown_minutes} minutes at the latest."
+    )
+
+
+def _run_instance(stage: Stage, job: str, template: str, subnets: list[str], instance_type: str, spot: bool) -> str:
+    request: dict[str, Any] = {
+        "LaunchTemplate": {"LaunchTemplateId": template, "Version": "$Latest"},
+        "InstanceType": instance_type,
+        "MinCount": 1,
+        "MaxCount": 1,
+        "TagSpecifications": [
+            {
+                "ResourceType": "instance",
+                "Tags": [{"Key": key, "Value": value} for key, value in {JOB_TAG: job, **_stage_tags(stage)}.items()],
+            }
+        ],
+    }
+    if spot:
+        options = {"SpotInstanceType": "one-time", "InstanceInterruptionBehavior": "terminate"}
+        request["InstanceMarketOptions"] = {"MarketType": "spot", "SpotOptions": options}
+    ec2 = stage.client("ec2")
+    for subnet in subnets:
+        try:
+            answer = ec2.run_instances(**request, SubnetId=subnet, ClientToken=uuid.uuid4().hex)
+            return str(answer["Instances"][0]["InstanceId"])
+        except botocore.exceptions.ClientError as error:
+            code = error.response["Error"]["Code"]
+            if code not in _TRY_ANOTHER_ZONE or subnet == subnets[-1]:
+                raise
+            console.print(f"No {instance_type} in the zone of {subnet} ({code}): trying another one.")
+    raise AssertionError("the stack has subnets")
+
+
+def _wait_for_end(stage: Stage, job: str, log: JobLog) -> dict[str, Any]:
+    """Print the log until the status says that the job has ended.
+
+    Raises
+    ------
+    WorkFailedError
+        When the instance is gone and the status does not say so.
+    """
+    look_at = 0.0
+    with aws_errors():
+        while True:
+            status = _require_status(stage, job)
+            log.print_new()
+            if status["state"] in ENDED:
+                return status
+            if time.monotonic() > look_at and time.time() > status["started"] + _APPEARS_SECONDS:
+                look_at = time.monotonic() + _LOOK_SECONDS
+                if not _live_instances(stage, job):
+                    # It may have ended between the two looks.
+                    status = _require_status(stage, job)
+                    log.print_new()
+                    if status["state"] in ENDED:
+                        return status
+                    raise _lost(stage, job, status)
+            time.sleep(_POLL_SECONDS)
+
+
+def _lost(stage: Stage, job: str, status: dict[str, Any]) -> WorkFailedError:
+    text = ""
+    if status["instance_id"]:
+        try:
+            answer = stage.client("ec2").get_console_output(InstanceId=status["instance_id"])
+            text = "\n".join(answer.get("Output", "").splitlines()[-_CONSOLE_LINES:])
+        except botocore.exceptions.ClientError:
+            text = ""  # EC2 has forgotten it
+    console.print(text, markup=False, style="dim")
+    return WorkFailedError(
+        f"The instance of {job} is gone without saying why; the last that it reported was {status['state']}.",
+        f"It goes on from its checkpoints on another instance: kennel train --resume {job}",
+    )
+
+
+def _live_instances(stage: Stage, job: str) -> list[dict[str, Any]]:
+    return _describe(stage.client("ec2"), [{"Name": f"tag:{JOB_TAG}", "Values": [job]}])
+
+
+def _describe(ec2: Any, filters: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Instances that are starting or running."""
+    pages = ec2.get_paginator("describe_instances").paginate(
+        Filters=[*filters, {"Name": "instance-state-name", "Values": _LIVE}]
+    )
+    return [instance for page in pages for group in page["Reservations"] for instance in group["Instances"]]
+
+
+def _require_status(stage: Stage, job: str) -> dict[str, Any]:
+    status = _find_status(stage, job)
+    if status is None:
+        raise NotReadyError(f"There is no training job {job!r} on EC2 in this stage.")
+    return status
+
+
+def _find_status(stage: Stage, job: str) -> dict[str, Any] | None:
+    s3 = stage.client("s3")
+    with aws_errors():
+        try:
+            answer = s3.get_object(Bucket=stage.data_bucket, Key=status_key(TRAINING_OUTPUT, job))
+        except s3.exceptions.NoSuchKey:
+            return None
+        status: dict[str, Any] = json.loads(answer["Body"].read())
+    return status
+
+
+def _put_json(stage: Stage, key: str, text: str) -> None:
+    stage.client("s3").put_object(Bucket=stage.data_bucket, Key=key, Body=text.encode(), ContentType="application/json")
+
+
+def _settings(stage: Stage) -> Ec2TrainingSettings:
+    if stage.settings.training.ec2 is None:
+        raise NotReadyError(
+            f"The stage {stage.name!r} has no EC2 training.",
+            f"Add the section [training.ec2] to infra/environments/{stage.name}.toml, then: kennel deploy training",
+        )
+    return stage.settings.training.ec2
+
+
+def _require_type(settings: Ec2TrainingSettings, machine: Machine) -> None:
+    instance_type = machine.instance_type
+    if instance_type is None:
+        return
+    if instance_type not in instance_types.ec2():
+        raise NotReadyError(f"{instance_type!r} is not an EC2 instance type, such as t3.xlarge or g4dn.xlarge.")
+    if conflict := settings.conflict_with(instance_type):
+        raise NotReadyError(f"{conflict}.", "Choose a type of the image's architecture, such as t3.xlarge.")
+
+
+def _stage_tags(stage: Stage) -> dict[str, str]:
+    """Tags of everything of a stage, as the stacks set them."""
+    return {"project": stage.settings.project, "stage": stage.name}
+
+
+def _name_prefix(stage: Stage) -> str:
+    return f"{job_prefix(stage)}ec2-"

@@ -1,0 +1,190 @@
+"""One running instance: its user data as a process, its metadata, its console and its power switch."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import logging
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+from emulator.ec2 import power
+from emulator.ec2.metadata import MetadataService
+from emulator.host import Host
+from emulator.processes import signal_group
+from emulator.sagemaker.programs import base_environment, describe_exit
+
+logger = logging.getLogger(__name__)
+
+_POLL_SECONDS = 0.1
+#: A machine that is shut down gives its programs about a minute and a half; the server that ends cannot wait so long.
+_SHUTDOWN_GRACE_SECONDS = 8.0
+#: What GetConsoleOutput returns at most.
+CONSOLE_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True)
+class LaunchedInstance:
+    """What an instance was launched with.
+
+    Attributes
+    ----------
+    user_data
+        In base64, as EC2 takes it.
+    role
+        Name of the role in the instance profile and a function that opens a session of it.
+    tags
+        Asked whenever the metadata are; None when the metadata have no tags.
+    """
+
+    instance_id: str
+    instance_type: str
+    region: str
+    user_data: str = ""
+    role: tuple[str, Callable[[], dict[str, str]]] | None = None
+    tags: Callable[[], Mapping[str, str]] | None = None
+    entries: Mapping[str, str] = field(default_factory=dict)
+
+    def metadata(self) -> Mapping[str, str]:
+        """The entries of the metadata service."""
+        tags = self.tags() if self.tags is not None else {}
+        return {
+            "instance-id": self.instance_id,
+            "instance-type": self.instance_type,
+            "local-ipv4": "127.0.0.1",
+            "placement/region": self.region,
+            "placement/availability-zone": f"{self.region}a",
+            **self.entries,
+            **{f"tags/instance/{key}": value for key, value in tags.items()},
+        }
+
+
+class InstanceRun:
+    """Runs an instance until it shuts itself down or is ended.
+
+    Parameters
+    ----------
+    ended
+        Called once when the instance has shut *itself* down.
+    """
+
+    def __init__(self, host: Host, instance: LaunchedInstance, ended: Callable[[], None]) -> None:
+        self._host = host
+        self._instance = instance
+        self._ended = ended
+        self._folder = host.state_dir / "ec2" / instance.instance_id
+        self._console = host.state_dir / "ec2" / f"{instance.instance_id}.console"
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=instance.instance_id, daemon=True)
+
+    def start(self) -> None:
+        """Begin in the background."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End everything that runs there, as a power cut with a few seconds' notice."""
+        self._stop.set()
+
+    def join(self, timeout: float) -> None:
+        """Wait for the end."""
+        self._thread.join(timeout)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the instance runs, its user data may long be done."""
+        return self._thread.is_alive()
+
+    def _run(self) -> None:
+        metadata = MetadataService(self._instance.metadata, self._instance.role)
+        try:
+            pressed = self._boot(metadata.url)
+        except Exception:
+            logger.exception("instance %s", self._instance.instance_id)
+            pressed = False
+        finally:
+            metadata.close()
+            shutil.rmtree(self._folder, ignore_errors=True)
+        if pressed:
+            self._ended()
+
+    def _boot(self, metadata_url: str) -> bool:
+        """Run the user data and wait; whether the instance has shut itself down."""
+        home, calls = self._folder / "root", self._folder / "power-calls"
+        home.mkdir(mode=0o700, parents=True)
+        commands = self._folder / "bin"
+        power.install(commands, calls)
+        switch = power.PowerSwitch(calls)
+        with self._console.open("wb") as console:
+            process = self._start(home, commands, metadata_url, console)
+        try:
+            status: int | None = None
+            while not self._stop.wait(_POLL_SECONDS):
+                if switch.pressed():
+                    return True
+                if process is not None and status is None and (status := process.poll()) is not None:
+                    self._say(f"user data {describe_exit(status)}")
+            return False
+        finally:
+            if process is not None:
+                self._shut_down(process)
+
+    def _shut_down(self, process: subprocess.Popen[bytes]) -> None:
+        """End all programs as systemd does: SIGTERM to each, and SIGKILL to those that are left after a while."""
+        signal_group(process.pid, signal.SIGTERM)
+        deadline = time.monotonic() + _SHUTDOWN_GRACE_SECONDS
+        while time.monotonic() < deadline and (process.poll() is None or signal_group(process.pid, 0)):
+            time.sleep(_POLL_SECONDS)
+        self._host.processes.terminate(process, 0.0)
+
+    def _start(
+        self, home: Path, commands: Path, metadata_url: str, console: IO[bytes]
+    ) -> subprocess.Popen[bytes] | None:
+        script = decode_user_data(self._instance.user_data)
+        if not script.startswith("#!"):
+            self._say("user data that is no script: nothing is run")
+            return None
+        if (reached := power.dangerous(script)) is not None:
+            # The machine of whoever runs this is not ours to switch off.
+            self._say(f"user data that reaches past the instance is not run here: {reached}")
+            return None
+        path = home / "user-data"
+        path.write_text(script)
+        path.chmod(0o700)
+        environment = base_environment(home)
+        environment |= {
+            "PATH": f"{commands}:{environment['PATH']}",
+            "AWS_ENDPOINT_URL": self._host.endpoint_url,
+            "AWS_EC2_METADATA_SERVICE_ENDPOINT": metadata_url,
+        }
+        return self._host.processes.spawn(
+            [str(path)],
+            cwd=home,
+            env=environment,
+            stdout=console,
+            stderr=subprocess.STDOUT,
+        )
+
+    def _say(self, text: str) -> None:
+        with self._console.open("ab") as console:
+            console.write(f"[local AWS] {text}\n".encode())
+
+
+def console_output(host: Host, instance_id: str) -> bytes:
+    """The end of what an instance has printed, also after its end."""
+    path = host.state_dir / "ec2" / f"{instance_id}.console"
+    return path.read_bytes()[-CONSOLE_BYTES:] if path.exists() else b""
+
+
+def decode_user_data(text: str) -> str:
+    """User data as the instance sees it; empty when it is not text in base64."""
+    try:
+        return base64.b64decode(text, validate=False).decode()
+    except (binascii.Error, UnicodeDecodeError):
+        return ""

@@ -1,0 +1,133 @@
+"""The metadata service of one instance, version 2, on a port of the loopback interface."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import threading
+import time
+from collections.abc import Callable, Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import unquote
+
+from emulator.errors import ServiceError
+
+_TOKEN_PATH = "/latest/api/token"  # noqa: S105 - an address
+_TOKEN_HEADER = "x-aws-ec2-metadata-token"  # noqa: S105 - a name
+_LIFETIME_HEADER = "x-aws-ec2-metadata-token-ttl-seconds"
+_LIFETIMES = range(1, 21601)
+_ENTRIES = "/latest/meta-data"
+_CREDENTIALS = "iam/security-credentials"
+_CREDENTIALS_SECONDS = 6 * 3600
+
+#: The entries of an instance by their paths below ``/latest/meta-data/``.
+Entries = Callable[[], Mapping[str, str]]
+
+
+class MetadataService:
+    """Answers the requests of one instance, and those without a token of its own not at all.
+
+    Parameters
+    ----------
+    entries
+        Asked at every request: tags change while an instance runs.
+    role
+        Name of the role in the instance profile and a function that opens a session of it; None without a profile.
+    """
+
+    def __init__(self, entries: Entries, role: tuple[str, Callable[[], dict[str, str]]] | None) -> None:
+        self._entries = entries
+        self._role = role
+        self._tokens: dict[str, float] = {}
+        service = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_PUT(self) -> None:
+                self._answer(*service.issue_token(self.path, self.headers.get(_LIFETIME_HEADER, "")))
+
+            def do_GET(self) -> None:
+                self._answer(*service.read(unquote(self.path), self.headers.get(_TOKEN_HEADER, "")))
+
+            def _answer(self, status: int, text: str) -> None:
+                body = text.encode()
+                self.send_response(status)
+                self.send_header("Content-Type", "text/plain")
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *args: Any) -> None:
+                pass  # the SDKs ask often
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, name="instance metadata", daemon=True)
+        self._thread.start()
+
+    @property
+    def url(self) -> str:
+        """Where it answers, in place of ``http://169.254.169.254``."""
+        return f"http://127.0.0.1:{self._server.server_port}"
+
+    def close(self) -> None:
+        """Answer no more."""
+        self._server.shutdown()
+        self._server.server_close()
+
+    def issue_token(self, path: str, lifetime: str) -> tuple[int, str]:
+        """A new token."""
+        if path != _TOKEN_PATH:
+            return 404, ""
+        if not lifetime.isdecimal() or int(lifetime) not in _LIFETIMES:
+            return 400, ""
+        token = secrets.token_urlsafe(42)
+        self._tokens[token] = time.monotonic() + int(lifetime)
+        return 200, token
+
+    def read(self, path: str, token: str) -> tuple[int, str]:
+        """An entry, or the names of the entries below a path."""
+        if self._tokens.get(token, 0.0) < time.monotonic():
+            return 401, ""
+        if not path.startswith(_ENTRIES):
+            return 404, ""
+        name = path.removeprefix(_ENTRIES).strip("/")
+        if self._role is not None and name == f"{_CREDENTIALS}/{self._role[0]}":
+            return 200, json.dumps(self._open_session())
+        entries = dict(self._entries())
+        if self._role is not None:
+            entries[f"{_CREDENTIALS}/{self._role[0]}"] = ""
+        if name in entries:
+            return 200, entries[name]
+        below = f"{name}/" if name else ""
+        names = {entry.removeprefix(below).partition("/") for entry in entries if entry.startswith(below)}
+        if not names:
+            return 404, ""
+        return 200, "\n".join(sorted(first + slash for first, slash, _ in names))
+
+    def _open_session(self) -> dict[str, str]:
+        assert self._role is not None
+        now = time.time()
+        try:
+            keys = self._role[1]()
+        except ServiceError as error:
+            return {
+                "Code": "AssumeRoleUnauthorizedAccess",
+                "Message": error.message,
+                "LastUpdated": _timestamp(now),
+            }
+        return {
+            "Code": "Success",
+            "Type": "AWS-HMAC",
+            "LastUpdated": _timestamp(now),
+            "AccessKeyId": keys["AWS_ACCESS_KEY_ID"],
+            "SecretAccessKey": keys["AWS_SECRET_ACCESS_KEY"],
+            "Token": keys["AWS_SESSION_TOKEN"],
+            "Expiration": _timestamp(now + _CREDENTIALS_SECONDS),
+        }
+
+
+def _timestamp(moment: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(moment))

@@ -1,0 +1,248 @@
+"""MiniStack's EC2 instances, which are records, run: launch templates, user data, console output.
+
+MiniStack takes RunInstances and keeps a record of each instance. Here, its launch template counts, and its user data is
+run for real (`emulator.ec2`), under the role of its instance profile.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import hashlib
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+from urllib.parse import parse_qsl, urlencode
+
+from emulator.awsapi import Caller
+from emulator.ec2.instance import InstanceRun, LaunchedInstance, console_output
+from emulator.errors import Response
+from emulator.host import Host
+from emulator.ministack.routing import refusal
+
+_INSTANCE_ID = re.compile(rb"<instanceId>(i-[0-9a-f]+)</instanceId>")
+_PARAMETER = "resolve:ssm:"
+_STOP_SECONDS = 10.0
+#: Members of launch template data that RunInstances takes under the same names, as plain values.
+_PLAIN = ("ImageId", "InstanceType", "KeyName", "UserData", "InstanceInitiatedShutdownBehavior")
+_STATES = {"terminate": {"Code": 48, "Name": "terminated"}, "stop": {"Code": 80, "Name": "stopped"}}
+#: A member of MiniStack's record: the instance is one that runs here.
+_RUNS = "_UserDataRuns"
+
+Parameters = dict[str, str]
+Handler = Callable[..., Any]
+
+
+class Instances:
+    """The instances that run.
+
+    Parameters
+    ----------
+    host
+        Its roles are those of instance profiles.
+    note_change
+        Called when an instance has ended by itself.
+    """
+
+    def __init__(self, host: Host, note_change: Callable[[], None]) -> None:
+        self._host = host
+        self._note_change = note_change
+        self._runs: dict[str, InstanceRun] = {}
+        self._lock = threading.Lock()
+
+    def install(self) -> None:
+        """Stand before MiniStack's EC2."""
+        from ministack import app
+
+        app.SERVICE_HANDLERS["ec2"] = functools.partial(self._handle, app.SERVICE_HANDLERS["ec2"])
+
+    def start(self) -> None:
+        """End the instances that the last server ran: their machine is gone."""
+        from ministack.services import ec2
+
+        for record in list(ec2._instances._data.values()):
+            if record.get(_RUNS) and record["State"]["Name"] == "running":
+                _end(record, "terminate")
+
+    def stop(self) -> None:
+        """End everything that runs."""
+        with self._lock:
+            runs = list(self._runs.values())
+        for run in runs:
+            run.stop()
+        deadline = time.monotonic() + _STOP_SECONDS
+        for run in runs:
+            run.join(max(0.0, deadline - time.monotonic()))
+
+    async def _handle(
+        self, inner: Handler, method: str, path: str, headers: Any, body: Any, query: Mapping[str, Any]
+    ) -> Response:
+        from ministack.core.responses import get_account_id, get_region
+        from ministack.services import ec2
+
+        parameters = _parameters(body, query)
+        action = parameters.get("Action")
+        if action == "GetConsoleOutput":
+            return self._console(parameters)
+        if action in ("TerminateInstances", "StopInstances"):
+            response: Response = await inner(method, path, headers, body, query)
+            if response[0] == 200:
+                self._stop_runs(_members(parameters, "InstanceId"))
+            return response
+        if action != "RunInstances":
+            return await inner(method, path, headers, body, query)  # type: ignore[no-any-return]
+
+        caller = Caller(get_account_id(), get_region())
+        template, _, error = ec2._resolve_launch_template_data(
+            {
+                name: parameters.get(f"LaunchTemplate.{name}")
+                for name in ("LaunchTemplateId", "LaunchTemplateName", "Version")
+            }
+        )
+        if error is not None:
+            return error
+        launch = _with_template(parameters, template)
+        role = _role_of(launch)
+        if role is not None:
+            context = {"iam:PassedToService": "ec2.amazonaws.com"}
+            if denied := refusal("iam:PassRole", role["Arn"], context, headers, query, caller):
+                return ec2._error("UnauthorizedOperation", denied.message, 403)
+        if launch.get("DryRun") == "true":
+            return ec2._error("DryRunOperation", "Request would have succeeded, but DryRun flag is set.", 412)
+        response = await inner("POST", path, headers, urlencode(launch).encode(), {})
+        if response[0] == 200:
+            for found in _INSTANCE_ID.findall(response[2]):
+                self._launch(found.decode(), launch, role, template, caller)
+        return response
+
+    def _launch(
+        self, instance_id: str, launch: Parameters, role: dict[str, Any] | None, template: Any, caller: Caller
+    ) -> None:
+        from ministack.services import ec2
+
+        record = ec2._instances[instance_id]
+        record[_RUNS] = True
+        behavior = launch.get("InstanceInitiatedShutdownBehavior", "stop")
+
+        def ended() -> None:
+            _end(record, behavior)
+            self._note_change()
+
+        def tags() -> dict[str, str]:
+            pairs = ec2._tags.get_scoped(caller.account, caller.region, instance_id, [])
+            return {tag["Key"]: tag["Value"] for tag in pairs}
+
+        spot = launch.get("InstanceMarketOptions.MarketType") == "spot"
+        instance = LaunchedInstance(
+            instance_id,
+            record["InstanceType"],
+            caller.region,
+            user_data=launch.get("UserData", ""),
+            role=None
+            if role is None
+            else (role["RoleName"], functools.partial(self._host.role_credentials, role["Arn"], instance_id)),
+            tags=tags if launch.get("MetadataOptions.InstanceMetadataTags") == "enabled" else None,
+            entries={"ami-id": record["ImageId"], "instance-life-cycle": "spot" if spot else "on-demand"},
+        )
+        run = InstanceRun(self._host, instance, ended)
+        with self._lock:
+            self._runs = {key: other for key, other in self._runs.items() if other.alive}
+            self._runs[instance_id] = run
+            run.start()
+
+    def _stop_runs(self, instance_ids: list[str]) -> None:
+        with self._lock:
+            runs = [self._runs[instance_id] for instance_id in instance_ids if instance_id in self._runs]
+        for run in runs:
+            run.stop()
+
+    def _console(self, parameters: Parameters) -> Response:
+        from ministack.services import ec2
+
+        instance_id = parameters.get("InstanceId", "")
+        if instance_id not in ec2._instances:
+            return ec2._error("InvalidInstanceID.NotFound", f"The instance ID '{instance_id}' does not exist", 400)
+        output = base64.b64encode(console_output(self._host, instance_id)).decode()
+        now = time.strftime("%Y-%m-%dT%H:%M:%S.000Z", time.gmtime())
+        inner = f"<instanceId>{instance_id}</instanceId><timestamp>{now}</timestamp><output>{output}</output>"
+        return ec2._xml(200, "GetConsoleOutputResponse", inner)
+
+
+def _end(record: dict[str, Any], behavior: str) -> None:
+    record["State"] = dict(_STATES[behavior])
+    if behavior == "terminate":
+        record["_terminated_at"] = time.time()  # MiniStack forgets it a minute later
+
+
+def _parameters(body: Any, query: Mapping[str, Any]) -> Parameters:
+    """The members of a request in EC2's query protocol."""
+    text = body.decode() if isinstance(body, bytes) else body or ""
+    found = {name: value[0] if isinstance(value, list) else value for name, value in query.items()}
+    return {**found, **dict(parse_qsl(text, keep_blank_values=True))}
+
+
+def _members(parameters: Parameters, name: str) -> list[str]:
+    return [value for key, value in parameters.items() if re.fullmatch(rf"{name}\.\d+", key)]
+
+
+def _with_template(given: Parameters, template: Mapping[str, Any]) -> Parameters:
+    """A request with what its launch template adds: the request itself comes first."""
+    added: Parameters = {name: str(template[name]) for name in _PLAIN if template.get(name)}
+    for name in ("IamInstanceProfile", "MetadataOptions", "InstanceMarketOptions"):
+        if not any(key.startswith(f"{name}.") for key in given):
+            added |= dict(_flattened(name, template.get(name) or {}))
+    if not _members(given, "SecurityGroupId"):
+        groups = enumerate(template.get("SecurityGroupIds") or [], 1)
+        added |= {f"SecurityGroupId.{number}": group for number, group in groups}
+    launch = {**added, **given, **_tags(given, template)}
+    image = launch.get("ImageId", "")
+    if image.startswith(_PARAMETER):
+        # Every parameter names an image here, always the same one; nothing boots from it.
+        launch["ImageId"] = f"ami-{hashlib.sha256(image.encode()).hexdigest()[:17]}"
+    return launch
+
+
+def _flattened(prefix: str, value: Any) -> Iterator[tuple[str, str]]:
+    if isinstance(value, Mapping):
+        for name, item in value.items():
+            yield from _flattened(f"{prefix}.{name}", item)
+    else:
+        yield prefix, str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _tags(given: Parameters, template: Mapping[str, Any]) -> Parameters:
+    """The instance's tags from both; those of the request win."""
+    tags = {
+        tag["Key"]: str(tag["Value"])
+        for specification in template.get("TagSpecifications") or []
+        if specification.get("ResourceType") == "instance"
+        for tag in specification.get("Tags") or []
+    }
+    number = next(
+        (key.split(".")[1] for key, value in given.items() if key.endswith(".ResourceType") and value == "instance"),
+        "1" if not any(key.startswith("TagSpecification.") for key in given) else None,
+    )
+    if number is None:
+        return {}
+    prefix = f"TagSpecification.{number}"
+    for key in given:
+        if re.fullmatch(rf"{prefix}\.Tag\.\d+\.Key", key):
+            tags[given[key]] = given.get(key.removesuffix("Key") + "Value", "")
+    pairs = enumerate(tags.items(), 1)
+    return {f"{prefix}.ResourceType": "instance"} | {
+        f"{prefix}.Tag.{position}.{name}": text
+        for position, (key, value) in pairs
+        for name, text in (("Key", key), ("Value", value))
+    }
+
+
+def _role_of(launch: Parameters) -> dict[str, Any] | None:
+    """The role in the request's instance profile."""
+    from ministack.services import iam
+
+    name = launch.get("IamInstanceProfile.Name") or launch.get("IamInstanceProfile.Arn", "").rsplit("/", 1)[-1]
+    profile = iam._lookup_instance_profile(name=name) if name else None
+    roles = (profile or {}).get("Roles") or []
+    return iam._roles.get(roles[0]) if roles else None

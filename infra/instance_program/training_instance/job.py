@@ -1,0 +1,143 @@
+"""What is to be trained, and how it went: the two JSON objects that the command line and the instance exchange."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+#: The tag of the instance that names its job.
+JOB_TAG = "training-job"
+_NAME = re.compile(r"[a-zA-Z0-9](-?[a-zA-Z0-9]){0,62}")
+_TEXTS = ("program", "source", "output", "checkpoints")
+
+#: How a training ends. As SageMaker has it, but for Interrupted: a spot instance was taken back, another may go on.
+COMPLETED, FAILED, STOPPED, INTERRUPTED = "Completed", "Failed", "Stopped", "Interrupted"
+ENDED = (COMPLETED, FAILED, STOPPED, INTERRUPTED)
+
+
+class JobError(Exception):
+    """The job cannot be understood; the message says why."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What to train.
+
+    Attributes
+    ----------
+    source
+        Address of the program's folder as a tar.gz.
+    program
+        What to run in it.
+    channels
+        Prefixes of the inputs, by name.
+    hyperparameters
+        Passed to the program as ``--name value``.
+    output, checkpoints
+        Prefixes for what the training leaves.
+    max_runtime_seconds
+        For the program; inputs and outputs take their time besides.
+    """
+
+    name: str
+    source: str
+    channels: dict[str, str]
+    output: str
+    checkpoints: str
+    max_runtime_seconds: int
+    program: str = "train.py"
+    hyperparameters: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, text: str) -> Job:
+        """Read what `dump` wrote.
+
+        Raises
+        ------
+        JobError
+        """
+        try:
+            content = json.loads(text)
+            job = cls(**content)
+        except (ValueError, TypeError) as error:
+            raise JobError(f"The job's description is not valid: {error}") from error
+        if (
+            any(not isinstance(getattr(job, name), str) for name in _TEXTS)
+            or not isinstance(job.max_runtime_seconds, int)
+            or not _is_text_mapping(job.channels)
+            or not _is_text_mapping(job.hyperparameters)
+        ):
+            raise JobError("The job's description has a value of the wrong type.")
+        require_name(job.name)
+        return job
+
+    def dump(self) -> str:
+        """As JSON."""
+        return json.dumps(asdict(self), indent=2)
+
+    def arguments(self) -> list[str]:
+        """The program's arguments."""
+        return [text for name, value in sorted(self.hyperparameters.items()) for text in (f"--{name}", value)]
+
+
+def require_name(name: str) -> str:
+    """Give the name back when it can be a job's.
+
+    Raises
+    ------
+    JobError
+    """
+    if not _NAME.fullmatch(name):
+        raise JobError(f"{name!r} is not a name of a job.")
+    return name
+
+
+@dataclass
+class Status:
+    """How a training stands.
+
+    Attributes
+    ----------
+    state
+        Starting, Downloading, Training, Uploading, or one of `ENDED`.
+    model
+        Address of the model, once there is one.
+    started, ended
+        Seconds since the epoch.
+    """
+
+    job: str
+    instance_id: str
+    instance_type: str
+    state: str = "Starting"
+    reason: str | None = None
+    exit_code: int | None = None
+    model: str | None = None
+    started: float = field(default_factory=time.time)
+    ended: float | None = None
+
+    def dump(self) -> str:
+        """As JSON."""
+        return json.dumps(asdict(self), indent=2)
+
+
+def job_key(prefix: str, name: str) -> str:
+    """Where a job's description lies."""
+    return f"{prefix}/{name}.json"
+
+
+def stop_key(prefix: str, name: str) -> str:
+    """Where an object makes a job stop."""
+    return f"{prefix}/{name}.stop"
+
+
+def status_key(prefix: str, name: str) -> str:
+    """Where a job's status lies."""
+    return f"{prefix}/{name}/status.json"
+
+
+def _is_text_mapping(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(text, str) for item in value.items() for text in item)

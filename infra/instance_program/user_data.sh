@@ -1,0 +1,26 @@
+#!/bin/bash
+# Run once, as root, by cloud-init when the instance starts; its output is the instance's console output.
+
+# Before anything can hang or fail: nothing that happens later keeps the instance beyond this. Shutting down ends it for
+# good, because the launch template says so.
+shutdown -P +{{limit_minutes}} || { poweroff; exit 1; }
+trap 'shutdown -P now' EXIT
+
+export PATH="/opt/pytorch/bin:$PATH" AWS_DEFAULT_REGION="{{region}}"
+folder="${HOME:-/root}/training"  # not /tmp, which is memory
+mkdir -p "$folder" && cd "$folder" || exit 1
+
+for attempt in 1 2 3 4 5; do
+    if python - <<'END'
+import boto3
+
+boto3.client("s3").download_file("{{program_bucket}}", "{{program_key}}", "program.zip")
+END
+    then
+        break
+    fi
+    echo "The training program could not be fetched (attempt $attempt)."
+    sleep $((attempt * 5))
+done
+
+python program.zip --bucket "{{data_bucket}}" --log-group "{{log_group}}" --folder "$folder"

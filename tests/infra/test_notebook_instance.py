@@ -1,0 +1,131 @@
+"""The notebook instance, which stages have only when their settings say so: one property a test."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import replace
+
+import pytest
+from templates import PROJECT, SynthesisedStage, allowed, condition, role_for, text
+
+from infra import compliance
+from infra.constructs.notebook_instance import MAX_SCRIPT_CHARACTERS, render_start_script
+from infra.settings import NotebookSettings, load
+
+ACCOUNT = "<AWS::Region>:<AWS::AccountId>"
+
+
+@pytest.fixture(scope="module")
+def stage(synthesise) -> SynthesisedStage:
+    return synthesise(replace(load("dev"), notebook=NotebookSettings(idle_minutes=45)))
+
+
+@pytest.fixture(scope="module")
+def in_network(synthesise) -> SynthesisedStage:
+    notebook = NotebookSettings(subnet_id="subnet-0123456789abcdef0", security_group_ids=("sg-0123456789abcdef0",))
+    return synthesise(replace(load("dev"), notebook=notebook))
+
+
+@pytest.fixture(scope="module")
+def notebook(stage: SynthesisedStage) -> dict:
+    return stage.properties("training", "AWS::SageMaker::NotebookInstance")
+
+
+@pytest.fixture(scope="module")
+def role(stage: SynthesisedStage) -> dict:
+    return role_for(stage, "training", "Notebook instance")
+
+
+def test_stages_have_none_unless_they_say_so(stages):
+    for stage in stages.values():
+        types = {resource["Type"] for resource in stage.template("training")["Resources"].values()}
+        assert not [name for name in types if "Notebook" in name]
+
+
+def test_its_user_is_not_root(notebook):
+    assert notebook["RootAccess"] == "Disabled"
+
+
+def test_its_volume_is_encrypted_with_the_stages_key(notebook):
+    assert "DataKey" in text(notebook["KmsKeyId"])
+
+
+def test_metadata_need_a_token(notebook):
+    assert notebook["InstanceMetadataServiceConfiguration"] == {"MinimumInstanceMetadataServiceVersion": "2"}
+
+
+def test_it_is_small_and_of_the_current_platform(notebook):
+    assert (notebook["InstanceType"], notebook["PlatformIdentifier"]) == ("ml.t3.medium", "notebook-al2023-v1")
+
+
+def test_in_a_network_of_the_settings_there_is_no_other_way_out(in_network):
+    notebook = in_network.properties("training", "AWS::SageMaker::NotebookInstance")
+    assert notebook["DirectInternetAccess"] == "Disabled"
+    assert notebook["SubnetId"] == "subnet-0123456789abcdef0"
+    assert notebook["SecurityGroupIds"] == ["sg-0123456789abcdef0"]
+
+
+def test_it_stops_itself(stage, notebook):
+    config = stage.properties("training", "AWS::SageMaker::NotebookInstanceLifecycleConfig")
+    script = config["OnStart"][0]["Content"]["Fn::Base64"]
+    assert "stop_when_idle.py 2700" in script
+    assert "NotebookInstanceLifecycleConfigName" in text(notebook["LifecycleConfigName"])
+
+
+def test_the_lifecycle_script_is_valid_and_within_sagemakers_limit():
+    script = render_start_script(60)
+    assert len(script.encode()) * 4 / 3 <= MAX_SCRIPT_CHARACTERS
+    subprocess.run(["bash", "-n"], input=script, text=True, check=True)
+
+
+def test_it_stops_no_other_notebook(role):
+    assert allowed(role)["sagemaker:StopNotebookInstance"] == {
+        f"arn:<AWS::Partition>:sagemaker:{ACCOUNT}:notebook-instance/kennel-dev-notebook"
+    }
+
+
+def test_it_passes_the_training_role_to_sagemaker_and_no_other_role_to_anything(role):
+    (arn,) = allowed(role)["iam:PassRole"]
+    assert arn.startswith("<Role")
+    assert condition(role, "iam:PassRole") == {"StringEquals": {"iam:PassedToService": "sagemaker.amazonaws.com"}}
+    assert {action for action in allowed(role) if action.startswith("iam:")} == {"iam:PassRole"}
+
+
+def test_it_starts_jobs_of_its_own_stage_only(role):
+    assert allowed(role)["sagemaker:CreateTrainingJob"] == {
+        f"arn:<AWS::Partition>:sagemaker:{ACCOUNT}:{kind}/kennel-dev-*"
+        for kind in ("training-job", "hyper-parameter-tuning-job")
+    }
+
+
+def test_it_deletes_nothing_and_writes_only_data_sets_and_code(role):
+    table = allowed(role)
+    assert not [action for action in table if "Delete" in action or "*" in action]
+    assert {arn.rsplit(">", 1)[-1] for arn in table["s3:PutObject"]} == {"/datasets/*", "/code/*"}
+
+
+def test_it_cannot_deploy(role):
+    actions = {action for action in allowed(role) if action.startswith(("cloudformation:", "sts:"))}
+    assert actions == {"cloudformation:DescribeStacks"}
+
+
+def test_any_resource_is_for_listings_only(role):
+    table = allowed(role)
+    assert {action for action, arns in table.items() if "*" in arns} == {
+        "sagemaker:ListTrainingJobs",
+        "sagemaker:ListHyperParameterTuningJobs",
+    }
+
+
+def test_sagemaker_assumes_its_role_for_this_account_only(role):
+    (statement,) = role["Properties"]["AssumeRolePolicyDocument"]["Statement"]
+    assert statement["Condition"] == {"StringEquals": {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}}
+
+
+def test_every_reason_of_an_exception_is_documented(stage):
+    documented = (PROJECT / "docs" / "security.md").read_text(encoding="utf-8")
+    assert not [e.reason for e in compliance.acknowledgements(stage.settings) if e.reason not in documented]
+
+
+def test_every_exception_in_a_network_is_needed(in_network):
+    assert in_network.report()  # the synthesis has gone through: no finding is open, no exception unused

@@ -1,0 +1,181 @@
+"""The launch template of EC2 trainings, its network and its role: one property a test."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import pytest
+from templates import SynthesisedStage, allowed, condition, role_for, text
+
+from infra.settings import Ec2TrainingSettings, load
+
+ROLE = ("training", "EC2 training instances")
+TEMPLATE = "AWS::EC2::LaunchTemplate"
+
+
+@pytest.fixture
+def launch(stage: SynthesisedStage) -> dict:
+    return stage.properties("training", TEMPLATE)["LaunchTemplateData"]
+
+
+@pytest.fixture
+def role(stage: SynthesisedStage) -> dict:
+    return role_for(stage, *ROLE)
+
+
+@pytest.fixture
+def user_data(launch: dict) -> str:
+    return text(launch["UserData"]["Fn::Base64"])
+
+
+def test_the_image_is_the_newest_of_its_parameter_whenever_an_instance_starts(launch):
+    assert launch["ImageId"] == (
+        "resolve:ssm:/aws/service/deeplearning/ami/x86_64/"
+        "oss-nvidia-driver-gpu-pytorch-2.13-amazon-linux-2023/latest/ami-id"
+    )
+
+
+def test_the_image_has_the_framework_version_of_the_training_image(stage):
+    version = stage.settings.training.image.tag.split("-")[0]
+    assert f"-pytorch-{version}-" in stage.settings.training.ec2.image_parameter
+
+
+def test_metadata_need_a_token_that_does_not_leave_the_machine(launch):
+    options = launch["MetadataOptions"]
+    assert (options["HttpTokens"], options["HttpPutResponseHopLimit"]) == ("required", 1)
+
+
+def test_the_volume_is_encrypted_and_goes_with_the_instance(launch):
+    (volume,) = (mapping["Ebs"] for mapping in launch["BlockDeviceMappings"])
+    assert volume["Encrypted"] is True
+    assert volume["DeleteOnTermination"] is True
+    assert volume["VolumeType"] == "gp3"
+
+
+def test_there_is_no_key_pair(launch):
+    assert "KeyName" not in launch
+
+
+def test_shutting_down_ends_the_instance_for_good(launch):
+    assert launch["InstanceInitiatedShutdownBehavior"] == "terminate"
+
+
+def test_instances_and_volumes_carry_the_tags_of_the_stage(stage, launch):
+    for specification in launch["TagSpecifications"]:
+        tags = {tag["Key"]: tag["Value"] for tag in specification["Tags"]}
+        assert tags["project"] == "kennel"
+        assert tags["stage"] == stage.settings.stage
+    assert {s["ResourceType"] for s in launch["TagSpecifications"]} == {"instance", "volume"}
+
+
+def test_nothing_can_connect_to_an_instance(stage):
+    group = stage.properties("training", "AWS::EC2::SecurityGroup")
+    assert "SecurityGroupIngress" not in group
+    types = {resource["Type"] for resource in stage.template("training")["Resources"].values()}
+    assert "AWS::EC2::SecurityGroupIngress" not in types
+
+
+def test_an_instance_reaches_others_by_https_only(stage):
+    (rule,) = stage.properties("training", "AWS::EC2::SecurityGroup")["SecurityGroupEgress"]
+    assert (rule["IpProtocol"], rule["FromPort"], rule["ToPort"]) == ("tcp", 443, 443)
+
+
+def test_the_network_has_nothing_that_is_billed_while_idle(stage):
+    types = {resource["Type"] for resource in stage.template("training")["Resources"].values()}
+    assert not types & {"AWS::EC2::NatGateway", "AWS::EC2::EIP", "AWS::EC2::Instance", "AWS::EC2::FlowLog"}
+    assert stage.properties("training", "AWS::EC2::VPCEndpoint")["VpcEndpointType"] == "Gateway"
+
+
+def test_subnets_lie_in_different_zones(stage):
+    zones = [s["Properties"]["AvailabilityZone"] for s in stage.resources("training", "AWS::EC2::Subnet").values()]
+    assert [zone["Fn::Select"][0] for zone in zones] == [0, 1]
+
+
+def test_the_instance_profile_has_the_one_role(stage):
+    (profile,) = stage.resources("training", "AWS::IAM::InstanceProfile").values()
+    (name,) = profile["Properties"]["Roles"]
+    assert stage.template("training")["Resources"][name["Ref"]]["Properties"]["Description"] == ROLE[1]
+
+
+def test_the_role_is_ec2s_alone(role):
+    (statement,) = role["Properties"]["AssumeRolePolicyDocument"]["Statement"]
+    assert statement["Principal"] == {"Service": "ec2.amazonaws.com"}
+
+
+def test_an_instance_may_do_with_the_bucket_what_a_training_job_may_and_fetch_its_program(stage, role):
+    job = role_for(stage, "training", "SageMaker training jobs")
+    of_job, of_instance = (
+        {action: arns for action, arns in allowed(which).items() if action.startswith(("s3:", "kms:"))}
+        for which in (job, role)
+    )
+    (program,) = of_instance["s3:GetObject"] - of_job["s3:GetObject"]
+    assert re.fullmatch(r"arn:<AWS::Partition>:s3:::cdk-hnb659fds-assets-.+/[0-9a-f]{64}\.zip", program)
+    of_instance["s3:GetObject"].remove(program)
+    assert of_instance == of_job
+    assert condition(role, "s3:ListBucket") == condition(job, "s3:ListBucket")
+
+
+def test_no_instance_can_change_what_the_next_one_is_told_to_run(role):
+    assert not [arn for arn in allowed(role)["s3:PutObject"] if "/code" in arn or "/datasets" in arn]
+
+
+def test_an_instance_writes_to_its_own_log_group_only(stage, role):
+    (group,) = stage.resources("training", "AWS::Logs::LogGroup")
+    for action in ("logs:CreateLogStream", "logs:PutLogEvents"):
+        assert all(f"<{group}" in arn for arn in allowed(role)[action])
+    assert {action for action in allowed(role) if action.startswith("logs:")} == {
+        "logs:CreateLogStream",
+        "logs:PutLogEvents",
+    }
+
+
+def test_session_manager_is_all_that_is_allowed_beyond_data_and_log(role):
+    others = {action for action in allowed(role) if not action.startswith(("s3:", "kms:", "logs:"))}
+    channels = {f"ssmmessages:{verb}{kind}Channel" for verb in ("Create", "Open") for kind in ("Control", "Data")}
+    assert others == channels | {"ssm:UpdateInstanceInformation"}
+
+
+def test_no_action_is_a_wildcard_and_any_resource_is_for_session_manager_only(role):
+    table = allowed(role)
+    assert not [action for action in table if "*" in action]
+    assert {action.split(":")[0] for action, arns in table.items() if "*" in arns} == {"ssmmessages", "ssm"}
+
+
+def test_the_time_limit_is_the_first_thing_that_the_user_data_set(stage, user_data):
+    commands = [line for line in user_data.splitlines() if line and not line.startswith("#")]
+    assert commands[0].startswith(f"shutdown -P +{stage.settings.training.ec2.shutdown_minutes} ")
+    assert stage.settings.training.ec2.shutdown_minutes == 90
+
+
+def test_the_user_data_is_within_ec2s_limit_and_complete(user_data):
+    assert len(user_data.encode()) < 16 * 1024
+    assert "{{" not in user_data
+
+
+def test_the_program_holds_nothing_but_itself(stage):
+    folders = [path for path in stage.assembly.glob("asset.*") if (path / "training_instance").is_dir()]
+    (program,) = folders
+    files = {str(path.relative_to(program)) for path in program.rglob("*") if path.is_file()}
+    assert "__main__.py" in files
+    assert "training_instance/program.py" in files
+    assert all(name == "__main__.py" or re.fullmatch(r"training_instance/\w+\.py", name) for name in files)
+
+
+def test_without_the_section_there_is_no_trace_of_it(synthesise):
+    dev = load("dev")
+    stage = synthesise(replace(dev, training=replace(dev.training, ec2=None)))
+    types = {resource["Type"] for resource in stage.template("training")["Resources"].values()}
+    assert types == {"AWS::IAM::Role"}
+
+
+def test_a_stage_that_is_tied_to_a_region_needs_no_look_up(synthesise):
+    stage = synthesise(replace(load("dev"), account="111122223333", region="eu-west-1"))
+    assert '"missing"' not in (stage.assembly / "manifest.json").read_text(encoding="utf-8")
+
+
+def test_a_gpu_is_another_instance_type(synthesise):
+    dev = load("dev")
+    gpu = replace(dev, training=replace(dev.training, ec2=Ec2TrainingSettings(instance_type="g4dn.xlarge")))
+    launch = synthesise(gpu).properties("training", TEMPLATE)["LaunchTemplateData"]
+    assert launch["InstanceType"] == "g4dn.xlarge"

@@ -1,0 +1,299 @@
+"""Training on EC2: the stacks as they are, the user data as it is, run by the local AWS."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import os
+import shutil
+import signal
+import tarfile
+import textwrap
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aws_cdk import App
+from local_aws_harness import LocalAws, local_aws, wait_until
+from sagemaker_local import alive
+
+from cli import ec2_training, packaging, training
+from cli.aws import ROOT, Stage
+from cli.ec2_training import Machine
+from cli.errors import NotReadyError, WorkFailedError
+from cli.training import TrainingRequest
+from emulator import lifecycle
+from infra import application, settings
+
+DATA_SET = "pictures"
+#: A training program of a few milliseconds; what it does is in the middle.
+PROGRAM = """
+import json, os, pathlib, signal, sys, time
+
+model, checkpoints = (pathlib.Path(os.environ[name]) for name in ("SM_MODEL_DIR", "SM_CHECKPOINT_DIR"))
+print("arguments", *sys.argv[1:])
+{body}
+(model / "model.json").write_text(json.dumps(sorted(os.listdir(os.environ["SM_CHANNEL_TRAINING"]))))
+pathlib.Path(os.environ["SM_OUTPUT_DATA_DIR"], "metrics.json").write_text("{{}}")
+"""
+#: Saves a step, says so, and waits for somebody to end it.
+PATIENT = """
+step = len(list(checkpoints.iterdir()))
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+(checkpoints / f"step-{step}").write_text("")
+(model / "model.json").write_text("[]")
+print("step", step)
+while step < 1:
+    time.sleep(0.05)
+"""
+
+
+def bundle(files: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return buffer.getvalue()
+
+
+def deploy(aws: LocalAws, assembly: Path, stage_settings: settings.Settings) -> None:
+    """As the CDK's command line does: assets into the bootstrap bucket, then the stacks."""
+    bucket = "cdk-hnb659fds-assets-000000000000-us-east-1"
+    aws.client("s3").create_bucket(Bucket=bucket)
+    aws.client("ssm").put_parameter(Name="/cdk-bootstrap/hnb659fds/version", Value="30", Type="String")
+    for asset in assembly.glob("asset.*"):
+        if asset.is_dir():
+            files = {str(p.relative_to(asset)): p.read_bytes() for p in sorted(asset.rglob("*")) if p.is_file()}
+            aws.client("s3").put_object(Bucket=bucket, Key=f"{asset.name[6:]}.zip", Body=bundle(files))
+    cloudformation = aws.client("cloudformation")
+    for kind in ("storage", "training"):
+        name = stage_settings.stack_name(kind)
+        template = (assembly / f"{name}.template.json").read_text()
+        cloudformation.create_stack(StackName=name, TemplateBody=template, Capabilities=["CAPABILITY_IAM"])
+        cloudformation.get_waiter("stack_create_complete").wait(StackName=name, WaiterConfig={"Delay": 0.2})
+
+
+@pytest.fixture(scope="module")
+def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalAws]:
+    context = json.loads((ROOT / "cdk.json").read_text())["context"]
+    app = App(context=context, outdir=str(tmp_path_factory.mktemp("assembly")), analytics_reporting=False)
+    local = settings.load("local")
+    assembly = application.synthesise(app, local, Path("does-not-exist.tar.gz"))
+    with local_aws(tmp_path_factory.mktemp("state")) as running:
+        deploy(running, assembly, local)
+        yield running
+
+
+@pytest.fixture
+def stage(aws: LocalAws, monkeypatch: pytest.MonkeyPatch) -> Stage:
+    for name, value in aws.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(ec2_training, "_POLL_SECONDS", 0.05)
+    stage = Stage("local")
+    for split in ("train", "valid"):
+        key = f"datasets/{DATA_SET}/{split}/a/1.jpg"
+        stage.client("s3").put_object(Bucket=stage.data_bucket, Key=key, Body=b"picture")
+    return stage
+
+
+@pytest.fixture
+def start(stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """Start a training whose program does what it is given."""
+
+    def begin(body: str = "", **hyperparameters: str) -> str:
+        folder = tmp_path / "model"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        (folder / "train.py").write_text(PROGRAM.format(body=textwrap.dedent(body)))
+        monkeypatch.setattr(training, "SOURCE_DIR", folder)
+        return ec2_training.start_training(stage, TrainingRequest(DATA_SET, hyperparameters), Machine())
+
+    return begin
+
+
+def instance_of(aws: LocalAws, job: str) -> dict[str, Any]:
+    filters = [{"Name": "tag:training-job", "Values": [job]}]
+    (group,) = aws.client("ec2").describe_instances(Filters=filters)["Reservations"]
+    return group["Instances"][0]
+
+
+def is_terminated(aws: LocalAws, job: str) -> bool:
+    return instance_of(aws, job)["State"]["Name"] == "terminated"
+
+
+def archive(stage: Stage, key: str) -> dict[str, bytes]:
+    body = stage.client("s3").get_object(Bucket=stage.data_bucket, Key=key)["Body"].read()
+    with tarfile.open(fileobj=io.BytesIO(body)) as tar:
+        return {member.name: tar.extractfile(member).read() for member in tar if member.isfile()}  # type: ignore[union-attr]
+
+
+def says(stage: Stage, job: str, text: str) -> bool:
+    """Whether a line of the job's log has the text."""
+    logs, group = stage.client("logs"), stage.output("training", "TrainingInstanceLogGroup")
+    streams = logs.describe_log_streams(logGroupName=group, logStreamNamePrefix=f"{job}/")["logStreams"]
+    return any(
+        text in event["message"]
+        for stream in streams
+        for event in logs.get_log_events(logGroupName=group, logStreamName=stream["logStreamName"])["events"]
+    )
+
+
+def test_a_training_leaves_what_a_sagemaker_job_leaves_and_its_instance_is_gone(
+    aws: LocalAws, stage: Stage, start: Callable[..., str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = start("", lr="0.01")
+    status = ec2_training.follow_training(stage, job)
+    assert (status["state"], status["exit_code"]) == ("Completed", 0)
+    assert archive(stage, f"training/{job}/output/model.tar.gz") == {"model.json": b'["train", "valid"]'}
+    assert archive(stage, f"training/{job}/output/output.tar.gz") == {"metrics.json": b"{}"}
+    wait_until(lambda: is_terminated(aws, job))
+    printed = capsys.readouterr().out
+    assert "1 × t3.xlarge (0.166 USD per hour" in printed
+    assert "after 90 minutes at the latest" in printed
+    assert " --lr 0.01 " in printed  # the program's own line, by way of CloudWatch
+    instance = instance_of(aws, job)
+    assert instance["InstanceType"] == "t3.xlarge"
+    tags = {tag["Key"]: tag["Value"] for tag in instance["Tags"]}
+    assert tags == {"Name": "kennel-local-training", "project": "kennel", "stage": "local", "training-job": job}
+    # It is the newest training, so it is what is packaged next.
+    assert packaging._newest_job(stage) == job
+    assert ec2_training.model_location(stage, job).endswith(f"/training/{job}/output/model.tar.gz")
+
+
+def test_a_failing_program_is_reported_with_its_own_reason(
+    aws: LocalAws, stage: Stage, start: Callable[..., str]
+) -> None:
+    job = start('pathlib.Path(os.environ["SM_OUTPUT_DIR"], "failure").write_text("no luck"); sys.exit(3)')
+    with pytest.raises(WorkFailedError, match=r"ended as Failed: no luck \(exit code 3\)"):
+        ec2_training.follow_training(stage, job)
+    wait_until(lambda: is_terminated(aws, job))
+    with pytest.raises(NotReadyError, match="has left no model"):
+        ec2_training.model_location(stage, job)
+
+
+def test_a_training_that_does_not_end_is_ended_and_what_it_has_is_kept(
+    aws: LocalAws, stage: Stage, start: Callable[..., str]
+) -> None:
+    ec2 = dataclasses.replace(stage.settings.training.ec2, max_runtime_seconds=1)
+    changed = dataclasses.replace(stage.settings, training=dataclasses.replace(stage.settings.training, ec2=ec2))
+    stage.__dict__["settings"] = changed
+    job = start(PATIENT)
+    with pytest.raises(WorkFailedError, match="ended as Stopped: MaxRuntimeExceeded"):
+        ec2_training.follow_training(stage, job)
+    assert archive(stage, f"training/{job}/output/model.tar.gz") == {"model.json": b"[]"}
+    wait_until(lambda: is_terminated(aws, job))
+
+
+def test_stopping_keeps_the_model(aws: LocalAws, stage: Stage, start: Callable[..., str]) -> None:
+    job = start(PATIENT)
+    wait_until(lambda: says(stage, job, "step 0"))
+    ec2_training.stop_training(stage, job)
+    with pytest.raises(WorkFailedError, match="ended as Stopped: The training was stopped by its user"):
+        ec2_training.follow_training(stage, job)
+    assert archive(stage, f"training/{job}/output/model.tar.gz") == {"model.json": b"[]"}
+    with pytest.raises(NotReadyError, match="has ended already"):
+        ec2_training.stop_training(stage, job)
+
+
+def test_another_instance_goes_on_from_the_checkpoints_of_one_that_was_terminated(
+    aws: LocalAws, stage: Stage, start: Callable[..., str]
+) -> None:
+    job = start(PATIENT)
+    wait_until(lambda: says(stage, job, "step 0"))
+    with pytest.raises(NotReadyError, match="An instance is training"):
+        ec2_training.resume_training(stage, job, Machine())
+    aws.client("ec2").terminate_instances(InstanceIds=[instance_of(aws, job)["InstanceId"]])
+    with pytest.raises(WorkFailedError, match="The instance was shut down"):
+        ec2_training.follow_training(stage, job)
+    ec2_training.resume_training(stage, job, Machine())
+    assert ec2_training.follow_training(stage, job)["state"] == "Completed"
+    assert says(stage, job, "step 1")
+    with pytest.raises(NotReadyError, match="is completed"):
+        ec2_training.resume_training(stage, job, Machine())
+
+
+def test_the_program_can_do_what_its_role_may_and_nothing_else(
+    aws: LocalAws, stage: Stage, start: Callable[..., str]
+) -> None:
+    job = start(
+        f"""
+        import boto3, botocore.exceptions
+        s3, bucket = boto3.client("s3"), "{stage.data_bucket}"
+        print("caller", boto3.client("sts").get_caller_identity()["Arn"])
+        for name, call in {{
+            "reads its data": lambda: s3.get_object(Bucket=bucket, Key="datasets/{DATA_SET}/train/a/1.jpg"),
+            "reads batch input": lambda: s3.get_object(Bucket=bucket, Key="batch/input/x"),
+            "changes a job": lambda: s3.put_object(Bucket=bucket, Key="code/jobs/x.json", Body=b""),
+            "deletes data": lambda: s3.delete_object(Bucket=bucket, Key="datasets/{DATA_SET}/train/a/1.jpg"),
+            "lists buckets": s3.list_buckets,
+            "starts instances": lambda: boto3.client("ec2").run_instances(ImageId="ami-1", MinCount=1, MaxCount=1),
+        }}.items():
+            try:
+                call()
+                print(name, "yes")
+            except botocore.exceptions.ClientError as error:
+                print(name, "no", error.response["Error"]["Code"])
+        """
+    )
+    ec2_training.follow_training(stage, job)
+    instance = instance_of(aws, job)["InstanceId"]
+    assert says(stage, job, f"/{instance}")  # the session has the instance's name, as on EC2
+    assert says(stage, job, "reads its data yes")
+    for name in ("reads batch input", "changes a job", "deletes data", "lists buckets", "starts instances"):
+        assert says(stage, job, f"{name} no")
+
+
+def test_an_instance_whose_user_data_hangs_is_ended_by_the_time_limit_that_it_has_set(aws: LocalAws) -> None:
+    ec2 = aws.client("ec2")
+    script = "#!/bin/bash\necho hello\nshutdown -P +0\nsleep 1000\n"
+    (instance,) = ec2.run_instances(
+        ImageId="ami-1", MinCount=1, MaxCount=1, UserData=script, InstanceInitiatedShutdownBehavior="terminate"
+    )["Instances"]
+    ids = [instance["InstanceId"]]
+
+    def state() -> str:
+        return ec2.describe_instances(InstanceIds=ids)["Reservations"][0]["Instances"][0]["State"]["Name"]
+
+    wait_until(lambda: state() == "terminated")
+    assert ec2.get_console_output(InstanceId=ids[0])["Output"] == "hello\n"
+
+
+def test_user_data_that_reaches_for_the_real_power_switch_is_not_run(aws: LocalAws) -> None:
+    ec2 = aws.client("ec2")
+    script = "#!/bin/bash\necho hello\n/sbin/shutdown now\n"
+    (instance,) = ec2.run_instances(ImageId="ami-1", MinCount=1, MaxCount=1, UserData=script)["Instances"]
+    found = wait_until(lambda: ec2.get_console_output(InstanceId=instance["InstanceId"])["Output"])
+    assert "is not run here: /sbin/shutdown" in found
+    assert "hello" not in found
+    ec2.terminate_instances(InstanceIds=[instance["InstanceId"]])
+
+
+def test_whoever_may_not_pass_the_role_cannot_launch_an_instance_that_has_it(aws: LocalAws, stage: Stage) -> None:
+    template = {"LaunchTemplateId": stage.output("training", "TrainingLaunchTemplateId"), "Version": "$Latest"}
+    document = {
+        "Version": "2012-10-17",
+        "Statement": [{"Effect": "Allow", "Action": "ec2:RunInstances", "Resource": "*"}],
+    }
+    user = aws.client("ec2", aws.user("launcher", document))
+    with pytest.raises(user.exceptions.ClientError, match=r"not authorized to perform: iam:PassRole"):
+        user.run_instances(LaunchTemplate=template, MinCount=1, MaxCount=1)
+    with pytest.raises(user.exceptions.ClientError, match="DryRunOperation"):
+        aws.client("ec2").run_instances(LaunchTemplate=template, MinCount=1, MaxCount=1, DryRun=True)
+
+
+def test_an_instance_ends_with_its_server_however_that_ends(aws: LocalAws, tmp_path: Path) -> None:
+    ec2 = aws.client("ec2")
+    pid_file = tmp_path / "pid"
+    script = f"#!/bin/bash\necho $$ > {pid_file}\nsleep 1000\n"
+    (instance,) = ec2.run_instances(ImageId="ami-1", MinCount=1, MaxCount=1, UserData=script)["Instances"]
+    pid = int(wait_until(lambda: pid_file.exists() and pid_file.read_text()))
+    server = aws.pid
+    os.kill(server, signal.SIGKILL)
+    wait_until(lambda: not alive(pid))
+    wait_until(lambda: lifecycle.status(aws.state_dir) is None)
+    lifecycle.up(aws.state_dir, aws.port)
+    found = ec2.describe_instances(InstanceIds=[instance["InstanceId"]])["Reservations"][0]["Instances"][0]
+    assert found["State"]["Name"] == "terminated"

@@ -1,0 +1,320 @@
+"""`kennel train --on ec2` against fakes: what is launched, what is said before, and what is made of each ending."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+from typer.testing import CliRunner
+
+from cli import ec2_training, packaging, training
+from cli.aws import Stage
+from cli.ec2_training import Machine
+from cli.errors import AwsError, NotReadyError, WorkFailedError
+from cli.main import app
+from cli.training import TrainingRequest
+from infra.instance_program.training_instance.job import Job
+
+OUTPUTS = {
+    "DataBucketName": "bucket",
+    "TrainingLaunchTemplateId": "lt-1",
+    "TrainingSubnetIds": "subnet-1,subnet-2",
+    "TrainingInstanceLogGroup": "group",
+}
+
+
+def client_error(code: str) -> ClientError:
+    return ClientError({"Error": {"Code": code, "Message": code}}, "Operation")
+
+
+class NoSuchKey(ClientError):
+    pass
+
+
+class FakeS3:
+    class exceptions:
+        NoSuchKey = NoSuchKey
+
+    def __init__(self) -> None:
+        self.objects: dict[str, bytes] = {"datasets/dogs/train/a/1.jpg": b""}
+
+    def list_objects_v2(self, *, Bucket: str, Prefix: str, MaxKeys: int) -> dict[str, Any]:
+        return {"Contents": [{"Key": key} for key in self.objects if key.startswith(Prefix)][:MaxKeys]}
+
+    def put_object(self, *, Bucket: str, Key: str, Body: bytes, **_: Any) -> None:
+        self.objects[Key] = Body
+
+    def delete_object(self, *, Bucket: str, Key: str) -> None:
+        self.objects.pop(Key, None)
+
+    def get_object(self, *, Bucket: str, Key: str) -> dict[str, Any]:
+        if Key not in self.objects:
+            raise NoSuchKey({"Error": {"Code": "NoSuchKey", "Message": ""}}, "GetObject")
+        return {"Body": io.BytesIO(self.objects[Key])}
+
+    def get_paginator(self, _: str) -> FakeS3:
+        return self
+
+    def paginate(self, *, Bucket: str, Prefix: str, Delimiter: str) -> list[dict[str, Any]]:
+        folders = {"/".join(key.split("/")[:2]) + "/" for key in self.objects if key.startswith(Prefix)}
+        return [{"CommonPrefixes": [{"Prefix": folder}]} for folder in sorted(folders)] + [{}]
+
+
+class FakeEc2:
+    """Launches what it is asked for; each instance does what `then` says, when it is launched."""
+
+    def __init__(self) -> None:
+        self.requests: list[dict[str, Any]] = []
+        self.refusals: list[str] = []
+        self.live: list[str] = []
+        self.then: Callable[[str], None] = lambda job: None
+
+    def run_instances(self, **request: Any) -> dict[str, Any]:
+        self.requests.append(request)
+        if self.refusals:
+            raise client_error(self.refusals.pop(0))
+        self.live.append(f"i-{len(self.requests)}")
+        self.then(request["TagSpecifications"][0]["Tags"][0]["Value"])
+        return {"Instances": [{"InstanceId": self.live[-1]}]}
+
+    def get_paginator(self, _: str) -> FakeEc2:
+        return self
+
+    def paginate(self, **_: Any) -> list[dict[str, Any]]:
+        return [{"Reservations": [{"Instances": [{"InstanceId": name} for name in self.live]}]}]
+
+    def get_console_output(self, *, InstanceId: str) -> dict[str, str]:
+        return {"Output": f"{InstanceId} says: kernel panic"}
+
+
+class FakeLogs:
+    def describe_log_streams(self, **_: str) -> dict[str, Any]:
+        return {"logStreams": []}
+
+
+class FakeStage(Stage):
+    def __init__(self, name: str = "dev") -> None:
+        super().__init__(name)
+        self.__dict__.update(s3=FakeS3(), ec2=FakeEc2(), logs=FakeLogs())
+
+    data_bucket = "bucket"
+
+    def client(self, service: str, **_: Any) -> Any:
+        return self.__dict__[service]
+
+    def output(self, kind: str, key: str) -> str:
+        return OUTPUTS[key]
+
+
+@pytest.fixture
+def stage(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setattr(ec2_training, "_POLL_SECONDS", 0.0)
+    monkeypatch.setattr(ec2_training, "_LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(training, "source_bundle", lambda folder: b"source")
+    return FakeStage()
+
+
+def start(stage: Any, machine: Machine = Machine(), **hyperparameters: str) -> str:  # noqa: B008 - it is frozen
+    return ec2_training.start_training(stage, TrainingRequest("dogs", hyperparameters), machine)
+
+
+def report(stage: Any, job: str, state: str, **members: Any) -> None:
+    """What an instance would leave."""
+    status = {
+        "instance_id": "i-1",
+        "state": state,
+        "reason": None,
+        "model": None,
+        "started": time.time(),
+        "ended": time.time(),
+    }
+    stage.s3.objects[f"training/{job}/status.json"] = json.dumps(status | members).encode()
+
+
+def test_a_job_is_described_where_instances_may_read_and_not_write(stage: Any) -> None:
+    name = start(stage, lr="0.1")
+    job = Job.parse(stage.s3.objects[f"code/jobs/{name}.json"].decode())
+    assert job.channels == {"training": "s3://bucket/datasets/dogs/"}
+    assert (job.output, job.checkpoints) == (f"s3://bucket/training/{name}", f"s3://bucket/checkpoints/{name}")
+    assert re.fullmatch(r"s3://bucket/code/[0-9a-f]{16}/sourcedir.tar.gz", job.source)
+    assert job.hyperparameters["lr"] == "0.1"
+    assert job.hyperparameters["model-name"] == "dogs"
+    assert job.max_runtime_seconds == stage.settings.training.ec2.max_runtime_seconds
+
+
+def test_price_and_time_limit_are_said_before_the_launch(stage: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    def launched(job: str) -> None:
+        said = capsys.readouterr().out
+        assert "t3.xlarge (0.166 USD per hour" in said
+        assert "0.05 USD per vCPU-hour more" in said
+        assert "after 90 minutes at the latest" in said
+
+    stage.ec2.then = launched
+    start(stage)
+    assert len(stage.ec2.requests) == 1
+
+
+def test_the_newest_template_is_launched_once_with_the_jobs_name(stage: Any) -> None:
+    job = start(stage)
+    (request,) = stage.ec2.requests
+    assert request["LaunchTemplate"] == {"LaunchTemplateId": "lt-1", "Version": "$Latest"}
+    assert (request["MinCount"], request["MaxCount"], request["SubnetId"]) == (1, 1, "subnet-1")
+    (specification,) = request["TagSpecifications"]
+    tags = {tag["Key"]: tag["Value"] for tag in specification["Tags"]}
+    assert tags == {"training-job": job, "project": "kennel", "stage": "dev"}
+    assert "InstanceMarketOptions" not in request
+    assert not {"UserData", "KeyName", "SecurityGroupIds", "ImageId"} & request.keys()
+
+
+def test_spot_is_asked_for_at_the_launch(stage: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    start(stage, Machine("g4dn.xlarge", spot=True))
+    (request,) = stage.ec2.requests
+    assert request["InstanceMarketOptions"]["MarketType"] == "spot"
+    assert request["InstanceType"] == "g4dn.xlarge"
+    assert "spot: less than 0.526 USD per hour" in capsys.readouterr().out
+
+
+def test_another_zone_is_tried_when_the_first_has_no_machine(stage: Any) -> None:
+    stage.ec2.refusals = ["InsufficientInstanceCapacity"]
+    start(stage)
+    assert [request["SubnetId"] for request in stage.ec2.requests] == ["subnet-1", "subnet-2"]
+    assert len({request["ClientToken"] for request in stage.ec2.requests}) == 2
+
+
+@pytest.mark.parametrize("refusals", [["InsufficientInstanceCapacity"] * 2, ["UnauthorizedOperation"]])
+def test_what_no_other_zone_can_help_is_an_error(stage: Any, refusals: list[str]) -> None:
+    stage.ec2.refusals = list(refusals)
+    with pytest.raises(AwsError, match=refusals[-1]):
+        start(stage)
+    assert len(stage.ec2.requests) == len(refusals)
+    (status,) = (json.loads(body) for key, body in stage.s3.objects.items() if key.endswith("status.json"))
+    assert status["state"] == "Failed"
+    assert refusals[-1] in status["reason"]
+
+
+@pytest.mark.parametrize(
+    ("instance_type", "message"), [("t3.huge", "is not an EC2 instance type"), ("t4g.xlarge", "names an x86_64 image")]
+)
+def test_types_that_cannot_run_it_are_refused_before_anything_is_uploaded(
+    stage: Any, instance_type: str, message: str
+) -> None:
+    before = dict(stage.s3.objects)
+    with pytest.raises(NotReadyError, match=message):
+        start(stage, Machine(instance_type))
+    assert (stage.s3.objects, stage.ec2.requests) == (before, [])
+
+
+def test_a_data_set_that_is_not_there_starts_nothing(stage: Any) -> None:
+    with pytest.raises(NotReadyError, match="no data set 'cats'"):
+        ec2_training.start_training(stage, TrainingRequest("cats"), Machine())
+    assert stage.ec2.requests == []
+
+
+def test_a_stage_without_the_section_says_how_to_get_it(stage: Any) -> None:
+    settings = stage.settings
+    stage.__dict__["settings"] = replace(settings, training=replace(settings.training, ec2=None))
+    with pytest.raises(NotReadyError, match="has no EC2 training") as error:
+        start(stage)
+    assert "[training.ec2]" in error.value.hint
+
+
+def test_a_completed_job_is_packaged_next_unless_sagemaker_has_a_newer_one(
+    stage: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = "kennel-dev-ec2-20260101-000000-1", "kennel-dev-ec2-20260102-000000-1"
+    report(stage, old, "Completed", model=f"s3://bucket/training/{old}/output/model.tar.gz")
+    report(stage, new, "Completed", model=f"s3://bucket/training/{new}/output/model.tar.gz")
+    report(stage, "kennel-dev-ec2-20260103-000000-1", "Failed")
+    assert ec2_training.model_location(stage, new).endswith(f"{new}/output/model.tar.gz")
+    for on_sagemaker, newest in (
+        ("kennel-dev-20260101-120000-1", new),
+        ("kennel-dev-20260102-120000-1", "kennel-dev-20260102-120000-1"),
+    ):
+        monkeypatch.setattr(packaging, "latest_completed_job", lambda _, name=on_sagemaker: name)
+        assert packaging._newest_job(stage) == newest
+
+
+def test_a_failed_job_says_why_and_how_to_go_on(stage: Any) -> None:
+    stage.ec2.then = lambda job: report(stage, job, "Failed", reason="no luck (exit code 1)")
+    job = start(stage)
+    with pytest.raises(WorkFailedError, match="ended as Failed: no luck") as error:
+        ec2_training.follow_training(stage, job)
+    assert f"--resume {job}" in error.value.hint
+
+
+def test_an_instance_that_vanishes_is_noticed(stage: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    job = start(stage)
+    report(stage, job, "Training", started=time.time() - 1000)
+    stage.ec2.live.clear()
+    with pytest.raises(WorkFailedError, match="gone without saying why; the last that it reported was Training"):
+        ec2_training.follow_training(stage, job)
+    assert "kernel panic" in capsys.readouterr().out
+
+
+def test_a_new_instance_has_time_to_appear(stage: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = start(stage)
+    stage.ec2.live.clear()  # EC2 does not show it yet
+    looks = []
+
+    def look(*_: Any) -> None:
+        looks.append(1)
+        if len(looks) > 3:
+            report(stage, job, "Completed")
+
+    monkeypatch.setattr(FakeLogs, "describe_log_streams", lambda *_, **__: look() or {"logStreams": []})
+    assert ec2_training.follow_training(stage, job)["state"] == "Completed"
+
+
+def test_a_spot_instance_that_is_taken_back_is_followed_by_another(
+    stage: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    states = iter(["Interrupted", "Interrupted", "Completed"])
+    stage.ec2.then = lambda job: report(stage, job, next(states), reason="AWS takes the spot instance back.")
+    job = start(stage, Machine(spot=True))
+    assert ec2_training.follow_training(stage, job)["state"] == "Completed"
+    assert len(stage.ec2.requests) == 3
+    assert all("InstanceMarketOptions" in request for request in stage.ec2.requests)
+    assert capsys.readouterr().out.count("at the latest") == 3  # each launch says its price
+
+
+def test_stopping_asks_the_instance_and_resuming_takes_the_question_back(stage: Any) -> None:
+    job = start(stage)
+    ec2_training.stop_training(stage, job)
+    assert f"code/jobs/{job}.stop" in stage.s3.objects
+    report(stage, job, "Stopped")
+    stage.ec2.live.clear()
+    ec2_training.resume_training(stage, job, Machine())
+    assert f"code/jobs/{job}.stop" not in stage.s3.objects
+    assert json.loads(stage.s3.objects[f"training/{job}/status.json"])["state"] == "Launching"
+
+
+def test_unknown_jobs_are_refused(stage: Any) -> None:
+    for call in (ec2_training.stop_training, ec2_training.follow_training, ec2_training.model_location):
+        with pytest.raises(NotReadyError, match="no training job 'kennel-dev-ec2-x'"):
+            call(stage, "kennel-dev-ec2-x")
+
+
+def test_interrupting_the_command_leaves_the_job_and_says_how_to_go_on(
+    stage: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ec2_training, "follow_training", interrupt)
+    options: dict[str, Any] = {"spot": None, "wait": True, "follow": None, "stop": None, "resume": None}
+    with pytest.raises(KeyboardInterrupt):
+        ec2_training.run_command(stage, TrainingRequest("dogs"), **options)
+    assert re.search(r"--follow (\S+)  Stop it: kennel train --stop \1", capsys.readouterr().out)
+
+
+def test_options_for_ec2_are_refused_elsewhere() -> None:
+    result = CliRunner().invoke(app, ["train", "--spot"])
+    assert isinstance(result.exception, NotReadyError)
+    assert result.exception.hint == "Add --on ec2"
