@@ -34,7 +34,7 @@ START_SECONDS = 120
 
 # The memory that a camera's picture is decoded into goes back to the system at once. Left alone, glibc's allocator
 # learns from the first such picture to keep it, and fragments it: the server's memory goes up and down by 20 MB. Limits
-# of 1 or 4 MiB would cost time. (https://man7.org/linux/man-pages/man3/mallopt.3.html; other allocators take no notice.)
+# of 1 or 4 MiB would cost time. (https://man7.org/linux/man-pages/man3/mallopt.3.html; others ignore it.)
 _ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(8 * 1024**2), "MALLOC_TRIM_THRESHOLD_": str(16 * 1024**2)}
 
 _STOPPED = error_answer(503, "not_ready", "The model server is stopping.")
