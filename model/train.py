@@ -4,6 +4,14 @@ On a laptop::
 
     python -m model.train --data-dir data/sample --model-dir build/model
 
+By two processes, or by one for each GPU, which is what it does by itself where there are several::
+
+    python -m model.train --data-dir data/sample --processes-per-host 2
+
+On two machines, on each with its own --current-host (a SageMaker training job says all this by its SM_* variables)::
+
+    python -m model.train --data-dir data --hosts '["one", "two"]' --current-host one
+
 As a SageMaker training job the same file is run as a script (`python train.py --lr 0.002 …`): the places come from the
 SM_* variables, the hyperparameters from the command line. `docs/training.md` lists them all, what is written where, and
 the exit codes.
