@@ -7,12 +7,12 @@ broke off has damaged is computed again.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
 import logging
 import os
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -85,18 +85,18 @@ class FeatureStore:
         When the disk is full the training goes on with the shard in memory.
         """
         path = self._folder / name
+        # Always of the same name, so that what a kill leaves behind is gone when the shard is computed again.
+        unfinished = path.with_name(f".{path.name}.unfinished")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", delete=False) as file:
-                try:
-                    file.write(hashlib.sha256(content).digest() + content)
-                    file.flush()
-                    os.fsync(file.fileno())
-                    Path(file.name).replace(path)
-                except BaseException:
-                    Path(file.name).unlink(missing_ok=True)
-                    raise
+            with unfinished.open("wb") as file:
+                file.write(hashlib.sha256(content).digest() + content)
+                file.flush()
+                os.fsync(file.fileno())
+            unfinished.replace(path)
         except OSError as error:
+            with contextlib.suppress(OSError):
+                unfinished.unlink(missing_ok=True)
             if not self._unsaved:
                 log.warning("features cannot be kept in %s, only in memory: %s", self._folder, error)
             self._unsaved[name] = content

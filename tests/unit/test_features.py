@@ -234,10 +234,9 @@ def test_a_full_disk_costs_the_cache_and_not_the_training(data, tmp_path, monkey
 
 
 # What follows runs in processes of its own, which import this file for `extraction`.
-PROGRAM = f"""
+PROGRAM = """
 import os, signal, sys
 from pathlib import Path
-sys.path.insert(0, {str(Path(__file__).parent)!r})
 import test_features
 from model.training import feature_store, features
 from model.training.distributed import joined
@@ -269,7 +268,7 @@ with joined(2) as workers:
 def start(program: str, *arguments: Path, **environment: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-c", PROGRAM + program, *map(str, arguments)],
-        env=os.environ | environment,
+        env=os.environ | environment | {"PYTHONPATH": os.pathsep.join(sys.path)},
         stderr=subprocess.PIPE,
         text=True,
     )
@@ -279,9 +278,11 @@ def test_after_a_kill_in_the_middle_of_a_write_only_the_missing_shards_are_compu
     process = start(KILLED, data, tmp_path)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == -signal.SIGKILL, errors
+    assert list(tmp_path.rglob("*.unfinished"))
     views = get(extraction(data, views=2), tmp_path)
     # Three shards of 5 were whole; the fourth had not yet its name.
     assert sum(runs) == 2 * 18 + 6 - 3 * SHARD
+    assert not list(tmp_path.rglob("*.unfinished"))
     assert all_the_same(views, get(extraction(data, views=2), tmp_path / "undisturbed"))
 
 
