@@ -60,7 +60,7 @@ bench: setup ## serving and the function beside others, measured: 9 minutes (mak
 lint: setup ## ruff and mypy
 	ruff check .
 	ruff format --check .
-	mypy app.py cli emulator infra lambda_fn model
+	mypy app.py benchmarks cli emulator infra lambda_fn model
 
 format: setup ## let ruff format the code
 	ruff format .

@@ -56,7 +56,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     # A stop leaves nothing running either.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    logging.getLogger("model").setLevel(logging.ERROR)
     if arguments.quick:
         arguments.rounds, arguments.seconds = _QUICK_ROUNDS, _QUICK_SECONDS
     try:
@@ -261,4 +260,5 @@ def _print_results(results: Results) -> None:
 
 
 if __name__ == "__main__":
+    logging.getLogger("model").setLevel(logging.ERROR)
     sys.exit(main())

@@ -233,7 +233,7 @@ def main(argv: list[str] | None = None) -> int:
     }
     console.print(machine_line(figures["machine"]), markup=False)
     ratios: dict[str, float] = {}
-    rows = []
+    rows: list[tuple[str, str, str]] = []
     if "step" not in arguments.skip:
         step = figures["step"] = measure_step(rounds, steps=1 if arguments.quick else 2, cached=arguments.quick)
         ratios["step"] = paired_ratio(step["ours"], step["plain"])
@@ -244,8 +244,8 @@ def main(argv: list[str] | None = None) -> int:
         pipeline = figures["input"] = measure_input(arguments.quick)
         ratios["input"] = pipeline["ratios"]["ours"]
         usual, ours = (pipeline["rates"][name] for name in ("usual", "ours"))
-        medians = [_median([one["training"] for one in rates]) for rates in (usual, ours)]
-        rows.append(("input pipeline, pictures/s and core", *medians))
+        before, after = (_median([one["training"] for one in rates]) for rates in (usual, ours))
+        rows.append(("input pipeline, pictures/s and core", before, after))
     if "processes" not in arguments.skip:
         processes = figures["processes"] = measure_processes(max(1, rounds // 2), epochs=3)
         ratios["processes"] = paired_ratio(processes["two"], processes["one"]) / 2
