@@ -59,6 +59,7 @@ class LocalAws:
         from emulator.autoscaling import ApplicationAutoScaling
         from emulator.ministack import (
             authentication,
+            change_sets,
             durability,
             functions,
             identity,
@@ -84,6 +85,7 @@ class LocalAws:
         self._durability = durability.Durability(place.database)
         resource_types.install(self._services, self._durability.save)
         functions.install(endpoint_url, self._processes, configuration.private(own))
+        change_sets.install()
         interruptions.install()
         self._instances = instances.Instances(host_of("ec2"), self._durability.note_change)
         self._instances.install()

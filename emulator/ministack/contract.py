@@ -54,6 +54,7 @@ TOUCHED: dict[str, tuple[str, ...] | type] = {
     "ministack.services.iam:_roles": object,
     "ministack.services.sts:register_session": ("access_key", "session"),
     # CloudFormation
+    "ministack.services.cloudformation:_change_sets": object,
     "ministack.services.cloudformation:_stack_events": object,
     "ministack.services.cloudformation:_stacks": object,
     "ministack.services.cloudformation.engine:_evaluate_conditions": ("template", "params"),
@@ -82,6 +83,7 @@ TOUCHED: dict[str, tuple[str, ...] | type] = {
     ),
     "ministack.services.cloudformation.stacks:_runs_on_worker_thread": ("resource_type",),
     "ministack.services.cloudformation.changesets:_deploy_stack_async": (),
+    "ministack.services.cloudformation.handlers:_ACTION_HANDLERS": dict,
     "ministack.services.cloudformation.handlers:_delete_stack_async": (),
     "ministack.services.cloudformation.handlers:_deploy_stack_async": (),
     # Lambda

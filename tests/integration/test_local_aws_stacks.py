@@ -245,6 +245,25 @@ def test_a_model_that_cannot_start_fails_the_stack_with_its_own_words(aws: Local
     assert inventory(aws) == {}
 
 
+def test_a_change_set_of_nothing_but_an_output_is_executed_and_one_of_nothing_at_all_is_not(aws: LocalAws) -> None:
+    """As the CDK deploys a stack that now exports something for another one."""
+    cloudformation = aws.client("cloudformation")
+    template: dict[str, Any] = {"Resources": {"Log": {"Type": "AWS::Logs::LogGroup"}}}
+    cloudformation.create_stack(StackName="exporting", TemplateBody=json.dumps(template))
+    settle(aws, "exporting")
+    template["Outputs"] = {"Name": {"Value": {"Ref": "Log"}, "Export": {"Name": "exporting:log"}}}
+    change = {"StackName": "exporting", "TemplateBody": json.dumps(template)}
+    cloudformation.create_change_set(ChangeSetName="output", **change)
+    described = cloudformation.describe_change_set(StackName="exporting", ChangeSetName="output")
+    assert (described["Status"], described["ExecutionStatus"]) == ("CREATE_COMPLETE", "AVAILABLE")
+    cloudformation.execute_change_set(StackName="exporting", ChangeSetName="output")
+    settle(aws, "exporting")
+    assert "exporting:log" in [export["Name"] for export in cloudformation.list_exports()["Exports"]]
+    cloudformation.create_change_set(ChangeSetName="nothing", **change)
+    described = cloudformation.describe_change_set(StackName="exporting", ChangeSetName="nothing")
+    assert (described["Status"], described["ExecutionStatus"]) == ("FAILED", "UNAVAILABLE")
+
+
 def test_a_failed_update_goes_back_and_the_old_model_keeps_answering(aws: LocalAws) -> None:
     name = outputs(create(aws, template(NAME="one")))["EndpointName"]
     stack = update(aws, template(NAME="two", BROKEN="1"))
