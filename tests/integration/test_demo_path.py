@@ -376,7 +376,7 @@ def test_any_other_data_set_goes_through_the_same_commands(demo: Project) -> Non
             image.save(folder / label / f"bild {number}.{'tiff' if mode == 'CMYK' else 'png'}")
     (folder / "grön boll" / "kaputt.jpg").write_bytes(b"\xff\xd8\xff\xe0 not really")
     pushed = demo.kennel("data", "push", "data/shapes").stdout
-    assert "3 classes" in pushed
+    assert "Pushed as 'shapes': 61 uploaded" in pushed
     settings = ("mode=head", "search=3", "views=2", "epochs=2")
     trained = demo.kennel("train", "--data", "shapes", *(f"--set={setting}" for setting in settings)).stdout
     assert "kaputt.jpg" in trained
