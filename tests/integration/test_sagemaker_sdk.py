@@ -50,7 +50,7 @@ def trainer(name, instances, distributed=None):
 
 
 jobs = {}
-for each in (trainer("one", 1), trainer("two", 2), trainer("torchrun", 2, Torchrun())):
+for each in (trainer("basic", 2), trainer("torchrun", 2, Torchrun())):
     each.train(input_data_config=[data], wait=False, logs=False)
     jobs[each.base_job_name] = each._latest_training_job
 tuner = HyperparameterTuner(
@@ -128,15 +128,14 @@ def completed(local: Local, job: str) -> tuple[dict[str, Any], dict[str, Any]]:
     return described, json.loads(files["metrics.json"])
 
 
-@pytest.mark.parametrize(("kind", "workers"), [("one", 1), ("two", 2), ("torchrun", 2)])
-def test_model_trainer_trains_the_programs_folder(
-    local: Local, started: dict[str, str], kind: str, workers: int
+@pytest.mark.parametrize("driver", ["basic", "torchrun"])
+def test_model_trainer_trains_the_programs_folder_on_two_instances(
+    local: Local, started: dict[str, str], driver: str
 ) -> None:
-    """On one instance, and on two whose workers train.py starts itself or finds started by the SDK's torchrun."""
-    described, metrics = completed(local, started[kind])
+    """The workers are started by train.py itself with the SDK's basic driver, and by the SDK with its torchrun."""
+    described, metrics = completed(local, started[driver])
     assert described["AlgorithmSpecification"]["ContainerEntrypoint"], "it was to be the SDK's own entry point"
-    assert described["ResourceConfig"]["InstanceCount"] == workers
-    assert metrics["workers"] == workers
+    assert described["ResourceConfig"]["InstanceCount"] == metrics["workers"] == 2
 
 
 def test_hyperparameter_tuner_finds_the_best_values_for_the_programs_folder(
