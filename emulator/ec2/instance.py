@@ -111,7 +111,7 @@ class InstanceRun:
         finally:
             metadata.close()
             shutil.rmtree(self._folder, ignore_errors=True)
-        if pressed:
+        if pressed and not self._stop.is_set():  # it may have been ended while it shut down
             self._ended()
 
     def _boot(self, metadata_url: str) -> bool:
@@ -121,7 +121,8 @@ class InstanceRun:
         commands = self._folder / "bin"
         power.install(commands, calls)
         switch = power.PowerSwitch(calls)
-        with self._console.open("wb") as console:
+        # Programs that outlive the user data go on writing there, after what `_say` has appended.
+        with self._console.open("ab") as console:
             process = self._start(home, commands, metadata_url, console)
         try:
             status: int | None = None
@@ -163,13 +164,17 @@ class InstanceRun:
             "AWS_ENDPOINT_URL": self._host.endpoint_url,
             "AWS_EC2_METADATA_SERVICE_ENDPOINT": metadata_url,
         }
-        return self._host.processes.spawn(
-            [str(path)],
-            cwd=home,
-            env=environment,
-            stdout=console,
-            stderr=subprocess.STDOUT,
-        )
+        try:
+            return self._host.processes.spawn(
+                [str(path)],
+                cwd=home,
+                env=environment,
+                stdout=console,
+                stderr=subprocess.STDOUT,
+            )
+        except OSError as error:  # such as an interpreter that is not there
+            self._say(f"user data that cannot be started: {error.strerror}")
+            return None
 
     def _say(self, text: str) -> None:
         with self._console.open("ab") as console:

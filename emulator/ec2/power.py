@@ -78,8 +78,9 @@ def _due(words: list[str], due: float | None) -> float | None:
     minutes = moment.removeprefix("+")
     if minutes.isdecimal():
         return time.monotonic() + 60 * int(minutes)
-    clock = time.strptime(moment, "%H:%M") if re.fullmatch(r"\d{1,2}:\d{2}", moment) else None
-    if clock is None:
-        return due
+    try:
+        clock = time.strptime(moment, "%H:%M")
+    except ValueError:
+        return due  # as systemd's refuses it
     now = time.localtime()
     return time.monotonic() + ((clock.tm_hour - now.tm_hour) * 60 + clock.tm_min - now.tm_min) % 1440 * 60

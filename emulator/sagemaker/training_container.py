@@ -1,7 +1,8 @@
 """What a training program finds: SageMaker's /opt/ml, its variables and its command line, without a container.
 
 Nothing can be mounted at /opt/ml here, so every instance has a folder that stands for it, and the text ``/opt/ml`` in
-hyperparameters, environment variables and arguments is replaced by that folder's path.
+hyperparameters, environment variables and arguments is replaced by that folder's path. Nor have instances names here
+that others could look up: they are all on this machine, and meet at a port of its own for each job.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from emulator.sagemaker.programs import base_environment
 
 # What the SDK writes and runs.
 _SCRIPTS = frozenset({".sh", ".py", ".json"})
+# Its script that sets the SM_* variables gives them no other value than these constants: algo-1 and 7777.
+_MEETING_PLACE = re.compile(r"^(SM_MASTER_ADDR|SM_MASTER_PORT) = .*$", re.MULTILINE)
 OPT_ML = "/opt/ml"
 DEFAULT_CHECKPOINT_PATH = "/opt/ml/checkpoints"
 #: Hyperparameters that speak to the container's toolkit and not to the program.
@@ -39,6 +42,11 @@ class Cluster:
     hosts: tuple[str, ...]
     master_port: int
     gpus: int
+
+    @property
+    def meeting_place(self) -> dict[str, str | int]:
+        """The variables that tell the instances where they find each other."""
+        return {"SM_MASTER_ADDR": "127.0.0.1", "SM_MASTER_PORT": self.master_port}
 
     @property
     def cpus_each(self) -> int:
@@ -162,8 +170,7 @@ class TrainingContainer:
             "SM_NUM_CPUS": self._cluster.cpus_each,
             "SM_NUM_GPUS": self._cluster.gpus,
             "SM_LOG_LEVEL": self._toolkit_parameter("container_log_level") or _DEFAULT_LOG_LEVEL,
-            "SM_MASTER_ADDR": "127.0.0.1",
-            "SM_MASTER_PORT": self._cluster.master_port,
+            **self._cluster.meeting_place,
             **{f"SM_CHANNEL_{_variable(name)}": self.path("input", "data", name) for name in self.channels},
             **{f"SM_HP_{_variable(name)}": value for name, value in user.items()},
         }
@@ -225,19 +232,27 @@ class TrainingContainer:
         interpreter = "/bin/sh" if path.suffix == ".sh" else sys.executable
         return [interpreter, program, *self.user_arguments()]
 
-    def reroot_drivers(self) -> None:
-        """Let the scripts that the job's entry point names find ``/opt/ml`` where it is here.
+    def adapt_drivers(self) -> None:
+        """Let the scripts that the job's entry point names find ``/opt/ml`` and the other instances.
 
-        A container has that folder; a process has not. SageMaker's SDK sends a job's entry point as a channel of shell
-        and Python scripts that have the path written in them. The channels with the caller's own program and data are
-        left as they are: those go by the ``SM_*`` variables.
+        A container has that folder and a network in which ``algo-1`` is a name; a process has not. SageMaker's SDK
+        sends a job's entry point as a channel of shell and Python scripts that have the path and the name written in
+        them. The channels with the caller's own program and data are left as they are: those go by the ``SM_*``
+        variables.
         """
         algorithm = self._job.get("AlgorithmSpecification", {})
         entry = " ".join([*algorithm.get("ContainerEntrypoint", []), *algorithm.get("ContainerArguments", [])])
         for name in sorted(set(re.findall(rf"{OPT_ML}/input/data/([\w.-]+)/", entry)) & self.channels.keys()):
             for script in self.path("input", "data", name).rglob("*"):
                 if script.suffix in _SCRIPTS and script.is_file():
-                    script.write_text(self.reroot(script.read_text(encoding="utf-8")), encoding="utf-8")
+                    self._adapt_driver(script)
+
+    def _adapt_driver(self, script: Path) -> None:
+        values = self._cluster.meeting_place
+        # As bytes: nothing promises that a caller's own entry point is UTF-8, and its line ends are its own.
+        text = self.reroot(script.read_bytes().decode(errors="surrogateescape"))
+        text = _MEETING_PLACE.sub(lambda found: f"{found[1]} = {values[found[1]]!r}", text)
+        script.write_bytes(text.encode(errors="surrogateescape"))
 
     def check_requirements(self) -> None:
         """Compare ``requirements.txt`` of the source directory with what is installed.

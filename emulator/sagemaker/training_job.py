@@ -198,7 +198,7 @@ class TrainingRun:
             for channel in self._job.get("InputDataConfig", []):
                 download_channel(s3, channel, self._containers, self._stop_requested.is_set)
             for container in self._containers:
-                container.reroot_drivers()
+                container.adapt_drivers()
             download_source(s3, self._containers, self._directory / "sourcedir.tar.gz")
             if checkpoints is not None:
                 checkpoints.download()

@@ -14,6 +14,8 @@ import pytest
 from sagemaker_local import BUCKET, Local, local_aws, untar
 from training_fixtures import LABELS, write_data_set
 
+from model.metrics import METRIC_DEFINITIONS
+
 ROOT = Path(__file__).parents[2]
 
 # What somebody writes who follows the SDK's documentation. In a process of its own: the import takes seconds, and the
@@ -21,24 +23,55 @@ ROOT = Path(__file__).parents[2]
 PROGRAM = """
 import json, sys
 from sagemaker.core.helper.session_helper import Session
+from sagemaker.core.parameter import CategoricalParameter, ContinuousParameter
 from sagemaker.train import ModelTrainer
 from sagemaker.train.configs import Compute, InputData, OutputDataConfig, SourceCode, StoppingCondition
+from sagemaker.train.distributed import Torchrun
+from sagemaker.train.tuner import HyperparameterTuner
 
-bucket, role, source_dir = sys.argv[1:]
-trainer = ModelTrainer(
-    sagemaker_session=Session(default_bucket=bucket),
-    role=role,
-    training_image="763104351884.dkr.ecr.us-east-1.amazonaws.com/pytorch:2.13-cpu-amzn2023-sagemaker",
-    base_job_name="sdk",
-    source_code=SourceCode(source_dir=source_dir, entry_script="train.py", requirements="requirements.txt"),
-    compute=Compute(instance_type="ml.m5.xlarge", instance_count=1, volume_size_in_gb=30),
-    hyperparameters={"epochs": 1, "input-size": 32, "precision": "fp32"},
-    output_data_config=OutputDataConfig(s3_output_path=f"s3://{bucket}/training"),
-    stopping_condition=StoppingCondition(max_runtime_in_seconds=600),
-)
+bucket, role, source_dir, metric_definitions = sys.argv[1:]
+session = Session(default_bucket=bucket)
 data = InputData(channel_name="training", data_source=f"s3://{bucket}/datasets/shapes")
-trainer.train(input_data_config=[data], logs=False)
-print(trainer._latest_training_job.training_job_name)
+
+
+def trainer(name, instances, distributed=None):
+    return ModelTrainer(
+        sagemaker_session=session,
+        role=role,
+        training_image="763104351884.dkr.ecr.us-east-1.amazonaws.com/pytorch:2.13-cpu-amzn2023-sagemaker",
+        base_job_name=name,  # the SDK adds the time, in whole seconds
+        source_code=SourceCode(source_dir=source_dir, entry_script="train.py", requirements="requirements.txt"),
+        distributed=distributed,
+        compute=Compute(instance_type="ml.m5.xlarge", instance_count=instances, volume_size_in_gb=30),
+        hyperparameters={"epochs": 1, "input-size": 32, "precision": "fp32"},
+        output_data_config=OutputDataConfig(s3_output_path=f"s3://{bucket}/training"),
+        stopping_condition=StoppingCondition(max_runtime_in_seconds=600),
+    )
+
+
+jobs = {}
+for each in (trainer("basic", 2), trainer("torchrun", 2, Torchrun())):
+    each.train(input_data_config=[data], wait=False, logs=False)
+    jobs[each.base_job_name] = each._latest_training_job
+tuner = HyperparameterTuner(
+    trainer("tuned", 1),
+    objective_metric_name="valid:loss",
+    objective_type="Minimize",
+    metric_definitions=json.loads(metric_definitions),
+    hyperparameter_ranges={
+        "lr": ContinuousParameter(0.001, 0.1, scaling_type="Logarithmic"),
+        "batch-size": CategoricalParameter([16, 32]),
+    },
+    max_jobs=2,
+    max_parallel_jobs=2,
+    base_tuning_job_name="tuning",
+)
+tuner.tune(inputs=[data], wait=False)
+for job in [*jobs.values(), tuner.latest_tuning_job]:
+    job.wait(poll=1)
+names = {name: job.training_job_name for name, job in jobs.items()}
+names |= {"tuning": tuner.latest_tuning_job.hyper_parameter_tuning_job_name, "best": tuner.best_training_job()}
+print(json.dumps(names))
 """
 
 
@@ -69,27 +102,69 @@ def run(
     )
 
 
-def test_model_trainer_trains_the_programs_folder(local: Local, role: str, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def started(local: Local, role: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The names of the completed jobs, by what they are to show."""
     # The SDK wants of a role what only jobs in a VPC need; with this documented variable it takes a scoped one.
-    done = run(local, tmp_path, PROGRAM, BUCKET, role, str(ROOT / "model"), SAGEMAKER_VALIDATE_ROLE="false")
+    arguments = (BUCKET, role, str(ROOT / "model"), json.dumps(METRIC_DEFINITIONS))
+    done = run(local, tmp_path_factory.mktemp("home"), PROGRAM, *arguments, SAGEMAKER_VALIDATE_ROLE="false")
     assert done.returncode == 0, done.stderr[-3000:]
-    name = done.stdout.splitlines()[-1]
-    described = local.sagemaker.describe_training_job(TrainingJobName=name)
+    names: dict[str, str] = json.loads(done.stdout.splitlines()[-1])
+    return names
+
+
+def completed(local: Local, job: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A completed training job's description and its metrics.json, once its model is found to be ours."""
+    described = local.sagemaker.describe_training_job(TrainingJobName=job)
     assert described["TrainingJobStatus"] == "Completed"
-    assert described["AlgorithmSpecification"]["ContainerEntrypoint"], "it was to be the SDK's own entry point"
     bucket, key = described["ModelArtifacts"]["S3ModelArtifacts"].removeprefix("s3://").split("/", 1)
     assert bucket == BUCKET
     files = untar(local.s3.get_object(Bucket=bucket, Key=key)["Body"].read())
     card: dict[str, Any] = json.loads(files["model.json"])
     assert tuple(card["labels"]) == LABELS
     assert card["input_size"] == 32
-    assert card["training_job"] == name
+    assert card["training_job"] == job
     assert "model.onnx" in files
+    return described, json.loads(files["metrics.json"])
+
+
+@pytest.mark.parametrize("driver", ["basic", "torchrun"])
+def test_model_trainer_trains_the_programs_folder_on_two_instances(
+    local: Local, started: dict[str, str], driver: str
+) -> None:
+    """The workers are started by train.py itself with the SDK's basic driver, and by the SDK with its torchrun."""
+    described, metrics = completed(local, started[driver])
+    assert described["AlgorithmSpecification"]["ContainerEntrypoint"], "it was to be the SDK's own entry point"
+    assert described["ResourceConfig"]["InstanceCount"] == metrics["workers"] == 2
+
+
+def test_hyperparameter_tuner_finds_the_best_values_for_the_programs_folder(
+    local: Local, started: dict[str, str]
+) -> None:
+    tuning = local.sagemaker.describe_hyper_parameter_tuning_job(HyperParameterTuningJobName=started["tuning"])
+    assert tuning["HyperParameterTuningJobStatus"] == "Completed"
+    jobs = local.sagemaker.list_training_jobs_for_hyper_parameter_tuning_job(
+        HyperParameterTuningJobName=started["tuning"]
+    )["TrainingJobSummaries"]
+    losses: dict[str, float] = {}
+    for job in jobs:
+        described, metrics = completed(local, job["TrainingJobName"])
+        objective = job["FinalHyperParameterTuningJobObjectiveMetric"]["Value"]
+        assert objective == pytest.approx(metrics["epochs"][0]["valid_loss"], abs=6e-5)
+        losses[job["TrainingJobName"]] = objective
+        tuned = job["TunedHyperParameters"]
+        assert 0.001 <= float(tuned["lr"]) <= 0.1
+        assert tuned["batch-size"] in ("16", "32")
+        assert {name: described["HyperParameters"][name] for name in tuned} == tuned
+        arguments = metrics["arguments"]
+        assert (arguments["lr"], arguments["batch_size"]) == (float(tuned["lr"]), int(tuned["batch-size"]))
+    assert len(losses) == 2
+    assert started["best"] == min(losses, key=losses.__getitem__) == tuning["BestTrainingJob"]["TrainingJobName"]
 
 
 def test_the_sdk_is_told_what_a_role_may_not_do(local: Local, role: str, tmp_path: Path) -> None:
     """Its check of the role is answered from the role's real policies."""
-    done = run(local, tmp_path, PROGRAM, BUCKET, role, str(ROOT / "model"))
+    done = run(local, tmp_path, PROGRAM, BUCKET, role, str(ROOT / "model"), "[]")
     assert done.returncode != 0
     assert "RoleValidationError" in done.stderr
     assert "Missing permissions: cloudwatch:PutMetricData" in done.stderr

@@ -49,6 +49,8 @@ def switch(tmp_path: Path) -> tuple[Path, power.PowerSwitch]:
         (["reboot"], False),
         (["systemctl restart amazon-ssm-agent"], False),
         (["shutdown tomorrow"], False),
+        (["shutdown 24:00", "shutdown 9:99"], False),
+        (["shutdown 24:00", "shutdown now"], True),
     ],
 )
 def test_the_power_switch_understands_what_programs_call(
@@ -154,6 +156,46 @@ def test_an_instance_that_is_ended_does_not_say_that_it_ended_itself(tmp_path: P
     assert not run.alive
     assert ended == []
     assert b"saved" in console_output(host, "i-2")
+
+
+def test_an_instance_that_is_ended_while_it_shuts_down_was_ended(tmp_path: Path) -> None:
+    host, ended = make_host(tmp_path), []
+    wait = "trap 'echo stopping; while [ ! -e go ]; do sleep 0.05; done; exit' TERM"
+    script = f"#!/bin/bash\n{wait}\nshutdown now\nwhile :; do sleep 0.05; done\n"
+    run = InstanceRun(host, LaunchedInstance("i-4", "t3.micro", "eu-west-1", encoded(script)), lambda: ended.append(1))
+    run.start()
+    eventually(lambda: b"stopping" in console_output(host, "i-4"))
+    run.stop()
+    (tmp_path / "ec2" / "i-4" / "root" / "go").touch()
+    run.join(30)
+    assert not run.alive
+    assert ended == []
+
+
+def test_the_console_keeps_what_programs_print_after_the_user_data_has_ended(tmp_path: Path) -> None:
+    host = make_host(tmp_path)
+    script = "#!/bin/bash\n(while [ ! -e go ]; do sleep 0.05; done; echo later) &\necho first\n"
+    run = InstanceRun(host, LaunchedInstance("i-5", "t3.micro", "eu-west-1", encoded(script)), lambda: None)
+    run.start()
+    eventually(lambda: b"user data exited" in console_output(host, "i-5"))
+    (tmp_path / "ec2" / "i-5" / "root" / "go").touch()
+    eventually(lambda: b"later" in console_output(host, "i-5"))
+    run.stop()
+    run.join(30)
+    lines = console_output(host, "i-5").decode().splitlines()
+    assert lines == ["first", "[local AWS] user data exited with code 0", "later"]
+
+
+def test_user_data_without_its_interpreter_leaves_an_instance_that_just_runs(tmp_path: Path) -> None:
+    host, ended = make_host(tmp_path), []
+    data = encoded("#!/no/such/interpreter\n")
+    run = InstanceRun(host, LaunchedInstance("i-6", "t3.micro", "eu-west-1", data), lambda: ended.append(1))
+    run.start()
+    eventually(lambda: b"cannot be started: No such file" in console_output(host, "i-6"))
+    assert run.alive
+    run.stop()
+    run.join(30)
+    assert ended == []
 
 
 @pytest.mark.parametrize("user_data", ["", encoded("#cloud-config\n"), "%%%", base64.b64encode(b"\xff").decode()])

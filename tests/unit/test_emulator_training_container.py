@@ -14,10 +14,12 @@ from emulator_fixtures import training_job
 from emulator.sagemaker.artifacts import ArtifactError
 from emulator.sagemaker.training_container import Cluster, TrainingContainer, unmet_requirements
 
+PORT = 23456
+
 
 def container(directory: Path, hosts: int = 1, host: str = "algo-1", **members: Any) -> TrainingContainer:
     job = {**training_job(**members), "TrainingJobArn": "arn:job"}
-    cluster = Cluster(tuple(f"algo-{n}" for n in range(1, hosts + 1)), 7777, 0)
+    cluster = Cluster(tuple(f"algo-{n}" for n in range(1, hosts + 1)), PORT, 0)
     made = TrainingContainer(job, cluster, host, directory)
     made.make_folders()
     return made
@@ -84,7 +86,7 @@ def test_instances_know_each_other_and_share_the_cpus(tmp_path: Path, monkeypatc
     assert [e["SM_CURRENT_HOST"] for e in environments] == ["algo-1", "algo-2"]
     assert {e["SM_HOSTS"] for e in environments} == {'["algo-1", "algo-2"]'}
     assert {(e["SM_MASTER_ADDR"], e["SM_MASTER_PORT"], e["SM_NUM_CPUS"]) for e in environments} == {
-        ("127.0.0.1", "7777", "2")
+        ("127.0.0.1", str(PORT), "2")
     }
 
 
@@ -116,6 +118,52 @@ def test_opt_ml_is_replaced_where_it_is_a_path(tmp_path: Path) -> None:
     }
     assert made.environment(tmp_path, {})["CACHE"] == f"a={root}/cache"
     assert made.command() == ["/bin/bash", f"{root}/input/data/code/run.sh", "--out", f"{root}/model"]
+
+
+DRIVER = """
+HOME = "/opt/ml/model"
+SM_MASTER_ADDR = "algo-1"
+SM_MASTER_PORT = 7777
+OTHER_SM_MASTER_PORT = 7777
+variables = {"SM_MASTER_ADDR": SM_MASTER_ADDR, "SM_MASTER_PORT": SM_MASTER_PORT}
+"""
+
+
+def driver_job(directory: Path) -> TrainingContainer:
+    return container(
+        directory,
+        InputDataConfig=[channel("drivers"), channel("code")],
+        AlgorithmSpecification={
+            "TrainingImage": "i",
+            "TrainingInputMode": "File",
+            "ContainerEntrypoint": ["/bin/bash"],
+            "ContainerArguments": ["-c", "/opt/ml/input/data/drivers/run.sh"],
+        },
+    )
+
+
+def test_an_entry_points_scripts_find_the_folders_and_the_other_instances(tmp_path: Path) -> None:
+    made = driver_job(tmp_path)
+    for name in ("drivers", "code"):
+        made.path("input", "data", name).mkdir()
+        made.path("input", "data", name, "environment.py").write_text(DRIVER)
+    made.adapt_drivers()
+    found: dict[str, Any] = {}
+    exec(made.path("input", "data", "drivers", "environment.py").read_text(), found)
+    assert (found["HOME"], found["OTHER_SM_MASTER_PORT"]) == (f"{made.root}/model", 7777)
+    variables = made.environment(tmp_path, {})
+    assert found["variables"] == {"SM_MASTER_ADDR": "127.0.0.1", "SM_MASTER_PORT": PORT}
+    assert {name: str(value) for name, value in found["variables"].items()}.items() <= variables.items()
+    assert made.path("input", "data", "code", "environment.py").read_text() == DRIVER, "the program is the caller's"
+
+
+def test_an_entry_points_script_keeps_bytes_that_are_no_text(tmp_path: Path) -> None:
+    made = driver_job(tmp_path)
+    script = made.path("input", "data", "drivers", "run.sh")
+    script.parent.mkdir()
+    script.write_bytes(b"cd /opt/ml/model # \xe9t\xe9\r\n")
+    made.adapt_drivers()
+    assert script.read_bytes() == f"cd {made.root}/model # ".encode() + b"\xe9t\xe9\r\n"
 
 
 def test_the_job_may_set_variables_of_its_own_and_of_ours(tmp_path: Path) -> None:
