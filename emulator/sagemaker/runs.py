@@ -4,29 +4,48 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import Protocol
+from abc import ABC, abstractmethod
 
 _SHUTDOWN_SECONDS = 15.0
 
 
-class Run(Protocol):
-    """The work of one job, done in the background."""
+class Run(ABC):
+    """The work of one job, done in a thread of its own.
+
+    Parameters
+    ----------
+    name
+        Of the thread.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._interrupted = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Begin in the background."""
+        self._thread.start()
 
     @property
     def alive(self) -> bool:
         """Whether the work is still under way."""
-
-    def start(self) -> None:
-        """Begin."""
-
-    def request_stop(self) -> None:
-        """End early, as the job's Stop operation does."""
-
-    def interrupt(self) -> None:
-        """End at once and leave the job's record as it is, for a later run to begin anew."""
+        return self._thread.ident is None or self._thread.is_alive()
 
     def join(self, timeout: float) -> None:
         """Wait for the end of the work."""
+        self._thread.join(timeout)
+
+    @abstractmethod
+    def request_stop(self) -> None:
+        """End early, as the job's Stop operation does."""
+
+    @abstractmethod
+    def interrupt(self) -> None:
+        """End at once and leave the job's record as it is, for a later run to begin anew."""
+
+    @abstractmethod
+    def _run(self) -> None:
+        """Do the work and write its end into the job's record, unless the run was interrupted."""
 
 
 class Runs:

@@ -27,6 +27,7 @@ from emulator.sagemaker.checkpoints import CheckpointSync
 from emulator.sagemaker.logs import LogStream, OutputReader
 from emulator.sagemaker.programs import Folders, describe_exit, free_port
 from emulator.sagemaker.roles import Role
+from emulator.sagemaker.runs import Run
 from emulator.sagemaker.training_container import Cluster, TrainingContainer
 from emulator.sagemaker.training_inputs import NoObjectsError, download_channel, download_source
 from emulator.store import Record
@@ -79,7 +80,7 @@ class _Stopped(Exception):
     """The job was stopped before its program began."""
 
 
-class TrainingRun:
+class TrainingRun(Run):
     """The work of one job, done in a thread of its own.
 
     Parameters
@@ -91,6 +92,7 @@ class TrainingRun:
     """
 
     def __init__(self, host: Host, folders: Folders, job: Record, change: Change, save_metrics: SaveMetrics) -> None:
+        super().__init__(f"training job {job['TrainingJobName']}")
         self._host = host
         self._job = job
         self._change = change
@@ -119,12 +121,6 @@ class TrainingRun:
         self._points_lock = threading.Lock()
         self._processes: list[subprocess.Popen[bytes]] = []
         self._stop_requested = threading.Event()
-        self._interrupted = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=f"training job {name}", daemon=True)
-
-    def start(self) -> None:
-        """Begin in the background."""
-        self._thread.start()
 
     def request_stop(self) -> None:
         """End the program as StopTrainingJob does; what it has saved is uploaded."""
@@ -136,15 +132,6 @@ class TrainingRun:
         self._stop_requested.set()
         # A program that is being stopped may have most of its two minutes left.
         self._terminate(self._processes, "Interrupted")
-
-    @property
-    def alive(self) -> bool:
-        """Whether the work is still under way."""
-        return self._thread.ident is None or self._thread.is_alive()
-
-    def join(self, timeout: float) -> None:
-        """Wait for the end of the work."""
-        self._thread.join(timeout)
 
     def _run(self) -> None:
         try:

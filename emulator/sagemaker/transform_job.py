@@ -26,6 +26,7 @@ from emulator.sagemaker.logs import LogStream
 from emulator.sagemaker.models import containers
 from emulator.sagemaker.programs import Folders
 from emulator.sagemaker.roles import Role
+from emulator.sagemaker.runs import Run
 from emulator.sagemaker.transform_inputs import InputObject, find_inputs
 from emulator.store import Record
 
@@ -62,7 +63,7 @@ class _Stopped(Exception):
     """The job was asked to stop."""
 
 
-class TransformRun:
+class TransformRun(Run):
     """The work of one job, done in a thread of its own.
 
     As on AWS, an object that fails does not keep the others from being transformed: it has no output, the log
@@ -77,6 +78,7 @@ class TransformRun:
     """
 
     def __init__(self, host: Host, folders: Folders, job: Record, change: Change) -> None:
+        super().__init__(f"transform job {job['TransformJobName']}")
         self._host = host
         self._job = job
         self._change = change
@@ -102,13 +104,7 @@ class TransformRun:
         self._data_logs: dict[Instance, LogStream] = {}
         self._stop_requested = threading.Event()
         self._stop_lock = threading.Lock()
-        self._interrupted = threading.Event()
         self._stopper = threading.Thread(target=self._servers.stop, args=(False,), name="stop", daemon=True)
-        self._thread = threading.Thread(target=self._run, name=f"transform job {self._name}", daemon=True)
-
-    def start(self) -> None:
-        """Begin in the background."""
-        self._thread.start()
 
     def request_stop(self) -> None:
         """End early, as StopTransformJob does."""
@@ -121,15 +117,6 @@ class TransformRun:
         """End at once and leave the record as it is, for a later `TransformRun` to begin anew."""
         self._interrupted.set()
         self.request_stop()
-
-    @property
-    def alive(self) -> bool:
-        """Whether the work is still under way."""
-        return self._thread.ident is None or self._thread.is_alive()
-
-    def join(self, timeout: float) -> None:
-        """Wait for the end of the work."""
-        self._thread.join(timeout)
 
     def _run(self) -> None:
         status, reason = "Completed", None

@@ -11,6 +11,7 @@ from typing import Any
 
 from emulator.awsapi import Caller, ServiceError
 from emulator.sagemaker.resources import Resources
+from emulator.sagemaker.runs import Run
 from emulator.sagemaker.training import TrainingJobs
 from emulator.sagemaker.tuning_definition import TuningDefinition
 from emulator.sagemaker.tuning_progress import RUNNING, as_trial, best, not_improving, objective_value
@@ -24,7 +25,7 @@ _POLL_SECONDS = 0.2
 _HOPELESS_JOBS = 5
 
 
-class TuningRun:
+class TuningRun(Run):
     """The work of one tuning job, done in a thread of its own.
 
     It keeps nothing that the records do not say, so another run can take over at any moment.
@@ -49,6 +50,7 @@ class TuningRun:
         tuning_jobs: Resources,
         training_jobs: TrainingJobs,
     ) -> None:
+        super().__init__(f"tuning job {record['HyperParameterTuningJobName']}")
         self._arn: str = record["HyperParameterTuningJobArn"]
         self._name: str = record["HyperParameterTuningJobName"]
         self._created: float = record["CreationTime"]
@@ -60,12 +62,6 @@ class TuningRun:
         self._training_jobs = training_jobs
         self._ended: dict[str, Trial] = {}
         self._wake = threading.Event()
-        self._interrupted = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=f"tuning job {self._name}", daemon=True)
-
-    def start(self) -> None:
-        """Begin in the background."""
-        self._thread.start()
 
     def request_stop(self) -> None:
         """Look at once at the record, which says that the job is to stop."""
@@ -75,15 +71,6 @@ class TuningRun:
         """End at once and leave the records as they are, for a later run to take over."""
         self._interrupted.set()
         self._wake.set()
-
-    @property
-    def alive(self) -> bool:
-        """Whether the work is still under way."""
-        return self._thread.ident is None or self._thread.is_alive()
-
-    def join(self, timeout: float) -> None:
-        """Wait for the end of the work."""
-        self._thread.join(timeout)
 
     def _run(self) -> None:
         try:
