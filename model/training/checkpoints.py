@@ -7,11 +7,9 @@ be torn all the same; then the one before it is used.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import io
 import logging
-import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,12 +18,12 @@ from typing import Any
 import torch
 
 from .distributed import Workers
+from .whole_files import UNFINISHED, write_whole
 
 log = logging.getLogger(__name__)
 
 _SUFFIX = ".checkpoint"
 # Begins with a dot, so that nobody takes it for a checkpoint.
-_UNFINISHED = ".unfinished"
 _MAGIC = b"training checkpoint 1 sha256:"
 
 
@@ -92,21 +90,12 @@ class Checkpoints:
             return
         self._last = time.monotonic()
         path = self._folder / f"epoch-{epoch:05d}-step-{step:07d}{_SUFFIX}"
-        unfinished = path.with_name(f".{path.name}{_UNFINISHED}")
+        content = io.BytesIO()
+        torch.save({"identity": self._identity, "state": dict(state)}, content)
+        digest = hashlib.sha256(content.getbuffer()).hexdigest().encode()
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            content = io.BytesIO()
-            torch.save({"identity": self._identity, "state": dict(state)}, content)
-            with unfinished.open("wb") as file:
-                file.write(_MAGIC + hashlib.sha256(content.getbuffer()).hexdigest().encode() + b"\n")
-                file.write(content.getbuffer())
-                file.flush()
-                os.fsync(file.fileno())
-            unfinished.replace(path)
-            _sync_folder(self._folder)
+            write_whole(path, _MAGIC, digest, b"\n", content.getbuffer())
         except OSError as error:
-            with contextlib.suppress(OSError):
-                unfinished.unlink(missing_ok=True)
             left = self._paths()
             log.warning(
                 "no checkpoint could be written to %s (%s); the training goes on, and %s",
@@ -119,7 +108,7 @@ class Checkpoints:
             old.unlink(missing_ok=True)
 
     def _newest(self) -> tuple[bytes | None, str | None]:
-        for torn in self._folder.glob(f".*{_UNFINISHED}"):
+        for torn in self._folder.glob(f".*{UNFINISHED}"):
             torn.unlink(missing_ok=True)
         for path in self._paths():
             try:
@@ -156,12 +145,3 @@ def _difference(folder: Path, found: Mapping[str, object], asked: Mapping[str, o
         f"the checkpoints in {folder} are of another training: {what}. Give the same arguments and data to go on "
         "with it, or another --checkpoint-dir (or an empty one) to begin anew."
     )
-
-
-def _sync_folder(folder: Path) -> None:
-    """Force a rename to the disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

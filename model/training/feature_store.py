@@ -7,17 +7,17 @@ broke off has damaged is computed again.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import io
 import json
 import logging
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+
+from .whole_files import write_whole
 
 log = logging.getLogger(__name__)
 
@@ -84,19 +84,9 @@ class FeatureStore:
 
         When the disk is full the training goes on with the shard in memory.
         """
-        path = self._folder / name
-        # Always of the same name, so that what a kill leaves behind is gone when the shard is computed again.
-        unfinished = path.with_name(f".{path.name}.unfinished")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with unfinished.open("wb") as file:
-                file.write(hashlib.sha256(content).digest() + content)
-                file.flush()
-                os.fsync(file.fileno())
-            unfinished.replace(path)
+            write_whole(self._folder / name, hashlib.sha256(content).digest(), content)
         except OSError as error:
-            with contextlib.suppress(OSError):
-                unfinished.unlink(missing_ok=True)
             if not self._unsaved:
                 log.warning("features cannot be kept in %s, only in memory: %s", self._folder, error)
             self._unsaved[name] = content

@@ -12,7 +12,6 @@ import csv
 import hashlib
 import io
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from markupsafe import Markup
 from ..artifact import ModelCard
 from ..decoding import ImageError, decode
 from .charts import Series, confusion_matrix, line_chart, reliability_diagram
+from .whole_files import write_whole
 
 log = logging.getLogger(__name__)
 
@@ -58,10 +58,11 @@ def write_report(folder: Path, metrics: Mapping[str, Any], card: ModelCard, data
         False when that failed: the log says why. A finished training must not fail for want of its report.
     """
     try:
-        _replace(folder / HISTORY_FILE, history_csv(metrics["epochs"]))
+        write_whole(folder / HISTORY_FILE, history_csv(metrics["epochs"]).encode())
         pictures = {mistake["picture"]: data_root / mistake["picture"] for mistake in metrics["mistakes"]}
         thumbnails = {name: small for name, path in pictures.items() if (small := thumbnail(path)) is not None}
-        _replace(folder / REPORT_FILE, render(metrics, card, thumbnails))
+        # A file name may hold bytes that are no text (surrogates); they are shown as question marks.
+        write_whole(folder / REPORT_FILE, render(metrics, card, thumbnails).encode(errors="replace"))
     except Exception:  # whatever it is: the model is written, and so is metrics.json
         log.warning("the report could not be written; all its figures are in metrics.json", exc_info=True)
         return False
@@ -144,16 +145,6 @@ def thumbnail(path: Path) -> bytes | None:
     file = io.BytesIO()
     image.save(file, "JPEG", quality=_THUMBNAIL_QUALITY)
     return file.getvalue()
-
-
-def _replace(path: Path, text: str) -> None:
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        # A file name may hold bytes that are no text (surrogates); they are shown as question marks.
-        unfinished.write_text(text, encoding="utf-8", errors="replace")
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def _curves(metrics: Mapping[str, Any]) -> dict[str, Any]:

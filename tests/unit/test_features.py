@@ -17,7 +17,7 @@ import torch
 from training_fixtures import LABELS, draw, write_data_set
 
 from model.network import build
-from model.training import feature_store, features
+from model.training import features, whole_files
 from model.training.augment import Augmentation
 from model.training.backbone import split
 from model.training.data import DataSetError, decode_for_serving, discover, fingerprint
@@ -227,7 +227,7 @@ def test_a_full_disk_costs_the_cache_and_not_the_training(data, tmp_path, monkey
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(feature_store.os, "fsync", full)
+    monkeypatch.setattr(whole_files.os, "fsync", full)
     assert all_the_same(get(extraction(data), tmp_path / "full"), expected)
     assert not [path for path in (tmp_path / "full").rglob("*") if path.is_file()]
     assert caplog.text.count("No space left on device") == 1
@@ -238,7 +238,7 @@ PROGRAM = """
 import os, signal, sys
 from pathlib import Path
 import test_features
-from model.training import feature_store, features
+from model.training import feature_store, features, whole_files
 from model.training.distributed import joined
 features.SHARD_PICTURES = test_features.SHARD
 data, folder = map(Path, sys.argv[1:3])
@@ -248,9 +248,9 @@ writes = 0
 def die_in_the_middle(_):
     global writes
     writes += 1
-    if writes == 4:
+    if writes == 7:  # the fourth shard; each is synchronised twice, itself and its folder
         os.kill(os.getpid(), signal.SIGKILL)
-feature_store.os.fsync = die_in_the_middle
+whole_files.os.fsync = die_in_the_middle
 test_features.get(test_features.extraction(data, views=2), folder)
 """
 SHARED = """

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from report_fixtures import make_answers, make_card, make_metrics
 
-from model.training import report
+from model.training import report, whole_files
 from model.training.report import HISTORY_FILE, REPORT_FILE, render, thumbnail, write_report
 
 LABELS = ("Disc hound", "Épagneul barré", "plain")
@@ -218,12 +218,10 @@ def test_a_report_that_cannot_be_written_is_a_warning_and_leaves_nothing_half_do
     metrics = make_metrics(make_answers(tmp_path, LABELS), LABELS, tmp_path)
     (tmp_path / REPORT_FILE).write_text("the older one")
 
-    def full(path: Path, text: str, **_: str) -> int:
-        with path.open("w") as file:
-            file.write(text[:100])
+    def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_text", full)
+    monkeypatch.setattr(whole_files.os, "fsync", full)
     assert not write_report(tmp_path, metrics, make_card(LABELS), tmp_path)
     assert "the report could not be written" in caplog.text
     assert [path.name for path in tmp_path.iterdir()] == [REPORT_FILE]
