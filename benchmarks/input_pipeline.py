@@ -1,6 +1,6 @@
 """Pictures per second and core from files to augmented batches: the usual way, ours, and both on a shrunk copy.
 
-    python -m benchmarks.input_pipeline [--pictures DIR] [--epochs 10] [--count 128] [--rounds 5] [--json FILE]
+    python -m benchmarks.input_pipeline [--pictures DIR] [--epochs 40] [--count 128] [--rounds 5] [--json FILE]
 
 The usual way is the one of the project that this one replaces, and of most tutorials: torchvision's `ImageFolder`
 opens and decodes every picture anew in every epoch, its transforms cut, mirror and normalise them one by one
@@ -230,7 +230,9 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--count", type=int, default=128, help=f"pictures, a multiple of {BREEDS} (default: %(default)s)"
     )
-    parser.add_argument("--epochs", type=int, default=10, help="length of the training (default: %(default)s)")
+    parser.add_argument(
+        "--epochs", type=int, default=40, help="length of the training (default: that of train.py, %(default)s)"
+    )
     add_common_options(parser, rounds=5)
     arguments = parser.parse_args(argv)
     if arguments.count < BREEDS or arguments.count % BREEDS:

@@ -199,7 +199,7 @@ def measure_processes(rounds: int, epochs: int) -> dict[str, list[float]]:
         folder = Path(name)
         draw_data_set(folder / "data", breeds=4, per_class=(PROCESSES_PICTURES // 4, 2, 1))
 
-        def train(processes: int) -> float:
+        def train(processes: int, batch_norm: str = "local") -> float:
             output = folder / f"output-{processes}"
             subprocess.run(
                 [
@@ -207,7 +207,7 @@ def measure_processes(rounds: int, epochs: int) -> dict[str, list[float]]:
                     "--model-dir", str(folder / f"model-{processes}"), "--output-data-dir", str(output),
                     "--architecture", ARCHITECTURE, "--input-size", str(PROCESSES_SIZE), "--epochs", str(epochs),
                     "--batch-size", str(PROCESSES_BATCH * processes), "--processes-per-host", str(processes),
-                    "--num-cpus", str(processes), "--num-gpus", "0", "--precision", "fp32",
+                    "--num-cpus", str(processes), "--num-gpus", "0", "--precision", "fp32", "--batch-norm", batch_norm,
                 ],
                 check=True, capture_output=True,
             )  # fmt: skip
@@ -215,8 +215,8 @@ def measure_processes(rounds: int, epochs: int) -> dict[str, list[float]]:
             return statistics.median(epoch["images_per_second"] for epoch in metrics["epochs"][1:])
 
         done = itertools.count()
-        with progress_bar("Training with one process and with two", 2 * rounds) as report:
-            systems = {"one": lambda: train(1), "two": lambda: train(2)}
+        with progress_bar("Training with one process and with two", 3 * rounds) as report:
+            systems = {"one": lambda: train(1), "two": lambda: train(2), "whole": lambda: train(2, "whole")}
             return interleaved(systems, rounds, progress=lambda _: report(next(done)))
 
 
@@ -249,7 +249,9 @@ def main(argv: list[str] | None = None) -> int:
     if "processes" not in arguments.skip:
         processes = figures["processes"] = measure_processes(max(1, rounds // 2), epochs=3)
         ratios["processes"] = paired_ratio(processes["two"], processes["one"]) / 2
-        rows.append(("one process, two processes, pictures/s", _median(processes["one"]), _median(processes["two"])))
+        alone = _median(processes["one"])
+        rows.append(("one process, two processes, pictures/s", alone, _median(processes["two"])))
+        rows.append(("the same with batch normalisation over both", alone, _median(processes["whole"])))
     console.print(markdown_table("Medians", ("", "the usual", "ours"), rows))
     return finish(
         arguments,
