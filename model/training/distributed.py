@@ -163,7 +163,8 @@ def joined(expected_size: int, environment: Mapping[str, str] = os.environ) -> I
     except Exception as error:
         if _is_lost_connection(error):
             raise LostPeersError(f"worker {workers.rank} of {size} ends because another one did ({error})") from error
-        Failures.of_worker(environment).report(str(error) or type(error).__name__)
+        with contextlib.suppress(RuntimeError):  # where another worker keeps the store, it may be gone with that one
+            Failures.of_worker(environment).report(str(error) or type(error).__name__)
         raise
     torch.distributed.destroy_process_group()
 

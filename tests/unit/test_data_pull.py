@@ -208,7 +208,11 @@ def test_interrupted_from_the_keyboard_it_goes_on(kennel, server: FileServer, tm
         archive.writestr("dogImages/.padding", random.Random(1).randbytes(2_000_000))
     server.content = padding.getvalue()
     server.script = [("stall", 1_500_000)]
-    program = "import sys; from cli.main import main; sys.argv = ['kennel', *sys.argv[1:]]; main()"
+    program = (
+        # What a script starts in the background ignores Ctrl-C, and so would what that starts.
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler);"
+        "from cli.main import main; sys.argv = ['kennel', *sys.argv[1:]]; main()"
+    )
     command = [sys.executable, "-c", program, "data", "pull", "dogs", "--url", server.url]
     part, deadline = Path("dogs.zip.part"), time.monotonic() + 60
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
