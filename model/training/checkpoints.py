@@ -104,8 +104,10 @@ class Checkpoints:
                 f"if it is killed, it begins again from {left[0].stem}" if left else "nothing is there to begin from",
             )
             return
-        for old in self._paths()[self._keep :]:
-            old.unlink(missing_ok=True)
+        # One from further on is damaged, or the training would have begun there. It must not count as the newest.
+        paths = self._paths()
+        for other in [*paths[: paths.index(path)], *paths[paths.index(path) + self._keep :]]:
+            other.unlink(missing_ok=True)
 
     def _newest(self) -> tuple[bytes | None, str | None]:
         for torn in self._folder.glob(f".*{UNFINISHED}"):

@@ -213,13 +213,12 @@ def fit(
         forward = _forward(network, device, execution)
         while state.epoch <= recipe.epochs and not out_of_patience(state, recipe.patience):
             network.train()
-            for module in frozen:
-                module.eval()
+            for name in frozen:
+                network.get_submodule(name).eval()
             if not _train_one_epoch(forward, batches, state, part, recipe, should_stop, execution):
                 interrupted = True
                 break
-            if workers.size > 1 and not execution.whole_batch_norm:
-                _average_buffers(network, workers)
+            _average_buffers(state, execution)
             train_loss = workers.sum([state.total_loss.item()])[0] / len(train)
             evaluation = evaluate(state.evaluated, valid, augmentation.preprocessing, device, workers=workers)
             if not math.isfinite(train_loss + evaluation.loss):
@@ -327,6 +326,7 @@ def _train_one_epoch(
         stop, due = workers.any(should_stop(), checkpoints is not None and checkpoints.due)
         if checkpoints is not None and (stop or due):
             state.seconds = time.perf_counter() - started
+            _average_buffers(state, execution)
             checkpoints.save(state.epoch, state.step, state.capture(workers))
         if stop:
             return False
@@ -355,14 +355,21 @@ def out_of_patience(state: TrainingState, patience: int) -> bool:
     return True
 
 
-def _average_buffers(network: nn.Module, workers: Workers) -> None:
-    """Give all workers the mean of their running statistics, which each collected from its own shares."""
-    buffers = [buffer for buffer in network.buffers() if buffer.is_floating_point()]
+def _average_buffers(state: TrainingState, execution: Execution) -> None:
+    """Give all workers the mean of their running statistics where each has collected them from its own shares.
+
+    A running mean of means is the mean of the running means, so it changes nothing how often this is done.
+    """
+    if execution.workers.size == 1 or execution.whole_batch_norm:
+        return
+    both = nn.ModuleList([state.network, state.evaluated])  # perhaps the same one, whose buffers are then named once
+    buffers = [buffer for buffer in both.buffers() if buffer.is_floating_point()]
     if not buffers:
         return
     flat = torch.cat([buffer.flatten() for buffer in buffers])
     torch.distributed.all_reduce(flat)
-    for buffer, mean in zip(buffers, (flat / workers.size).split([b.numel() for b in buffers]), strict=True):
+    means = (flat / execution.workers.size).split([buffer.numel() for buffer in buffers])
+    for buffer, mean in zip(buffers, means, strict=True):
         buffer.copy_(mean.view_as(buffer))
 
 

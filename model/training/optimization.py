@@ -39,14 +39,15 @@ def _parts(module: nn.Module) -> list[nn.Module]:
     return parts
 
 
-def freeze(network: nn.Module, trainable: int) -> list[nn.Module]:
+def freeze(network: nn.Module, trainable: int) -> list[str]:
     """Exclude all but the last so many stages from training.
 
     Returns
     -------
-    list of nn.Module
-        The frozen modules; they must be put into evaluation mode whenever the network is put into training mode, so
-        that their batch normalisation keeps its statistics.
+    list of str
+        The names of the frozen modules (and not the modules: `whole_batch_layers` puts others in their places). They
+        must be put into evaluation mode whenever the network is put into training mode, so that their batch
+        normalisation keeps its statistics.
 
     Raises
     ------
@@ -59,7 +60,8 @@ def freeze(network: nn.Module, trainable: int) -> list[nn.Module]:
     trained = {id(p) for stage in all_stages[-trainable:] for module in stage for p in module.parameters()}
     for parameter in network.parameters():  # also those that are in no stage, such as a transformer's class token
         parameter.requires_grad_(id(parameter) in trained)
-    return [module for stage in all_stages[:-trainable] for module in stage]
+    names = {module: name for name, module in network.named_modules()}
+    return [names[module] for stage in all_stages[:-trainable] for module in stage]
 
 
 def parameter_groups(network: nn.Module, *, lr: float, weight_decay: float, lr_decay: float) -> list[dict[str, Any]]:

@@ -107,6 +107,15 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path, caplog
     assert newest.name in caplog.text
 
 
+def test_a_damaged_checkpoint_does_not_take_the_place_of_those_that_follow(tmp_path):
+    train(tmp_path, stop_after=5)
+    damaged = next(tmp_path.iterdir())
+    damaged.write_bytes(b"")
+    train(tmp_path, stop_after=2, keep=1)  # begins anew
+    assert [path.name for path in tmp_path.iterdir()] == ["epoch-00001-step-0000002.checkpoint"]
+    assert train(tmp_path, keep=1)[2] == EPOCHS * STEPS - 2
+
+
 def test_what_a_killed_writer_left_is_cleared_away(tmp_path):
     train(tmp_path, stop_after=4)
     left = tmp_path / ".epoch-00009-step-0000001.checkpoint.unfinished"

@@ -7,16 +7,19 @@ import functools
 import os
 import signal
 import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from distributed_fixtures import Worker, environment, free_port, run_workers
-from test_engine import CPU, PREPROCESSING, RECIPE, brightness
+from test_engine import CPU, PREPROCESSING, RECIPE, brightness, small_network
 
 from model.resnet9 import resnet9
 from model.training.augment import Augmentation
+from model.training.checkpoints import Checkpoints
 from model.training.distributed import DistributedError, LostPeersError, Workers, joined
 from model.training.engine import Execution, fit
 
@@ -36,11 +39,13 @@ def train(
     compiled: bool = False,
     pictures: tuple[int, int] = (47, 31),
     stop_at: dict[int, int] | None = None,
+    make: Callable[[], torch.nn.Module] = lambda: resnet9(3),
+    folder: Path | None = None,
 ) -> dict[str, Any]:
     """Train our own network, which has batch normalisation and dropout; runs in every worker."""
     with joined(size) as workers:
         torch.manual_seed(0)
-        network = resnet9(3)
+        network = make()
         if double:
             network.double().register_forward_pre_hook(_in_double)
         steps = 0
@@ -59,7 +64,12 @@ def train(
             device=CPU,
             should_stop=should_stop,
             on_epoch=lambda _: None,
-            execution=Execution(workers=workers, whole_batch_norm=whole_batch_norm, compile=compiled),
+            execution=Execution(
+                workers=workers,
+                checkpoints=folder and Checkpoints(folder, {}, workers=workers, every=1e9, keep=1),
+                whole_batch_norm=whole_batch_norm,
+                compile=compiled,
+            ),
         )
         losses = [(epoch.train_loss, epoch.valid_loss, epoch.valid_accuracy) for epoch in outcome.history]
         return {
@@ -96,16 +106,41 @@ def test_in_single_precision_the_loss_curves_differ_by_rounding():
     assert together["efficiency"] > 0
 
 
-def locally_normalised(size: int) -> dict[str, Any]:
-    return train(size, whole_batch_norm=False)
+def last_layer_only(size: int) -> dict[str, Any]:
+    return train(size, {"train_stages": 1}, double=True, make=small_network)
 
 
-def test_normalised_by_their_own_shares_the_workers_still_have_one_model():
-    one, two = run_workers(2, locally_normalised, 2)
+def test_a_frozen_layer_outside_of_any_block_stays_frozen_with_several_workers():
+    alone = run_workers(1, last_layer_only, 1)[0]["weights"]
+    for result in run_workers(2, last_layer_only, 2):
+        np.testing.assert_array_equal(result["weights"]["1.running_mean"], np.zeros(8))
+        for name, value in alone.items():
+            np.testing.assert_allclose(result["weights"][name], value, rtol=0, atol=1e-8, err_msg=name)
+
+
+def locally_normalised(size: int, changes: dict[str, Any], **options: Any) -> dict[str, Any]:
+    return train(size, changes, whole_batch_norm=False, **options)
+
+
+@pytest.mark.parametrize("changes", [{}, {"ema": 0.9}], ids=str)
+def test_normalised_by_their_own_shares_the_workers_still_have_one_model(changes):
+    one, two = run_workers(2, locally_normalised, 2, changes)
     assert one["losses"] == two["losses"]
     for name, value in one["weights"].items():
         np.testing.assert_array_equal(value, two["weights"][name], err_msg=name)
-    assert one["losses"] != run_workers(1, train, 1)[0]["losses"]
+    assert one["losses"] != run_workers(1, train, 1, changes)[0]["losses"]
+
+
+def locally_normalised_and_stopped(size: int, folder: Path, stop_at: dict[int, int] | None) -> dict[str, Any]:
+    return locally_normalised(size, {"ema": 0.9}, double=True, folder=folder, stop_at=stop_at)
+
+
+def test_the_statistics_of_every_worker_are_in_a_checkpoint(tmp_path):
+    undisturbed = run_workers(2, locally_normalised_and_stopped, 2, tmp_path / "undisturbed", None)[0]
+    assert run_workers(2, locally_normalised_and_stopped, 2, tmp_path / "stopped", {0: 5})[0]["interrupted"]
+    resumed = run_workers(2, locally_normalised_and_stopped, 2, tmp_path / "stopped", None)[0]
+    for name, value in undisturbed["weights"].items():
+        np.testing.assert_allclose(resumed["weights"][name], value, rtol=0, atol=1e-8, err_msg=name)
 
 
 def compiled(size: int) -> dict[str, Any]:
