@@ -71,6 +71,8 @@ class Batch:
     def plain_loss(self, logits: Tensor) -> Tensor:
         """Return the sum of the cross-entropies, without smoothing and weights, so that it compares with validation."""
         logits = logits.detach()
+        if logits.dtype in (torch.float16, torch.bfloat16):  # in which a sum has three digits, or two
+            logits = logits.float()
         loss = functional.cross_entropy(logits, self.targets, reduction="sum")
         if self.mixed_in is not None:
             loss = self.own * loss + (1 - self.own) * functional.cross_entropy(logits, self.mixed_in, reduction="sum")

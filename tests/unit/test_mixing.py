@@ -110,6 +110,12 @@ def test_a_mixed_batchs_loss_is_that_of_mixed_targets():
     assert batch.loss(logits, label_smoothing=0.1).item() == pytest.approx(expected.item(), rel=1e-6)
 
 
+def test_the_loss_that_is_shown_is_summed_in_full_precision():
+    batch = only_batch(batches(targets=[0, 1, 2] * 100, batch_size=300))
+    logits = torch.randn(300, 3, generator=torch.Generator().manual_seed(2)).bfloat16()
+    assert batch.plain_loss(logits).item() == pytest.approx(batch.plain_loss(logits.double()).item(), rel=1e-6)
+
+
 def test_balanced_weights_make_all_classes_weigh_the_same():
     targets = np.array([0] * 90 + [1] * 9 + [3])  # and none of class 2
     weights = picture_weights(targets)
