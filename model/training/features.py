@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +25,9 @@ import PIL
 import torch
 from torch import Tensor, nn
 
+from .. import decoding, transforms
 from ..predictor import onnx_session
+from . import augment, data
 from .augment import Augmentation
 from .data import DataSet, DataSetError, Fingerprint, decode_for_augmentation, decode_for_serving
 from .distributed import Workers
@@ -114,10 +117,12 @@ class Extraction:
             "preprocessing": dataclasses.asdict(self.augmentation.preprocessing),
             "engine": engine,
             "pillow": PIL.__version__,
+            "program": _program(decoding, transforms, data),
             "shard": SHARD_PICTURES,
         }
         varied = common | {
             "augmentation": dataclasses.asdict(self.augmentation),
+            "augmenting program": _program(augment),
             "torch": torch.__version__,
             "batch": BATCH,
             "seed": self.seed,
@@ -325,6 +330,12 @@ def _digest(backbone: nn.Module) -> str:
         whole.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
         whole.update(value.detach().cpu().contiguous().numpy().tobytes())
     return whole.hexdigest()
+
+
+def _program(*modules: ModuleType) -> dict[str, str]:
+    """Hash the source of modules: a version that makes other features must not find the old ones."""
+    sources = {module.__name__: Path(str(module.__file__)).read_bytes() for module in modules}
+    return {name: hashlib.sha256(source).hexdigest() for name, source in sources.items()}
 
 
 def _hash(facts: Mapping[str, object]) -> str:
