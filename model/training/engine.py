@@ -132,7 +132,7 @@ class Fit:
         How many processes trained.
     efficiency : float or None
         The speed of all workers over their number times the speed of one that trains alone on batches of the same
-        share; None for one worker.
+        share; None for one worker, and where the step is compiled.
     """
 
     history: list[EpochMetrics]
@@ -203,7 +203,9 @@ def fit(
         mixup=recipe.mixup,
         cutmix=recipe.cutmix,
     )
-    alone = _rate_alone(network, batches, recipe, device, execution) if workers.size > 1 else None
+    alone = None
+    if workers.size > 1 and not execution.compile:  # what is compiled for one worker would not be what all of them run
+        alone = _rate_alone(network, batches, recipe, device, execution)
     state = _new_state(network, recipe.epochs * batches.steps, recipe, device, execution)
     if checkpoints is not None and (saved := checkpoints.load()) is not None:
         state.restore(saved, workers)
@@ -221,11 +223,7 @@ def fit(
             _average_buffers(state, execution)
             train_loss = workers.sum([state.total_loss.item()])[0] / len(train)
             evaluation = evaluate(state.evaluated, valid, augmentation.preprocessing, device, workers=workers)
-            if not math.isfinite(train_loss + evaluation.loss):
-                raise DivergedError(
-                    f"the training diverged in epoch {state.epoch}: the loss is {train_loss} (training) and "
-                    f"{evaluation.loss} (validation); use a learning rate below {recipe.lr:g}"
-                )
+            check_converging(state.epoch, train_loss, evaluation.loss, recipe)
             rate = len(train) / state.seconds
             metrics = EpochMetrics(state.epoch, train_loss, evaluation.loss, evaluation.accuracy, rate)
             on_epoch(metrics)
@@ -334,9 +332,18 @@ def _step(
     with torch.autocast(device.type, dtype=execution.half, enabled=execution.half is not None):
         logits = forward(batch.inputs)
     if execution.half is not None:
-        logits = logits.float()  # a sum of losses needs more digits than a layer
+        logits = logits.float()  # a sum of losses in 16 bits has two or three digits
     state.update(batch.loss(logits, label_smoothing=recipe.label_smoothing))
     state.total_loss = state.total_loss.to(device) + batch.plain_loss(logits)
+
+
+def check_converging(epoch: int, train_loss: float, valid_loss: float, recipe: Recipe) -> None:
+    """Raise DivergedError when a loss is infinite or not a number."""
+    if not math.isfinite(train_loss + valid_loss):
+        raise DivergedError(
+            f"the training diverged in epoch {epoch}: the loss is {train_loss} (training) and {valid_loss} "
+            f"(validation); use a learning rate below {recipe.lr:g}"
+        )
 
 
 def out_of_patience(state: TrainingState, patience: int) -> bool:

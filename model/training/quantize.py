@@ -11,7 +11,6 @@ import contextlib
 import logging
 import math
 import platform
-import shutil
 import statistics
 import sys
 import tempfile
@@ -32,6 +31,7 @@ from ..transforms import Preprocessing
 from .data import Pictures
 from .environment import cpu_model
 from .evaluation import evaluate_probabilities, graph_logits
+from .whole_files import write_whole
 
 log = logging.getLogger(__name__)
 
@@ -270,10 +270,7 @@ class _Trial:
 
     def ship(self) -> None:
         """Put the last attempt's graph in the place of the fp32 graph."""
-        # Beside it first: the temporary folder may be on another file system, where a move is not atomic.
-        beside = self._path.with_name(f".{self._path.name}.int8")
-        shutil.copyfile(self._candidate, beside)
-        beside.replace(self._path)
+        write_whole(self._path, self._candidate.read_bytes())
 
     def _attempt(self, method: str, *, keep: Sequence[str] = ()) -> Comparison:
         self._quantize(method, nodes_to_exclude=list(keep))

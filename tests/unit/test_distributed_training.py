@@ -16,12 +16,16 @@ import pytest
 import torch
 from distributed_fixtures import Worker, environment, free_port, run_workers
 from test_engine import CPU, PREPROCESSING, RECIPE, brightness, small_network
+from training_fixtures import FAST, write_data_set
 
 from model.resnet9 import resnet9
+from model.training import pipeline
+from model.training.arguments import parse_arguments
 from model.training.augment import Augmentation
 from model.training.checkpoints import Checkpoints
 from model.training.distributed import DistributedError, LostPeersError, Workers, joined
 from model.training.engine import Execution, fit
+from model.training.stopping import Stop
 
 EVERYTHING = {"mixup": 0.3, "cutmix": 1.0, "ema": 0.9, "class_weights": "balanced", "lr_decay": 0.8}
 
@@ -167,6 +171,7 @@ def compiled(size: int) -> dict[str, Any]:
 def test_compiled_workers_train_the_same_model():
     alone, together = run_workers(1, train, 1, {"epochs": 1})[0], run_workers(2, compiled, 2)[0]
     np.testing.assert_allclose(together["losses"], alone["losses"], rtol=0, atol=1e-3)
+    assert together["efficiency"] is None  # nothing to compare with was measured
 
 
 def few_validation_pictures(size: int) -> dict[str, Any]:
@@ -198,6 +203,26 @@ def too_many(size: int) -> str:
 def test_batches_that_leave_a_worker_a_single_picture_are_refused():
     message = run_workers(4, too_many, 4)[0]
     assert "leave as few as 7 for 4 workers, and each needs 2; use a larger --batch-size" in message
+
+
+def trained_on_their_own(size: int, folders: list[Path], lost_by_the_last: dict[str, str]) -> str:
+    """What the workers complain of that have a folder each, and of which one cannot read what the others can."""
+    with joined(size) as workers:
+        decode = pipeline.decode_for_serving
+        if workers.rank == size - 1:
+            pipeline.decode_for_serving = lambda *given: dataclasses.replace(decode(*given), skipped=lost_by_the_last)
+        arguments = parse_arguments([*FAST, "--num-gpus", "0", "--data-dir", str(folders[workers.rank])], {})
+        with pytest.raises(DistributedError) as error:
+            pipeline.train(arguments, Stop(), workers)
+        return str(error.value)
+
+
+@pytest.mark.parametrize(("folders", "lost"), [(["one", "two"], {}), (["one", "one"], {"valid/a.png": "gone"})])
+def test_workers_that_do_not_have_the_same_pictures_are_refused(tmp_path, folders, lost):
+    write_data_set(tmp_path / "one", train=3, valid=2)
+    write_data_set(tmp_path / "two", train=4, valid=2)
+    for message in run_workers(2, trained_on_their_own, 2, [tmp_path / name for name in folders], lost):
+        assert message.startswith("the hosts do not have the same pictures, or one of them cannot read some")
 
 
 def one_fails(size: int) -> str:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import shutil
 import subprocess
@@ -19,7 +20,7 @@ from model.packaging import MODEL_FILES, archive, package, unpack, verify_artifa
 @pytest.fixture
 def artifact(tmp_path):
     folder = make_artifact(tmp_path / "artifact") or tmp_path / "artifact"
-    packaging.write_metrics(folder, {"valid": {"accuracy": 0.5}})
+    packaging.write_metrics(folder, {"valid": {"accuracy": 0.5}, "skipped": "caf\udce9.png"})
     return folder
 
 
@@ -43,6 +44,10 @@ def test_the_archive_holds_the_model_and_the_program_and_nothing_else(artifact, 
     assert not any("train" in name or "notes" in name or "pycache" in name for name in names)
     assert names["code/serve"].mode == 0o755
     assert names["code/model/server.py"].mode == 0o644
+
+
+def test_a_file_name_that_is_no_text_is_written_and_read_as_it_is(artifact):
+    assert json.loads((artifact / packaging.METRICS_FILE).read_text(encoding="utf-8"))["skipped"] == "caf\udce9.png"
 
 
 def test_the_packaged_program_is_complete(tarball, tmp_path):
