@@ -8,12 +8,12 @@ docs/training.md has the measurements behind the choices made here.
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import math
 import platform
 import shutil
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -322,8 +322,8 @@ class _Trial:
 
     def _quantize(self, method: str, **nodes: list[str]) -> None:
         calibration_method, options = _METHODS[method]
-        # The histogram methods announce what they do on the standard output, which is where the metrics are read.
-        with contextlib.redirect_stdout(sys.stderr):
+        # The histogram methods announce every step on the standard output, which is where the metrics are read.
+        with contextlib.redirect_stdout(io.StringIO()):
             quantize_static(
                 self._prepared,
                 self._candidate,

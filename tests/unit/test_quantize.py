@@ -237,11 +237,13 @@ def test_a_request_to_stop_ends_the_attempts(trained: nn.Module, tmp_path: Path,
     assert "asked to stop" in decision.reason
 
 
-def test_the_standard_output_is_left_to_the_metrics(
+def test_what_the_quantiser_prints_is_neither_among_the_metrics_nor_in_the_log(
     trained: nn.Module, tmp_path: Path, always_faster: None, capfd: pytest.CaptureFixture[str]
 ) -> None:
     answers = iter([False, True])
     limits = Limits(-0.5, 0.0)  # which nothing meets, so that the second method is tried, too
     decide(trained, tmp_path / "model.onnx", limits=limits, should_stop=lambda: next(answers))
     assert next(answers, "none left") == "none left"
-    assert capfd.readouterr().out == ""
+    printed = capfd.readouterr()
+    assert printed.out == ""
+    assert "histogram" not in printed.err
