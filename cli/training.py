@@ -250,8 +250,9 @@ def follow_training(stage: Stage, job: str) -> dict[str, Any]:
         log.print_new()
     status = description["TrainingJobStatus"]
     if status != "Completed":
+        reason = f": {description['FailureReason']}" if "FailureReason" in description else ""
         raise WorkFailedError(
-            f"The training job {job} ended as {status}: {description.get('FailureReason', 'no reason was given')}",
+            f"The training job {job} ended as {status}{reason}",
             f"Its whole log: log group {LOG_GROUP}, streams {job}/…",
         )
     console.print(f"{job} completed in {description.get('TrainingTimeInSeconds', 0)} s.{saved_by_spot(description)}")
