@@ -33,7 +33,7 @@ demo: setup ## train, deploy and call a classifier on a local AWS, start to fini
 
 test: setup lint unit infra integration ## all tests that need no AWS account
 
-unit: setup ## tests without network or Node, minutes
+unit: setup ## tests without network or Node, seconds
 	python -m pytest tests/unit
 
 infra: setup ## synthesised templates and the security gate
