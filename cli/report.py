@@ -156,8 +156,8 @@ def _figures(metrics: dict[str, Any]) -> list[tuple[str, str]]:
         figures.append(("precision", f"{quantization['precision']}: {quantization['reason']}"))
     notes = [
         (metrics["interrupted"], "stopped before its end"),
-        (data["skipped"], f"{len(data['skipped'])} unreadable files"),
-        (data["also_in_training"], f"{len(data['also_in_training'])} pictures are in the training split, too"),
+        (data["skipped"], f"unreadable files: {len(data['skipped'])}"),
+        (data["also_in_training"], f"pictures that are in the training split, too: {len(data['also_in_training'])}"),
         (data["absent_classes"], "classes without pictures in a split"),
     ]
     if warnings := [text for holds, text in notes if holds]:

@@ -216,10 +216,12 @@ def program_hyperparameters(stage: Stage, request: TrainingRequest) -> dict[str,
 
 def _code_revision() -> str:
     """The commit that the training program comes from, marked when the files differ from it."""
-    described = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=12"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    return described.stdout.strip() or "unknown"  # a copy without its history
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        described = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"  # a machine without git, or a copy without its history
+    return described.stdout.strip()
 
 
 def source_bundle(folder: Path) -> bytes:
@@ -248,8 +250,9 @@ def follow_training(stage: Stage, job: str) -> dict[str, Any]:
         log.print_new()
     status = description["TrainingJobStatus"]
     if status != "Completed":
+        reason = f": {description['FailureReason']}" if "FailureReason" in description else ""
         raise WorkFailedError(
-            f"The training job {job} ended as {status}: {description.get('FailureReason', 'no reason was given')}",
+            f"The training job {job} ended as {status}{reason}",
             f"Its whole log: log group {LOG_GROUP}, streams {job}/…",
         )
     console.print(f"{job} completed in {description.get('TrainingTimeInSeconds', 0)} s.{saved_by_spot(description)}")

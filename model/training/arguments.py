@@ -25,7 +25,14 @@ class ArgumentsError(Exception):
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise ArgumentsError(f"{message}; python train.py --help lists all arguments")
+        raise ArgumentsError(f"{message}; {self.prog} --help lists all arguments")
+
+
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Names the defaults, but not of arguments that have none: what those do when absent stands in their help."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default is None else super()._get_help_string(action)
 
 
 def parse_arguments(argv: Sequence[str], environment: Mapping[str, str] = os.environ) -> argparse.Namespace:
@@ -39,10 +46,10 @@ def parse_arguments(argv: Sequence[str], environment: Mapping[str, str] = os.env
         For an unknown argument or a value that is not allowed, also where it comes from the environment.
     """
     parser = _Parser(
-        prog="train.py",
+        prog="python -m model.train",
         description="Train a picture classifier.",
         allow_abbrev=False,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=_HelpFormatter,
     )
     _add_hyperparameters(parser.add_argument_group("hyperparameters"))
     _add_recipe(parser.add_argument_group("hyperparameters for fine-tuning and large networks"))

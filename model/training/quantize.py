@@ -8,11 +8,11 @@ docs/training.md has the measurements behind the choices made here.
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import math
 import platform
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -319,8 +319,7 @@ class _Trial:
 
     def _quantize(self, method: str, **nodes: list[str]) -> None:
         calibration_method, options = _METHODS[method]
-        # The histogram methods announce what they do on the standard output, which is where the metrics are read.
-        with contextlib.redirect_stdout(sys.stderr):
+        with _silence():
             quantize_static(
                 self._prepared,
                 self._candidate,
@@ -340,6 +339,22 @@ class _Trial:
 
     def _logits(self, session: onnxruntime.InferenceSession, pixels: npt.NDArray[np.uint8]) -> FloatArray:
         return graph_logits(session, self._preprocessing, pixels)
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Keep the quantiser's steps to itself.
+
+    It prints some to the standard output, where the metrics are read, and logs others by the root logger.
+    """
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.WARNING)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        root.setLevel(level)
 
 
 class _CalibrationReader(CalibrationDataReader):
