@@ -18,10 +18,9 @@ from typing import Any
 import botocore.exceptions
 from botocore.config import Config
 
-from cli.aws import Stage
+from cli.aws import Stage, delete_objects
 from cli.batch_labels import InputPicture, Label, label_of_answer, label_of_error
 from cli.console import console, progress_bar
-from cli.data_push import delete_objects
 from cli.errors import aws_errors
 from cli.prices import hourly_price
 from cli.stage_jobs import job_prefix
@@ -176,7 +175,7 @@ class BatchFolder:
         keys = [item["Key"] for item in self.list_objects(f"{self._jobs}{job}/")]
         # The list of what it was given goes last: as long as it is there the job is an open one.
         keys.sort(key=lambda key: key == self._pictures_key(job))
-        delete_objects(self.s3, self.bucket, [self._manifest_key(job), *keys])
+        delete_objects(self.s3, self.bucket, [{"Key": key} for key in [self._manifest_key(job), *keys]])
 
     def _gather(self, job: str, etags: Mapping[str, str], model: str) -> list[Label]:
         prefix = self._answers_prefix(job)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
@@ -19,9 +19,9 @@ from typing import Any
 import botocore.exceptions
 from botocore.config import Config
 
-from cli.aws import Stage
+from cli.aws import Stage, delete_objects
 from cli.console import progress_bar
-from cli.dataset import DataSet
+from cli.dataset import DataSet, read_file
 from cli.errors import NotReadyError, aws_errors
 from cli.parallel import map_unordered, processors
 
@@ -91,9 +91,9 @@ def push_files(
     Raises
     ------
     NotReadyError
-        When the storage stack is not deployed.
+        When the storage stack is not deployed, or a file cannot be read.
     AwsError
-        When an upload is refused.
+        When an upload or a deletion is refused.
     """
     bucket = stage.data_bucket
     s3 = stage.client("s3", config=Config(max_pool_connections=uploads))
@@ -105,7 +105,7 @@ def push_files(
         if changed:
             _Upload(s3, bucket, prefix, manifest_key, manifest).send({key: files[key] for key in changed}, uploads)
         stale = sorted(present.keys() - files.keys())
-        delete_objects(s3, bucket, [prefix + key for key in stale])
+        delete_objects(s3, bucket, [{"Key": prefix + key} for key in stale])
     return PushResult(len(changed), len(files) - len(changed), len(stale))
 
 
@@ -114,7 +114,7 @@ def _changed(files: Mapping[str, Path], manifest: Manifest) -> list[str]:
     changed = [key for key in files if key not in manifest]
     known = [key for key in files if key in manifest]
     with progress_bar("Comparing", len(known)) as report:
-        digests = map_unordered(lambda key: _sha256(files[key].read_bytes()), known, threads=processors())
+        digests = map_unordered(lambda key: _sha256(read_file(files[key])), known, threads=processors())
         for done, (key, digest) in enumerate(digests, start=1):
             if digest != manifest[key][0]:
                 changed.append(key)
@@ -134,7 +134,7 @@ class _Upload:
 
     def send(self, files: Mapping[str, Path], uploads: int) -> None:
         def put(key: str) -> None:
-            body = files[key].read_bytes()
+            body = read_file(files[key])
             answer = self.s3.put_object(Bucket=self.bucket, Key=self.prefix + key, Body=body)
             # Here and not where results are gathered: an upload that ends after Ctrl-C is one that was done, too.
             self.manifest[key] = (_sha256(body), answer["ETag"])
@@ -156,13 +156,6 @@ class _Upload:
 
 def _sha256(body: bytes) -> str:
     return hashlib.sha256(body).hexdigest()
-
-
-def delete_objects(s3: Any, bucket: str, keys: Sequence[str]) -> None:
-    """Delete any number of objects."""
-    for start in range(0, len(keys), 1000):  # DeleteObjects takes at most 1000 keys
-        objects = [{"Key": key} for key in keys[start : start + 1000]]
-        s3.delete_objects(Bucket=bucket, Delete={"Objects": objects, "Quiet": True})
 
 
 def _read_manifest(s3: Any, bucket: str, key: str) -> Manifest:

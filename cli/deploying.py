@@ -6,12 +6,12 @@ from contextlib import suppress
 from enum import StrEnum
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import botocore.exceptions
 import typer
 
-from cli.aws import Stage
+from cli.aws import Stage, delete_objects
 from cli.batch_job import LOG_GROUP as TRANSFORM_LOGS
 from cli.cdk import run_cdk
 from cli.console import console
@@ -213,16 +213,8 @@ def _empty_buckets(stage: Stage) -> None:
     for bucket in buckets:
         console.print(f"Emptying the bucket {bucket}")
         for page in s3.get_paginator("list_object_versions").paginate(Bucket=bucket):
-            _delete_versions(s3, bucket, page.get("Versions", []) + page.get("DeleteMarkers", []))
-
-
-def _delete_versions(s3: Any, bucket: str, versions: list[dict[str, Any]]) -> None:
-    objects = [{"Key": version["Key"], "VersionId": version["VersionId"]} for version in versions]
-    if not objects:
-        return
-    errors = s3.delete_objects(Bucket=bucket, Delete={"Objects": objects, "Quiet": True}).get("Errors", [])
-    if errors:
-        raise WorkFailedError(f"{len(errors)} objects of {bucket} could not be deleted: {errors[0]['Message']}")
+            versions = page.get("Versions", []) + page.get("DeleteMarkers", [])
+            delete_objects(s3, bucket, [{"Key": found["Key"], "VersionId": found["VersionId"]} for found in versions])
 
 
 def _delete_logs(stage: Stage, endpoint: str | None) -> None:

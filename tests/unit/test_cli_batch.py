@@ -54,9 +54,10 @@ class FakeS3:
             {},
         ]
 
-    def delete_objects(self, *, Bucket: str, Delete: dict[str, Any]) -> None:
+    def delete_objects(self, *, Bucket: str, Delete: dict[str, Any]) -> dict[str, Any]:
         for item in Delete["Objects"]:
             self.objects.pop(item["Key"], None)
+        return {}
 
 
 def _listed(key: str, body: bytes) -> dict[str, Any]:
