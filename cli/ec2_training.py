@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import time
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -44,6 +45,8 @@ _APPEARS_SECONDS = 90.0
 #: Another zone may have what this one lacks.
 _TRY_ANOTHER_ZONE = ("InsufficientInstanceCapacity", "InsufficientFreeAddressesInSubnet", "Unsupported")
 _LIVE = ["pending", "running"]
+#: Still in the network, which cannot be deleted before they are gone.
+_ENDING = ["shutting-down", "stopping"]
 _CONSOLE_LINES = 15
 
 
@@ -53,6 +56,9 @@ class Machine:
 
     instance_type: str | None = None
     spot: bool | None = None
+
+
+DEFAULT_MACHINE = Machine()
 
 
 def run_command(
@@ -127,6 +133,8 @@ def start_training(stage: Stage, request: TrainingRequest, machine: Machine) -> 
 def resume_training(stage: Stage, job: str, machine: Machine) -> str:
     """Launch another instance for a job that has not been completed; it goes on from the checkpoints.
 
+    The instance is of the type that the job had, unless `machine` names another.
+
     Raises
     ------
     NotReadyError
@@ -140,7 +148,7 @@ def resume_training(stage: Stage, job: str, machine: Machine) -> str:
         if _live_instances(stage, job):
             raise NotReadyError(f"An instance is training {job}.", f"Follow it: kennel train --follow {job}")
         stage.client("s3").delete_object(Bucket=stage.data_bucket, Key=stop_key(EC2_JOBS, job))
-    _launch(stage, job, machine)
+    _launch(stage, job, Machine(machine.instance_type or status["instance_type"], machine.spot))
     return job
 
 
@@ -159,7 +167,7 @@ def stop_training(stage: Stage, job: str) -> None:
         stage.client("s3").put_object(Bucket=stage.data_bucket, Key=stop_key(EC2_JOBS, job), Body=b"")
 
 
-def follow_training(stage: Stage, job: str, machine: Machine | None = None) -> dict[str, Any]:
+def follow_training(stage: Stage, job: str, machine: Machine = DEFAULT_MACHINE) -> dict[str, Any]:
     """Print a job's log until it ends; returns its status.
 
     When AWS takes a spot instance back meanwhile, another one is launched, which goes on from the checkpoints.
@@ -179,7 +187,9 @@ def follow_training(stage: Stage, job: str, machine: Machine | None = None) -> d
             if status["state"] != INTERRUPTED:
                 break
             console.print(f"{status['reason']} The next instance goes on from the checkpoints.")
-            _launch(stage, job, machine or Machine(spot=True))
+            # Only spot instances are taken back; the next one is like it, but for what is asked for now.
+            spot = machine.spot is not False
+            _launch(stage, job, Machine(machine.instance_type or status["instance_type"], spot))
     if status["state"] != COMPLETED:
         raise WorkFailedError(
             f"The training job {job} ended as {status['state']}: {status['reason'] or 'no reason was given'}",
@@ -226,7 +236,7 @@ def terminate_instances(stage: Stage) -> None:
     with aws_errors():
         instances = [
             instance["InstanceId"]
-            for instance in _describe(ec2, filters)
+            for instance in _describe(ec2, filters, [*_LIVE, *_ENDING])
             if any(tag["Key"] == JOB_TAG for tag in instance.get("Tags", []))
         ]
         if not instances:
@@ -326,14 +336,16 @@ def _wait_for_end(stage: Stage, job: str, log: JobLog) -> dict[str, Any]:
 
 
 def _lost(stage: Stage, job: str, status: dict[str, Any]) -> WorkFailedError:
-    text = ""
-    if status["instance_id"]:
-        try:
-            answer = stage.client("ec2").get_console_output(InstanceId=status["instance_id"])
-            text = "\n".join(answer.get("Output", "").splitlines()[-_CONSOLE_LINES:])
-        except botocore.exceptions.ClientError:
-            text = ""  # EC2 has forgotten it
-    console.print(text, markup=False, style="dim")
+    """What to say of a job whose instance is gone; prints the end of that instance's console output."""
+    ec2 = stage.client("ec2")
+    # Not by the status: an instance that never came to run its program has not said which one it is. EC2 goes on showing
+    # instances for about an hour.
+    instances = _describe(ec2, [_job_filter(job)], None)
+    if instances:
+        newest = max(instances, key=lambda instance: instance["LaunchTime"])
+        with suppress(botocore.exceptions.ClientError):  # not everybody may read it, and it is no more than a help
+            output = ec2.get_console_output(InstanceId=newest["InstanceId"]).get("Output", "")
+            console.print("\n".join(output.splitlines()[-_CONSOLE_LINES:]), markup=False, style="dim")
     return WorkFailedError(
         f"The instance of {job} is gone without saying why; the last that it reported was {status['state']}.",
         f"It goes on from its checkpoints on another instance: kennel train --resume {job}",
@@ -341,14 +353,17 @@ def _lost(stage: Stage, job: str, status: dict[str, Any]) -> WorkFailedError:
 
 
 def _live_instances(stage: Stage, job: str) -> list[dict[str, Any]]:
-    return _describe(stage.client("ec2"), [{"Name": f"tag:{JOB_TAG}", "Values": [job]}])
+    return _describe(stage.client("ec2"), [_job_filter(job)], _LIVE)
 
 
-def _describe(ec2: Any, filters: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Instances that are starting or running."""
-    pages = ec2.get_paginator("describe_instances").paginate(
-        Filters=[*filters, {"Name": "instance-state-name", "Values": _LIVE}]
-    )
+def _job_filter(job: str) -> dict[str, Any]:
+    return {"Name": f"tag:{JOB_TAG}", "Values": [job]}
+
+
+def _describe(ec2: Any, filters: list[dict[str, Any]], states: list[str] | None) -> list[dict[str, Any]]:
+    """Instances in some states, or in any."""
+    in_states = [] if states is None else [{"Name": "instance-state-name", "Values": states}]
+    pages = ec2.get_paginator("describe_instances").paginate(Filters=[*filters, *in_states])
     return [instance for page in pages for group in page["Reservations"] for instance in group["Instances"]]
 
 
