@@ -338,8 +338,8 @@ def _wait_for_end(stage: Stage, job: str, log: JobLog) -> dict[str, Any]:
 def _lost(stage: Stage, job: str, status: dict[str, Any]) -> WorkFailedError:
     """What to say of a job whose instance is gone; prints the end of that instance's console output."""
     ec2 = stage.client("ec2")
-    # Not by the status: an instance that never came to run its program has not said which one it is. EC2 goes on showing
-    # instances for about an hour.
+    # Not by the status: an instance that never came to run its program has not said which one it is. EC2 goes on
+    # showing instances for about an hour.
     instances = _describe(ec2, [_job_filter(job)], None)
     if instances:
         newest = max(instances, key=lambda instance: instance["LaunchTime"])
