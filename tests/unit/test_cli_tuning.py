@@ -16,7 +16,7 @@ import botocore.exceptions
 import pytest
 from rich.console import Console
 
-from cli import stage_jobs, training, tuning
+from cli import training, tuning
 from cli.aws import ROOT, Stage
 from cli.errors import NotReadyError, WorkFailedError
 from cli.stage_jobs import job_prefix, new_tuning_job, tuning_prefix
@@ -365,7 +365,7 @@ def test_names_of_tuning_jobs_fit_and_are_told_from_those_of_trainings() -> None
         assert tuning_prefix(make(name)).startswith(job_prefix(make(name)))
     long = make("local")
     object.__setattr__(long, "settings", replace(long.settings, project="a" * 24))
-    assert len(new_tuning_job(long)) <= stage_jobs._MAX_TUNING_NAME
+    assert len(new_tuning_job(long)) <= 32
     other = make("local")
     object.__setattr__(other, "settings", replace(other.settings, project="a" * 23))
     assert tuning_prefix(long) != tuning_prefix(other)
