@@ -22,8 +22,9 @@ from botocore.config import Config
 from cli.aws import Stage, delete_objects
 from cli.console import progress_bar
 from cli.dataset import DataSet, read_file
-from cli.errors import NotReadyError, aws_errors
+from cli.errors import UsageError, aws_errors
 from cli.parallel import map_unordered, processors
+from infra.bucket_layout import DATA_SETS
 
 # Parallel uploads. S3 answers a small put in tens of milliseconds, so it is latency that is hidden; boto3 needs 2 to
 # 3 ms of processor time for a request, all of it under the interpreter lock, so that more threads soon send no more.
@@ -46,7 +47,7 @@ class PushResult:
 
 def data_set_prefix(name: str) -> str:
     """Where the data set `name` lives in the bucket, with a trailing slash."""
-    return f"datasets/{name}/"
+    return f"{DATA_SETS}/{name}/"
 
 
 def data_set_name(directory: Path, name: str | None) -> str:
@@ -54,12 +55,12 @@ def data_set_name(directory: Path, name: str | None) -> str:
 
     Raises
     ------
-    NotReadyError
+    UsageError
         When the name would not do in a key; the message says what is allowed.
     """
     chosen = name or directory.resolve().name
     if not _NAME.fullmatch(chosen):
-        raise NotReadyError(
+        raise UsageError(
             f"{chosen!r} does not do as a data set's name: letters, digits, '.', '_' and '-' are allowed, at most 63.",
             "Name it yourself: kennel data push DIR --name my-dogs",
         )

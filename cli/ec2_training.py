@@ -19,9 +19,10 @@ import botocore.exceptions
 from cli.aws import Stage
 from cli.console import console, progress_bar
 from cli.data_push import data_set_prefix
-from cli.errors import NotReadyError, WorkFailedError, aws_errors
+from cli.errors import NotReadyError, UsageError, WorkFailedError, aws_errors
 from cli.prices import hourly_price
-from cli.training import JobLog, TrainingRequest, job_prefix, require_data_set, training_hyperparameters, upload_source
+from cli.stage_jobs import job_prefix
+from cli.training import JobLog, TrainingRequest, require_data_set, training_hyperparameters, upload_source
 from infra import instance_types
 from infra.bucket_layout import CHECKPOINTS, EC2_JOBS, TRAINING_OUTPUT
 from infra.instance_program.training_instance.job import (
@@ -104,7 +105,9 @@ def start_training(stage: Stage, request: TrainingRequest, machine: Machine) -> 
     Raises
     ------
     NotReadyError
-        When the stage has no launch template, the data set is not in the bucket, or the image does not run on the type.
+        When the stage has no launch template, or the data set is not in the bucket.
+    UsageError
+        When the instance type does not exist, or the image does not run on it.
     AwsError
         When EC2 refuses, after every zone of the network has been tried.
     """
@@ -403,9 +406,9 @@ def _require_type(settings: Ec2TrainingSettings, machine: Machine) -> None:
     if instance_type is None:
         return
     if instance_type not in instance_types.ec2():
-        raise NotReadyError(f"{instance_type!r} is not an EC2 instance type, such as t3.xlarge or g4dn.xlarge.")
+        raise UsageError(f"{instance_type!r} is not an EC2 instance type, such as t3.xlarge or g4dn.xlarge.")
     if conflict := settings.conflict_with(instance_type):
-        raise NotReadyError(f"{conflict}.", "Choose a type of the image's architecture, such as t3.xlarge.")
+        raise UsageError(f"{conflict}.", "Choose a type of the image's architecture, such as t3.xlarge.")
 
 
 def _stage_tags(stage: Stage) -> dict[str, str]:

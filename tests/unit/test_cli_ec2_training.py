@@ -12,13 +12,11 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
-from typer.testing import CliRunner
 
 from cli import ec2_training, packaging, training
 from cli.aws import Stage
 from cli.ec2_training import Machine
-from cli.errors import AwsError, NotReadyError, WorkFailedError
-from cli.main import app
+from cli.errors import AwsError, NotReadyError, UsageError, WorkFailedError
 from cli.training import TrainingRequest
 from infra.instance_program.training_instance.job import Job
 
@@ -233,7 +231,7 @@ def test_types_that_cannot_run_it_are_refused_before_anything_is_uploaded(
     stage: Any, instance_type: str, message: str
 ) -> None:
     before = dict(stage.s3.objects)
-    with pytest.raises(NotReadyError, match=message):
+    with pytest.raises(UsageError, match=message):
         start(stage, Machine(instance_type))
     assert (stage.s3.objects, stage.ec2.requests) == (before, [])
 
@@ -388,9 +386,3 @@ def test_interrupting_the_command_leaves_the_job_and_says_how_to_go_on(
     with pytest.raises(KeyboardInterrupt):
         ec2_training.run_command(stage, TrainingRequest("dogs"), **options)
     assert re.search(r"--follow (\S+)  Stop it: kennel train --stop \1", capsys.readouterr().out)
-
-
-def test_options_for_ec2_are_refused_elsewhere() -> None:
-    result = CliRunner().invoke(app, ["train", "--spot"])
-    assert isinstance(result.exception, NotReadyError)
-    assert result.exception.hint == "Add --on ec2"

@@ -15,7 +15,7 @@ from cli import data_push
 from cli.aws import Stage
 from cli.data_push import data_set_name, push_data_set
 from cli.dataset import read_data_set
-from cli.errors import AwsError, NotReadyError
+from cli.errors import AwsError, NotReadyError, UsageError
 
 
 class Killed(BaseException):
@@ -208,5 +208,5 @@ def test_a_manifest_that_says_nothing_only_costs_time(folder: Path, manifest: by
 @pytest.mark.parametrize("name", ["", "a/b", "..", "Bichon Frisé", "x" * 64])
 def test_a_name_that_would_not_do_in_a_key_is_refused(tmp_path: Path, name: str) -> None:
     directory = tmp_path / "bad name"
-    with pytest.raises(NotReadyError, match="does not do as a data set's name"):
+    with pytest.raises(UsageError, match="does not do as a data set's name"):
         data_set_name(directory, name or None)

@@ -18,7 +18,7 @@ from rich.console import Console
 
 from cli import training, tuning
 from cli.aws import ROOT, Stage
-from cli.errors import NotReadyError, WorkFailedError
+from cli.errors import NotReadyError, UsageError, WorkFailedError
 from cli.stage_jobs import job_prefix, new_tuning_job, tuning_prefix
 from cli.training import TrainingRequest, start_training
 from cli.tuning import start_tuning, tuning_table, watch_tuning
@@ -144,7 +144,7 @@ def test_what_is_fixed_is_not_searched_and_what_is_searched_is_not_fixed_by_the_
     static = {name: json.loads(value) for name, value in definition["StaticHyperParameters"].items()}
     assert (static["lr"], static["epochs"]) == ("0.02", "9")
     assert "batch-size" not in static
-    with pytest.raises(NotReadyError, match="Nothing is left to search"):
+    with pytest.raises(UsageError, match="Nothing is left to search"):
         sent(stage, request({"lr": "0.02", "batch-size": "32"}))
 
 
@@ -192,7 +192,7 @@ def test_hyperband_gives_every_job_the_time_to_save_its_model(stage: Any) -> Non
     ],
 )
 def test_what_cannot_work_is_refused_before_anything_starts(stage: Any, asked: TuningRequest, message: str) -> None:
-    with pytest.raises(NotReadyError, match=message):
+    with pytest.raises((NotReadyError, UsageError), match=message):
         start_tuning(stage, asked)
     assert stage.aws.created == []
 
@@ -298,6 +298,20 @@ def test_the_best_values_come_with_the_fixed_ones_that_they_belong_to(stage: Any
     stage.aws.summaries = []
     with pytest.raises(NotReadyError, match="There is no tuning job in status Completed of this stage"):
         best_hyperparameters(stage, None)
+
+
+def test_values_of_the_search_that_it_went_on_from_are_not_passed_over_in_silence(
+    stage: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    of_parent = {**job(7, 0.2), "TuningJobName": "earlier"}
+    stage.aws.tunings["search"] = tuning_of(job(1, 0.5), OverallBestTrainingJob=of_parent)
+    assert best_hyperparameters(stage, "search")["lr"] == "0.01"
+    watch_tuning(stage, "search")
+    assert capsys.readouterr().out.count("earlier, which it went on from, has done better: valid:loss 0.2000.") == 2
+    own = {**job(1, 0.5), "TuningJobName": "search"}
+    stage.aws.tunings["search"] = tuning_of(job(1, 0.5), OverallBestTrainingJob=own)
+    watch_tuning(stage, "search")
+    assert "has done better" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("minimize", [True, False])
