@@ -15,7 +15,7 @@ from cli.aws import Stage, delete_objects
 from cli.batch_job import LOG_GROUP as TRANSFORM_LOGS
 from cli.cdk import run_cdk
 from cli.console import console
-from cli.ec2_training import terminate_instances
+from cli.ec2_instances import terminate_instances
 from cli.errors import NotReadyError, WorkFailedError, aws_errors
 from cli.prices import LAMBDA_USD_PER_GB_SECOND, PROVISIONED_USD_PER_GB_SECOND, hourly_price
 from cli.stage_jobs import job_prefix, tuning_prefix

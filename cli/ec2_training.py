@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import json
 import time
-import uuid
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -19,6 +17,7 @@ import botocore.exceptions
 from cli.aws import Stage
 from cli.console import console, progress_bar
 from cli.data_push import data_set_prefix
+from cli.ec2_instances import last_console_lines, live_instances, run_instance
 from cli.errors import NotReadyError, UsageError, WorkFailedError, aws_errors
 from cli.prices import hourly_price
 from cli.stage_jobs import job_prefix
@@ -30,7 +29,6 @@ from infra.instance_program.training_instance.job import (
     ENDED,
     FAILED,
     INTERRUPTED,
-    JOB_TAG,
     Job,
     Status,
     job_key,
@@ -43,12 +41,6 @@ _POLL_SECONDS = 1.0
 _LOOK_SECONDS = 5.0
 #: EC2 shows a new instance, and the instance its first status, only after a while.
 _APPEARS_SECONDS = 90.0
-#: Another zone may have what this one lacks.
-_TRY_ANOTHER_ZONE = ("InsufficientInstanceCapacity", "InsufficientFreeAddressesInSubnet", "Unsupported")
-_LIVE = ["pending", "running"]
-#: Still in the network, which cannot be deleted before they are gone.
-_ENDING = ["shutting-down", "stopping"]
-_CONSOLE_LINES = 15
 
 
 @dataclass(frozen=True)
@@ -148,7 +140,7 @@ def resume_training(stage: Stage, job: str, machine: Machine) -> str:
     if status["state"] == COMPLETED:
         raise NotReadyError(f"{job} is completed.", f"Package it: kennel package --job {job}")
     with aws_errors():
-        if _live_instances(stage, job):
+        if live_instances(stage, job):
             raise NotReadyError(f"An instance is training {job}.", f"Follow it: kennel train --follow {job}")
         stage.client("s3").delete_object(Bucket=stage.data_bucket, Key=stop_key(EC2_JOBS, job))
     _launch(stage, job, Machine(machine.instance_type or status["instance_type"], machine.spot))
@@ -232,23 +224,6 @@ def model_location(stage: Stage, job: str) -> str:
     return str(status["model"])
 
 
-def terminate_instances(stage: Stage) -> None:
-    """End every training instance of the stage at once, whatever it is doing, and wait until they are gone."""
-    filters = [{"Name": f"tag:{key}", "Values": [value]} for key, value in _stage_tags(stage).items()]
-    ec2 = stage.client("ec2")
-    with aws_errors():
-        instances = [
-            instance["InstanceId"]
-            for instance in _describe(ec2, filters, [*_LIVE, *_ENDING])
-            if any(tag["Key"] == JOB_TAG for tag in instance.get("Tags", []))
-        ]
-        if not instances:
-            return
-        console.print(f"Terminating the training instances {', '.join(instances)}")
-        ec2.terminate_instances(InstanceIds=instances)
-        ec2.get_waiter("instance_terminated").wait(InstanceIds=instances, WaiterConfig={"Delay": 5})
-
-
 def _launch(stage: Stage, job: str, machine: Machine) -> None:
     settings = _settings(stage)
     instance_type = machine.instance_type or settings.instance_type
@@ -261,7 +236,7 @@ def _launch(stage: Stage, job: str, machine: Machine) -> None:
         # Before the instance can report anything, and in place of what an earlier one reported.
         _put_json(stage, status_key(TRAINING_OUTPUT, job), status.dump())
         try:
-            instance_id = _run_instance(stage, job, template, subnets, instance_type, spot)
+            instance_id = run_instance(stage, job, template, subnets, instance_type, spot)
         except botocore.exceptions.ClientError as error:
             status.state, status.reason = FAILED, f"EC2 refused to launch an instance: {error}"
             _put_json(stage, status_key(TRAINING_OUTPUT, job), status.dump())
@@ -282,35 +257,6 @@ def _announcement(job: str, instance_type: str, spot: bool, settings: Ec2Trainin
     )
 
 
-def _run_instance(stage: Stage, job: str, template: str, subnets: list[str], instance_type: str, spot: bool) -> str:
-    request: dict[str, Any] = {
-        "LaunchTemplate": {"LaunchTemplateId": template, "Version": "$Latest"},
-        "InstanceType": instance_type,
-        "MinCount": 1,
-        "MaxCount": 1,
-        "TagSpecifications": [
-            {
-                "ResourceType": "instance",
-                "Tags": [{"Key": key, "Value": value} for key, value in {JOB_TAG: job, **_stage_tags(stage)}.items()],
-            }
-        ],
-    }
-    if spot:
-        options = {"SpotInstanceType": "one-time", "InstanceInterruptionBehavior": "terminate"}
-        request["InstanceMarketOptions"] = {"MarketType": "spot", "SpotOptions": options}
-    ec2 = stage.client("ec2")
-    for subnet in subnets:
-        try:
-            answer = ec2.run_instances(**request, SubnetId=subnet, ClientToken=uuid.uuid4().hex)
-            return str(answer["Instances"][0]["InstanceId"])
-        except botocore.exceptions.ClientError as error:
-            code = error.response["Error"]["Code"]
-            if code not in _TRY_ANOTHER_ZONE or subnet == subnets[-1]:
-                raise
-            console.print(f"No {instance_type} in the zone of {subnet} ({code}): trying another one.")
-    raise AssertionError("the stack has subnets")
-
-
 def _wait_for_end(stage: Stage, job: str, log: JobLog) -> dict[str, Any]:
     """Print the log until the status says that the job has ended.
 
@@ -328,7 +274,7 @@ def _wait_for_end(stage: Stage, job: str, log: JobLog) -> dict[str, Any]:
                 return status
             if time.monotonic() > look_at and time.time() > status["started"] + _APPEARS_SECONDS:
                 look_at = time.monotonic() + _LOOK_SECONDS
-                if not _live_instances(stage, job):
+                if not live_instances(stage, job):
                     # It may have ended between the two looks.
                     status = _require_status(stage, job)
                     log.print_new()
@@ -339,35 +285,12 @@ def _wait_for_end(stage: Stage, job: str, log: JobLog) -> dict[str, Any]:
 
 
 def _lost(stage: Stage, job: str, status: dict[str, Any]) -> WorkFailedError:
-    """What to say of a job whose instance is gone; prints the end of that instance's console output."""
-    ec2 = stage.client("ec2")
-    # Not by the status: an instance that never came to run its program has not said which one it is. EC2 goes on
-    # showing instances for about an hour.
-    instances = _describe(ec2, [_job_filter(job)], None)
-    if instances:
-        newest = max(instances, key=lambda instance: instance["LaunchTime"])
-        with suppress(botocore.exceptions.ClientError):  # not everybody may read it, and it is no more than a help
-            output = ec2.get_console_output(InstanceId=newest["InstanceId"]).get("Output", "")
-            console.print("\n".join(output.splitlines()[-_CONSOLE_LINES:]), markup=False, style="dim")
+    if lines := last_console_lines(stage, job):
+        console.print(lines, markup=False, style="dim")
     return WorkFailedError(
         f"The instance of {job} is gone without saying why; the last that it reported was {status['state']}.",
         f"It goes on from its checkpoints on another instance: kennel train --resume {job}",
     )
-
-
-def _live_instances(stage: Stage, job: str) -> list[dict[str, Any]]:
-    return _describe(stage.client("ec2"), [_job_filter(job)], _LIVE)
-
-
-def _job_filter(job: str) -> dict[str, Any]:
-    return {"Name": f"tag:{JOB_TAG}", "Values": [job]}
-
-
-def _describe(ec2: Any, filters: list[dict[str, Any]], states: list[str] | None) -> list[dict[str, Any]]:
-    """Instances in some states, or in any."""
-    in_states = [] if states is None else [{"Name": "instance-state-name", "Values": states}]
-    pages = ec2.get_paginator("describe_instances").paginate(Filters=[*filters, *in_states])
-    return [instance for page in pages for group in page["Reservations"] for instance in group["Instances"]]
 
 
 def _require_status(stage: Stage, job: str) -> dict[str, Any]:
@@ -409,11 +332,6 @@ def _require_type(settings: Ec2TrainingSettings, machine: Machine) -> None:
         raise UsageError(f"{instance_type!r} is not an EC2 instance type, such as t3.xlarge or g4dn.xlarge.")
     if conflict := settings.conflict_with(instance_type):
         raise UsageError(f"{conflict}.", "Choose a type of the image's architecture, such as t3.xlarge.")
-
-
-def _stage_tags(stage: Stage) -> dict[str, str]:
-    """Tags of everything of a stage, as the stacks set them."""
-    return {"project": stage.settings.project, "stage": stage.name}
 
 
 def _name_prefix(stage: Stage) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from cli import ec2_training, packaging, training
+from cli import ec2_instances, ec2_training, packaging, training
 from cli.aws import Stage
 from cli.ec2_training import Machine
 from cli.errors import AwsError, NotReadyError, UsageError, WorkFailedError
@@ -307,7 +307,7 @@ def test_of_an_instance_that_ec2_has_forgotten_nothing_is_shown(stage: Any) -> N
 def test_destroying_a_stage_waits_for_instances_that_are_ending_by_themselves(stage: Any) -> None:
     start(stage)
     stage.ec2.end("shutting-down")
-    ec2_training.terminate_instances(stage)
+    ec2_instances.terminate_instances(stage)
     assert stage.ec2.waited_for == ["i-1"]
 
 
