@@ -190,14 +190,18 @@ def destroy_stage(stage: Stage, *, log: Path | None = None) -> None:
 
 def _stop_jobs(stage: Stage, kind: Literal["training", "transform"]) -> None:
     sagemaker, member = stage.client("sagemaker"), f"{kind.capitalize()}Job"
-    pages = sagemaker.get_paginator(f"list_{kind}_jobs").paginate(
-        NameContains=job_prefix(stage), StatusEquals="InProgress"
-    )
-    jobs = [job[f"{member}Name"] for page in pages for job in page[f"{member}Summaries"]]
-    for job in jobs:
+
+    def find(status: str) -> list[str]:
+        pages = sagemaker.get_paginator(f"list_{kind}_jobs").paginate(
+            NameContains=job_prefix(stage), StatusEquals=status
+        )
+        return [job[f"{member}Name"] for page in pages for job in page[f"{member}Summaries"]]
+
+    stopping = find("Stopping")
+    for job in (running := find("InProgress")):
         console.print(f"Stopping the {kind} job {job}")
         getattr(sagemaker, f"stop_{kind}_job")(**{f"{member}Name": job})
-    for job in jobs:  # its role and bucket must outlive it
+    for job in {*stopping, *running}:  # its role and bucket must outlive it
         waiter = sagemaker.get_waiter(f"{kind}_job_completed_or_stopped")
         waiter.wait(**{f"{member}Name": job}, WaiterConfig={"Delay": 2})
 

@@ -50,7 +50,7 @@ def report(
     page = folder / PAGE
     if not page.is_file():
         raise NotReadyError(f"There is no {PAGE} in {folder}.", "The training's log says why it could not be written.")
-    console.print(f"The report: {page}", soft_wrap=True)
+    console.print(f"The report: {page}", markup=False)
     if open_ and _has_desktop():
         webbrowser.open(page.resolve().as_uri())
 

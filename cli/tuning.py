@@ -191,7 +191,9 @@ def _tell_ended(tuning: Tuning, told: set[str]) -> set[str]:
         result = objective(job)
         reached = f"{tuning.metric} {result:.4f}" if result is not None else "no result"
         values = assignments(chosen(job["TunedHyperParameters"]))
-        console.print(f"  {_number(tuning, job)}  {job['TrainingJobStatus']}, {reached}: {values}", style="dim")
+        console.print(
+            f"  {_number(tuning, job)}  {job['TrainingJobStatus']}, {reached}: {values}", style="dim", markup=False
+        )
     return {job["TrainingJobName"] for job in ended}
 
 
@@ -231,8 +233,10 @@ def _show_result(tuning: Tuning) -> None:
     picture = PICTURES / f"{tuning.name}.svg"
     draw_tuning(tuning, picture)
     values = assignments(chosen(tuning.best["TunedHyperParameters"]))
-    console.print(f"Best: {values}, {tuning.metric} {objective(tuning.best):.4f} ({tuning.best['TrainingJobName']})")
-    console.print(f"A picture of the search: {picture}")
+    console.print(
+        f"Best: {values}, {tuning.metric} {objective(tuning.best):.4f} ({tuning.best['TrainingJobName']})", markup=False
+    )
+    console.print(f"A picture of the search: {picture}", markup=False)
     tell_of_better_parent(tuning)
     data = f" --data {tuning.data_set}" if tuning.data_set not in ("", SAMPLE_DIR.name) else ""
     console.print(f"Train with these values: kennel train --best {tuning.name}{data}")

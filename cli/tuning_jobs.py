@@ -195,11 +195,11 @@ def assignments(values: dict[str, str]) -> str:
 
 def stop_tuning_jobs(stage: Stage) -> None:
     """Stop every tuning job of the stage and wait until it and its training jobs have stopped."""
-    sagemaker, running = stage.client("sagemaker"), _tuning_jobs(stage, "InProgress")
-    for job in running:
+    sagemaker, stopping = stage.client("sagemaker"), _tuning_jobs(stage, "Stopping")
+    for job in (running := _tuning_jobs(stage, "InProgress")):
         console.print(f"Stopping the tuning job {job}")
         sagemaker.stop_hyper_parameter_tuning_job(HyperParameterTuningJobName=job)
-    for job in running:  # its role and bucket must outlive it
+    for job in {*stopping, *running}:  # its role and bucket must outlive it
         while read_tuning(stage, job).status not in ENDED:
             time.sleep(_POLL_SECONDS)
 

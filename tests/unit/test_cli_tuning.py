@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -16,7 +17,7 @@ import botocore.exceptions
 import pytest
 from rich.console import Console
 
-from cli import training, tuning
+from cli import training, tuning, tuning_jobs
 from cli.aws import ROOT, Stage
 from cli.errors import NotReadyError, UsageError, WorkFailedError
 from cli.stage_jobs import job_prefix, new_tuning_job, tuning_prefix
@@ -37,6 +38,9 @@ class FakeAws:
         self.trained: list[dict[str, Any]] = []
         self.tunings: dict[str, Tuning] = {}
         self.summaries: list[dict[str, Any]] = []
+        self.stopped: list[str] = []
+        self.looks: Counter[str] = Counter()
+        self.stops_after = 1
 
     def put_object(self, **_: Any) -> None: ...
 
@@ -53,7 +57,15 @@ class FakeAws:
         if HyperParameterTuningJobName not in self.tunings:
             error = {"Error": {"Code": "ResourceNotFound", "Message": "no such job"}}
             raise botocore.exceptions.ClientError(error, "Describe")  # type: ignore[arg-type]
-        return self.tunings[HyperParameterTuningJobName].description
+        description = self.tunings[HyperParameterTuningJobName].description
+        if description["HyperParameterTuningJobStatus"] == "Stopping":
+            self.looks[HyperParameterTuningJobName] += 1
+            if self.looks[HyperParameterTuningJobName] >= self.stops_after:
+                description["HyperParameterTuningJobStatus"] = "Stopped"
+        return description
+
+    def stop_hyper_parameter_tuning_job(self, *, HyperParameterTuningJobName: str) -> None:
+        self.stopped.append(HyperParameterTuningJobName)
 
     def get_paginator(self, operation: str) -> FakeAws:
         self._listed = operation
@@ -61,7 +73,9 @@ class FakeAws:
 
     def paginate(self, **wanted: Any) -> list[dict[str, Any]]:
         if self._listed == "list_hyper_parameter_tuning_jobs":
-            return [{"HyperParameterTuningJobSummaries": self.summaries}]
+            status = wanted.get("StatusEquals")
+            found = [item for item in self.summaries if status in (None, item.get("HyperParameterTuningJobStatus"))]
+            return [{"HyperParameterTuningJobSummaries": found}]
         return [{"TrainingJobSummaries": self.tunings[wanted["HyperParameterTuningJobName"]].jobs}]
 
 
@@ -370,6 +384,20 @@ def test_the_command_line_starts_without_what_only_some_commands_need() -> None:
     program = f"import sys, cli.main; print(*({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
+
+
+def test_destroying_a_stage_stops_what_runs_and_waits_for_what_is_stopping(
+    stage: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tuning_jobs, "_POLL_SECONDS", 0.0)
+    running, stopping = f"{tuning_prefix(stage)}1", f"{tuning_prefix(stage)}2"
+    for name, status in ((running, "InProgress"), (stopping, "Stopping")):
+        stage.aws.summaries.append({"HyperParameterTuningJobName": name, "HyperParameterTuningJobStatus": status})
+    stage.aws.tunings = {name: tuning_of(status="Stopping") for name in (running, stopping)}
+    stage.aws.stops_after = 2  # looks at each
+    tuning_jobs.stop_tuning_jobs(stage)
+    assert stage.aws.stopped == [running]
+    assert {found.status for found in stage.aws.tunings.values()} == {"Stopped"}
 
 
 def test_names_of_tuning_jobs_fit_and_are_told_from_those_of_trainings() -> None:

@@ -173,6 +173,13 @@ def test_secrets_in_the_address_are_not_written_anywhere(kennel, server: FileSer
     assert "hush" not in Path("dogs.source.json").read_text()
 
 
+def test_nor_are_they_shown_when_the_connection_is_not_secure(kennel, server: FileServer) -> None:
+    code, output = kennel("--url", server.url.replace("http://", "https://user:hush@") + "?token=hush")
+    assert code == 3
+    assert "is not secure" in output
+    assert "hush" not in output
+
+
 def test_two_pulls_do_not_write_the_same_files(kennel, server: FileServer, tmp_path: Path) -> None:
     descriptor = os.open(tmp_path, os.O_RDONLY)
     fcntl.flock(descriptor, fcntl.LOCK_EX)
