@@ -86,7 +86,7 @@ class BatchFolder:
         return sorted(key.removesuffix(ending) for key in keys if key.endswith(ending) and key.count("/") == 1)
 
     def start(self, pictures: Mapping[str, InputPicture], model: str, options: BatchOptions) -> str:
-        """Start a job over some pictures; returns its name."""
+        """Say what it costs and start a job over some pictures; returns its name."""
         job = f"{job_prefix(self._stage)}batch-{datetime.now(UTC):%Y%m%d-%H%M%S-%f}"[:63]
         instance_type = options.instance_type or self._stage.settings.serving.instance_type
         given = {"model": model, "etags": {name: picture.etag for name, picture in pictures.items()}}
@@ -94,6 +94,8 @@ class BatchFolder:
         self._put_json(self._pictures_key(job), given)
         self._put_json(self._manifest_key(job), manifest)
         scores = "; scores=true" if options.scores else ""
+        price = hourly_price(instance_type, options.instances)
+        console.print(f"Transform job {job} on {options.instances} × {instance_type} ({price}).")
         try:
             with aws_errors():
                 self._sagemaker.create_transform_job(
@@ -127,8 +129,6 @@ class BatchFolder:
         except BaseException:
             self.forget(job)
             raise
-        price = hourly_price(instance_type, options.instances)
-        console.print(f"Transform job {job} on {options.instances} × {instance_type} ({price}).")
         return job
 
     def _volume_key(self, instance_type: str) -> dict[str, str]:

@@ -251,8 +251,11 @@ def test_a_job_that_never_began_is_forgotten(stage: Any) -> None:
     assert leftovers(stage) == []
 
 
-def test_a_job_that_sagemaker_refuses_leaves_nothing(stage: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_that_sagemaker_refuses_leaves_nothing(
+    stage: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     def refuse(**_: Any) -> None:
+        assert "USD per hour" in capsys.readouterr().out  # the price is said before anything starts
         raise client_error("ResourceLimitExceeded")
 
     monkeypatch.setattr(stage.sagemaker, "create_transform_job", refuse)
