@@ -196,7 +196,8 @@ def _attempt(session: requests.Session, url: str, part: _Part, report: Report, r
                     report(have, version.size)
     except requests.exceptions.SSLError as error:
         raise NotReadyError(
-            f"The connection to {part.url} is not secure: {error}.", "REQUESTS_CA_BUNDLE names other certificates."
+            f"The connection to {part.url} is not secure: {_reason(error)}.",
+            "REQUESTS_CA_BUNDLE names other certificates.",
         ) from error
     except (
         requests.exceptions.InvalidURL,

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import subprocess
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 from templates import PROJECT, SynthesisedStage, allowed, condition, role_for, text
 
 from infra import compliance
 from infra.constructs.notebook_instance import MAX_SCRIPT_CHARACTERS, render_start_script
+from infra.job_names import tuning_job_name
 from infra.settings import NotebookSettings, load
 
 ACCOUNT = "<AWS::Region>:<AWS::AccountId>"
@@ -96,6 +98,16 @@ def test_it_starts_jobs_of_its_own_stage_only(role):
         f"arn:<AWS::Partition>:sagemaker:{ACCOUNT}:{kind}/kennel-dev-*"
         for kind in ("training-job", "hyper-parameter-tuning-job")
     }
+
+
+@pytest.mark.parametrize("stage_name", ["dev", "production"])
+def test_it_may_start_what_the_command_line_starts(synthesise, stage_name):
+    settings = replace(load("dev"), stage=stage_name, notebook=NotebookSettings())
+    patterns = allowed(role_for(synthesise(settings), "training", "Notebook instance"))["sagemaker:CreateTrainingJob"]
+    tuning_job = tuning_job_name(settings, datetime(2026, 1, 1, tzinfo=UTC))
+    for kind in ("training-job", "hyper-parameter-tuning-job"):
+        arn = f"arn:<AWS::Partition>:sagemaker:{ACCOUNT}:{kind}/{tuning_job}"
+        assert [pattern for pattern in patterns if arn.startswith(pattern.removesuffix("*"))]
 
 
 def test_it_deletes_nothing_and_writes_only_data_sets_and_code(role):

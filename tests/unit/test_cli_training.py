@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.errors import NotReadyError
+from cli.errors import UsageError
 from cli.hyperparameters import chosen, encode, parse_hyperparameters
 from cli.training import SOURCE_DIR, _code_revision, saved_by_spot, source_bundle
 
@@ -25,7 +25,7 @@ def test_hyperparameters_are_name_equals_value() -> None:
 
 @pytest.mark.parametrize("bad", ["lr", "=1", "LR=1", "--lr=1", "a b=1"])
 def test_other_forms_are_refused(bad: str) -> None:
-    with pytest.raises(NotReadyError, match="is not NAME=VALUE"):
+    with pytest.raises(UsageError, match="is not NAME=VALUE"):
         parse_hyperparameters([bad])
 
 
