@@ -16,6 +16,7 @@ from ..serving_settings import available_vcpus
 # What SageMaker keeps the same as the job's checkpoint location.
 CHECKPOINT_DIR = "/opt/ml/checkpoints"
 CLASS_WEIGHTS = ("none", "balanced", "sampler")
+MIXED_PRECISION = ("auto", "on", "off")
 
 
 class ArgumentsError(Exception):
@@ -72,8 +73,8 @@ def parse_arguments(argv: Sequence[str], environment: Mapping[str, str] = os.env
         help="0: compute on the CPU; without it the GPU is used if there is one; SM_NUM_GPUS",
     )  # fmt: skip
     machine.add_argument(
-        "--mixed-precision", choices=("auto", "off"), default="auto",
-        help="auto: compute in half precision on a GPU where the result allows it",
+        "--mixed-precision", choices=MIXED_PRECISION, default="auto",
+        help="compute in 16 bits where the result allows it; auto: on GPUs, on: also on CPUs with bfloat16",
     )  # fmt: skip
     machine.add_argument(
         "--compile", choices=("on", "off"), default="off",

@@ -101,8 +101,8 @@ class Execution:
     checkpoints : Checkpoints or None
     whole_batch_norm : bool
         Whether batch normalisation looks at the batches of all workers, as it would with one worker.
-    mixed_precision : bool
-        Compute in half precision where a GPU can and the result allows it; nothing on a CPU.
+    half : torch.dtype or None
+        What to compute in where the result allows it (`mixed_precision.half_type`); None: float32 throughout.
     compile : bool
         Compile the training step with `torch.compile`.
     """
@@ -110,7 +110,7 @@ class Execution:
     workers: Workers = ALONE
     checkpoints: Checkpoints | None = None
     whole_batch_norm: bool = True
-    mixed_precision: bool = True
+    half: torch.dtype | None = None
     compile: bool = False
 
 
@@ -281,7 +281,7 @@ def _new_state(
         lr_decay=recipe.lr_decay,
         ema=recipe.ema,
         seed=recipe.seed,
-        scale_gradients=_half_precision(device, execution) is torch.float16,
+        scale_gradients=execution.half is torch.float16,
     )
 
 
@@ -295,13 +295,6 @@ def _forward(network: nn.Module, device: torch.device, execution: Execution) -> 
             network, device_ids=devices, forward_sync_buffers=False, gradient_as_bucket_view=True
         )
     return torch.compile(forward) if execution.compile else forward
-
-
-def _half_precision(device: torch.device, execution: Execution) -> torch.dtype | None:
-    """Return the type in which a GPU computes where the result allows it; None: float32 throughout."""
-    if device.type != "cuda" or not execution.mixed_precision:
-        return None
-    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
 
 
 def _train_one_epoch(
@@ -336,11 +329,11 @@ def _step(
     forward: Callable[[Tensor], Tensor], batch: Batch, state: TrainingState, recipe: Recipe, execution: Execution
 ) -> None:
     device = batch.inputs.device
-    half = _half_precision(device, execution)
-    with torch.autocast(device.type, dtype=half, enabled=half is not None):
+    with torch.autocast(device.type, dtype=execution.half, enabled=execution.half is not None):
         logits = forward(batch.inputs)
-        loss = batch.loss(logits, label_smoothing=recipe.label_smoothing)
-    state.update(loss)
+    if execution.half is not None:
+        logits = logits.float()  # a sum of losses needs more digits than a layer
+    state.update(batch.loss(logits, label_smoothing=recipe.label_smoothing))
     state.total_loss = state.total_loss.to(device) + batch.plain_loss(logits)
 
 

@@ -20,6 +20,7 @@ from .distributed import ALONE, DistributedError, Workers
 from .engine import Execution, Recipe, fit
 from .finishing import Trained, finish
 from .head_mode import train_head
+from .mixed_precision import half_type
 from .stopping import Stop
 from .weights import default_input_size, local_weights
 
@@ -100,7 +101,7 @@ def train(arguments: argparse.Namespace, stop: Stop, workers: Workers = ALONE) -
                 workers=workers,
                 checkpoints=_checkpoints(arguments, identity, workers),
                 whole_batch_norm=arguments.batch_norm == "whole",
-                mixed_precision=arguments.mixed_precision == "auto",
+                half=half_type(arguments.mixed_precision, device),
                 compile=arguments.compile == "on",
             ),
         )

@@ -41,6 +41,7 @@ def train(
     double: bool = False,
     whole_batch_norm: bool = True,
     compiled: bool = False,
+    half: torch.dtype | None = None,
     pictures: tuple[int, int] = (47, 31),
     stop_at: dict[int, int] | None = None,
     make: Callable[[], torch.nn.Module] = lambda: resnet9(3),
@@ -72,6 +73,7 @@ def train(
                 workers=workers,
                 checkpoints=folder and Checkpoints(folder, {}, workers=workers, every=1e9, keep=1),
                 whole_batch_norm=whole_batch_norm,
+                half=half,
                 compile=compiled,
             ),
         )
@@ -108,6 +110,19 @@ def test_in_single_precision_the_loss_curves_differ_by_rounding():
     np.testing.assert_allclose(together["losses"], alone["losses"], rtol=0, atol=1e-3)
     assert alone["efficiency"] is None
     assert together["efficiency"] > 0
+
+
+def in_half(size: int, **options: Any) -> dict[str, Any]:
+    return train(size, {"epochs": 2, "lr": 1e-3, **EVERYTHING}, half=torch.bfloat16, **options)
+
+
+def test_workers_in_half_precision_train_the_same_model_but_for_its_rounding():
+    alone, together = run_workers(1, in_half, 1)[0], run_workers(2, in_half, 2)
+    for epoch, expected in zip(together[0]["losses"], alone["losses"], strict=True):
+        np.testing.assert_allclose(epoch[:2], expected[:2], rtol=0, atol=0.02)
+    assert together[0]["losses"] == together[1]["losses"]
+    for name, value in together[0]["weights"].items():
+        np.testing.assert_array_equal(together[1]["weights"][name], value, err_msg=name)
 
 
 def last_layer_only(size: int) -> dict[str, Any]:

@@ -206,8 +206,10 @@ def test_a_compiled_network_keeps_its_plain_names(monkeypatch):
     assert outcome.best.loss == pytest.approx(expected.best.loss, abs=1e-3)
 
 
-def test_half_precision_trains_and_leaves_a_network_in_single_precision(monkeypatch):
-    monkeypatch.setattr(engine, "_half_precision", lambda device, execution: torch.bfloat16)
-    network, outcome = run(epochs=15)
+def test_half_precision_trains_and_leaves_a_network_in_single_precision():
+    network, seen = small_network(), set()
+    network[0].register_forward_hook(lambda *arguments: seen.add((network.training, arguments[-1].dtype)))
+    _, outcome = run(network, epochs=15, execution=Execution(half=torch.bfloat16))
+    assert seen == {(True, torch.bfloat16), (False, torch.float32)}
     assert outcome.best.accuracy == 1.0
     assert {value.dtype for value in network.parameters()} == {torch.float32}

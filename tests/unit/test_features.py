@@ -113,6 +113,19 @@ def test_nothing_is_computed_twice(data, tmp_path, runs):
     assert not runs
 
 
+def test_the_number_of_threads_changes_no_feature_and_is_left_as_it_was(data, tmp_path, runs):
+    usual = torch.get_num_threads()
+    wanted = extraction(data, views=2)
+    made = {}
+    for threads in (1, 2, 7):
+        made[threads] = get(dataclasses.replace(wanted, threads=threads), tmp_path / str(threads))
+        assert torch.get_num_threads() == usual
+    assert sum(runs) == 3 * (2 * 18 + 6)
+    for others in (made[2], made[7]):
+        for one, other in zip([*made[1].train, made[1].valid], [*others.train, others.valid], strict=True):
+            np.testing.assert_allclose(one.values, other.values, rtol=1e-5, atol=1e-6)
+
+
 def test_more_views_compute_only_those_and_each_is_another(data, tmp_path, runs):
     one = get(extraction(data), tmp_path)
     runs.clear()
@@ -216,8 +229,7 @@ def test_a_damaged_shard_is_seen_and_only_that_one_computed_again(data, tmp_path
     runs.clear()
     shards[0].write_bytes(damage(shards[0].read_bytes()))
     assert all_the_same(get(extraction(data), tmp_path), first)
-    assert len(runs) == 1
-    assert sum(runs) <= SHARD
+    assert 0 < sum(runs) <= SHARD
 
 
 def test_a_stop_keeps_what_is_finished(data, tmp_path, runs):
