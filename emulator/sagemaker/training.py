@@ -141,6 +141,8 @@ class TrainingJobs:
             self._host, self._folders, record, lambda change: self._jobs.change(arn, change), save_metrics
         )
         self._runs.start(arn, run)
+        if self._jobs.require_arn(arn)["TrainingJobStatus"] == "Stopping":
+            run.request_stop()  # asked for when there was no run yet that could be told
 
 
 def _stopped_by_restart(record: Record) -> None:

@@ -285,8 +285,8 @@ class TrainingRun(Run):
         for name, expression in self._metrics:
             if (match := expression.search(line)) is None:
                 continue
-            with contextlib.suppress(ValueError, IndexError):
-                value = float(match.group(1))
+            with contextlib.suppress(ValueError):
+                value = float(match.group(1) or "")  # a group that took no part in the match has no value
                 if math.isfinite(value):
                     with self._points_lock:
                         self._points.append((name, value, time.time()))

@@ -82,6 +82,8 @@ class TransformJobs:
         arn = record["TransformJobArn"]
         run = TransformRun(self._host, self._folders, record, lambda change: self._jobs.change(arn, change))
         self._runs.start(arn, run)
+        if self._jobs.require_arn(arn)["TransformJobStatus"] == "Stopping":
+            run.request_stop()  # asked for when there was no run yet that could be told
 
 
 def _check(request: Payload) -> None:
