@@ -245,7 +245,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = _parse(argv)
     if arguments.turns:
         way, steps = arguments.turns[0], int(arguments.turns[1])
-        measured = {
+        measured: dict[str, Callable[[int], None]] = {
             "plain": plain_turns,
             "ours": partial(our_turns, mixed_precision="off"),
             "ours-half": partial(our_turns, mixed_precision="on"),
