@@ -33,14 +33,17 @@ demo: setup ## train, deploy and call a classifier on a local AWS, start to fini
 
 test: setup lint unit infra integration ## all tests that need no AWS account
 
-unit: setup ## tests without network or Node, seconds
-	python -m pytest tests/unit
+# Two files at a time, each in its order: tests of a file share what is dear to set up. More would only share two cores.
+TWO := -n 2 --dist loadfile
+
+unit: setup ## tests without network or Node
+	python -m pytest $(TWO) tests/unit
 
 infra: setup ## synthesised templates and the security gate
 	python -m pytest tests/infra
 
 integration: setup ## the whole path on the local AWS
-	python -m pytest tests/integration
+	python -m pytest $(TWO) tests/integration
 
 $(RAY)/.installed: requirements-ray.txt $(VENV)/.installed
 	rm -rf $(RAY)

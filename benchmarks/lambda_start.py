@@ -81,9 +81,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.lambda_start",
         description=(__doc__ or "").partition("\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("--calls", type=positive, default=15, help="of each picture's size, in each process")
+    parser.add_argument(
+        "--calls", type=positive, default=15, help="of each picture's size, in each process (%(default)s)"
+    )
     add_common_options(parser, rounds=9)
     arguments = parser.parse_args(argv)
     description = machine(["boto3", "botocore"])

@@ -72,18 +72,22 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.serving",
         description=(__doc__ or "").partition("\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("--clients", type=positive, nargs="+", default=[1, 8, 32], help="callers at once")
-    parser.add_argument("--seconds", type=positive, default=4, help="of each load")
+    parser.add_argument("--clients", type=positive, nargs="+", default=[1, 8, 32], help="callers at once (1 8 32)")
+    parser.add_argument("--seconds", type=positive, default=4, help="of each load (%(default)s)")
     parser.add_argument("--quick", action="store_true", help="one round of 2 seconds: indicative only")
     parser.add_argument(
-        "--network", default="resnet50", help="resnet9 or any of torchvision's with a linear last layer"
+        "--network", default="resnet50", help="resnet9 or any of torchvision's with a linear last layer (%(default)s)"
     )
-    parser.add_argument("--input-size", type=positive, default=224, help="pixels")
+    parser.add_argument("--input-size", type=positive, default=224, help="pixels (%(default)s)")
     parser.add_argument("--pictures", type=Path, metavar="DIR", help="JPEG files to send in place of drawn ones")
     for name, what in (("peers", "LitServe and BentoML"), ("chain", "the function URL on a local AWS")):
-        parser.add_argument(f"--{name}", action=argparse.BooleanOptionalAction, default=True, help=f"measure {what}")
+        parser.add_argument(
+            f"--{name}",
+            action=argparse.BooleanOptionalAction,
+            default=True,
+            help=f"measure {what} (by default)",
+        )
     add_common_options(parser, rounds=3)
     return parser
 

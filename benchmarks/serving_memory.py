@@ -63,7 +63,11 @@ Question = tuple[bytes, dict[str, str]]
 
 def main() -> int:
     """Measure, print, and return the exit status: 1 when the memory has grown by more than `MAX_GROWTH_MB`."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.serving_memory",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--requests", type=int, default=20_000, help="how many, at least 2,000 (%(default)s)")
     parser.add_argument("--artifact", type=Path, help="folder of an unpacked model artifact; default: a small network")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write all figures to this file")

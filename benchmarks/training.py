@@ -5,17 +5,19 @@
 Three comparisons, each a ratio with its goal:
 
 step
-    Pictures per second of whole training steps of a ResNet-18 at 224 pixels, batches of 32, float32, all cores. The
-    plain loop is the one of every tutorial (contiguous tensors, eager, AdamW) on batches that lie ready in memory. Ours
-    is `model.training.engine.fit` with `compile`, which also augments its pictures. Each has a process of its own, so
-    that each has its own settings of OpenMP, and they take turns; an epoch of `fit` is one turn. What compiling takes
-    is printed apart.
+    Pictures per second of whole training steps of a ResNet-18 at 224 pixels, batches of 32, all cores. The plain loop
+    is the one of every tutorial (contiguous tensors, float32, eager, AdamW) on batches that lie ready in memory. Ours
+    is `model.training.engine.fit` with `compile`, which also augments its pictures: once in float32 and, where the CPU
+    has instructions for it, once with `--mixed-precision on`, to which the goal applies then. Each has a process of its
+    own, so that each has its own settings of OpenMP, and they take turns; an epoch of `fit` is one turn. What compiling
+    takes is printed apart.
 input
     `benchmarks.input_pipeline` with its own goal; one core.
 processes
     `python -m model.train --processes-per-host 2`, one thread each, against one process of one thread with half the
-    batch. 2 x the single process's pictures per second would be an efficiency of 1. Whole trainings take turns; the
-    epochs after the first count.
+    batch. 2 x the single process's pictures per second would be an efficiency of 1. How near a machine lets two
+    processes come to that is printed beside it: two such trainings at the same time that know nothing of each other.
+    Whole trainings take turns; the epochs after the first count.
 """
 
 from __future__ import annotations
@@ -30,7 +32,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +123,7 @@ def plain_turns(steps: int) -> None:
         answer(steps * BATCH / (time.perf_counter() - started))
 
 
-def our_turns(steps: int) -> None:
+def our_turns(steps: int, mixed_precision: str) -> None:
     """Train with `fit`, an epoch of `steps` steps for every turn."""
     import numpy as np
     import torch
@@ -129,6 +133,7 @@ def our_turns(steps: int) -> None:
     from model.training.augment import Augmentation
     from model.training.data import CACHE_MARGIN, Pictures
     from model.training.engine import Execution, Recipe, fit
+    from model.training.mixed_precision import half_type
     from model.transforms import Preprocessing
 
     random = np.random.default_rng(0)
@@ -158,27 +163,33 @@ def our_turns(steps: int) -> None:
         device=torch.device("cpu"),
         should_stop=lambda: False,
         on_epoch=on_epoch,
-        execution=Execution(compile=True),
+        execution=Execution(half=half_type(mixed_precision, torch.device("cpu")), compile=True),
     )
 
 
 def measure_step(rounds: int, steps: int, *, cached: bool) -> dict[str, Any]:
-    """Return pictures per second of both loops, a value per round, and the seconds that compiling took.
+    """Return pictures per second of the loops, a value per round, and the seconds that compiling took.
 
     `cached` takes what an earlier run has compiled; otherwise all is compiled anew.
     """
-    with ExitStack() as stack, progress_bar("Compiling and measuring the training step", 2 * rounds) as report:
+    import torch
+
+    from model.training.mixed_precision import half_type
+
+    ways = ["plain", "ours"] + ["ours-half"] * (half_type("on", torch.device("cpu")) is not None)
+    with ExitStack() as stack, progress_bar("Compiling and measuring the training step", len(ways) * rounds) as report:
         environment = {"OMP_WAIT_POLICY": "PASSIVE"}  # as model/train.py sets it
         if not cached:
             environment["TORCHINDUCTOR_CACHE_DIR"] = stack.enter_context(tempfile.TemporaryDirectory())
-        plain = stack.enter_context(_taking_turns("plain", steps, {}))
-        ours = stack.enter_context(_taking_turns("ours", steps, environment))
-        plain.turn()  # first allocations
-        first = ours.turn()
+        turns = {
+            way: stack.enter_context(_taking_turns(way, steps, {} if way == "plain" else environment)).turn
+            for way in ways
+        }
+        first = {way: turn() for way, turn in turns.items()}  # allocates and compiles
         done = itertools.count()
-        rates = interleaved({"plain": plain.turn, "ours": ours.turn}, rounds, progress=lambda _: report(next(done)))
+        rates = interleaved(turns, rounds, progress=lambda _: report(next(done)))
     pictures = steps * BATCH
-    return {**rates, "compile_seconds": pictures / first - pictures / statistics.median(rates["ours"])}
+    return {**rates, "compile_seconds": pictures / first["ours"] - pictures / statistics.median(rates["ours"])}
 
 
 def measure_input(quick: bool) -> dict[str, Any]:
@@ -192,19 +203,19 @@ def measure_input(quick: bool) -> dict[str, Any]:
 
 
 def measure_processes(rounds: int, epochs: int) -> dict[str, list[float]]:
-    """Return pictures per second of one process and of two, a value per round."""
+    """Return pictures per second of one process, of two together, and of two apart, a value per round."""
     from cli.drawing import draw_data_set
 
     with tempfile.TemporaryDirectory(prefix="kennel-training-benchmark-") as name:
         folder = Path(name)
         draw_data_set(folder / "data", breeds=4, per_class=(PROCESSES_PICTURES // 4, 2, 1))
 
-        def train(processes: int, batch_norm: str = "local") -> float:
-            output = folder / f"output-{processes}"
+        def train(processes: int, batch_norm: str = "local", name: str = "output") -> float:
+            output = folder / name
             subprocess.run(
                 [
                     sys.executable, "-m", "model.train", "--data-dir", str(folder / "data"),
-                    "--model-dir", str(folder / f"model-{processes}"), "--output-data-dir", str(output),
+                    "--model-dir", str(folder / f"{name}-model"), "--output-data-dir", str(output),
                     "--architecture", ARCHITECTURE, "--input-size", str(PROCESSES_SIZE), "--epochs", str(epochs),
                     "--batch-size", str(PROCESSES_BATCH * processes), "--processes-per-host", str(processes),
                     "--num-cpus", str(processes), "--num-gpus", "0", "--precision", "fp32", "--batch-norm", batch_norm,
@@ -214,9 +225,18 @@ def measure_processes(rounds: int, epochs: int) -> dict[str, list[float]]:
             metrics = json.loads((output / "metrics.json").read_text(encoding="utf-8"))
             return statistics.median(epoch["images_per_second"] for epoch in metrics["epochs"][1:])
 
+        def train_apart() -> float:
+            with ThreadPoolExecutor(2) as pool:
+                return sum(pool.map(lambda number: train(1, name=f"apart-{number}"), (1, 2)))
+
         done = itertools.count()
-        with progress_bar("Training with one process and with two", 3 * rounds) as report:
-            systems = {"one": lambda: train(1), "two": lambda: train(2), "whole": lambda: train(2, "whole")}
+        systems = {
+            "one": lambda: train(1),
+            "two": lambda: train(2),
+            "whole": lambda: train(2, "whole"),
+            "apart": train_apart,
+        }
+        with progress_bar("Training with one process and with two", len(systems) * rounds) as report:
             return interleaved(systems, rounds, progress=lambda _: report(next(done)))
 
 
@@ -224,7 +244,13 @@ def main(argv: list[str] | None = None) -> int:
     """Run the benchmark; returns the exit status."""
     arguments = _parse(argv)
     if arguments.turns:
-        {"plain": plain_turns, "ours": our_turns}[arguments.turns[0]](int(arguments.turns[1]))
+        way, steps = arguments.turns[0], int(arguments.turns[1])
+        measured: dict[str, Callable[[int], None]] = {
+            "plain": plain_turns,
+            "ours": partial(our_turns, mixed_precision="off"),
+            "ours-half": partial(our_turns, mixed_precision="on"),
+        }
+        measured[way](steps)
         return 0
     rounds = 3 if arguments.quick else arguments.rounds
     figures: dict[str, Any] = {
@@ -236,8 +262,11 @@ def main(argv: list[str] | None = None) -> int:
     rows: list[tuple[str, str, str]] = []
     if "step" not in arguments.skip:
         step = figures["step"] = measure_step(rounds, steps=1 if arguments.quick else 2, cached=arguments.quick)
-        ratios["step"] = paired_ratio(step["ours"], step["plain"])
-        rows.append(("training step, pictures/s", _median(step["plain"]), _median(step["ours"])))
+        ways = {"ours": "float32"} | ({"ours-half": "mixed precision"} if "ours-half" in step else {})
+        for way, numbers in ways.items():
+            ratios["step"] = paired_ratio(step[way], step["plain"])
+            console.print(f"The compiled step in {numbers} over plain eager: {ratios['step']:.2f}x.")
+            rows.append((f"training step, {numbers}, pictures/s", _median(step["plain"]), _median(step[way])))
         reuse = ", less what an earlier run has left" if arguments.quick else ""
         console.print(f"Compiling the step took {step['compile_seconds']:.0f} s{reuse}.")
     if "input" not in arguments.skip:
@@ -252,6 +281,12 @@ def main(argv: list[str] | None = None) -> int:
         alone = _median(processes["one"])
         rows.append(("one process, two processes, pictures/s", alone, _median(processes["two"])))
         rows.append(("the same with batch normalisation over both", alone, _median(processes["whole"])))
+        rows.append(("two trainings apart at the same time", alone, _median(processes["apart"])))
+        possible = paired_ratio(processes["apart"], processes["one"]) / 2
+        console.print(
+            f"Two processes apart reach {possible:.2f} of twice one: this machine's limit, of which two together reach "
+            f"{ratios['processes'] / possible:.2f}."
+        )
     console.print(markdown_table("Medians", ("", "the usual", "ours"), rows))
     return finish(
         arguments,

@@ -324,7 +324,11 @@ def report(cost: dict[str, Any], accuracy: list[dict[str, Any]], arguments: argp
 
 def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.tuning",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--data", type=Path, help="a folder with train/ and valid/; without it drawn pictures")
     parser.add_argument("--pictures", type=int, help="drawn training pictures (2000, quick: 400)")
     parser.add_argument("--architecture", default="resnet50", help="whose cost is measured (%(default)s)")

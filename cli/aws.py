@@ -6,6 +6,7 @@ AWS_REGION, credentials or a profile) decide.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import botocore.exceptions
 
-from cli.errors import NotReadyError, aws_errors
+from cli.errors import AwsError, NotReadyError, aws_errors
 from infra import settings as stage_settings
 
 if TYPE_CHECKING:
@@ -100,3 +101,18 @@ class Stage:
     def data_bucket(self) -> str:
         """Name of the bucket that holds data sets, code and the outputs of trainings."""
         return self.output("storage", "DataBucketName")
+
+
+def delete_objects(s3: Any, bucket: str, objects: Sequence[dict[str, str]]) -> None:
+    """Delete any number of objects, each given by its Key and, for one of its versions, its VersionId.
+
+    Raises
+    ------
+    AwsError
+        When some are left: DeleteObjects itself succeeds all the same.
+    """
+    for start in range(0, len(objects), 1000):  # DeleteObjects takes at most 1000
+        delete = {"Objects": objects[start : start + 1000], "Quiet": True}
+        if errors := s3.delete_objects(Bucket=bucket, Delete=delete).get("Errors"):
+            example = f"{errors[0].get('Key')}: {errors[0].get('Message')}"
+            raise AwsError(f"{len(errors)} objects of {bucket} could not be deleted, such as {example}")

@@ -18,10 +18,9 @@ from typing import Any
 import botocore.exceptions
 from botocore.config import Config
 
-from cli.aws import Stage
+from cli.aws import Stage, delete_objects
 from cli.batch_labels import InputPicture, Label, label_of_answer, label_of_error
 from cli.console import console, progress_bar
-from cli.data_push import delete_objects
 from cli.errors import aws_errors
 from cli.prices import hourly_price
 from cli.stage_jobs import job_prefix
@@ -87,7 +86,7 @@ class BatchFolder:
         return sorted(key.removesuffix(ending) for key in keys if key.endswith(ending) and key.count("/") == 1)
 
     def start(self, pictures: Mapping[str, InputPicture], model: str, options: BatchOptions) -> str:
-        """Start a job over some pictures; returns its name."""
+        """Say what it costs and start a job over some pictures; returns its name."""
         job = f"{job_prefix(self._stage)}batch-{datetime.now(UTC):%Y%m%d-%H%M%S-%f}"[:63]
         instance_type = options.instance_type or self._stage.settings.serving.instance_type
         given = {"model": model, "etags": {name: picture.etag for name, picture in pictures.items()}}
@@ -95,6 +94,8 @@ class BatchFolder:
         self._put_json(self._pictures_key(job), given)
         self._put_json(self._manifest_key(job), manifest)
         scores = "; scores=true" if options.scores else ""
+        price = hourly_price(instance_type, options.instances)
+        console.print(f"Transform job {job} on {options.instances} × {instance_type} ({price}).")
         try:
             with aws_errors():
                 self._sagemaker.create_transform_job(
@@ -128,8 +129,6 @@ class BatchFolder:
         except BaseException:
             self.forget(job)
             raise
-        price = hourly_price(instance_type, options.instances)
-        console.print(f"Transform job {job} on {options.instances} × {instance_type} ({price}).")
         return job
 
     def _volume_key(self, instance_type: str) -> dict[str, str]:
@@ -176,7 +175,7 @@ class BatchFolder:
         keys = [item["Key"] for item in self.list_objects(f"{self._jobs}{job}/")]
         # The list of what it was given goes last: as long as it is there the job is an open one.
         keys.sort(key=lambda key: key == self._pictures_key(job))
-        delete_objects(self.s3, self.bucket, [self._manifest_key(job), *keys])
+        delete_objects(self.s3, self.bucket, [{"Key": key} for key in [self._manifest_key(job), *keys]])
 
     def _gather(self, job: str, etags: Mapping[str, str], model: str) -> list[Label]:
         prefix = self._answers_prefix(job)

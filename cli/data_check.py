@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import statistics
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Sized
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -172,7 +172,8 @@ def _find_warnings(check: Check, readable: Mapping[tuple[str, str], int]) -> Non
     warn = check.warnings.append
     if check.unreadable:
         name, reason = next(iter(check.unreadable.items()))
-        warn(f"{len(check.unreadable)} pictures cannot be read and are left out, such as {name}: {reason}")
+        left_out = _count(check.unreadable, "picture cannot be read and is", "pictures cannot be read and are")
+        warn(f"{left_out} left out, such as {name}: {reason}")
     if check.in_several_splits:
         copies = _some([" = ".join(group) for group in check.in_several_splits], "picture is", "pictures are")
         warn(f"{copies} in several splits: measured on what was learnt, a model looks better than it is.")
@@ -198,7 +199,11 @@ def _some(names: Sequence[str], one: str, many: str) -> str:
     """A count, and the first few by name."""
     shown = ", ".join(names[:_SHOWN])
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return f"{len(names)} {one if len(names) == 1 else many} ({shown}{more})"
+    return f"{_count(names, one, many)} ({shown}{more})"
+
+
+def _count(names: Sized, one: str, many: str) -> str:
+    return f"{len(names)} {one if len(names) == 1 else many}"
 
 
 def print_check(check: Check) -> None:
@@ -216,6 +221,8 @@ def print_check(check: Check) -> None:
     console.print(table)
     if check.was_split:
         console.print("It had no train/, valid/ and test/ folders: split 80/10/10 by the content of the pictures.")
+        if check.warnings or check.problems:
+            console.print("The names of pictures below begin with the split that they were put in.")
     for warning in check.warnings:
         console.print(f"warning: {warning}", markup=False)
     for problem in check.problems:

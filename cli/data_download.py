@@ -29,6 +29,7 @@ _TIMEOUT = (10, 30)  # seconds to connect, and without a byte
 _ATTEMPTS = 5  # without a single new byte, before it gives up
 _LONGEST_WAIT = 60.0  # seconds
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
+_CONNECTION = re.compile(r"^(<[^>]*>|HTTPS?Connection(Pool)?\([^)]*\)): ")
 _OUR_REQUEST_IS_WRONG = range(400, 500)
 _TRY_AGAIN_STATUS = frozenset({408, 425, 429})  # of the 4xx: those that say "later"
 
@@ -114,7 +115,7 @@ def download(
                 furthest = max(furthest, part.length())
                 if failures >= _ATTEMPTS:
                     raise NotReadyError(
-                        f"{part.url} does not answer as it should: {error}.",
+                        f"{error}. Given up after {_ATTEMPTS} attempts that brought nothing new.",
                         f"{part.length() / 1e6:.1f} MB are kept; the same command goes on from there.",
                     ) from error
                 wait = min(_LONGEST_WAIT, error.wait if error.wait is not None else first_wait * 2 ** (failures - 1))
@@ -195,7 +196,8 @@ def _attempt(session: requests.Session, url: str, part: _Part, report: Report, r
                     report(have, version.size)
     except requests.exceptions.SSLError as error:
         raise NotReadyError(
-            f"The connection to {part.url} is not secure: {error}.", "REQUESTS_CA_BUNDLE names other certificates."
+            f"The connection to {part.url} is not secure: {_reason(error)}.",
+            "REQUESTS_CA_BUNDLE names other certificates.",
         ) from error
     except (
         requests.exceptions.InvalidURL,
@@ -289,4 +291,5 @@ def _reason(error: Exception) -> str:
         if not isinstance(nested, BaseException):
             break
         inner = nested
-    return str(inner).rpartition(">: ")[2] or type(inner).__name__
+    # urllib3 puts the connection in front, as <…Connection object at 0x…>: or HTTPSConnection(host='…', port=443):
+    return _CONNECTION.sub("", str(inner)) or type(inner).__name__

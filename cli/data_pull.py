@@ -16,7 +16,7 @@ from cli.console import byte_progress, console
 from cli.data_download import download, public_url, sha256_of, version_path
 from cli.data_unzip import ArchiveError, unzip
 from cli.dataset import named
-from cli.errors import NotReadyError
+from cli.errors import NotReadyError, UsageError
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -69,9 +69,11 @@ def pull(directory: Path, url: str, sha256: str | None) -> None:
     NotReadyError
         When the folder holds something else, the archive cannot be fetched, is another one than before, or cannot be
         unpacked safely.
+    UsageError
+        When `sha256` is no checksum.
     """
     if sha256 is not None and not _SHA256.fullmatch(sha256 := sha256.lower().removeprefix("sha256:")):
-        raise NotReadyError(f"{sha256!r} is no SHA-256 checksum: it has 64 hexadecimal digits.")
+        raise UsageError(f"{sha256!r} is no SHA-256 checksum: it has 64 hexadecimal digits.")
     directory = named(directory)
     archive = directory.with_name(f"{directory.name}.zip")
     try:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
@@ -19,11 +19,12 @@ from typing import Any
 import botocore.exceptions
 from botocore.config import Config
 
-from cli.aws import Stage
+from cli.aws import Stage, delete_objects
 from cli.console import progress_bar
-from cli.dataset import DataSet
-from cli.errors import NotReadyError, aws_errors
+from cli.dataset import DataSet, read_file
+from cli.errors import UsageError, aws_errors
 from cli.parallel import map_unordered, processors
+from infra.bucket_layout import DATA_SETS
 
 # Parallel uploads. S3 answers a small put in tens of milliseconds, so it is latency that is hidden; boto3 needs 2 to
 # 3 ms of processor time for a request, all of it under the interpreter lock, so that more threads soon send no more.
@@ -46,7 +47,7 @@ class PushResult:
 
 def data_set_prefix(name: str) -> str:
     """Where the data set `name` lives in the bucket, with a trailing slash."""
-    return f"datasets/{name}/"
+    return f"{DATA_SETS}/{name}/"
 
 
 def data_set_name(directory: Path, name: str | None) -> str:
@@ -54,12 +55,12 @@ def data_set_name(directory: Path, name: str | None) -> str:
 
     Raises
     ------
-    NotReadyError
+    UsageError
         When the name would not do in a key; the message says what is allowed.
     """
     chosen = name or directory.resolve().name
     if not _NAME.fullmatch(chosen):
-        raise NotReadyError(
+        raise UsageError(
             f"{chosen!r} does not do as a data set's name: letters, digits, '.', '_' and '-' are allowed, at most 63.",
             "Name it yourself: kennel data push DIR --name my-dogs",
         )
@@ -91,9 +92,9 @@ def push_files(
     Raises
     ------
     NotReadyError
-        When the storage stack is not deployed.
+        When the storage stack is not deployed, or a file cannot be read.
     AwsError
-        When an upload is refused.
+        When an upload or a deletion is refused.
     """
     bucket = stage.data_bucket
     s3 = stage.client("s3", config=Config(max_pool_connections=uploads))
@@ -105,7 +106,7 @@ def push_files(
         if changed:
             _Upload(s3, bucket, prefix, manifest_key, manifest).send({key: files[key] for key in changed}, uploads)
         stale = sorted(present.keys() - files.keys())
-        delete_objects(s3, bucket, [prefix + key for key in stale])
+        delete_objects(s3, bucket, [{"Key": prefix + key} for key in stale])
     return PushResult(len(changed), len(files) - len(changed), len(stale))
 
 
@@ -114,7 +115,7 @@ def _changed(files: Mapping[str, Path], manifest: Manifest) -> list[str]:
     changed = [key for key in files if key not in manifest]
     known = [key for key in files if key in manifest]
     with progress_bar("Comparing", len(known)) as report:
-        digests = map_unordered(lambda key: _sha256(files[key].read_bytes()), known, threads=processors())
+        digests = map_unordered(lambda key: _sha256(read_file(files[key])), known, threads=processors())
         for done, (key, digest) in enumerate(digests, start=1):
             if digest != manifest[key][0]:
                 changed.append(key)
@@ -134,7 +135,7 @@ class _Upload:
 
     def send(self, files: Mapping[str, Path], uploads: int) -> None:
         def put(key: str) -> None:
-            body = files[key].read_bytes()
+            body = read_file(files[key])
             answer = self.s3.put_object(Bucket=self.bucket, Key=self.prefix + key, Body=body)
             # Here and not where results are gathered: an upload that ends after Ctrl-C is one that was done, too.
             self.manifest[key] = (_sha256(body), answer["ETag"])
@@ -156,13 +157,6 @@ class _Upload:
 
 def _sha256(body: bytes) -> str:
     return hashlib.sha256(body).hexdigest()
-
-
-def delete_objects(s3: Any, bucket: str, keys: Sequence[str]) -> None:
-    """Delete any number of objects."""
-    for start in range(0, len(keys), 1000):  # DeleteObjects takes at most 1000 keys
-        objects = [{"Key": key} for key in keys[start : start + 1000]]
-        s3.delete_objects(Bucket=bucket, Delete={"Objects": objects, "Quiet": True})
 
 
 def _read_manifest(s3: Any, bucket: str, key: str) -> Manifest:

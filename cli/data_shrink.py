@@ -171,12 +171,13 @@ def _marker(folder: Path) -> dict[str, int] | None:
 
 
 def _shrink(picture: Picture, folder: Path, side: int) -> _Outcome:
-    source = picture.path.stat()
-    for name in (picture.key, _shrunk_name(picture)):
-        target = folder / name
-        if target.exists() and target.stat().st_mtime_ns == source.st_mtime_ns:
-            return _Outcome("kept", name, source.st_size, target.stat().st_size)
-    content = picture.path.read_bytes()
+    try:
+        source = picture.path.stat()
+        if kept := _kept(picture, folder, source):
+            return kept
+        content = picture.path.read_bytes()
+    except OSError as error:
+        return _Outcome("unreadable", reason=f"It cannot be read: {error.strerror or error}.")
     try:
         smaller = _smaller(content, side)
     except ValueError as error:
@@ -190,6 +191,15 @@ def _shrink(picture: Picture, folder: Path, side: int) -> _Outcome:
     os.utime(unfinished, ns=(source.st_atime_ns, source.st_mtime_ns))
     unfinished.replace(target)
     return _Outcome("shrunk" if smaller else "unchanged", name, len(content), len(smaller or content))
+
+
+def _kept(picture: Picture, folder: Path, source: os.stat_result) -> _Outcome | None:
+    """What an earlier run has made of this very picture; None where there is nothing."""
+    for name in (picture.key, _shrunk_name(picture)):
+        target = folder / name
+        if target.exists() and target.stat().st_mtime_ns == source.st_mtime_ns:
+            return _Outcome("kept", name, source.st_size, target.stat().st_size)
+    return None
 
 
 def _smaller(content: bytes, side: int) -> bytes | None:

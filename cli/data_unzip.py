@@ -7,6 +7,7 @@ what is there under its name is complete.
 
 from __future__ import annotations
 
+import lzma
 import re
 import shutil
 import stat
@@ -32,6 +33,8 @@ _MOST_FILES = 5_000_000
 _LARGEST_RATIO = 100
 _DRIVE = re.compile("[A-Za-z]:")
 _LONGEST_NAME = 255  # bytes, the limit of nearly all file systems
+#: What `zipfile` and the decompressors raise for bytes that are no archive, or not that one any more.
+_DAMAGED = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, UnicodeDecodeError)
 
 
 class ArchiveError(NotReadyError):
@@ -89,13 +92,19 @@ def unzip(archive: Path, directory: Path, *, report: Report, threads: int | None
             _check_room(contents, directory.parent)
             _extract(opened, contents, unfinished, report, threads or processors())
         unfinished.rename(directory)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
-        raise ArchiveError(f"{archive} is no zip archive that can be read: {error}.") from error
+    except _DAMAGED as error:
+        raise _unreadable(archive, error) from error
     except OSError as error:
+        if error.errno is None:  # bzip2's way of saying that its data is damaged
+            raise _unreadable(archive, error) from error
         raise NotReadyError(f"{archive} cannot be unpacked into {directory}: {error.strerror or error}.") from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return contents
+
+
+def _unreadable(archive: Path, error: Exception) -> ArchiveError:
+    return ArchiveError(f"{archive} is no zip archive that can be read: {error}.")
 
 
 def inspect(archive: zipfile.ZipFile, path: Path) -> Contents:

@@ -87,7 +87,8 @@ def find_data_set(root: Path) -> DataSet:
     Raises
     ------
     NotReadyError
-        When the folder is missing, two folders claim to be the same split, or a class has too few pictures to be split.
+        When the folder is missing, two folders claim to be the same split, or a class that is to be split has too few
+        pictures or one that cannot be read.
     """
     if not root.is_dir():
         raise NotReadyError(f"There is no data set at {root}.", f"{_LAYOUT}\nTo draw a small one: kennel data sample")
@@ -119,6 +120,22 @@ def named(folder: Path) -> Path:
     return folder.resolve() if folder.name in ("", "..") else folder
 
 
+def read_file(path: Path) -> bytes:
+    """The bytes of a picture file that has to be read.
+
+    Raises
+    ------
+    NotReadyError
+        When it cannot be: it may have vanished since it was found, or belong to somebody else.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise NotReadyError(
+            f"{path} cannot be read: {error.strerror or error}.", "Make it readable or remove it."
+        ) from error
+
+
 def _class_name(folder: Path) -> str:
     return unicodedata.normalize("NFC", folder.name)
 
@@ -143,7 +160,7 @@ def _split(classes: dict[str, list[tuple[Path, str]]]) -> list[Picture]:
     for label, files in classes.items():
         by_content: dict[str, list[tuple[Path, str]]] = defaultdict(list)
         for path, name in files:
-            by_content[hashlib.sha256(path.read_bytes()).hexdigest()].append((path, name))
+            by_content[hashlib.sha256(read_file(path)).hexdigest()].append((path, name))
         if len(by_content) < len(SPLITS):
             raise NotReadyError(
                 f"The class {label!r} has {len(by_content)} different pictures; splitting it into train, valid and "

@@ -57,7 +57,7 @@ def demo(
     port: Annotated[int, typer.Option(min=1, max=65535, help="The local AWS's port.")] = 4566,
     state_dir: local.StateDir = local.STATE_DIR,
 ) -> None:
-    """Do all of it on the local AWS."""
+    """Go through all of it on the local AWS: draw pictures, tune, train, deploy, classify."""
     timer, directory = _Timer(), SAMPLE_DIR
     with timer.step("Start the local AWS"):
         started = local.start(state_dir, port)

@@ -6,16 +6,16 @@ from contextlib import suppress
 from enum import StrEnum
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import botocore.exceptions
 import typer
 
-from cli.aws import Stage
+from cli.aws import Stage, delete_objects
 from cli.batch_job import LOG_GROUP as TRANSFORM_LOGS
 from cli.cdk import run_cdk
 from cli.console import console
-from cli.ec2_training import terminate_instances
+from cli.ec2_instances import terminate_instances
 from cli.errors import NotReadyError, WorkFailedError, aws_errors
 from cli.prices import LAMBDA_USD_PER_GB_SECOND, PROVISIONED_USD_PER_GB_SECOND, hourly_price
 from cli.stage_jobs import job_prefix, tuning_prefix
@@ -190,14 +190,18 @@ def destroy_stage(stage: Stage, *, log: Path | None = None) -> None:
 
 def _stop_jobs(stage: Stage, kind: Literal["training", "transform"]) -> None:
     sagemaker, member = stage.client("sagemaker"), f"{kind.capitalize()}Job"
-    pages = sagemaker.get_paginator(f"list_{kind}_jobs").paginate(
-        NameContains=job_prefix(stage), StatusEquals="InProgress"
-    )
-    jobs = [job[f"{member}Name"] for page in pages for job in page[f"{member}Summaries"]]
-    for job in jobs:
+
+    def find(status: str) -> list[str]:
+        pages = sagemaker.get_paginator(f"list_{kind}_jobs").paginate(
+            NameContains=job_prefix(stage), StatusEquals=status
+        )
+        return [job[f"{member}Name"] for page in pages for job in page[f"{member}Summaries"]]
+
+    stopping = find("Stopping")
+    for job in (running := find("InProgress")):
         console.print(f"Stopping the {kind} job {job}")
         getattr(sagemaker, f"stop_{kind}_job")(**{f"{member}Name": job})
-    for job in jobs:  # its role and bucket must outlive it
+    for job in {*stopping, *running}:  # its role and bucket must outlive it
         waiter = sagemaker.get_waiter(f"{kind}_job_completed_or_stopped")
         waiter.wait(**{f"{member}Name": job}, WaiterConfig={"Delay": 2})
 
@@ -213,16 +217,8 @@ def _empty_buckets(stage: Stage) -> None:
     for bucket in buckets:
         console.print(f"Emptying the bucket {bucket}")
         for page in s3.get_paginator("list_object_versions").paginate(Bucket=bucket):
-            _delete_versions(s3, bucket, page.get("Versions", []) + page.get("DeleteMarkers", []))
-
-
-def _delete_versions(s3: Any, bucket: str, versions: list[dict[str, Any]]) -> None:
-    objects = [{"Key": version["Key"], "VersionId": version["VersionId"]} for version in versions]
-    if not objects:
-        return
-    errors = s3.delete_objects(Bucket=bucket, Delete={"Objects": objects, "Quiet": True}).get("Errors", [])
-    if errors:
-        raise WorkFailedError(f"{len(errors)} objects of {bucket} could not be deleted: {errors[0]['Message']}")
+            versions = page.get("Versions", []) + page.get("DeleteMarkers", [])
+            delete_objects(s3, bucket, [{"Key": found["Key"], "VersionId": found["VersionId"]} for found in versions])
 
 
 def _delete_logs(stage: Stage, endpoint: str | None) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import time
-import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -18,9 +17,11 @@ import botocore.exceptions
 from cli.aws import Stage
 from cli.console import console, progress_bar
 from cli.data_push import data_set_prefix
-from cli.errors import NotReadyError, WorkFailedError, aws_errors
+from cli.ec2_instances import last_console_lines, live_instances, run_instance
+from cli.errors import NotReadyError, UsageError, WorkFailedError, aws_errors
 from cli.prices import hourly_price
-from cli.training import JobLog, TrainingRequest, job_prefix, require_data_set, training_hyperparameters, upload_source
+from cli.stage_jobs import job_prefix
+from cli.training import JobLog, TrainingRequest, require_data_set, training_hyperparameters, upload_source
 from infra import instance_types
 from infra.bucket_layout import CHECKPOINTS, EC2_JOBS, TRAINING_OUTPUT
 from infra.instance_program.training_instance.job import (
@@ -28,7 +29,6 @@ from infra.instance_program.training_instance.job import (
     ENDED,
     FAILED,
     INTERRUPTED,
-    JOB_TAG,
     Job,
     Status,
     job_key,
@@ -41,10 +41,6 @@ _POLL_SECONDS = 1.0
 _LOOK_SECONDS = 5.0
 #: EC2 shows a new instance, and the instance its first status, only after a while.
 _APPEARS_SECONDS = 90.0
-#: Another zone may have what this one lacks.
-_TRY_ANOTHER_ZONE = ("InsufficientInstanceCapacity", "InsufficientFreeAddressesInSubnet", "Unsupported")
-_LIVE = ["pending", "running"]
-_CONSOLE_LINES = 15
 
 
 @dataclass(frozen=True)
@@ -53,6 +49,9 @@ class Machine:
 
     instance_type: str | None = None
     spot: bool | None = None
+
+
+DEFAULT_MACHINE = Machine()
 
 
 def run_command(
@@ -98,7 +97,9 @@ def start_training(stage: Stage, request: TrainingRequest, machine: Machine) -> 
     Raises
     ------
     NotReadyError
-        When the stage has no launch template, the data set is not in the bucket, or the image does not run on the type.
+        When the stage has no launch template, or the data set is not in the bucket.
+    UsageError
+        When the instance type does not exist, or the image does not run on it.
     AwsError
         When EC2 refuses, after every zone of the network has been tried.
     """
@@ -127,6 +128,8 @@ def start_training(stage: Stage, request: TrainingRequest, machine: Machine) -> 
 def resume_training(stage: Stage, job: str, machine: Machine) -> str:
     """Launch another instance for a job that has not been completed; it goes on from the checkpoints.
 
+    The instance is of the type that the job had, unless `machine` names another.
+
     Raises
     ------
     NotReadyError
@@ -137,10 +140,10 @@ def resume_training(stage: Stage, job: str, machine: Machine) -> str:
     if status["state"] == COMPLETED:
         raise NotReadyError(f"{job} is completed.", f"Package it: kennel package --job {job}")
     with aws_errors():
-        if _live_instances(stage, job):
+        if live_instances(stage, job):
             raise NotReadyError(f"An instance is training {job}.", f"Follow it: kennel train --follow {job}")
         stage.client("s3").delete_object(Bucket=stage.data_bucket, Key=stop_key(EC2_JOBS, job))
-    _launch(stage, job, machine)
+    _launch(stage, job, Machine(machine.instance_type or status["instance_type"], machine.spot))
     return job
 
 
@@ -159,7 +162,7 @@ def stop_training(stage: Stage, job: str) -> None:
         stage.client("s3").put_object(Bucket=stage.data_bucket, Key=stop_key(EC2_JOBS, job), Body=b"")
 
 
-def follow_training(stage: Stage, job: str, machine: Machine | None = None) -> dict[str, Any]:
+def follow_training(stage: Stage, job: str, machine: Machine = DEFAULT_MACHINE) -> dict[str, Any]:
     """Print a job's log until it ends; returns its status.
 
     When AWS takes a spot instance back meanwhile, another one is launched, which goes on from the checkpoints.
@@ -179,7 +182,9 @@ def follow_training(stage: Stage, job: str, machine: Machine | None = None) -> d
             if status["state"] != INTERRUPTED:
                 break
             console.print(f"{status['reason']} The next instance goes on from the checkpoints.")
-            _launch(stage, job, machine or Machine(spot=True))
+            # Only spot instances are taken back; the next one is like it, but for what is asked for now.
+            spot = machine.spot is not False
+            _launch(stage, job, Machine(machine.instance_type or status["instance_type"], spot))
     if status["state"] != COMPLETED:
         raise WorkFailedError(
             f"The training job {job} ended as {status['state']}: {status['reason'] or 'no reason was given'}",
@@ -219,23 +224,6 @@ def model_location(stage: Stage, job: str) -> str:
     return str(status["model"])
 
 
-def terminate_instances(stage: Stage) -> None:
-    """End every training instance of the stage at once, whatever it is doing, and wait until they are gone."""
-    filters = [{"Name": f"tag:{key}", "Values": [value]} for key, value in _stage_tags(stage).items()]
-    ec2 = stage.client("ec2")
-    with aws_errors():
-        instances = [
-            instance["InstanceId"]
-            for instance in _describe(ec2, filters)
-            if any(tag["Key"] == JOB_TAG for tag in instance.get("Tags", []))
-        ]
-        if not instances:
-            return
-        console.print(f"Terminating the training instances {', '.join(instances)}")
-        ec2.terminate_instances(InstanceIds=instances)
-        ec2.get_waiter("instance_terminated").wait(InstanceIds=instances, WaiterConfig={"Delay": 5})
-
-
 def _launch(stage: Stage, job: str, machine: Machine) -> None:
     settings = _settings(stage)
     instance_type = machine.instance_type or settings.instance_type
@@ -248,7 +236,7 @@ def _launch(stage: Stage, job: str, machine: Machine) -> None:
         # Before the instance can report anything, and in place of what an earlier one reported.
         _put_json(stage, status_key(TRAINING_OUTPUT, job), status.dump())
         try:
-            instance_id = _run_instance(stage, job, template, subnets, instance_type, spot)
+            instance_id = run_instance(stage, job, template, subnets, instance_type, spot)
         except botocore.exceptions.ClientError as error:
             status.state, status.reason = FAILED, f"EC2 refused to launch an instance: {error}"
             _put_json(stage, status_key(TRAINING_OUTPUT, job), status.dump())
@@ -269,35 +257,6 @@ def _announcement(job: str, instance_type: str, spot: bool, settings: Ec2Trainin
     )
 
 
-def _run_instance(stage: Stage, job: str, template: str, subnets: list[str], instance_type: str, spot: bool) -> str:
-    request: dict[str, Any] = {
-        "LaunchTemplate": {"LaunchTemplateId": template, "Version": "$Latest"},
-        "InstanceType": instance_type,
-        "MinCount": 1,
-        "MaxCount": 1,
-        "TagSpecifications": [
-            {
-                "ResourceType": "instance",
-                "Tags": [{"Key": key, "Value": value} for key, value in {JOB_TAG: job, **_stage_tags(stage)}.items()],
-            }
-        ],
-    }
-    if spot:
-        options = {"SpotInstanceType": "one-time", "InstanceInterruptionBehavior": "terminate"}
-        request["InstanceMarketOptions"] = {"MarketType": "spot", "SpotOptions": options}
-    ec2 = stage.client("ec2")
-    for subnet in subnets:
-        try:
-            answer = ec2.run_instances(**request, SubnetId=subnet, ClientToken=uuid.uuid4().hex)
-            return str(answer["Instances"][0]["InstanceId"])
-        except botocore.exceptions.ClientError as error:
-            code = error.response["Error"]["Code"]
-            if code not in _TRY_ANOTHER_ZONE or subnet == subnets[-1]:
-                raise
-            console.print(f"No {instance_type} in the zone of {subnet} ({code}): trying another one.")
-    raise AssertionError("the stack has subnets")
-
-
 def _wait_for_end(stage: Stage, job: str, log: JobLog) -> dict[str, Any]:
     """Print the log until the status says that the job has ended.
 
@@ -315,7 +274,7 @@ def _wait_for_end(stage: Stage, job: str, log: JobLog) -> dict[str, Any]:
                 return status
             if time.monotonic() > look_at and time.time() > status["started"] + _APPEARS_SECONDS:
                 look_at = time.monotonic() + _LOOK_SECONDS
-                if not _live_instances(stage, job):
+                if not live_instances(stage, job):
                     # It may have ended between the two looks.
                     status = _require_status(stage, job)
                     log.print_new()
@@ -326,30 +285,12 @@ def _wait_for_end(stage: Stage, job: str, log: JobLog) -> dict[str, Any]:
 
 
 def _lost(stage: Stage, job: str, status: dict[str, Any]) -> WorkFailedError:
-    text = ""
-    if status["instance_id"]:
-        try:
-            answer = stage.client("ec2").get_console_output(InstanceId=status["instance_id"])
-            text = "\n".join(answer.get("Output", "").splitlines()[-_CONSOLE_LINES:])
-        except botocore.exceptions.ClientError:
-            text = ""  # EC2 has forgotten it
-    console.print(text, markup=False, style="dim")
+    if lines := last_console_lines(stage, job):
+        console.print(lines, markup=False, style="dim")
     return WorkFailedError(
         f"The instance of {job} is gone without saying why; the last that it reported was {status['state']}.",
         f"It goes on from its checkpoints on another instance: kennel train --resume {job}",
     )
-
-
-def _live_instances(stage: Stage, job: str) -> list[dict[str, Any]]:
-    return _describe(stage.client("ec2"), [{"Name": f"tag:{JOB_TAG}", "Values": [job]}])
-
-
-def _describe(ec2: Any, filters: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Instances that are starting or running."""
-    pages = ec2.get_paginator("describe_instances").paginate(
-        Filters=[*filters, {"Name": "instance-state-name", "Values": _LIVE}]
-    )
-    return [instance for page in pages for group in page["Reservations"] for instance in group["Instances"]]
 
 
 def _require_status(stage: Stage, job: str) -> dict[str, Any]:
@@ -388,14 +329,9 @@ def _require_type(settings: Ec2TrainingSettings, machine: Machine) -> None:
     if instance_type is None:
         return
     if instance_type not in instance_types.ec2():
-        raise NotReadyError(f"{instance_type!r} is not an EC2 instance type, such as t3.xlarge or g4dn.xlarge.")
+        raise UsageError(f"{instance_type!r} is not an EC2 instance type, such as t3.xlarge or g4dn.xlarge.")
     if conflict := settings.conflict_with(instance_type):
-        raise NotReadyError(f"{conflict}.", "Choose a type of the image's architecture, such as t3.xlarge.")
-
-
-def _stage_tags(stage: Stage) -> dict[str, str]:
-    """Tags of everything of a stage, as the stacks set them."""
-    return {"project": stage.settings.project, "stage": stage.name}
+        raise UsageError(f"{conflict}.", "Choose a type of the image's architecture, such as t3.xlarge.")
 
 
 def _name_prefix(stage: Stage) -> str:

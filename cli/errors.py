@@ -42,6 +42,12 @@ class KennelError(Exception):
         self.hint = hint
 
 
+class UsageError(KennelError):
+    """The command line itself is wrong: a bad value, or options that do not go together (exit code 2)."""
+
+    exit_code = 2
+
+
 class NotReadyError(KennelError):
     """Something needed first is missing or not usable (exit code 3)."""
 

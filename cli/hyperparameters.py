@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Mapping
 
-from cli.errors import NotReadyError
+from cli.errors import UsageError
 
 #: Where a model comes from; recorded in the artifact, chosen by nobody.
 PROVENANCE = ("model-name", "code-revision")
@@ -24,14 +24,14 @@ def parse_hyperparameters(assignments: list[str]) -> dict[str, str]:
 
     Raises
     ------
-    NotReadyError
+    UsageError
         When one is not of the form NAME=VALUE.
     """
     parsed = {}
     for assignment in assignments:
         name, equals, value = assignment.partition("=")
         if not equals or not re.fullmatch(r"[a-z][a-z0-9_-]*", name):
-            raise NotReadyError(f"--set {assignment!r} is not NAME=VALUE, such as --set lr=0.01")
+            raise UsageError(f"--set {assignment!r} is not NAME=VALUE, such as --set lr=0.01")
         parsed[canonical(name)] = value
     return parsed
 

@@ -18,8 +18,9 @@ from rich.table import Table
 
 from cli.aws import ROOT, Stage
 from cli.console import console
-from cli.errors import NotReadyError, aws_errors
-from cli.training import job_prefix
+from cli.errors import NotReadyError, UsageError, aws_errors
+from cli.stage_jobs import job_prefix
+from infra.bucket_layout import TRAINING_OUTPUT
 from model.artifact import ArtifactError
 
 REPORTS_DIR = ROOT / "build" / "reports"
@@ -27,7 +28,7 @@ METRICS, PAGE = "metrics.json", "report.html"
 # What a training may leave: its figures, its page, its epochs, and what a search inside the job tried.
 FILES = (METRICS, PAGE, "history.csv", "trials.csv", "search.json")
 # Wherever a training ran, its outputs are here in the data bucket.
-_PREFIX, _OUTPUT = "training/", "/output/output.tar.gz"
+_PREFIX, _OUTPUT = f"{TRAINING_OUTPUT}/", "/output/output.tar.gz"
 
 
 def report(
@@ -49,7 +50,7 @@ def report(
     page = folder / PAGE
     if not page.is_file():
         raise NotReadyError(f"There is no {PAGE} in {folder}.", "The training's log says why it could not be written.")
-    console.print(f"The report: {page}", soft_wrap=True)
+    console.print(f"The report: {page}", markup=False)
     if open_ and _has_desktop():
         webbrowser.open(page.resolve().as_uri())
 
@@ -69,11 +70,13 @@ def fetch_report(stage: Stage, output: Path, *, job: str | None = None) -> Path:
     ------
     NotReadyError
         When there is none, or it is damaged.
+    UsageError
+        When `job` cannot be the name of one.
     """
     from model.packaging import unpack  # numpy: not needed by the other commands
 
     if job is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9-]*", job):
-        raise NotReadyError(f"{job!r} is not the name of a training job: letters, digits and hyphens.")
+        raise UsageError(f"{job!r} is not the name of a training job: letters, digits and hyphens.")
     job = job or _newest(stage)
     output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output, prefix=".fetching-") as name:
@@ -156,8 +159,8 @@ def _figures(metrics: dict[str, Any]) -> list[tuple[str, str]]:
         figures.append(("precision", f"{quantization['precision']}: {quantization['reason']}"))
     notes = [
         (metrics["interrupted"], "stopped before its end"),
-        (data["skipped"], f"{len(data['skipped'])} unreadable files"),
-        (data["also_in_training"], f"{len(data['also_in_training'])} pictures are in the training split, too"),
+        (data["skipped"], f"unreadable files: {len(data['skipped'])}"),
+        (data["also_in_training"], f"pictures that are in the training split, too: {len(data['also_in_training'])}"),
         (data["absent_classes"], "classes without pictures in a split"),
     ]
     if warnings := [text for holds, text in notes if holds]:

@@ -1,31 +1,23 @@
-"""How the jobs of a stage are named, which is how they are found again."""
+"""The names of a stage's jobs; `infra.job_names` says how they are made."""
 
 from __future__ import annotations
 
-import hashlib
 from datetime import UTC, datetime
 
 from cli.aws import Stage
-
-#: What SageMaker allows for the name of a tuning job; its training jobs are named after it.
-_MAX_TUNING_NAME = 32
-_TUNING_STAMP = "%y%m%d%H%M%S"
-_STAMP_LENGTH = 12
+from infra import job_names
 
 
 def job_prefix(stage: Stage) -> str:
     """What the names of this stage's jobs begin with."""
-    return f"{stage.settings.project}-{stage.name}-"
+    return job_names.job_prefix(stage.settings)
 
 
 def tuning_prefix(stage: Stage) -> str:
     """What the names of this stage's tuning jobs, and of the training jobs that they start, begin with."""
-    prefix = job_prefix(stage)
-    if len(prefix) > _MAX_TUNING_NAME - len("tune-") - _STAMP_LENGTH:
-        prefix = f"{hashlib.sha256(prefix.encode()).hexdigest()[:8]}-"
-    return f"{prefix}tune-"
+    return job_names.tuning_prefix(stage.settings)
 
 
 def new_tuning_job(stage: Stage) -> str:
     """A name for a tuning job that begins now."""
-    return f"{tuning_prefix(stage)}{datetime.now(UTC):{_TUNING_STAMP}}"
+    return job_names.tuning_job_name(stage.settings, datetime.now(UTC))

@@ -19,11 +19,12 @@ from cli.aws import ROOT, Stage
 from cli.console import console, progress_bar
 from cli.data import SAMPLE_DIR
 from cli.data_push import data_set_prefix
-from cli.errors import NotReadyError, WorkFailedError, aws_errors
+from cli.errors import NotReadyError, UsageError, WorkFailedError, aws_errors
 from cli.hyperparameters import canonical, encode, parse_hyperparameters
 from cli.prices import hourly_price
 from cli.stage_jobs import job_prefix, tuning_prefix
 from cli.tuning_jobs import best_hyperparameters
+from infra.bucket_layout import CHECKPOINTS, CODE, TRAINING_OUTPUT
 from model.archives import write_archive
 from model.metrics import METRIC_DEFINITIONS
 
@@ -80,18 +81,19 @@ def train(
 
     stage: Stage = context.obj
     if tuning_job and not best:
-        raise NotReadyError(f"What is {tuning_job!r}? A tuning job goes with --best.", "kennel train --best JOB")
+        raise UsageError(f"What is {tuning_job!r}? A tuning job goes with --best.", "kennel train --best JOB")
+    _require_one_purpose({"--follow": follow, "--stop": stop, "--resume": resume}, new=bool(best or set_))
     hyperparameters = parse_hyperparameters(set_ or [])
     if best:
         hyperparameters = {**best_hyperparameters(stage, tuning_job), **hyperparameters}
     request = TrainingRequest(data, hyperparameters, instance_type, instances)
     if on is Place.EC2 or ec2_training.is_ec2_job(stage, follow or stop or resume or ""):
         if instances is not None:
-            raise NotReadyError("--instances is for SageMaker: on EC2 one instance trains.", "Leave out --on ec2")
+            raise UsageError("--instances is for SageMaker: on EC2 one instance trains.", "Leave out --on ec2")
         ec2_training.run_command(stage, request, spot=spot, wait=wait, follow=follow, stop=stop, resume=resume)
         return
     if resume or spot is not None:
-        raise NotReadyError("--resume and --spot are for trainings on EC2.", "Add --on ec2")
+        raise UsageError("--resume and --spot are for trainings on EC2.", "Add --on ec2")
     if stop:
         with aws_errors():
             stage.client("sagemaker").stop_training_job(TrainingJobName=stop)
@@ -107,6 +109,18 @@ def train(
         console.print(f"\nThe job goes on. Follow it: kennel train --follow {job}  Stop it: kennel train --stop {job}")
         raise
     console.print("Next: kennel package, then kennel deploy")
+
+
+def _require_one_purpose(earlier: dict[str, str | None], *, new: bool) -> None:
+    """Refuse options that would be ignored: those of a new training beside an earlier one's, and two of the latter."""
+    given = [option for option, job in earlier.items() if job]
+    if len(given) > 1:
+        raise UsageError(f"{' and '.join(given)} do not go together.", "Give one of them.")
+    if given and new:
+        raise UsageError(
+            f"{given[0]} takes a training as it was started: --set and --best are for a new one.",
+            f"Leave them out, or leave out {given[0]}.",
+        )
 
 
 def start_training(stage: Stage, request: TrainingRequest) -> str:
@@ -154,9 +168,9 @@ def training_definition(stage: Stage, request: TrainingRequest, job: str) -> dic
             "MetricDefinitions": METRIC_DEFINITIONS,
         },
         "InputDataConfig": [{"ChannelName": "training", "DataSource": {"S3DataSource": data}}],
-        "OutputDataConfig": {"S3OutputPath": f"s3://{bucket}/training"},
+        "OutputDataConfig": {"S3OutputPath": f"s3://{bucket}/{TRAINING_OUTPUT}"},
         # A job that SageMaker begins anew, on spot capacity or after a fault of its own, finds what it had saved.
-        "CheckpointConfig": {"S3Uri": f"s3://{bucket}/checkpoints/{job}"},
+        "CheckpointConfig": {"S3Uri": f"s3://{bucket}/{CHECKPOINTS}/{job}"},
         "ResourceConfig": {
             "InstanceType": request.instance_type or training.instance_type,
             "InstanceCount": request.instances or training.instance_count,
@@ -191,7 +205,7 @@ def require_data_set(stage: Stage, name: str) -> None:
 def upload_source(stage: Stage) -> str:
     """Put the training program into the bucket, under a key made of its contents; returns its address."""
     body = source_bundle(SOURCE_DIR)
-    key = f"code/{hashlib.sha256(body).hexdigest()[:16]}/sourcedir.tar.gz"
+    key = f"{CODE}/{hashlib.sha256(body).hexdigest()[:16]}/sourcedir.tar.gz"
     stage.client("s3").put_object(Bucket=stage.data_bucket, Key=key, Body=body)
     return f"s3://{stage.data_bucket}/{key}"
 
@@ -216,10 +230,12 @@ def program_hyperparameters(stage: Stage, request: TrainingRequest) -> dict[str,
 
 def _code_revision() -> str:
     """The commit that the training program comes from, marked when the files differ from it."""
-    described = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=12"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    return described.stdout.strip() or "unknown"  # a copy without its history
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        described = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"  # a machine without git, or a copy without its history
+    return described.stdout.strip()
 
 
 def source_bundle(folder: Path) -> bytes:
@@ -248,8 +264,9 @@ def follow_training(stage: Stage, job: str) -> dict[str, Any]:
         log.print_new()
     status = description["TrainingJobStatus"]
     if status != "Completed":
+        reason = f": {description['FailureReason']}" if "FailureReason" in description else ""
         raise WorkFailedError(
-            f"The training job {job} ended as {status}: {description.get('FailureReason', 'no reason was given')}",
+            f"The training job {job} ended as {status}{reason}",
             f"Its whole log: log group {LOG_GROUP}, streams {job}/…",
         )
     console.print(f"{job} completed in {description.get('TrainingTimeInSeconds', 0)} s.{saved_by_spot(description)}")

@@ -15,12 +15,20 @@ from rich.table import Table
 from cli.aws import ROOT, Stage
 from cli.console import console
 from cli.data import SAMPLE_DIR
-from cli.errors import NotReadyError, WorkFailedError, aws_errors
+from cli.errors import UsageError, WorkFailedError, aws_errors
 from cli.hyperparameters import chosen, parse_hyperparameters
 from cli.prices import most_expensive
 from cli.stage_jobs import new_tuning_job
 from cli.training import TrainingRequest, machines
-from cli.tuning_jobs import ENDED, Tuning, assignments, latest_tuning_job, objective, read_tuning
+from cli.tuning_jobs import (
+    ENDED,
+    Tuning,
+    assignments,
+    latest_tuning_job,
+    objective,
+    read_tuning,
+    tell_of_better_parent,
+)
 from cli.tuning_request import TuningRequest, tuning_job_request
 
 app = typer.Typer(
@@ -93,7 +101,10 @@ def status(context: typer.Context, job: _JobArgument = None) -> None:
 
 
 @app.command()
-def stop(context: typer.Context, job: _JobArgument = None) -> None:
+def stop(
+    context: typer.Context,
+    job: Annotated[str | None, typer.Argument(metavar="JOB", help="Default: the newest that runs.")] = None,
+) -> None:
     """Stop a tuning job and the training jobs that it runs; what they have found is kept."""
     stage: Stage = context.obj
     job = job or latest_tuning_job(stage, "InProgress")
@@ -108,12 +119,14 @@ def start_tuning(stage: Stage, request: TuningRequest) -> str:
     Raises
     ------
     NotReadyError
-        When the stacks are not deployed, the data set is not in the bucket, or the request contradicts itself.
+        When the stacks are not deployed, or the data set is not in the bucket.
+    UsageError
+        When the request contradicts itself.
     AwsError
         When SageMaker refuses the request.
     """
     if len(request.warm_start) > 5:
-        raise NotReadyError("A tuning job goes on from at most five earlier ones.")
+        raise UsageError("A tuning job goes on from at most five earlier ones.")
     job = new_tuning_job(stage)
     with aws_errors():
         tuning_job = tuning_job_request(stage, request, job)
@@ -178,7 +191,9 @@ def _tell_ended(tuning: Tuning, told: set[str]) -> set[str]:
         result = objective(job)
         reached = f"{tuning.metric} {result:.4f}" if result is not None else "no result"
         values = assignments(chosen(job["TunedHyperParameters"]))
-        console.print(f"  {_number(tuning, job)}  {job['TrainingJobStatus']}, {reached}: {values}", style="dim")
+        console.print(
+            f"  {_number(tuning, job)}  {job['TrainingJobStatus']}, {reached}: {values}", style="dim", markup=False
+        )
     return {job["TrainingJobName"] for job in ended}
 
 
@@ -218,8 +233,11 @@ def _show_result(tuning: Tuning) -> None:
     picture = PICTURES / f"{tuning.name}.svg"
     draw_tuning(tuning, picture)
     values = assignments(chosen(tuning.best["TunedHyperParameters"]))
-    console.print(f"Best: {values}, {tuning.metric} {objective(tuning.best):.4f} ({tuning.best['TrainingJobName']})")
-    console.print(f"A picture of the search: {picture}")
+    console.print(
+        f"Best: {values}, {tuning.metric} {objective(tuning.best):.4f} ({tuning.best['TrainingJobName']})", markup=False
+    )
+    console.print(f"A picture of the search: {picture}", markup=False)
+    tell_of_better_parent(tuning)
     data = f" --data {tuning.data_set}" if tuning.data_set not in ("", SAMPLE_DIR.name) else ""
     console.print(f"Train with these values: kennel train --best {tuning.name}{data}")
 

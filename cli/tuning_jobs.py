@@ -171,8 +171,21 @@ def best_hyperparameters(stage: Stage, job: str | None) -> dict[str, str]:
             f"What it is doing: kennel tune status {tuning.name}",
         )
     values = {**tuning.fixed, **chosen(tuning.best["TunedHyperParameters"])}
-    console.print(f"The best values of {tuning.name}: {assignments(values)}")
+    console.print(f"The best values of {tuning.name}: {assignments(values)}", markup=False)
+    tell_of_better_parent(tuning)
     return values
+
+
+def tell_of_better_parent(tuning: Tuning) -> None:
+    """Say so when a search that this one went on from has found better values than this one.
+
+    SageMaker knows that of a warm start on identical data only, the kind whose results can be compared.
+    """
+    found = tuning.description.get("OverallBestTrainingJob", {})
+    parent, result = found.get("TuningJobName", tuning.name), objective(found)
+    if parent != tuning.name and result is not None:
+        console.print(f"{parent}, which it went on from, has done better: {tuning.metric} {result:.4f}. "
+                      f"Train with those values: kennel train --best {parent}", markup=False)  # fmt: skip
 
 
 def assignments(values: dict[str, str]) -> str:
@@ -182,11 +195,11 @@ def assignments(values: dict[str, str]) -> str:
 
 def stop_tuning_jobs(stage: Stage) -> None:
     """Stop every tuning job of the stage and wait until it and its training jobs have stopped."""
-    sagemaker, running = stage.client("sagemaker"), _tuning_jobs(stage, "InProgress")
-    for job in running:
+    sagemaker, stopping = stage.client("sagemaker"), _tuning_jobs(stage, "Stopping")
+    for job in (running := _tuning_jobs(stage, "InProgress")):
         console.print(f"Stopping the tuning job {job}")
         sagemaker.stop_hyper_parameter_tuning_job(HyperParameterTuningJobName=job)
-    for job in running:  # its role and bucket must outlive it
+    for job in {*stopping, *running}:  # its role and bucket must outlive it
         while read_tuning(stage, job).status not in ENDED:
             time.sleep(_POLL_SECONDS)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cli.aws import Stage
-from cli.errors import NotReadyError
+from cli.errors import UsageError
 from cli.hyperparameters import canonical, encode
 from cli.training import TrainingRequest, program_hyperparameters, training_definition
 from cli.tuning_jobs import read_tuning
@@ -47,19 +47,19 @@ class TuningRequest:
 
         Raises
         ------
-        NotReadyError
+        UsageError
             For what does not go together.
         """
         strategy = self.strategy or settings.strategy
         if strategy == "hyperband" and self.early_stopping:
-            raise NotReadyError(
+            raise UsageError(
                 "--early-stopping does not go with --strategy hyperband, which ends hopeless trainings in its own way."
             )
         early_stopping = settings.early_stopping if self.early_stopping is None else self.early_stopping
         max_jobs = self.max_jobs or settings.max_jobs
         parallel = self.parallel_jobs or min(settings.parallel_jobs, max_jobs)
         if parallel > max_jobs:
-            raise NotReadyError(f"--parallel {parallel} is more than the {max_jobs} training jobs of the search.")
+            raise UsageError(f"--parallel {parallel} is more than the {max_jobs} training jobs of the search.")
         return strategy, max_jobs, parallel, early_stopping and strategy != "hyperband"
 
 
@@ -69,14 +69,16 @@ def tuning_job_request(stage: Stage, request: TuningRequest, job: str) -> dict[s
     Raises
     ------
     NotReadyError
-        When the stacks are not deployed, the data set is not in the bucket, or nothing is left to search.
+        When the stacks are not deployed, or the data set is not in the bucket.
+    UsageError
+        When the request contradicts itself, or nothing is left to search.
     """
     settings = request.settings or stage.settings.training.tuning
     strategy, max_jobs, parallel, early_stopping = request.completed(settings)
     ranges = parameter_ranges(settings, request.training.hyperparameters)
     searched = {found["Name"] for kind in ranges.values() for found in kind}
     if not searched:
-        raise NotReadyError("Nothing is left to search: --set fixes every hyperparameter that has a range.")
+        raise UsageError("Nothing is left to search: --set fixes every hyperparameter that has a range.")
     program = program_hyperparameters(stage, request.training)
     static = {name: value for name, value in program.items() if name not in searched}
     definition = training_definition(stage, request.training, job)

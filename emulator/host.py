@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +19,14 @@ class Host:
 
     Attributes
     ----------
+    service
+        The service, as in ``<service>.amazonaws.com``.
     endpoint_url
         Where every AWS API of this local AWS answers, ``http://127.0.0.1:<port>``.
     state_dir
-        A folder that outlives the server; each service keeps its files in a sub-folder of its own.
+        A folder that outlives the server; each service keeps its files in a sub-folder of its own, `folder`.
+    temporary
+        A folder that is emptied when the server starts and ends.
     account
         The twelve digits of the account.
     processes
@@ -30,11 +35,22 @@ class Host:
         Opens role sessions; services call `role_credentials`.
     """
 
+    service: str
     endpoint_url: str
     state_dir: Path
+    temporary: Path
     account: str
     processes: ProcessRegistry
     role_sessions: RoleSessions
+
+    @property
+    def folder(self) -> Path:
+        """Where the service keeps files that outlive the server."""
+        return self.state_dir / self.service
+
+    def temporary_folder(self) -> Path:
+        """A new, empty folder for one program; whoever starts the program removes it."""
+        return Path(tempfile.mkdtemp(dir=self.temporary, prefix=""))
 
     def role_credentials(self, role_arn: str, session_name: str) -> dict[str, str]:
         """Open a session of a role as the service does for what it runs: a container, an instance.

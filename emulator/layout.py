@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import os
 import secrets
@@ -23,6 +24,9 @@ FORMAT = 1
 #: Whether a folder is held can only be found out by trying to hold it, for a moment.
 _LOCK_SECONDS = 1.0
 _POLL_SECONDS = 0.01
+#: A socket's path may have about 105 characters: Python's multiprocessing takes up to 45 of them for itself, and the
+#: folder of one program 9.
+_LONGEST_TEMPORARY = 50
 _KEY_ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
 
 
@@ -86,8 +90,12 @@ class StateDir:
         self.database = self.root / "ministack.db"
         self.log = self.root / "server.log"
         self.processes = self.root / "processes"
-        #: Temporary files of the server, of functions and of containers; emptied at start and end.
+        #: Temporary files of the server, of functions, containers and instances; emptied at start and end.
         self.temporary = self.root / "tmp"
+        if len(str(self.temporary)) > _LONGEST_TEMPORARY:
+            # Named after the folder, so that whoever comes next finds what a killed server left.
+            identity = hashlib.sha256(str(self.root).encode()).hexdigest()[:12]
+            self.temporary = Path("/tmp") / f"local-aws-{identity}"  # noqa: S108 - see `make_temporary`
         self._credentials = self.root / "credentials.json"
         self._lock = self.root / "lock"
         self._server = self.root / "server.json"
@@ -135,6 +143,23 @@ class StateDir:
     def announce(self, port: int) -> None:
         """Say that this process is the server and answers on a port."""
         _write_private(self._server, {**asdict(_this_process()), "port": port})
+
+    def make_temporary(self) -> None:
+        """Make the folder for temporary files, empty and for this user alone.
+
+        Raises
+        ------
+        StateError
+            It cannot be made, or is somebody else's: anybody may have made one of that name in ``/tmp``.
+        """
+        shutil.rmtree(self.temporary, ignore_errors=True)
+        try:
+            self.temporary.mkdir(mode=0o700)
+        except OSError as error:
+            raise StateError(
+                f"The folder for temporary files, {self.temporary}, cannot be made afresh: {error.strerror}. Remove "
+                "it, or use another state folder."
+            ) from None
 
     def withdraw(self) -> None:
         """Take back `announce` and remove temporary files."""

@@ -7,7 +7,6 @@ import contextlib
 import functools
 import logging
 import os
-import shutil
 import signal
 import socket
 from collections.abc import Awaitable, Callable, Iterator
@@ -75,7 +74,7 @@ class LocalAws:
 
         def host_of(service: str) -> Host:
             sessions = functools.partial(identity.open_session, f"{service}.amazonaws.com")
-            return Host(endpoint_url, place.root, settings.ACCOUNT, self._processes, sessions)
+            return Host(service, endpoint_url, place.root, place.temporary, settings.ACCOUNT, self._processes, sessions)
 
         host = host_of("sagemaker")
         self._sagemaker = SageMaker(host)
@@ -203,8 +202,7 @@ def _listening(port: int) -> Iterator[socket.socket]:
 def _tidy(place: StateDir) -> Iterator[None]:
     """End what an earlier server left behind, and let nothing be left behind by this one."""
     reap(place.processes)
-    shutil.rmtree(place.temporary, ignore_errors=True)
-    place.temporary.mkdir()
+    place.make_temporary()
     place.processes.mkdir(exist_ok=True)
     watchdog = start_watchdog(place.processes)
     try:

@@ -16,6 +16,7 @@ from aws_cdk import Acknowledgment, App, CloudFormationValidatePlugin, Validatio
 from cdk_nag import AwsSolutionsChecks
 
 from infra.bucket_layout import BATCH_INPUT, BATCH_OUTPUT, TRAINING_PREFIXES
+from infra.job_names import job_patterns
 from infra.settings import Settings
 
 RULES = Path(__file__).with_name("rules.guard")
@@ -162,15 +163,15 @@ def _notebook(settings: Settings, bucket: str) -> list[Acknowledgement]:
         return []
     notebook = f"{settings.stack_name('training')}/Notebook"
     role = f"{notebook}/Role/Resource"
-    jobs = f"{settings.project}-{settings.stage}-*"
     here = "<AWS::Region>:<AWS::AccountId>"
     log_groups = f"arn:<AWS::Partition>:logs:{here}:log-group:/aws/sagemaker"
     names = "Its user names jobs and data sets; the prefix is this stage's alone."
     exceptions = [
         *(_wildcard(role, f"{bucket}/{prefix}/*", names) for prefix in TRAINING_PREFIXES),
         *(
-            _wildcard(role, f"arn:<AWS::Partition>:sagemaker:{here}:{kind}/{jobs}", names)
+            _wildcard(role, f"arn:<AWS::Partition>:sagemaker:{here}:{kind}/{pattern}", names)
             for kind in ("training-job", "hyper-parameter-tuning-job")
+            for pattern in job_patterns(settings)
         ),
         _wildcard(
             role,

@@ -65,7 +65,8 @@ _SOURCE = Path(__file__).parent
 def write_metrics(folder: Path, metrics: dict[str, Any]) -> None:
     """Write `metrics.json` into a folder."""
     text = json.dumps(metrics, indent=2, ensure_ascii=False, allow_nan=False)
-    (folder / METRICS_FILE).write_text(text + "\n", encoding="utf-8")
+    # A file name may hold bytes that are no text (surrogates), which JSON writes as the escapes that this makes.
+    (folder / METRICS_FILE).write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
 
 
 def add_serving_program(folder: Path) -> None:

@@ -114,7 +114,7 @@ def _fail(message: str, exit_code: int) -> int:
     output = os.environ.get("SM_OUTPUT_DIR")
     if output and Path(output).is_dir():
         with contextlib.suppress(OSError):  # on a full disk the log has to do
-            (Path(output) / "failure").write_text(message[:FAILURE_LENGTH], encoding="utf-8")
+            (Path(output) / "failure").write_text(message[:FAILURE_LENGTH], "utf-8", "replace")
     return exit_code
 
 

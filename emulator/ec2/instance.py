@@ -19,7 +19,7 @@ from emulator.ec2 import power
 from emulator.ec2.metadata import MetadataService
 from emulator.host import Host
 from emulator.processes import signal_group
-from emulator.sagemaker.programs import base_environment, describe_exit
+from emulator.programs import base_environment, describe_exit
 
 logger = logging.getLogger(__name__)
 
@@ -79,8 +79,8 @@ class InstanceRun:
         self._host = host
         self._instance = instance
         self._ended = ended
-        self._folder = host.state_dir / "ec2" / instance.instance_id
-        self._console = host.state_dir / "ec2" / f"{instance.instance_id}.console"
+        self._folder = host.folder / instance.instance_id
+        self._console = _console(host, instance.instance_id)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name=instance.instance_id, daemon=True)
 
@@ -118,12 +118,13 @@ class InstanceRun:
         """Run the user data and wait; whether the instance has shut itself down."""
         home, calls = self._folder / "root", self._folder / "power-calls"
         home.mkdir(mode=0o700, parents=True)
+        temporary = self._host.temporary_folder()
         commands = self._folder / "bin"
         power.install(commands, calls)
         switch = power.PowerSwitch(calls)
         # Programs that outlive the user data go on writing there, after what `_say` has appended.
         with self._console.open("ab") as console:
-            process = self._start(home, commands, metadata_url, console)
+            process = self._start(home, temporary, commands, metadata_url, console)
         try:
             status: int | None = None
             while not self._stop.wait(_POLL_SECONDS):
@@ -135,6 +136,7 @@ class InstanceRun:
         finally:
             if process is not None:
                 self._shut_down(process)
+            shutil.rmtree(temporary, ignore_errors=True)
 
     def _shut_down(self, process: subprocess.Popen[bytes]) -> None:
         """End all programs as systemd does: SIGTERM to each, and SIGKILL to those that are left after a while."""
@@ -145,7 +147,7 @@ class InstanceRun:
         self._host.processes.terminate(process, 0.0)
 
     def _start(
-        self, home: Path, commands: Path, metadata_url: str, console: IO[bytes]
+        self, home: Path, temporary: Path, commands: Path, metadata_url: str, console: IO[bytes]
     ) -> subprocess.Popen[bytes] | None:
         script = decode_user_data(self._instance.user_data)
         if not script.startswith("#!"):
@@ -158,8 +160,9 @@ class InstanceRun:
         path = home / "user-data"
         path.write_text(script)
         path.chmod(0o700)
-        environment = base_environment(home)
+        environment = base_environment(temporary)
         environment |= {
+            "HOME": str(home),
             "PATH": f"{commands}:{environment['PATH']}",
             "AWS_ENDPOINT_URL": self._host.endpoint_url,
             "AWS_EC2_METADATA_SERVICE_ENDPOINT": metadata_url,
@@ -183,8 +186,18 @@ class InstanceRun:
 
 def console_output(host: Host, instance_id: str) -> bytes:
     """The end of what an instance has printed, also after its end."""
-    path = host.state_dir / "ec2" / f"{instance_id}.console"
+    path = _console(host, instance_id)
     return path.read_bytes()[-CONSOLE_BYTES:] if path.exists() else b""
+
+
+def remove_leftovers(host: Host) -> None:
+    """Remove the folders of instances whose server was killed; what they have printed stays."""
+    for folder in host.folder.glob("i-*/"):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _console(host: Host, instance_id: str) -> Path:
+    return host.folder / f"{instance_id}.console"
 
 
 def decode_user_data(text: str) -> str:

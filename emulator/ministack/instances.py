@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
 from emulator.awsapi import Caller
-from emulator.ec2.instance import InstanceRun, LaunchedInstance, console_output
+from emulator.ec2.instance import InstanceRun, LaunchedInstance, console_output, remove_leftovers
 from emulator.errors import Response
 from emulator.host import Host
 from emulator.ministack.routing import refusal
@@ -65,6 +65,7 @@ class Instances:
         for record in list(ec2._instances._data.values()):
             if record.get(_RUNS) and record["State"]["Name"] == "running":
                 _end(record, "terminate")
+        remove_leftovers(self._host)
 
     def stop(self) -> None:
         """End everything that runs."""
@@ -104,7 +105,10 @@ class Instances:
         if error is not None:
             return error
         launch = _with_template(parameters, template)
-        role = _role_of(launch)
+        try:
+            role = _role_of(launch)
+        except ValueError as invalid:
+            return ec2._error("InvalidParameterValue", str(invalid), 400)
         if role is not None:
             context = {"iam:PassedToService": "ec2.amazonaws.com"}
             if denied := refusal("iam:PassRole", role["Arn"], context, headers, query, caller):
@@ -239,10 +243,25 @@ def _tags(given: Parameters, template: Mapping[str, Any]) -> Parameters:
 
 
 def _role_of(launch: Parameters) -> dict[str, Any] | None:
-    """The role in the request's instance profile."""
+    """The role in the request's instance profile; None without a profile.
+
+    Raises
+    ------
+    ValueError
+        There is no such profile, which MiniStack does not mind.
+    """
     from ministack.services import iam
 
-    name = launch.get("IamInstanceProfile.Name") or launch.get("IamInstanceProfile.Arn", "").rsplit("/", 1)[-1]
-    profile = iam._lookup_instance_profile(name=name) if name else None
-    roles = (profile or {}).get("Roles") or []
-    return iam._roles.get(roles[0]) if roles else None
+    for member, what in (("Name", "name"), ("Arn", "ARN")):
+        given = launch.get(f"IamInstanceProfile.{member}")
+        if given is None:
+            continue
+        profile = iam._lookup_instance_profile(**{member.lower(): given})
+        if profile is None:
+            raise ValueError(
+                f"Value ({given}) for parameter iamInstanceProfile.{member.lower()} is invalid. Invalid IAM Instance "
+                f"Profile {what}"
+            )
+        roles = profile.get("Roles") or []
+        return iam._roles.get(roles[0]) if roles else None
+    return None

@@ -7,7 +7,6 @@ from emulator.host import Host
 from emulator.sagemaker.endpoints import Endpoints
 from emulator.sagemaker.models import EndpointConfigs, Models
 from emulator.sagemaker.notebooks import LifecycleConfigs, NotebookInstances
-from emulator.sagemaker.programs import Folders
 from emulator.sagemaker.resources import ENDPOINT_CONFIG, KINDS, Tags
 from emulator.sagemaker.runtime import Runtime
 from emulator.sagemaker.training import TrainingJobs
@@ -34,11 +33,10 @@ class SageMaker(Service):
     def __init__(self, host: Host) -> None:
         super().__init__(host.account)
         self._store = Store(host.state_dir)
-        self._folders = Folders(host)
-        self.endpoints = Endpoints(host, self._store, self._folders, self.model)
-        self.training_jobs = TrainingJobs(host, self._store, self._folders, self.model)
+        self.endpoints = Endpoints(host, self._store, self.model)
+        self.training_jobs = TrainingJobs(host, self._store, self.model)
         self.tuning_jobs = TuningJobs(self._store, self.model, self.training_jobs)
-        self.transform_jobs = TransformJobs(host, self._store, self._folders, self.model)
+        self.transform_jobs = TransformJobs(host, self._store, self.model)
         self.register(
             Models(self._store, self.model),
             EndpointConfigs(self._store, self.model),
@@ -54,7 +52,6 @@ class SageMaker(Service):
 
     def start(self) -> None:
         """Bring back endpoints and jobs; the other services must answer by now."""
-        self._folders.remove_temporary()
         self.endpoints.start()
         self.training_jobs.start()
         self.tuning_jobs.start()
@@ -66,7 +63,6 @@ class SageMaker(Service):
         self.tuning_jobs.stop()
         self.training_jobs.stop()
         self.transform_jobs.stop()
-        self._folders.remove_temporary()
         self._store.close()
 
     def resource_arns(self, operation: str, payload: Payload, caller: Caller) -> list[str]:

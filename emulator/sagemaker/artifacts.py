@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tarfile
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +12,11 @@ from urllib.parse import unquote, urlsplit
 
 from boto3.exceptions import Boto3Error
 from botocore.exceptions import BotoCoreError, ClientError
+
+try:
+    from backports import tarfile  # installed before Python 3.11.4 only, whose own tarfile cannot refuse unsafe members
+except ModuleNotFoundError:
+    import tarfile
 
 #: Objects fetched at a time. More does not help: one server answers them all.
 _PARALLEL_DOWNLOADS = 8

@@ -17,7 +17,6 @@ from emulator.awsapi import Caller, Payload, ServiceError, operation
 from emulator.host import Host
 from emulator.sagemaker.fleet import Fleet, FleetError
 from emulator.sagemaker.models import containers
-from emulator.sagemaker.programs import Folders
 from emulator.sagemaker.resources import ENDPOINT, ENDPOINT_CONFIG, MODEL, Resources, project
 from emulator.store import Record, Store
 
@@ -36,10 +35,9 @@ class Endpoints:
     that it was made from, and the server.
     """
 
-    def __init__(self, host: Host, store: Store, folders: Folders, model: ServiceModel) -> None:
+    def __init__(self, host: Host, store: Store, model: ServiceModel) -> None:
         self._host = host
         self._store = store
-        self._folders = folders
         self._model = model
         self._endpoints = Resources(store, ENDPOINT)
         self._configs = Resources(store, ENDPOINT_CONFIG)
@@ -288,10 +286,10 @@ class Endpoints:
 
     def _new_fleet(self, record: Record, spec: Payload) -> Fleet:
         region = _region(record["EndpointArn"])
-        return Fleet(self._host, self._folders, record["EndpointName"], region, spec, self._directory(record))
+        return Fleet(self._host, record["EndpointName"], region, spec, self._directory(record))
 
     def _directory(self, record: Record) -> Path:
-        return self._folders.root / "endpoints" / _region(record["EndpointArn"]) / record["EndpointName"]
+        return self._host.folder / "endpoints" / _region(record["EndpointArn"]) / record["EndpointName"]
 
 
 def _region(arn: str) -> str:

@@ -15,12 +15,12 @@ from pathlib import Path
 
 from emulator.awsapi import Payload, ServiceError
 from emulator.host import Host
+from emulator.programs import base_environment
 from emulator.sagemaker import artifacts
 from emulator.sagemaker.artifacts import ArtifactError
 from emulator.sagemaker.instance import Instance, ServerProgram, new_instance_id
 from emulator.sagemaker.logs import LogStream
 from emulator.sagemaker.models import containers
-from emulator.sagemaker.programs import Folders, base_environment
 from emulator.sagemaker.roles import Role
 
 logger = logging.getLogger(__name__)
@@ -83,7 +83,6 @@ class Variant:
     def __init__(
         self,
         host: Host,
-        folders: Folders,
         region: str,
         spec: Payload,
         directory: Path,
@@ -98,7 +97,6 @@ class Variant:
         self.invocations = InvocationCounter()
         self.instances: list[Instance] = []
         self._host = host
-        self._folders = folders
         self._region = region
         self._variant = spec["Variant"]
         self._model = spec["Model"]
@@ -184,7 +182,7 @@ class Variant:
 
     def _environment(self, container: Payload, root: Path) -> dict[str, str]:
         assert self._role is not None
-        self._temporary = self._temporary or self._folders.temporary()
+        self._temporary = self._temporary or self._host.temporary_folder()
         given = container.get("Environment", {})
         isolated = self._model.get("EnableNetworkIsolation", False)
         return {
@@ -278,15 +276,12 @@ class Fleet:
         The endpoint's folder; the fleet's own is below it.
     """
 
-    def __init__(
-        self, host: Host, folders: Folders, endpoint: str, region: str, spec: Payload, directory: Path
-    ) -> None:
+    def __init__(self, host: Host, endpoint: str, region: str, spec: Payload, directory: Path) -> None:
         self.directory = directory / spec["Id"]
         self._log_group = LOG_GROUP.format(endpoint=endpoint)
         self.variants = {
             name: Variant(
                 host,
-                folders,
                 region,
                 v,
                 self.directory / name,

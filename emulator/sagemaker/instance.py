@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from emulator.processes import ProcessRegistry
+from emulator.programs import describe_exit, free_port
 from emulator.sagemaker.http_client import ConnectionPool
 from emulator.sagemaker.logs import LogStream, OutputReader
-from emulator.sagemaker.programs import describe_exit, free_port
 
 logger = logging.getLogger(__name__)
 

@@ -45,7 +45,9 @@ class NotebookInstances:
 
     @operation("ListNotebookInstances")
     def list_all(self, request: Payload, caller: Caller) -> Payload:
-        return self._notebooks.list_page(caller, request, self._model, "ListNotebookInstances")
+        return self._notebooks.list_page(
+            caller, request, self._model, "ListNotebookInstances", sort_by="Name", order="Ascending"
+        )
 
     @operation("StartNotebookInstance")
     def start(self, request: Payload, caller: Caller) -> None:

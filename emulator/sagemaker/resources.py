@@ -178,21 +178,27 @@ class Resources:
         return self._table.list(arn_prefix)
 
     def list_page(
-        self, caller: Caller, request: Payload, model: ServiceModel, operation: str, order: str = "Descending"
+        self,
+        caller: Caller,
+        request: Payload,
+        model: ServiceModel,
+        operation: str,
+        sort_by: str = "CreationTime",
+        order: str = "Descending",
     ) -> Payload:
         """Answer a List operation: filters, order, pages.
 
         Parameters
         ----------
-        order
-            What AWS sorts by when the caller does not say.
+        sort_by, order
+            What the operation's `SortBy` and `SortOrder` are when the caller does not say.
         """
         output = model.operation_model(operation).output_shape
         assert output is not None
         list_member, shape = next((name, s) for name, s in output.members.items() if isinstance(s, ListShape))
         records = list(filter(self._filter(request), self._table.list(self.kind.arn(caller, ""))))
         sort_members = {"Name": self.kind.name_member, "Status": self.kind.status_member}
-        sort_by: str = request.get("SortBy", "CreationTime")
+        sort_by = request.get("SortBy", sort_by)
         sort_member = sort_members.get(sort_by, sort_by)
         records.sort(
             key=lambda r: (r[sort_member], r[self.kind.arn_member]),

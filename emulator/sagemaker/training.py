@@ -12,7 +12,6 @@ from botocore.model import ServiceModel
 from emulator.awsapi import Caller, Payload, ServiceError, operation
 from emulator.host import Host
 from emulator.sagemaker.artifacts import ArtifactError, parse_s3_url
-from emulator.sagemaker.programs import Folders
 from emulator.sagemaker.resources import TRAINING_JOB, TUNING_JOB, Resources, project
 from emulator.sagemaker.runs import Runs
 from emulator.sagemaker.training_container import OPT_ML
@@ -25,9 +24,8 @@ logger = logging.getLogger(__name__)
 class TrainingJobs:
     """Create, Describe, List and StopTrainingJob."""
 
-    def __init__(self, host: Host, store: Store, folders: Folders, model: ServiceModel) -> None:
+    def __init__(self, host: Host, store: Store, model: ServiceModel) -> None:
         self._host = host
-        self._folders = folders
         self._model = model
         self._jobs = Resources(store, TRAINING_JOB)
         self._metrics = store.table("sagemaker", "training-metric")
@@ -137,10 +135,10 @@ class TrainingJobs:
             self._metrics.put(f"{arn}/{batches:08d}", {"points": points})
             batches += 1
 
-        run = TrainingRun(
-            self._host, self._folders, record, lambda change: self._jobs.change(arn, change), save_metrics
-        )
+        run = TrainingRun(self._host, record, lambda change: self._jobs.change(arn, change), save_metrics)
         self._runs.start(arn, run)
+        if self._jobs.require_arn(arn)["TrainingJobStatus"] == "Stopping":
+            run.request_stop()  # asked for when there was no run yet that could be told
 
 
 def _stopped_by_restart(record: Record) -> None:

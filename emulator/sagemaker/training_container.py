@@ -20,8 +20,8 @@ from typing import Any
 from packaging.requirements import InvalidRequirement, Requirement
 
 from emulator.awsapi import Payload
+from emulator.programs import base_environment
 from emulator.sagemaker.artifacts import ArtifactError
-from emulator.sagemaker.programs import base_environment
 
 # What the SDK writes and runs.
 _SCRIPTS = frozenset({".sh", ".py", ".json"})

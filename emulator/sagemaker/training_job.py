@@ -21,11 +21,11 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from emulator.awsapi import Payload, ServiceError
 from emulator.host import Host
+from emulator.programs import describe_exit, free_port
 from emulator.sagemaker import artifacts
 from emulator.sagemaker.artifacts import ArtifactError
 from emulator.sagemaker.checkpoints import CheckpointSync
 from emulator.sagemaker.logs import LogStream, OutputReader
-from emulator.sagemaker.programs import Folders, describe_exit, free_port
 from emulator.sagemaker.roles import Role
 from emulator.sagemaker.runs import Run
 from emulator.sagemaker.training_container import Cluster, TrainingContainer
@@ -91,7 +91,7 @@ class TrainingRun(Run):
         How the job's record and its series of metrics are written.
     """
 
-    def __init__(self, host: Host, folders: Folders, job: Record, change: Change, save_metrics: SaveMetrics) -> None:
+    def __init__(self, host: Host, job: Record, change: Change, save_metrics: SaveMetrics) -> None:
         super().__init__(f"training job {job['TrainingJobName']}")
         self._host = host
         self._job = job
@@ -100,9 +100,8 @@ class TrainingRun(Run):
         self._arn: str = job["TrainingJobArn"]
         self._region = self._arn.split(":")[3]
         name = job["TrainingJobName"]
-        self._directory = folders.root / "training" / self._region / name
-        self._log_directory = folders.root / "logs" / "training" / self._region / name
-        self._folders = folders
+        self._directory = host.folder / "training" / self._region / name
+        self._log_directory = host.folder / "logs" / "training" / self._region / name
         count = job["ResourceConfig"]["InstanceCount"]
         self._cluster = Cluster(
             hosts=tuple(f"algo-{number}" for number in range(1, count + 1)),
@@ -204,7 +203,7 @@ class TrainingRun(Run):
 
     def _train(self, role: Role, checkpoints: CheckpointSync | None) -> tuple[str, str | None]:
         """Run the program on every instance; how it ended, and the reason when it failed."""
-        temporary = self._folders.temporary()
+        temporary = self._host.temporary_folder()
         began = int(time.time())
         logs = [
             LogStream(
@@ -285,8 +284,8 @@ class TrainingRun(Run):
         for name, expression in self._metrics:
             if (match := expression.search(line)) is None:
                 continue
-            with contextlib.suppress(ValueError, IndexError):
-                value = float(match.group(1))
+            with contextlib.suppress(ValueError):
+                value = float(match.group(1) or "")  # a group that took no part in the match has no value
                 if math.isfinite(value):
                     with self._points_lock:
                         self._points.append((name, value, time.time()))

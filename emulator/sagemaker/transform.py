@@ -9,7 +9,6 @@ from botocore.model import ServiceModel
 from emulator.awsapi import Caller, Payload, ServiceError, operation
 from emulator.host import Host
 from emulator.sagemaker.artifacts import ArtifactError, parse_s3_url
-from emulator.sagemaker.programs import Folders
 from emulator.sagemaker.resources import MODEL, TRANSFORM_JOB, Resources, project
 from emulator.sagemaker.runs import Runs
 from emulator.sagemaker.transform_job import DEFAULT_PAYLOAD_MB, TransformRun
@@ -22,9 +21,8 @@ _MAX_PAYLOAD_MB = 100
 class TransformJobs:
     """Create, Describe, List and StopTransformJob."""
 
-    def __init__(self, host: Host, store: Store, folders: Folders, model: ServiceModel) -> None:
+    def __init__(self, host: Host, store: Store, model: ServiceModel) -> None:
         self._host = host
-        self._folders = folders
         self._model = model
         self._jobs = Resources(store, TRANSFORM_JOB)
         self._models = Resources(store, MODEL)
@@ -80,8 +78,10 @@ class TransformJobs:
 
     def _begin(self, record: Record) -> None:
         arn = record["TransformJobArn"]
-        run = TransformRun(self._host, self._folders, record, lambda change: self._jobs.change(arn, change))
+        run = TransformRun(self._host, record, lambda change: self._jobs.change(arn, change))
         self._runs.start(arn, run)
+        if self._jobs.require_arn(arn)["TransformJobStatus"] == "Stopping":
+            run.request_stop()  # asked for when there was no run yet that could be told
 
 
 def _check(request: Payload) -> None:

@@ -24,7 +24,6 @@ from emulator.sagemaker.http_client import ServerFailed, ServerUnreachable
 from emulator.sagemaker.instance import Instance, new_instance_id
 from emulator.sagemaker.logs import LogStream
 from emulator.sagemaker.models import containers
-from emulator.sagemaker.programs import Folders
 from emulator.sagemaker.roles import Role
 from emulator.sagemaker.runs import Run
 from emulator.sagemaker.transform_inputs import InputObject, find_inputs
@@ -77,18 +76,17 @@ class TransformRun(Run):
         How the job's record is written.
     """
 
-    def __init__(self, host: Host, folders: Folders, job: Record, change: Change) -> None:
+    def __init__(self, host: Host, job: Record, change: Change) -> None:
         super().__init__(f"transform job {job['TransformJobName']}")
         self._host = host
         self._job = job
         self._change = change
         self._name: str = job["TransformJobName"]
         self._region: str = job["TransformJobArn"].split(":")[3]
-        self._directory = folders.root / "transform" / self._region / self._name
-        self._log_directory = folders.root / "logs" / "transform" / self._region / self._name
+        self._directory = host.folder / "transform" / self._region / self._name
+        self._log_directory = host.folder / "logs" / "transform" / self._region / self._name
         self._servers = Variant(
             host,
-            folders,
             self._region,
             {"VariantName": self._name, "Weight": 1.0, "Variant": {}, "Model": _with_environment(job)},
             self._directory,

@@ -53,7 +53,9 @@ class TuningJobs:
 
     @operation("ListHyperParameterTuningJobs")
     def list_all(self, request: Payload, caller: Caller) -> Payload:
-        answer = self._jobs.list_page(caller, request, self._model, "ListHyperParameterTuningJobs")
+        answer = self._jobs.list_page(
+            caller, request, self._model, "ListHyperParameterTuningJobs", sort_by="Name", order="Ascending"
+        )
         for item in answer["HyperParameterTuningJobSummaries"]:
             record = self._jobs.require_arn(item["HyperParameterTuningJobArn"])
             item.update(counters(self._started_by(record), TuningDefinition(record)))

@@ -75,11 +75,14 @@ class TuningRun(Run):
     def _run(self) -> None:
         try:
             self._work()
+            return
         except ServiceError as error:
-            self._finish("Failed", f"ClientError: {error.message}")
+            reason = f"ClientError: {error.message}"
         except Exception:
             logger.exception("tuning job %s", self._name)
-            self._finish("Failed", "InternalServerError: the log of the local AWS says more.")
+            reason = "InternalServerError: the log of the local AWS says more."
+        self._end(self._training_jobs.launched_by(self._arn))
+        self._finish("Failed", reason)
 
     def _work(self) -> None:
         """Start and end training jobs until it is decided how the tuning job ends, and all of them have ended."""
@@ -89,7 +92,7 @@ class TuningRun(Run):
             stopped = self._is_being_stopped()
             ending = ending or stopped or self._has_enough(jobs)
             if ending:
-                self._end([job for job in jobs if job["TrainingJobStatus"] == "InProgress"])
+                self._end(jobs)
             else:
                 exhausted = not self._advance(jobs)
                 jobs = self._training_jobs.launched_by(self._arn)
@@ -122,9 +125,7 @@ class TuningRun(Run):
         """End hopeless training jobs and start new ones; False when nothing is left to start."""
         trials = [self._trial(job) for job in jobs]
         hopeless = set(self._stopping.hopeless(trials))
-        self._end(
-            [job for job in jobs if job["TrainingJobName"] in hopeless and job["TrainingJobStatus"] == "InProgress"]
-        )
+        self._end([job for job in jobs if job["TrainingJobName"] in hopeless])
         free = self._definition.parallel_jobs - len(_running(jobs))
         for _ in range(min(free, self._definition.max_jobs - len(trials))):
             values = self._search.propose(trials)
@@ -146,7 +147,10 @@ class TuningRun(Run):
         return trial
 
     def _end(self, jobs: Sequence[Record]) -> None:
+        """Stop those of the jobs that run."""
         for job in jobs:
+            if job["TrainingJobStatus"] != "InProgress":
+                continue
             with contextlib.suppress(ServiceError):  # it has just ended by itself
                 self._training_jobs.request_stop(job["TrainingJobArn"])
 

@@ -11,6 +11,7 @@ from infra.constructs.data_bucket import DataBucket
 from infra.constructs.execution_roles import notebook_data
 from infra.constructs.execution_roles import sagemaker as sagemaker_principal
 from infra.constructs.policies import allow, policy
+from infra.job_names import job_patterns
 from infra.settings import Settings
 
 IDLE_SCRIPT = Path(__file__).with_name("stop_when_idle.py")
@@ -75,7 +76,11 @@ class NotebookInstance(Construct):
         It may not deploy: what can deploy a stack can do anything that CloudFormation can.
         """
         here = f"arn:{Aws.PARTITION}:sagemaker:{Aws.REGION}:{Aws.ACCOUNT_ID}"
-        jobs = f"{settings.project}-{settings.stage}-*"
+        jobs = [
+            f"{here}:{kind}/{pattern}"
+            for kind in ("training-job", "hyper-parameter-tuning-job")
+            for pattern in job_patterns(settings)
+        ]
         log_groups = f"arn:{Aws.PARTITION}:logs:{Aws.REGION}:{Aws.ACCOUNT_ID}:log-group:/aws/sagemaker"
         function = (
             f"arn:{Aws.PARTITION}:lambda:{Aws.REGION}:{Aws.ACCOUNT_ID}:function:{settings.stack_name('inference')}-*"
@@ -104,7 +109,7 @@ class NotebookInstance(Construct):
                             for kind in ("TrainingJob", "HyperParameterTuningJob")
                         ]
                         + ["sagemaker:AddTags", "sagemaker:ListTrainingJobsForHyperParameterTuningJob"],
-                        [f"{here}:training-job/{jobs}", f"{here}:hyper-parameter-tuning-job/{jobs}"],
+                        jobs,
                     ),
                     # IAM knows no resources for listings.
                     allow(["sagemaker:ListTrainingJobs", "sagemaker:ListHyperParameterTuningJobs"], ["*"]),

@@ -37,9 +37,14 @@ def last_used(status: dict, kernels: list, terminals: list, booted: float, now: 
 
 
 def jupyter(what: str) -> Any:
-    """An answer of Jupyter's API."""
+    """An answer of Jupyter's API.
+
+    Asking is itself a use of the API: uncounted only because `no_track_activity` says so (jupyter_server,
+    `APIHandler.update_api_activity`). Else the instance would be in use for as long as somebody asks whether it is.
+    """
     certificate = ssl._create_unverified_context()  # noqa: S323 - the instance's own, for this machine's own name
-    with urllib.request.urlopen(JUPYTER + what, timeout=10, context=certificate) as answer:  # noqa: S310
+    address = f"{JUPYTER}{what}?no_track_activity=1"
+    with urllib.request.urlopen(address, timeout=10, context=certificate) as answer:  # noqa: S310
         return json.load(answer)
 
 

@@ -16,6 +16,7 @@ from ..serving_settings import available_vcpus
 # What SageMaker keeps the same as the job's checkpoint location.
 CHECKPOINT_DIR = "/opt/ml/checkpoints"
 CLASS_WEIGHTS = ("none", "balanced", "sampler")
+MIXED_PRECISION = ("auto", "on", "off")
 
 
 class ArgumentsError(Exception):
@@ -24,7 +25,14 @@ class ArgumentsError(Exception):
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise ArgumentsError(f"{message}; python train.py --help lists all arguments")
+        raise ArgumentsError(f"{message}; {self.prog} --help lists all arguments")
+
+
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Names the defaults, but not of arguments that have none: what those do when absent stands in their help."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default is None else super()._get_help_string(action)
 
 
 def parse_arguments(argv: Sequence[str], environment: Mapping[str, str] = os.environ) -> argparse.Namespace:
@@ -38,10 +46,10 @@ def parse_arguments(argv: Sequence[str], environment: Mapping[str, str] = os.env
         For an unknown argument or a value that is not allowed, also where it comes from the environment.
     """
     parser = _Parser(
-        prog="train.py",
+        prog="python -m model.train",
         description="Train a picture classifier.",
         allow_abbrev=False,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=_HelpFormatter,
     )
     _add_hyperparameters(parser.add_argument_group("hyperparameters"))
     _add_recipe(parser.add_argument_group("hyperparameters for fine-tuning and large networks"))
@@ -72,8 +80,8 @@ def parse_arguments(argv: Sequence[str], environment: Mapping[str, str] = os.env
         help="0: compute on the CPU; without it the GPU is used if there is one; SM_NUM_GPUS",
     )  # fmt: skip
     machine.add_argument(
-        "--mixed-precision", choices=("auto", "off"), default="auto",
-        help="auto: compute in half precision on a GPU where the result allows it",
+        "--mixed-precision", choices=MIXED_PRECISION, default="auto",
+        help="compute in 16 bits where the result allows it; auto: on GPUs, on: also on CPUs with bfloat16",
     )  # fmt: skip
     machine.add_argument(
         "--compile", choices=("on", "off"), default="off",

@@ -17,7 +17,7 @@ from markupsafe import Markup
 # In the SVG's own units, which are pixels on a phone; a wider screen shows two charts beside each other.
 _WIDTH, _HEIGHT = 360.0, 230.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 44.0, 18.0, 10.0, 34.0
-_GLYPH = 0.56  # the mean width of a letter by its size
+_GLYPH = 0.62  # the mean width of a letter by its size, in the widest of the usual fonts
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ class Checkpoints:
     Parameters
     ----------
     folder : Path
-        Made when it does not exist. Nothing but the main worker's need be the same folder.
+        Made when it does not exist. Only the main worker's is used.
     identity : mapping of str to str, int, float, bool or None
         What the training is: going on from a checkpoint of another one is refused.
     workers : Workers

@@ -133,8 +133,8 @@ def discover(root: Path) -> DataSet:
     Raises
     ------
     DataSetError
-        When a required split is missing or empty, there is only one class, or a split has a class that the training
-        split lacks.
+        When a required split is missing or empty, there is only one class, a split has a class that the training
+        split lacks, or a class's name is not text.
     """
     if not root.is_dir():
         raise DataSetError(f"there is no data set at {root}; {_LAYOUT}")
@@ -177,6 +177,8 @@ def _classes(folder: Path) -> dict[str, list[Path]]:
             if path.is_file() and not any(part.startswith(".") for part in path.relative_to(entry).parts)
         ]
         if files:
+            if any("\ud800" <= letter <= "\udfff" for letter in entry.name):  # bytes that are no text: no label either
+                raise DataSetError(f"{str(entry)!r} is not a name in UTF-8; rename the folder")
             classes.setdefault(unicodedata.normalize("NFC", entry.name), []).extend(files)
     return classes
 
@@ -218,7 +220,7 @@ def fingerprint(data_set: DataSet) -> Fingerprint:
             content = hashlib.sha256(path.read_bytes()).digest()
             # A zero byte cannot be part of a name, so no two different sets give the same stream.
             place = "\0".join((name, data_set.labels[target], unicodedata.normalize("NFC", path.name), ""))
-            whole.update(place.encode() + content)
+            whole.update(place.encode(errors="surrogateescape") + content)
             if name == "train":
                 seen_in_training.add(content)
             elif content in seen_in_training:

@@ -101,8 +101,8 @@ class Execution:
     checkpoints : Checkpoints or None
     whole_batch_norm : bool
         Whether batch normalisation looks at the batches of all workers, as it would with one worker.
-    mixed_precision : bool
-        Compute in half precision where a GPU can and the result allows it; nothing on a CPU.
+    half : torch.dtype or None
+        What to compute in where the result allows it (`mixed_precision.half_type`); None: float32 throughout.
     compile : bool
         Compile the training step with `torch.compile`.
     """
@@ -110,7 +110,7 @@ class Execution:
     workers: Workers = ALONE
     checkpoints: Checkpoints | None = None
     whole_batch_norm: bool = True
-    mixed_precision: bool = True
+    half: torch.dtype | None = None
     compile: bool = False
 
 
@@ -132,7 +132,7 @@ class Fit:
         How many processes trained.
     efficiency : float or None
         The speed of all workers over their number times the speed of one that trains alone on batches of the same
-        share; None for one worker.
+        share; None for one worker, and where the step is compiled.
     """
 
     history: list[EpochMetrics]
@@ -203,7 +203,9 @@ def fit(
         mixup=recipe.mixup,
         cutmix=recipe.cutmix,
     )
-    alone = _rate_alone(network, batches, recipe, device, execution) if workers.size > 1 else None
+    alone = None
+    if workers.size > 1 and not execution.compile:  # what is compiled for one worker would not be what all of them run
+        alone = _rate_alone(network, batches, recipe, device, execution)
     state = _new_state(network, recipe.epochs * batches.steps, recipe, device, execution)
     if checkpoints is not None and (saved := checkpoints.load()) is not None:
         state.restore(saved, workers)
@@ -221,11 +223,7 @@ def fit(
             _average_buffers(state, execution)
             train_loss = workers.sum([state.total_loss.item()])[0] / len(train)
             evaluation = evaluate(state.evaluated, valid, augmentation.preprocessing, device, workers=workers)
-            if not math.isfinite(train_loss + evaluation.loss):
-                raise DivergedError(
-                    f"the training diverged in epoch {state.epoch}: the loss is {train_loss} (training) and "
-                    f"{evaluation.loss} (validation); use a learning rate below {recipe.lr:g}"
-                )
+            check_converging(state.epoch, train_loss, evaluation.loss, recipe)
             rate = len(train) / state.seconds
             metrics = EpochMetrics(state.epoch, train_loss, evaluation.loss, evaluation.accuracy, rate)
             on_epoch(metrics)
@@ -283,7 +281,7 @@ def _new_state(
         lr_decay=recipe.lr_decay,
         ema=recipe.ema,
         seed=recipe.seed,
-        scale_gradients=_half_precision(device, execution) is torch.float16,
+        scale_gradients=execution.half is torch.float16,
     )
 
 
@@ -297,13 +295,6 @@ def _forward(network: nn.Module, device: torch.device, execution: Execution) -> 
             network, device_ids=devices, forward_sync_buffers=False, gradient_as_bucket_view=True
         )
     return torch.compile(forward) if execution.compile else forward
-
-
-def _half_precision(device: torch.device, execution: Execution) -> torch.dtype | None:
-    """Return the type in which a GPU computes where the result allows it; None: float32 throughout."""
-    if device.type != "cuda" or not execution.mixed_precision:
-        return None
-    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
 
 
 def _train_one_epoch(
@@ -338,12 +329,21 @@ def _step(
     forward: Callable[[Tensor], Tensor], batch: Batch, state: TrainingState, recipe: Recipe, execution: Execution
 ) -> None:
     device = batch.inputs.device
-    half = _half_precision(device, execution)
-    with torch.autocast(device.type, dtype=half, enabled=half is not None):
+    with torch.autocast(device.type, dtype=execution.half, enabled=execution.half is not None):
         logits = forward(batch.inputs)
-        loss = batch.loss(logits, label_smoothing=recipe.label_smoothing)
-    state.update(loss)
+    if execution.half is not None:
+        logits = logits.float()  # a sum of losses in 16 bits has two or three digits
+    state.update(batch.loss(logits, label_smoothing=recipe.label_smoothing))
     state.total_loss = state.total_loss.to(device) + batch.plain_loss(logits)
+
+
+def check_converging(epoch: int, train_loss: float, valid_loss: float, recipe: Recipe) -> None:
+    """Raise DivergedError when a loss is infinite or not a number."""
+    if not math.isfinite(train_loss + valid_loss):
+        raise DivergedError(
+            f"the training diverged in epoch {epoch}: the loss is {train_loss} (training) and {valid_loss} "
+            f"(validation); use a learning rate below {recipe.lr:g}"
+        )
 
 
 def out_of_patience(state: TrainingState, patience: int) -> bool:

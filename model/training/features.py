@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +27,9 @@ import PIL
 import torch
 from torch import Tensor, nn
 
+from .. import decoding, transforms
 from ..predictor import onnx_session
+from . import augment, data
 from .augment import Augmentation, Variations
 from .data import DataSet, DataSetError, Fingerprint, Pictures, decode_for_augmentation, decode_for_serving
 from .distributed import Workers
@@ -121,10 +124,12 @@ class Extraction:
             "preprocessing": dataclasses.asdict(self.augmentation.preprocessing),
             "engine": engine,
             "pillow": PIL.__version__,
+            "program": _program(decoding, transforms, data),
             "shard": SHARD_PICTURES,
         }
         varied = common | {
             "augmentation": dataclasses.asdict(self.augmentation),
+            "augmenting program": _program(augment),
             "torch": torch.__version__,
             "batch": BATCH,
             "seed": self.seed,
@@ -360,6 +365,12 @@ def _digest(backbone: nn.Module) -> str:
         whole.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
         whole.update(value.detach().cpu().contiguous().numpy().tobytes())
     return whole.hexdigest()
+
+
+def _program(*modules: ModuleType) -> dict[str, str]:
+    """Hash the source of modules: a version that makes other features must not find the old ones."""
+    sources = {module.__name__: Path(str(module.__file__)).read_bytes() for module in modules}
+    return {name: hashlib.sha256(source).hexdigest() for name, source in sources.items()}
 
 
 def _hash(facts: Mapping[str, object]) -> str:

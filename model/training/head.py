@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from ..metrics import EpochMetrics, Evaluation
 from .batches import Batch
-from .engine import DivergedError, Fit, Recipe, out_of_patience
+from .engine import Fit, Recipe, check_converging, out_of_patience
 from .feature_store import Features
 from .features import Views
 from .imbalance import draw_order, picture_weights
@@ -69,11 +69,7 @@ def fit_head(
         train_loss = _train_one_epoch(head, view, steps[state.epoch - 1], state, recipe)
         rate = len(view) / (time.perf_counter() - started)
         evaluation = evaluate_head(state.evaluated, views.valid)
-        if not math.isfinite(train_loss + evaluation.loss):
-            raise DivergedError(
-                f"the training diverged in epoch {state.epoch}: the loss is {train_loss} (training) and "
-                f"{evaluation.loss} (validation); use a learning rate below {recipe.lr:g}"
-            )
+        check_converging(state.epoch, train_loss, evaluation.loss, recipe)
         metrics = EpochMetrics(state.epoch, train_loss, evaluation.loss, evaluation.accuracy, rate)
         state.finish_epoch(metrics, evaluation)
         ended = bool(on_epoch(metrics))

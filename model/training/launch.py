@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime
 import os
 import signal
@@ -107,7 +108,10 @@ def launch(arguments: argparse.Namespace, processes: int, command: Sequence[str]
     except SignalException as error:
         return 128 + int(error.sigval)
     except ChildFailedError as error:
-        raise _explained(error, Failures(store), arguments.current_host) from error
+        explained = _explained(error, Failures(store), arguments.current_host)
+        with contextlib.suppress(RuntimeError):  # the first host has gone already
+            _leave(store, arguments, "failure")
+        raise explained from error
     return 0
 
 
@@ -155,12 +159,8 @@ def _meet(arguments: argparse.Namespace, processes: int) -> TCPStore:
         if first:
             store.set(_VERDICT, _verdict(store, arguments, deadline))
         verdict = _wait(store, _VERDICT, deadline + REASON_SECONDS)
-        store.set(_heard(own), "")
-        if verdict != _COMPLETE and first:  # the store is gone with this process, and the others must hear it, too
-            until = time.monotonic() + REASON_SECONDS
-            for host in hosts:
-                if store.check([_present(host)]):
-                    _wait(store, _heard(host), until)
+        if verdict != _COMPLETE:
+            _leave(store, arguments, _VERDICT)
     except RuntimeError as error:
         raise DistributedError(f"{hosts[0]}, where all hosts meet, has gone: {error}") from error
     if verdict != _COMPLETE:
@@ -182,6 +182,16 @@ def _verdict(store: TCPStore, arguments: argparse.Namespace, deadline: float) ->
     return _COMPLETE
 
 
+def _leave(store: TCPStore, arguments: argparse.Namespace, heard: str) -> None:
+    """Say that this host has heard why all must end; the first one, with whose process the store goes, leaves last."""
+    hosts, own = arguments.hosts, arguments.current_host
+    store.set(f"{heard}/{own}", "")
+    until = time.monotonic() + REASON_SECONDS
+    for host in hosts if own == hosts[0] else ():
+        if store.check([_present(host)]):
+            _wait(store, f"{heard}/{host}", until)
+
+
 def _wait(store: TCPStore, key: str, deadline: float) -> str | None:
     """Return a value once it is there, or None; in short steps, because a signal is only noticed between them."""
     while not store.check([key]):
@@ -193,10 +203,6 @@ def _wait(store: TCPStore, key: str, deadline: float) -> str | None:
 
 def _present(host: str) -> str:
     return f"present/{host}"
-
-
-def _heard(host: str) -> str:
-    return f"heard/{host}"
 
 
 def _network_interface(hosts: Sequence[str]) -> str:

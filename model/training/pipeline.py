@@ -12,20 +12,22 @@ import torch
 from ..metrics import best_line, workers_line
 from ..network import build, check_input_size
 from ..transforms import Preprocessing
+from .arguments import ArgumentsError
 from .augment import Augmentation
 from .checkpoints import Checkpoints
 from .data import Fingerprint, decode_for_augmentation, decode_for_serving, discover, fingerprint
-from .distributed import ALONE, Workers
+from .distributed import ALONE, DistributedError, Workers
 from .engine import Execution, Recipe, fit
 from .finishing import Trained, finish
 from .head_mode import train_head
+from .mixed_precision import half_type
 from .stopping import Stop
 from .weights import default_input_size, local_weights
 
 log = logging.getLogger(__name__)
 
-# The shorter side is resized to this much more than the input before the centre is cut: 72 for 64, as 256 for the 224
-# of the published networks.
+# The shorter side is resized to this much more than the input before the centre is cut: 72 for 64, 252 for 224, nearly
+# as for the published networks (256 for 224).
 RESIZE_MARGIN = 1.125
 
 
@@ -44,10 +46,12 @@ def train(arguments: argparse.Namespace, stop: Stop, workers: Workers = ALONE) -
 
     Raises
     ------
-    DataSetError, NetworkError, DivergedError, DistributedError, CheckpointError, ExportError, ArtifactError, OSError
+    ArgumentsError, DataSetError, NetworkError, DivergedError, DistributedError, CheckpointError, ExportError,
+    ArtifactError, OSError
         With a message for a person.
     """
     started = time.perf_counter()
+    device = _device(arguments.num_gpus, workers)
     threads = max(1, arguments.num_cpus // workers.local_size)
     torch.set_num_threads(threads)
     torch.manual_seed(arguments.seed)
@@ -58,11 +62,12 @@ def train(arguments: argparse.Namespace, stop: Stop, workers: Workers = ALONE) -
     data_set = discover(arguments.data_dir)
     identity = fingerprint(data_set)
     log.info("%d classes, %s pictures, %s", len(data_set.labels), data_set.counts, identity.digest)
+    _check_same(identity.digest, workers)
     with local_weights(arguments.weights, arguments.architecture) as weights:
         network = build(arguments.architecture, len(data_set.labels), weights=weights)
     check_input_size(network, arguments.architecture, arguments.input_size)
     valid = decode_for_serving(data_set, "valid", preprocessing, threads)
-    augmentation, device = Augmentation(preprocessing), _device(arguments.num_gpus, workers)
+    augmentation = Augmentation(preprocessing)
     on_epoch = (lambda epoch: _print_metrics(epoch.line())) if workers.is_main else (lambda _: None)
     if arguments.mode == "head":
         outcome, skipped = train_head(
@@ -82,6 +87,7 @@ def train(arguments: argparse.Namespace, stop: Stop, workers: Workers = ALONE) -
         pictures = decode_for_augmentation(data_set, "train", preprocessing, threads)
         log.info("decoded %d + %d pictures in %.1f s", len(pictures), len(valid), time.perf_counter() - started)
         skipped = pictures.skipped
+        _check_same(sorted(skipped | valid.skipped), workers)
         outcome = fit(
             network,
             pictures,
@@ -95,7 +101,7 @@ def train(arguments: argparse.Namespace, stop: Stop, workers: Workers = ALONE) -
                 workers=workers,
                 checkpoints=_checkpoints(arguments, identity, workers),
                 whole_batch_norm=arguments.batch_norm == "whole",
-                mixed_precision=arguments.mixed_precision == "auto",
+                half=half_type(arguments.mixed_precision, device),
                 compile=arguments.compile == "on",
             ),
         )
@@ -137,9 +143,21 @@ def _checkpoints(arguments: argparse.Namespace, identity: Fingerprint, workers: 
     )
 
 
+def _check_same(pictures: object, workers: Workers) -> None:
+    """Refuse to go on when the workers have different pictures: their parts would be of different batches."""
+    if any(others != pictures for others in workers.all_gather(pictures)):
+        raise DistributedError(
+            "the hosts do not have the same pictures, or one of them cannot read some; each needs the whole data set "
+            "(S3DataDistributionType FullyReplicated)"
+        )
+
+
 def _device(gpus: int | None, workers: Workers) -> torch.device:
+    found = torch.cuda.device_count()
     if gpus is None:
-        gpus = torch.cuda.device_count()
+        gpus = found
+    if gpus > found:
+        raise ArgumentsError(f"--num-gpus (SM_NUM_GPUS) is {gpus}, but torch finds {found} here; use at most that many")
     if gpus > workers.local_size:
         log.warning("%d GPUs: only %d used, one for each process", gpus, workers.local_size)
     return torch.device("cuda", workers.local_rank) if gpus else torch.device("cpu")

@@ -8,12 +8,11 @@ docs/training.md has the measurements behind the choices made here.
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import math
 import platform
-import shutil
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -32,6 +31,7 @@ from ..transforms import Preprocessing
 from .data import Pictures
 from .environment import cpu_model
 from .evaluation import evaluate_probabilities, graph_logits
+from .whole_files import write_whole
 
 log = logging.getLogger(__name__)
 
@@ -270,10 +270,7 @@ class _Trial:
 
     def ship(self) -> None:
         """Put the last attempt's graph in the place of the fp32 graph."""
-        # Beside it first: the temporary folder may be on another file system, where a move is not atomic.
-        beside = self._path.with_name(f".{self._path.name}.int8")
-        shutil.copyfile(self._candidate, beside)
-        beside.replace(self._path)
+        write_whole(self._path, self._candidate.read_bytes())
 
     def _attempt(self, method: str, *, keep: Sequence[str] = ()) -> Comparison:
         self._quantize(method, nodes_to_exclude=list(keep))
@@ -322,8 +319,7 @@ class _Trial:
 
     def _quantize(self, method: str, **nodes: list[str]) -> None:
         calibration_method, options = _METHODS[method]
-        # The histogram methods announce what they do on the standard output, which is where the metrics are read.
-        with contextlib.redirect_stdout(sys.stderr):
+        with _silence():
             quantize_static(
                 self._prepared,
                 self._candidate,
@@ -343,6 +339,22 @@ class _Trial:
 
     def _logits(self, session: onnxruntime.InferenceSession, pixels: npt.NDArray[np.uint8]) -> FloatArray:
         return graph_logits(session, self._preprocessing, pixels)
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Keep the quantiser's steps to itself.
+
+    It prints some to the standard output, where the metrics are read, and logs others by the root logger.
+    """
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.WARNING)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        root.setLevel(level)
 
 
 class _CalibrationReader(CalibrationDataReader):

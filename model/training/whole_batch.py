@@ -131,8 +131,11 @@ class _Normalise(torch.autograd.Function):
         context: Any, batch: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
     ) -> tuple[Tensor, Tensor, Tensor, float]:
         channels = batch.shape[1]
+        # Statistics of pictures in half precision have the digits of the running ones, which momentum 0 leaves alone.
+        digits = torch.promote_types(batch.dtype, torch.float32)
+        running = [batch.new_zeros(channels, dtype=digits) for _ in range(2)]
         # What batch normalisation itself uses; `torch.var_mean` takes fifteen times as long in this layout.
-        mean, variance = torch.ops.aten.batch_norm_update_stats(batch, None, None, 0.0)
+        mean, variance = torch.ops.aten.batch_norm_update_stats(batch, *running, 0.0)
         count = batch.numel() // channels
         own = torch.cat([mean.double(), variance.double(), mean.new_tensor([count], dtype=torch.float64)])
         shares = [torch.empty_like(own) for _ in range(torch.distributed.get_world_size())]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import subprocess
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 from templates import PROJECT, SynthesisedStage, allowed, condition, role_for, text
 
 from infra import compliance
 from infra.constructs.notebook_instance import MAX_SCRIPT_CHARACTERS, render_start_script
+from infra.job_names import tuning_job_name
 from infra.settings import NotebookSettings, load
 
 ACCOUNT = "<AWS::Region>:<AWS::AccountId>"
@@ -91,17 +93,70 @@ def test_it_passes_the_training_role_to_sagemaker_and_no_other_role_to_anything(
     assert {action for action in allowed(role) if action.startswith("iam:")} == {"iam:PassRole"}
 
 
-def test_it_starts_jobs_of_its_own_stage_only(role):
-    assert allowed(role)["sagemaker:CreateTrainingJob"] == {
-        f"arn:<AWS::Partition>:sagemaker:{ACCOUNT}:{kind}/kennel-dev-*"
-        for kind in ("training-job", "hyper-parameter-tuning-job")
+def test_it_trains_and_tunes_in_its_own_stage_only(role):
+    own = {action: arns for action, arns in allowed(role).items() if action.startswith("sagemaker:")}
+    del own["sagemaker:StopNotebookInstance"]  # and what is for listings: tests of their own
+    del own["sagemaker:ListTrainingJobs"], own["sagemaker:ListHyperParameterTuningJobs"]
+    actions = [f"{verb}{kind}" for verb in ("Create", "Describe", "Stop")
+               for kind in ("TrainingJob", "HyperParameterTuningJob")]  # fmt: skip
+    actions += ["AddTags", "ListTrainingJobsForHyperParameterTuningJob"]
+    assert own == {
+        f"sagemaker:{action}": {
+            f"arn:<AWS::Partition>:sagemaker:{ACCOUNT}:{kind}/kennel-dev-*"
+            for kind in ("training-job", "hyper-parameter-tuning-job")
+        }
+        for action in actions
     }
+
+
+@pytest.mark.parametrize("stage_name", ["dev", "production"])
+def test_it_may_start_what_the_command_line_starts(synthesise, stage_name):
+    settings = replace(load("dev"), stage=stage_name, notebook=NotebookSettings())
+    patterns = allowed(role_for(synthesise(settings), "training", "Notebook instance"))["sagemaker:CreateTrainingJob"]
+    tuning_job = tuning_job_name(settings, datetime(2026, 1, 1, tzinfo=UTC))
+    for kind in ("training-job", "hyper-parameter-tuning-job"):
+        arn = f"arn:<AWS::Partition>:sagemaker:{ACCOUNT}:{kind}/{tuning_job}"
+        assert [pattern for pattern in patterns if arn.startswith(pattern.removesuffix("*"))]
 
 
 def test_it_deletes_nothing_and_writes_only_data_sets_and_code(role):
     table = allowed(role)
     assert not [action for action in table if "Delete" in action or "*" in action]
     assert {arn.rsplit(">", 1)[-1] for arn in table["s3:PutObject"]} == {"/datasets/*", "/code/*"}
+
+
+def test_it_passes_the_key_on_to_its_volume_only_and_opens_objects_only_through_s3(role):
+    assert condition(role, "kms:CreateGrant") == {"Bool": {"kms:GrantIsForAWSResource": "true"}}
+    for action in ("kms:Decrypt", "kms:GenerateDataKey"):
+        assert text(condition(role, action)["StringEquals"]["kms:ViaService"]).startswith("s3.")
+    actions = {action for action in allowed(role) if action.startswith("kms:")}
+    assert actions == {"kms:Decrypt", "kms:GenerateDataKey", "kms:CreateGrant", "kms:DescribeKey"}
+
+
+def test_it_calls_the_function_of_its_stage_through_the_url_only(role):
+    table = allowed(role)
+    assert {action for action in table if action.startswith("lambda:")} == {
+        "lambda:InvokeFunctionUrl",
+        "lambda:InvokeFunction",
+    }
+    for action in ("lambda:InvokeFunctionUrl", "lambda:InvokeFunction"):
+        assert table[action] == {f"arn:<AWS::Partition>:lambda:{ACCOUNT}:function:kennel-dev-inference-*"}
+    assert condition(role, "lambda:InvokeFunction") == {"Bool": {"lambda:InvokedViaFunctionUrl": "true"}}
+
+
+def test_it_reads_the_logs_of_trainings_and_writes_its_own(role):
+    logs = {action: arns for action, arns in allowed(role).items() if action.startswith("logs:")}
+
+    def group(name: str) -> set[str]:
+        arn = f"arn:<AWS::Partition>:logs:{ACCOUNT}:log-group:/aws/sagemaker/{name}"
+        return {arn, f"{arn}:log-stream:*"}
+
+    assert logs == {
+        **dict.fromkeys(("logs:DescribeLogStreams", "logs:GetLogEvents"), group("TrainingJobs")),
+        **dict.fromkeys(
+            ("logs:CreateLogGroup", "logs:CreateLogStream", "logs:PutLogEvents"), group("NotebookInstances")
+        ),
+    }
 
 
 def test_it_cannot_deploy(role):

@@ -46,6 +46,17 @@ def test_metadata_need_a_token_that_does_not_leave_the_machine(launch):
     assert (options["HttpTokens"], options["HttpPutResponseHopLimit"]) == ("required", 1)
 
 
+def test_an_instance_learns_its_job_from_its_tags(launch):
+    assert launch["MetadataOptions"]["InstanceMetadataTags"] == "enabled"
+
+
+def test_an_instance_has_the_profile_and_the_security_group_of_the_stack(stage, launch):
+    (profile,) = stage.resources("training", "AWS::IAM::InstanceProfile")
+    (group,) = stage.resources("training", "AWS::EC2::SecurityGroup")
+    assert text(launch["IamInstanceProfile"]["Arn"]) == f"<{profile}.Arn>"
+    assert [text(given) for given in launch["SecurityGroupIds"]] == [f"<{group}.GroupId>"]
+
+
 def test_the_volume_is_encrypted_and_goes_with_the_instance(launch):
     (volume,) = (mapping["Ebs"] for mapping in launch["BlockDeviceMappings"])
     assert volume["Encrypted"] is True
@@ -85,6 +96,28 @@ def test_the_network_has_nothing_that_is_billed_while_idle(stage):
     types = {resource["Type"] for resource in stage.template("training")["Resources"].values()}
     assert not types & {"AWS::EC2::NatGateway", "AWS::EC2::EIP", "AWS::EC2::Instance", "AWS::EC2::FlowLog"}
     assert stage.properties("training", "AWS::EC2::VPCEndpoint")["VpcEndpointType"] == "Gateway"
+
+
+def test_every_subnet_has_the_way_out_and_the_one_to_s3(stage):
+    (table,) = stage.resources("training", "AWS::EC2::RouteTable")
+    (route,) = stage.resources("training", "AWS::EC2::Route").values()
+    (gateway,) = stage.resources("training", "AWS::EC2::InternetGateway")
+    out = {"DestinationCidrBlock": "0.0.0.0/0", "GatewayId": {"Ref": gateway}, "RouteTableId": {"Ref": table}}
+    assert route["Properties"] == out
+    assert stage.properties("training", "AWS::EC2::VPCEndpoint")["RouteTableIds"] == [{"Ref": table}]
+    subnets = stage.resources("training", "AWS::EC2::Subnet")
+    routed = {
+        (association["Properties"]["SubnetId"]["Ref"], association["Properties"]["RouteTableId"]["Ref"])
+        for association in stage.resources("training", "AWS::EC2::SubnetRouteTableAssociation").values()
+    }
+    assert routed == {(subnet, table) for subnet in subnets}
+    # Without a NAT gateway nothing leaves from a private address.
+    assert all(subnet["Properties"]["MapPublicIpOnLaunch"] is True for subnet in subnets.values())
+
+
+def test_logs_stay_where_the_stage_retains_its_data(stage):
+    (group,) = stage.resources("training", "AWS::Logs::LogGroup").values()
+    assert group["DeletionPolicy"] == ("Retain" if stage.settings.storage.retain else "Delete")
 
 
 def test_subnets_lie_in_different_zones(stage):

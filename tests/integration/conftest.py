@@ -1,18 +1,16 @@
-"""A fresh clone of the project with a local AWS of its own, for the tests that walk the whole path."""
+"""What several modules start from: a fresh clone of the project, and a local AWS that the CDK can deploy to."""
 
 from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).resolve().parents[2]
+from local_aws_harness import ROOT, CdkApp, LocalAws, free_port, local_aws
 
 
 @dataclass
@@ -81,8 +79,9 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     project.kennel("local", "down")
 
 
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+@pytest.fixture(scope="module")
+def bootstrapped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalAws]:
+    """A local AWS that the CDK can deploy to."""
+    with local_aws(tmp_path_factory.mktemp("state")) as aws:
+        CdkApp(aws, tmp_path_factory.mktemp("nothing")).cdk("bootstrap", "aws://000000000000/us-east-1")
+        yield aws

@@ -5,7 +5,10 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import socket
+import subprocess
+import sys
 import tarfile
 import time
 import zipfile
@@ -23,6 +26,7 @@ from botocore.credentials import Credentials
 
 from emulator import lifecycle
 
+ROOT = Path(__file__).resolve().parents[2]
 #: A model that says who it is; the name in its environment decides whether it comes up at all.
 ECHO_SERVER = """#!/usr/bin/env python3
 import http.server, json, os, sys
@@ -189,3 +193,32 @@ def local_aws(state_dir: Path) -> Iterator[LocalAws]:
         yield LocalAws(state_dir, status.port)
     finally:
         lifecycle.down(state_dir)
+
+
+@dataclass
+class CdkApp:
+    """Synthesised variants of an app in a folder, and the local AWS that an unmodified CDK deploys them to."""
+
+    aws: LocalAws
+    folder: Path
+
+    def cdk(self, *arguments: str, check: bool = True) -> str:
+        """What the CDK's command line says, told nothing but the endpoint and the credentials."""
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+        done = subprocess.run(
+            [ROOT / "node_modules" / ".bin" / "cdk", "--no-notices", *arguments],
+            cwd=self.folder,
+            env={**environment, **self.aws.environment, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        if check:
+            assert done.returncode == 0, done.stdout
+        return done.stdout
+
+    def deploy(self, variant: str, *stacks: str, check: bool = True) -> str:
+        """Deploy stacks of a variant, by default its only one."""
+        return self.cdk("deploy", "--app", variant, *stacks, "--require-approval", "never", check=check)

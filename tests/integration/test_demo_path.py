@@ -22,7 +22,6 @@ from typing import Any
 
 import boto3
 import botocore.exceptions
-import nbformat
 import psutil
 import pytest
 import urllib3
@@ -387,30 +386,6 @@ def test_any_other_data_set_goes_through_the_same_commands(demo: Project) -> Non
     assert {found["label"] for found in answer["predictions"]} == {"Röd boll", "grön boll", "青い ボール"}
     figures = json.loads(demo.kennel("evaluate", "data/shapes", "--json").stdout.splitlines()[-1])
     assert figures["accuracy_online"] == figures["accuracy_offline"]
-
-
-def test_the_notebook_runs_from_its_first_cell_to_its_last(demo: Project) -> None:
-    """With a search and a training that are as short as they can be."""
-    notebook = nbformat.read(demo.root / "notebooks/train_and_deploy.ipynb", as_version=4)
-    (parameters,) = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
-    parameters.source += "\nTUNING_JOBS, TUNING_EPOCHS, EPOCHS, INSTANCES = 2, 1, 2, 2\n"
-    nbformat.write(notebook, demo.root / "notebooks/shortened.ipynb")
-    execute = (
-        "import nbclient, nbformat, sys\n"
-        "notebook = nbformat.read(sys.argv[1], as_version=4)\n"
-        "nbclient.NotebookClient(notebook, timeout=600, resources={'metadata': {'path': 'notebooks'}}).execute()\n"
-        "nbformat.write(notebook, sys.argv[1])\n"
-    )
-    demo.run("python", "-c", execute, "notebooks/shortened.ipynb")
-    notebook = nbformat.read(demo.root / "notebooks/shortened.ipynb", as_version=4)
-    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
-    plots = [name for output in outputs for name in output.get("data", {}) if name.startswith("image/")]
-    assert plots.count("image/png") == 5  # the pictures, the curves, the confusion, the calibration, the answers
-    assert plots.count("image/svg+xml") == 1  # the search
-    said = "".join(output.get("text", "") + output.get("data", {}).get("text/plain", "") for output in outputs)
-    assert "workers=2" in said
-    assert "accuracy through the function URL" in said
-    assert "SageMakerVariantInvocationsPerInstance" in said
 
 
 def test_the_auto_scaling_of_the_endpoint_is_registered(client: Callable[[str], Any], outputs: dict[str, str]) -> None:

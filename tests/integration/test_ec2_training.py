@@ -297,3 +297,11 @@ def test_an_instance_ends_with_its_server_however_that_ends(aws: LocalAws, tmp_p
     lifecycle.up(aws.state_dir, aws.port)
     found = ec2.describe_instances(InstanceIds=[instance["InstanceId"]])["Reservations"][0]["Instances"][0]
     assert found["State"]["Name"] == "terminated"
+    assert not [path for path in (aws.state_dir / "ec2").iterdir() if path.is_dir()]
+
+
+def test_an_instance_profile_that_does_not_exist_is_refused(aws: LocalAws) -> None:
+    ec2 = aws.client("ec2")
+    for profile in ({"Name": "nobody"}, {"Arn": "arn:aws:iam::000000000000:instance-profile/nobody"}):
+        with pytest.raises(ec2.exceptions.ClientError, match=r"InvalidParameterValue.*nobody.*is invalid"):
+            ec2.run_instances(ImageId="ami-1", MinCount=1, MaxCount=1, IamInstanceProfile=profile)

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import botocore.exceptions
 import pytest
-from local_aws_harness import LocalAws, local_aws, model_archive
+from local_aws_harness import CdkApp, LocalAws, model_archive
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).resolve().parents[2]
 # Every variant of the stack that the tests deploy, synthesised in one go: that takes longer than to deploy them.
 VARIANTS = {
     "first": {"name": "first"},
@@ -64,31 +60,8 @@ for variant, settings in json.loads(sys.argv[1]).items():
 """
 
 
-@dataclass
-class Deployment:
-    """The app in a folder of its own, and the local AWS that it is deployed to."""
-
-    aws: LocalAws
-    folder: Path
-
-    def cdk(self, *arguments: str, check: bool = True) -> str:
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
-        done = subprocess.run(
-            [ROOT / "node_modules" / ".bin" / "cdk", "--no-notices", *arguments],
-            cwd=self.folder,
-            env={**environment, **self.aws.environment, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=300,
-            check=False,
-        )
-        if check:
-            assert done.returncode == 0, done.stdout
-        return done.stdout
-
-    def deploy(self, variant: str, *, check: bool = True) -> str:
-        return self.cdk("deploy", "--app", variant, "--require-approval", "never", check=check)
+class Deployment(CdkApp):
+    """The app in a folder of its own."""
 
     def diff(self, variant: str) -> str:
         return self.cdk("diff", "--app", variant)
@@ -108,14 +81,11 @@ class Deployment:
 
 
 @pytest.fixture(scope="module")
-def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+def deployment(bootstrapped: LocalAws, tmp_path_factory: pytest.TempPathFactory) -> Deployment:
     folder = tmp_path_factory.mktemp("app")
     (folder / "model.tar.gz").write_bytes(model_archive())
     subprocess.run([sys.executable, "-c", APP, json.dumps(VARIANTS)], cwd=folder, check=True, timeout=300)
-    with local_aws(tmp_path_factory.mktemp("state")) as aws:
-        made = Deployment(aws, folder)
-        made.cdk("bootstrap", "aws://000000000000/us-east-1")
-        yield made
+    return Deployment(bootstrapped, folder)
 
 
 def names(list_them: Callable[..., Any], member: str, name: str) -> list[str]:

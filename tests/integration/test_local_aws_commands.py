@@ -13,6 +13,7 @@ import pytest
 from local_aws_harness import free_port, wait_until
 
 from emulator import lifecycle
+from emulator.layout import StateDir
 
 
 def emulator(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -80,4 +81,4 @@ def test_the_foreground_server_leaves_tidily_on_a_signal(tmp_path: Path, number:
     assert server.returncode == 0, output
     assert "Traceback" not in output
     assert not (tmp_path / "server.json").exists()
-    assert not (tmp_path / "tmp").exists()
+    assert not StateDir(tmp_path).temporary.exists()

@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import http.server
 import json
-import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
-from local_aws_harness import ECHO_SERVER, LocalAws, local_aws, model_archive
+from local_aws_harness import ECHO_SERVER, CdkApp, LocalAws, model_archive
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).resolve().parents[2]
 # One stage in two variants: with an image of its own, and with AWS's.
 APP = """
 import json, sys
@@ -41,30 +36,8 @@ STACKS = ("kennel-local-storage", "kennel-local-inference")
 SERVER = ECHO_SERVER.replace('os.environ["NAME"]', '"echo"')
 
 
-@dataclass
-class Deployment:
-    """The synthesised variants in a folder, and the local AWS that they are deployed to."""
-
-    aws: LocalAws
-    folder: Path
-
-    def cdk(self, *arguments: str) -> str:
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
-        done = subprocess.run(
-            [ROOT / "node_modules" / ".bin" / "cdk", "--no-notices", *arguments],
-            cwd=self.folder,
-            env={**environment, **self.aws.environment, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=300,
-            check=False,
-        )
-        assert done.returncode == 0, done.stdout
-        return done.stdout
-
-    def deploy(self, variant: str) -> None:
-        self.cdk("deploy", "--app", variant, *STACKS, "--require-approval", "never")
+class Deployment(CdkApp):
+    """The stage in a folder of its own."""
 
     def physical_id(self, resource_type: str) -> str:
         found = self.aws.client("cloudformation").describe_stack_resources(StackName=STACKS[-1])["StackResources"]
@@ -114,18 +87,15 @@ class Receiver:
 
 
 @pytest.fixture(scope="module")
-def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+def deployment(bootstrapped: LocalAws, tmp_path_factory: pytest.TempPathFactory) -> Deployment:
     folder = tmp_path_factory.mktemp("app")
     (folder / "model.tar.gz").write_bytes(model_archive(SERVER))
     subprocess.run([sys.executable, "-c", APP], cwd=folder, check=True, timeout=300)
-    with local_aws(tmp_path_factory.mktemp("state")) as aws:
-        made = Deployment(aws, folder)
-        made.cdk("bootstrap", "aws://000000000000/us-east-1")
-        yield made
+    return Deployment(bootstrapped, folder)
 
 
 def test_deployment_builds_the_image_and_the_endpoint_runs_on_it(deployment):
-    deployment.deploy("own")
+    deployment.deploy("own", *STACKS)
     (build,) = deployment.builds()
     assert build["buildStatus"] == "SUCCEEDED"
     repository = deployment.physical_id("AWS::ECR::Repository")
@@ -166,7 +136,7 @@ def test_an_image_that_is_there_is_not_built_again(deployment):
 
 def test_another_image_removes_repository_and_builder(deployment):
     repository = deployment.physical_id("AWS::ECR::Repository")
-    deployment.deploy("ray")
+    deployment.deploy("ray", *STACKS)
     assert deployment.image().endswith("/ray:serve-ml-sagemaker-cpu-v1")
     ecr = deployment.aws.client("ecr")
     with pytest.raises(ecr.exceptions.RepositoryNotFoundException):

@@ -44,12 +44,13 @@ def restart(aws: LocalAws) -> LocalAws:
 
 
 def relatives(state_dir: Path) -> list[psutil.Process]:
-    """Every process that was told of the state folder, in its arguments, its environment or its working directory."""
+    """Every process that was told of a folder of this server, in its arguments, environment or working directory."""
+    folders = (str(state_dir), str(StateDir(state_dir).temporary))
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
             traces = [*process.cmdline(), *process.environ().values(), process.cwd()]
-            if process.pid != os.getpid() and any(str(state_dir) in trace for trace in traces):
+            if process.pid != os.getpid() and any(folder in trace for folder in folders for trace in traces):
                 found.append(process)
     return found
 
@@ -152,8 +153,8 @@ def test_down_leaves_no_process_no_port_and_no_temporary_file(tmp_path: Path) ->
     wait_until(lambda: relatives(tmp_path) == [], seconds=10)
     with socket.socket() as probe:
         assert probe.connect_ex(("127.0.0.1", port)) == errno.ECONNREFUSED
-    left = {path.name for path in tmp_path.iterdir()}
-    assert "tmp" not in left and "server.json" not in left
+    assert not StateDir(tmp_path).temporary.exists()
+    assert not (tmp_path / "server.json").exists()
     assert list((tmp_path / "processes").iterdir()) == []
 
 

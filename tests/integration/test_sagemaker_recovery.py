@@ -13,24 +13,27 @@ from botocore.exceptions import BotoCoreError, ClientError
 from sagemaker_local import BUCKET, IMAGE, SERVER, Local, alive, eventually, local_aws, tar_gz, untar
 
 from emulator import lifecycle
+from emulator.layout import StateDir
 
 ACTIONS = ("s3:*", "logs:*")
 
-#: Counts in a checkpoint up to twenty; leaves where it began.
+#: Counts in a checkpoint, the first time until somebody ends it and then up to ten; leaves where it began.
 COUNTING = """
 import os, pathlib, time
 folder = pathlib.Path(os.environ["SM_CHECKPOINT_DIR"])
 state = folder / "count"
-count = int(state.read_text()) if state.exists() else 0
+first = not state.exists()
+count = 0 if first else int(state.read_text())
 starts = pathlib.Path(os.environ["SM_MODEL_DIR"], "began_at")
 starts.write_text(str(count))
 print("began at", count)
-while count < 20:
+while count < 10:
     count += 1
     (folder / "new").write_text(str(count))
     (folder / "new").replace(state)
     print("count", count)
-    time.sleep(0.3)
+    if first and count == 5:
+        time.sleep(600)
 """
 
 
@@ -135,7 +138,7 @@ def test_an_interrupted_job_begins_anew_from_its_checkpoint(local: Local, crash:
     assert "Restarting" in [t["Status"] for t in described["SecondaryStatusTransitions"]]
     archive = local.s3.get_object(Bucket=BUCKET, Key="training/counting/output/model.tar.gz")["Body"].read()
     assert int(untar(archive)["began_at"]) >= reached
-    assert checkpoint() == 20
+    assert checkpoint() == 10
 
 
 def test_a_job_that_was_being_stopped_stays_stopped(local: Local) -> None:
@@ -163,7 +166,7 @@ def test_down_leaves_no_process_of_ours(local: Local) -> None:
     pids = [local.who(name)["pid"], eventually(job_pid)]
     lifecycle.down(local.state_dir)
     assert not any(alive(pid) for pid in pids)
-    assert not list((local.state_dir / "tmp").glob("**/*"))
+    assert not StateDir(local.state_dir).temporary.exists()
 
 
 def _status(local: Local, job: str) -> str:

@@ -28,9 +28,14 @@ def no_role(arn: str, session_name: str) -> dict[str, str]:
     raise ServiceError("ValidationException", f"Could not assume role {arn}.")
 
 
-def make_host(state_dir: Path, role_sessions: Callable[[str, str], dict[str, str]] = no_role) -> Host:
+def make_host(
+    state_dir: Path, role_sessions: Callable[[str, str], dict[str, str]] = no_role, service: str = "sagemaker"
+) -> Host:
     """A platform whose other services do not answer."""
-    return Host("http://127.0.0.1:9", state_dir, ACCOUNT, ProcessRegistry(state_dir / "processes"), role_sessions)
+    temporary = state_dir / "tmp"
+    temporary.mkdir(exist_ok=True)
+    processes = ProcessRegistry(state_dir / "processes")
+    return Host(service, "http://127.0.0.1:9", state_dir, temporary, ACCOUNT, processes, role_sessions)
 
 
 def refusal(call: Callable[[], Any]) -> ServiceError:

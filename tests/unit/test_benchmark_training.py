@@ -18,17 +18,23 @@ def test_what_is_skipped_is_not_measured_and_no_success(tmp_path, capsys):
     assert "not measured" in capsys.readouterr().out
 
 
-def test_the_ratios_are_those_of_the_rounds(tmp_path, monkeypatch):
-    step = {"plain": [5.0, 10.0, 8.0], "ours": [10.0, 30.0, 16.0], "compile_seconds": 70.0}
+@pytest.mark.parametrize(
+    ("half", "ratio"), [({}, 2.0), ({"ours-half": [20.0, 15.0, 24.0]}, 3.0)], ids=["float32", "mixed precision"]
+)
+def test_the_ratios_are_those_of_the_rounds(tmp_path, monkeypatch, capsys, half, ratio):
+    step = {"plain": [5.0, 10.0, 8.0], "ours": [10.0, 30.0, 16.0], "compile_seconds": 70.0, **half}
     rates = {"usual": [{"training": 100.0}], "ours": [{"training": 250.0}]}
     monkeypatch.setattr(training, "measure_step", lambda rounds, steps, cached: step)
     monkeypatch.setattr(training, "measure_input", lambda quick: {"ratios": {"ours": 2.5}, "rates": rates})
-    monkeypatch.setattr(
-        training, "measure_processes", lambda rounds, epochs: {"one": [10.0], "two": [17.0], "whole": [12.0]}
-    )
+    processes = {"one": [10.0], "two": [17.0], "whole": [12.0], "apart": [18.0]}
+    monkeypatch.setattr(training, "measure_processes", lambda rounds, epochs: processes)
     assert training.main(["--json", str(tmp_path / "figures.json"), "--check"]) == 1
     goals = json.loads((tmp_path / "figures.json").read_text())["goals"]
-    assert [(goal["measured"], goal["met"]) for goal in goals] == [(2.0, True), (2.5, True), (0.85, False)]
+    assert [(goal["measured"], goal["met"]) for goal in goals] == [(ratio, True), (2.5, True), (0.85, False)]
+    assert (
+        "apart reach 0.90 of twice one: this machine's limit, of which two together reach 0.94"
+        in capsys.readouterr().out.replace("\n", " ")
+    )
 
 
 def test_a_measured_training_that_ends_early_is_an_error_and_no_result():

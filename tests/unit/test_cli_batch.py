@@ -54,9 +54,10 @@ class FakeS3:
             {},
         ]
 
-    def delete_objects(self, *, Bucket: str, Delete: dict[str, Any]) -> None:
+    def delete_objects(self, *, Bucket: str, Delete: dict[str, Any]) -> dict[str, Any]:
         for item in Delete["Objects"]:
             self.objects.pop(item["Key"], None)
+        return {}
 
 
 def _listed(key: str, body: bytes) -> dict[str, Any]:
@@ -250,8 +251,11 @@ def test_a_job_that_never_began_is_forgotten(stage: Any) -> None:
     assert leftovers(stage) == []
 
 
-def test_a_job_that_sagemaker_refuses_leaves_nothing(stage: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_that_sagemaker_refuses_leaves_nothing(
+    stage: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     def refuse(**_: Any) -> None:
+        assert "USD per hour" in capsys.readouterr().out  # the price is said before anything starts
         raise client_error("ResourceLimitExceeded")
 
     monkeypatch.setattr(stage.sagemaker, "create_transform_job", refuse)

@@ -12,13 +12,11 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
-from typer.testing import CliRunner
 
-from cli import ec2_training, packaging, training
+from cli import ec2_instances, ec2_training, packaging, training
 from cli.aws import Stage
 from cli.ec2_training import Machine
-from cli.errors import AwsError, NotReadyError, WorkFailedError
-from cli.main import app
+from cli.errors import AwsError, NotReadyError, UsageError, WorkFailedError
 from cli.training import TrainingRequest
 from infra.instance_program.training_instance.job import Job
 
@@ -73,22 +71,48 @@ class FakeEc2:
     def __init__(self) -> None:
         self.requests: list[dict[str, Any]] = []
         self.refusals: list[str] = []
-        self.live: list[str] = []
+        self.instances: list[dict[str, Any]] = []
         self.then: Callable[[str], None] = lambda job: None
 
     def run_instances(self, **request: Any) -> dict[str, Any]:
         self.requests.append(request)
         if self.refusals:
             raise client_error(self.refusals.pop(0))
-        self.live.append(f"i-{len(self.requests)}")
-        self.then(request["TagSpecifications"][0]["Tags"][0]["Value"])
-        return {"Instances": [{"InstanceId": self.live[-1]}]}
+        number, tags = len(self.requests), request["TagSpecifications"][0]["Tags"]
+        instance = {"InstanceId": f"i-{number}", "LaunchTime": number, "State": {"Name": "running"}, "Tags": tags}
+        self.instances.insert(0, instance)
+        self.then(tags[0]["Value"])
+        return {"Instances": [instance]}
+
+    def end(self, state: str = "terminated") -> None:
+        """What happens to all instances."""
+        for instance in self.instances:
+            instance["State"]["Name"] = state
 
     def get_paginator(self, _: str) -> FakeEc2:
         return self
 
-    def paginate(self, **_: Any) -> list[dict[str, Any]]:
-        return [{"Reservations": [{"Instances": [{"InstanceId": name} for name in self.live]}]}]
+    def paginate(self, *, Filters: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        wanted = {given["Name"]: given["Values"] for given in Filters}
+        states = wanted.pop("instance-state-name", None)
+        found = [
+            instance
+            for instance in self.instances
+            if (states is None or instance["State"]["Name"] in states)
+            and all({"Key": name.removeprefix("tag:"), "Value": value} in instance["Tags"]
+                    for name, (value,) in wanted.items())
+        ]  # fmt: skip
+        return [{"Reservations": [{"Instances": found}]}]
+
+    def terminate_instances(self, *, InstanceIds: list[str]) -> None:
+        self.end("shutting-down")
+
+    def get_waiter(self, name: str) -> FakeEc2:
+        assert name == "instance_terminated"
+        return self
+
+    def wait(self, *, InstanceIds: list[str], WaiterConfig: dict[str, int]) -> None:
+        self.waited_for = InstanceIds
 
     def get_console_output(self, *, InstanceId: str) -> dict[str, str]:
         return {"Output": f"{InstanceId} says: kernel panic"}
@@ -129,6 +153,7 @@ def report(stage: Any, job: str, state: str, **members: Any) -> None:
     """What an instance would leave."""
     status = {
         "instance_id": "i-1",
+        "instance_type": "g4dn.xlarge",
         "state": state,
         "reason": None,
         "model": None,
@@ -206,7 +231,7 @@ def test_types_that_cannot_run_it_are_refused_before_anything_is_uploaded(
     stage: Any, instance_type: str, message: str
 ) -> None:
     before = dict(stage.s3.objects)
-    with pytest.raises(NotReadyError, match=message):
+    with pytest.raises(UsageError, match=message):
         start(stage, Machine(instance_type))
     assert (stage.s3.objects, stage.ec2.requests) == (before, [])
 
@@ -252,15 +277,43 @@ def test_a_failed_job_says_why_and_how_to_go_on(stage: Any) -> None:
 def test_an_instance_that_vanishes_is_noticed(stage: Any, capsys: pytest.CaptureFixture[str]) -> None:
     job = start(stage)
     report(stage, job, "Training", started=time.time() - 1000)
-    stage.ec2.live.clear()
+    stage.ec2.end()
     with pytest.raises(WorkFailedError, match="gone without saying why; the last that it reported was Training"):
         ec2_training.follow_training(stage, job)
     assert "kernel panic" in capsys.readouterr().out
 
 
+def test_of_an_instance_that_never_reported_the_console_is_shown_too(
+    stage: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(ec2_training, "_APPEARS_SECONDS", -1.0)
+    job = start(stage)
+    stage.ec2.end()
+    ec2_training.resume_training(stage, job, Machine())
+    stage.ec2.end()
+    with pytest.raises(WorkFailedError, match="the last that it reported was Launching"):
+        ec2_training.follow_training(stage, job)
+    assert "i-2 says: kernel panic" in capsys.readouterr().out
+
+
+def test_of_an_instance_that_ec2_has_forgotten_nothing_is_shown(stage: Any) -> None:
+    job = start(stage)
+    report(stage, job, "Training", started=time.time() - 1000)
+    stage.ec2.instances.clear()
+    with pytest.raises(WorkFailedError, match="gone without saying why"):
+        ec2_training.follow_training(stage, job)
+
+
+def test_destroying_a_stage_waits_for_instances_that_are_ending_by_themselves(stage: Any) -> None:
+    start(stage)
+    stage.ec2.end("shutting-down")
+    ec2_instances.terminate_instances(stage)
+    assert stage.ec2.waited_for == ["i-1"]
+
+
 def test_a_new_instance_has_time_to_appear(stage: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     job = start(stage)
-    stage.ec2.live.clear()  # EC2 does not show it yet
+    stage.ec2.end()  # EC2 does not show it yet
     looks = []
 
     def look(*_: Any) -> None:
@@ -281,7 +334,28 @@ def test_a_spot_instance_that_is_taken_back_is_followed_by_another(
     assert ec2_training.follow_training(stage, job)["state"] == "Completed"
     assert len(stage.ec2.requests) == 3
     assert all("InstanceMarketOptions" in request for request in stage.ec2.requests)
+    assert [request["InstanceType"] for request in stage.ec2.requests[1:]] == ["g4dn.xlarge"] * 2
     assert capsys.readouterr().out.count("at the latest") == 3  # each launch says its price
+
+
+def test_whoever_follows_a_spot_training_without_a_word_on_machines_gets_the_same_one_again(stage: Any) -> None:
+    job = start(stage, Machine("g4dn.xlarge", spot=True))
+    report(stage, job, "Interrupted", reason="AWS takes the spot instance back.")
+    stage.ec2.then = lambda job: report(stage, job, "Completed")
+    options: dict[str, Any] = {"spot": None, "wait": True, "follow": job, "stop": None, "resume": None}
+    ec2_training.run_command(stage, TrainingRequest("sample"), **options)
+    request = stage.ec2.requests[-1]
+    assert (len(stage.ec2.requests), request["InstanceType"]) == (2, "g4dn.xlarge")
+    assert request["InstanceMarketOptions"]["MarketType"] == "spot"
+
+
+def test_a_resumed_training_keeps_its_type_of_instance_unless_another_is_named(stage: Any) -> None:
+    job = start(stage)
+    for asked, launched in ((None, "g4dn.xlarge"), ("m5.xlarge", "m5.xlarge")):
+        report(stage, job, "Failed")
+        stage.ec2.end()
+        ec2_training.resume_training(stage, job, Machine(asked))
+        assert stage.ec2.requests[-1]["InstanceType"] == launched
 
 
 def test_stopping_asks_the_instance_and_resuming_takes_the_question_back(stage: Any) -> None:
@@ -289,7 +363,7 @@ def test_stopping_asks_the_instance_and_resuming_takes_the_question_back(stage: 
     ec2_training.stop_training(stage, job)
     assert f"code/jobs/{job}.stop" in stage.s3.objects
     report(stage, job, "Stopped")
-    stage.ec2.live.clear()
+    stage.ec2.end()
     ec2_training.resume_training(stage, job, Machine())
     assert f"code/jobs/{job}.stop" not in stage.s3.objects
     assert json.loads(stage.s3.objects[f"training/{job}/status.json"])["state"] == "Launching"
@@ -312,9 +386,3 @@ def test_interrupting_the_command_leaves_the_job_and_says_how_to_go_on(
     with pytest.raises(KeyboardInterrupt):
         ec2_training.run_command(stage, TrainingRequest("dogs"), **options)
     assert re.search(r"--follow (\S+)  Stop it: kennel train --stop \1", capsys.readouterr().out)
-
-
-def test_options_for_ec2_are_refused_elsewhere() -> None:
-    result = CliRunner().invoke(app, ["train", "--spot"])
-    assert isinstance(result.exception, NotReadyError)
-    assert result.exception.hint == "Add --on ec2"

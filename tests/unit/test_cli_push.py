@@ -15,7 +15,7 @@ from cli import data_push
 from cli.aws import Stage
 from cli.data_push import data_set_name, push_data_set
 from cli.dataset import read_data_set
-from cli.errors import AwsError, NotReadyError
+from cli.errors import AwsError, NotReadyError, UsageError
 
 
 class Killed(BaseException):
@@ -32,6 +32,7 @@ class FakeS3:
         self.lives_for: int | None = None  # so many pictures; then nothing arrives any more, as from a dead program
         self.manifest_after: int | None = None  # later pictures wait until a manifest has been written
         self.manifest_written = threading.Event()
+        self.undeletable = ""
         self._lock = threading.Lock()
 
     def put_object(self, *, Bucket: str, Key: str, Body: bytes, **_: Any) -> dict[str, str]:
@@ -68,10 +69,13 @@ class FakeS3:
     def _etag(self, key: str) -> str:
         return f'"{hashlib.md5(self.objects[key]).hexdigest()}"'
 
-    def delete_objects(self, *, Bucket: str, Delete: dict[str, Any]) -> None:
+    def delete_objects(self, *, Bucket: str, Delete: dict[str, Any]) -> dict[str, Any]:
         assert len(Delete["Objects"]) <= 1000
-        for item in Delete["Objects"]:
-            del self.objects[item["Key"]]
+        keys = [item["Key"] for item in Delete["Objects"]]
+        for key in keys:
+            if key != self.undeletable:
+                del self.objects[key]
+        return {"Errors": [{"Key": key, "Message": "no"} for key in keys if key == self.undeletable]}
 
 
 class FakeStage(Stage):
@@ -178,6 +182,22 @@ def test_a_killed_push_has_kept_what_it_sent(folder: Path, monkeypatch: pytest.M
     assert push_data_set(stage, read_data_set(folder), "dogs").unchanged > 0
 
 
+def test_a_picture_that_cannot_be_read_is_named(folder: Path) -> None:
+    s3, data_set = FakeS3(), read_data_set(folder)
+    (folder / "train" / "ü" / "3.jpg").unlink()  # after it was found
+    with pytest.raises(NotReadyError, match=r"train/ü/3\.jpg cannot be read: No such file"):
+        push_data_set(FakeStage(s3), data_set, "dogs")
+
+
+def test_a_picture_that_cannot_be_deleted_is_an_error(folder: Path) -> None:
+    s3 = FakeS3()
+    push_data_set(FakeStage(s3), read_data_set(folder), "dogs")
+    s3.undeletable = "datasets/dogs/train/ü/3.jpg"
+    (folder / "train" / "ü" / "3.jpg").unlink()
+    with pytest.raises(AwsError, match=r"1 objects of bucket could not be deleted, such as .*3\.jpg: no"):
+        push_data_set(FakeStage(s3), read_data_set(folder), "dogs")
+
+
 @pytest.mark.parametrize("manifest", [b"", b"{", b'{"train/a b/0.jpg": "an entry of an earlier form"}'])
 def test_a_manifest_that_says_nothing_only_costs_time(folder: Path, manifest: bytes) -> None:
     s3 = FakeS3()
@@ -188,5 +208,5 @@ def test_a_manifest_that_says_nothing_only_costs_time(folder: Path, manifest: by
 @pytest.mark.parametrize("name", ["", "a/b", "..", "Bichon Frisé", "x" * 64])
 def test_a_name_that_would_not_do_in_a_key_is_refused(tmp_path: Path, name: str) -> None:
     directory = tmp_path / "bad name"
-    with pytest.raises(NotReadyError, match="does not do as a data set's name"):
+    with pytest.raises(UsageError, match="does not do as a data set's name"):
         data_set_name(directory, name or None)

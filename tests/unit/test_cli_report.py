@@ -190,5 +190,5 @@ def test_what_makes_the_figures_doubtful_is_printed(outputs):
     metrics["data_set"]["skipped"] = {"a": "b"}
     table = figures_table(metrics, title="job")
     cells = dict(zip(table.columns[0].cells, table.columns[1].cells, strict=True))
-    assert cells["beware"] == "stopped before its end; 1 unreadable files"
+    assert cells["beware"] == "stopped before its end; unreadable files: 1"
     assert "accuracy, validation split" in cells

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from cli.errors import NotReadyError
+from cli.errors import UsageError
 from cli.hyperparameters import chosen, encode, parse_hyperparameters
-from cli.training import SOURCE_DIR, saved_by_spot, source_bundle
+from cli.training import SOURCE_DIR, _code_revision, saved_by_spot, source_bundle
 
 
 def test_hyperparameters_are_name_equals_value() -> None:
@@ -25,7 +25,7 @@ def test_hyperparameters_are_name_equals_value() -> None:
 
 @pytest.mark.parametrize("bad", ["lr", "=1", "LR=1", "--lr=1", "a b=1"])
 def test_other_forms_are_refused(bad: str) -> None:
-    with pytest.raises(NotReadyError, match="is not NAME=VALUE"):
+    with pytest.raises(UsageError, match="is not NAME=VALUE"):
         parse_hyperparameters([bad])
 
 
@@ -49,6 +49,11 @@ def test_what_spot_capacity_saved_is_said_where_sagemaker_says_it() -> None:
     assert "60 s are billed: spot capacity saved 70%" in saved_by_spot({**ended, "EnableManagedSpotTraining": True})
     assert saved_by_spot({**ended, "EnableManagedSpotTraining": False}) == ""
     assert saved_by_spot({"EnableManagedSpotTraining": True, "TrainingTimeInSeconds": 200}) == ""
+
+
+def test_a_training_needs_no_git_to_start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))  # a fresh machine, with an unpacked copy of the project
+    assert _code_revision() == "unknown"
 
 
 def test_the_bundle_holds_the_training_program_at_its_root() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -16,9 +17,9 @@ import botocore.exceptions
 import pytest
 from rich.console import Console
 
-from cli import demo, stage_jobs, training, tuning
+from cli import demo, training, tuning, tuning_jobs
 from cli.aws import ROOT, Stage
-from cli.errors import NotReadyError, WorkFailedError
+from cli.errors import NotReadyError, UsageError, WorkFailedError
 from cli.stage_jobs import job_prefix, new_tuning_job, tuning_prefix
 from cli.training import TrainingRequest, start_training
 from cli.tuning import start_tuning, tuning_table, watch_tuning
@@ -38,6 +39,9 @@ class FakeAws:
         self.trained: list[dict[str, Any]] = []
         self.tunings: dict[str, Tuning] = {}
         self.summaries: list[dict[str, Any]] = []
+        self.stopped: list[str] = []
+        self.looks: Counter[str] = Counter()
+        self.stops_after = 1
 
     def put_object(self, **_: Any) -> None: ...
 
@@ -54,7 +58,15 @@ class FakeAws:
         if HyperParameterTuningJobName not in self.tunings:
             error = {"Error": {"Code": "ResourceNotFound", "Message": "no such job"}}
             raise botocore.exceptions.ClientError(error, "Describe")  # type: ignore[arg-type]
-        return self.tunings[HyperParameterTuningJobName].description
+        description = self.tunings[HyperParameterTuningJobName].description
+        if description["HyperParameterTuningJobStatus"] == "Stopping":
+            self.looks[HyperParameterTuningJobName] += 1
+            if self.looks[HyperParameterTuningJobName] >= self.stops_after:
+                description["HyperParameterTuningJobStatus"] = "Stopped"
+        return description
+
+    def stop_hyper_parameter_tuning_job(self, *, HyperParameterTuningJobName: str) -> None:
+        self.stopped.append(HyperParameterTuningJobName)
 
     def get_paginator(self, operation: str) -> FakeAws:
         self._listed = operation
@@ -62,7 +74,9 @@ class FakeAws:
 
     def paginate(self, **wanted: Any) -> list[dict[str, Any]]:
         if self._listed == "list_hyper_parameter_tuning_jobs":
-            return [{"HyperParameterTuningJobSummaries": self.summaries}]
+            status = wanted.get("StatusEquals")
+            found = [item for item in self.summaries if status in (None, item.get("HyperParameterTuningJobStatus"))]
+            return [{"HyperParameterTuningJobSummaries": found}]
         return [{"TrainingJobSummaries": self.tunings[wanted["HyperParameterTuningJobName"]].jobs}]
 
 
@@ -145,7 +159,7 @@ def test_what_is_fixed_is_not_searched_and_what_is_searched_is_not_fixed_by_the_
     static = {name: json.loads(value) for name, value in definition["StaticHyperParameters"].items()}
     assert (static["lr"], static["epochs"]) == ("0.02", "9")
     assert "batch-size" not in static
-    with pytest.raises(NotReadyError, match="Nothing is left to search"):
+    with pytest.raises(UsageError, match="Nothing is left to search"):
         sent(stage, request({"lr": "0.02", "batch-size": "32"}))
 
 
@@ -215,7 +229,7 @@ def test_hyperband_gives_every_job_the_time_to_save_its_model(stage: Any) -> Non
     ],
 )
 def test_what_cannot_work_is_refused_before_anything_starts(stage: Any, asked: TuningRequest, message: str) -> None:
-    with pytest.raises(NotReadyError, match=message):
+    with pytest.raises((NotReadyError, UsageError), match=message):
         start_tuning(stage, asked)
     assert stage.aws.created == []
 
@@ -323,6 +337,20 @@ def test_the_best_values_come_with_the_fixed_ones_that_they_belong_to(stage: Any
         best_hyperparameters(stage, None)
 
 
+def test_values_of_the_search_that_it_went_on_from_are_not_passed_over_in_silence(
+    stage: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    of_parent = {**job(7, 0.2), "TuningJobName": "earlier"}
+    stage.aws.tunings["search"] = tuning_of(job(1, 0.5), OverallBestTrainingJob=of_parent)
+    assert best_hyperparameters(stage, "search")["lr"] == "0.01"
+    watch_tuning(stage, "search")
+    assert capsys.readouterr().out.count("earlier, which it went on from, has done better: valid:loss 0.2000.") == 2
+    own = {**job(1, 0.5), "TuningJobName": "search"}
+    stage.aws.tunings["search"] = tuning_of(job(1, 0.5), OverallBestTrainingJob=own)
+    watch_tuning(stage, "search")
+    assert "has done better" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("minimize", [True, False])
 def test_a_picture_can_be_drawn_of_any_search_with_a_result(tmp_path: Path, minimize: bool) -> None:
     for number, jobs in enumerate(
@@ -381,6 +409,20 @@ def test_the_command_line_starts_without_what_only_some_commands_need() -> None:
     assert done.stdout.split() == []
 
 
+def test_destroying_a_stage_stops_what_runs_and_waits_for_what_is_stopping(
+    stage: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tuning_jobs, "_POLL_SECONDS", 0.0)
+    running, stopping = f"{tuning_prefix(stage)}1", f"{tuning_prefix(stage)}2"
+    for name, status in ((running, "InProgress"), (stopping, "Stopping")):
+        stage.aws.summaries.append({"HyperParameterTuningJobName": name, "HyperParameterTuningJobStatus": status})
+    stage.aws.tunings = {name: tuning_of(status="Stopping") for name in (running, stopping)}
+    stage.aws.stops_after = 2  # looks at each
+    tuning_jobs.stop_tuning_jobs(stage)
+    assert stage.aws.stopped == [running]
+    assert {found.status for found in stage.aws.tunings.values()} == {"Stopped"}
+
+
 def test_names_of_tuning_jobs_fit_and_are_told_from_those_of_trainings() -> None:
     make: Callable[[str], Any] = FakeStage
     for name in ("dev", "local", "prod"):
@@ -388,7 +430,7 @@ def test_names_of_tuning_jobs_fit_and_are_told_from_those_of_trainings() -> None
         assert tuning_prefix(make(name)).startswith(job_prefix(make(name)))
     long = make("local")
     object.__setattr__(long, "settings", replace(long.settings, project="a" * 24))
-    assert len(new_tuning_job(long)) <= stage_jobs._MAX_TUNING_NAME
+    assert len(new_tuning_job(long)) <= 32
     other = make("local")
     object.__setattr__(other, "settings", replace(other.settings, project="a" * 23))
     assert tuning_prefix(long) != tuning_prefix(other)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import unicodedata
 
@@ -177,6 +178,15 @@ def test_fingerprint_is_of_the_content_and_not_of_the_place(root, tmp_path):
         change(changed)
         changes.append(fingerprint(discover(changed)).digest)
     assert len({digest, *changes}) == 5
+
+
+def test_a_file_name_may_be_any_bytes_but_a_class_must_have_a_name(root):
+    name = os.fsdecode(b"caf\xe9.png")  # as a zip archive of the 1990s leaves it
+    next((root / "valid").rglob("*.png")).rename(root / "valid" / LABELS[0] / name)
+    assert fingerprint(discover(root)).digest.startswith("sha256:")
+    (root / "train" / LABELS[0]).rename(root / "train" / name)
+    with pytest.raises(DataSetError, match=r"caf\\udce9\.png' is not a name in UTF-8; rename the folder"):
+        discover(root)
 
 
 def test_pictures_that_leak_from_training_are_named(root, caplog):

@@ -15,6 +15,9 @@ from typing import Any
 import pytest
 import requests
 from file_server import FileServer, serve
+from urllib3 import HTTPSConnectionPool
+from urllib3.connection import HTTPSConnection
+from urllib3.exceptions import MaxRetryError, NameResolutionError, NewConnectionError
 
 from cli import data_download
 from cli.errors import NotReadyError
@@ -213,7 +216,7 @@ def test_waits_double_and_attempts_end(server: FileServer, target: Path, monkeyp
 def test_breaking_off_at_the_same_place_for_ever_is_no_progress(server: FileServer, target: Path) -> None:
     server.ranges = False
     server.script = [("cut", 500_000)] * 99
-    assert "does not answer as it should" in fail(server, target)
+    assert "Given up after 5 attempts" in fail(server, target)
     assert len(server.requests) < 10
 
 
@@ -230,6 +233,21 @@ def test_nobody_listening_is_said_without_the_secrets_of_the_address(server: Fil
         message = fail(server, target, url)
     assert "refused" in message and "/dogs.zip" in message
     assert "hush" not in message
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (
+            NameResolutionError("example.org", HTTPSConnection("example.org"), socket.gaierror(-2, "unknown name")),
+            "Failed to resolve 'example.org' ([Errno -2] unknown name)",
+        ),
+        (NewConnectionError(HTTPSConnection("example.org"), "Connection refused"), "Connection refused"),
+    ],
+)
+def test_the_reason_of_a_failed_connection_is_told_without_the_library_s_objects(error: Exception, told: str) -> None:
+    wrapped = requests.ConnectionError(MaxRetryError(HTTPSConnectionPool("example.org"), "/dogs.zip", error))
+    assert data_download._reason(wrapped) == told
 
 
 @pytest.mark.parametrize("url", ["dogs.zip", "ftp://example.org/dogs.zip", "http://", "file:///etc/passwd"])

@@ -115,7 +115,7 @@ def test_an_archive_with_another_checksum_than_the_given_one_is_refused(kennel, 
 @pytest.mark.parametrize("given", ["abc", "0" * 63, "g" * 64])
 def test_what_is_no_checksum_is_refused_before_the_download(kennel, server: FileServer, given: str) -> None:
     code, output = kennel("--url", server.url, "--sha256", given)
-    assert code == 3
+    assert code == 2
     assert "64 hexadecimal digits" in output
     assert not server.requests
 
@@ -171,6 +171,13 @@ def test_secrets_in_the_address_are_not_written_anywhere(kennel, server: FileSer
     assert code == 0, output
     assert "hush" not in output
     assert "hush" not in Path("dogs.source.json").read_text()
+
+
+def test_nor_are_they_shown_when_the_connection_is_not_secure(kennel, server: FileServer) -> None:
+    code, output = kennel("--url", server.url.replace("http://", "https://user:hush@") + "?token=hush")
+    assert code == 3
+    assert "is not secure" in output
+    assert "hush" not in output
 
 
 def test_two_pulls_do_not_write_the_same_files(kennel, server: FileServer, tmp_path: Path) -> None:

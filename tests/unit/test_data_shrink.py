@@ -116,6 +116,14 @@ def test_unreadable_pictures_are_left_out_with_their_reasons(root: Path, tmp_pat
     assert not (tmp_path / "small/train/a/2.jpg").exists()
 
 
+def test_a_picture_that_vanishes_meanwhile_is_left_out_and_not_taken_for_a_full_disk(root: Path) -> None:
+    found = find_data_set(root)
+    (root / "train/a/1.jpg").unlink()
+    result = shrink_data_set(found, root.with_name("small"), side=64)
+    assert result.unreadable == {"train/a/1.jpg": "It cannot be read: No such file or directory."}
+    assert result.pictures == 3
+
+
 def test_a_set_without_splits_keeps_the_split_of_the_originals(tmp_path: Path) -> None:
     for label in ("a", "b"):
         for number in range(10):

@@ -139,6 +139,27 @@ def test_a_damaged_picture_leaves_nothing(tmp_path: Path) -> None:
     assert_refused(tmp_path / "x.zip", "Bad CRC-32")
 
 
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_damage_is_noticed_whatever_the_compression(tmp_path: Path, method: int) -> None:
+    archive = tmp_path / "x.zip"
+    with zipfile.ZipFile(archive, "w", method) as opened:
+        opened.writestr("train/a/1.jpg", bytes(range(256)) * 8)
+        data = opened.infolist()[0].header_offset + 30 + len("train/a/1.jpg")
+    content = bytearray(archive.read_bytes())
+    content[data + 15 : data + 45] = b"\xff" * 30
+    archive.write_bytes(content)
+    assert_refused(archive, "is no zip archive that can be read")
+
+
+@pytest.mark.parametrize("copy", [0, 1])  # before the data, and in the table of contents
+def test_a_name_that_is_no_text_is_refused(tmp_path: Path, copy: int) -> None:
+    archive = archive_of(tmp_path / "x.zip", {"train/ü/1.jpg": b"1"})
+    parts = archive.read_bytes().split("ü".encode())
+    names = [b"\xff\xff" if number == copy else "ü".encode() for number in range(2)]
+    archive.write_bytes(parts[0] + names[0] + parts[1] + names[1] + parts[2])
+    assert_refused(archive, "is no zip archive that can be read")
+
+
 @pytest.mark.parametrize("content", [b"", b"<html>Sign in</html>", b"PK\x03\x04" + bytes(100)])
 def test_what_is_no_archive_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "x.zip").write_bytes(content)

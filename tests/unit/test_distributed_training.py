@@ -16,12 +16,16 @@ import pytest
 import torch
 from distributed_fixtures import Worker, environment, free_port, run_workers
 from test_engine import CPU, PREPROCESSING, RECIPE, brightness, small_network
+from training_fixtures import FAST, write_data_set
 
 from model.resnet9 import resnet9
+from model.training import pipeline
+from model.training.arguments import parse_arguments
 from model.training.augment import Augmentation
 from model.training.checkpoints import Checkpoints
 from model.training.distributed import DistributedError, LostPeersError, Workers, joined
 from model.training.engine import Execution, fit
+from model.training.stopping import Stop
 
 EVERYTHING = {"mixup": 0.3, "cutmix": 1.0, "ema": 0.9, "class_weights": "balanced", "lr_decay": 0.8}
 
@@ -37,6 +41,7 @@ def train(
     double: bool = False,
     whole_batch_norm: bool = True,
     compiled: bool = False,
+    half: torch.dtype | None = None,
     pictures: tuple[int, int] = (47, 31),
     stop_at: dict[int, int] | None = None,
     make: Callable[[], torch.nn.Module] = lambda: resnet9(3),
@@ -68,6 +73,7 @@ def train(
                 workers=workers,
                 checkpoints=folder and Checkpoints(folder, {}, workers=workers, every=1e9, keep=1),
                 whole_batch_norm=whole_batch_norm,
+                half=half,
                 compile=compiled,
             ),
         )
@@ -104,6 +110,19 @@ def test_in_single_precision_the_loss_curves_differ_by_rounding():
     np.testing.assert_allclose(together["losses"], alone["losses"], rtol=0, atol=1e-3)
     assert alone["efficiency"] is None
     assert together["efficiency"] > 0
+
+
+def in_half(size: int, **options: Any) -> dict[str, Any]:
+    return train(size, {"epochs": 2, "lr": 1e-3, **EVERYTHING}, half=torch.bfloat16, **options)
+
+
+def test_workers_in_half_precision_train_the_same_model_but_for_its_rounding():
+    alone, together = run_workers(1, in_half, 1)[0], run_workers(2, in_half, 2)
+    for epoch, expected in zip(together[0]["losses"], alone["losses"], strict=True):
+        np.testing.assert_allclose(epoch[:2], expected[:2], rtol=0, atol=0.02)
+    assert together[0]["losses"] == together[1]["losses"]
+    for name, value in together[0]["weights"].items():
+        np.testing.assert_array_equal(together[1]["weights"][name], value, err_msg=name)
 
 
 def last_layer_only(size: int) -> dict[str, Any]:
@@ -152,6 +171,7 @@ def compiled(size: int) -> dict[str, Any]:
 def test_compiled_workers_train_the_same_model():
     alone, together = run_workers(1, train, 1, {"epochs": 1})[0], run_workers(2, compiled, 2)[0]
     np.testing.assert_allclose(together["losses"], alone["losses"], rtol=0, atol=1e-3)
+    assert together["efficiency"] is None  # nothing to compare with was measured
 
 
 def few_validation_pictures(size: int) -> dict[str, Any]:
@@ -183,6 +203,26 @@ def too_many(size: int) -> str:
 def test_batches_that_leave_a_worker_a_single_picture_are_refused():
     message = run_workers(4, too_many, 4)[0]
     assert "leave as few as 7 for 4 workers, and each needs 2; use a larger --batch-size" in message
+
+
+def trained_on_their_own(size: int, folders: list[Path], lost_by_the_last: dict[str, str]) -> str:
+    """What the workers complain of that have a folder each, and of which one cannot read what the others can."""
+    with joined(size) as workers:
+        decode = pipeline.decode_for_serving
+        if workers.rank == size - 1:
+            pipeline.decode_for_serving = lambda *given: dataclasses.replace(decode(*given), skipped=lost_by_the_last)
+        arguments = parse_arguments([*FAST, "--num-gpus", "0", "--data-dir", str(folders[workers.rank])], {})
+        with pytest.raises(DistributedError) as error:
+            pipeline.train(arguments, Stop(), workers)
+        return str(error.value)
+
+
+@pytest.mark.parametrize(("folders", "lost"), [(["one", "two"], {}), (["one", "one"], {"valid/a.png": "gone"})])
+def test_workers_that_do_not_have_the_same_pictures_are_refused(tmp_path, folders, lost):
+    write_data_set(tmp_path / "one", train=3, valid=2)
+    write_data_set(tmp_path / "two", train=4, valid=2)
+    for message in run_workers(2, trained_on_their_own, 2, [tmp_path / name for name in folders], lost):
+        assert message.startswith("the hosts do not have the same pictures, or one of them cannot read some")
 
 
 def one_fails(size: int) -> str:

@@ -133,20 +133,21 @@ def encoded(script: str) -> str:
 
 
 def test_an_instance_runs_its_user_data_in_a_home_of_its_own_until_it_shuts_itself_down(tmp_path: Path) -> None:
-    host, ended = make_host(tmp_path), []
-    says = "pwd; echo $HOME $AWS_ENDPOINT_URL; env | grep -c SECRET"
+    host, ended = make_host(tmp_path, service="ec2"), []
+    says = "pwd; echo $HOME $AWS_ENDPOINT_URL; env | grep -c SECRET; dirname $TMPDIR"
     script = f"#!/bin/bash\n{says}\nsleep 600 &\nshutdown -P now\nsleep 600\n"
     run = InstanceRun(host, LaunchedInstance("i-1", "t3.micro", "eu-west-1", encoded(script)), lambda: ended.append(1))
     run.start()
     run.join(30)
     assert ended == [1]
     home = str(tmp_path / "ec2" / "i-1" / "root")
-    assert console_output(host, "i-1").decode().split() == [home, home, "http://127.0.0.1:9", "0"]
+    assert console_output(host, "i-1").decode().split() == [home, home, "http://127.0.0.1:9", "0", str(host.temporary)]
     assert not Path(home).exists()
+    assert not list(host.temporary.iterdir())
 
 
 def test_an_instance_that_is_ended_does_not_say_that_it_ended_itself(tmp_path: Path) -> None:
-    host, ended = make_host(tmp_path), []
+    host, ended = make_host(tmp_path, service="ec2"), []
     script = "#!/bin/bash\ntrap 'echo saved; exit' TERM\necho ready\nwhile :; do sleep 0.05; done\n"
     run = InstanceRun(host, LaunchedInstance("i-2", "t3.micro", "eu-west-1", encoded(script)), lambda: ended.append(1))
     run.start()
@@ -159,7 +160,7 @@ def test_an_instance_that_is_ended_does_not_say_that_it_ended_itself(tmp_path: P
 
 
 def test_an_instance_that_is_ended_while_it_shuts_down_was_ended(tmp_path: Path) -> None:
-    host, ended = make_host(tmp_path), []
+    host, ended = make_host(tmp_path, service="ec2"), []
     wait = "trap 'echo stopping; while [ ! -e go ]; do sleep 0.05; done; exit' TERM"
     script = f"#!/bin/bash\n{wait}\nshutdown now\nwhile :; do sleep 0.05; done\n"
     run = InstanceRun(host, LaunchedInstance("i-4", "t3.micro", "eu-west-1", encoded(script)), lambda: ended.append(1))
@@ -173,7 +174,7 @@ def test_an_instance_that_is_ended_while_it_shuts_down_was_ended(tmp_path: Path)
 
 
 def test_the_console_keeps_what_programs_print_after_the_user_data_has_ended(tmp_path: Path) -> None:
-    host = make_host(tmp_path)
+    host = make_host(tmp_path, service="ec2")
     script = "#!/bin/bash\n(while [ ! -e go ]; do sleep 0.05; done; echo later) &\necho first\n"
     run = InstanceRun(host, LaunchedInstance("i-5", "t3.micro", "eu-west-1", encoded(script)), lambda: None)
     run.start()
@@ -187,7 +188,7 @@ def test_the_console_keeps_what_programs_print_after_the_user_data_has_ended(tmp
 
 
 def test_user_data_without_its_interpreter_leaves_an_instance_that_just_runs(tmp_path: Path) -> None:
-    host, ended = make_host(tmp_path), []
+    host, ended = make_host(tmp_path, service="ec2"), []
     data = encoded("#!/no/such/interpreter\n")
     run = InstanceRun(host, LaunchedInstance("i-6", "t3.micro", "eu-west-1", data), lambda: ended.append(1))
     run.start()
@@ -200,7 +201,7 @@ def test_user_data_without_its_interpreter_leaves_an_instance_that_just_runs(tmp
 
 @pytest.mark.parametrize("user_data", ["", encoded("#cloud-config\n"), "%%%", base64.b64encode(b"\xff").decode()])
 def test_user_data_that_is_no_script_leaves_an_instance_that_just_runs(tmp_path: Path, user_data: str) -> None:
-    host = make_host(tmp_path)
+    host = make_host(tmp_path, service="ec2")
     run = InstanceRun(host, LaunchedInstance("i-3", "t3.micro", "eu-west-1", user_data), lambda: None)
     run.start()
     eventually(lambda: b"no script" in console_output(host, "i-3"))

@@ -6,6 +6,7 @@ import stat
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -134,3 +135,28 @@ def test_what_a_killed_server_announced_counts_no_more(tmp_path):
     # the pid has been given to another process since
     (tmp_path / "server.json").write_text(json.dumps({**announced, "started": announced["started"] - 500}))
     assert place.server() is None
+
+
+def test_temporary_files_lie_where_the_paths_of_sockets_are_short_enough_and_do_not_outlive_the_server(tmp_path):
+    deep = StateDir(tmp_path / ("a" * 60))
+    assert len(str(deep.temporary)) < 50
+    assert deep.temporary == StateDir(deep.root).temporary != StateDir(tmp_path / ("b" * 60)).temporary
+    assert StateDir(Path("/srv/aws")).temporary == Path("/srv/aws/tmp")
+    deep.prepare()
+    deep.make_temporary()
+    assert stat.S_IMODE(deep.temporary.stat().st_mode) == 0o700
+    (deep.temporary / "file").touch()
+    deep.make_temporary()
+    assert not list(deep.temporary.iterdir())
+    deep.withdraw()
+    assert not deep.temporary.exists()
+
+
+def test_a_folder_for_temporary_files_that_is_not_ours_is_not_used(tmp_path):
+    place = StateDir(tmp_path / ("a" * 60))
+    place.temporary.touch()
+    try:
+        with pytest.raises(StateError, match="cannot be made afresh"):
+            place.make_temporary()
+    finally:
+        place.temporary.unlink()

@@ -127,6 +127,19 @@ def test_a_name_can_be_used_once_and_an_unknown_one_is_called_that(sagemaker: Sa
         assert unknown.code == "ResourceNotFound"
 
 
+def test_tuning_jobs_are_listed_by_name_unless_told_otherwise(sagemaker: SageMaker) -> None:
+    for name in ("b", "a", "c"):
+        sagemaker.call("CreateHyperParameterTuningJob", request(name=name), CALLER)
+
+    def names(**how: str) -> list[str]:
+        page = sagemaker.call("ListHyperParameterTuningJobs", how, CALLER)["HyperParameterTuningJobSummaries"]
+        return [item["HyperParameterTuningJobName"] for item in page]
+
+    assert names() == ["a", "b", "c"]
+    assert names(SortBy="CreationTime") == ["b", "a", "c"]
+    assert names(SortOrder="Descending") == ["c", "b", "a"]
+
+
 def test_iam_is_asked_about_the_tuning_job(sagemaker: SageMaker) -> None:
     arn = "arn:aws:sagemaker:eu-west-1:123456789012:hyper-parameter-tuning-job/tuning"
     for operation in (

@@ -191,3 +191,12 @@ def test_a_name_that_somebody_else_took_fails_the_search_with_a_reason(store: St
     found.begin()
     assert found.wait_for_end() == "Failed"
     assert found.described()["FailureReason"] == "ClientError: the name is taken"
+
+
+def test_a_search_that_fails_ends_what_it_has_started(course: Any) -> None:
+    found = course()
+    first, _ = found.wait_for_running(2)
+    found.training.refusing = True
+    found.training.end(first, loss=1.0)
+    assert found.wait_for_end() == "Failed"
+    assert found.training.running == []

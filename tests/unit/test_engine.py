@@ -10,6 +10,7 @@ from torch import nn
 
 from model.training import engine
 from model.training.augment import Augmentation
+from model.training.batches import Batch
 from model.training.data import Pictures
 from model.training.engine import DivergedError, Execution, Recipe, evaluate, fit
 from model.training.state import TrainingState
@@ -207,7 +208,14 @@ def test_a_compiled_network_keeps_its_plain_names(monkeypatch):
 
 
 def test_half_precision_trains_and_leaves_a_network_in_single_precision(monkeypatch):
-    monkeypatch.setattr(engine, "_half_precision", lambda device, execution: torch.bfloat16)
-    network, outcome = run(epochs=15)
+    plain_loss, of_losses = Batch.plain_loss, set()
+    monkeypatch.setattr(
+        Batch, "plain_loss", lambda batch, logits: of_losses.add(logits.dtype) or plain_loss(batch, logits)
+    )
+    network, seen = small_network(), set()
+    network[0].register_forward_hook(lambda *arguments: seen.add((network.training, arguments[-1].dtype)))
+    _, outcome = run(network, epochs=15, execution=Execution(half=torch.bfloat16))
+    assert seen == {(True, torch.bfloat16), (False, torch.float32)}
+    assert of_losses == {torch.float32}
     assert outcome.best.accuracy == 1.0
     assert {value.dtype for value in network.parameters()} == {torch.float32}

@@ -16,8 +16,9 @@ import pytest
 import torch
 from training_fixtures import LABELS, draw, write_data_set
 
+from model import transforms
 from model.network import build
-from model.training import features, whole_files
+from model.training import augment, features, whole_files
 from model.training.augment import Augmentation
 from model.training.backbone import split
 from model.training.data import DataSetError, decode_for_serving, discover, fingerprint
@@ -167,6 +168,17 @@ def test_one_weight_that_differs_is_another_backbone(data):
     running = next(value for name, value in wanted.backbone.state_dict().items() if name.endswith("running_var"))
     running[0] += 1e-6
     assert not set(before.values()) & set(wanted.folders().values())
+
+
+@pytest.mark.parametrize(
+    ("module", "changed"), [(augment, {("train", 1)}), (transforms, {("valid", 0), ("train", 0), ("train", 1)})]
+)
+def test_another_program_makes_other_features(data, tmp_path, monkeypatch, module, changed):
+    before = extraction(data, views=2).folders()
+    (tmp_path / "newer.py").write_bytes(Path(module.__file__).read_bytes() + b"#")
+    monkeypatch.setattr(module, "__file__", str(tmp_path / "newer.py"))
+    after = extraction(data, views=2).folders()
+    assert {key for key in before if after[key] != before[key]} == changed
 
 
 def test_another_picture_is_another_data_set(data, tmp_path, runs):

@@ -251,6 +251,21 @@ def test_a_program_that_ignores_sigterm_is_killed(instance: Instance, monkeypatc
     assert instance.status()["state"] == "Stopped"
 
 
+@pytest.mark.parametrize("state", ["Interrupted", "Stopped"])
+def test_what_comes_after_the_programs_end_does_not_undo_it(instance: Instance, state: str) -> None:
+    training = instance.boot()
+
+    def too_late(key: str) -> bool:
+        if key.endswith("model.tar.gz"):
+            training.end_early(state, "while the model is uploaded")
+        return False
+
+    instance.s3.refuse = too_late
+    training.run()
+    assert (instance.status()["state"], instance.status()["reason"]) == ("Completed", None)
+    assert instance.archive("model") == ["model.json"]
+
+
 def test_its_user_stops_it_by_an_object_and_the_model_is_kept(instance: Instance) -> None:
     instance.program(WAITS)
     running = start(instance)

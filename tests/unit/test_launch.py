@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from distributed_fixtures import FORKS, free_port
+from distributed_fixtures import FORKS, free_port, loopback
 from test_train import Job
 from training_fixtures import FAST, write_data_set
 
@@ -168,6 +168,23 @@ def test_the_reason_of_a_failing_worker_is_that_of_the_training(data, tmp_path):
     assert job.failure.startswith(f"there is no data set at {tmp_path / 'nowhere'}")
     assert errors.splitlines()[-1] == f"ERROR {job.failure}"
     assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize("failing", [0, 1])
+def test_every_host_has_the_reason_of_the_one_that_fails(data, tmp_path, failing):
+    jobs = [Job(tmp_path / name, data) for name in ("algo-1", "algo-2")]
+    jobs[failing].environment["SM_CHANNEL_TRAINING"] = str(tmp_path / "nowhere")
+    together = {
+        "SM_HOSTS": '["algo-1", "algo-2"]', "SM_NETWORK_INTERFACE_NAME": loopback(),
+        "SM_MASTER_ADDR": "127.0.0.1", "SM_MASTER_PORT": str(free_port()),
+    }  # fmt: skip
+    for job in jobs:
+        job.environment |= together | {"SM_CURRENT_HOST": job.code.parent.name}
+    for process in [job.start(*FAST, "--num-gpus", "0") for job in jobs]:
+        process.communicate(timeout=60)
+        assert process.returncode == 1
+    assert jobs[failing].failure.startswith(f"there is no data set at {tmp_path / 'nowhere'}")
+    assert jobs[0].failure == jobs[1].failure
 
 
 def test_under_a_torchrun_of_another_size_the_program_refuses_to_run(tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import shutil
 import subprocess
@@ -19,7 +20,7 @@ from model.packaging import MODEL_FILES, archive, package, unpack, verify_artifa
 @pytest.fixture
 def artifact(tmp_path):
     folder = make_artifact(tmp_path / "artifact") or tmp_path / "artifact"
-    packaging.write_metrics(folder, {"valid": {"accuracy": 0.5}})
+    packaging.write_metrics(folder, {"valid": {"accuracy": 0.5}, "skipped": "caf\udce9.png"})
     return folder
 
 
@@ -45,10 +46,14 @@ def test_the_archive_holds_the_model_and_the_program_and_nothing_else(artifact, 
     assert names["code/model/server.py"].mode == 0o644
 
 
+def test_a_file_name_that_is_no_text_is_written_and_read_as_it_is(artifact):
+    assert json.loads((artifact / packaging.METRICS_FILE).read_text(encoding="utf-8"))["skipped"] == "caf\udce9.png"
+
+
 def test_the_packaged_program_is_complete(tarball, tmp_path):
     # Only the archive's own code is on the path; torch is cut off, as in a container that has ONNX Runtime alone.
     with tarfile.open(tarball) as tar:
-        tar.extractall(tmp_path / "unpacked", filter="data")
+        tar.extractall(tmp_path / "unpacked")
     program = (
         "import sys; sys.modules['torch'] = sys.modules['torchvision'] = None; sys.path.insert(0, 'code'); "
         "import model.server, model.worker, model.predictor, pathlib; "

@@ -6,13 +6,16 @@ import copy
 import dataclasses
 import itertools
 import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 import torch
+from onnxruntime.quantization import quantize_static
 from torch import nn
 
 from model.predictor import onnx_session
@@ -237,11 +240,25 @@ def test_a_request_to_stop_ends_the_attempts(trained: nn.Module, tmp_path: Path,
     assert "asked to stop" in decision.reason
 
 
-def test_the_standard_output_is_left_to_the_metrics(
-    trained: nn.Module, tmp_path: Path, always_faster: None, capfd: pytest.CaptureFixture[str]
+def test_what_the_quantiser_prints_is_neither_among_the_metrics_nor_in_the_log(
+    trained: nn.Module,
+    tmp_path: Path,
+    always_faster: None,
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    def talkative(*arguments: Any, **options: Any) -> None:
+        logging.info("Created a copy of bias input")  # as of networks with branches, and of the root logger
+        quantize_static(*arguments, **options)
+
+    monkeypatch.setattr(quantize, "quantize_static", talkative)
+    caplog.set_level(logging.INFO)
     answers = iter([False, True])
     limits = Limits(-0.5, 0.0)  # which nothing meets, so that the second method is tried, too
     decide(trained, tmp_path / "model.onnx", limits=limits, should_stop=lambda: next(answers))
     assert next(answers, "none left") == "none left"
-    assert capfd.readouterr().out == ""
+    printed = capfd.readouterr()
+    assert printed.out == ""
+    assert "histogram" not in printed.err
+    assert not [record for record in caplog.records if record.name == "root"]

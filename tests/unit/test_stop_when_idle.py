@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +69,35 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[s
         return commands
 
     return look
+
+
+def test_looking_is_not_using(monkeypatch: pytest.MonkeyPatch) -> None:
+    last_activity = NOW - HOUR
+
+    class Jupyter(BaseHTTPRequestHandler):
+        """Counts as jupyter_server 2 does: every call but those for the status, and those that ask not to be."""
+
+        def do_GET(self) -> None:
+            nonlocal last_activity
+            path, _, query = self.path.partition("?")
+            if path != "/api/status" and "no_track_activity" not in query:
+                last_activity = NOW
+            answer = json.dumps(at(NOW - last_activity) if path == "/api/status" else []).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(answer)))
+            self.end_headers()
+            self.wfile.write(answer)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Jupyter) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setattr(stop_when_idle, "JUPYTER", f"http://127.0.0.1:{server.server_port}/api/")
+        for _ in range(2):
+            answers = [stop_when_idle.jupyter(what) for what in ("status", "kernels", "terminals")]
+            assert answers == [at(HOUR), [], []]
+        server.shutdown()
 
 
 STOP = "sagemaker stop-notebook-instance --region eu-west-1 --notebook-instance-name mine"

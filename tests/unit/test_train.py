@@ -165,7 +165,7 @@ def test_a_report_that_fails_does_not_fail_the_training(data, here, monkeypatch,
 def test_the_test_accuracy_is_that_of_the_packaged_artifact(trained, data, tmp_path):
     job, _, _ = trained
     package(job.model, tmp_path / "model.tar.gz")
-    shutil.unpack_archive(tmp_path / "model.tar.gz", tmp_path / "unpacked", filter="data")
+    shutil.unpack_archive(tmp_path / "model.tar.gz", tmp_path / "unpacked")
     answers, skipped = evaluate_artifact(tmp_path / "unpacked", discover(data), "test")
     evaluation = answers.evaluation()
     assert evaluation.accuracy == job.metrics["test"]["accuracy"]
@@ -214,7 +214,7 @@ def test_an_int8_artifact_is_whole_and_its_figures_are_its_own(data, here, monke
     # The temperature is the int8 graph's own.
     assert metrics["calibration"]["valid"]["before"]["loss"] == pytest.approx(compared["int8_loss"])
     package(here.model, tmp_path / "model.tar.gz")
-    shutil.unpack_archive(tmp_path / "model.tar.gz", tmp_path / "unpacked", filter="data")
+    shutil.unpack_archive(tmp_path / "model.tar.gz", tmp_path / "unpacked")
     answers, _ = evaluate_artifact(tmp_path / "unpacked", discover(data), "test")
     online = answers.evaluation()
     assert (online.accuracy, online.loss) == (metrics["test"]["accuracy"], metrics["test"]["loss"])
@@ -266,6 +266,7 @@ def test_bad_data_is_one_message_in_the_log_and_in_the_failure_file(tmp_path):
         (["--architecture", "vit_b_16"], 1, "vit_b_16 does not take pictures of 32 x 32 pixels"),
         (["--weights", "nowhere.pt"], 1, "no weights at nowhere.pt"),
         (["--model-dir", "/dev/null/model"], 1, "Not a directory"),
+        (["--num-gpus", "64", "--processes-per-host", "1"], 2, "--num-gpus (SM_NUM_GPUS) is 64, but torch finds "),
     ],
 )
 def test_every_failure_has_its_reason(data, here, caplog, arguments, exit_code, message):

@@ -44,10 +44,11 @@ class Sandbox:
         self.command("python", fetching)
 
     def start(self) -> subprocess.Popen[str]:
-        script = self.folder / "user-data"
+        script = self.folder / "cloud" / "scripts" / "part-001"  # as cloud-init has it
+        script.parent.mkdir(parents=True, exist_ok=True)
         script.write_text(render_user_data(VALUES))
         script.chmod(0o755)
-        (self.folder / "home").mkdir()
+        (self.folder / "home").mkdir(exist_ok=True)
         environment = {"PATH": f"{self.folder}/bin:/usr/bin:/bin", "HOME": str(self.folder / "home")}
         return subprocess.Popen([str(script)], env=environment, cwd=self.folder, start_new_session=True, text=True)
 
@@ -76,6 +77,18 @@ def test_limit_program_end(sandbox: Sandbox) -> None:
     fetched = (sandbox.folder / "fetched").read_text()
     assert 'download_file("assets", "abc.zip", "program.zip")' in fetched
     compile(fetched, "user data", "exec")
+
+
+@pytest.mark.parametrize("mark", ["config_scripts_user", "config-scripts-user"])
+def test_after_a_restart_it_runs_again_and_ends_the_instance(sandbox: Sandbox, mark: str) -> None:
+    marks = sandbox.folder / "cloud" / "sem"
+    marks.mkdir(parents=True)
+    for name in (mark, "config_ssh"):
+        (marks / name).touch()
+    sandbox.run()
+    assert [path.name for path in marks.iterdir()] == ["config_ssh"]
+    sandbox.calls.unlink()
+    assert sandbox.run() == [LIMIT, END]
 
 
 def test_a_failing_program_ends_the_instance(sandbox: Sandbox) -> None:

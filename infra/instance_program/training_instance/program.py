@@ -119,10 +119,10 @@ class Training:
         with Watch(self._look), checkpoints.syncing():
             self._install(folders.code)
             self._report("Training")
-            self._train(job, folders)
-        if self._end is None or self._end[0] != INTERRUPTED:  # another instance goes on from the checkpoints
+            state, reason = self._train(job, folders)
+        if state != INTERRUPTED:  # then another instance goes on from the checkpoints
             self._upload(job, folders)
-        self.status.state, self.status.reason = self._end or (COMPLETED, None)
+        self.status.state, self.status.reason = state, reason
 
     def _upload(self, job: Job, folders: Folders) -> None:
         """Leave what SageMaker leaves, in the same places."""
@@ -147,13 +147,16 @@ class Training:
                 return
         raise TrainingFailedError("The packages in requirements.txt could not be installed; see the log.", exit_code)
 
-    def _train(self, job: Job, folders: Folders) -> None:
+    def _train(self, job: Job, folders: Folders) -> tuple[str, str | None]:
+        """Run the program; returns how it ended, and why if that was early."""
         deadline = time.monotonic() + job.max_runtime_seconds
         command = [sys.executable, job.program, *job.arguments()]
         exit_code = self._run(command, folders.code, variables(job, folders), deadline)
-        if self._end is None and exit_code:
+        end = self._end  # from now on it is too late to end the program early
+        if end is None and exit_code:
             raise TrainingFailedError(self._failure_reason(folders, exit_code), exit_code)
         self.status.exit_code = exit_code
+        return end or (COMPLETED, None)
 
     def _failure_reason(self, folders: Folders, exit_code: int) -> str:
         """What the program wrote to ``output/failure``, or the end of the log."""

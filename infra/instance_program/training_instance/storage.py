@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import tarfile
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +12,11 @@ from urllib.parse import urlsplit
 
 from boto3.exceptions import Boto3Error
 from botocore.exceptions import BotoCoreError, ClientError
+
+try:
+    from backports import tarfile  # installed before Python 3.11.4 only, whose own tarfile cannot refuse unsafe members
+except ModuleNotFoundError:
+    import tarfile
 
 #: Objects under way at once: a data set is thousands of small ones.
 _CONNECTIONS = 16

@@ -1,0 +1,69 @@
+"""The course of a training job, with a program of its own and a platform whose other services do not answer."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from emulator_fixtures import CALLER, eventually, make_host, training_job
+
+from emulator.awsapi import Payload
+from emulator.sagemaker import SageMaker
+from emulator.sagemaker.runs import Run, Runs
+
+KEYS = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_SESSION_TOKEN": "c"}
+
+
+@pytest.fixture
+def sagemaker(tmp_path: Path) -> Iterator[SageMaker]:
+    service = SageMaker(make_host(tmp_path, lambda arn, session_name: KEYS))
+    yield service
+    service.stop()
+
+
+def job(program: str, **algorithm: Any) -> Payload:
+    """A training job that runs a program."""
+    request = training_job()
+    request["AlgorithmSpecification"] |= {
+        "ContainerEntrypoint": [sys.executable, "-c"],
+        "ContainerArguments": [program],
+        **algorithm,
+    }
+    return request
+
+
+def ended(sagemaker: SageMaker) -> Payload:
+    """The job, once it has ended."""
+
+    def described() -> Payload:
+        return sagemaker.call("DescribeTrainingJob", {"TrainingJobName": "job"}, CALLER)
+
+    eventually(lambda: described()["TrainingJobStatus"] not in ("InProgress", "Stopping"))
+    return described()
+
+
+def test_lines_that_a_metric_matches_without_a_value_are_no_values(sagemaker: SageMaker) -> None:
+    # A program that prints more than a pipe holds comes to its end only if every line is read.
+    program = "print('loss=x\\n' * 20_000 + 'loss=0.5\\n' + 'loss=nan\\n' * 20_000)"
+    definitions = [{"Name": "loss", "Regex": r"loss=([0-9.]+)?"}]
+    sagemaker.call("CreateTrainingJob", job(program, MetricDefinitions=definitions), CALLER)
+    found = ended(sagemaker)
+    assert found["TrainingJobStatus"] == "Completed"
+    assert [metric["Value"] for metric in found["FinalMetricDataList"]] == [0.5]
+
+
+def test_a_job_that_is_stopped_the_moment_it_is_on_record_does_stop(
+    sagemaker: SageMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = Runs.start
+
+    def stopped_first(runs: Runs, arn: str, run: Run) -> None:
+        sagemaker.call("StopTrainingJob", {"TrainingJobName": "job"}, CALLER)
+        start(runs, arn, run)
+
+    monkeypatch.setattr(Runs, "start", stopped_first)
+    sagemaker.call("CreateTrainingJob", job("import time; time.sleep(600)"), CALLER)
+    assert ended(sagemaker)["TrainingJobStatus"] == "Stopped"
