@@ -25,7 +25,13 @@ Ranges = dict[str, list[dict[str, Any]]]
 
 @dataclass(frozen=True)
 class TuningRequest:
-    """What to search, with what; None stands for the stage's settings."""
+    """What to search, with what; None stands for the stage's settings.
+
+    Attributes
+    ----------
+    settings : TuningSettings, optional
+        Ranges, and defaults of what is None here, in place of the stage's own.
+    """
 
     training: TrainingRequest
     strategy: str | None = None
@@ -34,6 +40,7 @@ class TuningRequest:
     early_stopping: bool | None = None
     seed: int | None = None
     warm_start: Sequence[str] = field(default_factory=tuple)
+    settings: TuningSettings | None = None
 
     def completed(self, settings: TuningSettings) -> tuple[str, int, int, bool]:
         """Strategy, training jobs, training jobs at a time, and whether hopeless ones are ended early.
@@ -66,7 +73,7 @@ def tuning_job_request(stage: Stage, request: TuningRequest, job: str) -> dict[s
     UsageError
         When the request contradicts itself, or nothing is left to search.
     """
-    settings = stage.settings.training.tuning
+    settings = request.settings or stage.settings.training.tuning
     strategy, max_jobs, parallel, early_stopping = request.completed(settings)
     ranges = parameter_ranges(settings, request.training.hyperparameters)
     searched = {found["Name"] for kind in ranges.values() for found in kind}

@@ -17,7 +17,7 @@ import botocore.exceptions
 import pytest
 from rich.console import Console
 
-from cli import training, tuning, tuning_jobs
+from cli import demo, training, tuning, tuning_jobs
 from cli.aws import ROOT, Stage
 from cli.errors import NotReadyError, UsageError, WorkFailedError
 from cli.stage_jobs import job_prefix, new_tuning_job, tuning_prefix
@@ -28,6 +28,7 @@ from cli.tuning_picture import draw_tuning
 from cli.tuning_request import TuningRequest, parameter_ranges, tuning_job_request
 from infra.settings import Settings
 from infra.tuning_settings import ChoiceRange, NumberRange, TuningSettings
+from model.training.arguments import parse_arguments
 
 
 class FakeAws:
@@ -160,6 +161,28 @@ def test_what_is_fixed_is_not_searched_and_what_is_searched_is_not_fixed_by_the_
     assert "batch-size" not in static
     with pytest.raises(UsageError, match="Nothing is left to search"):
         sent(stage, request({"lr": "0.02", "batch-size": "32"}))
+
+
+def test_a_request_can_bring_its_own_ranges(stage: Any) -> None:
+    narrow = TuningSettings(learning_rate_min=0.003, learning_rate_max=0.03, max_jobs=5)
+    config, _ = sent(stage, request({"batch-size": "64"}, settings=narrow))
+    assert config["ParameterRanges"] == {
+        "ContinuousParameterRanges": [
+            {"Name": "lr", "MinValue": "0.003", "MaxValue": "0.03", "ScalingType": "Logarithmic"}
+        ],
+        "IntegerParameterRanges": [],
+        "CategoricalParameterRanges": [],
+    }
+    assert config["ResourceLimits"]["MaxNumberOfTrainingJobs"] == 5
+
+
+def test_the_demo_searches_learning_rates_from_the_programs_default_on_and_keeps_its_batch_size(stage: Any) -> None:
+    config, definition = sent(stage, demo.search_request(stage, "dogs"))
+    defaults = parse_arguments(["--data-dir", "."], {})
+    ((rates,), *others) = config["ParameterRanges"].values()
+    assert others == [[], []]
+    assert float(rates["MinValue"]) == defaults.lr
+    assert json.loads(definition["StaticHyperParameters"]["batch-size"]) == str(defaults.batch_size)
 
 
 def test_the_settings_can_add_ranges() -> None:
