@@ -7,10 +7,11 @@ Three comparisons, each a ratio with its goal:
 step
     Pictures per second of whole training steps of a ResNet-18 at 224 pixels, batches of 32, all cores. The plain loop
     is the one of every tutorial (contiguous tensors, float32, eager, AdamW) on batches that lie ready in memory. Ours
-    is `model.training.engine.fit` with `compile`, which also augments its pictures: once in float32 and, where the CPU
-    has instructions for it, once with `--mixed-precision on`, to which the goal applies then. Each has a process of its
-    own, so that each has its own settings of OpenMP, and they take turns; an epoch of `fit` is one turn. What compiling
-    takes is printed apart.
+    is `model.training.engine.fit`, which also augments its pictures: compiled in float32 and, where the CPU has
+    instructions for it, in mixed precision with and without compiling. The goal applies to the compiled step of the
+    fewest digits. Each has a process of its own, so that each has its own settings of OpenMP and of the allocator, as
+    `model/train.py` makes them, and they take turns; an epoch of `fit` is one turn. What compiling takes is printed
+    apart.
 input
     `benchmarks.input_pipeline` with its own goal; one core.
 processes
@@ -34,7 +35,6 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,12 @@ from cli.console import console, progress_bar
 PARTS = ("step", "input", "processes")
 SIZE, BATCH, CLASSES = 224, 32, 133
 ARCHITECTURE = "resnet18"
+# How ours makes its steps: --mixed-precision, and whether with --compile. The last one that a CPU can has the goal.
+OURS = {
+    "float32, compiled": ("off", True),
+    "mixed precision": ("on", False),
+    "mixed precision, compiled": ("on", True),
+}
 # Of the trainings with one and with two processes.
 PROCESSES_SIZE, PROCESSES_BATCH, PROCESSES_PICTURES = 112, 32, 256
 
@@ -123,7 +129,7 @@ def plain_turns(steps: int) -> None:
         answer(steps * BATCH / (time.perf_counter() - started))
 
 
-def our_turns(steps: int, mixed_precision: str) -> None:
+def our_turns(steps: int, mixed_precision: str, compiled: bool) -> None:
     """Train with `fit`, an epoch of `steps` steps for every turn."""
     import numpy as np
     import torch
@@ -133,6 +139,7 @@ def our_turns(steps: int, mixed_precision: str) -> None:
     from model.training.augment import Augmentation
     from model.training.data import CACHE_MARGIN, Pictures
     from model.training.engine import Execution, Recipe, fit
+    from model.training.memory import keep_freed_memory
     from model.training.mixed_precision import half_type
     from model.transforms import Preprocessing
 
@@ -154,6 +161,7 @@ def our_turns(steps: int, mixed_precision: str) -> None:
         answer = next(answers)  # waits for the next turn
 
     torch.manual_seed(0)
+    keep_freed_memory()  # as the training program does
     fit(
         build(ARCHITECTURE, CLASSES),
         pictures(steps * BATCH, round(SIZE * CACHE_MARGIN)),
@@ -163,7 +171,7 @@ def our_turns(steps: int, mixed_precision: str) -> None:
         device=torch.device("cpu"),
         should_stop=lambda: False,
         on_epoch=on_epoch,
-        execution=Execution(half=half_type(mixed_precision, torch.device("cpu")), compile=True),
+        execution=Execution(half=half_type(mixed_precision, torch.device("cpu")), compile=compiled),
     )
 
 
@@ -176,7 +184,8 @@ def measure_step(rounds: int, steps: int, *, cached: bool) -> dict[str, Any]:
 
     from model.training.mixed_precision import half_type
 
-    ways = ["plain", "ours"] + ["ours-half"] * (half_type("on", torch.device("cpu")) is not None)
+    cpu = torch.device("cpu")
+    ways = ["plain", *(way for way, (half, _) in OURS.items() if half == "off" or half_type(half, cpu) is not None)]
     with ExitStack() as stack, progress_bar("Compiling and measuring the training step", len(ways) * rounds) as report:
         environment = {"OMP_WAIT_POLICY": "PASSIVE"}  # as model/train.py sets it
         if not cached:
@@ -189,7 +198,8 @@ def measure_step(rounds: int, steps: int, *, cached: bool) -> dict[str, Any]:
         done = itertools.count()
         rates = interleaved(turns, rounds, progress=lambda _: report(next(done)))
     pictures = steps * BATCH
-    return {**rates, "compile_seconds": pictures / first["ours"] - pictures / statistics.median(rates["ours"])}
+    compiled = "float32, compiled"
+    return {**rates, "compile_seconds": pictures / first[compiled] - pictures / statistics.median(rates[compiled])}
 
 
 def measure_input(quick: bool) -> dict[str, Any]:
@@ -245,12 +255,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = _parse(argv)
     if arguments.turns:
         way, steps = arguments.turns[0], int(arguments.turns[1])
-        measured: dict[str, Callable[[int], None]] = {
-            "plain": plain_turns,
-            "ours": partial(our_turns, mixed_precision="off"),
-            "ours-half": partial(our_turns, mixed_precision="on"),
-        }
-        measured[way](steps)
+        plain_turns(steps) if way == "plain" else our_turns(steps, *OURS[way])
         return 0
     rounds = 3 if arguments.quick else arguments.rounds
     figures: dict[str, Any] = {
@@ -262,11 +267,10 @@ def main(argv: list[str] | None = None) -> int:
     rows: list[tuple[str, str, str]] = []
     if "step" not in arguments.skip:
         step = figures["step"] = measure_step(rounds, steps=1 if arguments.quick else 2, cached=arguments.quick)
-        ways = {"ours": "float32"} | ({"ours-half": "mixed precision"} if "ours-half" in step else {})
-        for way, numbers in ways.items():
+        for way in (way for way in OURS if way in step):
             ratios["step"] = paired_ratio(step[way], step["plain"])
-            console.print(f"The compiled step in {numbers} over plain eager: {ratios['step']:.2f}x.")
-            rows.append((f"training step, {numbers}, pictures/s", _median(step["plain"]), _median(step[way])))
+            console.print(f"Our step, {way}, over the plain one: {ratios['step']:.2f}x.")
+            rows.append((f"training step, {way}, pictures/s", _median(step["plain"]), _median(step[way])))
         reuse = ", less what an earlier run has left" if arguments.quick else ""
         console.print(f"Compiling the step took {step['compile_seconds']:.0f} s{reuse}.")
     if "input" not in arguments.skip:

@@ -20,6 +20,7 @@ from .distributed import ALONE, DistributedError, Workers
 from .engine import Execution, Recipe, fit
 from .finishing import Trained, finish
 from .head_mode import train_head
+from .memory import keep_freed_memory
 from .mixed_precision import half_type
 from .stopping import Stop
 from .weights import default_input_size, local_weights
@@ -52,6 +53,8 @@ def train(arguments: argparse.Namespace, stop: Stop, workers: Workers = ALONE) -
     """
     started = time.perf_counter()
     device = _device(arguments.num_gpus, workers)
+    if device.type == "cpu":
+        keep_freed_memory()
     threads = max(1, arguments.num_cpus // workers.local_size)
     torch.set_num_threads(threads)
     torch.manual_seed(arguments.seed)

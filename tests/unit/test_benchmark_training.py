@@ -19,10 +19,12 @@ def test_what_is_skipped_is_not_measured_and_no_success(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("half", "ratio"), [({}, 2.0), ({"ours-half": [20.0, 15.0, 24.0]}, 3.0)], ids=["float32", "mixed precision"]
+    ("half", "ratio"),
+    [({}, 2.0), ({"mixed precision, compiled": [20.0, 15.0, 24.0]}, 3.0)],
+    ids=["float32", "mixed precision"],
 )
 def test_the_ratios_are_those_of_the_rounds(tmp_path, monkeypatch, capsys, half, ratio):
-    step = {"plain": [5.0, 10.0, 8.0], "ours": [10.0, 30.0, 16.0], "compile_seconds": 70.0, **half}
+    step = {"plain": [5.0, 10.0, 8.0], "float32, compiled": [10.0, 30.0, 16.0], "compile_seconds": 70.0, **half}
     rates = {"usual": [{"training": 100.0}], "ours": [{"training": 250.0}]}
     monkeypatch.setattr(training, "measure_step", lambda rounds, steps, cached: step)
     monkeypatch.setattr(training, "measure_input", lambda quick: {"ratios": {"ours": 2.5}, "rates": rates})
