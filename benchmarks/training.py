@@ -60,7 +60,7 @@ OURS = {
     "mixed precision, compiled": ("on", True),
 }
 # Of the trainings with one and with two processes.
-PROCESSES_SIZE, PROCESSES_BATCH, PROCESSES_PICTURES = 112, 32, 256
+PROCESSES_SIZE, PROCESSES_BATCH, PROCESSES_PICTURES = SIZE, 32, 128
 
 
 class Turns:
