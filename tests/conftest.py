@@ -1,7 +1,18 @@
 """What holds for all tests."""
 
 import os
+from collections.abc import Generator
+
+import pytest
 
 # OpenMP's threads spin while they wait; on a busy machine they take the cores from those that have work. Set before
 # torch is imported, and inherited by every program that a test starts.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Let what a test logs be any text: pytest-xdist sends it as UTF-8, which file names need not be."""
+    report = yield
+    report.sections = [(name, text.encode("utf-8", "backslashreplace").decode()) for name, text in report.sections]
+    return report

@@ -14,10 +14,10 @@ if "keep" in sys.argv:
     keep_freed_memory()
 
 def step():
-    for _ in range(8):
-        torch.ones(4 * 1024**2)  # 16 MB
+    for _ in range(4):
+        torch.ones(16 * 1024**2)  # 64 MB: more than glibc ever keeps by itself
 
-step()
+step(), step(), step()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 step()
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
@@ -32,7 +32,7 @@ def faults(*arguments: str) -> int:
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="another C library than glibc")
 def test_a_step_takes_no_new_memory_from_the_system():
-    assert faults("keep") < 100 < 1000 < faults()
+    assert 10 * faults("keep") < faults()
 
 
 def test_another_c_library_is_left_alone(monkeypatch):
