@@ -4,7 +4,7 @@ The old way runs every picture through the frozen backbone, in training mode, in
 head --search` runs it through once. Both have the same pictures, backbone, validation set, head, optimiser and
 schedule.
 
-    python -m benchmarks.tuning                        # ResNet-50 at 224 pixels; about 8 minutes on two cores
+    python -m benchmarks.tuning                        # ResNet-50 at 224 pixels; some 15 minutes on two cores
     python -m benchmarks.tuning --quick                # fewer pictures: about 4 minutes
     python -m benchmarks.tuning --data DIR --weights resnet50.pth --accuracy-architecture resnet50
 
