@@ -134,12 +134,12 @@ def our_turns(steps: int, mixed_precision: str, compiled: bool) -> None:
     import numpy as np
     import torch
 
+    from model.memory import keep_freed_memory
     from model.metrics import EpochMetrics
     from model.network import build
     from model.training.augment import Augmentation
     from model.training.data import CACHE_MARGIN, Pictures
     from model.training.engine import Execution, Recipe, fit
-    from model.training.memory import keep_freed_memory
     from model.training.mixed_precision import half_type
     from model.transforms import Preprocessing
 

@@ -39,6 +39,7 @@ SERVING_MODULES = (
     "invocation.py",
     "invocation_request.py",
     "logs.py",
+    "memory.py",
     "network.py",
     "predictor.py",
     "resnet9.py",

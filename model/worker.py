@@ -20,6 +20,7 @@ from .artifact import ArtifactError
 from .invocation import Answer, classify
 from .invocation_request import Options
 from .logs import configure_logging
+from .memory import return_freed_memory
 from .predictor import Predictor
 from .serving_settings import ServingSettings
 
@@ -58,6 +59,7 @@ def _serve(connection: socket.socket, requests: BinaryIO, settings: ServingSetti
     except ArtifactError as error:
         _send(connection, Answer(FAILED, str(error).encode()))
         return 1
+    return_freed_memory()
     _send(connection, Answer(READY, b""))
     while header := requests.read(REQUEST_HEADER.size):
         length, top_k, scores, as_numbers = REQUEST_HEADER.unpack(header)

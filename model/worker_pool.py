@@ -19,6 +19,7 @@ from typing import cast
 
 from .invocation import Answer, Timing, error_answer
 from .invocation_request import Options
+from .memory import LARGE_BLOCKS_RETURN
 from .serving_metrics import ServingMetrics
 from .worker import ANSWER_HEADER, FAILED, READY, REQUEST_HEADER
 
@@ -31,11 +32,6 @@ MAX_FAILED_STARTS = 3
 MAX_FAILED_RESTARTS = 10
 LONGEST_PAUSE_SECONDS = 5.0
 START_SECONDS = 120
-
-# The memory that a camera's picture is decoded into goes back to the system at once. Left alone, glibc's allocator
-# learns from the first such picture to keep it, and fragments it: the server's memory goes up and down by 20 MB. Limits
-# of 1 or 4 MiB would cost time. (https://man7.org/linux/man-pages/man3/mallopt.3.html; others ignore it.)
-_ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(8 * 1024**2), "MALLOC_TRIM_THRESHOLD_": str(16 * 1024**2)}
 
 _STOPPED = error_answer(503, "not_ready", "The model server is stopping.")
 
@@ -313,4 +309,4 @@ def _worker_environment(threads: int) -> dict[str, str]:
     package_parent = str(Path(__file__).resolve().parent.parent)
     inherited = os.environ.get("PYTHONPATH")
     path = os.pathsep.join(filter(None, (package_parent, inherited)))
-    return {**_ALLOCATOR, **os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": str(threads)}
+    return {**LARGE_BLOCKS_RETURN, **os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": str(threads)}

@@ -9,6 +9,7 @@ import time
 
 import torch
 
+from ..memory import keep_freed_memory
 from ..metrics import best_line, workers_line
 from ..network import build, check_input_size
 from ..transforms import Preprocessing
@@ -20,7 +21,6 @@ from .distributed import ALONE, DistributedError, Workers
 from .engine import Execution, Recipe, fit
 from .finishing import Trained, finish
 from .head_mode import train_head
-from .memory import keep_freed_memory
 from .mixed_precision import half_type
 from .stopping import Stop
 from .weights import default_input_size, local_weights
