@@ -9,9 +9,10 @@ step
     is the one of every tutorial (contiguous tensors, float32, eager, AdamW) on batches that lie ready in memory. Ours
     is `model.training.engine.fit`, which also augments its pictures: compiled in float32 and, where the CPU has
     instructions for it, in mixed precision with and without compiling. The goal applies to the compiled step of the
-    fewest digits. Each has a process of its own, so that each has its own settings of OpenMP and of the allocator, as
-    `model/train.py` makes them, and they take turns; an epoch of `fit` is one turn. What compiling takes is printed
-    apart.
+    fewest digits. Beside them the step's convolutions alone, forward and backward in float32, which no step in float32
+    can outrun with these kernels. Each has a process of its own, so that each has its own settings of OpenMP and of the
+    allocator, as `model/train.py` makes them, and they take turns; an epoch of `fit` is one turn. What compiling takes
+    is printed apart.
 input
     `benchmarks.input_pipeline` with its own goal; one core.
 processes
@@ -59,6 +60,8 @@ OURS = {
     "mixed precision": ("on", False),
     "mixed precision, compiled": ("on", True),
 }
+# What bounds a step in float32.
+CONVOLUTIONS = "convolutions alone, float32"
 # Of the trainings with one and with two processes.
 PROCESSES_SIZE, PROCESSES_BATCH, PROCESSES_PICTURES = SIZE, 32, 128
 
@@ -175,6 +178,35 @@ def our_turns(steps: int, mixed_precision: str, compiled: bool) -> None:
     )
 
 
+def convolution_turns(steps: int) -> None:
+    """Do of `steps` training steps nothing but the convolutions and their gradients, for every turn."""
+    import torch
+
+    from model.memory import keep_freed_memory
+    from model.network import build
+
+    keep_freed_memory()
+    network = build(ARCHITECTURE, CLASSES).to(memory_format=torch.channels_last)
+    layers: list[tuple[torch.nn.Module, torch.Tensor, torch.Tensor]] = []
+
+    def record(layer: torch.nn.Module, inputs: tuple[torch.Tensor], outputs: torch.Tensor) -> None:
+        # Of the first layer's input, the pictures, nobody wants a gradient.
+        layers.append((layer, inputs[0].detach().requires_grad_(bool(layers)), torch.randn_like(outputs)))
+
+    hooks = [m.register_forward_hook(record) for m in network.modules() if isinstance(m, torch.nn.Conv2d)]
+    with torch.no_grad():
+        network(torch.randn(BATCH, 3, SIZE, SIZE).contiguous(memory_format=torch.channels_last))
+    for hook in hooks:
+        hook.remove()
+    for answer in _answer_turns():
+        started = time.perf_counter()
+        for _ in range(steps):
+            for layer, inputs, gradient in layers:
+                wanted = [layer.weight, *([inputs] if inputs.requires_grad else [])]
+                torch.autograd.grad(layer(inputs), wanted, gradient)
+        answer(steps * BATCH / (time.perf_counter() - started))
+
+
 def measure_step(rounds: int, steps: int, *, cached: bool) -> dict[str, Any]:
     """Return pictures per second of the loops, a value per round, and the seconds that compiling took.
 
@@ -185,7 +217,11 @@ def measure_step(rounds: int, steps: int, *, cached: bool) -> dict[str, Any]:
     from model.training.mixed_precision import half_type
 
     cpu = torch.device("cpu")
-    ways = ["plain", *(way for way, (half, _) in OURS.items() if half == "off" or half_type(half, cpu) is not None)]
+    ways = [
+        "plain",
+        CONVOLUTIONS,
+        *(way for way, (half, _) in OURS.items() if half == "off" or half_type(half, cpu) is not None),
+    ]
     with ExitStack() as stack, progress_bar("Compiling and measuring the training step", len(ways) * rounds) as report:
         environment = {"OMP_WAIT_POLICY": "PASSIVE"}  # as model/train.py sets it
         if not cached:
@@ -255,7 +291,8 @@ def main(argv: list[str] | None = None) -> int:
     arguments = _parse(argv)
     if arguments.turns:
         way, steps = arguments.turns[0], int(arguments.turns[1])
-        plain_turns(steps) if way == "plain" else our_turns(steps, *OURS[way])
+        others = {"plain": plain_turns, CONVOLUTIONS: convolution_turns}
+        others[way](steps) if way in others else our_turns(steps, *OURS[way])
         return 0
     rounds = 3 if arguments.quick else arguments.rounds
     figures: dict[str, Any] = {
@@ -271,6 +308,9 @@ def main(argv: list[str] | None = None) -> int:
             ratios["step"] = paired_ratio(step[way], step["plain"])
             console.print(f"Our step, {way}, over the plain one: {ratios['step']:.2f}x.")
             rows.append((f"training step, {way}, pictures/s", _median(step["plain"]), _median(step[way])))
+        bound = paired_ratio(step[CONVOLUTIONS], step["plain"])
+        console.print(f"The step's convolutions alone, in float32, over the plain step: {bound:.2f}x.")
+        rows.append((f"training step, {CONVOLUTIONS}, pictures/s", _median(step["plain"]), _median(step[CONVOLUTIONS])))
         reuse = ", less what an earlier run has left" if arguments.quick else ""
         console.print(f"Compiling the step took {step['compile_seconds']:.0f} s{reuse}.")
     if "input" not in arguments.skip:
