@@ -17,6 +17,8 @@ from ..serving_settings import available_vcpus
 CHECKPOINT_DIR = "/opt/ml/checkpoints"
 CLASS_WEIGHTS = ("none", "balanced", "sampler")
 MIXED_PRECISION = ("auto", "on", "off")
+# How long whoever trains together waits for each other at the start.
+JOIN_SECONDS = 600
 
 
 class ArgumentsError(Exception):
@@ -234,8 +236,9 @@ def _add_distribution(group: argparse._ArgumentGroup, environment: Mapping[str, 
         help="its port; SM_MASTER_PORT",
     )  # fmt: skip
     group.add_argument(
-        "--join-timeout", type=_integer(1, 86_400), default=600, help="seconds that the hosts wait for each other"
-    )
+        "--join-timeout", type=_integer(1, 86_400), default=JOIN_SECONDS,
+        help="seconds that the hosts wait for each other, and then their workers",
+    )  # fmt: skip
     group.add_argument(
         "--batch-norm", choices=("whole", "local"), default="whole",
         help="whole: batch normalisation over all workers' pictures, as one worker would; local: over each one's share",
