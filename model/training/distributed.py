@@ -24,6 +24,8 @@ from .arguments import JOIN_SECONDS
 
 # How often a worker looks whether torchrun still lives.
 PARENT_SECONDS = 0.5
+# By which a worker knows its torchrun, if that is ours: it may be gone before the worker can ask who its parent is.
+PARENT_VARIABLE = "TRAINING_LAUNCHER_PID"
 
 T = TypeVar("T")
 
@@ -159,7 +161,7 @@ def joined(
     workers = Workers(
         int(environment["RANK"]), size, int(environment["LOCAL_RANK"]), int(environment["LOCAL_WORLD_SIZE"])
     )
-    _end_with_parent()
+    _end_with_parent(environment)
     try:
         _join(workers, environment, join_timeout)
         yield workers
@@ -264,9 +266,9 @@ def _is_lost_connection(error: Exception) -> bool:
     )
 
 
-def _end_with_parent() -> None:
+def _end_with_parent(environment: Mapping[str, str] = os.environ) -> None:
     """End this process when torchrun is gone, which may have had no chance to end its workers."""
-    parent = os.getppid()
+    parent = int(environment.get(PARENT_VARIABLE, os.getppid()))
 
     def watch() -> None:
         while os.getppid() == parent:

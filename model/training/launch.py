@@ -19,7 +19,7 @@ from torch.distributed.elastic.rendezvous import RendezvousParameters, rendezvou
 from torch.distributed.elastic.rendezvous.static_tcp_rendezvous import StaticTCPRendezvous
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from .distributed import LOST_PEERS, REASON_SECONDS, DistributedError, Failures
+from .distributed import LOST_PEERS, PARENT_VARIABLE, REASON_SECONDS, DistributedError, Failures
 
 # SageMaker kills a container this many seconds after SIGTERM; the workers get nearly all of it to save what they have.
 STOP_GRACE_SECONDS = 110
@@ -134,6 +134,7 @@ def launch(arguments: argparse.Namespace, processes: int, command: Sequence[str]
     """
     hosts: list[str] = arguments.hosts
     os.environ.setdefault("GLOO_SOCKET_IFNAME", _network_interface(hosts))
+    os.environ[PARENT_VARIABLE] = str(os.getpid())
     store = _meet(arguments, processes)
     config = LaunchConfig(
         min_nodes=len(hosts),

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import threading
+import time
 from argparse import Namespace
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -159,6 +160,16 @@ def test_workers_do_not_outlive_a_torchrun_that_is_killed():
     parent.kill()
     assert worker.wait(timeout=20) is None  # whose child it is now is not ours to know
     assert not worker.is_running()
+
+
+def test_workers_whose_torchrun_is_killed_while_they_load_do_not_wait_for_others(data, tmp_path):
+    process = Job(tmp_path, data).start(*TWO, "--epochs", "10000")
+    while len(workers := workers_of(process)) < 2:
+        time.sleep(0.01)
+    process.kill()
+    process.communicate(timeout=30)
+    for worker in workers:
+        worker.wait(timeout=30)
 
 
 def test_the_reason_of_a_failing_worker_is_that_of_the_training(data, tmp_path):
