@@ -79,7 +79,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         workers = len(arguments.hosts) * processes
         if workers > 1 and not is_worker():
             return launch(arguments, processes, [sys.executable, str(Path(__file__).resolve()), *argv])
-        with stop.on_signals(), joined(workers) as group:
+        # A worker that is still waiting for the others has nothing to save: a signal ends it at once.
+        with joined(workers, join_timeout=arguments.join_timeout) as group, stop.on_signals():
             if not group.is_main:
                 logging.getLogger().setLevel(logging.ERROR)  # they have nothing to say that the first does not say
             train(arguments, stop, group)

@@ -17,6 +17,17 @@ from ..serving_settings import available_vcpus
 CHECKPOINT_DIR = "/opt/ml/checkpoints"
 CLASS_WEIGHTS = ("none", "balanced", "sampler")
 MIXED_PRECISION = ("auto", "on", "off")
+# How long whoever trains together waits for each other at the start.
+JOIN_SECONDS = 600
+
+_CHECKPOINTING = ("checkpoint_minutes", "checkpoint_keep")
+# What only one of the two modes looks at. The features are computed in float32, by a network in evaluation mode.
+_ONLY_FINETUNE = (
+    "train_stages", "lr_decay", "mixup", "cutmix", "mixed_precision", "compile", "batch_norm", "scale_with_workers",
+    *_CHECKPOINTING,
+)  # fmt: skip
+_SEARCH_SPACE = ("search_lr", "search_batch_sizes")
+_ONLY_HEAD = ("views", "feature_cache", "search", *_SEARCH_SPACE)
 
 
 class ArgumentsError(Exception):
@@ -107,9 +118,9 @@ def parse_arguments(argv: Sequence[str], environment: Mapping[str, str] = os.env
             "each of which is named once"
         )
     arguments.master_addr = arguments.master_addr or (arguments.hosts[0] if len(arguments.hosts) > 1 else "127.0.0.1")
+    _check_effect(parser, arguments)
     if arguments.feature_cache is None:
         arguments.feature_cache = (arguments.checkpoint_dir or Path("build")) / "features"
-    _check_mode(parser, arguments)
     return arguments
 
 
@@ -178,17 +189,22 @@ def _add_head_arguments(group: argparse._ArgumentGroup) -> None:
     )  # fmt: skip
 
 
-def _check_mode(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
-    only_head, only_finetune = (
-        ("views", "search"),
-        ("train_stages", "lr_decay", "mixup", "cutmix", "scale_with_workers"),
-    )
-    unused = only_finetune if arguments.mode == "head" else only_head
-    for name in unused:
-        if getattr(arguments, name) != parser.get_default(name):
-            parser.error(f"--{name.replace('_', '-')} means nothing to --mode {arguments.mode}")
-    if arguments.search and importlib.util.find_spec("optuna") is None:
+def _check_effect(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
+    """Refuse what nothing would look at: whoever says it expects something of it."""
+    defaults = parser.parse_args([])
+
+    def refuse(names: Sequence[str], setting: str) -> None:
+        for name in names:
+            if getattr(arguments, name) != getattr(defaults, name):
+                parser.error(f"--{name.replace('_', '-')} means nothing {setting}; leave it out")
+
+    refuse(_ONLY_FINETUNE if arguments.mode == "head" else _ONLY_HEAD, f"to --mode {arguments.mode}")
+    if not arguments.search:
+        refuse(_SEARCH_SPACE, "without --search")
+    elif importlib.util.find_spec("optuna") is None:
         parser.error("--search needs optuna; install what model/requirements.txt lists, or train without")
+    if arguments.checkpoint_dir is None:
+        refuse(_CHECKPOINTING, "without --checkpoint-dir")
 
 
 def _add_recipe(group: argparse._ArgumentGroup) -> None:
@@ -234,8 +250,9 @@ def _add_distribution(group: argparse._ArgumentGroup, environment: Mapping[str, 
         help="its port; SM_MASTER_PORT",
     )  # fmt: skip
     group.add_argument(
-        "--join-timeout", type=_integer(1, 86_400), default=600, help="seconds that the hosts wait for each other"
-    )
+        "--join-timeout", type=_integer(1, 86_400), default=JOIN_SECONDS,
+        help="seconds that the hosts wait for each other, and then their workers",
+    )  # fmt: skip
     group.add_argument(
         "--batch-norm", choices=("whole", "local"), default="whole",
         help="whole: batch normalisation over all workers' pictures, as one worker would; local: over each one's share",

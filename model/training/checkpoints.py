@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from .distributed import Workers
-from .whole_files import UNFINISHED, write_whole
+from .whole_files import remove_unfinished, write_whole
 
 log = logging.getLogger(__name__)
 
@@ -110,8 +110,7 @@ class Checkpoints:
             other.unlink(missing_ok=True)
 
     def _newest(self) -> tuple[bytes | None, str | None]:
-        for torn in self._folder.glob(f".*{UNFINISHED}"):
-            torn.unlink(missing_ok=True)
+        remove_unfinished(self._folder)
         for path in self._paths():
             try:
                 content = path.read_bytes()

@@ -20,8 +20,12 @@ from typing import TypeVar
 import torch
 import torch.distributed
 
+from .arguments import JOIN_SECONDS
+
 # How often a worker looks whether torchrun still lives.
 PARENT_SECONDS = 0.5
+# By which a worker knows its torchrun, if that is ours: it may be gone before the worker can ask who its parent is.
+PARENT_VARIABLE = "TRAINING_LAUNCHER_PID"
 
 T = TypeVar("T")
 
@@ -31,6 +35,8 @@ EXCHANGE_TIMEOUT = datetime.timedelta(minutes=30)
 
 # The exit code of a worker that ends because another one has: the reason is that one's.
 LOST_PEERS = 75
+# A worker that fails is noticed by its own host first, and by the others through their lost connection.
+REASON_SECONDS = 5.0
 _FAILURE = "failure"
 _LOST_CONNECTION = re.compile(
     r"connection (closed|reset|refused|was)|broken pipe|socket|timed out|application timeout", re.IGNORECASE
@@ -121,7 +127,9 @@ ALONE = Workers()
 
 
 @contextlib.contextmanager
-def joined(expected_size: int, environment: Mapping[str, str] = os.environ) -> Iterator[Workers]:
+def joined(
+    expected_size: int, environment: Mapping[str, str] = os.environ, *, join_timeout: float = JOIN_SECONDS
+) -> Iterator[Workers]:
     """Join the group that torchrun's variables describe, for the duration of the block.
 
     Parameters
@@ -131,11 +139,15 @@ def joined(expected_size: int, environment: Mapping[str, str] = os.environ) -> I
     environment : mapping
         RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADDR and MASTER_PORT, as `torchrun` sets them. Without
         RANK this is the only worker.
+    join_timeout : float
+        Seconds after which a worker that has not joined is given up.
 
     Raises
     ------
     DistributedError
         When the group is not of the size that was asked for, or does not come together.
+    LostPeersError
+        When another worker has failed, in the block or while they join.
     """
     size = int(environment.get("WORLD_SIZE", 1))
     if size != expected_size:
@@ -149,16 +161,9 @@ def joined(expected_size: int, environment: Mapping[str, str] = os.environ) -> I
     workers = Workers(
         int(environment["RANK"]), size, int(environment["LOCAL_RANK"]), int(environment["LOCAL_WORLD_SIZE"])
     )
-    # Small messages go over gloo on both kinds of machine, gradients on a GPU over NCCL.
-    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    if torch.cuda.is_available():
-        torch.cuda.set_device(workers.local_rank)
-    _end_with_parent()
+    _end_with_parent(environment)
     try:
-        torch.distributed.init_process_group(backend, timeout=EXCHANGE_TIMEOUT)
-    except (RuntimeError, ValueError) as error:  # torch's own errors are RuntimeErrors
-        raise DistributedError(f"worker {workers.rank} of {size} cannot join the others: {error}") from error
-    try:
+        _join(workers, environment, join_timeout)
         yield workers
     except Exception as error:
         if _is_lost_connection(error):
@@ -167,6 +172,49 @@ def joined(expected_size: int, environment: Mapping[str, str] = os.environ) -> I
             Failures.of_worker(environment).report(str(error) or type(error).__name__)
         raise
     torch.distributed.destroy_process_group()
+
+
+def _join(workers: Workers, environment: Mapping[str, str], seconds: float) -> None:
+    # Small messages go over gloo on both kinds of machine, gradients on a GPU over NCCL.
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    if torch.cuda.is_available():
+        torch.cuda.set_device(workers.local_rank)
+    try:
+        store = _meet(workers, seconds)
+        torch.distributed.init_process_group(
+            backend, store=store, rank=workers.rank, world_size=workers.size, timeout=EXCHANGE_TIMEOUT
+        )
+    except (RuntimeError, ValueError) as error:  # torch's own errors are RuntimeErrors
+        if _others_failed(environment):
+            raise LostPeersError(f"worker {workers.rank} of {workers.size} ends because another one did") from error
+        raise DistributedError(f"worker {workers.rank} of {workers.size} cannot join the others: {error}") from error
+
+
+def _meet(workers: Workers, seconds: float) -> torch.distributed.Store:
+    """Return the store of the workers once all of them are there.
+
+    torch would wait for them, too, but as long as for an exchange, and not say for whom.
+    """
+    limit = datetime.timedelta(seconds=seconds)
+    store, _, _ = next(torch.distributed.rendezvous("env://", timeout=limit))
+    present = {rank: f"present/{rank}" for rank in range(workers.size)}
+    store.set(present[workers.rank], "")
+    try:
+        store.wait(list(present.values()), limit)
+    except torch.distributed.DistStoreError as error:
+        absent = [str(rank) for rank, key in present.items() if not store.check([key])]
+        raise DistributedError(
+            f"worker {', '.join(absent)} of {workers.size} did not join the others within {seconds:g} seconds. "
+            "--join-timeout sets how long they wait for each other"
+        ) from error
+    return store
+
+
+def _others_failed(environment: Mapping[str, str]) -> bool:
+    try:
+        return Failures.of_worker(environment).reason(REASON_SECONDS) is not None
+    except RuntimeError:  # the store's host may be what has failed
+        return False
 
 
 class Failures:
@@ -196,9 +244,19 @@ class Failures:
         """Return the reason, waiting for it so long."""
         try:
             self._store.wait([_FAILURE], datetime.timedelta(seconds=seconds))
-            return self._store.get(_FAILURE).decode()
+            return self.reason_so_far()
         except RuntimeError:
             return None
+
+    def reason_so_far(self) -> str | None:
+        """Return the reason if there is one by now.
+
+        Raises
+        ------
+        RuntimeError
+            When the store is gone.
+        """
+        return self._store.get(_FAILURE).decode() if self._store.check([_FAILURE]) else None
 
 
 def _is_lost_connection(error: Exception) -> bool:
@@ -208,9 +266,9 @@ def _is_lost_connection(error: Exception) -> bool:
     )
 
 
-def _end_with_parent() -> None:
+def _end_with_parent(environment: Mapping[str, str] = os.environ) -> None:
     """End this process when torchrun is gone, which may have had no chance to end its workers."""
-    parent = os.getppid()
+    parent = int(environment.get(PARENT_VARIABLE, os.getppid()))
 
     def watch() -> None:
         while os.getppid() == parent:

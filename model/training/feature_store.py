@@ -61,7 +61,7 @@ class FeatureStore:
     Parameters
     ----------
     folder : Path
-        Made when the first shard is written. Several processes may use it at once, if no two write the same shard.
+        Made when the first shard is written. Several processes may use it at once, and write the same shard.
     """
 
     def __init__(self, folder: Path) -> None:

@@ -15,16 +15,19 @@ import torch
 from torch.distributed import TCPStore
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.elastic.rendezvous import RendezvousParameters, rendezvous_handler_registry
+from torch.distributed.elastic.rendezvous.static_tcp_rendezvous import StaticTCPRendezvous
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from .distributed import LOST_PEERS, DistributedError, Failures
+from .distributed import LOST_PEERS, PARENT_VARIABLE, REASON_SECONDS, DistributedError, Failures
 
 # SageMaker kills a container this many seconds after SIGTERM; the workers get nearly all of it to save what they have.
 STOP_GRACE_SECONDS = 110
-# A worker that fails is noticed by its own host first, and by the others through their lost connection.
-REASON_SECONDS = 5.0
+# Workers hear of another one's end by themselves once they have joined; those that have not are ended after so long.
+HEARING_SECONDS = 2.0
 POLL_SECONDS = 0.05
 _VERDICT, _COMPLETE = "verdict", "all are here"
+_RENDEZVOUS = "static, listening"
 
 
 class WorkersFailedError(Exception):
@@ -68,6 +71,48 @@ def is_worker(environment: Mapping[str, str] = os.environ) -> bool:
     return "RANK" in environment and "WORLD_SIZE" in environment
 
 
+class _Rendezvous(StaticTCPRendezvous):
+    """torchrun's rendezvous of hosts that are known beforehand, which also hears when another host's workers fail."""
+
+    _heard: tuple[str, float] | None = None  # the reason, and when
+
+    @classmethod
+    def of(cls, parameters: RendezvousParameters) -> _Rendezvous:
+        """Create it as torchrun asks for it."""
+        config, hosts = parameters.config, parameters.max_nodes
+        return cls(parameters.endpoint, config["port"], config["rank"], hosts, parameters.run_id, config["timeout"])
+
+    def get_backend(self) -> str:
+        """Return the name under which it is registered."""
+        return _RENDEZVOUS
+
+    def num_nodes_waiting(self) -> int:
+        """Return 0. While the workers of this host run, torchrun asks several times a second.
+
+        Raises
+        ------
+        WorkersFailedError
+            When those of another host have failed; torchrun then ends the ones that have not ended by themselves.
+        """
+        self._heard = self._heard or self._listen()
+        if self._heard is not None:
+            reason, since = self._heard
+            if time.monotonic() - since > HEARING_SECONDS:
+                raise WorkersFailedError(reason, 1)
+        return 0
+
+    def _listen(self) -> tuple[str, float] | None:
+        assert self._store is not None
+        try:
+            reason = Failures(self._store).reason_so_far()
+        except RuntimeError as error:
+            reason = f"{self.master_addr}, where all hosts meet, has gone: {error}"
+        return None if reason is None else (reason, time.monotonic())
+
+
+rendezvous_handler_registry.register(_RENDEZVOUS, _Rendezvous.of)
+
+
 def launch(arguments: argparse.Namespace, processes: int, command: Sequence[str]) -> int:
     """Run the workers of this host to their end and return the exit code of the whole.
 
@@ -89,15 +134,20 @@ def launch(arguments: argparse.Namespace, processes: int, command: Sequence[str]
     """
     hosts: list[str] = arguments.hosts
     os.environ.setdefault("GLOO_SOCKET_IFNAME", _network_interface(hosts))
+    os.environ[PARENT_VARIABLE] = str(os.getpid())
     store = _meet(arguments, processes)
     config = LaunchConfig(
         min_nodes=len(hosts),
         max_nodes=len(hosts),
         nproc_per_node=processes,
         run_id=arguments.job_name or "training",
-        rdzv_backend="static",
-        rdzv_endpoint=f"{arguments.master_addr}:{store.port}",
-        rdzv_configs={"rank": hosts.index(arguments.current_host), "timeout": arguments.join_timeout},
+        rdzv_backend=_RENDEZVOUS,
+        rdzv_endpoint=arguments.master_addr,
+        rdzv_configs={
+            "port": store.port,
+            "rank": hosts.index(arguments.current_host),
+            "timeout": arguments.join_timeout,
+        },
         max_restarts=0,  # whoever started the training starts it again; the checkpoints are for that
         logs_specs=DefaultLogsSpecs(log_dir=os.devnull),  # the workers write to our streams
         signals_to_handle="SIGTERM,SIGINT",
@@ -108,11 +158,14 @@ def launch(arguments: argparse.Namespace, processes: int, command: Sequence[str]
     except SignalException as error:
         return 128 + int(error.sigval)
     except ChildFailedError as error:
-        explained = _explained(error, Failures(store), arguments.current_host)
-        with contextlib.suppress(RuntimeError):  # the first host has gone already
-            _leave(store, arguments, "failure")
-        raise explained from error
-    return 0
+        failed = _explained(error, Failures(store), arguments.current_host)
+    except WorkersFailedError as error:
+        failed = error
+    else:
+        return 0
+    with contextlib.suppress(RuntimeError):  # the first host has gone already
+        _leave(store, arguments, "failure")
+    raise failed
 
 
 def _explained(error: ChildFailedError, failures: Failures, host: str) -> WorkersFailedError:
@@ -120,13 +173,19 @@ def _explained(error: ChildFailedError, failures: Failures, host: str) -> Worker
     # torchrun itself ends the workers of this host that are left, by SIGTERM.
     later = (LOST_PEERS, -signal.SIGTERM)
     causes = {rank: failure for rank, failure in error.failures.items() if failure.exitcode not in later}
-    if causes and all(failure.exitcode < 0 for failure in causes.values()):
+    if causes:  # most have left their reason, which then stays
         rank = min(causes, key=lambda rank: causes[rank].timestamp)
-        name = signal.Signals(-causes[rank].exitcode).name
-        hint = ", as the kernel does when memory runs out" if name == "SIGKILL" else ""
-        failures.report(f"worker {rank} on {host} was ended by {name}{hint}")
+        failures.report(f"worker {rank} on {host} {_end(causes[rank].exitcode)}")
     reason = failures.reason(REASON_SECONDS) or f"the workers on {host} lost their connection to those on other hosts"
     return WorkersFailedError(reason, max((failure.exitcode for failure in causes.values()), default=1))
+
+
+def _end(exit_code: int) -> str:
+    if exit_code > 0:
+        return f"ended with exit code {exit_code} without giving a reason; look at the end of that host's log"
+    name = signal.Signals(-exit_code).name
+    hint = ", as the kernel does when memory runs out" if name == "SIGKILL" else ""
+    return f"was ended by {name}{hint}"
 
 
 def _meet(arguments: argparse.Namespace, processes: int) -> TCPStore:

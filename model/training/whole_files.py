@@ -3,36 +3,63 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
+import secrets
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
-UNFINISHED = ".unfinished"
+_UNFINISHED = ".unfinished"
 
 
 def write_whole(path: Path, *parts: bytes | memoryview) -> None:
     """Write a file under another name, force it to the disk and rename it; folders are made as needed.
 
-    The other name is always the same for the same file (`.<name>.unfinished`), so what a kill leaves behind is gone
-    when the file is written again.
+    The other name (`.<name>.<something>.unfinished`) is nobody else's, so several processes may write the same file at
+    once; the last one to finish wins. What a kill leaves behind is gone when a file of that folder is written again.
 
     Raises
     ------
     OSError
         Nothing is left of the file then, and one that was there before is untouched.
     """
-    unfinished = path.with_name(f".{path.name}{UNFINISHED}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with unfinished.open("wb") as file:
-            file.writelines(parts)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
-        _sync(path.parent)
-    except OSError:
-        with contextlib.suppress(OSError):
-            unfinished.unlink(missing_ok=True)
-        raise
+    path.parent.mkdir(parents=True, exist_ok=True)
+    remove_unfinished(path.parent)
+    with _unfinished(path) as file:
+        file.writelines(parts)
+        file.flush()
+        os.fsync(file.fileno())
+        Path(file.name).replace(path)
+    _sync(path.parent)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what writers that were killed have left in a folder. Those that still write keep theirs."""
+    for path in folder.glob(f".*{_UNFINISHED}"):
+        # Where the file system has no locks, nobody can tell whether a writer is still there, and the file stays.
+        with contextlib.suppress(OSError), path.open("r+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _unfinished(path: Path) -> Iterator[BinaryIO]:
+    """Give a new file beside another one, locked as long as it is written, and removed when that fails."""
+    while True:
+        unfinished = path.with_name(f".{path.name}.{secrets.token_hex(8)}{_UNFINISHED}")
+        with unfinished.open("xb") as file:
+            with contextlib.suppress(OSError):  # a file system without locks
+                fcntl.flock(file, fcntl.LOCK_EX)
+            if not os.fstat(file.fileno()).st_nlink:  # taken for a leftover before it was locked
+                continue
+            try:
+                yield file
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    unfinished.unlink(missing_ok=True)
+                raise
+            return
 
 
 def _sync(folder: Path) -> None:

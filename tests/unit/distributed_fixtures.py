@@ -47,6 +47,11 @@ class Worker:
         self.process.start()
         sender.close()
 
+    @property
+    def answered(self) -> bool:
+        """Whether `result` would not wait."""
+        return self._answers.poll()
+
     def result(self, seconds: float = 60.0) -> Any:
         """Wait for what the function returned."""
         assert self._answers.poll(seconds), "the worker does not answer"

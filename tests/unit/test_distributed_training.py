@@ -23,7 +23,7 @@ from model.training import pipeline
 from model.training.arguments import parse_arguments
 from model.training.augment import Augmentation
 from model.training.checkpoints import Checkpoints
-from model.training.distributed import DistributedError, LostPeersError, Workers, joined
+from model.training.distributed import DistributedError, Failures, LostPeersError, Workers, joined
 from model.training.engine import Execution, fit
 from model.training.stopping import Stop
 
@@ -256,6 +256,21 @@ def test_a_worker_that_is_killed_ends_the_others_at_once():
     assert survivor.result(20) == "noticed"
     killed.process.join(20)
     assert killed.process.exitcode == -signal.SIGKILL
+
+
+def wait_for_the_absent(size: int) -> str:
+    with pytest.raises(DistributedError) as error, joined(size, join_timeout=1):
+        pass
+    return str(error.value)
+
+
+def test_a_worker_that_never_joins_is_named_when_the_time_is_over():
+    port = free_port()
+    store = torch.distributed.TCPStore("127.0.0.1", port, is_master=True, wait_for_workers=False)
+    variables = environment(0, 3, port) | {"TORCHELASTIC_USE_AGENT_STORE": "True"}  # as torchrun keeps one
+    message = Worker(wait_for_the_absent, variables, (3,)).result(30)
+    assert message.startswith("worker 1, 2 of 3 did not join the others within 1 seconds. --join-timeout sets")
+    assert Failures(store).reason_so_far() == message
 
 
 def exchange(size: int) -> tuple[Any, ...]:

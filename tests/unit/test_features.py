@@ -288,6 +288,19 @@ with joined(2) as workers:
     assert len(puts) == 5, puts  # half of 2 x 4 shards of the training pictures and of 2 of the others
 """
 
+TOGETHER = """
+import time
+sync = whole_files.os.fsync
+def slowly(descriptor):
+    time.sleep(0.05)  # so that both write the same shard
+    sync(descriptor)
+whole_files.os.fsync = slowly
+(folder / str(os.getpid())).touch()
+while len(list(folder.glob("[0-9]*"))) < 2:
+    time.sleep(0.001)
+test_features.get(test_features.extraction(data, views=2), folder / "store")
+"""
+
 
 def start(program: str, *arguments: Path, **environment: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
@@ -321,5 +334,16 @@ def test_two_workers_without_a_common_disk_share_the_work_and_make_the_same_feat
         assert process.returncode == 0, errors
     # The main worker has all of it now, whoever computed it, and the very bits that one worker makes.
     together = get(extraction(data, views=2), tmp_path / "0")
+    assert not runs
+    assert all_the_same(together, get(extraction(data, views=2), tmp_path / "alone"))
+
+
+def test_two_trainings_that_begin_at_once_both_make_the_right_features(data, tmp_path, runs):
+    for process in [start(TOGETHER, data, tmp_path) for _ in range(2)]:
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == 0, errors
+        assert "cannot be kept" not in errors
+        assert "damaged" not in errors
+    together = get(extraction(data, views=2), tmp_path / "store")
     assert not runs
     assert all_the_same(together, get(extraction(data, views=2), tmp_path / "alone"))

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import threading
+import time
 from argparse import Namespace
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -161,6 +162,16 @@ def test_workers_do_not_outlive_a_torchrun_that_is_killed():
     assert not worker.is_running()
 
 
+def test_workers_whose_torchrun_is_killed_while_they_load_do_not_wait_for_others(data, tmp_path):
+    process = Job(tmp_path, data).start(*TWO, "--epochs", "10000")
+    while len(workers := workers_of(process)) < 2:
+        time.sleep(0.01)
+    process.kill()
+    process.communicate(timeout=30)
+    for worker in workers:
+        worker.wait(timeout=30)
+
+
 def test_the_reason_of_a_failing_worker_is_that_of_the_training(data, tmp_path):
     job = Job(tmp_path, tmp_path / "nowhere")
     code, _, errors = job.run(*TWO)
@@ -170,21 +181,61 @@ def test_the_reason_of_a_failing_worker_is_that_of_the_training(data, tmp_path):
     assert "Traceback" not in errors
 
 
-@pytest.mark.parametrize("failing", [0, 1])
-def test_every_host_has_the_reason_of_the_one_that_fails(data, tmp_path, failing):
-    jobs = [Job(tmp_path / name, data) for name in ("algo-1", "algo-2")]
-    jobs[failing].environment["SM_CHANNEL_TRAINING"] = str(tmp_path / "nowhere")
+def two_hosts(folder: Path, data: Path) -> list[Job]:
+    jobs = [Job(folder / name, data) for name in ("algo-1", "algo-2")]
     together = {
         "SM_HOSTS": '["algo-1", "algo-2"]', "SM_NETWORK_INTERFACE_NAME": loopback(),
         "SM_MASTER_ADDR": "127.0.0.1", "SM_MASTER_PORT": str(free_port()),
     }  # fmt: skip
     for job in jobs:
         job.environment |= together | {"SM_CURRENT_HOST": job.code.parent.name}
+    return jobs
+
+
+def fail(jobs: list[Job]) -> None:
     for process in [job.start(*FAST, "--num-gpus", "0") for job in jobs]:
         process.communicate(timeout=60)
         assert process.returncode == 1
+
+
+@pytest.mark.parametrize("failing", [0, 1])
+def test_every_host_has_the_reason_of_the_one_that_fails(data, tmp_path, failing):
+    jobs = two_hosts(tmp_path, data)
+    jobs[failing].environment["SM_CHANNEL_TRAINING"] = str(tmp_path / "nowhere")
+    fail(jobs)
     assert jobs[failing].failure.startswith(f"there is no data set at {tmp_path / 'nowhere'}")
     assert jobs[0].failure == jobs[1].failure
+
+
+def die_before_joining(job: Job, rank: int, death: str) -> None:
+    """Let one worker of a job end while it imports the program; the launcher goes on."""
+    program = job.code / "training" / "pipeline.py"
+    condition = f"import os\nif os.environ.get('RANK') == '{rank}': {death}\n"
+    program.write_text(program.read_text().replace("import torch\n", f"import torch\n{condition}", 1))
+
+
+@pytest.mark.parametrize(
+    ("failing", "death", "reason"),
+    [
+        (0, "os.kill(os.getpid(), 9)", "worker 0 on algo-1 was ended by SIGKILL"),
+        (1, "raise ImportError", "worker 1 on algo-2 ended with exit code 1 without giving a reason; look at the end"),
+    ],
+)
+def test_a_worker_that_ends_before_it_joins_ends_every_host_with_its_reason(data, tmp_path, failing, death, reason):
+    jobs = two_hosts(tmp_path, data)
+    die_before_joining(jobs[failing], failing, death)
+    fail(jobs)
+    assert jobs[0].failure.startswith(reason)
+    assert jobs[0].failure == jobs[1].failure
+
+
+def test_a_worker_that_ends_before_it_joins_ends_the_others_of_its_host_at_once(data, tmp_path):
+    job = Job(tmp_path, data)
+    die_before_joining(job, 1, "os.kill(os.getpid(), 9)")
+    code, _, errors = job.run(*TWO)
+    assert code == 1
+    assert job.failure.startswith("worker 1 on algo-1 was ended by SIGKILL")
+    assert "forcefully exiting" not in errors  # what torchrun says when it has waited in vain, for half a minute
 
 
 def test_under_a_torchrun_of_another_size_the_program_refuses_to_run(tmp_path, monkeypatch):

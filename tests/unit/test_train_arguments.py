@@ -47,6 +47,8 @@ def test_hyperparameters_may_have_underscores_but_values_keep_theirs():
         (["--learning-rate", "0.1"], "unrecognized arguments: --learning-rate"),
         (["--epoch", "3"], "unrecognized arguments: --epoch"),
         (["--hosts", "algo-1"], "is not a JSON list of names"),
+        (["--checkpoint-minutes", "1"], "--checkpoint-minutes means nothing without --checkpoint-dir; leave it out"),
+        (["--checkpoint-keep", "1"], "--checkpoint-keep means nothing without --checkpoint-dir"),
     ],
 )
 def test_values_that_are_not_allowed_are_named(argv, message):

@@ -121,7 +121,15 @@ def test_features_are_kept_with_the_checkpoints_where_there_are_any(tmp_path):
     assert parse(SM_CHECKPOINT_DIR=str(tmp_path)).feature_cache == tmp_path / "features"
     assert str(parse().feature_cache) == "build/features"
     assert str(parse("--checkpoint-dir", "x").feature_cache) == "x/features"
-    assert str(parse("--feature-cache", "y", SM_CHECKPOINT_DIR=str(tmp_path)).feature_cache) == "y"
+    given = parse("--mode", "head", "--feature-cache", "y", SM_CHECKPOINT_DIR=str(tmp_path))
+    assert str(given.feature_cache) == "y"
+
+
+def test_what_every_job_is_given_is_taken_in_both_modes(tmp_path):
+    job = ("--model-name=sample", "--code-revision=abc", "--job-name=job-1", "--lr=0.02", "--batch-size=32")
+    for mode in ("finetune", "head"):
+        assert parse(f"--mode={mode}", *job, SM_CHECKPOINT_DIR=str(tmp_path)).mode == mode
+    assert parse("--mode=head", "--search=3", *job).search == 3
 
 
 def test_search_ranges_are_read_as_a_job_passes_them():
@@ -136,8 +144,21 @@ def test_search_ranges_are_read_as_a_job_passes_them():
     [
         (["--search", "3"], "--search means nothing to --mode finetune"),
         (["--views", "2"], "--views means nothing to --mode finetune"),
-        (["--mode", "head", "--cutmix", "1"], "--cutmix means nothing to --mode head"),
+        (["--search-lr", "0.01,0.1"], "--search-lr means nothing to --mode finetune"),
+        (["--search-batch-sizes", "8,64"], "--search-batch-sizes means nothing to --mode finetune"),
+        (["--feature-cache", "x"], "--feature-cache means nothing to --mode finetune"),
         (["--mode", "head", "--train-stages", "1"], "--train-stages means nothing to --mode head"),
+        (["--mode", "head", "--lr-decay", "0.8"], "--lr-decay means nothing to --mode head"),
+        (["--mode", "head", "--mixup", "0.2"], "--mixup means nothing to --mode head"),
+        (["--mode", "head", "--cutmix", "1"], "--cutmix means nothing to --mode head; leave it out"),
+        (["--mode", "head", "--mixed-precision", "on"], "--mixed-precision means nothing to --mode head"),
+        (["--mode", "head", "--compile", "on"], "--compile means nothing to --mode head"),
+        (["--mode", "head", "--batch-norm", "local"], "--batch-norm means nothing to --mode head"),
+        (["--mode", "head", "--scale-with-workers", "on"], "--scale-with-workers means nothing to --mode head"),
+        (["--mode", "head", "--checkpoint-minutes", "1"], "--checkpoint-minutes means nothing to --mode head"),
+        (["--mode", "head", "--checkpoint-keep", "1"], "--checkpoint-keep means nothing to --mode head"),
+        (["--mode", "head", "--search-lr", "0.01,0.1"], "--search-lr means nothing without --search"),
+        (["--mode", "head", "--search-batch-sizes", "8"], "--search-batch-sizes means nothing without --search"),
         (["--mode", "head", "--views", "0"], "'0' is not a whole number from 1 to 1000"),
         (["--mode", "head", "--search-lr", "0.1"], "'' is not a number"),
         (["--mode", "head", "--search-lr", "0.1,0.001"], "'0.1,0.001' is not a lower and a higher number"),
