@@ -186,7 +186,8 @@ def convolution_turns(steps: int) -> None:
     from model.network import build
 
     keep_freed_memory()
-    network = build(ARCHITECTURE, CLASSES).to(memory_format=torch.channels_last)
+    network = build(ARCHITECTURE, CLASSES)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack this form
     layers: list[tuple[torch.nn.Module, torch.Tensor, torch.Tensor]] = []
 
     def record(layer: torch.nn.Module, inputs: tuple[torch.Tensor], outputs: torch.Tensor) -> None:
@@ -202,7 +203,7 @@ def convolution_turns(steps: int) -> None:
         started = time.perf_counter()
         for _ in range(steps):
             for layer, inputs, gradient in layers:
-                wanted = [layer.weight, *([inputs] if inputs.requires_grad else [])]
+                wanted = [*layer.parameters(), *([inputs] if inputs.requires_grad else [])]
                 torch.autograd.grad(layer(inputs), wanted, gradient)
         answer(steps * BATCH / (time.perf_counter() - started))
 
