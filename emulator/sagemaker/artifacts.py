@@ -65,8 +65,12 @@ def reason(error: Exception) -> str:
     return str(error)
 
 
-def fetch(s3: Any, bucket: str, key: str, path: Path) -> None:
+def fetch(s3: Any, bucket: str, key: str, path: Path) -> dict[str, str]:
     """Download one object.
+
+    Returns
+    -------
+    The metadata that whoever uploaded it has given it.
 
     Raises
     ------
@@ -75,9 +79,10 @@ def fetch(s3: Any, bucket: str, key: str, path: Path) -> None:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        body = s3.get_object(Bucket=bucket, Key=key)["Body"]
+        found = s3.get_object(Bucket=bucket, Key=key)
         with path.open("wb") as file:
-            shutil.copyfileobj(body, file, 1 << 20)
+            shutil.copyfileobj(found["Body"], file, 1 << 20)
+        return dict(found.get("Metadata", {}))
     except (ClientError, BotoCoreError) as error:
         raise ArtifactError(f"s3://{bucket}/{key}: {reason(error)}") from None
 
@@ -128,7 +133,7 @@ def fetch_all(
     targets: Sequence[tuple[str, str]],
     directory: Path,
     stopped: Callable[[], bool] = lambda: False,
-) -> None:
+) -> list[dict[str, str]]:
     """Download objects, several at a time.
 
     Parameters
@@ -137,6 +142,10 @@ def fetch_all(
         Pairs of key and path relative to `directory`.
     stopped
         Asked before each object; when it says yes, the rest is not fetched.
+
+    Returns
+    -------
+    The metadata of each, as `fetch` returns it; none of what was not fetched.
 
     Raises
     ------
@@ -147,13 +156,11 @@ def fetch_all(
         if not name or ".." in PurePosixPath(name).parts or PurePosixPath(name).is_absolute():
             raise ArtifactError(f"s3://{bucket}/{key}: the key does not name a file below its prefix.")
 
-    def fetch_one(target: tuple[str, str]) -> None:
-        if not stopped():
-            fetch(s3, bucket, target[0], directory / target[1])
+    def fetch_one(target: tuple[str, str]) -> dict[str, str]:
+        return {} if stopped() else fetch(s3, bucket, target[0], directory / target[1])
 
     with ThreadPoolExecutor(_PARALLEL_DOWNLOADS, thread_name_prefix="fetch") as pool:
-        for _ in pool.map(fetch_one, targets):
-            pass
+        return list(pool.map(fetch_one, targets))
 
 
 def unpack(

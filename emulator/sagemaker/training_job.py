@@ -30,6 +30,7 @@ from emulator.sagemaker.roles import Role
 from emulator.sagemaker.runs import Run
 from emulator.sagemaker.training_container import Cluster, TrainingContainer
 from emulator.sagemaker.training_inputs import NoObjectsError, download_channel, download_source
+from emulator.sagemaker.training_metrics import MetricSeries, Point
 from emulator.store import Record
 
 logger = logging.getLogger(__name__)
@@ -49,8 +50,6 @@ _OUTPUTS = ((("model",), "model"), (("output", "data"), "output"))
 
 #: Changes the job's record while nobody else does.
 Change = Callable[[Callable[[Record], None]], Any]
-#: Takes (metric name, value, epoch seconds) triples for the job's series.
-SaveMetrics = Callable[[list[tuple[str, float, float]]], None]
 
 
 def output_location(job: Payload) -> tuple[str, str]:
@@ -87,16 +86,18 @@ class TrainingRun(Run):
     ----------
     job
         The job's record.
-    change, save_metrics
-        How the job's record and its series of metrics are written.
+    change
+        How the job's record is written.
+    series
+        The values of its metrics so far.
     """
 
-    def __init__(self, host: Host, job: Record, change: Change, save_metrics: SaveMetrics) -> None:
+    def __init__(self, host: Host, job: Record, change: Change, series: MetricSeries) -> None:
         super().__init__(f"training job {job['TrainingJobName']}")
         self._host = host
         self._job = job
         self._change = change
-        self._save_metrics = save_metrics
+        self._series = series
         self._arn: str = job["TrainingJobArn"]
         self._region = self._arn.split(":")[3]
         name = job["TrainingJobName"]
@@ -116,8 +117,9 @@ class TrainingRun(Run):
             (definition["Name"], re.compile(definition["Regex"]))
             for definition in job["AlgorithmSpecification"].get("MetricDefinitions", [])
         ]
-        self._points: list[tuple[str, float, float]] = []
+        self._points: list[Point] = []
         self._points_lock = threading.Lock()
+        self._flush_lock = threading.Lock()
         self._processes: list[subprocess.Popen[bytes]] = []
         self._stop_requested = threading.Event()
 
@@ -174,7 +176,9 @@ class TrainingRun(Run):
         location = self._job.get("CheckpointConfig", {}).get("S3Uri")
         if location is None:
             return None
-        return CheckpointSync(s3, location, [container.checkpoints for container in self._containers])
+        folders = [container.checkpoints for container in self._containers]
+        # What was printed before a checkpoint was written will not be printed again by whoever goes on from it.
+        return CheckpointSync(s3, location, folders, before_upload=self._flush_metrics)
 
     def _download(self, s3: Any, checkpoints: CheckpointSync | None, role_arn: str) -> None:
         self._transition("Downloading", "Downloading input data", TrainingStartTime=time.time())
@@ -186,8 +190,7 @@ class TrainingRun(Run):
             for container in self._containers:
                 container.adapt_drivers()
             download_source(s3, self._containers, self._directory / "sourcedir.tar.gz")
-            if checkpoints is not None:
-                checkpoints.download()
+            self._series.rewind(0.0 if checkpoints is None else checkpoints.download())
         except NoObjectsError as error:
             raise JobFailed(
                 f'ClientError: No S3 objects found under S3 URL "{error.url}" given in input data source. Please '
@@ -280,6 +283,7 @@ class TrainingRun(Run):
         return statuses
 
     def _take_line(self, log: LogStream, line: str) -> None:
+        now = time.time()
         log.write(line)
         for name, expression in self._metrics:
             if (match := expression.search(line)) is None:
@@ -288,22 +292,16 @@ class TrainingRun(Run):
                 value = float(match.group(1) or "")  # a group that took no part in the match has no value
                 if math.isfinite(value):
                     with self._points_lock:
-                        self._points.append((name, value, time.time()))
+                        self._points.append(Point(name, value, now))
 
     def _flush_metrics(self) -> None:
-        with self._points_lock:
-            points, self._points = self._points, []
-        if not points:
-            return
-        self._save_metrics(points)
-
-        def change(record: Record) -> None:
-            latest = {item["MetricName"]: item for item in record.get("FinalMetricDataList", [])}
-            for name, value, moment in points:
-                latest[name] = {"MetricName": name, "Value": value, "Timestamp": moment}
-            record["FinalMetricDataList"] = list(latest.values())
-
-        self._change(change)
+        with self._flush_lock:
+            with self._points_lock:
+                points, self._points = self._points, []
+            if not points:
+                return
+            self._series.append(points)
+            self._change(functools.partial(_set_final_metrics, points))
 
     def _failure_reason(self, statuses: list[int], logs: list[LogStream]) -> str:
         """Why the program failed: what it wrote to ``output/failure``, or the end of its log."""
@@ -380,6 +378,13 @@ def add_transition(record: Record, status: str, message: str, **members: Any) ->
         transitions[-1].setdefault("EndTime", now)
     transitions.append({"Status": status, "StartTime": now, "StatusMessage": message})
     record.update(SecondaryStatus=status, **members)
+
+
+def _set_final_metrics(points: list[Point], record: Record) -> None:
+    latest = {item["MetricName"]: item for item in record.get("FinalMetricDataList", [])}
+    for name, value, moment in points:
+        latest[name] = {"MetricName": name, "Value": value, "Timestamp": moment}
+    record["FinalMetricDataList"] = list(latest.values())
 
 
 def _shorten(text: str, ending: str = "") -> str:

@@ -9,7 +9,7 @@ import tarfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from botocore.exceptions import ClientError
 
@@ -73,15 +73,17 @@ class FakeS3:
 
     def __init__(self, **objects: bytes) -> None:
         self.objects: dict[str, bytes] = dict(objects)
+        self.metadata: dict[str, dict[str, str]] = {}
         self.uploads: list[str] = []
 
     def get_object(self, Bucket: str, Key: str) -> dict[str, Any]:
         if Key not in self.objects:
             raise ClientError({"Error": {"Code": "NoSuchKey", "Message": "There is no such key."}}, "GetObject")
-        return {"Body": io.BytesIO(self.objects[Key])}
+        return {"Body": io.BytesIO(self.objects[Key]), "Metadata": self.metadata.get(Key, {})}
 
-    def upload_file(self, Filename: str, Bucket: str, Key: str) -> None:
-        self.objects[Key] = Path(Filename).read_bytes()
+    def upload_fileobj(self, Fileobj: IO[bytes], Bucket: str, Key: str, ExtraArgs: dict[str, Any]) -> None:
+        self.objects[Key] = Fileobj.read()
+        self.metadata[Key] = ExtraArgs.get("Metadata", {})
         self.uploads.append(Key)
 
     def get_paginator(self, operation: str) -> FakeS3:

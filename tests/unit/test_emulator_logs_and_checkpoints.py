@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 from emulator_fixtures import FakeS3, eventually
@@ -121,6 +122,22 @@ def test_new_checkpoints_are_uploaded_while_the_program_runs(tmp_path: Path, mon
     assert "ckpt/old" not in s3.uploads, "what came from S3 need not go back"
 
 
+def test_a_checkpoint_says_when_it_was_written(tmp_path: Path) -> None:
+    s3 = FakeS3(**{"ckpt/somebody-elses": b"old"})
+    saved: list[list[str]] = []
+    first, second = tmp_path / "first", tmp_path / "second"
+    for folder in (first, second):
+        folder.mkdir()
+    sync = CheckpointSync(s3, "s3://bucket/ckpt/", [first], lambda: saved.append(list(s3.uploads)))
+    assert sync.download() == 0
+    with sync.syncing():
+        for name, moment in (("newer", 2000.5), ("older", 1000.0)):
+            (first / name).write_bytes(b"state")
+            os.utime(first / name, (moment, moment))
+    assert saved[0] == [], "what has to be kept before a checkpoint is uploaded is kept before"
+    assert CheckpointSync(s3, "s3://bucket/ckpt/", [second]).download() == 2000.5
+
+
 def test_a_file_that_is_still_being_written_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkpoints, "SYNC_SECONDS", 0.05)
     s3 = FakeS3()
@@ -175,11 +192,11 @@ def test_a_failing_upload_is_tried_again(tmp_path: Path, monkeypatch: pytest.Mon
     class Flaky(FakeS3):
         failures = 3
 
-        def upload_file(self, Filename: str, Bucket: str, Key: str) -> None:
+        def upload_fileobj(self, Fileobj: IO[bytes], Bucket: str, Key: str, ExtraArgs: dict[str, Any]) -> None:
             if self.failures:
                 self.failures -= 1
                 raise OSError("no route")
-            super().upload_file(Filename, Bucket, Key)
+            super().upload_fileobj(Fileobj, Bucket, Key, ExtraArgs)
 
     s3 = Flaky()
     (tmp_path / "state").write_bytes(b"s")

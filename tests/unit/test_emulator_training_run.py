@@ -13,6 +13,8 @@ from emulator_fixtures import CALLER, eventually, make_host, training_job
 from emulator.awsapi import Payload
 from emulator.sagemaker import SageMaker
 from emulator.sagemaker.runs import Run, Runs
+from emulator.sagemaker.training_metrics import MetricSeries, Point, read_points
+from emulator.store import Store
 
 KEYS = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_SESSION_TOKEN": "c"}
 
@@ -67,3 +69,20 @@ def test_a_job_that_is_stopped_the_moment_it_is_on_record_does_stop(
     monkeypatch.setattr(Runs, "start", stopped_first)
     sagemaker.call("CreateTrainingJob", job("import time; time.sleep(600)"), CALLER)
     assert ended(sagemaker)["TrainingJobStatus"] == "Stopped"
+
+
+def test_values_that_a_program_will_print_again_are_forgotten(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    series = MetricSeries(store, "arn:job")
+    series.append([Point("loss", 0.5, 1.0), Point("accuracy", 0.7, 1.0)])
+    series.append([Point("loss", 0.4, 2.0)])
+    series.append([Point("loss", 0.3, 3.0)])
+    MetricSeries(store, "arn:job-2").append([Point("loss", 9.0, 9.0)])
+    taken_up = MetricSeries(store, "arn:job")
+    taken_up.rewind(2.5)
+    taken_up.append([Point("loss", 0.31, 4.0)])
+    assert [value for name, value, _ in read_points(store, "arn:job") if name == "loss"] == [0.5, 0.4, 0.31]
+    taken_up.rewind(0.0)
+    assert read_points(store, "arn:job") == []
+    assert read_points(store, "arn:job-2") == [Point("loss", 9.0, 9.0)]
+    store.close()
