@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 
 from emulator import settings
+from emulator.host import SpotInterruption
 from emulator.layout import Process, StateDir, StateError, check_port
 from emulator.processes import reap
 
@@ -55,7 +56,7 @@ class Status:
     state_dir: Path
 
 
-def up(state_dir: Path, port: int = 4566) -> Status:
+def up(state_dir: Path, port: int = 4566, spot_interruption: SpotInterruption | None = None) -> Status:
     """Start a local AWS in the background and wait until it answers.
 
     Parameters
@@ -64,6 +65,8 @@ def up(state_dir: Path, port: int = 4566) -> Status:
         Where it keeps its state; what is there already is taken up.
     port
         On 127.0.0.1.
+    spot_interruption
+        What befalls managed spot training until it is stopped; nothing by default.
 
     Raises
     ------
@@ -87,9 +90,13 @@ def up(state_dir: Path, port: int = 4566) -> Status:
     if _holder(place) is None:
         reap(place.processes)
     _rotate(place.log)
+    options = ["--state-dir", str(place.root), "--port", str(port)]
+    if spot_interruption is not None:
+        after, wait = spot_interruption.after_seconds, spot_interruption.wait_seconds
+        options += ["--interrupt-spot-after", str(after), "--spot-wait", str(wait)]
     with place.log.open("ab") as log:
         server = subprocess.Popen(
-            [sys.executable, "-m", "emulator", "serve", "--state-dir", str(place.root), "--port", str(port)],
+            [sys.executable, "-m", "emulator", "serve", *options],
             cwd=_ROOT,
             env=settings.clean_environment(os.environ, place.temporary),
             stdin=subprocess.DEVNULL,

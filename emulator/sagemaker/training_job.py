@@ -30,6 +30,7 @@ from emulator.sagemaker.roles import Role
 from emulator.sagemaker.runs import Run
 from emulator.sagemaker.training_container import Cluster, TrainingContainer
 from emulator.sagemaker.training_inputs import NoObjectsError, download_channel, download_source
+from emulator.sagemaker.training_limits import TrainingLimits
 from emulator.sagemaker.training_metrics import MetricSeries, Point
 from emulator.store import Record
 
@@ -41,7 +42,6 @@ MAX_REASON_CHARACTERS = 1024
 STOP_GRACE_SECONDS = 120.0
 #: When one instance has failed, or the server goes down, the others need not save anything.
 _ABORT_GRACE_SECONDS = 2.0
-_DEFAULT_MAX_RUNTIME_SECONDS = 86_400
 _POLL_SECONDS = 0.1
 _METRICS_SECONDS = 0.5
 _REASON_LOG_LINES = 10
@@ -76,7 +76,7 @@ class JobFailed(Exception):
 
 
 class _Stopped(Exception):
-    """The job was stopped before its program began."""
+    """The job ends while its program does not run; the message is its secondary status."""
 
 
 class TrainingRun(Run):
@@ -121,6 +121,9 @@ class TrainingRun(Run):
         self._points_lock = threading.Lock()
         self._flush_lock = threading.Lock()
         self._processes: list[subprocess.Popen[bytes]] = []
+        self._limits = TrainingLimits(job, host.spot_interruption)
+        self._started: float | None = None
+        self._waited = 0.0
         self._stop_requested = threading.Event()
 
     def request_stop(self) -> None:
@@ -132,14 +135,13 @@ class TrainingRun(Run):
         self._interrupted.set()
         self._stop_requested.set()
         # A program that is being stopped may have most of its two minutes left.
-        self._terminate(self._processes, "Interrupted")
+        self._terminate(self._processes, "Suspended")
 
     def _run(self) -> None:
         try:
-            shutil.rmtree(self._directory, ignore_errors=True)
             status, secondary, reason = self._work()
-        except _Stopped:
-            status, secondary, reason = "Stopped", "Stopped", None
+        except _Stopped as stopped:
+            status, secondary, reason = "Stopped", str(stopped), None
         except JobFailed as error:
             status, secondary, reason = "Failed", "Failed", str(error)
         except Exception:
@@ -157,18 +159,41 @@ class TrainingRun(Run):
         except ServiceError as error:
             raise JobFailed(f"ClientError: {error.message}") from None
         s3 = role.client("s3")
-        checkpoints = self._checkpoints(s3)
-        self._download(s3, checkpoints, role.arn)
-        self._transition("Training", "Training image download completed. Training in progress.")
-        end, reason = self._train(role, checkpoints)
-        if end == "Interrupted":
-            return "InProgress", "Interrupted", None
-        self._flush_metrics()
+        end, reason = self._attempt(role, s3)
+        while end == "Interrupted":
+            self._wait_for_capacity()
+            end, reason = self._attempt(role, s3)
+        if end == "Suspended":
+            return "InProgress", "Training", None
         if reason is not None:
             raise JobFailed(reason)
         self._transition("Uploading", "Uploading generated training model")
         self._upload(s3)
         return ("Completed" if end == "Completed" else "Stopped"), end, None
+
+    def _attempt(self, role: Role, s3: Any) -> tuple[str, str | None]:
+        """Let fresh instances do the training, from its newest checkpoint on; as `_train` says how it ended."""
+        shutil.rmtree(self._directory, ignore_errors=True)
+        checkpoints = self._checkpoints(s3)
+        self._download(s3, checkpoints, role.arn)
+        self._transition("Training", "Training image download completed. Training in progress.")
+        end, reason = self._train(role, checkpoints)
+        if end != "Suspended":
+            self._flush_metrics()
+        return end, reason
+
+    def _wait_for_capacity(self) -> None:
+        """Wait for other instances, which is not billed."""
+        began = time.monotonic()
+        capacity_returns = began + self._limits.interrupted()
+        while (now := time.monotonic()) < capacity_returns:
+            if self._stop_requested.wait(min(_POLL_SECONDS, capacity_returns - now)):
+                raise _Stopped("Stopped")
+            if (limit := self._limits.reached()) is not None:
+                self._begin_stopping()
+                raise _Stopped(limit)
+        self._waited += time.monotonic() - began
+        self._transition("Starting", "Preparing the instances for training")
 
     # Inputs
 
@@ -181,7 +206,8 @@ class TrainingRun(Run):
         return CheckpointSync(s3, location, folders, before_upload=self._flush_metrics)
 
     def _download(self, s3: Any, checkpoints: CheckpointSync | None, role_arn: str) -> None:
-        self._transition("Downloading", "Downloading input data", TrainingStartTime=time.time())
+        self._started = self._started or time.time()
+        self._transition("Downloading", "Downloading input data", TrainingStartTime=self._started)
         try:
             for container in self._containers:
                 container.make_folders()
@@ -200,7 +226,7 @@ class TrainingRun(Run):
         except ArtifactError as error:
             raise JobFailed(_shorten(f"ClientError: Data download failed: {error}")) from None
         if self._stop_requested.is_set():
-            raise _Stopped
+            raise _Stopped("Stopped")
 
     # The program
 
@@ -217,7 +243,7 @@ class TrainingRun(Run):
             )
             for instance in self._cluster.hosts
         ]
-        processes = self._processes
+        processes = self._processes = []
         readers: list[OutputReader] = []
         try:
             credentials = {} if self._job.get("EnableNetworkIsolation") else role.environment()
@@ -228,11 +254,16 @@ class TrainingRun(Run):
                 readers.append(OutputReader(process.stdout, functools.partial(self._take_line, log)))
             with checkpoints.syncing() if checkpoints is not None else contextlib.nullcontext():
                 end = self._wait(processes)
+                if end == "Interrupted":
+                    self._transition("Interrupted", "The local AWS took the spot instances back, as it was told to")
+                elif end == "MaxWaitTimeExceeded":
+                    self._begin_stopping()
                 statuses = self._terminate(processes, end)
             for reader in readers:
                 reader.join()
         finally:
             self._terminate(processes, "Failed")
+            self._processes = []  # their numbers may be given to others while the job waits or uploads
             for log in logs:
                 log.close()
             shutil.rmtree(temporary, ignore_errors=True)
@@ -252,31 +283,33 @@ class TrainingRun(Run):
 
     def _wait(self, processes: list[subprocess.Popen[bytes]]) -> str:
         """Wait for the end of all programs, or of the first that fails, or for a reason to end them."""
-        limit = self._job.get("StoppingCondition", {}).get("MaxRuntimeInSeconds", _DEFAULT_MAX_RUNTIME_SECONDS)
-        deadline = time.monotonic() + limit
+        self._limits.program_begins()
         metrics_due = time.monotonic() + _METRICS_SECONDS
-        while True:
-            statuses = [process.poll() for process in processes]
-            if self._interrupted.is_set():
-                return "Interrupted"
-            if any(statuses):
-                return "Failed"
-            if all(status == 0 for status in statuses):
-                return "Completed"
-            if self._stop_requested.is_set():
-                return "Stopped"
-            if time.monotonic() > deadline:
-                return "MaxRuntimeExceeded"
-            if time.monotonic() > metrics_due:
-                self._flush_metrics()
-                metrics_due = time.monotonic() + _METRICS_SECONDS
-            self._stop_requested.wait(_POLL_SECONDS)
+        try:
+            while True:
+                statuses = [process.poll() for process in processes]
+                if self._interrupted.is_set():
+                    return "Suspended"
+                if any(statuses):
+                    return "Failed"
+                if all(status == 0 for status in statuses):
+                    return "Completed"
+                if self._stop_requested.is_set():
+                    return "Stopped"
+                if (limit := self._limits.reached()) is not None:
+                    return limit
+                if time.monotonic() > metrics_due:
+                    self._flush_metrics()
+                    metrics_due = time.monotonic() + _METRICS_SECONDS
+                self._stop_requested.wait(_POLL_SECONDS)
+        finally:
+            self._limits.program_ends()
 
     def _terminate(self, processes: list[subprocess.Popen[bytes]], end: str) -> list[int]:
         """End what still runs; the exit statuses as they were before that."""
         processes = list(processes)
         statuses = [process.poll() or 0 for process in processes]
-        grace = STOP_GRACE_SECONDS if end in ("Stopped", "MaxRuntimeExceeded") else _ABORT_GRACE_SECONDS
+        grace = _ABORT_GRACE_SECONDS if end in ("Failed", "Suspended") else STOP_GRACE_SECONDS
         if processes:
             with ThreadPoolExecutor(len(processes), thread_name_prefix="terminate") as pool:
                 list(pool.map(lambda process: self._host.processes.terminate(process, grace), processes))
@@ -356,6 +389,9 @@ class TrainingRun(Run):
     def _transition(self, status: str, message: str, **members: Any) -> None:
         self._change(lambda record: add_transition(record, status, message, **members))
 
+    def _begin_stopping(self) -> None:
+        self._transition("Stopping", "Stopping the training job", TrainingJobStatus="Stopping")
+
     def _finish(self, status: str, secondary: str, reason: str | None) -> None:
         now = time.time()
 
@@ -363,7 +399,8 @@ class TrainingRun(Run):
             started = record.setdefault("TrainingStartTime", now)
             add_transition(record, secondary, f"Training job {status.lower()}", TrainingJobStatus=status)
             seconds = max(1, round(now - started))
-            record.update(TrainingEndTime=now, TrainingTimeInSeconds=seconds, BillableTimeInSeconds=seconds)
+            billable = max(1, round(now - started - self._waited))
+            record.update(TrainingEndTime=now, TrainingTimeInSeconds=seconds, BillableTimeInSeconds=billable)
             if reason is not None:
                 record["FailureReason"] = reason
 

@@ -14,7 +14,7 @@ from typing import IO, Any
 from botocore.exceptions import ClientError
 
 from emulator.awsapi import Caller, Payload, ServiceError
-from emulator.host import Host
+from emulator.host import Host, SpotInterruption
 from emulator.processes import ProcessRegistry
 
 ACCOUNT = "123456789012"
@@ -29,13 +29,18 @@ def no_role(arn: str, session_name: str) -> dict[str, str]:
 
 
 def make_host(
-    state_dir: Path, role_sessions: Callable[[str, str], dict[str, str]] = no_role, service: str = "sagemaker"
+    state_dir: Path,
+    role_sessions: Callable[[str, str], dict[str, str]] = no_role,
+    service: str = "sagemaker",
+    spot_interruption: SpotInterruption | None = None,
 ) -> Host:
     """A platform whose other services do not answer."""
     temporary = state_dir / "tmp"
     temporary.mkdir(exist_ok=True)
     processes = ProcessRegistry(state_dir / "processes")
-    return Host(service, "http://127.0.0.1:9", state_dir, temporary, ACCOUNT, processes, role_sessions)
+    return Host(
+        service, "http://127.0.0.1:9", state_dir, temporary, ACCOUNT, processes, role_sessions, spot_interruption
+    )
 
 
 def refusal(call: Callable[[], Any]) -> ServiceError:
