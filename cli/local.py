@@ -116,6 +116,8 @@ def status(state_dir: StateDir = STATE_DIR) -> None:
     if found is None:
         raise NotReadyError("The local AWS is not running.", "Start it: kennel local up")
     console.print(f"The local AWS answers at {found.endpoint_url} (process {found.pid}).")
+    if found.warning is not None:
+        console.print(found.warning)
 
 
 @app.command()

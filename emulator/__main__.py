@@ -75,6 +75,8 @@ def _run(options: argparse.Namespace) -> int:
                 say("The local AWS is not running.\n")
                 return 1
             say(f"The local AWS answers at {found.endpoint_url} (process {found.pid}).\n")
+            if found.warning is not None:
+                say(f"{found.warning}\n")
         case "env":
             for name, value in lifecycle.environment(options.state_dir).items():
                 say(f"export {name}={shlex.quote(value)}\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -23,6 +24,7 @@ _POLL_SECONDS = 0.02
 _START_SECONDS = 60.0
 #: Endpoints and training jobs get their grace within this.
 _STOP_SECONDS = 20.0
+_LITTLE_SPACE_BYTES = 64 * 2**20
 _LOG_TAIL_LINES = 15
 _LOG_LIMIT_BYTES = 10 * 1024 * 1024
 _ROOT = Path(__file__).resolve().parent.parent
@@ -55,6 +57,17 @@ class Status:
     pid: int
     state_dir: Path
 
+    @property
+    def warning(self) -> str | None:
+        """What a person should know although it answers."""
+        free = shutil.disk_usage(self.state_dir).free
+        if free >= _LITTLE_SPACE_BYTES:
+            return None
+        return (
+            f"Only {free / 2**20:.0f} MB are left on the disk of {self.state_dir}. When it is full, requests that "
+            "change something fail, jobs that end wait, and lines are missing in their log files: make room."
+        )
+
 
 def up(state_dir: Path, port: int = 4566, spot_interruption: SpotInterruption | None = None) -> Status:
     """Start a local AWS in the background and wait until it answers.
@@ -78,6 +91,7 @@ def up(state_dir: Path, port: int = 4566, spot_interruption: SpotInterruption | 
     try:
         check_port(port)
         place.prepare()
+        place.check_space()
     except StateError as error:
         raise LocalAwsError(str(error)) from None
     running = status(state_dir)

@@ -55,10 +55,20 @@ def parse_s3_url(url: str) -> tuple[str, str]:
     return bucket, key
 
 
+def cause(error: Exception) -> Exception:
+    """The error behind one that boto3 raises."""
+    return error.__context__ if isinstance(error, Boto3Error) and isinstance(error.__context__, Exception) else error
+
+
+def refused(error: Exception) -> bool:
+    """Whether S3 did not want to do what it was asked for, and not merely could not."""
+    error = cause(error)
+    return isinstance(error, ClientError) and error.response["ResponseMetadata"]["HTTPStatusCode"] < 500
+
+
 def reason(error: Exception) -> str:
     """What S3 said, without the preambles of boto3 and botocore."""
-    if isinstance(error, Boto3Error) and isinstance(error.__context__, Exception):
-        error = error.__context__
+    error = cause(error)
     if isinstance(error, ClientError):
         details = error.response.get("Error", {})
         return f"{details.get('Code', 'Unknown')}: {details.get('Message', '')}".rstrip(": ")
@@ -77,13 +87,13 @@ def fetch(s3: Any, bucket: str, key: str, path: Path) -> dict[str, str]:
     ArtifactError
         With what S3 answered.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         found = s3.get_object(Bucket=bucket, Key=key)
         with path.open("wb") as file:
             shutil.copyfileobj(found["Body"], file, 1 << 20)
         return dict(found.get("Metadata", {}))
-    except (ClientError, BotoCoreError) as error:
+    except (ClientError, BotoCoreError, OSError) as error:
         raise ArtifactError(f"s3://{bucket}/{key}: {reason(error)}") from None
 
 

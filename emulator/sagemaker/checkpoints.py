@@ -44,7 +44,8 @@ class CheckpointSync:
     directories
         The checkpoint folder of each instance.
     before_upload
-        Called before files are uploaded, which from then on may be gone on from.
+        Called before files are uploaded, which from then on may be gone on from; where it raises an OSError, they
+        are uploaded another time.
     """
 
     def __init__(
@@ -103,8 +104,12 @@ class CheckpointSync:
         """
         now = self._stamps()
         due = [path for path, stamp in now.items() if self._is_due(path, stamp, settled_only)]
-        if due:
-            self._before_upload()
+        try:
+            if due:
+                self._before_upload()
+        except OSError as error:
+            logger.warning("no checkpoint is uploaded for the time being: %s", error)
+            due = []
         for path in due:
             stamp = now[path]
             name = next(path.relative_to(d).as_posix() for d in self._directories if path.is_relative_to(d))

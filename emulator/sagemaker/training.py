@@ -127,8 +127,7 @@ class TrainingJobs:
 
     def _begin(self, record: Record) -> None:
         arn = record["TrainingJobArn"]
-        series = MetricSeries(self._store, arn)
-        run = TrainingRun(self._host, record, lambda change: self._jobs.change(arn, change), series)
+        run = TrainingRun(self._host, record, self._jobs, MetricSeries(self._store, arn))
         self._runs.start(arn, run)
         if self._jobs.require_arn(arn)["TrainingJobStatus"] == "Stopping":
             run.request_stop()  # asked for when there was no run yet that could be told

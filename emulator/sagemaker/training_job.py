@@ -26,13 +26,14 @@ from emulator.sagemaker import artifacts
 from emulator.sagemaker.artifacts import ArtifactError
 from emulator.sagemaker.checkpoints import CheckpointSync
 from emulator.sagemaker.logs import LogStream, OutputReader
+from emulator.sagemaker.resources import Resources
 from emulator.sagemaker.roles import Role
 from emulator.sagemaker.runs import Run
 from emulator.sagemaker.training_container import Cluster, TrainingContainer
 from emulator.sagemaker.training_inputs import NoObjectsError, download_channel, download_source
 from emulator.sagemaker.training_limits import TrainingLimits
 from emulator.sagemaker.training_metrics import MetricSeries, Point
-from emulator.store import Record
+from emulator.store import Record, StoreError
 
 logger = logging.getLogger(__name__)
 
@@ -47,9 +48,6 @@ _METRICS_SECONDS = 0.5
 _REASON_LOG_LINES = 10
 #: Packed outputs: folder below /opt/ml, name of the archive, name of the folder when they are not compressed.
 _OUTPUTS = ((("model",), "model"), (("output", "data"), "output"))
-
-#: Changes the job's record while nobody else does.
-Change = Callable[[Callable[[Record], None]], Any]
 
 
 def output_location(job: Payload) -> tuple[str, str]:
@@ -86,17 +84,17 @@ class TrainingRun(Run):
     ----------
     job
         The job's record.
-    change
-        How the job's record is written.
+    jobs
+        Where the record is.
     series
         The values of its metrics so far.
     """
 
-    def __init__(self, host: Host, job: Record, change: Change, series: MetricSeries) -> None:
+    def __init__(self, host: Host, job: Record, jobs: Resources, series: MetricSeries) -> None:
         super().__init__(f"training job {job['TrainingJobName']}")
         self._host = host
         self._job = job
-        self._change = change
+        self._jobs = jobs
         self._series = series
         self._arn: str = job["TrainingJobArn"]
         self._region = self._arn.split(":")[3]
@@ -138,16 +136,21 @@ class TrainingRun(Run):
         self._terminate(self._processes, "Suspended")
 
     def _run(self) -> None:
+        status, secondary, reason = "Failed", "Failed", None
         try:
             status, secondary, reason = self._work()
         except _Stopped as stopped:
-            status, secondary, reason = "Stopped", str(stopped), None
+            status, secondary = "Stopped", str(stopped)
         except JobFailed as error:
-            status, secondary, reason = "Failed", "Failed", str(error)
+            reason = str(error)
+        except StoreError:  # nobody waits for space any more, because the server ends
+            self._interrupted.set()
+        except OSError as error:  # most likely the disk is full, and the log of the local AWS cannot say more
+            reason = _shorten(f"InternalServerError: {error}")
         except Exception:
             if not self._interrupted.is_set():
                 logger.exception("training job %s", self._arn)
-            status, secondary, reason = "Failed", "Failed", "InternalServerError: the log of the local AWS says more."
+            reason = "InternalServerError: the log of the local AWS says more."
         shutil.rmtree(self._directory, ignore_errors=True)
         if not self._interrupted.is_set():
             self._finish(status, secondary, reason)
@@ -179,7 +182,7 @@ class TrainingRun(Run):
         self._transition("Training", "Training image download completed. Training in progress.")
         end, reason = self._train(role, checkpoints)
         if end != "Suspended":
-            self._flush_metrics()
+            self._jobs.insist(self._flush_metrics)
         return end, reason
 
     def _wait_for_capacity(self) -> None:
@@ -216,7 +219,8 @@ class TrainingRun(Run):
             for container in self._containers:
                 container.adapt_drivers()
             download_source(s3, self._containers, self._directory / "sourcedir.tar.gz")
-            self._series.rewind(0.0 if checkpoints is None else checkpoints.download())
+            newest = 0.0 if checkpoints is None else checkpoints.download()
+            self._jobs.insist(lambda: self._series.rewind(newest))
         except NoObjectsError as error:
             raise JobFailed(
                 f'ClientError: No S3 objects found under S3 URL "{error.url}" given in input data source. Please '
@@ -299,7 +303,8 @@ class TrainingRun(Run):
                 if (limit := self._limits.reached()) is not None:
                     return limit
                 if time.monotonic() > metrics_due:
-                    self._flush_metrics()
+                    with contextlib.suppress(StoreError):  # they are kept for the next time
+                        self._flush_metrics()
                     metrics_due = time.monotonic() + _METRICS_SECONDS
                 self._stop_requested.wait(_POLL_SECONDS)
         finally:
@@ -328,13 +333,21 @@ class TrainingRun(Run):
                         self._points.append(Point(name, value, now))
 
     def _flush_metrics(self) -> None:
+        """Put the values so far on record; those that cannot be written are kept for the next time.
+
+        Raises
+        ------
+        StoreError
+        """
         with self._flush_lock:
             with self._points_lock:
-                points, self._points = self._points, []
+                points = list(self._points)
             if not points:
                 return
+            self._jobs.change(self._arn, functools.partial(_set_final_metrics, points))
             self._series.append(points)
-            self._change(functools.partial(_set_final_metrics, points))
+            with self._points_lock:
+                del self._points[: len(points)]
 
     def _failure_reason(self, statuses: list[int], logs: list[LogStream]) -> str:
         """Why the program failed: what it wrote to ``output/failure``, or the end of its log."""
@@ -362,13 +375,14 @@ class TrainingRun(Run):
             for folder, name in _OUTPUTS:
                 directories = [container.path(*folder) for container in self._containers]
                 self._upload_output(s3, bucket, f"{base}/{name}", directories, output, encryption)
-        except (ClientError, BotoCoreError, Boto3Error, ArtifactError) as error:
-            raise JobFailed(
-                _shorten(
-                    f"ClientError: Uploading to s3://{bucket}/{base} failed. Please ensure that the role "
-                    f'"{self._job["RoleArn"]}" has "s3:PutObject" permissions there: {artifacts.reason(error)}'
-                )
-            ) from None
+        except (ClientError, BotoCoreError, Boto3Error, OSError) as error:
+            kind, advice = "InternalServerError", ""
+            if artifacts.refused(error):
+                kind = "ClientError"
+                role = self._job["RoleArn"]
+                advice = f'. Please ensure that the role "{role}" has "s3:PutObject" permissions there'
+            failure = f"{kind}: Uploading to s3://{bucket}/{base} failed{advice}: {artifacts.reason(error)}"
+            raise JobFailed(_shorten(failure)) from None
 
     def _upload_output(
         self, s3: Any, bucket: str, key: str, directories: list[Path], output: Payload, encryption: dict[str, str]
@@ -388,6 +402,9 @@ class TrainingRun(Run):
 
     def _transition(self, status: str, message: str, **members: Any) -> None:
         self._change(lambda record: add_transition(record, status, message, **members))
+
+    def _change(self, change: Callable[[Record], None]) -> None:
+        self._jobs.insist(lambda: self._jobs.change(self._arn, change))
 
     def _begin_stopping(self) -> None:
         self._transition("Stopping", "Stopping the training job", TrainingJobStatus="Stopping")

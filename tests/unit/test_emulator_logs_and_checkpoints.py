@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import pytest
-from emulator_fixtures import FakeS3, eventually
+from emulator_fixtures import FakeS3, eventually, full_disk
 
 from emulator.sagemaker import checkpoints
 from emulator.sagemaker.checkpoints import CheckpointSync
@@ -97,6 +97,31 @@ def test_the_file_does_not_grow_for_ever(tmp_path: Path) -> None:
     assert max(sizes.values()) < 5.1 * 2**20
 
 
+def test_while_the_disk_is_full_the_file_does_without_lines_and_says_so(tmp_path: Path) -> None:
+    client = FakeLogs()
+    log = stream(client, tmp_path / "folder" / "log")
+    log.write("before")
+    with full_disk():
+        log.write("lost")
+        log.write("lost too")
+    log.write("after")
+    with full_disk():
+        log.write("lost at the end")
+        log.close()
+    assert client.events == ["before", "lost", "lost too", "after", "lost at the end"]
+    lines = list(filter(None, (tmp_path / "folder" / "log").read_text().splitlines()))
+    assert lines == ["before", "[local AWS] 2 lines are missing here: the disk was full", "after"]
+
+
+def test_a_log_whose_file_cannot_even_be_made_reaches_cloudwatch(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    client = FakeLogs()
+    log = stream(client, tmp_path / "file" / "log")
+    log.write("line")
+    log.close()
+    assert client.events == ["line"]
+
+
 def test_checkpoints_of_an_earlier_run_are_brought_to_every_instance(tmp_path: Path) -> None:
     s3 = FakeS3(**{"ckpt/job/epoch-1/state": b"1", "ckpt/job-2/state": b"2"})
     folders = [tmp_path / "a", tmp_path / "b"]
@@ -136,6 +161,21 @@ def test_a_checkpoint_says_when_it_was_written(tmp_path: Path) -> None:
             os.utime(first / name, (moment, moment))
     assert saved[0] == [], "what has to be kept before a checkpoint is uploaded is kept before"
     assert CheckpointSync(s3, "s3://bucket/ckpt/", [second]).download() == 2000.5
+
+
+def test_a_checkpoint_waits_for_what_has_to_be_kept_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoints, "SYNC_SECONDS", 0.05)
+    s3 = FakeS3()
+    failures = [OSError("no space")] * 3
+
+    def save() -> None:
+        if failures:
+            raise failures.pop()
+
+    (tmp_path / "state").write_bytes(b"s")
+    with CheckpointSync(s3, "s3://bucket", [tmp_path], save).syncing():
+        eventually(lambda: s3.objects == {"state": b"s"})
+    assert not failures
 
 
 def test_a_file_that_is_still_being_written_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
