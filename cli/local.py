@@ -16,6 +16,7 @@ import typer
 from cli.console import console
 from cli.errors import NotReadyError
 from emulator import lifecycle
+from emulator.host import DEFAULT_SPOT_WAIT_SECONDS, SpotInterruption
 
 app = typer.Typer(
     help="An AWS on this machine.",
@@ -51,6 +52,16 @@ def start(state_dir: Path, port: int) -> lifecycle.Status:
             return running.status
 
 
+def _start_with_interruptions(state_dir: Path, port: int, interruption: SpotInterruption) -> lifecycle.Status:
+    with _local_errors():
+        try:
+            return lifecycle.up(state_dir.resolve(), port, interruption)
+        except lifecycle.AlreadyRunningError as error:
+            # Its trainings would never be interrupted, and whoever waits for that would take it for a success.
+            message = f"{error} It takes --interrupt-spot-after at its start only."
+            raise NotReadyError(message, "Stop it first: kennel local down") from None
+
+
 def stop(state_dir: Path) -> bool:
     """Stop the local AWS, keeping its state; False when it was not running."""
     with _local_errors():
@@ -76,9 +87,23 @@ def enter(state_dir: Path) -> None:
 def up(
     state_dir: StateDir = STATE_DIR,
     port: Annotated[int, typer.Option(min=1, max=65535, help="The one port on 127.0.0.1.")] = 4566,
+    interrupt_spot_after: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            metavar="SECONDS",
+            help="Take the instances of every managed spot training job back once, after so long a training.",
+        ),
+    ] = None,
+    spot_wait: Annotated[
+        float, typer.Option(min=0, metavar="SECONDS", help="How long such a job then waits for others.")
+    ] = DEFAULT_SPOT_WAIT_SECONDS,
 ) -> None:
     """Start the local AWS in the background."""
-    status = start(state_dir, port)
+    if interrupt_spot_after is None:
+        status = start(state_dir, port)
+    else:
+        status = _start_with_interruptions(state_dir, port, SpotInterruption(interrupt_spot_after, spot_wait))
     console.print(f"The local AWS answers at {status.endpoint_url} (process {status.pid}).")
     console.print('Point this shell at it: eval "$(kennel local env)"')
 
@@ -91,6 +116,8 @@ def status(state_dir: StateDir = STATE_DIR) -> None:
     if found is None:
         raise NotReadyError("The local AWS is not running.", "Start it: kennel local up")
     console.print(f"The local AWS answers at {found.endpoint_url} (process {found.pid}).")
+    if found.warning is not None:
+        console.print(found.warning)
 
 
 @app.command()

@@ -264,9 +264,10 @@ def follow_training(stage: Stage, job: str) -> dict[str, Any]:
         log.print_new()
     status = description["TrainingJobStatus"]
     if status != "Completed":
-        reason = f": {description['FailureReason']}" if "FailureReason" in description else ""
+        # Of a job that was stopped, only the secondary status tells a limit from somebody's wish.
+        reason = description.get("FailureReason", description.get("SecondaryStatus", status))
         raise WorkFailedError(
-            f"The training job {job} ended as {status}{reason}",
+            f"The training job {job} ended as {status}{f': {reason}' if reason != status else ''}",
             f"Its whole log: log group {LOG_GROUP}, streams {job}/…",
         )
     console.print(f"{job} completed in {description.get('TrainingTimeInSeconds', 0)} s.{saved_by_spot(description)}")

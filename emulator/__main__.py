@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import math
 import shlex
 import sys
 from pathlib import Path
 
 from emulator import lifecycle
+from emulator.host import DEFAULT_SPOT_WAIT_SECONDS, SpotInterruption
 from emulator.layout import StateError
 from emulator.ministack.contract import ContractError
 
@@ -39,6 +41,19 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--state-dir", type=Path, default=Path(".local-aws"), help="default: %(default)s")
         if name in ("up", "serve"):
             command.add_argument("--port", type=int, default=4566, help="on 127.0.0.1, default: %(default)s")
+            command.add_argument(
+                "--interrupt-spot-after",
+                type=_seconds,
+                metavar="SECONDS",
+                help="take the instances of every managed spot training job back once, after so long a training",
+            )
+            command.add_argument(
+                "--spot-wait",
+                type=_seconds,
+                default=DEFAULT_SPOT_WAIT_SECONDS,
+                metavar="SECONDS",
+                help="how long such a job then waits for others, default: %(default)g",
+            )
     return parser
 
 
@@ -48,9 +63,9 @@ def _run(options: argparse.Namespace) -> int:
         case "serve":
             from emulator.server import serve  # imports MiniStack, which takes a second
 
-            serve(options.state_dir, options.port)
+            serve(options.state_dir, options.port, _spot_interruption(options))
         case "up":
-            running = lifecycle.up(options.state_dir, options.port)
+            running = lifecycle.up(options.state_dir, options.port, _spot_interruption(options))
             say(f"The local AWS answers at {running.endpoint_url} (process {running.pid}).\n")
         case "down":
             lifecycle.down(options.state_dir)
@@ -60,6 +75,8 @@ def _run(options: argparse.Namespace) -> int:
                 say("The local AWS is not running.\n")
                 return 1
             say(f"The local AWS answers at {found.endpoint_url} (process {found.pid}).\n")
+            if found.warning is not None:
+                say(f"{found.warning}\n")
         case "env":
             for name, value in lifecycle.environment(options.state_dir).items():
                 say(f"export {name}={shlex.quote(value)}\n")
@@ -69,6 +86,18 @@ def _run(options: argparse.Namespace) -> int:
                 raise lifecycle.LocalAwsError(f"There is no log: no local AWS was ever started on {options.state_dir}.")
             say(log.read_text(errors="replace"))
     return 0
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 <= seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is no time: give seconds, 0 or more")
+    return seconds
+
+
+def _spot_interruption(options: argparse.Namespace) -> SpotInterruption | None:
+    after: float | None = options.interrupt_spot_after
+    return None if after is None else SpotInterruption(after, options.spot_wait)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from botocore.loaders import Loader
 from botocore.model import OperationNotFoundError, ServiceModel
 
 from emulator.errors import CONTENT_TYPE, Response, ServiceError
+from emulator.store import StoreError
 from emulator.validation import validate
 
 __all__ = [
@@ -139,6 +140,8 @@ class Service:
             result = await asyncio.to_thread(self.call, operation, payload, caller)
         except ServiceError as error:
             return error.response()
+        except StoreError as error:
+            return ServiceError("InternalFailure", str(error), 500).response()
         except Exception:
             logger.exception("%s %s failed", self.name, headers.get("x-amz-target"))
             return ServiceError("InternalFailure", "The local AWS failed; its log has the details.", 500).response()

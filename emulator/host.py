@@ -9,8 +9,27 @@ from pathlib import Path
 
 from emulator.processes import ProcessRegistry
 
+#: Of `SpotInterruption.wait_seconds`, where nobody says otherwise.
+DEFAULT_SPOT_WAIT_SECONDS = 10.0
+
 #: (role ARN, session name) -> the AWS_* variables of a session of that role
 RoleSessions = Callable[[str, str], dict[str, str]]
+
+
+@dataclass(frozen=True)
+class SpotInterruption:
+    """What befalls managed spot training: the instances of every job are taken back once.
+
+    Attributes
+    ----------
+    after_seconds
+        How long the job's program has run by then.
+    wait_seconds
+        How long it takes until there are others.
+    """
+
+    after_seconds: float
+    wait_seconds: float = DEFAULT_SPOT_WAIT_SECONDS
 
 
 @dataclass(frozen=True)
@@ -33,6 +52,8 @@ class Host:
         The only way in which a service may start a program (see `ProcessRegistry`).
     role_sessions
         Opens role sessions; services call `role_credentials`.
+    spot_interruption
+        None: spot capacity is never taken back.
     """
 
     service: str
@@ -42,6 +63,7 @@ class Host:
     account: str
     processes: ProcessRegistry
     role_sessions: RoleSessions
+    spot_interruption: SpotInterruption | None = None
 
     @property
     def folder(self) -> Path:

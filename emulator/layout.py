@@ -21,6 +21,9 @@ from emulator.processes import process_started, same_process
 #: Of the folder's contents; a server refuses a folder with another.
 FORMAT = 1
 
+#: A server does not start with less.
+_LEAST_SPACE_BYTES = 4 * 2**20
+
 #: Whether a folder is held can only be found out by trying to hold it, for a moment.
 _LOCK_SECONDS = 1.0
 _POLL_SECONDS = 0.01
@@ -123,6 +126,19 @@ class StateDir:
             raise StateError(
                 f"The state folder {self.root} was written by another version (its format is {found}, this version "
                 f"reads {FORMAT}). Use that version, or remove the folder to start afresh."
+            )
+
+    def check_space(self) -> None:
+        """Refuse a disk on which a server could not even say what keeps it from starting.
+
+        Raises
+        ------
+        StateError
+        """
+        if shutil.disk_usage(self.root).free < _LEAST_SPACE_BYTES:
+            raise StateError(
+                f"The disk of the state folder {self.root} is full: make room ({_LEAST_SPACE_BYTES // 2**20} MB at "
+                "least), or use another state folder."
             )
 
     def credentials(self) -> Credentials:

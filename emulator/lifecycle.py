@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -15,6 +16,7 @@ from pathlib import Path
 import psutil
 
 from emulator import settings
+from emulator.host import SpotInterruption
 from emulator.layout import Process, StateDir, StateError, check_port
 from emulator.processes import reap
 
@@ -22,6 +24,7 @@ _POLL_SECONDS = 0.02
 _START_SECONDS = 60.0
 #: Endpoints and training jobs get their grace within this.
 _STOP_SECONDS = 20.0
+_LITTLE_SPACE_BYTES = 64 * 2**20
 _LOG_TAIL_LINES = 15
 _LOG_LIMIT_BYTES = 10 * 1024 * 1024
 _ROOT = Path(__file__).resolve().parent.parent
@@ -54,8 +57,19 @@ class Status:
     pid: int
     state_dir: Path
 
+    @property
+    def warning(self) -> str | None:
+        """What a person should know although it answers."""
+        free = shutil.disk_usage(self.state_dir).free
+        if free >= _LITTLE_SPACE_BYTES:
+            return None
+        return (
+            f"Only {free / 2**20:.0f} MB are left on the disk of {self.state_dir}. When it is full, requests that "
+            "change something fail, jobs that end wait, and lines are missing in their log files: make room."
+        )
 
-def up(state_dir: Path, port: int = 4566) -> Status:
+
+def up(state_dir: Path, port: int = 4566, spot_interruption: SpotInterruption | None = None) -> Status:
     """Start a local AWS in the background and wait until it answers.
 
     Parameters
@@ -64,6 +78,8 @@ def up(state_dir: Path, port: int = 4566) -> Status:
         Where it keeps its state; what is there already is taken up.
     port
         On 127.0.0.1.
+    spot_interruption
+        What befalls managed spot training until it is stopped; nothing by default.
 
     Raises
     ------
@@ -75,6 +91,7 @@ def up(state_dir: Path, port: int = 4566) -> Status:
     try:
         check_port(port)
         place.prepare()
+        place.check_space()
     except StateError as error:
         raise LocalAwsError(str(error)) from None
     running = status(state_dir)
@@ -87,9 +104,13 @@ def up(state_dir: Path, port: int = 4566) -> Status:
     if _holder(place) is None:
         reap(place.processes)
     _rotate(place.log)
+    options = ["--state-dir", str(place.root), "--port", str(port)]
+    if spot_interruption is not None:
+        after, wait = spot_interruption.after_seconds, spot_interruption.wait_seconds
+        options += ["--interrupt-spot-after", str(after), "--spot-wait", str(wait)]
     with place.log.open("ab") as log:
         server = subprocess.Popen(
-            [sys.executable, "-m", "emulator", "serve", "--state-dir", str(place.root), "--port", str(port)],
+            [sys.executable, "-m", "emulator", "serve", *options],
             cwd=_ROOT,
             env=settings.clean_environment(os.environ, place.temporary),
             stdin=subprocess.DEVNULL,

@@ -110,7 +110,12 @@ class ProcessRegistry:
             process = subprocess.Popen(
                 args, cwd=cwd, env=dict(env), stdin=stdin, stdout=stdout, stderr=stderr, start_new_session=True
             )
-            self._record(process, args)
+            try:
+                self._record(process, args)
+            except OSError:
+                signal_group(process.pid, signal.SIGKILL)  # nobody would find it when the server is killed
+                process.wait()
+                raise
             return process
 
     def adopt(self, process: subprocess.Popen[bytes], args: Sequence[str]) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import uvicorn
 
 from emulator import settings
-from emulator.host import Host
+from emulator.host import Host, SpotInterruption
 from emulator.layout import StateDir, StateError, check_port
 from emulator.ministack import configuration, contract
 from emulator.processes import ProcessRegistry, reap, start_watchdog
@@ -39,6 +39,8 @@ class LocalAws:
         Where all state is kept; held by this process.
     port
         Port on the loopback address.
+    spot_interruption
+        What befalls managed spot training; None: nothing does.
 
     Raises
     ------
@@ -46,7 +48,7 @@ class LocalAws:
         MiniStack is not the one that this was written for.
     """
 
-    def __init__(self, place: StateDir, port: int) -> None:
+    def __init__(self, place: StateDir, port: int, spot_interruption: SpotInterruption | None) -> None:
         contract.check_version()
         own = configuration.variables(place.root, port, place.credentials())
         configuration.apply({**settings.clean_environment(os.environ, place.temporary), **own})
@@ -74,7 +76,16 @@ class LocalAws:
 
         def host_of(service: str) -> Host:
             sessions = functools.partial(identity.open_session, f"{service}.amazonaws.com")
-            return Host(service, endpoint_url, place.root, place.temporary, settings.ACCOUNT, self._processes, sessions)
+            return Host(
+                service,
+                endpoint_url,
+                place.root,
+                place.temporary,
+                settings.ACCOUNT,
+                self._processes,
+                sessions,
+                spot_interruption,
+            )
 
         host = host_of("sagemaker")
         self._sagemaker = SageMaker(host)
@@ -147,7 +158,7 @@ class _Server(uvicorn.Server):
         await self._local_aws.stop()
 
 
-def serve(state_dir: Path, port: int) -> None:
+def serve(state_dir: Path, port: int, spot_interruption: SpotInterruption | None) -> None:
     """Run the local AWS until SIGTERM or SIGINT.
 
     Raises
@@ -165,7 +176,7 @@ def serve(state_dir: Path, port: int) -> None:
     check_port(port)
     place = StateDir(state_dir)
     with place.locked(), _listening(port) as listener, _tidy(place):
-        local_aws = LocalAws(place, port)
+        local_aws = LocalAws(place, port, spot_interruption)
         config = uvicorn.Config(
             local_aws.app,
             log_config=None,

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import logging
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+logger = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
 Record = dict[str, Any]
 
 _FILE_NAME = "services.sqlite"
+_RETRY_SECONDS = 0.5
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS records (
@@ -23,6 +28,13 @@ CREATE TABLE IF NOT EXISTS records (
     PRIMARY KEY (service, kind, name)
 ) WITHOUT ROWID
 """
+
+
+class StoreError(OSError):
+    """Records cannot be written, most likely because the disk is full; the message is for a person."""
+
+    def __init__(self, error: sqlite3.Error) -> None:
+        super().__init__(f"The local AWS cannot save anything ({error}): make room on the disk of its state folder.")
 
 
 class Store:
@@ -37,6 +49,7 @@ class Store:
         state_dir.mkdir(parents=True, exist_ok=True)
         self._lock = threading.RLock()
         self._depth = 0
+        self._given_up = threading.Event()
         self._connection = sqlite3.connect(
             state_dir / _FILE_NAME, timeout=30, check_same_thread=False, isolation_level=None
         )
@@ -53,26 +66,68 @@ class Store:
         """Let several reads and writes happen as one: all or nothing, and no other thread in between.
 
         Transactions nest; the outermost one commits.
+
+        Raises
+        ------
+        StoreError
         """
         with self._lock:
             if self._depth == 0:
-                self._connection.execute("BEGIN IMMEDIATE")
+                self.execute("BEGIN IMMEDIATE")
             self._depth += 1
             try:
                 yield
             except BaseException:
                 self._depth -= 1
-                if self._depth == 0:
-                    self._connection.execute("ROLLBACK")
+                # SQLite has rolled back already where there was no space.
+                if self._depth == 0 and self._connection.in_transaction:
+                    self.execute("ROLLBACK")
                 raise
             self._depth -= 1
             if self._depth == 0:
-                self._connection.execute("COMMIT")
+                self.execute("COMMIT")
 
-    def execute(self, statement: str, parameters: tuple[str, ...]) -> list[tuple[str, ...]]:
-        """Run one statement, alone or within the current thread's transaction."""
+    def execute(self, statement: str, parameters: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+        """Run one statement, alone or within the current thread's transaction.
+
+        Raises
+        ------
+        StoreError
+        """
         with self._lock:
-            return self._connection.execute(statement, parameters).fetchall()
+            try:
+                return self._connection.execute(statement, parameters).fetchall()
+            except sqlite3.OperationalError as error:
+                raise StoreError(error) from error
+
+    def insist(self, work: Callable[[], Result]) -> Result:
+        """Do what writes records, again and again while it cannot be done.
+
+        For what has happened: nobody is there who could be told that it was refused.
+
+        Raises
+        ------
+        StoreError
+            `give_up` was called.
+        """
+        waiting = False
+        while True:
+            try:
+                result = work()
+            except StoreError as error:
+                if not waiting:
+                    logger.error("%s Trying again until there is some.", error)
+                waiting = True
+                if self._given_up.wait(_RETRY_SECONDS):
+                    raise
+            else:
+                if waiting:
+                    logger.warning("The local AWS can save again.")
+                return result
+
+    def give_up(self) -> None:
+        """Let nobody wait for space any more, because the server ends."""
+        self._given_up.set()
 
     def close(self) -> None:
         """Close the file; the store cannot be used any more."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import logging
 import shutil
 import signal
@@ -180,7 +181,8 @@ class InstanceRun:
             return None
 
     def _say(self, text: str) -> None:
-        with self._console.open("ab") as console:
+        # An instance does not depend on whether somebody reads along: the disk may be full.
+        with contextlib.suppress(OSError), self._console.open("ab", buffering=0) as console:
             console.write(f"[local AWS] {text}\n".encode())
 
 

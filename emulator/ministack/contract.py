@@ -31,6 +31,10 @@ TOUCHED: dict[str, tuple[str, ...] | type] = {
     "ministack.core.router:SERVICE_PATTERNS": dict,
     "ministack.core.router:extract_access_key_id": ("headers", "query_params"),
     "ministack.core.concurrency:run_reentrant": ("fn", "args", "thread_name"),
+    "ministack.core.responses:error_response_json": (
+        *("code", "message", "status", "extra", "message_key", "content_type"),
+    ),
+    "ministack.core.responses:error_response_xml": ("code", "message", "status", "namespace"),
     "ministack.core.responses:get_account_id": (),
     "ministack.core.responses:get_region": (),
     "ministack.core.responses:request_scope": ("account_id", "region"),
@@ -109,6 +113,8 @@ TOUCHED: dict[str, tuple[str, ...] | type] = {
     "ministack.services.ec2:_xml": ("status", "root_tag", "inner"),
     "ministack.services.iam:_lookup_instance_profile": ("name", "arn"),
     # state
+    "ministack.services.s3:_atomic_write": ("fpath", "data", "text"),
+    "ministack.services.s3:_persist_object": ("bucket", "key", "obj"),
     "ministack.core.persistence:_json_default": ("obj",),
     "ministack.core.persistence:_json_object_hook": ("obj",),
     "ministack.services.cloudwatch:_metrics": object,

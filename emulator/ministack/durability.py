@@ -7,6 +7,9 @@ CloudFormation is answered, because "CREATE_COMPLETE" acknowledges whatever the 
 
 The database is not synced to the disk at each commit: it survives the death of the process, not that of the machine.
 
+Where something cannot be written, because the disk is full, the request is answered with a status of 500 and not
+acknowledged. It may have taken effect for the time being, and is saved once there is space again.
+
 Two kinds of state:
 
 - *Snapshots*: what a service would save at shutdown, written whole when it differs from what was last written. All of
@@ -17,12 +20,16 @@ Two kinds of state:
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
 import hashlib
 import json
 import logging
+import sqlite3
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -136,8 +143,10 @@ class Durability:
     def install(self) -> None:
         """Save what a request changed before it is answered."""
         from ministack import app
-        from ministack.services import lambda_svc
+        from ministack.services import lambda_svc, s3
 
+        s3._atomic_write = _noting_failures(s3._atomic_write)
+        s3._persist_object = _noting_what_is_left(s3._persist_object)
         for service, handler in list(app.SERVICE_HANDLERS.items()):
             module = app.SERVICE_REGISTRY.get(service, {}).get("module")
             if module is not None:
@@ -212,8 +221,14 @@ class Durability:
 
     def _saving(self, module: str, handler: Handler) -> Handler:
         async def handle(method: str, path: str, headers: Any, body: bytes, query: Any) -> Any:
-            response = await handler(method, path, headers, body, query)
-            self._after_request(module, method, path, headers, body, query)
+            with _unwritten_files() as unwritten:
+                response = await handler(method, path, headers, body, query)
+            try:
+                if unwritten:
+                    raise unwritten[0]
+                self._after_request(module, method, path, headers, body, query)
+            except (sqlite3.OperationalError, OSError) as error:
+                return _not_saved(error, headers)
             return response
 
         return handle
@@ -223,11 +238,18 @@ class Durability:
         from ministack import app
 
         async def handle(method: str, path: str, headers: Any, *args: Any, **kwargs: Any) -> Any:
-            response = await handler(method, path, headers, *args, **kwargs)
-            if response is not None:
-                self.note_change()
+            with _unwritten_files() as unwritten:
+                response = await handler(method, path, headers, *args, **kwargs)
+            if response is None:
+                return None
+            self.note_change()
+            try:
+                if unwritten:
+                    raise unwritten[0]
                 if method not in _READING_METHODS and app._parse_lambda_url(headers.get("host", ""), path) is None:
                     self.save()
+            except (sqlite3.OperationalError, OSError) as error:
+                return _not_saved(error, headers)
             return response
 
         return handle
@@ -246,6 +268,7 @@ class Durability:
 
     async def _save_in_background(self) -> None:
         pause = _BACKGROUND_SECONDS
+        failing = False
         while True:
             await asyncio.sleep(pause)
             if not self._changed:
@@ -253,8 +276,11 @@ class Durability:
             started = time.perf_counter()
             try:
                 self.save()
+                failing = False
             except Exception:
-                logger.exception("the state of the local AWS could not be saved; trying again")
+                if not failing:  # what fills the disk is not to be a log that says that it is full
+                    logger.exception("the state of the local AWS could not be saved; trying again")
+                failing = True
             pause = max(_BACKGROUND_SECONDS, (time.perf_counter() - started) / _BACKGROUND_SHARE)
 
     def _save_module(self, name: str) -> None:
@@ -274,6 +300,61 @@ class Durability:
             return False
         self._digests[name] = digest
         return True
+
+
+#: The errors of files that MiniStack's S3 could not write during the current request: it answers 200 all the same.
+_unwritten: ContextVar[list[OSError] | None] = ContextVar("unwritten", default=None)
+
+
+@contextlib.contextmanager
+def _unwritten_files() -> Iterator[list[OSError]]:
+    """What could not be written within."""
+    errors: list[OSError] = []
+    token = _unwritten.set(errors)
+    try:
+        yield errors
+    finally:
+        _unwritten.reset(token)
+
+
+def _noting_failures(write: Callable[..., None]) -> Callable[..., None]:
+    @functools.wraps(write)
+    def write_and_note(*args: Any, **kwargs: Any) -> None:
+        try:
+            write(*args, **kwargs)
+        except OSError as error:
+            _note(error)
+            raise
+
+    return write_and_note
+
+
+def _noting_what_is_left(persist: Callable[..., None]) -> Callable[..., None]:
+    """An object's body is let go of once it is in its file, and kept when not even its folder could be made."""
+
+    @functools.wraps(persist)
+    def persist_and_note(bucket: str, key: str, obj: Any) -> None:
+        persist(bucket, key, obj)
+        if isinstance(obj, dict) and obj.get("body") is not None:
+            _note(OSError(f"s3://{bucket}/{key} could not be written"))
+
+    return persist_and_note
+
+
+def _note(error: OSError) -> None:
+    if (errors := _unwritten.get()) is not None:
+        errors.append(error)
+
+
+def _not_saved(error: Exception, headers: Any) -> Any:
+    """The answer to a request whose outcome would be lost when the server ends."""
+    from ministack.core.responses import error_response_json, error_response_xml
+
+    message = f"The local AWS cannot save this ({error}): make room on the disk of its state folder and try again."
+    logger.error("%s", message)
+    if headers.get("x-amz-target") or "json" in headers.get("content-type", ""):
+        return error_response_json("InternalFailure", message, 500)
+    return error_response_xml("InternalError", message, 500)
 
 
 def _reads(method: str, headers: Any, body: bytes, query: Any) -> bool:

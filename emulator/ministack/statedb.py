@@ -64,11 +64,12 @@ class StateDatabase:
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield
+                self._connection.execute("COMMIT")
             except BaseException:
-                self._connection.execute("ROLLBACK")
+                if self._connection.in_transaction:  # SQLite has rolled back already where there was no space
+                    self._connection.execute("ROLLBACK")
                 self._series.clear()  # what it says of the database may be wrong now
                 raise
-            self._connection.execute("COMMIT")
 
     def snapshots(self) -> list[tuple[str, str]]:
         """Every module's name and saved state."""

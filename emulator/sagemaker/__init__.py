@@ -59,6 +59,7 @@ class SageMaker(Service):
 
     def stop(self) -> None:
         """End every process and keep every record."""
+        self._store.give_up()
         self.endpoints.stop()
         self.tuning_jobs.stop()
         self.training_jobs.stop()

@@ -55,30 +55,45 @@ def parse_s3_url(url: str) -> tuple[str, str]:
     return bucket, key
 
 
+def cause(error: Exception) -> Exception:
+    """The error behind one that boto3 raises."""
+    return error.__context__ if isinstance(error, Boto3Error) and isinstance(error.__context__, Exception) else error
+
+
+def refused(error: Exception) -> bool:
+    """Whether S3 did not want to do what it was asked for, and not merely could not."""
+    error = cause(error)
+    return isinstance(error, ClientError) and error.response["ResponseMetadata"]["HTTPStatusCode"] < 500
+
+
 def reason(error: Exception) -> str:
     """What S3 said, without the preambles of boto3 and botocore."""
-    if isinstance(error, Boto3Error) and isinstance(error.__context__, Exception):
-        error = error.__context__
+    error = cause(error)
     if isinstance(error, ClientError):
         details = error.response.get("Error", {})
         return f"{details.get('Code', 'Unknown')}: {details.get('Message', '')}".rstrip(": ")
     return str(error)
 
 
-def fetch(s3: Any, bucket: str, key: str, path: Path) -> None:
+def fetch(s3: Any, bucket: str, key: str, path: Path) -> dict[str, str]:
     """Download one object.
+
+    Returns
+    -------
+    The metadata that whoever uploaded it has given it.
 
     Raises
     ------
     ArtifactError
         With what S3 answered.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        body = s3.get_object(Bucket=bucket, Key=key)["Body"]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        found = s3.get_object(Bucket=bucket, Key=key)
         with path.open("wb") as file:
-            shutil.copyfileobj(body, file, 1 << 20)
-    except (ClientError, BotoCoreError) as error:
+            shutil.copyfileobj(found["Body"], file, 1 << 20)
+        return dict(found.get("Metadata", {}))
+    except (ClientError, BotoCoreError, OSError) as error:
         raise ArtifactError(f"s3://{bucket}/{key}: {reason(error)}") from None
 
 
@@ -128,7 +143,7 @@ def fetch_all(
     targets: Sequence[tuple[str, str]],
     directory: Path,
     stopped: Callable[[], bool] = lambda: False,
-) -> None:
+) -> list[dict[str, str]]:
     """Download objects, several at a time.
 
     Parameters
@@ -137,6 +152,10 @@ def fetch_all(
         Pairs of key and path relative to `directory`.
     stopped
         Asked before each object; when it says yes, the rest is not fetched.
+
+    Returns
+    -------
+    The metadata of each, as `fetch` returns it; none of what was not fetched.
 
     Raises
     ------
@@ -147,13 +166,11 @@ def fetch_all(
         if not name or ".." in PurePosixPath(name).parts or PurePosixPath(name).is_absolute():
             raise ArtifactError(f"s3://{bucket}/{key}: the key does not name a file below its prefix.")
 
-    def fetch_one(target: tuple[str, str]) -> None:
-        if not stopped():
-            fetch(s3, bucket, target[0], directory / target[1])
+    def fetch_one(target: tuple[str, str]) -> dict[str, str]:
+        return {} if stopped() else fetch(s3, bucket, target[0], directory / target[1])
 
     with ThreadPoolExecutor(_PARALLEL_DOWNLOADS, thread_name_prefix="fetch") as pool:
-        for _ in pool.map(fetch_one, targets):
-            pass
+        return list(pool.map(fetch_one, targets))
 
 
 def unpack(

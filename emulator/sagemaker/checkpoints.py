@@ -1,11 +1,16 @@
-"""Checkpoints: a local folder and a location in S3, kept the same while a training job runs."""
+"""Checkpoints: a local folder and a location in S3, kept the same while a training job runs.
+
+An object carries as metadata when its file was written, so whoever goes on from it can tell what happened before that
+from what will happen once more; when it was uploaded says less.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +22,8 @@ from emulator.sagemaker import artifacts
 logger = logging.getLogger(__name__)
 
 SYNC_SECONDS = 1.0
+#: The name of that metadata; its value is in seconds since the epoch.
+WRITTEN = "written"
 
 
 class _Stamp(NamedTuple):
@@ -36,27 +43,40 @@ class CheckpointSync:
         ``CheckpointConfig.S3Uri``.
     directories
         The checkpoint folder of each instance.
+    before_upload
+        Called before files are uploaded, which from then on may be gone on from; where it raises an OSError, they
+        are uploaded another time.
     """
 
-    def __init__(self, s3: Any, location: str, directories: Sequence[Path]) -> None:
+    def __init__(
+        self, s3: Any, location: str, directories: Sequence[Path], before_upload: Callable[[], None] = lambda: None
+    ) -> None:
         self._s3 = s3
+        self._before_upload = before_upload
         self._bucket, prefix = artifacts.parse_s3_url(location)
         self._prefix = prefix.rstrip("/") + "/" if prefix else ""
         self._directories = directories
         self._uploaded: dict[Path, _Stamp] = {}
         self._seen: dict[Path, _Stamp] = {}
 
-    def download(self) -> None:
+    def download(self) -> float:
         """Fetch what is there.
+
+        Returns
+        -------
+        When the newest file was written, in seconds since the epoch; 0 when there is none that a job has uploaded.
 
         Raises
         ------
         ArtifactError
         """
         targets = [(key, key[len(self._prefix) :]) for key in artifacts.list_keys(self._s3, self._bucket, self._prefix)]
+        moments = [0.0]
         for directory in self._directories:
-            artifacts.fetch_all(self._s3, self._bucket, targets, directory)
+            fetched = artifacts.fetch_all(self._s3, self._bucket, targets, directory)
+            moments += [float(metadata[WRITTEN]) for metadata in fetched if WRITTEN in metadata]
         self._uploaded = self._stamps()
+        return max(moments)
 
     @contextlib.contextmanager
     def syncing(self) -> Iterator[None]:
@@ -83,18 +103,30 @@ class CheckpointSync:
         programs do that save often.
         """
         now = self._stamps()
-        for path, stamp in now.items():
-            before = self._seen.get(path)
-            settled = before is not None and (before == stamp or before.inode != stamp.inode)
-            if self._uploaded.get(path) == stamp or (settled_only and not settled):
-                continue
+        due = [path for path, stamp in now.items() if self._is_due(path, stamp, settled_only)]
+        try:
+            if due:
+                self._before_upload()
+        except OSError as error:
+            logger.warning("no checkpoint is uploaded for the time being: %s", error)
+            due = []
+        for path in due:
+            stamp = now[path]
             name = next(path.relative_to(d).as_posix() for d in self._directories if path.is_relative_to(d))
             try:
-                self._s3.upload_file(str(path), self._bucket, self._prefix + name)
+                with path.open("rb") as file:  # stays what it is when another one takes its place meanwhile
+                    metadata = {WRITTEN: f"{os.fstat(file.fileno()).st_mtime_ns / 1e9:.6f}"}
+                    extra = {"Metadata": metadata}
+                    self._s3.upload_fileobj(file, self._bucket, self._prefix + name, ExtraArgs=extra)
                 self._uploaded[path] = stamp
             except (ClientError, BotoCoreError, Boto3Error, OSError) as error:
                 logger.warning("checkpoint %s was not uploaded: %s", name, error)
         self._seen = now
+
+    def _is_due(self, path: Path, stamp: _Stamp, settled_only: bool) -> bool:
+        before = self._seen.get(path)
+        settled = before is not None and (before == stamp or before.inode != stamp.inode)
+        return self._uploaded.get(path) != stamp and (settled or not settled_only)
 
     def _stamps(self) -> dict[Path, _Stamp]:
         stamps = {}

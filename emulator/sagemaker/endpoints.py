@@ -200,7 +200,8 @@ class Endpoints:
             self._fleets[_key(record)] = fleet
         self._settle(arn, spec)
         if replaced is not None:
-            self._forget_scaling(arn, record, set(replaced.variants) - set(fleet.variants))
+            gone = set(replaced.variants) - set(fleet.variants)
+            self._endpoints.insist(lambda: self._forget_scaling(arn, record, gone))
             replaced.stop(drain=True)
             replaced.remove_files()
 
@@ -215,7 +216,7 @@ class Endpoints:
                 record["FailureReason"] = failure
             record["EndpointStatus"] = "InService" if "Fleet" in record else "Failed"
 
-        self._endpoints.change(arn, change)
+        self._endpoints.insist(lambda: self._endpoints.change(arn, change))
         if failure is not None:
             logger.warning("%s: %s", arn, failure)
 
@@ -240,7 +241,11 @@ class Endpoints:
 
     def _recover(self, arn: str, fleet: Fleet) -> None:
         """Bring a fleet back after a restart of the server, however long it takes."""
-        self._endpoints.change(arn, lambda r: r.update(EndpointStatus="Updating" if "NextFleet" in r else "InService"))
+
+        def change(record: Record) -> None:
+            record["EndpointStatus"] = "Updating" if "NextFleet" in record else "InService"
+
+        self._endpoints.insist(lambda: self._endpoints.change(arn, change))
         for attempt in range(10**6):
             try:
                 fleet.start()
@@ -258,9 +263,10 @@ class Endpoints:
             fleet = self._fleets.pop(_key(record), None)
         if fleet is not None:
             fleet.stop()
-        self._forget_scaling(arn, record, {v["VariantName"] for v in record.get("Fleet", {}).get("Variants", [])})
+        variants = {v["VariantName"] for v in record.get("Fleet", {}).get("Variants", [])}
+        self._endpoints.insist(lambda: self._forget_scaling(arn, record, variants))
         shutil.rmtree(self._directory(record), ignore_errors=True)
-        self._endpoints.delete(arn)
+        self._endpoints.insist(lambda: self._endpoints.delete(arn))
 
     def _forget_scaling(self, arn: str, record: Record, variants: set[str]) -> None:
         """Deregister the scalable targets of variants that are gone, as SageMaker does."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import threading
 import time
@@ -25,13 +26,14 @@ _MAX_LINE_BYTES = 65_536
 _MAX_WAITING = 50_000
 _MAX_FILE_BYTES = 5 * 2**20
 _TAIL_LINES = 50
+_NO_SPACE = "the disk was full"
 
 
 class LogStream:
     """One stream of a log group.
 
     A stream never fails its writer: when CloudWatch refuses the lines (a role without logs permissions, as on AWS),
-    they are only in the file.
+    they are only in the file, and while the disk is full the file does without them.
 
     Parameters
     ----------
@@ -45,15 +47,13 @@ class LogStream:
         self.group = group
         self.stream = stream
         self._connect = connect
-        self._path = path
         self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
         self._waiting: deque[dict[str, Any]] = deque()
         self._client: Any = None
         self._pause = 0.0
         self._lock = threading.Lock()
         self._closed = threading.Event()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("ab")
+        self._file = _LogFile(path)
         self._shipper = threading.Thread(target=self._ship, name=f"logs {stream}", daemon=True)
         self._shipper.start()
 
@@ -65,14 +65,7 @@ class LogStream:
             self._waiting.append({"timestamp": int(time.time() * 1000), "message": line or " "})
             if len(self._waiting) > _MAX_WAITING:
                 self._waiting.popleft()
-            if self._file.closed:
-                return
-            self._file.write(line.encode(errors="replace") + b"\n")
-            self._file.flush()
-            if self._file.tell() > _MAX_FILE_BYTES:
-                self._file.close()
-                self._path.replace(self._path.with_name(self._path.name + ".1"))
-                self._file = self._path.open("ab")
+            self._file.write(line)
 
     def tail(self, lines: int) -> list[str]:
         """The last lines."""
@@ -132,6 +125,50 @@ class LogStream:
                     break
                 batch.append(self._waiting.popleft())
         return batch
+
+
+class _LogFile:
+    """A file of lines that cannot fail: lines that it has no space for are left out, and their number is noted."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: io.FileIO | None = None
+        self._left_out = 0
+        self._closed = False
+
+    def write(self, line: str) -> None:
+        """Add one line, unless the file was closed."""
+        if self._closed:
+            return
+        note = f"\n[local AWS] {self._left_out} lines are missing here: {_NO_SPACE}\n" if self._left_out else ""
+        try:
+            self._append(f"{note}{line}\n".encode(errors="replace"))
+            self._left_out = 0
+        except OSError as error:
+            if not self._left_out:
+                logger.warning("lines of %s are left out: %s", self._path, error)
+            self._left_out += 1
+            self._let_go()
+
+    def close(self) -> None:
+        """Take no more lines."""
+        self._closed = True
+        self._let_go()
+
+    def _append(self, content: bytes) -> None:
+        if self._file is None:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = io.FileIO(self._path, "ab")
+        if self._file.write(content) != len(content):
+            raise OSError(_NO_SPACE)
+        if self._file.tell() > _MAX_FILE_BYTES:
+            self._let_go()
+            self._path.replace(self._path.with_name(self._path.name + ".1"))
+
+    def _let_go(self) -> None:
+        if self._file is not None:
+            self._file.close()
+        self._file = None
 
 
 class OutputReader:

@@ -10,7 +10,7 @@ from typing import Any
 from botocore.model import ListShape, ServiceModel, StructureShape
 
 from emulator.awsapi import Caller, Payload, ServiceError, operation, paginate
-from emulator.store import Record, Store
+from emulator.store import Record, Result, Store
 
 #: What SageMaker's lists return when the caller does not say how many.
 DEFAULT_PAGE_SIZE = 10
@@ -169,6 +169,10 @@ class Resources:
             record["LastModifiedTime"] = time.time()
             self._table.put(arn, record)
         return record
+
+    def insist(self, work: Callable[[], Result]) -> Result:
+        """Do what changes records of something that has happened, however long there is no space (`Store.insist`)."""
+        return self._store.insist(work)
 
     def delete(self, arn: str) -> None:
         self._table.delete(arn)

@@ -16,6 +16,7 @@ from emulator.sagemaker.resources import TRAINING_JOB, TUNING_JOB, Resources, pr
 from emulator.sagemaker.runs import Runs
 from emulator.sagemaker.training_container import OPT_ML
 from emulator.sagemaker.training_job import TrainingRun, add_transition, model_location
+from emulator.sagemaker.training_metrics import MetricSeries, read_points
 from emulator.store import Record, Store
 
 logger = logging.getLogger(__name__)
@@ -26,9 +27,9 @@ class TrainingJobs:
 
     def __init__(self, host: Host, store: Store, model: ServiceModel) -> None:
         self._host = host
+        self._store = store
         self._model = model
         self._jobs = Resources(store, TRAINING_JOB)
-        self._metrics = store.table("sagemaker", "training-metric")
         self._runs = Runs()
 
     @operation("CreateTrainingJob")
@@ -104,9 +105,8 @@ class TrainingJobs:
     def metric_series(self, arn: str) -> dict[str, list[tuple[float, float]]]:
         """Every value of a job's metrics: pairs of epoch seconds and value by name, in the order of the log."""
         series: dict[str, list[tuple[float, float]]] = {}
-        for batch in self._metrics.list(f"{arn}/"):
-            for name, value, moment in batch["points"]:
-                series.setdefault(name, []).append((moment, value))
+        for point in read_points(self._store, arn):
+            series.setdefault(point.name, []).append((point.moment, point.value))
         return series
 
     def start(self) -> None:
@@ -127,15 +127,7 @@ class TrainingJobs:
 
     def _begin(self, record: Record) -> None:
         arn = record["TrainingJobArn"]
-        self._metrics.delete_all(f"{arn}/")
-        batches = 0
-
-        def save_metrics(points: Any) -> None:
-            nonlocal batches
-            self._metrics.put(f"{arn}/{batches:08d}", {"points": points})
-            batches += 1
-
-        run = TrainingRun(self._host, record, lambda change: self._jobs.change(arn, change), save_metrics)
+        run = TrainingRun(self._host, record, self._jobs, MetricSeries(self._store, arn))
         self._runs.start(arn, run)
         if self._jobs.require_arn(arn)["TrainingJobStatus"] == "Stopping":
             run.request_stop()  # asked for when there was no run yet that could be told

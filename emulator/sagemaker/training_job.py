@@ -26,11 +26,14 @@ from emulator.sagemaker import artifacts
 from emulator.sagemaker.artifacts import ArtifactError
 from emulator.sagemaker.checkpoints import CheckpointSync
 from emulator.sagemaker.logs import LogStream, OutputReader
+from emulator.sagemaker.resources import Resources
 from emulator.sagemaker.roles import Role
 from emulator.sagemaker.runs import Run
 from emulator.sagemaker.training_container import Cluster, TrainingContainer
 from emulator.sagemaker.training_inputs import NoObjectsError, download_channel, download_source
-from emulator.store import Record
+from emulator.sagemaker.training_limits import TrainingLimits
+from emulator.sagemaker.training_metrics import MetricSeries, Point
+from emulator.store import Record, StoreError
 
 logger = logging.getLogger(__name__)
 
@@ -40,17 +43,11 @@ MAX_REASON_CHARACTERS = 1024
 STOP_GRACE_SECONDS = 120.0
 #: When one instance has failed, or the server goes down, the others need not save anything.
 _ABORT_GRACE_SECONDS = 2.0
-_DEFAULT_MAX_RUNTIME_SECONDS = 86_400
 _POLL_SECONDS = 0.1
 _METRICS_SECONDS = 0.5
 _REASON_LOG_LINES = 10
 #: Packed outputs: folder below /opt/ml, name of the archive, name of the folder when they are not compressed.
 _OUTPUTS = ((("model",), "model"), (("output", "data"), "output"))
-
-#: Changes the job's record while nobody else does.
-Change = Callable[[Callable[[Record], None]], Any]
-#: Takes (metric name, value, epoch seconds) triples for the job's series.
-SaveMetrics = Callable[[list[tuple[str, float, float]]], None]
 
 
 def output_location(job: Payload) -> tuple[str, str]:
@@ -77,7 +74,7 @@ class JobFailed(Exception):
 
 
 class _Stopped(Exception):
-    """The job was stopped before its program began."""
+    """The job ends while its program does not run; the message is its secondary status."""
 
 
 class TrainingRun(Run):
@@ -87,16 +84,18 @@ class TrainingRun(Run):
     ----------
     job
         The job's record.
-    change, save_metrics
-        How the job's record and its series of metrics are written.
+    jobs
+        Where the record is.
+    series
+        The values of its metrics so far.
     """
 
-    def __init__(self, host: Host, job: Record, change: Change, save_metrics: SaveMetrics) -> None:
+    def __init__(self, host: Host, job: Record, jobs: Resources, series: MetricSeries) -> None:
         super().__init__(f"training job {job['TrainingJobName']}")
         self._host = host
         self._job = job
-        self._change = change
-        self._save_metrics = save_metrics
+        self._jobs = jobs
+        self._series = series
         self._arn: str = job["TrainingJobArn"]
         self._region = self._arn.split(":")[3]
         name = job["TrainingJobName"]
@@ -116,9 +115,13 @@ class TrainingRun(Run):
             (definition["Name"], re.compile(definition["Regex"]))
             for definition in job["AlgorithmSpecification"].get("MetricDefinitions", [])
         ]
-        self._points: list[tuple[str, float, float]] = []
+        self._points: list[Point] = []
         self._points_lock = threading.Lock()
+        self._flush_lock = threading.Lock()
         self._processes: list[subprocess.Popen[bytes]] = []
+        self._limits = TrainingLimits(job, host.spot_interruption)
+        self._started: float | None = None
+        self._waited = 0.0
         self._stop_requested = threading.Event()
 
     def request_stop(self) -> None:
@@ -130,20 +133,24 @@ class TrainingRun(Run):
         self._interrupted.set()
         self._stop_requested.set()
         # A program that is being stopped may have most of its two minutes left.
-        self._terminate(self._processes, "Interrupted")
+        self._terminate(self._processes, "Suspended")
 
     def _run(self) -> None:
+        status, secondary, reason = "Failed", "Failed", None
         try:
-            shutil.rmtree(self._directory, ignore_errors=True)
             status, secondary, reason = self._work()
-        except _Stopped:
-            status, secondary, reason = "Stopped", "Stopped", None
+        except _Stopped as stopped:
+            status, secondary = "Stopped", str(stopped)
         except JobFailed as error:
-            status, secondary, reason = "Failed", "Failed", str(error)
+            reason = str(error)
+        except StoreError:  # nobody waits for space any more, because the server ends
+            self._interrupted.set()
+        except OSError as error:  # most likely the disk is full, and the log of the local AWS cannot say more
+            reason = _shorten(f"InternalServerError: {error}")
         except Exception:
             if not self._interrupted.is_set():
                 logger.exception("training job %s", self._arn)
-            status, secondary, reason = "Failed", "Failed", "InternalServerError: the log of the local AWS says more."
+            reason = "InternalServerError: the log of the local AWS says more."
         shutil.rmtree(self._directory, ignore_errors=True)
         if not self._interrupted.is_set():
             self._finish(status, secondary, reason)
@@ -155,18 +162,41 @@ class TrainingRun(Run):
         except ServiceError as error:
             raise JobFailed(f"ClientError: {error.message}") from None
         s3 = role.client("s3")
-        checkpoints = self._checkpoints(s3)
-        self._download(s3, checkpoints, role.arn)
-        self._transition("Training", "Training image download completed. Training in progress.")
-        end, reason = self._train(role, checkpoints)
-        if end == "Interrupted":
-            return "InProgress", "Interrupted", None
-        self._flush_metrics()
+        end, reason = self._attempt(role, s3)
+        while end == "Interrupted":
+            self._wait_for_capacity()
+            end, reason = self._attempt(role, s3)
+        if end == "Suspended":
+            return "InProgress", "Training", None
         if reason is not None:
             raise JobFailed(reason)
         self._transition("Uploading", "Uploading generated training model")
         self._upload(s3)
         return ("Completed" if end == "Completed" else "Stopped"), end, None
+
+    def _attempt(self, role: Role, s3: Any) -> tuple[str, str | None]:
+        """Let fresh instances do the training, from its newest checkpoint on; as `_train` says how it ended."""
+        shutil.rmtree(self._directory, ignore_errors=True)
+        checkpoints = self._checkpoints(s3)
+        self._download(s3, checkpoints, role.arn)
+        self._transition("Training", "Training image download completed. Training in progress.")
+        end, reason = self._train(role, checkpoints)
+        if end != "Suspended":
+            self._jobs.insist(self._flush_metrics)
+        return end, reason
+
+    def _wait_for_capacity(self) -> None:
+        """Wait for other instances, which is not billed."""
+        began = time.monotonic()
+        capacity_returns = began + self._limits.interrupted()
+        while (now := time.monotonic()) < capacity_returns:
+            if self._stop_requested.wait(min(_POLL_SECONDS, capacity_returns - now)):
+                raise _Stopped("Stopped")
+            if (limit := self._limits.reached()) is not None:
+                self._begin_stopping()
+                raise _Stopped(limit)
+        self._waited += time.monotonic() - began
+        self._transition("Starting", "Preparing the instances for training")
 
     # Inputs
 
@@ -174,10 +204,13 @@ class TrainingRun(Run):
         location = self._job.get("CheckpointConfig", {}).get("S3Uri")
         if location is None:
             return None
-        return CheckpointSync(s3, location, [container.checkpoints for container in self._containers])
+        folders = [container.checkpoints for container in self._containers]
+        # What was printed before a checkpoint was written will not be printed again by whoever goes on from it.
+        return CheckpointSync(s3, location, folders, before_upload=self._flush_metrics)
 
     def _download(self, s3: Any, checkpoints: CheckpointSync | None, role_arn: str) -> None:
-        self._transition("Downloading", "Downloading input data", TrainingStartTime=time.time())
+        self._started = self._started or time.time()
+        self._transition("Downloading", "Downloading input data", TrainingStartTime=self._started)
         try:
             for container in self._containers:
                 container.make_folders()
@@ -186,8 +219,8 @@ class TrainingRun(Run):
             for container in self._containers:
                 container.adapt_drivers()
             download_source(s3, self._containers, self._directory / "sourcedir.tar.gz")
-            if checkpoints is not None:
-                checkpoints.download()
+            newest = 0.0 if checkpoints is None else checkpoints.download()
+            self._jobs.insist(lambda: self._series.rewind(newest))
         except NoObjectsError as error:
             raise JobFailed(
                 f'ClientError: No S3 objects found under S3 URL "{error.url}" given in input data source. Please '
@@ -197,7 +230,7 @@ class TrainingRun(Run):
         except ArtifactError as error:
             raise JobFailed(_shorten(f"ClientError: Data download failed: {error}")) from None
         if self._stop_requested.is_set():
-            raise _Stopped
+            raise _Stopped("Stopped")
 
     # The program
 
@@ -214,7 +247,7 @@ class TrainingRun(Run):
             )
             for instance in self._cluster.hosts
         ]
-        processes = self._processes
+        processes = self._processes = []
         readers: list[OutputReader] = []
         try:
             credentials = {} if self._job.get("EnableNetworkIsolation") else role.environment()
@@ -225,11 +258,16 @@ class TrainingRun(Run):
                 readers.append(OutputReader(process.stdout, functools.partial(self._take_line, log)))
             with checkpoints.syncing() if checkpoints is not None else contextlib.nullcontext():
                 end = self._wait(processes)
+                if end == "Interrupted":
+                    self._transition("Interrupted", "The local AWS took the spot instances back, as it was told to")
+                elif end == "MaxWaitTimeExceeded":
+                    self._begin_stopping()
                 statuses = self._terminate(processes, end)
             for reader in readers:
                 reader.join()
         finally:
             self._terminate(processes, "Failed")
+            self._processes = []  # their numbers may be given to others while the job waits or uploads
             for log in logs:
                 log.close()
             shutil.rmtree(temporary, ignore_errors=True)
@@ -249,37 +287,41 @@ class TrainingRun(Run):
 
     def _wait(self, processes: list[subprocess.Popen[bytes]]) -> str:
         """Wait for the end of all programs, or of the first that fails, or for a reason to end them."""
-        limit = self._job.get("StoppingCondition", {}).get("MaxRuntimeInSeconds", _DEFAULT_MAX_RUNTIME_SECONDS)
-        deadline = time.monotonic() + limit
+        self._limits.program_begins()
         metrics_due = time.monotonic() + _METRICS_SECONDS
-        while True:
-            statuses = [process.poll() for process in processes]
-            if self._interrupted.is_set():
-                return "Interrupted"
-            if any(statuses):
-                return "Failed"
-            if all(status == 0 for status in statuses):
-                return "Completed"
-            if self._stop_requested.is_set():
-                return "Stopped"
-            if time.monotonic() > deadline:
-                return "MaxRuntimeExceeded"
-            if time.monotonic() > metrics_due:
-                self._flush_metrics()
-                metrics_due = time.monotonic() + _METRICS_SECONDS
-            self._stop_requested.wait(_POLL_SECONDS)
+        try:
+            while True:
+                statuses = [process.poll() for process in processes]
+                if self._interrupted.is_set():
+                    return "Suspended"
+                if any(statuses):
+                    return "Failed"
+                if all(status == 0 for status in statuses):
+                    return "Completed"
+                if self._stop_requested.is_set():
+                    return "Stopped"
+                if (limit := self._limits.reached()) is not None:
+                    return limit
+                if time.monotonic() > metrics_due:
+                    with contextlib.suppress(StoreError):  # they are kept for the next time
+                        self._flush_metrics()
+                    metrics_due = time.monotonic() + _METRICS_SECONDS
+                self._stop_requested.wait(_POLL_SECONDS)
+        finally:
+            self._limits.program_ends()
 
     def _terminate(self, processes: list[subprocess.Popen[bytes]], end: str) -> list[int]:
         """End what still runs; the exit statuses as they were before that."""
         processes = list(processes)
         statuses = [process.poll() or 0 for process in processes]
-        grace = STOP_GRACE_SECONDS if end in ("Stopped", "MaxRuntimeExceeded") else _ABORT_GRACE_SECONDS
+        grace = _ABORT_GRACE_SECONDS if end in ("Failed", "Suspended") else STOP_GRACE_SECONDS
         if processes:
             with ThreadPoolExecutor(len(processes), thread_name_prefix="terminate") as pool:
                 list(pool.map(lambda process: self._host.processes.terminate(process, grace), processes))
         return statuses
 
     def _take_line(self, log: LogStream, line: str) -> None:
+        now = time.time()
         log.write(line)
         for name, expression in self._metrics:
             if (match := expression.search(line)) is None:
@@ -288,22 +330,24 @@ class TrainingRun(Run):
                 value = float(match.group(1) or "")  # a group that took no part in the match has no value
                 if math.isfinite(value):
                     with self._points_lock:
-                        self._points.append((name, value, time.time()))
+                        self._points.append(Point(name, value, now))
 
     def _flush_metrics(self) -> None:
-        with self._points_lock:
-            points, self._points = self._points, []
-        if not points:
-            return
-        self._save_metrics(points)
+        """Put the values so far on record; those that cannot be written are kept for the next time.
 
-        def change(record: Record) -> None:
-            latest = {item["MetricName"]: item for item in record.get("FinalMetricDataList", [])}
-            for name, value, moment in points:
-                latest[name] = {"MetricName": name, "Value": value, "Timestamp": moment}
-            record["FinalMetricDataList"] = list(latest.values())
-
-        self._change(change)
+        Raises
+        ------
+        StoreError
+        """
+        with self._flush_lock:
+            with self._points_lock:
+                points = list(self._points)
+            if not points:
+                return
+            self._jobs.change(self._arn, functools.partial(_set_final_metrics, points))
+            self._series.append(points)
+            with self._points_lock:
+                del self._points[: len(points)]
 
     def _failure_reason(self, statuses: list[int], logs: list[LogStream]) -> str:
         """Why the program failed: what it wrote to ``output/failure``, or the end of its log."""
@@ -331,13 +375,14 @@ class TrainingRun(Run):
             for folder, name in _OUTPUTS:
                 directories = [container.path(*folder) for container in self._containers]
                 self._upload_output(s3, bucket, f"{base}/{name}", directories, output, encryption)
-        except (ClientError, BotoCoreError, Boto3Error, ArtifactError) as error:
-            raise JobFailed(
-                _shorten(
-                    f"ClientError: Uploading to s3://{bucket}/{base} failed. Please ensure that the role "
-                    f'"{self._job["RoleArn"]}" has "s3:PutObject" permissions there: {artifacts.reason(error)}'
-                )
-            ) from None
+        except (ClientError, BotoCoreError, Boto3Error, OSError) as error:
+            kind, advice = "InternalServerError", ""
+            if artifacts.refused(error):
+                kind = "ClientError"
+                role = self._job["RoleArn"]
+                advice = f'. Please ensure that the role "{role}" has "s3:PutObject" permissions there'
+            failure = f"{kind}: Uploading to s3://{bucket}/{base} failed{advice}: {artifacts.reason(error)}"
+            raise JobFailed(_shorten(failure)) from None
 
     def _upload_output(
         self, s3: Any, bucket: str, key: str, directories: list[Path], output: Payload, encryption: dict[str, str]
@@ -358,6 +403,12 @@ class TrainingRun(Run):
     def _transition(self, status: str, message: str, **members: Any) -> None:
         self._change(lambda record: add_transition(record, status, message, **members))
 
+    def _change(self, change: Callable[[Record], None]) -> None:
+        self._jobs.insist(lambda: self._jobs.change(self._arn, change))
+
+    def _begin_stopping(self) -> None:
+        self._transition("Stopping", "Stopping the training job", TrainingJobStatus="Stopping")
+
     def _finish(self, status: str, secondary: str, reason: str | None) -> None:
         now = time.time()
 
@@ -365,7 +416,8 @@ class TrainingRun(Run):
             started = record.setdefault("TrainingStartTime", now)
             add_transition(record, secondary, f"Training job {status.lower()}", TrainingJobStatus=status)
             seconds = max(1, round(now - started))
-            record.update(TrainingEndTime=now, TrainingTimeInSeconds=seconds, BillableTimeInSeconds=seconds)
+            billable = max(1, round(now - started - self._waited))
+            record.update(TrainingEndTime=now, TrainingTimeInSeconds=seconds, BillableTimeInSeconds=billable)
             if reason is not None:
                 record["FailureReason"] = reason
 
@@ -380,6 +432,13 @@ def add_transition(record: Record, status: str, message: str, **members: Any) ->
         transitions[-1].setdefault("EndTime", now)
     transitions.append({"Status": status, "StartTime": now, "StatusMessage": message})
     record.update(SecondaryStatus=status, **members)
+
+
+def _set_final_metrics(points: list[Point], record: Record) -> None:
+    latest = {item["MetricName"]: item for item in record.get("FinalMetricDataList", [])}
+    for name, value, moment in points:
+        latest[name] = {"MetricName": name, "Value": value, "Timestamp": moment}
+    record["FinalMetricDataList"] = list(latest.values())
 
 
 def _shorten(text: str, ending: str = "") -> str:

@@ -78,7 +78,7 @@ class TransformJobs:
 
     def _begin(self, record: Record) -> None:
         arn = record["TransformJobArn"]
-        run = TransformRun(self._host, record, lambda change: self._jobs.change(arn, change))
+        run = TransformRun(self._host, record, lambda change: self._jobs.insist(lambda: self._jobs.change(arn, change)))
         self._runs.start(arn, run)
         if self._jobs.require_arn(arn)["TransformJobStatus"] == "Stopping":
             run.request_stop()  # asked for when there was no run yet that could be told

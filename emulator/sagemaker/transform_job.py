@@ -27,7 +27,7 @@ from emulator.sagemaker.models import containers
 from emulator.sagemaker.roles import Role
 from emulator.sagemaker.runs import Run
 from emulator.sagemaker.transform_inputs import InputObject, find_inputs
-from emulator.store import Record
+from emulator.store import Record, StoreError
 
 logger = logging.getLogger(__name__)
 
@@ -125,6 +125,10 @@ class TransformRun(Run):
             status = "Stopped"
         except _JobFailed as error:
             status, reason = "Failed", str(error)[:MAX_REASON_CHARACTERS]
+        except StoreError:  # nobody waits for space any more, because the server ends
+            self._interrupted.set()
+        except OSError as error:  # most likely the disk is full, and the log of the local AWS cannot say more
+            status, reason = "Failed", f"InternalServerError: {error}"[:MAX_REASON_CHARACTERS]
         except Exception:
             if not self._stop_requested.is_set():
                 logger.exception("transform job %s", self._name)

@@ -16,7 +16,7 @@ from emulator.sagemaker.training import TrainingJobs
 from emulator.sagemaker.tuning_definition import TuningDefinition
 from emulator.sagemaker.tuning_progress import RUNNING, as_trial, best, not_improving, objective_value
 from emulator.sagemaker.tuning_search import Search, Trial
-from emulator.store import Record
+from emulator.store import Record, StoreError
 
 logger = logging.getLogger(__name__)
 
@@ -74,8 +74,10 @@ class TuningRun(Run):
 
     def _run(self) -> None:
         try:
-            self._work()
+            self._tuning_jobs.insist(self._work)
             return
+        except StoreError:
+            return  # nobody waits for space any more, because the server ends
         except ServiceError as error:
             reason = f"ClientError: {error.message}"
         except Exception:
@@ -182,7 +184,7 @@ class TuningRun(Run):
                 members["FailureReason"] = reason
             record.update(members)
 
-        self._tuning_jobs.change(self._arn, change)
+        self._tuning_jobs.insist(lambda: self._tuning_jobs.change(self._arn, change))
 
 
 def _running(jobs: Sequence[Record]) -> list[Record]:

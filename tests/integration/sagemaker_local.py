@@ -20,6 +20,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from emulator import lifecycle
+from emulator.host import SpotInterruption
 
 BUCKET = "model-bucket"
 IMAGE = "123456789012.dkr.ecr.us-east-1.amazonaws.com/runtime:1"
@@ -115,9 +116,14 @@ class Local:
             self.port = probe.getsockname()[1]
         self.up()
 
-    def up(self) -> None:
+    def restart(self, spot_interruption: SpotInterruption) -> None:
+        """Take it down in an orderly way, and up again with this befalling managed spot training."""
+        lifecycle.down(self.state_dir)
+        self.up(spot_interruption)
+
+    def up(self, spot_interruption: SpotInterruption | None = None) -> None:
         """Start it and connect."""
-        self.pid = lifecycle.up(self.state_dir, self.port).pid
+        self.pid = lifecycle.up(self.state_dir, self.port, spot_interruption).pid
         self.environment = lifecycle.environment(self.state_dir)
         self.s3 = self.client("s3")
         self.iam = self.client("iam")

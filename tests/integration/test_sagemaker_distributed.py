@@ -20,6 +20,9 @@ from sagemaker_local import BUCKET, IMAGE, Local, eventually, local_aws, untar
 
 import model
 from cli.training import source_bundle
+from emulator.host import SpotInterruption
+from emulator.sagemaker.training_metrics import Point, read_points
+from emulator.store import Store
 from model.metrics import METRIC_DEFINITIONS
 
 # Rounding differs with the number of workers, and training amplifies it.
@@ -68,8 +71,7 @@ def start(local: Local, instances: int, hyperparameters: dict[str, str] | None =
         InputDataConfig=[{"ChannelName": "training", "DataSource": {"S3DataSource": data}}],
         OutputDataConfig={"S3OutputPath": f"s3://{BUCKET}/training"},
         ResourceConfig={"InstanceType": "ml.m5.large", "InstanceCount": instances, "VolumeSizeInGB": 10},
-        StoppingCondition={"MaxRuntimeInSeconds": 600},
-        **members,
+        **{"StoppingCondition": {"MaxRuntimeInSeconds": 600}, **members},
     )
     return name
 
@@ -145,3 +147,48 @@ def test_a_job_of_two_instances_that_is_killed_at_five_random_moments_ends_with_
     np.testing.assert_allclose(curve(killed), curve(undisturbed), rtol=0, atol=1e-5)
     assert killed["best_epoch"] == undisturbed["best_epoch"]
     assert killed["test"]["loss"] == pytest.approx(undisturbed["test"]["loss"], abs=1e-5)
+
+
+def test_a_job_whose_spot_instances_are_taken_back_ends_with_the_same_loss_curve(local: Local) -> None:
+    slowly = {"epochs": "80", "input-size": "64"}
+    undisturbed = start(local, 1, slowly)
+    expected = completed(local, undisturbed)
+    local.restart(SpotInterruption(after_seconds=middle_of_training(local, undisturbed), wait_seconds=2))
+    name = start(
+        local,
+        1,
+        slowly,
+        EnableManagedSpotTraining=True,
+        StoppingCondition={"MaxRuntimeInSeconds": 600, "MaxWaitTimeInSeconds": 600},
+        CheckpointConfig={"S3Uri": f"s3://{BUCKET}/checkpoints/spot"},
+    )
+    interrupted = completed(local, name)
+    assert any("going on from epoch-" in line for line in log(local, name))
+    np.testing.assert_array_equal(curve(interrupted), curve(expected))
+    assert interrupted["test"] == expected["test"]
+    described = local.sagemaker.describe_training_job(TrainingJobName=name)
+    assert [transition["Status"] for transition in described["SecondaryStatusTransitions"]] == [
+        "Starting", "Downloading", "Training", "Interrupted", "Starting", "Downloading", "Training", "Uploading",
+        "Completed",
+    ]  # fmt: skip
+    assert described["BillableTimeInSeconds"] < described["TrainingTimeInSeconds"]
+    assert reported(local, name) == reported(local, undisturbed), "Hyperband and early stopping count these"
+
+
+def middle_of_training(local: Local, name: str) -> float:
+    """Seconds from the start of a job's program to the middle of what it trained."""
+    described = local.sagemaker.describe_training_job(TrainingJobName=name)
+    began = next(t["StartTime"] for t in described["SecondaryStatusTransitions"] if t["Status"] == "Training")
+    moments = [point.moment for point in points(local, name)]
+    return (moments[0] + moments[-1]) / 2 - began.timestamp()
+
+
+def reported(local: Local, name: str) -> list[float]:
+    return [point.value for point in points(local, name)]
+
+
+def points(local: Local, name: str) -> list[Point]:
+    """Every validation loss that a job's log gave."""
+    arn = local.sagemaker.describe_training_job(TrainingJobName=name)["TrainingJobArn"]
+    with contextlib.closing(Store(local.state_dir)) as store:
+        return [point for point in read_points(store, arn) if point.name == "valid:loss"]

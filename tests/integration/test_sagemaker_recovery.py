@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ from sagemaker_local import BUCKET, IMAGE, SERVER, Local, alive, eventually, loc
 
 from emulator import lifecycle
 from emulator.layout import StateDir
+from emulator.sagemaker.training_metrics import read_points
+from emulator.store import Store
 
 ACTIONS = ("s3:*", "logs:*")
 
@@ -37,6 +39,23 @@ while count < 10:
 """
 
 
+#: Reports an epoch every moment, with a checkpoint after the second and the fourth; the first time it hangs after the
+#: fifth.
+REPORTING = """
+import os, pathlib, time
+state = pathlib.Path(os.environ["SM_CHECKPOINT_DIR"], "epoch")
+first = not state.exists()
+for epoch in range(1 if first else int(state.read_text()) + 1, 9):
+    print(f"epoch={epoch} loss={1 / epoch:.4f}")
+    time.sleep(0.2)
+    if epoch in (2, 4):
+        state.with_name("new").write_text(str(epoch))
+        state.with_name("new").replace(state)
+    if first and epoch == 5:
+        time.sleep(600)
+"""
+
+
 @pytest.fixture
 def local(tmp_path: Path) -> Iterator[Local]:
     with local_aws(tmp_path / "aws") as local:
@@ -49,12 +68,33 @@ def answers(local: Local, endpoint: str) -> bool:
     return False
 
 
-def start_job(local: Local, role: str, program: str, name: str, **members: Any) -> None:
+def content(local: Local, key: str) -> bytes | None:
+    """What an object holds, once it is there."""
+    with contextlib.suppress(ClientError):
+        body: bytes = local.s3.get_object(Bucket=BUCKET, Key=key)["Body"].read()
+        return body
+    return None
+
+
+def series(local: Local, job: str) -> list[float]:
+    """Every value of the metric "loss" so far."""
+    arn = local.sagemaker.describe_training_job(TrainingJobName=job)["TrainingJobArn"]
+    with contextlib.closing(Store(local.state_dir)) as store:
+        return [value for name, value, _ in read_points(store, arn) if name == "loss"]
+
+
+def start_job(
+    local: Local, role: str, program: str, name: str, metrics: Sequence[dict[str, str]] = (), **members: Any
+) -> None:
     local.s3.put_object(Bucket=BUCKET, Key=f"{name}.tar.gz", Body=tar_gz({"train.py": program.encode()}))
     local.sagemaker.create_training_job(
         TrainingJobName=name,
         RoleArn=role,
-        AlgorithmSpecification={"TrainingImage": IMAGE, "TrainingInputMode": "File"},
+        AlgorithmSpecification={
+            "TrainingImage": IMAGE,
+            "TrainingInputMode": "File",
+            "MetricDefinitions": list(metrics),
+        },
         HyperParameters={
             "sagemaker_program": "train.py",
             "sagemaker_submit_directory": f"s3://{BUCKET}/{name}.tar.gz",
@@ -123,9 +163,7 @@ def test_an_interrupted_job_begins_anew_from_its_checkpoint(local: Local, crash:
     start_job(local, role, COUNTING, "counting", CheckpointConfig={"S3Uri": f"s3://{BUCKET}/checkpoints"})
 
     def checkpoint() -> int:
-        with contextlib.suppress(ClientError):
-            return int(local.s3.get_object(Bucket=BUCKET, Key="checkpoints/count")["Body"].read())
-        return 0
+        return int(content(local, "checkpoints/count") or 0)
 
     reached = eventually(checkpoint)
     if crash:
@@ -139,6 +177,23 @@ def test_an_interrupted_job_begins_anew_from_its_checkpoint(local: Local, crash:
     archive = local.s3.get_object(Bucket=BUCKET, Key="training/counting/output/model.tar.gz")["Body"].read()
     assert int(untar(archive)["began_at"]) >= reached
     assert checkpoint() == 10
+
+
+@pytest.mark.parametrize("keeps_checkpoints", [True, False])
+def test_a_job_that_begins_anew_has_reported_every_epoch_once(local: Local, keeps_checkpoints: bool) -> None:
+    """Hyperband and early stopping take the third value for that of the third epoch."""
+    role = local.role(*ACTIONS)
+    config = {"CheckpointConfig": {"S3Uri": f"s3://{BUCKET}/checkpoints"}} if keeps_checkpoints else {}
+    program = REPORTING if keeps_checkpoints else REPORTING.replace("first and epoch == 5", "False")
+    metrics = [{"Name": "loss", "Regex": "loss=([0-9.]+)"}]
+    start_job(local, role, program, "reporting", metrics=metrics, **config)
+    eventually(lambda: len(series(local, "reporting")) >= 5)
+    if keeps_checkpoints:
+        eventually(lambda: content(local, "checkpoints/epoch") == b"4")
+    local.kill()
+    local.up()
+    eventually(lambda: _status(local, "reporting") == "Completed")
+    assert series(local, "reporting") == [round(1 / epoch, 4) for epoch in range(1, 9)]
 
 
 def test_a_job_that_was_being_stopped_stays_stopped(local: Local) -> None:

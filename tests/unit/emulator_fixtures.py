@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
+import resource
 import tarfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from botocore.exceptions import ClientError
 
 from emulator.awsapi import Caller, Payload, ServiceError
-from emulator.host import Host
+from emulator.host import Host, SpotInterruption
 from emulator.processes import ProcessRegistry
 
 ACCOUNT = "123456789012"
@@ -29,13 +30,29 @@ def no_role(arn: str, session_name: str) -> dict[str, str]:
 
 
 def make_host(
-    state_dir: Path, role_sessions: Callable[[str, str], dict[str, str]] = no_role, service: str = "sagemaker"
+    state_dir: Path,
+    role_sessions: Callable[[str, str], dict[str, str]] = no_role,
+    service: str = "sagemaker",
+    spot_interruption: SpotInterruption | None = None,
 ) -> Host:
     """A platform whose other services do not answer."""
     temporary = state_dir / "tmp"
     temporary.mkdir(exist_ok=True)
     processes = ProcessRegistry(state_dir / "processes")
-    return Host(service, "http://127.0.0.1:9", state_dir, temporary, ACCOUNT, processes, role_sessions)
+    return Host(
+        service, "http://127.0.0.1:9", state_dir, temporary, ACCOUNT, processes, role_sessions, spot_interruption
+    )
+
+
+@contextlib.contextmanager
+def full_disk() -> Iterator[None]:
+    """Let no file of this process, and of those it starts, grow within the block: writes fail as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))  # Python ignores the signal that comes with it
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def refusal(call: Callable[[], Any]) -> ServiceError:
@@ -73,15 +90,17 @@ class FakeS3:
 
     def __init__(self, **objects: bytes) -> None:
         self.objects: dict[str, bytes] = dict(objects)
+        self.metadata: dict[str, dict[str, str]] = {}
         self.uploads: list[str] = []
 
     def get_object(self, Bucket: str, Key: str) -> dict[str, Any]:
         if Key not in self.objects:
             raise ClientError({"Error": {"Code": "NoSuchKey", "Message": "There is no such key."}}, "GetObject")
-        return {"Body": io.BytesIO(self.objects[Key])}
+        return {"Body": io.BytesIO(self.objects[Key]), "Metadata": self.metadata.get(Key, {})}
 
-    def upload_file(self, Filename: str, Bucket: str, Key: str) -> None:
-        self.objects[Key] = Path(Filename).read_bytes()
+    def upload_fileobj(self, Fileobj: IO[bytes], Bucket: str, Key: str, ExtraArgs: dict[str, Any]) -> None:
+        self.objects[Key] = Fileobj.read()
+        self.metadata[Key] = ExtraArgs.get("Metadata", {})
         self.uploads.append(Key)
 
     def get_paginator(self, operation: str) -> FakeS3:

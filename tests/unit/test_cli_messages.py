@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from cli import aws, main
+from emulator import lifecycle
 
 
 class Shell:
@@ -94,3 +95,17 @@ def test_help_lists_every_command(shell: Shell) -> None:
     assert exit_code == 0
     for command in ("local", "data", "train", "package", "deploy", "classify", "evaluate", "destroy", "demo"):
         assert f"  {command} " in output
+
+
+def test_a_local_aws_that_runs_already_does_not_begin_to_interrupt_trainings(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def up(state_dir: Path, *rest: object) -> lifecycle.Status:
+        running = lifecycle.Status("http://127.0.0.1:4566", 4566, 1, state_dir)
+        raise lifecycle.AlreadyRunningError("The local AWS is already running on port 4566 (process 1).", running)
+
+    monkeypatch.setattr(lifecycle, "up", up)
+    assert shell.kennel("local", "up")[0] == 0
+    code, printed = shell.kennel("local", "up", "--interrupt-spot-after", "5")
+    assert code == 3
+    assert "--interrupt-spot-after" in printed and "kennel local down" in printed

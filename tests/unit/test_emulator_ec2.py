@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import subprocess
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from emulator_fixtures import eventually, make_host
+from emulator_fixtures import eventually, full_disk, make_host
 
 from emulator.ec2 import power
 from emulator.ec2.instance import InstanceRun, LaunchedInstance, console_output
@@ -185,6 +186,24 @@ def test_the_console_keeps_what_programs_print_after_the_user_data_has_ended(tmp
     run.join(30)
     lines = console_output(host, "i-5").decode().splitlines()
     assert lines == ["first", "[local AWS] user data exited with code 0", "later"]
+
+
+def test_an_instance_whose_console_has_no_space_still_shuts_down_when_it_wants_to(tmp_path: Path) -> None:
+    host, ended = make_host(tmp_path, service="ec2"), []
+    waiting = "while [ ! -e {0} ]; do sleep 0.05; done"
+    script = f"#!/bin/bash\n({waiting.format('off')}; shutdown now) &\n{waiting.format('go')}\n"
+    run = InstanceRun(host, LaunchedInstance("i-7", "t3.micro", "eu-west-1", encoded(script)), lambda: ended.append(1))
+    run.start()
+    root = tmp_path / "ec2" / "i-7" / "root"
+    eventually((root / "user-data").exists)
+    time.sleep(0.5)
+    with full_disk():
+        (root / "go").touch()
+        time.sleep(1)
+    assert run.alive
+    (root / "off").touch()
+    run.join(30)
+    assert ended == [1]
 
 
 def test_user_data_without_its_interpreter_leaves_an_instance_that_just_runs(tmp_path: Path) -> None:

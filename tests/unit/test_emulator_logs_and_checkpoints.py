@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
-from emulator_fixtures import FakeS3, eventually
+from emulator_fixtures import FakeS3, eventually, full_disk
 
 from emulator.sagemaker import checkpoints
 from emulator.sagemaker.checkpoints import CheckpointSync
@@ -96,6 +97,31 @@ def test_the_file_does_not_grow_for_ever(tmp_path: Path) -> None:
     assert max(sizes.values()) < 5.1 * 2**20
 
 
+def test_while_the_disk_is_full_the_file_does_without_lines_and_says_so(tmp_path: Path) -> None:
+    client = FakeLogs()
+    log = stream(client, tmp_path / "folder" / "log")
+    log.write("before")
+    with full_disk():
+        log.write("lost")
+        log.write("lost too")
+    log.write("after")
+    with full_disk():
+        log.write("lost at the end")
+        log.close()
+    assert client.events == ["before", "lost", "lost too", "after", "lost at the end"]
+    lines = list(filter(None, (tmp_path / "folder" / "log").read_text().splitlines()))
+    assert lines == ["before", "[local AWS] 2 lines are missing here: the disk was full", "after"]
+
+
+def test_a_log_whose_file_cannot_even_be_made_reaches_cloudwatch(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    client = FakeLogs()
+    log = stream(client, tmp_path / "file" / "log")
+    log.write("line")
+    log.close()
+    assert client.events == ["line"]
+
+
 def test_checkpoints_of_an_earlier_run_are_brought_to_every_instance(tmp_path: Path) -> None:
     s3 = FakeS3(**{"ckpt/job/epoch-1/state": b"1", "ckpt/job-2/state": b"2"})
     folders = [tmp_path / "a", tmp_path / "b"]
@@ -119,6 +145,37 @@ def test_new_checkpoints_are_uploaded_while_the_program_runs(tmp_path: Path, mon
         (tmp_path / "last").write_bytes(b"last")
     assert s3.objects == {"ckpt/old": b"old", "ckpt/new": b"newer", "ckpt/last": b"last"}
     assert "ckpt/old" not in s3.uploads, "what came from S3 need not go back"
+
+
+def test_a_checkpoint_says_when_it_was_written(tmp_path: Path) -> None:
+    s3 = FakeS3(**{"ckpt/somebody-elses": b"old"})
+    saved: list[list[str]] = []
+    first, second = tmp_path / "first", tmp_path / "second"
+    for folder in (first, second):
+        folder.mkdir()
+    sync = CheckpointSync(s3, "s3://bucket/ckpt/", [first], lambda: saved.append(list(s3.uploads)))
+    assert sync.download() == 0
+    with sync.syncing():
+        for name, moment in (("newer", 2000.5), ("older", 1000.0)):
+            (first / name).write_bytes(b"state")
+            os.utime(first / name, (moment, moment))
+    assert saved[0] == [], "what has to be kept before a checkpoint is uploaded is kept before"
+    assert CheckpointSync(s3, "s3://bucket/ckpt/", [second]).download() == 2000.5
+
+
+def test_a_checkpoint_waits_for_what_has_to_be_kept_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoints, "SYNC_SECONDS", 0.05)
+    s3 = FakeS3()
+    failures = [OSError("no space")] * 3
+
+    def save() -> None:
+        if failures:
+            raise failures.pop()
+
+    (tmp_path / "state").write_bytes(b"s")
+    with CheckpointSync(s3, "s3://bucket", [tmp_path], save).syncing():
+        eventually(lambda: s3.objects == {"state": b"s"})
+    assert not failures
 
 
 def test_a_file_that_is_still_being_written_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,11 +232,11 @@ def test_a_failing_upload_is_tried_again(tmp_path: Path, monkeypatch: pytest.Mon
     class Flaky(FakeS3):
         failures = 3
 
-        def upload_file(self, Filename: str, Bucket: str, Key: str) -> None:
+        def upload_fileobj(self, Fileobj: IO[bytes], Bucket: str, Key: str, ExtraArgs: dict[str, Any]) -> None:
             if self.failures:
                 self.failures -= 1
                 raise OSError("no route")
-            super().upload_file(Filename, Bucket, Key)
+            super().upload_fileobj(Fileobj, Bucket, Key, ExtraArgs)
 
     s3 = Flaky()
     (tmp_path / "state").write_bytes(b"s")

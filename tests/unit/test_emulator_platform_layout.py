@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from emulator import lifecycle
 from emulator.layout import RunningServer, StateDir, StateError
 from emulator.processes import process_started
 
@@ -160,3 +162,16 @@ def test_a_folder_for_temporary_files_that_is_not_ours_is_not_used(tmp_path):
             place.make_temporary()
     finally:
         place.temporary.unlink()
+
+
+def test_a_full_disk_is_said_before_anything_is_started_on_it(tmp_path, monkeypatch):
+    def little(path):
+        return shutil._ntuple_diskusage(10**9, 10**9 - 2**20, 2**20)
+
+    monkeypatch.setattr(shutil, "disk_usage", little)
+    with pytest.raises(lifecycle.LocalAwsError, match="is full: make room"):
+        lifecycle.up(tmp_path / "state", 45660)
+    running = lifecycle.Status("http://127.0.0.1:45660", 45660, 1, tmp_path)
+    assert "Only 1 MB are left" in running.warning
+    monkeypatch.undo()
+    assert running.warning is None

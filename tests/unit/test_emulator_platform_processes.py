@@ -10,6 +10,7 @@ import time
 
 import psutil
 import pytest
+from emulator_fixtures import full_disk
 
 from emulator.processes import ProcessRegistry, process_started, reap, start_watchdog
 
@@ -173,3 +174,11 @@ def test_the_watchdog_goes_when_it_is_let_go_and_ends_nothing(registry, tmp_path
         assert watchdog.poll() is None
     assert watchdog.wait(10) == 0
     assert process.poll() is None
+
+
+def test_a_program_that_cannot_be_recorded_does_not_run(registry, tmp_path):
+    told = tmp_path / "told"
+    with full_disk(), pytest.raises(OSError, match="too large"):
+        registry.spawn(["/bin/sh", "-c", f"sleep 0.3; touch {told}"], cwd=tmp_path, env=dict(os.environ))
+    time.sleep(0.6)
+    assert not told.exists()

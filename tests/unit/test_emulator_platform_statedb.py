@@ -1,6 +1,9 @@
 """What was committed is there for whoever opens the database next; what was not is not."""
 
+import sqlite3
+
 import pytest
+from emulator_fixtures import full_disk
 
 from emulator.ministack.statedb import StateDatabase
 
@@ -55,6 +58,17 @@ def test_after_a_failed_transaction_the_same_change_can_be_put_again(path):
         raise ZeroDivisionError
     put(database, [(["s"], 1, items)])
     assert read(path) == {("s",): (1, ["a", "b"])}
+
+
+def test_after_a_commit_that_found_no_space_the_same_change_can_be_put_again(path):
+    database = StateDatabase(path)
+    items = ["a"]
+    put(database, [(["s"], 1, items)])
+    items.append("b" * 100_000)
+    with full_disk(), pytest.raises(sqlite3.OperationalError):
+        put(database, [(["s"], 1, items)])
+    put(database, [(["s"], 1, items)])
+    assert read(path) == {("s",): (1, items)}
 
 
 def test_what_is_added_to_a_series_is_added(path):

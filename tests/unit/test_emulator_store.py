@@ -8,8 +8,9 @@ import threading
 from pathlib import Path
 
 import pytest
+from emulator_fixtures import full_disk
 
-from emulator.store import Store
+from emulator.store import Store, StoreError
 
 
 def test_records_are_kept_apart_by_service_and_kind(tmp_path: Path) -> None:
@@ -44,6 +45,35 @@ def test_a_failed_transaction_changes_nothing(tmp_path: Path) -> None:
     assert table.list() == [{"v": 0}]
     table.put("after", {"v": 3})
     assert table.get("after") == {"v": 3}
+
+
+def test_a_full_disk_is_called_that_and_nothing_is_half_written(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    table = store.table("s", "k")
+    table.put("before", {"v": "x" * 100_000})
+    with full_disk():
+        with pytest.raises(StoreError, match="make room on the disk"):
+            table.put("alone", {"v": "x" * 100_000})
+        with pytest.raises(StoreError, match="make room on the disk"), store.transaction():
+            table.put("together", {"v": "x" * 10_000_000})
+    with store.transaction():
+        table.put("after", {"v": 1})
+    assert [len(str(record["v"])) for record in table.list()] == [1, 100_000]
+
+
+def test_what_has_happened_is_written_once_there_is_space(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    table = store.table("s", "k")
+    writer = threading.Thread(target=lambda: store.insist(lambda: table.put("n", {"v": 1})))
+    with full_disk():
+        writer.start()
+        writer.join(0.5)
+        assert writer.is_alive()
+    writer.join(10)
+    assert table.get("n") == {"v": 1}
+    store.give_up()
+    with full_disk(), pytest.raises(StoreError):
+        store.insist(lambda: table.put("n", {"v": 2}))
 
 
 def test_counting_from_many_threads_loses_nothing(tmp_path: Path) -> None:

@@ -1,0 +1,164 @@
+"""A local AWS whose disk is full: it says so, loses nothing that it acknowledged, and goes on once there is space."""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+from sagemaker_local import BUCKET, IMAGE, Local, alive, eventually, local_aws
+
+if not sys.platform.startswith("linux"):
+    pytest.skip("the limit of a running process can be set on Linux only", allow_module_level=True)
+
+ROLE = "arn:aws:iam::000000000000:role/r"
+#: Prints until somebody makes the file `go`; leaves a model of 10 MB.
+PRINTING = """
+import os, pathlib, time
+while not pathlib.Path(os.environ["GO"]).exists():
+    print("loss=0.5")
+    time.sleep(0.05)
+pathlib.Path(os.environ["SM_MODEL_DIR"], "weights").write_bytes(os.urandom(10_000_000))
+"""
+
+
+@pytest.fixture(scope="module")
+def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Local]:
+    with local_aws(tmp_path_factory.mktemp("aws")) as local:
+        yield local
+
+
+@contextlib.contextmanager
+def full_disk(local: Local, space: int = 0) -> Iterator[None]:
+    """Let no file of the server grow beyond `space` within the block: writes fail as on a full disk."""
+    soft, hard = resource.prlimit(local.pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(local.pid, resource.RLIMIT_FSIZE, (space, hard))
+    try:
+        yield
+    finally:
+        resource.prlimit(local.pid, resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def start_job(local: Local, folder: Path) -> str:
+    """A job whose program runs and waits; its name."""
+    name = folder.name.replace("_", "-")
+    (folder / "program.py").write_text(PRINTING)
+    local.sagemaker.create_training_job(
+        TrainingJobName=name,
+        RoleArn=local.role("s3:*", "logs:*"),
+        AlgorithmSpecification={
+            "TrainingImage": IMAGE,
+            "TrainingInputMode": "File",
+            "ContainerEntrypoint": [sys.executable, str(folder / "program.py")],
+        },
+        Environment={"GO": str(folder / "go")},
+        OutputDataConfig={"S3OutputPath": f"s3://{BUCKET}/training"},
+        ResourceConfig={"InstanceType": "ml.m5.large", "InstanceCount": 1, "VolumeSizeInGB": 10},
+        StoppingCondition={"MaxRuntimeInSeconds": 120},
+    )
+    eventually(log_file(local, name).exists)
+    return name
+
+
+def log_file(local: Local, name: str) -> Path:
+    return local.state_dir / "sagemaker" / "logs" / "training" / "us-east-1" / name / "algo-1.log"
+
+
+def describe(local: Local, name: str) -> dict[str, Any]:
+    described: dict[str, Any] = local.sagemaker.describe_training_job(TrainingJobName=name)
+    return described
+
+
+def ended(local: Local, name: str) -> dict[str, Any]:
+    eventually(lambda: describe(local, name)["TrainingJobStatus"] not in ("InProgress", "Stopping"))
+    return describe(local, name)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda local: local.iam.create_user(UserName="somebody"),
+        lambda local: local.logs.create_log_group(logGroupName="group"),
+        lambda local: local.s3.put_object(Bucket=BUCKET, Key="lost", Body=b"x"),
+        lambda local: local.sagemaker.create_notebook_instance(
+            NotebookInstanceName="notebook", InstanceType="ml.t3.medium", RoleArn=ROLE
+        ),
+    ],
+)
+def test_what_cannot_be_kept_is_not_acknowledged(local: Local, call: Callable[[Local], Any]) -> None:
+    with full_disk(local), pytest.raises(ClientError) as refused:
+        call(local)
+    answer = refused.value.response
+    assert answer["ResponseMetadata"]["HTTPStatusCode"] == 500
+    assert "make room on the disk" in answer["Error"]["Message"]
+
+
+def test_a_job_goes_on_and_ends_well_once_there_is_space(local: Local, tmp_path: Path) -> None:
+    name = start_job(local, tmp_path)
+    with full_disk(local):
+        time.sleep(1)
+    time.sleep(1)
+    with full_disk(local):
+        (tmp_path / "go").touch()
+        time.sleep(2)
+        described = describe(local, name)
+        assert described["TrainingJobStatus"] == "InProgress", described["FailureReason"]
+        assert alive(local.pid)
+    assert ended(local, name)["TrainingJobStatus"] == "Completed"
+    assert "lines are missing here" in log_file(local, name).read_text()
+
+
+def test_outputs_without_space_fail_the_job_with_that_reason(local: Local, tmp_path: Path) -> None:
+    name = start_job(local, tmp_path)
+    with full_disk(local, space=8_000_000):
+        (tmp_path / "go").touch()
+        described = ended(local, name)
+    assert described["TrainingJobStatus"] == "Failed"
+    reason = f"InternalServerError: Uploading to s3://{BUCKET}/training/{name}/output failed: [Errno 27] File too large"
+    assert described["FailureReason"].startswith(reason)
+
+
+def test_inputs_without_space_fail_the_job_with_that_reason(local: Local, tmp_path: Path) -> None:
+    local.s3.put_object(Bucket=BUCKET, Key="data/large", Body=bytes(10_000_000))
+    channel = {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": f"s3://{BUCKET}/data"}}
+    with full_disk(local, space=8_000_000):
+        local.sagemaker.create_training_job(
+            TrainingJobName="large",
+            RoleArn=local.role("s3:*", "logs:*"),
+            AlgorithmSpecification={"TrainingImage": IMAGE, "TrainingInputMode": "File"},
+            InputDataConfig=[{"ChannelName": "training", "DataSource": channel}],
+            OutputDataConfig={"S3OutputPath": f"s3://{BUCKET}/training"},
+            ResourceConfig={"InstanceType": "ml.m5.large", "InstanceCount": 1, "VolumeSizeInGB": 10},
+            StoppingCondition={"MaxRuntimeInSeconds": 120},
+        )
+        described = ended(local, "large")
+    reason = f"ClientError: Data download failed: s3://{BUCKET}/data/large: [Errno 27] File too large"
+    assert described["FailureReason"].startswith(reason)
+
+
+def test_an_endpoint_serves_on(local: Local) -> None:
+    role = local.role("s3:*", "logs:*")
+    name = local.endpoint(local.config(local.artifact("1"), role))
+    pid = local.who(name)["pid"]
+    with full_disk(local):
+        for _ in range(5):
+            assert local.invoke(name, b"x" * 100) == b"x" * 100
+    assert local.who(name)["pid"] == pid
+
+
+def test_all_that_was_acknowledged_is_there_after_a_kill(local: Local) -> None:
+    local.s3.put_object(Bucket=BUCKET, Key="kept", Body=b"x")
+    with full_disk(local), pytest.raises(ClientError):
+        local.s3.put_object(Bucket=BUCKET, Key="not-kept", Body=b"y")
+    local.iam.create_user(UserName="later")
+    local.kill()
+    local.up()
+    keys = [item["Key"] for item in local.s3.list_objects_v2(Bucket=BUCKET)["Contents"]]
+    assert "kept" in keys and "not-kept" not in keys
+    assert "later" in [user["UserName"] for user in local.iam.list_users()["Users"]]
