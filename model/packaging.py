@@ -39,6 +39,7 @@ SERVING_MODULES = (
     "invocation.py",
     "invocation_request.py",
     "logs.py",
+    "lone_pictures.py",
     "memory.py",
     "network.py",
     "predictor.py",

@@ -82,8 +82,7 @@ class Predictor:
             If the artifact is damaged, or its network does not do what its card says.
         """
         card = ModelCard.load(model_dir)
-        engine = engine or ("onnx" if importlib.util.find_spec("onnxruntime") else "torch")
-        predictor = cls(card, _ENGINES[engine](model_dir, card, threads), max_pixels=max_pixels)
+        predictor = cls(card, _ENGINES[engine or default_engine()](model_dir, card, threads), max_pixels=max_pixels)
         # The first run allocates and optimises; and a network that cannot run must not be reported as loaded.
         predictor.check()
         return predictor
@@ -157,6 +156,11 @@ class Predictor:
                 "The network's output is not finite: its weights are damaged, or its training diverged."
             )
         return softmax(logits, self.card.temperature)
+
+
+def default_engine() -> str:
+    """Return what runs the network where nobody says: ONNX Runtime where it is installed, else PyTorch."""
+    return "onnx" if importlib.util.find_spec("onnxruntime") else "torch"
 
 
 def softmax(logits: npt.NDArray[np.floating[Any]], temperature: float = 1.0) -> npt.NDArray[np.float64]:

@@ -200,7 +200,13 @@ def main() -> int:
         logger.error("The server cannot listen on %s:%d: %s.", settings.host, settings.port, error.strerror)
         return 1
     metrics = ServingMetrics(namespace=settings.metrics_namespace, server=settings.metrics_server)
-    pool = WorkerPool(settings.workers, settings.timeout_seconds, threads=settings.threads, metrics=metrics)
+    pool = WorkerPool(
+        settings.workers,
+        settings.timeout_seconds,
+        threads=settings.threads,
+        lone_threads=settings.lone_threads,
+        metrics=metrics,
+    )
     server = InvocationServer(settings, pool, metrics)
     place = {"host": settings.host, "port": settings.port}
     logger.info("Listening", extra=place | {"workers": settings.workers, "threads": settings.threads})

@@ -47,6 +47,9 @@ class ServingSettings:
         latency always one.
     threads
         CPU threads of each worker: one; for latency as many as there are vCPUs. Follows from the mode.
+    lone_threads
+        `MODEL_SERVER_LONE_THREADS`: CPU threads for a picture that comes while no other one is computed, where that is
+        faster (`LonePictures`); by default as many as there are vCPUs. 1: never more than `threads`.
     timeout_seconds
         `SAGEMAKER_MODEL_SERVER_TIMEOUT`: a worker that needs longer for one picture is replaced.
     log_level
@@ -80,6 +83,7 @@ class ServingSettings:
     mode: str
     workers: int
     threads: int
+    lone_threads: int
     timeout_seconds: int
     log_level: int
     engine: str | None
@@ -134,6 +138,7 @@ class ServingSettings:
                 f"SAGEMAKER_MODEL_SERVER_WORKERS is '{workers}'; with MODEL_SERVER_MODE=latency there is one worker, "
                 "which uses all vCPUs"
             )
+        threads = vcpus if for_latency else 1
         for_batch = environment.get("SAGEMAKER_BATCH", "").strip().lower() == "true"
         settings = cls(
             model_dir=Path(environment.get("SM_MODEL_DIR") or "/opt/ml/model"),
@@ -142,7 +147,8 @@ class ServingSettings:
             port=number("SAGEMAKER_BIND_TO_PORT", 8080, 1, 65535),
             mode=mode,
             workers=workers,
-            threads=vcpus if for_latency else 1,
+            threads=threads,
+            lone_threads=max(threads, number("MODEL_SERVER_LONE_THREADS", vcpus, 1, 512)),
             timeout_seconds=number("SAGEMAKER_MODEL_SERVER_TIMEOUT", 30, 1, 3600),
             log_level=number("SAGEMAKER_CONTAINER_LOG_LEVEL", logging.INFO, 1, 50),
             engine=choice("MODEL_SERVER_ENGINE", ENGINES),

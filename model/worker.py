@@ -21,22 +21,27 @@ from .invocation import Answer, classify
 from .invocation_request import Options
 from .logs import configure_logging
 from .memory import return_freed_memory
-from .predictor import Predictor
+from .predictor import Predictor, default_engine
 from .serving_settings import ServingSettings
 
-# The picture's length and the options; then the picture.
-REQUEST_HEADER = struct.Struct(">II??")
+# The picture's length, the options, and whether to compute it with several threads; then the picture.
+REQUEST_HEADER = struct.Struct(">II???")
 # Status, seconds of decoding and of inference, and length of the body, which follows. The first one is about the
 # worker itself: READY or FAILED.
 ANSWER_HEADER = struct.Struct(">HffI")
 READY = 0
 FAILED = 1
+# The body of READY of a worker that can compute a picture with several threads, too.
+SEVERAL_THREADS = b"several threads"
 
 logger = logging.getLogger(__name__)
 
 
 def main() -> int:
-    """Serve the socket whose file descriptor is the program's only argument; return the exit status."""
+    """Serve the socket whose file descriptor is the first argument; return the exit status.
+
+    The second one is the number of threads for a picture that the server says to compute with several.
+    """
     # A stop is the parent's business: it finishes what has begun, then closes the socket. Signals
     # to the whole process group must not cut off the request at hand.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -45,29 +50,39 @@ def main() -> int:
     configure_logging(settings.log_level)
     with socket.socket(fileno=int(sys.argv[1])) as connection, connection.makefile("rb") as requests:
         try:
-            return _serve(connection, requests, settings)
+            return _serve(connection, requests, settings, lone_threads=int(sys.argv[2]))
         except OSError:
             logger.warning("The server's process went away; so does this worker, nobody wants its answers any more")
             return 1
 
 
-def _serve(connection: socket.socket, requests: BinaryIO, settings: ServingSettings) -> int:
+def _serve(connection: socket.socket, requests: BinaryIO, settings: ServingSettings, *, lone_threads: int = 1) -> int:
     try:
-        predictor = Predictor.load(
-            settings.model_dir, settings.engine, settings.threads, max_pixels=settings.max_pixels
-        )
+        usual, several_threads = _load(settings, lone_threads)
     except ArtifactError as error:
         _send(connection, Answer(FAILED, str(error).encode()))
         return 1
     return_freed_memory()
-    _send(connection, Answer(READY, b""))
+    _send(connection, Answer(READY, b"" if several_threads is None else SEVERAL_THREADS))
     while header := requests.read(REQUEST_HEADER.size):
-        length, top_k, scores, as_numbers = REQUEST_HEADER.unpack(header)
+        length, top_k, scores, as_numbers, with_several = REQUEST_HEADER.unpack(header)
+        predictor = several_threads if with_several and several_threads is not None else usual
         answer = classify(predictor, requests.read(length), Options(top_k, scores, as_numbers))
         if answer.status == 500 and not _still_works(predictor):
             return 1  # without an answer: another worker may have one
         _send(connection, answer)
     return 0
+
+
+def _load(settings: ServingSettings, lone_threads: int) -> tuple[Predictor, Predictor | None]:
+    """Return what computes pictures, and what computes one with several threads where that is another."""
+
+    def load(threads: int) -> Predictor:
+        return Predictor.load(settings.model_dir, settings.engine, threads, max_pixels=settings.max_pixels)
+
+    # The number of PyTorch's threads is the whole process's.
+    one_number = lone_threads <= settings.threads or (settings.engine or default_engine()) == "torch"
+    return load(settings.threads), None if one_number else load(lone_threads)
 
 
 def _still_works(predictor: Predictor) -> bool:

@@ -19,9 +19,10 @@ from typing import cast
 
 from .invocation import Answer, Timing, error_answer
 from .invocation_request import Options
+from .lone_pictures import LonePictures
 from .memory import LARGE_BLOCKS_RETURN
 from .serving_metrics import ServingMetrics
-from .worker import ANSWER_HEADER, FAILED, READY, REQUEST_HEADER
+from .worker import ANSWER_HEADER, FAILED, READY, REQUEST_HEADER, SEVERAL_THREADS
 
 # A worker may die of what is outside of it (memory, an operator); a request is worth one more try. Not more: if
 # the request itself is what kills workers, each try costs a restart.
@@ -45,13 +46,14 @@ class ModelNotLoadedError(Exception):
 class _Job:
     """A picture on its way through the pool."""
 
-    __slots__ = ("answer", "attempts", "options", "picture", "started", "submitted")
+    __slots__ = ("alone", "answer", "attempts", "options", "picture", "several_threads", "started", "submitted")
 
     def __init__(self, picture: bytes, options: Options, answer: asyncio.Future[Answer]) -> None:
         self.picture = picture
         self.options = options
         self.answer = answer
         self.attempts = 0
+        self.alone = self.several_threads = False
         self.submitted = self.started = time.perf_counter()
 
     def settle(self, answer: Answer) -> None:
@@ -62,10 +64,12 @@ class _Job:
 class _Worker(asyncio.Protocol):
     """The parent's side of one worker process."""
 
-    def __init__(self, pool: WorkerPool, process: asyncio.subprocess.Process) -> None:
+    def __init__(self, pool: WorkerPool, process: asyncio.subprocess.Process, lone_threads: int) -> None:
         self.process = process
+        self.lone_threads = lone_threads
         self.job: _Job | None = None
         self.is_ready = False
+        self.has_several_threads = False
         self.failure: str | None = None
         self.overran = False
         self._pool = pool
@@ -80,7 +84,8 @@ class _Worker(asyncio.Protocol):
         job.started = time.perf_counter()
         self._arm(seconds)
         options = job.options
-        header = REQUEST_HEADER.pack(len(job.picture), options.top_k, options.scores, options.as_numbers)
+        asked = (options.top_k, options.scores, options.as_numbers, job.several_threads)
+        header = REQUEST_HEADER.pack(len(job.picture), *asked)
         self._transport.writelines((header, job.picture))
 
     def close(self) -> None:
@@ -113,6 +118,7 @@ class _Worker(asyncio.Protocol):
             self._pool.worker_is_free(self, job, timing)
         elif status == READY:
             self.is_ready = True
+            self.has_several_threads = body == SEVERAL_THREADS
             self._pool.worker_has_started(self)
         elif status == FAILED:
             self.failure = body.decode()
@@ -144,13 +150,20 @@ class WorkerPool:
         A worker that needs longer for one picture is killed and replaced, and the picture fails.
     threads
         CPU threads of each worker.
+    lone_threads
+        CPU threads for a picture that comes while no other one is computed, if that is faster. One of the workers then
+        has the network twice.
     metrics
         Are told what happens.
     """
 
-    def __init__(self, size: int, timeout_seconds: float, *, threads: int = 1, metrics: ServingMetrics) -> None:
+    def __init__(
+        self, size: int, timeout_seconds: float, *, threads: int = 1, lone_threads: int = 1, metrics: ServingMetrics
+    ) -> None:
         self._size = size
         self._threads = threads
+        self._lone_threads = lone_threads
+        self._lone_pictures = LonePictures()
         self._metrics = metrics
         self._timeout_seconds = timeout_seconds
         self._workers: set[_Worker] = set()
@@ -181,8 +194,8 @@ class WorkerPool:
             If the first workers cannot load the model, or replacements repeatedly cannot.
         """
         self._failed = asyncio.get_running_loop().create_future()
-        for _ in range(self._size):
-            self._start_worker()
+        for number in range(self._size):
+            self._start_worker(1 if number else self._lone_threads)
         raise ModelNotLoadedError(await self._failed)
 
     async def submit(self, picture: bytes, options: Options) -> Answer:
@@ -217,6 +230,8 @@ class WorkerPool:
     def worker_is_free(self, worker: _Worker, job: _Job, timing: Timing | None) -> None:
         self._take_next(worker)  # before anything else: nothing else keeps the processor from working
         if timing is not None:
+            if job.alone:
+                self._lone_pictures.note(job.several_threads, timing.inference)
             queue = job.started - job.submitted
             self._metrics.picture(queue=queue, decode=timing.decode, inference=timing.inference)
 
@@ -241,21 +256,21 @@ class WorkerPool:
             if worker.failure is not None or self._failed_starts >= allowed:
                 self._fail(worker.failure or "The worker processes end before they have loaded the model; see the log.")
                 return
-        self._start_worker()
+        self._start_worker(worker.lone_threads)
 
-    def _start_worker(self) -> None:
-        task = asyncio.get_running_loop().create_task(self._spawn())
+    def _start_worker(self, lone_threads: int) -> None:
+        task = asyncio.get_running_loop().create_task(self._spawn(lone_threads))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _spawn(self) -> None:
+    async def _spawn(self, lone_threads: int) -> None:
         if self._failed_starts > 1:
             await asyncio.sleep(min(0.1 * 2**self._failed_starts, LONGEST_PAUSE_SECONDS))
         ours, theirs = socket.socketpair()
         with theirs:
             try:
                 process = await asyncio.create_subprocess_exec(
-                    *(sys.executable, "-P", "-m", f"{__package__}.worker", str(theirs.fileno())),
+                    *(sys.executable, "-P", "-m", f"{__package__}.worker", str(theirs.fileno()), str(lone_threads)),
                     pass_fds=[theirs.fileno()],
                     stdin=asyncio.subprocess.DEVNULL,
                     env=_worker_environment(self._threads),
@@ -266,7 +281,7 @@ class WorkerPool:
                     raise
                 self._fail(f"No worker process can be started: {error.strerror}.")
                 return
-        worker = _Worker(self, process)
+        worker = _Worker(self, process, lone_threads)
         self._workers.add(worker)
         await asyncio.get_running_loop().create_connection(lambda: worker, sock=ours)
 
@@ -285,7 +300,17 @@ class WorkerPool:
         while self._idle and self._waiting:
             job = self._waiting.popleft()
             if not job.answer.done():
-                self._idle.pop().start(job, self._timeout_seconds)
+                self._worker_for(job).start(job, self._timeout_seconds)
+
+    def _worker_for(self, job: _Job) -> _Worker:
+        """Take an idle worker. A job that is the only one has the processors that the others do not need."""
+        able = next((worker for worker in self._idle if worker.has_several_threads), None)
+        job.alone = able is not None and not self._waiting and len(self._idle) == len(self._workers)
+        job.several_threads = job.alone and self._lone_pictures.wants_several_threads()
+        if able is None or not job.several_threads:
+            return self._idle.pop()
+        self._idle.remove(able)
+        return able
 
     def _give_back(self, job: _Job, overran: bool) -> None:
         if overran:

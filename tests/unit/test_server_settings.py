@@ -19,6 +19,7 @@ def test_defaults_are_sagemakers() -> None:
     settings = ServingSettings.from_environment({})
     assert (settings.model_dir, settings.host, settings.port) == (Path("/opt/ml/model"), "0.0.0.0", 8080)
     assert (settings.mode, settings.workers, settings.threads) == ("throughput", available_vcpus(), 1)
+    assert settings.lone_threads == available_vcpus()
     assert (settings.metrics_seconds, settings.metrics_namespace) == (60, None)
     assert settings.max_body_bytes == 6 * 1024 * 1024
     assert settings.engine is None
@@ -43,6 +44,7 @@ def test_every_variable_is_read() -> None:
             "MODEL_SERVER_METRICS_SECONDS": "10",
             "MODEL_SERVER_METRICS_NAMESPACE": "Kennel",
             "MODEL_SERVER_METRICS_SERVER": "main",
+            "MODEL_SERVER_LONE_THREADS": "2",
         }
     )
     assert settings == ServingSettings(
@@ -52,6 +54,7 @@ def test_every_variable_is_read() -> None:
         mode="throughput",
         workers=3,
         threads=1,
+        lone_threads=2,
         timeout_seconds=7,
         log_level=40,
         engine="torch",
@@ -71,6 +74,7 @@ def test_latency_takes_one_worker_with_all_vcpus(monkeypatch: pytest.MonkeyPatch
     for given in ({}, {"SAGEMAKER_MODEL_SERVER_WORKERS": "1"}):
         settings = ServingSettings.from_environment({"MODEL_SERVER_MODE": "latency"} | given)
         assert (settings.workers, settings.threads, settings.max_requests) == (1, 4, 64)
+        assert settings.lone_threads == 4
     with pytest.raises(SettingsError, match="'2'; with MODEL_SERVER_MODE=latency there is one worker"):
         ServingSettings.from_environment({"MODEL_SERVER_MODE": "latency", "SAGEMAKER_MODEL_SERVER_WORKERS": "2"})
     with pytest.raises(SettingsError, match="MODEL_SERVER_MODE is 'fast'; it must be one of throughput, latency"):

@@ -35,15 +35,15 @@ def engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Engine:
     return engine
 
 
-def serve(*pictures: bytes) -> tuple[int, list[int]]:
-    """Return the worker's exit status and the statuses of its answers."""
+def serve(*pictures: bytes, lone_threads: int = 1, **environment: str) -> tuple[int, list[int]]:
+    """Return the worker's exit status and the statuses of its answers; black pictures are to have several threads."""
     ours, theirs = socket.socketpair()
-    settings = ServingSettings.from_environment({})
+    settings = ServingSettings.from_environment(environment)
     with ours, theirs, theirs.makefile("rb") as requests:
         for each in pictures:
-            ours.sendall(REQUEST_HEADER.pack(len(each), 1, False, False) + each)
+            ours.sendall(REQUEST_HEADER.pack(len(each), 1, False, False, each == picture("black")) + each)
         ours.shutdown(socket.SHUT_WR)
-        exit_status = worker._serve(theirs, requests, settings)
+        exit_status = worker._serve(theirs, requests, settings, lone_threads=lone_threads)
         theirs.shutdown(socket.SHUT_WR)
         received, statuses = b"".join(iter(lambda: ours.recv(65536), b"")), []
     while received:
@@ -73,3 +73,28 @@ def test_what_loading_has_freed_is_given_back_before_the_first_request(
     monkeypatch.setattr(worker, "return_freed_memory", lambda: given_back.append(True))
     assert serve() == (0, [READY])
     assert given_back == [True]
+
+
+@pytest.mark.parametrize(
+    ("lone_threads", "engine_name", "expected"),
+    [(4, "onnx", [1, 4, 1]), (1, "onnx", [1, 1, 1]), (4, "torch", [1, 1, 1])],
+    ids=["several", "one", "PyTorch, whose threads are the whole process's"],
+)
+def test_a_picture_is_computed_with_the_threads_that_the_server_says(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, lone_threads: int, engine_name: str, expected: list[int]
+) -> None:
+    card = Predictor.load(make_artifact(tmp_path)).card
+    used: list[int] = []
+
+    def load(folder: Path, engine: str | None, threads: int, **_: object) -> Predictor:
+        def run(images: FloatArray) -> FloatArray:
+            used.append(threads)
+            return np.zeros((len(images), 3), np.float32)
+
+        return Predictor(card, run)
+
+    monkeypatch.setattr(Predictor, "load", load)
+    pictures = picture("white"), picture("black"), picture("white")
+    status = serve(*pictures, lone_threads=lone_threads, MODEL_SERVER_ENGINE=engine_name)
+    assert status == (0, [READY, 200, 200, 200])
+    assert used == expected
