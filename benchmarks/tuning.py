@@ -1,8 +1,8 @@
 """What a search for the best learning rate costs: the old way, and on features that are computed once.
 
-The old way runs every picture through the frozen backbone, in training mode, in every epoch of every trial. `--mode
-head --search` runs it through once. Both have the same pictures, backbone, validation set, head, optimiser and
-schedule.
+The old way runs every picture through the frozen backbone, in training mode and float32, in every epoch of every trial.
+`--mode head --search` runs it through once, here with `--mixed-precision on`, which takes bfloat16 where the CPU has
+instructions for it. Both have the same pictures, backbone, validation set, head, optimiser and schedule.
 
     python -m benchmarks.tuning                        # ResNet-50 at 224 pixels; some 15 minutes on two cores
     python -m benchmarks.tuning --quick                # fewer pictures: about 4 minutes
@@ -55,6 +55,7 @@ from model.training.distributed import ALONE
 from model.training.engine import Recipe, evaluate, fit
 from model.training.feature_store import FeatureStore
 from model.training.features import Extraction, Views, compute
+from model.training.mixed_precision import half_type
 from model.training.search import Search, Space, search
 from model.transforms import Preprocessing
 
@@ -81,12 +82,15 @@ class Setting:
         Pixels.
     data_set : DataSet
     weights : Path or None
+    half : torch.dtype or None
+        What our features are computed in; None: float32.
     """
 
     architecture: str
     size: int
     data_set: DataSet
     weights: Path | None
+    half: torch.dtype | None
 
     @property
     def augmentation(self) -> Augmentation:
@@ -116,8 +120,8 @@ class Setting:
 
     def extraction(self, backbone: nn.Module, views: int) -> Extraction:
         """Describe its features."""
-        identity = fingerprint(self.data_set)
-        return Extraction(backbone, self.data_set, identity, self.augmentation, views, 0, CPU, torch.get_num_threads())
+        data_set, identity, threads = self.data_set, fingerprint(self.data_set), torch.get_num_threads()
+        return Extraction(backbone, data_set, identity, self.augmentation, views, 0, CPU, threads, self.half)
 
 
 def recipe(arguments: argparse.Namespace, **values: Any) -> Recipe:
@@ -272,7 +276,7 @@ def pretrain(architecture: str, size: int, epochs: int) -> Path:
     if path.is_file():
         return path
     data_set = draw("pretraining", [breed.name for breed in BREEDS[::2]], PRETRAINING_PICTURES, 10)
-    setting = Setting(architecture, size, data_set, None)
+    setting = Setting(architecture, size, data_set, None, None)
     say(f"training a {architecture} on them, {epochs} epochs")
     network = setting.network()
     how = Recipe(epochs, 32, lr=0.002, weight_decay=0.1, label_smoothing=0.1, patience=0, seed=0)
@@ -335,6 +339,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--weights", type=Path, help="a state dictionary of --accuracy-architecture")
     parser.add_argument("--accuracy-architecture", default="resnet18", help="what is run both ways (%(default)s)")
     parser.add_argument("--accuracy-input-size", type=int, default=64, help="pixels (%(default)s)")
+    parser.add_argument(
+        "--mixed-precision", choices=("on", "off"), default="on", help="of our features, as train.py's (%(default)s)"
+    )
     parser.add_argument("--trials", type=int, default=20, help="of a search (%(default)s)")
     parser.add_argument("--epochs", type=int, default=10, help="of a trial (%(default)s)")
     parser.add_argument("--old-trials", type=int, help="that the old way runs for real, at most 10 (6, quick: 2)")
@@ -362,8 +369,9 @@ def main() -> int:
         data_set = draw(f"pictures-{per_class}", breeds, per_class, max(10, per_class // 6))
     name, size = arguments.accuracy_architecture, arguments.accuracy_input_size
     weights = arguments.weights or pretrain(name, size, 3 if arguments.quick else 10)
-    cost = measure_cost(Setting(arguments.architecture, arguments.input_size, data_set, None), arguments)
-    accuracy = measure_accuracy(Setting(name, size, data_set, weights), arguments)
+    half = half_type(arguments.mixed_precision, CPU)
+    cost = measure_cost(Setting(arguments.architecture, arguments.input_size, data_set, None, half), arguments)
+    accuracy = measure_accuracy(Setting(name, size, data_set, weights, half), arguments)
     goals = report(cost, accuracy, arguments)
     asked = {name: str(value) if isinstance(value, Path) else value for name, value in vars(arguments).items()}
     figures = {"machine": where, "arguments": asked, "counts": data_set.counts, "cost": cost, "accuracy": accuracy}

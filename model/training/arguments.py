@@ -21,9 +21,9 @@ MIXED_PRECISION = ("auto", "on", "off")
 JOIN_SECONDS = 600
 
 _CHECKPOINTING = ("checkpoint_minutes", "checkpoint_keep")
-# What only one of the two modes looks at. The features are computed in float32, by a network in evaluation mode.
+# What only one of the two modes looks at. The features are computed by a network in evaluation mode.
 _ONLY_FINETUNE = (
-    "train_stages", "lr_decay", "mixup", "cutmix", "mixed_precision", "compile", "batch_norm", "scale_with_workers",
+    "train_stages", "lr_decay", "mixup", "cutmix", "compile", "batch_norm", "scale_with_workers",
     *_CHECKPOINTING,
 )  # fmt: skip
 _SEARCH_SPACE = ("search_lr", "search_batch_sizes")

@@ -19,6 +19,7 @@ from .engine import Fit, Recipe
 from .feature_store import FeatureStore
 from .features import Extraction, Views, compute
 from .head import fit_head
+from .mixed_precision import half_type
 from .search import Space, search, write_search
 from .weights import RANDOM
 
@@ -80,7 +81,10 @@ def train_head(
         log.warning("the backbone has random weights, and --mode head does not train it; name some with --weights")
     nothing = Fit(history=[], best_epoch=0, best=None, interrupted=True)
     backbone, head = split(network, arguments.architecture, augmentation.preprocessing.input_size)
-    extraction = Extraction(backbone, data_set, identity, augmentation, arguments.views, recipe.seed, device, threads)
+    half = half_type(arguments.mixed_precision, device)
+    extraction = Extraction(
+        backbone, data_set, identity, augmentation, arguments.views, recipe.seed, device, threads, half
+    )
     views = compute(extraction, FeatureStore(arguments.feature_cache), workers, should_stop)
     if views is None:
         if should_stop():

@@ -302,6 +302,20 @@ test_features.get(test_features.extraction(data, views=2), folder / "store")
 """
 
 
+def test_features_in_half_precision_are_near_and_kept_apart(data, tmp_path, runs):
+    whole = extraction(data, views=2)
+    half = dataclasses.replace(whole, half=torch.bfloat16)
+    exact, rounded = get(whole, tmp_path), get(half, tmp_path)
+    seen = len(runs)
+    assert all_the_same(rounded, get(half, tmp_path))
+    assert all_the_same(exact, get(whole, tmp_path))
+    assert len(runs) == seen, "both are found again"
+    for one, other in zip([*exact.train, exact.valid], [*rounded.train, rounded.valid], strict=True):
+        assert other.values.dtype == np.float32
+        distance = np.linalg.norm(one.values - other.values) / np.linalg.norm(one.values)
+        assert 0 < distance < 0.02  # bfloat16 has eight digits, of two
+
+
 def start(program: str, *arguments: Path, **environment: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-c", PROGRAM + program, *map(str, arguments)],
