@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import resource
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,11 +17,16 @@ if not sys.platform.startswith("linux"):
     pytest.skip("the limit of a running process can be set on Linux only", allow_module_level=True)
 
 ROLE = "arn:aws:iam::000000000000:role/r"
-#: Prints until somebody makes the file `go`; leaves a model of 10 MB.
+#: Prints until somebody makes the file `go`, and adds a byte to the file of its process number for every line; leaves a
+#: model of 10 MB.
 PRINTING = """
 import os, pathlib, time
-while not pathlib.Path(os.environ["GO"]).exists():
-    print("loss=0.5")
+go = pathlib.Path(os.environ["GO"])
+printed = go.with_name(f"{os.getpid()}.printed")
+while not go.exists():
+    print("loss=0.5", flush=True)
+    with printed.open("a") as file:
+        file.write("x")
     time.sleep(0.05)
 pathlib.Path(os.environ["SM_MODEL_DIR"], "weights").write_bytes(os.urandom(10_000_000))
 """
@@ -101,17 +105,19 @@ def test_what_cannot_be_kept_is_not_acknowledged(local: Local, call: Callable[[L
 
 def test_a_job_goes_on_and_ends_well_once_there_is_space(local: Local, tmp_path: Path) -> None:
     name = start_job(local, tmp_path)
+    eventually(lambda: list(tmp_path.glob("*.printed")))
+    (printed,) = tmp_path.glob("*.printed")
     with full_disk(local):
-        time.sleep(1)
-    time.sleep(1)
+        before = printed.stat().st_size
+        eventually(lambda: printed.stat().st_size > before + 10)
+    eventually(lambda: "lines are missing here" in log_file(local, name).read_text())
     with full_disk(local):
         (tmp_path / "go").touch()
-        time.sleep(2)
+        eventually(lambda: not alive(int(printed.stem)))
         described = describe(local, name)
         assert described["TrainingJobStatus"] == "InProgress", described["FailureReason"]
         assert alive(local.pid)
     assert ended(local, name)["TrainingJobStatus"] == "Completed"
-    assert "lines are missing here" in log_file(local, name).read_text()
 
 
 def test_outputs_without_space_fail_the_job_with_that_reason(local: Local, tmp_path: Path) -> None:

@@ -180,5 +180,6 @@ def test_a_program_that_cannot_be_recorded_does_not_run(registry, tmp_path):
     told = tmp_path / "told"
     with full_disk(), pytest.raises(OSError, match="too large"):
         registry.spawn(["/bin/sh", "-c", f"sleep 0.3; touch {told}"], cwd=tmp_path, env=dict(os.environ))
-    time.sleep(0.6)
+    children = psutil.Process().children(recursive=True)
+    psutil.wait_procs(children, timeout=10)
     assert not told.exists()

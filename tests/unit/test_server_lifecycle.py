@@ -278,12 +278,18 @@ class TestLoad:
             # Alone it is always taken: else it could never be answered.
             assert len(server.invoke(four, "application/json").document["results"]) == 4
 
-    def test_the_threads_of_latency_mode_sleep_while_they_have_nothing_to_do(
-        self, artifact: Path, tmp_path: Path
+    @pytest.mark.parametrize(
+        "settings",
+        [{"MODEL_SERVER_MODE": "latency"}, {"MODEL_SERVER_LONE_THREADS": "2", **ONE_WORKER}],
+        ids=["latency", "lone pictures"],
+    )
+    def test_threads_sleep_while_they_have_nothing_to_do(
+        self, artifact: Path, tmp_path: Path, settings: dict[str, str]
     ) -> None:
-        with model_server(artifact, tmp_path / "log", MODEL_SERVER_MODE="latency") as server:
+        with model_server(artifact, tmp_path / "log", **settings) as server:
             server.wait_until_ready()
-            assert server.invoke(picture("blue")).document["predictions"][0]["label"] == DISPLAY_LABELS[2]
+            for _ in range(2):  # of lone pictures the second one has several threads
+                assert server.invoke(picture("blue")).document["predictions"][0]["label"] == DISPLAY_LABELS[2]
             (worker,) = server.workers()
             used = sum(worker.cpu_times()[:2])
             idle_since = time.monotonic()
