@@ -8,7 +8,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test unit infra integration ray e2e bench lint format synth clean
+.PHONY: help setup demo test unit infra security integration ray e2e bench lint format synth clean
 
 help: ## list these targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9_-]+:.*## / {printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,7 +31,7 @@ $(VENV)/.installed: requirements.txt requirements-dev.txt pyproject.toml package
 demo: setup ## train, deploy and call a classifier on a local AWS, start to finish
 	@kennel demo
 
-test: setup lint unit infra integration ## all tests that need no AWS account
+test: setup lint unit infra security integration ## all tests that need no AWS account
 
 # Two files at a time, each in its order: tests of a file share what is dear to set up. More would only share two cores.
 TWO := -n 2 --dist loadfile
@@ -41,6 +41,9 @@ unit: setup ## tests without network or Node
 
 infra: setup ## synthesised templates and the security gate
 	python -m pytest tests/infra
+
+security: setup ## attacks that must fail, on the code and on the local AWS
+	python -m pytest $(TWO) tests/security
 
 integration: setup ## the whole path on the local AWS
 	python -m pytest $(TWO) tests/integration
