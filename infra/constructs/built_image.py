@@ -16,7 +16,7 @@ from infra import custom_resources
 from infra.constructs.policies import allow, policy
 
 # What the Dockerfile reads, and so what the image is made of.
-SOURCES = ("Dockerfile", "image/requirements.txt", "image/serve")
+SOURCES = ("Dockerfile", "artifact_digest.py", "image/requirements.txt", "image/serve")
 # By instruction set: builds run on the one they are for, because emulating the other takes ten times as long.
 BUILD_IMAGES: dict[str, codebuild.IBuildImage] = {
     "arm64": codebuild.LinuxArmBuildImage.AMAZON_LINUX_2023_STANDARD_4_0,
