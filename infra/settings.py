@@ -142,6 +142,9 @@ class TrainingSettings(Table):
     instance_type: Annotated[str, OneOf(instance_types.training)] = "ml.m5.xlarge"
     instance_count: Annotated[int, Range(1, 20)] = 1
     volume_gb: Annotated[int, Range(1, 16384)] = 30
+    #: Encrypt what the instances of one training send to each other (`EnableInterContainerTrafficEncryption`). Matters
+    #: with more than one instance only; it makes their training slower and so dearer.
+    encrypt_traffic: bool = True
     #: SageMaker's own limit is 28 days.
     max_runtime_seconds: Annotated[int, Range(60, 28 * 86400)] = 3600
     image: ContainerImage = ContainerImage(repository="pytorch", tag="2.13-cpu-amzn2023-sagemaker")
