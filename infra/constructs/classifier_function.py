@@ -9,7 +9,8 @@ from aws_cdk import aws_logs as logs
 from aws_cdk import aws_sagemaker as sagemaker
 from constructs import Construct
 
-from infra.settings import ROOT, FunctionSettings
+from infra.function_settings import FunctionSettings
+from infra.settings import ROOT
 
 PACKAGE = "lambda_fn"
 
@@ -63,7 +64,7 @@ class ClassifierFunction(Construct):
             alias_name="live",
             version=self.function.current_version,
             # On the alias, never on the version: a version's would stay behind, billed, when the alias moves on.
-            provisioned_concurrent_executions=settings.provisioned_concurrency,
+            provisioned_concurrent_executions=settings.provisioned_concurrency or None,
         )
         if settings.scaling:
             self.alias.add_auto_scaling(

@@ -10,7 +10,7 @@ from constructs import Construct
 from infra import instance_types
 from infra.constructs.data_bucket import DataBucket
 from infra.constructs.execution_roles import ModelRole
-from infra.constructs.serving_image import ServingImage
+from infra.constructs.registry_image import RegistryImage
 from infra.settings import ROOT, ServingSettings
 
 
@@ -35,7 +35,7 @@ class RealtimeEndpoint(Construct):
         construct_id: str,
         *,
         settings: ServingSettings,
-        image: ServingImage,
+        image: RegistryImage,
         artifact: Path,
         data: DataBucket,
         metrics_namespace: str,

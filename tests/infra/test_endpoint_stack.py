@@ -4,9 +4,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from templates import SynthesisedStage, text
+from templates import SynthesisedStage, text, write_artifact
 
-from infra.settings import ROOT
+from infra.constructs import realtime_endpoint
 
 
 @pytest.fixture
@@ -32,7 +32,8 @@ def test_model_waits_for_the_permissions_of_its_role(stage):
 
 def test_model_runs_the_image_of_its_own_region(stage):
     image = stage.properties("inference", "AWS::SageMaker::Model")["PrimaryContainer"]["Image"]
-    assert text(image) == ("763104351884.dkr.ecr.<AWS::Region>.<AWS::URLSuffix>/ray:serve-ml-sagemaker-cpu-v1")
+    account = "<ImageAccounts.<AWS::Region>.id>"
+    assert text(image) == f"{account}.dkr.ecr.<AWS::Region>.<AWS::URLSuffix>/ray:serve-ml-sagemaker-cpu-v1"
 
 
 def test_model_is_told_its_mode_and_where_its_metrics_go(stage):
@@ -101,9 +102,7 @@ def test_artifact_is_deployed_as_it_is(synthesise, stages, artifact):
 
 def test_new_bytes_are_a_new_model_and_the_same_bytes_are_none(synthesise, stages, tmp_path):
     def model(content: bytes, name: str) -> str:
-        path = tmp_path / name
-        path.write_bytes(content)
-        stage = synthesise(stages["dev"].settings, artifact=path)
+        stage = synthesise(stages["dev"].settings, artifact=write_artifact(tmp_path / name, content))
         return text(stage.properties("inference", "AWS::SageMaker::Model")["PrimaryContainer"]["ModelDataUrl"])
 
     first = model(b"one", "a.tar.gz")
@@ -121,10 +120,11 @@ def test_without_an_artifact_the_deployment_is_refused_with_what_to_do(stage):
     )
 
 
-def test_an_artifact_path_is_relative_to_the_project(synthesise, stages, monkeypatch, tmp_path):
+def test_an_artifact_path_is_relative_to_the_project(synthesise, stages, artifact, monkeypatch, tmp_path):
+    monkeypatch.setattr(realtime_endpoint, "ROOT", artifact.parent)
     monkeypatch.chdir(tmp_path)
-    stage = synthesise(stages["dev"].settings, artifact=Path("cdk.json"))
-    assert deployed_artifact(stage) == (ROOT / "cdk.json").read_bytes()
+    stage = synthesise(stages["dev"].settings, artifact=Path(artifact.name))
+    assert deployed_artifact(stage) == artifact.read_bytes()
 
 
 def test_scaling_tracks_what_one_instance_bears_with_a_margin(stage):
