@@ -7,6 +7,8 @@ import pytest
 from templates import SynthesisedStage, text, write_artifact
 
 from infra.constructs import realtime_endpoint
+from model.archives import archive_digest
+from model.artifact import ArtifactError
 
 
 @pytest.fixture
@@ -26,7 +28,7 @@ def test_model_waits_for_the_permissions_of_its_role(stage):
         for name, resource in stage.resources("inference", "AWS::IAM::Role").items()
         if resource["Properties"]["Description"] == "SageMaker endpoint"
     )
-    assert role in model["DependsOn"]
+    # No separate policy that it would have to wait for, too: test_execution_roles.
     assert model["Properties"]["ExecutionRoleArn"] == {"Fn::GetAtt": [role, "Arn"]}
 
 
@@ -98,6 +100,19 @@ def test_artifact_is_deployed_as_it_is(synthesise, stages, artifact):
     stage = synthesise(stages["dev"].settings, artifact=artifact)
     assert deployed_artifact(stage) == artifact.read_bytes()
     assert "ArtifactExists" not in str(stage.template("inference")["Rules"])
+
+
+def test_the_image_is_told_from_outside_the_artifact_what_it_must_hold(synthesise, stages, artifact):
+    stage = synthesise(stages["dev"].settings, artifact=artifact)
+    container = stage.properties("inference", "AWS::SageMaker::Model")["PrimaryContainer"]
+    assert container["Environment"]["MODEL_ARTIFACT_DIGEST"] == archive_digest(artifact)
+
+
+def test_an_artifact_that_cannot_be_unpacked_is_not_synthesised(synthesise, stages, tmp_path):
+    broken = tmp_path / "model.tar.gz"
+    broken.write_bytes(b"not an archive")
+    with pytest.raises(ArtifactError, match=r"is not a readable tar\.gz"):
+        synthesise(stages["dev"].settings, artifact=broken)
 
 
 def test_new_bytes_are_a_new_model_and_the_same_bytes_are_none(synthesise, stages, tmp_path):
