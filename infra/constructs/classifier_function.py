@@ -2,7 +2,7 @@
 
 from typing import cast
 
-from aws_cdk import Duration, IgnoreMode, RemovalPolicy
+from aws_cdk import Aws, Duration, IgnoreMode, RemovalPolicy
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_logs as logs
@@ -54,6 +54,7 @@ class ClassifierFunction(Construct):
                 "ENDPOINT_TIMEOUT_SECONDS": str(settings.endpoint_timeout_seconds),
                 "FETCH_TIMEOUT_SECONDS": str(settings.fetch_timeout_seconds),
                 "METRICS_NAMESPACE": metrics_namespace,
+                "URL_SUFFIX": Aws.URL_SUFFIX,
             },
             log_group=log_group,
             logging_format=lambda_.LoggingFormat.JSON,

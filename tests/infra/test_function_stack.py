@@ -38,6 +38,7 @@ def test_function_follows_the_settings(stage, function):
         "ENDPOINT_TIMEOUT_SECONDS": str(settings.endpoint_timeout_seconds),
         "FETCH_TIMEOUT_SECONDS": str(settings.fetch_timeout_seconds),
         "METRICS_NAMESPACE": "Kennel",
+        "URL_SUFFIX": {"Ref": "AWS::URLSuffix"},
     }
 
 
