@@ -24,9 +24,11 @@ AccountId = Annotated[str, Matches(r"\d{12}", "an account id of twelve digits")]
 @cache
 def image_accounts() -> dict[str, str]:
     """By region, the account from which AWS gives out its Deep Learning Containers; no other region has them."""
-    (package,) = importlib.util.find_spec("sagemaker").submodule_search_locations  # type: ignore[union-attr,misc]
-    path = Path(package) / "core" / "image_uri_config" / "ray-serve.json"
-    versions: dict[str, dict[str, dict[str, str]]] = json.loads(path.read_bytes())["versions"]
+    package = importlib.util.find_spec("sagemaker")  # finds it without running it, in one folder or several
+    assert package is not None and package.submodule_search_locations is not None
+    paths = [Path(folder, "core/image_uri_config/ray-serve.json") for folder in package.submodule_search_locations]
+    table = next(path for path in paths if path.is_file())
+    versions: dict[str, dict[str, dict[str, str]]] = json.loads(table.read_bytes())["versions"]
     return versions["1"]["registries"]
 
 
