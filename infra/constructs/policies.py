@@ -22,7 +22,9 @@ def allow(
 def allow_in_s3(
     actions: Sequence[str], resources: Sequence[str], conditions: Mapping[str, Any] | None = None
 ) -> iam.PolicyStatement:
-    """A statement about buckets of this account: an ARN in S3 has none, and whoever takes the name of a deleted bucket
-    could feed us with objects, or be sent ours.
+    """Build a statement about buckets of this account only.
+
+    An ARN in S3 names no account: another one that takes the name of a deleted bucket could feed us with objects, or be
+    sent ours.
     """
     return allow(actions, resources, {"StringEquals": {"aws:ResourceAccount": Aws.ACCOUNT_ID}, **(conditions or {})})

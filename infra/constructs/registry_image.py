@@ -10,8 +10,6 @@ from infra.constructs.built_image import BuiltImage
 from infra.container_images import ECR_IMAGE_URI, RAY_IMAGE, ContainerImage, image_accounts
 from infra.settings import ROOT, ServingSettings
 
-MAPPING = "ImageAccounts"
-
 
 @dataclass(frozen=True)
 class RegistryImage:
@@ -57,5 +55,5 @@ def _account_of_awss_images(stack: Stack) -> str:
             )
         ],
     )
-    mapping = CfnMapping(stack, MAPPING, mapping={region: {"id": account} for region, account in accounts.items()})
-    return mapping.find_in_map(Aws.REGION, "id")
+    table = {region: {"id": account} for region, account in accounts.items()}
+    return CfnMapping(stack, "ImageAccounts", mapping=table).find_in_map(Aws.REGION, "id")
