@@ -1,8 +1,9 @@
 # Everything here runs in .venv; `make help` lists the targets.
-PYTHON ?= python3
-VENV   := .venv
-BIN    := $(VENV)/bin
-RAY    := build/ray
+PYTHON  ?= python3
+VENV    := .venv
+BIN     := $(VENV)/bin
+RAY     := build/ray
+CHECKOV := build/checkov
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Importing the CDK without cached bytecode takes six times as long, at every synth.
 unexport PYTHONDONTWRITEBYTECODE
@@ -39,7 +40,12 @@ TWO := -n 2 --dist loadfile
 unit: setup ## tests without network or Node
 	python -m pytest $(TWO) tests/unit
 
-infra: setup ## synthesised templates and the security gate
+$(CHECKOV)/.installed: requirements-checkov.txt $(VENV)/.installed
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(CHECKOV)
+	$(BIN)/uv pip install --quiet --no-deps --python $(CHECKOV)/bin/python -r requirements-checkov.txt
+	touch $@
+
+infra: setup $(CHECKOV)/.installed ## synthesised templates, the security gate, cfn-lint and checkov
 	python -m pytest tests/infra
 
 security: setup ## attacks that must fail, on the code and on the local AWS

@@ -14,6 +14,8 @@ from aws_cdk import App
 from infra.application import synthesise
 from infra.compliance import ComplianceError
 from infra.settings import ROOT, SettingsError, load
+from model.artifact import ArtifactError
+from model.artifact_digest import DigestError
 
 
 def main() -> None:
@@ -25,7 +27,7 @@ def main() -> None:
     try:
         settings = load(app.node.try_get_context("stage") or "dev")
         synthesise(app, settings, Path(artifact or settings.serving.artifact))
-    except (SettingsError, ComplianceError) as error:
+    except (SettingsError, ComplianceError, ArtifactError, DigestError) as error:
         sys.exit(str(error))
 
 

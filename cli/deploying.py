@@ -17,6 +17,7 @@ from cli.cdk import run_cdk
 from cli.console import console
 from cli.ec2_instances import terminate_instances
 from cli.errors import NotReadyError, WorkFailedError, aws_errors
+from cli.log_retention import limit_logs
 from cli.prices import LAMBDA_USD_PER_GB_SECOND, PROVISIONED_USD_PER_GB_SECOND, hourly_price
 from cli.stage_jobs import job_prefix, tuning_prefix
 from cli.training import LOG_GROUP as TRAINING_LOGS
@@ -88,6 +89,7 @@ def deploy_stacks(
     names = [stage.stack_name(kind) for kind in kinds]
     model = [] if artifact is None else ["-c", f"artifact={artifact}"]
     run_cdk("deploy", *names, "--exclusively", *approval, *model, stage=stage.name, log=log)
+    limit_logs(stage, kinds)
     if "inference" in kinds:
         _check_endpoint_follows_stack(stage)
 
@@ -116,7 +118,7 @@ def _stack_exists(stage: Stage, name: str) -> bool:
 
 def _cost_of_inference(stage: Stage) -> str:
     serving, function = stage.settings.serving, stage.settings.function
-    gigabytes = function.memory_mb / 1024 * (function.provisioned_concurrency or 0)
+    gigabytes = function.memory_mb / 1024 * function.provisioned_concurrency
     endpoint = hourly_price(serving.instance_type, serving.initial_instances)
     return (
         f"While deployed: endpoint {serving.initial_instances} × {serving.instance_type} ({endpoint}); provisioned "

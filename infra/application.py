@@ -29,7 +29,7 @@ def synthesise(app: App, settings: Settings, artifact: Path) -> Path:
     infra.compliance.ComplianceError
         When an acknowledged finding does not occur. Findings that nobody acknowledged are reported by the CDK itself.
     """
-    _add_stacks(app, settings, artifact)
+    add_stacks(app, settings, artifact)
     exceptions = compliance.acknowledgements(settings)
     compliance.add_checks(app, exceptions)
     assembly = Path(app.synth().directory)
@@ -37,7 +37,8 @@ def synthesise(app: App, settings: Settings, artifact: Path) -> Path:
     return assembly
 
 
-def _add_stacks(app: App, settings: Settings, artifact: Path) -> None:
+def add_stacks(app: App, settings: Settings, artifact: Path) -> None:
+    """Add the stacks of a stage to the app, without the gate."""
     # Without account and region the templates hold for any; nothing is looked up either way.
     environment = Environment(account=settings.account, region=settings.region)
     storage = StorageStack(app, settings.stack_name("storage"), settings=settings, env=environment)

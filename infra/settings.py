@@ -7,7 +7,6 @@ switches its feature off. Importing this module needs neither the CDK nor AWS, s
 from __future__ import annotations
 
 import math
-import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -15,67 +14,17 @@ from pathlib import Path
 from typing import Annotated, ClassVar
 
 from infra import instance_types
-from infra.toml_tables import Matches, OneOf, Range, Table, read_table
+from infra.container_images import ECR_IMAGE_URI, RAY_IMAGE, AccountId, ContainerImage, url_suffix
+from infra.function_settings import Capacity, FunctionSettings, LogRetentionDays
+from infra.toml_tables import Matches, OneOf, Range, SettingsError, Table, read_table
 from infra.tuning_settings import TuningSettings
 
 ENVIRONMENTS = Path(__file__).parent / "environments"
 #: The project's root: relative paths in the settings start here.
 ROOT = Path(__file__).parents[1]
 
-#: The account of AWS's Deep Learning Containers in most regions; the others are in the release notes of the images.
-DEEP_LEARNING_CONTAINERS_ACCOUNT = "763104351884"
-
-AccountId = Annotated[str, Matches(r"\d{12}", "an account id of twelve digits")]
-Architecture = Annotated[str, OneOf(("arm64", "x86_64"))]
-Capacity = Annotated[int, Range(1, 100)]
 CooldownSeconds = Annotated[int, Range(0, 3600)]
 Days = Annotated[int, Range(1, 3650)]
-RoleArn = Annotated[
-    str, Matches(r"arn:aws[a-z-]*:iam::\d{12}:(role|user)/[\w+=,.@/-]+", "the ARN of an IAM role or user")
-]
-# What CloudWatch Logs accepts for RetentionInDays.
-LogRetentionDays = Annotated[
-    int,
-    OneOf((1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653)),
-]
-
-
-class SettingsError(Exception):
-    """The stage does not exist or its file is wrong; the message lists every problem."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ContainerImage(Table):
-    """A container image in a private ECR registry of the stage's own region, the only kind SageMaker pulls."""
-
-    repository: Annotated[str, Matches(r"[a-z0-9][a-z0-9._/-]*", "the name of an ECR repository")]
-    tag: Annotated[str, Matches(r"[\w][\w.-]{0,127}", "an image tag")]
-    account: AccountId = DEEP_LEARNING_CONTAINERS_ACCOUNT
-    architecture: Architecture = "x86_64"
-
-    def uri(self, region: str, url_suffix: str = "amazonaws.com") -> str:
-        """Address of the image; both arguments may be CloudFormation tokens."""
-        return f"{self.account}.dkr.ecr.{region}.{url_suffix}/{self.repository}:{self.tag}"
-
-    def repository_arn(self, region: str, partition: str = "aws") -> str:
-        """ARN of the image's repository; both arguments may be CloudFormation tokens."""
-        return f"arn:{partition}:ecr:{region}:{self.account}:repository/{self.repository}"
-
-    def conflict_with(self, instance_type: str) -> str | None:
-        """Say why the image cannot run on the instance type, or None."""
-        needed = instance_types.architecture(instance_type)
-        if self.architecture == needed:
-            return None
-        return f"{instance_type} is an {needed} machine, but image.architecture is {self.architecture}"
-
-
-#: AWS's Ray Serve image, the successor of its TorchServe images; where its account is another one, give its URI.
-RAY_IMAGE = ContainerImage(repository="ray", tag="serve-ml-sagemaker-cpu-v1")
-#: The address of an image in a private registry, the only kind SageMaker pulls.
-ECR_IMAGE_URI = re.compile(
-    r"(?P<account>\d{12})\.dkr\.ecr\.(?P<region>[a-z0-9-]+)\.amazonaws\.com(\.cn)?/"
-    r"(?P<repository>[a-z0-9][a-z0-9._/-]*)(:[\w][\w.-]{0,127}|@sha256:[0-9a-f]{64})"
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +37,9 @@ class StorageSettings(Table):
     access_log_days: Days = 90
     #: Training outputs of this age move to Glacier Instant Retrieval; absent: they stay in the standard class.
     archive_training_outputs_after_days: Days | None = None
+    #: Checkpoints are for trainings that are interrupted: they go when they are this old, and old versions of them a
+    #: day after they were replaced or deleted.
+    checkpoint_days: Days = 7
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,9 +94,14 @@ class TrainingSettings(Table):
     instance_type: Annotated[str, OneOf(instance_types.training)] = "ml.m5.xlarge"
     instance_count: Annotated[int, Range(1, 20)] = 1
     volume_gb: Annotated[int, Range(1, 16384)] = 30
+    #: Encrypt what the instances of one training send to each other (`EnableInterContainerTrafficEncryption`). Matters
+    #: with more than one instance only; it makes their training slower and so dearer.
+    encrypt_traffic: bool = True
     #: SageMaker's own limit is 28 days.
     max_runtime_seconds: Annotated[int, Range(60, 28 * 86400)] = 3600
-    image: ContainerImage = ContainerImage(repository="pytorch", tag="2.13-cpu-amzn2023-sagemaker")
+    image: ContainerImage = field(
+        default_factory=lambda: ContainerImage(repository="pytorch", tag="2.13-cpu-amzn2023-sagemaker")
+    )
     #: Spare capacity at a lower price, which AWS may take back: the job then waits, and goes on from its checkpoint.
     spot: bool = False
     #: With spot: for waiting and running together; absent: twice max_runtime_seconds.
@@ -152,6 +109,8 @@ class TrainingSettings(Table):
     #: Passed to train.py as `--name value`; those given on the command line win.
     hyperparameters: Mapping[str, str | int | float | bool] = field(default_factory=dict)
     tuning: TuningSettings = field(default_factory=TuningSettings)
+    #: Of what trainings and the notebook log. SageMaker's groups are the account's: one that has a retention keeps it.
+    log_retention_days: LogRetentionDays = 90
     #: `kennel train --on ec2`; absent: no launch template.
     ec2: Ec2TrainingSettings | None = None
 
@@ -243,6 +202,8 @@ class ServingSettings(Table):
     ] = "ray"
     #: What an instance's vCPUs are for: "throughput", a worker each, or "latency", all of them for one picture.
     mode: Annotated[str, OneOf(("throughput", "latency"))] = "throughput"
+    #: Of what the endpoint and transform jobs log, as for `TrainingSettings.log_retention_days`.
+    log_retention_days: LogRetentionDays = 30
     scaling: EndpointScalingSettings | None = None
 
     def conflicts(self) -> Iterator[str]:
@@ -258,72 +219,6 @@ class ServingSettings(Table):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ConcurrencyScalingSettings(Table):
-    """Target tracking on the share of provisioned concurrency that is in use."""
-
-    min_provisioned: Capacity
-    max_provisioned: Capacity
-    target_utilization: Annotated[float, Range(0.1, 0.9)] = 0.7
-
-    def conflicts(self) -> Iterator[str]:
-        """Yield what does not fit together."""
-        if self.min_provisioned > self.max_provisioned:
-            yield f"min_provisioned: {self.min_provisioned} is more than max_provisioned ({self.max_provisioned})"
-
-
-@dataclass(frozen=True, kw_only=True)
-class FunctionSettings(Table):
-    """The Lambda function in front of the endpoint, and its URL."""
-
-    memory_mb: Annotated[int, Range(128, 10240)] = 512
-    #: Must outlast fetching a picture and then waiting for the endpoint, or the function dies before it can say why.
-    timeout_seconds: Annotated[int, Range(3, 900)] = 30
-    fetch_timeout_seconds: Annotated[int, Range(1, 60)] = 5
-    #: SageMaker gives a model 60 seconds, so waiting longer gains nothing.
-    endpoint_timeout_seconds: Annotated[int, Range(1, 60)] = 20
-    log_retention_days: LogRetentionDays = 30
-    #: Execution environments kept warm, billed whether used or not; absent: none.
-    provisioned_concurrency: Annotated[int, Range(1, 1000)] | None = None
-    #: Scales provisioned concurrency; absent: it stays as it is.
-    scaling: ConcurrencyScalingSettings | None = None
-    #: Upper limit of parallel executions, taken from the account's pool; absent: the account's limit.
-    reserved_concurrency: Annotated[int, Range(1, 10_000)] | None = None
-    #: AWS_IAM: callers sign. NONE: everybody can call, and `public_reason` must say why that is all right.
-    url_auth: Annotated[str, OneOf(("AWS_IAM", "NONE"))] = "AWS_IAM"
-    public_reason: Annotated[str, Matches(r"(?s).{20,}", "a reason of at least 20 characters")] | None = None
-    #: Roles and users of other accounts (or without an IAM policy of their own) that may call the URL.
-    invokers: tuple[RoleArn, ...] = ()
-
-    def conflicts(self) -> Iterator[str]:
-        """Yield what does not fit together."""
-        waiting = self.fetch_timeout_seconds + self.endpoint_timeout_seconds
-        if self.timeout_seconds <= waiting:
-            yield (
-                f"timeout_seconds: {self.timeout_seconds} must be more than fetch_timeout_seconds + "
-                f"endpoint_timeout_seconds ({waiting})"
-            )
-        if self.provisioned_concurrency is None and self.scaling:
-            yield "scaling: needs provisioned_concurrency as its starting point"
-        most_provisioned = max(self.provisioned_concurrency or 0, self.scaling.max_provisioned if self.scaling else 0)
-        if self.reserved_concurrency is not None and self.reserved_concurrency < most_provisioned:
-            yield (
-                f"reserved_concurrency: {self.reserved_concurrency} is less than the provisioned concurrency "
-                f"({most_provisioned}); AWS refuses that"
-            )
-        if self.provisioned_concurrency and self.scaling:
-            low, high = self.scaling.min_provisioned, self.scaling.max_provisioned
-            if not low <= self.provisioned_concurrency <= high:
-                yield (
-                    f"provisioned_concurrency: {self.provisioned_concurrency} is outside scaling.min_provisioned to "
-                    f"scaling.max_provisioned ({low} to {high})"
-                )
-        if self.url_auth == "NONE" and not self.public_reason:
-            yield "public_reason: missing; an unsigned URL needs the reason why everybody may call it"
-        if self.url_auth == "AWS_IAM" and self.public_reason:
-            yield 'public_reason: only goes with url_auth = "NONE"'
-
-
-@dataclass(frozen=True, kw_only=True)
 class Settings(Table):
     """One stage."""
 
@@ -333,11 +228,11 @@ class Settings(Table):
     ] = "kennel"
     #: Both or neither; without them the stacks go wherever the credentials point.
     account: AccountId | None = None
-    region: Annotated[str, Matches(r"[a-z]{2}(-[a-z]+)+-\d", "a region such as eu-west-1")] | None = None
+    region: Annotated[str, Matches(r"[a-z]{2,4}(-[a-z]+)+-\d", "a region such as eu-west-1")] | None = None
     storage: StorageSettings
     training: TrainingSettings = TrainingSettings()
     serving: ServingSettings = ServingSettings()
-    function: FunctionSettings = FunctionSettings()
+    function: FunctionSettings = field(default_factory=FunctionSettings)
     #: Absent: no notebook instance.
     notebook: NotebookSettings | None = None
 
@@ -346,11 +241,19 @@ class Settings(Table):
         if (self.account is None) != (self.region is None):
             yield "account: account and region belong together, set both or neither"
         uri = ECR_IMAGE_URI.fullmatch(self.serving.image)
-        if uri and self.region and uri["region"] != self.region:
+        if uri and uri["suffix"] != url_suffix(uri["region"]):
+            yield f"serving.image: hosts in {uri['region']} end in {url_suffix(uri['region'])}, not in {uri['suffix']}"
+        if self.region is None:
+            return
+        if uri and uri["region"] != self.region:
             yield (
                 f"serving.image: is in {uri['region']}, but region is {self.region}; SageMaker pulls images of its own "
                 "region only"
             )
+        if missing := self.training.image.missing_in(self.region):
+            yield f"region: {missing}; or set training.image.account to an account that has it"
+        if self.serving.image == "ray" and (missing := RAY_IMAGE.missing_in(self.region)):
+            yield f'region: {missing}; serving.image = "own" needs none'
 
     def stack_name(self, kind: str) -> str:
         """CloudFormation name of the stack `kind` (storage, training or inference)."""

@@ -22,6 +22,11 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from typing import Annotated, Any, TypeVar, Union
 
+
+class SettingsError(Exception):
+    """The stage does not exist, its file is wrong, or AWS has not what it says; the message lists every problem."""
+
+
 #: What is wrong with a value, or None. Whatever stands in Annotated[…] after the type has a method that says so.
 Complaint = str | None
 

@@ -93,7 +93,10 @@ class Settings:
         if not _REGION.fullmatch(region):
             problems.append(f"AWS_REGION is {region!r}; it must be a region such as us-east-1")
         runtime_url = (
-            environ.get("AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME") or environ.get("AWS_ENDPOINT_URL") or _public_url(region)
+            environ.get("AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME")
+            or environ.get("AWS_ENDPOINT_URL")
+            # Hosts of China, GovCloud and the like end otherwise; the template knows how.
+            or f"https://runtime.sagemaker.{region}.{environ.get('URL_SUFFIX') or 'amazonaws.com'}"
         )
         if not _is_base_url(runtime_url):
             problems.append(f"AWS_ENDPOINT_URL is {runtime_url!r}; it must look like https://host or http://host:port")
@@ -116,11 +119,6 @@ class Settings:
         if problems:
             raise ConfigurationError("The function's environment is wrong: " + "; ".join(problems) + ".")
         return settings
-
-
-def _public_url(region: str) -> str:
-    suffix = "amazonaws.com.cn" if region.startswith("cn-") else "amazonaws.com"
-    return f"https://runtime.sagemaker.{region}.{suffix}"
 
 
 def _is_base_url(text: str) -> bool:

@@ -6,22 +6,19 @@ packaging a model twice must not replace the endpoint. Importing this module nee
 
 from __future__ import annotations
 
-import gzip
 import io
 import json
 import os
 import shutil
-import tarfile
 import tempfile
-import zlib
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from .archives import write_archive
+from .archives import read_archive, write_archive
 from .artifact import CARD_FILE, ONNX_FILE, WEIGHTS_FILE, ArtifactError, ModelCard, verify_files
 from .predictor import Predictor
 
@@ -33,6 +30,7 @@ MODEL_FILES = (CARD_FILE, ONNX_FILE, WEIGHTS_FILE, METRICS_FILE)
 SERVING_MODULES = (
     "__init__.py",
     "artifact.py",
+    "artifact_digest.py",
     "content_negotiation.py",
     "decoding.py",
     "deployment.py",
@@ -58,9 +56,6 @@ SERVING_FILES = {
     "deployment.py": ("deployment.py", 0o644),
 }
 
-# More than any model that one endpoint instance could load; a file that claims more is a bomb.
-MAX_FILE_BYTES = 20 * 1024**3
-_CHUNK_BYTES = 1024 * 1024
 _SOURCE = Path(__file__).parent
 
 
@@ -137,8 +132,6 @@ def package(source: Path, destination: Path) -> ModelCard:
 def unpack(source: Path, folder: Path, names: Collection[str] = MODEL_FILES) -> None:
     """Copy files out of an archive, by default a model's.
 
-    They are taken by name, so no link, no path and no other file in the archive has any effect.
-
     Parameters
     ----------
     source : Path
@@ -151,29 +144,15 @@ def unpack(source: Path, folder: Path, names: Collection[str] = MODEL_FILES) -> 
     Raises
     ------
     ArtifactError
-        When there is no such archive, or it is damaged.
+        When `read_archive` refuses it, or the disk has no room.
     """
-    try:
-        with gzip.open(source) as stream, tarfile.open(fileobj=stream, mode="r:") as tar:
-            for member in tar:
-                name = str(PurePosixPath(member.name))  # without the "./" that some programs put in front
-                if name not in names or not member.isfile():
-                    continue
-                if member.size > MAX_FILE_BYTES:
-                    raise ArtifactError(
-                        f"{name} in {source} claims to have {member.size:,} bytes; {MAX_FILE_BYTES:,} are allowed."
-                    )
-                content = tar.extractfile(member)
-                assert content is not None  # it is a regular file
-                with content, (folder / name).open("wb") as file:
-                    shutil.copyfileobj(content, file)
-            # The checksum of it all is at the very end, which tarfile has no reason to read.
-            while stream.read(_CHUNK_BYTES):
-                pass
-    except FileNotFoundError:
-        raise ArtifactError(f"There is no model artifact at {source}.") from None
-    except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
-        raise ArtifactError(f"{source} is not a readable tar.gz: {error}.") from error
+    for name, size, content in read_archive(source):
+        if name in names:
+            free = shutil.disk_usage(folder).free
+            if size > free:
+                raise ArtifactError(f"{name} in {source} has {size:,} bytes; there are {free:,} free in {folder}.")
+            with (folder / name).open("wb") as file:
+                shutil.copyfileobj(content, file)
 
 
 def archive(folder: Path, destination: Path) -> None:

@@ -26,6 +26,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from .artifact import ArtifactError, verify_files
+from .artifact_digest import DigestError, check_digest
 from .invocation import Answer, RequestLimits, error_answer, respond
 from .invocation_request import Options
 from .logs import configure_logging
@@ -194,6 +195,12 @@ def main() -> int:
         logger.error("The server cannot start: %s.", error)
         return 1
     configure_logging(settings.log_level)
+    try:
+        if settings.artifact_digest is not None:
+            check_digest(settings.model_dir, settings.artifact_digest)
+    except DigestError as error:
+        logger.error("The server cannot start: %s", error)
+        return 1
     try:
         listener = _listen(settings.host, settings.port)
     except OSError as error:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from . import artifact_digest
 from .decoding import MAX_PIXELS
 
 ENGINES = ("onnx", "torch")
@@ -38,6 +39,8 @@ class ServingSettings:
     ----------
     model_dir
         `SM_MODEL_DIR`: the folder of the unpacked model artifact.
+    artifact_digest
+        `MODEL_ARTIFACT_DIGEST`: the digest that the folder must have (`artifact_digest.folder_digest`), or nothing.
     host, port
         `SAGEMAKER_BIND_TO_HOST`, `SAGEMAKER_BIND_TO_PORT`: where to listen.
     mode
@@ -78,6 +81,7 @@ class ServingSettings:
     """
 
     model_dir: Path
+    artifact_digest: str | None
     host: str
     port: int
     mode: str
@@ -142,6 +146,7 @@ class ServingSettings:
         for_batch = environment.get("SAGEMAKER_BATCH", "").strip().lower() == "true"
         settings = cls(
             model_dir=Path(environment.get("SM_MODEL_DIR") or "/opt/ml/model"),
+            artifact_digest=text(artifact_digest.VARIABLE),
             # A container is reached from outside of it, so it has to listen on every address.
             host=environment.get("SAGEMAKER_BIND_TO_HOST") or "0.0.0.0",  # noqa: S104
             port=number("SAGEMAKER_BIND_TO_PORT", 8080, 1, 65535),

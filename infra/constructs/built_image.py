@@ -13,10 +13,10 @@ from aws_cdk import aws_s3_assets as assets
 from constructs import Construct
 
 from infra import custom_resources
-from infra.constructs.policies import allow, policy
+from infra.constructs.policies import allow, allow_in_s3, policy
 
 # What the Dockerfile reads, and so what the image is made of.
-SOURCES = ("Dockerfile", "image/requirements.txt", "image/serve")
+SOURCES = ("Dockerfile", "artifact_digest.py", "image/requirements.txt", "image/serve")
 # By instruction set: builds run on the one they are for, because emulating the other takes ten times as long.
 BUILD_IMAGES: dict[str, codebuild.IBuildImage] = {
     "arm64": codebuild.LinuxArmBuildImage.AMAZON_LINUX_2023_STANDARD_4_0,
@@ -163,7 +163,9 @@ class BuiltImage(Construct):
             ),
             inline_policies={
                 "Source": policy(
-                    allow(["s3:GetObject", "s3:GetObjectVersion"], [asset.bucket.arn_for_objects(asset.s3_object_key)])
+                    allow_in_s3(
+                        ["s3:GetObject", "s3:GetObjectVersion"], [asset.bucket.arn_for_objects(asset.s3_object_key)]
+                    )
                 ),
                 "Push": policy(
                     # A token for the registry, which IAM cannot scope; what it opens is decided by the next statement.

@@ -2,14 +2,15 @@
 
 from typing import cast
 
-from aws_cdk import Duration, IgnoreMode, RemovalPolicy
+from aws_cdk import Aws, Duration, IgnoreMode, RemovalPolicy
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_logs as logs
 from aws_cdk import aws_sagemaker as sagemaker
 from constructs import Construct
 
-from infra.settings import ROOT, FunctionSettings
+from infra.function_settings import FunctionSettings
+from infra.settings import ROOT
 
 PACKAGE = "lambda_fn"
 
@@ -53,6 +54,7 @@ class ClassifierFunction(Construct):
                 "ENDPOINT_TIMEOUT_SECONDS": str(settings.endpoint_timeout_seconds),
                 "FETCH_TIMEOUT_SECONDS": str(settings.fetch_timeout_seconds),
                 "METRICS_NAMESPACE": metrics_namespace,
+                "URL_SUFFIX": Aws.URL_SUFFIX,
             },
             log_group=log_group,
             logging_format=lambda_.LoggingFormat.JSON,
@@ -63,7 +65,7 @@ class ClassifierFunction(Construct):
             alias_name="live",
             version=self.function.current_version,
             # On the alias, never on the version: a version's would stay behind, billed, when the alias moves on.
-            provisioned_concurrent_executions=settings.provisioned_concurrency,
+            provisioned_concurrent_executions=settings.provisioned_concurrency or None,
         )
         if settings.scaling:
             self.alias.add_auto_scaling(

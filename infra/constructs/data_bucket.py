@@ -5,6 +5,7 @@ from aws_cdk import aws_kms as kms
 from aws_cdk import aws_s3 as s3
 from constructs import Construct
 
+from infra.bucket_layout import CHECKPOINTS, TRAINING_OUTPUT
 from infra.settings import StorageSettings
 
 # S3 bills the parts of an upload that was never completed until somebody removes them.
@@ -77,13 +78,20 @@ def _lifecycle_rules(settings: StorageSettings) -> list[s3.LifecycleRule]:
             noncurrent_version_expiration=Duration.days(settings.noncurrent_version_days),
             expired_object_delete_marker=True,
             abort_incomplete_multipart_upload_after=ABORT_INCOMPLETE_UPLOADS,
-        )
+        ),
+        # Every epoch replaces them, and a version that a training has replaced or deleted is of no use.
+        s3.LifecycleRule(
+            id="expire-checkpoints",
+            prefix=f"{CHECKPOINTS}/",
+            expiration=Duration.days(settings.checkpoint_days),
+            noncurrent_version_expiration=Duration.days(1),
+        ),
     ]
     if settings.archive_training_outputs_after_days is not None:
         rules.append(
             s3.LifecycleRule(
                 id="archive-training-outputs",
-                prefix="training/",
+                prefix=f"{TRAINING_OUTPUT}/",
                 transitions=[
                     s3.Transition(
                         storage_class=s3.StorageClass.GLACIER_INSTANT_RETRIEVAL,

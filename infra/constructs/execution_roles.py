@@ -4,9 +4,12 @@ All permissions are inline policies of the role resource itself. So whoever refe
 the role may do its work; as separate policy resources they would race with the model that needs them.
 """
 
+import hashlib
+import json
 from collections.abc import Iterable
+from typing import cast
 
-from aws_cdk import Aws
+from aws_cdk import Aws, CfnResource, Stack
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
 from aws_cdk import aws_logs as logs
@@ -16,13 +19,14 @@ from constructs import Construct
 from infra.bucket_layout import (
     BATCH_INPUT,
     BATCH_OUTPUT,
+    CHECKPOINTS,
     CODE,
     DATA_SETS,
     READABLE_PREFIXES,
     TRAINING_PREFIXES,
     WRITABLE_PREFIXES,
 )
-from infra.constructs.policies import allow, policy
+from infra.constructs.policies import allow, allow_in_s3, policy
 
 SESSION_CHANNELS = [
     f"ssmmessages:{action}{channel}" for action in ("Create", "Open") for channel in ("ControlChannel", "DataChannel")
@@ -30,7 +34,10 @@ SESSION_CHANNELS = [
 
 
 class TrainingRole(iam.Role):
-    """Lets a training job read data sets, code and weights, and write outputs and checkpoints; all in one bucket."""
+    """Lets a training job read data sets, code and weights, and write outputs and checkpoints; all in one bucket.
+
+    SageMaker keeps the checkpoints in the bucket like those of the job, so what the job deletes is deleted there, too.
+    """
 
     def __init__(
         self, scope: Construct, construct_id: str, *, bucket: s3.IBucket, key: kms.IKey, image_repository_arn: str
@@ -42,6 +49,10 @@ class TrainingRole(iam.Role):
             assumed_by=sagemaker(),
             inline_policies={
                 "Data": training_data(bucket, key),
+                "Checkpoints": policy(
+                    allow_in_s3(["s3:DeleteObject"], [bucket.arn_for_objects(f"{CHECKPOINTS}/*")]),
+                ),
+                "Output": policy(encrypt_output(key)),
                 "Image": _pull(image_repository_arn),
                 "Telemetry": _telemetry("/aws/sagemaker/TrainingJobs"),
             },
@@ -74,7 +85,7 @@ class TrainingInstanceRole(iam.Role):
             assumed_by=iam.ServicePrincipal("ec2.amazonaws.com"),
             inline_policies={
                 "Data": training_data(bucket, key),
-                "Program": policy(allow(["s3:GetObject"], [program_arn])),
+                "Program": policy(allow_in_s3(["s3:GetObject"], [program_arn])),
                 # The group itself, and (CloudFormation's attribute ends in :*) its streams.
                 "Log": policy(
                     allow(
@@ -96,6 +107,10 @@ class ModelRole(iam.Role):
     A transform job runs under the role of its model, so this one also reads pictures and writes answers below
     two prefixes of the data bucket. It is SageMaker that moves them: the container itself runs under network isolation
     and never sees these permissions.
+
+    The permissions of a role never change, because the instances of the model before need theirs until a deployment has
+    replaced them, or is rolled back to them: other permissions (of another artifact or image) are another role, and
+    CloudFormation deletes the old one when it deletes the old model.
     """
 
     def __init__(
@@ -114,14 +129,17 @@ class ModelRole(iam.Role):
             # The first group is named after the endpoint, whose generated name is known only after this role.
             "Telemetry": _telemetry("/aws/sagemaker/Endpoints/*", "/aws/sagemaker/TransformJobs"),
             "Batch": policy(
-                allow(["s3:ListBucket"], [bucket.bucket_arn], {"StringLike": {"s3:prefix": [f"{BATCH_INPUT}/*"]}}),
-                allow(["s3:GetObject"], [bucket.arn_for_objects(f"{BATCH_INPUT}/*")]),
-                allow(["s3:PutObject", "s3:AbortMultipartUpload"], [bucket.arn_for_objects(f"{BATCH_OUTPUT}/*")]),
+                allow_in_s3(
+                    ["s3:ListBucket"], [bucket.bucket_arn], {"StringLike": {"s3:prefix": [f"{BATCH_INPUT}/*"]}}
+                ),
+                allow_in_s3(["s3:GetObject"], [bucket.arn_for_objects(f"{BATCH_INPUT}/*")]),
+                allow_in_s3(["s3:PutObject", "s3:AbortMultipartUpload"], [bucket.arn_for_objects(f"{BATCH_OUTPUT}/*")]),
                 use_for_objects(key),
+                encrypt_output(key),
             ),
         }
         if artifact_arn is not None:
-            policies["Artifact"] = policy(allow(["s3:GetObject"], [artifact_arn]))
+            policies["Artifact"] = policy(allow_in_s3(["s3:GetObject"], [artifact_arn]))
         if volume_key is not None:
             policies["Volume"] = policy(
                 # SageMaker hands the key on to the volumes of the instances by a grant.
@@ -135,6 +153,10 @@ class ModelRole(iam.Role):
             assumed_by=sagemaker(),
             inline_policies=policies,
         )
+        stack, resource = Stack.of(self), cast(CfnResource, self.node.default_child)
+        permissions = json.dumps(stack.resolve(policies), sort_keys=True)
+        digest = hashlib.sha256(permissions.encode()).hexdigest()[:8]
+        resource.override_logical_id(f"{stack.get_logical_id(resource)}{digest}")
 
 
 def sagemaker() -> iam.IPrincipal:
@@ -167,13 +189,13 @@ def _objects(
     bucket: s3.IBucket, key: kms.IKey, *, readable: Iterable[str], writable: Iterable[str]
 ) -> iam.PolicyDocument:
     return policy(
-        allow(
+        allow_in_s3(
             ["s3:ListBucket"],
             [bucket.bucket_arn],
             {"StringLike": {"s3:prefix": [f"{prefix}/*" for prefix in TRAINING_PREFIXES]}},
         ),
-        allow(["s3:GetObject"], [bucket.arn_for_objects(f"{prefix}/*") for prefix in readable]),
-        allow(
+        allow_in_s3(["s3:GetObject"], [bucket.arn_for_objects(f"{prefix}/*") for prefix in readable]),
+        allow_in_s3(
             ["s3:PutObject", "s3:AbortMultipartUpload"],
             [bucket.arn_for_objects(f"{prefix}/*") for prefix in writable],
         ),
@@ -188,6 +210,15 @@ def use_for_objects(key: kms.IKey) -> iam.PolicyStatement:
         [key.key_arn],
         {"StringEquals": {"kms:ViaService": f"s3.{Aws.REGION}.{Aws.URL_SUFFIX}"}},
     )
+
+
+def encrypt_output(key: kms.IKey) -> iam.PolicyStatement:
+    """May be told to encrypt what a job puts out with the key: whoever may only encrypt opens nothing with it.
+
+    SageMaker asks for it whenever a job names the key (`KmsKeyId` of OutputDataConfig and TransformOutput), and AWS's
+    page on execution roles gives it without a condition: SageMaker may use it other than through S3.
+    """
+    return allow(["kms:Encrypt"], [key.key_arn])
 
 
 def _telemetry(*log_groups: str) -> iam.PolicyDocument:

@@ -10,8 +10,10 @@ from constructs import Construct
 from infra import instance_types
 from infra.constructs.data_bucket import DataBucket
 from infra.constructs.execution_roles import ModelRole
-from infra.constructs.serving_image import ServingImage
+from infra.constructs.registry_image import RegistryImage
 from infra.settings import ROOT, ServingSettings
+from model.archives import archive_digest
+from model.artifact_digest import VARIABLE
 
 
 class RealtimeEndpoint(Construct):
@@ -35,7 +37,7 @@ class RealtimeEndpoint(Construct):
         construct_id: str,
         *,
         settings: ServingSettings,
-        image: ServingImage,
+        image: RegistryImage,
         artifact: Path,
         data: DataBucket,
         metrics_namespace: str,
@@ -43,6 +45,8 @@ class RealtimeEndpoint(Construct):
         super().__init__(scope, construct_id)
         self.variant_name = settings.variant_name
         asset = self._artifact_asset(artifact)
+        # What the container must find, known outside of what it unpacks: it refuses to run anything else.
+        digest = {VARIABLE: archive_digest(ROOT / artifact)} if asset else {}
         # The disks of some instance types are encrypted by their hardware, and SageMaker refuses a key for them.
         key = None if instance_types.has_local_storage(settings.instance_type) else data.key
         role = ModelRole(
@@ -67,11 +71,10 @@ class RealtimeEndpoint(Construct):
                     "MODEL_SERVER_METRICS_NAMESPACE": metrics_namespace,
                     # The endpoint's own name does not exist yet; the stack's tells stages apart, too.
                     "MODEL_SERVER_METRICS_SERVER": Aws.STACK_NAME,
+                    **digest,
                 },
             ),
         )
-        # Includes any policy that is ever attached to the role: a model that cannot read its artifact fails late.
-        model.node.add_dependency(role)
         config = sagemaker.CfnEndpointConfig(
             self,
             "Config",

@@ -4,6 +4,7 @@ Nothing here costs anything until an instance runs. Each instance trains one job
 """
 
 from collections.abc import Mapping
+from typing import cast
 
 from aws_cdk import Aws, CfnTag, Fn, IgnoreMode, RemovalPolicy, Stack
 from aws_cdk import aws_ec2 as ec2
@@ -113,17 +114,16 @@ class TrainingInstance(Construct):
         *,
         settings: Ec2TrainingSettings,
         data: DataBucket,
+        log_retention_days: int,
         retain_logs: bool,
         tags: Mapping[str, str],
     ) -> None:
         super().__init__(scope, construct_id)
         self.network = TrainingNetwork(self, "Network")
         self.log_group = logs.LogGroup(
-            self,
-            "Log",
-            retention=logs.RetentionDays.THREE_MONTHS,
-            removal_policy=RemovalPolicy.RETAIN if retain_logs else RemovalPolicy.DESTROY,
+            self, "Log", removal_policy=RemovalPolicy.RETAIN if retain_logs else RemovalPolicy.DESTROY
         )
+        cast(logs.CfnLogGroup, self.log_group.node.default_child).retention_in_days = log_retention_days
         program = assets.Asset(
             self,
             "Program",

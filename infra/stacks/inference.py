@@ -10,7 +10,7 @@ from infra.constructs.classifier_function import ClassifierFunction
 from infra.constructs.data_bucket import DataBucket
 from infra.constructs.endpoint_scaling import EndpointScaling
 from infra.constructs.realtime_endpoint import RealtimeEndpoint
-from infra.constructs.serving_image import serving_image
+from infra.constructs.registry_image import serving_image
 from infra.settings import Settings
 
 

@@ -23,3 +23,7 @@ class StorageStack(Stack):
         self.data = DataBucket(self, "Data", settings=settings.storage)
         CfnOutput(self, "DataBucketName", value=self.data.bucket.bucket_name)
         CfnOutput(self, "DataKeyArn", value=self.data.key.key_arn)
+        # All that other stacks may ever import, whether or not the present settings do: an export that came and went
+        # with them would make a deployment impossible, because CloudFormation does not take one away that is in use.
+        for value in (self.data.bucket.bucket_name, self.data.bucket.bucket_arn, self.data.key.key_arn):
+            self.export_value(value)

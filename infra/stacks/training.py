@@ -2,12 +2,13 @@
 
 from typing import Any
 
-from aws_cdk import Aws, CfnOutput, Fn, Stack
+from aws_cdk import CfnOutput, Fn, Stack
 from constructs import Construct
 
 from infra.constructs.data_bucket import DataBucket
 from infra.constructs.execution_roles import TrainingRole
 from infra.constructs.notebook_instance import NotebookInstance
+from infra.constructs.registry_image import registry_image
 from infra.constructs.training_instance import TrainingInstance
 from infra.settings import Settings
 
@@ -24,7 +25,7 @@ class TrainingStack(Stack):
             "Role",
             bucket=data.bucket,
             key=data.key,
-            image_repository_arn=settings.training.image.repository_arn(Aws.REGION, Aws.PARTITION),
+            image_repository_arn=registry_image(self, settings.training.image).repository_arn,
         )
         CfnOutput(self, "TrainingRoleArn", value=role.role_arn)
         if settings.training.ec2:
@@ -33,6 +34,7 @@ class TrainingStack(Stack):
                 "Instance",
                 settings=settings.training.ec2,
                 data=data,
+                log_retention_days=settings.training.log_retention_days,
                 retain_logs=settings.storage.retain,
                 tags={"project": settings.project, "stage": settings.stage},
             )

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from aws_cdk import App
-from templates import PROJECT, SynthesisedStage
+from templates import PROJECT, SynthesisedStage, write_artifact
 
 from infra import application
 from infra.settings import Settings, load
@@ -52,7 +52,5 @@ def stage(request: pytest.FixtureRequest, stages: dict[str, SynthesisedStage]) -
 
 @pytest.fixture(scope="session")
 def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file in the artifact's place; synthesis does not look inside."""
-    path = tmp_path_factory.mktemp("artifact") / "model.tar.gz"
-    path.write_bytes(b"a model")
-    return path
+    """An archive in the artifact's place."""
+    return write_artifact(tmp_path_factory.mktemp("artifact") / "model.tar.gz", b"a model")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from infra.settings import Settings
+from model.archives import write_archive
 
 PROJECT = Path(__file__).resolve().parents[2]
 KINDS = ("storage", "training", "inference")
@@ -57,6 +59,14 @@ class SynthesisedStage:
         return plugins
 
 
+def write_artifact(path: Path, content: bytes) -> Path:
+    """Write an archive of one file in a model artifact's place; synthesis looks at nothing but its digest."""
+    with tempfile.TemporaryDirectory() as folder, path.open("wb") as file:
+        (Path(folder) / "model.onnx").write_bytes(content)
+        write_archive(Path(folder), file)
+    return path
+
+
 def statements(role: Resource) -> list[dict[str, Any]]:
     """All statements of a role's inline policies, action and resource always as lists."""
     return [
@@ -87,6 +97,8 @@ def text(value: object) -> str:
             return f"<{name}>"
         case {"Fn::ImportValue": name}:
             return f"<{str(name).split(':')[1]}>"
+        case {"Fn::FindInMap": [mapping, key, name]}:
+            return f"<{mapping}.{text(key)}.{name}>"
         case {"Fn::Sub": template}:
             return str(template)
         case str():

@@ -109,3 +109,13 @@ def test_bad_context_gets_one_line_and_no_stack_trace(context, message, tmp_path
     assert done.returncode == 1
     assert done.stderr.strip().splitlines()[-1] == message
     assert "Traceback" not in done.stderr
+
+
+def test_a_damaged_artifact_gets_one_line_and_no_stack_trace(tmp_path):
+    artifact = tmp_path / "model.tar.gz"
+    artifact.write_bytes(b"not an archive")
+    arguments = ("synth", "--quiet", "-c", f"artifact={artifact}", "-o", str(tmp_path / "out"))
+    done = run(str(CDK), *arguments, env=environment())
+    assert done.returncode != 0
+    assert f"{artifact} is not a readable tar.gz" in done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr

@@ -4,9 +4,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from templates import SynthesisedStage, text
+from templates import SynthesisedStage, text, write_artifact
 
-from infra.settings import ROOT
+from infra.constructs import realtime_endpoint
+from model.archives import archive_digest
+from model.artifact import ArtifactError
 
 
 @pytest.fixture
@@ -26,13 +28,14 @@ def test_model_waits_for_the_permissions_of_its_role(stage):
         for name, resource in stage.resources("inference", "AWS::IAM::Role").items()
         if resource["Properties"]["Description"] == "SageMaker endpoint"
     )
-    assert role in model["DependsOn"]
+    # No separate policy that it would have to wait for, too: test_execution_roles.
     assert model["Properties"]["ExecutionRoleArn"] == {"Fn::GetAtt": [role, "Arn"]}
 
 
 def test_model_runs_the_image_of_its_own_region(stage):
     image = stage.properties("inference", "AWS::SageMaker::Model")["PrimaryContainer"]["Image"]
-    assert text(image) == ("763104351884.dkr.ecr.<AWS::Region>.<AWS::URLSuffix>/ray:serve-ml-sagemaker-cpu-v1")
+    account = "<ImageAccounts.<AWS::Region>.id>"
+    assert text(image) == f"{account}.dkr.ecr.<AWS::Region>.<AWS::URLSuffix>/ray:serve-ml-sagemaker-cpu-v1"
 
 
 def test_model_is_told_its_mode_and_where_its_metrics_go(stage):
@@ -99,11 +102,22 @@ def test_artifact_is_deployed_as_it_is(synthesise, stages, artifact):
     assert "ArtifactExists" not in str(stage.template("inference")["Rules"])
 
 
+def test_the_image_is_told_from_outside_the_artifact_what_it_must_hold(synthesise, stages, artifact):
+    stage = synthesise(stages["dev"].settings, artifact=artifact)
+    container = stage.properties("inference", "AWS::SageMaker::Model")["PrimaryContainer"]
+    assert container["Environment"]["MODEL_ARTIFACT_DIGEST"] == archive_digest(artifact)
+
+
+def test_an_artifact_that_cannot_be_unpacked_is_not_synthesised(synthesise, stages, tmp_path):
+    broken = tmp_path / "model.tar.gz"
+    broken.write_bytes(b"not an archive")
+    with pytest.raises(ArtifactError, match=r"is not a readable tar\.gz"):
+        synthesise(stages["dev"].settings, artifact=broken)
+
+
 def test_new_bytes_are_a_new_model_and_the_same_bytes_are_none(synthesise, stages, tmp_path):
     def model(content: bytes, name: str) -> str:
-        path = tmp_path / name
-        path.write_bytes(content)
-        stage = synthesise(stages["dev"].settings, artifact=path)
+        stage = synthesise(stages["dev"].settings, artifact=write_artifact(tmp_path / name, content))
         return text(stage.properties("inference", "AWS::SageMaker::Model")["PrimaryContainer"]["ModelDataUrl"])
 
     first = model(b"one", "a.tar.gz")
@@ -121,10 +135,11 @@ def test_without_an_artifact_the_deployment_is_refused_with_what_to_do(stage):
     )
 
 
-def test_an_artifact_path_is_relative_to_the_project(synthesise, stages, monkeypatch, tmp_path):
+def test_an_artifact_path_is_relative_to_the_project(synthesise, stages, artifact, monkeypatch, tmp_path):
+    monkeypatch.setattr(realtime_endpoint, "ROOT", artifact.parent)
     monkeypatch.chdir(tmp_path)
-    stage = synthesise(stages["dev"].settings, artifact=Path("cdk.json"))
-    assert deployed_artifact(stage) == (ROOT / "cdk.json").read_bytes()
+    stage = synthesise(stages["dev"].settings, artifact=Path(artifact.name))
+    assert deployed_artifact(stage) == artifact.read_bytes()
 
 
 def test_scaling_tracks_what_one_instance_bears_with_a_margin(stage):

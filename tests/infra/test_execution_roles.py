@@ -1,7 +1,11 @@
 """What SageMaker may do for us, and what not."""
 
+from dataclasses import replace
+
 import pytest
-from templates import SynthesisedStage, allowed, condition, role_for, text
+from templates import SynthesisedStage, allowed, condition, role_for, statements, text, write_artifact
+
+from infra.settings import Ec2TrainingSettings, NotebookSettings
 
 BUCKET = "<ExportsOutputFnGetAttDataBucketE6B0FAA8Arn3FF3A9FF>"
 KEY = "<ExportsOutputFnGetAttDataKey5F086070Arn0ECF9F84>"
@@ -41,7 +45,11 @@ def test_training_lists_only_its_prefixes(training_role):
 
 def test_training_has_no_other_permission_on_s3(training_role):
     actions = {action for action in allowed(training_role) if action.startswith("s3:")}
-    assert actions == {"s3:GetObject", "s3:PutObject", "s3:AbortMultipartUpload", "s3:ListBucket"}
+    assert actions == {"s3:GetObject", "s3:PutObject", "s3:AbortMultipartUpload", "s3:ListBucket", "s3:DeleteObject"}
+
+
+def test_training_deletes_checkpoints_and_nothing_else(training_role):
+    assert allowed(training_role)["s3:DeleteObject"] == {f"{BUCKET}/checkpoints/*"}
 
 
 @pytest.mark.parametrize(("kind", "description"), ROLES[:2])
@@ -53,14 +61,22 @@ def test_role_opens_objects_with_the_key_only_through_s3(stage, kind, descriptio
         assert text(via) == "s3.<AWS::Region>.<AWS::URLSuffix>"
 
 
+@pytest.mark.parametrize(("kind", "description"), ROLES[:2])
+def test_what_a_job_puts_out_can_be_under_the_key(stage, kind, description):
+    # Without a condition: SageMaker asks for it when a job names the key, and may not go through S3.
+    role = role_for(stage, kind, description)
+    assert allowed(role)["kms:Encrypt"] == {KEY}
+    assert condition(role, "kms:Encrypt") == {}
+
+
 def test_training_uses_the_key_for_nothing_else(training_role):
     actions = {action for action in allowed(training_role) if action.startswith("kms:")}
-    assert actions == {"kms:Decrypt", "kms:GenerateDataKey"}
+    assert actions == {"kms:Decrypt", "kms:GenerateDataKey", "kms:Encrypt"}
 
 
 def test_endpoint_passes_the_key_on_to_volumes_only(model_role):
     actions = {action for action in allowed(model_role) if action.startswith("kms:")}
-    assert actions == {"kms:Decrypt", "kms:GenerateDataKey", "kms:CreateGrant", "kms:DescribeKey"}
+    assert actions == {"kms:Decrypt", "kms:GenerateDataKey", "kms:Encrypt", "kms:CreateGrant", "kms:DescribeKey"}
     assert condition(model_role, "kms:CreateGrant") == {"Bool": {"kms:GrantIsForAWSResource": "true"}}
 
 
@@ -72,7 +88,7 @@ def test_transform_jobs_read_their_input_and_write_their_output_and_nothing_else
         "s3:PutObject": {f"{BUCKET}/batch/output/*"},
         "s3:AbortMultipartUpload": {f"{BUCKET}/batch/output/*"},
     }
-    assert condition(model_role, "s3:ListBucket") == {"StringLike": {"s3:prefix": ["batch/input/*"]}}
+    assert condition(model_role, "s3:ListBucket")["StringLike"] == {"s3:prefix": ["batch/input/*"]}
 
 
 def test_endpoint_reads_its_own_artifact_and_no_other_object(synthesise, artifact, stages):
@@ -83,13 +99,70 @@ def test_endpoint_reads_its_own_artifact_and_no_other_object(synthesise, artifac
     assert "*" not in artifact_arn
 
 
+def test_no_role_trusts_a_bucket_of_another_account(synthesise, stages, artifact):
+    settings = stages["dev"].settings
+    settings = replace(
+        settings,
+        training=replace(settings.training, ec2=Ec2TrainingSettings()),
+        serving=replace(settings.serving, image="own"),
+        notebook=NotebookSettings(),
+    )
+    found = [
+        statement
+        for _, _, resource in synthesise(settings, artifact).all_resources()
+        if resource["Type"] == "AWS::IAM::Role"
+        for statement in statements(resource)
+        if any(action.startswith("s3:") for action in statement["Action"])
+    ]
+    assert len(found) > 10
+    for statement in found:
+        account = statement["Condition"]["StringEquals"]["aws:ResourceAccount"]
+        assert account == {"Ref": "AWS::AccountId"}, statement
+
+
+def deployed_role(stage: SynthesisedStage) -> tuple[str, dict]:
+    """Logical id and resource of the role that the model has."""
+    name = stage.properties("inference", "AWS::SageMaker::Model")["ExecutionRoleArn"]["Fn::GetAtt"][0]
+    return name, stage.template("inference")["Resources"][name]
+
+
+def test_another_artifact_is_another_role_so_that_the_model_before_keeps_its_own(synthesise, stages, tmp_path):
+    def deploy(content: bytes, name: str = "a.tar.gz") -> tuple[str, set[str]]:
+        role_id, role = deployed_role(synthesise(stages["dev"].settings, write_artifact(tmp_path / name, content)))
+        return role_id, {arn for arn in allowed(role)["s3:GetObject"] if "assets" in arn}
+
+    (first, first_arns), (second, second_arns) = deploy(b"one"), deploy(b"two")
+    assert first != second
+    assert len(first_arns) == len(second_arns) == 1
+    assert first_arns != second_arns
+    assert deploy(b"one", "b.tar.gz") == (first, first_arns)
+
+
+def test_another_image_is_another_role(synthesise, stages):
+    settings = stages["dev"].settings
+
+    def role_of(image: str) -> str:
+        return deployed_role(synthesise(replace(settings, serving=replace(settings.serving, image=image))))[0]
+
+    address = "111122223333.dkr.ecr.eu-west-1.amazonaws.com"
+    roles = {role_of(image) for image in ("ray", "own", f"{address}/one:1", f"{address}/two:1")}
+    assert len(roles) == 4
+
+
+def test_a_models_role_follows_from_what_it_may_do_and_nothing_else(synthesise, stages):
+    settings = stages["dev"].settings
+    other = replace(settings, serving=replace(settings.serving, initial_instances=2, startup_timeout_seconds=900))
+    assert deployed_role(synthesise(other)) == deployed_role(stages["dev"])
+
+
 @pytest.mark.parametrize(("kind", "description", "repository"), [(*ROLES[0], "pytorch"), (*ROLES[1], "ray")])
 def test_role_pulls_its_own_image_repository_only(stage, kind, description, repository):
     table = allowed(role_for(stage, kind, description))
     pulls = {action: arns for action, arns in table.items() if action.startswith("ecr:") and "Token" not in action}
     assert set(pulls) == {"ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"}
     for arns in pulls.values():
-        assert arns == {f"arn:<AWS::Partition>:ecr:<AWS::Region>:763104351884:repository/{repository}"}
+        account = "<ImageAccounts.<AWS::Region>.id>"
+        assert arns == {f"arn:<AWS::Partition>:ecr:<AWS::Region>:{account}:repository/{repository}"}
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from templates import PROJECT, SynthesisedStage, role_for, statements
 
+from cli.prices import PROVISIONED_USD_PER_GB_SECOND
 from infra.constructs import classifier_function
-from infra.settings import ConcurrencyScalingSettings
+from infra.function_settings import ConcurrencyScalingSettings
 
 
 @pytest.fixture
@@ -32,12 +33,12 @@ def test_function_follows_the_settings(stage, function):
     settings = stage.settings.function
     assert function["MemorySize"] == settings.memory_mb
     assert function["Timeout"] == settings.timeout_seconds
-    assert function.get("ReservedConcurrentExecutions") == settings.reserved_concurrency
     assert function["Environment"]["Variables"] == {
         "ENDPOINT_NAME": {"Fn::GetAtt": ["Endpoint8024A810", "EndpointName"]},
         "ENDPOINT_TIMEOUT_SECONDS": str(settings.endpoint_timeout_seconds),
         "FETCH_TIMEOUT_SECONDS": str(settings.fetch_timeout_seconds),
         "METRICS_NAMESPACE": "Kennel",
+        "URL_SUFFIX": {"Ref": "AWS::URLSuffix"},
     }
 
 
@@ -98,11 +99,28 @@ def test_a_public_url_passes_the_checks_only_with_its_reason_on_record(synthesis
 
 def test_concurrency_is_provisioned_on_the_alias_never_on_the_version(stage):
     alias = stage.properties("inference", "AWS::Lambda::Alias")
-    expected = stage.settings.function.provisioned_concurrency
-    provisioned = alias.get("ProvisionedConcurrencyConfig", {}).get("ProvisionedConcurrentExecutions")
-    assert provisioned == expected
+    provisioned = alias["ProvisionedConcurrencyConfig"]["ProvisionedConcurrentExecutions"]
+    assert provisioned == stage.settings.function.provisioned_concurrency >= 1
     assert alias["Name"] == "live"
     assert "ProvisionedConcurrencyConfig" not in stage.properties("inference", "AWS::Lambda::Version")
+
+
+def test_an_account_without_room_for_it_can_do_without_provisioned_concurrency(synthesise, stages):
+    settings = stages["dev"].settings
+    stage = synthesise(replace(settings, function=replace(settings.function, provisioned_concurrency=0)))
+    assert "ProvisionedConcurrencyConfig" not in stage.properties("inference", "AWS::Lambda::Alias")
+
+
+def test_no_stage_takes_concurrency_from_the_rest_of_the_account(function):
+    assert "ReservedConcurrentExecutions" not in function
+
+
+@pytest.mark.parametrize("file", ["docs/infrastructure.md", "infra/environments/dev.toml"])
+def test_what_is_kept_warm_costs_what_is_written_there(stages, file):
+    function = stages["dev"].settings.function
+    gigabytes = function.memory_mb / 1024 * function.provisioned_concurrency
+    price = f"{gigabytes * 3600 * PROVISIONED_USD_PER_GB_SECOND:.3f} USD per hour"
+    assert price in (PROJECT / file).read_text(encoding="utf-8")
 
 
 def test_provisioned_concurrency_scales_only_when_asked_to(synthesise, stages):

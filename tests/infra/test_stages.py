@@ -93,9 +93,9 @@ def test_physical_names_are_generated(stage, kind):
 
 
 def test_templates_hold_for_any_account_and_region(stage):
-    text = "".join(json.dumps(stage.template(kind)) for kind in KINDS)
+    text = "".join(json.dumps(stage.template(kind)["Resources"]) for kind in KINDS)
     assert not re.search(r"\b(us|eu|ap)-[a-z]+-\d\b", text)
-    assert set(re.findall(r"\b\d{12}\b", text)) == {"763104351884"}  # AWS's image account
+    assert not re.findall(r"\b\d{12}\b", text)
 
 
 def test_a_stage_can_be_tied_to_one_account_and_region(synthesise):

@@ -87,6 +87,9 @@ def test_nothing_piles_up_for_ever(stage, buckets):
     assert rules["clean-up"]["NoncurrentVersionExpiration"] == {"NoncurrentDays": settings.noncurrent_version_days}
     assert rules["clean-up"]["ExpiredObjectDeleteMarker"] is True
     assert rules["expire-logs"]["ExpirationInDays"] == settings.access_log_days
+    assert rules["expire-checkpoints"]["Prefix"] == "checkpoints/"
+    assert rules["expire-checkpoints"]["ExpirationInDays"] == settings.checkpoint_days
+    assert rules["expire-checkpoints"]["NoncurrentVersionExpiration"] == {"NoncurrentDays": 1}
     for rule in ("clean-up", "expire-logs"):
         assert rules[rule]["AbortIncompleteMultipartUpload"] == {"DaysAfterInitiation": 7}
     assert rules["archive-training-outputs"]["Prefix"] == "training/"

@@ -25,7 +25,7 @@ from infra.settings import ROOT, load
 
 context = json.loads((ROOT / "cdk.json").read_text())["context"]
 settings = load("local")
-function = replace(settings.function, provisioned_concurrency=None)
+function = replace(settings.function, provisioned_concurrency=0)
 for image in ("own", "ray"):
     serving = replace(settings.serving, image=image)
     app = App(context=context, outdir=image, analytics_reporting=False)

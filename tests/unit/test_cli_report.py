@@ -112,21 +112,29 @@ def test_fetching_again_replaces_what_was_there(stage, outputs, tmp_path):
     assert not (fetch_report(stage, tmp_path) / "trials.csv").exists()
 
 
-def test_nothing_but_the_reports_files_gets_out_of_an_archive(stage, outputs, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "link"),
+    [("../escaped", ""), ("data/../../escaped", ""), ("../report.html", ""), ("trials.csv", "/etc/passwd")],
+)
+def test_an_archive_that_reaches_out_is_refused_and_leaves_nothing(stage, outputs, tmp_path, name, link):
     file = io.BytesIO()
     with tarfile.open(fileobj=file, mode="w:gz") as tar:
         tar.add(outputs, ".")
-        for name in ("../escaped", "data/../../escaped", "other.html", "../report.html"):
-            member = tarfile.TarInfo(name)
-            member.size = 4
-            tar.addfile(member, io.BytesIO(b"evil"))
-        link = tarfile.TarInfo("trials.csv")
-        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
-        tar.addfile(link)
+        member = tarfile.TarInfo(name)
+        member.type, member.linkname = tarfile.SYMTYPE if link else tarfile.REGTYPE, link
+        tar.addfile(member)
     leave(stage, "kennel-dev-1", file.getvalue())
+    with pytest.raises(NotReadyError, match="is refused"):
+        fetch_report(stage, tmp_path / "reports")
+    assert list((tmp_path / "reports").iterdir()) == []
+    assert not list(tmp_path.rglob("escaped"))
+
+
+def test_only_the_reports_files_are_unpacked(stage, outputs, tmp_path):
+    (outputs / "other.html").write_text("evil")
+    leave(stage, "kennel-dev-1", archive(outputs))
     folder = fetch_report(stage, tmp_path / "reports")
     assert {path.name for path in folder.iterdir()} == {"metrics.json", "report.html", "history.csv"}
-    assert not list(tmp_path.rglob("escaped"))
 
 
 @pytest.mark.parametrize("job", [None, "kennel-dev-404"])

@@ -46,7 +46,10 @@ def test_everything_can_be_set():
             {"AWS_ENDPOINT_URL": "http://127.0.0.1:1", "AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME": "https://vpce.example"},
             "https://vpce.example",
         ),
-        ({"AWS_REGION": "cn-north-1"}, "https://runtime.sagemaker.cn-north-1.amazonaws.com.cn"),
+        (
+            {"AWS_REGION": "us-iso-east-1", "URL_SUFFIX": "c2s.ic.gov"},
+            "https://runtime.sagemaker.us-iso-east-1.c2s.ic.gov",
+        ),
         ({"AWS_ENDPOINT_URL": ""}, "https://runtime.sagemaker.eu-central-1.amazonaws.com"),
     ],
 )

@@ -29,6 +29,7 @@ def test_every_variable_is_read() -> None:
     settings = ServingSettings.from_environment(
         {
             "SM_MODEL_DIR": "/models/a",
+            "MODEL_ARTIFACT_DIGEST": "sha256:0",
             "SAGEMAKER_BIND_TO_HOST": "127.0.0.1",
             "SAGEMAKER_BIND_TO_PORT": "1234",
             "MODEL_SERVER_MODE": "throughput",
@@ -49,6 +50,7 @@ def test_every_variable_is_read() -> None:
     )
     assert settings == ServingSettings(
         model_dir=Path("/models/a"),
+        artifact_digest="sha256:0",
         host="127.0.0.1",
         port=1234,
         mode="throughput",

@@ -89,7 +89,6 @@ def test_an_absent_section_switches_its_feature_off(write):
     assert settings.serving.scaling is None
     assert settings.training.ec2 is None
     assert settings.notebook is None
-    assert settings.function.provisioned_concurrency is None
     assert settings.function.reserved_concurrency is None
     assert settings.storage.archive_training_outputs_after_days is None
 
@@ -105,17 +104,61 @@ def test_the_readers_own_example_is_true():
 
 def test_loading_needs_no_cdk():
     program = (
-        "import sys, infra.settings as s; s.load('dev'); sys.exit('aws_cdk' in sys.modules or 'jsii' in sys.modules)"
+        "import sys, infra.settings as s; image = s.load('dev').training.image; image.uri('eu-west-1');"
+        "sys.exit(bool({'aws_cdk', 'jsii', 'boto3', 'sagemaker'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False).returncode == 0
 
 
-def test_image_address_is_built_for_a_region():
-    image = load("dev").training.image
-    assert image.uri("eu-west-1") == (
-        "763104351884.dkr.ecr.eu-west-1.amazonaws.com/pytorch:2.13-cpu-amzn2023-sagemaker"
+@pytest.mark.parametrize(
+    ("region", "registry"),
+    [
+        ("eu-west-1", "763104351884.dkr.ecr.eu-west-1.amazonaws.com"),
+        ("af-south-1", "626614931356.dkr.ecr.af-south-1.amazonaws.com"),
+        ("cn-north-1", "727897471807.dkr.ecr.cn-north-1.amazonaws.com.cn"),
+        ("us-gov-west-1", "442386744353.dkr.ecr.us-gov-west-1.amazonaws.com"),
+        ("us-isob-east-1", "094389454867.dkr.ecr.us-isob-east-1.sc2s.sgov.gov"),
+    ],
+)
+def test_awss_images_are_in_the_account_and_partition_of_the_region(region, registry):
+    assert load("dev").training.image.uri(region) == f"{registry}/pytorch:2.13-cpu-amzn2023-sagemaker"
+
+
+def test_an_image_of_ones_own_is_in_the_account_that_the_settings_name(write):
+    image = write(
+        MINIMAL + "[training.image]\nrepository = 'mine'\ntag = '1'\naccount = '111122223333'\n"
+    ).training.image
+    assert image.uri("eu-nowhere-1") == "111122223333.dkr.ecr.eu-nowhere-1.amazonaws.com/mine:1"
+
+
+def test_no_address_is_made_up_for_a_region_without_awss_images():
+    with pytest.raises(SettingsError, match=r"AWS gives out no pytorch:\S+ in eu-nowhere-1; regions: af-south-1, "):
+        load("dev").training.image.uri("eu-nowhere-1")
+
+
+def test_a_stage_in_a_region_without_awss_images_is_refused(write):
+    place = "account = '111122223333'\nregion = 'eu-nowhere-1'\n"
+    with pytest.raises(SettingsError) as error:
+        write(place + MINIMAL)
+    training, serving = problems(error)
+    assert training.startswith(
+        "region: AWS gives out no pytorch:2.13-cpu-amzn2023-sagemaker in eu-nowhere-1; regions: "
     )
-    assert image.uri("cn-north-1", "amazonaws.com.cn").startswith("763104351884.dkr.ecr.cn-north-1.amazonaws.com.cn/")
+    assert training.endswith("; or set training.image.account to an account that has it")
+    assert serving.startswith("region: AWS gives out no ray:serve-ml-sagemaker-cpu-v1 in eu-nowhere-1")
+    own = "[training.image]\nrepository = 'mine'\ntag = '1'\naccount = '111122223333'\n[serving]\nimage = 'own'\n"
+    assert write(place + MINIMAL + own).region == "eu-nowhere-1"
+
+
+@pytest.mark.parametrize("region", ["eu-west-1", "cn-north-1", "us-gov-east-1", "us-iso-east-1", "eusc-de-east-1"])
+def test_stages_can_be_in_every_partition(write, region):
+    assert write(f"account = '111122223333'\nregion = '{region}'\n{MINIMAL}").region == region
+
+
+@pytest.mark.parametrize("partition", ["aws", "aws-cn", "aws-us-gov", "aws-iso-b", "aws-eusc"])
+def test_invokers_can_be_in_every_partition(write, partition):
+    arn = f"arn:{partition}:iam::111122223333:role/caller"
+    assert write(f"{MINIMAL}[function]\ninvokers = ['{arn}']\n").function.invokers == (arn,)
 
 
 def test_scaling_target_is_per_minute_and_keeps_the_margin(write):
@@ -261,7 +304,7 @@ def test_a_bad_value_is_named_with_what_is_allowed(write, text, problem):
             "function.reserved_concurrency: 4 is less than the provisioned concurrency (9)",
         ),
         (
-            "[function.scaling]\nmin_provisioned = 1\nmax_provisioned = 9\n",
+            "[function]\nprovisioned_concurrency = 0\n[function.scaling]\nmin_provisioned = 1\nmax_provisioned = 9\n",
             "function.scaling: needs provisioned_concurrency as its starting point",
         ),
         (
@@ -350,6 +393,7 @@ ECR = "111122223333.dkr.ecr.eu-west-1.amazonaws.com"
         f"{ECR}/runtime:7",
         f"{ECR}/team/runtime@sha256:{'0' * 64}",
         "111122223333.dkr.ecr.cn-north-1.amazonaws.com.cn/ray:1",
+        "111122223333.dkr.ecr.us-iso-east-1.c2s.ic.gov/ray:1",
     ],
 )
 def test_serving_image_is_ours_or_aws_or_an_address(write, image):
@@ -360,6 +404,12 @@ def test_serving_image_is_ours_or_aws_or_an_address(write, image):
 def test_incomplete_image_addresses_are_refused(write, image):
     with pytest.raises(SettingsError, match=r"serving\.image: .* is not"):
         write(f"{MINIMAL}[serving]\nimage = '{image}'\n")
+
+
+def test_an_image_address_of_another_partition_is_refused(write):
+    with pytest.raises(SettingsError) as error:
+        write(f"{MINIMAL}[serving]\nimage = '{ECR}.cn/runtime:7'\n")
+    assert problems(error) == ["serving.image: hosts in eu-west-1 end in amazonaws.com, not in amazonaws.com.cn"]
 
 
 def test_our_image_and_an_address_go_with_any_instance_type(write):

@@ -1,0 +1,59 @@
+"""The images of the containers: where they are in whatever region a stack is deployed to, or how they get there."""
+
+from dataclasses import dataclass
+
+from aws_cdk import Aws, CfnMapping, CfnRule, CfnRuleAssertion, Fn, Stack
+from constructs import Construct
+
+from infra import instance_types
+from infra.constructs.built_image import BuiltImage
+from infra.container_images import ECR_IMAGE_URI, RAY_IMAGE, ContainerImage, image_accounts
+from infra.settings import ROOT, ServingSettings
+
+
+@dataclass(frozen=True)
+class RegistryImage:
+    """Where an image is, and the repository that a role must be allowed to pull from; both may be tokens."""
+
+    uri: str
+    repository_arn: str
+
+
+def serving_image(scope: Construct, settings: ServingSettings) -> RegistryImage:
+    """The image of a stage; our own is added to the stack, the others exist already."""
+    if settings.image == "own":
+        architecture = instance_types.architecture(settings.instance_type)
+        built = BuiltImage(scope, "Image", source=ROOT / "model", architecture=architecture)
+        return RegistryImage(built.uri, built.repository.repository_arn)
+    if settings.image == "ray":
+        return registry_image(scope, RAY_IMAGE)
+    uri = ECR_IMAGE_URI.fullmatch(settings.image)
+    assert uri is not None  # the settings have been checked
+    arn = f"arn:{Aws.PARTITION}:ecr:{uri['region']}:{uri['account']}:repository/{uri['repository']}"
+    return RegistryImage(settings.image, arn)
+
+
+def registry_image(scope: Construct, image: ContainerImage) -> RegistryImage:
+    """Find an image in the region of the stack; outside the regions that have it the stack refuses to be deployed."""
+    account = image.account or _account_of_awss_images(Stack.of(scope))
+    return RegistryImage(
+        f"{account}.dkr.ecr.{Aws.REGION}.{Aws.URL_SUFFIX}/{image.repository}:{image.tag}",
+        f"arn:{Aws.PARTITION}:ecr:{Aws.REGION}:{account}:repository/{image.repository}",
+    )
+
+
+def _account_of_awss_images(stack: Stack) -> str:
+    accounts = image_accounts()
+    CfnRule(
+        stack,
+        "RegionHasImages",
+        assertions=[
+            CfnRuleAssertion(
+                assert_=Fn.condition_contains(list(accounts), Aws.REGION),
+                assert_description="AWS gives out no Deep Learning Containers in this region: choose another one, or "
+                "name an image of your own in training.image and serving.image",
+            )
+        ],
+    )
+    table = {region: {"id": account} for region, account in accounts.items()}
+    return CfnMapping(stack, "ImageAccounts", mapping=table).find_in_map(Aws.REGION, "id")

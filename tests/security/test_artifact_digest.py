@@ -1,0 +1,163 @@
+"""A model artifact that is not the deployed one: nothing of it may run."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from model.archives import archive_digest
+from model.artifact_digest import DigestError, folder_digest
+from model.packaging import add_serving_program, archive
+
+MODEL = Path(__file__).resolve().parents[2] / "model"
+
+
+@pytest.fixture
+def artifact(tmp_path: Path) -> Path:
+    """A folder with the real serving program, and no model: the digest must be checked before that is noticed."""
+    folder = tmp_path / "artifact"
+    folder.mkdir()
+    add_serving_program(folder)
+    (folder / "weights.pt").write_bytes(bytes(1000))
+    return folder
+
+
+@pytest.fixture
+def serve(artifact: Path, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run the image's command, installed as the Dockerfile does, on the artifact."""
+    installed = tmp_path / "bin"
+    installed.mkdir()
+    for name in ("image/serve", "artifact_digest.py"):
+        shutil.copy(MODEL / name, installed)
+
+    def run(digest: str, program: Path = installed / "serve") -> subprocess.CompletedProcess[str]:
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        environment = {"PATH": path, "SM_MODEL_DIR": str(artifact), "MODEL_ARTIFACT_DIGEST": digest}
+        environment |= {"SAGEMAKER_BIND_TO_HOST": "127.0.0.1", "PYTHONSAFEPATH": ""}
+        return subprocess.run(
+            [program], env=environment, cwd=artifact, capture_output=True, text=True, timeout=60, check=False
+        )
+
+    return run
+
+
+def change_weights(folder: Path) -> None:
+    (folder / "weights.pt").write_bytes(bytes(999) + b"1")
+
+
+def add_module(folder: Path) -> None:
+    (folder / "code" / "starlette.py").write_text("print('ran')")
+
+
+def add_bytecode(folder: Path) -> None:
+    (folder / "code" / "model" / "__pycache__").mkdir()
+    (folder / "code" / "model" / "__pycache__" / "server.cpython-311.pyc").write_bytes(b"any")
+
+
+def remove_file(folder: Path) -> None:
+    (folder / "config.yaml").unlink()
+
+
+def rename_file(folder: Path) -> None:
+    (folder / "weights.pt").rename(folder / "weights")
+
+
+def move_a_line(folder: Path) -> None:
+    """The same bytes in the same order, divided among the files in another way."""
+    (folder / "weights.pt").write_bytes(bytes(500))
+    (folder / "weights.pt2").write_bytes(bytes(500))
+
+
+def link_away(folder: Path) -> None:
+    content = (folder / "weights.pt").read_bytes()
+    (folder.parent / "elsewhere").write_bytes(content)
+    (folder / "weights.pt").unlink()
+    (folder / "weights.pt").symlink_to(folder.parent / "elsewhere")
+
+
+def link_folder_away(folder: Path) -> None:
+    (folder / "code").rename(folder.parent / "code")
+    (folder / "code").symlink_to(folder.parent / "code")
+
+
+def add_pipe(folder: Path) -> None:
+    os.mkfifo(folder / "pipe")
+
+
+CHANGES = [change_weights, add_module, add_bytecode, remove_file, rename_file, move_a_line]
+NO_FILES = [link_away, link_folder_away, add_pipe]
+
+
+def test_deployed_artifact_passes_and_its_program_runs(artifact, serve):
+    (artifact / "code" / "serve").write_text("import os\nprint(sorted(os.environ))")
+    done = serve(folder_digest(artifact))
+    assert done.returncode == 0, done.stderr
+    assert "MODEL_ARTIFACT_DIGEST" not in done.stdout  # else the program would check it again
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
+def test_image_runs_nothing_of_another_artifact_and_says_what_it_found(artifact, serve, change):
+    (artifact / "code" / "serve").write_text("print('ran')")
+    expected = folder_digest(artifact)
+    change(artifact)
+    done = serve(expected)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert expected in done.stderr
+    assert folder_digest(artifact) in done.stderr
+
+
+@pytest.mark.parametrize("change", NO_FILES, ids=lambda change: change.__name__)
+def test_image_refuses_what_is_no_file(artifact, serve, change):
+    expected = folder_digest(artifact)
+    change(artifact)
+    done = serve(expected)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "holds files only" in done.stderr
+
+
+def test_server_without_our_image_checks_the_digest_too(artifact, serve):
+    """The local AWS runs no images: it starts the artifact's own program."""
+    expected = folder_digest(artifact)
+    change_weights(artifact)
+    done = serve(expected, artifact / "code" / "serve")
+    assert done.returncode == 1
+    assert f"its digest is {folder_digest(artifact)}, MODEL_ARTIFACT_DIGEST is {expected}" in done.stderr
+
+
+def test_server_that_ran_leaves_the_digest_as_it_was(artifact, serve):
+    before = folder_digest(artifact)
+    done = serve(before, artifact / "code" / "serve")
+    assert "There is no model.json" in done.stderr  # so it came past the digest
+    assert folder_digest(artifact) == before
+
+
+def test_digest_of_an_archive_is_that_of_the_folder_unpacked_from_it(artifact, tmp_path):
+    for name in ("a b", "a-z", "ä", "code/z", "Code"):
+        (artifact / name).write_text(name)
+    (artifact / "empty").mkdir()
+    archive(artifact, tmp_path / "ours.tar.gz")
+    with tarfile.open(tmp_path / "theirs.tar.gz", "w:gz") as tar:
+        tar.add(artifact, ".")
+    found = folder_digest(artifact)
+    assert found == archive_digest(tmp_path / "ours.tar.gz") == archive_digest(tmp_path / "theirs.tar.gz")
+
+
+def test_digest_is_what_coreutils_say(artifact):
+    command = r"find . -type f -printf '%P\n' | LC_ALL=C sort | xargs -d '\n' sha256sum | sha256sum"
+    done = subprocess.run(["sh", "-c", command], cwd=artifact, capture_output=True, text=True, check=True)
+    assert folder_digest(artifact) == f"sha256:{done.stdout.split()[0]}"
+
+
+@pytest.mark.parametrize("name", ["a\nb", "a\\b", "a\x1bb", b"a\xffb"])
+def test_names_that_could_stand_for_several_files_have_no_digest(artifact, name):
+    (artifact / os.fsdecode(name)).write_bytes(b"")
+    with pytest.raises(DigestError, match="characters that a model artifact may not use"):
+        folder_digest(artifact)
