@@ -59,8 +59,9 @@ $(RAY)/.installed: requirements-ray.lock $(VENV)/.installed
 ray: $(RAY)/.installed ## the artifact on the real Ray Serve (installs 265 MB beside .venv)
 	PYTHONPATH=$(CURDIR)/$(RAY) python -m pytest tests/integration/test_ray_serve.py
 
-e2e: setup ## the same path on a real account: make e2e ACCOUNT=123456789012 (costs money, tears down)
-	python -m pytest tests/e2e -s --real-account "$(ACCOUNT)"
+MISSING = $(error it costs money: make e2e ACCOUNT=123456789012 REGION=eu-west-1)
+e2e: setup ## docs/first-deploy.md on a real account: make e2e ACCOUNT=… REGION=… (costs money, tears down)
+	python -m pytest tests/e2e -s --real-account $(or $(ACCOUNT),$(MISSING)) --real-region $(or $(REGION),$(MISSING))
 
 bench: setup ## serving and the function beside others, measured: 9 minutes (make bench OPTIONS=--quick: 4)
 	python -m benchmarks.serving $(OPTIONS)
