@@ -48,9 +48,9 @@ class DeployedStage:
 
 
 def test_what_is_deployed_already_is_left_alone() -> None:
-    with pytest.raises(ValueError, match="^kennel-dev-training is deployed there already"):
+    with pytest.raises(ValueError, match=r"^kennel-dev-training is deployed there already"):
         refuse_other_accounts(DeployedStage(), "123456789012", "eu-west-1")
-    with pytest.raises(ValueError, match="^210987654321 in eu-west-1 was named"):
+    with pytest.raises(ValueError, match=r"^210987654321 in eu-west-1 was named"):
         refuse_other_accounts(DeployedStage(), "210987654321", "eu-west-1")
 
 
