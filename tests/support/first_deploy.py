@@ -41,7 +41,7 @@ STEPS = (
     Step("kennel data push data/first", "100 uploaded"),
     Step("kennel train --data first --set epochs=3", r"\bcompleted in \d+ s"),
     Step(
-        "kennel train --data first --set epochs=100000",
+        "kennel train --data first --set epochs=10000",
         r"Training job (\S+) on",
         ends_with=130,
         interrupt_at=r"\bepoch=2 ",
