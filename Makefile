@@ -9,21 +9,24 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test unit infra security integration ray e2e bench lint format synth clean
+.PHONY: help setup demo test unit infra security integration ray e2e bench lint format lock synth clean
 
 help: ## list these targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9_-]+:.*## / {printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.installed ## make .venv with everything in it (Python packages, Node, the CDK command line)
 
-# torch goes first and through pip, which finds a CPU-only build where one is configured; uv installs the rest in seconds.
-$(VENV)/.installed: requirements.txt requirements-dev.txt pyproject.toml package.json package-lock.json
+# PyTorch has no hash that fits all, for its builds without CUDA come from another place; pip finds one where it is
+# configured to look. It goes last: what it needs is there by then, checked, and this project's own build needs setuptools.
+CHECKED := --quiet --no-deps --only-binary :all: --require-hashes
+$(VENV)/.installed: requirements.txt requirements-dev.lock pyproject.toml package.json package-lock.json
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version.split()[0] + ": make setup PYTHON=/path/to/python3.11")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==0.13.9
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint requirements.txt torch
-	$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements-dev.txt
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	sed -n '/^uv==/,/[^\\]$$/p' requirements-dev.lock >$(VENV)/uv.txt
+	$(BIN)/python -m pip install $(CHECKED) --disable-pip-version-check --requirement $(VENV)/uv.txt
+	$(BIN)/uv pip install $(CHECKED) --python $(BIN)/python --requirement requirements-dev.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --only-binary :all: --constraint requirements.txt torch torchvision
 	npm ci --no-fund --no-audit --loglevel=error
 	ln -sf ../../node_modules/.bin/cdk $(BIN)/cdk
 	touch $@
@@ -54,16 +57,17 @@ security: setup ## attacks that must fail, on the code and on the local AWS
 integration: setup ## the whole path on the local AWS
 	python -m pytest $(TWO) tests/integration
 
-$(RAY)/.installed: requirements-ray.txt $(VENV)/.installed
+$(RAY)/.installed: requirements-ray.lock $(VENV)/.installed
 	rm -rf $(RAY)
-	$(BIN)/uv pip install --quiet --no-deps --python $(BIN)/python --target $(RAY) -r requirements-ray.txt
+	$(BIN)/uv pip install $(CHECKED) --python $(BIN)/python --target $(RAY) --requirement requirements-ray.lock
 	touch $@
 
 ray: $(RAY)/.installed ## the artifact on the real Ray Serve (installs 265 MB beside .venv)
 	PYTHONPATH=$(CURDIR)/$(RAY) python -m pytest tests/integration/test_ray_serve.py
 
-e2e: setup ## the same path on a real account: make e2e ACCOUNT=123456789012 (costs money, tears down)
-	python -m pytest tests/e2e -s --real-account "$(ACCOUNT)"
+MISSING = $(error it costs money: make e2e ACCOUNT=123456789012 REGION=eu-west-1)
+e2e: setup ## docs/first-deploy.md on a real account: make e2e ACCOUNT=… REGION=… (costs money, tears down)
+	python -m pytest tests/e2e -s --real-account $(or $(ACCOUNT),$(MISSING)) --real-region $(or $(REGION),$(MISSING))
 
 bench: setup ## serving and the function beside others, measured: 9 minutes (make bench OPTIONS=--quick: 4)
 	python -m benchmarks.serving $(OPTIONS)
@@ -77,6 +81,16 @@ lint: setup ## ruff and mypy
 format: setup ## let ruff format the code
 	ruff format .
 	ruff check --fix .
+
+# The pins are for people, the locks for installers: the hashes of every build that the registry has of these versions.
+COMPILE := uv pip compile --quiet --custom-compile-command 'make lock' --generate-hashes --no-annotate
+EXACTLY := $(COMPILE) --no-deps --universal --python-version 3.11 --no-emit-package torch --no-emit-package torchvision
+lock: setup ## write the hashes again, after a pin has changed
+	$(EXACTLY) requirements-dev.txt --output-file requirements-dev.lock
+	$(EXACTLY) requirements-ray.txt --output-file requirements-ray.lock
+	$(EXACTLY) benchmarks/requirements-peers.txt --output-file benchmarks/requirements-peers.lock
+	$(COMPILE) --constraint requirements.txt --universal --python-version 3.11 model/image/requirements.in --output-file model/image/requirements.txt
+	$(COMPILE) --constraint requirements.txt --python-platform linux --python-version 3.11 --no-emit-package numpy --only-binary :all: --emit-build-options model/requirements.in --output-file model/requirements.txt
 
 synth: setup ## synthesise every stack of the dev stage, with the security checks
 	cdk synth --quiet -c stage=dev

@@ -290,22 +290,24 @@ def install_peers(folder: Path, report: Callable[[str], None]) -> Path:
     BrokenSystemError
         When something cannot be installed; the message holds the installer's.
     """
-    requirements = ROOT / "benchmarks" / "requirements-peers.txt"
-    installed = folder / "requirements-peers.txt"
-    if installed.exists() and installed.read_bytes() == requirements.read_bytes():
+    pins = ROOT / "benchmarks" / "requirements-peers.txt"
+    lock = pins.with_suffix(".lock")
+    installed = folder / lock.name
+    if installed.exists() and installed.read_bytes() == lock.read_bytes():
         return folder
     report(f"Installing LitServe, BentoML and PyTorch into {folder}; this happens once.")
     shutil.rmtree(folder, ignore_errors=True)
     uv, python = str(Path(sys.executable).parent / "uv"), str(folder / "bin" / "python")
-    # As the Makefile does: torch through pip, which finds a CPU-only build where one is configured.
-    pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile"]
+    checked = ["--no-deps", "--only-binary", ":all:", "--require-hashes", "--requirement", str(lock)]
+    pytorch = ["--no-compile", "--only-binary", ":all:", "--constraint", str(pins), "torch", "torchvision"]
+    # As the Makefile does: torch last and through pip, which finds a CPU-only build where one is configured.
     for command in (
-        [uv, "venv", "--quiet", "--seed", "--python", sys.executable, str(folder)],
-        [*pip, "--constraint", str(requirements), "torch"],
-        [uv, "pip", "install", "--quiet", "--python", python, "--compile-bytecode", "-r", str(requirements)],
+        [sys.executable, "-m", "venv", str(folder)],
+        [uv, "pip", "install", "--quiet", "--python", python, "--compile-bytecode", *checked],
+        [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *pytorch],
     ):
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
         if done.returncode != 0:
             raise BrokenSystemError(f"{' '.join(command)} failed:\n{done.stdout[-2000:]}")
-    shutil.copyfile(requirements, installed)
+    shutil.copyfile(lock, installed)
     return folder

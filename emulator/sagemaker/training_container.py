@@ -265,18 +265,22 @@ class TrainingContainer:
             With every requirement that is not met.
         """
         path = self.path("code", "requirements.txt")
-        if path.is_file() and (unmet := list(unmet_requirements(path.read_text().splitlines()))):
+        if path.is_file() and (unmet := list(unmet_requirements(path.read_text()))):
             raise ArtifactError(
                 "requirements.txt asks for what the environment of the local AWS does not have: "
                 f"{'; '.join(unmet)}. Install it there; the local AWS installs nothing."
             )
 
 
-def unmet_requirements(lines: Iterable[str]) -> Iterable[str]:
+def unmet_requirements(file: str) -> Iterable[str]:
     """Say of each requirement that the installed distributions do not meet why not; options of pip are skipped."""
-    for line in lines:
-        text = re.sub(r"(^|\s)#.*", "", line).strip()
+    checked = "--hash=" in file  # then pip asks for the hash of everything that it installs
+    for line in file.replace("\\\n", " ").splitlines():
+        text, *hashes = re.split(r"\s+--hash=", re.sub(r"(^|\s)#.*", "", line).strip())
         if not text or text.startswith("-"):
+            continue
+        if checked and not hashes:
+            yield f"{text} (has no hash, and others have)"
             continue
         try:
             requirement = Requirement(text)

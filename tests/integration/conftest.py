@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from local_aws_harness import ROOT, CdkApp, LocalAws, free_port, local_aws
+from clone import fresh_clone
+from local_aws_harness import CdkApp, LocalAws, free_port, local_aws
 
 
 @dataclass
@@ -60,20 +60,8 @@ class Project:
 def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     """What `git clone` and `make setup` leave, with the working tree's changes; its local AWS is stopped at the end."""
     root = tmp_path_factory.mktemp("clone")
-    listing = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        capture_output=True,
-        check=True,
-    )
-    for name in filter(None, listing.stdout.decode().split("\0")):
-        if (ROOT / name).is_file():
-            (root / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, root / name)
-    (root / "node_modules").symlink_to(ROOT / "node_modules")
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "KENNEL_"))}
-    # The packages of the clone come before those that the virtual environment links to.
-    clean |= {"PATH": f"{ROOT / '.venv' / 'bin'}:{clean['PATH']}", "PYTHONPATH": str(root)}
+    clean |= fresh_clone(root)
     project = Project(root, free_port(), clean)
     yield project
     project.kennel("local", "down")

@@ -203,7 +203,14 @@ def test_requirements_are_compared_and_not_installed() -> None:
         "absent-package>=2",
         "= what",
     ]
-    unmet = list(unmet_requirements(lines))
+    unmet = list(unmet_requirements("\n".join(lines)))
     assert unmet[:2] == [f"pytest==0.1 (installed: {version})", "absent-package>=2 (not installed)"]
     assert unmet[2].startswith("= what (unreadable")
     assert len(unmet) == 3
+
+
+def test_one_hash_means_that_all_need_one() -> None:
+    version = importlib.metadata.version("pytest")
+    with_hashes = f"pytest=={version} \\\n    --hash=sha256:{'0' * 64} \\\n    --hash=sha256:{'1' * 64}\n"
+    assert list(unmet_requirements(with_hashes)) == []
+    assert list(unmet_requirements(f"{with_hashes}packaging\n")) == ["packaging (has no hash, and others have)"]

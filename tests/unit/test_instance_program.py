@@ -336,6 +336,9 @@ def test_only_pinned_versions_that_are_installed_are_left_to_be(tmp_path: Path) 
     path.write_text(f"# comment\n\npytest=={pytest.__version__}\npytest==0.1\nnot-there==1\npytest\n")
     assert missing_requirements(path) == ["pytest==0.1", "not-there==1", "pytest"]
     assert missing_requirements(tmp_path / "none.txt") == []
+    hashes = "".join(f" \\\n    --hash=sha256:{digit * 64}" for digit in "01")
+    path.write_text(f"--only-binary :all:\n\npytest=={pytest.__version__}{hashes}\nnot-there==1{hashes}\n")
+    assert missing_requirements(path) == ["not-there==1"]
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from pathlib import Path
 from .job import Job
 
 _HOST = "algo-1"
-_PINNED = re.compile(r"(?P<name>[A-Za-z0-9._-]+)==(?P<version>[A-Za-z0-9._+!-]+)\s*(#.*)?")
+_PINNED = re.compile(r"(?P<name>[A-Za-z0-9._-]+)==(?P<version>[A-Za-z0-9._+!-]+)")
 
 
 class Folders:
@@ -55,11 +55,12 @@ def variables(job: Job, folders: Folders) -> dict[str, str]:
 
 
 def missing_requirements(path: Path) -> list[str]:
-    """Lines of a requirements file that what is installed does not meet for certain."""
+    """List the requirements of a file, without hashes, that what is installed does not meet for certain."""
     if not path.is_file():
         return []
-    lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-    return [line for line in lines if line and not line.startswith("#") and not _installed(line)]
+    lines = path.read_text(encoding="utf-8").replace("\\\n", " ").splitlines()
+    requirements = [re.sub(r"(^|\s+)(#|--).*", "", line).strip() for line in lines]
+    return [requirement for requirement in requirements if requirement and not _installed(requirement)]
 
 
 def _installed(requirement: str) -> bool:

@@ -1,0 +1,162 @@
+"""What is installed or built upon is what was pinned: by hash where it is a package, by digest where it is an image.
+
+The exceptions are PyTorch's packages, whose builds differ by machine, and the packages of AWS's training image.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from packaging.markers import default_environment
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from benchmarks import serving_systems
+
+ROOT = Path(__file__).resolve().parents[2]
+#: Its builds for processors only come from another place than those with CUDA, so it has no hash that fits all.
+OF_PYTORCH = {"torch", "torchvision"}
+#: Files of pins, for people, each with a lock beside it, which is what is installed.
+PINNED = ("requirements-dev.txt", "requirements-ray.txt", "benchmarks/requirements-peers.txt")
+#: Files that others install by this name, so they hold the hashes themselves.
+HASHED = ("model/requirements.txt", "model/image/requirements.txt")
+#: Comes with AWS's training image, whose PyTorch was built with it.
+OF_THE_TRAINING_IMAGE = {"numpy"}
+
+
+def lines(path: Path) -> list[str]:
+    """The requirements of a file and of those that it includes, each on one line with its hashes."""
+    found = []
+    for line in path.read_text(encoding="utf-8").replace("\\\n", " ").splitlines():
+        text = re.sub(r"(^|\s)#.*", "", line).strip()
+        if included := re.fullmatch(r"-r (\S+)", text):
+            found += lines(path.parent / included[1])
+        elif text:
+            found.append(text)
+    return found
+
+
+def pins(path: Path) -> dict[str, str]:
+    """Exact version by package."""
+    found = {}
+    for line in lines(path):
+        if pinned := re.match(r"([\w.-]+)==([^\s;]+)", line):
+            found[canonicalize_name(pinned[1])] = pinned[2]
+        else:
+            assert line.startswith("--"), f"{path.name}: {line!r} is not pinned to one version"
+    return found
+
+
+def lock_of(name: str) -> Path:
+    return (ROOT / name).with_suffix(".lock")
+
+
+@pytest.mark.parametrize("name", PINNED)
+def test_the_lock_has_what_is_pinned(name: str) -> None:
+    pinned = pins(ROOT / name)
+    wanted = {package: version for package, version in pinned.items() if package not in OF_PYTORCH}
+    assert pins(lock_of(name)) == wanted, "run make lock"
+
+
+def test_what_is_installed_elsewhere_has_the_versions_of_the_tests() -> None:
+    tested = pins(ROOT / "requirements.txt")
+    for name in HASHED:
+        assert pins(ROOT / name).items() <= tested.items(), f"{name}: run make lock"
+
+
+@pytest.mark.parametrize("path", [*map(lock_of, PINNED), *(ROOT / name for name in HASHED)], ids=lambda path: path.name)
+def test_every_package_has_its_hashes_and_no_source_of_its_own(path: Path) -> None:
+    packages = [line for line in lines(path) if not line.startswith("--")]
+    assert packages
+    assert [line for line in packages if not re.search(r"--hash=sha256:[0-9a-f]{64}\b", line)] == []
+    assert "://" not in path.read_text(encoding="utf-8")
+
+
+def commands(target: str) -> list[str]:
+    """What make would run for a target on a machine where nothing is installed yet."""
+    command = ["make", "--dry-run", "--always-make", "--no-print-directory", target]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    return done.stdout.replace("\\\n", " ").splitlines()
+
+
+@pytest.mark.parametrize("target", ["setup", "ray"])
+def test_set_up_installs_nothing_without_a_hash_but_pytorch_and_this_project(target: str) -> None:
+    installations = [command for command in commands(target) if "pip install" in command]
+    assert installations
+    unchecked = [command for command in installations if "--require-hashes" not in command]
+    assert len(unchecked) == 2
+    ours, pytorch = sorted(unchecked, key=lambda command: "torch" in command)
+    # Nothing is fetched for this: its dependencies and what builds it are installed by then.
+    assert ours.endswith("--no-deps --no-build-isolation --editable .")
+    assert pytorch.endswith("--constraint requirements.txt torch torchvision")
+    assert all("--only-binary :all:" in command for command in installations if command != ours)
+    assert any(command.startswith("npm ci ") for command in commands(target))
+
+
+def test_the_benchmarks_peers_are_installed_by_hash_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[str] = []
+
+    def run(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
+        ran.append(" ".join(command))
+        return subprocess.CompletedProcess(command, 0, "")
+
+    monkeypatch.setattr(serving_systems.subprocess, "run", run)
+    (tmp_path / "peers").mkdir()
+    monkeypatch.setattr(serving_systems.shutil, "rmtree", lambda *_, **__: None)
+    serving_systems.install_peers(tmp_path / "peers", print)
+    checked, pytorch = (command for command in ran if "pip install" in command)
+    assert "--require-hashes" in checked
+    assert pytorch.endswith("requirements-peers.txt torch torchvision")
+    assert not any("--seed" in command for command in ran)
+
+
+def test_node_packages_are_compared_with_a_digest() -> None:
+    packages = json.loads((ROOT / "package-lock.json").read_text())["packages"]
+    assert [name for name, entry in packages.items() if name and not entry["integrity"].startswith("sha512-")] == []
+
+
+def missing(path: Path, environment: dict[str, str]) -> dict[str, str]:
+    """What the packages of a lock need and the lock does not have, with who needs it."""
+    listed = pins(path).keys()
+    needs = [
+        (package, Requirement(text))
+        for package in listed
+        if any(importlib.metadata.distributions(name=package))  # not what only other systems need
+        for text in importlib.metadata.requires(package) or ()
+    ]
+    return {
+        canonicalize_name(needed.name): f"{package} needs {needed}"
+        for package, needed in needs
+        if (needed.marker is None or needed.marker.evaluate({**environment, "extra": ""}))
+        and canonicalize_name(needed.name) not in listed
+    }
+
+
+def test_set_up_leaves_no_dependency_out() -> None:
+    """It installs what is listed, without looking for what that needs."""
+    assert missing(ROOT / "requirements-dev.lock", default_environment()).keys() <= OF_PYTORCH
+
+
+@pytest.mark.parametrize("python", ["3.11", "3.12", "3.13", "3.14"])
+def test_training_job_installs_nothing_without_a_hash(python: str) -> None:
+    """With one hash in the file pip asks for all: a dependency that is missing there fails the job."""
+    machine = {"sys_platform": "linux", "python_version": python, "python_full_version": f"{python}.0"}
+    needed = missing(ROOT / "model/requirements.txt", {**default_environment(), **machine})
+    assert needed.keys() <= OF_THE_TRAINING_IMAGE, needed
+
+
+def test_the_serving_image_is_built_on_a_digest() -> None:
+    dockerfile = (ROOT / "model/Dockerfile").read_text(encoding="utf-8")
+    (base,) = re.findall(r"^ARG BASE=(\S+)$", dockerfile, re.MULTILINE)
+    # The tag says what it is; the digest is what counts.
+    assert re.fullmatch(r"[\w./-]+:3\.\d+\.\d+-slim-\w+@sha256:[0-9a-f]{64}", base)
+    assert set(re.findall(r"^FROM (\S+)", dockerfile, re.MULTILINE)) == {"${BASE}"}
+    (install,) = re.findall(r"pip .*install[^&]*?(?=\n\n|\n[A-Z])", dockerfile.replace("\\\n", " "))
+    assert {"--require-hashes", "--no-deps", ":all:"} <= set(install.split())
+    assert "apt" not in dockerfile.split()

@@ -1,0 +1,199 @@
+"""The first deployment, step by step: what docs/first-deploy.md says, `make e2e` does and the local AWS rehearses."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from botocore.exceptions import ClientError
+
+from cli.aws import Stage
+from cli.deploying import StackKind
+from cli.prices import usd_per_hour
+from cli.stage_jobs import job_prefix
+
+#: Minutes that are billed: four trainings together, and the endpoint with the transform job.
+TRAINING_MINUTES, SERVING_MINUTES = 20, 40
+#: The key, logs, requests and the function with its provisioned concurrency, in USD.
+OTHER_COSTS = 0.10
+
+
+@dataclass(frozen=True)
+class Step:
+    """A command of the page."""
+
+    command: str
+    #: Somewhere in what it prints. A group is remembered as the JOB of later commands.
+    seen: str
+    ends_with: int = 0
+    #: Ctrl-C when this appears.
+    interrupt_at: str | None = None
+
+
+STEPS = (
+    Step("kennel data sample data/first --breeds 2 --train 40 --valid 5 --test 5", "100 pictures of 2 breeds"),
+    Step("kennel deploy storage training", "Deployed storage, training"),
+    Step("kennel data push data/first", "100 uploaded"),
+    Step("kennel train --data first --set epochs=3", r"\bcompleted in \d+ s"),
+    Step(
+        "kennel train --data first --set epochs=10000",
+        r"Training job (\S+) on",
+        ends_with=130,
+        interrupt_at=r"\bepoch=2 ",
+    ),
+    Step("kennel train --stop JOB", "is stopping"),
+    Step("kennel train --follow JOB", "Stopped", ends_with=5),
+    Step("kennel package --job JOB", "2 classes"),
+    Step("kennel tune --data first --max-jobs 2 --parallel 2 --set epochs=3", "Best: lr="),
+    Step("kennel package", "2 classes"),
+    Step("kennel deploy", r"The function answers at https?://"),
+    Step("kennel classify data/first/test/*/*_0001.jpg", r"Scottish[ _]terrier"),
+    Step("kennel batch data/first/test", "10 of 10 pictures are labelled"),
+)
+END = Step("kennel destroy", "Nothing of the stage")
+
+
+def estimate(stage: Stage) -> float:
+    """US dollars that the steps cost, at list prices."""
+    training, serving = stage.settings.training.instance_type, stage.settings.serving.instance_type
+    hours = {training: TRAINING_MINUTES / 60, serving: SERVING_MINUTES / 60}
+    return OTHER_COSTS + sum((usd_per_hour(name) or 0) * length for name, length in hours.items())
+
+
+def refuse_other_accounts(stage: Stage, account: str, region: str) -> None:
+    """Refuse to touch another account or region than the named ones, or a stage that somebody uses.
+
+    Raises
+    ------
+    ValueError
+    """
+    actual = stage.client("sts").get_caller_identity()["Account"]
+    if (actual, stage.region) != (account, region):
+        raise ValueError(f"{account} in {region} was named, but the credentials are of {actual} in {stage.region}.")
+    if names := stacks(stage):
+        raise ValueError(f"{', '.join(names)} is deployed there already, and these steps would destroy it.")
+
+
+def stacks(stage: Stage) -> list[str]:
+    """The stage's stacks that are there, in whatever state."""
+    cloudformation, found = stage.client("cloudformation"), []
+    for name in map(stage.stack_name, StackKind):
+        try:
+            cloudformation.describe_stacks(StackName=name)
+        except ClientError as error:
+            if "does not exist" not in str(error):
+                raise
+        else:
+            found.append(name)
+    return found
+
+
+def buckets(stage: Stage) -> list[str]:
+    """The buckets of the storage stack."""
+    resources = stage.client("cloudformation").describe_stack_resources(StackName=stage.stack_name("storage"))
+    return [
+        found["PhysicalResourceId"]
+        for found in resources["StackResources"]
+        if found["ResourceType"] == "AWS::S3::Bucket"
+    ]
+
+
+def what_is_left(stage: Stage, made: list[str]) -> list[str]:
+    """What goes on costing after the stage has been destroyed: stacks, jobs that run, buckets that it had made."""
+    left, s3, sagemaker = stacks(stage), stage.client("s3"), stage.client("sagemaker")
+    existing = {bucket["Name"] for bucket in s3.list_buckets()["Buckets"]}
+    left += sorted(existing & set(made))
+    for kind in ("Training", "Transform"):
+        pages = sagemaker.get_paginator(f"list_{kind.lower()}_jobs").paginate(NameContains=job_prefix(stage))
+        jobs = [job for page in pages for job in page[f"{kind}JobSummaries"]]
+        left += [job[f"{kind}JobName"] for job in jobs if job[f"{kind}JobStatus"] in ("InProgress", "Stopping")]
+    return left
+
+
+def first_deploy(walk: Walk, stage: Stage) -> None:
+    """Go through all steps, take everything down in any case, and make sure that nothing is left."""
+    made: list[str] = []
+
+    def remember_buckets(step: Step) -> None:
+        if step.command.startswith("kennel deploy") and not made:
+            made.extend(buckets(stage))
+
+    try:
+        with walk.taken_down():
+            walk.go(remember_buckets)
+    finally:
+        left = what_is_left(stage, made)
+        print(f"Left in the account: {', '.join(left) or 'nothing'}.")
+    assert left == []
+
+
+@dataclass
+class Walk:
+    """Goes through the steps in one shell."""
+
+    folder: Path
+    environment: Mapping[str, str]
+    #: For the command's questions, which somebody answers by starting this.
+    consent: tuple[str, ...] = ("kennel deploy", "kennel destroy")
+    job: str = ""
+
+    def go(self, after: Callable[[Step], None] = lambda step: None) -> None:
+        """Do all steps, and call `after` behind each."""
+        for step in STEPS:
+            self.do(step)
+            after(step)
+
+    def do(self, step: Step) -> None:
+        """Run one command, show what it prints, and compare."""
+        command = step.command.replace("JOB", self.job)
+        command += " --yes" if command.startswith(self.consent) else ""
+        print(f"$ {command}", flush=True)
+        process = subprocess.Popen(
+            ["bash", "-c", f"exec {command}"],
+            cwd=self.folder,
+            env=dict(self.environment),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        printed, waiting_for = "", step.interrupt_at
+        with process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                print(line, end="", flush=True)
+                printed += line
+                if waiting_for and re.search(waiting_for, line):
+                    process.send_signal(signal.SIGINT)
+                    waiting_for = None
+        found = re.search(step.seen, printed)
+        assert process.returncode == step.ends_with, f"{command} ended with {process.returncode}:\n{printed}"
+        assert found, f"{command} did not print {step.seen!r}:\n{printed}"
+        self.job = found[1] if found.groups() else self.job
+
+    @contextmanager
+    def taken_down(self) -> Iterator[None]:
+        """Destroy at the end, whatever happens: a step that fails, Ctrl-C, or a request to end."""
+        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+        try:
+            yield
+        finally:
+            print("Taking all of it down; Ctrl-C is ignored until that is done.", flush=True)
+            interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            try:
+                self._destroy()
+            finally:
+                signal.signal(signal.SIGINT, interrupt)
+                signal.signal(signal.SIGTERM, before)
+
+    def _destroy(self) -> None:
+        try:
+            self.do(END)
+        except AssertionError:
+            print("Once more: what was in the way may have ended by now.", flush=True)
+            self.do(END)
