@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import requests
@@ -188,12 +189,16 @@ def _attempt(session: requests.Session, url: str, part: _Part, report: Report, r
             version = _begin_or_go_on(response, part, known, have, url)
             have = part.length()
             report(have, version.size)
-            _check_room(part, version, have, room_for_contents)
+            limit = have + _room(part, version, have, room_for_contents)
+            _refuse_negative_chunks(response.raw)
             with part.path.open("ab") as file:
                 for chunk in response.raw.stream(_CHUNK, decode_content=False):
                     file.write(chunk)
                     have += len(chunk)
                     report(have, version.size)
+                    if have > limit:
+                        part.restart()
+                        raise NotReadyError(f"{part.url} sent {limit:,} bytes without end, half of the free disk.")
     except requests.exceptions.SSLError as error:
         raise NotReadyError(
             f"The connection to {part.url} is not secure: {_reason(error)}.",
@@ -268,17 +273,31 @@ def _validator(response: requests.Response) -> str:
     return etag if etag.startswith('"') else response.headers.get("Last-Modified", "")
 
 
-def _check_room(part: _Part, version: Version, have: int, room_for_contents: bool) -> None:
-    if version.size is None:
-        return
-    needed = version.size - have + (version.size if room_for_contents else 0)
+def _refuse_negative_chunks(raw: Any) -> None:
+    """Have urllib3 refuse a chunk of "-1" bytes, which it takes for all that will ever come, in memory."""
+    update = raw._update_chunk_length
+
+    def checked() -> None:
+        update()
+        if raw.chunk_left < 0:
+            raise urllib3.exceptions.InvalidChunkLength(raw, b"-")
+
+    raw._update_chunk_length = checked
+
+
+def _room(part: _Part, version: Version, have: int, room_for_contents: bool) -> int:
+    """Return how many more bytes the disk may take; of a file whose length nobody says, half of what is free."""
     free = shutil.disk_usage(part.path.parent).free
+    if version.size is None:
+        return free // 2
+    needed = version.size - have + (version.size if room_for_contents else 0)
     if free < needed:
         what = "to download and unpack it" if room_for_contents else "to download it"
         raise NotReadyError(
             f"{part.path.parent} has {free / 1e9:.1f} GB free; {needed / 1e9:.1f} GB are needed {what}.",
             "Make room or choose a folder on another volume; what has arrived is kept.",
         )
+    return free
 
 
 def _reason(error: Exception) -> str:

@@ -7,7 +7,6 @@ what is there under its name is complete.
 
 from __future__ import annotations
 
-import lzma
 import re
 import shutil
 import stat
@@ -33,8 +32,9 @@ _MOST_FILES = 5_000_000
 _LARGEST_RATIO = 100
 _DRIVE = re.compile("[A-Za-z]:")
 _LONGEST_NAME = 255  # bytes, the limit of nearly all file systems
-#: What `zipfile` and the decompressors raise for bytes that are no archive, or not that one any more.
-_DAMAGED = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, UnicodeDecodeError)
+_MOST_FOLDERS = 50  # in each other
+#: What `zipfile` and its decompressor raise for bytes that are no archive, or not that one any more.
+_DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, UnicodeDecodeError)
 
 
 class ArchiveError(NotReadyError):
@@ -93,18 +93,12 @@ def unzip(archive: Path, directory: Path, *, report: Report, threads: int | None
             _extract(opened, contents, unfinished, report, threads or processors())
         unfinished.rename(directory)
     except _DAMAGED as error:
-        raise _unreadable(archive, error) from error
+        raise ArchiveError(f"{archive} is no zip archive that can be read: {error}.") from error
     except OSError as error:
-        if error.errno is None:  # bzip2's way of saying that its data is damaged
-            raise _unreadable(archive, error) from error
         raise NotReadyError(f"{archive} cannot be unpacked into {directory}: {error.strerror or error}.") from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return contents
-
-
-def _unreadable(archive: Path, error: Exception) -> ArchiveError:
-    return ArchiveError(f"{archive} is no zip archive that can be read: {error}.")
 
 
 def inspect(archive: zipfile.ZipFile, path: Path) -> Contents:
@@ -161,12 +155,17 @@ def _checked_name(entry: zipfile.ZipInfo, path: Path) -> PurePosixPath:
         complaint = "leads out of the folder"
     elif any(not part or part == "." or len(part.encode(errors="replace")) > _LONGEST_NAME for part in parts):
         complaint = "is no file's name"
+    elif len(parts) > _MOST_FOLDERS:
+        complaint = f"lies in more than {_MOST_FOLDERS} folders"
     elif any(unicodedata.category(character) in ("Cc", "Cs") for character in name):
         complaint = "has control characters"
     elif kind not in (0, stat.S_IFREG, stat.S_IFDIR):
         complaint = "is a link or a device"
     elif entry.flag_bits & 0x1:
         complaint = "is encrypted"
+    elif entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        # `zipfile` decompresses the other kinds without a limit: a megabyte may become gigabytes of memory.
+        complaint = "is compressed in another way than by deflate, as zip programs do"
     else:
         return PurePosixPath(*parts)
     raise ArchiveError(f"{path} has an entry that {complaint}: {name!r}. It is not unpacked.")

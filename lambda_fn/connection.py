@@ -42,6 +42,25 @@ class Deadline:
         return earlier
 
 
+class Allowance:
+    """How many bytes may still be received, headers and framing included; several connections may share one."""
+
+    def __init__(self, count: int) -> None:
+        self._left = count
+
+    def take(self, count: int) -> None:
+        """Count what was received.
+
+        Raises
+        ------
+        ConnectionAbortedError
+            When it is more than allowed.
+        """
+        self._left -= count
+        if self._left < 0:
+            raise ConnectionAbortedError("the host sends more than is allowed")
+
+
 class DeadlineConnection(http.client.HTTPConnection):
     """An HTTP connection whose every wait ends at :attr:`deadline`, which may be moved between requests.
 
@@ -57,6 +76,8 @@ class DeadlineConnection(http.client.HTTPConnection):
         The context for HTTPS, or None for plain HTTP.
     server_name
         The name that the certificate must carry (also sent as SNI); by default the address.
+    allowance
+        What may be received; by default any number of bytes.
     """
 
     def __init__(
@@ -66,11 +87,13 @@ class DeadlineConnection(http.client.HTTPConnection):
         deadline: Deadline,
         tls: ssl.SSLContext | None = None,
         server_name: str | None = None,
+        allowance: Allowance | None = None,
     ) -> None:
         super().__init__(address, port)
         self.deadline = deadline
         self._tls = tls
         self._server_name = server_name or address
+        self.allowance = allowance
 
     def connect(self) -> None:
         """Connect, and shake hands when there is a TLS context."""
@@ -116,7 +139,10 @@ class _DeadlineReader(io.RawIOBase):
 
     def readinto(self, buffer: WriteableBuffer) -> int | None:
         self._sock.settimeout(self._connection.deadline.remaining())
-        return self._file.readinto(buffer)
+        count: int | None = self._file.readinto(buffer)
+        if self._connection.allowance is not None:
+            self._connection.allowance.take(count or 0)
+        return count
 
     def close(self) -> None:
         self._file.close()

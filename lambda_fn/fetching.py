@@ -2,19 +2,23 @@
 
 Every address that a host name resolves to must be public, and the connection goes to one of those very addresses, so
 that a name which changes its mind between the check and the connection (DNS rebinding) gains nothing. Redirects are
-followed by hand, each one checked like the first URL. One deadline and one byte limit cover all of it.
+followed by hand, each one checked like the first URL. One deadline and one count of all that is received, headers and
+redirects included, cover it: whatever a host says about lengths, it cannot make the function read more.
 """
 
 from __future__ import annotations
 
 import http.client
 import queue
+import re
 import socket
 import ssl
+import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from io import BufferedReader
 
-from .connection import Deadline, DeadlineConnection
+from .connection import Allowance, Deadline, DeadlineConnection
 from .errors import ImageTooLargeError, UrlFetchError, UrlNotAllowedError
 from .image_url import ImageUrl, is_public_address
 
@@ -22,6 +26,11 @@ MAX_REDIRECTS = 3
 _MAX_ADDRESSES = 4
 _CONNECT_SECONDS = 2.0
 _CHUNK_BYTES = 64 * 1024
+# For headers, redirects and the framing of chunks, beside the image.
+_OVERHEAD_BYTES = 256 * 1024
+# RFC 9112, 7.1, in a line that is not endless. `int` would take "-1" and "0x1_0", and so does http.client.
+_CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,8})[ \t]*(?:;[^\r\n]*)?\r\n")
+_CHUNK_LINE_BYTES = 1024
 _REDIRECTS = (301, 302, 303, 307, 308)
 # The last one is what S3 calls an object that was uploaded without a type.
 _OPAQUE_TYPES = ("", "application/octet-stream", "binary/octet-stream")
@@ -108,9 +117,10 @@ class ImageFetcher:
             When more came than allowed.
         """
         deadline = deadline.within(self._timeout_seconds)
+        allowance = Allowance(self._max_bytes + _OVERHEAD_BYTES)
         try:
             for _ in range(1 + MAX_REDIRECTS):
-                found = self._get(url, deadline)
+                found = self._get(url, deadline, allowance)
                 if isinstance(found, bytes):
                     return found
                 url = found
@@ -124,8 +134,8 @@ class ImageFetcher:
             raise UrlFetchError("The connection to the host failed.", detail=repr(error)) from error
         raise UrlFetchError(f"The URL redirects too often; {MAX_REDIRECTS} redirects are allowed.")
 
-    def _get(self, url: ImageUrl, deadline: Deadline) -> bytes | ImageUrl:
-        connection = self._connect(url, deadline)
+    def _get(self, url: ImageUrl, deadline: Deadline, allowance: Allowance) -> bytes | ImageUrl:
+        connection = self._connect(url, deadline, allowance)
         try:
             connection.request("GET", url.target, headers={"Host": url.host_header, **_HEADERS})
             response = connection.getresponse()
@@ -139,11 +149,11 @@ class ImageFetcher:
         finally:
             connection.close()
 
-    def _connect(self, url: ImageUrl, deadline: Deadline) -> DeadlineConnection:
+    def _connect(self, url: ImageUrl, deadline: Deadline, allowance: Allowance) -> DeadlineConnection:
         last_error: OSError = ConnectionError("the host has no address")
         for address in self._addresses(url.host, deadline):
             connection = DeadlineConnection(
-                address, self._port, deadline.within(_CONNECT_SECONDS), self._trusted(), server_name=url.host
+                address, self._port, deadline.within(_CONNECT_SECONDS), self._trusted(), url.host, allowance
             )
             try:
                 connection.connect()
@@ -180,13 +190,13 @@ class ImageFetcher:
             raise UrlFetchError(f"The host answered with {media_type[:60]!r}, not with an image.")
         if response.getheader("Content-Encoding", "identity").strip().lower() != "identity":
             raise UrlFetchError("The host answered with compressed data, although none was asked for.")
+        declared = _declared_length(response)
         # The declared length spares a transfer; what counts is what arrives.
-        declared = response.length
         if declared is not None and declared > self._max_bytes:
             raise ImageTooLargeError.over(self._max_bytes, declared)
         body = bytearray()
-        while chunk := response.read(min(_CHUNK_BYTES, self._max_bytes + 1 - len(body))):
-            body += chunk
+        for piece in _pieces(response, declared):
+            body += piece
             if len(body) > self._max_bytes:
                 raise ImageTooLargeError.over(self._max_bytes)
         if not body:
@@ -199,3 +209,48 @@ class ImageFetcher:
         if self._tls is None:  # made for the first URL, not at start: most functions see none
             self._tls = ssl.create_default_context()
         return self._tls
+
+
+def _declared_length(response: http.client.HTTPResponse) -> int | None:
+    """Return the length of a body, None where it ends with the connection or comes in chunks.
+
+    Raises
+    ------
+    ValueError
+        For framing that two readers could understand in two ways (RFC 9112, 6.3).
+    """
+    lengths = response.headers.get_all("Content-Length", [])
+    codings = response.headers.get_all("Transfer-Encoding", [])
+    if codings and (lengths or [coding.lower() for coding in codings] != ["chunked"]):
+        raise ValueError(f"Transfer-Encoding {codings!r}, Content-Length {lengths!r}")
+    if not lengths:
+        return None
+    if len(set(lengths)) > 1 or not re.fullmatch("[0-9]{1,18}", lengths[0]):
+        raise ValueError(f"Content-Length {lengths!r}")
+    return int(lengths[0])
+
+
+def _pieces(response: http.client.HTTPResponse, declared: int | None) -> Iterator[bytes]:
+    """Give a body piece by piece, none larger than `_CHUNK_BYTES`."""
+    file: BufferedReader = response.fp  # type: ignore[assignment]  # typeshed does not say that it is buffered
+    if not response.chunked:
+        left = declared if declared is not None else sys.maxsize
+        while left and (piece := file.read(min(left, _CHUNK_BYTES))):
+            left -= len(piece)
+            yield piece
+        return
+    while True:
+        line = _CHUNK_LINE.fullmatch(file.readline(_CHUNK_LINE_BYTES))
+        if line is None:
+            raise ValueError("a chunk without a size")
+        left = int(line[1], 16)
+        if not left:
+            return  # the trailers behind it say nothing that is needed, and the connection is closed
+        while left:
+            piece = file.read(min(left, _CHUNK_BYTES))
+            if not piece:
+                raise UrlFetchError("The host closed the connection in the middle of the image.")
+            left -= len(piece)
+            yield piece
+        if file.read(2) != b"\r\n":
+            raise ValueError("a chunk that does not end where it says")

@@ -6,7 +6,7 @@ import gzip
 import hashlib
 import tarfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from io import BufferedReader
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
@@ -20,19 +20,27 @@ _COMPRESSION = 1
 MAX_BYTES = 20 * 1024**3
 # A model artifact has thirty files, a training job's output a few hundred.
 MAX_FILES = 10_000
+# Folders in each other.
+_MAX_DEPTH = 100
 # What may stand before a file, or behind the last one; tarfile reads all of it into memory.
-_MAX_HEADER_BYTES = 1024 * 1024
+_MAX_HEADER_BYTES = 256 * 1024
 
 
 class _Stream(gzip.GzipFile):
     """Decompresses no more at a time than is due: tarfile believes every size that a header claims."""
 
-    due = 0
+    due = _MAX_HEADER_BYTES
+    in_file = False
 
     def read(self, size: int | None = -1) -> bytes:
         if size is None or not 0 <= size <= self.due:
-            raise tarfile.ReadError("it has a header that is too long, or too much after its last file")
-        data = super().read(size)
+            raise ArtifactError(f"{self.name} has a header that is too long, or too much after its last file.")
+        try:
+            data = super().read(size)
+        except (EOFError, zlib.error, OSError) as error:
+            raise _unreadable(self.name, error) from error
+        if self.in_file and len(data) < size:
+            raise _unreadable(self.name, "it ends within a file")
         self.due -= len(data)
         return data
 
@@ -69,38 +77,46 @@ def read_archive(path: Path) -> Iterator[tuple[str, int, BufferedReader]]:
     names: set[str] = set()
     total = 0
     try:
-        with _Stream(path) as stream:
-            stream.due = _MAX_HEADER_BYTES
-            with tarfile.open(fileobj=stream, mode="r:") as tar:
-                for member in tar:
-                    name = str(PurePosixPath(member.name))  # without the "./" that some programs put in front
-                    total += member.size
-                    if member.size < 0 or total > MAX_BYTES or len(names) == MAX_FILES:
-                        raise ArtifactError(
-                            f"{path} is refused at {name!r}, which claims to have {member.size:,} bytes: "
-                            f"{MAX_FILES:,} files and {MAX_BYTES:,} bytes in all are allowed."
-                        )
-                    if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts or "\0" in name:
-                        raise ArtifactError(f"{path} is refused: the name {name!r} in it leads outside.")
-                    if name in names:
-                        raise ArtifactError(f"{path} is refused: it holds {name!r} twice.")
-                    names.add(name)
-                    if member.isfile() and not member.issparse():
-                        stream.due = member.size
-                        content = tar.extractfile(member)
-                        assert isinstance(content, BufferedReader)  # it is a regular file
-                        with content:
-                            yield name, member.size, content
-                    elif not member.isdir():
-                        raise ArtifactError(f"{path} is refused: {name!r} in it is a link, a sparse or a special file.")
-                    stream.due = _MAX_HEADER_BYTES
+        with _Stream(path) as stream, tarfile.open(fileobj=stream, mode="r:") as tar:
+            for member in tar:
+                name = str(PurePosixPath(member.name))  # without the "./" that some programs put in front
+                total += member.size
+                complaint = _complaint(member, name, total, names)
+                if complaint:
+                    raise ArtifactError(f"{path} is refused at {name[:200]!r}, {complaint}.")
+                names.add(name)
+                if member.isfile():
+                    stream.due, stream.in_file = member.size, True
+                    content = tar.extractfile(member)
+                    assert isinstance(content, BufferedReader)  # it is a regular file
+                    with content:
+                        yield name, member.size, content
+                    stream.due, stream.in_file = _MAX_HEADER_BYTES, False
             # The checksum of it all is at the very end, which tarfile has no reason to read.
             while stream.read(64 * 1024):
                 pass
     except FileNotFoundError:
         raise ArtifactError(f"There is no model artifact at {path}.") from None
-    except (tarfile.TarError, EOFError, zlib.error, OSError, RecursionError, ValueError) as error:
-        raise ArtifactError(f"{path} is not a readable tar.gz: {error}.") from error
+    except (tarfile.TarError, EOFError, zlib.error, OSError, ValueError, RecursionError) as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: str | Path, reason: object) -> ArtifactError:
+    return ArtifactError(f"{path} is not a readable tar.gz: {reason}.")
+
+
+def _complaint(member: tarfile.TarInfo, name: str, total: int, names: Collection[str]) -> str | None:
+    """Say why an archive with this member is not to be unpacked, None if it may be."""
+    parts = PurePosixPath(name).parts
+    if not (member.isfile() or member.isdir()) or member.issparse():
+        return "which is a link, a sparse or a special file; only files and folders are allowed"
+    if member.size < 0 or total > MAX_BYTES or len(names) == MAX_FILES:
+        return f"which claims {member.size:,} bytes; {MAX_FILES:,} files and {MAX_BYTES:,} bytes in all are allowed"
+    if name.startswith("/") or ".." in parts or "\0" in name:
+        return "a name that leads outside"
+    if len(parts) > _MAX_DEPTH:
+        return f"which lies deeper than {_MAX_DEPTH} folders"
+    return "which is there twice" if name in names else None
 
 
 def archive_digest(path: Path) -> str:

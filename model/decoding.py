@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Iterator
 from typing import ClassVar
 
 import numpy as np
-from PIL import ExifTags, Image
+import numpy.typing as npt
+from PIL import ExifTags, Image, TiffImagePlugin
 
 # What cameras, phones and the web produce and every Pillow build decodes. Pillow knows fifty more, each of them a
 # parser that strangers' bytes would reach; HEIC and AVIF depend on how Pillow was built, so that the same
@@ -21,8 +23,24 @@ FORMAT_NAMES = "JPEG, PNG, GIF, WebP, BMP and TIFF"
 
 # Training sets may hold originals from a camera; the service's own, smaller limit is the request's size.
 MAX_BYTES = 32 * 1024 * 1024
-# The largest photographs of phones are 50 megapixels (8192 x 6144); decoding one takes 200 MB per copy.
+# The largest photographs of phones are 50 megapixels (8192 x 6144).
 MAX_PIXELS = 8192 * 6144
+
+# Bytes of memory per pixel that decoding takes at the worst: of a progressive JPEG in CMYK its coefficients, of TIFF a
+# strip that is the whole picture, of WebP two canvases and a copy. `max_pixels` is the limit of JPEG; formats that take
+# more have a lower one, so that no picture takes more memory than the largest JPEG.
+BYTES_PER_PIXEL = {"JPEG": 8, "PNG": 8, "GIF": 8, "BMP": 8, "TIFF": 12, "WEBP": 20}
+# That of JPEG, for the other formats, too: a row or column takes memory of its own, however short it is.
+MAX_SIDE = 65_535
+# Encoders write up to a dozen scans. Each costs time for every pixel, however few bytes it has, so a picture of the
+# largest size may have this many, and a smaller one more.
+MAX_SCANS = 20
+# What Pillow decompresses or copies whenever it meets it, all of it while it opens the file. Files have it once.
+_ONCE = (b"Exif\0\0", b"iCCP")
+_MOST_OF_ONCE = 100
+_TILE_WIDTH, _TILE_HEIGHT = 322, 323  # tags of TIFF
+# Pixels that are converted at a time where that needs copies.
+_BAND = 1024 * 1024
 
 # JPEG can be decoded at 1/2, 1/4 or 1/8 of its size for a fraction of the cost. The decoder's shrinking is
 # coarser than our resampling, so it stops at this multiple of what is asked for and leaves the last step to us.
@@ -84,7 +102,8 @@ def decode(
         smallest scale that still leaves `SHRINK_MARGIN` times as much; the result depends on the bytes and on this
         number only. Without it, the picture has its full size.
     max_bytes, max_pixels
-        The largest file and the largest width x height that are decoded.
+        The largest file, and the largest width x height of a JPEG; that of the other formats follows from
+        `BYTES_PER_PIXEL`.
 
     Returns
     -------
@@ -102,6 +121,8 @@ def decode(
         raise UnreadableImageError("The picture is empty: 0 bytes.")
     if len(data) > max_bytes:
         raise ImageTooLargeError(f"The picture has {len(data):,} bytes; at most {max_bytes:,} are allowed.")
+    if any(data.count(mark) > _MOST_OF_ONCE for mark in _ONCE):
+        raise ImageTooLargeError(f"The picture has more than {_MOST_OF_ONCE} colour profiles or blocks of EXIF.")
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     except Image.UnidentifiedImageError:
@@ -112,23 +133,48 @@ def decode(
         raise _damaged(error) from error
 
     with image:
-        width, height = image.size
-        if width * height > max_pixels:
-            raise ImageTooLargeError(
-                f"The picture has {width} x {height} = {width * height:,} pixels; at most {max_pixels:,} are allowed."
-            )
-        if not width or not height:
-            raise UnreadableImageError(f"The picture is damaged: it says it has {width} x {height} pixels.")
         try:
+            _check_cost(image, data, max_pixels)
             if target_size is not None:
                 shrunk = SHRINK_MARGIN * target_size
                 image.draft(None, (shrunk, shrunk))
             image.load()
-            return _upright(_to_rgb(image), _orientation(image))
-        except MemoryError:
-            raise  # within the limits, so it is this machine that is too small and not the picture that is bad
+            orientation = _orientation(image)
+            picture = _to_rgb(image)
+            if picture is not image:
+                image.close()  # frees its pixels before they are there for a third time
+            return _upright(picture, orientation)
+        except (ImageError, MemoryError):
+            raise  # a lack of memory, within the limits, is this machine's fault and not the picture's
         except Exception as error:
             raise _damaged(error) from error
+
+
+def _check_cost(image: Image.Image, data: bytes, max_pixels: int) -> None:
+    """Refuse a picture that would take too much memory or time, before it is decoded."""
+    width, height = image.size
+    if not width or not height:
+        raise UnreadableImageError(f"The picture is damaged: it says it has {width} x {height} pixels.")
+    if isinstance(image, TiffImagePlugin.TiffImageFile):  # its tiles may be larger than itself
+        width, height = (
+            max(side, image.tag_v2.get(tag, 0)) for side, tag in ((width, _TILE_WIDTH), (height, _TILE_HEIGHT))
+        )
+    allowed = max_pixels * BYTES_PER_PIXEL["JPEG"] // BYTES_PER_PIXEL[_format(image)]
+    if width * height > allowed or max(width, height) > MAX_SIDE:
+        raise ImageTooLargeError(
+            f"The picture has {width} x {height} = {width * height:,} pixels; at most {allowed:,} are allowed "
+            f"for {_format(image)}, and {MAX_SIDE:,} in a row or column."
+        )
+    # The mark of a scan cannot be part of one, so there are at most as many scans as marks (a thumbnail has some, too).
+    if _format(image) == "JPEG" and (scans := data.count(b"\xff\xda")) * width * height > MAX_SCANS * max_pixels:
+        raise ImageTooLargeError(
+            f"The picture has {scans:,} scans of {width * height:,} pixels; at most {MAX_SCANS * max_pixels:,} pixels "
+            "are allowed in all scans together."
+        )
+
+
+def _format(image: Image.Image) -> str:
+    return "JPEG" if image.format == "MPO" else str(image.format)  # several JPEGs, of which the first is decoded
 
 
 def _damaged(error: Exception) -> UnreadableImageError:
@@ -151,20 +197,35 @@ def _upright(image: Image.Image, orientation: int) -> Image.Image:
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "F" or image.mode.startswith("I"):  # "I", "I;16", "I;16B", …
-        image = _deep_grey_to_8_bit(image)
+        return _deep_grey_to_8_bit(image).convert("RGB")
     if image.has_transparency_data:
-        image = image.convert("RGBA")
         canvas = Image.new("RGB", image.size, "white")
-        canvas.paste(image, mask=image.getchannel("A"))
+        for box in _bands(image):
+            band = image.crop(box).convert("RGBA")
+            canvas.paste(band, box, band.getchannel("A"))
         return canvas
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _bands(image: Image.Image) -> Iterator[tuple[int, int, int, int]]:
+    """Give boxes of full width that cover a picture; what is done to each needs copies of that one only."""
+    rows = max(1, _BAND // image.width)
+    for top in range(0, image.height, rows):
+        yield 0, top, image.width, min(top + rows, image.height)
 
 
 def _deep_grey_to_8_bit(image: Image.Image) -> Image.Image:
     """Scale grey values of more than 8 bits to 0…255, where Pillow's own conversion would clip them."""
-    values = np.nan_to_num(np.asarray(image, dtype=np.float32), nan=0.0, posinf=0.0, neginf=0.0)
+
+    def values(box: tuple[int, int, int, int]) -> npt.NDArray[np.float32]:
+        return np.nan_to_num(np.asarray(image.crop(box), dtype=np.float32), nan=0.0, posinf=0.0, neginf=0.0)
+
     # Only 16-bit modes say what white is. In the others the brightest pixel tells which convention the file follows.
-    brightest = 65535.0 if image.mode.startswith("I;16") else float(values.max())
+    deep = image.mode.startswith("I;16")
+    brightest = 65535.0 if deep else max(float(values(box).max()) for box in _bands(image))
     conventions = (1.0, 255.0, 65535.0) if image.mode == "F" else (255.0, 65535.0)
     white = next((white for white in conventions if brightest <= white), brightest)
-    return Image.fromarray((values * (255.0 / white)).clip(0, 255).round().astype(np.uint8))
+    grey = Image.new("L", image.size)
+    for box in _bands(image):
+        grey.paste(Image.fromarray((values(box) * (255.0 / white)).clip(0, 255).round().astype(np.uint8)), box)
+    return grey

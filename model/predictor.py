@@ -8,7 +8,7 @@ import platform
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -59,7 +59,7 @@ class Predictor:
     @classmethod
     def load(
         cls, model_dir: Path, engine: str | None = None, threads: int = 1, *, max_pixels: int = MAX_PIXELS
-    ) -> Predictor:
+    ) -> Self:
         """Load a model artifact's folder and run the network once.
 
         Parameters

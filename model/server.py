@@ -210,6 +210,7 @@ def main() -> int:
     pool = WorkerPool(
         settings.workers,
         settings.timeout_seconds,
+        settings.decode_seconds,
         threads=settings.threads,
         lone_threads=settings.lone_threads,
         metrics=metrics,

@@ -62,7 +62,9 @@ class ServingSettings:
     max_body_bytes
         `MODEL_SERVER_MAX_BODY_BYTES`: the largest request.
     max_pixels
-        `MODEL_SERVER_MAX_PIXELS`: the largest picture, width x height.
+        `MODEL_SERVER_MAX_PIXELS`: the largest JPEG, width x height; other formats less, `decoding.BYTES_PER_PIXEL`.
+    decode_seconds
+        `MODEL_SERVER_DECODE_SECONDS`: processor time that one picture may take to be decoded.
     max_pictures
         `MODEL_SERVER_MAX_PICTURES`: the longest list of pictures in one request.
     max_requests
@@ -93,6 +95,7 @@ class ServingSettings:
     engine: str | None
     max_body_bytes: int
     max_pixels: int
+    decode_seconds: int
     max_pictures: int
     max_requests: int
     drain_seconds: int
@@ -159,6 +162,7 @@ class ServingSettings:
             engine=choice("MODEL_SERVER_ENGINE", ENGINES),
             max_body_bytes=number("MODEL_SERVER_MAX_BODY_BYTES", MAX_BODY_BYTES, 1024, 1024**3),
             max_pixels=number("MODEL_SERVER_MAX_PIXELS", MAX_PIXELS, 1, 10**9),
+            decode_seconds=number("MODEL_SERVER_DECODE_SECONDS", 5, 1, 3600),
             max_pictures=number("MODEL_SERVER_MAX_PICTURES", MAX_PICTURES, 1, 10_000),
             max_requests=number("MODEL_SERVER_MAX_REQUESTS", REQUESTS_PER_WORKER * workers, 1, 100_000),
             drain_seconds=number("MODEL_SERVER_DRAIN_SECONDS", 25, 1, 3600),

@@ -21,7 +21,7 @@ from .invocation import Answer, classify
 from .invocation_request import Options
 from .logs import configure_logging
 from .memory import return_freed_memory
-from .predictor import Predictor, default_engine
+from .predictor import FloatArray, Predictor, default_engine
 from .serving_settings import ServingSettings
 
 # The picture's length, the options, and whether to compute it with several threads; then the picture.
@@ -34,7 +34,24 @@ FAILED = 1
 # The body of READY of a worker that can compute a picture with several threads, too.
 SEVERAL_THREADS = b"several threads"
 
+# What the timer of `_WorkerPredictor` ends the process with.
+DECODED_TOO_LONG = signal.SIGPROF
+
 logger = logging.getLogger(__name__)
+
+
+class _WorkerPredictor(Predictor):
+    """Ends the process when a picture takes too long to decode: nothing but a signal can interrupt a decoder."""
+
+    decode_seconds: int
+
+    def prepare(self, data: bytes) -> FloatArray:
+        """Decode a picture as `Predictor.prepare`, in at most so many seconds of processor time."""
+        signal.setitimer(signal.ITIMER_PROF, self.decode_seconds)
+        try:
+            return super().prepare(data)
+        finally:
+            signal.setitimer(signal.ITIMER_PROF, 0)
 
 
 def main() -> int:
@@ -46,6 +63,7 @@ def main() -> int:
     # to the whole process group must not cut off the request at hand.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(DECODED_TOO_LONG, signal.SIG_DFL)
     settings = ServingSettings.from_environment(os.environ)
     configure_logging(settings.log_level)
     with socket.socket(fileno=int(sys.argv[1])) as connection, connection.makefile("rb") as requests:
@@ -78,7 +96,9 @@ def _load(settings: ServingSettings, lone_threads: int) -> tuple[Predictor, Pred
     """Return what computes pictures, and what computes one with several threads where that is another."""
 
     def load(threads: int) -> Predictor:
-        return Predictor.load(settings.model_dir, settings.engine, threads, max_pixels=settings.max_pixels)
+        predictor = _WorkerPredictor.load(settings.model_dir, settings.engine, threads, max_pixels=settings.max_pixels)
+        predictor.decode_seconds = settings.decode_seconds
+        return predictor
 
     # The number of PyTorch's threads is the whole process's.
     one_number = lone_threads <= settings.threads or (settings.engine or default_engine()) == "torch"

@@ -14,15 +14,16 @@ import socket
 import sys
 import time
 from collections import deque
+from collections.abc import Coroutine
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from .invocation import Answer, Timing, error_answer
 from .invocation_request import Options
 from .lone_pictures import LonePictures
 from .memory import LARGE_BLOCKS_RETURN
 from .serving_metrics import ServingMetrics
-from .worker import ANSWER_HEADER, FAILED, READY, REQUEST_HEADER, SEVERAL_THREADS
+from .worker import ANSWER_HEADER, DECODED_TOO_LONG, FAILED, READY, REQUEST_HEADER, SEVERAL_THREADS
 
 # A worker may die of what is outside of it (memory, an operator); a request is worth one more try. Not more: if
 # the request itself is what kills workers, each try costs a restart.
@@ -125,6 +126,7 @@ class _Worker(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self._disarm()
+        self.kill()  # that is, should it have closed the connection and live
         self._pool.worker_is_lost(self)
 
     def _arm(self, seconds: float) -> None:
@@ -148,6 +150,8 @@ class WorkerPool:
         How many worker processes.
     timeout_seconds
         A worker that needs longer for one picture is killed and replaced, and the picture fails.
+    decode_seconds
+        The processor time after which a worker ends itself while it decodes; then its picture is refused.
     threads
         CPU threads of each worker.
     lone_threads
@@ -158,7 +162,14 @@ class WorkerPool:
     """
 
     def __init__(
-        self, size: int, timeout_seconds: float, *, threads: int = 1, lone_threads: int = 1, metrics: ServingMetrics
+        self,
+        size: int,
+        timeout_seconds: float,
+        decode_seconds: int,
+        *,
+        threads: int = 1,
+        lone_threads: int = 1,
+        metrics: ServingMetrics,
     ) -> None:
         self._size = size
         self._threads = threads
@@ -166,6 +177,7 @@ class WorkerPool:
         self._lone_pictures = LonePictures()
         self._metrics = metrics
         self._timeout_seconds = timeout_seconds
+        self._decode_seconds = decode_seconds
         self._workers: set[_Worker] = set()
         self._idle: list[_Worker] = []
         self._waiting: deque[_Job] = deque()
@@ -239,17 +251,27 @@ class WorkerPool:
         self._workers.discard(worker)
         if worker in self._idle:
             self._idle.remove(worker)
-        if worker.job is not None:
-            self._give_back(worker.job, worker.overran)
+        self._in_background(self._replace(worker))
+
+    async def _replace(self, worker: _Worker) -> None:
+        fault, answer = "ended unexpectedly", None
+        if await worker.process.wait() == -DECODED_TOO_LONG:
+            fault = f"took more than {self._decode_seconds} s of processor time to decode a picture"
+            answer = error_answer(413, "image_too_large", f"The worker {fault}; the picture is refused.")
+        elif worker.overran:
+            fault = f"took more than {self._timeout_seconds} s for a picture"
+            answer = error_answer(500, "model_failed", f"The worker {fault}.")
+        if worker.job is not None and answer is None and worker.job.attempts < ATTEMPTS:
+            self._waiting.appendleft(worker.job)
+            self._dispatch()
+        elif worker.job is not None:
+            crashed = "The model crashed on this picture; the endpoint's log says more."
+            worker.job.settle(answer or error_answer(500, "model_failed", crashed))
         if self._closing:
             return
         self._metrics.worker_restarted()
         if worker.is_ready:
-            logger.error(
-                "A worker process %s; it is replaced",
-                f"took more than {self._timeout_seconds} s for a picture" if worker.overran else "ended unexpectedly",
-                extra={"worker": worker.process.pid},
-            )
+            logger.error("A worker process %s; it is replaced", fault, extra={"worker": worker.process.pid})
         else:
             self._failed_starts += 1
             allowed = MAX_FAILED_RESTARTS if self._has_loaded else MAX_FAILED_STARTS
@@ -259,7 +281,10 @@ class WorkerPool:
         self._start_worker(worker.lone_threads)
 
     def _start_worker(self, lone_threads: int) -> None:
-        task = asyncio.get_running_loop().create_task(self._spawn(lone_threads))
+        self._in_background(self._spawn(lone_threads))
+
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -311,18 +336,6 @@ class WorkerPool:
             return self._idle.pop()
         self._idle.remove(able)
         return able
-
-    def _give_back(self, job: _Job, overran: bool) -> None:
-        if overran:
-            message = f"The model did not finish within {self._timeout_seconds} s on this picture."
-            job.settle(error_answer(500, "model_failed", message))
-        elif job.attempts >= ATTEMPTS:
-            job.settle(
-                error_answer(500, "model_failed", "The model crashed on this picture; the endpoint's log says more.")
-            )
-        else:
-            self._waiting.appendleft(job)
-            self._dispatch()
 
 
 def _worker_environment(threads: int) -> dict[str, str]:

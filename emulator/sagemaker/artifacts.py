@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import shutil
 import zlib
 from collections.abc import Callable, Iterable, Sequence
@@ -23,6 +24,10 @@ _PARALLEL_DOWNLOADS = 8
 #: AWS's limit for a model is about that of its volume; this one keeps a tar bomb from filling a laptop's disk.
 MAX_UNPACKED_BYTES = 20 * 2**30
 MAX_UNPACKED_FILES = 200_000
+#: Folders in each other: Python's own functions that remove a tree end in a RecursionError above a thousand.
+_MAX_DEPTH = 100
+#: What may stand before a member, or behind the last one; tarfile reads all of it into memory.
+_MAX_HEADER_BYTES = 256 * 1024
 
 
 class ArtifactError(Exception):
@@ -173,6 +178,19 @@ def fetch_all(
         return list(pool.map(fetch_one, targets))
 
 
+class _Stream(gzip.GzipFile):
+    """Decompresses no more at a time than is due: tarfile believes every size that a header claims."""
+
+    due = _MAX_HEADER_BYTES
+
+    def read(self, size: int | None = -1) -> bytes:
+        if size is None or not 0 <= size <= self.due:
+            raise tarfile.ReadError("a header is too long, or there is too much after the last file")
+        data = super().read(size)
+        self.due -= len(data)
+        return data
+
+
 def unpack(
     archive: Path,
     directory: Path,
@@ -180,9 +198,10 @@ def unpack(
     max_bytes: int = MAX_UNPACKED_BYTES,
     max_files: int = MAX_UNPACKED_FILES,
 ) -> None:
-    """Unpack a tar archive that nobody vouches for.
+    """Unpack a .tar.gz that nobody vouches for.
 
-    Members may not leave the directory, be devices, or exceed the limits together.
+    Members may not leave the directory, be links, devices or sparse, or exceed the limits together. AWS would unpack
+    links inside of the directory; but whether a link leads out of it cannot be told for certain.
 
     Raises
     ------
@@ -192,27 +211,30 @@ def unpack(
     directory.mkdir(parents=True, exist_ok=True)
     limit = min(max_bytes, shutil.disk_usage(directory).free)
     size = 0
-
-    def count(more: int, number: int = 0) -> None:
-        nonlocal size
-        size += more
-        if size > limit or number > max_files:
-            raise ArtifactError(
-                f"{archive.name} is too large: at most {limit:,} bytes in {max_files:,} files can be unpacked."
-            )
-
     try:
-        with tarfile.open(archive) as tar:
+        with _Stream(archive) as stream, tarfile.open(fileobj=stream, mode="r:") as tar:
             for number, member in enumerate(tar, start=1):
-                count(member.size, number)
+                size += member.size
+                if member.size < 0 or size > limit or number > max_files:
+                    raise ArtifactError(
+                        f"{archive.name} is too large: at most {limit:,} bytes in {max_files:,} files can be unpacked."
+                    )
+                if not (member.isfile() or member.isdir()) or member.issparse():
+                    raise ArtifactError(
+                        f"{archive.name} is refused as unsafe: {member.name!r} is a link, a sparse or a special file. "
+                        "Pack files and folders only (tar --dereference --hard-dereference)."
+                    )
+                if len(PurePosixPath(member.name).parts) > _MAX_DEPTH:
+                    raise ArtifactError(f"{archive.name} is refused: more than {_MAX_DEPTH} folders in each other.")
+                stream.due = member.size
                 tar.extract(member, directory, filter="data")
+                stream.due = _MAX_HEADER_BYTES
             # tarfile stops at the mark of the end, before the checksum of the compression has been compared.
-            assert tar.fileobj is not None
-            while rest := tar.fileobj.read(1 << 20):
-                count(len(rest))
+            while stream.read(64 * 1024):
+                pass
     except tarfile.FilterError as error:
         raise ArtifactError(f"{archive.name} is refused as unsafe: {error}.") from None
-    except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
+    except (tarfile.TarError, EOFError, zlib.error, OSError, ValueError, OverflowError, RecursionError) as error:
         raise ArtifactError(f"{archive.name} cannot be unpacked; is it a .tar.gz? ({error})") from None
 
 

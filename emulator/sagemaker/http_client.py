@@ -7,10 +7,18 @@ of aiohttp's client for a picture-sized body.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 _MAX_HEAD_BYTES = 64 * 1024
+#: Of a line between chunks, and of what surrounds an answer's body in all: head, sizes of chunks, trailers.
+_MAX_LINE_BYTES = 4096
+_MAX_FRAMING_BYTES = 8 * 1024 * 1024
+#: What `int` takes besides (signs, spaces, underscores, "0x") is not HTTP.
+_CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,8})[ \t]*(?:;.*)?")
+_LENGTH = re.compile("[0-9]{1,18}")
+_FRAMING_HEADERS = frozenset({"content-length", "transfer-encoding"})
 
 
 class ServerUnreachable(Exception):
@@ -105,6 +113,7 @@ class _Connection(asyncio.Protocol):
         self._remaining: int | None = None  # bytes of the body, or of the chunk, still to come
         self._chunked = False
         self._keep_alive = True
+        self._received = 0
 
     async def exchange(self, head: bytes, body: bytes) -> HttpAnswer:
         assert self._transport is not None
@@ -144,7 +153,9 @@ class _Connection(asyncio.Protocol):
             self.close()  # nobody asked: whatever it is, it must not become the answer to the next request
             return
         self._buffer += data
+        self._received += len(data)
         try:
+            self._check_size(self._received - _MAX_FRAMING_BYTES)
             if self._body is None and not self._read_head():
                 return
             if self._chunked:
@@ -172,19 +183,24 @@ class _Connection(asyncio.Protocol):
         return False
 
     def _begin_body(self, version: str, lines: list[str]) -> None:
-        pairs = (line.partition(":") for line in lines)
-        self._headers = {name.strip().lower(): value.strip() for name, _, value in pairs}
+        for name, _, value in (line.partition(":") for line in lines):
+            name, value = name.strip().lower(), value.strip()
+            if name in _FRAMING_HEADERS and self._headers.keys() & _FRAMING_HEADERS:
+                raise ValueError("the body's length is said more than once")
+            self._headers[name] = value
         self._body = bytearray()
         connection = self._headers.get("connection", "").lower()
         self._keep_alive = connection != "close" and (version != "HTTP/1.0" or connection == "keep-alive")
-        if self._headers.get("transfer-encoding", "").lower() == "chunked":
+        if "transfer-encoding" in self._headers:
+            if self._headers["transfer-encoding"].lower() != "chunked":
+                raise ValueError("unknown transfer encoding")
             self._chunked = True
         elif self._status in (204, 304):
             self._remaining = 0
         elif "content-length" in self._headers:
+            if not _LENGTH.fullmatch(self._headers["content-length"]):
+                raise ValueError("the length is no number")
             self._remaining = int(self._headers["content-length"])
-            if self._remaining < 0:
-                raise ValueError("negative length")
             self._check_size(self._remaining)
         else:
             self._keep_alive = False
@@ -201,19 +217,19 @@ class _Connection(asyncio.Protocol):
     def _read_chunks(self) -> None:
         while True:
             if self._remaining is None:
-                end = self._buffer.find(b"\r\n")
-                if end < 0:
+                line = self._take_line()
+                if line is None:
                     return
-                self._remaining = int(bytes(self._buffer[:end]).split(b";")[0], 16)
-                del self._buffer[: end + 2]
-                if self._remaining == 0:
-                    self._remaining = -1  # only the trailers are left, which end with an empty line
+                size = _CHUNK_LINE.fullmatch(line)
+                if size is None:
+                    raise ValueError("a chunk without a size")
+                # After the last chunk only the trailers are left, which end with an empty line.
+                self._remaining = int(size[1], 16) or -1
             if self._remaining == -1:
-                end = self._buffer.find(b"\r\n")
-                if end < 0:
+                line = self._take_line()
+                if line is None:
                     return
-                del self._buffer[: end + 2]
-                if end == 0:
+                if not line:
                     self._finish()
                     return
                 continue
@@ -224,6 +240,17 @@ class _Connection(asyncio.Protocol):
                 raise ValueError("a chunk does not end where it should")
             del self._buffer[:2]
             self._remaining = None
+
+    def _take_line(self) -> bytes | None:
+        """Take a line between chunks from the buffer; None while it is incomplete."""
+        end = self._buffer.find(b"\r\n", 0, _MAX_LINE_BYTES)
+        if end < 0:
+            if len(self._buffer) >= _MAX_LINE_BYTES:
+                raise ValueError("a line between chunks is too long")
+            return None
+        line = bytes(self._buffer[:end])
+        del self._buffer[: end + 2]
+        return line
 
     def _take(self, count: int) -> int:
         """Move bytes from the buffer to the body."""

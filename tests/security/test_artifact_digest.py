@@ -9,8 +9,11 @@ import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from local_aws_harness import SAGEMAKER_TRUST, local_aws, policy, wait_until
+from serving_fixtures import make_artifact
 
 from model.archives import archive_digest
 from model.artifact_digest import DigestError, folder_digest
@@ -161,3 +164,40 @@ def test_names_that_could_stand_for_several_files_have_no_digest(artifact, name)
     (artifact / os.fsdecode(name)).write_bytes(b"")
     with pytest.raises(DigestError, match="characters that a model artifact may not use"):
         folder_digest(artifact)
+
+
+def test_endpoint_on_the_local_aws_serves_the_deployed_artifact_only(tmp_path):
+    model = make_artifact(tmp_path / "model")
+    add_serving_program(model)
+    archive(model, tmp_path / "model.tar.gz")
+    expected = archive_digest(tmp_path / "model.tar.gz")
+    logs = model / "code" / "model" / "logs.py"
+    logs.write_text(logs.read_text(encoding="utf-8") + "# another program\n", encoding="utf-8")
+    archive(model, tmp_path / "changed.tar.gz")
+    with local_aws(tmp_path / "aws") as aws:
+        s3, sagemaker = aws.client("s3"), aws.client("sagemaker")
+        s3.create_bucket(Bucket="models")
+        role = aws.role("model", SAGEMAKER_TRUST, policy({"Action": ["s3:*", "logs:*"], "Resource": "*"}))
+        for name in ("model", "changed"):
+            s3.upload_file(str(tmp_path / f"{name}.tar.gz"), "models", f"{name}.tar.gz")
+            container = {
+                "Image": "123456789012.dkr.ecr.us-east-1.amazonaws.com/runtime:1",
+                "ModelDataUrl": f"s3://models/{name}.tar.gz",
+                "Environment": {"MODEL_ARTIFACT_DIGEST": expected},
+            }
+            sagemaker.create_model(ModelName=name, ExecutionRoleArn=role, PrimaryContainer=container)
+            variant = {"VariantName": "a", "ModelName": name, "InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
+            sagemaker.create_endpoint_config(EndpointConfigName=name, ProductionVariants=[variant])
+            sagemaker.create_endpoint(EndpointName=name, EndpointConfigName=name)
+
+        def settled(name: str) -> dict[str, Any] | None:
+            endpoint = sagemaker.describe_endpoint(EndpointName=name)
+            return None if endpoint["EndpointStatus"] == "Creating" else endpoint
+
+        assert wait_until(lambda: settled("model"), 120)["EndpointStatus"] == "InService"
+        refused = wait_until(lambda: settled("changed"), 120)
+        assert refused["EndpointStatus"] == "Failed"
+        assert (
+            f"{archive_digest(tmp_path / 'changed.tar.gz')}, MODEL_ARTIFACT_DIGEST is {expected}"
+            in refused["FailureReason"]
+        )

@@ -24,8 +24,9 @@ class FileServer(ThreadingHTTPServer):
     range_limit
         The longest part, in bytes, that it sends of a Range without an end.
     script
-        What to do with the next requests, one entry each, before it behaves: an int is a status; ("cut", n) closes the
-        connection after n bytes of the body, ("reset", n) breaks it, ("stall", n) sends no more until `released`.
+        What to do with the next requests, one entry each, before it behaves: an int is a status; bytes are the whole
+        answer; ("cut", n) closes the connection after n bytes of the body, ("reset", n) breaks it, ("stall", n) sends
+        no more until `released`.
     requests
         The headers of all requests.
     """
@@ -75,6 +76,10 @@ class _Handler(BaseHTTPRequestHandler):
         last = len(server.content)
         if first is not None and server.range_limit is not None:
             last = min(last, first + server.range_limit)
+        if isinstance(action, bytes):  # nothing but itself, with the connection's end
+            self.close_connection = True
+            self.wfile.write(action)
+            return
         body = server.content[first or 0 : last]
         self.send_response(200 if first is None else 206)
         if first is not None:

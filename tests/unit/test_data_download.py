@@ -8,8 +8,10 @@ import shutil
 import socket
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -279,6 +281,35 @@ def test_the_disk_is_measured_first(
         with pytest.raises(NotReadyError, match="are needed to download"):
             run()
     assert target.exists() == fits
+
+
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+def test_a_chunk_of_less_than_nothing_is_not_read_into_memory(server: FileServer, target: Path) -> None:
+    server.script = [CHUNKED + b"-1\r\n" + bytes(64_000_000)]
+    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    try:
+        fetch(server, target)  # at the second attempt
+        assert tracemalloc.get_traced_memory()[1] - before < 16_000_000
+    finally:
+        tracemalloc.stop()
+    assert target.read_bytes() == server.content
+
+
+def test_a_file_without_a_length_takes_half_of_the_free_disk_at_most(
+    server: FileServer, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = CHUNKED + b"186a0\r\n" + bytes(100_000) + b"\r\n0\r\n\r\n"
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=199_998))
+    server.script = [answer]
+    assert "half of the free disk" in fail(server, target)
+    assert not list(target.parent.iterdir())
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=200_000))
+    server.script = [answer]
+    fetch(server, target)
+    assert target.read_bytes() == bytes(100_000)
 
 
 def test_a_folder_that_cannot_be_written_is_named(server: FileServer, target: Path) -> None:

@@ -95,7 +95,20 @@ def test_a_body_without_a_length_ends_with_the_connection(pieces: int) -> None:
         b"HTTP/1.1 200 OK\r\nContent-Length: 1001\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3e9\r\n" + b"x" * 1001,
         b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * 1001,
+        *(
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + size + b"\r\nhello\r\n0\r\n\r\n"
+            for size in (b"-1", b"-5", b"+5", b"0x5", b"0_5", b" 5", b"", b"000000005", b"5;" + b"x" * 5000)
+        ),
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\nContent-Length: 5\r\n\r\nhello",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 4\r\n\r\nhello",
+        b"HTTP/1.1 200 OK\r\nContent-Length: +5\r\n\r\nhello",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 0_5\r\n\r\nhello",
+        # Trailers, chunks' names and interim answers without end.
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n" + b"X: y\r\n" * 2_000_000,
+        b"HTTP/1.1 100 Continue\r\n\r\n" * 400_000,
     ],
+    ids=lambda answer: f"{len(answer)} {answer[-30:]!r}",
 )
 def test_half_an_answer_nonsense_or_too_much_is_a_failure(answer: bytes) -> None:
     with pytest.raises(ServerFailed):

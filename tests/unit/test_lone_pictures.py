@@ -65,7 +65,7 @@ class Pool:
     """A pool of two workers, the first of which can take several threads."""
 
     def __init__(self) -> None:
-        self.pool = WorkerPool(2, 1.0, lone_threads=2, metrics=ServingMetrics())
+        self.pool = WorkerPool(2, 1.0, 5, lone_threads=2, metrics=ServingMetrics())
         self.able, self.other = (StubWorker(self.pool, has_several_threads=able) for able in (True, False))
         self.pool._workers = {self.able, self.other}
         self.pool._idle = [self.able, self.other]

@@ -84,7 +84,11 @@ def download_archive(s3: Any, url: str, folder: Path) -> None:
     try:
         s3.download_file(bucket, key, str(archive))
         with tarfile.open(archive) as tar:
-            tar.extractall(folder, filter="data")  # refuses paths and links that lead out of the folder
+            for member in tar:
+                # Whether a link leads out of the folder cannot be told for certain; a sparse file fills the disk.
+                if not (member.isfile() or member.isdir()) or member.issparse():
+                    raise MissingInputError(f"{url} holds {member.name!r}, which is neither a file nor a folder.")
+                tar.extract(member, folder, filter="data")  # refuses names that lead out of the folder
     except (ClientError, tarfile.TarError, EOFError) as error:
         raise MissingInputError(f"{url} cannot be unpacked: {error}") from error
     finally:

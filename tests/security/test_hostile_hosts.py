@@ -1,0 +1,165 @@
+"""A host that a stranger named: whatever it sends, the function reads little more than an image may have."""
+
+from __future__ import annotations
+
+import time
+import tracemalloc
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler
+
+import pytest
+from lambda_fakes import Authority, certificate_authority, fake_server
+
+from lambda_fn.connection import Deadline
+from lambda_fn.errors import ServiceError
+from lambda_fn.fetching import MAX_REDIRECTS, ImageFetcher
+from lambda_fn.image_url import parse_image_url
+
+HOST = "dogs.example"
+MAX_BYTES = 100_000
+# The limit, what may surround it, and what systems and TLS hold in their buffers on the way.
+MOST_SENT = MAX_BYTES + 8 * 2**20
+FLOOD = 64 * 2**20
+BLOCK = b"x" * 65536
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+JPEG = b"\xff\xd8\xff\xe0 not decoded here"
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return certificate_authority(tmp_path_factory.mktemp("ca"), HOST)
+
+
+def flood(head: bytes, block: bytes = BLOCK) -> Iterator[bytes]:
+    yield head
+    for _ in range(FLOOD // len(block)):
+        yield block
+
+
+def chunk(size: bytes, content: bytes = JPEG) -> bytes:
+    return CHUNKED + size + b"\r\n" + content + b"\r\n0\r\n\r\n"
+
+
+def plain(*headers: bytes, content: bytes = JPEG) -> bytes:
+    return b"HTTP/1.1 200 OK\r\n" + b"".join(header + b"\r\n" for header in headers) + b"\r\n" + content
+
+
+SIZE = b"%x" % len(JPEG)
+LENGTH = b"Content-Length: %d" % len(JPEG)
+FLOODS: dict[str, Callable[[], Iterator[bytes]]] = {
+    "chunk of -1": lambda: flood(CHUNKED + b"-1\r\n"),
+    "chunk of 4 GiB": lambda: flood(CHUNKED + b"ffffffff\r\n"),
+    "chunks of one byte": lambda: flood(CHUNKED, b"1\r\nx\r\n" * 10_000),
+    "chunks with extensions": lambda: flood(CHUNKED, (b"1;" + b"y" * 1000 + b"\r\nx\r\n") * 60),
+    "extension without end": lambda: flood(CHUNKED + b"1;"),
+    "size without end": lambda: flood(CHUNKED, b"0" * 65536),
+    "trailers without end": lambda: flood(CHUNKED + b"0\r\n", b"X: y\r\n" * 10_000),
+    "headers without end": lambda: flood(b"HTTP/1.1 200 OK\r\n", b"X: y\r\n" * 10_000),
+    "header without end": lambda: flood(b"HTTP/1.1 200 OK\r\nX: "),
+    "status without end": lambda: flood(b"HTTP/1.1 200 "),
+    "continue without end": lambda: flood(b"", b"HTTP/1.1 100 Continue\r\nX: y\r\n\r\n" * 2000),
+    "body without length": lambda: flood(b"HTTP/1.1 200 OK\r\n\r\n"),
+    "length that is a lie": lambda: flood(plain(b"Content-Length: 10", content=b"")),
+    "negative length": lambda: flood(plain(b"Content-Length: -1", content=b"")),
+    "length over the limit": lambda: flood(plain(b"Content-Length: 4000000000", content=b"")),
+    "redirect with a body": lambda: flood(b"HTTP/1.1 302 Found\r\nLocation: /x\r\nContent-Length: 4000000000\r\n\r\n"),
+}
+MALFORMED = {
+    "chunk of -1": chunk(b"-1"),
+    "chunk with a sign": chunk(b"+" + SIZE),
+    "chunk with 0x": chunk(b"0x" + SIZE),
+    "chunk with an underscore": chunk(b"0_" + SIZE),
+    "chunk with a space in front": chunk(b" " + SIZE),
+    "chunk of nine digits": chunk(b"0" * 8 + SIZE),
+    "chunk without a size": chunk(b""),
+    "chunk shorter than it says": chunk(b"fff"),
+    "chunk longer than it says": chunk(b"1"),
+    "chunks without an end": CHUNKED + SIZE + b"\r\n" + JPEG + b"\r\n",
+    "line feeds only": CHUNKED + SIZE + b"\n" + JPEG + b"\n0\n\n",
+    "length and chunks": chunk(SIZE).replace(b"\r\n", b"\r\n" + LENGTH + b"\r\n", 1),
+    "chunks twice": chunk(SIZE).replace(b"\r\n", b"\r\nTransfer-Encoding: chunked\r\n", 1),
+    "another coding": plain(b"Transfer-Encoding: gzip, chunked", content=SIZE + b"\r\n" + JPEG + b"\r\n0\r\n\r\n"),
+    "two lengths": plain(LENGTH, b"Content-Length: 3"),
+    "list of lengths": plain(LENGTH + b", 3"),
+    "length with a sign": plain(b"Content-Length: +%d" % len(JPEG)),
+    "length with an underscore": plain(b"Content-Length: 2_5"),
+    "negative length": plain(b"Content-Length: -5"),
+    "length of many digits": plain(b"Content-Length: " + b"9" * 5000),
+    "longer than it says": plain(b"Content-Length: 999"),
+    "deflated": plain(LENGTH, b"Content-Encoding: deflate"),
+    "deflated as well": plain(LENGTH, b"Content-Encoding: identity", b"Content-Encoding: gzip"),
+}
+
+
+def fetch(authority: Authority, answer: Callable[[BaseHTTPRequestHandler], None]) -> tuple[bytes, int]:
+    """Return what was fetched, and how many requests that took."""
+    with fake_server(answer, tls=authority.server) as server:
+        fetcher = ImageFetcher(
+            MAX_BYTES,
+            20,
+            resolver=lambda host, deadline: ["127.0.0.1"],
+            is_permitted=lambda address: address == "127.0.0.1",
+            port=server.port,
+            tls=authority.client(),
+        )
+        return fetcher.fetch(parse_image_url(f"https://{HOST}/"), Deadline(20)), len(server.requests)
+
+
+@pytest.mark.parametrize("name", FLOODS)
+def test_flood_is_cut_off(authority: Authority, name: str) -> None:
+    sent = 0
+
+    def send(handler: BaseHTTPRequestHandler) -> None:
+        nonlocal sent
+        handler.close_connection = True
+        try:
+            for block in FLOODS[name]():
+                handler.wfile.write(block)
+                sent += len(block)
+        except OSError:
+            pass
+
+    started = time.monotonic()
+    tracemalloc.start()
+    try:
+        try:
+            # Trailers and what lies behind a length are not read; then what was there before is the image.
+            assert len(fetch(authority, send)[0]) <= MAX_BYTES
+        except ServiceError as error:
+            assert error.status in (413, 422)
+        assert tracemalloc.get_traced_memory()[1] < 8 * 2**20
+    finally:
+        tracemalloc.stop()
+    assert sent < MOST_SENT * (1 + MAX_REDIRECTS if "redirect" in name else 1)
+    assert time.monotonic() - started < 10
+
+
+@pytest.mark.parametrize("name", MALFORMED)
+def test_framing_that_could_be_read_in_two_ways_is_refused(authority: Authority, name: str) -> None:
+    def send(handler: BaseHTTPRequestHandler) -> None:
+        handler.close_connection = True
+        handler.wfile.write(MALFORMED[name])
+
+    with pytest.raises(ServiceError) as caught:
+        fetch(authority, send)
+    assert caught.value.status == 422
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        plain(LENGTH),
+        plain(LENGTH, LENGTH),
+        plain(),
+        chunk(SIZE),
+        chunk(SIZE.upper() + b" ; name=value"),
+        chunk(b"1", JPEG[:1] + b"\r\n%x\r\n" % (len(JPEG) - 1) + JPEG[1:]),
+        b"HTTP/1.1 100 Continue\r\n\r\n" + plain(LENGTH),
+    ],
+)
+def test_what_servers_send_is_read(authority: Authority, answer: bytes) -> None:
+    def send(handler: BaseHTTPRequestHandler) -> None:
+        handler.close_connection = True
+        handler.wfile.write(answer)
+
+    assert fetch(authority, send) == (JPEG, 1)
