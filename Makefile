@@ -43,9 +43,9 @@ TWO := -n 2 --dist loadfile
 unit: setup ## tests without network or Node
 	python -m pytest $(TWO) tests/unit
 
-$(CHECKOV)/.installed: requirements-checkov.txt $(VENV)/.installed
+$(CHECKOV)/.installed: requirements-checkov.lock $(VENV)/.installed
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(CHECKOV)
-	$(BIN)/uv pip install --quiet --no-deps --python $(CHECKOV)/bin/python -r requirements-checkov.txt
+	$(BIN)/uv pip install $(CHECKED) --python $(CHECKOV)/bin/python --requirement requirements-checkov.lock
 	touch $@
 
 infra: setup $(CHECKOV)/.installed ## synthesised templates, the security gate, cfn-lint and checkov
@@ -88,6 +88,7 @@ EXACTLY := $(COMPILE) --no-deps --universal --python-version 3.11 --no-emit-pack
 lock: setup ## write the hashes again, after a pin has changed
 	$(EXACTLY) requirements-dev.txt --output-file requirements-dev.lock
 	$(EXACTLY) requirements-ray.txt --output-file requirements-ray.lock
+	$(EXACTLY) requirements-checkov.txt --output-file requirements-checkov.lock
 	$(EXACTLY) benchmarks/requirements-peers.txt --output-file benchmarks/requirements-peers.lock
 	$(COMPILE) --constraint requirements.txt --universal --python-version 3.11 model/image/requirements.in --output-file model/image/requirements.txt
 	$(COMPILE) --constraint requirements.txt --python-platform linux --python-version 3.11 --no-emit-package numpy --only-binary :all: --emit-build-options model/requirements.in --output-file model/requirements.txt
