@@ -146,9 +146,9 @@ def stop_training(stage: Stage, job: str) -> None:
         When there is no such job, or it has ended.
     """
     status = read_status(stage, job)
-    if status["state"] in ENDED:
-        raise NotReadyError(f"{job} has ended already ({status['state']}).")
     with aws_errors():
+        if status["state"] in ENDED and not live_instances(stage, job):  # the status alone is the training's own word
+            raise NotReadyError(f"{job} has ended already ({status['state']}).")
         stage.client("s3").put_object(Bucket=stage.data_bucket, Key=stop_key(EC2_JOBS, job), Body=b"")
 
 

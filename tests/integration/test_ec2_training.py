@@ -197,6 +197,7 @@ def test_stopping_keeps_the_model(aws: LocalAws, stage: Stage, start: Callable[.
     with pytest.raises(WorkFailedError, match="ended as Stopped: The training was stopped by its user"):
         ec2_training.follow_training(stage, job)
     assert archive(stage, f"training/{job}/output/model.tar.gz") == {"model.json": b"[]"}
+    wait_until(lambda: is_terminated(aws, job))
     with pytest.raises(NotReadyError, match="has ended already"):
         ec2_training.stop_training(stage, job)
 

@@ -369,6 +369,16 @@ def test_stopping_asks_the_instance_and_resuming_takes_the_question_back(stage: 
     assert json.loads(stage.s3.objects[f"training/{job}/status.json"])["state"] == "Launching"
 
 
+def test_a_training_that_says_that_it_has_ended_can_be_stopped_while_it_has_an_instance(stage: Any) -> None:
+    job = start(stage)
+    report(stage, job, "Completed")
+    ec2_training.stop_training(stage, job)
+    assert f"code/jobs/{job}.stop" in stage.s3.objects
+    stage.ec2.end()
+    with pytest.raises(NotReadyError, match="has ended already"):
+        ec2_training.stop_training(stage, job)
+
+
 def test_unknown_jobs_are_refused(stage: Any) -> None:
     for call in (ec2_training.stop_training, ec2_training.follow_training, ec2_jobs.latest_end):
         with pytest.raises(NotReadyError, match="no training job 'kennel-dev-ec2-x'"):
