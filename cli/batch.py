@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlparse
@@ -122,7 +123,8 @@ def label_pictures(
     NotReadyError
         There are no pictures, or no deployed model.
     WorkFailedError
-        A transform job failed. What it answered has been gathered all the same.
+        A transform job failed, or its answers are not one to each picture. What it answered has been gathered all the
+        same, and answers to no picture are kept.
     """
     labels = _read_labels(folder)
     endings = []
@@ -146,12 +148,31 @@ def label_pictures(
             endings.append(_finish(folder, folder.start(to_send, model, options), labels))
     _write_labels(folder, labels, parquet=parquet)
     _report(folder, labels, len(pictures))
-    failed = [ended for ended in endings if ended is not None and ended.status == "Failed"]
-    if failed:
+    faults = [fault for ended in endings if ended is not None for fault in _faults(folder, ended)]
+    if faults:
         raise WorkFailedError(
-            f"The transform job {failed[-1].job} failed: {failed[-1].reason}",
-            f"Its log: log group {LOG_GROUP}, streams {failed[-1].job}/…. Run the command again for what is left.",
+            "\n".join(faults), f"Logs: log group {LOG_GROUP}, streams JOB/…. Run the command again for what is left."
         )
+
+
+def _faults(folder: BatchFolder, ended: Ended) -> Iterator[str]:
+    """Say why a job is no success: it failed, or its answers are not one to each picture."""
+    if ended.status == "Failed":
+        yield f"The transform job {ended.job} failed: {ended.reason}"
+    elif ended.unanswered:
+        yield (
+            f"The transform job {ended.job} has {ended.status.lower()} without an answer to {len(ended.unanswered)} "
+            f"pictures: {_some(ended.unanswered)}"
+        )
+    if ended.unmatched:
+        yield (
+            f"{len(ended.unmatched)} answers of the transform job {ended.job} are to none of its pictures. "
+            f"They are kept in s3://{folder.bucket}: {_some(ended.unmatched)}"
+        )
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:_SHOWN_ERRORS]) + (", …" if len(names) > _SHOWN_ERRORS else "")
 
 
 def deployed_model(stage: Stage) -> str:
@@ -197,7 +218,7 @@ def _finish(folder: BatchFolder, job: str, labels: dict[str, Label]) -> Ended | 
             if not (before and "error" in label and "error" not in before and before["etag"] == label["etag"]):
                 labels[label["picture"]] = label
         _write_labels(folder, labels, parquet=False)
-    folder.forget(job)
+    folder.forget(job, keep=ended.unmatched if ended is not None else ())
     return ended
 
 
@@ -236,7 +257,7 @@ def _write_labels(folder: BatchFolder, labels: dict[str, Label], *, parquet: boo
 def _report(folder: BatchFolder, labels: dict[str, Label], pictures: int) -> None:
     errors = {name: label["error"] for name, label in labels.items() if "error" in label}
     for name in sorted(errors)[:_SHOWN_ERRORS]:
-        console.print(f"  {name}: {errors[name]['message']}", markup=False)
+        console.print(f"  {name}: {errors[name]['message']}")
     if len(errors) > _SHOWN_ERRORS:
         counts = Counter(error["code"] for error in errors.values())
         console.print(
@@ -245,5 +266,4 @@ def _report(folder: BatchFolder, labels: dict[str, Label], pictures: int) -> Non
     console.print(
         f"{len(labels) - len(errors)} of {pictures} pictures are labelled, {len(errors)} could not be, "
         f"{pictures - len(labels)} are left: s3://{folder.bucket}/{_labels_key(folder)}",
-        markup=False,
     )

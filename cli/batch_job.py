@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,7 +19,7 @@ import botocore.exceptions
 from botocore.config import Config
 
 from cli.aws import Stage, delete_objects
-from cli.batch_labels import InputPicture, Label, label_of_answer, label_of_error
+from cli.batch_labels import InputPicture, Label, label_of_answer, label_of_error, match_answers
 from cli.console import console, progress_bar
 from cli.errors import aws_errors
 from cli.prices import hourly_price
@@ -51,12 +51,26 @@ class BatchOptions:
 
 @dataclass(frozen=True)
 class Ended:
-    """How a job ended: SageMaker's status and reason, and the records of its pictures."""
+    """How a job ended.
+
+    Attributes
+    ----------
+    job, status, reason : str
+        As SageMaker has them.
+    labels : list of Label
+        The records of its pictures.
+    unanswered : list of str
+        Pictures without an answer, although nobody has stopped the job.
+    unmatched : list of str
+        Keys of answers that are to none of its pictures.
+    """
 
     job: str
     status: str
     reason: str
     labels: list[Label]
+    unanswered: list[str]
+    unmatched: list[str]
 
 
 class BatchFolder:
@@ -163,33 +177,32 @@ class BatchFolder:
                 report(sum(1 for _ in self.list_objects(self._answers_prefix(job))))
                 time.sleep(max(_POLL_SECONDS, (time.monotonic() - began) / _POLL_SHARE))
         status, reason = description["TransformJobStatus"], description.get("FailureReason", "no reason was given")
-        labels = self._gather(job, etags, given["model"])
-        if status != "Stopped":
-            missing = sorted(etags.keys() - {label["picture"] for label in labels})
-            message = f"The transform job gave no answer ({status}: {reason})"
-            labels += [label_of_error(name, etags[name], given["model"], "no_answer", message) for name in missing]
-        return Ended(job, status, reason, labels)
+        labels, unmatched = self._gather(job, etags, given["model"])
+        missing = [] if status == "Stopped" else sorted(etags.keys() - {label["picture"] for label in labels})
+        message = f"The transform job gave no answer ({status}: {reason})"
+        labels += [label_of_error(name, etags[name], given["model"], "no_answer", message) for name in missing]
+        return Ended(job, status, reason, labels, missing, unmatched)
 
-    def forget(self, job: str) -> None:
-        """Remove a job's files."""
-        keys = [item["Key"] for item in self.list_objects(f"{self._jobs}{job}/")]
+    def forget(self, job: str, keep: Collection[str] = ()) -> None:
+        """Remove a job's files, except for some keys; it is no longer an open one."""
+        keys = [item["Key"] for item in self.list_objects(f"{self._jobs}{job}/") if item["Key"] not in keep]
         # The list of what it was given goes last: as long as it is there the job is an open one.
         keys.sort(key=lambda key: key == self._pictures_key(job))
         delete_objects(self.s3, self.bucket, [{"Key": key} for key in [self._manifest_key(job), *keys]])
 
-    def _gather(self, job: str, etags: Mapping[str, str], model: str) -> list[Label]:
+    def _gather(self, job: str, etags: Mapping[str, str], model: str) -> tuple[list[Label], list[str]]:
+        """The records of the pictures that were answered, and the keys of answers to none of them."""
         prefix = self._answers_prefix(job)
-        names = [
-            item["Key"].removeprefix(prefix).removesuffix(".out")
-            for item in self.list_objects(prefix)
-            if item["Key"].endswith(".out")
-        ]
+        keys = [item["Key"] for item in self.list_objects(prefix)]
+        answers = match_answers([key.removeprefix(prefix) for key in keys], etags, self.source)
 
         def read(name: str) -> Label:
-            return label_of_answer(name, etags[name], model, self.read(f"{prefix}{name}.out"))
+            return label_of_answer(name, etags[name], model, self.read(prefix + answers[name]))
 
         with ThreadPoolExecutor(_CONNECTIONS) as pool:
-            return list(pool.map(read, (name for name in names if name in etags)))
+            labels = list(pool.map(read, answers))
+        matched = {prefix + answer for answer in answers.values()}
+        return labels, [key for key in keys if key not in matched]
 
     def _describe(self, job: str) -> dict[str, Any] | None:
         try:

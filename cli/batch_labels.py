@@ -7,13 +7,15 @@ model (`sagemaker_model`) is not labelled again.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 Label = dict[str, Any]
 
+#: What SageMaker appends to a picture's name for its answer's.
+_ENDING = ".out"
 #: The picture itself is at fault: another try would end the same way.
 _FINAL_ERRORS = frozenset({"unsupported_image", "image_too_large"})
 
@@ -24,6 +26,48 @@ class InputPicture:
 
     etag: str  # changes with the bytes
     size: int  # bytes
+
+
+def match_answers(answers: Iterable[str], pictures: Collection[str], source: str) -> dict[str, str]:
+    """Find out which answer is to which picture.
+
+    AWS says that an answer lies "in a corresponding subfolder", and shows one below another folder than the picture's.
+    So an answer is to the picture whose key ends as the answer's does, over as many folders as possible; to none where
+    several pictures do, or the picture has its answer already.
+
+    Parameters
+    ----------
+    answers
+        Their keys below the output's prefix.
+    pictures
+        Their keys below the input's prefix.
+    source
+        The input's prefix, with a trailing slash.
+
+    Returns
+    -------
+    dict of str to str
+        The answers by their pictures.
+    """
+    ends: dict[str, str | None] = {}  # what keys end in, after a slash: the picture, or None for several
+    for picture in pictures:
+        for end in _ends(source + picture):
+            ends[end] = picture if end not in ends else None
+    ends.update({picture: picture for picture in pictures})  # the very same place is better than any other
+    matched: dict[str, str] = {}
+    for answer in sorted(answers, key=lambda answer: (answer.removesuffix(_ENDING) not in pictures, answer)):
+        if answer.endswith(_ENDING):
+            found = next((ends[end] for end in _ends(answer.removesuffix(_ENDING)) if end in ends), None)
+            if found is not None:
+                matched.setdefault(found, answer)
+    return matched
+
+
+def _ends(key: str) -> Iterator[str]:
+    """The key, and what is left of it below each of its folders."""
+    while key:
+        yield key
+        key = key.partition("/")[2]
 
 
 def label_of_answer(name: str, etag: str, model: str, answer: bytes) -> Label:

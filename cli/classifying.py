@@ -46,9 +46,9 @@ def classify(
             answer = client.classify_bytes(Path(picture).read_bytes(), top_k=top_k)
         failures += answer.error is not None
         if as_json:
-            typer.echo(json.dumps({"picture": picture, "status": answer.status, **answer.body}, ensure_ascii=False))
+            typer.echo(json.dumps({"picture": picture, "status": answer.status, **answer.body}))
         else:
-            console.print(f"{picture}: {describe(answer)}", markup=False)
+            console.print(f"{picture}: {describe(answer)}")
     if failures:
         raise WorkFailedError(f"{failures} of {len(pictures)} pictures could not be classified.")
 
@@ -99,7 +99,7 @@ def evaluate(
     stage: Stage = context.obj
     evaluation = evaluate_deployment(stage, directory)
     if as_json:
-        typer.echo(json.dumps(evaluation.figures(), ensure_ascii=False))
+        typer.echo(json.dumps(evaluation.figures()))
     else:
         console.print(evaluation_table(evaluation))
 

@@ -1,13 +1,15 @@
-"""What the commands print: one console, progress for whatever takes longer than a second."""
+"""What the commands print: one console, on which any text is safe; progress for whatever takes longer than a second."""
 
 from __future__ import annotations
 
+import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from time import monotonic
+from typing import Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -19,9 +21,42 @@ from rich.progress import (
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
+from rich.segment import Segment
+from rich.text import Text
 
-console = Console(highlight=False, soft_wrap=True)
-error_console = Console(stderr=True, highlight=False, soft_wrap=True)
+# What colours a line of a log: left out. Every other sequence shows what it is.
+_COLOUR = re.compile("\x1b\\[[0-9;:]*m")
+# Controls but for tab and line feed, marks that reorder a line, its separators, and halves of characters, which a file
+# name that is no UTF-8 has.
+_UNSAFE = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def plain(text: str) -> str:
+    """Return text without anything that a terminal would obey: controls are escaped as Python escapes them."""
+    return _UNSAFE.sub(lambda found: ascii(found[0])[1:-1], _COLOUR.sub("", text))
+
+
+class SafeConsole(Console):
+    """A console on which text from anywhere is text: no markup, and no control but the console's own.
+
+    Styles are given as such (`style=…`, `rich.text.Text`), never inside of text.
+    """
+
+    def __init__(self, *, stderr: bool = False) -> None:
+        super().__init__(stderr=stderr, highlight=False, soft_wrap=True, markup=False, emoji=False)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Make text printable before rich measures its width."""
+        return super().render_str(plain(text), **options)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Render as rich does; all that is printed, in whatever it is nested, comes through here."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(plain(segment.text), segment.style)
+
+
+console = SafeConsole()
+error_console = SafeConsole(stderr=True)
 
 _PLAIN_INTERVAL = 5.0  # seconds between progress lines where the output is a file or a pipe
 
@@ -43,7 +78,7 @@ def progress_bar(description: str, total: int | None = None) -> Iterator[Callabl
         Call it with the number of steps done so far. Safe to call from several threads.
     """
     if console.is_terminal:
-        columns = [SpinnerColumn(), TextColumn("{task.description}")]
+        columns = [SpinnerColumn(), TextColumn("{task.description}", markup=False)]
         columns += [BarColumn(), MofNCompleteColumn()] if total is not None else []
         with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as progress:
             task = progress.add_task(description, total=total)
@@ -74,7 +109,7 @@ def byte_progress(description: str) -> Iterator[Callable[[int, int | None], None
         first call does not count as transferred.
     """
     if console.is_terminal:
-        columns = [SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), DownloadColumn()]
+        columns = [SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn()]
         columns += [TransferSpeedColumn(), TimeRemainingColumn()]
         with Progress(*columns, console=console, transient=True) as progress:
             task = progress.add_task(description, total=None)
@@ -104,6 +139,6 @@ def byte_progress(description: str) -> Iterator[Callable[[int, int | None], None
         if total is not None:
             left = f"{(total - done) / rate:.0f} s" if rate else "unknown"
             line = f"{description} {done / 1e6:,.0f} of {total / 1e6:,.0f} MB, {rate / 1e6:.1f} MB/s, {left} left"
-        console.print(line, markup=False)
+        console.print(line)
 
     yield report

@@ -93,7 +93,7 @@ def check_command(
         data_check.check_and_print(data_set)
         return
     check = data_check.check_data_set(data_set)  # without progress: standard output is the document's
-    typer.echo(json.dumps(check.to_json(), ensure_ascii=False, indent=2))
+    typer.echo(json.dumps(check.to_json(), indent=2))
     data_check.require_usable(check)
 
 
@@ -116,10 +116,9 @@ def _shrink(data_set: DataSet, destination: Path | None, side: int) -> None:
     console.print(
         f"{copy}: {done.shrunk} pictures shrunk, {done.unchanged} small enough, {done.kept} there already; "
         f"{done.bytes_before / 1e6:,.1f} MB became {done.bytes_after / 1e6:,.1f} MB; {rate:,.0f} pictures/s.",
-        markup=False,
     )
     for name, reason in list(done.unreadable.items())[:5]:
-        console.print(f"warning: left out {name}: {reason}", markup=False)
+        console.print(f"warning: left out {name}: {reason}")
     if len(done.unreadable) > 5:
         console.print(f"warning: {len(done.unreadable)} pictures were left out in all.")
 

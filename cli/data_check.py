@@ -224,9 +224,9 @@ def print_check(check: Check) -> None:
         if check.warnings or check.problems:
             console.print("The names of pictures below begin with the split that they were put in.")
     for warning in check.warnings:
-        console.print(f"warning: {warning}", markup=False)
+        console.print(f"warning: {warning}")
     for problem in check.problems:
-        console.print(f"unusable: {problem}", markup=False)
+        console.print(f"unusable: {problem}")
 
 
 def require_usable(check: Check) -> None:

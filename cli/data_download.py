@@ -120,7 +120,7 @@ def download(
                         f"{part.length() / 1e6:.1f} MB are kept; the same command goes on from there.",
                     ) from error
                 wait = min(_LONGEST_WAIT, error.wait if error.wait is not None else first_wait * 2 ** (failures - 1))
-                console.print(f"{error}; trying again in {wait:.0f} s", markup=False)
+                console.print(f"{error}; trying again in {wait:.0f} s")
                 time.sleep(wait)
 
 

@@ -86,7 +86,7 @@ def pull(directory: Path, url: str, sha256: str | None) -> None:
             _remove_archive(archive)
             return
         if archive.exists():
-            console.print(f"Using {archive}, which is there already.", markup=False)
+            console.print(f"Using {archive}, which is there already.")
         with byte_progress("Downloading") as report:
             download(url, archive, report=report, room_for_contents=True)
         _verify(directory, archive, url, sha256, before)
@@ -99,8 +99,7 @@ def pull(directory: Path, url: str, sha256: str | None) -> None:
             raise
         _remove_archive(archive)
     console.print(f"Unpacked {len(contents.members)} files, {contents.size / 1e6:,.0f} MB, into {directory}"
-                  + (f"; {contents.left_out} hidden files were left out." if contents.left_out else "."),
-                  markup=False)  # fmt: skip
+                  + (f"; {contents.left_out} hidden files were left out." if contents.left_out else "."))  # fmt: skip
 
 
 @contextmanager
@@ -127,14 +126,14 @@ def _is_there(directory: Path, before: Source | None, url: str, sha256: str | No
         raise NotReadyError(
             f"{directory} is there and {what}, so it is left alone.", "Choose another folder, or remove this one."
         )
-    console.print(f"{directory} was pulled from there on {before.pulled}; sha256 {before.sha256}.", markup=False)
+    console.print(f"{directory} was pulled from there on {before.pulled}; sha256 {before.sha256}.")
     return True
 
 
 def _verify(directory: Path, archive: Path, url: str, sha256: str | None, before: Source | None) -> None:
     """Compare the archive with what was asked for or fetched before, and write down what it is."""
     found = sha256_of(archive)
-    console.print(f"{archive}: {archive.stat().st_size:,} bytes, sha256 {found}", markup=False)
+    console.print(f"{archive}: {archive.stat().st_size:,} bytes, sha256 {found}")
     keep = f"The archive stays in {archive}: remove it to download it again"
     if sha256 is not None and found != sha256:
         raise NotReadyError(f"{archive} is not what was asked for: its sha256 is not {sha256}.", f"{keep}.")

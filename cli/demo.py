@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from cli import local
 from cli.aws import Stage
@@ -47,7 +48,7 @@ class _Timer:
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
         """Time a step under this name."""
-        console.rule(f"[bold]{name}", align="left", style="dim")
+        console.rule(Text(name, style="bold"), align="left", style="dim")
         start = monotonic()
         yield
         self.seconds[name] = monotonic() - start
@@ -131,7 +132,7 @@ def _answers_table(evaluation: Evaluation) -> Table:
             picture.name,
             best["label"],
             f"{best['probability']:.1%}",
-            "[green]right[/]" if right else "[red]wrong[/]",
+            Text("right", style="green") if right else Text("wrong", style="red"),
         )
     return table
 
@@ -140,5 +141,5 @@ def _times_table(seconds: dict[str, float]) -> Table:
     table = Table("step", "seconds", title="Time of each step", title_justify="left")
     for name, duration in seconds.items():
         table.add_row(name, f"{duration:.1f}")
-    table.add_row("[bold]all", f"[bold]{sum(seconds.values()):.1f}")
+    table.add_row("all", f"{sum(seconds.values()):.1f}", style="bold")
     return table

@@ -6,7 +6,6 @@ says what is trained; the instance answers with a status object and the outputs 
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,9 +17,9 @@ from cli.aws import Stage
 from cli.console import console, progress_bar
 from cli.data_push import data_set_prefix
 from cli.ec2_instances import last_console_lines, live_instances, run_instance
+from cli.ec2_jobs import name_prefix, read_launch, read_status, write_launch, write_status
 from cli.errors import NotReadyError, UsageError, WorkFailedError, aws_errors
 from cli.prices import hourly_price
-from cli.stage_jobs import job_prefix
 from cli.training import JobLog, TrainingRequest, require_data_set, training_hyperparameters, upload_source
 from infra import instance_types
 from infra.bucket_layout import CHECKPOINTS, EC2_JOBS, TRAINING_OUTPUT
@@ -31,8 +30,6 @@ from infra.instance_program.training_instance.job import (
     INTERRUPTED,
     Job,
     Status,
-    job_key,
-    status_key,
     stop_key,
 )
 from infra.settings import Ec2TrainingSettings
@@ -86,11 +83,6 @@ def run_command(
     console.print("Next: kennel package, then kennel deploy")
 
 
-def is_ec2_job(stage: Stage, job: str) -> bool:
-    """Whether a job of this stage is one that an EC2 instance trains."""
-    return job.startswith(_name_prefix(stage))
-
-
 def start_training(stage: Stage, request: TrainingRequest, machine: Machine) -> str:
     """Describe a job in the bucket and launch an instance for it; returns the job's name.
 
@@ -110,7 +102,7 @@ def start_training(stage: Stage, request: TrainingRequest, machine: Machine) -> 
     with aws_errors():
         require_data_set(stage, request.data_set)
         source = upload_source(stage)
-        name = f"{_name_prefix(stage)}{datetime.now(UTC):%Y%m%d-%H%M%S-%f}"[:63]
+        name = f"{name_prefix(stage)}{datetime.now(UTC):%Y%m%d-%H%M%S-%f}"[:63]
         job = Job(
             name=name,
             source=source,
@@ -120,8 +112,7 @@ def start_training(stage: Stage, request: TrainingRequest, machine: Machine) -> 
             checkpoints=f"s3://{bucket}/{CHECKPOINTS}/{name}",
             max_runtime_seconds=settings.max_runtime_seconds,
         )
-        _put_json(stage, job_key(EC2_JOBS, name), job.dump())
-    _launch(stage, name, machine)
+    _launch(stage, job, machine)
     return name
 
 
@@ -136,14 +127,13 @@ def resume_training(stage: Stage, job: str, machine: Machine) -> str:
         When there is no such job, it is completed, or an instance is still training it.
     """
     _require_type(_settings(stage), machine)
-    status = _require_status(stage, job)
-    if status["state"] == COMPLETED:
+    if read_status(stage, job)["state"] == COMPLETED:
         raise NotReadyError(f"{job} is completed.", f"Package it: kennel package --job {job}")
     with aws_errors():
         if live_instances(stage, job):
             raise NotReadyError(f"An instance is training {job}.", f"Follow it: kennel train --follow {job}")
         stage.client("s3").delete_object(Bucket=stage.data_bucket, Key=stop_key(EC2_JOBS, job))
-    _launch(stage, job, Machine(machine.instance_type or status["instance_type"], machine.spot))
+    _launch_again(stage, job, machine)
     return job
 
 
@@ -155,17 +145,18 @@ def stop_training(stage: Stage, job: str) -> None:
     NotReadyError
         When there is no such job, or it has ended.
     """
-    status = _require_status(stage, job)
-    if status["state"] in ENDED:
-        raise NotReadyError(f"{job} has ended already ({status['state']}).")
+    status = read_status(stage, job)
     with aws_errors():
+        if status["state"] in ENDED and not live_instances(stage, job):  # the status alone is the training's own word
+            raise NotReadyError(f"{job} has ended already ({status['state']}).")
         stage.client("s3").put_object(Bucket=stage.data_bucket, Key=stop_key(EC2_JOBS, job), Body=b"")
 
 
 def follow_training(stage: Stage, job: str, machine: Machine = DEFAULT_MACHINE) -> dict[str, Any]:
     """Print a job's log until it ends; returns its status.
 
-    When AWS takes a spot instance back meanwhile, another one is launched, which goes on from the checkpoints.
+    When AWS takes a spot instance back meanwhile, another one is launched as soon as that one is gone; it goes on from
+    the checkpoints.
 
     Raises
     ------
@@ -175,16 +166,17 @@ def follow_training(stage: Stage, job: str, machine: Machine = DEFAULT_MACHINE) 
         When the job failed or was stopped, or its instance is gone without a word.
     """
     log = JobLog(stage, job, stage.output("training", "TrainingInstanceLogGroup"))
-    _require_status(stage, job)
+    read_status(stage, job)
     with progress_bar(f"{job}: Training"):
         while True:
             status = _wait_for_end(stage, job, log)
             if status["state"] != INTERRUPTED:
                 break
             console.print(f"{status['reason']} The next instance goes on from the checkpoints.")
+            _wait_until_gone(stage, job)
             # Only spot instances are taken back; the next one is like it, but for what is asked for now.
             spot = machine.spot is not False
-            _launch(stage, job, Machine(machine.instance_type or status["instance_type"], spot))
+            _launch_again(stage, job, Machine(machine.instance_type, spot))
     if status["state"] != COMPLETED:
         raise WorkFailedError(
             f"The training job {job} ended as {status['state']}: {status['reason'] or 'no reason was given'}",
@@ -194,52 +186,26 @@ def follow_training(stage: Stage, job: str, machine: Machine = DEFAULT_MACHINE) 
     return status
 
 
-def latest_completed_job(stage: Stage) -> str | None:
-    """Name of this stage's newest completed job on EC2, None when there is none."""
-    s3, bucket, prefix = stage.client("s3"), stage.data_bucket, f"{TRAINING_OUTPUT}/{_name_prefix(stage)}"
-    with aws_errors():
-        pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix, Delimiter="/")
-        jobs = [item["Prefix"].split("/")[1] for page in pages for item in page.get("CommonPrefixes", [])]
-    for job in sorted(jobs, reverse=True):  # their names end in the time of their start
-        status = _find_status(stage, job)
-        if status is not None and status["state"] == COMPLETED:
-            return job
-    return None
+def _launch_again(stage: Stage, job: str, machine: Machine) -> None:
+    """Launch an instance like the last one, but for what is asked for now."""
+    last = read_launch(stage, job)
+    _launch(stage, last.job, Machine(machine.instance_type or last.instance_type, machine.spot))
 
 
-def model_location(stage: Stage, job: str) -> str:
-    """The ``s3://`` address of a job's model.
-
-    Raises
-    ------
-    NotReadyError
-        When there is no such job, or it has left no model.
-    """
-    status = _require_status(stage, job)
-    if not status["model"]:
-        raise NotReadyError(
-            f"The training job {job} has left no model (state {status['state']}).",
-            f"Follow it to its end: kennel train --follow {job}",
-        )
-    return str(status["model"])
-
-
-def _launch(stage: Stage, job: str, machine: Machine) -> None:
+def _launch(stage: Stage, job: Job, machine: Machine) -> None:
     settings = _settings(stage)
     instance_type = machine.instance_type or settings.instance_type
     spot = settings.spot if machine.spot is None else machine.spot
     template = stage.output("training", "TrainingLaunchTemplateId")
     subnets = stage.output("training", "TrainingSubnetIds").split(",")
-    console.print(_announcement(job, instance_type, spot, settings))
-    status = Status(job, "", instance_type, state="Launching")
+    console.print(_announcement(job.name, instance_type, spot, settings))
     with aws_errors():
-        # Before the instance can report anything, and in place of what an earlier one reported.
-        _put_json(stage, status_key(TRAINING_OUTPUT, job), status.dump())
+        write_launch(stage, job, instance_type)  # before the instance can report anything
         try:
-            instance_id = run_instance(stage, job, template, subnets, instance_type, spot)
+            instance_id = run_instance(stage, job.name, template, subnets, instance_type, spot)
         except botocore.exceptions.ClientError as error:
-            status.state, status.reason = FAILED, f"EC2 refused to launch an instance: {error}"
-            _put_json(stage, status_key(TRAINING_OUTPUT, job), status.dump())
+            reason = f"EC2 refused to launch an instance: {error}"
+            write_status(stage, Status(job.name, "", instance_type, state=FAILED, reason=reason))
             raise
     console.print(f"Instance {instance_id}. A shell on it: aws ssm start-session --target {instance_id}")
 
@@ -268,7 +234,7 @@ def _wait_for_end(stage: Stage, job: str, log: JobLog) -> dict[str, Any]:
     look_at = 0.0
     with aws_errors():
         while True:
-            status = _require_status(stage, job)
+            status = read_status(stage, job)
             log.print_new()
             if status["state"] in ENDED:
                 return status
@@ -276,7 +242,7 @@ def _wait_for_end(stage: Stage, job: str, log: JobLog) -> dict[str, Any]:
                 look_at = time.monotonic() + _LOOK_SECONDS
                 if not live_instances(stage, job):
                     # It may have ended between the two looks.
-                    status = _require_status(stage, job)
+                    status = read_status(stage, job)
                     log.print_new()
                     if status["state"] in ENDED:
                         return status
@@ -284,35 +250,23 @@ def _wait_for_end(stage: Stage, job: str, log: JobLog) -> dict[str, Any]:
             time.sleep(_POLL_SECONDS)
 
 
+def _wait_until_gone(stage: Stage, job: str) -> None:
+    """Wait until EC2 itself says that no instance trains a job.
+
+    That one was taken back is what the job's status says, which any training can write: it must not start a second one.
+    """
+    appears = read_launch(stage, job).time.timestamp() + _APPEARS_SECONDS
+    while time.time() < appears or live_instances(stage, job):
+        time.sleep(_LOOK_SECONDS)
+
+
 def _lost(stage: Stage, job: str, status: dict[str, Any]) -> WorkFailedError:
     if lines := last_console_lines(stage, job):
-        console.print(lines, markup=False, style="dim")
+        console.print(lines, style="dim")
     return WorkFailedError(
         f"The instance of {job} is gone without saying why; the last that it reported was {status['state']}.",
         f"It goes on from its checkpoints on another instance: kennel train --resume {job}",
     )
-
-
-def _require_status(stage: Stage, job: str) -> dict[str, Any]:
-    status = _find_status(stage, job)
-    if status is None:
-        raise NotReadyError(f"There is no training job {job!r} on EC2 in this stage.")
-    return status
-
-
-def _find_status(stage: Stage, job: str) -> dict[str, Any] | None:
-    s3 = stage.client("s3")
-    with aws_errors():
-        try:
-            answer = s3.get_object(Bucket=stage.data_bucket, Key=status_key(TRAINING_OUTPUT, job))
-        except s3.exceptions.NoSuchKey:
-            return None
-        status: dict[str, Any] = json.loads(answer["Body"].read())
-    return status
-
-
-def _put_json(stage: Stage, key: str, text: str) -> None:
-    stage.client("s3").put_object(Bucket=stage.data_bucket, Key=key, Body=text.encode(), ContentType="application/json")
 
 
 def _settings(stage: Stage) -> Ec2TrainingSettings:
@@ -332,7 +286,3 @@ def _require_type(settings: Ec2TrainingSettings, machine: Machine) -> None:
         raise UsageError(f"{instance_type!r} is not an EC2 instance type, such as t3.xlarge or g4dn.xlarge.")
     if conflict := settings.conflict_with(instance_type):
         raise UsageError(f"{conflict}.", "Choose a type of the image's architecture, such as t3.xlarge.")
-
-
-def _name_prefix(stage: Stage) -> str:
-    return f"{job_prefix(stage)}ec2-"

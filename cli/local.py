@@ -140,7 +140,11 @@ def logs(
         path = lifecycle.log_path(state_dir.resolve())
     if not path.exists():
         raise NotReadyError(f"There is no log at {path}: the local AWS has not been started yet.")
-    subprocess.run(["tail", "-n", str(lines), *(["-f"] if follow else []), str(path)], check=False)
+    command = ["tail", "-n", str(lines), *(["-f"] if follow else []), str(path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, errors="replace") as tail:
+        assert tail.stdout is not None
+        for line in tail.stdout:
+            console.print(line, end="")
 
 
 @app.command()

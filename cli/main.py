@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from typing import Annotated
 
 import typer
+from rich.text import Text
 
 from cli import batch, classifying, data, demo, deploying, local, packaging, report, training, tuning
 from cli.aws import Stage
@@ -50,21 +52,25 @@ def select_stage(
 def main() -> None:
     """Run the command line and exit with the code that `cli.errors` documents."""
     try:
-        app()
+        sys.exit(app(standalone_mode=False))
     except KennelError as error:
-        error_console.print(f"[bold red]error:[/] {_escape(str(error))}")
+        error_console.print(Text("error:", style="bold red"), str(error))
         if error.hint:
-            error_console.print(_escape(error.hint))
+            error_console.print(error.hint)
         sys.exit(error.exit_code)
+    except typer.TyperException as error:  # arguments that are no use, which may be file names: any text
+        error_console.print(error.format_message())
+        error_console.print("What is allowed: kennel --help, kennel COMMAND --help")
+        sys.exit(error.exit_code)
+    except typer.Abort:
+        error_console.print("Aborted!")
+        sys.exit(1)
     except KeyboardInterrupt:
         error_console.print("interrupted")
         sys.exit(130)
     except BrokenPipeError:  # the reader (head, less) went away: not an error of ours
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
-
-
-def _escape(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)
+    except Exception:  # a bug, whose message may hold any text, too
+        error_console.print(traceback.format_exc(), end="")
+        sys.exit(1)

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import re
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Annotated
-from urllib.parse import urlparse
 
 import typer
 
-from cli import ec2_training
+from cli import ec2_jobs
 from cli.aws import Stage
 from cli.console import console
 from cli.errors import NotReadyError, aws_errors
+from cli.stage_jobs import job_name
 from cli.training import latest_completed_job
+from infra.bucket_layout import TRAINING_OUTPUT
 from model.artifact import ArtifactError, ModelCard
+
+#: S3, SageMaker and an instance do not tell the time to the second alike.
+_CLOCKS_SECONDS = 60.0
 
 
 def package(
@@ -51,7 +55,9 @@ def package_model(stage: Stage, destination: Path, *, job: str | None = None, so
     Raises
     ------
     NotReadyError
-        When there is no completed job, or the artifact is corrupt or incomplete.
+        When there is no completed job, its model was written by something else, or is corrupt or incomplete.
+    UsageError
+        When `job` cannot be the name of one.
     """
     from model import packaging  # numpy and the inference engine: not needed by the other commands
 
@@ -60,49 +66,58 @@ def package_model(stage: Stage, destination: Path, *, job: str | None = None, so
             return packaging.package(source, destination)
         with tempfile.TemporaryDirectory() as folder:
             fetched = Path(folder, "model.tar.gz")
-            _fetch_model(stage, job or _newest_job(stage), fetched)
+            _fetch_model(stage, job_name(_newest_job(stage) if job is None else job), fetched)
             return packaging.package(fetched, destination)
     except ArtifactError as error:
         raise NotReadyError(f"The model cannot be deployed: {error}") from error
 
 
 def _newest_job(stage: Stage) -> str:
-    """The newest completed training, wherever it ran."""
-    on_ec2 = ec2_training.latest_completed_job(stage)
-    try:
-        on_sagemaker = latest_completed_job(stage)
-    except NotReadyError:
-        if on_ec2 is None:
-            raise
-        return on_ec2
-    return max(on_ec2 or "", on_sagemaker, key=_start_time)
-
-
-def _start_time(job: str) -> str:
-    """The time in a job's name, in a form that sorts."""
-    match = re.search(r"\d{8}-\d{6}(-\d+)?", job)
-    return match[0] if match else ""
+    """The newest completed training, wherever it ran, by AWS's clock: a name may hold any time."""
+    found = [job for job in (ec2_jobs.latest_completed_job(stage), latest_completed_job(stage)) if job is not None]
+    if not found:
+        raise NotReadyError("No training job of this stage has completed yet.", "Train one: kennel train")
+    return max(found)[1]
 
 
 def _fetch_model(stage: Stage, job: str, destination: Path) -> None:
-    if ec2_training.is_ec2_job(stage, job):
-        location = urlparse(ec2_training.model_location(stage, job))
-    else:
-        location = urlparse(_sagemaker_model(stage, job))
-    s3, key = stage.client("s3"), location.path.lstrip("/")
+    """Fetch the model from the place where the job has left it, and only what it can have left there itself."""
+    bucket, key = stage.data_bucket, f"{TRAINING_OUTPUT}/{job}/output/model.tar.gz"
+    location = f"s3://{bucket}/{key}"
+    on_ec2 = ec2_jobs.is_ec2_job(stage, job)
+    end = ec2_jobs.latest_end(stage, job) if on_ec2 else _end_on_sagemaker(stage, job, location)
+    s3 = stage.client("s3")
     with aws_errors():
-        if not s3.list_objects_v2(Bucket=location.netloc, Prefix=key, MaxKeys=1).get("Contents"):
-            raise NotReadyError(f"The training job {job} was stopped before it had a model.", "Train one: kennel train")
-        s3.download_file(location.netloc, key, str(destination))
+        try:
+            model = s3.get_object(Bucket=bucket, Key=key)
+        except s3.exceptions.NoSuchKey:
+            raise NotReadyError(
+                f"The training job {job} was stopped before it had a model.", "Train one: kennel train"
+            ) from None
+        if model["LastModified"].timestamp() > end + _CLOCKS_SECONDS:
+            raise NotReadyError(
+                f"{location} is of {model['LastModified']:%Y-%m-%d %H:%M:%S} UTC, when {job} had ended: something else "
+                "has written it.",
+                "Find out what has. The bucket keeps the version before it; or train again: kennel train",
+            )
+        with destination.open("wb") as file:
+            shutil.copyfileobj(model["Body"], file)
 
 
-def _sagemaker_model(stage: Stage, job: str) -> str:
+def _end_on_sagemaker(stage: Stage, job: str, location: str) -> float:
+    """When a job has ended, in seconds since the epoch."""
     with aws_errors():
         description = stage.client("sagemaker").describe_training_job(TrainingJobName=job)
-        status = description["TrainingJobStatus"]
-        if status not in ("Completed", "Stopped"):
-            raise NotReadyError(
-                f"The training job {job} has left no model (status {status}).",
-                "Follow it to its end: kennel train --follow " + job,
-            )
-        return str(description["ModelArtifacts"]["S3ModelArtifacts"])
+    status = description["TrainingJobStatus"]
+    if status not in ("Completed", "Stopped"):
+        raise NotReadyError(
+            f"The training job {job} has left no model (status {status}).",
+            f"Follow it to its end: kennel train --follow {job}",
+        )
+    if description["ModelArtifacts"]["S3ModelArtifacts"] != location:
+        raise NotReadyError(
+            f"The model of {job} is not at {location}: it is not a training of this stage.",
+            "To package it all the same, download it: kennel package --from FILE",
+        )
+    end = description.get("TrainingEndTime") or description["LastModifiedTime"]  # the first only of one that has begun
+    return float(end.timestamp())

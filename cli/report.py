@@ -1,11 +1,9 @@
-"""`kennel report`: what a training left behind, fetched, summed up and opened."""
+"""`kennel report`: what a training left behind, fetched, summed up, made a page of and opened."""
 
 from __future__ import annotations
 
 import json
 import os
-import re
-import shutil
 import sys
 import tempfile
 import webbrowser
@@ -18,15 +16,16 @@ from rich.table import Table
 
 from cli.aws import ROOT, Stage
 from cli.console import console
-from cli.errors import NotReadyError, UsageError, aws_errors
-from cli.stage_jobs import job_prefix
+from cli.errors import NotReadyError, aws_errors
+from cli.stage_jobs import is_job_name, job_name, job_path, job_prefix
 from infra.bucket_layout import TRAINING_OUTPUT
 from model.artifact import ArtifactError
 
 REPORTS_DIR = ROOT / "build" / "reports"
-METRICS, PAGE = "metrics.json", "report.html"
-# What a training may leave: its figures, its page, its epochs, and what a search inside the job tried.
-FILES = (METRICS, PAGE, "history.csv", "trials.csv", "search.json")
+METRICS = "metrics.json"
+# What a training may leave besides: its epochs, and what a search inside the job tried.
+TABLES = ("history.csv", "trials.csv", "search.json")
+_MAX_METRICS_BYTES = 64 * 2**20  # with a thousand classes it has four million
 # Wherever a training ran, its outputs are here in the data bucket.
 _PREFIX, _OUTPUT = f"{TRAINING_OUTPUT}/", "/output/output.tar.gz"
 
@@ -42,15 +41,13 @@ def report(
 ) -> None:
     """Show how good a training's model is.
 
-    Fetches its report, prints the figures, and opens the page.
+    Fetches its figures, prints the main ones, makes a page of them and opens it.
     """
     folder = fetch_report(context.obj, output, job=job) if source is None else source
     metrics = read_metrics(folder)
     console.print(figures_table(metrics, title=folder.resolve().name))
-    page = folder / PAGE
-    if not page.is_file():
-        raise NotReadyError(f"There is no {PAGE} in {folder}.", "The training's log says why it could not be written.")
-    console.print(f"The report: {page}", markup=False)
+    page = write_page(folder, metrics)
+    console.print(f"The report: {page}")
     if open_ and _has_desktop():
         webbrowser.open(page.resolve().as_uri())
 
@@ -58,11 +55,13 @@ def report(
 def fetch_report(stage: Stage, output: Path, *, job: str | None = None) -> Path:
     """Fetch what a training left behind, beside its model; returns the folder, named like the job.
 
+    A page that the training made is not among it: that would be a program of anybody's, opened as a local file.
+
     Parameters
     ----------
     stage : Stage
     output : Path
-        Where the folder goes; one that is there already is replaced.
+        Where the folder goes. Of one that is there already, the report's files are replaced, and no others.
     job : str, optional
         The training's name, on SageMaker or EC2; default the newest of the stage that has left something.
 
@@ -74,10 +73,10 @@ def fetch_report(stage: Stage, output: Path, *, job: str | None = None) -> Path:
         When `job` cannot be the name of one.
     """
     from model.packaging import unpack  # numpy: not needed by the other commands
+    from model.training.report import PICTURE_FILES, REPORT_FILE
 
-    if job is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9-]*", job):
-        raise UsageError(f"{job!r} is not the name of a training job: letters, digits and hyphens.")
-    job = job or _newest(stage)
+    job = job_name(_newest(stage) if job is None else job)
+    folder, files = job_path(output, job), (METRICS, *TABLES, *PICTURE_FILES)
     output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output, prefix=".fetching-") as name:
         fetched, unpacked = Path(name, "output.tar.gz"), Path(name, "unpacked")
@@ -86,16 +85,36 @@ def fetch_report(stage: Stage, output: Path, *, job: str | None = None) -> Path:
         inner.mkdir(parents=True)
         _download(stage, job, fetched)
         try:
-            unpack(fetched, unpacked, [*FILES, *(f"data/{file}" for file in FILES)])
+            unpack(fetched, unpacked, [*files, *(f"data/{file}" for file in files)])
         except ArtifactError as error:
             raise NotReadyError(f"What the training {job} left cannot be read: {error}") from error
         if any(inner.iterdir()):
             unpacked = inner
-        else:
-            inner.rmdir()
-        shutil.rmtree(output / job, ignore_errors=True)
-        unpacked.rename(output / job)
-    return output / job
+        folder.mkdir(exist_ok=True)
+        for file in (REPORT_FILE, *files):
+            (folder / file).unlink(missing_ok=True)  # of another time, or a link
+            if (unpacked / file).exists():
+                (unpacked / file).rename(folder / file)
+    return folder
+
+
+def write_page(folder: Path, metrics: dict[str, Any]) -> Path:
+    """Make the page of a training's figures; returns its path.
+
+    Raises
+    ------
+    NotReadyError
+        When they are not such figures: another version of the training program wrote them, or anybody.
+    """
+    from model.training import report as pages
+
+    try:
+        return pages.write_page(folder, metrics)
+    except Exception as error:  # the figures may be anything, and so may what is wrong with them
+        raise NotReadyError(
+            f"No page can be made of {folder / METRICS}: another version of the training program, or "
+            f"something else, has written it. {type(error).__name__}: {error}"
+        ) from error
 
 
 def read_metrics(folder: Path) -> dict[str, Any]:
@@ -108,6 +127,8 @@ def read_metrics(folder: Path) -> dict[str, Any]:
     """
     path = folder / METRICS
     try:
+        if path.stat().st_size > _MAX_METRICS_BYTES:
+            raise NotReadyError(f"{path} has more than {_MAX_METRICS_BYTES:,} bytes: these are no metrics.")
         metrics = json.loads(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         raise NotReadyError(
@@ -133,7 +154,7 @@ def figures_table(metrics: dict[str, Any], *, title: str) -> Table:
     try:
         for name, text in _figures(metrics):
             table.add_row(name, text)
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
         raise NotReadyError(
             f"{METRICS} was written by another version of the training program: {type(error).__name__}: {error}"
         ) from error
@@ -177,14 +198,15 @@ def _newest(stage: Stage) -> str:
             .paginate(Bucket=stage.data_bucket, Prefix=_PREFIX + job_prefix(stage))
         )
         found = [
-            (item["LastModified"], item["Key"])
+            (item["LastModified"], job)
             for page in pages
             for item in page.get("Contents", [])
             if item["Key"].endswith(_OUTPUT)
+            and is_job_name(job := item["Key"].removeprefix(_PREFIX).removesuffix(_OUTPUT))
         ]
     if not found:
         raise NotReadyError("No training of this stage has left a report yet.", "Train a model: kennel train")
-    return max(found)[1].removeprefix(_PREFIX).removesuffix(_OUTPUT)
+    return max(found)[1]
 
 
 def _download(stage: Stage, job: str, destination: Path) -> None:

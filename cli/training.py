@@ -19,10 +19,11 @@ from cli.aws import ROOT, Stage
 from cli.console import console, progress_bar
 from cli.data import SAMPLE_DIR
 from cli.data_push import data_set_prefix
+from cli.ec2_jobs import is_ec2_job
 from cli.errors import NotReadyError, UsageError, WorkFailedError, aws_errors
 from cli.hyperparameters import canonical, encode, parse_hyperparameters
 from cli.prices import hourly_price
-from cli.stage_jobs import job_prefix, tuning_prefix
+from cli.stage_jobs import job_name, job_prefix, tuning_prefix
 from cli.tuning_jobs import best_hyperparameters
 from infra.bucket_layout import CHECKPOINTS, CODE, TRAINING_OUTPUT
 from model.archives import write_archive
@@ -80,6 +81,9 @@ def train(
     from cli import ec2_training  # which is built on this module
 
     stage: Stage = context.obj
+    for job in (tuning_job, follow, stop, resume):
+        if job is not None:
+            job_name(job)
     if tuning_job and not best:
         raise UsageError(f"What is {tuning_job!r}? A tuning job goes with --best.", "kennel train --best JOB")
     _require_one_purpose({"--follow": follow, "--stop": stop, "--resume": resume}, new=bool(best or set_))
@@ -87,7 +91,7 @@ def train(
     if best:
         hyperparameters = {**best_hyperparameters(stage, tuning_job), **hyperparameters}
     request = TrainingRequest(data, hyperparameters, instance_type, instances)
-    if on is Place.EC2 or ec2_training.is_ec2_job(stage, follow or stop or resume or ""):
+    if on is Place.EC2 or is_ec2_job(stage, follow or stop or resume or ""):
         if instances is not None:
             raise UsageError("--instances is for SageMaker: on EC2 one instance trains.", "Leave out --on ec2")
         ec2_training.run_command(stage, request, spot=spot, wait=wait, follow=follow, stop=stop, resume=resume)
@@ -282,14 +286,8 @@ def saved_by_spot(description: dict[str, Any]) -> str:
     return f" Of these, {billed} s are billed: spot capacity saved {1 - billed / seconds:.0%}."
 
 
-def latest_completed_job(stage: Stage) -> str:
-    """Name of this stage's newest completed training job.
-
-    Raises
-    ------
-    NotReadyError
-        When there is none.
-    """
+def latest_completed_job(stage: Stage) -> tuple[datetime, str] | None:
+    """When this stage's newest completed training job was started, and its name; None when there is none."""
     with aws_errors():
         pages = (
             stage.client("sagemaker")
@@ -303,8 +301,8 @@ def latest_completed_job(stage: Stage) -> str:
                 name = str(summary["TrainingJobName"])
                 # The last training of a search is rarely its best one: whoever wants that says so.
                 if name.startswith(job_prefix(stage)) and not name.startswith(tuning_prefix(stage)):
-                    return name
-    raise NotReadyError("No training job of this stage has completed yet.", "Train one: kennel train")
+                    return summary["CreationTime"], name
+    return None
 
 
 class JobLog:
@@ -335,5 +333,5 @@ class JobLog:
         page = self._logs.get_log_events(logGroupName=self.group, logStreamName=stream, startFromHead=True, **token)
         self._tokens[stream] = page["nextForwardToken"]
         for event in page["events"]:
-            console.print(f"  {prefix}{event['message'].rstrip()}", markup=False, style="dim")
+            console.print(f"  {prefix}{event['message'].rstrip()}", style="dim")
         return bool(page["events"])

@@ -18,7 +18,7 @@ from cli.data import SAMPLE_DIR
 from cli.errors import UsageError, WorkFailedError, aws_errors
 from cli.hyperparameters import chosen, parse_hyperparameters
 from cli.prices import most_expensive
-from cli.stage_jobs import new_tuning_job
+from cli.stage_jobs import job_path, new_tuning_job
 from cli.training import TrainingRequest, machines
 from cli.tuning_jobs import (
     ENDED,
@@ -191,9 +191,7 @@ def _tell_ended(tuning: Tuning, told: set[str]) -> set[str]:
         result = objective(job)
         reached = f"{tuning.metric} {result:.4f}" if result is not None else "no result"
         values = assignments(chosen(job["TunedHyperParameters"]))
-        console.print(
-            f"  {_number(tuning, job)}  {job['TrainingJobStatus']}, {reached}: {values}", style="dim", markup=False
-        )
+        console.print(f"  {_number(tuning, job)}  {job['TrainingJobStatus']}, {reached}: {values}", style="dim")
     return {job["TrainingJobName"] for job in ended}
 
 
@@ -230,13 +228,11 @@ def _show_result(tuning: Tuning) -> None:
         return
     from cli.tuning_picture import draw_tuning  # matplotlib: needed by nothing else
 
-    picture = PICTURES / f"{tuning.name}.svg"
+    picture = job_path(PICTURES, tuning.name, ".svg")
     draw_tuning(tuning, picture)
     values = assignments(chosen(tuning.best["TunedHyperParameters"]))
-    console.print(
-        f"Best: {values}, {tuning.metric} {objective(tuning.best):.4f} ({tuning.best['TrainingJobName']})", markup=False
-    )
-    console.print(f"A picture of the search: {picture}", markup=False)
+    console.print(f"Best: {values}, {tuning.metric} {objective(tuning.best):.4f} ({tuning.best['TrainingJobName']})")
+    console.print(f"A picture of the search: {picture}")
     tell_of_better_parent(tuning)
     data = f" --data {tuning.data_set}" if tuning.data_set not in ("", SAMPLE_DIR.name) else ""
     console.print(f"Train with these values: kennel train --best {tuning.name}{data}")

@@ -171,7 +171,7 @@ def best_hyperparameters(stage: Stage, job: str | None) -> dict[str, str]:
             f"What it is doing: kennel tune status {tuning.name}",
         )
     values = {**tuning.fixed, **chosen(tuning.best["TunedHyperParameters"])}
-    console.print(f"The best values of {tuning.name}: {assignments(values)}", markup=False)
+    console.print(f"The best values of {tuning.name}: {assignments(values)}")
     tell_of_better_parent(tuning)
     return values
 
@@ -185,7 +185,7 @@ def tell_of_better_parent(tuning: Tuning) -> None:
     parent, result = found.get("TuningJobName", tuning.name), objective(found)
     if parent != tuning.name and result is not None:
         console.print(f"{parent}, which it went on from, has done better: {tuning.metric} {result:.4f}. "
-                      f"Train with those values: kennel train --best {parent}", markup=False)  # fmt: skip
+                      f"Train with those values: kennel train --best {parent}")  # fmt: skip
 
 
 def assignments(values: dict[str, str]) -> str:

@@ -14,10 +14,12 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from cli.console import plain
 from cli.tuning_jobs import Tuning, objective
 
 _SIZE_INCHES = (12.0, 4.8)
 _TICKS = 5
+_TEXT: dict[str, Any] = {"parse_math": False}  # a "$" in a name is no formula
 
 
 def draw_tuning(tuning: Tuning, path: Path) -> None:
@@ -38,7 +40,7 @@ def draw_tuning(tuning: Tuning, path: Path) -> None:
     _best_so_far(right, tuning, jobs)
     unfinished = len(tuning.jobs) - len(jobs)
     note = f" (without a result, so not shown: {unfinished})" if unfinished else ""
-    figure.suptitle(f"{tuning.name}: {tuning.metric}{note}", fontsize=11)
+    figure.suptitle(plain(f"{tuning.name}: {tuning.metric}{note}"), fontsize=11, **_TEXT)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
 
@@ -58,8 +60,8 @@ def _parallel_coordinates(axes: Axes, tuning: Tuning, jobs: list[dict[str, Any]]
     for position, place in enumerate(places):
         axes.axvline(position, color="0.7", linewidth=0.8, zorder=0)
         for height, label in place.ticks:
-            axes.text(position + 0.02, height, label, fontsize=8, va="center", bbox=_LABEL_BOX)
-    axes.set_xticks(range(len(places)), [place.name for place in places])
+            axes.text(position + 0.02, height, plain(label), fontsize=8, va="center", bbox=_LABEL_BOX, **_TEXT)
+    axes.set_xticks(range(len(places)), [plain(place.name) for place in places], **_TEXT)
     axes.set_xlim(-0.1, len(places) - 0.75)
     axes.set_ylim(-0.05, 1.05)
     axes.set_yticks([])
@@ -108,7 +110,7 @@ def _best_so_far(axes: Axes, tuning: Tuning, jobs: list[dict[str, Any]]) -> None
     best = list(accumulate(results, min if tuning.minimize else max))
     axes.step(numbers, best, where="post", color="tab:blue", linewidth=2, label="best so far")
     axes.set_xlabel("training job")
-    axes.set_ylabel(tuning.metric)
+    axes.set_ylabel(plain(tuning.metric), **_TEXT)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="0.92")

@@ -176,9 +176,10 @@ def confusion_matrix(matrix: Sequence[Sequence[int]], labels: Sequence[str]) -> 
     grid = Markup('<rect class="board" x="{0:g}" y="{0:g}" width="{1:g}" height="{1:g}"/>')
     parts.append(grid.format(margin, classes * cell))
     for row, counts in enumerate(matrix):
+        of = sum(counts)
         for column, count in enumerate(counts):
             if count:
-                parts.append(_cell(row, column, count, sum(counts), margin, cell, size, labels))
+                parts.append(_cell(row, column, count, of, margin, cell, size, labels))
     return Markup("").join(parts) + Markup("</svg>")
 
 

@@ -28,14 +28,16 @@ from .environment import describe
 from .evaluation import Answers, evaluate_artifact, graph_logits, worst_mistakes
 from .export import ExportCheck, check_export, export_onnx
 from .quantize import CALIBRATION_PICTURES, Decision, Limits, choose_precision
-from .report import write_report
+from .report import MISTAKES, write_report
 
 log = logging.getLogger(__name__)
 
 # The comparison of the exported graph with the network needs some pictures, not all.
 EXPORT_CHECK_PICTURES = 256
-# The worst ones that the report shows.
-MISTAKES = 18
+# What the report says of the model; the rest is in the model's card.
+REPORTED = (
+    "name", "version", "architecture", "display_labels", "input_size", "precision", "training_job", "code_revision",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,7 @@ def finish(arguments: argparse.Namespace, trained: Trained, *, started: float, s
     card, metrics = _first_card(arguments, trained), _first_metrics(arguments, trained, check)
 
     def write() -> None:
+        metrics["model"] = {name: getattr(card, name) for name in REPORTED}
         metrics["finished"] = datetime.now(UTC).isoformat(timespec="seconds")
         metrics["seconds"] = time.perf_counter() - started
         card.save(model_dir)
@@ -138,7 +141,7 @@ def finish(arguments: argparse.Namespace, trained: Trained, *, started: float, s
     mistakes = worst_mistakes(answers, data_set, MISTAKES)
     metrics["mistakes"] = [dataclasses.asdict(mistake) for mistake in mistakes]
     write()
-    write_report(arguments.output_data_dir, metrics, card, data_set.root)
+    write_report(arguments.output_data_dir, metrics, data_set.root)
 
 
 def _first_card(arguments: argparse.Namespace, trained: Trained) -> ModelCard:

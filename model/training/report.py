@@ -1,8 +1,9 @@
-"""`report.html` and `history.csv`: what a training leaves behind for people.
+"""`report.html`, `history.csv` and the worst mistakes' pictures: what a training leaves behind for people.
 
 The page is one file that needs no network and no server: style, script, charts and pictures are inside. All that it
-says comes from `metrics.json`. Class and file names are anybody's text: the template engine escapes whatever it is
-given, and the page's own policy lets no script but ours run.
+says comes from `metrics.json` and these pictures, so that the page can be made again by who does not trust the one
+that a training made. Class and file names are anybody's text: the template engine escapes whatever it is given, and the
+page's own policy lets no script but ours run.
 """
 
 from __future__ import annotations
@@ -13,13 +14,13 @@ import hashlib
 import io
 import logging
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import jinja2
 from markupsafe import Markup
 
-from ..artifact import ModelCard
 from ..decoding import ImageError, decode
 from .charts import Series, confusion_matrix, line_chart, reliability_diagram
 from .whole_files import write_whole
@@ -28,18 +29,22 @@ log = logging.getLogger(__name__)
 
 REPORT_FILE = "report.html"
 HISTORY_FILE = "history.csv"
+# The worst mistakes that the page shows, and their pictures.
+MISTAKES = 18
+PICTURE_FILES = tuple(f"mistake-{number:02}.jpg" for number in range(1, MISTAKES + 1))
 _TEMPLATES = Path(__file__).parent / "templates"
 # Of the pictures in the report, pixels of the longer side: sharp at the size at which they are shown.
 THUMBNAIL = 240
 _THUMBNAIL_QUALITY = 78
+_MAX_THUMBNAIL_BYTES = 2**20  # none that was written here is as large
 # So many are listed; the rest is in metrics.json.
 LISTED = 20
 PAIRS = 15
 _SPLIT_NAMES = {"train": "training", "valid": "validation", "test": "test"}
 
 
-def write_report(folder: Path, metrics: Mapping[str, Any], card: ModelCard, data_root: Path) -> bool:
-    """Write `history.csv` and `report.html`.
+def write_report(folder: Path, metrics: Mapping[str, Any], data_root: Path) -> bool:
+    """Write `history.csv`, the mistakes' pictures and `report.html`.
 
     Parameters
     ----------
@@ -47,8 +52,6 @@ def write_report(folder: Path, metrics: Mapping[str, Any], card: ModelCard, data
         Where they go; an older report is replaced only by a whole one.
     metrics : mapping
         What `metrics.json` holds.
-    card : ModelCard
-        Of the finished model.
     data_root : Path
         The data set's folder, for the pictures of the worst mistakes.
 
@@ -59,14 +62,36 @@ def write_report(folder: Path, metrics: Mapping[str, Any], card: ModelCard, data
     """
     try:
         write_whole(folder / HISTORY_FILE, history_csv(metrics["epochs"]).encode())
-        pictures = {mistake["picture"]: data_root / mistake["picture"] for mistake in metrics["mistakes"]}
-        thumbnails = {name: small for name, path in pictures.items() if (small := thumbnail(path)) is not None}
-        # A file name may hold bytes that are no text (surrogates); they are shown as question marks.
-        write_whole(folder / REPORT_FILE, render(metrics, card, thumbnails).encode(errors="replace"))
+        for mistake, name in zip(metrics["mistakes"], PICTURE_FILES, strict=False):
+            if (small := thumbnail(data_root / mistake["picture"])) is not None:
+                write_whole(folder / name, small)
+            else:
+                (folder / name).unlink(missing_ok=True)  # of an earlier training
+                log.warning("no thumbnail of %s: it cannot be read", mistake["picture"])
+        write_page(folder, metrics)
     except Exception:  # whatever it is: the model is written, and so is metrics.json
         log.warning("the report could not be written; all its figures are in metrics.json", exc_info=True)
         return False
     return True
+
+
+def write_page(folder: Path, metrics: Mapping[str, Any]) -> Path:
+    """Write `report.html` from the figures and the pictures beside it; return its path.
+
+    Parameters
+    ----------
+    folder : Path
+        Whatever lies there, the page holds numbers, escaped text and pictures that were encoded here.
+    metrics : mapping
+        What `metrics.json` holds. Of any other, any exception may come.
+    """
+    pictures = [path if path.is_file() else None for path in (folder / name for name in PICTURE_FILES)]
+    small = [
+        None if path is None or path.stat().st_size > _MAX_THUMBNAIL_BYTES else thumbnail(path) for path in pictures
+    ]
+    # A file name may hold bytes that are no text (surrogates); they are shown as question marks.
+    write_whole(folder / REPORT_FILE, render(metrics, small).encode(errors="replace"))
+    return folder / REPORT_FILE
 
 
 def history_csv(epochs: Sequence[Mapping[str, Any]]) -> str:
@@ -78,16 +103,15 @@ def history_csv(epochs: Sequence[Mapping[str, Any]]) -> str:
     return file.getvalue()
 
 
-def render(metrics: Mapping[str, Any], card: ModelCard, thumbnails: Mapping[str, bytes]) -> str:
+def render(metrics: Mapping[str, Any], thumbnails: Sequence[bytes | None] = ()) -> str:
     """Return the page.
 
     Parameters
     ----------
     metrics : mapping
         What `metrics.json` holds.
-    card : ModelCard
-    thumbnails : mapping of str to bytes
-        JPEGs by the names that `metrics["mistakes"]` has; a mistake without one is shown without a picture.
+    thumbnails : sequence of bytes or None
+        JPEGs of the mistakes, in their order; a mistake without one is shown without a picture.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES),
@@ -97,12 +121,14 @@ def render(metrics: Mapping[str, Any], card: ModelCard, thumbnails: Mapping[str,
         lstrip_blocks=True,
     )
     environment.filters |= {"percent": _percent, "number": _number, "duration": _duration}
-    names = dict(zip(card.labels, card.display_labels, strict=True))
+    model = metrics["model"]
+    display_labels = model["display_labels"]
+    names = dict(zip(metrics["labels"], display_labels, strict=True))
     split = "valid" if metrics["test"] is None else "test"
     measured = metrics[split]
     script, style = ((_TEMPLATES / name).read_text(encoding="utf-8") for name in ("report.js", "report.css"))
     return environment.get_template("report.html").render(
-        card=card,
+        model=model,
         metrics=metrics,
         split=split,
         split_name=_SPLIT_NAMES[split],
@@ -111,9 +137,9 @@ def render(metrics: Mapping[str, Any], card: ModelCard, thumbnails: Mapping[str,
         calibration=metrics["calibration"][split],
         best=metrics["epochs"][metrics["best_epoch"] - 1],
         curves=_curves(metrics),
-        classes=_classes(measured, card.display_labels),
-        matrix=confusion_matrix(measured["confusion_matrix"], card.display_labels),
-        pairs=_confused_pairs(measured["confusion_matrix"], card.display_labels),
+        classes=_classes(measured, display_labels),
+        matrix=confusion_matrix(measured["confusion_matrix"], display_labels),
+        pairs=_confused_pairs(measured["confusion_matrix"], display_labels),
         diagrams={
             when: reliability_diagram(
                 metrics["calibration"][split][when]["bins"], description=f"Accuracy over confidence, {when} calibration"
@@ -123,8 +149,8 @@ def render(metrics: Mapping[str, Any], card: ModelCard, thumbnails: Mapping[str,
         mistakes=[
             mistake
             | {"true": names[mistake["true"]], "predicted": names[mistake["predicted"]]}
-            | {"image": _data_uri(thumbnails.get(mistake["picture"]))}
-            for mistake in metrics["mistakes"]
+            | {"image": _data_uri(small)}
+            for mistake, small in zip_longest(metrics["mistakes"][:MISTAKES], thumbnails[: len(metrics["mistakes"])])
         ],
         warnings=_warnings(metrics, names),
         listed=LISTED,
@@ -138,8 +164,7 @@ def thumbnail(path: Path) -> bytes | None:
     """Return a small JPEG of a picture, None when it cannot be read."""
     try:
         image = decode(path.read_bytes(), target_size=THUMBNAIL)
-    except (ImageError, OSError) as error:
-        log.warning("no thumbnail of %s: %s", path, error)
+    except (ImageError, OSError):
         return None
     image.thumbnail((THUMBNAIL, THUMBNAIL))
     file = io.BytesIO()
@@ -178,8 +203,9 @@ def _classes(measured: Mapping[str, Any], names: Sequence[str]) -> list[dict[str
 
 def _confused_pairs(matrix: Sequence[Sequence[int]], names: Sequence[str]) -> list[dict[str, Any]]:
     pairs: list[dict[str, Any]] = [
-        {"true": names[row], "predicted": names[column], "count": count, "of": sum(counts)}
+        {"true": names[row], "predicted": names[column], "count": count, "of": pictures}
         for row, counts in enumerate(matrix)
+        for pictures in [sum(counts)]
         for column, count in enumerate(counts)
         if count and row != column
     ]

@@ -142,7 +142,7 @@ def says(stage: Stage, job: str, text: str) -> bool:
 
 
 def test_a_training_leaves_what_a_sagemaker_job_leaves_and_its_instance_is_gone(
-    aws: LocalAws, stage: Stage, start: Callable[..., str], capsys: pytest.CaptureFixture[str]
+    aws: LocalAws, stage: Stage, start: Callable[..., str], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     job = start("", lr="0.01")
     status = ec2_training.follow_training(stage, job)
@@ -160,18 +160,21 @@ def test_a_training_leaves_what_a_sagemaker_job_leaves_and_its_instance_is_gone(
     assert tags == {"Name": "kennel-local-training", "project": "kennel", "stage": "local", "training-job": job}
     # It is the newest training, so it is what is packaged next.
     assert packaging._newest_job(stage) == job
-    assert ec2_training.model_location(stage, job).endswith(f"/training/{job}/output/model.tar.gz")
+    fetched = tmp_path / "model.tar.gz"
+    packaging._fetch_model(stage, job, fetched)
+    with tarfile.open(fetched) as tar:
+        assert tar.getnames() == ["model.json"]
 
 
 def test_a_failing_program_is_reported_with_its_own_reason(
-    aws: LocalAws, stage: Stage, start: Callable[..., str]
+    aws: LocalAws, stage: Stage, start: Callable[..., str], tmp_path: Path
 ) -> None:
     job = start('pathlib.Path(os.environ["SM_OUTPUT_DIR"], "failure").write_text("no luck"); sys.exit(3)')
     with pytest.raises(WorkFailedError, match=r"ended as Failed: no luck \(exit code 3\)"):
         ec2_training.follow_training(stage, job)
     wait_until(lambda: is_terminated(aws, job))
     with pytest.raises(NotReadyError, match="has left no model"):
-        ec2_training.model_location(stage, job)
+        packaging._fetch_model(stage, job, tmp_path / "model.tar.gz")
 
 
 def test_a_training_that_does_not_end_is_ended_and_what_it_has_is_kept(
@@ -194,6 +197,7 @@ def test_stopping_keeps_the_model(aws: LocalAws, stage: Stage, start: Callable[.
     with pytest.raises(WorkFailedError, match="ended as Stopped: The training was stopped by its user"):
         ec2_training.follow_training(stage, job)
     assert archive(stage, f"training/{job}/output/model.tar.gz") == {"model.json": b"[]"}
+    wait_until(lambda: is_terminated(aws, job))
     with pytest.raises(NotReadyError, match="has ended already"):
         ec2_training.stop_training(stage, job)
 

@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 import pytest
 from sagemaker_local import BUCKET, Local, local_aws
 
-from cli import main, training, tuning
+from cli import main, packaging, training, tuning
 from cli.aws import Stage
 from cli.tuning_jobs import stop_tuning_jobs
 
@@ -107,7 +107,7 @@ def test_a_search_its_picture_and_a_training_with_the_best_values(shell: Shell, 
     trained = shell.kennel("train", "--best", "--set", "epochs=2")
     assert f"lr {float(best['lr'])} batch-size {best['batch-size']} epochs 2" in trained
     # The trainings of the search are not what `kennel package` takes.
-    newest = training.latest_completed_job(main.Stage("local"))
+    newest = packaging._newest_job(main.Stage("local"))
     assert newest in trained
     assert not newest.startswith(job)
 

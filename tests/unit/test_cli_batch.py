@@ -10,12 +10,21 @@ from typing import Any
 
 import botocore.exceptions
 import pytest
+from fake_s3 import FakeS3
 
 from cli import batch, batch_job
 from cli.aws import Stage
 from cli.batch import label_pictures, open_folder
 from cli.batch_job import BatchOptions
-from cli.batch_labels import InputPicture, from_json_lines, is_settled, label_of_answer, to_json_lines, write_parquet
+from cli.batch_labels import (
+    InputPicture,
+    from_json_lines,
+    is_settled,
+    label_of_answer,
+    match_answers,
+    to_json_lines,
+    write_parquet,
+)
 from cli.errors import AwsError, NotReadyError, WorkFailedError
 
 SOURCE = "s3://bucket/batch/input/dogs"
@@ -24,48 +33,6 @@ LABELS = "batch/output/dogs/labels.jsonl"
 
 def client_error(code: str) -> botocore.exceptions.ClientError:
     return botocore.exceptions.ClientError({"Error": {"Code": code, "Message": "refused"}}, "Operation")
-
-
-class FakeS3:
-    """A bucket in a dictionary; an ETag changes with the bytes."""
-
-    def __init__(self) -> None:
-        self.objects: dict[str, bytes] = {}
-
-    def put_object(self, *, Bucket: str, Key: str, Body: bytes, **_: Any) -> dict[str, str]:
-        assert Bucket == "bucket"
-        self.objects[Key] = Body
-        return {"ETag": _etag(Body)}
-
-    def get_object(self, *, Bucket: str, Key: str) -> dict[str, Any]:
-        if Key not in self.objects:
-            raise client_error("NoSuchKey")
-        return {"Body": io.BytesIO(self.objects[Key])}
-
-    def upload_file(self, name: str, bucket: str, key: str) -> None:
-        self.objects[key] = Path(name).read_bytes()
-
-    def get_paginator(self, _: str) -> FakeS3:
-        return self
-
-    def paginate(self, *, Bucket: str, Prefix: str) -> list[dict[str, Any]]:
-        return [
-            *({"Contents": [_listed(key, body)]} for key, body in self.objects.items() if key.startswith(Prefix)),
-            {},
-        ]
-
-    def delete_objects(self, *, Bucket: str, Delete: dict[str, Any]) -> dict[str, Any]:
-        for item in Delete["Objects"]:
-            self.objects.pop(item["Key"], None)
-        return {}
-
-
-def _listed(key: str, body: bytes) -> dict[str, Any]:
-    return {"Key": key, "Size": len(body), "ETag": _etag(body)}
-
-
-def _etag(body: bytes) -> str:
-    return f'"{hash(body):x}"'
 
 
 class FakeSageMaker:
@@ -79,6 +46,7 @@ class FakeSageMaker:
         self.stopped: list[str] = []
         self.running = False
         self.answer: Callable[[str], bytes | None] = lambda name: answer_of("Akita")
+        self.place: Callable[[str], str] = lambda name: name
 
     def describe_endpoint(self, *, EndpointName: str) -> dict[str, Any]:
         return {"EndpointConfigName": f"config of {EndpointName}"}
@@ -100,7 +68,7 @@ class FakeSageMaker:
             answer = self.answer(name)
             if answer is not None:
                 output = request["TransformOutput"]["S3OutputPath"].removeprefix("s3://bucket/").rstrip("/")
-                self.s3.objects[f"{output}/{name}.out"] = answer
+                self.s3.objects[f"{output}/{self.place(name)}.out"] = answer
         reason = {"FailureReason": "AlgorithmError: out of luck"} if self.status == "Failed" else {}
         return {"TransformJobStatus": self.status, **reason}
 
@@ -298,6 +266,59 @@ def test_stopping_keeps_what_has_been_done_and_leaves_the_rest_for_later(
     stage.sagemaker.status, stage.sagemaker.answer = "Completed", lambda name: answer_of("Boxer")
     run(stage)
     assert {name: label["label"] for name, label in labels(stage).items()} == {"a.jpg": "Akita", "dir/é b.PNG": "Boxer"}
+
+
+@pytest.mark.parametrize("above", ["dogs/", "input/dogs/", "batch/input/dogs/"])
+def test_answers_below_further_folders_are_found(stage: Any, above: str) -> None:
+    stage.s3.objects["batch/input/dogs/dir/a.jpg"] = b"of the same name as another one"
+    stage.sagemaker.answer = lambda name: answer_of(name)
+    stage.sagemaker.place = lambda name: above + name
+    run(stage)
+    assert {name: label["label"] for name, label in labels(stage).items()} == {
+        name: name for name in ("a.jpg", "dir/a.jpg", "dir/é b.PNG")
+    }
+    assert leftovers(stage) == []
+
+
+@pytest.mark.parametrize(
+    ("answers", "matched"),
+    [
+        # AWS's own example: <input prefix>/dataset01/data.csv is answered in <input prefix>/data.csv.out.
+        (["dogs/c.jpg.out"], {"two/c.jpg": "dogs/c.jpg.out"}),
+        (["b.jpg.out"], {}),  # one/b.jpg or two/b.jpg
+        (["a.jpg.out", "x/a.jpg.out"], {"a.jpg": "a.jpg.out"}),
+        (["x/one/b.jpg.out", "one/b.jpg.out"], {"one/b.jpg": "one/b.jpg.out"}),
+        (["a.jpg", "ba.jpg.out", "d.jpg.out", ".out"], {}),
+    ],
+)
+def test_an_answer_is_to_the_picture_that_agrees_with_it_over_most_folders(
+    answers: list[str], matched: dict[str, str]
+) -> None:
+    pictures = ["a.jpg", "one/b.jpg", "two/b.jpg", "two/c.jpg", "one/a.jpg"]
+    assert match_answers(answers, pictures, "batch/input/dogs/") == matched
+
+
+@pytest.mark.parametrize("status", ["Completed", "Failed", "Stopped"])
+def test_answers_that_match_nothing_are_kept_named_and_an_error(stage: Any, status: str) -> None:
+    stage.sagemaker.status, stage.sagemaker.place = status, lambda name: f"{len(name)}.json"
+    with pytest.raises(
+        WorkFailedError, match=r"2 answers of the transform job kennel-local-batch-.* are to none"
+    ) as error:
+        run(stage)
+    kept = leftovers(stage)
+    assert len(kept) == 2
+    assert all(key in str(error.value) for key in kept)
+    stage.sagemaker.status, stage.sagemaker.place = "Completed", lambda name: name
+    run(stage)  # the job is not looked at again
+    assert {label["label"] for label in labels(stage).values()} == {"Akita"}
+    assert leftovers(stage) == kept
+
+
+def test_pictures_without_an_answer_are_an_error_although_the_job_completed(stage: Any) -> None:
+    stage.sagemaker.answer = lambda name: answer_of("Akita") if name == "a.jpg" else None
+    with pytest.raises(WorkFailedError, match="has completed without an answer to 1 pictures: dir/é b"):
+        run(stage)
+    assert labels(stage)["dir/é b.PNG"]["error"]["code"] == "no_answer"
 
 
 @pytest.mark.parametrize(

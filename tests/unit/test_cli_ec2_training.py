@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
+from fake_s3 import FakeS3
 
-from cli import ec2_instances, ec2_training, packaging, training
+from cli import ec2_instances, ec2_jobs, ec2_training, packaging, training
 from cli.aws import Stage
 from cli.ec2_training import Machine
 from cli.errors import AwsError, NotReadyError, UsageError, WorkFailedError
@@ -30,39 +31,6 @@ OUTPUTS = {
 
 def client_error(code: str) -> ClientError:
     return ClientError({"Error": {"Code": code, "Message": code}}, "Operation")
-
-
-class NoSuchKey(ClientError):
-    pass
-
-
-class FakeS3:
-    class exceptions:
-        NoSuchKey = NoSuchKey
-
-    def __init__(self) -> None:
-        self.objects: dict[str, bytes] = {"datasets/dogs/train/a/1.jpg": b""}
-
-    def list_objects_v2(self, *, Bucket: str, Prefix: str, MaxKeys: int) -> dict[str, Any]:
-        return {"Contents": [{"Key": key} for key in self.objects if key.startswith(Prefix)][:MaxKeys]}
-
-    def put_object(self, *, Bucket: str, Key: str, Body: bytes, **_: Any) -> None:
-        self.objects[Key] = Body
-
-    def delete_object(self, *, Bucket: str, Key: str) -> None:
-        self.objects.pop(Key, None)
-
-    def get_object(self, *, Bucket: str, Key: str) -> dict[str, Any]:
-        if Key not in self.objects:
-            raise NoSuchKey({"Error": {"Code": "NoSuchKey", "Message": ""}}, "GetObject")
-        return {"Body": io.BytesIO(self.objects[Key])}
-
-    def get_paginator(self, _: str) -> FakeS3:
-        return self
-
-    def paginate(self, *, Bucket: str, Prefix: str, Delimiter: str) -> list[dict[str, Any]]:
-        folders = {"/".join(key.split("/")[:2]) + "/" for key in self.objects if key.startswith(Prefix)}
-        return [{"CommonPrefixes": [{"Prefix": folder}]} for folder in sorted(folders)] + [{}]
 
 
 class FakeEc2:
@@ -127,8 +95,10 @@ class FakeStage(Stage):
     def __init__(self, name: str = "dev") -> None:
         super().__init__(name)
         self.__dict__.update(s3=FakeS3(), ec2=FakeEc2(), logs=FakeLogs())
+        self.s3.objects["datasets/dogs/train/a/1.jpg"] = b""
 
     data_bucket = "bucket"
+    s3: FakeS3
 
     def client(self, service: str, **_: Any) -> Any:
         return self.__dict__[service]
@@ -141,6 +111,7 @@ class FakeStage(Stage):
 def stage(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(ec2_training, "_POLL_SECONDS", 0.0)
     monkeypatch.setattr(ec2_training, "_LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(ec2_training, "_APPEARS_SECONDS", 0.0)
     monkeypatch.setattr(training, "source_bundle", lambda folder: b"source")
     return FakeStage()
 
@@ -250,20 +221,23 @@ def test_a_stage_without_the_section_says_how_to_get_it(stage: Any) -> None:
     assert "[training.ec2]" in error.value.hint
 
 
-def test_a_completed_job_is_packaged_next_unless_sagemaker_has_a_newer_one(
-    stage: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    old, new = "kennel-dev-ec2-20260101-000000-1", "kennel-dev-ec2-20260102-000000-1"
-    report(stage, old, "Completed", model=f"s3://bucket/training/{old}/output/model.tar.gz")
-    report(stage, new, "Completed", model=f"s3://bucket/training/{new}/output/model.tar.gz")
-    report(stage, "kennel-dev-ec2-20260103-000000-1", "Failed")
-    assert ec2_training.model_location(stage, new).endswith(f"{new}/output/model.tar.gz")
-    for on_sagemaker, newest in (
-        ("kennel-dev-20260101-120000-1", new),
-        ("kennel-dev-20260102-120000-1", "kennel-dev-20260102-120000-1"),
-    ):
-        monkeypatch.setattr(packaging, "latest_completed_job", lambda _, name=on_sagemaker: name)
+def test_the_last_completed_job_to_be_started_is_packaged_next(stage: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs = [start(stage) for _ in range(3)]
+    for job, state in zip(jobs, ("Completed", "Completed", "Failed"), strict=True):
+        report(stage, job, state)
+    launched = stage.s3.objects.times[f"code/jobs/{jobs[1]}.json"]
+    for later, newest in ((-1, jobs[1]), (1, "kennel-dev-1")):
+        on_sagemaker = (launched + timedelta(seconds=later), "kennel-dev-1")
+        monkeypatch.setattr(packaging, "latest_completed_job", lambda _, found=on_sagemaker: found)
         assert packaging._newest_job(stage) == newest
+
+
+@pytest.mark.parametrize("status", [b"", b"[]", b"{}", b"\xff", b'{"state": 1}', b"[" * 100_000])
+def test_a_status_that_is_none_is_said(stage: Any, status: bytes) -> None:
+    job = start(stage)
+    stage.s3.objects[f"training/{job}/status.json"] = status
+    with pytest.raises(NotReadyError, match=f"The status of {job} is none"):
+        ec2_training.follow_training(stage, job)
 
 
 def test_a_failed_job_says_why_and_how_to_go_on(stage: Any) -> None:
@@ -311,7 +285,26 @@ def test_destroying_a_stage_waits_for_instances_that_are_ending_by_themselves(st
     assert stage.ec2.waited_for == ["i-1"]
 
 
+def test_an_instance_that_lives_is_not_followed_by_another_whatever_the_status_says(
+    stage: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = start(stage)
+    report(stage, job, "Interrupted", reason="So another training of the stage has written.")
+    looks = iter(range(3))
+
+    def sleep(_: float) -> None:
+        if next(looks, None) is None:
+            assert len(stage.ec2.requests) == 1
+            stage.ec2.end()
+            stage.ec2.then = lambda job: report(stage, job, "Completed")
+
+    monkeypatch.setattr(ec2_training.time, "sleep", sleep)
+    assert ec2_training.follow_training(stage, job)["state"] == "Completed"
+    assert len(stage.ec2.requests) == 2
+
+
 def test_a_new_instance_has_time_to_appear(stage: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ec2_training, "_APPEARS_SECONDS", 90.0)
     job = start(stage)
     stage.ec2.end()  # EC2 does not show it yet
     looks = []
@@ -329,8 +322,13 @@ def test_a_spot_instance_that_is_taken_back_is_followed_by_another(
     stage: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     states = iter(["Interrupted", "Interrupted", "Completed"])
-    stage.ec2.then = lambda job: report(stage, job, next(states), reason="AWS takes the spot instance back.")
-    job = start(stage, Machine(spot=True))
+
+    def end(job: str) -> None:
+        report(stage, job, next(states), reason="AWS takes the spot instance back.")
+        stage.ec2.end()
+
+    stage.ec2.then = end
+    job = start(stage, Machine("g4dn.xlarge", spot=True))
     assert ec2_training.follow_training(stage, job)["state"] == "Completed"
     assert len(stage.ec2.requests) == 3
     assert all("InstanceMarketOptions" in request for request in stage.ec2.requests)
@@ -341,6 +339,7 @@ def test_a_spot_instance_that_is_taken_back_is_followed_by_another(
 def test_whoever_follows_a_spot_training_without_a_word_on_machines_gets_the_same_one_again(stage: Any) -> None:
     job = start(stage, Machine("g4dn.xlarge", spot=True))
     report(stage, job, "Interrupted", reason="AWS takes the spot instance back.")
+    stage.ec2.end()
     stage.ec2.then = lambda job: report(stage, job, "Completed")
     options: dict[str, Any] = {"spot": None, "wait": True, "follow": job, "stop": None, "resume": None}
     ec2_training.run_command(stage, TrainingRequest("sample"), **options)
@@ -350,9 +349,10 @@ def test_whoever_follows_a_spot_training_without_a_word_on_machines_gets_the_sam
 
 
 def test_a_resumed_training_keeps_its_type_of_instance_unless_another_is_named(stage: Any) -> None:
-    job = start(stage)
+    job = start(stage, Machine("g4dn.xlarge"))
     for asked, launched in ((None, "g4dn.xlarge"), ("m5.xlarge", "m5.xlarge")):
-        report(stage, job, "Failed")
+        # The training's own word on that does not count: it is the operator who pays.
+        report(stage, job, "Failed", instance_type="p5.48xlarge")
         stage.ec2.end()
         ec2_training.resume_training(stage, job, Machine(asked))
         assert stage.ec2.requests[-1]["InstanceType"] == launched
@@ -369,8 +369,18 @@ def test_stopping_asks_the_instance_and_resuming_takes_the_question_back(stage: 
     assert json.loads(stage.s3.objects[f"training/{job}/status.json"])["state"] == "Launching"
 
 
+def test_a_training_that_says_that_it_has_ended_can_be_stopped_while_it_has_an_instance(stage: Any) -> None:
+    job = start(stage)
+    report(stage, job, "Completed")
+    ec2_training.stop_training(stage, job)
+    assert f"code/jobs/{job}.stop" in stage.s3.objects
+    stage.ec2.end()
+    with pytest.raises(NotReadyError, match="has ended already"):
+        ec2_training.stop_training(stage, job)
+
+
 def test_unknown_jobs_are_refused(stage: Any) -> None:
-    for call in (ec2_training.stop_training, ec2_training.follow_training, ec2_training.model_location):
+    for call in (ec2_training.stop_training, ec2_training.follow_training, ec2_jobs.latest_end):
         with pytest.raises(NotReadyError, match="no training job 'kennel-dev-ec2-x'"):
             call(stage, "kennel-dev-ec2-x")
 

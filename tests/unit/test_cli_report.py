@@ -6,13 +6,12 @@ import io
 import json
 import tarfile
 import webbrowser
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import botocore.exceptions
 import pytest
-from report_fixtures import make_answers, make_card, make_metrics
+from fake_s3 import FakeS3
+from report_fixtures import make_answers, make_metrics
 from typer.testing import CliRunner
 
 from cli import main
@@ -23,30 +22,6 @@ from cli.report import fetch_report, figures_table, read_metrics
 from model.training.report import write_report
 
 LABELS = ("one", "two", "three")
-
-
-class FakeS3:
-    """The two S3 operations that a report uses, on a dictionary."""
-
-    def __init__(self) -> None:
-        self.objects: dict[str, bytes] = {}
-
-    def get_paginator(self, _: str) -> FakeS3:
-        return self
-
-    def paginate(self, *, Bucket: str, Prefix: str) -> list[dict[str, Any]]:
-        start = datetime(2026, 11, 1, tzinfo=UTC)
-        contents = [
-            {"Key": key, "LastModified": start + timedelta(seconds=position)}
-            for position, key in enumerate(self.objects)
-            if key.startswith(Prefix)
-        ]
-        return [{}, {"Contents": contents}]
-
-    def download_file(self, bucket: str, key: str, destination: str) -> None:
-        if key not in self.objects:
-            raise botocore.exceptions.ClientError({"Error": {"Code": "404", "Message": "Not Found"}}, "HeadObject")
-        Path(destination).write_bytes(self.objects[key])
 
 
 class FakeStage(Stage):
@@ -74,7 +49,7 @@ def outputs(tmp_path: Path) -> Path:
     folder.mkdir()
     metrics = make_metrics(make_answers(folder, LABELS), LABELS, folder)
     (folder / "metrics.json").write_text(json.dumps(metrics))
-    assert write_report(folder, metrics, make_card(LABELS), folder)
+    assert write_report(folder, metrics, folder)
     return folder
 
 
@@ -95,8 +70,7 @@ def test_the_newest_of_the_stage_is_fetched_whatever_ran_it(stage, outputs, tmp_
     stage.s3.objects["training/kennel-dev-9/output/model.tar.gz"] = b""  # not yet any report
     folder = fetch_report(stage, tmp_path / "reports")
     assert folder == tmp_path / "reports" / "kennel-dev-1-ec2"
-    assert {path.name for path in folder.iterdir()} == {"metrics.json", "report.html", "history.csv"}
-    assert (folder / "report.html").read_bytes() == (outputs / "report.html").read_bytes()
+    assert {path.name for path in folder.iterdir()} == {"metrics.json", "history.csv"}
     assert [path.name for path in (tmp_path / "reports").iterdir()] == ["kennel-dev-1-ec2"]
 
 
@@ -108,8 +82,10 @@ def test_an_archive_of_the_folder_above_is_read_too(stage, outputs, tmp_path):
 def test_fetching_again_replaces_what_was_there(stage, outputs, tmp_path):
     leave(stage, "kennel-dev-1", archive(outputs))
     (tmp_path / "kennel-dev-1").mkdir()
-    (tmp_path / "kennel-dev-1" / "trials.csv").write_text("of another time")
-    assert not (fetch_report(stage, tmp_path) / "trials.csv").exists()
+    for name in ("trials.csv", "report.html", "notes.txt"):
+        (tmp_path / "kennel-dev-1" / name).write_text("of another time")
+    left = {path.name for path in fetch_report(stage, tmp_path).iterdir()}
+    assert left == {"metrics.json", "history.csv", "notes.txt"}  # the operator's own file stays
 
 
 @pytest.mark.parametrize(
@@ -134,7 +110,7 @@ def test_only_the_reports_files_are_unpacked(stage, outputs, tmp_path):
     (outputs / "other.html").write_text("evil")
     leave(stage, "kennel-dev-1", archive(outputs))
     folder = fetch_report(stage, tmp_path / "reports")
-    assert {path.name for path in folder.iterdir()} == {"metrics.json", "report.html", "history.csv"}
+    assert {path.name for path in folder.iterdir()} == {"metrics.json", "history.csv"}
 
 
 @pytest.mark.parametrize("job", [None, "kennel-dev-404"])

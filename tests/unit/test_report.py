@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from report_fixtures import make_answers, make_card, make_metrics
+from report_fixtures import make_answers, make_metrics
 
 from model.training import report, whole_files
 from model.training.report import HISTORY_FILE, REPORT_FILE, render, thumbnail, write_report
@@ -57,14 +57,14 @@ class Page(HTMLParser):
         return [attributes for name, attributes in self.elements if name == tag]
 
 
-def page_of(labels=LABELS, thumbnails=None, **changes) -> Page:
+def page_of(labels=LABELS, thumbnails=(), **changes) -> Page:
     answers = make_answers(ROOT, labels)
-    return Page(render(make_metrics(answers, labels, ROOT, **changes), make_card(labels), thumbnails or {}))
+    return Page(render(make_metrics(answers, labels, ROOT, **changes), thumbnails))
 
 
 def test_the_figures_are_those_of_the_metrics():
     metrics = make_metrics(make_answers(ROOT, LABELS), LABELS, ROOT)
-    text = Page(render(metrics, make_card(LABELS), {})).text
+    text = Page(render(metrics)).text
     test = metrics["test"]
     for share in (test["accuracy"], test["macro_f1"], *test["accuracy_interval"]):
         assert f"{share:.1%}" in text
@@ -81,7 +81,7 @@ def test_the_figures_are_those_of_the_metrics():
 
 
 def test_nothing_is_fetched_and_no_other_script_may_run():
-    page = page_of(thumbnails=dict.fromkeys(("test/plain/0017.jpg",), b"jpeg"))
+    page = page_of(thumbnails=[b"jpeg"])
     assert not page.all("link")
     assert all("src" not in attributes for attributes in page.all("script"))
     assert all((attributes["src"] or "").startswith("data:image/jpeg;base64,") for attributes in page.all("img"))
@@ -125,7 +125,7 @@ def test_names_are_text_and_nothing_else(hostile, tmp_path):
         metrics = make_metrics(answers, labels, tmp_path, **changes)
         for mistake in metrics["mistakes"]:
             mistake["picture"] += name
-        assert write_report(tmp_path, metrics, make_card(labels), tmp_path)
+        assert write_report(tmp_path, metrics, tmp_path)
         return Page((tmp_path / REPORT_FILE).read_text(encoding="utf-8"))
 
     page = written(hostile)
@@ -179,20 +179,20 @@ def test_no_mistakes_one_epoch_and_an_absent_class_are_no_trouble():
         "per_class": [*wider["test"]["per_class"][:2], {"pictures": 0, "precision": None, "recall": None, "f1": None}],
     }
     metrics = {**wider, "test": measured, "mistakes": [], "epochs": epoch, "best_epoch": 1}
-    text = Page(render(metrics, make_card(labels), {})).text
+    text = Page(render(metrics)).text
     assert "every picture of the test split got the right answer" in text
     assert "never seen" in text
 
 
 def test_hundreds_of_classes_stay_a_small_page():
     labels = [f"class {index}" for index in range(400)]
-    text = render(make_metrics(make_answers(ROOT, labels), labels, ROOT), make_card(labels), {})
+    text = render(make_metrics(make_answers(ROOT, labels), labels, ROOT))
     assert len(text.encode()) < 1_500_000
 
 
 def test_the_history_has_a_row_per_epoch(tmp_path):
     metrics = make_metrics(make_answers(tmp_path, LABELS), LABELS, tmp_path)
-    assert write_report(tmp_path, metrics, make_card(LABELS), tmp_path)
+    assert write_report(tmp_path, metrics, tmp_path)
     with (tmp_path / HISTORY_FILE).open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [json.loads(row["epoch"]) for row in rows] == list(range(1, 11))
@@ -206,7 +206,7 @@ def test_mistakes_are_shown_as_pictures_as_far_as_they_can_be_read(tmp_path):
     second.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (900, 600), "red").save(first)
     second.write_text("no picture")
-    assert write_report(tmp_path, metrics, make_card(LABELS), tmp_path)
+    assert write_report(tmp_path, metrics, tmp_path)
     text = (tmp_path / REPORT_FILE).read_text()
     assert len(re.findall('<img src="data:image/jpeg;base64,', text)) == 1
     assert text.count("no picture") == len(metrics["mistakes"]) - 1
@@ -223,12 +223,12 @@ def test_a_report_that_cannot_be_written_is_a_warning_and_leaves_nothing_half_do
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(whole_files.os, "fsync", full)
-    assert not write_report(tmp_path, metrics, make_card(LABELS), tmp_path)
+    assert not write_report(tmp_path, metrics, tmp_path)
     assert "the report could not be written" in caplog.text
     assert [path.name for path in tmp_path.iterdir()] == [REPORT_FILE]
     assert (tmp_path / REPORT_FILE).read_text() == "the older one"
 
 
 def test_metrics_of_another_shape_do_not_make_the_training_fail(tmp_path, caplog):
-    assert not write_report(tmp_path, {}, make_card(LABELS), tmp_path)
+    assert not write_report(tmp_path, {}, tmp_path)
     assert "KeyError" in caplog.text

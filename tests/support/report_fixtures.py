@@ -9,20 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from model.artifact import ModelCard
 from model.metrics import EpochMetrics
 from model.training.calibration import reliability
 from model.training.data import DataSet, Split
 from model.training.evaluation import Answers, worst_mistakes
 from model.training.finishing import measured
-
-
-def make_card(labels: Sequence[str]) -> ModelCard:
-    return ModelCard(
-        name="shapes", version="sha256:" + "0" * 64, architecture="resnet9", labels=tuple(labels),
-        display_labels=tuple(labels), input_size=64, resize_size=72, mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2),
-        training_job="job-1",
-    )  # fmt: skip
 
 
 def make_answers(root: Path, labels: Sequence[str], *, per_class: int = 6, accuracy: float = 0.8) -> Answers:
@@ -45,6 +36,11 @@ def make_metrics(answers: Answers, labels: Sequence[str], root: Path, **changes:
     split = Split("test", answers.paths, tuple(answers.targets.tolist()))
     mistakes = worst_mistakes(answers, DataSet(root, tuple(labels), {"test": split}), 18)
     return {
+        "model": {
+            "name": "shapes", "version": "sha256:" + "0" * 64, "architecture": "resnet9",
+            "display_labels": list(labels), "input_size": 64, "precision": "fp32", "training_job": "job-1",
+            "code_revision": "",
+        },
         "labels": list(labels),
         "epochs": [
             dataclasses.asdict(EpochMetrics(epoch, 3 / epoch, 2.5 / epoch, 1 - 0.8 / epoch, 800.0))

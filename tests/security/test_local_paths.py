@@ -1,0 +1,134 @@
+"""Names that come from a bucket lead nowhere on this machine but into the folder that they are for."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_s3 import FakeS3
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from cli import tuning
+from cli.aws import Stage
+from cli.errors import KennelError
+from cli.report import fetch_report
+from cli.stage_jobs import job_path
+from cli.tuning_jobs import Tuning
+
+
+class FakeStage(Stage):
+    """The stage "dev", with a bucket that is a `FakeS3`."""
+
+    data_bucket = "bucket"
+
+    def __init__(self) -> None:
+        super().__init__("dev")
+        self.__dict__["s3"] = FakeS3()
+
+    def client(self, service: str, **_: Any) -> Any:
+        return self.__dict__[service]
+
+
+@pytest.fixture
+def stage() -> Any:
+    return FakeStage()
+
+
+@pytest.fixture
+def victim(tmp_path: Path) -> Path:
+    """A file of the operator's, two folders above the reports."""
+    path = tmp_path / "victim" / "notes.txt"
+    path.parent.mkdir()
+    path.write_text("mine")
+    return path
+
+
+def leave(stage: Any, job: str) -> None:
+    """Put a report where a training called `job` would."""
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w:gz") as tar:
+        member = tarfile.TarInfo("metrics.json")
+        member.size = 2
+        tar.addfile(member, io.BytesIO(b"{}"))
+    stage.s3.objects[f"training/{job}/output/output.tar.gz"] = file.getvalue()
+
+
+@given(st.text())
+@example("..")
+@example(".")
+@example("")
+@example("a/../../b")
+@example("/etc/passwd")
+@example("a\0b")
+@example("a\n")
+@example("C:\\b")
+def test_whatever_a_job_is_called_its_path_is_in_the_folder(name: str) -> None:
+    folder = Path("reports")
+    try:
+        path = job_path(folder, name, ".svg")
+    except KennelError:
+        return
+    assert path.parent == folder
+    assert path.name == f"{name}.svg"
+
+
+@pytest.mark.parametrize(
+    "job", ["kennel-dev-1/../../victim", "kennel-dev-/../../victim", "../victim", "kennel-dev-1/."]
+)
+def test_a_report_deletes_and_writes_nothing_elsewhere(stage: Any, tmp_path: Path, victim: Path, job: str) -> None:
+    for name in ("kennel-dev-1", "kennel-dev-"):
+        (tmp_path / "reports" / name).mkdir(parents=True)
+    leave(stage, "kennel-dev-1")
+    leave(stage, job)  # the newest
+    assert fetch_report(stage, tmp_path / "reports") == tmp_path / "reports" / "kennel-dev-1"
+    with pytest.raises(KennelError, match="is not the name of a job"):
+        fetch_report(stage, tmp_path / "reports", job=job)
+    assert [path.name for path in victim.parent.iterdir()] == ["notes.txt"]
+    assert {path.name for path in tmp_path.iterdir()} == {"reports", "victim"}
+
+
+def test_links_that_lie_in_the_folder_are_not_followed(stage: Any, tmp_path: Path, victim: Path) -> None:
+    reports = tmp_path / "reports"
+    (reports / "kennel-dev-2").mkdir(parents=True)
+    (reports / "kennel-dev-1").symlink_to(victim.parent)
+    (reports / "kennel-dev-2" / "metrics.json").symlink_to(victim)
+    leave(stage, "kennel-dev-1")
+    with pytest.raises(KennelError, match="is a link"):
+        fetch_report(stage, reports)
+    leave(stage, "kennel-dev-2")
+    assert (fetch_report(stage, reports) / "metrics.json").read_text() == "{}"
+    assert victim.read_text() == "mine"
+    assert [path.name for path in victim.parent.iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.parametrize("name", ["../../victim/notes", "linked"])
+def test_a_picture_of_a_search_is_drawn_in_its_folder_only(
+    tmp_path: Path, victim: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    pictures = tmp_path / "build" / "tuning"
+    pictures.mkdir(parents=True)
+    (pictures / "linked.svg").symlink_to(victim)
+    monkeypatch.setattr(tuning, "PICTURES", pictures)
+    best = {
+        "TrainingJobName": "job",
+        "TunedHyperParameters": {"lr": "0.1"},
+        "FinalHyperParameterTuningJobObjectiveMetric": {"Value": 1.0},
+    }
+    configuration = {
+        "HyperParameterTuningJobObjective": {"MetricName": "loss", "Type": "Minimize"},
+        "ParameterRanges": {"ContinuousParameterRanges": [{"Name": "lr"}]},
+    }
+    description = {
+        "HyperParameterTuningJobName": name,
+        "HyperParameterTuningJobStatus": "Completed",
+        "HyperParameterTuningJobConfig": configuration,
+        "BestTrainingJob": best,
+    }
+    with pytest.raises(KennelError, match=r"is not the name of a job|is a link"):
+        tuning._show_result(Tuning(description, [best]))
+    assert victim.read_text() == "mine"
+    assert [path.name for path in victim.parent.iterdir()] == ["notes.txt"]

@@ -1,0 +1,147 @@
+"""What is packaged, and so deployed, is the model of a training that the command line has started.
+
+A training may write anything below ``training/``: its role allows it. So can a program that it was talked into running.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_s3 import FakeS3
+
+from cli.aws import Stage
+from cli.ec2_jobs import write_launch
+from cli.errors import KennelError, NotReadyError
+from cli.packaging import package_model
+from infra.instance_program.training_instance.job import Job
+from model import packaging
+
+ON_EC2, ON_SAGEMAKER = "kennel-dev-ec2-20260101-000000-1", "kennel-dev-20260101-000000-1"
+FUTURE = "kennel-dev-ec2-99991231-235959-9"
+LIMIT_SECONDS = 3600
+HOUR = timedelta(hours=1)
+
+
+class FakeSageMaker:
+    """One completed training job, whatever it is asked for."""
+
+    def __init__(self) -> None:
+        self.ended = datetime.now(UTC)
+        self.bucket = "bucket"
+        self.jobs = [ON_SAGEMAKER]
+
+    def get_paginator(self, _: str) -> FakeSageMaker:
+        return self
+
+    def paginate(self, **_: Any) -> list[dict[str, Any]]:
+        created = self.ended - HOUR
+        return [{"TrainingJobSummaries": [{"TrainingJobName": job, "CreationTime": created} for job in self.jobs]}]
+
+    def describe_training_job(self, *, TrainingJobName: str) -> dict[str, Any]:
+        return {
+            "TrainingJobStatus": "Completed",
+            "TrainingEndTime": self.ended,
+            "ModelArtifacts": {
+                "S3ModelArtifacts": f"s3://{self.bucket}/training/{TrainingJobName}/output/model.tar.gz"
+            },
+        }
+
+
+class FakeStage(Stage):
+    """The stage "dev", on which an hour ago a training was started in each of both places."""
+
+    data_bucket = "bucket"
+
+    def __init__(self) -> None:
+        super().__init__("dev")
+        self.__dict__.update(s3=FakeS3(), sagemaker=FakeSageMaker())
+
+    def client(self, service: str, **_: Any) -> Any:
+        return self.__dict__[service]
+
+
+@pytest.fixture
+def stage(monkeypatch: pytest.MonkeyPatch) -> Any:
+    stage: Any = FakeStage()
+    job = Job(name=ON_EC2, source="", channels={}, output="", checkpoints="", max_runtime_seconds=LIMIT_SECONDS)
+    write_launch(stage, job, "t3.xlarge")
+    claim(stage, ON_EC2)
+    for name in (ON_EC2, ON_SAGEMAKER):
+        stage.s3.objects[model_key(name)] = f"the model of {name}".encode()
+    monkeypatch.setattr(packaging, "package", lambda source, destination: destination.write_bytes(source.read_bytes()))
+    return stage
+
+
+def model_key(job: str) -> str:
+    return f"training/{job}/output/model.tar.gz"
+
+
+def claim(stage: Any, job: str, **members: Any) -> None:
+    """Write a status as an EC2 training does; any training can."""
+    status = {
+        "state": "Completed", "reason": None, "instance_type": "t3.xlarge", "model": "s3://stranger/model.tar.gz",
+        "started": time.time() - 60, "ended": time.time(),
+    }  # fmt: skip
+    stage.s3.objects[f"training/{job}/status.json"] = json.dumps(status | members).encode()
+
+
+def packaged(stage: Any, folder: Path, job: str | None = None) -> str:
+    package_model(stage, folder / "model.tar.gz", job=job)
+    return (folder / "model.tar.gz").read_text()
+
+
+def test_the_model_is_fetched_from_the_jobs_own_place_wherever_its_status_says(stage: Any, tmp_path: Path) -> None:
+    assert packaged(stage, tmp_path) == f"the model of {ON_EC2}"
+    stage.sagemaker.ended += 2 * HOUR  # so it was started later
+    assert packaged(stage, tmp_path) == f"the model of {ON_SAGEMAKER}"
+
+
+def test_a_job_that_nobody_has_started_is_not_packaged(stage: Any, tmp_path: Path) -> None:
+    claim(stage, FUTURE)
+    stage.s3.objects[model_key(FUTURE)] = b"evil"
+    assert packaged(stage, tmp_path) == f"the model of {ON_EC2}"
+    with pytest.raises(NotReadyError, match=f"There is no training job '{FUTURE}' on EC2"):
+        packaged(stage, tmp_path, FUTURE)
+
+
+def test_a_time_in_a_name_means_nothing(stage: Any, tmp_path: Path) -> None:
+    stage.sagemaker.jobs = ["kennel-dev-99991231-235959-9"]
+    stage.s3.objects[model_key(stage.sagemaker.jobs[0])] = b"of the future"
+    assert packaged(stage, tmp_path) == f"the model of {ON_EC2}"
+
+
+@pytest.mark.parametrize("job", [ON_EC2, ON_SAGEMAKER])
+def test_a_model_that_was_changed_after_the_jobs_end_is_refused(stage: Any, tmp_path: Path, job: str) -> None:
+    stage.s3.objects[model_key(job)] = b"evil"
+    stage.s3.objects.times[model_key(job)] = datetime.now(UTC) + timedelta(minutes=2)
+    with pytest.raises(NotReadyError, match="something else has written it"):
+        packaged(stage, tmp_path, job)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("ended", [time.time() + 1e6, float("inf"), float("nan")])
+def test_no_claim_about_the_end_goes_beyond_the_instances_limit(stage: Any, tmp_path: Path, ended: float) -> None:
+    claim(stage, ON_EC2, ended=ended)
+    assert packaged(stage, tmp_path, ON_EC2) == f"the model of {ON_EC2}"
+    # The limit of its program, half an hour for all else, and what clocks may differ by.
+    stage.s3.objects.times[model_key(ON_EC2)] = datetime.now(UTC) + timedelta(seconds=LIMIT_SECONDS + 1800 + 61)
+    with pytest.raises(NotReadyError, match="something else has written it"):
+        packaged(stage, tmp_path, ON_EC2)
+
+
+def test_a_training_of_another_bucket_is_none_of_ours(stage: Any, tmp_path: Path) -> None:
+    stage.sagemaker.bucket = "stranger"
+    with pytest.raises(NotReadyError, match="it is not a training of this stage"):
+        packaged(stage, tmp_path, ON_SAGEMAKER)
+
+
+@pytest.mark.parametrize("job", ["../x", "a/b", "a" * 64, ""])
+def test_other_names_are_refused_before_anything_is_asked(stage: Any, tmp_path: Path, job: str) -> None:
+    stage.s3 = stage.sagemaker = None
+    with pytest.raises(KennelError, match="is not the name of a job"):
+        packaged(stage, tmp_path, job)

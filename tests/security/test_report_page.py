@@ -1,0 +1,127 @@
+"""The page that `kennel report` opens is made here, of figures: nothing that a training wrote runs in a browser."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+import webbrowser
+from collections.abc import Iterator
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_s3 import FakeS3
+from PIL import Image
+from report_fixtures import make_answers, make_metrics
+from typer.testing import CliRunner
+
+from cli import main
+from cli.aws import Stage
+from model.training.report import PICTURE_FILES, render
+
+LABELS = ("one", "two")
+EVIL = "<script>alert(1)</script>\"'></svg><img src=x onerror=alert(1)>"
+
+
+class FakeStage(Stage):
+    data_bucket = "bucket"
+    s3 = FakeS3()
+
+    def client(self, service: str, **_: Any) -> Any:
+        return self.s3
+
+
+@pytest.fixture
+def metrics(tmp_path: Path) -> dict[str, Any]:
+    made = make_metrics(make_answers(tmp_path, LABELS, accuracy=0.3), LABELS, tmp_path)
+    return json.loads(json.dumps(made))
+
+
+@pytest.fixture
+def outputs(tmp_path: Path, metrics: dict[str, Any]) -> Path:
+    """What a hostile training leaves: a page of its own, and pictures that are more than pictures."""
+    folder = tmp_path / "outputs"
+    folder.mkdir()
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    (folder / "report.html").write_text(EVIL)
+    Image.new("RGB", (64, 64), "red").save(folder / PICTURE_FILES[0])
+    with (folder / PICTURE_FILES[0]).open("ab") as file:
+        file.write(EVIL.encode())
+    (folder / PICTURE_FILES[1]).write_text(f"<svg xmlns='http://www.w3.org/2000/svg'>{EVIL}</svg>")
+    (folder / PICTURE_FILES[2]).write_bytes(bytes(2**20 + 1))
+    return folder
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    addresses: list[str] = []
+    monkeypatch.setattr(webbrowser, "open", addresses.append)
+    monkeypatch.setenv("DISPLAY", ":0")
+    monkeypatch.delenv("KENNEL_STAGE", raising=False)
+    return addresses
+
+
+def require_ours(page: str) -> None:
+    """Refuse a page with another script than ours, or with more than the one good picture."""
+    assert "alert" not in page
+    assert page.count("<script>") == page.count("script-src 'sha256-") == 1
+    assert page.count('<img src="data:image/jpeg;base64,') == 1
+
+
+def test_a_page_that_the_training_wrote_is_not_even_fetched(
+    outputs: Path, opened: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w:gz") as tar:
+        tar.add(outputs, ".")
+    FakeStage.s3.objects["training/kennel-dev-1/output/output.tar.gz"] = archive.getvalue()
+    monkeypatch.setattr(main, "Stage", FakeStage)
+    result = CliRunner().invoke(main.app, ["report", "--output", str(tmp_path / "reports")])
+    assert result.exit_code == 0, result.output
+    page = tmp_path / "reports" / "kennel-dev-1" / "report.html"
+    assert opened == [page.as_uri()]
+    require_ours(page.read_text())
+
+
+def test_a_page_in_a_folder_here_is_made_anew(outputs: Path, opened: list[str]) -> None:
+    result = CliRunner().invoke(main.app, ["report", "--from", str(outputs)])
+    assert result.exit_code == 0, result.output
+    assert opened == [(outputs / "report.html").as_uri()]
+    require_ours((outputs / "report.html").read_text())
+
+
+def test_no_page_is_opened_of_figures_that_are_none(outputs: Path, opened: list[str], metrics: dict[str, Any]) -> None:
+    (outputs / "metrics.json").write_text(json.dumps(metrics | {"epochs": "none"}))
+    assert CliRunner().invoke(main.app, ["report", "--from", str(outputs)]).exit_code != 0
+    assert opened == []
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The paths to all values in a document; of those of a list, to the first."""
+    yield path
+    inner = value.items() if isinstance(value, dict) else enumerate(value[:1]) if isinstance(value, list) else ()
+    for key, one in inner:
+        yield from places(one, (*path, key))
+
+
+def test_whatever_stands_in_the_figures_is_text(metrics: dict[str, Any]) -> None:
+    shown = 0
+    for path in places(metrics):
+        if not path:
+            continue
+        changed = deepcopy(metrics)
+        inner: Any = changed
+        for key in path[:-1]:
+            inner = inner[key]
+        inner[path[-1]] = EVIL
+        try:
+            page = render(changed)
+        except Exception:  # of such figures there is no page
+            continue
+        shown += "alert(1)" in page
+        assert EVIL not in page
+        assert page.count("<script") == 1
+        assert "<img src=x" not in page
+    assert shown > 20  # escaped

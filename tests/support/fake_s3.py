@@ -1,0 +1,82 @@
+"""A bucket in a dictionary, for what the command line does with one."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import botocore.exceptions
+
+
+class NoSuchKey(botocore.exceptions.ClientError):
+    """What S3 answers of an object that is not there."""
+
+    def __init__(self, operation: str) -> None:
+        super().__init__({"Error": {"Code": "NoSuchKey", "Message": "Not Found"}}, operation)
+
+
+class Objects(dict[str, bytes]):
+    """Bodies by key; `times` has when each was written, no two at once, and may be changed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.times: dict[str, datetime] = {}
+
+    def __setitem__(self, key: str, body: bytes) -> None:
+        latest = max(self.times.values(), default=datetime.min.replace(tzinfo=UTC))
+        self.times[key] = max(datetime.now(UTC), latest + timedelta(microseconds=1))
+        super().__setitem__(key, body)
+
+
+class FakeS3:
+    """The client of one bucket, which is named ``bucket``. An ETag changes with the bytes."""
+
+    class exceptions:
+        NoSuchKey = NoSuchKey
+
+    def __init__(self) -> None:
+        self.objects = Objects()
+        self.metadata: dict[str, dict[str, str]] = {}
+
+    def put_object(self, *, Bucket: str, Key: str, Body: bytes, **options: Any) -> dict[str, str]:
+        assert Bucket == "bucket"
+        self.objects[Key] = Body
+        self.metadata[Key] = options.get("Metadata", {})
+        return {"ETag": self._listed(Key)["ETag"]}
+
+    def get_object(self, *, Bucket: str, Key: str) -> dict[str, Any]:
+        if Bucket != "bucket" or Key not in self.objects:
+            raise NoSuchKey("GetObject")
+        metadata = self.metadata.get(Key, {})
+        return {**self._listed(Key), "Body": io.BytesIO(self.objects[Key]), "Metadata": metadata}
+
+    def download_file(self, bucket: str, key: str, destination: str) -> None:
+        Path(destination).write_bytes(self.get_object(Bucket=bucket, Key=key)["Body"].read())
+
+    def upload_file(self, name: str, bucket: str, key: str) -> None:
+        self.put_object(Bucket=bucket, Key=key, Body=Path(name).read_bytes())
+
+    def delete_object(self, *, Bucket: str, Key: str) -> None:
+        self.objects.pop(Key, None)
+
+    def delete_objects(self, *, Bucket: str, Delete: dict[str, Any]) -> dict[str, Any]:
+        for item in Delete["Objects"]:
+            self.objects.pop(item["Key"], None)
+        return {}
+
+    def list_objects_v2(self, *, Bucket: str, Prefix: str, MaxKeys: int) -> dict[str, Any]:
+        return {"Contents": [self._listed(key) for key in self.objects if key.startswith(Prefix)][:MaxKeys]}
+
+    def get_paginator(self, _: str) -> FakeS3:
+        return self
+
+    def paginate(self, *, Bucket: str, Prefix: str) -> list[dict[str, Any]]:
+        return [{}, *({"Contents": [self._listed(key)]} for key in self.objects if key.startswith(Prefix)), {}]
+
+    def _listed(self, key: str) -> dict[str, Any]:
+        body = self.objects[key]
+        etag = f'"{hashlib.md5(body, usedforsecurity=False).hexdigest()}"'
+        return {"Key": key, "Size": len(body), "ETag": etag, "LastModified": self.objects.times[key]}
