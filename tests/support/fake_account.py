@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import fnmatch
+import io
+import json
 from types import SimpleNamespace
 from typing import Any
 
@@ -46,6 +48,7 @@ class FakeAccount:
         self.limit = {"ConcurrentExecutions": 1000, "UnreservedConcurrentExecutions": 1000}
         self.concurrency: dict[str, Any] = {}
         self.provisioned: list[int] = []
+        self.answer: dict[str, Any] = {}
 
     def add_stack(self, name: str, status: str = "CREATE_COMPLETE", *, protected: bool = False, **outputs: str) -> None:
         """Deploy a stack."""
@@ -184,6 +187,10 @@ class FakeAccount:
     def delete_endpoint(self, *, EndpointName: str) -> None:
         self.calls.append(f"delete_endpoint {EndpointName}")
         del self.endpoints[EndpointName]
+
+    def invoke_endpoint(self, *, EndpointName: str, Body: bytes, ContentType: str) -> dict[str, Any]:
+        assert EndpointName in self.endpoints and ContentType == "image/png"
+        return {"Body": io.BytesIO(json.dumps(self.answer).encode())}
 
     # EC2
     def describe_instances(self, **_: Any) -> dict[str, Any]:
