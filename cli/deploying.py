@@ -57,6 +57,8 @@ def deploy(
     if waits:
         kinds.remove("inference")
     announce(stage)
+    if waits:
+        require_quotas(stage, now=False)
     deploy_stacks(stage, kinds, ask=not yes)
     console.print(f"Deployed {', '.join(kinds)}.")
     if waits:

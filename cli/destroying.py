@@ -314,6 +314,6 @@ def _where_else(stage: Stage) -> str:
     for region, there in map_unordered(look, others, threads=8):
         (found if there else unknown if there is None else []).append(region)
     if found:
-        return f"It is in {', '.join(sorted(found))}: name that region in AWS_REGION."
+        return f"It is in {', '.join(sorted(found))}: name that region in AWS_REGION and AWS_DEFAULT_REGION."
     asked = f"None of the account's {len(others)} other regions has it" if not unknown else ""
     return (asked or f"Not asked, because AWS refused: {', '.join(sorted(unknown))}") + ". Is it another account?"

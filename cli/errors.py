@@ -9,7 +9,7 @@ code  meaning
 0     done
 1     a bug in this program (a stack trace is printed)
 2     the command line itself is wrong (unknown option, bad value)
-3     something needed first is missing or not usable: data, artifact, settings
+3     something needed first is missing or not usable: data, artifact, settings, quota
 4     AWS refused the call or could not be reached
 5     the work was started and failed: a training job, a deployment
 130   interrupted by the user (Ctrl-C)

@@ -39,8 +39,13 @@ class Findings:
             self.unchecked.append(f"{what}: {error}")
 
 
-def require_quotas(stage: Stage) -> None:
+def require_quotas(stage: Stage, *, now: bool = True) -> None:
     """Print what is doubtful about deploying the inference stack.
+
+    Parameters
+    ----------
+    now : bool
+        False: it will be deployed later, and errors are still warnings.
 
     Raises
     ------
@@ -54,9 +59,9 @@ def require_quotas(stage: Stage) -> None:
         found.check("quota for CodeBuild's builds", lambda: _check_builds(stage, found))
     for line in found.unchecked:
         console.print(f"not checked: {line}", markup=False)
-    for line in found.warnings:
+    for line in found.warnings + ([] if now else found.errors):
         console.print(f"warning: {line}", markup=False)
-    if found.errors:
+    if found.errors and now:
         raise NotReadyError("\n  ".join(["Quotas of the account do not allow this deployment:", *found.errors]))
 
 

@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 from cli.aws import Stage
-from cli.console import console, progress_bar
+from cli.console import console
 from cli.errors import AwsError, WorkFailedError, aws_errors
 from cli.function_client import Answer, FunctionClient
 
@@ -58,8 +58,8 @@ def _check_endpoint_follows_stack(stage: Stage) -> None:
 def _call_once(stage: Stage, version: str) -> None:
     """Send a picture through the function URL, as callers do; where the deployer may not, to the endpoint."""
     way, endpoint = "function", stage.output("inference", "EndpointName")
-    with progress_bar("Calling the function"):
-        answer = _settled_answer(FunctionClient(stage))
+    console.print("Calling the function once")
+    answer = _settled_answer(FunctionClient(stage))
     if answer.status == 403:
         console.print("These credentials may not call the function URL: the endpoint itself is called.")
         way, answer = "endpoint", _ask_endpoint(stage, endpoint)
@@ -68,7 +68,7 @@ def _call_once(stage: Stage, version: str) -> None:
             f"The stacks are deployed, but the {way} does not answer as it should: {problem}",
             _LOG_HINT.format(endpoint),
         )
-    console.print(f"Called once: the {way} answers with the model {version[:19]}….")
+    console.print(f"The {way} answers with the model {version[:19]}….")
 
 
 def _settled_answer(function: FunctionClient) -> Answer:

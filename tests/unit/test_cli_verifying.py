@@ -50,7 +50,7 @@ def test_the_function_is_called_once_with_a_picture(
     sent = answers(monkeypatch, Answer(200, RIGHT))
     verifying.verify_inference(deployed, VERSION)
     assert len(sent) == 1 and sent[0].startswith(b"\x89PNG")
-    assert "Called once" in capsys.readouterr().out
+    assert "The function answers with the model sha256:1111" in capsys.readouterr().out
 
 
 def test_what_settles_by_itself_is_waited_for(deployed: FakeStage, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,7 +102,7 @@ def test_who_may_not_call_the_function_has_the_endpoint_called(
     aws: Any = deployed.client("sagemaker-runtime")
     aws.answer = RIGHT
     verifying.verify_inference(deployed, VERSION)
-    assert "the endpoint answers with the model" in capsys.readouterr().out
+    assert "The endpoint answers with the model" in capsys.readouterr().out
     aws.answer = RIGHT | {"model": {"version": "sha256:old"}}
     with pytest.raises(WorkFailedError, match="the endpoint does not answer as it should: the model sha256:old"):
         verifying.verify_inference(deployed, VERSION)
