@@ -15,7 +15,7 @@ from cli.prices import (
     hourly_price,
     usd_per_hour,
 )
-from infra.settings import FunctionSettings, ServingSettings, Settings
+from infra.settings import Settings
 
 #: The metrics that the function and the model server put into their logs, each billed while it gets values: the
 #: function's four and one for each code of an error, the server's eleven.
@@ -46,16 +46,17 @@ def cost_lines(settings: Settings, kinds: list[str]) -> list[str]:
             price = hourly_price(notebook.instance_type)
             lines.append(f"  notebook {notebook.instance_type} while it runs: {price}; it stops itself when idle")
     if "inference" in kinds:
-        lines += [_endpoint(settings.serving), *_function(settings.function), _observation(settings)]
+        lines += [_endpoint(settings), *_function(settings), _observation(settings)]
         lines.append("  Stop it all: kennel destroy")
     return lines
 
 
-def _endpoint(serving: ServingSettings) -> str:
+def _endpoint(settings: Settings) -> str:
+    serving = settings.serving
     price, rest = usd_per_hour(serving.instance_type), serving.initial_instances
     if serving.scaling:
         rest = serving.scaling.min_instances
-    most = most_instances(serving)
+    most = most_instances(settings)
     name = (
         f"  endpoint, {rest} to {most} × {serving.instance_type}:"
         if most > rest
@@ -69,24 +70,27 @@ def _endpoint(serving: ServingSettings) -> str:
     )
 
 
-def most_instances(serving: ServingSettings) -> int:
+def most_instances(settings: Settings) -> int:
     """How many instances the endpoint has at full load."""
+    serving = settings.serving
     return serving.scaling.max_instances if serving.scaling else serving.initial_instances
 
 
-def most_provisioned(function: FunctionSettings) -> int:
+def most_provisioned(settings: Settings) -> int:
     """How many execution environments are kept warm at full load."""
+    function = settings.function
     return function.scaling.max_provisioned if function.scaling else function.provisioned_concurrency or 0
 
 
-def _function(function: FunctionSettings) -> list[str]:
+def _function(settings: Settings) -> list[str]:
+    function = settings.function
     gigabytes = function.memory_mb / 1024
     hourly = gigabytes * 3600 * PROVISIONED_USD_PER_GB_SECOND
     lines = [
         f"  function: {gigabytes * LAMBDA_USD_PER_GB_SECOND:.7f} USD for each second of a call and "
         f"{LAMBDA_USD_PER_MILLION_CALLS:.2f} for a million calls"
     ]
-    if most := most_provisioned(function):
+    if most := most_provisioned(settings):
         rest = function.scaling.min_provisioned if function.scaling else most
         lines.insert(0, f"  provisioned concurrency, {rest} to {most}: {rest * hourly:.4f} USD an hour at rest, "
                         f"{most * hourly:.4f} at the most")  # fmt: skip

@@ -14,7 +14,7 @@ from cli.cdk import run_cdk
 from cli.console import console
 from cli.costs import cost_lines
 from cli.errors import NotReadyError
-from cli.preflight import require_quotas
+from cli.preflight import require_room
 from cli.verifying import verify_inference
 from model.artifact import CARD_FILE, ArtifactError, ModelCard
 
@@ -58,7 +58,7 @@ def deploy(
         kinds.remove("inference")
     announce(stage)
     if waits:
-        require_quotas(stage, now=False)
+        require_room(stage, now=False)
     deploy_stacks(stage, kinds, ask=not yes)
     console.print(f"Deployed {', '.join(kinds)}.")
     if waits:
@@ -96,7 +96,7 @@ def deploy_stacks(
     version = _model_version(artifact or stage.artifact) if "inference" in kinds else None
     console.print("\n".join(cost_lines(stage.settings, kinds)), markup=False)
     if version:
-        require_quotas(stage)
+        require_room(stage)
     if stage.find_stack(_BOOTSTRAP_STACK) is None:
         console.print(_BOOTSTRAP)
         if ask:

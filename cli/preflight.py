@@ -1,4 +1,4 @@
-"""What an account may refuse half-way through a deployment, asked for before anything starts.
+"""What could break half-way through a deployment of the inference stack, asked for before anything starts.
 
 Quotas are found by their names, as Service Quotas lists them: those of SageMaker have a code for each instance type.
 """
@@ -13,6 +13,7 @@ from cli.aws import Stage
 from cli.console import console
 from cli.costs import most_instances, most_provisioned
 from cli.errors import AwsError, NotReadyError, aws_errors
+from cli.stage_jobs import running_jobs
 from infra import instance_types
 
 #: Lambda leaves so much of the account's concurrency to functions that have reserved none; of a smaller quota, all.
@@ -39,7 +40,7 @@ class Findings:
             self.unchecked.append(f"{what}: {error}")
 
 
-def require_quotas(stage: Stage, *, now: bool = True) -> None:
+def require_room(stage: Stage, *, now: bool = True) -> None:
     """Print what is doubtful about deploying the inference stack.
 
     Parameters
@@ -50,19 +51,21 @@ def require_quotas(stage: Stage, *, now: bool = True) -> None:
     Raises
     ------
     NotReadyError
-        When a quota of the account does not allow it; the message lists every such quota, with a way out.
+        When a quota of the account does not allow it, or a batch would be broken by it; the message lists everything,
+        with a way out.
     """
     found = Findings()
     found.check("Lambda's concurrency", lambda: _check_concurrency(stage, found))
     found.check("quotas for endpoint instances", lambda: _check_endpoint_instances(stage, found))
     if stage.settings.serving.image == "own":
         found.check("quota for CodeBuild's builds", lambda: _check_builds(stage, found))
+    found.check("transform jobs", lambda: _check_batches(stage, found))
     for line in found.unchecked:
         console.print(f"not checked: {line}", markup=False)
     for line in found.warnings + ([] if now else found.errors):
         console.print(f"warning: {line}", markup=False)
     if found.errors and now:
-        raise NotReadyError("\n  ".join(["Quotas of the account do not allow this deployment:", *found.errors]))
+        raise NotReadyError("\n  ".join(["This deployment would fail or break something:", *found.errors]))
 
 
 def _check_concurrency(stage: Stage, found: Findings) -> None:
@@ -70,7 +73,9 @@ def _check_concurrency(stage: Stage, found: Findings) -> None:
     limit = client.get_account_settings()["AccountLimit"]
     # Reserved concurrency holds what is provisioned, too.
     needed = function.reserved_concurrency or function.provisioned_concurrency or 0
-    setting = "reserved_concurrency" if function.reserved_concurrency else "provisioned_concurrency"
+    setting, less = "provisioned_concurrency", "lower it, or set 0 for none,"
+    if function.reserved_concurrency:
+        setting, less = "reserved_concurrency", "lower it, or leave it out,"
     spare = (
         limit["UnreservedConcurrentExecutions"]
         + _own_concurrency(client, stage.find_outputs("inference"))
@@ -81,11 +86,9 @@ def _check_concurrency(stage: Stage, found: Findings) -> None:
         f"reserved or provisioned (quota 'Concurrent executions')"
     )
     if needed > spare:
-        found.errors.append(
-            f"{where}, and {setting} is {needed}: lower it or leave it out in {stage.settings_file}, {_RAISE}."
-        )
-    elif not function.reserved_concurrency and most_provisioned(function) > spare:
-        found.warnings.append(f"{where}, and function.scaling.max_provisioned is {most_provisioned(function)}.")
+        found.errors.append(f"{where}, and {setting} is {needed}: {less} in {stage.settings_file}, {_RAISE}.")
+    elif not function.reserved_concurrency and most_provisioned(stage.settings) > spare:
+        found.warnings.append(f"{where}, and function.scaling.max_provisioned is {most_provisioned(stage.settings)}.")
 
 
 def _own_concurrency(client: Any, outputs: dict[str, str] | None) -> int:
@@ -121,7 +124,7 @@ def _check_endpoint_instances(stage: Stage, found: Findings) -> None:
             found.errors.append(
                 f"{text}; {wanted} more are needed{update}: use another serving.instance_type, {_RAISE}."
             )
-        elif (most := all_of_them - own + 2 * most_instances(serving)) > quota:
+        elif (most := all_of_them - own + 2 * most_instances(stage.settings)) > quota:
             found.warnings.append(f"{text}; {most} are needed to deploy an update at full load.")
 
 
@@ -149,6 +152,15 @@ def _check_builds(stage: Stage, found: Findings) -> None:
         found.errors.append(
             f'quota {name!r} is 0, so CodeBuild cannot build the serving image: set serving.image to "ray" or to the '
             f"URI of an image that is in ECR already, {_RAISE}."
+        )
+
+
+def _check_batches(stage: Stage, found: Findings) -> None:
+    """A transform job reads with the role of its model, which goes with the model when another one is deployed."""
+    for _, name, _ in running_jobs(stage, "transform"):
+        found.errors.append(
+            f"the transform job {name} still runs with the deployed model, which a deployment may replace: wait for it, "
+            "or stop it with kennel batch FOLDER --stop."
         )
 
 

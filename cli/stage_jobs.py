@@ -54,7 +54,7 @@ def stop_jobs(stage: Stage) -> int:
     """
     sagemaker, seen, deadline = stage.client("sagemaker"), set[tuple[str, str]](), time.monotonic() + _STOP_SECONDS
     with progress_bar("Waiting until the jobs have stopped") as report:
-        while running := [job for kind in _JOBS for job in _running(stage, sagemaker, kind)]:
+        while running := [job for kind in _JOBS for job in running_jobs(stage, kind)]:
             for kind, name, status in running:
                 if status == "InProgress" and (kind, name) not in seen:
                     console.print(f"Stopping the {kind.replace('hyper_parameter_', '')} job {name}")
@@ -68,9 +68,9 @@ def stop_jobs(stage: Stage) -> int:
     return len(seen)
 
 
-def _running(stage: Stage, sagemaker: Any, kind: str) -> Iterator[tuple[str, str, str]]:
-    """Kind, name and status of the stage's jobs that have not ended."""
-    pages, member = sagemaker.get_paginator(f"list_{kind}_jobs"), _JOBS[kind]
+def running_jobs(stage: Stage, kind: str) -> Iterator[tuple[str, str, str]]:
+    """Kind, name and status of those jobs of a kind (see `_JOBS`) that have not ended."""
+    pages, member = stage.client("sagemaker").get_paginator(f"list_{kind}_jobs"), _JOBS[kind]
     for prefix, status in product(job_prefixes(stage), ("InProgress", "Stopping")):
         for page in pages.paginate(NameContains=prefix, StatusEquals=status):
             names = [job[f"{member}Name"] for job in page[f"{member}Summaries"]]

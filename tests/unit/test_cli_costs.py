@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 from cli.costs import FUNCTION_METRICS, SERVER_METRICS, cost_lines
 from infra import settings
-from infra.settings import ConcurrencyScalingSettings
 from lambda_fn import errors, metrics
 from model.serving_metrics import ServingMetrics
 
@@ -35,7 +35,7 @@ def test_an_unknown_price_is_called_unknown_and_never_nothing() -> None:
 
 def test_provisioned_concurrency_is_said_at_its_minimum_and_maximum() -> None:
     loaded = settings.load("local")
-    scaling = ConcurrencyScalingSettings(min_provisioned=1, max_provisioned=10)
+    scaling = SimpleNamespace(min_provisioned=1, max_provisioned=10)
     function = replace(loaded.function, memory_mb=1024, provisioned_concurrency=1, scaling=scaling)
     printed = "\n".join(cost_lines(replace(loaded, function=function), ["inference"]))
     assert "provisioned concurrency, 1 to 10: 0.0120 USD an hour at rest, 0.1200 at the most" in printed

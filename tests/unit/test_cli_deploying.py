@@ -48,7 +48,7 @@ def artifact(tmp_path: Path) -> Path:
 def test_a_quota_stops_the_deployment_before_bootstrapping(aws: FakeAccount, steps: list[str], artifact: Path) -> None:
     del aws.stacks["CDKToolkit"]
     aws.quotas[M5] = 0
-    with pytest.raises(NotReadyError, match="Quotas of the account"):
+    with pytest.raises(NotReadyError, match=f"quota {M5!r} is 0"):
         deploying.deploy_stacks(FakeStage("dev", aws), ["storage", "inference"], artifact=artifact)
     assert steps == []
 
