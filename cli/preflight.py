@@ -159,8 +159,8 @@ def _check_batches(stage: Stage, found: Findings) -> None:
     """A transform job reads with the role of its model, which goes with the model when another one is deployed."""
     for _, name, _ in running_jobs(stage, "transform"):
         found.errors.append(
-            f"the transform job {name} still runs with the deployed model, which a deployment may replace: wait for it, "
-            "or stop it with kennel batch FOLDER --stop."
+            f"the transform job {name} still runs with the deployed model, which a deployment may replace: wait for "
+            "it, or stop it with kennel batch FOLDER --stop."
         )
 
 
