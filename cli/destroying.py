@@ -18,7 +18,8 @@ from cli.ec2_instances import terminate_instances
 from cli.errors import AwsError, KennelError, NotReadyError, WorkFailedError, aws_errors
 from cli.parallel import map_unordered
 from cli.prices import KEY_USD_PER_MONTH, LOGS_USD_PER_GB_MONTH, S3_USD_PER_GB_MONTH
-from cli.stage_jobs import job_prefixes, stop_jobs
+from cli.stage_jobs import job_prefixes
+from cli.stopping import stop_jobs
 from cli.training import LOG_GROUP as TRAINING_LOGS
 
 _POLL_SECONDS = 5.0

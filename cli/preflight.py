@@ -13,7 +13,7 @@ from cli.aws import Stage
 from cli.console import console
 from cli.costs import most_instances, most_provisioned
 from cli.errors import AwsError, NotReadyError, aws_errors
-from cli.stage_jobs import running_jobs
+from cli.stopping import running_jobs
 from infra import instance_types
 
 #: Lambda leaves so much of the account's concurrency to functions that have reserved none; of a smaller quota, all.

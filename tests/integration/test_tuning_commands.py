@@ -13,7 +13,7 @@ from sagemaker_local import BUCKET, Local, local_aws
 
 from cli import main, training, tuning
 from cli.aws import Stage
-from cli.stage_jobs import stop_jobs
+from cli.stopping import stop_jobs
 
 #: The validation loss is least at a learning rate of 0.01 and batches of 64.
 PROGRAM = """

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from fake_account import FakeAccount, FakeStage
 
-from cli import destroying, stage_jobs
+from cli import destroying, stopping
 from cli.errors import NotReadyError, WorkFailedError
 
 NAMES = {kind: f"kennel-dev-{kind}" for kind in ("storage", "training", "inference")}
@@ -20,7 +20,7 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> FakeAccount:
     """Three stacks of the stage dev with what is in them, and a neighbour's things."""
     monkeypatch.setattr(destroying, "_POLL_SECONDS", 0.0)
     monkeypatch.setattr(destroying, "_LATE_LOGS_PAUSE", 0.0)
-    monkeypatch.setattr(stage_jobs, "_POLL_SECONDS", 0.0)
+    monkeypatch.setattr(stopping, "_POLL_SECONDS", 0.0)
     return account("dev")
 
 
@@ -81,7 +81,7 @@ def test_jobs_are_stopped_and_waited_for_whatever_their_end(aws: FakeAccount, en
         },
         "transform": {"kennel-dev-batch-1": ["InProgress", "Stopping", end]},
     }
-    assert stage_jobs.stop_jobs(FakeStage("dev", aws)) == 4
+    assert stopping.stop_jobs(FakeStage("dev", aws)) == 4
     assert aws.calls == ["stop kennel-dev-tune-1", "stop kennel-dev-1", "stop kennel-dev-batch-1"]
     left = [status for jobs in aws.jobs.values() for status in jobs.values()]
     assert sorted(status for statuses in left for status in statuses) == sorted([end] * 4 + ["Completed", "InProgress"])
@@ -96,13 +96,13 @@ def test_a_job_that_ends_before_it_is_stopped_is_no_error(aws: FakeAccount, monk
         stop(kind, name)
 
     monkeypatch.setattr(aws, "_stop", ends_first)
-    assert stage_jobs.stop_jobs(FakeStage("dev", aws)) == 1
+    assert stopping.stop_jobs(FakeStage("dev", aws)) == 1
 
 
 def test_a_job_that_does_not_stop_keeps_its_role_and_data_but_no_endpoint(
     aws: FakeAccount, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stage_jobs, "_STOP_SECONDS", 0.0)
+    monkeypatch.setattr(stopping, "_STOP_SECONDS", 0.0)
     aws.jobs = {"training": {"kennel-dev-1": ["Stopping"]}}
     with pytest.raises(WorkFailedError, match=r"1 step\(s\) .* failed:\n  Stopping the jobs: kennel-dev-1: not ended"):
         destroying.destroy_stage(FakeStage("dev", aws))
