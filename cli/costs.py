@@ -23,6 +23,7 @@ FUNCTION_METRICS = 4 + 13
 SERVER_METRICS = 11
 #: Target tracking makes an alarm for scaling out and one for scaling in.
 _ALARMS_PER_POLICY = 2
+_HOURS_PER_MONTH = 730
 
 
 def cost_lines(settings: Settings, kinds: list[str]) -> list[str]:
@@ -46,55 +47,53 @@ def cost_lines(settings: Settings, kinds: list[str]) -> list[str]:
             price = hourly_price(notebook.instance_type)
             lines.append(f"  notebook {notebook.instance_type} while it runs: {price}; it stops itself when idle")
     if "inference" in kinds:
-        lines += [_endpoint(settings), *_function(settings), _observation(settings)]
+        lines += [_endpoint(settings), _function(settings), _observation(settings), _sum(settings)]
         lines.append("  Stop it all: kennel destroy")
     return lines
 
 
 def _endpoint(settings: Settings) -> str:
-    serving = settings.serving
-    price, rest = usd_per_hour(serving.instance_type), serving.initial_instances
-    if serving.scaling:
-        rest = serving.scaling.min_instances
-    most = most_instances(settings)
-    name = (
-        f"  endpoint, {rest} to {most} × {serving.instance_type}:"
-        if most > rest
-        else (f"  endpoint, {rest} × {serving.instance_type}:")
-    )
+    serving, low, high = settings.serving, _least_instances(settings), most_instances(settings)
+    name = f"  endpoint, {_span(low, high)} × {serving.instance_type}"
+    price = usd_per_hour(serving.instance_type)
     if price is None:
-        return f"{name} {hourly_price(serving.instance_type)}; a deployment doubles the instances for its minutes"
+        return f"{name}: {hourly_price(serving.instance_type)}; an update doubles the instances for its minutes"
     return (
-        f"{name} {rest * price:.3f} USD an hour at rest, {most * price:.3f} at the most; twice that for the minutes of "
-        "a deployment, while the old and the new instances run"
+        f"{name}: {low * price:.3f} USD an hour at rest, {high * price:.3f} at full load; for the minutes of "
+        f"an update, when the old and the new instances run, up to {2 * high * price:.3f}"
     )
+
+
+def _least_instances(settings: Settings) -> int:
+    scaling = settings.serving.scaling
+    return scaling.min_instances if scaling else settings.serving.initial_instances
 
 
 def most_instances(settings: Settings) -> int:
     """How many instances the endpoint has at full load."""
-    serving = settings.serving
-    return serving.scaling.max_instances if serving.scaling else serving.initial_instances
+    scaling = settings.serving.scaling
+    return scaling.max_instances if scaling else settings.serving.initial_instances
+
+
+def _least_provisioned(settings: Settings) -> int:
+    scaling = settings.function.scaling
+    return scaling.min_provisioned if scaling else settings.function.provisioned_concurrency or 0
 
 
 def most_provisioned(settings: Settings) -> int:
     """How many execution environments are kept warm at full load."""
-    function = settings.function
-    return function.scaling.max_provisioned if function.scaling else function.provisioned_concurrency or 0
+    scaling = settings.function.scaling
+    return scaling.max_provisioned if scaling else settings.function.provisioned_concurrency or 0
 
 
-def _function(settings: Settings) -> list[str]:
-    function = settings.function
-    gigabytes = function.memory_mb / 1024
+def _function(settings: Settings) -> str:
+    gigabytes, low, high = settings.function.memory_mb / 1024, _least_provisioned(settings), most_provisioned(settings)
     hourly = gigabytes * 3600 * PROVISIONED_USD_PER_GB_SECOND
-    lines = [
-        f"  function: {gigabytes * LAMBDA_USD_PER_GB_SECOND:.7f} USD for each second of a call and "
+    return (
+        f"  function, {_span(low, high)} kept warm: {low * hourly:.4f} USD an hour at rest, {high * hourly:.4f} at "
+        f"full load; {gigabytes * LAMBDA_USD_PER_GB_SECOND:.7f} for each second of a call and "
         f"{LAMBDA_USD_PER_MILLION_CALLS:.2f} for a million calls"
-    ]
-    if most := most_provisioned(settings):
-        rest = function.scaling.min_provisioned if function.scaling else most
-        lines.insert(0, f"  provisioned concurrency, {rest} to {most}: {rest * hourly:.4f} USD an hour at rest, "
-                        f"{most * hourly:.4f} at the most")  # fmt: skip
-    return lines
+    )
 
 
 def _observation(settings: Settings) -> str:
@@ -105,3 +104,18 @@ def _observation(settings: Settings) -> str:
         f"only; {alarms} alarms of scaling, {alarms * ALARM_USD_PER_MONTH:.2f} USD a month; logs {LOGS_USD_PER_GB:.2f} "
         "USD for each GB that comes in"
     )
+
+
+def _span(low: int, high: int) -> str:
+    return f"{low} to {high}" if low != high else str(low)
+
+
+def _sum(settings: Settings) -> str:
+    """What the hours of a month add up to, without what calls, stored data and logs cost."""
+    price = usd_per_hour(settings.serving.instance_type)
+    if price is None:
+        return f"  endpoint and function: unknown, like the price of {settings.serving.instance_type}"
+    warm = settings.function.memory_mb / 1024 * 3600 * PROVISIONED_USD_PER_GB_SECOND
+    low = _least_instances(settings) * price + _least_provisioned(settings) * warm
+    high = most_instances(settings) * price + most_provisioned(settings) * warm
+    return f"  endpoint and function: {low * _HOURS_PER_MONTH:.0f} USD a month at rest, {high * _HOURS_PER_MONTH:.0f} at full load"

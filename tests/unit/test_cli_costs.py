@@ -19,7 +19,10 @@ def costs(stage: str, *kinds: str, **serving: Any) -> str:
 
 def test_costs_are_said_at_rest_and_at_the_most() -> None:
     printed = costs("prod", "storage", "training", "inference")
-    assert "2 to 8 × ml.m5.xlarge: 0.460 USD an hour at rest, 1.840 at the most; twice that" in printed
+    assert "2 to 8 × ml.m5.xlarge: 0.460 USD an hour at rest, 1.840 at full load" in printed
+    assert "up to 3.680" in printed
+    # 2 × 0.23 and 2 × 0.012 for 730 hours; 8 × 0.23 and 2 × 0.012
+    assert "endpoint and function: 353 USD a month at rest, 1361 at full load" in printed
     assert "key 1.00 USD a month" in printed
     assert "2 alarms of scaling, 0.20 USD a month" in printed
     assert "28 metrics, 8.40 USD a month" in printed
@@ -30,6 +33,7 @@ def test_costs_are_said_at_rest_and_at_the_most() -> None:
 def test_an_unknown_price_is_called_unknown_and_never_nothing() -> None:
     printed = costs("dev", "inference", instance_type="ml.r7i.48xlarge")
     assert "price of ml.r7i.48xlarge unknown" in printed
+    assert "endpoint and function: unknown" in printed
     assert "0.000" not in printed.split("endpoint")[1].splitlines()[0]
 
 
@@ -38,7 +42,7 @@ def test_provisioned_concurrency_is_said_at_its_minimum_and_maximum() -> None:
     scaling = SimpleNamespace(min_provisioned=1, max_provisioned=10)
     function = replace(loaded.function, memory_mb=1024, provisioned_concurrency=1, scaling=scaling)
     printed = "\n".join(cost_lines(replace(loaded, function=function), ["inference"]))
-    assert "provisioned concurrency, 1 to 10: 0.0120 USD an hour at rest, 0.1200 at the most" in printed
+    assert "function, 1 to 10 kept warm: 0.0120 USD an hour at rest, 0.1200 at full load" in printed
     assert "4 alarms of scaling, 0.40 USD a month" in printed
 
 
