@@ -116,6 +116,6 @@ def _sum(settings: Settings) -> str:
     if price is None:
         return f"  endpoint and function: unknown, like the price of {settings.serving.instance_type}"
     warm = settings.function.memory_mb / 1024 * 3600 * PROVISIONED_USD_PER_GB_SECOND
-    low = _least_instances(settings) * price + _least_provisioned(settings) * warm
-    high = most_instances(settings) * price + most_provisioned(settings) * warm
-    return f"  endpoint and function: {low * _HOURS_PER_MONTH:.0f} USD a month at rest, {high * _HOURS_PER_MONTH:.0f} at full load"
+    low = (_least_instances(settings) * price + _least_provisioned(settings) * warm) * _HOURS_PER_MONTH
+    high = (most_instances(settings) * price + most_provisioned(settings) * warm) * _HOURS_PER_MONTH
+    return f"  endpoint and function: {low:.0f} USD a month at rest, {high:.0f} at full load"
