@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import boto3
 import pytest
-
-from cli.aws import Stage
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -20,7 +19,7 @@ def account(request: pytest.FixtureRequest) -> str:
     named = request.config.getoption("--real-account", default=None)
     if not named:
         pytest.skip("needs --real-account ACCOUNT_ID: it costs money")
-    actual = Stage("dev").account
+    actual = boto3.client("sts").get_caller_identity()["Account"]
     if actual != named:
         pytest.exit(f"--real-account says {named}, but the credentials are those of {actual}", returncode=2)
     return str(named)
