@@ -77,13 +77,13 @@ def most_instances(settings: Settings) -> int:
 
 def _least_provisioned(settings: Settings) -> int:
     scaling = settings.function.scaling
-    return scaling.min_provisioned if scaling else settings.function.provisioned_concurrency or 0
+    return scaling.min_provisioned if scaling else settings.function.provisioned_concurrency
 
 
 def most_provisioned(settings: Settings) -> int:
     """How many execution environments are kept warm at full load."""
     scaling = settings.function.scaling
-    return scaling.max_provisioned if scaling else settings.function.provisioned_concurrency or 0
+    return scaling.max_provisioned if scaling else settings.function.provisioned_concurrency
 
 
 def _function(settings: Settings) -> str:

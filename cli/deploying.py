@@ -14,6 +14,7 @@ from cli.cdk import run_cdk
 from cli.console import console
 from cli.costs import cost_lines
 from cli.errors import NotReadyError
+from cli.log_retention import limit_logs
 from cli.preflight import require_room
 from cli.verifying import verify_inference
 from model.artifact import CARD_FILE, ArtifactError, ModelCard
@@ -106,6 +107,7 @@ def deploy_stacks(
     names = [stage.stack_name(kind) for kind in kinds]
     model = [] if artifact is None else ["-c", f"artifact={artifact}"]
     run_cdk("deploy", *names, "--exclusively", *approval, *model, stage=stage, log=log)
+    limit_logs(stage, kinds)
     if version:
         verify_inference(stage, version)
 

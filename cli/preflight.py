@@ -72,7 +72,7 @@ def _check_concurrency(stage: Stage, found: Findings) -> None:
     function, client = stage.settings.function, stage.client("lambda")
     limit = client.get_account_settings()["AccountLimit"]
     # Reserved concurrency holds what is provisioned, too.
-    needed = function.reserved_concurrency or function.provisioned_concurrency or 0
+    needed = function.reserved_concurrency or function.provisioned_concurrency
     setting, less = "provisioned_concurrency", "lower it, or set 0 for none,"
     if function.reserved_concurrency:
         setting, less = "reserved_concurrency", "lower it, or leave it out,"

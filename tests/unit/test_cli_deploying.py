@@ -31,6 +31,7 @@ def steps(aws: FakeAccount, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What `deploy_stacks` has started."""
     steps: list[str] = []
     monkeypatch.setattr(deploying, "run_cdk", lambda command, *_, **__: steps.append(f"cdk {command}"))
+    monkeypatch.setattr(deploying, "limit_logs", lambda stage, kinds: steps.append("limit logs"))
     monkeypatch.setattr(deploying, "verify_inference", lambda stage, version: steps.append(f"verify {version}"))
     return steps
 
@@ -62,10 +63,10 @@ def test_an_artifact_that_is_none_stops_it_too(aws: FakeAccount, steps: list[str
 
 def test_every_deployment_of_the_endpoint_is_verified(aws: FakeAccount, steps: list[str], artifact: Path) -> None:
     deploying.deploy_stacks(FakeStage("dev", aws), ["inference"], artifact=artifact)
-    assert steps == ["cdk deploy", f"verify {ModelCard.load(artifact.parent / 'model').version}"]
+    assert steps == ["cdk deploy", "limit logs", f"verify {ModelCard.load(artifact.parent / 'model').version}"]
     steps.clear()
     deploying.deploy_stacks(FakeStage("dev", aws), ["storage"])
-    assert steps == ["cdk deploy"]
+    assert steps == ["cdk deploy", "limit logs"]
 
 
 @pytest.mark.parametrize("agreed", [True, False])
@@ -89,11 +90,11 @@ def test_bootstrapping_says_what_it_makes_and_asks(
     monkeypatch.setattr(typer, "confirm", confirm)
     if agreed:
         deploying.deploy_stacks(FakeStage("dev", aws), ["storage"], ask=True)
-        assert steps == ["asked", "cdk bootstrap", "cdk deploy"]
+        assert steps == ["asked", "cdk bootstrap", "cdk deploy", "limit logs"]
     else:
         with pytest.raises(typer.Abort):
             deploying.deploy_stacks(FakeStage("dev", aws), ["storage"], ask=True)
         assert steps == ["asked"]
     steps.clear()
     deploying.deploy_stacks(FakeStage("dev", aws), ["storage"])  # kennel deploy --yes, kennel demo
-    assert steps == ["cdk bootstrap", "cdk deploy"]
+    assert steps == ["cdk bootstrap", "cdk deploy", "limit logs"]

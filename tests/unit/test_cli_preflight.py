@@ -24,7 +24,7 @@ def stage_of(aws: FakeAccount, **function_or_serving: Any) -> FakeStage:
     stage = FakeStage("dev", aws)
     changed: Settings = stage.settings
     serving = {name: value for name, value in function_or_serving.items() if hasattr(changed.serving, name)}
-    function = {"provisioned_concurrency": None} | {
+    function = {"provisioned_concurrency": 0} | {
         name: value for name, value in function_or_serving.items() if name not in serving
     }
     changed = replace(
