@@ -1,11 +1,12 @@
 """The AWS that the environment names: clients, and what the deployed stacks say of themselves.
 
-Nothing here knows whether that is a real account or the local AWS; the standard variables (AWS_ENDPOINT_URL,
-AWS_REGION, credentials or a profile) decide.
+Nothing here knows whether that is a real account or the local AWS; the stage's settings and the standard variables
+(AWS_ENDPOINT_URL, AWS_REGION, credentials or a profile) decide.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,13 +15,16 @@ from typing import TYPE_CHECKING, Any
 
 import botocore.exceptions
 
-from cli.errors import AwsError, NotReadyError, aws_errors
+from cli.console import error_console
+from cli.errors import LOCAL_HINT, AwsError, NotReadyError, aws_errors
 from infra import settings as stage_settings
 
 if TYPE_CHECKING:
     import boto3
 
 ROOT = Path(__file__).resolve().parent.parent  # app.py, cdk.json and node_modules are here
+#: boto3 reads only the second of them, the CDK prefers the first: the commands read both and want them to agree.
+_REGION_VARIABLES = ("AWS_REGION", "AWS_DEFAULT_REGION")
 
 
 @dataclass(frozen=True)
@@ -44,21 +48,87 @@ class Stage:
             raise NotReadyError(str(error)) from error
 
     @cached_property
-    def session(self) -> boto3.session.Session:
-        """One boto3 session for all clients (boto3 is imported on first use: it costs 0.4 s)."""
-        import boto3.session
+    def region(self) -> str:
+        """The region that the settings name, else the environment's variables, else the profile.
 
-        return boto3.session.Session()
+        Raises
+        ------
+        NotReadyError
+            When none of them names a region, or the variables disagree with each other or with the settings.
+        """
+        named = {f"{name} in the environment": os.environ[name] for name in _REGION_VARIABLES if os.environ.get(name)}
+        if self.settings.region:
+            named = {f"region in {self.settings_file}": self.settings.region, **named}
+        if len(set(named.values())) > 1:
+            raise NotReadyError(
+                f"Two regions are named: {', '.join(f'{source} is {region}' for source, region in named.items())}.",
+                f"Unset {' and '.join(_REGION_VARIABLES)}, or give them the region that you mean.",
+            )
+        region = next(iter(named.values()), None) or self._new_session(None).region_name
+        if region is None:
+            raise NotReadyError(
+                "No AWS region is set.",
+                f"Name one: export AWS_REGION=us-east-1, or account and region in {self.settings_file}. {LOCAL_HINT}",
+            )
+        return str(region)
+
+    @cached_property
+    def account(self) -> str:
+        """The account of the credentials.
+
+        Raises
+        ------
+        NotReadyError
+            When the settings name another one.
+        """
+        with aws_errors():
+            account = str(self.session.client("sts").get_caller_identity()["Account"])
+        if self.settings.account not in (None, account):
+            raise NotReadyError(
+                f"The credentials are of account {account}, but {self.settings_file} names {self.settings.account}.",
+                "Use credentials of that account (AWS_PROFILE), or another stage: kennel --stage NAME",
+            )
+        return account
+
+    @property
+    def settings_file(self) -> str:
+        """Where the stage's settings are, for a person."""
+        return f"infra/environments/{self.name}.toml"
+
+    @cached_property
+    def session(self) -> boto3.session.Session:
+        """One boto3 session for all clients."""
+        return self._new_session(self.region)
+
+    def _new_session(self, region: str | None) -> boto3.session.Session:
+        import boto3.session  # on first use: it costs 0.4 s
+
+        with aws_errors():  # a profile that does not exist
+            return boto3.session.Session(region_name=region)
 
     def client(self, service: str, **options: Any) -> Any:
-        """A boto3 client; `options` as for `boto3.client`."""
+        """A boto3 client; `options` as for `boto3.client`.
+
+        Raises
+        ------
+        NotReadyError
+            When the settings name another account or region than the environment.
+        """
+        if self.settings.account:
+            _ = self.account  # refuses another one
         with aws_errors():
             return self.session.client(service, **options)
 
     @property
-    def region(self) -> str:
-        """The region that the environment names."""
-        return str(self.client("sts").meta.region_name)
+    def environment(self) -> dict[str, str]:
+        """The variables for a program that is to work in the same region."""
+        return {**os.environ, **dict.fromkeys(_REGION_VARIABLES, self.region)}
+
+    @property
+    def place(self) -> str:
+        """Where the stage is, for a person who is about to change it."""
+        endpoint = os.environ.get("AWS_ENDPOINT_URL")
+        return f"account {self.account}, region {self.region}{f', at {endpoint}' if endpoint else ''}"
 
     def stack_name(self, kind: str) -> str:
         """The CloudFormation name of the stack `kind` (`storage`, `training`, `inference`)."""
@@ -66,15 +136,21 @@ class Stage:
 
     def find_outputs(self, kind: str) -> dict[str, str] | None:
         """Outputs of a stack by key, or None when the stack is not there or was never completely created."""
-        name = self.stack_name(kind)
+        stack = self.find_stack(self.stack_name(kind)) or {}
+        return {output["OutputKey"]: output["OutputValue"] for output in stack.get("Outputs", [])} or None
+
+    def find_stack(self, name: str, **options: Any) -> dict[str, Any] | None:
+        """What CloudFormation says of a stack, None when there is none of that name; `options` as for `client`."""
         with aws_errors():
             try:
-                stack = self.client("cloudformation").describe_stacks(StackName=name)["Stacks"][0]
+                stack: dict[str, Any] = self.client("cloudformation", **options).describe_stacks(StackName=name)[
+                    "Stacks"
+                ][0]
             except botocore.exceptions.ClientError as error:
                 if "does not exist" in error.response.get("Error", {}).get("Message", ""):
                     return None
                 raise
-        return {output["OutputKey"]: output["OutputValue"] for output in stack.get("Outputs", [])} or None
+        return stack
 
     def output(self, kind: str, key: str) -> str:
         """One output of a deployed stack.
@@ -101,6 +177,11 @@ class Stage:
     def data_bucket(self) -> str:
         """Name of the bucket that holds data sets, code and the outputs of trainings."""
         return self.output("storage", "DataBucketName")
+
+
+def announce(stage: Stage) -> None:
+    """Say which account and region a command is about to change."""
+    error_console.print(f"Stage {stage.name}: {stage.place}.", markup=False)  # standard output is the command's result
 
 
 def delete_objects(s3: Any, bucket: str, objects: Sequence[dict[str, str]]) -> None:

@@ -12,7 +12,7 @@ from urllib.parse import urlparse
 import botocore.exceptions
 import typer
 
-from cli.aws import Stage
+from cli.aws import Stage, announce
 from cli.batch_job import LOG_GROUP, MAX_PICTURE_MB, BatchFolder, BatchOptions, Ended
 from cli.batch_labels import (
     InputPicture,
@@ -53,6 +53,7 @@ def batch(
     Run it again after an interruption or with new pictures: only what has no label yet is done.
     """
     stage: Stage = context.obj
+    announce(stage)
     folder = open_folder(stage, source, destination)
     options = BatchOptions(top_k, scores, instance_type, instances)
     with aws_errors():

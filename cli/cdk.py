@@ -7,21 +7,21 @@ import subprocess
 import sys
 from pathlib import Path
 
-from cli.aws import ROOT
+from cli.aws import ROOT, Stage
 from cli.errors import NotReadyError, WorkFailedError
 
 _COMMAND = ROOT / "node_modules" / ".bin" / "cdk"
 
 
-def run_cdk(*arguments: str, stage: str, log: Path | None = None) -> None:
+def run_cdk(*arguments: str, stage: Stage, log: Path | None = None) -> None:
     """Run `cdk` for one stage of the app in this repository.
 
     Parameters
     ----------
     arguments : str
         As on the command line, such as ``"deploy", "--all"``.
-    stage : str
-        Passed on as ``-c stage=…``.
+    stage : Stage
+        Passed on as ``-c stage=…``; its region is that of the CDK, too.
     log : Path, optional
         Append the output to this file in place of the terminal; its end is shown when the command fails.
 
@@ -34,8 +34,9 @@ def run_cdk(*arguments: str, stage: str, log: Path | None = None) -> None:
     """
     if not _COMMAND.exists():
         raise NotReadyError("The CDK command line is not installed.", "Install it: make setup")
-    command = [str(_COMMAND), *arguments, "-c", f"stage={stage}"]
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"}
+    command = [str(_COMMAND), *arguments, "-c", f"stage={stage.name}"]
+    environment = stage.environment
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', '')}"
     if log is None:
         code = subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
         tail = ""

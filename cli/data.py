@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from cli import data_check, data_shrink
+from cli.aws import announce
 from cli.console import console, progress_bar
 from cli.data_push import data_set_name, push_data_set
 from cli.dataset import DataSet, find_data_set, named, read_data_set
@@ -135,6 +136,7 @@ def push(
     data_set = read_data_set(directory)
     if check:
         data_check.check_and_print(data_set)
+    announce(context.obj)
     result = push_data_set(context.obj, data_set, chosen)
     console.print(
         f"Pushed as {chosen!r}: {result.uploaded} uploaded, {result.unchanged} unchanged, {result.removed} removed."

@@ -1,27 +1,23 @@
-"""`kennel deploy` and `kennel destroy`: the CDK app's stacks, and what CloudFormation itself cannot see or remove."""
+"""`kennel deploy`: the CDK app's stacks, with what can be known before and what has to be checked after."""
 
 from __future__ import annotations
 
-from contextlib import suppress
+import tempfile
 from enum import StrEnum
-from itertools import product
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
-import botocore.exceptions
 import typer
 
-from cli.aws import Stage, delete_objects
-from cli.batch_job import LOG_GROUP as TRANSFORM_LOGS
+from cli.aws import Stage, announce
 from cli.cdk import run_cdk
 from cli.console import console
-from cli.ec2_instances import terminate_instances
-from cli.errors import NotReadyError, WorkFailedError, aws_errors
+from cli.costs import cost_lines
+from cli.errors import NotReadyError
 from cli.log_retention import limit_logs
-from cli.prices import LAMBDA_USD_PER_GB_SECOND, PROVISIONED_USD_PER_GB_SECOND, hourly_price
-from cli.stage_jobs import job_prefix, tuning_prefix
-from cli.training import LOG_GROUP as TRAINING_LOGS
-from cli.tuning_jobs import stop_tuning_jobs
+from cli.preflight import require_room
+from cli.verifying import verify_inference
+from model.artifact import CARD_FILE, ArtifactError, ModelCard
 
 
 class StackKind(StrEnum):
@@ -33,12 +29,20 @@ class StackKind(StrEnum):
 
 
 _BOOTSTRAP_STACK = "CDKToolkit"
+_BOOTSTRAP = (
+    "This account and region have not been prepared for the CDK yet. cdk bootstrap makes, once for all CDK apps, the "
+    f"stack {_BOOTSTRAP_STACK}: a bucket and a container registry for what is deployed, and five roles. CloudFormation "
+    "makes the stacks with one of them, which has the policy AdministratorAccess: users of the other roles can deploy "
+    "anything in this account. For a narrower policy run cdk bootstrap --cloudformation-execution-policies yourself."
+)
 
 
 def deploy(
     context: typer.Context,
     stacks: Annotated[list[StackKind] | None, typer.Argument(help="Default: all that can be deployed.")] = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask about changes to permissions.")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="Do not ask: neither about bootstrapping nor about permissions.")
+    ] = False,
 ) -> None:
     """Deploy the stacks.
 
@@ -53,6 +57,9 @@ def deploy(
         )
     if waits:
         kinds.remove("inference")
+    announce(stage)
+    if waits:
+        require_room(stage, now=False)
     deploy_stacks(stage, kinds, ask=not yes)
     console.print(f"Deployed {', '.join(kinds)}.")
     if waits:
@@ -70,169 +77,52 @@ def deploy_stacks(
 ) -> None:
     """Deploy some of the stages' stacks, bootstrapping the account first where nobody has.
 
-    `artifact` is deployed in place of the one that the stage's settings name.
+    Nothing is started before the costs have been said and the account's quotas been asked for. Afterwards the endpoint
+    is called once.
+
+    Parameters
+    ----------
+    ask : bool
+        Whether a person has to agree to bootstrapping and to new permissions.
+    artifact : Path, optional
+        Deployed in place of the one that the stage's settings name.
 
     Raises
     ------
+    NotReadyError
+        When the artifact is not one, or a quota of the account does not allow the deployment.
     WorkFailedError
-        When a deployment failed, or succeeded while the endpoint kept serving the model before.
+        When a deployment failed, or succeeded while the endpoint does not serve the artifact.
     """
-    if not _is_bootstrapped(stage):
-        console.print("This account and region have not been prepared for the CDK yet: running cdk bootstrap once.")
+    version = _model_version(artifact or stage.artifact) if "inference" in kinds else None
+    console.print("\n".join(cost_lines(stage.settings, kinds)), markup=False)
+    if version:
+        require_room(stage)
+    if stage.find_stack(_BOOTSTRAP_STACK) is None:
+        console.print(_BOOTSTRAP)
+        if ask:
+            typer.confirm(f"Bootstrap {stage.place}?", abort=True)
         bootstrap(stage, log=log)
-    if "inference" in kinds:
-        console.print(_cost_of_inference(stage))
-    if "training" in kinds and (notebook := stage.settings.notebook):
-        price = hourly_price(notebook.instance_type)
-        console.print(f"While it runs: notebook {notebook.instance_type} ({price}); it stops itself when idle.")
     approval = ["--require-approval", "broadening" if ask else "never"]
     names = [stage.stack_name(kind) for kind in kinds]
     model = [] if artifact is None else ["-c", f"artifact={artifact}"]
-    run_cdk("deploy", *names, "--exclusively", *approval, *model, stage=stage.name, log=log)
+    run_cdk("deploy", *names, "--exclusively", *approval, *model, stage=stage, log=log)
     limit_logs(stage, kinds)
-    if "inference" in kinds:
-        _check_endpoint_follows_stack(stage)
+    if version:
+        verify_inference(stage, version)
+
+
+def _model_version(artifact: Path) -> str:
+    from model import packaging  # numpy and the inference engine: not needed by the other commands
+
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            packaging.unpack(artifact, Path(folder), (CARD_FILE,))
+            return ModelCard.load(Path(folder)).version
+    except ArtifactError as error:
+        raise NotReadyError(f"The model cannot be deployed: {error}", "Make it again: kennel package") from error
 
 
 def bootstrap(stage: Stage, *, log: Path | None = None) -> None:
-    """Run `cdk bootstrap` for the account and region that the environment names."""
-    with aws_errors():
-        account = stage.client("sts").get_caller_identity()["Account"]
-    run_cdk("bootstrap", f"aws://{account}/{stage.region}", stage=stage.name, log=log)
-
-
-def _is_bootstrapped(stage: Stage) -> bool:
-    return _stack_exists(stage, _BOOTSTRAP_STACK)
-
-
-def _stack_exists(stage: Stage, name: str) -> bool:
-    with aws_errors():
-        try:
-            stage.client("cloudformation").describe_stacks(StackName=name)
-        except botocore.exceptions.ClientError as error:
-            if "does not exist" in error.response.get("Error", {}).get("Message", ""):
-                return False
-            raise
-    return True
-
-
-def _cost_of_inference(stage: Stage) -> str:
-    serving, function = stage.settings.serving, stage.settings.function
-    gigabytes = function.memory_mb / 1024 * function.provisioned_concurrency
-    endpoint = hourly_price(serving.instance_type, serving.initial_instances)
-    return (
-        f"While deployed: endpoint {serving.initial_instances} × {serving.instance_type} ({endpoint}); provisioned "
-        f"concurrency {gigabytes * 3600 * PROVISIONED_USD_PER_GB_SECOND:.4f} USD per hour; each call "
-        f"{LAMBDA_USD_PER_GB_SECOND * function.memory_mb / 1024:.7f} USD per second. Stop it all: kennel destroy"
-    )
-
-
-def _check_endpoint_follows_stack(stage: Stage) -> None:
-    """A failed endpoint update can be rolled back silently and still look InService: compare, do not trust."""
-    with aws_errors():
-        resources = stage.client("cloudformation").describe_stack_resources(StackName=stage.stack_name("inference"))
-        wanted = next(
-            resource["PhysicalResourceId"].rsplit("/", 1)[-1]
-            for resource in resources["StackResources"]
-            if resource["ResourceType"] == "AWS::SageMaker::EndpointConfig"
-        )
-        name = stage.output("inference", "EndpointName")
-        endpoint = stage.client("sagemaker").describe_endpoint(EndpointName=name)
-    if endpoint["EndpointConfigName"].lower() != wanted.lower():
-        raise WorkFailedError(
-            f"The stack is deployed, but the endpoint {name} still serves {endpoint['EndpointConfigName']} in place of "
-            f"{wanted}: {endpoint.get('FailureReason', 'SageMaker gives no reason')}",
-            f"Read the containers' log: log group /aws/sagemaker/Endpoints/{name}",
-        )
-
-
-def destroy(
-    context: typer.Context,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-) -> None:
-    """Remove all that costs.
-
-    Stops searches, trainings and batches, empties the buckets unless the stage retains them, destroys the stacks,
-    deletes logs.
-    """
-    stage: Stage = context.obj
-    keeps_data = stage.settings.storage.retain
-    if not yes:
-        what = "The data bucket is kept." if keeps_data else "The data bucket goes too, with all that is in it."
-        typer.confirm(f"Destroy {', '.join(stage.stack_name(kind) for kind in StackKind)}? {what}", abort=True)
-    destroy_stage(stage)
-    console.print(f"Nothing of the stage {stage.name!r} is left" + (" but its retained data." if keeps_data else "."))
-    console.print("The CDK's own bootstrap stack (CDKToolkit) is shared by all CDK apps of the account and stays.")
-
-
-def destroy_stage(stage: Stage, *, log: Path | None = None) -> None:
-    """Stop the stage's jobs, empty its buckets, destroy its stacks, delete the logs SageMaker made.
-
-    Raises
-    ------
-    WorkFailedError
-        When `cdk destroy` failed.
-    """
-    existing = [kind for kind in StackKind if _stack_exists(stage, stage.stack_name(kind))]
-    endpoint = (stage.find_outputs("inference") or {}).get("EndpointName")
-    with aws_errors():
-        stop_tuning_jobs(stage)  # first: it would start further training jobs
-        _stop_jobs(stage, "training")
-        _stop_jobs(stage, "transform")
-        if "training" in existing:
-            terminate_instances(stage)
-        if "storage" in existing and not stage.settings.storage.retain:
-            _empty_buckets(stage)
-    if existing:
-        names = [stage.stack_name(kind) for kind in reversed(existing)]
-        run_cdk("destroy", *names, "--force", "--exclusively", stage=stage.name, log=log)
-    with aws_errors():
-        _delete_logs(stage, endpoint)
-
-
-def _stop_jobs(stage: Stage, kind: Literal["training", "transform"]) -> None:
-    sagemaker, member = stage.client("sagemaker"), f"{kind.capitalize()}Job"
-
-    def find(status: str) -> list[str]:
-        pages = sagemaker.get_paginator(f"list_{kind}_jobs").paginate(
-            NameContains=job_prefix(stage), StatusEquals=status
-        )
-        return [job[f"{member}Name"] for page in pages for job in page[f"{member}Summaries"]]
-
-    stopping = find("Stopping")
-    for job in (running := find("InProgress")):
-        console.print(f"Stopping the {kind} job {job}")
-        getattr(sagemaker, f"stop_{kind}_job")(**{f"{member}Name": job})
-    for job in {*stopping, *running}:  # its role and bucket must outlive it
-        waiter = sagemaker.get_waiter(f"{kind}_job_completed_or_stopped")
-        waiter.wait(**{f"{member}Name": job}, WaiterConfig={"Delay": 2})
-
-
-def _empty_buckets(stage: Stage) -> None:
-    resources = stage.client("cloudformation").describe_stack_resources(StackName=stage.stack_name("storage"))
-    buckets = [
-        resource["PhysicalResourceId"]
-        for resource in resources["StackResources"]
-        if resource["ResourceType"] == "AWS::S3::Bucket" and resource["ResourceStatus"] != "DELETE_COMPLETE"
-    ]
-    s3 = stage.client("s3")
-    for bucket in buckets:
-        console.print(f"Emptying the bucket {bucket}")
-        for page in s3.get_paginator("list_object_versions").paginate(Bucket=bucket):
-            versions = page.get("Versions", []) + page.get("DeleteMarkers", [])
-            delete_objects(s3, bucket, [{"Key": found["Key"], "VersionId": found["VersionId"]} for found in versions])
-
-
-def _delete_logs(stage: Stage, endpoint: str | None) -> None:
-    """SageMaker makes these log groups itself, so no stack removes them."""
-    logs = stage.client("logs")
-    missing = logs.exceptions.ResourceNotFoundException
-    if endpoint:
-        with suppress(missing):  # it never logged a line
-            logs.delete_log_group(logGroupName=f"/aws/sagemaker/Endpoints/{endpoint}")
-    prefixes = (job_prefix(stage), tuning_prefix(stage))
-    for group, prefix in product((TRAINING_LOGS, TRANSFORM_LOGS), prefixes):
-        with suppress(missing):  # no such job has logged in this account
-            pages = logs.get_paginator("describe_log_streams").paginate(logGroupName=group, logStreamNamePrefix=prefix)
-            for stream in [stream["logStreamName"] for page in pages for stream in page["logStreams"]]:
-                logs.delete_log_stream(logGroupName=group, logStreamName=stream)
+    """Run `cdk bootstrap` for the stage's account and region."""
+    run_cdk("bootstrap", f"aws://{stage.account}/{stage.region}", stage=stage, log=log)

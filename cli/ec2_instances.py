@@ -57,8 +57,8 @@ def run_instance(stage: Stage, job: str, template: str, subnets: list[str], inst
     raise AssertionError("the stack has subnets")
 
 
-def terminate_instances(stage: Stage) -> None:
-    """End every training instance of the stage at once, whatever it is doing, and wait until they are gone."""
+def terminate_instances(stage: Stage) -> int:
+    """End every training instance of the stage at once, wait until all are gone, and return how many there were."""
     filters = [{"Name": f"tag:{key}", "Values": [value]} for key, value in _stage_tags(stage).items()]
     ec2 = stage.client("ec2")
     with aws_errors():
@@ -68,10 +68,11 @@ def terminate_instances(stage: Stage) -> None:
             if any(tag["Key"] == JOB_TAG for tag in instance.get("Tags", []))
         ]
         if not instances:
-            return
+            return 0
         console.print(f"Terminating the training instances {', '.join(instances)}")
         ec2.terminate_instances(InstanceIds=instances)
-        ec2.get_waiter("instance_terminated").wait(InstanceIds=instances, WaiterConfig={"Delay": 5})
+        ec2.get_waiter("instance_terminated").wait(InstanceIds=instances, WaiterConfig={"Delay": 5, "MaxAttempts": 180})
+    return len(instances)
 
 
 def last_console_lines(stage: Stage, job: str) -> str:

@@ -9,7 +9,7 @@ code  meaning
 0     done
 1     a bug in this program (a stack trace is printed)
 2     the command line itself is wrong (unknown option, bad value)
-3     something needed first is missing or not usable: data, artifact, settings
+3     something needed first is missing or not usable: data, artifact, settings, quota
 4     AWS refused the call or could not be reached
 5     the work was started and failed: a training job, a deployment
 130   interrupted by the user (Ctrl-C)
@@ -66,7 +66,7 @@ class WorkFailedError(KennelError):
     exit_code = 5
 
 
-_LOCAL_HINT = 'For the local AWS: kennel local up, then eval "$(kennel local env)". For a real account: aws configure.'
+LOCAL_HINT = 'For the local AWS: kennel local up, then eval "$(kennel local env)". For a real account: aws configure.'
 
 
 @contextmanager
@@ -81,18 +81,15 @@ def aws_errors() -> Iterator[None]:
     try:
         yield
     except (botocore.exceptions.NoCredentialsError, botocore.exceptions.PartialCredentialsError) as error:
-        raise AwsError("No AWS credentials in the environment.", _LOCAL_HINT) from error
-    except botocore.exceptions.NoRegionError as error:
-        hint = f"Set one: export AWS_DEFAULT_REGION=us-east-1. {_LOCAL_HINT}"
-        raise AwsError("No AWS region is set.", hint) from error
+        raise AwsError("No AWS credentials in the environment.", LOCAL_HINT) from error
     except (botocore.exceptions.EndpointConnectionError, botocore.exceptions.ConnectionError) as error:
-        raise AwsError(f"AWS cannot be reached: {error}", _LOCAL_HINT) from error
+        raise AwsError(f"AWS cannot be reached: {error}", LOCAL_HINT) from error
     except botocore.exceptions.ClientError as error:
         details = error.response.get("Error", {})
         code, message = details.get("Code", "Unknown"), details.get("Message", str(error))
         hint = ""
         if code in ("InvalidClientTokenId", "UnrecognizedClientException", "ExpiredToken", "ExpiredTokenException"):
-            hint = f"The credentials are not valid there (any more). {_LOCAL_HINT}"
+            hint = f"The credentials are not valid there (any more). {LOCAL_HINT}"
         raise AwsError(f"AWS refused {error.operation_name}: {message} ({code})", hint) from error
     except botocore.exceptions.BotoCoreError as error:
         raise AwsError(f"The AWS call failed: {error}") from error

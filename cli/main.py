@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from cli import batch, classifying, data, demo, deploying, local, packaging, report, training, tuning
+from cli import batch, classifying, data, demo, deploying, destroying, local, packaging, report, training, tuning
 from cli.aws import Stage
 from cli.console import error_console
 from cli.errors import KennelError
@@ -33,7 +33,7 @@ app.command("deploy")(deploying.deploy)
 app.command("classify")(classifying.classify)
 app.command("evaluate")(classifying.evaluate)
 app.command("batch")(batch.batch)
-app.command("destroy")(deploying.destroy)
+app.command("destroy")(destroying.destroy)
 app.command("demo")(demo.demo)
 
 

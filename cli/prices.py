@@ -1,10 +1,12 @@
-"""What an hour of what we start costs, so that nothing starts without saying so.
+"""What AWS charges, so that nothing starts without saying so.
 
 Source: AWS's public on-demand price list for us-east-1, November 2026, in US dollars. Other regions differ by up to a
 third; AWS's own calculator has the last word.
 """
 
 from __future__ import annotations
+
+PRICE_LIST = "list prices of us-east-1, November 2026"
 
 _USD_PER_HOUR = {
     "ml.m5.large": 0.115,
@@ -22,6 +24,14 @@ _USD_PER_HOUR = {
 # Lambda on arm64: while a call runs, and for keeping an instance warm (provisioned concurrency), called or not.
 LAMBDA_USD_PER_GB_SECOND = 0.0000133334
 PROVISIONED_USD_PER_GB_SECOND = 0.0000033334
+LAMBDA_USD_PER_MILLION_CALLS = 0.20
+# CloudWatch: a metric or an alarm by the month, logs by what comes in and by what is kept.
+METRIC_USD_PER_MONTH = 0.30
+ALARM_USD_PER_MONTH = 0.10
+LOGS_USD_PER_GB = 0.50
+LOGS_USD_PER_GB_MONTH = 0.03
+KEY_USD_PER_MONTH = 1.00
+S3_USD_PER_GB_MONTH = 0.023
 
 
 def usd_per_hour(instance_type: str) -> float | None:
@@ -41,5 +51,5 @@ def hourly_price(instance_type: str, instances: int = 1) -> str:
     price = usd_per_hour(instance_type)
     if price is None:
         service = "sagemaker" if instance_type.startswith("ml.") else "ec2"
-        return f"price of {instance_type}: see aws.amazon.com/{service}/pricing"
+        return f"price of {instance_type} unknown here: see aws.amazon.com/{service}/pricing"
     return f"{price * instances:.3f} USD per hour on AWS, list price us-east-1"

@@ -23,6 +23,11 @@ def tuning_prefix(stage: Stage) -> str:
     return job_names.tuning_prefix(stage.settings)
 
 
+def job_prefixes(stage: Stage) -> list[str]:
+    """What the names of all jobs of this stage begin with, one or the other."""
+    return [pattern.removesuffix("*") for pattern in job_names.job_patterns(stage.settings)]
+
+
 def new_tuning_job(stage: Stage) -> str:
     """A name for a tuning job that begins now."""
     return job_names.tuning_job_name(stage.settings, datetime.now(UTC))

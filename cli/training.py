@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import botocore.exceptions
 import typer
 
-from cli.aws import ROOT, Stage
+from cli.aws import ROOT, Stage, announce
 from cli.console import console, progress_bar
 from cli.data import SAMPLE_DIR
 from cli.data_push import data_set_prefix
@@ -94,10 +94,14 @@ def train(
     if on is Place.EC2 or is_ec2_job(stage, follow or stop or resume or ""):
         if instances is not None:
             raise UsageError("--instances is for SageMaker: on EC2 one instance trains.", "Leave out --on ec2")
+        if not follow:
+            announce(stage)
         ec2_training.run_command(stage, request, spot=spot, wait=wait, follow=follow, stop=stop, resume=resume)
         return
     if resume or spot is not None:
         raise UsageError("--resume and --spot are for trainings on EC2.", "Add --on ec2")
+    if not follow:
+        announce(stage)
     if stop:
         with aws_errors():
             stage.client("sagemaker").stop_training_job(TrainingJobName=stop)

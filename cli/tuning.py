@@ -12,7 +12,7 @@ from rich.console import Group
 from rich.live import Live
 from rich.table import Table
 
-from cli.aws import ROOT, Stage
+from cli.aws import ROOT, Stage, announce
 from cli.console import console
 from cli.data import SAMPLE_DIR
 from cli.errors import UsageError, WorkFailedError, aws_errors
@@ -107,6 +107,7 @@ def stop(
 ) -> None:
     """Stop a tuning job and the training jobs that it runs; what they have found is kept."""
     stage: Stage = context.obj
+    announce(stage)
     job = job or latest_tuning_job(stage, "InProgress")
     with aws_errors():
         stage.client("sagemaker").stop_hyper_parameter_tuning_job(HyperParameterTuningJobName=job)
@@ -133,6 +134,7 @@ def start_tuning(stage: Stage, request: TuningRequest) -> str:
         limits = tuning_job["HyperParameterTuningJobConfig"]["ResourceLimits"]
         resources = tuning_job["TrainingJobDefinition"]["ResourceConfig"]
         jobs, parallel = limits["MaxNumberOfTrainingJobs"], limits["MaxParallelTrainingJobs"]
+        announce(stage)
         hours = jobs * resources["InstanceCount"] * stage.settings.training.max_runtime_seconds / 3600
         console.print(
             f"Tuning job {job}: {jobs} training jobs, {machines(stage, request.training, parallel)}. "

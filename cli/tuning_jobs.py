@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +14,6 @@ from cli.hyperparameters import PROVENANCE, chosen, decode
 from cli.stage_jobs import tuning_prefix
 
 ENDED = ("Completed", "Failed", "Stopped")
-_POLL_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -191,17 +189,6 @@ def tell_of_better_parent(tuning: Tuning) -> None:
 def assignments(values: dict[str, str]) -> str:
     """Values as a person reads them."""
     return ", ".join(f"{name}={value}" for name, value in values.items())
-
-
-def stop_tuning_jobs(stage: Stage) -> None:
-    """Stop every tuning job of the stage and wait until it and its training jobs have stopped."""
-    sagemaker, stopping = stage.client("sagemaker"), _tuning_jobs(stage, "Stopping")
-    for job in (running := _tuning_jobs(stage, "InProgress")):
-        console.print(f"Stopping the tuning job {job}")
-        sagemaker.stop_hyper_parameter_tuning_job(HyperParameterTuningJobName=job)
-    for job in {*stopping, *running}:  # its role and bucket must outlive it
-        while read_tuning(stage, job).status not in ENDED:
-            time.sleep(_POLL_SECONDS)
 
 
 def _tuning_jobs(stage: Stage, status: str | None) -> list[str]:

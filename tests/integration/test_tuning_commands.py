@@ -13,7 +13,7 @@ from sagemaker_local import BUCKET, Local, local_aws
 
 from cli import main, packaging, training, tuning
 from cli.aws import Stage
-from cli.tuning_jobs import stop_tuning_jobs
+from cli.stopping import stop_jobs
 
 #: The validation loss is least at a learning rate of 0.01 and batches of 64.
 PROGRAM = """
@@ -124,7 +124,7 @@ def test_a_search_goes_on_from_an_earlier_one_and_can_be_stopped(shell: Shell) -
 
 def test_destroying_a_stage_stops_its_searches_first(shell: Shell, capsys: pytest.CaptureFixture[str]) -> None:
     job = shell.kennel("tune", "--max-jobs", "30", "--no-wait").split()[2].rstrip(":")
-    stop_tuning_jobs(main.Stage("local"))
+    stop_jobs(main.Stage("local"))
     assert f"Stopping the tuning job {job}" in capsys.readouterr().out
     assert described(shell, job)["HyperParameterTuningJobStatus"] == "Stopped"
     assert described(shell, job)["TrainingJobStatusCounters"]["InProgress"] == 0

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from cli import aws, main
+from cli.errors import AwsError
 from emulator import lifecycle
 
 
@@ -90,6 +91,30 @@ def test_an_unreachable_aws_is_named(shell: Shell, monkeypatch: pytest.MonkeyPat
     exit_code, output = shell.kennel("train")
     assert exit_code == 4
     assert "http://127.0.0.1:1" in output
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["deploy storage", "destroy --yes", "train", "train --on ec2", "train --stop a", "tune stop", "batch s3://bucket/a/",
+     "data push dogs --no-check"],
+)  # fmt: skip
+def test_what_changes_something_says_where_first(
+    shell: Shell, command: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    class Somewhere(aws.Stage):
+        account, region = "123456789012", "eu-north-1"
+
+        def client(self, service: str, **options: object) -> None:
+            raise AwsError("here the work would begin")
+
+    monkeypatch.setattr(main, "Stage", Somewhere)
+    for folder in [tmp_path / "dogs" / split / breed for split in ("train", "valid") for breed in ("Poodle", "Pug")]:
+        folder.mkdir(parents=True)
+        (folder / "1.jpg").write_bytes(b"x")
+    exit_code, output = shell.kennel(*command.split())
+    assert exit_code in (4, 5), output
+    where, begin = "Stage dev: account 123456789012, region eu-north-1.", "here the work would begin"
+    assert -1 < output.find(where) < output.find(begin), output
 
 
 def test_help_lists_every_command(shell: Shell) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -17,7 +16,7 @@ import botocore.exceptions
 import pytest
 from rich.console import Console
 
-from cli import demo, training, tuning, tuning_jobs
+from cli import demo, training, tuning
 from cli.aws import ROOT, Stage
 from cli.errors import NotReadyError, UsageError, WorkFailedError
 from cli.stage_jobs import job_prefix, new_tuning_job, tuning_prefix
@@ -39,9 +38,6 @@ class FakeAws:
         self.trained: list[dict[str, Any]] = []
         self.tunings: dict[str, Tuning] = {}
         self.summaries: list[dict[str, Any]] = []
-        self.stopped: list[str] = []
-        self.looks: Counter[str] = Counter()
-        self.stops_after = 1
 
     def put_object(self, **_: Any) -> None: ...
 
@@ -58,15 +54,7 @@ class FakeAws:
         if HyperParameterTuningJobName not in self.tunings:
             error = {"Error": {"Code": "ResourceNotFound", "Message": "no such job"}}
             raise botocore.exceptions.ClientError(error, "Describe")  # type: ignore[arg-type]
-        description = self.tunings[HyperParameterTuningJobName].description
-        if description["HyperParameterTuningJobStatus"] == "Stopping":
-            self.looks[HyperParameterTuningJobName] += 1
-            if self.looks[HyperParameterTuningJobName] >= self.stops_after:
-                description["HyperParameterTuningJobStatus"] = "Stopped"
-        return description
-
-    def stop_hyper_parameter_tuning_job(self, *, HyperParameterTuningJobName: str) -> None:
-        self.stopped.append(HyperParameterTuningJobName)
+        return self.tunings[HyperParameterTuningJobName].description
 
     def get_paginator(self, operation: str) -> FakeAws:
         self._listed = operation
@@ -85,6 +73,7 @@ class FakeStage(Stage):
 
     data_bucket = "bucket"
     region = "us-east-1"
+    account = "123456789012"
 
     def __init__(self, name: str = "local") -> None:
         super().__init__(name)
@@ -250,7 +239,9 @@ def test_the_price_is_said_before_the_job_is_started(
     with pytest.raises(RuntimeError):
         start_tuning(stage, TuningRequest(TrainingRequest("dogs", instances=3), max_jobs=10, parallel_jobs=2))
     # Six ml.m5.xlarge at 0.23, at most 10 x 3 of them for the hour that the settings allow a job.
-    assert "1.380 USD per hour" in (printed := capsys.readouterr().out)
+    captured = capsys.readouterr()
+    assert captured.err.startswith("Stage local: account 123456789012, region us-east-1")
+    assert "1.380 USD per hour" in (printed := captured.out)
     assert "At most 30.0 instance-hours, 6.90 USD." in printed
     monkeypatch.setattr(stage.aws, "create_training_job", refuse)
     with pytest.raises(RuntimeError):
@@ -407,20 +398,6 @@ def test_the_command_line_starts_without_what_only_some_commands_need() -> None:
     program = f"import sys, cli.main; print(*({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
-
-
-def test_destroying_a_stage_stops_what_runs_and_waits_for_what_is_stopping(
-    stage: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tuning_jobs, "_POLL_SECONDS", 0.0)
-    running, stopping = f"{tuning_prefix(stage)}1", f"{tuning_prefix(stage)}2"
-    for name, status in ((running, "InProgress"), (stopping, "Stopping")):
-        stage.aws.summaries.append({"HyperParameterTuningJobName": name, "HyperParameterTuningJobStatus": status})
-    stage.aws.tunings = {name: tuning_of(status="Stopping") for name in (running, stopping)}
-    stage.aws.stops_after = 2  # looks at each
-    tuning_jobs.stop_tuning_jobs(stage)
-    assert stage.aws.stopped == [running]
-    assert {found.status for found in stage.aws.tunings.values()} == {"Stopped"}
 
 
 def test_names_of_tuning_jobs_fit_and_are_told_from_those_of_trainings() -> None:
