@@ -23,7 +23,17 @@ ROOT = Path(__file__).resolve().parents[2]
 #: Its builds for processors only come from another place than those with CUDA, so it has no hash that fits all.
 OF_PYTORCH = {"torch", "torchvision"}
 #: Files of pins, for people, each with a lock beside it, which is what is installed.
-PINNED = ("requirements-dev.txt", "requirements-ray.txt", "requirements-checkov.txt", "benchmarks/requirements-peers.txt")
+PINNED = (
+    "requirements-dev.txt",
+    "requirements-ray.txt",
+    "requirements-checkov.txt",
+    "benchmarks/requirements-peers.txt",
+)
+    "requirements-dev.txt",
+    "requirements-ray.txt",
+    "requirements-checkov.txt",
+    "benchmarks/requirements-peers.txt",
+)
 #: Files that others install by this name, so they hold the hashes themselves.
 HASHED = ("model/requirements.txt", "model/image/requirements.txt")
 #: Comes with AWS's training image, whose PyTorch was built with it.
