@@ -181,7 +181,7 @@ class Stage:
 
 def announce(stage: Stage) -> None:
     """Say which account and region a command is about to change."""
-    error_console.print(f"Stage {stage.name}: {stage.place}.", markup=False)  # standard output is the command's result
+    error_console.print(f"Stage {stage.name}: {stage.place}.")  # standard output is the command's result
 
 
 def delete_objects(s3: Any, bucket: str, objects: Sequence[dict[str, str]]) -> None:

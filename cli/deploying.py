@@ -95,7 +95,7 @@ def deploy_stacks(
         When a deployment failed, or succeeded while the endpoint does not serve the artifact.
     """
     version = _model_version(artifact or stage.artifact) if "inference" in kinds else None
-    console.print("\n".join(cost_lines(stage.settings, kinds)), markup=False)
+    console.print("\n".join(cost_lines(stage.settings, kinds)))
     if version:
         require_room(stage)
     if stage.find_stack(_BOOTSTRAP_STACK) is None:

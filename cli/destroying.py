@@ -48,7 +48,7 @@ def destroy(
     if retain:
         _tell_what_is_retained(stage)
     else:
-        console.print(f"Nothing of the stage {stage.name!r} is left in {stage.place}.", markup=False)
+        console.print(f"Nothing of the stage {stage.name!r} is left in {stage.place}.")
     console.print(
         "The CDK's own bootstrap stack (CDKToolkit) is shared by all CDK apps of the account and stays; its bucket "
         "holds the artifacts that were deployed."
@@ -69,7 +69,7 @@ class _Steps:
                 self.removed += step()
         except KennelError as error:
             self.failures.append(f"{what}: {error} {error.hint}".rstrip())
-            error_console.print(f"failed: {self.failures[-1]}", markup=False)
+            error_console.print(f"failed: {self.failures[-1]}")
             return False
         return True
 
@@ -274,7 +274,7 @@ def _stack_log_groups(stage: Stage) -> list[dict[str, Any]]:
 def _tell_what_is_retained(stage: Stage) -> None:
     """List what a stage that retains its data keeps, with what each costs, and how to get rid of it."""
     s3 = stage.client("s3")
-    console.print(f"The stage {stage.name!r} retains its data. What is left in {stage.place}:", markup=False)
+    console.print(f"The stage {stage.name!r} retains its data. What is left in {stage.place}:")
     with aws_errors():
         for bucket in _resources(stage, "AWS::S3::Bucket"):
             gigabytes = sum(found.get("Size", 0) for page in _versions(s3, bucket) for found in page) / 1e9
@@ -287,12 +287,11 @@ def _tell_what_is_retained(stage: Stage) -> None:
     console.print(
         f"To remove that for good, too: set retain = false under [storage] in {stage.settings_file}, then kennel "
         "deploy storage, which lifts the protection, and kennel destroy.",
-        markup=False,
     )
 
 
 def _tell_cost(what: str, usd_per_month: float) -> None:
-    console.print(f"  {what}: at most {usd_per_month:.2f} USD a month", markup=False)
+    console.print(f"  {what}: at most {usd_per_month:.2f} USD a month")
 
 
 def _where_else(stage: Stage) -> str:

@@ -61,9 +61,9 @@ def require_room(stage: Stage, *, now: bool = True) -> None:
         found.check("quota for CodeBuild's builds", lambda: _check_builds(stage, found))
     found.check("transform jobs", lambda: _check_batches(stage, found))
     for line in found.unchecked:
-        console.print(f"not checked: {line}", markup=False)
+        console.print(f"not checked: {line}")
     for line in found.warnings + ([] if now else found.errors):
-        console.print(f"warning: {line}", markup=False)
+        console.print(f"warning: {line}")
     if found.errors and now:
         raise NotReadyError("\n  ".join(["This deployment would fail or break something:", *found.errors]))
 

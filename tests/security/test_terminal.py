@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from rich.color import ColorSystem
 
-from cli import batch, classifying, console, demo, ec2_training, main, stopping, training, tuning
+from cli import batch, classifying, console, demo, ec2_training, main, training, tuning
 from cli.aws import ROOT, Stage
 from cli.batch_job import BatchFolder, Ended
 from cli.batch_labels import label_of_error
@@ -100,7 +100,7 @@ class FakeStage(Stage):
 
     data_bucket = "bucket"
     region = "us-east-1"
-    account = "111122223333"
+    place = "here"
 
     def __init__(self, name: str = "dev") -> None:
         super().__init__(name)
@@ -153,7 +153,7 @@ def stage(monkeypatch: pytest.MonkeyPatch) -> Any:
     stage: Any = FakeStage()
     monkeypatch.setattr(main, "Stage", lambda _: stage)
     monkeypatch.delenv("KENNEL_STAGE", raising=False)
-    for module in (training, ec2_training, tuning, stopping):
+    for module in (training, ec2_training, tuning):
         monkeypatch.setattr(module, "_POLL_SECONDS", 0.0)
     return stage
 
