@@ -86,10 +86,7 @@ format: setup ## let ruff format the code
 COMPILE := uv pip compile --quiet --custom-compile-command 'make lock' --generate-hashes --no-annotate
 EXACTLY := $(COMPILE) --no-deps --universal --python-version 3.11 --no-emit-package torch --no-emit-package torchvision
 lock: setup ## write the hashes again, after a pin has changed
-	$(EXACTLY) requirements-dev.txt --output-file requirements-dev.lock
-	$(EXACTLY) requirements-ray.txt --output-file requirements-ray.lock
-	$(EXACTLY) requirements-checkov.txt --output-file requirements-checkov.lock
-	$(EXACTLY) benchmarks/requirements-peers.txt --output-file benchmarks/requirements-peers.lock
+	for pins in requirements-*.txt benchmarks/requirements-*.txt; do $(EXACTLY) $$pins --output-file $${pins%.txt}.lock || exit; done
 	$(COMPILE) --constraint requirements.txt --universal --python-version 3.11 model/image/requirements.in --output-file model/image/requirements.txt
 	$(COMPILE) --constraint requirements.txt --python-platform linux --python-version 3.11 --no-emit-package numpy --only-binary :all: --emit-build-options model/requirements.in --output-file model/requirements.txt
 

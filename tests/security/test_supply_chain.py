@@ -23,19 +23,9 @@ ROOT = Path(__file__).resolve().parents[2]
 #: Its builds for processors only come from another place than those with CUDA, so it has no hash that fits all.
 OF_PYTORCH = {"torch", "torchvision"}
 #: Files of pins, for people, each with a lock beside it, which is what is installed.
-PINNED = (
-    "requirements-dev.txt",
-    "requirements-ray.txt",
-    "requirements-checkov.txt",
-    "benchmarks/requirements-peers.txt",
-)
-    "requirements-dev.txt",
-    "requirements-ray.txt",
-    "requirements-checkov.txt",
-    "benchmarks/requirements-peers.txt",
-)
+PINNED = sorted([*ROOT.glob("requirements-*.txt"), *ROOT.glob("benchmarks/requirements-*.txt")])
 #: Files that others install by this name, so they hold the hashes themselves.
-HASHED = ("model/requirements.txt", "model/image/requirements.txt")
+HASHED = [ROOT / "model" / "requirements.txt", ROOT / "model" / "image" / "requirements.txt"]
 #: Comes with AWS's training image, whose PyTorch was built with it.
 OF_THE_TRAINING_IMAGE = {"numpy"}
 
@@ -63,24 +53,18 @@ def pins(path: Path) -> dict[str, str]:
     return found
 
 
-def lock_of(name: str) -> Path:
-    return (ROOT / name).with_suffix(".lock")
+@pytest.mark.parametrize("path", PINNED, ids=lambda path: path.name)
+def test_the_lock_has_what_is_pinned(path: Path) -> None:
+    wanted = {package: version for package, version in pins(path).items() if package not in OF_PYTORCH}
+    assert pins(path.with_suffix(".lock")) == wanted, "run make lock"
 
 
-@pytest.mark.parametrize("name", PINNED)
-def test_the_lock_has_what_is_pinned(name: str) -> None:
-    pinned = pins(ROOT / name)
-    wanted = {package: version for package, version in pinned.items() if package not in OF_PYTORCH}
-    assert pins(lock_of(name)) == wanted, "run make lock"
+@pytest.mark.parametrize("path", HASHED, ids=lambda path: path.parent.name)
+def test_what_is_installed_elsewhere_has_the_versions_of_the_tests(path: Path) -> None:
+    assert pins(path).items() <= pins(ROOT / "requirements.txt").items(), "run make lock"
 
 
-def test_what_is_installed_elsewhere_has_the_versions_of_the_tests() -> None:
-    tested = pins(ROOT / "requirements.txt")
-    for name in HASHED:
-        assert pins(ROOT / name).items() <= tested.items(), f"{name}: run make lock"
-
-
-@pytest.mark.parametrize("path", [*map(lock_of, PINNED), *(ROOT / name for name in HASHED)], ids=lambda path: path.name)
+@pytest.mark.parametrize("path", [*(path.with_suffix(".lock") for path in PINNED), *HASHED], ids=lambda path: path.name)
 def test_every_package_has_its_hashes_and_no_source_of_its_own(path: Path) -> None:
     packages = [line for line in lines(path) if not line.startswith("--")]
     assert packages
@@ -88,25 +72,24 @@ def test_every_package_has_its_hashes_and_no_source_of_its_own(path: Path) -> No
     assert "://" not in path.read_text(encoding="utf-8")
 
 
-def commands(target: str) -> list[str]:
-    """What make would run for a target on a machine where nothing is installed yet."""
-    command = ["make", "--dry-run", "--always-make", "--no-print-directory", target]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+def make_commands() -> list[str]:
+    """What make would run for all targets on a machine where nothing is installed yet."""
+    targets = re.findall(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    command = ["make", "--dry-run", "--always-make", "--no-print-directory", *" ".join(targets).split()]
+    done = subprocess.run([*command, "ACCOUNT=1", "REGION=r"], cwd=ROOT, capture_output=True, text=True, check=True)
     return done.stdout.replace("\\\n", " ").splitlines()
 
 
-@pytest.mark.parametrize("target", ["setup", "ray"])
-def test_set_up_installs_nothing_without_a_hash_but_pytorch_and_this_project(target: str) -> None:
-    installations = [command for command in commands(target) if "pip install" in command]
-    assert installations
-    unchecked = [command for command in installations if "--require-hashes" not in command]
-    assert len(unchecked) == 2
-    ours, pytorch = sorted(unchecked, key=lambda command: "torch" in command)
+def test_make_installs_nothing_without_a_hash_but_pytorch_and_this_project() -> None:
+    commands = make_commands()
+    installations = [command for command in commands if "pip install" in command]
+    ours, pytorch = sorted((command for command in installations if "--require-hashes" not in command), key=len)
     # Nothing is fetched for this: its dependencies and what builds it are installed by then.
     assert ours.endswith("--no-deps --no-build-isolation --editable .")
     assert pytorch.endswith("--constraint requirements.txt torch torchvision")
+    assert len(installations) > 4
     assert all("--only-binary :all:" in command for command in installations if command != ours)
-    assert any(command.startswith("npm ci ") for command in commands(target))
+    assert any(command.startswith("npm ci ") for command in commands)
 
 
 def test_the_benchmarks_peers_are_installed_by_hash_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,7 +140,7 @@ def test_set_up_leaves_no_dependency_out() -> None:
 def test_training_job_installs_nothing_without_a_hash(python: str) -> None:
     """With one hash in the file pip asks for all: a dependency that is missing there fails the job."""
     machine = {"sys_platform": "linux", "python_version": python, "python_full_version": f"{python}.0"}
-    needed = missing(ROOT / "model/requirements.txt", {**default_environment(), **machine})
+    needed = missing(HASHED[0], {**default_environment(), **machine})
     assert needed.keys() <= OF_THE_TRAINING_IMAGE, needed
 
 
