@@ -18,7 +18,7 @@ NOBODY = Signature("", "", "", presigned=False)
 #: An upload by a form, which has its signature in the body; S3 verifies it and asks IAM about its signer.
 FORM = Signature("", "", "s3", presigned=False)
 #: By service, where it is not the service's own name: what requests to it are signed for.
-_SIGNING_NAMES = {
+SIGNING_NAMES = {
     "appconfigdata": "appconfig",
     "appsync-events": "appsync",
     "bedrock-agent": "bedrock",
@@ -106,7 +106,7 @@ def _mismatch(access_key_id: str, iam_action: str, service: str, resource_arn: s
         return failed("UnrecognizedClientException", "The security token included in the request is invalid.")
     if not access_key_id or (signed.version_2 and service == "s3"):
         return None
-    called = "execute-api" if iam_action.startswith("execute-api:") else _SIGNING_NAMES.get(service, service)
+    called = "execute-api" if iam_action.startswith("execute-api:") else SIGNING_NAMES.get(service, service)
     if signed.service != called:
         return failed("SignatureDoesNotMatch", f"Credential should be scoped to correct service: '{called}'.")
     # All else is looked for in the region that was signed for; a function URL is in one.
