@@ -100,9 +100,7 @@ def test_headers_that_anybody_could_have_added_are_refused() -> None:
         read([(b"authorization", WHOLE.replace("=host", "=date").encode())], {})
 
 
-@pytest.mark.parametrize(
-    "name", ["retention", "x-amz-meta-a", "x-amz-copy-source", "X-Amz-Signature"]
-)
+@pytest.mark.parametrize("name", ["retention", "x-amz-meta-a", "x-amz-copy-source", "X-Amz-Signature"])
 def test_a_url_of_version_2_asks_for_nothing_that_this_version_does_not_sign(name: str) -> None:
     request = AWSRequest("GET", "http://127.0.0.1:4566/bucket/key?acl")
     HmacV1QueryAuth(KEY).add_auth(request)
