@@ -21,7 +21,7 @@ from starlette.responses import Response
 
 from emulator import settings
 from emulator.ministack import operations
-from emulator.ministack.enforcement import FORM, NOBODY, admitted, failed
+from emulator.ministack.enforcement import FORM, NOBODY, PREFLIGHT, admitted, failed
 from emulator.ministack.signatures import Signature, SignatureError, read
 
 ASGIApp = Callable[[Any, Any, Any], Awaitable[None]]
@@ -209,8 +209,10 @@ class _Request:
         return app._s3_cors_target(self.host, self.path) if self._service == "s3" else None
 
     def _nobody(self) -> Signature:
+        if self.method == "OPTIONS" and self._cors_allows():
+            return PREFLIGHT
         bucket, key = self._object() or ("", "")
-        if self._public or self.method == "OPTIONS" or (key and self.method in ("GET", "HEAD")):
+        if self._public or (key and self.method in ("GET", "HEAD")):
             return NOBODY
         form = self.method == "POST" and self.headers.get("content-type", "").startswith("multipart/form-data")
         if form and bucket and not key and not self.query:

@@ -17,6 +17,9 @@ _ANONYMOUS_ACTIONS = frozenset(
 NOBODY = Signature("", "", "", presigned=False)
 #: An upload by a form, which has its signature in the body; S3 verifies it and asks IAM about its signer.
 FORM = Signature("", "", "s3", presigned=False)
+#: A question for the CORS configuration of a function URL, which answers it without the function.
+PREFLIGHT = Signature("", "", "lambda", presigned=False)
+_NOT_ASKED = {FORM: "s3:PutObject", PREFLIGHT: "lambda:InvokeFunctionUrl"}
 #: By service, where it is not the service's own name: what requests to it are signed for.
 SIGNING_NAMES = {
     "appconfigdata": "appconfig",
@@ -67,7 +70,7 @@ def _enforcing(judge: Callable[..., Any]) -> Callable[..., Any]:
         resource_arn: str = "*",
         service_context: dict[str, Any] | None = None,
     ) -> Any:
-        if admitted.get() == FORM and not access_key_id and iam_action == "s3:PutObject":
+        if not access_key_id and iam_action == _NOT_ASKED.get(admitted.get() or NOBODY):
             admitted.set(None)
             return None
         if failure := _mismatch(access_key_id, iam_action, service, resource_arn):

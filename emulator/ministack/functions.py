@@ -168,7 +168,8 @@ def _guard_urls() -> None:
         url_id: str, method: str, path: str, headers: dict[str, str], body: bytes, query: Any, **options: Any
     ) -> Any:
         resolved = options.pop("resolved", None) or lambda_svc.resolve_function_url(url_id)
-        if resolved is not None and _may_not_invoke(resolved, headers, query):
+        preflight = method == "OPTIONS" and resolved is not None and resolved[-1].get("Cors")
+        if resolved is not None and not preflight and _may_not_invoke(resolved, headers, query):
             return 403, {"Content-Type": "application/json"}, b'{"Message":"Forbidden"}'
         if _event_bytes(headers, body) > SYNC_PAYLOAD_LIMIT:
             return 413, {"Content-Type": "application/json"}, b'{"Message":"Request Entity Too Large"}'
