@@ -38,6 +38,7 @@ SIGNING_NAMES = {
     "opensearch": "es",
     "opensearchserverless": "aoss",
     "sagemaker-runtime": "sagemaker",
+    "service-quotas": "servicequotas",
     "sesv2": "ses",
 }
 
