@@ -173,14 +173,12 @@ def test_a_function_url_takes_no_signature_for_another_service_or_region(aws: Lo
     assert send(aws, "GET", path, authorization="Bearer token").status == 403
 
 
-@pytest.mark.parametrize("in_query", [False, True])
-def test_what_is_signed_for_one_service_is_refused_by_another(aws: LocalAws, in_query: bool) -> None:
+def test_what_is_signed_for_one_service_is_refused_by_another(aws: LocalAws) -> None:
     target = {"x_amz_target": "AmazonSSM.GetParameter", "content_type": "application/x-amz-json-1.1"}
     for service in ("ssm", "s3", "iam", "sagemaker", "execute-api"):
-        answer = send(aws, "POST", "/", b'{"Name": "secret"}', sign=service, in_query=in_query, **target)
-        assert (answer.status == 200, b"of the parameter" in answer.data) == (service == "ssm", service == "ssm"), (
-            service
-        )
+        answer = send(aws, "POST", "/", b'{"Name": "secret"}', sign=service, **target)
+        assert (answer.status == 200) == (b"of the parameter" in answer.data) == (service == "ssm"), service
+    assert send(aws, "GET", "/?Action=ListRoles&Version=2010-05-08", sign="iam", in_query=True).status == 200
     assert send(aws, "GET", "/private/object", sign="lambda", in_query=True).status == 403
     assert send(aws, "GET", "/?Action=ListRoles&Version=2010-05-08", sign="s3", in_query=True).status == 403
 
