@@ -50,25 +50,29 @@ def test_an_invocation_is_checked_on_its_endpoint(path, name):
 
 
 @pytest.mark.parametrize(
-    ("method", "target", "body", "query", "reads"),
+    ("service", "method", "target", "body", "query", "reads"),
     [
-        ("GET", "", b"", {}, True),
-        ("HEAD", "", b"", {}, True),
-        ("PUT", "", b"", {}, False),
-        ("DELETE", "", b"", {}, False),
-        ("POST", "AmazonSSM.GetParameter", b"{}", {}, True),
-        ("POST", "AmazonSSM.PutParameter", b"{}", {}, False),
-        ("POST", "", b"Action=DescribeStacks&Version=1", {}, True),
-        ("POST", "", b"Version=1&Action=CreateStack", {}, False),
-        ("POST", "", b"Version=1&StackName=Action&Action=DescribeStacks", {}, True),
-        ("POST", "", b"", {"Action": ["ListUsers"]}, True),
-        ("POST", "", b"", {}, False),
-        ("POST", "", b"NotAction=x", {}, False),
-        ("POST", "", b"\xff\xfe", {}, False),
+        ("s3", "GET", "", b"", {}, True),
+        ("s3", "HEAD", "", b"", {}, True),
+        ("s3", "PUT", "", b"", {}, False),
+        ("s3", "DELETE", "", b"", {}, False),
+        ("s3", "PUT", "S3.GetObject", b"", {"Action": ["GetObject"]}, False),
+        ("lambda", "POST", "Lambda.ListFunctions", b"", {"Action": ["ListFunctions"]}, False),
+        ("ssm", "POST", "AmazonSSM.GetParameter", b"{}", {}, True),
+        ("ssm", "POST", "AmazonSSM.PutParameter", b"{}", {"Action": ["GetParameter"]}, False),
+        ("cloudformation", "POST", "", b"Action=DescribeStacks&Version=1", {}, True),
+        ("cloudformation", "POST", "", b"Version=1&Action=CreateStack", {}, False),
+        ("cloudformation", "POST", "", b"Version=1&StackName=Action&Action=DescribeStacks", {}, True),
+        ("iam", "POST", "", b"", {"Action": ["ListUsers"]}, True),
+        ("iam", "GET", "", b"", {"Action": ["CreateUser"]}, False),
+        ("iam", "POST", "", b"", {}, False),
+        ("iam", "POST", "", b"NotAction=x", {}, False),
+        ("iam", "POST", "", b"\xff\xfe", {}, False),
     ],
 )
-def test_only_what_surely_reads_needs_no_saving(method, target, body, query, reads):
-    assert _reads(method, {"x-amz-target": target}, body, query) is reads
+def test_only_what_surely_reads_needs_no_saving(service, method, target, body, query, reads):
+    headers = {"x-amz-target": target, "content-type": "application/x-www-form-urlencoded"}
+    assert _reads(service, method, "/2015-03-31/functions", headers, body, query) is reads
 
 
 def test_a_stored_function_url_becomes_one_that_can_be_called_here():
