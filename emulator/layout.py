@@ -108,7 +108,7 @@ class StateDir:
         return self._format.exists()
 
     def prepare(self) -> None:
-        """Make the folder, readable for its owner only.
+        """Make the folder, readable for its owner only, however it was before.
 
         Raises
         ------
@@ -117,6 +117,7 @@ class StateDir:
         """
         try:
             self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self.root.chmod(0o700)
             if not self._format.exists():
                 _write_private(self._format, {"format": FORMAT})
             found = json.loads(self._format.read_text()).get("format")
@@ -203,6 +204,8 @@ class StateDir:
             file.truncate(0)
             json.dump(asdict(_this_process()), file)
             file.flush()
+            for path in self.root.iterdir():  # an earlier version may have let others read them
+                path.chmod(path.stat().st_mode & 0o700)
             yield
 
     def holder(self) -> Process | None:

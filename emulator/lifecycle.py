@@ -108,6 +108,7 @@ def up(state_dir: Path, port: int = 4566, spot_interruption: SpotInterruption | 
     if spot_interruption is not None:
         after, wait = spot_interruption.after_seconds, spot_interruption.wait_seconds
         options += ["--interrupt-spot-after", str(after), "--spot-wait", str(wait)]
+    place.log.touch(mode=0o600)
     with place.log.open("ab") as log:
         server = subprocess.Popen(
             [sys.executable, "-m", "emulator", "serve", *options],

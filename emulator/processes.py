@@ -108,7 +108,14 @@ class ProcessRegistry:
                 raise RuntimeError("the local AWS is shutting down")
             self._forget_ended()
             process = subprocess.Popen(
-                args, cwd=cwd, env=dict(env), stdin=stdin, stdout=stdout, stderr=stderr, start_new_session=True
+                args,
+                cwd=cwd,
+                env=dict(env),
+                stdin=stdin,
+                stdout=stdout,
+                stderr=stderr,
+                start_new_session=True,
+                umask=0o022,  # as in a container: the modes of its files are in the archives that it leaves
             )
             try:
                 self._record(process, args)

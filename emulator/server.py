@@ -62,6 +62,7 @@ class LocalAws:
             authentication,
             change_sets,
             durability,
+            enforcement,
             functions,
             identity,
             instances,
@@ -90,7 +91,7 @@ class LocalAws:
         host = host_of("sagemaker")
         self._sagemaker = SageMaker(host)
         self._services = {"sagemaker": self._sagemaker, "application-autoscaling": ApplicationAutoScaling(host)}
-        authentication.install()
+        enforcement.install()
         routing.install(self._services, self._sagemaker.runtime)
         self._durability = durability.Durability(place.database)
         resource_types.install(self._services, self._durability.save)
@@ -174,6 +175,7 @@ def serve(state_dir: Path, port: int, spot_interruption: SpotInterruption | None
         # While it serves, uvicorn has handlers of its own; in the end it sends itself the signal once more.
         signal.signal(number, _leave)
     check_port(port)
+    os.umask(0o077)  # what is written here is nobody else's business, whether by us or by MiniStack
     place = StateDir(state_dir)
     with place.locked(), _listening(port) as listener, _tidy(place):
         local_aws = LocalAws(place, port, spot_interruption)
@@ -183,6 +185,7 @@ def serve(state_dir: Path, port: int, spot_interruption: SpotInterruption | None
             access_log=False,
             server_header=False,
             date_header=False,
+            proxy_headers=False,  # anybody here could send some, and policies may ask for the address
             lifespan="on",
             timeout_keep_alive=_KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=_GRACE_SECONDS,

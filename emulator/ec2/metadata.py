@@ -1,4 +1,8 @@
-"""The metadata service of one instance, version 2, on a port of the loopback interface."""
+"""The metadata service of one instance, version 2, on a port of the loopback interface.
+
+All programs of this machine reach that interface, and only the instance reaches its service on AWS. So the address has
+a part that only the instance is told.
+"""
 
 from __future__ import annotations
 
@@ -40,16 +44,17 @@ class MetadataService:
         self._entries = entries
         self._role = role
         self._tokens: dict[str, float] = {}
+        self._secret = f"/{secrets.token_urlsafe(32)}"
         service = self
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
             def do_PUT(self) -> None:
-                self._answer(*service.issue_token(self.path, self.headers.get(_LIFETIME_HEADER, "")))
+                self._answer(*service.issue_token(service.below(self.path), self.headers.get(_LIFETIME_HEADER, "")))
 
             def do_GET(self) -> None:
-                self._answer(*service.read(unquote(self.path), self.headers.get(_TOKEN_HEADER, "")))
+                self._answer(*service.read(unquote(service.below(self.path)), self.headers.get(_TOKEN_HEADER, "")))
 
             def _answer(self, status: int, text: str) -> None:
                 body = text.encode()
@@ -70,7 +75,12 @@ class MetadataService:
     @property
     def url(self) -> str:
         """Where it answers, in place of ``http://169.254.169.254``."""
-        return f"http://127.0.0.1:{self._server.server_port}"
+        return f"http://127.0.0.1:{self._server.server_port}{self._secret}"
+
+    def below(self, path: str) -> str:
+        """The path on an instance of a path here; nothing without the secret part."""
+        secret, path = path[: len(self._secret)], path[len(self._secret) :]
+        return path if secrets.compare_digest(secret.encode(), self._secret.encode()) else ""
 
     def close(self) -> None:
         """Answer no more."""

@@ -34,6 +34,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from emulator.ministack import operations
 from emulator.ministack.statedb import StateDatabase
 
 logger = logging.getLogger(__name__)
@@ -150,7 +151,7 @@ class Durability:
         for service, handler in list(app.SERVICE_HANDLERS.items()):
             module = app.SERVICE_REGISTRY.get(service, {}).get("module")
             if module is not None:
-                app.SERVICE_HANDLERS[service] = self._saving(module, handler)
+                app.SERVICE_HANDLERS[service] = self._saving(service, module, handler)
         app._handle_special_data_plane_request = self._saving_special(app._handle_special_data_plane_request)
 
         # Code of a function that nothing refers to any more may go once that is what the database says, not before.
@@ -219,14 +220,14 @@ class Durability:
             self._orphaned_code = None
             prune(referenced)
 
-    def _saving(self, module: str, handler: Handler) -> Handler:
+    def _saving(self, service: str, module: str, handler: Handler) -> Handler:
         async def handle(method: str, path: str, headers: Any, body: bytes, query: Any) -> Any:
             with _unwritten_files() as unwritten:
                 response = await handler(method, path, headers, body, query)
             try:
                 if unwritten:
                     raise unwritten[0]
-                self._after_request(module, method, path, headers, body, query)
+                self._after_request(module, path, _reads(service, method, path, headers, body, query))
             except (sqlite3.OperationalError, OSError) as error:
                 return _not_saved(error, headers)
             return response
@@ -254,11 +255,10 @@ class Durability:
 
         return handle
 
-    def _after_request(self, module: str, method: str, path: str, headers: Any, body: bytes, query: Any) -> None:
+    def _after_request(self, module: str, path: str, reads: bool) -> None:
         if module == "lambda_svc" and path.endswith("/invocations"):
             self.note_change()  # log lines and metrics, which AWS does not acknowledge either
             return
-        reads = _reads(method, headers, body, query)
         if module == "cloudformation":
             if self._changed or not reads:
                 self.save()
@@ -357,17 +357,13 @@ def _not_saved(error: Exception, headers: Any) -> Any:
     return error_response_xml("InternalError", message, 500)
 
 
-def _reads(method: str, headers: Any, body: bytes, query: Any) -> bool:
+def _reads(service: str, method: str, path: str, headers: Any, body: bytes, query: Any) -> bool:
     """Whether a request only reads; a request of an unknown form does not."""
-    if method in _READING_METHODS:
-        return True
-    _, _, operation = headers.get("x-amz-target", "").partition(".")
-    if not operation and "Action" in query:
-        operation = query["Action"][0]
-    if not operation and b"Action=" in body:
-        fields = (field.partition(b"=") for field in body.split(b"&"))
-        operation = next((value.decode("ascii", "replace") for name, _, value in fields if name == b"Action"), "")
-    return operation.startswith(_READS)
+    from ministack import app
+
+    parameters = app._routing_params(method, path, headers, body, query)
+    _, _, operation = operations.action(service, method, path, headers, parameters, lambda *_: None).partition(":")
+    return operation.startswith(_READS) if operation else method in _READING_METHODS
 
 
 def _stack_in_progress() -> bool:

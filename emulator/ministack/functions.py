@@ -168,7 +168,8 @@ def _guard_urls() -> None:
         url_id: str, method: str, path: str, headers: dict[str, str], body: bytes, query: Any, **options: Any
     ) -> Any:
         resolved = options.pop("resolved", None) or lambda_svc.resolve_function_url(url_id)
-        if resolved is not None and _may_not_invoke(resolved, headers, query):
+        preflight = method == "OPTIONS" and resolved is not None and resolved[-1].get("Cors")
+        if resolved is not None and not preflight and _may_not_invoke(resolved, headers, query):
             return 403, {"Content-Type": "application/json"}, b'{"Message":"Forbidden"}'
         if _event_bytes(headers, body) > SYNC_PAYLOAD_LIMIT:
             return 413, {"Content-Type": "application/json"}, b'{"Message":"Request Entity Too Large"}'
@@ -190,15 +191,13 @@ def _event_bytes(headers: dict[str, str], body: bytes) -> int:
 def _may_not_invoke(resolved: tuple[Any, ...], headers: dict[str, str], query: Any) -> bool:
     """Whether the caller lacks lambda:InvokeFunction, which a function URL demands beside lambda:InvokeFunctionUrl.
 
-    MiniStack has checked the latter, and refuses unsigned requests itself.
+    MiniStack has checked the latter.
     """
     from ministack.core.iam_evaluator import enforce
     from ministack.core.router import extract_access_key_id
 
-    account, region, name, qualifier, config = resolved
+    account, region, name, qualifier, _ = resolved
     access_key = extract_access_key_id(headers, query)
-    if config.get("AuthType") != "AWS_IAM" or not access_key:
-        return False
     arn = f"arn:aws:lambda:{region}:{account}:function:{name}" + (f":{qualifier}" if qualifier else "")
     context = {"lambda:InvokedViaFunctionUrl": "true"}
     denied = enforce(access_key, "lambda:InvokeFunction", "lambda", region, resource_arn=arn, service_context=context)

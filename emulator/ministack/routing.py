@@ -11,6 +11,7 @@ from urllib.parse import unquote
 
 from emulator.awsapi import Caller, Service
 from emulator.errors import Response, ServiceError
+from emulator.ministack import operations
 
 #: X-Amz-Target prefix of each service that speaks JSON 1.1; MiniStack's router goes by it.
 _TARGET_PREFIXES = {"sagemaker": "SageMaker.", "application-autoscaling": "AnyScaleFrontendService."}
@@ -40,7 +41,12 @@ def install(services: Mapping[str, Service], runtime: Any) -> None:
         iam_actions.SERVICE_TO_IAM_NAMESPACE[name] = name
         app.SERVICE_HANDLERS[name] = functools.partial(_authorized, service)
         iam_actions._DENIED_CODES[name] = "AccessDeniedException"
-    iam_actions.SERVICE_TO_IAM_NAMESPACE[_RUNTIME] = "sagemaker"
+    # The last two are missing in MiniStack.
+    iam_actions.SERVICE_TO_IAM_NAMESPACE |= {
+        _RUNTIME: "sagemaker",
+        "documentdb": "rds",
+        "kinesisanalyticsv2": "kinesisanalytics",
+    }
     iam_actions._DENIED_CODES[_RUNTIME] = "AccessDeniedException"
     app.SERVICE_HANDLERS[_RUNTIME] = runtime.handle
 
@@ -53,14 +59,12 @@ def install(services: Mapping[str, Service], runtime: Any) -> None:
         # Both APIs of SageMaker are signed as "sagemaker".
         return _RUNTIME if name == "sagemaker" and path.startswith("/endpoints/") else name
 
-    def extract_iam_action(service: str, method: str, path: str, headers: Any, body: bytes, query: Any) -> str | None:
-        # MiniStack would let a query parameter "Action" name the action. Only what our services go by may count, or a
-        # caller could be checked for one operation and run another.
+    def extract_iam_action(service: str, method: str, path: str, headers: Any, body: bytes, query: Any) -> str:
         if service == _RUNTIME:
             return "sagemaker:InvokeEndpoint"
         if service in services:
             return f"{service}:{_request(headers, body)[0]}"
-        return action_of(service, method, path, headers, body, query)
+        return operations.action(service, method, path, headers, query, action_of)
 
     def extract_resource_arn(
         service: str, method: str, path: str, headers: Any, body: bytes, query: Any, region: str, account: str

@@ -108,6 +108,18 @@ def test_metadata_need_a_token_of_the_service(metadata: MetadataService, token: 
         fetch(metadata, "/latest/meta-data/iam/security-credentials/role", token)
 
 
+def test_other_programs_of_the_machine_get_no_metadata(metadata: MetadataService) -> None:
+    address, _, secret = metadata.url.rpartition("/")
+    token = new_token(metadata)
+    for guess in ("", "/", "/x", f"/{secret[:-1]}", f"/{'x' * len(secret)}"):
+        for method in ("GET", "PUT"):
+            for path in ("/latest/api/token", "/latest/meta-data/iam/security-credentials/role"):
+                headers = {"X-aws-ec2-metadata-token": token, "X-aws-ec2-metadata-token-ttl-seconds": "60"}
+                request = urllib.request.Request(address + guess + path, method=method, headers=headers)
+                with pytest.raises(urllib.error.HTTPError, match="404"):
+                    urllib.request.urlopen(request, timeout=5)
+
+
 def test_what_there_is_not_is_not_found(metadata: MetadataService) -> None:
     token = new_token(metadata)
     for path in ("/latest/meta-data/spot/instance-action", "/latest/meta-data/iam/security-credentials/other", "/x"):

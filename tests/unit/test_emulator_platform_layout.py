@@ -43,6 +43,17 @@ def test_only_one_process_may_hold_the_folder(tmp_path, holder):
         pytest.fail("the folder was held twice")
 
 
+def test_a_folder_that_others_could_read_is_closed_with_what_is_in_it(tmp_path):
+    place = StateDir(tmp_path / "state")
+    place.prepare()
+    place.root.chmod(0o755)
+    place.database.touch()
+    place.database.chmod(0o644)
+    with place.locked():
+        assert stat.S_IMODE(place.root.stat().st_mode) == 0o700
+        assert [path for path in place.root.iterdir() if path.stat().st_mode & 0o077] == []
+
+
 def test_a_killed_holder_holds_no_longer(tmp_path, holder):
     holder.kill()
     holder.wait()

@@ -1,0 +1,347 @@
+"""Attempts on the door of a local AWS that runs: to come in without a key, with another one, or for something else."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import stat
+import time
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urlencode
+
+import boto3
+import botocore.exceptions
+import pytest
+import urllib3
+from botocore.auth import SigV4Auth, SigV4QueryAuth
+from botocore.awsrequest import AWSRequest
+from botocore.config import Config
+from botocore.credentials import Credentials
+from local_aws_harness import LAMBDA_TRUST, LocalAws, function_archive, local_aws, policy, trust
+
+SOURCE = """
+def handler(event, context):
+    return {"statusCode": 200, "body": str(event["headers"].get("authorization"))}
+"""
+FORM = {"content-type": "application/x-www-form-urlencoded"}
+EVERYBODY = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Principal": "*"}]}
+
+
+@pytest.fixture(scope="module")
+def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalAws]:
+    with local_aws(tmp_path_factory.mktemp("state")) as made:
+        made.client("iam").create_role(RoleName="used", AssumeRolePolicyDocument=json.dumps(LAMBDA_TRUST))
+        made.client("lambda").create_function(
+            FunctionName="f",
+            Runtime="python3.14",
+            Role="arn:aws:iam::000000000000:role/used",
+            Handler="app.handler",
+            Code={"ZipFile": function_archive(SOURCE)},
+        )
+        for bucket in ("private", "public"):
+            made.client("s3").create_bucket(Bucket=bucket)
+            made.client("s3").put_object(Bucket=bucket, Key="object", Body=b"content")
+        made.client("s3").delete_public_access_block(Bucket="public")
+        statement = {**EVERYBODY["Statement"][0], "Action": "s3:GetObject", "Resource": "arn:aws:s3:::public/*"}
+        made.client("s3").put_bucket_policy(Bucket="public", Policy=json.dumps({**EVERYBODY, "Statement": [statement]}))
+        made.client("ssm").put_parameter(Name="secret", Value="of the parameter", Type="String")
+        yield made
+
+
+def send(
+    aws: LocalAws,
+    method: str,
+    path: str,
+    body: bytes | str = b"",
+    *,
+    sign: str | None = None,
+    region: str = "us-east-1",
+    key: dict[str, str] | None = None,
+    in_query: bool = False,
+    **headers: str,
+) -> urllib3.BaseHTTPResponse:
+    """A request that no SDK would make, signed for the service `sign`, by the administrator unless told otherwise."""
+    environment = aws.environment
+    url = environment["AWS_ENDPOINT_URL"] + path
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    request = AWSRequest(method, url, data=body, headers=named)
+    if sign is not None:
+        key = key or {
+            "AccessKeyId": environment["AWS_ACCESS_KEY_ID"],
+            "SecretAccessKey": environment["AWS_SECRET_ACCESS_KEY"],
+        }
+        signer = SigV4QueryAuth if in_query else SigV4Auth
+        signer(Credentials(key["AccessKeyId"], key["SecretAccessKey"]), sign, region).add_auth(request)
+    return urllib3.request(method, request.url, body=body, headers=dict(request.headers), retries=False, timeout=30)
+
+
+@pytest.mark.parametrize(
+    ("authorization", "query"),
+    [
+        ("AWSx", ""),
+        ("AWS4HMAC x", ""),
+        ("AWS4-HMAC-SHA256", ""),
+        ("AWS :x", ""),
+        (None, "?X-Amz-Signature=&X-Amz-Signature=x"),
+        (None, "?X-Amz-Signature=x&X-Amz-Signature="),
+        (None, "?AWSAccessKeyId=&AWSAccessKeyId=x"),
+    ],
+)
+def test_who_has_no_key_makes_no_role_and_no_function_and_reads_no_secret(
+    aws: LocalAws, authorization: str | None, query: str
+) -> None:
+    headers = {} if authorization is None else {"authorization": authorization}
+    role = urlencode({"Action": "CreateRole", "RoleName": "mine", "AssumeRolePolicyDocument": json.dumps(LAMBDA_TRUST)})
+    function = json.dumps({"FunctionName": "mine", "Role": "arn:aws:iam::000000000000:role/used", "Handler": "a.b"})
+    target = "secretsmanager.GetSecretValue"
+    with contextlib.suppress(botocore.exceptions.ClientError):
+        aws.client("secretsmanager").create_secret(Name="secret", SecretString="of the administrator")
+    answers = [
+        send(aws, "POST", f"/{query}", role, **FORM, **headers),
+        send(aws, "POST", f"/2015-03-31/functions{query}", function, **headers),
+        send(aws, "POST", f"/{query}", b'{"SecretId": "secret"}', x_amz_target=target, **headers),
+        send(aws, "GET", f"/private/object{query}", **headers),
+        send(aws, "POST", f"/2015-03-31/functions/f/invocations{query}", b"{}", **headers),
+    ]
+    assert {answer.status for answer in answers} == {403}
+    assert {role["RoleName"] for role in aws.client("iam").list_roles()["Roles"]} == {"used"}
+    assert [function["FunctionName"] for function in aws.client("lambda").list_functions()["Functions"]] == ["f"]
+
+
+def test_everybody_may_read_public_objects_and_nothing_else(aws: LocalAws) -> None:
+    assert send(aws, "GET", "/public/object").data == b"content"
+    assert send(aws, "HEAD", "/public/object").status == 200
+    refused = ["/private/object", "/public/object?acl", "/public", "/", "/public/../private/object"]
+    refused += ["/public/object?Action=GetObject&acl", "/public/", "/public%2F..%2Fprivate/object"]
+    writing = [(method, "/public/object") for method in ("PUT", "POST", "DELETE")]
+    for method, path in [*writing, *(("GET", path) for path in refused)]:
+        assert send(aws, method, path).status in (400, 403, 404), (method, path)
+    assert send(aws, "GET", "/public/object").data == b"content"
+
+
+def test_a_bucket_that_blocks_public_policies_is_closed_to_everybody(aws: LocalAws) -> None:
+    s3 = aws.client("s3")
+    s3.put_public_access_block(Bucket="public", PublicAccessBlockConfiguration={"RestrictPublicBuckets": True})
+    try:
+        assert send(aws, "GET", "/public/object").status == 403
+    finally:
+        s3.delete_public_access_block(Bucket="public")
+
+
+def make_url(aws: LocalAws, name: str, auth_type: str, **configuration: Any) -> str:
+    functions = aws.client("lambda")
+    functions.create_alias(
+        FunctionName="f", Name=name, FunctionVersion=functions.publish_version(FunctionName="f")["Version"]
+    )
+    made = functions.create_function_url_config(FunctionName="f", Qualifier=name, AuthType=auth_type, **configuration)
+    return str(made["FunctionUrl"]).removeprefix(aws.environment["AWS_ENDPOINT_URL"])
+
+
+def test_a_public_function_url_is_public_by_both_permissions_only(aws: LocalAws) -> None:
+    path = make_url(aws, "public", "NONE")
+    functions = aws.client("lambda")
+    everybody = {"FunctionName": "f", "Qualifier": "public", "Principal": "*"}
+    assert send(aws, "POST", path).status == 403
+    functions.add_permission(
+        StatementId="a", Action="lambda:InvokeFunctionUrl", FunctionUrlAuthType="NONE", **everybody
+    )
+    assert send(aws, "POST", path).status == 403
+    functions.add_permission(StatementId="b", Action="lambda:InvokeFunction", InvokedViaFunctionUrl=True, **everybody)
+    assert send(aws, "POST", path).status == 200
+    assert send(aws, "GET", path, authorization="Bearer token").data == b"Bearer token"
+    assert send(aws, "GET", path, authorization="AWSx").status == 403
+
+
+def test_a_function_url_takes_no_signature_for_another_service_or_region(aws: LocalAws) -> None:
+    path = make_url(aws, "signed", "AWS_IAM")
+    for in_query in (False, True):
+        assert send(aws, "GET", path, sign="lambda", in_query=in_query).status == 200
+        assert send(aws, "GET", path, sign="execute-api", in_query=in_query).status == 403
+        assert send(aws, "GET", path, sign="s3", in_query=in_query).status == 403
+        assert send(aws, "GET", path, sign="lambda", region="eu-west-1", in_query=in_query).status == 403
+    assert send(aws, "GET", path, authorization="Bearer token").status == 403
+
+
+def test_what_is_signed_for_one_service_is_refused_by_another(aws: LocalAws) -> None:
+    target = {"x_amz_target": "AmazonSSM.GetParameter", "content_type": "application/x-amz-json-1.1"}
+    for service in ("ssm", "s3", "iam", "sagemaker", "execute-api"):
+        answer = send(aws, "POST", "/", b'{"Name": "secret"}', sign=service, **target)
+        assert (answer.status == 200) == (b"of the parameter" in answer.data) == (service == "ssm"), service
+    assert send(aws, "GET", "/?Action=ListRoles&Version=2010-05-08", sign="iam", in_query=True).status == 200
+    assert send(aws, "GET", "/private/object", sign="lambda", in_query=True).status == 403
+    assert send(aws, "GET", "/?Action=ListRoles&Version=2010-05-08", sign="s3", in_query=True).status == 403
+
+
+def test_pages_of_other_sites_get_what_a_cors_configuration_gives_them(aws: LocalAws) -> None:
+    rule = {"AllowedOrigins": ["http://site.example"], "AllowedMethods": ["GET"]}
+    aws.client("s3").put_bucket_cors(Bucket="public", CORSConfiguration={"CORSRules": [rule]})
+    path = make_url(aws, "cors", "AWS_IAM", Cors={"AllowOrigins": ["http://site.example"], "AllowMethods": ["*"]})
+    for origin, status in (("http://site.example", 200), ("http://evil.example", 403), ("null", 403)):
+        for address in ("/public/object", path):
+            preflight = send(aws, "OPTIONS", address, origin=origin, access_control_request_method="GET")
+            assert (preflight.status, preflight.headers.get("access-control-allow-origin")) == (
+                status,
+                origin if status == 200 else None,
+            )
+        assert send(aws, "GET", "/public/object", origin=origin).status == status
+    for address in ("/", "/private/object", "/2015-03-31/functions"):
+        refused = send(aws, "OPTIONS", address, origin="http://site.example", access_control_request_method="GET")
+        assert refused.status == 403
+        assert "access-control-allow-origin" not in refused.headers
+    own = {"origin": aws.environment["AWS_ENDPOINT_URL"]}
+    assert send(aws, "GET", "/", sign="s3", **own).status == 200
+
+
+# What a user may do, the request, and which refusals are right.
+TRICKS: dict[str, tuple[str, dict[str, Any]]] = {
+    "s3": ("s3:ListAllMyBuckets", {"method": "GET", "path": "/private/object?Action=ListAllMyBuckets"}),
+    "s3 target": ("s3:GetObject", {"method": "DELETE", "path": "/private/object", "x_amz_target": "S3.GetObject"}),
+    "s3 two": ("s3:PutObjectTagging", {"method": "PUT", "path": "/private/object?tagging&acl", "body": "<Tagging/>"}),
+    "lambda": ("lambda:ListFunctions", {"method": "DELETE", "path": "/2015-03-31/functions/f?Action=ListFunctions"}),
+    "lambda target": (
+        "lambda:ListFunctions",
+        {"method": "DELETE", "path": "/2015-03-31/functions/f", "x_amz_target": "Lambda.ListFunctions"},
+    ),
+    "lambda alias": ("lambda:ListAliases", {"method": "DELETE", "path": "/2015-03-31/functions/f/aliases/kept"}),
+    "lambda date": ("lambda:DeleteFunction", {"method": "DELETE", "path": "/2015-03-31/functions/f/url"}),
+    "lambda encoded twice": ("lambda:List*", {"method": "POST", "path": "/2015-03-31/functions/f%252Finvocations"}),
+    "lambda empty segment": ("lambda:List*", {"method": "POST", "path": "//2015-03-31/functions/f/invocations"}),
+    "lambda dots": ("lambda:List*", {"method": "POST", "path": "/2015-03-31/layers/../functions/f/invocations"}),
+    "ssm": (
+        "ssm:DescribeParameters",
+        {"path": "/?Action=DescribeParameters", "body": '{"Name": "secret"}', "x_amz_target": "AmazonSSM.GetParameter"},
+    ),
+    "kms": ("kms:ListKeys", {"path": "/?Action=ListKeys", "body": "{}", "x_amz_target": "TrentService.CreateKey"}),
+    "iam both": (
+        "iam:ListUsers",
+        {"path": "/?Action=ListUsers", "body": "Action=CreateUser&UserName=trick", **FORM},
+    ),
+    "iam untyped": ("iam:ListUsers", {"path": "/?Action=ListUsers", "body": "Action=CreateUser&UserName=trick"}),
+    "iam twice": (
+        "iam:ListUsers",
+        {"path": "/", "body": "Action=ListUsers&Action=CreateUser&UserName=trick", **FORM},
+    ),
+    "iam blank": ("iam:ListUsers", {"path": "/", "body": "Action=&Action=CreateUser&UserName=trick", **FORM}),
+    "iam resource": (
+        "iam:CreateUser",
+        {"path": "/?UserName=allowed", "body": "Action=CreateUser&UserName=trick", **FORM},
+    ),
+    "iam json": (
+        "iam:ListUsers",
+        {
+            "path": "/?Action=ListUsers",
+            "body": '{"UserName": "trick"}',
+            "x_amz_target": "IAMService.CreateUser",
+            "content_type": "application/x-amz-json-1.1",
+        },
+    ),
+    "monitoring": (
+        "cloudwatch:ListMetrics",
+        {"path": "/service/GraniteServiceVersion20100801/operation/PutDashboard?Action=ListMetrics", "body": b"\xa0"},
+    ),
+    "monitoring cbor": (
+        "cloudwatch:ListMetrics",
+        {
+            "path": "/service/GraniteServiceVersion20100801/operation/DescribeAlarms",
+            "smithy_protocol": "rpc-v2-cbor",
+            "content_type": "application/cbor",
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("trick", TRICKS)
+def test_what_is_asked_of_iam_is_what_is_done(aws: LocalAws, trick: str) -> None:
+    allowed, call = TRICKS[trick]
+    service = trick.split()[0]
+    resource = "arn:aws:iam::000000000000:user/allowed" if trick == "iam resource" else "*"
+    with contextlib.suppress(botocore.exceptions.ClientError):
+        aws.client("lambda").create_alias(FunctionName="f", Name="kept", FunctionVersion="$LATEST")
+    key = aws.user(f"trickster-{trick.replace(' ', '-')}", policy({"Action": allowed, "Resource": resource}))
+    call = {"method": "POST", "body": b"", **call}
+    answer = send(aws, **call, sign=service, key=key)
+    assert answer.status in (400, 403), answer.data
+    assert b"of the parameter" not in answer.data
+    aws.client("lambda").get_alias(FunctionName="f", Name="kept")
+    aws.client("s3").head_object(Bucket="private", Key="object")
+    assert "trick" not in {user["UserName"] for user in aws.client("iam").list_users()["Users"]}
+
+
+@pytest.mark.parametrize("version", ["s3v4", "s3"])
+def test_presigned_urls_do_what_was_signed_and_nothing_else(aws: LocalAws, version: str) -> None:
+    environment = aws.environment
+    s3 = boto3.client(
+        "s3",
+        endpoint_url=environment["AWS_ENDPOINT_URL"],
+        region_name="us-east-1",
+        aws_access_key_id=environment["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=environment["AWS_SECRET_ACCESS_KEY"],
+        config=Config(signature_version=version),
+    )
+    name = {"Bucket": "private", "Key": f"presigned-{version}"}
+    put, get = s3.generate_presigned_url("put_object", name), s3.generate_presigned_url("get_object", name)
+
+    def request(method: str, url: str, body: bytes = b"", **headers: str) -> urllib3.BaseHTTPResponse:
+        named = {header.replace("_", "-"): value for header, value in headers.items()}
+        return urllib3.request(method, url, body=body, headers=named, retries=False)
+
+    assert request("PUT", put, b"by URL").status == 200
+    assert request("GET", get).data == b"by URL"
+    for method, url in (("GET", put), ("PUT", get), ("DELETE", get)):
+        assert request(method, url).status == 403
+    for more in ("&tagging", "&retention", "&X-Amz-Signature=x", "&x-amz-copy-source=/private/object"):
+        assert request("PUT", put + more, b"<Tagging/>").status == 403, more
+    assert request("PUT", put, b"", x_amz_copy_source="/private/object").status == 403
+    assert request("GET", get, authorization="AWSx").status == 403
+    assert request("GET", get.replace("presigned", "object")).status == 403
+    expired = s3.generate_presigned_url("get_object", name, ExpiresIn=1)
+    time.sleep(2.1)
+    assert request("GET", expired).status == 403
+
+    post = s3.generate_presigned_post("private", f"posted-{version}")
+    fields = {**post["fields"], "file": ("name", b"by form")}
+    assert urllib3.request("POST", post["url"], fields=fields).status == 204
+    posted = aws.client("s3").get_object(Bucket="private", Key=f"posted-{version}")
+    assert posted["Body"].read() == b"by form"
+    signature = "x-amz-signature" if version == "s3v4" else "signature"
+    for forged in (
+        {**fields, signature: "0" * 64},
+        {**fields, "key": "object"},
+        {"key": "object", "file": ("n", b"x")},
+    ):
+        assert urllib3.request("POST", post["url"], fields=forged).status in (400, 403)
+    assert aws.client("s3").get_object(Bucket="private", Key="object")["Body"].read() == b"content"
+
+
+def test_a_body_other_than_the_signed_one_is_refused(aws: LocalAws) -> None:
+    signed = hashlib.sha256(b"signed").hexdigest()
+    refused = send(aws, "PUT", "/private/swapped", b"another", sign="s3", x_amz_content_sha256=signed)
+    assert (refused.status, b"XAmzContentSHA256Mismatch" in refused.data) == (400, True)
+
+
+def test_the_address_of_a_caller_is_not_what_a_header_says(aws: LocalAws) -> None:
+    inside = {"Condition": {"IpAddress": {"aws:SourceIp": "10.0.0.0/8"}}}
+    key = aws.user("inside", policy({"Action": "s3:ListAllMyBuckets", "Resource": "*", **inside}))
+    assert send(aws, "GET", "/", sign="s3", key=key, x_forwarded_for="10.0.0.1").status == 403
+
+
+def test_session_keys_need_their_token(aws: LocalAws) -> None:
+    document = trust("lambda.amazonaws.com")
+    document["Statement"] += [{"Effect": "Allow", "Principal": {"AWS": "000000000000"}, "Action": "sts:AssumeRole"}]
+    role = aws.role("assumed", document, policy({"Action": "s3:ListAllMyBuckets", "Resource": "*"}))
+    user = aws.user("assumer", policy({"Action": "sts:AssumeRole", "Resource": role}))
+    session = aws.client("sts", user).assume_role(RoleArn=role, RoleSessionName="session")["Credentials"]
+    aws.client("s3", session).list_buckets()
+    without = {name: session[name] for name in ("AccessKeyId", "SecretAccessKey")}
+    with pytest.raises(botocore.exceptions.ClientError):
+        aws.client("s3", without).list_buckets()
+
+
+def test_what_the_server_writes_is_its_owners_alone(aws: LocalAws) -> None:
+    aws.client("logs").create_log_group(logGroupName="g")
+    assert stat.S_IMODE(aws.state_dir.stat().st_mode) == 0o700
+    open_to_others = {str(path): mode for path in aws.state_dir.rglob("*") if (mode := path.lstat().st_mode) & 0o077}
+    assert open_to_others == {}
+    assert {"ministack.db", "credentials.json", "server.log"} <= {path.name for path in aws.state_dir.iterdir()}

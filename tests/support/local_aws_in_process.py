@@ -1,0 +1,91 @@
+"""Put requests to the local AWS without a server, and say how far each got: give it the state folder.
+
+Reads a JSON list of requests (method, path, query, headers, body; ``sign``: for which service with the administrator's
+key) and writes for each its status, whether MiniStack saw it, and whether a service's handler did. The text
+``ADMINISTRATOR`` stands for the id of that key. A process of its own, since it changes MiniStack's modules.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
+
+from emulator.layout import StateDir
+from emulator.ministack import authentication
+from emulator.server import LocalAws
+
+HOST = "127.0.0.1:4566"
+
+
+def main(state_dir: Path) -> None:
+    place = StateDir(state_dir)
+    place.prepare()
+    place.make_temporary()
+    LocalAws(place, 4566, None)
+    from ministack import app
+
+    key = place.credentials()
+    seen: list[str] = []
+
+    async def handler(*_: Any) -> tuple[int, dict[str, str], bytes]:
+        seen.append("handler")
+        return 200, {}, b"{}"
+
+    async def ministack(scope: Any, receive: Any, send: Any) -> None:
+        seen.append("ministack")
+        await app.app(scope, receive, send)
+
+    app.SERVICE_HANDLERS.update(dict.fromkeys(app.SERVICE_HANDLERS, handler))
+    door = authentication.gate(ministack)
+
+    async def put(request: dict[str, Any]) -> list[Any]:
+        seen.clear()
+        headers = [(name.lower(), value) for name, value in request.get("headers", [])]
+        if not any(name == "host" for name, _ in headers):
+            headers.append(("host", HOST))
+        query, body = request.get("query", ""), request.get("body", "").encode()
+        if service := request.get("sign"):
+            url = f"http://{HOST}{request['path']}" + (f"?{query}" if query else "")
+            signed = AWSRequest(request["method"], url, data=body, headers=dict(headers))
+            credentials = Credentials(key.access_key_id, key.secret_access_key)
+            SigV4Auth(credentials, service, "us-east-1").add_auth(signed)
+            headers = [(name.lower(), value) for name, value in signed.headers.items()]
+        scope = {
+            "type": request.get("type", "http"),
+            "method": request["method"],
+            "path": unquote(request["path"]),
+            "raw_path": request["path"].encode(),
+            "query_string": query.replace("ADMINISTRATOR", key.access_key_id).encode(),
+            "headers": [
+                (name.encode(), value.replace("ADMINISTRATOR", key.access_key_id).encode()) for name, value in headers
+            ],
+            "client": ("127.0.0.1", 1),
+        }
+        status = 0
+
+        async def receive() -> Any:
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        async def send(message: Any) -> None:
+            nonlocal status
+            status = message.get("status", status)
+
+        await door(scope, receive, send)
+        return [status, "ministack" in seen, "handler" in seen]
+
+    async def put_all() -> list[list[Any]]:
+        return [await put(request) for request in json.load(sys.stdin)]
+
+    results = asyncio.run(put_all())
+    json.dump({"results": results, "services": sorted(app.SERVICE_HANDLERS)}, sys.stdout)
+
+
+main(Path(sys.argv[1]))
