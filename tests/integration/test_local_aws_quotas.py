@@ -217,6 +217,17 @@ def test_a_stack_that_asks_for_too_much_in_an_update_stays_as_it_was(aws: LocalA
     assert found["ReservedConcurrentExecutions"] == 100
 
 
+@pytest.mark.usefixtures("no_stack")
+def test_the_events_of_a_stack_show_the_quota_of_instances(aws: LocalAws) -> None:
+    properties = {"InstanceType": "ml.t3.medium", "RoleArn": "arn:aws:iam::000000000000:role/model"}
+    notebook = {"Type": "AWS::SageMaker::NotebookInstance", "Properties": properties}
+    status, reasons = deploy(aws, {"Resources": {"Notebook": notebook}})
+    assert (status, limit_exceeded("ml.t3.medium for notebook instance usage", 0, 1) in reasons) == (
+        "ROLLBACK_COMPLETE",
+        True,
+    ), reasons
+
+
 def test_an_endpoint_beyond_the_quota_is_refused_and_blue_green_counts_twice(aws: LocalAws) -> None:
     sagemaker = aws.client("sagemaker")
     sagemaker.create_model(
