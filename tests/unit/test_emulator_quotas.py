@@ -9,7 +9,6 @@ from typer.testing import CliRunner
 
 from cli.local import app
 from emulator import __main__ as command_line
-from emulator import lifecycle
 from emulator.quotas import QuotaError, Quotas, parse
 
 
@@ -53,15 +52,3 @@ def test_commands_refuse_a_quota_that_is_none(tmp_path: Path, quota: str, status
 def test_the_module_s_own_command_says_it_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command_line.main(["up", "--state-dir", str(tmp_path), "--quota", "nonsense=1"]) == 1
     assert 'no quota named "nonsense"' in capsys.readouterr().err
-
-
-def test_a_local_aws_that_runs_does_not_take_other_quotas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    running = lifecycle.Status("http://127.0.0.1:1", 1, 2, tmp_path)
-
-    def up(*args: object, **options: object) -> lifecycle.Status:
-        raise lifecycle.AlreadyRunningError("It runs already.", running)
-
-    monkeypatch.setattr(lifecycle, "up", up)
-    assert CliRunner().invoke(app, ["up"]).exit_code == 0
-    answer = CliRunner().invoke(app, ["up", "--quota", "Concurrent executions=10"])
-    assert "takes --interrupt-spot-after, --quota and --access-log-delay at its start only" in str(answer.exception)
