@@ -77,12 +77,14 @@ class LocalAws:
             bucket_resources,
             change_sets,
             durability,
+            existing_names,
             exports,
             functions,
             identity,
             instances,
             interruptions,
             limits,
+            object_keys,
             regions,
             resource_types,
             routing,
@@ -123,11 +125,13 @@ class LocalAws:
         regions.install()
         change_sets.install()
         interruptions.install()
+        existing_names.install()
         exports.install()
         self._instances = instances.Instances(host_of("ec2"), self._durability.note_change)
         self._instances.install()
         self._access_logs = access_logs.AccessLogs(access_log_seconds, self._durability.note_change)
         self._durability.install()
+        object_keys.install()
         self._access_logs.install()
         bucket_resources.install()
         self._durability.restore(lambda text: functions.moved(text, endpoint_url))

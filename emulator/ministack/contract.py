@@ -86,6 +86,9 @@ TOUCHED: dict[str, tuple[str, ...] | type] = {
         *("cancelled", "template", "param_values", "retain_except_on_create", "stack_tags", "previous_tags"),
         "imports",
     ),
+    "ministack.services.cloudformation.stacks:_provision_resource": (
+        *("resource_type", "logical_id", "props", "stack_name"),
+    ),
     "ministack.services.cloudformation.stacks:_resolve_stack_outputs": (
         *("outputs_defs", "conditions", "resources", "param_values", "mappings", "stack_name", "stack_id"),
     ),
@@ -138,6 +141,13 @@ TOUCHED: dict[str, tuple[str, ...] | type] = {
     "ministack.services.s3:_put_bucket_logging": ("name", "body"),
     "ministack.services.s3:_put_object": ("bucket_name", "key", "body", "headers"),
     "ministack.services.s3:fromstring": (),
+    "ministack.services.s3:_merge_hoisted_amz_headers": ("headers", "query_params"),
+    "ministack.services.s3:_resolve_sse_write_headers": ("headers", "bucket_name"),
+    # the names and keys of others
+    "ministack.services.cloudwatch:_alarms": object,
+    "ministack.services.ecr:_repositories": object,
+    "ministack.services.kms:_check_key_state": ("rec",),
+    "ministack.services.kms:_resolve_key": ("key_id_or_arn",),
     # EC2
     "ministack.services.ec2:_error": ("code", "message", "status"),
     "ministack.services.ec2:_instances": object,

@@ -129,7 +129,7 @@ def test_a_target_that_cannot_be_is_refused(aws: LocalAws) -> None:
 
 
 def test_logging_and_encryption_of_a_template_take_effect(aws: LocalAws) -> None:
-    key = {"SSEAlgorithm": "aws:kms", "KMSMasterKeyID": "alias/data"}
+    key = {"SSEAlgorithm": "aws:kms", "KMSMasterKeyID": aws.client("kms").create_key()["KeyMetadata"]["Arn"]}
     body = {
         "Resources": {
             "Target": {"Type": "AWS::S3::Bucket", "Properties": {"BucketName": "target-h"}},

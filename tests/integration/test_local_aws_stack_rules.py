@@ -8,7 +8,7 @@ from typing import Any
 
 import botocore.exceptions
 import pytest
-from local_aws_harness import LocalAws, local_aws, wait_until
+from local_aws_harness import LAMBDA_TRUST, LocalAws, local_aws, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -146,6 +146,29 @@ def test_a_bucket_that_holds_something_is_not_deleted_but_the_rest_of_its_stack_
     assert delete(aws, stack)["StackStatus"] == "DELETE_COMPLETE"
     with pytest.raises(s3.exceptions.ClientError, match="404"):
         s3.head_bucket(Bucket=name)
+
+
+@pytest.mark.parametrize(
+    ("resource_type", "properties"),
+    [
+        ("AWS::Logs::LogGroup", {"LogGroupName": "/taken"}),
+        ("AWS::IAM::Role", {"RoleName": "taken", "AssumeRolePolicyDocument": LAMBDA_TRUST}),
+        ("AWS::ECR::Repository", {"RepositoryName": "taken"}),
+    ],
+)
+def test_a_stack_does_not_take_over_what_has_the_name_already(
+    aws: LocalAws, resource_type: str, properties: dict[str, Any]
+) -> None:
+    body = {"Resources": {"It": {"Type": resource_type, "Properties": properties}}}
+    options: dict[str, Any] = {"Capabilities": ["CAPABILITY_NAMED_IAM"]}
+    first = deploy(aws, "first", body, **options)
+    assert first["StackStatus"] == "CREATE_COMPLETE"
+    body["Resources"]["Other"] = parameter("1")
+    assert deploy(aws, "first", body, update=True, **options)["StackStatus"] == "UPDATE_COMPLETE"  # its own
+    second = deploy(aws, "second", body, **options)
+    assert (second["StackStatus"], "already exists" in reasons(aws, second)) == ("ROLLBACK_COMPLETE", True)
+    for stack in (second, first):
+        assert delete(aws, stack)["StackStatus"] == "DELETE_COMPLETE"
 
 
 def test_an_update_that_drops_a_bucket_that_holds_something_leaves_the_bucket(aws: LocalAws) -> None:
