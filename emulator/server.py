@@ -85,6 +85,7 @@ class LocalAws:
             interruptions,
             limits,
             object_keys,
+            passed_roles,
             regions,
             resource_types,
             routing,
@@ -132,6 +133,7 @@ class LocalAws:
         self._access_logs = access_logs.AccessLogs(access_log_seconds, self._durability.note_change)
         self._durability.install()
         object_keys.install()
+        passed_roles.install()
         self._access_logs.install()
         bucket_resources.install()
         self._durability.restore(lambda text: functions.moved(text, endpoint_url))
