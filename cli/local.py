@@ -9,13 +9,13 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from cli.console import console
-from cli.errors import NotReadyError
-from emulator import lifecycle
+from cli.errors import NotReadyError, UsageError
+from emulator import lifecycle, quotas
 from emulator.host import DEFAULT_SPOT_WAIT_SECONDS, SpotInterruption
 
 app = typer.Typer(
@@ -37,8 +37,13 @@ def _local_errors() -> Iterator[None]:
         raise NotReadyError(str(error)) from error
 
 
-def start(state_dir: Path, port: int) -> lifecycle.Status:
+def start(state_dir: Path, port: int, **conditions: Any) -> lifecycle.Status:
     """Start the local AWS unless it runs already; then it stays where it is, whatever the port.
+
+    Parameters
+    ----------
+    conditions
+        What `lifecycle.up` takes beside; a local AWS that runs already has its own.
 
     Raises
     ------
@@ -47,19 +52,20 @@ def start(state_dir: Path, port: int) -> lifecycle.Status:
     """
     with _local_errors():
         try:
-            return lifecycle.up(state_dir.resolve(), port)
+            return lifecycle.up(state_dir.resolve(), port, **conditions)
         except lifecycle.AlreadyRunningError as running:
-            return running.status
-
-
-def _start_with_interruptions(state_dir: Path, port: int, interruption: SpotInterruption) -> lifecycle.Status:
-    with _local_errors():
-        try:
-            return lifecycle.up(state_dir.resolve(), port, interruption)
-        except lifecycle.AlreadyRunningError as error:
-            # Its trainings would never be interrupted, and whoever waits for that would take it for a success.
-            message = f"{error} It takes --interrupt-spot-after at its start only."
+            if not conditions:
+                return running.status
+            # It would not do what was asked for, and a rehearsal that changes nothing looks like a success.
+            message = f"{running} It takes --interrupt-spot-after, --quota and --access-log-delay at its start only."
             raise NotReadyError(message, "Stop it first: kennel local down") from None
+
+
+def _quotas(given: list[str]) -> dict[str, int]:
+    try:
+        return dict(map(quotas.parse, given))
+    except quotas.QuotaError as error:
+        raise UsageError(str(error)) from None
 
 
 def stop(state_dir: Path) -> bool:
@@ -98,12 +104,23 @@ def up(
     spot_wait: Annotated[
         float, typer.Option(min=0, metavar="SECONDS", help="How long such a job then waits for others.")
     ] = DEFAULT_SPOT_WAIT_SECONDS,
+    quota: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="What the account may have, by the name that Service Quotas lists."),
+    ] = None,
+    access_log_delay: Annotated[
+        float | None, typer.Option(min=0, metavar="SECONDS", help="How late S3 delivers access logs.")
+    ] = None,
 ) -> None:
     """Start the local AWS in the background."""
-    if interrupt_spot_after is None:
-        status = start(state_dir, port)
-    else:
-        status = _start_with_interruptions(state_dir, port, SpotInterruption(interrupt_spot_after, spot_wait))
+    conditions: dict[str, Any] = {}
+    if interrupt_spot_after is not None:
+        conditions["spot_interruption"] = SpotInterruption(interrupt_spot_after, spot_wait)
+    if quota:
+        conditions["quotas"] = _quotas(quota)
+    if access_log_delay is not None:
+        conditions["access_log_seconds"] = access_log_delay
+    status = start(state_dir, port, **conditions)
     console.print(f"The local AWS answers at {status.endpoint_url} (process {status.pid}).")
     console.print('Point this shell at it: eval "$(kennel local env)"')
 

@@ -8,7 +8,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from emulator import lifecycle
+from emulator import lifecycle, quotas, settings
 from emulator.host import DEFAULT_SPOT_WAIT_SECONDS, SpotInterruption
 from emulator.layout import StateError
 from emulator.ministack.contract import ContractError
@@ -28,7 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         return _run(options)
-    except (lifecycle.LocalAwsError, StateError, ContractError) as error:
+    except (lifecycle.LocalAwsError, StateError, ContractError, quotas.QuotaError) as error:
         sys.stderr.write(f"{error}\n")
         return 1
 
@@ -54,6 +54,21 @@ def _parser() -> argparse.ArgumentParser:
                 metavar="SECONDS",
                 help="how long such a job then waits for others, default: %(default)g",
             )
+            command.add_argument(
+                "--quota",
+                type=_quota,
+                action="append",
+                default=[],
+                metavar="NAME=VALUE",
+                help="what the account may have, by the name that Service Quotas lists; may be given several times",
+            )
+            command.add_argument(
+                "--access-log-delay",
+                type=_seconds,
+                default=settings.ACCESS_LOG_SECONDS,
+                metavar="SECONDS",
+                help="how late S3 delivers access logs, default: %(default)g",
+            )
     return parser
 
 
@@ -63,9 +78,16 @@ def _run(options: argparse.Namespace) -> int:
         case "serve":
             from emulator.server import serve  # imports MiniStack, which takes a second
 
-            serve(options.state_dir, options.port, _spot_interruption(options))
+            limits = quotas.Quotas(dict(options.quota))
+            serve(options.state_dir, options.port, _spot_interruption(options), limits, options.access_log_delay)
         case "up":
-            running = lifecycle.up(options.state_dir, options.port, _spot_interruption(options))
+            running = lifecycle.up(
+                options.state_dir,
+                options.port,
+                _spot_interruption(options),
+                dict(options.quota),
+                options.access_log_delay,
+            )
             say(f"The local AWS answers at {running.endpoint_url} (process {running.pid}).\n")
         case "down":
             lifecycle.down(options.state_dir)
@@ -93,6 +115,13 @@ def _seconds(text: str) -> float:
     if not 0 <= seconds < math.inf:
         raise argparse.ArgumentTypeError(f"{text} is no time: give seconds, 0 or more")
     return seconds
+
+
+def _quota(text: str) -> tuple[str, int]:
+    try:
+        return quotas.parse(text)
+    except quotas.QuotaError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _spot_interruption(options: argparse.Namespace) -> SpotInterruption | None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from emulator.processes import ProcessRegistry
+from emulator.quotas import Quotas
 
 #: Of `SpotInterruption.wait_seconds`, where nobody says otherwise.
 DEFAULT_SPOT_WAIT_SECONDS = 10.0
@@ -54,6 +55,8 @@ class Host:
         Opens role sessions; services call `role_credentials`.
     spot_interruption
         None: spot capacity is never taken back.
+    quotas
+        What the account may have.
     """
 
     service: str
@@ -64,6 +67,7 @@ class Host:
     processes: ProcessRegistry
     role_sessions: RoleSessions
     spot_interruption: SpotInterruption | None = None
+    quotas: Quotas = field(default_factory=Quotas)
 
     @property
     def folder(self) -> Path:

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from emulator import settings
 from emulator.host import SpotInterruption
 from emulator.layout import Process, StateDir, StateError, check_port
 from emulator.processes import reap
+from emulator.quotas import QuotaError, Quotas
 
 _POLL_SECONDS = 0.02
 _START_SECONDS = 60.0
@@ -69,7 +70,13 @@ class Status:
         )
 
 
-def up(state_dir: Path, port: int = 4566, spot_interruption: SpotInterruption | None = None) -> Status:
+def up(
+    state_dir: Path,
+    port: int = 4566,
+    spot_interruption: SpotInterruption | None = None,
+    quotas: Mapping[str, int] | None = None,
+    access_log_seconds: float = settings.ACCESS_LOG_SECONDS,
+) -> Status:
     """Start a local AWS in the background and wait until it answers.
 
     Parameters
@@ -80,19 +87,24 @@ def up(state_dir: Path, port: int = 4566, spot_interruption: SpotInterruption | 
         On 127.0.0.1.
     spot_interruption
         What befalls managed spot training until it is stopped; nothing by default.
+    quotas
+        What the account may have until it is stopped, by the names of Service Quotas.
+    access_log_seconds
+        How late S3 delivers access logs.
 
     Raises
     ------
     AlreadyRunningError
     LocalAwsError
-        The port is taken, the state cannot be used, or the server ended before it answered.
+        The port is taken, the state cannot be used, a quota is none, or the server ended before it answered.
     """
     place = StateDir(state_dir)
     try:
         check_port(port)
+        Quotas(quotas)
         place.prepare()
         place.check_space()
-    except StateError as error:
+    except (StateError, QuotaError) as error:
         raise LocalAwsError(str(error)) from None
     running = status(state_dir)
     if running is not None:
@@ -108,6 +120,9 @@ def up(state_dir: Path, port: int = 4566, spot_interruption: SpotInterruption | 
     if spot_interruption is not None:
         after, wait = spot_interruption.after_seconds, spot_interruption.wait_seconds
         options += ["--interrupt-spot-after", str(after), "--spot-wait", str(wait)]
+    for name, value in (quotas or {}).items():
+        options += ["--quota", f"{name}={value}"]
+    options += ["--access-log-delay", str(access_log_seconds)]
     place.log.touch(mode=0o600)
     with place.log.open("ab") as log:
         server = subprocess.Popen(

@@ -16,10 +16,12 @@ from typing import Any
 import uvicorn
 
 from emulator import settings
+from emulator.awsapi import Service
 from emulator.host import Host, SpotInterruption
 from emulator.layout import StateDir, StateError, check_port
 from emulator.ministack import configuration, contract
 from emulator.processes import ProcessRegistry, reap, start_watchdog
+from emulator.quotas import Quotas, ServiceQuotas
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +43,10 @@ class LocalAws:
         Port on the loopback address.
     spot_interruption
         What befalls managed spot training; None: nothing does.
+    quotas
+        What the account may have.
+    access_log_seconds
+        How late S3 delivers access logs.
 
     Raises
     ------
@@ -48,7 +54,14 @@ class LocalAws:
         MiniStack is not the one that this was written for.
     """
 
-    def __init__(self, place: StateDir, port: int, spot_interruption: SpotInterruption | None) -> None:
+    def __init__(
+        self,
+        place: StateDir,
+        port: int,
+        spot_interruption: SpotInterruption | None,
+        quotas: Quotas,
+        access_log_seconds: float,
+    ) -> None:
         contract.check_version()
         own = configuration.variables(place.root, port, place.credentials())
         configuration.apply({**settings.clean_environment(os.environ, place.temporary), **own})
@@ -59,14 +72,22 @@ class LocalAws:
 
         from emulator.autoscaling import ApplicationAutoScaling
         from emulator.ministack import (
+            access_logs,
             authentication,
+            bucket_resources,
             change_sets,
             durability,
             enforcement,
+            existing_names,
+            exports,
             functions,
             identity,
             instances,
             interruptions,
+            limits,
+            object_keys,
+            passed_roles,
+            regions,
             resource_types,
             routing,
         )
@@ -86,21 +107,36 @@ class LocalAws:
                 self._processes,
                 sessions,
                 spot_interruption,
+                quotas,
             )
 
         host = host_of("sagemaker")
         self._sagemaker = SageMaker(host)
-        self._services = {"sagemaker": self._sagemaker, "application-autoscaling": ApplicationAutoScaling(host)}
         enforcement.install()
+        services: list[Service] = [
+            self._sagemaker,
+            ApplicationAutoScaling(host),
+            ServiceQuotas(settings.ACCOUNT, quotas),
+        ]
+        self._services = {service.name: service for service in services}
         routing.install(self._services, self._sagemaker.runtime)
         self._durability = durability.Durability(place.database)
         resource_types.install(self._services, self._durability.save)
         functions.install(endpoint_url, self._processes, configuration.private(own))
+        limits.install(quotas)
+        regions.install()
         change_sets.install()
         interruptions.install()
+        existing_names.install()
+        exports.install()
         self._instances = instances.Instances(host_of("ec2"), self._durability.note_change)
         self._instances.install()
+        self._access_logs = access_logs.AccessLogs(access_log_seconds, self._durability.note_change)
         self._durability.install()
+        object_keys.install()
+        passed_roles.install()
+        self._access_logs.install()
+        bucket_resources.install()
         self._durability.restore(lambda text: functions.moved(text, endpoint_url))
         self.app = authentication.gate(behind_tls(app.app))
 
@@ -117,6 +153,7 @@ class LocalAws:
         """End every process and save what is left to save; nothing may be asked of it any more."""
         from ministack.core import lambda_runtime
 
+        self._access_logs.stop()
         await asyncio.to_thread(self._sagemaker.stop)
         await asyncio.to_thread(self._instances.stop)
         await asyncio.to_thread(lambda_runtime.reset)
@@ -159,7 +196,9 @@ class _Server(uvicorn.Server):
         await self._local_aws.stop()
 
 
-def serve(state_dir: Path, port: int, spot_interruption: SpotInterruption | None) -> None:
+def serve(
+    state_dir: Path, port: int, spot_interruption: SpotInterruption | None, quotas: Quotas, access_log_seconds: float
+) -> None:
     """Run the local AWS until SIGTERM or SIGINT.
 
     Raises
@@ -178,7 +217,7 @@ def serve(state_dir: Path, port: int, spot_interruption: SpotInterruption | None
     os.umask(0o077)  # what is written here is nobody else's business, whether by us or by MiniStack
     place = StateDir(state_dir)
     with place.locked(), _listening(port) as listener, _tidy(place):
-        local_aws = LocalAws(place, port, spot_interruption)
+        local_aws = LocalAws(place, port, spot_interruption, quotas, access_log_seconds)
         config = uvicorn.Config(
             local_aws.app,
             log_config=None,

@@ -213,9 +213,9 @@ def generated_name(stack_name: str, logical_id: str) -> str:
     return f"{stem}-{suffix}".lower()
 
 
-def handler_message(reason: str) -> str:
+def handler_message(reason: str, code: str = "GeneralServiceException") -> str:
     """How CloudFormation words the failure of a resource."""
-    return f'Resource handler returned message: "{reason}" (HandlerErrorCode: GeneralServiceException)'
+    return f'Resource handler returned message: "{reason}" (HandlerErrorCode: {code})'
 
 
 def failure(error: ServiceError, service: str) -> ValueError:

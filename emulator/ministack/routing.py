@@ -13,8 +13,6 @@ from emulator.awsapi import Caller, Service
 from emulator.errors import Response, ServiceError
 from emulator.ministack import operations
 
-#: X-Amz-Target prefix of each service that speaks JSON 1.1; MiniStack's router goes by it.
-_TARGET_PREFIXES = {"sagemaker": "SageMaker.", "application-autoscaling": "AnyScaleFrontendService."}
 _RUNTIME = "sagemaker-runtime"
 _INVOCATION = re.compile(r"/endpoints/(?P<name>[^/]+)/.+")
 #: Members by which a request hands a role to SageMaker, which iam:PassRole has to allow.
@@ -37,8 +35,9 @@ def install(services: Mapping[str, Service], runtime: Any) -> None:
     from ministack.core import iam_actions, router
 
     for name, service in services.items():
-        router.SERVICE_PATTERNS[name] = {"target_prefixes": [_TARGET_PREFIXES[name]], "host_patterns": []}
-        iam_actions.SERVICE_TO_IAM_NAMESPACE[name] = name
+        prefix = f"{service.model.metadata['targetPrefix']}."
+        router.SERVICE_PATTERNS[name] = {"target_prefixes": [prefix], "host_patterns": []}
+        iam_actions.SERVICE_TO_IAM_NAMESPACE[name] = service.model.signing_name
         app.SERVICE_HANDLERS[name] = functools.partial(_authorized, service)
         iam_actions._DENIED_CODES[name] = "AccessDeniedException"
     # The last two are missing in MiniStack.
@@ -63,7 +62,7 @@ def install(services: Mapping[str, Service], runtime: Any) -> None:
         if service == _RUNTIME:
             return "sagemaker:InvokeEndpoint"
         if service in services:
-            return f"{service}:{_request(headers, body)[0]}"
+            return f"{services[service].model.signing_name}:{_request(headers, body)[0]}"
         return operations.action(service, method, path, headers, query, action_of)
 
     def extract_resource_arn(

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from emulator.awsapi import Caller, Payload, Service
+import functools
+import threading
+
+from emulator.awsapi import Caller, Handler, Payload, Service
 from emulator.host import Host
 from emulator.sagemaker.endpoints import Endpoints
+from emulator.sagemaker.instance_quotas import LIMITED, InstanceQuotas
 from emulator.sagemaker.models import EndpointConfigs, Models
 from emulator.sagemaker.notebooks import LifecycleConfigs, NotebookInstances
 from emulator.sagemaker.resources import ENDPOINT_CONFIG, KINDS, Tags
@@ -48,7 +52,17 @@ class SageMaker(Service):
             LifecycleConfigs(self._store, self.model),
             Tags(self._store),
         )
+        self._quotas = InstanceQuotas(self._store, host.quotas)
+        self._counting = threading.Lock()
+        for operation in LIMITED:
+            handler = self._handlers[operation]
+            self._handlers[operation] = functools.partial(self._within_quotas, operation, handler)
         self.runtime = Runtime(host.account, self.endpoints.fleet)
+
+    def _within_quotas(self, operation: str, handler: Handler, request: Payload, caller: Caller) -> Payload | None:
+        with self._counting:  # two requests at once must not both have the last instance
+            self._quotas.check(operation, request, caller)
+            return handler(request, caller)
 
     def start(self) -> None:
         """Bring back endpoints and jobs; the other services must answer by now."""

@@ -125,7 +125,7 @@ class LocalAws:
         assert status is not None
         return status.pid
 
-    def client(self, service: str, credentials: dict[str, str] | None = None) -> Any:
+    def client(self, service: str, credentials: dict[str, str] | None = None, region: str | None = None) -> Any:
         """A boto3 client; `credentials` as STS or CreateAccessKey return them."""
         environment = self.environment
         keys = credentials or {
@@ -135,7 +135,7 @@ class LocalAws:
         return boto3.client(
             service,
             endpoint_url=environment["AWS_ENDPOINT_URL"],
-            region_name=environment["AWS_REGION"],
+            region_name=region or environment["AWS_REGION"],
             aws_access_key_id=keys["AccessKeyId"],
             aws_secret_access_key=keys["SecretAccessKey"],
             aws_session_token=keys.get("SessionToken"),
@@ -186,9 +186,9 @@ class LocalAws:
 
 
 @contextlib.contextmanager
-def local_aws(state_dir: Path) -> Iterator[LocalAws]:
-    """Start one, stop it in the end."""
-    status = lifecycle.up(state_dir, free_port())
+def local_aws(state_dir: Path, **options: Any) -> Iterator[LocalAws]:
+    """Start one, stop it in the end; `options` are those of `lifecycle.up`."""
+    status = lifecycle.up(state_dir, free_port(), **options)
     try:
         yield LocalAws(state_dir, status.port)
     finally:

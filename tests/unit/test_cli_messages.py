@@ -124,15 +124,20 @@ def test_help_lists_every_command(shell: Shell) -> None:
         assert f"  {command} " in output
 
 
-def test_a_local_aws_that_runs_already_does_not_begin_to_interrupt_trainings(
-    shell: Shell, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "option",
+    [("--interrupt-spot-after", "5"), ("--quota", "Concurrent executions=10"), ("--access-log-delay", "1")],
+    ids=lambda option: option[0],
+)
+def test_a_local_aws_that_runs_already_does_not_begin_to_be_otherwise(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch, option: tuple[str, str]
 ) -> None:
-    def up(state_dir: Path, *rest: object) -> lifecycle.Status:
+    def up(state_dir: Path, *rest: object, **conditions: object) -> lifecycle.Status:
         running = lifecycle.Status("http://127.0.0.1:4566", 4566, 1, state_dir)
         raise lifecycle.AlreadyRunningError("The local AWS is already running on port 4566 (process 1).", running)
 
     monkeypatch.setattr(lifecycle, "up", up)
     assert shell.kennel("local", "up")[0] == 0
-    code, printed = shell.kennel("local", "up", "--interrupt-spot-after", "5")
+    code, printed = shell.kennel("local", "up", *option)
     assert code == 3
-    assert "--interrupt-spot-after" in printed and "kennel local down" in printed
+    assert option[0] in printed and "kennel local down" in printed

@@ -1,0 +1,178 @@
+"""The account's quotas of Lambda and CodeBuild, which MiniStack does not know."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable
+from typing import Any
+
+from emulator.errors import Response
+from emulator.ministack.resources import handler_message
+from emulator.quotas import CONCURRENT_EXECUTIONS, Quotas, builds
+
+#: How much concurrency no function may reserve, in an account that has more than this.
+_LEAST_UNRESERVED = 100
+_MACHINES = {"LINUX_CONTAINER": "Linux", "ARM_CONTAINER": "ARM"}
+_SIZES = {"SMALL": "Small", "MEDIUM": "Medium", "LARGE": "Large", "XLARGE": "XLarge", "2XLARGE": "2XLarge"}
+
+
+def install(quotas: Quotas) -> None:
+    """Refuse what goes beyond the account's quotas."""
+    _Concurrency(quotas.limit(CONCURRENT_EXECUTIONS)).install()
+    _limit_builds(quotas)
+
+
+class _Concurrency:
+    """The executions that functions of an account may have at once in a region, reserved or not."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._minimum = min(_LEAST_UNRESERVED, limit)
+
+    def install(self) -> None:
+        """Stand before MiniStack's Lambda, and before the functions and aliases of its CloudFormation."""
+        from ministack.services import lambda_svc
+        from ministack.services.cloudformation import provisioners
+
+        # What MiniStack thinks that this machine can bear holds as well.
+        lambda_svc._ACCOUNT_CONCURRENCY_CAP = min(lambda_svc._ACCOUNT_CONCURRENCY_CAP or self._limit, self._limit)
+        settings = lambda_svc._get_account_settings
+
+        def get_account_settings() -> Response:
+            status, headers, body = settings()
+            answer = json.loads(body)
+            answer["AccountLimit"].update(
+                ConcurrentExecutions=self._limit, UnreservedConcurrentExecutions=self._unreserved()
+            )
+            return status, headers, json.dumps(answer).encode()
+
+        lambda_svc._get_account_settings = get_account_settings
+        lambda_svc._put_function_concurrency = _guarded(lambda_svc._put_function_concurrency, self._reservation)
+        lambda_svc._put_provisioned_concurrency = _guarded(lambda_svc._put_provisioned_concurrency, self._provisioning)
+
+        for resource_type, reason in (("Function", self._function_of_a_stack), ("Alias", self._alias_of_a_stack)):
+            handlers = provisioners._RESOURCE_HANDLERS[f"AWS::Lambda::{resource_type}"]
+            provisioners._RESOURCE_HANDLERS[f"AWS::Lambda::{resource_type}"] = {
+                **handlers,
+                "create": _asking_first(handlers["create"], reason, properties_at=1),
+                "update": _asking_first(handlers["update"], reason, properties_at=2),
+            }
+
+    def _function_of_a_stack(self, identity: str, properties: Any) -> str | None:
+        return self._reservation(properties.get("FunctionName") or identity, properties)
+
+    def _alias_of_a_stack(self, identity: str, properties: Any) -> str | None:
+        config = properties.get("ProvisionedConcurrencyConfig")
+        name = str(properties["FunctionName"]).rpartition(":function:")[2].partition(":")[0]
+        return self._provisioning(name, properties["Name"], config) if config else None
+
+    def _unreserved(self, but: str = "") -> int:
+        """What is left when every function has what it has reserved; `but` is not asked."""
+        from ministack.services import lambda_svc
+
+        taken = (
+            _provisioned(function) if function.get("concurrency") is None else int(function["concurrency"])
+            for name, function in lambda_svc._functions.items()
+            if name != but
+        )
+        return self._limit - sum(taken)
+
+    def _reservation(self, name: str, request: Any) -> str | None:
+        """Why a function may not reserve so much."""
+        from ministack.services import lambda_svc
+
+        if (reserved := request.get("ReservedConcurrentExecutions")) is None:
+            return None
+        provisioned = _provisioned(lambda_svc._functions.get(name) or {})
+        if int(reserved) < provisioned:
+            return (
+                f"ReservedConcurrentExecutions {reserved} should not be lower than function's total provisioned "
+                f"concurrency [{provisioned}]."
+            )
+        if int(reserved) > 0 and self._unreserved(but=name) - int(reserved) < self._minimum:
+            return self._too_little("ReservedConcurrentExecutions")
+        return None
+
+    def _provisioning(self, name: str, qualifier: str, request: Any) -> str | None:
+        """Why a version or an alias of a function may not have so many instances kept warm."""
+        from ministack.services import lambda_svc
+
+        if not qualifier or qualifier == "$LATEST":
+            return "Provisioned Concurrency Configs cannot be applied to unpublished function versions."
+        function = lambda_svc._functions.get(name) or {}
+        wanted = int(request.get("ProvisionedConcurrentExecutions", 0)) + _provisioned(function, but=qualifier)
+        if (reserved := function.get("concurrency")) is not None:
+            if wanted > int(reserved):
+                return (
+                    "Requested Provisioned Concurrency should not be greater than the reservedConcurrentExecution for "
+                    "function"
+                )
+        elif self._unreserved(but=name) - wanted < self._minimum:
+            return self._too_little("ConcurrentExecutions")
+        return None
+
+    def _too_little(self, member: str) -> str:
+        return (
+            f"Specified {member} for function decreases account's UnreservedConcurrentExecution below its minimum "
+            f"value of [{self._minimum}]."
+        )
+
+
+def _provisioned(function: dict[str, Any], but: str = "") -> int:
+    """Instances that a function's versions and aliases keep warm, less those of one."""
+    configs: dict[str, dict[str, Any]] = function.get("provisioned_concurrency", {})
+    return sum(int(c["RequestedProvisionedConcurrentExecutions"]) for key, c in configs.items() if key != but)
+
+
+def _guarded(operation: Callable[..., Response], reason: Callable[..., str | None]) -> Callable[..., Response]:
+    """An operation of Lambda on a function, refused where there is a reason."""
+    from ministack.core.responses import error_response_json
+    from ministack.services import lambda_svc
+
+    @functools.wraps(operation)
+    def run(name: str, *arguments: Any) -> Response:
+        if name in lambda_svc._functions and (refused := reason(name, *arguments)):
+            return error_response_json("InvalidParameterValueException", refused)  # type: ignore[no-any-return]
+        return operation(name, *arguments)
+
+    return run
+
+
+def _asking_first(handler: Callable[..., Any], reason: Callable[..., str | None], properties_at: int) -> Any:
+    """A handler that makes or changes nothing where there is a reason: MiniStack would not undo what failed."""
+
+    @functools.wraps(handler)
+    def provision(identity: str, *rest: Any) -> Any:
+        if refused := reason(identity, (identity, *rest)[properties_at]):
+            raise ValueError(handler_message(f"{refused} (Service: Lambda, Status Code: 400)", "InvalidRequest"))
+        return handler(identity, *rest)
+
+    return provision
+
+
+def _limit_builds(quotas: Quotas) -> None:
+    """Refuse a build for which the account has no machine."""
+    from ministack.core.responses import error_response_json
+    from ministack.services import codebuild
+
+    start = codebuild._start_build
+
+    @functools.wraps(start)
+    def start_build(request: Any) -> Response:
+        project = codebuild._projects.get(request.get("projectName", ""))
+        if project is not None:
+            environment = project["environment"]
+            size = (request.get("computeTypeOverride") or environment["computeType"]).removeprefix("BUILD_GENERAL1_")
+            machine = request.get("environmentTypeOverride") or environment["type"]
+            if machine in _MACHINES and size in _SIZES:
+                limit = quotas.limit(builds(_MACHINES[machine], _SIZES[size]))
+                running = [build for build in codebuild._builds.values() if build["buildStatus"] == "IN_PROGRESS"]
+                if len(running) >= limit:
+                    return error_response_json(  # type: ignore[no-any-return]
+                        "AccountLimitExceededException",
+                        f"Cannot have more than {limit} builds in queue for the account",
+                    )
+        return start(request)
+
+    codebuild._start_build = start_build

@@ -1,0 +1,166 @@
+"""S3 of the local AWS delivers access logs as AWS does: late, and to a bucket that seemed to be empty already."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import botocore.exceptions
+import pytest
+from local_aws_harness import LocalAws, local_aws, wait_until
+
+SECONDS = 0.5
+ACCOUNT = "000000000000"
+
+
+@pytest.fixture(scope="module")
+def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalAws]:
+    with local_aws(tmp_path_factory.mktemp("state"), access_log_seconds=SECONDS) as made:
+        yield made
+
+
+def delivery_policy(target: str, source: str = "*") -> dict[str, Any]:
+    statement = {
+        "Effect": "Allow",
+        "Principal": {"Service": "logging.s3.amazonaws.com"},
+        "Action": "s3:PutObject",
+        "Resource": f"arn:aws:s3:::{target}/logs/*",
+        "Condition": {
+            "ArnLike": {"aws:SourceArn": f"arn:aws:s3:::{source}"},
+            "StringEquals": {"aws:SourceAccount": ACCOUNT},
+        },
+    }
+    return {"Version": "2012-10-17", "Statement": [statement]}
+
+
+def switch_on(aws: LocalAws, source: str, target: str, document: dict[str, Any] | None = None) -> Any:
+    """Make both buckets, and let one log to the other."""
+    s3 = aws.client("s3")
+    for bucket in (source, target):
+        s3.create_bucket(Bucket=bucket)
+    s3.put_bucket_policy(Bucket=target, Policy=json.dumps(document or delivery_policy(target)))
+    enabled = {"TargetBucket": target, "TargetPrefix": "logs/"}
+    s3.put_bucket_logging(Bucket=source, BucketLoggingStatus={"LoggingEnabled": enabled})
+    return s3
+
+
+def records(s3: Any, target: str) -> list[str]:
+    """Every line that has been delivered."""
+    keys = [found["Key"] for found in s3.list_objects_v2(Bucket=target).get("Contents", [])]
+    bodies = [s3.get_object(Bucket=target, Key=key)["Body"].read().decode() for key in keys]
+    assert all(key.startswith("logs/20") for key in keys)
+    return [line for body in bodies for line in body.splitlines()]
+
+
+def delivered(s3: Any, target: str, *texts: str) -> list[str]:
+    """The records, once one of them has all these texts."""
+
+    def found() -> Any:
+        lines = records(s3, target)
+        return lines if any(all(text in line for text in texts) for line in lines) else None
+
+    return wait_until(found)
+
+
+def test_records_of_requests_arrive_late_and_even_after_the_bucket_is_gone(aws: LocalAws) -> None:
+    s3 = switch_on(aws, "source-a", "target-a")
+    s3.put_object(Bucket="source-a", Key="dogs/1.jpg", Body=b"1")
+    assert records(s3, "target-a") == []
+    with pytest.raises(botocore.exceptions.ClientError):
+        s3.get_object(Bucket="source-a", Key="missing")
+    s3.delete_object(Bucket="source-a", Key="dogs/1.jpg")
+    s3.delete_bucket(Bucket="source-a")
+    lines = delivered(s3, "target-a", "REST.DELETE.BUCKET - ")
+    put = next(line for line in lines if "REST.PUT.OBJECT" in line)
+    assert put.startswith(f"{ACCOUNT} source-a [")
+    assert '"PUT /source-a/dogs/1.jpg HTTP/1.1" 200 -' in put
+    assert any("REST.GET.OBJECT missing" in line and " 404 NoSuchKey " in line for line in lines)
+
+
+def test_a_log_bucket_that_was_emptied_too_early_cannot_be_deleted(aws: LocalAws) -> None:
+    s3 = switch_on(aws, "source-b", "target-b")
+    s3.put_object(Bucket="source-b", Key="1", Body=b"1")
+    for key in [found["Key"] for found in s3.list_objects_v2(Bucket="target-b").get("Contents", [])]:
+        s3.delete_object(Bucket="target-b", Key=key)
+    delivered(s3, "target-b", "REST.PUT.OBJECT 1 ")
+    with pytest.raises(botocore.exceptions.ClientError, match="BucketNotEmpty"):
+        s3.delete_bucket(Bucket="target-b")
+
+
+def test_requests_after_logging_is_off_leave_no_record_but_earlier_ones_still_do(aws: LocalAws) -> None:
+    s3 = switch_on(aws, "source-c", "target-c")
+    s3.put_object(Bucket="source-c", Key="before", Body=b"1")
+    s3.put_bucket_logging(Bucket="source-c", BucketLoggingStatus={})
+    s3.put_object(Bucket="source-c", Key="after", Body=b"1")
+    switch_on(aws, "source-c2", "target-c")  # its records come after all those of the first bucket
+    s3.put_object(Bucket="source-c2", Key="last", Body=b"1")
+    lines = delivered(s3, "target-c", "source-c2", "REST.PUT.OBJECT last ")
+    assert any("REST.PUT.OBJECT before " in line for line in lines)
+    assert not any("REST.PUT.OBJECT after " in line for line in lines)
+
+
+def test_records_are_dropped_where_the_service_may_not_write(aws: LocalAws) -> None:
+    s3 = switch_on(aws, "source-d", "target-d", delivery_policy("target-d", source="another"))
+    switch_on(aws, "source-e", "target-e")
+    default = {"SSEAlgorithm": "aws:kms", "KMSMasterKeyID": "alias/aws/s3"}
+    s3.put_bucket_encryption(
+        Bucket="target-e",
+        ServerSideEncryptionConfiguration={"Rules": [{"ApplyServerSideEncryptionByDefault": default}]},
+    )
+    switch_on(aws, "source-f", "target-f")
+    for source in ("source-d", "source-e", "source-f"):
+        s3.put_object(Bucket=source, Key="1", Body=b"1")
+    delivered(s3, "target-f", "source-f")
+    assert (records(s3, "target-d"), records(s3, "target-e")) == ([], [])
+
+
+def test_a_target_that_cannot_be_is_refused(aws: LocalAws) -> None:
+    s3 = switch_on(aws, "source-g", "target-g")
+    far = aws.client("s3", region="eu-central-1")
+    far.create_bucket(Bucket="far-target", CreateBucketConfiguration={"LocationConstraint": "eu-central-1"})
+    for target, code in (
+        ("nowhere", "InvalidTargetBucketForLogging"),
+        ("far-target", "CrossLocationLoggingProhibited"),
+    ):
+        status = {"LoggingEnabled": {"TargetBucket": target, "TargetPrefix": ""}}
+        with pytest.raises(botocore.exceptions.ClientError, match=code):
+            s3.put_bucket_logging(Bucket="source-g", BucketLoggingStatus=status)
+
+
+def test_logging_and_encryption_of_a_template_take_effect(aws: LocalAws) -> None:
+    key = {"SSEAlgorithm": "aws:kms", "KMSMasterKeyID": aws.client("kms").create_key()["KeyMetadata"]["Arn"]}
+    body = {
+        "Resources": {
+            "Target": {"Type": "AWS::S3::Bucket", "Properties": {"BucketName": "target-h"}},
+            "Policy": {
+                "Type": "AWS::S3::BucketPolicy",
+                "Properties": {"Bucket": {"Ref": "Target"}, "PolicyDocument": delivery_policy("target-h", "source-h")},
+            },
+            "Source": {
+                "Type": "AWS::S3::Bucket",
+                "Properties": {
+                    "BucketName": "source-h",
+                    "LoggingConfiguration": {"DestinationBucketName": {"Ref": "Target"}, "LogFilePrefix": "logs/"},
+                    "BucketEncryption": {
+                        "ServerSideEncryptionConfiguration": [
+                            {"BucketKeyEnabled": True, "ServerSideEncryptionByDefault": key}
+                        ]
+                    },
+                },
+            },
+        }
+    }
+    cloudformation = aws.client("cloudformation")
+    cloudformation.create_stack(StackName="s", TemplateBody=json.dumps(body))
+    cloudformation.get_waiter("stack_create_complete").wait(StackName="s", WaiterConfig={"Delay": 1})
+    s3 = aws.client("s3")
+    (rule,) = s3.get_bucket_encryption(Bucket="source-h")["ServerSideEncryptionConfiguration"]["Rules"]
+    assert (rule["ApplyServerSideEncryptionByDefault"], rule["BucketKeyEnabled"]) == (key, True)
+    assert s3.put_object(Bucket="source-h", Key="1", Body=b"1")["ServerSideEncryption"] == "aws:kms"
+    delivered(s3, "target-h", "REST.PUT.OBJECT 1 ")
+
+    del body["Resources"]["Source"]["Properties"]["LoggingConfiguration"]
+    cloudformation.update_stack(StackName="s", TemplateBody=json.dumps(body))
+    cloudformation.get_waiter("stack_update_complete").wait(StackName="s", WaiterConfig={"Delay": 1})
+    assert "LoggingEnabled" not in s3.get_bucket_logging(Bucket="source-h")
