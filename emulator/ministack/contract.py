@@ -72,7 +72,6 @@ TOUCHED: dict[str, tuple[str, ...] | type] = {
     ),
     "ministack.core.iam_evaluator:_resource_policy": ("service", "resource_arn"),
     "ministack.core.iam_evaluator:_is_root_key": ("access_key_id",),
-    "ministack.core.iam_evaluator:evaluate_resource_policy": ("doc", "ctx", "service", "named_only", "direct_only"),
     "ministack.core.iam_evaluator:is_root_access_key": ("access_key_id",),
     "ministack.core.iam_evaluator:EvalContext": type,
     "ministack.core.iam_evaluator:enforce": (
