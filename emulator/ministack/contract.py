@@ -64,6 +64,7 @@ TOUCHED: dict[str, tuple[str, ...] | type] = {
     "ministack.core.iam_evaluator:ResolvedCredential": type,
     "ministack.core.iam_evaluator:authenticate": ("access_key_id", "account_id"),
     "ministack.core.iam_evaluator:check_credentials": ("access_key_id", "service"),
+    "ministack.core.iam_evaluator:caller_arn": (),
     "ministack.core.iam_evaluator:evaluate_resource_policy": ("doc", "ctx", "service", "named_only", "direct_only"),
     "ministack.core.iam_evaluator:find_iam_access_key_account": ("access_key_id",),
     "ministack.core.iam_evaluator:pin_signed_body": ("body",),
@@ -72,7 +73,6 @@ TOUCHED: dict[str, tuple[str, ...] | type] = {
     ),
     "ministack.core.iam_evaluator:_resource_policy": ("service", "resource_arn"),
     "ministack.core.iam_evaluator:_is_root_key": ("access_key_id",),
-    "ministack.core.iam_evaluator:evaluate_resource_policy": ("doc", "ctx", "service", "named_only", "direct_only"),
     "ministack.core.iam_evaluator:is_root_access_key": ("access_key_id",),
     "ministack.core.iam_evaluator:EvalContext": type,
     "ministack.core.iam_evaluator:enforce": (

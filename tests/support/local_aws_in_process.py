@@ -20,6 +20,7 @@ from botocore.credentials import Credentials
 
 from emulator.layout import StateDir
 from emulator.ministack import authentication
+from emulator.quotas import Quotas
 from emulator.server import LocalAws
 
 HOST = "127.0.0.1:4566"
@@ -29,7 +30,7 @@ def main(state_dir: Path) -> None:
     place = StateDir(state_dir)
     place.prepare()
     place.make_temporary()
-    LocalAws(place, 4566, None)
+    LocalAws(place, 4566, None, Quotas(), 0.0)
     from ministack import app
 
     key = place.credentials()
