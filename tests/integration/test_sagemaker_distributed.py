@@ -164,7 +164,8 @@ def test_a_job_of_two_instances_that_is_killed_at_five_random_moments_ends_with_
 
 
 def test_a_job_whose_spot_instances_are_taken_back_ends_with_the_same_loss_curve(local: Local) -> None:
-    slowly = {"epochs": "80", "input-size": "64"}
+    # Long enough for the middle of it to be in both trainings, however long they take to start.
+    slowly = {"epochs": "240", "input-size": "64"}
     undisturbed = start(local, 1, slowly)
     expected = completed(local, undisturbed)
     local.restart(SpotInterruption(after_seconds=middle_of_training(local, undisturbed), wait_seconds=2))
