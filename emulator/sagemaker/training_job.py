@@ -386,7 +386,7 @@ class TrainingRun(Run):
                 key = output["KmsKeyId"]
                 encryption = {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": key}
                 needed = "kms:Encrypt and s3:PutObject"
-                role.client("kms").encrypt(KeyId=key, Plaintext=b"\0")  # MiniStack's S3 asks for no permission on it
+                role.client("kms").encrypt(KeyId=key, Plaintext=b"\0")
             for folder, name in _OUTPUTS:
                 directories = [container.path(*folder) for container in self._containers]
                 self._upload_output(s3, bucket, f"{base}/{name}", directories, output, encryption)

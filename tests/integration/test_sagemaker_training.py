@@ -353,9 +353,10 @@ def test_outputs_can_be_left_unpacked_and_encrypted(local: Local, role: str) -> 
     failed = Job(local, reading, LOOK_AROUND, output={"KmsKeyId": key}).ended()
     assert failed["TrainingJobStatus"] == "Failed"
     assert 'has "kms:Encrypt and s3:PutObject" permissions there' in failed["FailureReason"]
-    encrypting = local.role(*ACTIONS, "kms:Encrypt")
+    encrypting = local.role(*ACTIONS, "kms:GenerateDataKey", "kms:Decrypt", "kms:Encrypt")
     job = Job(local, encrypting, LOOK_AROUND, output={"CompressionType": "NONE", "KmsKeyId": key})
     described = job.ended()
+    assert described["TrainingJobStatus"] == "Completed", described.get("FailureReason")
     base = f"training/{job.name}/output"
     assert described["ModelArtifacts"]["S3ModelArtifacts"] == f"s3://{BUCKET}/{base}/model/"
     report = local.s3.get_object(Bucket=BUCKET, Key=f"{base}/output/report.txt")
