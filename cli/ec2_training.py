@@ -100,6 +100,7 @@ def start_training(stage: Stage, request: TrainingRequest, machine: Machine) -> 
     bucket = stage.data_bucket
     stage.output("training", "TrainingLaunchTemplateId")  # before anything is uploaded
     with aws_errors():
+        hyperparameters = training_hyperparameters(stage, request, settings.max_runtime_seconds)
         require_data_set(stage, request.data_set)
         source = upload_source(stage)
         name = f"{name_prefix(stage)}{datetime.now(UTC):%Y%m%d-%H%M%S-%f}"[:63]
@@ -107,9 +108,9 @@ def start_training(stage: Stage, request: TrainingRequest, machine: Machine) -> 
             name=name,
             source=source,
             channels={"training": f"s3://{bucket}/{data_set_prefix(request.data_set)}"},
-            hyperparameters=training_hyperparameters(stage, request),
+            hyperparameters=hyperparameters,
             output=f"s3://{bucket}/{TRAINING_OUTPUT}/{name}",
-            checkpoints=f"s3://{bucket}/{CHECKPOINTS}/{name}",
+            checkpoints=f"s3://{bucket}/{CHECKPOINTS}/{name}/",
             max_runtime_seconds=settings.max_runtime_seconds,
         )
     _launch(stage, job, machine)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Mapping
 
 from cli.errors import UsageError
 
-#: Where a model comes from; recorded in the artifact, chosen by nobody.
-PROVENANCE = ("model-name", "code-revision")
+#: The name of the data set, recorded in the artifact.
+DATA_SET = "model-name"
+#: Chosen by nobody: where a model comes from, and the time that the settings give its training.
+_NOT_CHOSEN = (DATA_SET, "code-revision", "max-runtime")
 #: What speaks to the container or to SageMaker, and not to the program.
 _NOT_OF_THE_PROGRAM = ("sagemaker_", "_tuning_")
 
@@ -36,6 +39,23 @@ def parse_hyperparameters(assignments: list[str]) -> dict[str, str]:
     return parsed
 
 
+def refuse_shell_syntax(values: Mapping[str, str]) -> None:
+    """Refuse hyperparameters that do not reach the program as they are.
+
+    SageMaker's toolkit joins names and values into one text, without quotes, and lets a shell run that.
+
+    Raises
+    ------
+    UsageError
+    """
+    for name, value in values.items():
+        if shlex.quote(name) != name or shlex.quote(value) != value:
+            raise UsageError(
+                f"The hyperparameter {name}={value!r} cannot be passed on: in a training job a shell reads it.",
+                "Use letters, digits and @ % + = : , . / - _ only, and no empty value.",
+            )
+
+
 def encode(hyperparameters: Mapping[str, object]) -> dict[str, str]:
     """As CreateTrainingJob takes them: the container's toolkit reads JSON values."""
     return {name: json.dumps(value) for name, value in hyperparameters.items()}
@@ -51,8 +71,8 @@ def decode(hyperparameters: Mapping[str, str]) -> dict[str, str]:
 
 
 def chosen(hyperparameters: Mapping[str, str]) -> dict[str, str]:
-    """Those that a person, the settings or a search chose: `decode`, without what says where the model comes from."""
-    return {name: value for name, value in decode(hyperparameters).items() if name not in PROVENANCE}
+    """Those that a person, the settings or a search chose: `decode`, without what every training is given."""
+    return {name: value for name, value in decode(hyperparameters).items() if name not in _NOT_CHOSEN}
 
 
 def _text(value: str) -> str:

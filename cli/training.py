@@ -21,7 +21,7 @@ from cli.data import SAMPLE_DIR
 from cli.data_push import data_set_prefix
 from cli.ec2_jobs import is_ec2_job
 from cli.errors import NotReadyError, UsageError, WorkFailedError, aws_errors
-from cli.hyperparameters import canonical, encode, parse_hyperparameters
+from cli.hyperparameters import canonical, encode, parse_hyperparameters, refuse_shell_syntax
 from cli.prices import hourly_price
 from cli.stage_jobs import job_name, job_prefix, tuning_prefix
 from cli.tuning_jobs import best_hyperparameters
@@ -31,6 +31,19 @@ from model.metrics import METRIC_DEFINITIONS
 
 SOURCE_DIR = ROOT / "model"
 LOG_GROUP = "/aws/sagemaker/TrainingJobs"
+#: The job's own first process, which gets SIGTERM: what SageMaker's toolkit runs does not. An argument may have 256
+#: characters, so the rest is a program in the bundle.
+CODE_CHANNEL = "code"
+ENTRY_POINT = {
+    "ContainerEntrypoint": ["/bin/bash", "-c"],
+    "ContainerArguments": [
+        f"mkdir -p /opt/ml/code && tar -xzf /opt/ml/input/data/{CODE_CHANNEL}/sourcedir.tar.gz -C /opt/ml/code"
+        " && exec python /opt/ml/code/container_start.py"
+    ],
+}
+#: SageMaker counts a job's time from when its instances are there; the program begins after the download of image and
+#: data. So much of the time is left for that, and at most so many seconds.
+PREPARATION_SHARE, PREPARATION_SECONDS = 0.1, 300.0
 _POLL_SECONDS = 1.0
 _ENDED = ("Completed", "Failed", "Stopped")
 
@@ -143,9 +156,12 @@ def start_training(stage: Stage, request: TrainingRequest) -> str:
     """
     job = f"{job_prefix(stage)}{datetime.now(UTC):%Y%m%d-%H%M%S-%f}"[:63]
     with aws_errors():
+        hyperparameters = sagemaker_hyperparameters(stage, request)
         definition = training_definition(stage, request, job)
-        hyperparameters = program_hyperparameters(stage, request)
+        source = upload_source(stage)
         console.print(f"Training job {job} on {machines(stage, request)}.")
+        definition["AlgorithmSpecification"] |= ENTRY_POINT
+        definition["InputDataConfig"].append(_channel(CODE_CHANNEL, f"{source.rpartition('/')[0]}/"))
         stage.client("sagemaker").create_training_job(
             TrainingJobName=job, HyperParameters=encode(hyperparameters), **definition
         )
@@ -167,7 +183,7 @@ def training_definition(stage: Stage, request: TrainingRequest, job: str) -> dic
     """
     bucket, training = stage.data_bucket, stage.settings.training
     require_data_set(stage, request.data_set)
-    data = {"S3DataType": "S3Prefix", "S3Uri": f"s3://{bucket}/{data_set_prefix(request.data_set)}"}
+    instances = request.instances or training.instance_count
     return {
         "RoleArn": stage.output("training", "TrainingRoleArn"),
         "AlgorithmSpecification": {
@@ -175,18 +191,27 @@ def training_definition(stage: Stage, request: TrainingRequest, job: str) -> dic
             "TrainingInputMode": "File",
             "MetricDefinitions": METRIC_DEFINITIONS,
         },
-        "InputDataConfig": [{"ChannelName": "training", "DataSource": {"S3DataSource": data}}],
-        "OutputDataConfig": {"S3OutputPath": f"s3://{bucket}/{TRAINING_OUTPUT}"},
+        "InputDataConfig": [_channel("training", f"s3://{bucket}/{data_set_prefix(request.data_set)}")],
+        "OutputDataConfig": {
+            "S3OutputPath": f"s3://{bucket}/{TRAINING_OUTPUT}",
+            "KmsKeyId": stage.output("storage", "DataKeyArn"),
+        },
         # A job that SageMaker begins anew, on spot capacity or after a fault of its own, finds what it had saved.
-        "CheckpointConfig": {"S3Uri": f"s3://{bucket}/{CHECKPOINTS}/{job}"},
+        # Without the slash at its end the address would also stand for those that begin alike.
+        "CheckpointConfig": {"S3Uri": f"s3://{bucket}/{CHECKPOINTS}/{job}/"},
         "ResourceConfig": {
             "InstanceType": request.instance_type or training.instance_type,
-            "InstanceCount": request.instances or training.instance_count,
+            "InstanceCount": instances,
             "VolumeSizeInGB": training.volume_gb,
         },
+        "EnableInterContainerTrafficEncryption": training.encrypt_traffic and instances > 1,
         "EnableManagedSpotTraining": training.spot,
         "StoppingCondition": training.stopping_condition,
     }
+
+
+def _channel(name: str, address: str) -> dict[str, Any]:
+    return {"ChannelName": name, "DataSource": {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": address}}}
 
 
 def machines(stage: Stage, request: TrainingRequest, jobs: int = 1) -> str:
@@ -218,22 +243,29 @@ def upload_source(stage: Stage) -> str:
     return f"s3://{stage.data_bucket}/{key}"
 
 
-def training_hyperparameters(stage: Stage, request: TrainingRequest) -> dict[str, str]:
-    """What the program gets as `--name value`: where it comes from, the stage's settings, and what was asked for."""
+def training_hyperparameters(stage: Stage, request: TrainingRequest, max_runtime: int) -> dict[str, str]:
+    """What the program gets as `--name value`: where it comes from, its time, the settings, and what was asked for.
+
+    Raises
+    ------
+    UsageError
+        For a value that a shell would change.
+    """
     provenance = {"model-name": request.data_set, "code-revision": _code_revision()}
+    limit = {"max-runtime": max_runtime}
     settings = {canonical(name): value for name, value in stage.settings.training.hyperparameters.items()}
-    return {name: str(value) for name, value in {**provenance, **settings, **request.hyperparameters}.items()}
-
-
-def program_hyperparameters(stage: Stage, request: TrainingRequest) -> dict[str, object]:
-    """The program's hyperparameters, and those by which SageMaker's container finds the program, which is uploaded."""
-    return {
-        **training_hyperparameters(stage, request),
-        "sagemaker_program": "train.py",
-        "sagemaker_submit_directory": upload_source(stage),
-        "sagemaker_region": stage.region,
-        "sagemaker_container_log_level": 20,
+    values = {
+        name: str(value) for name, value in {**provenance, **limit, **settings, **request.hyperparameters}.items()
     }
+    refuse_shell_syntax(values)
+    return values
+
+
+def sagemaker_hyperparameters(stage: Stage, request: TrainingRequest) -> dict[str, str]:
+    """What the program of a training job gets; its time is the job's, less what passes before the program begins."""
+    seconds = stage.settings.training.max_runtime_seconds
+    before = min(PREPARATION_SHARE * seconds, PREPARATION_SECONDS)
+    return training_hyperparameters(stage, request, int(seconds - before))
 
 
 def _code_revision() -> str:

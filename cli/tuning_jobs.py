@@ -10,7 +10,7 @@ import botocore.exceptions
 from cli.aws import Stage
 from cli.console import console
 from cli.errors import NotReadyError, aws_errors
-from cli.hyperparameters import PROVENANCE, chosen, decode
+from cli.hyperparameters import DATA_SET, chosen, decode
 from cli.stage_jobs import tuning_prefix
 
 ENDED = ("Completed", "Failed", "Stopped")
@@ -83,7 +83,7 @@ class Tuning:
     @property
     def data_set(self) -> str:
         """The data set that is trained on."""
-        return decode(self._static).get(PROVENANCE[0], "")
+        return decode(self._static).get(DATA_SET, "")
 
     @property
     def fixed(self) -> dict[str, str]:

@@ -8,8 +8,8 @@ from typing import Any
 
 from cli.aws import Stage
 from cli.errors import UsageError
-from cli.hyperparameters import canonical, encode
-from cli.training import TrainingRequest, program_hyperparameters, training_definition
+from cli.hyperparameters import canonical, encode, refuse_shell_syntax
+from cli.training import TrainingRequest, sagemaker_hyperparameters, training_definition, upload_source
 from cli.tuning_jobs import read_tuning
 from infra.tuning_settings import TuningSettings
 
@@ -79,9 +79,17 @@ def tuning_job_request(stage: Stage, request: TuningRequest, job: str) -> dict[s
     searched = {found["Name"] for kind in ranges.values() for found in kind}
     if not searched:
         raise UsageError("Nothing is left to search: --set fixes every hyperparameter that has a range.")
-    program = program_hyperparameters(stage, request.training)
-    static = {name: value for name, value in program.items() if name not in searched}
+    values = sagemaker_hyperparameters(stage, request.training)
     definition = training_definition(stage, request.training, job)
+    # A tuning job has no place for an entry point of its own: SageMaker's toolkit finds the program by these.
+    program: dict[str, object] = {
+        **values,
+        "sagemaker_program": "train.py",
+        "sagemaker_submit_directory": upload_source(stage),
+        "sagemaker_region": stage.region,
+        "sagemaker_container_log_level": 20,
+    }
+    static = {name: value for name, value in program.items() if name not in searched}
     config: dict[str, Any] = {
         "Strategy": strategy.capitalize(),
         "HyperParameterTuningJobObjective": OBJECTIVE,
@@ -121,6 +129,8 @@ def parameter_ranges(settings: TuningSettings, fixed: Mapping[str, str]) -> Rang
         scale = number.scale.capitalize()
         ranges[kind].append({"Name": canonical(number.name), "MinValue": low, "MaxValue": high, "ScalingType": scale})
     for choice in settings.choices:
+        for value in choice.values:
+            refuse_shell_syntax({canonical(choice.name): value})
         ranges["CategoricalParameterRanges"].append({"Name": canonical(choice.name), "Values": list(choice.values)})
     return {
         kind: [found for found in definitions if found["Name"] not in fixed] for kind, definitions in ranges.items()

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from emulator import lifecycle, quotas, settings
-from emulator.host import DEFAULT_SPOT_WAIT_SECONDS, SpotInterruption
+from emulator.host import DEFAULT_SPOT_WAIT_SECONDS, STOP_GRACE_SECONDS, SpotInterruption
 from emulator.layout import StateError
 from emulator.ministack.contract import ContractError
 
@@ -69,6 +69,13 @@ def _parser() -> argparse.ArgumentParser:
                 metavar="SECONDS",
                 help="how late S3 delivers access logs, default: %(default)g",
             )
+            command.add_argument(
+                "--stop-grace",
+                type=_seconds,
+                default=STOP_GRACE_SECONDS,
+                metavar="SECONDS",
+                help="how long a training job that is stopped may go on until it is killed, default: %(default)g",
+            )
     return parser
 
 
@@ -79,7 +86,8 @@ def _run(options: argparse.Namespace) -> int:
             from emulator.server import serve  # imports MiniStack, which takes a second
 
             limits = quotas.Quotas(dict(options.quota))
-            serve(options.state_dir, options.port, _spot_interruption(options), limits, options.access_log_delay)
+            delay, grace = options.access_log_delay, options.stop_grace
+            serve(options.state_dir, options.port, _spot_interruption(options), limits, delay, grace)
         case "up":
             running = lifecycle.up(
                 options.state_dir,
@@ -87,6 +95,7 @@ def _run(options: argparse.Namespace) -> int:
                 _spot_interruption(options),
                 dict(options.quota),
                 options.access_log_delay,
+                options.stop_grace,
             )
             say(f"The local AWS answers at {running.endpoint_url} (process {running.pid}).\n")
         case "down":

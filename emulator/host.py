@@ -12,6 +12,8 @@ from emulator.quotas import Quotas
 
 #: Of `SpotInterruption.wait_seconds`, where nobody says otherwise.
 DEFAULT_SPOT_WAIT_SECONDS = 10.0
+#: SageMaker kills the containers of a training job so long after it was to stop.
+STOP_GRACE_SECONDS = 120.0
 
 #: (role ARN, session name) -> the AWS_* variables of a session of that role
 RoleSessions = Callable[[str, str], dict[str, str]]
@@ -19,12 +21,12 @@ RoleSessions = Callable[[str, str], dict[str, str]]
 
 @dataclass(frozen=True)
 class SpotInterruption:
-    """What befalls managed spot training: the instances of every job are taken back once.
+    """What happens to managed spot training: the instances of every job are taken back once.
 
     Attributes
     ----------
     after_seconds
-        How long the job's program has run by then.
+        How long its instances have worked by then, the download of the inputs included.
     wait_seconds
         How long it takes until there are others.
     """
@@ -57,6 +59,8 @@ class Host:
         None: spot capacity is never taken back.
     quotas
         What the account may have.
+    stop_grace_seconds
+        How long a training job that is stopped may go on until its containers are killed.
     """
 
     service: str
@@ -68,6 +72,7 @@ class Host:
     role_sessions: RoleSessions
     spot_interruption: SpotInterruption | None = None
     quotas: Quotas = field(default_factory=Quotas)
+    stop_grace_seconds: float = STOP_GRACE_SECONDS
 
     @property
     def folder(self) -> Path:

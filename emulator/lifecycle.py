@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 
 from emulator import settings
-from emulator.host import SpotInterruption
+from emulator.host import STOP_GRACE_SECONDS, SpotInterruption
 from emulator.layout import Process, StateDir, StateError, check_port
 from emulator.processes import reap
 from emulator.quotas import QuotaError, Quotas
@@ -76,6 +76,7 @@ def up(
     spot_interruption: SpotInterruption | None = None,
     quotas: Mapping[str, int] | None = None,
     access_log_seconds: float = settings.ACCESS_LOG_SECONDS,
+    stop_grace_seconds: float = STOP_GRACE_SECONDS,
 ) -> Status:
     """Start a local AWS in the background and wait until it answers.
 
@@ -91,6 +92,8 @@ def up(
         What the account may have until it is stopped, by the names of Service Quotas.
     access_log_seconds
         How late S3 delivers access logs.
+    stop_grace_seconds
+        How long a training job that is stopped may go on until its containers are killed.
 
     Raises
     ------
@@ -116,7 +119,7 @@ def up(
     if _holder(place) is None:
         reap(place.processes)
     _rotate(place.log)
-    options = ["--state-dir", str(place.root), "--port", str(port)]
+    options = ["--state-dir", str(place.root), "--port", str(port), "--stop-grace", str(stop_grace_seconds)]
     if spot_interruption is not None:
         after, wait = spot_interruption.after_seconds, spot_interruption.wait_seconds
         options += ["--interrupt-spot-after", str(after), "--spot-wait", str(wait)]

@@ -12,12 +12,13 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -66,6 +67,18 @@ def signal_group(pgid: int, number: int) -> bool:
     except PermissionError:  # macOS says so of a group that holds nothing but zombies
         return False
     return True
+
+
+def signal_first_process(pid: int, number: int) -> None:
+    """Send a signal to a program as to the first process of a container.
+
+    Nothing else in the container gets it, and the kernel drops it where the program has no handler for it.
+    """
+    status = Path(f"/proc/{pid}/status")
+    # Without /proc (macOS) nobody can tell: the signal is then sent, and ends a program without a handler.
+    caught = re.search(r"^SigCgt:\s*(\w+)", status.read_text(), re.MULTILINE) if status.exists() else None
+    if caught is None or int(caught[1], 16) >> (number - 1) & 1:
+        os.kill(pid, number)
 
 
 class ProcessRegistry:
@@ -131,19 +144,29 @@ class ProcessRegistry:
             self._forget_ended()
             self._record(process, args)
 
-    def terminate(self, process: subprocess.Popen[bytes], grace_seconds: float) -> int:
+    def terminate(
+        self, process: subprocess.Popen[bytes], grace_seconds: float, ask: Callable[[int], object] | None = None
+    ) -> int:
         """End a program and all that it started: SIGTERM, then SIGKILL after the grace.
+
+        Parameters
+        ----------
+        ask
+            Called with the program's pid in place of sending SIGTERM to its whole group.
 
         Returns
         -------
         The exit status of the program (negative: the signal that ended it).
         """
         if process.poll() is None:
-            signal_group(process.pid, signal.SIGTERM)
+            if ask is None:
+                signal_group(process.pid, signal.SIGTERM)
+            else:
+                ask(process.pid)
             try:
                 process.wait(grace_seconds)
             except subprocess.TimeoutExpired:
-                logger.warning("process %d ignored SIGTERM for %.0f s: killing it", process.pid, grace_seconds)
+                logger.warning("process %d did not end in %.0f s: killing it", process.pid, grace_seconds)
         signal_group(process.pid, signal.SIGKILL)  # also what the program left behind in its group
         status = process.wait()
         with self._lock:

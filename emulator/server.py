@@ -47,6 +47,8 @@ class LocalAws:
         What the account may have.
     access_log_seconds
         How late S3 delivers access logs.
+    stop_grace_seconds
+        As in `Host`.
 
     Raises
     ------
@@ -61,6 +63,7 @@ class LocalAws:
         spot_interruption: SpotInterruption | None,
         quotas: Quotas,
         access_log_seconds: float,
+        stop_grace_seconds: float,
     ) -> None:
         contract.check_version()
         own = configuration.variables(place.root, port, place.credentials())
@@ -108,6 +111,7 @@ class LocalAws:
                 sessions,
                 spot_interruption,
                 quotas,
+                stop_grace_seconds,
             )
 
         host = host_of("sagemaker")
@@ -197,7 +201,12 @@ class _Server(uvicorn.Server):
 
 
 def serve(
-    state_dir: Path, port: int, spot_interruption: SpotInterruption | None, quotas: Quotas, access_log_seconds: float
+    state_dir: Path,
+    port: int,
+    spot_interruption: SpotInterruption | None,
+    quotas: Quotas,
+    access_log_seconds: float,
+    stop_grace_seconds: float,
 ) -> None:
     """Run the local AWS until SIGTERM or SIGINT.
 
@@ -217,7 +226,7 @@ def serve(
     os.umask(0o077)  # what is written here is nobody else's business, whether by us or by MiniStack
     place = StateDir(state_dir)
     with place.locked(), _listening(port) as listener, _tidy(place):
-        local_aws = LocalAws(place, port, spot_interruption, quotas, access_log_seconds)
+        local_aws = LocalAws(place, port, spot_interruption, quotas, access_log_seconds, stop_grace_seconds)
         config = uvicorn.Config(
             local_aws.app,
             log_config=None,

@@ -45,13 +45,13 @@ class _Stream(gzip.GzipFile):
         return data
 
 
-def write_archive(folder: Path, file: BinaryIO) -> None:
+def write_archive(folder: Path, file: BinaryIO, compression: int = _COMPRESSION) -> None:
     """Write a folder's files as a tar.gz that depends only on their names, contents and execute permissions.
 
     Python's bytecode caches are left out, because they depend on who has run what.
     """
     with (
-        gzip.GzipFile(filename="", mode="wb", compresslevel=_COMPRESSION, fileobj=file, mtime=0) as compressed,
+        gzip.GzipFile(filename="", mode="wb", compresslevel=compression, fileobj=file, mtime=0) as compressed,
         tarfile.open(fileobj=compressed, mode="w", format=tarfile.PAX_FORMAT) as tar,
     ):
         for path in sorted(folder.rglob("*")):

@@ -23,6 +23,8 @@ from .artifact import CARD_FILE, ONNX_FILE, WEIGHTS_FILE, ArtifactError, ModelCa
 from .predictor import Predictor
 
 METRICS_FILE = "metrics.json"
+# A training that was killed before it had finished its model leaves in its place the best one so far, in this archive.
+BEST_FILE = "best.tar.gz"
 # What makes an artifact a model; the rest is the serving program, which comes from this checkout.
 MODEL_FILES = (CARD_FILE, ONNX_FILE, WEIGHTS_FILE, METRICS_FILE)
 
@@ -177,14 +179,29 @@ def _verify(folder: Path) -> ModelCard:
 
 @contextmanager
 def _model_folder(path: Path) -> Iterator[Path]:
-    """Give the folder that holds an artifact's model files, unpacked for the time being if it is an archive."""
-    if path.is_dir():
-        yield path
-        return
+    """Give the folder that holds an artifact's model files, unpacked for the time being if it is an archive.
+
+    Of an unfinished training that is the best model so far, unless its finished one is whole.
+    """
     with tempfile.TemporaryDirectory(prefix="artifact-") as name:
-        unpack(path, Path(name))
+        folder, best = path, Path(name, "best")
+        if not path.is_dir():
+            folder = Path(name)
+            unpack(path, folder, (*MODEL_FILES, BEST_FILE))
+        if (folder / BEST_FILE).is_file() and not _is_whole(folder):
+            best.mkdir()
+            unpack(folder / BEST_FILE, best)
+            folder = best
         try:
-            yield Path(name)
+            yield folder
         except ArtifactError as error:
             # The message names the temporary folder, which is gone when it is read.
-            raise ArtifactError(str(error).replace(name, str(path))) from None
+            raise ArtifactError(str(error).replace(str(folder), str(path))) from None
+
+
+def _is_whole(folder: Path) -> bool:
+    try:
+        verify_files(folder)
+    except ArtifactError:
+        return False
+    return True

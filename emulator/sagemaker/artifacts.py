@@ -120,7 +120,7 @@ def read(s3: Any, bucket: str, key: str, max_bytes: int | None = None) -> bytes:
 def list_keys(s3: Any, bucket: str, prefix: str) -> list[str]:
     """The keys under a prefix, sorted; markers of empty folders are left out.
 
-    A prefix that is also a folder (``data`` beside ``data-old``) stands for the folder, not for its namesakes.
+    As on AWS a prefix is only the beginning of a name: ``data`` also stands for what is in ``data-old/``.
 
     Raises
     ------
@@ -132,8 +132,7 @@ def list_keys(s3: Any, bucket: str, prefix: str) -> list[str]:
         keys = [item["Key"] for page in pages for item in page.get("Contents", []) if not item["Key"].endswith("/")]
     except (ClientError, BotoCoreError) as error:
         raise ArtifactError(f"s3://{bucket}/{prefix}: {reason(error)}") from None
-    inside = [key for key in keys if prefix.endswith("/") or key == prefix or key.startswith(f"{prefix}/")]
-    return sorted(inside if prefix and inside else keys)
+    return sorted(keys)
 
 
 def relative_key(key: str, prefix: str) -> str:

@@ -22,8 +22,9 @@ from emulator.sagemaker import artifacts
 logger = logging.getLogger(__name__)
 
 SYNC_SECONDS = 1.0
-#: The name of that metadata; its value is in seconds since the epoch.
-WRITTEN = "written"
+#: The names of that metadata: when, in seconds since the epoch, and by which job. Several jobs may share a location, as
+#: those of a tuning job do.
+WRITTEN, WRITER = "written", "job"
 
 
 class _Stamp(NamedTuple):
@@ -40,22 +41,30 @@ class CheckpointSync:
     Parameters
     ----------
     location
-        ``CheckpointConfig.S3Uri``.
+        ``CheckpointConfig.S3Uri``. Without a slash at its end, what is downloaded includes the siblings whose names
+        begin alike, as on AWS.
     directories
         The checkpoint folder of each instance.
+    job
+        The name of the job.
     before_upload
         Called before files are uploaded, which from then on may be gone on from; where it raises an OSError, they
         are uploaded another time.
     """
 
     def __init__(
-        self, s3: Any, location: str, directories: Sequence[Path], before_upload: Callable[[], None] = lambda: None
+        self,
+        s3: Any,
+        location: str,
+        directories: Sequence[Path],
+        job: str,
+        before_upload: Callable[[], None] = lambda: None,
     ) -> None:
         self._s3 = s3
         self._before_upload = before_upload
-        self._bucket, prefix = artifacts.parse_s3_url(location)
-        self._prefix = prefix.rstrip("/") + "/" if prefix else ""
+        self._bucket, self._prefix = artifacts.parse_s3_url(location)
         self._directories = directories
+        self._job = job
         self._uploaded: dict[Path, _Stamp] = {}
         self._seen: dict[Path, _Stamp] = {}
 
@@ -64,17 +73,18 @@ class CheckpointSync:
 
         Returns
         -------
-        When the newest file was written, in seconds since the epoch; 0 when there is none that a job has uploaded.
+        When the newest file was written that this job has uploaded, in seconds since the epoch; 0 when there is none.
 
         Raises
         ------
         ArtifactError
         """
-        targets = [(key, key[len(self._prefix) :]) for key in artifacts.list_keys(self._s3, self._bucket, self._prefix)]
+        keys = artifacts.list_keys(self._s3, self._bucket, self._prefix)
+        targets = [(key, artifacts.relative_key(key, self._prefix)) for key in keys]
         moments = [0.0]
         for directory in self._directories:
             fetched = artifacts.fetch_all(self._s3, self._bucket, targets, directory)
-            moments += [float(metadata[WRITTEN]) for metadata in fetched if WRITTEN in metadata]
+            moments += [float(metadata[WRITTEN]) for metadata in fetched if metadata.get(WRITER) == self._job]
         self._uploaded = self._stamps()
         return max(moments)
 
@@ -116,8 +126,9 @@ class CheckpointSync:
             try:
                 with path.open("rb") as file:  # stays what it is when another one takes its place meanwhile
                     metadata = {WRITTEN: f"{os.fstat(file.fileno()).st_mtime_ns / 1e9:.6f}"}
-                    extra = {"Metadata": metadata}
-                    self._s3.upload_fileobj(file, self._bucket, self._prefix + name, ExtraArgs=extra)
+                    extra = {"Metadata": {**metadata, WRITER: self._job}}
+                    key = f"{self._prefix.rstrip('/')}/{name}".lstrip("/")
+                    self._s3.upload_fileobj(file, self._bucket, key, ExtraArgs=extra)
                 self._uploaded[path] = stamp
             except (ClientError, BotoCoreError, Boto3Error, OSError) as error:
                 logger.warning("checkpoint %s was not uploaded: %s", name, error)

@@ -11,6 +11,7 @@ import importlib.metadata
 import json
 import os
 import re
+import shlex
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -142,12 +143,18 @@ class TrainingContainer:
             "PIP_NO_INDEX": "1",
             "PIP_DISABLE_PIP_VERSION_CHECK": "1",
             **({} if self._cluster.gpus else {"CUDA_VISIBLE_DEVICES": ""}),
-            **self._toolkit_variables(),
+            **self._stand_ins(),
+            **({} if self.has_entry_point else self._toolkit_variables()),
             **given,
         }
 
+    def _stand_ins(self) -> dict[str, str]:
+        """Return what a program cannot find out here as in a container: names of hosts, a mount, its share of CPUs."""
+        places = {"SM_CHECKPOINT_DIR": self.checkpoints, "SM_NUM_CPUS": self._cluster.cpus_each}
+        return {name: str(value) for name, value in {**self._cluster.meeting_place, **places}.items()}
+
     def _toolkit_variables(self) -> dict[str, str]:
-        """The ``SM_*`` variables of SageMaker's training toolkit."""
+        """The ``SM_*`` variables of SageMaker's training toolkit; an entry point of the job's own goes without them."""
         resource_config, user = self._resource_config(), self.user_parameters()
         values: dict[str, Any] = {
             "SM_MODEL_DIR": self.path("model"),
@@ -156,7 +163,6 @@ class TrainingContainer:
             "SM_INPUT_DIR": self.path("input"),
             "SM_INPUT_CONFIG_DIR": self.path("input", "config"),
             "SM_MODULE_DIR": self.path("code"),
-            "SM_CHECKPOINT_DIR": self.checkpoints,
             "SM_HPS": user,
             "SM_USER_ARGS": self.user_arguments(),
             "SM_CHANNELS": sorted(self.channels),
@@ -167,10 +173,8 @@ class TrainingContainer:
             "SM_NETWORK_INTERFACE_NAME": resource_config["network_interface_name"],
             "SM_RESOURCE_CONFIG": resource_config,
             "SM_INPUT_DATA_CONFIG": self._input_data_config(),
-            "SM_NUM_CPUS": self._cluster.cpus_each,
             "SM_NUM_GPUS": self._cluster.gpus,
             "SM_LOG_LEVEL": self._toolkit_parameter("container_log_level") or _DEFAULT_LOG_LEVEL,
-            **self._cluster.meeting_place,
             **{f"SM_CHANNEL_{_variable(name)}": self.path("input", "data", name) for name in self.channels},
             **{f"SM_HP_{_variable(name)}": value for name, value in user.items()},
         }
@@ -202,11 +206,13 @@ class TrainingContainer:
         return [
             text
             for name, value in sorted(self.user_parameters().items())
-            for text in (
-                f"-{name}" if len(name) == 1 else f"--{name}",
-                value if isinstance(value, str) else _text(value),
-            )
+            for text in (f"-{name}" if len(name) == 1 else f"--{name}", _argument(value))
         ]
+
+    @property
+    def has_entry_point(self) -> bool:
+        """Whether the job brings its own first process, in place of the image's, which runs SageMaker's toolkit."""
+        return "ContainerEntrypoint" in self._job.get("AlgorithmSpecification", {})
 
     def command(self) -> list[str]:
         """What to run in the folder ``code``.
@@ -216,9 +222,8 @@ class TrainingContainer:
         ArtifactError
             The job names no program, or one that does not exist.
         """
-        algorithm = self._job.get("AlgorithmSpecification", {})
-        if entrypoint := algorithm.get("ContainerEntrypoint"):
-            return [self.reroot(part) for part in [*entrypoint, *algorithm.get("ContainerArguments", [])]]
+        if self.has_entry_point:
+            return [self.reroot(part) for part in self._entry_point()]
         program = self._toolkit_parameter("program")
         if program is None:
             raise ArtifactError(
@@ -229,8 +234,18 @@ class TrainingContainer:
         if not path.is_file():
             present = ", ".join(sorted(p.name for p in self.path("code").iterdir())) or "nothing"
             raise ArtifactError(f"the program {program} is not in the source directory, which has: {present}.")
-        interpreter = "/bin/sh" if path.suffix == ".sh" else sys.executable
-        return [interpreter, program, *self.user_arguments()]
+        # The toolkit joins all of it into one text and hands that to a shell, which interprets it. It quotes the
+        # arguments of shell scripts only, and those within double quotes.
+        if path.suffix == ".py":
+            line = " ".join([shlex.quote(sys.executable), program, *self.user_arguments()])
+        else:
+            path.chmod(0o755)
+            line = f'/bin/sh -c "./{program} {shlex.join(self.user_arguments())}"'
+        return ["/bin/sh", "-c", line]
+
+    def _entry_point(self) -> list[str]:
+        algorithm = self._job["AlgorithmSpecification"]
+        return [*algorithm["ContainerEntrypoint"], *algorithm.get("ContainerArguments", [])]
 
     def adapt_drivers(self) -> None:
         """Let the scripts that the job's entry point names find ``/opt/ml`` and the other instances.
@@ -240,8 +255,7 @@ class TrainingContainer:
         them. The channels with the caller's own program and data are left as they are: those go by the ``SM_*``
         variables.
         """
-        algorithm = self._job.get("AlgorithmSpecification", {})
-        entry = " ".join([*algorithm.get("ContainerEntrypoint", []), *algorithm.get("ContainerArguments", [])])
+        entry = " ".join(self._entry_point()) if self.has_entry_point else ""
         for name in sorted(set(re.findall(rf"{OPT_ML}/input/data/([\w.-]+)/", entry)) & self.channels.keys()):
             for script in self.path("input", "data", name).rglob("*"):
                 if script.suffix in _SCRIPTS and script.is_file():
@@ -306,10 +320,18 @@ def _decode(value: str) -> Any:
         return value
 
 
+def _argument(value: Any) -> str:
+    """Return a decoded hyperparameter as the toolkit writes it on the command line: as Python prints most values."""
+    if isinstance(value, dict):
+        return ",".join(f"{name}={item}" for name, item in sorted(value.items()))
+    return "" if value is None else str(value)
+
+
 def _text(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value)  # the toolkit passes Python's True and False
-    return json.dumps(value) if isinstance(value, dict | list) else str(value)
+    """Return a value as the toolkit writes it into a variable: as JSON, but for null."""
+    if value is None:
+        return ""
+    return str(value) if isinstance(value, Path) else json.dumps(value, sort_keys=True, separators=(",", ":"))
 
 
 def _variable(name: str) -> str:

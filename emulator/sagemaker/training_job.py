@@ -8,6 +8,7 @@ import logging
 import math
 import re
 import shutil
+import signal
 import subprocess
 import threading
 import time
@@ -21,6 +22,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from emulator.awsapi import Payload, ServiceError
 from emulator.host import Host
+from emulator.processes import signal_first_process
 from emulator.programs import describe_exit, free_port
 from emulator.sagemaker import artifacts
 from emulator.sagemaker.artifacts import ArtifactError
@@ -39,9 +41,7 @@ logger = logging.getLogger(__name__)
 
 LOG_GROUP = "/aws/sagemaker/TrainingJobs"
 MAX_REASON_CHARACTERS = 1024
-#: StopTrainingJob gives a program this long to save what it has.
-STOP_GRACE_SECONDS = 120.0
-#: When one instance has failed, or the server goes down, the others need not save anything.
+#: When one instance has failed, or the server goes down, the others need not save much.
 _ABORT_GRACE_SECONDS = 2.0
 _POLL_SECONDS = 0.1
 _METRICS_SECONDS = 0.5
@@ -171,16 +171,20 @@ class TrainingRun(Run):
         if reason is not None:
             raise JobFailed(reason)
         self._transition("Uploading", "Uploading generated training model")
-        self._upload(s3)
+        self._upload(role, s3)
         return ("Completed" if end == "Completed" else "Stopped"), end, None
 
     def _attempt(self, role: Role, s3: Any) -> tuple[str, str | None]:
         """Let fresh instances do the training, from its newest checkpoint on; as `_train` says how it ended."""
         shutil.rmtree(self._directory, ignore_errors=True)
         checkpoints = self._checkpoints(s3)
-        self._download(s3, checkpoints, role.arn)
-        self._transition("Training", "Training image download completed. Training in progress.")
-        end, reason = self._train(role, checkpoints)
+        self._limits.instances_begin()
+        try:
+            self._download(s3, checkpoints, role.arn)
+            self._transition("Training", "Training image download completed. Training in progress.")
+            end, reason = self._train(role, checkpoints)
+        finally:
+            self._limits.instances_end()
         if end != "Suspended":
             self._jobs.insist(self._flush_metrics)
         return end, reason
@@ -206,7 +210,7 @@ class TrainingRun(Run):
             return None
         folders = [container.checkpoints for container in self._containers]
         # What was printed before a checkpoint was written will not be printed again by whoever goes on from it.
-        return CheckpointSync(s3, location, folders, before_upload=self._flush_metrics)
+        return CheckpointSync(s3, location, folders, self._job["TrainingJobName"], before_upload=self._flush_metrics)
 
     def _download(self, s3: Any, checkpoints: CheckpointSync | None, role_arn: str) -> None:
         self._started = self._started or time.time()
@@ -287,38 +291,46 @@ class TrainingRun(Run):
 
     def _wait(self, processes: list[subprocess.Popen[bytes]]) -> str:
         """Wait for the end of all programs, or of the first that fails, or for a reason to end them."""
-        self._limits.program_begins()
         metrics_due = time.monotonic() + _METRICS_SECONDS
-        try:
-            while True:
-                statuses = [process.poll() for process in processes]
-                if self._interrupted.is_set():
-                    return "Suspended"
-                if any(statuses):
-                    return "Failed"
-                if all(status == 0 for status in statuses):
-                    return "Completed"
-                if self._stop_requested.is_set():
-                    return "Stopped"
-                if (limit := self._limits.reached()) is not None:
-                    return limit
-                if time.monotonic() > metrics_due:
-                    with contextlib.suppress(StoreError):  # they are kept for the next time
-                        self._flush_metrics()
-                    metrics_due = time.monotonic() + _METRICS_SECONDS
-                self._stop_requested.wait(_POLL_SECONDS)
-        finally:
-            self._limits.program_ends()
+        while True:
+            statuses = [process.poll() for process in processes]
+            if self._interrupted.is_set():
+                return "Suspended"
+            if any(statuses):
+                return "Failed"
+            if all(status == 0 for status in statuses):
+                return "Completed"
+            if self._stop_requested.is_set():
+                return "Stopped"
+            if (limit := self._limits.reached()) is not None:
+                return limit
+            if time.monotonic() > metrics_due:
+                with contextlib.suppress(StoreError):  # they are kept for the next time
+                    self._flush_metrics()
+                metrics_due = time.monotonic() + _METRICS_SECONDS
+            self._stop_requested.wait(_POLL_SECONDS)
 
     def _terminate(self, processes: list[subprocess.Popen[bytes]], end: str) -> list[int]:
         """End what still runs; the exit statuses as they were before that."""
         processes = list(processes)
         statuses = [process.poll() or 0 for process in processes]
-        grace = _ABORT_GRACE_SECONDS if end in ("Failed", "Suspended") else STOP_GRACE_SECONDS
+        grace = self._host.stop_grace_seconds
+        if end in ("Failed", "Suspended"):
+            grace = _ABORT_GRACE_SECONDS if self._containers[0].has_entry_point else 0.0
         if processes:
             with ThreadPoolExecutor(len(processes), thread_name_prefix="terminate") as pool:
-                list(pool.map(lambda process: self._host.processes.terminate(process, grace), processes))
+                terminate = self._host.processes.terminate
+                list(pool.map(lambda process: terminate(process, grace, self._ask_to_end), processes))
         return statuses
+
+    def _ask_to_end(self, pid: int) -> None:
+        """Send SIGTERM to an instance's first process, as SageMaker does.
+
+        In AWS's own containers that is a shell which waits for the toolkit and has no handler, so a program that the
+        toolkit runs never hears of it. A job's own entry point is the first process itself.
+        """
+        if self._containers[0].has_entry_point:
+            signal_first_process(pid, signal.SIGTERM)
 
     def _take_line(self, log: LogStream, line: str) -> None:
         now = time.time()
@@ -365,13 +377,16 @@ class TrainingRun(Run):
 
     # Outputs
 
-    def _upload(self, s3: Any) -> None:
+    def _upload(self, role: Role, s3: Any) -> None:
         output = self._job["OutputDataConfig"]
         bucket, base = output_location(self._job)
-        encryption = {}
-        if "KmsKeyId" in output:
-            encryption = {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": output["KmsKeyId"]}
+        encryption, needed = {}, "s3:PutObject"
         try:
+            if "KmsKeyId" in output:
+                key = output["KmsKeyId"]
+                encryption = {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": key}
+                needed = "kms:Encrypt and s3:PutObject"
+                role.client("kms").encrypt(KeyId=key, Plaintext=b"\0")
             for folder, name in _OUTPUTS:
                 directories = [container.path(*folder) for container in self._containers]
                 self._upload_output(s3, bucket, f"{base}/{name}", directories, output, encryption)
@@ -379,8 +394,7 @@ class TrainingRun(Run):
             kind, advice = "InternalServerError", ""
             if artifacts.refused(error):
                 kind = "ClientError"
-                role = self._job["RoleArn"]
-                advice = f'. Please ensure that the role "{role}" has "s3:PutObject" permissions there'
+                advice = f'. Please ensure that the role "{role.arn}" has "{needed}" permissions there'
             failure = f"{kind}: Uploading to s3://{bucket}/{base} failed{advice}: {artifacts.reason(error)}"
             raise JobFailed(_shorten(failure)) from None
 

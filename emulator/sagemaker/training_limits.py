@@ -19,7 +19,7 @@ class TrainingLimits:
     job
         The job's record.
     interruption
-        What befalls managed spot training here; None: nothing does.
+        What happens to managed spot training here; None: nothing does.
     """
 
     def __init__(self, job: Record, interruption: SpotInterruption | None) -> None:
@@ -31,11 +31,11 @@ class TrainingLimits:
         self._interruption = None if spares else interruption
         self._began = math.inf
 
-    def program_begins(self) -> None:
-        """The time for running passes from now on."""
+    def instances_begin(self) -> None:
+        """The time for running passes from now on: SageMaker counts the download of the inputs, too."""
         self._began = time.monotonic()
 
-    def program_ends(self) -> None:
+    def instances_end(self) -> None:
         """The time for running does not pass any more."""
         self._seconds_left -= time.monotonic() - self._began
         self._began = math.inf

@@ -131,10 +131,6 @@ class TuningDefinition:
         digest = hashlib.sha256(f"{tuning_job}/{number}/{sorted(values.items())}".encode()).hexdigest()
         name = f"{tuning_job}-{number:03d}-{digest[:8]}"
         request: dict[str, Any] = {member: self._training[member] for member in _PASSED_ON if member in self._training}
-        if "CheckpointConfig" in request:
-            # A job must not go on from the checkpoint of another one, with other hyperparameters.
-            checkpoints = request["CheckpointConfig"]
-            request["CheckpointConfig"] = {**checkpoints, "S3Uri": f"{checkpoints['S3Uri'].rstrip('/')}/{name}"}
         if "Tags" in self._request:
             request["Tags"] = self._request["Tags"]
         objective = {OBJECTIVE_HYPERPARAMETER: self.objective["MetricName"]}

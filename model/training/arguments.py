@@ -95,6 +95,10 @@ def parse_arguments(argv: Sequence[str], environment: Mapping[str, str] = os.env
         help="compute in 16 bits where the result allows it; auto: on GPUs, on: also on CPUs with bfloat16",
     )  # fmt: skip
     machine.add_argument(
+        "--max-runtime", type=_real(1, 1e9), metavar="SECONDS",
+        help="the training ends early enough for its model to be finished within this time; without it: never",
+    )  # fmt: skip
+    machine.add_argument(
         "--compile", choices=("on", "off"), default="off",
         help="compile the training step, which takes about a minute and pays for long trainings of large networks",
     )  # fmt: skip
@@ -121,6 +125,10 @@ def parse_arguments(argv: Sequence[str], environment: Mapping[str, str] = os.env
     _check_effect(parser, arguments)
     if arguments.feature_cache is None:
         arguments.feature_cache = (arguments.checkpoint_dir or Path("build")) / "features"
+    container = environment.get("SM_CHECKPOINT_DIR", CHECKPOINT_DIR)
+    if str(arguments.checkpoint_dir) == container and (job := environment.get("TRAINING_JOB_NAME")):
+        # The training jobs of a tuning job share the place: each has a folder of its own, and all have the features.
+        arguments.checkpoint_dir /= job
     return arguments
 
 

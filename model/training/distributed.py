@@ -21,6 +21,7 @@ import torch
 import torch.distributed
 
 from .arguments import JOIN_SECONDS
+from .meeting import keep_store
 
 # How often a worker looks whether torchrun still lives.
 PARENT_SECONDS = 0.5
@@ -180,7 +181,7 @@ def _join(workers: Workers, environment: Mapping[str, str], seconds: float) -> N
     if torch.cuda.is_available():
         torch.cuda.set_device(workers.local_rank)
     try:
-        store = _meet(workers, seconds)
+        store = _meet(workers, environment, seconds)
         torch.distributed.init_process_group(
             backend, store=store, rank=workers.rank, world_size=workers.size, timeout=EXCHANGE_TIMEOUT
         )
@@ -190,13 +191,17 @@ def _join(workers: Workers, environment: Mapping[str, str], seconds: float) -> N
         raise DistributedError(f"worker {workers.rank} of {workers.size} cannot join the others: {error}") from error
 
 
-def _meet(workers: Workers, seconds: float) -> torch.distributed.Store:
+def _meet(workers: Workers, environment: Mapping[str, str], seconds: float) -> torch.distributed.Store:
     """Return the store of the workers once all of them are there.
 
     torch would wait for them, too, but as long as for an exchange, and not say for whom.
     """
     limit = datetime.timedelta(seconds=seconds)
-    store, _, _ = next(torch.distributed.rendezvous("env://", timeout=limit))
+    if workers.is_main and environment.get("TORCHELASTIC_USE_AGENT_STORE") != str(True):
+        # torchrun does not keep a store for its workers, so the first of these keeps one.
+        store = keep_store(environment["MASTER_ADDR"], int(environment["MASTER_PORT"]), seconds=seconds)
+    else:
+        store, _, _ = next(torch.distributed.rendezvous("env://", timeout=limit))
     present = {rank: f"present/{rank}" for rank in range(workers.size)}
     store.set(present[workers.rank], "")
     try:

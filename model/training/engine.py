@@ -11,9 +11,10 @@ import dataclasses
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed
@@ -148,6 +149,10 @@ class Fit:
         return len(self.history) / sum(1 / epoch.images_per_second for epoch in self.history)
 
 
+# Called with the outcome so far and with what returns the weights of the best epoch.
+KeepBest = Callable[[Fit, Callable[[], Mapping[str, Any]]], None]
+
+
 def fit(
     network: nn.Module,
     train: Pictures,
@@ -158,6 +163,7 @@ def fit(
     device: torch.device,
     should_stop: Callable[[], bool],
     on_epoch: Callable[[EpochMetrics], None],
+    keep_best: KeepBest = lambda outcome, weights: None,
     execution: Execution | None = None,
 ) -> Fit:
     """Train a network and leave the weights of its best epoch in it.
@@ -175,6 +181,9 @@ def fit(
         Asked after every step; True on any worker ends the training of all within that step's time.
     on_epoch : callable
         Called with the metrics of every finished epoch.
+    keep_best : callable
+        Called after every epoch, and with what a checkpoint holds, with the outcome so far and with what returns the
+        weights of the best epoch.
     execution : Execution, optional
         Every worker calls this function with the same arguments but for its rank, and returns the same.
 
@@ -209,6 +218,8 @@ def fit(
     state = _new_state(network, recipe.epochs * batches.steps, recipe, device, execution)
     if checkpoints is not None and (saved := checkpoints.load()) is not None:
         state.restore(saved, workers)
+        if state.best is not None:  # the instance that had written its model is gone
+            keep_best(_outcome(state, workers), lambda: state.best_weights)
     part = Part(slice(0, 0), 0)
     interrupted = False
     with whole_batch_layers(network, part, normalise=execution.whole_batch_norm) if workers.size > 1 else nullcontext():
@@ -228,11 +239,17 @@ def fit(
             metrics = EpochMetrics(state.epoch, train_loss, evaluation.loss, evaluation.accuracy, rate)
             on_epoch(metrics)
             state.finish_epoch(metrics, evaluation)
+            keep_best(_outcome(state, workers), lambda: state.best_weights)
     network.load_state_dict(state.best_weights)
-    outcome = Fit(state.history, state.best_epoch, state.best, interrupted, workers.size)
+    outcome = dataclasses.replace(_outcome(state, workers), interrupted=interrupted)
     if alone is None or not outcome.history:
         return outcome
     return dataclasses.replace(outcome, efficiency=outcome.images_per_second / (workers.size * alone))
+
+
+def _outcome(state: TrainingState, workers: Workers) -> Fit:
+    """Return what a training has reached that would end now."""
+    return Fit(state.history, state.best_epoch, state.best, interrupted=True, workers=workers.size)
 
 
 @torch.inference_mode()

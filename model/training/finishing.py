@@ -18,7 +18,7 @@ import torch
 
 from ..artifact import ONNX_FILE, WEIGHTS_FILE, ModelCard, file_version
 from ..metrics import Evaluation
-from ..packaging import add_serving_program, write_metrics
+from ..packaging import BEST_FILE, add_serving_program, write_metrics
 from ..predictor import onnx_session, softmax
 from ..transforms import Preprocessing
 from .calibration import at_temperature, fit_temperature, reliability
@@ -91,21 +91,15 @@ def finish(arguments: argparse.Namespace, trained: Trained, *, started: float, s
     """
     data_set, valid, model_dir = trained.data_set, trained.valid, arguments.model_dir
     model_dir.mkdir(parents=True, exist_ok=True)
-    check = _write_network(trained.network, model_dir, trained.preprocessing, valid)
-    card, metrics = _first_card(arguments, trained), _first_metrics(arguments, trained, check)
+    add_serving_program(model_dir)
+    card, metrics = write_model(arguments, trained, model_dir, started=started)
 
     def write() -> None:
-        metrics["model"] = {name: getattr(card, name) for name in REPORTED}
-        metrics["finished"] = datetime.now(UTC).isoformat(timespec="seconds")
-        metrics["seconds"] = time.perf_counter() - started
-        card.save(model_dir)
         arguments.output_data_dir.mkdir(parents=True, exist_ok=True)
-        for folder in (model_dir, arguments.output_data_dir):
-            write_metrics(folder, metrics)
+        _write_records(model_dir, card, metrics, started)
+        write_metrics(arguments.output_data_dir, metrics)
 
-    # A whole artifact first: whatever happens after this, the training is not lost.
-    add_serving_program(model_dir)
-    write()
+    write()  # a whole artifact first: whatever happens after this, the training is not lost
     if arguments.precision == "auto" and not should_stop():
         ranges = _calibration_pictures(data_set, trained.preprocessing, trained.skipped, arguments.num_cpus)
         decision = _choose_precision(arguments, ranges, valid, trained.preprocessing, should_stop)
@@ -141,16 +135,40 @@ def finish(arguments: argparse.Namespace, trained: Trained, *, started: float, s
     mistakes = worst_mistakes(answers, data_set, MISTAKES)
     metrics["mistakes"] = [dataclasses.asdict(mistake) for mistake in mistakes]
     write()
+    (model_dir / BEST_FILE).unlink(missing_ok=True)
     write_report(arguments.output_data_dir, metrics, data_set.root)
 
 
-def _first_card(arguments: argparse.Namespace, trained: Trained) -> ModelCard:
+def write_model(
+    arguments: argparse.Namespace,
+    trained: Trained,
+    folder: Path,
+    *,
+    started: float,
+    checked_pictures: int = EXPORT_CHECK_PICTURES,
+) -> tuple[ModelCard, dict[str, Any]]:
+    """Write a model that can be packaged into a folder, the card last; return the card and the metrics."""
+    check = _write_network(trained, folder, checked_pictures)
+    card, metrics = _first_card(arguments, trained, folder), _first_metrics(arguments, trained, check)
+    _write_records(folder, card, metrics, started)
+    return card, metrics
+
+
+def _write_records(folder: Path, card: ModelCard, metrics: dict[str, Any], started: float) -> None:
+    metrics["model"] = {name: getattr(card, name) for name in REPORTED}
+    metrics["finished"] = datetime.now(UTC).isoformat(timespec="seconds")
+    metrics["seconds"] = time.perf_counter() - started
+    write_metrics(folder, metrics)
+    card.save(folder)
+
+
+def _first_card(arguments: argparse.Namespace, trained: Trained, folder: Path) -> ModelCard:
     """Return the card of the network as it was trained."""
     data_set, best = trained.data_set, trained.outcome.best
     assert best is not None
     return ModelCard(
         name=arguments.model_name or data_set.root.resolve().name,
-        version=file_version(arguments.model_dir / ONNX_FILE),
+        version=file_version(folder / ONNX_FILE),
         architecture=arguments.architecture,
         labels=data_set.labels,
         display_labels=tuple(display_labels(data_set.labels)),
@@ -194,14 +212,12 @@ def _first_metrics(arguments: argparse.Namespace, trained: Trained, check: Expor
     }
 
 
-def _write_network(
-    network: torch.nn.Module, model_dir: Path, preprocessing: Preprocessing, valid: Pictures
-) -> ExportCheck:
-    network = network.to("cpu", memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
-    torch.save(network.state_dict(), model_dir / WEIGHTS_FILE)
-    export_onnx(network, model_dir / ONNX_FILE, input_size=preprocessing.input_size)
-    images = preprocessing.normalise(valid.pixels[:EXPORT_CHECK_PICTURES])
-    return check_export(network, model_dir / ONNX_FILE, images)
+def _write_network(trained: Trained, folder: Path, checked_pictures: int) -> ExportCheck:
+    network = trained.network.to("cpu", memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
+    torch.save(network.state_dict(), folder / WEIGHTS_FILE)
+    export_onnx(network, folder / ONNX_FILE, input_size=trained.preprocessing.input_size)
+    images = trained.preprocessing.normalise(trained.valid.pixels[:checked_pictures])
+    return check_export(network, folder / ONNX_FILE, images)
 
 
 def _calibration_pictures(

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from ..metrics import EpochMetrics, Evaluation
 from .batches import Batch
-from .engine import Fit, Recipe, check_converging, out_of_patience
+from .engine import Fit, KeepBest, Recipe, check_converging, out_of_patience
 from .feature_store import Features
 from .features import Views
 from .imbalance import draw_order, picture_weights
@@ -27,6 +27,7 @@ def fit_head(
     recipe: Recipe,
     should_stop: Callable[[], bool],
     on_epoch: Callable[[EpochMetrics], bool | None],
+    keep_best: KeepBest = lambda outcome, weights: None,
 ) -> Fit:
     """Train a head and leave the weights of its best epoch in it.
 
@@ -43,6 +44,8 @@ def fit_head(
         Asked after every epoch.
     on_epoch : callable
         Called with the metrics of every finished epoch; True ends the training, which is not an interruption.
+    keep_best : callable
+        Called after every epoch, as `engine.fit` does.
 
     Raises
     ------
@@ -72,6 +75,8 @@ def fit_head(
         check_converging(state.epoch, train_loss, evaluation.loss, recipe)
         metrics = EpochMetrics(state.epoch, train_loss, evaluation.loss, evaluation.accuracy, rate)
         state.finish_epoch(metrics, evaluation)
+        outcome = Fit(state.history, state.best_epoch, state.best, interrupted=True)
+        keep_best(outcome, lambda: state.best_weights)
         ended = bool(on_epoch(metrics))
         if state.epoch <= recipe.epochs and not ended and should_stop():
             ended = interrupted = True

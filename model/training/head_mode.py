@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import nn
@@ -15,7 +17,7 @@ from .augment import Augmentation
 from .backbone import split
 from .data import DataSet, Fingerprint
 from .distributed import Workers
-from .engine import Fit, Recipe
+from .engine import Fit, KeepBest, Recipe
 from .feature_store import FeatureStore
 from .features import Extraction, Views, compute
 from .head import fit_head
@@ -39,6 +41,7 @@ def train_head(
     workers: Workers,
     should_stop: Callable[[], bool],
     on_epoch: Callable[[EpochMetrics], None],
+    keep_best: KeepBest,
 ) -> tuple[Fit, dict[str, str]]:
     """Train a network's last layer and nothing else of it.
 
@@ -63,6 +66,8 @@ def train_head(
     should_stop : callable
     on_epoch : callable
         Called with the metrics of every epoch, after a search with those of the best trial.
+    keep_best : callable
+        As for `engine.fit`; the weights are those of the whole network.
 
     Returns
     -------
@@ -91,9 +96,24 @@ def train_head(
             log.info("the features so far are in %s; the same command goes on from there", arguments.feature_cache)
         return nothing, {}
     log.info("features of %d values, ready after %.1f s", views.valid.values.shape[1], time.perf_counter() - started)
+
+    def keep_best_head(outcome: Fit, weights: Callable[[], Mapping[str, Any]]) -> None:
+        keep_best(outcome, lambda: _with_head(network, head, weights()))
+
     if arguments.search:
-        return _search(arguments, head, views, recipe, should_stop, on_epoch) or nothing, views.skipped
-    return fit_head(head, views, recipe=recipe, should_stop=should_stop, on_epoch=on_epoch), views.skipped
+        found = _search(arguments, head, views, recipe, should_stop, on_epoch, keep_best_head)
+        return found or nothing, views.skipped
+    outcome = fit_head(head, views, recipe=recipe, should_stop=should_stop, on_epoch=on_epoch, keep_best=keep_best_head)
+    return outcome, views.skipped
+
+
+def _with_head(network: nn.Module, head: nn.Module, weights: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a network's weights with others in its head, which stays as it is."""
+    current = copy.deepcopy(head.state_dict())
+    head.load_state_dict(weights)
+    whole = copy.deepcopy(network.state_dict())
+    head.load_state_dict(current)
+    return whole
 
 
 def _search(
@@ -103,6 +123,7 @@ def _search(
     recipe: Recipe,
     should_stop: Callable[[], bool],
     on_epoch: Callable[[EpochMetrics], None],
+    keep_best: KeepBest,
 ) -> Fit | None:
     started = time.perf_counter()
     found = search(
@@ -113,6 +134,7 @@ def _search(
         trials=arguments.search,
         should_stop=should_stop,
         on_trial=_print_trial,
+        keep_best=keep_best,
     )
     if found is None:
         return None

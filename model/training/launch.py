@@ -20,6 +20,7 @@ from torch.distributed.elastic.rendezvous.static_tcp_rendezvous import StaticTCP
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from .distributed import LOST_PEERS, PARENT_VARIABLE, REASON_SECONDS, DistributedError, Failures
+from .meeting import is_loopback, keep_store
 
 # SageMaker kills a container this many seconds after SIGTERM; the workers get nearly all of it to save what they have.
 STOP_GRACE_SECONDS = 110
@@ -133,7 +134,8 @@ def launch(arguments: argparse.Namespace, processes: int, command: Sequence[str]
         When a worker has failed or was killed.
     """
     hosts: list[str] = arguments.hosts
-    os.environ.setdefault("GLOO_SOCKET_IFNAME", _network_interface(hosts))
+    for library in ("GLOO", "NCCL"):
+        os.environ.setdefault(f"{library}_SOCKET_IFNAME", _network_interface(arguments))
     os.environ[PARENT_VARIABLE] = str(os.getpid())
     store = _meet(arguments, processes)
     config = LaunchConfig(
@@ -196,16 +198,14 @@ def _meet(arguments: argparse.Namespace, processes: int) -> TCPStore:
     hosts, own = arguments.hosts, arguments.current_host
     first = own == hosts[0]
     deadline = time.monotonic() + arguments.join_timeout
+    address, port, seconds = arguments.master_addr, arguments.master_port, arguments.join_timeout
     try:
-        store = TCPStore(
-            arguments.master_addr,
-            arguments.master_port if len(hosts) > 1 else 0,  # 0: any that is free
-            is_master=first,
-            timeout=datetime.timedelta(seconds=arguments.join_timeout),
-            wait_for_workers=False,
-            multi_tenant=True,  # torchrun uses the same one
-        )
-    except RuntimeError as error:
+        if first:
+            store = keep_store(address, port if len(hosts) > 1 else 0, seconds=seconds)  # torchrun uses the same one
+        else:
+            limit = datetime.timedelta(seconds=seconds)
+            store = TCPStore(address, port, is_master=False, timeout=limit, wait_for_workers=False)
+    except (RuntimeError, OSError) as error:
         place = f"{arguments.master_addr}:{arguments.master_port}"
         if first:
             raise DistributedError(f"{own} cannot listen at {place}: {error}; use another --master-port") from error
@@ -264,10 +264,11 @@ def _present(host: str) -> str:
     return f"present/{host}"
 
 
-def _network_interface(hosts: Sequence[str]) -> str:
+def _network_interface(arguments: argparse.Namespace) -> str:
     """Return the interface over which the workers talk; a host's own name may not lead back to itself."""
-    if len(hosts) > 1 and (given := os.environ.get("SM_NETWORK_INTERFACE_NAME")):
+    one_machine = is_loopback(arguments.master_addr)
+    if not one_machine and (given := os.environ.get("SM_NETWORK_INTERFACE_NAME")):
         return given
     names = [name for _, name in socket.if_nameindex()]
     loopback = [name for name in names if name.startswith("lo")]
-    return (loopback if len(hosts) == 1 else [name for name in names if name not in loopback] or names)[0]
+    return (loopback if one_machine else [name for name in names if name not in loopback] or names)[0]

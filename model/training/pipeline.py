@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import dataclasses
 import logging
 import time
@@ -15,10 +16,11 @@ from ..network import build, check_input_size
 from ..transforms import Preprocessing
 from .arguments import ArgumentsError
 from .augment import Augmentation
+from .best_so_far import BestSoFar, best_writer
 from .checkpoints import Checkpoints
 from .data import Fingerprint, decode_for_augmentation, decode_for_serving, discover, fingerprint
 from .distributed import ALONE, DistributedError, Workers
-from .engine import Execution, Recipe, fit
+from .engine import Execution, Fit, KeepBest, Recipe, fit
 from .finishing import Trained, finish
 from .head_mode import train_head
 from .mixed_precision import half_type
@@ -70,6 +72,14 @@ def train(arguments: argparse.Namespace, stop: Stop, workers: Workers = ALONE) -
         network = build(arguments.architecture, len(data_set.labels), weights=weights)
     check_input_size(network, arguments.architecture, arguments.input_size)
     valid = decode_for_serving(data_set, "valid", preprocessing, threads)
+
+    def keeper(skipped: dict[str, str]) -> KeepBest:
+        if not workers.is_main:
+            return lambda outcome, weights: None
+        nothing = Fit(history=[], best_epoch=0, best=None, interrupted=True)
+        unfinished = Trained(copy.deepcopy(network), nothing, data_set, identity, preprocessing, valid, skipped)
+        return BestSoFar(best_writer(arguments, unfinished, started=started))
+
     augmentation = Augmentation(preprocessing)
     on_epoch = (lambda epoch: _print_metrics(epoch.line())) if workers.is_main else (lambda _: None)
     if arguments.mode == "head":
@@ -83,8 +93,9 @@ def train(arguments: argparse.Namespace, stop: Stop, workers: Workers = ALONE) -
             device=device,
             threads=threads,
             workers=workers,
-            should_stop=stop,
+            should_stop=stop.training,
             on_epoch=on_epoch,
+            keep_best=keeper({}),
         )
     else:
         pictures = decode_for_augmentation(data_set, "train", preprocessing, threads)
@@ -98,8 +109,9 @@ def train(arguments: argparse.Namespace, stop: Stop, workers: Workers = ALONE) -
             recipe=_recipe(arguments, workers),
             augmentation=augmentation,
             device=device,
-            should_stop=stop,
+            should_stop=stop.training,
             on_epoch=on_epoch,
+            keep_best=keeper(skipped),
             execution=Execution(
                 workers=workers,
                 checkpoints=_checkpoints(arguments, identity, workers),

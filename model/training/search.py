@@ -21,7 +21,7 @@ from typing import Any
 from torch import nn
 
 from ..metrics import EpochMetrics, Trial
-from .engine import DivergedError, Fit, Recipe
+from .engine import DivergedError, Fit, KeepBest, Recipe
 from .features import Views
 from .head import fit_head
 
@@ -75,6 +75,7 @@ def search(
     trials: int,
     should_stop: Callable[[], bool],
     on_trial: Callable[[Trial], None],
+    keep_best: KeepBest = lambda outcome, weights: None,
 ) -> Search | None:
     """Train the head again and again, each time with values that the trials before make promising.
 
@@ -95,6 +96,8 @@ def search(
         True ends the search with the best trial so far.
     on_trial : callable
         Called with every trial when it has ended.
+    keep_best : callable
+        Called with every trial that is the best one so far, as `engine.fit` does with epochs.
 
     Returns
     -------
@@ -123,6 +126,7 @@ def search(
         is_better = best is None or _objective(trial) < _objective(best[0])
         if fit is not None and trial.status == Trial.COMPLETED and is_better:
             best = trial, fit, copy.deepcopy(head.state_dict())
+            keep_best(dataclasses.replace(fit, interrupted=True), head.state_dict)
     if best is None:
         if done:
             raise DivergedError(

@@ -1,9 +1,11 @@
-"""The end of a training by signal: what it has learned so far is kept."""
+"""The end of a training by signal, or before its time is up: what it has learned so far is kept."""
 
 from __future__ import annotations
 
 import logging
+import math
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -11,15 +13,37 @@ from types import FrameType
 log = logging.getLogger(__name__)
 
 
+# Of the time that a training has: what is left for writing and measuring the model, and how many seconds at most.
+FINISHING_SHARE, FINISHING_SECONDS = 0.1, 600.0
+
+
 class Stop:
-    """Remembers that SIGTERM (StopTrainingJob, the end of a spot instance) or Ctrl-C asked the training to end."""
+    """Remembers that SIGTERM (StopTrainingJob, the end of a spot instance) or Ctrl-C asked the training to end.
+
+    Attributes
+    ----------
+    limit : float
+        Seconds that the whole may take, counted from when this is made; infinite at first.
+    """
 
     def __init__(self) -> None:
+        self.limit = math.inf
+        self._began = time.monotonic()
         self._signal: int | None = None
 
     def __call__(self) -> bool:
-        """Return whether the training was asked to end."""
-        return self._signal is not None
+        """Return whether all that can be left out has to be."""
+        return self._signal is not None or self._left() < self._reserve() / 2
+
+    def training(self) -> bool:
+        """Return whether the training has to end, so that there is time for finishing the model."""
+        return self() or self._left() < self._reserve()
+
+    def _left(self) -> float:
+        return self._began + self.limit - time.monotonic()
+
+    def _reserve(self) -> float:
+        return min(FINISHING_SHARE * self.limit, FINISHING_SECONDS)
 
     @property
     def exit_code(self) -> int:

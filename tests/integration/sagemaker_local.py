@@ -25,6 +25,8 @@ from emulator.host import SpotInterruption
 BUCKET = "model-bucket"
 IMAGE = "123456789012.dkr.ecr.us-east-1.amazonaws.com/runtime:1"
 
+#: In place of AWS's two minutes.
+STOP_GRACE_SECONDS = 3.0
 #: Answers a request with what its body asks for, otherwise with the body itself.
 SERVER = b"""#!/usr/bin/env python3
 import asyncio, json, os, pathlib
@@ -123,7 +125,7 @@ class Local:
 
     def up(self, spot_interruption: SpotInterruption | None = None) -> None:
         """Start it and connect."""
-        self.pid = lifecycle.up(self.state_dir, self.port, spot_interruption).pid
+        self.pid = lifecycle.up(self.state_dir, self.port, spot_interruption, stop_grace_seconds=STOP_GRACE_SECONDS).pid
         self.environment = lifecycle.environment(self.state_dir)
         self.s3 = self.client("s3")
         self.iam = self.client("iam")

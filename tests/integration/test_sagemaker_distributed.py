@@ -19,7 +19,7 @@ from PIL import Image
 from sagemaker_local import BUCKET, IMAGE, Local, eventually, local_aws, untar
 
 import model
-from cli.training import source_bundle
+from cli.training import CODE_CHANNEL, ENTRY_POINT, source_bundle
 from emulator.host import SpotInterruption
 from emulator.sagemaker.training_metrics import Point, read_points
 from emulator.store import Store
@@ -28,8 +28,9 @@ from model.metrics import METRIC_DEFINITIONS
 # Rounding differs with the number of workers, and training amplifies it.
 TOLERANCE = 1e-3
 EPOCHS = 8
+TOOLKIT = {"sagemaker_program": "train.py", "sagemaker_submit_directory": f"s3://{BUCKET}/code/sourcedir.tar.gz"}
 HYPERPARAMETERS = {
-    "sagemaker_program": "train.py", "input-size": "16", "batch-size": "16", "epochs": str(EPOCHS), "lr": "0.001",
+    "input-size": "16", "batch-size": "16", "epochs": str(EPOCHS), "lr": "0.001",
     "precision": "fp32",
 }  # fmt: skip
 LOG_GROUP = "/aws/sagemaker/TrainingJobs"
@@ -52,9 +53,16 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Local]:
         yield local
 
 
-def start(local: Local, instances: int, hyperparameters: dict[str, str] | None = None, **members: Any) -> str:
+def start(
+    local: Local,
+    instances: int,
+    hyperparameters: dict[str, str] | None = None,
+    *,
+    entry_point: bool = True,
+    **members: Any,
+) -> str:
+    """Start a training: as `kennel train` does, or as a tuning job has to."""
     name = f"job-{instances}-{uuid.uuid4().hex[:8]}"
-    data = {"S3DataType": "S3Prefix", "S3Uri": f"s3://{BUCKET}/data", "S3DataDistributionType": "FullyReplicated"}
     local.sagemaker.create_training_job(
         TrainingJobName=name,
         RoleArn=local.role("s3:*", "logs:*"),
@@ -62,13 +70,13 @@ def start(local: Local, instances: int, hyperparameters: dict[str, str] | None =
             "TrainingImage": IMAGE,
             "TrainingInputMode": "File",
             "MetricDefinitions": METRIC_DEFINITIONS,
+            **(ENTRY_POINT if entry_point else {}),
         },
-        HyperParameters={
-            **HYPERPARAMETERS,
-            "sagemaker_submit_directory": f"s3://{BUCKET}/code/sourcedir.tar.gz",
-            **(hyperparameters or {}),
-        },
-        InputDataConfig=[{"ChannelName": "training", "DataSource": {"S3DataSource": data}}],
+        HyperParameters={**HYPERPARAMETERS, **({} if entry_point else TOOLKIT), **(hyperparameters or {})},
+        InputDataConfig=[
+            {"ChannelName": name, "DataSource": {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": place}}}
+            for name, place in (("training", f"s3://{BUCKET}/data/"), (CODE_CHANNEL, f"s3://{BUCKET}/code/"))
+        ],
         OutputDataConfig={"S3OutputPath": f"s3://{BUCKET}/training"},
         ResourceConfig={"InstanceType": "ml.m5.large", "InstanceCount": instances, "VolumeSizeInGB": 10},
         **{"StoppingCondition": {"MaxRuntimeInSeconds": 600}, **members},
@@ -76,14 +84,20 @@ def start(local: Local, instances: int, hyperparameters: dict[str, str] | None =
     return name
 
 
-def completed(local: Local, name: str) -> dict[str, Any]:
-    """Wait until a job is through; its metrics.json."""
+def ended(local: Local, name: str) -> dict[str, Any]:
+    """Wait for the end of a job; its description."""
 
-    def ended() -> dict[str, Any] | None:
+    def description() -> dict[str, Any] | None:
         found: dict[str, Any] = local.sagemaker.describe_training_job(TrainingJobName=name)
         return found if found["TrainingJobStatus"] in ("Completed", "Failed", "Stopped") else None
 
-    described = eventually(ended, 300)
+    return eventually(description, 300)
+
+
+def completed(local: Local, name: str) -> dict[str, Any]:
+    """Wait until a job is through; its metrics.json."""
+
+    described = ended(local, name)
     assert described["TrainingJobStatus"] == "Completed", described.get("FailureReason")
     body = local.s3.get_object(Bucket=BUCKET, Key=f"training/{name}/output/output.tar.gz")["Body"].read()
     metrics: dict[str, Any] = json.loads(untar(body)["metrics.json"])
@@ -150,7 +164,8 @@ def test_a_job_of_two_instances_that_is_killed_at_five_random_moments_ends_with_
 
 
 def test_a_job_whose_spot_instances_are_taken_back_ends_with_the_same_loss_curve(local: Local) -> None:
-    slowly = {"epochs": "80", "input-size": "64"}
+    # Long enough for the middle of it to be in both trainings, however long they take to start.
+    slowly = {"epochs": "240", "input-size": "64"}
     undisturbed = start(local, 1, slowly)
     expected = completed(local, undisturbed)
     local.restart(SpotInterruption(after_seconds=middle_of_training(local, undisturbed), wait_seconds=2))
@@ -176,9 +191,9 @@ def test_a_job_whose_spot_instances_are_taken_back_ends_with_the_same_loss_curve
 
 
 def middle_of_training(local: Local, name: str) -> float:
-    """Seconds from the start of a job's program to the middle of what it trained."""
+    """Seconds from when a job's instances are there to the middle of what it trained."""
     described = local.sagemaker.describe_training_job(TrainingJobName=name)
-    began = next(t["StartTime"] for t in described["SecondaryStatusTransitions"] if t["Status"] == "Training")
+    began = next(t["StartTime"] for t in described["SecondaryStatusTransitions"] if t["Status"] == "Downloading")
     moments = [point.moment for point in points(local, name)]
     return (moments[0] + moments[-1]) / 2 - began.timestamp()
 

@@ -41,13 +41,15 @@ host = os.environ["SM_CURRENT_HOST"]
 pathlib.Path(os.environ["SM_MODEL_DIR"], f"{host}.json").write_text(json.dumps(facts))
 pathlib.Path(os.environ["SM_OUTPUT_DATA_DIR"], "report.txt").write_text("all well")
 """
-#: Runs until it is stopped, and saves what it has when it is.
+#: Saves something, runs until it is stopped, and saves more if it hears of that.
 UNTIL_STOPPED = """
 import os, pathlib, signal, sys, time
+model = pathlib.Path(os.environ["SM_MODEL_DIR"])
 def save(*_):
-    pathlib.Path(os.environ["SM_MODEL_DIR"], "partial").write_text("so far")
+    (model / "more").write_text("at the end")
     sys.exit(0)
 signal.signal(signal.SIGTERM, save)
+(model / "partial").write_text("so far")
 print("pid", os.getpid())
 while True:
     time.sleep(0.05)
@@ -159,7 +161,7 @@ def test_a_job_runs_its_program_and_uploads_what_it_leaves(local: Local, role: s
     assert described["TrainingStartTime"] <= described["TrainingEndTime"]
     assert described["BillableTimeInSeconds"] >= 1
     facts = json.loads(job.output()["algo-1.json"])
-    assert facts["argv"] == ["train.py", "--lr", "0.1", "--name", "Größe 5"]
+    assert facts["argv"] == ["train.py", "--lr", "0.1", "--name", "Größe", "5"], "a shell has read the arguments"
     assert facts["inputs"] == {f"part-{n}/é {n}.txt": str(n) for n in range(5)}
     assert facts["configuration"] == ["hyperparameters.json", "inputdataconfig.json", "resourceconfig.json"]
     assert facts["environment"]["OWN"] == "1"
@@ -176,7 +178,7 @@ def test_every_instance_is_a_process_of_its_own(local: Local, role: str) -> None
     assert sorted(facts) == ["algo-1.json", "algo-2.json", "algo-3.json"]
     environments = [facts[name]["environment"] for name in sorted(facts)]
     assert [e["SM_CURRENT_HOST"] for e in environments] == ["algo-1", "algo-2", "algo-3"]
-    assert {e["SM_HOSTS"] for e in environments} == {'["algo-1", "algo-2", "algo-3"]'}
+    assert {e["SM_HOSTS"] for e in environments} == {'["algo-1","algo-2","algo-3"]'}
     assert len({(e["SM_MASTER_ADDR"], e["SM_MASTER_PORT"]) for e in environments}) == 1
     shares = [set(facts[name]["inputs"]) for name in sorted(facts)]
     assert sorted(len(share) for share in shares) == [1, 2, 2]
@@ -225,10 +227,11 @@ time.sleep(600)
             "AlgorithmError: no pictures in train/, exit code: 4",
         ),
         ("raise ValueError('learning rate is negative')", "ValueError: learning rate is negative, exit code: 1"),
-        ("import os; os.kill(os.getpid(), 9)", "was ended by SIGKILL"),
+        # Some shells wait for their last command, others become it.
+        ("import os; os.kill(os.getpid(), 9)", ("exit code: 137", "was ended by SIGKILL")),
     ],
 )
-def test_a_failing_program_says_why(local: Local, role: str, program: str, reason: str) -> None:
+def test_a_failing_program_says_why(local: Local, role: str, program: str, reason: str | tuple[str, str]) -> None:
     job = Job(local, role, program)
     described = job.ended()
     assert (described["TrainingJobStatus"], described["SecondaryStatus"]) == ("Failed", "Failed")
@@ -272,14 +275,28 @@ def test_missing_inputs_and_permissions_are_client_errors(local: Local, role: st
         assert reason in described["FailureReason"]
 
 
-def test_a_stopped_job_keeps_what_it_saved(local: Local, role: str) -> None:
-    job = Job(local, role, UNTIL_STOPPED)
+#: The job's own first process, as the command line sends it.
+ENTRY_POINT = {
+    "ContainerEntrypoint": ["/bin/bash", "-c"],
+    "ContainerArguments": ["cd /opt/ml && export SM_MODEL_DIR=/opt/ml/model && exec python code/train.py"],
+}
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "left"),
+    [({}, {"partial": b"so far"}), (ENTRY_POINT, {"partial": b"so far", "more": b"at the end"})],
+    ids=["toolkit", "entry point"],
+)
+def test_a_stopped_job_keeps_what_it_saved_and_hears_of_the_stop_as_a_first_process_only(
+    local: Local, role: str, algorithm: dict[str, Any], left: dict[str, bytes]
+) -> None:
+    job = Job(local, role, UNTIL_STOPPED, algorithm=algorithm)
     eventually(lambda: any(line.startswith("pid ") for line in job.log()))
     local.sagemaker.stop_training_job(TrainingJobName=job.name)
     described = job.ended()
     assert (described["TrainingJobStatus"], described["SecondaryStatus"]) == ("Stopped", "Stopped")
     assert "Stopping" in [t["Status"] for t in described["SecondaryStatusTransitions"]]
-    assert job.output() == {"partial": b"so far"}
+    assert job.output() == left
     with pytest.raises(ClientError, match="the training job is in status Stopped"):
         local.sagemaker.stop_training_job(TrainingJobName=job.name)
 
@@ -332,9 +349,14 @@ def test_a_container_entrypoint_is_run_with_its_paths_moved(local: Local, role: 
 
 def test_outputs_can_be_left_unpacked_and_encrypted(local: Local, role: str) -> None:
     key = local.client("kms").create_key()["KeyMetadata"]["Arn"]
-    encrypting = local.role(*ACTIONS, "kms:GenerateDataKey", "kms:Decrypt")
+    reading = local.role(*ACTIONS, "kms:GenerateDataKey", "kms:Decrypt")
+    failed = Job(local, reading, LOOK_AROUND, output={"KmsKeyId": key}).ended()
+    assert failed["TrainingJobStatus"] == "Failed"
+    assert 'has "kms:Encrypt and s3:PutObject" permissions there' in failed["FailureReason"]
+    encrypting = local.role(*ACTIONS, "kms:GenerateDataKey", "kms:Decrypt", "kms:Encrypt")
     job = Job(local, encrypting, LOOK_AROUND, output={"CompressionType": "NONE", "KmsKeyId": key})
     described = job.ended()
+    assert described["TrainingJobStatus"] == "Completed", described.get("FailureReason")
     base = f"training/{job.name}/output"
     assert described["ModelArtifacts"]["S3ModelArtifacts"] == f"s3://{BUCKET}/{base}/model/"
     report = local.s3.get_object(Bucket=BUCKET, Key=f"{base}/output/report.txt")

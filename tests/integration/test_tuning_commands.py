@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -56,15 +57,19 @@ class Shell:
 
 @pytest.fixture
 def shell(local: Local, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Shell:
-    role = local.role("s3:*", "logs:*")
+    role = local.role("s3:*", "logs:*", "kms:*")
+    key = local.client("kms").create_key()["KeyMetadata"]["Arn"]
+    outputs = {"storage": {"DataBucketName": BUCKET, "DataKeyArn": key}, "training": {"TrainingRoleArn": role}}
 
     class DeployedStage(Stage):
         def find_outputs(self, kind: str) -> dict[str, str]:
-            return {"storage": {"DataBucketName": BUCKET}, "training": {"TrainingRoleArn": role}}[kind]
+            return outputs[kind]
 
     source = tmp_path / "model"
     source.mkdir()
     (source / "train.py").write_text(PROGRAM)
+    (source / "requirements.txt").touch()
+    shutil.copy(training.SOURCE_DIR / "container_start.py", source)
     for name, value in local.environment.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(main, "Stage", DeployedStage)

@@ -34,13 +34,22 @@ def make_host(
     role_sessions: Callable[[str, str], dict[str, str]] = no_role,
     service: str = "sagemaker",
     spot_interruption: SpotInterruption | None = None,
+    stop_grace_seconds: float = 1.0,
 ) -> Host:
     """A platform whose other services do not answer."""
     temporary = state_dir / "tmp"
     temporary.mkdir(exist_ok=True)
     processes = ProcessRegistry(state_dir / "processes")
     return Host(
-        service, "http://127.0.0.1:9", state_dir, temporary, ACCOUNT, processes, role_sessions, spot_interruption
+        service,
+        "http://127.0.0.1:9",
+        state_dir,
+        temporary,
+        ACCOUNT,
+        processes,
+        role_sessions,
+        spot_interruption,
+        stop_grace_seconds=stop_grace_seconds,
     )
 
 
@@ -103,6 +112,9 @@ class FakeS3:
         self.metadata[Key] = ExtraArgs.get("Metadata", {})
         self.uploads.append(Key)
 
+    def upload_file(self, Filename: str, Bucket: str, Key: str, ExtraArgs: dict[str, Any]) -> None:
+        self.objects[Key] = Path(Filename).read_bytes()
+
     def get_paginator(self, operation: str) -> FakeS3:
         assert operation == "list_objects_v2"
         return self
@@ -115,6 +127,24 @@ class FakeS3:
         yield {}
 
 
+class FakeRole:
+    """A role that may do everything, in front of an S3 that holds the program."""
+
+    arn = "arn:role"
+
+    def __init__(self, s3: FakeS3) -> None:
+        self.s3 = s3
+
+    def client(self, service: str) -> Any:
+        return self.s3
+
+    def logs_client(self) -> Any:
+        raise OSError("there are no logs here")
+
+    def environment(self) -> dict[str, str]:
+        return {}
+
+
 def tar_gz(files: dict[str, bytes], mode: int = 0o644) -> bytes:
     """An archive of regular files."""
     buffer = io.BytesIO()
@@ -124,6 +154,12 @@ def tar_gz(files: dict[str, bytes], mode: int = 0o644) -> bytes:
             member.size, member.mode = len(content), mode
             tar.addfile(member, io.BytesIO(content))
     return buffer.getvalue()
+
+
+def untar(content: bytes) -> dict[str, bytes]:
+    """The files of an archive."""
+    with tarfile.open(fileobj=io.BytesIO(content)) as tar:
+        return {m.name: tar.extractfile(m).read() for m in tar if m.isfile()}  # type: ignore[union-attr]
 
 
 Respond = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Any]

@@ -14,6 +14,7 @@ import torch
 from test_engine import CPU, PREPROCESSING, RECIPE, brightness
 
 from model.resnet9 import resnet9
+from model.training.arguments import parse_arguments
 from model.training.augment import Augmentation
 from model.training.checkpoints import CheckpointError, Checkpoints
 from model.training.distributed import ALONE
@@ -165,3 +166,14 @@ def test_a_folder_that_cannot_be_written_does_not_end_the_training(tmp_path, cap
     (tmp_path / "file").touch()
     assert len(train(tmp_path / "file" / "checkpoints", every=0)[1].history) == EPOCHS
     assert "nothing is there to begin from" in caplog.text
+
+
+def test_training_jobs_that_share_a_place_have_folders_of_their_own_and_share_their_features(tmp_path):
+    def parse(*arguments: str, **environment: str):
+        return parse_arguments(["--data-dir", "d", *arguments], environment)
+
+    job = parse(SM_CHECKPOINT_DIR=str(tmp_path), TRAINING_JOB_NAME="search-001")
+    assert job.checkpoint_dir == tmp_path / "search-001"
+    assert job.feature_cache == tmp_path / "features"
+    assert parse(SM_CHECKPOINT_DIR=str(tmp_path)).checkpoint_dir == tmp_path
+    assert str(parse("--checkpoint-dir", "x", TRAINING_JOB_NAME="search-001").checkpoint_dir) == "x"

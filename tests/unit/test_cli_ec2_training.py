@@ -138,11 +138,12 @@ def test_a_job_is_described_where_instances_may_read_and_not_write(stage: Any) -
     name = start(stage, lr="0.1")
     job = Job.parse(stage.s3.objects[f"code/jobs/{name}.json"].decode())
     assert job.channels == {"training": "s3://bucket/datasets/dogs/"}
-    assert (job.output, job.checkpoints) == (f"s3://bucket/training/{name}", f"s3://bucket/checkpoints/{name}")
+    assert (job.output, job.checkpoints) == (f"s3://bucket/training/{name}", f"s3://bucket/checkpoints/{name}/")
     assert re.fullmatch(r"s3://bucket/code/[0-9a-f]{16}/sourcedir.tar.gz", job.source)
     assert job.hyperparameters["lr"] == "0.1"
     assert job.hyperparameters["model-name"] == "dogs"
     assert job.max_runtime_seconds == stage.settings.training.ec2.max_runtime_seconds
+    assert job.hyperparameters["max-runtime"] == str(job.max_runtime_seconds)
 
 
 def test_price_and_time_limit_are_said_before_the_launch(stage: Any, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -125,7 +126,7 @@ def test_the_search_is_over_learning_rate_and_batch_size_for_the_validation_loss
         },
         "TrainingJobEarlyStoppingType": "Off",
     }
-    assert definition["CheckpointConfig"] == {"S3Uri": "s3://bucket/checkpoints/job"}
+    assert definition["CheckpointConfig"] == {"S3Uri": "s3://bucket/checkpoints/job/"}
     static = {name: json.loads(value) for name, value in definition["StaticHyperParameters"].items()}
     assert static["sagemaker_program"] == "train.py"
     assert static["model-name"] == "dogs"
@@ -135,10 +136,14 @@ def test_a_tuned_job_is_defined_like_a_single_one(stage: Any) -> None:
     _, definition = sent(stage, request())
     start_training(stage, TrainingRequest("dogs"))
     (single,) = stage.aws.trained
-    for member in ("RoleArn", "AlgorithmSpecification", "InputDataConfig", "ResourceConfig", "StoppingCondition"):
+    for member in ("RoleArn", "OutputDataConfig", "ResourceConfig", "StoppingCondition"):
         assert definition[member] == single[member]
-    assert single["CheckpointConfig"] == {"S3Uri": f"s3://bucket/checkpoints/{single['TrainingJobName']}"}
-    assert definition["StaticHyperParameters"] == single["HyperParameters"]
+    # CreateHyperParameterTuningJob has no place for an entry point.
+    assert single["AlgorithmSpecification"] == {**definition["AlgorithmSpecification"], **training.ENTRY_POINT}
+    assert single["InputDataConfig"][:-1] == definition["InputDataConfig"]
+    assert single["CheckpointConfig"] == {"S3Uri": f"s3://bucket/checkpoints/{single['TrainingJobName']}/"}
+    static = definition["StaticHyperParameters"].items()
+    assert {name: value for name, value in static if not name.startswith("sagemaker_")} == single["HyperParameters"]
 
 
 def test_what_is_fixed_is_not_searched_and_what_is_searched_is_not_fixed_by_the_settings(stage: Any) -> None:
@@ -411,3 +416,70 @@ def test_names_of_tuning_jobs_fit_and_are_told_from_those_of_trainings() -> None
     other = make("local")
     object.__setattr__(other, "settings", replace(other.settings, project="a" * 23))
     assert tuning_prefix(long) != tuning_prefix(other)
+
+
+def test_outputs_are_encrypted_with_the_key_of_the_data_bucket(stage: Any) -> None:
+    _, definition = sent(stage, request())
+    assert definition["OutputDataConfig"] == {"S3OutputPath": "s3://bucket/training", "KmsKeyId": "DataKeyArn"}
+
+
+@pytest.mark.parametrize(("instances", "wanted", "encrypted"), [(1, True, False), (2, True, True), (2, False, False)])
+def test_instances_talk_to_each_other_encrypted(stage: Any, instances: int, wanted: bool, encrypted: bool) -> None:
+    stage.configure(encrypt_traffic=wanted)
+    start_training(stage, TrainingRequest("dogs", instances=instances))
+    _, definition = sent(stage, TuningRequest(TrainingRequest("dogs", instances=instances)))
+    (single,) = stage.aws.trained
+    for made in (definition, single):
+        assert made["EnableInterContainerTrafficEncryption"] is encrypted
+
+
+def test_a_training_is_the_first_process_of_its_container(stage: Any) -> None:
+    start_training(stage, TrainingRequest("dogs"))
+    (single,) = stage.aws.trained
+    algorithm = single["AlgorithmSpecification"]
+    assert algorithm["ContainerEntrypoint"] == ["/bin/bash", "-c"]
+    (line,) = algorithm["ContainerArguments"]
+    assert line.endswith("&& exec python /opt/ml/code/container_start.py")
+    code = single["InputDataConfig"][-1]
+    assert code["ChannelName"] == "code"
+    assert re.fullmatch(r"s3://bucket/code/[0-9a-f]{16}/", code["DataSource"]["S3DataSource"]["S3Uri"])
+    assert not [name for name in single["HyperParameters"] if name.startswith("sagemaker_")]
+
+
+def test_a_training_knows_its_time_less_what_passes_before_it(stage: Any) -> None:
+    for seconds, known in ((3600, "3300"), (100, "90")):
+        stage.configure(max_runtime_seconds=seconds)
+        start_training(stage, TrainingRequest("dogs"))
+        _, definition = sent(stage, request())
+        for parameters in (stage.aws.trained[-1]["HyperParameters"], definition["StaticHyperParameters"]):
+            assert json.loads(parameters["max-runtime"]) == known
+
+
+SHELL_SYNTAX = [
+    "$HOME", "`id`", "a;b", "a&b", "a|b", "a<b", "a>b", "(a)", '"', "'", "a\nb", "a b", "*", "?", "[a]", "~", "{a,b}",
+    "!", "#", "\\", "é", "",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("value", SHELL_SYNTAX)
+def test_a_value_that_a_shell_would_change_starts_nothing(stage: Any, value: str) -> None:
+    with pytest.raises(UsageError, match="a shell reads it"):
+        start_training(stage, TrainingRequest("dogs", {"weights": value}))
+    with pytest.raises(UsageError, match="a shell reads it"):
+        start_tuning(stage, request({"weights": value}))
+    stage.configure(hyperparameters={"weights": value})
+    with pytest.raises(UsageError, match="a shell reads it"):
+        start_training(stage, TrainingRequest("dogs"))
+    choice = ChoiceRange(name="weights", values=("none", value))
+    stage.configure(hyperparameters={}, tuning=replace(stage.settings.training.tuning, choices=(choice,)))
+    with pytest.raises(UsageError, match="a shell reads it"):
+        start_tuning(stage, request())
+    assert not stage.aws.trained
+    assert not stage.aws.created
+
+
+def test_a_value_that_a_shell_leaves_alone_is_passed_on(stage: Any) -> None:
+    values = {"weights": "s3://bucket/a_b-c/1.5.pt", "search-lr": "0.001,0.1", "lr": "1e-05"}
+    start_training(stage, TrainingRequest("dogs", values))
+    parameters = {name: json.loads(value) for name, value in stage.aws.trained[0]["HyperParameters"].items()}
+    assert values.items() <= parameters.items()

@@ -124,11 +124,13 @@ def test_a_damaged_archive_is_called_that(tmp_path: Path, damage: str) -> None:
         artifacts.unpack(tmp_path / "m.tar.gz", tmp_path / "inside")
 
 
-def test_a_prefix_that_is_a_folder_does_not_stand_for_its_namesakes() -> None:
+@pytest.mark.parametrize(
+    ("prefix", "names"), [("data/", ["a", "b/c"]), ("data", ["data-old/a", "a", "b/c"])], ids=["folder", "beginning"]
+)
+def test_a_prefix_without_a_slash_at_its_end_stands_for_all_that_begins_so(prefix: str, names: list[str]) -> None:
     s3 = FakeS3(**{"data/a": b"", "data/b/c": b"", "data/": b"", "data-old/a": b"", "dat": b""})
-    for prefix in ("data", "data/"):
-        keys = artifacts.list_keys(s3, "bucket", prefix)
-        assert [artifacts.relative_key(key, prefix) for key in keys] == ["a", "b/c"]
+    keys = artifacts.list_keys(s3, "bucket", prefix)
+    assert [artifacts.relative_key(key, prefix) for key in keys] == names
 
 
 def test_a_prefix_may_be_a_part_of_a_name_or_one_object_or_everything() -> None:

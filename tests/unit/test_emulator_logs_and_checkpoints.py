@@ -127,7 +127,7 @@ def test_checkpoints_of_an_earlier_run_are_brought_to_every_instance(tmp_path: P
     folders = [tmp_path / "a", tmp_path / "b"]
     for folder in folders:
         folder.mkdir()
-    CheckpointSync(s3, "s3://bucket/ckpt/job", folders).download()
+    CheckpointSync(s3, "s3://bucket/ckpt/job/", folders, "job").download()
     for folder in folders:
         assert [p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()] == ["epoch-1/state"]
 
@@ -135,7 +135,7 @@ def test_checkpoints_of_an_earlier_run_are_brought_to_every_instance(tmp_path: P
 def test_new_checkpoints_are_uploaded_while_the_program_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkpoints, "SYNC_SECONDS", 0.05)
     s3 = FakeS3(**{"ckpt/old": b"old"})
-    sync = CheckpointSync(s3, "s3://bucket/ckpt/", [tmp_path])
+    sync = CheckpointSync(s3, "s3://bucket/ckpt/", [tmp_path], "job")
     sync.download()
     with sync.syncing():
         (tmp_path / "new").write_bytes(b"new")
@@ -153,14 +153,15 @@ def test_a_checkpoint_says_when_it_was_written(tmp_path: Path) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     for folder in (first, second):
         folder.mkdir()
-    sync = CheckpointSync(s3, "s3://bucket/ckpt/", [first], lambda: saved.append(list(s3.uploads)))
+    sync = CheckpointSync(s3, "s3://bucket/ckpt/", [first], "job", lambda: saved.append(list(s3.uploads)))
     assert sync.download() == 0
     with sync.syncing():
         for name, moment in (("newer", 2000.5), ("older", 1000.0)):
             (first / name).write_bytes(b"state")
             os.utime(first / name, (moment, moment))
     assert saved[0] == [], "what has to be kept before a checkpoint is uploaded is kept before"
-    assert CheckpointSync(s3, "s3://bucket/ckpt/", [second]).download() == 2000.5
+    assert CheckpointSync(s3, "s3://bucket/ckpt/", [second], "job").download() == 2000.5
+    assert CheckpointSync(s3, "s3://bucket/ckpt/", [second], "another-job").download() == 0
 
 
 def test_a_checkpoint_waits_for_what_has_to_be_kept_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,7 +174,7 @@ def test_a_checkpoint_waits_for_what_has_to_be_kept_before_it(tmp_path: Path, mo
             raise failures.pop()
 
     (tmp_path / "state").write_bytes(b"s")
-    with CheckpointSync(s3, "s3://bucket", [tmp_path], save).syncing():
+    with CheckpointSync(s3, "s3://bucket", [tmp_path], "job", save).syncing():
         eventually(lambda: s3.objects == {"state": b"s"})
     assert not failures
 
@@ -192,7 +193,7 @@ def test_a_file_that_is_still_being_written_waits(tmp_path: Path, monkeypatch: p
 
     writer = threading.Thread(target=write)
     writer.start()
-    with CheckpointSync(s3, "s3://bucket/ckpt", [tmp_path]).syncing():
+    with CheckpointSync(s3, "s3://bucket/ckpt", [tmp_path], "job").syncing():
         (tmp_path / "small").write_bytes(b"s")
         eventually(lambda: "ckpt/small" in s3.objects)
         assert "ckpt/big" not in s3.objects
@@ -218,7 +219,7 @@ def test_a_file_that_is_replaced_all_the_time_is_uploaded_all_the_same(
     writer = threading.Thread(target=write)
     writer.start()
     try:
-        with CheckpointSync(s3, "s3://bucket", [tmp_path]).syncing():
+        with CheckpointSync(s3, "s3://bucket", [tmp_path], "job").syncing():
             eventually(lambda: "state" in s3.objects)
             assert len(s3.objects["state"]) == 6
     finally:
@@ -240,5 +241,17 @@ def test_a_failing_upload_is_tried_again(tmp_path: Path, monkeypatch: pytest.Mon
 
     s3 = Flaky()
     (tmp_path / "state").write_bytes(b"s")
-    with CheckpointSync(s3, "s3://bucket", [tmp_path]).syncing():
+    with CheckpointSync(s3, "s3://bucket", [tmp_path], "job").syncing():
         eventually(lambda: s3.objects == {"state": b"s"})
+
+
+def test_a_location_without_a_slash_at_its_end_also_stands_for_its_siblings(tmp_path: Path) -> None:
+    s3 = FakeS3(**{"ckpt/job/state": b"1", "ckpt/job-2/state": b"2"})
+    sync = CheckpointSync(s3, "s3://bucket/ckpt/job", [tmp_path], "job")
+    sync.download()
+    found = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
+    assert found == {"state", "job-2/state"}, "as on AWS"
+    (tmp_path / "new").touch()
+    with sync.syncing():
+        pass
+    assert s3.uploads == ["ckpt/job/new"]

@@ -136,14 +136,14 @@ def record(**members: Any) -> Payload:
 def test_waiting_is_no_running(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(monkeypatch)
     limits = TrainingLimits(record(), SpotInterruption(after_seconds=60, wait_seconds=90))
-    limits.program_begins()
+    limits.instances_begin()
     clock.now += 61
     assert limits.reached() == "Interrupted"
-    limits.program_ends()
+    limits.instances_end()
     assert limits.interrupted() == 90
     clock.now += 90
     assert limits.reached() is None
-    limits.program_begins()
+    limits.instances_begin()
     clock.now += 38
     assert limits.reached() is None, "a job is interrupted once"
     clock.now += 2
@@ -156,7 +156,7 @@ def test_a_restart_of_the_local_aws_brings_no_second_interruption(monkeypatch: p
     clock = Clock(monkeypatch)
     before = [{"Status": "Interrupted"}, {"Status": "Restarting"}]
     limits = TrainingLimits(record(SecondaryStatusTransitions=before), SpotInterruption(after_seconds=1))
-    limits.program_begins()
+    limits.instances_begin()
     clock.now += 50
     assert limits.reached() is None
 

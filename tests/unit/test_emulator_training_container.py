@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -41,23 +42,25 @@ def test_hyperparameters_become_arguments_as_the_toolkit_makes_them(tmp_path: Pa
         "n": "3",
         "flag": "true",
         "layers": "[1, 2]",
+        "null": "null",
+        "object": '{"b": true, "a": 1}',
         "sagemaker_program": '"train.py"',
         "sagemaker_region": "eu-west-1",
         "_tuning_objective_metric": "valid:loss",
     }
     made = container(tmp_path, HyperParameters=values)
-    (made.path("code", "train.py")).touch()
-    assert made.command() == [
-        sys.executable, "train.py",
+    assert made.user_arguments() == [
         "--bare", "a b", "--flag", "True", "--layers", "[1, 2]", "--lr", "0.1", "-n", "3", "--name", "plain text",
+        "--null", "", "--object", "a=1,b=True",
     ]  # fmt: skip
     environment = made.environment(tmp_path, {})
     assert json.loads(environment["SM_HPS"]) == {
-        "lr": 0.1, "name": "plain text", "bare": "a b", "n": 3, "flag": True, "layers": [1, 2],
+        "lr": 0.1, "name": "plain text", "bare": "a b", "n": 3, "flag": True, "layers": [1, 2], "null": None,
+        "object": {"a": 1, "b": True},
     }  # fmt: skip
     assert (environment["SM_HP_LR"], environment["SM_HP_FLAG"], environment["SM_HP_NAME"]) == (
         "0.1",
-        "True",
+        "true",
         "plain text",
     )
 
@@ -84,7 +87,7 @@ def test_instances_know_each_other_and_share_the_cpus(tmp_path: Path, monkeypatc
         container(tmp_path / host, hosts=2, host=host).environment(tmp_path, {}) for host in ("algo-1", "algo-2")
     ]
     assert [e["SM_CURRENT_HOST"] for e in environments] == ["algo-1", "algo-2"]
-    assert {e["SM_HOSTS"] for e in environments} == {'["algo-1", "algo-2"]'}
+    assert {e["SM_HOSTS"] for e in environments} == {'["algo-1","algo-2"]'}
     assert {(e["SM_MASTER_ADDR"], e["SM_MASTER_PORT"], e["SM_NUM_CPUS"]) for e in environments} == {
         ("127.0.0.1", str(PORT), "2")
     }
@@ -171,10 +174,43 @@ def test_the_job_may_set_variables_of_its_own_and_of_ours(tmp_path: Path) -> Non
     assert (environment["SM_LOG_LEVEL"], environment["OWN"]) == ("10", "1")
 
 
-def test_a_shell_program_is_run_by_the_shell(tmp_path: Path) -> None:
-    made = container(tmp_path, HyperParameters={"sagemaker_program": "run.sh"})
-    made.path("code", "run.sh").touch()
-    assert made.command() == ["/bin/sh", "run.sh"]
+SHOW_ARGUMENTS = {
+    "train.py": "import json, sys\nprint(json.dumps(sys.argv[1:]))\n",
+    "run.sh": f'#!/bin/sh\nexec "{sys.executable}" -c "import json, sys; print(json.dumps(sys.argv[1:]))" "$@"\n',
+}
+
+
+@pytest.mark.parametrize(
+    ("program", "value", "arguments"),
+    [
+        ("train.py", "plain", ["plain"]),
+        ("train.py", "two words", ["two", "words"]),
+        ("train.py", "[1, 2]", ["[1,", "2]"]),
+        ("train.py", "$((6 * 7))", ["42"]),
+        ("train.py", "x; touch seen", None),
+        ("run.sh", "two words", ["two words"]),
+        ("run.sh", "`echo within`", ["within"]),
+    ],
+)
+def test_a_shell_interprets_what_the_toolkit_joins(
+    tmp_path: Path, program: str, value: str, arguments: list[str] | None
+) -> None:
+    made = container(tmp_path, HyperParameters={"sagemaker_program": program, "value": value})
+    made.path("code", program).write_text(SHOW_ARGUMENTS[program])
+    found = subprocess.run(made.command(), cwd=made.path("code"), capture_output=True, text=True, check=True)
+    if arguments is None:
+        assert made.path("code", "seen").exists(), "the end of the value is a command of its own"
+    else:
+        assert json.loads(found.stdout) == ["--value", *arguments]
+
+
+def test_an_entry_point_of_its_own_goes_without_the_variables_of_the_toolkit(tmp_path: Path) -> None:
+    environment = driver_job(tmp_path).environment(tmp_path, {})
+    # These four stand for what a container has and a process has not.
+    assert {name for name in environment if name.startswith("SM_")} == {
+        "SM_MASTER_ADDR", "SM_MASTER_PORT", "SM_CHECKPOINT_DIR", "SM_NUM_CPUS",
+    }  # fmt: skip
+    assert environment["TRAINING_JOB_NAME"] == "job"
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -13,15 +14,16 @@ from pathlib import Path
 
 import psutil
 import pytest
-from distributed_fixtures import FORKS, free_port, loopback
+from distributed_fixtures import FORKS, free_port, loopback, run_workers
 from test_train import Job
 from training_fixtures import FAST, write_data_set
 
 from model.artifact import verify_files
 from model.train import main
 from model.training.arguments import parse_arguments
-from model.training.distributed import DistributedError, _end_with_parent
+from model.training.distributed import DistributedError, _end_with_parent, joined
 from model.training.launch import _meet, processes_per_host
+from model.training.meeting import _listen
 
 TWO = [*FAST, "--processes-per-host", "2", "--num-gpus", "0"]
 
@@ -244,3 +246,33 @@ def test_under_a_torchrun_of_another_size_the_program_refuses_to_run(tmp_path, m
         monkeypatch.setenv(name, value)
     assert main(["--data-dir", "d", "--processes-per-host", "4", "--num-gpus", "0"]) == 1
     assert (tmp_path / "failure").read_text().startswith("WORLD_SIZE is 2, but the arguments ask for 4 workers")
+
+
+@pytest.mark.parametrize(
+    ("name", "found", "every_interface"),
+    [
+        ("127.0.0.1", "127.0.0.1", False),
+        ("localhost", "127.0.0.1", False),
+        ("algo-1", "127.0.0.2", True),  # a name that leads back to the machine itself, where no other host can reach it
+        ("training-service", "192.0.2.1", True),  # in front of this machine
+    ],
+)
+def test_the_store_listens_where_the_other_hosts_look_for_it(monkeypatch, name, found, every_interface):
+    monkeypatch.setattr("socket.getaddrinfo", lambda *_, **__: [(socket.AF_INET, 1, 6, "", (found, 0))])
+    listener = _listen(name, 0)
+    assert (listener is None) == every_interface
+    if listener is not None:
+        with listener:
+            assert listener.getsockname()[0] == found
+
+
+def where_a_worker_listens(size: int) -> set[str]:
+    """Join as a worker that something else than our launcher has started."""
+    with joined(size) as workers:
+        found = {entry.laddr.ip for entry in psutil.Process().net_connections("inet") if entry.status == "LISTEN"}
+        workers.barrier()
+        return found
+
+
+def test_a_store_that_the_first_worker_keeps_listens_on_the_loopback_interface():
+    assert run_workers(2, where_a_worker_listens, 2) == [{"127.0.0.1"}, {"127.0.0.1"}]
