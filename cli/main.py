@@ -10,7 +10,20 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from cli import batch, classifying, data, demo, deploying, destroying, local, packaging, report, training, tuning
+from cli import (
+    batch,
+    classifying,
+    container_image,
+    data,
+    demo,
+    deploying,
+    destroying,
+    local,
+    packaging,
+    report,
+    training,
+    tuning,
+)
 from cli.aws import Stage
 from cli.console import error_console
 from cli.errors import KennelError
@@ -26,6 +39,7 @@ app = typer.Typer(
 app.add_typer(local.app, name="local")
 app.add_typer(data.app, name="data")
 app.add_typer(tuning.app, name="tune")
+app.add_typer(container_image.app, name="image")
 app.command("train")(training.train)
 app.command("report")(report.report)
 app.command("package")(packaging.package)
