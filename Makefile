@@ -2,14 +2,13 @@
 PYTHON  ?= python3
 VENV    := .venv
 BIN     := $(VENV)/bin
-RAY     := build/ray
 CHECKOV := build/checkov
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Importing the CDK without cached bytecode takes six times as long, at every synth.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test unit infra security integration image image-test ray e2e bench lint format lock synth clean
+.PHONY: help setup demo test unit infra security integration image image-test e2e bench lint format lock synth clean
 
 help: ## list these targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9_-]+:.*## / {printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -63,14 +62,6 @@ image: setup ## build the serving image (docker, podman or buildah; BASE=IMAGE: 
 image-test: setup ## build the serving image and run it as SageMaker does (needs buildah, mmdebstrap and root)
 	python -m pytest tests/image
 
-$(RAY)/.installed: requirements-ray.lock $(VENV)/.installed
-	rm -rf $(RAY)
-	$(BIN)/uv pip install $(CHECKED) --python $(BIN)/python --target $(RAY) --requirement requirements-ray.lock
-	touch $@
-
-ray: $(RAY)/.installed ## the artifact on the real Ray Serve (installs 265 MB beside .venv)
-	PYTHONPATH=$(CURDIR)/$(RAY) python -m pytest tests/integration/test_ray_serve.py
-
 MISSING = $(error it costs money: make e2e ACCOUNT=123456789012 REGION=eu-west-1)
 e2e: setup ## docs/first-deploy.md on a real account: make e2e ACCOUNT=… REGION=… (costs money, tears down)
 	python -m pytest tests/e2e -s --real-account $(or $(ACCOUNT),$(MISSING)) --real-region $(or $(REGION),$(MISSING))
@@ -82,7 +73,7 @@ bench: setup ## serving and the function beside others, measured: 9 minutes (mak
 lint: setup ## ruff and mypy
 	ruff check .
 	ruff format --check .
-	mypy app.py benchmarks cli emulator infra lambda_fn model
+	mypy app.py benchmarks cli emulator infra lambda_fn model programs sample_data
 
 format: setup ## let ruff format the code
 	ruff format .
@@ -93,7 +84,7 @@ COMPILE := uv pip compile --quiet --custom-compile-command 'make lock' --generat
 EXACTLY := $(COMPILE) --no-deps --universal --python-version 3.11 --no-emit-package torch --no-emit-package torchvision
 lock: setup ## write the hashes again, after a pin has changed
 	for pins in requirements-*.txt benchmarks/requirements-*.txt; do $(EXACTLY) $$pins --output-file $${pins%.txt}.lock || exit; done
-	$(COMPILE) --constraint requirements.txt --universal --python-version 3.11 model/image/requirements.in --output-file model/image/requirements.txt
+	$(COMPILE) --constraint requirements.txt --universal --python-version 3.11 model/serving/image/requirements.in --output-file model/serving/image/requirements.txt
 	$(COMPILE) --constraint requirements.txt --python-platform linux --python-version 3.11 --no-emit-package numpy --only-binary :all: --emit-build-options model/requirements.in --output-file model/requirements.txt
 
 synth: setup ## synthesise every stack of the dev stage, with the security checks

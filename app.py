@@ -12,10 +12,10 @@ from pathlib import Path
 from aws_cdk import App
 
 from infra.application import synthesise
-from infra.compliance import ComplianceError
+from infra.gate.compliance import ComplianceError
 from infra.settings import ROOT, SettingsError, load
-from model.artifact import ArtifactError
-from model.artifact_digest import DigestError
+from model.core.artifact import ArtifactError
+from model.core.artifact_digest import DigestError
 
 
 def main() -> None:

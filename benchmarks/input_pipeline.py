@@ -5,9 +5,8 @@
 The usual way is the one of the project that this one replaces, and of most tutorials: torchvision's `ImageFolder`
 opens and decodes every picture anew in every epoch, its transforms cut, mirror and normalise them one by one
 (`RandomResizedCrop(224)`, `RandomHorizontalFlip`, `ToTensor`, `Normalize`). Ours decodes each picture once and then
-takes every epoch's views from the decoded ones, a batch at a time (`model/training/data.py`, `augment.py`), which are
-also turned and recoloured. Both run in one thread, without worker processes: those do the same work, and hand it over
-besides.
+takes every epoch's views from the decoded ones, a batch at a time (`model/training/data/`), which are also turned and
+recoloured. Both run in one thread, without worker processes: those do the same work, and hand it over besides.
 
 What is measured is processor time, so that other programs on the machine disturb little. The systems take turns.
 """
@@ -41,13 +40,13 @@ from benchmarks.measuring import (
     paired_ratio,
 )
 from cli.console import console, progress_bar
-from cli.data_shrink import shrink_data_set
-from cli.dataset import PICTURE_SUFFIXES, find_data_set
-from cli.drawing import draw_data_set
-from model.network import torchvision_models
-from model.training.augment import Augmentation
-from model.training.data import decode_for_augmentation, discover
-from model.transforms import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
+from cli.data.dataset import PICTURE_SUFFIXES, find_data_set
+from cli.data.shrink import shrink_data_set
+from model.core.network import torchvision_models
+from model.core.transforms import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
+from model.training.data.augment import Augmentation
+from model.training.data.dataset import decode_for_augmentation, discover
+from sample_data import draw_data_set
 
 SIZE = 224  # pixels, the input of most published networks
 BATCH = 64

@@ -11,11 +11,11 @@ from pathlib import Path
 from benchmarks.load import Call, run_load
 from benchmarks.measuring import tree_cpu_seconds
 from benchmarks.serving_systems import Plan, Served, Turn, free_port, loads_of
-from cli import local
 from cli.aws import Stage
-from cli.deploying import deploy_stacks
-from cli.function_client import FunctionClient
-from model.packaging import package
+from cli.local import commands as local
+from cli.operating.deploying import deploy_stacks
+from cli.serving.function_client import FunctionClient
+from model.core.packaging import package
 
 # Each caller at once needs an execution environment of the function, and each of those starts once.
 _WARM_UP_SECONDS = 10.0

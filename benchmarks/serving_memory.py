@@ -32,10 +32,10 @@ from rich.progress import track
 
 from benchmarks.measuring import Goal, finish, machine, machine_line, markdown_table, tree_memory
 from cli.console import console
-from model.artifact import ONNX_FILE, WEIGHTS_FILE, ModelCard, file_version
-from model.network import build
-from model.packaging import add_serving_program
-from model.training.export import export_onnx
+from model.core.artifact import ONNX_FILE, WEIGHTS_FILE, ModelCard, file_version
+from model.core.network import build
+from model.core.packaging import add_serving_program
+from model.training.artifact.export import export_onnx
 
 HOST = "127.0.0.1"
 CALLERS = 8

@@ -16,17 +16,17 @@ from torch import nn
 
 from benchmarks.load import Expected
 from benchmarks.serving_systems import ModelError, Served
-from cli.drawing import BREEDS
-from cli.drawing.picture import draw_picture
-from model.artifact import ONNX_FILE, WEIGHTS_FILE, ModelCard, file_version
-from model.decoding import decode
-from model.network import NetworkError, build, check_input_size
-from model.packaging import add_serving_program
-from model.predictor import Predictor
-from model.training.data import Pictures, display_labels
-from model.training.export import check_export, export_onnx
-from model.training.quantize import Decision, Limits, choose_precision
-from model.transforms import Preprocessing
+from model.core.artifact import ONNX_FILE, WEIGHTS_FILE, ModelCard, file_version
+from model.core.decoding import decode
+from model.core.network import NetworkError, build, check_input_size
+from model.core.packaging import add_serving_program
+from model.core.predictor import Predictor
+from model.core.transforms import Preprocessing
+from model.training.artifact.export import check_export, export_onnx
+from model.training.artifact.quantize import Decision, Limits, choose_precision
+from model.training.data.dataset import Pictures, display_labels
+from sample_data import BREEDS
+from sample_data.picture import draw_picture
 
 CLASSES = 133
 PICTURES = 24
@@ -88,7 +88,7 @@ def make_artifacts(
     folder : Path
         Where the folders `fp32` and `int8` are made.
     architecture : str
-        As `model.network.build` takes it.
+        As `model.core.network.build` takes it.
     input_size : int
         Pixels.
     pictures : list of bytes
@@ -158,7 +158,7 @@ def distinguishing_network(architecture: str, inputs: npt.NDArray[np.float32]) -
     Parameters
     ----------
     architecture : str
-        As `model.network.build` takes it.
+        As `model.core.network.build` takes it.
     inputs : numpy.ndarray
         float32 [N, 3, S, S], preprocessed; N at most `CLASSES`.
 

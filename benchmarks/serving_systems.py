@@ -26,7 +26,7 @@ import psutil
 from benchmarks.load import Call, Expected, Load, run_load
 from benchmarks.measuring import Memory, process_tree, tree_memory
 from cli.aws import ROOT
-from model.predictor import Predictor
+from model.core.predictor import Predictor
 
 HOST = "127.0.0.1"
 # The slowest peer imports PyTorch three times on a busy machine.

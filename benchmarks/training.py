@@ -7,7 +7,7 @@ Three comparisons, each a ratio with its goal:
 step
     Pictures per second of whole training steps of a ResNet-18 at 224 pixels, batches of 32, all cores. The plain loop
     is the one of every tutorial (contiguous tensors, float32, eager, AdamW) on batches that lie ready in memory. Ours
-    is `model.training.engine.fit`, which also augments its pictures: compiled in float32 and, where the CPU has
+    is `model.training.loop.engine.fit`, which also augments its pictures: compiled in float32 and, where the CPU has
     instructions for it, in mixed precision with and without compiling. The goal applies to the compiled step of the
     fewest digits. Beside them the step's convolutions alone, forward and backward in float32, which no step in float32
     can outrun with these kernels. Each has a process of its own, so that each has its own settings of OpenMP and of the
@@ -114,7 +114,7 @@ def plain_turns(steps: int) -> None:
     """Train as tutorials do, `steps` steps for every turn."""
     import torch
 
-    from model.network import torchvision_models
+    from model.core.network import torchvision_models
 
     torch.manual_seed(0)
     network = torchvision_models().resnet18(num_classes=CLASSES)
@@ -137,14 +137,14 @@ def our_turns(steps: int, mixed_precision: str, compiled: bool) -> None:
     import numpy as np
     import torch
 
-    from model.memory import keep_freed_memory
-    from model.metrics import EpochMetrics
-    from model.network import build
-    from model.training.augment import Augmentation
-    from model.training.data import CACHE_MARGIN, Pictures
-    from model.training.engine import Execution, Recipe, fit
-    from model.training.mixed_precision import half_type
-    from model.transforms import Preprocessing
+    from model.core.memory import keep_freed_memory
+    from model.core.network import build
+    from model.core.transforms import Preprocessing
+    from model.training.data.augment import Augmentation
+    from model.training.data.dataset import CACHE_MARGIN, Pictures
+    from model.training.loop.engine import Execution, Recipe, fit
+    from model.training.loop.metrics import EpochMetrics
+    from model.training.loop.mixed_precision import half_type
 
     random = np.random.default_rng(0)
 
@@ -182,8 +182,8 @@ def convolution_turns(steps: int) -> None:
     """Do of `steps` training steps nothing but the convolutions and their gradients, for every turn."""
     import torch
 
-    from model.memory import keep_freed_memory
-    from model.network import build
+    from model.core.memory import keep_freed_memory
+    from model.core.network import build
 
     keep_freed_memory()
     network = build(ARCHITECTURE, CLASSES)
@@ -215,7 +215,7 @@ def measure_step(rounds: int, steps: int, *, cached: bool) -> dict[str, Any]:
     """
     import torch
 
-    from model.training.mixed_precision import half_type
+    from model.training.loop.mixed_precision import half_type
 
     cpu = torch.device("cpu")
     ways = [
@@ -251,7 +251,7 @@ def measure_input(quick: bool) -> dict[str, Any]:
 
 def measure_processes(rounds: int, epochs: int) -> dict[str, list[float]]:
     """Return pictures per second of one process, of two together, and of two apart, a value per round."""
-    from cli.drawing import draw_data_set
+    from sample_data import draw_data_set
 
     with tempfile.TemporaryDirectory(prefix="kennel-training-benchmark-") as name:
         folder = Path(name)

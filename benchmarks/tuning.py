@@ -39,13 +39,10 @@ from torch import nn
 
 from benchmarks.measuring import Goal, add_common_options, finish, machine, machine_line, markdown_table
 from cli.console import console
-from cli.drawing import draw_data_set
-from cli.drawing.breeds import BREEDS
-from model.metrics import Trial
-from model.network import build, classifier_name
-from model.training.augment import Augmentation
-from model.training.backbone import split
-from model.training.data import (
+from model.core.network import build, classifier_name
+from model.core.transforms import Preprocessing
+from model.training.data.augment import Augmentation
+from model.training.data.dataset import (
     DataSet,
     Pictures,
     decode_for_augmentation,
@@ -53,13 +50,16 @@ from model.training.data import (
     discover,
     fingerprint,
 )
-from model.training.distributed import ALONE
-from model.training.engine import Recipe, evaluate, fit
-from model.training.feature_store import FeatureStore
-from model.training.features import Extraction, Views, compute
-from model.training.mixed_precision import half_type
-from model.training.search import Search, Space, search
-from model.transforms import Preprocessing
+from model.training.distributed.group import ALONE
+from model.training.head.backbone import split
+from model.training.head.feature_store import FeatureStore
+from model.training.head.features import Extraction, Views, compute
+from model.training.head.search import Search, Space, search
+from model.training.loop.engine import Recipe, evaluate, fit
+from model.training.loop.metrics import Trial
+from model.training.loop.mixed_precision import half_type
+from sample_data import draw_data_set
+from sample_data.breeds import BREEDS
 
 CPU = torch.device("cpu")
 DATA_DIR = Path("build/benchmarks/tuning")

@@ -10,23 +10,19 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from cli import (
-    batch,
-    classifying,
-    container_image,
-    data,
-    demo,
-    deploying,
-    destroying,
-    local,
-    packaging,
-    report,
-    training,
-    tuning,
-)
 from cli.aws import Stage
+from cli.batch import commands as batch
 from cli.console import error_console
+from cli.data import commands as data
 from cli.errors import KennelError
+from cli.local import commands as local
+from cli.local import demo
+from cli.operating import deploying, destroying
+from cli.serving import classify as classifying
+from cli.serving import container_image
+from cli.training import packaging, report
+from cli.training import sagemaker as training
+from cli.tuning import commands as tuning
 
 app = typer.Typer(
     name="kennel",

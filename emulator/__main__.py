@@ -8,10 +8,11 @@ import shlex
 import sys
 from pathlib import Path
 
-from emulator import lifecycle, quotas, settings
-from emulator.host import DEFAULT_SPOT_WAIT_SECONDS, STOP_GRACE_SECONDS, SpotInterruption
-from emulator.layout import StateError
 from emulator.ministack.contract import ContractError
+from emulator.platform import lifecycle, settings
+from emulator.platform.host import DEFAULT_SPOT_WAIT_SECONDS, STOP_GRACE_SECONDS, SpotInterruption
+from emulator.platform.layout import StateError
+from emulator.quotas import service as quotas
 
 _COMMANDS = {
     "up": "start it in the background",
@@ -83,7 +84,7 @@ def _run(options: argparse.Namespace) -> int:
     say = sys.stdout.write
     match options.command:
         case "serve":
-            from emulator.server import serve  # imports MiniStack, which takes a second
+            from emulator.platform.server import serve  # imports MiniStack, which takes a second
 
             limits = quotas.Quotas(dict(options.quota))
             delay, grace = options.access_log_delay, options.stop_grace

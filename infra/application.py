@@ -4,7 +4,7 @@ from pathlib import Path
 
 from aws_cdk import App, Environment, Tags
 
-from infra import compliance
+from infra.gate import compliance
 from infra.settings import Settings
 from infra.stacks.inference import InferenceStack
 from infra.stacks.storage import StorageStack
@@ -26,7 +26,7 @@ def synthesise(app: App, settings: Settings, artifact: Path) -> Path:
 
     Raises
     ------
-    infra.compliance.ComplianceError
+    infra.gate.compliance.ComplianceError
         When an acknowledged finding does not occur. Findings that nobody acknowledged are reported by the CDK itself.
     """
     add_stacks(app, settings, artifact)

@@ -26,10 +26,10 @@ def image_accounts() -> dict[str, str]:
     """By region, the account from which AWS gives out its Deep Learning Containers; no other region has them."""
     package = importlib.util.find_spec("sagemaker")  # finds it without running it, in one folder or several
     assert package is not None and package.submodule_search_locations is not None
-    paths = [Path(folder, "core/image_uri_config/ray-serve.json") for folder in package.submodule_search_locations]
+    paths = [Path(folder, "core/image_uri_config/pytorch.json") for folder in package.submodule_search_locations]
     table = next(path for path in paths if path.is_file())
-    versions: dict[str, dict[str, dict[str, str]]] = json.loads(table.read_bytes())["versions"]
-    return versions["1"]["registries"]
+    versions: dict[str, dict[str, dict[str, str]]] = json.loads(table.read_bytes())["training"]["versions"]
+    return list(versions.values())[-1]["registries"]  # the newest
 
 
 @cache
@@ -88,7 +88,3 @@ class ContainerImage(Table):
         if self.architecture == needed:
             return None
         return f"{instance_type} is an {needed} machine, but image.architecture is {self.architecture}"
-
-
-#: AWS's Ray Serve image, the successor of its TorchServe images.
-RAY_IMAGE = ContainerImage(repository="ray", tag="serve-ml-sagemaker-cpu-v1")

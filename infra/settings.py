@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, ClassVar
 
 from infra import instance_types
-from infra.container_images import ECR_IMAGE_URI, RAY_IMAGE, AccountId, ContainerImage, url_suffix
+from infra.container_images import ECR_IMAGE_URI, AccountId, ContainerImage, url_suffix
 from infra.function_settings import Capacity, FunctionSettings, LogRetentionDays
 from infra.toml_tables import Matches, OneOf, Range, SettingsError, Table, read_table
 from infra.tuning_settings import TuningSettings
@@ -195,11 +195,9 @@ class ServingSettings(Table):
     variant_name: Annotated[str, Matches(r"[A-Za-z0-9](-?[A-Za-z0-9]){0,62}", "a variant name")] = "main"
     #: How long a new instance may take until it answers /ping; SageMaker takes 60 to 3600.
     startup_timeout_seconds: Annotated[int, Range(60, 3600)] = 600
-    #: What the artifact runs on: "own" (model/Dockerfile, built while the stack is deployed), "ray" (`RAY_IMAGE`,
-    #: nothing to build), or the URI of an image in a private ECR registry of the stage's own region.
-    image: Annotated[
-        str, Matches(rf"own|ray|{ECR_IMAGE_URI.pattern}", '"own", "ray" or the URI of an image in ECR')
-    ] = "ray"
+    #: What the artifact runs on: "own" (model/serving/image/, built while the stack is deployed), or the URI of an image
+    #: in a private ECR registry of the stage's own region.
+    image: Annotated[str, Matches(rf"own|{ECR_IMAGE_URI.pattern}", '"own" or the URI of an image in ECR')] = "own"
     #: What an instance's vCPUs are for: "throughput", a worker each, or "latency", all of them for one picture.
     mode: Annotated[str, OneOf(("throughput", "latency"))] = "throughput"
     #: Of what the endpoint and transform jobs log, as for `TrainingSettings.log_retention_days`.
@@ -208,8 +206,6 @@ class ServingSettings(Table):
 
     def conflicts(self) -> Iterator[str]:
         """Yield what does not fit together."""
-        if self.image == "ray" and (conflict := RAY_IMAGE.conflict_with(self.instance_type)):
-            yield f'instance_type: {conflict}; image = "own" is built for either'
         scaling = self.scaling
         if scaling and not scaling.min_instances <= self.initial_instances <= scaling.max_instances:
             yield (
@@ -252,8 +248,6 @@ class Settings(Table):
             )
         if missing := self.training.image.missing_in(self.region):
             yield f"region: {missing}; or set training.image.account to an account that has it"
-        if self.serving.image == "ray" and (missing := RAY_IMAGE.missing_in(self.region)):
-            yield f'region: {missing}; serving.image = "own" needs none'
 
     def stack_name(self, kind: str) -> str:
         """CloudFormation name of the stack `kind` (storage, training or inference)."""

@@ -56,17 +56,17 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from .artifact import ArtifactError
-from .network import NetworkError
+from .core.artifact import ArtifactError
+from .core.network import NetworkError
 from .training.arguments import ArgumentsError, parse_arguments
-from .training.checkpoints import CheckpointError
-from .training.data import DataSetError
-from .training.distributed import LOST_PEERS, DistributedError, LostPeersError, joined
-from .training.engine import DivergedError
-from .training.export import ExportError
-from .training.launch import WorkersFailedError, is_worker, launch, processes_per_host
+from .training.artifact.export import ExportError
+from .training.data.dataset import DataSetError
+from .training.distributed.group import LOST_PEERS, DistributedError, LostPeersError, joined
+from .training.distributed.launch import WorkersFailedError, is_worker, launch, processes_per_host
+from .training.loop.checkpoints import CheckpointError
+from .training.loop.engine import DivergedError
+from .training.loop.stopping import Stop
 from .training.pipeline import train
-from .training.stopping import Stop
 
 log = logging.getLogger("model.train")
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import bentoml
 from bentoml.validators import ContentType
 
-from model.predictor import Predictor
+from model.core.predictor import Predictor
 
 
 @bentoml.service(workers=int(os.environ["WORKERS"]), traffic={"timeout": 120})

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import litserve
 
-from model.predictor import Prediction, Predictor
+from model.core.predictor import Prediction, Predictor
 
 
 class Classifier(litserve.LitAPI):

@@ -18,9 +18,9 @@ from typing import IO
 
 from emulator.ec2 import power
 from emulator.ec2.metadata import MetadataService
-from emulator.host import Host
-from emulator.processes import signal_group
-from emulator.programs import base_environment, describe_exit
+from emulator.platform.host import Host
+from emulator.platform.processes import signal_group
+from emulator.platform.programs import base_environment, describe_exit
 
 logger = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import unquote
 
-from emulator.errors import ServiceError
+from emulator.platform.errors import ServiceError
 
 _TOKEN_PATH = "/latest/api/token"  # noqa: S105 - an address
 _TOKEN_HEADER = "x-aws-ec2-metadata-token"  # noqa: S105 - a name

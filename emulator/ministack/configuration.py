@@ -8,8 +8,8 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from emulator import settings
-from emulator.layout import Credentials
+from emulator.platform import settings
+from emulator.platform.layout import Credentials
 
 
 def variables(state_dir: Path, port: int, administrator: Credentials) -> dict[str, str]:

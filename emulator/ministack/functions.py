@@ -12,8 +12,8 @@ import types
 from collections.abc import Callable
 from typing import Any
 
-from emulator.errors import Response
-from emulator.processes import ProcessRegistry
+from emulator.platform.errors import Response
+from emulator.platform.processes import ProcessRegistry
 
 #: A synchronous request or response may have this many bytes, an asynchronous request that many.
 SYNC_PAYLOAD_LIMIT = 6 * 1024 * 1024

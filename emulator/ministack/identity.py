@@ -6,8 +6,8 @@ import json
 import secrets
 from typing import Any
 
-from emulator.errors import ServiceError
-from emulator.layout import access_key_id
+from emulator.platform.errors import ServiceError
+from emulator.platform.layout import access_key_id
 
 _SESSION_NAME_LIMIT = 64
 

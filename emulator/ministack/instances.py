@@ -16,11 +16,11 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
-from emulator.awsapi import Caller
 from emulator.ec2.instance import InstanceRun, LaunchedInstance, console_output, remove_leftovers
-from emulator.errors import Response
-from emulator.host import Host
 from emulator.ministack.routing import refusal
+from emulator.platform.awsapi import Caller
+from emulator.platform.errors import Response
+from emulator.platform.host import Host
 
 _INSTANCE_ID = re.compile(rb"<instanceId>(i-[0-9a-f]+)</instanceId>")
 _PARAMETER = "resolve:ssm:"

@@ -7,9 +7,9 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from emulator.errors import Response
-from emulator.ministack.resources import handler_message
-from emulator.quotas import CONCURRENT_EXECUTIONS, Quotas, builds
+from emulator.ministack.cloudformation.resources import handler_message
+from emulator.platform.errors import Response
+from emulator.quotas.service import CONCURRENT_EXECUTIONS, Quotas, builds
 
 #: How much concurrency no function may reserve, in an account that has more than this.
 _LEAST_UNRESERVED = 100

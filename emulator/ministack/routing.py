@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import unquote
 
-from emulator.awsapi import Caller, Service
-from emulator.errors import Response, ServiceError
-from emulator.ministack import operations
+from emulator.ministack.door import operations
+from emulator.platform.awsapi import Caller, Service
+from emulator.platform.errors import Response, ServiceError
 
 _RUNTIME = "sagemaker-runtime"
 _INVOCATION = re.compile(r"/endpoints/(?P<name>[^/]+)/.+")

@@ -5,18 +5,18 @@ from __future__ import annotations
 import functools
 import threading
 
-from emulator.awsapi import Caller, Handler, Payload, Service
-from emulator.host import Host
-from emulator.sagemaker.endpoints import Endpoints
+from emulator.platform.awsapi import Caller, Handler, Payload, Service
+from emulator.platform.host import Host
+from emulator.platform.store import Store
+from emulator.sagemaker.endpoints.operations import Endpoints
+from emulator.sagemaker.endpoints.runtime import Runtime
 from emulator.sagemaker.instance_quotas import LIMITED, InstanceQuotas
 from emulator.sagemaker.models import EndpointConfigs, Models
 from emulator.sagemaker.notebooks import LifecycleConfigs, NotebookInstances
 from emulator.sagemaker.resources import ENDPOINT_CONFIG, KINDS, Tags
-from emulator.sagemaker.runtime import Runtime
-from emulator.sagemaker.training import TrainingJobs
-from emulator.sagemaker.transform import TransformJobs
-from emulator.sagemaker.tuning import TuningJobs
-from emulator.store import Store
+from emulator.sagemaker.training.operations import TrainingJobs
+from emulator.sagemaker.transform.operations import TransformJobs
+from emulator.sagemaker.tuning.operations import TuningJobs
 
 __all__ = ["SageMaker"]
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
-from emulator.awsapi import Caller, Payload, ServiceError
-from emulator.quotas import Quotas, instances
+from emulator.platform.awsapi import Caller, Payload, ServiceError
+from emulator.platform.store import Record, Store
+from emulator.quotas.service import Quotas, instances
 from emulator.sagemaker.resources import (
     ENDPOINT,
     ENDPOINT_CONFIG,
@@ -15,7 +16,6 @@ from emulator.sagemaker.resources import (
     TRANSFORM_JOB,
     Resources,
 )
-from emulator.store import Record, Store
 
 #: Instances by type and purpose.
 Usage = Counter[tuple[str, str]]

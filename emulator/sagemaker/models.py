@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from botocore.model import ServiceModel
 
-from emulator.awsapi import Caller, Payload, ServiceError, operation
+from emulator.platform.awsapi import Caller, Payload, ServiceError, operation
+from emulator.platform.store import Store
 from emulator.sagemaker.resources import ENDPOINT_CONFIG, MODEL, Resources, project
-from emulator.store import Store
 
 
 class Models:

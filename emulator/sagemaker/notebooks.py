@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from botocore.model import ServiceModel
 
-from emulator.awsapi import Caller, Payload, ServiceError, operation
+from emulator.platform.awsapi import Caller, Payload, ServiceError, operation
+from emulator.platform.store import Record, Store
 from emulator.sagemaker.resources import LIFECYCLE_CONFIG, NOTEBOOK_INSTANCE, Resources, project
-from emulator.store import Record, Store
 
 _STATUS = "NotebookInstanceStatus"
 #: Members of UpdateNotebookInstance that remove a member of the record.

@@ -9,8 +9,8 @@ from typing import Any
 
 from botocore.model import ListShape, ServiceModel, StructureShape
 
-from emulator.awsapi import Caller, Payload, ServiceError, operation, paginate
-from emulator.store import Record, Result, Store
+from emulator.platform.awsapi import Caller, Payload, ServiceError, operation, paginate
+from emulator.platform.store import Record, Result, Store
 
 #: What SageMaker's lists return when the caller does not say how many.
 DEFAULT_PAGE_SIZE = 10

@@ -8,7 +8,7 @@ from typing import Any
 import boto3
 from botocore.config import Config
 
-from emulator.host import Host
+from emulator.platform.host import Host
 
 # boto3 builds its first clients from shared, unguarded state.
 _creation_lock = threading.Lock()

@@ -12,11 +12,12 @@ from aws_cdk import aws_logs as logs
 from aws_cdk import aws_s3_assets as assets
 from constructs import Construct
 
-from infra import custom_resources
 from infra.constructs.policies import allow, allow_in_s3, policy
+from programs import image_build
 
 # What the Dockerfile reads, and so what the image is made of.
-SOURCES = ("Dockerfile", "artifact_digest.py", "image/requirements.txt", "image/serve")
+DOCKERFILE = "serving/image/Dockerfile"
+SOURCES = (DOCKERFILE, "core/artifact_digest.py", "serving/image/requirements.txt", "serving/image/serve")
 # By instruction set: builds run on the one they are for, because emulating the other takes ten times as long.
 BUILD_IMAGES: dict[str, codebuild.IBuildImage] = {
     "arm64": codebuild.LinuxArmBuildImage.AMAZON_LINUX_2023_STANDARD_4_0,
@@ -37,7 +38,8 @@ BUILD_SPEC = {
     "phases": {
         "build": {
             "commands": [
-                "docker build --progress plain --tag $REPOSITORY:$IMAGE_TAG .",
+                # One platform, Docker's media types, no attestations: SageMaker refuses image indexes.
+                f"docker build --progress plain --provenance=false --file {DOCKERFILE} --tag $REPOSITORY:$IMAGE_TAG .",
                 "aws ecr get-login-password | docker login --username AWS --password-stdin $REGISTRY",
                 "docker push --quiet $REPOSITORY:$IMAGE_TAG",
             ]
@@ -67,7 +69,7 @@ class BuiltImage(Construct):
             self,
             "Source",
             path=str(source),
-            exclude=["*", "!/image", *(f"!/{file}" for file in SOURCES)],
+            exclude=["*", "!/core", "!/serving", "/serving/*", "!/serving/image", *(f"!/{file}" for file in SOURCES)],
             ignore_mode=IgnoreMode.GIT,
         )
         build_log = self._log_group("BuildLog")
@@ -197,7 +199,7 @@ class BuiltImage(Construct):
             architecture=lambda_.Architecture.ARM_64,
             handler="image_build.handler",
             code=lambda_.Code.from_asset(
-                str(Path(custom_resources.__file__).parent),
+                str(Path(image_build.__file__).parent),
                 exclude=["*", "!/image_build.py"],
                 ignore_mode=IgnoreMode.GIT,
             ),

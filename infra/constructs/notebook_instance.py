@@ -13,8 +13,9 @@ from infra.constructs.execution_roles import sagemaker as sagemaker_principal
 from infra.constructs.policies import allow, policy
 from infra.job_names import job_patterns
 from infra.settings import Settings
+from programs.notebook_idle import stop_when_idle
 
-IDLE_SCRIPT = Path(__file__).with_name("stop_when_idle.py")
+IDLE_SCRIPT = Path(str(stop_when_idle.__file__))
 #: How often the idle script looks.
 CHECK_MINUTES = 5
 #: SageMaker's limit for a lifecycle script, in base64.

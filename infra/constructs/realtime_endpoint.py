@@ -12,8 +12,8 @@ from infra.constructs.data_bucket import DataBucket
 from infra.constructs.execution_roles import ModelRole
 from infra.constructs.registry_image import RegistryImage
 from infra.settings import ROOT, ServingSettings
-from model.archives import archive_digest
-from model.artifact_digest import VARIABLE
+from model.core.archives import archive_digest
+from model.core.artifact_digest import VARIABLE
 
 
 class RealtimeEndpoint(Construct):

@@ -7,7 +7,7 @@ from constructs import Construct
 
 from infra import instance_types
 from infra.constructs.built_image import BuiltImage
-from infra.container_images import ECR_IMAGE_URI, RAY_IMAGE, ContainerImage, image_accounts
+from infra.container_images import ECR_IMAGE_URI, ContainerImage, image_accounts
 from infra.settings import ROOT, ServingSettings
 
 
@@ -25,8 +25,6 @@ def serving_image(scope: Construct, settings: ServingSettings) -> RegistryImage:
         architecture = instance_types.architecture(settings.instance_type)
         built = BuiltImage(scope, "Image", source=ROOT / "model", architecture=architecture)
         return RegistryImage(built.uri, built.repository.repository_arn)
-    if settings.image == "ray":
-        return registry_image(scope, RAY_IMAGE)
     uri = ECR_IMAGE_URI.fullmatch(settings.image)
     assert uri is not None  # the settings have been checked
     arn = f"arn:{Aws.PARTITION}:ecr:{uri['region']}:{uri['account']}:repository/{uri['repository']}"

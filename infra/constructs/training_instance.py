@@ -13,10 +13,10 @@ from aws_cdk import aws_logs as logs
 from aws_cdk import aws_s3_assets as assets
 from constructs import Construct
 
-from infra import instance_program
 from infra.constructs.data_bucket import DataBucket
 from infra.constructs.execution_roles import TrainingInstanceRole
 from infra.settings import Ec2TrainingSettings
+from programs import ec2_training as instance_program
 
 NETWORK = "10.0.0.0/24"
 # Two zones, because not every zone has every instance type, nor always capacity for it.

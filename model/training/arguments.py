@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from ..serving_settings import available_vcpus
+from ..serving.settings import available_vcpus
 
 # What SageMaker keeps the same as the job's checkpoint location.
 CHECKPOINT_DIR = "/opt/ml/checkpoints"

@@ -14,7 +14,7 @@ import onnxruntime
 import PIL
 import torch
 
-from ..serving_settings import available_vcpus
+from ..serving.settings import available_vcpus
 
 
 def describe(environment: Mapping[str, str] = os.environ) -> dict[str, Any]:
@@ -33,7 +33,7 @@ def describe(environment: Mapping[str, str] = os.environ) -> dict[str, Any]:
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "versions": {
             "python": platform.python_version(),
-            # Not imported for this: beside some builds of torch that fails (model/network.py).
+            # Not imported for this: beside some builds of torch that fails (model/core/network.py).
             "torchvision": importlib.metadata.version("torchvision"),
             **{name: module.__version__ for name, module in modules.items()},
         },

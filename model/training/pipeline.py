@@ -10,21 +10,21 @@ import time
 
 import torch
 
-from ..memory import keep_freed_memory
-from ..metrics import best_line, workers_line
-from ..network import build, check_input_size
-from ..transforms import Preprocessing
+from ..core.memory import keep_freed_memory
+from ..core.network import build, check_input_size
+from ..core.transforms import Preprocessing
 from .arguments import ArgumentsError
-from .augment import Augmentation
-from .best_so_far import BestSoFar, best_writer
-from .checkpoints import Checkpoints
-from .data import Fingerprint, decode_for_augmentation, decode_for_serving, discover, fingerprint
-from .distributed import ALONE, DistributedError, Workers
-from .engine import Execution, Fit, KeepBest, Recipe, fit
-from .finishing import Trained, finish
-from .head_mode import train_head
-from .mixed_precision import half_type
-from .stopping import Stop
+from .artifact.best_so_far import BestSoFar, best_writer
+from .artifact.finishing import Trained, finish
+from .data.augment import Augmentation
+from .data.dataset import Fingerprint, decode_for_augmentation, decode_for_serving, discover, fingerprint
+from .distributed.group import ALONE, DistributedError, Workers
+from .head.mode import train_head
+from .loop.checkpoints import Checkpoints
+from .loop.engine import Execution, Fit, KeepBest, Recipe, fit
+from .loop.metrics import best_line, workers_line
+from .loop.mixed_precision import half_type
+from .loop.stopping import Stop
 from .weights import default_input_size, local_weights
 
 log = logging.getLogger(__name__)

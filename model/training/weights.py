@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 
 import torch
 
-from ..artifact import file_version
-from ..network import NetworkError, torchvision_models
+from ..core.artifact import file_version
+from ..core.network import NetworkError, torchvision_models
 
 log = logging.getLogger(__name__)
 

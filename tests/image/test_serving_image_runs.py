@@ -14,9 +14,9 @@ import pytest
 from serving_container import USER, Container, build, container
 from serving_fixtures import COLOURS, make_artifact, picture
 
-from model import packaging
-from model.artifact_digest import VARIABLE, folder_digest
-from model.predictor import Predictor
+from model.core import packaging
+from model.core.artifact_digest import VARIABLE, folder_digest
+from model.core.predictor import Predictor
 
 TAG = "localhost/kennel-serving-test"
 BUILDER = shutil.which("buildah")

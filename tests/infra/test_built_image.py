@@ -10,8 +10,8 @@ from aws_cdk import Stack
 from templates import SynthesisedStage, allowed, role_for, text
 
 from infra.constructs.built_image import SOURCES, BuiltImage
-from infra.custom_resources import image_build
 from infra.settings import ROOT
+from programs.image_build import image_build
 
 REPOSITORY = "<ImageRepositoryD8036990.Arn>"
 

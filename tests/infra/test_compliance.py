@@ -14,8 +14,8 @@ from aws_cdk import aws_iam as iam
 from aws_cdk import aws_s3 as s3
 from templates import PROJECT
 
-from infra import compliance
-from infra.compliance import Acknowledgement
+from infra.gate import compliance
+from infra.gate.compliance import Acknowledgement
 
 OWN_RULES = re.findall(r"^rule (\w+)", compliance.RULES.read_text(encoding="utf-8"), re.MULTILINE)
 TRUST_LAMBDA = {"Effect": "Allow", "Action": "sts:AssumeRole", "Principal": {"Service": "lambda.amazonaws.com"}}

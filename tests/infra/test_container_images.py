@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from aws_cdk.region_info import RegionInfo
 
-from infra.container_images import RAY_IMAGE, ContainerImage, image_accounts, url_suffix
+from infra.container_images import ContainerImage, image_accounts, url_suffix
 from infra.settings import load
 
 KNOWN = {region.name: region for region in RegionInfo.regions}
@@ -48,9 +48,3 @@ def test_images_of_ones_own_can_be_anywhere(synthesise):
         assert "Mappings" not in stage.template(kind)
         assert "RegionHasImages" not in stage.template(kind).get("Rules", {})
     assert f":{account}:repository/mine" in str(stage.resources("training", "AWS::IAM::Role"))
-
-
-def test_the_ray_image_is_where_its_table_says():
-    assert RAY_IMAGE.uri("eu-south-2") == (
-        "503227376785.dkr.ecr.eu-south-2.amazonaws.com/ray:serve-ml-sagemaker-cpu-v1"
-    )

@@ -7,8 +7,8 @@ import pytest
 from templates import SynthesisedStage, text, write_artifact
 
 from infra.constructs import realtime_endpoint
-from model.archives import archive_digest
-from model.artifact import ArtifactError
+from model.core.archives import archive_digest
+from model.core.artifact import ArtifactError
 
 
 @pytest.fixture

@@ -20,12 +20,14 @@ from aws_cdk import App
 from local_aws_harness import LocalAws, local_aws, wait_until
 from sagemaker_local import alive
 
-from cli import ec2_training, packaging, training
 from cli.aws import ROOT, Stage
-from cli.ec2_training import Machine
 from cli.errors import NotReadyError, WorkFailedError
-from cli.training import TrainingRequest
-from emulator import lifecycle
+from cli.training import ec2 as ec2_training
+from cli.training import packaging
+from cli.training import sagemaker as training
+from cli.training.ec2 import Machine
+from cli.training.sagemaker import TrainingRequest
+from emulator.platform import lifecycle
 from infra import application, settings
 
 DATA_SET = "pictures"

@@ -12,8 +12,8 @@ import boto3
 import pytest
 from local_aws_harness import free_port, wait_until
 
-from emulator import lifecycle
-from emulator.layout import StateDir
+from emulator.platform import lifecycle
+from emulator.platform.layout import StateDir
 
 
 def emulator(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -25,7 +25,7 @@ def test_the_pin_of_the_requirements_is_the_version_of_the_contract() -> None:
 
 def test_every_name_of_ministack_that_is_used_is_in_the_contract() -> None:
     package = Path(contract.__file__).parent
-    sources = [path.read_text() for path in [*package.glob("*.py"), package.parent / "server.py"]]
+    sources = [path.read_text() for path in [*package.rglob("*.py"), package.parent / "platform" / "server.py"]]
     used = set().union(*map(used_names, sources))
     listed = {without_members(name) for name in contract.TOUCHED}
     assert used - listed == set()

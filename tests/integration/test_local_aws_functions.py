@@ -13,7 +13,7 @@ import botocore.exceptions
 import pytest
 from local_aws_harness import LAMBDA_TRUST, LocalAws, free_port, function_archive, local_aws, policy, wait_until
 
-from emulator import lifecycle
+from emulator.platform import lifecycle
 
 # Answers with its surroundings, or waits for a file to appear.
 SOURCE = """

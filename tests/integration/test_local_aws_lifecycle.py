@@ -29,8 +29,8 @@ from local_aws_harness import (
     wait_until,
 )
 
-from emulator import lifecycle
-from emulator.layout import StateDir
+from emulator.platform import lifecycle
+from emulator.platform.layout import StateDir
 
 
 def kill(aws: LocalAws) -> None:
@@ -170,7 +170,7 @@ def test_a_killed_server_takes_its_processes_with_it(tmp_path: Path) -> None:
 def test_the_next_up_ends_what_a_server_and_its_watchdog_left_behind(tmp_path: Path) -> None:
     with local_aws(tmp_path) as aws:
         serve_model(aws, "m")
-        model, watchdog = one_child(aws.pid, "code/serve"), one_child(aws.pid, "emulator.processes")
+        model, watchdog = one_child(aws.pid, "code/serve"), one_child(aws.pid, "emulator.platform.processes")
         watchdog.kill()
         kill(aws)
         assert model.is_running()

@@ -20,7 +20,7 @@ from local_aws_harness import (
     wait_until,
 )
 
-from emulator import lifecycle
+from emulator.platform import lifecycle
 
 HERE, THERE = "us-east-1", "eu-central-1"
 IMAGE = "000000000000.dkr.ecr.us-east-1.amazonaws.com/echo:1"

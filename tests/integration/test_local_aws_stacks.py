@@ -23,8 +23,8 @@ from local_aws_harness import (
     wait_until,
 )
 
-from emulator import lifecycle
-from emulator.layout import StateDir
+from emulator.platform import lifecycle
+from emulator.platform.layout import StateDir
 
 IMAGE = "000000000000.dkr.ecr.us-east-1.amazonaws.com/echo:1"
 # Comes up only once the file that its environment names is there.

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from local_aws_harness import LocalAws, local_aws, wait_until
 
-from cli import destroying
 from cli.aws import Stage
-from cli.deploying import deploy_stacks
 from cli.errors import NotReadyError
-from cli.preflight import require_room
+from cli.operating import destroying
+from cli.operating.deploying import deploy_stacks
+from cli.operating.preflight import require_room
 
 NEW_ACCOUNT = {"Concurrent executions": 10, "ml.m5.large for endpoint usage": 0}
 

@@ -19,11 +19,11 @@ from PIL import Image
 from sagemaker_local import BUCKET, IMAGE, Local, eventually, local_aws, untar
 
 import model
-from cli.training import CODE_CHANNEL, ENTRY_POINT, source_bundle
-from emulator.host import SpotInterruption
-from emulator.sagemaker.training_metrics import Point, read_points
-from emulator.store import Store
-from model.metrics import METRIC_DEFINITIONS
+from cli.training.sagemaker import CODE_CHANNEL, ENTRY_POINT, source_bundle
+from emulator.platform.host import SpotInterruption
+from emulator.platform.store import Store
+from emulator.sagemaker.training.metrics import Point, read_points
+from model.training.loop.metrics import METRIC_DEFINITIONS
 
 # Rounding differs with the number of workers, and training amplifies it.
 TOLERANCE = 1e-3

@@ -12,10 +12,10 @@ import pytest
 from botocore.exceptions import BotoCoreError, ClientError
 from sagemaker_local import BUCKET, IMAGE, SERVER, Local, alive, eventually, local_aws, tar_gz, untar
 
-from emulator import lifecycle
-from emulator.layout import StateDir
-from emulator.sagemaker.training_metrics import read_points
-from emulator.store import Store
+from emulator.platform import lifecycle
+from emulator.platform.layout import StateDir
+from emulator.platform.store import Store
+from emulator.sagemaker.training.metrics import read_points
 
 ACTIONS = ("s3:*", "logs:*")
 

@@ -14,7 +14,7 @@ import pytest
 from sagemaker_local import BUCKET, Local, local_aws, untar
 from training_fixtures import LABELS, write_data_set
 
-from model.metrics import METRIC_DEFINITIONS
+from model.training.loop.metrics import METRIC_DEFINITIONS
 
 ROOT = Path(__file__).parents[2]
 

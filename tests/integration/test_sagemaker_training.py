@@ -13,8 +13,8 @@ import pytest
 from botocore.exceptions import ClientError
 from sagemaker_local import BUCKET, IMAGE, Local, alive, eventually, local_aws, tar_gz, untar
 
-from emulator.host import Host
-from emulator.processes import ProcessRegistry
+from emulator.platform.host import Host
+from emulator.platform.processes import ProcessRegistry
 from emulator.sagemaker import SageMaker
 
 ACTIONS = (

@@ -11,7 +11,7 @@ import pytest
 from botocore.exceptions import ClientError
 from sagemaker_local import BUCKET, IMAGE, SERVER, Local, alive, eventually, local_aws
 
-from emulator import lifecycle
+from emulator.platform import lifecycle
 
 ACTIONS = (
     "s3:GetObject",

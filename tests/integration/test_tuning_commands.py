@@ -12,9 +12,12 @@ from xml.etree import ElementTree
 import pytest
 from sagemaker_local import BUCKET, Local, local_aws
 
-from cli import main, packaging, training, tuning
+from cli import main
 from cli.aws import Stage
-from cli.stopping import stop_jobs
+from cli.operating.stopping import stop_jobs
+from cli.training import packaging
+from cli.training import sagemaker as training
+from cli.tuning import commands as tuning
 
 #: The validation loss is least at a learning rate of 0.01 and batches of 64.
 PROGRAM = """

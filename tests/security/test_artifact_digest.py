@@ -15,9 +15,9 @@ import pytest
 from local_aws_harness import SAGEMAKER_TRUST, local_aws, policy, wait_until
 from serving_fixtures import make_artifact
 
-from model.archives import archive_digest
-from model.artifact_digest import DigestError, folder_digest
-from model.packaging import add_serving_program, archive
+from model.core.archives import archive_digest
+from model.core.artifact_digest import DigestError, folder_digest
+from model.core.packaging import add_serving_program, archive
 
 MODEL = Path(__file__).resolve().parents[2] / "model"
 

@@ -12,12 +12,12 @@ from fake_s3 import FakeS3
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from cli import tuning
 from cli.aws import Stage
 from cli.errors import KennelError
-from cli.report import fetch_report
-from cli.stage_jobs import job_path
-from cli.tuning_jobs import Tuning
+from cli.training.job_names import job_path
+from cli.training.report import fetch_report
+from cli.tuning import commands as tuning
+from cli.tuning.jobs import Tuning
 
 
 class FakeStage(Stage):

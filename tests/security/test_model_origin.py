@@ -15,11 +15,11 @@ import pytest
 from fake_s3 import FakeS3
 
 from cli.aws import Stage
-from cli.ec2_jobs import write_launch
 from cli.errors import KennelError, NotReadyError
-from cli.packaging import package_model
-from infra.instance_program.training_instance.job import Job
-from model import packaging
+from cli.training.ec2_jobs import write_launch
+from cli.training.packaging import package_model
+from model.core import packaging
+from programs.ec2_training.training_instance.job import Job
 
 ON_EC2, ON_SAGEMAKER = "kennel-dev-ec2-20260101-000000-1", "kennel-dev-20260101-000000-1"
 FUTURE = "kennel-dev-ec2-99991231-235959-9"

@@ -15,7 +15,7 @@ from PIL import Image
 from serving_fixtures import make_artifact, picture
 from serving_process import ModelServer, model_server
 
-from model.decoding import BYTES_PER_PIXEL, MAX_PIXELS, decode
+from model.core.decoding import BYTES_PER_PIXEL, MAX_PIXELS, decode
 
 BODY = 6 * 2**20  # the largest request
 SIDES = (8192, 6144)
@@ -26,7 +26,7 @@ MEGABYTES = 8 * MAX_PIXELS / 1e6 + 60
 
 MEASURE = """
 import json, resource, sys, time
-from model.decoding import ImageError, decode
+from model.core.decoding import ImageError, decode
 data = sys.stdin.buffer.read()
 def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
 before, started, status = peak(), time.process_time(), 200

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from cli import main
 from cli.aws import Stage
-from model.training.report import PICTURE_FILES, render
+from model.training.report.report import PICTURE_FILES, render
 
 LABELS = ("one", "two")
 EVIL = "<script>alert(1)</script>\"'></svg><img src=x onerror=alert(1)>"

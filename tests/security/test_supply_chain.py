@@ -145,7 +145,7 @@ def test_training_job_installs_nothing_without_a_hash(python: str) -> None:
 
 
 def test_the_serving_image_is_built_on_a_digest() -> None:
-    dockerfile = (ROOT / "model/Dockerfile").read_text(encoding="utf-8")
+    dockerfile = (ROOT / "model/serving/image/Dockerfile").read_text(encoding="utf-8")
     (base,) = re.findall(r"^ARG BASE=(\S+)$", dockerfile, re.MULTILINE)
     # The tag says what it is; the digest is what counts.
     assert re.fullmatch(r"[\w./-]+:3\.\d+\.\d+-slim-\w+@sha256:[0-9a-f]{64}", base)

@@ -23,16 +23,22 @@ from hypothesis import strategies as st
 from PIL import Image
 from rich.color import ColorSystem
 
-from cli import batch, classifying, console, demo, ec2_training, main, training, tuning
+from cli import console, main
 from cli.aws import ROOT, Stage
-from cli.batch_job import BatchFolder, Ended
-from cli.batch_labels import label_of_error
-from cli.classifying import Evaluation
+from cli.batch import commands as batch
+from cli.batch.job import BatchFolder, Ended
+from cli.batch.labels import label_of_error
 from cli.console import SafeConsole, plain
-from cli.dataset import Picture
-from cli.ec2_jobs import write_launch
-from cli.function_client import Answer
-from infra.instance_program.training_instance.job import Job
+from cli.data.dataset import Picture
+from cli.local import demo
+from cli.serving import classify as classifying
+from cli.serving.classify import Evaluation
+from cli.serving.function_client import Answer
+from cli.training import ec2 as ec2_training
+from cli.training import sagemaker as training
+from cli.training.ec2_jobs import write_launch
+from cli.tuning import commands as tuning
+from programs.ec2_training.training_instance.job import Job
 
 #: Clipboard, title, a cleared screen in both forms of an introducer, the start of the line, the other direction, half a
 #: character, and markup, some of it nonsense.
@@ -291,7 +297,7 @@ def test_figures_of_a_training(screen: Screen, stage: Any, tmp_path: Path) -> No
 
 
 def test_the_log_of_the_local_aws(screen: Screen, tmp_path: Path) -> None:
-    from emulator import lifecycle
+    from emulator.platform import lifecycle
 
     path = lifecycle.log_path(tmp_path)
     path.parent.mkdir(parents=True, exist_ok=True)

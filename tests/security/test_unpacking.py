@@ -16,9 +16,9 @@ from types import SimpleNamespace
 import pytest
 
 from emulator.sagemaker import artifacts
-from infra.instance_program.training_instance import storage
-from model.artifact import ArtifactError
-from model.packaging import unpack
+from model.core.artifact import ArtifactError
+from model.core.packaging import unpack
+from programs.ec2_training.training_instance import storage
 
 MIB = 2**20
 FREE = 64 * MIB
@@ -124,7 +124,7 @@ def small_machine(monkeypatch: pytest.MonkeyPatch) -> None:
         return SimpleNamespace(free=FREE - sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()))
 
     monkeypatch.setattr("shutil.disk_usage", usage)
-    monkeypatch.setattr("model.archives.MAX_FILES", 1000)
+    monkeypatch.setattr("model.core.archives.MAX_FILES", 1000)
 
 
 def unpack_model(archive: Path, folder: Path) -> None:

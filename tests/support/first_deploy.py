@@ -13,9 +13,9 @@ from pathlib import Path
 from botocore.exceptions import ClientError
 
 from cli.aws import Stage
-from cli.deploying import StackKind
+from cli.operating.deploying import StackKind
 from cli.prices import usd_per_hour
-from cli.stage_jobs import job_prefix
+from cli.training.job_names import job_prefix
 
 #: Minutes that are billed: four trainings together, and the endpoint with the transform job.
 TRAINING_MINUTES, SERVING_MINUTES = 20, 40

@@ -24,7 +24,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.config import Config
 from botocore.credentials import Credentials
 
-from emulator import lifecycle
+from emulator.platform import lifecycle
 
 ROOT = Path(__file__).resolve().parents[2]
 #: A model that says who it is; the name in its environment decides whether it comes up at all.

@@ -18,10 +18,10 @@ from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
-from emulator.layout import StateDir
-from emulator.ministack import authentication
-from emulator.quotas import Quotas
-from emulator.server import LocalAws
+from emulator.ministack.door import authentication
+from emulator.platform.layout import StateDir
+from emulator.platform.server import LocalAws
+from emulator.quotas.service import Quotas
 
 HOST = "127.0.0.1:4566"
 

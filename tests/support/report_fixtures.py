@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from model.metrics import EpochMetrics
-from model.training.calibration import reliability
-from model.training.data import DataSet, Split
-from model.training.evaluation import Answers, worst_mistakes
-from model.training.finishing import measured
+from model.training.artifact.finishing import measured
+from model.training.data.dataset import DataSet, Split
+from model.training.loop.calibration import reliability
+from model.training.loop.evaluation import Answers, worst_mistakes
+from model.training.loop.metrics import EpochMetrics
 
 
 def make_answers(root: Path, labels: Sequence[str], *, per_class: int = 6, accuracy: float = 0.8) -> Answers:

@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 from local_aws_harness import wait_until
 
-from cli.container_image import CONTEXT, build_image, builder_environment
+from cli.serving.container_image import CONTEXT, build_image, builder_environment
 
 USER = 10001
 #: Asks the server from inside the container's network, which has nothing but the loopback interface.

@@ -12,7 +12,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-from model.artifact import ONNX_FILE, WEIGHTS_FILE, ModelCard, file_version
+from model.core.artifact import ONNX_FILE, WEIGHTS_FILE, ModelCard, file_version
 
 LABELS = ("001.Red_Setter", "002.Grüner_Hund", "003.Blue_Terrier")
 DISPLAY_LABELS = ("Red Setter", "Grüner Hund", "Blue Terrier")

@@ -40,7 +40,7 @@ class ModelServer:
         settings = {"PATH": path, "SM_MODEL_DIR": str(artifact), "SAGEMAKER_BIND_TO_HOST": "127.0.0.1"} | environment
         with log.open("wb") as output:
             self.process = subprocess.Popen(
-                program or [sys.executable, "-m", "model.server"],
+                program or [sys.executable, "-m", "model.serving.server"],
                 env=settings,
                 cwd=artifact if program else None,
                 stdout=output,

@@ -1,0 +1,144 @@
+"""`kennel data`: draw or fetch a data set, look it over, shrink it, put it into the bucket."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.aws import announce
+from cli.console import console, progress_bar
+from cli.data import check as data_check
+from cli.data import shrink as data_shrink
+from cli.data.dataset import DataSet, find_data_set, named, read_data_set
+from cli.data.push import data_set_name, push_data_set
+from cli.errors import NotReadyError
+
+app = typer.Typer(help="Draw, pull, check, shrink and push data sets.", no_args_is_help=True)
+
+SAMPLE_DIR = Path("data/sample")
+BREEDS_DIR = Path("data/breeds")
+BREEDS_URL = "https://s3-us-west-1.amazonaws.com/udacity-aind/dog-project/dogImages.zip"
+
+_Side = Annotated[int, typer.Option(min=16, max=4096, help="Longest that a picture's shorter side may be, in pixels.")]
+
+
+@app.command()
+def sample(
+    directory: Annotated[Path, typer.Argument(help="Where to draw it.")] = SAMPLE_DIR,
+    seed: Annotated[int, typer.Option(help="Another seed draws other pictures of the same breeds.")] = 1,
+    breeds: Annotated[int, typer.Option(min=2, max=16, help="How many breeds, of the 16 there are.")] = 12,
+    train: Annotated[int, typer.Option(min=1, help="Pictures per breed to train on.")] = 120,
+    valid: Annotated[int, typer.Option(min=1, help="Pictures per breed to choose the best weights by.")] = 15,
+    test: Annotated[int, typer.Option(min=1, help="Pictures per breed to measure with.")] = 15,
+) -> None:
+    """Draw a small data set of dogs whose pictures differ as breeds do."""
+    draw_sample(directory, seed=seed, breeds=breeds, per_class=(train, valid, test))
+
+
+def draw_sample(directory: Path, *, seed: int, breeds: int, per_class: tuple[int, int, int]) -> None:
+    """Draw the sample data set, or keep it where the very same one lies there; see `sample_data.draw_data_set`.
+
+    Raises
+    ------
+    NotReadyError
+        When it cannot be drawn there, for example because the folder holds something else.
+    """
+    import sample_data as drawing  # numpy and Pillow: not needed by the other commands
+
+    try:
+        with progress_bar("Drawing pictures", breeds * sum(per_class)) as report:
+            summary = drawing.draw_data_set(
+                directory,
+                breeds=breeds,
+                per_class=per_class,
+                seed=seed,
+                progress=lambda done, total: report(done),
+            )
+    except drawing.DrawingError as error:
+        raise NotReadyError(str(error)) from error
+    what = f"{summary.pictures} pictures of {len(summary.classes)} breeds"
+    console.print(f"{directory} holds these {what} already." if summary.reused else f"Drew {what} in {directory}.")
+
+
+@app.command()
+def pull(
+    directory: Annotated[Path, typer.Argument(help="Where to put it.")] = BREEDS_DIR,
+    url: Annotated[
+        str, typer.Option(help="A zip archive (default: 8,351 photographs of 133 breeds, 1.1 GB).")
+    ] = BREEDS_URL,
+    sha256: Annotated[str | None, typer.Option(help="What the archive's checksum must be.")] = None,
+    shrink: Annotated[
+        int | None, typer.Option(min=16, max=4096, help="Also make a copy with shorter sides of so many pixels.")
+    ] = None,
+) -> None:
+    """Download, unpack and check a data set; interrupted, it goes on where it stopped."""
+    from cli.data import pull as data_pull  # requests takes a tenth of a second to import
+
+    data_pull.pull(directory, url, sha256)
+    data_set = find_data_set(directory)
+    data_check.check_and_print(data_set)
+    if shrink is not None:
+        _shrink(data_set, None, shrink)
+
+
+@app.command("check")
+def check_command(
+    directory: Annotated[Path, typer.Argument(help="A folder-per-class data set.")] = SAMPLE_DIR,
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything that was found as JSON.")] = False,
+) -> None:
+    """Look for what makes a data set unusable (exit code 3), or models worse (warnings)."""
+    data_set = find_data_set(directory)
+    if not as_json:
+        data_check.check_and_print(data_set)
+        return
+    check = data_check.check_data_set(data_set)  # without progress: standard output is the document's
+    typer.echo(json.dumps(check.to_json(), indent=2))
+    data_check.require_usable(check)
+
+
+@app.command("shrink")
+def shrink_command(
+    directory: Annotated[Path, typer.Argument(help="A folder-per-class data set.")],
+    destination: Annotated[Path | None, typer.Argument(help="Where to put the copy (default: DIR-<side>).")] = None,
+    side: _Side = 256,
+) -> None:
+    """Make a copy of a data set in the size that a network needs; run again, it does what is missing."""
+    _shrink(find_data_set(directory), destination, side)
+
+
+def _shrink(data_set: DataSet, destination: Path | None, side: int) -> None:
+    original = named(data_set.root)
+    copy = destination or original.with_name(f"{original.name}-{side}")
+    with progress_bar("Shrinking pictures", len(data_set.pictures)) as report:
+        done = data_shrink.shrink_data_set(data_set, copy, side=side, report=report)
+    rate = (done.shrunk + done.unchanged) / done.seconds
+    console.print(
+        f"{copy}: {done.shrunk} pictures shrunk, {done.unchanged} small enough, {done.kept} there already; "
+        f"{done.bytes_before / 1e6:,.1f} MB became {done.bytes_after / 1e6:,.1f} MB; {rate:,.0f} pictures/s.",
+    )
+    for name, reason in list(done.unreadable.items())[:5]:
+        console.print(f"warning: left out {name}: {reason}")
+    if len(done.unreadable) > 5:
+        console.print(f"warning: {len(done.unreadable)} pictures were left out in all.")
+
+
+@app.command()
+def push(
+    context: typer.Context,
+    directory: Annotated[Path, typer.Argument(help="A folder-per-class data set.")] = SAMPLE_DIR,
+    name: Annotated[str | None, typer.Option(help="Its name in the bucket (default: the folder's).")] = None,
+    check: Annotated[bool, typer.Option(help="Decode every picture first.")] = True,
+) -> None:
+    """Put a data set into the bucket, uploading only what has changed."""
+    chosen = data_set_name(directory, name)
+    data_set = read_data_set(directory)
+    if check:
+        data_check.check_and_print(data_set)
+    announce(context.obj)
+    result = push_data_set(context.obj, data_set, chosen)
+    console.print(
+        f"Pushed as {chosen!r}: {result.uploaded} uploaded, {result.unchanged} unchanged, {result.removed} removed."
+    )

@@ -1,0 +1,171 @@
+"""Fetch a published data set: download, compare with what was fetched before, unpack."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from cli.console import byte_progress, console
+from cli.data.dataset import named
+from cli.data.download import download, public_url, sha256_of, version_path
+from cli.data.unzip import ArchiveError, unzip
+from cli.errors import NotReadyError, UsageError
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a pulled data set came from; kept beside its folder as ``NAME.source.json``.
+
+    Attributes
+    ----------
+    url : str
+        Without user name, password and query.
+    sha256 : str
+        Of the archive, hexadecimal.
+    size : int
+        Of the archive, in bytes.
+    pulled : str
+        When, in UTC.
+    """
+
+    url: str
+    sha256: str
+    size: int
+    pulled: str
+
+
+def source_path(directory: Path) -> Path:
+    """Where it is written down what a folder was pulled from."""
+    return directory.with_name(f"{directory.name}.source.json")
+
+
+def pull(directory: Path, url: str, sha256: str | None) -> None:
+    """Fetch and unpack a data set, or do nothing where it lies already.
+
+    Nothing vouches for an archive that is fetched for the first time, unless `sha256` is given. Its checksum is kept,
+    and every later archive of the same address must have the same one. An interrupted pull goes on where it stopped.
+
+    Parameters
+    ----------
+    directory : Path
+        Appears when everything is unpacked. ``DIRECTORY.zip`` is the archive until then; one that was put there by hand
+        is used instead of a download, and kept.
+    url : str
+        Of a zip archive.
+    sha256 : str, optional
+        What the archive's checksum must be.
+
+    Raises
+    ------
+    NotReadyError
+        When the folder holds something else, the archive cannot be fetched, is another one than before, or cannot be
+        unpacked safely.
+    UsageError
+        When `sha256` is no checksum.
+    """
+    if sha256 is not None and not _SHA256.fullmatch(sha256 := sha256.lower().removeprefix("sha256:")):
+        raise UsageError(f"{sha256!r} is no SHA-256 checksum: it has 64 hexadecimal digits.")
+    directory = named(directory)
+    archive = directory.with_name(f"{directory.name}.zip")
+    try:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise NotReadyError(f"{directory.parent} cannot be made: {error.strerror}.") from error
+    with _only_one(directory.parent):
+        before = _read_source(directory)
+        if _is_there(directory, before, url, sha256):
+            _remove_archive(archive)
+            return
+        if archive.exists():
+            console.print(f"Using {archive}, which is there already.")
+        with byte_progress("Downloading") as report:
+            download(url, archive, report=report, room_for_contents=True)
+        _verify(directory, archive, url, sha256, before)
+        try:
+            with byte_progress("Unpacking") as report:
+                contents = unzip(archive, directory, report=report)
+        except ArchiveError:
+            _write_source(directory, before)  # the checksum of something unusable is nothing to go by
+            _remove_archive(archive)
+            raise
+        _remove_archive(archive)
+    console.print(f"Unpacked {len(contents.members)} files, {contents.size / 1e6:,.0f} MB, into {directory}"
+                  + (f"; {contents.left_out} hidden files were left out." if contents.left_out else "."))  # fmt: skip
+
+
+@contextmanager
+def _only_one(folder: Path) -> Iterator[None]:
+    """Keep a second pull from writing the same files; the system lets go of the lock however this process ends."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise NotReadyError(
+                f"Another kennel data pull is writing to {folder}.", "Wait until it has ended."
+            ) from None
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _is_there(directory: Path, before: Source | None, url: str, sha256: str | None) -> bool:
+    if not os.path.lexists(directory) or (directory.is_dir() and not any(directory.iterdir())):
+        return False
+    if before is None or before.url != public_url(url) or sha256 not in (None, before.sha256):
+        what = "was not pulled" if before is None else f"was pulled from {before.url} (sha256 {before.sha256})"
+        raise NotReadyError(
+            f"{directory} is there and {what}, so it is left alone.", "Choose another folder, or remove this one."
+        )
+    console.print(f"{directory} was pulled from there on {before.pulled}; sha256 {before.sha256}.")
+    return True
+
+
+def _verify(directory: Path, archive: Path, url: str, sha256: str | None, before: Source | None) -> None:
+    """Compare the archive with what was asked for or fetched before, and write down what it is."""
+    found = sha256_of(archive)
+    console.print(f"{archive}: {archive.stat().st_size:,} bytes, sha256 {found}")
+    keep = f"The archive stays in {archive}: remove it to download it again"
+    if sha256 is not None and found != sha256:
+        raise NotReadyError(f"{archive} is not what was asked for: its sha256 is not {sha256}.", f"{keep}.")
+    if sha256 is None and before is not None and before.url == public_url(url) and before.sha256 != found:
+        raise NotReadyError(
+            f"{before.url} is another file than on {before.pulled}: then its sha256 was {before.sha256}.",
+            f"{keep}, or accept the new one with --sha256 {found}.",
+        )
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    _write_source(directory, Source(public_url(url), found, archive.stat().st_size, now))
+
+
+def _write_source(directory: Path, source: Source | None) -> None:
+    if source is None:
+        source_path(directory).unlink(missing_ok=True)
+    else:
+        source_path(directory).write_text(json.dumps(asdict(source), indent=2) + "\n", encoding="utf-8")
+
+
+def _read_source(directory: Path) -> Source | None:
+    try:
+        return Source(**json.loads(source_path(directory).read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError) as error:
+        # Not to be taken for "never pulled": the checksum in it is what the next archive is measured against.
+        raise NotReadyError(
+            f"{source_path(directory)} cannot be read: {error}.", "Remove it to trust the next archive unseen."
+        ) from error
+
+
+def _remove_archive(archive: Path) -> None:
+    if version_path(archive).exists():  # otherwise a person has put it there
+        archive.unlink(missing_ok=True)
+        version_path(archive).unlink()

@@ -1,0 +1,183 @@
+"""Make what lies below a prefix of the data bucket equal to some files, sending only what differs.
+
+A manifest in the bucket says for every object which content we put there (SHA-256) and which ETag S3 gave it. An object
+is left as it is when the file has that content and the listing still shows that ETag: so an object that anything else
+has written or removed is sent again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import botocore.exceptions
+from botocore.config import Config
+
+from cli.aws import Stage, delete_objects
+from cli.console import progress_bar
+from cli.data.dataset import DataSet, read_file
+from cli.errors import UsageError, aws_errors
+from cli.parallel import map_unordered, processors
+from infra.bucket_layout import DATA_SETS
+
+# Parallel uploads. S3 answers a small put in tens of milliseconds, so it is latency that is hidden; boto3 needs 2 to
+# 3 ms of processor time for a request, all of it under the interpreter lock, so that more threads soon send no more.
+_UPLOADS = 16
+_MANIFEST_INTERVAL = 15.0  # seconds; what a killed push has sent since is sent again
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+
+Manifest = dict[str, tuple[str, str]]
+"""For each key below the prefix the SHA-256 of its content and its ETag."""
+
+
+@dataclass(frozen=True)
+class PushResult:
+    """What a push did."""
+
+    uploaded: int
+    unchanged: int
+    removed: int
+
+
+def data_set_prefix(name: str) -> str:
+    """Where the data set `name` lives in the bucket, with a trailing slash."""
+    return f"{DATA_SETS}/{name}/"
+
+
+def data_set_name(directory: Path, name: str | None) -> str:
+    """The name under which a data set is kept in the bucket.
+
+    Raises
+    ------
+    UsageError
+        When the name would not do in a key; the message says what is allowed.
+    """
+    chosen = name or directory.resolve().name
+    if not _NAME.fullmatch(chosen):
+        raise UsageError(
+            f"{chosen!r} does not do as a data set's name: letters, digits, '.', '_' and '-' are allowed, at most 63.",
+            "Name it yourself: kennel data push DIR --name my-dogs",
+        )
+    return chosen
+
+
+def push_data_set(stage: Stage, data_set: DataSet, name: str) -> PushResult:
+    """Make the bucket's copy of a data set equal to the folder; see `push_files`."""
+    files = {picture.key: picture.path for picture in data_set.pictures}
+    return push_files(stage, files, data_set_prefix(name), f"manifests/{name}.json")
+
+
+def push_files(
+    stage: Stage, files: Mapping[str, Path], prefix: str, manifest_key: str, *, uploads: int = _UPLOADS
+) -> PushResult:
+    """Make what lies below a prefix of the data bucket equal to some files.
+
+    The manifest is also written every few seconds and when the push breaks off: the next one goes on from there.
+
+    Parameters
+    ----------
+    files
+        Where the files are, by their keys below the prefix.
+    prefix
+        With a trailing slash.
+    uploads
+        How many are sent at the same time.
+
+    Raises
+    ------
+    NotReadyError
+        When the storage stack is not deployed, or a file cannot be read.
+    AwsError
+        When an upload or a deletion is refused.
+    """
+    bucket = stage.data_bucket
+    s3 = stage.client("s3", config=Config(max_pool_connections=uploads))
+    with aws_errors():
+        recorded = _read_manifest(s3, bucket, manifest_key)
+        present = _list_objects(s3, bucket, prefix)
+        manifest = {key: entry for key, entry in recorded.items() if present.get(key) == entry[1]}
+        changed = _changed(files, manifest)
+        if changed:
+            _Upload(s3, bucket, prefix, manifest_key, manifest).send({key: files[key] for key in changed}, uploads)
+        stale = sorted(present.keys() - files.keys())
+        delete_objects(s3, bucket, [{"Key": prefix + key} for key in stale])
+    return PushResult(len(changed), len(files) - len(changed), len(stale))
+
+
+def _changed(files: Mapping[str, Path], manifest: Manifest) -> list[str]:
+    """The keys whose files are not what the manifest says of them."""
+    changed = [key for key in files if key not in manifest]
+    known = [key for key in files if key in manifest]
+    with progress_bar("Comparing", len(known)) as report:
+        digests = map_unordered(lambda key: _sha256(read_file(files[key])), known, threads=processors())
+        for done, (key, digest) in enumerate(digests, start=1):
+            if digest != manifest[key][0]:
+                changed.append(key)
+            report(done)
+    return changed
+
+
+@dataclass(frozen=True)
+class _Upload:
+    """One push's sending; `manifest` grows as objects arrive."""
+
+    s3: Any
+    bucket: str
+    prefix: str
+    manifest_key: str
+    manifest: Manifest
+
+    def send(self, files: Mapping[str, Path], uploads: int) -> None:
+        def put(key: str) -> None:
+            body = read_file(files[key])
+            answer = self.s3.put_object(Bucket=self.bucket, Key=self.prefix + key, Body=body)
+            # Here and not where results are gathered: an upload that ends after Ctrl-C is one that was done, too.
+            self.manifest[key] = (_sha256(body), answer["ETag"])
+
+        saved = monotonic()
+        with progress_bar("Uploading", len(files)) as report:
+            try:
+                for done, _ in enumerate(map_unordered(put, files, threads=uploads), start=1):
+                    report(done)
+                    if monotonic() - saved > _MANIFEST_INTERVAL:
+                        self._save()
+                        saved = monotonic()
+            finally:
+                self._save()
+
+    def _save(self) -> None:
+        _write_manifest(self.s3, self.bucket, self.manifest_key, self.manifest.copy())  # the threads go on writing
+
+
+def _sha256(body: bytes) -> str:
+    return hashlib.sha256(body).hexdigest()
+
+
+def _read_manifest(s3: Any, bucket: str, key: str) -> Manifest:
+    try:
+        document = json.load(s3.get_object(Bucket=bucket, Key=key)["Body"])
+    except botocore.exceptions.ClientError as error:
+        if error.response["Error"]["Code"] in ("NoSuchKey", "404"):
+            return {}
+        raise
+    except ValueError:
+        return {}  # not ours, or cut off: then everything is sent
+    # Entries of another form are those of an earlier release, which kept no ETags.
+    return {name: (entry[0], entry[1]) for name, entry in document.items() if isinstance(entry, list)}
+
+
+def _write_manifest(s3: Any, bucket: str, key: str, manifest: Manifest) -> None:
+    body = json.dumps(manifest, sort_keys=True, ensure_ascii=False).encode()
+    s3.put_object(Bucket=bucket, Key=key, Body=body, ContentType="application/json")
+
+
+def _list_objects(s3: Any, bucket: str, prefix: str) -> dict[str, str]:
+    """The ETag of every object below a prefix, by its key there."""
+    pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+    return {item["Key"].removeprefix(prefix): item["ETag"] for page in pages for item in page.get("Contents", [])}

@@ -1,0 +1,178 @@
+"""`kennel local`: the AWS that lives on this machine."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cli.console import console
+from cli.errors import NotReadyError, UsageError
+from emulator.platform import lifecycle
+from emulator.platform.host import DEFAULT_SPOT_WAIT_SECONDS, SpotInterruption
+from emulator.quotas import service as quotas
+
+app = typer.Typer(
+    help="An AWS on this machine.",
+    no_args_is_help=True,
+)
+
+STATE_DIR = Path(".kennel/local")
+# What a shell that was used with a real account may hold, and what would be mixed with the local credentials.
+_FOREIGN_VARIABLES = ("AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN")
+StateDir = Annotated[Path, typer.Option(envvar="KENNEL_LOCAL_STATE", help="Where the local AWS keeps its state.")]
+
+
+@contextmanager
+def _local_errors() -> Iterator[None]:
+    try:
+        yield
+    except lifecycle.LocalAwsError as error:
+        raise NotReadyError(str(error)) from error
+
+
+def start(state_dir: Path, port: int, **conditions: Any) -> lifecycle.Status:
+    """Start the local AWS unless it runs already; then it stays where it is, whatever the port.
+
+    Parameters
+    ----------
+    conditions
+        What `lifecycle.up` takes beside; a local AWS that runs already has its own.
+
+    Raises
+    ------
+    NotReadyError
+        When it cannot start; the message says why (a port in use, say).
+    """
+    with _local_errors():
+        try:
+            return lifecycle.up(state_dir.resolve(), port, **conditions)
+        except lifecycle.AlreadyRunningError as running:
+            if not conditions:
+                return running.status
+            # It would not do what was asked for, and a rehearsal that changes nothing looks like a success.
+            message = f"{running} It takes --interrupt-spot-after, --quota and --access-log-delay at its start only."
+            raise NotReadyError(message, "Stop it first: kennel local down") from None
+
+
+def _quotas(given: list[str]) -> dict[str, int]:
+    try:
+        return dict(map(quotas.parse, given))
+    except quotas.QuotaError as error:
+        raise UsageError(str(error)) from None
+
+
+def stop(state_dir: Path) -> bool:
+    """Stop the local AWS, keeping its state; False when it was not running."""
+    with _local_errors():
+        running = lifecycle.status(state_dir.resolve()) is not None
+        lifecycle.down(state_dir.resolve())
+    return running
+
+
+def environment(state_dir: Path) -> dict[str, str]:
+    """The variables that point any AWS client, and `kennel` itself, at the local AWS."""
+    with _local_errors():
+        return {**lifecycle.environment(state_dir.resolve()), "KENNEL_STAGE": "local"}
+
+
+def enter(state_dir: Path) -> None:
+    """Point this process, and what it starts, at the local AWS."""
+    for name in _FOREIGN_VARIABLES:
+        os.environ.pop(name, None)
+    os.environ.update(environment(state_dir))
+
+
+@app.command()
+def up(
+    state_dir: StateDir = STATE_DIR,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="The one port on 127.0.0.1.")] = 4566,
+    interrupt_spot_after: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            metavar="SECONDS",
+            help="Take the instances of every managed spot training job back once, after so long a training.",
+        ),
+    ] = None,
+    spot_wait: Annotated[
+        float, typer.Option(min=0, metavar="SECONDS", help="How long such a job then waits for others.")
+    ] = DEFAULT_SPOT_WAIT_SECONDS,
+    quota: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="What the account may have, by the name that Service Quotas lists."),
+    ] = None,
+    access_log_delay: Annotated[
+        float | None, typer.Option(min=0, metavar="SECONDS", help="How late S3 delivers access logs.")
+    ] = None,
+) -> None:
+    """Start the local AWS in the background."""
+    conditions: dict[str, Any] = {}
+    if interrupt_spot_after is not None:
+        conditions["spot_interruption"] = SpotInterruption(interrupt_spot_after, spot_wait)
+    if quota:
+        conditions["quotas"] = _quotas(quota)
+    if access_log_delay is not None:
+        conditions["access_log_seconds"] = access_log_delay
+    status = start(state_dir, port, **conditions)
+    console.print(f"The local AWS answers at {status.endpoint_url} (process {status.pid}).")
+    console.print('Point this shell at it: eval "$(kennel local env)"')
+
+
+@app.command()
+def status(state_dir: StateDir = STATE_DIR) -> None:
+    """Say whether the local AWS runs, where and since when (exit code 3 when it does not)."""
+    with _local_errors():
+        found = lifecycle.status(state_dir.resolve())
+    if found is None:
+        raise NotReadyError("The local AWS is not running.", "Start it: kennel local up")
+    console.print(f"The local AWS answers at {found.endpoint_url} (process {found.pid}).")
+    if found.warning is not None:
+        console.print(found.warning)
+
+
+@app.command()
+def env(state_dir: StateDir = STATE_DIR) -> None:
+    """Print the variables for this shell: eval "$(kennel local env)"."""
+    variables = environment(state_dir)
+    typer.echo(f"unset {' '.join(_FOREIGN_VARIABLES)}")
+    for name, value in variables.items():
+        typer.echo(f"export {name}={shlex.quote(value)}")
+
+
+@app.command()
+def logs(
+    state_dir: StateDir = STATE_DIR,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on printing as lines arrive.")] = False,
+    lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="How many of the last lines.")] = 100,
+) -> None:
+    """Show the end of the local AWS's log."""
+    with _local_errors():
+        path = lifecycle.log_path(state_dir.resolve())
+    if not path.exists():
+        raise NotReadyError(f"There is no log at {path}: the local AWS has not been started yet.")
+    command = ["tail", "-n", str(lines), *(["-f"] if follow else []), str(path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, errors="replace") as tail:
+        assert tail.stdout is not None
+        for line in tail.stdout:
+            console.print(line, end="")
+
+
+@app.command()
+def down(
+    state_dir: StateDir = STATE_DIR,
+    delete_state: Annotated[bool, typer.Option("--delete-state", help="Also forget everything it holds.")] = False,
+) -> None:
+    """Stop the local AWS with all that it runs; its state stays for the next start."""
+    running = stop(state_dir)
+    console.print("The local AWS is stopped." if running else "The local AWS was not running.")
+    if delete_state:
+        shutil.rmtree(state_dir, ignore_errors=True)
+        console.print("Its state is deleted.")

@@ -1,0 +1,1 @@
+"""`kennel deploy`, `kennel destroy`, and what they check before and after."""

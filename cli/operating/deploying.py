@@ -1,0 +1,128 @@
+"""`kennel deploy`: the CDK app's stacks, with what can be known before and what has to be checked after."""
+
+from __future__ import annotations
+
+import tempfile
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.aws import Stage, announce
+from cli.cdk import run_cdk
+from cli.console import console
+from cli.errors import NotReadyError
+from cli.operating.costs import cost_lines
+from cli.operating.log_retention import limit_logs
+from cli.operating.preflight import require_room
+from cli.operating.verifying import verify_inference
+from model.core.artifact import CARD_FILE, ArtifactError, ModelCard
+
+
+class StackKind(StrEnum):
+    """The stacks that can be deployed on their own."""
+
+    STORAGE = "storage"
+    TRAINING = "training"
+    INFERENCE = "inference"
+
+
+_BOOTSTRAP_STACK = "CDKToolkit"
+_BOOTSTRAP = (
+    "This account and region have not been prepared for the CDK yet. cdk bootstrap makes, once for all CDK apps, the "
+    f"stack {_BOOTSTRAP_STACK}: a bucket and a container registry for what is deployed, and five roles. CloudFormation "
+    "makes the stacks with one of them, which has the policy AdministratorAccess: users of the other roles can deploy "
+    "anything in this account. For a narrower policy run cdk bootstrap --cloudformation-execution-policies yourself."
+)
+
+
+def deploy(
+    context: typer.Context,
+    stacks: Annotated[list[StackKind] | None, typer.Argument(help="Default: all that can be deployed.")] = None,
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="Do not ask: neither about bootstrapping nor about permissions.")
+    ] = False,
+) -> None:
+    """Deploy the stacks.
+
+    Runs `cdk deploy`; the inference stack follows as soon as there is a model.
+    """
+    stage: Stage = context.obj
+    kinds = [str(kind) for kind in stacks or StackKind]
+    waits = "inference" in kinds and not stage.artifact.exists()
+    if waits and stacks:
+        raise NotReadyError(
+            f"There is no model artifact at {stage.artifact}.", "Make one: kennel train, then kennel package"
+        )
+    if waits:
+        kinds.remove("inference")
+    announce(stage)
+    if waits:
+        require_room(stage, now=False)
+    deploy_stacks(stage, kinds, ask=not yes)
+    console.print(f"Deployed {', '.join(kinds)}.")
+    if waits:
+        console.print(
+            "The inference stack waits for a model artifact: kennel data push, kennel train, kennel package, then "
+            "kennel deploy again."
+        )
+    elif "inference" in kinds:
+        console.print(f"The function answers at {stage.output('inference', 'FunctionUrl')}")
+        console.print("Try it: kennel classify PICTURE")
+
+
+def deploy_stacks(
+    stage: Stage, kinds: list[str], *, ask: bool = False, log: Path | None = None, artifact: Path | None = None
+) -> None:
+    """Deploy some of the stages' stacks, bootstrapping the account first where nobody has.
+
+    Nothing is started before the costs have been said and the account's quotas been asked for. Afterwards the endpoint
+    is called once.
+
+    Parameters
+    ----------
+    ask : bool
+        Whether a person has to agree to bootstrapping and to new permissions.
+    artifact : Path, optional
+        Deployed in place of the one that the stage's settings name.
+
+    Raises
+    ------
+    NotReadyError
+        When the artifact is not one, or a quota of the account does not allow the deployment.
+    WorkFailedError
+        When a deployment failed, or succeeded while the endpoint does not serve the artifact.
+    """
+    version = _model_version(artifact or stage.artifact) if "inference" in kinds else None
+    console.print("\n".join(cost_lines(stage.settings, kinds)))
+    if version:
+        require_room(stage)
+    if stage.find_stack(_BOOTSTRAP_STACK) is None:
+        console.print(_BOOTSTRAP)
+        if ask:
+            typer.confirm(f"Bootstrap {stage.place}?", abort=True)
+        bootstrap(stage, log=log)
+    approval = ["--require-approval", "broadening" if ask else "never"]
+    names = [stage.stack_name(kind) for kind in kinds]
+    model = [] if artifact is None else ["-c", f"artifact={artifact}"]
+    run_cdk("deploy", *names, "--exclusively", *approval, *model, stage=stage, log=log)
+    limit_logs(stage, kinds)
+    if version:
+        verify_inference(stage, version)
+
+
+def _model_version(artifact: Path) -> str:
+    from model.core import packaging  # numpy and the inference engine: not needed by the other commands
+
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            packaging.unpack(artifact, Path(folder), (CARD_FILE,))
+            return ModelCard.load(Path(folder)).version
+    except ArtifactError as error:
+        raise NotReadyError(f"The model cannot be deployed: {error}", "Make it again: kennel package") from error
+
+
+def bootstrap(stage: Stage, *, log: Path | None = None) -> None:
+    """Run `cdk bootstrap` for the stage's account and region."""
+    run_cdk("bootstrap", f"aws://{stage.account}/{stage.region}", stage=stage, log=log)

@@ -1,0 +1,319 @@
+"""`kennel destroy`: everything of a stage that costs, in the order in which AWS lets go of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import product
+from typing import Annotated, Any
+
+import typer
+
+from cli.aws import Stage, announce, delete_objects
+from cli.batch.job import LOG_GROUP as TRANSFORM_LOGS
+from cli.console import console, error_console, progress_bar
+from cli.errors import AwsError, KennelError, NotReadyError, WorkFailedError, aws_errors
+from cli.operating.deploying import StackKind
+from cli.operating.stopping import stop_jobs
+from cli.parallel import map_unordered
+from cli.prices import KEY_USD_PER_MONTH, LOGS_USD_PER_GB_MONTH, S3_USD_PER_GB_MONTH
+from cli.training.ec2_instances import terminate_instances
+from cli.training.job_names import job_prefixes
+from cli.training.sagemaker import LOG_GROUP as TRAINING_LOGS
+
+_POLL_SECONDS = 5.0
+_STACK_SECONDS = 60 * 60
+_LATE_LOGS_SECONDS = 10 * 60  # S3 goes on delivering access logs, for hours in the worst case
+_LATE_LOGS_PAUSE = 30.0
+_ENDPOINT_LOGS = "/aws/sagemaker/Endpoints"
+
+
+def destroy(
+    context: typer.Context,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Remove all that costs.
+
+    Stops searches, trainings and batches, destroys the stacks, empties the buckets unless the stage retains them,
+    deletes logs.
+    """
+    stage: Stage = context.obj
+    announce(stage)
+    retain = stage.settings.storage.retain
+    if not yes:
+        what = "The data bucket is kept." if retain else "The data bucket goes too, with all that is in it."
+        typer.confirm(f"Destroy the stage {stage.name} in {stage.place}? {what}", abort=True)
+    destroy_stage(stage)
+    if retain:
+        _tell_what_is_retained(stage)
+    else:
+        console.print(f"Nothing of the stage {stage.name!r} is left in {stage.place}.")
+    console.print(
+        "The CDK's own bootstrap stack (CDKToolkit) is shared by all CDK apps of the account and stays; its bucket "
+        "holds the artifacts that were deployed."
+    )
+
+
+@dataclass
+class _Steps:
+    """Steps that are all tried; `failures` says what went wrong, `removed` how many things went."""
+
+    failures: list[str] = field(default_factory=list)
+    removed: int = 0
+
+    def attempt(self, what: str, step: Callable[[], int]) -> bool:
+        """Try a step that returns how many things it removed; whether it succeeded."""
+        try:
+            with aws_errors():
+                self.removed += step()
+        except KennelError as error:
+            self.failures.append(f"{what}: {error} {error.hint}".rstrip())
+            error_console.print(f"failed: {self.failures[-1]}")
+            return False
+        return True
+
+
+def destroy_stage(stage: Stage) -> None:
+    """Stop the stage's jobs, destroy its stacks, empty its buckets, delete the logs that SageMaker made.
+
+    A step that fails keeps back only those that would fail because of it. A storage stack that is retained is not
+    touched: AWS would refuse.
+
+    Raises
+    ------
+    NotReadyError
+        When nothing of the stage is in this account and region.
+    WorkFailedError
+        When something could not be removed; the message lists all of it.
+    """
+    steps, endpoints = _Steps(), list[str]()
+
+    def list_endpoints() -> int:
+        endpoints.extend(_endpoints(stage))  # now: their logs are deleted when they are gone
+        return 0
+
+    steps.attempt("Listing the endpoints", list_endpoints)
+    stopped = steps.attempt("Stopping the jobs", lambda: stop_jobs(stage))
+    stopped &= steps.attempt("Terminating the training instances", lambda: terminate_instances(stage))
+    free = steps.attempt("Inference stack", lambda: _delete_stack(stage, "inference"))
+    free &= steps.attempt("Endpoints without a stack", lambda: _delete_endpoints(stage))
+    if stopped:  # else a job would lose its role, or an instance its network
+        free &= steps.attempt("Training stack", lambda: _delete_stack(stage, "training"))
+    if stage.settings.storage.retain:
+        steps.removed += stage.find_stack(stage.stack_name("storage")) is not None
+    elif free and stopped:  # else what is left would lose its data, and CloudFormation refuse in the end
+        steps.attempt("Storage stack", lambda: _delete_storage(stage))
+    steps.attempt("Logs", lambda: _delete_logs(stage, endpoints))
+    if steps.failures:
+        raise WorkFailedError(
+            "\n  ".join([f"{len(steps.failures)} step(s) of destroying {stage.name} failed:", *steps.failures]),
+            "What is left may cost. Once the cause is gone: kennel destroy",
+        )
+    if not steps.removed:
+        raise NotReadyError(
+            f"There is nothing of the stage {stage.name!r} in {stage.place}: nothing was destroyed.",
+            _where_else(stage),
+        )
+
+
+def _delete_stack(stage: Stage, kind: str) -> int:
+    """Delete a stack, also one whose deletion has failed before; 0 when there is none.
+
+    CloudFormation deletes it with the role that the CDK has deployed it with.
+
+    Raises
+    ------
+    WorkFailedError
+        With CloudFormation's reasons.
+    """
+    stack = stage.find_stack(stage.stack_name(kind))
+    if stack is None:
+        return 0
+    console.print(f"Deleting the stack {stack['StackName']}")
+    cloudformation, started = stage.client("cloudformation"), time.monotonic()
+    cloudformation.delete_stack(StackName=stack["StackId"])
+    with progress_bar(f"Deleting {stack['StackName']}") as report:
+        while True:
+            found = stage.find_stack(stack["StackId"])  # by its id, under which it is found when it is gone, too
+            if found is None or found["StackStatus"] == "DELETE_COMPLETE":
+                return 1
+            if found["StackStatus"] == "DELETE_FAILED":
+                raise WorkFailedError(
+                    f"{stack['StackName']} was not deleted: {_reasons(cloudformation, stack['StackId'])}"
+                )
+            if time.monotonic() - started > _STACK_SECONDS:
+                raise WorkFailedError(f"{stack['StackName']} is still {found['StackStatus']} after an hour.")
+            report(0)
+            time.sleep(_POLL_SECONDS)
+
+
+def _reasons(cloudformation: Any, stack_id: str) -> str:
+    """Why the newest deletion of a stack has failed."""
+    reasons = []
+    for event in cloudformation.describe_stack_events(StackName=stack_id)["StackEvents"]:  # the newest first
+        if event["ResourceStatus"] == "DELETE_IN_PROGRESS" and event.get("PhysicalResourceId") == stack_id:
+            break
+        if event["ResourceStatus"] == "DELETE_FAILED" and event.get("PhysicalResourceId") != stack_id:
+            reasons.append(f"{event['LogicalResourceId']}: {event.get('ResourceStatusReason', 'no reason given')}")
+    return "; ".join(reasons) or "CloudFormation gives no reason"
+
+
+def _endpoints(stage: Stage) -> list[str]:
+    """Names of the endpoints that carry the stage's tags, whether or not a stack knows them."""
+    sagemaker, wanted = stage.client("sagemaker"), {"project": stage.settings.project, "stage": stage.name}
+    with aws_errors():
+        return [
+            endpoint["EndpointName"]
+            for page in sagemaker.get_paginator("list_endpoints").paginate()
+            for endpoint in page["Endpoints"]
+            if wanted.items()
+            <= {
+                tag["Key"]: tag["Value"] for tag in sagemaker.list_tags(ResourceArn=endpoint["EndpointArn"])["Tags"]
+            }.items()
+        ]
+
+
+def _delete_endpoints(stage: Stage) -> int:
+    """Delete the endpoints that the inference stack has left; there are some when it was deleted without them."""
+    left = _endpoints(stage)
+    for name in left:
+        console.print(f"Deleting the endpoint {name}, which no stack knows")
+        stage.client("sagemaker").delete_endpoint(EndpointName=name)
+    return len(left)
+
+
+def _delete_storage(stage: Stage) -> int:
+    """Empty the buckets and delete their stack, again while access logs arrive in between."""
+    deadline = time.monotonic() + _LATE_LOGS_SECONDS
+    if (stage.find_stack(name := stage.stack_name("storage")) or {}).get("EnableTerminationProtection"):
+        raise NotReadyError(
+            f"{name} is protected against deletion.", "Deploy it as the settings say: kennel deploy storage"
+        )
+    while True:
+        _empty_buckets(stage)
+        try:
+            return _delete_stack(stage, "storage")
+        except WorkFailedError as error:
+            if all(_is_empty(stage, bucket) for bucket in _resources(stage, "AWS::S3::Bucket")):
+                raise
+            if time.monotonic() > deadline:
+                hint = "Access logs still arrive. They do so for some hours at most: kennel destroy again then."
+                raise WorkFailedError(str(error), hint) from error
+            console.print(f"Access logs have arrived meanwhile: once more in {_LATE_LOGS_PAUSE:.0f} s")
+            time.sleep(_LATE_LOGS_PAUSE)
+
+
+def _resources(stage: Stage, resource_type: str) -> list[str]:
+    """What the storage stack holds of a type."""
+    if stage.find_stack(name := stage.stack_name("storage")) is None:
+        return []
+    return [
+        resource["PhysicalResourceId"]
+        for resource in stage.client("cloudformation").describe_stack_resources(StackName=name)["StackResources"]
+        if resource["ResourceType"] == resource_type
+        and resource["ResourceStatus"] != "DELETE_COMPLETE"
+        and resource.get("PhysicalResourceId")
+    ]
+
+
+def _empty_buckets(stage: Stage) -> None:
+    """Delete every version and every part of an upload; what is written meanwhile is not caught."""
+    s3, buckets = stage.client("s3"), _resources(stage, "AWS::S3::Bucket")
+    present = {bucket["Name"] for bucket in s3.list_buckets()["Buckets"]}
+    buckets = [bucket for bucket in buckets if bucket in present]  # one may have been deleted by hand
+    for bucket in buckets:
+        s3.put_bucket_logging(Bucket=bucket, BucketLoggingStatus={})
+    for bucket in buckets:
+        console.print(f"Emptying the bucket {bucket}")
+        for page in _versions(s3, bucket):
+            delete_objects(s3, bucket, [{"Key": found["Key"], "VersionId": found["VersionId"]} for found in page])
+        for page in s3.get_paginator("list_multipart_uploads").paginate(Bucket=bucket):
+            for upload in page.get("Uploads", []):
+                s3.abort_multipart_upload(Bucket=bucket, Key=upload["Key"], UploadId=upload["UploadId"])
+
+
+def _versions(s3: Any, bucket: str) -> Iterator[list[dict[str, Any]]]:
+    """Every version and delete marker, a page at a time."""
+    for page in s3.get_paginator("list_object_versions").paginate(Bucket=bucket):
+        yield page.get("Versions", []) + page.get("DeleteMarkers", [])
+
+
+def _is_empty(stage: Stage, bucket: str) -> bool:
+    return not any(_versions(stage.client("s3"), bucket))
+
+
+def _delete_logs(stage: Stage, endpoints: list[str]) -> int:
+    """Delete what no stack removes: SageMaker's own log groups, and those that an earlier deployment has retained."""
+    logs, removed = stage.client("logs"), 0
+    groups = [group for name in endpoints for group in _log_groups(stage, f"{_ENDPOINT_LOGS}/{name}")]
+    if not stage.settings.storage.retain:
+        groups += _stack_log_groups(stage)
+    for group in groups:
+        logs.delete_log_group(logGroupName=group["logGroupName"])
+    for shared, prefix in product((TRAINING_LOGS, TRANSFORM_LOGS), job_prefixes(stage)):
+        if not _log_groups(stage, shared):
+            continue  # no job of any stage has logged in this account
+        pages = logs.get_paginator("describe_log_streams").paginate(logGroupName=shared, logStreamNamePrefix=prefix)
+        for stream in [stream["logStreamName"] for page in pages for stream in page["logStreams"]]:
+            logs.delete_log_stream(logGroupName=shared, logStreamName=stream)
+            removed += 1
+    return removed + len(groups)
+
+
+def _log_groups(stage: Stage, prefix: str) -> list[dict[str, Any]]:
+    pages = stage.client("logs").get_paginator("describe_log_groups").paginate(logGroupNamePrefix=prefix)
+    return [group for page in pages for group in page["logGroups"]]
+
+
+def _stack_log_groups(stage: Stage) -> list[dict[str, Any]]:
+    """The log groups that CloudFormation has named after the stage's stacks."""
+    return [group for kind in StackKind for group in _log_groups(stage, f"{stage.stack_name(kind)}-")]
+
+
+def _tell_what_is_retained(stage: Stage) -> None:
+    """List what a stage that retains its data keeps, with what each costs, and how to get rid of it."""
+    s3 = stage.client("s3")
+    console.print(f"The stage {stage.name!r} retains its data. What is left in {stage.place}:")
+    with aws_errors():
+        for bucket in _resources(stage, "AWS::S3::Bucket"):
+            gigabytes = sum(found.get("Size", 0) for page in _versions(s3, bucket) for found in page) / 1e9
+            _tell_cost(f"bucket {bucket}, {gigabytes:.3f} GB", gigabytes * S3_USD_PER_GB_MONTH)
+        for key in _resources(stage, "AWS::KMS::Key"):
+            _tell_cost(f"key {key}", KEY_USD_PER_MONTH)
+        for group in _stack_log_groups(stage):
+            gigabytes = group.get("storedBytes", 0) / 1e9
+            _tell_cost(f"log group {group['logGroupName']}, {gigabytes:.3f} GB", gigabytes * LOGS_USD_PER_GB_MONTH)
+    console.print(
+        f"To remove that for good, too: set retain = false under [storage] in {stage.settings_file}, then kennel "
+        "deploy storage, which lifts the protection, and kennel destroy.",
+    )
+
+
+def _tell_cost(what: str, usd_per_month: float) -> None:
+    console.print(f"  {what}: at most {usd_per_month:.2f} USD a month")
+
+
+def _where_else(stage: Stage) -> str:
+    """In which other regions the stage is, for a person who has looked in the wrong one."""
+    try:
+        with aws_errors():
+            answer = stage.client("ec2").describe_regions()
+    except AwsError as error:
+        return f"Is it another region or account? The account's regions cannot be listed: {error}"
+    others = [region["RegionName"] for region in answer["Regions"] if region["RegionName"] != stage.region]
+    storage = stage.stack_name("storage")
+    found, unknown = list[str](), list[str]()
+
+    def look(region: str) -> bool | None:
+        try:
+            return stage.find_stack(storage, region_name=region) is not None
+        except AwsError:
+            return None
+
+    for region, there in map_unordered(look, others, threads=8):
+        (found if there else unknown if there is None else []).append(region)
+    if found:
+        return f"It is in {', '.join(sorted(found))}: name that region in AWS_REGION and AWS_DEFAULT_REGION."
+    asked = f"None of the account's {len(others)} other regions has it" if not unknown else ""
+    return (asked or f"Not asked, because AWS refused: {', '.join(sorted(unknown))}") + ". Is it another account?"

@@ -1,0 +1,60 @@
+"""How long CloudWatch keeps what SageMaker logs.
+
+SageMaker makes its log groups itself, and they never expire: one for each endpoint, and for each kind of job one that
+the whole account shares. No stack can own them: those of the jobs may be there already, and the name of an endpoint,
+which is in its group's, is generated. So they are limited once a deployment is done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from typing import Any
+
+import botocore.exceptions
+
+from cli.aws import Stage
+from cli.batch.job import LOG_GROUP as TRANSFORM_LOGS
+from cli.console import console
+from cli.errors import aws_errors
+from cli.training.sagemaker import LOG_GROUP as TRAINING_LOGS
+
+NOTEBOOK_LOGS = "/aws/sagemaker/NotebookInstances"
+
+
+def limit_logs(stage: Stage, kinds: Iterable[str]) -> None:
+    """Make the logs expire that SageMaker writes for deployed stacks of these kinds.
+
+    A group that has a retention keeps it: another project, or a person, has decided.
+    """
+    logs = stage.client("logs")
+    with aws_errors():
+        for group, days in (found for kind in kinds for found in _groups(stage, kind)):
+            try:
+                _limit(logs, group, days)
+            except botocore.exceptions.ClientError as error:
+                if error.response["Error"]["Code"] != "AccessDeniedException":
+                    raise
+                console.print(f"The log group {group} may never expire: {error.response['Error']['Message']}")
+
+
+def _groups(stage: Stage, kind: str) -> Iterator[tuple[str, int]]:
+    """Log groups of what runs for a stack, with the days that the settings give them."""
+    settings = stage.settings
+    if kind == "training":
+        yield TRAINING_LOGS, settings.training.log_retention_days
+        if settings.notebook:
+            yield NOTEBOOK_LOGS, settings.training.log_retention_days
+    if kind == "inference":
+        yield TRANSFORM_LOGS, settings.serving.log_retention_days
+        endpoint = stage.output("inference", "EndpointName")
+        yield f"/aws/sagemaker/Endpoints/{endpoint}", settings.serving.log_retention_days
+
+
+def _limit(logs: Any, group: str, days: int) -> None:
+    with suppress(logs.exceptions.ResourceAlreadyExistsException):
+        logs.create_log_group(logGroupName=group)  # before SageMaker writes the first line
+    # Sorted by name: the group itself comes before all whose names only begin like it.
+    (found,) = logs.describe_log_groups(logGroupNamePrefix=group, limit=1)["logGroups"]
+    if "retentionInDays" not in found:
+        logs.put_retention_policy(logGroupName=group, retentionInDays=days)

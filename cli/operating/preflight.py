@@ -1,0 +1,177 @@
+"""What could break half-way through a deployment of the inference stack, asked for before anything starts.
+
+Quotas are found by their names, as Service Quotas lists them: those of SageMaker have a code for each instance type.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from cli.aws import Stage
+from cli.console import console
+from cli.errors import AwsError, NotReadyError, aws_errors
+from cli.operating.costs import most_instances, most_provisioned
+from cli.operating.stopping import running_jobs
+from infra import instance_types
+
+#: Lambda leaves so much of the account's concurrency to functions that have reserved none; of a smaller quota, all.
+_UNRESERVED = 100
+_ALL_ENDPOINTS = "Number of instances across active endpoints"
+_BUILDS = {"arm64": "ARM", "x86_64": "Linux"}
+_RAISE = "or have the quota raised: Service Quotas in the AWS console, in this region"
+
+
+@dataclass
+class Findings:
+    """What was found: what the deployment would fail on, what full load would, and what could not be asked."""
+
+    errors: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    unchecked: list[str] = field(default_factory=list)
+
+    def check(self, what: str, check: Callable[[], None]) -> None:
+        """Run a check; one that AWS does not let us make is no success."""
+        try:
+            with aws_errors():
+                check()
+        except AwsError as error:
+            self.unchecked.append(f"{what}: {error}")
+
+
+def require_room(stage: Stage, *, now: bool = True) -> None:
+    """Print what is doubtful about deploying the inference stack.
+
+    Parameters
+    ----------
+    now : bool
+        False: it will be deployed later, and errors are still warnings.
+
+    Raises
+    ------
+    NotReadyError
+        When a quota of the account does not allow it, or a batch would be broken by it; the message lists everything,
+        with a way out.
+    """
+    found = Findings()
+    found.check("Lambda's concurrency", lambda: _check_concurrency(stage, found))
+    found.check("quotas for endpoint instances", lambda: _check_endpoint_instances(stage, found))
+    if stage.settings.serving.image == "own":
+        found.check("quota for CodeBuild's builds", lambda: _check_builds(stage, found))
+    found.check("transform jobs", lambda: _check_batches(stage, found))
+    for line in found.unchecked:
+        console.print(f"not checked: {line}")
+    for line in found.warnings + ([] if now else found.errors):
+        console.print(f"warning: {line}")
+    if found.errors and now:
+        raise NotReadyError("\n  ".join(["This deployment would fail or break something:", *found.errors]))
+
+
+def _check_concurrency(stage: Stage, found: Findings) -> None:
+    function, client = stage.settings.function, stage.client("lambda")
+    limit = client.get_account_settings()["AccountLimit"]
+    # Reserved concurrency holds what is provisioned, too.
+    needed = function.reserved_concurrency or function.provisioned_concurrency
+    setting, less = "provisioned_concurrency", "lower it, or set 0 for none,"
+    if function.reserved_concurrency:
+        setting, less = "reserved_concurrency", "lower it, or leave it out,"
+    spare = (
+        limit["UnreservedConcurrentExecutions"]
+        + _own_concurrency(client, stage.find_outputs("inference"))
+        - min(_UNRESERVED, limit["ConcurrentExecutions"])
+    )
+    where = (
+        f"Lambda leaves {max(spare, 0)} of the account's {limit['ConcurrentExecutions']} concurrent executions to be "
+        f"reserved or provisioned (quota 'Concurrent executions')"
+    )
+    if needed > spare:
+        found.errors.append(f"{where}, and {setting} is {needed}: {less} in {stage.settings_file}, {_RAISE}.")
+    elif not function.reserved_concurrency and most_provisioned(stage.settings) > spare:
+        found.warnings.append(f"{where}, and function.scaling.max_provisioned is {most_provisioned(stage.settings)}.")
+
+
+def _own_concurrency(client: Any, outputs: dict[str, str] | None) -> int:
+    """What the deployed function holds of the account's concurrency."""
+    if outputs is None or "FunctionName" not in outputs:
+        return 0
+    name = outputs["FunctionName"]
+    reserved = client.get_function_concurrency(FunctionName=name).get("ReservedConcurrentExecutions")
+    if reserved is not None:
+        return int(reserved)
+    pages = client.get_paginator("list_provisioned_concurrency_configs").paginate(FunctionName=name)
+    configs = [config for page in pages for config in page["ProvisionedConcurrencyConfigs"]]
+    return sum(config["RequestedProvisionedConcurrentExecutions"] for config in configs)
+
+
+def _check_endpoint_instances(stage: Stage, found: Findings) -> None:
+    serving = stage.settings.serving
+    own_name = (stage.find_outputs("inference") or {}).get("EndpointName")
+    used = _endpoint_instances(stage.client("sagemaker"))
+    names = {f"{serving.instance_type} for endpoint usage": [serving.instance_type], _ALL_ENDPOINTS: None}
+    quotas = _quotas(stage, "sagemaker", names)
+    for name, types in names.items():
+        if (quota := quotas.get(name)) is None:
+            found.unchecked.append(f"the quota {name!r}, which Service Quotas does not list")
+            continue
+        counted = [(endpoint, count) for endpoint, kind, count in used if types is None or kind in types]
+        all_of_them, own = sum(count for _, count in counted), sum(count for name, count in counted if name == own_name)
+        # An update is blue/green: as many new instances as there are run beside the old ones.
+        wanted = own or serving.initial_instances
+        update = " to run the old and the new instances of an update side by side" if own else ""
+        text = f"quota {name!r} is {quota:.0f}, and {all_of_them} are in use"
+        if all_of_them + wanted > quota:
+            found.errors.append(
+                f"{text}; {wanted} more are needed{update}: use another serving.instance_type, {_RAISE}."
+            )
+        elif (most := all_of_them - own + 2 * most_instances(stage.settings)) > quota:
+            found.warnings.append(f"{text}; {most} are needed to deploy an update at full load.")
+
+
+def _endpoint_instances(sagemaker: Any) -> list[tuple[str, str, int]]:
+    """Endpoint, instance type and number of instances of every variant in the account and region."""
+    instances = []
+    for page in sagemaker.get_paginator("list_endpoints").paginate():
+        for summary in page["Endpoints"]:
+            endpoint = sagemaker.describe_endpoint(EndpointName=summary["EndpointName"])
+            config = sagemaker.describe_endpoint_config(EndpointConfigName=endpoint["EndpointConfigName"])
+            types = {variant["VariantName"]: variant.get("InstanceType") for variant in config["ProductionVariants"]}
+            for variant in endpoint.get("ProductionVariants", []):
+                if kind := types.get(variant["VariantName"]):  # a serverless variant has none
+                    instances.append((summary["EndpointName"], kind, variant.get("CurrentInstanceCount", 0)))
+    return instances
+
+
+def _check_builds(stage: Stage, found: Findings) -> None:
+    platform = _BUILDS[instance_types.architecture(stage.settings.serving.instance_type)]
+    name = f"Concurrently running builds for {platform}/Small environment"
+    quota = _quotas(stage, "codebuild", [name]).get(name)
+    if quota is None:
+        found.unchecked.append(f"the quota {name!r}, which Service Quotas does not list")
+    elif quota < 1:
+        found.errors.append(
+            f"quota {name!r} is 0, so CodeBuild cannot build the serving image: build it with kennel image "
+            f"build, push it to an ECR repository and give serving.image its URI, {_RAISE}."
+        )
+
+
+def _check_batches(stage: Stage, found: Findings) -> None:
+    """A transform job reads with the role of its model, which goes with the model when another one is deployed."""
+    for _, name, _ in running_jobs(stage, "transform"):
+        found.errors.append(
+            f"the transform job {name} still runs with the deployed model, which a deployment may replace: wait for "
+            "it, or stop it with kennel batch FOLDER --stop."
+        )
+
+
+def _quotas(stage: Stage, service: str, names: Iterable[str]) -> dict[str, float]:
+    """Quotas by name, those that are not listed left out: the account's, and AWS's default where it has no own."""
+    client, values, missing = stage.client("service-quotas"), dict[str, float](), set(names)
+    for operation in ("list_service_quotas", "list_aws_default_service_quotas"):
+        if missing:
+            for page in client.get_paginator(operation).paginate(ServiceCode=service):
+                for quota in page["Quotas"]:
+                    if quota["QuotaName"] in missing and "Value" in quota:
+                        values[quota["QuotaName"]] = quota["Value"]
+            missing -= values.keys()
+    return values

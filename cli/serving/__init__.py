@@ -1,0 +1,1 @@
+"""`kennel classify`, `kennel evaluate`, `kennel image`."""

@@ -1,0 +1,1 @@
+"""`kennel train`, `kennel report`, `kennel package`."""

@@ -1,0 +1,281 @@
+"""`kennel train --on ec2`: one training on an EC2 instance that ends itself.
+
+The launch template of the training stack says what runs; a description in the bucket, named by a tag of the instance,
+says what is trained; the instance answers with a status object and the outputs that a SageMaker job would leave.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import botocore.exceptions
+
+from cli.aws import Stage
+from cli.console import console, progress_bar
+from cli.data.push import data_set_prefix
+from cli.errors import NotReadyError, UsageError, WorkFailedError, aws_errors
+from cli.prices import hourly_price
+from cli.training.ec2_instances import last_console_lines, live_instances, run_instance
+from cli.training.ec2_jobs import name_prefix, read_launch, read_status, write_launch, write_status
+from cli.training.sagemaker import JobLog, TrainingRequest, require_data_set, training_hyperparameters, upload_source
+from infra import instance_types
+from infra.bucket_layout import CHECKPOINTS, EC2_JOBS, TRAINING_OUTPUT
+from infra.settings import Ec2TrainingSettings
+from programs.ec2_training.training_instance.job import COMPLETED, ENDED, FAILED, INTERRUPTED, Job, Status, stop_key
+
+_POLL_SECONDS = 1.0
+_LOOK_SECONDS = 5.0
+#: EC2 shows a new instance, and the instance its first status, only after a while.
+_APPEARS_SECONDS = 90.0
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What to launch; None: the stage's settings."""
+
+    instance_type: str | None = None
+    spot: bool | None = None
+
+
+DEFAULT_MACHINE = Machine()
+
+
+def run_command(
+    stage: Stage,
+    request: TrainingRequest,
+    *,
+    spot: bool | None,
+    wait: bool,
+    follow: str | None,
+    stop: str | None,
+    resume: str | None,
+) -> None:
+    """Do what the options of `kennel train` say, on EC2."""
+    machine = Machine(request.instance_type, spot)
+    if stop:
+        stop_training(stage, stop)
+        console.print(f"{stop} is stopping; what it has learned so far is kept.")
+        return
+    job = follow
+    if resume:
+        job = resume_training(stage, resume, machine)
+    elif not job:
+        job = start_training(stage, request, machine)
+    if not wait and not follow:
+        console.print(f"Follow it: kennel train --follow {job}")
+        return
+    try:
+        follow_training(stage, job, machine)
+    except KeyboardInterrupt:
+        console.print(f"\nThe job goes on. Follow it: kennel train --follow {job}  Stop it: kennel train --stop {job}")
+        raise
+    console.print("Next: kennel package, then kennel deploy")
+
+
+def start_training(stage: Stage, request: TrainingRequest, machine: Machine) -> str:
+    """Describe a job in the bucket and launch an instance for it; returns the job's name.
+
+    Raises
+    ------
+    NotReadyError
+        When the stage has no launch template, or the data set is not in the bucket.
+    UsageError
+        When the instance type does not exist, or the image does not run on it.
+    AwsError
+        When EC2 refuses, after every zone of the network has been tried.
+    """
+    settings = _settings(stage)
+    _require_type(settings, machine)
+    bucket = stage.data_bucket
+    stage.output("training", "TrainingLaunchTemplateId")  # before anything is uploaded
+    with aws_errors():
+        hyperparameters = training_hyperparameters(stage, request, settings.max_runtime_seconds)
+        require_data_set(stage, request.data_set)
+        source = upload_source(stage)
+        name = f"{name_prefix(stage)}{datetime.now(UTC):%Y%m%d-%H%M%S-%f}"[:63]
+        job = Job(
+            name=name,
+            source=source,
+            channels={"training": f"s3://{bucket}/{data_set_prefix(request.data_set)}"},
+            hyperparameters=hyperparameters,
+            output=f"s3://{bucket}/{TRAINING_OUTPUT}/{name}",
+            checkpoints=f"s3://{bucket}/{CHECKPOINTS}/{name}/",
+            max_runtime_seconds=settings.max_runtime_seconds,
+        )
+    _launch(stage, job, machine)
+    return name
+
+
+def resume_training(stage: Stage, job: str, machine: Machine) -> str:
+    """Launch another instance for a job that has not been completed; it goes on from the checkpoints.
+
+    The instance is of the type that the job had, unless `machine` names another.
+
+    Raises
+    ------
+    NotReadyError
+        When there is no such job, it is completed, or an instance is still training it.
+    """
+    _require_type(_settings(stage), machine)
+    if read_status(stage, job)["state"] == COMPLETED:
+        raise NotReadyError(f"{job} is completed.", f"Package it: kennel package --job {job}")
+    with aws_errors():
+        if live_instances(stage, job):
+            raise NotReadyError(f"An instance is training {job}.", f"Follow it: kennel train --follow {job}")
+        stage.client("s3").delete_object(Bucket=stage.data_bucket, Key=stop_key(EC2_JOBS, job))
+    _launch_again(stage, job, machine)
+    return job
+
+
+def stop_training(stage: Stage, job: str) -> None:
+    """Ask the instance of a job to let the program save what it has, upload it and end.
+
+    Raises
+    ------
+    NotReadyError
+        When there is no such job, or it has ended.
+    """
+    status = read_status(stage, job)
+    with aws_errors():
+        if status["state"] in ENDED and not live_instances(stage, job):  # the status alone is the training's own word
+            raise NotReadyError(f"{job} has ended already ({status['state']}).")
+        stage.client("s3").put_object(Bucket=stage.data_bucket, Key=stop_key(EC2_JOBS, job), Body=b"")
+
+
+def follow_training(stage: Stage, job: str, machine: Machine = DEFAULT_MACHINE) -> dict[str, Any]:
+    """Print a job's log until it ends; returns its status.
+
+    When AWS takes a spot instance back meanwhile, another one is launched as soon as that one is gone; it goes on from
+    the checkpoints.
+
+    Raises
+    ------
+    NotReadyError
+        When there is no such job.
+    WorkFailedError
+        When the job failed or was stopped, or its instance is gone without a word.
+    """
+    log = JobLog(stage, job, stage.output("training", "TrainingInstanceLogGroup"))
+    read_status(stage, job)
+    with progress_bar(f"{job}: Training"):
+        while True:
+            status = _wait_for_end(stage, job, log)
+            if status["state"] != INTERRUPTED:
+                break
+            console.print(f"{status['reason']} The next instance goes on from the checkpoints.")
+            _wait_until_gone(stage, job)
+            # Only spot instances are taken back; the next one is like it, but for what is asked for now.
+            spot = machine.spot is not False
+            _launch_again(stage, job, Machine(machine.instance_type, spot))
+    if status["state"] != COMPLETED:
+        raise WorkFailedError(
+            f"The training job {job} ended as {status['state']}: {status['reason'] or 'no reason was given'}",
+            f"Its whole log: log group {log.group}, streams {job}/…  Try again: kennel train --resume {job}",
+        )
+    console.print(f"{job} completed in {status['ended'] - status['started']:.0f} s; its instance ends itself.")
+    return status
+
+
+def _launch_again(stage: Stage, job: str, machine: Machine) -> None:
+    """Launch an instance like the last one, but for what is asked for now."""
+    last = read_launch(stage, job)
+    _launch(stage, last.job, Machine(machine.instance_type or last.instance_type, machine.spot))
+
+
+def _launch(stage: Stage, job: Job, machine: Machine) -> None:
+    settings = _settings(stage)
+    instance_type = machine.instance_type or settings.instance_type
+    spot = settings.spot if machine.spot is None else machine.spot
+    template = stage.output("training", "TrainingLaunchTemplateId")
+    subnets = stage.output("training", "TrainingSubnetIds").split(",")
+    console.print(_announcement(job.name, instance_type, spot, settings))
+    with aws_errors():
+        write_launch(stage, job, instance_type)  # before the instance can report anything
+        try:
+            instance_id = run_instance(stage, job.name, template, subnets, instance_type, spot)
+        except botocore.exceptions.ClientError as error:
+            reason = f"EC2 refused to launch an instance: {error}"
+            write_status(stage, Status(job.name, "", instance_type, state=FAILED, reason=reason))
+            raise
+    console.print(f"Instance {instance_id}. A shell on it: aws ssm start-session --target {instance_id}")
+
+
+def _announcement(job: str, instance_type: str, spot: bool, settings: Ec2TrainingSettings) -> str:
+    """What is about to be started, what it costs, and when it ends at the latest."""
+    price = hourly_price(instance_type)
+    if spot:
+        price = f"spot: less than {price}"
+    if instance_types.is_burstable(instance_type):
+        price += "; up to 0.05 USD per vCPU-hour more for CPU above its baseline"
+    return (
+        f"Training job {job} on 1 × {instance_type} ({price}). "
+        f"The instance ends itself, after {settings.shutdown_minutes} minutes at the latest."
+    )
+
+
+def _wait_for_end(stage: Stage, job: str, log: JobLog) -> dict[str, Any]:
+    """Print the log until the status says that the job has ended.
+
+    Raises
+    ------
+    WorkFailedError
+        When the instance is gone and the status does not say so.
+    """
+    look_at = 0.0
+    with aws_errors():
+        while True:
+            status = read_status(stage, job)
+            log.print_new()
+            if status["state"] in ENDED:
+                return status
+            if time.monotonic() > look_at and time.time() > status["started"] + _APPEARS_SECONDS:
+                look_at = time.monotonic() + _LOOK_SECONDS
+                if not live_instances(stage, job):
+                    # It may have ended between the two looks.
+                    status = read_status(stage, job)
+                    log.print_new()
+                    if status["state"] in ENDED:
+                        return status
+                    raise _lost(stage, job, status)
+            time.sleep(_POLL_SECONDS)
+
+
+def _wait_until_gone(stage: Stage, job: str) -> None:
+    """Wait until EC2 itself says that no instance trains a job.
+
+    That one was taken back is what the job's status says, which any training can write: it must not start a second one.
+    """
+    appears = read_launch(stage, job).time.timestamp() + _APPEARS_SECONDS
+    while time.time() < appears or live_instances(stage, job):
+        time.sleep(_LOOK_SECONDS)
+
+
+def _lost(stage: Stage, job: str, status: dict[str, Any]) -> WorkFailedError:
+    if lines := last_console_lines(stage, job):
+        console.print(lines, style="dim")
+    return WorkFailedError(
+        f"The instance of {job} is gone without saying why; the last that it reported was {status['state']}.",
+        f"It goes on from its checkpoints on another instance: kennel train --resume {job}",
+    )
+
+
+def _settings(stage: Stage) -> Ec2TrainingSettings:
+    if stage.settings.training.ec2 is None:
+        raise NotReadyError(
+            f"The stage {stage.name!r} has no EC2 training.",
+            f"Add the section [training.ec2] to infra/environments/{stage.name}.toml, then: kennel deploy training",
+        )
+    return stage.settings.training.ec2
+
+
+def _require_type(settings: Ec2TrainingSettings, machine: Machine) -> None:
+    instance_type = machine.instance_type
+    if instance_type is None:
+        return
+    if instance_type not in instance_types.ec2():
+        raise UsageError(f"{instance_type!r} is not an EC2 instance type, such as t3.xlarge or g4dn.xlarge.")
+    if conflict := settings.conflict_with(instance_type):
+        raise UsageError(f"{conflict}.", "Choose a type of the image's architecture, such as t3.xlarge.")

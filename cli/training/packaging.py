@@ -1,0 +1,123 @@
+"""`kennel package`: from a completed training job to the artifact that is deployed."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.aws import Stage
+from cli.console import console
+from cli.errors import NotReadyError, aws_errors
+from cli.training import ec2_jobs
+from cli.training.job_names import job_name
+from cli.training.sagemaker import latest_completed_job
+from infra.bucket_layout import TRAINING_OUTPUT
+from model.core.artifact import ArtifactError, ModelCard
+
+#: S3, SageMaker and an instance do not tell the time to the second alike.
+_CLOCKS_SECONDS = 60.0
+
+
+def package(
+    context: typer.Context,
+    job: Annotated[str | None, typer.Option(help="Which training job (default: the newest completed one).")] = None,
+    source: Annotated[
+        Path | None, typer.Option("--from", help="A local model.tar.gz or model folder instead of a job's.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="Where to write it (default: the stage's settings).")] = None,
+) -> None:
+    """Make the deployable artifact of a model."""
+    stage: Stage = context.obj
+    destination = output or stage.artifact
+    card = package_model(stage, destination, job=job, source=source)
+    console.print(
+        f"{destination}: {card.architecture}, {len(card.labels)} classes, {card.precision}, {card.version[:19]}…, "
+        f"{destination.stat().st_size / 1e6:.1f} MB"
+    )
+
+
+def package_model(stage: Stage, destination: Path, *, job: str | None = None, source: Path | None = None) -> ModelCard:
+    """Fetch, verify and repack a model; returns its card.
+
+    Parameters
+    ----------
+    destination : Path
+        The model.tar.gz to write; an existing one is replaced only by one that has been verified.
+    job : str, optional
+        The training job whose model it is; default the newest completed one of the stage.
+    source : Path, optional
+        A model.tar.gz or folder on this machine, instead of a job's.
+
+    Raises
+    ------
+    NotReadyError
+        When there is no completed job, its model was written by something else, or is corrupt or incomplete.
+    UsageError
+        When `job` cannot be the name of one.
+    """
+    from model.core import packaging  # numpy and the inference engine: not needed by the other commands
+
+    try:
+        if source is not None:
+            return packaging.package(source, destination)
+        with tempfile.TemporaryDirectory() as folder:
+            fetched = Path(folder, "model.tar.gz")
+            _fetch_model(stage, job_name(_newest_job(stage) if job is None else job), fetched)
+            return packaging.package(fetched, destination)
+    except ArtifactError as error:
+        raise NotReadyError(f"The model cannot be deployed: {error}") from error
+
+
+def _newest_job(stage: Stage) -> str:
+    """The newest completed training, wherever it ran, by AWS's clock: a name may hold any time."""
+    found = [job for job in (ec2_jobs.latest_completed_job(stage), latest_completed_job(stage)) if job is not None]
+    if not found:
+        raise NotReadyError("No training job of this stage has completed yet.", "Train one: kennel train")
+    return max(found)[1]
+
+
+def _fetch_model(stage: Stage, job: str, destination: Path) -> None:
+    """Fetch the model from the place where the job has left it, and only what it can have left there itself."""
+    bucket, key = stage.data_bucket, f"{TRAINING_OUTPUT}/{job}/output/model.tar.gz"
+    location = f"s3://{bucket}/{key}"
+    on_ec2 = ec2_jobs.is_ec2_job(stage, job)
+    end = ec2_jobs.latest_end(stage, job) if on_ec2 else _end_on_sagemaker(stage, job, location)
+    s3 = stage.client("s3")
+    with aws_errors():
+        try:
+            model = s3.get_object(Bucket=bucket, Key=key)
+        except s3.exceptions.NoSuchKey:
+            raise NotReadyError(
+                f"The training job {job} was stopped before it had a model.", "Train one: kennel train"
+            ) from None
+        if model["LastModified"].timestamp() > end + _CLOCKS_SECONDS:
+            raise NotReadyError(
+                f"{location} is of {model['LastModified']:%Y-%m-%d %H:%M:%S} UTC, when {job} had ended: something else "
+                "has written it.",
+                "Find out what has. The bucket keeps the version before it; or train again: kennel train",
+            )
+        with destination.open("wb") as file:
+            shutil.copyfileobj(model["Body"], file)
+
+
+def _end_on_sagemaker(stage: Stage, job: str, location: str) -> float:
+    """When a job has ended, in seconds since the epoch."""
+    with aws_errors():
+        description = stage.client("sagemaker").describe_training_job(TrainingJobName=job)
+    status = description["TrainingJobStatus"]
+    if status not in ("Completed", "Stopped"):
+        raise NotReadyError(
+            f"The training job {job} has left no model (status {status}).",
+            f"Follow it to its end: kennel train --follow {job}",
+        )
+    if description["ModelArtifacts"]["S3ModelArtifacts"] != location:
+        raise NotReadyError(
+            f"The model of {job} is not at {location}: it is not a training of this stage.",
+            "To package it all the same, download it: kennel package --from FILE",
+        )
+    end = description.get("TrainingEndTime") or description["LastModifiedTime"]  # the first only of one that has begun
+    return float(end.timestamp())

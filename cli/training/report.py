@@ -1,0 +1,227 @@
+"""`kennel report`: what a training left behind, fetched, summed up, made a page of and opened."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+import webbrowser
+from pathlib import Path
+from typing import Annotated, Any
+
+import botocore.exceptions
+import typer
+from rich.table import Table
+
+from cli.aws import ROOT, Stage
+from cli.console import console
+from cli.errors import NotReadyError, aws_errors
+from cli.training.job_names import is_job_name, job_name, job_path, job_prefix
+from infra.bucket_layout import TRAINING_OUTPUT
+from model.core.artifact import ArtifactError
+
+REPORTS_DIR = ROOT / "build" / "reports"
+METRICS = "metrics.json"
+# What a training may leave besides: its epochs, and what a search inside the job tried.
+TABLES = ("history.csv", "trials.csv", "search.json")
+_MAX_METRICS_BYTES = 64 * 2**20  # with a thousand classes it has four million
+# Wherever a training ran, its outputs are here in the data bucket.
+_PREFIX, _OUTPUT = f"{TRAINING_OUTPUT}/", "/output/output.tar.gz"
+
+
+def report(
+    context: typer.Context,
+    job: Annotated[str | None, typer.Argument(help="Which training job (default: the newest with a report).")] = None,
+    source: Annotated[
+        Path | None, typer.Option("--from", help="A local training's --output-data-dir instead of a job's.")
+    ] = None,
+    output: Annotated[Path, typer.Option(help="Where the report's folder goes.", show_default=False)] = REPORTS_DIR,
+    open_: Annotated[bool, typer.Option("--open/--no-open", help="Open the page where there is a browser.")] = True,
+) -> None:
+    """Show how good a training's model is.
+
+    Fetches its figures, prints the main ones, makes a page of them and opens it.
+    """
+    folder = fetch_report(context.obj, output, job=job) if source is None else source
+    metrics = read_metrics(folder)
+    console.print(figures_table(metrics, title=folder.resolve().name))
+    page = write_page(folder, metrics)
+    console.print(f"The report: {page}")
+    if open_ and _has_desktop():
+        webbrowser.open(page.resolve().as_uri())
+
+
+def fetch_report(stage: Stage, output: Path, *, job: str | None = None) -> Path:
+    """Fetch what a training left behind, beside its model; returns the folder, named like the job.
+
+    A page that the training made is not among it: that would be a program of anybody's, opened as a local file.
+
+    Parameters
+    ----------
+    stage : Stage
+    output : Path
+        Where the folder goes. Of one that is there already, the report's files are replaced, and no others.
+    job : str, optional
+        The training's name, on SageMaker or EC2; default the newest of the stage that has left something.
+
+    Raises
+    ------
+    NotReadyError
+        When there is none, or it is damaged.
+    UsageError
+        When `job` cannot be the name of one.
+    """
+    from model.core.packaging import unpack  # numpy: not needed by the other commands
+    from model.training.report.report import PICTURE_FILES, REPORT_FILE
+
+    job = job_name(_newest(stage) if job is None else job)
+    folder, files = job_path(output, job), (METRICS, *TABLES, *PICTURE_FILES)
+    output.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=output, prefix=".fetching-") as name:
+        fetched, unpacked = Path(name, "output.tar.gz"), Path(name, "unpacked")
+        # The archive is that of the folder output/data; the SDK's local mode archives the folder output instead.
+        inner = unpacked / "data"
+        inner.mkdir(parents=True)
+        _download(stage, job, fetched)
+        try:
+            unpack(fetched, unpacked, [*files, *(f"data/{file}" for file in files)])
+        except ArtifactError as error:
+            raise NotReadyError(f"What the training {job} left cannot be read: {error}") from error
+        if any(inner.iterdir()):
+            unpacked = inner
+        folder.mkdir(exist_ok=True)
+        for file in (REPORT_FILE, *files):
+            (folder / file).unlink(missing_ok=True)  # of another time, or a link
+            if (unpacked / file).exists():
+                (unpacked / file).rename(folder / file)
+    return folder
+
+
+def write_page(folder: Path, metrics: dict[str, Any]) -> Path:
+    """Make the page of a training's figures; returns its path.
+
+    Raises
+    ------
+    NotReadyError
+        When they are not such figures: another version of the training program wrote them, or anybody.
+    """
+    from model.training.report import report as pages
+
+    try:
+        return pages.write_page(folder, metrics)
+    except Exception as error:  # the figures may be anything, and so may what is wrong with them
+        raise NotReadyError(
+            f"No page can be made of {folder / METRICS}: another version of the training program, or "
+            f"something else, has written it. {type(error).__name__}: {error}"
+        ) from error
+
+
+def read_metrics(folder: Path) -> dict[str, Any]:
+    """Read a training's `metrics.json`.
+
+    Raises
+    ------
+    NotReadyError
+        When there is none, or it is not one.
+    """
+    path = folder / METRICS
+    try:
+        if path.stat().st_size > _MAX_METRICS_BYTES:
+            raise NotReadyError(f"{path} has more than {_MAX_METRICS_BYTES:,} bytes: these are no metrics.")
+        metrics = json.loads(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        raise NotReadyError(
+            f"There is no {METRICS} in {folder}: no training has left its outputs there.",
+            "Without --from, kennel report fetches those of a training job.",
+        ) from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise NotReadyError(f"{path} cannot be read: {error}") from error
+    if not isinstance(metrics, dict):
+        raise NotReadyError(f"{path} holds no metrics of a training.")
+    return metrics
+
+
+def figures_table(metrics: dict[str, Any], *, title: str) -> Table:
+    """The headline figures of a training as a table.
+
+    Raises
+    ------
+    NotReadyError
+        When some are missing: another version of the training program wrote them.
+    """
+    table = Table("", "", title=title, title_justify="left", show_header=False)
+    try:
+        for name, text in _figures(metrics):
+            table.add_row(name, text)
+    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
+        raise NotReadyError(
+            f"{METRICS} was written by another version of the training program: {type(error).__name__}: {error}"
+        ) from error
+    return table
+
+
+def _figures(metrics: dict[str, Any]) -> list[tuple[str, str]]:
+    split, name = ("valid", "validation") if metrics["test"] is None else ("test", "test")
+    measured, calibration, data = metrics[split], metrics["calibration"], metrics["data_set"]
+    low, high = measured["accuracy_interval"]
+    before, after = (calibration[split][when]["expected_calibration_error"] for when in ("before", "after"))
+    pictures = sum(map(sum, measured["confusion_matrix"]))
+    workers = f" by {metrics['workers']} workers" if metrics["workers"] > 1 else ""
+    figures = [
+        (f"accuracy, {name} split", f"{measured['accuracy']:.2%} (95%: {low:.1%} to {high:.1%}), {pictures} pictures"),
+        ("F1, mean of the classes", f"{measured['macro_f1']:.2%}"),
+        ("loss", f"{measured['loss']:.4f}"),
+        ("calibration error", f"{after:.1%} ({before:.1%} before), temperature {calibration['temperature']:.3f}"),
+        ("best epoch", f"{metrics['best_epoch']} of {len(metrics['epochs'])}"),
+        ("training", f"{metrics['images_per_second']:,.0f} pictures/s{workers}, {metrics['seconds']:.0f} s in all"),
+    ]
+    if quantization := metrics["quantization"]:
+        figures.append(("precision", f"{quantization['precision']}: {quantization['reason']}"))
+    notes = [
+        (metrics["interrupted"], "stopped before its end"),
+        (data["skipped"], f"unreadable files: {len(data['skipped'])}"),
+        (data["also_in_training"], f"pictures that are in the training split, too: {len(data['also_in_training'])}"),
+        (data["absent_classes"], "classes without pictures in a split"),
+    ]
+    if warnings := [text for holds, text in notes if holds]:
+        figures.append(("beware", "; ".join(warnings)))
+    return figures
+
+
+def _newest(stage: Stage) -> str:
+    """Name of the stage's training that was the last to leave something."""
+    with aws_errors():
+        pages = (
+            stage.client("s3")
+            .get_paginator("list_objects_v2")
+            .paginate(Bucket=stage.data_bucket, Prefix=_PREFIX + job_prefix(stage))
+        )
+        found = [
+            (item["LastModified"], job)
+            for page in pages
+            for item in page.get("Contents", [])
+            if item["Key"].endswith(_OUTPUT)
+            and is_job_name(job := item["Key"].removeprefix(_PREFIX).removesuffix(_OUTPUT))
+        ]
+    if not found:
+        raise NotReadyError("No training of this stage has left a report yet.", "Train a model: kennel train")
+    return max(found)[1]
+
+
+def _download(stage: Stage, job: str, destination: Path) -> None:
+    with aws_errors():
+        try:
+            stage.client("s3").download_file(stage.data_bucket, f"{_PREFIX}{job}{_OUTPUT}", str(destination))
+        except botocore.exceptions.ClientError as error:
+            if error.response.get("Error", {}).get("Code") not in ("404", "NoSuchKey"):
+                raise
+            raise NotReadyError(
+                f"The training {job} has left no report (yet), or there is no such training in this stage's bucket.",
+                f"Follow it to its end: kennel train --follow {job}",
+            ) from None
+
+
+def _has_desktop() -> bool:
+    """Whether a browser would open in a window; a text browser must not take the terminal."""
+    return sys.platform in ("darwin", "win32") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))

@@ -1,0 +1,207 @@
+"""What SageMaker says of this stage's tuning jobs: the newest one, how far it has come, its best values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import botocore.exceptions
+
+from cli.aws import Stage
+from cli.console import console
+from cli.errors import NotReadyError, aws_errors
+from cli.training.hyperparameters import DATA_SET, chosen, decode
+from cli.training.job_names import tuning_prefix
+
+ENDED = ("Completed", "Failed", "Stopped")
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """A tuning job and its training jobs, as SageMaker describes them.
+
+    Attributes
+    ----------
+    description : dict
+        DescribeHyperParameterTuningJob's answer.
+    jobs : list of dict
+        The training jobs' summaries in the order of their names, which is that in which they were started.
+    """
+
+    description: dict[str, Any]
+    jobs: list[dict[str, Any]]
+
+    @property
+    def name(self) -> str:
+        """The tuning job's name."""
+        return str(self.description["HyperParameterTuningJobName"])
+
+    @property
+    def status(self) -> str:
+        """InProgress, Stopping, Completed, Failed or Stopped."""
+        return str(self.description["HyperParameterTuningJobStatus"])
+
+    @property
+    def metric(self) -> str:
+        """Name of the objective metric."""
+        return str(self._config["HyperParameterTuningJobObjective"]["MetricName"])
+
+    @property
+    def minimize(self) -> bool:
+        """Whether a smaller objective is the better one."""
+        return bool(self._config["HyperParameterTuningJobObjective"]["Type"] == "Minimize")
+
+    @property
+    def max_jobs(self) -> int | None:
+        """How many training jobs there will be at most, where the tuning job says so."""
+        limit: int | None = self._config["ResourceLimits"].get("MaxNumberOfTrainingJobs")
+        return limit
+
+    @property
+    def tuned(self) -> list[str]:
+        """Names of the tuned hyperparameters, numbers first."""
+        kinds = ("ContinuousParameterRanges", "IntegerParameterRanges", "CategoricalParameterRanges")
+        return [definition["Name"] for kind in kinds for definition in self._ranges.get(kind, [])]
+
+    @property
+    def choices(self) -> dict[str, list[str]]:
+        """The values of those that are chosen from a list."""
+        return {found["Name"]: found["Values"] for found in self._ranges.get("CategoricalParameterRanges", [])}
+
+    @property
+    def logarithmic(self) -> set[str]:
+        """Names of those searched on a logarithmic scale."""
+        numbers = [*self._ranges.get("ContinuousParameterRanges", []), *self._ranges.get("IntegerParameterRanges", [])]
+        return {found["Name"] for found in numbers if found.get("ScalingType") == "Logarithmic"}
+
+    @property
+    def best(self) -> dict[str, Any] | None:
+        """The training job with the best objective so far; None where there is none, or it has none yet."""
+        found: dict[str, Any] | None = self.description.get("BestTrainingJob")
+        return found if found is not None and objective(found) is not None else None
+
+    @property
+    def data_set(self) -> str:
+        """The data set that is trained on."""
+        return decode(self._static).get(DATA_SET, "")
+
+    @property
+    def fixed(self) -> dict[str, str]:
+        """The hyperparameters that somebody chose and that are the same for all training jobs."""
+        return chosen(self._static)
+
+    @property
+    def _config(self) -> dict[str, Any]:
+        config: dict[str, Any] = self.description["HyperParameterTuningJobConfig"]
+        return config
+
+    @property
+    def _ranges(self) -> dict[str, list[dict[str, Any]]]:
+        ranges: dict[str, list[dict[str, Any]]] = self._config.get("ParameterRanges", {})
+        return ranges
+
+    @property
+    def _static(self) -> dict[str, str]:
+        static: dict[str, str] = self.description.get("TrainingJobDefinition", {}).get("StaticHyperParameters", {})
+        return static
+
+
+def objective(job: dict[str, Any]) -> float | None:
+    """The objective of a training job's summary; None while it has none."""
+    metric = job.get("FinalHyperParameterTuningJobObjectiveMetric")
+    return None if metric is None else float(metric["Value"])
+
+
+def read_tuning(stage: Stage, job: str) -> Tuning:
+    """Ask SageMaker about a tuning job.
+
+    Raises
+    ------
+    NotReadyError
+        When there is no such job.
+    """
+    sagemaker = stage.client("sagemaker")
+    with aws_errors():
+        try:
+            description = sagemaker.describe_hyper_parameter_tuning_job(HyperParameterTuningJobName=job)
+        except botocore.exceptions.ClientError as error:
+            if error.response["Error"]["Code"] == "ResourceNotFound":
+                raise NotReadyError(f"There is no tuning job {job!r}.", "The newest one: kennel tune status") from error
+            raise
+        pages = sagemaker.get_paginator("list_training_jobs_for_hyper_parameter_tuning_job").paginate(
+            HyperParameterTuningJobName=job, SortBy="Name", SortOrder="Ascending"
+        )
+        return Tuning(description, [summary for page in pages for summary in page["TrainingJobSummaries"]])
+
+
+def latest_tuning_job(stage: Stage, status: str | None = None) -> str:
+    """Name of this stage's newest tuning job, or of the newest with this status.
+
+    Raises
+    ------
+    NotReadyError
+        When there is none.
+    """
+    names = _tuning_jobs(stage, status)
+    if not names:
+        what = f"tuning job in status {status}" if status else "tuning job"
+        raise NotReadyError(f"There is no {what} of this stage.", "Start one: kennel tune")
+    return names[0]
+
+
+def best_hyperparameters(stage: Stage, job: str | None) -> dict[str, str]:
+    """The best values that a tuning job found, together with the fixed ones that they are the best with.
+
+    Parameters
+    ----------
+    job : str, optional
+        Default: the newest completed tuning job of the stage.
+
+    Raises
+    ------
+    NotReadyError
+        When there is no such job, or none of its training jobs has a result yet.
+    """
+    tuning = read_tuning(stage, job or latest_tuning_job(stage, "Completed"))
+    if tuning.best is None:
+        raise NotReadyError(
+            f"The tuning job {tuning.name} has no result (status {tuning.status}).",
+            f"What it is doing: kennel tune status {tuning.name}",
+        )
+    values = {**tuning.fixed, **chosen(tuning.best["TunedHyperParameters"])}
+    console.print(f"The best values of {tuning.name}: {assignments(values)}")
+    tell_of_better_parent(tuning)
+    return values
+
+
+def tell_of_better_parent(tuning: Tuning) -> None:
+    """Say so when a search that this one went on from has found better values than this one.
+
+    SageMaker knows that of a warm start on identical data only, the kind whose results can be compared.
+    """
+    found = tuning.description.get("OverallBestTrainingJob", {})
+    parent, result = found.get("TuningJobName", tuning.name), objective(found)
+    if parent != tuning.name and result is not None:
+        console.print(f"{parent}, which it went on from, has done better: {tuning.metric} {result:.4f}. "
+                      f"Train with those values: kennel train --best {parent}")  # fmt: skip
+
+
+def assignments(values: dict[str, str]) -> str:
+    """Values as a person reads them."""
+    return ", ".join(f"{name}={value}" for name, value in values.items())
+
+
+def _tuning_jobs(stage: Stage, status: str | None) -> list[str]:
+    """Names of this stage's tuning jobs, the newest first."""
+    prefix = tuning_prefix(stage)
+    wanted = {"StatusEquals": status} if status else {}
+    with aws_errors():
+        pages = (
+            stage.client("sagemaker")
+            .get_paginator("list_hyper_parameter_tuning_jobs")
+            .paginate(NameContains=prefix, SortBy="CreationTime", SortOrder="Descending", **wanted)
+        )
+        names = [
+            item["HyperParameterTuningJobName"] for page in pages for item in page["HyperParameterTuningJobSummaries"]
+        ]
+    return [name for name in names if name.startswith(prefix)]

@@ -1,0 +1,167 @@
+"""The request for a tuning job: the ranges of the settings around the same training definition as `kennel train`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from cli.aws import Stage
+from cli.errors import UsageError
+from cli.training.hyperparameters import canonical, encode, refuse_shell_syntax
+from cli.training.sagemaker import TrainingRequest, sagemaker_hyperparameters, training_definition, upload_source
+from cli.tuning.jobs import read_tuning
+from infra.tuning_settings import TuningSettings
+
+OBJECTIVE = {"Type": "Minimize", "MetricName": "valid:loss"}
+#: The log has the objective once an epoch and the best one again at the end; and one more, because Hyperband ends a job
+#: that has reached its last line, which here still has to save its model.
+_LINES_AFTER_EPOCHS = 2
+#: Hyperband judges no job before this share of its epochs: two halvings by three.
+_JUDGED_FROM = 9
+
+Ranges = dict[str, list[dict[str, Any]]]
+
+
+@dataclass(frozen=True)
+class TuningRequest:
+    """What to search, with what; None stands for the stage's settings.
+
+    Attributes
+    ----------
+    settings : TuningSettings, optional
+        Ranges, and defaults of what is None here, in place of the stage's own.
+    """
+
+    training: TrainingRequest
+    strategy: str | None = None
+    max_jobs: int | None = None
+    parallel_jobs: int | None = None
+    early_stopping: bool | None = None
+    seed: int | None = None
+    warm_start: Sequence[str] = field(default_factory=tuple)
+    settings: TuningSettings | None = None
+
+    def completed(self, settings: TuningSettings) -> tuple[str, int, int, bool]:
+        """Strategy, training jobs, training jobs at a time, and whether hopeless ones are ended early.
+
+        Raises
+        ------
+        UsageError
+            For what does not go together.
+        """
+        strategy = self.strategy or settings.strategy
+        if strategy == "hyperband" and self.early_stopping:
+            raise UsageError(
+                "--early-stopping does not go with --strategy hyperband, which ends hopeless trainings in its own way."
+            )
+        early_stopping = settings.early_stopping if self.early_stopping is None else self.early_stopping
+        max_jobs = self.max_jobs or settings.max_jobs
+        parallel = self.parallel_jobs or min(settings.parallel_jobs, max_jobs)
+        if parallel > max_jobs:
+            raise UsageError(f"--parallel {parallel} is more than the {max_jobs} training jobs of the search.")
+        return strategy, max_jobs, parallel, early_stopping and strategy != "hyperband"
+
+
+def tuning_job_request(stage: Stage, request: TuningRequest, job: str) -> dict[str, Any]:
+    """What CreateHyperParameterTuningJob takes.
+
+    Raises
+    ------
+    NotReadyError
+        When the stacks are not deployed, or the data set is not in the bucket.
+    UsageError
+        When the request contradicts itself, or nothing is left to search.
+    """
+    settings = request.settings or stage.settings.training.tuning
+    strategy, max_jobs, parallel, early_stopping = request.completed(settings)
+    ranges = parameter_ranges(settings, request.training.hyperparameters)
+    searched = {found["Name"] for kind in ranges.values() for found in kind}
+    if not searched:
+        raise UsageError("Nothing is left to search: --set fixes every hyperparameter that has a range.")
+    values = sagemaker_hyperparameters(stage, request.training)
+    definition = training_definition(stage, request.training, job)
+    # A tuning job has no place for an entry point of its own: SageMaker's toolkit finds the program by these.
+    program: dict[str, object] = {
+        **values,
+        "sagemaker_program": "train.py",
+        "sagemaker_submit_directory": upload_source(stage),
+        "sagemaker_region": stage.region,
+        "sagemaker_container_log_level": 20,
+    }
+    static = {name: value for name, value in program.items() if name not in searched}
+    config: dict[str, Any] = {
+        "Strategy": strategy.capitalize(),
+        "HyperParameterTuningJobObjective": OBJECTIVE,
+        "ResourceLimits": {"MaxNumberOfTrainingJobs": max_jobs, "MaxParallelTrainingJobs": parallel},
+        "ParameterRanges": ranges,
+        "TrainingJobEarlyStoppingType": "Auto" if early_stopping else "Off",
+    }
+    if request.seed is not None:
+        config["RandomSeed"] = request.seed
+    if strategy == "hyperband":
+        config["StrategyConfig"] = {"HyperbandStrategyConfig": _resources(static)}
+    warm = {"WarmStartConfig": _warm_start(stage, request.warm_start, definition)} if request.warm_start else {}
+    return {
+        "HyperParameterTuningJobName": job,
+        "HyperParameterTuningJobConfig": config,
+        "TrainingJobDefinition": {**definition, "StaticHyperParameters": encode(static)},
+        **warm,
+    }
+
+
+def parameter_ranges(settings: TuningSettings, fixed: Mapping[str, str]) -> Ranges:
+    """The settings' ranges as SageMaker takes them, without the hyperparameters that are fixed."""
+    learning_rate = {
+        "Name": "lr",
+        "MinValue": repr(settings.learning_rate_min),
+        "MaxValue": repr(settings.learning_rate_max),
+        "ScalingType": "Logarithmic",
+    }
+    ranges: Ranges = {
+        "ContinuousParameterRanges": [learning_rate],
+        "IntegerParameterRanges": [],
+        "CategoricalParameterRanges": [{"Name": "batch-size", "Values": [str(size) for size in settings.batch_sizes]}],
+    }
+    for number in settings.numbers:
+        kind = "IntegerParameterRanges" if number.integer else "ContinuousParameterRanges"
+        low, high = (str(int(end)) if number.integer else repr(end) for end in (number.min, number.max))
+        scale = number.scale.capitalize()
+        ranges[kind].append({"Name": canonical(number.name), "MinValue": low, "MaxValue": high, "ScalingType": scale})
+    for choice in settings.choices:
+        for value in choice.values:
+            refuse_shell_syntax({canonical(choice.name): value})
+        ranges["CategoricalParameterRanges"].append({"Name": canonical(choice.name), "Values": list(choice.values)})
+    return {
+        kind: [found for found in definitions if found["Name"] not in fixed] for kind, definitions in ranges.items()
+    }
+
+
+def _resources(static: Mapping[str, object]) -> dict[str, int]:
+    """After how many lines of the objective Hyperband judges a training job for the first time, and ends it."""
+    from model.training.arguments import parse_arguments  # imports numpy, which the other commands do without
+
+    given = ["--epochs", str(static["epochs"])] if "epochs" in static else []
+    # The program itself knows what it does when nobody says how many epochs.
+    epochs: int = parse_arguments(["--data-dir", ".", *given], {}).epochs
+    return {"MinResource": max(1, epochs // _JUDGED_FROM), "MaxResource": epochs + _LINES_AFTER_EPOCHS}
+
+
+def _warm_start(stage: Stage, parents: Sequence[str], definition: Mapping[str, Any]) -> dict[str, Any]:
+    """Results count as they are where all parents trained on the same data with the same image, else as a hint."""
+
+    identical = all(
+        _trained_on(read_tuning(stage, parent).description.get("TrainingJobDefinition", {})) == _trained_on(definition)
+        for parent in parents
+    )
+    return {
+        "ParentHyperParameterTuningJobs": [{"HyperParameterTuningJobName": parent} for parent in parents],
+        "WarmStartType": "IdenticalDataAndAlgorithm" if identical else "TransferLearning",
+    }
+
+
+def _trained_on(definition: Mapping[str, Any]) -> tuple[list[str | None], str | None]:
+    """Data and image of a training definition, which somebody else may have written."""
+    sources = [channel["DataSource"].get("S3DataSource", {}) for channel in definition.get("InputDataConfig", [])]
+    image = definition.get("AlgorithmSpecification", {}).get("TrainingImage")
+    return [source.get("S3Uri") for source in sources], image

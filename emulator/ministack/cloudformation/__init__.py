@@ -1,0 +1,1 @@
+"""Our resource types, and what MiniStack leaves out of CloudFormation."""

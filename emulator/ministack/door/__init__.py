@@ -1,0 +1,1 @@
+"""Who gets in: credentials, signatures, what is asked of IAM."""

@@ -1,0 +1,243 @@
+"""The door: what comes in, and as whom.
+
+MiniStack asks who it is in most places but not in all, takes nobody for the account's root user, and reads credentials
+leniently. So every request is read and verified here before MiniStack sees it, and `enforcement` compares what
+MiniStack then asks IAM with what was verified. A request without a signature is nobody's: it gets what AWS gives to
+everybody.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import re
+import uuid
+from collections.abc import Awaitable, Callable
+from typing import Any
+from urllib.parse import parse_qs, quote
+
+from starlette.responses import Response
+
+from emulator.ministack.door import operations
+from emulator.ministack.door.enforcement import FORM, NOBODY, PREFLIGHT, admitted, failed
+from emulator.ministack.door.signatures import Signature, SignatureError, read
+from emulator.platform import settings
+
+ASGIApp = Callable[[Any, Any, Any], Awaitable[None]]
+
+#: Names of the loopback address, and names below them that a bucket or a function URL has. No name that somebody can
+#: have point here: a page of that name would count as the same site (DNS rebinding).
+_HOST = re.compile(
+    r"(127\.0\.0\.1|localhost|\[::1\]|[a-z0-9-]+\.s3(\.[a-z0-9-]+)?\.localhost"
+    r"|[a-z0-9]{32}\.lambda-url\.[a-z0-9-]+\.(localhost|on\.aws))(:\d+)?",
+    re.ASCII,
+)
+#: MiniStack's own pages, which ask nobody who they are, begin with an underscore as no bucket does. Open are those
+#: whose address is known to nobody but the one it was given to, as AWS's counterpart is.
+_SECRET_ADDRESSES = ("/_ministack/cfn-response/", "/_ministack/cfn-signal/")
+_ONCE = re.compile(rb"host|origin|authorization|content-type|x-amz-(?!meta-).*")
+
+
+class RefusedError(Exception):
+    """A request that gets no further."""
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+
+
+def gate(inner: ASGIApp) -> ASGIApp:
+    """Hand on only requests that are verified, or that may be anybody's."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "websocket":  # none of what is served here needs one
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        answer: Response | None = None
+        if scope["type"] == "http":
+            try:
+                request = _Request(scope)
+                signature = request.caller()
+                body = await _read(receive)
+                receive = _again(body, receive)
+                answer = request.verify(signature, body)
+                admitted.set(request.admit(signature, body))
+            except RefusedError as refused:
+                content = json.dumps({"__type": refused.code, "message": str(refused)})
+                answer = Response(content, refused.status, {"x-amzn-errortype": refused.code}, "application/json")
+        await (answer or inner)(scope, receive, send)
+
+    return app
+
+
+async def _read(receive: Any) -> bytes:
+    chunks = []
+    while True:
+        message = await receive()
+        if message["type"] != "http.request":
+            raise RefusedError(400, "RequestTimeout", "The request ended before its body did.")
+        chunks.append(message.get("body", b""))
+        if not message.get("more_body", False):
+            return b"".join(chunks)
+
+
+def _again(body: bytes, receive: Any) -> Any:
+    messages = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def receive_again() -> Any:
+        return messages.pop() if messages else await receive()
+
+    return receive_again
+
+
+class _Request:
+    """A request as MiniStack will read it.
+
+    Raises
+    ------
+    RefusedError
+        It can be read in two ways, or is addressed to somebody else.
+    """
+
+    def __init__(self, scope: Any) -> None:
+        from ministack.core.sigv4 import decode_header_value
+
+        self._scope = scope
+        self.method: str = scope["method"]
+        self.path: str = scope["path"]
+        self.headers: dict[str, str] = {}
+        for raw, value in scope["headers"]:
+            name, text = raw.decode("latin-1"), decode_header_value(value)
+            if name in self.headers and _ONCE.fullmatch(raw):
+                raise RefusedError(400, "InvalidRequest", f"The header {name} may be given once only.")
+            self.headers[name] = f"{self.headers[name]}, {text}" if name in self.headers else text
+        try:
+            self.query = parse_qs(scope["query_string"].decode(), keep_blank_values=True)
+        except UnicodeDecodeError:
+            raise RefusedError(400, "InvalidRequest", "The query has to be encoded by percent signs.") from None
+        self.host = self.headers.get("host", "")
+        if not _HOST.fullmatch(self.host):
+            raise RefusedError(403, "InvalidHost", f"This is no host of the local AWS: {self.host}. Use 127.0.0.1.")
+
+    def caller(self) -> Signature:
+        """Read who says to have sent it, and refuse what is not for them; the body is not needed for that."""
+        from ministack import app
+
+        if self.method == "PUT" and self.path.startswith(_SECRET_ADDRESSES):
+            return NOBODY
+        if not self._public and (self.path.lstrip("/").startswith("_") or app._is_ecr_registry_path(self.path)):
+            raise RefusedError(404, "NotFound", "There is nothing at this address.")
+        self._check_origin()
+        headers = self._scope["headers"]
+        if self._public and not self.headers.get("authorization", "").lstrip().upper().startswith("AWS"):
+            # A public function may have callers, and tokens, of its own.
+            headers = [header for header in headers if header[0] != b"authorization"]
+        try:
+            signature = read(headers, self.query)
+        except SignatureError as error:
+            raise RefusedError(403, "IncompleteSignature", str(error)) from None
+        return signature or self._nobody()
+
+    def verify(self, signature: Signature, body: bytes) -> Response | None:
+        """Compare the signature with the request; return the answer to a false one."""
+        if not signature.access_key_id:
+            return None
+        from ministack import app
+        from ministack.core import iam_evaluator
+        from ministack.services import s3
+
+        declared = self.headers.get("x-amz-content-sha256", "")
+        if re.fullmatch("[0-9a-f]{64}", declared) and declared != hashlib.sha256(body).hexdigest():
+            raise RefusedError(400, "XAmzContentSHA256Mismatch", "The body is not the one whose hash was signed.")
+        raw_path = (self._scope.get("raw_path") or quote(self.path).encode()).decode("latin-1")
+        iam_evaluator.pin_signed_request(self.method, raw_path, self.query, self._scope["headers"])
+        iam_evaluator.pin_signed_body(body)
+        if signature.presigned and signature.service == "s3":
+            failure = s3._verify_presigned_sigv4(self.method, self.path, self.headers, self.query)
+        else:
+            account = iam_evaluator.find_iam_access_key_account(signature.access_key_id) or settings.ACCOUNT
+            checked = iam_evaluator.authenticate(signature.access_key_id, account)
+            if isinstance(checked, iam_evaluator.ResolvedCredential):
+                return None
+            error = checked or failed("SignatureDoesNotMatch", "The signature was not verified.")
+            failure = app._credential_failure(self._service, "", str(uuid.uuid4()), error, self.headers)
+        if failure is None:
+            return None
+        status, headers, content = failure
+        return Response(content, status, headers)
+
+    def admit(self, signature: Signature, body: bytes) -> Signature:
+        """Refuse a request of which IAM could be asked one thing and another be done."""
+        from ministack import app
+        from ministack.services import s3
+
+        if signature == FORM:
+            form = s3._parse_multipart_form(self.headers["content-type"], body)
+            if not s3._post_form_access_key_id(form):
+                raise _unsigned()
+        if signature.access_key_id and not self._public:
+            bucket = app._extract_s3_vhost_bucket(self.host)
+            path = f"/{bucket}{self.path}" if bucket else self.path
+            content = app._decompress_request_body(body, self.headers)
+            parameters = app._routing_params(self.method, self.path, self.headers, content, self.query)
+            service = "s3" if bucket else app.detect_service(self.method, self.path, self.headers, parameters)
+            if problem := operations.ambiguity(service, self.method, path, self.headers, content, self.query):
+                raise RefusedError(400, "InvalidRequest", problem)
+        return signature
+
+    @functools.cached_property
+    def _public(self) -> bool:
+        """Whether it is for a data plane that may be open to everybody; MiniStack asks its configuration."""
+        from ministack import app
+
+        return any(parse(self.host, self.path) for parse in (app._parse_lambda_url, app._parse_execute_api_url))
+
+    @functools.cached_property
+    def _service(self) -> str:
+        from ministack import app
+
+        if app._extract_s3_vhost_bucket(self.host):
+            return "s3"
+        return str(app.detect_service(self.method, self.path, self.headers, self.query))
+
+    def _object(self) -> tuple[str, str] | None:
+        """The bucket, which exists, and the key; the key is empty for the bucket itself."""
+        from ministack import app
+
+        return app._s3_cors_target(self.host, self.path) if self._service == "s3" else None
+
+    def _nobody(self) -> Signature:
+        if self.method == "OPTIONS" and self._cors_allows():
+            return PREFLIGHT
+        bucket, key = self._object() or ("", "")
+        if self._public or (key and self.method in ("GET", "HEAD")):
+            return NOBODY
+        form = self.method == "POST" and self.headers.get("content-type", "").startswith("multipart/form-data")
+        if form and bucket and not key and not self.query:
+            return FORM
+        raise _unsigned()
+
+    def _check_origin(self) -> None:
+        """Refuse what pages of other sites send, unless the bucket or the function URL that is called allows it."""
+        origin = self.headers.get("origin")
+        preflight = self.method == "OPTIONS" and not self._public
+        if (origin in (None, f"http://{self.host}") and not preflight) or self._cors_allows():
+            return
+        raise RefusedError(403, "ForbiddenOrigin", "Pages of other sites may call what has a CORS configuration only.")
+
+    def _cors_allows(self) -> bool:
+        from ministack import app
+        from ministack.services import lambda_svc, s3
+
+        if url := app._parse_lambda_url(self.host, self.path):
+            resolved = lambda_svc.resolve_function_url(url[0])
+            return bool(resolved and lambda_svc._function_url_cors_headers(resolved[-1], self.headers))
+        bucket, _ = self._object() or ("", "")
+        method = self.headers.get("access-control-request-method", self.method)
+        return bool(bucket and s3.cors_response_headers(bucket, method, self.headers))
+
+
+def _unsigned() -> RefusedError:
+    return RefusedError(403, "MissingAuthenticationTokenException", "Missing Authentication Token")

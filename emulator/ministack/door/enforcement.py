@@ -1,0 +1,134 @@
+"""What MiniStack asks IAM, compared with who was let in at the door."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
+from typing import Any
+
+from emulator.ministack.door.signatures import Signature
+
+#: What IAM may be asked about a caller who has not signed.
+_ANONYMOUS_ACTIONS = frozenset(
+    {"s3:GetObject", "s3:GetObjectVersion", "lambda:InvokeFunctionUrl", "lambda:InvokeFunction", "execute-api:Invoke"}
+)
+NOBODY = Signature("", "", "", presigned=False)
+#: An upload by a form, which has its signature in the body; S3 verifies it and asks IAM about its signer.
+FORM = Signature("", "", "s3", presigned=False)
+#: A question for the CORS configuration of a function URL, which answers it without the function.
+PREFLIGHT = Signature("", "", "lambda", presigned=False)
+_NOT_ASKED = {FORM: "s3:PutObject", PREFLIGHT: "lambda:InvokeFunctionUrl"}
+#: By service, where it is not the service's own name: what requests to it are signed for.
+SIGNING_NAMES = {
+    "appconfigdata": "appconfig",
+    "appsync-events": "appsync",
+    "bedrock-agent": "bedrock",
+    "bedrock-agent-runtime": "bedrock",
+    "bedrock-runtime": "bedrock",
+    "cloudcontrol": "cloudcontrolapi",
+    "documentdb": "rds",
+    "dynamodbstreams": "dynamodb",
+    "iot-data": "iotdata",
+    "kinesisanalyticsv2": "kinesisanalytics",
+    "lambda-core": "lambda",
+    "lambda-microvms": "lambda",
+    "location": "geo",
+    "opensearch": "es",
+    "opensearchserverless": "aoss",
+    "sagemaker-runtime": "sagemaker",
+    "service-quotas": "servicequotas",
+    "sesv2": "ses",
+}
+
+#: Who came in with this request, until IAM has been asked about it for the first time.
+admitted: ContextVar[Signature | None] = ContextVar("admitted", default=None)
+
+
+def install() -> None:
+    """Have MiniStack take nobody for root, and ask for more than it would."""
+    from ministack.core import iam_evaluator
+
+    iam_evaluator.is_root_access_key = _is_administrator
+    # Asked where a signature is to be verified or not: it is.
+    iam_evaluator._is_root_key = lambda key: False
+    iam_evaluator.enforce = _enforcing(iam_evaluator.enforce)
+    iam_evaluator.check_credentials = _checking(iam_evaluator.check_credentials)
+
+
+def _is_administrator(access_key_id: str) -> bool:
+    return access_key_id == os.environ["AWS_ACCESS_KEY_ID"]
+
+
+def _enforcing(judge: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(judge)
+    def enforce(
+        access_key_id: str,
+        iam_action: str,
+        service: str,
+        region: str,
+        resource_arn: str = "*",
+        service_context: dict[str, Any] | None = None,
+    ) -> Any:
+        if not access_key_id and iam_action == _NOT_ASKED.get(admitted.get() or NOBODY):
+            admitted.set(None)
+            return None
+        if failure := _mismatch(access_key_id, iam_action, service, resource_arn):
+            return failure
+        if not access_key_id:
+            return _judge_nobody(iam_action, service, region, resource_arn, service_context or {})
+        if iam_action.endswith(":") and not _is_administrator(access_key_id):
+            return failed("AccessDenied", "The request names no operation that the service has.")
+        return judge(access_key_id, iam_action, service, region, resource_arn, service_context)
+
+    return enforce
+
+
+def _checking(judge: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(judge)
+    def check_credentials(access_key_id: str, service: str | None = None) -> Any:
+        return _mismatch(access_key_id, "", service or "", "*") or judge(access_key_id, service)
+
+    return check_credentials
+
+
+def failed(code: str, message: str) -> Any:
+    """A refusal in MiniStack's words, which it puts in those of the service that was called."""
+    from ministack.core.iam_evaluator import AuthError
+
+    return AuthError(code, message)
+
+
+def _mismatch(access_key_id: str, iam_action: str, service: str, resource_arn: str) -> Any:
+    """Why what was signed is not what is called; None when it is, or when that has been found out before."""
+    signed = admitted.get()
+    admitted.set(None)  # what IAM is asked later concerns other services, too, such as iam:PassRole
+    if signed is None:
+        return None
+    if signed.access_key_id != access_key_id:
+        return failed("UnrecognizedClientException", "The security token included in the request is invalid.")
+    if not access_key_id or (signed.version_2 and service == "s3"):
+        return None
+    called = "execute-api" if iam_action.startswith("execute-api:") else SIGNING_NAMES.get(service, service)
+    if signed.service != called:
+        return failed("SignatureDoesNotMatch", f"Credential should be scoped to correct service: '{called}'.")
+    # All else is looked for in the region that was signed for; a function URL is in one.
+    region = resource_arn.split(":")[3] if iam_action == "lambda:InvokeFunctionUrl" and resource_arn != "*" else ""
+    if region not in ("", signed.region):
+        return failed("SignatureDoesNotMatch", f"Credential should be scoped to a valid region, not '{signed.region}'.")
+    return None
+
+
+def _judge_nobody(action: str, service: str, region: str, arn: str, context: Mapping[str, Any]) -> Any:
+    """Ask the policy of the resource, which alone can allow something to everybody."""
+    from ministack.core import iam_evaluator
+
+    if action not in _ANONYMOUS_ACTIONS:
+        return failed("MissingAuthenticationToken", "Missing Authentication Token")
+    policy, _ = iam_evaluator._resource_policy(service, arn) or (None, None)
+    keys = {key.lower(): value for key, value in context.items()}
+    question = iam_evaluator.EvalContext("anonymous", "Anonymous", "", action, arn, region, service_context=keys)
+    answer = iam_evaluator.evaluate_resource_policy(policy, question)
+    answer.principal_arn = "anonymous"
+    return None if answer.decision == "Allow" else answer

@@ -1,0 +1,1 @@
+"""What MiniStack leaves out of S3."""

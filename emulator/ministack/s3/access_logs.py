@@ -1,0 +1,209 @@
+"""Server access logs of S3: records of requests, delivered late, as S3 does it.
+
+MiniStack keeps a bucket's logging configuration and does nothing with it. Here every request to such a bucket makes a
+record, which becomes part of an object in the target bucket after a while: also when the bucket has been emptied and
+deleted meanwhile. Delivery is best effort, as on AWS. Records go nowhere when the target is gone, does not let
+``logging.s3.amazonaws.com`` write, or is encrypted with a key by default; those that wait end with the server.
+
+References
+----------
+"Logging requests with server access logging" and "Amazon S3 server access log format" in the S3 User Guide.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import secrets
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+from xml.etree import ElementTree
+
+from emulator.platform.errors import Response
+
+logger = logging.getLogger(__name__)
+
+_PRINCIPAL = "logging.s3.amazonaws.com"
+_LOG_DELIVERY_GROUP = "http://acs.amazonaws.com/groups/s3/LogDelivery"
+
+
+@dataclass(frozen=True)
+class _Destination:
+    """Where the records of a bucket go."""
+
+    account: str
+    region: str
+    source: str
+    target: str
+    prefix: str
+    partitioned: bool
+
+    def new_key(self) -> str:
+        """The key of one more object."""
+        now = time.gmtime()
+        folder = f"{self.account}/{self.region}/{self.source}/{time.strftime('%Y/%m/%d/', now)}"
+        name = f"{time.strftime('%Y-%m-%d-%H-%M-%S', now)}-{secrets.token_hex(8).upper()}"
+        return self.prefix + (folder if self.partitioned else "") + name
+
+
+class AccessLogs:
+    """Makes records and delivers them.
+
+    Parameters
+    ----------
+    seconds
+        A record is delivered after this time, and before twice this time has passed.
+    note_change
+        Called when something was delivered.
+    """
+
+    def __init__(self, seconds: float, note_change: Callable[[], None]) -> None:
+        self._seconds = seconds
+        self._note_change = note_change
+        self._filling: dict[_Destination, list[str]] = defaultdict(list)
+        self._full: dict[_Destination, list[str]] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    def install(self) -> None:
+        """Stand before MiniStack's S3."""
+        from ministack import app
+        from ministack.services import s3
+
+        put = s3._put_bucket_logging
+
+        @functools.wraps(put)
+        def put_bucket_logging(name: str, body: bytes) -> Response:
+            try:
+                target = _text(s3.fromstring(body), "TargetBucket")
+            except ElementTree.ParseError:
+                message = "The XML you provided was not well-formed or did not validate against our published schema"
+                return s3._error("MalformedXML", message, 400)  # type: ignore[no-any-return]
+            bucket, source = s3._buckets.get(target), s3._buckets.get(name)
+            if target and bucket is None:
+                return s3._error(  # type: ignore[no-any-return]
+                    "InvalidTargetBucketForLogging", "The target bucket for logging does not exist", 400
+                )
+            if bucket and source and bucket["region"] != source["region"]:
+                message = "S3 server access logs can be delivered to a bucket of the same region only."
+                return s3._error("CrossLocationLoggingProhibited", message, 403)  # type: ignore[no-any-return]
+            return put(name, body)  # type: ignore[no-any-return]
+
+        s3._put_bucket_logging = put_bucket_logging
+        app.SERVICE_HANDLERS["s3"] = functools.partial(self._handle, app.SERVICE_HANDLERS["s3"])
+
+    def stop(self) -> None:
+        """Deliver nothing any more."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    async def _handle(
+        self, inner: Callable[..., Any], method: str, path: str, headers: Mapping[str, str], body: Any, query: Any
+    ) -> Response:
+        from ministack.services import s3
+
+        bucket, key = s3._parse_bucket_key(path, headers)
+        destination = _destination(bucket)  # before the request, which may delete the bucket
+        started = time.monotonic()
+        response: Response = await inner(method, path, headers, body, query)
+        if destination is not None:
+            record = _record(destination, method, path, key, headers, query, response, time.monotonic() - started)
+            self._filling[destination].append(record)
+            if self._timer is None:
+                self._timer = asyncio.get_running_loop().call_later(self._seconds, self._tick)
+        return response
+
+    def _tick(self) -> None:
+        """Deliver what was there at the last tick; what came since waits for the next one."""
+        for destination, records in self._full.items():
+            try:
+                _deliver(destination, records)
+            except Exception:
+                logger.exception("access logs of %s could not be delivered", destination.source)
+        if self._full:
+            self._note_change()
+        self._full, self._filling = self._filling, defaultdict(list)
+        again = asyncio.get_running_loop().call_later(self._seconds, self._tick) if self._full else None
+        self._timer = again
+
+
+def _destination(bucket: str) -> _Destination | None:
+    """Where the records of a bucket go; None when its logging is off."""
+    from ministack.core.responses import get_account_id
+    from ministack.services import s3
+
+    stored = s3._bucket_logging_config.get(bucket)
+    target = _text(configuration := s3.fromstring(stored), "TargetBucket") if stored else ""
+    if not target:
+        return None
+    partitioned = configuration.find(".//{*}PartitionedPrefix") is not None
+    prefix = _text(configuration, "TargetPrefix")
+    return _Destination(get_account_id(), s3._buckets[bucket]["region"], bucket, target, prefix, partitioned)
+
+
+def _deliver(destination: _Destination, records: list[str]) -> None:
+    from ministack.core.responses import request_scope
+    from ministack.services import s3
+
+    with request_scope(destination.account, destination.region):
+        key = destination.new_key()
+        if destination.target in s3._buckets and _may_deliver(destination, key):
+            s3._put_object(destination.target, key, "".join(records).encode(), {"content-type": "text/plain"})
+        else:
+            logger.warning(
+                "%d access log records of %s are dropped: %s is gone, does not let %s write, or has a default key",
+                len(records), destination.source, destination.target, _PRINCIPAL,
+            )  # fmt: skip
+
+
+def _may_deliver(destination: _Destination, key: str) -> bool:
+    from ministack.core.iam_evaluator import EvalContext, evaluate_resource_policy
+    from ministack.services import s3
+
+    target = destination.target
+    if "aws:kms" in s3._bucket_encryption.get(target, ""):
+        return False
+    if _LOG_DELIVERY_GROUP in s3._bucket_acl.get(target, ""):
+        return True
+    context = EvalContext(
+        principal_arn=_PRINCIPAL,
+        principal_type="Service",
+        principal_account=destination.account,
+        action="s3:PutObject",
+        resource_arn=f"arn:aws:s3:::{target}/{key}",
+        region=destination.region,
+        secure_transport=True,
+        service_context={
+            "aws:sourceaccount": destination.account,
+            "aws:sourcearn": f"arn:aws:s3:::{destination.source}",
+        },
+    )
+    policy = s3._bucket_policies.get(target)
+    return bool(evaluate_resource_policy(policy, context, service=_PRINCIPAL).decision == "Allow")
+
+
+def _record(
+    destination: _Destination, method: str, path: str, key: str, headers: Mapping[str, str], query: Mapping[str, Any],
+    response: Response, seconds: float,
+) -> str:  # fmt: skip
+    """One line of an access log."""
+    from ministack.core.iam_evaluator import caller_arn
+
+    status, answer, body = response
+    of_what = next((name.upper() for name, values in query.items() if values == [""]), "OBJECT" if key else "BUCKET")
+    error = body.partition(b"<Code>")[2].partition(b"</Code>")[0].decode() if status >= 400 else ""
+    fields = (
+        destination.account, destination.source, time.strftime("[%d/%b/%Y:%H:%M:%S +0000]", time.gmtime()),
+        "127.0.0.1", caller_arn(), answer.get("x-amz-request-id", "-"), f"REST.{method}.{of_what}", key or "-",
+        f'"{method} {path} HTTP/1.1"', status, error or "-", len(body), "-", int(seconds * 1000), "-",
+        '"-"', f'"{headers.get("user-agent", "-")}"', answer.get("x-amz-version-id", "-"), "-", "SigV4", "-",
+        "AuthHeader", headers.get("host", "-"), "TLSv1.3", "-", "-",
+    )  # fmt: skip
+    return " ".join(map(str, fields)) + "\n"
+
+
+def _text(element: ElementTree.Element, tag: str) -> str:
+    return element.findtext(f".//{{*}}{tag}") or ""

@@ -1,0 +1,1 @@
+"""State that is saved before it is acknowledged."""

@@ -1,0 +1,212 @@
+"""One AWS service on the JSON 1.1 protocol: requests checked against botocore's model, then handed to our code."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import json
+import logging
+import re
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, ClassVar
+
+from botocore.loaders import Loader
+from botocore.model import OperationNotFoundError, ServiceModel
+
+from emulator.platform.errors import CONTENT_TYPE, Response, ServiceError
+from emulator.platform.store import StoreError
+from emulator.platform.validation import validate
+
+__all__ = [
+    "Caller",
+    "Handler",
+    "Payload",
+    "Response",
+    "Service",
+    "ServiceError",
+    "operation",
+    "paginate",
+    "signed_region",
+]
+
+logger = logging.getLogger(__name__)
+
+Payload = dict[str, Any]
+_CREDENTIAL_SCOPE = re.compile(r"Credential=[^/]+/\d+/(?P<region>[a-z0-9-]+)/")
+DEFAULT_REGION = "us-east-1"
+
+
+@dataclass(frozen=True)
+class Caller:
+    """In whose account and in which region a call acts."""
+
+    account: str
+    region: str
+
+    @classmethod
+    def of_arn(cls, arn: str) -> Caller:
+        """Whoever made the resource with this ARN."""
+        _, _, _, region, account, _ = arn.split(":", 5)
+        return cls(account, region)
+
+
+Handler = Callable[[Payload, Caller], Payload | None]
+
+
+def operation(name: str) -> Callable[[Any], Any]:
+    """Mark a method ``(request, caller) -> response`` as the implementation of an AWS operation."""
+
+    def mark(function: Any) -> Any:
+        function.aws_operation = name
+        return function
+
+    return mark
+
+
+class Service:
+    """Base of our services.
+
+    A service registers *controllers*: objects whose methods are marked with `operation`.
+
+    Parameters
+    ----------
+    account
+        Account of callers that come by HTTP; the region is read from their signature.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(self, account: str) -> None:
+        self._account = account
+        self._handlers: dict[str, Handler] = {}
+
+    def register(self, *controllers: object) -> None:
+        """Add the operations that the controllers implement."""
+        for controller in controllers:
+            for attribute in dir(type(controller)):
+                name = getattr(getattr(type(controller), attribute), "aws_operation", None)
+                if name is not None:
+                    self._handlers[name] = getattr(controller, attribute)
+
+    @property
+    def operations(self) -> list[str]:
+        """Names of the operations that this service implements."""
+        return sorted(self._handlers)
+
+    @property
+    def model(self) -> ServiceModel:
+        """botocore's description of the service."""
+        return _service_model(self.name)
+
+    def call(self, operation: str, payload: Payload, caller: Caller) -> Payload:
+        """Validate a request against botocore's model and answer it.
+
+        Raises
+        ------
+        ServiceError
+            What the caller did wrong, in AWS's words; nothing was changed.
+        """
+        try:
+            shape = self.model.operation_model(operation).input_shape
+        except OperationNotFoundError:
+            raise ServiceError("UnknownOperationException", f"{self.name} has no operation {operation!r}.") from None
+        handler = self._handlers.get(operation)
+        if handler is None:
+            raise ServiceError(
+                "NotImplementedException",
+                f"The local AWS does not implement {self.name} {operation}. It has: {', '.join(self.operations)}.",
+                501,
+            )
+        if shape is not None:
+            validate(payload, shape)
+        return handler(payload, caller) or {}
+
+    def resource_arns(self, operation: str, payload: Payload, caller: Caller) -> list[str]:
+        """The resources that IAM has to allow this call on; ``["*"]`` where the operation has none."""
+        raise NotImplementedError
+
+    async def handle(
+        self, method: str, path: str, headers: Mapping[str, str], body: bytes, query: Mapping[str, Any]
+    ) -> Response:
+        """Answer one HTTP request; the names of `headers` are lower-case."""
+        try:
+            operation = _target_operation(method, headers)
+            payload = _parse_payload(body)
+            caller = Caller(self._account, signed_region(headers))
+            result = await asyncio.to_thread(self.call, operation, payload, caller)
+        except ServiceError as error:
+            return error.response()
+        except StoreError as error:
+            return ServiceError("InternalFailure", str(error), 500).response()
+        except Exception:
+            logger.exception("%s %s failed", self.name, headers.get("x-amz-target"))
+            return ServiceError("InternalFailure", "The local AWS failed; its log has the details.", 500).response()
+        return 200, {"Content-Type": CONTENT_TYPE, "x-amzn-requestid": str(uuid.uuid4())}, json.dumps(result).encode()
+
+
+@cache
+def _service_model(name: str) -> ServiceModel:
+    return ServiceModel(Loader().load_service_model(name, "service-2"), name)
+
+
+def signed_region(headers: Mapping[str, str]) -> str:
+    """The region in the credential scope of a signed request."""
+    match = _CREDENTIAL_SCOPE.search(headers.get("authorization", ""))
+    return match["region"] if match else DEFAULT_REGION
+
+
+def _target_operation(method: str, headers: Mapping[str, str]) -> str:
+    _, _, operation = headers.get("x-amz-target", "").partition(".")
+    if method != "POST" or not operation:
+        raise ServiceError("UnknownOperationException", "Send a POST with the header X-Amz-Target: Service.Operation.")
+    return operation
+
+
+def _parse_payload(body: bytes) -> Payload:
+    try:
+        payload = json.loads(body or b"{}")
+    except (ValueError, RecursionError) as error:
+        raise ServiceError("SerializationException", f"The request body is not JSON: {error}") from None
+    if not isinstance(payload, dict):
+        raise ServiceError("SerializationException", "The request body must be a JSON object.")
+    return payload
+
+
+def paginate(
+    items: Sequence[Payload], *, key: str, limit: int, token: str | None, error_code: str = "ValidationException"
+) -> tuple[list[Payload], str | None]:
+    """Cut one page out of a sorted list.
+
+    The token names the last item handed out, so that a page neither repeats nor skips items when others come or go
+    meanwhile; only when that very item is gone does its old position count.
+
+    Parameters
+    ----------
+    key
+        Member that identifies an item.
+    limit
+        Items a page.
+    token
+        ``NextToken`` of the request.
+    error_code
+        What the service calls a token that it did not hand out.
+
+    Returns
+    -------
+    The page and the ``NextToken`` of the answer, None after the last page.
+    """
+    start = 0
+    if token is not None:
+        try:
+            position, last = json.loads(base64.urlsafe_b64decode(token))
+            start = next((i for i, item in enumerate(items) if item[key] == last), int(position)) + 1
+        except (ValueError, TypeError, binascii.Error):
+            raise ServiceError(error_code, "The NextToken is not one that this operation returned.") from None
+    page = list(items[start : start + limit])
+    if start + limit >= len(items):
+        return page, None
+    return page, base64.urlsafe_b64encode(json.dumps([start + limit - 1, page[-1][key]]).encode()).decode()

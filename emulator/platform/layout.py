@@ -1,0 +1,257 @@
+"""What lies where in the state folder, and who may use it."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import secrets
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from emulator.platform.processes import process_started, same_process
+
+#: Of the folder's contents; a server refuses a folder with another.
+FORMAT = 1
+
+#: A server does not start with less.
+_LEAST_SPACE_BYTES = 4 * 2**20
+
+#: Whether a folder is held can only be found out by trying to hold it, for a moment.
+_LOCK_SECONDS = 1.0
+_POLL_SECONDS = 0.01
+#: A socket's path may have about 105 characters: Python's multiprocessing takes up to 45 of them for itself, and the
+#: folder of one program 9.
+_LONGEST_TEMPORARY = 50
+_KEY_ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
+
+
+class StateError(RuntimeError):
+    """The state folder or the port cannot be used; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """A long-lived access key."""
+
+    access_key_id: str
+    secret_access_key: str
+
+
+@dataclass(frozen=True)
+class Process:
+    """One process among all that ever had or will have its pid."""
+
+    pid: int
+    started: float
+
+    def alive(self) -> bool:
+        return same_process(process_started(self.pid), self.started)
+
+
+@dataclass(frozen=True)
+class RunningServer(Process):
+    """What a server tells about itself once it answers."""
+
+    port: int
+
+
+def check_port(port: int) -> None:
+    """Refuse what is not a port that others can be told of.
+
+    Raises
+    ------
+    StateError
+    """
+    if not 0 < port < 65536:
+        raise StateError(f"{port} is not a port: choose one between 1 and 65535.")
+
+
+def access_key_id(prefix: str) -> str:
+    """A new access key id: ``AKIA…`` for a long-lived key, ``ASIA…`` for a session."""
+    return prefix + "".join(secrets.choice(_KEY_ALPHABET) for _ in range(16))
+
+
+class StateDir:
+    """The state folder of one local AWS.
+
+    Parameters
+    ----------
+    root
+        The folder; made when it is first needed.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.resolve()
+        self.database = self.root / "ministack.db"
+        self.log = self.root / "server.log"
+        self.processes = self.root / "processes"
+        #: Temporary files of the server, of functions, containers and instances; emptied at start and end.
+        self.temporary = self.root / "tmp"
+        if len(str(self.temporary)) > _LONGEST_TEMPORARY:
+            # Named after the folder, so that whoever comes next finds what a killed server left.
+            identity = hashlib.sha256(str(self.root).encode()).hexdigest()[:12]
+            self.temporary = Path("/tmp") / f"local-aws-{identity}"  # noqa: S108 - see `make_temporary`
+        self._credentials = self.root / "credentials.json"
+        self._lock = self.root / "lock"
+        self._server = self.root / "server.json"
+        self._format = self.root / "format.json"
+
+    def exists(self) -> bool:
+        return self._format.exists()
+
+    def prepare(self) -> None:
+        """Make the folder, readable for its owner only, however it was before.
+
+        Raises
+        ------
+        StateError
+            Another version wrote what is in it, or it is not a folder that can be written.
+        """
+        try:
+            self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self.root.chmod(0o700)
+            if not self._format.exists():
+                _write_private(self._format, {"format": FORMAT})
+            found = json.loads(self._format.read_text()).get("format")
+        except (OSError, ValueError, AttributeError) as error:
+            raise StateError(f"The state folder {self.root} cannot be used: {error}.") from None
+        if found != FORMAT:
+            raise StateError(
+                f"The state folder {self.root} was written by another version (its format is {found}, this version "
+                f"reads {FORMAT}). Use that version, or remove the folder to start afresh."
+            )
+
+    def check_space(self) -> None:
+        """Refuse a disk on which a server could not even say what keeps it from starting.
+
+        Raises
+        ------
+        StateError
+        """
+        if shutil.disk_usage(self.root).free < _LEAST_SPACE_BYTES:
+            raise StateError(
+                f"The disk of the state folder {self.root} is full: make room ({_LEAST_SPACE_BYTES // 2**20} MB at "
+                "least), or use another state folder."
+            )
+
+    def credentials(self) -> Credentials:
+        """The administrator's access key, made the first time."""
+        if not self._credentials.exists():
+            made = Credentials(access_key_id("AKIA"), secrets.token_urlsafe(30))
+            _write_private(self._credentials, asdict(made))
+        return Credentials(**json.loads(self._credentials.read_text()))
+
+    def server(self) -> RunningServer | None:
+        """The server that runs on this folder and answers."""
+        try:
+            server = RunningServer(**json.loads(self._server.read_text()))
+        except FileNotFoundError:
+            return None
+        return server if server.alive() else None
+
+    def announce(self, port: int) -> None:
+        """Say that this process is the server and answers on a port."""
+        _write_private(self._server, {**asdict(_this_process()), "port": port})
+
+    def make_temporary(self) -> None:
+        """Make the folder for temporary files, empty and for this user alone.
+
+        Raises
+        ------
+        StateError
+            It cannot be made, or is somebody else's: anybody may have made one of that name in ``/tmp``.
+        """
+        shutil.rmtree(self.temporary, ignore_errors=True)
+        try:
+            self.temporary.mkdir(mode=0o700)
+        except OSError as error:
+            raise StateError(
+                f"The folder for temporary files, {self.temporary}, cannot be made afresh: {error.strerror}. Remove "
+                "it, or use another state folder."
+            ) from None
+
+    def withdraw(self) -> None:
+        """Take back `announce` and remove temporary files."""
+        self._server.unlink(missing_ok=True)
+        shutil.rmtree(self.temporary, ignore_errors=True)
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder alone; the system lets go of it when this process ends, however it ends.
+
+        Raises
+        ------
+        StateError
+            Another process holds it.
+        """
+        self.prepare()
+        with self._lock.open("a+") as file:
+            deadline = time.monotonic() + _LOCK_SECONDS
+            while not _lock(file, fcntl.LOCK_EX):
+                if time.monotonic() > deadline:
+                    raise StateError(
+                        f"A local AWS is already running on {self.root}. Stop it first, or use another state folder."
+                    )
+                time.sleep(_POLL_SECONDS)  # somebody may be looking whether the folder is held
+            file.truncate(0)
+            json.dump(asdict(_this_process()), file)
+            file.flush()
+            for path in self.root.iterdir():  # an earlier version may have let others read them
+                path.chmod(path.stat().st_mode & 0o700)
+            yield
+
+    def holder(self) -> Process | None:
+        """The process that holds the folder.
+
+        Raises
+        ------
+        StateError
+            It is held by a process that does not say who it is.
+        """
+        if not self._lock.exists():
+            return None
+        with self._lock.open("r") as file:
+            deadline = time.monotonic() + _LOCK_SECONDS
+            while not _lock(file, fcntl.LOCK_SH):
+                file.seek(0)
+                with contextlib.suppress(ValueError):
+                    process = Process(**json.load(file))
+                    if process.alive():
+                        return process
+                # It has only just got hold of it; what is written there is its predecessor's.
+                if time.monotonic() > deadline:
+                    raise StateError(f"An unknown process holds {self._lock}.")
+                time.sleep(_POLL_SECONDS)
+        return None
+
+
+def _this_process() -> Process:
+    return Process(os.getpid(), process_started(os.getpid()) or 0.0)
+
+
+def _lock(file: IO[str], mode: int) -> bool:
+    try:
+        fcntl.flock(file, mode | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _write_private(path: Path, content: dict[str, Any]) -> None:
+    """Write a file that only its owner may read, whole or not at all, whoever else writes it at the same time."""
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # readable by its owner only
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            json.dump(content, file)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,267 @@
+"""Starting, stopping and finding a local AWS, for command lines and tests."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from emulator.platform import settings
+from emulator.platform.host import STOP_GRACE_SECONDS, SpotInterruption
+from emulator.platform.layout import Process, StateDir, StateError, check_port
+from emulator.platform.processes import reap
+from emulator.quotas.service import QuotaError, Quotas
+
+_POLL_SECONDS = 0.02
+_START_SECONDS = 60.0
+#: Endpoints and training jobs get their grace within this.
+_STOP_SECONDS = 20.0
+_LITTLE_SPACE_BYTES = 64 * 2**20
+_LOG_TAIL_LINES = 15
+_LOG_LIMIT_BYTES = 10 * 1024 * 1024
+_ROOT = Path(__file__).resolve().parents[2]
+
+
+class LocalAwsError(RuntimeError):
+    """The local AWS cannot be started, stopped or used; the message is for a person."""
+
+
+class AlreadyRunningError(LocalAwsError):
+    """A local AWS runs on this state folder.
+
+    Attributes
+    ----------
+    status
+        Of the one that runs.
+    """
+
+    def __init__(self, message: str, status: Status) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+@dataclass(frozen=True)
+class Status:
+    """A local AWS that answers."""
+
+    endpoint_url: str
+    port: int
+    pid: int
+    state_dir: Path
+
+    @property
+    def warning(self) -> str | None:
+        """What a person should know although it answers."""
+        free = shutil.disk_usage(self.state_dir).free
+        if free >= _LITTLE_SPACE_BYTES:
+            return None
+        return (
+            f"Only {free / 2**20:.0f} MB are left on the disk of {self.state_dir}. When it is full, requests that "
+            "change something fail, jobs that end wait, and lines are missing in their log files: make room."
+        )
+
+
+def up(
+    state_dir: Path,
+    port: int = 4566,
+    spot_interruption: SpotInterruption | None = None,
+    quotas: Mapping[str, int] | None = None,
+    access_log_seconds: float = settings.ACCESS_LOG_SECONDS,
+    stop_grace_seconds: float = STOP_GRACE_SECONDS,
+) -> Status:
+    """Start a local AWS in the background and wait until it answers.
+
+    Parameters
+    ----------
+    state_dir
+        Where it keeps its state; what is there already is taken up.
+    port
+        On 127.0.0.1.
+    spot_interruption
+        What befalls managed spot training until it is stopped; nothing by default.
+    quotas
+        What the account may have until it is stopped, by the names of Service Quotas.
+    access_log_seconds
+        How late S3 delivers access logs.
+    stop_grace_seconds
+        How long a training job that is stopped may go on until its containers are killed.
+
+    Raises
+    ------
+    AlreadyRunningError
+    LocalAwsError
+        The port is taken, the state cannot be used, a quota is none, or the server ended before it answered.
+    """
+    place = StateDir(state_dir)
+    try:
+        check_port(port)
+        Quotas(quotas)
+        place.prepare()
+        place.check_space()
+    except (StateError, QuotaError) as error:
+        raise LocalAwsError(str(error)) from None
+    running = status(state_dir)
+    if running is not None:
+        raise AlreadyRunningError(
+            f"The local AWS is already running on port {running.port} (process {running.pid}).", running
+        )
+    if (taken := _port_in_use(port)) is not None:
+        raise LocalAwsError(taken)
+    if _holder(place) is None:
+        reap(place.processes)
+    _rotate(place.log)
+    options = ["--state-dir", str(place.root), "--port", str(port), "--stop-grace", str(stop_grace_seconds)]
+    if spot_interruption is not None:
+        after, wait = spot_interruption.after_seconds, spot_interruption.wait_seconds
+        options += ["--interrupt-spot-after", str(after), "--spot-wait", str(wait)]
+    for name, value in (quotas or {}).items():
+        options += ["--quota", f"{name}={value}"]
+    options += ["--access-log-delay", str(access_log_seconds)]
+    place.log.touch(mode=0o600)
+    with place.log.open("ab") as log:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "emulator", "serve", *options],
+            cwd=_ROOT,
+            env=settings.clean_environment(os.environ, place.temporary),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    return _wait_until_up(state_dir, server)
+
+
+def down(state_dir: Path) -> None:
+    """Stop the local AWS and everything that it started; do nothing but tidy up when it does not run.
+
+    Raises
+    ------
+    LocalAwsError
+        The server did not end, not even when killed.
+    """
+    place = StateDir(state_dir)
+    if not place.exists():
+        return
+    server = _holder(place)
+    if server is not None:
+        _signal(server.pid, signal.SIGTERM)
+        if not _wait(lambda: not server.alive(), _STOP_SECONDS):
+            _signal(server.pid, signal.SIGKILL)
+            if not _wait(lambda: not server.alive(), _STOP_SECONDS):
+                raise LocalAwsError(f"The local AWS (process {server.pid}) does not end.")
+    reap(place.processes)
+    place.withdraw()
+
+
+def status(state_dir: Path) -> Status | None:
+    """The local AWS that answers for a state folder, None when there is none."""
+    place = StateDir(state_dir)
+    server = place.server()
+    if server is None:
+        return None
+    return Status(f"http://127.0.0.1:{server.port}", server.port, server.pid, place.root)
+
+
+def environment(state_dir: Path) -> dict[str, str]:
+    """The variables that point the AWS tools and SDKs at the local AWS, as its administrator.
+
+    Raises
+    ------
+    LocalAwsError
+        It does not run.
+    """
+    running = status(state_dir)
+    if running is None:
+        raise LocalAwsError(f"The local AWS is not running (state folder {state_dir}).")
+    credentials = StateDir(state_dir).credentials()
+    return {
+        "AWS_ENDPOINT_URL": running.endpoint_url,
+        "AWS_ACCESS_KEY_ID": credentials.access_key_id,
+        "AWS_SECRET_ACCESS_KEY": credentials.secret_access_key,
+        "AWS_REGION": settings.REGION,
+        "AWS_DEFAULT_REGION": settings.REGION,
+    }
+
+
+def log_path(state_dir: Path) -> Path:
+    """Where the server writes its log."""
+    return StateDir(state_dir).log
+
+
+def _holder(place: StateDir) -> Process | None:
+    try:
+        return place.holder()
+    except StateError as error:
+        raise LocalAwsError(str(error)) from None
+
+
+def _wait_until_up(state_dir: Path, server: subprocess.Popen[bytes]) -> Status:
+    deadline = time.monotonic() + _START_SECONDS
+    while time.monotonic() < deadline:
+        running = status(state_dir)
+        if running is not None and running.pid == server.pid:
+            return running
+        if server.poll() is not None:
+            raise LocalAwsError(f"The local AWS did not start:\n{_tail(log_path(state_dir))}")
+        time.sleep(_POLL_SECONDS)
+    down(state_dir)
+    raise LocalAwsError(f"The local AWS did not answer within {_START_SECONDS:.0f} s:\n{_tail(log_path(state_dir))}")
+
+
+def _port_in_use(port: int) -> str | None:
+    """Who listens on a port of the loopback address, None when it is free."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except PermissionError:
+            return f"Port {port} needs more rights than this user has: choose one above 1023."
+        except OSError:
+            return f"Port {port} is already in use{_listener(port)}. Stop that program, or choose another port."
+    return None
+
+
+def _listener(port: int) -> str:
+    """A few words on the program that listens on a port; none where the system does not tell."""
+    for process in psutil.process_iter(["name"]):
+        try:
+            connections = process.net_connections(kind="tcp")
+        except psutil.Error:
+            continue
+        if any(c.status == psutil.CONN_LISTEN and c.laddr.port == port for c in connections):
+            return f" by {process.info['name']} (process {process.pid})"
+    return ""
+
+
+def _signal(pid: int, number: signal.Signals) -> None:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return
+
+
+def _wait(condition: Callable[[], bool], seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(_POLL_SECONDS)
+    return True
+
+
+def _rotate(log: Path) -> None:
+    if log.exists() and log.stat().st_size > _LOG_LIMIT_BYTES:
+        log.replace(log.with_suffix(".log.1"))
+
+
+def _tail(log: Path) -> str:
+    return "\n".join(log.read_text(errors="replace").splitlines()[-_LOG_TAIL_LINES:])

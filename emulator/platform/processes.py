@@ -1,0 +1,272 @@
+"""The programs that the local AWS starts, and the promise that none of them outlives it.
+
+Every program is the leader of a session of its own, so that one signal reaches whatever it starts in turn, and is
+recorded on disk before `ProcessRegistry.spawn` returns. When the server ends in an orderly way it ends them itself.
+When it is killed, its *watchdog* (a small process that waits for the end of the server) does; should the watchdog
+be killed as well, the next ``up`` or ``down`` finds the records. The parent-death signal of Linux is not used: it
+fires when the *thread* that started the program ends, it does not reach grandchildren, and there is none on macOS.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import IO
+
+import psutil
+
+logger = logging.getLogger(__name__)
+
+#: What `subprocess.Popen` accepts for a stream, less pipes to text.
+Stream = int | IO[bytes] | None
+
+#: The signal that only asks whether there is somebody to receive it.
+_PROBE = 0
+_POLL_SECONDS = 0.02
+_CLOCK_TOLERANCE_SECONDS = 2.0
+
+
+def process_started(pid: int) -> float | None:
+    """When a process was started, so that a reused pid is told from the process that was recorded.
+
+    Returns
+    -------
+    Seconds since the epoch (compare with `same_process`), or None when there is no such process; a zombie counts as
+    none.
+    """
+    try:
+        process = psutil.Process(pid)
+        return None if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
+    except psutil.NoSuchProcess:
+        return None
+
+
+def same_process(started: float | None, recorded: float | None) -> bool:
+    """Whether two answers of `process_started` for one pid speak of the same process.
+
+    The kernel counts from the boot; the wall clock of the boot shifts when the clock is adjusted, hence the tolerance.
+    """
+    return started is not None and recorded is not None and abs(started - recorded) < _CLOCK_TOLERANCE_SECONDS
+
+
+def signal_group(pgid: int, number: int) -> bool:
+    """Send a signal to a process group; False when the group has no member any more."""
+    try:
+        os.killpg(pgid, number)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # macOS says so of a group that holds nothing but zombies
+        return False
+    return True
+
+
+def signal_first_process(pid: int, number: int) -> None:
+    """Send a signal to a program as to the first process of a container.
+
+    Nothing else in the container gets it, and the kernel drops it where the program has no handler for it.
+    """
+    status = Path(f"/proc/{pid}/status")
+    # Without /proc (macOS) nobody can tell: the signal is then sent, and ends a program without a handler.
+    caught = re.search(r"^SigCgt:\s*(\w+)", status.read_text(), re.MULTILINE) if status.exists() else None
+    if caught is None or int(caught[1], 16) >> (number - 1) & 1:
+        os.kill(pid, number)
+
+
+class ProcessRegistry:
+    """Starts programs and ends them with everything that they started.
+
+    Parameters
+    ----------
+    records
+        A folder of its own: one file per running program, named by its pid.
+    """
+
+    def __init__(self, records: Path) -> None:
+        self._records = records
+        self._records.mkdir(parents=True, exist_ok=True)
+        self._lock = threading.Lock()
+        self._running: dict[int, subprocess.Popen[bytes]] = {}
+        self._closed = False
+
+    def spawn(
+        self,
+        args: Sequence[str],
+        *,
+        cwd: Path | str,
+        env: Mapping[str, str],
+        stdin: Stream = subprocess.DEVNULL,
+        stdout: Stream = subprocess.DEVNULL,
+        stderr: Stream = subprocess.DEVNULL,
+    ) -> subprocess.Popen[bytes]:
+        """Start a program as the leader of a new session and record it.
+
+        Raises
+        ------
+        OSError
+            The program cannot be started.
+        RuntimeError
+            The server is shutting down.
+        """
+        with self._lock:
+            if self._closed:
+                raise RuntimeError("the local AWS is shutting down")
+            self._forget_ended()
+            process = subprocess.Popen(
+                args,
+                cwd=cwd,
+                env=dict(env),
+                stdin=stdin,
+                stdout=stdout,
+                stderr=stderr,
+                start_new_session=True,
+                umask=0o022,  # as in a container: the modes of its files are in the archives that it leaves
+            )
+            try:
+                self._record(process, args)
+            except OSError:
+                signal_group(process.pid, signal.SIGKILL)  # nobody would find it when the server is killed
+                process.wait()
+                raise
+            return process
+
+    def adopt(self, process: subprocess.Popen[bytes], args: Sequence[str]) -> None:
+        """Record a program that something else started as the leader of a new session."""
+        with self._lock:
+            self._forget_ended()
+            self._record(process, args)
+
+    def terminate(
+        self, process: subprocess.Popen[bytes], grace_seconds: float, ask: Callable[[int], object] | None = None
+    ) -> int:
+        """End a program and all that it started: SIGTERM, then SIGKILL after the grace.
+
+        Parameters
+        ----------
+        ask
+            Called with the program's pid in place of sending SIGTERM to its whole group.
+
+        Returns
+        -------
+        The exit status of the program (negative: the signal that ended it).
+        """
+        if process.poll() is None:
+            if ask is None:
+                signal_group(process.pid, signal.SIGTERM)
+            else:
+                ask(process.pid)
+            try:
+                process.wait(grace_seconds)
+            except subprocess.TimeoutExpired:
+                logger.warning("process %d did not end in %.0f s: killing it", process.pid, grace_seconds)
+        signal_group(process.pid, signal.SIGKILL)  # also what the program left behind in its group
+        status = process.wait()
+        with self._lock:
+            self._running.pop(process.pid, None)
+            self._path(process.pid).unlink(missing_ok=True)
+        return status
+
+    def close(self, grace_seconds: float = 5.0) -> None:
+        """End whatever still runs, all at once, and start nothing any more."""
+        with self._lock:
+            self._closed = True
+            remaining = list(self._running.values())
+        for process in remaining:
+            if process.poll() is None:
+                signal_group(process.pid, signal.SIGTERM)
+        deadline = time.monotonic() + grace_seconds
+        for process in remaining:
+            self.terminate(process, max(0.0, deadline - time.monotonic()))
+
+    def _record(self, process: subprocess.Popen[bytes], args: Sequence[str]) -> None:
+        started = process_started(process.pid)
+        record = json.dumps({"started": started, "args": [str(arg) for arg in args]})
+        temporary = self._path(process.pid).with_suffix(".tmp")
+        temporary.write_text(record)
+        temporary.replace(self._path(process.pid))
+        self._running[process.pid] = process
+
+    def _forget_ended(self) -> None:
+        """Drop the records of groups that are gone; a group whose leader ended may still have members."""
+        for pid, process in list(self._running.items()):
+            if process.poll() is not None and not signal_group(pid, _PROBE):
+                del self._running[pid]
+                self._path(pid).unlink(missing_ok=True)
+
+    def _path(self, pid: int) -> Path:
+        return self._records / str(pid)
+
+
+def reap(records: Path, grace_seconds: float = 2.0) -> list[int]:
+    """End the programs that a server which is gone has left behind.
+
+    Parameters
+    ----------
+    records
+        The folder of that server's `ProcessRegistry`.
+    grace_seconds
+        Between SIGTERM and SIGKILL.
+
+    Returns
+    -------
+    The leaders' pids of the groups that had to be ended.
+    """
+    orphans = []
+    for path in records.glob("*"):
+        if not path.name.isdigit():
+            path.unlink(missing_ok=True)
+            continue
+        pid, recorded = int(path.name), json.loads(path.read_text())["started"]
+        now = process_started(pid)
+        if now is not None and not same_process(now, recorded):
+            # Another process has the pid, so the recorded group is gone: the kernel gives no pid away that is still
+            # the id of a group.
+            path.unlink(missing_ok=True)
+        elif signal_group(pid, signal.SIGTERM):
+            orphans.append(pid)
+        else:
+            path.unlink(missing_ok=True)
+    deadline = time.monotonic() + grace_seconds
+    for pid in orphans:
+        while signal_group(pid, _PROBE) and time.monotonic() < deadline:
+            time.sleep(_POLL_SECONDS)
+        signal_group(pid, signal.SIGKILL)
+        (records / str(pid)).unlink(missing_ok=True)
+    return orphans
+
+
+def start_watchdog(records: Path) -> subprocess.Popen[bytes]:
+    """Start the process that ends the registry's programs when this one dies, however it dies.
+
+    It reads a pipe that nobody ever writes to: the read ends when the last holder of the other end, this process,
+    is gone. Close ``stdin`` of the returned process to release it.
+    """
+    package_root = Path(__file__).resolve().parents[2]
+    return subprocess.Popen(
+        [sys.executable, "-m", "emulator.platform.processes", str(records)],
+        stdin=subprocess.PIPE,
+        cwd=package_root,
+        env={"PATH": os.environ.get("PATH", os.defpath)},
+        start_new_session=True,
+    )
+
+
+def _watch(records: Path) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.stdin.buffer.read()
+    orphans = reap(records)
+    if orphans:
+        logger.warning("the server died: ended the processes that it had started: %s", orphans)
+
+
+if __name__ == "__main__":
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    _watch(Path(sys.argv[1]))

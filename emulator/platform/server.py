@@ -1,0 +1,267 @@
+"""The server of the local AWS: one process, one port on the loopback address."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import logging
+import os
+import signal
+import socket
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+
+from emulator.ministack import configuration, contract
+from emulator.platform import settings
+from emulator.platform.awsapi import Service
+from emulator.platform.host import Host, SpotInterruption
+from emulator.platform.layout import StateDir, StateError, check_port
+from emulator.platform.processes import ProcessRegistry, reap, start_watchdog
+from emulator.quotas.service import Quotas, ServiceQuotas
+
+logger = logging.getLogger(__name__)
+
+ASGIApp = Callable[[Any, Any, Any], Awaitable[None]]
+
+_KEEP_ALIVE_SECONDS = 75
+_GRACE_SECONDS = 3
+_BACKLOG = 1024
+
+
+class LocalAws:
+    """Everything behind the port; there can be one in a process.
+
+    Parameters
+    ----------
+    place
+        Where all state is kept; held by this process.
+    port
+        Port on the loopback address.
+    spot_interruption
+        What befalls managed spot training; None: nothing does.
+    quotas
+        What the account may have.
+    access_log_seconds
+        How late S3 delivers access logs.
+    stop_grace_seconds
+        As in `Host`.
+
+    Raises
+    ------
+    emulator.ministack.contract.ContractError
+        MiniStack is not the one that this was written for.
+    """
+
+    def __init__(
+        self,
+        place: StateDir,
+        port: int,
+        spot_interruption: SpotInterruption | None,
+        quotas: Quotas,
+        access_log_seconds: float,
+        stop_grace_seconds: float,
+    ) -> None:
+        contract.check_version()
+        own = configuration.variables(place.root, port, place.credentials())
+        configuration.apply({**settings.clean_environment(os.environ, place.temporary), **own})
+        contract.check_names()
+
+        # Only now: MiniStack reads its environment while it is imported.
+        from ministack import app
+
+        from emulator.autoscaling.service import ApplicationAutoScaling
+        from emulator.ministack import functions, identity, instances, limits, regions, routing
+        from emulator.ministack.cloudformation import (
+            change_sets,
+            existing_names,
+            exports,
+            interruptions,
+            resource_types,
+        )
+        from emulator.ministack.door import authentication, enforcement, passed_roles
+        from emulator.ministack.s3 import access_logs, bucket_resources, object_keys
+        from emulator.ministack.state import durability
+        from emulator.sagemaker import SageMaker
+
+        endpoint_url = f"http://{settings.BIND_HOST}:{port}"
+        self._processes = ProcessRegistry(place.processes)
+
+        def host_of(service: str) -> Host:
+            sessions = functools.partial(identity.open_session, f"{service}.amazonaws.com")
+            return Host(
+                service,
+                endpoint_url,
+                place.root,
+                place.temporary,
+                settings.ACCOUNT,
+                self._processes,
+                sessions,
+                spot_interruption,
+                quotas,
+                stop_grace_seconds,
+            )
+
+        host = host_of("sagemaker")
+        self._sagemaker = SageMaker(host)
+        enforcement.install()
+        services: list[Service] = [
+            self._sagemaker,
+            ApplicationAutoScaling(host),
+            ServiceQuotas(settings.ACCOUNT, quotas),
+        ]
+        self._services = {service.name: service for service in services}
+        routing.install(self._services, self._sagemaker.runtime)
+        self._durability = durability.Durability(place.database)
+        resource_types.install(self._services, self._durability.save)
+        functions.install(endpoint_url, self._processes, configuration.private(own))
+        limits.install(quotas)
+        regions.install()
+        change_sets.install()
+        interruptions.install()
+        existing_names.install()
+        exports.install()
+        self._instances = instances.Instances(host_of("ec2"), self._durability.note_change)
+        self._instances.install()
+        self._access_logs = access_logs.AccessLogs(access_log_seconds, self._durability.note_change)
+        self._durability.install()
+        object_keys.install()
+        passed_roles.install()
+        self._access_logs.install()
+        bucket_resources.install()
+        self._durability.restore(lambda text: functions.moved(text, endpoint_url))
+        self.app = authentication.gate(behind_tls(app.app))
+
+    async def start(self) -> None:
+        """Take up what the last server was doing; call it once the port answers."""
+        from emulator.ministack.cloudformation import interruptions
+
+        self._instances.start()
+        self._durability.start()
+        await asyncio.to_thread(self._sagemaker.start)
+        interruptions.recover(self._services)
+
+    async def stop(self) -> None:
+        """End every process and save what is left to save; nothing may be asked of it any more."""
+        from ministack.core import lambda_runtime
+
+        self._access_logs.stop()
+        await asyncio.to_thread(self._sagemaker.stop)
+        await asyncio.to_thread(self._instances.stop)
+        await asyncio.to_thread(lambda_runtime.reset)
+        await asyncio.to_thread(self._processes.close)
+        self._durability.close()
+
+
+def behind_tls(inner: ASGIApp) -> ASGIApp:
+    """Say of every request that it came by TLS.
+
+    The loopback interface stands for it: policies that demand ``aws:SecureTransport``, such as that of CDK's bootstrap
+    bucket, would refuse everything otherwise.
+    """
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            headers = [header for header in scope["headers"] if header[0].lower() != b"x-forwarded-proto"]
+            scope = {**scope, "headers": [*headers, (b"x-forwarded-proto", b"https")]}
+        await inner(scope, receive, send)
+
+    return app
+
+
+class _Server(uvicorn.Server):
+    """Takes up work once the port answers, since that work calls it, and then tells others where it is."""
+
+    def __init__(self, config: uvicorn.Config, local_aws: LocalAws, announce: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._local_aws = local_aws
+        self._announce = announce
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            await self._local_aws.start()
+            self._announce()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().shutdown(sockets)
+        await self._local_aws.stop()
+
+
+def serve(
+    state_dir: Path,
+    port: int,
+    spot_interruption: SpotInterruption | None,
+    quotas: Quotas,
+    access_log_seconds: float,
+    stop_grace_seconds: float,
+) -> None:
+    """Run the local AWS until SIGTERM or SIGINT.
+
+    Raises
+    ------
+    emulator.platform.layout.StateError
+        The state folder is in use, the port is taken, or another version wrote the state.
+    emulator.ministack.contract.ContractError
+        MiniStack is not the one that this was written for.
+    """
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.getLogger("emulator").setLevel(logging.INFO)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # While it serves, uvicorn has handlers of its own; in the end it sends itself the signal once more.
+        signal.signal(number, _leave)
+    check_port(port)
+    os.umask(0o077)  # what is written here is nobody else's business, whether by us or by MiniStack
+    place = StateDir(state_dir)
+    with place.locked(), _listening(port) as listener, _tidy(place):
+        local_aws = LocalAws(place, port, spot_interruption, quotas, access_log_seconds, stop_grace_seconds)
+        config = uvicorn.Config(
+            local_aws.app,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            date_header=False,
+            proxy_headers=False,  # anybody here could send some, and policies may ask for the address
+            lifespan="on",
+            timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+            timeout_graceful_shutdown=_GRACE_SECONDS,
+            backlog=_BACKLOG,
+        )
+        _Server(config, local_aws, lambda: place.announce(port)).run([listener])
+
+
+def _leave(number: int, frame: object) -> None:
+    """End the process in an orderly way: everything that was entered is left."""
+    raise SystemExit(0)
+
+
+@contextlib.contextmanager
+def _listening(port: int) -> Iterator[socket.socket]:
+    """The port, taken before anything slow is done."""
+    # The protocol is named because asyncio turns Nagle's algorithm off, 40 ms an answer, only where it is.
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((settings.BIND_HOST, port))
+        except OSError as error:
+            raise StateError(f"Port {port} cannot be used: {error.strerror}. Choose another port.") from None
+        yield listener
+
+
+@contextlib.contextmanager
+def _tidy(place: StateDir) -> Iterator[None]:
+    """End what an earlier server left behind, and let nothing be left behind by this one."""
+    reap(place.processes)
+    place.make_temporary()
+    place.processes.mkdir(exist_ok=True)
+    watchdog = start_watchdog(place.processes)
+    try:
+        yield
+    finally:
+        place.withdraw()
+        if watchdog.stdin is not None:
+            watchdog.stdin.close()
+        watchdog.wait()

@@ -1,0 +1,167 @@
+"""Requests checked against botocore's service model, with the errors that AWS gives."""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+import sys
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import Any
+
+from botocore.model import ListShape, MapShape, Shape, StructureShape
+
+from emulator.platform.errors import ServiceError
+
+_JSON_NAMES = {bool: "TRUE_VALUE", int: "NUMBER_VALUE", float: "NUMBER_VALUE", str: "STRING_VALUE", type(None): "NULL"}
+_SCALARS: dict[str, tuple[tuple[type, ...], str]] = {
+    "string": ((str,), "a String"),
+    "blob": ((str,), "a String"),
+    "integer": ((int,), "an Integer"),
+    "long": ((int,), "a Long"),
+    "float": ((int, float), "a Float"),
+    "double": ((int, float), "a Double"),
+    "boolean": ((bool,), "a Boolean"),
+    "timestamp": ((int, float), "a Timestamp"),
+}
+#: Java writes characters beyond the BMP as two halves; this is "all of them" in a pattern of AWS's.
+_JAVA_ASTRAL_RANGE = r"\uD800\uDC00-\uDBFF\uDFFF"
+_POSIX_CLASSES = {"Alnum": "a-zA-Z0-9", "Print": r"\x20-\x7E"}
+
+
+def validate(payload: Any, shape: Shape) -> None:
+    """Check a request against the input shape of its operation.
+
+    Raises
+    ------
+    ServiceError
+        SerializationException for a value of the wrong type, ValidationException for all other problems at once.
+    """
+    problems = list(_problems(payload, shape, ""))
+    if problems:
+        count = f"{len(problems)} validation error{'s' if len(problems) > 1 else ''} detected"
+        raise ServiceError("ValidationException", f"{count}: {'; '.join(problems)}")
+
+
+def _problems(value: Any, shape: Shape, path: str) -> Iterator[str]:
+    _check_type(value, shape, path)
+    if isinstance(shape, StructureShape):
+        yield from _structure_problems(value, shape, path)
+    elif isinstance(shape, ListShape):
+        yield from _range_problems(value, len(value), shape, path, "length")
+        for number, item in enumerate(value, start=1):
+            yield from _problems(item, shape.member, f"{path}.{number}.member")
+    elif isinstance(shape, MapShape):
+        yield from _range_problems(value, len(value), shape, path, "length")
+        for key, item in value.items():
+            yield from _problems(key, shape.key, f"{path}.{key}.key")
+            yield from _problems(item, shape.value, f"{path}.{key}.member")
+    elif shape.type_name in ("string", "blob"):
+        yield from _range_problems(value, len(value), shape, path, "length")
+        yield from _string_problems(value, shape, path)
+    elif shape.type_name in ("integer", "long", "float", "double"):
+        yield from _range_problems(value, value, shape, path, "value")
+
+
+def _check_type(value: Any, shape: Shape, path: str) -> None:
+    where = f" at '{path}'" if path else ""
+    if isinstance(shape, StructureShape | MapShape):
+        if not isinstance(value, dict):
+            raise ServiceError("SerializationException", f"Expected a structure or map{where}, got {_show(value)}.")
+    elif isinstance(shape, ListShape):
+        if not isinstance(value, list):
+            raise ServiceError("SerializationException", f"Expected a list{where}, got {_show(value)}.")
+    else:
+        accepted, name = _SCALARS[shape.type_name]
+        # JSON's true is an int to Python
+        if not isinstance(value, accepted) or (isinstance(value, bool) and bool not in accepted):
+            kind = _JSON_NAMES.get(type(value))
+            message = f"{kind} can not be converted to {name}{where}." if kind else f"Expected {name}{where}."
+            raise ServiceError("SerializationException", message)
+
+
+def _structure_problems(value: dict[str, Any], shape: StructureShape, path: str) -> Iterator[str]:
+    for name in shape.metadata.get("required", []):
+        if value.get(name) is None:
+            yield f"Value null at '{_join(path, name)}' failed to satisfy constraint: Member must not be null"
+    for name, item in value.items():
+        if name not in shape.members:
+            allowed = ", ".join(sorted(shape.members))
+            yield f"Unknown parameter '{_join(path, name)}': must be one of: {allowed}"
+        elif item is not None:
+            yield from _problems(item, shape.members[name], _join(path, name))
+
+
+def _range_problems(value: Any, measure: float, shape: Shape, path: str, what: str) -> Iterator[str]:
+    for bound, words, broken in (
+        ("min", "greater", lambda limit: measure < limit),
+        ("max", "less", lambda limit: measure > limit),
+    ):
+        limit = shape.metadata.get(bound)
+        if limit is not None and broken(limit):
+            yield _violation(value, path, f"Member must have {what} {words} than or equal to {limit}")
+
+
+def _string_problems(value: str, shape: Shape, path: str) -> Iterator[str]:
+    values = shape.metadata.get("enum")
+    if values and value not in values:
+        yield _violation(value, path, f"Member must satisfy enum value set: [{', '.join(values)}]")
+    pattern = shape.metadata.get("pattern")
+    expression = compile_pattern(pattern) if pattern else None
+    if expression and not expression.fullmatch(value):
+        yield _violation(value, path, f"Member must satisfy regular expression pattern: {pattern}")
+
+
+def _violation(value: Any, path: str, constraint: str) -> str:
+    return f"Value {_show(value)} at '{path}' failed to satisfy constraint: {constraint}"
+
+
+def _show(value: Any) -> str:
+    return f"'{value}'" if isinstance(value, str) else f"'{json.dumps(value)}'"
+
+
+def _join(path: str, name: str) -> str:
+    """AWS writes members with a small first letter: ``primaryContainer.image``."""
+    name = name[:1].lower() + name[1:]
+    return f"{path}.{name}" if path else name
+
+
+@functools.cache
+def compile_pattern(pattern: str) -> re.Pattern[str] | None:
+    r"""Compile a pattern of AWS's models, which are Java's regular expressions.
+
+    Java's ``\p{…}`` classes, which Python lacks, are written out. A pattern that is broken in the model itself
+    (a few are) gives None: AWS checks those fields by other means, we leave them be.
+    """
+    translated = pattern.replace(_JAVA_ASTRAL_RANGE, "\U00010000-\U0010ffff")
+    # A class on its own needs the brackets that one inside [...] already has.
+    parts = re.split(r"(\[(?:\\.|[^\]\\])*\])", translated)
+    for number, part in enumerate(parts):
+        template = "{}" if part.startswith("[") else "[{}]"
+        parts[number] = re.sub(r"\\p\{(\w+)\}", lambda match, t=template: t.format(_java_class(match[1])), part)
+    try:
+        return re.compile("".join(parts))
+    except re.error:
+        return None
+
+
+def _java_class(name: str) -> str:
+    r"""The inside of a bracket expression that matches ``\p{name}``."""
+    return _POSIX_CLASSES.get(name) or _unicode_categories()[name]
+
+
+@functools.cache
+def _unicode_categories() -> dict[str, str]:
+    """Ranges of code points, as a bracket expression holds them, by the first letter of their general category."""
+    ranges: dict[str, list[list[int]]] = defaultdict(list)
+    for code in range(sys.maxunicode + 1):
+        category = ranges[unicodedata.category(chr(code))[0]]
+        if category and category[-1][1] == code - 1:
+            category[-1][1] = code
+        else:
+            category.append([code, code])
+    return {
+        name: "".join(f"\\U{first:08x}-\\U{last:08x}" for first, last in category) for name, category in ranges.items()
+    }

@@ -1,0 +1,193 @@
+"""Service Quotas: what the account may have of something, and the API that tells.
+
+Names, codes and defaults are AWS's, from its own listing (``ListAWSDefaultServiceQuotas`` in us-east-1, as published by
+github.com/gruntwork-io/terraform-aws-utilities); ``quotas.csv`` has those of SageMaker's instance types. A new account
+of AWS may have next to nothing. This one may have as much as a small team asks for, unless it is told otherwise.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from emulator.platform.awsapi import Caller, Payload, Service, ServiceError, operation, paginate
+
+CONCURRENT_EXECUTIONS = "Concurrent executions"
+_SERVICE_NAMES = {"lambda": "AWS Lambda", "codebuild": "AWS CodeBuild", "sagemaker": "Amazon SageMaker"}
+_TABLE = Path(__file__).with_name("quotas.csv")
+#: Instances of one type for one purpose, unless told otherwise; AWS's own defaults are often 0.
+_INSTANCES = 20
+_PAGE_SIZE = 100
+#: Computing types of CodeBuild: machine, size, code, AWS's default.
+_BUILDERS = (
+    ("Linux", "Small", "L-9D07B6EF", 1),
+    ("Linux", "Medium", "L-2DC20C30", 1),
+    ("Linux", "Large", "L-4DDC4A99", 1),
+    ("Linux", "XLarge", "L-04E5CA62", 1),
+    ("Linux", "2XLarge", "L-0397D009", 0),
+    ("ARM", "Small", "L-5ED1D25B", 1),
+    ("ARM", "Large", "L-596BEAB4", 1),
+)
+
+
+class QuotaError(ValueError):
+    """A quota that is none; the message is for a person."""
+
+
+@dataclass(frozen=True)
+class Quota:
+    """One quota as AWS lists it, with AWS's default value and that of this account."""
+
+    service: str
+    name: str
+    code: str
+    default: int
+    value: int
+
+
+class Quotas:
+    """What this account may have.
+
+    Parameters
+    ----------
+    given
+        Values by the names that AWS lists; the others have the values of this module.
+
+    Raises
+    ------
+    QuotaError
+        A name that is not listed, or a value that is too small.
+    """
+
+    def __init__(self, given: Mapping[str, int] | None = None) -> None:
+        given = given or {}
+        self._quotas = {quota.name: quota for quota in _quotas(given)}
+        for name, value in given.items():
+            least = 1 if name == CONCURRENT_EXECUTIONS else 0
+            if name not in self._quotas:
+                raise QuotaError(
+                    f'There is no quota named "{name}". There are: "{CONCURRENT_EXECUTIONS}", '
+                    f'"{builds("Linux", "Small")}" and the like, "{instances("ml.m5.large", "endpoint")}" and the like.'
+                )
+            if value < least:
+                raise QuotaError(f'The quota "{name}" must be {least} or more, not {value}.')
+
+    def of(self, service: str) -> list[Quota]:
+        """The quotas of a service, by its code."""
+        return [quota for quota in self._quotas.values() if quota.service == service]
+
+    def limit(self, name: str) -> int:
+        """How much of something there may be; instances of a type that AWS's listing did not have are limited, too."""
+        return self._quotas[name].value if name in self._quotas else _INSTANCES
+
+
+def instances(instance_type: str, purpose: str) -> str:
+    """The name of a quota of SageMaker; `purpose` is a column of the table."""
+    return f"{instance_type} for {purpose} usage"
+
+
+def builds(machine: str, size: str) -> str:
+    """The name of a quota of CodeBuild."""
+    return f"Concurrently running builds for {machine}/{size} environment"
+
+
+def parse(text: str) -> tuple[str, int]:
+    """Name and value of ``NAME=VALUE``.
+
+    Raises
+    ------
+    QuotaError
+    """
+    name, separator, value = text.rpartition("=")
+    if not separator or not value.isdecimal():
+        raise QuotaError(f'"{text}" is not NAME=VALUE with a whole number, such as "{CONCURRENT_EXECUTIONS}=10".')
+    return name, int(value)
+
+
+def _quotas(given: Mapping[str, int]) -> Iterator[Quota]:
+    yield Quota("lambda", CONCURRENT_EXECUTIONS, "L-B99A9384", 1000, given.get(CONCURRENT_EXECUTIONS, 1000))
+    for machine, size, code, builders in _BUILDERS:
+        name = builds(machine, size)
+        yield Quota("codebuild", name, code, builders, given.get(name, builders))
+    with _TABLE.open(newline="") as table:
+        for row in csv.DictReader(table):
+            instance_type = row.pop("instance type")
+            for purpose, cell in row.items():
+                if cell:
+                    name, (code, default) = instances(instance_type, purpose), cell.split()
+                    yield Quota("sagemaker", name, code, int(default), given.get(name, _INSTANCES))
+
+
+class ServiceQuotas(Service):
+    """The service: it lists and describes; quotas are raised where the local AWS is started."""
+
+    name = "service-quotas"
+
+    def __init__(self, account: str, quotas: Quotas) -> None:
+        super().__init__(account)
+        self._quotas = quotas
+        self.register(self)
+
+    def resource_arns(self, operation: str, payload: Payload, caller: Caller) -> list[str]:
+        """Reading is not a matter of single quotas."""
+        return ["*"]
+
+    @operation("ListServiceQuotas")
+    def list_all(self, request: Payload, caller: Caller) -> Payload:
+        return self._page(request, [_described(quota, quota.value, caller) for quota in self._of(request)])
+
+    @operation("ListAWSDefaultServiceQuotas")
+    def list_defaults(self, request: Payload, caller: Caller) -> Payload:
+        return self._page(request, [_described(quota, quota.default, caller) for quota in self._of(request)])
+
+    @operation("GetServiceQuota")
+    def get(self, request: Payload, caller: Caller) -> Payload:
+        quota = self._require(request)
+        return {"Quota": _described(quota, quota.value, caller)}
+
+    @operation("GetAWSDefaultServiceQuota")
+    def get_default(self, request: Payload, caller: Caller) -> Payload:
+        quota = self._require(request)
+        return {"Quota": _described(quota, quota.default, caller)}
+
+    def _of(self, request: Payload) -> list[Quota]:
+        if found := self._quotas.of(request["ServiceCode"]):
+            return found
+        raise _missing(f"The local AWS has no quotas of {request['ServiceCode']}, only of {', '.join(_SERVICE_NAMES)}.")
+
+    def _require(self, request: Payload) -> Quota:
+        for quota in self._of(request):
+            if quota.code == request["QuotaCode"]:
+                return quota
+        raise _missing("The request failed because the specified quota does not exist.")
+
+    @staticmethod
+    def _page(request: Payload, described: list[Payload]) -> Payload:
+        page, token = paginate(
+            described,
+            key="QuotaCode",
+            limit=request.get("MaxResults", _PAGE_SIZE),
+            token=request.get("NextToken"),
+            error_code="InvalidPaginationTokenException",
+        )
+        return {"Quotas": page, **({"NextToken": token} if token else {})}
+
+
+def _missing(message: str) -> ServiceError:
+    return ServiceError("NoSuchResourceException", message)
+
+
+def _described(quota: Quota, value: int, caller: Caller) -> Payload:
+    return {
+        "ServiceCode": quota.service,
+        "ServiceName": _SERVICE_NAMES[quota.service],
+        "QuotaArn": f"arn:aws:servicequotas:{caller.region}:{caller.account}:{quota.service}/{quota.code}",
+        "QuotaCode": quota.code,
+        "QuotaName": quota.name,
+        "Value": float(value),
+        "Unit": "None",
+        "Adjustable": True,
+        "GlobalQuota": False,
+    }

@@ -1,0 +1,1 @@
+"""Endpoints: their operations, instances and runtime."""

@@ -1,0 +1,329 @@
+"""The instances behind an endpoint: one fleet per deployed endpoint configuration."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import random
+import shutil
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from emulator.platform.awsapi import Payload, ServiceError
+from emulator.platform.host import Host
+from emulator.platform.programs import base_environment
+from emulator.sagemaker import artifacts
+from emulator.sagemaker.artifacts import ArtifactError
+from emulator.sagemaker.endpoints.instance import Instance, ServerProgram, new_instance_id
+from emulator.sagemaker.logs import LogStream
+from emulator.sagemaker.models import containers
+from emulator.sagemaker.roles import Role
+
+logger = logging.getLogger(__name__)
+
+LOG_GROUP = "/aws/sagemaker/Endpoints/{endpoint}"
+#: What SageMaker waits for the first healthy ping unless the variant says otherwise.
+DEFAULT_STARTUP_SECONDS = 480
+#: An invocation may take this long, so a fleet that is replaced lives on for as long.
+INVOCATION_SECONDS = 60.0
+#: AWS's limit for FailureReason.
+MAX_REASON_CHARACTERS = 1024
+_REASON_LOG_LINES = 20
+_COUNTED_SECONDS = 900
+#: Where an artifact has the program that a container's `serve` command would run.
+PROGRAM_PATHS = ("code/serve", "serve")
+
+
+class FleetError(Exception):
+    """A fleet that did not come up; the message is the endpoint's FailureReason."""
+
+
+class InvocationCounter:
+    """Invocations by the second over the last quarter of an hour."""
+
+    def __init__(self) -> None:
+        self._seconds: deque[list[int]] = deque(maxlen=_COUNTED_SECONDS)
+        self._lock = threading.Lock()
+
+    def count(self) -> None:
+        """Count one invocation, now."""
+        now = int(time.time())
+        with self._lock:
+            if self._seconds and self._seconds[-1][0] == now:
+                self._seconds[-1][1] += 1
+            else:
+                self._seconds.append([now, 1])
+
+    def since(self, moment: float) -> list[tuple[int, int]]:
+        """Pairs of epoch second and invocations in it, from `moment` on; seconds without any are left out."""
+        with self._lock:
+            return [(second, count) for second, count in self._seconds if second >= moment]
+
+
+class Variant:
+    """One model: its program and however many instances of it.
+
+    Parameters
+    ----------
+    spec
+        A variant of the fleet's record: ``VariantName``, ``Weight``, ``InstanceCount``, the production variant as
+        configured under ``Variant``, and the model's record under ``Model``.
+    directory
+        The variant's own folder.
+    title
+        What messages call it.
+    open_log
+        Opens the log of a new instance, written under the model's role.
+    """
+
+    def __init__(
+        self,
+        host: Host,
+        region: str,
+        spec: Payload,
+        directory: Path,
+        *,
+        title: str,
+        open_log: Callable[[Role], LogStream],
+    ) -> None:
+        self.name: str = spec["VariantName"]
+        self._title = title
+        self._open_log = open_log
+        self.weight: float = spec["Weight"]
+        self.invocations = InvocationCounter()
+        self.instances: list[Instance] = []
+        self._host = host
+        self._region = region
+        self._variant = spec["Variant"]
+        self._model = spec["Model"]
+        self._directory = directory
+        self._role: Role | None = None
+        self._program: ServerProgram | None = None
+        self._temporary: Path | None = None
+        self._resizing = threading.Lock()
+        self._stopped = False
+        routing = self._variant.get("RoutingConfig", {}).get("RoutingStrategy", "RANDOM")
+        self._random_routing = routing == "RANDOM"
+
+    def prepare(self) -> None:
+        """Fetch the artifact, unless an earlier life of the server did, and find its program.
+
+        Raises
+        ------
+        FleetError
+        """
+        if self._stopped:
+            raise FleetError(f"The {self._title} has been stopped.")
+        try:
+            self._role = Role(self._host, self._model["ExecutionRoleArn"], "SageMaker", self._region)
+            self._program = self._find_program()
+        except (ServiceError, ArtifactError, OSError) as error:
+            raise FleetError(f"The model of {self._title} cannot be loaded: {error}") from None
+
+    def _find_program(self) -> ServerProgram:
+        container, *others = containers(self._model)
+        if others:
+            raise ArtifactError("the local AWS runs models with one container, this one has several.")
+        root = self._directory / "model"
+        if not root.exists():
+            self._fetch(container, root)
+        for name in PROGRAM_PATHS:
+            path = root / name
+            if path.is_file():
+                if not path.stat().st_mode & 0o100:
+                    raise ArtifactError(f"{name} in the artifact is not executable (chmod +x it before packing).")
+                return ServerProgram(path, root, self._environment(container, root))
+        raise ArtifactError(
+            f"the artifact has no program: the local AWS runs no images, it runs {' or '.join(PROGRAM_PATHS)} of the "
+            "artifact instead."
+        )
+
+    def _fetch(self, container: Payload, root: Path) -> None:
+        """Fetch and unpack so that the folder exists only when it is complete."""
+        assert self._role is not None
+        source = container.get("ModelDataSource", {}).get("S3DataSource", {})
+        url = container.get("ModelDataUrl") or source.get("S3Uri")
+        if url is None:
+            raise ArtifactError("it has neither a ModelDataUrl nor a ModelDataSource.")
+        bucket, key = artifacts.parse_s3_url(url)
+        s3 = self._role.client("s3")
+        partial = self._directory / "partial"
+        shutil.rmtree(partial, ignore_errors=True)
+        content = partial / "content"
+        try:
+            if source.get("S3DataType") == "S3Prefix":
+                keys = artifacts.list_keys(s3, bucket, key)
+                if not keys:
+                    raise ArtifactError(f"there are no objects under {url}.")
+                targets = [(k, artifacts.relative_key(k, key)) for k in keys]
+                artifacts.fetch_all(s3, bucket, targets, content)
+                for path in filter(Path.is_file, (content / name for name in PROGRAM_PATHS)):
+                    path.chmod(0o755)  # an object carries no permissions, as the file in an archive does
+            else:
+                name = key.rpartition("/")[2] or "model.tar.gz"
+                artifacts.fetch(s3, bucket, key, partial / name)
+                if source.get("CompressionType") == "None":
+                    content.mkdir()
+                    (partial / name).replace(content / name)
+                else:
+                    artifacts.unpack(partial / name, content)
+            content.replace(root)
+        except ArtifactError as error:
+            raise ArtifactError(
+                f"Could not access model data at {url}. Please ensure that the role {self._role.arn} may read the "
+                f"object, and that it is what the model expects: {error}"
+            ) from None
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+    def _environment(self, container: Payload, root: Path) -> dict[str, str]:
+        assert self._role is not None
+        self._temporary = self._temporary or self._host.temporary_folder()
+        given = container.get("Environment", {})
+        isolated = self._model.get("EnableNetworkIsolation", False)
+        return {
+            **base_environment(self._temporary),
+            **({} if isolated else self._role.environment()),
+            **{name: value.replace("/opt/ml/model", str(root)) for name, value in given.items()},
+            "SM_MODEL_DIR": str(root),
+            "SAGEMAKER_BIND_TO_HOST": "127.0.0.1",
+        }
+
+    def resize(self, count: int) -> None:
+        """Have `count` healthy instances.
+
+        Raises
+        ------
+        FleetError
+            An instance did not come up; those that were there before still are.
+        """
+        with self._resizing:
+            if self._stopped or self._program is None:
+                raise FleetError(f"The {self._title} is not in service.")
+            added = [self._new_instance() for _ in range(count - len(self.instances))]
+            for instance in added:
+                instance.start()
+            self.instances = [*self.instances, *added]
+        failed = [instance for instance in added if not instance.settled()]
+        with self._resizing:
+            surplus = added if failed else self.instances[count:]
+            self.instances = [instance for instance in self.instances if instance not in surplus]
+        _stop_all(surplus, drain=not failed)
+        if failed:
+            raise FleetError(self._failure_reason(failed[0]))
+
+    def _new_instance(self) -> Instance:
+        assert self._program is not None
+        assert self._role is not None
+        startup = self._variant.get("ContainerStartupHealthCheckTimeoutInSeconds", DEFAULT_STARTUP_SECONDS)
+        return Instance(self._host.processes, self._program, self._open_log(self._role), startup)
+
+    def _failure_reason(self, instance: Instance) -> str:
+        reason = (
+            f"The primary container for {self._title} did not pass the ping health check: "
+            f"the model server {instance.failure or 'was stopped'}."
+        )
+        tail = "\n".join(instance.log.tail(_REASON_LOG_LINES))
+        if tail:
+            introduction = " The end of its log:\n"
+            room = MAX_REASON_CHARACTERS - len(reason) - len(introduction)
+            reason += introduction + tail[-room:]
+        return reason[:MAX_REASON_CHARACTERS]
+
+    @property
+    def healthy_count(self) -> int:
+        return sum(instance.pool is not None for instance in self.instances)
+
+    def pick(self, exclude: Collection[Instance]) -> Instance | None:
+        """The instance for the next invocation, None when there is none that is healthy and not excluded."""
+        candidates = [i for i in self.instances if i.pool is not None and i not in exclude]
+        if not candidates:
+            return None
+        if not self._random_routing:
+            least = min(instance.outstanding for instance in candidates)
+            candidates = [instance for instance in candidates if instance.outstanding == least]
+        return random.choice(candidates)  # noqa: S311 - spreads load
+
+    def stop(self, drain: bool) -> None:
+        """Stop every instance."""
+        with self._resizing:
+            self._stopped = True
+            instances, self.instances = self.instances, []
+        _stop_all(instances, drain)
+        if self._temporary is not None:
+            shutil.rmtree(self._temporary, ignore_errors=True)
+
+
+def _stop_all(instances: Iterable[Instance], drain: bool) -> None:
+    instances = list(instances)
+    if instances:
+        with ThreadPoolExecutor(len(instances), thread_name_prefix="stop") as pool:
+            list(pool.map(lambda i: i.stop(drain_seconds=INVOCATION_SECONDS if drain else 0.0), instances))
+
+
+class Fleet:
+    """All variants of a deployed endpoint configuration.
+
+    Parameters
+    ----------
+    spec
+        The fleet's part of the endpoint's record: ``Id``, ``EndpointConfigName``, ``Variants``.
+    directory
+        The endpoint's folder; the fleet's own is below it.
+    """
+
+    def __init__(self, host: Host, endpoint: str, region: str, spec: Payload, directory: Path) -> None:
+        self.directory = directory / spec["Id"]
+        self._log_group = LOG_GROUP.format(endpoint=endpoint)
+        self.variants = {
+            name: Variant(
+                host,
+                region,
+                v,
+                self.directory / name,
+                title=f"production variant {name}",
+                open_log=functools.partial(self._open_log, name),
+            )
+            for v in spec["Variants"]
+            for name in [v["VariantName"]]
+        }
+        self._counts = {v["VariantName"]: v["InstanceCount"] for v in spec["Variants"]}
+
+    def _open_log(self, variant: str, role: Role) -> LogStream:
+        stream = f"{variant}/{new_instance_id()}"
+        path = self.directory / "logs" / f"{stream.replace('/', '-')}.log"
+        return LogStream(role.logs_client, self._log_group, stream, path)
+
+    def start(self) -> None:
+        """Bring up every instance and wait until all are healthy.
+
+        Raises
+        ------
+        FleetError
+            One did not come up; the caller has to `stop` the fleet.
+        """
+        for variant in self.variants.values():
+            variant.prepare()
+        with ThreadPoolExecutor(len(self.variants), thread_name_prefix="start") as pool:
+            list(pool.map(lambda variant: variant.resize(self._counts[variant.name]), self.variants.values()))
+
+    def choose_variant(self) -> Variant:
+        """A variant by the weights; any when all weights are zero."""
+        variants = list(self.variants.values())
+        if len(variants) == 1:
+            return variants[0]
+        weights = [variant.weight for variant in variants]
+        return random.choices(variants, weights if any(weights) else None)[0]  # noqa: S311 - spreads load
+
+    def stop(self, drain: bool = False) -> None:
+        """Stop every instance; with `drain`, invocations under way may finish."""
+        for variant in self.variants.values():
+            variant.stop(drain)
+
+    def remove_files(self) -> None:
+        """Remove what was unpacked for this fleet."""
+        shutil.rmtree(self.directory, ignore_errors=True)

@@ -1,0 +1,200 @@
+"""One instance of a production variant: the artifact's server as a process group, watched and restarted."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import logging
+import subprocess
+import threading
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from emulator.platform.processes import ProcessRegistry
+from emulator.platform.programs import describe_exit, free_port
+from emulator.sagemaker.endpoints.http_client import ConnectionPool
+from emulator.sagemaker.logs import LogStream, OutputReader
+
+logger = logging.getLogger(__name__)
+
+#: InvokeEndpoint's limit for a body, in either direction (botocore's BodyBlob).
+MAX_BODY_BYTES = 6_291_456
+#: SageMaker's own: a container has 2 s to answer a ping.
+_PING_TIMEOUT_SECONDS = 2.0
+_PING_INTERVAL_SECONDS = 5.0
+_PINGS_MISSED_UNTIL_RESTART = 3
+_STARTUP_POLL_SECONDS = 0.05
+#: A server that exits before it is healthy is started once more: its port may have been taken meanwhile.
+_STARTS_UNTIL_FAILURE = 2
+_FIRST_PAUSE_SECONDS = 0.25
+_LONGEST_PAUSE_SECONDS = 30.0
+#: A server that ran this long is restarted without a pause when it ends.
+_STABLE_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class ServerProgram:
+    """What to start on an instance; the port is added to `environment`."""
+
+    path: Path
+    directory: Path
+    environment: Mapping[str, str]
+
+
+class Instance:
+    """A model server that is kept running until `stop`.
+
+    Attributes
+    ----------
+    pool
+        Connections to the server while it is healthy, else None.
+    outstanding
+        Invocations under way. Changed in the event loop only.
+    answered
+        Invocations answered so far.
+    failure
+        Why the server never became healthy; set when `settled` returned False.
+    """
+
+    def __init__(
+        self, processes: ProcessRegistry, program: ServerProgram, log: LogStream, startup_seconds: float
+    ) -> None:
+        self.pool: ConnectionPool | None = None
+        self.outstanding = 0
+        self.answered = 0
+        self.failure: str | None = None
+        self.log = log
+        self._processes = processes
+        self._program = program
+        self._startup_seconds = startup_seconds
+        self._process: subprocess.Popen[bytes] | None = None
+        self._lock = threading.Lock()
+        self._settled = threading.Event()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"instance {log.stream}", daemon=True)
+
+    def start(self) -> None:
+        """Start the server in the background."""
+        self._thread.start()
+
+    def settled(self) -> bool:
+        """Wait until the server is healthy for the first time (True) or has failed or was stopped (False)."""
+        self._settled.wait()
+        return self.failure is None and not self._stopping.is_set()
+
+    def stop(self, drain_seconds: float = 0.0, grace_seconds: float = 5.0) -> None:
+        """Take no more invocations, let those under way finish, end the server.
+
+        Parameters
+        ----------
+        drain_seconds
+            How long to wait for invocations under way.
+        grace_seconds
+            Between SIGTERM and SIGKILL.
+        """
+        self._stopping.set()
+        self.pool = None
+        deadline = time.monotonic() + drain_seconds
+        while self.outstanding and time.monotonic() < deadline:
+            time.sleep(0.02)
+        with self._lock:
+            process = self._process
+        if process is not None:
+            self._processes.terminate(process, grace_seconds)
+        if self._thread.ident is not None:
+            self._thread.join(grace_seconds + 5)
+        self.log.close()
+
+    def _run(self) -> None:
+        pause = _FIRST_PAUSE_SECONDS
+        starts = 0
+        while not self._stopping.is_set():
+            starts += 1
+            began = time.monotonic()
+            try:
+                problem, final = self._run_server()
+            except Exception as error:  # e.g. the registry is closed: the server is going down
+                logger.exception("instance %s", self.log.stream)
+                problem, final = str(error), True
+            if self._stopping.is_set():
+                break
+            self.log.write(f"[local AWS] the model server {problem}")
+            if not self._settled.is_set() and (final or starts == _STARTS_UNTIL_FAILURE):
+                self.failure = problem
+                break
+            pause = 0.0 if time.monotonic() - began > _STABLE_SECONDS else pause
+            self._stopping.wait(pause)
+            pause = min(_LONGEST_PAUSE_SECONDS, max(_FIRST_PAUSE_SECONDS, 2 * pause))
+        self._settled.set()
+
+    def _run_server(self) -> tuple[str, bool]:
+        """Run the server once; say why that ended, and whether another try is pointless."""
+        port = free_port()
+        environment = {**self._program.environment, "SAGEMAKER_BIND_TO_PORT": str(port)}
+        try:
+            with self._lock:
+                if self._stopping.is_set():
+                    return "was stopped", True
+                process = self._process = self._processes.spawn(
+                    [str(self._program.path)],
+                    cwd=self._program.directory,
+                    env=environment,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                )
+        except OSError as error:
+            return f"cannot be started: {self._program.path.name}: {error.strerror}", True
+        assert process.stdout is not None
+        output = OutputReader(process.stdout, self.log.write)
+        try:
+            problem = self._await_first_ping(process, port)
+            if problem is not None:
+                return problem, process.poll() is None
+            self.pool = ConnectionPool(port, MAX_BODY_BYTES)
+            self._settled.set()
+            return self._watch(process, port), False
+        finally:
+            self.pool = None
+            self._processes.terminate(process, grace_seconds=2.0 if not self._stopping.is_set() else 5.0)
+            output.join()
+
+    def _await_first_ping(self, process: subprocess.Popen[bytes], port: int) -> str | None:
+        """Wait until the server is healthy; otherwise say what happened."""
+        deadline = time.monotonic() + self._startup_seconds
+        while time.monotonic() < deadline:
+            if _ping(port):
+                return None
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return describe_exit(process.wait(_STARTUP_POLL_SECONDS))
+        return f"did not answer GET /ping with 200 within {self._startup_seconds:g} s"
+
+    def _watch(self, process: subprocess.Popen[bytes], port: int) -> str:
+        """Wait until the server ends or stops answering."""
+        missed = 0
+        while True:
+            answered = self.answered
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return describe_exit(process.wait(_PING_INTERVAL_SECONDS))
+            # An answered invocation is as good a sign of life: a busy server may be late with its pings.
+            missed = 0 if self.answered > answered or _ping(port) else missed + 1
+            if missed == _PINGS_MISSED_UNTIL_RESTART:
+                return f"missed {missed} pings in a row and is restarted"
+
+
+def new_instance_id() -> str:
+    """An id as EC2 gives them."""
+    return f"i-{uuid.uuid4().hex[:17]}"
+
+
+def _ping(port: int) -> bool:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_PING_TIMEOUT_SECONDS)
+    try:
+        connection.request("GET", "/ping")
+        return connection.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()

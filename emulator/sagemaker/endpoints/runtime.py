@@ -1,0 +1,152 @@
+"""SageMaker Runtime: InvokeEndpoint as a proxy in front of the instances."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import uuid
+from collections.abc import Callable, Mapping
+from typing import Any
+from urllib.parse import unquote
+
+from emulator.platform.awsapi import Response, ServiceError, signed_region
+from emulator.sagemaker.endpoints.fleet import INVOCATION_SECONDS, LOG_GROUP, Fleet, Variant
+from emulator.sagemaker.endpoints.http_client import HttpAnswer, ServerFailed, ServerUnreachable
+from emulator.sagemaker.endpoints.instance import MAX_BODY_BYTES, Instance
+
+logger = logging.getLogger(__name__)
+
+#: Finds what serves an endpoint, by region and name; None when there is no such endpoint or it is not up yet.
+FindFleet = Callable[[str, str], Fleet | None]
+
+_PATH = re.compile(r"/endpoints/(?P<endpoint>[^/]+)/(?P<action>[a-z-]+)")
+#: The only headers that reach the container; AWS strips all others.
+_FORWARDED = (
+    "content-type",
+    "accept",
+    "x-amzn-sagemaker-custom-attributes",
+    "x-amzn-sagemaker-inference-id",
+    "x-amzn-sagemaker-target-model",
+    "x-amzn-sagemaker-session-id",
+)
+#: The only headers that come back from it.
+_RETURNED = ("x-amzn-sagemaker-custom-attributes", "x-amzn-sagemaker-new-session-id")
+
+
+class Runtime:
+    """The data plane.
+
+    Parameters
+    ----------
+    account
+        Shows in messages and ARNs.
+    find_fleet
+        The control plane's answer to "who serves this endpoint?".
+    """
+
+    def __init__(self, account: str, find_fleet: FindFleet) -> None:
+        self._account = account
+        self._find_fleet = find_fleet
+
+    async def handle(
+        self, method: str, path: str, headers: Mapping[str, str], body: bytes, query: Mapping[str, Any]
+    ) -> Response:
+        """Answer one request to the SageMaker Runtime API; the names of `headers` are lower-case."""
+        try:
+            match = _PATH.fullmatch(path)
+            if match is None or method != "POST":
+                raise ServiceError("UnknownOperationException", f"SageMaker Runtime has no {method} {path}.", 404)
+            if match["action"] != "invocations":
+                raise ServiceError(
+                    "NotImplementedException", f"The local AWS does not implement {match['action']}.", 501
+                )
+            if len(body) > MAX_BODY_BYTES:
+                # AWS answers without an error type here; botocore reports the code "413".
+                message = f'{{"message": "HTTP content length exceeded {MAX_BODY_BYTES} bytes."}}'
+                return 413, {"Content-Type": "application/json"}, message.encode()
+            return await self._invoke(unquote(match["endpoint"]), signed_region(headers), headers, body)
+        except ServiceError as error:
+            return error.response()
+        except Exception:
+            logger.exception("invocation of %s failed", path)
+            return ServiceError("InternalFailure", "The local AWS failed; its log has the details.", 500).response()
+
+    async def _invoke(self, endpoint: str, region: str, headers: Mapping[str, str], body: bytes) -> Response:
+        fleet = self._find_fleet(region, endpoint)
+        if fleet is None:
+            raise ServiceError("ValidationError", f"Endpoint {endpoint} of account {self._account} not found.")
+        variant = self._variant(fleet, headers.get("x-amzn-sagemaker-target-variant"))
+        variant.invocations.count()
+        forwarded = {name: headers[name] for name in _FORWARDED if name in headers}
+        try:
+            async with asyncio.timeout(INVOCATION_SECONDS):
+                answer = await self._ask(variant, forwarded, body)
+        except TimeoutError:
+            raise self._model_error(
+                endpoint,
+                region,
+                0,
+                "Your invocation timed out while waiting for a response from container primary. Review the latency "
+                "metrics for each container in Amazon CloudWatch, resolve the issue, and try again.",
+            ) from None
+        except ServerFailed as error:
+            raise self._model_error(
+                endpoint, region, 0, f"The container did not complete its answer: {error}."
+            ) from None
+        if not 200 <= answer.status < 300:
+            raise self._model_error(endpoint, region, answer.status, answer.body.decode(errors="replace"))
+        answer_headers = {
+            "Content-Type": answer.headers.get("content-type", "application/octet-stream"),
+            "x-Amzn-Invoked-Production-Variant": variant.name,
+            "x-amzn-RequestId": str(uuid.uuid4()),
+        }
+        answer_headers.update({name: answer.headers[name] for name in _RETURNED if name in answer.headers})
+        return answer.status, answer_headers, answer.body
+
+    @staticmethod
+    def _variant(fleet: Fleet, target: str | None) -> Variant:
+        if target is None:
+            return fleet.choose_variant()
+        try:
+            return fleet.variants[target]
+        except KeyError:
+            raise ServiceError(
+                "ValidationError", f"Variant {target} not found. This endpoint has: {', '.join(fleet.variants)}."
+            ) from None
+
+    @staticmethod
+    async def _ask(variant: Variant, headers: Mapping[str, str], body: bytes) -> HttpAnswer:
+        """Ask an instance, and another one when the request did not reach it."""
+        unreachable: set[Instance] = set()
+        while (instance := variant.pick(unreachable)) is not None:
+            pool = instance.pool
+            if pool is None:
+                continue  # it went down between the two lines
+            instance.outstanding += 1
+            try:
+                answer = await pool.post("/invocations", headers, body)
+                instance.answered += 1
+                return answer
+            except ServerUnreachable:
+                unreachable.add(instance)
+            finally:
+                instance.outstanding -= 1
+        raise ServiceError(
+            "ServiceUnavailable", f"No instance of production variant {variant.name} is in service. Try again.", 503
+        )
+
+    def _model_error(self, endpoint: str, region: str, status: int, message: str) -> ServiceError:
+        group = LOG_GROUP.format(endpoint=endpoint)
+        side = "client" if 400 <= status < 500 else "server"
+        return ServiceError(
+            "ModelError",
+            f'Received {side} error ({status}) from primary with message "{message}". See the log group {group} in '
+            f"account {self._account} for more information.",
+            424,
+            {
+                "OriginalStatusCode": status,
+                "OriginalMessage": message,
+                "LogStreamArn": f"arn:aws:logs:{region}:{self._account}:log-group:{group}",
+            },
+        )

@@ -1,0 +1,338 @@
+"""What a training program finds: SageMaker's /opt/ml, its variables and its command line, without a container.
+
+Nothing can be mounted at /opt/ml here, so every instance has a folder that stands for it, and the text ``/opt/ml`` in
+hyperparameters, environment variables and arguments is replaced by that folder's path. Nor have instances names here
+that others could look up: they are all on this machine, and meet at a port of its own for each job.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import re
+import shlex
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from packaging.requirements import InvalidRequirement, Requirement
+
+from emulator.platform.awsapi import Payload
+from emulator.platform.programs import base_environment
+from emulator.sagemaker.artifacts import ArtifactError
+
+# What the SDK writes and runs.
+_SCRIPTS = frozenset({".sh", ".py", ".json"})
+# Its script that sets the SM_* variables gives them no other value than these constants: algo-1 and 7777.
+_MEETING_PLACE = re.compile(r"^(SM_MASTER_ADDR|SM_MASTER_PORT) = .*$", re.MULTILINE)
+OPT_ML = "/opt/ml"
+DEFAULT_CHECKPOINT_PATH = "/opt/ml/checkpoints"
+#: Hyperparameters that speak to the container's toolkit and not to the program.
+_TOOLKIT_PREFIX = "sagemaker_"
+#: Where SageMaker's toolkit takes `log_level` from when the job does not say: INFO.
+_DEFAULT_LOG_LEVEL = "20"
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """The instances of one job and where they meet."""
+
+    hosts: tuple[str, ...]
+    master_port: int
+    gpus: int
+
+    @property
+    def meeting_place(self) -> dict[str, str | int]:
+        """The variables that tell the instances where they find each other."""
+        return {"SM_MASTER_ADDR": "127.0.0.1", "SM_MASTER_PORT": self.master_port}
+
+    @property
+    def cpus_each(self) -> int:
+        """CPUs an instance may think it has; together the instances do not have more than this machine."""
+        return max(1, (os.cpu_count() or 1) // len(self.hosts))
+
+
+class TrainingContainer:
+    """One instance's folders, variables and command line.
+
+    Parameters
+    ----------
+    job
+        The job's record.
+    directory
+        The instance's own folder; what stands for ``/opt/ml`` lies in it.
+    """
+
+    def __init__(self, job: Payload, cluster: Cluster, host: str, directory: Path) -> None:
+        self.host = host
+        self.root = directory / "ml"
+        self._job = job
+        self._cluster = cluster
+        self.hyperparameters = {name: self.reroot(value) for name, value in (job.get("HyperParameters") or {}).items()}
+        self.channels = {channel["ChannelName"]: channel for channel in job.get("InputDataConfig", [])}
+
+    def path(self, *parts: str) -> Path:
+        """A path below what stands for ``/opt/ml``."""
+        return self.root.joinpath(*parts)
+
+    def reroot(self, text: str) -> str:
+        """Replace ``/opt/ml``, where it is a path of its own or begins one."""
+        return re.sub(rf"{OPT_ML}(?![\w.-])", lambda _: str(self.root), text)
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder that is kept the same as the job's checkpoint location."""
+        return Path(self.reroot(self._job.get("CheckpointConfig", {}).get("LocalPath", DEFAULT_CHECKPOINT_PATH)))
+
+    def make_folders(self) -> None:
+        """Make the folders and the files under ``input/config``."""
+        for parts in (("input", "config"), ("input", "data"), ("model",), ("output", "data"), ("code",)):
+            self.path(*parts).mkdir(parents=True, exist_ok=True)
+        self.checkpoints.mkdir(parents=True, exist_ok=True)
+        for name, content in (
+            ("hyperparameters.json", self.hyperparameters),
+            ("resourceconfig.json", self._resource_config()),
+            ("inputdataconfig.json", self._input_data_config()),
+        ):
+            self.path("input", "config", name).write_text(json.dumps(content))
+
+    def _resource_config(self) -> Payload:
+        instance_type = self._job.get("ResourceConfig", {}).get("InstanceType", "local")
+        return {
+            "current_host": self.host,
+            "current_instance_type": instance_type,
+            "current_group_name": "homogeneousCluster",
+            "hosts": list(self._cluster.hosts),
+            "instance_groups": [
+                {
+                    "instance_group_name": "homogeneousCluster",
+                    "instance_type": instance_type,
+                    "hosts": list(self._cluster.hosts),
+                }
+            ],
+            "network_interface_name": "lo",
+        }
+
+    def _input_data_config(self) -> Payload:
+        return {
+            name: {
+                "TrainingInputMode": "File",
+                "S3DistributionType": channel["DataSource"]["S3DataSource"].get(
+                    "S3DataDistributionType", "FullyReplicated"
+                ),
+                "RecordWrapperType": channel.get("RecordWrapperType", "None"),
+                **({"ContentType": channel["ContentType"]} if "ContentType" in channel else {}),
+            }
+            for name, channel in self.channels.items()
+        }
+
+    def environment(self, temporary: Path, credentials: Mapping[str, str]) -> dict[str, str]:
+        """Every variable of the program."""
+        given = {name: self.reroot(value) for name, value in (self._job.get("Environment") or {}).items()}
+        return {
+            **base_environment(temporary),
+            **credentials,
+            "PYTHONPATH": str(self.path("code")),
+            "TRAINING_JOB_NAME": self._job["TrainingJobName"],
+            "TRAINING_JOB_ARN": self._job["TrainingJobArn"],
+            # The SDK's entry point lets pip install requirements.txt. A container is the job's own; this environment
+            # is the user's, so pip may find that everything is there, or fail.
+            "PIP_NO_INDEX": "1",
+            "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+            **({} if self._cluster.gpus else {"CUDA_VISIBLE_DEVICES": ""}),
+            **self._stand_ins(),
+            **({} if self.has_entry_point else self._toolkit_variables()),
+            **given,
+        }
+
+    def _stand_ins(self) -> dict[str, str]:
+        """Return what a program cannot find out here as in a container: names of hosts, a mount, its share of CPUs."""
+        places = {"SM_CHECKPOINT_DIR": self.checkpoints, "SM_NUM_CPUS": self._cluster.cpus_each}
+        return {name: str(value) for name, value in {**self._cluster.meeting_place, **places}.items()}
+
+    def _toolkit_variables(self) -> dict[str, str]:
+        """The ``SM_*`` variables of SageMaker's training toolkit; an entry point of the job's own goes without them."""
+        resource_config, user = self._resource_config(), self.user_parameters()
+        values: dict[str, Any] = {
+            "SM_MODEL_DIR": self.path("model"),
+            "SM_OUTPUT_DIR": self.path("output"),
+            "SM_OUTPUT_DATA_DIR": self.path("output", "data"),
+            "SM_INPUT_DIR": self.path("input"),
+            "SM_INPUT_CONFIG_DIR": self.path("input", "config"),
+            "SM_MODULE_DIR": self.path("code"),
+            "SM_HPS": user,
+            "SM_USER_ARGS": self.user_arguments(),
+            "SM_CHANNELS": sorted(self.channels),
+            "SM_HOSTS": resource_config["hosts"],
+            "SM_CURRENT_HOST": self.host,
+            "SM_CURRENT_INSTANCE_TYPE": resource_config["current_instance_type"],
+            "SM_CURRENT_INSTANCE_GROUP": resource_config["current_group_name"],
+            "SM_NETWORK_INTERFACE_NAME": resource_config["network_interface_name"],
+            "SM_RESOURCE_CONFIG": resource_config,
+            "SM_INPUT_DATA_CONFIG": self._input_data_config(),
+            "SM_NUM_GPUS": self._cluster.gpus,
+            "SM_LOG_LEVEL": self._toolkit_parameter("container_log_level") or _DEFAULT_LOG_LEVEL,
+            **{f"SM_CHANNEL_{_variable(name)}": self.path("input", "data", name) for name in self.channels},
+            **{f"SM_HP_{_variable(name)}": value for name, value in user.items()},
+        }
+        summary = {name.removeprefix("SM_").lower(): value for name, value in values.items()}
+        values["SM_TRAINING_ENV"] = {
+            name: str(value) if isinstance(value, Path) else value for name, value in summary.items()
+        }
+        return {name: value if isinstance(value, str) else _text(value) for name, value in values.items()}
+
+    def _toolkit_parameter(self, name: str) -> str | None:
+        value = self.hyperparameters.get(_TOOLKIT_PREFIX + name)
+        return None if value is None else str(_decode(value))
+
+    @property
+    def submit_directory(self) -> str | None:
+        """Where the program's folder is packed: a location in S3 or a path."""
+        return self._toolkit_parameter("submit_directory")
+
+    def user_parameters(self) -> dict[str, Any]:
+        """The hyperparameters for the program, decoded from JSON where they are JSON."""
+        return {
+            name: _decode(value)
+            for name, value in self.hyperparameters.items()
+            if not name.startswith((_TOOLKIT_PREFIX, "_tuning_objective_metric"))
+        }
+
+    def user_arguments(self) -> list[str]:
+        """``--name value`` for each of them, ``-n value`` for names of one letter, as SageMaker's toolkit does."""
+        return [
+            text
+            for name, value in sorted(self.user_parameters().items())
+            for text in (f"-{name}" if len(name) == 1 else f"--{name}", _argument(value))
+        ]
+
+    @property
+    def has_entry_point(self) -> bool:
+        """Whether the job brings its own first process, in place of the image's, which runs SageMaker's toolkit."""
+        return "ContainerEntrypoint" in self._job.get("AlgorithmSpecification", {})
+
+    def command(self) -> list[str]:
+        """What to run in the folder ``code``.
+
+        Raises
+        ------
+        ArtifactError
+            The job names no program, or one that does not exist.
+        """
+        if self.has_entry_point:
+            return [self.reroot(part) for part in self._entry_point()]
+        program = self._toolkit_parameter("program")
+        if program is None:
+            raise ArtifactError(
+                "the job names no program. The local AWS runs no images: give the hyperparameters sagemaker_program "
+                "and sagemaker_submit_directory, or a ContainerEntrypoint."
+            )
+        path = self.path("code", program)
+        if not path.is_file():
+            present = ", ".join(sorted(p.name for p in self.path("code").iterdir())) or "nothing"
+            raise ArtifactError(f"the program {program} is not in the source directory, which has: {present}.")
+        # The toolkit joins all of it into one text and hands that to a shell, which interprets it. It quotes the
+        # arguments of shell scripts only, and those within double quotes.
+        if path.suffix == ".py":
+            line = " ".join([shlex.quote(sys.executable), program, *self.user_arguments()])
+        else:
+            path.chmod(0o755)
+            line = f'/bin/sh -c "./{program} {shlex.join(self.user_arguments())}"'
+        return ["/bin/sh", "-c", line]
+
+    def _entry_point(self) -> list[str]:
+        algorithm = self._job["AlgorithmSpecification"]
+        return [*algorithm["ContainerEntrypoint"], *algorithm.get("ContainerArguments", [])]
+
+    def adapt_drivers(self) -> None:
+        """Let the scripts that the job's entry point names find ``/opt/ml`` and the other instances.
+
+        A container has that folder and a network in which ``algo-1`` is a name; a process has not. SageMaker's SDK
+        sends a job's entry point as a channel of shell and Python scripts that have the path and the name written in
+        them. The channels with the caller's own program and data are left as they are: those go by the ``SM_*``
+        variables.
+        """
+        entry = " ".join(self._entry_point()) if self.has_entry_point else ""
+        for name in sorted(set(re.findall(rf"{OPT_ML}/input/data/([\w.-]+)/", entry)) & self.channels.keys()):
+            for script in self.path("input", "data", name).rglob("*"):
+                if script.suffix in _SCRIPTS and script.is_file():
+                    self._adapt_driver(script)
+
+    def _adapt_driver(self, script: Path) -> None:
+        values = self._cluster.meeting_place
+        # As bytes: nothing promises that a caller's own entry point is UTF-8, and its line ends are its own.
+        text = self.reroot(script.read_bytes().decode(errors="surrogateescape"))
+        text = _MEETING_PLACE.sub(lambda found: f"{found[1]} = {values[found[1]]!r}", text)
+        script.write_bytes(text.encode(errors="surrogateescape"))
+
+    def check_requirements(self) -> None:
+        """Compare ``requirements.txt`` of the source directory with what is installed.
+
+        A container would install it. Here nothing is installed behind anybody's back: a mismatch is reported.
+
+        Raises
+        ------
+        ArtifactError
+            With every requirement that is not met.
+        """
+        path = self.path("code", "requirements.txt")
+        if path.is_file() and (unmet := list(unmet_requirements(path.read_text()))):
+            raise ArtifactError(
+                "requirements.txt asks for what the environment of the local AWS does not have: "
+                f"{'; '.join(unmet)}. Install it there; the local AWS installs nothing."
+            )
+
+
+def unmet_requirements(file: str) -> Iterable[str]:
+    """Say of each requirement that the installed distributions do not meet why not; options of pip are skipped."""
+    checked = "--hash=" in file  # then pip asks for the hash of everything that it installs
+    for line in file.replace("\\\n", " ").splitlines():
+        text, *hashes = re.split(r"\s+--hash=", re.sub(r"(^|\s)#.*", "", line).strip())
+        if not text or text.startswith("-"):
+            continue
+        if checked and not hashes:
+            yield f"{text} (has no hash, and others have)"
+            continue
+        try:
+            requirement = Requirement(text)
+        except InvalidRequirement as error:
+            yield f"{text} (unreadable: {str(error).splitlines()[0]})"
+            continue
+        if requirement.marker is not None and not requirement.marker.evaluate():
+            continue
+        try:
+            version = importlib.metadata.version(requirement.name)
+        except importlib.metadata.PackageNotFoundError:
+            yield f"{requirement} (not installed)"
+            continue
+        if not requirement.specifier.contains(version, prereleases=True):
+            yield f"{requirement} (installed: {version})"
+
+
+def _decode(value: str) -> Any:
+    """Hyperparameters are JSON, or bare text from callers that do not know it."""
+    try:
+        return json.loads(value)
+    except ValueError:
+        return value
+
+
+def _argument(value: Any) -> str:
+    """Return a decoded hyperparameter as the toolkit writes it on the command line: as Python prints most values."""
+    if isinstance(value, dict):
+        return ",".join(f"{name}={item}" for name, item in sorted(value.items()))
+    return "" if value is None else str(value)
+
+
+def _text(value: Any) -> str:
+    """Return a value as the toolkit writes it into a variable: as JSON, but for null."""
+    if value is None:
+        return ""
+    return str(value) if isinstance(value, Path) else json.dumps(value, sort_keys=True, separators=(",", ":"))
+
+
+def _variable(name: str) -> str:
+    return re.sub(r"\W", "_", name).upper()

@@ -1,0 +1,323 @@
+"""One transform job, from listing its inputs to the last output."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import http.client
+import json
+import logging
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from emulator.platform.awsapi import Payload, ServiceError
+from emulator.platform.host import Host
+from emulator.platform.store import Record, StoreError
+from emulator.sagemaker import artifacts
+from emulator.sagemaker.artifacts import ArtifactError
+from emulator.sagemaker.endpoints.fleet import MAX_REASON_CHARACTERS, FleetError, Variant
+from emulator.sagemaker.endpoints.http_client import ServerFailed, ServerUnreachable
+from emulator.sagemaker.endpoints.instance import Instance, new_instance_id
+from emulator.sagemaker.logs import LogStream
+from emulator.sagemaker.models import containers
+from emulator.sagemaker.roles import Role
+from emulator.sagemaker.runs import Run
+from emulator.sagemaker.transform.inputs import InputObject, find_inputs
+
+logger = logging.getLogger(__name__)
+
+LOG_GROUP = "/aws/sagemaker/TransformJobs"
+#: What AWS assumes where neither the request nor the container says otherwise.
+DEFAULT_PAYLOAD_MB = 6
+_DEFAULT_CONCURRENCY = 1
+_DEFAULT_TIMEOUT_SECONDS = 600
+_DEFAULT_RETRIES = 3
+_RETRY_PAUSE_SECONDS = 0.2
+_POLL_SECONDS = 0.05
+_QUOTED_CHARACTERS = 300
+_EXECUTION_PARAMETERS_SECONDS = 2.0
+
+#: Changes the job's record while nobody else does.
+Change = Callable[[Callable[[Record], None]], Any]
+
+
+class _JobFailed(Exception):
+    """The job cannot be completed; the message is its FailureReason."""
+
+
+class _ObjectFailed(Exception):
+    """One object has no output; the message says why, `by_client` whether the object itself is at fault."""
+
+    def __init__(self, message: str, *, by_client: bool) -> None:
+        super().__init__(message)
+        self.by_client = by_client
+
+
+class _Stopped(Exception):
+    """The job was asked to stop."""
+
+
+class TransformRun(Run):
+    """The work of one job, done in a thread of its own.
+
+    As on AWS, an object that fails does not keep the others from being transformed: it has no output, the log
+    ``…/data-log`` says why, and the job ends as Failed once all have had their turn.
+
+    Parameters
+    ----------
+    job
+        The job's record, with the record of its model under ``Model``.
+    change
+        How the job's record is written.
+    """
+
+    def __init__(self, host: Host, job: Record, change: Change) -> None:
+        super().__init__(f"transform job {job['TransformJobName']}")
+        self._host = host
+        self._job = job
+        self._change = change
+        self._name: str = job["TransformJobName"]
+        self._region: str = job["TransformJobArn"].split(":")[3]
+        self._directory = host.folder / "transform" / self._region / self._name
+        self._log_directory = host.folder / "logs" / "transform" / self._region / self._name
+        self._servers = Variant(
+            host,
+            self._region,
+            {"VariantName": self._name, "Weight": 1.0, "Variant": {}, "Model": _with_environment(job)},
+            self._directory,
+            title=f"transform job {self._name}",
+            open_log=self._open_log,
+        )
+        client = job.get("ModelClientConfig", {})
+        self._timeout: int = client.get("InvocationsTimeoutInSeconds", _DEFAULT_TIMEOUT_SECONDS)
+        self._retries: int = client.get("InvocationsMaxRetries", _DEFAULT_RETRIES)
+        self._max_bytes: int | None = None
+        self._role: Role | None = None
+        self._failures: list[tuple[InputObject, _ObjectFailed]] = []
+        self._data_logs: dict[Instance, LogStream] = {}
+        self._stop_requested = threading.Event()
+        self._stop_lock = threading.Lock()
+        self._stopper = threading.Thread(target=self._servers.stop, args=(False,), name="stop", daemon=True)
+
+    def request_stop(self) -> None:
+        """End early, as StopTransformJob does."""
+        with self._stop_lock:
+            if not self._stop_requested.is_set():
+                self._stop_requested.set()
+                self._stopper.start()  # whoever waits for a server does not wait any longer
+
+    def interrupt(self) -> None:
+        """End at once and leave the record as it is, for a later `TransformRun` to begin anew."""
+        self._interrupted.set()
+        self.request_stop()
+
+    def _run(self) -> None:
+        status, reason = "Completed", None
+        try:
+            shutil.rmtree(self._directory, ignore_errors=True)
+            self._work()
+        except _Stopped:
+            status = "Stopped"
+        except _JobFailed as error:
+            status, reason = "Failed", str(error)[:MAX_REASON_CHARACTERS]
+        except StoreError:  # nobody waits for space any more, because the server ends
+            self._interrupted.set()
+        except OSError as error:  # most likely the disk is full, and the log of the local AWS cannot say more
+            status, reason = "Failed", f"InternalServerError: {error}"[:MAX_REASON_CHARACTERS]
+        except Exception:
+            if not self._stop_requested.is_set():
+                logger.exception("transform job %s", self._name)
+            status, reason = "Failed", "InternalServerError: the log of the local AWS says more."
+        if self._stop_requested.is_set():
+            self._stopper.join()
+            status, reason = "Stopped", None
+        self._servers.stop(drain=False)
+        for log in self._data_logs.values():
+            log.close()
+        shutil.rmtree(self._directory, ignore_errors=True)
+        if not self._interrupted.is_set():
+            self._finish(status, reason)
+
+    def _work(self) -> None:
+        role_arn = self._job["Model"]["ExecutionRoleArn"]
+        try:
+            self._role = Role(self._host, role_arn, "SageMaker", self._region)
+            s3 = self._role.client("s3")
+            inputs = find_inputs(s3, self._job["TransformInput"]["DataSource"]["S3DataSource"])
+        except ServiceError as error:
+            raise _JobFailed(f"ClientError: {error.message}") from None
+        except ArtifactError as error:
+            raise _JobFailed(
+                f"ClientError: Data download failed. Please ensure that the role {role_arn} may list and read the "
+                f"input: {error}"
+            ) from None
+        self._change(lambda record: record.setdefault("TransformStartTime", time.time()))
+        try:
+            self._servers.prepare()
+            self._servers.resize(self._job["TransformResources"]["InstanceCount"])
+        except FleetError as error:
+            raise _JobFailed(f"AlgorithmError: {error}") from None
+        asyncio.run(self._transform(s3, inputs))
+        if self._failures:
+            raise _JobFailed(self._failure_reason(len(inputs)))
+
+    async def _transform(self, s3: Any, inputs: list[InputObject]) -> None:
+        """Transform all objects, spread over the instances by their order."""
+        instances = self._servers.instances
+        tasks = []
+        for number, instance in enumerate(instances):
+            asked = await asyncio.to_thread(_execution_parameters, instance)
+            concurrency = self._setting("MaxConcurrentTransforms", asked) or _DEFAULT_CONCURRENCY
+            payload = self._setting("MaxPayloadInMB", asked)
+            if payload != 0:  # zero: no limit
+                self._max_bytes = (DEFAULT_PAYLOAD_MB if payload is None else payload) * 2**20
+            share = iter(inputs[number :: len(instances)])
+            tasks += [self._work_through(s3, instance, share) for _ in range(concurrency)]
+        await asyncio.gather(*tasks)
+
+    def _setting(self, name: str, asked: Payload) -> int | None:
+        """What the request says, or else what the container asks for."""
+        return self._job.get(name, asked.get(name))
+
+    async def _work_through(self, s3: Any, instance: Instance, share: Iterator[InputObject]) -> None:
+        for item in share:
+            try:
+                body = await asyncio.to_thread(self._read, s3, item)
+                answer = await self._invoke(instance, body)
+                await asyncio.to_thread(self._write, s3, item, answer)
+            except _ObjectFailed as failure:
+                self._failures.append((item, failure))
+                moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime())
+                self._data_log(instance).write(f"{moment}:[sagemaker logs]: {item.bucket}/{item.key}: {failure}")
+            if self._stop_requested.is_set():
+                raise _Stopped
+
+    def _read(self, s3: Any, item: InputObject) -> bytes:
+        limit = self._max_bytes
+        try:
+            body = artifacts.read(s3, item.bucket, item.key, None if limit is None else limit + 1)
+        except ArtifactError as error:
+            raise _ObjectFailed(f"ClientError: Data download failed: {error}", by_client=True) from None
+        if limit is not None and len(body) > limit:
+            raise _ObjectFailed(
+                f"ClientError: the object is larger than the payload limit ({limit} bytes)", by_client=True
+            )
+        return body
+
+    async def _invoke(self, instance: Instance, body: bytes) -> bytes:
+        """Ask the server, again where that may help."""
+        headers = {"content-type": self._job["TransformInput"].get("ContentType", "application/octet-stream")}
+        if "Accept" in self._job["TransformOutput"]:
+            headers["accept"] = self._job["TransformOutput"]["Accept"]
+        for attempt in range(self._retries + 1):
+            await asyncio.sleep(attempt * _RETRY_PAUSE_SECONDS)
+            try:
+                async with asyncio.timeout(self._timeout):
+                    while (pool := instance.pool) is None:  # being restarted
+                        if self._stop_requested.is_set():
+                            raise _Stopped
+                        await asyncio.sleep(_POLL_SECONDS)
+                    answer = await pool.post("/invocations", headers, body)
+            except TimeoutError:
+                problem = f"Model server did not respond to /invocations request within {self._timeout} seconds"
+            except (ServerUnreachable, ServerFailed) as error:
+                if self._stop_requested.is_set():
+                    raise _Stopped from None
+                problem = f"Unable to get response from algorithm: {error}"
+            else:
+                instance.answered += 1
+                if 200 <= answer.status < 300:
+                    return answer.body
+                quoted = answer.body[:_QUOTED_CHARACTERS].decode(errors="replace")
+                problem = f"Bad HTTP status received from algorithm: {answer.status}. Message: {quoted}"
+                if 400 <= answer.status < 500 and answer.status != http.HTTPStatus.TOO_MANY_REQUESTS:
+                    raise _ObjectFailed(f"ClientError: {problem}", by_client=True)
+        raise _ObjectFailed(f"AlgorithmError: {problem}", by_client=False)
+
+    def _write(self, s3: Any, item: InputObject, answer: bytes) -> None:
+        output = self._job["TransformOutput"]
+        bucket, prefix = artifacts.parse_s3_url(output["S3OutputPath"])
+        key = "/".join(filter(None, (prefix.strip("/"), f"{item.name}.out")))
+        encryption = {}
+        if "KmsKeyId" in output:
+            encryption = {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": output["KmsKeyId"]}
+        ending = b"\n" if output.get("AssembleWith") == "Line" else b""
+        try:
+            s3.put_object(Bucket=bucket, Key=key, Body=answer + ending, **encryption)
+        except (ClientError, BotoCoreError) as error:
+            message = f"ClientError: Uploading to s3://{bucket}/{key} failed: {artifacts.reason(error)}"
+            raise _ObjectFailed(message, by_client=True) from None
+
+    # Logs and the record
+
+    def _open_log(self, role: Role) -> LogStream:
+        return self._open_stream(role, f"{self._name}/{new_instance_id()}-{int(time.time())}")
+
+    def _open_stream(self, role: Role, stream: str) -> LogStream:
+        path = self._log_directory / f"{stream.partition('/')[2].replace('/', '-')}.log"
+        return LogStream(role.logs_client, LOG_GROUP, stream, path)
+
+    def _data_log(self, instance: Instance) -> LogStream:
+        if instance not in self._data_logs:
+            assert self._role is not None
+            self._data_logs[instance] = self._open_stream(self._role, f"{instance.log.stream}/data-log")
+        return self._data_logs[instance]
+
+    def _failure_reason(self, total: int) -> str:
+        item, first = self._failures[0]
+        kind = "ClientError" if all(failure.by_client for _, failure in self._failures) else "AlgorithmError"
+        return (
+            f"{kind}: See job logs for more information. {len(self._failures)} of {total} objects have no output; "
+            f"s3://{item.bucket}/{item.key}: {first}"
+        )
+
+    def _finish(self, status: str, reason: str | None) -> None:
+        def change(record: Record) -> None:
+            record.update(TransformJobStatus=status, TransformEndTime=time.time())
+            if reason is not None:
+                record["FailureReason"] = reason
+
+        self._change(change)
+
+
+def _with_environment(job: Record) -> Payload:
+    """The job's model, its containers told what the job sets and that they run in a batch."""
+    given = {"SAGEMAKER_BATCH": "true"}
+    for member, name in (
+        ("MaxPayloadInMB", "SAGEMAKER_MAX_PAYLOAD_IN_MB"),
+        ("MaxConcurrentTransforms", "SAGEMAKER_MAX_CONCURRENT_TRANSFORMS"),
+    ):
+        if member in job:
+            given[name] = str(job[member])
+    if "BatchStrategy" in job:
+        given["SAGEMAKER_BATCH_STRATEGY"] = {"SingleRecord": "SINGLE_RECORD", "MultiRecord": "MULTI_RECORD"}[
+            job["BatchStrategy"]
+        ]
+    model = {name: value for name, value in job["Model"].items() if name not in ("PrimaryContainer", "Containers")}
+    model["Containers"] = [
+        {**container, "Environment": {**container.get("Environment", {}), **job.get("Environment", {}), **given}}
+        for container in containers(job["Model"])
+    ]
+    return model
+
+
+def _execution_parameters(instance: Instance) -> Payload:
+    """What the container says of itself on ``GET /execution-parameters``; nothing where it does not know that path."""
+    pool = instance.pool
+    if pool is None:
+        return {}
+    connection = http.client.HTTPConnection("127.0.0.1", pool.port, timeout=_EXECUTION_PARAMETERS_SECONDS)
+    with contextlib.closing(connection):
+        try:
+            connection.request("GET", "/execution-parameters")
+            response = connection.getresponse()
+            asked = json.loads(response.read()) if response.status == 200 else {}
+        except (OSError, http.client.HTTPException, ValueError):
+            return {}
+    names = ("MaxConcurrentTransforms", "MaxPayloadInMB")
+    return {name: asked[name] for name in names if isinstance(asked, dict) and isinstance(asked.get(name), int)}

@@ -1,0 +1,274 @@
+"""What a request for a tuning job asks for, checked as SageMaker does, and the training jobs that come of it."""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from collections.abc import Mapping, Sequence
+from math import prod
+from typing import Any
+
+from emulator.platform.awsapi import Payload, ServiceError
+from emulator.platform.store import Record
+from emulator.sagemaker.training.operations import check_request
+from emulator.sagemaker.tuning.ranges import CategoricalRange, Range, read_ranges
+from emulator.sagemaker.tuning.search import Search, Trial
+from emulator.sagemaker.tuning.stopping import Hyperband, MedianRule, NoEarlyStopping, StoppingRule
+
+#: AWS's quotas: training jobs of a tuning job, and those that run at the same time.
+MAX_TRAINING_JOBS = 750
+MAX_PARALLEL_TRAINING_JOBS = 100
+MAX_HYPERPARAMETERS = 100
+MAX_RESOURCE = 20_000
+#: Where Hyperband looks for its MaxResource when the request does not give it (API reference, MaxResource).
+_EPOCH_NAMES = ("epochs", "numepochs", "n-epochs", "n_epochs", "num_epochs")
+#: SageMaker tells the program by this hyperparameter what it is tuned for.
+OBJECTIVE_HYPERPARAMETER = "_tuning_objective_metric"
+#: Members of the definition that CreateTrainingJob takes under the same names.
+_PASSED_ON = (
+    "AlgorithmSpecification",
+    "RoleArn",
+    "InputDataConfig",
+    "VpcConfig",
+    "OutputDataConfig",
+    "ResourceConfig",
+    "StoppingCondition",
+    "EnableNetworkIsolation",
+    "EnableInterContainerTrafficEncryption",
+    "EnableManagedSpotTraining",
+    "CheckpointConfig",
+    "RetryStrategy",
+    "Environment",
+)
+
+
+class TuningDefinition:
+    """A request of CreateHyperParameterTuningJob, or the record made of it.
+
+    Attributes
+    ----------
+    ranges
+        What is searched.
+    objective
+        ``Type`` and ``MetricName``.
+    max_jobs, parallel_jobs, max_seconds
+        Limits; `max_seconds` is None where there is none.
+    target
+        The objective that is good enough, or None.
+    not_improving_limit
+        Training jobs without an improvement of 1% after which the search ends, or None.
+
+    Raises
+    ------
+    ServiceError
+        The request is one that SageMaker, or this local one, refuses.
+    """
+
+    def __init__(self, request: Payload) -> None:
+        self._request = request
+        self._config = request["HyperParameterTuningJobConfig"]
+        self._refuse_what_is_not_there()
+        self._training: Payload = request["TrainingJobDefinition"]
+        self.static: dict[str, str] = self._training.get("StaticHyperParameters", {})
+        self.ranges: tuple[Range, ...] = read_ranges(self._config.get("ParameterRanges", {}))
+        self.objective: Payload = self._read_objective()
+        limits, criteria = self._config["ResourceLimits"], self._config.get("TuningJobCompletionCriteria", {})
+        self.parallel_jobs: int = limits["MaxParallelTrainingJobs"]
+        self.max_seconds: int | None = limits.get("MaxRuntimeInSeconds")
+        self.target: float | None = criteria.get("TargetObjectiveMetricValue")
+        self.not_improving_limit: int | None = criteria.get("BestObjectiveNotImproving", {}).get(
+            "MaxNumberOfTrainingJobsNotImproving"
+        )
+        self.max_jobs = self._read_max_jobs(limits.get("MaxNumberOfTrainingJobs"), bool(criteria))
+        self._check_names()
+        self._check_strategy()
+
+    @property
+    def minimize(self) -> bool:
+        """Whether a smaller objective is the better one."""
+        return bool(self.objective["Type"] == "Minimize")
+
+    @property
+    def searched(self) -> list[str]:
+        """Names of the tuned hyperparameters."""
+        return [found.name for found in self.ranges]
+
+    @property
+    def image(self) -> str | None:
+        """The training image, or the algorithm that stands for it."""
+        algorithm = self._training["AlgorithmSpecification"]
+        return algorithm.get("TrainingImage") or algorithm.get("AlgorithmName")
+
+    def better(self, one: float, other: float) -> bool:
+        """Whether one value of the objective is better than another."""
+        return one < other if self.minimize else one > other
+
+    def search(self, seed_name: str, observed: Sequence[Trial], suggested: Sequence[Mapping[str, str]]) -> Search:
+        """The search; `seed_name` stands in where the request gives no RandomSeed."""
+        seed = self._config.get("RandomSeed", zlib.crc32(seed_name.encode()))
+        return Search(self._config["Strategy"], self.ranges, self.minimize, seed, tuple(observed), tuple(suggested))
+
+    def stopping_rule(self, name: str) -> StoppingRule:
+        """What ends training jobs early; `name` shares them out over Hyperband's brackets where there is no seed."""
+        if self._config["Strategy"] == "Hyperband":
+            least, most = self._resources()
+            seed = self._config.get("RandomSeed", name)
+            return Hyperband(minimize=self.minimize, min_resource=least, max_resource=most, name=str(seed))
+        if self._config.get("TrainingJobEarlyStoppingType") == "Auto":
+            return MedianRule(minimize=self.minimize)
+        return NoEarlyStopping()
+
+    def training_request(self, tuning_job: str, number: int, values: Mapping[str, str]) -> Payload:
+        """The request for one training job.
+
+        Parameters
+        ----------
+        number
+            Counted from 1.
+        values
+            Its tuned hyperparameters.
+        """
+        digest = hashlib.sha256(f"{tuning_job}/{number}/{sorted(values.items())}".encode()).hexdigest()
+        name = f"{tuning_job}-{number:03d}-{digest[:8]}"
+        request: dict[str, Any] = {member: self._training[member] for member in _PASSED_ON if member in self._training}
+        if "Tags" in self._request:
+            request["Tags"] = self._request["Tags"]
+        objective = {OBJECTIVE_HYPERPARAMETER: self.objective["MetricName"]}
+        return {"TrainingJobName": name, **request, "HyperParameters": {**self.static, **values, **objective}}
+
+    def check_training(self) -> None:
+        """Refuse a definition whose training jobs would be refused.
+
+        Raises
+        ------
+        ServiceError
+        """
+        check_request(self.training_request(self._request["HyperParameterTuningJobName"], 1, {}))
+
+    def _refuse_what_is_not_there(self) -> None:
+        definition = self._request.get("TrainingJobDefinition", {})
+        criteria = self._config.get("TuningJobCompletionCriteria", {})
+        for present, what in (
+            ("TrainingJobDefinitions" in self._request, "tuning over several TrainingJobDefinitions"),
+            ("Autotune" in self._request, "Autotune"),
+            ("HyperParameterTuningResourceConfig" in definition, "HyperParameterTuningResourceConfig"),
+            (criteria.get("ConvergenceDetected", {}).get("CompleteOnConvergence") == "Enabled", "ConvergenceDetected"),
+        ):
+            if present:
+                raise ServiceError("ValidationException", f"The local AWS has no {what}.")
+        if not definition:
+            raise ServiceError("ValidationException", "A TrainingJobDefinition is required.")
+
+    def _read_objective(self) -> Payload:
+        objective: Payload | None = self._config.get("HyperParameterTuningJobObjective")
+        if objective is None:
+            raise ServiceError("ValidationException", "A HyperParameterTuningJobObjective is required.")
+        defined = [
+            definition["Name"] for definition in self._training["AlgorithmSpecification"].get("MetricDefinitions", [])
+        ]
+        if objective["MetricName"] not in defined:
+            raise ServiceError(
+                "ValidationException",
+                f"The objective metric {objective['MetricName']} is not among the MetricDefinitions of the training "
+                f"job: {', '.join(defined) or 'there are none'}.",
+            )
+        return objective
+
+    def _read_max_jobs(self, given: int | None, other_end: bool) -> int:
+        if self._config["Strategy"] == "Grid":
+            if not all(isinstance(found, CategoricalRange) for found in self.ranges):
+                raise ServiceError("ValidationException", "The strategy Grid takes categorical ranges only.")
+            size = prod(len(found.values) for found in self.ranges if isinstance(found, CategoricalRange))
+            if given not in (None, size):
+                raise ServiceError(
+                    "ValidationException",
+                    f"MaxNumberOfTrainingJobs ({given}) must be left out or equal the number of combinations ({size}).",
+                )
+            given = size
+        if given is None and not (other_end or self.max_seconds):
+            raise ServiceError(
+                "ValidationException",
+                "MaxNumberOfTrainingJobs is required without MaxRuntimeInSeconds and TuningJobCompletionCriteria.",
+            )
+        most = MAX_TRAINING_JOBS if given is None else given
+        if most > MAX_TRAINING_JOBS or self.parallel_jobs > MAX_PARALLEL_TRAINING_JOBS:
+            raise ServiceError(
+                "ResourceLimitExceeded",
+                f"A tuning job has at most {MAX_TRAINING_JOBS} training jobs, {MAX_PARALLEL_TRAINING_JOBS} at a time.",
+            )
+        if self.parallel_jobs > most:
+            raise ServiceError(
+                "ValidationException",
+                f"MaxParallelTrainingJobs ({self.parallel_jobs}) must not exceed MaxNumberOfTrainingJobs ({most}).",
+            )
+        return most
+
+    def _check_names(self) -> None:
+        if both := sorted(set(self.static) & set(self.searched)):
+            raise ServiceError(
+                "ValidationException", f"Hyperparameters with both a range and a static value: {', '.join(both)}."
+            )
+        if OBJECTIVE_HYPERPARAMETER in {*self.static, *self.searched}:
+            raise ServiceError("ValidationException", f"The hyperparameter {OBJECTIVE_HYPERPARAMETER} is reserved.")
+        if len(self.static) + len(self.ranges) > MAX_HYPERPARAMETERS:
+            raise ServiceError(
+                "ValidationException", f"At most {MAX_HYPERPARAMETERS} static and tuned hyperparameters are allowed."
+            )
+
+    def _check_strategy(self) -> None:
+        if self._config["Strategy"] == "Hyperband":
+            if self._config.get("TrainingJobEarlyStoppingType") == "Auto":
+                raise ServiceError(
+                    "ValidationException",
+                    "TrainingJobEarlyStoppingType must be Off with the strategy Hyperband, which stops jobs by itself.",
+                )
+            self._resources()
+        elif "StrategyConfig" in self._config:
+            raise ServiceError("ValidationException", "StrategyConfig is only valid with the strategy Hyperband.")
+
+    def _resources(self) -> tuple[int, int]:
+        """Hyperband's MinResource and MaxResource, in epochs."""
+        given = self._config.get("StrategyConfig", {}).get("HyperbandStrategyConfig", {})
+        inferred = next((self.static[name] for name in _EPOCH_NAMES if name in self.static), "").strip('"')
+        most = given.get("MaxResource") or (int(inferred) if inferred.isdecimal() else None)
+        if most is None:
+            raise ServiceError(
+                "ValidationException",
+                "Hyperband needs a MaxResource, or a static hyperparameter with the number of epochs: "
+                f"{', '.join(_EPOCH_NAMES)}.",
+            )
+        least: int = given.get("MinResource", 1)
+        if not least < most <= MAX_RESOURCE:
+            raise ServiceError(
+                "ValidationException",
+                f"MinResource ({least}) must be less than MaxResource ({most}), which must not exceed {MAX_RESOURCE}.",
+            )
+        return least, most
+
+
+def check_parents(request: Payload, definition: TuningDefinition, parents: Sequence[Record]) -> None:
+    """Refuse a warm start that SageMaker refuses.
+
+    Raises
+    ------
+    ServiceError
+    """
+    kind = request["WarmStartConfig"]["WarmStartType"]
+    names = [parent["HyperParameterTuningJobName"].lower() for parent in parents]
+    if len(set(names)) < len(names):
+        raise ServiceError("ValidationException", "The parent tuning jobs must be different ones.")
+    for parent in parents:
+        name, earlier = parent["HyperParameterTuningJobName"], TuningDefinition(parent)
+        if parent["HyperParameterTuningJobStatus"] in ("InProgress", "Stopping"):
+            raise ServiceError("ValidationException", f"The parent tuning job {name} has not ended yet.")
+        if earlier.objective != definition.objective:
+            raise ServiceError("ValidationException", f"The parent tuning job {name} has another objective.")
+        if len(earlier.static) + len(earlier.ranges) != len(definition.static) + len(definition.ranges):
+            raise ServiceError(
+                "ValidationException",
+                f"The number of static and tuned hyperparameters must be the same as in the parent tuning job {name}.",
+            )
+        if kind == "IdenticalDataAndAlgorithm" and earlier.image != definition.image:
+            raise ServiceError(
+                "ValidationException", f"The training image must be the same as in the parent tuning job {name}."
+            )

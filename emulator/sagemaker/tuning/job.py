@@ -1,0 +1,191 @@
+"""One tuning job: starts training jobs, ends the hopeless ones, and knows when enough has been tried."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from emulator.platform.awsapi import Caller, ServiceError
+from emulator.platform.store import Record, StoreError
+from emulator.sagemaker.resources import Resources
+from emulator.sagemaker.runs import Run
+from emulator.sagemaker.training.operations import TrainingJobs
+from emulator.sagemaker.tuning.definition import TuningDefinition
+from emulator.sagemaker.tuning.progress import RUNNING, as_trial, best, not_improving, objective_value
+from emulator.sagemaker.tuning.search import Search, Trial
+
+logger = logging.getLogger(__name__)
+
+_POLL_SECONDS = 0.2
+#: SageMaker gives a tuning job up when so many training jobs have ended and none of them well.
+_HOPELESS_JOBS = 5
+
+
+class TuningRun(Run):
+    """The work of one tuning job, done in a thread of its own.
+
+    It keeps nothing that the records do not say, so another run can take over at any moment.
+
+    Parameters
+    ----------
+    record
+        The tuning job's record.
+    search
+        Proposes hyperparameters.
+    tuning_jobs
+        Where the record is.
+    training_jobs
+        Runs the training jobs.
+    """
+
+    def __init__(
+        self,
+        record: Record,
+        definition: TuningDefinition,
+        search: Search,
+        tuning_jobs: Resources,
+        training_jobs: TrainingJobs,
+    ) -> None:
+        super().__init__(f"tuning job {record['HyperParameterTuningJobName']}")
+        self._arn: str = record["HyperParameterTuningJobArn"]
+        self._name: str = record["HyperParameterTuningJobName"]
+        self._created: float = record["CreationTime"]
+        self._caller = Caller.of_arn(self._arn)
+        self._definition = definition
+        self._search = search
+        self._stopping = definition.stopping_rule(self._arn)
+        self._tuning_jobs = tuning_jobs
+        self._training_jobs = training_jobs
+        self._ended: dict[str, Trial] = {}
+        self._wake = threading.Event()
+
+    def request_stop(self) -> None:
+        """Look at once at the record, which says that the job is to stop."""
+        self._wake.set()
+
+    def interrupt(self) -> None:
+        """End at once and leave the records as they are, for a later run to take over."""
+        self._interrupted.set()
+        self._wake.set()
+
+    def _run(self) -> None:
+        try:
+            self._tuning_jobs.insist(self._work)
+            return
+        except StoreError:
+            return  # nobody waits for space any more, because the server ends
+        except ServiceError as error:
+            reason = f"ClientError: {error.message}"
+        except Exception:
+            logger.exception("tuning job %s", self._name)
+            reason = "InternalServerError: the log of the local AWS says more."
+        self._end(self._training_jobs.launched_by(self._arn))
+        self._finish("Failed", reason)
+
+    def _work(self) -> None:
+        """Start and end training jobs until it is decided how the tuning job ends, and all of them have ended."""
+        ending = False
+        while not self._interrupted.is_set():
+            jobs = self._training_jobs.launched_by(self._arn)
+            stopped = self._is_being_stopped()
+            ending = ending or stopped or self._has_enough(jobs)
+            if ending:
+                self._end(jobs)
+            else:
+                exhausted = not self._advance(jobs)
+                jobs = self._training_jobs.launched_by(self._arn)
+                ending = exhausted and not _running(jobs)
+            if ending and not _running(jobs):
+                self._conclude(jobs, stopped)
+                return
+            self._wake.wait(_POLL_SECONDS)
+            self._wake.clear()
+
+    def _is_being_stopped(self) -> bool:
+        return bool(self._tuning_jobs.require_arn(self._arn)["HyperParameterTuningJobStatus"] == "Stopping")
+
+    def _has_enough(self, jobs: Sequence[Record]) -> bool:
+        """Whether no more is to be tried although there would be more to try."""
+        definition = self._definition
+        if definition.max_seconds is not None and time.time() > self._created + definition.max_seconds:
+            return True
+        found = best(jobs, definition)
+        if found is None:
+            return len(jobs) - len(_running(jobs)) >= _HOPELESS_JOBS
+        value = objective_value(found, definition)
+        assert value is not None
+        if definition.target is not None and not definition.better(definition.target, value):
+            return True
+        limit = definition.not_improving_limit
+        return limit is not None and not_improving(jobs, definition) >= limit
+
+    def _advance(self, jobs: Sequence[Record]) -> bool:
+        """End hopeless training jobs and start new ones; False when nothing is left to start."""
+        trials = [self._trial(job) for job in jobs]
+        hopeless = set(self._stopping.hopeless(trials))
+        self._end([job for job in jobs if job["TrainingJobName"] in hopeless])
+        free = self._definition.parallel_jobs - len(_running(jobs))
+        for _ in range(min(free, self._definition.max_jobs - len(trials))):
+            values = self._search.propose(trials)
+            if values is None:
+                return False
+            request = self._definition.training_request(self._name, len(trials) + 1, values)
+            job = self._training_jobs.launch(request, self._caller, TuningJobArn=self._arn, TunedHyperParameters=values)
+            trials.append(self._trial(job))
+        return len(trials) < self._definition.max_jobs
+
+    def _trial(self, job: Record) -> Trial:
+        """A training job as the search sees it; one that has ended is looked up only once."""
+        arn = job["TrainingJobArn"]
+        if arn in self._ended:
+            return self._ended[arn]
+        trial = as_trial(job, self._definition, self._training_jobs.metric_series(arn))
+        if trial.ended:
+            self._ended[arn] = trial
+        return trial
+
+    def _end(self, jobs: Sequence[Record]) -> None:
+        """Stop those of the jobs that run."""
+        for job in jobs:
+            if job["TrainingJobStatus"] != "InProgress":
+                continue
+            with contextlib.suppress(ServiceError):  # it has just ended by itself
+                self._training_jobs.request_stop(job["TrainingJobArn"])
+
+    def _conclude(self, jobs: Sequence[Record], stopped: bool) -> None:
+        if stopped:
+            self._finish("Stopped", None)
+        elif best(jobs, self._definition) is not None:
+            self._finish("Completed", None)
+        elif any(job["TrainingJobStatus"] == "Completed" for job in jobs):
+            self._finish(
+                "Failed",
+                f"No objective metrics found after running {len(jobs)} training jobs. Please ensure that the custom "
+                "algorithm is emitting the objective metric as defined by the regular expression provided.",
+            )
+        else:
+            self._finish(
+                "Failed",
+                f"No training job succeeded after {len(jobs)} attempts. Please take a look at the training job "
+                "failures to get more details.",
+            )
+
+    def _finish(self, status: str, reason: str | None) -> None:
+        def change(record: Record) -> None:
+            members: dict[str, Any] = {
+                "HyperParameterTuningJobStatus": status,
+                "HyperParameterTuningEndTime": time.time(),
+            }
+            if reason is not None:
+                members["FailureReason"] = reason
+            record.update(members)
+
+        self._tuning_jobs.insist(lambda: self._tuning_jobs.change(self._arn, change))
+
+
+def _running(jobs: Sequence[Record]) -> list[Record]:
+    return [job for job in jobs if job["TrainingJobStatus"] in RUNNING]

@@ -1,0 +1,144 @@
+"""The values that a tuning job searches: read from its ParameterRanges, scaled, and written as hyperparameters are."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+from typing import Literal
+
+from emulator.platform.awsapi import Payload, ServiceError
+
+#: AWS's limit for the hyperparameters of one search.
+MAX_SEARCHED = 30
+Scale = Literal["Linear", "Logarithmic", "ReverseLogarithmic"]
+#: AWS does not say how it chooses a scale for ScalingType Auto; here, logarithmic from this ratio of the ends on.
+_LOGARITHMIC_FROM = 100
+
+
+@dataclass(frozen=True)
+class NumberRange:
+    """An integer or continuous range.
+
+    A search works on *coordinates*: the values themselves, or for the scale ReverseLogarithmic their distance to 1,
+    so that whatever searches has to know linear and logarithmic scales only.
+    """
+
+    name: str
+    low: float
+    high: float
+    scale: Scale
+    integer: bool
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """Lowest and highest coordinate."""
+        return (1 - self.high, 1 - self.low) if self.scale == "ReverseLogarithmic" else (self.low, self.high)
+
+    def text(self, coordinate: float) -> str:
+        """The value at a coordinate, as a hyperparameter."""
+        if self.integer:
+            return str(int(coordinate))
+        value = 1 - coordinate if self.scale == "ReverseLogarithmic" else coordinate
+        return repr(min(max(value, self.low), self.high))
+
+    def coordinate(self, text: str) -> float | None:
+        """The coordinate of a hyperparameter; None where it does not lie in the range."""
+        try:
+            value = float(text)
+        except ValueError:
+            return None
+        if not self.low <= value <= self.high or (self.integer and value != int(value)):
+            return None
+        low, high = self.bounds
+        return min(max(1 - value, low), high) if self.scale == "ReverseLogarithmic" else value
+
+
+@dataclass(frozen=True)
+class CategoricalRange:
+    """One of a few texts, which are their own coordinates."""
+
+    name: str
+    values: tuple[str, ...]
+
+    def text(self, coordinate: str) -> str:
+        """The value at a coordinate."""
+        return coordinate
+
+    def coordinate(self, text: str) -> str | None:
+        """The coordinate of a hyperparameter; None where it is none of the values."""
+        return text if text in self.values else None
+
+
+Range = NumberRange | CategoricalRange
+
+
+def read_ranges(ranges: Payload) -> tuple[Range, ...]:
+    """The ranges of a request, checked.
+
+    Raises
+    ------
+    ServiceError
+        ValidationException that names the hyperparameter and what is wrong with its range.
+    """
+    if ranges.get("AutoParameters"):
+        raise ServiceError("ValidationException", "The local AWS has no AutoParameters: give every range.")
+    found = tuple(_read_all(ranges))
+    names = [found_range.name for found_range in found]
+    if not found:
+        raise ServiceError("ValidationException", "At least one hyperparameter needs a range.")
+    if len(found) > MAX_SEARCHED:
+        raise ServiceError("ResourceLimitExceeded", f"At most {MAX_SEARCHED} hyperparameters can have ranges.")
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ServiceError("ValidationException", f"Hyperparameters with more than one range: {', '.join(twice)}.")
+    return found
+
+
+def combinations(ranges: tuple[Range, ...]) -> list[dict[str, str]]:
+    """Every combination of categorical values, in the order of the request; the last range varies fastest."""
+    values = [found.values for found in ranges if isinstance(found, CategoricalRange)]
+    return [dict(zip((found.name for found in ranges), chosen, strict=True)) for chosen in product(*values)]
+
+
+def _read_all(ranges: Payload) -> Iterator[Range]:
+    for definition in ranges.get("ContinuousParameterRanges", []):
+        yield _read_number(definition, integer=False)
+    for definition in ranges.get("IntegerParameterRanges", []):
+        yield _read_number(definition, integer=True)
+    for definition in ranges.get("CategoricalParameterRanges", []):
+        values = tuple(definition["Values"])
+        if len(set(values)) < len(values):
+            raise _wrong(definition, "its values are not all different")
+        yield CategoricalRange(definition["Name"], values)
+
+
+def _read_number(definition: Payload, *, integer: bool) -> NumberRange:
+    low, high = (_number(definition, member, integer) for member in ("MinValue", "MaxValue"))
+    if low >= high:
+        raise _wrong(definition, f"MinValue ({low:g}) must be less than MaxValue ({high:g})")
+    scale = definition.get("ScalingType", "Auto")
+    if scale == "Auto":
+        scale = "Logarithmic" if low > 0 and high / low >= _LOGARITHMIC_FROM else "Linear"
+    if scale == "Logarithmic" and low <= 0:
+        raise _wrong(definition, "logarithmic scaling needs values greater than 0")
+    if scale == "ReverseLogarithmic" and (integer or not 0 <= low < high < 1):
+        raise _wrong(definition, "reverse logarithmic scaling needs a continuous range within 0 <= x < 1")
+    return NumberRange(definition["Name"], low, high, scale, integer)
+
+
+def _number(definition: Payload, member: str, integer: bool) -> float:
+    text = definition[member]
+    try:
+        value = int(text) if integer else float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise _wrong(definition, f"{member} {text!r} is not {'an integer' if integer else 'a number'}")
+    return value
+
+
+def _wrong(definition: Payload, what: str) -> ServiceError:
+    return ServiceError(
+        "ValidationException", f"The range of the hyperparameter {definition['Name']} is invalid: {what}."
+    )

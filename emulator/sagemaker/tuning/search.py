@@ -1,0 +1,141 @@
+"""Which hyperparameters a tuning job tries next.
+
+A proposal depends on nothing but the job's settings and the records of its training jobs. So a search that is cut off
+by the end of the server goes on as if nothing had happened, and the same seed gives the same proposals.
+"""
+
+from __future__ import annotations
+
+import warnings
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any, Literal
+
+from emulator.sagemaker.tuning.ranges import CategoricalRange, NumberRange, Range, combinations
+
+Strategy = Literal["Bayesian", "Random", "Grid", "Hyperband"]
+#: Random points before the model of the objective is asked; half of optuna's default, since trainings are dear.
+_STARTUP_TRIALS = 5
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One training job, as the search sees it.
+
+    Attributes
+    ----------
+    values
+        Its tuned hyperparameters.
+    objective
+        The final value of the objective metric; None while there is none.
+    ended
+        Whether the job has ended.
+    series
+        Every value of the objective metric so far, one per epoch.
+    """
+
+    name: str
+    values: Mapping[str, str]
+    objective: float | None
+    ended: bool
+    series: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Search:
+    """How a tuning job chooses.
+
+    Attributes
+    ----------
+    seed
+        Of all that is random.
+    observed
+        Results of earlier tuning jobs with the same objective on the same data: they count as the job's own.
+    suggested
+        Values to try before anything else: the best of earlier tuning jobs on other data.
+    """
+
+    strategy: Strategy
+    ranges: tuple[Range, ...]
+    minimize: bool
+    seed: int
+    observed: tuple[Trial, ...] = ()
+    suggested: tuple[Mapping[str, str], ...] = ()
+
+    def propose(self, trials: Sequence[Trial]) -> dict[str, str] | None:
+        """The hyperparameters of the next training job.
+
+        Parameters
+        ----------
+        trials
+            The training jobs started so far, in their order.
+
+        Returns
+        -------
+        Values by name, or None when a grid has been searched.
+        """
+        number = len(trials)
+        if self.strategy == "Grid":
+            grid = combinations(self.ranges)
+            return grid[number] if number < len(grid) else None
+        if number < len(self.suggested):
+            return dict(self.suggested[number])
+        return self._ask([*self.observed, *trials], number)
+
+    def _ask(self, trials: Sequence[Trial], number: int) -> dict[str, str]:
+        optuna = load_optuna()
+        # A sampler is made for every proposal: its state, which nothing keeps, is replaced by a seed of its own.
+        seed = zlib.crc32(f"{self.seed}/{number}".encode())
+        if self.strategy == "Random":
+            sampler = optuna.samplers.RandomSampler(seed=seed)
+        else:
+            sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=_STARTUP_TRIALS, constant_liar=True)
+        study = optuna.create_study(direction="minimize" if self.minimize else "maximize", sampler=sampler)
+        distributions = {found.name: _distribution(optuna, found) for found in self.ranges}
+        for trial in trials:
+            frozen = _frozen(optuna, trial, self.ranges, distributions)
+            if frozen is not None:
+                study.add_trial(frozen)
+        asked = study.ask(distributions)
+        return {found.name: found.text(asked.params[found.name]) for found in self.ranges}
+
+
+def load_optuna() -> ModuleType:
+    """Import optuna when the first search needs it (0.3 s), and keep it from writing to the server's log."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+    return optuna
+
+
+def _distribution(optuna: Any, found: Range) -> Any:
+    if isinstance(found, CategoricalRange):
+        return optuna.distributions.CategoricalDistribution(found.values)
+    low, high = found.bounds
+    log = found.scale != "Linear"
+    if found.integer:
+        return optuna.distributions.IntDistribution(int(low), int(high), log=log)
+    return optuna.distributions.FloatDistribution(low, high, log=log)
+
+
+def _frozen(optuna: Any, trial: Trial, ranges: tuple[Range, ...], distributions: dict[str, Any]) -> Any:
+    """A training job as optuna's record; None where it teaches nothing: failed, or outside of the ranges."""
+    coordinates: dict[str, Any] = {}
+    for found in ranges:
+        coordinate = found.coordinate(trial.values.get(found.name, ""))
+        if coordinate is None:
+            return None
+        integer = isinstance(found, NumberRange) and found.integer
+        coordinates[found.name] = int(coordinate) if integer else coordinate
+    if trial.ended and trial.objective is None:
+        return None
+    states = optuna.trial.TrialState
+    return optuna.trial.create_trial(
+        state=states.COMPLETE if trial.ended else states.RUNNING,
+        params=coordinates,
+        distributions=distributions,
+        value=trial.objective if trial.ended else None,
+    )

@@ -1,0 +1,90 @@
+"""Which training jobs of a tuning job are ended early, by the values of the objective that they report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import fmean, median
+from typing import Any, Protocol
+
+from emulator.sagemaker.tuning.search import Trial, load_optuna
+
+#: A median of fewer jobs says nothing: the second job of a search would be ended for being worse than the first.
+MIN_COMPARED = 3
+
+
+class StoppingRule(Protocol):
+    """Decides which training jobs are not worth going on with."""
+
+    def hopeless(self, trials: Sequence[Trial]) -> list[str]:
+        """Names of the running jobs to end; `trials` are all jobs of the search in their order."""
+
+
+class NoEarlyStopping:
+    """Lets every training job run to its end."""
+
+    def hopeless(self, trials: Sequence[Trial]) -> list[str]:
+        """No names."""
+        return []
+
+
+class MedianRule:
+    """TrainingJobEarlyStoppingType Auto, as AWS documents it ("Stop Training Jobs Early").
+
+    A job is ended when its objective is worse than the median of the running averages of the objective, up to the same
+    epoch, over the jobs that have ended before and came that far.
+    """
+
+    def __init__(self, *, minimize: bool) -> None:
+        self._sign = 1 if minimize else -1
+
+    def hopeless(self, trials: Sequence[Trial]) -> list[str]:
+        """Names of the running jobs whose last value is worse than that median."""
+        return [trial.name for trial in trials if not trial.ended and trial.series and self._is_worse(trial, trials)]
+
+    def _is_worse(self, trial: Trial, trials: Sequence[Trial]) -> bool:
+        epoch = len(trial.series)
+        averages = [fmean(other.series[:epoch]) for other in trials if other.ended and len(other.series) >= epoch]
+        if len(averages) < MIN_COMPARED:
+            return False
+        return self._sign * trial.series[-1] > self._sign * median(averages)
+
+
+class Hyperband:
+    """Asynchronous Hyperband: only the best third of the jobs that reach a rung goes on to the next.
+
+    Parameters
+    ----------
+    min_resource, max_resource
+        Epochs (values of the objective): nothing is ended before the first, and every job at the last.
+    name
+        Decides which jobs share a bracket; the same name always shares them out in the same way.
+    """
+
+    def __init__(self, *, minimize: bool, min_resource: int, max_resource: int, name: str) -> None:
+        self._max_resource = max_resource
+        optuna = load_optuna()
+        self._study = optuna.create_study(
+            study_name=name,
+            direction="minimize" if minimize else "maximize",
+            pruner=optuna.pruners.HyperbandPruner(min_resource=min_resource, max_resource=max_resource),
+        )
+        self._asked: dict[str, Any] = {}
+        self._reported: dict[str, int] = {}
+        self._hopeless: set[str] = set()
+
+    def hopeless(self, trials: Sequence[Trial]) -> list[str]:
+        """Names of the running jobs that did not get on to their next rung, or that have had all their epochs."""
+        for trial in trials:
+            if trial.name not in self._asked:
+                self._asked[trial.name] = self._study.ask()
+            self._report(trial)
+        return [trial.name for trial in trials if not trial.ended and trial.name in self._hopeless]
+
+    def _report(self, trial: Trial) -> None:
+        """Pass on what is new. The end of a job is not: a rung asks what a job had reached, not whether it goes on."""
+        asked = self._asked[trial.name]
+        for step in range(self._reported.get(trial.name, 0) + 1, len(trial.series) + 1):
+            asked.report(trial.series[step - 1], step)
+            self._reported[trial.name] = step
+            if step >= self._max_resource or asked.should_prune():
+                self._hopeless.add(trial.name)

@@ -1,0 +1,1 @@
+"""What training and serving share: the model card, decoding, transforms, networks, the predictor, packaging."""

@@ -1,0 +1,180 @@
+"""The model artifact: a trained model with the program that serves it, as a folder and as a `model.tar.gz`.
+
+The archive is deterministic, the same files give the same bytes, because deployments compare artifacts by their hash:
+packaging a model twice must not replace the endpoint. Importing this module needs no torch.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from .archives import read_archive, write_archive
+from .artifact import CARD_FILE, ONNX_FILE, WEIGHTS_FILE, ArtifactError, ModelCard, verify_files
+from .predictor import Predictor
+
+METRICS_FILE = "metrics.json"
+# A training that was killed before it had finished its model leaves in its place the best one so far, in this archive.
+BEST_FILE = "best.tar.gz"
+# What makes an artifact a model; the rest is the serving program, which comes from this checkout.
+MODEL_FILES = (CARD_FILE, ONNX_FILE, WEIGHTS_FILE, METRICS_FILE)
+
+# The packages that the serving program consists of: what only training needs stays out of the container.
+SERVING_PACKAGES = ("core", "serving")
+_MODEL = Path(__file__).parents[1]
+
+
+def write_metrics(folder: Path, metrics: dict[str, Any]) -> None:
+    """Write `metrics.json` into a folder."""
+    text = json.dumps(metrics, indent=2, ensure_ascii=False, allow_nan=False)
+    # A file name may hold bytes that are no text (surrogates), which JSON writes as the escapes that this makes.
+    (folder / METRICS_FILE).write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
+
+
+def add_serving_program(folder: Path) -> None:
+    """Put this checkout's serving program into an artifact's folder, in place of the one that is there."""
+    code = folder / "code"
+    shutil.rmtree(code, ignore_errors=True)
+    leave_out = shutil.ignore_patterns("__pycache__", "image", "serve")
+    for name in SERVING_PACKAGES:
+        shutil.copytree(_MODEL / name, code / "model" / name, ignore=leave_out, copy_function=shutil.copyfile)
+    shutil.copyfile(_MODEL / "__init__.py", code / "model" / "__init__.py")
+    shutil.copyfile(_MODEL / "serving" / "serve", code / "serve")
+    (code / "serve").chmod(0o755)
+
+
+def verify_artifact(path: Path) -> ModelCard:
+    """Check that an artifact, a folder or an archive, holds an intact model that answers.
+
+    Parameters
+    ----------
+    path : Path
+        The artifact's folder or its `model.tar.gz`.
+
+    Returns
+    -------
+    ModelCard
+
+    Raises
+    ------
+    ArtifactError
+        With one message that names the file and the fault.
+    """
+    with _model_folder(path) as folder:
+        return _verify(folder)
+
+
+def package(source: Path, destination: Path) -> ModelCard:
+    """Make the deployable archive: the model of `source` with the serving program of this checkout.
+
+    Parameters
+    ----------
+    source : Path
+        A training job's output, its folder or its `model.tar.gz`. Its serving program is not used, nor even unpacked.
+    destination : Path
+        The archive. It is replaced only when the new one is complete, and may be the source.
+
+    Returns
+    -------
+    ModelCard
+
+    Raises
+    ------
+    ArtifactError
+        When the source is not an intact model.
+    """
+    with tempfile.TemporaryDirectory(prefix="package-") as name:
+        artifact = Path(name)
+        with _model_folder(source) as folder:
+            card = _verify(folder)
+            for file in MODEL_FILES:
+                if (folder / file).exists():
+                    shutil.copyfile(folder / file, artifact / file)
+        add_serving_program(artifact)
+        archive(artifact, destination)
+    return card
+
+
+def unpack(source: Path, folder: Path, names: Collection[str] = MODEL_FILES) -> None:
+    """Copy files out of an archive, by default a model's.
+
+    Parameters
+    ----------
+    source : Path
+        A tar.gz.
+    folder : Path
+        An existing one.
+    names : collection of str
+        The files, all at the archive's root; those that it lacks are left out.
+
+    Raises
+    ------
+    ArtifactError
+        When `read_archive` refuses it, or the disk has no room.
+    """
+    for name, size, content in read_archive(source):
+        if name in names:
+            free = shutil.disk_usage(folder).free
+            if size > free:
+                raise ArtifactError(f"{name} in {source} has {size:,} bytes; there are {free:,} free in {folder}.")
+            with (folder / name).open("wb") as file:
+                shutil.copyfileobj(content, file)
+
+
+def archive(folder: Path, destination: Path) -> None:
+    """Write a folder's files as a tar.gz that depends only on their names, contents and execute permissions."""
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = destination.with_name(f".{destination.name}.{os.getpid()}")
+    try:
+        with unfinished.open("wb") as file:
+            write_archive(folder, file)
+        unfinished.replace(destination)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _verify(folder: Path) -> ModelCard:
+    card = verify_files(folder)
+    picture = io.BytesIO()
+    Image.linear_gradient("L").save(picture, "PNG")
+    Predictor.load(folder).predict(picture.getvalue())
+    return card
+
+
+@contextmanager
+def _model_folder(path: Path) -> Iterator[Path]:
+    """Give the folder that holds an artifact's model files, unpacked for the time being if it is an archive.
+
+    Of an unfinished training that is the best model so far, unless its finished one is whole.
+    """
+    with tempfile.TemporaryDirectory(prefix="artifact-") as name:
+        folder, best = path, Path(name, "best")
+        if not path.is_dir():
+            folder = Path(name)
+            unpack(path, folder, (*MODEL_FILES, BEST_FILE))
+        if (folder / BEST_FILE).is_file() and not _is_whole(folder):
+            best.mkdir()
+            unpack(folder / BEST_FILE, best)
+            folder = best
+        try:
+            yield folder
+        except ArtifactError as error:
+            # The message names the temporary folder, which is gone when it is read.
+            raise ArtifactError(str(error).replace(str(folder), str(path))) from None
+
+
+def _is_whole(folder: Path) -> bool:
+    try:
+        verify_files(folder)
+    except ArtifactError:
+        return False
+    return True

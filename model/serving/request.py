@@ -1,0 +1,196 @@
+"""What a `POST /invocations` asks for: its pictures, its options, and the form that the answer is to have."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from ..core.decoding import FORMAT_NAMES
+from .content_negotiation import NPY, OFFERED, negotiate
+
+DEFAULT_TOP_K = 5
+# No model has as many labels, and it fits into the four bytes that carry it to a worker.
+_MAX_TOP_K = 2**31 - 1
+
+_OPTIONS = frozenset({"top_k", "scores"})
+_JSON_KEYS = _OPTIONS | {"image", "images"}
+_NUMBER = re.compile(r"[0-9]{1,9}")
+_PICTURE_TYPES = ("", "application/octet-stream", "application/x-image")
+
+
+class RequestError(Exception):
+    """The request itself is at fault; the message says what is allowed."""
+
+    def __init__(self, message: str, *, status: int = 400, code: str = "bad_request") -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What is to be said about each picture.
+
+    Attributes
+    ----------
+    top_k
+        How many labels to rank, at least 1.
+    scores
+        Whether to give every label's probability as well.
+    as_numbers
+        Nothing but every label's probability, as float32: what an answer in .npy form is made of.
+    """
+
+    top_k: int = DEFAULT_TOP_K
+    scores: bool = False
+    as_numbers: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Invocation:
+    """A request that is understood.
+
+    Attributes
+    ----------
+    pictures
+        The bytes of each picture; in a batch, the error where there are none.
+    is_batch
+        Whether the caller sent a list, be it of one: then the answer is a list, too.
+    options
+        For all pictures.
+    media_type
+        What the caller wants as the answer, one of `OFFERED`.
+    """
+
+    pictures: tuple[bytes | RequestError, ...]
+    is_batch: bool
+    options: Options
+    media_type: str
+
+
+def parse(body: bytes, content_type: str, custom_attributes: str, accept: str, *, max_pictures: int) -> Invocation:
+    """Read a request.
+
+    Parameters
+    ----------
+    body
+        The picture's bytes, or JSON: `{"image": "<base64>", "top_k": 5, "scores": true}`, where `image` (or `images`)
+        may be a list.
+    content_type
+        `image/*`, `application/x-image`, `application/octet-stream` or nothing for the former, `application/json`
+        for the latter. Parameters may follow it: `image/jpeg; top_k=3; scores=true`. That is the only way to ask for
+        them with a picture's bytes that every container passes on: the adapter in AWS's Ray Serve image drops all
+        headers but `Content-Type` and `Accept`.
+    custom_attributes
+        SageMaker's header of that name, nothing or `top_k=3,scores=true`. Where several places say something
+        different, JSON's keys win over this header and this header over the parameters.
+    accept
+        See `negotiate`.
+    max_pictures
+        The longest list that is allowed.
+
+    Raises
+    ------
+    RequestError
+        When nothing of it can be answered: 400, 406 or 415.
+    """
+    answer_type = negotiate(accept)
+    if answer_type is None:
+        raise RequestError(
+            f"No answer of the kind {accept[:100]!r} can be given; the Accept header may ask for {', '.join(OFFERED)}.",
+            status=406,
+            code="not_acceptable",
+        )
+    media_type, *parameters = (part.strip() for part in content_type.lower().split(";"))
+    # The type's other parameters, such as charset, say nothing that matters here.
+    options = _parse_options(text for text in parameters if text.partition("=")[0].strip() in _OPTIONS)
+    options |= _parse_options(part.strip() for part in custom_attributes.lower().split(","))
+    is_batch = False
+    pictures: tuple[bytes | RequestError, ...] = (body,)
+    if media_type == "application/json" or media_type.endswith("+json"):
+        document = _json_object(body)
+        options |= _json_options(document)
+        pictures, is_batch = _json_pictures(document, max_pictures)
+    elif media_type not in _PICTURE_TYPES and not media_type.startswith("image/"):
+        raise RequestError(
+            f"The Content-Type {media_type[:60]!r} is not understood. Send the bytes of a picture ({FORMAT_NAMES}) as "
+            'image/* or application/octet-stream, or {"image": "<base64>"} as application/json.',
+            status=415,
+            code="unsupported_image",
+        )
+    return Invocation(pictures, is_batch, Options(**options, as_numbers=answer_type == NPY), answer_type)
+
+
+def _json_object(body: bytes) -> dict[str, Any]:
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise RequestError(f"The body is not valid JSON: {error}.") from None
+    if not isinstance(document, dict) or ("image" in document) == ("images" in document):
+        raise RequestError('The JSON body must be an object with either "image" or "images".')
+    unknown = sorted(document.keys() - _JSON_KEYS)
+    if unknown:
+        raise RequestError(f"The key {unknown[0][:60]!r} is not known; allowed are {', '.join(sorted(_JSON_KEYS))}.")
+    return document
+
+
+def _json_pictures(document: dict[str, Any], max_pictures: int) -> tuple[tuple[bytes | RequestError, ...], bool]:
+    """Return the pictures, and whether they came as a list."""
+    key = "image" if "image" in document else "images"
+    given = document[key]
+    if isinstance(given, str) and key == "image":
+        picture = _from_base64(given, f'The text under "{key}"')
+        if isinstance(picture, RequestError):
+            raise picture
+        return (picture,), False
+    if not isinstance(given, list) or not given or not all(isinstance(text, str) for text in given):
+        alone = "one picture as text in base64, or a list of such" if key == "image" else "a list of texts in base64"
+        raise RequestError(f'Under "{key}" there must be {alone}, with at least one in it.')
+    if len(given) > max_pictures:
+        raise RequestError(f"The list has {len(given):,} pictures; at most {max_pictures:,} are allowed in a request.")
+    return tuple(_from_base64(text, f'Text {number} under "{key}"') for number, text in enumerate(given, 1)), True
+
+
+def _from_base64(text: str, name: str) -> bytes | RequestError:
+    try:
+        # Line breaks are part of base64 as mail and the command line write it.
+        return base64.b64decode("".join(text.split()), validate=True)
+    except (binascii.Error, ValueError):
+        return RequestError(f"{name} is not valid base64.")
+
+
+def _json_options(document: dict[str, Any]) -> dict[str, Any]:
+    options: dict[str, Any] = {}
+    if "top_k" in document:
+        options["top_k"] = _checked_top_k(document["top_k"])
+    if "scores" in document:
+        if not isinstance(document["scores"], bool):
+            raise RequestError("scores must be true or false.")
+        options["scores"] = document["scores"]
+    return options
+
+
+def _parse_options(texts: Iterable[str]) -> dict[str, Any]:
+    options: dict[str, Any] = {}
+    for text in filter(None, texts):
+        name, _, value = (part.strip() for part in text.partition("="))
+        if name == "top_k":
+            options[name] = _checked_top_k(int(value) if _NUMBER.fullmatch(value) else value)
+        elif name == "scores" and value in ("true", "false"):
+            options[name] = value == "true"
+        else:
+            raise RequestError(
+                f"The option {text[:60]!r} is not understood; allowed are top_k=<number>, scores=true and scores=false."
+            )
+    return options
+
+
+def _checked_top_k(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise RequestError(f"top_k must be a whole number of at least 1, not {str(value)[:60]!r}.")
+    return min(value, _MAX_TOP_K)

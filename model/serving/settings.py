@@ -1,0 +1,193 @@
+"""What the environment tells the serving container: SageMaker's own variables, and the service's limits."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..core import artifact_digest
+from ..core.decoding import MAX_PIXELS
+
+ENGINES = ("onnx", "torch")
+# What the vCPUs are for: many pictures at a time, a worker each, or one picture as soon as possible.
+MODES = ("throughput", "latency")
+# InvokeEndpoint itself takes no more than this.
+MAX_BODY_BYTES = 6 * 1024 * 1024
+# A list of this many pictures keeps one worker busy for a second or a few; SageMaker waits a minute.
+MAX_PICTURES = 64
+# A held request may own a body of 6 MiB; this many per worker keep them all below 400 MiB a worker.
+REQUESTS_PER_WORKER = 64
+
+_CGROUP_V2_LIMIT = Path("/sys/fs/cgroup/cpu.max")
+_CGROUP_V1_QUOTA = Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us")
+_CGROUP_V1_PERIOD = Path("/sys/fs/cgroup/cpu/cpu.cfs_period_us")
+
+
+class SettingsError(Exception):
+    """The environment's settings cannot be used; the message names every fault and what is allowed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServingSettings:
+    """Settings of one serving container, each with the environment variable that sets it.
+
+    Attributes
+    ----------
+    model_dir
+        `SM_MODEL_DIR`: the folder of the unpacked model artifact.
+    artifact_digest
+        `MODEL_ARTIFACT_DIGEST`: the digest that the folder must have (`artifact_digest.folder_digest`), or nothing.
+    host, port
+        `SAGEMAKER_BIND_TO_HOST`, `SAGEMAKER_BIND_TO_PORT`: where to listen.
+    mode
+        `MODEL_SERVER_MODE`: `throughput` (the default) or `latency`.
+    workers
+        `SAGEMAKER_MODEL_SERVER_WORKERS`: processes that run the model. By default as many as there are vCPUs; for
+        latency always one.
+    threads
+        CPU threads of each worker: one; for latency as many as there are vCPUs. Follows from the mode.
+    lone_threads
+        `MODEL_SERVER_LONE_THREADS`: CPU threads for a picture that comes while no other one is computed, where that is
+        faster (`LonePictures`); by default as many as there are vCPUs. 1: never more than `threads`.
+    timeout_seconds
+        `SAGEMAKER_MODEL_SERVER_TIMEOUT`: a worker that needs longer for one picture is replaced.
+    log_level
+        `SAGEMAKER_CONTAINER_LOG_LEVEL`: a number as in Python's logging, 10 (debug) to 50.
+    engine
+        `MODEL_SERVER_ENGINE`: `onnx` or `torch`; by default ONNX Runtime where it is installed, else PyTorch.
+    max_body_bytes
+        `MODEL_SERVER_MAX_BODY_BYTES`: the largest request.
+    max_pixels
+        `MODEL_SERVER_MAX_PIXELS`: the largest JPEG, width x height; other formats less, `decoding.BYTES_PER_PIXEL`.
+    decode_seconds
+        `MODEL_SERVER_DECODE_SECONDS`: processor time that one picture may take to be decoded.
+    max_pictures
+        `MODEL_SERVER_MAX_PICTURES`: the longest list of pictures in one request.
+    max_requests
+        `MODEL_SERVER_MAX_REQUESTS`: requests held at once, waiting ones included; more are answered 503.
+    drain_seconds
+        `MODEL_SERVER_DRAIN_SECONDS`: how long a stopping server finishes what it has begun. SageMaker kills a
+        container 30 s after it asked it to stop.
+    metrics_seconds
+        `MODEL_SERVER_METRICS_SECONDS`: how often the metrics are logged; 0 for never.
+    metrics_namespace
+        `MODEL_SERVER_METRICS_NAMESPACE`: where CloudWatch puts the metrics that it finds in the log. By default, and
+        in a batch transform job (`SAGEMAKER_BATCH`), whose queues are long on purpose, they stay in the log.
+    metrics_server
+        `MODEL_SERVER_METRICS_SERVER`: the dimension that tells this server's metrics from others'; by default the
+        model's name.
+    """
+
+    model_dir: Path
+    artifact_digest: str | None
+    host: str
+    port: int
+    mode: str
+    workers: int
+    threads: int
+    lone_threads: int
+    timeout_seconds: int
+    log_level: int
+    engine: str | None
+    max_body_bytes: int
+    max_pixels: int
+    decode_seconds: int
+    max_pictures: int
+    max_requests: int
+    drain_seconds: int
+    metrics_seconds: int
+    metrics_namespace: str | None
+    metrics_server: str | None
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> ServingSettings:
+        """Read the settings.
+
+        Raises
+        ------
+        SettingsError
+            Naming every variable that has an unusable value.
+        """
+        faults: list[str] = []
+
+        def number(name: str, default: int, lowest: int, highest: int) -> int:
+            text = environment.get(name, "").strip()
+            if not text:
+                return default
+            try:
+                value = int(text)
+            except ValueError:
+                value = lowest - 1
+            if not lowest <= value <= highest:
+                faults.append(f"{name} is {text!r}; it must be a whole number from {lowest} to {highest}")
+                return default
+            return value
+
+        def text(name: str) -> str | None:
+            return environment.get(name, "").strip() or None
+
+        def choice(name: str, allowed: tuple[str, ...]) -> str | None:
+            chosen = text(name)
+            if chosen is not None and chosen not in allowed:
+                faults.append(f"{name} is {chosen!r}; it must be one of {', '.join(allowed)}")
+            return chosen
+
+        vcpus = available_vcpus()
+        mode = choice("MODEL_SERVER_MODE", MODES) or MODES[0]
+        for_latency = mode == "latency"
+        workers = number("SAGEMAKER_MODEL_SERVER_WORKERS", 1 if for_latency else vcpus, 1, 512)
+        if for_latency and workers > 1:
+            faults.append(
+                f"SAGEMAKER_MODEL_SERVER_WORKERS is '{workers}'; with MODEL_SERVER_MODE=latency there is one worker, "
+                "which uses all vCPUs"
+            )
+        threads = vcpus if for_latency else 1
+        for_batch = environment.get("SAGEMAKER_BATCH", "").strip().lower() == "true"
+        settings = cls(
+            model_dir=Path(environment.get("SM_MODEL_DIR") or "/opt/ml/model"),
+            artifact_digest=text(artifact_digest.VARIABLE),
+            # A container is reached from outside of it, so it has to listen on every address.
+            host=environment.get("SAGEMAKER_BIND_TO_HOST") or "0.0.0.0",  # noqa: S104
+            port=number("SAGEMAKER_BIND_TO_PORT", 8080, 1, 65535),
+            mode=mode,
+            workers=workers,
+            threads=threads,
+            lone_threads=max(threads, number("MODEL_SERVER_LONE_THREADS", vcpus, 1, 512)),
+            timeout_seconds=number("SAGEMAKER_MODEL_SERVER_TIMEOUT", 30, 1, 3600),
+            log_level=number("SAGEMAKER_CONTAINER_LOG_LEVEL", logging.INFO, 1, 50),
+            engine=choice("MODEL_SERVER_ENGINE", ENGINES),
+            max_body_bytes=number("MODEL_SERVER_MAX_BODY_BYTES", MAX_BODY_BYTES, 1024, 1024**3),
+            max_pixels=number("MODEL_SERVER_MAX_PIXELS", MAX_PIXELS, 1, 10**9),
+            decode_seconds=number("MODEL_SERVER_DECODE_SECONDS", 5, 1, 3600),
+            max_pictures=number("MODEL_SERVER_MAX_PICTURES", MAX_PICTURES, 1, 10_000),
+            max_requests=number("MODEL_SERVER_MAX_REQUESTS", REQUESTS_PER_WORKER * workers, 1, 100_000),
+            drain_seconds=number("MODEL_SERVER_DRAIN_SECONDS", 25, 1, 3600),
+            metrics_seconds=number("MODEL_SERVER_METRICS_SECONDS", 60, 0, 300),
+            metrics_namespace=None if for_batch else text("MODEL_SERVER_METRICS_NAMESPACE"),
+            metrics_server=text("MODEL_SERVER_METRICS_SERVER"),
+        )
+        if faults:
+            raise SettingsError("; ".join(faults))
+        return settings
+
+
+def available_vcpus() -> int:
+    """Return how many vCPUs this process may keep busy: the machine's, less what affinity and cgroups withhold."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, math.ceil(min(usable, _cgroup_cpus())))
+
+
+def _cgroup_cpus() -> float:
+    """Return the CPU quota of the container in CPUs, infinity without one."""
+    try:
+        if _CGROUP_V2_LIMIT.exists():
+            quota, period = _CGROUP_V2_LIMIT.read_text().split()
+        else:
+            quota, period = _CGROUP_V1_QUOTA.read_text(), _CGROUP_V1_PERIOD.read_text()
+        return int(quota) / int(period) if int(quota) > 0 else math.inf  # version 1 says -1 where there is none
+    except (OSError, ValueError):  # no cgroups, or version 2's word "max"
+        return math.inf

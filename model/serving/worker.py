@@ -1,0 +1,124 @@
+"""The program of one worker process: it owns one predictor and answers one request at a time.
+
+`WorkerPool` starts it with one end of a socket pair. It says once whether the model works, then reads
+requests and writes answers until the other end is closed. Separate processes, because a native decoder or
+runtime that crashes on a hostile picture must take neither the other requests nor the health check with it, and
+because one single-threaded process per vCPU is several times faster than one process with many threads.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import struct
+import sys
+from typing import BinaryIO
+
+from ..core.artifact import ArtifactError
+from ..core.logs import configure_logging
+from ..core.memory import return_freed_memory
+from ..core.predictor import FloatArray, Predictor, default_engine
+from .invocation import Answer, classify
+from .request import Options
+from .settings import ServingSettings
+
+# The picture's length, the options, and whether to compute it with several threads; then the picture.
+REQUEST_HEADER = struct.Struct(">II???")
+# Status, seconds of decoding and of inference, and length of the body, which follows. The first one is about the
+# worker itself: READY or FAILED.
+ANSWER_HEADER = struct.Struct(">HffI")
+READY = 0
+FAILED = 1
+# The body of READY of a worker that can compute a picture with several threads, too.
+SEVERAL_THREADS = b"several threads"
+
+# What the timer of `_WorkerPredictor` ends the process with.
+DECODED_TOO_LONG = signal.SIGPROF
+
+logger = logging.getLogger(__name__)
+
+
+class _WorkerPredictor(Predictor):
+    """Ends the process when a picture takes too long to decode: nothing but a signal can interrupt a decoder."""
+
+    decode_seconds: int
+
+    def prepare(self, data: bytes) -> FloatArray:
+        """Decode a picture as `Predictor.prepare`, in at most so many seconds of processor time."""
+        signal.setitimer(signal.ITIMER_PROF, self.decode_seconds)
+        try:
+            return super().prepare(data)
+        finally:
+            signal.setitimer(signal.ITIMER_PROF, 0)
+
+
+def main() -> int:
+    """Serve the socket whose file descriptor is the first argument; return the exit status.
+
+    The second one is the number of threads for a picture that the server says to compute with several.
+    """
+    # A stop is the parent's business: it finishes what has begun, then closes the socket. Signals
+    # to the whole process group must not cut off the request at hand.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(DECODED_TOO_LONG, signal.SIG_DFL)
+    settings = ServingSettings.from_environment(os.environ)
+    configure_logging(settings.log_level)
+    with socket.socket(fileno=int(sys.argv[1])) as connection, connection.makefile("rb") as requests:
+        try:
+            return _serve(connection, requests, settings, lone_threads=int(sys.argv[2]))
+        except OSError:
+            logger.warning("The server's process went away; so does this worker, nobody wants its answers any more")
+            return 1
+
+
+def _serve(connection: socket.socket, requests: BinaryIO, settings: ServingSettings, *, lone_threads: int = 1) -> int:
+    try:
+        usual, several_threads = _load(settings, lone_threads)
+    except ArtifactError as error:
+        _send(connection, Answer(FAILED, str(error).encode()))
+        return 1
+    return_freed_memory()
+    _send(connection, Answer(READY, b"" if several_threads is None else SEVERAL_THREADS))
+    while header := requests.read(REQUEST_HEADER.size):
+        length, top_k, scores, as_numbers, with_several = REQUEST_HEADER.unpack(header)
+        predictor = several_threads if with_several and several_threads is not None else usual
+        answer = classify(predictor, requests.read(length), Options(top_k, scores, as_numbers))
+        if answer.status == 500 and not _still_works(predictor):
+            return 1  # without an answer: another worker may have one
+        _send(connection, answer)
+    return 0
+
+
+def _load(settings: ServingSettings, lone_threads: int) -> tuple[Predictor, Predictor | None]:
+    """Return what computes pictures, and what computes one with several threads where that is another."""
+
+    def load(threads: int) -> Predictor:
+        predictor = _WorkerPredictor.load(settings.model_dir, settings.engine, threads, max_pixels=settings.max_pixels)
+        predictor.decode_seconds = settings.decode_seconds
+        return predictor
+
+    # The number of PyTorch's threads is the whole process's.
+    one_number = lone_threads <= settings.threads or (settings.engine or default_engine()) == "torch"
+    return load(settings.threads), None if one_number else load(lone_threads)
+
+
+def _still_works(predictor: Predictor) -> bool:
+    """Return whether it was the picture that the model failed on, and not the model itself."""
+    try:
+        predictor.check()
+    except ArtifactError as error:
+        logger.error("The model does not run any more: %s", error)
+        return False
+    return True
+
+
+def _send(connection: socket.socket, answer: Answer) -> None:
+    decode, inference = answer.timing or (0.0, 0.0)
+    connection.sendall(ANSWER_HEADER.pack(answer.status, decode, inference, len(answer.body)) + answer.body)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""From a trained network to the artifact that is served."""

@@ -1,0 +1,286 @@
+"""From a trained network to its artifact, measured: what is written does not depend on how the network was trained."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import logging
+import time
+from collections.abc import Callable, Container
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ...core.artifact import ONNX_FILE, WEIGHTS_FILE, ModelCard, file_version
+from ...core.packaging import BEST_FILE, add_serving_program, write_metrics
+from ...core.predictor import onnx_session, softmax
+from ...core.transforms import Preprocessing
+from ..data.dataset import DataSet, Fingerprint, Pictures, decode_for_serving, display_labels
+from ..environment import describe
+from ..loop.calibration import at_temperature, fit_temperature, reliability
+from ..loop.engine import Fit
+from ..loop.evaluation import Answers, evaluate_artifact, graph_logits, worst_mistakes
+from ..loop.metrics import Evaluation
+from ..report.report import MISTAKES, write_report
+from .export import ExportCheck, check_export, export_onnx
+from .quantize import CALIBRATION_PICTURES, Decision, Limits, choose_precision
+
+log = logging.getLogger(__name__)
+
+# The comparison of the exported graph with the network needs some pictures, not all.
+EXPORT_CHECK_PICTURES = 256
+# What the report says of the model; the rest is in the model's card.
+REPORTED = (
+    "name", "version", "architecture", "display_labels", "input_size", "precision", "training_job", "code_revision",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A network after its training, and what it was trained on.
+
+    Attributes
+    ----------
+    network : torch.nn.Module
+        With the weights of the best epoch.
+    outcome : Fit
+        At least one epoch is finished.
+    data_set : DataSet
+    identity : Fingerprint
+        Of the data set.
+    preprocessing : Preprocessing
+        What the server does to a picture.
+    valid : Pictures
+        The validation split, as the server sees it.
+    skipped : dict of str to str
+        Training pictures that could not be read, with the reasons.
+    """
+
+    network: torch.nn.Module
+    outcome: Fit
+    data_set: DataSet
+    identity: Fingerprint
+    preprocessing: Preprocessing
+    valid: Pictures
+    skipped: dict[str, str]
+
+
+def finish(arguments: argparse.Namespace, trained: Trained, *, started: float, should_stop: Callable[[], bool]) -> None:
+    """Write the artifact, choose its precision, calibrate it, measure it on the test split, and report.
+
+    Parameters
+    ----------
+    arguments : argparse.Namespace
+        From `parse_arguments`.
+    trained : Trained
+    started : float
+        `time.perf_counter()` when the training began.
+    should_stop : callable
+        True leaves out the choice of the precision and the test, as far as they are not done yet; the artifact is whole
+        all the same.
+
+    Raises
+    ------
+    ExportError, ArtifactError, DataSetError, OSError
+        With a message for a person.
+    """
+    data_set, valid, model_dir = trained.data_set, trained.valid, arguments.model_dir
+    model_dir.mkdir(parents=True, exist_ok=True)
+    add_serving_program(model_dir)
+    card, metrics = write_model(arguments, trained, model_dir, started=started)
+
+    def write() -> None:
+        arguments.output_data_dir.mkdir(parents=True, exist_ok=True)
+        _write_records(model_dir, card, metrics, started)
+        write_metrics(arguments.output_data_dir, metrics)
+
+    write()  # a whole artifact first: whatever happens after this, the training is not lost
+    if arguments.precision == "auto" and not should_stop():
+        ranges = _calibration_pictures(data_set, trained.preprocessing, trained.skipped, arguments.num_cpus)
+        decision = _choose_precision(arguments, ranges, valid, trained.preprocessing, should_stop)
+        metrics["quantization"] = dataclasses.asdict(decision)
+        card = dataclasses.replace(
+            card,
+            version=file_version(model_dir / ONNX_FILE),
+            precision=decision.precision,
+            quantization=metrics["quantization"],
+        )
+        write()  # the card must name the graph beside it, whenever the program is killed
+    # Of the graph that ships, and so the figures of the validation split are from here on.
+    temperature, answers, before = _calibrate(model_dir, trained, arguments.num_cpus)
+    evaluation = answers.evaluation()
+    card = dataclasses.replace(
+        card,
+        temperature=temperature,
+        metrics={"valid_accuracy": evaluation.accuracy, "valid_loss": evaluation.loss},
+    )
+    metrics["valid"] = measured(evaluation)
+    metrics["calibration"] = {"temperature": temperature, "valid": _reliability(before, answers), "test": None}
+    write()
+    if "test" in data_set.splits and not should_stop():
+        answers, skipped = evaluate_artifact(model_dir, data_set, "test")
+        evaluation = answers.evaluation()
+        print(evaluation.test_line(), flush=True)  # noqa: T201 - the log is how SageMaker reads metrics
+        card = dataclasses.replace(
+            card, metrics=card.metrics | {"test_accuracy": evaluation.accuracy, "test_loss": evaluation.loss}
+        )
+        metrics["test"] = measured(evaluation)
+        metrics["calibration"]["test"] = _reliability(at_temperature(answers.probabilities, 1 / temperature), answers)
+        metrics["data_set"]["skipped"] |= skipped
+    mistakes = worst_mistakes(answers, data_set, MISTAKES)
+    metrics["mistakes"] = [dataclasses.asdict(mistake) for mistake in mistakes]
+    write()
+    (model_dir / BEST_FILE).unlink(missing_ok=True)
+    write_report(arguments.output_data_dir, metrics, data_set.root)
+
+
+def write_model(
+    arguments: argparse.Namespace,
+    trained: Trained,
+    folder: Path,
+    *,
+    started: float,
+    checked_pictures: int = EXPORT_CHECK_PICTURES,
+) -> tuple[ModelCard, dict[str, Any]]:
+    """Write a model that can be packaged into a folder, the card last; return the card and the metrics."""
+    check = _write_network(trained, folder, checked_pictures)
+    card, metrics = _first_card(arguments, trained, folder), _first_metrics(arguments, trained, check)
+    _write_records(folder, card, metrics, started)
+    return card, metrics
+
+
+def _write_records(folder: Path, card: ModelCard, metrics: dict[str, Any], started: float) -> None:
+    metrics["model"] = {name: getattr(card, name) for name in REPORTED}
+    metrics["finished"] = datetime.now(UTC).isoformat(timespec="seconds")
+    metrics["seconds"] = time.perf_counter() - started
+    write_metrics(folder, metrics)
+    card.save(folder)
+
+
+def _first_card(arguments: argparse.Namespace, trained: Trained, folder: Path) -> ModelCard:
+    """Return the card of the network as it was trained."""
+    data_set, best = trained.data_set, trained.outcome.best
+    assert best is not None
+    return ModelCard(
+        name=arguments.model_name or data_set.root.resolve().name,
+        version=file_version(folder / ONNX_FILE),
+        architecture=arguments.architecture,
+        labels=data_set.labels,
+        display_labels=tuple(display_labels(data_set.labels)),
+        **dataclasses.asdict(trained.preprocessing),
+        metrics={"valid_accuracy": best.accuracy, "valid_loss": best.loss},
+        training_job=arguments.job_name,
+        code_revision=arguments.code_revision,
+        dataset={"fingerprint": trained.identity.digest, "counts": data_set.counts},
+    )
+
+
+def _first_metrics(arguments: argparse.Namespace, trained: Trained, check: ExportCheck) -> dict[str, Any]:
+    """Return what `metrics.json` holds before the model is measured; docs/training.md says what each key means."""
+    data_set, outcome = trained.data_set, trained.outcome
+    assert outcome.best is not None
+    return {
+        "labels": list(data_set.labels),
+        "epochs": [dataclasses.asdict(epoch) for epoch in outcome.history],
+        "best_epoch": outcome.best_epoch,
+        "interrupted": outcome.interrupted,
+        "images_per_second": outcome.images_per_second,
+        "workers": outcome.workers,
+        "efficiency": outcome.efficiency,
+        "valid": measured(outcome.best),
+        "test": None,
+        "calibration": None,
+        "mistakes": [],
+        "data_set": {
+            "fingerprint": trained.identity.digest,
+            "counts": data_set.counts,
+            "absent_classes": data_set.absent_classes,
+            "skipped": trained.skipped | trained.valid.skipped,
+            "also_in_training": list(trained.identity.leaked),
+        },
+        "export": dataclasses.asdict(check),
+        "quantization": None,
+        "arguments": {
+            name: str(value) if isinstance(value, Path) else value for name, value in vars(arguments).items()
+        },
+        "environment": describe(),
+    }
+
+
+def _write_network(trained: Trained, folder: Path, checked_pictures: int) -> ExportCheck:
+    network = trained.network.to("cpu", memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
+    torch.save(network.state_dict(), folder / WEIGHTS_FILE)
+    export_onnx(network, folder / ONNX_FILE, input_size=trained.preprocessing.input_size)
+    images = trained.preprocessing.normalise(trained.valid.pixels[:checked_pictures])
+    return check_export(network, folder / ONNX_FILE, images)
+
+
+def _calibration_pictures(
+    data_set: DataSet, preprocessing: Preprocessing, unreadable: Container[str], threads: int
+) -> Pictures:
+    """Decode training pictures as the server would; the ones that are decoded for training have another shape."""
+    split = data_set.splits["train"]
+    readable = _readable(data_set, split.name, unreadable)
+    # They are sorted by class, so that pictures at even distances are a fair share of every class.
+    count = min(CALIBRATION_PICTURES, len(readable))
+    chosen = [readable[index * len(readable) // count] for index in range(count)]
+    sample = dataclasses.replace(
+        split, paths=tuple(path for path, _ in chosen), targets=tuple(target for _, target in chosen)
+    )
+    return decode_for_serving(
+        dataclasses.replace(data_set, splits={split.name: sample}), split.name, preprocessing, threads
+    )
+
+
+def _choose_precision(
+    arguments: argparse.Namespace,
+    calibration: Pictures,
+    valid: Pictures,
+    preprocessing: Preprocessing,
+    should_stop: Callable[[], bool],
+) -> Decision:
+    decision = choose_precision(
+        arguments.model_dir / ONNX_FILE,
+        calibration=calibration,
+        valid=valid,
+        preprocessing=preprocessing,
+        limits=Limits(arguments.int8_max_accuracy_loss, arguments.int8_min_agreement),
+        should_stop=should_stop,
+    )
+    log.info("ships as %s after %.1f s: %s", decision.precision, decision.seconds, decision.reason)
+    return decision
+
+
+def _calibrate(model_dir: Path, trained: Trained, threads: int) -> tuple[float, Answers, npt.NDArray[np.float64]]:
+    """Return the temperature for the graph that ships, its answers to the validation split, and those without it."""
+    valid, data_set = trained.valid, trained.data_set
+    logits = graph_logits(onnx_session(model_dir / ONNX_FILE, threads), trained.preprocessing, valid.pixels)
+    temperature = fit_temperature(logits, valid.targets)
+    paths = tuple(path for path, _ in _readable(data_set, "valid", valid.skipped))
+    log.info("temperature %.3f", temperature)
+    return temperature, Answers(paths, valid.targets, softmax(logits, temperature)), softmax(logits)
+
+
+def _reliability(before: npt.NDArray[np.float64], answers: Answers) -> dict[str, Any]:
+    after = reliability(answers.probabilities, answers.targets)
+    return {"before": dataclasses.asdict(reliability(before, answers.targets)), "after": dataclasses.asdict(after)}
+
+
+def _readable(data_set: DataSet, split: str, unreadable: Container[str]) -> list[tuple[Path, int]]:
+    return [
+        pair for pair in data_set.splits[split].pictures() if str(pair[0].relative_to(data_set.root)) not in unreadable
+    ]
+
+
+def measured(evaluation: Evaluation) -> dict[str, Any]:
+    """Return an evaluation as `metrics.json` has it."""
+    return dataclasses.asdict(evaluation) | {
+        "accuracy_interval": evaluation.accuracy_interval(),
+        "macro_f1": evaluation.macro_f1(),
+        "per_class": [dataclasses.asdict(one) for one in evaluation.per_class()],
+    }

@@ -1,0 +1,120 @@
+"""Features on disk: computed once, in shards that are either whole or not there.
+
+A view of a split is a folder whose name is the hash of all that its features depend on, so nothing in the store is ever
+out of date and any of it may be deleted. A shard begins with the hash of the rest: what a broken disk or a copy that
+broke off has damaged is computed again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from ..whole_files import write_whole
+
+log = logging.getLogger(__name__)
+
+_DIGEST_BYTES = hashlib.sha256().digest_size
+
+
+@dataclass(frozen=True)
+class Features:
+    """What a backbone makes of some pictures.
+
+    Attributes
+    ----------
+    values : numpy.ndarray
+        float32 [N, D].
+    targets : numpy.ndarray
+        int64 [N], the index of each picture's class.
+    skipped : dict of str to str
+        Pictures that could not be read and are left out, with the reasons.
+    """
+
+    values: npt.NDArray[np.float32]
+    targets: npt.NDArray[np.int64]
+    skipped: dict[str, str] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    @classmethod
+    def join(cls, parts: list[Features]) -> Features:
+        """Put parts of one split behind one another."""
+        return cls(
+            np.concatenate([part.values for part in parts]),
+            np.concatenate([part.targets for part in parts]),
+            {name: reason for part in parts for name, reason in part.skipped.items()},
+        )
+
+
+class FeatureStore:
+    """Shards by name, in a folder and, where that is full, in memory.
+
+    Parameters
+    ----------
+    folder : Path
+        Made when the first shard is written. Several processes may use it at once, and write the same shard.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._unsaved: dict[str, bytes] = {}
+
+    def __contains__(self, name: str) -> bool:
+        """Return whether there is a shard that is not damaged."""
+        return self.get_bytes(name) is not None
+
+    def put(self, name: str, features: Features) -> None:
+        """Keep a shard; see `put_bytes`."""
+        buffer = io.BytesIO()
+        skipped = np.frombuffer(json.dumps(features.skipped).encode(), np.uint8)
+        np.savez(buffer, values=features.values, targets=features.targets, skipped=skipped)
+        self.put_bytes(name, buffer.getvalue())
+
+    def put_bytes(self, name: str, content: bytes) -> None:
+        """Keep a shard as another store's `get_bytes` gave it.
+
+        When the disk is full the training goes on with the shard in memory.
+        """
+        try:
+            write_whole(self._folder / name, hashlib.sha256(content).digest(), content)
+        except OSError as error:
+            if not self._unsaved:
+                log.warning("features cannot be kept in %s, only in memory: %s", self._folder, error)
+            self._unsaved[name] = content
+
+    def get_bytes(self, name: str) -> bytes | None:
+        """Return a shard's content, or None when there is none or it is damaged."""
+        if name in self._unsaved:
+            return self._unsaved[name]
+        try:
+            stored = (self._folder / name).read_bytes()
+        except FileNotFoundError:
+            return None
+        digest, content = stored[:_DIGEST_BYTES], stored[_DIGEST_BYTES:]
+        if hashlib.sha256(content).digest() != digest:
+            log.warning("%s is damaged and will be computed again", self._folder / name)
+            return None
+        return content
+
+    def get(self, name: str) -> Features:
+        """Return a shard.
+
+        Raises
+        ------
+        KeyError
+            When there is none or it is damaged.
+        """
+        content = self.get_bytes(name)
+        if content is None:
+            raise KeyError(name)
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            return Features(arrays["values"], arrays["targets"], json.loads(arrays["skipped"].tobytes()))

@@ -1,0 +1,229 @@
+"""Tuning inside one training job: trials of the head on the same cached features.
+
+A tuning job of SageMaker starts a training job for every trial. Once the features are there, a trial of the head takes
+less than a second, so one job on one instance tries them all.
+"""
+
+from __future__ import annotations
+
+import copy
+import csv
+import dataclasses
+import json
+import logging
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from ..loop.engine import DivergedError, Fit, KeepBest, Recipe
+from ..loop.metrics import EpochMetrics, Trial
+from .features import Views
+from .head import fit_head
+
+log = logging.getLogger(__name__)
+
+TRIALS_FILE, SEARCH_FILE = "trials.csv", "search.json"
+# Trials before this many have been finished are not compared; the search draws its first ten at random anyway.
+UNCOMPARED_TRIALS = 5
+
+
+@dataclass(frozen=True)
+class Space:
+    """What is searched.
+
+    Attributes
+    ----------
+    lr : tuple of float
+        Lowest and highest peak learning rate; searched on a logarithmic scale.
+    batch_sizes : tuple of int
+        The batch sizes to choose from.
+    """
+
+    lr: tuple[float, float]
+    batch_sizes: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Search:
+    """What a search found.
+
+    Attributes
+    ----------
+    trials : list of Trial
+    best : Trial
+        The completed one with the lowest objective.
+    fit : Fit
+        Its training; the head has its weights.
+    """
+
+    trials: list[Trial]
+    best: Trial
+    fit: Fit
+
+
+def search(
+    head: nn.Module,
+    views: Views,
+    *,
+    recipe: Recipe,
+    space: Space,
+    trials: int,
+    should_stop: Callable[[], bool],
+    on_trial: Callable[[Trial], None],
+    keep_best: KeepBest = lambda outcome, weights: None,
+) -> Search | None:
+    """Train the head again and again, each time with values that the trials before make promising.
+
+    Bayesian search by a tree-structured Parzen estimator (Bergstra et al. 2011). Every trial begins with the same
+    weights and the recipe's seed, and so does the search, so the same call finds the same.
+
+    Parameters
+    ----------
+    head : nn.Module
+        Its weights now are where every trial begins; left with those of the best trial.
+    views : Views
+    recipe : Recipe
+        All that is not searched.
+    space : Space
+    trials : int
+        At most this many.
+    should_stop : callable
+        True ends the search with the best trial so far.
+    on_trial : callable
+        Called with every trial when it has ended.
+    keep_best : callable
+        Called with every trial that is the best one so far, as `engine.fit` does with epochs.
+
+    Returns
+    -------
+    Search or None
+        None when not one trial was completed before it was stopped.
+
+    Raises
+    ------
+    DivergedError
+        When every trial diverged.
+    """
+    study, distributions = _study(space, recipe)
+    beginning = copy.deepcopy(head.state_dict())
+    done: list[Trial] = []
+    best: tuple[Trial, Fit, dict[str, Any]] | None = None
+    while len(done) < trials and not should_stop():
+        proposal = study.ask(distributions)
+        tried = dataclasses.replace(recipe, lr=proposal.params["lr"], batch_size=proposal.params["batch_size"])
+        head.load_state_dict(beginning)
+        trial, fit = _run_trial(head, views, tried, proposal, number=len(done) + 1, should_stop=should_stop)
+        if fit is not None and fit.interrupted:
+            break
+        _tell(study, proposal, trial)
+        done.append(trial)
+        on_trial(trial)
+        is_better = best is None or _objective(trial) < _objective(best[0])
+        if fit is not None and trial.status == Trial.COMPLETED and is_better:
+            best = trial, fit, copy.deepcopy(head.state_dict())
+            keep_best(dataclasses.replace(fit, interrupted=True), head.state_dict)
+    if best is None:
+        if done:
+            raise DivergedError(
+                f"all {len(done)} trials diverged; search lower learning rates than {space.lr[0]:g} to {space.lr[1]:g}"
+            )
+        return None
+    head.load_state_dict(best[2])
+    return Search(done, best[0], best[1])
+
+
+def _run_trial(
+    head: nn.Module, views: Views, recipe: Recipe, proposal: Any, *, number: int, should_stop: Callable[[], bool]
+) -> tuple[Trial, Fit | None]:
+    started = time.perf_counter()
+    pruned = False
+
+    def compare(epoch: EpochMetrics) -> bool:
+        nonlocal pruned
+        proposal.report(epoch.valid_loss, epoch.epoch)
+        pruned = epoch.epoch < recipe.epochs and proposal.should_prune()
+        return pruned
+
+    status, fit = Trial.COMPLETED, None
+    try:
+        fit = fit_head(head, views, recipe=recipe, should_stop=should_stop, on_epoch=compare)
+    except DivergedError as error:
+        status = Trial.FAILED
+        log.info("trial %d: %s", number, error)
+    if pruned:
+        status = Trial.STOPPED
+    best = fit.best if fit is not None else None
+    trial = Trial(
+        number,
+        status,
+        best.loss if best else None,
+        best.accuracy if best else None,
+        time.perf_counter() - started,
+        {"lr": recipe.lr, "batch-size": recipe.batch_size},
+    )
+    return trial, fit
+
+
+def _study(space: Space, recipe: Recipe) -> tuple[Any, dict[str, Any]]:
+    import optuna  # takes a second, and only a search needs it
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(
+        direction="minimize",
+        sampler=optuna.samplers.TPESampler(seed=recipe.seed % 2**32),
+        # While the learning rate is high the loss says little, so trials are compared in their second half.
+        pruner=optuna.pruners.MedianPruner(UNCOMPARED_TRIALS, n_warmup_steps=recipe.epochs // 2),
+    )
+    distributions: dict[str, Any] = {
+        "lr": optuna.distributions.FloatDistribution(*space.lr, log=True),
+        "batch_size": optuna.distributions.CategoricalDistribution(space.batch_sizes),
+    }
+    return study, distributions
+
+
+def _tell(study: Any, proposal: Any, trial: Trial) -> None:
+    import optuna
+
+    if trial.status == Trial.COMPLETED:
+        study.tell(proposal, trial.objective)
+    else:
+        states = optuna.trial.TrialState
+        study.tell(proposal, state=states.PRUNED if trial.status == Trial.STOPPED else states.FAIL)
+
+
+def _objective(trial: Trial) -> float:
+    return math.inf if trial.objective is None else trial.objective
+
+
+def write_search(folder: Path, found: Search, *, seconds: float, seed: int) -> None:
+    """Write `trials.csv` and `search.json`, in the columns and words of the report on tuning jobs."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = [_row(trial) for trial in found.trials]
+    with (folder / TRIALS_FILE).open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    document = {
+        "strategy": "Bayesian",
+        "objective": {"metric": "valid:loss", "type": "Minimize"},
+        "seed": seed,
+        "seconds": seconds,
+        "best": dataclasses.asdict(found.best),
+        "trials": [dataclasses.asdict(trial) for trial in found.trials],
+    }
+    (folder / SEARCH_FILE).write_text(json.dumps(document, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def _row(trial: Trial) -> dict[str, Any]:
+    return {
+        "trial": trial.trial,
+        "status": trial.status,
+        "objective": trial.objective,
+        "seconds": round(trial.seconds, 4),
+        **trial.hyperparameters,
+    }

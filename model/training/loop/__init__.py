@@ -1,0 +1,1 @@
+"""One training: epochs, optimisation, checkpoints, evaluation."""

@@ -1,0 +1,148 @@
+"""Checkpoints: what a killed training needs in order to go on as if nothing had happened.
+
+A checkpoint is one file that is there as a whole or not at all: it is written under another name, forced to the disk
+and renamed. It begins with a hash of its content, because the disk, or the copy in S3 that SageMaker brings back, may
+be torn all the same; then the one before it is used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import logging
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..distributed.group import Workers
+from ..whole_files import remove_unfinished, write_whole
+
+log = logging.getLogger(__name__)
+
+_SUFFIX = ".checkpoint"
+# Begins with a dot, so that nobody takes it for a checkpoint.
+_MAGIC = b"training checkpoint 1 sha256:"
+
+
+class CheckpointError(Exception):
+    """The checkpoints are of another training. The message is for a person."""
+
+
+class Checkpoints:
+    """The checkpoints of one training in a folder. All workers call every method; the main one reads and writes.
+
+    Parameters
+    ----------
+    folder : Path
+        Made when it does not exist. Only the main worker's is used.
+    identity : mapping of str to str, int, float, bool or None
+        What the training is: going on from a checkpoint of another one is refused.
+    workers : Workers
+    every : float
+        Seconds from one checkpoint to the next.
+    keep : int
+        How many of the newest are left in the folder, at least 1.
+    """
+
+    def __init__(
+        self, folder: Path, identity: Mapping[str, object], *, workers: Workers, every: float, keep: int
+    ) -> None:
+        self._folder, self._identity, self._workers = folder, dict(identity), workers
+        self._every, self._keep = every, keep
+        self._last = time.monotonic()
+
+    @property
+    def due(self) -> bool:
+        """Whether it is time for the next one; only the main worker's clock counts."""
+        return self._workers.is_main and time.monotonic() - self._last >= self._every
+
+    def load(self) -> dict[str, Any] | None:
+        """Return the newest state that is whole, the same on every worker; None when there is none.
+
+        Raises
+        ------
+        CheckpointError
+            When it is of another training.
+        """
+        content, problem = self._newest() if self._workers.is_main else (None, None)
+        content, problem = self._workers.broadcast((content, problem))
+        if problem is not None:
+            raise CheckpointError(problem)
+        if content is None:
+            return None
+        state: dict[str, Any] = _read(content)["state"]
+        return state
+
+    def save(self, epoch: int, step: int, state: Mapping[str, Any]) -> None:
+        """Write a checkpoint. When the disk is full, the training goes on with the last one that could be written.
+
+        Parameters
+        ----------
+        epoch, step : int
+            How far the training is; part of the file's name.
+        state : mapping
+            Tensors, numbers, texts, and lists and dictionaries of them. What the other workers give is ignored.
+        """
+        if not self._workers.is_main:
+            return
+        self._last = time.monotonic()
+        path = self._folder / f"epoch-{epoch:05d}-step-{step:07d}{_SUFFIX}"
+        content = io.BytesIO()
+        torch.save({"identity": self._identity, "state": dict(state)}, content)
+        digest = hashlib.sha256(content.getbuffer()).hexdigest().encode()
+        try:
+            write_whole(path, _MAGIC, digest, b"\n", content.getbuffer())
+        except OSError as error:
+            left = self._paths()
+            log.warning(
+                "no checkpoint could be written to %s (%s); the training goes on, and %s",
+                self._folder,
+                error.strerror or error,
+                f"if it is killed, it begins again from {left[0].stem}" if left else "nothing is there to begin from",
+            )
+            return
+        # One from further on is damaged, or the training would have begun there. It must not count as the newest.
+        paths = self._paths()
+        for other in [*paths[: paths.index(path)], *paths[paths.index(path) + self._keep :]]:
+            other.unlink(missing_ok=True)
+
+    def _newest(self) -> tuple[bytes | None, str | None]:
+        remove_unfinished(self._folder)
+        for path in self._paths():
+            try:
+                content = path.read_bytes()
+                found = _read(content)["identity"]
+            except Exception as error:  # torch.load raises a different class for every kind of damage
+                log.warning("%s cannot be used (%s); trying the one before it", path, error)
+                continue
+            if found != self._identity:
+                return None, _difference(self._folder, found, self._identity)
+            log.info("going on from %s", path.name)
+            return content, None
+        return None, None
+
+    def _paths(self) -> list[Path]:
+        """Return the checkpoints, the newest first."""
+        return sorted(self._folder.glob(f"epoch-*{_SUFFIX}"), reverse=True)
+
+
+def _read(content: bytes) -> dict[str, Any]:
+    head, _, payload = content.partition(b"\n")
+    if not head.startswith(_MAGIC):
+        raise ValueError("it is no checkpoint")
+    if head.removeprefix(_MAGIC) != hashlib.sha256(payload).hexdigest().encode():
+        raise ValueError("its content does not match its hash")
+    # weights_only: a checkpoint comes from a bucket, and must not be able to run code.
+    return torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)  # type: ignore[no-any-return]
+
+
+def _difference(folder: Path, found: Mapping[str, object], asked: Mapping[str, object]) -> str:
+    names = [name for name in {**found, **asked} if found.get(name) != asked.get(name)]
+    what = ", ".join(f"{name} {found.get(name)} instead of {asked.get(name)}" for name in names)
+    return (
+        f"the checkpoints in {folder} are of another training: {what}. Give the same arguments and data to go on "
+        "with it, or another --checkpoint-dir (or an empty one) to begin anew."
+    )

@@ -1,0 +1,271 @@
+"""`report.html`, `history.csv` and the worst mistakes' pictures: what a training leaves behind for people.
+
+The page is one file that needs no network and no server: style, script, charts and pictures are inside. All that it
+says comes from `metrics.json` and these pictures, so that the page can be made again by who does not trust the one
+that a training made. Class and file names are anybody's text: the template engine escapes whatever it is given, and the
+page's own policy lets no script but ours run.
+"""
+
+from __future__ import annotations
+
+import base64
+import csv
+import hashlib
+import io
+import logging
+from collections.abc import Mapping, Sequence
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from ...core.decoding import ImageError, decode
+from ..whole_files import write_whole
+from .charts import Series, confusion_matrix, line_chart, reliability_diagram
+
+log = logging.getLogger(__name__)
+
+REPORT_FILE = "report.html"
+HISTORY_FILE = "history.csv"
+# The worst mistakes that the page shows, and their pictures.
+MISTAKES = 18
+PICTURE_FILES = tuple(f"mistake-{number:02}.jpg" for number in range(1, MISTAKES + 1))
+_TEMPLATES = Path(__file__).parent / "templates"
+# Of the pictures in the report, pixels of the longer side: sharp at the size at which they are shown.
+THUMBNAIL = 240
+_THUMBNAIL_QUALITY = 78
+_MAX_THUMBNAIL_BYTES = 2**20  # none that was written here is as large
+# So many are listed; the rest is in metrics.json.
+LISTED = 20
+PAIRS = 15
+_SPLIT_NAMES = {"train": "training", "valid": "validation", "test": "test"}
+
+
+def write_report(folder: Path, metrics: Mapping[str, Any], data_root: Path) -> bool:
+    """Write `history.csv`, the mistakes' pictures and `report.html`.
+
+    Parameters
+    ----------
+    folder : Path
+        Where they go; an older report is replaced only by a whole one.
+    metrics : mapping
+        What `metrics.json` holds.
+    data_root : Path
+        The data set's folder, for the pictures of the worst mistakes.
+
+    Returns
+    -------
+    bool
+        False when that failed: the log says why. A finished training must not fail for want of its report.
+    """
+    try:
+        write_whole(folder / HISTORY_FILE, history_csv(metrics["epochs"]).encode())
+        for mistake, name in zip(metrics["mistakes"], PICTURE_FILES, strict=False):
+            if (small := thumbnail(data_root / mistake["picture"])) is not None:
+                write_whole(folder / name, small)
+            else:
+                (folder / name).unlink(missing_ok=True)  # of an earlier training
+                log.warning("no thumbnail of %s: it cannot be read", mistake["picture"])
+        write_page(folder, metrics)
+    except Exception:  # whatever it is: the model is written, and so is metrics.json
+        log.warning("the report could not be written; all its figures are in metrics.json", exc_info=True)
+        return False
+    return True
+
+
+def write_page(folder: Path, metrics: Mapping[str, Any]) -> Path:
+    """Write `report.html` from the figures and the pictures beside it; return its path.
+
+    Parameters
+    ----------
+    folder : Path
+        Whatever lies there, the page holds numbers, escaped text and pictures that were encoded here.
+    metrics : mapping
+        What `metrics.json` holds. Of any other, any exception may come.
+    """
+    pictures = [path if path.is_file() else None for path in (folder / name for name in PICTURE_FILES)]
+    small = [
+        None if path is None or path.stat().st_size > _MAX_THUMBNAIL_BYTES else thumbnail(path) for path in pictures
+    ]
+    # A file name may hold bytes that are no text (surrogates); they are shown as question marks.
+    write_whole(folder / REPORT_FILE, render(metrics, small).encode(errors="replace"))
+    return folder / REPORT_FILE
+
+
+def history_csv(epochs: Sequence[Mapping[str, Any]]) -> str:
+    """Return the epochs as a table, one row each, the columns named as in `metrics.json`."""
+    file = io.StringIO()
+    writer = csv.DictWriter(file, fieldnames=list(epochs[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(epochs)
+    return file.getvalue()
+
+
+def render(metrics: Mapping[str, Any], thumbnails: Sequence[bytes | None] = ()) -> str:
+    """Return the page.
+
+    Parameters
+    ----------
+    metrics : mapping
+        What `metrics.json` holds.
+    thumbnails : sequence of bytes or None
+        JPEGs of the mistakes, in their order; a mistake without one is shown without a picture.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"percent": _percent, "number": _number, "duration": _duration}
+    model = metrics["model"]
+    display_labels = model["display_labels"]
+    names = dict(zip(metrics["labels"], display_labels, strict=True))
+    split = "valid" if metrics["test"] is None else "test"
+    measured = metrics[split]
+    script, style = ((_TEMPLATES / name).read_text(encoding="utf-8") for name in ("report.js", "report.css"))
+    return environment.get_template("report.html").render(
+        model=model,
+        metrics=metrics,
+        split=split,
+        split_name=_SPLIT_NAMES[split],
+        split_names=_SPLIT_NAMES,
+        measured=measured,
+        calibration=metrics["calibration"][split],
+        best=metrics["epochs"][metrics["best_epoch"] - 1],
+        curves=_curves(metrics),
+        classes=_classes(measured, display_labels),
+        matrix=confusion_matrix(measured["confusion_matrix"], display_labels),
+        pairs=_confused_pairs(measured["confusion_matrix"], display_labels),
+        diagrams={
+            when: reliability_diagram(
+                metrics["calibration"][split][when]["bins"], description=f"Accuracy over confidence, {when} calibration"
+            )
+            for when in ("before", "after")
+        },
+        mistakes=[
+            mistake
+            | {"true": names[mistake["true"]], "predicted": names[mistake["predicted"]]}
+            | {"image": _data_uri(small)}
+            for mistake, small in zip_longest(metrics["mistakes"][:MISTAKES], thumbnails[: len(metrics["mistakes"])])
+        ],
+        warnings=_warnings(metrics, names),
+        listed=LISTED,
+        script=Markup(script),  # noqa: S704 - our own file
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        style=Markup(style),  # noqa: S704 - our own file
+    )
+
+
+def thumbnail(path: Path) -> bytes | None:
+    """Return a small JPEG of a picture, None when it cannot be read."""
+    try:
+        image = decode(path.read_bytes(), target_size=THUMBNAIL)
+    except (ImageError, OSError):
+        return None
+    image.thumbnail((THUMBNAIL, THUMBNAIL))
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=_THUMBNAIL_QUALITY)
+    return file.getvalue()
+
+
+def _curves(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    epochs = metrics["epochs"]
+
+    def values(name: str) -> list[float]:
+        return [epoch[name] for epoch in epochs]
+
+    best = metrics["best_epoch"]
+    return {
+        "loss": line_chart(
+            [Series("training", values("train_loss"), "first"), Series("validation", values("valid_loss"), "second")],
+            description="Training and validation loss over the epochs", y_format=_number, best_epoch=best,
+        ),
+        "accuracy": line_chart(
+            [Series("validation", values("valid_accuracy"), "second")],
+            description="Validation accuracy over the epochs", y_format=_percent_tick, best_epoch=best,
+        ),
+        "throughput": line_chart(
+            [Series("training", values("images_per_second"), "first")],
+            description="Training pictures per second over the epochs", y_format=_number,
+        ),
+    }  # fmt: skip
+
+
+def _classes(measured: Mapping[str, Any], names: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the classes with their figures, the worst F1 first, those without any last."""
+    classes = [{"name": name, **one} for name, one in zip(names, measured["per_class"], strict=True)]
+    return sorted(classes, key=lambda one: (one["f1"] is None, one["f1"]))
+
+
+def _confused_pairs(matrix: Sequence[Sequence[int]], names: Sequence[str]) -> list[dict[str, Any]]:
+    pairs: list[dict[str, Any]] = [
+        {"true": names[row], "predicted": names[column], "count": count, "of": pictures}
+        for row, counts in enumerate(matrix)
+        for pictures in [sum(counts)]
+        for column, count in enumerate(counts)
+        if count and row != column
+    ]
+    return sorted(pairs, key=lambda pair: (-pair["count"], -pair["count"] / pair["of"]))[:PAIRS]
+
+
+def _warnings(metrics: Mapping[str, Any], names: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Return what a reader must know before believing the figures: a sentence each, with details to unfold."""
+    data, warnings = metrics["data_set"], []
+
+    def warn(text: str, details: Sequence[str] = ()) -> None:
+        warnings.append({"text": text, "details": list(details)})
+
+    if metrics["interrupted"]:
+        epochs = _count(len(metrics["epochs"]), "epoch")
+        warn(f"The training was stopped after {epochs}; this is the best model until then.")
+    if metrics["test"] is None:
+        why = "the training was stopped before it" if "test" in data["counts"] else "the data set has no test split"
+        warn(
+            f"Nothing was tested: {why}. The figures are of the validation split, which chose the best epoch and the "
+            "temperature, so they are somewhat too good."
+        )
+    if leaked := data["also_in_training"]:
+        pictures = _count(len(leaked), "picture")
+        warn(f"{pictures} of the other splits found in the training split, too: the figures are too good.", leaked)
+    if skipped := data["skipped"]:
+        reasons = [f"{name}: {reason}" for name, reason in sorted(skipped.items())]
+        warn(f"{_count(len(skipped), 'file')} could not be read: left out.", reasons)
+    for split, labels in data["absent_classes"].items():
+        absent = [names[label] for label in labels]
+        warn(f"The {_SPLIT_NAMES[split]} split has no pictures of {len(absent)} of {len(names)} classes.", absent)
+    return warnings
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _data_uri(jpeg: bytes | None) -> str | None:
+    return None if jpeg is None else f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"
+
+
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"{share:.1%}"
+
+
+def _percent_tick(share: float) -> str:
+    return f"{100 * share:g}%"
+
+
+def _number(value: float) -> str:
+    """Return three significant digits, thousands apart, no exponent."""
+    if abs(value) >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.3g}" if abs(value) >= 0.001 or not value else f"{value:.1g}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s"

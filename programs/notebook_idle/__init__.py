@@ -1,0 +1,1 @@
+"""Stops a notebook instance that nobody uses."""

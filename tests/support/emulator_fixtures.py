@@ -1,0 +1,182 @@
+"""Stand-ins for what the services of the local AWS are given: a platform, an S3, a model server."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import resource
+import tarfile
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from botocore.exceptions import ClientError
+
+from emulator.platform.awsapi import Caller, Payload, ServiceError
+from emulator.platform.host import Host, SpotInterruption
+from emulator.platform.processes import ProcessRegistry
+
+ACCOUNT = "123456789012"
+CALLER = Caller(ACCOUNT, "eu-west-1")
+ROLE = f"arn:aws:iam::{ACCOUNT}:role/service"
+IMAGE = f"{ACCOUNT}.dkr.ecr.eu-west-1.amazonaws.com/runtime:1"
+
+
+def no_role(arn: str, session_name: str) -> dict[str, str]:
+    """A platform without roles."""
+    raise ServiceError("ValidationException", f"Could not assume role {arn}.")
+
+
+def make_host(
+    state_dir: Path,
+    role_sessions: Callable[[str, str], dict[str, str]] = no_role,
+    service: str = "sagemaker",
+    spot_interruption: SpotInterruption | None = None,
+    stop_grace_seconds: float = 1.0,
+) -> Host:
+    """A platform whose other services do not answer."""
+    temporary = state_dir / "tmp"
+    temporary.mkdir(exist_ok=True)
+    processes = ProcessRegistry(state_dir / "processes")
+    return Host(
+        service,
+        "http://127.0.0.1:9",
+        state_dir,
+        temporary,
+        ACCOUNT,
+        processes,
+        role_sessions,
+        spot_interruption,
+        stop_grace_seconds=stop_grace_seconds,
+    )
+
+
+@contextlib.contextmanager
+def full_disk() -> Iterator[None]:
+    """Let no file of this process, and of those it starts, grow within the block: writes fail as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))  # Python ignores the signal that comes with it
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def refusal(call: Callable[[], Any]) -> ServiceError:
+    """The error that a call ends in."""
+    try:
+        call()
+    except ServiceError as error:
+        return error
+    raise AssertionError("the call was not refused")
+
+
+def training_job(name: str = "job", **members: Any) -> Payload:
+    """A request that CreateTrainingJob accepts."""
+    return {
+        "TrainingJobName": name,
+        "RoleArn": ROLE,
+        "AlgorithmSpecification": {"TrainingImage": IMAGE, "TrainingInputMode": "File"},
+        "OutputDataConfig": {"S3OutputPath": "s3://bucket/training"},
+        "ResourceConfig": {"InstanceType": "ml.m5.large", "InstanceCount": 1, "VolumeSizeInGB": 10},
+        "StoppingCondition": {"MaxRuntimeInSeconds": 60},
+        **members,
+    }
+
+
+def eventually(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+    """Wait until a condition holds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to pass"
+        time.sleep(0.01)
+
+
+class FakeS3:
+    """As much of a boto3 S3 client as our code uses, over a dictionary."""
+
+    def __init__(self, **objects: bytes) -> None:
+        self.objects: dict[str, bytes] = dict(objects)
+        self.metadata: dict[str, dict[str, str]] = {}
+        self.uploads: list[str] = []
+
+    def get_object(self, Bucket: str, Key: str) -> dict[str, Any]:
+        if Key not in self.objects:
+            raise ClientError({"Error": {"Code": "NoSuchKey", "Message": "There is no such key."}}, "GetObject")
+        return {"Body": io.BytesIO(self.objects[Key]), "Metadata": self.metadata.get(Key, {})}
+
+    def upload_fileobj(self, Fileobj: IO[bytes], Bucket: str, Key: str, ExtraArgs: dict[str, Any]) -> None:
+        self.objects[Key] = Fileobj.read()
+        self.metadata[Key] = ExtraArgs.get("Metadata", {})
+        self.uploads.append(Key)
+
+    def upload_file(self, Filename: str, Bucket: str, Key: str, ExtraArgs: dict[str, Any]) -> None:
+        self.objects[Key] = Path(Filename).read_bytes()
+
+    def get_paginator(self, operation: str) -> FakeS3:
+        assert operation == "list_objects_v2"
+        return self
+
+    def paginate(self, Bucket: str, Prefix: str) -> Iterator[dict[str, Any]]:
+        # One object a page: whoever forgets to turn pages is found out.
+        for key in sorted(self.objects):
+            if key.startswith(Prefix):
+                yield {"Contents": [{"Key": key}]}
+        yield {}
+
+
+class FakeRole:
+    """A role that may do everything, in front of an S3 that holds the program."""
+
+    arn = "arn:role"
+
+    def __init__(self, s3: FakeS3) -> None:
+        self.s3 = s3
+
+    def client(self, service: str) -> Any:
+        return self.s3
+
+    def logs_client(self) -> Any:
+        raise OSError("there are no logs here")
+
+    def environment(self) -> dict[str, str]:
+        return {}
+
+
+def tar_gz(files: dict[str, bytes], mode: int = 0o644) -> bytes:
+    """An archive of regular files."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size, member.mode = len(content), mode
+            tar.addfile(member, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def untar(content: bytes) -> dict[str, bytes]:
+    """The files of an archive."""
+    with tarfile.open(fileobj=io.BytesIO(content)) as tar:
+        return {m.name: tar.extractfile(m).read() for m in tar if m.isfile()}  # type: ignore[union-attr]
+
+
+Respond = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Any]
+
+
+@contextlib.asynccontextmanager
+async def raw_server(respond: Respond) -> AsyncIterator[int]:
+    """A TCP server that does whatever `respond` does with a connection; gives its port."""
+    server = await asyncio.start_server(respond, "127.0.0.1", 0)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+
+
+async def read_request(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
+    """Head and body of one HTTP request."""
+    head = await reader.readuntil(b"\r\n\r\n")
+    length = next(int(line.split(b":")[1]) for line in head.split(b"\r\n") if line.startswith(b"content-length"))
+    return head, await reader.readexactly(length)

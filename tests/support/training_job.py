@@ -1,0 +1,55 @@
+"""A training job as SageMaker runs it: a container's folders, and the training program in it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import model
+
+
+class Job:
+    """One container's folders, and the training's program in it."""
+
+    def __init__(self, root: Path, data: Path) -> None:
+        self.code, self.model, self.output = root / "code", root / "model", root / "output"
+        shutil.copytree(Path(model.__file__).parent, self.code, ignore=shutil.ignore_patterns("__pycache__"))
+        self.model.mkdir()
+        (self.output / "data").mkdir(parents=True)
+        self.environment = {
+            "PATH": os.environ["PATH"],
+            "SM_CHANNEL_TRAINING": str(data),
+            "SM_MODEL_DIR": str(self.model),
+            "SM_OUTPUT_DATA_DIR": str(self.output / "data"),
+            "SM_OUTPUT_DIR": str(self.output),
+            "SM_HOSTS": '["algo-1"]',
+            "SM_NUM_CPUS": "2",
+            "TRAINING_JOB_NAME": "job-1",
+        }
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "train.py", *arguments],
+            cwd=self.code,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, *arguments: str) -> tuple[int, str, str]:
+        process = self.start(*arguments)
+        output, errors = process.communicate()
+        return process.returncode, output, errors
+
+    @property
+    def failure(self) -> str:
+        return (self.output / "failure").read_text()
+
+    @property
+    def metrics(self) -> dict:
+        return json.loads((self.output / "data" / "metrics.json").read_text())

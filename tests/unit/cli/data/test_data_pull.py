@@ -1,0 +1,238 @@
+"""`kennel data pull`, from the address to the checked folder."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import io
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from file_server import FileServer, serve
+from training_fixtures import write_data_set
+
+from cli import main
+from cli.data import download as data_download
+
+_ARCHIVES: dict[int, bytes] = {}
+
+
+def zipped(tmp_path: Path, train: int) -> bytes:
+    """A data set of so many pictures per class, as `dogImages/…` in a zip."""
+    if train not in _ARCHIVES:
+        folder = write_data_set(tmp_path / f"original-{train}", train=train, valid=2, test=2)
+        file = io.BytesIO()
+        with zipfile.ZipFile(file, "w") as archive:
+            for path in sorted(folder.rglob("*.png")):
+                archive.write(path, f"dogImages/{path.relative_to(folder).as_posix()}")
+        shutil.rmtree(folder)
+        _ARCHIVES[train] = file.getvalue()
+    return _ARCHIVES[train]
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[FileServer]:
+    with serve(zipped(tmp_path, 12)) as server:
+        yield server
+
+
+@pytest.fixture
+def kennel(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path):
+    """Runs `kennel data pull dogs` with more arguments in a folder of its own; gives exit code and output."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(data_download.time, "sleep", lambda seconds: None)
+
+    def run(*arguments: str) -> tuple[int, str]:
+        monkeypatch.setattr("sys.argv", ["kennel", "data", "pull", "dogs", *arguments])
+        with pytest.raises(SystemExit) as stopped:
+            main.main()
+        captured = capsys.readouterr()
+        return int(stopped.value.code or 0), captured.out + captured.err
+
+    return run
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def test_it_ends_with_a_checked_data_set_and_the_archive_gone(kennel, server: FileServer, tmp_path: Path) -> None:
+    code, output = kennel("--url", server.url)
+    assert code == 0, output
+    assert sha256(server.content) in output
+    assert len(list(Path("dogs/train/001.Disc_hound").iterdir())) == 12
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["dogs", "dogs.source.json"]
+    source = json.loads(Path("dogs.source.json").read_text())
+    assert (source["url"], source["sha256"], source["size"]) == (
+        server.url,
+        sha256(server.content),
+        len(server.content),
+    )
+
+
+def test_a_second_pull_does_nothing(kennel, server: FileServer) -> None:
+    kennel("--url", server.url)
+    code, output = kennel("--url", server.url)
+    assert code == 0
+    assert "was pulled from there on" in output
+    assert len(server.requests) == 1
+
+
+def test_another_archive_than_the_first_time_is_refused_until_it_is_accepted(
+    kennel, server: FileServer, tmp_path: Path
+) -> None:
+    kennel("--url", server.url)
+    shutil.rmtree("dogs")
+    first, server.content, server.etag = sha256(server.content), zipped(tmp_path, 11), '"two"'
+    code, output = kennel("--url", server.url)
+    assert code == 3
+    assert first in output and f"--sha256 {sha256(server.content)}" in output
+    assert not Path("dogs").exists()
+    requests = len(server.requests)
+    code, output = kennel("--url", server.url, "--sha256", sha256(server.content))
+    assert code == 0, output
+    assert len(server.requests) == requests  # it had been downloaded
+    assert len(list(Path("dogs/train/001.Disc_hound").iterdir())) == 11
+
+
+def test_an_archive_with_another_checksum_than_the_given_one_is_refused(kennel, server: FileServer) -> None:
+    code, output = kennel("--url", server.url, "--sha256", "0" * 64)
+    assert code == 3
+    assert "is not what was asked for" in output
+    assert not Path("dogs").exists()
+    assert not Path("dogs.source.json").exists()
+
+
+@pytest.mark.parametrize("given", ["abc", "0" * 63, "g" * 64])
+def test_what_is_no_checksum_is_refused_before_the_download(kennel, server: FileServer, given: str) -> None:
+    code, output = kennel("--url", server.url, "--sha256", given)
+    assert code == 2
+    assert "64 hexadecimal digits" in output
+    assert not server.requests
+
+
+def test_somebody_elses_folder_is_left_alone(kennel, server: FileServer) -> None:
+    Path("dogs").mkdir()
+    Path("dogs/mine.txt").write_text("mine")
+    code, output = kennel("--url", server.url)
+    assert code == 3
+    assert "was not pulled" in output
+    assert Path("dogs/mine.txt").read_text() == "mine"
+    assert not server.requests
+
+
+def test_what_is_no_archive_leaves_nothing_to_stumble_over(kennel, server: FileServer, tmp_path: Path) -> None:
+    good, server.content = server.content, b"<html>Sign in to this network</html>"
+    code, output = kennel("--url", server.url)
+    assert code == 3
+    assert "is no zip archive" in output
+    assert not list(tmp_path.iterdir())
+    server.content, server.etag = good, '"two"'
+    assert kennel("--url", server.url)[0] == 0
+
+
+def test_a_bad_archive_does_not_replace_the_known_checksum(kennel, server: FileServer) -> None:
+    kennel("--url", server.url)
+    shutil.rmtree("dogs")
+    known, junk = Path("dogs.source.json").read_bytes(), b"no zip"
+    server.content, server.etag = junk, '"two"'
+    assert kennel("--url", server.url, "--sha256", sha256(junk))[0] == 3
+    assert Path("dogs.source.json").read_bytes() == known
+
+
+def test_a_broken_record_is_not_taken_for_none(kennel, server: FileServer) -> None:
+    Path("dogs.source.json").write_text("{")
+    code, output = kennel("--url", server.url)
+    assert code == 3
+    assert "dogs.source.json cannot be read" in output
+
+
+def test_an_archive_that_a_person_put_there_is_used_and_kept(kennel, server: FileServer) -> None:
+    Path("dogs.zip").write_bytes(server.content)
+    code, output = kennel("--url", server.url)
+    assert code == 0, output
+    assert not server.requests
+    assert Path("dogs.zip").exists() and Path("dogs/train").is_dir()
+
+
+def test_secrets_in_the_address_are_not_written_anywhere(kennel, server: FileServer) -> None:
+    url = server.url.replace("//", "//user:hush@") + "?token=hush"
+    server.script = [503]
+    code, output = kennel("--url", url)
+    assert code == 0, output
+    assert "hush" not in output
+    assert "hush" not in Path("dogs.source.json").read_text()
+
+
+def test_nor_are_they_shown_when_the_connection_is_not_secure(kennel, server: FileServer) -> None:
+    code, output = kennel("--url", server.url.replace("http://", "https://user:hush@") + "?token=hush")
+    assert code == 3
+    assert "is not secure" in output
+    assert "hush" not in output
+
+
+def test_two_pulls_do_not_write_the_same_files(kennel, server: FileServer, tmp_path: Path) -> None:
+    descriptor = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    try:
+        code, output = kennel("--url", server.url)
+    finally:
+        os.close(descriptor)
+    assert code == 3
+    assert "Another kennel data pull" in output
+    assert not server.requests
+
+
+def test_an_unusable_set_is_said_after_the_pull(kennel, server: FileServer) -> None:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("train/a/1.jpg", b"this is no picture")
+        archive.writestr("valid/a/1.jpg", b"this is no picture")
+    server.content = file.getvalue()
+    code, output = kennel("--url", server.url)
+    assert code == 3
+    assert "one class only" in output
+
+
+def test_it_can_shrink_what_it_pulled(kennel, server: FileServer) -> None:
+    code, output = kennel("--url", server.url, "--shrink", "32")
+    assert code == 0, output
+    assert len(list(Path("dogs-32/train/001.Disc_hound").iterdir())) == 12
+
+
+def test_interrupted_from_the_keyboard_it_goes_on(kennel, server: FileServer, tmp_path: Path) -> None:
+    padding = io.BytesIO(server.content)
+    with zipfile.ZipFile(padding, "a") as archive:  # so that there is something to interrupt; hidden, so left out
+        archive.writestr("dogImages/.padding", random.Random(1).randbytes(2_000_000))
+    server.content = padding.getvalue()
+    server.script = [("stall", 1_500_000)]
+    program = (
+        # What a script starts in the background ignores Ctrl-C, and so would what that starts.
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler);"
+        "from cli.main import main; sys.argv = ['kennel', *sys.argv[1:]]; main()"
+    )
+    command = [sys.executable, "-c", program, "data", "pull", "dogs", "--url", server.url]
+    part, deadline = Path("dogs.zip.part"), time.monotonic() + 60
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        while not part.exists() or part.stat().st_size < 1_000_000:
+            assert process.poll() is None and time.monotonic() < deadline
+        process.send_signal(signal.SIGINT)
+        _, message = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "Traceback" not in message
+    server.released.set()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".dogs.zip.version.json", "dogs.zip.part"]
+    there = part.stat().st_size
+    code, output = kennel("--url", server.url)
+    assert code == 0, output
+    assert server.requests[-1]["Range"] == f"bytes={there}-"

@@ -1,0 +1,267 @@
+"""Tuning jobs: which requests are refused, and what is told of a job's progress."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from emulator_fixtures import CALLER, IMAGE, eventually, make_host, refusal, training_job
+
+from emulator.sagemaker import SageMaker
+from emulator.sagemaker.tuning.definition import TuningDefinition, check_parents
+from emulator.sagemaker.tuning.progress import best, counters, not_improving
+from emulator.sagemaker.tuning.search import Trial
+
+LR = {"ContinuousParameterRanges": [{"Name": "lr", "MinValue": "0.001", "MaxValue": "0.1"}]}
+SIZES = {"CategoricalParameterRanges": [{"Name": "batch-size", "Values": ["32", "64"]}]}
+
+
+@pytest.fixture
+def sagemaker(tmp_path: Path) -> Iterator[SageMaker]:
+    service = SageMaker(make_host(tmp_path))
+    yield service
+    service.stop()
+
+
+def config(**members: Any) -> dict[str, Any]:
+    return {
+        "Strategy": "Bayesian",
+        "HyperParameterTuningJobObjective": {"Type": "Minimize", "MetricName": "loss"},
+        "ResourceLimits": {"MaxNumberOfTrainingJobs": 2, "MaxParallelTrainingJobs": 1},
+        "ParameterRanges": LR,
+        **members,
+    }
+
+
+def definition(**members: Any) -> dict[str, Any]:
+    job = training_job()
+    del job["TrainingJobName"]
+    job["AlgorithmSpecification"]["MetricDefinitions"] = [{"Name": "loss", "Regex": "loss=(.*)"}]
+    return {**job, **members}
+
+
+def request(
+    name: str = "tuning", training: dict[str, Any] | None = None, top: dict[str, Any] | None = None, **members: Any
+) -> dict[str, Any]:
+    """A request that CreateHyperParameterTuningJob accepts; `members` go into its configuration."""
+    return {
+        "HyperParameterTuningJobName": name,
+        "HyperParameterTuningJobConfig": config(**members),
+        "TrainingJobDefinition": definition(**(training or {})),
+        **(top or {}),
+    }
+
+
+def limits(**members: int) -> dict[str, Any]:
+    return {"ResourceLimits": {"MaxParallelTrainingJobs": 1, **members}}
+
+
+HYPERBAND = {"HyperbandStrategyConfig": {"MinResource": 5, "MaxResource": 5}}
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (
+            request(HyperParameterTuningJobObjective={"Type": "Minimize", "MetricName": "x"}),
+            "x is not among the Metric",
+        ),
+        (request(HyperParameterTuningJobObjective={"Type": "Smaller", "MetricName": "loss"}), "enum value set"),
+        (request(Strategy="Guess"), "enum value set"),
+        (request(ParameterRanges={}), "At least one hyperparameter"),
+        (request(training={"StaticHyperParameters": {"lr": "1"}}), "both a range and a static value: lr"),
+        (request(training={"StaticHyperParameters": {"_tuning_objective_metric": "a"}}), "is reserved"),
+        (request(training={"StaticHyperParameters": {str(n): "1" for n in range(100)}}), "At most 100 static"),
+        (request(**limits()), "MaxNumberOfTrainingJobs is required without"),
+        (request(**limits(MaxNumberOfTrainingJobs=2, MaxParallelTrainingJobs=3)), "(3) must not exceed"),
+        (request(**limits(MaxNumberOfTrainingJobs=2, MaxRuntimeInSeconds=60)), "greater than or equal to 120"),
+        (request(Strategy="Grid"), "categorical ranges only"),
+        (request(Strategy="Grid", ParameterRanges=SIZES, **limits(MaxNumberOfTrainingJobs=3)), "combinations (2)"),
+        (request(Strategy="Hyperband"), "Hyperband needs a MaxResource"),
+        (request(Strategy="Hyperband", StrategyConfig=HYPERBAND), "MinResource (5) must be less than MaxResource (5)"),
+        (request(Strategy="Hyperband", TrainingJobEarlyStoppingType="Auto"), "must be Off with the strategy Hyperband"),
+        (request(StrategyConfig=HYPERBAND), "only valid with the strategy Hyperband"),
+        (request(top={"Autotune": {"Mode": "Enabled"}}), "has no Autotune"),
+        (request(top={"TrainingJobDefinitions": [definition()]}), "several TrainingJobDefinitions"),
+        (
+            request(TuningJobCompletionCriteria={"ConvergenceDetected": {"CompleteOnConvergence": "Enabled"}}),
+            "has no ConvergenceDetected",
+        ),
+        (request(training={"OutputDataConfig": {"S3OutputPath": "https://example.com"}}), "not a location in S3"),
+        (request(training={"ResourceConfig": {"VolumeSizeInGB": 1}}), "needs an InstanceType"),
+        (request(training={"EnableManagedSpotTraining": True}), "needs a MaxWaitTimeInSeconds"),
+        (request(name="a" * 33), "length less than or equal to 32"),
+        ({k: v for k, v in request().items() if k != "TrainingJobDefinition"}, "A TrainingJobDefinition is required"),
+    ],
+)
+def test_a_request_that_cannot_work_is_refused_and_leaves_no_job(
+    sagemaker: SageMaker, changed: dict[str, Any], message: str
+) -> None:
+    error = refusal(lambda: sagemaker.call("CreateHyperParameterTuningJob", changed, CALLER))
+    assert error.code == "ValidationException"
+    assert message in error.message
+    assert sagemaker.call("ListHyperParameterTuningJobs", {}, CALLER)["HyperParameterTuningJobSummaries"] == []
+    assert sagemaker.call("ListTrainingJobs", {}, CALLER)["TrainingJobSummaries"] == []
+
+
+def test_quotas_are_kept(sagemaker: SageMaker) -> None:
+    for changed in (
+        limits(MaxNumberOfTrainingJobs=751),
+        limits(MaxNumberOfTrainingJobs=500, MaxParallelTrainingJobs=101),
+    ):
+        error = refusal(
+            lambda changed=changed: sagemaker.call("CreateHyperParameterTuningJob", request(**changed), CALLER)
+        )
+        assert error.code == "ResourceLimitExceeded"
+
+
+def test_a_name_can_be_used_once_and_an_unknown_one_is_called_that(sagemaker: SageMaker) -> None:
+    sagemaker.call("CreateHyperParameterTuningJob", request(), CALLER)
+    again = refusal(lambda: sagemaker.call("CreateHyperParameterTuningJob", request(name="TUNING"), CALLER))
+    assert again.code == "ResourceInUse"
+    nobody = {"HyperParameterTuningJobName": "nobody"}
+    for operation in ("Describe", "Stop"):
+        unknown = refusal(lambda o=operation: sagemaker.call(f"{o}HyperParameterTuningJob", nobody, CALLER))
+        assert unknown.code == "ResourceNotFound"
+
+
+def test_tuning_jobs_are_listed_by_name_unless_told_otherwise(sagemaker: SageMaker) -> None:
+    for name in ("b", "a", "c"):
+        sagemaker.call("CreateHyperParameterTuningJob", request(name=name), CALLER)
+
+    def names(**how: str) -> list[str]:
+        page = sagemaker.call("ListHyperParameterTuningJobs", how, CALLER)["HyperParameterTuningJobSummaries"]
+        return [item["HyperParameterTuningJobName"] for item in page]
+
+    assert names() == ["a", "b", "c"]
+    assert names(SortBy="CreationTime") == ["b", "a", "c"]
+    assert names(SortOrder="Descending") == ["c", "b", "a"]
+
+
+def test_iam_is_asked_about_the_tuning_job(sagemaker: SageMaker) -> None:
+    arn = "arn:aws:sagemaker:eu-west-1:123456789012:hyper-parameter-tuning-job/tuning"
+    for operation in (
+        "CreateHyperParameterTuningJob",
+        "DescribeHyperParameterTuningJob",
+        "StopHyperParameterTuningJob",
+        "ListTrainingJobsForHyperParameterTuningJob",
+    ):
+        assert sagemaker.resource_arns(operation, {"HyperParameterTuningJobName": "Tuning"}, CALLER) == [arn]
+    assert sagemaker.resource_arns("ListHyperParameterTuningJobs", {}, CALLER) == ["*"]
+
+
+def test_hyperband_reads_its_epochs_from_the_hyperparameters() -> None:
+    for name, text in (("epochs", "9"), ("num_epochs", '"9"')):
+        rule = TuningDefinition(request(Strategy="Hyperband", training={"StaticHyperParameters": {name: text}}))
+        running = Trial("a", {}, None, ended=False, series=(1.0,) * 9)
+        assert rule.stopping_rule("name").hopeless([running]) == ["a"]
+
+
+WARM = {
+    "WarmStartConfig": {
+        "WarmStartType": "IdenticalDataAndAlgorithm",
+        "ParentHyperParameterTuningJobs": [{"HyperParameterTuningJobName": "a"}],
+    }
+}
+OTHER_IMAGE = {"AlgorithmSpecification": {**definition()["AlgorithmSpecification"], "TrainingImage": f"{IMAGE}1"}}
+
+
+@pytest.mark.parametrize(
+    ("changed", "status", "message"),
+    [
+        (request(top=WARM), "InProgress", "has not ended yet"),
+        (request(top=WARM, training={"StaticHyperParameters": {"x": "1"}}), "Completed", "must be the same as in the"),
+        (request(top=WARM, training=OTHER_IMAGE), "Completed", "The training image must be the same"),
+        (
+            request(top=WARM, HyperParameterTuningJobObjective={"Type": "Maximize", "MetricName": "loss"}),
+            "Completed",
+            "has another objective",
+        ),
+    ],
+)
+def test_a_warm_start_needs_a_parent_that_fits(changed: dict[str, Any], status: str, message: str) -> None:
+    parent = {**request("a"), "HyperParameterTuningJobStatus": status}
+    error = refusal(lambda: check_parents(changed, TuningDefinition(changed), [parent]))
+    assert message in error.message
+
+
+def test_a_fitting_parent_is_taken_and_the_same_one_twice_is_not() -> None:
+    changed, parent = request(top=WARM), {**request("a"), "HyperParameterTuningJobStatus": "Stopped"}
+    check_parents(changed, TuningDefinition(changed), [parent])
+    # What was tuned may be static now: only their number has to stay the same.
+    static = request(top=WARM, ParameterRanges=SIZES)
+    check_parents(static, TuningDefinition(static), [parent])
+    error = refusal(lambda: check_parents(changed, TuningDefinition(changed), [parent, parent]))
+    assert "must be different ones" in error.message
+
+
+def job(name: str, status: str, loss: float | None = None, ended: float = 0.0) -> dict[str, Any]:
+    metrics = [] if loss is None else [{"MetricName": "loss", "Value": loss}, {"MetricName": "other", "Value": -9.0}]
+    return {
+        "TrainingJobName": name,
+        "TrainingJobStatus": status,
+        "TunedHyperParameters": {"lr": "0.1"},
+        "FinalMetricDataList": metrics,
+        "TrainingEndTime": ended,
+    }
+
+
+def test_counters_and_the_best_job_follow_from_the_training_jobs() -> None:
+    jobs = [
+        job("a", "Completed", 0.5),
+        job("b", "Stopped", 0.4),
+        job("c", "Completed"),
+        job("d", "Failed", 0.1),  # what it printed before it failed does not count
+        job("e", "InProgress", 0.2),
+        job("f", "Stopping", 0.2),
+    ]
+    defined = TuningDefinition(request())
+    assert counters(jobs, defined) == {
+        "TrainingJobStatusCounters": {
+            "Completed": 2,
+            "InProgress": 2,
+            "RetryableError": 0,
+            "NonRetryableError": 1,
+            "Stopped": 1,
+        },
+        "ObjectiveStatusCounters": {"Succeeded": 2, "Pending": 2, "Failed": 2},
+    }
+    found = best(jobs, defined)
+    assert found is not None
+    assert found["TrainingJobName"] == "b"
+    maximising = TuningDefinition(request(HyperParameterTuningJobObjective={"Type": "Maximize", "MetricName": "loss"}))
+    highest = best(jobs, maximising)
+    assert highest is not None
+    assert highest["TrainingJobName"] == "a"
+    assert best([], defined) is None
+
+
+def test_an_improvement_of_less_than_a_hundredth_is_none() -> None:
+    defined = TuningDefinition(request())
+    # In the order in which they ended, which is not that of their names.
+    jobs = [job("a", "Completed", 0.995, 2.0), job("b", "Completed", 1.0, 1.0), job("c", "Failed", None, 3.0)]
+    assert not_improving(jobs, defined) == 2
+    assert not_improving([*jobs, job("d", "Completed", 0.9, 4.0)], defined) == 0
+
+
+def test_a_criterion_for_the_end_can_take_the_place_of_a_number_of_jobs() -> None:
+    criteria = {"BestObjectiveNotImproving": {"MaxNumberOfTrainingJobsNotImproving": 3}}
+    assert TuningDefinition(request(TuningJobCompletionCriteria=criteria, **limits())).max_jobs == 750
+    assert TuningDefinition(request(**limits(MaxRuntimeInSeconds=120))).max_jobs == 750
+
+
+def test_training_jobs_that_cannot_begin_fail_the_search(sagemaker: SageMaker) -> None:
+    # On this platform no role can be assumed.
+    sagemaker.call("CreateHyperParameterTuningJob", request(), CALLER)
+    name = {"HyperParameterTuningJobName": "tuning"}
+
+    def described() -> dict[str, Any]:
+        return sagemaker.call("DescribeHyperParameterTuningJob", name, CALLER)
+
+    eventually(lambda: described()["HyperParameterTuningJobStatus"] != "InProgress")
+    assert described()["FailureReason"].startswith("No training job succeeded after 2 attempts.")
+    assert described()["TrainingJobStatusCounters"]["NonRetryableError"] == 2
+    jobs = sagemaker.call("ListTrainingJobsForHyperParameterTuningJob", name, CALLER)["TrainingJobSummaries"]
+    assert all("Could not assume role" in started["FailureReason"] for started in jobs)

@@ -1,0 +1,202 @@
+"""The course of a tuning job, over training jobs that end when the test says so."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from emulator_fixtures import CALLER, eventually, training_job
+
+from emulator.platform.awsapi import Payload, ServiceError
+from emulator.platform.store import Record, Store
+from emulator.sagemaker.resources import TUNING_JOB, Resources
+from emulator.sagemaker.tuning.definition import TuningDefinition
+from emulator.sagemaker.tuning.job import TuningRun
+
+
+class FakeTrainingJobs:
+    """Training jobs without programs."""
+
+    def __init__(self) -> None:
+        self.jobs: list[Record] = []
+        self.most_running = 0
+        self.refusing = False
+
+    def launch(self, request: Payload, caller: Any, **members: Any) -> Record:
+        if self.refusing:
+            raise ServiceError("ResourceInUse", "the name is taken")
+        job = {**request, "TrainingJobArn": request["TrainingJobName"], "TrainingJobStatus": "InProgress", **members}
+        self.jobs.append(job)
+        self.most_running = max(self.most_running, len(self.running))
+        return dict(job)
+
+    def launched_by(self, arn: str) -> list[Record]:
+        return [dict(job) for job in self.jobs]
+
+    def metric_series(self, arn: str) -> dict[str, list[tuple[float, float]]]:
+        return {"loss": next(job.get("series", []) for job in self.jobs if job["TrainingJobArn"] == arn)}
+
+    def request_stop(self, arn: str) -> None:
+        self.end(arn, "Stopped")
+
+    def end(self, name: str, status: str = "Completed", loss: float | None = None) -> None:
+        """Let a job end."""
+        job = next(job for job in self.jobs if job["TrainingJobName"] == name)
+        if job["TrainingJobStatus"] != "InProgress":
+            raise ServiceError("ValidationException", "it has ended")
+        metrics = [] if loss is None else [{"MetricName": "loss", "Value": loss}]
+        job.update(FinalMetricDataList=metrics, TrainingEndTime=time.time(), TrainingJobStatus=status)
+
+    @property
+    def running(self) -> list[str]:
+        return [job["TrainingJobName"] for job in self.jobs if job["TrainingJobStatus"] == "InProgress"]
+
+
+class Course:
+    """A tuning job that is under way."""
+
+    def __init__(self, store: Store, **config: Any) -> None:
+        definition = training_job()
+        del definition["TrainingJobName"]
+        definition["AlgorithmSpecification"]["MetricDefinitions"] = [{"Name": "loss", "Regex": "loss=(.*)"}]
+        request = {
+            "HyperParameterTuningJobName": "tuning",
+            "HyperParameterTuningJobConfig": {
+                "Strategy": "Random",
+                "HyperParameterTuningJobObjective": {"Type": "Minimize", "MetricName": "loss"},
+                "ResourceLimits": {"MaxNumberOfTrainingJobs": 5, "MaxParallelTrainingJobs": 2},
+                "ParameterRanges": {"ContinuousParameterRanges": [{"Name": "lr", "MinValue": "0", "MaxValue": "1"}]},
+                **config,
+            },
+            "TrainingJobDefinition": definition,
+        }
+        self.resources = Resources(store, TUNING_JOB)
+        self.record = self.resources.create(CALLER, request, HyperParameterTuningJobStatus="InProgress")
+        self.training = FakeTrainingJobs()
+        self.run: TuningRun | None = None
+
+    def begin(self) -> None:
+        defined = TuningDefinition(self.record)
+        training: Any = self.training
+        self.run = TuningRun(self.record, defined, defined.search("seed", [], []), self.resources, training)
+        self.run.start()
+
+    def described(self) -> Record:
+        return self.resources.require_arn(self.record["HyperParameterTuningJobArn"])
+
+    def status(self) -> str:
+        return str(self.described()["HyperParameterTuningJobStatus"])
+
+    def wait_for_running(self, count: int) -> list[str]:
+        eventually(lambda: len(self.training.running) == count)
+        return self.training.running
+
+    def wait_for_end(self) -> str:
+        eventually(lambda: self.status() != "InProgress")
+        return self.status()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    store = Store(tmp_path)
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def course(store: Store) -> Iterator[Any]:
+    """Begins a tuning job with a configuration."""
+    begun: list[Course] = []
+
+    def begin(**config: Any) -> Course:
+        begun.append(Course(store, **config))
+        begun[0].begin()
+        return begun[0]
+
+    yield begin
+    for started in begun:
+        assert started.run is not None
+        started.run.interrupt()
+        started.run.join(5)
+        assert not started.run.alive
+
+
+def test_never_more_jobs_run_than_may_and_all_are_run(course: Any) -> None:
+    found = course()
+    for count in (2, 2, 2, 2, 1):
+        found.training.end(found.wait_for_running(count)[0], loss=1.0)
+    assert found.wait_for_end() == "Completed"
+    assert len(found.training.jobs) == 5
+    assert found.training.most_running == 2
+
+
+def test_too_little_progress_ends_the_search_and_what_still_runs(course: Any) -> None:
+    found = course(
+        ResourceLimits={"MaxParallelTrainingJobs": 2},
+        TuningJobCompletionCriteria={"BestObjectiveNotImproving": {"MaxNumberOfTrainingJobsNotImproving": 3}},
+    )
+    for loss in (1.0, 0.999, 0.998):
+        found.training.end(found.wait_for_running(2)[0], loss=loss)
+    assert found.status() == "InProgress"
+    found.training.end(found.wait_for_running(2)[0], "Failed")
+    assert found.wait_for_end() == "Completed"
+    assert found.training.running == []
+
+
+def test_time_runs_out(store: Store) -> None:
+    found = Course(
+        store,
+        ResourceLimits={"MaxNumberOfTrainingJobs": 9, "MaxParallelTrainingJobs": 1, "MaxRuntimeInSeconds": 120},
+    )
+    found.begin()
+    found.training.end(found.wait_for_running(1)[0], loss=1.0)
+    found.wait_for_running(1)
+    assert found.run is not None
+    found.run.interrupt()
+    found.run.join(5)
+    # Taken up again after the two minutes, as by a server that was down for that long.
+    found.record["CreationTime"] -= 121
+    found.begin()
+    assert found.wait_for_end() == "Completed"
+    assert [job["TrainingJobStatus"] for job in found.training.jobs] == ["Completed", "Stopped"]
+
+
+def test_a_training_job_that_somebody_stops_does_not_hold_up_the_search(course: Any) -> None:
+    found = course()
+    for _ in range(4):
+        found.training.end(found.wait_for_running(2)[0], "Stopped")
+    # Four without a result: the next one decides.
+    found.training.end(found.wait_for_running(1)[0], loss=1.0)
+    assert found.wait_for_end() == "Completed"
+
+
+def test_hopeless_jobs_are_ended_while_they_run(course: Any) -> None:
+    found = course(TrainingJobEarlyStoppingType="Auto")
+    for _ in range(3):
+        name = found.wait_for_running(2)[0]
+        next(job for job in found.training.jobs if job["TrainingJobName"] == name)["series"] = [(0.0, 1.0)]
+        found.training.end(name, loss=1.0)
+    worse = found.wait_for_running(2)[0]
+    next(job for job in found.training.jobs if job["TrainingJobName"] == worse)["series"] = [(0.0, 2.0)]
+    eventually(lambda: worse not in found.training.running)
+    assert found.status() == "InProgress"
+
+
+def test_a_name_that_somebody_else_took_fails_the_search_with_a_reason(store: Store) -> None:
+    found = Course(store)
+    found.training.refusing = True
+    found.begin()
+    assert found.wait_for_end() == "Failed"
+    assert found.described()["FailureReason"] == "ClientError: the name is taken"
+
+
+def test_a_search_that_fails_ends_what_it_has_started(course: Any) -> None:
+    found = course()
+    first, _ = found.wait_for_running(2)
+    found.training.refusing = True
+    found.training.end(first, loss=1.0)
+    assert found.wait_for_end() == "Failed"
+    assert found.training.running == []

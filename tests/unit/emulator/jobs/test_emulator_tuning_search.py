@@ -1,0 +1,226 @@
+"""What a tuning job tries next, and which of its training jobs it ends early."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+from statistics import fmean
+from typing import Any
+
+import pytest
+from emulator_fixtures import refusal
+from hypothesis import given
+from hypothesis import strategies as st
+
+from emulator.sagemaker.tuning.ranges import NumberRange, Range, combinations, read_ranges
+from emulator.sagemaker.tuning.search import Search, Strategy, Trial
+from emulator.sagemaker.tuning.stopping import Hyperband, MedianRule
+
+
+def ranges(**members: Any) -> tuple[Range, ...]:
+    """One continuous range, called lr, from 0.001 to 0.1 unless told otherwise."""
+    return read_ranges({"ContinuousParameterRanges": [number(**members)]})
+
+
+def number(**members: Any) -> dict[str, str]:
+    return {"Name": "lr", "MinValue": "0.001", "MaxValue": "0.1", **members}
+
+
+def loss(text: str) -> float:
+    """Smallest at 0.01."""
+    return math.log10(float(text) / 0.01) ** 2
+
+
+def run(search: Search, count: int) -> list[Trial]:
+    """Try one after the other."""
+    trials: list[Trial] = []
+    for index in range(count):
+        values = search.propose(trials)
+        assert values is not None
+        trials.append(Trial(str(index), values, loss(values["lr"]), ended=True))
+    return trials
+
+
+@pytest.mark.parametrize(
+    ("definition", "problem"),
+    [
+        (number(MinValue="0.1"), "MinValue (0.1) must be less than MaxValue (0.1)"),
+        (number(MinValue="nan"), "MinValue 'nan' is not a number"),
+        (number(MaxValue="inf"), "MaxValue 'inf' is not a number"),
+        (number(MaxValue="lots"), "MaxValue 'lots' is not a number"),
+        (number(MinValue="0", ScalingType="Logarithmic"), "logarithmic scaling needs values greater than 0"),
+        (number(MaxValue="1", ScalingType="ReverseLogarithmic"), "within 0 <= x < 1"),
+    ],
+)
+def test_a_range_that_cannot_be_searched_is_refused_by_name(definition: dict[str, str], problem: str) -> None:
+    error = refusal(lambda: read_ranges({"ContinuousParameterRanges": [definition]}))
+    assert error.message.startswith("The range of the hyperparameter lr is invalid: ")
+    assert problem in error.message
+
+
+def test_ranges_need_names_of_their_own_and_values_that_differ() -> None:
+    integer = {"Name": "lr", "MinValue": "1", "MaxValue": "2"}
+    for members, problem in (
+        ({}, "At least one"),
+        ({"AutoParameters": [{"Name": "lr", "ValueHint": "1"}]}, "no AutoParameters"),
+        ({"ContinuousParameterRanges": [number()], "IntegerParameterRanges": [integer]}, "more than one range: lr"),
+        ({"CategoricalParameterRanges": [{"Name": "lr", "Values": ["a", "a"]}]}, "not all different"),
+        ({"IntegerParameterRanges": [{**integer, "MaxValue": "2.5"}]}, "'2.5' is not an integer"),
+        ({"IntegerParameterRanges": [{**integer, "ScalingType": "ReverseLogarithmic"}]}, "a continuous range"),
+        ({"ContinuousParameterRanges": [number(Name=str(n)) for n in range(31)]}, "At most 30"),
+    ):
+        assert problem in refusal(lambda members=members: read_ranges(members)).message
+
+
+def test_the_scale_is_logarithmic_where_the_range_spans_two_orders_of_magnitude() -> None:
+    assert [found.scale for found in ranges(ScalingType="Auto")] == ["Logarithmic"]
+    assert [found.scale for found in ranges(MinValue="0.002")] == ["Linear"]
+    assert [found.scale for found in ranges(MinValue="0")] == ["Linear"]
+
+
+@given(
+    st.floats(0, 0.998, allow_subnormal=False),
+    st.floats(0.0011, 1),
+    st.floats(0, 1),
+    st.sampled_from(["Linear", "ReverseLogarithmic"]),
+)
+def test_whatever_is_proposed_lies_in_its_range_and_is_recognised(
+    low: float, width: float, share: float, scale: Any
+) -> None:
+    found = NumberRange("x", low, min(low + width, 0.9999), scale, integer=False)
+    first, last = found.bounds
+    text = found.text(first + share * (last - first))
+    assert found.low <= float(text) <= found.high
+    coordinate = found.coordinate(text)
+    assert coordinate is not None
+    assert first <= coordinate <= last
+
+
+def test_what_is_outside_of_a_range_has_no_place_in_it() -> None:
+    (integer,) = read_ranges({"IntegerParameterRanges": [{"Name": "n", "MinValue": "1", "MaxValue": "9"}]})
+    assert [integer.coordinate(text) for text in ("3", "3.5", "10", "", "many")] == [3, None, None, None, None]
+
+
+@pytest.mark.parametrize("strategy", ["Bayesian", "Random", "Hyperband"])
+def test_proposals_follow_from_the_seed_and_the_trials_alone(strategy: Strategy) -> None:
+    first, again, other = (run(Search(strategy, ranges(), True, seed), 9) for seed in (1, 1, 2))
+    assert first == again
+    assert first != other
+    assert len({trial.values["lr"] for trial in first}) == 9
+    # A search that is taken up in the middle goes on as if it had never been put down.
+    assert Search(strategy, ranges(), True, 1).propose(first[:6]) == first[6].values
+
+
+def mean_loss(trials: list[Trial]) -> float:
+    return fmean(trial.objective for trial in trials if trial.objective is not None)
+
+
+def test_bayesian_search_learns_where_random_search_does_not() -> None:
+    def after_ten(strategy: Strategy) -> float:
+        return fmean(mean_loss(run(Search(strategy, ranges(), True, seed), 20)[10:]) for seed in range(10))
+
+    assert after_ten("Bayesian") < 0.6 * after_ten("Random")
+
+
+def test_jobs_under_way_at_the_same_time_are_sent_to_different_places() -> None:
+    search = Search("Bayesian", ranges(), True, 1)
+    trials = run(search, 8)
+    for index in range(4):
+        trials.append(Trial(f"parallel-{index}", search.propose(trials) or {}, None, ended=False))
+    assert len({trial.values["lr"] for trial in trials[8:]}) == 4
+
+
+def test_failures_and_values_of_another_range_do_not_disturb_the_search() -> None:
+    search = Search("Bayesian", ranges(), True, 1)
+    trials = run(search, 8)
+    strange = [
+        Trial("failed", {"lr": "0.05"}, None, ended=True),
+        Trial("outside", {"lr": "5"}, 0.0, ended=True),
+        Trial("other", {"momentum": "0.9"}, 0.0, ended=True),
+    ]
+    assert Search("Bayesian", ranges(), True, 1, observed=tuple(strange)).propose(trials) == search.propose(trials)
+
+
+def test_a_search_begins_with_what_it_is_told() -> None:
+    search = Search("Bayesian", ranges(), True, 1, suggested=({"lr": "0.02"},))
+    assert search.propose([]) == {"lr": "0.02"}
+    assert search.propose(run(search, 1)) != {"lr": "0.02"}
+
+
+def test_what_was_learned_before_spares_the_search_its_random_beginning() -> None:
+    learned = tuple(run(Search("Bayesian", ranges(), True, 99), 30))
+
+    def first_five(observed: tuple[Trial, ...]) -> float:
+        return fmean(mean_loss(run(Search("Bayesian", ranges(), True, seed, observed), 5)) for seed in range(10))
+
+    assert first_five(learned) < 0.6 * first_five(())
+
+
+def test_maximising_is_minimising_the_other_way() -> None:
+    trials = [Trial(str(n), {"lr": str(10 ** -(1 + n / 4))}, n / 8, ended=True) for n in range(9)]
+    low = Search("Bayesian", ranges(), False, 1).propose(trials)
+    high = Search("Bayesian", ranges(), True, 1).propose(trials)
+    assert low is not None
+    assert high is not None
+    assert float(low["lr"]) < float(high["lr"])
+
+
+def test_a_grid_ends_when_it_has_been_searched() -> None:
+    definition = {"CategoricalParameterRanges": [{"Name": n, "Values": list("ab")} for n in ("one", "two")]}
+    grid = Search("Grid", read_ranges(definition), True, 1)
+    assert combinations(grid.ranges) == [{"one": a, "two": b} for a in "ab" for b in "ab"]
+    trials = [Trial(str(n), {}, None, ended=False) for n in range(4)]
+    assert [grid.propose(trials[:n]) for n in range(5)] == [*combinations(grid.ranges), None]
+
+
+def test_the_server_does_not_import_optuna_before_it_is_needed() -> None:
+    program = "import sys, emulator.sagemaker; sys.exit('optuna' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def trial(name: str, *series: float, ended: bool = False) -> Trial:
+    return Trial(name, {}, series[-1] if ended else None, ended, series)
+
+
+def test_the_median_rule_compares_with_running_averages_of_the_same_epoch() -> None:
+    # Running averages up to the second epoch: 2.5, 3.5 and 4.5.
+    before = [trial(str(top), top, top - 1, top - 2, ended=True) for top in (3.0, 4.0, 5.0)]
+    rule = MedianRule(minimize=True)
+    assert rule.hopeless([*before, trial("good", 9.0, 3.5), trial("bad", 1.0, 3.6)]) == ["bad"]
+    assert rule.hopeless([*before, trial("new")]) == []
+    assert rule.hopeless([*before, trial("further than any", 9.0, 9.0, 9.0, 9.0)]) == []
+    assert rule.hopeless([*before[:2], trial("bad", 9.0)]) == []
+    assert MedianRule(minimize=False).hopeless([*before, trial("good", 9.0, 3.6), trial("bad", 9.0, 3.4)]) == ["bad"]
+
+
+def hyperband(**members: Any) -> Hyperband:
+    # One bracket, with rungs at 2 and 6 epochs.
+    return Hyperband(**{"minimize": True, "min_resource": 2, "max_resource": 5, "name": "1", **members})
+
+
+def test_hyperband_lets_only_the_best_beyond_a_rung() -> None:
+    band = hyperband()
+    assert band.hopeless([trial("a", 9.0)]) == []
+    assert band.hopeless([trial("a", 9.0, 1.0)]) == []  # the first of all at the rung
+    assert band.hopeless([trial("a", 9.0, 1.0), trial("b", 0.1, 2.0), trial("c", 9.0, 0.5)]) == ["b"]
+    assert band.hopeless([trial("a", 9.0, 1.0), trial("b", 0.1, 2.0), trial("c", 9.0, 0.5)]) == ["b"]
+    maximising = hyperband(minimize=False)
+    assert maximising.hopeless([trial("a", 9.0, 1.0), trial("b", 0.1, 2.0), trial("c", 9.0, 0.5)]) == ["c"]
+
+
+def test_hyperband_ends_nothing_before_the_least_and_everything_at_the_most() -> None:
+    band = hyperband()
+    assert band.hopeless([trial("a", 1.0, 1.0, 1.0, 1.0)]) == []
+    assert band.hopeless([trial("a", 1.0, 1.0, 1.0, 1.0), trial("b", 9.0)]) == []
+    assert band.hopeless([trial("a", 1.0, 1.0, 1.0, 1.0, 1.0)]) == ["a"]
+    assert band.hopeless([trial("a", 1.0, 1.0, 1.0, 1.0, 1.0, ended=True)]) == []
+
+
+def test_hyperband_decides_the_same_whether_values_come_one_by_one_or_all_at_once() -> None:
+    finished = [trial("a", 1.0, 1.0, ended=True), trial("b", 2.0, 0.9, ended=True)]
+    step_by_step, at_once = hyperband(), hyperband()
+    for count in range(3):
+        step_by_step.hopeless(finished[:count])
+    late = trial("c", 0.1, 1.5)
+    assert step_by_step.hopeless([*finished, late]) == at_once.hopeless([*finished, late]) == ["c"]

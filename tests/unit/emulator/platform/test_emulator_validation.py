@@ -1,0 +1,212 @@
+"""Requests are refused as AWS refuses them, before anything is changed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+from botocore.loaders import Loader
+from emulator_fixtures import ACCOUNT, CALLER, refusal, training_job
+
+from emulator.platform.awsapi import Caller, Payload, Service, ServiceError, operation, paginate
+from emulator.platform.validation import compile_pattern
+
+# The model's patterns are Java's: what Python only warns of in one of them, it reads differently.
+pytestmark = pytest.mark.filterwarnings("error::FutureWarning", "error::DeprecationWarning")
+
+
+class Recorder(Service):
+    """SageMaker's model around an implementation that keeps what it is given."""
+
+    name = "sagemaker"
+
+    def __init__(self) -> None:
+        super().__init__(ACCOUNT)
+        self.seen: list[tuple[Payload, Caller]] = []
+        self.register(self)
+
+    @operation("CreateTrainingJob")
+    def create_training_job(self, request: Payload, caller: Caller) -> Payload:
+        self.seen.append((request, caller))
+        return {"TrainingJobArn": "arn"}
+
+    @operation("DescribeTrainingJob")
+    def describe_training_job(self, request: Payload, caller: Caller) -> Payload:
+        raise RuntimeError("secret detail")
+
+
+@pytest.fixture
+def service() -> Recorder:
+    return Recorder()
+
+
+def test_a_valid_request_reaches_the_implementation_unchanged(service: Recorder) -> None:
+    request = training_job(Tags=[{"Key": "équipe é", "Value": "Größe 5"}])
+    assert service.call("CreateTrainingJob", request, CALLER) == {"TrainingJobArn": "arn"}
+    assert service.seen == [(request, CALLER)]
+
+
+@pytest.mark.parametrize(
+    ("change", "path", "constraint"),
+    [
+        ({"TrainingJobName": "with_underscore"}, "trainingJobName", "satisfy regular expression pattern: [a-zA-Z0-9]("),
+        ({"TrainingJobName": "trailing\n"}, "trainingJobName", "satisfy regular expression pattern"),
+        ({"TrainingJobName": "x" * 64}, "trainingJobName", "have length less than or equal to 63"),
+        ({"TrainingJobName": ""}, "trainingJobName", "have length greater than or equal to 1"),
+        ({"TrainingJobName": None}, "trainingJobName", "not be null"),
+        (
+            {"StoppingCondition": {"MaxRuntimeInSeconds": 0}},
+            "stoppingCondition.maxRuntimeInSeconds",
+            "have value greater than or equal to 1",
+        ),
+        ({"Tags": [{"Key": "a"}]}, "tags.1.member.value", "not be null"),
+        ({"Tags": [{"Key": "\x07", "Value": ""}]}, "tags.1.member.key", "satisfy regular expression pattern"),
+        ({"HyperParameters": {"k" * 257: "v"}}, f"hyperParameters.{'k' * 257}.key", "have length less than or equal"),
+        ({"ResourceConfig": {"InstanceType": "ml.toy"}}, "resourceConfig.instanceType", "satisfy enum value set: [ml."),
+    ],
+)
+def test_a_bad_value_is_named_with_its_constraint(
+    service: Recorder, change: Payload, path: str, constraint: str
+) -> None:
+    error = refusal(lambda: service.call("CreateTrainingJob", training_job(**change), CALLER))
+    assert (error.code, error.status) == ("ValidationException", 400)
+    assert f"at '{path}' failed to satisfy constraint: Member must {constraint}" in error.message
+    assert service.seen == []
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"TrainingJobName": 5}, "NUMBER_VALUE can not be converted to a String at 'trainingJobName'."),
+        ({"TrainingJobName": ["a"]}, "Expected a String at 'trainingJobName'."),
+        ({"EnableNetworkIsolation": "true"}, "STRING_VALUE can not be converted to a Boolean"),
+        ({"EnableNetworkIsolation": 1}, "NUMBER_VALUE can not be converted to a Boolean"),
+        ({"StoppingCondition": {"MaxRuntimeInSeconds": True}}, "TRUE_VALUE can not be converted to an Integer"),
+        ({"StoppingCondition": {"MaxRuntimeInSeconds": 1.5}}, "NUMBER_VALUE can not be converted to an Integer"),
+        ({"StoppingCondition": []}, "Expected a structure or map at 'stoppingCondition'"),
+        ({"Tags": {"Key": "a"}}, "Expected a list at 'tags'"),
+    ],
+)
+def test_a_value_of_the_wrong_type_cannot_be_read(service: Recorder, change: Payload, message: str) -> None:
+    error = refusal(lambda: service.call("CreateTrainingJob", training_job(**change), CALLER))
+    assert (error.code, error.status) == ("SerializationException", 400)
+    assert message in error.message
+
+
+@pytest.mark.parametrize(
+    ("change", "path"),
+    [
+        ({"Instances": 4}, "instances"),
+        ({"OutputDataConfig": {"S3OutputPath": "s3://b", "Nope": 1}}, "outputDataConfig.nope"),
+        ({"Tags": [{"Key": "a", "Value": "b", "X": 1}]}, "tags.1.member.x"),
+    ],
+)
+def test_an_unknown_parameter_is_refused_with_the_known_ones(service: Recorder, change: Payload, path: str) -> None:
+    error = refusal(lambda: service.call("CreateTrainingJob", training_job(**change), CALLER))
+    assert f"Unknown parameter '{path}': must be one of: " in error.message
+
+
+def test_all_problems_are_reported_at_once(service: Recorder) -> None:
+    error = refusal(lambda: service.call("CreateTrainingJob", {"TrainingJobName": "_", "Extra": 1}, CALLER))
+    assert error.message.startswith("4 validation errors detected: ")
+    for part in ("'roleArn'", "'outputDataConfig'", "'trainingJobName'", "'extra'"):
+        assert part in error.message
+
+
+def test_unknown_and_missing_operations_are_told_apart(service: Recorder) -> None:
+    assert refusal(lambda: service.call("MakeCoffee", {}, CALLER)).code == "UnknownOperationException"
+    missing = refusal(lambda: service.call("CreateApp", {}, CALLER))
+    assert (missing.code, missing.status) == ("NotImplementedException", 501)
+    assert "CreateTrainingJob" in missing.message
+
+
+def test_every_pattern_of_the_two_models_compiles_but_two_that_are_broken_in_the_model() -> None:
+    patterns = {
+        shape["pattern"]
+        for name in ("sagemaker", "application-autoscaling")
+        for shape in Loader().load_service_model(name, "service-2")["shapes"].values()
+        if "pattern" in shape
+    }
+    assert len(patterns) > 200
+    broken = {pattern for pattern in patterns if compile_pattern(pattern) is None}
+    assert {pattern.rpartition("$")[2] for pattern in broken} == {"{1,128}", "{1,256}"}
+
+
+@pytest.mark.parametrize(
+    ("pattern", "good", "bad"),
+    [
+        (r"\p{Print}+", "a b~", "a\x07"),
+        (r"arn:[\p{Alnum}\-]+:x", "arn:aws-cn:x", "arn:aws_cn:x"),
+        (r"([\p{L}\p{Z}\p{N}_.:/=+\-@]*)", "Ünïcode 中 ٣@", "semi;colon"),
+        ("[\\u0020-\\uD7FF\\uE000-\\uFFFD\\uD800\\uDC00-\\uDBFF\\uDFFF\\t]*", "dog \U0001f415\t", "line\nbreak"),
+    ],
+)
+def test_patterns_mean_what_they_mean_in_java(pattern: str, good: str, bad: str) -> None:
+    expression = compile_pattern(pattern)
+    assert expression is not None
+    assert expression.fullmatch(good)
+    assert not expression.fullmatch(bad)
+
+
+async def _handle(service: Recorder, target: str, body: bytes, method: str = "POST") -> tuple[int, Payload, str]:
+    headers = {
+        "x-amz-target": target,
+        "authorization": "AWS4-HMAC-SHA256 Credential=AKIA/20260101/ap-south-1/sagemaker/aws4_request, Signature=0",
+    }
+    status, answer_headers, answer = await service.handle(method, "/", headers, body, {})
+    return status, json.loads(answer), answer_headers.get("x-amzn-errortype", "")
+
+
+def _wire(service: Recorder, target: str, body: bytes, method: str = "POST") -> tuple[int, Payload, str]:
+    return asyncio.run(_handle(service, target, body, method))
+
+
+def test_the_region_of_a_call_is_that_of_its_signature(service: Recorder) -> None:
+    status, answer, _ = _wire(service, "SageMaker.CreateTrainingJob", json.dumps(training_job()).encode())
+    assert (status, answer) == (200, {"TrainingJobArn": "arn"})
+    assert service.seen[0][1] == Caller(ACCOUNT, "ap-south-1")
+
+
+@pytest.mark.parametrize(
+    ("target", "body", "method", "code"),
+    [
+        ("SageMaker.CreateTrainingJob", b"{", "POST", "SerializationException"),
+        ("SageMaker.CreateTrainingJob", b"\xff\xfe\x00", "POST", "SerializationException"),
+        ("SageMaker.CreateTrainingJob", b"[]", "POST", "SerializationException"),
+        ("SageMaker.CreateTrainingJob", b"[" * 1_000_000, "POST", "SerializationException"),
+        ("SageMaker.CreateTrainingJob", b"", "POST", "ValidationException"),
+        ("", b"{}", "POST", "UnknownOperationException"),
+        ("SageMaker.CreateTrainingJob", b"{}", "GET", "UnknownOperationException"),
+    ],
+)
+def test_what_is_no_request_is_refused(service: Recorder, target: str, body: bytes, method: str, code: str) -> None:
+    status, answer, error_type = _wire(service, target, body, method)
+    assert (status, answer["__type"], error_type) == (400, code, code)
+
+
+def test_a_failure_of_ours_says_nothing_of_the_inside(service: Recorder) -> None:
+    status, answer, error_type = _wire(service, "SageMaker.DescribeTrainingJob", b'{"TrainingJobName": "a"}')
+    assert (status, error_type) == (500, "InternalFailure")
+    assert "secret" not in json.dumps(answer)
+
+
+def test_pages_neither_repeat_nor_skip_when_items_come_and_go() -> None:
+    items = [{"n": number} for number in range(0, 20, 2)]
+    first, token = paginate(items, key="n", limit=4, token=None)
+    items = [{"n": -1}, {"n": -2}, *[item for item in items if item["n"] != 2]]
+    second, token = paginate(items, key="n", limit=4, token=token)
+    third, token = paginate(items, key="n", limit=4, token=token)
+    assert [item["n"] for item in [*first, *second, *third]] == list(range(0, 20, 2))
+    assert token is None
+
+
+def test_a_page_that_ends_with_the_list_has_no_token() -> None:
+    assert paginate([{"n": 1}, {"n": 2}], key="n", limit=2, token=None) == ([{"n": 1}, {"n": 2}], None)
+    assert paginate([], key="n", limit=2, token=None) == ([], None)
+
+
+@pytest.mark.parametrize("token", ["", "x", "bm90IGpzb24=", "W10=", "é"])
+def test_a_made_up_token_is_refused(token: str) -> None:
+    with pytest.raises(ServiceError, match="NextToken"):
+        paginate([{"n": 1}], key="n", limit=1, token=token)

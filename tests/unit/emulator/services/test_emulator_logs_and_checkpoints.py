@@ -1,0 +1,257 @@
+"""Log lines and checkpoints reach their place while a program runs, and never stand in its way."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from pathlib import Path
+from typing import IO, Any
+
+import pytest
+from emulator_fixtures import FakeS3, eventually, full_disk
+
+from emulator.sagemaker.logs import LogStream
+from emulator.sagemaker.training import checkpoints
+from emulator.sagemaker.training.checkpoints import CheckpointSync
+
+
+class FakeLogs:
+    """CloudWatch Logs with the limits of PutLogEvents."""
+
+    def __init__(self, fail_first: int = 0) -> None:
+        self.events: list[str] = []
+        self.created: list[Any] = []
+        self.failures = fail_first
+
+    def create_log_group(self, **names: str) -> None:
+        self.created.append(names)
+
+    create_log_stream = create_log_group
+
+    def put_log_events(self, *, logGroupName: str, logStreamName: str, logEvents: list[dict[str, Any]]) -> None:
+        if self.failures:
+            self.failures -= 1
+            raise ConnectionError("not now")
+        assert 0 < len(logEvents) <= 10_000
+        assert sum(len(event["message"].encode()) + 26 for event in logEvents) <= 1_048_576
+        assert all(event["message"] for event in logEvents)
+        self.events += [event["message"] for event in logEvents]
+
+
+def stream(client: Any, path: Path) -> LogStream:
+    return LogStream(lambda: client, "group", "stream", path)
+
+
+def test_lines_arrive_while_the_program_still_runs(tmp_path: Path) -> None:
+    client = FakeLogs()
+    log = stream(client, tmp_path / "log")
+    log.write("first")
+    eventually(lambda: client.events == ["first"], seconds=5)
+    log.write("")
+    log.close()
+    assert client.events == ["first", " "]
+    assert client.created == [{"logGroupName": "group"}, {"logGroupName": "group", "logStreamName": "stream"}]
+    assert (tmp_path / "log").read_text() == "first\n\n"
+
+
+def test_a_flood_is_sent_in_batches_that_cloudwatch_takes(tmp_path: Path) -> None:
+    client = FakeLogs()
+    log = stream(client, tmp_path / "log")
+    lines = [f"{number} {'é' * (number % 300)}" for number in range(15_000)] + ["x" * 65_000] * 40
+    for line in lines:
+        log.write(line)
+    log.close(timeout=30)
+    assert client.events == lines
+
+
+def test_lines_that_cloudwatch_did_not_take_are_sent_again(tmp_path: Path) -> None:
+    client = FakeLogs(fail_first=1)
+    log = stream(client, tmp_path / "log")
+    log.write("one")
+    eventually(lambda: client.failures == 0)
+    log.write("two")
+    log.close()
+    assert client.events == ["one", "two"]
+
+
+def test_no_permission_to_log_hurts_nobody(tmp_path: Path) -> None:
+    def denied() -> Any:
+        raise PermissionError("AccessDenied")
+
+    log = LogStream(denied, "group", "stream", tmp_path / "log")
+    for number in range(100):
+        log.write(str(number))
+    log.close()
+    assert log.tail(3) == ["97", "98", "99"]
+    assert (tmp_path / "log").read_text().splitlines() == [str(number) for number in range(100)]
+
+
+def test_the_file_does_not_grow_for_ever(tmp_path: Path) -> None:
+    log = stream(FakeLogs(), tmp_path / "log")
+    for _ in range(240):
+        log.write("x" * 50_000)
+    log.close()
+    sizes = {path.name: path.stat().st_size for path in tmp_path.iterdir()}
+    assert set(sizes) == {"log", "log.1"}
+    assert max(sizes.values()) < 5.1 * 2**20
+
+
+def test_while_the_disk_is_full_the_file_does_without_lines_and_says_so(tmp_path: Path) -> None:
+    client = FakeLogs()
+    log = stream(client, tmp_path / "folder" / "log")
+    log.write("before")
+    with full_disk():
+        log.write("lost")
+        log.write("lost too")
+    log.write("after")
+    with full_disk():
+        log.write("lost at the end")
+        log.close()
+    assert client.events == ["before", "lost", "lost too", "after", "lost at the end"]
+    lines = list(filter(None, (tmp_path / "folder" / "log").read_text().splitlines()))
+    assert lines == ["before", "[local AWS] 2 lines are missing here: the disk was full", "after"]
+
+
+def test_a_log_whose_file_cannot_even_be_made_reaches_cloudwatch(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    client = FakeLogs()
+    log = stream(client, tmp_path / "file" / "log")
+    log.write("line")
+    log.close()
+    assert client.events == ["line"]
+
+
+def test_checkpoints_of_an_earlier_run_are_brought_to_every_instance(tmp_path: Path) -> None:
+    s3 = FakeS3(**{"ckpt/job/epoch-1/state": b"1", "ckpt/job-2/state": b"2"})
+    folders = [tmp_path / "a", tmp_path / "b"]
+    for folder in folders:
+        folder.mkdir()
+    CheckpointSync(s3, "s3://bucket/ckpt/job/", folders, "job").download()
+    for folder in folders:
+        assert [p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()] == ["epoch-1/state"]
+
+
+def test_new_checkpoints_are_uploaded_while_the_program_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoints, "SYNC_SECONDS", 0.05)
+    s3 = FakeS3(**{"ckpt/old": b"old"})
+    sync = CheckpointSync(s3, "s3://bucket/ckpt/", [tmp_path], "job")
+    sync.download()
+    with sync.syncing():
+        (tmp_path / "new").write_bytes(b"new")
+        eventually(lambda: s3.objects.get("ckpt/new") == b"new")
+        (tmp_path / "new").write_bytes(b"newer")
+        eventually(lambda: s3.objects.get("ckpt/new") == b"newer")
+        (tmp_path / "last").write_bytes(b"last")
+    assert s3.objects == {"ckpt/old": b"old", "ckpt/new": b"newer", "ckpt/last": b"last"}
+    assert "ckpt/old" not in s3.uploads, "what came from S3 need not go back"
+
+
+def test_a_checkpoint_says_when_it_was_written(tmp_path: Path) -> None:
+    s3 = FakeS3(**{"ckpt/somebody-elses": b"old"})
+    saved: list[list[str]] = []
+    first, second = tmp_path / "first", tmp_path / "second"
+    for folder in (first, second):
+        folder.mkdir()
+    sync = CheckpointSync(s3, "s3://bucket/ckpt/", [first], "job", lambda: saved.append(list(s3.uploads)))
+    assert sync.download() == 0
+    with sync.syncing():
+        for name, moment in (("newer", 2000.5), ("older", 1000.0)):
+            (first / name).write_bytes(b"state")
+            os.utime(first / name, (moment, moment))
+    assert saved[0] == [], "what has to be kept before a checkpoint is uploaded is kept before"
+    assert CheckpointSync(s3, "s3://bucket/ckpt/", [second], "job").download() == 2000.5
+    assert CheckpointSync(s3, "s3://bucket/ckpt/", [second], "another-job").download() == 0
+
+
+def test_a_checkpoint_waits_for_what_has_to_be_kept_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoints, "SYNC_SECONDS", 0.05)
+    s3 = FakeS3()
+    failures = [OSError("no space")] * 3
+
+    def save() -> None:
+        if failures:
+            raise failures.pop()
+
+    (tmp_path / "state").write_bytes(b"s")
+    with CheckpointSync(s3, "s3://bucket", [tmp_path], "job", save).syncing():
+        eventually(lambda: s3.objects == {"state": b"s"})
+    assert not failures
+
+
+def test_a_file_that_is_still_being_written_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoints, "SYNC_SECONDS", 0.05)
+    s3 = FakeS3()
+    done = threading.Event()
+
+    def write() -> None:
+        with (tmp_path / "big").open("wb") as file:
+            while not done.is_set():
+                file.write(b"x")
+                file.flush()
+                time.sleep(0.005)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    with CheckpointSync(s3, "s3://bucket/ckpt", [tmp_path], "job").syncing():
+        (tmp_path / "small").write_bytes(b"s")
+        eventually(lambda: "ckpt/small" in s3.objects)
+        assert "ckpt/big" not in s3.objects
+        done.set()
+        writer.join()
+    assert s3.objects["ckpt/big"] == (tmp_path / "big").read_bytes()
+
+
+def test_a_file_that_is_replaced_all_the_time_is_uploaded_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoints, "SYNC_SECONDS", 0.05)
+    s3 = FakeS3()
+    done = threading.Event()
+
+    def write() -> None:
+        number = 0
+        while not done.is_set():
+            number += 1
+            (tmp_path / ".new").write_text(f"{number:06d}")
+            (tmp_path / ".new").replace(tmp_path / "state")
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        with CheckpointSync(s3, "s3://bucket", [tmp_path], "job").syncing():
+            eventually(lambda: "state" in s3.objects)
+            assert len(s3.objects["state"]) == 6
+    finally:
+        done.set()
+        writer.join()
+
+
+def test_a_failing_upload_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoints, "SYNC_SECONDS", 0.05)
+
+    class Flaky(FakeS3):
+        failures = 3
+
+        def upload_fileobj(self, Fileobj: IO[bytes], Bucket: str, Key: str, ExtraArgs: dict[str, Any]) -> None:
+            if self.failures:
+                self.failures -= 1
+                raise OSError("no route")
+            super().upload_fileobj(Fileobj, Bucket, Key, ExtraArgs)
+
+    s3 = Flaky()
+    (tmp_path / "state").write_bytes(b"s")
+    with CheckpointSync(s3, "s3://bucket", [tmp_path], "job").syncing():
+        eventually(lambda: s3.objects == {"state": b"s"})
+
+
+def test_a_location_without_a_slash_at_its_end_also_stands_for_its_siblings(tmp_path: Path) -> None:
+    s3 = FakeS3(**{"ckpt/job/state": b"1", "ckpt/job-2/state": b"2"})
+    sync = CheckpointSync(s3, "s3://bucket/ckpt/job", [tmp_path], "job")
+    sync.download()
+    found = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
+    assert found == {"state", "job-2/state"}, "as on AWS"
+    (tmp_path / "new").touch()
+    with sync.syncing():
+        pass
+    assert s3.uploads == ["ckpt/job/new"]

@@ -1,0 +1,110 @@
+"""Credentials are read in one way or not at all."""
+
+from urllib.parse import parse_qs, urlencode
+
+import pytest
+from botocore.auth import HmacV1QueryAuth, SigV4Auth, SigV4QueryAuth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from emulator.ministack.door.signatures import Signature, SignatureError, read
+
+KEY = Credentials("AKIDEXAMPLE", "secret", "token")
+PARAMETERS = {
+    "X-Amz-Algorithm": "AWS4-HMAC-SHA256",
+    "X-Amz-Credential": "AKIDEXAMPLE/20260101/us-east-1/s3/aws4_request",
+    "X-Amz-Date": "20260101T000000Z",
+    "X-Amz-Expires": "60",
+    "X-Amz-SignedHeaders": "host",
+    "X-Amz-Signature": "0" * 64,
+}
+HEADER = "AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20260101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature="
+WHOLE = HEADER + "0" * 64
+
+
+def read_request(request: AWSRequest) -> Signature | None:
+    headers = [(name.lower().encode(), value.encode()) for name, value in request.headers.items()]
+    return read(headers, parse_qs(request.url.partition("?")[2], keep_blank_values=True))
+
+
+def signed_by(signer: type, *arguments: object) -> Signature | None:
+    headers = {} if signer is HmacV1QueryAuth else {"x-amz-meta-a": "b"}
+    request = AWSRequest("GET", "http://127.0.0.1:4566/bucket/key?versionId=1", headers=headers)
+    signer(KEY, *arguments).add_auth(request)
+    return read_request(request)
+
+
+def test_what_sdks_sign_is_read() -> None:
+    assert signed_by(SigV4Auth, "s3", "eu-west-1") == Signature("AKIDEXAMPLE", "eu-west-1", "s3", presigned=False)
+    assert signed_by(SigV4QueryAuth, "sts", "us-east-1") == Signature("AKIDEXAMPLE", "us-east-1", "sts", presigned=True)
+    assert signed_by(HmacV1QueryAuth) == Signature("AKIDEXAMPLE", "", "", presigned=True)
+    assert read([(b"host", b"h")], {"versionId": ["1"]}) is None
+
+
+@given(
+    header=st.none() | st.sampled_from([WHOLE, HEADER, "", "AWS4-HMAC-SHA256"]) | st.text(max_size=9),
+    parameters=st.lists(
+        st.tuples(
+            st.sampled_from(sorted(PARAMETERS)) | st.sampled_from(["x-amz-signature", "AWSAccessKeyId", "a"]),
+            st.sampled_from(["", "x", *PARAMETERS.values()]),
+        ),
+        max_size=9,
+    ),
+)
+@example(header=None, parameters=list(PARAMETERS.items()))
+@example(header=WHOLE, parameters=[])
+@example(header=None, parameters=[*PARAMETERS.items(), ("X-Amz-Signature", "")])
+def test_one_whole_set_of_credentials_is_read_and_any_other_refused(
+    header: str | None, parameters: list[tuple[str, str]]
+) -> None:
+    headers = [] if header is None else [(b"authorization", header.encode("latin-1", "replace"))]
+    credentials = sorted(pair for pair in parameters if pair[0] != "a")
+    complete = sorted(PARAMETERS.items())
+    without_expiry = [pair for pair in complete if pair[0] != "X-Amz-Expires"]
+    query = parse_qs(urlencode(parameters), keep_blank_values=True)
+    expected: Signature | None
+    if header is None and not credentials:
+        expected = None
+    elif header == WHOLE and not credentials:
+        expected = Signature("AKIDEXAMPLE", "us-east-1", "s3", presigned=False)
+    elif header is None and credentials in (complete, without_expiry):
+        expected = Signature("AKIDEXAMPLE", "us-east-1", "s3", presigned=True)
+    else:
+        with pytest.raises(SignatureError):
+            read(headers, query)
+        return
+    assert read(headers, query) == expected
+
+
+@given(place=st.integers(0, len(WHOLE) - 1), letter=st.sampled_from("aA0 ,;=/\n\t"))
+def test_a_changed_header_is_refused_or_reads_as_it_is_written(place: int, letter: str) -> None:
+    changed = WHOLE[:place] + letter + WHOLE[place + 1 :]
+    try:
+        found = read([(b"authorization", changed.encode())], {})
+    except SignatureError:
+        return
+    assert found is not None
+    assert f"Credential={found.access_key_id}/" in changed
+    assert f"/{found.region}/{found.service}/aws4_request, SignedHeaders=" in changed
+
+
+def test_headers_that_anybody_could_have_added_are_refused() -> None:
+    for name in (b"x-amz-target", b"x-amz-copy-source", b"x-amz-security-token"):
+        with pytest.raises(SignatureError, match="not signed"):
+            read([(b"authorization", WHOLE.encode()), (name, b"x")], {})
+        with pytest.raises(SignatureError, match="not signed"):
+            read([(name, b"x")], {key: [value] for key, value in PARAMETERS.items()})
+    with pytest.raises(SignatureError, match="host"):
+        read([(b"authorization", WHOLE.replace("=host", "=date").encode())], {})
+
+
+@pytest.mark.parametrize("name", ["retention", "x-amz-meta-a", "x-amz-copy-source", "X-Amz-Signature"])
+def test_a_url_of_version_2_asks_for_nothing_that_this_version_does_not_sign(name: str) -> None:
+    request = AWSRequest("GET", "http://127.0.0.1:4566/bucket/key?acl")
+    HmacV1QueryAuth(KEY).add_auth(request)
+    assert read_request(request) is not None
+    request.url += f"&{name}=x"
+    with pytest.raises(SignatureError):
+        read_request(request)

@@ -1,0 +1,407 @@
+"""The training instance's program against fakes of S3, logs and metadata: whatever happens, it says so."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import tarfile
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError, EndpointConnectionError
+from emulator_fixtures import eventually
+
+from programs.ec2_training.training_instance import logs, program, storage
+from programs.ec2_training.training_instance.environment import missing_requirements
+from programs.ec2_training.training_instance.job import Job, JobError, job_key, status_key, stop_key
+from programs.ec2_training.training_instance.logs import Log
+from programs.ec2_training.training_instance.metadata import InstanceMetadata
+from programs.ec2_training.training_instance.program import Training
+
+JOB = "job-1"
+WRITES_A_MODEL = "import os; open(os.environ['SM_MODEL_DIR'] + '/model.json', 'w').write('{}')"
+#: Saves a checkpoint and waits to be told to end.
+WAITS = """
+import os, signal, sys, time
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+open(os.environ["SM_CHECKPOINT_DIR"] + "/step", "w").write("7")
+open(os.environ["SM_MODEL_DIR"] + "/model.json", "w").write("{}")
+print("waiting", flush=True)
+time.sleep(600)
+"""
+
+
+def client_error(code: str) -> ClientError:
+    return ClientError({"Error": {"Code": code, "Message": code}}, "Operation")
+
+
+class FakeS3:
+    """Objects in a dictionary; the bucket's name is not looked at."""
+
+    def __init__(self) -> None:
+        self.objects: dict[str, bytes] = {}
+        self.refuse: Callable[[str], bool] = lambda key: False
+
+    def get_object(self, *, Bucket: str, Key: str) -> dict[str, Any]:
+        if Key not in self.objects:
+            raise client_error("NoSuchKey")
+        return {"Body": io.BytesIO(self.objects[Key])}
+
+    def put_object(self, *, Bucket: str, Key: str, Body: bytes, **_: Any) -> None:
+        if self.refuse(Key):
+            raise EndpointConnectionError(endpoint_url="https://s3")
+        self.objects[Key] = Body
+
+    def list_objects_v2(self, *, Bucket: str, Prefix: str, MaxKeys: int = 1000) -> dict[str, Any]:
+        return {"Contents": [{"Key": key} for key in sorted(self.objects) if key.startswith(Prefix)]}
+
+    def get_paginator(self, _: str) -> FakeS3:
+        return self
+
+    def paginate(self, *, Bucket: str, Prefix: str) -> list[dict[str, Any]]:
+        return [self.list_objects_v2(Bucket=Bucket, Prefix=Prefix), {}]
+
+    def download_file(self, Bucket: str, Key: str, Filename: str) -> None:
+        if Key not in self.objects:
+            raise client_error("404")
+        Path(Filename).write_bytes(self.objects[Key])
+
+    def upload_file(self, Filename: str, Bucket: str, Key: str) -> None:
+        self.put_object(Bucket=Bucket, Key=Key, Body=Path(Filename).read_bytes())
+
+
+class FakeLogs:
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.broken = False
+        self.refused = 0
+
+    def create_log_stream(self, **_: str) -> None:
+        pass
+
+    def put_log_events(self, *, logEvents: list[dict[str, Any]], **_: str) -> None:
+        if self.broken:
+            self.refused += 1
+            raise client_error("ServiceUnavailableException")
+        self.lines += [event["message"] for event in logEvents]
+
+
+class FakeMetadata:
+    def __init__(self) -> None:
+        self.taken_back = False
+
+    def get(self, entry: str) -> str:
+        return entry
+
+    def interrupted(self) -> bool:
+        return self.taken_back
+
+
+class Instance:
+    """An instance that trains one job."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.s3, self.logs, self.metadata = FakeS3(), FakeLogs(), FakeMetadata()
+        self.s3.objects["datasets/dogs/train/a/1.jpg"] = b"picture"
+        self.describe()
+        self.program(WRITES_A_MODEL)
+
+    def describe(self, **changes: Any) -> None:
+        """Put the job's description into the bucket."""
+        job = {
+            "name": JOB,
+            "source": "s3://b/code/sourcedir.tar.gz",
+            "channels": {"training": "s3://b/datasets/dogs/"},
+            "hyperparameters": {"lr": "0.1"},
+            "output": f"s3://b/training/{JOB}",
+            "checkpoints": f"s3://b/checkpoints/{JOB}",
+            "max_runtime_seconds": 60,
+        }
+        self.s3.objects[job_key("code/jobs", JOB)] = json.dumps(job | changes).encode()
+
+    def program(self, source: str, **files: str) -> None:
+        """Put the training program into the bucket."""
+        buffer = io.BytesIO()
+        with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+            for name, text in {"train.py": source, **files}.items():
+                member = tarfile.TarInfo(name)
+                member.size = len(text.encode())
+                tar.addfile(member, io.BytesIO(text.encode()))
+        self.s3.objects["code/sourcedir.tar.gz"] = buffer.getvalue()
+
+    def boot(self) -> Training:
+        log = Log(self.logs, "group", "stream")
+        return Training(JOB, "b", ("code/jobs", "training"), self.folder, self.s3, log, self.metadata)
+
+    def run(self) -> dict[str, Any]:
+        """Train; returns the status that is left in the bucket."""
+        self.boot().run()
+        return self.status()
+
+    def status(self) -> dict[str, Any]:
+        return json.loads(self.s3.objects[status_key("training", JOB)])
+
+    def archive(self, name: str) -> list[str]:
+        with tarfile.open(fileobj=io.BytesIO(self.s3.objects[f"training/{JOB}/output/{name}.tar.gz"])) as tar:
+            return tar.getnames()
+
+
+@pytest.fixture
+def instance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Instance:
+    monkeypatch.setattr(program, "WATCH_SECONDS", 0.02)
+    monkeypatch.setattr(program, "_POLL_SECONDS", 0.02)
+    monkeypatch.setattr(storage, "SYNC_SECONDS", 0.05)
+    monkeypatch.setattr(logs, "FLUSH_SECONDS", 0.02)
+    return Instance(tmp_path / "root")
+
+
+def test_outputs_have_sagemakers_places_and_names(instance: Instance) -> None:
+    instance.program(
+        f"{WRITES_A_MODEL}; open(os.environ['SM_OUTPUT_DATA_DIR'] + '/metrics.json', 'w').write('{{}}'); "
+        "import sys; print(*sys.argv[1:])"
+    )
+    status = instance.run()
+    assert (status["state"], status["exit_code"], status["reason"]) == ("Completed", 0, None)
+    assert status["model"] == f"s3://b/training/{JOB}/output/model.tar.gz"
+    assert (instance.archive("model"), instance.archive("output")) == (["model.json"], ["metrics.json"])
+    assert "--lr 0.1" in instance.logs.lines
+    assert instance.logs.lines[-1] == f"{JOB} ended as Completed"
+
+
+def test_the_program_finds_sagemakers_variables(instance: Instance) -> None:
+    names = [
+        *("TRAINING_JOB_NAME", "SM_MODEL_DIR", "SM_OUTPUT_DIR", "SM_OUTPUT_DATA_DIR", "SM_CHANNEL_TRAINING"),
+        *("SM_CHECKPOINT_DIR", "SM_HOSTS", "SM_CURRENT_HOST", "SM_NUM_CPUS", "SM_NUM_GPUS", "SM_HPS", "SM_HP_LR"),
+    ]
+    instance.program(f"import os, json; print(json.dumps([os.environ[name] for name in {names}]))")
+    assert instance.run()["state"] == "Completed"
+    found = dict(zip(names, json.loads(next(line for line in instance.logs.lines if line[0] == "[")), strict=True))
+    assert found["SM_CHANNEL_TRAINING"] == str(instance.folder / "ml" / "input" / "data" / "training")
+    assert (found["SM_HOSTS"], found["SM_CURRENT_HOST"]) == ('["algo-1"]', "algo-1")
+    assert (found["TRAINING_JOB_NAME"], found["SM_HP_LR"]) == (JOB, "0.1")
+
+
+@pytest.mark.parametrize(
+    ("break_it", "reason"),
+    [
+        (lambda i: i.s3.objects.pop("datasets/dogs/train/a/1.jpg"), "no objects below s3://b/datasets/dogs/"),
+        (lambda i: i.s3.objects.pop("code/sourcedir.tar.gz"), "sourcedir.tar.gz cannot be unpacked"),
+        (lambda i: i.s3.objects.update({"code/sourcedir.tar.gz": b"junk"}), "cannot be unpacked"),
+        (lambda i: i.s3.objects.pop(job_key("code/jobs", JOB)), "NoSuchKey"),
+        (lambda i: i.s3.objects.update({job_key("code/jobs", JOB): b"{"}), "description is not valid"),
+        (lambda i: i.describe(surprise=1), "description is not valid"),
+        (lambda i: i.describe(source="/etc"), "is not an s3:// address"),
+        (lambda i: i.describe(program="other.py"), "exit code 2"),
+        (lambda i: i.program("import sys; sys.exit('no luck')"), r"no luck \(exit code 1\)"),
+        (lambda i: i.program("import os; os.kill(os.getpid(), 9)"), "signal 9"),
+        (lambda i: i.program("", **{"requirements.txt": "./nothing-here"}), "could not be installed"),
+        (lambda i: i.s3.objects.update({"datasets/dogs/../../../x": b""}), "outside of the folder"),
+    ],
+)
+def test_whatever_goes_wrong_is_reported(instance: Instance, break_it: Callable[[Instance], Any], reason: str) -> None:
+    break_it(instance)
+    status = instance.run()
+    assert status["state"] == "Failed"
+    assert re.search(reason, status["reason"])
+    assert status["ended"] >= status["started"]
+    assert status["model"] is None
+
+
+def test_a_reason_of_the_programs_own_is_preferred(instance: Instance) -> None:
+    instance.program(
+        "import os, sys; open(os.environ['SM_OUTPUT_DIR'] + '/failure', 'w').write('too dark'); sys.exit(4)"
+    )
+    status = instance.run()
+    assert (status["reason"], status["exit_code"]) == ("too dark (exit code 4)", 4)
+
+
+def test_a_full_disk_is_a_failure_that_is_reported(instance: Instance, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(program, "upload_archive", full)
+    assert "No space left on device" in instance.run()["reason"]
+
+
+def test_time_that_is_used_up_ends_the_program_and_keeps_the_model(instance: Instance) -> None:
+    instance.describe(max_runtime_seconds=0)
+    instance.program(WAITS.replace('print("waiting"', 'time.sleep(0.3); print("waiting"'))
+    status = instance.run()
+    assert status["state"] == "Stopped"
+    assert "MaxRuntimeExceeded" in status["reason"]
+
+
+def test_a_program_that_ignores_sigterm_is_killed(instance: Instance, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(program, "STOP_GRACE_SECONDS", 0.1)
+    instance.program(
+        "import os, signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
+        "open(os.environ['SM_CHECKPOINT_DIR'] + '/step', 'w'); time.sleep(600)"
+    )
+    running = start(instance)
+    eventually(lambda: f"checkpoints/{JOB}/step" in instance.s3.objects)
+    instance.s3.objects[stop_key("code/jobs", JOB)] = b""
+    running.join(20)
+    assert instance.status()["exit_code"] == -9
+    assert instance.status()["state"] == "Stopped"
+
+
+@pytest.mark.parametrize("state", ["Interrupted", "Stopped"])
+def test_what_comes_after_the_programs_end_does_not_undo_it(instance: Instance, state: str) -> None:
+    training = instance.boot()
+
+    def too_late(key: str) -> bool:
+        if key.endswith("model.tar.gz"):
+            training.end_early(state, "while the model is uploaded")
+        return False
+
+    instance.s3.refuse = too_late
+    training.run()
+    assert (instance.status()["state"], instance.status()["reason"]) == ("Completed", None)
+    assert instance.archive("model") == ["model.json"]
+
+
+def test_its_user_stops_it_by_an_object_and_the_model_is_kept(instance: Instance) -> None:
+    instance.program(WAITS)
+    running = start(instance)
+    eventually(lambda: "waiting" in instance.logs.lines)
+    instance.s3.objects[stop_key("code/jobs", JOB)] = b""
+    running.join(20)
+    assert (instance.status()["state"], instance.archive("model")) == ("Stopped", ["model.json"])
+
+
+def test_a_spot_instance_that_is_taken_back_leaves_its_checkpoints_and_the_next_goes_on(
+    instance: Instance, tmp_path: Path
+) -> None:
+    instance.program(WAITS)
+    running = start(instance)
+    eventually(lambda: "waiting" in instance.logs.lines)
+    instance.metadata.taken_back = True
+    running.join(20)
+    assert instance.status()["state"] == "Interrupted"
+    assert instance.s3.objects[f"checkpoints/{JOB}/step"] == b"7"
+    assert f"training/{JOB}/output/model.tar.gz" not in instance.s3.objects
+    instance.metadata.taken_back, instance.folder = False, tmp_path / "next"
+    instance.program(f"{WRITES_A_MODEL}; print('step', open(os.environ['SM_CHECKPOINT_DIR'] + '/step').read())")
+    assert instance.run()["state"] == "Completed"
+    assert "step 7" in instance.logs.lines
+
+
+def test_a_log_that_nobody_takes_loses_no_training(instance: Instance) -> None:
+    instance.logs.broken = True
+    assert instance.run()["state"] == "Completed"
+
+
+def test_lines_wait_while_cloudwatch_does_not_take_them(instance: Instance) -> None:
+    instance.logs.broken = True
+    log = Log(instance.logs, "group", "stream")
+    log.write("first")
+    eventually(lambda: instance.logs.refused > 0)
+    instance.logs.broken = False
+    log.write("second")
+    log.close()
+    assert instance.logs.lines == ["first", "second"]
+
+
+def test_a_status_that_cannot_be_written_does_not_stop_the_training(instance: Instance) -> None:
+    instance.s3.refuse = lambda key: key.endswith("status.json")
+    training = instance.boot()
+    training.run()
+    assert training.status.state == "Completed"
+
+
+def start(instance: Instance) -> threading.Thread:
+    running = threading.Thread(target=instance.boot().run)
+    running.start()
+    return running
+
+
+@pytest.mark.parametrize("name", ["", "../x", "a" * 64, "a b", "-a"])
+def test_names_that_could_lead_elsewhere_are_no_jobs(name: str) -> None:
+    with pytest.raises(JobError, match="is not a name of a job"):
+        Job.parse(
+            json.dumps(
+                {"name": name, "source": "", "channels": {}, "output": "", "checkpoints": "", "max_runtime_seconds": 1}
+            )
+        )
+
+
+def test_only_pinned_versions_that_are_installed_are_left_to_be(tmp_path: Path) -> None:
+    path = tmp_path / "requirements.txt"
+    path.write_text(f"# comment\n\npytest=={pytest.__version__}\npytest==0.1\nnot-there==1\npytest\n")
+    assert missing_requirements(path) == ["pytest==0.1", "not-there==1", "pytest"]
+    assert missing_requirements(tmp_path / "none.txt") == []
+    hashes = "".join(f" \\\n    --hash=sha256:{digit * 64}" for digit in "01")
+    path.write_text(f"--only-binary :all:\n\npytest=={pytest.__version__}{hashes}\nnot-there==1{hashes}\n")
+    assert missing_requirements(path) == ["not-there==1"]
+
+
+@pytest.fixture
+def metadata_service(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
+    """As much of EC2's metadata service as matters: a token that expires, and entries."""
+    state: dict[str, Any] = {"entries": {}, "tokens": set(), "issued": 0}
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_PUT(self) -> None:
+            assert self.headers["X-aws-ec2-metadata-token-ttl-seconds"] == "21600"
+            state["issued"] += 1
+            token = f"token-{state['issued']}"
+            state["tokens"] = {token}
+            self.answer(200, token)
+
+        def do_GET(self) -> None:
+            entry = self.path.removeprefix("/latest/meta-data/")
+            if self.headers.get("X-aws-ec2-metadata-token") not in state["tokens"]:
+                self.answer(401, "")
+            else:
+                self.answer(200 if entry in state["entries"] else 404, state["entries"].get(entry, ""))
+
+        def answer(self, status: int, text: str) -> None:
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(text.encode())
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", f"http://127.0.0.1:{server.server_port}/")
+    yield state
+    server.shutdown()
+    server.server_close()
+
+
+def test_metadata_are_read_with_a_token_that_is_renewed(metadata_service: dict[str, Any]) -> None:
+    metadata = InstanceMetadata()
+    metadata_service["entries"]["tags/instance/training-job"] = JOB
+    assert metadata.tag("training-job") == JOB
+    metadata_service["tokens"] = set()  # it has expired
+    assert metadata.tag("training-job") == JOB
+    assert metadata.tag("other") is None
+    assert metadata_service["issued"] == 2
+
+
+def test_an_interruption_is_an_entry_that_appears(metadata_service: dict[str, Any]) -> None:
+    metadata = InstanceMetadata()
+    assert not metadata.interrupted()
+    metadata_service["entries"]["spot/instance-action"] = '{"action": "terminate"}'
+    assert metadata.interrupted()
+
+
+def test_without_a_tag_or_a_metadata_service_the_program_ends_with_a_message(
+    metadata_service: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    arguments = ["--bucket", "b", "--log-group", "g", "--folder", str(tmp_path)]
+    assert program.main(arguments) == 1
+    monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", "http://127.0.0.1:9")
+    assert program.main(arguments) == 1
+    assert capsys.readouterr().err.count("tag training-job names no job") == 2

@@ -1,0 +1,160 @@
+"""The model card: what is written is what is read, and every damage has one clear message."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from serving_fixtures import DISPLAY_LABELS, LABELS, make_artifact, make_card
+
+from model.core.artifact import CARD_FILE, ONNX_FILE, WEIGHTS_FILE, ArtifactError, ModelCard, file_version, verify_files
+
+
+@pytest.fixture
+def artifact(tmp_path: Path) -> Path:
+    return make_artifact(tmp_path / "artifact")
+
+
+def edit_card(artifact: Path, **changes: object) -> None:
+    document = json.loads((artifact / CARD_FILE).read_text())
+    (artifact / CARD_FILE).write_text(json.dumps(document | changes))
+
+
+def test_a_saved_card_loads_as_it_was(artifact: Path) -> None:
+    card = make_card(
+        artifact / ONNX_FILE, metrics={"accuracy": 0.9}, training_job="job-1", dataset={"counts": {"a": 1}}
+    )
+    card.save(artifact)
+    loaded = ModelCard.load(artifact)
+    assert loaded == card
+    assert loaded.labels == LABELS
+    assert loaded.display_labels == DISPLAY_LABELS
+
+
+def test_the_same_card_gives_the_same_bytes_and_keeps_names_readable(artifact: Path) -> None:
+    first = (artifact / CARD_FILE).read_bytes()
+    ModelCard.load(artifact).save(artifact)
+    assert (artifact / CARD_FILE).read_bytes() == first
+    assert "Grüner Hund" in first.decode()
+
+
+def test_a_card_may_say_why_it_has_its_precision_or_not(artifact: Path) -> None:
+    assert ModelCard.load(artifact).quantization == {}
+    make_card(artifact / ONNX_FILE, precision="int8", quantization={"reason": "3 times as fast"}).save(artifact)
+    card = ModelCard.load(artifact)
+    assert (card.precision, card.quantization["reason"]) == ("int8", "3 times as fast")
+
+
+def test_an_intact_artifact_is_verified(artifact: Path) -> None:
+    assert verify_files(artifact).version == file_version(artifact / ONNX_FILE)
+
+
+@pytest.mark.parametrize("name", [ONNX_FILE, WEIGHTS_FILE])
+def test_a_missing_network_is_named(artifact: Path, name: str) -> None:
+    (artifact / name).unlink()
+    with pytest.raises(ArtifactError, match=f"has no {name}"):
+        verify_files(artifact)
+
+
+def test_one_changed_byte_of_the_network_is_found(artifact: Path) -> None:
+    network = bytearray((artifact / ONNX_FILE).read_bytes())
+    network[-1] ^= 1
+    (artifact / ONNX_FILE).write_bytes(network)
+    with pytest.raises(ArtifactError, match="damaged or belongs to another model"):
+        verify_files(artifact)
+
+
+def test_a_folder_without_a_card_is_no_artifact(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match=r"There is no model\.json"):
+        ModelCard.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "not valid JSON"),
+        (b'{"format": 1,', "not valid JSON"),
+        (b"\xff\xfe\x00", "not valid JSON"),
+        (b"[" * 100_000, "not valid JSON"),
+        (b"[]", r"holds \[\]; it must be an object"),
+        (b"null", "must be an object"),
+        (b"{}", "format is None; this program reads format 1"),
+        (b'{"format": 2}', "format is 2; this program reads format 1"),
+        (b'{"format": 1}', "name is missing; version is missing; architecture is missing"),
+    ],
+)
+def test_a_file_that_is_no_card_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / CARD_FILE).write_bytes(content)
+    with pytest.raises(ArtifactError, match=message) as caught:
+        ModelCard.load(tmp_path)
+    assert str(tmp_path / CARD_FILE) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("name", ""),
+        ("name", 7),
+        ("version", "sha256:123"),
+        ("version", "sha256:" + "g" * 64),
+        ("architecture", None),
+        ("labels", "abc"),
+        ("labels", []),
+        ("labels", ["only one"]),
+        ("labels", ["a", "", "b"]),
+        ("labels", ["a", "a", "b"]),
+        ("labels", {"a": 1, "b": 2}),
+        ("display_labels", ["a", "b"]),
+        ("display_labels", [1, 2, 3]),
+        ("input_size", 0),
+        ("input_size", True),
+        ("input_size", 64.5),
+        ("input_size", 10**9),
+        ("resize_size", 1),
+        ("mean", [0.5, 0.5]),
+        ("mean", [0.5, 0.5, "x"]),
+        ("mean", [0.5, 0.5, float("nan")]),
+        ("std", [0.5, 0.0, 0.5]),
+        ("std", [0.5, -1, 0.5]),
+        ("temperature", 0),
+        ("temperature", float("inf")),
+        ("temperature", "1.0"),
+        ("precision", "fp8"),
+        ("precision", ["fp32"]),
+        ("quantization", "int8"),
+        ("metrics", None),
+        ("training_job", 3),
+        ("dataset", "dogs"),
+    ],
+)
+def test_an_unusable_value_is_named(artifact: Path, key: str, value: object) -> None:
+    edit_card(artifact, **{key: value})
+    with pytest.raises(ArtifactError, match=key):
+        ModelCard.load(artifact)
+
+
+def test_all_faults_are_named_at_once(artifact: Path) -> None:
+    edit_card(artifact, input_size=-1, temperature=-1, labels=None)
+    with pytest.raises(ArtifactError, match=r"labels is None.*input_size is -1.*temperature is -1"):
+        ModelCard.load(artifact)
+
+
+def test_an_unknown_key_is_refused(artifact: Path) -> None:
+    edit_card(artifact, temprature=2.0)
+    with pytest.raises(ArtifactError, match="'temprature' is not a key"):
+        ModelCard.load(artifact)
+
+
+def test_a_huge_wrong_value_does_not_flood_the_message(artifact: Path) -> None:
+    edit_card(artifact, name=["x"] * 100_000)
+    with pytest.raises(ArtifactError) as caught:
+        ModelCard.load(artifact)
+    assert len(str(caught.value)) < 500
+
+
+def test_metrics_that_json_cannot_hold_are_refused_when_saved(artifact: Path) -> None:
+    before = (artifact / CARD_FILE).read_bytes()
+    with pytest.raises(ArtifactError, match="cannot be written as JSON"):
+        make_card(artifact / ONNX_FILE, metrics={"loss": float("nan")}).save(artifact)
+    assert (artifact / CARD_FILE).read_bytes() == before

@@ -1,0 +1,208 @@
+"""The best model so far is in the model folder while the training goes on, whole at every moment."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+from training_fixtures import FAST, write_data_set
+from training_job import Job
+
+from model.core.artifact import verify_files
+from model.core.packaging import BEST_FILE, MODEL_FILES, package, unpack
+from model.training.artifact import best_so_far
+from model.training.artifact.best_so_far import BestSoFar
+from model.training.loop.engine import Fit
+from model.training.loop.metrics import Evaluation
+from model.training.loop.stopping import Stop
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    return write_data_set(tmp_path_factory.mktemp("data") / "sample")
+
+
+def killed(job: Job, *arguments: str, epochs: int = 1) -> None:
+    """Start a training and kill it after so many epochs, once their model is written."""
+    process = job.start(*FAST, "--epochs", "10000", *arguments)
+    for _ in range(epochs + 1):  # the line of the next epoch comes after the model of the one before
+        assert process.stdout.readline().startswith("epoch=")
+    process.kill()
+    process.communicate(timeout=60)
+
+
+@pytest.fixture(scope="module")
+def job(data, tmp_path_factory) -> Job:
+    job = Job(tmp_path_factory.mktemp("job"), data)
+    killed(job, "--model-name", "shapes")
+    return job
+
+
+def test_a_training_that_is_killed_leaves_a_model_that_can_be_packaged(job, tmp_path):
+    assert [path.name for path in job.model.iterdir() if path.suffix != ".unfinished"] == [BEST_FILE]
+    card = package(job.model, tmp_path / "model.tar.gz")
+    assert (card.name, card.training_job, card.precision) == ("shapes", "job-1", "fp32")
+    assert card.metrics.keys() == {"valid_accuracy", "valid_loss"}
+    metrics = job.metrics
+    assert metrics["interrupted"]
+    assert metrics["best_epoch"] == min(metrics["epochs"], key=lambda epoch: epoch["valid_loss"])["epoch"]
+
+
+def test_an_archive_of_what_a_killed_training_left_can_be_packaged(job, tmp_path):
+    archive = shutil.make_archive(str(tmp_path / "job"), "gztar", job.model)
+    assert package(Path(archive), tmp_path / "model.tar.gz").name == "shapes"
+
+
+@pytest.mark.parametrize("missing", MODEL_FILES[:3])
+def test_a_kill_while_the_finished_model_is_written_leaves_the_best_one_so_far(job, tmp_path, missing):
+    folder = tmp_path / "model"
+    shutil.copytree(job.model, folder)
+    unpack(folder / BEST_FILE, folder)
+    (folder / missing).unlink()
+    expected = verify_files_of_best(job)
+    assert package(folder, tmp_path / "model.tar.gz") == expected
+
+
+def test_a_kill_after_the_finished_model_was_written_leaves_that(job, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(job.model, folder)
+    unpack(folder / BEST_FILE, folder)
+    card = json.loads((folder / "model.json").read_text())
+    (folder / "model.json").write_text(json.dumps(card | {"name": "finished"}))
+    assert package(folder, tmp_path / "model.tar.gz").name == "finished"
+
+
+def verify_files_of_best(job: Job):
+    folder = job.model.parent / "best"
+    folder.mkdir(exist_ok=True)
+    unpack(job.model / BEST_FILE, folder)
+    return verify_files(folder)
+
+
+def test_a_finished_training_leaves_no_other_model(data, tmp_path):
+    job = Job(tmp_path, data)
+    code, _, errors = job.run(*FAST, "--precision", "fp32")
+    assert code == 0, errors
+    assert not (job.model / BEST_FILE).exists()
+
+
+def test_the_model_of_an_earlier_training_gives_way_to_the_best_so_far(data, job, tmp_path):
+    earlier = Job(tmp_path, data)
+    unpack(job.model / BEST_FILE, earlier.model)
+    killed(earlier, "--model-name", "newer")
+    assert package(earlier.model, tmp_path / "model.tar.gz").name == "newer"
+
+
+def test_a_training_that_begins_anew_on_another_instance_has_the_best_model_of_the_checkpoint(data, tmp_path):
+    checkpoints = ("--checkpoint-dir", str(tmp_path / "checkpoints"), "--checkpoint-minutes", "0")
+    first, second = Job(tmp_path / "first", data), Job(tmp_path / "second", data)
+    killed(first, *checkpoints, epochs=2)
+    process = second.start(*FAST, "--epochs", "10000", *checkpoints)
+    process.stdout.readline()
+    process.kill()
+    process.communicate(timeout=60)
+    assert second.metrics["best_epoch"] >= 1
+    package(second.model, tmp_path / "model.tar.gz")
+
+
+def test_the_head_alone_has_its_best_model_so_far_too(data, tmp_path):
+    job = Job(tmp_path, data)
+    killed(job, "--mode", "head")
+    package(job.model, tmp_path / "model.tar.gz")
+
+
+class Clock:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 0.0
+        monkeypatch.setattr("time.monotonic", lambda: self.now)
+
+
+def outcome(epoch: int) -> Fit:
+    best = Evaluation.of([1 / epoch], [0], [0], 2)
+    return Fit(history=[], best_epoch=epoch, best=best, interrupted=True)
+
+
+def test_writing_models_takes_a_tenth_of_the_time_at_most(monkeypatch):
+    clock = Clock(monkeypatch)
+    written: list[int] = []
+
+    def write(found: Fit, weights: object) -> None:
+        written.append(found.best_epoch)
+        clock.now += 10
+
+    keep = BestSoFar(write)
+    for epoch in range(1, 401):  # of a second each, every one better than those before
+        clock.now += 1
+        keep(outcome(epoch), dict)
+    assert written[0] == 1, "the first one is written at once"
+    assert written == [1, 190, 280, 370]
+    assert 10 * len(written) <= best_so_far.SHARE_OF_TIME * clock.now
+
+
+def test_a_model_that_is_not_better_is_not_written_again(monkeypatch):
+    clock = Clock(monkeypatch)
+    written: list[Fit] = []
+    keep = BestSoFar(lambda found, weights: written.append(found))
+    first = outcome(1)
+    for _ in range(10):
+        clock.now += 1000
+        keep(first, dict)
+    assert written == [first]
+
+
+def test_a_full_disk_does_not_end_the_training(monkeypatch, caplog):
+    def fail(found: Fit, weights: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    BestSoFar(fail)(outcome(1), dict)
+    assert "the best model so far could not be written (No space left on device); the training goes on" in caplog.text
+
+
+def test_a_training_ends_before_its_time_is_up_and_finishes_its_model(data, tmp_path):
+    job = Job(tmp_path, data)
+    code, output, errors = job.run(*FAST, "--epochs", "10000", "--max-runtime", "20")
+    assert code == 0, errors
+    assert "\nbest_epoch=" in output
+    verify_files(job.model)
+    assert job.metrics["interrupted"]
+    assert not (job.model / BEST_FILE).exists()
+
+
+def test_what_is_left_for_finishing_grows_with_the_time_up_to_ten_minutes(monkeypatch):
+    clock = Clock(monkeypatch)
+    for limit, ends, leaves_out in ((1000, 900, 950), (86_400, 85_800, 86_100)):
+        clock.now = 0
+        stop = Stop()
+        assert not stop()
+        stop.limit = limit
+        clock.now = ends - 1
+        assert not stop.training()
+        clock.now = ends + 1
+        assert stop.training()
+        assert not stop(), "there is time for the choice of the precision and the test"
+        clock.now = leaves_out + 1
+        assert stop()
+        assert stop.exit_code == 0
+
+
+@pytest.mark.parametrize("moment", ["import", "training"])
+def test_a_signal_ends_the_first_process_of_a_container_at_any_time(data, tmp_path, moment):
+    job = Job(tmp_path, data)
+    process = job.start(*FAST, "--epochs", "10000")
+    if moment == "training":
+        process.stdout.readline()
+    else:
+        status = Path(f"/proc/{process.pid}/status")
+        # As soon as Python has a handler for SIGTERM, long before torch is loaded.
+        while not caught(status) >> (signal.SIGTERM - 1) & 1:
+            assert process.poll() is None
+    process.terminate()
+    process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+
+
+def caught(status: Path) -> int:
+    return int(next(line.split()[1] for line in status.read_text().splitlines() if line.startswith("SigCgt")), 16)

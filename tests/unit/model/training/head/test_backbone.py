@@ -1,0 +1,98 @@
+"""A network is its head after its backbone, whatever the family."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from model.core.network import NetworkError, build, torchvision_models
+from model.training.head.backbone import split
+
+# One of every kind of classifier: a layer, one behind dropout, behind hidden layers, behind a normalisation, after a
+# class token, a convolution. Sizes as small as each network takes.
+FAMILIES = [
+    ("resnet9", 32, 96),
+    ("resnet18", 32, 512),
+    ("mobilenet_v3_small", 32, 1024),
+    ("efficientnet_b0", 32, 1280),
+    ("convnext_tiny", 32, 768),
+    ("vit", 32, 64),
+    ("swin_t", 32, 768),
+    ("densenet121", 32, 1024),
+    ("googlenet", 32, 1024),
+    ("squeezenet1_1", 64, 512 * 3 * 3),
+    ("shufflenet_v2_x0_5", 32, 1024),
+    ("regnet_y_400mf", 32, 440),
+    ("alexnet", 64, 4096),
+]
+
+
+def small_vit() -> nn.Module:
+    """The class behind torchvision's vit_b_16, which itself would take seconds."""
+    return torchvision_models().VisionTransformer(
+        image_size=32, patch_size=8, num_layers=2, num_heads=2, hidden_dim=64, mlp_dim=64, num_classes=5
+    )
+
+
+@pytest.mark.parametrize(("architecture", "size", "features"), FAMILIES)
+@torch.inference_mode()
+def test_a_network_is_exactly_its_head_after_its_backbone(architecture, size, features):
+    network = small_vit() if architecture == "vit" else build(architecture, 5)
+    backbone, head = split(network, architecture, size)
+    pictures = torch.randn(3, 3, size, size)
+    made = backbone(pictures)
+    assert made.shape == (3, features)
+    assert torch.equal(head.eval()(made), network.eval()(pictures))
+
+
+@pytest.mark.parametrize("architecture", ["resnet18", "mobilenet_v3_small", "squeezenet1_1"])
+def test_the_head_is_what_weights_for_other_classes_leave_out(architecture):
+    network = build(architecture, 5)
+    _, head = split(network, architecture, 64)
+    trained = {id(parameter) for parameter in head.parameters()}
+    names = {name for name, parameter in network.named_parameters() if id(parameter) in trained}
+    other = build(architecture, 6).state_dict()
+    assert names == {name for name, value in network.state_dict().items() if value.shape != other[name].shape}
+
+
+def test_what_trains_the_head_trains_the_network_and_never_the_backbone():
+    network = build("resnet18", 5)
+    backbone, head = split(network, "resnet18", 32)
+    before = copy.deepcopy(backbone.state_dict())
+    network.train()
+    for parameter in head.parameters():
+        nn.init.constant_(parameter, 0.5)
+    assert torch.equal(network.fc.weight, torch.full_like(network.fc.weight, 0.5))
+    assert not backbone.training
+    assert not any(parameter.requires_grad for parameter in backbone.parameters())
+    backbone(torch.randn(2, 3, 32, 32))
+    assert all(torch.equal(value, before[name]) for name, value in backbone.state_dict().items())
+
+
+def test_the_networks_mode_is_left_as_it_was():
+    network = build("resnet18", 5)
+    split(network, "resnet18", 32)
+    assert network.training
+    assert network.bn1.training
+
+
+class TwoBranches(nn.Module):
+    """Its last layer is not all that comes after the features."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shortcut = nn.Linear(3 * 16, 5)
+        self.body = nn.Linear(3 * 16, 8)
+        self.fc = nn.Linear(8, 5)
+
+    def forward(self, batch):
+        flat = batch.flatten(1)
+        return self.fc(self.body(flat)) + self.shortcut(flat)
+
+
+def test_a_network_that_does_not_come_apart_is_refused():
+    with pytest.raises(NetworkError, match="two-branches cannot be split"):
+        split(TwoBranches(), "two-branches", 4)

@@ -1,0 +1,110 @@
+"""The temperature and the calibration error, against cases that were worked out by hand or made to order."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from model.core.predictor import softmax
+from model.training.loop.calibration import BINS, MAX_TEMPERATURE, at_temperature, fit_temperature, losses, reliability
+
+
+def sampled(count: int, classes: int, *, spread: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Logits, and classes drawn with the probabilities that they stand for: a perfectly calibrated model."""
+    random = np.random.default_rng(seed)
+    logits = random.normal(scale=spread, size=(count, classes))
+    cumulated = softmax(logits).cumsum(axis=1)
+    targets = (random.random((count, 1)) > cumulated).sum(axis=1)
+    return logits, np.minimum(targets, classes - 1)
+
+
+@pytest.mark.parametrize("temperature", [0.4, 0.7, 1.0, 1.8, 4.0])
+@pytest.mark.parametrize("classes", [2, 12, 133])
+def test_a_known_temperature_is_found(temperature, classes):
+    logits, targets = sampled(5_000, classes, spread=2.0)
+    assert fit_temperature(logits * temperature, targets) == pytest.approx(temperature, rel=0.05)
+
+
+def test_calibration_mends_what_a_wrong_temperature_did():
+    logits, targets = sampled(20_000, 12, spread=2.0)
+    modest = logits / 3
+    before = reliability(softmax(modest), targets)
+    after = reliability(softmax(modest, fit_temperature(modest, targets)), targets)
+    assert before.expected_calibration_error > 0.2
+    assert after.expected_calibration_error < 0.02
+    assert after.loss < before.loss
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 40), st.integers(1, 6), st.floats(0.01, 60), st.integers(0, 2**32))
+def test_the_loss_is_never_higher_than_without_and_the_temperature_is_bounded(count, classes, spread, seed):
+    random = np.random.default_rng(seed)
+    logits = random.normal(scale=spread, size=(count, classes)).astype(np.float32)
+    targets = random.integers(0, classes, count)
+    temperature = fit_temperature(logits, targets)
+    assert temperature * (1 + 1e-9) >= 1 / MAX_TEMPERATURE
+    assert temperature <= MAX_TEMPERATURE * (1 + 1e-9)
+    before, after = (losses(softmax(logits, value), targets).mean() for value in (1.0, temperature))
+    assert after <= before + 1e-9
+
+
+@pytest.mark.parametrize("count", [1, 10, 1000])
+def test_a_model_that_made_no_mistake_is_not_made_absolutely_sure(count):
+    logits = np.tile([[2.0, 0.0, 0.0]], (count, 1))
+    temperature = fit_temperature(logits, np.zeros(count, dtype=np.int64))
+    confidence = softmax(logits, temperature).max()
+    assert temperature < 1 or confidence >= (count + 1) / (count + 2)
+    assert confidence == pytest.approx(max((count + 1) / (count + 2), softmax(logits).max()), rel=1e-4)
+
+
+def test_a_model_that_is_always_wrong_is_made_as_unsure_as_allowed():
+    logits = np.tile([[5.0, 0.0]], (20, 1))
+    assert fit_temperature(logits, np.ones(20, dtype=np.int64)) == pytest.approx(MAX_TEMPERATURE)
+
+
+def test_logits_that_say_nothing_are_left_alone():
+    assert fit_temperature(np.zeros((5, 3)), np.array([0, 1, 2, 0, 1])) == 1.0
+
+
+def test_huge_logits_are_finite():
+    logits = np.array([[1e4, -1e4], [-1e4, 1e4], [1e4, -1e4]])
+    temperature = fit_temperature(logits, np.array([0, 1, 1]))  # one of them wrong, by a huge margin
+    found = reliability(softmax(logits, temperature), np.array([0, 1, 1]))
+    assert math.isfinite(temperature)
+    assert math.isfinite(found.loss)
+
+
+def test_the_calibration_error_of_a_case_worked_out_by_hand():
+    # Confidences 0.9, 0.9, 0.6, 0.6: bins 14 and 9 of 15. Right: both, and one of two.
+    probabilities = np.array([[0.9, 0.1], [0.1, 0.9], [0.6, 0.4], [0.4, 0.6]])
+    found = reliability(probabilities, np.array([0, 1, 0, 0]))
+    # (2 x |0.9 - 1| + 2 x |0.6 - 0.5|) / 4
+    assert found.expected_calibration_error == pytest.approx(0.1)
+    assert [one.pictures for one in found.bins] == [0] * 8 + [2] + [0] * 4 + [2] + [0]
+    assert (found.bins[13].confidence, found.bins[13].accuracy) == (pytest.approx(0.9), 1.0)
+    assert (found.bins[0].confidence, found.bins[0].accuracy) == (None, None)
+    assert found.loss == pytest.approx(-(2 * math.log(0.9) + math.log(0.6) + math.log(0.4)) / 4)
+
+
+def test_bins_are_closed_on_the_right():
+    edge = 10 / BINS
+    found = reliability(np.array([[edge, 1 - edge], [1.0, 0.0]]), np.array([0, 0]))
+    assert [index for index, one in enumerate(found.bins) if one.pictures] == [9, BINS - 1]
+
+
+def test_opposite_gaps_of_one_bin_cancel_as_the_definition_says():
+    found = reliability(np.array([[0.8, 0.2]] * 5), np.array([0, 0, 0, 0, 1]))
+    assert found.expected_calibration_error == pytest.approx(0.0)
+
+
+def test_a_temperature_can_be_undone():
+    logits, _ = sampled(50, 7, spread=3.0)
+    assert at_temperature(softmax(logits, 0.6), 1 / 0.6) == pytest.approx(softmax(logits))
+
+
+def test_a_probability_of_nothing_is_not_an_infinite_loss():
+    assert np.isfinite(losses(np.array([[0.0, 1.0]]), np.array([0]))).all()

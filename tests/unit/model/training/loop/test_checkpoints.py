@@ -1,0 +1,179 @@
+"""A training that ends in its middle goes on from a checkpoint as if nothing had happened."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from engine_fixtures import CPU, PREPROCESSING, RECIPE, brightness
+
+from model.core.resnet9 import resnet9
+from model.training.arguments import parse_arguments
+from model.training.data.augment import Augmentation
+from model.training.distributed.group import ALONE
+from model.training.loop.checkpoints import CheckpointError, Checkpoints
+from model.training.loop.engine import Execution, Fit, fit
+
+EVERYTHING = {"mixup": 0.3, "cutmix": 1.0, "ema": 0.9, "class_weights": "sampler", "lr_decay": 0.8, "train_stages": 3}
+STEPS = 3
+EPOCHS = 4
+
+
+def checkpoints(folder: Path, *, identity: dict[str, Any] | None = None, every: float = 1e9, keep: int = 2):
+    return Checkpoints(folder, identity or {"batch_size": 16}, workers=ALONE, every=every, keep=keep)
+
+
+def train(folder: Path | None, *, stop_after: int = 0, changes: dict[str, Any] | None = None, **options: Any):
+    """Train until so many steps are made; our own network draws for its dropout, too."""
+    torch.manual_seed(0)
+    network, steps = resnet9(3), 0
+
+    def should_stop() -> bool:
+        nonlocal steps
+        steps += 1
+        return steps == stop_after
+
+    outcome = fit(
+        network,
+        brightness(45, 0),
+        brightness(30, 1),
+        recipe=dataclasses.replace(RECIPE, batch_size=16, epochs=EPOCHS, **(changes or {})),
+        augmentation=Augmentation(PREPROCESSING),
+        device=CPU,
+        should_stop=should_stop,
+        on_epoch=lambda _: None,
+        execution=Execution(checkpoints=folder and checkpoints(folder, **options)),
+    )
+    return network.state_dict(), outcome, steps
+
+
+def same(one: tuple[dict[str, torch.Tensor], Fit, int], two: tuple[dict[str, torch.Tensor], Fit, int]) -> bool:
+    timeless = [[dataclasses.replace(e, images_per_second=0) for e in fitted[1].history] for fitted in (one, two)]
+    return (
+        timeless[0] == timeless[1]
+        and (one[1].best, one[1].best_epoch) == (two[1].best, two[1].best_epoch)
+        and all(torch.equal(value, two[0][name]) for name, value in one[0].items())
+    )
+
+
+@pytest.mark.parametrize("changes", [{}, EVERYTHING], ids=["plain", "everything"])
+@pytest.mark.parametrize("stop_after", [1, 2 * STEPS, 2 * STEPS + 2])
+def test_a_stopped_training_goes_on_to_the_same_weights_bit_for_bit(tmp_path, changes, stop_after):
+    undisturbed = train(None, changes=changes)
+    _, first, _ = train(tmp_path, stop_after=stop_after, changes=changes)
+    assert first.interrupted
+    resumed = train(tmp_path, changes=changes)
+    assert resumed[2] == EPOCHS * STEPS - stop_after
+    assert not resumed[1].interrupted
+    assert same(resumed, undisturbed)
+
+
+def test_a_training_may_be_stopped_at_every_step(tmp_path):
+    undisturbed = train(None)
+    for _ in range(EPOCHS * STEPS - 1):
+        train(tmp_path, stop_after=1)
+    assert same(train(tmp_path), undisturbed)
+
+
+def test_the_last_ones_are_kept(tmp_path):
+    train(tmp_path, every=0, keep=3)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        f"epoch-00004-step-000000{step}.checkpoint" for step in (1, 2, 3)
+    ]
+
+
+@pytest.mark.parametrize("damage", ["torn", "flipped", "empty", "foreign"])
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path, caplog, damage):
+    undisturbed = train(None)
+    train(tmp_path, every=0, stop_after=5)
+    newest = max(tmp_path.iterdir())
+    content = newest.read_bytes()
+    newest.write_bytes(
+        {
+            "torn": content[: len(content) // 2],
+            "flipped": content[:-1000] + bytes([content[-1000] ^ 1]) + content[-999:],
+            "empty": b"",
+            "foreign": b"PK" + content,
+        }[damage]
+    )
+    resumed = train(tmp_path)
+    assert resumed[2] == EPOCHS * STEPS - 4
+    assert same(resumed, undisturbed)
+    assert newest.name in caplog.text
+
+
+def test_a_damaged_checkpoint_does_not_take_the_place_of_those_that_follow(tmp_path):
+    train(tmp_path, stop_after=5)
+    damaged = next(tmp_path.iterdir())
+    damaged.write_bytes(b"")
+    train(tmp_path, stop_after=2, keep=1)  # begins anew
+    assert [path.name for path in tmp_path.iterdir()] == ["epoch-00001-step-0000002.checkpoint"]
+    assert train(tmp_path, keep=1)[2] == EPOCHS * STEPS - 2
+
+
+def test_what_a_killed_writer_left_is_cleared_away(tmp_path):
+    train(tmp_path, stop_after=4)
+    left = tmp_path / ".epoch-00009-step-0000001.checkpoint.unfinished"
+    left.write_bytes(b"half of")
+    assert train(tmp_path)[2] == EPOCHS * STEPS - 4
+    assert not left.exists()
+
+
+def test_a_checkpoint_cannot_run_code(tmp_path):
+    class Attack:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "ran"),)
+
+    import hashlib
+
+    folder = tmp_path / "checkpoints"
+    train(folder, stop_after=4)
+    payload = pickle.dumps({"identity": {"batch_size": 16}, "state": Attack()})
+    head = b"training checkpoint 1 sha256:" + hashlib.sha256(payload).hexdigest().encode() + b"\n"
+    (folder / "epoch-99999-step-0000001.checkpoint").write_bytes(head + payload)
+    assert train(folder)[2] == EPOCHS * STEPS - 4
+    assert not (tmp_path / "ran").exists()
+
+
+def test_another_training_is_refused_and_the_differences_are_named(tmp_path):
+    train(tmp_path, stop_after=4, identity={"batch_size": 16, "data": "sha256:1", "lr": 0.01})
+    with pytest.raises(CheckpointError, match=r"batch_size 16 instead of 32, data sha256:1 instead of sha256:2\. Give"):
+        train(tmp_path, identity={"batch_size": 32, "data": "sha256:2", "lr": 0.01})
+
+
+def test_a_full_disk_does_not_end_the_training(tmp_path, monkeypatch, caplog):
+    undisturbed = train(None)
+    train(tmp_path, stop_after=2)
+    good = next(tmp_path.iterdir())
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    assert same(train(tmp_path, every=0), undisturbed)
+    assert list(tmp_path.iterdir()) == [good]
+    assert "No space left on device" in caplog.text
+    assert f"it begins again from {good.stem}" in caplog.text
+
+
+def test_a_folder_that_cannot_be_written_does_not_end_the_training(tmp_path, caplog):
+    (tmp_path / "file").touch()
+    assert len(train(tmp_path / "file" / "checkpoints", every=0)[1].history) == EPOCHS
+    assert "nothing is there to begin from" in caplog.text
+
+
+def test_training_jobs_that_share_a_place_have_folders_of_their_own_and_share_their_features(tmp_path):
+    def parse(*arguments: str, **environment: str):
+        return parse_arguments(["--data-dir", "d", *arguments], environment)
+
+    job = parse(SM_CHECKPOINT_DIR=str(tmp_path), TRAINING_JOB_NAME="search-001")
+    assert job.checkpoint_dir == tmp_path / "search-001"
+    assert job.feature_cache == tmp_path / "features"
+    assert parse(SM_CHECKPOINT_DIR=str(tmp_path)).checkpoint_dir == tmp_path
+    assert str(parse("--checkpoint-dir", "x", TRAINING_JOB_NAME="search-001").checkpoint_dir) == "x"

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from model.training.loop.metrics import METRIC_DEFINITIONS, ClassMetrics, EpochMetrics, Evaluation
+
+losses = st.floats(0, 1e6)
+shares = st.floats(0, 1)
+
+
+def read(line: str) -> dict[str, float]:
+    """Read a line as SageMaker does: every expression over every line, the first group is the value."""
+    found = {definition["Name"]: re.search(definition["Regex"], line) for definition in METRIC_DEFINITIONS}
+    return {name: float(match.group(1)) for name, match in found.items() if match}
+
+
+@given(st.integers(1, 9999), losses, losses, shares, st.floats(0.1, 1e6))
+def test_epoch_lines_are_read_back(epoch, train_loss, valid_loss, valid_accuracy, images_per_second):
+    metrics = read(EpochMetrics(epoch, train_loss, valid_loss, valid_accuracy, images_per_second).line())
+    assert metrics == {
+        "train:loss": pytest.approx(train_loss, abs=5.1e-5),
+        "valid:loss": pytest.approx(valid_loss, abs=5.1e-5),
+        "valid:accuracy": pytest.approx(valid_accuracy, abs=5.1e-5),
+        "train:images_per_second": pytest.approx(images_per_second, abs=5.1e-2),
+    }
+
+
+@given(losses, shares)
+def test_test_lines_are_read_back(loss, accuracy):
+    line = Evaluation(loss, accuracy, [[0]]).test_line()
+    assert read(line) == {
+        "test:loss": pytest.approx(loss, abs=5.1e-5),
+        "test:accuracy": pytest.approx(accuracy, abs=5.1e-5),
+    }
+
+
+def test_definitions_are_what_the_service_takes():
+    names = [definition["Name"] for definition in METRIC_DEFINITIONS]
+    assert len(set(names)) == len(names)
+    assert all(
+        definition.keys() == {"Name", "Regex"} and len(definition["Regex"]) <= 500 for definition in METRIC_DEFINITIONS
+    )
+    assert all(re.compile(definition["Regex"]).groups == 1 for definition in METRIC_DEFINITIONS)
+
+
+def test_other_log_lines_are_no_metrics():
+    assert read("INFO decoded 720 + 180 pictures in 4.2 s") == {}
+    assert read("--lr=0.002 is the peak learning rate; loss=3") == {}
+
+
+def test_evaluation_counts_pictures_and_not_batches_or_classes():
+    evaluation = Evaluation.of([1.0, 2.0, 6.0, 3.0], truth=[0, 0, 0, 1], predicted=[0, 0, 1, 1], classes=3)
+    assert evaluation.loss == 3.0
+    assert evaluation.accuracy == 0.75
+    assert evaluation.confusion_matrix == [[2, 1, 0], [0, 1, 0], [0, 0, 0]]
+
+
+def test_precision_recall_and_f1_of_every_class():
+    evaluation = Evaluation(1.0, 0.5, [[2, 1, 0, 0], [0, 1, 0, 0], [1, 1, 0, 0], [0, 0, 0, 0]])
+    assert evaluation.per_class() == [
+        ClassMetrics(3, pytest.approx(2 / 3), pytest.approx(2 / 3), pytest.approx(2 / 3)),
+        ClassMetrics(1, pytest.approx(1 / 3), 1.0, 0.5),
+        ClassMetrics(2, None, 0.0, 0.0),  # never guessed
+        ClassMetrics(0, None, None, None),  # neither there nor guessed
+    ]
+    assert evaluation.macro_f1() == pytest.approx((2 / 3 + 0.5 + 0) / 3)
+
+
+def test_the_interval_of_the_accuracy_is_wilsons():
+    low, high = Evaluation(1.0, 0.9, [[90, 10], [0, 0]]).accuracy_interval()
+    assert (low, high) == (pytest.approx(0.8256, abs=1e-4), pytest.approx(0.9448, abs=1e-4))
+    low, high = Evaluation(0.0, 1.0, [[10, 0], [0, 0]]).accuracy_interval()
+    assert (low, high) == (pytest.approx(0.7225, abs=1e-4), pytest.approx(1.0))
+
+
+def test_nothing_has_no_accuracy():
+    with pytest.raises(ValueError, match="at least one picture"):
+        Evaluation.of([], [], [], 2)
+
+
+def test_module_needs_the_standard_library_only():
+    root = Path(__file__).parents[5]
+    # -S leaves site-packages out, so that importing anything else fails.
+    subprocess.run([sys.executable, "-S", "-c", "import model.training.loop.metrics"], check=True, cwd=root)

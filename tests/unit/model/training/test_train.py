@@ -1,0 +1,275 @@
+"""The training program as SageMaker runs it: a script in a folder of any name, told by its environment."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import signal
+
+import pytest
+import torch
+from training_fixtures import FAST, LABELS, draw, write_data_set
+from training_job import Job
+
+from model.core.artifact import ModelCard, verify_files
+from model.core.packaging import package
+from model.core.predictor import Predictor
+from model.train import main
+from model.training import pipeline
+from model.training.artifact import quantize
+from model.training.data.dataset import discover
+from model.training.loop.engine import DivergedError
+from model.training.loop.evaluation import evaluate_artifact
+from model.training.report import report
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    root = write_data_set(tmp_path_factory.mktemp("data") / "sample")
+    (root / "train" / LABELS[0] / "broken.jpg").write_bytes(draw(0, 0)[:300])
+    (root / "test" / LABELS[0] / "broken.jpg").write_text("no picture")
+    return root
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A container around this process, for `main` to run in."""
+    job = Job(tmp_path, tmp_path)
+    for name, value in job.environment.items():
+        monkeypatch.setenv(name, value)
+    return job
+
+
+@pytest.fixture(scope="module")
+def trained(data, tmp_path_factory):
+    job = Job(tmp_path_factory.mktemp("job"), data)
+    code, output, errors = job.run(*FAST, "--model-name", "shapes", "--code-revision", "abc123")
+    assert code == 0, errors
+    return job, output, errors
+
+
+def test_every_epoch_the_best_one_and_the_test_are_one_line_each(trained):
+    _, output, _ = trained
+    names = [[pair.split("=")[0] for pair in line.split()] for line in output.splitlines()]
+    epoch = ["epoch", "train_loss", "valid_loss", "valid_accuracy", "images_per_second"]
+    best = ["best_epoch", "valid_loss", "valid_accuracy"]
+    assert names == [epoch, epoch, best, ["test_loss", "test_accuracy"]]
+
+
+def test_the_artifact_is_whole_and_says_where_it_comes_from(trained, data):
+    job, _, _ = trained
+    card = verify_files(job.model)
+    assert (card.name, card.training_job, card.code_revision) == ("shapes", "job-1", "abc123")
+    assert card.labels == tuple(sorted(LABELS))
+    assert "Disc hound" in card.display_labels
+    assert (card.input_size, card.resize_size, card.architecture) == (32, 36, "resnet9")
+    assert card.metrics.keys() == {"valid_accuracy", "valid_loss", "test_accuracy", "test_loss"}
+    assert card.dataset["counts"] == {"train": 37, "valid": 12, "test": 13}
+    assert (job.model / "code" / "model" / "server.py").is_file()
+    assert os.access(job.model / "code" / "serve", os.X_OK)
+
+
+def test_metrics_hold_what_a_report_needs(trained):
+    job, _, errors = trained
+    metrics = job.metrics
+    assert metrics == json.loads((job.model / "metrics.json").read_text())
+    assert [epoch["epoch"] for epoch in metrics["epochs"]] == [1, 2]
+    best = min(metrics["epochs"], key=lambda epoch: epoch["valid_loss"])
+    assert metrics["best_epoch"] == best["epoch"]
+    calibration = metrics["calibration"]
+    assert calibration["valid"]["before"]["loss"] == pytest.approx(best["valid_loss"], abs=1e-4)
+    assert metrics["valid"]["loss"] == pytest.approx(calibration["valid"]["after"]["loss"])
+    assert calibration["valid"]["after"]["loss"] <= calibration["valid"]["before"]["loss"]
+    assert metrics["test"]["loss"] == pytest.approx(calibration["test"]["after"]["loss"])
+    assert ModelCard.load(job.model).temperature == calibration["temperature"] != 1
+    assert sum(map(sum, metrics["valid"]["confusion_matrix"])) == 12
+    assert sum(map(sum, metrics["test"]["confusion_matrix"])) == 12
+    assert set(metrics["data_set"]["skipped"]) == {f"{split}/{LABELS[0]}/broken.jpg" for split in ("train", "test")}
+    assert all(name in errors for name in metrics["data_set"]["skipped"])
+    assert metrics["arguments"]["seed"] == 0
+    assert metrics["export"]["agreement"] == 1.0
+    assert metrics["environment"]["versions"]["torch"] == torch.__version__
+    assert metrics["seconds"] > 0
+    assert not metrics["interrupted"]
+
+
+def test_the_report_shows_the_mistakes_and_the_files_that_were_left_out(trained):
+    job, _, _ = trained
+    page = (job.output / "data" / "report.html").read_text()
+    assert job.metrics["mistakes"]
+    assert page.count('<img src="data:image/jpeg') == len(job.metrics["mistakes"])
+    assert "2 files could not be read" in page
+    assert "Épagneul barré" in page
+    rows = (job.output / "data" / "history.csv").read_text().splitlines()
+    assert rows[0] == "epoch,train_loss,valid_loss,valid_accuracy,images_per_second"
+    assert len(rows) == 3
+    assert not (job.model / "report.html").exists()  # what serves needs none
+
+
+def test_a_report_that_fails_does_not_fail_the_training(data, here, monkeypatch, caplog):
+    def fail(*_, **__):
+        raise RuntimeError("no such template")
+
+    monkeypatch.setattr(report, "render", fail)
+    assert main([*FAST, "--data-dir", str(data), "--precision", "fp32"]) == 0
+    assert "the report could not be written" in caplog.text
+    verify_files(here.model)
+
+
+def test_the_test_accuracy_is_that_of_the_packaged_artifact(trained, data, tmp_path):
+    job, _, _ = trained
+    package(job.model, tmp_path / "model.tar.gz")
+    shutil.unpack_archive(tmp_path / "model.tar.gz", tmp_path / "unpacked")
+    answers, skipped = evaluate_artifact(tmp_path / "unpacked", discover(data), "test")
+    evaluation = answers.evaluation()
+    assert evaluation.accuracy == job.metrics["test"]["accuracy"]
+    assert evaluation.loss == job.metrics["test"]["loss"]
+    assert len(skipped) == 1
+
+
+def test_both_engines_give_the_same_answers(trained, data):
+    job, _, _ = trained
+    pictures = [path.read_bytes() for path in sorted(data.glob("valid/*/*.png"))]
+    engines = [Predictor.load(job.model, engine) for engine in ("onnx", "torch")]
+    for picture in pictures:
+        one, two = (engine.predict(picture, top_k=1) for engine in engines)
+        assert one.ranked[0][0] == two.ranked[0][0]
+        assert one.scores == pytest.approx(two.scores, abs=1e-5)
+
+
+def test_the_same_seed_gives_the_same_model_and_another_seed_another(trained, data, here):
+    job, _, _ = trained
+    assert main([*FAST, "--data-dir", str(data)]) == 0
+    again = here.metrics
+    assert ModelCard.load(here.model).version == ModelCard.load(job.model).version
+    assert (again["valid"], again["test"]) == (job.metrics["valid"], job.metrics["test"])
+    assert main([*FAST, "--data-dir", str(data), "--seed", "1"]) == 0
+    assert ModelCard.load(here.model).version != ModelCard.load(job.model).version
+
+
+def test_too_few_validation_pictures_ship_as_fp32_and_the_artifact_says_so(trained):
+    job, _, errors = trained
+    card = ModelCard.load(job.model)
+    assert card.precision == "fp32"
+    assert card.quantization["reason"].startswith("12 validation pictures cannot show an agreement of 98.50%")
+    assert card.quantization == job.metrics["quantization"]
+    assert card.quantization["reason"] in errors
+
+
+def test_an_int8_artifact_is_whole_and_its_figures_are_its_own(data, here, monkeypatch, tmp_path):
+    monkeypatch.setattr(quantize, "MIN_SPEEDUP", 0.0)  # what it gains depends on the machine
+    limits = ["--int8-max-accuracy-loss", "1", "--int8-min-agreement", "0"]
+    assert main([*FAST, "--data-dir", str(data), *limits]) == 0
+    card, metrics = verify_files(here.model), here.metrics
+    assert card.precision == "int8"
+    compared = card.quantization["comparison"]
+    assert compared["calibration_pictures"] == 36  # all but the broken one
+    assert card.metrics["valid_accuracy"] == metrics["valid"]["accuracy"] == compared["int8_accuracy"]
+    # The temperature is the int8 graph's own.
+    assert metrics["calibration"]["valid"]["before"]["loss"] == pytest.approx(compared["int8_loss"])
+    package(here.model, tmp_path / "model.tar.gz")
+    shutil.unpack_archive(tmp_path / "model.tar.gz", tmp_path / "unpacked")
+    answers, _ = evaluate_artifact(tmp_path / "unpacked", discover(data), "test")
+    online = answers.evaluation()
+    assert (online.accuracy, online.loss) == (metrics["test"]["accuracy"], metrics["test"]["loss"])
+    Predictor.load(here.model, "torch")  # the weights beside it are still the fp32 ones
+
+
+def test_fp32_can_be_asked_for(data, here):
+    assert main([*FAST, "--data-dir", str(data), "--precision", "fp32"]) == 0
+    card = ModelCard.load(here.model)
+    assert (card.precision, card.quantization, here.metrics["quantization"]) == ("fp32", {}, None)
+
+
+def test_sigterm_leaves_the_best_model_so_far(data, tmp_path):
+    job = Job(tmp_path, data)
+    process = job.start(*FAST, "--epochs", "10000")
+    first = process.stdout.readline()  # blocks until the first epoch is finished
+    assert first.startswith("epoch=1 ")
+    process.send_signal(signal.SIGTERM)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM, errors
+    assert "SIGTERM" in errors
+    assert "test_accuracy" not in output
+    verify_files(job.model)
+    Predictor.load(job.model).predict(draw(0, 5))
+    metrics = job.metrics
+    assert metrics["interrupted"]
+    assert metrics["test"] is None
+    assert metrics["calibration"]["valid"]["after"]["loss"] <= metrics["calibration"]["valid"]["before"]["loss"]
+    assert "stopped after" in (job.output / "data" / "report.html").read_text()
+    assert 1 <= len(metrics["epochs"]) < 10000
+    assert not (job.output / "failure").exists()
+
+
+def test_bad_data_is_one_message_in_the_log_and_in_the_failure_file(tmp_path):
+    job = Job(tmp_path / "job", tmp_path / "nowhere")
+    code, _, errors = job.run(*FAST)
+    assert code == 1
+    assert job.failure.startswith(f"there is no data set at {tmp_path / 'nowhere'}")
+    assert job.failure in errors
+    assert "Traceback" not in errors
+    assert not list(job.model.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "exit_code", "message"),
+    [
+        (["--learning-rate", "1"], 2, "unrecognized arguments: --learning-rate 1"),
+        (["--architecture", "resnet81"], 1, "unknown architecture 'resnet81'; did you mean resnet18"),
+        (["--architecture", "vit_b_16"], 1, "vit_b_16 does not take pictures of 32 x 32 pixels"),
+        (["--weights", "nowhere.pt"], 1, "no weights at nowhere.pt"),
+        (["--model-dir", "/dev/null/model"], 1, "Not a directory"),
+        (["--num-gpus", "64", "--processes-per-host", "1"], 2, "--num-gpus (SM_NUM_GPUS) is 64, but torch finds "),
+    ],
+)
+def test_every_failure_has_its_reason(data, here, caplog, arguments, exit_code, message):
+    assert main([*FAST, "--data-dir", str(data), *arguments]) == exit_code
+    assert message in here.failure
+    assert here.failure in caplog.text
+    assert "Traceback" not in caplog.text
+
+
+def test_divergence_fails_the_job_and_says_so(data, here, monkeypatch):
+    def diverge(*_, **__):
+        raise DivergedError("the training diverged")
+
+    monkeypatch.setattr(pipeline, "fit", diverge)
+    assert main([*FAST, "--data-dir", str(data)]) == 1
+    assert here.failure == "the training diverged"
+
+
+def test_a_bug_keeps_its_stack_trace_in_the_log_and_its_name_in_the_failure_file(data, here, caplog, monkeypatch):
+    monkeypatch.setattr(pipeline, "build", lambda *_, **__: [][0])
+    assert main([*FAST, "--data-dir", str(data)]) == 1
+    assert here.failure == "IndexError: list index out of range"
+    assert "Traceback" in caplog.text
+
+
+def test_a_full_disk_at_the_end_says_what_to_do(data, here, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device", str(here.model / "model.onnx"))
+
+    monkeypatch.setattr(pipeline, "finish", full)
+    assert main([*FAST, "--data-dir", str(data)]) == 1
+    assert here.failure.startswith("the disk is full: [Errno 28] No space left on device: ")
+    assert "give the training a larger volume" in here.failure
+
+
+def test_a_finished_training_is_not_repeated_and_another_one_is_refused(data, here, tmp_path, capsys):
+    again = [*FAST, "--data-dir", str(data), "--checkpoint-dir", str(tmp_path / "checkpoints")]
+    assert main([*again, "--checkpoint-minutes", "0"]) == 0
+    first = here.metrics
+    capsys.readouterr()
+    assert main(again) == 0
+    assert "epoch=1 " not in capsys.readouterr().out.replace("best_epoch=1", "")
+    assert (here.metrics["epochs"][0], here.metrics["valid"]) == (first["epochs"][0], first["valid"])
+    assert main([*again, "--lr", "0.005"]) == 1
+    assert "are of another training: lr 0.01 instead of 0.005. Give the same arguments" in here.failure
+
+
+def test_a_long_reason_is_cut_to_what_sagemaker_shows(data, here):
+    assert main([*FAST, "--data-dir", str(data), "--unknown-" + "x" * 5000]) == 2
+    assert len(here.failure) == 1024
