@@ -10,7 +10,7 @@ import pytest
 # torch is imported, and inherited by every program that a test starts.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-# A shell starts what runs in the background with Ctrl-C ignored, and every program that a test starts would inherit that.
+# A shell starts background jobs with Ctrl-C ignored, and every program that a test starts would inherit that.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
