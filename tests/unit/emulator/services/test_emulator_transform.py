@@ -80,8 +80,10 @@ def names(s3: FakeS3, data_type: str, uri: str) -> list[str]:
 
 def test_inputs_of_a_prefix_are_named_by_where_they_lie_below_it() -> None:
     s3 = FakeS3(**{"in/a": b"", "in/b/c": b"", "in/": b"", "in-other/d": b""})
-    expected = ["bucket/in/a a", "bucket/in/b/c b/c"]
-    assert names(s3, "S3Prefix", "s3://bucket/in") == names(s3, "S3Prefix", "s3://bucket/in/") == expected
+    below = ["bucket/in/a a", "bucket/in/b/c b/c"]
+    assert names(s3, "S3Prefix", "s3://bucket/in/") == below
+    # A prefix is the beginning of a key: without a slash at its end, keys beside the folder begin with it, too.
+    assert names(s3, "S3Prefix", "s3://bucket/in") == ["bucket/in-other/d in-other/d", *below]
     assert names(s3, "S3Prefix", "s3://bucket/in/b/c") == ["bucket/in/b/c c"]
 
 
