@@ -195,7 +195,7 @@ class ServingSettings(Table):
     variant_name: Annotated[str, Matches(r"[A-Za-z0-9](-?[A-Za-z0-9]){0,62}", "a variant name")] = "main"
     #: How long a new instance may take until it answers /ping; SageMaker takes 60 to 3600.
     startup_timeout_seconds: Annotated[int, Range(60, 3600)] = 600
-    #: What the artifact runs on: "own" (model/serving/image/, built while the stack is deployed), or the URI of an image
+    #: What the artifact runs on: "own" (model/serving/image/, built during the deployment), or the URI of an image
     #: in a private ECR registry of the stage's own region.
     image: Annotated[str, Matches(rf"own|{ECR_IMAGE_URI.pattern}", '"own" or the URI of an image in ECR')] = "own"
     #: What an instance's vCPUs are for: "throughput", a worker each, or "latency", all of them for one picture.

@@ -249,11 +249,11 @@ url_auth = "none"
     [
         (
             "[serving]\nimage = 'onw'\n",
-            'serving.image: \'onw\' is not "own" or the URI of an image in ECR',
+            "serving.image: 'onw' is not \"own\" or the URI of an image in ECR",
         ),
         (
             "[serving]\nimage = 'docker.io/library/python:3'\n",
-            'serving.image: \'docker.io/library/python:3\' is not "own" or the URI',
+            "serving.image: 'docker.io/library/python:3' is not \"own\" or the URI",
         ),
         ("[serving.image]\nrepository = 'runtime'\n", "serving.image: must be a text, not a table"),
         ("[storge]\nretain = true\n", "storge: unknown setting; did you mean storage?"),
