@@ -19,6 +19,7 @@ from cli.console import console
 from cli.errors import NotReadyError, WorkFailedError
 
 CONTEXT = ROOT / "model"
+DOCKERFILE = CONTEXT / "serving/image/Dockerfile"
 DEFAULT_TAG = "kennel-serving"
 _INSTALL = "Install one of them: podman or buildah (Debian and Fedora have packages), or Docker."
 
@@ -83,7 +84,7 @@ def build_image(builder: Path, tag: str, *, base: str | None, volumes: list[str]
         When the build failed.
     """
     one_image = ["--provenance=false", "--sbom=false"] if builder.name == "docker" else ["--format", "docker"]
-    command = [str(builder), "build", *one_image, "--network", "host", "--tag", tag]
+    command = [str(builder), "build", *one_image, "--network", "host", "--file", str(DOCKERFILE), "--tag", tag]
     command += ["--build-arg", f"BASE={base}"] if base else []
     command += [argument for volume in volumes for argument in ("--volume", volume)]
     if subprocess.run([*command, str(CONTEXT)], env=builder_environment(builder), check=False).returncode != 0:

@@ -43,7 +43,6 @@ def test_the_request_is_invoke_endpoint():
     (request,) = server.requests
     assert (request.method, request.path) == ("POST", "/endpoints/dogs-1/invocations")
     assert request.body == b"image"
-    assert request.headers["x-amzn-sagemaker-custom-attributes"] == "top_k=3,scores=true"
     assert request.headers["content-type"] == "application/x-image; top_k=3; scores=true"
     assert request.headers["x-amz-security-token"] == "token"
     assert (
@@ -62,7 +61,7 @@ def test_scores_pass_through_with_full_precision():
 def test_scores_are_not_asked_for_by_default():
     with fake_server(reply()) as server:
         classify(server, top_k=7)
-    assert server.requests[0].headers["x-amzn-sagemaker-custom-attributes"] == "top_k=7"
+    assert server.requests[0].headers["content-type"] == "application/x-image; top_k=7"
 
 
 def test_one_connection_serves_many_requests():
