@@ -22,6 +22,7 @@ from lambda_fakes import (
 from lambda_fn import errors
 from lambda_fn.connection import Deadline
 from lambda_fn.endpoint import EndpointClient, error_of
+from model.serving.request import Options, parse
 
 SECRETS = ("arn:", "123456789012", "dogs-1", "127.0.0.1", "/aws/", "amazonaws", "role")
 
@@ -44,6 +45,8 @@ def test_the_request_is_invoke_endpoint():
     assert (request.method, request.path) == ("POST", "/endpoints/dogs-1/invocations")
     assert request.body == b"image"
     assert request.headers["content-type"] == "application/x-image; top_k=3; scores=true"
+    understood = parse(request.body, request.headers["content-type"], request.headers["accept"], max_pictures=1)
+    assert (understood.pictures, understood.options) == ((b"image",), Options(top_k=3, scores=True))
     assert request.headers["x-amz-security-token"] == "token"
     assert (
         "AKIDEXAMPLE/" in request.headers["authorization"]
