@@ -32,6 +32,7 @@ LOGS_USD_PER_GB = 0.50
 LOGS_USD_PER_GB_MONTH = 0.03
 KEY_USD_PER_MONTH = 1.00
 S3_USD_PER_GB_MONTH = 0.023
+IMAGES_USD_PER_GB_MONTH = 0.10
 
 
 def usd_per_hour(instance_type: str) -> float | None:

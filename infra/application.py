@@ -48,6 +48,7 @@ def add_stacks(app: App, settings: Settings, artifact: Path) -> None:
         settings.stack_name("inference"),
         settings=settings,
         data=storage.data,
+        images=storage.images,
         artifact=artifact,
         env=environment,
     )

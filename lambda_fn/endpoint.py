@@ -103,23 +103,20 @@ class EndpointClient:
         ServiceError
             Whatever went wrong, in the caller's terms.
         """
-        options = [f"top_k={top_k}", *(["scores=true"] if scores else [])]
-        status, headers, payload = self._post(image, options, deadline)
+        content_type = f"{_IMAGE_TYPE}; top_k={top_k}" + ("; scores=true" if scores else "")
+        status, headers, payload = self._post(image, content_type, deadline)
         if status == 200:
             return _classification(payload)
         raise error_of(status, headers, payload)
 
-    def _post(self, body: bytes, options: list[str], deadline: Deadline) -> tuple[int, Mapping[str, str], bytes]:
+    def _post(self, body: bytes, content_type: str, deadline: Deadline) -> tuple[int, Mapping[str, str], bytes]:
         request = AWSRequest(
             "POST",
             self._url,
             headers={
                 "Host": self._host_header,
-                # The options travel twice: as custom attributes, SageMaker's place for them, and as parameters of the
-                # type, because the adapter in AWS's Ray Serve image drops all headers but this one and Accept.
-                "Content-Type": "; ".join((_IMAGE_TYPE, *options)),
+                "Content-Type": content_type,
                 "Accept": "application/json",
-                "X-Amzn-SageMaker-Custom-Attributes": ",".join(options),
             },
             data=body,
         )

@@ -17,7 +17,7 @@ from cli.errors import AwsError, KennelError, NotReadyError, WorkFailedError, aw
 from cli.operating.deploying import StackKind
 from cli.operating.stopping import stop_jobs
 from cli.parallel import map_unordered
-from cli.prices import KEY_USD_PER_MONTH, LOGS_USD_PER_GB_MONTH, S3_USD_PER_GB_MONTH
+from cli.prices import IMAGES_USD_PER_GB_MONTH, KEY_USD_PER_MONTH, LOGS_USD_PER_GB_MONTH, S3_USD_PER_GB_MONTH
 from cli.training.ec2_instances import terminate_instances
 from cli.training.job_names import job_prefixes
 from cli.training.sagemaker import LOG_GROUP as TRAINING_LOGS
@@ -279,6 +279,10 @@ def _tell_what_is_retained(stage: Stage) -> None:
         for bucket in _resources(stage, "AWS::S3::Bucket"):
             gigabytes = sum(found.get("Size", 0) for page in _versions(s3, bucket) for found in page) / 1e9
             _tell_cost(f"bucket {bucket}, {gigabytes:.3f} GB", gigabytes * S3_USD_PER_GB_MONTH)
+        for repository in _resources(stage, "AWS::ECR::Repository"):
+            pages = stage.client("ecr").get_paginator("describe_images").paginate(repositoryName=repository)
+            gigabytes = sum(image["imageSizeInBytes"] for page in pages for image in page["imageDetails"]) / 1e9
+            _tell_cost(f"image repository {repository}, {gigabytes:.3f} GB", gigabytes * IMAGES_USD_PER_GB_MONTH)
         for key in _resources(stage, "AWS::KMS::Key"):
             _tell_cost(f"key {key}", KEY_USD_PER_MONTH)
         for group in _stack_log_groups(stage):

@@ -14,6 +14,7 @@ from cli.console import console
 from cli.errors import AwsError, NotReadyError, aws_errors
 from cli.operating.costs import most_instances, most_provisioned
 from cli.operating.stopping import running_jobs
+from cli.serving.container_image import is_pushed
 from infra import instance_types
 
 #: Lambda leaves so much of the account's concurrency to functions that have reserved none; of a smaller quota, all.
@@ -148,10 +149,10 @@ def _check_builds(stage: Stage, found: Findings) -> None:
     quota = _quotas(stage, "codebuild", [name]).get(name)
     if quota is None:
         found.unchecked.append(f"the quota {name!r}, which Service Quotas does not list")
-    elif quota < 1:
+    elif quota < 1 and not is_pushed(stage):
         found.errors.append(
-            f"quota {name!r} is 0, so CodeBuild cannot build the serving image: build it with kennel image "
-            f"build, push it to an ECR repository and give serving.image its URI, {_RAISE}."
+            f"quota {name!r} is 0, so CodeBuild cannot build the serving image: build and push it from this machine "
+            f"(kennel deploy storage, then kennel image push), {_RAISE}."
         )
 
 

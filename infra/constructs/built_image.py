@@ -13,11 +13,9 @@ from aws_cdk import aws_s3_assets as assets
 from constructs import Construct
 
 from infra.constructs.policies import allow, allow_in_s3, policy
+from infra.serving_image import DOCKERFILE, SOURCES, image_tag
 from programs import image_build
 
-# What the Dockerfile reads, and so what the image is made of.
-DOCKERFILE = "serving/image/Dockerfile"
-SOURCES = (DOCKERFILE, "core/artifact_digest.py", "serving/image/requirements.txt", "serving/image/serve")
 # By instruction set: builds run on the one they are for, because emulating the other takes ten times as long.
 BUILD_IMAGES: dict[str, codebuild.IBuildImage] = {
     "arm64": codebuild.LinuxArmBuildImage.AMAZON_LINUX_2023_STANDARD_4_0,
@@ -30,7 +28,6 @@ QUEUE_TIMEOUT = Duration.minutes(5)
 FUNCTION_TIMEOUT = Duration.minutes(15)
 # CloudFormation's own time-out for an answer is an hour; the function answers before it ends or not at all.
 SERVICE_TIMEOUT = Duration.minutes(16)
-KEPT_IMAGES = 10
 WRITE_LOG = ["logs:CreateLogStream", "logs:PutLogEvents"]
 # One phase, because CodeBuild runs the next one even when one has failed.
 BUILD_SPEC = {
@@ -49,22 +46,22 @@ BUILD_SPEC = {
 
 
 class BuiltImage(Construct):
-    """A repository, the project that builds into it, and the resource that makes each deployment build what is missing.
+    """The project that builds into a repository, and the resource that makes each deployment build what is missing.
 
     The image's tag is the hash of what it is made of: the same files are never built twice, and the image of an
     earlier deployment is still there to roll back to.
 
     Attributes
     ----------
-    repository
-        Immutable tags, scanned on push; keeps the newest images.
     uri
         The image's address. Whoever uses it is created after the image has been built.
     """
 
-    def __init__(self, scope: Construct, construct_id: str, *, source: Path, architecture: str) -> None:
+    def __init__(
+        self, scope: Construct, construct_id: str, *, source: Path, architecture: str, repository: ecr.IRepository
+    ) -> None:
         super().__init__(scope, construct_id)
-        self.repository = self._repository()
+        self._repository = repository
         asset = assets.Asset(
             self,
             "Source",
@@ -82,40 +79,12 @@ class BuiltImage(Construct):
             service_timeout=SERVICE_TIMEOUT,
             properties={
                 "ProjectName": project.ref,
-                "RepositoryName": self.repository.repository_name,
-                "RepositoryUri": self.repository.repository_uri,
-                "Tag": f"{architecture}-{asset.asset_hash[:16]}",
+                "RepositoryName": repository.repository_name,
+                "RepositoryUri": repository.repository_uri,
+                "Tag": image_tag(source, architecture),
             },
         )
         self.uri = image.get_att_string("ImageUri")
-
-    def _repository(self) -> ecr.Repository:
-        return ecr.Repository(
-            self,
-            "Repository",
-            image_scan_on_push=True,
-            image_tag_mutability=ecr.TagMutability.IMMUTABLE,
-            # Public packages and nothing else: there is no secret in them that a key of our own would keep.
-            encryption=ecr.RepositoryEncryption.AES_256,
-            lifecycle_rules=[
-                ecr.LifecycleRule(
-                    rule_priority=1,
-                    description="What a broken upload left",
-                    tag_status=ecr.TagStatus.UNTAGGED,
-                    max_image_age=Duration.days(1),
-                ),
-                # By number and never by age: an endpoint pulls its image again whenever it scales out.
-                ecr.LifecycleRule(
-                    rule_priority=2,
-                    description="All but the newest",
-                    tag_status=ecr.TagStatus.ANY,
-                    max_image_count=KEPT_IMAGES,
-                ),
-            ],
-            # In production too: every image can be built again.
-            removal_policy=RemovalPolicy.DESTROY,
-            empty_on_delete=True,
-        )
 
     def _project(self, asset: assets.Asset, log_group: logs.LogGroup, architecture: str) -> codebuild.CfnProject:
         """The L1 class: the L2 `Project` gives its role more than this build needs, in a policy of its own."""
@@ -140,7 +109,7 @@ class BuiltImage(Construct):
                     codebuild.CfnProject.EnvironmentVariableProperty(name=name, value=value)
                     for name, value in {
                         "REGISTRY": f"{Aws.ACCOUNT_ID}.dkr.ecr.{Aws.REGION}.{Aws.URL_SUFFIX}",
-                        "REPOSITORY": self.repository.repository_uri,
+                        "REPOSITORY": self._repository.repository_uri,
                     }.items()
                 ],
             ),
@@ -181,7 +150,7 @@ class BuiltImage(Construct):
                             "ecr:PutImage",
                             "ecr:UploadLayerPart",
                         ],
-                        [self.repository.repository_arn],
+                        [self._repository.repository_arn],
                     ),
                 ),
                 "Log": policy(allow(WRITE_LOG, [log_group.log_group_arn])),
@@ -225,7 +194,7 @@ class BuiltImage(Construct):
                         [project.attr_arn],
                     )
                 ),
-                "Images": policy(allow(["ecr:DescribeImages"], [self.repository.repository_arn])),
+                "Images": policy(allow(["ecr:DescribeImages"], [self._repository.repository_arn])),
                 "BuildLog": policy(allow(["logs:GetLogEvents"], [build_log.log_group_arn])),
                 "Log": policy(allow(WRITE_LOG, [own_log.log_group_arn])),
             },

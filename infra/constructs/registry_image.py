@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from aws_cdk import Aws, CfnMapping, CfnRule, CfnRuleAssertion, Fn, Stack
+from aws_cdk import aws_ecr as ecr
 from constructs import Construct
 
 from infra import instance_types
@@ -19,12 +20,12 @@ class RegistryImage:
     repository_arn: str
 
 
-def serving_image(scope: Construct, settings: ServingSettings) -> RegistryImage:
-    """The image of a stage; our own is added to the stack, the others exist already."""
+def serving_image(scope: Construct, settings: ServingSettings, repository: ecr.IRepository) -> RegistryImage:
+    """Return the image of a stage; our own is built into the repository by the stack, the others exist already."""
     if settings.image == "own":
         architecture = instance_types.architecture(settings.instance_type)
-        built = BuiltImage(scope, "Image", source=ROOT / "model", architecture=architecture)
-        return RegistryImage(built.uri, built.repository.repository_arn)
+        built = BuiltImage(scope, "Image", source=ROOT / "model", architecture=architecture, repository=repository)
+        return RegistryImage(built.uri, repository.repository_arn)
     uri = ECR_IMAGE_URI.fullmatch(settings.image)
     assert uri is not None  # the settings have been checked
     arn = f"arn:{Aws.PARTITION}:ecr:{uri['region']}:{uri['account']}:repository/{uri['repository']}"
@@ -49,7 +50,7 @@ def _account_of_awss_images(stack: Stack) -> str:
             CfnRuleAssertion(
                 assert_=Fn.condition_contains(list(accounts), Aws.REGION),
                 assert_description="AWS gives out no Deep Learning Containers in this region: choose another one, or "
-                "name an image of your own in training.image and serving.image",
+                "name an image of your own in training.image",
             )
         ],
     )

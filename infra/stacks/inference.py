@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from aws_cdk import CfnOutput, Stack
+from aws_cdk import aws_ecr as ecr
 from constructs import Construct
 
 from infra.constructs.classifier_function import ClassifierFunction
@@ -24,6 +25,7 @@ class InferenceStack(Stack):
         *,
         settings: Settings,
         data: DataBucket,
+        images: ecr.IRepository,
         artifact: Path,
         **kwargs: Any,
     ) -> None:
@@ -32,7 +34,7 @@ class InferenceStack(Stack):
             self,
             "Endpoint",
             settings=settings.serving,
-            image=serving_image(self, settings.serving),
+            image=serving_image(self, settings.serving, images),
             artifact=artifact,
             data=data,
             metrics_namespace=settings.project.capitalize(),

@@ -1,7 +1,6 @@
 """One `POST /invocations`, without HTTP: the request's bytes and headers in, a status and a document out.
 
-The serving container and the Ray Serve deployment are thin shells around `respond` and `classify`, so that the same
-request gets the same answer from either. What lies between the two, one worker or many, is the shell's business.
+The server and its workers are thin shells around `respond` and `classify`.
 """
 
 from __future__ import annotations
@@ -23,8 +22,6 @@ from .request import Invocation, Options, RequestError, parse
 
 if TYPE_CHECKING:
     from starlette.datastructures import Headers  # the workers, which import this too, know nothing of HTTP
-
-CUSTOM_ATTRIBUTES_HEADER = "x-amzn-sagemaker-custom-attributes"
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +69,7 @@ async def respond(headers: Headers, body: bytes | None, limits: RequestLimits, c
     Parameters
     ----------
     headers
-        `Content-Type`, `Accept` and SageMaker's custom attributes are read; see `parse`.
+        `Content-Type` and `Accept` are read; see `parse`.
     body
         None if it has more than `limits.max_body_bytes`.
     limits
@@ -94,13 +91,8 @@ async def respond(headers: Headers, body: bytes | None, limits: RequestLimits, c
                 status=413,
                 code="image_too_large",
             )
-        invocation = parse(
-            body,
-            content_type,
-            headers.get(CUSTOM_ATTRIBUTES_HEADER, ""),
-            ", ".join(headers.getlist("accept")),
-            max_pictures=limits.max_pictures,
-        )
+        accept = ", ".join(headers.getlist("accept"))
+        invocation = parse(body, content_type, accept, max_pictures=limits.max_pictures)
     except RequestError as error:
         return with_inline_errors(_refusal(error), content_type)
     given = invocation.pictures

@@ -73,7 +73,7 @@ class Invocation:
     media_type: str
 
 
-def parse(body: bytes, content_type: str, custom_attributes: str, accept: str, *, max_pictures: int) -> Invocation:
+def parse(body: bytes, content_type: str, accept: str, *, max_pictures: int) -> Invocation:
     """Read a request.
 
     Parameters
@@ -83,12 +83,8 @@ def parse(body: bytes, content_type: str, custom_attributes: str, accept: str, *
         may be a list.
     content_type
         `image/*`, `application/x-image`, `application/octet-stream` or nothing for the former, `application/json`
-        for the latter. Parameters may follow it: `image/jpeg; top_k=3; scores=true`. That is the only way to ask for
-        them with a picture's bytes that every container passes on: the adapter in AWS's Ray Serve image drops all
-        headers but `Content-Type` and `Accept`.
-    custom_attributes
-        SageMaker's header of that name, nothing or `top_k=3,scores=true`. Where several places say something
-        different, JSON's keys win over this header and this header over the parameters.
+        for the latter. Parameters may follow it: `image/jpeg; top_k=3; scores=true`; JSON's keys win over them. Batch
+        Transform sends no other header that a job can choose.
     accept
         See `negotiate`.
     max_pictures
@@ -109,7 +105,6 @@ def parse(body: bytes, content_type: str, custom_attributes: str, accept: str, *
     media_type, *parameters = (part.strip() for part in content_type.lower().split(";"))
     # The type's other parameters, such as charset, say nothing that matters here.
     options = _parse_options(text for text in parameters if text.partition("=")[0].strip() in _OPTIONS)
-    options |= _parse_options(part.strip() for part in custom_attributes.lower().split(","))
     is_batch = False
     pictures: tuple[bytes | RequestError, ...] = (body,)
     if media_type == "application/json" or media_type.endswith("+json"):
@@ -177,16 +172,14 @@ def _json_options(document: dict[str, Any]) -> dict[str, Any]:
 
 def _parse_options(texts: Iterable[str]) -> dict[str, Any]:
     options: dict[str, Any] = {}
-    for text in filter(None, texts):
+    for text in texts:
         name, _, value = (part.strip() for part in text.partition("="))
         if name == "top_k":
             options[name] = _checked_top_k(int(value) if _NUMBER.fullmatch(value) else value)
         elif name == "scores" and value in ("true", "false"):
             options[name] = value == "true"
         else:
-            raise RequestError(
-                f"The option {text[:60]!r} is not understood; allowed are top_k=<number>, scores=true and scores=false."
-            )
+            raise RequestError(f"The option {text[:60]!r} is not understood; allowed are scores=true and scores=false.")
     return options
 
 

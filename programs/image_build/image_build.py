@@ -30,6 +30,8 @@ MAX_ANSWER_BYTES = 4096
 # How many characters of a reason's beginning stay when it has to be cut: what happened comes first, the log's end last.
 _KEPT_HEAD = 1000
 
+WAY_OUT = "To build the image on another machine: kennel image push. Then deploy again: nothing is left to build."
+
 logger = logging.getLogger(__name__)
 
 
@@ -73,9 +75,12 @@ class ImageBuilder:
             logger.info("The image is there already: %s:%s", repository, tag)
             return
         variable = {"name": "IMAGE_TAG", "value": tag, "type": "PLAINTEXT"}
-        build = self.codebuild.start_build(
-            projectName=project, environmentVariablesOverride=[variable], idempotencyToken=token
-        )["build"]
+        try:
+            build = self.codebuild.start_build(
+                projectName=project, environmentVariablesOverride=[variable], idempotencyToken=token
+            )["build"]
+        except ClientError as error:  # new accounts may have a quota of no builds at all
+            raise BuildError(f"CodeBuild does not build: {error}. {WAY_OUT}") from error
         logger.info("Building %s:%s as %s", repository, tag, build["id"])
         while build["buildStatus"] == "IN_PROGRESS":
             if self.remaining_seconds() < RESERVE_SECONDS + POLL_SECONDS:

@@ -18,7 +18,7 @@ CDK = PROJECT / "node_modules" / ".bin" / "cdk"
 BAD_APP = """
 import aws_cdk as cdk
 from aws_cdk import aws_s3 as s3
-from infra import compliance
+from infra.gate import compliance
 
 app = cdk.App()
 s3.Bucket(cdk.Stack(app, "Bad"), "Open")

@@ -1,29 +1,16 @@
-"""What the stage promises that builds its own image."""
+"""What the serving image, its repository and its build promise."""
 
 import json
-import shutil
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
-from aws_cdk import Stack
 from templates import SynthesisedStage, allowed, role_for, text
 
-from infra.constructs.built_image import SOURCES, BuiltImage
+from infra.serving_image import DOCKERFILE, SOURCES, image_tag
 from infra.settings import ROOT
 from programs.image_build import image_build
 
-REPOSITORY = "<ImageRepositoryD8036990.Arn>"
-
-
-def own_image(stage: SynthesisedStage, instance_type: str = "ml.m5.large"):
-    """The settings of a stage, its image built from this repository."""
-    return replace(stage.settings, serving=replace(stage.settings.serving, image="own", instance_type=instance_type))
-
-
-@pytest.fixture(scope="module", params=["dev", "prod"])
-def stage(request, stages, synthesise) -> SynthesisedStage:
-    return synthesise(own_image(stages[request.param]))
+REPOSITORY = "<ExportsOutputFnGetAttImages2D38C313Arn6C6DDC6E>"
 
 
 @pytest.fixture
@@ -36,16 +23,16 @@ def custom_resource(stage: SynthesisedStage) -> dict:
 
 
 def test_tags_are_immutable(stage):
-    assert stage.properties("inference", "AWS::ECR::Repository")["ImageTagMutability"] == "IMMUTABLE"
+    assert stage.properties("storage", "AWS::ECR::Repository")["ImageTagMutability"] == "IMMUTABLE"
 
 
 def test_images_are_scanned_when_they_are_pushed(stage):
-    repository = stage.properties("inference", "AWS::ECR::Repository")
+    repository = stage.properties("storage", "AWS::ECR::Repository")
     assert repository["ImageScanningConfiguration"] == {"ScanOnPush": True}
 
 
 def test_old_images_expire_by_number_and_never_by_age(stage):
-    policy = stage.properties("inference", "AWS::ECR::Repository")["LifecyclePolicy"]["LifecyclePolicyText"]
+    policy = stage.properties("storage", "AWS::ECR::Repository")["LifecyclePolicy"]["LifecyclePolicyText"]
     selections = [rule["selection"] for rule in json.loads(policy)["rules"]]
     assert {s["tagStatus"]: s["countType"] for s in selections} == {
         "untagged": "sinceImagePushed",
@@ -53,8 +40,8 @@ def test_old_images_expire_by_number_and_never_by_age(stage):
     }
 
 
-def test_repository_goes_with_the_stack_images_and_all(stage):
-    (repository,) = stage.resources("inference", "AWS::ECR::Repository").values()
+def test_repository_goes_with_the_storage_stack_images_and_all(stage):
+    (repository,) = stage.resources("storage", "AWS::ECR::Repository").values()
     assert repository["Properties"]["EmptyOnDelete"] is True
     assert repository["DeletionPolicy"] == "Delete"
 
@@ -143,10 +130,10 @@ def test_build_reads_the_dockerfile_and_what_it_copies_and_nothing_else(stage, p
     assert staged == set(SOURCES)
     copied = [
         line.split()[-2]
-        for line in (ROOT / "model" / "Dockerfile").read_text(encoding="utf-8").splitlines()
+        for line in (ROOT / "model" / DOCKERFILE).read_text(encoding="utf-8").splitlines()
         if line.startswith("COPY") and "--from" not in line
     ]
-    assert {"Dockerfile", *copied} == set(SOURCES)
+    assert {DOCKERFILE, *copied} == set(SOURCES)
 
 
 def test_build_pushes_the_tag_that_the_builder_names(project):
@@ -158,44 +145,14 @@ def test_build_pushes_the_tag_that_the_builder_names(project):
 
 
 @pytest.mark.parametrize(
-    ("instance_type", "kind", "tag"),
-    [("ml.m5.large", "LINUX_CONTAINER", "x86_64-"), ("ml.c7g.large", "ARM_CONTAINER", "arm64-")],
+    ("instance_type", "kind", "architecture"),
+    [("ml.m5.large", "LINUX_CONTAINER", "x86_64"), ("ml.c7g.large", "ARM_CONTAINER", "arm64")],
 )
-def test_image_is_built_for_the_instance_types_instruction_set(synthesise, stages, instance_type, kind, tag):
-    stage = synthesise(own_image(stages["dev"], instance_type))
+def test_image_is_built_for_the_instance_types_instruction_set(synthesise, stages, instance_type, kind, architecture):
+    settings = stages["dev"].settings
+    stage = synthesise(replace(settings, serving=replace(settings.serving, instance_type=instance_type)))
     assert stage.properties("inference", "AWS::CodeBuild::Project")["Environment"]["Type"] == kind
-    assert custom_resource(stage)["Tag"].startswith(tag)
-
-
-@pytest.fixture
-def tag_of(make_app):
-    """The tag of an image that is built from a folder."""
-
-    def synthesise_and_read(source: Path) -> str:
-        app = make_app()
-        stack = Stack(app, "Images")
-        BuiltImage(stack, "Image", source=source, architecture="x86_64")
-        template = app.synth().get_stack_by_name("Images").template
-        (resource,) = (r for r in template["Resources"].values() if r["Type"] == "Custom::ContainerImage")
-        return resource["Properties"]["Tag"]
-
-    return synthesise_and_read
-
-
-@pytest.mark.parametrize("file", SOURCES)
-def test_another_content_is_another_tag(tag_of, tmp_path, file):
-    source = shutil.copytree(ROOT / "model", tmp_path / "model")
-    before = tag_of(source)
-    (source / file).write_text((source / file).read_text(encoding="utf-8") + "\n", encoding="utf-8")
-    assert tag_of(source) != before
-
-
-def test_what_the_image_does_not_hold_does_not_change_its_tag(tag_of, tmp_path):
-    source = shutil.copytree(ROOT / "model", tmp_path / "model")
-    before = tag_of(source)
-    (source / "server.py").write_text("# another program\n", encoding="utf-8")
-    (source / "image" / "notes.txt").write_text("a note\n", encoding="utf-8")
-    assert tag_of(source) == before
+    assert custom_resource(stage)["Tag"] == image_tag(ROOT / "model", architecture)
 
 
 def asset(location: str) -> str:

@@ -104,7 +104,6 @@ def test_no_role_trusts_a_bucket_of_another_account(synthesise, stages, artifact
     settings = replace(
         settings,
         training=replace(settings.training, ec2=Ec2TrainingSettings()),
-        serving=replace(settings.serving, image="own"),
         notebook=NotebookSettings(),
     )
     found = [
@@ -145,8 +144,8 @@ def test_another_image_is_another_role(synthesise, stages):
         return deployed_role(synthesise(replace(settings, serving=replace(settings.serving, image=image))))[0]
 
     address = "111122223333.dkr.ecr.eu-west-1.amazonaws.com"
-    roles = {role_of(image) for image in ("ray", "own", f"{address}/one:1", f"{address}/two:1")}
-    assert len(roles) == 4
+    roles = {role_of(image) for image in ("own", f"{address}/one:1", f"{address}/two:1")}
+    assert len(roles) == 3
 
 
 def test_a_models_role_follows_from_what_it_may_do_and_nothing_else(synthesise, stages):
@@ -155,14 +154,13 @@ def test_a_models_role_follows_from_what_it_may_do_and_nothing_else(synthesise, 
     assert deployed_role(synthesise(other)) == deployed_role(stages["dev"])
 
 
-@pytest.mark.parametrize(("kind", "description", "repository"), [(*ROLES[0], "pytorch"), (*ROLES[1], "ray")])
-def test_role_pulls_its_own_image_repository_only(stage, kind, description, repository):
-    table = allowed(role_for(stage, kind, description))
+def test_training_pulls_its_own_image_repository_only(training_role):
+    table = allowed(training_role)
     pulls = {action: arns for action, arns in table.items() if action.startswith("ecr:") and "Token" not in action}
     assert set(pulls) == {"ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"}
     for arns in pulls.values():
         account = "<ImageAccounts.<AWS::Region>.id>"
-        assert arns == {f"arn:<AWS::Partition>:ecr:<AWS::Region>:{account}:repository/{repository}"}
+        assert arns == {f"arn:<AWS::Partition>:ecr:<AWS::Region>:{account}:repository/pytorch"}
 
 
 @pytest.mark.parametrize(
@@ -217,6 +215,6 @@ def test_no_action_is_a_wildcard(stage, kind, description):
 
 def test_no_role_has_a_managed_policy_or_permissions_of_a_separate_resource(stage):
     roles = [resource for _, _, resource in stage.all_resources() if resource["Type"] == "AWS::IAM::Role"]
-    assert len(roles) == len(ROLES) + 1  # that of the EC2 trainings has tests of its own
+    assert len(roles) == len(ROLES) + 3  # those of the EC2 trainings and of the image's build have tests of their own
     assert not [role for role in roles if "ManagedPolicyArns" in role["Properties"]]
     assert not [r for _, _, r in stage.all_resources() if r["Type"] in ("AWS::IAM::Policy", "AWS::IAM::ManagedPolicy")]

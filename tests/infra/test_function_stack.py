@@ -15,7 +15,11 @@ from infra.function_settings import ConcurrencyScalingSettings
 
 @pytest.fixture
 def function(stage: SynthesisedStage) -> dict:
-    return stage.properties("inference", "AWS::Lambda::Function")
+    return properties(stage)
+
+
+def properties(stage: SynthesisedStage) -> dict:
+    return stage.resources("inference", "AWS::Lambda::Function")["ClassifierFunction1A3EEE90"]["Properties"]
 
 
 def version_id(stage: SynthesisedStage) -> str:
@@ -55,7 +59,7 @@ def test_function_may_invoke_this_endpoint_and_write_its_log_and_nothing_else(st
 
 def test_function_logs_json_into_its_own_group_with_retention(stage, function):
     assert function["LoggingConfig"] == {"LogFormat": "JSON", "LogGroup": {"Ref": "ClassifierLogsA5745F3E"}}
-    group = stage.properties("inference", "AWS::Logs::LogGroup")
+    group = stage.resources("inference", "AWS::Logs::LogGroup")["ClassifierLogsA5745F3E"]["Properties"]
     assert group["RetentionInDays"] == stage.settings.function.log_retention_days
     assert "LogGroupName" not in group
 
@@ -167,7 +171,7 @@ class TestAsset:
     @staticmethod
     def packed(stage: SynthesisedStage) -> tuple[str, set[str]]:
         """Hash and file names of the code asset."""
-        digest = stage.properties("inference", "AWS::Lambda::Function")["Code"]["S3Key"].removesuffix(".zip")
+        digest = properties(stage)["Code"]["S3Key"].removesuffix(".zip")
         folder = stage.assembly / f"asset.{digest}"
         return digest, {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
 

@@ -18,12 +18,16 @@ from templates import SynthesisedStage
 from infra import application
 from infra.settings import Ec2TrainingSettings, NotebookSettings, Settings, load
 
-#: By logical id of the output: the bucket's name and ARN, and the key's ARN.
+#: By logical id of the output: the bucket's name and ARN, the key's ARN, and the repository's name and ARN.
 EXPORTS = {
     "ExportsOutputRefDataBucketE6B0FAA83794BF10",
     "ExportsOutputFnGetAttDataBucketE6B0FAA8Arn3FF3A9FF",
     "ExportsOutputFnGetAttDataKey5F086070Arn0ECF9F84",
+    "ExportsOutputRefImages2D38C3131DF9B1C4",
+    "ExportsOutputFnGetAttImages2D38C313Arn6C6DDC6E",
 }
+
+IMAGE = "111122223333.dkr.ecr.eu-west-1.amazonaws.com/team/runtime:7"
 
 
 def every_combination() -> list[Settings]:
@@ -34,7 +38,7 @@ def every_combination() -> list[Settings]:
             dev,
             training=replace(dev.training, ec2=ec2),
             notebook=notebook,
-            serving=replace(dev.serving, instance_type=instance_type),
+            serving=replace(dev.serving, instance_type=instance_type, image="own" if ec2 else IMAGE),
         )
         for ec2, notebook, instance_type in itertools.product(
             (None, Ec2TrainingSettings()),

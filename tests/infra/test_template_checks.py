@@ -38,9 +38,7 @@ def templates(
 ) -> Path:
     """A folder with the templates of all stages, and of one that has all that a stage can have."""
     folder, dev = tmp_path_factory.mktemp("templates"), stages["dev"].settings
-    everything = replace(
-        dev, stage="everything", serving=replace(dev.serving, image="own"), notebook=NotebookSettings()
-    )
+    everything = replace(dev, stage="everything", notebook=NotebookSettings())
     for stage in (*stages.values(), synthesise(everything)):
         for template in stage.assembly.glob("*.template.json"):
             shutil.copy(template, folder)

@@ -1,4 +1,4 @@
-"""The stage with an image of its own, deployed by an unmodified CDK: repository, build project and custom resource."""
+"""The stage with its image, deployed by an unmodified CDK: repository, build project and custom resource."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from local_aws_harness import ECHO_SERVER, CdkApp, LocalAws, model_archive
 
 pytestmark = pytest.mark.slow
 
-# One stage in two variants: with an image of its own, and with AWS's.
+# One stage in two variants: with an image that is built, and with one that is in ECR already.
 APP = """
 import json, sys
 from dataclasses import replace
@@ -26,9 +26,9 @@ from infra.settings import ROOT, load
 context = json.loads((ROOT / "cdk.json").read_text())["context"]
 settings = load("local")
 function = replace(settings.function, provisioned_concurrency=0)
-for image in ("own", "ray"):
+for name, image in {"own": "own", "uri": "111122223333.dkr.ecr.us-east-1.amazonaws.com/team/runtime:7"}.items():
     serving = replace(settings.serving, image=image)
-    app = App(context=context, outdir=image, analytics_reporting=False)
+    app = App(context=context, outdir=name, analytics_reporting=False)
     application.synthesise(app, replace(settings, serving=serving, function=function), Path("model.tar.gz").resolve())
 """
 STACKS = ("kennel-local-storage", "kennel-local-inference")
@@ -40,7 +40,8 @@ class Deployment(CdkApp):
     """The stage in a folder of its own."""
 
     def physical_id(self, resource_type: str) -> str:
-        found = self.aws.client("cloudformation").describe_stack_resources(StackName=STACKS[-1])["StackResources"]
+        cloudformation = self.aws.client("cloudformation")
+        found = [r for s in STACKS for r in cloudformation.describe_stack_resources(StackName=s)["StackResources"]]
         (name,) = (r["PhysicalResourceId"] for r in found if r["ResourceType"] == resource_type)
         return str(name).rpartition("/")[2]  # SageMaker's are ARNs
 
@@ -134,11 +135,10 @@ def test_an_image_that_is_there_is_not_built_again(deployment):
     assert len(deployment.builds()) == 1
 
 
-def test_another_image_removes_repository_and_builder(deployment):
-    repository = deployment.physical_id("AWS::ECR::Repository")
-    deployment.deploy("ray", *STACKS)
-    assert deployment.image().endswith("/ray:serve-ml-sagemaker-cpu-v1")
-    ecr = deployment.aws.client("ecr")
-    with pytest.raises(ecr.exceptions.RepositoryNotFoundException):
-        ecr.describe_repositories(repositoryNames=[repository])
+def test_another_image_removes_the_builder_and_keeps_what_was_built(deployment):
+    repository, tag = deployment.physical_id("AWS::ECR::Repository"), deployment.image().rpartition(":")[2]
+    deployment.deploy("uri", *STACKS)
+    assert deployment.image().endswith("/team/runtime:7")
+    images = [{"imageTag": tag}]
+    assert deployment.aws.client("ecr").batch_get_image(repositoryName=repository, imageIds=images)["images"]
     assert deployment.aws.client("codebuild").list_projects()["projects"] == []

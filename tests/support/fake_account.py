@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import fnmatch
 import io
 import json
@@ -27,6 +28,8 @@ class FakeAccount:
         What was changed, in order, as "operation name".
     refused
         Operations that the caller may not call.
+    images
+        Repository and tag of what has been pushed.
     late_logs
         Access logs that are delivered while a stack is being deleted, one for each time.
     """
@@ -39,6 +42,7 @@ class FakeAccount:
         self.buckets: dict[str, list[dict[str, Any]]] = {}
         self.uploads: dict[str, list[dict[str, str]]] = {}
         self.late_logs: list[str] = []
+        self.images: set[tuple[str, str]] = set()
         self.jobs: dict[str, dict[str, list[str]]] = {}
         self.endpoints: dict[str, dict[str, Any]] = {}
         self.log_groups: dict[str, list[str]] = {}
@@ -108,6 +112,16 @@ class FakeAccount:
     def describe_stack_events(self, *, StackName: str) -> dict[str, Any]:
         failed = {"ResourceStatus": "DELETE_FAILED", "LogicalResourceId": "AccessLogs", "PhysicalResourceId": "logs"}
         return {"StackEvents": [failed | {"ResourceStatusReason": "The bucket you tried to delete is not empty"}]}
+
+    # ECR
+    def describe_images(self, *, repositoryName: str) -> dict[str, Any]:
+        return {"imageDetails": [{"imageSizeInBytes": 2 * 10**8}, {"imageSizeInBytes": 3 * 10**8}]}
+
+    def batch_get_image(self, *, repositoryName: str, imageIds: list[dict[str, str]]) -> dict[str, Any]:
+        return {"images": [each for each in imageIds if (repositoryName, each["imageTag"]) in self.images]}
+
+    def get_authorization_token(self) -> dict[str, Any]:
+        return {"authorizationData": [{"authorizationToken": base64.b64encode(b"AWS:password").decode()}]}
 
     # S3
     def list_buckets(self) -> dict[str, Any]:

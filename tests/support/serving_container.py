@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 from local_aws_harness import wait_until
 
-from cli.serving.container_image import CONTEXT, build_image, builder_environment
+from cli.serving.container_image import DOCKERFILE, build_image, builder_environment
 
 USER = 10001
 #: Asks the server from inside the container's network, which has nothing but the loopback interface.
@@ -65,7 +65,7 @@ def build(buildah: Path, tag: str) -> str:
 
     The Dockerfile's own base where it can be pulled, else one made from Debian's packages.
     """
-    lines = (CONTEXT / "Dockerfile").read_text(encoding="utf-8").splitlines()
+    lines = DOCKERFILE.read_text(encoding="utf-8").splitlines()
     base = next(line.removeprefix("ARG BASE=") for line in lines if line.startswith("ARG BASE="))
     pull = [buildah, "pull", "--quiet", base]
     pulled = subprocess.run(pull, env=builder_environment(buildah), capture_output=True, check=False, timeout=300)

@@ -33,6 +33,7 @@ def account(stage: str) -> FakeAccount:
             ("AWS::S3::Bucket", "data"),
             ("AWS::S3::Bucket", "logs"),
             ("AWS::KMS::Key", "the-key"),
+            ("AWS::ECR::Repository", "images"),
         ],
         f"kennel-{stage}-inference": [("AWS::SageMaker::Endpoint", "dogs")],
     }
@@ -170,6 +171,7 @@ def test_a_stage_that_retains_its_data_says_what_is_left_and_what_it_costs(
     assert "delete_stack kennel-prod-storage" not in aws.calls and aws.buckets["data"]
     printed = capsys.readouterr().out
     assert "bucket data, 3.000 GB: at most 0.07 USD a month" in printed
+    assert "image repository images, 0.500 GB: at most 0.05 USD a month" in printed
     assert "key the-key: at most 1.00 USD a month" in printed
     assert "log group kennel-prod-inference-Logs1, 1.000 GB: at most 0.03 USD a month" in printed
     assert "retain = false" in printed and "kennel deploy storage" in printed

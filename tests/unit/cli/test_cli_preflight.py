@@ -11,6 +11,7 @@ from fake_account import FakeAccount, FakeStage
 
 from cli.errors import NotReadyError
 from cli.operating import preflight
+from cli.serving import container_image
 from infra.settings import Settings
 
 ENDPOINTS = "Number of instances across active endpoints"
@@ -150,11 +151,22 @@ def test_no_builds_are_an_error_with_a_way_out(aws: FakeAccount, instance_type: 
     aws.quotas |= {quota: 0, "ml.c7g.large for endpoint usage": 4}
     stage = stage_of(aws, image="own", instance_type=instance_type)
     if refused:
-        with pytest.raises(NotReadyError, match="kennel image build"):
+        with pytest.raises(NotReadyError, match="kennel image push"):
             preflight.require_room(stage)
     else:
         preflight.require_room(stage)
-    preflight.require_room(stage_of(aws, instance_type=instance_type))  # nothing is built for AWS's image
+    image = "111122223333.dkr.ecr.eu-west-1.amazonaws.com/team/runtime:7"
+    preflight.require_room(stage_of(aws, image=image, instance_type=instance_type))  # which is built already
+
+
+def test_an_image_that_was_pushed_needs_no_build(aws: FakeAccount) -> None:
+    aws.quotas[LINUX_BUILDS] = 0
+    stage = stage_of(aws)
+    aws.add_stack("kennel-dev-storage", ImageRepositoryUri="123456789012.dkr.ecr.us-east-1.amazonaws.com/images")
+    with pytest.raises(NotReadyError, match="kennel image push"):
+        preflight.require_room(stage)
+    aws.images.add(("images", container_image.stage_tag(stage)))
+    preflight.require_room(stage)
 
 
 @pytest.mark.parametrize(

@@ -201,12 +201,24 @@ def test_build_that_takes_too_long_is_stopped_and_answered_in_time(respond):
     assert aws.seconds_left > 20  # left to answer
 
 
-def test_unexpected_error_is_answered_too(respond):
+def test_a_refused_build_names_the_way_out(respond):
     def refuse(**_: Any) -> None:
-        raise ClientError({"Error": {"Code": "AccessDeniedException", "Message": "not you"}}, "StartBuild")
+        raise ClientError({"Error": {"Code": "AccountLimitExceededException", "Message": "0 builds"}}, "StartBuild")
 
     aws = FakeAws()
     aws.start_build = refuse  # type: ignore[method-assign,assignment]
+    answer = respond(aws, request("Create"))
+    assert answer["Status"] == "FAILED"
+    assert "AccountLimitExceededException" in answer["Reason"]
+    assert "kennel image push" in answer["Reason"]
+
+
+def test_unexpected_error_is_answered_too(respond):
+    def refuse(**_: Any) -> None:
+        raise ClientError({"Error": {"Code": "AccessDeniedException", "Message": "not you"}}, "DescribeImages")
+
+    aws = FakeAws()
+    aws.describe_images = refuse  # type: ignore[method-assign,assignment]
     answer = respond(aws, request("Create"))
     assert answer["Status"] == "FAILED"
     assert "AccessDeniedException" in answer["Reason"]

@@ -22,6 +22,7 @@ from lambda_fakes import (
 from lambda_fn import errors
 from lambda_fn.connection import Deadline
 from lambda_fn.endpoint import EndpointClient, error_of
+from model.serving.request import Options, parse
 
 SECRETS = ("arn:", "123456789012", "dogs-1", "127.0.0.1", "/aws/", "amazonaws", "role")
 
@@ -43,8 +44,9 @@ def test_the_request_is_invoke_endpoint():
     (request,) = server.requests
     assert (request.method, request.path) == ("POST", "/endpoints/dogs-1/invocations")
     assert request.body == b"image"
-    assert request.headers["x-amzn-sagemaker-custom-attributes"] == "top_k=3,scores=true"
     assert request.headers["content-type"] == "application/x-image; top_k=3; scores=true"
+    understood = parse(request.body, request.headers["content-type"], request.headers["accept"], max_pictures=1)
+    assert (understood.pictures, understood.options) == ((b"image",), Options(top_k=3, scores=True))
     assert request.headers["x-amz-security-token"] == "token"
     assert (
         "AKIDEXAMPLE/" in request.headers["authorization"]
@@ -62,7 +64,7 @@ def test_scores_pass_through_with_full_precision():
 def test_scores_are_not_asked_for_by_default():
     with fake_server(reply()) as server:
         classify(server, top_k=7)
-    assert server.requests[0].headers["x-amzn-sagemaker-custom-attributes"] == "top_k=7"
+    assert server.requests[0].headers["content-type"] == "application/x-image; top_k=7"
 
 
 def test_one_connection_serves_many_requests():

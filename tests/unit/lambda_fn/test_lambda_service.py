@@ -95,13 +95,13 @@ def test_the_console_test_button_works():
     with fake_server(reply()) as server:
         status, _, body = Caller(server)({"image": base64.b64encode(JPEG).decode(), "top_k": 2})
     assert (status, body["predictions"]) == (200, ANSWER["predictions"])
-    assert server.requests[0].headers["x-amzn-sagemaker-custom-attributes"] == "top_k=2"
+    assert server.requests[0].headers["content-type"] == "application/x-image; top_k=2"
 
 
 def test_options_reach_the_model_and_scores_come_back():
     with fake_server(reply(document={**ANSWER, "scores": [0.25, 0.75]})) as server:
         _, _, body = Caller(server)(post(query={"top_k": "1", "scores": "true"}))
-    assert server.requests[0].headers["x-amzn-sagemaker-custom-attributes"] == "top_k=1,scores=true"
+    assert server.requests[0].headers["content-type"] == "application/x-image; top_k=1; scores=true"
     assert body["scores"] == [0.25, 0.75]
 
 

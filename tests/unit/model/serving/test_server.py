@@ -32,7 +32,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelServer]:
 
 
 def test_a_picture_is_answered_with_json(server: ModelServer) -> None:
-    reply = server.invoke(picture("lime"), X_Amzn_SageMaker_Custom_Attributes="top_k=2,scores=true")
+    reply = server.invoke(picture("lime"), content_type="image/png; top_k=2; scores=true")
     assert reply.status == 200
     assert reply.headers["content-type"] == "application/json"
     assert reply.document["predictions"][0]["label"] == "Grüner Hund"

@@ -1,0 +1,122 @@
+"""`kennel image`, with programs that stand for the container builders."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from fake_account import FakeAccount, FakeStage
+
+from cli.errors import NotReadyError, WorkFailedError
+from cli.serving import container_image
+
+REGISTRY = "123456789012.dkr.ecr.us-east-1.amazonaws.com"
+#: Writes down what it is asked for, and the password that it is given.
+BUILDER = """#!/bin/sh
+[ "$1" = info ] && exit $INFO
+echo "$@" >> "$LOG"
+[ "$1" = login ] && { read -r password; echo "password: $password" >> "$LOG"; }
+[ "$1" != "$FAILS" ]
+"""
+
+
+@pytest.fixture
+def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What the builders were asked for; no other program is on the path."""
+    for name, value in {"PATH": tmp_path, "LOG": tmp_path / "log", "INFO": 0, "FAILS": ""}.items():
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+    return tmp_path / "log"
+
+
+def install(log: Path, *names: str) -> None:
+    for name in names:
+        (log.parent / name).write_text(BUILDER)
+        (log.parent / name).chmod(0o755)
+
+
+def stage_of(**serving: Any) -> tuple[FakeAccount, SimpleNamespace]:
+    """Return an account with the storage stack, and a context with the stage."""
+    aws = FakeAccount()
+    aws.add_stack("kennel-dev-storage", ImageRepositoryUri=f"{REGISTRY}/images")
+    stage: Any = FakeStage("dev", aws)
+    settings = replace(stage.settings, serving=replace(stage.settings.serving, **serving))
+    object.__setattr__(stage, "settings", settings)
+    return aws, SimpleNamespace(obj=stage)
+
+
+@pytest.mark.parametrize(
+    ("builder", "one_image", "push"),
+    [
+        ("docker", "--provenance=false --sbom=false", "push"),
+        ("podman", "--format docker", "push --format v2s2"),
+        ("buildah", "--format docker", "push --format v2s2"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("instance_type", "platform"), [("ml.m5.large", "linux/amd64"), ("ml.c7g.large", "linux/arm64")]
+)
+def test_push_builds_one_platform_and_pushes_the_tag_of_the_deployment(
+    log: Path, builder: str, one_image: str, push: str, instance_type: str, platform: str
+) -> None:
+    install(log, builder)
+    _, context = stage_of(instance_type=instance_type)
+    container_image.push(context, base="debian", volumes=["/a:/a:ro"])
+    uri = f"{REGISTRY}/images:{container_image.stage_tag(context.obj)}"
+    assert log.read_text().splitlines() == [
+        f"build {one_image} --network host --file {container_image.DOCKERFILE} --tag {uri} --platform {platform} "
+        f"--build-arg BASE=debian --volume /a:/a:ro {container_image.CONTEXT}",
+        f"login --username AWS --password-stdin {REGISTRY}",
+        "password: password",
+        f"{push} {uri}",
+    ]
+
+
+def test_an_image_that_is_there_is_not_built_again(log: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    install(log, "docker")
+    aws, context = stage_of()
+    aws.images.add(("images", container_image.stage_tag(context.obj)))
+    container_image.push(context)
+    assert not log.exists()
+    assert "is there already" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["build", "login", "push"])
+def test_a_step_that_fails_is_the_last_one(log: Path, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    install(log, "docker")
+    monkeypatch.setenv("FAILS", command)
+    with pytest.raises(WorkFailedError, match=f"docker {command} failed"):
+        container_image.push(stage_of()[1])
+    assert [line for line in log.read_text().splitlines() if "password:" not in line][-1].startswith(command)
+
+
+def test_without_the_storage_stack_there_is_nowhere_to_push_to(log: Path) -> None:
+    aws, context = stage_of()
+    aws.stacks.clear()
+    with pytest.raises(NotReadyError, match="kennel-dev-storage is not deployed"):
+        container_image.push(context)
+
+
+def test_an_image_of_the_settings_is_not_pushed(log: Path) -> None:
+    with pytest.raises(NotReadyError, match="nothing to push"):
+        container_image.push(stage_of(image=f"{REGISTRY}/team:7")[1])
+
+
+def test_the_local_aws_is_not_pushed_to(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:4566")
+    with pytest.raises(NotReadyError, match="local AWS stores no images"):
+        container_image.push(stage_of()[1])
+
+
+@pytest.mark.parametrize(("installed", "info"), [((), "0"), (("docker",), "1")])
+def test_without_a_builder_that_works_it_says_what_to_install(
+    log: Path, monkeypatch: pytest.MonkeyPatch, installed: tuple[str, ...], info: str
+) -> None:
+    install(log, *installed)
+    monkeypatch.setenv("INFO", info)
+    with pytest.raises(NotReadyError, match="No container builder works here") as raised:
+        container_image.find_builder()
+    assert "podman or buildah" in str(raised.value.hint)
