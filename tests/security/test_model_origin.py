@@ -124,7 +124,7 @@ def test_a_model_that_was_changed_after_the_jobs_end_is_refused(stage: Any, tmp_
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("ended", [time.time() + 1e6, float("inf"), float("nan")])
+@pytest.mark.parametrize("ended", [1e12, float("inf"), float("nan")])
 def test_no_claim_about_the_end_goes_beyond_the_instances_limit(stage: Any, tmp_path: Path, ended: float) -> None:
     claim(stage, ON_EC2, ended=ended)
     assert packaged(stage, tmp_path, ON_EC2) == f"the model of {ON_EC2}"
