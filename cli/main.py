@@ -8,6 +8,7 @@ import traceback
 from typing import Annotated
 
 import typer
+from click.core import ParameterSource
 from rich.text import Text
 
 from cli import batch, classifying, data, demo, deploying, destroying, local, packaging, report, training, tuning
@@ -46,7 +47,8 @@ def select_stage(
     ] = "dev",
 ) -> None:
     """Remember the stage for the command that follows."""
-    context.obj = Stage(stage)
+    given = context.get_parameter_source("stage") is ParameterSource.COMMANDLINE
+    context.obj = Stage(stage, f" --stage {stage}" if given else "")
 
 
 def main() -> None:
@@ -63,8 +65,8 @@ def main() -> None:
         error_console.print("What is allowed: kennel --help, kennel COMMAND --help")
         sys.exit(error.exit_code)
     except typer.Abort:
-        error_console.print("Aborted!")
-        sys.exit(1)
+        error_console.print("Not agreed to, so nothing more is done. Where nobody can answer: --yes")
+        sys.exit(130)
     except KeyboardInterrupt:
         error_console.print("interrupted")
         sys.exit(130)

@@ -140,6 +140,8 @@ TOUCHED: dict[str, tuple[str, ...] | type] = {
     "ministack.services.lambda_svc:_get_account_settings": (),
     "ministack.services.lambda_svc:_prune_orphan_code_blobs": ("referenced",),
     "ministack.services.lambda_svc:_put_function_concurrency": ("func_name", "data"),
+    "ministack.services.lambda_svc:_func_arn": ("name",),
+    "ministack.services.lambda_svc:_get_provisioned_concurrency": ("func_name", "qualifier"),
     "ministack.services.lambda_svc:_put_provisioned_concurrency": ("func_name", "qualifier", "data"),
     "ministack.services.lambda_svc:_reserved_concurrency": ("func", "config"),
     "ministack.services.lambda_svc:handle_function_url_request": (

@@ -334,3 +334,21 @@ def test_an_account_without_builds_builds_nothing(aws: LocalAws) -> None:
     message = refused(codebuild.start_build, "AccountLimitExceededException", projectName="small")
     assert message == "Cannot have more than 0 builds in queue for the account"
     assert codebuild.start_build(projectName="medium")["build"]["id"]
+
+
+def test_what_is_kept_warm_is_listed(aws: LocalAws) -> None:
+    client = aws.client("lambda")
+    client.create_function(
+        FunctionName="warm",
+        Runtime="python3.14",
+        Handler="app.handler",
+        Role="arn:aws:iam::000000000000:role/function",
+        Code={"ZipFile": function_archive("def handler(event, context): return 1")},
+    )
+    assert client.list_provisioned_concurrency_configs(FunctionName="warm")["ProvisionedConcurrencyConfigs"] == []
+    version = client.publish_version(FunctionName="warm")["Version"]
+    client.put_provisioned_concurrency_config(FunctionName="warm", Qualifier=version, ProvisionedConcurrentExecutions=1)
+    (listed,) = client.list_provisioned_concurrency_configs(FunctionName="warm")["ProvisionedConcurrencyConfigs"]
+    assert listed["RequestedProvisionedConcurrentExecutions"] == 1
+    assert listed["FunctionArn"].endswith(f":warm:{version}")
+    client.delete_function(FunctionName="warm")

@@ -151,7 +151,7 @@ def screen(
 @pytest.fixture
 def stage(monkeypatch: pytest.MonkeyPatch) -> Any:
     stage: Any = FakeStage()
-    monkeypatch.setattr(main, "Stage", lambda _: stage)
+    monkeypatch.setattr(main, "Stage", lambda *_: stage)
     monkeypatch.delenv("KENNEL_STAGE", raising=False)
     for module in (training, ec2_training, tuning):
         monkeypatch.setattr(module, "_POLL_SECONDS", 0.0)
