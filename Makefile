@@ -9,7 +9,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test unit infra security integration ray e2e bench lint format lock synth clean
+.PHONY: help setup demo test unit infra security integration image image-test ray e2e bench lint format lock synth clean
 
 help: ## list these targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9_-]+:.*## / {printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,7 +35,7 @@ $(VENV)/.installed: requirements.txt requirements-dev.lock pyproject.toml packag
 demo: setup ## train, deploy and call a classifier on a local AWS, start to finish
 	@kennel demo
 
-test: setup lint unit infra security integration ## all tests that need no AWS account
+test: setup lint unit infra security image-test integration ## all tests that need no AWS account
 
 # Two files at a time, each in its order: tests of a file share what is dear to set up. More would only share two cores.
 TWO := -n 2 --dist loadfile
@@ -56,6 +56,12 @@ security: setup ## attacks that must fail, on the code and on the local AWS
 
 integration: setup ## the whole path on the local AWS
 	python -m pytest $(TWO) tests/integration
+
+image: setup ## build the serving image (docker, podman or buildah; BASE=IMAGE: on another base)
+	kennel image build $(if $(BASE),--base $(BASE))
+
+image-test: setup ## build the serving image and run it as SageMaker does (needs buildah, mmdebstrap and root)
+	python -m pytest tests/image
 
 $(RAY)/.installed: requirements-ray.lock $(VENV)/.installed
 	rm -rf $(RAY)

@@ -8,10 +8,22 @@ import traceback
 from typing import Annotated
 
 import typer
-from click.core import ParameterSource
 from rich.text import Text
 
-from cli import batch, classifying, data, demo, deploying, destroying, local, packaging, report, training, tuning
+from cli import (
+    batch,
+    classifying,
+    container_image,
+    data,
+    demo,
+    deploying,
+    destroying,
+    local,
+    packaging,
+    report,
+    training,
+    tuning,
+)
 from cli.aws import Stage
 from cli.console import error_console
 from cli.errors import KennelError
@@ -27,6 +39,7 @@ app = typer.Typer(
 app.add_typer(local.app, name="local")
 app.add_typer(data.app, name="data")
 app.add_typer(tuning.app, name="tune")
+app.add_typer(container_image.app, name="image")
 app.command("train")(training.train)
 app.command("report")(report.report)
 app.command("package")(packaging.package)
@@ -47,7 +60,7 @@ def select_stage(
     ] = "dev",
 ) -> None:
     """Remember the stage for the command that follows."""
-    given = context.get_parameter_source("stage") is ParameterSource.COMMANDLINE
+    given = getattr(context.get_parameter_source("stage"), "name", None) == "COMMANDLINE"
     context.obj = Stage(stage, f" --stage {stage}" if given else "")
 
 
