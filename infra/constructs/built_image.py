@@ -37,7 +37,8 @@ BUILD_SPEC = {
     "phases": {
         "build": {
             "commands": [
-                "docker build --progress plain --tag $REPOSITORY:$IMAGE_TAG .",
+                # One image and no attestations: SageMaker refuses image indexes.
+                "docker build --progress plain --provenance=false --tag $REPOSITORY:$IMAGE_TAG .",
                 "aws ecr get-login-password | docker login --username AWS --password-stdin $REGISTRY",
                 "docker push --quiet $REPOSITORY:$IMAGE_TAG",
             ]

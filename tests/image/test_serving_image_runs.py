@@ -15,6 +15,7 @@ from serving_container import USER, Container, build, container
 from serving_fixtures import COLOURS, make_artifact, picture
 
 from model import packaging
+from model.artifact_digest import VARIABLE, folder_digest
 from model.predictor import Predictor
 
 TAG = "localhost/kennel-serving-test"
@@ -50,7 +51,8 @@ def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def served(buildah: Path, image: str, artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Container]:
-    with container(buildah, image, artifact, tmp_path_factory.mktemp("log") / "log") as running:
+    log = tmp_path_factory.mktemp("log") / "log"
+    with container(buildah, image, artifact, log, **{VARIABLE: folder_digest(artifact)}) as running:
         running.wait_until_ready()
         yield running
 
@@ -79,3 +81,11 @@ def test_sigterm_lets_the_request_at_work_finish(buildah: Path, image: str, arti
         ((status, _),) = running.answers(slow)
         assert status == 200
         assert running.process.wait(timeout=30) == 0
+
+
+def test_another_artifact_than_the_deployed_one_is_not_run(
+    buildah: Path, image: str, artifact: Path, tmp_path: Path
+) -> None:
+    with container(buildah, image, artifact, tmp_path / "log", **{VARIABLE: f"sha256:{64 * '0'}"}) as running:
+        assert running.process.wait(timeout=60) == 1
+        assert "is not the one that was deployed" in running.log.read_text()
