@@ -267,7 +267,7 @@ def test_pictures_and_errors_of_a_batch(screen: Screen, stage: Any) -> None:
     label = label_of_error(HOSTILE, "1", "model", HOSTILE, HOSTILE)
     batch._report(folder, {f"{HOSTILE}{number}": label for number in range(12)}, 12)
     assert shows(screen.shown())
-    ended = Ended("job", "Failed", HOSTILE, [], [], [HOSTILE])
+    ended = Ended("job", "Failed", HOSTILE, [], [], [HOSTILE], [HOSTILE])
     console.error_console.print("\n".join(batch._faults(folder, ended)))
     assert shows(screen.shown())
     stage.s3.objects["batch/output/dogs/labels.jsonl"] = HOSTILE.encode(errors="replace")
