@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
 import json
+import os
 import struct
 import subprocess
 import sys
+import threading
 import zlib
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
@@ -19,6 +22,9 @@ from serving_fixtures import make_artifact, picture
 from serving_process import ModelServer, model_server
 
 from model.decoding import BYTES_PER_PIXEL, MAX_PIXELS, ImageError, decode
+from model.serving_metrics import ServingMetrics
+from model.worker import DECODED_TOO_LONG
+from model.worker_pool import WorkerPool, _Worker
 
 BODY = 6 * 2**20  # the largest request
 SIDES = (8192, 6144)
@@ -261,13 +267,33 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelServer]:
 
 def test_worker_that_decodes_too_long_is_replaced_and_the_picture_is_refused(server: ModelServer) -> None:
     slow = jpeg_with(segment(0xE5, b""))
-    for _ in range(8):
+    for _ in range(2):
         (before,) = server.workers()
         reply = server.invoke(slow)
         assert (reply.status, reply.document["error"]["code"]) == (413, "image_too_large")
         assert "more than 1 s of processor time to decode" in reply.document["error"]["message"]
         assert server.wait_until_ready().invoke(picture()).status == 200
         assert before.pid not in {worker.pid for worker in server.workers()}
+
+
+def test_worker_that_is_killed_when_it_has_ended_keeps_its_exit_status(monkeypatch: pytest.MonkeyPatch) -> None:
+    may_wait, waitpid = threading.Event(), os.waitpid
+
+    def late_waitpid(process_id: int, options: int) -> tuple[int, int]:
+        may_wait.wait()
+        return waitpid(process_id, options)
+
+    async def scenario() -> int:
+        monkeypatch.setattr(
+            os, "waitpid", late_waitpid
+        )  # asyncio's, which hears of the end later than `kill` is called
+        process = await asyncio.create_subprocess_exec("sh", "-c", "kill -s PROF $$")
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        _Worker(WorkerPool(1, 1.0, 1, metrics=ServingMetrics()), process, 1).kill()
+        may_wait.set()
+        return await process.wait()
+
+    assert asyncio.run(scenario()) == -DECODED_TOO_LONG
 
 
 def test_pictures_of_one_request_have_one_budget(server: ModelServer) -> None:
