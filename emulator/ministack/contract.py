@@ -120,6 +120,16 @@ TOUCHED: dict[str, tuple[str, ...] | type] = {
     ),
     "ministack.services.cloudformation.stacks:_runs_on_worker_thread": ("resource_type",),
     "ministack.services.cloudformation.changesets:_deploy_stack_async": (),
+    "ministack.services.cloudformation.changesets:_find_change_set": ("cs_name", "stack_name"),
+    "ministack.services.cloudformation.provisioners:_delete_resource": (
+        *("resource_type", "physical_id", "props", "stack_name", "logical_id"),
+    ),
+    "ministack.services.cloudformation.provisioners:_provision_resource": (
+        *("resource_type", "logical_id", "props", "stack_name"),
+    ),
+    "ministack.services.cloudformation.provisioners:_update_resource": (
+        *("resource_type", "physical_id", "old_props", "new_props", "stack_name", "logical_id", "old_attrs"),
+    ),
     "ministack.services.cloudformation.handlers:_ACTION_HANDLERS": dict,
     "ministack.services.cloudformation.handlers:_imported_export_names": ("stack", "stack_name"),
     "ministack.services.cloudformation.handlers:_p": ("params", "key", "default"),

@@ -22,7 +22,7 @@ _PROFILE_ARN = re.compile(r"arn:aws:iam::\d*:instance-profile/(.+/)?(?P<name>.+)
 #: They name roles without handing them to a service, hold data that looks like it, or ask elsewhere (our own).
 NOT_ASKED = frozenset({"application-autoscaling", "dynamodb", "s3", "sagemaker", "sagemaker-runtime", "sts"})
 #: By service, where it is not its own name: whom a role is passed to.
-_PRINCIPALS = {"ecs": "ecs-tasks", "iam": "ec2"}
+PRINCIPALS = {"ecs": "ecs-tasks", "iam": "ec2"}
 #: What a function is called with is data.
 _INVOCATION = re.compile(r".*/(invocations|invoke-async|response-streaming-invocations)/?")
 #: Below these a request holds what its sender names.
@@ -48,7 +48,7 @@ async def _handle(
 
     caller = Caller(get_account_id(), get_region())
     if not _INVOCATION.fullmatch(path):
-        context = {"iam:PassedToService": f"{_PRINCIPALS.get(service, service)}.amazonaws.com"}
+        context = {"iam:PassedToService": f"{PRINCIPALS.get(service, service)}.amazonaws.com"}
         for role in sorted(passed(service, body, query)):
             if denied := refusal("iam:PassRole", role, context, headers, query, caller):
                 if service in QUERY_SERVICES:
@@ -62,7 +62,12 @@ def passed(service: str, body: bytes, query: Mapping[str, Any]) -> set[str]:
     request = [dict(query), _content(body)]
     if service == "iam" and all(_IAM_OPERATION not in part.get("Action", ()) for part in request):
         return set()
-    return {arn for value in _values(request) for arn in _roles(value)}
+    return named(request)
+
+
+def named(content: Any) -> set[str]:
+    """ARNs of the roles that members of a request or a template's properties name."""
+    return {arn for value in _values(content) for arn in _roles(value)}
 
 
 def _content(body: bytes) -> dict[str, Any]:

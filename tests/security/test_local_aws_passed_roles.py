@@ -15,7 +15,7 @@ import urllib3
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
-from local_aws_harness import LAMBDA_TRUST, LocalAws, function_archive, local_aws, policy
+from local_aws_harness import LAMBDA_TRUST, LocalAws, function_archive, local_aws, policy, trust
 
 from emulator.ministack import passed_roles
 
@@ -86,6 +86,7 @@ TAKES: dict[str, tuple[str, Callable[[Client], Any]]] = {
         lambda client: client("cloudformation").create_stack(StackName="s", TemplateBody=TEMPLATE, RoleARN=ROLE),
     ),
 }
+STACK_TRUST = trust("cloudformation.amazonaws.com")
 SERVICES = ("lambda", "codebuild", "cloudformation", "states", "events", "scheduler", "ecs", "ec2")
 EVERYTHING_ELSE = {
     "Action": [*(f"{name}:*" for name in SERVICES), "iam:AddRoleToInstanceProfile"],
@@ -96,7 +97,7 @@ EVERYTHING_ELSE = {
 @pytest.fixture(scope="module")
 def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalAws]:
     with local_aws(tmp_path_factory.mktemp("state")) as made:
-        made.role("powerful", LAMBDA_TRUST)
+        made.role("powerful", {**LAMBDA_TRUST, "Statement": LAMBDA_TRUST["Statement"] + STACK_TRUST["Statement"]})
         made.client("iam").create_instance_profile(InstanceProfileName="empty")
         yield made
 
