@@ -99,7 +99,8 @@ def _asking(inner: Callable[..., Any], verbs: tuple[str, ...], properties_at: in
     @functools.wraps(inner)
     def change(*arguments: Any) -> Any:
         resource_type, properties = arguments[0], arguments[properties_at]
-        if _acting.get():
+        unchanged = properties_at == 3 and arguments[2] == properties  # CloudFormation leaves it alone
+        if _acting.get() and not unchanged:
             for actions, resource, context in _needed(resource_type, properties or {}, verbs):
                 _ask(actions, resource, context)
         return inner(*arguments)
