@@ -43,7 +43,7 @@ _CUSTOM = ("Custom::", "AWS::CloudFormation::CustomResource")
 def install() -> None:
     """Ask IAM before CloudFormation makes, changes or deletes a resource."""
     from ministack import app
-    from ministack.services.cloudformation import handlers, provisioners, stacks
+    from ministack.services.cloudformation import changesets, engine, handlers, provisioners, stacks
 
     app.SERVICE_HANDLERS["cloudformation"] = functools.partial(_as_caller, app.SERVICE_HANDLERS["cloudformation"])
     for operation in _OPERATIONS:
@@ -51,6 +51,36 @@ def install() -> None:
     for module in (provisioners, stacks):
         for name, (verbs, properties_at) in _VERBS.items():
             setattr(module, name, _asking(getattr(module, name), verbs, properties_at))
+    for module in (changesets, engine, handlers, provisioners, stacks):
+        if hasattr(module, "_evaluate_conditions"):
+            module._evaluate_conditions = _joining(module._evaluate_conditions)
+
+
+def _joining(inner: Callable[..., Any]) -> Callable[..., Any]:
+    """Evaluate Fn::Join in conditions, by which the CDK chooses the policies of the role that it deploys with."""
+
+    @functools.wraps(inner)
+    def evaluate(template: dict[str, Any], params: Any) -> Any:
+        return inner({**template, "Conditions": _joined(template.get("Conditions", {}), params)}, params)
+
+    return evaluate
+
+
+def _joined(value: Any, params: Any) -> Any:
+    if isinstance(value, list):
+        return [_joined(item, params) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if "Fn::Join" not in value:
+        return {name: _joined(item, params) for name, item in value.items()}
+    delimiter, items = value["Fn::Join"]
+
+    def text(item: Any) -> Any:
+        return params[item["Ref"]]["Value"] if isinstance(item, dict) and item.get("Ref") in params else item
+
+    items = text(items)
+    items = items.split(",") if isinstance(items, str) else [text(_joined(item, params)) for item in items]
+    return delimiter.join(map(str, items))
 
 
 async def _as_caller(
