@@ -93,6 +93,7 @@ class LocalAws:
             regions,
             resource_types,
             routing,
+            stack_rights,
         )
         from emulator.sagemaker import SageMaker
 
@@ -138,6 +139,7 @@ class LocalAws:
         self._access_logs = access_logs.AccessLogs(access_log_seconds, self._durability.note_change)
         self._durability.install()
         object_keys.install()
+        stack_rights.install()
         passed_roles.install()
         self._access_logs.install()
         bucket_resources.install()

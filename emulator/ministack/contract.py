@@ -71,6 +71,7 @@ TOUCHED: dict[str, tuple[str, ...] | type] = {
     "ministack.core.iam_evaluator:pin_signed_request": (
         *("method", "raw_path", "query_params", "raw_headers", "handshake"),
     ),
+    "ministack.core.iam_evaluator:_anonymous": object,
     "ministack.core.iam_evaluator:_resource_policy": ("service", "resource_arn"),
     "ministack.core.iam_evaluator:_is_root_key": ("access_key_id",),
     "ministack.core.iam_evaluator:is_root_access_key": ("access_key_id",),
@@ -119,6 +120,16 @@ TOUCHED: dict[str, tuple[str, ...] | type] = {
     ),
     "ministack.services.cloudformation.stacks:_runs_on_worker_thread": ("resource_type",),
     "ministack.services.cloudformation.changesets:_deploy_stack_async": (),
+    "ministack.services.cloudformation.changesets:_find_change_set": ("cs_name", "stack_name"),
+    "ministack.services.cloudformation.provisioners:_delete_resource": (
+        *("resource_type", "physical_id", "props", "stack_name", "logical_id"),
+    ),
+    "ministack.services.cloudformation.provisioners:_provision_resource": (
+        *("resource_type", "logical_id", "props", "stack_name"),
+    ),
+    "ministack.services.cloudformation.provisioners:_update_resource": (
+        *("resource_type", "physical_id", "old_props", "new_props", "stack_name", "logical_id", "old_attrs"),
+    ),
     "ministack.services.cloudformation.handlers:_ACTION_HANDLERS": dict,
     "ministack.services.cloudformation.handlers:_imported_export_names": ("stack", "stack_name"),
     "ministack.services.cloudformation.handlers:_p": ("params", "key", "default"),
@@ -161,7 +172,13 @@ TOUCHED: dict[str, tuple[str, ...] | type] = {
     "ministack.services.s3:_delete_bucket": ("name",),
     "ministack.services.s3:_delete_bucket_encryption": ("name",),
     "ministack.services.s3:_error": ("code", "message", "status", "resource", "extra", "headers"),
+    "ministack.services.s3:_check_sse_c_copy_source": ("headers", "src_obj"),
+    "ministack.services.s3:_get_object": ("bucket_name", "key", "headers", "query_params"),
     "ministack.services.s3:_parse_bucket_key": ("path", "headers"),
+    "ministack.services.s3:handle_request": (
+        *("method", "path", "headers", "body", "query_params", "signed_path", "enforce_bucket_region", "internal"),
+        *("access_point_region", "access_point"),
+    ),
     "ministack.services.s3:_put_bucket_encryption": ("name", "body"),
     "ministack.services.s3:_put_bucket_logging": ("name", "body"),
     "ministack.services.s3:_put_object": ("bucket_name", "key", "body", "headers"),
