@@ -16,6 +16,22 @@ PINNED_VERSION = "1.5.33"
 
 #: name -> what it has to be: the parameters of a function, or a type
 TOUCHED: dict[str, tuple[str, ...] | type] = {
+    "ministack.app:_handle_execute_api_request": (),
+    "ministack.app:_handle_lambda_url_request": (
+        *("host", "path", "method", "headers", "body", "query_params", "source_ip"),
+    ),
+    "ministack.app:_handle_options_request": ("method", "path", "headers", "query_params", "request_id"),
+    "ministack.app:_handle_post_body_shortcuts": (
+        *("method", "path", "headers", "body", "query_params", "request_id"),
+    ),
+    "ministack.app:_handle_pre_body_request": ("method", "path", "headers", "query_params", "request_id"),
+    "ministack.app:_with_data_plane_headers": ("response", "request_id", "include_s3_id", "wildcard_cors"),
+    "ministack.core.iam_actions:_BOTOCORE_SERVICE_MAP": dict,
+    "ministack.core.iam_actions:_kms_key_id_from_ciphertext": ("ciphertext_b64",),
+    "ministack.core.iam_actions:_match_rest_action": ("service", "method", "path", "query_params"),
+    "ministack.core.iam_actions:_s3_batch_delete_targets": ("bucket", "body"),
+    "ministack.core.iam_actions:s3_additional_checks": ("method", "path", "headers", "body", "query_params"),
+    "ministack.services.lambda_svc:_resolve_name_and_qualifier": ("name_or_arn",),
     # requests: app.py
     "ministack.app:app": ("scope", "receive", "send"),
     "ministack.app:SERVICE_HANDLERS": dict,
