@@ -199,7 +199,6 @@ TOUCHED: dict[str, tuple[str, ...] | type] = {
     "ministack.services.s3:_put_bucket_logging": ("name", "body"),
     "ministack.services.s3:_put_object": ("bucket_name", "key", "body", "headers"),
     "ministack.services.s3:fromstring": (),
-    "ministack.services.s3:_merge_hoisted_amz_headers": ("headers", "query_params"),
     "ministack.services.s3:_resolve_sse_write_headers": ("headers", "bucket_name"),
     # the names and keys of others
     "ministack.services.cloudwatch:_alarms": object,
