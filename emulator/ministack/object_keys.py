@@ -1,4 +1,4 @@
-"""Objects of S3 that are encrypted with a key of KMS: whoever reads or writes one needs the key as well.
+"""Objects of S3 that are encrypted with a key of KMS. A caller who reads or writes one needs the key, too.
 
 MiniStack keeps the key's name with the object and asks nobody about it.
 """

@@ -224,7 +224,7 @@ def use_for_objects(key: kms.IKey) -> iam.PolicyStatement:
 
 
 def encrypt_output(key: kms.IKey) -> iam.PolicyStatement:
-    """May be told to encrypt what a job puts out with the key: whoever may only encrypt opens nothing with it.
+    """May be told to encrypt what a job puts out with the key. Encrypting alone opens nothing with it.
 
     SageMaker asks for it whenever a job names the key (`KmsKeyId` of OutputDataConfig and TransformOutput), and AWS's
     page on execution roles gives it without a condition: SageMaker may use it other than through S3.
