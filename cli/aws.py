@@ -32,6 +32,13 @@ class Stage:
     """One stage of the application (`local`, `dev`, `prod`) in the account that the environment names."""
 
     name: str
+    #: As it was given on the command line: hints repeat it.
+    option: str = ""
+
+    @property
+    def kennel(self) -> str:
+        """The command with which a hint reaches this very stage."""
+        return f"kennel{self.option}"
 
     @cached_property
     def settings(self) -> stage_settings.Settings:
@@ -163,8 +170,8 @@ class Stage:
         outputs = self.find_outputs(kind)
         if outputs is None or key not in outputs:
             raise NotReadyError(
-                f"The stack {self.stack_name(kind)} is not deployed in this account and region.",
-                "Deploy it first: kennel deploy",
+                f"The stack {self.stack_name(kind)} is not deployed in {self.place}.",
+                f"Deploy it first: {self.kennel} deploy",
             )
         return outputs[key]
 

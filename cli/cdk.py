@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from cli.aws import ROOT, Stage
+from cli.console import error_console
 from cli.errors import NotReadyError, WorkFailedError
 
 _COMMAND = ROOT / "node_modules" / ".bin" / "cdk"
@@ -38,7 +39,14 @@ def run_cdk(*arguments: str, stage: Stage, log: Path | None = None) -> None:
     environment = stage.environment
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', '')}"
     if log is None:
-        code = subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
+        try:
+            code = subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
+        except KeyboardInterrupt:
+            error_console.print(
+                f"What CloudFormation has begun goes on. Bring it to an end: {stage.kennel} deploy, or "
+                f"{stage.kennel} destroy"
+            )
+            raise
         tail = ""
     else:
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -51,5 +59,5 @@ def run_cdk(*arguments: str, stage: Stage, log: Path | None = None) -> None:
     if code != 0:
         raise WorkFailedError(
             f"cdk {arguments[0]} failed with exit code {code}.{tail}",
-            "CloudFormation has rolled the stack back: what was deployed before is still there.",
+            "A stack that was begun is rolled back to what it was before." if arguments[0] == "deploy" else "",
         )

@@ -12,7 +12,7 @@ code  meaning
 3     something needed first is missing or not usable: data, artifact, settings, quota
 4     AWS refused the call or could not be reached
 5     the work was started and failed: a training job, a deployment
-130   interrupted by the user (Ctrl-C)
+130   interrupted by the user (Ctrl-C), or a question was not agreed to
 ====  ==========================================================================
 """
 

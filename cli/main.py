@@ -56,7 +56,8 @@ def select_stage(
     ] = "dev",
 ) -> None:
     """Remember the stage for the command that follows."""
-    context.obj = Stage(stage)
+    given = getattr(context.get_parameter_source("stage"), "name", None) == "COMMANDLINE"
+    context.obj = Stage(stage, f" --stage {stage}" if given else "")
 
 
 def main() -> None:
@@ -73,8 +74,8 @@ def main() -> None:
         error_console.print("What is allowed: kennel --help, kennel COMMAND --help")
         sys.exit(error.exit_code)
     except typer.Abort:
-        error_console.print("Aborted!")
-        sys.exit(1)
+        error_console.print("Not agreed to, so nothing more is done. Where nobody can answer: --yes")
+        sys.exit(130)
     except KeyboardInterrupt:
         error_console.print("interrupted")
         sys.exit(130)

@@ -165,6 +165,10 @@ def _faults(folder: BatchFolder, ended: Ended) -> Iterator[str]:
             f"The transform job {ended.job} has {ended.status.lower()} without an answer to {len(ended.unanswered)} "
             f"pictures: {_some(ended.unanswered)}"
         )
+    if ended.bad:
+        yield (
+            f"{len(ended.bad)} answers of the transform job {ended.job} are none of a classifier: {_some(ended.bad)}"
+        )
     if ended.unmatched:
         yield (
             f"{len(ended.unmatched)} answers of the transform job {ended.job} are to none of its pictures. "

@@ -18,8 +18,9 @@ from typing import Any
 import botocore.exceptions
 from botocore.config import Config
 
+from cli.answers import MAX_BYTES
 from cli.aws import Stage, delete_objects
-from cli.batch.labels import InputPicture, Label, label_of_answer, label_of_error, match_answers
+from cli.batch.labels import InputPicture, Label, is_bad_answer, label_of_answer, label_of_error, match_answers
 from cli.console import console, progress_bar
 from cli.errors import aws_errors
 from cli.prices import hourly_price
@@ -63,6 +64,8 @@ class Ended:
         Pictures without an answer, although nobody has stopped the job.
     unmatched : list of str
         Keys of answers that are to none of its pictures.
+    bad : list of str
+        Pictures to which the model answered something that is no answer.
     """
 
     job: str
@@ -71,6 +74,7 @@ class Ended:
     labels: list[Label]
     unanswered: list[str]
     unmatched: list[str]
+    bad: list[str]
 
 
 class BatchFolder:
@@ -88,9 +92,9 @@ class BatchFolder:
         for page in self.s3.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix):
             yield from page.get("Contents", [])
 
-    def read(self, key: str) -> bytes:
-        """One object's bytes."""
-        body: bytes = self.s3.get_object(Bucket=self.bucket, Key=key)["Body"].read()
+    def read(self, key: str, most: int | None = None) -> bytes:
+        """One object's bytes, or the first ones."""
+        body: bytes = self.s3.get_object(Bucket=self.bucket, Key=key)["Body"].read(most)
         return body
 
     def open_jobs(self) -> list[str]:
@@ -181,7 +185,8 @@ class BatchFolder:
         missing = [] if status == "Stopped" else sorted(etags.keys() - {label["picture"] for label in labels})
         message = f"The transform job gave no answer ({status}: {reason})"
         labels += [label_of_error(name, etags[name], given["model"], "no_answer", message) for name in missing]
-        return Ended(job, status, reason, labels, missing, unmatched)
+        bad = sorted(label["picture"] for label in labels if is_bad_answer(label))
+        return Ended(job, status, reason, labels, missing, unmatched, bad)
 
     def forget(self, job: str, keep: Collection[str] = ()) -> None:
         """Remove a job's files, except for some keys; it is no longer an open one."""
@@ -197,7 +202,8 @@ class BatchFolder:
         answers = match_answers([key.removeprefix(prefix) for key in keys], etags, self.source)
 
         def read(name: str) -> Label:
-            return label_of_answer(name, etags[name], model, self.read(prefix + answers[name]))
+            answer = self.read(prefix + answers[name], MAX_BYTES + 1)  # one more shows that it is too long
+            return label_of_answer(name, etags[name], model, answer)
 
         with ThreadPoolExecutor(_CONNECTIONS) as pool:
             labels = list(pool.map(read, answers))

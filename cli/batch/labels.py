@@ -12,10 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cli.answers import load_json, parse_answer
+
 Label = dict[str, Any]
 
 #: What SageMaker appends to a picture's name for its answer's.
 _ENDING = ".out"
+#: What the model answered is no answer.
+_BAD_ANSWER = "bad_answer"
 #: The picture itself is at fault: another try would end the same way.
 _FINAL_ERRORS = frozenset({"unsupported_image", "image_too_large"})
 
@@ -83,14 +87,16 @@ def label_of_answer(name: str, etag: str, model: str, answer: bytes) -> Label:
         The JSON document of `/invocations`: predictions, or an error.
     """
     try:
-        document = json.loads(answer)
-        if "error" in document:
-            return label_of_error(name, etag, model, document["error"]["code"], document["error"]["message"])
-        best = document["predictions"][0]
-        found = {"label": best["label"], "probability": best["probability"]}
-    except (ValueError, TypeError, LookupError):
-        return label_of_error(name, etag, model, "bad_answer", f"The model answered {answer[:80]!r}.")
-    return {"picture": name, "etag": etag, "sagemaker_model": model, **found, **document}
+        found = parse_answer(answer)
+    except ValueError as error:
+        return label_of_error(name, etag, model, _BAD_ANSWER, f"The model answered {answer[:80]!r}: {error}.")
+    best = {} if "error" in found else found["predictions"][0]
+    return {"picture": name, "etag": etag, "sagemaker_model": model, **best, **found}
+
+
+def is_bad_answer(label: Label) -> bool:
+    """Whether what the model answered to the picture was no answer."""
+    return bool("error" in label and label["error"]["code"] == _BAD_ANSWER)
 
 
 def label_of_error(name: str, etag: str, model: str, code: str, message: str) -> Label:
@@ -122,8 +128,10 @@ def from_json_lines(content: bytes) -> dict[str, Label]:
     labels: dict[str, Label] = {}
     for line in content.decode().split("\n"):
         if line:
-            label = json.loads(line)
-            if not isinstance(label, dict) or not {"picture", "etag", "sagemaker_model"} <= label.keys():
+            label = load_json(line.encode())
+            if not isinstance(label, dict) or not all(
+                isinstance(label.get(name), str) for name in ("picture", "etag", "sagemaker_model")
+            ):
                 raise ValueError(f"{line[:80]!r} is no record of a picture")
             labels[label["picture"]] = label
     return labels

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from enum import StrEnum
 from pathlib import Path
@@ -12,7 +13,7 @@ import typer
 from cli.aws import Stage, announce
 from cli.cdk import run_cdk
 from cli.console import console
-from cli.errors import NotReadyError
+from cli.errors import NotReadyError, UsageError
 from cli.operating.costs import cost_lines
 from cli.operating.log_retention import limit_logs
 from cli.operating.preflight import require_room
@@ -57,8 +58,13 @@ def deploy(
         )
     if waits:
         kinds.remove("inference")
+    if not yes and not sys.stdin.isatty():
+        raise UsageError(
+            "There is no terminal to ask on, and a deployment asks about permissions.",
+            f"Agree beforehand: {stage.kennel} deploy --yes",
+        )
     announce(stage)
-    if waits:
+    if "inference" not in kinds and stage.find_stack(stage.stack_name("inference")) is None:
         require_room(stage, now=False)
     deploy_stacks(stage, kinds, ask=not yes)
     console.print(f"Deployed {', '.join(kinds)}.")

@@ -108,7 +108,7 @@ def destroy_stage(stage: Stage) -> None:
     if steps.failures:
         raise WorkFailedError(
             "\n  ".join([f"{len(steps.failures)} step(s) of destroying {stage.name} failed:", *steps.failures]),
-            "What is left may cost. Once the cause is gone: kennel destroy",
+            f"What is left may cost. Once the cause is gone: {stage.kennel} destroy",
         )
     if not steps.removed:
         raise NotReadyError(
@@ -188,7 +188,7 @@ def _delete_storage(stage: Stage) -> int:
     deadline = time.monotonic() + _LATE_LOGS_SECONDS
     if (stage.find_stack(name := stage.stack_name("storage")) or {}).get("EnableTerminationProtection"):
         raise NotReadyError(
-            f"{name} is protected against deletion.", "Deploy it as the settings say: kennel deploy storage"
+            f"{name} is protected against deletion.", f"Deploy it as the settings say: {stage.kennel} deploy storage"
         )
     while True:
         _empty_buckets(stage)
@@ -289,8 +289,8 @@ def _tell_what_is_retained(stage: Stage) -> None:
             gigabytes = group.get("storedBytes", 0) / 1e9
             _tell_cost(f"log group {group['logGroupName']}, {gigabytes:.3f} GB", gigabytes * LOGS_USD_PER_GB_MONTH)
     console.print(
-        f"To remove that for good, too: set retain = false under [storage] in {stage.settings_file}, then kennel "
-        "deploy storage, which lifts the protection, and kennel destroy.",
+        f"To remove that for good, too: set retain = false under [storage] in {stage.settings_file}, then "
+        f"{stage.kennel} deploy storage, which lifts the protection, and {stage.kennel} destroy.",
     )
 
 

@@ -142,12 +142,17 @@ def evaluate_deployment(stage: Stage, directory: Path) -> Evaluation:
         raise WorkFailedError(f"{count} of {len(test)} pictures got no answer; {example.path}: {reason}")
     pictures = [picture for picture, _ in answered]
     predictor, offline = _classify_offline(stage.artifact, pictures)
-    served = answered[0][1].body["model"]["version"]
-    if served != predictor.card.version:
-        raise NotReadyError(
-            f"The endpoint serves {served[:19]}…, the artifact here is {predictor.card.version[:19]}….",
-            "Deploy it: kennel deploy",
-        )
+    for picture, answer in answered:
+        served, count = answer.body["model"]["version"], len(answer.body.get("scores", ()))
+        if served != predictor.card.version:
+            raise NotReadyError(
+                f"The endpoint serves {served[:19]}…, the artifact here is {predictor.card.version[:19]}….",
+                "Deploy it: kennel deploy",
+            )
+        if count != len(predictor.card.labels):
+            raise WorkFailedError(
+                f"{picture.path}: the answer has {count} scores, the artifact {len(predictor.card.labels)} labels."
+            )
     truth = [predictor.card.labels.index(picture.label) for picture in pictures]
     online = [answer.body["scores"] for _, answer in answered]
     right = _is_right(online, truth)

@@ -10,6 +10,7 @@ import urllib3
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 
+from cli.answers import load_json, parse_answer
 from cli.aws import Stage
 from cli.errors import AwsError, NotReadyError, aws_errors
 
@@ -18,7 +19,7 @@ _TIMEOUT = urllib3.Timeout(connect=5, read=70)  # the function itself gives up e
 
 @dataclass(frozen=True)
 class Answer:
-    """What the function answered: the HTTP status and the parsed JSON body."""
+    """What the function answered: the HTTP status, and the known fields of the JSON body or a ``message``."""
 
     status: int
     body: dict[str, Any]
@@ -26,12 +27,26 @@ class Answer:
     @property
     def error(self) -> str | None:
         """The error as one line for a person, or None when the picture was classified."""
-        if self.status == 200:
+        if self.status == 200 and "predictions" in self.body:
             return None
-        error = self.body.get("error")
-        if isinstance(error, dict):
-            return f"{error.get('message')} ({error.get('code')}, HTTP {self.status})"
-        return f"{self.body.get('Message') or self.body.get('message') or 'refused'} (HTTP {self.status})"
+        if error := self.body.get("error"):
+            return f"{error['message']} ({error['code']}, HTTP {self.status})"
+        return f"{self.body.get('message') or 'refused'} (HTTP {self.status})"
+
+    @classmethod
+    def parse(cls, status: int, content: bytes) -> Answer:
+        """Read what came back, whatever it is."""
+        try:
+            return cls(status, parse_answer(content))
+        except ValueError:  # not an answer of ours: a gateway's page, say
+            text = content[:200].decode(errors="replace")
+        try:
+            document = load_json(content)
+            message = document.get("Message") or document["message"]
+            text = message if isinstance(message, str) else text
+        except (ValueError, AttributeError, LookupError):
+            pass
+        return cls(status, {"message": text})
 
 
 class FunctionClient:
@@ -80,10 +95,4 @@ class FunctionClient:
             response = self._http.request("POST", url, body=body, headers=headers)
         except urllib3.exceptions.HTTPError as error:
             raise AwsError(f"The function URL {self.url} cannot be reached: {error}") from error
-        try:
-            parsed = json.loads(response.data)
-        except ValueError:
-            parsed = None
-        if not isinstance(parsed, dict):  # not an answer of ours: a gateway's page, say
-            parsed = {"message": response.data[:200].decode(errors="replace")}
-        return Answer(response.status, parsed)
+        return Answer.parse(response.status, response.data)

@@ -1,7 +1,8 @@
 """What S3 holds of a stage's trainings on EC2: what is to be trained, and how that stands.
 
 The first only people can write. The second is written by the training, and any other training of the stage could write
-it, too: it is believed in what it says of itself, and in nothing that costs money or chooses the model to be deployed.
+it, too: it is believed in what it says of itself, and in nothing that costs money. Which model is deployed rests on the
+first end that it names, which no later training can change: the bucket keeps versions, and no training may delete one.
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ from cli.errors import NotReadyError, aws_errors
 from cli.training.job_names import job_prefix
 from infra.bucket_layout import EC2_JOBS, TRAINING_OUTPUT
 from infra.settings import Ec2TrainingSettings
-from programs.ec2_training.training_instance.job import COMPLETED, STOPPED, Job, Status, job_key, status_key
+from programs.ec2_training.training_instance.job import COMPLETED, FAILED, STOPPED, Job, Status, job_key, status_key
 
 _TYPE = "instance-type"
+_MAX_STATUS_BYTES = 2**16
 _STATUS_TYPES = {
     "state": str,
     "reason": str | None,
@@ -92,14 +94,17 @@ def read_status(stage: Stage, job: str) -> dict[str, Any]:
     answer = _get(stage, status_key(TRAINING_OUTPUT, job))
     if answer is None:
         raise _no_such_job(job)
-    try:
-        status: dict[str, Any] = json.loads(answer["Body"].read())
-        valid = all(isinstance(status[name], kind) for name, kind in _STATUS_TYPES.items())
-    except (ValueError, TypeError, LookupError, RecursionError):
-        valid = False
-    if not valid:
+    status = _parse_status(answer)
+    if status is None:
         raise NotReadyError(f"The status of {job} is none: s3://{stage.data_bucket}/{status_key(TRAINING_OUTPUT, job)}")
     return status
+
+
+def s3_versions(stage: Stage, key: str) -> list[dict[str, Any]]:
+    """List what S3 has kept of an object, the newest version first."""
+    with aws_errors():
+        pages = stage.client("s3").get_paginator("list_object_versions").paginate(Bucket=stage.data_bucket, Prefix=key)
+        return [version for page in pages for version in page.get("Versions", []) if version["Key"] == key]
 
 
 def latest_completed_job(stage: Stage) -> tuple[datetime, str] | None:
@@ -115,33 +120,67 @@ def latest_completed_job(stage: Stage) -> tuple[datetime, str] | None:
         ]
     for launched, job in sorted(found, reverse=True):
         try:
-            if read_status(stage, job)["state"] == COMPLETED:
+            if _first_end(stage, job, launched)[0] == COMPLETED:
                 return launched, job
-        except NotReadyError:  # of one that was never launched, or that is broken
+        except NotReadyError:  # of one that has not ended
             continue
     return None
 
 
-def latest_end(stage: Stage, job: str) -> float:
-    """When a job has ended at the latest, in seconds since the epoch: what it says, but not after its instance's limit.
+def begin_and_end(stage: Stage, job: str) -> tuple[float, float]:
+    """When a job was last launched, and had ended at the latest, by S3's clock in seconds since the epoch.
 
     Raises
     ------
     NotReadyError
         When there is no such job, or it has left no model.
     """
-    launch, status = read_launch(stage, job), read_status(stage, job)
-    if status["state"] not in (COMPLETED, STOPPED) or status["ended"] is None:
+    launch = read_launch(stage, job)
+    state, ended = _first_end(stage, job, launch.time)
+    if state not in (COMPLETED, STOPPED):
         raise NotReadyError(
-            f"The training job {job} has left no model (state {status['state']}).",
-            f"Follow it to its end: kennel train --follow {job}",
+            f"The training job {job} has left no model (state {state}).", f"Try again: kennel train --resume {job}"
         )
+    began = launch.time.timestamp()
     seconds = launch.job.max_runtime_seconds + Ec2TrainingSettings.SHUTDOWN_MARGIN_SECONDS
-    return min(launch.time.timestamp() + seconds, status["ended"])
+    return began, min(began + seconds, ended.timestamp())
+
+
+def _first_end(stage: Stage, job: str, launched: datetime) -> tuple[str, datetime]:
+    """How and when a job has ended first since it was launched; whatever was written later is somebody else's.
+
+    Raises
+    ------
+    NotReadyError
+        When it has not ended.
+    """
+    key = status_key(TRAINING_OUTPUT, job)
+    for version in reversed(s3_versions(stage, key)):
+        if version["LastModified"] < launched:
+            continue
+        with aws_errors():
+            answer = stage.client("s3").get_object(Bucket=stage.data_bucket, Key=key, VersionId=version["VersionId"])
+        status = _parse_status(answer)
+        if status is not None and status["state"] in (COMPLETED, FAILED, STOPPED):
+            return status["state"], version["LastModified"]
+    raise NotReadyError(
+        f"The training job {job} has left no model: it has not ended.",
+        f"Follow it to its end: kennel train --follow {job}",
+    )
 
 
 def _no_such_job(job: str) -> NotReadyError:
     return NotReadyError(f"There is no training job {job!r} on EC2 in this stage.")
+
+
+def _parse_status(answer: dict[str, Any]) -> dict[str, Any] | None:
+    """Read a status; None where it is none."""
+    try:
+        status: dict[str, Any] = json.loads(answer["Body"].read(_MAX_STATUS_BYTES))
+        valid = all(isinstance(status[name], kind) for name, kind in _STATUS_TYPES.items())
+    except (ValueError, TypeError, LookupError, RecursionError):
+        return None
+    return status if valid else None
 
 
 def _get(stage: Stage, key: str) -> dict[str, Any] | None:

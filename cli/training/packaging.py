@@ -18,8 +18,9 @@ from cli.training.sagemaker import latest_completed_job
 from infra.bucket_layout import TRAINING_OUTPUT
 from model.core.artifact import ArtifactError, ModelCard
 
-#: S3, SageMaker and an instance do not tell the time to the second alike.
-_CLOCKS_SECONDS = 60.0
+#: A model is uploaded before its job ends (TrainingEndTime: "the time after model artifacts are uploaded"). So this is
+#: for S3's times, which are whole seconds, and for the clocks of two services of AWS, which are in step to about one.
+_CLOCKS_SECONDS = 5.0
 
 
 def package(
@@ -85,27 +86,30 @@ def _fetch_model(stage: Stage, job: str, destination: Path) -> None:
     bucket, key = stage.data_bucket, f"{TRAINING_OUTPUT}/{job}/output/model.tar.gz"
     location = f"s3://{bucket}/{key}"
     on_ec2 = ec2_jobs.is_ec2_job(stage, job)
-    end = ec2_jobs.latest_end(stage, job) if on_ec2 else _end_on_sagemaker(stage, job, location)
-    s3 = stage.client("s3")
-    with aws_errors():
-        try:
-            model = s3.get_object(Bucket=bucket, Key=key)
-        except s3.exceptions.NoSuchKey:
-            raise NotReadyError(
-                f"The training job {job} was stopped before it had a model.", "Train one: kennel train"
-            ) from None
-        if model["LastModified"].timestamp() > end + _CLOCKS_SECONDS:
-            raise NotReadyError(
-                f"{location} is of {model['LastModified']:%Y-%m-%d %H:%M:%S} UTC, when {job} had ended: something else "
-                "has written it.",
-                "Find out what has. The bucket keeps the version before it; or train again: kennel train",
-            )
-        with destination.open("wb") as file:
-            shutil.copyfileobj(model["Body"], file)
+    begin, end = ec2_jobs.begin_and_end(stage, job) if on_ec2 else _begin_and_end_on_sagemaker(stage, job, location)
+    versions = ec2_jobs.s3_versions(stage, key)
+    if not versions:
+        raise NotReadyError(f"The training job {job} was stopped before it had a model.", "Train one: kennel train")
+    own = [
+        version
+        for version in versions
+        if begin - _CLOCKS_SECONDS <= version["LastModified"].timestamp() <= end + _CLOCKS_SECONDS
+    ]
+    if not own:
+        raise NotReadyError(
+            f"{location} is of {versions[0]['LastModified']:%Y-%m-%d %H:%M:%S} UTC, when {job} did not run: something "
+            "else has written it.",
+            "Find out what has; train again: kennel train",
+        )
+    if own[0] is not versions[0]:
+        console.print(f"{location} was written again after the end of {job}: the version of its end is taken.")
+    with aws_errors(), destination.open("wb") as file:
+        model = stage.client("s3").get_object(Bucket=bucket, Key=key, VersionId=own[0]["VersionId"])
+        shutil.copyfileobj(model["Body"], file)
 
 
-def _end_on_sagemaker(stage: Stage, job: str, location: str) -> float:
-    """When a job has ended, in seconds since the epoch."""
+def _begin_and_end_on_sagemaker(stage: Stage, job: str, location: str) -> tuple[float, float]:
+    """When a job was created and has ended, in seconds since the epoch."""
     with aws_errors():
         description = stage.client("sagemaker").describe_training_job(TrainingJobName=job)
     status = description["TrainingJobStatus"]
@@ -120,4 +124,4 @@ def _end_on_sagemaker(stage: Stage, job: str, location: str) -> float:
             "To package it all the same, download it: kennel package --from FILE",
         )
     end = description.get("TrainingEndTime") or description["LastModifiedTime"]  # the first only of one that has begun
-    return float(end.timestamp())
+    return description["CreationTime"].timestamp(), end.timestamp()

@@ -17,7 +17,7 @@ from rich.table import Table
 from cli.aws import ROOT, Stage
 from cli.console import console
 from cli.errors import NotReadyError, aws_errors
-from cli.training.job_names import is_job_name, job_name, job_path, job_prefix
+from cli.training.job_names import is_job_name, job_name, job_path, job_prefix, tuning_prefix
 from infra.bucket_layout import TRAINING_OUTPUT
 from model.core.artifact import ArtifactError
 
@@ -203,6 +203,7 @@ def _newest(stage: Stage) -> str:
             for item in page.get("Contents", [])
             if item["Key"].endswith(_OUTPUT)
             and is_job_name(job := item["Key"].removeprefix(_PREFIX).removesuffix(_OUTPUT))
+            and not job.startswith(tuning_prefix(stage))  # the last trial of a search is rarely its best
         ]
     if not found:
         raise NotReadyError("No training of this stage has left a report yet.", "Train a model: kennel train")

@@ -16,6 +16,22 @@ PINNED_VERSION = "1.5.33"
 
 #: name -> what it has to be: the parameters of a function, or a type
 TOUCHED: dict[str, tuple[str, ...] | type] = {
+    "ministack.app:_handle_execute_api_request": (),
+    "ministack.app:_handle_lambda_url_request": (
+        *("host", "path", "method", "headers", "body", "query_params", "source_ip"),
+    ),
+    "ministack.app:_handle_options_request": ("method", "path", "headers", "query_params", "request_id"),
+    "ministack.app:_handle_post_body_shortcuts": (
+        *("method", "path", "headers", "body", "query_params", "request_id"),
+    ),
+    "ministack.app:_handle_pre_body_request": ("method", "path", "headers", "query_params", "request_id"),
+    "ministack.app:_with_data_plane_headers": ("response", "request_id", "include_s3_id", "wildcard_cors"),
+    "ministack.core.iam_actions:_BOTOCORE_SERVICE_MAP": dict,
+    "ministack.core.iam_actions:_kms_key_id_from_ciphertext": ("ciphertext_b64",),
+    "ministack.core.iam_actions:_match_rest_action": ("service", "method", "path", "query_params"),
+    "ministack.core.iam_actions:_s3_batch_delete_targets": ("bucket", "body"),
+    "ministack.core.iam_actions:s3_additional_checks": ("method", "path", "headers", "body", "query_params"),
+    "ministack.services.lambda_svc:_resolve_name_and_qualifier": ("name_or_arn",),
     # requests: app.py
     "ministack.app:app": ("scope", "receive", "send"),
     "ministack.app:SERVICE_HANDLERS": dict,
@@ -71,6 +87,7 @@ TOUCHED: dict[str, tuple[str, ...] | type] = {
     "ministack.core.iam_evaluator:pin_signed_request": (
         *("method", "raw_path", "query_params", "raw_headers", "handshake"),
     ),
+    "ministack.core.iam_evaluator:_anonymous": object,
     "ministack.core.iam_evaluator:_resource_policy": ("service", "resource_arn"),
     "ministack.core.iam_evaluator:_is_root_key": ("access_key_id",),
     "ministack.core.iam_evaluator:is_root_access_key": ("access_key_id",),
@@ -119,6 +136,16 @@ TOUCHED: dict[str, tuple[str, ...] | type] = {
     ),
     "ministack.services.cloudformation.stacks:_runs_on_worker_thread": ("resource_type",),
     "ministack.services.cloudformation.changesets:_deploy_stack_async": (),
+    "ministack.services.cloudformation.changesets:_find_change_set": ("cs_name", "stack_name"),
+    "ministack.services.cloudformation.provisioners:_delete_resource": (
+        *("resource_type", "physical_id", "props", "stack_name", "logical_id"),
+    ),
+    "ministack.services.cloudformation.provisioners:_provision_resource": (
+        *("resource_type", "logical_id", "props", "stack_name"),
+    ),
+    "ministack.services.cloudformation.provisioners:_update_resource": (
+        *("resource_type", "physical_id", "old_props", "new_props", "stack_name", "logical_id", "old_attrs"),
+    ),
     "ministack.services.cloudformation.handlers:_ACTION_HANDLERS": dict,
     "ministack.services.cloudformation.handlers:_imported_export_names": ("stack", "stack_name"),
     "ministack.services.cloudformation.handlers:_p": ("params", "key", "default"),
@@ -140,6 +167,8 @@ TOUCHED: dict[str, tuple[str, ...] | type] = {
     "ministack.services.lambda_svc:_get_account_settings": (),
     "ministack.services.lambda_svc:_prune_orphan_code_blobs": ("referenced",),
     "ministack.services.lambda_svc:_put_function_concurrency": ("func_name", "data"),
+    "ministack.services.lambda_svc:_func_arn": ("name",),
+    "ministack.services.lambda_svc:_get_provisioned_concurrency": ("func_name", "qualifier"),
     "ministack.services.lambda_svc:_put_provisioned_concurrency": ("func_name", "qualifier", "data"),
     "ministack.services.lambda_svc:_reserved_concurrency": ("func", "config"),
     "ministack.services.lambda_svc:handle_function_url_request": (
@@ -159,12 +188,17 @@ TOUCHED: dict[str, tuple[str, ...] | type] = {
     "ministack.services.s3:_delete_bucket": ("name",),
     "ministack.services.s3:_delete_bucket_encryption": ("name",),
     "ministack.services.s3:_error": ("code", "message", "status", "resource", "extra", "headers"),
+    "ministack.services.s3:_check_sse_c_copy_source": ("headers", "src_obj"),
+    "ministack.services.s3:_get_object": ("bucket_name", "key", "headers", "query_params"),
     "ministack.services.s3:_parse_bucket_key": ("path", "headers"),
+    "ministack.services.s3:handle_request": (
+        *("method", "path", "headers", "body", "query_params", "signed_path", "enforce_bucket_region", "internal"),
+        *("access_point_region", "access_point"),
+    ),
     "ministack.services.s3:_put_bucket_encryption": ("name", "body"),
     "ministack.services.s3:_put_bucket_logging": ("name", "body"),
     "ministack.services.s3:_put_object": ("bucket_name", "key", "body", "headers"),
     "ministack.services.s3:fromstring": (),
-    "ministack.services.s3:_merge_hoisted_amz_headers": ("headers", "query_params"),
     "ministack.services.s3:_resolve_sse_write_headers": ("headers", "bucket_name"),
     # the names and keys of others
     "ministack.services.cloudwatch:_alarms": object,

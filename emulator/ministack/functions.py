@@ -53,6 +53,7 @@ def install(endpoint_url: str, processes: ProcessRegistry, private: frozenset[st
     """
     _correct_api(endpoint_url)
     _guard_urls()
+    _confine_hosts()
     _reserve_concurrency()
     _start_workers(processes, private)
 
@@ -176,6 +177,51 @@ def _guard_urls() -> None:
         return await serve_url(url_id, method, path, headers, body, query, resolved=resolved, **options)
 
     lambda_svc.handle_function_url_request = handle_url
+
+
+def _confine_hosts() -> None:
+    """Have what is addressed to a function URL, an API or a bucket's host reach that alone: it may be anybody's.
+
+    MiniStack looks at the path first, so it would serve its own pages, and other services, on every host.
+    """
+    from ministack import app
+
+    pages, shortcuts = app._handle_pre_body_request, app._handle_post_body_shortcuts
+    special = app._handle_special_data_plane_request
+
+    def public(headers: Any, path: str) -> bool:
+        host = headers.get("host", "")
+        return any(parse(host, path) for parse in (app._parse_lambda_url, app._parse_execute_api_url))
+
+    async def handle_page(method: str, path: str, headers: Any, *rest: Any) -> Any:
+        if public(headers, path):
+            return None
+        if app._extract_s3_vhost_bucket(headers.get("host", "")):
+            return app._handle_options_request(method, path, headers, *rest)
+        return await pages(method, path, headers, *rest)
+
+    async def handle_shortcut(method: str, path: str, headers: Any, *rest: Any) -> Any:
+        if public(headers, path) or app._extract_s3_vhost_bucket(headers.get("host", "")):
+            return None
+        return await shortcuts(method, path, headers, *rest)
+
+    async def handle_data_plane(
+        method: str, path: str, headers: Any, body: bytes, query: Any, request_id: str, **raw: Any
+    ) -> Any:
+        if not public(headers, path):
+            return await special(method, path, headers, body, query, request_id, **raw)
+        host = headers.get("host", "")
+        if response := await app._handle_lambda_url_request(host, path, method, headers, body, query):
+            if not any(name.lower() == "x-amzn-requestid" for name in response[1]):
+                response[1]["x-amzn-RequestId"] = request_id
+            return response
+        raw.pop("client_ip")
+        response = await app._handle_execute_api_request(host, path, method, headers, body, query, **raw)
+        return app._with_data_plane_headers(response, request_id, wildcard_cors=False)
+
+    app._handle_pre_body_request = handle_page
+    app._handle_post_body_shortcuts = handle_shortcut
+    app._handle_special_data_plane_request = handle_data_plane
 
 
 def _event_bytes(headers: dict[str, str], body: bytes) -> int:

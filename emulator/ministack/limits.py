@@ -50,6 +50,7 @@ class _Concurrency:
         lambda_svc._get_account_settings = get_account_settings
         lambda_svc._put_function_concurrency = _guarded(lambda_svc._put_function_concurrency, self._reservation)
         lambda_svc._put_provisioned_concurrency = _guarded(lambda_svc._put_provisioned_concurrency, self._provisioning)
+        lambda_svc._get_provisioned_concurrency = _listing(lambda_svc._get_provisioned_concurrency)
 
         for resource_type, reason in (("Function", self._function_of_a_stack), ("Alias", self._alias_of_a_stack)):
             handlers = provisioners._RESOURCE_HANDLERS[f"AWS::Lambda::{resource_type}"]
@@ -137,6 +138,22 @@ def _guarded(operation: Callable[..., Response], reason: Callable[..., str | Non
         return operation(name, *arguments)
 
     return run
+
+
+def _listing(get_one: Callable[..., Response]) -> Callable[..., Response]:
+    """GetProvisionedConcurrencyConfig, which has a qualifier, and ListProvisionedConcurrencyConfigs, which has none."""
+    from ministack.services import lambda_svc
+
+    @functools.wraps(get_one)
+    def get(name: str, qualifier: str | None) -> Response:
+        if qualifier or name not in lambda_svc._functions:
+            return get_one(name, qualifier)
+        configs = lambda_svc._functions[name].get("provisioned_concurrency", {})
+        arn = lambda_svc._func_arn(name)
+        listed = [{**config, "FunctionArn": f"{arn}:{key}"} for key, config in configs.items()]
+        return 200, {"Content-Type": "application/json"}, json.dumps({"ProvisionedConcurrencyConfigs": listed}).encode()
+
+    return get
 
 
 def _asking_first(handler: Callable[..., Any], reason: Callable[..., str | None], properties_at: int) -> Any:

@@ -81,6 +81,7 @@ class LocalAws:
             exports,
             interruptions,
             resource_types,
+            stack_rights,
         )
         from emulator.ministack.door import authentication, enforcement, passed_roles
         from emulator.ministack.s3 import access_logs, bucket_resources, object_keys
@@ -129,6 +130,7 @@ class LocalAws:
         self._access_logs = access_logs.AccessLogs(access_log_seconds, self._durability.note_change)
         self._durability.install()
         object_keys.install()
+        stack_rights.install()
         passed_roles.install()
         self._access_logs.install()
         bucket_resources.install()

@@ -15,6 +15,7 @@ from pathlib import Path
 from emulator.platform.awsapi import Caller, Payload, Service, ServiceError, operation, paginate
 
 CONCURRENT_EXECUTIONS = "Concurrent executions"
+ALL_ENDPOINTS = "Number of instances across active endpoints"
 _SERVICE_NAMES = {"lambda": "AWS Lambda", "codebuild": "AWS CodeBuild", "sagemaker": "Amazon SageMaker"}
 _TABLE = Path(__file__).with_name("quotas.csv")
 #: Instances of one type for one purpose, unless told otherwise; AWS's own defaults are often 0.
@@ -111,6 +112,7 @@ def _quotas(given: Mapping[str, int]) -> Iterator[Quota]:
     for machine, size, code, builders in _BUILDERS:
         name = builds(machine, size)
         yield Quota("codebuild", name, code, builders, given.get(name, builders))
+    yield Quota("sagemaker", ALL_ENDPOINTS, "L-7A3DF611", 20, given.get(ALL_ENDPOINTS, _INSTANCES))
     with _TABLE.open(newline="") as table:
         for row in csv.DictReader(table):
             instance_type = row.pop("instance type")

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from emulator.platform.awsapi import Caller, Payload, ServiceError
 from emulator.platform.store import Record, Store
-from emulator.quotas.service import Quotas, instances
+from emulator.quotas.service import ALL_ENDPOINTS, Quotas, instances
 from emulator.sagemaker.resources import (
     ENDPOINT,
     ENDPOINT_CONFIG,
@@ -52,9 +52,12 @@ class InstanceQuotas:
         ServiceError
             ResourceLimitExceeded.
         """
-        for (instance_type, purpose), delta in self._wanted(operation, request, caller).items():
-            quota = instances(instance_type, purpose)
-            limit, used = self._quotas.limit(quota), self._used(purpose, caller)[instance_type, purpose]
+        wanted = self._wanted(operation, request, caller)
+        claims = [(instances(*key), self._used(key[1], caller)[key], delta) for key, delta in wanted.items()]
+        if hosts := sum(delta for (_, purpose), delta in wanted.items() if purpose == "endpoint"):
+            claims.append((ALL_ENDPOINTS, self._used("endpoint", caller).total(), hosts))
+        for quota, used, delta in claims:
+            limit = self._quotas.limit(quota)
             if used + delta > limit:
                 raise ServiceError(
                     "ResourceLimitExceeded",

@@ -23,6 +23,7 @@ from infra.bucket_layout import (
     CODE,
     DATA_SETS,
     READABLE_PREFIXES,
+    TRAINING_OUTPUT,
     TRAINING_PREFIXES,
     WRITABLE_PREFIXES,
 )
@@ -181,8 +182,18 @@ def training_data(bucket: s3.IBucket, key: kms.IKey) -> iam.PolicyDocument:
 
 
 def notebook_data(bucket: s3.IBucket, key: kms.IKey) -> iam.PolicyDocument:
-    """May see everything that trainings read and leave, and put data sets and code into the bucket."""
-    return _objects(bucket, key, readable=TRAINING_PREFIXES, writable=(DATA_SETS, CODE))
+    """May see everything that trainings read and leave, and put data sets and code into the bucket.
+
+    Which model is a training's own, only the versions of what it has left tell.
+    """
+    document = _objects(bucket, key, readable=TRAINING_PREFIXES, writable=(DATA_SETS, CODE))
+    document.add_statements(
+        allow_in_s3(
+            ["s3:ListBucketVersions"], [bucket.bucket_arn], {"StringLike": {"s3:prefix": [f"{TRAINING_OUTPUT}/*"]}}
+        ),
+        allow_in_s3(["s3:GetObjectVersion"], [bucket.arn_for_objects(f"{TRAINING_OUTPUT}/*")]),
+    )
+    return document
 
 
 def _objects(
@@ -213,7 +224,7 @@ def use_for_objects(key: kms.IKey) -> iam.PolicyStatement:
 
 
 def encrypt_output(key: kms.IKey) -> iam.PolicyStatement:
-    """May be told to encrypt what a job puts out with the key: whoever may only encrypt opens nothing with it.
+    """May be told to encrypt what a job puts out with the key. Encrypting alone opens nothing with it.
 
     SageMaker asks for it whenever a job names the key (`KmsKeyId` of OutputDataConfig and TransformOutput), and AWS's
     page on execution roles gives it without a condition: SageMaker may use it other than through S3.

@@ -7,13 +7,15 @@ file's header before a single pixel is decoded: a few hundred bytes may claim to
 from __future__ import annotations
 
 import io
+import re
+import struct
 import warnings
 from collections.abc import Iterator
 from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image, TiffImagePlugin
+from PIL import ExifTags, Image, ImageFile, JpegImagePlugin, TiffImagePlugin
 
 # What cameras, phones and the web produce and every Pillow build decodes. Pillow knows fifty more, each of them a
 # parser that strangers' bytes would reach; HEIC and AVIF depend on how Pillow was built, so that the same
@@ -30,11 +32,18 @@ MAX_PIXELS = 8192 * 6144
 # strip that is the whole picture, of WebP two canvases and a copy. `max_pixels` is the limit of JPEG; formats that take
 # more have a lower one, so that no picture takes more memory than the largest JPEG.
 BYTES_PER_PIXEL = {"JPEG": 8, "PNG": 8, "GIF": 8, "BMP": 8, "TIFF": 12, "WEBP": 20}
+# Pillow expands the run-length encoding of BMP in Python: 110 ns a pixel. So it has this part of the pixels.
+RLE_PART = 4
 # That of JPEG, for the other formats, too: a row or column takes memory of its own, however short it is.
 MAX_SIDE = 65_535
-# Encoders write up to a dozen scans. Each costs time for every pixel, however few bytes it has, so a picture of the
-# largest size may have this many, and a smaller one more.
-MAX_SCANS = 20
+# Each component of each scan costs time for every block of 8 x 8 pixels, however few bytes it has: up to 50 ns, and
+# five times as much with arithmetic coding. Encoders write up to 24 components in all scans together (CMYK,
+# progressive): a picture of the largest size may have this many, and a smaller one more.
+MAX_SCANS = 24
+_SCAN = re.compile(rb"\xff\xda\0[\x08\x0a\x0c\x0e]([\1-\4])")  # the last byte is the number of components
+_ARITHMETIC = 5
+# Pillow decodes each tile or strip of an uncompressed TIFF by itself: up to 15 us, however few pixels it has.
+MAX_TILES = 65_535
 # What Pillow decompresses or copies whenever it meets it, all of it while it opens the file. Files have it once.
 _ONCE = (b"Exif\0\0", b"iCCP")
 _MOST_OF_ONCE = 100
@@ -150,7 +159,7 @@ def decode(
             raise _damaged(error) from error
 
 
-def _check_cost(image: Image.Image, data: bytes, max_pixels: int) -> None:
+def _check_cost(image: ImageFile.ImageFile, data: bytes, max_pixels: int) -> None:
     """Refuse a picture that would take too much memory or time, before it is decoded."""
     width, height = image.size
     if not width or not height:
@@ -160,16 +169,31 @@ def _check_cost(image: Image.Image, data: bytes, max_pixels: int) -> None:
             max(side, image.tag_v2.get(tag, 0)) for side, tag in ((width, _TILE_WIDTH), (height, _TILE_HEIGHT))
         )
     allowed = max_pixels * BYTES_PER_PIXEL["JPEG"] // BYTES_PER_PIXEL[_format(image)]
+    if image.tile and image.tile[0].codec_name == "bmp_rle":
+        allowed //= RLE_PART
     if width * height > allowed or max(width, height) > MAX_SIDE:
         raise ImageTooLargeError(
             f"The picture has {width} x {height} = {width * height:,} pixels; at most {allowed:,} are allowed "
             f"for {_format(image)}, and {MAX_SIDE:,} in a row or column."
         )
-    # The mark of a scan cannot be part of one, so there are at most as many scans as marks (a thumbnail has some, too).
-    if _format(image) == "JPEG" and (scans := data.count(b"\xff\xda")) * width * height > MAX_SCANS * max_pixels:
+    if isinstance(image, JpegImagePlugin.JpegImageFile):
+        _check_scans(image, data, max_pixels // 64)
+    if (tiles := len(image.tile)) > MAX_TILES:
+        raise ImageTooLargeError(f"The picture has {tiles:,} tiles or strips; at most {MAX_TILES:,} are allowed.")
+
+
+def _check_scans(image: JpegImagePlugin.JpegImageFile, data: bytes, max_blocks: int) -> None:
+    # Sides are rounded up to whole minimum coded units: 8 pixels times the largest sampling factor.
+    across, down = (max(layer[factor] for layer in image.layer) for factor in (1, 2))
+    blocks = -(-image.width // (8 * across)) * across * -(-image.height // (8 * down)) * down
+    # A header cannot be part of a scan, so there are at most as many scans as headers (thumbnails have some, too).
+    scans = sum(b"".join(_SCAN.findall(data)))
+    if re.search(rb"\xff[\xc9\xca]\0.\x08" + re.escape(struct.pack(">HH", image.height, image.width)), data, re.DOTALL):
+        scans *= _ARITHMETIC
+    if scans * blocks > MAX_SCANS * max_blocks:
         raise ImageTooLargeError(
-            f"The picture has {scans:,} scans of {width * height:,} pixels; at most {MAX_SCANS * max_pixels:,} pixels "
-            "are allowed in all scans together."
+            f"The picture has {scans:,} components in its scans, of {blocks:,} blocks of 8 x 8 pixels each; at most "
+            f"{MAX_SCANS * max_blocks:,} blocks are allowed in all scans together."
         )
 
 

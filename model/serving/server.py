@@ -160,11 +160,9 @@ class InvocationServer:
         if more and self._held > 1 and self._held + more > self._settings.max_requests:
             return [self._overload()] * len(pictures)
         self._metrics.batch(len(pictures))
-        if len(pictures) == 1:  # nearly always, and so without a task for it
-            return [await self._pool.submit(pictures[0], options)]
         self._held += more
         try:
-            return await asyncio.gather(*(self._pool.submit(picture, options) for picture in pictures))
+            return await self._pool.submit(pictures, options)
         finally:
             self._held -= more
 

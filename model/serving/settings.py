@@ -64,7 +64,7 @@ class ServingSettings:
     max_pixels
         `MODEL_SERVER_MAX_PIXELS`: the largest JPEG, width x height; other formats less, `decoding.BYTES_PER_PIXEL`.
     decode_seconds
-        `MODEL_SERVER_DECODE_SECONDS`: processor time that one picture may take to be decoded.
+        `MODEL_SERVER_DECODE_SECONDS`: processor time that the pictures of one request may take to be decoded.
     max_pictures
         `MODEL_SERVER_MAX_PICTURES`: the longest list of pictures in one request.
     max_requests

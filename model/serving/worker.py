@@ -14,6 +14,7 @@ import signal
 import socket
 import struct
 import sys
+import time
 from typing import BinaryIO
 
 from ..core.artifact import ArtifactError
@@ -24,11 +25,12 @@ from .invocation import Answer, classify
 from .request import Options
 from .settings import ServingSettings
 
-# The picture's length, the options, and whether to compute it with several threads; then the picture.
-REQUEST_HEADER = struct.Struct(">II???")
-# Status, seconds of decoding and of inference, and length of the body, which follows. The first one is about the
-# worker itself: READY or FAILED.
-ANSWER_HEADER = struct.Struct(">HffI")
+# The picture's length, the seconds of processor time that it may take to decode, the options, and whether to compute it
+# with several threads; then the picture.
+REQUEST_HEADER = struct.Struct(">IdI???")
+# Status, seconds of decoding and of inference, seconds of processor time of decoding, and length of the body, which
+# follows. The first one is about the worker itself: READY or FAILED.
+ANSWER_HEADER = struct.Struct(">HffdI")
 READY = 0
 FAILED = 1
 # The body of READY of a worker that can compute a picture with several threads, too.
@@ -43,15 +45,17 @@ logger = logging.getLogger(__name__)
 class _WorkerPredictor(Predictor):
     """Ends the process when a picture takes too long to decode: nothing but a signal can interrupt a decoder."""
 
-    decode_seconds: int
+    decode_seconds = 0.0  # how much processor time is left
 
     def prepare(self, data: bytes) -> FloatArray:
-        """Decode a picture as `Predictor.prepare`, in at most so many seconds of processor time."""
+        """Decode a picture as `Predictor.prepare`, in at most `decode_seconds` of processor time."""
+        started = time.process_time()
         signal.setitimer(signal.ITIMER_PROF, self.decode_seconds)
         try:
             return super().prepare(data)
         finally:
             signal.setitimer(signal.ITIMER_PROF, 0)
+            self.decode_seconds -= time.process_time() - started
 
 
 def main() -> int:
@@ -83,22 +87,21 @@ def _serve(connection: socket.socket, requests: BinaryIO, settings: ServingSetti
     return_freed_memory()
     _send(connection, Answer(READY, b"" if several_threads is None else SEVERAL_THREADS))
     while header := requests.read(REQUEST_HEADER.size):
-        length, top_k, scores, as_numbers, with_several = REQUEST_HEADER.unpack(header)
+        length, seconds, top_k, scores, as_numbers, with_several = REQUEST_HEADER.unpack(header)
         predictor = several_threads if with_several and several_threads is not None else usual
+        predictor.decode_seconds = seconds
         answer = classify(predictor, requests.read(length), Options(top_k, scores, as_numbers))
         if answer.status == 500 and not _still_works(predictor):
             return 1  # without an answer: another worker may have one
-        _send(connection, answer)
+        _send(connection, answer, seconds - predictor.decode_seconds)
     return 0
 
 
-def _load(settings: ServingSettings, lone_threads: int) -> tuple[Predictor, Predictor | None]:
+def _load(settings: ServingSettings, lone_threads: int) -> tuple[_WorkerPredictor, _WorkerPredictor | None]:
     """Return what computes pictures, and what computes one with several threads where that is another."""
 
-    def load(threads: int) -> Predictor:
-        predictor = _WorkerPredictor.load(settings.model_dir, settings.engine, threads, max_pixels=settings.max_pixels)
-        predictor.decode_seconds = settings.decode_seconds
-        return predictor
+    def load(threads: int) -> _WorkerPredictor:
+        return _WorkerPredictor.load(settings.model_dir, settings.engine, threads, max_pixels=settings.max_pixels)
 
     # The number of PyTorch's threads is the whole process's.
     one_number = lone_threads <= settings.threads or (settings.engine or default_engine()) == "torch"
@@ -115,9 +118,9 @@ def _still_works(predictor: Predictor) -> bool:
     return True
 
 
-def _send(connection: socket.socket, answer: Answer) -> None:
+def _send(connection: socket.socket, answer: Answer, spent: float = 0.0) -> None:
     decode, inference = answer.timing or (0.0, 0.0)
-    connection.sendall(ANSWER_HEADER.pack(answer.status, decode, inference, len(answer.body)) + answer.body)
+    connection.sendall(ANSWER_HEADER.pack(answer.status, decode, inference, spent, len(answer.body)) + answer.body)
 
 
 if __name__ == "__main__":

@@ -8,13 +8,16 @@ connection stays with the process that happened to accept it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
+import signal
 import socket
 import sys
 import time
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -44,18 +47,26 @@ class ModelNotLoadedError(Exception):
     """The workers cannot load the model; the message says why."""
 
 
+@dataclass(slots=True)
+class _Budget:
+    """The processor time that is left to decode the pictures of one request."""
+
+    seconds: float
+
+
+@dataclass(slots=True)
 class _Job:
     """A picture on its way through the pool."""
 
-    __slots__ = ("alone", "answer", "attempts", "options", "picture", "several_threads", "started", "submitted")
-
-    def __init__(self, picture: bytes, options: Options, answer: asyncio.Future[Answer]) -> None:
-        self.picture = picture
-        self.options = options
-        self.answer = answer
-        self.attempts = 0
-        self.alone = self.several_threads = False
-        self.submitted = self.started = time.perf_counter()
+    picture: bytes
+    options: Options
+    budget: _Budget
+    answer: asyncio.Future[Answer]
+    attempts: int = 0
+    alone: bool = False
+    several_threads: bool = False
+    submitted: float = field(default_factory=time.perf_counter)
+    started: float = 0.0
 
     def settle(self, answer: Answer) -> None:
         if not self.answer.done():  # it is, when whoever waited has given up
@@ -86,7 +97,7 @@ class _Worker(asyncio.Protocol):
         self._arm(seconds)
         options = job.options
         asked = (options.top_k, options.scores, options.as_numbers, job.several_threads)
-        header = REQUEST_HEADER.pack(len(job.picture), *asked)
+        header = REQUEST_HEADER.pack(len(job.picture), job.budget.seconds, *asked)
         self._transport.writelines((header, job.picture))
 
     def close(self) -> None:
@@ -95,8 +106,10 @@ class _Worker(asyncio.Protocol):
             self._transport.close()
 
     def kill(self) -> None:
+        # `process.kill()` would first look whether the process has ended, and so take its exit status from asyncio.
         if self.process.returncode is None:
-            self.process.kill()
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.process.pid, signal.SIGKILL)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.WriteTransport, transport)
@@ -106,7 +119,7 @@ class _Worker(asyncio.Protocol):
         self._received += data
         if len(self._received) < ANSWER_HEADER.size:
             return
-        status, decode, inference, length = ANSWER_HEADER.unpack_from(self._received)
+        status, decode, inference, spent, length = ANSWER_HEADER.unpack_from(self._received)
         if len(self._received) < ANSWER_HEADER.size + length:
             return
         body = bytes(self._received[ANSWER_HEADER.size :])
@@ -114,6 +127,7 @@ class _Worker(asyncio.Protocol):
         self._disarm()
         if self.job is not None:
             job, self.job = self.job, None
+            job.budget.seconds -= spent
             timing = Timing(decode, inference) if status == 200 else None
             job.settle(Answer(status, body, timing=timing))
             self._pool.worker_is_free(self, job, timing)
@@ -151,7 +165,8 @@ class WorkerPool:
     timeout_seconds
         A worker that needs longer for one picture is killed and replaced, and the picture fails.
     decode_seconds
-        The processor time after which a worker ends itself while it decodes; then its picture is refused.
+        The processor time to decode the pictures of one request. A worker that needs more than is left of it ends
+        itself; then its picture is refused, and those of the request that still wait.
     threads
         CPU threads of each worker.
     lone_threads
@@ -178,6 +193,12 @@ class WorkerPool:
         self._metrics = metrics
         self._timeout_seconds = timeout_seconds
         self._decode_seconds = decode_seconds
+        self._too_long = error_answer(
+            413,
+            "image_too_large",
+            f"The pictures of this request take more than {decode_seconds} s of processor time to decode; the rest of "
+            "them is refused. Send smaller ones, or fewer at a time.",
+        )
         self._workers: set[_Worker] = set()
         self._idle: list[_Worker] = []
         self._waiting: deque[_Job] = deque()
@@ -210,15 +231,16 @@ class WorkerPool:
             self._start_worker(1 if number else self._lone_threads)
         raise ModelNotLoadedError(await self._failed)
 
-    async def submit(self, picture: bytes, options: Options) -> Answer:
-        """Have a worker classify a picture, as soon as one is free."""
+    async def submit(self, pictures: Sequence[bytes], options: Options) -> Sequence[Answer]:
+        """Have workers classify the pictures of a request, as soon as they are free."""
         if self._closing or (self._failed is not None and self._failed.done()):
-            return _STOPPED
-        job = _Job(picture, options, asyncio.get_running_loop().create_future())
-        self._waiting.append(job)
+            return [_STOPPED] * len(pictures)
+        budget, loop = _Budget(self._decode_seconds), asyncio.get_running_loop()
+        jobs = [_Job(picture, options, budget, loop.create_future()) for picture in pictures]
+        self._waiting.extend(jobs)
         self._dispatch()
         self._metrics.queued(len(self._waiting))
-        return await job.answer
+        return await asyncio.gather(*(job.answer for job in jobs))
 
     async def close(self) -> None:
         """End the workers, and wait until they are gone."""
@@ -256,8 +278,10 @@ class WorkerPool:
     async def _replace(self, worker: _Worker) -> None:
         fault, answer = "ended unexpectedly", None
         if await worker.process.wait() == -DECODED_TOO_LONG:
-            fault = f"took more than {self._decode_seconds} s of processor time to decode a picture"
-            answer = error_answer(413, "image_too_large", f"The worker {fault}; the picture is refused.")
+            fault = f"took more than {self._decode_seconds} s of processor time to decode a request's pictures"
+            answer = self._too_long
+            if worker.job is not None:
+                worker.job.budget.seconds = 0
         elif worker.overran:
             fault = f"took more than {self._timeout_seconds} s for a picture"
             answer = error_answer(500, "model_failed", f"The worker {fault}.")
@@ -324,7 +348,9 @@ class WorkerPool:
     def _dispatch(self) -> None:
         while self._idle and self._waiting:
             job = self._waiting.popleft()
-            if not job.answer.done():
+            if job.budget.seconds <= 0:
+                job.settle(self._too_long)
+            elif not job.answer.done():
                 self._worker_for(job).start(job, self._timeout_seconds)
 
     def _worker_for(self, job: _Job) -> _Worker:

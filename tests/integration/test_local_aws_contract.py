@@ -38,6 +38,9 @@ BY_ATTRIBUTE = {
     "ministack.services.cloudformation.handlers:_delete_stack_async",
     "ministack.services.cloudformation.handlers:_deploy_stack_async",
     "ministack.services.cloudwatch:_metrics",
+    "ministack.services.cloudformation.provisioners:_delete_resource",
+    "ministack.services.cloudformation.provisioners:_provision_resource",
+    "ministack.services.cloudformation.provisioners:_update_resource",
     "ministack.services.cloudwatch_logs:_log_groups",
 }
 

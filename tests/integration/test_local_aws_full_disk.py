@@ -28,7 +28,7 @@ while not go.exists():
     with printed.open("a") as file:
         file.write("x")
     time.sleep(0.05)
-pathlib.Path(os.environ["SM_MODEL_DIR"], "weights").write_bytes(os.urandom(10_000_000))
+pathlib.Path(os.environ["MODEL"], "weights").write_bytes(os.urandom(10_000_000))
 """
 
 
@@ -61,7 +61,7 @@ def start_job(local: Local, folder: Path) -> str:
             "TrainingInputMode": "File",
             "ContainerEntrypoint": [sys.executable, str(folder / "program.py")],
         },
-        Environment={"GO": str(folder / "go")},
+        Environment={"GO": str(folder / "go"), "MODEL": "/opt/ml/model"},
         OutputDataConfig={"S3OutputPath": f"s3://{BUCKET}/training"},
         ResourceConfig={"InstanceType": "ml.m5.large", "InstanceCount": 1, "VolumeSizeInGB": 10},
         StoppingCondition={"MaxRuntimeInSeconds": 120},

@@ -23,6 +23,7 @@ IMAGE = "000000000000.dkr.ecr.us-east-1.amazonaws.com/echo:1"
 SMALL_BUILDS = "Concurrently running builds for Linux/Small environment"
 QUOTAS = {
     "Concurrent executions": 200,
+    "Number of instances across active endpoints": 2,
     "ml.m5.large for endpoint usage": 1,
     "ml.m5.xlarge for endpoint usage": 0,
     "ml.m5.large for training job usage": 0,
@@ -239,6 +240,7 @@ def test_an_endpoint_beyond_the_quota_is_refused_and_blue_green_counts_twice(aws
         ("one", "ml.m5.large", 1),
         ("two", "ml.m5.large", 2),
         ("big", "ml.m5.xlarge", 1),
+        ("many", "ml.c5.large", 3),
     ):
         variant = {"VariantName": "v", "ModelName": "m", "InstanceType": instance_type, "InitialInstanceCount": count}
         sagemaker.create_endpoint_config(EndpointConfigName=name, ProductionVariants=[variant])
@@ -249,6 +251,9 @@ def test_an_endpoint_beyond_the_quota_is_refused_and_blue_green_counts_twice(aws
     assert limit_exceeded(large, 0, 2) in refused(create, exceeded, EndpointName="e", EndpointConfigName="two")
     message = refused(create, exceeded, EndpointName="e", EndpointConfigName="big")
     assert limit_exceeded("ml.m5.xlarge for endpoint usage", 0, 1) in message
+
+    message = refused(create, exceeded, EndpointName="e", EndpointConfigName="many")
+    assert limit_exceeded("Number of instances across active endpoints", 0, 3) in message
 
     create(EndpointName="e", EndpointConfigName="one")
     sagemaker.get_waiter("endpoint_in_service").wait(EndpointName="e", WaiterConfig={"Delay": 1})
@@ -329,3 +334,21 @@ def test_an_account_without_builds_builds_nothing(aws: LocalAws) -> None:
     message = refused(codebuild.start_build, "AccountLimitExceededException", projectName="small")
     assert message == "Cannot have more than 0 builds in queue for the account"
     assert codebuild.start_build(projectName="medium")["build"]["id"]
+
+
+def test_what_is_kept_warm_is_listed(aws: LocalAws) -> None:
+    client = aws.client("lambda")
+    client.create_function(
+        FunctionName="warm",
+        Runtime="python3.14",
+        Handler="app.handler",
+        Role="arn:aws:iam::000000000000:role/function",
+        Code={"ZipFile": function_archive("def handler(event, context): return 1")},
+    )
+    assert client.list_provisioned_concurrency_configs(FunctionName="warm")["ProvisionedConcurrencyConfigs"] == []
+    version = client.publish_version(FunctionName="warm")["Version"]
+    client.put_provisioned_concurrency_config(FunctionName="warm", Qualifier=version, ProvisionedConcurrentExecutions=1)
+    (listed,) = client.list_provisioned_concurrency_configs(FunctionName="warm")["ProvisionedConcurrencyConfigs"]
+    assert listed["RequestedProvisionedConcurrentExecutions"] == 1
+    assert listed["FunctionArn"].endswith(f":warm:{version}")
+    client.delete_function(FunctionName="warm")

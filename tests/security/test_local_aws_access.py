@@ -86,7 +86,7 @@ def test_a_query_parameter_does_not_decide_what_is_checked(aws: LocalAws) -> Non
         ModelName="victim", ExecutionRoleArn=aws.role("victim", SAGEMAKER_TRUST), PrimaryContainer={"Image": IMAGE}
     )
     request = {"x_amz_target": "SageMaker.DeleteModel", "content_type": "application/x-amz-json-1.1"}
-    assert post(aws, key, "/?Action=ListModels", **request).status == 403
+    assert post(aws, key, "/?Action=ListModels", **request).status in (400, 403)
     aws.client("sagemaker").describe_model(ModelName="victim")
 
 

@@ -121,6 +121,16 @@ def test_everybody_may_read_public_objects_and_nothing_else(aws: LocalAws) -> No
     assert send(aws, "GET", "/public/object").data == b"content"
 
 
+def test_the_host_of_a_bucket_has_its_objects_and_no_pages(aws: LocalAws) -> None:
+    host = {"host": f"public.s3.localhost:{aws.port}"}
+    for key in ("health", "oauth2/authorize", "oidc/id/x/.well-known/openid-configuration", "v2/apis"):
+        aws.client("s3").put_object(Bucket="public", Key=key, Body=b"content")
+        assert send(aws, "GET", f"/{key}", **host).data == b"content", key
+    for page in ("/_ministack/health", "/_localstack/health", "//_ministack/config"):
+        assert send(aws, "GET", page, **host).status == 404
+    assert send(aws, "PUT", "/_ministack/cfn-response/token", b"{}", **host).status in (403, 404)
+
+
 def test_a_bucket_that_blocks_public_policies_is_closed_to_everybody(aws: LocalAws) -> None:
     s3 = aws.client("s3")
     s3.put_public_access_block(Bucket="public", PublicAccessBlockConfiguration={"RestrictPublicBuckets": True})

@@ -176,6 +176,25 @@ def test_the_pages_of_ministack_are_closed_in_every_spelling(tmp_path: Path) -> 
     assert_kept_out(tmp_path, [*plain, *signed, *foreign])
 
 
+def test_the_host_of_a_function_or_a_path_of_an_api_leads_nowhere_else(tmp_path: Path) -> None:
+    bases = [({}, "/_aws/execute-api/x/y"), ({}, f"/_aws/lambda-url/{'a' * 32}"), ({}, "/restapis/x/y/_user_request_")]
+    for region in ("us-east-1.localhost", "us-east-1.localhost:4566", "us-east-1.on.aws"):
+        bases.append(({"headers": [("host", f"{'a' * 32}.lambda-url.{region}")]}, ""))
+    paths = [*(call["path"] for call in CALLS), *PAGES, "/_ministack/rds/iam-auth", "/_ministack/cfn-response/t"]
+    attempts = [
+        {"method": method, "path": base + path, **headers}
+        for headers, base in bases
+        for path in paths
+        for method in ("GET", "POST", "PUT", "OPTIONS")
+    ]
+    # Nobody may call a function or an API that does not exist, so no other answer than a refusal is theirs.
+    results = put(tmp_path, attempts)[0]
+    got_in = [(r, a) for a, r in zip(attempts, results, strict=True) if r[0] not in (403, 404) or r[2]]
+    assert got_in == []
+    pages = [r for a, r in zip(attempts, results, strict=True) if "headers" in a and a["path"].startswith("/_")]
+    assert {seen for _, seen, _ in pages} == {False}
+
+
 HOSTS = [
     *("", "evil.example", "evil.example:4566", "127.0.0.1.evil.example", "127.0.0.1@evil.example", "localhost.evil"),
     *("x.cloudfront.net", "x.alb.localhost", "d.elb.amazonaws.com", "10.0.0.1", "0.0.0.0:4566", "127.0.0.2"),

@@ -6,11 +6,16 @@ import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 import boto3.s3.transfer
 import botocore.exceptions
 import pytest
 import urllib3
+from botocore.auth import S3SigV4QueryAuth
+from botocore.awsrequest import AWSRequest
+from botocore.config import Config
+from botocore.credentials import Credentials
 from local_aws_harness import LocalAws, local_aws, policy
 
 S3_ONLY = {"Action": "s3:*", "Resource": "*"}
@@ -122,3 +127,52 @@ def test_a_key_that_is_to_be_deleted_takes_its_objects_with_it(vault: Vault) -> 
     kms.cancel_key_deletion(KeyId=key)
     kms.enable_key(KeyId=key)
     assert s3.get_object(Bucket="plain", Key="doomed")["Body"].read() == b"1"
+
+
+def test_every_way_to_s3_asks_for_the_key(vault: Vault) -> None:
+    """A bucket's host name, a copy that a URL's query names, a form, an older version."""
+    key = vault.aws.user("ways", policy(S3_ONLY))
+    s3 = vault.aws.client("s3", key)
+    host = f"vault.s3.localhost:{vault.aws.port}"
+    by_host = boto3.client(
+        "s3",
+        endpoint_url=f"http://s3.localhost:{vault.aws.port}",
+        region_name="us-east-1",
+        aws_access_key_id=key["AccessKeyId"],
+        aws_secret_access_key=key["SecretAccessKey"],
+        config=Config(s3={"addressing_style": "virtual"}, signature_version="s3v4"),
+    )
+    local = f"http://127.0.0.1:{vault.aws.port}"
+
+    def send(method: str, url: str, **options: Any) -> urllib3.BaseHTTPResponse:
+        return urllib3.request(
+            method, url.replace(f"http://{host}", local), headers={"host": host}, retries=False, **options
+        )
+
+    for operation, method in (("get_object", "GET"), ("put_object", "PUT"), ("create_multipart_upload", "POST")):
+        url = by_host.generate_presigned_url(operation, Params={"Bucket": "vault", "Key": "secret"})
+        answer = send(method, url)
+        assert answer.status == 403 and b"kms:" in answer.data
+
+    admin = vault.aws.client("s3")
+    admin.put_bucket_versioning(Bucket="vault", VersioningConfiguration={"Status": "Enabled"})
+    version = admin.put_object(Bucket="vault", Key="deleted", Body=b"1")["VersionId"]
+    admin.delete_object(Bucket="vault", Key="deleted")
+    for source in ("vault/secret", f"vault/deleted?versionId={version}"):
+        query = S3SigV4QueryAuth(Credentials(key["AccessKeyId"], key["SecretAccessKey"]), "s3", "us-east-1")
+        request = AWSRequest("PUT", f"{local}/plain/stolen?x-amz-copy-source={quote(source, safe='')}")
+        query.add_auth(request)
+        answer = urllib3.request("PUT", request.url, retries=False)
+        assert answer.status == 403 and b"kms:Decrypt" in answer.data
+
+    upload = s3.create_multipart_upload(Bucket="plain", Key="stolen")["UploadId"]
+    refused(s3.upload_part_copy, Bucket="plain", Key="stolen", UploadId=upload, PartNumber=1, CopySource="vault/secret")
+
+    form = by_host.generate_presigned_post("vault", "formed")
+    answer = send("POST", f"{local}/", fields={**form["fields"], "file": ("f", b"1")})
+    assert answer.status == 403 and b"kms:GenerateDataKey" in answer.data
+    may = vault.aws.user("former", policy(S3_ONLY, {"Action": "kms:*", "Resource": vault.key}))
+    form = vault.aws.client("s3", may).generate_presigned_post("vault", "allowed")
+    answer = urllib3.request("POST", form["url"], fields={**form["fields"], "file": ("f", b"1")}, retries=False)
+    assert answer.status == 204
+    assert "formed" not in [found["Key"] for found in admin.list_objects_v2(Bucket="vault")["Contents"]]

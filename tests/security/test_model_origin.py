@@ -25,6 +25,7 @@ ON_EC2, ON_SAGEMAKER = "kennel-dev-ec2-20260101-000000-1", "kennel-dev-20260101-
 FUTURE = "kennel-dev-ec2-99991231-235959-9"
 LIMIT_SECONDS = 3600
 HOUR = timedelta(hours=1)
+JOB = Job(name=ON_EC2, source="", channels={}, output="", checkpoints="", max_runtime_seconds=LIMIT_SECONDS)
 
 
 class FakeSageMaker:
@@ -45,6 +46,7 @@ class FakeSageMaker:
     def describe_training_job(self, *, TrainingJobName: str) -> dict[str, Any]:
         return {
             "TrainingJobStatus": "Completed",
+            "CreationTime": self.ended - HOUR,
             "TrainingEndTime": self.ended,
             "ModelArtifacts": {
                 "S3ModelArtifacts": f"s3://{self.bucket}/training/{TrainingJobName}/output/model.tar.gz"
@@ -68,11 +70,10 @@ class FakeStage(Stage):
 @pytest.fixture
 def stage(monkeypatch: pytest.MonkeyPatch) -> Any:
     stage: Any = FakeStage()
-    job = Job(name=ON_EC2, source="", channels={}, output="", checkpoints="", max_runtime_seconds=LIMIT_SECONDS)
-    write_launch(stage, job, "t3.xlarge")
-    claim(stage, ON_EC2)
+    relaunch(stage)
     for name in (ON_EC2, ON_SAGEMAKER):
         stage.s3.objects[model_key(name)] = f"the model of {name}".encode()
+    claim(stage, ON_EC2)
     monkeypatch.setattr(packaging, "package", lambda source, destination: destination.write_bytes(source.read_bytes()))
     return stage
 
@@ -90,6 +91,10 @@ def claim(stage: Any, job: str, **members: Any) -> None:
     stage.s3.objects[f"training/{job}/status.json"] = json.dumps(status | members).encode()
 
 
+def relaunch(stage: Any) -> None:
+    write_launch(stage, JOB, "t3.xlarge")
+
+
 def packaged(stage: Any, folder: Path, job: str | None = None) -> str:
     package_model(stage, folder / "model.tar.gz", job=job)
     return (folder / "model.tar.gz").read_text()
@@ -98,6 +103,7 @@ def packaged(stage: Any, folder: Path, job: str | None = None) -> str:
 def test_the_model_is_fetched_from_the_jobs_own_place_wherever_its_status_says(stage: Any, tmp_path: Path) -> None:
     assert packaged(stage, tmp_path) == f"the model of {ON_EC2}"
     stage.sagemaker.ended += 2 * HOUR  # so it was started later
+    stage.s3.objects.times[model_key(ON_SAGEMAKER)] += 2 * HOUR
     assert packaged(stage, tmp_path) == f"the model of {ON_SAGEMAKER}"
 
 
@@ -116,20 +122,72 @@ def test_a_time_in_a_name_means_nothing(stage: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("job", [ON_EC2, ON_SAGEMAKER])
-def test_a_model_that_was_changed_after_the_jobs_end_is_refused(stage: Any, tmp_path: Path, job: str) -> None:
+@pytest.mark.parametrize("seconds", [6, 120])
+def test_what_is_written_after_the_jobs_end_is_not_packaged(
+    stage: Any, tmp_path: Path, job: str, seconds: int, capsys: pytest.CaptureFixture[str]
+) -> None:
     stage.s3.objects[model_key(job)] = b"evil"
-    stage.s3.objects.times[model_key(job)] = datetime.now(UTC) + timedelta(minutes=2)
+    stage.s3.objects.times[model_key(job)] = datetime.now(UTC) + timedelta(seconds=seconds)
+    assert packaged(stage, tmp_path, job) == f"the model of {job}"
+    assert "was written again after the end" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("job", [ON_EC2, ON_SAGEMAKER])
+@pytest.mark.parametrize("time", [timedelta(seconds=6), -2 * HOUR])
+def test_a_model_of_a_time_at_which_the_job_did_not_run_is_refused(
+    stage: Any, tmp_path: Path, job: str, time: timedelta
+) -> None:
+    stage.s3.objects.times[model_key(job)] = datetime.now(UTC) + time
     with pytest.raises(NotReadyError, match="something else has written it"):
         packaged(stage, tmp_path, job)
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("ended", [time.time() + 1e6, float("inf"), float("nan")])
-def test_no_claim_about_the_end_goes_beyond_the_instances_limit(stage: Any, tmp_path: Path, ended: float) -> None:
+@pytest.mark.parametrize("ended", [1e12, float("inf"), float("nan"), 0, None])
+def test_the_end_is_when_s3_heard_of_it_and_within_the_instances_limit(
+    stage: Any, tmp_path: Path, ended: float | None
+) -> None:
+    claim(stage, ON_EC2, state="Training")
     claim(stage, ON_EC2, ended=ended)
     assert packaged(stage, tmp_path, ON_EC2) == f"the model of {ON_EC2}"
+    relaunch(stage)
+    claim(stage, ON_EC2, ended=ended)
     # The limit of its program, half an hour for all else, and what clocks may differ by.
-    stage.s3.objects.times[model_key(ON_EC2)] = datetime.now(UTC) + timedelta(seconds=LIMIT_SECONDS + 1800 + 61)
+    late = datetime.now(UTC) + timedelta(seconds=LIMIT_SECONDS + 1800 + 6)
+    stage.s3.objects.times.update({model_key(ON_EC2): late, f"training/{ON_EC2}/status.json": late})
+    with pytest.raises(NotReadyError, match="something else has written it"):
+        packaged(stage, tmp_path, ON_EC2)
+
+
+@pytest.mark.parametrize("first", ["Failed", "Stopped", "Completed"])
+@pytest.mark.parametrize("then", ["Failed", "Stopped", "Completed", "Interrupted", "Training", None])
+def test_what_a_job_first_ended_as_stays(stage: Any, tmp_path: Path, first: str, then: str | None) -> None:
+    relaunch(stage)
+    stage.s3.objects[model_key(ON_EC2)] = b"its own"
+    claim(stage, ON_EC2, state="Interrupted")  # no end: another instance goes on
+    claim(stage, ON_EC2, state=first)
+    stage.s3.objects.times[f"training/{ON_EC2}/status.json"] -= timedelta(microseconds=1)
+    stage.s3.objects[model_key(ON_EC2)] = b"evil"
+    stage.s3.objects.times[model_key(ON_EC2)] += timedelta(seconds=10)
+    claim(stage, ON_EC2, **({"state": then} if then else {"started": "not a status"}))
+    if first == "Failed":
+        with pytest.raises(NotReadyError, match=r"has left no model \(state Failed"):
+            packaged(stage, tmp_path, ON_EC2)
+    else:
+        assert packaged(stage, tmp_path, ON_EC2) == "its own"
+    stage.sagemaker.ended -= 2 * HOUR
+    newest = ON_EC2 if first == "Completed" else ON_SAGEMAKER
+    stage.s3.objects.times[model_key(ON_SAGEMAKER)] -= 2 * HOUR
+    assert packaged(stage, tmp_path) == ("its own" if newest == ON_EC2 else f"the model of {ON_SAGEMAKER}")
+
+
+def test_a_resumed_job_is_believed_anew_but_not_in_a_model_of_before(stage: Any, tmp_path: Path) -> None:
+    claim(stage, ON_EC2, state="Failed")
+    stage.s3.objects.times[model_key(ON_EC2)] -= HOUR
+    relaunch(stage)
+    with pytest.raises(NotReadyError, match="has not ended"):
+        packaged(stage, tmp_path, ON_EC2)
+    claim(stage, ON_EC2, state="Stopped")
     with pytest.raises(NotReadyError, match="something else has written it"):
         packaged(stage, tmp_path, ON_EC2)
 

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
 import io
 import json
+import os
 import struct
 import subprocess
 import sys
+import threading
 import zlib
+from bisect import bisect_left
 from collections.abc import Callable, Iterator
 
 import pytest
 from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
 from serving_fixtures import make_artifact, picture
 from serving_process import ModelServer, model_server
 
-from model.core.decoding import BYTES_PER_PIXEL, MAX_PIXELS, decode
+from model.core.decoding import BYTES_PER_PIXEL, MAX_PIXELS, ImageError, decode
+from model.serving.metrics import ServingMetrics
+from model.serving.worker import DECODED_TOO_LONG
+from model.serving.worker_pool import WorkerPool, _Worker
 
 BODY = 6 * 2**20  # the largest request
 SIDES = (8192, 6144)
@@ -25,10 +34,11 @@ SECONDS = 4.5
 MEGABYTES = 8 * MAX_PIXELS / 1e6 + 60
 
 MEASURE = """
-import json, resource, sys, time
+import json, re, sys, time
 from model.core.decoding import ImageError, decode
 data = sys.stdin.buffer.read()
-def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+# Of this program alone; `ru_maxrss` keeps that of the process which started it.
+def peak(): return int(re.search(r"VmHWM:\\s*(\\d+)", open("/proc/self/status").read())[1]) * 1024 / 1e6
 before, started, status = peak(), time.process_time(), 200
 try:
     decode(data, target_size=256)
@@ -55,14 +65,19 @@ def segment(marker: int, content: bytes) -> bytes:
     return struct.pack(">BBH", 0xFF, marker, len(content) + 2) + content
 
 
-def jpeg_of_scans(width: int, height: int, scans: int) -> bytes:
-    """A progressive JPEG of a few kilobytes: a refining scan of 63 coefficients takes 15 bits for 16,384 blocks."""
+def jpeg_of_scans(width: int, height: int, scans: int, sampling: bytes = b"\x11", restart: int = 0) -> bytes:
+    """A progressive JPEG of a few kilobytes: a refining scan of 63 coefficients takes 15 bits for 16,384 blocks.
+
+    `sampling` has the factors of each component; the scans are of the first.
+    """
+    components = b"".join(bytes((number, factors, 0)) for number, factors in enumerate(sampling, 1))
     blocks = -(-width // 8) * -(-height // 8)
     refining = bytes((-(-blocks // 16384) * 15 + 7) // 8)
     return b"".join(
         [
             b"\xff\xd8" + segment(0xDB, b"\0" + b"\1" * 64),
-            segment(0xC2, struct.pack(">BHHB", 8, height, width, 1) + b"\1\x11\0"),
+            segment(0xC2, struct.pack(">BHHB", 8, height, width, len(sampling)) + components),
+            segment(0xDD, struct.pack(">H", restart)),
             segment(0xC4, b"\0\1" + bytes(16)) + segment(0xC4, b"\x10\1" + bytes(15) + b"\xe0"),
             segment(0xDA, b"\1\1\0\0\0\0") + bytes((blocks + 7) // 8),
             segment(0xDA, b"\1\1\0\1\x3f\1") + refining,
@@ -117,6 +132,27 @@ def tiff(width: int, height: int, content: bytes, *, bits: int = 8, tile: int | 
     return header + struct.pack("<4H", *[bits] * 4) + content
 
 
+def tiff_of_tiles(width: int, height: int, tiles: int) -> bytes:
+    """A grey TIFF without compression, of tiles of one pixel, which are all the same."""
+    tags = [(256, 4, 1, width), (257, 4, 1, height), (258, 3, 1, 8), (259, 3, 1, 1), (262, 3, 1, 1)]
+    tags += [(322, 4, 1, 1), (323, 4, 1, 1), (324, 4, tiles, 8 + 2 + 9 * 12 + 4), (325, 4, 1, 1)]
+    entries = b"".join(
+        struct.pack("<HHII" if kind == 4 else "<HHIHxx", tag, kind, count, value) for tag, kind, count, value in tags
+    )
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + struct.pack("<I", 8) * tiles
+
+
+def bmp_of_runs(width: int, height: int) -> bytes:
+    """A BMP whose rows are one pixel and the mark that the rest of the row is empty."""
+    runs = b"\1\0\0\0" * height + b"\0\1"
+    header = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 8, 1, len(runs), 0, 0, 256, 0) + bytes(1024)
+    return b"BM" + struct.pack("<IHHI", 14 + len(header) + len(runs), 0, 0, 14 + len(header)) + header + runs
+
+
+def arithmetic(jpeg: bytes) -> bytes:
+    return jpeg.replace(b"\xff\xc2\0", b"\xff\xca\0")
+
+
 def deflated(count: int) -> bytes:
     packer = zlib.compressobj(9)
     return b"".join(packer.compress(bytes(2**20)) for _ in range(count >> 20)) + packer.flush()
@@ -125,6 +161,9 @@ def deflated(count: int) -> bytes:
 EXPENSIVE: dict[str, Callable[[], bytes]] = {
     "JPEG of 400 scans": lambda: jpeg_of_scans(*SIDES, 400),
     "JPEG of many scans, small": lambda: jpeg_of_scans(1024, 1024, 20_000),
+    "JPEG of many scans, thin": lambda: jpeg_of_scans(1, 65_500, 15_300),
+    "JPEG of many scans, arithmetic": lambda: arithmetic(jpeg_of_scans(1024, 1024, 300)),
+    "BMP with run-length encoding": lambda: bmp_of_runs(8192, 6144),
     "JPEG of many blocks of EXIF": lambda: jpeg_with(segment(0xE1, b"Exif\0\0x")),
     "PNG of many colour profiles": lambda: png_with(chunk(b"iCCP", b"a\0\0" + deflated(2**20))),
     "PNG of 20,000,000 rows": lambda: encoded("RGBA", "PNG", (1, 20_000_000)),
@@ -133,7 +172,9 @@ EXPENSIVE: dict[str, Callable[[], bytes]] = {
     "TIFF with a tile larger than itself": lambda: tiff(64, 64, deflated(4 * 8_000**2), tile=8_000),
 }
 LARGE: dict[str, Callable[[], bytes]] = {
-    "JPEG of scans": lambda: jpeg_of_scans(*SIDES, 18),
+    "JPEG of scans": lambda: jpeg_of_scans(*SIDES, 22),
+    "BMP with run-length encoding": lambda: bmp_of_runs(4096, 3072),
+    "TIFF of many tiles": lambda: tiff_of_tiles(1, 65_535, 65_535),
     "JPEG, progressive, CMYK": lambda: encoded("CMYK", "JPEG", progressive=True),
     "JPEG of many segments": lambda: jpeg_with(segment(0xE5, b"")),
     "JPEG of many comments": lambda: jpeg_with(segment(0xFE, b"")),
@@ -183,6 +224,31 @@ def test_progressive_photograph_of_any_size_is_decoded(size: tuple[int, int]) ->
     assert decode(encoded("RGB", "JPEG", size, progressive=True), target_size=256).mode == "RGB"
 
 
+@pytest.mark.parametrize("restart", [0, 1])
+@pytest.mark.parametrize("sampling", [b"\x11", b"\x44\x11\x11"], ids=["grey", "4:1:0"])
+@pytest.mark.parametrize("size", [(1, 65_500), (65_500, 1), (1, 1), (33, 2000), (1024, 1024)])
+def test_any_jpeg_that_is_accepted_is_decoded_in_time(size: tuple[int, int], sampling: bytes, restart: int) -> None:
+    """The one of as many scans as the limits and the largest request allow, whatever its shape."""
+
+    def is_accepted(data: bytes) -> bool:
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(ImageError) as refusal:
+            patch.setattr(JpegImageFile, "load", lambda _: 1 / 0)  # which is called when all is checked
+            decode(data)
+        return refusal.value.status != 413
+
+    scans = range(BODY // 12)  # which is what a scan has at the least
+    most = bisect_left(scans, True, key=lambda count: not is_accepted(jpeg_of_scans(*size, count, sampling, restart)))
+    status, seconds, _ = measure(jpeg_of_scans(*size, most - 1, sampling, restart))
+    assert status == 200
+    assert seconds < SECONDS
+
+
+def test_memory_is_that_of_the_decoder_whatever_started_it() -> None:
+    ballast = b"\1" * (600 * 2**20)
+    assert measure(encoded("RGBA", "PNG"))[2] > 4 * MAX_PIXELS / 1e6
+    assert ballast
+
+
 def test_small_picture_may_have_more_scans() -> None:
     assert decode(jpeg_of_scans(500, 375, 1000)).size == (500, 375)
 
@@ -200,12 +266,47 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelServer]:
 
 
 def test_worker_that_decodes_too_long_is_replaced_and_the_picture_is_refused(server: ModelServer) -> None:
+    slow = jpeg_with(segment(0xE5, b""))
+    for _ in range(2):
+        (before,) = server.workers()
+        reply = server.invoke(slow)
+        assert (reply.status, reply.document["error"]["code"]) == (413, "image_too_large")
+        assert "more than 1 s of processor time to decode" in reply.document["error"]["message"]
+        assert server.wait_until_ready().invoke(picture()).status == 200
+        assert before.pid not in {worker.pid for worker in server.workers()}
+
+
+def test_worker_that_is_killed_when_it_has_ended_keeps_its_exit_status(monkeypatch: pytest.MonkeyPatch) -> None:
+    may_wait, waitpid = threading.Event(), os.waitpid
+
+    def late_waitpid(process_id: int, options: int) -> tuple[int, int]:
+        may_wait.wait()
+        return waitpid(process_id, options)
+
+    async def scenario() -> int:
+        monkeypatch.setattr(
+            os, "waitpid", late_waitpid
+        )  # asyncio's, which hears of the end later than `kill` is called
+        process = await asyncio.create_subprocess_exec("sh", "-c", "kill -s PROF $$")
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        _Worker(WorkerPool(1, 1.0, 1, metrics=ServingMetrics()), process, 1).kill()
+        may_wait.set()
+        return await process.wait()
+
+    assert asyncio.run(scenario()) == -DECODED_TOO_LONG
+
+
+def test_pictures_of_one_request_have_one_budget(server: ModelServer) -> None:
     (before,) = server.workers()
-    reply = server.invoke(jpeg_with(segment(0xE5, b"")))
-    assert (reply.status, reply.document["error"]["code"]) == (413, "image_too_large")
-    assert "more than 1 s of processor time to decode" in reply.document["error"]["message"]
-    assert server.wait_until_ready().invoke(picture()).status == 200
-    assert before.pid not in {worker.pid for worker in server.workers()}
+    slow = base64.b64encode(jpeg_of_scans(*SIDES, 16)).decode()  # less than a second each
+    reply = server.invoke(json.dumps({"images": [slow] * 20}).encode(), "application/json")
+    assert reply.status == 200
+    results = [result.get("error", {}).get("code", "classified") for result in reply.document["results"]]
+    refused = results.count("image_too_large")
+    assert results == ["classified"] * (20 - refused) + ["image_too_large"] * refused
+    assert 16 <= refused < 20
+    server.wait_until_ready()
+    assert len({worker.pid for worker in server.workers()} - {before.pid}) == 1
 
 
 def test_time_of_many_pictures_is_not_added_up(server: ModelServer) -> None:

@@ -153,3 +153,17 @@ def test_the_serving_image_is_built_on_a_digest() -> None:
     (install,) = re.findall(r"pip .*install[^&]*?(?=\n\n|\n[A-Z])", dockerfile.replace("\\\n", " "))
     assert {"--require-hashes", "--no-deps", ":all:"} <= set(install.split())
     assert "apt" not in dockerfile.split()
+
+
+def test_what_a_page_or_a_notebook_tells_a_person_to_install_has_its_version() -> None:
+    pages = [ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("notebooks/*.ipynb")]
+    told = [
+        word
+        for page in pages
+        for command in re.findall(r"pip install ([^&`\n]*)", page.read_text(encoding="utf-8"))
+        for word in command.split()
+    ]
+    assert "jupyterlab" in {word.partition("==")[0] for word in told}
+    # Not a package: an option or its file, and what a file of constraints holds to a version.
+    allowed = re.compile(r"[\w.-]+==[\w.]+|-.*|.*\.(txt|lock)|\W+|" + "|".join(OF_PYTORCH))
+    assert [word for word in told if not allowed.fullmatch(word)] == []

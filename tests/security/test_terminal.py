@@ -157,7 +157,7 @@ def screen(
 @pytest.fixture
 def stage(monkeypatch: pytest.MonkeyPatch) -> Any:
     stage: Any = FakeStage()
-    monkeypatch.setattr(main, "Stage", lambda _: stage)
+    monkeypatch.setattr(main, "Stage", lambda *_: stage)
     monkeypatch.delenv("KENNEL_STAGE", raising=False)
     for module in (training, ec2_training, tuning):
         monkeypatch.setattr(module, "_POLL_SECONDS", 0.0)
@@ -273,7 +273,7 @@ def test_pictures_and_errors_of_a_batch(screen: Screen, stage: Any) -> None:
     label = label_of_error(HOSTILE, "1", "model", HOSTILE, HOSTILE)
     batch._report(folder, {f"{HOSTILE}{number}": label for number in range(12)}, 12)
     assert shows(screen.shown())
-    ended = Ended("job", "Failed", HOSTILE, [], [], [HOSTILE])
+    ended = Ended("job", "Failed", HOSTILE, [], [], [HOSTILE], [HOSTILE])
     console.error_console.print("\n".join(batch._faults(folder, ended)))
     assert shows(screen.shown())
     stage.s3.objects["batch/output/dogs/labels.jsonl"] = HOSTILE.encode(errors="replace")

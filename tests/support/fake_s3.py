@@ -19,14 +19,17 @@ class NoSuchKey(botocore.exceptions.ClientError):
 
 
 class Objects(dict[str, bytes]):
-    """Bodies by key; `times` has when each was written, no two at once, and may be changed."""
+    """Bodies by key; `times` has when each was written, no two at once, and may be changed. Earlier ones are kept."""
 
     def __init__(self) -> None:
         super().__init__()
         self.times: dict[str, datetime] = {}
+        self.earlier: dict[str, list[tuple[bytes, datetime]]] = {}
 
     def __setitem__(self, key: str, body: bytes) -> None:
         latest = max(self.times.values(), default=datetime.min.replace(tzinfo=UTC))
+        if key in self:
+            self.earlier.setdefault(key, []).append((self[key], self.times[key]))
         self.times[key] = max(datetime.now(UTC), latest + timedelta(microseconds=1))
         super().__setitem__(key, body)
 
@@ -47,7 +50,9 @@ class FakeS3:
         self.metadata[Key] = options.get("Metadata", {})
         return {"ETag": self._listed(Key)["ETag"]}
 
-    def get_object(self, *, Bucket: str, Key: str) -> dict[str, Any]:
+    def get_object(self, *, Bucket: str, Key: str, VersionId: str = "latest") -> dict[str, Any]:
+        if VersionId != "latest":
+            return {"Body": io.BytesIO(self.objects.earlier[Key][int(VersionId)][0])}
         if Bucket != "bucket" or Key not in self.objects:
             raise NoSuchKey("GetObject")
         metadata = self.metadata.get(Key, {})
@@ -74,7 +79,14 @@ class FakeS3:
         return self
 
     def paginate(self, *, Bucket: str, Prefix: str) -> list[dict[str, Any]]:
-        return [{}, *({"Contents": [self._listed(key)]} for key in self.objects if key.startswith(Prefix)), {}]
+        keys = [key for key in self.objects if key.startswith(Prefix)]
+        return [{}, *({"Contents": [self._listed(key)], "Versions": self._versions(key)} for key in keys), {}]
+
+    def _versions(self, key: str) -> list[dict[str, Any]]:
+        """As S3 lists them, the newest first."""
+        earlier = [(str(n), time) for n, (_, time) in enumerate(self.objects.earlier.get(key, []))]
+        versions = [*earlier, ("latest", self.objects.times[key])]
+        return [{"Key": key, "VersionId": version, "LastModified": time} for version, time in reversed(versions)]
 
     def _listed(self, key: str) -> dict[str, Any]:
         body = self.objects[key]

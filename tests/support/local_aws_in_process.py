@@ -30,7 +30,7 @@ def main(state_dir: Path) -> None:
     place = StateDir(state_dir)
     place.prepare()
     place.make_temporary()
-    LocalAws(place, 4566, None, Quotas(), 0.0)
+    LocalAws(place, 4566, None, quotas=Quotas(), access_log_seconds=0.0, stop_grace_seconds=0.0)
     from ministack import app
 
     key = place.credentials()

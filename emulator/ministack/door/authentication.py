@@ -36,6 +36,8 @@ _HOST = re.compile(
 #: MiniStack's own pages, which ask nobody who they are, begin with an underscore as no bucket does. Open are those
 #: whose address is known to nobody but the one it was given to, as AWS's counterpart is.
 _SECRET_ADDRESSES = ("/_ministack/cfn-response/", "/_ministack/cfn-signal/")
+#: How function URLs and APIs are addressed on the loopback address.
+_PUBLIC_PATHS = ("/_aws/lambda-url/", "/_aws/execute-api/")
 _ONCE = re.compile(rb"host|origin|authorization|content-type|x-amz-(?!meta-).*")
 
 
@@ -125,9 +127,10 @@ class _Request:
         """Read who says to have sent it, and refuse what is not for them; the body is not needed for that."""
         from ministack import app
 
-        if self.method == "PUT" and self.path.startswith(_SECRET_ADDRESSES):
+        if self.method == "PUT" and self.path.startswith(_SECRET_ADDRESSES) and not self._public:
             return NOBODY
-        if not self._public and (self.path.lstrip("/").startswith("_") or app._is_ecr_registry_path(self.path)):
+        page = self.path.lstrip("/").startswith("_") and not (self._public and self.path.startswith(_PUBLIC_PATHS))
+        if page or (app._is_ecr_registry_path(self.path) and not self._public):
             raise RefusedError(404, "NotFound", "There is nothing at this address.")
         self._check_origin()
         headers = self._scope["headers"]

@@ -44,6 +44,8 @@ SIGNING_NAMES = {
 
 #: Who came in with this request, until IAM has been asked about it for the first time.
 admitted: ContextVar[Signature | None] = ContextVar("admitted", default=None)
+#: Resources that it names beside the first, about which IAM is asked together with that one.
+further: ContextVar[list[str]] = ContextVar("further", default=[])  # noqa: B039 - replaced, never changed
 
 
 def install() -> None:
@@ -71,6 +73,8 @@ def _enforcing(judge: Callable[..., Any]) -> Callable[..., Any]:
         resource_arn: str = "*",
         service_context: dict[str, Any] | None = None,
     ) -> Any:
+        arns = [resource_arn, *further.get()]
+        further.set([])
         if not access_key_id and iam_action == _NOT_ASKED.get(admitted.get() or NOBODY):
             admitted.set(None)
             return None
@@ -80,7 +84,12 @@ def _enforcing(judge: Callable[..., Any]) -> Callable[..., Any]:
             return _judge_nobody(iam_action, service, region, resource_arn, service_context or {})
         if iam_action.endswith(":") and not _is_administrator(access_key_id):
             return failed("AccessDenied", "The request names no operation that the service has.")
-        return judge(access_key_id, iam_action, service, region, resource_arn, service_context)
+        for arn in arns:
+            if arn.startswith("arn:") and not arn.startswith("arn:aws:"):
+                return failed("AccessDenied", f"The local AWS is of the partition aws, not of that of {arn}.")
+            if denied := judge(access_key_id, iam_action, service, region, arn, service_context):
+                return denied
+        return None
 
     return enforce
 

@@ -12,6 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import parse_qs, unquote
 
+from defusedxml.ElementTree import ParseError, fromstring
+
+from emulator.ministack.door import members
 from emulator.ministack.door.signatures import RESERVED
 
 #: Services of the query protocol: the parameter ``Action`` names the operation.
@@ -24,6 +27,11 @@ QUERY_SERVICES = frozenset(
 #: Those that also speak JSON, by the prefix of ``X-Amz-Target``, or CBOR.
 _TARGETS = {"sqs": ("AmazonSQS.",), "monitoring": ("GraniteServiceVersion20100801.",)}
 _CBOR = re.compile(r"/service/GraniteServiceVersion20100801/operation/(\w+)", re.ASCII)
+_S3_CONTROL_TAGS = "/v20180820/tags/"
+_BUCKET_ARN = re.compile(r"arn:aws:s3:::[a-z0-9.-]+")
+#: What DeleteObjects may say of an object.
+_OBJECT_PARTS = frozenset({"Key", "VersionId", "ETag", "LastModifiedTime", "Size"})
+_FUNCTION = re.compile(r"/[0-9-]+/functions/([^/]+)")
 #: IAM's name of an operation of Lambda where it is another.
 _LAMBDA_ACTIONS = {
     "GetLayerVersionByArn": "GetLayerVersion",
@@ -83,20 +91,51 @@ def ambiguity(
 ) -> str | None:
     """Say in which way a request asks for several operations, or for one in several ways."""
     if service == "s3":
-        return _ambiguous_s3(method, path, query)
+        return _ambiguous_s3(method, path, query) or _ambiguous_deletion(method, query, body)
     if unquote(path) != path:
         return "The path is encoded twice."
-    if not _speaks_query(service, path):
-        return None
     parameters = {name: values for name, values in query.items() if name.lower() not in RESERVED}
+    if not _speaks_query(service, path):
+        if headers.get("content-type", "").startswith("application/x-www-form-urlencoded") and (
+            service != "unknown_query"
+        ):
+            return "This service takes no form."
+        return _foreign_members(service, method, path, headers, body, parameters)
     if "x-amz-target" in headers or _CBOR.fullmatch(path):
         if service not in _TARGETS or parameters:
             return "The operation is named by the header or the path and by parameters."
-        return None
+        return None if _CBOR.fullmatch(path) else _foreign_members(service, method, path, headers, body, {})
     if body and parameters:
         return "Parameters are in the query and in the body."
-    doubled = [name for name, values in {**parameters, **_form(body)}.items() if len(values) > 1]
-    return f"Given more than once: {', '.join(doubled)}." if doubled else None
+    parameters = {**parameters, **_form(body)}
+    doubled = [name for name, values in parameters.items() if len(values) > 1]
+    if doubled:
+        return f"Given more than once: {', '.join(doubled)}."
+    url = parameters.get("QueueUrl", [""])[0]
+    if service == "sqs" and url and path != "/" and url.split("/")[-2:] != path.split("/")[-2:]:
+        return "The path and the parameter QueueUrl name different queues."
+    return members.foreign(service, (parameters.get("Action") or [""])[0], parameters, query_protocol=True)
+
+
+def _foreign_members(
+    service: str, method: str, path: str, headers: Mapping[str, str], body: bytes, parameters: Mapping[str, Any]
+) -> str | None:
+    """Say what in the JSON of a request, or in its query, is none of its operation's."""
+    from ministack.core import iam_actions
+
+    if "x-amz-target" in headers and service != "lambda" and service not in iam_actions._BOTOCORE_SERVICE_MAP:
+        if parameters:
+            return "The operation is named by the header, and parameters are in the query."
+        operation = headers["x-amz-target"].rpartition(".")[2]
+        return members.foreign(service, operation, members.of_json(body), query_protocol=False)
+    if service == "lambda":
+        route = _lambda_route(method, path, parameters)
+        if "x-amz-qualifier" in headers:
+            return "The qualifier belongs into the query."
+        qualified = _ambiguous_qualifier(path, parameters, route)
+    else:
+        route, qualified = iam_actions._match_rest_action(service, method, path, parameters), None
+    return qualified or members.foreign_rest(service, route or "", members.of_json(body), parameters)
 
 
 def _form(body: bytes) -> dict[str, list[str]]:
@@ -105,6 +144,9 @@ def _form(body: bytes) -> dict[str, list[str]]:
 
 def _ambiguous_s3(method: str, path: str, query: Mapping[str, Any]) -> str | None:
     from ministack.core import iam_actions
+
+    if path.startswith(_S3_CONTROL_TAGS) and not _BUCKET_ARN.fullmatch(unquote(path.removeprefix(_S3_CONTROL_TAGS))):
+        return "Tags by way of S3 Control are there for buckets: arn:aws:s3:::NAME."
 
     tables = (iam_actions._S3_QUERY_ACTIONS, iam_actions._S3_BUCKET_QUERY_ACTIONS, iam_actions._S3_OBJECT_QUERY_ACTIONS)
     named = sorted({name for table in tables for name in table} & query.keys())
@@ -115,14 +157,62 @@ def _ambiguous_s3(method: str, path: str, query: Mapping[str, Any]) -> str | Non
     return None
 
 
+def _ambiguous_deletion(method: str, query: Mapping[str, Any], body: bytes) -> str | None:
+    """Say in what a request to delete several objects is not what S3's schema has it be."""
+    if method != "POST" or "delete" not in query:
+        return None
+    try:
+        root = fromstring(body)
+    except (ParseError, ValueError):
+        return "The XML you provided was not well-formed."
+    namespace = root.tag.rpartition("Delete")[0]
+    known = root.tag == f"{namespace}Delete" and {child.tag for child in root} <= {
+        f"{namespace}Object",
+        f"{namespace}Quiet",
+    }
+    for element in root:
+        parts = [part.tag.removeprefix(namespace) for part in element]
+        known = known and len(parts) == len({*parts} & _OBJECT_PARTS) and not any(len(part) for part in element)
+    return None if known else "The XML you provided did not validate against our published schema."
+
+
+def deletes_version(method: str, path: str, query: Mapping[str, Any], body: bytes) -> bool:
+    """Whether the first object of DeleteObjects, which IAM is asked about first, is a version of one."""
+    from ministack.core import iam_actions
+
+    bucket, _, key = path.strip("/").partition("/")
+    if method != "POST" or key or "delete" not in query:
+        return False
+    targets = iam_actions._s3_batch_delete_targets(bucket, body)
+    return bool(targets and targets[0][1])
+
+
+def _ambiguous_qualifier(path: str, parameters: Mapping[str, Any], operation: str | None) -> str | None:
+    """Say in which way a function's version or alias is named twice, or where it means nothing."""
+    from ministack.services import lambda_svc
+
+    match = _FUNCTION.match(path)
+    qualifier = lambda_svc._resolve_name_and_qualifier(match[1])[1] if match else None
+    if qualifier and operation and not members.takes("lambda", operation, "Qualifier"):
+        return f"{operation} takes no qualifier."
+    if qualifier and parameters.get("Qualifier", [qualifier]) != [qualifier]:
+        return "The derived qualifier from the function name does not match the specified qualifier."
+    return "Qualifier is given more than once." if len(parameters.get("Qualifier", ())) > 1 else None
+
+
 def _lambda_action(method: str, path: str, query: Mapping[str, Any]) -> str | None:
+    name = _lambda_route(method, path, query)
+    return name and _LAMBDA_ACTIONS.get(name, name)
+
+
+def _lambda_route(method: str, path: str, query: Mapping[str, Any]) -> str | None:
     for route_method, pattern, parameter, name in _lambda_routes():
         if (
             method == route_method
             and pattern.fullmatch(path.removesuffix("/"))
             and (not parameter or parameter in query)
         ):
-            return _LAMBDA_ACTIONS.get(name, name)
+            return name
     return None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import tarfile
 from pathlib import Path
 
@@ -95,7 +96,7 @@ def test_an_unreachable_aws_is_named(shell: Shell, monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize(
     "command",
-    ["deploy storage", "destroy --yes", "train", "train --on ec2", "train --stop a", "tune stop", "batch s3://bucket/a/",
+    ["deploy --yes storage", "destroy --yes", "train", "train --on ec2", "train --stop a", "tune stop", "batch s3://bucket/a/",
      "data push dogs --no-check"],
 )  # fmt: skip
 def test_what_changes_something_says_where_first(
@@ -141,3 +142,12 @@ def test_a_local_aws_that_runs_already_does_not_begin_to_be_otherwise(
     code, printed = shell.kennel("local", "up", *option)
     assert code == 3
     assert option[0] in printed and "kennel local down" in printed
+
+
+def test_without_a_terminal_a_deployment_has_to_be_agreed_to_beforehand(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    code, output = shell.kennel("--stage", "prod", "deploy", "storage")
+    assert code == 2
+    assert "kennel --stage prod deploy --yes" in output

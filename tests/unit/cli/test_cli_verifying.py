@@ -67,8 +67,7 @@ def test_what_settles_by_itself_is_waited_for(deployed: FakeStage, monkeypatch: 
             Answer(424, {"error": {"code": "model_failed", "message": "It failed."}}),
             r"It failed. \(model_failed, HTTP 424",
         ),
-        (Answer(200, RIGHT | {"predictions": []}), "names no breed"),
-        (Answer(200, {"predictions": [{"label": "Pug", "probability": 7}]}), "names no breed"),
+        (Answer(200, {"message": "hello"}), r"hello \(HTTP 200\)"),
         (
             Answer(200, RIGHT | {"model": {"version": "sha256:old"}}),
             "the model sha256:old answers in place",
@@ -103,7 +102,7 @@ def test_who_may_not_call_the_function_has_the_endpoint_called(
     aws.answer = RIGHT
     verifying.verify_inference(deployed, VERSION)
     assert "The endpoint answers with the model" in capsys.readouterr().out
-    aws.answer = RIGHT | {"model": {"version": "sha256:old"}}
+    aws.answer = RIGHT | {"model": {"name": "m", "version": "sha256:old"}}
     with pytest.raises(WorkFailedError, match="the endpoint does not answer as it should: the model sha256:old"):
         verifying.verify_inference(deployed, VERSION)
 

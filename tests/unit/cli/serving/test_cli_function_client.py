@@ -61,7 +61,8 @@ def url(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 def test_a_picture_is_sent_as_it_is_and_signed_for_lambda(url: str) -> None:
-    Function.reply = (200, json.dumps({"predictions": []}).encode())
+    answered = {"predictions": [{"label": "Pug", "probability": 1}], "model": {"name": "m", "version": "1"}}
+    Function.reply = (200, json.dumps(answered).encode())
     answer = FunctionClient(FakeStage(url)).classify_bytes(b"\xff\xd8picture", top_k=3, scores=True)
     assert answer.error is None
     assert Function.seen["body"] == b"\xff\xd8picture"

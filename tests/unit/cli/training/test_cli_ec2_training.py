@@ -383,7 +383,7 @@ def test_a_training_that_says_that_it_has_ended_can_be_stopped_while_it_has_an_i
 
 
 def test_unknown_jobs_are_refused(stage: Any) -> None:
-    for call in (ec2_training.stop_training, ec2_training.follow_training, ec2_jobs.latest_end):
+    for call in (ec2_training.stop_training, ec2_training.follow_training, ec2_jobs.begin_and_end):
         with pytest.raises(NotReadyError, match="no training job 'kennel-dev-ec2-x'"):
             call(stage, "kennel-dev-ec2-x")
 

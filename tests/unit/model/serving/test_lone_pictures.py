@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
 
@@ -69,12 +70,12 @@ class Pool:
         self.able, self.other = (StubWorker(self.pool, has_several_threads=able) for able in (True, False))
         self.pool._workers = {self.able, self.other}
         self.pool._idle = [self.able, self.other]
-        self._tasks: set[asyncio.Task[Answer]] = set()
+        self._tasks: set[asyncio.Task[Sequence[Answer]]] = set()
 
     async def ask(self) -> StubWorker | None:
         """Ask for a picture; return the worker that got it, None while it waits."""
         before = {worker: worker.job for worker in (self.able, self.other)}
-        self._tasks.add(asyncio.create_task(self.pool.submit(b"", Options())))
+        self._tasks.add(asyncio.create_task(self.pool.submit([b""], Options())))
         await asyncio.sleep(0)
         return next((worker for worker, job in before.items() if worker.job is not job), None)
 

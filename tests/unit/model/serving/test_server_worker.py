@@ -41,13 +41,13 @@ def serve(*pictures: bytes, lone_threads: int = 1, **environment: str) -> tuple[
     settings = ServingSettings.from_environment(environment)
     with ours, theirs, theirs.makefile("rb") as requests:
         for each in pictures:
-            ours.sendall(REQUEST_HEADER.pack(len(each), 1, False, False, each == picture("black")) + each)
+            ours.sendall(REQUEST_HEADER.pack(len(each), 5.0, 1, False, False, each == picture("black")) + each)
         ours.shutdown(socket.SHUT_WR)
         exit_status = worker._serve(theirs, requests, settings, lone_threads=lone_threads)
         theirs.shutdown(socket.SHUT_WR)
         received, statuses = b"".join(iter(lambda: ours.recv(65536), b"")), []
     while received:
-        status, _, _, length = ANSWER_HEADER.unpack_from(received)
+        status, _, _, _, length = ANSWER_HEADER.unpack_from(received)
         statuses.append(status)
         received = received[ANSWER_HEADER.size + length :]
     return exit_status, statuses

@@ -26,7 +26,7 @@ def data(tmp_path_factory) -> Path:
 
 
 def killed(job: Job, *arguments: str, epochs: int = 1) -> None:
-    """Start a training and kill it after so many epochs, once their model is written."""
+    """Start a training and kill it after that number of epochs, once their model is written."""
     process = job.start(*FAST, "--epochs", "10000", *arguments)
     for _ in range(epochs + 1):  # the line of the next epoch comes after the model of the one before
         assert process.stdout.readline().startswith("epoch=")

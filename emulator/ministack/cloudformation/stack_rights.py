@@ -1,0 +1,174 @@
+"""With whose rights a stack acts: those of its role or of the caller, not with all."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from typing import Any
+
+from emulator.errors import ServiceError
+from emulator.ministack import identity, passed_roles
+from emulator.ministack.resources import handler_message
+
+#: The access key of the caller or of a session of the stack's role; the task of a stack inherits it.
+_acting: ContextVar[str] = ContextVar("acting", default="")
+_OPERATIONS = (
+    *("CreateStack", "UpdateStack", "DeleteStack", "CreateChangeSet", "ExecuteChangeSet", "RollbackStack"),
+    *("ContinueUpdateRollback", "CancelUpdateStack"),
+)
+#: By what is done with a resource: how IAM's actions for it may begin, and where its properties are in the arguments.
+_VERBS = {
+    "_provision_resource": (("Create", "Put", "Add", "Register", "Run", "Request", "Associate", "Attach"), 2),
+    "_update_resource": (("Update", "Put", "Modify", "Set", "Create", "Add", "Register"), 3),
+    "_delete_resource": (
+        ("Delete", "Remove", "Deregister", "Terminate", "Disassociate", "Detach", "ScheduleDeletion"),
+        2,
+    ),
+}
+#: By the service in a type's name, where it is not IAM's name in capitals.
+_NAMESPACES = {
+    "cognito": "cognito-idp",
+    "elasticloadbalancingv2": "elasticloadbalancing",
+    "stepfunctions": "states",
+    "applicationautoscaling": "application-autoscaling",
+    "opensearchservice": "es",
+    "efs": "elasticfilesystem",
+}
+#: Types that change nothing.
+_INERT = ("AWS::CDK::", "AWS::CloudFormation::")
+_CUSTOM = ("Custom::", "AWS::CloudFormation::CustomResource")
+
+
+def install() -> None:
+    """Ask IAM before CloudFormation makes, changes or deletes a resource."""
+    from ministack import app
+    from ministack.services.cloudformation import changesets, engine, handlers, provisioners, stacks
+
+    app.SERVICE_HANDLERS["cloudformation"] = functools.partial(_as_caller, app.SERVICE_HANDLERS["cloudformation"])
+    for operation in _OPERATIONS:
+        handlers._ACTION_HANDLERS[operation] = _as_role(operation, handlers._ACTION_HANDLERS[operation])
+    for module in (provisioners, stacks):
+        for name, (verbs, properties_at) in _VERBS.items():
+            setattr(module, name, _asking(getattr(module, name), verbs, properties_at))
+    for module in (changesets, engine, handlers, provisioners, stacks):
+        if hasattr(module, "_evaluate_conditions"):
+            module._evaluate_conditions = _joining(module._evaluate_conditions)
+
+
+def _joining(inner: Callable[..., Any]) -> Callable[..., Any]:
+    """Evaluate Fn::Join in conditions, by which the CDK chooses the policies of the role that it deploys with."""
+
+    @functools.wraps(inner)
+    def evaluate(template: dict[str, Any], params: Any) -> Any:
+        return inner({**template, "Conditions": _joined(template.get("Conditions", {}), params)}, params)
+
+    return evaluate
+
+
+def _joined(value: Any, params: Any) -> Any:
+    if isinstance(value, list):
+        return [_joined(item, params) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if "Fn::Join" not in value:
+        return {name: _joined(item, params) for name, item in value.items()}
+    delimiter, items = value["Fn::Join"]
+
+    def text(item: Any) -> Any:
+        return params[item["Ref"]]["Value"] if isinstance(item, dict) and item.get("Ref") in params else item
+
+    items = text(items)
+    items = items.split(",") if isinstance(items, str) else [text(_joined(item, params)) for item in items]
+    return delimiter.join(map(str, items))
+
+
+async def _as_caller(
+    inner: Callable[..., Any], method: str, path: str, headers: dict[str, str], body: bytes, query: Any
+) -> Any:
+    from ministack.core.router import extract_access_key_id
+
+    token = _acting.set(extract_access_key_id(headers, query))
+    try:
+        return await inner(method, path, headers, body, query)
+    finally:
+        _acting.reset(token)
+
+
+def _as_role(operation: str, inner: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Act with the role that is passed, or with that of the change set or the stack, which keeps it."""
+
+    @functools.wraps(inner)
+    def handle(params: Any) -> Any:
+        from ministack.core.responses import error_response_xml
+        from ministack.services.cloudformation import changesets, handlers
+
+        def record() -> dict[str, Any]:
+            stack_name, change_set = handlers._p(params, "StackName"), handlers._p(params, "ChangeSetName")
+            if change_set:
+                return changesets._find_change_set(change_set, stack_name)[1] or {}
+            return handlers._resolve_stack(stack_name) or {}
+
+        role = handlers._p(params, "RoleARN") or record().get("_role")
+        if role:
+            try:
+                session = identity.open_session("cloudformation.amazonaws.com", role, "AWSCloudFormation")
+            except ServiceError:
+                return error_response_xml("ValidationError", f"Role {role} is invalid or cannot be assumed", 400)
+            _acting.set(session["AWS_ACCESS_KEY_ID"])
+        answer = inner(params)
+        if role:
+            for kept in (record(), handlers._resolve_stack(handlers._p(params, "StackName")) or {}):
+                kept["_role"] = role
+        return answer
+
+    return handle
+
+
+def _asking(inner: Callable[..., Any], verbs: tuple[str, ...], properties_at: int) -> Callable[..., Any]:
+    @functools.wraps(inner)
+    def change(*arguments: Any) -> Any:
+        resource_type, properties = arguments[0], arguments[properties_at]
+        unchanged = properties_at == 3 and arguments[2] == properties  # CloudFormation leaves it alone
+        if _acting.get() and not unchanged:
+            for actions, resource, context in _needed(resource_type, properties or {}, verbs):
+                _ask(actions, resource, context)
+        return inner(*arguments)
+
+    return change
+
+
+def _needed(
+    resource_type: str, properties: dict[str, Any], verbs: tuple[str, ...]
+) -> Iterator[tuple[list[str], str, dict[str, str]]]:
+    """Actions, of which one has to be allowed, with resource and condition keys."""
+    if resource_type.startswith(_CUSTOM):
+        token = str(properties.get("ServiceToken", "*"))
+        yield ["sns:Publish" if ":sns:" in token else "lambda:InvokeFunction"], token, {}
+        return
+    if resource_type.startswith(_INERT):
+        return
+    _, service, thing = resource_type.split("::", 2)
+    namespace = _NAMESPACES.get(service.lower(), service.lower())
+    yield [f"{namespace}:{verb}{thing}" for verb in verbs], "*", {}
+    if namespace == "iam" and verbs[0] != "Delete":
+        yield ["iam:PutRolePolicy"], "*", {}
+        yield ["iam:AttachRolePolicy"], "*", {}
+    elif verbs[0] != "Delete":
+        context = {"iam:PassedToService": f"{passed_roles.PRINCIPALS.get(namespace, namespace)}.amazonaws.com"}
+        for role in sorted(passed_roles.named(properties)):
+            yield ["iam:PassRole"], role, context
+
+
+def _ask(actions: list[str], resource: str, context: dict[str, str]) -> None:
+    from ministack.core.iam_evaluator import enforce
+    from ministack.core.responses import get_region
+
+    service = actions[0].partition(":")[0]
+    for action in actions:
+        denied = enforce(_acting.get(), action, service, get_region(), resource_arn=resource, service_context=context)
+        if denied is None:
+            return
+    who = getattr(denied, "principal_arn", "") or getattr(denied, "message", "")
+    reason = f"User: {who} is not authorized to perform: {actions[0]} on resource: {resource}"
+    raise ValueError(handler_message(reason, "AccessDenied"))

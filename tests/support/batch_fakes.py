@@ -1,0 +1,87 @@
+"""A stage whose AWS is a bucket in a dictionary and a SageMaker that has transform jobs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import botocore.exceptions
+from fake_s3 import FakeS3
+
+from cli.aws import Stage
+
+
+def client_error(code: str) -> botocore.exceptions.ClientError:
+    return botocore.exceptions.ClientError({"Error": {"Code": code, "Message": "refused"}}, "Operation")
+
+
+class FakeSageMaker:
+    """One endpoint, and transform jobs that end as soon as somebody looks after them."""
+
+    def __init__(self, s3: FakeS3) -> None:
+        self.s3 = s3
+        self.model = "model-1"
+        self.status = "Completed"
+        self.requests: list[dict[str, Any]] = []
+        self.stopped: list[str] = []
+        self.running = False
+        self.answer: Callable[[str], bytes | None] = lambda name: answer_of("Akita")
+        self.place: Callable[[str], str] = lambda name: name
+
+    def describe_endpoint(self, *, EndpointName: str) -> dict[str, Any]:
+        return {"EndpointConfigName": f"config of {EndpointName}"}
+
+    def describe_endpoint_config(self, *, EndpointConfigName: str) -> dict[str, Any]:
+        assert EndpointConfigName == "config of EndpointName"
+        return {"ProductionVariants": [{"ModelName": self.model}]}
+
+    def create_transform_job(self, **request: Any) -> None:
+        self.requests.append(request)
+
+    def describe_transform_job(self, *, TransformJobName: str) -> dict[str, Any]:
+        request = next((r for r in self.requests if r["TransformJobName"] == TransformJobName), None)
+        if request is None:
+            raise client_error("ValidationException")
+        if self.running:
+            raise KeyboardInterrupt
+        for name in self.sent(request):
+            answer = self.answer(name)
+            if answer is not None:
+                output = request["TransformOutput"]["S3OutputPath"].removeprefix("s3://bucket/").rstrip("/")
+                self.s3.objects[f"{output}/{self.place(name)}.out"] = answer
+        reason = {"FailureReason": "AlgorithmError: out of luck"} if self.status == "Failed" else {}
+        return {"TransformJobStatus": self.status, **reason}
+
+    def stop_transform_job(self, *, TransformJobName: str) -> None:
+        self.stopped.append(TransformJobName)
+
+    def sent(self, request: dict[str, Any]) -> list[str]:
+        """The pictures that a job was given."""
+        uri = request["TransformInput"]["DataSource"]["S3DataSource"]["S3Uri"]
+        head, *names = json.loads(self.s3.objects[uri.removeprefix("s3://bucket/")])
+        assert head == {"prefix": "s3://bucket/batch/input/dogs/"}
+        return names
+
+
+def answer_of(label: str) -> bytes:
+    predictions = [{"label": label, "probability": 0.75}, {"label": "Beagle", "probability": 0.25}]
+    return json.dumps({"predictions": predictions, "model": {"name": "dogs", "version": "sha256:1"}}).encode()
+
+
+class FakeStage(Stage):
+    """A deployed stage whose AWS is made of the fakes above."""
+
+    data_bucket = "bucket"
+
+    def __init__(self) -> None:
+        super().__init__("local")
+        s3 = FakeS3()
+        object.__setattr__(self, "s3", s3)
+        object.__setattr__(self, "sagemaker", FakeSageMaker(s3))
+
+    def client(self, service: str, **options: Any) -> Any:
+        return {"s3": self.s3, "sagemaker": self.sagemaker}[service]  # type: ignore[attr-defined]
+
+    def output(self, kind: str, key: str) -> str:
+        return key
