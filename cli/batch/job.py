@@ -18,12 +18,12 @@ from typing import Any
 import botocore.exceptions
 from botocore.config import Config
 
-from cli.answers import MAX_BYTES
 from cli.aws import Stage, delete_objects
 from cli.batch.labels import InputPicture, Label, is_bad_answer, label_of_answer, label_of_error, match_answers
 from cli.console import console, progress_bar
 from cli.errors import aws_errors
 from cli.prices import hourly_price
+from cli.serving.answers import MAX_BYTES
 from cli.training.job_names import job_prefix
 from infra import instance_types
 from infra.bucket_layout import BATCH_INPUT

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cli.answers import load_json, parse_answer
+from cli.serving.answers import load_json, parse_answer
 
 Label = dict[str, Any]
 

@@ -32,7 +32,7 @@ _CDK_LOG = Path(".kennel/demo-cdk.log")
 _SHOWN = 12  # answers in the table
 # A search that is short enough to be watched. Trainings of so few epochs prefer smaller learning rates than long ones
 # do, and whatever batch makes the most steps. So the rates begin at train.py's default, and the batch stays at it:
-# docs/tuning.md has the figures.
+# docs/measurements/tuning.md has the figures.
 _TUNING_JOBS, _TUNING_EPOCHS = 4, 3
 _LEARNING_RATES = (0.01, 0.03)
 _BATCH_SIZE = 64

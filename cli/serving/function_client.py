@@ -10,9 +10,9 @@ import urllib3
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 
-from cli.answers import load_json, parse_answer
 from cli.aws import Stage
 from cli.errors import AwsError, NotReadyError, aws_errors
+from cli.serving.answers import load_json, parse_answer
 
 _TIMEOUT = urllib3.Timeout(connect=5, read=70)  # the function itself gives up earlier
 

@@ -1,7 +1,8 @@
 """A residual network of nine layers for small pictures and small machines.
 
 torchvision's networks are made for 224 pixels: at 64 they are left with 2 x 2 values after four halvings and are far
-larger than a thousand pictures can fill. This one starts narrow and halves late. `docs/training.md` compares them.
+larger than a thousand pictures can fill. This one starts narrow and halves late;
+`docs/measurements/training.md` compares them.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 This process speaks HTTP and never decodes a picture; the worker processes run the model. It
 ends with a message and a non-zero status if the model cannot be loaded, so that the endpoint is reported as failed
-instead of waiting for a health check that will never pass. `docs/serving.md` describes the interface and the limits.
+instead of waiting for a health check that will never pass. `docs/serving-interface.md` has the
+interface and the limits.
 """
 
 from __future__ import annotations

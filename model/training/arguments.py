@@ -133,7 +133,7 @@ def parse_arguments(argv: Sequence[str], environment: Mapping[str, str] = os.env
 
 
 def _add_hyperparameters(group: argparse._ArgumentGroup) -> None:
-    # docs/training.md has the measurements behind the defaults.
+    # docs/measurements/training.md has the figures behind the defaults.
     group.add_argument("--architecture", default="resnet9", help="resnet9, or a torchvision network")
     group.add_argument(
         "--weights", default="none",

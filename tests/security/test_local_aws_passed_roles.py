@@ -17,7 +17,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 from local_aws_harness import LAMBDA_TRUST, LocalAws, function_archive, local_aws, policy, trust
 
-from emulator.ministack import passed_roles
+from emulator.ministack.door import passed_roles
 
 ROLE = "arn:aws:iam::000000000000:role/powerful"
 PARAMETER = {"Type": "AWS::SSM::Parameter", "Properties": {"Type": "String", "Value": "1"}}

@@ -11,13 +11,13 @@ from batch_fakes import FakeStage
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from cli import batch_job
+from cli.batch import job as batch_job
 from cli.batch import label_pictures
-from cli.batch_job import BatchFolder, BatchOptions
-from cli.batch_labels import Label, from_json_lines, label_of_answer, to_json_lines, write_parquet
-from cli.classifying import describe
+from cli.batch.job import BatchFolder, BatchOptions
+from cli.batch.labels import Label, from_json_lines, label_of_answer, to_json_lines, write_parquet
 from cli.errors import WorkFailedError
-from cli.function_client import Answer
+from cli.serving.classify import describe
+from cli.serving.function_client import Answer
 
 MODEL = {"name": "dogs", "version": "sha256:1"}
 GOOD: dict[str, Any] = {"predictions": [{"label": "Pug", "probability": 0.5}], "scores": [0.5, 0.5], "model": MODEL}

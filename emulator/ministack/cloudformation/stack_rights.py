@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import Any
 
-from emulator.errors import ServiceError
-from emulator.ministack import identity, passed_roles
-from emulator.ministack.resources import handler_message
+from emulator.ministack import identity
+from emulator.ministack.cloudformation.resources import handler_message
+from emulator.ministack.door import passed_roles
+from emulator.platform.errors import ServiceError
 
 #: The access key of the caller or of a session of the stack's role; the task of a stack inherits it.
 _acting: ContextVar[str] = ContextVar("acting", default="")

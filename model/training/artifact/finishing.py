@@ -181,7 +181,7 @@ def _first_card(arguments: argparse.Namespace, trained: Trained, folder: Path) -
 
 
 def _first_metrics(arguments: argparse.Namespace, trained: Trained, check: ExportCheck) -> dict[str, Any]:
-    """Return what `metrics.json` holds before the model is measured; docs/training.md says what each key means."""
+    """Return what `metrics.json` holds before the model is measured; docs/training-results.md explains the keys."""
     data_set, outcome = trained.data_set, trained.outcome
     assert outcome.best is not None
     return {

@@ -2,7 +2,7 @@
 
 Static quantisation: weights as int8 with one scale per channel, activations as uint8 with one scale per tensor, whose
 range is measured on training pictures. The validation pictures, as the server would see them, then say what that cost.
-docs/training.md has the measurements behind the choices made here.
+docs/measurements/training.md has the figures behind the choices made here.
 """
 
 from __future__ import annotations

@@ -264,7 +264,8 @@ PROGRAM = """
 import os, signal, sys
 from pathlib import Path
 import test_features
-from model.training import feature_store, features, whole_files
+from model.training import whole_files
+from model.training.head import feature_store, features
 from model.training.distributed.group import joined
 features.SHARD_PICTURES = test_features.SHARD
 data, folder = map(Path, sys.argv[1:3])
