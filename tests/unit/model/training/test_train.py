@@ -67,7 +67,7 @@ def test_the_artifact_is_whole_and_says_where_it_comes_from(trained, data):
     assert (card.input_size, card.resize_size, card.architecture) == (32, 36, "resnet9")
     assert card.metrics.keys() == {"valid_accuracy", "valid_loss", "test_accuracy", "test_loss"}
     assert card.dataset["counts"] == {"train": 37, "valid": 12, "test": 13}
-    assert (job.model / "code" / "model" / "server.py").is_file()
+    assert (job.model / "code" / "model" / "serving" / "server.py").is_file()
     assert os.access(job.model / "code" / "serve", os.X_OK)
 
 
