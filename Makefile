@@ -15,8 +15,10 @@ help: ## list these targets
 
 setup: $(VENV)/.installed ## make .venv with everything in it (Python packages, Node, the CDK command line)
 
-# PyTorch has no hash that fits all, for its builds without CUDA come from another place; pip finds one where it is
-# configured to look. It goes last: what it needs is there by then, checked, and this project's own build needs setuptools.
+# PyTorch has no hash that fits all, because its builds differ. uv takes the one for this machine's GPU, or the CPU build,
+# which is gigabytes smaller. Where uv does not reach those builds, pip takes what it is configured to find. PyTorch goes
+# last: what it needs is there by then, checked, and this project's own build needs setuptools.
+TORCH := --quiet --only-binary :all: --constraint requirements.txt torch torchvision
 CHECKED := --quiet --no-deps --only-binary :all: --require-hashes
 $(VENV)/.installed: requirements.txt requirements-dev.lock pyproject.toml package.json package-lock.json
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version.split()[0] + ": make setup PYTHON=/path/to/python3.11")'
@@ -25,7 +27,8 @@ $(VENV)/.installed: requirements.txt requirements-dev.lock pyproject.toml packag
 	$(BIN)/python -m pip install $(CHECKED) --disable-pip-version-check --requirement $(VENV)/uv.txt
 	$(BIN)/uv pip install $(CHECKED) --python $(BIN)/python --requirement requirements-dev.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --only-binary :all: --constraint requirements.txt torch torchvision
+	UV_HTTP_RETRIES=0 $(BIN)/uv pip install --python $(BIN)/python --torch-backend auto $(TORCH) 2>/dev/null || \
+		$(BIN)/python -m pip install --disable-pip-version-check --no-compile $(TORCH)
 	npm ci --no-fund --no-audit --loglevel=error
 	ln -sf ../../node_modules/.bin/cdk $(BIN)/cdk
 	touch $@
