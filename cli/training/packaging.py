@@ -90,16 +90,20 @@ def _fetch_model(stage: Stage, job: str, destination: Path) -> None:
     versions = ec2_jobs.s3_versions(stage, key)
     if not versions:
         raise NotReadyError(f"The training job {job} was stopped before it had a model.", "Train one: kennel train")
-    own = [
-        version
-        for version in versions
-        if begin - _CLOCKS_SECONDS <= version["LastModified"].timestamp() <= end + _CLOCKS_SECONDS
-    ]
+    since = [version for version in versions if begin - _CLOCKS_SECONDS <= version["LastModified"].timestamp()]
+    own = [version for version in since if version["LastModified"].timestamp() <= end + _CLOCKS_SECONDS]
     if not own:
         raise NotReadyError(
             f"{location} is of {versions[0]['LastModified']:%Y-%m-%d %H:%M:%S} UTC, when {job} did not run: something "
             "else has written it.",
             "Find out what has; train again: kennel train",
+        )
+    # The end of an EC2 training is known from its status alone, which another training can write too early.
+    if (count := len(since if on_ec2 else own)) > 1:
+        raise NotReadyError(
+            f"{location} was written {count} times since {job} began. A training writes its model once, so another "
+            "one may have replaced it.",
+            "Find out what has; train again: kennel train. Or download a version that you trust: kennel package --from",
         )
     if own[0] is not versions[0]:
         console.print(f"{location} was written again after the end of {job}: the version of its end is taken.")

@@ -18,8 +18,9 @@ from cli.aws import Stage
 from cli.errors import KennelError, NotReadyError
 from cli.training.ec2_jobs import write_launch
 from cli.training.packaging import package_model
+from infra.bucket_layout import EC2_JOBS
 from model.core import packaging
-from programs.ec2_training.training_instance.job import Job
+from programs.ec2_training.training_instance.job import Job, job_key
 
 ON_EC2, ON_SAGEMAKER = "kennel-dev-ec2-20260101-000000-1", "kennel-dev-20260101-000000-1"
 FUTURE = "kennel-dev-ec2-99991231-235959-9"
@@ -71,6 +72,7 @@ class FakeStage(Stage):
 def stage(monkeypatch: pytest.MonkeyPatch) -> Any:
     stage: Any = FakeStage()
     relaunch(stage)
+    stage.s3.objects.times[job_key(EC2_JOBS, ON_EC2)] -= HOUR
     for name in (ON_EC2, ON_SAGEMAKER):
         stage.s3.objects[model_key(name)] = f"the model of {name}".encode()
     claim(stage, ON_EC2)
@@ -92,6 +94,7 @@ def claim(stage: Any, job: str, **members: Any) -> None:
 
 
 def relaunch(stage: Any) -> None:
+    stage.s3.objects.forget(model_key(ON_EC2))
     write_launch(stage, JOB, "t3.xlarge")
 
 
@@ -121,15 +124,40 @@ def test_a_time_in_a_name_means_nothing(stage: Any, tmp_path: Path) -> None:
     assert packaged(stage, tmp_path) == f"the model of {ON_EC2}"
 
 
-@pytest.mark.parametrize("job", [ON_EC2, ON_SAGEMAKER])
 @pytest.mark.parametrize("seconds", [6, 120])
 def test_what_is_written_after_the_jobs_end_is_not_packaged(
-    stage: Any, tmp_path: Path, job: str, seconds: int, capsys: pytest.CaptureFixture[str]
+    stage: Any, tmp_path: Path, seconds: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    stage.s3.objects[model_key(job)] = b"evil"
-    stage.s3.objects.times[model_key(job)] = datetime.now(UTC) + timedelta(seconds=seconds)
-    assert packaged(stage, tmp_path, job) == f"the model of {job}"
+    for job in (ON_EC2, ON_SAGEMAKER):
+        stage.s3.objects[model_key(job)] = b"evil"
+        stage.s3.objects.times[model_key(job)] = datetime.now(UTC) + timedelta(seconds=seconds)
+    assert packaged(stage, tmp_path, ON_SAGEMAKER) == f"the model of {ON_SAGEMAKER}"
     assert "was written again after the end" in capsys.readouterr().out
+    with pytest.raises(NotReadyError, match="was written 2 times since"):
+        packaged(stage, tmp_path, ON_EC2)
+
+
+def test_an_end_that_another_training_has_named_too_early_gives_it_no_model(stage: Any, tmp_path: Path) -> None:
+    relaunch(stage)
+    stage.s3.objects[model_key(ON_EC2)] = b"evil"
+    claim(stage, ON_EC2)
+    stage.s3.objects[model_key(ON_EC2)] = b"its own"
+    stage.s3.objects.times[model_key(ON_EC2)] += HOUR / 2
+    with pytest.raises(NotReadyError, match="was written 2 times since"):
+        packaged(stage, tmp_path, ON_EC2)
+
+
+@pytest.mark.parametrize("job", [ON_EC2, ON_SAGEMAKER])
+@pytest.mark.parametrize("ago", [timedelta(seconds=5), timedelta(minutes=59)])
+def test_a_model_that_was_replaced_while_the_job_ran_is_refused(
+    stage: Any, tmp_path: Path, job: str, ago: timedelta
+) -> None:
+    """Trainings of a stage share a role: one that runs beside another can write that one's model before or after it."""
+    stage.s3.objects.times[model_key(job)] -= ago
+    stage.s3.objects[model_key(job)] = b"evil"
+    with pytest.raises(NotReadyError, match="was written 2 times since"):
+        packaged(stage, tmp_path, job)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("job", [ON_EC2, ON_SAGEMAKER])
@@ -152,6 +180,7 @@ def test_the_end_is_when_s3_heard_of_it_and_within_the_instances_limit(
     assert packaged(stage, tmp_path, ON_EC2) == f"the model of {ON_EC2}"
     relaunch(stage)
     claim(stage, ON_EC2, ended=ended)
+    stage.s3.objects[model_key(ON_EC2)] = b"late"
     # The limit of its program, half an hour for all else, and what clocks may differ by.
     late = datetime.now(UTC) + timedelta(seconds=LIMIT_SECONDS + 1800 + 6)
     stage.s3.objects.times.update({model_key(ON_EC2): late, f"training/{ON_EC2}/status.json": late})
@@ -167,8 +196,6 @@ def test_what_a_job_first_ended_as_stays(stage: Any, tmp_path: Path, first: str,
     claim(stage, ON_EC2, state="Interrupted")  # no end: another instance goes on
     claim(stage, ON_EC2, state=first)
     stage.s3.objects.times[f"training/{ON_EC2}/status.json"] -= timedelta(microseconds=1)
-    stage.s3.objects[model_key(ON_EC2)] = b"evil"
-    stage.s3.objects.times[model_key(ON_EC2)] += timedelta(seconds=10)
     claim(stage, ON_EC2, **({"state": then} if then else {"started": "not a status"}))
     if first == "Failed":
         with pytest.raises(NotReadyError, match=r"has left no model \(state Failed"):
@@ -184,7 +211,8 @@ def test_what_a_job_first_ended_as_stays(stage: Any, tmp_path: Path, first: str,
 def test_a_resumed_job_is_believed_anew_but_not_in_a_model_of_before(stage: Any, tmp_path: Path) -> None:
     claim(stage, ON_EC2, state="Failed")
     stage.s3.objects.times[model_key(ON_EC2)] -= HOUR
-    relaunch(stage)
+    write_launch(stage, JOB, "t3.xlarge")
+    stage.s3.objects.times[model_key(ON_EC2)] -= HOUR
     with pytest.raises(NotReadyError, match="has not ended"):
         packaged(stage, tmp_path, ON_EC2)
     claim(stage, ON_EC2, state="Stopped")

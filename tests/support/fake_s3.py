@@ -33,6 +33,11 @@ class Objects(dict[str, bytes]):
         self.times[key] = max(datetime.now(UTC), latest + timedelta(microseconds=1))
         super().__setitem__(key, body)
 
+    def forget(self, key: str) -> None:
+        """Take an object away with all its versions."""
+        self.pop(key, None)
+        self.earlier.pop(key, None)
+
 
 class FakeS3:
     """The client of one bucket, which is named ``bucket``. An ETag changes with the bytes."""
