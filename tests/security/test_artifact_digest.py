@@ -37,7 +37,7 @@ def serve(artifact: Path, tmp_path: Path) -> Callable[..., subprocess.CompletedP
     """Run the image's command, installed as the Dockerfile does, on the artifact."""
     installed = tmp_path / "bin"
     installed.mkdir()
-    for name in ("image/serve", "artifact_digest.py"):
+    for name in ("serving/image/serve", "core/artifact_digest.py"):
         shutil.copy(MODEL / name, installed)
 
     def run(digest: str, program: Path = installed / "serve") -> subprocess.CompletedProcess[str]:

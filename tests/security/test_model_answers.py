@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from cli.batch import job as batch_job
-from cli.batch import label_pictures
+from cli.batch.commands import label_pictures
 from cli.batch.job import BatchFolder, BatchOptions
 from cli.batch.labels import Label, from_json_lines, label_of_answer, to_json_lines, write_parquet
 from cli.errors import WorkFailedError
