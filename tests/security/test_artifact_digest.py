@@ -65,7 +65,7 @@ def add_bytecode(folder: Path) -> None:
 
 
 def remove_file(folder: Path) -> None:
-    (folder / "config.yaml").unlink()
+    (folder / "weights.pt").unlink()
 
 
 def rename_file(folder: Path) -> None:
@@ -171,7 +171,7 @@ def test_endpoint_on_the_local_aws_serves_the_deployed_artifact_only(tmp_path):
     add_serving_program(model)
     archive(model, tmp_path / "model.tar.gz")
     expected = archive_digest(tmp_path / "model.tar.gz")
-    logs = model / "code" / "model" / "logs.py"
+    logs = model / "code" / "model" / "core" / "logs.py"
     logs.write_text(logs.read_text(encoding="utf-8") + "# another program\n", encoding="utf-8")
     archive(model, tmp_path / "changed.tar.gz")
     with local_aws(tmp_path / "aws") as aws:
