@@ -100,8 +100,8 @@ def demo(
     console.print(
         "It is still running. Try it on an image of yours:\n"
         '  source .venv/bin/activate; eval "$(kennel local env)"; kennel classify IMAGE\n'
-        "This model knows drawn dogs only. One that knows photographs takes three commands (133 breeds, 1.1 GB; or push "
-        "a folder of yours, with a folder per class):\n"
+        "This model knows drawn dogs only. One that knows photographs takes three commands (133 breeds, 1.1 GB; or "
+        "push a folder of yours, with a folder per class):\n"
         "  kennel data pull && kennel data push data/breeds\n"
         "  kennel train --data breeds --set architecture=resnet50 --set weights=default --set mode=head\n"
         "  kennel package && kennel deploy\n"
