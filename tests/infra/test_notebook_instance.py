@@ -127,7 +127,10 @@ def test_it_deletes_nothing_and_writes_only_data_sets_and_code(role):
 
 def test_it_reads_versions_of_what_trainings_leave_only(role):
     assert {arn.rsplit(">", 1)[-1] for arn in allowed(role)["s3:GetObjectVersion"]} == {"/training/*"}
-    assert condition(role, "s3:ListBucketVersions") == {"StringLike": {"s3:prefix": ["training/*"]}}
+    assert condition(role, "s3:ListBucketVersions") == {
+        "StringEquals": {"aws:ResourceAccount": {"Ref": "AWS::AccountId"}},
+        "StringLike": {"s3:prefix": ["training/*"]},
+    }
 
 
 def test_it_passes_the_key_on_to_its_volume_only_and_opens_objects_only_through_s3(role):

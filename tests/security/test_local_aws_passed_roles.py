@@ -130,13 +130,17 @@ def test_no_second_name_hides_a_role(aws: LocalAws) -> None:
     weak = aws.role("weak", LAMBDA_TRUST)
     allowed = {"Action": "iam:PassRole", "Resource": weak}
     key = aws.user("hider", policy(EVERYTHING_ELSE, allowed))
-    with pytest.raises(botocore.exceptions.ClientError, match=f"iam:PassRole on resource: {ROLE}"):
-        request = {"projectName": "project", "serviceRoleOverride": ROLE, "serviceRole": weak}
-        client = aws.client("codebuild", key)
+    build = {"projectName": "project", "serviceRoleOverride": ROLE}
+    for request, refusal in (
+        (build, f"iam:PassRole on resource: {ROLE}"),
+        ({**build, "serviceRole": weak}, "StartBuild has no such members: serviceRole"),
+    ):
+        client, body = aws.client("codebuild", key), json.dumps(request).encode()
         client.meta.events.register(
-            "before-call.codebuild.StartBuild", lambda params, **_: params.update(body=json.dumps(request).encode())
+            "before-call.codebuild.StartBuild", lambda params, body=body, **_: params.update(body=body)
         )
-        client.start_build(projectName="project")
+        with pytest.raises(botocore.exceptions.ClientError, match=refusal):
+            client.start_build(projectName="project")
     query = {"Action": "CreateStack", "StackName": "q", "TemplateBody": TEMPLATE, "Version": "2010-05-15"}
     url = f"{aws.environment['AWS_ENDPOINT_URL']}/?{urlencode({**query, 'RoleARN': ROLE}, quote_via=quote)}"
     request = AWSRequest("POST", url)
