@@ -24,10 +24,10 @@ from cli.batch.labels import (
     write_parquet,
 )
 from cli.console import console
-from cli.data.dataset import PICTURE_SUFFIXES
 from cli.data.push import data_set_name, push_files
 from cli.errors import NotReadyError, WorkFailedError, aws_errors
 from infra.bucket_layout import BATCH_INPUT, BATCH_OUTPUT
+from model.training.data.image_folder import IMAGE_SUFFIXES
 
 _SHOWN_ERRORS = 10
 
@@ -102,7 +102,7 @@ def _push(stage: Stage, directory: Path) -> str:
     paths = {path.relative_to(directory).as_posix(): path for path in sorted(directory.rglob("*")) if path.is_file()}
     files = {name: path for name, path in paths.items() if _is_picture(name)}
     if not files:
-        raise NotReadyError(f"There are no pictures in {directory} ({', '.join(sorted(PICTURE_SUFFIXES))}).")
+        raise NotReadyError(f"There are no pictures in {directory} ({', '.join(sorted(IMAGE_SUFFIXES))}).")
     name = data_set_name(directory, None)
     result = push_files(stage, files, f"{BATCH_INPUT}/{name}/", f"manifests/batch/{name}.json")
     console.print(f"Pushed: {result.uploaded} uploaded, {result.unchanged} unchanged, {result.removed} removed.")
@@ -111,7 +111,7 @@ def _push(stage: Stage, directory: Path) -> str:
 
 def _is_picture(name: str) -> bool:
     path = Path(name)
-    return path.suffix.lower() in PICTURE_SUFFIXES and not any(part.startswith(".") for part in path.parts)
+    return path.suffix.lower() in IMAGE_SUFFIXES and not any(part.startswith(".") for part in path.parts)
 
 
 def label_pictures(
@@ -196,7 +196,7 @@ def _find_pictures(folder: BatchFolder) -> dict[str, InputPicture]:
     if not pictures:
         raise NotReadyError(
             f"There are no pictures below s3://{folder.bucket}/{folder.source} "
-            f"({', '.join(sorted(PICTURE_SUFFIXES))}; hidden files do not count)."
+            f"({', '.join(sorted(IMAGE_SUFFIXES))}; hidden files do not count)."
         )
     if len(objects) > len(pictures):
         console.print(f"{len(objects) - len(pictures)} files are no pictures by their names and are left out.")

@@ -12,17 +12,17 @@ from cli.aws import announce
 from cli.console import console, progress_bar
 from cli.data import check as data_check
 from cli.data import shrink as data_shrink
-from cli.data.dataset import DataSet, find_data_set, named, read_data_set
+from cli.data.dataset import find_data_set, named, read_data_set
 from cli.data.push import data_set_name, push_data_set
 from cli.errors import NotReadyError
+from model.training.data.image_folder import ImageFolder
 
 app = typer.Typer(help="Draw, pull, check, shrink and push data sets.", no_args_is_help=True)
 
 SAMPLE_DIR = Path("data/sample")
-BREEDS_DIR = Path("data/breeds")
 BREEDS_URL = "https://s3-us-west-1.amazonaws.com/udacity-aind/dog-project/dogImages.zip"
 
-_Side = Annotated[int, typer.Option(min=16, max=4096, help="Longest that a picture's shorter side may be, in pixels.")]
+_Directory = Annotated[Path, typer.Argument(help="A folder-per-class data set.")]
 
 
 @app.command()
@@ -46,26 +46,21 @@ def draw_sample(directory: Path, *, seed: int, breeds: int, per_class: tuple[int
     NotReadyError
         When it cannot be drawn there, for example because the folder holds something else.
     """
-    import sample_data as drawing  # numpy and Pillow: not needed by the other commands
+    import sample_data  # numpy and Pillow: not needed by the other commands
 
+    total = breeds * sum(per_class)
     try:
-        with progress_bar("Drawing pictures", breeds * sum(per_class)) as report:
-            summary = drawing.draw_data_set(
-                directory,
-                breeds=breeds,
-                per_class=per_class,
-                seed=seed,
-                progress=lambda done, total: report(done),
-            )
-    except drawing.DrawingError as error:
+        with progress_bar("Drawing pictures", total) as report:
+            drawn = sample_data.draw_data_set(directory, breeds=breeds, per_class=per_class, seed=seed, report=report)
+    except sample_data.DrawingError as error:
         raise NotReadyError(str(error)) from error
-    what = f"{summary.pictures} pictures of {len(summary.classes)} breeds"
-    console.print(f"{directory} holds these {what} already." if summary.reused else f"Drew {what} in {directory}.")
+    what = f"{total} pictures of {breeds} breeds"
+    console.print(f"Drew {what} in {directory}." if drawn else f"{directory} holds these {what} already.")
 
 
 @app.command()
 def pull(
-    directory: Annotated[Path, typer.Argument(help="Where to put it.")] = BREEDS_DIR,
+    directory: Annotated[Path, typer.Argument(help="Where to put it.")] = Path("data/breeds"),
     url: Annotated[
         str, typer.Option(help="A zip archive (default: 8,351 photographs of 133 breeds, 1.1 GB).")
     ] = BREEDS_URL,
@@ -78,46 +73,47 @@ def pull(
     from cli.data import pull as data_pull  # requests takes a tenth of a second to import
 
     data_pull.pull(directory, url, sha256)
-    data_set = find_data_set(directory)
-    data_check.check_and_print(data_set)
+    folder = find_data_set(directory)
+    data_check.check_and_print(folder)
     if shrink is not None:
-        _shrink(data_set, None, shrink)
+        _shrink(folder, None, shrink)
 
 
 @app.command("check")
 def check_command(
-    directory: Annotated[Path, typer.Argument(help="A folder-per-class data set.")] = SAMPLE_DIR,
+    directory: _Directory = SAMPLE_DIR,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything that was found as JSON.")] = False,
 ) -> None:
     """Look for what makes a data set unusable (exit code 3), or models worse (warnings)."""
-    data_set = find_data_set(directory)
+    folder = find_data_set(directory)
     if not as_json:
-        data_check.check_and_print(data_set)
+        data_check.check_and_print(folder)
         return
-    check = data_check.check_data_set(data_set)  # without progress: standard output is the document's
+    check = data_check.check_data_set(folder)  # without progress: standard output is the document's
     typer.echo(json.dumps(check.to_json(), indent=2))
-    data_check.require_usable(check)
+    check.require_usable()
 
 
 @app.command("shrink")
 def shrink_command(
-    directory: Annotated[Path, typer.Argument(help="A folder-per-class data set.")],
+    directory: _Directory,
     destination: Annotated[Path | None, typer.Argument(help="Where to put the copy (default: DIR-<side>).")] = None,
-    side: _Side = 256,
+    side: Annotated[
+        int, typer.Option(min=16, max=4096, help="Longest that a picture's shorter side may be, in pixels.")
+    ] = 256,
 ) -> None:
     """Make a copy of a data set in the size that a network needs; run again, it does what is missing."""
     _shrink(find_data_set(directory), destination, side)
 
 
-def _shrink(data_set: DataSet, destination: Path | None, side: int) -> None:
-    original = named(data_set.root)
+def _shrink(folder: ImageFolder, destination: Path | None, side: int) -> None:
+    original = named(folder.root)
     copy = destination or original.with_name(f"{original.name}-{side}")
-    with progress_bar("Shrinking pictures", len(data_set.pictures)) as report:
-        done = data_shrink.shrink_data_set(data_set, copy, side=side, report=report)
-    rate = (done.shrunk + done.unchanged) / done.seconds
+    with progress_bar("Shrinking pictures", len(folder.images)) as report:
+        done = data_shrink.shrink_data_set(folder, copy, side=side, report=report)
     console.print(
         f"{copy}: {done.shrunk} pictures shrunk, {done.unchanged} small enough, {done.kept} there already; "
-        f"{done.bytes_before / 1e6:,.1f} MB became {done.bytes_after / 1e6:,.1f} MB; {rate:,.0f} pictures/s.",
+        f"{done.bytes_before / 1e6:,.1f} MB became {done.bytes_after / 1e6:,.1f} MB."
     )
     for name, reason in list(done.unreadable.items())[:5]:
         console.print(f"warning: left out {name}: {reason}")
@@ -128,17 +124,17 @@ def _shrink(data_set: DataSet, destination: Path | None, side: int) -> None:
 @app.command()
 def push(
     context: typer.Context,
-    directory: Annotated[Path, typer.Argument(help="A folder-per-class data set.")] = SAMPLE_DIR,
+    directory: _Directory = SAMPLE_DIR,
     name: Annotated[str | None, typer.Option(help="Its name in the bucket (default: the folder's).")] = None,
     check: Annotated[bool, typer.Option(help="Decode every picture first.")] = True,
 ) -> None:
     """Put a data set into the bucket, uploading only what has changed."""
     chosen = data_set_name(directory, name)
-    data_set = read_data_set(directory)
+    folder = read_data_set(directory)
     if check:
-        data_check.check_and_print(data_set)
+        data_check.check_and_print(folder)
     announce(context.obj)
-    result = push_data_set(context.obj, data_set, chosen)
+    result = push_data_set(context.obj, folder, chosen)
     console.print(
         f"Pushed as {chosen!r}: {result.uploaded} uploaded, {result.unchanged} unchanged, {result.removed} removed."
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import re
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from cli.console import byte_progress, console
 from cli.data.dataset import named
-from cli.data.download import download, public_url, sha256_of, version_path
+from cli.data.download import download, public_url, version_path
 from cli.data.unzip import ArchiveError, unzip
 from cli.errors import NotReadyError, UsageError
 
@@ -43,16 +44,11 @@ class Source:
     pulled: str
 
 
-def source_path(directory: Path) -> Path:
-    """Where it is written down what a folder was pulled from."""
-    return directory.with_name(f"{directory.name}.source.json")
-
-
 def pull(directory: Path, url: str, sha256: str | None) -> None:
     """Fetch and unpack a data set, or do nothing where it lies already.
 
     Nothing vouches for an archive that is fetched for the first time, unless `sha256` is given. Its checksum is kept,
-    and every later archive of the same address must have the same one. An interrupted pull goes on where it stopped.
+    and every later archive of the same address must have the same one.
 
     Parameters
     ----------
@@ -75,45 +71,39 @@ def pull(directory: Path, url: str, sha256: str | None) -> None:
     if sha256 is not None and not _SHA256.fullmatch(sha256 := sha256.lower().removeprefix("sha256:")):
         raise UsageError(f"{sha256!r} is no SHA-256 checksum: it has 64 hexadecimal digits.")
     directory = named(directory)
-    archive = directory.with_name(f"{directory.name}.zip")
-    try:
-        directory.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise NotReadyError(f"{directory.parent} cannot be made: {error.strerror}.") from error
+    archive, record = directory.with_name(f"{directory.name}.zip"), directory.with_name(f"{directory.name}.source.json")
     with _only_one(directory.parent):
-        before = _read_source(directory)
-        if _is_there(directory, before, url, sha256):
-            _remove_archive(archive)
-            return
-        if archive.exists():
-            console.print(f"Using {archive}, which is there already.")
-        with byte_progress("Downloading") as report:
-            download(url, archive, report=report, room_for_contents=True)
-        _verify(directory, archive, url, sha256, before)
-        try:
-            with byte_progress("Unpacking") as report:
-                contents = unzip(archive, directory, report=report)
-        except ArchiveError:
-            _write_source(directory, before)  # the checksum of something unusable is nothing to go by
-            _remove_archive(archive)
-            raise
-        _remove_archive(archive)
-    console.print(f"Unpacked {len(contents.members)} files, {contents.size / 1e6:,.0f} MB, into {directory}"
-                  + (f"; {contents.left_out} hidden files were left out." if contents.left_out else "."))  # fmt: skip
+        before = _read(record)
+        if not _is_there(directory, before, url, sha256):
+            if archive.exists():
+                console.print(f"Using {archive}, which is there already.")
+            with byte_progress("Downloading") as report:
+                download(url, archive, report=report)
+            _write(record, _verified(archive, url, sha256, before))
+            try:
+                with byte_progress("Unpacking") as report:
+                    unpacked = unzip(archive, directory, report=report)
+            except ArchiveError:
+                _write(record, before)  # the checksum of something unusable is nothing to go by
+                _remove(archive)
+                raise
+            console.print(f"Unpacked {unpacked}, into {directory}.")
+        _remove(archive)
 
 
 @contextmanager
 def _only_one(folder: Path) -> Iterator[None]:
     """Keep a second pull from writing the same files; the system lets go of the lock however this process ends."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise NotReadyError(f"{folder} cannot be made: {error.strerror}.") from error
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise NotReadyError(
-                f"Another kennel data pull is writing to {folder}.", "Wait until it has ended."
-            ) from None
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
+    except BlockingIOError:
+        raise NotReadyError(f"Another kennel data pull is writing to {folder}.", "Wait until it has ended.") from None
     finally:
         os.close(descriptor)
 
@@ -130,10 +120,12 @@ def _is_there(directory: Path, before: Source | None, url: str, sha256: str | No
     return True
 
 
-def _verify(directory: Path, archive: Path, url: str, sha256: str | None, before: Source | None) -> None:
-    """Compare the archive with what was asked for or fetched before, and write down what it is."""
-    found = sha256_of(archive)
-    console.print(f"{archive}: {archive.stat().st_size:,} bytes, sha256 {found}")
+def _verified(archive: Path, url: str, sha256: str | None, before: Source | None) -> Source:
+    """Compare the archive with what was asked for or fetched before; return what it is."""
+    with archive.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    size = archive.stat().st_size
+    console.print(f"{archive}: {size:,} bytes, sha256 {found}")
     keep = f"The archive stays in {archive}: remove it to download it again"
     if sha256 is not None and found != sha256:
         raise NotReadyError(f"{archive} is not what was asked for: its sha256 is not {sha256}.", f"{keep}.")
@@ -142,30 +134,29 @@ def _verify(directory: Path, archive: Path, url: str, sha256: str | None, before
             f"{before.url} is another file than on {before.pulled}: then its sha256 was {before.sha256}.",
             f"{keep}, or accept the new one with --sha256 {found}.",
         )
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    _write_source(directory, Source(public_url(url), found, archive.stat().st_size, now))
+    return Source(public_url(url), found, size, datetime.now(UTC).isoformat(timespec="seconds"))
 
 
-def _write_source(directory: Path, source: Source | None) -> None:
-    if source is None:
-        source_path(directory).unlink(missing_ok=True)
-    else:
-        source_path(directory).write_text(json.dumps(asdict(source), indent=2) + "\n", encoding="utf-8")
-
-
-def _read_source(directory: Path) -> Source | None:
+def _read(record: Path) -> Source | None:
     try:
-        return Source(**json.loads(source_path(directory).read_text(encoding="utf-8")))
+        return Source(**json.loads(record.read_text(encoding="utf-8")))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError) as error:
         # Not to be taken for "never pulled": the checksum in it is what the next archive is measured against.
         raise NotReadyError(
-            f"{source_path(directory)} cannot be read: {error}.", "Remove it to trust the next archive unseen."
+            f"{record} cannot be read: {error}.", "Remove it to trust the next archive unseen."
         ) from error
 
 
-def _remove_archive(archive: Path) -> None:
+def _write(record: Path, source: Source | None) -> None:
+    if source is None:
+        record.unlink(missing_ok=True)
+    else:
+        record.write_text(json.dumps(asdict(source), indent=2) + "\n", encoding="utf-8")
+
+
+def _remove(archive: Path) -> None:
     if version_path(archive).exists():  # otherwise a person has put it there
         archive.unlink(missing_ok=True)
         version_path(archive).unlink()

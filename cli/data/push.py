@@ -21,10 +21,11 @@ from botocore.config import Config
 
 from cli.aws import Stage, delete_objects
 from cli.console import progress_bar
-from cli.data.dataset import DataSet, read_file
+from cli.data.dataset import read_file
 from cli.errors import UsageError, aws_errors
 from cli.parallel import map_unordered, processors
 from infra.bucket_layout import DATA_SETS
+from model.training.data.image_folder import ImageFolder
 
 # Parallel uploads. S3 answers a small put in tens of milliseconds, so it is latency that is hidden; boto3 needs 2 to
 # 3 ms of processor time for a request, all of it under the interpreter lock, so that more threads soon send no more.
@@ -67,9 +68,9 @@ def data_set_name(directory: Path, name: str | None) -> str:
     return chosen
 
 
-def push_data_set(stage: Stage, data_set: DataSet, name: str) -> PushResult:
+def push_data_set(stage: Stage, folder: ImageFolder, name: str) -> PushResult:
     """Make the bucket's copy of a data set equal to the folder; see `push_files`."""
-    files = {picture.key: picture.path for picture in data_set.pictures}
+    files = {image.key: image.path for image in folder.images}
     return push_files(stage, files, data_set_prefix(name), f"manifests/{name}.json")
 
 

@@ -7,141 +7,113 @@ import json
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from time import monotonic
 
-from cli.data.dataset import DataSet, Picture
 from cli.errors import NotReadyError
 from cli.parallel import map_unordered, processors
+from model.training.data.image_folder import ImageFile, ImageFolder
 
 MARKER = ".shrunk.json"
 QUALITY = 90  # of the JPEG; its usual step from "invisible" to "hardly visible" losses
-_JPEG_SUFFIXES = (".jpg", ".jpeg")
 
 
-@dataclass(frozen=True)
+@dataclass
 class Shrunk:
     """What shrinking did.
 
     Attributes
     ----------
-    pictures : int
-        That the copy holds.
     shrunk, unchanged, kept : int
-        Of those: written smaller, copied as they were because they were small, and there from an earlier run.
+        Images written smaller, copied as they were because they were small, and there from an earlier run.
     bytes_before, bytes_after : int
-        Of the pictures that the copy holds, in the original and in the copy.
+        Of the images that the copy holds, in the original and in the copy.
     unreadable : dict of str to str
-        Pictures that are left out, with the reason.
-    seconds : float
+        Images that are left out, with the reason.
     """
 
-    pictures: int
-    shrunk: int
-    unchanged: int
-    kept: int
-    bytes_before: int
-    bytes_after: int
-    unreadable: dict[str, str]
-    seconds: float
+    shrunk: int = 0
+    unchanged: int = 0
+    kept: int = 0
+    bytes_before: int = 0
+    bytes_after: int = 0
+    unreadable: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class _Outcome:
-    what: str  # "shrunk", "unchanged", "kept" or "unreadable"
-    name: str = ""  # of the copy, below its folder
-    before: int = 0
-    after: int = 0
-    reason: str = ""
+class _Copy:
+    how: str  # "shrunk", "unchanged" or "kept"
+    name: str  # below the copy's folder
+    before: int  # bytes
+    after: int
 
 
 def shrink_data_set(
-    data_set: DataSet,
+    folder: ImageFolder,
     destination: Path,
     *,
     side: int = 256,
     report: Callable[[int], None] = lambda done: None,
     threads: int | None = None,
 ) -> Shrunk:
-    """Write a copy of a data set whose pictures' shorter sides are at most so long.
+    """Write a copy of a data set whose images' shorter sides are at most so long.
 
-    Larger pictures become JPEGs of quality 90, upright as the camera noted; those of other formats get a further suffix
-    ``.jpg``. Pictures that are small enough, or would not become smaller files, are copied byte for byte. The copy is
-    laid out as ``train|valid|test/<class>/``, also where the original had no splits: re-encoded pictures would be split
-    differently.
+    Larger images become JPEGs of quality 90, upright as the camera noted; those of other formats get a further suffix
+    ``.jpg``. Images that are small enough, or would not become smaller files, are copied byte for byte. The copy has
+    ``train|valid|test/<class>/``, also where the original had no splits: re-encoded images would be split differently.
 
     The copy appears under its name when it is complete. An interrupted run, and a later one after the original has
-    changed, only do what is missing: each picture carries its original's time of modification.
+    changed, only do what is missing: each image carries its original's time of modification.
 
     Parameters
     ----------
     side
         Pixels.
     report
-        Called with the number of pictures done.
+        Called with the number of images done.
     threads
-        One per processor by default: measured on two, threads shrink 530 pictures/s where processes shrink 430.
+        One per processor by default: measured on two, threads shrink 530 images/s where processes shrink 430.
 
     Raises
     ------
     NotReadyError
         When the destination holds something else, lies inside the original, or cannot be written.
     """
-    started = monotonic()
-    recipe = {"side": side, "quality": QUALITY}
-    _check_names(data_set)
+    names = {image.key for image in folder.images}
+    for key in names:
+        if not _is_jpeg(key) and f"{key}.jpg" in names:
+            raise NotReadyError(f"{key} would become {key}.jpg, which is there, too.", "Rename one of them.")
     unfinished = destination.with_name(f".{destination.name}.shrinking")
+    total, made = Shrunk(), set()
     try:
-        _prepare(data_set, destination, unfinished, recipe)
-        outcomes = {}
+        _prepare(folder.root, destination, unfinished, {"side": side, "quality": QUALITY})
         work = map_unordered(
-            lambda picture: _shrink(picture, unfinished, side),
-            data_set.pictures,
-            threads=threads or processors(),
+            lambda image: _shrink(image, unfinished, side), folder.images, threads=threads or processors()
         )
-        for done, (picture, outcome) in enumerate(work, start=1):
-            outcomes[picture.key] = outcome
+        for done, (image, copy) in enumerate(work, start=1):
             report(done)
-        _remove_others(unfinished, {outcome.name for outcome in outcomes.values()})
+            if isinstance(copy, str):
+                total.unreadable[image.key] = copy
+                continue
+            made.add(copy.name)
+            setattr(total, copy.how, getattr(total, copy.how) + 1)
+            total.bytes_before += copy.before
+            total.bytes_after += copy.after
+        _remove_others(unfinished, made)
         unfinished.rename(destination)
     except OSError as error:
         raise NotReadyError(f"{destination} cannot be written: {error.strerror or error}.") from error
-    return _summary(outcomes, monotonic() - started)
+    return total
 
 
-def _summary(outcomes: dict[str, _Outcome], seconds: float) -> Shrunk:
-    def count(what: str) -> int:
-        return sum(outcome.what == what for outcome in outcomes.values())
-
-    unreadable = {key: outcome.reason for key, outcome in sorted(outcomes.items()) if outcome.what == "unreadable"}
-    return Shrunk(
-        pictures=len(outcomes) - len(unreadable),
-        shrunk=count("shrunk"),
-        unchanged=count("unchanged"),
-        kept=count("kept"),
-        bytes_before=sum(outcome.before for outcome in outcomes.values()),
-        bytes_after=sum(outcome.after for outcome in outcomes.values()),
-        unreadable=unreadable,
-        seconds=seconds,
-    )
+def _is_jpeg(key: str) -> bool:
+    return key.lower().endswith((".jpg", ".jpeg"))
 
 
-def _shrunk_name(picture: Picture) -> str:
-    return picture.key if picture.path.suffix.lower() in _JPEG_SUFFIXES else f"{picture.key}.jpg"
-
-
-def _check_names(data_set: DataSet) -> None:
-    taken = {picture.key for picture in data_set.pictures}
-    for picture in data_set.pictures:
-        if (name := _shrunk_name(picture)) != picture.key and name in taken:
-            raise NotReadyError(f"{picture.key} would become {name}, which is there, too.", "Rename one of them.")
-
-
-def _prepare(data_set: DataSet, destination: Path, unfinished: Path, recipe: dict[str, int]) -> None:
-    source, target = data_set.root.resolve(), destination.resolve()
+def _prepare(root: Path, destination: Path, unfinished: Path, recipe: dict[str, int]) -> None:
+    source, target = root.resolve(), destination.resolve()
     if source == target or source in target.parents or target in source.parents:
-        raise NotReadyError(f"The copy cannot be {destination}: it and the original {data_set.root} would mix.")
+        raise NotReadyError(f"The copy cannot be {destination}: it and the original {root} would mix.")
     if os.path.lexists(destination):
         marker = _marker(destination)
         if marker is None and (not destination.is_dir() or any(destination.iterdir())):
@@ -162,63 +134,48 @@ def _prepare(data_set: DataSet, destination: Path, unfinished: Path, recipe: dic
     (unfinished / MARKER).write_text(json.dumps(recipe) + "\n", encoding="utf-8")
 
 
-def _marker(folder: Path) -> dict[str, int] | None:
+def _marker(folder: Path) -> object:
     try:
-        marker = json.loads((folder / MARKER).read_text(encoding="utf-8"))
+        return json.loads((folder / MARKER).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return marker if isinstance(marker, dict) else None
 
 
-def _shrink(picture: Picture, folder: Path, side: int) -> _Outcome:
+def _shrink(image: ImageFile, folder: Path, side: int) -> _Copy | str:
+    """Write an image's copy; return what was done, or why it cannot be read."""
+    from model.core.decoding import ImageError
+
+    other_name = image.key if _is_jpeg(image.key) else f"{image.key}.jpg"
     try:
-        source = picture.path.stat()
-        if kept := _kept(picture, folder, source):
-            return kept
-        content = picture.path.read_bytes()
-    except OSError as error:
-        return _Outcome("unreadable", reason=f"It cannot be read: {error.strerror or error}.")
-    try:
+        source = image.path.stat()
+        for name in (image.key, other_name):  # of an earlier run
+            if (folder / name).exists() and (folder / name).stat().st_mtime_ns == source.st_mtime_ns:
+                return _Copy("kept", name, source.st_size, (folder / name).stat().st_size)
+        content = image.path.read_bytes()
         smaller = _smaller(content, side)
-    except ValueError as error:
-        return _Outcome("unreadable", reason=str(error))
-    name = _shrunk_name(picture) if smaller else picture.key
+    except ImageError as error:
+        return str(error)
+    except OSError as error:
+        return f"It cannot be read: {error.strerror or error}."
+    name = other_name if smaller else image.key
     target = folder / name
     target.parent.mkdir(parents=True, exist_ok=True)
     unfinished = target.with_name(f".{target.name}.new")
     unfinished.write_bytes(smaller or content)
-    # Before it has its name: a picture with the original's time is one that is finished.
+    # Before it has its name: an image with the original's time is one that is finished.
     os.utime(unfinished, ns=(source.st_atime_ns, source.st_mtime_ns))
     unfinished.replace(target)
-    return _Outcome("shrunk" if smaller else "unchanged", name, len(content), len(smaller or content))
-
-
-def _kept(picture: Picture, folder: Path, source: os.stat_result) -> _Outcome | None:
-    """What an earlier run has made of this very picture; None where there is nothing."""
-    for name in (picture.key, _shrunk_name(picture)):
-        target = folder / name
-        if target.exists() and target.stat().st_mtime_ns == source.st_mtime_ns:
-            return _Outcome("kept", name, source.st_size, target.stat().st_size)
-    return None
+    return _Copy("shrunk" if smaller else "unchanged", name, len(content), len(smaller or content))
 
 
 def _smaller(content: bytes, side: int) -> bytes | None:
-    """The picture with a shorter side of `side` pixels as a JPEG, or None where it is best left as it is.
-
-    Raises
-    ------
-    ValueError
-        When it cannot be decoded.
-    """
+    """Return the image with a shorter side of `side` pixels as a JPEG, or None where it is best left as it is."""
     from PIL import Image
 
-    from model.core.decoding import ImageError, decode
+    from model.core.decoding import decode
 
-    try:
-        image = decode(content, target_size=side)
-    except ImageError as error:
-        raise ValueError(str(error)) from error
-    shorter = min(image.size)  # of what a JPEG was decoded at, which is larger than `side` if the picture is
+    image = decode(content, target_size=side)
+    shorter = min(image.size)  # of what a JPEG was decoded at, which is larger than `side` if the image is
     if shorter <= side:
         return None
     size = (round(image.width * side / shorter), round(image.height * side / shorter))
@@ -228,11 +185,9 @@ def _smaller(content: bytes, side: int) -> bytes | None:
 
 
 def _remove_others(folder: Path, names: set[str]) -> None:
-    """Remove copies of pictures that are no longer there, and what interrupted runs left."""
-    for path in list(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
-        if path.is_file() and name not in names and name != MARKER:
-            path.unlink()
+    """Remove copies of images that are no longer there, and what interrupted runs left."""
     for path in sorted(folder.rglob("*"), reverse=True):  # children before their parents
-        if path.is_dir() and not any(path.iterdir()):
+        if path.is_file() and path.name != MARKER and path.relative_to(folder).as_posix() not in names:
+            path.unlink()
+        elif path.is_dir() and not any(path.iterdir()):
             path.rmdir()

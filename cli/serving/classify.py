@@ -15,10 +15,11 @@ from rich.table import Table
 from cli.aws import Stage
 from cli.console import console, progress_bar
 from cli.data.commands import SAMPLE_DIR
-from cli.data.dataset import Picture, read_data_set
+from cli.data.dataset import read_data_set
 from cli.errors import NotReadyError, WorkFailedError
 from cli.serving.function_client import Answer, FunctionClient
 from model.core.artifact import ArtifactError
+from model.training.data.image_folder import ImageFile
 
 if TYPE_CHECKING:
     from model.core.predictor import Predictor
@@ -68,10 +69,10 @@ def _is_url(picture: str) -> bool:
 class Evaluation:
     """The function's answers on a test set beside those of the same artifact, run here."""
 
-    pictures: list[Picture]
+    pictures: list[ImageFile]
     answers: list[Answer]
     right: list[bool]  # whether the function's first answer was the picture's class
-    unreadable: list[Picture]
+    unreadable: list[ImageFile]
     online: float  # accuracy through the function URL, 0…1
     offline: float  # accuracy of the artifact's own predictor on this machine, 0…1
     largest_difference: float  # between any online and offline probability
@@ -128,7 +129,7 @@ def evaluate_deployment(stage: Stage, directory: Path) -> Evaluation:
     WorkFailedError
         When a picture got no answer.
     """
-    test = [picture for picture in read_data_set(directory).pictures if picture.split == "test"]
+    test = [picture for picture in read_data_set(directory).images if picture.split == "test"]
     if not test:
         raise NotReadyError(f"{directory} has no pictures in test/.")
     answers = _classify_all(FunctionClient(stage, connections=_CALLS_AT_ONCE), [picture.path for picture in test])
@@ -176,7 +177,7 @@ def _classify_all(client: FunctionClient, paths: list[Path]) -> list[Answer]:
     return answers
 
 
-def _classify_offline(artifact: Path, pictures: list[Picture]) -> tuple[Predictor, list[list[float]]]:
+def _classify_offline(artifact: Path, pictures: list[ImageFile]) -> tuple[Predictor, list[list[float]]]:
     from model.core import packaging  # numpy and the inference engine: not needed by `classify`
     from model.core.predictor import Predictor
 

@@ -17,7 +17,8 @@ from .arguments import ArgumentsError
 from .artifact.best_so_far import BestSoFar, best_writer
 from .artifact.finishing import Trained, finish
 from .data.augment import Augmentation
-from .data.dataset import Fingerprint, decode_for_augmentation, decode_for_serving, discover, fingerprint
+from .data.dataset import Fingerprint, discover, fingerprint
+from .data.decoded import decode_for_augmentation, decode_for_serving
 from .distributed.group import ALONE, DistributedError, Workers
 from .head.mode import train_head
 from .loop.checkpoints import Checkpoints

@@ -29,7 +29,6 @@ from cli.batch import commands as batch
 from cli.batch.job import BatchFolder, Ended
 from cli.batch.labels import label_of_error
 from cli.console import SafeConsole, plain
-from cli.data.dataset import Picture
 from cli.local import demo
 from cli.serving import classify as classifying
 from cli.serving.classify import Evaluation
@@ -38,6 +37,7 @@ from cli.training import ec2 as ec2_training
 from cli.training import sagemaker as training
 from cli.training.ec2_jobs import write_launch
 from cli.tuning import commands as tuning
+from model.training.data.image_folder import ImageFile
 from programs.ec2_training.training_instance.job import Job
 
 #: Clipboard, title, a cleared screen in both forms of an introducer, the start of the line, the other direction, half a
@@ -244,7 +244,7 @@ def test_pictures_answers_and_errors_of_the_function(
 
 
 def test_the_tables_of_an_evaluation(screen: Screen) -> None:
-    picture = Picture(Path(HOSTILE), "test", HOSTILE, HOSTILE)
+    picture = ImageFile(Path(HOSTILE), "test", HOSTILE, HOSTILE)
     answer = Answer(200, {"predictions": [{"label": HOSTILE, "probability": 0.5}]})
     evaluation = Evaluation([picture], [answer], [True], [picture], 1.0, 1.0, 0.0)
     for table in (classifying.evaluation_table(evaluation), demo._answers_table(evaluation)):

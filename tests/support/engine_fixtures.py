@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from model.core.transforms import Preprocessing
-from model.training.data.dataset import Pictures
+from model.training.data.decoded import Pictures
 from model.training.loop.engine import Recipe
 
 PREPROCESSING = Preprocessing(16, 16)

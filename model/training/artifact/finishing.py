@@ -20,7 +20,8 @@ from ...core.artifact import ONNX_FILE, WEIGHTS_FILE, ModelCard, file_version
 from ...core.packaging import BEST_FILE, add_serving_program, write_metrics
 from ...core.predictor import onnx_session, softmax
 from ...core.transforms import Preprocessing
-from ..data.dataset import DataSet, Fingerprint, Pictures, decode_for_serving, display_labels
+from ..data.dataset import DataSet, Fingerprint, display_labels
+from ..data.decoded import Pictures, decode_for_serving
 from ..environment import describe
 from ..loop.calibration import at_temperature, fit_temperature, reliability
 from ..loop.engine import Fit

@@ -28,7 +28,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from ...core.predictor import FloatArray, onnx_session, softmax
 from ...core.transforms import Preprocessing
-from ..data.dataset import Pictures
+from ..data.decoded import Pictures
 from ..environment import cpu_model
 from ..loop.evaluation import evaluate_probabilities, graph_logits
 from ..whole_files import write_whole

@@ -14,7 +14,7 @@ from torch.nn import functional
 from ..distributed.group import DistributedError, Workers
 from ..distributed.whole_batch import Part
 from .augment import Augmentation
-from .dataset import Pictures
+from .decoded import Pictures
 from .imbalance import draw_order, picture_weights
 from .mixing import draw_mixture, neighbours
 

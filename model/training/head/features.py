@@ -30,10 +30,11 @@ from torch import Tensor, nn
 from ...core import decoding, transforms
 from ...core.predictor import onnx_session
 from ..artifact.export import check_export, export_onnx
-from ..data import augment
-from ..data import dataset as data
+from ..data import augment, decoded
 from ..data.augment import Augmentation, Variations
-from ..data.dataset import DataSet, DataSetError, Fingerprint, Pictures, decode_for_augmentation, decode_for_serving
+from ..data.dataset import DataSet, Fingerprint
+from ..data.decoded import Pictures, decode_for_augmentation, decode_for_serving
+from ..data.image_folder import DataSetError
 from ..distributed.group import Workers
 from .feature_store import Features, FeatureStore
 
@@ -135,7 +136,7 @@ class Extraction:
             "preprocessing": dataclasses.asdict(self.augmentation.preprocessing),
             "engine": self.engine,
             "pillow": PIL.__version__,
-            "program": _program(decoding, transforms, data),
+            "program": _program(decoding, transforms, decoded),
             "shard": SHARD_PICTURES,
         }
         varied = common | {

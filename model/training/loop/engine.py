@@ -25,7 +25,7 @@ from torch.nn.parallel import DistributedDataParallel
 from ...core.transforms import Preprocessing
 from ..data.augment import Augmentation
 from ..data.batches import Batch, Batches
-from ..data.dataset import Pictures
+from ..data.decoded import Pictures
 from ..distributed.group import ALONE, Workers
 from ..distributed.whole_batch import Part, whole_batch_layers
 from .checkpoints import Checkpoints

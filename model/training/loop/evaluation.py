@@ -13,7 +13,8 @@ import onnxruntime
 from ...core.decoding import ImageError
 from ...core.predictor import FloatArray, Predictor
 from ...core.transforms import Preprocessing
-from ..data.dataset import DataSet, DataSetError
+from ..data.dataset import DataSet
+from ..data.image_folder import DataSetError
 from .calibration import losses
 from .metrics import Evaluation
 

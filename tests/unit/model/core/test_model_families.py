@@ -20,7 +20,7 @@ from model.core.predictor import onnx_session
 from model.core.transforms import Preprocessing
 from model.training.artifact.export import check_export, export_onnx
 from model.training.artifact.quantize import MIN_SPEEDUP, Limits, choose_precision
-from model.training.data.dataset import Pictures
+from model.training.data.decoded import Pictures
 
 # Real photographs, where the folder is there; the tests do without them elsewhere.
 PHOTOS = sorted((Path(model.__file__).parents[2] / "shared" / "photos").glob("*.jpg"))

@@ -75,7 +75,7 @@ def test_senseless_settings_are_refused_by_name(arguments, message):
 
 def test_preprocessing_needs_no_torch():
     program = (
-        "import sys, model.core.transforms, model.training.data.dataset, model.core.packaging;"
+        "import sys, model.core.transforms, model.training.data.decoded, model.core.packaging;"
         "import model.training.loop.evaluation;"
         "print('torch' in sys.modules)"
     )

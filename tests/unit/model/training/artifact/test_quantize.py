@@ -23,7 +23,7 @@ from model.core.transforms import Preprocessing
 from model.training.artifact import quantize
 from model.training.artifact.export import export_onnx
 from model.training.artifact.quantize import Decision, Limits, choose_precision
-from model.training.data.dataset import Pictures
+from model.training.data.decoded import Pictures
 
 SIZE = 16
 PREPROCESSING = Preprocessing(SIZE, SIZE)

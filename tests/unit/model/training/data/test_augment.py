@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 from model.core.transforms import Preprocessing
 from model.training.data import augment
 from model.training.data.augment import Augmentation
-from model.training.data.dataset import whole_picture
+from model.training.data.decoded import whole_picture
 
 PREPROCESSING = Preprocessing(64, 64)
 STILL = Augmentation(

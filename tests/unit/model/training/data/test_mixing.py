@@ -10,7 +10,7 @@ from torch.nn import functional
 from model.core.transforms import Preprocessing
 from model.training.data.augment import Augmentation
 from model.training.data.batches import Batches
-from model.training.data.dataset import Pictures
+from model.training.data.decoded import Pictures
 from model.training.data.imbalance import draw_order, picture_weights
 from model.training.data.mixing import Mixture, draw_mixture, neighbours
 from model.training.distributed.group import ALONE, Workers

@@ -22,7 +22,9 @@ from model.core.transforms import Preprocessing
 from model.training import whole_files
 from model.training.data import augment
 from model.training.data.augment import Augmentation
-from model.training.data.dataset import DataSetError, decode_for_serving, discover, fingerprint
+from model.training.data.dataset import discover, fingerprint
+from model.training.data.decoded import decode_for_serving
+from model.training.data.image_folder import DataSetError
 from model.training.distributed.group import ALONE
 from model.training.head import features
 from model.training.head.backbone import split

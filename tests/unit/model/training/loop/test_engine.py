@@ -11,7 +11,7 @@ from torch import nn
 
 from model.training.data.augment import Augmentation
 from model.training.data.batches import Batch
-from model.training.data.dataset import Pictures
+from model.training.data.decoded import Pictures
 from model.training.loop import engine
 from model.training.loop.engine import DivergedError, Execution, evaluate, fit
 from model.training.loop.state import TrainingState

@@ -8,7 +8,8 @@ from PIL import Image
 from serving_fixtures import COLOURS, LABELS, make_artifact
 
 from model.core.predictor import Predictor
-from model.training.data.dataset import DataSetError, discover
+from model.training.data.dataset import discover
+from model.training.data.image_folder import DataSetError
 from model.training.loop.evaluation import Answers, evaluate_artifact, worst_mistakes
 
 

@@ -1,0 +1,187 @@
+"""The images of a folder-per-class data set, and why no model can be trained on it. The command line asks here, too."""
+
+from __future__ import annotations
+
+import hashlib
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+SPLITS = ("train", "valid", "test")
+SPLIT_FOLDERS = {"train": "train", "training": "train", "valid": "valid", "val": "valid", "validation": "valid",
+                "test": "test"}  # fmt: skip
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff"})
+LAYOUT = (
+    "Expected DIR/train/<class>/*.jpg with valid/ and test/ beside train/ (test/ is optional), or DIR/<class>/*.jpg, "
+    f"which is split 80/10/10. Pictures end in {', '.join(sorted(IMAGE_SUFFIXES))}."
+)
+_HELD_OUT = 0.1  # share of a class that goes to the validation split, and again to the test split, when we split
+_SHOWN = 5
+
+
+class DataSetError(Exception):
+    """The data set cannot be used. The message says what is wrong and what is allowed."""
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """One image and its place in the data set.
+
+    Attributes
+    ----------
+    path : Path
+    split : str
+        One of `SPLITS`.
+    label : str
+        The class: its folder's name in Unicode's form NFC.
+    name : str
+        The path below the class folder, with forward slashes.
+    """
+
+    path: Path
+    split: str
+    label: str
+    name: str
+
+    @property
+    def key(self) -> str:
+        """Return its place relative to the data set: `train/<class>/<file>`."""
+        return f"{self.split}/{self.label}/{self.name}"
+
+
+@dataclass(frozen=True)
+class ImageFolder:
+    """All images below a folder, whether a model can be trained on them or not.
+
+    Attributes
+    ----------
+    root : Path
+    images : list of ImageFile
+    ignored : list of Path
+        Files that are no images by their names.
+    was_split : bool
+        Whether the folder had no splits of its own.
+    """
+
+    root: Path
+    images: list[ImageFile]
+    ignored: list[Path] = field(default_factory=list)
+    was_split: bool = False
+
+    @property
+    def labels(self) -> list[str]:
+        """Return the classes in the order in which the model numbers them."""
+        return sorted({image.label for image in self.images if image.split == "train"})
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Return the number of images of each split that has any."""
+        found = Counter(image.split for image in self.images)
+        return {split: found[split] for split in SPLITS if found[split]}
+
+    def problems(self) -> list[str]:
+        """Say why no model can be trained on it, whatever the files contain; empty when one can."""
+        if not self.images:
+            return [f"There are no pictures in {self.root}. {LAYOUT}"]
+        classes = {split: {image.label for image in self.images if image.split == split} for split in SPLITS}
+        found = [
+            f"{self.root} has no pictures in {split}/. {LAYOUT}" for split in ("train", "valid") if not classes[split]
+        ]
+        if len(classes["train"]) == 1:
+            found.append(f"{self.root} has one class only ({self.labels[0]!r}): nothing to tell apart. {LAYOUT}")
+        for split in ("valid", "test") if classes["train"] else ():
+            if unknown := sorted(classes[split] - classes["train"]):
+                more = f" and {len(unknown) - _SHOWN} more" if len(unknown) > _SHOWN else ""
+                found.append(
+                    f"{split}/ has classes that train/ lacks: {', '.join(map(repr, unknown[:_SHOWN]))}{more}. "
+                    "A model can only name what it was trained on: add them to train/ or remove them."
+                )
+        places: dict[str, Path] = {}
+        for image in self.images:
+            other = places.setdefault(image.key, image.path)
+            if other != image.path:  # class folders that differ in their Unicode form only
+                found.append(f"{other} and {image.path} would be one picture, {image.key}. Rename one of them.")
+        return found
+
+
+def find(root: Path) -> ImageFolder:
+    """Find the images of a data set, usable or not.
+
+    Hidden files and folders are left out. Class names are compared in one Unicode form (NFC), so that a set that was
+    zipped on a Mac matches itself.
+
+    Parameters
+    ----------
+    root : Path
+        A folder with `train/`, `valid/` (or `val/`, `validation/`) and `test/` that hold class folders, or with class
+        folders directly. The latter is split per class by the hash of each image's bytes: the same images always land
+        in the same split, and copies of an image never land in two.
+
+    Raises
+    ------
+    DataSetError
+        When the folder is missing, two folders claim to be the same split, a class's name is not text, or a class that
+        is to be split has too few images or one that cannot be read.
+    """
+    if not root.is_dir():
+        raise DataSetError(f"There is no data set at {root}. {LAYOUT}")
+    ignored: list[Path] = []
+    splits: dict[str, Path] = {}
+    for path in _subfolders(root):
+        split = SPLIT_FOLDERS.get(path.name.lower())
+        if split is not None and splits.setdefault(split, path) != path:
+            raise DataSetError(f"{splits[split]} and {path} are both the {split} split. Keep one of them.")
+    if "train" not in splits:
+        unsplit = [image for folder in _subfolders(root) for image in _images(folder, "", ignored)]
+        return ImageFolder(root, _split(unsplit), ignored, was_split=True)
+    images = [
+        image
+        for split, folder in splits.items()
+        for label in _subfolders(folder)
+        for image in _images(label, split, ignored)
+    ]
+    return ImageFolder(root, images, ignored)
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def _images(folder: Path, split: str, ignored: list[Path]) -> Iterator[ImageFile]:
+    for path in sorted(folder.rglob("*")):
+        relative = path.relative_to(folder)
+        if not path.is_file() or any(part.startswith(".") for part in relative.parts):
+            continue
+        if path.suffix.lower() not in IMAGE_SUFFIXES:
+            ignored.append(path)
+            continue
+        if any("\ud800" <= letter <= "\udfff" for letter in folder.name):  # bytes that are no text: no label either
+            raise DataSetError(f"{str(folder)!r} is not a name in UTF-8; rename the folder.")
+        yield ImageFile(path, split, unicodedata.normalize("NFC", folder.name), relative.as_posix())
+
+
+def _split(images: list[ImageFile]) -> list[ImageFile]:
+    by_content: dict[str, dict[str, list[ImageFile]]] = defaultdict(lambda: defaultdict(list))
+    for image in images:
+        try:
+            digest = hashlib.sha256(image.path.read_bytes()).hexdigest()
+        except OSError as error:
+            raise DataSetError(
+                f"{image.path} cannot be read: {error.strerror or error}. Make it readable or remove it."
+            ) from error
+        by_content[image.label][digest].append(image)
+    placed = []
+    for label, copies in by_content.items():
+        if len(copies) < len(SPLITS):
+            raise DataSetError(
+                f"The class {label!r} has {len(copies)} different pictures; splitting it into train, valid and test "
+                f"takes at least {len(SPLITS)}. Add pictures, remove the folder, or lay out train/, valid/ and test/ "
+                "yourself."
+            )
+        held_out = max(1, round(len(copies) * _HELD_OUT))
+        for position, digest in enumerate(sorted(copies)):
+            split = "test" if position < held_out else "valid" if position < 2 * held_out else "train"
+            placed += [replace(image, split=split) for image in copies[digest]]
+    return placed
