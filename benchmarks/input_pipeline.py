@@ -29,6 +29,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks.drawn import write_data_set
 from benchmarks.measuring import (
     Goal,
     add_common_options,
@@ -40,19 +41,20 @@ from benchmarks.measuring import (
     paired_ratio,
 )
 from cli.console import console, progress_bar
-from cli.data.dataset import PICTURE_SUFFIXES, find_data_set
+from cli.data.dataset import find_data_set
 from cli.data.shrink import shrink_data_set
 from model.core.network import torchvision_models
 from model.core.transforms import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from model.training.data.augment import Augmentation
-from model.training.data.dataset import decode_for_augmentation, discover
-from sample_data import draw_data_set
+from model.training.data.dataset import discover
+from model.training.data.decoded import decode_for_augmentation
+from model.training.data.image_folder import IMAGE_SUFFIXES
 
 SIZE = 224  # pixels, the input of most published networks
 BATCH = 64
 COPY_SIDE = 256  # pixels
-BREEDS = 4
-PHOTOGRAPH = (500, 500)  # pixels of the longer side
+CLASSES = 4
+PHOTOGRAPH = (500, 375)  # pixels
 
 
 @dataclass(frozen=True)
@@ -200,21 +202,14 @@ def _table(measured: dict[str, list[Rates]], ratios: dict[str, float], epochs: i
 def _make_data_set(root: Path, photographs: Path | None, count: int) -> None:
     """Lay out `count` pictures for training, drawn or copied from a folder, in turn."""
     if photographs is None:
-        with progress_bar("Drawing pictures", count) as report:
-            draw_data_set(
-                root,
-                breeds=BREEDS,
-                per_class=(count // BREEDS, 1, 1),
-                size=PHOTOGRAPH,
-                progress=lambda done, total: report(done),
-            )
+        write_data_set(root, range(CLASSES), (count // CLASSES, 1, 1), size=PHOTOGRAPH)
         return
-    found = sorted(path for path in photographs.rglob("*") if path.suffix.lower() in PICTURE_SUFFIXES)
+    found = sorted(path for path in photographs.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
     if not found:
         sys.exit(f"There are no pictures in {photographs}.")
     for number, path in zip(range(count), itertools.cycle(found), strict=False):
-        for split in ("train", "valid") if number < BREEDS else ("train",):  # every data set has a validation split
-            target = root / split / f"class {number % BREEDS}" / f"{number}{path.suffix}"
+        for split in ("train", "valid") if number < CLASSES else ("train",):  # every data set has a validation split
+            target = root / split / f"class {number % CLASSES}" / f"{number}{path.suffix}"
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target)
 
@@ -227,15 +222,15 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         "--pictures", type=Path, metavar="DIR", help="photographs to use; without, pictures of that size are drawn"
     )
     parser.add_argument(
-        "--count", type=int, default=128, help=f"pictures, a multiple of {BREEDS} (default: %(default)s)"
+        "--count", type=int, default=128, help=f"pictures, a multiple of {CLASSES} (default: %(default)s)"
     )
     parser.add_argument(
         "--epochs", type=int, default=40, help="length of the training (default: that of train.py, %(default)s)"
     )
     add_common_options(parser, rounds=5)
     arguments = parser.parse_args(argv)
-    if arguments.count < BREEDS or arguments.count % BREEDS:
-        parser.error(f"--count must be a multiple of {BREEDS}, not {arguments.count}")
+    if arguments.count < CLASSES or arguments.count % CLASSES:
+        parser.error(f"--count must be a multiple of {CLASSES}, not {arguments.count}")
     if arguments.epochs < 1:
         parser.error(f"--epochs must be at least 1, not {arguments.epochs}")
     return arguments

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import io
-import itertools
 import shutil
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import nn
 
+from benchmarks.drawn import draw_star
 from benchmarks.load import Expected
 from benchmarks.serving_systems import ModelError, Served
 from model.core.artifact import ONNX_FILE, WEIGHTS_FILE, ModelCard, file_version
@@ -24,9 +24,8 @@ from model.core.predictor import Predictor
 from model.core.transforms import Preprocessing
 from model.training.artifact.export import check_export, export_onnx
 from model.training.artifact.quantize import Decision, Limits, choose_precision
-from model.training.data.dataset import Pictures, display_labels
-from sample_data import BREEDS
-from sample_data.picture import draw_picture
+from model.training.data.dataset import display_labels
+from model.training.data.decoded import Pictures
 
 CLASSES = 133
 PICTURES = 24
@@ -42,12 +41,11 @@ _ANY = Limits(max_accuracy_loss=1.0, min_agreement=0.0)
 
 
 def draw_pictures() -> list[bytes]:
-    """Draw dogs as JPEG files of 500 x 375 pixels and nearly 124 KB each, as photographs of that size have."""
+    """Draw JPEG files of 500 x 375 pixels and nearly 124 KB each, as photographs of that size have."""
     pictures = []
-    for index, breed in zip(range(PICTURES), itertools.cycle(BREEDS), strict=False):
+    for index in range(PICTURES):
         random = np.random.default_rng([SEED, index])
-        with Image.open(io.BytesIO(draw_picture(breed, random, (max(SIZE), max(SIZE))))) as image:
-            pixels = np.asarray(ImageOps.fit(image.convert("RGB"), SIZE), np.float32)
+        pixels = np.asarray(draw_star(index, random, SIZE), np.float32)
         # A camera's grain, which is most of what a good JPEG stores, and what its decoder spends its time on.
         grainy = pixels + random.normal(0, _GRAIN, (*pixels.shape[:2], 1))
         pictures.append(_encode(Image.fromarray(grainy.clip(0, 255).astype(np.uint8))))

@@ -39,6 +39,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from benchmarks.drawn import write_data_set
 from benchmarks.measuring import (
     Goal,
     add_common_options,
@@ -141,7 +142,7 @@ def our_turns(steps: int, mixed_precision: str, compiled: bool) -> None:
     from model.core.network import build
     from model.core.transforms import Preprocessing
     from model.training.data.augment import Augmentation
-    from model.training.data.dataset import CACHE_MARGIN, Pictures
+    from model.training.data.decoded import CACHE_MARGIN, Pictures
     from model.training.loop.engine import Execution, Recipe, fit
     from model.training.loop.metrics import EpochMetrics
     from model.training.loop.mixed_precision import half_type
@@ -251,11 +252,9 @@ def measure_input(quick: bool) -> dict[str, Any]:
 
 def measure_processes(rounds: int, epochs: int) -> dict[str, list[float]]:
     """Return pictures per second of one process, of two together, and of two apart, a value per round."""
-    from sample_data import draw_data_set
-
     with tempfile.TemporaryDirectory(prefix="kennel-training-benchmark-") as name:
         folder = Path(name)
-        draw_data_set(folder / "data", breeds=4, per_class=(PROCESSES_PICTURES // 4, 2, 1))
+        write_data_set(folder / "data", range(4), (PROCESSES_PICTURES // 4, 2, 1))
 
         def train(processes: int, batch_norm: str = "local", name: str = "output") -> float:
             output = folder / name

@@ -18,7 +18,7 @@ Two questions, two measurements:
   pictures as training pictures, so that the difference of two accuracies means something. Ours is run in float32, too.
 
 There are no published weights here that anyone must download, so unless `--weights` names some the backbone of the
-second measurement is trained first, on drawn breeds that the search does not see. Speed does not depend on the weights.
+second measurement is trained first, on drawn classes that the search does not see; speed depends on no weights.
 """
 
 from __future__ import annotations
@@ -37,19 +37,14 @@ from typing import Any
 import torch
 from torch import nn
 
+from benchmarks.drawn import write_data_set
 from benchmarks.measuring import Goal, add_common_options, finish, machine, machine_line, markdown_table
 from cli.console import console
 from model.core.network import build, classifier_name
 from model.core.transforms import Preprocessing
 from model.training.data.augment import Augmentation
-from model.training.data.dataset import (
-    DataSet,
-    Pictures,
-    decode_for_augmentation,
-    decode_for_serving,
-    discover,
-    fingerprint,
-)
+from model.training.data.dataset import DataSet, discover, fingerprint
+from model.training.data.decoded import Pictures, decode_for_augmentation, decode_for_serving
 from model.training.distributed.group import ALONE
 from model.training.head.backbone import split
 from model.training.head.feature_store import FeatureStore
@@ -58,8 +53,6 @@ from model.training.head.search import Search, Space, search
 from model.training.loop.engine import Recipe, evaluate, fit
 from model.training.loop.metrics import Trial
 from model.training.loop.mixed_precision import half_type
-from sample_data import draw_data_set
-from sample_data.breeds import BREEDS
 
 CPU = torch.device("cpu")
 DATA_DIR = Path("build/benchmarks/tuning")
@@ -264,26 +257,25 @@ def measure_accuracy(setting: Setting, arguments: argparse.Namespace) -> list[di
     return [old, *rows]
 
 
-def draw(name: str, breeds: list[str], train: int, valid: int) -> DataSet:
-    """Return a drawn data set; one that was drawn before is taken again."""
-    say(f"drawing {(train + valid) * len(breeds)} pictures for {name}")
-    folder = DATA_DIR / name
-    draw_data_set(folder, breeds=breeds, per_class=(train, valid, 1), seed=7)
-    return discover(folder)
+def draw(name: str, kinds: range, train: int, valid: int) -> DataSet:
+    """Return a drawn data set."""
+    say(f"drawing {(train + valid) * len(kinds)} pictures for {name}")
+    write_data_set(DATA_DIR / name, kinds, (train, valid, 1))
+    return discover(DATA_DIR / name)
 
 
 def pretrain(architecture: str, size: int, epochs: int) -> Path:
-    """Train a backbone on breeds that the search does not see; return its weights, without a classifier."""
+    """Train a backbone on classes that the search does not see; return its weights, without a classifier."""
     path = DATA_DIR / f"{architecture}-{size}-{epochs}.pt"
     if path.is_file():
         return path
-    data_set = draw("pretraining", [breed.name for breed in BREEDS[::2]], PRETRAINING_PICTURES, 10)
+    data_set = draw("pretraining", range(0, 16, 2), PRETRAINING_PICTURES, 10)
     setting = Setting(architecture, size, data_set, None, None)
     say(f"training a {architecture} on them, {epochs} epochs")
     network = setting.network()
     how = Recipe(epochs, 32, lr=0.002, weight_decay=0.1, label_smoothing=0.1, patience=0, seed=0)
     outcome = train_it(network, *setting.pictures(), setting, how)
-    say(f"it is right about {outcome.best.accuracy:.0%} of the validation pictures of its own breeds")
+    say(f"it is right about {outcome.best.accuracy:.0%} of the validation pictures of its own classes")
     own = classifier_name(network)
     state = {name: value for name, value in network.state_dict().items() if not name.startswith(f"{own}.")}
     torch.save(state, path)
@@ -363,13 +355,13 @@ def main() -> int:
     console.print(machine_line(where))
     DATA_DIR.mkdir(parents=True, exist_ok=True)
     half = half_type(arguments.mixed_precision, CPU)
-    breeds = [breed.name for breed in BREEDS[1::2]]
-    per_class = max(1, arguments.pictures // len(breeds))
+    kinds = range(1, 16, 2)
+    per_class = max(1, arguments.pictures // len(kinds))
 
     def data_set(name: str, valid: int) -> DataSet:
         if arguments.data is not None:
             return discover(arguments.data)
-        return draw(f"{name}-{per_class}", breeds, per_class, valid)
+        return draw(f"{name}-{per_class}", kinds, per_class, valid)
 
     cost: dict[str, Any] | None = None
     accuracy: list[dict[str, Any]] = []

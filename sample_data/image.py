@@ -1,15 +1,17 @@
-"""One picture of a dog, from nothing but a breed and a random generator."""
+"""One image of a dog, from nothing but a breed and a random generator."""
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter
 
+from . import noise
 from .anatomy import dog
 from .breeds import Breed
-from .camera import as_jpeg, photographed
 from .clutter import BRIGHT, one_of
 from .pose import Shot, Stance, sample_camera, sample_pose
 from .render import Light, Window, rendered
@@ -34,7 +36,7 @@ class Framing:
     y: float
 
 
-def draw_picture(breed: Breed, rng: np.random.Generator, size: tuple[int, int]) -> bytes:
+def draw_image(breed: Breed, rng: np.random.Generator, size: tuple[int, int]) -> bytes:
     """A JPEG of a dog of this breed whose longer side measures size[0] to size[1] pixels."""
     width, height = _sample_size(rng, size)
     shot = (Shot.SIDE, Shot.THREE_QUARTER, Shot.PORTRAIT)[rng.choice(3, p=[0.62, 0.24, 0.14])]
@@ -80,7 +82,9 @@ def draw_picture(breed: Breed, rng: np.random.Generator, size: tuple[int, int]) 
     if draw_foreground(ImageDraw.Draw(layer), rng, setting, *layer.size, 2 * feet):
         layer = layer.convert("RGBa").reduce(2).convert("RGBA")
         backdrop.paste(layer, (0, 0), layer)
-    return as_jpeg(photographed(backdrop, rng, setting.outdoors), rng)
+    stream = io.BytesIO()
+    _photographed(backdrop, rng, setting.outdoors).save(stream, "JPEG", quality=int(rng.integers(62, 94)))
+    return stream.getvalue()
 
 
 def _sample_size(rng: np.random.Generator, size: tuple[int, int]) -> tuple[int, int]:
@@ -126,3 +130,42 @@ def _cast_shadow(
     strength = float(rng.uniform(0.25, 0.55))
     mask = slid.filter(ImageFilter.BoxBlur(2)).point(lambda value: int(value * strength))
     backdrop.paste((18, 20, 30), (box[0] - margin, int(feet) - flat - 1), mask)
+
+
+def _photographed(image: Image.Image, rng: np.random.Generator, outdoors: bool) -> Image.Image:
+    """Add what a camera adds: exposure, colour cast, blur, vignette, noise."""
+    if rng.random() < 0.35:
+        image = image.filter(ImageFilter.BoxBlur(float(rng.uniform(0.2, 0.8))))
+    width, height = image.size
+    pixels = np.asarray(image).astype(np.float32)
+
+    warmth = rng.normal(0.0 if outdoors else 0.04, 0.04)
+    gains = np.array([1 + warmth, 1 + rng.normal(0, 0.015), 1 - warmth]) * rng.uniform(0.85, 1.12)
+    pixels *= gains.astype(np.float32)
+    light = _uneven_light(rng, width, height, outdoors)
+    pixels *= light[:, :, None]
+    contrast = rng.uniform(0.9, 1.15)
+    pixels -= np.float32(118 * (1 - 1 / contrast))
+    pixels *= np.float32(contrast)
+
+    strength = rng.uniform(1.0, 5.0)
+    offset = rng.integers(0, noise.TILE, 2).tolist()
+    grain = noise.covering(noise.tile(0.0, 0.0, seed=3), width, height, (offset[0], offset[1]))
+    pixels += (strength * grain)[:, :, None]
+    np.clip(pixels, 0, 255, out=pixels)
+    return Image.fromarray(pixels.astype(np.uint8))
+
+
+def _uneven_light(rng: np.random.Generator, width: int, height: int, outdoors: bool) -> NDArray[np.float32]:
+    """Vignette, a fall-off to one side, and dappled shade: a factor for each pixel."""
+    x = np.linspace(-1, 1, width, dtype=np.float32)[None, :]
+    y = np.linspace(-1, 1, height, dtype=np.float32)[:, None]
+    angle, fall = rng.uniform(0, 2 * np.pi), rng.uniform(0, 0.15)
+    factor = 1 - rng.uniform(0, 0.16) * (x * x + y * y) + fall * (np.cos(angle) * x + np.sin(angle) * y)
+    if outdoors and rng.random() < 0.25:
+        size = rng.uniform(0.9, 2.0)
+        rows = np.arange(height) * (size * 60 / height) + rng.integers(noise.TILE)
+        columns = np.arange(width) * (size * 60 / height) + rng.integers(noise.TILE)
+        shade = np.clip(noise.looked_up(noise.blotches(), columns, rows[:, None]) * 0.55 + 0.5, 0, 1)
+        factor = factor * (1 - np.float32(rng.uniform(0.15, 0.5)) * shade)
+    return factor.astype(np.float32)
