@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
@@ -22,14 +22,13 @@ from botocore.config import Config
 from cli.aws import Stage, delete_objects
 from cli.console import progress_bar
 from cli.data.dataset import read_file
+from cli.data.fast_put import FastPut
 from cli.errors import UsageError, aws_errors
 from cli.parallel import map_unordered, processors
 from infra.bucket_layout import DATA_SETS
 from model.training.data.image_folder import ImageFolder
 
-# Parallel uploads. S3 answers a small put in tens of milliseconds, so it is latency that is hidden; boto3 needs 2 to
-# 3 ms of processor time for a request, all of it under the interpreter lock, so that more threads soon send no more.
-_UPLOADS = 16
+_UPLOADS = 16  # at the same time: S3 answers a small put in tens of milliseconds
 _MANIFEST_INTERVAL = 15.0  # seconds; what a killed push has sent since is sent again
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
@@ -39,7 +38,7 @@ Manifest = dict[str, tuple[str, str]]
 
 @dataclass(frozen=True)
 class PushResult:
-    """What a push did."""
+    """What a push did, in objects."""
 
     uploaded: int
     unchanged: int
@@ -47,12 +46,12 @@ class PushResult:
 
 
 def data_set_prefix(name: str) -> str:
-    """Where the data set `name` lives in the bucket, with a trailing slash."""
+    """Return where the data set `name` lives in the bucket, with a trailing slash."""
     return f"{DATA_SETS}/{name}/"
 
 
 def data_set_name(directory: Path, name: str | None) -> str:
-    """The name under which a data set is kept in the bucket.
+    """Return the name under which a data set is kept in the bucket.
 
     Raises
     ------
@@ -74,9 +73,7 @@ def push_data_set(stage: Stage, folder: ImageFolder, name: str) -> PushResult:
     return push_files(stage, files, data_set_prefix(name), f"manifests/{name}.json")
 
 
-def push_files(
-    stage: Stage, files: Mapping[str, Path], prefix: str, manifest_key: str, *, uploads: int = _UPLOADS
-) -> PushResult:
+def push_files(stage: Stage, files: Mapping[str, Path], prefix: str, manifest_key: str) -> PushResult:
     """Make what lies below a prefix of the data bucket equal to some files.
 
     The manifest is also written every few seconds and when the push breaks off: the next one goes on from there.
@@ -87,8 +84,6 @@ def push_files(
         Where the files are, by their keys below the prefix.
     prefix
         With a trailing slash.
-    uploads
-        How many are sent at the same time.
 
     Raises
     ------
@@ -98,21 +93,30 @@ def push_files(
         When an upload or a deletion is refused.
     """
     bucket = stage.data_bucket
-    s3 = stage.client("s3", config=Config(max_pool_connections=uploads))
+    s3 = stage.client("s3", config=Config(max_pool_connections=_UPLOADS, signature_version="s3v4"))
     with aws_errors():
         recorded = _read_manifest(s3, bucket, manifest_key)
-        present = _list_objects(s3, bucket, prefix)
+        pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+        present = {
+            item["Key"].removeprefix(prefix): item["ETag"] for page in pages for item in page.get("Contents", [])
+        }
         manifest = {key: entry for key, entry in recorded.items() if present.get(key) == entry[1]}
-        changed = _changed(files, manifest)
+        changed = {key: files[key] for key in _changed(files, manifest)}
         if changed:
-            _Upload(s3, bucket, prefix, manifest_key, manifest).send({key: files[key] for key in changed}, uploads)
+
+            def save() -> None:
+                body = json.dumps(manifest.copy(), sort_keys=True, ensure_ascii=False).encode()  # it goes on growing
+                s3.put_object(Bucket=bucket, Key=manifest_key, Body=body, ContentType="application/json")
+
+            put = FastPut(stage.session, s3, bucket, _UPLOADS)
+            _upload(changed, manifest, lambda key, body: put(prefix + key, body), save)
         stale = sorted(present.keys() - files.keys())
         delete_objects(s3, bucket, [{"Key": prefix + key} for key in stale])
     return PushResult(len(changed), len(files) - len(changed), len(stale))
 
 
 def _changed(files: Mapping[str, Path], manifest: Manifest) -> list[str]:
-    """The keys whose files are not what the manifest says of them."""
+    """Return the keys whose files are not what the manifest says of them."""
     changed = [key for key in files if key not in manifest]
     known = [key for key in files if key in manifest]
     with progress_bar("Comparing", len(known)) as report:
@@ -124,36 +128,26 @@ def _changed(files: Mapping[str, Path], manifest: Manifest) -> list[str]:
     return changed
 
 
-@dataclass(frozen=True)
-class _Upload:
-    """One push's sending; `manifest` grows as objects arrive."""
+def _upload(
+    files: Mapping[str, Path], manifest: Manifest, put: Callable[[str, bytes], str], save: Callable[[], None]
+) -> None:
+    """Put the files; `manifest` grows as objects arrive and is saved now and then."""
 
-    s3: Any
-    bucket: str
-    prefix: str
-    manifest_key: str
-    manifest: Manifest
+    def send(key: str) -> None:
+        body = read_file(files[key])
+        # Here and not where results are gathered: an upload that ends after Ctrl-C is one that was done, too.
+        manifest[key] = (_sha256(body), put(key, body))
 
-    def send(self, files: Mapping[str, Path], uploads: int) -> None:
-        def put(key: str) -> None:
-            body = read_file(files[key])
-            answer = self.s3.put_object(Bucket=self.bucket, Key=self.prefix + key, Body=body)
-            # Here and not where results are gathered: an upload that ends after Ctrl-C is one that was done, too.
-            self.manifest[key] = (_sha256(body), answer["ETag"])
-
-        saved = monotonic()
-        with progress_bar("Uploading", len(files)) as report:
-            try:
-                for done, _ in enumerate(map_unordered(put, files, threads=uploads), start=1):
-                    report(done)
-                    if monotonic() - saved > _MANIFEST_INTERVAL:
-                        self._save()
-                        saved = monotonic()
-            finally:
-                self._save()
-
-    def _save(self) -> None:
-        _write_manifest(self.s3, self.bucket, self.manifest_key, self.manifest.copy())  # the threads go on writing
+    saved = monotonic()
+    with progress_bar("Uploading", len(files)) as report:
+        try:
+            for done, _ in enumerate(map_unordered(send, files, threads=_UPLOADS), start=1):
+                report(done)
+                if monotonic() - saved > _MANIFEST_INTERVAL:
+                    save()
+                    saved = monotonic()
+        finally:
+            save()
 
 
 def _sha256(body: bytes) -> str:
@@ -169,16 +163,4 @@ def _read_manifest(s3: Any, bucket: str, key: str) -> Manifest:
         raise
     except ValueError:
         return {}  # not ours, or cut off: then everything is sent
-    # Entries of another form are those of an earlier release, which kept no ETags.
     return {name: (entry[0], entry[1]) for name, entry in document.items() if isinstance(entry, list)}
-
-
-def _write_manifest(s3: Any, bucket: str, key: str, manifest: Manifest) -> None:
-    body = json.dumps(manifest, sort_keys=True, ensure_ascii=False).encode()
-    s3.put_object(Bucket=bucket, Key=key, Body=body, ContentType="application/json")
-
-
-def _list_objects(s3: Any, bucket: str, prefix: str) -> dict[str, str]:
-    """The ETag of every object below a prefix, by its key there."""
-    pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
-    return {item["Key"].removeprefix(prefix): item["ETag"] for page in pages for item in page.get("Contents", [])}

@@ -260,8 +260,8 @@ def test_classes_and_files_of_a_data_set(screen: Screen, stage: Any, tmp_path: P
         Image.new("RGB", (8, 8)).save(label / "a.png")
         (label / f"{HOSTILE_NAME}.png").write_bytes(b"no picture")
         (label / f"{HOSTILE_NAME}.txt").write_bytes(b"no picture")
-    assert shows(screen.kennel("data", "check", str(folder), code=0))
-    assert json.loads(screen.kennel("data", "check", str(folder), "--json", code=0))["usable"]
+    assert shows(screen.kennel("data", "check", str(folder), code=3))  # one class's name is no text
+    assert '"usable": false' in screen.kennel("data", "check", str(folder), "--json", code=3)
     assert shows(screen.kennel("data", "shrink", str(folder), str(tmp_path / "small"), code=0))
     assert shows(screen.kennel("data", "check", str(tmp_path / HOSTILE_NAME), code=3))
     (folder / "valid" / HOSTILE_NAME).rename(folder / "valid" / f"{HOSTILE_NAME}2")

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import boto3
 import botocore.exceptions
 from fake_s3 import FakeS3
 
@@ -73,6 +74,7 @@ class FakeStage(Stage):
     """A deployed stage whose AWS is made of the fakes above."""
 
     data_bucket = "bucket"
+    session = boto3.session.Session("key", "secret", region_name="eu-west-1")  # type: ignore[assignment]
 
     def __init__(self) -> None:
         super().__init__("local")

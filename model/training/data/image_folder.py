@@ -98,6 +98,9 @@ class ImageFolder:
                     f"{split}/ has classes that train/ lacks: {', '.join(map(repr, unknown[:_SHOWN]))}{more}. "
                     "A model can only name what it was trained on: add them to train/ or remove them."
                 )
+        for label in sorted(classes["train"]):
+            if any("\ud800" <= letter <= "\udfff" for letter in label):  # bytes that are no text: no label either
+                found.append(f"{label!r} is not a name in UTF-8; rename the folder.")
         places: dict[str, Path] = {}
         for image in self.images:
             other = places.setdefault(image.key, image.path)
@@ -122,7 +125,7 @@ def find(root: Path) -> ImageFolder:
     Raises
     ------
     DataSetError
-        When the folder is missing, two folders claim to be the same split, a class's name is not text, or a class that
+        When the folder is missing, two folders claim to be the same split, or a class that
         is to be split has too few images or one that cannot be read.
     """
     if not root.is_dir():
@@ -157,8 +160,6 @@ def _images(folder: Path, split: str, ignored: list[Path]) -> Iterator[ImageFile
         if path.suffix.lower() not in IMAGE_SUFFIXES:
             ignored.append(path)
             continue
-        if any("\ud800" <= letter <= "\udfff" for letter in folder.name):  # bytes that are no text: no label either
-            raise DataSetError(f"{str(folder)!r} is not a name in UTF-8; rename the folder.")
         yield ImageFile(path, split, unicodedata.normalize("NFC", folder.name), relative.as_posix())
 
 

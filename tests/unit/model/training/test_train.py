@@ -208,7 +208,7 @@ def test_bad_data_is_one_message_in_the_log_and_in_the_failure_file(tmp_path):
     job = Job(tmp_path / "job", tmp_path / "nowhere")
     code, _, errors = job.run(*FAST)
     assert code == 1
-    assert job.failure.startswith(f"there is no data set at {tmp_path / 'nowhere'}")
+    assert job.failure.startswith(f"There is no data set at {tmp_path / 'nowhere'}")
     assert job.failure in errors
     assert "Traceback" not in errors
     assert not list(job.model.iterdir())

@@ -158,4 +158,4 @@ def test_a_file_name_may_be_any_bytes_but_a_class_must_have_a_name(tmp_path: Pat
     name = os.fsdecode(b"caf\xe9")  # as a zip archive of the 1990s leaves it
     assert fingerprint(discover(make(tmp_path, *SMALL, f"train/a/{name}.jpg"))).digest.startswith("sha256:")
     with pytest.raises(DataSetError, match=r"caf\\udce9' is not a name in UTF-8; rename the folder"):
-        discover(make(tmp_path, f"train/{name}/1.jpg"))
+        discover(make(tmp_path, f"train/{name}/1.jpg", f"valid/{name}/1.jpg"))

@@ -178,7 +178,7 @@ def test_the_reason_of_a_failing_worker_is_that_of_the_training(data, tmp_path):
     job = Job(tmp_path, tmp_path / "nowhere")
     code, _, errors = job.run(*TWO)
     assert code == 1
-    assert job.failure.startswith(f"there is no data set at {tmp_path / 'nowhere'}")
+    assert job.failure.startswith(f"There is no data set at {tmp_path / 'nowhere'}")
     assert errors.splitlines()[-1] == f"ERROR {job.failure}"
     assert "Traceback" not in errors
 
@@ -205,7 +205,7 @@ def test_every_host_has_the_reason_of_the_one_that_fails(data, tmp_path, failing
     jobs = two_hosts(tmp_path, data)
     jobs[failing].environment["SM_CHANNEL_TRAINING"] = str(tmp_path / "nowhere")
     fail(jobs)
-    assert jobs[failing].failure.startswith(f"there is no data set at {tmp_path / 'nowhere'}")
+    assert jobs[failing].failure.startswith(f"There is no data set at {tmp_path / 'nowhere'}")
     assert jobs[0].failure == jobs[1].failure
 
 
