@@ -13,9 +13,9 @@ import botocore.exceptions
 import typer
 
 from cli.aws import Stage, announce
-from cli.batch.job import LOG_GROUP, MAX_PICTURE_MB, BatchFolder, BatchOptions, Ended
+from cli.batch.job import LOG_GROUP, MAX_IMAGE_MB, BatchFolder, BatchOptions, Ended
 from cli.batch.labels import (
-    InputPicture,
+    InputImage,
     Label,
     from_json_lines,
     is_settled,
@@ -54,18 +54,19 @@ def batch(
     """
     stage: Stage = context.obj
     announce(stage)
-    folder = open_folder(stage, source, destination)
     options = BatchOptions(top_k, scores, instance_type, instances)
     with aws_errors():
+        model = None if stop else deployed_model(stage)  # before anything is pushed
+        folder = open_folder(stage, source, destination)
         try:
-            label_pictures(stage, folder, options, again=again, parquet=parquet, stop=stop)
+            label_images(folder, model, options, again=again, parquet=parquet)
         except KeyboardInterrupt:
             console.print("\nA job that runs goes on. The same command picks it up again; with --stop it stops it.")
             raise
 
 
 def open_folder(stage: Stage, source: str, destination: str | None) -> BatchFolder:
-    """Where the pictures are and where the labels go; a local folder is pushed first.
+    """Say where the images are and where the labels go; push a local folder first.
 
     Raises
     ------
@@ -82,7 +83,7 @@ def open_folder(stage: Stage, source: str, destination: str | None) -> BatchFold
 
 
 def _prefix(bucket: str, url: str, below: str) -> str:
-    """The prefix of a location, with a trailing slash."""
+    """Return the prefix of a location, with a trailing slash."""
     parts = urlparse(url)
     prefix = url.removeprefix(f"s3://{parts.netloc}").strip("/") + "/"
     if parts.scheme != "s3" or parts.netloc != bucket or not prefix.startswith(f"{below}/") or prefix == f"{below}/":
@@ -96,11 +97,11 @@ def _prefix(bucket: str, url: str, below: str) -> str:
 
 
 def _push(stage: Stage, directory: Path) -> str:
-    """Make the bucket's copy of a folder of pictures equal to the folder; its prefix there."""
+    """Make the bucket's copy of a folder of images equal to the folder; return its prefix there."""
     if not directory.is_dir():
         raise NotReadyError(f"There is no folder {directory}, and it is no s3:// location.")
     paths = {path.relative_to(directory).as_posix(): path for path in sorted(directory.rglob("*")) if path.is_file()}
-    files = {name: path for name, path in paths.items() if _is_picture(name)}
+    files = {name: path for name, path in paths.items() if _is_image(name)}
     if not files:
         raise NotReadyError(f"There are no pictures in {directory} ({', '.join(sorted(IMAGE_SUFFIXES))}).")
     name = data_set_name(directory, None)
@@ -109,47 +110,40 @@ def _push(stage: Stage, directory: Path) -> str:
     return f"{BATCH_INPUT}/{name}/"
 
 
-def _is_picture(name: str) -> bool:
+def _is_image(name: str) -> bool:
     path = Path(name)
     return path.suffix.lower() in IMAGE_SUFFIXES and not any(part.startswith(".") for part in path.parts)
 
 
-def label_pictures(
-    stage: Stage, folder: BatchFolder, options: BatchOptions, *, again: bool, parquet: bool, stop: bool
-) -> None:
-    """Bring the labels of a folder up to date.
+def label_images(folder: BatchFolder, model: str | None, options: BatchOptions, *, again: bool, parquet: bool) -> None:
+    """Bring the labels of a folder up to date with a model; None: stop what runs and start nothing.
 
     Raises
     ------
     NotReadyError
-        There are no pictures, or no deployed model.
+        There are no images.
     WorkFailedError
-        A transform job failed, or its answers are not one to each picture. What it answered has been gathered all the
-        same, and answers to no picture are kept.
+        A transform job failed, or its answers are not one to each image. What it answered has been gathered all the
+        same, and answers to no image are kept.
     """
     labels = _read_labels(folder)
-    endings = []
+    faults = []
     for job in folder.open_jobs():
         console.print(f"Going on with the transform job {job}")
-        if stop:
+        if model is None:
             folder.stop(job)
-        endings.append(_finish(folder, job, labels))
-    pictures = _find_pictures(folder)
-    labels = {name: label for name, label in labels.items() if name in pictures}
-    if not stop:
-        model = deployed_model(stage)
+        faults += _finish(folder, job, labels)
+    images = _find_images(folder)
+    labels = {name: label for name, label in labels.items() if name in images}
+    if model is not None:
         waiting = {
-            name: picture
-            for name, picture in pictures.items()
-            if again or not is_settled(labels.get(name), picture, model)
+            name: image for name, image in images.items() if again or not is_settled(labels.get(name), image, model)
         }
-        to_send = _refuse_large(waiting, model, labels)
-        console.print(f"{len(pictures)} pictures, {len(pictures) - len(waiting)} of them labelled already.")
-        if to_send:
-            endings.append(_finish(folder, folder.start(to_send, model, options), labels))
+        console.print(f"{len(images)} pictures, {len(images) - len(waiting)} of them labelled already.")
+        if to_send := _refuse_large(waiting, model, labels):
+            faults += _finish(folder, folder.start(to_send, model, options), labels)
     _write_labels(folder, labels, parquet=parquet)
-    _report(folder, labels, len(pictures))
-    faults = [fault for ended in endings if ended is not None for fault in _faults(folder, ended)]
+    _report(folder, labels, len(images))
     if faults:
         raise WorkFailedError(
             "\n".join(faults), f"Logs: log group {LOG_GROUP}, streams JOB/…. Run the command again for what is left."
@@ -157,23 +151,18 @@ def label_pictures(
 
 
 def _faults(folder: BatchFolder, ended: Ended) -> Iterator[str]:
-    """Say why a job is no success: it failed, or its answers are not one to each picture."""
+    """Say why a job is no success: it failed, or its answers are not one to each image."""
+    job = f"the transform job {ended.job}"
     if ended.status == "Failed":
         yield f"The transform job {ended.job} failed: {ended.reason}"
     elif ended.unanswered:
-        yield (
-            f"The transform job {ended.job} has {ended.status.lower()} without an answer to {len(ended.unanswered)} "
-            f"pictures: {_some(ended.unanswered)}"
-        )
+        missing = f"an answer to {len(ended.unanswered)} pictures: {_some(ended.unanswered)}"
+        yield f"The transform job {ended.job} has {ended.status.lower()} without {missing}"
     if ended.bad:
-        yield (
-            f"{len(ended.bad)} answers of the transform job {ended.job} are none of a classifier: {_some(ended.bad)}"
-        )
+        yield f"{len(ended.bad)} answers of {job} are none of a classifier: {_some(ended.bad)}"
     if ended.unmatched:
-        yield (
-            f"{len(ended.unmatched)} answers of the transform job {ended.job} are to none of its pictures. "
-            f"They are kept in s3://{folder.bucket}: {_some(ended.unmatched)}"
-        )
+        kept = f"They are kept in s3://{folder.bucket}: {_some(ended.unmatched)}"
+        yield f"{len(ended.unmatched)} answers of {job} are to none of its pictures. {kept}"
 
 
 def _some(names: Sequence[str]) -> str:
@@ -181,94 +170,87 @@ def _some(names: Sequence[str]) -> str:
 
 
 def deployed_model(stage: Stage) -> str:
-    """Name of the SageMaker model that the stage's endpoint serves."""
+    """Return the name of the SageMaker model that the stage's endpoint serves."""
     sagemaker = stage.client("sagemaker")
     endpoint = sagemaker.describe_endpoint(EndpointName=stage.output("inference", "EndpointName"))
     config = sagemaker.describe_endpoint_config(EndpointConfigName=endpoint["EndpointConfigName"])
     return str(config["ProductionVariants"][0]["ModelName"])
 
 
-def _find_pictures(folder: BatchFolder) -> dict[str, InputPicture]:
-    objects = {item["Key"].removeprefix(folder.source): item for item in folder.list_objects(folder.source)}
-    pictures = {
-        name: InputPicture(item["ETag"].strip('"'), item["Size"]) for name, item in objects.items() if _is_picture(name)
+def _find_images(folder: BatchFolder) -> dict[str, InputImage]:
+    found = {
+        item["Key"].removeprefix(folder.source): InputImage(item["ETag"].strip('"'), item["Size"])
+        for item in folder.list_objects(folder.source)
     }
-    if not pictures:
+    images = {name: image for name, image in found.items() if _is_image(name)}
+    if not images:
         raise NotReadyError(
             f"There are no pictures below s3://{folder.bucket}/{folder.source} "
             f"({', '.join(sorted(IMAGE_SUFFIXES))}; hidden files do not count)."
         )
-    if len(objects) > len(pictures):
-        console.print(f"{len(objects) - len(pictures)} files are no pictures by their names and are left out.")
-    return pictures
+    if len(found) > len(images):
+        console.print(f"{len(found) - len(images)} files are no pictures by their names and are left out.")
+    return images
 
 
-def _refuse_large(waiting: dict[str, InputPicture], model: str, labels: dict[str, Label]) -> dict[str, InputPicture]:
-    """Record an error for pictures that no request can carry, which would fail the job; returns the others."""
-    limit = MAX_PICTURE_MB * 2**20
-    for name, picture in waiting.items():
-        if picture.size > limit:
-            message = f"The picture has {picture.size:,} bytes; at most {limit:,} are allowed."
-            labels[name] = label_of_error(name, picture.etag, model, "image_too_large", message)
-    return {name: picture for name, picture in waiting.items() if picture.size <= limit}
+def _refuse_large(waiting: dict[str, InputImage], model: str, labels: dict[str, Label]) -> dict[str, InputImage]:
+    """Record an error for images that no request can carry, which would fail the job; return the others."""
+    limit = MAX_IMAGE_MB * 2**20
+    for name, image in waiting.items():
+        if image.size > limit:
+            message = f"The picture has {image.size:,} bytes; at most {limit:,} are allowed."
+            labels[name] = label_of_error(name, image.etag, model, "image_too_large", message)
+    return {name: image for name, image in waiting.items() if image.size <= limit}
 
 
-def _finish(folder: BatchFolder, job: str, labels: dict[str, Label]) -> Ended | None:
-    """Follow a job to its end, add its records to `labels`, and put these where they outlive us."""
+def _finish(folder: BatchFolder, job: str, labels: dict[str, Label]) -> list[str]:
+    """Follow a job to its end, add its records to `labels`, save these, and return why it is no success."""
     ended = folder.finish(job)
-    if ended is not None:
-        for label in ended.labels:
-            before = labels.get(label["picture"])
-            # A label is not given up because another try at the same picture came to nothing.
-            if not (before and "error" in label and "error" not in before and before["etag"] == label["etag"]):
-                labels[label["picture"]] = label
-        _write_labels(folder, labels, parquet=False)
-    folder.forget(job, keep=ended.unmatched if ended is not None else ())
-    return ended
-
-
-def _labels_key(folder: BatchFolder, suffix: str = "jsonl") -> str:
-    return f"{folder.destination}labels.{suffix}"
+    if ended is None:
+        folder.forget(job)
+        return []
+    for label in ended.labels:
+        before = labels.get(label["picture"])
+        # A label is not given up because another try at the same image came to nothing.
+        if not (before and "error" in label and "error" not in before and before["etag"] == label["etag"]):
+            labels[label["picture"]] = label
+    _write_labels(folder, labels, parquet=False)
+    folder.forget(job, keep=ended.unmatched)
+    return list(_faults(folder, ended))
 
 
 def _read_labels(folder: BatchFolder) -> dict[str, Label]:
-    key = _labels_key(folder)
     try:
-        return from_json_lines(folder.read(key))
+        return from_json_lines(folder.read(f"{folder.destination}labels.jsonl"))
     except botocore.exceptions.ClientError as error:
         if error.response["Error"]["Code"] in ("NoSuchKey", "404"):
             return {}
         raise
     except ValueError as error:
         raise NotReadyError(
-            f"s3://{folder.bucket}/{key} is not what this command wrote: {error}",
+            f"s3://{folder.bucket}/{folder.destination}labels.jsonl is not what this command wrote: {error}",
             "Choose another destination, or remove it.",
         ) from error
 
 
 def _write_labels(folder: BatchFolder, labels: dict[str, Label], *, parquet: bool) -> None:
-    folder.s3.put_object(
-        Bucket=folder.bucket,
-        Key=_labels_key(folder),
-        Body=to_json_lines(labels),
-        ContentType="application/x-ndjson",
-    )
+    key, body = f"{folder.destination}labels.jsonl", to_json_lines(labels)
+    folder.s3.put_object(Bucket=folder.bucket, Key=key, Body=body, ContentType="application/x-ndjson")
     if parquet:
         with tempfile.NamedTemporaryFile(suffix=".parquet") as file:
             write_parquet(labels.values(), Path(file.name))
-            folder.s3.upload_file(file.name, folder.bucket, _labels_key(folder, "parquet"))
+            folder.s3.upload_file(file.name, folder.bucket, f"{folder.destination}labels.parquet")
 
 
-def _report(folder: BatchFolder, labels: dict[str, Label], pictures: int) -> None:
+def _report(folder: BatchFolder, labels: dict[str, Label], images: int) -> None:
     errors = {name: label["error"] for name, label in labels.items() if "error" in label}
     for name in sorted(errors)[:_SHOWN_ERRORS]:
         console.print(f"  {name}: {errors[name]['message']}")
     if len(errors) > _SHOWN_ERRORS:
         counts = Counter(error["code"] for error in errors.values())
-        console.print(
-            f"  … {len(errors)} errors in all: {', '.join(f'{n} {code}' for code, n in counts.most_common())}"
-        )
+        kinds = ", ".join(f"{count} {code}" for code, count in counts.most_common())
+        console.print(f"  … {len(errors)} errors in all: {kinds}")
     console.print(
-        f"{len(labels) - len(errors)} of {pictures} pictures are labelled, {len(errors)} could not be, "
-        f"{pictures - len(labels)} are left: s3://{folder.bucket}/{_labels_key(folder)}",
+        f"{len(labels) - len(errors)} of {images} pictures are labelled, {len(errors)} could not be, "
+        f"{images - len(labels)} are left: s3://{folder.bucket}/{folder.destination}labels.jsonl"
     )

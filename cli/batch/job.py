@@ -1,8 +1,7 @@
-"""One SageMaker transform job over pictures of the data bucket: started, followed, its answers gathered.
+"""One SageMaker transform job over images of the data bucket: started, followed, its answers gathered.
 
-Everything that is needed to go on after an interruption lies in the bucket, below ``<output>/.jobs/<job>/``:
-``pictures.json`` says what the job was given, ``answers/`` is where SageMaker puts what the model answers. Both are
-removed once the answers have been gathered.
+What a later run needs to go on lies in the bucket, below ``<output>/.jobs/<job>/``: ``pictures.json`` says what the job
+was given, ``answers/`` is where SageMaker puts what the model answers. Both go once the answers have been gathered.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ import botocore.exceptions
 from botocore.config import Config
 
 from cli.aws import Stage, delete_objects
-from cli.batch.labels import InputPicture, Label, is_bad_answer, label_of_answer, label_of_error, match_answers
+from cli.batch.labels import InputImage, Label, is_bad_answer, label_of_answer, label_of_error, match_answers
 from cli.console import console, progress_bar
 from cli.errors import aws_errors
 from cli.prices import hourly_price
@@ -29,9 +28,9 @@ from infra import instance_types
 from infra.bucket_layout import BATCH_INPUT
 
 LOG_GROUP = "/aws/sagemaker/TransformJobs"
-#: The most that a transform job sends of one picture; InvokeEndpoint and the model's server take no more either.
-MAX_PICTURE_MB = 6
-#: Requests under way at an instance: enough to keep its workers busy. Times MAX_PICTURE_MB, AWS allows 100.
+#: The most that a transform job sends of one image; InvokeEndpoint and the model's server take no more either.
+MAX_IMAGE_MB = 6
+#: Requests under way at an instance: enough to keep its workers busy. Times MAX_IMAGE_MB, AWS allows 100.
 _CONCURRENCY = 8
 _INVOCATION_SECONDS = 60
 _CONNECTIONS = 16
@@ -59,13 +58,13 @@ class Ended:
     job, status, reason : str
         As SageMaker has them.
     labels : list of Label
-        The records of its pictures.
+        The records of its images.
     unanswered : list of str
-        Pictures without an answer, although nobody has stopped the job.
+        Images without an answer, although nobody has stopped the job.
     unmatched : list of str
-        Keys of answers that are to none of its pictures.
+        Keys of answers that are to none of its images.
     bad : list of str
-        Pictures to which the model answered something that is no answer.
+        Images to which the model answered something that is no answer.
     """
 
     job: str
@@ -88,32 +87,40 @@ class BatchFolder:
         self._jobs = f"{destination}.jobs/"
 
     def list_objects(self, prefix: str) -> Iterator[dict[str, Any]]:
-        """Every object below a prefix, as S3 lists it."""
+        """Yield every object below a prefix, as S3 lists it."""
         for page in self.s3.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix):
             yield from page.get("Contents", [])
 
     def read(self, key: str, most: int | None = None) -> bytes:
-        """One object's bytes, or the first ones."""
+        """Return one object's bytes, or the first ones."""
         body: bytes = self.s3.get_object(Bucket=self.bucket, Key=key)["Body"].read(most)
         return body
 
     def open_jobs(self) -> list[str]:
-        """Jobs whose answers have not been gathered, oldest first."""
+        """Return the jobs whose answers have not been gathered, oldest first."""
         ending = "/pictures.json"
         keys = (item["Key"].removeprefix(self._jobs) for item in self.list_objects(self._jobs))
         return sorted(key.removesuffix(ending) for key in keys if key.endswith(ending) and key.count("/") == 1)
 
-    def start(self, pictures: Mapping[str, InputPicture], model: str, options: BatchOptions) -> str:
-        """Say what it costs and start a job over some pictures; returns its name."""
+    def start(self, images: Mapping[str, InputImage], model: str, options: BatchOptions) -> str:
+        """Say what it costs and start a job over some images; return its name."""
         job = f"{job_prefix(self._stage)}batch-{datetime.now(UTC):%Y%m%d-%H%M%S-%f}"[:63]
-        instance_type = options.instance_type or self._stage.settings.serving.instance_type
-        given = {"model": model, "etags": {name: picture.etag for name, picture in pictures.items()}}
-        manifest = [{"prefix": f"s3://{self.bucket}/{self.source}"}, *pictures]
-        self._put_json(self._pictures_key(job), given)
-        self._put_json(self._manifest_key(job), manifest)
-        scores = "; scores=true" if options.scores else ""
+        default_type = self._stage.settings.serving.instance_type
+        instance_type = options.instance_type or default_type
+        etags = {name: image.etag for name, image in images.items()}
+        self._put_json(self._given_key(job), {"model": model, "etags": etags})
+        self._put_json(self._manifest_key(job), [{"prefix": f"s3://{self.bucket}/{self.source}"}, *images])
         price = hourly_price(instance_type, options.instances)
         console.print(f"Transform job {job} on {options.instances} × {instance_type} ({price}).")
+        key = self._stage.output("storage", "DataKeyArn")
+        machines = {"InstanceType": instance_type, "InstanceCount": options.instances}
+        # Only where the volumes take a key, and the model's role may hand it on.
+        if not any(instance_types.has_local_storage(name) for name in (instance_type, default_type)):
+            machines["VolumeKmsKeyId"] = key
+        manifest = {"S3DataType": "ManifestFile", "S3Uri": f"s3://{self.bucket}/{self._manifest_key(job)}"}
+        output = {"S3OutputPath": f"s3://{self.bucket}/{self._answers_prefix(job)}", "KmsKeyId": key}
+        # One image that cannot be read must not fail the job: its error is an answer like any other.
+        parameters = f"errors=inline; top_k={options.top_k}{'; scores=true' if options.scores else ''}"
         try:
             with aws_errors():
                 self._sagemaker.create_transform_job(
@@ -121,40 +128,23 @@ class BatchFolder:
                     ModelName=model,
                     BatchStrategy="SingleRecord",
                     MaxConcurrentTransforms=_CONCURRENCY,
-                    MaxPayloadInMB=MAX_PICTURE_MB,
+                    MaxPayloadInMB=MAX_IMAGE_MB,
                     ModelClientConfig={"InvocationsTimeoutInSeconds": _INVOCATION_SECONDS, "InvocationsMaxRetries": 3},
                     TransformInput={
-                        "DataSource": {
-                            "S3DataSource": {
-                                "S3DataType": "ManifestFile",
-                                "S3Uri": f"s3://{self.bucket}/{self._manifest_key(job)}",
-                            }
-                        },
-                        # One picture that cannot be read must not fail the job: its error is an answer like any other.
-                        "ContentType": f"application/x-image; errors=inline; top_k={options.top_k}{scores}",
+                        "DataSource": {"S3DataSource": manifest},
+                        "ContentType": f"application/x-image; {parameters}",
                         "SplitType": "None",
                     },
                     TransformOutput={
                         "S3OutputPath": f"s3://{self.bucket}/{self._answers_prefix(job)}",
-                        "KmsKeyId": self._stage.output("storage", "DataKeyArn"),
+                        "KmsKeyId": key,
                     },
-                    TransformResources={
-                        "InstanceType": instance_type,
-                        "InstanceCount": options.instances,
-                        **self._volume_key(instance_type),
-                    },
+                    TransformResources=machines,
                 )
         except BaseException:
             self.forget(job)
             raise
         return job
-
-    def _volume_key(self, instance_type: str) -> dict[str, str]:
-        """The key of the instances' volumes, where they take one and the model's role may hand it on."""
-        types = (instance_type, self._stage.settings.serving.instance_type)
-        if any(instance_types.has_local_storage(name) for name in types):
-            return {}
-        return {"VolumeKmsKeyId": self._stage.output("storage", "DataKeyArn")}
 
     def stop(self, job: str) -> None:
         """Ask a job to stop; one that has ended, or never began, is left alone."""
@@ -168,8 +158,8 @@ class BatchFolder:
 
         Its files stay until the caller, who has the records now, calls `forget`.
         """
-        given = json.loads(self.read(self._pictures_key(job)))
-        etags: dict[str, str] = given["etags"]
+        given = json.loads(self.read(self._given_key(job)))
+        model, etags = given["model"], given["etags"]
         with progress_bar(f"Labelling {len(etags)} pictures", len(etags)) as report:
             while True:
                 description = self._describe(job)
@@ -181,25 +171,9 @@ class BatchFolder:
                 report(sum(1 for _ in self.list_objects(self._answers_prefix(job))))
                 time.sleep(max(_POLL_SECONDS, (time.monotonic() - began) / _POLL_SHARE))
         status, reason = description["TransformJobStatus"], description.get("FailureReason", "no reason was given")
-        labels, unmatched = self._gather(job, etags, given["model"])
-        missing = [] if status == "Stopped" else sorted(etags.keys() - {label["picture"] for label in labels})
-        message = f"The transform job gave no answer ({status}: {reason})"
-        labels += [label_of_error(name, etags[name], given["model"], "no_answer", message) for name in missing]
-        bad = sorted(label["picture"] for label in labels if is_bad_answer(label))
-        return Ended(job, status, reason, labels, missing, unmatched, bad)
-
-    def forget(self, job: str, keep: Collection[str] = ()) -> None:
-        """Remove a job's files, except for some keys; it is no longer an open one."""
-        keys = [item["Key"] for item in self.list_objects(f"{self._jobs}{job}/") if item["Key"] not in keep]
-        # The list of what it was given goes last: as long as it is there the job is an open one.
-        keys.sort(key=lambda key: key == self._pictures_key(job))
-        delete_objects(self.s3, self.bucket, [{"Key": key} for key in [self._manifest_key(job), *keys]])
-
-    def _gather(self, job: str, etags: Mapping[str, str], model: str) -> tuple[list[Label], list[str]]:
-        """The records of the pictures that were answered, and the keys of answers to none of them."""
         prefix = self._answers_prefix(job)
-        keys = [item["Key"] for item in self.list_objects(prefix)]
-        answers = match_answers([key.removeprefix(prefix) for key in keys], etags, self.source)
+        keys = [item["Key"].removeprefix(prefix) for item in self.list_objects(prefix)]
+        answers = match_answers(keys, etags, self.source)
 
         def read(name: str) -> Label:
             answer = self.read(prefix + answers[name], MAX_BYTES + 1)  # one more shows that it is too long
@@ -207,8 +181,19 @@ class BatchFolder:
 
         with ThreadPoolExecutor(_CONNECTIONS) as pool:
             labels = list(pool.map(read, answers))
-        matched = {prefix + answer for answer in answers.values()}
-        return labels, [key for key in keys if key not in matched]
+        bad = sorted(label["picture"] for label in labels if is_bad_answer(label))
+        missing = [] if status == "Stopped" else sorted(etags.keys() - answers.keys())
+        message = f"The transform job gave no answer ({status}: {reason})"
+        labels += [label_of_error(name, etags[name], model, "no_answer", message) for name in missing]
+        matched = set(answers.values())
+        return Ended(job, status, reason, labels, missing, [prefix + key for key in keys if key not in matched], bad)
+
+    def forget(self, job: str, keep: Collection[str] = ()) -> None:
+        """Remove a job's files, except for some keys; it is no longer an open one."""
+        keys = [item["Key"] for item in self.list_objects(f"{self._jobs}{job}/") if item["Key"] not in keep]
+        # The list of what it was given goes last: as long as it is there the job is an open one.
+        keys.sort(key=lambda key: key == self._given_key(job))
+        delete_objects(self.s3, self.bucket, [{"Key": key} for key in [self._manifest_key(job), *keys]])
 
     def _describe(self, job: str) -> dict[str, Any] | None:
         try:
@@ -223,7 +208,7 @@ class BatchFolder:
         body = json.dumps(document, ensure_ascii=False).encode()
         self.s3.put_object(Bucket=self.bucket, Key=key, Body=body, ContentType="application/json")
 
-    def _pictures_key(self, job: str) -> str:
+    def _given_key(self, job: str) -> str:
         return f"{self._jobs}{job}/pictures.json"
 
     def _answers_prefix(self, job: str) -> str:
@@ -231,5 +216,5 @@ class BatchFolder:
 
     @staticmethod
     def _manifest_key(job: str) -> str:
-        # SageMaker reads it under the model's role, so it lies where that may read; hidden files are no pictures.
+        # SageMaker reads it under the model's role, so it lies where that may read; hidden files are no images.
         return f"{BATCH_INPUT}/.manifests/{job}.json"

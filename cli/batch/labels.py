@@ -1,6 +1,6 @@
-"""What a batch knows of its pictures: one record each, kept in the bucket as JSON Lines, given as Parquet too.
+"""What a batch knows of its images: one record each, kept in the bucket as JSON Lines, given as Parquet too.
 
-A record is what makes a batch resumable: a picture whose record is of its present bytes (`etag`) and of the deployed
+A record is what makes a batch resumable: an image whose record is of its present bytes (`etag`) and of the deployed
 model (`sagemaker_model`) is not labelled again.
 """
 
@@ -16,50 +16,45 @@ from cli.serving.answers import load_json, parse_answer
 
 Label = dict[str, Any]
 
-#: What SageMaker appends to a picture's name for its answer's.
+#: What SageMaker appends to an image's name for its answer's.
 _ENDING = ".out"
 #: What the model answered is no answer.
 _BAD_ANSWER = "bad_answer"
-#: The picture itself is at fault: another try would end the same way.
+#: The image itself is at fault: another try would end the same way.
 _FINAL_ERRORS = frozenset({"unsupported_image", "image_too_large"})
 
 
 @dataclass(frozen=True)
-class InputPicture:
-    """A picture in the bucket."""
+class InputImage:
+    """An image in the bucket."""
 
     etag: str  # changes with the bytes
     size: int  # bytes
 
 
-def match_answers(answers: Iterable[str], pictures: Collection[str], source: str) -> dict[str, str]:
-    """Find out which answer is to which picture.
+def match_answers(answers: Iterable[str], images: Collection[str], source: str) -> dict[str, str]:
+    """Find out which answer is to which image; return the answers by their images.
 
-    AWS says that an answer lies "in a corresponding subfolder", and shows one below another folder than the picture's.
-    So an answer is to the picture whose key ends as the answer's does, over as many folders as possible; to none where
-    several pictures do, or the picture has its answer already.
+    AWS says that an answer lies "in a corresponding subfolder", and shows one below another folder than the image's.
+    So an answer is to the image whose key ends as the answer's does, over as many folders as possible; to none where
+    several images do, or the image has its answer already.
 
     Parameters
     ----------
     answers
         Their keys below the output's prefix.
-    pictures
+    images
         Their keys below the input's prefix.
     source
         The input's prefix, with a trailing slash.
-
-    Returns
-    -------
-    dict of str to str
-        The answers by their pictures.
     """
-    ends: dict[str, str | None] = {}  # what keys end in, after a slash: the picture, or None for several
-    for picture in pictures:
-        for end in _ends(source + picture):
-            ends[end] = picture if end not in ends else None
-    ends.update({picture: picture for picture in pictures})  # the very same place is better than any other
+    ends: dict[str, str | None] = {}  # what keys end in, after a slash: the image, or None for several
+    for image in images:
+        for end in _ends(source + image):
+            ends[end] = image if end not in ends else None
+    ends.update({image: image for image in images})  # the very same place is better than any other
     matched: dict[str, str] = {}
-    for answer in sorted(answers, key=lambda answer: (answer.removesuffix(_ENDING) not in pictures, answer)):
+    for answer in sorted(answers, key=lambda answer: (answer.removesuffix(_ENDING) not in images, answer)):
         if answer.endswith(_ENDING):
             found = next((ends[end] for end in _ends(answer.removesuffix(_ENDING)) if end in ends), None)
             if found is not None:
@@ -68,14 +63,14 @@ def match_answers(answers: Iterable[str], pictures: Collection[str], source: str
 
 
 def _ends(key: str) -> Iterator[str]:
-    """The key, and what is left of it below each of its folders."""
+    """Yield the key, and what is left of it below each of its folders."""
     while key:
         yield key
         key = key.partition("/")[2]
 
 
 def label_of_answer(name: str, etag: str, model: str, answer: bytes) -> Label:
-    """The record of a picture that the model has answered.
+    """Return the record of an image that the model has answered.
 
     Parameters
     ----------
@@ -95,30 +90,30 @@ def label_of_answer(name: str, etag: str, model: str, answer: bytes) -> Label:
 
 
 def is_bad_answer(label: Label) -> bool:
-    """Whether what the model answered to the picture was no answer."""
+    """Say whether what the model answered to the image was no answer."""
     return bool("error" in label and label["error"]["code"] == _BAD_ANSWER)
 
 
 def label_of_error(name: str, etag: str, model: str, code: str, message: str) -> Label:
-    """The record of a picture that has no label."""
+    """Return the record of an image that has no label."""
     return {"picture": name, "etag": etag, "sagemaker_model": model, "error": {"code": code, "message": message}}
 
 
-def is_settled(label: Label | None, picture: InputPicture, model: str) -> bool:
-    """Whether a picture needs no further work with this model."""
-    if label is None or label["etag"] != picture.etag or label["sagemaker_model"] != model:
+def is_settled(label: Label | None, image: InputImage, model: str) -> bool:
+    """Say whether an image needs no further work with this model."""
+    if label is None or label["etag"] != image.etag or label["sagemaker_model"] != model:
         return False
     return "error" not in label or label["error"]["code"] in _FINAL_ERRORS
 
 
 def to_json_lines(labels: Mapping[str, Label]) -> bytes:
-    """All records in the order of the pictures' names, one a line."""
+    """Return all records in the order of the images' names, one a line."""
     lines = (json.dumps(labels[name], ensure_ascii=False) + "\n" for name in sorted(labels))
     return "".join(lines).encode()
 
 
 def from_json_lines(content: bytes) -> dict[str, Label]:
-    """What `to_json_lines` wrote, by the picture's name.
+    """Read what `to_json_lines` wrote, by the image's name.
 
     Raises
     ------

@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from cli.batch import job as batch_job
-from cli.batch.commands import label_pictures
+from cli.batch.commands import label_images
 from cli.batch.job import BatchFolder, BatchOptions
 from cli.batch.labels import Label, from_json_lines, label_of_answer, to_json_lines, write_parquet
 from cli.errors import WorkFailedError
@@ -106,7 +106,7 @@ def test_an_answer_that_is_none_is_named_and_the_batch_goes_on(stage: Any, answe
     def run() -> dict[str, Label]:
         folder = BatchFolder(stage, "bucket", "batch/input/dogs/", "batch/output/dogs/")
         try:
-            label_pictures(stage, folder, BatchOptions(), again=False, parquet=False, stop=False)
+            label_images(folder, "model-1", BatchOptions(), again=False, parquet=False)
         finally:
             labels = from_json_lines(stage.s3.objects["batch/output/dogs/labels.jsonl"])
         return labels

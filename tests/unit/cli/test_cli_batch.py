@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,10 +13,10 @@ from batch_fakes import FakeStage, answer_of, client_error
 
 from cli.batch import commands as batch
 from cli.batch import job as batch_job
-from cli.batch.commands import label_pictures, open_folder
+from cli.batch.commands import deployed_model, label_images, open_folder
 from cli.batch.job import BatchOptions
 from cli.batch.labels import (
-    InputPicture,
+    InputImage,
     from_json_lines,
     is_settled,
     label_of_answer,
@@ -44,8 +45,9 @@ def stage(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def run(stage: Any, **options: Any) -> None:
     """Bring the labels up to date."""
-    chosen = {name: options.pop(name, False) for name in ("again", "parquet", "stop")}
-    label_pictures(stage, open_folder(stage, SOURCE, None), BatchOptions(**options), **chosen)
+    chosen = {name: options.pop(name, False) for name in ("again", "parquet")}
+    model = None if options.pop("stop", False) else deployed_model(stage)
+    label_images(open_folder(stage, SOURCE, None), model, BatchOptions(**options), **chosen)
 
 
 def labels(stage: Any) -> dict[str, Any]:
@@ -265,6 +267,23 @@ def test_other_places_than_those_of_the_models_role_are_refused(
         open_folder(stage, source, destination)
 
 
+def test_without_a_deployed_model_nothing_is_pushed(
+    stage: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nothing(**_: Any) -> None:
+        raise client_error("ValidationException")
+
+    (tmp_path / "dogs").mkdir()
+    (tmp_path / "dogs" / "c.jpg").write_bytes(b"c")
+    before = dict(stage.s3.objects)
+    monkeypatch.setattr(stage.sagemaker, "describe_endpoint", nothing)
+    monkeypatch.setattr(batch, "announce", lambda stage: None)
+    context: Any = SimpleNamespace(obj=stage)
+    with pytest.raises(AwsError, match="refused"):
+        batch.batch(context, str(tmp_path / "dogs"))
+    assert stage.s3.objects == before
+
+
 def test_a_local_folder_is_pushed_first(stage: Any, tmp_path: Path) -> None:
     folder = tmp_path / "dogs"
     (folder / ".git").mkdir(parents=True)
@@ -283,9 +302,7 @@ def test_a_local_folder_is_pushed_first(stage: Any, tmp_path: Path) -> None:
 
 def test_a_prefix_without_pictures_is_refused(stage: Any) -> None:
     with pytest.raises(NotReadyError, match="There are no pictures below"):
-        label_pictures(
-            stage, open_folder(stage, f"{SOURCE}-2", None), BatchOptions(), again=False, parquet=False, stop=False
-        )
+        label_images(open_folder(stage, f"{SOURCE}-2", None), "model-1", BatchOptions(), again=False, parquet=False)
 
 
 @pytest.mark.parametrize("content", [b"hello", b'{"a": 1}', b"[]", b"\xff"])
@@ -300,7 +317,7 @@ def test_a_file_that_is_not_ours_is_not_overwritten(stage: Any, content: bytes) 
 def test_an_answer_that_is_none_of_ours_is_an_error_that_is_tried_again(answer: bytes) -> None:
     label = label_of_answer("a.jpg", "1", "model", answer)
     assert label["error"]["code"] == "bad_answer"
-    assert not is_settled(label, InputPicture("1", 5), "model")
+    assert not is_settled(label, InputImage("1", 5), "model")
 
 
 def test_lines_are_sorted_and_come_back_as_they_were() -> None:
