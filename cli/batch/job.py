@@ -135,10 +135,7 @@ class BatchFolder:
                         "ContentType": f"application/x-image; {parameters}",
                         "SplitType": "None",
                     },
-                    TransformOutput={
-                        "S3OutputPath": f"s3://{self.bucket}/{self._answers_prefix(job)}",
-                        "KmsKeyId": key,
-                    },
+                    TransformOutput=output,
                     TransformResources=machines,
                 )
         except BaseException:
