@@ -30,10 +30,7 @@ class Surface:
     place: Vector  # [3, N], in the dog's frame: where the irregular patterns come from
 
     def on(self, *parts: Part) -> NDArray[np.bool_]:
-        found = self.part == parts[0]
-        for part in parts[1:]:
-            found |= self.part == part
-        return found
+        return np.isin(self.part, parts)
 
 
 class Irregularity:
@@ -64,40 +61,52 @@ def _ramp(value: NDArray[np.floating], width: float) -> Vector:
     return np.clip(value / width + 0.5, 0.0, 1.0).astype(np.float32, copy=False)
 
 
+def _field(s: Surface, values: dict[Part, Vector], elsewhere: float = -1.0) -> Vector:
+    """Values [N] that are given part by part."""
+    field = np.full(len(s.part), elsewhere, dtype=np.float32)
+    for part, value in values.items():
+        on = s.on(part)
+        field[on] = value[on]
+    return field
+
+
+def _distance(s: Surface, x: float, y: float, z: float) -> Vector:
+    """Distance on the head from a place and the one opposite."""
+    return np.sqrt((s.along - x) ** 2 + (np.abs(s.side) - y) ** 2 + (s.up - z) ** 2)
+
+
 def _saddle(s: Surface, n: Irregularity) -> Vector:
     edge = 0.16 * n.blotches(0.22)
-    field = np.full(len(s.part), -1.0, dtype=np.float32)
-    trunk, neck, tail, hind = s.on(Part.TRUNK), s.on(Part.NECK), s.on(Part.TAIL), s.on(Part.HINDLEG)
-    field[trunk] = (np.minimum(s.up + 0.12, 2.2 * (0.98 - s.along)) + edge)[trunk]
-    field[neck] = (s.up - 0.25 + edge)[neck]
-    field[tail] = (0.85 - s.along + edge)[tail]
-    field[hind] = (0.16 - s.along + 0.4 * edge)[hind]
-    return _ramp(field, 0.22)
+    values = {
+        Part.TRUNK: np.minimum(s.up + 0.12, 2.2 * (0.98 - s.along)) + edge,
+        Part.NECK: s.up - 0.25 + edge,
+        Part.TAIL: 0.85 - s.along + edge,
+        Part.HINDLEG: 0.16 - s.along + 0.4 * edge,
+    }
+    return _ramp(_field(s, values), 0.22)
 
 
 def _tan_points(s: Surface, n: Irregularity) -> Vector:
     edge = 0.05 * n.blotches(0.12)
-    field = np.full(len(s.part), -1.0, dtype=np.float32)
-    muzzle, skull, trunk = s.on(Part.MUZZLE), s.on(Part.SKULL), s.on(Part.TRUNK)
-    fore, hind, neck = s.on(Part.FORELEG), s.on(Part.HINDLEG), s.on(Part.NECK)
-    field[muzzle] = np.maximum(np.abs(s.side) - 0.26, -0.28 - s.up)[muzzle]
-    brow = 0.20 - np.sqrt((s.along - 0.80) ** 2 + (np.abs(s.side) - 0.34) ** 2 + (s.up - 0.42) ** 2)
-    field[skull] = np.maximum(brow, -0.34 - s.up)[skull]
-    field[trunk] = np.minimum(s.along - 0.90, 0.12 - s.up)[trunk]
-    field[neck] = np.minimum(-0.55 - s.up, 0.4 - s.along)[neck]
-    field[fore] = (s.along - 0.56)[fore]
-    field[hind] = (s.along - 0.60)[hind]
-    return _ramp(field + edge, 0.10)
+    values = {
+        Part.MUZZLE: np.maximum(np.abs(s.side) - 0.26, -0.28 - s.up),
+        Part.SKULL: np.maximum(0.20 - _distance(s, 0.80, 0.34, 0.42), -0.34 - s.up),
+        Part.TRUNK: np.minimum(s.along - 0.90, 0.12 - s.up),
+        Part.NECK: np.minimum(-0.55 - s.up, 0.4 - s.along),
+        Part.FORELEG: s.along - 0.56,
+        Part.HINDLEG: s.along - 0.60,
+    }
+    return _ramp(_field(s, values) + edge, 0.10)
 
 
 def _mask(s: Surface, n: Irregularity) -> Vector:
     edge = 0.06 * n.blotches(0.15)
-    field = np.full(len(s.part), -1.0, dtype=np.float32)
-    muzzle, skull = s.on(Part.MUZZLE), s.on(Part.SKULL)
-    field[muzzle] = (s.along - 0.30)[muzzle]
-    eyes = 0.30 - np.sqrt((s.along - 0.78) ** 2 + (np.abs(s.side) - 0.45) ** 2 + (s.up - 0.20) ** 2)
-    field[skull] = np.maximum(eyes, s.along - 0.86 - 0.5 * np.maximum(s.up, 0))[skull]
-    return _ramp(field + edge, 0.16)
+    eyes = 0.30 - _distance(s, 0.78, 0.45, 0.20)
+    values = {
+        Part.MUZZLE: s.along - 0.30,
+        Part.SKULL: np.maximum(eyes, s.along - 0.86 - 0.5 * np.maximum(s.up, 0)),
+    }
+    return _ramp(_field(s, values) + edge, 0.16)
 
 
 def _dark_ears(s: Surface, n: Irregularity) -> Vector:
@@ -106,32 +115,30 @@ def _dark_ears(s: Surface, n: Irregularity) -> Vector:
 
 def _white_trim(s: Surface, n: Irregularity) -> Vector:
     edge = n.blotches(0.14)
-    field = np.full(len(s.part), -1.0, dtype=np.float32)
-    muzzle, skull, trunk, neck = s.on(Part.MUZZLE), s.on(Part.SKULL), s.on(Part.TRUNK), s.on(Part.NECK)
-    fore, hind, tail = s.on(Part.FORELEG), s.on(Part.HINDLEG), s.on(Part.TAIL)
     blaze = 0.13 + 0.05 * edge
-    field[skull] = np.minimum(blaze - np.abs(s.side), s.along)[skull]
-    field[muzzle] = np.maximum(blaze + 0.10 - np.abs(s.side), -0.50 - s.up + 0.05 * edge)[muzzle]
-    field[neck] = (0.30 - np.abs(s.along - 0.35) - 0.42 * (s.up + 0.7) + 0.10 * edge)[neck]
-    field[trunk] = np.maximum(np.minimum(s.along - 0.84, 0.0 - s.up), -0.86 - s.up)[trunk] + (0.06 * edge)[trunk]
-    field[fore] = (s.along - 0.62 + 0.05 * edge)[fore]
-    field[hind] = (s.along - 0.76 + 0.05 * edge)[hind]
-    field[tail] = (s.along - 0.76 + 0.05 * edge)[tail]
-    return _ramp(field, 0.09)
+    values = {
+        Part.SKULL: np.minimum(blaze - np.abs(s.side), s.along),
+        Part.MUZZLE: np.maximum(blaze + 0.10 - np.abs(s.side), -0.50 - s.up + 0.05 * edge),
+        Part.NECK: 0.30 - np.abs(s.along - 0.35) - 0.42 * (s.up + 0.7) + 0.10 * edge,
+        Part.TRUNK: np.maximum(np.minimum(s.along - 0.84, 0.0 - s.up), -0.86 - s.up) + 0.06 * edge,
+        Part.FORELEG: s.along - 0.62 + 0.05 * edge,
+        Part.HINDLEG: s.along - 0.76 + 0.05 * edge,
+        Part.TAIL: s.along - 0.76 + 0.05 * edge,
+    }
+    return _ramp(_field(s, values), 0.09)
 
 
 def _underside(s: Surface, n: Irregularity) -> Vector:
     edge = 0.06 * n.blotches(0.16)
-    field = np.full(len(s.part), -1.0, dtype=np.float32)
-    muzzle, skull, trunk, neck = s.on(Part.MUZZLE), s.on(Part.SKULL), s.on(Part.TRUNK), s.on(Part.NECK)
-    fore, hind = s.on(Part.FORELEG), s.on(Part.HINDLEG)
-    field[muzzle] = np.maximum(-0.24 - s.up, 0.75 * (np.abs(s.side) - 0.34))[muzzle]
-    field[skull] = (-0.22 - s.up + 0.25 * (np.abs(s.side) - 0.6))[skull]
-    field[neck] = (-0.30 - s.up)[neck]
-    field[trunk] = np.maximum(-0.52 - s.up, np.minimum(s.along - 0.92, 0.1 - s.up))[trunk]
-    field[fore] = (0.6 * (s.along - 0.72))[fore]
-    field[hind] = (0.6 * (s.along - 0.78))[hind]
-    return _ramp(field + edge, 0.22)
+    values = {
+        Part.MUZZLE: np.maximum(-0.24 - s.up, 0.75 * (np.abs(s.side) - 0.34)),
+        Part.SKULL: -0.22 - s.up + 0.25 * (np.abs(s.side) - 0.6),
+        Part.NECK: -0.30 - s.up,
+        Part.TRUNK: np.maximum(-0.52 - s.up, np.minimum(s.along - 0.92, 0.1 - s.up)),
+        Part.FORELEG: 0.6 * (s.along - 0.72),
+        Part.HINDLEG: 0.6 * (s.along - 0.78),
+    }
+    return _ramp(_field(s, values) + edge, 0.22)
 
 
 def _spots(s: Surface, n: Irregularity) -> Vector:
@@ -156,13 +163,15 @@ def _brindle(s: Surface, n: Irregularity) -> Vector:
 
 
 def _shading(s: Surface, n: Irregularity) -> Vector:
-    depth = np.zeros(len(s.part), dtype=np.float32)
-    trunk, legs, tail, neck = s.on(Part.TRUNK), s.on(Part.FORELEG, Part.HINDLEG), s.on(Part.TAIL), s.on(Part.NECK)
-    depth[trunk] = (-0.35 - s.up)[trunk]
-    depth[legs] = (-0.15 - 0.8 * s.up)[legs]
-    depth[tail] = (s.along - 0.30)[tail]
-    depth[neck] = (-0.25 - s.up)[neck]
-    return 0.75 * _ramp(depth - 0.2 + 0.12 * n.blotches(0.2), 0.9)
+    leg = -0.15 - 0.8 * s.up
+    values = {
+        Part.TRUNK: -0.35 - s.up,
+        Part.FORELEG: leg,
+        Part.HINDLEG: leg,
+        Part.TAIL: s.along - 0.30,
+        Part.NECK: -0.25 - s.up,
+    }
+    return 0.75 * _ramp(_field(s, values, elsewhere=0.0) - 0.2 + 0.12 * n.blotches(0.2), 0.9)
 
 
 COVERAGE: dict[Pattern, Callable[[Surface, Irregularity], Vector]] = {

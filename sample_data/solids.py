@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,15 +70,7 @@ class Solids:
     """
 
     def __init__(self) -> None:
-        self._centres: list[Floats] = []
-        self._axes: list[Floats] = []
-        self._radii: list[Floats] = []
-        self._slopes: list[Floats] = []
-        self._bulges: list[Floats] = []
-        self._coat_maps: list[Floats] = []
-        self._coat_origins: list[Floats] = []
-        self._parts: list[NDArray[np.int64]] = []
-        self._hair: list[Floats] = []
+        self._blocks: list[dict[str, Any]] = []
 
     def ellipsoids(
         self,
@@ -105,15 +98,19 @@ class Solids:
             add to its outward directions [n, 3], so that a row of them looks like one smooth tube.
         """
         count = len(centres)
-        self._centres.append(centres)
-        self._axes.append(axes)
-        self._radii.append(radii)
-        self._coat_maps.append(coat_map)
-        self._coat_origins.append(coat_at - np.einsum("nij,nj->ni", coat_map, centres))
-        self._bulges.append(np.full(count, bulge))
-        self._slopes.append(np.zeros((count, 3)) if slopes is None else slopes)
-        self._parts.append(np.full(count, part, dtype=np.int64))
-        self._hair.append(np.full(count, hair))
+        self._blocks.append(
+            {
+                "centres": centres,
+                "axes": axes,
+                "radii": radii,
+                "coat_maps": coat_map,
+                "coat_origins": coat_at - np.einsum("nij,nj->ni", coat_map, centres),
+                "bulges": np.full(count, bulge),
+                "slopes": np.zeros((count, 3)) if slopes is None else slopes,
+                "parts": np.full(count, part, dtype=np.int64),
+                "hair": np.full(count, hair),
+            }
+        )
 
     def blob(
         self,
@@ -201,24 +198,22 @@ class Solids:
 
     def seen_from(self, view: Floats) -> Scene:
         """Turn everything into the viewer's frame: rows of `view` [3, 3] are right, up and towards the viewer."""
-        axes = np.concatenate(self._axes) @ view.T
-        radii = np.concatenate(self._radii)
-        shape = np.einsum("nki,nk,nkj->nij", axes, radii**-2.0, axes)
-        spread = np.einsum("nki,nk,nki->ni", axes, radii**2.0, axes)
-        centres = np.concatenate(self._centres) @ view.T
+        every = {name: np.concatenate([block[name] for block in self._blocks]) for name in self._blocks[0]}
+        axes, radii, centres = every["axes"] @ view.T, every["radii"], every["centres"] @ view.T
         roundness = radii**-2.0
-        roundness[:, 0] *= np.concatenate(self._bulges)
+        shapes = np.einsum("nki,nk,nkj->nij", axes, roundness, axes)
+        roundness[:, 0] *= every["bulges"]
         normals = np.einsum("nki,nk,nkj->nij", axes, roundness, axes)
         return Scene(
             centres=centres,
-            shapes=shape,
+            shapes=shapes,
             normals=normals,
-            normal_origins=np.concatenate(self._slopes) @ view.T - np.einsum("nij,nj->ni", normals, centres),
-            reach=np.sqrt(spread),
-            coat_maps=np.concatenate(self._coat_maps) @ view.T,
-            coat_origins=np.concatenate(self._coat_origins),
-            parts=np.concatenate(self._parts),
-            hair=np.concatenate(self._hair),
+            normal_origins=every["slopes"] @ view.T - np.einsum("nij,nj->ni", normals, centres),
+            reach=np.sqrt(np.einsum("nki,nk,nki->ni", axes, radii**2.0, axes)),
+            coat_maps=every["coat_maps"] @ view.T,
+            coat_origins=every["coat_origins"],
+            parts=every["parts"],
+            hair=every["hair"],
         )
 
 
@@ -255,11 +250,7 @@ class Scene:
         outline = shape[:, :2, :2] - np.einsum("ni,nj,n->nij", shape[:, :2, 2], shape[:, :2, 2], inverse_zz)
         depth = np.sqrt(inverse_zz).tolist()
         lean_x, lean_y = lean.T.tolist()
-        outline_xx, outline_xy, outline_yy = (
-            outline[:, 0, 0].tolist(),
-            outline[:, 0, 1].tolist(),
-            outline[:, 1, 1].tolist(),
-        )
+        outline_xx, outline_xy, _, outline_yy = outline.reshape(-1, 4).T.tolist()
         centre_x, centre_y, centre_z = self.centres.T.tolist()
         x0 = np.clip(np.floor((self.centres[:, 0] - self.reach[:, 0] - left) * scale), 0, width).astype(int).tolist()
         x1 = np.clip(np.ceil((self.centres[:, 0] + self.reach[:, 0] - left) * scale), 0, width).astype(int).tolist()
