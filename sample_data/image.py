@@ -29,7 +29,7 @@ ASPECT_ODDS = (0.3, 0.25, 0.2, 0.15, 0.1)
 
 @dataclass(frozen=True)
 class Framing:
-    """Pixels per unit of length, and where in the picture (from its top left) the dog's plane has its zero."""
+    """Pixels per unit of length, and where in the image (from its top left) the dog's plane has its zero."""
 
     scale: float
     x: float
@@ -94,7 +94,7 @@ def _sample_size(rng: np.random.Generator, size: tuple[int, int]) -> tuple[int, 
 
 
 def _sample_framing(rng: np.random.Generator, scene: Scene, shot: Shot, width: int, height: int) -> Framing:
-    """Fill the picture more or less with the dog or its head; what does not fit is cut off."""
+    """Fill the image more or less with the dog or its head; what does not fit is cut off."""
     left, bottom, right, top = scene.box(HEAD if shot is Shot.PORTRAIT else None)
     fit = min(width / (right - left), height / (top - bottom))
     scale = fit * rng.uniform(0.6, 0.85) if shot is Shot.PORTRAIT else fit * rng.uniform(0.8, 1.04)
@@ -104,7 +104,7 @@ def _sample_framing(rng: np.random.Generator, scene: Scene, shot: Shot, width: i
 
 
 def _window(scene: Scene, framing: Framing, width: int, height: int) -> Box:
-    """Left, top, right, bottom of the piece of the picture that the dog can touch, with room for its hair."""
+    """Left, top, right, bottom of the piece of the image that the dog can touch, with room for its hair."""
     left, bottom, right, top = scene.box()
     room = 0.08 * framing.scale
     return (

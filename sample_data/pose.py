@@ -38,7 +38,7 @@ class Pose:
     forelegs: tuple[LegAngles, LegAngles]  # left, right
     hindlegs: tuple[LegAngles, LegAngles]
     neck: float  # degrees above the horizon
-    head_azimuth: float  # where the muzzle points in the picture's plane, degrees: 0 right, 90 at the viewer, 180 left
+    head_azimuth: float  # where the muzzle points in the image's plane, degrees: 0 right, 90 at the viewer, 180 left
     head_pitch: float  # degrees, up is positive
     head_tilt: float  # degrees
     tail_lift: float  # degrees added to the breed's carriage

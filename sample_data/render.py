@@ -1,4 +1,4 @@
-"""From solids to a cut-out picture of a dog: light on fur, ragged outlines, eyes that catch the light."""
+"""From solids to a cut-out image of a dog: light on fur, ragged outlines, eyes that catch the light."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Light:
 
 @dataclass(frozen=True)
 class Window:
-    """The piece of the picture's plane that is drawn: its top left corner, size, and pixels per unit of length."""
+    """The piece of the image's plane that is drawn: its top left corner, size, and pixels per unit of length."""
 
     left: float
     top: float
@@ -55,7 +55,7 @@ def rendered(
     light: Light,
     rng: np.random.Generator,
 ) -> Image.Image:
-    """The dog as an RGBA picture of the window's size, transparent around it."""
+    """The dog as an RGBA image of the window's size, transparent around it."""
     buffers = scene.drawn(window.left, window.top, window.scale, window.width, window.height)
     visible = buffers.seen >= 0
     solid = buffers.seen[visible]
@@ -77,9 +77,9 @@ def rendered(
     # Hair hangs: what faces up lies flat, what faces down is fringed.
     loose = scene.hair[solid].astype(np.float32) * np.clip(0.55 - 0.45 * normal[1], 0, 1)
     pixels = _ragged(pixels, loose, visible, breed, window.scale, rng)
-    picture = Image.fromarray(pixels, "RGBA")
-    _draw_catchlights(picture, scene, buffers, window, breed, light)
-    return picture
+    image = Image.fromarray(pixels, "RGBA")
+    _draw_catchlights(image, scene, buffers, window, breed, light)
+    return image
 
 
 def _mapped(matrices: Floats, origins: Floats, solid: NDArray[np.int16], place: Vectors) -> Vectors:
@@ -200,9 +200,9 @@ def _ragged(
 
 
 def _draw_catchlights(
-    picture: Image.Image, scene: Scene, buffers: Buffers, window: Window, breed: Breed, light: Light
+    image: Image.Image, scene: Scene, buffers: Buffers, window: Window, breed: Breed, light: Light
 ) -> None:
-    draw = ImageDraw.Draw(picture)
+    draw = ImageDraw.Draw(image)
     radius = breed.head.eye * breed.head.skull * window.scale
     for i in np.flatnonzero(scene.parts == Part.EYE):
         x = (scene.centres[i, 0] - window.left) * window.scale + 0.30 * radius * np.sign(light.towards[0])

@@ -80,33 +80,33 @@ def _scatter(rng: Generator, draw: Draw, thing: Thing, count: int, width: int, f
 def meadow(rng: Generator, width: int, height: int, horizon: float) -> Image.Image:
     near = one_of(rng, ((96, 140, 60), (128, 150, 72), (84, 118, 58), (160, 152, 90)))
     far = one_of(rng, ((130, 164, 92), (150, 166, 106)))
-    picture = _painted(rng, width, height, horizon, _sky(rng), (far, near), (5.0, 13.0))
-    draw, ground = ImageDraw.Draw(picture), horizon * height
+    image = _painted(rng, width, height, horizon, _sky(rng), (far, near), (5.0, 13.0))
+    draw, ground = ImageDraw.Draw(image), horizon * height
     _scatter(rng, draw, clutter.tree, int(rng.integers(0, 4)), width, ground, 0.42 * height)
     _scatter(rng, draw, clutter.bush, int(rng.integers(0, 5)), width, ground, 0.13 * height)
     if rng.random() < 0.3:
         clutter.fence(draw, rng, 0, width, ground + 0.05 * height, 0.2 * height)
     _scatter(rng, draw, clutter.person, int(rng.integers(0, 2)), width, ground + 0.06 * height, 0.45 * height)
-    return picture
+    return image
 
 
 def forest(rng: Generator, width: int, height: int, horizon: float) -> Image.Image:
     dark = one_of(rng, ((44, 60, 40), (70, 82, 52), (96, 86, 52)))
     floor = one_of(rng, ((104, 84, 56), (82, 92, 50), (140, 104, 58)))
     thicket, ground = (shaded(dark, 1.5), dark), (shaded(floor, 0.8), floor)
-    picture = _painted(rng, width, height, horizon, thicket, ground, (18.0, 18.0))
-    draw = ImageDraw.Draw(picture)
+    image = _painted(rng, width, height, horizon, thicket, ground, (18.0, 18.0))
+    draw = ImageDraw.Draw(image)
     for x in rng.uniform(0, width, rng.integers(4, 10)):
         half, bark = width * rng.uniform(0.008, 0.035), shaded(one_of(rng, clutter.WOOD), rng.uniform(0.5, 1.1))
         draw.rectangle((x - half, 0, x + half, height * (horizon + rng.uniform(-0.02, 0.08))), bark)
     _scatter(rng, draw, clutter.bush, int(rng.integers(1, 5)), width, horizon * height, 0.16 * height)
-    return picture
+    return image
 
 
 def beach(rng: Generator, width: int, height: int, horizon: float) -> Image.Image:
     sand = one_of(rng, ((222, 202, 160), (204, 184, 148), (190, 164, 124)))
-    picture = _painted(rng, width, height, horizon, _sky(rng), (sand, shaded(sand, 0.92)), (5.0, 7.0))
-    draw, sea = ImageDraw.Draw(picture), one_of(rng, ((60, 120, 150), (84, 140, 150), (96, 118, 132)))
+    image = _painted(rng, width, height, horizon, _sky(rng), (sand, shaded(sand, 0.92)), (5.0, 7.0))
+    draw, sea = ImageDraw.Draw(image), one_of(rng, ((60, 120, 150), (84, 140, 150), (96, 118, 132)))
     shore = height * (horizon + rng.uniform(0.08, 0.22))
     draw.rectangle((0, height * (horizon - 0.06), width, shore), sea)
     for y in rng.uniform(height * (horizon - 0.05), shore, 7):
@@ -117,29 +117,27 @@ def beach(rng: Generator, width: int, height: int, horizon: float) -> Image.Imag
     _scatter(rng, draw, clutter.person, int(rng.integers(0, 3)), width, shore, 0.28 * height)
     if rng.random() < 0.4:
         clutter.ball(draw, rng, width * rng.uniform(0, 1), height * rng.uniform(0.7, 0.95), 0.1 * height)
-    return picture
+    return image
 
 
 def snow(rng: Generator, width: int, height: int, horizon: float) -> Image.Image:
     near = one_of(rng, ((232, 236, 242), (214, 222, 234), (240, 234, 228)), 5)
-    picture = _painted(rng, width, height, horizon, _sky(rng), (shaded(near, 0.93), near), (6.0, 5.0))
-    draw = ImageDraw.Draw(picture)
+    image = _painted(rng, width, height, horizon, _sky(rng), (shaded(near, 0.93), near), (6.0, 5.0))
+    draw = ImageDraw.Draw(image)
     _scatter(rng, draw, clutter.tree, int(rng.integers(1, 5)), width, horizon * height, 0.4 * height)
     if rng.random() < 0.3:
         clutter.fence(draw, rng, 0, width, height * (horizon + 0.06), 0.2 * height)
-    return picture
+    return image
 
 
 def room(rng: Generator, width: int, height: int, horizon: float) -> Image.Image:
     wall, floor = one_of(rng, WALLS), one_of(rng, FLOORS)
-    picture = _painted(
-        rng, width, height, horizon, (shaded(wall, 1.05), wall), (shaded(floor, 0.85), floor), (2.0, 5.0)
-    )
-    draw, edge = ImageDraw.Draw(picture), horizon * height
+    image = _painted(rng, width, height, horizon, (shaded(wall, 1.05), wall), (shaded(floor, 0.85), floor), (2.0, 5.0))
+    draw, edge = ImageDraw.Draw(image), horizon * height
     for x in np.linspace(-0.5, 1.5, 14) * width:  # boards
         draw.line([(0.5 * width + 0.5 * (x - 0.5 * width), edge), (x, height)], shaded(floor, 0.8), 1)
     draw.rectangle((0, edge - 0.025 * height, width, edge), shaded(wall, 1.15))
-    if rng.random() < 0.5:  # a window or a picture
+    if rng.random() < 0.5:  # a window or an image
         x, y = rng.uniform(0, 0.8) * width, rng.uniform(0.02, 0.15) * height
         wide, tall = rng.uniform(0.15, 0.32) * width, 0.5 * edge
         draw.rectangle((x - 3, y - 3, x + wide + 3, y + tall + 3), (236, 232, 226))
@@ -151,13 +149,13 @@ def room(rng: Generator, width: int, height: int, horizon: float) -> Image.Image
     if rng.random() < 0.5:  # a rug
         left, right = rng.uniform(-0.2, 0.2) * width, rng.uniform(0.8, 1.2) * width
         draw.ellipse((left, edge + 0.12 * height, right, 1.1 * height), one_of(rng, clutter.BRIGHT, 30))
-    return picture
+    return image
 
 
 def pavement(rng: Generator, width: int, height: int, horizon: float) -> Image.Image:
     stone = one_of(rng, ((150, 148, 146), (122, 122, 126), (178, 168, 152), (136, 110, 96)))
-    picture = _painted(rng, width, height, horizon, _sky(rng), (shaded(stone, 0.9), stone), (3.0, 6.0))
-    draw, edge, x = ImageDraw.Draw(picture), horizon * height, -0.1 * width
+    image = _painted(rng, width, height, horizon, _sky(rng), (shaded(stone, 0.9), stone), (3.0, 6.0))
+    draw, edge, x = ImageDraw.Draw(image), horizon * height, -0.1 * width
     while x < width:
         wide = width * rng.uniform(0.18, 0.5)
         clutter.building(draw, rng, x, x + wide, edge, edge * rng.uniform(0.5, 1.2))
@@ -167,18 +165,18 @@ def pavement(rng: Generator, width: int, height: int, horizon: float) -> Image.I
     for x in np.linspace(-1.0, 2.0, 12) * width:
         draw.line([(0.5 * width + 0.4 * (x - 0.5 * width), edge), (x, height)], shaded(stone, 0.8), 1)
     _scatter(rng, draw, clutter.person, int(rng.integers(0, 4)), width, edge + 0.08 * height, 0.5 * height)
-    return picture
+    return image
 
 
 def lake(rng: Generator, width: int, height: int, horizon: float) -> Image.Image:
     water = one_of(rng, ((70, 108, 122), (96, 128, 140), (86, 104, 84)))
-    picture = _painted(rng, width, height, horizon, _sky(rng), (shaded(water, 1.25), water), (5.0, 6.0))
-    draw, edge = ImageDraw.Draw(picture), horizon * height
+    image = _painted(rng, width, height, horizon, _sky(rng), (shaded(water, 1.25), water), (5.0, 6.0))
+    draw, edge = ImageDraw.Draw(image), horizon * height
     _scatter(rng, draw, clutter.tree, int(rng.integers(2, 7)), width, edge, 0.3 * height)
     for y in edge + (height - edge) * rng.uniform(0.05, 1, 16):
         x = rng.uniform(-0.1, 1) * width
         draw.line([(x, y), (x + rng.uniform(0.05, 0.3) * width, y)], shaded(water, rng.uniform(0.8, 1.5)), 1)
-    return picture
+    return image
 
 
 def studio(rng: Generator, width: int, height: int, horizon: float) -> Image.Image:

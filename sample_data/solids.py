@@ -1,7 +1,7 @@
 """Ellipsoids and the two buffers they are drawn into: which solid is seen at a pixel, and how near it is.
 
 A dog is about a hundred overlapping ellipsoids. Seen from anywhere they give a silhouette with depth, from which
-light, coat and markings are computed per pixel; no picture is ever posed twice from the same flat drawing.
+light, coat and markings are computed per pixel; no image is ever posed twice from the same flat drawing.
 """
 
 from __future__ import annotations

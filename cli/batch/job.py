@@ -1,6 +1,6 @@
 """One SageMaker transform job over images of the data bucket: started, followed, its answers gathered.
 
-What a later run needs to go on lies in the bucket, below ``<output>/.jobs/<job>/``: ``pictures.json`` says what the job
+What a later run needs to go on lies in the bucket, below ``<output>/.jobs/<job>/``: ``images.json`` says what the job
 was given, ``answers/`` is where SageMaker puts what the model answers. Both go once the answers have been gathered.
 """
 

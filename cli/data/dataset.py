@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from cli.errors import NotReadyError
@@ -34,6 +35,14 @@ def read_data_set(root: Path) -> ImageFolder:
     for problem in folder.problems():
         raise NotReadyError(problem)
     return folder
+
+
+def require_room(folder: Path, needed: int, what: str) -> None:
+    """Refuse with a NotReadyError where fewer than `needed` bytes of disk are free."""
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        message = f"{folder} has {free / 1e9:.1f} GB free; {needed / 1e9:.1f} GB are needed to {what}."
+        raise NotReadyError(message, "Make room or choose a folder on another volume; what has arrived is kept.")
 
 
 def named(folder: Path) -> Path:

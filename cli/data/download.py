@@ -1,13 +1,9 @@
-"""Fetch one large file over HTTP: it has its name when it is complete, and an interrupted download goes on.
-
-`Range` and `If-Range` ask for the rest (RFC 9110, 13.1.5 and 14.2): a file that has changed is sent whole.
-"""
+"""Fetch one large file over HTTP: named when it is complete, resumable with Range and If-Range (RFC 9110)."""
 
 from __future__ import annotations
 
 import json
 import re
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
@@ -15,6 +11,7 @@ from urllib.parse import urlsplit, urlunsplit
 import requests
 import urllib3
 
+from cli.data.dataset import require_room
 from cli.errors import NotReadyError
 
 _ATTEMPTS = 5  # that bring nothing new, before it gives up
@@ -37,18 +34,8 @@ def version_path(destination: Path) -> Path:
     return destination.with_name(f".{destination.name}.version.json")
 
 
-def require_room(folder: Path, needed: int, what: str) -> None:
-    """Refuse with a NotReadyError where fewer than `needed` bytes of disk are free."""
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        message = f"{folder} has {free / 1e9:.1f} GB free; {needed / 1e9:.1f} GB are needed to {what}."
-        raise NotReadyError(message, "Make room or choose a folder on another volume; what has arrived is kept.")
-
-
 def download(url: str, destination: Path, *, report: Callable[[int, int], None]) -> None:
-    """Fetch an archive into a folder that exists, where the disk has room for it and its contents.
-
-    A file that lies there and did not come from another address is taken for it.
+    """Fetch an archive; one that lies there, and did not come from another address, is taken for it.
 
     Raises
     ------
@@ -66,6 +53,8 @@ def download(url: str, destination: Path, *, report: Callable[[int, int], None])
         while not destination.exists():
             try:
                 problem = _attempt(session, url, part, destination, report)
+            except urllib3.exceptions.HTTPError as error:
+                problem = _reason(error)
             except OSError as error:
                 raise NotReadyError(f"{part} cannot be written: {error.strerror or error}.", _KEPT) from error
             # A server that cannot resume starts from zero each time: only what was never reached is progress.
@@ -100,13 +89,10 @@ def _attempt(
                 return "it has changed, or another part was sent than was asked for"
             require_room(part.parent, 2 * size - have, "download and unpack it")
             report(have, size)
-            try:
-                with part.open("ab") as file:
-                    for chunk in response.raw.stream(256 * 1024, decode_content=False):
-                        have += file.write(chunk[: size - have])
-                        report(have, size)
-            except urllib3.exceptions.HTTPError as error:
-                return _reason(error)
+            with part.open("ab") as file:
+                for chunk in response.raw.stream(256 * 1024, decode_content=False):
+                    have += file.write(chunk)
+                    report(have, size)
         if have != size:
             return f"{have:,} bytes came where {size:,} were announced"
     part.replace(destination)
@@ -127,10 +113,8 @@ def _ask(session: requests.Session, url: str, headers: dict[str, str]) -> reques
         answer = f"{public_url(response.url)} answers {response.status_code} {response.reason}"
         raise NotReadyError(f"{answer}: it is not there, or not for everybody.", "Name another address with --url.")
     get = response.headers.get
-    encoded = get("Transfer-Encoding") or get("Content-Encoding") not in (None, "", "identity")
-    if response.status_code != 416 and (
-        encoded or not get("Content-Length", "").isdecimal()
-    ):  # then nothing is a limit
+    unlimited = get("Transfer-Encoding") or get("Content-Encoding") not in (None, "", "identity")
+    if response.status_code != 416 and (unlimited or not get("Content-Length", "").isdecimal()):
         raise NotReadyError(f"{name} is sent compressed or without its length.", "Fetch it by other means to DIR.zip.")
     return response
 

@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
-from cli.data.download import require_room
+from cli.data.dataset import require_room
 from cli.errors import NotReadyError
 from model.training.data.image_folder import SPLIT_FOLDERS
 
@@ -21,7 +21,6 @@ _MOST_FOLDERS = 50  # in each other
 # Not empty, "." or "..", without separators, control characters and half characters, and not too long for file systems.
 _PART = r"(?!\.{1,2}(/|$))[^/\\\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,255}"
 _NAME = re.compile(rf"(?![A-Za-z]:){_PART}(/{_PART}){{0,{_MOST_FOLDERS}}}/?")  # no Windows drive
-#: What `zipfile` and its decompressor raise for bytes that are no archive, or not that one any more.
 _DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, UnicodeDecodeError)
 
 

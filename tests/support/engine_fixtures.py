@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from model.core.transforms import Preprocessing
-from model.training.data.decoded import Pictures
+from model.training.data.decoded import Images
 from model.training.loop.engine import Recipe
 
 PREPROCESSING = Preprocessing(16, 16)
@@ -15,12 +15,12 @@ RECIPE = Recipe(epochs=6, batch_size=8, lr=0.01, weight_decay=0.01, label_smooth
 CPU = torch.device("cpu")
 
 
-def brightness(count: int, seed: int, classes: int = 3) -> Pictures:
-    """Pictures whose class is how bright they are."""
+def brightness(count: int, seed: int, classes: int = 3) -> Images:
+    """Images whose class is how bright they are."""
     random = np.random.default_rng(seed)
     targets = np.arange(count) % classes
     pixels = (targets * 80 + 20)[:, None, None, None] + random.integers(0, 40, (count, 16, 16, 3))
-    return Pictures(pixels.astype(np.uint8), np.ones(count, np.float32), targets.astype(np.int64))
+    return Images(pixels.astype(np.uint8), np.ones(count, np.float32), targets.astype(np.int64))
 
 
 def small_network(seed: int = 0, classes: int = 3) -> nn.Module:

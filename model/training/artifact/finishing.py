@@ -274,7 +274,7 @@ def _reliability(before: npt.NDArray[np.float64], answers: Answers) -> dict[str,
 
 def _readable(data_set: DataSet, split: str, unreadable: Container[str]) -> list[tuple[Path, int]]:
     return [
-        pair for pair in data_set.splits[split].pictures() if str(pair[0].relative_to(data_set.root)) not in unreadable
+        pair for pair in data_set.splits[split].images() if str(pair[0].relative_to(data_set.root)) not in unreadable
     ]
 
 

@@ -1,7 +1,7 @@
-"""What training does to a picture so that the network learns the dog and not the photograph.
+"""What training does to an image so that the network learns the dog and not the photograph.
 
 A batch is cropped, scaled, turned, mirrored and recoloured at once by torch's vectorised operations, on whatever
-device the batch is on: on two cores this takes a few percent of a training step, where doing it picture by picture
+device the batch is on: on two cores this takes a few percent of a training step, where doing it image by image
 would take a third.
 """
 
@@ -19,22 +19,22 @@ from ...core.transforms import Preprocessing
 # Weights of the channels in perceived brightness, ITU-R BT.601, as Pillow's conversion to "L" uses them.
 _LUMA = (0.299, 0.587, 0.114)
 
-# Pictures, as floating-point numbers, that each thread of a CPU works on at the same time. Measured with one thread,
+# Images, as floating-point numbers, that each thread of a CPU works on at the same time. Measured with one thread,
 # milliseconds for a batch of 64 with 4, 2, 1 and 0.5 MB: 98, 89, 76, 71 at 224 pixels, 7.4, 5.5, 5.4, 5.1 at 64.
 _BYTES_AT_ONCE = 1024 * 1024
 
 
 @dataclass(frozen=True)
 class Variations:
-    """How each picture of a batch is varied, one value per picture in every tensor [N].
+    """How each image of a batch is varied, one value per image in every tensor [N].
 
-    They are drawn for a whole batch, also where a worker then makes the views of its share only: so a picture's view
+    They are drawn for a whole batch, also where a worker then makes the views of its share only: so an image's view
     does not depend on the number of workers.
 
     Attributes
     ----------
     area : Tensor
-        Share of the picture's area that the crop shows.
+        Share of the image's area that the crop shows.
     ratio : Tensor
         Width / height of the crop.
     across, down : Tensor
@@ -65,14 +65,14 @@ class Variations:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How far the pictures are varied. All draws are uniform (the aspect ratio's is uniform in its logarithm).
+    """How far the images are varied. All draws are uniform (the aspect ratio's is uniform in its logarithm).
 
     Attributes
     ----------
     preprocessing : Preprocessing
         Gives the size and the normalisation of the result.
     scale : tuple of float
-        Least and largest share of the picture's area that a crop shows.
+        Least and largest share of the image's area that a crop shows.
     ratio : float
         Crops are between 1/ratio and ratio times as wide as high.
     rotation : float
@@ -93,16 +93,16 @@ class Augmentation:
     temperature: float = 0.03
 
     def __call__(self, pixels: Tensor, aspects: Tensor, variations: Variations) -> Tensor:
-        """Return one varied, normalised view of every picture.
+        """Return one varied, normalised view of every image.
 
         Parameters
         ----------
         pixels : Tensor
-            uint8 [N, H, W, 3], each a whole picture squeezed to one size.
+            uint8 [N, H, W, 3], each a whole image squeezed to one size.
         aspects : Tensor
-            float32 [N], width / height of the original pictures, so that nothing stays squeezed.
+            float32 [N], width / height of the original images, so that nothing stays squeezed.
         variations : Variations
-            From `draw`, one for each picture.
+            From `draw`, one for each image.
 
         Returns
         -------
@@ -113,7 +113,7 @@ class Augmentation:
         transforms = _crops(aspects.cpu(), variations).to(device)
         colours = _colours(variations).to(device)
         views = torch.empty((len(pixels), 3, size, size), device=device, memory_format=torch.channels_last)
-        # A few pictures at a time stay in the processor's cache, and in memory that need not be fetched from the system
+        # A few images at a time stay in the processor's cache, and in memory that need not be fetched from the system
         # anew for every batch: a third of the time at 224 pixels.
         at_once = (
             len(pixels)
@@ -129,7 +129,7 @@ class Augmentation:
         return views
 
     def draw(self, count: int, generator: torch.Generator) -> Variations:
-        """Draw how so many pictures are varied.
+        """Draw how so many images are varied.
 
         Parameters
         ----------
@@ -160,7 +160,7 @@ class Augmentation:
     def _recolour(self, views: Tensor, colours: Tensor, *, out: Tensor) -> None:
         """Vary the colours of views with values 0 to 255 as `_colours` says, and normalise them.
 
-        All of this is linear in a pixel's three values, so that it is one matrix and one offset per picture.
+        All of this is linear in a pixel's three values, so that it is one matrix and one offset per image.
         """
         device = views.device
         luma = torch.tensor(_LUMA, device=device).expand(1, 3, 3)
@@ -177,16 +177,16 @@ class Augmentation:
 
 
 def _crops(aspects: Tensor, variations: Variations) -> Tensor:
-    """Return affine transforms, [N, 2, 3], from a view's coordinates to those of its picture, all from -1 to 1."""
+    """Return affine transforms, [N, 2, 3], from a view's coordinates to those of its image, all from -1 to 1."""
     area, ratio = variations.area, variations.ratio
-    # As shares of the picture's width and height: their product is the area, their quotient in pixels the ratio.
+    # As shares of the image's width and height: their product is the area, their quotient in pixels the ratio.
     width, height = (area * ratio / aspects).sqrt(), (area * aspects / ratio).sqrt()
-    # A crop that does not fit into its picture is made smaller, not squeezed.
+    # A crop that does not fit into its image is made smaller, not squeezed.
     fit = torch.maximum(width, height).clamp(min=1)
     width, height = width / fit, height / fit
     left_right, up_down = (1 - width) * variations.across, (1 - height) * variations.down
     cos, sin = variations.angle.cos(), variations.angle.sin()
-    # The aspect is there because the turn is one of the real picture and not of the squeezed one.
+    # The aspect is there because the turn is one of the real image and not of the squeezed one.
     return torch.stack(
         [
             torch.stack([width * cos * variations.mirror, -height * sin / aspects, left_right], dim=1),

@@ -1,4 +1,4 @@
-"""From decoded pictures to the batches of one epoch, and each worker's part of them."""
+"""From decoded images to the batches of one epoch, and each worker's part of them."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from torch.nn import functional
 from ..distributed.group import DistributedError, Workers
 from ..distributed.whole_batch import Part
 from .augment import Augmentation
-from .decoded import Pictures
-from .imbalance import draw_order, picture_weights
+from .decoded import Images
+from .imbalance import draw_order, image_weights
 from .mixing import draw_mixture, neighbours
 
-# Batch normalisation over a single picture of 1 x 1 is impossible, and mixing needs a neighbour.
+# Batch normalisation over a single image of 1 x 1 is impossible, and mixing needs a neighbour.
 SMALLEST_SHARE = 2
 
 
@@ -35,7 +35,7 @@ class Batch:
     mixed_in : Tensor or None
         int64 [n], the classes of what was mixed in.
     own : float
-        The share of `targets` in the pictures; the rest is `mixed_in`'s.
+        The share of `targets` in the images; the rest is `mixed_in`'s.
     weights : Tensor or None
         float32 [n].
     scale : float
@@ -80,12 +80,12 @@ class Batch:
 class Batches:
     """The batches of every epoch, drawn alike on all workers, so that each takes its part of the same batch.
 
-    This is what `DistributedSampler` with `set_epoch` does, without its padding: every picture is seen once.
+    This is what `DistributedSampler` with `set_epoch` does, without its padding: every image is seen once.
 
     Parameters
     ----------
-    pictures : Pictures
-        The training split as `data.whole_picture` leaves it.
+    images : Images
+        The training split as `data.whole_image` leaves it.
     batch_size : int
         Of the whole batch, at most.
     augmentation, device, workers
@@ -102,7 +102,7 @@ class Batches:
 
     def __init__(
         self,
-        pictures: Pictures,
+        images: Images,
         *,
         batch_size: int,
         augmentation: Augmentation,
@@ -112,14 +112,14 @@ class Batches:
         mixup: float,
         cutmix: float,
     ) -> None:
-        self._pictures, self._augmentation, self._device, self._workers = pictures, augmentation, device, workers
+        self._images, self._augmentation, self._device, self._workers = images, augmentation, device, workers
         self._class_weights, self._mixup, self._cutmix = class_weights, mixup, cutmix
-        self._weights = picture_weights(pictures.targets) if class_weights == "balanced" else None
-        self.steps = math.ceil(len(pictures) / batch_size)
-        smallest = len(pictures) // self.steps
+        self._weights = image_weights(images.targets) if class_weights == "balanced" else None
+        self.steps = math.ceil(len(images) / batch_size)
+        smallest = len(images) // self.steps
         if workers.size > 1 and smallest < SMALLEST_SHARE * workers.size:
             raise DistributedError(
-                f"{len(pictures)} pictures in batches of at most {batch_size} leave as few as {smallest} for "
+                f"{len(images)} pictures in batches of at most {batch_size} leave as few as {smallest} for "
                 f"{workers.size} workers, and each needs {SMALLEST_SHARE}; use a larger --batch-size (it counts the "
                 "pictures on all workers) or fewer workers"
             )
@@ -129,7 +129,7 @@ class Batches:
         restart.
 
         The sizes of the whole batches differ by at most one: a last batch of what is left over could be a single
-        picture. All that is random about a batch is drawn when it is asked for, so that the generator's state between
+        image. All that is random about a batch is drawn when it is asked for, so that the generator's state between
         two batches is all that a checkpoint needs.
         """
         for chosen in np.array_split(order, self.steps)[first:]:
@@ -137,7 +137,7 @@ class Batches:
 
     def order(self, generator: torch.Generator) -> np.ndarray:
         """Draw the order of one epoch."""
-        return draw_order(self._pictures.targets, self._class_weights, generator)
+        return draw_order(self._images.targets, self._class_weights, generator)
 
     def _batch(self, whole: np.ndarray, generator: torch.Generator) -> Batch:
         # Neighbours stay together: they may be mixed.
@@ -145,9 +145,9 @@ class Batches:
         chosen = whole[own]
         variations = self._augmentation.draw(len(whole), generator)[own]
         mixture = draw_mixture(self._mixup, self._cutmix, generator)
-        pixels = torch.from_numpy(self._pictures.pixels[chosen]).to(self._device)
-        inputs = self._augmentation(pixels, torch.from_numpy(self._pictures.aspects[chosen]), variations)
-        targets = torch.from_numpy(self._pictures.targets[chosen]).to(self._device)
+        pixels = torch.from_numpy(self._images.pixels[chosen]).to(self._device)
+        inputs = self._augmentation(pixels, torch.from_numpy(self._images.aspects[chosen]), variations)
+        targets = torch.from_numpy(self._images.targets[chosen]).to(self._device)
         mixed_in, share = None, 1.0
         if mixture is not None:
             inputs, share = mixture.mix(inputs)

@@ -38,7 +38,7 @@ class Split:
     def __len__(self) -> int:
         return len(self.paths)
 
-    def pictures(self) -> Iterator[tuple[Path, int]]:
+    def images(self) -> Iterator[tuple[Path, int]]:
         """Yield each path with its target."""
         return zip(self.paths, self.targets, strict=True)
 
@@ -130,7 +130,7 @@ def fingerprint(data_set: DataSet) -> Fingerprint:
     seen_in_training: set[bytes] = set()
     leaked = []
     for name, split in data_set.splits.items():  # "train" comes first
-        for path, target in split.pictures():
+        for path, target in split.images():
             content = hashlib.sha256(path.read_bytes()).digest()
             # A zero byte cannot be part of a name, so no two different sets give the same stream.
             place = "\0".join((name, data_set.labels[target], unicodedata.normalize("NFC", path.name), ""))

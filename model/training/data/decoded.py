@@ -26,21 +26,21 @@ from .image_folder import DataSetError
 
 log = logging.getLogger(__name__)
 
-# The decoded training pictures are this much larger than the network's input, so that a crop of a part of one still
+# The decoded training images are this much larger than the network's input, so that a crop of a part of one still
 # has as many pixels as the network sees.
 CACHE_MARGIN = 1.25
 
 
 @dataclass(frozen=True)
-class Pictures:
-    """The decoded pictures of one split; those that could not be read are left out.
+class Images:
+    """The decoded images of one split; those that could not be read are left out.
 
     Attributes
     ----------
     pixels : numpy.ndarray
         uint8 [N, side, side, 3].
     aspects : numpy.ndarray
-        float32 [N], width / height of the original pictures.
+        float32 [N], width / height of the original images.
     targets : numpy.ndarray
         int64 [N].
     skipped : dict of str to str
@@ -56,8 +56,11 @@ class Pictures:
         return len(self.targets)
 
 
-def whole_picture(image: Image.Image, side: int) -> npt.NDArray[np.uint8]:
-    """Squeeze a picture of any shape into a square, uint8 [side, side, 3]; augmentation undoes the squeezing."""
+Pictures = Images  # the name in loop/, head/ and artifact/
+
+
+def whole_image(image: Image.Image, side: int) -> npt.NDArray[np.uint8]:
+    """Squeeze an image of any shape into a square, uint8 [side, side, 3]; augmentation undoes the squeezing."""
     return np.asarray(image.resize((side, side), Image.Resampling.BILINEAR))
 
 
@@ -70,8 +73,8 @@ def load(
     *,
     threads: int,
     allow_none: bool = False,
-) -> Pictures:
-    """Decode one split's pictures.
+) -> Images:
+    """Decode one split's images.
 
     Parameters
     ----------
@@ -79,21 +82,21 @@ def load(
     split : str
         Its name.
     prepare : callable
-        From an RGB picture to uint8 [side, side, 3].
+        From an RGB image to uint8 [side, side, 3].
     side : int
         Pixels.
     shorter_side : int
-        The least that the decoder must leave of a picture's shorter side, in pixels: a large JPEG is decoded at a
+        The least that the decoder must leave of an image's shorter side, in pixels: a large JPEG is decoded at a
         fraction of its size.
     threads : int
-        Pictures decoded at the same time; Pillow releases the interpreter lock while it works.
+        Images decoded at the same time; Pillow releases the interpreter lock while it works.
     allow_none : bool
-        Whether no picture at all is a result, too, as it may be for a part of a split.
+        Whether no image at all is a result, too, as it may be for a part of a split.
 
     Raises
     ------
     DataSetError
-        When not one picture of the split can be read.
+        When not one image of the split can be read.
     """
     chosen = data_set.splits[split]
     pixels = _allocate((len(chosen), side, side, 3))
@@ -109,7 +112,7 @@ def load(
     aspects: list[float] = []
     skipped: dict[str, str] = {}
     with ThreadPoolExecutor(threads) as pool:
-        for (path, target), result in zip(chosen.pictures(), pool.map(read, chosen.paths), strict=True):
+        for (path, target), result in zip(chosen.images(), pool.map(read, chosen.paths), strict=True):
             if isinstance(result, str):
                 name = str(path.relative_to(data_set.root))
                 log.warning("skipped %s: %s", name, result)
@@ -123,14 +126,12 @@ def load(
         raise DataSetError(
             f"none of the {len(chosen)} files in {data_set.root / split} is a readable picture; {name}: {reason}"
         )
-    return Pictures(
-        pixels[: len(kept)], np.asarray(aspects, dtype=np.float32), np.asarray(kept, dtype=np.int64), skipped
-    )
+    return Images(pixels[: len(kept)], np.asarray(aspects, dtype=np.float32), np.asarray(kept, dtype=np.int64), skipped)
 
 
 def decode_for_serving(
     data_set: DataSet, split: str, preprocessing: Preprocessing, threads: int, *, allow_none: bool = False
-) -> Pictures:
+) -> Images:
     """Decode one split as the server would; see `load`."""
     side, shorter_side = preprocessing.input_size, preprocessing.resize_size
     return load(data_set, split, preprocessing.crop, side, shorter_side, threads=threads, allow_none=allow_none)
@@ -138,11 +139,11 @@ def decode_for_serving(
 
 def decode_for_augmentation(
     data_set: DataSet, split: str, preprocessing: Preprocessing, threads: int, *, allow_none: bool = False
-) -> Pictures:
+) -> Images:
     """Decode one split as whole images, from which `Augmentation` takes its crops; see `load`."""
     side = round(preprocessing.input_size * CACHE_MARGIN)
     return load(
-        data_set, split, lambda image: whole_picture(image, side), side, side, threads=threads, allow_none=allow_none
+        data_set, split, lambda image: whole_image(image, side), side, side, threads=threads, allow_none=allow_none
     )
 
 

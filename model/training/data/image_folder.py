@@ -15,7 +15,7 @@ SPLIT_FOLDERS = {"train": "train", "training": "train", "valid": "valid", "val":
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff"})
 LAYOUT = (
     "Expected DIR/train/<class>/*.jpg with valid/ and test/ beside train/ (test/ is optional), or DIR/<class>/*.jpg, "
-    f"which is split 80/10/10. Pictures end in {', '.join(sorted(IMAGE_SUFFIXES))}."
+    f"which is split 80/10/10. Images end in {', '.join(sorted(IMAGE_SUFFIXES))}."
 )
 _HELD_OUT = 0.1  # share of a class that goes to the validation split, and again to the test split, when we split
 _SHOWN = 5

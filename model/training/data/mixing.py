@@ -1,7 +1,7 @@
-"""Batches whose pictures and classes are mixed in pairs: mixup and CutMix.
+"""Batches whose images and classes are mixed in pairs: mixup and CutMix.
 
-Both keep a network from being sure of what it has seen only once. Pictures are mixed with their neighbour in the
-batch, whose order is random anyway, so that a worker needs no pictures of another worker's share.
+Both keep a network from being sure of what it has seen only once. Images are mixed with their neighbour in the
+batch, whose order is random anyway, so that a worker needs no images of another worker's share.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Mixture:
-    """How the pictures of one batch are mixed.
+    """How the images of one batch are mixed.
 
     Attributes
     ----------
     own : float
-        The share of a picture's own class in its target, 0 to 1; the rest is its neighbour's.
+        The share of an image's own class in its target, 0 to 1; the rest is its neighbour's.
     box : tuple of float, or None
         CutMix: left, top, right and bottom of what the neighbour covers, as shares of the sides; the shares are
-        rounded to pixels by `mix`. None: mixup, the weighted mean of both pictures.
+        rounded to pixels by `mix`. None: mixup, the weighted mean of both images.
     """
 
     own: float
@@ -44,7 +44,7 @@ class Mixture:
 
 
 def neighbours(count: int) -> Tensor:
-    """Return for each picture of a batch the one that it is mixed with: 1 0 3 2 5 4 …; a last odd one is left alone."""
+    """Return for each image of a batch the one that it is mixed with: 1 0 3 2 5 4 …; a last odd one is left alone."""
     index = torch.arange(count)
     return (index ^ 1).where(index ^ 1 < count, index)
 

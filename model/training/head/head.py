@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..data.batches import Batch
-from ..data.imbalance import draw_order, picture_weights
+from ..data.imbalance import draw_order, image_weights
 from ..distributed.whole_batch import Part
 from ..loop.engine import Fit, KeepBest, Recipe, check_converging, out_of_patience
 from ..loop.metrics import EpochMetrics, Evaluation
@@ -90,7 +90,7 @@ def _train_one_epoch(head: nn.Module, view: Features, steps: int, state: Trainin
     order = draw_order(view.targets, recipe.class_weights, state.generator)
     # Copying everything into the new order once is faster than picking every batch.
     values, targets = torch.from_numpy(view.values[order]), torch.from_numpy(view.targets[order])
-    weights = torch.from_numpy(picture_weights(view.targets)[order]) if recipe.class_weights == "balanced" else None
+    weights = torch.from_numpy(image_weights(view.targets)[order]) if recipe.class_weights == "balanced" else None
     seen: list[Tensor] = []
     for indices in torch.arange(len(order)).tensor_split(steps):  # their sizes differ by at most one
         part = Part(slice(int(indices[0]), int(indices[-1]) + 1), len(indices))

@@ -173,7 +173,7 @@ def fit(
     network : nn.Module
         From float32 [N, 3, S, S] to logits [N, classes]; moved to `device`.
     train : Pictures
-        Whole pictures, squeezed into squares (`data.whole_picture`).
+        Whole pictures, squeezed into squares (`data.whole_image`).
     valid : Pictures
         As the server will see them (`Preprocessing.crop`).
     recipe, augmentation, device

@@ -101,7 +101,7 @@ def evaluate_artifact(model_dir: Path, data_set: DataSet, split: str) -> tuple[A
     targets: list[int] = []
     scores: list[list[float]] = []
     skipped: dict[str, str] = {}
-    for path, target in data_set.splits[split].pictures():
+    for path, target in data_set.splits[split].images():
         try:
             scores.append(predictor.predict(path.read_bytes(), top_k=1).scores)
         except (ImageError, OSError) as error:

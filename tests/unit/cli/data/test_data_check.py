@@ -47,12 +47,12 @@ def test_images_that_cannot_be_decoded_are_listed_with_reasons(root: Path) -> No
 
 def test_what_is_unreadable_here_is_what_training_leaves_out(root: Path) -> None:
     from model.training.data.dataset import discover
-    from model.training.data.decoded import load, whole_picture
+    from model.training.data.decoded import load, whole_image
 
     for number, damage in enumerate([slice(0, 40), slice(0, 0), slice(1, None), slice(0, -40)]):
         path = root / "train" / DISC / f"{number:03d}.png"
         path.write_bytes(path.read_bytes()[damage])
-    loaded = load(discover(root), "train", lambda image: whole_picture(image, 32), 32, 32, threads=1)
+    loaded = load(discover(root), "train", lambda image: whole_image(image, 32), 32, 32, threads=1)
     assert sorted(check(root).unreadable) == sorted(loaded.skipped)
     assert len(loaded.skipped) >= 3
 

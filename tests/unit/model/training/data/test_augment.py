@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 from model.core.transforms import Preprocessing
 from model.training.data import augment
 from model.training.data.augment import Augmentation
-from model.training.data.decoded import whole_picture
+from model.training.data.decoded import whole_image
 
 PREPROCESSING = Preprocessing(64, 64)
 STILL = Augmentation(
@@ -20,7 +20,7 @@ STILL = Augmentation(
 
 
 def views(augmentation, image, count, seed=0, aspect=None):
-    pixels = torch.from_numpy(np.stack([whole_picture(image, 96)] * count))
+    pixels = torch.from_numpy(np.stack([whole_image(image, 96)] * count))
     aspects = torch.full((count,), aspect or image.width / image.height)
     variations = augmentation.draw(count, torch.Generator().manual_seed(seed))
     normalised = augmentation(pixels, aspects, variations)

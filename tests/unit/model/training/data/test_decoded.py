@@ -7,12 +7,12 @@ from training_fixtures import LABELS, draw, write_data_set
 
 from model.training.data import decoded
 from model.training.data.dataset import DataSet, discover
-from model.training.data.decoded import Pictures, load, whole_picture
+from model.training.data.decoded import Images, load, whole_image
 from model.training.data.image_folder import DataSetError
 
 
-def load_train(data_set: DataSet, side: int = 16) -> Pictures:
-    return load(data_set, "train", lambda image: whole_picture(image, side), side, side, threads=2)
+def load_train(data_set: DataSet, side: int = 16) -> Images:
+    return load(data_set, "train", lambda image: whole_image(image, side), side, side, threads=2)
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def test_images_are_decoded_in_order_with_their_targets_and_shapes(root):
     for path, pixels, aspect in zip(data_set.splits["train"].paths, images.pixels, images.aspects, strict=True):
         with Image.open(path) as image:
             assert aspect == pytest.approx(image.width / image.height)
-            np.testing.assert_array_equal(pixels, whole_picture(image, 16))
+            np.testing.assert_array_equal(pixels, whole_image(image, 16))
 
 
 def test_unreadable_images_are_left_out_and_named(root, caplog):

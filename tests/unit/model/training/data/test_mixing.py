@@ -10,8 +10,8 @@ from torch.nn import functional
 from model.core.transforms import Preprocessing
 from model.training.data.augment import Augmentation
 from model.training.data.batches import Batches
-from model.training.data.decoded import Pictures
-from model.training.data.imbalance import draw_order, picture_weights
+from model.training.data.decoded import Images
+from model.training.data.imbalance import draw_order, image_weights
 from model.training.data.mixing import Mixture, draw_mixture, neighbours
 from model.training.distributed.group import ALONE, Workers
 
@@ -62,9 +62,9 @@ def test_without_mixing_nothing_is_drawn():
     assert torch.equal(generator.get_state(), before)
 
 
-def pictures(targets: list[int]) -> Pictures:
+def pictures(targets: list[int]) -> Images:
     count = len(targets)
-    return Pictures(
+    return Images(
         np.random.default_rng(0).integers(0, 256, (count, 16, 16, 3), dtype=np.uint8),
         np.ones(count, np.float32),
         np.asarray(targets, np.int64),
@@ -112,7 +112,7 @@ def test_a_mixed_batchs_loss_is_that_of_mixed_targets():
 
 def test_balanced_weights_make_all_classes_weigh_the_same():
     targets = np.array([0] * 90 + [1] * 9 + [3])  # and none of class 2
-    weights = picture_weights(targets)
+    weights = image_weights(targets)
     sums = [weights[targets == index].sum() for index in (0, 1, 3)]
     assert sums == pytest.approx([100 / 3] * 3)
     assert weights.mean() == pytest.approx(1)
