@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .breeds import Breed, CoatKind, TailKind
+from .breeds import Breed
 from .head import add_head
 from .pose import Camera, LegAngles, Pose, Stance
 from .solids import Floats, Frame, Part, Solids, cross, normalised
@@ -137,7 +137,7 @@ def _add_foreleg(solids: Solids, breed: Breed, skeleton: Skeleton, angles: LegAn
     build, coat = breed.build, breed.coat
     joints = _leg(skeleton.joint(skeleton.shoulder, side), skeleton.fore_segments, angles)
     fluff = 0.022 * coat.length
-    bone = build.bone + (0.03 * coat.length if coat.kind in (CoatKind.CURLY, CoatKind.WIRE) else 0.4 * fluff)
+    bone = build.bone + (0.03 * coat.length if coat.kind in ("curly", "wire") else 0.4 * fluff)
     inward = np.array([0.0, -side * 0.25 * build.bone, 0.0])
     points = np.stack([joints[0] + inward, joints[1] + inward, joints[2], joints[3]])
     radii = np.array([0.26 * build.chest, 0.16 * build.chest + 0.4 * bone, 0.92 * bone, 0.88 * bone])
@@ -150,7 +150,7 @@ def _add_hindleg(solids: Solids, breed: Breed, skeleton: Skeleton, angles: LegAn
     build, coat = breed.build, breed.coat
     joints = _leg(skeleton.joint(skeleton.hip, side), skeleton.hind_segments, angles)
     fluff = 0.03 * coat.length
-    bone = build.bone + (0.03 * coat.length if coat.kind in (CoatKind.CURLY, CoatKind.WIRE) else 0.3 * fluff)
+    bone = build.bone + (0.03 * coat.length if coat.kind in ("curly", "wire") else 0.3 * fluff)
     thigh = 0.32 * build.chest * (1 - 0.15 * build.tuck)
     mid_thigh = 0.5 * (joints[0] + joints[1])
     mid_shank = 0.5 * (joints[1] + joints[2])
@@ -166,16 +166,16 @@ def _add_tail(solids: Solids, breed: Breed, skeleton: Skeleton, pose: Pose) -> N
     tail, coat = breed.tail, breed.coat
     # Degrees above the topline's backward extension at the root, and the turn from root to tip.
     root, turn = {
-        TailKind.CURLED: (70.0, 330.0),
-        TailKind.SICKLE: (48.0, 55.0),
-        TailKind.PLUME: (-8.0, 62.0),
-        TailKind.OTTER: (6.0, 18.0),
-        TailKind.WHIP: (-38.0, 62.0),
-        TailKind.POMPON: (62.0, 12.0),
-        TailKind.DOCKED: (35.0, 0.0),
+        "curled": (70.0, 330.0),
+        "sickle": (48.0, 55.0),
+        "plume": (-8.0, 62.0),
+        "otter": (6.0, 18.0),
+        "whip": (-38.0, 62.0),
+        "pompon": (62.0, 12.0),
+        "docked": (35.0, 0.0),
     }[tail.kind]
     base = skeleton.trunk.point(-0.02, 0.0, 0.62)
-    low = pose.stance in (Stance.SITTING, Stance.LYING) and tail.kind in (TailKind.PLUME, TailKind.OTTER, TailKind.WHIP)
+    low = pose.stance in (Stance.SITTING, Stance.LYING) and tail.kind in ("plume", "otter", "whip")
     steps = 12
     climb = np.radians(root + pose.tail_lift + turn * np.linspace(0, 1, steps))
     if low:
@@ -183,7 +183,7 @@ def _add_tail(solids: Solids, breed: Breed, skeleton: Skeleton, pose: Pose) -> N
     else:
         climb -= skeleton.pitch
     sway = np.radians(pose.tail_sway) * np.linspace(0.4, 1.2, steps)
-    if tail.kind is TailKind.CURLED:
+    if tail.kind == "curled":
         sway = sway * 0.3 + np.linspace(0.0, 0.5, steps)
     step = np.stack([-np.cos(climb) * np.cos(sway), np.sin(sway), np.sin(climb) * np.cos(sway)], axis=1)
     points = base + np.concatenate([np.zeros((1, 3)), np.cumsum(step, axis=0)]) * (tail.length / steps)
@@ -191,10 +191,10 @@ def _add_tail(solids: Solids, breed: Breed, skeleton: Skeleton, pose: Pose) -> N
         points[:, 2] = np.maximum(points[:, 2], tail.thickness)
     t = np.linspace(0, 1, steps + 1)
     profile = {
-        TailKind.PLUME: 0.55 + 0.75 * np.sin(np.pi * np.clip(t * 0.95, 0, 1)) ** 0.8,
-        TailKind.CURLED: 1.05 - 0.25 * t,
-        TailKind.OTTER: 1.15 - 0.7 * t,
-        TailKind.POMPON: np.where(t < 0.62, 1.0, 3.1),
+        "plume": 0.55 + 0.75 * np.sin(np.pi * np.clip(t * 0.95, 0, 1)) ** 0.8,
+        "curled": 1.05 - 0.25 * t,
+        "otter": 1.15 - 0.7 * t,
+        "pompon": np.where(t < 0.62, 1.0, 3.1),
     }.get(tail.kind, 1.1 - 0.65 * t)
     radii = tail.thickness * profile + 0.01 * coat.length
     solids.tube(points, radii, Part.TAIL, across=SIDEWAYS, hair=coat.length, spacing=0.5)

@@ -8,54 +8,22 @@ from __future__ import annotations
 
 import tomllib
 from dataclasses import dataclass
-from enum import Enum, auto
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 Colour = tuple[int, int, int]
 """Red, green, blue, 0 to 255, under white light."""
 
 
-class Pattern(Enum):
-    """How a second colour lies on the first. Breeders' terms; `coats.py` says where each one goes."""
+Pattern = Literal[
+    "saddle", "tan_points", "mask", "dark_ears", "white_trim", "underside", "spots", "patches", "merle", "brindle",
+    "shading",
+]  # fmt: skip
+"""How a second colour lies on the first: breeders' terms; `coats.py` says where each one goes."""
 
-    SADDLE = auto()  # a blanket over back and flanks
-    TAN_POINTS = auto()  # brows, sides of the muzzle, chest, lower legs
-    MASK = auto()  # the muzzle and around the eyes
-    DARK_EARS = auto()
-    WHITE_TRIM = auto()  # collar, chest, blaze, feet, tip of the tail
-    UNDERSIDE = auto()  # cheeks, throat, belly, inside of the legs
-    SPOTS = auto()  # many small round ones
-    PATCHES = auto()  # few large ones
-    MERLE = auto()  # ragged blotches
-    BRINDLE = auto()  # dark stripes down the flanks
-    SHADING = auto()  # feathering and underside lighter, gradually
-
-
-class EarKind(Enum):
-    PRICKED = auto()
-    BAT = auto()  # upright, broad, round-tipped
-    DROPPED = auto()
-    BUTTON = auto()  # upright at the base, tip folded forward
-    ROSE = auto()  # small, folded back
-
-
-class TailKind(Enum):
-    CURLED = auto()  # over the back
-    SICKLE = auto()
-    PLUME = auto()
-    OTTER = auto()  # thick, straight, level with the back
-    WHIP = auto()  # thin, low
-    POMPON = auto()
-    DOCKED = auto()
-
-
-class CoatKind(Enum):
-    SMOOTH = auto()
-    DOUBLE = auto()  # stands off the body
-    FEATHERED = auto()  # hangs
-    WIRE = auto()
-    CURLY = auto()
+EarKind = Literal["pricked", "bat", "dropped", "button", "rose"]
+TailKind = Literal["curled", "sickle", "plume", "otter", "whip", "pompon", "docked"]
+CoatKind = Literal["smooth", "double", "feathered", "wire", "curly"]
 
 
 @dataclass(frozen=True)
@@ -138,20 +106,16 @@ def _breeds() -> tuple[Breed, ...]:
         return red, green, blue
 
     def colourway(base: str | list[int], markings: tuple[Any, ...] = (), share: float = 1.0) -> Colourway:
-        marks = tuple(Marking(Pattern[name.upper()], colour(of)) for name, of in markings)
-        return Colourway(colour(base), marks, share)
-
-    def kind(kinds: type[Enum], traits: dict[str, Any]) -> dict[str, Any]:
-        return traits | {"kind": kinds[traits["kind"].upper()]}
+        return Colourway(colour(base), tuple(Marking(pattern, colour(of)) for pattern, of in markings), share)
 
     return tuple(
         Breed(
             breed["name"],
             Build(**breed["build"]),
             Head(**breed["head"]),
-            Ears(**kind(EarKind, breed["ears"])),
-            Tail(**kind(TailKind, breed["tail"])),
-            Coat(**kind(CoatKind, breed["coat"])),
+            Ears(**breed["ears"]),
+            Tail(**breed["tail"]),
+            Coat(**breed["coat"]),
             tuple(colourway(**way) for way in breed["colourways"]),
         )
         for breed in table["breeds"]

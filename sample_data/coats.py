@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import noise
-from .breeds import Coat, CoatKind, Colourway, Pattern
+from .breeds import Coat, Colourway, Pattern
 from .solids import Part
 
 Vector = NDArray[np.float32]
@@ -175,17 +175,17 @@ def _shading(s: Surface, n: Irregularity) -> Vector:
 
 
 COVERAGE: dict[Pattern, Callable[[Surface, Irregularity], Vector]] = {
-    Pattern.SADDLE: _saddle,
-    Pattern.TAN_POINTS: _tan_points,
-    Pattern.MASK: _mask,
-    Pattern.DARK_EARS: _dark_ears,
-    Pattern.WHITE_TRIM: _white_trim,
-    Pattern.UNDERSIDE: _underside,
-    Pattern.SPOTS: _spots,
-    Pattern.PATCHES: _patches,
-    Pattern.MERLE: _merle,
-    Pattern.BRINDLE: _brindle,
-    Pattern.SHADING: _shading,
+    "saddle": _saddle,
+    "tan_points": _tan_points,
+    "mask": _mask,
+    "dark_ears": _dark_ears,
+    "white_trim": _white_trim,
+    "underside": _underside,
+    "spots": _spots,
+    "patches": _patches,
+    "merle": _merle,
+    "brindle": _brindle,
+    "shading": _shading,
 }
 """How much of a marking covers each point, 0 to 1."""
 
@@ -206,10 +206,10 @@ def coloured(surface: Surface, colourway: Colourway, coat: Coat, rng: np.random.
 def _hair_texture(surface: Surface, coat: Coat, irregularity: Irregularity) -> Vector:
     """Relative lightness of the hair: tone over the body, strands or curls within it."""
     tone = 0.05 * irregularity.blotches(0.35)
-    if coat.kind is CoatKind.CURLY:
+    if coat.kind == "curly":
         return 0.06 + 0.5 * tone + 0.085 * irregularity.grain(0.045)
-    if coat.kind is CoatKind.SMOOTH:
+    if coat.kind == "smooth":
         return tone + 0.012 * irregularity.at(noise.strands(), 0.003)
-    strands = irregularity.at(noise.strands(), 0.0055, stretch=1.0 if coat.kind is CoatKind.FEATHERED else 0.5)
+    strands = irregularity.at(noise.strands(), 0.0055, stretch=1.0 if coat.kind == "feathered" else 0.5)
     strands *= np.where(surface.on(Part.SKULL, Part.MUZZLE), np.float32(0.4), np.float32(1.0))  # short on every face
     return tone + (0.045 + 0.035 * coat.length) * strands

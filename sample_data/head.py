@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .breeds import Breed, EarKind, Ears
+from .breeds import Breed, Ears
 from .pose import Pose
 from .solids import Floats, Frame, Part, Solids, cross
 
@@ -108,13 +108,13 @@ def _add_ear(
     t = np.linspace(0, 1, 7)
     out = np.sin(np.radians(lift))
     # Spine in head coordinates (x forward, y outward, z up) and the leaf's outline.
-    if ears.kind in (EarKind.PRICKED, EarKind.BAT):
+    if ears.kind in ("pricked", "bat"):
         spine = np.stack(
             [-0.12 - 0.10 * t, 0.52 * head_width + (0.26 + 0.5 * out) * length * t, 0.52 + length * t], axis=1
         )
-        outline = 1.0 - 0.93 * t**1.25 if ears.kind is EarKind.PRICKED else np.sqrt(np.clip(1.04 - t**2.2, 0.06, 1))
+        outline = 1.0 - 0.93 * t**1.25 if ears.kind == "pricked" else np.sqrt(np.clip(1.04 - t**2.2, 0.06, 1))
         facing = np.array([1.0, side * 0.45, 0.0])
-    elif ears.kind is EarKind.BUTTON:
+    elif ears.kind == "button":
         rise = np.sin(np.pi * 0.55 * t) * (1 - t)
         spine = np.stack(
             [
@@ -126,7 +126,7 @@ def _add_ear(
         )
         outline = 1.05 - 0.85 * t**1.6
         facing = np.array([0.62, side * 0.62, 0.48])
-    elif ears.kind is EarKind.ROSE:
+    elif ears.kind == "rose":
         spine = np.stack(
             [-0.25 - 0.75 * length * t, 0.55 * head_width + 0.35 * length * t, 0.55 + 0.22 * np.sin(3 * t)], axis=1
         )
@@ -148,6 +148,6 @@ def _add_ear(
     normal = facing / np.linalg.norm(facing) @ frame.axes
     radius = np.maximum(width * outline, 0.05) * frame.scale[0]
     solids.tube(points, radius, Part.EAR, across=normal, flat=(0.24, 1.0), hair=0.5 * coat_length, spacing=0.35)
-    if ears.kind in (EarKind.PRICKED, EarKind.BAT):
+    if ears.kind in ("pricked", "bat"):
         inner = points[:-1] + 0.16 * width * frame.scale[0] * normal
         solids.tube(inner, 0.60 * radius[:-1], Part.INNER_EAR, across=normal, flat=(0.24, 1.0), spacing=0.45)

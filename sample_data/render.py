@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
 from . import noise
-from .breeds import Breed, CoatKind, Colour, Colourway
+from .breeds import Breed, Colour, Colourway
 from .coats import Surface, coloured
 from .solids import LAST_COATED, Buffers, Floats, Part, Scene
 
@@ -145,7 +145,7 @@ def _sheen(normal: Vectors, part: NDArray[np.int64], breed: Breed, light: Light)
     half = light.towards + np.array([0.0, 0.0, 1.0])
     half /= np.linalg.norm(half)
     aligned = np.square(np.clip(_combined(half[None], normal)[0], 0, 1))
-    gloss = 34.0 if breed.coat.kind is CoatKind.SMOOTH else 16.0
+    gloss = 34.0 if breed.coat.kind == "smooth" else 16.0
     highlight = (gloss * light.strength) * aligned**4 * aligned
     glossy = np.isin(part, GLOSSY)
     highlight[glossy] = 120.0 * light.strength * aligned[glossy] ** 12
@@ -185,13 +185,13 @@ def _ragged(
     offset = rng.integers(0, noise.TILE, 2)
     across = (np.arange(width) * step + offset[0]).astype(np.int64) % noise.TILE
     down = (np.arange(height) * step + offset[1]).astype(np.int64) % noise.TILE
-    if coat.kind is CoatKind.CURLY:
+    if coat.kind == "curly":
         first, second = noise.grain(), noise.tile(4.0, 4.0, 7)
         tilt, length = first[down[:, None], across] * 0.022, second[down[:, None], across] * 0.022
     else:
-        length = np.abs(noise.strands()[down[:, None], across]) * (0.04 if coat.kind is CoatKind.FEATHERED else 0.03)
+        length = np.abs(noise.strands()[down[:, None], across]) * (0.04 if coat.kind == "feathered" else 0.03)
         tilt = noise.strands()[down[:, None], across] * 0.012
-        if coat.kind is CoatKind.DOUBLE:  # stands off all around, not only downwards
+        if coat.kind == "double":  # stands off all around, not only downwards
             length = noise.grain()[down[:, None], across] * 0.016
             tilt = noise.tile(4.0, 4.0, 7)[down[:, None], across] * 0.016
     rows = np.clip(np.arange(height)[:, None] - (length * amount).astype(np.int64), 0, height - 1)
