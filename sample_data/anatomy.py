@@ -6,7 +6,7 @@ import numpy as np
 
 from .breeds import Breed
 from .head import add_head
-from .pose import Camera, LegAngles, Pose, Stance
+from .pose import Camera, LegAngles, Pose
 from .solids import Floats, Frame, Part, Solids, cross, normalised
 
 SIDES = (1.0, -1.0)  # left, right
@@ -44,9 +44,9 @@ class Skeleton:
         self.hip = np.array([0.13 * build.trunk, 0.30 * build.chest * build.width, 0.08 * build.chest])
         fore_drop = max(self._drop(self.fore_segments, leg) for leg in pose.forelegs)
         hind_drop = max(self._drop(self.hind_segments, leg) for leg in pose.hindlegs)
-        if pose.stance in (Stance.SITTING, Stance.LYING):
+        if pose.stance in ("sitting", "lying"):
             hind_drop = max(hind_drop, 0.40 * build.chest)
-        if pose.stance is Stance.LYING:
+        if pose.stance == "lying":
             fore_drop = max(fore_drop, 0.44 * build.chest)
         between = (self.shoulder - self.hip)[[0, 2]]
         rise = np.clip((fore_drop - hind_drop) / np.hypot(*between), -0.5, 0.9)
@@ -122,15 +122,10 @@ def _leg(start: Floats, segments: Floats, angles: LegAngles) -> list[Floats]:
 def _add_paw(solids: Solids, ankle: Floats, size: float, angle: float, part: Part) -> None:
     """A paw points forward, more so the more the leg hangs."""
     toe = direction(np.clip(angle + 62.0, 40.0, 100.0))
-    points = np.stack([ankle, ankle + 1.0 * size * toe])
-    solids.tube(
-        points, np.array([0.95, 1.0]) * size, part, across=SIDEWAYS, flat=(0.82, 1.06), frame=_paw_frame(ankle, size)
-    )
-
-
-def _paw_frame(ankle: Floats, size: float) -> Frame:
-    """Coat coordinates around a paw: along = 1, the value at a leg's end."""
-    return Frame(ankle - np.array([1e3, 0.0, 0.0]) * size, np.eye(3), np.full(3, 1e3) * size)
+    points, radii = np.stack([ankle, ankle + 1.0 * size * toe]), np.array([0.95, 1.0]) * size
+    # Coat coordinates around it: along = 1, the value at a leg's end.
+    frame = Frame(ankle - np.array([1e3, 0.0, 0.0]) * size, np.eye(3), np.full(3, 1e3) * size)
+    solids.tube(points, radii, part, across=SIDEWAYS, flat=(0.82, 1.06), frame=frame)
 
 
 def _add_foreleg(solids: Solids, breed: Breed, skeleton: Skeleton, angles: LegAngles, side: float) -> None:
@@ -175,7 +170,7 @@ def _add_tail(solids: Solids, breed: Breed, skeleton: Skeleton, pose: Pose) -> N
         "docked": (35.0, 0.0),
     }[tail.kind]
     base = skeleton.trunk.point(-0.02, 0.0, 0.62)
-    low = pose.stance in (Stance.SITTING, Stance.LYING) and tail.kind in ("plume", "otter", "whip")
+    low = pose.stance in ("sitting", "lying") and tail.kind in ("plume", "otter", "whip")
     steps = 12
     climb = np.radians(root + pose.tail_lift + turn * np.linspace(0, 1, steps))
     if low:

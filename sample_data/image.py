@@ -13,7 +13,7 @@ from . import noise
 from .anatomy import dog
 from .breeds import Breed
 from .clutter import BRIGHT, one_of
-from .pose import Shot, Stance, sample_camera, sample_pose
+from .pose import SHOTS, Shot, sample_camera, sample_pose
 from .render import Light, Window, rendered
 from .scenes import SETTINGS, draw_foreground
 from .solids import Part, Scene, normalised
@@ -39,7 +39,7 @@ class Framing:
 def draw_image(breed: Breed, rng: np.random.Generator, size: tuple[int, int]) -> bytes:
     """A JPEG of a dog of this breed whose longer side measures size[0] to size[1] pixels."""
     width, height = _sample_size(rng, size)
-    shot = (Shot.SIDE, Shot.THREE_QUARTER, Shot.PORTRAIT)[rng.choice(3, p=[0.62, 0.24, 0.14])]
+    shot = SHOTS[rng.choice(3, p=[0.62, 0.24, 0.14])]
     camera = sample_camera(rng, shot)
     pose = sample_pose(rng, shot, camera)
     scene = dog(breed, pose, camera, collared=bool(rng.random() < 0.35)).seen_from(camera.axes())
@@ -71,8 +71,8 @@ def draw_image(breed: Breed, rng: np.random.Generator, size: tuple[int, int]) ->
         height=round(sampling * (box[3] - box[1])),
     )
     cutout = rendered(scene, window, camera.axes(), breed, colourway, one_of(rng, BRIGHT), light, rng)
-    if shot is not Shot.PORTRAIT:
-        lifted = pose.stance is Stance.RUNNING and rng.random() < 0.5
+    if shot != "portrait":
+        lifted = pose.stance == "running" and rng.random() < 0.5
         _cast_shadow(backdrop, cutout, box, feet + (0.05 * height if lifted else 0), sun, rng)
 
     # RGBa is colour times opacity: averaged down in it, nothing of the transparent surroundings bleeds into the edges.
@@ -95,11 +95,11 @@ def _sample_size(rng: np.random.Generator, size: tuple[int, int]) -> tuple[int, 
 
 def _sample_framing(rng: np.random.Generator, scene: Scene, shot: Shot, width: int, height: int) -> Framing:
     """Fill the image more or less with the dog or its head; what does not fit is cut off."""
-    left, bottom, right, top = scene.box(HEAD if shot is Shot.PORTRAIT else None)
+    left, bottom, right, top = scene.box(HEAD if shot == "portrait" else None)
     fit = min(width / (right - left), height / (top - bottom))
-    scale = fit * rng.uniform(0.6, 0.85) if shot is Shot.PORTRAIT else fit * rng.uniform(0.8, 1.04)
+    scale = fit * rng.uniform(0.6, 0.85) if shot == "portrait" else fit * rng.uniform(0.8, 1.04)
     slack_x, slack_y = width - scale * (right - left), height - scale * (top - bottom)
-    down = rng.uniform(0.2, 0.7) if shot is Shot.PORTRAIT else rng.uniform(0.4, 0.85)
+    down = rng.uniform(0.2, 0.7) if shot == "portrait" else rng.uniform(0.4, 0.85)
     return Framing(scale, slack_x * rng.uniform(0.25, 0.75) - left * scale, slack_y * down + top * scale)
 
 

@@ -3,26 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum, auto
+from typing import Literal, get_args
 
 import numpy as np
 
 from .solids import Floats
 
-
-class Stance(Enum):
-    STANDING = auto()
-    WALKING = auto()
-    RUNNING = auto()
-    SITTING = auto()
-    LYING = auto()
-
-
-class Shot(Enum):
-    SIDE = auto()
-    THREE_QUARTER = auto()
-    PORTRAIT = auto()  # head and shoulders
-
+Stance = Literal["standing", "walking", "running", "sitting", "lying"]
+STANCES: tuple[Stance, ...] = get_args(Stance)
+Shot = Literal["side", "three_quarter", "portrait"]
+SHOTS: tuple[Shot, ...] = get_args(Shot)
 
 LegAngles = tuple[float, float, float]
 """Upper, middle and lower segment against the plumb line, in degrees; positive swings forward."""
@@ -90,32 +80,31 @@ def _gallop(rng: np.random.Generator) -> tuple[tuple[LegAngles, LegAngles], tupl
 def sample_camera(rng: np.random.Generator, shot: Shot) -> Camera:
     """Either side of the dog, at a person's or a dog's eye level."""
     away = {
-        Shot.SIDE: rng.uniform(-10, 20),
-        Shot.THREE_QUARTER: rng.uniform(24, 46),
-        Shot.PORTRAIT: rng.uniform(20, 60),
+        "side": rng.uniform(-10, 20),
+        "three_quarter": rng.uniform(24, 46),
+        "portrait": rng.uniform(20, 60),
     }[shot]
     return Camera(azimuth=float(away if rng.random() < 0.5 else 180 - away), elevation=float(rng.uniform(2, 16)))
 
 
 def sample_pose(rng: np.random.Generator, shot: Shot, camera: Camera) -> Pose:
-    stances = [Stance.STANDING, Stance.WALKING, Stance.RUNNING, Stance.SITTING, Stance.LYING]
-    stance = stances[rng.choice(5, p=[0.5, 0.22, 0.08, 0.16, 0.04])]
-    if stance is Stance.RUNNING and shot is Shot.PORTRAIT:
-        stance = Stance.SITTING
+    stance = STANCES[rng.choice(5, p=[0.5, 0.22, 0.08, 0.16, 0.04])]
+    if stance == "running" and shot == "portrait":
+        stance = "sitting"
     forelegs, hindlegs = (FORELEG, FORELEG), (HINDLEG, HINDLEG)
     neck = rng.uniform(44, 64)
-    if stance is Stance.WALKING:
+    if stance == "walking":
         forelegs, hindlegs = _step(rng, rng.uniform(14, 26))
         neck = rng.uniform(32, 55)
-    elif stance is Stance.RUNNING:
+    elif stance == "running":
         forelegs, hindlegs = _gallop(rng)
         neck = rng.uniform(18, 36)
-    elif stance is Stance.SITTING:
+    elif stance == "sitting":
         spread = rng.uniform(-6, 6)
         forelegs = ((-14.0, 4.0 + spread, 14.0), (-14.0, 4.0 - spread, 14.0))
         hindlegs = ((84.0, -52.0, 84.0), (84.0, -52.0, 84.0))
         neck = rng.uniform(60, 80)
-    elif stance is Stance.LYING:
+    elif stance == "lying":
         forelegs = ((-58.0, 82.0, 86.0), (-58.0, 82.0, 86.0))
         hindlegs = ((80.0, -76.0, 86.0), (80.0, -76.0, 86.0))
         neck = rng.uniform(48, 68)
@@ -125,7 +114,7 @@ def sample_pose(rng: np.random.Generator, shot: Shot, camera: Camera) -> Pose:
 
     # The head looks where the body goes, or turns towards the viewer.
     towards = 90 - camera.azimuth
-    turn = rng.uniform(-0.1, 0.9 if shot is not Shot.SIDE else 0.6) if rng.random() < 0.75 else 0.0
+    turn = rng.uniform(-0.1, 0.9 if shot != "side" else 0.6) if rng.random() < 0.75 else 0.0
     azimuth = camera.azimuth + float(np.clip(turn * towards, -75, 75))
     return Pose(
         stance=stance,
