@@ -28,7 +28,7 @@ _Directory = Annotated[Path, typer.Argument(help="A folder-per-class data set.")
 @app.command()
 def sample(
     directory: Annotated[Path, typer.Argument(help="Where to draw it.")] = SAMPLE_DIR,
-    seed: Annotated[int, typer.Option(help="Another seed draws other pictures of the same breeds.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="Another seed draws other pictures of the same breeds.")] = 1,
     breeds: Annotated[int, typer.Option(min=2, max=16, help="How many breeds, of the 16 there are.")] = 12,
     train: Annotated[int, typer.Option(min=1, help="Pictures per breed to train on.")] = 120,
     valid: Annotated[int, typer.Option(min=1, help="Pictures per breed to choose the best weights by.")] = 15,

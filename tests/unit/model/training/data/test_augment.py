@@ -115,9 +115,3 @@ def test_how_many_pictures_are_worked_on_at_once_changes_nothing(
     in_parts = vary(pixels, aspects, variations)
     torch.testing.assert_close(in_parts, at_once)
     assert in_parts.is_contiguous(memory_format=torch.channels_last)
-
-
-def test_the_grid_is_that_of_pytorch() -> None:
-    transforms = torch.randn(5, 2, 3, generator=torch.Generator().manual_seed(1))
-    expected = torch.nn.functional.affine_grid(transforms, [5, 3, 33, 33], align_corners=False)
-    torch.testing.assert_close(augment._affine_grid(transforms, 33), expected)
