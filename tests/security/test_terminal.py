@@ -64,6 +64,12 @@ class HostileAws:
     def get_log_events(self, *, nextToken: str | None = None, **_: Any) -> dict[str, Any]:
         return {"events": [] if nextToken else [{"message": HOSTILE}], "nextForwardToken": "end"}
 
+    def describe_endpoint(self, **_: Any) -> dict[str, Any]:
+        return {"EndpointConfigName": HOSTILE}
+
+    def describe_endpoint_config(self, **_: Any) -> dict[str, Any]:
+        return {"ProductionVariants": [{"ModelName": HOSTILE}]}
+
     def get_console_output(self, **_: Any) -> dict[str, str]:
         return {"Output": HOSTILE}
 
