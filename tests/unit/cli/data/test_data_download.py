@@ -6,8 +6,6 @@ import random
 import re
 import shutil
 import socket
-import subprocess
-import sys
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
@@ -240,22 +238,3 @@ def test_the_disk_must_have_room_for_the_archive_and_its_contents(
 
 def test_a_folder_that_cannot_be_written_is_named(server: FileServer, target: Path) -> None:
     assert "cannot be written" in fail(server, target.parent / "nowhere" / "dogs.zip")
-
-
-def test_killed_it_goes_on(server: FileServer, target: Path) -> None:
-    server.script = [("stall", 1_000_000)]
-    program = (
-        "import sys; from pathlib import Path; from cli.data.download import download\n"
-        "download(sys.argv[1], Path(sys.argv[2]), report=lambda done, total: print(done, flush=True))"
-    )
-    command = [sys.executable, "-c", program, server.url, str(target)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        while int(process.stdout.readline()) < 700_000:
-            pass
-        process.kill()
-    server.released.set()
-    assert not target.exists()
-    fetch(server, target)
-    assert target.read_bytes() == OLD
-    assert int(server.requests[-1]["Range"].removeprefix("bytes=").rstrip("-")) > 400_000
