@@ -47,32 +47,18 @@ def _add_muzzle(solids: Solids, breed: Breed, frame: Frame, pose: Pose) -> None:
     lip = -0.32 - 0.42 * tip_depth
     gape = 0.34 * pose.mouth_open
     # Below the upper lip: the line of the mouth, the lower jaw, a tongue when it is open.
-    mid = 0.5 * (root + tip)
-    solids.blob(
-        frame,
-        (mid - 0.04, 0.0, lip - 0.06 - 0.4 * gape),
-        (0.5 * (tip - root) - 0.06, 0.86 * tip_width, 0.10 + 0.4 * gape),
-        Part.MOUTH,
-    )
-    jaw_axes = _pitched(frame.axes, -38.0 * gape)
-    solids.blob(
-        frame,
-        (mid - 0.14, 0.0, lip - 0.16 - 0.75 * gape),
-        (0.5 * (tip - root) - 0.06, 0.84 * tip_width, 0.20 + 0.12 * tip_depth),
-        Part.MUZZLE,
-        hair=0.25 * coat.length,
-        axes=jaw_axes,
-    )
+    mid, half, short = 0.5 * (root + tip), 0.5 * (tip - root) - 0.06, 0.25 * coat.length
+    at, radii = (mid - 0.04, 0.0, lip - 0.06 - 0.4 * gape), (half, 0.86 * tip_width, 0.10 + 0.4 * gape)
+    solids.blob(frame, at, radii, Part.MOUTH)
+    at, radii = (mid - 0.14, 0.0, lip - 0.16 - 0.75 * gape), (half, 0.84 * tip_width, 0.20 + 0.12 * tip_depth)
+    solids.blob(frame, at, radii, Part.MUZZLE, hair=short, axes=_pitched(frame.axes, -38.0 * gape))
     if pose.mouth_open > 0.55:
         solids.blob(frame, (tip - 0.30, 0.0, lip - 0.10 - 0.85 * gape), (0.30, 0.45 * tip_width, 0.30), Part.TONGUE)
     if head.jowls:
         for side in SIDES:
-            solids.blob(
-                frame,
-                (mid + 0.05, side * 0.62 * tip_width, lip + 0.08 - 0.18 * head.jowls),
-                (0.48 * (tip - root) + 0.05, 0.46 * tip_width, 0.26 + 0.34 * head.jowls),
-                Part.MUZZLE,
-            )
+            at = (mid + 0.05, side * 0.62 * tip_width, lip + 0.08 - 0.18 * head.jowls)
+            radii = (0.48 * (tip - root) + 0.05, 0.46 * tip_width, 0.26 + 0.34 * head.jowls)
+            solids.blob(frame, at, radii, Part.MUZZLE)
     if head.beard:
         for x, drop in ((tip - 0.30, 0.30), (mid, 0.22)):
             solids.blob(frame, (x, 0.0, lip - drop), (0.36, tip_width, 0.60 * head.beard), Part.MUZZLE, hair=1.0)
@@ -109,41 +95,26 @@ def _add_ear(
     out = np.sin(np.radians(lift))
     # Spine in head coordinates (x forward, y outward, z up) and the leaf's outline.
     if ears.kind in ("pricked", "bat"):
-        spine = np.stack(
-            [-0.12 - 0.10 * t, 0.52 * head_width + (0.26 + 0.5 * out) * length * t, 0.52 + length * t], axis=1
-        )
+        x, y, z = -0.12 - 0.10 * t, 0.52 * head_width + (0.26 + 0.5 * out) * length * t, 0.52 + length * t
         outline = 1.0 - 0.93 * t**1.25 if ears.kind == "pricked" else np.sqrt(np.clip(1.04 - t**2.2, 0.06, 1))
         facing = np.array([1.0, side * 0.45, 0.0])
     elif ears.kind == "button":
         rise = np.sin(np.pi * 0.55 * t) * (1 - t)
-        spine = np.stack(
-            [
-                -0.10 + 0.75 * length * t**1.6,
-                0.58 * head_width + 0.42 * length * t,
-                0.62 + 1.15 * length * rise - 0.45 * length * t**2,
-            ],
-            axis=1,
-        )
+        x, y = -0.10 + 0.75 * length * t**1.6, 0.58 * head_width + 0.42 * length * t
+        z = 0.62 + 1.15 * length * rise - 0.45 * length * t**2
         outline = 1.05 - 0.85 * t**1.6
         facing = np.array([0.62, side * 0.62, 0.48])
     elif ears.kind == "rose":
-        spine = np.stack(
-            [-0.25 - 0.75 * length * t, 0.55 * head_width + 0.35 * length * t, 0.55 + 0.22 * np.sin(3 * t)], axis=1
-        )
+        x, y = -0.25 - 0.75 * length * t, 0.55 * head_width + 0.35 * length * t
+        z = 0.55 + 0.22 * np.sin(3 * t)
         outline = 1.0 - 0.8 * t
         facing = np.array([0.2, side * 0.9, 0.4])
     else:
-        spine = np.stack(
-            [
-                -0.18 + 0.16 * t,
-                0.74 * head_width + 0.26 * np.sin(np.pi * 0.6 * t) + 0.4 * out * t,
-                0.46 + 0.10 * np.sin(np.pi * t) - length * 1.12 * t,
-            ],
-            axis=1,
-        )
+        x, y = -0.18 + 0.16 * t, 0.74 * head_width + 0.26 * np.sin(np.pi * 0.6 * t) + 0.4 * out * t
+        z = 0.46 + 0.10 * np.sin(np.pi * t) - length * 1.12 * t
         outline = 0.62 + 0.5 * np.sin(np.pi * np.clip(0.15 + 0.75 * t, 0, 1)) - 0.25 * t**4
         facing = np.array([0.1, side * 1.0, 0.1])
-    spine[:, 1] *= side
+    spine = np.stack([x, side * y, z], axis=1)
     points = frame.origin + (spine * frame.scale) @ frame.axes
     normal = facing / np.linalg.norm(facing) @ frame.axes
     radius = np.maximum(width * outline, 0.05) * frame.scale[0]
