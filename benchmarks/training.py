@@ -140,9 +140,10 @@ def our_turns(steps: int, mixed_precision: str, compiled: bool) -> None:
     from model.core.memory import keep_freed_memory
     from model.core.network import build
     from model.core.transforms import Preprocessing
+    from model.training.config import Recipe
     from model.training.data.augment import Augmentation
     from model.training.data.dataset import CACHE_MARGIN, Pictures
-    from model.training.loop.engine import Execution, Recipe, fit
+    from model.training.loop.engine import Execution, fit
     from model.training.loop.metrics import EpochMetrics
     from model.training.loop.mixed_precision import half_type
 

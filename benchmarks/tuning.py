@@ -41,6 +41,7 @@ from benchmarks.measuring import Goal, add_common_options, finish, machine, mach
 from cli.console import console
 from model.core.network import build, classifier_name
 from model.core.transforms import Preprocessing
+from model.training.config import Recipe
 from model.training.data.augment import Augmentation
 from model.training.data.dataset import (
     DataSet,
@@ -52,12 +53,14 @@ from model.training.data.dataset import (
 )
 from model.training.distributed.group import ALONE
 from model.training.head.backbone import split
+from model.training.head.extraction import Extraction
 from model.training.head.feature_store import FeatureStore
-from model.training.head.features import Extraction, Views, compute
+from model.training.head.features import Views, compute
 from model.training.head.search import Search, Space, search
-from model.training.loop.engine import Recipe, evaluate, fit
+from model.training.loop.engine import fit
 from model.training.loop.metrics import Trial
 from model.training.loop.mixed_precision import half_type
+from model.training.loop.validation import evaluate
 from sample_data import draw_data_set
 from sample_data.breeds import BREEDS
 

@@ -64,7 +64,7 @@ from .training.data.dataset import DataSetError
 from .training.distributed.group import LOST_PEERS, DistributedError, LostPeersError, joined
 from .training.distributed.launch import WorkersFailedError, is_worker, launch, processes_per_host
 from .training.loop.checkpoints import CheckpointError
-from .training.loop.engine import DivergedError
+from .training.loop.outcome import DivergedError
 from .training.loop.stopping import Stop
 from .training.pipeline import train
 
@@ -80,17 +80,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     stop = Stop()
     try:
-        arguments = parse_arguments(argv)
-        stop.limit = arguments.max_runtime or stop.limit
-        processes = processes_per_host(arguments)
-        workers = len(arguments.hosts) * processes
+        config = parse_arguments(argv)
+        stop.limit = config.max_runtime or stop.limit
+        processes = processes_per_host(config)
+        workers = len(config.hosts) * processes
         if workers > 1 and not is_worker():
-            return launch(arguments, processes, [sys.executable, str(Path(__file__).resolve()), *argv])
+            return launch(config, processes, [sys.executable, str(Path(__file__).resolve()), *argv])
         # A worker that is still waiting for the others has nothing to save: a signal ends it at once.
-        with joined(workers, join_timeout=arguments.join_timeout) as group, stop.on_signals():
+        with joined(workers, join_timeout=config.join_timeout) as group, stop.on_signals():
             if not group.is_main:
                 logging.getLogger().setLevel(logging.ERROR)  # they have nothing to say that the first does not say
-            train(arguments, stop, group)
+            train(config, stop, group)
     except ArgumentsError as error:
         return _fail(str(error), 2)
     except WorkersFailedError as error:

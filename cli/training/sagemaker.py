@@ -22,11 +22,12 @@ from cli.data.push import data_set_prefix
 from cli.errors import NotReadyError, UsageError, WorkFailedError, aws_errors
 from cli.prices import hourly_price
 from cli.training.ec2_jobs import is_ec2_job
-from cli.training.hyperparameters import canonical, encode, parse_hyperparameters, refuse_shell_syntax
+from cli.training.hyperparameters import encode, parse_hyperparameters, refuse_shell_syntax
 from cli.training.job_names import job_name, job_prefix, tuning_prefix
 from cli.tuning.jobs import best_hyperparameters
 from infra.bucket_layout import CHECKPOINTS, CODE, TRAINING_OUTPUT
 from model.core.archives import write_archive
+from model.training.arguments import canonical
 from model.training.loop.metrics import METRIC_DEFINITIONS
 
 SOURCE_DIR = ROOT / "model"

@@ -14,7 +14,7 @@ import onnxruntime
 import PIL
 import torch
 
-from ..serving.settings import available_vcpus
+from ..core.machine import available_vcpus
 
 
 def describe(environment: Mapping[str, str] = os.environ) -> dict[str, Any]:

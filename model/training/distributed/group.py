@@ -20,7 +20,7 @@ from typing import TypeVar
 import torch
 import torch.distributed
 
-from ..arguments import JOIN_SECONDS
+from ..config import JOIN_SECONDS
 from .meeting import keep_store
 
 # How often a worker looks whether torchrun still lives.

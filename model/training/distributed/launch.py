@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import datetime
 import os
@@ -19,6 +18,7 @@ from torch.distributed.elastic.rendezvous import RendezvousParameters, rendezvou
 from torch.distributed.elastic.rendezvous.static_tcp_rendezvous import StaticTCPRendezvous
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+from ..config import TrainingConfig
 from .group import LOST_PEERS, PARENT_VARIABLE, REASON_SECONDS, DistributedError, Failures
 from .meeting import is_loopback, keep_store
 
@@ -45,7 +45,7 @@ class WorkersFailedError(Exception):
         self.exit_code = max(1, exit_code)
 
 
-def processes_per_host(arguments: argparse.Namespace, environment: Mapping[str, str] = os.environ) -> int:
+def processes_per_host(arguments: TrainingConfig, environment: Mapping[str, str] = os.environ) -> int:
     """Return how many workers each host runs: as many as asked for, otherwise one for each GPU, or one.
 
     Under a torchrun that somebody else has started it decides, unless the arguments do.
@@ -114,13 +114,12 @@ class _Rendezvous(StaticTCPRendezvous):
 rendezvous_handler_registry.register(_RENDEZVOUS, _Rendezvous.of)
 
 
-def launch(arguments: argparse.Namespace, processes: int, command: Sequence[str]) -> int:
+def launch(arguments: TrainingConfig, processes: int, command: Sequence[str]) -> int:
     """Run the workers of this host to their end and return the exit code of the whole.
 
     Parameters
     ----------
-    arguments : argparse.Namespace
-        From `parse_arguments`.
+    arguments : TrainingConfig
     processes : int
         How many workers this host runs.
     command : sequence of str
@@ -133,7 +132,7 @@ def launch(arguments: argparse.Namespace, processes: int, command: Sequence[str]
     WorkersFailedError
         When a worker has failed or was killed.
     """
-    hosts: list[str] = arguments.hosts
+    hosts = arguments.hosts
     for library in ("GLOO", "NCCL"):
         os.environ.setdefault(f"{library}_SOCKET_IFNAME", _network_interface(arguments))
     os.environ[PARENT_VARIABLE] = str(os.getpid())
@@ -190,7 +189,7 @@ def _end(exit_code: int) -> str:
     return f"was ended by {name}{hint}"
 
 
-def _meet(arguments: argparse.Namespace, processes: int) -> TCPStore:
+def _meet(arguments: TrainingConfig, processes: int) -> TCPStore:
     """Wait until all hosts are there, and return the store that the first of them keeps.
 
     torchrun would wait, too, but not say for whom.
@@ -227,7 +226,7 @@ def _meet(arguments: argparse.Namespace, processes: int) -> TCPStore:
     return store
 
 
-def _verdict(store: TCPStore, arguments: argparse.Namespace, deadline: float) -> str:
+def _verdict(store: TCPStore, arguments: TrainingConfig, deadline: float) -> str:
     processes = {host: _wait(store, _present(host), deadline) for host in arguments.hosts}
     if absent := [host for host, number in processes.items() if number is None]:
         return (
@@ -241,7 +240,7 @@ def _verdict(store: TCPStore, arguments: argparse.Namespace, deadline: float) ->
     return _COMPLETE
 
 
-def _leave(store: TCPStore, arguments: argparse.Namespace, heard: str) -> None:
+def _leave(store: TCPStore, arguments: TrainingConfig, heard: str) -> None:
     """Say that this host has heard why all must end; the first one, with whose process the store goes, leaves last."""
     hosts, own = arguments.hosts, arguments.current_host
     store.set(f"{heard}/{own}", "")
@@ -264,7 +263,7 @@ def _present(host: str) -> str:
     return f"present/{host}"
 
 
-def _network_interface(arguments: argparse.Namespace) -> str:
+def _network_interface(arguments: TrainingConfig) -> str:
     """Return the interface over which the workers talk; a host's own name may not lead back to itself."""
     one_machine = is_loopback(arguments.master_addr)
     if not one_machine and (given := os.environ.get("SM_NETWORK_INTERFACE_NAME")):

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ..config import Recipe
 from ..data.batches import Batch
 from ..data.imbalance import draw_order, picture_weights
 from ..distributed.whole_batch import Part
-from ..loop.engine import Fit, KeepBest, Recipe, check_converging, out_of_patience
 from ..loop.metrics import EpochMetrics, Evaluation
+from ..loop.outcome import Fit, KeepBest, check_converging
 from ..loop.state import TrainingState
 from .feature_store import Features
 from .features import Views
@@ -55,24 +56,15 @@ def fit_head(
     torch.manual_seed(recipe.seed)  # dropout draws from the global generator
     counts = [math.ceil(len(view) / recipe.batch_size) for view in views.train]
     steps = [counts[epoch % len(counts)] for epoch in range(recipe.epochs)]
-    state = TrainingState(
-        head,
-        steps=sum(steps),
-        lr=recipe.lr,
-        weight_decay=recipe.weight_decay,
-        lr_decay=1.0,
-        ema=recipe.ema,
-        seed=recipe.seed,
-        scale_gradients=False,
-    )
+    state = TrainingState(head, recipe, steps=sum(steps))
     ended = interrupted = False
-    while state.epoch <= recipe.epochs and not ended and not out_of_patience(state, recipe.patience):
+    while state.epoch <= recipe.epochs and not ended and not state.out_of_patience(recipe.patience):
         view = views.train[(state.epoch - 1) % len(views.train)]
         started = time.perf_counter()
         train_loss = _train_one_epoch(head, view, steps[state.epoch - 1], state, recipe)
         rate = len(view) / (time.perf_counter() - started)
         evaluation = evaluate_head(state.evaluated, views.valid)
-        check_converging(state.epoch, train_loss, evaluation.loss, recipe)
+        check_converging(state.epoch, train_loss, evaluation.loss, recipe.lr)
         metrics = EpochMetrics(state.epoch, train_loss, evaluation.loss, evaluation.accuracy, rate)
         state.finish_epoch(metrics, evaluation)
         outcome = Fit(state.history, state.best_epoch, state.best, interrupted=True)

@@ -11,85 +11,33 @@ import dataclasses
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.distributed
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
-from ...core.transforms import Preprocessing
+from ..config import Recipe
 from ..data.augment import Augmentation
 from ..data.batches import Batch, Batches
 from ..data.dataset import Pictures
 from ..distributed.group import ALONE, Workers
 from ..distributed.whole_batch import Part, whole_batch_layers
 from .checkpoints import Checkpoints
-from .metrics import EpochMetrics, Evaluation
+from .metrics import EpochMetrics
 from .optimization import freeze
+from .outcome import Fit, KeepBest, check_converging
 from .state import TrainingState
+from .validation import evaluate
 
 log = logging.getLogger(__name__)
 
-# Evaluation keeps no gradients, so its batches may be larger than training's without needing more memory.
-EVALUATION_BATCH = 256
 # The speed of one worker alone is measured over so many steps, or over fewer in so many seconds.
 ALONE_STEPS = 5
 ALONE_SECONDS = 2.0
-
-
-class DivergedError(Exception):
-    """The loss is no longer a number."""
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How to train.
-
-    Attributes
-    ----------
-    epochs : int
-        At most this many.
-    batch_size : int
-        Pictures per step on all workers together, at least 2.
-    lr : float
-        Peak learning rate of AdamW, reached after `state.WARM_UP` of the steps.
-    weight_decay : float
-        Applied to the weights of convolutions and linear layers, not to biases and normalisation.
-    label_smoothing : float
-        Share of the target's probability that is spread over all classes, 0 to below 1.
-    patience : int
-        Stop after this many epochs without a lower validation loss; 0: never.
-    seed : int
-    train_stages : int
-        Train only so many of the last stages, the classifier among them (`optimization.stages`); 0: all.
-    lr_decay : float
-        Learning rate of a stage over that of the next one, above 0 to 1.
-    mixup, cutmix : float
-        Alphas of the two ways to mix pictures (`mixing.draw_mixture`); 0: off.
-    ema : float
-        Decay per step of the moving average of the weights, which is then what is validated and kept; 0: off.
-    class_weights : str
-        One of `arguments.CLASS_WEIGHTS`.
-    """
-
-    epochs: int
-    batch_size: int
-    lr: float
-    weight_decay: float
-    label_smoothing: float
-    patience: int
-    seed: int
-    train_stages: int = 0
-    lr_decay: float = 1.0
-    mixup: float = 0.0
-    cutmix: float = 0.0
-    ema: float = 0.0
-    class_weights: str = "none"
 
 
 @dataclass(frozen=True)
@@ -113,44 +61,6 @@ class Execution:
     whole_batch_norm: bool = True
     half: torch.dtype | None = None
     compile: bool = False
-
-
-@dataclass(frozen=True)
-class Fit:
-    """What `fit` returns.
-
-    Attributes
-    ----------
-    history : list of EpochMetrics
-        One per epoch that was finished.
-    best_epoch : int
-        The one with the lowest validation loss, whose weights the network has now; 0 when no epoch was finished.
-    best : Evaluation or None
-        Its validation.
-    interrupted : bool
-        Whether `should_stop` ended the training.
-    workers : int
-        How many processes trained.
-    efficiency : float or None
-        The speed of all workers over their number times the speed of one that trains alone on batches of the same
-        share; None for one worker, and where the step is compiled.
-    """
-
-    history: list[EpochMetrics]
-    best_epoch: int
-    best: Evaluation | None
-    interrupted: bool
-    workers: int = 1
-    efficiency: float | None = None
-
-    @property
-    def images_per_second(self) -> float:
-        """Training pictures per second on all workers, over all epochs: the harmonic mean of the epochs' figures."""
-        return len(self.history) / sum(1 / epoch.images_per_second for epoch in self.history)
-
-
-# Called with the outcome so far and with what returns the weights of the best epoch.
-KeepBest = Callable[[Fit, Callable[[], Mapping[str, Any]]], None]
 
 
 def fit(
@@ -215,7 +125,8 @@ def fit(
     alone = None
     if workers.size > 1 and not execution.compile:  # what is compiled for one worker would not be what all of them run
         alone = _rate_alone(network, batches, recipe, device, execution)
-    state = _new_state(network, recipe.epochs * batches.steps, recipe, device, execution)
+    scale = execution.half is torch.float16
+    state = TrainingState(network, recipe, steps=recipe.epochs * batches.steps, scale_gradients=scale)
     if checkpoints is not None and (saved := checkpoints.load()) is not None:
         state.restore(saved, workers)
         if state.best is not None:  # the instance that had written its model is gone
@@ -224,7 +135,7 @@ def fit(
     interrupted = False
     with whole_batch_layers(network, part, normalise=execution.whole_batch_norm) if workers.size > 1 else nullcontext():
         forward = _forward(network, device, execution)
-        while state.epoch <= recipe.epochs and not out_of_patience(state, recipe.patience):
+        while state.epoch <= recipe.epochs and not state.out_of_patience(recipe.patience):
             network.train()
             for name in frozen:
                 network.get_submodule(name).eval()
@@ -234,7 +145,7 @@ def fit(
             _average_buffers(state, execution)
             train_loss = workers.sum([state.total_loss.item()])[0] / len(train)
             evaluation = evaluate(state.evaluated, valid, augmentation.preprocessing, device, workers=workers)
-            check_converging(state.epoch, train_loss, evaluation.loss, recipe)
+            check_converging(state.epoch, train_loss, evaluation.loss, recipe.lr)
             rate = len(train) / state.seconds
             metrics = EpochMetrics(state.epoch, train_loss, evaluation.loss, evaluation.accuracy, rate)
             on_epoch(metrics)
@@ -250,56 +161,6 @@ def fit(
 def _outcome(state: TrainingState, workers: Workers) -> Fit:
     """Return what a training has reached that would end now."""
     return Fit(state.history, state.best_epoch, state.best, interrupted=True, workers=workers.size)
-
-
-@torch.inference_mode()
-def evaluate(
-    network: nn.Module,
-    pictures: Pictures,
-    preprocessing: Preprocessing,
-    device: torch.device,
-    *,
-    workers: Workers = ALONE,
-) -> Evaluation:
-    """Measure a network on pictures cut as the server cuts them (`Preprocessing.crop`).
-
-    Each worker looks at its share; every picture is counted once, and all workers return the same.
-    """
-    network.eval()
-    losses: list[float] = []
-    predicted: list[int] = []
-    classes = 0
-    share = range(len(pictures))[workers.share(len(pictures))]
-    for start in range(share.start, share.stop, EVALUATION_BATCH):
-        chosen = slice(start, min(start + EVALUATION_BATCH, share.stop))
-        inputs = torch.from_numpy(preprocessing.normalise(pictures.pixels[chosen]))
-        targets = torch.from_numpy(pictures.targets[chosen]).to(device)
-        logits = network(inputs.to(device, memory_format=torch.channels_last))
-        losses += functional.cross_entropy(logits, targets, reduction="none").tolist()
-        predicted += logits.argmax(dim=1).tolist()
-        classes = logits.shape[1]
-    shares = workers.all_gather((losses, predicted, classes))
-    return Evaluation.of(
-        [loss for own, _, _ in shares for loss in own],
-        pictures.targets.tolist(),
-        [guess for _, own, _ in shares for guess in own],
-        max(own for _, _, own in shares),
-    )
-
-
-def _new_state(
-    network: nn.Module, steps: int, recipe: Recipe, device: torch.device, execution: Execution
-) -> TrainingState:
-    return TrainingState(
-        network,
-        steps=steps,
-        lr=recipe.lr,
-        weight_decay=recipe.weight_decay,
-        lr_decay=recipe.lr_decay,
-        ema=recipe.ema,
-        seed=recipe.seed,
-        scale_gradients=execution.half is torch.float16,
-    )
 
 
 def _forward(network: nn.Module, device: torch.device, execution: Execution) -> Callable[[Tensor], Tensor]:
@@ -354,24 +215,6 @@ def _step(
     state.total_loss = state.total_loss.to(device) + batch.plain_loss(logits)
 
 
-def check_converging(epoch: int, train_loss: float, valid_loss: float, recipe: Recipe) -> None:
-    """Raise DivergedError when a loss is infinite or not a number."""
-    if not math.isfinite(train_loss + valid_loss):
-        raise DivergedError(
-            f"the training diverged in epoch {epoch}: the loss is {train_loss} (training) and {valid_loss} "
-            f"(validation); use a learning rate below {recipe.lr:g}"
-        )
-
-
-def out_of_patience(state: TrainingState, patience: int) -> bool:
-    """Return whether so many epochs, if any, have passed without a lower validation loss."""
-    without_improvement = len(state.history) - state.best_epoch
-    if not patience or without_improvement < patience:
-        return False
-    log.info("no lower validation loss for %d epochs: stopping after epoch %d", patience, len(state.history))
-    return True
-
-
 def _average_buffers(state: TrainingState, execution: Execution) -> None:
     """Give all workers the mean of their running statistics where each has collected them from its own shares.
 
@@ -401,7 +244,8 @@ def _rate_alone(
         ):  # nothing of this may show in the training
             trial = copy.deepcopy(network)
             # One step more than is measured, because the first one allocates.
-            state = _new_state(trial, ALONE_STEPS + 1, recipe, device, execution)
+            scale = execution.half is torch.float16
+            state = TrainingState(trial, recipe, steps=ALONE_STEPS + 1, scale_gradients=scale)
             pictures, started = 0, math.nan
             for count, batch in enumerate(_endless(batches, state.generator)):
                 _step(trial, batch, state, recipe, execution)

@@ -205,5 +205,10 @@ def workers_line(workers: int, images_per_second: float, efficiency: float) -> s
     return f"workers={workers} images_per_second={images_per_second:.1f} efficiency={efficiency:.3f}"
 
 
+def print_metrics(line: str) -> None:
+    """Print a line at once: the log is how SageMaker reads metrics."""
+    print(line, flush=True)  # noqa: T201
+
+
 def _share(part: int, whole: int) -> float | None:
     return part / whole if whole else None

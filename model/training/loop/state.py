@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import logging
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from ..config import Recipe
 from ..distributed.group import Workers
 from .metrics import EpochMetrics, Evaluation
 from .optimization import parameter_groups
+
+log = logging.getLogger(__name__)
 
 # The share of the training during which the learning rate rises to its peak before it falls to nearly nothing.
 WARM_UP = 0.3
@@ -25,11 +29,9 @@ class TrainingState:
     ----------
     network : nn.Module
         On the device where it is trained.
+    recipe : Recipe
     steps : int
         Of the whole training.
-    lr, weight_decay, lr_decay, ema : float
-        As in `engine.Recipe`.
-    seed : int
     scale_gradients : bool
         Whether the loss is scaled so that float16's gradients do not underflow.
 
@@ -47,29 +49,18 @@ class TrainingState:
         Of the finished epochs; the weights are the initial ones before there is one.
     """
 
-    def __init__(
-        self,
-        network: nn.Module,
-        *,
-        steps: int,
-        lr: float,
-        weight_decay: float,
-        lr_decay: float,
-        ema: float,
-        seed: int,
-        scale_gradients: bool,
-    ) -> None:
+    def __init__(self, network: nn.Module, recipe: Recipe, *, steps: int, scale_gradients: bool = False) -> None:
         self.network = network
-        self.generator = torch.Generator().manual_seed(seed)
-        groups = parameter_groups(network, lr=lr, weight_decay=weight_decay, lr_decay=lr_decay)
-        self._optimizer = torch.optim.AdamW(groups, lr=lr, fused=True)
+        self.generator = torch.Generator().manual_seed(recipe.seed)
+        groups = parameter_groups(network, lr=recipe.lr, weight_decay=recipe.weight_decay, lr_decay=recipe.lr_decay)
+        self._optimizer = torch.optim.AdamW(groups, lr=recipe.lr, fused=True)
         self._schedule = torch.optim.lr_scheduler.OneCycleLR(
             self._optimizer, max_lr=[group["lr"] for group in groups], total_steps=steps, pct_start=WARM_UP
         )
         self._scaler = torch.amp.GradScaler(enabled=scale_gradients)
         self._average: AveragedModel | None = None
-        if ema:
-            self._average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(ema), use_buffers=True)
+        if recipe.ema:
+            self._average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True)
         self.epoch, self.step, self.seconds = 1, 0, 0.0
         self.total_loss = torch.zeros((), dtype=torch.float64)
         self.history: list[EpochMetrics] = []
@@ -111,6 +102,13 @@ class TrainingState:
             self.best_weights = copy.deepcopy(self.evaluated.state_dict())
         self.epoch, self.step, self.seconds = self.epoch + 1, 0, 0.0
         self.total_loss = torch.zeros((), dtype=torch.float64)
+
+    def out_of_patience(self, patience: int) -> bool:
+        """Return whether so many epochs, if any, have passed without a lower validation loss."""
+        if not patience or len(self.history) - self.best_epoch < patience:
+            return False
+        log.info("no lower validation loss for %d epochs: stopping after epoch %d", patience, len(self.history))
+        return True
 
     def capture(self, workers: Workers) -> dict[str, Any]:
         """Return everything as tensors, numbers and texts; all workers must call this."""

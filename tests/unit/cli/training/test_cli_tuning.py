@@ -177,8 +177,8 @@ def test_the_demo_searches_learning_rates_from_the_programs_default_on_and_keeps
     defaults = parse_arguments(["--data-dir", "."], {})
     ((rates,), *others) = config["ParameterRanges"].values()
     assert others == [[], []]
-    assert float(rates["MinValue"]) == defaults.lr
-    assert json.loads(definition["StaticHyperParameters"]["batch-size"]) == str(defaults.batch_size)
+    assert float(rates["MinValue"]) == defaults.recipe.lr
+    assert json.loads(definition["StaticHyperParameters"]["batch-size"]) == str(defaults.recipe.batch_size)
 
 
 def test_the_settings_can_add_ranges() -> None:

@@ -78,7 +78,7 @@ def test_the_program_finds_its_places_and_the_other_hosts(given):
     assert arguments.data_dir == container.root / "input" / "data" / "training"
     assert arguments.model_dir == container.root / "model"
     assert arguments.output_data_dir == container.root / "output" / "data"
-    assert (arguments.hosts, arguments.current_host) == (["algo-1", "algo-2"], "algo-2")
+    assert (arguments.hosts, arguments.current_host) == (("algo-1", "algo-2"), "algo-2")
     assert found["environment"]["SM_OUTPUT_DIR"] == str(container.root / "output")
     assert found["environment"]["SM_NETWORK_INTERFACE_NAME"] == "eth0"
     assert Path(found["cwd"]) == container.root / "code"

@@ -20,8 +20,8 @@ from model.train import main
 from model.training import pipeline
 from model.training.artifact import quantize
 from model.training.data.dataset import discover
-from model.training.loop.engine import DivergedError
 from model.training.loop.evaluation import evaluate_artifact
+from model.training.loop.outcome import DivergedError
 from model.training.report import report
 
 

@@ -31,7 +31,7 @@ def test_the_command_line_wins_over_the_environment():
 
 def test_hyperparameters_may_have_underscores_but_values_keep_theirs():
     arguments = parse_arguments(["--batch_size", "16", "--model_name=my_dogs", "--architecture", "resnet18"], PLACES)
-    assert (arguments.batch_size, arguments.model_name) == (16, "my_dogs")
+    assert (arguments.recipe.batch_size, arguments.model_name) == (16, "my_dogs")
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_somewhere_the_data_must_be():
 def test_hosts_and_meeting_place_come_from_sagemaker():
     environment = PLACES | {"SM_HOSTS": '["algo-1", "algo-2"]', "SM_CURRENT_HOST": "algo-2"}
     arguments = parse_arguments([], environment)
-    assert (arguments.hosts, arguments.current_host) == (["algo-1", "algo-2"], "algo-2")
+    assert (arguments.hosts, arguments.current_host) == (("algo-1", "algo-2"), "algo-2")
     assert (arguments.master_addr, arguments.master_port) == ("algo-1", 7777)
     given = parse_arguments([], environment | {"SM_MASTER_ADDR": "10.0.0.7", "SM_MASTER_PORT": "29500"})
     assert (given.master_addr, given.master_port) == ("10.0.0.7", 29500)

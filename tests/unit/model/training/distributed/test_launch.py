@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import socket
 import subprocess
 import threading
 import time
-from argparse import Namespace
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from training_job import Job
 from model.core.artifact import verify_files
 from model.train import main
 from model.training.arguments import parse_arguments
+from model.training.config import TrainingConfig
 from model.training.distributed.group import DistributedError, _end_with_parent, joined
 from model.training.distributed.launch import _meet, processes_per_host
 from model.training.distributed.meeting import _listen
@@ -28,14 +29,14 @@ from model.training.distributed.meeting import _listen
 TWO = [*FAST, "--processes-per-host", "2", "--num-gpus", "0"]
 
 
-def host(name: str, hosts: str, port: int, **changes: object) -> Namespace:
+def host(name: str, hosts: str, port: int, **changes: object) -> TrainingConfig:
     arguments = parse_arguments(
         ["--data-dir", "d", "--hosts", hosts, "--current-host", name, "--master-addr", "127.0.0.1"], {}
     )
-    return Namespace(**vars(arguments) | {"master_port": port, "join_timeout": 1} | changes)
+    return dataclasses.replace(arguments, **{"master_port": port, "join_timeout": 1} | changes)
 
 
-def meet(hosts: list[Namespace], processes: list[int]) -> list[str | None]:
+def meet(hosts: list[TrainingConfig], processes: list[int]) -> list[str | None]:
     """Let the hosts meet; what each of them complains of."""
     complaints: list[str | None] = [None] * len(hosts)
     stores = []

@@ -24,10 +24,12 @@ from model.training.data import augment
 from model.training.data.augment import Augmentation
 from model.training.data.dataset import DataSetError, decode_for_serving, discover, fingerprint
 from model.training.distributed.group import ALONE
+from model.training.head import extraction as extraction_module
 from model.training.head import features
 from model.training.head.backbone import split
+from model.training.head.extraction import Extraction, Run
 from model.training.head.feature_store import Features, FeatureStore
-from model.training.head.features import Extraction, compute
+from model.training.head.features import compute
 
 SIZE = 32
 SHARD = 5
@@ -46,7 +48,7 @@ def extraction(data: Path, *, views: int = 1, seed: int = 0, network_seed: int =
 
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch):
-    monkeypatch.setattr(features, "SHARD_PICTURES", SHARD)
+    monkeypatch.setattr(extraction_module, "SHARD_IMAGES", SHARD)
 
 
 @pytest.fixture(scope="module")
@@ -58,9 +60,9 @@ def data(tmp_path_factory):
 def runs(monkeypatch):
     """The number of pictures that go through a backbone, added up."""
     seen: list[int] = []
-    engine = features._engine
+    engine = Extraction.engine
 
-    def counting(wanted: Extraction) -> features.Run:
+    def counting(wanted: Extraction) -> Run:
         run = engine(wanted)
 
         def count(batch):
@@ -69,7 +71,7 @@ def runs(monkeypatch):
 
         return count
 
-    monkeypatch.setattr(features, "_engine", counting)
+    monkeypatch.setattr(Extraction, "engine", counting)
     return seen
 
 
@@ -265,9 +267,9 @@ import os, signal, sys
 from pathlib import Path
 import test_features
 from model.training import whole_files
-from model.training.head import feature_store, features
+from model.training.head import extraction, feature_store, features
 from model.training.distributed.group import joined
-features.SHARD_PICTURES = test_features.SHARD
+extraction.SHARD_IMAGES = test_features.SHARD
 data, folder = map(Path, sys.argv[1:3])
 """
 KILLED = """

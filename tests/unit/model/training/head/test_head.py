@@ -12,12 +12,13 @@ import pytest
 import torch
 from torch import nn
 
+from model.training.config import Recipe
 from model.training.head.feature_store import Features
 from model.training.head.features import Views
 from model.training.head.head import evaluate_head, fit_head
 from model.training.head.search import Space, search, write_search
-from model.training.loop.engine import DivergedError, Recipe
 from model.training.loop.metrics import METRIC_DEFINITIONS, Trial
+from model.training.loop.outcome import DivergedError
 
 CLASSES, DIMENSIONS = 5, 16
 RECIPE = Recipe(epochs=8, batch_size=16, lr=0.01, weight_decay=0.1, label_smoothing=0.0, patience=0, seed=0)

@@ -14,8 +14,8 @@ from model.core.artifact import WEIGHTS_FILE, ModelCard, verify_files
 from model.core.network import build
 from model.train import main
 from model.training.arguments import ArgumentsError, parse_arguments
-from model.training.head import features
 from model.training.head import mode as head_mode
+from model.training.head.extraction import Extraction
 from model.training.loop import stopping
 
 HEAD = ["--mode", "head", "--input-size", "32", "--epochs", "5", "--num-cpus", "2", "--precision", "fp32"]
@@ -92,7 +92,7 @@ def test_the_same_command_again_computes_no_features_and_gives_the_same_model(jo
     def none_is_needed(_: object) -> None:
         raise AssertionError("the features are there")
 
-    monkeypatch.setattr(features, "_engine", none_is_needed)
+    monkeypatch.setattr(Extraction, "engine", none_is_needed)
     assert job("--views", "3") == 0
     assert ModelCard.load(tmp_path / "model").version == version
 

@@ -18,7 +18,8 @@ from model.training.arguments import parse_arguments
 from model.training.data.augment import Augmentation
 from model.training.distributed.group import ALONE
 from model.training.loop.checkpoints import CheckpointError, Checkpoints
-from model.training.loop.engine import Execution, Fit, fit
+from model.training.loop.engine import Execution, fit
+from model.training.loop.outcome import Fit
 
 EVERYTHING = {"mixup": 0.3, "cutmix": 1.0, "ema": 0.9, "class_weights": "sampler", "lr_decay": 0.8, "train_stages": 3}
 STEPS = 3

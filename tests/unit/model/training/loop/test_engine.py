@@ -9,12 +9,15 @@ import torch
 from engine_fixtures import CPU, PREPROCESSING, RECIPE, brightness, small_network
 from torch import nn
 
+from model.training.config import Recipe
 from model.training.data.augment import Augmentation
 from model.training.data.batches import Batch
 from model.training.data.dataset import Pictures
-from model.training.loop import engine
-from model.training.loop.engine import DivergedError, Execution, evaluate, fit
+from model.training.loop import engine, validation
+from model.training.loop.engine import Execution, fit
+from model.training.loop.outcome import DivergedError
 from model.training.loop.state import TrainingState
+from model.training.loop.validation import evaluate
 
 
 def run(network=None, recipe=RECIPE, train=None, valid=None, should_stop=lambda: False, execution=None, **changes):
@@ -113,7 +116,7 @@ def test_no_batch_is_a_single_picture_and_every_picture_is_seen_once(count):
 def test_the_loss_is_a_mean_over_pictures_whatever_the_batches(monkeypatch):
     network, pictures = small_network().eval(), brightness(30, 1)
     whole = evaluate(network, pictures, PREPROCESSING, CPU)
-    monkeypatch.setattr(engine, "EVALUATION_BATCH", 7)
+    monkeypatch.setattr(validation, "BATCH", 7)
     parts = evaluate(network, pictures, PREPROCESSING, CPU)
     assert parts.loss == pytest.approx(whole.loss, rel=1e-6)
     inputs = torch.from_numpy(PREPROCESSING.normalise(pictures.pixels))
@@ -145,9 +148,7 @@ def test_a_smaller_learning_rate_toward_the_input_changes_the_input_less():
 
 def test_the_moving_average_is_what_is_kept():
     network = nn.Linear(2, 1, bias=False)
-    state = TrainingState(
-        network, steps=10, lr=0.1, weight_decay=0, lr_decay=1, ema=0.75, seed=0, scale_gradients=False
-    )
+    state = TrainingState(network, Recipe(lr=0.1, weight_decay=0, ema=0.75), steps=10)
     expected = None
     for _ in range(4):
         state.update(network(torch.ones(1, 2)).sum())

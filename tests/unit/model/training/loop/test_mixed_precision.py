@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from model.training.arguments import MIXED_PRECISION
+from model.training.config import MIXED_PRECISION
 from model.training.loop.mixed_precision import half_type
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
