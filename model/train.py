@@ -1,4 +1,4 @@
-"""Train a picture classifier: one entry point for a laptop, an EC2 instance and a SageMaker training job.
+"""Train an image classifier: one entry point for a laptop, an EC2 instance and a SageMaker training job.
 
 On a laptop::
 
@@ -12,39 +12,13 @@ On two machines, on each with its own --current-host (a SageMaker training job s
 
     python -m model.train --data-dir data --hosts '["one", "two"]' --current-host one
 
-As a SageMaker training job the same file is run as a script (`python train.py --lr 0.002 …`): the places come from the
-SM_* variables, the hyperparameters from the command line. `docs/training.md` lists them all, what is written where, and
-the exit codes.
+A SageMaker training job starts it by `training/job/train.py`: the places come from the SM_* variables, the
+hyperparameters from the command line. `docs/training.md` lists them all, what is written where, and the exit codes.
 """
 
 from __future__ import annotations
 
-if not __package__:
-    # SageMaker unpacks this folder's files to /opt/ml/code and runs train.py as a script, so the folder has another
-    # name there and Python does not know that it is a package. Register it under its own name, and take it off the
-    # path: modules called `data` or `metrics` there would shadow those of libraries.
-    import importlib.util
-    import sys
-    from pathlib import Path
-
-    _folder = Path(__file__).resolve().parent
-    sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != _folder]
-    _spec = importlib.util.spec_from_file_location(
-        "model", _folder / "__init__.py", submodule_search_locations=[str(_folder)]
-    )
-    assert _spec is not None and _spec.loader is not None
-    sys.modules["model"] = importlib.util.module_from_spec(_spec)
-    _spec.loader.exec_module(sys.modules["model"])
-    __package__ = "model"
-
 import os
-import signal
-import sys
-
-if __name__ == "__main__" and "RANK" not in os.environ:
-    # The kernel keeps signals without a handler from the first process of a container, which this program may be. Until
-    # there is something to save, it ends at once. What torchrun has started is ended by torchrun.
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
 
 # OpenMP's threads spin while they wait for one another; torch's read this when they are started. On two cores that
 # another process uses, too, training is four to nine times as fast when they sleep; on idle ones it is 0.9 times.
@@ -53,6 +27,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import contextlib
 import errno
 import logging
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -85,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         processes = processes_per_host(config)
         workers = len(config.hosts) * processes
         if workers > 1 and not is_worker():
-            return launch(config, processes, [sys.executable, str(Path(__file__).resolve()), *argv])
+            return launch(config, processes, [sys.executable, "-m", "model.train", *argv])
         # A worker that is still waiting for the others has nothing to save: a signal ends it at once.
         with joined(workers, join_timeout=config.join_timeout) as group, stop.on_signals():
             if not group.is_main:

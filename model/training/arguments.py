@@ -117,7 +117,7 @@ def _check_effect(parser: _Parser, given: Mapping[str, Any]) -> None:
     if not given["search"]:
         refuse(_SEARCH_SPACE, "without --search")
     elif importlib.util.find_spec("optuna") is None:
-        parser.error("--search needs optuna; install what model/requirements.txt lists, or train without")
+        parser.error("--search needs optuna; install what model/training/job/requirements.txt lists, or train without")
     if given["checkpoint_dir"] is None:
         refuse(_CHECKPOINTING, "without --checkpoint-dir")
 

@@ -9,7 +9,6 @@ import random
 import re
 import uuid
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,8 +17,7 @@ from botocore.exceptions import ClientError
 from PIL import Image
 from sagemaker_local import BUCKET, IMAGE, Local, eventually, local_aws, untar
 
-import model
-from cli.training.sagemaker import CODE_CHANNEL, ENTRY_POINT, source_bundle
+from cli.training.sagemaker import CODE_CHANNEL, ENTRY_POINT, SOURCE_DIR, source_bundle
 from emulator.platform.host import SpotInterruption
 from emulator.platform.store import Store
 from emulator.sagemaker.training.metrics import Point, read_points
@@ -48,7 +46,7 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Local]:
                     Image.fromarray(pixels).save(file, "PNG")
                     key = f"data/{split}/{name}/{index}.png"
                     local.s3.put_object(Bucket=BUCKET, Key=key, Body=file.getvalue())
-        source = source_bundle(Path(model.__file__).parent)
+        source = source_bundle(SOURCE_DIR)
         local.s3.put_object(Bucket=BUCKET, Key="code/sourcedir.tar.gz", Body=source)
         yield local
 

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-import model
-from cli.training.sagemaker import CODE_CHANNEL, ENTRY_POINT, source_bundle
+from cli.training.sagemaker import CODE_CHANNEL, ENTRY_POINT, SOURCE_DIR, source_bundle
 from model.training.arguments import parse_arguments
 
 #: Stands for train.py: says what it was given.
@@ -28,7 +27,7 @@ class Container:
         self.root = root / "opt ml"
         source = root / "source"
         source.mkdir()
-        shutil.copy(Path(model.__file__).parent / "container_start.py", source)
+        shutil.copy(SOURCE_DIR / "container_start.py", source)
         (source / "train.py").write_text(PROGRAM)
         (source / "requirements.txt").write_text(requirements)
         for folder in ("input/config", "input/data/training", f"input/data/{CODE_CHANNEL}", "model", "output/data"):

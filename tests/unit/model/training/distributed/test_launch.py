@@ -107,7 +107,7 @@ def data(tmp_path_factory) -> Path:
 
 
 def workers_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
-    return [child for child in psutil.Process(process.pid).children() if "train.py" in " ".join(child.cmdline())]
+    return [child for child in psutil.Process(process.pid).children() if "model.train" in child.cmdline()]
 
 
 def test_two_processes_leave_one_model_and_a_stop_signal_ends_them_whole(data, tmp_path):
