@@ -9,12 +9,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import onnxruntime
-import PIL
 import torch
 
 from ..core.machine import available_vcpus
+
+# By their packages' names. None is imported for its version: beside some builds of torch, torchvision fails then.
+_LIBRARIES = ("torch", "torchvision", "onnxruntime", "numpy", "pillow")
 
 
 def describe(environment: Mapping[str, str] = os.environ) -> dict[str, Any]:
@@ -23,7 +23,6 @@ def describe(environment: Mapping[str, str] = os.environ) -> dict[str, Any]:
     `instance_type` is what SageMaker says it is (SM_CURRENT_INSTANCE_TYPE), None elsewhere; `memory_gb` counts 10^9
     bytes.
     """
-    modules = {"torch": torch, "onnxruntime": onnxruntime, "numpy": np, "pillow": PIL}
     return {
         "instance_type": environment.get("SM_CURRENT_INSTANCE_TYPE"),
         "cpu": cpu_model(),
@@ -33,9 +32,7 @@ def describe(environment: Mapping[str, str] = os.environ) -> dict[str, Any]:
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "versions": {
             "python": platform.python_version(),
-            # Not imported for this: beside some builds of torch that fails (model/core/network.py).
-            "torchvision": importlib.metadata.version("torchvision"),
-            **{name: module.__version__ for name, module in modules.items()},
+            **{name: importlib.metadata.version(name) for name in _LIBRARIES},
         },
     }
 
@@ -43,8 +40,8 @@ def describe(environment: Mapping[str, str] = os.environ) -> dict[str, Any]:
 def cpu_model() -> str:
     """Return the processor's name as the system tells it."""
     try:
-        information = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:  # not Linux
-        information = ""
-    model = next((line.split(":", 1)[1].strip() for line in information.splitlines() if "model name" in line), None)
+        lines = []
+    model = next((line.split(":", 1)[1].strip() for line in lines if "model name" in line), None)
     return model or platform.processor() or "unknown processor"

@@ -1,4 +1,4 @@
-"""A network in two parts: the backbone makes features of a picture, and the head makes logits of those."""
+"""A network in two parts: the backbone makes features of an image, and the head makes logits of those."""
 
 from __future__ import annotations
 

@@ -26,16 +26,16 @@ _DIGEST_BYTES = hashlib.sha256().digest_size
 
 @dataclass(frozen=True)
 class Features:
-    """What a backbone makes of some pictures.
+    """What a backbone makes of some images.
 
     Attributes
     ----------
     values : numpy.ndarray
         float32 [N, D].
     targets : numpy.ndarray
-        int64 [N], the index of each picture's class.
+        int64 [N], the index of each image's class.
     skipped : dict of str to str
-        Pictures that could not be read and are left out, with the reasons.
+        Images that could not be read and are left out, with the reasons.
     """
 
     values: npt.NDArray[np.float32]

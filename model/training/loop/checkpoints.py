@@ -96,17 +96,19 @@ class Checkpoints:
         try:
             write_whole(path, _MAGIC, digest, b"\n", content.getbuffer())
         except OSError as error:
-            left = self._paths()
+            paths = self._paths()
+            then = f"it begins again from {paths[0].stem}" if paths else "nothing is there to begin from"
             log.warning(
-                "no checkpoint could be written to %s (%s); the training goes on, and %s",
+                "no checkpoint could be written to %s (%s); the training goes on, and if it is killed, %s",
                 self._folder,
                 error.strerror or error,
-                f"if it is killed, it begins again from {left[0].stem}" if left else "nothing is there to begin from",
+                then,
             )
             return
         # One from further on is damaged, or the training would have begun there. It must not count as the newest.
         paths = self._paths()
-        for other in [*paths[: paths.index(path)], *paths[paths.index(path) + self._keep :]]:
+        newer, older = paths[: paths.index(path)], paths[paths.index(path) + self._keep :]
+        for other in newer + older:
             other.unlink(missing_ok=True)
 
     def _newest(self) -> tuple[bytes | None, str | None]:

@@ -1,4 +1,4 @@
-"""The training loop: epochs over decoded pictures, best weights by validation loss.
+"""The training loop: epochs over decoded images, best weights by validation loss.
 
 Everything random comes from the recipe's seed, so on one machine the same call gives the same weights. Several workers
 make the same steps as one would, each with its part of every batch; a checkpoint holds all that the next step needs.

@@ -122,7 +122,7 @@ def test_a_training_that_is_stopped_before_its_head_leaves_no_model_but_its_feat
     job, tmp_path, monkeypatch, caplog
 ):
     caplog.set_level("INFO")
-    monkeypatch.setattr(stopping.Stop, "__call__", lambda _: True)
+    monkeypatch.setattr(stopping.Stop, "training", lambda _: True)
     job()
     assert not (tmp_path / "model").exists()
     assert "the same command goes on from there" in caplog.text
