@@ -24,12 +24,10 @@ import os
 # another process uses, too, training is four to nine times as fast when they sleep; on idle ones it is 0.9 times.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-import contextlib
 import errno
 import logging
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from .core.artifact import ArtifactError
 from .core.network import NetworkError
@@ -38,15 +36,13 @@ from .training.artifact.export import ExportError
 from .training.data.dataset import DataSetError
 from .training.distributed.group import LOST_PEERS, DistributedError, LostPeersError, joined
 from .training.distributed.launch import WorkersFailedError, is_worker, launch, processes_per_host
+from .training.environment import write_failure
 from .training.loop.checkpoints import CheckpointError
 from .training.loop.outcome import DivergedError
 from .training.loop.stopping import Stop
 from .training.pipeline import train
 
 log = logging.getLogger("model.train")
-
-# SageMaker shows this much of the failure file as the job's FailureReason.
-FAILURE_LENGTH = 1024
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -94,10 +90,7 @@ def _with_advice(error: OSError) -> str:
 
 def _fail(message: str, exit_code: int) -> int:
     log.error("%s", message)
-    output = os.environ.get("SM_OUTPUT_DIR")
-    if output and Path(output).is_dir():
-        with contextlib.suppress(OSError):  # on a full disk the log has to do
-            (Path(output) / "failure").write_text(message[:FAILURE_LENGTH], "utf-8", "replace")
+    write_failure(message)
     return exit_code
 
 

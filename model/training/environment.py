@@ -1,7 +1,8 @@
-"""Where a training ran: the machine, and the versions of what computed."""
+"""The world around a training: the machine, the libraries, and the file that tells SageMaker why it failed."""
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import os
 import platform
@@ -15,6 +16,8 @@ from ..core.machine import available_vcpus
 
 # By their packages' names. None is imported for its version: beside some builds of torch, torchvision fails then.
 _LIBRARIES = ("torch", "torchvision", "onnxruntime", "numpy", "pillow")
+# SageMaker shows this much of the failure file as the job's FailureReason.
+_FAILURE_LENGTH = 1024
 
 
 def describe(environment: Mapping[str, str] = os.environ) -> dict[str, Any]:
@@ -35,6 +38,14 @@ def describe(environment: Mapping[str, str] = os.environ) -> dict[str, Any]:
             **{name: importlib.metadata.version(name) for name in _LIBRARIES},
         },
     }
+
+
+def write_failure(message: str, environment: Mapping[str, str] = os.environ) -> None:
+    """Leave the reason of a failure where SageMaker looks for it, in SM_OUTPUT_DIR, if there is such a folder."""
+    output = environment.get("SM_OUTPUT_DIR")
+    if output and Path(output).is_dir():
+        with contextlib.suppress(OSError):  # on a full disk the log has to do
+            (Path(output) / "failure").write_text(message[:_FAILURE_LENGTH], "utf-8", "replace")
 
 
 def cpu_model() -> str:

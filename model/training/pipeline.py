@@ -39,14 +39,9 @@ RESIZE_MARGIN = 1.125
 def train(config: TrainingConfig, stop: Stop, workers: Workers = ALONE) -> None:
     """Train a network, write the artifact of its best epoch, and measure the artifact on the test split.
 
-    Parameters
-    ----------
-    config : TrainingConfig
-    stop : Stop
-        Asked after every step. The training then ends with the best weights so far, or without a model when not even
-        one epoch is finished.
-    workers : Workers
-        The workers that train together; each calls this function. Only the main one prints metrics and writes files.
+    Each of the workers that train together calls this; only the main one prints metrics and writes files. `stop` is
+    asked after every step. The training then ends with the best weights so far, or without a model when not even one
+    epoch is finished.
 
     Raises
     ------

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import os
 import secrets
 from pathlib import Path
 
 _UNFINISHED = ".unfinished"
+_DIGEST_BYTES = hashlib.sha256().digest_size
+
+
+class DamagedFileError(Exception):
+    """A file is not as it was written. The message names it."""
 
 
 def write_whole(path: Path, *parts: bytes | memoryview) -> None:
@@ -41,6 +47,27 @@ def write_whole(path: Path, *parts: bytes | memoryview) -> None:
                 return
             raise
     _sync(path.parent)
+
+
+def write_hashed(path: Path, content: bytes | memoryview) -> None:
+    """Write a file as a whole, its content behind the content's SHA-256; see `write_whole`."""
+    write_whole(path, hashlib.sha256(content).digest(), content)
+
+
+def read_hashed(path: Path) -> bytes:
+    """Return the content of a file that `write_hashed` has written.
+
+    Raises
+    ------
+    DamagedFileError
+        A broken disk, or a copy that broke off, has changed it.
+    FileNotFoundError
+    """
+    stored = path.read_bytes()
+    digest, content = stored[:_DIGEST_BYTES], stored[_DIGEST_BYTES:]
+    if hashlib.sha256(content).digest() != digest:
+        raise DamagedFileError(f"{path} is damaged: its content does not match its hash")
+    return content
 
 
 def remove_unfinished(folder: Path) -> None:

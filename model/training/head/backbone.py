@@ -17,15 +17,6 @@ def split(network: nn.Module, architecture: str, input_size: int) -> tuple[nn.Mo
     before it and what follows it. Hidden layers of a classifier, as in VGG, MobileNet and ConvNeXt, are published with
     weights of their own and belong to the backbone.
 
-    Parameters
-    ----------
-    network : nn.Module
-        From `network.build`, on the CPU.
-    architecture : str
-        Its name, for the message.
-    input_size : int
-        Pixels.
-
     Returns
     -------
     backbone : nn.Module

@@ -87,15 +87,9 @@ def compute(
 ) -> Views | None:
     """Return the features, computing those that the store lacks.
 
-    Parameters
-    ----------
-    extraction : Extraction
-    store : FeatureStore
-        The workers of one host may share its folder; those of other hosts need not.
-    workers : Workers
-        Every one of them must call this. They share the work; what the main worker's store lacks is sent to it.
-    should_stop : callable
-        Asked after every batch. True on any worker ends the work of all; the finished shards are kept.
+    Every worker must call this. They share the work; workers of one host may share a store's folder, and what the main
+    worker's store lacks is sent to it. `should_stop` is asked after every batch; True on any worker ends the work of
+    all, and the finished shards are kept.
 
     Returns
     -------

@@ -32,15 +32,14 @@ def fit_head(
 ) -> Fit:
     """Train a head and leave the weights of its best epoch in it.
 
-    The recipe means what it means to `engine.fit`. Every epoch takes the next view of all pictures, and after the last
+    The recipe means what it means to `engine.fit`. Every epoch takes the next view of all images, and after the last
     one the first again.
 
     Parameters
     ----------
     head : nn.Module
         From float32 [N, D] to logits [N, classes], on the CPU: there is too little to compute for a GPU.
-    views : Views
-    recipe : Recipe
+    views, recipe
     should_stop : callable
         Asked after every epoch.
     on_epoch : callable

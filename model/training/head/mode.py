@@ -43,29 +43,10 @@ def train_head(
     on_epoch: Callable[[EpochMetrics], None],
     keep_best: KeepBest,
 ) -> tuple[Fit, dict[str, str], Recipe]:
-    """Train a network's last layer and nothing else of it.
+    """Train the last layer of a network on the CPU, in place, and nothing else of it.
 
-    Parameters
-    ----------
-    config : TrainingConfig
-    network : nn.Module
-        On the CPU. Its last layer is trained in place.
-    data_set : DataSet
-    identity : Fingerprint
-        Of the data set.
-    augmentation : Augmentation
-        Makes the views but the first.
-    device : torch.device
-        Computes the features.
-    threads : int
-        For that, on this worker.
-    workers : Workers
-        They share the features' computation; the main one then trains the head.
-    should_stop : callable
-    on_epoch : callable
-        Called with the metrics of every epoch, after a search with those of the best trial.
-    keep_best : callable
-        As for `engine.fit`; the weights are those of the whole network.
+    All workers compute features, each with so many threads; the main one then trains the head. `on_epoch` is called for
+    every epoch, after a search for those of the best trial; `keep_best` gets the weights of the whole network.
 
     Returns
     -------

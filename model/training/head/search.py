@@ -90,18 +90,12 @@ def search(
     ----------
     head : nn.Module
         Its weights now are where every trial begins; left with those of the best trial.
-    views : Views
-    recipe : Recipe
-        All that is not searched.
-    space : Space
+    views, recipe, space
+        The recipe says all that is not searched.
     trials : int
-        At most this many.
-    should_stop : callable
-        True ends the search with the best trial so far.
-    on_trial : callable
-        Called with every trial when it has ended.
-    keep_best : callable
-        Called with every trial that is the best one so far, as `engine.fit` does with epochs.
+        At most this many; `should_stop` ends the search, too, with the best trial so far.
+    on_trial, keep_best : callable
+        Called with every trial when it has ended, and with every one that is the best so far (`engine.fit`).
 
     Returns
     -------

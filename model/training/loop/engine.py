@@ -83,30 +83,21 @@ def fit(
     network : nn.Module
         From float32 [N, 3, S, S] to logits [N, classes]; moved to `device`.
     train : Pictures
-        Whole pictures, squeezed into squares (`data.whole_picture`).
+        Whole images, squeezed into squares (`dataset.whole_picture`).
     valid : Pictures
         As the server will see them (`Preprocessing.crop`).
     recipe, augmentation, device
     should_stop : callable
         Asked after every step; True on any worker ends the training of all within that step's time.
-    on_epoch : callable
-        Called with the metrics of every finished epoch.
-    keep_best : callable
-        Called after every epoch, and with what a checkpoint holds, with the outcome so far and with what returns the
-        weights of the best epoch.
+    on_epoch, keep_best : callable
+        Called after every epoch, the second also with what a checkpoint holds.
     execution : Execution, optional
         Every worker calls this function with the same arguments but for its rank, and returns the same.
 
     Raises
     ------
-    DivergedError
-        When the loss becomes infinite or not a number.
-    CheckpointError
-        When the checkpoints are of another training.
-    DistributedError
-        When the batches are too small for the workers.
-    NetworkError
-        When there are fewer stages than are to be trained.
+    DivergedError, CheckpointError, DistributedError, NetworkError
+        With a message for a person.
     """
     execution = execution or Execution()
     workers, checkpoints = execution.workers, execution.checkpoints
