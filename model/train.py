@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except WorkersFailedError as error:
         return _fail(str(error), error.exit_code)
     except LostPeersError as error:
-        log.error("%s", error)  # torchrun, or whoever started it, knows the reason
+        log.error("%s", error)  # torchrun, which has started it, knows the reason
         return LOST_PEERS
     except OSError as error:
         return _fail(_with_advice(error), 1)

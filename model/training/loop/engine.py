@@ -227,7 +227,7 @@ def _average_buffers(state: TrainingState, execution: Execution) -> None:
 def _rate_alone(
     network: nn.Module, batches: Batches, recipe: Recipe, device: torch.device, execution: Execution
 ) -> float:
-    """Return the pictures per second of the main worker with its parts while the others wait, measured on a copy."""
+    """Return the images per second of the main worker with its parts while the others wait, measured on a copy."""
     rate = 0.0
     if execution.workers.is_main:
         with torch.random.fork_rng(
@@ -237,17 +237,17 @@ def _rate_alone(
             # One step more than is measured, because the first one allocates.
             scale = execution.half is torch.float16
             state = TrainingState(trial, recipe, steps=ALONE_STEPS + 1, scale_gradients=scale)
-            pictures, started = 0, math.nan
+            images, started = 0, math.nan
             for count, batch in enumerate(_endless(batches, state.generator)):
                 _step(trial, batch, state, recipe, execution)
                 state.total_loss.item()  # waits for the device
                 if count == 0:
                     started = time.perf_counter()
                     continue
-                pictures += len(batch.targets)
+                images += len(batch.targets)
                 if count == ALONE_STEPS or time.perf_counter() - started > ALONE_SECONDS:
                     break
-            rate = pictures / (time.perf_counter() - started)
+            rate = images / (time.perf_counter() - started)
     return execution.workers.broadcast(rate)
 
 

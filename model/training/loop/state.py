@@ -44,7 +44,7 @@ class TrainingState:
     seconds : float
         Spent on them.
     total_loss : Tensor
-        Sum of their pictures' losses on this worker, in float64.
+        Sum of their images' losses on this worker, in float64.
     history, best, best_epoch, best_weights
         Of the finished epochs; the weights are the initial ones before there is one.
     """

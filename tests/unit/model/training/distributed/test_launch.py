@@ -212,7 +212,7 @@ def test_every_host_has_the_reason_of_the_one_that_fails(data, tmp_path, failing
 
 def die_before_joining(job: Job, rank: int, death: str) -> None:
     """Let one worker of a job end while it imports the program; the launcher goes on."""
-    program = job.code / "training" / "pipeline.py"
+    program = job.code / "model" / "training" / "pipeline.py"
     condition = f"import os\nif os.environ.get('RANK') == '{rank}': {death}\n"
     program.write_text(program.read_text().replace("import torch\n", f"import torch\n{condition}", 1))
 
