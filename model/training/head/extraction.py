@@ -25,8 +25,6 @@ from ..data import augment, dataset
 from ..data.augment import Augmentation
 from ..data.dataset import DataSet, Fingerprint
 
-# A shard is what a kill can cost, and what one worker takes at a time: three seconds of a ResNet-50 on two cores.
-SHARD_IMAGES = 128
 # Views are drawn for so many images at a time. A GPU takes them at once.
 BATCH = 32
 
@@ -58,6 +56,9 @@ class Extraction:
     half : torch.dtype or None
         What torch computes in, on the CPU, too, where the result allows it (`mixed_precision.half_type`); None: float32
         throughout.
+    shard : int
+        Images in a shard, which is what a kill can cost, and what one worker takes at a time: three seconds of a
+        ResNet-50 on two cores.
     """
 
     backbone: nn.Module
@@ -69,6 +70,7 @@ class Extraction:
     device: torch.device
     threads: int
     half: torch.dtype | None = None
+    shard: int = 128
 
     @property
     def engine_threads(self) -> int:
@@ -85,7 +87,7 @@ class Extraction:
             "engine": f"ort {onnxruntime.__version__}" if self._by_onnx else engine,
             "pillow": PIL.__version__,
             "program": _sources(decoding, transforms, dataset),
-            "shard": SHARD_IMAGES,
+            "shard": self.shard,
         }
         varied = common | {
             "augmentation": dataclasses.asdict(self.augmentation),

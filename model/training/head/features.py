@@ -23,7 +23,6 @@ import torch
 from ..data.augment import Variations
 from ..data.dataset import DataSet, DataSetError, Pictures, decode_for_augmentation, decode_for_serving
 from ..distributed.group import Workers
-from . import extraction as sizes
 from .extraction import BATCH, Extraction, Run, digest
 from .feature_store import Features, FeatureStore
 
@@ -136,9 +135,9 @@ def _parts(extraction: Extraction) -> list[_Part]:
     folders = extraction.folders()
     for name in ("train", "valid"):
         count = len(extraction.data_set.splits[name])
-        for start in range(0, count, sizes.SHARD_IMAGES):
+        for start in range(0, count, extraction.shard):
             shards = {view: f"{folder}/{start:08d}" for (split, view), folder in folders.items() if split == name}
-            parts.append(_Part(name, start, min(start + sizes.SHARD_IMAGES, count), shards))
+            parts.append(_Part(name, start, min(start + extraction.shard, count), shards))
     return parts
 
 
@@ -211,7 +210,7 @@ def _tasks(extraction: Extraction, count: int, view: int, start: int) -> Iterato
     seed = digest({"seed": extraction.seed, "view": view, "start": start})
     generator = torch.Generator().manual_seed(int(seed[:15], 16))
     # Enough tasks to keep all threads busy with the images of one shard.
-    at_once = max(1, min(BATCH, sizes.SHARD_IMAGES // extraction.engine_threads))
+    at_once = max(1, min(BATCH, extraction.shard // extraction.engine_threads))
     for first in range(0, count, BATCH):
         size = min(BATCH, count - first)
         variations = extraction.augmentation.draw(size, generator) if view else None

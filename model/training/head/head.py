@@ -15,7 +15,7 @@ from ..data.batches import Batch
 from ..data.imbalance import draw_order, picture_weights
 from ..distributed.whole_batch import Part
 from ..loop.metrics import EpochMetrics, Evaluation
-from ..loop.outcome import Fit, KeepBest, check_converging
+from ..loop.outcome import Fit, KeepBest
 from ..loop.state import TrainingState
 from .feature_store import Features
 from .features import Views
@@ -61,18 +61,14 @@ def fit_head(
         view = views.train[(state.epoch - 1) % len(views.train)]
         started = time.perf_counter()
         train_loss = _train_one_epoch(head, view, steps[state.epoch - 1], state, recipe)
-        rate = len(view) / (time.perf_counter() - started)
-        evaluation = evaluate_head(state.evaluated, views.valid)
-        check_converging(state.epoch, train_loss, evaluation.loss, recipe.lr)
-        metrics = EpochMetrics(state.epoch, train_loss, evaluation.loss, evaluation.accuracy, rate)
-        state.finish_epoch(metrics, evaluation)
-        outcome = Fit(state.history, state.best_epoch, state.best, interrupted=True)
-        keep_best(outcome, lambda: state.best_weights)
+        state.seconds = time.perf_counter() - started
+        metrics = state.finish_epoch(train_loss, len(view), evaluate_head(state.evaluated, views.valid))
+        keep_best(state.outcome(), lambda: state.best_weights)
         ended = bool(on_epoch(metrics))
         if state.epoch <= recipe.epochs and not ended and should_stop():
             ended = interrupted = True
     head.load_state_dict(state.best_weights)
-    return Fit(state.history, state.best_epoch, state.best, interrupted)
+    return state.outcome(interrupted=interrupted)
 
 
 def _train_one_epoch(head: nn.Module, view: Features, steps: int, state: TrainingState, recipe: Recipe) -> float:

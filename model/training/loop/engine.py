@@ -29,7 +29,7 @@ from ..distributed.whole_batch import Part, whole_batch_layers
 from .checkpoints import Checkpoints
 from .metrics import EpochMetrics
 from .optimization import freeze
-from .outcome import Fit, KeepBest, check_converging
+from .outcome import Fit, KeepBest
 from .state import TrainingState
 from .validation import evaluate
 
@@ -121,7 +121,7 @@ def fit(
     if checkpoints is not None and (saved := checkpoints.load()) is not None:
         state.restore(saved, workers)
         if state.best is not None:  # the instance that had written its model is gone
-            keep_best(_outcome(state, workers), lambda: state.best_weights)
+            keep_best(state.outcome(workers.size), lambda: state.best_weights)
     part = Part(slice(0, 0), 0)
     interrupted = False
     with whole_batch_layers(network, part, normalise=execution.whole_batch_norm) if workers.size > 1 else nullcontext():
@@ -136,22 +136,13 @@ def fit(
             _average_buffers(state, execution)
             train_loss = workers.sum([state.total_loss.item()])[0] / len(train)
             evaluation = evaluate(state.evaluated, valid, augmentation.preprocessing, device, workers=workers)
-            check_converging(state.epoch, train_loss, evaluation.loss, recipe.lr)
-            rate = len(train) / state.seconds
-            metrics = EpochMetrics(state.epoch, train_loss, evaluation.loss, evaluation.accuracy, rate)
-            on_epoch(metrics)
-            state.finish_epoch(metrics, evaluation)
-            keep_best(_outcome(state, workers), lambda: state.best_weights)
+            on_epoch(state.finish_epoch(train_loss, len(train), evaluation))
+            keep_best(state.outcome(workers.size), lambda: state.best_weights)
     network.load_state_dict(state.best_weights)
-    outcome = dataclasses.replace(_outcome(state, workers), interrupted=interrupted)
+    outcome = state.outcome(workers.size, interrupted=interrupted)
     if alone is None or not outcome.history:
         return outcome
     return dataclasses.replace(outcome, efficiency=outcome.images_per_second / (workers.size * alone))
-
-
-def _outcome(state: TrainingState, workers: Workers) -> Fit:
-    """Return what a training has reached that would end now."""
-    return Fit(state.history, state.best_epoch, state.best, interrupted=True, workers=workers.size)
 
 
 def _forward(network: nn.Module, device: torch.device, execution: Execution) -> Callable[[Tensor], Tensor]:

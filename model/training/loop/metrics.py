@@ -144,15 +144,7 @@ class Evaluation:
 
     @classmethod
     def of(cls, losses: Sequence[float], truth: Sequence[int], predicted: Sequence[int], classes: int) -> Evaluation:
-        """Sum up one loss, one true class and one predicted class per image.
-
-        Raises
-        ------
-        ValueError
-            For no images at all.
-        """
-        if not truth:
-            raise ValueError("an evaluation needs at least one picture")
+        """Sum up one loss, one true class and one predicted class per image, of which there is at least one."""
         matrix = [[0] * classes for _ in range(classes)]
         for true, guess in zip(truth, predicted, strict=True):
             matrix[true][guess] += 1
@@ -183,10 +175,10 @@ class Evaluation:
         It says how far chance alone may have moved the figure: on few images, far.
         """
         z = 1.959964  # the normal distribution's 97.5% quantile
-        pictures = sum(map(sum, self.confusion_matrix))
-        centre = (self.accuracy + z**2 / (2 * pictures)) / (1 + z**2 / pictures)
-        spread = math.sqrt(self.accuracy * (1 - self.accuracy) / pictures + (z / (2 * pictures)) ** 2)
-        half = z * spread / (1 + z**2 / pictures)
+        images = sum(map(sum, self.confusion_matrix))
+        centre = (self.accuracy + z**2 / (2 * images)) / (1 + z**2 / images)
+        spread = math.sqrt(self.accuracy * (1 - self.accuracy) / images + (z / (2 * images)) ** 2)
+        half = z * spread / (1 + z**2 / images)
         return max(0.0, centre - half), min(1.0, centre + half)
 
     def test_line(self) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -50,12 +49,3 @@ class Fit:
 
 KeepBest = Callable[[Fit, Callable[[], Mapping[str, Any]]], None]
 """Called with the outcome so far and with what returns the weights of the best epoch."""
-
-
-def check_converging(epoch: int, train_loss: float, valid_loss: float, lr: float) -> None:
-    """Raise DivergedError when a loss is infinite or not a number."""
-    if not math.isfinite(train_loss + valid_loss):
-        raise DivergedError(
-            f"the training diverged in epoch {epoch}: the loss is {train_loss} (training) and {valid_loss} "
-            f"(validation); use a learning rate below {lr:g}"
-        )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import logging
+import math
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from ..config import Recipe
 from ..distributed.group import Workers
 from .metrics import EpochMetrics, Evaluation
 from .optimization import parameter_groups
+from .outcome import DivergedError, Fit
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +52,7 @@ class TrainingState:
     """
 
     def __init__(self, network: nn.Module, recipe: Recipe, *, steps: int, scale_gradients: bool = False) -> None:
-        self.network = network
+        self.network, self._lr = network, recipe.lr
         self.generator = torch.Generator().manual_seed(recipe.seed)
         groups = parameter_groups(network, lr=recipe.lr, weight_decay=recipe.weight_decay, lr_decay=recipe.lr_decay)
         self._optimizer = torch.optim.AdamW(groups, lr=recipe.lr, fused=True)
@@ -94,14 +96,31 @@ class TrainingState:
         if self._average is not None:
             self._average.update_parameters(self.network)
 
-    def finish_epoch(self, metrics: EpochMetrics, evaluation: Evaluation) -> None:
-        """Take note of an epoch's result and turn to the next one."""
+    def finish_epoch(self, train_loss: float, images: int, evaluation: Evaluation) -> EpochMetrics:
+        """Take note of the result of an epoch, whose `seconds` went to so many images, and turn to the next one.
+
+        Raises
+        ------
+        DivergedError
+            When a loss is infinite or not a number.
+        """
+        if not math.isfinite(train_loss + evaluation.loss):
+            raise DivergedError(
+                f"the training diverged in epoch {self.epoch}: the loss is {train_loss} (training) and "
+                f"{evaluation.loss} (validation); use a learning rate below {self._lr:g}"
+            )
+        metrics = EpochMetrics(self.epoch, train_loss, evaluation.loss, evaluation.accuracy, images / self.seconds)
         self.history.append(metrics)
         if self.best is None or evaluation.loss < self.best.loss:
             self.best, self.best_epoch = evaluation, self.epoch
             self.best_weights = copy.deepcopy(self.evaluated.state_dict())
         self.epoch, self.step, self.seconds = self.epoch + 1, 0, 0.0
         self.total_loss = torch.zeros((), dtype=torch.float64)
+        return metrics
+
+    def outcome(self, workers: int = 1, *, interrupted: bool = True) -> Fit:
+        """Return what the training has reached so far."""
+        return Fit(self.history, self.best_epoch, self.best, interrupted, workers)
 
     def out_of_patience(self, patience: int) -> bool:
         """Return whether so many epochs, if any, have passed without a lower validation loss."""

@@ -20,7 +20,6 @@ from model.training.data import augment
 from model.training.data.augment import Augmentation
 from model.training.data.dataset import DataSetError, decode_for_serving, discover, fingerprint
 from model.training.distributed.group import ALONE, joined
-from model.training.head import extraction as extraction_module
 from model.training.head.backbone import split
 from model.training.head.extraction import Extraction, Run
 from model.training.head.feature_store import Features, FeatureStore
@@ -36,14 +35,8 @@ def extraction(data: Path, *, views: int = 1, seed: int = 0, network_seed: int =
     backbone, _ = split(build("resnet9", len(LABELS)), "resnet9", size)
     data_set = discover(data)
     augmentation = Augmentation(Preprocessing(size, round(size * 1.125)))
-    return Extraction(
-        backbone, data_set, fingerprint(data_set), augmentation, views, seed, torch.device("cpu"), threads=2
-    )
-
-
-@pytest.fixture(autouse=True)
-def small_shards(monkeypatch):
-    monkeypatch.setattr(extraction_module, "SHARD_IMAGES", SHARD)
+    identity, cpu = fingerprint(data_set), torch.device("cpu")
+    return Extraction(backbone, data_set, identity, augmentation, views, seed, cpu, threads=2, shard=SHARD)
 
 
 @pytest.fixture(scope="module")
@@ -252,7 +245,6 @@ def test_features_in_half_precision_are_near_and_kept_apart(data, tmp_path, runs
 
 def share_the_work(size: int, data: Path, folder: Path) -> int:
     """Compute features with the others; how many shards this worker has made."""
-    extraction_module.SHARD_IMAGES = SHARD
     with joined(size) as workers:
         store = FeatureStore(folder / str(workers.rank))
         views = compute(extraction(data, views=2), store, workers, lambda: False)
