@@ -26,9 +26,7 @@ _HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,})\.")
 
 
 def default_input_size(source: str, architecture: str) -> int:
-    """Return the side of the network's input, in pixels, where nobody has said it.
-
-    64, or, with the published weights, what those were measured with: 224 for most.
+    """Return the side of the network's input, in pixels: with the published weights what those were measured with.
 
     Raises
     ------
@@ -51,7 +49,6 @@ def local_weights(source: str, architecture: str) -> Iterator[Path | None]:
         "default": torchvision's best published weights, downloaded once into torch's hub folder (`TORCH_HOME`).
         "s3://BUCKET/KEY": fetched with the credentials of the job. "none": nothing. Otherwise a file's path.
     architecture : str
-        The network's name.
 
     Yields
     ------

@@ -74,12 +74,7 @@ def fit_temperature(logits: FloatArray, targets: IntArray) -> float:
     Laplace's rule of succession: N images that are all right would otherwise make the model absolutely sure of
     everything. The loss is never higher than with a temperature of 1.
 
-    Parameters
-    ----------
-    logits : numpy.ndarray
-        Floating point [N, C] of validation images, N at least 1.
-    targets : numpy.ndarray
-        int64 [N], the right classes.
+    `logits` are floating point [N, C] of validation images, N at least 1; `targets`, int64 [N], the right classes.
     """
     values = logits.astype(np.float64)
     right = np.take_along_axis(values, targets[:, np.newaxis], axis=1)[:, 0]

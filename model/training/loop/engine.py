@@ -221,9 +221,8 @@ def _rate_alone(
     """Return the images per second of the main worker with its parts while the others wait, measured on a copy."""
     rate = 0.0
     if execution.workers.is_main:
-        with torch.random.fork_rng(
-            [device] if device.type == "cuda" else []
-        ):  # nothing of this may show in the training
+        devices = [device] if device.type == "cuda" else []
+        with torch.random.fork_rng(devices):  # nothing of this may show in the training
             trial = copy.deepcopy(network)
             # One step more than is measured, because the first one allocates.
             scale = execution.half is torch.float16

@@ -69,15 +69,6 @@ class Mistake:
 def evaluate_artifact(model_dir: Path, data_set: DataSet, split: str) -> tuple[Answers, dict[str, str]]:
     """Classify every image of a split with an artifact's predictor.
 
-    Parameters
-    ----------
-    model_dir : Path
-        The artifact's folder.
-    data_set : DataSet
-        With the artifact's labels.
-    split : str
-        Its name.
-
     Returns
     -------
     Answers

@@ -63,16 +63,9 @@ def freeze(network: nn.Module, trainable: int) -> list[str]:
 def parameter_groups(network: nn.Module, *, lr: float, weight_decay: float, lr_decay: float) -> list[dict[str, Any]]:
     """Return the optimiser's groups: a learning rate for each stage, and weight decay for matrices and kernels only.
 
-    Parameters
-    ----------
-    network : nn.Module
-    lr : float
-        Of the last stage, the classifier.
-    weight_decay : float
-        Not for biases and normalisation, which have one dimension.
-    lr_decay : float
-        The learning rate of a stage over that of the next one, above 0 to 1 (discriminative fine-tuning, Howard and
-        Ruder 2018: what the first layers know is of use for all images and should change least).
+    `lr` is that of the last stage, the classifier; `lr_decay`, above 0 to 1, the learning rate of a stage over that of
+    the next one (discriminative fine-tuning, Howard and Ruder 2018: what the first layers know is of use for all images
+    and should change least). Biases and normalisation, which have one dimension, do not decay.
     """
     if lr_decay == 1:
         by_stage = [list(network.parameters())]
