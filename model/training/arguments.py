@@ -17,13 +17,11 @@ from ..serving.settings import available_vcpus
 CHECKPOINT_DIR = "/opt/ml/checkpoints"
 CLASS_WEIGHTS = ("none", "balanced", "sampler")
 MIXED_PRECISION = ("auto", "on", "off")
-# How long whoever trains together waits for each other at the start.
-JOIN_SECONDS = 600
 
 _CHECKPOINTING = ("checkpoint_minutes", "checkpoint_keep")
 # What only one of the two modes looks at. The features are computed by a network in evaluation mode.
 _ONLY_FINETUNE = (
-    "train_stages", "lr_decay", "mixup", "cutmix", "compile", "batch_norm", "scale_with_workers",
+    "train_stages", "lr_decay", "mixup", "cutmix", "compile", "sync_batch_norm", "scale_with_workers",
     *_CHECKPOINTING,
 )  # fmt: skip
 _SEARCH_SPACE = ("search_lr", "search_batch_sizes")
@@ -258,12 +256,8 @@ def _add_distribution(group: argparse._ArgumentGroup, environment: Mapping[str, 
         help="its port; SM_MASTER_PORT",
     )  # fmt: skip
     group.add_argument(
-        "--join-timeout", type=_integer(1, 86_400), default=JOIN_SECONDS,
-        help="seconds that the hosts wait for each other, and then their workers",
-    )  # fmt: skip
-    group.add_argument(
-        "--batch-norm", choices=("whole", "local"), default="whole",
-        help="whole: batch normalisation over all workers' pictures, as one worker would; local: over each one's share",
+        "--sync-batch-norm", choices=("on", "off"), default="off",
+        help="on: batch normalisation over all workers' images, on GPUs; off: over each worker's share",
     )  # fmt: skip
     group.add_argument(
         "--scale-with-workers", choices=("on", "off"), default="off",

@@ -55,6 +55,8 @@ def train(arguments: argparse.Namespace, stop: Stop, workers: Workers = ALONE) -
     """
     started = time.perf_counter()
     device = _device(arguments.num_gpus, workers)
+    if arguments.sync_batch_norm == "on" and device.type == "cpu":
+        raise ArgumentsError("--sync-batch-norm on needs GPUs, and this training runs on CPUs; leave it out")
     if device.type == "cpu":
         keep_freed_memory()
     threads = max(1, arguments.num_cpus // workers.local_size)
@@ -71,6 +73,8 @@ def train(arguments: argparse.Namespace, stop: Stop, workers: Workers = ALONE) -
     with local_weights(arguments.weights, arguments.architecture) as weights:
         network = build(arguments.architecture, len(data_set.labels), weights=weights)
     check_input_size(network, arguments.architecture, arguments.input_size)
+    if arguments.sync_batch_norm == "on":
+        network = torch.nn.SyncBatchNorm.convert_sync_batchnorm(network)
     valid = decode_for_serving(data_set, "valid", preprocessing, threads)
 
     def keeper(skipped: dict[str, str]) -> KeepBest:
@@ -115,7 +119,6 @@ def train(arguments: argparse.Namespace, stop: Stop, workers: Workers = ALONE) -
             execution=Execution(
                 workers=workers,
                 checkpoints=_checkpoints(arguments, identity, workers),
-                whole_batch_norm=arguments.batch_norm == "whole",
                 half=half_type(arguments.mixed_precision, device),
                 compile=arguments.compile == "on",
             ),

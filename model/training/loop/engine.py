@@ -12,7 +12,6 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +26,6 @@ from ..data.augment import Augmentation
 from ..data.batches import Batch, Batches
 from ..data.dataset import Pictures
 from ..distributed.group import ALONE, Workers
-from ..distributed.whole_batch import Part, whole_batch_layers
 from .checkpoints import Checkpoints
 from .metrics import EpochMetrics, Evaluation
 from .optimization import freeze
@@ -100,8 +98,6 @@ class Execution:
     ----------
     workers : Workers
     checkpoints : Checkpoints or None
-    whole_batch_norm : bool
-        Whether batch normalisation looks at the batches of all workers, as it would with one worker.
     half : torch.dtype or None
         What to compute in where the result allows it (`mixed_precision.half_type`); None: float32 throughout.
     compile : bool
@@ -110,7 +106,6 @@ class Execution:
 
     workers: Workers = ALONE
     checkpoints: Checkpoints | None = None
-    whole_batch_norm: bool = True
     half: torch.dtype | None = None
     compile: bool = False
 
@@ -133,7 +128,7 @@ class Fit:
         How many processes trained.
     efficiency : float or None
         The speed of all workers over their number times the speed of one that trains alone on batches of the same
-        share; None for one worker, and where the step is compiled.
+        share; None for one worker, and where it is not measured: with `compile`, and with SyncBatchNorm.
     """
 
     history: list[EpochMetrics]
@@ -212,34 +207,36 @@ def fit(
         mixup=recipe.mixup,
         cutmix=recipe.cutmix,
     )
+    if workers.rank:
+        torch.manual_seed(recipe.seed + workers.rank)  # dropout draws other noise for another worker's images
     alone = None
-    if workers.size > 1 and not execution.compile:  # what is compiled for one worker would not be what all of them run
+    # What is compiled for one worker would not be what all of them run, and SyncBatchNorm needs all of them.
+    alike = not execution.compile and not any(isinstance(layer, nn.SyncBatchNorm) for layer in network.modules())
+    if workers.size > 1 and alike:
         alone = _rate_alone(network, batches, recipe, device, execution)
     state = _new_state(network, recipe.epochs * batches.steps, recipe, device, execution)
     if checkpoints is not None and (saved := checkpoints.load()) is not None:
         state.restore(saved, workers)
         if state.best is not None:  # the instance that had written its model is gone
             keep_best(_outcome(state, workers), lambda: state.best_weights)
-    part = Part(slice(0, 0), 0)
     interrupted = False
-    with whole_batch_layers(network, part, normalise=execution.whole_batch_norm) if workers.size > 1 else nullcontext():
-        forward = _forward(network, device, execution)
-        while state.epoch <= recipe.epochs and not out_of_patience(state, recipe.patience):
-            network.train()
-            for name in frozen:
-                network.get_submodule(name).eval()
-            if not _train_one_epoch(forward, batches, state, part, recipe, should_stop, execution):
-                interrupted = True
-                break
-            _average_buffers(state, execution)
-            train_loss = workers.sum([state.total_loss.item()])[0] / len(train)
-            evaluation = evaluate(state.evaluated, valid, augmentation.preprocessing, device, workers=workers)
-            check_converging(state.epoch, train_loss, evaluation.loss, recipe)
-            rate = len(train) / state.seconds
-            metrics = EpochMetrics(state.epoch, train_loss, evaluation.loss, evaluation.accuracy, rate)
-            on_epoch(metrics)
-            state.finish_epoch(metrics, evaluation)
-            keep_best(_outcome(state, workers), lambda: state.best_weights)
+    forward = _forward(network, device, execution)
+    while state.epoch <= recipe.epochs and not out_of_patience(state, recipe.patience):
+        network.train()
+        for name in frozen:
+            network.get_submodule(name).eval()
+        if not _train_one_epoch(forward, batches, state, recipe, should_stop, execution):
+            interrupted = True
+            break
+        _average_buffers(state, workers)
+        train_loss = workers.sum([state.total_loss.item()])[0] / len(train)
+        evaluation = evaluate(state.evaluated, valid, augmentation.preprocessing, device, workers=workers)
+        check_converging(state.epoch, train_loss, evaluation.loss, recipe)
+        rate = len(train) / state.seconds
+        metrics = EpochMetrics(state.epoch, train_loss, evaluation.loss, evaluation.accuracy, rate)
+        on_epoch(metrics)
+        state.finish_epoch(metrics, evaluation)
+        keep_best(_outcome(state, workers), lambda: state.best_weights)
     network.load_state_dict(state.best_weights)
     outcome = dataclasses.replace(_outcome(state, workers), interrupted=interrupted)
     if alone is None or not outcome.history:
@@ -318,7 +315,6 @@ def _train_one_epoch(
     forward: Callable[[Tensor], Tensor],
     batches: Batches,
     state: TrainingState,
-    part: Part,
     recipe: Recipe,
     should_stop: Callable[[], bool],
     execution: Execution,
@@ -328,13 +324,12 @@ def _train_one_epoch(
     order = batches.order(state.begin_epoch())
     started = time.perf_counter() - state.seconds
     for batch in batches.epoch(state.generator, order, state.step):
-        part.own, part.total = batch.part.own, batch.part.total
         _step(forward, batch, state, recipe, execution)
         state.step += 1
         stop, due = workers.any(should_stop(), checkpoints is not None and checkpoints.due)
         if checkpoints is not None and (stop or due):
             state.seconds = time.perf_counter() - started
-            _average_buffers(state, execution)
+            _average_buffers(state, workers)
             checkpoints.save(state.epoch, state.step, state.capture(workers))
         if stop:
             return False
@@ -372,12 +367,12 @@ def out_of_patience(state: TrainingState, patience: int) -> bool:
     return True
 
 
-def _average_buffers(state: TrainingState, execution: Execution) -> None:
-    """Give all workers the mean of their running statistics where each has collected them from its own shares.
+def _average_buffers(state: TrainingState, workers: Workers) -> None:
+    """Give all workers the mean of their running statistics, which each has collected from its own shares.
 
     A running mean of means is the mean of the running means, so it changes nothing how often this is done.
     """
-    if execution.workers.size == 1 or execution.whole_batch_norm:
+    if workers.size == 1:
         return
     both = nn.ModuleList([state.network, state.evaluated])  # perhaps the same one, whose buffers are then named once
     buffers = [buffer for buffer in both.buffers() if buffer.is_floating_point()]
@@ -385,7 +380,7 @@ def _average_buffers(state: TrainingState, execution: Execution) -> None:
         return
     flat = torch.cat([buffer.flatten() for buffer in buffers])
     torch.distributed.all_reduce(flat)
-    means = (flat / execution.workers.size).split([buffer.numel() for buffer in buffers])
+    means = (flat / workers.size).split([buffer.numel() for buffer in buffers])
     for buffer, mean in zip(buffers, means, strict=True):
         buffer.copy_(mean.view_as(buffer))
 

@@ -281,7 +281,7 @@ whole_files.os.fsync = die_in_the_middle
 test_features.get(test_features.extraction(data, views=2), folder)
 """
 SHARED = """
-with joined(2) as workers:
+with joined() as workers:
     store = feature_store.FeatureStore(folder / str(workers.rank))
     puts = []
     put = store.put

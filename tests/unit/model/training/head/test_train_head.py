@@ -167,7 +167,7 @@ def test_search_ranges_are_read_as_a_job_passes_them():
         (["--mode", "head", "--mixup", "0.2"], "--mixup means nothing to --mode head"),
         (["--mode", "head", "--cutmix", "1"], "--cutmix means nothing to --mode head; leave it out"),
         (["--mode", "head", "--compile", "on"], "--compile means nothing to --mode head"),
-        (["--mode", "head", "--batch-norm", "local"], "--batch-norm means nothing to --mode head"),
+        (["--mode", "head", "--sync-batch-norm", "on"], "--sync-batch-norm means nothing to --mode head"),
         (["--mode", "head", "--scale-with-workers", "on"], "--scale-with-workers means nothing to --mode head"),
         (["--mode", "head", "--checkpoint-minutes", "1"], "--checkpoint-minutes means nothing to --mode head"),
         (["--mode", "head", "--checkpoint-keep", "1"], "--checkpoint-keep means nothing to --mode head"),
