@@ -80,11 +80,6 @@ class Workers:
         start, stop = (multiple * (groups * rank // self.size) for rank in (self.rank, self.rank + 1))
         return slice(min(start, count), min(stop, count))
 
-    def barrier(self) -> None:
-        """Wait until every worker is here."""
-        if self.size > 1:
-            self.all_gather(None)
-
     def all_gather(self, value: T) -> list[T]:
         """Return every worker's value (anything that can be pickled) in the order of their ranks."""
         if self.size == 1:

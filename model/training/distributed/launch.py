@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import signal
 import socket
@@ -117,25 +116,17 @@ def _loopback_store(address: str, port: int) -> TCPStore | None:
     torchrun would listen on every interface, and a store asks nobody who they are. It takes the one that its process
     has for this port already.
     """
-    if address != "localhost" and not _is_loopback(address):
+    if address != "localhost" and not address.startswith("127."):  # another name may not lead back here
         return None
-    listener = socket.create_server(("127.0.0.1" if address == "localhost" else address, port))
-    port = listener.getsockname()[1]
+    listener = socket.create_server((address, port))
     return TCPStore(
         address,
-        port,
+        listener.getsockname()[1],
         is_master=True,
         wait_for_workers=False,
         multi_tenant=True,
         master_listen_fd=listener.detach(),  # which the store closes
     )
-
-
-def _is_loopback(address: str) -> bool:
-    try:
-        return ipaddress.ip_address(address).is_loopback
-    except ValueError:  # a name
-        return False
 
 
 def _exit_code(error: ChildFailedError, host: str) -> int:

@@ -17,7 +17,7 @@ ENDED = (COMPLETED, FAILED, STOPPED, INTERRUPTED)
 
 
 class JobError(Exception):
-    """The job cannot be understood; the message says why."""
+    """The job cannot be trained; the message says why."""
 
 
 @dataclass(frozen=True, kw_only=True)

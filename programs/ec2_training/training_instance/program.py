@@ -38,7 +38,6 @@ from .metadata import InstanceMetadata
 from .storage import (
     S3_ERRORS,
     CheckpointSync,
-    MissingInputError,
     download_archive,
     download_folder,
     repeating,
@@ -57,10 +56,6 @@ INTERRUPTED_GRACE_SECONDS = 60.0
 _POLL_SECONDS = 0.2
 _MAX_REASON_CHARACTERS = 1024
 _RETRIES = Config(connect_timeout=10, read_timeout=60, retries={"mode": "standard", "total_max_attempts": 8})
-
-
-class TrainingFailedError(Exception):
-    """The program failed; the message is the reason."""
 
 
 class Training:
@@ -91,7 +86,7 @@ class Training:
         try:
             self._report("Starting")
             self._work()
-        except (TrainingFailedError, JobError, MissingInputError) as error:
+        except JobError as error:
             self._fail(str(error))
         except Exception as error:  # of AWS or the disk, or a bug
             self._log.write(traceback.format_exc().rstrip())
@@ -113,7 +108,7 @@ class Training:
         download_archive(self._s3, job.source, ml / "code")
         for channel, url in job.channels.items():
             if not download_folder(self._s3, url, ml / "input" / "data" / channel):
-                raise MissingInputError(f"There are no objects below {url}, the input {channel!r}.")
+                raise JobError(f"There are no objects below {url}, the input {channel!r}.")
         checkpoints = CheckpointSync(self._s3, job.checkpoints, ml / "checkpoints")
         if count := checkpoints.download():
             self._log.write(f"Going on from the checkpoints of an earlier instance ({count} files).")
@@ -145,7 +140,7 @@ class Training:
         end = self._end  # from now on it is too late to end the program early
         self.status.exit_code = exit_code
         if end is None and exit_code:
-            raise TrainingFailedError(self._failure_reason(ml / "output" / "failure", exit_code))
+            raise JobError(self._failure_reason(ml / "output" / "failure", exit_code))
         return end or (COMPLETED, None)
 
     def _failure_reason(self, failure: Path, exit_code: int) -> str:

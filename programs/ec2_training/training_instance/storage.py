@@ -19,6 +19,8 @@ try:
 except ModuleNotFoundError:
     import tarfile
 
+from .job import JobError
+
 #: Objects under way at once: a data set is thousands of small ones.
 _CONNECTIONS = 16
 SYNC_SECONDS = 15.0
@@ -29,15 +31,11 @@ SETTLED_SECONDS = 1.0
 S3_ERRORS = (ClientError, BotoCoreError, Boto3Error)
 
 
-class MissingInputError(Exception):
-    """An input is not where the job says; the message names it."""
-
-
 def parse_url(url: str) -> tuple[str, str]:
     """Return bucket and key of an ``s3://`` address."""
     parts = urlsplit(url)
     if parts.scheme != "s3" or not parts.netloc:
-        raise MissingInputError(f"{url!r} is not an s3:// address.")
+        raise JobError(f"{url!r} is not an s3:// address.")
     return parts.netloc, parts.path.lstrip("/")
 
 
@@ -46,7 +44,7 @@ def download_folder(s3: Any, url: str, folder: Path) -> int:
 
     Raises
     ------
-    MissingInputError
+    JobError
         A key would lie outside of the folder.
     """
     bucket, prefix = parse_url(url)
@@ -61,7 +59,7 @@ def download_folder(s3: Any, url: str, folder: Path) -> int:
     def fetch(key: str) -> None:
         name = key.removeprefix(prefix)
         if ".." in PurePosixPath(name).parts or name.startswith("/"):
-            raise MissingInputError(f"The object {key!r} would lie outside of the folder.")
+            raise JobError(f"The object {key!r} would lie outside of the folder.")
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         s3.download_file(bucket, key, str(path))
@@ -78,7 +76,7 @@ def download_archive(s3: Any, url: str, folder: Path) -> None:
 
     Raises
     ------
-    MissingInputError
+    JobError
         It is not there, or not an archive.
     """
     bucket, key = parse_url(url)
@@ -90,10 +88,10 @@ def download_archive(s3: Any, url: str, folder: Path) -> None:
             for member in tar:
                 # Whether a link leads out of the folder cannot be told for certain; a sparse file fills the disk.
                 if not (member.isfile() or member.isdir()) or member.issparse():
-                    raise MissingInputError(f"{url} holds {member.name!r}, which is neither a file nor a folder.")
+                    raise JobError(f"{url} holds {member.name!r}, which is neither a file nor a folder.")
                 tar.extract(member, folder, filter="data")  # refuses names that lead out of the folder
     except (ClientError, tarfile.TarError, EOFError) as error:
-        raise MissingInputError(f"{url} cannot be unpacked: {error}") from error
+        raise JobError(f"{url} cannot be unpacked: {error}") from error
     finally:
         archive.unlink(missing_ok=True)
 

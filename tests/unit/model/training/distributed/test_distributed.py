@@ -27,7 +27,6 @@ def test_the_shares_cover_everything_once_and_are_alike(size, multiple):
 def test_a_worker_alone_needs_no_group():
     with joined(1, {}) as workers:
         assert workers == ALONE
-        workers.barrier()
         assert workers.is_main
         assert workers.all_gather({"a": 1}) == [{"a": 1}]
         assert workers.broadcast("b") == "b"
@@ -55,7 +54,7 @@ def exchange() -> tuple[Any, ...]:
             workers.any(workers.rank == 2, False),
         )
         listening = {entry.laddr.ip for entry in psutil.Process().net_connections("inet") if entry.status == "LISTEN"}
-        workers.barrier()
+        workers.all_gather(None)
         return *heard, workers, listening
 
 
@@ -74,7 +73,7 @@ def one_fails() -> str:
         with joined() as workers:
             if workers.rank == 1:
                 raise ValueError("no such breed")
-            workers.barrier()
+            workers.all_gather(None)
     except (ValueError, LostPeersError) as error:
         return type(error).__name__
     return "nothing happened"

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
-import time
-from multiprocessing.connection import Connection
 from pathlib import Path
 
 import psutil
 import pytest
-from distributed_fixtures import FORKS, free_port, loopback
+from distributed_fixtures import free_port, loopback
+from emulator_fixtures import eventually
 from training_fixtures import FAST, write_data_set
 from training_job import Job
 
 from model.core.artifact import verify_files
-from model.training.distributed.group import DistributedError, _end_with_parent
+from model.training.distributed.group import DistributedError
 from model.training.distributed.launch import processes_per_host
 
 TWO = [*FAST, "--processes-per-host", "2", "--num-gpus", "0"]
@@ -77,29 +75,13 @@ def test_a_killed_worker_ends_the_training_with_its_name(data, tmp_path):
     assert not any(worker.is_running() for worker in workers)
 
 
-def parent_of_a_worker(sender: Connection) -> None:
-    """Stand in for torchrun: start a worker that would go on for ever."""
-    if not (child := os.fork()):
-        _end_with_parent()
-        signal.pause()
-    sender.send(child)
-    signal.pause()
-
-
-def test_workers_do_not_outlive_a_torchrun_that_is_killed():
-    receiver, sender = FORKS.Pipe(duplex=False)
-    parent = FORKS.Process(target=parent_of_a_worker, args=(sender,), daemon=True)
-    parent.start()
-    worker = psutil.Process(receiver.recv())
-    parent.kill()
-    assert worker.wait(timeout=20) is None  # whose child it is now is not ours to know
-    assert not worker.is_running()
-
-
-def test_workers_whose_torchrun_is_killed_while_they_load_do_not_wait_for_others(data, tmp_path):
+@pytest.mark.parametrize("when", ["while they load", "while they train"])
+def test_workers_do_not_outlive_a_torchrun_that_is_killed(data, tmp_path, when):
     process = Job(tmp_path, data).start(*TWO, "--epochs", "10000")
-    while len(workers := workers_of(process)) < 2:
-        time.sleep(0.01)
+    if when == "while they train":
+        assert process.stdout.readline().startswith("epoch=1 ")
+    eventually(lambda: len(workers_of(process)) == 2)
+    workers = workers_of(process)
     process.kill()
     process.communicate(timeout=30)
     for worker in workers:
