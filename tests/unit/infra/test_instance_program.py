@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
-import tarfile
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,7 +13,8 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError
-from emulator_fixtures import eventually
+from emulator_fixtures import eventually, tar_gz, untar
+from fake_s3 import FakeS3
 
 import model
 from programs.ec2_training.training_instance import logs, program, storage
@@ -41,39 +40,13 @@ def client_error(code: str) -> ClientError:
     return ClientError({"Error": {"Code": code, "Message": code}}, "Operation")
 
 
-class FakeS3:
-    """Objects in a dictionary; the bucket's name is not looked at."""
+class Bucket(FakeS3):
+    refuse: Callable[[str], bool] = staticmethod(lambda key: False)
 
-    def __init__(self) -> None:
-        self.objects: dict[str, bytes] = {}
-        self.refuse: Callable[[str], bool] = lambda key: False
-
-    def get_object(self, *, Bucket: str, Key: str) -> dict[str, Any]:
-        if Key not in self.objects:
-            raise client_error("NoSuchKey")
-        return {"Body": io.BytesIO(self.objects[Key])}
-
-    def put_object(self, *, Bucket: str, Key: str, Body: bytes, **_: Any) -> None:
+    def put_object(self, *, Key: str, **request: Any) -> dict[str, str]:
         if self.refuse(Key):
             raise EndpointConnectionError(endpoint_url="https://s3")
-        self.objects[Key] = Body
-
-    def list_objects_v2(self, *, Bucket: str, Prefix: str, MaxKeys: int = 1000) -> dict[str, Any]:
-        return {"Contents": [{"Key": key} for key in sorted(self.objects) if key.startswith(Prefix)]}
-
-    def get_paginator(self, _: str) -> FakeS3:
-        return self
-
-    def paginate(self, *, Bucket: str, Prefix: str) -> list[dict[str, Any]]:
-        return [self.list_objects_v2(Bucket=Bucket, Prefix=Prefix), {}]
-
-    def download_file(self, Bucket: str, Key: str, Filename: str) -> None:
-        if Key not in self.objects:
-            raise client_error("404")
-        Path(Filename).write_bytes(self.objects[Key])
-
-    def upload_file(self, Filename: str, Bucket: str, Key: str) -> None:
-        self.put_object(Bucket=Bucket, Key=Key, Body=Path(Filename).read_bytes())
+        return super().put_object(Key=Key, **request)
 
 
 class StreamMissingError(Exception):
@@ -117,7 +90,7 @@ class Instance:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.s3, self.logs, self.metadata = FakeS3(), FakeLogs(), FakeMetadata()
+        self.s3, self.logs, self.metadata = Bucket(), FakeLogs(), FakeMetadata()
         self.s3.objects["datasets/dogs/train/a/1.jpg"] = b"picture"
         self.describe()
         self.program(WRITES_A_MODEL)
@@ -126,28 +99,23 @@ class Instance:
         """Put the job's description into the bucket."""
         job = {
             "name": JOB,
-            "source": "s3://b/code/sourcedir.tar.gz",
-            "channels": {"training": "s3://b/datasets/dogs/"},
+            "source": "s3://bucket/code/sourcedir.tar.gz",
+            "channels": {"training": "s3://bucket/datasets/dogs/"},
             "hyperparameters": {"lr": "0.1"},
-            "output": f"s3://b/training/{JOB}",
-            "checkpoints": f"s3://b/checkpoints/{JOB}",
+            "output": f"s3://bucket/training/{JOB}",
+            "checkpoints": f"s3://bucket/checkpoints/{JOB}",
             "max_runtime_seconds": 60,
         }
         self.s3.objects[job_key("code/jobs", JOB)] = json.dumps(job | changes).encode()
 
     def program(self, source: str, **files: str) -> None:
         """Put the training program into the bucket."""
-        buffer = io.BytesIO()
-        with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
-            for name, text in {program.PROGRAM: source, **files}.items():
-                member = tarfile.TarInfo(name)
-                member.size = len(text.encode())
-                tar.addfile(member, io.BytesIO(text.encode()))
-        self.s3.objects["code/sourcedir.tar.gz"] = buffer.getvalue()
+        sources = {program.PROGRAM: source, **files}
+        self.s3.objects["code/sourcedir.tar.gz"] = tar_gz({name: text.encode() for name, text in sources.items()})
 
     def boot(self) -> Training:
         log = Log(self.logs, "group", "stream")
-        return Training(JOB, "b", self.folder, self.s3, log, self.metadata)
+        return Training(JOB, "bucket", self.folder, self.s3, log, self.metadata)
 
     def run(self) -> dict[str, Any]:
         """Train; returns the status that is left in the bucket."""
@@ -158,8 +126,7 @@ class Instance:
         return json.loads(self.s3.objects[status_key("training", JOB)])
 
     def archive(self, name: str) -> list[str]:
-        with tarfile.open(fileobj=io.BytesIO(self.s3.objects[f"training/{JOB}/output/{name}.tar.gz"])) as tar:
-            return tar.getnames()
+        return list(untar(self.s3.objects[f"training/{JOB}/output/{name}.tar.gz"]))
 
 
 @pytest.fixture
@@ -176,7 +143,7 @@ def test_outputs_have_sagemakers_places_and_names(instance: Instance) -> None:
     instance.program(f"{WRITES_A_MODEL}; open('../output/data/metrics.json', 'w').write('{{}}')")
     status = instance.run()
     assert (status["state"], status["exit_code"], status["reason"]) == ("Completed", 0, None)
-    assert status["model"] == f"s3://b/training/{JOB}/output/model.tar.gz"
+    assert status["model"] == f"s3://bucket/training/{JOB}/output/model.tar.gz"
     assert (instance.archive("model"), instance.archive("output")) == (["model.json"], ["metrics.json"])
     assert instance.logs.lines[-1] == f"{JOB} ended as Completed"
 
@@ -196,16 +163,16 @@ def test_the_program_finds_what_it_finds_in_a_container(instance: Instance) -> N
 @pytest.mark.parametrize(
     ("break_it", "reason"),
     [
-        (lambda i: i.s3.objects.pop("datasets/dogs/train/a/1.jpg"), "no objects below s3://b/datasets/dogs/"),
+        (lambda i: i.s3.objects.pop("datasets/dogs/train/a/1.jpg"), "no objects below s3://bucket/datasets/dogs/"),
         (lambda i: i.s3.objects.pop("code/sourcedir.tar.gz"), "sourcedir.tar.gz cannot be unpacked"),
-        (lambda i: i.s3.objects.update({"code/sourcedir.tar.gz": b"junk"}), "cannot be unpacked"),
+        (lambda i: i.s3.objects.__setitem__("code/sourcedir.tar.gz", b"junk"), "cannot be unpacked"),
         (lambda i: i.s3.objects.pop(job_key("code/jobs", JOB)), "NoSuchKey"),
-        (lambda i: i.s3.objects.update({job_key("code/jobs", JOB): b"{"}), "description is not valid"),
+        (lambda i: i.s3.objects.__setitem__(job_key("code/jobs", JOB), b"{"), "description is not valid"),
         (lambda i: i.describe(surprise=1), "description is not valid"),
         (lambda i: i.describe(source="/etc"), "is not an s3:// address"),
         (lambda i: i.program("import sys; sys.exit('no luck')"), r"no luck \(exit code 1\)"),
         (lambda i: i.program("import os; os.kill(os.getpid(), 9)"), "signal 9"),
-        (lambda i: i.s3.objects.update({"datasets/dogs/../../../x": b""}), "outside of the folder"),
+        (lambda i: i.s3.objects.__setitem__("datasets/dogs/../../../x", b""), "outside of the folder"),
     ],
 )
 def test_whatever_goes_wrong_is_reported(instance: Instance, break_it: Callable[[Instance], Any], reason: str) -> None:
