@@ -258,7 +258,7 @@ def measure_processes(rounds: int, epochs: int) -> dict[str, list[float]]:
         folder = Path(name)
         draw_data_set(folder / "data", breeds=4, per_class=(PROCESSES_PICTURES // 4, 2, 1))
 
-        def train(processes: int, batch_norm: str = "local", name: str = "output") -> float:
+        def train(processes: int, name: str = "output") -> float:
             output = folder / name
             subprocess.run(
                 [
@@ -266,7 +266,7 @@ def measure_processes(rounds: int, epochs: int) -> dict[str, list[float]]:
                     "--model-dir", str(folder / f"{name}-model"), "--output-data-dir", str(output),
                     "--architecture", ARCHITECTURE, "--input-size", str(PROCESSES_SIZE), "--epochs", str(epochs),
                     "--batch-size", str(PROCESSES_BATCH * processes), "--processes-per-host", str(processes),
-                    "--num-cpus", str(processes), "--num-gpus", "0", "--precision", "fp32", "--batch-norm", batch_norm,
+                    "--num-cpus", str(processes), "--num-gpus", "0", "--precision", "fp32",
                 ],
                 check=True, capture_output=True,
             )  # fmt: skip
@@ -281,7 +281,6 @@ def measure_processes(rounds: int, epochs: int) -> dict[str, list[float]]:
         systems = {
             "one": lambda: train(1),
             "two": lambda: train(2),
-            "whole": lambda: train(2, "whole"),
             "apart": train_apart,
         }
         with progress_bar("Training with one process and with two", len(systems) * rounds) as report:
@@ -326,7 +325,6 @@ def main(argv: list[str] | None = None) -> int:
         ratios["processes"] = paired_ratio(processes["two"], processes["one"]) / 2
         alone = _median(processes["one"])
         rows.append(("one process, two processes, pictures/s", alone, _median(processes["two"])))
-        rows.append(("the same with batch normalisation over both", alone, _median(processes["whole"])))
         rows.append(("two trainings apart at the same time", alone, _median(processes["apart"])))
         possible = paired_ratio(processes["apart"], processes["one"]) / 2
         console.print(

@@ -35,7 +35,7 @@ from .training.arguments import ArgumentsError, parse_arguments
 from .training.artifact.export import ExportError
 from .training.data.dataset import DataSetError
 from .training.distributed.group import LOST_PEERS, DistributedError, LostPeersError, joined
-from .training.distributed.launch import WorkersFailedError, is_worker, launch, processes_per_host
+from .training.distributed.launch import WorkerKilledError, is_worker, launch, processes_per_host
 from .training.environment import write_failure
 from .training.loop.checkpoints import CheckpointError
 from .training.loop.outcome import DivergedError
@@ -53,26 +53,33 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         config = parse_arguments(argv)
         stop.limit = config.max_runtime or stop.limit
-        processes = processes_per_host(config)
-        workers = len(config.hosts) * processes
-        if workers > 1 and not is_worker():
-            return launch(config, processes, [sys.executable, "-m", "model.train", *argv])
+        if not is_worker():
+            processes = processes_per_host(config.processes_per_host, config.num_gpus)
+            if len(config.hosts) * processes > 1:
+                return launch(
+                    ["-m", "model.train", *argv],
+                    hosts=config.hosts,
+                    host=config.current_host,
+                    processes=processes,
+                    address=config.master_addr,
+                    port=config.master_port,
+                    threads=config.num_cpus,
+                )
         # A worker that is still waiting for the others has nothing to save: a signal ends it at once.
-        with joined(workers, join_timeout=config.join_timeout) as group, stop.on_signals():
+        with joined(len(config.hosts)) as group, stop.on_signals():
             if not group.is_main:
                 logging.getLogger().setLevel(logging.ERROR)  # they have nothing to say that the first does not say
             train(config, stop, group)
     except ArgumentsError as error:
         return _fail(str(error), 2)
-    except WorkersFailedError as error:
-        return _fail(str(error), error.exit_code)
     except LostPeersError as error:
-        log.error("%s", error)  # torchrun, which has started it, knows the reason
+        log.error("%s", error)  # that one has said why
         return LOST_PEERS
     except OSError as error:
         return _fail(_with_advice(error), 1)
     except (
         ArtifactError, CheckpointError, DataSetError, DistributedError, DivergedError, ExportError, NetworkError,
+        WorkerKilledError,
     ) as error:  # fmt: skip
         return _fail(str(error), 1)
     except Exception as error:  # a bug: its stack trace belongs in the log, its first line in the job's FailureReason

@@ -90,6 +90,9 @@ def tuning_job_request(stage: Stage, request: TuningRequest, job: str) -> dict[s
         "sagemaker_region": stage.region,
         "sagemaker_container_log_level": 20,
     }
+    machines = definition["ResourceConfig"]
+    if machines["InstanceCount"] > 1 or machines["InstanceType"].startswith(("ml.g", "ml.p")):
+        program["sagemaker_torch_distributed_enabled"] = True  # the toolkit then runs torchrun, a process for each GPU
     static = {name: value for name, value in program.items() if name not in searched}
     config: dict[str, Any] = {
         "Strategy": strategy.capitalize(),

@@ -21,7 +21,8 @@ _SEARCH_SPACE = ("search_lr", "search_batch_sizes")
 # What only one of the two modes looks at. The features are computed by a network in evaluation mode.
 _ONLY = {
     "finetune": (
-        "train_stages", "lr_decay", "mixup", "cutmix", "compile", "batch_norm", "scale_with_workers", *_CHECKPOINTING,
+        "train_stages", "lr_decay", "mixup", "cutmix", "compile", "sync_batch_norm", "scale_with_workers",
+        *_CHECKPOINTING,
     ),
     "head": ("views", "feature_cache", "search", *_SEARCH_SPACE),
 }  # fmt: skip

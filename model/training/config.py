@@ -17,8 +17,6 @@ from .option import integer, integers, interval, names, option, real
 
 CLASS_WEIGHTS = ("none", "balanced", "sampler")
 MIXED_PRECISION = ("auto", "on", "off")
-# Seconds that the hosts, and then the workers, of a training wait for each other at the start.
-JOIN_SECONDS = 600
 
 _PLAIN = "hyperparameters"
 _FINE_TUNING = "hyperparameters for fine-tuning and large networks"
@@ -175,14 +173,9 @@ class TrainingConfig:
         _SEVERAL, 7777, "its port; SM_MASTER_PORT",
         type=integer(1, 65_535), variables=("SM_MASTER_PORT", "MASTER_PORT"),
     )  # fmt: skip
-    join_timeout: int = option(
-        _SEVERAL, JOIN_SECONDS, "seconds that the hosts wait for each other, and then their workers",
-        type=integer(1, 86_400),
-    )  # fmt: skip
-    batch_norm: str = option(
-        _SEVERAL, "whole",
-        "whole: batch normalisation over all workers' pictures, as one worker would; local: over each one's share",
-        choices=("whole", "local"),
+    sync_batch_norm: str = option(
+        _SEVERAL, "off", "on: batch normalisation over all workers' images, on GPUs; off: over each worker's share",
+        choices=("on", "off"),
     )  # fmt: skip
     scale_with_workers: str = option(
         _SEVERAL, "off", "on: multiply --batch-size and --lr by the number of workers", choices=("on", "off")

@@ -51,6 +51,8 @@ def train(config: TrainingConfig, stop: Stop, workers: Workers = ALONE) -> None:
     """
     started = time.perf_counter()
     device = _device(config.num_gpus, workers)
+    if config.sync_batch_norm == "on" and device.type == "cpu":
+        raise ArgumentsError("--sync-batch-norm on needs GPUs, and this training runs on CPUs; leave it out")
     if device.type == "cpu":
         keep_freed_memory()
     threads = max(1, config.num_cpus // workers.local_size)
@@ -65,6 +67,8 @@ def train(config: TrainingConfig, stop: Stop, workers: Workers = ALONE) -> None:
     log.info("%d classes, %s images, %s", len(data_set.labels), data_set.counts, identity.digest)
     _check_same(identity.digest, workers)
     network = _build(config, len(data_set.labels), input_size)
+    if config.sync_batch_norm == "on":
+        network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
     valid = decode_for_serving(data_set, "valid", preprocessing, threads)
     nothing = Fit(history=[], best_epoch=0, best=None, interrupted=True)
     trained = Trained(network, nothing, data_set, identity, preprocessing, valid, skipped={})
@@ -110,7 +114,6 @@ def train(config: TrainingConfig, stop: Stop, workers: Workers = ALONE) -> None:
             execution=Execution(
                 workers=workers,
                 checkpoints=_checkpoints(config, recipe, identity, workers),
-                whole_batch_norm=config.batch_norm == "whole",
                 half=half_type(config.mixed_precision, device),
                 compile=config.compile == "on",
             ),

@@ -13,7 +13,6 @@ from torch.nn import functional
 from ..config import Recipe
 from ..data.batches import Batch
 from ..data.imbalance import draw_order, picture_weights
-from ..distributed.whole_batch import Part
 from ..loop.metrics import EpochMetrics, Evaluation
 from ..loop.outcome import Fit, KeepBest
 from ..loop.state import TrainingState
@@ -80,15 +79,14 @@ def _train_one_epoch(head: nn.Module, view: Features, steps: int, state: Trainin
     weights = torch.from_numpy(picture_weights(view.targets)[order]) if recipe.class_weights == "balanced" else None
     seen: list[Tensor] = []
     for indices in torch.arange(len(order)).tensor_split(steps):  # their sizes differ by at most one
-        part = Part(slice(int(indices[0]), int(indices[-1]) + 1), len(indices))
+        part = slice(int(indices[0]), int(indices[-1]) + 1)
         batch = Batch(
-            inputs=values[part.own],
-            targets=targets[part.own],
+            inputs=values[part],
+            targets=targets[part],
             mixed_in=None,
             own=1.0,
-            weights=None if weights is None else weights[part.own],
+            weights=None if weights is None else weights[part],
             scale=1.0,
-            part=part,
         )
         logits = head(batch.inputs)
         state.update(batch.loss(logits, label_smoothing=recipe.label_smoothing))

@@ -12,7 +12,6 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -25,7 +24,6 @@ from ..data.augment import Augmentation
 from ..data.batches import Batch, Batches
 from ..data.dataset import Pictures
 from ..distributed.group import ALONE, Workers
-from ..distributed.whole_batch import Part, whole_batch_layers
 from .checkpoints import Checkpoints
 from .metrics import EpochMetrics
 from .optimization import freeze
@@ -48,8 +46,6 @@ class Execution:
     ----------
     workers : Workers
     checkpoints : Checkpoints or None
-    whole_batch_norm : bool
-        Whether batch normalisation looks at the batches of all workers, as it would with one worker.
     half : torch.dtype or None
         What to compute in where the result allows it (`mixed_precision.half_type`); None: float32 throughout.
     compile : bool
@@ -58,7 +54,6 @@ class Execution:
 
     workers: Workers = ALONE
     checkpoints: Checkpoints | None = None
-    whole_batch_norm: bool = True
     half: torch.dtype | None = None
     compile: bool = False
 
@@ -113,8 +108,12 @@ def fit(
         mixup=recipe.mixup,
         cutmix=recipe.cutmix,
     )
+    if workers.rank:
+        torch.manual_seed(recipe.seed + workers.rank)  # dropout draws other noise for another worker's images
     alone = None
-    if workers.size > 1 and not execution.compile:  # what is compiled for one worker would not be what all of them run
+    # What is compiled for one worker would not be what all of them run, and SyncBatchNorm needs all of them.
+    alike = not execution.compile and not any(isinstance(layer, nn.SyncBatchNorm) for layer in network.modules())
+    if workers.size > 1 and alike:
         alone = _rate_alone(network, batches, recipe, device, execution)
     scale = execution.half is torch.float16
     state = TrainingState(network, recipe, steps=recipe.epochs * batches.steps, scale_gradients=scale)
@@ -122,22 +121,20 @@ def fit(
         state.restore(saved, workers)
         if state.best is not None:  # the instance that had written its model is gone
             keep_best(state.outcome(workers.size), lambda: state.best_weights)
-    part = Part(slice(0, 0), 0)
     interrupted = False
-    with whole_batch_layers(network, part, normalise=execution.whole_batch_norm) if workers.size > 1 else nullcontext():
-        forward = _forward(network, device, execution)
-        while state.epoch <= recipe.epochs and not state.out_of_patience(recipe.patience):
-            network.train()
-            for name in frozen:
-                network.get_submodule(name).eval()
-            if not _train_one_epoch(forward, batches, state, part, recipe, should_stop, execution):
-                interrupted = True
-                break
-            _average_buffers(state, execution)
-            train_loss = workers.sum([state.total_loss.item()])[0] / len(train)
-            evaluation = evaluate(state.evaluated, valid, augmentation.preprocessing, device, workers=workers)
-            on_epoch(state.finish_epoch(train_loss, len(train), evaluation))
-            keep_best(state.outcome(workers.size), lambda: state.best_weights)
+    forward = _forward(network, device, execution)
+    while state.epoch <= recipe.epochs and not state.out_of_patience(recipe.patience):
+        network.train()
+        for name in frozen:
+            network.get_submodule(name).eval()
+        if not _train_one_epoch(forward, batches, state, recipe, should_stop, execution):
+            interrupted = True
+            break
+        _average_buffers(state, workers)
+        train_loss = workers.sum([state.total_loss.item()])[0] / len(train)
+        evaluation = evaluate(state.evaluated, valid, augmentation.preprocessing, device, workers=workers)
+        on_epoch(state.finish_epoch(train_loss, len(train), evaluation))
+        keep_best(state.outcome(workers.size), lambda: state.best_weights)
     network.load_state_dict(state.best_weights)
     outcome = state.outcome(workers.size, interrupted=interrupted)
     if alone is None or not outcome.history:
@@ -161,7 +158,6 @@ def _train_one_epoch(
     forward: Callable[[Tensor], Tensor],
     batches: Batches,
     state: TrainingState,
-    part: Part,
     recipe: Recipe,
     should_stop: Callable[[], bool],
     execution: Execution,
@@ -171,13 +167,12 @@ def _train_one_epoch(
     order = batches.order(state.begin_epoch())
     started = time.perf_counter() - state.seconds
     for batch in batches.epoch(state.generator, order, state.step):
-        part.own, part.total = batch.part.own, batch.part.total
         _step(forward, batch, state, recipe, execution)
         state.step += 1
         stop, due = workers.any(should_stop(), checkpoints is not None and checkpoints.due)
         if checkpoints is not None and (stop or due):
             state.seconds = time.perf_counter() - started
-            _average_buffers(state, execution)
+            _average_buffers(state, workers)
             checkpoints.save(state.epoch, state.step, state.capture(workers))
         if stop:
             return False
@@ -197,12 +192,12 @@ def _step(
     state.total_loss = state.total_loss.to(device) + batch.plain_loss(logits)
 
 
-def _average_buffers(state: TrainingState, execution: Execution) -> None:
-    """Give all workers the mean of their running statistics where each has collected them from its own shares.
+def _average_buffers(state: TrainingState, workers: Workers) -> None:
+    """Give all workers the mean of their running statistics, which each has collected from its own shares.
 
     A running mean of means is the mean of the running means, so it changes nothing how often this is done.
     """
-    if execution.workers.size == 1 or execution.whole_batch_norm:
+    if workers.size == 1:
         return
     both = nn.ModuleList([state.network, state.evaluated])  # perhaps the same one, whose buffers are then named once
     buffers = [buffer for buffer in both.buffers() if buffer.is_floating_point()]
@@ -210,7 +205,7 @@ def _average_buffers(state: TrainingState, execution: Execution) -> None:
         return
     flat = torch.cat([buffer.flatten() for buffer in buffers])
     torch.distributed.all_reduce(flat)
-    means = (flat / execution.workers.size).split([buffer.numel() for buffer in buffers])
+    means = (flat / workers.size).split([buffer.numel() for buffer in buffers])
     for buffer, mean in zip(buffers, means, strict=True):
         buffer.copy_(mean.view_as(buffer))
 

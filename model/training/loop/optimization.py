@@ -41,9 +41,8 @@ def freeze(network: nn.Module, trainable: int) -> list[str]:
     Returns
     -------
     list of str
-        The names of the frozen modules (and not the modules: `whole_batch_layers` puts others in their places). They
-        must be put into evaluation mode whenever the network is put into training mode, so that their batch
-        normalisation keeps its statistics.
+        The names of the frozen modules, which must be put into evaluation mode whenever the network is put into
+        training mode, so that their batch normalisation keeps its statistics.
 
     Raises
     ------

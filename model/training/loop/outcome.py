@@ -31,7 +31,7 @@ class Fit:
         How many processes trained.
     efficiency : float or None
         The speed of all workers over their number times the speed of one that trains alone on batches of the same
-        share; None for one worker, and where it was not measured.
+        share; None for one worker, and where it is not measured: with `compile`, and with SyncBatchNorm.
     """
 
     history: list[EpochMetrics]

@@ -161,7 +161,7 @@ class TrainingState:
         self.best_epoch, self.best_weights = saved["best_epoch"], saved["best_weights"]
         self.generator.set_state(saved["generator"])
         self._epoch_began = saved["epoch_began"]
-        # Workers that draw alike have the same state, so that one more can take any.
+        # A worker that is new draws the noise of the last one, for other images.
         cpu, cuda = saved["random"][min(workers.rank, len(saved["random"]) - 1)]
         torch.set_rng_state(cpu)
         if cuda is not None and torch.cuda.is_available():

@@ -209,6 +209,7 @@ def test_bad_data_is_one_message_in_the_log_and_in_the_failure_file(tmp_path):
         (["--architecture", "vit_b_16"], 1, "vit_b_16 does not take pictures of 32 x 32 pixels"),
         (["--weights", "nowhere.pt"], 1, "no weights at nowhere.pt"),
         (["--model-dir", "/dev/null/model"], 1, "Not a directory"),
+        (["--num-gpus", "0", "--sync-batch-norm", "on"], 2, "--sync-batch-norm on needs GPUs, and this training runs"),
         (["--num-gpus", "64", "--processes-per-host", "1"], 2, "--num-gpus (SM_NUM_GPUS) is 64, but torch finds "),
         (["--unknown-" + "x" * 5000], 2, "unrecognized arguments"),
     ],

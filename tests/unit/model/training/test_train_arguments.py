@@ -114,7 +114,7 @@ def test_what_every_job_is_given_is_taken_in_both_modes(mode, tmp_path):
             (f"--mode head {argument} {value}", f"{argument} means nothing to --mode head; leave it out")
             for argument, value in (
                 ("--train-stages", 1), ("--lr-decay", 0.8), ("--mixup", 0.2), ("--cutmix", 1), ("--compile", "on"),
-                ("--batch-norm", "local"), ("--scale-with-workers", "on"), ("--checkpoint-minutes", 1),
+                ("--sync-batch-norm", "on"), ("--scale-with-workers", "on"), ("--checkpoint-minutes", 1),
                 ("--checkpoint-keep", 1),
             )
         ],

@@ -243,9 +243,9 @@ def test_features_in_half_precision_are_near_and_kept_apart(data, tmp_path, runs
         assert 0 < distance < 0.02  # bfloat16 has eight digits, of two
 
 
-def share_the_work(size: int, data: Path, folder: Path) -> int:
+def share_the_work(data: Path, folder: Path) -> int:
     """Compute features with the others; how many shards this worker has made."""
-    with joined(size) as workers:
+    with joined() as workers:
         store = FeatureStore(folder / str(workers.rank))
         views = compute(extraction(data, views=2), store, workers, lambda: False)
         assert (views is None) == (workers.rank != 0)
@@ -254,7 +254,7 @@ def share_the_work(size: int, data: Path, folder: Path) -> int:
 
 def test_two_workers_without_a_common_disk_share_the_work_and_make_the_same_features(data, tmp_path, runs):
     # 2 x 4 shards of the training images and 2 of the others: half for each, and then all of them for the main worker.
-    assert run_workers(2, share_the_work, 2, data, tmp_path) == [10, 5]
+    assert run_workers(2, share_the_work, data, tmp_path) == [10, 5]
     together = get(extraction(data, views=2), tmp_path / "0")
     assert not runs
     assert all_the_same(together, get(extraction(data, views=2), tmp_path / "alone"))
