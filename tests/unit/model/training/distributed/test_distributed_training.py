@@ -182,4 +182,4 @@ def test_workers_that_do_not_have_the_same_pictures_are_refused(tmp_path, folder
     write_data_set(tmp_path / "one", train=3, valid=2)
     write_data_set(tmp_path / "two", train=4, valid=2)
     for message in run_workers(2, trained_on_their_own, 2, [tmp_path / name for name in folders], lost):
-        assert message.startswith("the hosts do not have the same pictures, or one of them cannot read some")
+        assert message.startswith("the hosts do not have the same images, or one of them cannot read some")
