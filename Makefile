@@ -88,7 +88,7 @@ EXACTLY := $(COMPILE) --no-deps --universal --python-version 3.11 --no-emit-pack
 lock: setup ## write the hashes again, after a pin has changed
 	for pins in requirements-*.txt benchmarks/requirements-*.txt; do $(EXACTLY) $$pins --output-file $${pins%.txt}.lock || exit; done
 	$(COMPILE) --constraint requirements.txt --universal --python-version 3.11 model/serving/image/requirements.in --output-file model/serving/image/requirements.txt
-	$(COMPILE) --constraint requirements.txt --python-platform linux --python-version 3.11 --no-emit-package numpy --only-binary :all: --emit-build-options model/requirements.in --output-file model/requirements.txt
+	$(COMPILE) --constraint requirements.txt --python-platform linux --python-version 3.11 --no-emit-package numpy --only-binary :all: --emit-build-options model/training/job/requirements.in --output-file model/training/job/requirements.txt
 
 synth: setup ## synthesise every stack of the dev stage, with the security checks
 	cdk synth --quiet -c stage=dev

@@ -1,4 +1,4 @@
-"""Pictures per second and core from files to augmented batches: the usual way, ours, and both on a shrunk copy.
+"""Images per second and core from files to augmented batches: the usual way, ours, and both on a shrunk copy.
 
     python -m benchmarks.input_pipeline [--pictures DIR] [--epochs 40] [--count 128] [--rounds 5] [--json FILE]
 
@@ -59,7 +59,7 @@ PHOTOGRAPH = (500, 375)  # pixels
 
 @dataclass(frozen=True)
 class Rates:
-    """Pictures per second of processor time.
+    """Images per second of processor time.
 
     Attributes
     ----------
@@ -196,7 +196,7 @@ def _table(measured: dict[str, list[Rates]], ratios: dict[str, float], epochs: i
             )
         )
     columns = ("input pipeline", "decoding once", "each epoch", f"training of {epochs} epochs", "ratio")
-    return markdown_table("Pictures per second and core", columns, rows)
+    return markdown_table("Images per second and core", columns, rows)
 
 
 def _make_data_set(root: Path, photographs: Path | None, count: int) -> None:

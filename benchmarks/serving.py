@@ -40,7 +40,7 @@ from benchmarks.serving_systems import BrokenSystemError, ModelError, Plan, Serv
 from cli.aws import ROOT
 from cli.console import console, error_console
 from cli.errors import KennelError
-from model.serving.settings import available_vcpus
+from model.core.machine import available_vcpus
 
 FOLDER = ROOT / "build" / "benchmarks"
 _QUICK_ROUNDS, _QUICK_SECONDS = 1, 2

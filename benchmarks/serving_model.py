@@ -25,7 +25,7 @@ from model.core.transforms import Preprocessing
 from model.training.artifact.export import check_export, export_onnx
 from model.training.artifact.quantize import Decision, Limits, choose_precision
 from model.training.data.dataset import display_labels
-from model.training.data.decoded import Pictures
+from model.training.data.decoded import Images
 
 CLASSES = 133
 PICTURES = 24
@@ -119,7 +119,7 @@ def make_artifacts(
     shutil.rmtree(int8, ignore_errors=True)
     shutil.copytree(fp32, int8)
     aspects = np.array([image.width / image.height for image in images], np.float32)
-    data = Pictures(pixels, aspects, np.arange(len(pixels), dtype=np.int64))
+    data = Images(pixels, aspects, np.arange(len(pixels), dtype=np.int64))
     decision = choose_precision(
         int8 / ONNX_FILE,
         calibration=data,

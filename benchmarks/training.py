@@ -5,7 +5,7 @@
 Three comparisons, each a ratio with its goal:
 
 step
-    Pictures per second of whole training steps of a ResNet-18 at 224 pixels, batches of 32, all cores. The plain loop
+    Images per second of whole training steps of a ResNet-18 at 224 pixels, batches of 32, all cores. The plain loop
     is the one of every tutorial (contiguous tensors, float32, eager, AdamW) on batches that lie ready in memory. Ours
     is `model.training.loop.engine.fit`, which also augments its pictures: compiled in float32 and, where the CPU has
     instructions for it, in mixed precision with and without compiling. The goal applies to the compiled step of the
@@ -141,16 +141,17 @@ def our_turns(steps: int, mixed_precision: str, compiled: bool) -> None:
     from model.core.memory import keep_freed_memory
     from model.core.network import build
     from model.core.transforms import Preprocessing
+    from model.training.config import Recipe
     from model.training.data.augment import Augmentation
-    from model.training.data.decoded import CACHE_MARGIN, Pictures
-    from model.training.loop.engine import Execution, Recipe, fit
+    from model.training.data.decoded import CACHE_MARGIN, Images
+    from model.training.loop.engine import Execution, fit
     from model.training.loop.metrics import EpochMetrics
     from model.training.loop.mixed_precision import half_type
 
     random = np.random.default_rng(0)
 
-    def pictures(count: int, side: int) -> Pictures:
-        return Pictures(
+    def pictures(count: int, side: int) -> Images:
+        return Images(
             pixels=random.integers(0, 256, (count, side, side, 3), dtype=np.uint8),
             aspects=np.ones(count, dtype=np.float32),
             targets=random.integers(0, CLASSES, count),
@@ -256,7 +257,7 @@ def measure_processes(rounds: int, epochs: int) -> dict[str, list[float]]:
         folder = Path(name)
         write_data_set(folder / "data", range(4), (PROCESSES_PICTURES // 4, 2, 1))
 
-        def train(processes: int, batch_norm: str = "local", name: str = "output") -> float:
+        def train(processes: int, name: str = "output") -> float:
             output = folder / name
             subprocess.run(
                 [
@@ -264,7 +265,7 @@ def measure_processes(rounds: int, epochs: int) -> dict[str, list[float]]:
                     "--model-dir", str(folder / f"{name}-model"), "--output-data-dir", str(output),
                     "--architecture", ARCHITECTURE, "--input-size", str(PROCESSES_SIZE), "--epochs", str(epochs),
                     "--batch-size", str(PROCESSES_BATCH * processes), "--processes-per-host", str(processes),
-                    "--num-cpus", str(processes), "--num-gpus", "0", "--precision", "fp32", "--batch-norm", batch_norm,
+                    "--num-cpus", str(processes), "--num-gpus", "0", "--precision", "fp32",
                 ],
                 check=True, capture_output=True,
             )  # fmt: skip
@@ -279,7 +280,6 @@ def measure_processes(rounds: int, epochs: int) -> dict[str, list[float]]:
         systems = {
             "one": lambda: train(1),
             "two": lambda: train(2),
-            "whole": lambda: train(2, "whole"),
             "apart": train_apart,
         }
         with progress_bar("Training with one process and with two", len(systems) * rounds) as report:
@@ -324,7 +324,6 @@ def main(argv: list[str] | None = None) -> int:
         ratios["processes"] = paired_ratio(processes["two"], processes["one"]) / 2
         alone = _median(processes["one"])
         rows.append(("one process, two processes, pictures/s", alone, _median(processes["two"])))
-        rows.append(("the same with batch normalisation over both", alone, _median(processes["whole"])))
         rows.append(("two trainings apart at the same time", alone, _median(processes["apart"])))
         possible = paired_ratio(processes["apart"], processes["one"]) / 2
         console.print(

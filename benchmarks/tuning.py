@@ -42,17 +42,20 @@ from benchmarks.measuring import Goal, add_common_options, finish, machine, mach
 from cli.console import console
 from model.core.network import build, classifier_name
 from model.core.transforms import Preprocessing
+from model.training.config import Recipe
 from model.training.data.augment import Augmentation
 from model.training.data.dataset import DataSet, discover, fingerprint
-from model.training.data.decoded import Pictures, decode_for_augmentation, decode_for_serving
+from model.training.data.decoded import Images, decode_for_augmentation, decode_for_serving
 from model.training.distributed.group import ALONE
 from model.training.head.backbone import split
+from model.training.head.extraction import Extraction
 from model.training.head.feature_store import FeatureStore
-from model.training.head.features import Extraction, Views, compute
+from model.training.head.features import Views, compute
 from model.training.head.search import Search, Space, search
-from model.training.loop.engine import Recipe, evaluate, fit
+from model.training.loop.engine import fit
 from model.training.loop.metrics import Trial
 from model.training.loop.mixed_precision import half_type
+from model.training.loop.validation import evaluate
 
 CPU = torch.device("cpu")
 DATA_DIR = Path("build/benchmarks/tuning")
@@ -95,7 +98,7 @@ class Setting:
         torch.manual_seed(0)
         return build(self.architecture, len(self.data_set.labels), weights=self.weights)
 
-    def pictures(self) -> tuple[Pictures, Pictures]:
+    def pictures(self) -> tuple[Images, Images]:
         """Return the training and the validation pictures, decoded."""
         threads, preprocessing = torch.get_num_threads(), self.augmentation.preprocessing
         return (
@@ -142,8 +145,8 @@ def old_epoch(setting: Setting, arguments: argparse.Namespace) -> tuple[float, f
     network = setting.network()
     freeze_all_but_the_classifier(network)
     train, valid = setting.excerpt(OLD_PICTURES).pictures()
-    few = Pictures(valid.pixels[:OLD_BATCH], valid.aspects[:OLD_BATCH], valid.targets[:OLD_BATCH])
-    warm = Pictures(train.pixels[:OLD_BATCH], train.aspects[:OLD_BATCH], train.targets[:OLD_BATCH])
+    few = Images(valid.pixels[:OLD_BATCH], valid.aspects[:OLD_BATCH], valid.targets[:OLD_BATCH])
+    warm = Images(train.pixels[:OLD_BATCH], train.aspects[:OLD_BATCH], train.targets[:OLD_BATCH])
     train_it(network, warm, few, setting, recipe(arguments, epochs=1))
     history = train_it(network, train, few, setting, recipe(arguments, epochs=1)).history
     started = time.perf_counter()
@@ -151,7 +154,7 @@ def old_epoch(setting: Setting, arguments: argparse.Namespace) -> tuple[float, f
     return 1 / history[0].images_per_second, (time.perf_counter() - started) / len(few)
 
 
-def train_it(network: nn.Module, train: Pictures, valid: Pictures, setting: Setting, how: Recipe) -> Any:
+def train_it(network: nn.Module, train: Images, valid: Images, setting: Setting, how: Recipe) -> Any:
     """Train a network through all its layers."""
     return fit(
         network,

@@ -30,9 +30,9 @@ def sample(
     directory: Annotated[Path, typer.Argument(help="Where to draw it.")] = SAMPLE_DIR,
     seed: Annotated[int, typer.Option(min=0, help="Another seed draws other pictures of the same breeds.")] = 1,
     breeds: Annotated[int, typer.Option(min=2, max=16, help="How many breeds, of the 16 there are.")] = 12,
-    train: Annotated[int, typer.Option(min=1, help="Pictures per breed to train on.")] = 120,
-    valid: Annotated[int, typer.Option(min=1, help="Pictures per breed to choose the best weights by.")] = 15,
-    test: Annotated[int, typer.Option(min=1, help="Pictures per breed to measure with.")] = 15,
+    train: Annotated[int, typer.Option(min=1, help="Images per breed to train on.")] = 120,
+    valid: Annotated[int, typer.Option(min=1, help="Images per breed to choose the best weights by.")] = 15,
+    test: Annotated[int, typer.Option(min=1, help="Images per breed to measure with.")] = 15,
 ) -> None:
     """Draw a small data set of dogs whose pictures differ as breeds do."""
     draw_sample(directory, seed=seed, breeds=breeds, per_class=(train, valid, test))

@@ -79,8 +79,7 @@ def demo(
     with timer.step("Tune: a SageMaker tuning job"):
         tuning = watch_tuning(stage, start_tuning(stage, search_request(stage, name)))
     with timer.step("Train with the best values: a SageMaker training job on two instances"):
-        # A network this small has too little to compute between the exchanges that exact batch normalisation needs.
-        chosen = {"epochs": str(_EPOCHS), "precision": "auto", "batch-norm": "local"}
+        chosen = {"epochs": str(_EPOCHS), "precision": "auto"}
         best = best_hyperparameters(stage, tuning.name) | chosen
         job = start_training(stage, TrainingRequest(name, best, instances=2))
         follow_training(stage, job)

@@ -120,7 +120,7 @@ def evaluation_table(evaluation: Evaluation) -> Table:
 def evaluate_deployment(stage: Stage, directory: Path) -> Evaluation:
     """Send every test picture through the function URL and through the artifact's predictor on this machine.
 
-    Pictures that the function cannot read (HTTP 415) are left out of both accuracies and listed in `unreadable`.
+    Images that the function cannot read (HTTP 415) are left out of both accuracies and listed in `unreadable`.
 
     Raises
     ------

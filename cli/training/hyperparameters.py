@@ -8,6 +8,7 @@ import shlex
 from collections.abc import Mapping
 
 from cli.errors import UsageError
+from model.training.arguments import canonical
 
 #: The name of the data set, recorded in the artifact.
 DATA_SET = "model-name"
@@ -15,11 +16,6 @@ DATA_SET = "model-name"
 _NOT_CHOSEN = (DATA_SET, "code-revision", "max-runtime")
 #: What speaks to the container or to SageMaker, and not to the program.
 _NOT_OF_THE_PROGRAM = ("sagemaker_", "_tuning_")
-
-
-def canonical(name: str) -> str:
-    """The name as model/train.py lists it, which takes `_` for `-`."""
-    return name.replace("_", "-")
 
 
 def parse_hyperparameters(assignments: list[str]) -> dict[str, str]:

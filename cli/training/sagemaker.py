@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import io
+import shutil
 import subprocess
+import tempfile
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -22,14 +24,16 @@ from cli.data.push import data_set_prefix
 from cli.errors import NotReadyError, UsageError, WorkFailedError, aws_errors
 from cli.prices import hourly_price
 from cli.training.ec2_jobs import is_ec2_job
-from cli.training.hyperparameters import canonical, encode, parse_hyperparameters, refuse_shell_syntax
+from cli.training.hyperparameters import encode, parse_hyperparameters, refuse_shell_syntax
 from cli.training.job_names import job_name, job_prefix, tuning_prefix
 from cli.tuning.jobs import best_hyperparameters
 from infra.bucket_layout import CHECKPOINTS, CODE, TRAINING_OUTPUT
 from model.core.archives import write_archive
+from model.training.arguments import canonical
 from model.training.loop.metrics import METRIC_DEFINITIONS
 
-SOURCE_DIR = ROOT / "model"
+#: What lies at the root of a training job's bundle, beside the package `model`.
+SOURCE_DIR = ROOT / "model" / "training" / "job"
 LOG_GROUP = "/aws/sagemaker/TrainingJobs"
 #: The job's own first process, which gets SIGTERM: what SageMaker's toolkit runs does not. An argument may have 256
 #: characters, so the rest is a program in the bundle.
@@ -279,9 +283,12 @@ def _code_revision() -> str:
 
 
 def source_bundle(folder: Path) -> bytes:
-    """The training program as sourcedir.tar.gz: the same files give the same bytes."""
+    """A folder's files and the package `model` beside them, as sourcedir.tar.gz: the same files give the same bytes."""
     bundle = io.BytesIO()
-    write_archive(folder, bundle)
+    with tempfile.TemporaryDirectory(prefix="bundle-") as root:
+        shutil.copytree(folder, root, dirs_exist_ok=True)
+        shutil.copytree(ROOT / "model", Path(root, "model"), ignore=shutil.ignore_patterns("__pycache__", "job"))
+        write_archive(Path(root), bundle)
     return bundle.getvalue()
 
 

@@ -8,10 +8,11 @@ from typing import Any
 
 from cli.aws import Stage
 from cli.errors import UsageError
-from cli.training.hyperparameters import canonical, encode, refuse_shell_syntax
+from cli.training.hyperparameters import encode, refuse_shell_syntax
 from cli.training.sagemaker import TrainingRequest, sagemaker_hyperparameters, training_definition, upload_source
 from cli.tuning.jobs import read_tuning
 from infra.tuning_settings import TuningSettings
+from model.training.arguments import canonical, parse_arguments
 
 OBJECTIVE = {"Type": "Minimize", "MetricName": "valid:loss"}
 #: The log has the objective once an epoch and the best one again at the end; and one more, because Hyperband ends a job
@@ -89,6 +90,9 @@ def tuning_job_request(stage: Stage, request: TuningRequest, job: str) -> dict[s
         "sagemaker_region": stage.region,
         "sagemaker_container_log_level": 20,
     }
+    machines = definition["ResourceConfig"]
+    if machines["InstanceCount"] > 1 or machines["InstanceType"].startswith(("ml.g", "ml.p")):
+        program["sagemaker_torch_distributed_enabled"] = True  # the toolkit then runs torchrun, a process for each GPU
     static = {name: value for name, value in program.items() if name not in searched}
     config: dict[str, Any] = {
         "Strategy": strategy.capitalize(),
@@ -139,11 +143,9 @@ def parameter_ranges(settings: TuningSettings, fixed: Mapping[str, str]) -> Rang
 
 def _resources(static: Mapping[str, object]) -> dict[str, int]:
     """After how many lines of the objective Hyperband judges a training job for the first time, and ends it."""
-    from model.training.arguments import parse_arguments  # imports numpy, which the other commands do without
-
     given = ["--epochs", str(static["epochs"])] if "epochs" in static else []
-    # The program itself knows what it does when nobody says how many epochs.
-    epochs: int = parse_arguments(["--data-dir", ".", *given], {}).epochs
+    # The program itself knows how many epochs it makes when nobody says it.
+    epochs = parse_arguments(["--data-dir", ".", *given], {}).recipe.epochs
     return {"MinResource": max(1, epochs // _JUDGED_FROM), "MaxResource": epochs + _LINES_AFTER_EPOCHS}
 
 

@@ -9,6 +9,7 @@ fires when the *thread* that started the program ends, it does not reach grandch
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -158,7 +159,10 @@ class ProcessRegistry:
         -------
         The exit status of the program (negative: the signal that ended it).
         """
+        descendants: list[psutil.Process] = []
         if process.poll() is None:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                descendants = psutil.Process(process.pid).children(recursive=True)
             if ask is None:
                 signal_group(process.pid, signal.SIGTERM)
             else:
@@ -168,6 +172,9 @@ class ProcessRegistry:
             except subprocess.TimeoutExpired:
                 logger.warning("process %d did not end in %.0f s: killing it", process.pid, grace_seconds)
         signal_group(process.pid, signal.SIGKILL)  # also what the program left behind in its group
+        for descendant in descendants:  # torchrun's workers lead sessions of their own
+            with contextlib.suppress(psutil.NoSuchProcess):
+                descendant.kill()
         status = process.wait()
         with self._lock:
             self._running.pop(process.pid, None)

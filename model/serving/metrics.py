@@ -95,7 +95,7 @@ class ServingMetrics:
         document: dict[str, Any] = {
             "seconds": round(time.monotonic() - self._since, 1),
             "milliseconds": {name: _percentiles(values) for name, values in milliseconds.items() if len(values)},
-            "Pictures": int(pictures.sum()),
+            "Images": int(pictures.sum()),
             "QueueDepth": self._queue_depth,
             **self._counts,
         }

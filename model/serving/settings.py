@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-import math
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..core import artifact_digest
 from ..core.decoding import MAX_PIXELS
+from ..core.machine import available_vcpus
 
 ENGINES = ("onnx", "torch")
 # What the vCPUs are for: many pictures at a time, a worker each, or one picture as soon as possible.
@@ -21,10 +20,6 @@ MAX_BODY_BYTES = 6 * 1024 * 1024
 MAX_PICTURES = 64
 # A held request may own a body of 6 MiB; this many per worker keep them all below 400 MiB a worker.
 REQUESTS_PER_WORKER = 64
-
-_CGROUP_V2_LIMIT = Path("/sys/fs/cgroup/cpu.max")
-_CGROUP_V1_QUOTA = Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us")
-_CGROUP_V1_PERIOD = Path("/sys/fs/cgroup/cpu/cpu.cfs_period_us")
 
 
 class SettingsError(Exception):
@@ -173,21 +168,3 @@ class ServingSettings:
         if faults:
             raise SettingsError("; ".join(faults))
         return settings
-
-
-def available_vcpus() -> int:
-    """Return how many vCPUs this process may keep busy: the machine's, less what affinity and cgroups withhold."""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, math.ceil(min(usable, _cgroup_cpus())))
-
-
-def _cgroup_cpus() -> float:
-    """Return the CPU quota of the container in CPUs, infinity without one."""
-    try:
-        if _CGROUP_V2_LIMIT.exists():
-            quota, period = _CGROUP_V2_LIMIT.read_text().split()
-        else:
-            quota, period = _CGROUP_V1_QUOTA.read_text(), _CGROUP_V1_PERIOD.read_text()
-        return int(quota) / int(period) if int(quota) > 0 else math.inf  # version 1 says -1 where there is none
-    except (OSError, ValueError):  # no cgroups, or version 2's word "max"
-        return math.inf

@@ -1,14 +1,14 @@
-"""From the arguments to the artifact: the steps of one training."""
+"""From the configuration to the artifact: the steps of one training."""
 
 from __future__ import annotations
 
-import argparse
 import copy
 import dataclasses
 import logging
 import time
 
 import torch
+from torch import nn
 
 from ..core.memory import keep_freed_memory
 from ..core.network import build, check_input_size
@@ -16,15 +16,17 @@ from ..core.transforms import Preprocessing
 from .arguments import ArgumentsError
 from .artifact.best_so_far import BestSoFar, best_writer
 from .artifact.finishing import Trained, finish
+from .config import Recipe, TrainingConfig
 from .data.augment import Augmentation
 from .data.dataset import Fingerprint, discover, fingerprint
 from .data.decoded import decode_for_augmentation, decode_for_serving
 from .distributed.group import ALONE, DistributedError, Workers
 from .head.mode import train_head
 from .loop.checkpoints import Checkpoints
-from .loop.engine import Execution, Fit, KeepBest, Recipe, fit
-from .loop.metrics import best_line, workers_line
+from .loop.engine import Execution, fit
+from .loop.metrics import EpochMetrics, best_line, print_metrics, workers_line
 from .loop.mixed_precision import half_type
+from .loop.outcome import Fit, KeepBest
 from .loop.stopping import Stop
 from .weights import default_input_size, local_weights
 
@@ -35,18 +37,12 @@ log = logging.getLogger(__name__)
 RESIZE_MARGIN = 1.125
 
 
-def train(arguments: argparse.Namespace, stop: Stop, workers: Workers = ALONE) -> None:
+def train(config: TrainingConfig, stop: Stop, workers: Workers = ALONE) -> None:
     """Train a network, write the artifact of its best epoch, and measure the artifact on the test split.
 
-    Parameters
-    ----------
-    arguments : argparse.Namespace
-        From `parse_arguments`.
-    stop : Stop
-        Asked after every step. The training then ends with the best weights so far, or without a model when not even
-        one epoch is finished.
-    workers : Workers
-        Who train together; each calls this function. Only the main one prints metrics and writes files.
+    Each of the workers that train together calls this; only the main one prints metrics and writes files. `stop` is
+    asked after every step. The training then ends with the best weights so far, or without a model when not even one
+    epoch is finished.
 
     Raises
     ------
@@ -55,70 +51,72 @@ def train(arguments: argparse.Namespace, stop: Stop, workers: Workers = ALONE) -
         With a message for a person.
     """
     started = time.perf_counter()
-    device = _device(arguments.num_gpus, workers)
+    device = _device(config.num_gpus, workers)
+    if config.sync_batch_norm == "on" and device.type == "cpu":
+        raise ArgumentsError("--sync-batch-norm on needs GPUs, and this training runs on CPUs; leave it out")
     if device.type == "cpu":
         keep_freed_memory()
-    threads = max(1, arguments.num_cpus // workers.local_size)
+    threads = max(1, config.num_cpus // workers.local_size)
     torch.set_num_threads(threads)
-    torch.manual_seed(arguments.seed)
-    if arguments.input_size is None:
-        arguments.input_size = default_input_size(arguments.weights, arguments.architecture)
-    preprocessing = Preprocessing(arguments.input_size, round(arguments.input_size * RESIZE_MARGIN))
+    torch.manual_seed(config.recipe.seed)
 
-    data_set = discover(arguments.data_dir)
+    input_size = config.input_size or default_input_size(config.weights, config.architecture)
+    config = dataclasses.replace(config, input_size=input_size)
+    preprocessing = Preprocessing(input_size, round(input_size * RESIZE_MARGIN))
+    data_set = discover(config.data_dir)
     identity = fingerprint(data_set)
-    log.info("%d classes, %s pictures, %s", len(data_set.labels), data_set.counts, identity.digest)
+    log.info("%d classes, %s images, %s", len(data_set.labels), data_set.counts, identity.digest)
     _check_same(identity.digest, workers)
-    with local_weights(arguments.weights, arguments.architecture) as weights:
-        network = build(arguments.architecture, len(data_set.labels), weights=weights)
-    check_input_size(network, arguments.architecture, arguments.input_size)
+    network = _build(config, len(data_set.labels), input_size)
+    if config.sync_batch_norm == "on":
+        network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
     valid = decode_for_serving(data_set, "valid", preprocessing, threads)
+    nothing = Fit(history=[], best_epoch=0, best=None, interrupted=True)
+    trained = Trained(network, nothing, data_set, identity, preprocessing, valid, skipped={})
 
-    def keeper(skipped: dict[str, str]) -> KeepBest:
+    def keeper(unfinished: Trained) -> KeepBest:
         if not workers.is_main:
             return lambda outcome, weights: None
-        nothing = Fit(history=[], best_epoch=0, best=None, interrupted=True)
-        unfinished = Trained(copy.deepcopy(network), nothing, data_set, identity, preprocessing, valid, skipped)
-        return BestSoFar(best_writer(arguments, unfinished, started=started))
+        unfinished = dataclasses.replace(unfinished, network=copy.deepcopy(network))
+        return BestSoFar(best_writer(config, unfinished, started=started))
 
     augmentation = Augmentation(preprocessing)
-    on_epoch = (lambda epoch: _print_metrics(epoch.line())) if workers.is_main else (lambda _: None)
-    if arguments.mode == "head":
-        outcome, skipped = train_head(
-            arguments,
+    if config.mode == "head":
+        outcome, skipped, recipe = train_head(
+            config,
             network,
             data_set=data_set,
             identity=identity,
             augmentation=augmentation,
-            recipe=_recipe(arguments, ALONE),  # only the features are shared out, not the head's training
             device=device,
             threads=threads,
             workers=workers,
             should_stop=stop.training,
-            on_epoch=on_epoch,
-            keep_best=keeper({}),
+            on_epoch=_print_epoch,
+            keep_best=keeper(trained),
         )
+        config = dataclasses.replace(config, recipe=recipe)  # what a search has found
     else:
-        pictures = decode_for_augmentation(data_set, "train", preprocessing, threads)
-        log.info("decoded %d + %d pictures in %.1f s", len(pictures), len(valid), time.perf_counter() - started)
-        skipped = pictures.skipped
+        images = decode_for_augmentation(data_set, "train", preprocessing, threads)
+        log.info("decoded %d + %d images in %.1f s", len(images), len(valid), time.perf_counter() - started)
+        skipped = images.skipped
         _check_same(sorted(skipped | valid.skipped), workers)
+        recipe = _scaled(config, workers)
         outcome = fit(
             network,
-            pictures,
+            images,
             valid,
-            recipe=_recipe(arguments, workers),
+            recipe=recipe,
             augmentation=augmentation,
             device=device,
             should_stop=stop.training,
-            on_epoch=on_epoch,
-            keep_best=keeper(skipped),
+            on_epoch=_print_epoch if workers.is_main else lambda _: None,
+            keep_best=keeper(dataclasses.replace(trained, skipped=skipped)),
             execution=Execution(
                 workers=workers,
-                checkpoints=_checkpoints(arguments, identity, workers),
-                whole_batch_norm=arguments.batch_norm == "whole",
-                half=half_type(arguments.mixed_precision, device),
-                compile=arguments.compile == "on",
+                checkpoints=_checkpoints(config, recipe, identity, workers),
+                half=half_type(config.mixed_precision, device),
+                compile=config.compile == "on",
             ),
         )
     if not workers.is_main:
@@ -126,44 +124,46 @@ def train(arguments: argparse.Namespace, stop: Stop, workers: Workers = ALONE) -
     if outcome.best is None:
         log.error("stopped before the first epoch was finished: there is no model")
         return
-    _print_metrics(best_line(outcome.best_epoch, outcome.best))
+    print_metrics(best_line(outcome.best_epoch, outcome.best))
     if outcome.efficiency is not None:
-        _print_metrics(workers_line(outcome.workers, outcome.images_per_second, outcome.efficiency))
-    finish(
-        arguments,
-        Trained(network, outcome, data_set, identity, preprocessing, valid, skipped),
-        started=started,
-        should_stop=stop,
-    )
+        print_metrics(workers_line(outcome.workers, outcome.images_per_second, outcome.efficiency))
+    trained = dataclasses.replace(trained, outcome=outcome, skipped=skipped)
+    finish(config, trained, started=started, should_stop=stop)
 
 
-def _recipe(arguments: argparse.Namespace, workers: Workers) -> Recipe:
-    recipe = Recipe(**{field.name: getattr(arguments, field.name) for field in dataclasses.fields(Recipe)})
-    if arguments.scale_with_workers == "off":
+def _build(config: TrainingConfig, classes: int, input_size: int) -> nn.Module:
+    with local_weights(config.weights, config.architecture) as weights:
+        network = build(config.architecture, classes, weights=weights)
+    check_input_size(network, config.architecture, input_size)
+    return network
+
+
+def _scaled(config: TrainingConfig, workers: Workers) -> Recipe:
+    recipe = config.recipe
+    if config.scale_with_workers == "off":
         return recipe
-    # Goyal et al. 2017: with k times the pictures per step there are k times fewer steps, each k times as long.
+    # Goyal et al. 2017: with k times the images per step there are k times fewer steps, each k times as long.
     return dataclasses.replace(recipe, batch_size=recipe.batch_size * workers.size, lr=recipe.lr * workers.size)
 
 
-def _checkpoints(arguments: argparse.Namespace, identity: Fingerprint, workers: Workers) -> Checkpoints | None:
-    if arguments.checkpoint_dir is None:
+def _checkpoints(config: TrainingConfig, recipe: Recipe, identity: Fingerprint, workers: Workers) -> Checkpoints | None:
+    if config.checkpoint_dir is None:
         return None
-    recipe = dataclasses.asdict(_recipe(arguments, workers))
-    asked = {"architecture": arguments.architecture, "input_size": arguments.input_size, **recipe}
+    asked = {"architecture": config.architecture, "input_size": config.input_size, **dataclasses.asdict(recipe)}
     return Checkpoints(
-        arguments.checkpoint_dir,
-        asked | {"weights": arguments.weights, "data": identity.digest},
+        config.checkpoint_dir,
+        asked | {"weights": config.weights, "data": identity.digest},
         workers=workers,
-        every=60 * arguments.checkpoint_minutes,
-        keep=arguments.checkpoint_keep,
+        every=60 * config.checkpoint_minutes,
+        keep=config.checkpoint_keep,
     )
 
 
-def _check_same(pictures: object, workers: Workers) -> None:
-    """Refuse to go on when the workers have different pictures: their parts would be of different batches."""
-    if any(others != pictures for others in workers.all_gather(pictures)):
+def _check_same(images: object, workers: Workers) -> None:
+    """Refuse to go on when the workers have different images: their parts would be of different batches."""
+    if any(others != images for others in workers.all_gather(images)):
         raise DistributedError(
-            "the hosts do not have the same pictures, or one of them cannot read some; each needs the whole data set "
+            "the hosts do not have the same images, or one of them cannot read some; each needs the whole data set "
             "(S3DataDistributionType FullyReplicated)"
         )
 
@@ -179,5 +179,5 @@ def _device(gpus: int | None, workers: Workers) -> torch.device:
     return torch.device("cuda", workers.local_rank) if gpus else torch.device("cpu")
 
 
-def _print_metrics(line: str) -> None:
-    print(line, flush=True)  # noqa: T201 - the log is how SageMaker reads metrics
+def _print_epoch(epoch: EpochMetrics) -> None:
+    print_metrics(epoch.line())

@@ -9,7 +9,6 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
-from urllib.error import URLError
 from urllib.parse import urlsplit
 
 import torch
@@ -20,18 +19,14 @@ from ..core.network import NetworkError, torchvision_models
 log = logging.getLogger(__name__)
 
 PUBLISHED, RANDOM = "default", "none"
+# Side of the network's input, in pixels: what resnet9 is made for.
+_DEFAULT_INPUT_SIZE = 64
 # torch's hub puts the beginning of a file's SHA-256 into its name, such as resnet50-11ad3fa6.pth.
 _HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,})\.")
 
 
-# Of the network's input, in pixels: what resnet9 is made for.
-_DEFAULT_INPUT_SIZE = 64
-
-
 def default_input_size(source: str, architecture: str) -> int:
-    """Return the side of the network's input, in pixels, where nobody has said it.
-
-    64, or, with the published weights, what those were measured with: 224 for most.
+    """Return the side of the network's input, in pixels: with the published weights what those were measured with.
 
     Raises
     ------
@@ -54,7 +49,6 @@ def local_weights(source: str, architecture: str) -> Iterator[Path | None]:
         "default": torchvision's best published weights, downloaded once into torch's hub folder (`TORCH_HOME`).
         "s3://BUCKET/KEY": fetched with the credentials of the job. "none": nothing. Otherwise a file's path.
     architecture : str
-        The network's name.
 
     Yields
     ------
@@ -66,14 +60,13 @@ def local_weights(source: str, architecture: str) -> Iterator[Path | None]:
     NetworkError
         When there are no such weights, or they cannot be fetched; the message says what to do.
     """
-    with contextlib.ExitStack() as stack:
-        if source == RANDOM:
-            yield None
-            return
+    if source == RANDOM:
+        yield None
+        return
+    with tempfile.TemporaryDirectory(prefix="weights-") as folder:
         if source == PUBLISHED:
             path = _download_published(architecture)
         elif source.startswith("s3://"):
-            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="weights-"))
             path = _download_object(source, Path(folder))
         else:
             path = Path(source)
@@ -86,9 +79,8 @@ def local_weights(source: str, architecture: str) -> Iterator[Path | None]:
 
 
 def _published(architecture: str) -> Any:
-    models = torchvision_models()
     try:
-        return models.get_model_weights(architecture).DEFAULT
+        return torchvision_models().get_model_weights(architecture).DEFAULT
     except (ValueError, AttributeError):  # no such network in torchvision, or one without weights
         raise NetworkError(
             f"torchvision publishes no weights of {architecture}; name a file of weights, or start without: "
@@ -108,7 +100,7 @@ def _download_published(architecture: str) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         # The file gets its name only when it is whole and has the right hash.
         torch.hub.download_url_to_file(url, str(path), digest and digest[1], progress=False)
-    except (URLError, OSError, RuntimeError) as error:
+    except (OSError, RuntimeError) as error:
         raise NetworkError(
             f"the published weights of {architecture} cannot be downloaded from {url}: {error}. Where there is no way "
             "to the internet, download them elsewhere, and name the file (--weights FILE) or put it below weights/ in "

@@ -1,16 +1,20 @@
-"""Files that are there as a whole or not at all, whenever the program is killed and whether or not the disk is full."""
+"""Atomic writes: a file is there as a whole or not at all, whenever the program is killed and the disk is full."""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import os
 import secrets
-from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
 
 _UNFINISHED = ".unfinished"
+_DIGEST_BYTES = hashlib.sha256().digest_size
+
+
+class DamagedFileError(Exception):
+    """A file is not as it was written. The message names it."""
 
 
 def write_whole(path: Path, *parts: bytes | memoryview) -> None:
@@ -26,12 +30,44 @@ def write_whole(path: Path, *parts: bytes | memoryview) -> None:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     remove_unfinished(path.parent)
-    with _unfinished(path) as file:
-        file.writelines(parts)
-        file.flush()
-        os.fsync(file.fileno())
-        Path(file.name).replace(path)
+    unfinished = path.with_name(f".{path.name}.{secrets.token_hex(8)}{_UNFINISHED}")
+    with unfinished.open("xb") as file:
+        try:
+            with contextlib.suppress(OSError):  # a file system without locks
+                fcntl.flock(file, fcntl.LOCK_EX)
+            file.writelines(parts)
+            file.flush()
+            os.fsync(file.fileno())
+            unfinished.replace(path)
+        except BaseException as error:
+            with contextlib.suppress(OSError):
+                unfinished.unlink(missing_ok=True)
+            if isinstance(error, FileNotFoundError):  # another writer took it for a leftover before it was locked
+                write_whole(path, *parts)
+                return
+            raise
     _sync(path.parent)
+
+
+def write_hashed(path: Path, content: bytes | memoryview) -> None:
+    """Write a file as a whole, its content behind the content's SHA-256; see `write_whole`."""
+    write_whole(path, hashlib.sha256(content).digest(), content)
+
+
+def read_hashed(path: Path) -> bytes:
+    """Return the content of a file that `write_hashed` has written.
+
+    Raises
+    ------
+    DamagedFileError
+        A broken disk, or a copy that broke off, has changed it.
+    FileNotFoundError
+    """
+    stored = path.read_bytes()
+    digest, content = stored[:_DIGEST_BYTES], stored[_DIGEST_BYTES:]
+    if hashlib.sha256(content).digest() != digest:
+        raise DamagedFileError(f"{path} is damaged: its content does not match its hash")
+    return content
 
 
 def remove_unfinished(folder: Path) -> None:
@@ -41,25 +77,6 @@ def remove_unfinished(folder: Path) -> None:
         with contextlib.suppress(OSError), path.open("r+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             path.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def _unfinished(path: Path) -> Iterator[BinaryIO]:
-    """Give a new file beside another one, locked as long as it is written, and removed when that fails."""
-    while True:
-        unfinished = path.with_name(f".{path.name}.{secrets.token_hex(8)}{_UNFINISHED}")
-        with unfinished.open("xb") as file:
-            with contextlib.suppress(OSError):  # a file system without locks
-                fcntl.flock(file, fcntl.LOCK_EX)
-            if not os.fstat(file.fileno()).st_nlink:  # taken for a leftover before it was locked
-                continue
-            try:
-                yield file
-            except BaseException:
-                with contextlib.suppress(OSError):
-                    unfinished.unlink(missing_ok=True)
-                raise
-            return
 
 
 def _sync(folder: Path) -> None:

@@ -10,6 +10,7 @@ function may take, which the build project's own time limit sees to.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import time
@@ -57,12 +58,10 @@ class ImageBuilder:
     remaining_seconds: Callable[[], float]
 
     def ensure_image(self, project: str, repository: str, tag: str, token: str) -> None:
-        """Build the image unless the repository has it.
+        """Build the image unless the repository has it; the project reads its tag in the variable ``IMAGE_TAG``.
 
         Parameters
         ----------
-        project
-            Name of the CodeBuild project. It is told the image's tag in the environment variable ``IMAGE_TAG``.
         token
             Makes CodeBuild take a repeated request for the first one: Lambda calls again after a crash.
 
@@ -71,9 +70,10 @@ class ImageBuilder:
         BuildError
             When the build failed, was stopped, or did not finish in time.
         """
-        if self._has_image(repository, tag):
-            logger.info("The image is there already: %s:%s", repository, tag)
-            return
+        with contextlib.suppress(self.ecr.exceptions.ImageNotFoundException):
+            if self.ecr.describe_images(repositoryName=repository, imageIds=[{"imageTag": tag}])["imageDetails"]:
+                logger.info("The image is there already: %s:%s", repository, tag)
+                return
         variable = {"name": "IMAGE_TAG", "value": tag, "type": "PLAINTEXT"}
         try:
             build = self.codebuild.start_build(
@@ -91,42 +91,28 @@ class ImageBuilder:
         if build["buildStatus"] != "SUCCEEDED":
             raise BuildError(self._report(build, f"ended as {build['buildStatus']}"))
 
-    def _has_image(self, repository: str, tag: str) -> bool:
-        try:
-            found = self.ecr.describe_images(repositoryName=repository, imageIds=[{"imageTag": tag}])
-        except self.ecr.exceptions.ImageNotFoundException:
-            return False
-        return bool(found["imageDetails"])
-
     def _report(self, build: dict[str, Any], outcome: str) -> str:
-        """What became of a build: what each phase that failed says, then the end of the log."""
+        """Say what became of a build: what each phase that failed says, then the end of the log."""
         phases = [
             f"{phase['phaseType']}: {context['message']}"
             for phase in build.get("phases", ())
             for context in phase.get("contexts", ())
             if context.get("message")
         ]
-        place = build.get("logs", {})
-        lines = self._log_tail(place.get("groupName"), place.get("streamName"))
-        return "\n".join(
-            [
-                f"The build {build['id']} {outcome}.",
-                *phases,
-                f"The end of its log ({place.get('groupName')}, {place.get('streamName')}):",
-                *(lines or ["(empty)"]),
-            ]
-        )
+        group, stream = (build.get("logs", {}).get(name) for name in ("groupName", "streamName"))
+        log = f"The end of its log ({group}, {stream}):"
+        return "\n".join([f"The build {build['id']} {outcome}.", *phases, log, *self._log_tail(group, stream)])
 
     def _log_tail(self, group: str | None, stream: str | None) -> list[str]:
         if group is None or stream is None:  # the build failed before it could write any
-            return []
+            return ["(empty)"]
         try:
             page = self.logs.get_log_events(
                 logGroupName=group, logStreamName=stream, limit=LOG_LINES, startFromHead=False
             )
         except ClientError as error:  # must not hide why the build failed
             return [f"(cannot be read: {error})"]
-        return [event["message"].rstrip() for event in page["events"]]
+        return [event["message"].rstrip() for event in page["events"]] or ["(empty)"]
 
 
 def handler(event: dict[str, Any], context: Any) -> None:
@@ -154,13 +140,7 @@ def handler(event: dict[str, Any], context: Any) -> None:
 
 
 def answer(event: dict[str, Any], failure: str = "") -> bytes:
-    """What CloudFormation is told, never more than it takes.
-
-    Parameters
-    ----------
-    failure
-        Why the request failed; empty when it did not.
-    """
+    """Return what CloudFormation is told, never more than it takes; no failure is a success."""
     properties = event["ResourceProperties"]
     document = {
         "Status": "FAILED" if failure else "SUCCESS",
@@ -180,7 +160,7 @@ def answer(event: dict[str, Any], failure: str = "") -> bytes:
 
 
 def _shortened(text: str, length: int) -> str:
-    """The beginning and the end of a text that is longer than `length`."""
+    """Return the beginning and the end of a text that is longer than `length`."""
     if len(text) <= length:
         return text
     head = min(_KEPT_HEAD, length // 2)

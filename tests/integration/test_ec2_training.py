@@ -110,6 +110,8 @@ def start(stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Call
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
         (folder / "train.py").write_text(PROGRAM.format(body=textwrap.dedent(body)))
+        (folder / "requirements.txt").touch()
+        shutil.copy(ROOT / "model" / "training" / "job" / "container_start.py", folder)
         monkeypatch.setattr(training, "SOURCE_DIR", folder)
         return ec2_training.start_training(stage, TrainingRequest(DATA_SET, hyperparameters), Machine())
 

@@ -1,11 +1,13 @@
-"""SageMaker's own SDK, version 3, runs the training program in model/ on the local AWS, with nothing changed in it."""
+"""SageMaker's own SDK, version 3, runs the bundle of the training program on the local AWS, unchanged."""
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
 import sys
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,9 +16,8 @@ import pytest
 from sagemaker_local import BUCKET, Local, local_aws, untar
 from training_fixtures import LABELS, write_data_set
 
+from cli.training.sagemaker import SOURCE_DIR, source_bundle
 from model.training.loop.metrics import METRIC_DEFINITIONS
-
-ROOT = Path(__file__).parents[2]
 
 # What somebody writes who follows the SDK's documentation. In a process of its own: the import takes seconds, and the
 # SDK finds credentials and addresses as a user's program does, in the environment.
@@ -106,7 +107,10 @@ def run(
 def started(local: Local, role: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The names of the completed jobs, by what they are to show."""
     # The SDK wants of a role what only jobs in a VPC need; with this documented variable it takes a scoped one.
-    arguments = (BUCKET, role, str(ROOT / "model"), json.dumps(METRIC_DEFINITIONS))
+    source = tmp_path_factory.mktemp("source")
+    with tarfile.open(fileobj=io.BytesIO(source_bundle(SOURCE_DIR))) as bundle:
+        bundle.extractall(source, filter="data")
+    arguments = (BUCKET, role, str(source), json.dumps(METRIC_DEFINITIONS))
     done = run(local, tmp_path_factory.mktemp("home"), PROGRAM, *arguments, SAGEMAKER_VALIDATE_ROLE="false")
     assert done.returncode == 0, done.stderr[-3000:]
     names: dict[str, str] = json.loads(done.stdout.splitlines()[-1])
@@ -164,7 +168,7 @@ def test_hyperparameter_tuner_finds_the_best_values_for_the_programs_folder(
 
 def test_the_sdk_is_told_what_a_role_may_not_do(local: Local, role: str, tmp_path: Path) -> None:
     """Its check of the role is answered from the role's real policies."""
-    done = run(local, tmp_path, PROGRAM, BUCKET, role, str(ROOT / "model"), "[]")
+    done = run(local, tmp_path, PROGRAM, BUCKET, role, str(SOURCE_DIR), "[]")
     assert done.returncode != 0
     assert "RoleValidationError" in done.stderr
     assert "Missing permissions: cloudwatch:PutMetricData" in done.stderr

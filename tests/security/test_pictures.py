@@ -1,4 +1,4 @@
-"""Pictures made to cost much: each is answered with little memory and time, however few bytes it has."""
+"""Images made to cost much: each is answered with little memory and time, however few bytes it has."""
 
 from __future__ import annotations
 

@@ -25,7 +25,10 @@ OF_PYTORCH = {"torch", "torchvision"}
 #: Files of pins, for people, each with a lock beside it, which is what is installed.
 PINNED = sorted([*ROOT.glob("requirements-*.txt"), *ROOT.glob("benchmarks/requirements-*.txt")])
 #: Files that others install by this name, so they hold the hashes themselves.
-HASHED = [ROOT / "model" / "requirements.txt", ROOT / "model" / "serving" / "image" / "requirements.txt"]
+HASHED = [
+    ROOT / "model" / "training" / "job" / "requirements.txt",
+    ROOT / "model" / "serving" / "image" / "requirements.txt",
+]
 #: Comes with AWS's training image, whose PyTorch was built with it.
 OF_THE_TRAINING_IMAGE = {"numpy"}
 

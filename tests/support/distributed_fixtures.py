@@ -16,11 +16,24 @@ FORKS.set_forkserver_preload(["model.train", "torch._dynamo"])
 
 
 def environment(rank: int, size: int, port: int) -> dict[str, str]:
-    """What torchrun tells a worker."""
+    """Return what torchrun tells a worker; a `Meeting` keeps the store at that port."""
     return {
         "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(size), "LOCAL_WORLD_SIZE": str(size),
-        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": loopback(),
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_USE_AGENT_STORE": "True",
     }  # fmt: skip
+
+
+class Meeting:
+    """The store that torchrun keeps for its workers."""
+
+    def __init__(self) -> None:
+        from torch.distributed import TCPStore
+
+        listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = listener.getsockname()[1]
+        self._store = TCPStore(
+            "127.0.0.1", self.port, is_master=True, wait_for_workers=False, master_listen_fd=listener.detach()
+        )
 
 
 def loopback() -> str:
@@ -61,10 +74,15 @@ class Worker:
         return value
 
 
+def start_workers(size: int, function: Callable[..., Any], *arguments: Any) -> tuple[Meeting, list[Worker]]:
+    """Call a function in so many workers, which find each other by their environment."""
+    meeting = Meeting()
+    return meeting, [start(function, environment(rank, size, meeting.port), *arguments) for rank in range(size)]
+
+
 def run_workers(size: int, function: Callable[..., Any], *arguments: Any) -> list[Any]:
-    """Call a function in so many workers, which find each other by their environment; the results by rank."""
-    port = free_port()
-    workers = [Worker(function, environment(rank, size, port), arguments) for rank in range(size)]
+    """Call a function in so many workers; the results by rank."""
+    _meeting, workers = start_workers(size, function, *arguments)
     return [worker.result() for worker in workers]
 
 

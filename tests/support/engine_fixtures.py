@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from model.core.transforms import Preprocessing
+from model.training.config import Recipe
 from model.training.data.decoded import Images
-from model.training.loop.engine import Recipe
 
 PREPROCESSING = Preprocessing(16, 16)
 RECIPE = Recipe(epochs=6, batch_size=8, lr=0.01, weight_decay=0.01, label_smoothing=0.0, patience=0, seed=3)

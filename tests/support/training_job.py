@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
-import shutil
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
-import model
+from cli.training.sagemaker import SOURCE_DIR, source_bundle
 
 
 class Job:
@@ -17,7 +18,8 @@ class Job:
 
     def __init__(self, root: Path, data: Path) -> None:
         self.code, self.model, self.output = root / "code", root / "model", root / "output"
-        shutil.copytree(Path(model.__file__).parent, self.code, ignore=shutil.ignore_patterns("__pycache__"))
+        with tarfile.open(fileobj=io.BytesIO(source_bundle(SOURCE_DIR))) as bundle:
+            bundle.extractall(self.code, filter="data")
         self.model.mkdir()
         (self.output / "data").mkdir(parents=True)
         self.environment = {

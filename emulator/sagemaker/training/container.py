@@ -7,22 +7,20 @@ that others could look up: they are all on this machine, and meet at a port of i
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import os
 import re
 import shlex
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from packaging.requirements import InvalidRequirement, Requirement
-
 from emulator.platform.awsapi import Payload
 from emulator.platform.programs import base_environment
 from emulator.sagemaker.artifacts import ArtifactError
+from emulator.sagemaker.training.requirements import unmet_requirements
 
 # What the SDK writes and runs.
 _SCRIPTS = frozenset({".sh", ".py", ".json"})
@@ -30,6 +28,7 @@ _SCRIPTS = frozenset({".sh", ".py", ".json"})
 _MEETING_PLACE = re.compile(r"^(SM_MASTER_ADDR|SM_MASTER_PORT) = .*$", re.MULTILINE)
 OPT_ML = "/opt/ml"
 DEFAULT_CHECKPOINT_PATH = "/opt/ml/checkpoints"
+_TORCHRUN = Path(__file__).with_name("torchrun.py")
 #: Hyperparameters that speak to the container's toolkit and not to the program.
 _TOOLKIT_PREFIX = "sagemaker_"
 #: Where SageMaker's toolkit takes `log_level` from when the job does not say: INFO.
@@ -182,6 +181,7 @@ class TrainingContainer:
         values["SM_TRAINING_ENV"] = {
             name: str(value) if isinstance(value, Path) else value for name, value in summary.items()
         }
+        values |= {name.removeprefix("SM_"): value for name, value in self._cluster.meeting_place.items()}
         return {name: value if isinstance(value, str) else _text(value) for name, value in values.items()}
 
     def _toolkit_parameter(self, name: str) -> str | None:
@@ -237,11 +237,30 @@ class TrainingContainer:
         # The toolkit joins all of it into one text and hands that to a shell, which interprets it. It quotes the
         # arguments of shell scripts only, and those within double quotes.
         if path.suffix == ".py":
-            line = " ".join([shlex.quote(sys.executable), program, *self.user_arguments()])
+            python = [shlex.quote(text) for text in (sys.executable, *self._torchrun())]
+            line = " ".join([*python, program, *self.user_arguments()])
+        elif self._torchrun():
+            raise ArtifactError(f"torchrun starts Python scripts, and the program {program} is none.")
         else:
             path.chmod(0o755)
             line = f'/bin/sh -c "./{program} {shlex.join(self.user_arguments())}"'
         return ["/bin/sh", "-c", line]
+
+    def _torchrun(self) -> list[str]:
+        """Return what Python is given before the script where the job asks for torchrun.
+
+        The toolkit's arguments (`torch_distributed.py` in sagemaker-training-toolkit), and where to meet also for one
+        host: two jobs would meet at torchrun's default port.
+        """
+        if not _decode(self.hyperparameters.get("sagemaker_torch_distributed_enabled", "false")):
+            return []
+        processes = self._toolkit_parameter("mpi_num_of_processes_per_host") or str(self._cluster.gpus or 1)
+        hosts = self._cluster.hosts
+        address, port = (str(value) for value in self._cluster.meeting_place.values())
+        return [
+            "-P", str(_TORCHRUN), "--nnodes", str(len(hosts)), "--nproc_per_node", processes,
+            "--master_addr", address, "--master_port", port, "--node_rank", str(hosts.index(self.host)),
+        ]  # fmt: skip
 
     def _entry_point(self) -> list[str]:
         algorithm = self._job["AlgorithmSpecification"]
@@ -284,32 +303,6 @@ class TrainingContainer:
                 "requirements.txt asks for what the environment of the local AWS does not have: "
                 f"{'; '.join(unmet)}. Install it there; the local AWS installs nothing."
             )
-
-
-def unmet_requirements(file: str) -> Iterable[str]:
-    """Say of each requirement that the installed distributions do not meet why not; options of pip are skipped."""
-    checked = "--hash=" in file  # then pip asks for the hash of everything that it installs
-    for line in file.replace("\\\n", " ").splitlines():
-        text, *hashes = re.split(r"\s+--hash=", re.sub(r"(^|\s)#.*", "", line).strip())
-        if not text or text.startswith("-"):
-            continue
-        if checked and not hashes:
-            yield f"{text} (has no hash, and others have)"
-            continue
-        try:
-            requirement = Requirement(text)
-        except InvalidRequirement as error:
-            yield f"{text} (unreadable: {str(error).splitlines()[0]})"
-            continue
-        if requirement.marker is not None and not requirement.marker.evaluate():
-            continue
-        try:
-            version = importlib.metadata.version(requirement.name)
-        except importlib.metadata.PackageNotFoundError:
-            yield f"{requirement} (not installed)"
-            continue
-        if not requirement.specifier.contains(version, prereleases=True):
-            yield f"{requirement} (installed: {version})"
 
 
 def _decode(value: str) -> Any:

@@ -7,7 +7,6 @@ epoch on: one file, replaced as a whole, until the finished artifact takes its p
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import io
 import logging
@@ -20,8 +19,9 @@ from typing import Any
 from ...core.archives import write_archive
 from ...core.artifact import CARD_FILE
 from ...core.packaging import BEST_FILE, METRICS_FILE
-from ..loop.engine import Fit
+from ..config import TrainingConfig
 from ..loop.metrics import Evaluation
+from ..loop.outcome import Fit
 from ..whole_files import write_whole
 from .finishing import Trained, write_model
 
@@ -66,14 +66,13 @@ class BestSoFar:
 
 
 def best_writer(
-    arguments: argparse.Namespace, trained: Trained, *, started: float
+    arguments: TrainingConfig, trained: Trained, *, started: float
 ) -> Callable[[Fit, Mapping[str, Any]], None]:
     """Return what writes the model of an unfinished training into the model folder, in one file.
 
     Parameters
     ----------
-    arguments : argparse.Namespace
-        From `parse_arguments`.
+    arguments : TrainingConfig
     trained : Trained
         Its network is a copy, whose weights are replaced; its outcome is ignored.
     started : float

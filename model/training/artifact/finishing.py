@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import logging
 import time
@@ -20,13 +19,14 @@ from ...core.artifact import ONNX_FILE, WEIGHTS_FILE, ModelCard, file_version
 from ...core.packaging import BEST_FILE, add_serving_program, write_metrics
 from ...core.predictor import onnx_session, softmax
 from ...core.transforms import Preprocessing
+from ..config import TrainingConfig
 from ..data.dataset import DataSet, Fingerprint, display_labels
-from ..data.decoded import Pictures, decode_for_serving
+from ..data.decoded import Images, decode_for_serving
 from ..environment import describe
 from ..loop.calibration import at_temperature, fit_temperature, reliability
-from ..loop.engine import Fit
 from ..loop.evaluation import Answers, evaluate_artifact, graph_logits, worst_mistakes
 from ..loop.metrics import Evaluation
+from ..loop.outcome import Fit
 from ..report.report import MISTAKES, write_report
 from .export import ExportCheck, check_export, export_onnx
 from .quantize import CALIBRATION_PICTURES, Decision, Limits, choose_precision
@@ -56,7 +56,7 @@ class Trained:
         Of the data set.
     preprocessing : Preprocessing
         What the server does to a picture.
-    valid : Pictures
+    valid : Images
         The validation split, as the server sees it.
     skipped : dict of str to str
         Training pictures that could not be read, with the reasons.
@@ -67,17 +67,16 @@ class Trained:
     data_set: DataSet
     identity: Fingerprint
     preprocessing: Preprocessing
-    valid: Pictures
+    valid: Images
     skipped: dict[str, str]
 
 
-def finish(arguments: argparse.Namespace, trained: Trained, *, started: float, should_stop: Callable[[], bool]) -> None:
+def finish(arguments: TrainingConfig, trained: Trained, *, started: float, should_stop: Callable[[], bool]) -> None:
     """Write the artifact, choose its precision, calibrate it, measure it on the test split, and report.
 
     Parameters
     ----------
-    arguments : argparse.Namespace
-        From `parse_arguments`.
+    arguments : TrainingConfig
     trained : Trained
     started : float
         `time.perf_counter()` when the training began.
@@ -141,7 +140,7 @@ def finish(arguments: argparse.Namespace, trained: Trained, *, started: float, s
 
 
 def write_model(
-    arguments: argparse.Namespace,
+    arguments: TrainingConfig,
     trained: Trained,
     folder: Path,
     *,
@@ -163,7 +162,7 @@ def _write_records(folder: Path, card: ModelCard, metrics: dict[str, Any], start
     card.save(folder)
 
 
-def _first_card(arguments: argparse.Namespace, trained: Trained, folder: Path) -> ModelCard:
+def _first_card(arguments: TrainingConfig, trained: Trained, folder: Path) -> ModelCard:
     """Return the card of the network as it was trained."""
     data_set, best = trained.data_set, trained.outcome.best
     assert best is not None
@@ -181,7 +180,7 @@ def _first_card(arguments: argparse.Namespace, trained: Trained, folder: Path) -
     )
 
 
-def _first_metrics(arguments: argparse.Namespace, trained: Trained, check: ExportCheck) -> dict[str, Any]:
+def _first_metrics(arguments: TrainingConfig, trained: Trained, check: ExportCheck) -> dict[str, Any]:
     """Return what `metrics.json` holds before the model is measured; docs/training-results.md explains the keys."""
     data_set, outcome = trained.data_set, trained.outcome
     assert outcome.best is not None
@@ -206,9 +205,7 @@ def _first_metrics(arguments: argparse.Namespace, trained: Trained, check: Expor
         },
         "export": dataclasses.asdict(check),
         "quantization": None,
-        "arguments": {
-            name: str(value) if isinstance(value, Path) else value for name, value in vars(arguments).items()
-        },
+        "arguments": arguments.recorded(),
         "environment": describe(),
     }
 
@@ -223,7 +220,7 @@ def _write_network(trained: Trained, folder: Path, checked_pictures: int) -> Exp
 
 def _calibration_pictures(
     data_set: DataSet, preprocessing: Preprocessing, unreadable: Container[str], threads: int
-) -> Pictures:
+) -> Images:
     """Decode training pictures as the server would; the ones that are decoded for training have another shape."""
     split = data_set.splits["train"]
     readable = _readable(data_set, split.name, unreadable)
@@ -239,9 +236,9 @@ def _calibration_pictures(
 
 
 def _choose_precision(
-    arguments: argparse.Namespace,
-    calibration: Pictures,
-    valid: Pictures,
+    arguments: TrainingConfig,
+    calibration: Images,
+    valid: Images,
     preprocessing: Preprocessing,
     should_stop: Callable[[], bool],
 ) -> Decision:

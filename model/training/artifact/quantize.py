@@ -28,7 +28,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from ...core.predictor import FloatArray, onnx_session, softmax
 from ...core.transforms import Preprocessing
-from ..data.decoded import Pictures
+from ..data.decoded import Images
 from ..environment import cpu_model
 from ..loop.evaluation import evaluate_probabilities, graph_logits
 from ..whole_files import write_whole
@@ -173,8 +173,8 @@ class Decision:
 def choose_precision(
     path: Path,
     *,
-    calibration: Pictures,
-    valid: Pictures,
+    calibration: Images,
+    valid: Images,
     preprocessing: Preprocessing,
     limits: Limits,
     should_stop: Callable[[], bool],
@@ -185,7 +185,7 @@ def choose_precision(
     ----------
     path : Path
         The ONNX graph, from "image" to "logits".
-    calibration, valid : Pictures
+    calibration, valid : Images
         Of the training and the validation split, cut as the server cuts them (`Preprocessing.crop`).
     preprocessing : Preprocessing
     limits : Limits
@@ -244,7 +244,7 @@ class _Trial:
     """The attempts at quantising one graph, in a temporary folder."""
 
     def __init__(
-        self, path: Path, folder: Path, calibration: Pictures, valid: Pictures, preprocessing: Preprocessing
+        self, path: Path, folder: Path, calibration: Images, valid: Images, preprocessing: Preprocessing
     ) -> None:
         self._path, self._folder = path, folder
         self._calibration, self._valid, self._preprocessing = calibration, valid, preprocessing
@@ -360,7 +360,7 @@ def _silence() -> Iterator[None]:
 class _CalibrationReader(CalibrationDataReader):
     """Hands the calibration pictures to the quantiser; what it counts are batches of `_CALIBRATION_BATCH`."""
 
-    def __init__(self, pictures: Pictures, preprocessing: Preprocessing) -> None:
+    def __init__(self, pictures: Images, preprocessing: Preprocessing) -> None:
         self._pixels, self._preprocessing = pictures.pixels, preprocessing
         self.set_range(0, len(self))
 

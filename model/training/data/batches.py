@@ -12,7 +12,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..distributed.group import DistributedError, Workers
-from ..distributed.whole_batch import Part
 from .augment import Augmentation
 from .decoded import Images
 from .imbalance import draw_order, image_weights
@@ -41,7 +40,6 @@ class Batch:
     scale : float
         The part's weight in the whole batch, times the number of workers: with it the mean of the workers' gradients,
         which is what they exchange, is the gradient of the whole batch's mean loss.
-    part : Part
     """
 
     inputs: Tensor
@@ -50,7 +48,6 @@ class Batch:
     own: float
     weights: Tensor | None
     scale: float
-    part: Part
 
     def loss(self, logits: Tensor, *, label_smoothing: float) -> Tensor:
         """Return what is minimised: the (weighted) mean cross-entropy in nats, scaled."""
@@ -157,4 +154,4 @@ class Batches:
             ours, all_of_them = (self._weights[part].sum(dtype=np.float64) for part in (chosen, whole))
             scale = self._workers.size * float(ours / all_of_them)
             weights = torch.from_numpy(self._weights[chosen]).to(self._device)
-        return Batch(inputs, targets, mixed_in, share, weights, scale, Part(own, len(whole)))
+        return Batch(inputs, targets, mixed_in, share, weights, scale)

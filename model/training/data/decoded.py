@@ -56,9 +56,6 @@ class Images:
         return len(self.targets)
 
 
-Pictures = Images  # the name in loop/, head/ and artifact/
-
-
 def whole_image(image: Image.Image, side: int) -> npt.NDArray[np.uint8]:
     """Squeeze an image of any shape into a square, uint8 [side, side, 3]; augmentation undoes the squeezing."""
     return np.asarray(image.resize((side, side), Image.Resampling.BILINEAR))

@@ -1,4 +1,4 @@
-"""A network in two parts: the backbone makes features of a picture, and the head makes logits of those."""
+"""A network in two parts: the backbone makes features of an image, and the head makes logits of those."""
 
 from __future__ import annotations
 
@@ -16,15 +16,6 @@ def split(network: nn.Module, architecture: str, input_size: int) -> tuple[nn.Mo
     The head is exactly what weights for other classes leave out (`network.build`): the last layer, with the dropout
     before it and what follows it. Hidden layers of a classifier, as in VGG, MobileNet and ConvNeXt, are published with
     weights of their own and belong to the backbone.
-
-    Parameters
-    ----------
-    network : nn.Module
-        From `network.build`, on the CPU.
-    architecture : str
-        Its name, for the message.
-    input_size : int
-        Pixels.
 
     Returns
     -------

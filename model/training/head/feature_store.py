@@ -1,13 +1,11 @@
 """Features on disk: computed once, in shards that are either whole or not there.
 
 A view of a split is a folder whose name is the hash of all that its features depend on, so nothing in the store is ever
-out of date and any of it may be deleted. A shard begins with the hash of the rest: what a broken disk or a copy that
-broke off has damaged is computed again.
+out of date and any of it may be deleted. A damaged shard is computed again.
 """
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import logging
@@ -17,25 +15,23 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ..whole_files import write_whole
+from ..whole_files import DamagedFileError, read_hashed, write_hashed
 
 log = logging.getLogger(__name__)
-
-_DIGEST_BYTES = hashlib.sha256().digest_size
 
 
 @dataclass(frozen=True)
 class Features:
-    """What a backbone makes of some pictures.
+    """What a backbone makes of some images.
 
     Attributes
     ----------
     values : numpy.ndarray
         float32 [N, D].
     targets : numpy.ndarray
-        int64 [N], the index of each picture's class.
+        int64 [N], the index of each image's class.
     skipped : dict of str to str
-        Pictures that could not be read and are left out, with the reasons.
+        Images that could not be read and are left out, with the reasons.
     """
 
     values: npt.NDArray[np.float32]
@@ -58,10 +54,7 @@ class Features:
 class FeatureStore:
     """Shards by name, in a folder and, where that is full, in memory.
 
-    Parameters
-    ----------
-    folder : Path
-        Made when the first shard is written. Several processes may use it at once, and write the same shard.
+    The folder is made with the first shard. Several processes may use it at once, and write the same shard.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -85,7 +78,7 @@ class FeatureStore:
         When the disk is full the training goes on with the shard in memory.
         """
         try:
-            write_whole(self._folder / name, hashlib.sha256(content).digest(), content)
+            write_hashed(self._folder / name, content)
         except OSError as error:
             if not self._unsaved:
                 log.warning("features cannot be kept in %s, only in memory: %s", self._folder, error)
@@ -96,23 +89,15 @@ class FeatureStore:
         if name in self._unsaved:
             return self._unsaved[name]
         try:
-            stored = (self._folder / name).read_bytes()
+            return read_hashed(self._folder / name)
         except FileNotFoundError:
             return None
-        digest, content = stored[:_DIGEST_BYTES], stored[_DIGEST_BYTES:]
-        if hashlib.sha256(content).digest() != digest:
-            log.warning("%s is damaged and will be computed again", self._folder / name)
+        except DamagedFileError as error:
+            log.warning("%s; it will be computed again", error)
             return None
-        return content
 
     def get(self, name: str) -> Features:
-        """Return a shard.
-
-        Raises
-        ------
-        KeyError
-            When there is none or it is damaged.
-        """
+        """Return a shard; raise KeyError when there is none or it is damaged."""
         content = self.get_bytes(name)
         if content is None:
             raise KeyError(name)

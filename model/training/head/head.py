@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ..config import Recipe
 from ..data.batches import Batch
 from ..data.imbalance import draw_order, image_weights
-from ..distributed.whole_batch import Part
-from ..loop.engine import Fit, KeepBest, Recipe, check_converging, out_of_patience
 from ..loop.metrics import EpochMetrics, Evaluation
+from ..loop.outcome import Fit, KeepBest
 from ..loop.state import TrainingState
 from .feature_store import Features
 from .features import Views
@@ -31,15 +31,14 @@ def fit_head(
 ) -> Fit:
     """Train a head and leave the weights of its best epoch in it.
 
-    The recipe means what it means to `engine.fit`. Every epoch takes the next view of all pictures, and after the last
+    The recipe means what it means to `engine.fit`. Every epoch takes the next view of all images, and after the last
     one the first again.
 
     Parameters
     ----------
     head : nn.Module
         From float32 [N, D] to logits [N, classes], on the CPU: there is too little to compute for a GPU.
-    views : Views
-    recipe : Recipe
+    views, recipe
     should_stop : callable
         Asked after every epoch.
     on_epoch : callable
@@ -55,33 +54,20 @@ def fit_head(
     torch.manual_seed(recipe.seed)  # dropout draws from the global generator
     counts = [math.ceil(len(view) / recipe.batch_size) for view in views.train]
     steps = [counts[epoch % len(counts)] for epoch in range(recipe.epochs)]
-    state = TrainingState(
-        head,
-        steps=sum(steps),
-        lr=recipe.lr,
-        weight_decay=recipe.weight_decay,
-        lr_decay=1.0,
-        ema=recipe.ema,
-        seed=recipe.seed,
-        scale_gradients=False,
-    )
+    state = TrainingState(head, recipe, steps=sum(steps))
     ended = interrupted = False
-    while state.epoch <= recipe.epochs and not ended and not out_of_patience(state, recipe.patience):
+    while state.epoch <= recipe.epochs and not ended and not state.out_of_patience(recipe.patience):
         view = views.train[(state.epoch - 1) % len(views.train)]
         started = time.perf_counter()
         train_loss = _train_one_epoch(head, view, steps[state.epoch - 1], state, recipe)
-        rate = len(view) / (time.perf_counter() - started)
-        evaluation = evaluate_head(state.evaluated, views.valid)
-        check_converging(state.epoch, train_loss, evaluation.loss, recipe)
-        metrics = EpochMetrics(state.epoch, train_loss, evaluation.loss, evaluation.accuracy, rate)
-        state.finish_epoch(metrics, evaluation)
-        outcome = Fit(state.history, state.best_epoch, state.best, interrupted=True)
-        keep_best(outcome, lambda: state.best_weights)
+        state.seconds = time.perf_counter() - started
+        metrics = state.finish_epoch(train_loss, len(view), evaluate_head(state.evaluated, views.valid))
+        keep_best(state.outcome(), lambda: state.best_weights)
         ended = bool(on_epoch(metrics))
         if state.epoch <= recipe.epochs and not ended and should_stop():
             ended = interrupted = True
     head.load_state_dict(state.best_weights)
-    return Fit(state.history, state.best_epoch, state.best, interrupted)
+    return state.outcome(interrupted=interrupted)
 
 
 def _train_one_epoch(head: nn.Module, view: Features, steps: int, state: TrainingState, recipe: Recipe) -> float:
@@ -93,15 +79,14 @@ def _train_one_epoch(head: nn.Module, view: Features, steps: int, state: Trainin
     weights = torch.from_numpy(image_weights(view.targets)[order]) if recipe.class_weights == "balanced" else None
     seen: list[Tensor] = []
     for indices in torch.arange(len(order)).tensor_split(steps):  # their sizes differ by at most one
-        part = Part(slice(int(indices[0]), int(indices[-1]) + 1), len(indices))
+        part = slice(int(indices[0]), int(indices[-1]) + 1)
         batch = Batch(
-            inputs=values[part.own],
-            targets=targets[part.own],
+            inputs=values[part],
+            targets=targets[part],
             mixed_in=None,
             own=1.0,
-            weights=None if weights is None else weights[part.own],
+            weights=None if weights is None else weights[part],
             scale=1.0,
-            part=part,
         )
         logits = head(batch.inputs)
         state.update(batch.loss(logits, label_smoothing=recipe.label_smoothing))

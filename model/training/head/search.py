@@ -20,8 +20,9 @@ from typing import Any
 
 from torch import nn
 
-from ..loop.engine import DivergedError, Fit, KeepBest, Recipe
+from ..config import Recipe
 from ..loop.metrics import EpochMetrics, Trial
+from ..loop.outcome import DivergedError, Fit, KeepBest
 from .features import Views
 from .head import fit_head
 
@@ -59,11 +60,14 @@ class Search:
         The completed one with the lowest objective.
     fit : Fit
         Its training; the head has its weights.
+    recipe : Recipe
+        What it was trained with.
     """
 
     trials: list[Trial]
     best: Trial
     fit: Fit
+    recipe: Recipe
 
 
 def search(
@@ -86,18 +90,12 @@ def search(
     ----------
     head : nn.Module
         Its weights now are where every trial begins; left with those of the best trial.
-    views : Views
-    recipe : Recipe
-        All that is not searched.
-    space : Space
+    views, recipe, space
+        The recipe says all that is not searched.
     trials : int
-        At most this many.
-    should_stop : callable
-        True ends the search with the best trial so far.
-    on_trial : callable
-        Called with every trial when it has ended.
-    keep_best : callable
-        Called with every trial that is the best one so far, as `engine.fit` does with epochs.
+        At most this many; `should_stop` ends the search, too, with the best trial so far.
+    on_trial, keep_best : callable
+        Called with every trial when it has ended, and with every one that is the best so far (`engine.fit`).
 
     Returns
     -------
@@ -109,54 +107,63 @@ def search(
     DivergedError
         When every trial diverged.
     """
-    study, distributions = _study(space, recipe)
+    import optuna  # takes a second, and only a search needs it
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(
+        direction="minimize",
+        sampler=optuna.samplers.TPESampler(seed=recipe.seed % 2**32),
+        # While the learning rate is high the loss says little, so trials are compared in their second half.
+        pruner=optuna.pruners.MedianPruner(UNCOMPARED_TRIALS, n_warmup_steps=recipe.epochs // 2),
+    )
+    states = optuna.trial.TrialState
+    outcomes = {Trial.COMPLETED: states.COMPLETE, Trial.STOPPED: states.PRUNED, Trial.FAILED: states.FAIL}
     beginning = copy.deepcopy(head.state_dict())
     done: list[Trial] = []
-    best: tuple[Trial, Fit, dict[str, Any]] | None = None
+    best: Search | None = None
+    lowest, best_weights = math.inf, beginning
     while len(done) < trials and not should_stop():
-        proposal = study.ask(distributions)
-        tried = dataclasses.replace(recipe, lr=proposal.params["lr"], batch_size=proposal.params["batch_size"])
+        proposal = study.ask()
+        lr = proposal.suggest_float("lr", *space.lr, log=True)
+        batch_size = proposal.suggest_categorical("batch_size", space.batch_sizes)
+        tried = dataclasses.replace(recipe, lr=lr, batch_size=batch_size)
         head.load_state_dict(beginning)
         trial, fit = _run_trial(head, views, tried, proposal, number=len(done) + 1, should_stop=should_stop)
         if fit is not None and fit.interrupted:
             break
-        _tell(study, proposal, trial)
+        objective = trial.objective if trial.status == Trial.COMPLETED else None
+        study.tell(proposal, objective, outcomes[trial.status])
         done.append(trial)
         on_trial(trial)
-        is_better = best is None or _objective(trial) < _objective(best[0])
-        if fit is not None and trial.status == Trial.COMPLETED and is_better:
-            best = trial, fit, copy.deepcopy(head.state_dict())
+        if fit is not None and objective is not None and objective < lowest:
+            lowest, best, best_weights = objective, Search(done, trial, fit, tried), copy.deepcopy(head.state_dict())
             keep_best(dataclasses.replace(fit, interrupted=True), head.state_dict)
-    if best is None:
-        if done:
-            raise DivergedError(
-                f"all {len(done)} trials diverged; search lower learning rates than {space.lr[0]:g} to {space.lr[1]:g}"
-            )
-        return None
-    head.load_state_dict(best[2])
-    return Search(done, best[0], best[1])
+    if best is None and done:
+        raise DivergedError(
+            f"all {len(done)} trials diverged; search lower learning rates than {space.lr[0]:g} to {space.lr[1]:g}"
+        )
+    head.load_state_dict(best_weights)
+    return best
 
 
 def _run_trial(
     head: nn.Module, views: Views, recipe: Recipe, proposal: Any, *, number: int, should_stop: Callable[[], bool]
 ) -> tuple[Trial, Fit | None]:
     started = time.perf_counter()
-    pruned = False
-
-    def compare(epoch: EpochMetrics) -> bool:
-        nonlocal pruned
-        proposal.report(epoch.valid_loss, epoch.epoch)
-        pruned = epoch.epoch < recipe.epochs and proposal.should_prune()
-        return pruned
-
     status, fit = Trial.COMPLETED, None
+
+    def is_pruned(epoch: EpochMetrics) -> bool:
+        nonlocal status
+        proposal.report(epoch.valid_loss, epoch.epoch)
+        if epoch.epoch < recipe.epochs and proposal.should_prune():
+            status = Trial.STOPPED
+        return status == Trial.STOPPED
+
     try:
-        fit = fit_head(head, views, recipe=recipe, should_stop=should_stop, on_epoch=compare)
+        fit = fit_head(head, views, recipe=recipe, should_stop=should_stop, on_epoch=is_pruned)
     except DivergedError as error:
         status = Trial.FAILED
         log.info("trial %d: %s", number, error)
-    if pruned:
-        status = Trial.STOPPED
     best = fit.best if fit is not None else None
     trial = Trial(
         number,
@@ -169,41 +176,19 @@ def _run_trial(
     return trial, fit
 
 
-def _study(space: Space, recipe: Recipe) -> tuple[Any, dict[str, Any]]:
-    import optuna  # takes a second, and only a search needs it
-
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(
-        direction="minimize",
-        sampler=optuna.samplers.TPESampler(seed=recipe.seed % 2**32),
-        # While the learning rate is high the loss says little, so trials are compared in their second half.
-        pruner=optuna.pruners.MedianPruner(UNCOMPARED_TRIALS, n_warmup_steps=recipe.epochs // 2),
-    )
-    distributions: dict[str, Any] = {
-        "lr": optuna.distributions.FloatDistribution(*space.lr, log=True),
-        "batch_size": optuna.distributions.CategoricalDistribution(space.batch_sizes),
-    }
-    return study, distributions
-
-
-def _tell(study: Any, proposal: Any, trial: Trial) -> None:
-    import optuna
-
-    if trial.status == Trial.COMPLETED:
-        study.tell(proposal, trial.objective)
-    else:
-        states = optuna.trial.TrialState
-        study.tell(proposal, state=states.PRUNED if trial.status == Trial.STOPPED else states.FAIL)
-
-
-def _objective(trial: Trial) -> float:
-    return math.inf if trial.objective is None else trial.objective
-
-
 def write_search(folder: Path, found: Search, *, seconds: float, seed: int) -> None:
     """Write `trials.csv` and `search.json`, in the columns and words of the report on tuning jobs."""
     folder.mkdir(parents=True, exist_ok=True)
-    rows = [_row(trial) for trial in found.trials]
+    rows = [
+        {
+            "trial": trial.trial,
+            "status": trial.status,
+            "objective": trial.objective,
+            "seconds": round(trial.seconds, 4),
+            **trial.hyperparameters,
+        }
+        for trial in found.trials
+    ]
     with (folder / TRIALS_FILE).open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
@@ -217,13 +202,3 @@ def write_search(folder: Path, found: Search, *, seconds: float, seed: int) -> N
         "trials": [dataclasses.asdict(trial) for trial in found.trials],
     }
     (folder / SEARCH_FILE).write_text(json.dumps(document, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-
-
-def _row(trial: Trial) -> dict[str, Any]:
-    return {
-        "trial": trial.trial,
-        "status": trial.status,
-        "objective": trial.objective,
-        "seconds": round(trial.seconds, 4),
-        **trial.hyperparameters,
-    }

@@ -1,9 +1,9 @@
-"""Probabilities that mean something: of the pictures that a model is 80% sure of, 80% should be right.
+"""Probabilities that mean something: of the images that a model is 80% sure of, 80% should be right.
 
 One number mends most of what is wrong with a network's confidence, the temperature that its logits are divided by
 before the softmax (Guo et al., "On Calibration of Modern Neural Networks", 2017). It changes no answer, only how sure
 the model is of it: above 1 for a network that is too sure of itself, below 1 for one that is not sure enough, which is
-what label smoothing does. It is fitted on the validation split; the test split says what came of it.
+what label smoothing does. It is fitted on the validation split; the test split says how good it is.
 """
 
 from __future__ import annotations
@@ -32,13 +32,14 @@ IntArray = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Bin:
-    """The pictures with a confidence in one of the `BINS` intervals of equal width.
+    """The images with a confidence in one of the `BINS` intervals of equal width.
 
     Attributes
     ----------
     pictures : int
+        Their number.
     confidence, accuracy : float or None
-        The mean probability of the answers, and the share of them that is right; None without pictures.
+        The mean probability of the answers, and the share of them that is right; None without images.
     """
 
     pictures: int
@@ -53,9 +54,9 @@ class Reliability:
     Attributes
     ----------
     expected_calibration_error : float
-        The mean over the pictures of the distance between their bin's confidence and its accuracy, 0 to 1.
+        The mean over the images of the distance between their bin's confidence and its accuracy, 0 to 1.
     loss : float
-        Cross-entropy in nats, the mean over the pictures.
+        Cross-entropy in nats, the mean over the images.
     bins : list of Bin
         The intervals (0, 1/15], (1/15, 2/15], … (14/15, 1].
     """
@@ -68,21 +69,12 @@ class Reliability:
 def fit_temperature(logits: FloatArray, targets: IntArray) -> float:
     """Return the temperature that makes the right classes likeliest.
 
-    The cross-entropy is convex in the temperature's inverse, so halving an interval finds its one minimum. Two things
-    bound it. It stays within `MAX_TEMPERATURE` and that number's inverse. And the mean confidence is not raised above
-    (N + 1) / (N + 2), Laplace's rule of succession: N pictures that are all right would otherwise make the model
-    absolutely sure of everything. The loss is never higher than with a temperature of 1.
+    The cross-entropy is convex in the temperature's inverse, so halving an interval finds its one minimum. It stays
+    within `MAX_TEMPERATURE` and that number's inverse. And the mean confidence is not raised above (N + 1) / (N + 2),
+    Laplace's rule of succession: N images that are all right would otherwise make the model absolutely sure of
+    everything. The loss is never higher than with a temperature of 1.
 
-    Parameters
-    ----------
-    logits : numpy.ndarray
-        Floating point [N, C] of validation pictures, N at least 1.
-    targets : numpy.ndarray
-        int64 [N], the right classes.
-
-    Returns
-    -------
-    float
+    `logits` are floating point [N, C] of validation images, N at least 1; `targets`, int64 [N], the right classes.
     """
     values = logits.astype(np.float64)
     right = np.take_along_axis(values, targets[:, np.newaxis], axis=1)[:, 0]
@@ -106,32 +98,20 @@ def fit_temperature(logits: FloatArray, targets: IntArray) -> float:
 
 
 def reliability(probabilities: FloatArray, targets: IntArray) -> Reliability:
-    """Compare a model's confidence with how often it is right.
-
-    The expected calibration error is that of Guo et al. (2017): `BINS` intervals of equal width, each answer in the one
-    that its probability falls into, the bins' gaps weighted by their pictures.
-
-    Parameters
-    ----------
-    probabilities : numpy.ndarray
-        Floating point [N, C].
-    targets : numpy.ndarray
-        int64 [N], the right classes.
-    """
+    """Compare a model's confidence with how often it is right, for probabilities [N, C] and right classes [N]."""
     confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == targets
     # Closed on the right; a confidence that rounding has put above 1 belongs to the last.
     index = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
-    bins = []
+    bins, error = [], 0.0
     for chosen in (index == number for number in range(BINS)):
-        pictures = int(chosen.sum())
-        means = (float(confidence[chosen].mean()), float(right[chosen].mean())) if pictures else (None, None)
-        bins.append(Bin(pictures, *means))
-    gaps = [
-        one.pictures * abs(one.confidence - one.accuracy)
-        for one in bins
-        if one.confidence is not None and one.accuracy is not None
-    ]
-    return Reliability(sum(gaps) / len(targets), float(losses(probabilities, targets).mean()), bins)
+        count = int(chosen.sum())
+        if not count:
+            bins.append(Bin(0, None, None))
+            continue
+        sure, accurate = float(confidence[chosen].mean()), float(right[chosen].mean())
+        bins.append(Bin(count, sure, accurate))
+        error += count * abs(sure - accurate)
+    return Reliability(error / len(targets), float(losses(probabilities, targets).mean()), bins)
 
 
 def at_temperature(probabilities: FloatArray, temperature: float) -> npt.NDArray[np.float64]:
@@ -141,7 +121,7 @@ def at_temperature(probabilities: FloatArray, temperature: float) -> npt.NDArray
 
 
 def losses(probabilities: FloatArray, targets: IntArray) -> npt.NDArray[np.float64]:
-    """Return each picture's cross-entropy in nats, float64 [N], for probabilities [N, C] and right classes [N]."""
+    """Return each image's cross-entropy in nats, float64 [N], for probabilities [N, C] and right classes [N]."""
     chosen = np.take_along_axis(probabilities.astype(np.float64), targets[:, np.newaxis], axis=1)[:, 0]
     # A probability that underflows to 0 would make the loss infinite, which JSON cannot hold.
     return -np.log(np.maximum(chosen, sys.float_info.min))

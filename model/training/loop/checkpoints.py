@@ -1,13 +1,11 @@
 """Checkpoints: what a killed training needs in order to go on as if nothing had happened.
 
-A checkpoint is one file that is there as a whole or not at all: it is written under another name, forced to the disk
-and renamed. It begins with a hash of its content, because the disk, or the copy in S3 that SageMaker brings back, may
-be torn all the same; then the one before it is used.
+A checkpoint is one file that is there as a whole or not at all. It begins with a hash of its content, because the disk,
+or the copy in S3 that SageMaker brings back, may be damaged all the same; then the one before it is used.
 """
 
 from __future__ import annotations
 
-import hashlib
 import io
 import logging
 import time
@@ -18,13 +16,11 @@ from typing import Any
 import torch
 
 from ..distributed.group import Workers
-from ..whole_files import remove_unfinished, write_whole
+from ..whole_files import read_hashed, remove_unfinished, write_hashed
 
 log = logging.getLogger(__name__)
 
 _SUFFIX = ".checkpoint"
-# Begins with a dot, so that nobody takes it for a checkpoint.
-_MAGIC = b"training checkpoint 1 sha256:"
 
 
 class CheckpointError(Exception):
@@ -37,7 +33,7 @@ class Checkpoints:
     Parameters
     ----------
     folder : Path
-        Made when it does not exist. Only the main worker's is used.
+        Made when it does not exist.
     identity : mapping of str to str, int, float, bool or None
         What the training is: going on from a checkpoint of another one is refused.
     workers : Workers
@@ -77,14 +73,10 @@ class Checkpoints:
         return state
 
     def save(self, epoch: int, step: int, state: Mapping[str, Any]) -> None:
-        """Write a checkpoint. When the disk is full, the training goes on with the last one that could be written.
+        """Write a checkpoint; when the disk is full, the training goes on with the last one that could be written.
 
-        Parameters
-        ----------
-        epoch, step : int
-            How far the training is; part of the file's name.
-        state : mapping
-            Tensors, numbers, texts, and lists and dictionaries of them. What the other workers give is ignored.
+        `epoch` and `step` say how far the training is. The state holds tensors, numbers, texts, and lists and
+        dictionaries of them.
         """
         if not self._workers.is_main:
             return
@@ -92,28 +84,29 @@ class Checkpoints:
         path = self._folder / f"epoch-{epoch:05d}-step-{step:07d}{_SUFFIX}"
         content = io.BytesIO()
         torch.save({"identity": self._identity, "state": dict(state)}, content)
-        digest = hashlib.sha256(content.getbuffer()).hexdigest().encode()
         try:
-            write_whole(path, _MAGIC, digest, b"\n", content.getbuffer())
+            write_hashed(path, content.getbuffer())
         except OSError as error:
-            left = self._paths()
+            paths = self._paths()
+            then = f"it begins again from {paths[0].stem}" if paths else "nothing is there to begin from"
             log.warning(
-                "no checkpoint could be written to %s (%s); the training goes on, and %s",
+                "no checkpoint could be written to %s (%s); the training goes on, and if it is killed, %s",
                 self._folder,
                 error.strerror or error,
-                f"if it is killed, it begins again from {left[0].stem}" if left else "nothing is there to begin from",
+                then,
             )
             return
         # One from further on is damaged, or the training would have begun there. It must not count as the newest.
         paths = self._paths()
-        for other in [*paths[: paths.index(path)], *paths[paths.index(path) + self._keep :]]:
+        newer, older = paths[: paths.index(path)], paths[paths.index(path) + self._keep :]
+        for other in newer + older:
             other.unlink(missing_ok=True)
 
     def _newest(self) -> tuple[bytes | None, str | None]:
         remove_unfinished(self._folder)
         for path in self._paths():
             try:
-                content = path.read_bytes()
+                content = read_hashed(path)
                 found = _read(content)["identity"]
             except Exception as error:  # torch.load raises a different class for every kind of damage
                 log.warning("%s cannot be used (%s); trying the one before it", path, error)
@@ -130,13 +123,8 @@ class Checkpoints:
 
 
 def _read(content: bytes) -> dict[str, Any]:
-    head, _, payload = content.partition(b"\n")
-    if not head.startswith(_MAGIC):
-        raise ValueError("it is no checkpoint")
-    if head.removeprefix(_MAGIC) != hashlib.sha256(payload).hexdigest().encode():
-        raise ValueError("its content does not match its hash")
     # weights_only: a checkpoint comes from a bucket, and must not be able to run code.
-    return torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)  # type: ignore[no-any-return]
+    return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)  # type: ignore[no-any-return]
 
 
 def _difference(folder: Path, found: Mapping[str, object], asked: Mapping[str, object]) -> str:

@@ -1,4 +1,4 @@
-"""How good an artifact is, measured as its callers meet it: whole picture files through its own predictor."""
+"""How good an artifact is, measured as its callers meet it: whole image files through its own predictor."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _BATCH = 32
 
 @dataclass(frozen=True)
 class Answers:
-    """What a model said about the pictures of one split.
+    """What a model said about the images of one split.
 
     Attributes
     ----------
     paths : tuple of Path
-        The N pictures that could be read.
+        The N images that could be read.
     targets : numpy.ndarray
         int64 [N], their classes.
     probabilities : numpy.ndarray
@@ -48,7 +48,7 @@ class Answers:
 
 @dataclass(frozen=True)
 class Mistake:
-    """A picture that was taken for something else.
+    """An image that was taken for something else.
 
     Attributes
     ----------
@@ -68,16 +68,7 @@ class Mistake:
 
 
 def evaluate_artifact(model_dir: Path, data_set: DataSet, split: str) -> tuple[Answers, dict[str, str]]:
-    """Classify every picture of a split with an artifact's predictor.
-
-    Parameters
-    ----------
-    model_dir : Path
-        The artifact's folder.
-    data_set : DataSet
-        With the artifact's labels.
-    split : str
-        Its name.
+    """Classify every image of a split with an artifact's predictor.
 
     Returns
     -------
@@ -90,46 +81,38 @@ def evaluate_artifact(model_dir: Path, data_set: DataSet, split: str) -> tuple[A
     ArtifactError
         When the artifact does not load.
     DataSetError
-        When the data set's classes are not the artifact's, or no picture of the split is readable.
+        When the data set's classes are not the artifact's, or no image of the split is readable.
     """
     predictor = Predictor.load(model_dir)
     if tuple(predictor.card.labels) != data_set.labels:
         raise DataSetError(
             f"the model in {model_dir} knows other classes than {data_set.root}: {', '.join(predictor.card.labels)}"
         )
-    paths: list[Path] = []
-    targets: list[int] = []
-    scores: list[list[float]] = []
+    found: list[tuple[Path, int, list[float]]] = []
     skipped: dict[str, str] = {}
     for path, target in data_set.splits[split].images():
         try:
-            scores.append(predictor.predict(path.read_bytes(), top_k=1).scores)
+            found.append((path, target, predictor.predict(path.read_bytes(), top_k=1).scores))
         except (ImageError, OSError) as error:
             name = str(path.relative_to(data_set.root))
             log.warning("skipped %s: %s", name, error)
             skipped[name] = str(error)
-            continue
-        paths.append(path)
-        targets.append(target)
-    if not paths:
+    if not found:
         raise DataSetError(f"no picture of the {split} split is readable; the first: {next(iter(skipped.values()))}")
-    return Answers(tuple(paths), np.asarray(targets), np.asarray(scores)), skipped
+    paths, targets, scores = zip(*found, strict=True)
+    return Answers(paths, np.asarray(targets), np.asarray(scores)), skipped
 
 
 def evaluate_probabilities(probabilities: npt.NDArray[np.float64], targets: npt.NDArray[np.int64]) -> Evaluation:
-    """Sum up the probabilities [N, C] that a model gave pictures of the classes `targets` [N]."""
-    return Evaluation.of(
-        losses(probabilities, targets).tolist(),
-        targets.tolist(),
-        probabilities.argmax(axis=1).tolist(),
-        probabilities.shape[1],
-    )
+    """Sum up the probabilities [N, C] that a model gave images of the classes `targets` [N]."""
+    predicted = probabilities.argmax(axis=1).tolist()
+    return Evaluation.of(losses(probabilities, targets).tolist(), targets.tolist(), predicted, probabilities.shape[1])
 
 
 def graph_logits(
     session: onnxruntime.InferenceSession, preprocessing: Preprocessing, pixels: npt.NDArray[np.uint8]
 ) -> FloatArray:
-    """Run a graph on decoded pictures, uint8 [N, S, S, 3]; returns logits, float32 [N, C]."""
+    """Run a graph on decoded images, uint8 [N, S, S, 3]; returns logits, float32 [N, C]."""
     return np.concatenate(
         [
             session.run(["logits"], {"image": preprocessing.normalise(pixels[start : start + _BATCH])})[0]

@@ -12,17 +12,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-_NUMBER = r"([0-9]+(?:\.[0-9]+)?)"
+_LINES_SAY = {
+    "train:loss": "train_loss",
+    "valid:loss": "valid_loss",
+    "valid:accuracy": "valid_accuracy",
+    "train:images_per_second": "images_per_second",
+    "test:loss": "test_loss",
+    "test:accuracy": "test_accuracy",
+    "trial:loss": "trial_loss",
+    "trial:accuracy": "trial_accuracy",
+}
 
 METRIC_DEFINITIONS: list[dict[str, str]] = [
-    {"Name": "train:loss", "Regex": rf"train_loss={_NUMBER}"},
-    {"Name": "valid:loss", "Regex": rf"valid_loss={_NUMBER}"},
-    {"Name": "valid:accuracy", "Regex": rf"valid_accuracy={_NUMBER}"},
-    {"Name": "train:images_per_second", "Regex": rf"images_per_second={_NUMBER}"},
-    {"Name": "test:loss", "Regex": rf"test_loss={_NUMBER}"},
-    {"Name": "test:accuracy", "Regex": rf"test_accuracy={_NUMBER}"},
-    {"Name": "trial:loss", "Regex": rf"trial_loss={_NUMBER}"},
-    {"Name": "trial:accuracy", "Regex": rf"trial_accuracy={_NUMBER}"},
+    {"Name": name, "Regex": rf"{text}=([0-9]+(?:\.[0-9]+)?)"} for name, text in _LINES_SAY.items()
 ]
 """What `CreateTrainingJob` takes as `AlgorithmSpecification.MetricDefinitions`."""
 
@@ -36,11 +38,11 @@ class EpochMetrics:
     epoch : int
         Counted from 1.
     train_loss, valid_loss : float
-        Cross-entropy in nats, the mean over the pictures (not over the batches).
+        Cross-entropy in nats, the mean over the images (not over the batches).
     valid_accuracy : float
-        Share of the validation pictures whose most probable class is the right one, 0 to 1.
+        Share of the validation images whose most probable class is the right one, 0 to 1.
     images_per_second : float
-        Training pictures seen per second, validation not counted.
+        Training images seen per second, validation not counted.
     """
 
     epoch: int
@@ -66,11 +68,11 @@ class ClassMetrics:
     pictures : int
         Of this class.
     precision : float or None
-        Share of the pictures that were taken for this class and are of it; None when none was taken for it.
+        Share of the images that were taken for this class and are of it; None when none was taken for it.
     recall : float or None
-        Share of this class's pictures that were recognised; None when there is none.
+        Share of this class's images that were recognised; None when there is none.
     f1 : float or None
-        The harmonic mean of the two; None when there is neither a picture of the class nor one taken for it.
+        The harmonic mean of the two; None when there is neither an image of the class nor one taken for it.
     """
 
     pictures: int
@@ -90,7 +92,7 @@ class Trial:
     status : str
         `COMPLETED`, `STOPPED` (it was worse than most at the same epoch) or `FAILED` (it diverged).
     objective : float or None
-        Lowest validation loss, the mean over the pictures in nats; None for a trial that failed.
+        Lowest validation loss, the mean over the images in nats; None for a trial that failed.
     accuracy : float or None
         In the same epoch.
     seconds : float
@@ -129,7 +131,7 @@ class Evaluation:
     Attributes
     ----------
     loss : float
-        Cross-entropy in nats, the mean over the pictures.
+        Cross-entropy in nats, the mean over the images.
     accuracy : float
         0 to 1.
     confusion_matrix : list of list of int
@@ -142,19 +144,11 @@ class Evaluation:
 
     @classmethod
     def of(cls, losses: Sequence[float], truth: Sequence[int], predicted: Sequence[int], classes: int) -> Evaluation:
-        """Sum up one loss, one true class and one predicted class per picture.
-
-        Raises
-        ------
-        ValueError
-            For no pictures at all: there is no accuracy of nothing.
-        """
-        if not truth:
-            raise ValueError("an evaluation needs at least one picture")
+        """Sum up one loss, one true class and one predicted class per image, of which there is at least one."""
         matrix = [[0] * classes for _ in range(classes)]
         for true, guess in zip(truth, predicted, strict=True):
             matrix[true][guess] += 1
-        right = sum(matrix[index][index] for index in range(classes))
+        right = sum(true == guess for true, guess in zip(truth, predicted, strict=True))
         return cls(sum(losses) / len(losses), right / len(truth), matrix)
 
     def per_class(self) -> list[ClassMetrics]:
@@ -171,20 +165,20 @@ class Evaluation:
         ]
 
     def macro_f1(self) -> float:
-        """Return the mean F1 of the classes that have pictures: every class counts alike, however rare it is."""
+        """Return the mean F1 of the classes that have images: every class counts alike, however rare it is."""
         scores = [one.f1 for one in self.per_class() if one.pictures and one.f1 is not None]
         return sum(scores) / len(scores)
 
     def accuracy_interval(self) -> tuple[float, float]:
         """Return the 95% confidence interval of the accuracy, by Wilson's score method (1927).
 
-        It says how far chance alone may have moved the figure: on few pictures, far.
+        It says how far chance alone may have moved the figure: on few images, far.
         """
         z = 1.959964  # the normal distribution's 97.5% quantile
-        pictures = sum(map(sum, self.confusion_matrix))
-        centre = (self.accuracy + z**2 / (2 * pictures)) / (1 + z**2 / pictures)
-        spread = math.sqrt(self.accuracy * (1 - self.accuracy) / pictures + (z / (2 * pictures)) ** 2)
-        half = z * spread / (1 + z**2 / pictures)
+        images = sum(map(sum, self.confusion_matrix))
+        centre = (self.accuracy + z**2 / (2 * images)) / (1 + z**2 / images)
+        spread = math.sqrt(self.accuracy * (1 - self.accuracy) / images + (z / (2 * images)) ** 2)
+        half = z * spread / (1 + z**2 / images)
         return max(0.0, centre - half), min(1.0, centre + half)
 
     def test_line(self) -> str:
@@ -203,6 +197,11 @@ def best_line(epoch: int, evaluation: Evaluation) -> str:
 def workers_line(workers: int, images_per_second: float, efficiency: float) -> str:
     """Return the log line of a training by several workers: their speed together, 1.0 being that of as many alone."""
     return f"workers={workers} images_per_second={images_per_second:.1f} efficiency={efficiency:.3f}"
+
+
+def print_metrics(line: str) -> None:
+    """Print a line at once: the log is how SageMaker reads metrics."""
+    print(line, flush=True)  # noqa: T201
 
 
 def _share(part: int, whole: int) -> float | None:

@@ -1,4 +1,4 @@
-"""In which type of number a training computes what bears fewer digits: convolutions and matrix products.
+"""Mixed precision: which dtype of 16 bits convolutions and matrix products are computed in.
 
 Weights, their updates, normalisation's statistics and the loss keep float32 (Micikevicius et al. 2018).
 """
@@ -17,21 +17,19 @@ _CPU_FEATURES = ("avx512_bf16", "amx_bf16", "bf16")
 
 
 def half_type(choice: str, device: torch.device) -> torch.dtype | None:
-    """Return the type of 16 bits to compute in, or None for float32 throughout.
+    """Return the dtype of 16 bits to compute in, or None for float32 throughout.
 
     Parameters
     ----------
     choice : str
-        One of `arguments.MIXED_PRECISION`. auto: on GPUs, which do it all alike. on: also on CPUs that have
-        instructions for it; as some have and others have not, the same training would give other weights elsewhere.
+        One of `config.MIXED_PRECISION`. auto: on GPUs, which all give the same result. on: also on CPUs with
+        instructions for it; others compute in float32, so the same training gives other weights there.
     device : torch.device
     """
-    if choice == "off":
+    if choice == "off" or (choice == "auto" and device.type == "cpu"):
         return None
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-    if choice == "auto":
-        return None
     capabilities = torch.cpu.get_capabilities()
     if any(capabilities.get(name) for name in _CPU_FEATURES):
         return torch.bfloat16

@@ -13,15 +13,11 @@ _HOLDERS = frozenset({"features", "encoder", "layers", "blocks", "trunk_output"}
 
 
 def stages(network: nn.Module) -> list[list[nn.Module]]:
-    """Cut a network into its stages, from the input to the classifier.
+    """Cut a network into its stages, from the input to the classifier; return each one's modules.
 
     A stage is a part that the network's author named: `layer1` of a ResNet, a block of `features` of an EfficientNet,
-    a layer of a transformer. Parts without weights belong to the stage before them.
-
-    Returns
-    -------
-    list of list of nn.Module
-        The modules of each stage; together they hold all weights but those that the network holds itself.
+    a layer of a transformer. Parts without weights belong to the stage before them. Together the stages hold all
+    weights but those that the network holds itself.
     """
     found: list[list[nn.Module]] = []
     for part in _parts(network):
@@ -45,9 +41,8 @@ def freeze(network: nn.Module, trainable: int) -> list[str]:
     Returns
     -------
     list of str
-        The names of the frozen modules (and not the modules: `whole_batch_layers` puts others in their places). They
-        must be put into evaluation mode whenever the network is put into training mode, so that their batch
-        normalisation keeps its statistics.
+        The names of the frozen modules, which must be put into evaluation mode whenever the network is put into
+        training mode, so that their batch normalisation keeps its statistics.
 
     Raises
     ------
@@ -67,16 +62,9 @@ def freeze(network: nn.Module, trainable: int) -> list[str]:
 def parameter_groups(network: nn.Module, *, lr: float, weight_decay: float, lr_decay: float) -> list[dict[str, Any]]:
     """Return the optimiser's groups: a learning rate for each stage, and weight decay for matrices and kernels only.
 
-    Parameters
-    ----------
-    network : nn.Module
-    lr : float
-        Of the last stage, the classifier.
-    weight_decay : float
-        Not for biases and normalisation, which have one dimension.
-    lr_decay : float
-        The learning rate of a stage over that of the next one, above 0 to 1 (discriminative fine-tuning, Howard and
-        Ruder 2018: what the first layers know is of use for all pictures and should change least).
+    `lr` is that of the last stage, the classifier; `lr_decay`, above 0 to 1, the learning rate of a stage over that of
+    the next one (discriminative fine-tuning, Howard and Ruder 2018: what the first layers know is of use for all images
+    and should change least). Biases and normalisation, which have one dimension, do not decay.
     """
     if lr_decay == 1:
         by_stage = [list(network.parameters())]
@@ -84,13 +72,11 @@ def parameter_groups(network: nn.Module, *, lr: float, weight_decay: float, lr_d
         by_stage = [[p for module in stage for p in module.parameters()] for stage in stages(network)]
         known = {id(parameter) for stage in by_stage for parameter in stage}
         by_stage[0] = [p for p in network.parameters() if id(p) not in known] + by_stage[0]
-    groups: list[dict[str, Any]] = []
+    groups = []
     for distance, parameters in enumerate(reversed(by_stage)):
         trained = [parameter for parameter in parameters if parameter.requires_grad]
-        for decay, chosen in (
-            (weight_decay, [p for p in trained if p.ndim >= 2]),
-            (0.0, [p for p in trained if p.ndim < 2]),
-        ):
+        decayed, free = [p for p in trained if p.ndim >= 2], [p for p in trained if p.ndim < 2]
+        for decay, chosen in ((weight_decay, decayed), (0.0, free)):
             if chosen:
                 groups.append({"params": chosen, "weight_decay": decay, "lr": lr * lr_decay**distance})
     return groups

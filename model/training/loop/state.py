@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import logging
+import math
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from ..config import Recipe
 from ..distributed.group import Workers
 from .metrics import EpochMetrics, Evaluation
 from .optimization import parameter_groups
+from .outcome import DivergedError, Fit
+
+log = logging.getLogger(__name__)
 
 # The share of the training during which the learning rate rises to its peak before it falls to nearly nothing.
 WARM_UP = 0.3
@@ -25,11 +31,9 @@ class TrainingState:
     ----------
     network : nn.Module
         On the device where it is trained.
+    recipe : Recipe
     steps : int
         Of the whole training.
-    lr, weight_decay, lr_decay, ema : float
-        As in `engine.Recipe`.
-    seed : int
     scale_gradients : bool
         Whether the loss is scaled so that float16's gradients do not underflow.
 
@@ -42,34 +46,23 @@ class TrainingState:
     seconds : float
         Spent on them.
     total_loss : Tensor
-        Sum of their pictures' losses on this worker, in float64.
+        Sum of their images' losses on this worker, in float64.
     history, best, best_epoch, best_weights
         Of the finished epochs; the weights are the initial ones before there is one.
     """
 
-    def __init__(
-        self,
-        network: nn.Module,
-        *,
-        steps: int,
-        lr: float,
-        weight_decay: float,
-        lr_decay: float,
-        ema: float,
-        seed: int,
-        scale_gradients: bool,
-    ) -> None:
-        self.network = network
-        self.generator = torch.Generator().manual_seed(seed)
-        groups = parameter_groups(network, lr=lr, weight_decay=weight_decay, lr_decay=lr_decay)
-        self._optimizer = torch.optim.AdamW(groups, lr=lr, fused=True)
+    def __init__(self, network: nn.Module, recipe: Recipe, *, steps: int, scale_gradients: bool = False) -> None:
+        self.network, self._lr = network, recipe.lr
+        self.generator = torch.Generator().manual_seed(recipe.seed)
+        groups = parameter_groups(network, lr=recipe.lr, weight_decay=recipe.weight_decay, lr_decay=recipe.lr_decay)
+        self._optimizer = torch.optim.AdamW(groups, lr=recipe.lr, fused=True)
         self._schedule = torch.optim.lr_scheduler.OneCycleLR(
             self._optimizer, max_lr=[group["lr"] for group in groups], total_steps=steps, pct_start=WARM_UP
         )
         self._scaler = torch.amp.GradScaler(enabled=scale_gradients)
         self._average: AveragedModel | None = None
-        if ema:
-            self._average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(ema), use_buffers=True)
+        if recipe.ema:
+            self._average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True)
         self.epoch, self.step, self.seconds = 1, 0, 0.0
         self.total_loss = torch.zeros((), dtype=torch.float64)
         self.history: list[EpochMetrics] = []
@@ -103,14 +96,38 @@ class TrainingState:
         if self._average is not None:
             self._average.update_parameters(self.network)
 
-    def finish_epoch(self, metrics: EpochMetrics, evaluation: Evaluation) -> None:
-        """Take note of an epoch's result and turn to the next one."""
+    def finish_epoch(self, train_loss: float, images: int, evaluation: Evaluation) -> EpochMetrics:
+        """Take note of the result of an epoch, whose `seconds` went to so many images, and turn to the next one.
+
+        Raises
+        ------
+        DivergedError
+            When a loss is infinite or not a number.
+        """
+        if not math.isfinite(train_loss + evaluation.loss):
+            raise DivergedError(
+                f"the training diverged in epoch {self.epoch}: the loss is {train_loss} (training) and "
+                f"{evaluation.loss} (validation); use a learning rate below {self._lr:g}"
+            )
+        metrics = EpochMetrics(self.epoch, train_loss, evaluation.loss, evaluation.accuracy, images / self.seconds)
         self.history.append(metrics)
         if self.best is None or evaluation.loss < self.best.loss:
             self.best, self.best_epoch = evaluation, self.epoch
             self.best_weights = copy.deepcopy(self.evaluated.state_dict())
         self.epoch, self.step, self.seconds = self.epoch + 1, 0, 0.0
         self.total_loss = torch.zeros((), dtype=torch.float64)
+        return metrics
+
+    def outcome(self, workers: int = 1, *, interrupted: bool = True) -> Fit:
+        """Return what the training has reached so far."""
+        return Fit(self.history, self.best_epoch, self.best, interrupted, workers)
+
+    def out_of_patience(self, patience: int) -> bool:
+        """Return whether so many epochs, if any, have passed without a lower validation loss."""
+        if not patience or len(self.history) - self.best_epoch < patience:
+            return False
+        log.info("no lower validation loss for %d epochs: stopping after epoch %d", patience, len(self.history))
+        return True
 
     def capture(self, workers: Workers) -> dict[str, Any]:
         """Return everything as tensors, numbers and texts; all workers must call this."""
@@ -144,7 +161,7 @@ class TrainingState:
         self.best_epoch, self.best_weights = saved["best_epoch"], saved["best_weights"]
         self.generator.set_state(saved["generator"])
         self._epoch_began = saved["epoch_began"]
-        # Workers that draw alike have the same state, so that one more can take any.
+        # A worker that is new draws the noise of the last one, for other images.
         cpu, cuda = saved["random"][min(workers.rank, len(saved["random"]) - 1)]
         torch.set_rng_state(cpu)
         if cuda is not None and torch.cuda.is_available():

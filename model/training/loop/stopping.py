@@ -12,7 +12,6 @@ from types import FrameType
 
 log = logging.getLogger(__name__)
 
-
 # Of the time that a training has: what is left for writing and measuring the model, and how many seconds at most.
 FINISHING_SHARE, FINISHING_SECONDS = 0.1, 600.0
 
@@ -29,26 +28,25 @@ class Stop:
     def __init__(self) -> None:
         self.limit = math.inf
         self._began = time.monotonic()
-        self._signal: int | None = None
+        self._signal = 0
 
     def __call__(self) -> bool:
         """Return whether all that can be left out has to be."""
-        return self._signal is not None or self._left() < self._reserve() / 2
+        return self._due(0.5)
 
     def training(self) -> bool:
         """Return whether the training has to end, so that there is time for finishing the model."""
-        return self() or self._left() < self._reserve()
+        return self._due(1.0)
 
-    def _left(self) -> float:
-        return self._began + self.limit - time.monotonic()
-
-    def _reserve(self) -> float:
-        return min(FINISHING_SHARE * self.limit, FINISHING_SECONDS)
+    def _due(self, share: float) -> bool:
+        """Whether a signal has come, or less than a share of the time for finishing is left."""
+        left = self._began + self.limit - time.monotonic()
+        return bool(self._signal) or left < share * min(FINISHING_SHARE * self.limit, FINISHING_SECONDS)
 
     @property
     def exit_code(self) -> int:
         """0, or the shell's convention for an end by signal: 143 for SIGTERM, 130 for SIGINT."""
-        return 128 + self._signal if self._signal is not None else 0
+        return self._signal and 128 + self._signal
 
     @contextmanager
     def on_signals(self) -> Iterator[None]:

@@ -6,12 +6,10 @@ import json
 import re
 import time
 from dataclasses import asdict, dataclass, field
-from typing import Any
 
 #: The tag of the instance that names its job.
 JOB_TAG = "training-job"
 _NAME = re.compile(r"[a-zA-Z0-9](-?[a-zA-Z0-9]){0,62}")
-_TEXTS = ("program", "source", "output", "checkpoints")
 
 #: How a training ends. As SageMaker has it, but for Interrupted: a spot instance was taken back, another may go on.
 COMPLETED, FAILED, STOPPED, INTERRUPTED = "Completed", "Failed", "Stopped", "Interrupted"
@@ -19,7 +17,7 @@ ENDED = (COMPLETED, FAILED, STOPPED, INTERRUPTED)
 
 
 class JobError(Exception):
-    """The job cannot be understood; the message says why."""
+    """The job cannot be trained; the message says why."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +28,6 @@ class Job:
     ----------
     source
         Address of the program's folder as a tar.gz.
-    program
-        What to run in it.
     channels
         Prefixes of the inputs, by name.
     hyperparameters
@@ -48,7 +44,6 @@ class Job:
     output: str
     checkpoints: str
     max_runtime_seconds: int
-    program: str = "train.py"
     hyperparameters: dict[str, str] = field(default_factory=dict)
 
     @classmethod
@@ -61,30 +56,20 @@ class Job:
         """
         try:
             content = json.loads(text)
+            content.pop("program", None)  # an earlier release named it
             job = cls(**content)
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, AttributeError) as error:
             raise JobError(f"The job's description is not valid: {error}") from error
-        if (
-            any(not isinstance(getattr(job, name), str) for name in _TEXTS)
-            or not isinstance(job.max_runtime_seconds, int)
-            or not _is_text_mapping(job.channels)
-            or not _is_text_mapping(job.hyperparameters)
-        ):
-            raise JobError("The job's description has a value of the wrong type.")
         require_name(job.name)
         return job
 
     def dump(self) -> str:
-        """As JSON."""
+        """Return it as JSON."""
         return json.dumps(asdict(self), indent=2)
-
-    def arguments(self) -> list[str]:
-        """The program's arguments."""
-        return [text for name, value in sorted(self.hyperparameters.items()) for text in (f"--{name}", value)]
 
 
 def require_name(name: str) -> str:
-    """Give the name back when it can be a job's.
+    """Return the name when it can be a job's.
 
     Raises
     ------
@@ -120,24 +105,20 @@ class Status:
     ended: float | None = None
 
     def dump(self) -> str:
-        """As JSON."""
+        """Return it as JSON."""
         return json.dumps(asdict(self), indent=2)
 
 
 def job_key(prefix: str, name: str) -> str:
-    """Where a job's description lies."""
+    """Return where a job's description lies."""
     return f"{prefix}/{name}.json"
 
 
 def stop_key(prefix: str, name: str) -> str:
-    """Where an object makes a job stop."""
+    """Return where an object makes a job stop."""
     return f"{prefix}/{name}.stop"
 
 
 def status_key(prefix: str, name: str) -> str:
-    """Where a job's status lies."""
+    """Return where a job's status lies."""
     return f"{prefix}/{name}/status.json"
-
-
-def _is_text_mapping(value: Any) -> bool:
-    return isinstance(value, dict) and all(isinstance(text, str) for item in value.items() for text in item)

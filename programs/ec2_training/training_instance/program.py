@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
 import signal
@@ -11,14 +12,13 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import boto3
 from botocore.config import Config
 
-from .environment import Folders, missing_requirements, variables
 from .job import (
     COMPLETED,
     FAILED,
@@ -35,25 +35,27 @@ from .job import (
 )
 from .logs import MAX_LINE_BYTES, Log
 from .metadata import InstanceMetadata
-from .storage import S3_ERRORS, CheckpointSync, MissingInputError, download_archive, download_folder, upload_archive
+from .storage import (
+    S3_ERRORS,
+    CheckpointSync,
+    download_archive,
+    download_folder,
+    repeating,
+    upload_archive,
+)
 
+#: Prefixes of the data bucket: where the jobs are described, and where their outputs go.
+JOBS, OUTPUTS = "code/jobs", "training"
 #: What is asked for again and again while the program trains: shall it stop, does AWS take the instance back?
 WATCH_SECONDS = 5.0
+#: What runs in the program's folder: it makes SageMaker's variables of what a container finds, and becomes train.py.
+PROGRAM = "container_start.py"
 #: From SIGTERM to SIGKILL. AWS takes a spot instance back two minutes after it says so; the checkpoints need the rest.
 STOP_GRACE_SECONDS = 120.0
 INTERRUPTED_GRACE_SECONDS = 60.0
 _POLL_SECONDS = 0.2
-_INSTALL_ATTEMPTS = 3
 _MAX_REASON_CHARACTERS = 1024
 _RETRIES = Config(connect_timeout=10, read_timeout=60, retries={"mode": "standard", "total_max_attempts": 8})
-
-
-class TrainingFailedError(Exception):
-    """The program could not be run or failed; the message is the reason."""
-
-    def __init__(self, reason: str, exit_code: int | None = None) -> None:
-        super().__init__(reason)
-        self.exit_code = exit_code
 
 
 class Training:
@@ -61,16 +63,13 @@ class Training:
 
     Parameters
     ----------
-    prefixes
-        Of the data bucket: where the jobs are described, and where their outputs go.
+    folder
+        For everything that is fetched or made.
     """
 
-    def __init__(
-        self, name: str, bucket: str, prefixes: tuple[str, str], folder: Path, s3: Any, log: Log, metadata: Any
-    ) -> None:
+    def __init__(self, name: str, bucket: str, folder: Path, s3: Any, log: Log, metadata: Any) -> None:
         self._name = name
         self._bucket = bucket
-        self._jobs, self._outputs = prefixes
         self._folder = folder
         self._s3 = s3
         self._log = log
@@ -87,12 +86,9 @@ class Training:
         try:
             self._report("Starting")
             self._work()
-        except TrainingFailedError as error:
-            self.status.exit_code = error.exit_code
+        except JobError as error:
             self._fail(str(error))
-        except (JobError, MissingInputError, OSError, *S3_ERRORS) as error:
-            self._fail(f"{type(error).__name__}: {error}")
-        except Exception as error:  # a bug: its stack trace belongs in the log
+        except Exception as error:  # of AWS or the disk, or a bug
             self._log.write(traceback.format_exc().rstrip())
             self._fail(f"{type(error).__name__}: {error}")
         self.status.ended = time.time()
@@ -105,74 +101,62 @@ class Training:
         self.status.state, self.status.reason = FAILED, reason[:_MAX_REASON_CHARACTERS]
 
     def _work(self) -> None:
-        body = self._s3.get_object(Bucket=self._bucket, Key=job_key(self._jobs, self._name))["Body"].read()
+        body = self._s3.get_object(Bucket=self._bucket, Key=job_key(JOBS, self._name))["Body"].read()
         job = Job.parse(body.decode())
-        folders = Folders(self._folder / "ml")
+        ml = _make_folders(self._folder / "ml", job)
         self._report("Downloading")
-        download_archive(self._s3, job.source, folders.code)
+        download_archive(self._s3, job.source, ml / "code")
         for channel, url in job.channels.items():
-            if not download_folder(self._s3, url, folders.channel(channel)):
-                raise MissingInputError(f"There are no objects below {url}, the input {channel!r}.")
-        checkpoints = CheckpointSync(self._s3, job.checkpoints, folders.checkpoints)
+            if not download_folder(self._s3, url, ml / "input" / "data" / channel):
+                raise JobError(f"There are no objects below {url}, the input {channel!r}.")
+        checkpoints = CheckpointSync(self._s3, job.checkpoints, ml / "checkpoints")
         if count := checkpoints.download():
             self._log.write(f"Going on from the checkpoints of an earlier instance ({count} files).")
-        with Watch(self._look), checkpoints.syncing():
-            self._install(folders.code)
+        with repeating(self._look, WATCH_SECONDS), checkpoints.syncing():
             self._report("Training")
-            state, reason = self._train(job, folders)
+            state, reason = self._train(job, ml)
         if state != INTERRUPTED:  # then another instance goes on from the checkpoints
-            self._upload(job, folders)
+            self._upload(job, ml)
         self.status.state, self.status.reason = state, reason
 
-    def _upload(self, job: Job, folders: Folders) -> None:
+    def _upload(self, job: Job, ml: Path) -> None:
         """Leave what SageMaker leaves, in the same places."""
         self._report("Uploading")
-        shutil.rmtree(folders.input)  # packing the outputs needs room
+        shutil.rmtree(ml / "input" / "data")  # packing the outputs needs room
         model = f"{job.output}/output/model.tar.gz"
-        if any(folders.model.iterdir()):
-            upload_archive(self._s3, folders.model, model)
+        if any((ml / "model").iterdir()):
+            upload_archive(self._s3, ml / "model", model)
             self.status.model = model
-        upload_archive(self._s3, folders.output_data, f"{job.output}/output/output.tar.gz")
+        upload_archive(self._s3, ml / "output" / "data", f"{job.output}/output/output.tar.gz")
 
-    def _install(self, code: Path) -> None:
-        """Add what the image lacks."""
-        requirements = code / "requirements.txt"
-        if not (missing := missing_requirements(requirements)):
-            return
-        self._log.write(f"Installing {', '.join(missing)}")
-        command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        for _ in range(_INSTALL_ATTEMPTS):
-            exit_code = self._run([*command, "--requirement", str(requirements)], code, {}, None)
-            if exit_code == 0 or self._end is not None:
-                return
-        raise TrainingFailedError("The packages in requirements.txt could not be installed; see the log.", exit_code)
-
-    def _train(self, job: Job, folders: Folders) -> tuple[str, str | None]:
+    def _train(self, job: Job, ml: Path) -> tuple[str, str | None]:
         """Run the program; returns how it ended, and why if that was early."""
-        deadline = time.monotonic() + job.max_runtime_seconds
-        command = [sys.executable, job.program, *job.arguments()]
-        exit_code = self._run(command, folders.code, variables(job, folders), deadline)
+        variables = {
+            "TRAINING_JOB_NAME": job.name,
+            "PYTHONUNBUFFERED": "1",
+            "SM_CHECKPOINT_DIR": str(ml / "checkpoints"),
+        }
+        exit_code = self._run(ml / "code", variables, time.monotonic() + job.max_runtime_seconds)
         end = self._end  # from now on it is too late to end the program early
-        if end is None and exit_code:
-            raise TrainingFailedError(self._failure_reason(folders, exit_code), exit_code)
         self.status.exit_code = exit_code
+        if end is None and exit_code:
+            raise JobError(self._failure_reason(ml / "output" / "failure", exit_code))
         return end or (COMPLETED, None)
 
-    def _failure_reason(self, folders: Folders, exit_code: int) -> str:
+    def _failure_reason(self, failure: Path, exit_code: int) -> str:
         """What the program wrote to ``output/failure``, or the end of the log."""
         how = f"signal {-exit_code}" if exit_code < 0 else f"exit code {exit_code}"
-        failure = folders.output / "failure"
         text = failure.read_text(encoding="utf-8", errors="replace").strip() if failure.is_file() else ""
         ending = f" ({how})"
         room = _MAX_REASON_CHARACTERS - len(ending)
         return (text[:room] or self._log.tail()[-room:]) + ending
 
-    def _run(self, command: Sequence[str], cwd: Path, environment: dict[str, str], deadline: float | None) -> int:
-        """Run a program, its lines into the log, until it ends or has to; returns its exit code."""
+    def _run(self, code: Path, variables: dict[str, str], deadline: float) -> int:
+        """Run the program, its lines into the log, until it ends or has to; returns its exit code."""
         process = subprocess.Popen(
-            command,
-            cwd=cwd,
-            env={**os.environ, **environment},
+            [sys.executable, PROGRAM],
+            cwd=code,
+            env={**os.environ, **variables},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -181,7 +165,7 @@ class Training:
         reader.start()
         try:
             while process.poll() is None and self._end is None:
-                if deadline is not None and time.monotonic() > deadline:
+                if time.monotonic() > deadline:
                     self.end_early(STOPPED, "MaxRuntimeExceeded: the training has used up its time.")
                 time.sleep(_POLL_SECONDS)
             if process.poll() is None and self._end is not None:
@@ -206,7 +190,7 @@ class Training:
         if self._metadata.interrupted():
             self.end_early(INTERRUPTED, "AWS takes the spot instance back.")
             return
-        key = stop_key(self._jobs, self._name)
+        key = stop_key(JOBS, self._name)
         try:
             # A listing, because the role may not know of single objects whether they exist.
             if self._s3.list_objects_v2(Bucket=self._bucket, Prefix=key, MaxKeys=1).get("Contents"):
@@ -220,7 +204,7 @@ class Training:
         self._put_status()
 
     def _put_status(self) -> None:
-        key = status_key(self._outputs, self._name)
+        key = status_key(OUTPUTS, self._name)
         try:
             self._s3.put_object(
                 Bucket=self._bucket, Key=key, Body=self.status.dump().encode(), ContentType="application/json"
@@ -229,44 +213,32 @@ class Training:
             sys.stderr.write(f"The status could not be written: {error}\n")
 
 
-class Watch:
-    """Calls a function every few seconds, in a thread, for the duration of a block."""
-
-    def __init__(self, look: Callable[[], None]) -> None:
-        self._look = look
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
-
-    def __enter__(self) -> None:
-        self._thread.start()
-
-    def __exit__(self, *_: object) -> None:
-        self._stopped.set()
-
-    def _run(self) -> None:
-        while not self._stopped.wait(WATCH_SECONDS):
-            self._look()
+def _make_folders(ml: Path, job: Job) -> Path:
+    """Make what a container finds in ``/opt/ml``."""
+    for name in ("code", "input/config", "input/data", "model", "output/data", "checkpoints"):
+        (ml / name).mkdir(parents=True, exist_ok=True)
+    resources = {"hosts": ["algo-1"], "current_host": "algo-1", "network_interface_name": "lo"}
+    for name, content in (("resourceconfig", resources), ("hyperparameters", job.hyperparameters)):
+        (ml / "input" / "config" / f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
+    return ml
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Train what the instance's tag names; the exit code is 0 when it was completed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--bucket", required=True, help="the data bucket")
-    parser.add_argument("--jobs-prefix", default="code/jobs", help="where the jobs are described")
-    parser.add_argument("--output-prefix", default="training", help="where their statuses and outputs go")
     parser.add_argument("--log-group", required=True)
     parser.add_argument("--folder", type=Path, required=True, help="for everything that is fetched or made")
     options = parser.parse_args(argv)
     metadata = InstanceMetadata()
     try:
-        name = require_name(metadata.tag(JOB_TAG) or "")
+        name = require_name(metadata.get(f"tags/instance/{JOB_TAG}") or "")
     except (JobError, OSError) as error:
         sys.stderr.write(f"The instance's tag {JOB_TAG} names no job: {error}\n")
         return 1
     log = Log(boto3.client("logs", config=_RETRIES), options.log_group, f"{name}/algo-1-{int(time.time())}")
     s3 = boto3.client("s3", config=_RETRIES.merge(Config(max_pool_connections=20)))
-    prefixes = (options.jobs_prefix, options.output_prefix)
-    training = Training(name, options.bucket, prefixes, options.folder, s3, log, metadata)
+    training = Training(name, options.bucket, options.folder, s3, log, metadata)
     signal.signal(signal.SIGTERM, lambda *_: training.end_early(STOPPED, "The instance was shut down."))
     training.run()
     return 0 if training.status.state == COMPLETED else 1

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import urlsplit
 
 from boto3.exceptions import Boto3Error
@@ -18,23 +19,23 @@ try:
 except ModuleNotFoundError:
     import tarfile
 
+from .job import JobError
+
 #: Objects under way at once: a data set is thousands of small ones.
 _CONNECTIONS = 16
 SYNC_SECONDS = 15.0
+#: A file is whole when nobody has written to it for so long.
+SETTLED_SECONDS = 1.0
 
 #: What a call to S3 may end in.
 S3_ERRORS = (ClientError, BotoCoreError, Boto3Error)
 
 
-class MissingInputError(Exception):
-    """An input is not where the job says; the message names it."""
-
-
 def parse_url(url: str) -> tuple[str, str]:
-    """Bucket and key of an ``s3://`` address."""
+    """Return bucket and key of an ``s3://`` address."""
     parts = urlsplit(url)
     if parts.scheme != "s3" or not parts.netloc:
-        raise MissingInputError(f"{url!r} is not an s3:// address.")
+        raise JobError(f"{url!r} is not an s3:// address.")
     return parts.netloc, parts.path.lstrip("/")
 
 
@@ -43,7 +44,7 @@ def download_folder(s3: Any, url: str, folder: Path) -> int:
 
     Raises
     ------
-    MissingInputError
+    JobError
         A key would lie outside of the folder.
     """
     bucket, prefix = parse_url(url)
@@ -58,7 +59,7 @@ def download_folder(s3: Any, url: str, folder: Path) -> int:
     def fetch(key: str) -> None:
         name = key.removeprefix(prefix)
         if ".." in PurePosixPath(name).parts or name.startswith("/"):
-            raise MissingInputError(f"The object {key!r} would lie outside of the folder.")
+            raise JobError(f"The object {key!r} would lie outside of the folder.")
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         s3.download_file(bucket, key, str(path))
@@ -75,7 +76,7 @@ def download_archive(s3: Any, url: str, folder: Path) -> None:
 
     Raises
     ------
-    MissingInputError
+    JobError
         It is not there, or not an archive.
     """
     bucket, key = parse_url(url)
@@ -87,10 +88,10 @@ def download_archive(s3: Any, url: str, folder: Path) -> None:
             for member in tar:
                 # Whether a link leads out of the folder cannot be told for certain; a sparse file fills the disk.
                 if not (member.isfile() or member.isdir()) or member.issparse():
-                    raise MissingInputError(f"{url} holds {member.name!r}, which is neither a file nor a folder.")
+                    raise JobError(f"{url} holds {member.name!r}, which is neither a file nor a folder.")
                 tar.extract(member, folder, filter="data")  # refuses names that lead out of the folder
     except (ClientError, tarfile.TarError, EOFError) as error:
-        raise MissingInputError(f"{url} cannot be unpacked: {error}") from error
+        raise JobError(f"{url} cannot be unpacked: {error}") from error
     finally:
         archive.unlink(missing_ok=True)
 
@@ -108,12 +109,22 @@ def upload_archive(s3: Any, folder: Path, url: str) -> None:
         archive.unlink(missing_ok=True)
 
 
-class _Stamp(NamedTuple):
-    """What tells two states of a file apart."""
+@contextlib.contextmanager
+def repeating(function: Callable[[], None], seconds: float) -> Iterator[None]:
+    """Call a function again and again, in a thread, for the duration of the block."""
+    stopped = threading.Event()
 
-    inode: int
-    modified_ns: int
-    size: int
+    def run() -> None:
+        while not stopped.wait(seconds):
+            function()
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stopped.set()
+        thread.join()
 
 
 class CheckpointSync:
@@ -130,55 +141,42 @@ class CheckpointSync:
         self._url = url
         self._bucket, self._prefix = parse_url(url)
         self._folder = folder
-        self._uploaded: dict[Path, _Stamp] = {}
-        self._seen: dict[Path, _Stamp] = {}
+        self._uploaded: dict[Path, tuple[int, int]] = {}
 
     def download(self) -> int:
         """Fetch what is there; returns the number of files."""
         count = download_folder(self._s3, self._url, self._folder)
-        self._uploaded = self._stamps()
+        self._uploaded = dict(self._files())
         return count
 
     @contextlib.contextmanager
     def syncing(self) -> Iterator[None]:
         """Upload in the background for the duration of the block, and at its end whatever is left."""
-        stopped = threading.Event()
 
-        def run() -> None:
-            while not stopped.wait(SYNC_SECONDS):
-                with contextlib.suppress(OSError, *S3_ERRORS):  # the next round tries again
-                    self._upload(settled_only=True)
+        def upload() -> None:
+            with contextlib.suppress(OSError, *S3_ERRORS):  # the next round tries again
+                self._upload(SETTLED_SECONDS)
 
-        thread = threading.Thread(target=run, name="checkpoints", daemon=True)
-        thread.start()
         try:
-            yield
+            with repeating(upload, SYNC_SECONDS):
+                yield
         finally:
-            stopped.set()
-            thread.join()
-            self._upload(settled_only=False)
+            self._upload(0.0)
 
-    def _upload(self, settled_only: bool) -> None:
-        """Upload changed files; with `settled_only` those that nobody is writing to.
-
-        That is so when a file has not changed since the last look, or was replaced as a whole.
-        """
-        now = self._stamps()
-        for path, stamp in now.items():
-            before = self._seen.get(path)
-            settled = before is not None and (before == stamp or before.inode != stamp.inode)
-            if self._uploaded.get(path) == stamp or (settled_only and not settled):
+    def _upload(self, settled_seconds: float) -> None:
+        """Upload changed files to which nobody has written for so long."""
+        latest = time.time_ns() - settled_seconds * 1e9
+        for path, stamp in self._files():
+            if self._uploaded.get(path) == stamp or stamp[0] > latest:
                 continue
             name = path.relative_to(self._folder).as_posix()
             self._s3.upload_file(str(path), self._bucket, f"{self._prefix.rstrip('/')}/{name}")
             self._uploaded[path] = stamp
-        self._seen = now
 
-    def _stamps(self) -> dict[Path, _Stamp]:
-        stamps = {}
+    def _files(self) -> Iterator[tuple[Path, tuple[int, int]]]:
+        """Yield every file, and when it was written and which one it is."""
         for path in sorted(self._folder.rglob("*")):
             with contextlib.suppress(FileNotFoundError):  # replaced while we look
                 if path.is_file():
                     status = path.stat()
-                    stamps[path] = _Stamp(status.st_ino, status.st_mtime_ns, status.st_size)
-        return stamps
+                    yield path, (status.st_mtime_ns, status.st_ino)

@@ -29,7 +29,7 @@ def test_the_ratios_are_those_of_the_rounds(tmp_path, monkeypatch, capsys, half,
     rates = {"usual": [{"training": 100.0}], "ours": [{"training": 250.0}]}
     monkeypatch.setattr(training, "measure_step", lambda rounds, steps, cached: step)
     monkeypatch.setattr(training, "measure_input", lambda quick: {"ratios": {"ours": 2.5}, "rates": rates})
-    processes = {"one": [10.0], "two": [17.0], "whole": [12.0], "apart": [18.0]}
+    processes = {"one": [10.0], "two": [17.0], "apart": [18.0]}
     monkeypatch.setattr(training, "measure_processes", lambda rounds, epochs: processes)
     assert training.main(["--json", str(tmp_path / "figures.json"), "--check"]) == 1
     goals = json.loads((tmp_path / "figures.json").read_text())["goals"]

@@ -124,20 +124,15 @@ def respond(monkeypatch: pytest.MonkeyPatch):
     return call
 
 
-def test_missing_image_is_built_and_its_address_returned(respond):
+@pytest.mark.parametrize("kind", ["Create", "Update"])
+def test_a_missing_image_is_built_once_beside_the_old_ones_and_its_address_returned(respond, kind):
     aws = FakeAws("IN_PROGRESS", "IN_PROGRESS", "SUCCEEDED")
-    answer = respond(aws, request("Create"))
-    assert answer["Status"] == "SUCCESS"
-    assert answer["Data"] == {"ImageUri": URI}
+    aws.tags.add("arm64-old")
+    answer = respond(aws, request(kind, PhysicalResourceId="repository"))
+    assert (answer["Status"], answer["Data"]) == ("SUCCESS", {"ImageUri": URI})
     (build,) = aws.started
-    assert build["projectName"] == "project"
-    assert aws.tags == {PROPERTIES["Tag"]}
-
-
-def test_repeated_request_is_one_build_to_codebuild(respond):
-    aws = FakeAws("SUCCEEDED")
-    respond(aws, request("Create"))
-    assert aws.started[0]["idempotencyToken"] == "request-1"
+    assert (build["projectName"], build["idempotencyToken"]) == ("project", "request-1")
+    assert aws.tags == {"arm64-old", PROPERTIES["Tag"]}
 
 
 @pytest.mark.parametrize("kind", ["Create", "Update"])
@@ -147,13 +142,6 @@ def test_an_image_that_is_there_is_not_built_again(respond, kind):
     answer = respond(aws, request(kind, PhysicalResourceId="repository"))
     assert (answer["Status"], answer["Data"]) == ("SUCCESS", {"ImageUri": URI})
     assert aws.started == []
-
-
-def test_new_contents_are_built_beside_the_old(respond):
-    aws = FakeAws("SUCCEEDED")
-    aws.tags.add("arm64-old")
-    assert respond(aws, request("Update", PhysicalResourceId="repository"))["Status"] == "SUCCESS"
-    assert aws.tags == {"arm64-old", PROPERTIES["Tag"]}
 
 
 def test_failed_build_fails_the_deployment_with_the_end_of_its_log(respond):
@@ -201,28 +189,22 @@ def test_build_that_takes_too_long_is_stopped_and_answered_in_time(respond):
     assert aws.seconds_left > 20  # left to answer
 
 
-def test_a_refused_build_names_the_way_out(respond):
+@pytest.mark.parametrize(
+    ("call", "parts"),
+    [
+        ("start_build", ["AccountLimitExceededException", "kennel image push"]),
+        ("describe_images", ["AccountLimitExceededException", "/the/log"]),
+    ],
+)
+def test_a_refused_call_is_answered_with_its_reason_and_a_way_on(respond, call, parts):
     def refuse(**_: Any) -> None:
-        raise ClientError({"Error": {"Code": "AccountLimitExceededException", "Message": "0 builds"}}, "StartBuild")
+        raise ClientError({"Error": {"Code": "AccountLimitExceededException", "Message": "0 builds"}}, call)
 
     aws = FakeAws()
-    aws.start_build = refuse  # type: ignore[method-assign,assignment]
+    setattr(aws, call, refuse)
     answer = respond(aws, request("Create"))
     assert answer["Status"] == "FAILED"
-    assert "AccountLimitExceededException" in answer["Reason"]
-    assert "kennel image push" in answer["Reason"]
-
-
-def test_unexpected_error_is_answered_too(respond):
-    def refuse(**_: Any) -> None:
-        raise ClientError({"Error": {"Code": "AccessDeniedException", "Message": "not you"}}, "DescribeImages")
-
-    aws = FakeAws()
-    aws.describe_images = refuse  # type: ignore[method-assign,assignment]
-    answer = respond(aws, request("Create"))
-    assert answer["Status"] == "FAILED"
-    assert "AccessDeniedException" in answer["Reason"]
-    assert "/the/log" in answer["Reason"]
+    assert all(part in answer["Reason"] for part in parts)
 
 
 @pytest.mark.parametrize("physical_id", ["repository", "what a request left that failed early"])

@@ -2,35 +2,35 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
-import tarfile
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError
-from emulator_fixtures import eventually
+from emulator_fixtures import eventually, tar_gz, untar
+from fake_s3 import FakeS3
 
+import model
 from programs.ec2_training.training_instance import logs, program, storage
-from programs.ec2_training.training_instance.environment import missing_requirements
 from programs.ec2_training.training_instance.job import Job, JobError, job_key, status_key, stop_key
 from programs.ec2_training.training_instance.logs import Log
 from programs.ec2_training.training_instance.metadata import InstanceMetadata
 from programs.ec2_training.training_instance.program import Training
 
 JOB = "job-1"
-WRITES_A_MODEL = "import os; open(os.environ['SM_MODEL_DIR'] + '/model.json', 'w').write('{}')"
+WRITES_A_MODEL = "open('../model/model.json', 'w').write('{}')"
 #: Saves a checkpoint and waits to be told to end.
 WAITS = """
 import os, signal, sys, time
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 open(os.environ["SM_CHECKPOINT_DIR"] + "/step", "w").write("7")
-open(os.environ["SM_MODEL_DIR"] + "/model.json", "w").write("{}")
+open("../model/model.json", "w").write("{}")
 print("waiting", flush=True)
 time.sleep(600)
 """
@@ -40,54 +40,37 @@ def client_error(code: str) -> ClientError:
     return ClientError({"Error": {"Code": code, "Message": code}}, "Operation")
 
 
-class FakeS3:
-    """Objects in a dictionary; the bucket's name is not looked at."""
+class Bucket(FakeS3):
+    refuse: Callable[[str], bool] = staticmethod(lambda key: False)
 
-    def __init__(self) -> None:
-        self.objects: dict[str, bytes] = {}
-        self.refuse: Callable[[str], bool] = lambda key: False
-
-    def get_object(self, *, Bucket: str, Key: str) -> dict[str, Any]:
-        if Key not in self.objects:
-            raise client_error("NoSuchKey")
-        return {"Body": io.BytesIO(self.objects[Key])}
-
-    def put_object(self, *, Bucket: str, Key: str, Body: bytes, **_: Any) -> None:
+    def put_object(self, *, Key: str, **request: Any) -> dict[str, str]:
         if self.refuse(Key):
             raise EndpointConnectionError(endpoint_url="https://s3")
-        self.objects[Key] = Body
+        return super().put_object(Key=Key, **request)
 
-    def list_objects_v2(self, *, Bucket: str, Prefix: str, MaxKeys: int = 1000) -> dict[str, Any]:
-        return {"Contents": [{"Key": key} for key in sorted(self.objects) if key.startswith(Prefix)]}
 
-    def get_paginator(self, _: str) -> FakeS3:
-        return self
-
-    def paginate(self, *, Bucket: str, Prefix: str) -> list[dict[str, Any]]:
-        return [self.list_objects_v2(Bucket=Bucket, Prefix=Prefix), {}]
-
-    def download_file(self, Bucket: str, Key: str, Filename: str) -> None:
-        if Key not in self.objects:
-            raise client_error("404")
-        Path(Filename).write_bytes(self.objects[Key])
-
-    def upload_file(self, Filename: str, Bucket: str, Key: str) -> None:
-        self.put_object(Bucket=Bucket, Key=Key, Body=Path(Filename).read_bytes())
+class StreamMissingError(Exception):
+    pass
 
 
 class FakeLogs:
+    exceptions = SimpleNamespace(ResourceNotFoundException=StreamMissingError)
+
     def __init__(self) -> None:
+        self.stream_is_there = False
         self.lines: list[str] = []
         self.broken = False
         self.refused = 0
 
     def create_log_stream(self, **_: str) -> None:
-        pass
+        self.stream_is_there = True
 
     def put_log_events(self, *, logEvents: list[dict[str, Any]], **_: str) -> None:
         if self.broken:
             self.refused += 1
             raise client_error("ServiceUnavailableException")
+        if not self.stream_is_there:
+            raise StreamMissingError
         self.lines += [event["message"] for event in logEvents]
 
 
@@ -107,7 +90,7 @@ class Instance:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.s3, self.logs, self.metadata = FakeS3(), FakeLogs(), FakeMetadata()
+        self.s3, self.logs, self.metadata = Bucket(), FakeLogs(), FakeMetadata()
         self.s3.objects["datasets/dogs/train/a/1.jpg"] = b"picture"
         self.describe()
         self.program(WRITES_A_MODEL)
@@ -116,28 +99,23 @@ class Instance:
         """Put the job's description into the bucket."""
         job = {
             "name": JOB,
-            "source": "s3://b/code/sourcedir.tar.gz",
-            "channels": {"training": "s3://b/datasets/dogs/"},
+            "source": "s3://bucket/code/sourcedir.tar.gz",
+            "channels": {"training": "s3://bucket/datasets/dogs/"},
             "hyperparameters": {"lr": "0.1"},
-            "output": f"s3://b/training/{JOB}",
-            "checkpoints": f"s3://b/checkpoints/{JOB}",
+            "output": f"s3://bucket/training/{JOB}",
+            "checkpoints": f"s3://bucket/checkpoints/{JOB}",
             "max_runtime_seconds": 60,
         }
         self.s3.objects[job_key("code/jobs", JOB)] = json.dumps(job | changes).encode()
 
     def program(self, source: str, **files: str) -> None:
         """Put the training program into the bucket."""
-        buffer = io.BytesIO()
-        with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
-            for name, text in {"train.py": source, **files}.items():
-                member = tarfile.TarInfo(name)
-                member.size = len(text.encode())
-                tar.addfile(member, io.BytesIO(text.encode()))
-        self.s3.objects["code/sourcedir.tar.gz"] = buffer.getvalue()
+        sources = {program.PROGRAM: source, **files}
+        self.s3.objects["code/sourcedir.tar.gz"] = tar_gz({name: text.encode() for name, text in sources.items()})
 
     def boot(self) -> Training:
         log = Log(self.logs, "group", "stream")
-        return Training(JOB, "b", ("code/jobs", "training"), self.folder, self.s3, log, self.metadata)
+        return Training(JOB, "bucket", self.folder, self.s3, log, self.metadata)
 
     def run(self) -> dict[str, Any]:
         """Train; returns the status that is left in the bucket."""
@@ -148,8 +126,7 @@ class Instance:
         return json.loads(self.s3.objects[status_key("training", JOB)])
 
     def archive(self, name: str) -> list[str]:
-        with tarfile.open(fileobj=io.BytesIO(self.s3.objects[f"training/{JOB}/output/{name}.tar.gz"])) as tar:
-            return tar.getnames()
+        return list(untar(self.s3.objects[f"training/{JOB}/output/{name}.tar.gz"]))
 
 
 @pytest.fixture
@@ -157,51 +134,45 @@ def instance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Instance:
     monkeypatch.setattr(program, "WATCH_SECONDS", 0.02)
     monkeypatch.setattr(program, "_POLL_SECONDS", 0.02)
     monkeypatch.setattr(storage, "SYNC_SECONDS", 0.05)
+    monkeypatch.setattr(storage, "SETTLED_SECONDS", 0.05)
     monkeypatch.setattr(logs, "FLUSH_SECONDS", 0.02)
     return Instance(tmp_path / "root")
 
 
 def test_outputs_have_sagemakers_places_and_names(instance: Instance) -> None:
-    instance.program(
-        f"{WRITES_A_MODEL}; open(os.environ['SM_OUTPUT_DATA_DIR'] + '/metrics.json', 'w').write('{{}}'); "
-        "import sys; print(*sys.argv[1:])"
-    )
+    instance.program(f"{WRITES_A_MODEL}; open('../output/data/metrics.json', 'w').write('{{}}')")
     status = instance.run()
     assert (status["state"], status["exit_code"], status["reason"]) == ("Completed", 0, None)
-    assert status["model"] == f"s3://b/training/{JOB}/output/model.tar.gz"
+    assert status["model"] == f"s3://bucket/training/{JOB}/output/model.tar.gz"
     assert (instance.archive("model"), instance.archive("output")) == (["model.json"], ["metrics.json"])
-    assert "--lr 0.1" in instance.logs.lines
     assert instance.logs.lines[-1] == f"{JOB} ended as Completed"
 
 
-def test_the_program_finds_sagemakers_variables(instance: Instance) -> None:
-    names = [
-        *("TRAINING_JOB_NAME", "SM_MODEL_DIR", "SM_OUTPUT_DIR", "SM_OUTPUT_DATA_DIR", "SM_CHANNEL_TRAINING"),
-        *("SM_CHECKPOINT_DIR", "SM_HOSTS", "SM_CURRENT_HOST", "SM_NUM_CPUS", "SM_NUM_GPUS", "SM_HPS", "SM_HP_LR"),
-    ]
-    instance.program(f"import os, json; print(json.dumps([os.environ[name] for name in {names}]))")
+def test_the_program_finds_what_it_finds_in_a_container(instance: Instance) -> None:
+    names = ["TRAINING_JOB_NAME", *(f"SM_{name}" for name in ("MODEL_DIR", "CHANNEL_TRAINING", "CHECKPOINT_DIR"))]
+    train = f"import os, sys, json; print(json.dumps([sys.argv[1:], *(os.environ[name] for name in {names})]))"
+    source = (Path(model.__file__).parent / "training" / "job" / program.PROGRAM).read_text()
+    instance.program(source, **{"train.py": train, "requirements.txt": ""})
     assert instance.run()["state"] == "Completed"
-    found = dict(zip(names, json.loads(next(line for line in instance.logs.lines if line[0] == "[")), strict=True))
-    assert found["SM_CHANNEL_TRAINING"] == str(instance.folder / "ml" / "input" / "data" / "training")
-    assert (found["SM_HOSTS"], found["SM_CURRENT_HOST"]) == ('["algo-1"]', "algo-1")
-    assert (found["TRAINING_JOB_NAME"], found["SM_HP_LR"]) == (JOB, "0.1")
+    ml = instance.folder / "ml"
+    assert json.loads(next(line for line in instance.logs.lines if line[0] == "[")) == [
+        ["--lr", "0.1"], JOB, f"{ml}/model", f"{ml}/input/data/training", f"{ml}/checkpoints",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("break_it", "reason"),
     [
-        (lambda i: i.s3.objects.pop("datasets/dogs/train/a/1.jpg"), "no objects below s3://b/datasets/dogs/"),
+        (lambda i: i.s3.objects.pop("datasets/dogs/train/a/1.jpg"), "no objects below s3://bucket/datasets/dogs/"),
         (lambda i: i.s3.objects.pop("code/sourcedir.tar.gz"), "sourcedir.tar.gz cannot be unpacked"),
-        (lambda i: i.s3.objects.update({"code/sourcedir.tar.gz": b"junk"}), "cannot be unpacked"),
+        (lambda i: i.s3.objects.__setitem__("code/sourcedir.tar.gz", b"junk"), "cannot be unpacked"),
         (lambda i: i.s3.objects.pop(job_key("code/jobs", JOB)), "NoSuchKey"),
-        (lambda i: i.s3.objects.update({job_key("code/jobs", JOB): b"{"}), "description is not valid"),
+        (lambda i: i.s3.objects.__setitem__(job_key("code/jobs", JOB), b"{"), "description is not valid"),
         (lambda i: i.describe(surprise=1), "description is not valid"),
         (lambda i: i.describe(source="/etc"), "is not an s3:// address"),
-        (lambda i: i.describe(program="other.py"), "exit code 2"),
         (lambda i: i.program("import sys; sys.exit('no luck')"), r"no luck \(exit code 1\)"),
         (lambda i: i.program("import os; os.kill(os.getpid(), 9)"), "signal 9"),
-        (lambda i: i.program("", **{"requirements.txt": "./nothing-here"}), "could not be installed"),
-        (lambda i: i.s3.objects.update({"datasets/dogs/../../../x": b""}), "outside of the folder"),
+        (lambda i: i.s3.objects.__setitem__("datasets/dogs/../../../x", b""), "outside of the folder"),
     ],
 )
 def test_whatever_goes_wrong_is_reported(instance: Instance, break_it: Callable[[Instance], Any], reason: str) -> None:
@@ -214,9 +185,7 @@ def test_whatever_goes_wrong_is_reported(instance: Instance, break_it: Callable[
 
 
 def test_a_reason_of_the_programs_own_is_preferred(instance: Instance) -> None:
-    instance.program(
-        "import os, sys; open(os.environ['SM_OUTPUT_DIR'] + '/failure', 'w').write('too dark'); sys.exit(4)"
-    )
+    instance.program("import sys; open('../output/failure', 'w').write('too dark'); sys.exit(4)")
     status = instance.run()
     assert (status["reason"], status["exit_code"]) == ("too dark (exit code 4)", 4)
 
@@ -287,7 +256,9 @@ def test_a_spot_instance_that_is_taken_back_leaves_its_checkpoints_and_the_next_
     assert instance.s3.objects[f"checkpoints/{JOB}/step"] == b"7"
     assert f"training/{JOB}/output/model.tar.gz" not in instance.s3.objects
     instance.metadata.taken_back, instance.folder = False, tmp_path / "next"
-    instance.program(f"{WRITES_A_MODEL}; print('step', open(os.environ['SM_CHECKPOINT_DIR'] + '/step').read())")
+    instance.program(
+        f"import os; {WRITES_A_MODEL}; print('step', open(os.environ['SM_CHECKPOINT_DIR'] + '/step').read())"
+    )
     assert instance.run()["state"] == "Completed"
     assert "step 7" in instance.logs.lines
 
@@ -331,32 +302,19 @@ def test_names_that_could_lead_elsewhere_are_no_jobs(name: str) -> None:
         )
 
 
-def test_only_pinned_versions_that_are_installed_are_left_to_be(tmp_path: Path) -> None:
-    path = tmp_path / "requirements.txt"
-    path.write_text(f"# comment\n\npytest=={pytest.__version__}\npytest==0.1\nnot-there==1\npytest\n")
-    assert missing_requirements(path) == ["pytest==0.1", "not-there==1", "pytest"]
-    assert missing_requirements(tmp_path / "none.txt") == []
-    hashes = "".join(f" \\\n    --hash=sha256:{digit * 64}" for digit in "01")
-    path.write_text(f"--only-binary :all:\n\npytest=={pytest.__version__}{hashes}\nnot-there==1{hashes}\n")
-    assert missing_requirements(path) == ["not-there==1"]
-
-
 @pytest.fixture
 def metadata_service(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
-    """As much of EC2's metadata service as matters: a token that expires, and entries."""
-    state: dict[str, Any] = {"entries": {}, "tokens": set(), "issued": 0}
+    """As much of EC2's metadata service as matters: a token, and entries."""
+    state: dict[str, Any] = {"entries": {}}
 
     class Handler(BaseHTTPRequestHandler):
         def do_PUT(self) -> None:
-            assert self.headers["X-aws-ec2-metadata-token-ttl-seconds"] == "21600"
-            state["issued"] += 1
-            token = f"token-{state['issued']}"
-            state["tokens"] = {token}
-            self.answer(200, token)
+            assert self.headers["X-aws-ec2-metadata-token-ttl-seconds"] == "60"
+            self.answer(200, "token")
 
         def do_GET(self) -> None:
             entry = self.path.removeprefix("/latest/meta-data/")
-            if self.headers.get("X-aws-ec2-metadata-token") not in state["tokens"]:
+            if self.headers.get("X-aws-ec2-metadata-token") != "token":
                 self.answer(401, "")
             else:
                 self.answer(200 if entry in state["entries"] else 404, state["entries"].get(entry, ""))
@@ -377,14 +335,11 @@ def metadata_service(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]
     server.server_close()
 
 
-def test_metadata_are_read_with_a_token_that_is_renewed(metadata_service: dict[str, Any]) -> None:
+def test_metadata_are_read_with_a_token(metadata_service: dict[str, Any]) -> None:
     metadata = InstanceMetadata()
     metadata_service["entries"]["tags/instance/training-job"] = JOB
-    assert metadata.tag("training-job") == JOB
-    metadata_service["tokens"] = set()  # it has expired
-    assert metadata.tag("training-job") == JOB
-    assert metadata.tag("other") is None
-    assert metadata_service["issued"] == 2
+    assert metadata.get("tags/instance/training-job") == JOB
+    assert metadata.get("tags/instance/other") is None
 
 
 def test_an_interruption_is_an_entry_that_appears(metadata_service: dict[str, Any]) -> None:

@@ -148,6 +148,18 @@ def test_a_tuned_job_is_defined_like_a_single_one(stage: Any) -> None:
     assert {name: value for name, value in static if not name.startswith("sagemaker_")} == single["HyperParameters"]
 
 
+@pytest.mark.parametrize(
+    ("machines", "torchrun"),
+    [({}, None), ({"instances": 2}, "true"), ({"instance_type": "ml.g4dn.12xlarge"}, "true")],
+    ids=str,
+)
+def test_the_toolkit_runs_torchrun_where_there_may_be_several_processes(
+    stage: Any, machines: Any, torchrun: Any
+) -> None:
+    _, definition = sent(stage, TuningRequest(TrainingRequest("dogs", **machines)))
+    assert definition["StaticHyperParameters"].get("sagemaker_torch_distributed_enabled") == torchrun
+
+
 def test_what_is_fixed_is_not_searched_and_what_is_searched_is_not_fixed_by_the_settings(stage: Any) -> None:
     stage.configure(hyperparameters={"batch_size": 16, "lr": 0.5, "epochs": 9})
     config, definition = sent(stage, request({"lr": "0.02"}))
@@ -177,8 +189,8 @@ def test_the_demo_searches_learning_rates_from_the_programs_default_on_and_keeps
     defaults = parse_arguments(["--data-dir", "."], {})
     ((rates,), *others) = config["ParameterRanges"].values()
     assert others == [[], []]
-    assert float(rates["MinValue"]) == defaults.lr
-    assert json.loads(definition["StaticHyperParameters"]["batch-size"]) == str(defaults.batch_size)
+    assert float(rates["MinValue"]) == defaults.recipe.lr
+    assert json.loads(definition["StaticHyperParameters"]["batch-size"]) == str(defaults.recipe.batch_size)
 
 
 def test_the_settings_can_add_ranges() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -13,14 +14,17 @@ import pytest
 from emulator_fixtures import training_job
 
 from emulator.sagemaker.artifacts import ArtifactError
-from emulator.sagemaker.training.container import Cluster, TrainingContainer, unmet_requirements
+from emulator.sagemaker.training.container import Cluster, TrainingContainer
+from emulator.sagemaker.training.requirements import unmet_requirements
 
 PORT = 23456
 
 
-def container(directory: Path, hosts: int = 1, host: str = "algo-1", **members: Any) -> TrainingContainer:
+def container(
+    directory: Path, hosts: int = 1, host: str = "algo-1", port: int = PORT, **members: Any
+) -> TrainingContainer:
     job = {**training_job(**members), "TrainingJobArn": "arn:job"}
-    cluster = Cluster(tuple(f"algo-{n}" for n in range(1, hosts + 1)), PORT, 0)
+    cluster = Cluster(tuple(f"algo-{n}" for n in range(1, hosts + 1)), port, 0)
     made = TrainingContainer(job, cluster, host, directory)
     made.make_folders()
     return made
@@ -202,6 +206,53 @@ def test_a_shell_interprets_what_the_toolkit_joins(
         assert made.path("code", "seen").exists(), "the end of the value is a command of its own"
     else:
         assert json.loads(found.stdout) == ["--value", *arguments]
+
+
+SHOW_RANKS = """
+import os, psutil
+names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+listening = {c.laddr.ip for c in psutil.Process(os.getppid()).net_connections("inet") if c.status == "LISTEN"}
+print(*(os.environ[name] for name in names), *listening, flush=True)
+"""
+
+
+def test_torchrun_joins_the_instances_as_the_toolkit_lets_it(tmp_path: Path) -> None:
+    values = {"sagemaker_program": "train.py", "sagemaker_torch_distributed_enabled": "true", "lr": "0.1"}
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    processes = []
+    for host in ("algo-1", "algo-2"):
+        made = container(tmp_path / host, hosts=2, host=host, port=port, HyperParameters=values)
+        made.path("code", "train.py").write_text(SHOW_RANKS)
+        variables = made.environment(tmp_path, {})
+        processes.append(
+            subprocess.Popen(
+                made.command(), cwd=made.path("code"), env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            )
+        )
+    answers = [process.communicate(timeout=120) for process in processes]
+    assert [output.decode().split() for output, _ in answers] == [
+        ["0", "2", "0", "1", "127.0.0.1", str(port), "127.0.0.1"],
+        ["1", "2", "0", "1", "127.0.0.1", str(port)],
+    ], answers
+
+
+@pytest.mark.parametrize(
+    ("value", "program", "uses_torchrun"),
+    [("true", "train.py", True), ("false", "train.py", False), ("true", "run.sh", None)],
+)
+def test_torchrun_is_the_hyperparameters_choice_and_starts_python_only(
+    tmp_path: Path, value: str, program: str, uses_torchrun: bool | None
+) -> None:
+    made = container(
+        tmp_path, HyperParameters={"sagemaker_program": program, "sagemaker_torch_distributed_enabled": value}
+    )
+    made.path("code", program).touch()
+    if uses_torchrun is None:
+        with pytest.raises(ArtifactError, match=r"torchrun starts Python scripts, and the program run\.sh is none"):
+            made.command()
+    else:
+        assert ("--nproc_per_node 1 " in made.command()[-1]) == uses_torchrun
 
 
 def test_an_entry_point_of_its_own_goes_without_the_variables_of_the_toolkit(tmp_path: Path) -> None:

@@ -14,13 +14,14 @@ from emulator_fixtures import full_disk
 
 from emulator.platform.processes import ProcessRegistry, process_started, reap, start_watchdog
 
-# Starts a grandchild in its own process group's session, says its pid, and waits for ever; with an argument, both
-# ignore SIGTERM.
+# Starts a grandchild in its own process group's session, or "apart" in another, says its pid, and waits for ever;
+# "stubborn", both ignore SIGTERM.
 PARENT = """
 import signal, subprocess, sys
-if len(sys.argv) > 1:
+if "stubborn" in sys.argv:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-child = subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"])
+apart = "apart" in sys.argv
+child = subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"], start_new_session=apart)
 print(child.pid, flush=True)
 signal.pause()
 """
@@ -65,8 +66,9 @@ def test_spawn_records_the_program_before_it_returns(registry, tmp_path):
     assert record["started"] == pytest.approx(psutil.Process(process.pid).create_time())
 
 
-def test_terminate_ends_the_program_and_what_it_started(registry, tmp_path):
-    process, grandchild = spawn_parent(registry, tmp_path)
+@pytest.mark.parametrize("where", ["in the group", "apart"])
+def test_terminate_ends_the_program_and_what_it_started(registry, tmp_path, where):
+    process, grandchild = spawn_parent(registry, tmp_path, where)
     assert registry.terminate(process, grace_seconds=5) == -signal.SIGTERM
     wait_until(lambda: not running(grandchild))
     assert list((tmp_path / "processes").iterdir()) == []

@@ -20,18 +20,18 @@ from model.core.predictor import onnx_session
 from model.core.transforms import Preprocessing
 from model.training.artifact.export import check_export, export_onnx
 from model.training.artifact.quantize import MIN_SPEEDUP, Limits, choose_precision
-from model.training.data.decoded import Pictures
+from model.training.data.decoded import Images
 
 # Real photographs, where the folder is there; the tests do without them elsewhere.
 PHOTOS = sorted((Path(model.__file__).parents[2] / "shared" / "photos").glob("*.jpg"))
 LIMITS = Limits(max_accuracy_loss=0.05, min_agreement=0.95)
 
 
-def pictures(preprocessing: Preprocessing, per_class: int, seed: int) -> Pictures:
+def pictures(preprocessing: Preprocessing, per_class: int, seed: int) -> Images:
     drawn = [(draw(kind, seed + index), kind) for index in range(per_class) for kind in range(len(LABELS))]
     pixels = [preprocessing.crop(decode(data, target_size=preprocessing.resize_size)) for data, _ in drawn]
     targets = np.asarray([kind for _, kind in drawn])
-    return Pictures(np.stack(pixels), np.ones(len(drawn), np.float32), targets)
+    return Images(np.stack(pixels), np.ones(len(drawn), np.float32), targets)
 
 
 def photographs(preprocessing: Preprocessing) -> npt.NDArray[np.float32]:
@@ -47,7 +47,7 @@ def small_vit() -> nn.Module:
 
 
 @torch.inference_mode()
-def learn(network: nn.Module, known: Pictures, preprocessing: Preprocessing) -> None:
+def learn(network: nn.Module, known: Images, preprocessing: Preprocessing) -> None:
     """Make a random network a classifier in two passes: normalise its activations, then fit its last layer."""
     inputs = torch.from_numpy(preprocessing.normalise(known.pixels))
     for module in network.modules():

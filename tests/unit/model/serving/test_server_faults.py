@@ -78,7 +78,7 @@ def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def questions(artifact: Path) -> list[Question]:
-    """Pictures that all have different answers, alone and in lists, good and bad, and the answers without a server."""
+    """Images that all have different answers, alone and in lists, good and bad, and the answers without a server."""
     predictor = Predictor.load(artifact)
     pixels = np.random.default_rng(5).integers(0, 256, (60, 30, 40, 3), np.uint8)
     pictures = [encode(Image.fromarray(each), "JPEG" if index % 2 else "PNG") for index, each in enumerate(pixels)]

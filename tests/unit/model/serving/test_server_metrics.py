@@ -46,7 +46,7 @@ def test_a_report_has_the_percentiles_the_counts_and_the_deepest_queue(caplog: p
     }
     counts = {"Requests": 106, "Refused": 3, "Rejected": 2, "Failed": 1, "WorkerRestarts": 1, "QueueDepth": 7}
     assert {name: line[name] for name in counts} == counts
-    assert line["Pictures"] == 104
+    assert line["Images"] == 104
     assert "_aws" not in line
 
 
@@ -113,8 +113,8 @@ def test_a_running_server_logs_its_metrics_and_the_last_ones_when_it_stops(tmp_p
         server.process.terminate()
         assert server.wait_until_gone() == 0
         every = lines()
-    total = {name: sum(line[name] for line in every) for name in ("Requests", "Refused", "Failed", "Pictures")}
-    assert total == {"Requests": 3, "Refused": 1, "Failed": 0, "Pictures": 5}
+    total = {name: sum(line[name] for line in every) for name in ("Requests", "Refused", "Failed", "Images")}
+    assert total == {"Requests": 3, "Refused": 1, "Failed": 0, "Images": 5}
     assert {line["Server"] for line in every} == {"colours"}
     for name in ("Latency", "QueueTime", "DecodeTime", "InferenceTime"):
         assert 0 <= every[0]["milliseconds"][name]["p50"] < 10_000

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from model.core import machine
 from model.core.logs import JsonFormatter
+from model.core.machine import available_vcpus
 from model.serving import settings as serving_settings
-from model.serving.settings import ServingSettings, SettingsError, available_vcpus
+from model.serving.settings import ServingSettings, SettingsError
 
 
 def test_defaults_are_sagemakers() -> None:
@@ -114,7 +116,7 @@ def test_workers_follow_the_cgroups_quota(
     limit: str, expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "cpu.max").write_text(limit + "\n")
-    monkeypatch.setattr(serving_settings, "_CGROUP_V2_LIMIT", tmp_path / "cpu.max")
+    monkeypatch.setattr(machine, "_CGROUP_V2_LIMIT", tmp_path / "cpu.max")
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)), raising=False)
     assert available_vcpus() == expected
 
@@ -125,16 +127,16 @@ def test_workers_follow_the_quota_of_an_old_cgroup(
 ) -> None:
     (tmp_path / "quota").write_text(quota)
     (tmp_path / "period").write_text("100000")
-    monkeypatch.setattr(serving_settings, "_CGROUP_V2_LIMIT", tmp_path / "none")
-    monkeypatch.setattr(serving_settings, "_CGROUP_V1_QUOTA", tmp_path / "quota")
-    monkeypatch.setattr(serving_settings, "_CGROUP_V1_PERIOD", tmp_path / "period")
+    monkeypatch.setattr(machine, "_CGROUP_V2_LIMIT", tmp_path / "none")
+    monkeypatch.setattr(machine, "_CGROUP_V1_QUOTA", tmp_path / "quota")
+    monkeypatch.setattr(machine, "_CGROUP_V1_PERIOD", tmp_path / "period")
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)), raising=False)
     assert available_vcpus() == expected
 
 
 def test_workers_follow_the_processs_affinity(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in ("_CGROUP_V2_LIMIT", "_CGROUP_V1_QUOTA", "_CGROUP_V1_PERIOD"):
-        monkeypatch.setattr(serving_settings, name, tmp_path / "none")
+        monkeypatch.setattr(machine, name, tmp_path / "none")
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3}, raising=False)
     assert available_vcpus() == 1
 

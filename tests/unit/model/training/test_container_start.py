@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-import model
-from cli.training.sagemaker import CODE_CHANNEL, ENTRY_POINT, source_bundle
+from cli.training.sagemaker import CODE_CHANNEL, ENTRY_POINT, SOURCE_DIR, source_bundle
 from model.training.arguments import parse_arguments
 
 #: Stands for train.py: says what it was given.
@@ -28,7 +27,7 @@ class Container:
         self.root = root / "opt ml"
         source = root / "source"
         source.mkdir()
-        shutil.copy(Path(model.__file__).parent / "container_start.py", source)
+        shutil.copy(SOURCE_DIR / "container_start.py", source)
         (source / "train.py").write_text(PROGRAM)
         (source / "requirements.txt").write_text(requirements)
         for folder in ("input/config", "input/data/training", f"input/data/{CODE_CHANNEL}", "model", "output/data"):
@@ -78,7 +77,7 @@ def test_the_program_finds_its_places_and_the_other_hosts(given):
     assert arguments.data_dir == container.root / "input" / "data" / "training"
     assert arguments.model_dir == container.root / "model"
     assert arguments.output_data_dir == container.root / "output" / "data"
-    assert (arguments.hosts, arguments.current_host) == (["algo-1", "algo-2"], "algo-2")
+    assert (arguments.hosts, arguments.current_host) == (("algo-1", "algo-2"), "algo-2")
     assert found["environment"]["SM_OUTPUT_DIR"] == str(container.root / "output")
     assert found["environment"]["SM_NETWORK_INTERFACE_NAME"] == "eth0"
     assert Path(found["cwd"]) == container.root / "code"

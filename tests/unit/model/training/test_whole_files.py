@@ -39,21 +39,6 @@ def test_a_shard_that_several_processes_write_is_never_damaged_or_missing_once_i
     assert [path.name for path in (tmp_path / "view").iterdir()] == ["00000000"]
 
 
-def test_a_writer_leaves_alone_what_another_one_is_writing(tmp_path, monkeypatch):
-    path, sync = tmp_path / "file", os.fsync
-
-    def write_meanwhile(descriptor: int) -> None:
-        monkeypatch.setattr(whole_files.os, "fsync", sync)
-        write_whole(path, b"the other one's")
-        assert path.read_bytes() == b"the other one's"
-        sync(descriptor)
-
-    monkeypatch.setattr(whole_files.os, "fsync", write_meanwhile)
-    write_whole(path, b"mine")
-    assert path.read_bytes() == b"mine"
-    assert list(tmp_path.iterdir()) == [path]
-
-
 def test_a_file_that_is_taken_for_a_leftover_before_it_is_locked_is_begun_again(tmp_path, monkeypatch):
     path, lock = tmp_path / "file", whole_files.fcntl.flock
 

@@ -15,8 +15,8 @@ from model.core.artifact import verify_files
 from model.core.packaging import BEST_FILE, MODEL_FILES, package, unpack
 from model.training.artifact import best_so_far
 from model.training.artifact.best_so_far import BestSoFar
-from model.training.loop.engine import Fit
 from model.training.loop.metrics import Evaluation
+from model.training.loop.outcome import Fit
 from model.training.loop.stopping import Stop
 
 

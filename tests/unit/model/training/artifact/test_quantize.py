@@ -23,7 +23,7 @@ from model.core.transforms import Preprocessing
 from model.training.artifact import quantize
 from model.training.artifact.export import export_onnx
 from model.training.artifact.quantize import Decision, Limits, choose_precision
-from model.training.data.decoded import Pictures
+from model.training.data.decoded import Images
 
 SIZE = 16
 PREPROCESSING = Preprocessing(SIZE, SIZE)
@@ -31,8 +31,8 @@ LIMITS = Limits(max_accuracy_loss=0.005, min_agreement=0.985)
 CLASSES = 4
 
 
-def stripes(count: int, seed: int) -> Pictures:
-    """Pictures of stripes in four directions, in any colours, with noise."""
+def stripes(count: int, seed: int) -> Images:
+    """Images of stripes in four directions, in any colours, with noise."""
     random = np.random.default_rng(seed)
     targets = random.integers(0, CLASSES, count)
     angle = targets * np.pi / CLASSES
@@ -41,7 +41,7 @@ def stripes(count: int, seed: int) -> Pictures:
     wave = np.sin(along * random.uniform(0.8, 1.2, (count, 1, 1)) + random.uniform(0, 6, (count, 1, 1)))
     colours = random.uniform(-60, 60, (count, 1, 1, 3))
     pixels = 128 + wave[..., None] * colours + random.normal(0, 8, (count, SIZE, SIZE, 3))
-    return Pictures(pixels.clip(0, 255).astype(np.uint8), np.ones(count, np.float32), targets)
+    return Images(pixels.clip(0, 255).astype(np.uint8), np.ones(count, np.float32), targets)
 
 
 class Plain(nn.Module):

@@ -91,14 +91,16 @@ def only_batch(made: Batches):
 @pytest.mark.parametrize("size", [2, 3, 4])
 def test_the_workers_parts_make_up_the_batch_and_their_mean_loss_is_its_loss(options, size):
     whole = only_batch(batches(**options))
-    parts = [only_batch(batches(Workers(rank, size), **options)) for rank in range(size)]
+    workers = [Workers(rank, size) for rank in range(size)]
+    parts = [only_batch(batches(worker, **options)) for worker in workers]
     torch.testing.assert_close(torch.cat([part.inputs for part in parts]), whole.inputs)
     assert torch.cat([part.targets for part in parts]).tolist() == whole.targets.tolist()
     logits = torch.randn(10, 3, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
-    losses = [part.loss(logits[part.part.own], label_smoothing=0.1) for part in parts]
+    shares = [logits[worker.share(10, multiple=2)] for worker in workers]
+    losses = [part.loss(share, label_smoothing=0.1) for part, share in zip(parts, shares, strict=True)]
     expected = whole.loss(logits, label_smoothing=0.1)
     assert sum(loss.item() for loss in losses) / size == pytest.approx(expected.item(), rel=1e-7)
-    plain = sum(part.plain_loss(logits[part.part.own]).item() for part in parts)
+    plain = sum(part.plain_loss(share).item() for part, share in zip(parts, shares, strict=True))
     assert plain == pytest.approx(whole.plain_loss(logits).item(), rel=1e-12)
 
 

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
-from distributed_fixtures import Worker, environment, free_port
+from distributed_fixtures import Meeting, Worker, start_workers
 from training_fixtures import write_data_set
 
 from model.train import main
@@ -22,15 +22,14 @@ KILLS = 5
 EPOCHS, STEPS = 12, 3
 ARGUMENTS = [
     "--architecture", "resnet9", "--input-size", "16", "--epochs", str(EPOCHS), "--batch-size", "12",
-    "--num-cpus", "2", "--num-gpus", "0", "--precision", "fp32", "--processes-per-host", "2",
+    "--num-cpus", "2", "--num-gpus", "0", "--precision", "fp32",
 ]  # fmt: skip
 
 
-def start(data: Path, folder: Path) -> list[Worker]:
+def start(data: Path, folder: Path) -> tuple[Meeting, list[Worker]]:
     places = ["--data-dir", data, "--model-dir", folder / "model", "--output-data-dir", folder / "output"]
     argv = [*ARGUMENTS, "--checkpoint-dir", folder / "checkpoints", "--checkpoint-minutes", "0", *places]
-    port = free_port()
-    return [Worker(main, environment(rank, 2, port), ([str(text) for text in argv],)) for rank in range(2)]
+    return start_workers(2, main, [str(text) for text in argv])
 
 
 def steps_made(folder: Path) -> int:
@@ -49,13 +48,14 @@ def metrics(folder: Path) -> dict:
 @pytest.mark.slow
 def test_killed_at_five_random_moments_a_training_of_two_workers_ends_with_the_same_result(tmp_path):
     data = write_data_set(tmp_path / "data")
-    for worker in start(data, tmp_path / "undisturbed"):
+    _meeting, workers = start(data, tmp_path / "undisturbed")
+    for worker in workers:
         assert worker.result() == 0
     moments = random.Random(time.time_ns())
     killed = tmp_path / "killed"
     targets = sorted(moments.sample(range(1, EPOCHS * STEPS - 2 * KILLS), KILLS))
     for number, target in enumerate(targets):
-        workers = start(data, killed)
+        _meeting, workers = start(data, killed)
         deadline = time.monotonic() + 60
         # Whatever they do at that moment: a step, an exchange, the writing of a checkpoint, a validation.
         while steps_made(killed) < target + 2 * number:
@@ -65,7 +65,8 @@ def test_killed_at_five_random_moments_a_training_of_two_workers_ends_with_the_s
         for worker in workers:
             worker.process.join(60)
             assert worker.process.exitcode == -signal.SIGKILL
-    for worker in start(data, killed):
+    _meeting, workers = start(data, killed)
+    for worker in workers:
         assert worker.result() == 0
     expected, found = metrics(tmp_path / "undisturbed"), metrics(killed)
     assert len(found["epochs"]) == EPOCHS

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import math
 import re
@@ -12,16 +13,18 @@ import pytest
 import torch
 from torch import nn
 
+from model.training.config import Recipe
 from model.training.head.feature_store import Features
 from model.training.head.features import Views
 from model.training.head.head import evaluate_head, fit_head
 from model.training.head.search import Space, search, write_search
-from model.training.loop.engine import DivergedError, Recipe
 from model.training.loop.metrics import METRIC_DEFINITIONS, Trial
+from model.training.loop.outcome import DivergedError
 
 CLASSES, DIMENSIONS = 5, 16
 RECIPE = Recipe(epochs=8, batch_size=16, lr=0.01, weight_decay=0.1, label_smoothing=0.0, patience=0, seed=0)
 SPACE = Space((0.0001, 0.3), (8, 32, 128))
+WILD = Space((1e-4, 1e4), (32,))
 
 
 def clouds(count: int, seed: int, *, rare: bool = False) -> Features:
@@ -34,7 +37,7 @@ def clouds(count: int, seed: int, *, rare: bool = False) -> Features:
     return Features(values.astype(np.float32), targets)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def views():
     return Views([clouds(240, 1), clouds(240, 2)], clouds(200, 3))
 
@@ -44,13 +47,19 @@ def new_head(seed: int = 0, *, dropout: float = 0.0) -> nn.Module:
     return nn.Sequential(nn.Dropout(dropout), nn.Linear(DIMENSIONS, CLASSES))
 
 
-def fit(head: nn.Module, views: Views, recipe: Recipe = RECIPE, **changes: object):
-    options = {"should_stop": lambda: False, "on_epoch": lambda _: None} | changes
-    return fit_head(head, views, recipe=recipe, **options)
+def fit(head: nn.Module, views: Views, *, should_stop=lambda: False, on_epoch=lambda _: None, **recipe: object):
+    recipe = dataclasses.replace(RECIPE, **recipe)
+    return fit_head(head, views, recipe=recipe, should_stop=should_stop, on_epoch=on_epoch)
 
 
-def replaced(**changes: object) -> Recipe:
-    return Recipe(**(vars(RECIPE) | changes))
+def find(views: Views, *, trials: int = 12, space: Space = SPACE, should_stop=lambda: False, **recipe: object):
+    """Search; return what was found, the head, and the trials that were reported."""
+    head, reported = new_head(dropout=0.1), []
+    recipe = dataclasses.replace(RECIPE, **recipe)
+    found = search(
+        head, views, recipe=recipe, space=space, trials=trials, on_trial=reported.append, should_stop=should_stop
+    )
+    return found, head, reported
 
 
 def test_the_head_learns_and_keeps_its_best_epoch(views):
@@ -65,7 +74,7 @@ def test_the_head_learns_and_keeps_its_best_epoch(views):
     assert evaluate_head(head, views.valid) == outcome.best
 
 
-def test_the_validation_loss_is_the_mean_over_pictures_by_hand(views):
+def test_the_validation_loss_is_the_mean_over_images_by_hand(views):
     head = new_head()
     layer = head[1]
     logits = views.valid.values.astype(np.float64) @ layer.weight.detach().numpy().T + layer.bias.detach().numpy()
@@ -80,14 +89,14 @@ def test_the_same_seed_gives_the_same_weights_also_with_dropout(views):
     weights = []
     for seed in (0, 0, 1):
         head = new_head(dropout=0.5)
-        torch.rand(seed + 3)  # what was drawn before does not matter
-        fit(head, views, replaced(seed=seed))
+        torch.rand(len(weights) + 3)  # what was drawn before does not matter
+        fit(head, views, seed=seed)
         weights.append(head[1].weight.detach())
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])
 
 
-def test_every_epoch_sees_every_picture_of_the_next_view_once():
+def test_every_epoch_sees_every_image_of_the_next_view_once():
     seen: list[float] = []
 
     class Watching(nn.Module):
@@ -101,36 +110,33 @@ def test_every_epoch_sees_every_picture_of_the_next_view_once():
             return self.layer(batch)
 
     def numbered(first: int, count: int) -> Features:
-        values = np.arange(first, first + count, dtype=np.float32)[:, None]
-        return Features(values, np.arange(count) % 2)
+        return Features(np.arange(first, first + count, dtype=np.float32)[:, None], np.arange(count) % 2)
 
-    # Views may differ in length: a picture may be unreadable for one of them.
+    # Views may differ in length: an image may be unreadable for one of them.
     views = Views([numbered(0, 10), numbered(100, 9), numbered(200, 10)], numbered(0, 4))
-    fit(Watching(), views, replaced(epochs=4, batch_size=4, lr=1e-6))
+    fit(Watching(), views, epochs=4, batch_size=4, lr=1e-6)
     epochs = [seen[:10], seen[10:19], seen[19:29], seen[29:]]
     assert [sorted(epoch) for epoch in epochs] == [
         [float(value) for value in range(first, first + count)]
         for first, count in ((0, 10), (100, 9), (200, 10), (0, 10))
     ]
-    assert epochs[0] != sorted(epochs[0])
-    assert epochs[0] != epochs[3]
+    assert epochs[0] not in (sorted(epochs[0]), epochs[3])
 
 
 def test_patience_ends_it_early(views):
     # A head that was trained before gets worse at this rate.
     head = new_head()
     fit(head, views)
-    outcome = fit(head, views, replaced(epochs=50, lr=0.5, patience=2))
+    outcome = fit(head, views, epochs=50, lr=0.5, patience=2)
     assert len(outcome.history) == outcome.best_epoch + 2
     assert not outcome.interrupted
 
 
 def test_a_stop_keeps_the_best_so_far(views):
-    epochs: list[int] = []
+    epochs: list[object] = []
     head = new_head()
-    outcome = fit(head, views, should_stop=lambda: len(epochs) >= 3, on_epoch=lambda epoch: epochs.append(epoch.epoch))
-    assert outcome.interrupted
-    assert len(outcome.history) == 3
+    outcome = fit(head, views, should_stop=lambda: len(epochs) >= 3, on_epoch=epochs.append)
+    assert (outcome.interrupted, len(outcome.history)) == (True, 3)
     assert evaluate_head(head, views.valid) == outcome.best
 
 
@@ -140,60 +146,60 @@ def test_divergence_is_an_error_that_names_the_learning_rate(views):
         fit(new_head(), broken)
 
 
-def find(views: Views, *, trials: int = 12, recipe: Recipe = RECIPE, space: Space = SPACE, **changes: object):
-    head, lines = new_head(dropout=0.1), []
-    options = {"should_stop": lambda: False} | changes
-    found = search(
-        head, views, recipe=recipe, space=space, trials=trials, on_trial=lambda trial: lines.append(trial), **options
-    )
-    return found, head, lines
+def test_weighted_classes_help_the_rare_ones():
+    views = Views([clouds(600, 1, rare=True)], clouds(400, 2))
+    recalls = {}
+    for weights in ("none", "balanced", "sampler"):
+        per_class = [one.recall for one in fit(new_head(), views, class_weights=weights).best.per_class()]
+        recalls[weights] = sum(per_class[1:])
+    assert min(recalls["balanced"], recalls["sampler"]) > recalls["none"] + 0.2
+
+
+def test_a_moving_average_of_the_weights_is_what_is_kept(views):
+    head, plain = new_head(), new_head()
+    averaged = fit(head, views, ema=0.9)
+    fit(plain, views)
+    assert evaluate_head(head, views.valid) == averaged.best
+    assert not torch.equal(head[1].weight, plain[1].weight)
 
 
 def test_a_search_finds_the_same_again_and_keeps_the_best(views):
-    found, head, lines = find(views)
+    found, head, reported = find(views)
     again, other, _ = find(views)
-    assert lines == found.trials
+    assert reported == found.trials
     assert [trial.trial for trial in found.trials] == list(range(1, 13))
-    timeless = [[vars(trial) | {"seconds": 0} for trial in each.trials] for each in (found, again)]
+    timeless = [[dataclasses.replace(trial, seconds=0) for trial in each.trials] for each in (found, again)]
     assert timeless[0] == timeless[1]
     assert all(torch.equal(a, b) for a, b in zip(head.parameters(), other.parameters(), strict=True))
     completed = [trial for trial in found.trials if trial.status == Trial.COMPLETED]
     assert found.best == min(completed, key=lambda trial: trial.objective)
     assert found.best.objective < max(trial.objective for trial in found.trials) / 2
     assert evaluate_head(head, views.valid).loss == found.best.objective == found.fit.best.loss
-
-
-def test_the_best_trial_is_what_training_with_its_values_gives(views):
-    found, head, _ = find(views)
-    values = found.best.hyperparameters
+    # The best trial is what training with its values gives.
     alone = new_head(dropout=0.1)
-    fit(alone, views, replaced(lr=values["lr"], batch_size=values["batch-size"]))
+    fit(alone, views, lr=found.recipe.lr, batch_size=found.recipe.batch_size)
+    assert found.best.hyperparameters == {"lr": found.recipe.lr, "batch-size": found.recipe.batch_size}
     assert all(torch.equal(a, b) for a, b in zip(head.parameters(), alone.parameters(), strict=True))
 
 
 def test_another_seed_searches_elsewhere_but_within_the_bounds(views):
-    tried = [
-        [trial.hyperparameters for trial in find(views, recipe=replaced(seed=seed), trials=8)[0].trials]
-        for seed in (0, 1)
-    ]
+    tried = [[trial.hyperparameters for trial in find(views, seed=seed, trials=8)[0].trials] for seed in (0, 1)]
     assert tried[0] != tried[1]
     for values in tried[0] + tried[1]:
         assert SPACE.lr[0] <= values["lr"] <= SPACE.lr[1]
         assert values["batch-size"] in SPACE.batch_sizes
     # On a logarithmic scale: half of the draws are below the geometric mean, where a linear one would put 2 in 100.
-    low = sum(values["lr"] < math.sqrt(SPACE.lr[0] * SPACE.lr[1]) for values in tried[0] + tried[1])
-    assert low >= 3
+    assert sum(values["lr"] < math.sqrt(SPACE.lr[0] * SPACE.lr[1]) for values in tried[0] + tried[1]) >= 3
 
 
-def test_trials_that_are_worse_than_most_are_stopped(views):
-    found, _, _ = find(views, trials=25, recipe=replaced(epochs=10))
-    stopped = [trial for trial in found.trials if trial.status == Trial.STOPPED]
-    assert stopped
-    assert found.best not in stopped
-    assert all(trial.objective > found.best.objective for trial in stopped)
+def test_trials_that_are_worse_than_most_are_pruned(views):
+    found, _, _ = find(views, trials=25, epochs=10)
+    pruned = [trial for trial in found.trials if trial.status == Trial.STOPPED]
+    assert pruned
+    assert all(trial.objective > found.best.objective for trial in pruned)
 
 
-def test_a_search_that_is_stopped_keeps_the_best_so_far(views):
+def test_a_search_that_is_stopped_keeps_the_best_so_far_if_there_is_one(views):
     done: list[Trial] = []
     head = new_head()
     found = search(
@@ -202,22 +208,22 @@ def test_a_search_that_is_stopped_keeps_the_best_so_far(views):
     assert found.trials == done
     assert len(done) == 3
     assert evaluate_head(head, views.valid).loss == found.best.objective
-
-
-def test_a_search_that_is_stopped_in_its_first_trial_has_nothing(views):
     asked: list[int] = []
-    found, _, lines = find(views, should_stop=lambda: bool(asked.append(1)) or len(asked) > 2)
-    assert found is None
-    assert not lines
+    found, _, reported = find(views, should_stop=lambda: bool(asked.append(1)) or len(asked) > 2)  # in its first trial
+    assert (found, reported) == (None, [])
 
 
-def test_a_trial_that_diverges_fails_and_the_others_go_on(views):
-    wild = Space((1e-4, 1e4), (32,))
-    found, _, _ = find(views, space=wild)
-    failed = [trial for trial in found.trials if trial.status == Trial.FAILED]
-    assert failed
-    assert all(trial.objective is None and "trial_loss" not in trial.line() for trial in failed)
-    assert math.isfinite(found.best.objective)
+def test_trials_that_diverge_fail_and_what_is_written_says_so(views, tmp_path):
+    found, _, _ = find(views, space=WILD)
+    write_search(tmp_path / "new", found, seconds=1.5, seed=7)
+    rows = list(csv.DictReader((tmp_path / "new" / "trials.csv").open(encoding="utf-8")))
+    assert list(rows[0]) == ["trial", "status", "objective", "seconds", "lr", "batch-size"]
+    assert [int(row["trial"]) for row in rows] == list(range(1, 13))
+    assert {row["objective"] for row in rows if row["status"] == Trial.FAILED} == {""}
+    best = min(float(row["objective"]) for row in rows if row["status"] == Trial.COMPLETED)
+    document = json.loads((tmp_path / "new" / "search.json").read_text())
+    assert document["best"]["objective"] == best
+    assert (len(document["trials"]), document["seed"], document["seconds"]) == (12, 7, 1.5)
 
 
 def test_when_all_trials_diverge_the_message_says_what_to_do(views):
@@ -225,49 +231,7 @@ def test_when_all_trials_diverge_the_message_says_what_to_do(views):
         find(views, trials=3, space=Space((1e6, 1e8), (32,)))
 
 
-def test_a_rare_class_is_learned_too():
-    views = Views([clouds(600, 1, rare=True)], clouds(400, 2))
-    head = new_head()
-    outcome = fit(head, views, replaced(epochs=20))
-    assert all(one.recall > 0.4 for one in outcome.best.per_class())
-
-
-def test_weighted_classes_cost_the_frequent_one_and_help_the_rare_ones():
-    views = Views([clouds(600, 1, rare=True)], clouds(400, 2))
-    recalls = {}
-    for weights in ("none", "balanced", "sampler"):
-        per_class = [one.recall for one in fit(new_head(), views, replaced(class_weights=weights)).best.per_class()]
-        recalls[weights] = sum(per_class[1:])
-    assert recalls["balanced"] > recalls["none"] + 0.2
-    assert recalls["sampler"] > recalls["none"] + 0.2
-
-
-def test_a_moving_average_of_the_weights_is_what_is_kept(views):
-    head, plain = new_head(), new_head()
-    averaged = fit(head, views, replaced(ema=0.9))
-    fit(plain, views)
-    assert evaluate_head(head, views.valid) == averaged.best
-    assert not torch.equal(head[1].weight, plain[1].weight)
-
-
-def test_what_is_written_has_one_row_per_trial_and_says_which_was_best(views, tmp_path):
-    found, _, _ = find(views, space=Space((1e-4, 1e4), (32,)))
-    write_search(tmp_path / "new", found, seconds=1.5, seed=7)
-    rows = list(csv.DictReader((tmp_path / "new" / "trials.csv").open(encoding="utf-8")))
-    assert list(rows[0]) == ["trial", "status", "objective", "seconds", "lr", "batch-size"]
-    assert [int(row["trial"]) for row in rows] == list(range(1, 13))
-    assert {row["objective"] for row in rows if row["status"] == Trial.FAILED} == {""}
-    document = json.loads((tmp_path / "new" / "search.json").read_text())
-    assert document["best"]["objective"] == min(
-        float(row["objective"]) for row in rows if row["status"] == Trial.COMPLETED
-    )
-    assert len(document["trials"]) == 12
-    assert (document["seed"], document["seconds"]) == (7, 1.5)
-
-
 def test_a_trials_line_is_no_epoch_for_the_service(views):
-    found, _, _ = find(views, trials=1)
-    line = found.best.line()
-    read = {d["Name"]: m[1] for d in METRIC_DEFINITIONS if (m := re.search(d["Regex"], line))}
-    assert read.keys() == {"trial:loss", "trial:accuracy"}
-    assert float(read["trial:loss"]) == pytest.approx(found.best.objective, abs=5.1e-5)
+    line = find(views, trials=1)[0].best.line()
+    read = {d["Name"] for d in METRIC_DEFINITIONS if re.search(d["Regex"], line)}
+    assert read == {"trial:loss", "trial:accuracy"}

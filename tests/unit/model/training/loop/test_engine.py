@@ -3,18 +3,19 @@ from __future__ import annotations
 import dataclasses
 import functools
 
-import numpy as np
 import pytest
 import torch
 from engine_fixtures import CPU, PREPROCESSING, RECIPE, brightness, small_network
 from torch import nn
 
+from model.training.config import Recipe
 from model.training.data.augment import Augmentation
 from model.training.data.batches import Batch
-from model.training.data.decoded import Pictures
-from model.training.loop import engine
-from model.training.loop.engine import DivergedError, Execution, evaluate, fit
+from model.training.loop import engine, validation
+from model.training.loop.engine import Execution, fit
+from model.training.loop.outcome import DivergedError
 from model.training.loop.state import TrainingState
+from model.training.loop.validation import evaluate
 
 
 def run(network=None, recipe=RECIPE, train=None, valid=None, should_stop=lambda: False, execution=None, **changes):
@@ -35,11 +36,27 @@ def run(network=None, recipe=RECIPE, train=None, valid=None, should_stop=lambda:
     return network, outcome
 
 
-def test_it_learns():
+def test_it_learns_also_from_mixed_images_and_reports_the_loss_without_label_smoothing():
     _, outcome = run(epochs=15)
     assert outcome.best.accuracy == 1.0
-    assert outcome.history[-1].train_loss < 0.5 * outcome.history[0].train_loss
     assert not outcome.interrupted
+    _, mixed = run(epochs=25, mixup=0.2, cutmix=1.0, lr=0.02)
+    assert mixed.best.accuracy > 0.9
+    _, smoothed = run(epochs=40, label_smoothing=0.3, lr=0.02)
+    # With smoothing of 0.3 over three classes the loss cannot fall below 0.61.
+    assert smoothed.history[-1].train_loss < 0.5
+
+
+def test_the_network_is_left_with_the_weights_of_its_best_epoch_and_patience_ends_a_training():
+    # The validation images are labelled wrong, so that learning makes the validation ever worse.
+    valid = brightness(30, 1)
+    wrong = dataclasses.replace(valid, targets=(valid.targets + 1) % 3)
+    network, outcome = run(valid=wrong, epochs=50, patience=3, lr=0.05)
+    losses = [epoch.valid_loss for epoch in outcome.history]
+    assert outcome.best.loss == min(losses)
+    assert outcome.best_epoch == losses.index(min(losses)) + 1 == len(losses) - 3
+    assert not outcome.interrupted
+    assert evaluate(network, wrong, PREPROCESSING, CPU) == outcome.best
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others():
@@ -51,25 +68,6 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others():
     assert not all(torch.equal(value, three.state_dict()[name]) for name, value in one.state_dict().items())
 
 
-def test_the_network_is_left_with_the_weights_of_its_best_epoch():
-    # The validation pictures are labelled wrong, so that learning makes the validation ever worse.
-    valid = brightness(30, 1)
-    wrong = dataclasses.replace(valid, targets=(valid.targets + 1) % 3)
-    network, outcome = run(valid=wrong, epochs=8)
-    losses = [epoch.valid_loss for epoch in outcome.history]
-    assert outcome.best_epoch == losses.index(min(losses)) + 1 < 8
-    assert outcome.best.loss == min(losses)
-    assert evaluate(network, wrong, PREPROCESSING, CPU) == outcome.best
-
-
-def test_patience_ends_a_training_that_no_longer_improves():
-    valid = brightness(30, 1)
-    wrong = dataclasses.replace(valid, targets=(valid.targets + 1) % 3)
-    _, outcome = run(valid=wrong, epochs=50, patience=3, lr=0.05)
-    assert len(outcome.history) == outcome.best_epoch + 3
-    assert not outcome.interrupted
-
-
 def test_a_request_to_stop_ends_it_within_a_step_and_keeps_the_best():
     steps = iter(range(10_000))
     network, outcome = run(should_stop=lambda: next(steps) == 14)  # in the third epoch of six steps each
@@ -77,9 +75,6 @@ def test_a_request_to_stop_ends_it_within_a_step_and_keeps_the_best():
     assert next(steps) == 15
     assert len(outcome.history) == 2
     assert evaluate(network, brightness(30, 1), PREPROCESSING, CPU) == outcome.best
-
-
-def test_a_request_to_stop_in_the_first_epoch_leaves_no_result():
     _, outcome = run(should_stop=lambda: True)
     assert (outcome.best, outcome.best_epoch, outcome.history, outcome.interrupted) == (None, 0, [], True)
 
@@ -90,8 +85,8 @@ def test_divergence_is_an_error_that_names_the_learning_rate():
 
 
 @pytest.mark.parametrize("count", [9, 17, 45])
-def test_no_batch_is_a_single_picture_and_every_picture_is_seen_once(count):
-    # Batch normalisation over one picture of 1 x 1 raises; 9 and 17 pictures leave one over from batches of 8.
+def test_no_batch_is_a_single_image_and_every_image_is_seen_once(count):
+    # Batch normalisation over one image of 1 x 1 raises; 9 and 17 images leave one over from batches of 8.
     sizes = []
 
     class Counting(nn.Module):
@@ -110,21 +105,15 @@ def test_no_batch_is_a_single_picture_and_every_picture_is_seen_once(count):
     assert min(sizes) >= 2
 
 
-def test_the_loss_is_a_mean_over_pictures_whatever_the_batches(monkeypatch):
-    network, pictures = small_network().eval(), brightness(30, 1)
-    whole = evaluate(network, pictures, PREPROCESSING, CPU)
-    monkeypatch.setattr(engine, "EVALUATION_BATCH", 7)
-    parts = evaluate(network, pictures, PREPROCESSING, CPU)
+def test_the_loss_is_a_mean_over_images_whatever_the_batches(monkeypatch):
+    network, images = small_network().eval(), brightness(30, 1)
+    whole = evaluate(network, images, PREPROCESSING, CPU)
+    monkeypatch.setattr(validation, "BATCH", 7)
+    parts = evaluate(network, images, PREPROCESSING, CPU)
     assert parts.loss == pytest.approx(whole.loss, rel=1e-6)
-    inputs = torch.from_numpy(PREPROCESSING.normalise(pictures.pixels))
-    expected = nn.functional.cross_entropy(network(inputs), torch.from_numpy(pictures.targets))
+    inputs = torch.from_numpy(PREPROCESSING.normalise(images.pixels))
+    expected = nn.functional.cross_entropy(network(inputs), torch.from_numpy(images.targets))
     assert whole.loss == pytest.approx(expected.item(), rel=1e-5)
-
-
-def test_the_reported_training_loss_is_without_label_smoothing():
-    _, outcome = run(epochs=40, label_smoothing=0.3, lr=0.02)
-    # With smoothing of 0.3 over three classes the loss cannot fall below 0.61.
-    assert outcome.history[-1].train_loss < 0.5
 
 
 def test_frozen_stages_keep_their_weights_and_statistics():
@@ -145,9 +134,7 @@ def test_a_smaller_learning_rate_toward_the_input_changes_the_input_less():
 
 def test_the_moving_average_is_what_is_kept():
     network = nn.Linear(2, 1, bias=False)
-    state = TrainingState(
-        network, steps=10, lr=0.1, weight_decay=0, lr_decay=1, ema=0.75, seed=0, scale_gradients=False
-    )
+    state = TrainingState(network, Recipe(lr=0.1, weight_decay=0, ema=0.75), steps=10)
     expected = None
     for _ in range(4):
         state.update(network(torch.ones(1, 2)).sum())
@@ -155,28 +142,6 @@ def test_the_moving_average_is_what_is_kept():
         expected = weight if expected is None else 0.75 * expected + 0.25 * weight
     torch.testing.assert_close(state.evaluated.weight.detach(), expected)
     assert not torch.equal(network.weight, expected)
-
-
-def test_rare_classes_count_as_much_as_frequent_ones_when_told_to():
-    # Class 2 has two pictures of 62, and one pass over them is too little to find it otherwise.
-    common, rare = brightness(60, 0, classes=2), brightness(6, 1)
-    few = rare.targets == 2
-    train = Pictures(
-        np.concatenate([common.pixels, rare.pixels[few]]),
-        np.ones(62, np.float32),
-        np.concatenate([common.targets, rare.targets[few]]),
-    )
-    found = {}
-    for class_weights in ("none", "balanced", "sampler"):
-        _, outcome = run(train=train, epochs=12, class_weights=class_weights)
-        found[class_weights] = outcome.best.per_class()[2].recall
-    assert found["balanced"] > found["none"]
-    assert found["sampler"] > found["none"]
-
-
-def test_mixed_pictures_are_learned_from():
-    _, outcome = run(epochs=25, mixup=0.2, cutmix=1.0, lr=0.02)
-    assert outcome.best.accuracy > 0.9
 
 
 def test_a_compiled_network_keeps_its_plain_names(monkeypatch):

@@ -47,15 +47,12 @@ def test_accuracy_and_loss_are_those_of_the_predictors_answers(artifact, root):
     assert skipped == {}
 
 
-def test_unreadable_pictures_are_named_and_not_counted(artifact, root):
+def test_unreadable_images_are_named_and_not_counted_and_nothing_but_those_is_an_error(artifact, root):
     (root / "test" / LABELS[0] / "page.jpg").write_text("<html>")
     answers, skipped = evaluate_artifact(artifact, discover(root), "test")
     assert answers.evaluation().accuracy == 1.0
     assert [path.name for path in answers.paths] == ["plain.png"] * 3
     assert skipped.keys() == {f"test/{LABELS[0]}/page.jpg"}
-
-
-def test_a_split_without_a_readable_picture_is_an_error(artifact, root):
     for path in (root / "test").rglob("*.png"):
         path.write_text("<html>")
     with pytest.raises(DataSetError, match="no picture of the test split is readable"):

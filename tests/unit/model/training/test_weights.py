@@ -55,41 +55,31 @@ class Site:
 
 
 @pytest.fixture
-def site(monkeypatch, tmp_path) -> Iterator[Site]:
+def site(monkeypatch, tmp_path, published) -> Iterator[Site]:
+    """The site, with torchvision's published weights on it."""
     site = Site()
     thread = threading.Thread(target=site.server.serve_forever, args=(0.01,))
     thread.start()
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "x")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    monkeypatch.setenv("AWS_ENDPOINT_URL", site.url)
-    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    settings = {
+        "TORCH_HOME": str(tmp_path / "torch"), "AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x",
+        "AWS_DEFAULT_REGION": "us-east-1", "AWS_ENDPOINT_URL": site.url, "AWS_MAX_ATTEMPTS": "1",
+    }  # fmt: skip
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    name = f"net-{hashlib.sha256(published).hexdigest()[:8]}.pth"
+    monkeypatch.setattr(weights, "_published", lambda _: SimpleNamespace(url=f"{site.url}/{name}"))
+    site.files[f"/{name}"] = published
     yield site
     site.server.shutdown()
     thread.join()
     site.server.server_close()
 
 
-@pytest.fixture
-def hub(site, published, monkeypatch):
-    """torchvision's published weights, on our site."""
-    name = f"net-{hashlib.sha256(published).hexdigest()[:8]}.pth"
-    entry = SimpleNamespace(url=f"{site.url}/{name}")
-    monkeypatch.setattr(weights, "_published", lambda _: entry)
-    site.files[f"/{name}"] = published
-    return entry
-
-
-def refused(source: str, architecture: str) -> None:
-    """Ask for weights that there are none of."""
-    with local_weights(source, architecture) as path:
-        raise AssertionError(f"there was {path}")
-
-
-def test_none_is_nothing():
-    with local_weights("none", ARCHITECTURE) as path:
-        assert path is None
+def refused(source: str, architecture: str = ARCHITECTURE) -> str:
+    """Ask for weights that there are none of; what is said."""
+    with pytest.raises(NetworkError) as error, local_weights(source, architecture):
+        pass
+    return str(error.value)
 
 
 def test_a_file_is_taken_as_it_is_and_its_hash_is_logged(published, tmp_path, caplog):
@@ -101,12 +91,13 @@ def test_a_file_is_taken_as_it_is_and_its_hash_is_logged(published, tmp_path, ca
     assert path.is_file()
 
 
-def test_a_missing_file_names_all_that_is_allowed(tmp_path):
-    with pytest.raises(NetworkError, match=r"no weights at .*nowhere\.pt; --weights takes a file, s3://BUCKET/KEY"):
-        refused(str(tmp_path / "nowhere.pt"), ARCHITECTURE)
+def test_none_is_nothing_and_a_missing_file_names_all_that_is_allowed(tmp_path):
+    with local_weights("none", ARCHITECTURE) as path:
+        assert path is None
+    assert "nowhere.pt; --weights takes a file, s3://BUCKET/KEY" in refused(str(tmp_path / "nowhere.pt"))
 
 
-def test_published_weights_are_downloaded_once(hub, site, published):
+def test_published_weights_are_downloaded_once(site, published):
     for _ in range(2):
         with local_weights("default", ARCHITECTURE) as path:
             assert path.read_bytes() == published
@@ -114,25 +105,23 @@ def test_published_weights_are_downloaded_once(hub, site, published):
     assert len(site.requests) == 1
 
 
-def test_a_download_with_another_hash_is_refused_and_not_kept(hub, site):
+def test_a_download_with_another_hash_is_refused_and_not_kept(site):
     (name,) = site.files
     site.files[name] = b"something else"
     for _ in range(2):  # the second time, too: nothing bad was left behind
-        with pytest.raises(NetworkError, match=r"cannot be downloaded.*invalid hash"):
-            refused("default", ARCHITECTURE)
+        assert "invalid hash" in refused("default")
 
 
-def test_without_a_network_the_message_says_what_to_do(hub, site):
+def test_without_a_network_the_message_says_what_to_do(site):
     site.files.clear()
-    with pytest.raises(
-        NetworkError, match=r"cannot be downloaded.*404.*--weights FILE.*--weights s3://BUCKET/weights/"
-    ):
-        refused("default", ARCHITECTURE)
+    message = refused("default")
+    assert all(part in message for part in ("404", "--weights FILE", "--weights s3://BUCKET/weights/"))
 
 
 def test_networks_without_published_weights_are_refused():
-    with pytest.raises(NetworkError, match=r"publishes no weights of resnet9.*--weights none"):
-        refused("default", "resnet9")
+    message = refused("default", "resnet9")
+    assert "publishes no weights of resnet9" in message
+    assert "--weights none" in message
 
 
 def test_an_object_in_s3_is_fetched_and_gone_afterwards(site, published):
@@ -145,26 +134,21 @@ def test_an_object_in_s3_is_fetched_and_gone_afterwards(site, published):
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("s3://bucket/weights/none.pt", r"s3://bucket/weights/none\.pt cannot be fetched.*404.*below weights/"),
+        ("s3://bucket/weights/none.pt", "A training job may read the data bucket below weights/"),
         ("s3://bucket", "is not of the form s3://BUCKET/KEY"),
         ("s3:///key", "is not of the form s3://BUCKET/KEY"),
         ("s3://Not A Bucket/key", "cannot be fetched"),
     ],
 )
 def test_objects_that_do_not_come_are_named(site, source, message):
-    with pytest.raises(NetworkError, match=message), local_weights(source, ARCHITECTURE):
-        pass
+    said = refused(source)
+    assert source in said
+    assert message in said
 
 
 @pytest.mark.parametrize(
     ("source", "architecture", "size"),
-    [
-        ("none", "resnet50", 64),
-        ("some.pt", "resnet50", 64),
-        ("default", "resnet50", 224),
-        ("default", "inception_v3", 299),
-        ("default", "vit_b_16", 224),
-    ],
+    [("none", "resnet50", 64), ("some.pt", "resnet50", 64), ("default", "resnet50", 224), ("default", "vit_b_16", 224)],
 )
 def test_published_weights_bring_their_size(source, architecture, size):
     assert default_input_size(source, architecture) == size

@@ -1,0 +1,156 @@
+"""Which features a training wants, what they depend on, and what computes them."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+import PIL
+import torch
+from torch import Tensor, nn
+
+from ...core import decoding, transforms
+from ...core.predictor import onnx_session
+from ..artifact.export import check_export, export_onnx
+from ..data import augment
+from ..data.augment import Augmentation
+from ..data.dataset import DataSet, Fingerprint
+
+# Views are drawn for so many images at a time. A GPU takes them at once.
+BATCH = 32
+
+Run = Callable[[Tensor], npt.NDArray[np.float32]]
+"""From preprocessed images, float32 [N, 3, S, S], to their features, float32 [N, D]."""
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """Which features are wanted.
+
+    Attributes
+    ----------
+    backbone : nn.Module
+        Frozen, in evaluation mode: float32 [N, 3, S, S] to [N, D].
+    data_set : DataSet
+    identity : Fingerprint
+        Of the data set.
+    augmentation : Augmentation
+        Makes the views but the first; its `preprocessing` makes that one.
+    views : int
+        Of each training image, at least 1.
+    seed : int
+        Of the augmented views.
+    device : torch.device
+        What computes: on the CPU ONNX Runtime, which in float32 is the faster there, torch on a GPU.
+    threads : int
+        For decoding and, on the CPU, computing.
+    half : torch.dtype or None
+        What torch computes in, on the CPU, too, where the result allows it (`mixed_precision.half_type`); None: float32
+        throughout.
+    shard : int
+        Images in a shard, which is what a kill can cost, and what one worker takes at a time: three seconds of a
+        ResNet-50 on two cores.
+    """
+
+    backbone: nn.Module
+    data_set: DataSet
+    identity: Fingerprint
+    augmentation: Augmentation
+    views: int
+    seed: int
+    device: torch.device
+    threads: int
+    half: torch.dtype | None = None
+    shard: int = 128
+
+    @property
+    def engine_threads(self) -> int:
+        """How many threads give images to the engine: a GPU takes those of one."""
+        return self.threads if self.device.type == "cpu" else 1
+
+    def folders(self) -> dict[tuple[str, int], str]:
+        """Return the folder's name for every split and view: the hash of all that its features depend on."""
+        engine = f"torch {torch.__version__} {self.device.type}{f' {self.half}' if self.half else ''}"
+        common = {
+            "data": self.identity.digest,
+            "backbone": _weights_digest(self.backbone),
+            "preprocessing": dataclasses.asdict(self.augmentation.preprocessing),
+            "engine": f"ort {onnxruntime.__version__}" if self._by_onnx else engine,
+            "pillow": PIL.__version__,
+            "program": _sources(decoding, transforms, decoded),
+            "shard": self.shard,
+        }
+        varied = common | {
+            "augmentation": dataclasses.asdict(self.augmentation),
+            "augmenting program": _sources(augment),
+            "torch": torch.__version__,
+            "batch": BATCH,
+            "seed": self.seed,
+        }
+        wanted = [("valid", 0)] + [("train", view) for view in range(self.views)]
+        return {
+            (split, view): digest((varied if view else common) | {"split": split, "view": view})
+            for split, view in wanted
+        }
+
+    def engine(self) -> Run:
+        """Return what computes features; several threads may call it.
+
+        Raises
+        ------
+        ExportError
+            When the backbone cannot be exported to ONNX.
+        """
+        if self._by_onnx:
+            return self._onnx_engine()
+        device, half = self.device, self.half
+        backbone = self.backbone.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+        @torch.inference_mode()
+        def run(batch: Tensor) -> npt.NDArray[np.float32]:
+            with torch.autocast(device.type, dtype=half, enabled=half is not None):
+                return backbone(batch.to(device, memory_format=torch.channels_last)).float().cpu().numpy()
+
+        return run
+
+    def _onnx_engine(self) -> Run:
+        side = self.augmentation.preprocessing.input_size
+        with tempfile.TemporaryDirectory(prefix="backbone-") as folder:
+            path = Path(folder) / "backbone.onnx"
+            export_onnx(self.backbone, path, input_size=side)
+            example = np.random.default_rng(0).standard_normal((2, 3, side, side), np.float32)
+            check_export(self.backbone, path, example)
+            session = onnx_session(path)  # each thread that uses it computes alone
+        return lambda batch: session.run(None, {"image": np.ascontiguousarray(batch.numpy())})[0]
+
+    @property
+    def _by_onnx(self) -> bool:
+        return self.device.type == "cpu" and self.half is None
+
+
+def digest(facts: Mapping[str, object]) -> str:
+    """Hash what JSON can hold."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def _weights_digest(backbone: nn.Module) -> str:
+    """Hash what a backbone computes: its layers and their weights."""
+    whole = hashlib.sha256(str(backbone).encode())
+    for name, value in backbone.state_dict().items():
+        whole.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        whole.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return whole.hexdigest()
+
+
+def _sources(*modules: ModuleType) -> dict[str, str]:
+    """Hash the source of modules: a version that makes other features must not find the old ones."""
+    return {module.__name__: hashlib.sha256(Path(str(module.__file__)).read_bytes()).hexdigest() for module in modules}
