@@ -48,7 +48,7 @@ class ModelCard:
     labels, display_labels
         One per class in the order of the network's outputs: the data set's folder names, and as people read them.
     input_size, resize_size
-        Pixels: a picture's shorter side is resized to `resize_size`, then the square of `input_size` in its centre
+        Pixels: an image's shorter side is resized to `resize_size`, then the square of `input_size` in its centre
         is what the network sees.
     mean, std
         Per channel (red, green, blue) of pixel values in 0…1.

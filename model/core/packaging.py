@@ -144,9 +144,9 @@ def archive(folder: Path, destination: Path) -> None:
 
 def _verify(folder: Path) -> ModelCard:
     card = verify_files(folder)
-    picture = io.BytesIO()
-    Image.linear_gradient("L").save(picture, "PNG")
-    Predictor.load(folder).predict(picture.getvalue())
+    image = io.BytesIO()
+    Image.linear_gradient("L").save(image, "PNG")
+    Predictor.load(folder).predict(image.getvalue())
     return card
 
 

@@ -1,8 +1,8 @@
-"""From a decoded picture to the network's input: the one home of preprocessing.
+"""From a decoded image to the network's input: the one home of preprocessing.
 
 Training's validation, the test at its end and the server all call `Preprocessing`, so the accuracy measured offline is
 the accuracy that callers get. Only numpy and Pillow are needed: the serving process does not import torch for this.
-What only training does to pictures is in `augment.py`.
+What only training does to images is in `augment.py`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Preprocessing:
     input_size : int
         Side of the square that the network sees, in pixels.
     resize_size : int
-        What the picture's shorter side is resized to before the centre is cut, in pixels; at least `input_size`.
+        What the image's shorter side is resized to before the centre is cut, in pixels; at least `input_size`.
     mean, std : tuple of float
         Per channel (red, green, blue), for values scaled to 0-1.
 
@@ -39,8 +39,8 @@ class Preprocessing:
 
     Examples
     --------
-    >>> picture = Image.new("RGB", (320, 200))
-    >>> Preprocessing(input_size=64, resize_size=72)(picture).shape
+    >>> image = Image.new("RGB", (320, 200))
+    >>> Preprocessing(input_size=64, resize_size=72)(image).shape
     (3, 64, 64)
     """
 
@@ -82,7 +82,7 @@ class Preprocessing:
         numpy.ndarray
             uint8 [input_size, input_size, 3].
         """
-        # Resizing only the part that is kept gives the same pixels as resizing all and cutting, and a picture of
+        # Resizing only the part that is kept gives the same pixels as resizing all and cutting, and an image of
         # 1 x 50,000 pixels does not become one of 72 x 3,600,000 on the way.
         side = min(image.size) * self.input_size / self.resize_size
         left, top = (image.width - side) / 2, (image.height - side) / 2
@@ -107,5 +107,5 @@ class Preprocessing:
         return np.ascontiguousarray(np.moveaxis(values, -1, -3))
 
     def __call__(self, image: Image.Image) -> npt.NDArray[np.float32]:
-        """Return the network's input, float32 [3, input_size, input_size], for an RGB picture."""
+        """Return the network's input, float32 [3, input_size, input_size], for an RGB image."""
         return self.normalise(self.crop(image))

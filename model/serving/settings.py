@@ -13,12 +13,12 @@ from ..core import artifact_digest
 from ..core.decoding import MAX_PIXELS
 
 ENGINES = ("onnx", "torch")
-# What the vCPUs are for: many pictures at a time, a worker each, or one picture as soon as possible.
+# What the vCPUs are for: many images at a time, a worker each, or one image as soon as possible.
 MODES = ("throughput", "latency")
 # InvokeEndpoint itself takes no more than this.
 MAX_BODY_BYTES = 6 * 1024 * 1024
-# A list of this many pictures keeps one worker busy for a second or a few; SageMaker waits a minute.
-MAX_PICTURES = 64
+# A list of this many images keeps one worker busy for a second or a few; SageMaker waits a minute.
+MAX_IMAGES = 64
 # A held request may own a body of 6 MiB; this many per worker keep them all below 400 MiB a worker.
 REQUESTS_PER_WORKER = 64
 
@@ -51,10 +51,10 @@ class ServingSettings:
     threads
         CPU threads of each worker: one; for latency as many as there are vCPUs. Follows from the mode.
     lone_threads
-        `MODEL_SERVER_LONE_THREADS`: CPU threads for a picture that comes while no other one is computed, where that is
-        faster (`LonePictures`); by default as many as there are vCPUs. 1: never more than `threads`.
+        `MODEL_SERVER_LONE_THREADS`: CPU threads for an image that comes while no other one is computed, where that is
+        faster (`LoneImages`); by default as many as there are vCPUs. 1: never more than `threads`.
     timeout_seconds
-        `SAGEMAKER_MODEL_SERVER_TIMEOUT`: a worker that needs longer for one picture is replaced.
+        `SAGEMAKER_MODEL_SERVER_TIMEOUT`: a worker that needs longer for one image is replaced.
     log_level
         `SAGEMAKER_CONTAINER_LOG_LEVEL`: a number as in Python's logging, 10 (debug) to 50.
     engine
@@ -64,9 +64,9 @@ class ServingSettings:
     max_pixels
         `MODEL_SERVER_MAX_PIXELS`: the largest JPEG, width x height; other formats less, `decoding.BYTES_PER_PIXEL`.
     decode_seconds
-        `MODEL_SERVER_DECODE_SECONDS`: processor time that the pictures of one request may take to be decoded.
-    max_pictures
-        `MODEL_SERVER_MAX_PICTURES`: the longest list of pictures in one request.
+        `MODEL_SERVER_DECODE_SECONDS`: processor time that the images of one request may take to be decoded.
+    max_images
+        `MODEL_SERVER_MAX_IMAGES`: the longest list of images in one request.
     max_requests
         `MODEL_SERVER_MAX_REQUESTS`: requests held at once, waiting ones included; more are answered 503.
     drain_seconds
@@ -96,7 +96,7 @@ class ServingSettings:
     max_body_bytes: int
     max_pixels: int
     decode_seconds: int
-    max_pictures: int
+    max_images: int
     max_requests: int
     drain_seconds: int
     metrics_seconds: int
@@ -163,7 +163,7 @@ class ServingSettings:
             max_body_bytes=number("MODEL_SERVER_MAX_BODY_BYTES", MAX_BODY_BYTES, 1024, 1024**3),
             max_pixels=number("MODEL_SERVER_MAX_PIXELS", MAX_PIXELS, 1, 10**9),
             decode_seconds=number("MODEL_SERVER_DECODE_SECONDS", 5, 1, 3600),
-            max_pictures=number("MODEL_SERVER_MAX_PICTURES", MAX_PICTURES, 1, 10_000),
+            max_images=number("MODEL_SERVER_MAX_IMAGES", MAX_IMAGES, 1, 10_000),
             max_requests=number("MODEL_SERVER_MAX_REQUESTS", REQUESTS_PER_WORKER * workers, 1, 100_000),
             drain_seconds=number("MODEL_SERVER_DRAIN_SECONDS", 25, 1, 3600),
             metrics_seconds=number("MODEL_SERVER_METRICS_SECONDS", 60, 0, 300),

@@ -23,7 +23,7 @@ from typing import Any, cast
 
 from ..core.memory import LARGE_BLOCKS_RETURN
 from .invocation import Answer, Timing, error_answer
-from .lone_images import LonePictures
+from .lone_images import LoneImages
 from .metrics import ServingMetrics
 from .request import Options
 from .worker import ANSWER_HEADER, DECODED_TOO_LONG, FAILED, READY, REQUEST_HEADER, SEVERAL_THREADS
@@ -49,16 +49,16 @@ class ModelNotLoadedError(Exception):
 
 @dataclass(slots=True)
 class _Budget:
-    """The processor time that is left to decode the pictures of one request."""
+    """The processor time that is left to decode the images of one request."""
 
     seconds: float
 
 
 @dataclass(slots=True)
 class _Job:
-    """A picture on its way through the pool."""
+    """An image on its way through the pool."""
 
-    picture: bytes
+    image: bytes
     options: Options
     budget: _Budget
     answer: asyncio.Future[Answer]
@@ -97,8 +97,8 @@ class _Worker(asyncio.Protocol):
         self._arm(seconds)
         options = job.options
         asked = (options.top_k, options.scores, options.as_numbers, job.several_threads)
-        header = REQUEST_HEADER.pack(len(job.picture), job.budget.seconds, *asked)
-        self._transport.writelines((header, job.picture))
+        header = REQUEST_HEADER.pack(len(job.image), job.budget.seconds, *asked)
+        self._transport.writelines((header, job.image))
 
     def close(self) -> None:
         """Let the worker finish what it is at, and end."""
@@ -163,14 +163,14 @@ class WorkerPool:
     size
         How many worker processes.
     timeout_seconds
-        A worker that needs longer for one picture is killed and replaced, and the picture fails.
+        A worker that needs longer for one image is killed and replaced, and the image fails.
     decode_seconds
-        The processor time to decode the pictures of one request. A worker that needs more than is left of it ends
-        itself; then its picture is refused, and those of the request that still wait.
+        The processor time to decode the images of one request. A worker that needs more than is left of it ends
+        itself; then its image is refused, and those of the request that still wait.
     threads
         CPU threads of each worker.
     lone_threads
-        CPU threads for a picture that comes while no other one is computed, if that is faster. One of the workers then
+        CPU threads for an image that comes while no other one is computed, if that is faster. One of the workers then
         has the network twice.
     metrics
         Are told what happens.
@@ -189,14 +189,14 @@ class WorkerPool:
         self._size = size
         self._threads = threads
         self._lone_threads = lone_threads
-        self._lone_pictures = LonePictures()
+        self._lone_images = LoneImages()
         self._metrics = metrics
         self._timeout_seconds = timeout_seconds
         self._decode_seconds = decode_seconds
         self._too_long = error_answer(
             413,
             "image_too_large",
-            f"The pictures of this request take more than {decode_seconds} s of processor time to decode; the rest of "
+            f"The images of this request take more than {decode_seconds} s of processor time to decode; the rest of "
             "them is refused. Send smaller ones, or fewer at a time.",
         )
         self._workers: set[_Worker] = set()
@@ -231,12 +231,12 @@ class WorkerPool:
             self._start_worker(1 if number else self._lone_threads)
         raise ModelNotLoadedError(await self._failed)
 
-    async def submit(self, pictures: Sequence[bytes], options: Options) -> Sequence[Answer]:
-        """Have workers classify the pictures of a request, as soon as they are free."""
+    async def submit(self, images: Sequence[bytes], options: Options) -> Sequence[Answer]:
+        """Have workers classify the images of a request, as soon as they are free."""
         if self._closing or (self._failed is not None and self._failed.done()):
-            return [_STOPPED] * len(pictures)
+            return [_STOPPED] * len(images)
         budget, loop = _Budget(self._decode_seconds), asyncio.get_running_loop()
-        jobs = [_Job(picture, options, budget, loop.create_future()) for picture in pictures]
+        jobs = [_Job(image, options, budget, loop.create_future()) for image in images]
         self._waiting.extend(jobs)
         self._dispatch()
         self._metrics.queued(len(self._waiting))
@@ -265,9 +265,9 @@ class WorkerPool:
         self._take_next(worker)  # before anything else: nothing else keeps the processor from working
         if timing is not None:
             if job.alone:
-                self._lone_pictures.note(job.several_threads, timing.inference)
+                self._lone_images.note(job.several_threads, timing.inference)
             queue = job.started - job.submitted
-            self._metrics.picture(queue=queue, decode=timing.decode, inference=timing.inference)
+            self._metrics.image(queue=queue, decode=timing.decode, inference=timing.inference)
 
     def worker_is_lost(self, worker: _Worker) -> None:
         self._workers.discard(worker)
@@ -278,18 +278,18 @@ class WorkerPool:
     async def _replace(self, worker: _Worker) -> None:
         fault, answer = "ended unexpectedly", None
         if await worker.process.wait() == -DECODED_TOO_LONG:
-            fault = f"took more than {self._decode_seconds} s of processor time to decode a request's pictures"
+            fault = f"took more than {self._decode_seconds} s of processor time to decode a request's images"
             answer = self._too_long
             if worker.job is not None:
                 worker.job.budget.seconds = 0
         elif worker.overran:
-            fault = f"took more than {self._timeout_seconds} s for a picture"
+            fault = f"took more than {self._timeout_seconds} s for an image"
             answer = error_answer(500, "model_failed", f"The worker {fault}.")
         if worker.job is not None and answer is None and worker.job.attempts < ATTEMPTS:
             self._waiting.appendleft(worker.job)
             self._dispatch()
         elif worker.job is not None:
-            crashed = "The model crashed on this picture; the endpoint's log says more."
+            crashed = "The model crashed on this image; the endpoint's log says more."
             worker.job.settle(answer or error_answer(500, "model_failed", crashed))
         if self._closing:
             return
@@ -357,7 +357,7 @@ class WorkerPool:
         """Take an idle worker. A job that is the only one has the processors that the others do not need."""
         able = next((worker for worker in self._idle if worker.has_several_threads), None)
         job.alone = able is not None and not self._waiting and len(self._idle) == len(self._workers)
-        job.several_threads = job.alone and self._lone_pictures.wants_several_threads()
+        job.several_threads = job.alone and self._lone_images.wants_several_threads()
         if able is None or not job.several_threads:
             return self._idle.pop()
         self._idle.remove(able)

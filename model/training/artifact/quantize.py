@@ -1,7 +1,7 @@
 """Whether a model ships as int8: quantise its graph, compare the two, and keep int8 only where it has earned its place.
 
 Static quantisation: weights as int8 with one scale per channel, activations as uint8 with one scale per tensor, whose
-range is measured on training pictures. The validation pictures, as the server would see them, then say what that cost.
+range is measured on training images. The validation images, as the server would see them, then say what that cost.
 docs/measurements/training.md has the figures behind the choices made here.
 """
 
@@ -35,17 +35,17 @@ from ..whole_files import write_whole
 
 log = logging.getLogger(__name__)
 
-CALIBRATION_PICTURES = 128
+CALIBRATION_IMAGES = 128
 # int8 must be this much faster to be worth any difference at all; less than a tenth is noise on a shared machine.
 MIN_SPEEDUP = 1.1
-# Runs of each graph, alternating, one picture at a time.
+# Runs of each graph, alternating, one image at a time.
 TIMED_RUNS = 21
 # In networks with sensitive layers, the graph is cut into so many runs of layers, and the worst 1, 2 or 4 stay in fp32.
 SECTIONS = 8
 KEPT_SECTIONS = (1, 2, 4)
-# How much a section alone disturbs the logits shows on a few pictures.
-RANKING_PICTURES = 32
-# Calibration keeps every activation of this many pictures in memory, 100 MB each for a ResNet-50 at 224 pixels.
+# How much a section alone disturbs the logits shows on a few images.
+RANKING_IMAGES = 32
+# Calibration keeps every activation of this many images in memory, 100 MB each for a ResNet-50 at 224 pixels.
 _CALIBRATION_BATCH = 8
 
 # The layers that do the work. Everything around them stays in fp32, which costs less than a tenth of the time where
@@ -67,22 +67,22 @@ _METHODS: dict[str, tuple[CalibrationMethod, dict[str, object]]] = {
 
 @dataclass(frozen=True)
 class Limits:
-    """What int8 may cost on the validation pictures.
+    """What int8 may cost on the validation images.
 
     Attributes
     ----------
     max_accuracy_loss : float
         Accuracy of fp32 less that of int8, both 0 to 1; 0.005 is half a point.
     min_agreement : float
-        Share of pictures with the same most probable class in both, 0 to 1.
+        Share of images with the same most probable class in both, 0 to 1.
     """
 
     max_accuracy_loss: float
     min_agreement: float
 
     @property
-    def min_pictures(self) -> int:
-        """Fewer pictures than this cannot show a disagreement as small as the one that is allowed."""
+    def min_images(self) -> int:
+        """Fewer images than this cannot show a disagreement as small as the one that is allowed."""
         allowed = 1 - self.min_agreement
         return math.ceil(1 / allowed) if allowed > 0 else 1
 
@@ -100,7 +100,7 @@ class Comparison:
 
     Attributes
     ----------
-    pictures : int
+    images : int
         Of the validation split.
     agreement : float
         Share with the same most probable class, 0 to 1.
@@ -109,16 +109,16 @@ class Comparison:
     fp32_loss, int8_loss : float
         Cross-entropy in nats.
     fp32_ms, int8_ms : float
-        Processor time for one picture on one thread, without decoding, in milliseconds; medians of alternating runs.
+        Processor time for one image on one thread, without decoding, in milliseconds; medians of alternating runs.
     method : str
         How the ranges of the activations were found.
-    calibration_pictures : int
+    calibration_images : int
         Of the training split.
     kept_fp32 : tuple of str
         The layers that were too sensitive and stayed in fp32.
     """
 
-    pictures: int
+    images: int
     agreement: float
     fp32_accuracy: float
     int8_accuracy: float
@@ -127,7 +127,7 @@ class Comparison:
     fp32_ms: float
     int8_ms: float
     method: str
-    calibration_pictures: int
+    calibration_images: int
     kept_fp32: tuple[str, ...]
 
     @property
@@ -139,7 +139,7 @@ class Comparison:
         """Return what int8 costs, in words."""
         return (
             f"accuracy {self.int8_accuracy:.2%} instead of {self.fp32_accuracy:.2%} and {self.agreement:.2%} agreement "
-            f"on {self.pictures} validation pictures"
+            f"on {self.images} validation images"
         )
 
 
@@ -202,11 +202,11 @@ def choose_precision(
     def decide(precision: str, reason: str, comparison: Comparison | None = None) -> Decision:
         return Decision(precision, reason, limits, comparison, _machine(), time.perf_counter() - started)
 
-    if len(valid) < limits.min_pictures:
+    if len(valid) < limits.min_images:
         return decide(
             "fp32",
-            f"{len(valid)} validation pictures cannot show an agreement of {limits.min_agreement:.2%}; "
-            f"at least {limits.min_pictures} are needed",
+            f"{len(valid)} validation images cannot show an agreement of {limits.min_agreement:.2%}; "
+            f"at least {limits.min_images} are needed",
         )
     try:
         with tempfile.TemporaryDirectory(prefix="quantize-") as folder:
@@ -283,7 +283,7 @@ class _Trial:
         )
         fp32_ms, int8_ms = _milliseconds([self._fp32, int8], self._preprocessing.normalise(self._valid.pixels[:1]))
         return Comparison(
-            pictures=len(self._valid),
+            images=len(self._valid),
             agreement=float((self._expected.argmax(1) == found.argmax(1)).mean()),
             fp32_accuracy=before.accuracy,
             int8_accuracy=after.accuracy,
@@ -292,13 +292,13 @@ class _Trial:
             fp32_ms=fp32_ms,
             int8_ms=int8_ms,
             method=method,
-            calibration_pictures=len(self._calibration),
+            calibration_images=len(self._calibration),
             kept_fp32=tuple(name for name in self.layers if name in keep),
         )
 
     def _sections_by_sensitivity(self, method: str) -> list[list[str]]:
         """Return the graph's sections, first the one that, as the only one in int8, disturbs the logits most."""
-        pixels = self._calibration.pixels[:RANKING_PICTURES]
+        pixels = self._calibration.pixels[:RANKING_IMAGES]
         expected = self._logits(self._fp32, pixels)
         disturbance = []
         for section in self._sections():
@@ -358,10 +358,10 @@ def _silence() -> Iterator[None]:
 
 
 class _CalibrationReader(CalibrationDataReader):
-    """Hands the calibration pictures to the quantiser; what it counts are batches of `_CALIBRATION_BATCH`."""
+    """Hands the calibration images to the quantiser; what it counts are batches of `_CALIBRATION_BATCH`."""
 
-    def __init__(self, pictures: Pictures, preprocessing: Preprocessing) -> None:
-        self._pixels, self._preprocessing = pictures.pixels, preprocessing
+    def __init__(self, images: Pictures, preprocessing: Preprocessing) -> None:
+        self._pixels, self._preprocessing = images.pixels, preprocessing
         self.set_range(0, len(self))
 
     def __len__(self) -> int:
@@ -379,7 +379,7 @@ class _CalibrationReader(CalibrationDataReader):
 
 
 def _milliseconds(sessions: Sequence[onnxruntime.InferenceSession], image: FloatArray) -> list[float]:
-    """Return each session's median time for one picture; the runs alternate, so that a busy moment hits all alike.
+    """Return each session's median time for one image; the runs alternate, so that a busy moment hits all alike.
 
     Processor time and not the clock's: with one thread the two are the same, unless other programs take the processor.
     """

@@ -130,17 +130,17 @@ def reliability_diagram(bins: Sequence[dict[str, Any]], *, description: str) -> 
     quarters = [0, 0.25, 0.5, 0.75, 1]
     axes = {"x_ticks": quarters, "y_ticks": quarters, "x_format": "{:.0%}".format, "y_format": "{:.0%}".format}
     frame.axes(x_label="confidence", **axes)  # type: ignore[arg-type]
-    all_pictures = sum(one["pictures"] for one in bins)
+    all_images = sum(one["pictures"] for one in bins)
     for index, one in enumerate(bins):
         if not one["pictures"]:
             continue
         left, right = frame.x(index / len(bins)) + 0.75, frame.x((index + 1) / len(bins)) - 0.75
         top, bottom = frame.y(one["accuracy"]), frame.y(0)
-        # Bins with few pictures are pale: their accuracy says little.
-        strength = 0.35 + 0.65 * min(1.0, len(bins) * one["pictures"] / all_pictures)
+        # Bins with few images are pale: their accuracy says little.
+        strength = 0.35 + 0.65 * min(1.0, len(bins) * one["pictures"] / all_images)
         frame.add(
             '<rect class="bar" x="{}" y="{}" width="{:.2f}" height="{:.2f}" fill-opacity="{:.2f}">'
-            "<title>{} pictures: {:.1%} sure, {:.1%} right</title></rect>",
+            "<title>{} images: {:.1%} sure, {:.1%} right</title></rect>",
             left, top, right - left, bottom - top, strength, one["pictures"], one["confidence"], one["accuracy"],
         )  # fmt: skip
         confidence = frame.y(one["confidence"])

@@ -94,7 +94,7 @@ def test_missing_weights(tmp_path):
 
 def test_a_size_that_the_network_does_not_take_is_an_error_in_words():
     check_input_size(build("resnet18", 2), "resnet18", 32)
-    with pytest.raises(NetworkError, match="alexnet does not take pictures of 32 x 32 pixels"):
+    with pytest.raises(NetworkError, match="alexnet does not take images of 32 x 32 pixels"):
         check_input_size(build("alexnet", 2), "alexnet", 32)
 
 

@@ -172,4 +172,4 @@ def test_one_connection_carries_many_requests_and_no_answer_waits_for_an_acknowl
 def test_every_log_line_is_json(server: ModelServer) -> None:
     server.invoke(b"hello")
     assert server.errors() == []
-    assert '"reason": "This is not a picture that can be read' in server.log()
+    assert '"reason": "This is not an image that can be read' in server.log()

@@ -26,7 +26,7 @@ def predictor(tmp_path_factory: pytest.TempPathFactory) -> Predictor:
     return Predictor.load(make_artifact(tmp_path_factory.mktemp("artifact")))
 
 
-LIMITS = RequestLimits(max_body_bytes=1_000_000, max_pictures=4)
+LIMITS = RequestLimits(max_body_bytes=1_000_000, max_images=4)
 
 
 def answer(predictor: Predictor, body: bytes | None, content_type: str = "image/png", accept: str = "") -> Answer:
@@ -113,13 +113,13 @@ def test_probabilities_keep_their_full_precision(predictor: Predictor) -> None:
         (b"\xff\xfe", "application/json", "not valid JSON"),
         (b"[]", "application/json", "must be an object"),
         (b"{}", "application/json", 'either "image" or "images"'),
-        (b'{"image": 5}', "application/json", 'Under "image" there must be one picture'),
+        (b'{"image": 5}', "application/json", 'Under "image" there must be one image'),
         (b'{"image": []}', "application/json", "at least one in it"),
         (b'{"image": ["", null]}', "application/json", "a list of such"),
         (b'{"images": "YQ=="}', "application/json", 'Under "images" there must be a list'),
         (b'{"images": {}}', "application/json", 'Under "images" there must be a list'),
         (as_json(images=[]), "application/json", 'either "image" or "images"'),
-        (b'{"images": ["", "", "", "", ""]}', "application/json", "has 5 pictures; at most 4 are allowed"),
+        (b'{"images": ["", "", "", "", ""]}', "application/json", "has 5 images; at most 4 are allowed"),
         (b'{"image": "not base64!"}', "application/json", "not valid base64"),
         (b'{"image": "\xc3\xa4\xc3\xa4\xc3\xa4\xc3\xa4"}', "application/json", "not valid base64"),
         (as_json(topk=3), "application/json", "'topk' is not known; allowed are image, images, scores, top_k"),

@@ -53,7 +53,7 @@ def test_a_network_in_training_mode_is_exported_for_inference(tmp_path):
 
 def test_the_check_says_what_it_compared(network, graph):
     check = check_export(network, graph, images(40))
-    assert check.pictures == 40
+    assert check.images == 40
     assert check.agreement == 1.0
     assert 0 <= check.max_logit_difference < 1e-4
 

@@ -142,7 +142,7 @@ def test_int8_ships_where_it_is_as_good(trained: nn.Module, tmp_path: Path, alwa
     assert compared.fp32_accuracy > 0.9
     assert compared.fp32_accuracy - compared.int8_accuracy <= LIMITS.max_accuracy_loss
     assert compared.agreement >= LIMITS.min_agreement
-    assert (compared.pictures, compared.calibration_pictures) == (200, 60)
+    assert (compared.images, compared.calibration_images) == (200, 60)
     assert len(integer_layers(path)) == 3
     assert accuracy(path) == compared.int8_accuracy  # the file is the graph that was measured
     assert f"{compared.agreement:.2%}" in decision.reason
@@ -200,8 +200,8 @@ def test_the_limits_are_settings(
 def test_too_few_validation_pictures_prove_nothing(trained: nn.Module, tmp_path: Path) -> None:
     decision = decide(trained, tmp_path / "model.onnx", valid=66)
     assert decision.precision == "fp32"
-    assert decision.reason == "66 validation pictures cannot show an agreement of 98.50%; at least 67 are needed"
-    assert Limits(0.0, 1.0).min_pictures == 1  # every one must agree, which one picture can show
+    assert decision.reason == "66 validation images cannot show an agreement of 98.50%; at least 67 are needed"
+    assert Limits(0.0, 1.0).min_images == 1  # every one must agree, which one picture can show
     assert decide(trained, tmp_path / "model.onnx", valid=67).comparison is not None
 
 
