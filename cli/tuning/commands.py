@@ -16,10 +16,10 @@ from cli.aws import ROOT, Stage, announce
 from cli.console import console
 from cli.data.commands import SAMPLE_DIR
 from cli.errors import UsageError, WorkFailedError, aws_errors
-from cli.prices import most_expensive
-from cli.training.hyperparameters import chosen, parse_hyperparameters
+from cli.prices import hourly_price, most_expensive
+from cli.training.hyperparameters import DATA_SET, chosen, decode, parse_hyperparameters
 from cli.training.job_names import job_path, new_tuning_job
-from cli.training.sagemaker import TrainingRequest, machines
+from cli.training.sagemaker import TrainingRequest
 from cli.tuning.jobs import ENDED, Tuning, assignments, latest_tuning_job, objective, read_tuning, tell_of_better_parent
 from cli.tuning.request import TuningRequest, tuning_job_request
 
@@ -29,7 +29,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-PICTURES = ROOT / "build" / "tuning"
+CHARTS = ROOT / "build" / "tuning"
 _POLL_SECONDS = 1.0
 _JobArgument = Annotated[str | None, typer.Argument(metavar="JOB", help="Default: the stage's newest.")]
 
@@ -87,7 +87,7 @@ def tune(
 
 @app.command()
 def status(context: typer.Context, job: _JobArgument = None) -> None:
-    """Show a tuning job, live while it runs; when it has ended, its result and a picture of it."""
+    """Show a tuning job, live while it runs; when it has ended, its result and charts of it."""
     stage: Stage = context.obj
     watch_tuning(stage, job or latest_tuning_job(stage))
 
@@ -123,17 +123,27 @@ def start_tuning(stage: Stage, request: TuningRequest) -> str:
     job = new_tuning_job(stage)
     with aws_errors():
         tuning_job = tuning_job_request(stage, request, job)
-        limits = tuning_job["HyperParameterTuningJobConfig"]["ResourceLimits"]
-        resources = tuning_job["TrainingJobDefinition"]["ResourceConfig"]
-        jobs, parallel = limits["MaxNumberOfTrainingJobs"], limits["MaxParallelTrainingJobs"]
         announce(stage)
-        hours = jobs * resources["InstanceCount"] * stage.settings.training.max_runtime_seconds / 3600
-        console.print(
-            f"Tuning job {job}: {jobs} training jobs, {machines(stage, request.training, parallel)}. "
-            f"{most_expensive(resources['InstanceType'], hours)}"
-        )
+        console.print(_price(stage, tuning_job))
         stage.client("sagemaker").create_hyper_parameter_tuning_job(**tuning_job)
     return job
+
+
+def _price(stage: Stage, tuning_job: dict[str, Any]) -> str:
+    """What a search runs on, and the most that it can cost in an hour and in all."""
+    limits = tuning_job["HyperParameterTuningJobConfig"]["ResourceLimits"]
+    resources = tuning_job["TrainingJobDefinition"]["ResourceConfig"]
+    jobs, at_once = limits["MaxNumberOfTrainingJobs"], limits["MaxParallelTrainingJobs"]
+    instance_type, instances = resources["InstanceType"], resources["InstanceCount"]
+    training = stage.settings.training
+    hours = jobs * instances * training.max_runtime_seconds / 3600
+    spot = "; spot capacity, billed below that" if training.spot else ""
+    return (
+        f"Tuning job {tuning_job['HyperParameterTuningJobName']}: {jobs} training jobs, at most {at_once} at once, "
+        f"each on {instances} × {instance_type}.\n"
+        f"Upper bound with {at_once} at once: {hourly_price(instance_type, instances * at_once)}{spot}. "
+        f"The whole search: {most_expensive(instance_type, hours)}"
+    )
 
 
 def watch_tuning(stage: Stage, job: str) -> Tuning:
@@ -198,7 +208,7 @@ def tuning_table(tuning: Tuning) -> Group:
     table = Table()
     table.add_column("job")
     table.add_column("status")
-    for name in tuning.tuned:
+    for name in tuning.ranges:
         table.add_column(name, justify="right")
     table.add_column(tuning.metric, justify="right")
     table.add_column("seconds", justify="right")
@@ -208,7 +218,7 @@ def tuning_table(tuning: Tuning) -> Group:
         table.add_row(
             _number(tuning, job),
             job["TrainingJobStatus"],
-            *(_short(values[name]) for name in tuning.tuned),
+            *(_short(values[name]) for name in tuning.ranges),
             "" if value is None else f"{value:.4f}",
             _seconds(job),
             style="bold green" if is_best else None,
@@ -220,15 +230,16 @@ def _show_result(tuning: Tuning) -> None:
     if tuning.best is None:
         console.print(f"{tuning.name} ended as {tuning.status} before a training job had a result.")
         return
-    from cli.tuning.plot import draw_tuning  # matplotlib: needed by nothing else
+    from cli.tuning.plot import draw_tuning  # optuna and matplotlib: needed by nothing else
 
-    picture = job_path(PICTURES, tuning.name, ".svg")
-    draw_tuning(tuning, picture)
+    tried, history = (job_path(CHARTS, tuning.name, suffix) for suffix in (".svg", "-history.svg"))
+    draw_tuning(tuning, tried, history)
     values = assignments(chosen(tuning.best["TunedHyperParameters"]))
     console.print(f"Best: {values}, {tuning.metric} {objective(tuning.best):.4f} ({tuning.best['TrainingJobName']})")
-    console.print(f"A picture of the search: {picture}")
+    console.print(f"What was tried: {tried}  How the best was found: {history}")
     tell_of_better_parent(tuning)
-    data = f" --data {tuning.data_set}" if tuning.data_set not in ("", SAMPLE_DIR.name) else ""
+    data_set = decode(tuning.static).get(DATA_SET, SAMPLE_DIR.name)
+    data = f" --data {data_set}" if data_set != SAMPLE_DIR.name else ""
     console.print(f"Train with these values: kennel train --best {tuning.name}{data}")
 
 

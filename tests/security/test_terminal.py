@@ -215,7 +215,7 @@ def test_what_a_training_on_ec2_says_of_itself(screen: Screen, stage: Any, state
 
 @pytest.mark.parametrize("status", ["Completed", "Failed"])
 def test_a_search(screen: Screen, stage: Any, status: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tuning, "PICTURES", tmp_path)
+    monkeypatch.setattr(tuning, "CHARTS", tmp_path)
     stage.aws.status = status
     assert shows(screen.kennel("tune", "status", "search", code=5 if status == "Failed" else 0))
 

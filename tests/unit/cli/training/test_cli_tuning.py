@@ -98,7 +98,7 @@ class FakeStage(Stage):
 @pytest.fixture
 def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(training, "SOURCE_DIR", tmp_path)
-    monkeypatch.setattr(tuning, "PICTURES", tmp_path)
+    monkeypatch.setattr(tuning, "CHARTS", tmp_path)
     monkeypatch.setattr(tuning, "_POLL_SECONDS", 0.0)
     return FakeStage()
 
@@ -248,8 +248,10 @@ def test_the_price_is_said_before_the_job_is_started(
     # Six ml.m5.xlarge at 0.23, at most 10 x 3 of them for the hour that the settings allow a job.
     captured = capsys.readouterr()
     assert captured.err.startswith("Stage local: account 123456789012, region us-east-1")
-    assert "1.380 USD per hour" in (printed := captured.out)
-    assert "At most 30.0 instance-hours, 6.90 USD." in printed
+    first, second = captured.out.splitlines()
+    assert first.endswith(": 10 training jobs, at most 2 at once, each on 3 × ml.m5.xlarge.")
+    assert second.startswith("Upper bound with 2 at once: 1.380 USD per hour")
+    assert second.endswith("The whole search: at most 30.0 instance-hours, 6.90 USD.")
     monkeypatch.setattr(stage.aws, "create_training_job", refuse)
     with pytest.raises(RuntimeError):
         start_training(stage, TrainingRequest("dogs", instances=2))
@@ -350,15 +352,16 @@ def test_values_of_the_search_that_it_went_on_from_are_not_passed_over_in_silenc
 
 
 @pytest.mark.parametrize("minimize", [True, False])
-def test_a_picture_can_be_drawn_of_any_search_with_a_result(tmp_path: Path, minimize: bool) -> None:
+def test_charts_can_be_drawn_of_any_search_with_a_result(tmp_path: Path, minimize: bool) -> None:
     for number, jobs in enumerate(
         ([job(1, 0.5)], [job(1, 0.5), job(2, 0.5)], [job(1, None), job(2, 0.1, "0.1"), job(3, 0.2, "0.001")])
     ):
         found = tuning_of(*jobs)
         objective = found.description["HyperParameterTuningJobConfig"]["HyperParameterTuningJobObjective"]
         objective["Type"] = "Minimize" if minimize else "Maximize"
-        draw_tuning(found, tmp_path / f"{number}.svg")
-        assert "</svg>" in (tmp_path / f"{number}.svg").read_text()
+        charts = tmp_path / f"{number}.svg", tmp_path / f"{number}-history.svg"
+        draw_tuning(found, *charts)
+        assert all("</svg>" in chart.read_text() for chart in charts)
 
 
 def test_the_table_shows_numbers_values_results_and_the_best() -> None:
