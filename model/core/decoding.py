@@ -42,8 +42,10 @@ MAX_SIDE = 65_535
 MAX_SCANS = 24
 _SCAN = re.compile(rb"\xff\xda\0[\x08\x0a\x0c\x0e]([\1-\4])")  # the last byte is the number of components
 _ARITHMETIC = 5
-# Pillow decodes each tile or strip of an uncompressed TIFF by itself: up to 15 us, however few pixels it has.
+# Pillow lists each tile or strip of a TIFF when it opens it, 2 us each, and decodes each of an uncompressed one by
+# itself: up to 15 us, however few pixels it has.
 MAX_TILES = 65_535
+_TIFF_PREFIXES = tuple(TiffImagePlugin.PREFIXES)
 # What Pillow decompresses or copies whenever it meets it, all of it while it opens the file. Files have it once.
 _ONCE = (b"Exif\0\0", b"iCCP")
 _MOST_OF_ONCE = 100
@@ -133,11 +135,15 @@ def decode(
     if any(data.count(mark) > _MOST_OF_ONCE for mark in _ONCE):
         raise ImageTooLargeError(f"The image has more than {_MOST_OF_ONCE} colour profiles or blocks of EXIF.")
     try:
+        if data.startswith(_TIFF_PREFIXES):
+            _check_tiles(data)
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     except Image.UnidentifiedImageError:
         raise UnreadableImageError(f"This is not an image that can be read; allowed are {FORMAT_NAMES}.") from None
     except Image.DecompressionBombError:
         raise ImageTooLargeError(f"The image is far too large; at most {max_pixels:,} pixels are allowed.") from None
+    except ImageError:
+        raise
     except Exception as error:
         raise _damaged(error) from error
 
@@ -178,7 +184,17 @@ def _check_cost(image: ImageFile.ImageFile, data: bytes, max_pixels: int) -> Non
         )
     if isinstance(image, JpegImagePlugin.JpegImageFile):
         _check_scans(image, data, max_pixels // 64)
-    if (tiles := len(image.tile)) > MAX_TILES:
+
+
+def _check_tiles(data: bytes) -> None:
+    """Refuse a TIFF of too many tiles from its directory alone, before Pillow lists them."""
+    file = io.BytesIO(data)
+    directory = TiffImagePlugin.ImageFileDirectory_v2(file.read(16 if data[2] == ord("+") else 8))  # BigTIFF or not
+    file.seek(directory.next)
+    directory.load(file)
+    offsets = (directory.get(tag) for tag in (TiffImagePlugin.STRIPOFFSETS, TiffImagePlugin.TILEOFFSETS))
+    tiles = max(len(each) if isinstance(each, tuple | bytes | str) else 1 for each in offsets)
+    if tiles > MAX_TILES:
         raise ImageTooLargeError(f"The image has {tiles:,} tiles or strips; at most {MAX_TILES:,} are allowed.")
 
 
