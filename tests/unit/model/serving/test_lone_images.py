@@ -11,7 +11,8 @@ from model.serving.invocation import Answer, Timing
 from model.serving.lone_images import TRIALS, LoneImages
 from model.serving.metrics import ServingMetrics
 from model.serving.request import Options
-from model.serving.worker_pool import WorkerPool, _Job
+from model.serving.worker_pool import WorkerPool
+from model.serving.worker_process import Job
 
 ONE, SEVERAL = False, True
 
@@ -49,10 +50,10 @@ class StubWorker:
 
     def __init__(self, pool: WorkerPool, *, has_several_threads: bool) -> None:
         self.has_several_threads = has_several_threads
-        self.job: _Job | None = None
+        self.job: Job | None = None
         self._pool = pool
 
-    def start(self, job: _Job, seconds: float) -> None:
+    def start(self, job: Job, seconds: float) -> None:
         self.job = job
 
     def finish(self) -> None:
