@@ -28,7 +28,7 @@ from ..loop.evaluation import Answers, evaluate_artifact, graph_logits, worst_mi
 from ..loop.metrics import Evaluation
 from ..report.report import MISTAKES, write_report
 from .export import ExportCheck, check_export, export_onnx
-from .quantize import CALIBRATION_IMAGES, Decision, Limits, choose_precision
+from .quantize import CALIBRATION_IMAGES, Limits, choose_precision
 
 log = logging.getLogger(__name__)
 
@@ -101,8 +101,15 @@ def finish(arguments: argparse.Namespace, trained: Trained, *, started: float, s
 
     write()  # a whole artifact first: whatever happens after this, the training is not lost
     if arguments.precision == "auto" and not should_stop():
-        ranges = _calibration_images(data_set, trained.preprocessing, trained.skipped, arguments.num_cpus)
-        decision = _choose_precision(arguments, ranges, valid, trained.preprocessing, should_stop)
+        decision = choose_precision(
+            model_dir / ONNX_FILE,
+            calibration=_calibration_images(data_set, trained.preprocessing, trained.skipped, arguments.num_cpus),
+            valid=valid,
+            preprocessing=trained.preprocessing,
+            limits=Limits(arguments.int8_max_accuracy_loss, arguments.int8_min_agreement),
+            should_stop=should_stop,
+        )
+        log.info("ships as %s after %.1f s: %s", decision.precision, decision.seconds, decision.reason)
         metrics["quantization"] = dataclasses.asdict(decision)
         card = dataclasses.replace(
             card,
@@ -224,36 +231,12 @@ def _calibration_images(
     data_set: DataSet, preprocessing: Preprocessing, unreadable: Container[str], threads: int
 ) -> Pictures:
     """Decode training images as the server would; the ones that are decoded for training have another shape."""
-    split = data_set.splits["train"]
-    readable = _readable(data_set, split.name, unreadable)
+    readable = _readable(data_set, "train", unreadable)
     # They are sorted by class, so that images at even distances are a fair share of every class.
     count = min(CALIBRATION_IMAGES, len(readable))
-    chosen = [readable[index * len(readable) // count] for index in range(count)]
-    sample = dataclasses.replace(
-        split, paths=tuple(path for path, _ in chosen), targets=tuple(target for _, target in chosen)
-    )
-    return decode_for_serving(
-        dataclasses.replace(data_set, splits={split.name: sample}), split.name, preprocessing, threads
-    )
-
-
-def _choose_precision(
-    arguments: argparse.Namespace,
-    calibration: Pictures,
-    valid: Pictures,
-    preprocessing: Preprocessing,
-    should_stop: Callable[[], bool],
-) -> Decision:
-    decision = choose_precision(
-        arguments.model_dir / ONNX_FILE,
-        calibration=calibration,
-        valid=valid,
-        preprocessing=preprocessing,
-        limits=Limits(arguments.int8_max_accuracy_loss, arguments.int8_min_agreement),
-        should_stop=should_stop,
-    )
-    log.info("ships as %s after %.1f s: %s", decision.precision, decision.seconds, decision.reason)
-    return decision
+    paths, targets = zip(*(readable[index * len(readable) // count] for index in range(count)), strict=True)
+    sample = dataclasses.replace(data_set.splits["train"], paths=paths, targets=targets)
+    return decode_for_serving(dataclasses.replace(data_set, splits={"train": sample}), "train", preprocessing, threads)
 
 
 def _calibrate(model_dir: Path, trained: Trained, threads: int) -> tuple[float, Answers, npt.NDArray[np.float64]]:
