@@ -127,10 +127,10 @@ def _answers_table(evaluation: Evaluation) -> Table:
     """A few answers, spread evenly over the test set (and so over the classes)."""
     table = Table("picture", "answer", "probability", "", title="Held-out pictures, answered by the function")
     table.title_justify = "left"
-    shown = min(_SHOWN, len(evaluation.pictures))
+    shown = min(_SHOWN, len(evaluation.images))
     for position in range(shown):
-        index = position * len(evaluation.pictures) // shown
-        picture, answer = evaluation.pictures[index], evaluation.answers[index]
+        index = position * len(evaluation.images) // shown
+        picture, answer = evaluation.images[index], evaluation.answers[index]
         best = answer.body["predictions"][0]
         right = evaluation.right[index]
         table.add_row(

@@ -155,21 +155,11 @@ def test_what_is_fixed_is_not_searched_and_what_is_searched_is_not_fixed_by_the_
     static = {name: json.loads(value) for name, value in definition["StaticHyperParameters"].items()}
     assert (static["lr"], static["epochs"]) == ("0.02", "9")
     assert "batch-size" not in static
+    few, _ = sent(stage, request(max_jobs=1, seed=3))
+    assert few["ResourceLimits"] == {"MaxNumberOfTrainingJobs": 1, "MaxParallelTrainingJobs": 1}
+    assert few["RandomSeed"] == 3
     with pytest.raises(UsageError, match="Nothing is left to search"):
         sent(stage, request({"lr": "0.02", "batch-size": "32"}))
-
-
-def test_a_request_can_bring_its_own_ranges(stage: Any) -> None:
-    narrow = TuningSettings(learning_rate_min=0.003, learning_rate_max=0.03, max_jobs=5)
-    config, _ = sent(stage, request({"batch-size": "64"}, settings=narrow))
-    assert config["ParameterRanges"] == {
-        "ContinuousParameterRanges": [
-            {"Name": "lr", "MinValue": "0.003", "MaxValue": "0.03", "ScalingType": "Logarithmic"}
-        ],
-        "IntegerParameterRanges": [],
-        "CategoricalParameterRanges": [],
-    }
-    assert config["ResourceLimits"]["MaxNumberOfTrainingJobs"] == 5
 
 
 def test_the_demo_searches_learning_rates_from_the_programs_default_on_and_keeps_its_batch_size(stage: Any) -> None:
@@ -228,12 +218,6 @@ def test_what_cannot_work_is_refused_before_anything_starts(stage: Any, asked: T
     with pytest.raises((NotReadyError, UsageError), match=message):
         start_tuning(stage, asked)
     assert stage.aws.created == []
-
-
-def test_few_jobs_need_no_say_about_how_many_at_a_time(stage: Any) -> None:
-    config, _ = sent(stage, request(max_jobs=1, seed=3))
-    assert config["ResourceLimits"] == {"MaxNumberOfTrainingJobs": 1, "MaxParallelTrainingJobs": 1}
-    assert config["RandomSeed"] == 3
 
 
 def test_the_price_is_said_before_the_job_is_started(
