@@ -5,7 +5,7 @@ import sys
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -18,6 +18,7 @@ def smooth_picture(width: int, height: int) -> Image.Image:
 
 
 @given(st.integers(1, 300), st.integers(1, 300), st.integers(1, 80), st.integers(0, 40))
+@example(1, 60_000, 64, 8)  # a strip is not blown up on the way
 def test_any_shape_becomes_the_networks_input(width, height, input_size, extra):
     values = Preprocessing(input_size, input_size + extra)(Image.new("RGB", (width, height), (255, 0, 128)))
     assert values.shape == (3, input_size, input_size)
@@ -37,17 +38,6 @@ def test_crop_shows_what_resizing_all_and_cutting_the_centre_shows(size):
     left, top = round((resized.width - 64) / 2), round((resized.height - 64) / 2)
     expected = np.asarray(resized.crop((left, top, left + 64, top + 64))).astype(int)
     assert np.abs(found - expected).max() <= 6  # of 255: half a pixel of rounding where the picture is steepest
-
-
-def test_crop_keeps_the_shape_of_things():
-    picture = Image.new("RGB", (300, 100))
-    picture.paste((255, 255, 255), (125, 25, 175, 75))  # a square in the middle
-    white = Preprocessing(input_size=60, resize_size=60).crop(picture)[..., 0] > 127
-    assert white.any(axis=0).sum() == white.any(axis=1).sum() == 30
-
-
-def test_a_strip_is_not_blown_up_on_the_way():
-    assert Preprocessing(64, 72)(Image.new("RGB", (1, 60_000))).shape == (3, 64, 64)
 
 
 def test_normalise_is_the_textbook_formula_for_batches_and_single_pictures():
