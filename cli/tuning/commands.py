@@ -162,10 +162,10 @@ def watch_tuning(stage: Stage, job: str) -> Tuning:
         console.print(f"\nThe tuning job goes on. Watch it: kennel tune status {job}  Stop it: kennel tune stop {job}")
         raise
     if tuning.status == "Failed":
-        raise WorkFailedError(
-            f"The tuning job {job} failed: {tuning.description.get('FailureReason', 'no reason was given')}",
-            _first_failure(tuning),
-        )
+        reason = tuning.description.get("FailureReason", "no reason was given")
+        failed = [one for one in tuning.jobs if "FailureReason" in one][:1]
+        hints = [f"The first one that failed is {one['TrainingJobName']}: {one['FailureReason']}" for one in failed]
+        raise WorkFailedError(f"The tuning job {job} failed: {reason}", "".join(hints))
     _show_result(tuning)
     return tuning
 
@@ -238,17 +238,9 @@ def _show_result(tuning: Tuning) -> None:
     console.print(f"Best: {values}, {tuning.metric} {objective(tuning.best):.4f} ({tuning.best['TrainingJobName']})")
     console.print(f"What was tried: {tried}  How the best was found: {history}")
     tell_of_better_parent(tuning)
-    data_set = decode(tuning.static).get(DATA_SET, SAMPLE_DIR.name)
+    data_set = decode(tuning.static).get(DATA_SET) or SAMPLE_DIR.name
     data = f" --data {data_set}" if data_set != SAMPLE_DIR.name else ""
     console.print(f"Train with these values: kennel train --best {tuning.name}{data}")
-
-
-def _first_failure(tuning: Tuning) -> str:
-    """The reason of the first training job that failed, which is where to look."""
-    for job in tuning.jobs:
-        if "FailureReason" in job:
-            return f"The first one that failed is {job['TrainingJobName']}: {job['FailureReason']}"
-    return ""
 
 
 def _number(tuning: Tuning, job: dict[str, Any]) -> str:

@@ -158,7 +158,7 @@ def decode(
             rgb = _to_rgb(image)
             if rgb is not image:
                 image.close()  # frees its pixels before they are there for a third time
-            return _upright(rgb, orientation)
+            return rgb.transpose(_TRANSPOSITIONS[orientation]) if orientation in _TRANSPOSITIONS else rgb
         except (ImageError, MemoryError):
             raise  # a lack of memory, within the limits, is this machine's fault and not the image's
         except Exception as error:
@@ -228,11 +228,6 @@ def _orientation(image: Image.Image) -> int:
         return image.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:  # broken metadata does not make the image unreadable; viewers ignore it, too
         return 1
-
-
-def _upright(image: Image.Image, orientation: int) -> Image.Image:
-    transposition = _TRANSPOSITIONS.get(orientation)
-    return image if transposition is None else image.transpose(transposition)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -48,21 +48,6 @@ def test_normalise_is_the_textbook_formula_for_batches_and_single_pictures():
     np.testing.assert_array_equal(preprocessing.normalise(pixels)[2], preprocessing.normalise(pixels[2]))
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"input_size": 0, "resize_size": 8}, "input_size"),
-        ({"input_size": 64, "resize_size": 63}, "resize_size"),
-        ({"input_size": 8, "resize_size": 8, "std": (1, 0, 1)}, "std"),
-        ({"input_size": 8, "resize_size": 8, "mean": (0.5, float("nan"), 0.5)}, "mean"),
-        ({"input_size": 8, "resize_size": 8, "mean": (0.5,)}, "red, green and blue"),
-    ],
-)
-def test_senseless_settings_are_refused_by_name(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        Preprocessing(**arguments)
-
-
 def test_preprocessing_needs_no_torch():
     program = (
         "import sys, model.core.transforms, model.training.data.dataset, model.core.packaging;"
