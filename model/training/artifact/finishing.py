@@ -28,7 +28,8 @@ from ..loop.evaluation import Answers, evaluate_artifact, graph_logits, worst_mi
 from ..loop.metrics import Evaluation
 from ..report.report import MISTAKES, write_report
 from .export import ExportCheck, check_export, export_onnx
-from .quantize import CALIBRATION_IMAGES, Limits, choose_precision
+from .precision import Limits
+from .quantize import CALIBRATION_IMAGES, choose_precision
 
 log = logging.getLogger(__name__)
 

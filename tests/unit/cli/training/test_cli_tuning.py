@@ -343,6 +343,7 @@ def test_charts_can_be_drawn_of_any_search_with_a_result(tmp_path: Path, minimiz
         found = tuning_of(*jobs)
         objective = found.description["HyperParameterTuningJobConfig"]["HyperParameterTuningJobObjective"]
         objective["Type"] = "Minimize" if minimize else "Maximize"
+        objective["MetricName"] = r"$\frac{1$"  # text, and no formula
         charts = tmp_path / f"{number}.svg", tmp_path / f"{number}-history.svg"
         draw_tuning(found, *charts)
         assert all("</svg>" in chart.read_text() for chart in charts)

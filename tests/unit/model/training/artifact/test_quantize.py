@@ -22,7 +22,8 @@ from model.core.predictor import onnx_session
 from model.core.transforms import Preprocessing
 from model.training.artifact import quantize
 from model.training.artifact.export import export_onnx
-from model.training.artifact.quantize import Decision, Limits, choose_precision
+from model.training.artifact.precision import Decision, Limits
+from model.training.artifact.quantize import choose_precision
 from model.training.data.dataset import Pictures
 
 SIZE = 16
