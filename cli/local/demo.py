@@ -24,9 +24,10 @@ from cli.operating.deploying import bootstrap, deploy_stacks
 from cli.serving.classify import Evaluation, evaluate_deployment, evaluation_table
 from cli.training.packaging import package_model
 from cli.training.sagemaker import TrainingRequest, follow_training, start_training
-from cli.tuning.commands import start_tuning, watch_tuning
+from cli.tuning.commands import start_tuning
 from cli.tuning.jobs import best_hyperparameters
 from cli.tuning.request import TuningRequest
+from cli.tuning.watching import watch_tuning
 
 _CDK_LOG = Path(".kennel/demo-cdk.log")
 _SHOWN = 12  # answers in the table

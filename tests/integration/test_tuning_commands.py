@@ -17,7 +17,7 @@ from cli.aws import Stage
 from cli.operating.stopping import stop_jobs
 from cli.training import packaging
 from cli.training import sagemaker as training
-from cli.tuning import commands as tuning
+from cli.tuning import watching as tuning
 
 #: The validation loss is least at a learning rate of 0.01 and batches of 64.
 PROGRAM = """

@@ -16,7 +16,7 @@ from cli.aws import Stage
 from cli.errors import KennelError
 from cli.training.job_names import job_path
 from cli.training.report import fetch_report
-from cli.tuning import commands as tuning
+from cli.tuning import watching as tuning
 from cli.tuning.jobs import Tuning
 
 

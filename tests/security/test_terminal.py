@@ -37,7 +37,7 @@ from cli.serving.function_client import Answer
 from cli.training import ec2 as ec2_training
 from cli.training import sagemaker as training
 from cli.training.ec2_jobs import write_launch
-from cli.tuning import commands as tuning
+from cli.tuning import watching as tuning
 from programs.ec2_training.training_instance.job import Job
 
 #: Clipboard, title, a cleared screen in both forms of an introducer, the start of the line, the other direction, half a

@@ -23,11 +23,12 @@ from cli.local import demo
 from cli.training import sagemaker as training
 from cli.training.job_names import job_prefix, new_tuning_job, tuning_prefix
 from cli.training.sagemaker import TrainingRequest, start_training
-from cli.tuning import commands as tuning
-from cli.tuning.commands import start_tuning, tuning_table, watch_tuning
+from cli.tuning import watching as tuning
+from cli.tuning.commands import start_tuning
 from cli.tuning.jobs import Tuning, best_hyperparameters, latest_tuning_job
 from cli.tuning.plot import draw_tuning
 from cli.tuning.request import TuningRequest, parameter_ranges, tuning_job_request
+from cli.tuning.watching import tuning_table, watch_tuning
 from infra.settings import Settings
 from infra.tuning_settings import ChoiceRange, NumberRange, TuningSettings
 from model.training.arguments import parse_arguments
