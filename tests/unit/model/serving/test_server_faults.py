@@ -105,6 +105,7 @@ def kill_at_random(server: ModelServer) -> None:
                 chance.choice(workers).send_signal(signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_workers_killed_at_random_cost_no_wrong_answer_and_nothing_hangs(
     artifact: Path, questions: list[Question], tmp_path: Path
 ) -> None:
