@@ -41,9 +41,9 @@ def usd_per_hour(instance_type: str) -> float | None:
 
 
 def most_expensive(instance_type: str, instance_hours: float) -> str:
-    """The most that so many hours of an instance can cost, as a sentence for a person."""
+    """The most that so many hours of an instance can cost, as a phrase for a person."""
     price = usd_per_hour(instance_type)
-    hours = f"At most {instance_hours:.1f} instance-hours"
+    hours = f"at most {instance_hours:.1f} instance-hours"
     return f"{hours}, {price * instance_hours:.2f} USD." if price is not None else f"{hours}."
 
 

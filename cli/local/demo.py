@@ -24,9 +24,10 @@ from cli.operating.deploying import bootstrap, deploy_stacks
 from cli.serving.classify import Evaluation, evaluate_deployment, evaluation_table
 from cli.training.packaging import package_model
 from cli.training.sagemaker import TrainingRequest, follow_training, start_training
-from cli.tuning.commands import start_tuning, watch_tuning
+from cli.tuning.commands import start_tuning
 from cli.tuning.jobs import best_hyperparameters
 from cli.tuning.request import TuningRequest
+from cli.tuning.watching import watch_tuning
 
 _CDK_LOG = Path(".kennel/demo-cdk.log")
 _SHOWN = 12  # answers in the table
@@ -126,10 +127,10 @@ def _answers_table(evaluation: Evaluation) -> Table:
     """A few answers, spread evenly over the test set (and so over the classes)."""
     table = Table("picture", "answer", "probability", "", title="Held-out pictures, answered by the function")
     table.title_justify = "left"
-    shown = min(_SHOWN, len(evaluation.pictures))
+    shown = min(_SHOWN, len(evaluation.images))
     for position in range(shown):
-        index = position * len(evaluation.pictures) // shown
-        picture, answer = evaluation.pictures[index], evaluation.answers[index]
+        index = position * len(evaluation.images) // shown
+        picture, answer = evaluation.images[index], evaluation.answers[index]
         best = answer.body["predictions"][0]
         right = evaluation.right[index]
         table.add_row(

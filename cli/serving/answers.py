@@ -26,7 +26,7 @@ def load_json(content: bytes) -> Any:
 
 
 def parse_answer(content: bytes) -> dict[str, Any]:
-    """Parse what `/invocations` or the function answers to one picture; give its known fields and no others.
+    """Parse what `/invocations` or the function answers to one image; give its known fields and no others.
 
     Either ``predictions`` (at least one), ``model`` and, where they were asked for, ``scores``; or ``error``.
     The function adds a ``request_id``.
@@ -54,7 +54,7 @@ def parse_answer(content: bytes) -> dict[str, Any]:
             found["scores"] = [_probability(score) for score in _list(document["scores"])]
         return found
     except (TypeError, LookupError) as error:
-        raise ValueError("not an answer to a picture") from error
+        raise ValueError("not an answer to an image") from error
 
 
 def _list(value: Any) -> list[Any]:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from model.core.predictor import Predictor
 
 _CALLS_AT_ONCE = 4
-_UNREADABLE = 415  # HTTP: not a picture that the model reads
+_UNREADABLE = 415  # HTTP: not an image that the model reads
 
 
 def classify(
@@ -35,21 +35,21 @@ def classify(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON answer a line.")] = False,
 ) -> None:
     """Name the breed in pictures."""
-    missing = [picture for picture in pictures if not _is_url(picture) and not Path(picture).is_file()]
-    if missing:
-        raise NotReadyError(f"There is no picture at {missing[0]}.")
+    for name in pictures:
+        if not _is_url(name) and not Path(name).is_file():
+            raise NotReadyError(f"There is no picture at {name}.")
     client = FunctionClient(context.obj)
     failures = 0
-    for picture in pictures:
-        if _is_url(picture):
-            answer = client.classify_url(picture, top_k=top_k)
+    for name in pictures:
+        if _is_url(name):
+            answer = client.classify_url(name, top_k=top_k)
         else:
-            answer = client.classify_bytes(Path(picture).read_bytes(), top_k=top_k)
+            answer = client.classify_bytes(Path(name).read_bytes(), top_k=top_k)
         failures += answer.error is not None
         if as_json:
-            typer.echo(json.dumps({"picture": picture, "status": answer.status, **answer.body}))
+            typer.echo(json.dumps({"picture": name, "status": answer.status, **answer.body}))
         else:
-            console.print(f"{picture}: {describe(answer)}")
+            console.print(f"{name}: {describe(answer)}")
     if failures:
         raise WorkFailedError(f"{failures} of {len(pictures)} pictures could not be classified.")
 
@@ -61,27 +61,41 @@ def describe(answer: Answer) -> str:
     return ", ".join(f"{found['label']} {found['probability']:.1%}" for found in answer.body["predictions"])
 
 
-def _is_url(picture: str) -> bool:
-    return picture.lower().startswith(("https://", "http://"))
+def _is_url(name: str) -> bool:
+    return name.lower().startswith(("https://", "http://"))
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The function's answers on a test set beside those of the same artifact, run here."""
+    """The function's answers on a test set beside those of the same artifact, run here.
 
-    pictures: list[ImageFile]
+    Attributes
+    ----------
+    images, answers : list
+        Of the test set, in the same order.
+    right : list of bool
+        Whether the function's first answer was the image's class.
+    unreadable : list
+        Images that the function cannot read.
+    online, offline : float
+        Accuracy through the function URL, and of the artifact's own predictor on this machine, 0 to 1.
+    largest_difference : float
+        Between any online and offline probability.
+    """
+
+    images: list[ImageFile]
     answers: list[Answer]
-    right: list[bool]  # whether the function's first answer was the picture's class
+    right: list[bool]
     unreadable: list[ImageFile]
-    online: float  # accuracy through the function URL, 0…1
-    offline: float  # accuracy of the artifact's own predictor on this machine, 0…1
-    largest_difference: float  # between any online and offline probability
+    online: float
+    offline: float
+    largest_difference: float
 
     def figures(self) -> dict[str, Any]:
         """The measured figures for a program to read."""
         return {
-            "test_pictures": len(self.pictures),
-            "unreadable": [str(picture.path) for picture in self.unreadable],
+            "test_pictures": len(self.images),
+            "unreadable": [str(image.path) for image in self.unreadable],
             "accuracy_online": self.online,
             "accuracy_offline": self.offline,
             "largest_difference": self.largest_difference,
@@ -108,9 +122,9 @@ def evaluate(
 def evaluation_table(evaluation: Evaluation) -> Table:
     """The figures of an evaluation for a person."""
     table = Table(show_header=False, box=None)
-    table.add_row("test pictures", str(len(evaluation.pictures)))
+    table.add_row("test pictures", str(len(evaluation.images)))
     if evaluation.unreadable:
-        table.add_row("left out: not readable", ", ".join(str(picture.path) for picture in evaluation.unreadable))
+        table.add_row("left out: not readable", ", ".join(evaluation.figures()["unreadable"]))
     table.add_row("accuracy through the function URL", f"{evaluation.online:.2%}")
     table.add_row("accuracy of the same artifact offline", f"{evaluation.offline:.2%}")
     table.add_row("largest difference of a probability", f"{evaluation.largest_difference:.1e}")
@@ -118,7 +132,7 @@ def evaluation_table(evaluation: Evaluation) -> Table:
 
 
 def evaluate_deployment(stage: Stage, directory: Path) -> Evaluation:
-    """Send every test picture through the function URL and through the artifact's predictor on this machine.
+    """Send every test image through the function URL and through the artifact's predictor on this machine.
 
     Images that the function cannot read (HTTP 415) are left out of both accuracies and listed in `unreadable`.
 
@@ -127,44 +141,43 @@ def evaluate_deployment(stage: Stage, directory: Path) -> Evaluation:
     NotReadyError
         When there is no test set, no artifact, or the endpoint serves another model than the artifact.
     WorkFailedError
-        When a picture got no answer.
+        When an image got no answer.
     """
-    test = [picture for picture in read_data_set(directory).images if picture.split == "test"]
+    test = [image for image in read_data_set(directory).images if image.split == "test"]
     if not test:
         raise NotReadyError(f"{directory} has no pictures in test/.")
-    answers = _classify_all(FunctionClient(stage, connections=_CALLS_AT_ONCE), [picture.path for picture in test])
-    unreadable = [picture for picture, answer in zip(test, answers, strict=True) if answer.status == _UNREADABLE]
-    answered = [
-        (picture, answer) for picture, answer in zip(test, answers, strict=True) if answer.status != _UNREADABLE
-    ]
-    refused = [(picture, answer.error) for picture, answer in answered if answer.error]
-    if refused or not answered:
-        (example, reason), count = (refused[0], len(refused)) if refused else ((test[0], answers[0].error), len(test))
-        raise WorkFailedError(f"{count} of {len(test)} pictures got no answer; {example.path}: {reason}")
-    pictures = [picture for picture, _ in answered]
-    predictor, offline = _classify_offline(stage.artifact, pictures)
-    for picture, answer in answered:
+    answers = _classify_all(FunctionClient(stage, connections=_CALLS_AT_ONCE), [image.path for image in test])
+    pairs = list(zip(test, answers, strict=True))
+    unreadable = [image for image, answer in pairs if answer.status == _UNREADABLE]
+    if len(unreadable) < len(test):
+        pairs = [(image, answer) for image, answer in pairs if answer.status != _UNREADABLE]
+    if refused := [(image, answer.error) for image, answer in pairs if answer.error]:
+        example, reason = refused[0]
+        raise WorkFailedError(f"{len(refused)} of {len(test)} pictures got no answer; {example.path}: {reason}")
+    images, answers = [image for image, _ in pairs], [answer for _, answer in pairs]
+    predictor, offline = _classify_offline(stage.artifact, images)
+    labels, version = predictor.card.labels, predictor.card.version
+    for image, answer in pairs:
         served, count = answer.body["model"]["version"], len(answer.body.get("scores", ()))
-        if served != predictor.card.version:
+        if served != version:
             raise NotReadyError(
-                f"The endpoint serves {served[:19]}…, the artifact here is {predictor.card.version[:19]}….",
-                "Deploy it: kennel deploy",
+                f"The endpoint serves {served[:19]}…, the artifact here is {version[:19]}….", "Deploy it: kennel deploy"
             )
-        if count != len(predictor.card.labels):
-            raise WorkFailedError(
-                f"{picture.path}: the answer has {count} scores, the artifact {len(predictor.card.labels)} labels."
-            )
-    truth = [predictor.card.labels.index(picture.label) for picture in pictures]
-    online = [answer.body["scores"] for _, answer in answered]
+        if count != len(labels):
+            raise WorkFailedError(f"{image.path}: the answer has {count} scores, the artifact {len(labels)} labels.")
+    truth = [labels.index(image.label) for image in images]
+    online = [answer.body["scores"] for answer in answers]
     right = _is_right(online, truth)
     return Evaluation(
-        pictures,
-        [answer for _, answer in answered],
+        images,
+        answers,
         right,
         unreadable,
-        sum(right) / len(right),
-        sum(_is_right(offline, truth)) / len(truth),
-        max(abs(a - b) for one, other in zip(online, offline, strict=True) for a, b in zip(one, other, strict=True)),
+        online=sum(right) / len(right),
+        offline=sum(_is_right(offline, truth)) / len(truth),
+        largest_difference=max(
+            abs(a - b) for one, other in zip(online, offline, strict=True) for a, b in zip(one, other, strict=True)
+        ),
     )
 
 
@@ -177,7 +190,7 @@ def _classify_all(client: FunctionClient, paths: list[Path]) -> list[Answer]:
     return answers
 
 
-def _classify_offline(artifact: Path, pictures: list[ImageFile]) -> tuple[Predictor, list[list[float]]]:
+def _classify_offline(artifact: Path, images: list[ImageFile]) -> tuple[Predictor, list[list[float]]]:
     from model.core import packaging  # numpy and the inference engine: not needed by `classify`
     from model.core.predictor import Predictor
 
@@ -187,8 +200,7 @@ def _classify_offline(artifact: Path, pictures: list[ImageFile]) -> tuple[Predic
             predictor = Predictor.load(Path(folder))
         except ArtifactError as error:
             raise NotReadyError(f"{artifact} cannot be loaded: {error}") from error
-    predictions = [predictor.predict(picture.path.read_bytes()) for picture in pictures]
-    return predictor, [[float(score) for score in prediction.scores] for prediction in predictions]
+    return predictor, [predictor.predict(image.path.read_bytes()).scores for image in images]
 
 
 def _is_right(scores: list[list[float]], truth: list[int]) -> list[bool]:

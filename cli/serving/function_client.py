@@ -26,7 +26,7 @@ class Answer:
 
     @property
     def error(self) -> str | None:
-        """The error as one line for a person, or None when the picture was classified."""
+        """The error as one line for a person, or None when the image was classified."""
         if self.status == 200 and "predictions" in self.body:
             return None
         if error := self.body.get("error"):
@@ -75,12 +75,12 @@ class FunctionClient:
         self._http = urllib3.PoolManager(maxsize=connections, timeout=_TIMEOUT, retries=False)
 
     def classify_bytes(self, image: bytes, *, top_k: int = 5, scores: bool = False) -> Answer:
-        """Send a picture as it is; `scores` asks for all probabilities in the order of the labels."""
+        """Send an image as it is; `scores` asks for all probabilities in the order of the labels."""
         query = f"?top_k={top_k}" + ("&scores=true" if scores else "")
         return self._post(self.url + query, image, "application/octet-stream")
 
     def classify_url(self, url: str, *, top_k: int = 5) -> Answer:
-        """Let the function fetch the picture at a public https address."""
+        """Let the function fetch the image at a public https address."""
         return self._post(self.url, json.dumps({"url": url, "top_k": top_k}).encode(), "application/json")
 
     def signed_headers(self, url: str, body: bytes, content_type: str) -> dict[str, str]:

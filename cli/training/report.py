@@ -73,10 +73,10 @@ def fetch_report(stage: Stage, output: Path, *, job: str | None = None) -> Path:
         When `job` cannot be the name of one.
     """
     from model.core.packaging import unpack  # numpy: not needed by the other commands
-    from model.training.report.report import PICTURE_FILES, REPORT_FILE
+    from model.training.report.report import IMAGE_FILES, REPORT_FILE
 
     job = job_name(_newest(stage) if job is None else job)
-    folder, files = job_path(output, job), (METRICS, *TABLES, *PICTURE_FILES)
+    folder, files = job_path(output, job), (METRICS, *TABLES, *IMAGE_FILES)
     output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output, prefix=".fetching-") as name:
         fetched, unpacked = Path(name, "output.tar.gz"), Path(name, "unpacked")

@@ -218,13 +218,12 @@ def _channel(name: str, address: str) -> dict[str, Any]:
     return {"ChannelName": name, "DataSource": {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": address}}}
 
 
-def machines(stage: Stage, request: TrainingRequest, jobs: int = 1) -> str:
-    """What a training runs on and what that costs, `jobs` of them at a time, as a phrase for a person."""
+def machines(stage: Stage, request: TrainingRequest) -> str:
+    """What a training runs on and what that costs, as a phrase for a person."""
     training = stage.settings.training
     instance_type, count = request.instance_type or training.instance_type, request.instances or training.instance_count
-    price = hourly_price(instance_type, count * jobs)
-    at_a_time = f"{jobs} jobs at a time, each on " if jobs > 1 else ""
-    return f"{at_a_time}{count} × {instance_type} ({price}{'; spot capacity, billed below that' * training.spot})"
+    spot = "; spot capacity, billed below that" if training.spot else ""
+    return f"{count} × {instance_type} ({hourly_price(instance_type, count)}{spot})"
 
 
 def require_data_set(stage: Stage, name: str) -> None:

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import time
-from contextlib import nullcontext
 from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
-from rich.console import Group
-from rich.live import Live
-from rich.table import Table
 
-from cli.aws import ROOT, Stage, announce
+from cli.aws import Stage, announce
 from cli.console import console
 from cli.data.commands import SAMPLE_DIR
-from cli.errors import UsageError, WorkFailedError, aws_errors
-from cli.prices import most_expensive
-from cli.training.hyperparameters import chosen, parse_hyperparameters
-from cli.training.job_names import job_path, new_tuning_job
-from cli.training.sagemaker import TrainingRequest, machines
-from cli.tuning.jobs import ENDED, Tuning, assignments, latest_tuning_job, objective, read_tuning, tell_of_better_parent
+from cli.errors import UsageError, aws_errors
+from cli.prices import hourly_price, most_expensive
+from cli.training.hyperparameters import parse_hyperparameters
+from cli.training.job_names import new_tuning_job
+from cli.training.sagemaker import TrainingRequest
+from cli.tuning.jobs import latest_tuning_job
 from cli.tuning.request import TuningRequest, tuning_job_request
+from cli.tuning.watching import watch_tuning
 
 app = typer.Typer(
     invoke_without_command=True,
@@ -29,8 +25,6 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-PICTURES = ROOT / "build" / "tuning"
-_POLL_SECONDS = 1.0
 _JobArgument = Annotated[str | None, typer.Argument(metavar="JOB", help="Default: the stage's newest.")]
 
 
@@ -87,7 +81,7 @@ def tune(
 
 @app.command()
 def status(context: typer.Context, job: _JobArgument = None) -> None:
-    """Show a tuning job, live while it runs; when it has ended, its result and a picture of it."""
+    """Show a tuning job, live while it runs; when it has ended, its result and charts of it."""
     stage: Stage = context.obj
     watch_tuning(stage, job or latest_tuning_job(stage))
 
@@ -123,136 +117,24 @@ def start_tuning(stage: Stage, request: TuningRequest) -> str:
     job = new_tuning_job(stage)
     with aws_errors():
         tuning_job = tuning_job_request(stage, request, job)
-        limits = tuning_job["HyperParameterTuningJobConfig"]["ResourceLimits"]
-        resources = tuning_job["TrainingJobDefinition"]["ResourceConfig"]
-        jobs, parallel = limits["MaxNumberOfTrainingJobs"], limits["MaxParallelTrainingJobs"]
         announce(stage)
-        hours = jobs * resources["InstanceCount"] * stage.settings.training.max_runtime_seconds / 3600
-        console.print(
-            f"Tuning job {job}: {jobs} training jobs, {machines(stage, request.training, parallel)}. "
-            f"{most_expensive(resources['InstanceType'], hours)}"
-        )
+        console.print(_price(stage, tuning_job))
         stage.client("sagemaker").create_hyper_parameter_tuning_job(**tuning_job)
     return job
 
 
-def watch_tuning(stage: Stage, job: str) -> Tuning:
-    """Show a tuning job until it ends, then its result; returns it.
-
-    Raises
-    ------
-    NotReadyError
-        When there is no such job.
-    WorkFailedError
-        When it failed; the message holds SageMaker's reason.
-    """
-    try:
-        tuning = _watch(stage, job)
-    except KeyboardInterrupt:
-        console.print(f"\nThe tuning job goes on. Watch it: kennel tune status {job}  Stop it: kennel tune stop {job}")
-        raise
-    if tuning.status == "Failed":
-        raise WorkFailedError(
-            f"The tuning job {job} failed: {tuning.description.get('FailureReason', 'no reason was given')}",
-            _first_failure(tuning),
-        )
-    _show_result(tuning)
-    return tuning
-
-
-def _watch(stage: Stage, job: str) -> Tuning:
-    """A live table in a terminal; elsewhere one line for each training job that has ended, and the table at the end."""
-    terminal = console.is_terminal
-    tuning, told = read_tuning(stage, job), set[str]()
-    with Live(tuning_table(tuning), console=console, transient=True) if terminal else nullcontext() as live:
-        while True:
-            if live is not None:
-                live.update(tuning_table(tuning))
-            else:
-                told |= _tell_ended(tuning, told)
-            if tuning.status in ENDED:
-                break
-            time.sleep(_POLL_SECONDS)
-            tuning = read_tuning(stage, job)
-    console.print(tuning_table(tuning))
-    return tuning
-
-
-def _tell_ended(tuning: Tuning, told: set[str]) -> set[str]:
-    """Print a line for each training job that has ended and is not in `told`; returns their names."""
-    ended = [j for j in tuning.jobs if j["TrainingJobStatus"] in ENDED and j["TrainingJobName"] not in told]
-    for job in ended:
-        result = objective(job)
-        reached = f"{tuning.metric} {result:.4f}" if result is not None else "no result"
-        values = assignments(chosen(job["TunedHyperParameters"]))
-        console.print(f"  {_number(tuning, job)}  {job['TrainingJobStatus']}, {reached}: {values}", style="dim")
-    return {job["TrainingJobName"] for job in ended}
-
-
-def tuning_table(tuning: Tuning) -> Group:
-    """The training jobs, what they tried and what they reached; the best one in bold."""
-    best = tuning.best
-    result = f", best {tuning.metric} {objective(best):.4f}" if best is not None else ""
-    of = f" of {tuning.max_jobs}" if tuning.max_jobs else ""
-    title = f"{tuning.name}: {tuning.status}, {len(tuning.jobs)}{of} training jobs started{result}"
-    table = Table()
-    table.add_column("job")
-    table.add_column("status")
-    for name in tuning.tuned:
-        table.add_column(name, justify="right")
-    table.add_column(tuning.metric, justify="right")
-    table.add_column("seconds", justify="right")
-    for job in tuning.jobs:
-        value, values = objective(job), job["TunedHyperParameters"]
-        is_best = best is not None and job["TrainingJobName"] == best["TrainingJobName"]
-        table.add_row(
-            _number(tuning, job),
-            job["TrainingJobStatus"],
-            *(_short(values[name]) for name in tuning.tuned),
-            "" if value is None else f"{value:.4f}",
-            _seconds(job),
-            style="bold green" if is_best else None,
-        )
-    return Group(title, table)  # a table's own title would be wrapped to its width
-
-
-def _show_result(tuning: Tuning) -> None:
-    if tuning.best is None:
-        console.print(f"{tuning.name} ended as {tuning.status} before a training job had a result.")
-        return
-    from cli.tuning.plot import draw_tuning  # matplotlib: needed by nothing else
-
-    picture = job_path(PICTURES, tuning.name, ".svg")
-    draw_tuning(tuning, picture)
-    values = assignments(chosen(tuning.best["TunedHyperParameters"]))
-    console.print(f"Best: {values}, {tuning.metric} {objective(tuning.best):.4f} ({tuning.best['TrainingJobName']})")
-    console.print(f"A picture of the search: {picture}")
-    tell_of_better_parent(tuning)
-    data = f" --data {tuning.data_set}" if tuning.data_set not in ("", SAMPLE_DIR.name) else ""
-    console.print(f"Train with these values: kennel train --best {tuning.name}{data}")
-
-
-def _first_failure(tuning: Tuning) -> str:
-    """The reason of the first training job that failed, which is where to look."""
-    for job in tuning.jobs:
-        if "FailureReason" in job:
-            return f"The first one that failed is {job['TrainingJobName']}: {job['FailureReason']}"
-    return ""
-
-
-def _number(tuning: Tuning, job: dict[str, Any]) -> str:
-    """A training job's number within its tuning job: ``003`` of ``<tuning job>-003-1a2b3c4d``."""
-    return str(job["TrainingJobName"].removeprefix(f"{tuning.name}-").split("-")[0])
-
-
-def _short(value: str) -> str:
-    """A number to four digits; other values as they are."""
-    try:
-        return value if value.lstrip("-").isdecimal() else f"{float(value):.4g}"
-    except ValueError:
-        return value
-
-
-def _seconds(job: dict[str, Any]) -> str:
-    start, end = job.get("TrainingStartTime"), job.get("TrainingEndTime")
-    return f"{(end - start).total_seconds():.0f}" if start is not None and end is not None else ""
+def _price(stage: Stage, tuning_job: dict[str, Any]) -> str:
+    """What a search runs on, and the most that it can cost in an hour and in all."""
+    limits = tuning_job["HyperParameterTuningJobConfig"]["ResourceLimits"]
+    resources = tuning_job["TrainingJobDefinition"]["ResourceConfig"]
+    jobs, at_once = limits["MaxNumberOfTrainingJobs"], limits["MaxParallelTrainingJobs"]
+    instance_type, instances = resources["InstanceType"], resources["InstanceCount"]
+    training = stage.settings.training
+    hours = jobs * instances * training.max_runtime_seconds / 3600
+    spot = "; spot capacity, billed below that" if training.spot else ""
+    return (
+        f"Tuning job {tuning_job['HyperParameterTuningJobName']}: {jobs} training jobs, at most {at_once} at once, "
+        f"each on {instances} × {instance_type}.\n"
+        f"Upper bound with {at_once} at once: {hourly_price(instance_type, instances * at_once)}{spot}. "
+        f"The whole search: {most_expensive(instance_type, hours)}"
+    )

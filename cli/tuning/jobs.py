@@ -10,7 +10,7 @@ import botocore.exceptions
 from cli.aws import Stage
 from cli.console import console
 from cli.errors import NotReadyError, aws_errors
-from cli.training.hyperparameters import DATA_SET, chosen, decode
+from cli.training.hyperparameters import chosen
 from cli.training.job_names import tuning_prefix
 
 ENDED = ("Completed", "Failed", "Stopped")
@@ -34,76 +34,49 @@ class Tuning:
     @property
     def name(self) -> str:
         """The tuning job's name."""
-        return str(self.description["HyperParameterTuningJobName"])
+        return self.description["HyperParameterTuningJobName"]
 
     @property
     def status(self) -> str:
         """InProgress, Stopping, Completed, Failed or Stopped."""
-        return str(self.description["HyperParameterTuningJobStatus"])
+        return self.description["HyperParameterTuningJobStatus"]
 
     @property
     def metric(self) -> str:
         """Name of the objective metric."""
-        return str(self._config["HyperParameterTuningJobObjective"]["MetricName"])
+        return self._config["HyperParameterTuningJobObjective"]["MetricName"]
 
     @property
     def minimize(self) -> bool:
         """Whether a smaller objective is the better one."""
-        return bool(self._config["HyperParameterTuningJobObjective"]["Type"] == "Minimize")
+        return self._config["HyperParameterTuningJobObjective"]["Type"] == "Minimize"
 
     @property
     def max_jobs(self) -> int | None:
         """How many training jobs there will be at most, where the tuning job says so."""
-        limit: int | None = self._config["ResourceLimits"].get("MaxNumberOfTrainingJobs")
-        return limit
+        return self._config["ResourceLimits"].get("MaxNumberOfTrainingJobs")
 
     @property
-    def tuned(self) -> list[str]:
-        """Names of the tuned hyperparameters, numbers first."""
+    def ranges(self) -> dict[str, dict[str, Any]]:
+        """The tuned hyperparameters by name, with their ranges or values; numbers first."""
         kinds = ("ContinuousParameterRanges", "IntegerParameterRanges", "CategoricalParameterRanges")
-        return [definition["Name"] for kind in kinds for definition in self._ranges.get(kind, [])]
-
-    @property
-    def choices(self) -> dict[str, list[str]]:
-        """The values of those that are chosen from a list."""
-        return {found["Name"]: found["Values"] for found in self._ranges.get("CategoricalParameterRanges", [])}
-
-    @property
-    def logarithmic(self) -> set[str]:
-        """Names of those searched on a logarithmic scale."""
-        numbers = [*self._ranges.get("ContinuousParameterRanges", []), *self._ranges.get("IntegerParameterRanges", [])]
-        return {found["Name"] for found in numbers if found.get("ScalingType") == "Logarithmic"}
+        given = self._config.get("ParameterRanges", {})
+        return {definition["Name"]: definition for kind in kinds for definition in given.get(kind, [])}
 
     @property
     def best(self) -> dict[str, Any] | None:
         """The training job with the best objective so far; None where there is none, or it has none yet."""
-        found: dict[str, Any] | None = self.description.get("BestTrainingJob")
+        found = self.description.get("BestTrainingJob")
         return found if found is not None and objective(found) is not None else None
 
     @property
-    def data_set(self) -> str:
-        """The data set that is trained on."""
-        return decode(self._static).get(DATA_SET, "")
-
-    @property
-    def fixed(self) -> dict[str, str]:
-        """The hyperparameters that somebody chose and that are the same for all training jobs."""
-        return chosen(self._static)
+    def static(self) -> dict[str, str]:
+        """The hyperparameters that are the same for all training jobs, as SageMaker has them."""
+        return self.description.get("TrainingJobDefinition", {}).get("StaticHyperParameters", {})
 
     @property
     def _config(self) -> dict[str, Any]:
-        config: dict[str, Any] = self.description["HyperParameterTuningJobConfig"]
-        return config
-
-    @property
-    def _ranges(self) -> dict[str, list[dict[str, Any]]]:
-        ranges: dict[str, list[dict[str, Any]]] = self._config.get("ParameterRanges", {})
-        return ranges
-
-    @property
-    def _static(self) -> dict[str, str]:
-        static: dict[str, str] = self.description.get("TrainingJobDefinition", {}).get("StaticHyperParameters", {})
-        return static
+        return self.description["HyperParameterTuningJobConfig"]
 
 
 def objective(job: dict[str, Any]) -> float | None:
@@ -142,11 +115,21 @@ def latest_tuning_job(stage: Stage, status: str | None = None) -> str:
     NotReadyError
         When there is none.
     """
-    names = _tuning_jobs(stage, status)
-    if not names:
-        what = f"tuning job in status {status}" if status else "tuning job"
-        raise NotReadyError(f"There is no {what} of this stage.", "Start one: kennel tune")
-    return names[0]
+    prefix = tuning_prefix(stage)
+    wanted = {"StatusEquals": status} if status else {}
+    with aws_errors():
+        pages = (
+            stage.client("sagemaker")
+            .get_paginator("list_hyper_parameter_tuning_jobs")
+            .paginate(NameContains=prefix, SortBy="CreationTime", SortOrder="Descending", **wanted)
+        )
+        for page in pages:
+            for summary in page["HyperParameterTuningJobSummaries"]:
+                name: str = summary["HyperParameterTuningJobName"]
+                if name.startswith(prefix):
+                    return name
+    what = f"tuning job in status {status}" if status else "tuning job"
+    raise NotReadyError(f"There is no {what} of this stage.", "Start one: kennel tune")
 
 
 def best_hyperparameters(stage: Stage, job: str | None) -> dict[str, str]:
@@ -168,7 +151,7 @@ def best_hyperparameters(stage: Stage, job: str | None) -> dict[str, str]:
             f"The tuning job {tuning.name} has no result (status {tuning.status}).",
             f"What it is doing: kennel tune status {tuning.name}",
         )
-    values = {**tuning.fixed, **chosen(tuning.best["TunedHyperParameters"])}
+    values = {**chosen(tuning.static), **chosen(tuning.best["TunedHyperParameters"])}
     console.print(f"The best values of {tuning.name}: {assignments(values)}")
     tell_of_better_parent(tuning)
     return values
@@ -189,19 +172,3 @@ def tell_of_better_parent(tuning: Tuning) -> None:
 def assignments(values: dict[str, str]) -> str:
     """Values as a person reads them."""
     return ", ".join(f"{name}={value}" for name, value in values.items())
-
-
-def _tuning_jobs(stage: Stage, status: str | None) -> list[str]:
-    """Names of this stage's tuning jobs, the newest first."""
-    prefix = tuning_prefix(stage)
-    wanted = {"StatusEquals": status} if status else {}
-    with aws_errors():
-        pages = (
-            stage.client("sagemaker")
-            .get_paginator("list_hyper_parameter_tuning_jobs")
-            .paginate(NameContains=prefix, SortBy="CreationTime", SortOrder="Descending", **wanted)
-        )
-        names = [
-            item["HyperParameterTuningJobName"] for page in pages for item in page["HyperParameterTuningJobSummaries"]
-        ]
-    return [name for name in names if name.startswith(prefix)]

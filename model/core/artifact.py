@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import inspect
 import json
 import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 FORMAT = 1
 CARD_FILE = "model.json"
@@ -24,8 +25,6 @@ ONNX_FILE = "model.onnx"
 WEIGHTS_FILE = "weights.pt"
 PRECISIONS = ("fp32", "int8")
 MAX_INPUT_SIZE = 4096
-
-_VERSION = re.compile(r"sha256:[0-9a-f]{64}")
 
 
 class ArtifactError(Exception):
@@ -48,7 +47,7 @@ class ModelCard:
     labels, display_labels
         One per class in the order of the network's outputs: the data set's folder names, and as people read them.
     input_size, resize_size
-        Pixels: a picture's shorter side is resized to `resize_size`, then the square of `input_size` in its centre
+        Pixels: an image's shorter side is resized to `resize_size`, then the square of `input_size` in its centre
         is what the network sees.
     mean, std
         Per channel (red, green, blue) of pixel values in 0…1.
@@ -88,11 +87,17 @@ class ModelCard:
             Naming every fault at once.
         """
         faults = [
-            f"{name} is {_shown(getattr(self, name))}; it must be {allowed}"
-            for name, allowed, is_valid in _FIELD_RULES
-            if not is_valid(getattr(self, name))
+            f"{name} is {_shown(getattr(self, name))}; it must be {kind.allowed}"
+            for name, kind in _KINDS.items()
+            if not kind.admits(getattr(self, name))
         ]
-        faults = faults or [message for message, holds in _CROSS_FIELD_RULES if not holds(self)]
+        if not faults:
+            rules = {
+                "labels holds the same label twice": len(set(self.labels)) == len(self.labels),
+                "labels and display_labels must be of the same length": len(self.labels) == len(self.display_labels),
+                "resize_size must not be smaller than input_size": self.resize_size >= self.input_size,
+            }
+            faults = [rule for rule, holds in rules.items() if not holds]
         if faults:
             raise ArtifactError("; ".join(faults))
         for name in ("labels", "display_labels", "mean", "std"):  # lists come from JSON; a frozen card holds tuples
@@ -116,14 +121,9 @@ class ModelCard:
         values = dict(document)
         if values.pop("format", None) != FORMAT:
             raise ArtifactError(f"format is {_shown(document.get('format'))}; this program reads format {FORMAT}")
-        known = {f.name: f for f in dataclasses.fields(cls)}
-        required = {
-            name
-            for name, f in known.items()
-            if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
-        }
-        faults = [f"{name} is missing" for name in known if name in required - values.keys()]
-        faults += [f"{_shown(name)} is not a key of format {FORMAT}" for name in values if name not in known]
+        required = inspect.signature(cls).parameters.values()
+        faults = [f"{one.name} is missing" for one in required if one.default is one.empty and one.name not in values]
+        faults += [f"{_shown(name)} is not a key of format {FORMAT}" for name in values if name not in _KINDS]
         if faults:
             raise ArtifactError("; ".join(faults))
         return cls(**values)
@@ -203,65 +203,51 @@ def _shown(value: object) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
+class _Kind(NamedTuple):
+    """What a field of the card may hold: in words, and as a test of its value."""
+
+    allowed: str
+    admits: Callable[[Any], bool]
+
+
 def _is_text(value: object) -> bool:
     return isinstance(value, str) and bool(value.strip())
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+def _is_number(value: object, above: float = -math.inf) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value > above
 
 
-def _is_size(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MAX_INPUT_SIZE
+def _are(values: object, admits: Callable[[Any], bool], *, least: int, most: float = math.inf) -> bool:
+    return isinstance(values, list | tuple) and least <= len(values) <= most and all(map(admits, values))
 
 
-def _is_labels(value: object) -> bool:
-    return isinstance(value, list | tuple) and len(value) >= 2 and all(map(_is_text, value))
-
-
-def _is_three(value: object, each: Callable[[Any], bool]) -> bool:
-    return isinstance(value, list | tuple) and len(value) == 3 and all(map(each, value))
-
-
-def _is_positive(value: object) -> bool:
-    return _is_number(value) and value > 0  # type: ignore[operator]  # _is_number has narrowed it
-
-
-def _is_text_or_none(value: object) -> bool:
-    return value is None or _is_text(value)
-
-
-_SIZE = f"a whole number of pixels from 1 to {MAX_INPUT_SIZE}"
-
-_FIELD_RULES: tuple[tuple[str, str, Callable[[Any], bool]], ...] = (
-    ("name", "a text that is not empty", _is_text),
-    (
-        "version",
+_NAME = _Kind("a text that is not empty", _is_text)
+_NOTE = _Kind("a text or null", lambda value: value is None or _is_text(value))
+_LABELS = _Kind("a list of at least two texts", lambda value: _are(value, _is_text, least=2))
+_SIZE = _Kind(
+    f"a whole number of pixels from 1 to {MAX_INPUT_SIZE}",
+    lambda value: isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MAX_INPUT_SIZE,
+)
+_OBJECT = _Kind("an object", lambda value: isinstance(value, dict))
+_KINDS: dict[str, _Kind] = {
+    "name": _NAME,
+    "version": _Kind(
         "'sha256:' and 64 hexadecimal digits",
-        lambda value: isinstance(value, str) and bool(_VERSION.fullmatch(value)),
+        lambda value: isinstance(value, str) and re.fullmatch("sha256:[0-9a-f]{64}", value) is not None,
     ),
-    ("architecture", "the name of a torchvision network", _is_text),
-    ("labels", "a list of at least two texts", _is_labels),
-    ("display_labels", "a list of at least two texts", _is_labels),
-    ("input_size", _SIZE, _is_size),
-    ("resize_size", _SIZE, _is_size),
-    ("mean", "three numbers", lambda value: _is_three(value, _is_number)),
-    ("std", "three numbers above 0", lambda value: _is_three(value, _is_positive)),
-    ("temperature", "a number above 0", _is_positive),
-    ("precision", f"one of {', '.join(PRECISIONS)}", lambda value: value in PRECISIONS),
-    ("quantization", "an object", lambda value: isinstance(value, dict)),
-    ("metrics", "an object", lambda value: isinstance(value, dict)),
-    ("training_job", "a text or null", _is_text_or_none),
-    ("code_revision", "a text or null", _is_text_or_none),
-    ("dataset", "an object", lambda value: isinstance(value, dict)),
-)
-
-# Checked once every field is of its own kind.
-_CROSS_FIELD_RULES: tuple[tuple[str, Callable[[ModelCard], bool]], ...] = (
-    ("labels holds the same label twice", lambda card: len(set(card.labels)) == len(card.labels)),
-    (
-        "labels and display_labels must be of the same length",
-        lambda card: len(card.labels) == len(card.display_labels),
-    ),
-    ("resize_size must not be smaller than input_size", lambda card: card.resize_size >= card.input_size),
-)
+    "architecture": _Kind("the name of a torchvision network", _is_text),
+    "labels": _LABELS,
+    "display_labels": _LABELS,
+    "input_size": _SIZE,
+    "resize_size": _SIZE,
+    "mean": _Kind("three numbers", lambda value: _are(value, _is_number, least=3, most=3)),
+    "std": _Kind("three numbers above 0", lambda value: _are(value, lambda one: _is_number(one, 0), least=3, most=3)),
+    "temperature": _Kind("a number above 0", lambda value: _is_number(value, 0)),
+    "precision": _Kind(f"one of {', '.join(PRECISIONS)}", lambda value: value in PRECISIONS),
+    "quantization": _OBJECT,
+    "metrics": _OBJECT,
+    "training_job": _NOTE,
+    "code_revision": _NOTE,
+    "dataset": _OBJECT,
+}

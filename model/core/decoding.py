@@ -1,4 +1,4 @@
-"""Turn the bytes of a picture that anyone may have sent into an RGB picture, or refuse them with a reason.
+"""Turn the bytes of an image that anyone may have sent into an RGB image, or refuse them with a reason.
 
 Training, evaluation and serving all decode here, so they see the same pixels. The limits are checked against the
 file's header before a single pixel is decoded: a few hundred bytes may claim to be gigapixels.
@@ -19,7 +19,7 @@ from PIL import ExifTags, Image, ImageFile, JpegImagePlugin, TiffImagePlugin
 
 # What cameras, phones and the web produce and every Pillow build decodes. Pillow knows fifty more, each of them a
 # parser that strangers' bytes would reach; HEIC and AVIF depend on how Pillow was built, so that the same
-# picture would be accepted by one container and refused by another.
+# image would be accepted by one container and refused by another.
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF")
 FORMAT_NAMES = "JPEG, PNG, GIF, WebP, BMP and TIFF"
 
@@ -29,8 +29,8 @@ MAX_BYTES = 32 * 1024 * 1024
 MAX_PIXELS = 8192 * 6144
 
 # Bytes of memory per pixel that decoding takes at the worst: of a progressive JPEG in CMYK its coefficients, of TIFF a
-# strip that is the whole picture, of WebP two canvases and a copy. `max_pixels` is the limit of JPEG; formats that take
-# more have a lower one, so that no picture takes more memory than the largest JPEG.
+# strip that is the whole image, of WebP two canvases and a copy. `max_pixels` is the limit of JPEG; formats that take
+# more have a lower one, so that no image takes more memory than the largest JPEG.
 BYTES_PER_PIXEL = {"JPEG": 8, "PNG": 8, "GIF": 8, "BMP": 8, "TIFF": 12, "WEBP": 20}
 # Pillow expands the run-length encoding of BMP in Python: 110 ns a pixel. So it has this part of the pixels.
 RLE_PART = 4
@@ -38,12 +38,14 @@ RLE_PART = 4
 MAX_SIDE = 65_535
 # Each component of each scan costs time for every block of 8 x 8 pixels, however few bytes it has: up to 50 ns, and
 # five times as much with arithmetic coding. Encoders write up to 24 components in all scans together (CMYK,
-# progressive): a picture of the largest size may have this many, and a smaller one more.
+# progressive): an image of the largest size may have this many, and a smaller one more.
 MAX_SCANS = 24
 _SCAN = re.compile(rb"\xff\xda\0[\x08\x0a\x0c\x0e]([\1-\4])")  # the last byte is the number of components
 _ARITHMETIC = 5
-# Pillow decodes each tile or strip of an uncompressed TIFF by itself: up to 15 us, however few pixels it has.
+# Pillow lists each tile or strip of a TIFF when it opens it, 2 us each, and decodes each of an uncompressed one by
+# itself: up to 15 us, however few pixels it has.
 MAX_TILES = 65_535
+_TIFF_PREFIXES = tuple(TiffImagePlugin.PREFIXES)
 # What Pillow decompresses or copies whenever it meets it, all of it while it opens the file. Files have it once.
 _ONCE = (b"Exif\0\0", b"iCCP")
 _MOST_OF_ONCE = 100
@@ -70,7 +72,7 @@ _TRANSPOSITIONS = {
 
 
 class ImageError(Exception):
-    """A picture is refused; the message tells its sender why and what is allowed.
+    """An image is refused; the message tells its sender why and what is allowed.
 
     Attributes
     ----------
@@ -83,11 +85,11 @@ class ImageError(Exception):
 
 
 class UnreadableImageError(ImageError):
-    """The bytes are no picture of a format that is read here, or a damaged one."""
+    """The bytes are no image of a format that is read here, or a damaged one."""
 
 
 class ImageTooLargeError(ImageError):
-    """The picture has more bytes or pixels than allowed."""
+    """The image has more bytes or pixels than allowed."""
 
     code: ClassVar[str] = "image_too_large"
     status: ClassVar[int] = 413
@@ -96,7 +98,7 @@ class ImageTooLargeError(ImageError):
 def decode(
     data: bytes, *, target_size: int | None = None, max_bytes: int = MAX_BYTES, max_pixels: int = MAX_PIXELS
 ) -> Image.Image:
-    """Decode a picture as a person sees it.
+    """Decode an image as a person sees it.
 
     The orientation that the camera noted (EXIF) is applied, transparent parts show white, an animation shows its
     first frame, and every colour mode becomes RGB; 16-bit, 32-bit and floating-point grey are scaled to 8 bits.
@@ -107,9 +109,9 @@ def decode(
     data
         The file's bytes.
     target_size
-        The shorter side, in pixels, that the caller will resize the picture to. Given it, a JPEG is decoded at the
+        The shorter side, in pixels, that the caller will resize the image to. Given it, a JPEG is decoded at the
         smallest scale that still leaves `SHRINK_MARGIN` times as much; the result depends on the bytes and on this
-        number only. Without it, the picture has its full size.
+        number only. Without it, the image has its full size.
     max_bytes, max_pixels
         The largest file, and the largest width x height of a JPEG; that of the other formats follows from
         `BYTES_PER_PIXEL`.
@@ -124,20 +126,24 @@ def decode(
     ImageTooLargeError
         Before decoding, if a limit is exceeded.
     UnreadableImageError
-        If the bytes are not a picture in one of `FORMATS`, or one that is damaged or truncated.
+        If the bytes are not an image in one of `FORMATS`, or one that is damaged or truncated.
     """
     if not data:
-        raise UnreadableImageError("The picture is empty: 0 bytes.")
+        raise UnreadableImageError("The image is empty: 0 bytes.")
     if len(data) > max_bytes:
-        raise ImageTooLargeError(f"The picture has {len(data):,} bytes; at most {max_bytes:,} are allowed.")
+        raise ImageTooLargeError(f"The image has {len(data):,} bytes; at most {max_bytes:,} are allowed.")
     if any(data.count(mark) > _MOST_OF_ONCE for mark in _ONCE):
-        raise ImageTooLargeError(f"The picture has more than {_MOST_OF_ONCE} colour profiles or blocks of EXIF.")
+        raise ImageTooLargeError(f"The image has more than {_MOST_OF_ONCE} colour profiles or blocks of EXIF.")
     try:
+        if data.startswith(_TIFF_PREFIXES):
+            _check_tiles(data)
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     except Image.UnidentifiedImageError:
-        raise UnreadableImageError(f"This is not a picture that can be read; allowed are {FORMAT_NAMES}.") from None
+        raise UnreadableImageError(f"This is not an image that can be read; allowed are {FORMAT_NAMES}.") from None
     except Image.DecompressionBombError:
-        raise ImageTooLargeError(f"The picture is far too large; at most {max_pixels:,} pixels are allowed.") from None
+        raise ImageTooLargeError(f"The image is far too large; at most {max_pixels:,} pixels are allowed.") from None
+    except ImageError:
+        raise
     except Exception as error:
         raise _damaged(error) from error
 
@@ -149,21 +155,21 @@ def decode(
                 image.draft(None, (shrunk, shrunk))
             image.load()
             orientation = _orientation(image)
-            picture = _to_rgb(image)
-            if picture is not image:
+            rgb = _to_rgb(image)
+            if rgb is not image:
                 image.close()  # frees its pixels before they are there for a third time
-            return _upright(picture, orientation)
+            return rgb.transpose(_TRANSPOSITIONS[orientation]) if orientation in _TRANSPOSITIONS else rgb
         except (ImageError, MemoryError):
-            raise  # a lack of memory, within the limits, is this machine's fault and not the picture's
+            raise  # a lack of memory, within the limits, is this machine's fault and not the image's
         except Exception as error:
             raise _damaged(error) from error
 
 
 def _check_cost(image: ImageFile.ImageFile, data: bytes, max_pixels: int) -> None:
-    """Refuse a picture that would take too much memory or time, before it is decoded."""
+    """Refuse an image that would take too much memory or time, before it is decoded."""
     width, height = image.size
     if not width or not height:
-        raise UnreadableImageError(f"The picture is damaged: it says it has {width} x {height} pixels.")
+        raise UnreadableImageError(f"The image is damaged: it says it has {width} x {height} pixels.")
     if isinstance(image, TiffImagePlugin.TiffImageFile):  # its tiles may be larger than itself
         width, height = (
             max(side, image.tag_v2.get(tag, 0)) for side, tag in ((width, _TILE_WIDTH), (height, _TILE_HEIGHT))
@@ -173,13 +179,23 @@ def _check_cost(image: ImageFile.ImageFile, data: bytes, max_pixels: int) -> Non
         allowed //= RLE_PART
     if width * height > allowed or max(width, height) > MAX_SIDE:
         raise ImageTooLargeError(
-            f"The picture has {width} x {height} = {width * height:,} pixels; at most {allowed:,} are allowed "
+            f"The image has {width} x {height} = {width * height:,} pixels; at most {allowed:,} are allowed "
             f"for {_format(image)}, and {MAX_SIDE:,} in a row or column."
         )
     if isinstance(image, JpegImagePlugin.JpegImageFile):
         _check_scans(image, data, max_pixels // 64)
-    if (tiles := len(image.tile)) > MAX_TILES:
-        raise ImageTooLargeError(f"The picture has {tiles:,} tiles or strips; at most {MAX_TILES:,} are allowed.")
+
+
+def _check_tiles(data: bytes) -> None:
+    """Refuse a TIFF of too many tiles from its directory alone, before Pillow lists them."""
+    file = io.BytesIO(data)
+    directory = TiffImagePlugin.ImageFileDirectory_v2(file.read(16 if data[2] == ord("+") else 8))  # BigTIFF or not
+    file.seek(directory.next)
+    directory.load(file)
+    offsets = (directory.get(tag) for tag in (TiffImagePlugin.STRIPOFFSETS, TiffImagePlugin.TILEOFFSETS))
+    tiles = max(len(each) if isinstance(each, tuple | bytes | str) else 1 for each in offsets)
+    if tiles > MAX_TILES:
+        raise ImageTooLargeError(f"The image has {tiles:,} tiles or strips; at most {MAX_TILES:,} are allowed.")
 
 
 def _check_scans(image: JpegImagePlugin.JpegImageFile, data: bytes, max_blocks: int) -> None:
@@ -192,7 +208,7 @@ def _check_scans(image: JpegImagePlugin.JpegImageFile, data: bytes, max_blocks: 
         scans *= _ARITHMETIC
     if scans * blocks > MAX_SCANS * max_blocks:
         raise ImageTooLargeError(
-            f"The picture has {scans:,} components in its scans, of {blocks:,} blocks of 8 x 8 pixels each; at most "
+            f"The image has {scans:,} components in its scans, of {blocks:,} blocks of 8 x 8 pixels each; at most "
             f"{MAX_SCANS * max_blocks:,} blocks are allowed in all scans together."
         )
 
@@ -204,19 +220,14 @@ def _format(image: Image.Image) -> str:
 def _damaged(error: Exception) -> UnreadableImageError:
     # Pillow's decoders meet damaged files with whatever they stumble over: OSError, SyntaxError, ValueError,
     # struct.error, IndexError, zlib.error… All of it means the same to the sender, hence the broad `except`s above.
-    return UnreadableImageError(f"The picture is damaged or incomplete and cannot be decoded ({error}).")
+    return UnreadableImageError(f"The image is damaged or incomplete and cannot be decoded ({error}).")
 
 
 def _orientation(image: Image.Image) -> int:
     try:
         return image.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:  # broken metadata does not make the picture unreadable; viewers ignore it, too
+    except Exception:  # broken metadata does not make the image unreadable; viewers ignore it, too
         return 1
-
-
-def _upright(image: Image.Image, orientation: int) -> Image.Image:
-    transposition = _TRANSPOSITIONS.get(orientation)
-    return image if transposition is None else image.transpose(transposition)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -232,7 +243,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _bands(image: Image.Image) -> Iterator[tuple[int, int, int, int]]:
-    """Give boxes of full width that cover a picture; what is done to each needs copies of that one only."""
+    """Give boxes of full width that cover an image; what is done to each needs copies of that one only."""
     rows = max(1, _BAND // image.width)
     for top in range(0, image.height, rows):
         yield 0, top, image.width, min(top + rows, image.height)

@@ -33,4 +33,4 @@ def configure_logging(level: int) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())
     logging.basicConfig(level=level, handlers=[handler], force=True)
-    logging.captureWarnings(True)  # Pillow comments on odd pictures that way
+    logging.captureWarnings(True)  # Pillow comments on odd images that way

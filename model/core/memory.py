@@ -14,8 +14,8 @@ log = logging.getLogger(__name__)
 # Parameters of glibc's mallopt(3), from malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 
-# For the environment of a process that decodes strangers' pictures: the memory that a camera's picture is decoded into
-# goes back to the system at once. Left alone, glibc's allocator learns from the first such picture to keep it, and
+# For the environment of a process that decodes strangers' images: the memory that a camera's image is decoded into
+# goes back to the system at once. Left alone, glibc's allocator learns from the first such image to keep it, and
 # fragments it: the process's memory goes up and down by 20 MB. Limits of 1 or 4 MiB would cost time.
 # (https://man7.org/linux/man-pages/man3/mallopt.3.html)
 LARGE_BLOCKS_RETURN = {"MALLOC_MMAP_THRESHOLD_": str(8 * 1024**2), "MALLOC_TRIM_THRESHOLD_": str(16 * 1024**2)}

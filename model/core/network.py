@@ -118,9 +118,9 @@ def classifier_name(network: torch.nn.Module) -> str:
 
 
 def check_input_size(network: torch.nn.Module, architecture: str, input_size: int) -> None:
-    """Try a network on pictures of one size.
+    """Try a network on images of one size.
 
-    Some take any size, some only what they were designed for, and some shrink small pictures to nothing.
+    Some take any size, some only what they were designed for, and some shrink small images to nothing.
 
     Raises
     ------
@@ -134,7 +134,7 @@ def check_input_size(network: torch.nn.Module, architecture: str, input_size: in
             network(torch.zeros(2, 3, input_size, input_size))
     except (RuntimeError, AssertionError, ValueError) as error:
         raise NetworkError(
-            f"{architecture} does not take pictures of {input_size} x {input_size} pixels; most networks take 64 and "
+            f"{architecture} does not take images of {input_size} x {input_size} pixels; most networks take 64 and "
             f"all take the size they were designed for, 224 for most ({error})"
         ) from error
     finally:

@@ -52,27 +52,6 @@ def add_serving_program(folder: Path) -> None:
     (code / "serve").chmod(0o755)
 
 
-def verify_artifact(path: Path) -> ModelCard:
-    """Check that an artifact, a folder or an archive, holds an intact model that answers.
-
-    Parameters
-    ----------
-    path : Path
-        The artifact's folder or its `model.tar.gz`.
-
-    Returns
-    -------
-    ModelCard
-
-    Raises
-    ------
-    ArtifactError
-        With one message that names the file and the fault.
-    """
-    with _model_folder(path) as folder:
-        return _verify(folder)
-
-
 def package(source: Path, destination: Path) -> ModelCard:
     """Make the deployable archive: the model of `source` with the serving program of this checkout.
 
@@ -90,17 +69,27 @@ def package(source: Path, destination: Path) -> ModelCard:
     Raises
     ------
     ArtifactError
-        When the source is not an intact model.
+        When the source is not an intact model that answers.
     """
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = destination.with_name(f".{destination.name}.{os.getpid()}")
     with tempfile.TemporaryDirectory(prefix="package-") as name:
         artifact = Path(name)
         with _model_folder(source) as folder:
-            card = _verify(folder)
+            card = verify_files(folder)
+            image = io.BytesIO()
+            Image.linear_gradient("L").save(image, "PNG")
+            Predictor.load(folder).predict(image.getvalue())
             for file in MODEL_FILES:
                 if (folder / file).exists():
                     shutil.copyfile(folder / file, artifact / file)
         add_serving_program(artifact)
-        archive(artifact, destination)
+        try:
+            with unfinished.open("wb") as archive:
+                write_archive(artifact, archive)
+            unfinished.replace(destination)
+        finally:
+            unfinished.unlink(missing_ok=True)
     return card
 
 
@@ -130,26 +119,6 @@ def unpack(source: Path, folder: Path, names: Collection[str] = MODEL_FILES) -> 
                 shutil.copyfileobj(content, file)
 
 
-def archive(folder: Path, destination: Path) -> None:
-    """Write a folder's files as a tar.gz that depends only on their names, contents and execute permissions."""
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = destination.with_name(f".{destination.name}.{os.getpid()}")
-    try:
-        with unfinished.open("wb") as file:
-            write_archive(folder, file)
-        unfinished.replace(destination)
-    finally:
-        unfinished.unlink(missing_ok=True)
-
-
-def _verify(folder: Path) -> ModelCard:
-    card = verify_files(folder)
-    picture = io.BytesIO()
-    Image.linear_gradient("L").save(picture, "PNG")
-    Predictor.load(folder).predict(picture.getvalue())
-    return card
-
-
 @contextmanager
 def _model_folder(path: Path) -> Iterator[Path]:
     """Give the folder that holds an artifact's model files, unpacked for the time being if it is an archive.
@@ -161,20 +130,15 @@ def _model_folder(path: Path) -> Iterator[Path]:
         if not path.is_dir():
             folder = Path(name)
             unpack(path, folder, (*MODEL_FILES, BEST_FILE))
-        if (folder / BEST_FILE).is_file() and not _is_whole(folder):
-            best.mkdir()
-            unpack(folder / BEST_FILE, best)
-            folder = best
+        if (folder / BEST_FILE).is_file():
+            try:
+                verify_files(folder)
+            except ArtifactError:  # so the training ended before its model was finished
+                best.mkdir()
+                unpack(folder / BEST_FILE, best)
+                folder = best
         try:
             yield folder
         except ArtifactError as error:
             # The message names the temporary folder, which is gone when it is read.
             raise ArtifactError(str(error).replace(str(folder), str(path))) from None
-
-
-def _is_whole(folder: Path) -> bool:
-    try:
-        verify_files(folder)
-    except ArtifactError:
-        return False
-    return True

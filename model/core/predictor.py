@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 FloatArray = npt.NDArray[np.float32]
 
-# An engine is the network as a function: normalised pictures, float32 [N, 3, S, S], to logits, float32 [N, C].
+# An engine is the network as a function: normalised images, float32 [N, 3, S, S], to logits, float32 [N, C].
 Engine = Callable[[FloatArray], FloatArray]
 
 _CPU_INFORMATION = Path("/proc/cpuinfo")
@@ -30,7 +30,7 @@ _CPU_INFORMATION = Path("/proc/cpuinfo")
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What the model says about one picture.
+    """What the model says about one image.
 
     Attributes
     ----------
@@ -74,7 +74,7 @@ class Predictor:
             CPU threads that one prediction may use. One, in as many processes as there are vCPUs, gives the highest
             throughput.
         max_pixels
-            The largest picture that is decoded, width x height.
+            The largest image that is decoded, width x height.
 
         Raises
         ------
@@ -103,34 +103,34 @@ class Predictor:
             raise ArtifactError(f"The network of {self.card.name} loads but does not run: {error}") from error
 
     def predict(self, data: bytes, top_k: int = 5) -> Prediction:
-        """Classify one picture.
+        """Classify one image.
 
         Parameters
         ----------
         data
-            The bytes of a picture file.
+            The bytes of an image file.
         top_k
             How many labels to rank, at least 1; more than there are means all.
 
         Raises
         ------
         ImageError
-            If the picture is refused; see `decode`.
+            If the image is refused; see `decode`.
         """
         return self.rank(self.probabilities(self.prepare(data)[np.newaxis])[0], top_k)
 
     def prepare(self, data: bytes) -> FloatArray:
-        """Decode a picture and turn it into the network's input, float32 [3, S, S].
+        """Decode an image and turn it into the network's input, float32 [3, S, S].
 
         Raises
         ------
         ImageError
-            If the picture is refused; see `decode`.
+            If the image is refused; see `decode`.
         """
         return self._preprocess(decode(data, target_size=self.card.resize_size, max_pixels=self._max_pixels))
 
     def rank(self, probabilities: npt.NDArray[np.float64], top_k: int) -> Prediction:
-        """Return what the probabilities of one picture, [C], say: the `top_k` likeliest labels, and all of them."""
+        """Return what the probabilities of one image, [C], say: the `top_k` likeliest labels, and all of them."""
         best = np.argsort(-probabilities, kind="stable")[:top_k]  # ties keep the order of the labels
         return Prediction(
             ranked=[(self.card.display_labels[index], float(probabilities[index])) for index in best],
@@ -138,7 +138,7 @@ class Predictor:
         )
 
     def probabilities(self, images: FloatArray) -> npt.NDArray[np.float64]:
-        """Return the classes' probabilities, [N, C], for preprocessed pictures, float32 [N, 3, S, S].
+        """Return the classes' probabilities, [N, C], for preprocessed images, float32 [N, 3, S, S].
 
         Raises
         ------
@@ -148,7 +148,7 @@ class Predictor:
         logits = self._engine(images)
         if logits.shape != (len(images), len(self.card.labels)):
             raise ArtifactError(
-                f"The network gives an output of shape {list(logits.shape)} for {len(images)} pictures, "
+                f"The network gives an output of shape {list(logits.shape)} for {len(images)} images, "
                 f"but the model card has {len(self.card.labels)} labels."
             )
         if not np.isfinite(logits).all():

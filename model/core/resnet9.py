@@ -1,7 +1,7 @@
-"""A residual network of nine layers for small pictures and small machines.
+"""A residual network of nine layers for small images and small machines.
 
 torchvision's networks are made for 224 pixels: at 64 they are left with 2 x 2 values after four halvings and are far
-larger than a thousand pictures can fill. This one starts narrow and halves late;
+larger than a thousand images can fill. This one starts narrow and halves late;
 `docs/measurements/training.md` compares them.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-# Channels after the first full layer. Each halving of the picture but the first doubles them, so that every stage costs
+# Channels after the first full layer. Each halving of the image but the first doubles them, so that every stage costs
 # the same.
 WIDTH = 24
 

@@ -1,8 +1,8 @@
-"""From a decoded picture to the network's input: the one home of preprocessing.
+"""From a decoded image to the network's input: the one home of preprocessing.
 
 Training's validation, the test at its end and the server all call `Preprocessing`, so the accuracy measured offline is
 the accuracy that callers get. Only numpy and Pillow are needed: the serving process does not import torch for this.
-What only training does to pictures is in `augment.py`.
+What only training does to images is in `augment.py`.
 """
 
 from __future__ import annotations
@@ -28,19 +28,14 @@ class Preprocessing:
     input_size : int
         Side of the square that the network sees, in pixels.
     resize_size : int
-        What the picture's shorter side is resized to before the centre is cut, in pixels; at least `input_size`.
+        What the image's shorter side is resized to before the centre is cut, in pixels; at least `input_size`.
     mean, std : tuple of float
         Per channel (red, green, blue), for values scaled to 0-1.
 
-    Raises
-    ------
-    ValueError
-        For sizes or statistics that make no sense; the message names the field.
-
     Examples
     --------
-    >>> picture = Image.new("RGB", (320, 200))
-    >>> Preprocessing(input_size=64, resize_size=72)(picture).shape
+    >>> image = Image.new("RGB", (320, 200))
+    >>> Preprocessing(input_size=64, resize_size=72)(image).shape
     (3, 64, 64)
     """
 
@@ -48,26 +43,6 @@ class Preprocessing:
     resize_size: int
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
-
-    def __post_init__(self) -> None:
-        if self.input_size < 1:
-            raise ValueError(f"input_size must be at least 1 pixel, not {self.input_size}")
-        if self.resize_size < self.input_size:
-            raise ValueError(f"resize_size ({self.resize_size}) must not be below input_size ({self.input_size})")
-        if len(self.mean) != 3 or len(self.std) != 3:
-            raise ValueError("mean and std must have one value for each of red, green and blue")
-        if not all(np.isfinite(self.mean)) or not all(np.isfinite(self.std)) or min(self.std) <= 0:
-            raise ValueError(f"mean must be finite and std positive, not {self.mean} and {self.std}")
-
-    @property
-    def scale(self) -> npt.NDArray[np.float32]:
-        """Shape [3]: what a byte is multiplied by before `offset` is added."""
-        return (1.0 / (255.0 * np.asarray(self.std))).astype(np.float32)
-
-    @property
-    def offset(self) -> npt.NDArray[np.float32]:
-        """Shape [3]: see `scale`."""
-        return (-np.asarray(self.mean) / np.asarray(self.std)).astype(np.float32)
 
     def crop(self, image: Image.Image) -> npt.NDArray[np.uint8]:
         """Resize and cut the centre.
@@ -82,7 +57,7 @@ class Preprocessing:
         numpy.ndarray
             uint8 [input_size, input_size, 3].
         """
-        # Resizing only the part that is kept gives the same pixels as resizing all and cutting, and a picture of
+        # Resizing only the part that is kept gives the same pixels as resizing all and cutting, and an image of
         # 1 x 50,000 pixels does not become one of 72 x 3,600,000 on the way.
         side = min(image.size) * self.input_size / self.resize_size
         left, top = (image.width - side) / 2, (image.height - side) / 2
@@ -102,10 +77,11 @@ class Preprocessing:
         numpy.ndarray
             float32 [..., 3, height, width], contiguous.
         """
-        values = np.multiply(pixels, self.scale, dtype=np.float32)
-        values += self.offset
+        scale = (1.0 / (255.0 * np.asarray(self.std))).astype(np.float32)
+        values = np.multiply(pixels, scale, dtype=np.float32)
+        values += (-np.asarray(self.mean) / np.asarray(self.std)).astype(np.float32)
         return np.ascontiguousarray(np.moveaxis(values, -1, -3))
 
     def __call__(self, image: Image.Image) -> npt.NDArray[np.float32]:
-        """Return the network's input, float32 [3, input_size, input_size], for an RGB picture."""
+        """Return the network's input, float32 [3, input_size, input_size], for an RGB image."""
         return self.normalise(self.crop(image))

@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 
 class Timing(NamedTuple):
-    """Where the time of one picture went, in seconds."""
+    """Where the time of one image went, in seconds."""
 
     decode: float
     inference: float
@@ -42,7 +42,7 @@ class Answer:
     status, body, media_type
         Of the HTTP answer.
     timing
-        Of a picture that was classified.
+        Of an image that was classified.
     """
 
     status: int
@@ -53,13 +53,13 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class RequestLimits:
-    """The largest request: its body's bytes, and the pictures in a list."""
+    """The largest request: its body's bytes, and the images in a list."""
 
     max_body_bytes: int
-    max_pictures: int
+    max_images: int
 
 
-#: Classifies pictures; the answers have the order of the pictures.
+#: Classifies images; the answers have the order of the images.
 ClassifyAll = Callable[[Sequence[bytes], Options], Awaitable[Sequence[Answer]]]
 
 
@@ -75,13 +75,13 @@ async def respond(headers: Headers, body: bytes | None, limits: RequestLimits, c
     limits
         The largest request.
     classify_all
-        Called once, with the pictures that could be read from the request, unless the request is refused.
+        Called once, with the images that could be read from the request, unless the request is refused.
 
     Returns
     -------
     Answer
-        200 with the predictions; 400, 406, 413 or 415 with the reason if the request or its only picture is at fault;
-        500 if the model failed; 503 if a picture was. In a batch, a picture's error takes the place of its prediction.
+        200 with the predictions; 400, 406, 413 or 415 with the reason if the request or its only image is at fault;
+        500 if the model failed; 503 if an image was. In a batch, an image's error takes the place of its prediction.
     """
     content_type = headers.get("content-type", "")
     try:
@@ -92,39 +92,39 @@ async def respond(headers: Headers, body: bytes | None, limits: RequestLimits, c
                 code="image_too_large",
             )
         accept = ", ".join(headers.getlist("accept"))
-        invocation = parse(body, content_type, accept, max_pictures=limits.max_pictures)
+        invocation = parse(body, content_type, accept, max_images=limits.max_images)
     except RequestError as error:
         return with_inline_errors(_refusal(error), content_type)
-    given = invocation.pictures
+    given = invocation.images
     classified = iter(await classify_all([each for each in given if isinstance(each, bytes)], invocation.options))
     answers = [next(classified) if isinstance(each, bytes) else _refusal(each) for each in given]
     return with_inline_errors(_compose(invocation, answers), content_type)
 
 
-def classify(predictor: Predictor, picture: bytes, options: Options) -> Answer:
-    """Classify one picture.
+def classify(predictor: Predictor, image: bytes, options: Options) -> Answer:
+    """Classify one image.
 
     Returns
     -------
     Answer
         200 with the prediction, as JSON or, with `options.as_numbers`, as the bytes of every label's probability,
-        float32; 413 or 415 with the reason if the picture is refused; 500 if the model failed. Nothing is raised: one
-        bad picture must never end the process that serves the others.
+        float32; 413 or 415 with the reason if the image is refused; 500 if the model failed. Nothing is raised: one
+        bad image must never end the process that serves the others.
     """
     try:
         started = time.perf_counter()
-        image = predictor.prepare(picture)
+        pixels = predictor.prepare(image)
         decoded = time.perf_counter()
-        probabilities = predictor.probabilities(image[np.newaxis])[0]
+        probabilities = predictor.probabilities(pixels[np.newaxis])[0]
         timing = Timing(decoded - started, time.perf_counter() - decoded)
         if options.as_numbers:
             return Answer(200, probabilities.astype("<f4").tobytes(), NPY, timing)
         document = _document(predictor, predictor.rank(probabilities, options.top_k), options.scores)
     except ImageError as error:
-        return _refusal(error, len(picture))
+        return _refusal(error, len(image))
     except Exception:
-        logger.exception("The model failed on a picture", extra={"bytes": len(picture)})
-        return error_answer(500, "model_failed", "The model failed on this picture; the endpoint's log says why.")
+        logger.exception("The model failed on an image", extra={"bytes": len(image)})
+        return error_answer(500, "model_failed", "The model failed on this image; the endpoint's log says why.")
     return Answer(200, json.dumps(document, ensure_ascii=False).encode(), timing=timing)
 
 
@@ -137,7 +137,7 @@ def with_inline_errors(result: Answer, content_type: str) -> Answer:
     """Return an error as an ordinary answer to a caller who asks for that with `image/jpeg; errors=inline`.
 
     SageMaker Batch Transform keeps nothing of an answer with another status than 200, and fails the whole job for it.
-    503 stays what it is: it is about the server, not about the picture, and worth another try.
+    503 stays what it is: it is about the server, not about the image, and worth another try.
     """
     if result.status in (200, 503):
         return result
@@ -146,7 +146,7 @@ def with_inline_errors(result: Answer, content_type: str) -> Answer:
 
 
 def _compose(invocation: Invocation, answers: Sequence[Answer]) -> Answer:
-    """Make one answer of those to a request's pictures."""
+    """Make one answer of those to a request's images."""
     # A server that cannot answer now says so for the whole request, which is then sent again.
     alone = next((each for each in answers if each.status == 503), None if invocation.is_batch else answers[0])
     if alone is not None and alone.status != 200:
@@ -159,7 +159,7 @@ def _compose(invocation: Invocation, answers: Sequence[Answer]) -> Answer:
 
 
 def _array_answer(answers: Sequence[Answer]) -> Answer:
-    """Return the probabilities, float32 [N, C], as a .npy file; the row of a picture without a prediction is NaN."""
+    """Return the probabilities, float32 [N, C], as a .npy file; the row of an image without a prediction is NaN."""
     rows = [np.frombuffer(each.body, "<f4") if each.status == 200 else None for each in answers]
     classes = next((len(row) for row in rows if row is not None), None)
     if classes is None:  # how many columns there would be is only known from a prediction
@@ -171,7 +171,7 @@ def _array_answer(answers: Sequence[Answer]) -> Answer:
 
 
 def _refusal(error: RequestError | ImageError, size: int | None = None) -> Answer:
-    logger.info("Refused a picture", extra={"status": error.status, "reason": str(error), "bytes": size})
+    logger.info("Refused an image", extra={"status": error.status, "reason": str(error), "bytes": size})
     return error_answer(error.status, error.code, str(error))
 
 

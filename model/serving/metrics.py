@@ -46,7 +46,7 @@ class ServingMetrics:
     def _begin(self) -> None:
         self._since = time.monotonic()
         # Four bytes a value, not an object each: there may be hundreds of thousands.
-        self._latency, self._queue, self._decode, self._inference, self._pictures = (array("f") for _ in range(5))
+        self._latency, self._queue, self._decode, self._inference, self._images = (array("f") for _ in range(5))
         self._counts = dict.fromkeys(_COUNTERS, 0)
         self._queue_depth = 0
 
@@ -61,17 +61,17 @@ class ServingMetrics:
         else:
             counts["Refused" if status < 500 else "Failed"] += 1
 
-    def batch(self, pictures: int) -> None:
-        """Count a request's pictures."""
-        self._pictures.append(pictures)
+    def batch(self, images: int) -> None:
+        """Count a request's images."""
+        self._images.append(images)
 
     def queued(self, depth: int) -> None:
-        """Note how many pictures wait."""
+        """Note how many images wait."""
         if depth > self._queue_depth:
             self._queue_depth = depth
 
-    def picture(self, *, queue: float, decode: float, inference: float) -> None:
-        """Count a classified picture with the seconds that it waited for a worker, and that the worker took."""
+    def image(self, *, queue: float, decode: float, inference: float) -> None:
+        """Count a classified image with the seconds that it waited for a worker, and that the worker took."""
         self._queue.append(queue)
         self._decode.append(decode)
         self._inference.append(inference)
@@ -91,17 +91,17 @@ class ServingMetrics:
         milliseconds = {
             name: np.sort(np.frombuffer(values, "f4")) * 1e3 for name, values in zip(_TIMES, samples, strict=True)
         }
-        pictures = np.sort(np.frombuffer(self._pictures, "f4"))
+        images = np.sort(np.frombuffer(self._images, "f4"))
         document: dict[str, Any] = {
             "seconds": round(time.monotonic() - self._since, 1),
             "milliseconds": {name: _percentiles(values) for name, values in milliseconds.items() if len(values)},
-            "Images": int(pictures.sum()),
+            "Images": int(images.sum()),
             "QueueDepth": self._queue_depth,
             **self._counts,
         }
         values = {name: _spread(times) for name, times in milliseconds.items() if len(times)}
-        if len(pictures):
-            values["PicturesPerRequest"] = _spread(pictures)
+        if len(images):
+            values["ImagesPerRequest"] = _spread(images)
         if self._namespace is None:
             return document
         units = {name: "Milliseconds" if name in _TIMES else "Count" for name in values}

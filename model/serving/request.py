@@ -1,4 +1,4 @@
-"""What a `POST /invocations` asks for: its pictures, its options, and the form that the answer is to have."""
+"""What a `POST /invocations` asks for: its images, its options, and the form that the answer is to have."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MAX_TOP_K = 2**31 - 1
 _OPTIONS = frozenset({"top_k", "scores"})
 _JSON_KEYS = _OPTIONS | {"image", "images"}
 _NUMBER = re.compile(r"[0-9]{1,9}")
-_PICTURE_TYPES = ("", "application/octet-stream", "application/x-image")
+_IMAGE_TYPES = ("", "application/octet-stream", "application/x-image")
 
 
 class RequestError(Exception):
@@ -34,7 +34,7 @@ class RequestError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What is to be said about each picture.
+    """What is to be said about each image.
 
     Attributes
     ----------
@@ -57,29 +57,29 @@ class Invocation:
 
     Attributes
     ----------
-    pictures
-        The bytes of each picture; in a batch, the error where there are none.
+    images
+        The bytes of each image; in a batch, the error where there are none.
     is_batch
         Whether the caller sent a list, be it of one: then the answer is a list, too.
     options
-        For all pictures.
+        For all images.
     media_type
         What the caller wants as the answer, one of `OFFERED`.
     """
 
-    pictures: tuple[bytes | RequestError, ...]
+    images: tuple[bytes | RequestError, ...]
     is_batch: bool
     options: Options
     media_type: str
 
 
-def parse(body: bytes, content_type: str, accept: str, *, max_pictures: int) -> Invocation:
+def parse(body: bytes, content_type: str, accept: str, *, max_images: int) -> Invocation:
     """Read a request.
 
     Parameters
     ----------
     body
-        The picture's bytes, or JSON: `{"image": "<base64>", "top_k": 5, "scores": true}`, where `image` (or `images`)
+        The image's bytes, or JSON: `{"image": "<base64>", "top_k": 5, "scores": true}`, where `image` (or `images`)
         may be a list.
     content_type
         `image/*`, `application/x-image`, `application/octet-stream` or nothing for the former, `application/json`
@@ -87,7 +87,7 @@ def parse(body: bytes, content_type: str, accept: str, *, max_pictures: int) -> 
         Transform sends no other header that a job can choose.
     accept
         See `negotiate`.
-    max_pictures
+    max_images
         The longest list that is allowed.
 
     Raises
@@ -106,19 +106,19 @@ def parse(body: bytes, content_type: str, accept: str, *, max_pictures: int) -> 
     # The type's other parameters, such as charset, say nothing that matters here.
     options = _parse_options(text for text in parameters if text.partition("=")[0].strip() in _OPTIONS)
     is_batch = False
-    pictures: tuple[bytes | RequestError, ...] = (body,)
+    images: tuple[bytes | RequestError, ...] = (body,)
     if media_type == "application/json" or media_type.endswith("+json"):
         document = _json_object(body)
         options |= _json_options(document)
-        pictures, is_batch = _json_pictures(document, max_pictures)
-    elif media_type not in _PICTURE_TYPES and not media_type.startswith("image/"):
+        images, is_batch = _json_images(document, max_images)
+    elif media_type not in _IMAGE_TYPES and not media_type.startswith("image/"):
         raise RequestError(
-            f"The Content-Type {media_type[:60]!r} is not understood. Send the bytes of a picture ({FORMAT_NAMES}) as "
+            f"The Content-Type {media_type[:60]!r} is not understood. Send the bytes of an image ({FORMAT_NAMES}) as "
             'image/* or application/octet-stream, or {"image": "<base64>"} as application/json.',
             status=415,
             code="unsupported_image",
         )
-    return Invocation(pictures, is_batch, Options(**options, as_numbers=answer_type == NPY), answer_type)
+    return Invocation(images, is_batch, Options(**options, as_numbers=answer_type == NPY), answer_type)
 
 
 def _json_object(body: bytes) -> dict[str, Any]:
@@ -134,20 +134,20 @@ def _json_object(body: bytes) -> dict[str, Any]:
     return document
 
 
-def _json_pictures(document: dict[str, Any], max_pictures: int) -> tuple[tuple[bytes | RequestError, ...], bool]:
-    """Return the pictures, and whether they came as a list."""
+def _json_images(document: dict[str, Any], max_images: int) -> tuple[tuple[bytes | RequestError, ...], bool]:
+    """Return the images, and whether they came as a list."""
     key = "image" if "image" in document else "images"
     given = document[key]
     if isinstance(given, str) and key == "image":
-        picture = _from_base64(given, f'The text under "{key}"')
-        if isinstance(picture, RequestError):
-            raise picture
-        return (picture,), False
+        image = _from_base64(given, f'The text under "{key}"')
+        if isinstance(image, RequestError):
+            raise image
+        return (image,), False
     if not isinstance(given, list) or not given or not all(isinstance(text, str) for text in given):
-        alone = "one picture as text in base64, or a list of such" if key == "image" else "a list of texts in base64"
+        alone = "one image as text in base64, or a list of such" if key == "image" else "a list of texts in base64"
         raise RequestError(f'Under "{key}" there must be {alone}, with at least one in it.')
-    if len(given) > max_pictures:
-        raise RequestError(f"The list has {len(given):,} pictures; at most {max_pictures:,} are allowed in a request.")
+    if len(given) > max_images:
+        raise RequestError(f"The list has {len(given):,} images; at most {max_images:,} are allowed in a request.")
     return tuple(_from_base64(text, f'Text {number} under "{key}"') for number, text in enumerate(given, 1)), True
 
 

@@ -1,6 +1,6 @@
 """The serving container's program: SageMaker's `/ping` and `/invocations` in front of worker processes.
 
-This process speaks HTTP and never decodes a picture; the worker processes run the model. It
+This process speaks HTTP and never decodes an image; the worker processes run the model. It
 ends with a message and a non-zero status if the model cannot be loaded, so that the endpoint is reported as failed
 instead of waiting for a health check that will never pass. `docs/serving-interface.md` has the
 interface and the limits.
@@ -53,14 +53,14 @@ class InvocationServer:
     settings
         Limits, and where to listen.
     pool
-        Classifies the pictures.
+        Classifies the images.
     metrics
         Are told what happens, and logged.
     """
 
     def __init__(self, settings: ServingSettings, pool: WorkerPool, metrics: ServingMetrics) -> None:
         self._settings = settings
-        self._limits = RequestLimits(settings.max_body_bytes, settings.max_pictures)
+        self._limits = RequestLimits(settings.max_body_bytes, settings.max_images)
         self._pool = pool
         self._metrics = metrics
         self._held = 0
@@ -152,18 +152,18 @@ class InvocationServer:
         message = f"All {self._settings.max_requests} requests that the server may hold are taken; try again later."
         return error_answer(503, "overloaded", message)
 
-    async def _classify_all(self, pictures: Sequence[bytes], options: Options) -> Sequence[Answer]:
-        """Classify a request's pictures on whichever workers are free.
+    async def _classify_all(self, images: Sequence[bytes], options: Options) -> Sequence[Answer]:
+        """Classify a request's images on whichever workers are free.
 
-        Each picture of a list takes a place like a request of its own; a list that is alone always has enough.
+        Each image of a list takes a place like a request of its own; a list that is alone always has enough.
         """
-        more = max(len(pictures) - 1, 0)
+        more = max(len(images) - 1, 0)
         if more and self._held > 1 and self._held + more > self._settings.max_requests:
-            return [self._overload()] * len(pictures)
-        self._metrics.batch(len(pictures))
+            return [self._overload()] * len(images)
+        self._metrics.batch(len(images))
         self._held += more
         try:
-            return await self._pool.submit(pictures, options)
+            return await self._pool.submit(images, options)
         finally:
             self._held -= more
 

@@ -12,12 +12,12 @@ from ..core.decoding import MAX_PIXELS
 from ..core.machine import available_vcpus
 
 ENGINES = ("onnx", "torch")
-# What the vCPUs are for: many pictures at a time, a worker each, or one picture as soon as possible.
+# What the vCPUs are for: many images at a time, a worker each, or one image as soon as possible.
 MODES = ("throughput", "latency")
 # InvokeEndpoint itself takes no more than this.
 MAX_BODY_BYTES = 6 * 1024 * 1024
-# A list of this many pictures keeps one worker busy for a second or a few; SageMaker waits a minute.
-MAX_PICTURES = 64
+# A list of this many images keeps one worker busy for a second or a few; SageMaker waits a minute.
+MAX_IMAGES = 64
 # A held request may own a body of 6 MiB; this many per worker keep them all below 400 MiB a worker.
 REQUESTS_PER_WORKER = 64
 
@@ -28,7 +28,7 @@ class SettingsError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServingSettings:
-    """Settings of one serving container, each with the environment variable that sets it.
+    """Settings of one serving container, each with its environment variable; docs/serving.md has their defaults.
 
     Attributes
     ----------
@@ -39,42 +39,31 @@ class ServingSettings:
     host, port
         `SAGEMAKER_BIND_TO_HOST`, `SAGEMAKER_BIND_TO_PORT`: where to listen.
     mode
-        `MODEL_SERVER_MODE`: `throughput` (the default) or `latency`.
+        `MODEL_SERVER_MODE`: `throughput` or `latency`.
     workers
-        `SAGEMAKER_MODEL_SERVER_WORKERS`: processes that run the model. By default as many as there are vCPUs; for
-        latency always one.
+        `SAGEMAKER_MODEL_SERVER_WORKERS`: processes that run the model; for latency always one.
     threads
         CPU threads of each worker: one; for latency as many as there are vCPUs. Follows from the mode.
     lone_threads
-        `MODEL_SERVER_LONE_THREADS`: CPU threads for a picture that comes while no other one is computed, where that is
-        faster (`LonePictures`); by default as many as there are vCPUs. 1: never more than `threads`.
+        `MODEL_SERVER_LONE_THREADS`: CPU threads for an image that comes while no other one is computed (`LoneImages`).
     timeout_seconds
-        `SAGEMAKER_MODEL_SERVER_TIMEOUT`: a worker that needs longer for one picture is replaced.
+        `SAGEMAKER_MODEL_SERVER_TIMEOUT`: a worker that needs longer for one image is replaced.
     log_level
         `SAGEMAKER_CONTAINER_LOG_LEVEL`: a number as in Python's logging, 10 (debug) to 50.
     engine
-        `MODEL_SERVER_ENGINE`: `onnx` or `torch`; by default ONNX Runtime where it is installed, else PyTorch.
-    max_body_bytes
-        `MODEL_SERVER_MAX_BODY_BYTES`: the largest request.
-    max_pixels
-        `MODEL_SERVER_MAX_PIXELS`: the largest JPEG, width x height; other formats less, `decoding.BYTES_PER_PIXEL`.
+        `MODEL_SERVER_ENGINE`: `onnx` or `torch`; None for ONNX Runtime where it is installed, else PyTorch.
+    max_body_bytes, max_pixels, max_images
+        `MODEL_SERVER_MAX_BODY_BYTES`, `MODEL_SERVER_MAX_PIXELS`, `MODEL_SERVER_MAX_IMAGES`: the largest request, JPEG
+        (width x height) and list of images.
     decode_seconds
-        `MODEL_SERVER_DECODE_SECONDS`: processor time that the pictures of one request may take to be decoded.
-    max_pictures
-        `MODEL_SERVER_MAX_PICTURES`: the longest list of pictures in one request.
+        `MODEL_SERVER_DECODE_SECONDS`: processor time that the images of one request may take to be decoded.
     max_requests
         `MODEL_SERVER_MAX_REQUESTS`: requests held at once, waiting ones included; more are answered 503.
     drain_seconds
-        `MODEL_SERVER_DRAIN_SECONDS`: how long a stopping server finishes what it has begun. SageMaker kills a
-        container 30 s after it asked it to stop.
-    metrics_seconds
-        `MODEL_SERVER_METRICS_SECONDS`: how often the metrics are logged; 0 for never.
-    metrics_namespace
-        `MODEL_SERVER_METRICS_NAMESPACE`: where CloudWatch puts the metrics that it finds in the log. By default, and
-        in a batch transform job (`SAGEMAKER_BATCH`), whose queues are long on purpose, they stay in the log.
-    metrics_server
-        `MODEL_SERVER_METRICS_SERVER`: the dimension that tells this server's metrics from others'; by default the
-        model's name.
+        `MODEL_SERVER_DRAIN_SECONDS`: how long a stopping server finishes what it has begun.
+    metrics_seconds, metrics_namespace, metrics_server
+        `MODEL_SERVER_METRICS_SECONDS`, `…_NAMESPACE`, `…_SERVER`: how often the metrics are logged (0: never), where
+        CloudWatch puts them (None: they stay in the log), and their dimension (None: the model's name).
     """
 
     model_dir: Path
@@ -91,7 +80,7 @@ class ServingSettings:
     max_body_bytes: int
     max_pixels: int
     decode_seconds: int
-    max_pictures: int
+    max_images: int
     max_requests: int
     drain_seconds: int
     metrics_seconds: int
@@ -141,6 +130,7 @@ class ServingSettings:
                 "which uses all vCPUs"
             )
         threads = vcpus if for_latency else 1
+        # The queues of a batch transform job are long on purpose: its metrics would spoil an endpoint's.
         for_batch = environment.get("SAGEMAKER_BATCH", "").strip().lower() == "true"
         settings = cls(
             model_dir=Path(environment.get("SM_MODEL_DIR") or "/opt/ml/model"),
@@ -158,8 +148,9 @@ class ServingSettings:
             max_body_bytes=number("MODEL_SERVER_MAX_BODY_BYTES", MAX_BODY_BYTES, 1024, 1024**3),
             max_pixels=number("MODEL_SERVER_MAX_PIXELS", MAX_PIXELS, 1, 10**9),
             decode_seconds=number("MODEL_SERVER_DECODE_SECONDS", 5, 1, 3600),
-            max_pictures=number("MODEL_SERVER_MAX_PICTURES", MAX_PICTURES, 1, 10_000),
+            max_images=number("MODEL_SERVER_MAX_IMAGES", MAX_IMAGES, 1, 10_000),
             max_requests=number("MODEL_SERVER_MAX_REQUESTS", REQUESTS_PER_WORKER * workers, 1, 100_000),
+            # SageMaker kills a container 30 s after it asked it to stop.
             drain_seconds=number("MODEL_SERVER_DRAIN_SECONDS", 25, 1, 3600),
             metrics_seconds=number("MODEL_SERVER_METRICS_SECONDS", 60, 0, 300),
             metrics_namespace=None if for_batch else text("MODEL_SERVER_METRICS_NAMESPACE"),

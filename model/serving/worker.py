@@ -2,7 +2,7 @@
 
 `WorkerPool` starts it with one end of a socket pair. It says once whether the model works, then reads
 requests and writes answers until the other end is closed. Separate processes, because a native decoder or
-runtime that crashes on a hostile picture must take neither the other requests nor the health check with it, and
+runtime that crashes on a hostile image must take neither the other requests nor the health check with it, and
 because one single-threaded process per vCPU is several times faster than one process with many threads.
 """
 
@@ -25,15 +25,15 @@ from .invocation import Answer, classify
 from .request import Options
 from .settings import ServingSettings
 
-# The picture's length, the seconds of processor time that it may take to decode, the options, and whether to compute it
-# with several threads; then the picture.
+# The image's length, the seconds of processor time that it may take to decode, the options, and whether to compute it
+# with several threads; then the image.
 REQUEST_HEADER = struct.Struct(">IdI???")
 # Status, seconds of decoding and of inference, seconds of processor time of decoding, and length of the body, which
 # follows. The first one is about the worker itself: READY or FAILED.
 ANSWER_HEADER = struct.Struct(">HffdI")
 READY = 0
 FAILED = 1
-# The body of READY of a worker that can compute a picture with several threads, too.
+# The body of READY of a worker that can compute an image with several threads, too.
 SEVERAL_THREADS = b"several threads"
 
 # What the timer of `_WorkerPredictor` ends the process with.
@@ -43,12 +43,12 @@ logger = logging.getLogger(__name__)
 
 
 class _WorkerPredictor(Predictor):
-    """Ends the process when a picture takes too long to decode: nothing but a signal can interrupt a decoder."""
+    """Ends the process when an image takes too long to decode: nothing but a signal can interrupt a decoder."""
 
     decode_seconds = 0.0  # how much processor time is left
 
     def prepare(self, data: bytes) -> FloatArray:
-        """Decode a picture as `Predictor.prepare`, in at most `decode_seconds` of processor time."""
+        """Decode an image as `Predictor.prepare`, in at most `decode_seconds` of processor time."""
         started = time.process_time()
         signal.setitimer(signal.ITIMER_PROF, self.decode_seconds)
         try:
@@ -61,7 +61,7 @@ class _WorkerPredictor(Predictor):
 def main() -> int:
     """Serve the socket whose file descriptor is the first argument; return the exit status.
 
-    The second one is the number of threads for a picture that the server says to compute with several.
+    The second one is the number of threads for an image that the server says to compute with several.
     """
     # A stop is the parent's business: it finishes what has begun, then closes the socket. Signals
     # to the whole process group must not cut off the request at hand.
@@ -98,7 +98,7 @@ def _serve(connection: socket.socket, requests: BinaryIO, settings: ServingSetti
 
 
 def _load(settings: ServingSettings, lone_threads: int) -> tuple[_WorkerPredictor, _WorkerPredictor | None]:
-    """Return what computes pictures, and what computes one with several threads where that is another."""
+    """Return what computes images, and what computes one with several threads where that is another."""
 
     def load(threads: int) -> _WorkerPredictor:
         return _WorkerPredictor.load(settings.model_dir, settings.engine, threads, max_pixels=settings.max_pixels)
@@ -109,7 +109,7 @@ def _load(settings: ServingSettings, lone_threads: int) -> tuple[_WorkerPredicto
 
 
 def _still_works(predictor: Predictor) -> bool:
-    """Return whether it was the picture that the model failed on, and not the model itself."""
+    """Return whether it was the image that the model failed on, and not the model itself."""
     try:
         predictor.check()
     except ArtifactError as error:

@@ -17,7 +17,7 @@ from cli.aws import Stage
 from cli.operating.stopping import stop_jobs
 from cli.training import packaging
 from cli.training import sagemaker as training
-from cli.tuning import commands as tuning
+from cli.tuning import watching as tuning
 
 #: The validation loss is least at a learning rate of 0.01 and batches of 64.
 PROGRAM = """
@@ -79,7 +79,7 @@ def shell(local: Local, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys:
     monkeypatch.setattr(training, "SOURCE_DIR", source)
     monkeypatch.setattr(training, "_POLL_SECONDS", 0.1)
     monkeypatch.setattr(tuning, "_POLL_SECONDS", 0.1)
-    monkeypatch.setattr(tuning, "PICTURES", tmp_path / "build" / "tuning")
+    monkeypatch.setattr(tuning, "CHARTS", tmp_path / "build" / "tuning")
     local.s3.put_object(Bucket=BUCKET, Key="datasets/sample/train/dog/1.jpg", Body=b"1")
     return Shell(local, capsys, monkeypatch)
 
@@ -88,12 +88,14 @@ def described(shell: Shell, job: str) -> dict[str, Any]:
     return shell.local.sagemaker.describe_hyper_parameter_tuning_job(HyperParameterTuningJobName=job)
 
 
-def test_a_search_its_picture_and_a_training_with_the_best_values(shell: Shell, tmp_path: Path) -> None:
+def test_a_search_its_charts_and_a_training_with_the_best_values(shell: Shell, tmp_path: Path) -> None:
     printed = shell.kennel("tune", "--max-jobs", "6", "--parallel", "3", "--seed", "1", "--set", "epochs=3")
     # The price, and the most that it can come to, stand before anything has been started.
-    assert printed.splitlines()[0].endswith(
-        "6 training jobs, 3 jobs at a time, each on 1 × ml.m5.xlarge (0.690 USD per hour on AWS, list price "
-        "us-east-1). At most 6.0 instance-hours, 1.38 USD."
+    first, price, *_ = printed.splitlines()
+    assert first.endswith(": 6 training jobs, at most 3 at once, each on 1 × ml.m5.xlarge.")
+    assert price == (
+        "Upper bound with 3 at once: 0.690 USD per hour on AWS, list price us-east-1. "
+        "The whole search: at most 6.0 instance-hours, 1.38 USD."
     )
     job = printed.split()[2].rstrip(":")
     tuned = described(shell, job)
@@ -106,8 +108,8 @@ def test_a_search_its_picture_and_a_training_with_the_best_values(shell: Shell, 
     assert f"Best: lr={best['lr']}, batch-size={best['batch-size']}, valid:loss" in printed
     assert f"kennel train --best {job}" in printed
     assert len(re.findall(r"^  00[1-6]  Completed, valid:loss", printed, re.MULTILINE)) == 6
-    picture = tmp_path / "build" / "tuning" / f"{job}.svg"
-    assert ElementTree.parse(picture).getroot().tag.endswith("svg")
+    for chart in (f"{job}.svg", f"{job}-history.svg"):
+        assert ElementTree.parse(tmp_path / "build" / "tuning" / chart).getroot().tag.endswith("svg")
 
     again = shell.kennel("tune", "status")
     assert f"{job}: Completed, 6 of 6 training jobs started" in again

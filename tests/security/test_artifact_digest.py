@@ -15,9 +15,9 @@ import pytest
 from local_aws_harness import SAGEMAKER_TRUST, local_aws, policy, wait_until
 from serving_fixtures import make_artifact
 
-from model.core.archives import archive_digest
+from model.core.archives import archive_digest, write_archive
 from model.core.artifact_digest import DigestError, folder_digest
-from model.core.packaging import add_serving_program, archive
+from model.core.packaging import add_serving_program
 
 MODEL = Path(__file__).resolve().parents[2] / "model"
 
@@ -146,7 +146,8 @@ def test_digest_of_an_archive_is_that_of_the_folder_unpacked_from_it(artifact, t
     for name in ("a b", "a-z", "ä", "code/z", "Code"):
         (artifact / name).write_text(name)
     (artifact / "empty").mkdir()
-    archive(artifact, tmp_path / "ours.tar.gz")
+    with (tmp_path / "ours.tar.gz").open("wb") as file:
+        write_archive(artifact, file)
     with tarfile.open(tmp_path / "theirs.tar.gz", "w:gz") as tar:
         tar.add(artifact, ".")
     found = folder_digest(artifact)
@@ -169,11 +170,13 @@ def test_names_that_could_stand_for_several_files_have_no_digest(artifact, name)
 def test_endpoint_on_the_local_aws_serves_the_deployed_artifact_only(tmp_path):
     model = make_artifact(tmp_path / "model")
     add_serving_program(model)
-    archive(model, tmp_path / "model.tar.gz")
+    with (tmp_path / "model.tar.gz").open("wb") as file:
+        write_archive(model, file)
     expected = archive_digest(tmp_path / "model.tar.gz")
     logs = model / "code" / "model" / "core" / "logs.py"
     logs.write_text(logs.read_text(encoding="utf-8") + "# another program\n", encoding="utf-8")
-    archive(model, tmp_path / "changed.tar.gz")
+    with (tmp_path / "changed.tar.gz").open("wb") as file:
+        write_archive(model, file)
     with local_aws(tmp_path / "aws") as aws:
         s3, sagemaker = aws.client("s3"), aws.client("sagemaker")
         s3.create_bucket(Bucket="models")

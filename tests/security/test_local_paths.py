@@ -16,7 +16,7 @@ from cli.aws import Stage
 from cli.errors import KennelError
 from cli.training.job_names import job_path
 from cli.training.report import fetch_report
-from cli.tuning import commands as tuning
+from cli.tuning import watching as tuning
 from cli.tuning.jobs import Tuning
 
 
@@ -112,7 +112,7 @@ def test_a_picture_of_a_search_is_drawn_in_its_folder_only(
     pictures = tmp_path / "build" / "tuning"
     pictures.mkdir(parents=True)
     (pictures / "linked.svg").symlink_to(victim)
-    monkeypatch.setattr(tuning, "PICTURES", pictures)
+    monkeypatch.setattr(tuning, "CHARTS", pictures)
     best = {
         "TrainingJobName": "job",
         "TunedHyperParameters": {"lr": "0.1"},

@@ -24,7 +24,8 @@ from serving_process import ModelServer, model_server
 from model.core.decoding import BYTES_PER_PIXEL, MAX_PIXELS, ImageError, decode
 from model.serving.metrics import ServingMetrics
 from model.serving.worker import DECODED_TOO_LONG
-from model.serving.worker_pool import WorkerPool, _Worker
+from model.serving.worker_pool import WorkerPool
+from model.serving.worker_process import WorkerProcess
 
 BODY = 6 * 2**20  # the largest request
 SIDES = (8192, 6144)
@@ -169,6 +170,7 @@ EXPENSIVE: dict[str, Callable[[], bytes]] = {
     "PNG of 20,000,000 rows": lambda: encoded("RGBA", "PNG", (1, 20_000_000)),
     "WebP, a header": webp_header,
     "WebP, 46 bytes": lambda: encoded("RGBA", "WEBP", lossless=True, method=0),
+    "TIFF of 1,500,000 tiles": lambda: tiff_of_tiles(1000, 1000, 1_500_000),
     "TIFF with a tile larger than itself": lambda: tiff(64, 64, deflated(4 * 8_000**2), tile=8_000),
 }
 LARGE: dict[str, Callable[[], bytes]] = {
@@ -289,7 +291,7 @@ def test_worker_that_is_killed_when_it_has_ended_keeps_its_exit_status(monkeypat
         )  # asyncio's, which hears of the end later than `kill` is called
         process = await asyncio.create_subprocess_exec("sh", "-c", "kill -s PROF $$")
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
-        _Worker(WorkerPool(1, 1.0, 1, metrics=ServingMetrics()), process, 1).kill()
+        WorkerProcess(WorkerPool(1, 1.0, 1, metrics=ServingMetrics()), process, 1).kill()
         may_wait.set()
         return await process.wait()
 

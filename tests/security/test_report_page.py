@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from cli import main
 from cli.aws import Stage
-from model.training.report.report import PICTURE_FILES, render
+from model.training.report.report import IMAGE_FILES, render
 
 LABELS = ("one", "two")
 EVIL = "<script>alert(1)</script>\"'></svg><img src=x onerror=alert(1)>"
@@ -46,11 +46,11 @@ def outputs(tmp_path: Path, metrics: dict[str, Any]) -> Path:
     folder.mkdir()
     (folder / "metrics.json").write_text(json.dumps(metrics))
     (folder / "report.html").write_text(EVIL)
-    Image.new("RGB", (64, 64), "red").save(folder / PICTURE_FILES[0])
-    with (folder / PICTURE_FILES[0]).open("ab") as file:
+    Image.new("RGB", (64, 64), "red").save(folder / IMAGE_FILES[0])
+    with (folder / IMAGE_FILES[0]).open("ab") as file:
         file.write(EVIL.encode())
-    (folder / PICTURE_FILES[1]).write_text(f"<svg xmlns='http://www.w3.org/2000/svg'>{EVIL}</svg>")
-    (folder / PICTURE_FILES[2]).write_bytes(bytes(2**20 + 1))
+    (folder / IMAGE_FILES[1]).write_text(f"<svg xmlns='http://www.w3.org/2000/svg'>{EVIL}</svg>")
+    (folder / IMAGE_FILES[2]).write_bytes(bytes(2**20 + 1))
     return folder
 
 

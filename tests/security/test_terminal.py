@@ -36,7 +36,7 @@ from cli.serving.function_client import Answer
 from cli.training import ec2 as ec2_training
 from cli.training import sagemaker as training
 from cli.training.ec2_jobs import write_launch
-from cli.tuning import commands as tuning
+from cli.tuning import watching as tuning
 from model.training.data.image_folder import ImageFile
 from programs.ec2_training.training_instance.job import Job
 
@@ -221,7 +221,7 @@ def test_what_a_training_on_ec2_says_of_itself(screen: Screen, stage: Any, state
 
 @pytest.mark.parametrize("status", ["Completed", "Failed"])
 def test_a_search(screen: Screen, stage: Any, status: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tuning, "PICTURES", tmp_path)
+    monkeypatch.setattr(tuning, "CHARTS", tmp_path)
     stage.aws.status = status
     assert shows(screen.kennel("tune", "status", "search", code=5 if status == "Failed" else 0))
 

@@ -29,8 +29,8 @@ log = logging.getLogger(__name__)
 
 # Of the time since the start: what writing models may take. The first one is written whatever that takes.
 SHARE_OF_TIME = 0.1
-# As many validation pictures show that the exported graph is the network; the finished artifact is compared on more.
-CHECKED_PICTURES = 8
+# As many validation images show that the exported graph is the network; the finished artifact is compared on more.
+CHECKED_IMAGES = 8
 
 
 class BestSoFar:
@@ -84,7 +84,7 @@ def best_writer(
         current = dataclasses.replace(trained, outcome=outcome)
         content = io.BytesIO()
         with tempfile.TemporaryDirectory(prefix="best-") as name:
-            write_model(arguments, current, Path(name), started=started, checked_pictures=CHECKED_PICTURES)
+            write_model(arguments, current, Path(name), started=started, checked_images=CHECKED_IMAGES)
             write_archive(Path(name), content, compression=0)
             metrics = Path(name, METRICS_FILE).read_bytes()
         write_whole(arguments.model_dir / BEST_FILE, content.getbuffer())

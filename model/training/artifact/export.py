@@ -27,18 +27,18 @@ class ExportError(Exception):
 
 @dataclass(frozen=True)
 class ExportCheck:
-    """How the graph compares with the network on real pictures.
+    """How the graph compares with the network on real images.
 
     Attributes
     ----------
-    pictures : int
+    images : int
     max_logit_difference : float
         The largest absolute difference of any logit, relative to the largest logit where that is above 1.
     agreement : float
-        Share of pictures with the same most probable class, 0 to 1.
+        Share of images with the same most probable class, 0 to 1.
     """
 
-    pictures: int
+    images: int
     max_logit_difference: float
     agreement: float
 
@@ -55,7 +55,7 @@ def export_onnx(network: nn.Module, path: Path, *, input_size: int) -> None:
         When the network uses something that ONNX has no operator for.
     """
     network = network.to("cpu").eval()
-    # Two pictures, because a batch of one is where tracing takes a shape for a constant.
+    # Two images, because a batch of one is where tracing takes a shape for a constant.
     example = torch.zeros(2, 3, input_size, input_size)
     try:
         with warnings.catch_warnings():
@@ -83,7 +83,7 @@ def check_export(network: nn.Module, path: Path, images: npt.NDArray[np.float32]
     path : Path
         The ONNX graph.
     images : numpy.ndarray
-        float32 [N, 3, S, S], real pictures, preprocessed; on noise a network's answers are near ties.
+        float32 [N, 3, S, S], real images, preprocessed; on noise a network's answers are near ties.
 
     Raises
     ------
@@ -101,6 +101,6 @@ def check_export(network: nn.Module, path: Path, images: npt.NDArray[np.float32]
     if not difference <= MAX_LOGIT_DIFFERENCE:  # written so that a NaN fails, too
         raise ExportError(
             f"the ONNX graph does not give the network's answers: logits differ by up to {difference:.3g}, allowed is "
-            f"{MAX_LOGIT_DIFFERENCE:g}; {check.agreement:.1%} of {len(images)} pictures get the same class"
+            f"{MAX_LOGIT_DIFFERENCE:g}; {check.agreement:.1%} of {len(images)} images get the same class"
         )
     return check

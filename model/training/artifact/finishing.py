@@ -29,12 +29,13 @@ from ..loop.metrics import Evaluation
 from ..loop.outcome import Fit
 from ..report.report import MISTAKES, write_report
 from .export import ExportCheck, check_export, export_onnx
-from .quantize import CALIBRATION_PICTURES, Decision, Limits, choose_precision
+from .precision import Limits
+from .quantize import CALIBRATION_IMAGES, choose_precision
 
 log = logging.getLogger(__name__)
 
-# The comparison of the exported graph with the network needs some pictures, not all.
-EXPORT_CHECK_PICTURES = 256
+# The comparison of the exported graph with the network needs some images, not all.
+EXPORT_CHECK_IMAGES = 256
 # What the report says of the model; the rest is in the model's card.
 REPORTED = (
     "name", "version", "architecture", "display_labels", "input_size", "precision", "training_job", "code_revision",
@@ -55,11 +56,11 @@ class Trained:
     identity : Fingerprint
         Of the data set.
     preprocessing : Preprocessing
-        What the server does to a picture.
+        What the server does to an image.
     valid : Images
         The validation split, as the server sees it.
     skipped : dict of str to str
-        Training pictures that could not be read, with the reasons.
+        Training images that could not be read, with the reasons.
     """
 
     network: torch.nn.Module
@@ -101,8 +102,15 @@ def finish(arguments: TrainingConfig, trained: Trained, *, started: float, shoul
 
     write()  # a whole artifact first: whatever happens after this, the training is not lost
     if arguments.precision == "auto" and not should_stop():
-        ranges = _calibration_pictures(data_set, trained.preprocessing, trained.skipped, arguments.num_cpus)
-        decision = _choose_precision(arguments, ranges, valid, trained.preprocessing, should_stop)
+        decision = choose_precision(
+            model_dir / ONNX_FILE,
+            calibration=_calibration_images(data_set, trained.preprocessing, trained.skipped, arguments.num_cpus),
+            valid=valid,
+            preprocessing=trained.preprocessing,
+            limits=Limits(arguments.int8_max_accuracy_loss, arguments.int8_min_agreement),
+            should_stop=should_stop,
+        )
+        log.info("ships as %s after %.1f s: %s", decision.precision, decision.seconds, decision.reason)
         metrics["quantization"] = dataclasses.asdict(decision)
         card = dataclasses.replace(
             card,
@@ -145,10 +153,10 @@ def write_model(
     folder: Path,
     *,
     started: float,
-    checked_pictures: int = EXPORT_CHECK_PICTURES,
+    checked_images: int = EXPORT_CHECK_IMAGES,
 ) -> tuple[ModelCard, dict[str, Any]]:
     """Write a model that can be packaged into a folder, the card last; return the card and the metrics."""
-    check = _write_network(trained, folder, checked_pictures)
+    check = _write_network(trained, folder, checked_images)
     card, metrics = _first_card(arguments, trained, folder), _first_metrics(arguments, trained, check)
     _write_records(folder, card, metrics, started)
     return card, metrics
@@ -210,48 +218,24 @@ def _first_metrics(arguments: TrainingConfig, trained: Trained, check: ExportChe
     }
 
 
-def _write_network(trained: Trained, folder: Path, checked_pictures: int) -> ExportCheck:
+def _write_network(trained: Trained, folder: Path, checked_images: int) -> ExportCheck:
     network = trained.network.to("cpu", memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
     torch.save(network.state_dict(), folder / WEIGHTS_FILE)
     export_onnx(network, folder / ONNX_FILE, input_size=trained.preprocessing.input_size)
-    images = trained.preprocessing.normalise(trained.valid.pixels[:checked_pictures])
+    images = trained.preprocessing.normalise(trained.valid.pixels[:checked_images])
     return check_export(network, folder / ONNX_FILE, images)
 
 
-def _calibration_pictures(
+def _calibration_images(
     data_set: DataSet, preprocessing: Preprocessing, unreadable: Container[str], threads: int
 ) -> Images:
-    """Decode training pictures as the server would; the ones that are decoded for training have another shape."""
-    split = data_set.splits["train"]
-    readable = _readable(data_set, split.name, unreadable)
-    # They are sorted by class, so that pictures at even distances are a fair share of every class.
-    count = min(CALIBRATION_PICTURES, len(readable))
-    chosen = [readable[index * len(readable) // count] for index in range(count)]
-    sample = dataclasses.replace(
-        split, paths=tuple(path for path, _ in chosen), targets=tuple(target for _, target in chosen)
-    )
-    return decode_for_serving(
-        dataclasses.replace(data_set, splits={split.name: sample}), split.name, preprocessing, threads
-    )
-
-
-def _choose_precision(
-    arguments: TrainingConfig,
-    calibration: Images,
-    valid: Images,
-    preprocessing: Preprocessing,
-    should_stop: Callable[[], bool],
-) -> Decision:
-    decision = choose_precision(
-        arguments.model_dir / ONNX_FILE,
-        calibration=calibration,
-        valid=valid,
-        preprocessing=preprocessing,
-        limits=Limits(arguments.int8_max_accuracy_loss, arguments.int8_min_agreement),
-        should_stop=should_stop,
-    )
-    log.info("ships as %s after %.1f s: %s", decision.precision, decision.seconds, decision.reason)
-    return decision
+    """Decode training images as the server would; the ones that are decoded for training have another shape."""
+    readable = _readable(data_set, "train", unreadable)
+    # They are sorted by class, so that images at even distances are a fair share of every class.
+    count = min(CALIBRATION_IMAGES, len(readable))
+    paths, targets = zip(*(readable[index * len(readable) // count] for index in range(count)), strict=True)
+    sample = dataclasses.replace(data_set.splits["train"], paths=paths, targets=targets)
+    return decode_for_serving(dataclasses.replace(data_set, splits={"train": sample}), "train", preprocessing, threads)
 
 
 def _calibrate(model_dir: Path, trained: Trained, threads: int) -> tuple[float, Answers, npt.NDArray[np.float64]]:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from ...core import decoding, transforms
 from ...core.predictor import onnx_session
 from ..artifact.export import check_export, export_onnx
-from ..data import augment
+from ..data import augment, decoded
 from ..data.augment import Augmentation
 from ..data.dataset import DataSet, Fingerprint
 

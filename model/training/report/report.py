@@ -1,9 +1,8 @@
-"""`report.html`, `history.csv` and the worst mistakes' pictures: what a training leaves behind for people.
+"""`report.html`, `history.csv` and the worst mistakes' images: what a training leaves behind for people.
 
-The page is one file that needs no network and no server: style, script, charts and pictures are inside. All that it
-says comes from `metrics.json` and these pictures, so that the page can be made again by who does not trust the one
-that a training made. Class and file names are anybody's text: the template engine escapes whatever it is given, and the
-page's own policy lets no script but ours run.
+The page is one file that needs no network and no server. All that it says comes from `metrics.json` and these images,
+so that it can be made again where the training is not trusted. Class and file names may be hostile: the template engine
+escapes them, and the page's own policy lets no script but ours run.
 """
 
 from __future__ import annotations
@@ -23,17 +22,17 @@ from markupsafe import Markup
 
 from ...core.decoding import ImageError, decode
 from ..whole_files import write_whole
-from .charts import Series, confusion_matrix, line_chart, reliability_diagram
+from .charts import Chart, confusion_matrix, line_chart, reliability_diagram
 
 log = logging.getLogger(__name__)
 
 REPORT_FILE = "report.html"
 HISTORY_FILE = "history.csv"
-# The worst mistakes that the page shows, and their pictures.
+# The worst mistakes that the page shows, and their images.
 MISTAKES = 18
-PICTURE_FILES = tuple(f"mistake-{number:02}.jpg" for number in range(1, MISTAKES + 1))
+IMAGE_FILES = tuple(f"mistake-{number:02}.jpg" for number in range(1, MISTAKES + 1))
 _TEMPLATES = Path(__file__).parent / "templates"
-# Of the pictures in the report, pixels of the longer side: sharp at the size at which they are shown.
+# Of the images in the report, pixels of the longer side: sharp at the size at which they are shown.
 THUMBNAIL = 240
 _THUMBNAIL_QUALITY = 78
 _MAX_THUMBNAIL_BYTES = 2**20  # none that was written here is as large
@@ -44,7 +43,7 @@ _SPLIT_NAMES = {"train": "training", "valid": "validation", "test": "test"}
 
 
 def write_report(folder: Path, metrics: Mapping[str, Any], data_root: Path) -> bool:
-    """Write `history.csv`, the mistakes' pictures and `report.html`.
+    """Write `history.csv`, the mistakes' images and `report.html`.
 
     Parameters
     ----------
@@ -53,7 +52,7 @@ def write_report(folder: Path, metrics: Mapping[str, Any], data_root: Path) -> b
     metrics : mapping
         What `metrics.json` holds.
     data_root : Path
-        The data set's folder, for the pictures of the worst mistakes.
+        The data set's folder, for the images of the worst mistakes.
 
     Returns
     -------
@@ -62,7 +61,7 @@ def write_report(folder: Path, metrics: Mapping[str, Any], data_root: Path) -> b
     """
     try:
         write_whole(folder / HISTORY_FILE, history_csv(metrics["epochs"]).encode())
-        for mistake, name in zip(metrics["mistakes"], PICTURE_FILES, strict=False):
+        for mistake, name in zip(metrics["mistakes"], IMAGE_FILES, strict=False):
             if (small := thumbnail(data_root / mistake["picture"])) is not None:
                 write_whole(folder / name, small)
             else:
@@ -76,18 +75,18 @@ def write_report(folder: Path, metrics: Mapping[str, Any], data_root: Path) -> b
 
 
 def write_page(folder: Path, metrics: Mapping[str, Any]) -> Path:
-    """Write `report.html` from the figures and the pictures beside it; return its path.
+    """Write `report.html` from the figures and the images beside it; return its path.
 
     Parameters
     ----------
     folder : Path
-        Whatever lies there, the page holds numbers, escaped text and pictures that were encoded here.
+        Whatever lies there, the page holds numbers, escaped text and images that were encoded here.
     metrics : mapping
         What `metrics.json` holds. Of any other, any exception may come.
     """
-    pictures = [path if path.is_file() else None for path in (folder / name for name in PICTURE_FILES)]
+    files = [folder / name for name in IMAGE_FILES]
     small = [
-        None if path is None or path.stat().st_size > _MAX_THUMBNAIL_BYTES else thumbnail(path) for path in pictures
+        thumbnail(file) if file.is_file() and file.stat().st_size <= _MAX_THUMBNAIL_BYTES else None for file in files
     ]
     # A file name may hold bytes that are no text (surrogates); they are shown as question marks.
     write_whole(folder / REPORT_FILE, render(metrics, small).encode(errors="replace"))
@@ -111,7 +110,7 @@ def render(metrics: Mapping[str, Any], thumbnails: Sequence[bytes | None] = ()) 
     metrics : mapping
         What `metrics.json` holds.
     thumbnails : sequence of bytes or None
-        JPEGs of the mistakes, in their order; a mistake without one is shown without a picture.
+        JPEGs of the mistakes, in their order; a mistake without one is shown without an image.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES),
@@ -125,7 +124,7 @@ def render(metrics: Mapping[str, Any], thumbnails: Sequence[bytes | None] = ()) 
     display_labels = model["display_labels"]
     names = dict(zip(metrics["labels"], display_labels, strict=True))
     split = "valid" if metrics["test"] is None else "test"
-    measured = metrics[split]
+    measured, calibration = metrics[split], metrics["calibration"][split]
     script, style = ((_TEMPLATES / name).read_text(encoding="utf-8") for name in ("report.js", "report.css"))
     return environment.get_template("report.html").render(
         model=model,
@@ -134,22 +133,26 @@ def render(metrics: Mapping[str, Any], thumbnails: Sequence[bytes | None] = ()) 
         split_name=_SPLIT_NAMES[split],
         split_names=_SPLIT_NAMES,
         measured=measured,
-        calibration=metrics["calibration"][split],
+        calibration=calibration,
         best=metrics["epochs"][metrics["best_epoch"] - 1],
         curves=_curves(metrics),
-        classes=_classes(measured, display_labels),
+        # The worst F1 first, classes without any last.
+        classes=sorted(
+            ({"name": name, **one} for name, one in zip(display_labels, measured["per_class"], strict=True)),
+            key=lambda one: (one["f1"] is None, one["f1"]),
+        ),
         matrix=confusion_matrix(measured["confusion_matrix"], display_labels),
         pairs=_confused_pairs(measured["confusion_matrix"], display_labels),
         diagrams={
             when: reliability_diagram(
-                metrics["calibration"][split][when]["bins"], description=f"Accuracy over confidence, {when} calibration"
+                calibration[when]["bins"], description=f"Accuracy over confidence, {when} calibration"
             )
             for when in ("before", "after")
         },
         mistakes=[
             mistake
             | {"true": names[mistake["true"]], "predicted": names[mistake["predicted"]]}
-            | {"image": _data_uri(small)}
+            | {"image": small and f"data:image/jpeg;base64,{base64.b64encode(small).decode()}"}
             for mistake, small in zip_longest(metrics["mistakes"][:MISTAKES], thumbnails[: len(metrics["mistakes"])])
         ],
         warnings=_warnings(metrics, names),
@@ -161,7 +164,7 @@ def render(metrics: Mapping[str, Any], thumbnails: Sequence[bytes | None] = ()) 
 
 
 def thumbnail(path: Path) -> bytes | None:
-    """Return a small JPEG of a picture, None when it cannot be read."""
+    """Return a small JPEG of an image, None when it cannot be read."""
     try:
         image = decode(path.read_bytes(), target_size=THUMBNAIL)
     except (ImageError, OSError):
@@ -172,33 +175,25 @@ def thumbnail(path: Path) -> bytes | None:
     return file.getvalue()
 
 
-def _curves(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    epochs = metrics["epochs"]
-
+def _curves(metrics: Mapping[str, Any]) -> dict[str, Chart]:
     def values(name: str) -> list[float]:
-        return [epoch[name] for epoch in epochs]
+        return [epoch[name] for epoch in metrics["epochs"]]
 
     best = metrics["best_epoch"]
     return {
         "loss": line_chart(
-            [Series("training", values("train_loss"), "first"), Series("validation", values("valid_loss"), "second")],
+            {"first": values("train_loss"), "second": values("valid_loss")},
             description="Training and validation loss over the epochs", y_format=_number, best_epoch=best,
         ),
         "accuracy": line_chart(
-            [Series("validation", values("valid_accuracy"), "second")],
-            description="Validation accuracy over the epochs", y_format=_percent_tick, best_epoch=best,
+            {"second": values("valid_accuracy")}, best_epoch=best,
+            description="Validation accuracy over the epochs", y_format=lambda share: f"{100 * share:g}%",
         ),
         "throughput": line_chart(
-            [Series("training", values("images_per_second"), "first")],
+            {"first": values("images_per_second")},
             description="Training pictures per second over the epochs", y_format=_number,
         ),
     }  # fmt: skip
-
-
-def _classes(measured: Mapping[str, Any], names: Sequence[str]) -> list[dict[str, Any]]:
-    """Return the classes with their figures, the worst F1 first, those without any last."""
-    classes = [{"name": name, **one} for name, one in zip(names, measured["per_class"], strict=True)]
-    return sorted(classes, key=lambda one: (one["f1"] is None, one["f1"]))
 
 
 def _confused_pairs(matrix: Sequence[Sequence[int]], names: Sequence[str]) -> list[dict[str, Any]]:
@@ -244,16 +239,8 @@ def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def _data_uri(jpeg: bytes | None) -> str | None:
-    return None if jpeg is None else f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"
-
-
 def _percent(share: float | None) -> str:
     return "–" if share is None else f"{share:.1%}"
-
-
-def _percent_tick(share: float) -> str:
-    return f"{100 * share:g}%"
 
 
 def _number(value: float) -> str:

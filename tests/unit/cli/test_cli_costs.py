@@ -61,7 +61,7 @@ def test_the_metrics_that_are_counted_are_those_that_are_written() -> None:
     server = ServingMetrics(namespace="n", server="s")
     server.request(200, 1.0)
     server.batch(1)
-    server.picture(queue=1.0, decode=1.0, inference=1.0)
+    server.image(queue=1.0, decode=1.0, inference=1.0)
     (directive,) = server._document()["_aws"]["CloudWatchMetrics"]
     assert len(directive["Metrics"]) == SERVER_METRICS
 

@@ -45,8 +45,8 @@ def test_the_request_is_invoke_endpoint():
     assert (request.method, request.path) == ("POST", "/endpoints/dogs-1/invocations")
     assert request.body == b"image"
     assert request.headers["content-type"] == "application/x-image; top_k=3; scores=true"
-    understood = parse(request.body, request.headers["content-type"], request.headers["accept"], max_pictures=1)
-    assert (understood.pictures, understood.options) == ((b"image",), Options(top_k=3, scores=True))
+    understood = parse(request.body, request.headers["content-type"], request.headers["accept"], max_images=1)
+    assert (understood.images, understood.options) == ((b"image",), Options(top_k=3, scores=True))
     assert request.headers["x-amz-security-token"] == "token"
     assert (
         "AKIDEXAMPLE/" in request.headers["authorization"]

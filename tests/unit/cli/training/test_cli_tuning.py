@@ -23,11 +23,12 @@ from cli.local import demo
 from cli.training import sagemaker as training
 from cli.training.job_names import job_prefix, new_tuning_job, tuning_prefix
 from cli.training.sagemaker import TrainingRequest, start_training
-from cli.tuning import commands as tuning
-from cli.tuning.commands import start_tuning, tuning_table, watch_tuning
+from cli.tuning import watching as tuning
+from cli.tuning.commands import start_tuning
 from cli.tuning.jobs import Tuning, best_hyperparameters, latest_tuning_job
 from cli.tuning.plot import draw_tuning
 from cli.tuning.request import TuningRequest, parameter_ranges, tuning_job_request
+from cli.tuning.watching import tuning_table, watch_tuning
 from infra.settings import Settings
 from infra.tuning_settings import ChoiceRange, NumberRange, TuningSettings
 from model.training.arguments import parse_arguments
@@ -98,7 +99,7 @@ class FakeStage(Stage):
 @pytest.fixture
 def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(training, "SOURCE_DIR", tmp_path)
-    monkeypatch.setattr(tuning, "PICTURES", tmp_path)
+    monkeypatch.setattr(tuning, "CHARTS", tmp_path)
     monkeypatch.setattr(tuning, "_POLL_SECONDS", 0.0)
     return FakeStage()
 
@@ -167,21 +168,11 @@ def test_what_is_fixed_is_not_searched_and_what_is_searched_is_not_fixed_by_the_
     static = {name: json.loads(value) for name, value in definition["StaticHyperParameters"].items()}
     assert (static["lr"], static["epochs"]) == ("0.02", "9")
     assert "batch-size" not in static
+    few, _ = sent(stage, request(max_jobs=1, seed=3))
+    assert few["ResourceLimits"] == {"MaxNumberOfTrainingJobs": 1, "MaxParallelTrainingJobs": 1}
+    assert few["RandomSeed"] == 3
     with pytest.raises(UsageError, match="Nothing is left to search"):
         sent(stage, request({"lr": "0.02", "batch-size": "32"}))
-
-
-def test_a_request_can_bring_its_own_ranges(stage: Any) -> None:
-    narrow = TuningSettings(learning_rate_min=0.003, learning_rate_max=0.03, max_jobs=5)
-    config, _ = sent(stage, request({"batch-size": "64"}, settings=narrow))
-    assert config["ParameterRanges"] == {
-        "ContinuousParameterRanges": [
-            {"Name": "lr", "MinValue": "0.003", "MaxValue": "0.03", "ScalingType": "Logarithmic"}
-        ],
-        "IntegerParameterRanges": [],
-        "CategoricalParameterRanges": [],
-    }
-    assert config["ResourceLimits"]["MaxNumberOfTrainingJobs"] == 5
 
 
 def test_the_demo_searches_learning_rates_from_the_programs_default_on_and_keeps_its_batch_size(stage: Any) -> None:
@@ -242,12 +233,6 @@ def test_what_cannot_work_is_refused_before_anything_starts(stage: Any, asked: T
     assert stage.aws.created == []
 
 
-def test_few_jobs_need_no_say_about_how_many_at_a_time(stage: Any) -> None:
-    config, _ = sent(stage, request(max_jobs=1, seed=3))
-    assert config["ResourceLimits"] == {"MaxNumberOfTrainingJobs": 1, "MaxParallelTrainingJobs": 1}
-    assert config["RandomSeed"] == 3
-
-
 def test_the_price_is_said_before_the_job_is_started(
     stage: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -260,8 +245,10 @@ def test_the_price_is_said_before_the_job_is_started(
     # Six ml.m5.xlarge at 0.23, at most 10 x 3 of them for the hour that the settings allow a job.
     captured = capsys.readouterr()
     assert captured.err.startswith("Stage local: account 123456789012, region us-east-1")
-    assert "1.380 USD per hour" in (printed := captured.out)
-    assert "At most 30.0 instance-hours, 6.90 USD." in printed
+    first, second = captured.out.splitlines()
+    assert first.endswith(": 10 training jobs, at most 2 at once, each on 3 × ml.m5.xlarge.")
+    assert second.startswith("Upper bound with 2 at once: 1.380 USD per hour")
+    assert second.endswith("The whole search: at most 30.0 instance-hours, 6.90 USD.")
     monkeypatch.setattr(stage.aws, "create_training_job", refuse)
     with pytest.raises(RuntimeError):
         start_training(stage, TrainingRequest("dogs", instances=2))
@@ -362,15 +349,17 @@ def test_values_of_the_search_that_it_went_on_from_are_not_passed_over_in_silenc
 
 
 @pytest.mark.parametrize("minimize", [True, False])
-def test_a_picture_can_be_drawn_of_any_search_with_a_result(tmp_path: Path, minimize: bool) -> None:
+def test_charts_can_be_drawn_of_any_search_with_a_result(tmp_path: Path, minimize: bool) -> None:
     for number, jobs in enumerate(
         ([job(1, 0.5)], [job(1, 0.5), job(2, 0.5)], [job(1, None), job(2, 0.1, "0.1"), job(3, 0.2, "0.001")])
     ):
         found = tuning_of(*jobs)
         objective = found.description["HyperParameterTuningJobConfig"]["HyperParameterTuningJobObjective"]
         objective["Type"] = "Minimize" if minimize else "Maximize"
-        draw_tuning(found, tmp_path / f"{number}.svg")
-        assert "</svg>" in (tmp_path / f"{number}.svg").read_text()
+        objective["MetricName"] = r"$\frac{1$"  # text, and no formula
+        charts = tmp_path / f"{number}.svg", tmp_path / f"{number}-history.svg"
+        draw_tuning(found, *charts)
+        assert all("</svg>" in chart.read_text() for chart in charts)
 
 
 def test_the_table_shows_numbers_values_results_and_the_best() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import struct
 import tracemalloc
 from pathlib import Path
 
@@ -75,17 +76,10 @@ class TestColourModes:
         assert pixel(decoded, (15, 15)) == [255, 255, 255]
         assert np.allclose(pixel(decoded, (15, 5)), 127, atol=2)
 
-    def test_a_transparent_colour_of_a_gif_shows_white(self) -> None:
-        image = Image.new("P", (4, 4), 0)
-        image.putpalette([0, 0, 0, 250, 0, 0])
-        image.putpixel((0, 0), 1)
-        decoded = decode(encode(image, "GIF", transparency=0))
-        assert pixel(decoded, (3, 3)) == [255, 255, 255]
-        assert pixel(decoded, (0, 0)) == [250, 0, 0]
-
-    def test_a_transparent_colour_of_an_rgb_png_shows_white(self) -> None:
-        decoded = decode(encode(Image.new("RGB", (4, 4), (1, 2, 3)), "PNG", transparency=(1, 2, 3)))
-        assert pixel(decoded, (0, 0)) == [255, 255, 255]
+    @pytest.mark.parametrize(("file_format", "colour"), [("GIF", 0), ("PNG", (1, 2, 3))])
+    def test_a_transparent_colour_shows_white(self, file_format: str, colour: int | tuple[int, ...]) -> None:
+        image = Image.new("P" if file_format == "GIF" else "RGB", (4, 4), colour)
+        assert pixel(decode(encode(image, file_format, transparency=colour)), (3, 3)) == [255, 255, 255]
 
     @pytest.mark.parametrize("file_format", ["PNG", "TIFF"])
     def test_16_bit_grey_is_scaled_and_not_clipped(self, file_format: str) -> None:
@@ -98,11 +92,8 @@ class TestColourModes:
         values = np.linspace(0, white, 256, dtype=np.float32).reshape(16, 16)
         decoded = np.asarray(decode(encode(Image.fromarray(values), "TIFF")))
         assert np.abs(decoded[..., 0].astype(int).ravel() - np.arange(256)).max() <= 1
-
-    def test_values_that_are_no_numbers_are_black(self) -> None:
-        values = np.array([[np.nan, np.inf], [-np.inf, 1.0]], np.float32)
-        decoded = np.asarray(decode(encode(Image.fromarray(values), "TIFF")))[..., 0]
-        assert decoded.tolist() == [[0, 0], [0, 255]]
+        values = np.array([[np.nan, np.inf], [-np.inf, white]], np.float32)  # what is no number is black
+        assert np.asarray(decode(encode(Image.fromarray(values), "TIFF")))[..., 0].tolist() == [[0, 0], [0, 255]]
 
     def test_an_animation_shows_its_first_frame(self) -> None:
         frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
@@ -157,12 +148,6 @@ class TestShrinking:
         assert decode(encode(noise((100, 80)), "JPEG"), target_size=72).size == (100, 80)
         assert decode(encode(noise((4000, 20)), "JPEG"), target_size=72).size == (4000, 20)
 
-    def test_the_result_depends_on_nothing_but_the_bytes_and_the_target(self) -> None:
-        data = encode(noise((1600, 1200)), "JPEG")
-        first = np.asarray(decode(data, target_size=72))
-        decode(encode(noise((300, 200)), "PNG"), target_size=224)
-        assert (np.asarray(decode(data, target_size=72)) == first).all()
-
     @pytest.mark.skipif(not PHOTOS, reason="the photographs are not on this machine")
     def test_shrunk_photographs_look_like_the_full_ones(self) -> None:
         for photo in PHOTOS:
@@ -178,6 +163,7 @@ class TestRefusals:
     @pytest.mark.parametrize(
         "data",
         [
+            b"",
             b"hello",
             b"\x00" * 1000,
             b"\xff\xd8\xff",
@@ -199,14 +185,7 @@ class TestRefusals:
         assert caught.value.status == 415
         assert caught.value.code == "unsupported_image"
         assert "BytesIO" not in str(caught.value)
-
-    def test_no_bytes_are_called_empty(self) -> None:
-        with pytest.raises(UnreadableImageError, match="empty"):
-            decode(b"")
-
-    def test_the_allowed_formats_are_named(self) -> None:
-        with pytest.raises(UnreadableImageError, match="JPEG, PNG, GIF, WebP, BMP and TIFF"):
-            decode(b"hello")
+        assert data != b"hello" or "JPEG, PNG, GIF, WebP, BMP and TIFF" in str(caught.value)
 
     @pytest.mark.parametrize("file_format", ["PPM", "ICO", "TGA", "JPEG2000", "PCX", "EPS", "ICNS"])
     def test_formats_off_the_list_are_refused_although_pillow_reads_them(self, file_format: str) -> None:
@@ -223,11 +202,10 @@ class TestRefusals:
         for kept in (0.2, 0.5, 0.9):
             with pytest.raises(ImageError):
                 decode(data[: int(len(data) * kept)], target_size=target_size)
-
-    def test_a_truncated_progressive_jpeg_is_refused(self) -> None:
-        data = encode(noise((300, 200)), "JPEG", progressive=True)
-        with pytest.raises(UnreadableImageError, match="damaged or incomplete"):
-            decode(data[: len(data) // 2])
+        if file_format == "JPEG":
+            progressive = encode(noise((300, 200)), "JPEG", progressive=True)
+            with pytest.raises(UnreadableImageError, match="damaged or incomplete"):
+                decode(progressive[: len(progressive) // 2], target_size=target_size)
 
     def test_more_bytes_than_allowed_are_refused(self) -> None:
         with pytest.raises(ImageTooLargeError, match=r"1,001 bytes; at most 1,000") as caught:
@@ -262,6 +240,16 @@ class TestRefusals:
             tracemalloc.stop()
         assert caught.value.status in (413, 415)
         assert isinstance(caught.value, ImageTooLargeError) or "2147483647" in str(caught.value)
+
+    @pytest.mark.parametrize("kind", [1, 3, 4], ids=["bytes", "short", "long"])
+    def test_a_tiff_of_too_many_tiles_is_refused_before_pillow_lists_them(
+        self, kind: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        offsets = b"\1\0\0\0" * 70_000
+        data = b"II*\0" + struct.pack("<IHHHII", 8, 1, 324, kind, 70_000, 26) + bytes(4) + offsets
+        monkeypatch.setattr(Image, "open", None)
+        with pytest.raises(ImageTooLargeError, match="70,000 tiles or strips; at most 65,535"):
+            decode(data)
 
     def test_a_bomb_in_the_metadata_is_not_unpacked(self) -> None:
         info = PngImagePlugin.PngInfo()

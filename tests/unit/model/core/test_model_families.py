@@ -5,25 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 import torch
-from PIL import Image
 from torch import nn
 from training_fixtures import LABELS, draw
 
-import model
 from model.core.artifact import file_version
 from model.core.decoding import decode
 from model.core.network import build, torchvision_models
 from model.core.predictor import onnx_session
 from model.core.transforms import Preprocessing
 from model.training.artifact.export import check_export, export_onnx
-from model.training.artifact.quantize import MIN_SPEEDUP, Limits, choose_precision
+from model.training.artifact.precision import Limits
+from model.training.artifact.quantize import MIN_SPEEDUP, choose_precision
 from model.training.data.decoded import Images
 
-# Real photographs, where the folder is there; the tests do without them elsewhere.
-PHOTOS = sorted((Path(model.__file__).parents[2] / "shared" / "photos").glob("*.jpg"))
 LIMITS = Limits(max_accuracy_loss=0.05, min_agreement=0.95)
 
 
@@ -32,11 +28,6 @@ def pictures(preprocessing: Preprocessing, per_class: int, seed: int) -> Images:
     pixels = [preprocessing.crop(decode(data, target_size=preprocessing.resize_size)) for data, _ in drawn]
     targets = np.asarray([kind for _, kind in drawn])
     return Images(np.stack(pixels), np.ones(len(drawn), np.float32), targets)
-
-
-def photographs(preprocessing: Preprocessing) -> npt.NDArray[np.float32]:
-    images = [preprocessing(Image.open(path).convert("RGB")) for path in PHOTOS]
-    return np.stack(images) if images else preprocessing.normalise(pictures(preprocessing, 4, 3000).pixels)
 
 
 def small_vit() -> nn.Module:
@@ -96,7 +87,8 @@ def test_a_family_is_exported_checked_and_quantised_where_it_pays(
     learn(network, known, preprocessing)
     path = tmp_path / "model.onnx"
     export_onnx(network, path, input_size=size)
-    check = check_export(network, path, photographs(preprocessing))
+    valid = pictures(preprocessing, count, 1000)
+    check = check_export(network, path, preprocessing.normalise(valid.pixels))
     assert check.agreement == 1.0
     assert check.max_logit_difference < 1e-4
     before = file_version(path)
@@ -104,7 +96,7 @@ def test_a_family_is_exported_checked_and_quantised_where_it_pays(
     decision = choose_precision(
         path,
         calibration=known,
-        valid=pictures(preprocessing, count, 1000),
+        valid=valid,
         preprocessing=preprocessing,
         limits=LIMITS,
         should_stop=lambda: False,
@@ -119,5 +111,5 @@ def test_a_family_is_exported_checked_and_quantised_where_it_pays(
     else:
         assert not LIMITS.admit(compared) or compared.speedup < MIN_SPEEDUP, decision.reason
         assert file_version(path) == before
-    (logits,) = onnx_session(path).run(["logits"], {"image": photographs(preprocessing)[:3]})
-    assert logits.shape == (min(3, len(photographs(preprocessing))), len(LABELS))
+    (logits,) = onnx_session(path).run(["logits"], {"image": preprocessing.normalise(valid.pixels[:3])})
+    assert logits.shape == (3, len(LABELS))

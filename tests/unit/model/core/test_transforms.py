@@ -5,7 +5,7 @@ import sys
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -18,6 +18,7 @@ def smooth_picture(width: int, height: int) -> Image.Image:
 
 
 @given(st.integers(1, 300), st.integers(1, 300), st.integers(1, 80), st.integers(0, 40))
+@example(1, 60_000, 64, 8)  # a strip is not blown up on the way
 def test_any_shape_becomes_the_networks_input(width, height, input_size, extra):
     values = Preprocessing(input_size, input_size + extra)(Image.new("RGB", (width, height), (255, 0, 128)))
     assert values.shape == (3, input_size, input_size)
@@ -39,38 +40,12 @@ def test_crop_shows_what_resizing_all_and_cutting_the_centre_shows(size):
     assert np.abs(found - expected).max() <= 6  # of 255: half a pixel of rounding where the picture is steepest
 
 
-def test_crop_keeps_the_shape_of_things():
-    picture = Image.new("RGB", (300, 100))
-    picture.paste((255, 255, 255), (125, 25, 175, 75))  # a square in the middle
-    white = Preprocessing(input_size=60, resize_size=60).crop(picture)[..., 0] > 127
-    assert white.any(axis=0).sum() == white.any(axis=1).sum() == 30
-
-
-def test_a_strip_is_not_blown_up_on_the_way():
-    assert Preprocessing(64, 72)(Image.new("RGB", (1, 60_000))).shape == (3, 64, 64)
-
-
 def test_normalise_is_the_textbook_formula_for_batches_and_single_pictures():
     pixels = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), dtype=np.uint8)
     preprocessing = Preprocessing(8, 8, mean=(0.1, 0.2, 0.3), std=(0.5, 0.6, 0.7))
     expected = ((pixels / 255 - [0.1, 0.2, 0.3]) / [0.5, 0.6, 0.7]).transpose(0, 3, 1, 2)
     np.testing.assert_allclose(preprocessing.normalise(pixels), expected, atol=1e-5)
     np.testing.assert_array_equal(preprocessing.normalise(pixels)[2], preprocessing.normalise(pixels[2]))
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"input_size": 0, "resize_size": 8}, "input_size"),
-        ({"input_size": 64, "resize_size": 63}, "resize_size"),
-        ({"input_size": 8, "resize_size": 8, "std": (1, 0, 1)}, "std"),
-        ({"input_size": 8, "resize_size": 8, "mean": (0.5, float("nan"), 0.5)}, "mean"),
-        ({"input_size": 8, "resize_size": 8, "mean": (0.5,)}, "red, green and blue"),
-    ],
-)
-def test_senseless_settings_are_refused_by_name(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        Preprocessing(**arguments)
 
 
 def test_preprocessing_needs_no_torch():

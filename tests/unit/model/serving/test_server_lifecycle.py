@@ -9,7 +9,6 @@ import json
 import os
 import signal
 import socket
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,7 +18,7 @@ import pytest
 from serving_fixtures import DISPLAY_LABELS, make_artifact, make_card, picture, write_onnx
 from serving_process import LOADED, ModelServer, Reply, model_server, wait_until
 
-from model.core.artifact import CARD_FILE, ONNX_FILE, ModelCard
+from model.core.artifact import ONNX_FILE, ModelCard
 
 ONE_WORKER = {"SAGEMAKER_MODEL_SERVER_WORKERS": "1"}
 TWO_WORKERS = {"SAGEMAKER_MODEL_SERVER_WORKERS": "2"}
@@ -69,56 +68,27 @@ class TestStart:
             assert LOADED in server.log()
             assert server.invoke(picture()).status == 200
 
-    @pytest.mark.parametrize(
-        ("damage", "message"),
-        [
-            ("no card", "There is no model.json"),
-            ("bad card", "is not a valid model card: temperature is -1"),
-            ("flipped byte", "damaged or belongs to another model"),
-            ("no network", "has no model.onnx"),
-            ("garbage network", "not a network that ONNX Runtime can load"),
-            ("other classes", "the model card has 3 labels"),
-            ("no folder", "There is no model.json"),
-        ],
-    )
-    def test_a_damaged_artifact_ends_the_program_with_the_fault(
-        self, damage: str, message: str, tmp_path: Path
-    ) -> None:
+    @pytest.mark.parametrize("damage", ["no folder", "flipped byte", "other classes"])
+    def test_a_damaged_artifact_ends_the_program_with_the_fault(self, damage: str, tmp_path: Path) -> None:
         artifact = make_artifact(tmp_path / "artifact")
         network = artifact / ONNX_FILE
         match damage:
-            case "no card":
-                (artifact / CARD_FILE).unlink()
-            case "bad card":
-                card = (artifact / CARD_FILE).read_text()
-                (artifact / CARD_FILE).write_text(card.replace('"temperature": 1.0', '"temperature": -1'))
+            case "no folder":
+                artifact, message = tmp_path / "nowhere", "There is no model.json"
             case "flipped byte":
+                message = "damaged or belongs to another model"
                 network.write_bytes(network.read_bytes()[:-1] + b"\xff")
-            case "no network":
-                network.unlink()
-            case "garbage network":
-                network.write_bytes(b"garbage")
-                make_card(network).save(artifact)
-            case "other classes":
+            case _:
+                message = "the model card has 3 labels"
                 write_onnx(network, outputs=5)
                 make_card(network).save(artifact)
-            case "no folder":
-                artifact = tmp_path / "nowhere"
         with model_server(artifact, tmp_path / "log", **TWO_WORKERS) as server:
             assert server.wait_until_gone() == 1
             assert not server.is_listening()
             assert any(message in error for error in server.errors())
             assert "Traceback" not in server.log()
 
-    def test_bad_settings_are_all_named(self, artifact: Path, tmp_path: Path) -> None:
-        bad = {"SAGEMAKER_MODEL_SERVER_WORKERS": "many", "MODEL_SERVER_ENGINE": "tpu"}
-        with model_server(artifact, tmp_path / "log", **bad) as server:
-            assert server.wait_until_gone() == 1
-            (error,) = server.errors()
-            assert "SAGEMAKER_MODEL_SERVER_WORKERS is 'many'" in error
-            assert "MODEL_SERVER_ENGINE is 'tpu'" in error
-
-    def test_a_port_in_use_is_named(self, artifact: Path, tmp_path: Path) -> None:
+    def test_a_port_in_use_and_bad_settings_are_named(self, artifact: Path, tmp_path: Path) -> None:
         with socket.create_server(("127.0.0.1", 0)) as taken:
             port = taken.getsockname()[1]
             with model_server(artifact, tmp_path / "log", SAGEMAKER_BIND_TO_PORT=str(port)) as server:
@@ -126,50 +96,12 @@ class TestStart:
                 (error,) = server.errors()
                 assert f"127.0.0.1:{port}" in error
                 assert "in use" in error
-
-    def test_two_servers_with_two_models_live_side_by_side(self, artifact: Path, tmp_path: Path) -> None:
-        other = make_artifact(tmp_path / "other", name="other")
-        with (
-            model_server(artifact, tmp_path / "log1", **ONE_WORKER) as first,
-            model_server(other, tmp_path / "log2", **ONE_WORKER) as second,
-        ):
-            for server, name in ((first, "colours"), (second, "other")):
-                assert server.wait_until_ready().invoke(picture()).document["model"]["name"] == name
-            first.process.terminate()
-            first.wait_until_gone()
-            assert second.invoke(picture()).status == 200
+        with model_server(artifact, tmp_path / "log", MODEL_SERVER_ENGINE="tpu") as server:
+            assert server.wait_until_gone() == 1
+            assert "MODEL_SERVER_ENGINE is 'tpu'" in server.errors()[0]
 
 
 class TestCrashes:
-    def test_a_killed_worker_is_replaced_and_no_caller_notices(self, artifact: Path, tmp_path: Path) -> None:
-        with model_server(artifact, tmp_path / "log", **TWO_WORKERS) as server:
-            server.wait_until_ready().wait_for_log(LOADED, times=2)
-            before = {worker.pid for worker in server.workers()}
-            stop = threading.Event()
-            statuses: list[int] = []
-
-            def call_until_stopped() -> None:
-                while not stop.is_set():
-                    statuses.append(server.invoke(picture()).status)
-
-            with ThreadPoolExecutor(8) as callers:
-                running = [callers.submit(call_until_stopped) for _ in range(8)]
-                try:
-                    wait_until(lambda: len(statuses) > 50)
-                    for pid in before:
-                        os.kill(pid, signal.SIGKILL)
-                    server.wait_for_log(LOADED, times=4)
-                    answered = len(statuses)
-                    wait_until(lambda: len(statuses) > answered + 50)
-                finally:
-                    stop.set()
-                for call in running:
-                    call.result()
-            assert set(statuses) == {200}
-            after = {worker.pid for worker in server.workers()}
-            assert len(after) == 2
-            assert not after & before
-
     def test_a_picture_that_keeps_killing_workers_is_given_up(self, stuck_artifact: Path, tmp_path: Path) -> None:
         with model_server(stuck_artifact, tmp_path / "log", **ONE_WORKER) as server:
             server.wait_until_ready()
@@ -183,18 +115,7 @@ class TestCrashes:
             assert "crashed" in document["error"]["message"]
             assert server.wait_until_ready().invoke(picture("red")).status == 200
 
-    def test_a_picture_that_takes_too_long_fails_and_the_worker_is_replaced(
-        self, stuck_artifact: Path, tmp_path: Path
-    ) -> None:
-        limit = {"SAGEMAKER_MODEL_SERVER_TIMEOUT": "1"} | ONE_WORKER
-        with model_server(stuck_artifact, tmp_path / "log", **limit) as server:
-            reply = server.wait_until_ready().invoke(picture("blue"))
-            assert reply.status == 500
-            assert "took more than 1 s" in reply.document["error"]["message"]
-            assert server.wait_until_ready().invoke(picture("red")).status == 200
-            assert "took more than 1 s" in server.errors()[0]
-
-    def test_a_picture_of_a_list_that_crashes_workers_does_not_fail_the_others(
+    def test_a_picture_of_a_list_that_takes_too_long_fails_alone_and_the_worker_is_replaced(
         self, stuck_artifact: Path, tmp_path: Path
     ) -> None:
         limit = {"SAGEMAKER_MODEL_SERVER_TIMEOUT": "1"} | TWO_WORKERS
@@ -204,7 +125,10 @@ class TestCrashes:
             reply = server.invoke(json.dumps({"images": texts}).encode(), "application/json")
             first, stuck, last = reply.document["results"]
             assert (reply.status, stuck["error"]["code"]) == (200, "model_failed")
+            assert "took more than 1 s" in stuck["error"]["message"]
+            assert "took more than 1 s" in server.errors()[0]
             assert [each["predictions"][0]["label"] for each in (first, last)] == list(DISPLAY_LABELS[:2])
+            assert server.wait_until_ready().invoke(picture("red")).status == 200
 
     def test_replacements_that_die_while_they_load_are_tried_again(self, artifact: Path, tmp_path: Path) -> None:
         with model_server(artifact, tmp_path / "log", **ONE_WORKER) as server:
@@ -241,22 +165,13 @@ class TestCrashes:
 
 
 class TestLoad:
-    def test_the_health_check_is_answered_while_every_worker_computes(
-        self, slow_artifact: Path, tmp_path: Path
-    ) -> None:
-        with model_server(slow_artifact, tmp_path / "log", **ONE_WORKER) as server:
-            server.wait_until_ready()
-            with in_background(server, "blue") as reply:
-                assert server.ping() == 200
-                assert not reply.done()
-            assert reply.result().document["predictions"][0]["label"] == DISPLAY_LABELS[2]
-
     def test_more_requests_than_may_be_held_are_told_to_come_back(self, slow_artifact: Path, tmp_path: Path) -> None:
         with model_server(slow_artifact, tmp_path / "log", MODEL_SERVER_MAX_REQUESTS="1", **ONE_WORKER) as server:
             server.wait_until_ready()
             connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
             with contextlib.closing(connection):
                 with in_background(server, "blue") as reply:
+                    assert server.ping() == 200  # although every worker computes
                     # The whole body is sent before the answer is read, as most clients do.
                     connection.request("POST", "/invocations", b"x" * 5_000_000)
                     response = connection.getresponse()
@@ -298,8 +213,7 @@ class TestLoad:
 
 
 class TestStop:
-    @pytest.mark.parametrize("whole_group", [True, False], ids=["process group", "server only"])
-    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+    @pytest.mark.parametrize(("number", "whole_group"), [(signal.SIGTERM, False), (signal.SIGINT, True)])
     def test_requests_under_way_are_finished_first(
         self, slow_artifact: Path, tmp_path: Path, number: signal.Signals, whole_group: bool
     ) -> None:

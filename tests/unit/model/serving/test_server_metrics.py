@@ -28,7 +28,7 @@ def test_a_report_has_the_percentiles_the_counts_and_the_deepest_queue(caplog: p
     metrics = ServingMetrics()
     for milliseconds in range(1, 101):
         metrics.request(200, milliseconds / 1e3)
-        metrics.picture(queue=0.001 * milliseconds, decode=0.002, inference=0.03)
+        metrics.image(queue=0.001 * milliseconds, decode=0.002, inference=0.03)
         metrics.batch(1)
     metrics.batch(4)
     for depth in (1, 7, 3):
@@ -70,7 +70,7 @@ def test_the_line_is_in_the_embedded_metric_format(caplog: pytest.LogCaptureFixt
     for value in seconds:
         metrics.request(200, value)
         metrics.batch(1)
-        metrics.picture(queue=value, decode=value, inference=value)
+        metrics.image(queue=value, decode=value, inference=value)
     (line,) = reported(metrics, caplog)
     assert abs(line["_aws"]["Timestamp"] / 1000 - time.time()) < 60
     (directive,) = line["_aws"]["CloudWatchMetrics"]
@@ -79,7 +79,7 @@ def test_the_line_is_in_the_embedded_metric_format(caplog: pytest.LogCaptureFixt
     assert line["Server"] == "kennel-dev-inference"
     units = {metric["Name"]: metric["Unit"] for metric in directive["Metrics"]}
     assert units["Latency"] == "Milliseconds"
-    assert units["Rejected"] == units["PicturesPerRequest"] == "Count"
+    assert units["Rejected"] == units["ImagesPerRequest"] == "Count"
     for name in units:
         values = line[name] if isinstance(line[name], list) else [line[name]]
         assert 1 <= len(values) <= 100

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import os
@@ -19,6 +20,7 @@ from model.serving.settings import ServingSettings, SettingsError
 
 def test_defaults_are_sagemakers() -> None:
     settings = ServingSettings.from_environment({})
+    assert settings == ServingSettings.from_environment(dict.fromkeys(["SM_MODEL_DIR", "MODEL_SERVER_ENGINE"], ""))
     assert (settings.model_dir, settings.host, settings.port) == (Path("/opt/ml/model"), "0.0.0.0", 8080)
     assert (settings.mode, settings.workers, settings.threads) == ("throughput", available_vcpus(), 1)
     assert settings.lone_threads == available_vcpus()
@@ -27,52 +29,33 @@ def test_defaults_are_sagemakers() -> None:
     assert settings.engine is None
 
 
+VARIABLES: dict[str, tuple[str, str, object]] = {
+    "SM_MODEL_DIR": ("/models/a", "model_dir", Path("/models/a")),
+    "MODEL_ARTIFACT_DIGEST": ("sha256:0", "artifact_digest", "sha256:0"),
+    "SAGEMAKER_BIND_TO_HOST": ("127.0.0.1", "host", "127.0.0.1"),
+    "SAGEMAKER_BIND_TO_PORT": ("1234", "port", 1234),
+    "MODEL_SERVER_MODE": ("throughput", "mode", "throughput"),
+    "SAGEMAKER_MODEL_SERVER_WORKERS": ("3", "workers", 3),
+    "MODEL_SERVER_LONE_THREADS": ("2", "lone_threads", 2),
+    "SAGEMAKER_MODEL_SERVER_TIMEOUT": ("7", "timeout_seconds", 7),
+    "SAGEMAKER_CONTAINER_LOG_LEVEL": ("40", "log_level", 40),
+    "MODEL_SERVER_ENGINE": ("torch", "engine", "torch"),
+    "MODEL_SERVER_MAX_BODY_BYTES": ("2048", "max_body_bytes", 2048),
+    "MODEL_SERVER_MAX_PIXELS": ("99", "max_pixels", 99),
+    "MODEL_SERVER_DECODE_SECONDS": ("4", "decode_seconds", 4),
+    "MODEL_SERVER_MAX_IMAGES": ("8", "max_images", 8),
+    "MODEL_SERVER_MAX_REQUESTS": ("5", "max_requests", 5),
+    "MODEL_SERVER_DRAIN_SECONDS": ("9", "drain_seconds", 9),
+    "MODEL_SERVER_METRICS_SECONDS": ("10", "metrics_seconds", 10),
+    "MODEL_SERVER_METRICS_NAMESPACE": ("Kennel", "metrics_namespace", "Kennel"),
+    "MODEL_SERVER_METRICS_SERVER": ("main", "metrics_server", "main"),
+}
+
+
 def test_every_variable_is_read() -> None:
-    settings = ServingSettings.from_environment(
-        {
-            "SM_MODEL_DIR": "/models/a",
-            "MODEL_ARTIFACT_DIGEST": "sha256:0",
-            "SAGEMAKER_BIND_TO_HOST": "127.0.0.1",
-            "SAGEMAKER_BIND_TO_PORT": "1234",
-            "MODEL_SERVER_MODE": "throughput",
-            "SAGEMAKER_MODEL_SERVER_WORKERS": "3",
-            "SAGEMAKER_MODEL_SERVER_TIMEOUT": "7",
-            "SAGEMAKER_CONTAINER_LOG_LEVEL": "40",
-            "MODEL_SERVER_ENGINE": "torch",
-            "MODEL_SERVER_MAX_BODY_BYTES": "2048",
-            "MODEL_SERVER_MAX_PIXELS": "99",
-            "MODEL_SERVER_DECODE_SECONDS": "4",
-            "MODEL_SERVER_MAX_PICTURES": "8",
-            "MODEL_SERVER_MAX_REQUESTS": "5",
-            "MODEL_SERVER_DRAIN_SECONDS": "9",
-            "MODEL_SERVER_METRICS_SECONDS": "10",
-            "MODEL_SERVER_METRICS_NAMESPACE": "Kennel",
-            "MODEL_SERVER_METRICS_SERVER": "main",
-            "MODEL_SERVER_LONE_THREADS": "2",
-        }
-    )
-    assert settings == ServingSettings(
-        model_dir=Path("/models/a"),
-        artifact_digest="sha256:0",
-        host="127.0.0.1",
-        port=1234,
-        mode="throughput",
-        workers=3,
-        threads=1,
-        lone_threads=2,
-        timeout_seconds=7,
-        log_level=40,
-        engine="torch",
-        max_body_bytes=2048,
-        max_pixels=99,
-        decode_seconds=4,
-        max_pictures=8,
-        max_requests=5,
-        drain_seconds=9,
-        metrics_seconds=10,
-        metrics_namespace="Kennel",
-        metrics_server="main",
-    )
+    settings = ServingSettings.from_environment({name: text for name, (text, _, _) in VARIABLES.items()})
+    expected = {field: value for _, field, value in VARIABLES.values()}
+    assert dataclasses.asdict(settings) == expected | {"threads": 1}
 
 
 def test_latency_takes_one_worker_with_all_vcpus(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,11 +75,6 @@ def test_a_batch_jobs_metrics_are_not_mixed_with_the_endpoints() -> None:
     assert ServingSettings.from_environment(environment).metrics_namespace is None
 
 
-def test_empty_values_mean_the_default() -> None:
-    empty = dict.fromkeys(["SM_MODEL_DIR", "SAGEMAKER_BIND_TO_PORT", "MODEL_SERVER_ENGINE"], "")
-    assert ServingSettings.from_environment(empty) == ServingSettings.from_environment({})
-
-
 def test_all_faults_are_named_at_once_with_what_is_allowed() -> None:
     with pytest.raises(SettingsError) as caught:
         ServingSettings.from_environment(
@@ -109,36 +87,27 @@ def test_all_faults_are_named_at_once_with_what_is_allowed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("limit", "expected"),
-    [("max 100000", 64), ("200000 100000", 2), ("150000 100000", 2), ("10000 100000", 1), ("garbage", 64)],
+    ("files", "affinity", "expected"),
+    [
+        ({"_CGROUP_V2_LIMIT": "max 100000"}, 64, 64),
+        ({"_CGROUP_V2_LIMIT": "200000 100000"}, 64, 2),
+        ({"_CGROUP_V2_LIMIT": "150000 100000"}, 64, 2),
+        ({"_CGROUP_V2_LIMIT": "10000 100000"}, 64, 1),
+        ({"_CGROUP_V2_LIMIT": "garbage"}, 64, 64),
+        ({"_CGROUP_V1_QUOTA": "-1", "_CGROUP_V1_PERIOD": "100000"}, 64, 64),
+        ({"_CGROUP_V1_QUOTA": "300000", "_CGROUP_V1_PERIOD": "100000"}, 64, 3),
+        ({}, 1, 1),
+    ],
 )
-def test_workers_follow_the_cgroups_quota(
-    limit: str, expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_workers_follow_the_quota_of_the_cgroup_and_the_affinity(
+    files: dict[str, str], affinity: int, expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "cpu.max").write_text(limit + "\n")
-    monkeypatch.setattr(machine, "_CGROUP_V2_LIMIT", tmp_path / "cpu.max")
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)), raising=False)
-    assert available_vcpus() == expected
-
-
-@pytest.mark.parametrize(("quota", "expected"), [("-1", 64), ("300000", 3)])
-def test_workers_follow_the_quota_of_an_old_cgroup(
-    quota: str, expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "quota").write_text(quota)
-    (tmp_path / "period").write_text("100000")
-    monkeypatch.setattr(machine, "_CGROUP_V2_LIMIT", tmp_path / "none")
-    monkeypatch.setattr(machine, "_CGROUP_V1_QUOTA", tmp_path / "quota")
-    monkeypatch.setattr(machine, "_CGROUP_V1_PERIOD", tmp_path / "period")
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)), raising=False)
-    assert available_vcpus() == expected
-
-
-def test_workers_follow_the_processs_affinity(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in ("_CGROUP_V2_LIMIT", "_CGROUP_V1_QUOTA", "_CGROUP_V1_PERIOD"):
-        monkeypatch.setattr(machine, name, tmp_path / "none")
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3}, raising=False)
-    assert available_vcpus() == 1
+        monkeypatch.setattr(machine, name, tmp_path / name)
+    for name, content in files.items():
+        (tmp_path / name).write_text(content)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(affinity)), raising=False)
+    assert available_vcpus() == expected
 
 
 def test_a_log_record_is_one_line_of_json_with_its_extras_and_its_exception() -> None:

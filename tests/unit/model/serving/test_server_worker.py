@@ -66,15 +66,6 @@ def test_a_worker_whose_model_fails_on_everything_leaves_without_an_answer(
     assert "The model does not run any more" in caplog.text
 
 
-def test_what_loading_has_freed_is_given_back_before_the_first_request(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    given_back: list[bool] = []
-    monkeypatch.setattr(worker, "return_freed_memory", lambda: given_back.append(True))
-    assert serve() == (0, [READY])
-    assert given_back == [True]
-
-
 @pytest.mark.parametrize(
     ("lone_threads", "engine_name", "expected"),
     [(4, "onnx", [1, 4, 1]), (1, "onnx", [1, 1, 1]), (4, "torch", [1, 1, 1])],

@@ -78,36 +78,18 @@ def test_onnx_runtime_reports_to_nobody():
     assert "ORT_DISABLE_TELEMETRY=1" in (IMAGE / "Dockerfile").read_text(encoding="utf-8")
 
 
-@pytest.fixture
-def serve(tmp_path: Path):
-    """Run the image's command on an artifact whose program is the given source."""
-
-    def run(program: str | None) -> subprocess.CompletedProcess[str]:
-        if program is not None:
-            (tmp_path / "code").mkdir()
-            # Without the permission to execute: SageMaker's unpacking need not keep it.
-            (tmp_path / "code" / "serve").write_text(program, encoding="utf-8")
-        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        return subprocess.run(
-            [IMAGE / "serve"],
-            env={"PATH": path, "SM_MODEL_DIR": str(tmp_path)},
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-
-    return run
-
-
-def test_command_becomes_the_artifacts_program(serve):
-    """In the same process, which is the one that gets the signal to stop."""
-    done = serve("import os, sys\nprint(os.getpid(), os.getppid())\nsys.exit(7)\n")
-    assert done.returncode == 7
-    assert done.stdout.split()[1] == str(os.getpid())
-
-
-def test_command_without_a_model_says_what_is_missing(serve, tmp_path):
-    done = serve(None)
-    assert done.returncode == 1
-    assert f"There is no serving program at {tmp_path}/code/serve" in done.stderr
+@pytest.mark.parametrize("program", ["import os, sys\nprint(os.getpid(), os.getppid())\nsys.exit(7)\n", None])
+def test_command_becomes_the_artifacts_program_or_says_what_is_missing(tmp_path: Path, program: str | None):
+    if program is not None:
+        (tmp_path / "code").mkdir()
+        # Without the permission to execute: SageMaker's unpacking need not keep it.
+        (tmp_path / "code" / "serve").write_text(program, encoding="utf-8")
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {"PATH": path, "SM_MODEL_DIR": str(tmp_path)}
+    done = subprocess.run(IMAGE / "serve", env=environment, capture_output=True, text=True, timeout=60, check=False)
+    if program is None:
+        assert done.returncode == 1
+        assert f"There is no serving program at {tmp_path}/code/serve" in done.stderr
+    else:
+        assert done.returncode == 7
+        assert done.stdout.split()[1] == str(os.getpid())  # in the same process, which gets the signal to stop

@@ -146,7 +146,7 @@ def test_too_few_validation_pictures_ship_as_fp32_and_the_artifact_says_so(train
     job, _, errors = trained
     card = ModelCard.load(job.model)
     assert card.precision == "fp32"
-    assert card.quantization["reason"].startswith("12 validation pictures cannot show an agreement of 98.50%")
+    assert card.quantization["reason"].startswith("12 validation images cannot show an agreement of 98.50%")
     assert card.quantization == job.metrics["quantization"]
     assert card.quantization["reason"] in errors
 
@@ -158,7 +158,7 @@ def test_an_int8_artifact_is_whole_and_its_figures_are_its_own(data, here, monke
     card, metrics = verify_files(here.model), here.metrics
     assert card.precision == "int8"
     compared = card.quantization["comparison"]
-    assert compared["calibration_pictures"] == 36  # all but the broken one
+    assert compared["calibration_images"] == 36  # all but the broken one
     assert card.metrics["valid_accuracy"] == metrics["valid"]["accuracy"] == compared["int8_accuracy"]
     # The temperature is the int8 graph's own.
     assert metrics["calibration"]["valid"]["before"]["loss"] == pytest.approx(compared["int8_loss"])
@@ -206,7 +206,7 @@ def test_bad_data_is_one_message_in_the_log_and_in_the_failure_file(tmp_path):
     [
         (["--learning-rate", "1"], 2, "unrecognized arguments: --learning-rate 1"),
         (["--architecture", "resnet81"], 1, "unknown architecture 'resnet81'; did you mean resnet18"),
-        (["--architecture", "vit_b_16"], 1, "vit_b_16 does not take pictures of 32 x 32 pixels"),
+        (["--architecture", "vit_b_16"], 1, "vit_b_16 does not take images of 32 x 32 pixels"),
         (["--weights", "nowhere.pt"], 1, "no weights at nowhere.pt"),
         (["--model-dir", "/dev/null/model"], 1, "Not a directory"),
         (["--num-gpus", "0", "--sync-batch-norm", "on"], 2, "--sync-batch-norm on needs GPUs, and this training runs"),
