@@ -10,7 +10,6 @@ import pytest
 from templates import PROJECT, SynthesisedStage, allowed, condition, role_for, text
 
 from infra.constructs.notebook_instance import MAX_SCRIPT_CHARACTERS, render_start_script
-from infra.gate import compliance
 from infra.job_names import tuning_job_name
 from infra.settings import NotebookSettings, load
 

@@ -179,7 +179,7 @@ max_jobs = 1
     [
         ("[serving]\nimage = 'onw'\n", "serving.image: 'onw' is not \"own\" or the URI of an image in ECR"),
         *((f"[serving]\nimage = '{image}'\n", f"serving.image: '{image}' is not")
-          for image in ("docker.io/library/python:3", f"{ECR}/r", f"{ECR}/R:1", f"{ECR}/r:1 ", f"{ECR}/r@sha256:12", "")),
+          for image in ("docker.io/python:3", f"{ECR}/r", f"{ECR}/R:1", f"{ECR}/r:1 ", f"{ECR}/r@sha256:1", "")),
         ("[serving.image]\nrepository = 'runtime'\n", "serving.image: should be a valid string, not a table"),
         ("[storage.deep]\nx = 1\n", "storage.deep: unknown setting; allowed: retain, noncurrent_version_days, "),
         ("[function]\nprovisoned_concurency = 1\n", "function.provisoned_concurency: unknown setting; did you mean p"),
