@@ -26,7 +26,7 @@ from cli.tuning import commands as tuning
 
 app = typer.Typer(
     name="kennel",
-    help="Train, deploy and call a picture classifier on the AWS that the environment names.",
+    help="Train, deploy and call an image classifier on the AWS that the environment names.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,

@@ -36,7 +36,7 @@ class FunctionSettings(Table):
     """The Lambda function in front of the endpoint, and its URL."""
 
     memory_mb: Annotated[int, between(128, 10240)] = 512
-    #: Must outlast fetching a picture and then waiting for the endpoint, or the function dies before it can say why.
+    #: Must outlast fetching an image and then waiting for the endpoint, or the function dies before it can say why.
     timeout_seconds: Annotated[int, between(3, 900)] = 30
     fetch_timeout_seconds: Annotated[int, between(1, 60)] = 5
     #: SageMaker gives a model 60 seconds, so waiting longer gains nothing.

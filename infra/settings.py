@@ -57,7 +57,7 @@ class Ec2TrainingSettings(Table):
     """Training on an EC2 instance of our own. The stack holds a launch template; nothing runs until somebody trains."""
 
     #: Four vCPUs and 16 GB: the smallest of the t family with room for the framework and some thousand decoded
-    #: pictures. A GPU by one word: "g4dn.xlarge".
+    #: images. A GPU by one word: "g4dn.xlarge".
     instance_type: Annotated[str, one_of(instance_types.ec2, "t3.xlarge")] = "t3.xlarge"
     #: The image alone needs about half of it; deleted with the instance.
     volume_gb: Annotated[int, between(75, 16384)] = 100
@@ -207,7 +207,7 @@ class ServingSettings(Table):
     #: What the artifact runs on: "own" (model/serving/image/, built during the deployment), or the URI of an image
     #: in a private ECR registry of the stage's own region.
     image: Annotated[str, matching(rf"own|{ECR_IMAGE_URI.pattern}", '"own" or the URI of an image in ECR')] = "own"
-    #: What an instance's vCPUs are for: "throughput", a worker each, or "latency", all of them for one picture.
+    #: What an instance's vCPUs are for: "throughput", a worker each, or "latency", all of them for one image.
     mode: Literal["throughput", "latency"] = "throughput"
     #: Of what the endpoint and transform jobs log, as for `TrainingSettings.log_retention_days`.
     log_retention_days: LogRetentionDays = 30

@@ -76,7 +76,7 @@ def deploy(
         )
     elif "inference" in kinds:
         console.print(f"The function answers at {stage.output('inference', 'FunctionUrl')}")
-        console.print("Try it: kennel classify PICTURE")
+        console.print("Try it: kennel classify IMAGE")
 
 
 def deploy_stacks(

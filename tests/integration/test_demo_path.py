@@ -118,7 +118,7 @@ def user(client: Callable[[str], Any]) -> Iterator[dict[str, str]]:
 
 def test_the_demo_prints_answers_accuracy_times_and_how_to_stop(demo: Project) -> None:
     output = (demo.root / "demo.log").read_text()
-    assert "Held-out pictures, answered by the function" in output
+    assert "Held-out images, answered by the function" in output
     assert re.search(r"accuracy through the function URL\s+\d+\.\d+%", output)
     assert "Time of each step" in output
     assert "kennel local down" in output
