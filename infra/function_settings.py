@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
-from infra.toml_tables import Matches, OneOf, Range, Table
+from infra.validation import Table, between, matching
 
-Capacity = Annotated[int, Range(1, 100)]
+Capacity = Annotated[int, between(1, 100)]
 # What CloudWatch Logs accepts for RetentionInDays.
-LogRetentionDays = Annotated[
-    int,
-    OneOf((1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653)),
+LogRetentionDays = Literal[
+    1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653
 ]
 RoleArn = Annotated[
-    str, Matches(r"arn:aws[a-z-]*:iam::\d{12}:(role|user)/[\w+=,.@/-]+", "the ARN of an IAM role or user")
+    str, matching(r"arn:aws[a-z-]*:iam::\d{12}:(role|user)/[\w+=,.@/-]+", "the ARN of an IAM role or user")
 ]
 
 
@@ -25,10 +24,9 @@ class ConcurrencyScalingSettings(Table):
 
     min_provisioned: Capacity
     max_provisioned: Capacity
-    target_utilization: Annotated[float, Range(0.1, 0.9)] = 0.7
+    target_utilization: Annotated[float, between(0.1, 0.9)] = 0.7
 
     def conflicts(self) -> Iterator[str]:
-        """Yield what does not fit together."""
         if self.min_provisioned > self.max_provisioned:
             yield f"min_provisioned: {self.min_provisioned} is more than max_provisioned ({self.max_provisioned})"
 
@@ -37,28 +35,27 @@ class ConcurrencyScalingSettings(Table):
 class FunctionSettings(Table):
     """The Lambda function in front of the endpoint, and its URL."""
 
-    memory_mb: Annotated[int, Range(128, 10240)] = 512
-    #: Must outlast fetching a picture and then waiting for the endpoint, or the function dies before it can say why.
-    timeout_seconds: Annotated[int, Range(3, 900)] = 30
-    fetch_timeout_seconds: Annotated[int, Range(1, 60)] = 5
+    memory_mb: Annotated[int, between(128, 10240)] = 512
+    #: Must outlast fetching an image and then waiting for the endpoint, or the function dies before it can say why.
+    timeout_seconds: Annotated[int, between(3, 900)] = 30
+    fetch_timeout_seconds: Annotated[int, between(1, 60)] = 5
     #: SageMaker gives a model 60 seconds, so waiting longer gains nothing.
-    endpoint_timeout_seconds: Annotated[int, Range(1, 60)] = 20
+    endpoint_timeout_seconds: Annotated[int, between(1, 60)] = 20
     log_retention_days: LogRetentionDays = 30
     #: Execution environments kept warm, billed whether used or not; 0: none, and the first call after a pause waits
     #: for the function's start.
-    provisioned_concurrency: Annotated[int, Range(0, 1000)] = 1
+    provisioned_concurrency: Annotated[int, between(0, 1000)] = 1
     #: Scales provisioned concurrency; absent: it stays as it is.
     scaling: ConcurrencyScalingSettings | None = None
     #: Upper limit of parallel executions, taken from the account's pool; absent: the account's limit.
-    reserved_concurrency: Annotated[int, Range(1, 10_000)] | None = None
+    reserved_concurrency: Annotated[int, between(1, 10_000)] | None = None
     #: AWS_IAM: callers sign. NONE: everybody can call, and `public_reason` must say why that is all right.
-    url_auth: Annotated[str, OneOf(("AWS_IAM", "NONE"))] = "AWS_IAM"
-    public_reason: Annotated[str, Matches(r"(?s).{20,}", "a reason of at least 20 characters")] | None = None
+    url_auth: Literal["AWS_IAM", "NONE"] = "AWS_IAM"
+    public_reason: Annotated[str, matching(r"(?s).{20,}", "a reason of at least 20 characters")] | None = None
     #: Roles and users of other accounts (or without an IAM policy of their own) that may call the URL.
     invokers: tuple[RoleArn, ...] = ()
 
     def conflicts(self) -> Iterator[str]:
-        """Yield what does not fit together."""
         waiting = self.fetch_timeout_seconds + self.endpoint_timeout_seconds
         if self.timeout_seconds <= waiting:
             yield (

@@ -11,20 +11,30 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import PlainValidator, StrictBool
 
 from infra import instance_types
 from infra.container_images import ECR_IMAGE_URI, AccountId, ContainerImage, url_suffix
 from infra.function_settings import Capacity, FunctionSettings, LogRetentionDays
-from infra.toml_tables import Matches, OneOf, Range, SettingsError, Table, read_table
 from infra.tuning_settings import TuningSettings
+from infra.validation import SettingsError, Table, between, matching, one_of, read_table
 
 ENVIRONMENTS = Path(__file__).parent / "environments"
 #: The project's root: relative paths in the settings start here.
 ROOT = Path(__file__).parents[1]
 
-CooldownSeconds = Annotated[int, Range(0, 3600)]
-Days = Annotated[int, Range(1, 3650)]
+
+def _scalar(value: Any) -> Any:
+    if not isinstance(value, str | int | float):
+        raise ValueError(f"must be a text, a number, true or false, not {value!r}")
+    return value
+
+
+HyperparameterValue = Annotated[str | int | float | bool, PlainValidator(_scalar)]
+CooldownSeconds = Annotated[int, between(0, 3600)]
+Days = Annotated[int, between(1, 3650)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +42,7 @@ class StorageSettings(Table):
     """The bucket that holds data sets, code and training outputs, and its key."""
 
     #: Whether bucket and key stay behind when the stack is deleted. Also protects the stack from deletion.
-    retain: bool
+    retain: StrictBool
     noncurrent_version_days: Days = 30
     access_log_days: Days = 90
     #: Training outputs of this age move to Glacier Instant Retrieval; absent: they stay in the standard class.
@@ -47,20 +57,20 @@ class Ec2TrainingSettings(Table):
     """Training on an EC2 instance of our own. The stack holds a launch template; nothing runs until somebody trains."""
 
     #: Four vCPUs and 16 GB: the smallest of the t family with room for the framework and some thousand decoded
-    #: pictures. A GPU by one word: "g4dn.xlarge".
-    instance_type: Annotated[str, OneOf(instance_types.ec2)] = "t3.xlarge"
+    #: images. A GPU by one word: "g4dn.xlarge".
+    instance_type: Annotated[str, one_of(instance_types.ec2, "t3.xlarge")] = "t3.xlarge"
     #: The image alone needs about half of it; deleted with the instance.
-    volume_gb: Annotated[int, Range(75, 16384)] = 100
+    volume_gb: Annotated[int, between(75, 16384)] = 100
     #: For the training itself. The instance has `SHUTDOWN_MARGIN_SECONDS` more and is then shut down, whatever happens.
-    max_runtime_seconds: Annotated[int, Range(60, 28 * 86400)] = 3600
+    max_runtime_seconds: Annotated[int, between(60, 28 * 86400)] = 3600
     #: Spare capacity at a lower price, which AWS may take back with two minutes' notice; asked for at each launch.
-    spot: bool = False
+    spot: StrictBool = False
     #: Public parameter that names the image, resolved whenever an instance starts: the newest build of AWS's Deep
     #: Learning AMI with the PyTorch of `TrainingSettings.image`. It has CUDA, and runs on types without a GPU as well.
     #: Source: AWS Deep Learning AMIs Developer Guide, "Finding the ID of a DLAMI".
     image_parameter: Annotated[
         str,
-        Matches(
+        matching(
             r"/aws/service/deeplearning/ami/(x86_64|arm64)/[a-z0-9.-]+/latest/ami-id",
             "the public parameter of a Deep Learning AMI (/aws/service/deeplearning/ami/…/latest/ami-id)",
         ),
@@ -82,7 +92,6 @@ class Ec2TrainingSettings(Table):
         return f"{instance_type} is an {needed} machine, but image_parameter names an {given} image"
 
     def conflicts(self) -> Iterator[str]:
-        """Yield what does not fit together."""
         if conflict := self.conflict_with(self.instance_type):
             yield f"instance_type: {conflict}"
 
@@ -91,23 +100,25 @@ class Ec2TrainingSettings(Table):
 class TrainingSettings(Table):
     """What a training job runs on; the command line puts it into CreateTrainingJob."""
 
-    instance_type: Annotated[str, OneOf(instance_types.training)] = "ml.m5.xlarge"
-    instance_count: Annotated[int, Range(1, 20)] = 1
-    volume_gb: Annotated[int, Range(1, 16384)] = 30
+    instance_type: Annotated[str, one_of(instance_types.training, "ml.m5.large")] = "ml.m5.xlarge"
+    instance_count: Annotated[int, between(1, 20)] = 1
+    volume_gb: Annotated[int, between(1, 16384)] = 30
     #: Encrypt what the instances of one training send to each other (`EnableInterContainerTrafficEncryption`). Matters
     #: with more than one instance only; it makes their training slower and so dearer.
-    encrypt_traffic: bool = True
+    encrypt_traffic: StrictBool = True
     #: SageMaker's own limit is 28 days.
-    max_runtime_seconds: Annotated[int, Range(60, 28 * 86400)] = 3600
+    max_runtime_seconds: Annotated[int, between(60, 28 * 86400)] = 3600
     image: ContainerImage = field(
         default_factory=lambda: ContainerImage(repository="pytorch", tag="2.13-cpu-amzn2023-sagemaker")
     )
     #: Spare capacity at a lower price, which AWS may take back: the job then waits, and goes on from its checkpoint.
-    spot: bool = False
+    spot: StrictBool = False
     #: With spot: for waiting and running together; absent: twice max_runtime_seconds.
-    max_wait_seconds: Annotated[int, Range(60, 28 * 86400)] | None = None
+    max_wait_seconds: Annotated[int, between(60, 28 * 86400)] | None = None
     #: Passed to train.py as `--name value`; those given on the command line win.
-    hyperparameters: Mapping[str, str | int | float | bool] = field(default_factory=dict)
+    hyperparameters: Mapping[str, Annotated[str | int | float | bool, PlainValidator(_scalar)]] = field(
+        default_factory=dict
+    )
     tuning: TuningSettings = field(default_factory=TuningSettings)
     #: Of what trainings and the notebook log. SageMaker's groups are the account's: one that has a retention keeps it.
     log_retention_days: LogRetentionDays = 90
@@ -126,7 +137,6 @@ class TrainingSettings(Table):
         }
 
     def conflicts(self) -> Iterator[str]:
-        """Yield what does not fit together."""
         if conflict := self.image.conflict_with(self.instance_type):
             yield f"instance_type: {conflict}"
         if self.max_wait_seconds is not None:
@@ -143,16 +153,15 @@ class TrainingSettings(Table):
 class NotebookSettings(Table):
     """A SageMaker notebook instance, billed by the hour while it runs; it stops itself when nobody uses it."""
 
-    instance_type: Annotated[str, OneOf(instance_types.notebook)] = "ml.t3.medium"
-    volume_gb: Annotated[int, Range(5, 16384)] = 20
+    instance_type: Annotated[str, one_of(instance_types.notebook, "ml.t3.medium")] = "ml.t3.medium"
+    volume_gb: Annotated[int, between(5, 16384)] = 20
     #: Stopped after so long without a running cell, a kernel or terminal in use, or a change of a document.
-    idle_minutes: Annotated[int, Range(10, 1440)] = 60
+    idle_minutes: Annotated[int, between(10, 1440)] = 60
     #: The instance's network. Both or neither; with them it has no other way to the Internet than this network's.
-    subnet_id: Annotated[str, Matches(r"subnet-[0-9a-f]{8,17}", "a subnet id")] | None = None
-    security_group_ids: tuple[Annotated[str, Matches(r"sg-[0-9a-f]{8,17}", "a security group id")], ...] = ()
+    subnet_id: Annotated[str, matching(r"subnet-[0-9a-f]{8,17}", "a subnet id")] | None = None
+    security_group_ids: tuple[Annotated[str, matching(r"sg-[0-9a-f]{8,17}", "a security group id")], ...] = ()
 
     def conflicts(self) -> Iterator[str]:
-        """Yield what does not fit together."""
         if (self.subnet_id is None) != (not self.security_group_ids):
             yield "subnet_id: subnet_id and security_group_ids belong together, set both or neither"
 
@@ -167,8 +176,8 @@ class EndpointScalingSettings(Table):
 
     min_instances: Capacity
     max_instances: Capacity
-    max_rps_per_instance: Annotated[float, Range(0.02, 100_000)]
-    safety_factor: Annotated[float, Range(0.05, 1)] = 0.5
+    max_rps_per_instance: Annotated[float, between(0.02, 100_000)]
+    safety_factor: Annotated[float, between(0.05, 1)] = 0.5
     scale_out_cooldown_seconds: CooldownSeconds = 60
     scale_in_cooldown_seconds: CooldownSeconds = 300
 
@@ -178,7 +187,6 @@ class EndpointScalingSettings(Table):
         return self.max_rps_per_instance * self.safety_factor * 60
 
     def conflicts(self) -> Iterator[str]:
-        """Yield what does not fit together."""
         if self.min_instances > self.max_instances:
             yield f"min_instances: {self.min_instances} is more than max_instances ({self.max_instances})"
 
@@ -187,25 +195,25 @@ class EndpointScalingSettings(Table):
 class ServingSettings(Table):
     """The model and the real-time endpoint that serves it."""
 
-    instance_type: Annotated[str, OneOf(instance_types.hosting)] = "ml.m5.large"
+    instance_type: Annotated[str, one_of(instance_types.hosting, "ml.m5.large")] = "ml.m5.large"
     initial_instances: Capacity = 1
-    #: Path of the model artifact, relative to the project's root.
-    artifact: str = "build/model.tar.gz"
+    #: Path of the model artifact, relative to the project's root; absent: build/<stage>/model.tar.gz, so that no stage
+    #: deploys what was packaged for another.
+    artifact: str | None = None
     #: Keep it constant: auto scaling and deployment guardrails lose track of a variant that is renamed.
-    variant_name: Annotated[str, Matches(r"[A-Za-z0-9](-?[A-Za-z0-9]){0,62}", "a variant name")] = "main"
+    variant_name: Annotated[str, matching(r"[A-Za-z0-9](-?[A-Za-z0-9]){0,62}", "a variant name")] = "main"
     #: How long a new instance may take until it answers /ping; SageMaker takes 60 to 3600.
-    startup_timeout_seconds: Annotated[int, Range(60, 3600)] = 600
+    startup_timeout_seconds: Annotated[int, between(60, 3600)] = 600
     #: What the artifact runs on: "own" (model/serving/image/, built during the deployment), or the URI of an image
     #: in a private ECR registry of the stage's own region.
-    image: Annotated[str, Matches(rf"own|{ECR_IMAGE_URI.pattern}", '"own" or the URI of an image in ECR')] = "own"
-    #: What an instance's vCPUs are for: "throughput", a worker each, or "latency", all of them for one picture.
-    mode: Annotated[str, OneOf(("throughput", "latency"))] = "throughput"
+    image: Annotated[str, matching(rf"own|{ECR_IMAGE_URI.pattern}", '"own" or the URI of an image in ECR')] = "own"
+    #: What an instance's vCPUs are for: "throughput", a worker each, or "latency", all of them for one image.
+    mode: Literal["throughput", "latency"] = "throughput"
     #: Of what the endpoint and transform jobs log, as for `TrainingSettings.log_retention_days`.
     log_retention_days: LogRetentionDays = 30
     scaling: EndpointScalingSettings | None = None
 
     def conflicts(self) -> Iterator[str]:
-        """Yield what does not fit together."""
         scaling = self.scaling
         if scaling and not scaling.min_instances <= self.initial_instances <= scaling.max_instances:
             yield (
@@ -218,13 +226,13 @@ class ServingSettings(Table):
 class Settings(Table):
     """One stage."""
 
-    stage: Annotated[str, Matches(r"[a-z][a-z0-9]{1,15}", "a stage name (2 to 16 lower-case letters or digits)")]
+    stage: Annotated[str, matching(r"[a-z][a-z0-9]{1,15}", "a stage name (2 to 16 lower-case letters or digits)")]
     project: Annotated[
-        str, Matches(r"[a-z][a-z0-9]{1,23}", "a project name (2 to 24 lower-case letters or digits)")
+        str, matching(r"[a-z][a-z0-9]{1,23}", "a project name (2 to 24 lower-case letters or digits)")
     ] = "kennel"
     #: Both or neither; without them the stacks go wherever the credentials point.
     account: AccountId | None = None
-    region: Annotated[str, Matches(r"[a-z]{2,4}(-[a-z]+)+-\d", "a region such as eu-west-1")] | None = None
+    region: Annotated[str, matching(r"[a-z]{2,4}(-[a-z]+)+-\d", "a region such as eu-west-1")] | None = None
     storage: StorageSettings
     training: TrainingSettings = TrainingSettings()
     serving: ServingSettings = ServingSettings()
@@ -233,7 +241,6 @@ class Settings(Table):
     notebook: NotebookSettings | None = None
 
     def conflicts(self) -> Iterator[str]:
-        """Yield what does not fit together."""
         if (self.account is None) != (self.region is None):
             yield "account: account and region belong together, set both or neither"
         uri = ECR_IMAGE_URI.fullmatch(self.serving.image)
@@ -248,6 +255,11 @@ class Settings(Table):
             )
         if missing := self.training.image.missing_in(self.region):
             yield f"region: {missing}; or set training.image.account to an account that has it"
+
+    @property
+    def artifact(self) -> str:
+        """Path of the model artifact that is deployed, relative to the project's root."""
+        return self.serving.artifact or f"build/{self.stage}/model.tar.gz"
 
     def stack_name(self, kind: str) -> str:
         """CloudFormation name of the stack `kind` (storage, training or inference)."""
@@ -274,10 +286,11 @@ def load(stage: str, directory: Path = ENVIRONMENTS) -> Settings:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path.name} is not valid TOML: {error}.") from error
-    problems: list[str] = []
-    if "stage" in table:
-        problems.append("stage: is the name of the file, leave it out")
-    settings = read_table(Settings, table | {"stage": stage}, "", problems)
-    if settings is None or problems:
+    problems = ["stage: is the name of the file, leave it out"] if "stage" in table else []
+    try:
+        settings = read_table(Settings, table | {"stage": stage})
+    except SettingsError as error:
+        problems += str(error).splitlines()
+    if problems:
         raise SettingsError("\n  ".join([f"{path.name} has {len(problems)} problem(s):", *problems]))
     return settings

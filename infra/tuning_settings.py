@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
-from infra.toml_tables import Matches, OneOf, Range, Table
+from pydantic import StrictBool, StrictFloat
+
+from infra.validation import Table, between, matching
 
 #: A hyperparameter of model/train.py, which takes `_` for `-`.
-HyperparameterName = Annotated[str, Matches(r"[a-z][a-z0-9_-]*", "a hyperparameter such as weight-decay")]
+HyperparameterName = Annotated[str, matching(r"[a-z][a-z0-9_-]*", "a hyperparameter such as weight-decay")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,15 +20,14 @@ class NumberRange(Table):
     """A hyperparameter that a tuning job varies between two numbers."""
 
     name: HyperparameterName
-    min: float
-    max: float
+    min: StrictFloat
+    max: StrictFloat
     #: Logarithmic: as many values are tried between 0.001 and 0.01 as between 0.01 and 0.1.
-    scale: Annotated[str, OneOf(("linear", "logarithmic"))] = "linear"
+    scale: Literal["linear", "logarithmic"] = "linear"
     #: Whole numbers only.
-    integer: bool = False
+    integer: StrictBool = False
 
     def conflicts(self) -> Iterator[str]:
-        """Yield what does not fit together."""
         if not -math.inf < self.min < self.max < math.inf:
             yield f"min: {self.min:g} must be less than max ({self.max:g}), and both finite"
         elif self.scale == "logarithmic" and self.min <= 0:
@@ -40,10 +41,9 @@ class ChoiceRange(Table):
     """A hyperparameter for which a tuning job tries one of several texts."""
 
     name: HyperparameterName
-    values: tuple[Annotated[str, Matches(r".{1,256}", "a text of 1 to 256 characters")], ...]
+    values: tuple[Annotated[str, matching(r".{1,256}", "a text of 1 to 256 characters")], ...]
 
     def conflicts(self) -> Iterator[str]:
-        """Yield what does not fit together."""
         if not 1 <= len(self.values) <= 30 or len(set(self.values)) < len(self.values):
             yield "values: 1 to 30 different texts"
 
@@ -52,22 +52,21 @@ class ChoiceRange(Table):
 class TuningSettings(Table):
     """What `kennel tune` searches, and how; every value of it can be overridden there."""
 
-    strategy: Annotated[str, OneOf(("bayesian", "random", "hyperband"))] = "bayesian"
+    strategy: Literal["bayesian", "random", "hyperband"] = "bayesian"
     #: AWS's quotas: 750 training jobs, 100 at a time.
-    max_jobs: Annotated[int, Range(1, 750)] = 20
+    max_jobs: Annotated[int, between(1, 750)] = 20
     #: Each runs on `instance_count` machines; a Bayesian search learns less the more of its jobs run at a time.
-    parallel_jobs: Annotated[int, Range(1, 100)] = 2
+    parallel_jobs: Annotated[int, between(1, 100)] = 2
     #: End trainings that do worse than the median of the earlier ones; Hyperband does so by itself, in its own way.
-    early_stopping: bool = False
-    learning_rate_min: Annotated[float, Range(1e-8, 10)] = 0.001
-    learning_rate_max: Annotated[float, Range(1e-8, 10)] = 0.1
-    batch_sizes: tuple[Annotated[int, Range(2, 65_536)], ...] = (32, 64, 128, 256, 512)
+    early_stopping: StrictBool = False
+    learning_rate_min: Annotated[float, between(1e-8, 10)] = 0.001
+    learning_rate_max: Annotated[float, between(1e-8, 10)] = 0.1
+    batch_sizes: tuple[Annotated[int, between(2, 65_536)], ...] = (32, 64, 128, 256, 512)
     #: Further hyperparameters to search.
     numbers: tuple[NumberRange, ...] = ()
     choices: tuple[ChoiceRange, ...] = ()
 
     def conflicts(self) -> Iterator[str]:
-        """Yield what does not fit together."""
         if self.parallel_jobs > self.max_jobs:
             yield f"parallel_jobs: {self.parallel_jobs} is more than max_jobs ({self.max_jobs})"
         if self.learning_rate_min >= self.learning_rate_max:

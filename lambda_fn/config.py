@@ -64,13 +64,7 @@ class Settings:
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str]) -> Settings:
-        """Read the settings.
-
-        Raises
-        ------
-        ConfigurationError
-            Listing everything that is missing or out of range.
-        """
+        """Read the settings; a `ConfigurationError` lists everything that is missing or out of range."""
         problems: list[str] = []
 
         def number(name: str, convert: Callable[[str], T], default: T, largest: T) -> T:

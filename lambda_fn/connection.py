@@ -66,12 +66,6 @@ class DeadlineConnection(http.client.HTTPConnection):
 
     Parameters
     ----------
-    address
-        The IP address or host name to connect to.
-    port
-        The port to connect to.
-    deadline
-        When to give up.
     tls
         The context for HTTPS, or None for plain HTTP.
     server_name

@@ -58,14 +58,10 @@ class Classification:
 
 
 class EndpointClient:
-    """Invokes the endpoint that the settings name.
-
-    A connection serves one request at a time, as a Lambda environment does.
+    """Invokes the endpoint that the settings name, one request at a time, as a Lambda environment does.
 
     Parameters
     ----------
-    settings
-        Where the endpoint is.
     environ
         Where the role's credentials are; read for each request.
     """
@@ -85,18 +81,7 @@ class EndpointClient:
         self._used_at = 0.0
 
     def classify(self, image: bytes, *, top_k: int, scores: bool, deadline: Deadline) -> Classification:
-        """Classify an image.
-
-        Parameters
-        ----------
-        image
-            The bytes of an image file, sent as they are.
-        top_k
-            How many predictions to ask for.
-        scores
-            Whether to ask for the probabilities of all labels.
-        deadline
-            When to give up.
+        """Send the bytes of an image file as they are, and ask for `top_k` predictions and perhaps all scores.
 
         Raises
         ------
@@ -110,16 +95,8 @@ class EndpointClient:
         raise error_of(status, headers, payload)
 
     def _post(self, body: bytes, content_type: str, deadline: Deadline) -> tuple[int, Mapping[str, str], bytes]:
-        request = AWSRequest(
-            "POST",
-            self._url,
-            headers={
-                "Host": self._host_header,
-                "Content-Type": content_type,
-                "Accept": "application/json",
-            },
-            data=body,
-        )
+        headers = {"Host": self._host_header, "Content-Type": content_type, "Accept": "application/json"}
+        request = AWSRequest("POST", self._url, headers=headers, data=body)
         SigV4Auth(self._credentials(), "sagemaker", self._region).add_auth(request)
         headers = dict(request.headers.items())
         try:
@@ -205,15 +182,9 @@ def _refuse_constant(name: str) -> None:
 
 
 def error_of(status: int, headers: Mapping[str, str], payload: bytes) -> ServiceError:
-    """Return what an answer of InvokeEndpoint other than 200 means to our caller.
-
-    Parameters
-    ----------
-    status, headers, payload
-        The answer; header names in lower case. AWS's error type is in ``x-amzn-errortype`` (sometimes followed by a
-        colon and an address) or in the JSON body.
-    """
+    """Return what an answer of InvokeEndpoint other than 200 means to our caller; header names are in lower case."""
     document = _json_object(payload)
+    # AWS's error type is in this header, sometimes followed by a colon and an address, or in the JSON body.
     kind = headers.get("x-amzn-errortype") or str(document.get("__type") or document.get("code") or "")
     kind = kind.partition(":")[0].rpartition("#")[2]
     detail = f"InvokeEndpoint answered {status} {kind}: {payload[:1000].decode(errors='replace')}"
@@ -222,7 +193,7 @@ def error_of(status: int, headers: Mapping[str, str], payload: bytes) -> Service
     if kind == "ModelNotReadyException":
         return NotReadyError(detail=detail)
     if kind in _THROTTLING or status == 429:
-        return ThrottledError("Too many requests at once. Try again in a moment.", detail=detail)
+        return ThrottledError(detail=detail)
     # AWS answers a missing, starting or scaled-to-zero endpoint with a ValidationError. Nothing that a caller sends
     # can cause one, for every header and the size of the body are ours.
     if kind in ("ValidationError", "ValidationException") or status >= 500:
@@ -240,7 +211,7 @@ def _model_error(document: Mapping[str, Any], detail: str) -> ServiceError:
             if error is not None and isinstance(message, str):
                 return error(message[:_MAX_MODEL_MESSAGE], detail=detail)
     if original_status == 429:
-        return ThrottledError("Too many requests at once. Try again in a moment.", detail=detail)
+        return ThrottledError(detail=detail)
     if original_status == 503:
         return NotReadyError(detail=detail)
     # SageMaker reports a container that did not answer within its 60 seconds with the status 0.

@@ -15,7 +15,7 @@ class ServiceError(Exception):
     Parameters
     ----------
     message
-        For the caller.
+        For the caller; by default the usual one.
     detail
         For the log only.
 
@@ -23,17 +23,20 @@ class ServiceError(Exception):
     ----------
     status, code
         HTTP status and the stable identifier in the answer's ``error.code``.
+    usual_message
+        For the caller, where an error always says the same.
     retry_after_seconds
         Sent as ``Retry-After`` when trying again later can help.
     """
 
     status: ClassVar[int]
     code: ClassVar[str]
+    usual_message: ClassVar[str] = ""
     retry_after_seconds: ClassVar[int | None] = None
 
-    def __init__(self, message: str, *, detail: str | None = None) -> None:
-        super().__init__(message)
-        self.message = message
+    def __init__(self, message: str | None = None, *, detail: str | None = None) -> None:
+        self.message = message or self.usual_message
+        super().__init__(self.message)
         self.detail = detail
 
     def headers(self) -> dict[str, str]:
@@ -122,6 +125,7 @@ class ThrottledError(ServiceError):
 
     status = 429
     code = "throttled"
+    usual_message = "Too many requests at once. Try again in a moment."
     retry_after_seconds = 1
 
 
@@ -130,9 +134,7 @@ class InternalError(ServiceError):
 
     status = 500
     code = "internal_error"
-
-    def __init__(self, *, detail: str | None = None) -> None:
-        super().__init__("The service failed. Give the operator this answer's request_id.", detail=detail)
+    usual_message = "The service failed. Give the operator this answer's request_id."
 
 
 class NotReadyError(ServiceError):
@@ -140,10 +142,8 @@ class NotReadyError(ServiceError):
 
     status = 503
     code = "not_ready"
+    usual_message = "The classifier is not ready. Try again in a moment."
     retry_after_seconds = 10
-
-    def __init__(self, *, detail: str | None = None) -> None:
-        super().__init__("The classifier is not ready. Try again in a moment.", detail=detail)
 
 
 class TimedOutError(ServiceError):
@@ -151,9 +151,7 @@ class TimedOutError(ServiceError):
 
     status = 504
     code = "timed_out"
-
-    def __init__(self, *, detail: str | None = None) -> None:
-        super().__init__("The classifier did not answer in time. Try again, or send a smaller image.", detail=detail)
+    usual_message = "The classifier did not answer in time. Try again, or send a smaller image."
 
 
 # What the model's server may say about the caller's image; anything else that it reports is its own failure.

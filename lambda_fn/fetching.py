@@ -78,8 +78,6 @@ class ImageFetcher:
 
     Parameters
     ----------
-    max_bytes
-        The most bytes that an image may have.
     timeout_seconds
         For all of it: names, connections, redirects and the body.
     resolver, is_permitted, port, tls

@@ -14,13 +14,7 @@ _COUNT, _MILLISECONDS = "Count", "Milliseconds"
 
 
 def document(
-    *,
-    namespace: str,
-    function_name: str,
-    code: str | None,
-    latency_ms: float,
-    endpoint_latency_ms: float | None,
-    timestamp_ms: int,
+    *, namespace: str, function_name: str, code: str | None, latency_ms: float, endpoint_latency_ms: float | None
 ) -> dict[str, Any]:
     """Return one request's metrics.
 
@@ -33,10 +27,8 @@ def document(
         average is the error rate) and by the further dimension ``Code``.
     latency_ms, endpoint_latency_ms
         The whole request, and the part that the endpoint took (None: it was not called).
-    timestamp_ms
-        Milliseconds since 1970.
     """
-    metrics = [("Requests", _COUNT), ("Errors", _COUNT), ("Latency", _MILLISECONDS)]
+    metrics = {"Requests": _COUNT, "Errors": _COUNT, "Latency": _MILLISECONDS}
     values: dict[str, Any] = {
         "FunctionName": function_name,
         "Requests": 1,
@@ -44,35 +36,21 @@ def document(
         "Latency": latency_ms,
     }
     if endpoint_latency_ms is not None:
-        metrics.append(("EndpointLatency", _MILLISECONDS))
+        metrics["EndpointLatency"] = _MILLISECONDS
         values["EndpointLatency"] = endpoint_latency_ms
     directives = [_directive(namespace, ["FunctionName"], metrics)]
     if code is not None:
         values["Code"] = code
-        directives.append(_directive(namespace, ["FunctionName", "Code"], [("Errors", _COUNT)]))
-    return {"_aws": {"Timestamp": timestamp_ms, "CloudWatchMetrics": directives}, **values}
+        directives.append(_directive(namespace, ["FunctionName", "Code"], {"Errors": _COUNT}))
+    return {"_aws": {"Timestamp": time.time_ns() // 1_000_000, "CloudWatchMetrics": directives}, **values}
 
 
-def emit(
-    *, namespace: str, function_name: str, code: str | None, latency_ms: float, endpoint_latency_ms: float | None
-) -> None:
-    """Write one request's metrics to standard output; see :func:`document`."""
-    line = document(
-        namespace=namespace,
-        function_name=function_name,
-        code=code,
-        latency_ms=latency_ms,
-        endpoint_latency_ms=endpoint_latency_ms,
-        timestamp_ms=time.time_ns() // 1_000_000,
-    )
-    # One write, so that lines of several processes cannot mix.
-    sys.stdout.write(json.dumps(line, separators=(",", ":")) + "\n")
+def emit(metrics: dict[str, Any]) -> None:
+    """Write one request's metrics to standard output, in one write: lines of several processes cannot mix."""
+    sys.stdout.write(json.dumps(metrics, separators=(",", ":")) + "\n")
     sys.stdout.flush()
 
 
-def _directive(namespace: str, dimensions: list[str], metrics: list[tuple[str, str]]) -> dict[str, Any]:
-    return {
-        "Namespace": namespace,
-        "Dimensions": [dimensions],
-        "Metrics": [{"Name": name, "Unit": unit} for name, unit in metrics],
-    }
+def _directive(namespace: str, dimensions: list[str], metrics: dict[str, str]) -> dict[str, Any]:
+    named = [{"Name": name, "Unit": unit} for name, unit in metrics.items()]
+    return {"Namespace": namespace, "Dimensions": [dimensions], "Metrics": named}

@@ -78,8 +78,6 @@ def from_document(
     ----------
     document
         The parsed JSON: a request's body, or the event of a direct invocation.
-    max_image_bytes
-        The most bytes that an image may have.
     query
         Options from elsewhere that the document does not hold.
 

@@ -62,17 +62,7 @@ class RequestRecord:
 
 
 class Service:
-    """Answers events.
-
-    Parameters
-    ----------
-    settings
-        Limits and names.
-    endpoint
-        Calls the model.
-    fetcher
-        Gets images from URLs.
-    """
+    """Answers events."""
 
     def __init__(self, settings: Settings, endpoint: EndpointClient, fetcher: ImageFetcher) -> None:
         self._settings = settings
@@ -81,21 +71,14 @@ class Service:
         self._health: tuple[float, Classification | ServiceError] | None = None
 
     def answer(self, event: object, *, request_id: str, remaining_seconds: float) -> dict[str, Any]:
-        """Answer an event; whatever happens, with an answer of the documented shape.
+        """Answer an event with ``statusCode``, ``headers`` and ``body`` (JSON text), whatever happens.
 
         Parameters
         ----------
         event
             An HTTP request in payload format 2.0, or a bare document.
-        request_id
-            Told to the caller and the log.
         remaining_seconds
             Until Lambda ends the function.
-
-        Returns
-        -------
-        dict
-            ``statusCode``, ``headers`` and ``body`` (JSON text).
         """
         record = RequestRecord(request_id)
         headers = {
@@ -183,11 +166,13 @@ class Service:
         if record.route == "health":
             return  # probes would drown the latency of real requests
         metrics.emit(
-            namespace=self._settings.metrics_namespace,
-            function_name=self._settings.function_name,
-            code=record.code,
-            latency_ms=record.duration_ms,
-            endpoint_latency_ms=record.endpoint_ms,
+            metrics.document(
+                namespace=self._settings.metrics_namespace,
+                function_name=self._settings.function_name,
+                code=record.code,
+                latency_ms=record.duration_ms,
+                endpoint_latency_ms=record.endpoint_ms,
+            )
         )
 
 

@@ -27,6 +27,10 @@ app = typer.Typer(
 STATE_DIR = Path(".kennel/local")
 # What a shell that was used with a real account may hold, and what would be mixed with the local credentials.
 _FOREIGN_VARIABLES = ("AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN")
+DEFAULT_PORT = 4566
+Port = Annotated[
+    int | None, typer.Option(min=1, max=65535, show_default=str(DEFAULT_PORT), help="The one port on 127.0.0.1.")
+]
 StateDir = Annotated[Path, typer.Option(envvar="KENNEL_LOCAL_STATE", help="Where the local AWS keeps its state.")]
 
 
@@ -38,23 +42,31 @@ def _local_errors() -> Iterator[None]:
         raise NotReadyError(str(error)) from error
 
 
-def start(state_dir: Path, port: int, **conditions: Any) -> lifecycle.Status:
-    """Start the local AWS unless it runs already; then it stays where it is, whatever the port.
+def start(state_dir: Path, port: int | None, **conditions: Any) -> lifecycle.Status:
+    """Start the local AWS unless it runs already.
 
     Parameters
     ----------
+    port
+        None: any that it has, or the default.
     conditions
         What `lifecycle.up` takes beside; a local AWS that runs already has its own.
 
     Raises
     ------
     NotReadyError
-        When it cannot start; the message says why (a port in use, say).
+        When it cannot start, or runs in another way than asked for.
     """
     with _local_errors():
         try:
-            return lifecycle.up(state_dir.resolve(), port, **conditions)
+            return lifecycle.up(state_dir.resolve(), port or DEFAULT_PORT, **conditions)
         except lifecycle.AlreadyRunningError as running:
+            runs_at = running.status.port
+            if port not in (None, runs_at):
+                raise NotReadyError(
+                    f"The local AWS runs already, on port {runs_at} and not on {port}.",
+                    "Leave out --port, or stop it first: kennel local down",
+                ) from None
             if not conditions:
                 return running.status
             # It would not do what was asked for, and a rehearsal that changes nothing looks like a success.
@@ -93,7 +105,7 @@ def enter(state_dir: Path) -> None:
 @app.command()
 def up(
     state_dir: StateDir = STATE_DIR,
-    port: Annotated[int, typer.Option(min=1, max=65535, help="The one port on 127.0.0.1.")] = 4566,
+    port: Port = None,
     interrupt_spot_after: Annotated[
         float | None,
         typer.Option(

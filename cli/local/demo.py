@@ -8,9 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import monotonic
-from typing import Annotated
 
-import typer
 from rich.table import Table
 from rich.text import Text
 
@@ -56,10 +54,10 @@ class _Timer:
 
 
 def demo(
-    port: Annotated[int, typer.Option(min=1, max=65535, help="The local AWS's port.")] = 4566,
+    port: local.Port = None,
     state_dir: local.StateDir = local.STATE_DIR,
 ) -> None:
-    """Go through all of it on the local AWS: draw pictures, tune, train, deploy, classify."""
+    """Go through all of it on the local AWS: draw images, tune, train, deploy, classify."""
     timer, directory = _Timer(), SAMPLE_DIR
     with timer.step("Start the local AWS"):
         started = local.start(state_dir, port)
@@ -76,7 +74,7 @@ def demo(
         data_set = read_data_set(directory)
         name = data_set_name(directory, None)
         result = push_data_set(stage, data_set, name)
-        console.print(f"{result.uploaded} pictures uploaded, {result.unchanged} unchanged.")
+        console.print(f"{result.uploaded} images uploaded, {result.unchanged} unchanged.")
     with timer.step("Tune: a SageMaker tuning job"):
         tuning = watch_tuning(stage, start_tuning(stage, search_request(stage, name)))
     with timer.step("Train with the best values: a SageMaker training job on two instances"):
@@ -91,7 +89,7 @@ def demo(
         with progress_bar("cdk deploy"):
             deploy_stacks(stage, ["inference"], log=_CDK_LOG)
         console.print(f"The function answers at {stage.output('inference', 'FunctionUrl')}")
-    with timer.step("Classify the test pictures through the function URL"):
+    with timer.step("Classify the test images through the function URL"):
         evaluation = evaluate_deployment(stage, directory)
     console.rule(style="dim")
     console.print(_answers_table(evaluation))
@@ -125,7 +123,7 @@ def search_request(stage: Stage, data_set: str) -> TuningRequest:
 
 def _answers_table(evaluation: Evaluation) -> Table:
     """A few answers, spread evenly over the test set (and so over the classes)."""
-    table = Table("picture", "answer", "probability", "", title="Held-out pictures, answered by the function")
+    table = Table("image", "answer", "probability", "", title="Held-out images, answered by the function")
     table.title_justify = "left"
     shown = min(_SHOWN, len(evaluation.images))
     for position in range(shown):

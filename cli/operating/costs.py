@@ -52,47 +52,40 @@ def cost_lines(settings: Settings, kinds: list[str]) -> list[str]:
     return lines
 
 
+def endpoint_instances(settings: Settings) -> tuple[int, int]:
+    """How many instances the endpoint has, at rest and at full load."""
+    scaling, count = settings.serving.scaling, settings.serving.initial_instances
+    return (scaling.min_instances, scaling.max_instances) if scaling else (count, count)
+
+
+def warm_environments(settings: Settings) -> tuple[int, int]:
+    """How many execution environments of the function are kept warm, at rest and at full load."""
+    scaling, count = settings.function.scaling, settings.function.provisioned_concurrency
+    return (scaling.min_provisioned, scaling.max_provisioned) if scaling else (count, count)
+
+
 def _endpoint(settings: Settings) -> str:
-    serving, low, high = settings.serving, _least_instances(settings), most_instances(settings)
-    name = f"  endpoint, {_span(low, high)} × {serving.instance_type}"
-    price = usd_per_hour(serving.instance_type)
+    instance_type, (low, high) = settings.serving.instance_type, endpoint_instances(settings)
+    name = f"  endpoint, {_span(low, high)} × {instance_type}"
+    price = usd_per_hour(instance_type)
     if price is None:
-        return f"{name}: {hourly_price(serving.instance_type)}; an update doubles the instances for its minutes"
+        return f"{name}: {hourly_price(instance_type)}; an update doubles the instances for its minutes"
     return (
         f"{name}: {low * price:.3f} USD an hour at rest, {high * price:.3f} at full load; for the minutes of "
         f"an update, when the old and the new instances run, up to {2 * high * price:.3f}"
     )
 
 
-def _least_instances(settings: Settings) -> int:
-    scaling = settings.serving.scaling
-    return scaling.min_instances if scaling else settings.serving.initial_instances
-
-
-def most_instances(settings: Settings) -> int:
-    """How many instances the endpoint has at full load."""
-    scaling = settings.serving.scaling
-    return scaling.max_instances if scaling else settings.serving.initial_instances
-
-
-def _least_provisioned(settings: Settings) -> int:
-    scaling = settings.function.scaling
-    return scaling.min_provisioned if scaling else settings.function.provisioned_concurrency
-
-
-def most_provisioned(settings: Settings) -> int:
-    """How many execution environments are kept warm at full load."""
-    scaling = settings.function.scaling
-    return scaling.max_provisioned if scaling else settings.function.provisioned_concurrency
+def _usd_per_warm_hour(settings: Settings) -> float:
+    return settings.function.memory_mb / 1024 * 3600 * PROVISIONED_USD_PER_GB_SECOND
 
 
 def _function(settings: Settings) -> str:
-    gigabytes, low, high = settings.function.memory_mb / 1024, _least_provisioned(settings), most_provisioned(settings)
-    hourly = gigabytes * 3600 * PROVISIONED_USD_PER_GB_SECOND
+    (low, high), hourly = warm_environments(settings), _usd_per_warm_hour(settings)
+    second = settings.function.memory_mb / 1024 * LAMBDA_USD_PER_GB_SECOND
     return (
         f"  function, {_span(low, high)} kept warm: {low * hourly:.4f} USD an hour at rest, {high * hourly:.4f} at "
-        f"full load; {gigabytes * LAMBDA_USD_PER_GB_SECOND:.7f} for each second of a call and "
-        f"{LAMBDA_USD_PER_MILLION_CALLS:.2f} for a million calls"
+        f"full load; {second:.7f} for each second of a call and {LAMBDA_USD_PER_MILLION_CALLS:.2f} for a million calls"
     )
 
 
@@ -115,7 +108,7 @@ def _sum(settings: Settings) -> str:
     price = usd_per_hour(settings.serving.instance_type)
     if price is None:
         return f"  endpoint and function: unknown, like the price of {settings.serving.instance_type}"
-    warm = settings.function.memory_mb / 1024 * 3600 * PROVISIONED_USD_PER_GB_SECOND
-    low = (_least_instances(settings) * price + _least_provisioned(settings) * warm) * _HOURS_PER_MONTH
-    high = (most_instances(settings) * price + most_provisioned(settings) * warm) * _HOURS_PER_MONTH
+    counts = zip(endpoint_instances(settings), warm_environments(settings), strict=True)
+    warm = _usd_per_warm_hour(settings)
+    low, high = ((instances * price + environments * warm) * _HOURS_PER_MONTH for instances, environments in counts)
     return f"  endpoint and function: {low:.0f} USD a month at rest, {high:.0f} at full load"

@@ -12,6 +12,7 @@ import typer
 
 from cli.aws import Stage, announce
 from cli.cdk import run_cdk
+from cli.console import ask as ask_person
 from cli.console import console
 from cli.errors import NotReadyError, UsageError
 from cli.operating.costs import cost_lines
@@ -75,7 +76,7 @@ def deploy(
         )
     elif "inference" in kinds:
         console.print(f"The function answers at {stage.output('inference', 'FunctionUrl')}")
-        console.print("Try it: kennel classify PICTURE")
+        console.print("Try it: kennel classify IMAGE")
 
 
 def deploy_stacks(
@@ -107,7 +108,7 @@ def deploy_stacks(
     if stage.find_stack(_BOOTSTRAP_STACK) is None:
         console.print(_BOOTSTRAP)
         if ask:
-            typer.confirm(f"Bootstrap {stage.place}?", abort=True)
+            ask_person(f"Bootstrap {stage.place}?")
         bootstrap(stage, log=log)
     approval = ["--require-approval", "broadening" if ask else "never"]
     names = [stage.stack_name(kind) for kind in kinds]

@@ -12,11 +12,10 @@ import typer
 
 from cli.aws import Stage, announce, delete_objects
 from cli.batch.job import LOG_GROUP as TRANSFORM_LOGS
-from cli.console import console, error_console, progress_bar
-from cli.errors import AwsError, KennelError, NotReadyError, WorkFailedError, aws_errors
+from cli.console import ask, console, error_console, progress_bar
+from cli.errors import KennelError, NotReadyError, WorkFailedError, aws_errors
 from cli.operating.deploying import StackKind
 from cli.operating.stopping import stop_jobs
-from cli.parallel import map_unordered
 from cli.prices import IMAGES_USD_PER_GB_MONTH, KEY_USD_PER_MONTH, LOGS_USD_PER_GB_MONTH, S3_USD_PER_GB_MONTH
 from cli.training.ec2_instances import terminate_instances
 from cli.training.job_names import job_prefixes
@@ -43,7 +42,7 @@ def destroy(
     retain = stage.settings.storage.retain
     if not yes:
         what = "The data bucket is kept." if retain else "The data bucket goes too, with all that is in it."
-        typer.confirm(f"Destroy the stage {stage.name} in {stage.place}? {what}", abort=True)
+        ask(f"Destroy the stage {stage.name} in {stage.place}? {what}")
     destroy_stage(stage)
     if retain:
         _tell_what_is_retained(stage)
@@ -113,7 +112,7 @@ def destroy_stage(stage: Stage) -> None:
     if not steps.removed:
         raise NotReadyError(
             f"There is nothing of the stage {stage.name!r} in {stage.place}: nothing was destroyed.",
-            _where_else(stage),
+            "Is it in another region or account? Name that: AWS_REGION and AWS_DEFAULT_REGION, AWS_PROFILE.",
         )
 
 
@@ -296,28 +295,3 @@ def _tell_what_is_retained(stage: Stage) -> None:
 
 def _tell_cost(what: str, usd_per_month: float) -> None:
     console.print(f"  {what}: at most {usd_per_month:.2f} USD a month")
-
-
-def _where_else(stage: Stage) -> str:
-    """In which other regions the stage is, for a person who has looked in the wrong one."""
-    try:
-        with aws_errors():
-            answer = stage.client("ec2").describe_regions()
-    except AwsError as error:
-        return f"Is it another region or account? The account's regions cannot be listed: {error}"
-    others = [region["RegionName"] for region in answer["Regions"] if region["RegionName"] != stage.region]
-    storage = stage.stack_name("storage")
-    found, unknown = list[str](), list[str]()
-
-    def look(region: str) -> bool | None:
-        try:
-            return stage.find_stack(storage, region_name=region) is not None
-        except AwsError:
-            return None
-
-    for region, there in map_unordered(look, others, threads=8):
-        (found if there else unknown if there is None else []).append(region)
-    if found:
-        return f"It is in {', '.join(sorted(found))}: name that region in AWS_REGION and AWS_DEFAULT_REGION."
-    asked = f"None of the account's {len(others)} other regions has it" if not unknown else ""
-    return (asked or f"Not asked, because AWS refused: {', '.join(sorted(unknown))}") + ". Is it another account?"

@@ -12,7 +12,7 @@ from typing import Any
 from cli.aws import Stage
 from cli.console import console
 from cli.errors import AwsError, NotReadyError, aws_errors
-from cli.operating.costs import most_instances, most_provisioned
+from cli.operating.costs import endpoint_instances, warm_environments
 from cli.operating.stopping import running_jobs
 from cli.serving.container_image import is_pushed
 from infra import instance_types
@@ -88,8 +88,8 @@ def _check_concurrency(stage: Stage, found: Findings) -> None:
     )
     if needed > spare:
         found.errors.append(f"{where}, and {setting} is {needed}: {less} in {stage.settings_file}, {_RAISE}.")
-    elif not function.reserved_concurrency and most_provisioned(stage.settings) > spare:
-        found.warnings.append(f"{where}, and function.scaling.max_provisioned is {most_provisioned(stage.settings)}.")
+    elif not function.reserved_concurrency and (most := warm_environments(stage.settings)[1]) > spare:
+        found.warnings.append(f"{where}, and function.scaling.max_provisioned is {most}.")
 
 
 def _own_concurrency(client: Any, outputs: dict[str, str] | None) -> int:
@@ -125,7 +125,7 @@ def _check_endpoint_instances(stage: Stage, found: Findings) -> None:
             found.errors.append(
                 f"{text}; {wanted} more are needed{update}: use another serving.instance_type, {_RAISE}."
             )
-        elif (most := all_of_them - own + 2 * most_instances(stage.settings)) > quota:
+        elif (most := all_of_them - own + 2 * endpoint_instances(stage.settings)[1]) > quota:
             found.warnings.append(f"{text}; {most} are needed to deploy an update at full load.")
 
 

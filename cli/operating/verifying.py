@@ -55,7 +55,7 @@ def _check_endpoint_follows_stack(stage: Stage) -> None:
 
 
 def _call_once(stage: Stage, version: str) -> None:
-    """Send a picture through the function URL, as callers do; where the deployer may not, to the endpoint."""
+    """Send an image through the function URL, as callers do; where the deployer may not, to the endpoint."""
     way, endpoint = "function", stage.output("inference", "EndpointName")
     console.print("Calling the function once")
     answer = _settled_answer(FunctionClient(stage))
@@ -72,11 +72,11 @@ def _call_once(stage: Stage, version: str) -> None:
 
 def _settled_answer(function: FunctionClient) -> Answer:
     """The function's answer, once it is no longer one that a new deployment may give for a while."""
-    picture, deadline = _picture(), time.monotonic() + _SETTLING_SECONDS
+    image, deadline = _test_image(), time.monotonic() + _SETTLING_SECONDS
     while True:
         in_time = time.monotonic() < deadline
         try:
-            answer = function.classify_bytes(picture, top_k=1)
+            answer = function.classify_bytes(image, top_k=1)
             if answer.status not in _SETTLING or not in_time:
                 return answer
         except AwsError:  # its name is not known yet
@@ -88,13 +88,13 @@ def _settled_answer(function: FunctionClient) -> Answer:
 def _ask_endpoint(stage: Stage, endpoint: str) -> Answer:
     with aws_errors():
         response = stage.client("sagemaker-runtime").invoke_endpoint(
-            EndpointName=endpoint, Body=_picture(), ContentType="image/png"
+            EndpointName=endpoint, Body=_test_image(), ContentType="image/png"
         )
     return Answer.parse(200, response["Body"].read())
 
 
-def _picture() -> bytes:
-    """A small picture; any answer to it will do."""
+def _test_image() -> bytes:
+    """Draw a small image; any answer to it will do."""
     from PIL import Image
 
     file = io.BytesIO()

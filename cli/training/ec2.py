@@ -19,12 +19,22 @@ from cli.data.push import data_set_prefix
 from cli.errors import NotReadyError, UsageError, WorkFailedError, aws_errors
 from cli.prices import hourly_price
 from cli.training.ec2_instances import last_console_lines, live_instances, run_instance
-from cli.training.ec2_jobs import name_prefix, read_launch, read_status, write_launch, write_status
-from cli.training.sagemaker import JobLog, TrainingRequest, require_data_set, training_hyperparameters, upload_source
+from cli.training.ec2_jobs import first_end, name_prefix, read_launch, read_status, write_launch, write_status
+from cli.training.job_log import JobLog
+from cli.training.sagemaker import TrainingRequest, require_data_set, training_hyperparameters, upload_source
 from infra import instance_types
 from infra.bucket_layout import CHECKPOINTS, EC2_JOBS, TRAINING_OUTPUT
 from infra.settings import Ec2TrainingSettings
-from programs.ec2_training.training_instance.job import COMPLETED, ENDED, FAILED, INTERRUPTED, Job, Status, stop_key
+from programs.ec2_training.training_instance.job import (
+    COMPLETED,
+    ENDED,
+    FAILED,
+    INTERRUPTED,
+    STOPPED,
+    Job,
+    Status,
+    stop_key,
+)
 
 _POLL_SECONDS = 1.0
 _LOOK_SECONDS = 5.0
@@ -41,38 +51,6 @@ class Machine:
 
 
 DEFAULT_MACHINE = Machine()
-
-
-def run_command(
-    stage: Stage,
-    request: TrainingRequest,
-    *,
-    spot: bool | None,
-    wait: bool,
-    follow: str | None,
-    stop: str | None,
-    resume: str | None,
-) -> None:
-    """Do what the options of `kennel train` say, on EC2."""
-    machine = Machine(request.instance_type, spot)
-    if stop:
-        stop_training(stage, stop)
-        console.print(f"{stop} is stopping; what it has learned so far is kept.")
-        return
-    job = follow
-    if resume:
-        job = resume_training(stage, resume, machine)
-    elif not job:
-        job = start_training(stage, request, machine)
-    if not wait and not follow:
-        console.print(f"Follow it: kennel train --follow {job}")
-        return
-    try:
-        follow_training(stage, job, machine)
-    except KeyboardInterrupt:
-        console.print(f"\nThe job goes on. Follow it: kennel train --follow {job}  Stop it: kennel train --stop {job}")
-        raise
-    console.print("Next: kennel package, then kennel deploy")
 
 
 def start_training(stage: Stage, request: TrainingRequest, machine: Machine) -> str:
@@ -120,7 +98,7 @@ def resume_training(stage: Stage, job: str, machine: Machine) -> str:
         When there is no such job, it is completed, or an instance is still training it.
     """
     _require_type(_settings(stage), machine)
-    if read_status(stage, job)["state"] == COMPLETED:
+    if first_end(stage, job, read_launch(stage, job).time)[0] == COMPLETED:
         raise NotReadyError(f"{job} is completed.", f"Package it: kennel package --job {job}")
     with aws_errors():
         if live_instances(stage, job):
@@ -171,9 +149,10 @@ def follow_training(stage: Stage, job: str, machine: Machine = DEFAULT_MACHINE) 
             spot = machine.spot is not False
             _launch_again(stage, job, Machine(machine.instance_type, spot))
     if status["state"] != COMPLETED:
+        kept = f"Package what it had learned: kennel package --job {job}  " if status["state"] == STOPPED else ""
         raise WorkFailedError(
             f"The training job {job} ended as {status['state']}: {status['reason'] or 'no reason was given'}",
-            f"Its whole log: log group {log.group}, streams {job}/…  Try again: kennel train --resume {job}",
+            f"{kept}Its whole log: log group {log.group}, streams {job}/…  Try again: kennel train --resume {job}",
         )
     console.print(f"{job} completed in {status['ended'] - status['started']:.0f} s; its instance ends itself.")
     return status
@@ -227,19 +206,16 @@ def _wait_for_end(stage: Stage, job: str, log: JobLog) -> dict[str, Any]:
     look_at = 0.0
     with aws_errors():
         while True:
+            gone = False  # asked before the status, which may name an end between the two
+            if time.monotonic() > look_at and time.time() > read_status(stage, job)["started"] + _APPEARS_SECONDS:
+                look_at = time.monotonic() + _LOOK_SECONDS
+                gone = not live_instances(stage, job)
             status = read_status(stage, job)
             log.print_new()
             if status["state"] in ENDED:
                 return status
-            if time.monotonic() > look_at and time.time() > status["started"] + _APPEARS_SECONDS:
-                look_at = time.monotonic() + _LOOK_SECONDS
-                if not live_instances(stage, job):
-                    # It may have ended between the two looks.
-                    status = read_status(stage, job)
-                    log.print_new()
-                    if status["state"] in ENDED:
-                        return status
-                    raise _lost(stage, job, status)
+            if gone:
+                raise _lost(stage, job, status)
             time.sleep(_POLL_SECONDS)
 
 

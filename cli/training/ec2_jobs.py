@@ -119,11 +119,8 @@ def latest_completed_job(stage: Stage) -> tuple[datetime, str] | None:
             if item["Key"].endswith(ending)
         ]
     for launched, job in sorted(found, reverse=True):
-        try:
-            if _first_end(stage, job, launched)[0] == COMPLETED:
-                return launched, job
-        except NotReadyError:  # of one that has not ended
-            continue
+        if first_end(stage, job, launched)[0] == COMPLETED:
+            return launched, job
     return None
 
 
@@ -136,7 +133,12 @@ def begin_and_end(stage: Stage, job: str) -> tuple[float, float]:
         When there is no such job, or it has left no model.
     """
     launch = read_launch(stage, job)
-    state, ended = _first_end(stage, job, launch.time)
+    state, ended = first_end(stage, job, launch.time)
+    if ended is None:
+        raise NotReadyError(
+            f"The training job {job} has left no model: it has not ended.",
+            f"Follow it to its end: kennel train --follow {job}",
+        )
     if state not in (COMPLETED, STOPPED):
         raise NotReadyError(
             f"The training job {job} has left no model (state {state}).", f"Try again: kennel train --resume {job}"
@@ -146,13 +148,10 @@ def begin_and_end(stage: Stage, job: str) -> tuple[float, float]:
     return began, min(began + seconds, ended.timestamp())
 
 
-def _first_end(stage: Stage, job: str, launched: datetime) -> tuple[str, datetime]:
+def first_end(stage: Stage, job: str, launched: datetime) -> tuple[str, datetime | None]:
     """How and when a job has ended first since it was launched; whatever was written later is somebody else's.
 
-    Raises
-    ------
-    NotReadyError
-        When it has not ended.
+    The time is None for one that has not ended.
     """
     key = status_key(TRAINING_OUTPUT, job)
     for version in reversed(s3_versions(stage, key)):
@@ -163,10 +162,7 @@ def _first_end(stage: Stage, job: str, launched: datetime) -> tuple[str, datetim
         status = _parse_status(answer)
         if status is not None and status["state"] in (COMPLETED, FAILED, STOPPED):
             return status["state"], version["LastModified"]
-    raise NotReadyError(
-        f"The training job {job} has left no model: it has not ended.",
-        f"Follow it to its end: kennel train --follow {job}",
-    )
+    return "Training", None
 
 
 def _no_such_job(job: str) -> NotReadyError:

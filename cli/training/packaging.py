@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -13,8 +14,8 @@ from cli.aws import Stage
 from cli.console import console
 from cli.errors import NotReadyError, aws_errors
 from cli.training import ec2_jobs
-from cli.training.job_names import job_name
-from cli.training.sagemaker import latest_completed_job
+from cli.training.job_names import job_name, job_prefix, tuning_prefix
+from cli.training.sagemaker import describe_training
 from infra.bucket_layout import TRAINING_OUTPUT
 from model.core.artifact import ArtifactError, ModelCard
 
@@ -75,7 +76,7 @@ def package_model(stage: Stage, destination: Path, *, job: str | None = None, so
 
 def _newest_job(stage: Stage) -> str:
     """The newest completed training, wherever it ran, by AWS's clock: a name may hold any time."""
-    found = [job for job in (ec2_jobs.latest_completed_job(stage), latest_completed_job(stage)) if job is not None]
+    found = [job for job in (ec2_jobs.latest_completed_job(stage), _latest_completed_job(stage)) if job is not None]
     if not found:
         raise NotReadyError("No training job of this stage has completed yet.", "Train one: kennel train")
     return max(found)[1]
@@ -112,10 +113,31 @@ def _fetch_model(stage: Stage, job: str, destination: Path) -> None:
         shutil.copyfileobj(model["Body"], file)
 
 
+def _latest_completed_job(stage: Stage) -> tuple[datetime, str] | None:
+    """When this stage's newest completed training job was started, and its name; None when there is none.
+
+    SageMaker keeps jobs for ever. One from before the stage was destroyed has its model in a bucket that is gone.
+    """
+    prefix, bucket = job_prefix(stage), stage.data_bucket
+    with aws_errors():
+        pages = (
+            stage.client("sagemaker")
+            .get_paginator("list_training_jobs")
+            .paginate(NameContains=prefix, StatusEquals="Completed", SortBy="CreationTime", SortOrder="Descending")
+        )
+        for summary in (summary for page in pages for summary in page["TrainingJobSummaries"]):
+            name = str(summary["TrainingJobName"])
+            # The last training of a search is rarely its best one: whoever wants that says so.
+            if not name.startswith(prefix) or name.startswith(tuning_prefix(stage)):
+                continue
+            if describe_training(stage, name)["ModelArtifacts"]["S3ModelArtifacts"].startswith(f"s3://{bucket}/"):
+                return summary["CreationTime"], name
+    return None
+
+
 def _begin_and_end_on_sagemaker(stage: Stage, job: str, location: str) -> tuple[float, float]:
     """When a job was created and has ended, in seconds since the epoch."""
-    with aws_errors():
-        description = stage.client("sagemaker").describe_training_job(TrainingJobName=job)
+    description = describe_training(stage, job)
     status = description["TrainingJobStatus"]
     if status not in ("Completed", "Stopped"):
         raise NotReadyError(

@@ -1,4 +1,4 @@
-"""`kennel train`: one SageMaker training job, followed until it ends."""
+"""A training as a SageMaker training job: its request, its start, and following it until it ends."""
 
 from __future__ import annotations
 
@@ -8,25 +8,23 @@ import shutil
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import botocore.exceptions
-import typer
 
-from cli.aws import ROOT, Stage, announce
+from cli.aws import ROOT, Stage
 from cli.console import console, progress_bar
-from cli.data.commands import SAMPLE_DIR
 from cli.data.push import data_set_prefix
-from cli.errors import NotReadyError, UsageError, WorkFailedError, aws_errors
+from cli.errors import NotReadyError, WorkFailedError, aws_errors
 from cli.prices import hourly_price
-from cli.training.ec2_jobs import is_ec2_job
-from cli.training.hyperparameters import encode, parse_hyperparameters, refuse_shell_syntax
-from cli.training.job_names import job_name, job_prefix, tuning_prefix
-from cli.tuning.jobs import best_hyperparameters
+from cli.training.hyperparameters import encode, refuse_shell_syntax
+from cli.training.job_log import JobLog
+from cli.training.job_names import job_prefix
 from infra.bucket_layout import CHECKPOINTS, CODE, TRAINING_OUTPUT
 from model.core.archives import write_archive
 from model.training.arguments import canonical
@@ -52,13 +50,6 @@ _POLL_SECONDS = 1.0
 _ENDED = ("Completed", "Failed", "Stopped")
 
 
-class Place(StrEnum):
-    """Where a training runs."""
-
-    SAGEMAKER = "sagemaker"
-    EC2 = "ec2"
-
-
 @dataclass(frozen=True)
 class TrainingRequest:
     """What to train on what."""
@@ -68,84 +59,6 @@ class TrainingRequest:
     # None: the stage's settings
     instance_type: str | None = None
     instances: int | None = None
-
-
-def train(
-    context: typer.Context,
-    tuning_job: Annotated[
-        str | None, typer.Argument(metavar="JOB", help="With --best: which tuning job. Default: the newest.")
-    ] = None,
-    best: Annotated[bool, typer.Option("--best", help="With the best values of a tuning job; --set wins.")] = False,
-    data: Annotated[str, typer.Option(help="Name of the data set in the bucket.")] = SAMPLE_DIR.name,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="A hyperparameter, as model/train.py --help lists them."),
-    ] = None,
-    instance_type: Annotated[str | None, typer.Option(help="Default: the stage's settings.")] = None,
-    instances: Annotated[
-        int | None, typer.Option(min=1, max=20, help="Machines that share one training. Default: the settings.")
-    ] = None,
-    wait: Annotated[bool, typer.Option(help="Follow the job's log until it ends.")] = True,
-    follow: Annotated[str | None, typer.Option(metavar="JOB", help="Start nothing: follow this job.")] = None,
-    stop: Annotated[str | None, typer.Option(metavar="JOB", help="Start nothing: stop this job.")] = None,
-    on: Annotated[Place, typer.Option(help="A SageMaker training job, or one EC2 instance.")] = Place.SAGEMAKER,
-    spot: Annotated[bool | None, typer.Option(help="EC2: spare capacity. Default: the stage's settings.")] = None,
-    resume: Annotated[
-        str | None, typer.Option(metavar="JOB", help="EC2: a new instance goes on with this job.")
-    ] = None,
-) -> None:
-    """Train as a SageMaker training job, or on an EC2 instance that ends itself."""
-    from cli.training import ec2 as ec2_training  # which is built on this module
-
-    stage: Stage = context.obj
-    for job in (tuning_job, follow, stop, resume):
-        if job is not None:
-            job_name(job)
-    if tuning_job and not best:
-        raise UsageError(f"What is {tuning_job!r}? A tuning job goes with --best.", "kennel train --best JOB")
-    _require_one_purpose({"--follow": follow, "--stop": stop, "--resume": resume}, new=bool(best or set_))
-    hyperparameters = parse_hyperparameters(set_ or [])
-    if best:
-        hyperparameters = {**best_hyperparameters(stage, tuning_job), **hyperparameters}
-    request = TrainingRequest(data, hyperparameters, instance_type, instances)
-    if on is Place.EC2 or is_ec2_job(stage, follow or stop or resume or ""):
-        if instances is not None:
-            raise UsageError("--instances is for SageMaker: on EC2 one instance trains.", "Leave out --on ec2")
-        if not follow:
-            announce(stage)
-        ec2_training.run_command(stage, request, spot=spot, wait=wait, follow=follow, stop=stop, resume=resume)
-        return
-    if resume or spot is not None:
-        raise UsageError("--resume and --spot are for trainings on EC2.", "Add --on ec2")
-    if not follow:
-        announce(stage)
-    if stop:
-        with aws_errors():
-            stage.client("sagemaker").stop_training_job(TrainingJobName=stop)
-        console.print(f"{stop} is stopping; what it has learned so far is kept.")
-        return
-    job = follow or start_training(stage, request)
-    if not wait and not follow:
-        console.print(f"Follow it: kennel train --follow {job}")
-        return
-    try:
-        follow_training(stage, job)
-    except KeyboardInterrupt:
-        console.print(f"\nThe job goes on. Follow it: kennel train --follow {job}  Stop it: kennel train --stop {job}")
-        raise
-    console.print("Next: kennel package, then kennel deploy")
-
-
-def _require_one_purpose(earlier: dict[str, str | None], *, new: bool) -> None:
-    """Refuse options that would be ignored: those of a new training beside an earlier one's, and two of the latter."""
-    given = [option for option, job in earlier.items() if job]
-    if len(given) > 1:
-        raise UsageError(f"{' and '.join(given)} do not go together.", "Give one of them.")
-    if given and new:
-        raise UsageError(
-            f"{given[0]} takes a training as it was started: --set and --best are for a new one.",
-            f"Leave them out, or leave out {given[0]}.",
-        )
 
 
 def start_training(stage: Stage, request: TrainingRequest) -> str:
@@ -254,12 +167,9 @@ def training_hyperparameters(stage: Stage, request: TrainingRequest, max_runtime
     UsageError
         For a value that a shell would change.
     """
-    provenance = {"model-name": request.data_set, "code-revision": _code_revision()}
-    limit = {"max-runtime": max_runtime}
+    given = {"model-name": request.data_set, "code-revision": _code_revision(), "max-runtime": max_runtime}
     settings = {canonical(name): value for name, value in stage.settings.training.hyperparameters.items()}
-    values = {
-        name: str(value) for name, value in {**provenance, **limit, **settings, **request.hyperparameters}.items()
-    }
+    values = {name: str(value) for name, value in {**given, **settings, **request.hyperparameters}.items()}
     refuse_shell_syntax(values)
     return values
 
@@ -291,18 +201,57 @@ def source_bundle(folder: Path) -> bytes:
     return bundle.getvalue()
 
 
+def stop_training(stage: Stage, job: str) -> None:
+    """Ask a job to save what it has and end.
+
+    Raises
+    ------
+    NotReadyError
+        When there is no such job.
+    """
+    with named_job(stage, job):
+        stage.client("sagemaker").stop_training_job(TrainingJobName=job)
+
+
+def describe_training(stage: Stage, job: str) -> dict[str, Any]:
+    """Ask SageMaker for a job.
+
+    Raises
+    ------
+    NotReadyError
+        When there is no such job.
+    """
+    with named_job(stage, job):
+        description: dict[str, Any] = stage.client("sagemaker").describe_training_job(TrainingJobName=job)
+    return description
+
+
+@contextmanager
+def named_job(stage: Stage, job: str) -> Iterator[None]:
+    """Name the job that AWS does not find; its own words are "Requested resource not found."."""
+    with aws_errors():
+        try:
+            yield
+        except botocore.exceptions.ClientError as error:
+            if "not found" not in error.response["Error"].get("Message", "").lower():
+                raise
+            raise NotReadyError(f"There is no training job {job!r} in {stage.place}.") from None
+
+
 def follow_training(stage: Stage, job: str) -> dict[str, Any]:
     """Print a job's log until it ends; returns its description.
 
     Raises
     ------
+    NotReadyError
+        When there is no such job.
     WorkFailedError
         When the job failed or was stopped; the message holds SageMaker's reason.
     """
-    sagemaker, log = stage.client("sagemaker"), JobLog(stage, job)
+    log = JobLog(stage, job, LOG_GROUP)
     with aws_errors(), progress_bar(f"{job}: Starting"):
         while True:
-            description: dict[str, Any] = sagemaker.describe_training_job(TrainingJobName=job)
+            description = describe_training(stage, job)
             log.print_new()
             if description["TrainingJobStatus"] in _ENDED:
                 break
@@ -312,9 +261,10 @@ def follow_training(stage: Stage, job: str) -> dict[str, Any]:
     if status != "Completed":
         # Of a job that was stopped, only the secondary status tells a limit from somebody's wish.
         reason = description.get("FailureReason", description.get("SecondaryStatus", status))
+        kept = f"Package what it had learned: kennel package --job {job}  " if status == "Stopped" else ""
         raise WorkFailedError(
             f"The training job {job} ended as {status}{f': {reason}' if reason != status else ''}",
-            f"Its whole log: log group {LOG_GROUP}, streams {job}/…",
+            f"{kept}Its whole log: log group {LOG_GROUP}, streams {job}/…",
         )
     console.print(f"{job} completed in {description.get('TrainingTimeInSeconds', 0)} s.{saved_by_spot(description)}")
     return description
@@ -326,54 +276,3 @@ def saved_by_spot(description: dict[str, Any]) -> str:
     if not description.get("EnableManagedSpotTraining") or not seconds or billed is None:
         return ""
     return f" Of these, {billed} s are billed: spot capacity saved {1 - billed / seconds:.0%}."
-
-
-def latest_completed_job(stage: Stage) -> tuple[datetime, str] | None:
-    """When this stage's newest completed training job was started, and its name; None when there is none."""
-    with aws_errors():
-        pages = (
-            stage.client("sagemaker")
-            .get_paginator("list_training_jobs")
-            .paginate(
-                NameContains=job_prefix(stage), StatusEquals="Completed", SortBy="CreationTime", SortOrder="Descending"
-            )
-        )
-        for page in pages:
-            for summary in page["TrainingJobSummaries"]:
-                name = str(summary["TrainingJobName"])
-                # The last training of a search is rarely its best one: whoever wants that says so.
-                if name.startswith(job_prefix(stage)) and not name.startswith(tuning_prefix(stage)):
-                    return summary["CreationTime"], name
-    return None
-
-
-class JobLog:
-    """The log lines of a job's instances, each printed once."""
-
-    def __init__(self, stage: Stage, job: str, group: str = LOG_GROUP) -> None:
-        self.group = group
-        self._logs = stage.client("logs")
-        self._job = job
-        self._tokens: dict[str, str] = {}
-
-    def print_new(self) -> None:
-        """Print what has arrived since the last call."""
-        try:
-            streams = self._logs.describe_log_streams(logGroupName=self.group, logStreamNamePrefix=f"{self._job}/")
-        except botocore.exceptions.ClientError as error:
-            if error.response["Error"]["Code"] == "ResourceNotFoundException":
-                return  # nothing has been logged in this account yet
-            raise
-        names = sorted(stream["logStreamName"] for stream in streams["logStreams"])
-        for name in names:
-            prefix = f"{name.split('/')[-1].rsplit('-', 1)[0]}  " if len(names) > 1 else ""
-            while self._print_page(name, prefix):
-                pass
-
-    def _print_page(self, stream: str, prefix: str) -> bool:
-        token = {"nextToken": self._tokens[stream]} if stream in self._tokens else {}
-        page = self._logs.get_log_events(logGroupName=self.group, logStreamName=stream, startFromHead=True, **token)
-        self._tokens[stream] = page["nextForwardToken"]
-        for event in page["events"]:
-            console.print(f"  {prefix}{event['message'].rstrip()}", style="dim")
-        return bool(page["events"])

@@ -6,13 +6,13 @@ from pathlib import Path
 from aws_cdk import Aws, CustomResource, Duration, IgnoreMode, RemovalPolicy
 from aws_cdk import aws_codebuild as codebuild
 from aws_cdk import aws_ecr as ecr
-from aws_cdk import aws_iam as iam
 from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_logs as logs
 from aws_cdk import aws_s3_assets as assets
 from constructs import Construct
 
-from infra.constructs.policies import allow, allow_in_s3, policy
+from infra.constructs.inline_role import InlineRole
+from infra.gate.compliance import acknowledge
 from infra.serving_image import DOCKERFILE, SOURCES, image_tag
 from programs import image_build
 
@@ -71,6 +71,11 @@ class BuiltImage(Construct):
         )
         build_log = self._log_group("BuildLog")
         project = self._project(asset, build_log, architecture)
+        acknowledge(
+            project,
+            "AwsSolutions-CB4",
+            "The build stores neither artifacts nor a cache, so there is nothing that a key would encrypt.",
+        )
         image = CustomResource(
             self,
             "Image",
@@ -122,40 +127,24 @@ class BuiltImage(Construct):
             queued_timeout_in_minutes=QUEUE_TIMEOUT.to_minutes(),
         )
 
-    def _build_role(self, asset: assets.Asset, log_group: logs.LogGroup) -> iam.Role:
+    def _build_role(self, asset: assets.Asset, log_group: logs.LogGroup) -> InlineRole:
         """May read what it builds, push into one repository and write its log."""
-        return iam.Role(
-            self,
-            "BuildRole",
-            description="Builds the serving image",
-            # For this account only: else another account could make CodeBuild use our role (confused deputy).
-            assumed_by=iam.ServicePrincipal(
-                "codebuild.amazonaws.com", conditions={"StringEquals": {"aws:SourceAccount": Aws.ACCOUNT_ID}}
-            ),
-            inline_policies={
-                "Source": policy(
-                    allow_in_s3(
-                        ["s3:GetObject", "s3:GetObjectVersion"], [asset.bucket.arn_for_objects(asset.s3_object_key)]
-                    )
-                ),
-                "Push": policy(
-                    # A token for the registry, which IAM cannot scope; what it opens is decided by the next statement.
-                    allow(["ecr:GetAuthorizationToken"], ["*"]),
-                    allow(
-                        [
-                            "ecr:BatchCheckLayerAvailability",
-                            "ecr:BatchGetImage",
-                            "ecr:CompleteLayerUpload",
-                            "ecr:InitiateLayerUpload",
-                            "ecr:PutImage",
-                            "ecr:UploadLayerPart",
-                        ],
-                        [self._repository.repository_arn],
-                    ),
-                ),
-                "Log": policy(allow(WRITE_LOG, [log_group.log_group_arn])),
-            },
-        )
+        role = InlineRole(self, "BuildRole", service="codebuild", description="Builds the serving image")
+        source = asset.bucket.arn_for_objects(asset.s3_object_key)
+        role.allow_in_s3("Source", ["s3:GetObject", "s3:GetObjectVersion"], [source])
+        # A token for the registry, which IAM cannot scope; what it opens is decided by the next statement.
+        role.allow_any("Push", ["ecr:GetAuthorizationToken"])
+        actions = [
+            "ecr:BatchCheckLayerAvailability",
+            "ecr:BatchGetImage",
+            "ecr:CompleteLayerUpload",
+            "ecr:InitiateLayerUpload",
+            "ecr:PutImage",
+            "ecr:UploadLayerPart",
+        ]
+        role.allow("Push", actions, [self._repository.repository_arn])
+        role.allow("Log", WRITE_LOG, [log_group.log_group_arn])
+        return role
 
     def _builder(self, project: codebuild.CfnProject, build_log: logs.LogGroup) -> lambda_.Function:
         """The function behind the custom resource."""
@@ -180,25 +169,15 @@ class BuiltImage(Construct):
 
     def _builder_role(
         self, project: codebuild.CfnProject, build_log: logs.LogGroup, own_log: logs.LogGroup
-    ) -> iam.Role:
+    ) -> InlineRole:
         """May run this project, see whether an image is there, and read what a build said."""
-        return iam.Role(
-            self,
-            "BuilderRole",
-            description="Starts builds of the serving image",
-            assumed_by=iam.ServicePrincipal("lambda.amazonaws.com"),
-            inline_policies={
-                "Builds": policy(
-                    allow(
-                        ["codebuild:BatchGetBuilds", "codebuild:StartBuild", "codebuild:StopBuild"],
-                        [project.attr_arn],
-                    )
-                ),
-                "Images": policy(allow(["ecr:DescribeImages"], [self._repository.repository_arn])),
-                "BuildLog": policy(allow(["logs:GetLogEvents"], [build_log.log_group_arn])),
-                "Log": policy(allow(WRITE_LOG, [own_log.log_group_arn])),
-            },
-        )
+        role = InlineRole(self, "BuilderRole", service="lambda", description="Starts builds of the serving image")
+        actions = ["codebuild:BatchGetBuilds", "codebuild:StartBuild", "codebuild:StopBuild"]
+        role.allow("Builds", actions, [project.attr_arn])
+        role.allow("Images", ["ecr:DescribeImages"], [self._repository.repository_arn])
+        role.allow("BuildLog", ["logs:GetLogEvents"], [build_log.log_group_arn])
+        role.allow("Log", WRITE_LOG, [own_log.log_group_arn])
+        return role
 
     def _log_group(self, name: str) -> logs.LogGroup:
         return logs.LogGroup(self, name, retention=logs.RetentionDays.ONE_MONTH, removal_policy=RemovalPolicy.DESTROY)

@@ -2,24 +2,27 @@
 
 from typing import cast
 
-from aws_cdk import Aws, Duration, IgnoreMode, RemovalPolicy
+from aws_cdk import Aws, CfnResource, Duration, IgnoreMode, RemovalPolicy
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_logs as logs
-from aws_cdk import aws_sagemaker as sagemaker
-from constructs import Construct
+from constructs import Construct, IConstruct
 
+from infra.constructs.inline_role import InlineRole
 from infra.function_settings import FunctionSettings
+from infra.gate.compliance import acknowledge
 from infra.settings import ROOT
 
 PACKAGE = "lambda_fn"
 
 
 class ClassifierFunction(Construct):
-    """A function that may write its own log and invoke one endpoint, called through its alias only.
+    """A function that may write its own log, called through its alias only.
 
     Attributes
     ----------
+    role
+        May do what the handler does; the endpoint grants itself.
     function, alias, url
         What callers and alarms refer to. Every change of code or configuration publishes a new version, and the alias
         moves to it.
@@ -31,12 +34,15 @@ class ClassifierFunction(Construct):
         construct_id: str,
         *,
         settings: FunctionSettings,
-        endpoint: sagemaker.CfnEndpoint,
+        endpoint_name: str,
         metrics_namespace: str,
         retain_logs: bool,
     ) -> None:
         super().__init__(scope, construct_id)
         log_group = self._log_group(settings.log_retention_days, retain=retain_logs)
+        self.role = InlineRole(self, "Role", service="lambda", description="Classifier function")
+        # The group's ARN ends in :*, its streams.
+        self.role.allow("Logs", ["logs:CreateLogStream", "logs:PutLogEvents"], [log_group.log_group_arn])
         self.function = lambda_.Function(
             self,
             "Function",
@@ -45,12 +51,12 @@ class ClassifierFunction(Construct):
             architecture=lambda_.Architecture.ARM_64,
             handler=f"{PACKAGE}.handler.handler",
             code=_code(),
-            role=self._role(log_group, endpoint),
+            role=self.role,
             memory_size=settings.memory_mb,
             timeout=Duration.seconds(settings.timeout_seconds),
             reserved_concurrent_executions=settings.reserved_concurrency,
             environment={
-                "ENDPOINT_NAME": endpoint.attr_endpoint_name,
+                "ENDPOINT_NAME": endpoint_name,
                 "ENDPOINT_TIMEOUT_SECONDS": str(settings.endpoint_timeout_seconds),
                 "FETCH_TIMEOUT_SECONDS": str(settings.fetch_timeout_seconds),
                 "METRICS_NAMESPACE": metrics_namespace,
@@ -72,6 +78,8 @@ class ClassifierFunction(Construct):
                 min_capacity=settings.scaling.min_provisioned, max_capacity=settings.scaling.max_provisioned
             ).scale_on_utilization(utilization_target=settings.scaling.target_utilization)
         self.url = self.alias.add_function_url(auth_type=lambda_.FunctionUrlAuthType[settings.url_auth])
+        if settings.public_reason:
+            self._acknowledge_public(settings.public_reason)
         for index, invoker in enumerate(settings.invokers):
             self._allow_to_call(f"Invoker{index}", iam.ArnPrincipal(invoker))
 
@@ -83,29 +91,16 @@ class ClassifierFunction(Construct):
         cast(logs.CfnLogGroup, log_group.node.default_child).retention_in_days = retention_days
         return log_group
 
-    def _role(self, log_group: logs.LogGroup, endpoint: sagemaker.CfnEndpoint) -> iam.Role:
-        """May do exactly what the handler does."""
-        return iam.Role(
-            self,
-            "Role",
-            description="Classifier function",
-            assumed_by=iam.ServicePrincipal("lambda.amazonaws.com"),
-            inline_policies={
-                "Logs": iam.PolicyDocument(
-                    statements=[
-                        iam.PolicyStatement(
-                            actions=["logs:CreateLogStream", "logs:PutLogEvents"],
-                            resources=[log_group.log_group_arn],  # ends in :*, the streams of this group
-                        )
-                    ]
-                ),
-                "Endpoint": iam.PolicyDocument(
-                    statements=[
-                        iam.PolicyStatement(actions=["sagemaker:InvokeEndpoint"], resources=[endpoint.ref]),
-                    ]
-                ),
-            },
-        )
+    def _acknowledge_public(self, reason: str) -> None:
+        for path, rule in (
+            (("FunctionUrl", "Resource"), "FUNCTION_URL_IS_SIGNED"),
+            (("invoke-function-url",), "FUNCTION_HAS_NAMED_CALLERS"),
+            (("invoke-function",), "FUNCTION_HAS_NAMED_CALLERS"),
+        ):
+            construct: IConstruct = self.alias
+            for name in path:
+                construct = construct.node.find_child(name)
+            acknowledge(cast(CfnResource, construct), rule, reason)
 
     def _allow_to_call(self, name: str, principal: iam.IPrincipal) -> None:
         """Give what a signed call of the URL needs: since October 2025 these are two actions."""

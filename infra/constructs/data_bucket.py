@@ -1,17 +1,31 @@
-"""The bucket of data sets, code and training outputs, its key and its access logs."""
+"""The bucket of data sets, code and training outputs, its key and its access logs; and who may do what with them."""
 
-from aws_cdk import Duration, RemovalPolicy
+from collections.abc import Iterable
+
+from aws_cdk import Aws, Duration, RemovalPolicy
 from aws_cdk import aws_kms as kms
 from aws_cdk import aws_s3 as s3
 from constructs import Construct
 
-from infra.bucket_layout import CHECKPOINTS, TRAINING_OUTPUT
+from infra.bucket_layout import (
+    BATCH_INPUT,
+    BATCH_OUTPUT,
+    CHECKPOINTS,
+    CODE,
+    DATA_SETS,
+    READABLE_PREFIXES,
+    TRAINING_OUTPUT,
+    TRAINING_PREFIXES,
+    WRITABLE_PREFIXES,
+)
+from infra.constructs.inline_role import InlineRole
 from infra.settings import StorageSettings
 
 # S3 bills the parts of an upload that was never completed until somebody removes them.
 ABORT_INCOMPLETE_UPLOADS = Duration.days(7)
 # The shortest and the longest waiting period that KMS offers before a deleted key is gone for good.
 KEY_DELETION_WINDOW = {False: Duration.days(7), True: Duration.days(30)}
+PUT = ["s3:PutObject", "s3:AbortMultipartUpload"]
 
 
 class DataBucket(Construct):
@@ -70,6 +84,82 @@ class DataBucket(Construct):
             removal_policy=removal_policy,
         )
 
+    def grant_training(self, role: InlineRole) -> None:
+        """Allow to read data sets, code and weights, and to write outputs and checkpoints."""
+        because = "A training names its own objects below its prefixes; the rest of the bucket stays closed."
+        self._grant_objects(role, because, readable=READABLE_PREFIXES, writable=WRITABLE_PREFIXES)
+
+    def grant_training_job(self, role: InlineRole) -> None:
+        """Allow what a training job of SageMaker needs beside.
+
+        SageMaker keeps the checkpoints in the bucket like those of the job: what the job deletes is deleted there, too.
+        """
+        self.grant_training(role)
+        role.allow_in_s3("Checkpoints", ["s3:DeleteObject"], self._objects([CHECKPOINTS]))
+        self._grant_encrypting(role, "Output")
+
+    def grant_notebook(self, role: InlineRole) -> None:
+        """Allow to see everything that trainings read and leave, and to put data sets and code into the bucket.
+
+        Which model is a training's own, only the versions of what it has left tell.
+        """
+        because = "Its user names jobs and data sets; the prefix is this stage's alone."
+        self._grant_objects(role, because, readable=TRAINING_PREFIXES, writable=(DATA_SETS, CODE))
+        self._grant_listing(role, "Data", "s3:ListBucketVersions", [TRAINING_OUTPUT])
+        role.allow_in_s3("Data", ["s3:GetObjectVersion"], self._objects([TRAINING_OUTPUT]))
+
+    def grant_batch(self, role: InlineRole) -> None:
+        """Allow what a transform job does under its model's role: read images and write answers.
+
+        It is SageMaker that moves them: the container runs under network isolation and never sees these permissions.
+        """
+        self._grant_listing(role, "Batch", "s3:ListBucket", [BATCH_INPUT])
+        role.allow_in_s3("Batch", ["s3:GetObject"], self._objects([BATCH_INPUT]))
+        role.allow_in_s3("Batch", PUT, self._objects([BATCH_OUTPUT]))
+        self._grant_key(role, "Batch")
+        self._grant_encrypting(role, "Batch")
+        because = "A transform job reads images and writes answers of any name below these; the rest stays closed."
+        self._acknowledge(role, because, [BATCH_INPUT, BATCH_OUTPUT])
+
+    def grant_volume(self, role: InlineRole) -> None:
+        """Allow SageMaker to encrypt the volumes of instances with the key, to which it hands it on by a grant."""
+        key = [self.key.key_arn]
+        role.allow("Volume", ["kms:CreateGrant"], key, {"Bool": {"kms:GrantIsForAWSResource": "true"}})
+        role.allow("Volume", ["kms:DescribeKey"], key)
+
+    def _grant_objects(
+        self, role: InlineRole, because: str, *, readable: Iterable[str], writable: Iterable[str]
+    ) -> None:
+        self._grant_listing(role, "Data", "s3:ListBucket", TRAINING_PREFIXES)
+        role.allow_in_s3("Data", ["s3:GetObject"], self._objects(readable))
+        role.allow_in_s3("Data", PUT, self._objects(writable))
+        self._grant_key(role, "Data")
+        self._acknowledge(role, because, TRAINING_PREFIXES)
+
+    def _grant_listing(self, role: InlineRole, policy: str, action: str, prefixes: Iterable[str]) -> None:
+        condition = {"StringLike": {"s3:prefix": [f"{prefix}/*" for prefix in prefixes]}}
+        role.allow_in_s3(policy, [action], [self.bucket.bucket_arn], condition)
+
+    def _grant_key(self, role: InlineRole, policy: str) -> None:
+        """Allow to open objects of the bucket, and nothing else: only S3 can use the key on the role's behalf."""
+        condition = {"StringEquals": {"kms:ViaService": f"s3.{Aws.REGION}.{Aws.URL_SUFFIX}"}}
+        role.allow(policy, ["kms:Decrypt", "kms:GenerateDataKey"], [self.key.key_arn], condition)
+
+    def _grant_encrypting(self, role: InlineRole, policy: str) -> None:
+        """Allow to be told to encrypt what a job puts out with the key. Encrypting alone opens nothing with it.
+
+        SageMaker asks for it whenever a job names the key (`KmsKeyId` of OutputDataConfig and TransformOutput), and
+        AWS's page on execution roles gives it without a condition: SageMaker may use it other than through S3.
+        """
+        role.allow(policy, ["kms:Encrypt"], [self.key.key_arn])
+
+    def _objects(self, prefixes: Iterable[str]) -> list[str]:
+        return [self.bucket.arn_for_objects(f"{prefix}/*") for prefix in prefixes]
+
+    def _acknowledge(self, role: InlineRole, because: str, prefixes: Iterable[str]) -> None:
+        imported = self.bucket.stack.export_value(self.bucket.bucket_arn)  # as the role's own stack refers to it
+        role.acknowledge_wildcards(because, [f"{imported}/{prefix}/*" for prefix in prefixes])
+
 
 def _lifecycle_rules(settings: StorageSettings) -> list[s3.LifecycleRule]:
     rules = [
@@ -88,16 +178,11 @@ def _lifecycle_rules(settings: StorageSettings) -> list[s3.LifecycleRule]:
         ),
     ]
     if settings.archive_training_outputs_after_days is not None:
+        archive = s3.Transition(
+            storage_class=s3.StorageClass.GLACIER_INSTANT_RETRIEVAL,
+            transition_after=Duration.days(settings.archive_training_outputs_after_days),
+        )
         rules.append(
-            s3.LifecycleRule(
-                id="archive-training-outputs",
-                prefix=f"{TRAINING_OUTPUT}/",
-                transitions=[
-                    s3.Transition(
-                        storage_class=s3.StorageClass.GLACIER_INSTANT_RETRIEVAL,
-                        transition_after=Duration.days(settings.archive_training_outputs_after_days),
-                    )
-                ],
-            )
+            s3.LifecycleRule(id="archive-training-outputs", prefix=f"{TRAINING_OUTPUT}/", transitions=[archive])
         )
     return rules

@@ -2,15 +2,15 @@
 
 from pathlib import Path
 
-from aws_cdk import Aws, Fn
+from aws_cdk import Fn
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_sagemaker as sagemaker
 from constructs import Construct
 
 from infra.constructs.data_bucket import DataBucket
-from infra.constructs.execution_roles import notebook_data
-from infra.constructs.execution_roles import sagemaker as sagemaker_principal
-from infra.constructs.policies import allow, policy
+from infra.constructs.inline_role import InlineRole, arn_here, with_streams
+from infra.constructs.training_role import LOG_GROUP
+from infra.gate.compliance import acknowledge
 from infra.job_names import job_patterns
 from infra.settings import Settings
 from programs.notebook_idle import stop_when_idle
@@ -70,76 +70,55 @@ class NotebookInstance(Construct):
             ),
             lifecycle_config_name=lifecycle.attr_notebook_instance_lifecycle_config_name,
         )
+        if not in_network:
+            reason = "The settings give no network of their own (notebook.subnet_id), so it stands in SageMaker's."
+            acknowledge(self.instance, "AwsSolutions-SM1", reason)
+            reason = "Without a network of the settings (notebook.subnet_id) this is its only way to AWS."
+            acknowledge(self.instance, "AwsSolutions-SM3", reason)
 
-    def _role(self, settings: Settings, data: DataBucket, training_role: iam.IRole) -> iam.Role:
+    def _role(self, settings: Settings, data: DataBucket, training_role: iam.IRole) -> InlineRole:
         """May train, tune and look at the results, call the deployed function, and stop its own instance.
 
         It may not deploy: what can deploy a stack can do anything that CloudFormation can.
         """
-        here = f"arn:{Aws.PARTITION}:sagemaker:{Aws.REGION}:{Aws.ACCOUNT_ID}"
-        jobs = [
-            f"{here}:{kind}/{pattern}"
-            for kind in ("training-job", "hyper-parameter-tuning-job")
-            for pattern in job_patterns(settings)
-        ]
-        log_groups = f"arn:{Aws.PARTITION}:logs:{Aws.REGION}:{Aws.ACCOUNT_ID}:log-group:/aws/sagemaker"
-        function = (
-            f"arn:{Aws.PARTITION}:lambda:{Aws.REGION}:{Aws.ACCOUNT_ID}:function:{settings.stack_name('inference')}-*"
+        role = InlineRole(self, "Role", service="sagemaker", description="Notebook instance")
+        data.grant_notebook(role)
+        data.grant_volume(role)
+        kinds = ("TrainingJob", "HyperParameterTuningJob")
+        role.allow(
+            "Jobs",
+            [f"sagemaker:{verb}{kind}" for verb in ("Create", "Describe", "Stop") for kind in kinds]
+            + ["sagemaker:AddTags", "sagemaker:ListTrainingJobsForHyperParameterTuningJob"],
+            [
+                arn_here("sagemaker", f"{kind}/{pattern}")
+                for kind in ("training-job", "hyper-parameter-tuning-job")
+                for pattern in job_patterns(settings)
+            ],
+            because="Its user names jobs and data sets; the prefix is this stage's alone.",
         )
-        stacks = [
-            f"arn:{Aws.PARTITION}:cloudformation:{Aws.REGION}:{Aws.ACCOUNT_ID}:stack/{settings.stack_name(kind)}/*"
-            for kind in ("storage", "training", "inference")
-        ]
-        return iam.Role(
-            self,
-            "Role",
-            description="Notebook instance",
-            assumed_by=sagemaker_principal(),
-            inline_policies={
-                "Data": notebook_data(data.bucket, data.key),
-                "Volume": policy(
-                    # SageMaker hands the key on to the instance's volume by a grant.
-                    allow(["kms:CreateGrant"], [data.key.key_arn], {"Bool": {"kms:GrantIsForAWSResource": "true"}}),
-                    allow(["kms:DescribeKey"], [data.key.key_arn]),
-                ),
-                "Jobs": policy(
-                    allow(
-                        [
-                            f"sagemaker:{verb}{kind}"
-                            for verb in ("Create", "Describe", "Stop")
-                            for kind in ("TrainingJob", "HyperParameterTuningJob")
-                        ]
-                        + ["sagemaker:AddTags", "sagemaker:ListTrainingJobsForHyperParameterTuningJob"],
-                        jobs,
-                    ),
-                    # IAM knows no resources for listings.
-                    allow(["sagemaker:ListTrainingJobs", "sagemaker:ListHyperParameterTuningJobs"], ["*"]),
-                    allow(
-                        ["iam:PassRole"],
-                        [training_role.role_arn],
-                        {"StringEquals": {"iam:PassedToService": "sagemaker.amazonaws.com"}},
-                    ),
-                ),
-                "Look": policy(
-                    allow(["cloudformation:DescribeStacks"], stacks),
-                    allow(
-                        ["logs:DescribeLogStreams", "logs:GetLogEvents"],
-                        [f"{log_groups}/TrainingJobs{part}" for part in ("", ":log-stream:*")],
-                    ),
-                ),
-                "Classify": policy(
-                    allow(["lambda:InvokeFunctionUrl"], [function]),
-                    allow(["lambda:InvokeFunction"], [function], {"Bool": {"lambda:InvokedViaFunctionUrl": "true"}}),
-                ),
-                "Itself": policy(
-                    allow(["sagemaker:StopNotebookInstance"], [f"{here}:notebook-instance/{_name(settings)}"]),
-                    allow(
-                        ["logs:CreateLogGroup", "logs:CreateLogStream", "logs:PutLogEvents"],
-                        [f"{log_groups}/NotebookInstances{part}" for part in ("", ":log-stream:*")],
-                    ),
-                ),
-            },
+        role.allow_any("Jobs", ["sagemaker:ListTrainingJobs", "sagemaker:ListHyperParameterTuningJobs"])
+        passed = {"StringEquals": {"iam:PassedToService": "sagemaker.amazonaws.com"}}
+        role.allow("Jobs", ["iam:PassRole"], [training_role.role_arn], passed)
+        stacks = [settings.stack_name(kind) for kind in ("storage", "training", "inference")]
+        role.allow(
+            "Look",
+            ["cloudformation:DescribeStacks"],
+            [arn_here("cloudformation", f"stack/{name}/*") for name in stacks],
+            because="CloudFormation adds a random part to the ARN of a stack.",
         )
+        streams = "SageMaker names the log streams."
+        read = ["logs:DescribeLogStreams", "logs:GetLogEvents"]
+        role.allow("Look", read, with_streams(LOG_GROUP), because=streams)
+        function = [arn_here("lambda", f"function:{settings.stack_name('inference')}-*")]
+        generated = "The function's name is generated, in a stack that is deployed after this one."
+        role.allow("Classify", ["lambda:InvokeFunctionUrl"], function, because=generated)
+        by_url = {"Bool": {"lambda:InvokedViaFunctionUrl": "true"}}
+        role.allow("Classify", ["lambda:InvokeFunction"], function, by_url)
+        itself = arn_here("sagemaker", f"notebook-instance/{_name(settings)}")
+        role.allow("Itself", ["sagemaker:StopNotebookInstance"], [itself])
+        write = ["logs:CreateLogGroup", "logs:CreateLogStream", "logs:PutLogEvents"]
+        role.allow("Itself", write, with_streams("/aws/sagemaker/NotebookInstances"), because=streams)
+        return role
 
 
 def render_start_script(idle_minutes: int) -> str:

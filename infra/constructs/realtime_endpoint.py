@@ -1,16 +1,20 @@
 """The model and the real-time endpoint that serves it."""
 
+import hashlib
+import json
 from pathlib import Path
 
-from aws_cdk import Aws, CfnRule, CfnRuleAssertion, Fn
+from aws_cdk import Aws, CfnRule, CfnRuleAssertion, Fn, Stack
 from aws_cdk import aws_s3_assets as assets
 from aws_cdk import aws_sagemaker as sagemaker
 from constructs import Construct
 
 from infra import instance_types
+from infra.constructs.classifier_function import ClassifierFunction
 from infra.constructs.data_bucket import DataBucket
-from infra.constructs.execution_roles import ModelRole
+from infra.constructs.inline_role import InlineRole
 from infra.constructs.registry_image import RegistryImage
+from infra.constructs.training_role import STREAMS
 from infra.settings import ROOT, ServingSettings
 from model.core.archives import archive_digest
 from model.core.artifact_digest import VARIABLE
@@ -49,15 +53,7 @@ class RealtimeEndpoint(Construct):
         digest = {VARIABLE: archive_digest(ROOT / artifact)} if asset else {}
         # The disks of some instance types are encrypted by their hardware, and SageMaker refuses a key for them.
         key = None if instance_types.has_local_storage(settings.instance_type) else data.key
-        role = ModelRole(
-            self,
-            "Role",
-            artifact_arn=asset.bucket.arn_for_objects(asset.s3_object_key) if asset else None,
-            image_repository_arn=image.repository_arn,
-            volume_key=key,
-            bucket=data.bucket,
-            key=data.key,
-        )
+        role = self._role(asset, image, data, encrypted=key is not None)
         model = sagemaker.CfnModel(
             self,
             "Model",
@@ -97,6 +93,37 @@ class RealtimeEndpoint(Construct):
             # Else every deployment would set the instance count back to its initial value, whatever the load.
             retain_all_variant_properties=True,
         )
+
+    def grant_invoke(self, function: ClassifierFunction) -> None:
+        """Allow the function to invoke this endpoint."""
+        function.role.allow("Endpoint", ["sagemaker:InvokeEndpoint"], [self.endpoint.ref])
+
+    def _role(
+        self, asset: assets.Asset | None, image: RegistryImage, data: DataBucket, *, encrypted: bool
+    ) -> InlineRole:
+        """May fetch one model artifact and its image, and write logs; a transform job runs under it, too.
+
+        The permissions of a role never change, because the instances of the model before need theirs until a deployment
+        has replaced them, or is rolled back to them: other permissions (of another artifact or image) are another role,
+        and CloudFormation deletes the old one when it deletes the old model.
+        """
+        role = InlineRole(self, "Role", service="sagemaker", description="SageMaker endpoint")
+        image.grant_pull(role)
+        generated = (
+            "SageMaker names the log group after the endpoint, whose generated name is known only after this role, and "
+            "the log streams after instances."
+        )
+        role.allow_telemetry({"/aws/sagemaker/Endpoints/*": generated, "/aws/sagemaker/TransformJobs": STREAMS})
+        data.grant_batch(role)
+        if asset:
+            role.allow_in_s3("Artifact", ["s3:GetObject"], [asset.bucket.arn_for_objects(asset.s3_object_key)])
+        if encrypted:
+            data.grant_volume(role)
+        stack = Stack.of(self)
+        permissions = json.dumps(stack.resolve(role.documents), sort_keys=True)
+        digest = hashlib.sha256(permissions.encode()).hexdigest()[:8]
+        role.resource.override_logical_id(f"{stack.get_logical_id(role.resource)}{digest}")
+        return role
 
     def _artifact_asset(self, artifact: Path) -> assets.Asset | None:
         """Make the artifact an asset, or forbid the deployment when there is none.

@@ -8,16 +8,24 @@ from constructs import Construct
 
 from infra import instance_types
 from infra.constructs.built_image import BuiltImage
+from infra.constructs.inline_role import InlineRole
 from infra.container_images import ECR_IMAGE_URI, ContainerImage, image_accounts
 from infra.settings import ROOT, ServingSettings
 
 
 @dataclass(frozen=True)
 class RegistryImage:
-    """Where an image is, and the repository that a role must be allowed to pull from; both may be tokens."""
+    """Where an image is, and its repository; both may be tokens."""
 
     uri: str
     repository_arn: str
+
+    def grant_pull(self, role: InlineRole) -> None:
+        """Allow to pull the image."""
+        # A token for the registry, which IAM cannot scope; what it opens is decided by the next statement.
+        role.allow_any("Image", ["ecr:GetAuthorizationToken"])
+        actions = ["ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"]
+        role.allow("Image", actions, [self.repository_arn])
 
 
 def serving_image(scope: Construct, settings: ServingSettings, repository: ecr.IRepository) -> RegistryImage:

@@ -14,7 +14,8 @@ from aws_cdk import aws_s3_assets as assets
 from constructs import Construct
 
 from infra.constructs.data_bucket import DataBucket
-from infra.constructs.execution_roles import TrainingInstanceRole
+from infra.constructs.inline_role import InlineRole, arn_here
+from infra.gate.compliance import acknowledge
 from infra.settings import Ec2TrainingSettings
 from programs import ec2_training as instance_program
 
@@ -22,6 +23,9 @@ NETWORK = "10.0.0.0/24"
 # Two zones, because not every zone has every instance type, nor always capacity for it.
 SUBNETS = ("10.0.0.0/25", "10.0.0.128/25")
 HTTPS = 443
+SESSION_CHANNELS = [
+    f"ssmmessages:{action}{channel}" for action in ("Create", "Open") for channel in ("ControlChannel", "DataChannel")
+]
 #: The root volume of Amazon Linux 2023.
 ROOT_DEVICE = "/dev/xvda"
 
@@ -44,6 +48,12 @@ class TrainingNetwork(Construct):
     def __init__(self, scope: Construct, construct_id: str) -> None:
         super().__init__(scope, construct_id)
         vpc = ec2.CfnVPC(self, "Vpc", cidr_block=NETWORK, enable_dns_hostnames=True, enable_dns_support=True)
+        acknowledge(
+            vpc,
+            "AwsSolutions-VPC7",
+            "Nothing in this network can be reached: there is no inbound rule, and no instance between two trainings. "
+            "Flow logs would record what an instance fetches, which its own log and the bucket's have.",
+        )
         gateway = ec2.CfnInternetGateway(self, "Gateway")
         attachment = ec2.CfnVPCGatewayAttachment(self, "Attachment", vpc_id=vpc.ref, internet_gateway_id=gateway.ref)
         table = ec2.CfnRouteTable(self, "RouteTable", vpc_id=vpc.ref)
@@ -131,14 +141,7 @@ class TrainingInstance(Construct):
             exclude=list(instance_program.EXCLUDE),
             ignore_mode=IgnoreMode.GIT,
         )
-        self.role = TrainingInstanceRole(
-            self,
-            "Role",
-            bucket=data.bucket,
-            key=data.key,
-            log_group=self.log_group,
-            program_arn=program.bucket.arn_for_objects(program.s3_object_key),
-        )
+        self.role = self._role(data, program)
         profile = iam.CfnInstanceProfile(self, "Profile", roles=[self.role.role_name])
         user_data = instance_program.render_user_data(
             {
@@ -151,6 +154,19 @@ class TrainingInstance(Construct):
             }
         )
         self.launch_template = self._launch_template(settings, profile, user_data, tags)
+
+    def _role(self, data: DataBucket, program: assets.Asset) -> InlineRole:
+        """May do what a training job may do with the data, fetch its program, write its log and offer a shell."""
+        role = InlineRole(self, "Role", service="ec2", description="EC2 training instances")
+        data.grant_training(role)
+        role.allow_in_s3("Program", ["s3:GetObject"], [program.bucket.arn_for_objects(program.s3_object_key)])
+        # The group itself, and (CloudFormation's attribute ends in :*) its streams.
+        group = [arn_here("logs", f"log-group:{self.log_group.log_group_name}"), self.log_group.log_group_arn]
+        role.allow("Log", ["logs:CreateLogStream", "logs:PutLogEvents"], group)
+        # What the agent needs for a shell without an open port, and no more of Systems Manager. Source: Systems Manager
+        # User Guide, "Verify or add instance permissions for Session Manager".
+        role.allow_any("SessionManager", [*SESSION_CHANNELS, "ssm:UpdateInstanceInformation"])
+        return role
 
     def _launch_template(
         self, settings: Ec2TrainingSettings, profile: iam.CfnInstanceProfile, user_data: str, tags: Mapping[str, str]

@@ -45,10 +45,11 @@ class InferenceStack(Stack):
             self,
             "Classifier",
             settings=settings.function,
-            endpoint=endpoint.endpoint,
+            endpoint_name=endpoint.endpoint.attr_endpoint_name,
             metrics_namespace=settings.project.capitalize(),
             retain_logs=settings.storage.retain,
         )
+        endpoint.grant_invoke(classifier)
         CfnOutput(self, "EndpointName", value=endpoint.endpoint.attr_endpoint_name)
         CfnOutput(self, "FunctionUrl", value=classifier.url.url)
         CfnOutput(self, "FunctionName", value=classifier.function.function_name)

@@ -6,10 +6,10 @@ from aws_cdk import CfnOutput, Fn, Stack
 from constructs import Construct
 
 from infra.constructs.data_bucket import DataBucket
-from infra.constructs.execution_roles import TrainingRole
 from infra.constructs.notebook_instance import NotebookInstance
 from infra.constructs.registry_image import registry_image
 from infra.constructs.training_instance import TrainingInstance
+from infra.constructs.training_role import TrainingRole
 from infra.settings import Settings
 
 
@@ -20,13 +20,7 @@ class TrainingStack(Stack):
         self, scope: Construct, construct_id: str, *, settings: Settings, data: DataBucket, **kwargs: Any
     ) -> None:
         super().__init__(scope, construct_id, **kwargs)
-        role = TrainingRole(
-            self,
-            "Role",
-            bucket=data.bucket,
-            key=data.key,
-            image_repository_arn=registry_image(self, settings.training.image).repository_arn,
-        )
+        role = TrainingRole(self, "Role", data=data, image=registry_image(self, settings.training.image))
         CfnOutput(self, "TrainingRoleArn", value=role.role_arn)
         if settings.training.ec2:
             instance = TrainingInstance(

@@ -12,83 +12,70 @@ KEY = "<ExportsOutputFnGetAttDataKey5F086070Arn0ECF9F84>"
 ROLES = [
     ("training", "SageMaker training jobs"),
     ("inference", "SageMaker endpoint"),
-    ("inference", "Classifier function"),
 ]
 
 
-@pytest.fixture
-def training_role(stage: SynthesisedStage) -> dict:
-    return role_for(stage, "training", "SageMaker training jobs")
+LOGS = "arn:<AWS::Partition>:logs:<AWS::Region>:<AWS::AccountId>:log-group:/aws/sagemaker"
+WRITE_LOGS = ("logs:CreateLogGroup", "logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents")
+PULL = ("ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer")
+WITHOUT_RESOURCES = {action: {"*"} for action in ("ecr:GetAuthorizationToken", "cloudwatch:PutMetricData")}
+USE_KEY = {action: {KEY} for action in ("kms:Decrypt", "kms:GenerateDataKey", "kms:Encrypt")}
 
 
-@pytest.fixture
-def model_role(stage: SynthesisedStage) -> dict:
-    return role_for(stage, *ROLES[1])
+def objects(*prefixes: str) -> set[str]:
+    return {f"{BUCKET}/{prefix}/*" for prefix in prefixes}
 
 
-def test_training_reads_data_code_weights_and_checkpoints_and_no_other_object(training_role):
-    assert allowed(training_role)["s3:GetObject"] == {
-        f"{BUCKET}/{p}/*" for p in ("datasets", "code", "weights", "checkpoints")
+def log_groups(*names: str) -> set[str]:
+    return {f"{LOGS}/{name}{streams}" for name in names for streams in ("", ":log-stream:*")}
+
+
+def test_a_training_job_may_do_this_and_nothing_else(stage):
+    repository = "arn:<AWS::Partition>:ecr:<AWS::Region>:<ImageAccounts.<AWS::Region>.id>:repository/pytorch"
+    role = role_for(stage, *ROLES[0])
+    assert allowed(role) == {
+        "s3:ListBucket": {BUCKET},
+        "s3:GetObject": objects("datasets", "code", "weights", "checkpoints"),
+        **dict.fromkeys(("s3:PutObject", "s3:AbortMultipartUpload"), objects("training", "checkpoints")),
+        "s3:DeleteObject": objects("checkpoints"),
+        **USE_KEY,
+        **{action: {repository} for action in PULL},
+        **dict.fromkeys(WRITE_LOGS, log_groups("TrainingJobs")),
+        **WITHOUT_RESOURCES,
     }
+    listed = condition(role, "s3:ListBucket")["StringLike"]["s3:prefix"]
+    assert listed == ["checkpoints/*", "code/*", "datasets/*", "training/*", "weights/*"]
+    namespaces = {"cloudwatch:namespace": ["/aws/sagemaker/TrainingJobs"]}
+    assert condition(role, "cloudwatch:PutMetricData") == {"StringEquals": namespaces}
 
 
-def test_training_writes_outputs_and_checkpoints_and_no_other_object(training_role):
-    for action in ("s3:PutObject", "s3:AbortMultipartUpload"):
-        assert allowed(training_role)[action] == {f"{BUCKET}/{p}/*" for p in ("training", "checkpoints")}
-
-
-def test_training_lists_only_its_prefixes(training_role):
-    assert allowed(training_role)["s3:ListBucket"] == {BUCKET}
-    prefixes = condition(training_role, "s3:ListBucket")["StringLike"]["s3:prefix"]
-    assert prefixes == ["checkpoints/*", "code/*", "datasets/*", "training/*", "weights/*"]
-
-
-def test_training_has_no_other_permission_on_s3(training_role):
-    actions = {action for action in allowed(training_role) if action.startswith("s3:")}
-    assert actions == {"s3:GetObject", "s3:PutObject", "s3:AbortMultipartUpload", "s3:ListBucket", "s3:DeleteObject"}
-
-
-def test_training_deletes_checkpoints_and_nothing_else(training_role):
-    assert allowed(training_role)["s3:DeleteObject"] == {f"{BUCKET}/checkpoints/*"}
+def test_an_endpoint_and_a_transform_job_may_do_this_and_nothing_else(stage):
+    repository = "<ExportsOutputFnGetAttImages2D38C313Arn"
+    role = role_for(stage, *ROLES[1])
+    table = allowed(role)
+    assert all(str(arn).startswith(repository) for action in PULL for arn in table.pop(action))
+    assert table == {
+        "s3:ListBucket": {BUCKET},
+        "s3:GetObject": objects("batch/input"),
+        **dict.fromkeys(("s3:PutObject", "s3:AbortMultipartUpload"), objects("batch/output")),
+        **USE_KEY,
+        **{action: {KEY} for action in ("kms:CreateGrant", "kms:DescribeKey")},
+        **dict.fromkeys(WRITE_LOGS, log_groups("Endpoints/*", "TransformJobs")),
+        **WITHOUT_RESOURCES,
+    }
+    assert condition(role, "s3:ListBucket")["StringLike"] == {"s3:prefix": ["batch/input/*"]}
+    assert condition(role, "kms:CreateGrant") == {"Bool": {"kms:GrantIsForAWSResource": "true"}}
+    namespaces = {"cloudwatch:namespace": ["/aws/sagemaker/Endpoints", "/aws/sagemaker/TransformJobs"]}
+    assert condition(role, "cloudwatch:PutMetricData") == {"StringEquals": namespaces}
 
 
 @pytest.mark.parametrize(("kind", "description"), ROLES[:2])
-def test_role_opens_objects_with_the_key_only_through_s3(stage, kind, description):
+def test_a_role_opens_objects_with_the_key_through_s3_only(stage, kind, description):
     role = role_for(stage, kind, description)
     for action in ("kms:Decrypt", "kms:GenerateDataKey"):
-        assert allowed(role)[action] == {KEY}
-        via = condition(role, action)["StringEquals"]["kms:ViaService"]
-        assert text(via) == "s3.<AWS::Region>.<AWS::URLSuffix>"
-
-
-@pytest.mark.parametrize(("kind", "description"), ROLES[:2])
-def test_what_a_job_puts_out_can_be_under_the_key(stage, kind, description):
+        assert text(condition(role, action)["StringEquals"]["kms:ViaService"]) == "s3.<AWS::Region>.<AWS::URLSuffix>"
     # Without a condition: SageMaker asks for it when a job names the key, and may not go through S3.
-    role = role_for(stage, kind, description)
-    assert allowed(role)["kms:Encrypt"] == {KEY}
     assert condition(role, "kms:Encrypt") == {}
-
-
-def test_training_uses_the_key_for_nothing_else(training_role):
-    actions = {action for action in allowed(training_role) if action.startswith("kms:")}
-    assert actions == {"kms:Decrypt", "kms:GenerateDataKey", "kms:Encrypt"}
-
-
-def test_endpoint_passes_the_key_on_to_volumes_only(model_role):
-    actions = {action for action in allowed(model_role) if action.startswith("kms:")}
-    assert actions == {"kms:Decrypt", "kms:GenerateDataKey", "kms:Encrypt", "kms:CreateGrant", "kms:DescribeKey"}
-    assert condition(model_role, "kms:CreateGrant") == {"Bool": {"kms:GrantIsForAWSResource": "true"}}
-
-
-def test_transform_jobs_read_their_input_and_write_their_output_and_nothing_else(model_role):
-    s3 = {action: arns for action, arns in allowed(model_role).items() if action.startswith("s3:")}
-    assert s3 == {
-        "s3:ListBucket": {BUCKET},
-        "s3:GetObject": {f"{BUCKET}/batch/input/*"},
-        "s3:PutObject": {f"{BUCKET}/batch/output/*"},
-        "s3:AbortMultipartUpload": {f"{BUCKET}/batch/output/*"},
-    }
-    assert condition(model_role, "s3:ListBucket")["StringLike"] == {"s3:prefix": ["batch/input/*"]}
 
 
 def test_endpoint_reads_its_own_artifact_and_no_other_object(synthesise, artifact, stages):
@@ -154,67 +141,8 @@ def test_a_models_role_follows_from_what_it_may_do_and_nothing_else(synthesise, 
     assert deployed_role(synthesise(other)) == deployed_role(stages["dev"])
 
 
-def test_training_pulls_its_own_image_repository_only(training_role):
-    table = allowed(training_role)
-    pulls = {action: arns for action, arns in table.items() if action.startswith("ecr:") and "Token" not in action}
-    assert set(pulls) == {"ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"}
-    for arns in pulls.values():
-        account = "<ImageAccounts.<AWS::Region>.id>"
-        assert arns == {f"arn:<AWS::Partition>:ecr:<AWS::Region>:{account}:repository/pytorch"}
-
-
-@pytest.mark.parametrize(
-    ("kind", "description", "groups"),
-    [(*ROLES[0], ["TrainingJobs"]), (*ROLES[1], ["Endpoints/*", "TransformJobs"])],
-)
-def test_role_writes_only_sagemakers_log_groups(stage, kind, description, groups):
-    table = allowed(role_for(stage, kind, description))
-    prefix = "arn:<AWS::Partition>:logs:<AWS::Region>:<AWS::AccountId>:log-group:/aws/sagemaker/"
-    logs = {action: arns for action, arns in table.items() if action.startswith("logs:")}
-    assert not any("Delete" in action or "*" in action for action in logs)
-    for arns in logs.values():
-        assert arns == {f"{prefix}{group}{streams}" for group in groups for streams in ("", ":log-stream:*")}
-
-
-@pytest.mark.parametrize(
-    ("kind", "description", "namespaces"),
-    [
-        (*ROLES[0], ["/aws/sagemaker/TrainingJobs"]),
-        (*ROLES[1], ["/aws/sagemaker/Endpoints", "/aws/sagemaker/TransformJobs"]),
-    ],
-)
-def test_role_publishes_metrics_in_sagemakers_namespaces(stage, kind, description, namespaces):
-    role = role_for(stage, kind, description)
-    assert condition(role, "cloudwatch:PutMetricData") == {"StringEquals": {"cloudwatch:namespace": namespaces}}
-
-
-@pytest.mark.parametrize(("kind", "description"), ROLES[:2])
-def test_sagemaker_assumes_the_role_for_this_account_only(stage, kind, description):
-    trust = role_for(stage, kind, description)["Properties"]["AssumeRolePolicyDocument"]["Statement"]
-    assert trust == [
-        {
-            "Effect": "Allow",
-            "Action": "sts:AssumeRole",
-            "Principal": {"Service": "sagemaker.amazonaws.com"},
-            "Condition": {"StringEquals": {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}},
-        }
-    ]
-
-
-@pytest.mark.parametrize(("kind", "description"), ROLES)
-def test_only_actions_without_resources_are_allowed_on_any(stage, kind, description):
-    table = allowed(role_for(stage, kind, description))
-    on_any = {action for action, resources in table.items() if "*" in resources}
-    assert on_any <= {"ecr:GetAuthorizationToken", "cloudwatch:PutMetricData"}
-
-
-@pytest.mark.parametrize(("kind", "description"), ROLES)
-def test_no_action_is_a_wildcard(stage, kind, description):
-    assert not [action for action in allowed(role_for(stage, kind, description)) if "*" in action]
-
-
 def test_no_role_has_a_managed_policy_or_permissions_of_a_separate_resource(stage):
     roles = [resource for _, _, resource in stage.all_resources() if resource["Type"] == "AWS::IAM::Role"]
-    assert len(roles) == len(ROLES) + 3  # those of the EC2 trainings and of the image's build have tests of their own
+    assert len(roles) == 6
     assert not [role for role in roles if "ManagedPolicyArns" in role["Properties"]]
     assert not [r for _, _, r in stage.all_resources() if r["Type"] in ("AWS::IAM::Policy", "AWS::IAM::ManagedPolicy")]

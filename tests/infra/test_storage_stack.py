@@ -23,24 +23,16 @@ def test_data_is_encrypted_with_the_customer_managed_key(stage, bucket):
     assert rule["BucketKeyEnabled"] is True
 
 
-def test_key_rotates(stage):
+def test_the_key_rotates_and_data_is_versioned(stage, bucket):
     assert stage.properties("storage", "AWS::KMS::Key")["EnableKeyRotation"] is True
-
-
-def test_data_is_versioned(bucket):
     assert bucket["VersioningConfiguration"] == {"Status": "Enabled"}
 
 
-def test_no_bucket_can_become_public(buckets):
-    for bucket in buckets.values():
-        assert set(bucket["Properties"]["PublicAccessBlockConfiguration"].values()) == {True}
-        assert len(bucket["Properties"]["PublicAccessBlockConfiguration"]) == 4
-
-
-def test_no_bucket_has_access_control_lists(buckets):
-    for bucket in buckets.values():
-        assert bucket["Properties"]["OwnershipControls"] == {"Rules": [{"ObjectOwnership": "BucketOwnerEnforced"}]}
-        assert "AccessControl" not in bucket["Properties"]
+def test_no_bucket_can_become_public_or_has_access_control_lists(buckets):
+    for properties in (bucket["Properties"] for bucket in buckets.values()):
+        assert list(properties["PublicAccessBlockConfiguration"].values()) == [True] * 4
+        assert properties["OwnershipControls"] == {"Rules": [{"ObjectOwnership": "BucketOwnerEnforced"}]}
+        assert "AccessControl" not in properties
 
 
 @pytest.mark.parametrize(

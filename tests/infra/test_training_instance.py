@@ -41,13 +41,10 @@ def test_the_image_has_the_framework_version_of_the_training_image(stage):
     assert f"-pytorch-{version}-" in stage.settings.training.ec2.image_parameter
 
 
-def test_metadata_need_a_token_that_does_not_leave_the_machine(launch):
+def test_metadata_need_a_token_that_does_not_leave_the_machine_and_name_the_job(launch):
     options = launch["MetadataOptions"]
     assert (options["HttpTokens"], options["HttpPutResponseHopLimit"]) == ("required", 1)
-
-
-def test_an_instance_learns_its_job_from_its_tags(launch):
-    assert launch["MetadataOptions"]["InstanceMetadataTags"] == "enabled"
+    assert options["InstanceMetadataTags"] == "enabled"
 
 
 def test_an_instance_has_the_profile_and_the_security_group_of_the_stack(stage, launch):
@@ -64,12 +61,9 @@ def test_the_volume_is_encrypted_and_goes_with_the_instance(launch):
     assert volume["VolumeType"] == "gp3"
 
 
-def test_there_is_no_key_pair(launch):
-    assert "KeyName" not in launch
-
-
 def test_shutting_down_ends_the_instance_for_good(launch):
     assert launch["InstanceInitiatedShutdownBehavior"] == "terminate"
+    assert "KeyName" not in launch
 
 
 def test_instances_and_volumes_carry_the_tags_of_the_stage(stage, launch):
@@ -80,15 +74,11 @@ def test_instances_and_volumes_carry_the_tags_of_the_stage(stage, launch):
     assert {s["ResourceType"] for s in launch["TagSpecifications"]} == {"instance", "volume"}
 
 
-def test_nothing_can_connect_to_an_instance(stage):
+def test_nothing_can_connect_to_an_instance_and_it_reaches_others_by_https_only(stage):
     group = stage.properties("training", "AWS::EC2::SecurityGroup")
     assert "SecurityGroupIngress" not in group
-    types = {resource["Type"] for resource in stage.template("training")["Resources"].values()}
-    assert "AWS::EC2::SecurityGroupIngress" not in types
-
-
-def test_an_instance_reaches_others_by_https_only(stage):
-    (rule,) = stage.properties("training", "AWS::EC2::SecurityGroup")["SecurityGroupEgress"]
+    assert "AWS::EC2::SecurityGroupIngress" not in {r["Type"] for _, _, r in stage.all_resources()}
+    (rule,) = group["SecurityGroupEgress"]
     assert (rule["IpProtocol"], rule["FromPort"], rule["ToPort"]) == ("tcp", 443, 443)
 
 
@@ -125,13 +115,10 @@ def test_subnets_lie_in_different_zones(stage):
     assert [zone["Fn::Select"][0] for zone in zones] == [0, 1]
 
 
-def test_the_instance_profile_has_the_one_role(stage):
+def test_the_instance_profile_has_the_one_role_which_is_ec2s_alone(stage, role):
     (profile,) = stage.resources("training", "AWS::IAM::InstanceProfile").values()
     (name,) = profile["Properties"]["Roles"]
-    assert stage.template("training")["Resources"][name["Ref"]]["Properties"]["Description"] == ROLE[1]
-
-
-def test_the_role_is_ec2s_alone(role):
+    assert stage.template("training")["Resources"][name["Ref"]] == role
     (statement,) = role["Properties"]["AssumeRolePolicyDocument"]["Statement"]
     assert statement["Principal"] == {"Service": "ec2.amazonaws.com"}
 
@@ -155,26 +142,13 @@ def test_no_instance_can_change_what_the_next_one_is_told_to_run(role):
     assert not [arn for arn in allowed(role)["s3:PutObject"] if "/code" in arn or "/datasets" in arn]
 
 
-def test_an_instance_writes_to_its_own_log_group_only(stage, role):
+def test_beyond_the_data_it_has_its_own_log_group_and_session_manager(stage, role):
     (group,) = stage.resources("training", "AWS::Logs::LogGroup")
+    others = {action: arns for action, arns in allowed(role).items() if not action.startswith(("s3:", "kms:"))}
     for action in ("logs:CreateLogStream", "logs:PutLogEvents"):
-        assert all(f"<{group}" in arn for arn in allowed(role)[action])
-    assert {action for action in allowed(role) if action.startswith("logs:")} == {
-        "logs:CreateLogStream",
-        "logs:PutLogEvents",
-    }
-
-
-def test_session_manager_is_all_that_is_allowed_beyond_data_and_log(role):
-    others = {action for action in allowed(role) if not action.startswith(("s3:", "kms:", "logs:"))}
+        assert all(f"<{group}" in arn for arn in others.pop(action))
     channels = {f"ssmmessages:{verb}{kind}Channel" for verb in ("Create", "Open") for kind in ("Control", "Data")}
-    assert others == channels | {"ssm:UpdateInstanceInformation"}
-
-
-def test_no_action_is_a_wildcard_and_any_resource_is_for_session_manager_only(role):
-    table = allowed(role)
-    assert not [action for action in table if "*" in action]
-    assert {action.split(":")[0] for action, arns in table.items() if "*" in arns} == {"ssmmessages", "ssm"}
+    assert others == {action: {"*"} for action in {*channels, "ssm:UpdateInstanceInformation"}}
 
 
 def test_the_time_limit_is_the_first_thing_that_the_user_data_set(stage, user_data):

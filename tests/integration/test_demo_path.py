@@ -118,7 +118,7 @@ def user(client: Callable[[str], Any]) -> Iterator[dict[str, str]]:
 
 def test_the_demo_prints_answers_accuracy_times_and_how_to_stop(demo: Project) -> None:
     output = (demo.root / "demo.log").read_text()
-    assert "Held-out pictures, answered by the function" in output
+    assert "Held-out images, answered by the function" in output
     assert re.search(r"accuracy through the function URL\s+\d+\.\d+%", output)
     assert "Time of each step" in output
     assert "kennel local down" in output
@@ -332,7 +332,7 @@ def test_cdk_diff_finds_nothing_to_change(demo: Project) -> None:
 def test_a_broken_artifact_rolls_back_and_the_old_model_keeps_answering(
     demo: Project, client: Callable[[str], Any], outputs: dict[str, str], picture: bytes, administrator: dict[str, str]
 ) -> None:
-    artifact = demo.root / "build/model.tar.gz"
+    artifact = demo.root / "build/local/model.tar.gz"
     good = artifact.read_bytes()
     before = call(outputs["FunctionUrl"], picture, administrator)
     artifact.write_bytes(without_graph(good))

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 from fake_s3 import FakeS3
+from fake_stage import FakeStage
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from cli.aws import Stage
 from cli.errors import KennelError
 from cli.training.job_names import job_path
 from cli.training.report import fetch_report
@@ -20,22 +20,9 @@ from cli.tuning import watching as tuning
 from cli.tuning.jobs import Tuning
 
 
-class FakeStage(Stage):
-    """The stage "dev", with a bucket that is a `FakeS3`."""
-
-    data_bucket = "bucket"
-
-    def __init__(self) -> None:
-        super().__init__("dev")
-        self.__dict__["s3"] = FakeS3()
-
-    def client(self, service: str, **_: Any) -> Any:
-        return self.__dict__[service]
-
-
 @pytest.fixture
 def stage() -> Any:
-    return FakeStage()
+    return FakeStage(s3=FakeS3())
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 from fake_s3 import FakeS3
+from fake_stage import FakeStage
 
-from cli.aws import Stage
 from cli.errors import KennelError, NotReadyError
 from cli.training.ec2_jobs import write_launch
 from cli.training.packaging import package_model
@@ -55,22 +55,9 @@ class FakeSageMaker:
         }
 
 
-class FakeStage(Stage):
-    """The stage "dev", on which an hour ago a training was started in each of both places."""
-
-    data_bucket = "bucket"
-
-    def __init__(self) -> None:
-        super().__init__("dev")
-        self.__dict__.update(s3=FakeS3(), sagemaker=FakeSageMaker())
-
-    def client(self, service: str, **_: Any) -> Any:
-        return self.__dict__[service]
-
-
 @pytest.fixture
 def stage(monkeypatch: pytest.MonkeyPatch) -> Any:
-    stage: Any = FakeStage()
+    stage: Any = FakeStage(s3=FakeS3(), sagemaker=FakeSageMaker())
     relaunch(stage)
     stage.s3.objects.times[job_key(EC2_JOBS, ON_EC2)] -= HOUR
     for name in (ON_EC2, ON_SAGEMAKER):

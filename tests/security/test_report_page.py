@@ -13,24 +13,16 @@ from typing import Any
 
 import pytest
 from fake_s3 import FakeS3
+from fake_stage import FakeStage
 from PIL import Image
 from report_fixtures import make_answers, make_metrics
 from typer.testing import CliRunner
 
 from cli import main
-from cli.aws import Stage
 from model.training.report.report import IMAGE_FILES, render
 
 LABELS = ("one", "two")
 EVIL = "<script>alert(1)</script>\"'></svg><img src=x onerror=alert(1)>"
-
-
-class FakeStage(Stage):
-    data_bucket = "bucket"
-    s3 = FakeS3()
-
-    def client(self, service: str, **_: Any) -> Any:
-        return self.s3
 
 
 @pytest.fixture
@@ -76,8 +68,9 @@ def test_a_page_that_the_training_wrote_is_not_even_fetched(
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w:gz") as tar:
         tar.add(outputs, ".")
-    FakeStage.s3.objects["training/kennel-dev-1/output/output.tar.gz"] = archive.getvalue()
-    monkeypatch.setattr(main, "Stage", FakeStage)
+    stage = FakeStage(s3=FakeS3())
+    stage.s3.objects["training/kennel-dev-1/output/output.tar.gz"] = archive.getvalue()
+    monkeypatch.setattr(main, "Stage", lambda *_: stage)
     result = CliRunner().invoke(main.app, ["report", "--output", str(tmp_path / "reports")])
     assert result.exit_code == 0, result.output
     page = tmp_path / "reports" / "kennel-dev-1" / "report.html"

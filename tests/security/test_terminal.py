@@ -18,6 +18,7 @@ from typing import Any
 import botocore.exceptions
 import pytest
 from fake_s3 import FakeS3
+from fake_stage import FakeStage
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -107,24 +108,6 @@ class HostileAws:
         return [{"TrainingJobSummaries": [self._trial()]}]
 
 
-class FakeStage(Stage):
-    """The stage "dev" on a hostile AWS."""
-
-    data_bucket = "bucket"
-    region = "us-east-1"
-    place = "here"
-
-    def __init__(self, name: str = "dev") -> None:
-        super().__init__(name)
-        self.__dict__.update(s3=FakeS3(), aws=HostileAws())
-
-    def client(self, service: str, **_: Any) -> Any:
-        return self.__dict__["s3" if service == "s3" else "aws"]
-
-    def output(self, kind: str, key: str) -> str:
-        return key
-
-
 class Screen:
     """Runs commands and keeps what they print, in a terminal or into a file."""
 
@@ -162,7 +145,7 @@ def screen(
 
 @pytest.fixture
 def stage(monkeypatch: pytest.MonkeyPatch) -> Any:
-    stage: Any = FakeStage()
+    stage: Any = FakeStage(s3=FakeS3(), aws=HostileAws())
     monkeypatch.setattr(main, "Stage", lambda *_: stage)
     monkeypatch.delenv("KENNEL_STAGE", raising=False)
     for module in (training, ec2_training, tuning):

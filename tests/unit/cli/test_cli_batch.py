@@ -249,17 +249,12 @@ def test_pictures_without_an_answer_are_an_error_although_the_job_completed(stag
 @pytest.mark.parametrize(
     ("source", "destination"),
     [
-        ("s3://other/batch/input/dogs/", None),
-        ("s3://bucket/datasets/dogs/", None),
-        ("s3://bucket/batch/input/", None),
-        ("s3://bucket/batch/input-2/dogs/", None),
-        ("https://bucket/batch/input/dogs/", None),
-        (SOURCE, "s3://bucket/batch/input/dogs/"),
-        (SOURCE, "s3://bucket/training/"),
-        (SOURCE, "s3://other/batch/output/dogs/"),
-        (SOURCE, "labels"),
+        ("s3://other/batch/input/dogs/", None), ("s3://bucket/datasets/dogs/", None),
+        ("s3://bucket/batch/input/", None), ("s3://bucket/batch/input-2/dogs/", None),
+        ("https://bucket/batch/input/dogs/", None), (SOURCE, "s3://bucket/batch/input/dogs/"),
+        (SOURCE, "s3://bucket/training/"), (SOURCE, "s3://other/batch/output/dogs/"), (SOURCE, "labels"),
     ],
-)
+)  # fmt: skip
 def test_other_places_than_those_of_the_models_role_are_refused(
     stage: Any, source: str, destination: str | None
 ) -> None:

@@ -52,7 +52,7 @@ def test_the_metrics_that_are_counted_are_those_that_are_written() -> None:
         (tuple(dimensions), metric["Name"], code if "Code" in dimensions else "")
         for code in [None, *codes]
         for directive in metrics.document(
-            namespace="n", function_name="f", code=code, latency_ms=1, endpoint_latency_ms=1, timestamp_ms=1
+            namespace="n", function_name="f", code=code, latency_ms=1, endpoint_latency_ms=1
         )["_aws"]["CloudWatchMetrics"]
         for dimensions in directive["Dimensions"]
         for metric in directive["Metrics"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tarfile
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import typer
 from fake_account import FakeAccount, FakeStage
 from serving_fixtures import make_artifact
 
-from cli.errors import NotReadyError
+from cli.errors import NotAgreedError, NotReadyError
 from cli.operating import deploying
 from model.core.artifact import ModelCard
 
@@ -79,22 +80,17 @@ def test_bootstrapping_says_what_it_makes_and_asks(
 ) -> None:
     del aws.stacks["CDKToolkit"]
 
-    def confirm(question: str, *, abort: bool) -> None:
-        assert abort and "account 123456789012, region us-east-1" in question
+    def confirm(question: str) -> bool:
+        assert "account 123456789012, region us-east-1" in question
         printed = capsys.readouterr().out
         assert all(word in printed for word in ("bucket", "roles", "AdministratorAccess", "CDKToolkit"))
         steps.append("asked")
-        if not agreed:
-            raise typer.Abort
+        return agreed
 
     monkeypatch.setattr(typer, "confirm", confirm)
-    if agreed:
+    with nullcontext() if agreed else pytest.raises(NotAgreedError):
         deploying.deploy_stacks(FakeStage("dev", aws), ["storage"], ask=True)
-        assert steps == ["asked", "cdk bootstrap", "cdk deploy", "limit logs"]
-    else:
-        with pytest.raises(typer.Abort):
-            deploying.deploy_stacks(FakeStage("dev", aws), ["storage"], ask=True)
-        assert steps == ["asked"]
+    assert steps == ["asked", *(["cdk bootstrap", "cdk deploy", "limit logs"] if agreed else [])]
     steps.clear()
     deploying.deploy_stacks(FakeStage("dev", aws), ["storage"])  # kennel deploy --yes, kennel demo
     assert steps == ["cdk bootstrap", "cdk deploy", "limit logs"]

@@ -8,11 +8,11 @@ from typing import Any
 
 import botocore.exceptions
 import pytest
+from fake_stage import FakeStage
 
-from cli.aws import Stage
 from cli.errors import AwsError
 from cli.operating.log_retention import limit_logs
-from infra.settings import NotebookSettings, Settings, load
+from infra.settings import NotebookSettings
 
 ENDPOINT = "/aws/sagemaker/Endpoints/Endpoint8024A810-x"
 TRAININGS, TRANSFORMS = "/aws/sagemaker/TrainingJobs", "/aws/sagemaker/TransformJobs"
@@ -50,51 +50,40 @@ class FakeLogs:
         self.groups[logGroupName] = retentionInDays
 
 
-class FakeStage(Stage):
-    settings: Settings = load("dev")  # type: ignore[assignment]  # a cached property of the real one
-
-    def __init__(self, logs: FakeLogs, settings: Settings | None = None) -> None:
-        super().__init__("dev")
-        object.__setattr__(self, "logs", logs)
-        object.__setattr__(self, "settings", settings or load("dev"))
-
-    def client(self, service: str, **_: Any) -> Any:
-        assert service == "logs"
-        return self.logs  # type: ignore[attr-defined]
-
-    def output(self, kind: str, key: str) -> str:
-        assert (kind, key) == ("inference", "EndpointName")
-        return ENDPOINT.rsplit("/", 1)[-1]
+def deployed(logs: FakeLogs) -> FakeStage:
+    return FakeStage(outputs={"EndpointName": ENDPOINT.rsplit("/", 1)[-1]}, logs=logs)
 
 
 def test_groups_that_sagemaker_has_not_made_yet_expire_from_their_first_line_on() -> None:
     logs = FakeLogs()
-    limit_logs(FakeStage(logs), ["storage", "training", "inference"])
+    limit_logs(deployed(logs), ["storage", "training", "inference"])
     assert logs.groups == {TRAININGS: 90, TRANSFORMS: 30, ENDPOINT: 30}
 
 
 def test_a_group_without_an_end_gets_one() -> None:
     logs = FakeLogs(**{TRAININGS: None, f"{TRAININGS}-of-another-project": None})
-    limit_logs(FakeStage(logs), ["training"])
+    limit_logs(deployed(logs), ["training"])
     assert logs.groups == {TRAININGS: 90, f"{TRAININGS}-of-another-project": None}
 
 
 def test_what_somebody_has_decided_stays() -> None:
     logs = FakeLogs(**{TRAININGS: 3653})
-    limit_logs(FakeStage(logs), ["training"])
+    limit_logs(deployed(logs), ["training"])
     assert logs.groups == {TRAININGS: 3653}
 
 
 def test_a_second_deployment_changes_nothing() -> None:
     logs = FakeLogs()
     for _ in range(2):
-        limit_logs(FakeStage(logs), ["training"])
+        limit_logs(deployed(logs), ["training"])
     assert logs.groups == {TRAININGS: 90}
 
 
 def test_a_notebook_logs_as_long_as_trainings() -> None:
     logs = FakeLogs()
-    limit_logs(FakeStage(logs, replace(load("dev"), notebook=NotebookSettings())), ["training"])
+    stage = deployed(logs)
+    stage.__dict__["settings"] = replace(stage.settings, notebook=NotebookSettings())
+    limit_logs(stage, ["training"])
     assert logs.groups == {TRAININGS: 90, "/aws/sagemaker/NotebookInstances": 90}
 
 
@@ -104,7 +93,7 @@ def test_a_person_who_may_not_decide_is_told_and_the_deployment_stands(
 ) -> None:
     logs = FakeLogs()
     logs.refuses[operation] = "AccessDeniedException"
-    limit_logs(FakeStage(logs), ["training"])
+    limit_logs(deployed(logs), ["training"])
     assert f"The log group {TRAININGS} may never expire: no" in capsys.readouterr().out.replace("\n", " ")
 
 
@@ -112,4 +101,4 @@ def test_any_other_refusal_is_an_error() -> None:
     logs = FakeLogs()
     logs.refuses["PutRetentionPolicy"] = "LimitExceededException"
     with pytest.raises(AwsError):
-        limit_logs(FakeStage(logs), ["training"])
+        limit_logs(deployed(logs), ["training"])

@@ -7,6 +7,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
+from fake_stage import FakeStage
 
 from cli import aws, main
 from cli.errors import AwsError
@@ -127,9 +128,10 @@ def test_help_lists_every_command(shell: Shell) -> None:
 
 @pytest.mark.parametrize(
     "option",
-    [("--interrupt-spot-after", "5"), ("--quota", "Concurrent executions=10"), ("--access-log-delay", "1")],
+    [("--interrupt-spot-after", "5"), ("--quota", "Concurrent executions=10"), ("--access-log-delay", "1"),
+     ("--port", "4567")],
     ids=lambda option: option[0],
-)
+)  # fmt: skip
 def test_a_local_aws_that_runs_already_does_not_begin_to_be_otherwise(
     shell: Shell, monkeypatch: pytest.MonkeyPatch, option: tuple[str, str]
 ) -> None:
@@ -139,9 +141,31 @@ def test_a_local_aws_that_runs_already_does_not_begin_to_be_otherwise(
 
     monkeypatch.setattr(lifecycle, "up", up)
     assert shell.kennel("local", "up")[0] == 0
+    assert shell.kennel("local", "up", "--port", "4566")[0] == 0
     code, printed = shell.kennel("local", "up", *option)
     assert code == 3
-    assert option[0] in printed and "kennel local down" in printed
+    assert "on port 4566" in printed and option[0] in printed and "kennel local down" in printed
+
+
+@pytest.mark.parametrize(("answer", "code"), [("n\n", 1), ("", 130)])
+def test_an_answer_of_no_is_told_from_an_interruption(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch, answer: str, code: int
+) -> None:
+    monkeypatch.setattr(main, "Stage", lambda *_: FakeStage())
+    monkeypatch.setattr("sys.stdin", io.StringIO(answer))
+    exit_code, output = shell.kennel("destroy")
+    assert exit_code == code
+    assert "Destroy the stage dev in account 123456789012, region us-east-1?" in output
+    assert output.splitlines()[-1].startswith("error: Not agreed to" if code == 1 else "interrupted")
+    assert "Traceback" not in output
+
+
+def test_a_model_that_was_packaged_for_another_stage_is_not_deployed(shell: Shell, tmp_path: Path) -> None:
+    (tmp_path / "build" / "local").mkdir(parents=True)
+    (tmp_path / "build" / "local" / "model.tar.gz").write_bytes(b"a model of the demo")
+    code, output = shell.kennel("deploy", "inference")
+    assert code == 3
+    assert f"There is no model artifact at {tmp_path}/build/dev/model.tar.gz" in output
 
 
 def test_without_a_terminal_a_deployment_has_to_be_agreed_to_beforehand(

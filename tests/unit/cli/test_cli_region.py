@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from local_aws_harness import wait_until
 
 from cli import cdk
 from cli.aws import Stage
@@ -106,3 +111,33 @@ def test_credentials_of_another_account_than_the_settings_are_refused(use: Any) 
     with pytest.raises(NotReadyError, match=r"111111111111.*dev\.toml names 222222222222"):
         use(stage_of("222222222222", "us-east-1"))
     use(stage_of("111111111111", "us-east-1"))
+
+
+def test_ctrl_c_ends_the_cdk_without_a_stack_trace(tmp_path: Path) -> None:
+    """The CDK's script is interpreted by Node itself; the `node` beside our Python would print one."""
+    script, ready = tmp_path / "cdk", tmp_path / "ready"
+    script.write_text(
+        f"#!/usr/bin/env node\nrequire('fs').writeFileSync({str(ready)!r}, ''); setInterval(() => {{}}, 1000);\n"
+    )
+    script.chmod(0o755)
+    program = (
+        "import pathlib, sys; from cli import cdk, main; from cli.aws import Stage;"
+        f"cdk._COMMAND = pathlib.Path({str(script)!r}); sys.argv = ['kennel', 'local', 'status'];"
+        "main.app = lambda **_: cdk.run_cdk('deploy', stage=Stage('dev')); main.main()"
+    )
+    environment = {**os.environ, "AWS_REGION": "eu-west-1"}
+    process = subprocess.Popen(
+        [sys.executable, "-c", program],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        env=environment,
+        cwd=cdk.ROOT,
+    )
+    wait_until(ready.exists)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "What CloudFormation has begun goes on" in output
+    assert "Traceback" not in output

@@ -60,28 +60,16 @@ def test_the_endpoint_url_is_found_as_the_sdks_find_it(extra, expected):
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("ENDPOINT_NAME", ""),
-        ("ENDPOINT_NAME", "dogs/../other"),
-        ("ENDPOINT_NAME", "-dogs"),
-        ("ENDPOINT_NAME", "d" * 64),
-        ("AWS_REGION", ""),
-        ("AWS_REGION", "evil.example/"),
-        ("AWS_ENDPOINT_URL", "127.0.0.1:4566"),
-        ("AWS_ENDPOINT_URL", "ftp://x"),
-        ("AWS_ENDPOINT_URL", "http://user:pw@host"),
-        ("AWS_ENDPOINT_URL", "http://host:port"),
-        ("AWS_ENDPOINT_URL", "http://[::1"),
-        ("METRICS_NAMESPACE", "AWS/Lambda"),
-        ("MAX_IMAGE_BYTES", "0"),
-        ("MAX_IMAGE_BYTES", "-5"),
-        ("MAX_IMAGE_BYTES", "4.5MB"),
-        ("MAX_IMAGE_BYTES", "6291457"),
-        ("FETCH_TIMEOUT_SECONDS", "nan"),
-        ("FETCH_TIMEOUT_SECONDS", "inf"),
-        ("ENDPOINT_TIMEOUT_SECONDS", "0"),
+        ("ENDPOINT_NAME", ""), ("ENDPOINT_NAME", "dogs/../other"), ("ENDPOINT_NAME", "-dogs"),
+        ("ENDPOINT_NAME", "d" * 64), ("AWS_REGION", ""), ("AWS_REGION", "evil.example/"),
+        ("AWS_ENDPOINT_URL", "127.0.0.1:4566"), ("AWS_ENDPOINT_URL", "ftp://x"),
+        ("AWS_ENDPOINT_URL", "http://user:pw@host"), ("AWS_ENDPOINT_URL", "http://host:port"),
+        ("AWS_ENDPOINT_URL", "http://[::1"), ("METRICS_NAMESPACE", "AWS/Lambda"), ("MAX_IMAGE_BYTES", "0"),
+        ("MAX_IMAGE_BYTES", "-5"), ("MAX_IMAGE_BYTES", "4.5MB"), ("MAX_IMAGE_BYTES", "6291457"),
+        ("FETCH_TIMEOUT_SECONDS", "nan"), ("FETCH_TIMEOUT_SECONDS", "inf"), ("ENDPOINT_TIMEOUT_SECONDS", "0"),
         ("ENDPOINT_TIMEOUT_SECONDS", "61"),
     ],
-)
+)  # fmt: skip
 def test_a_wrong_value_is_named(name, value):
     with pytest.raises(ConfigurationError, match=name):
         Settings.from_environment({**MINIMAL, name: value})

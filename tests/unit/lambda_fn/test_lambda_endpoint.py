@@ -61,27 +61,14 @@ def test_scores_pass_through_with_full_precision():
         assert classify(server, scores=True).scores == scores
 
 
-def test_scores_are_not_asked_for_by_default():
-    with fake_server(reply()) as server:
-        classify(server, top_k=7)
-    assert server.requests[0].headers["content-type"] == "application/x-image; top_k=7"
-
-
-def test_one_connection_serves_many_requests():
-    with fake_server(reply()) as server:
-        client = EndpointClient(server.settings(), CREDENTIALS)
-        for _ in range(5):
-            classify(server, client=client)
-    assert (len(server.requests), server.connections) == (5, 1)
-
-
-def test_errors_keep_the_connection_too():
+def test_one_connection_serves_many_requests_and_errors():
     with fake_server(aws_error(429, "ThrottlingException"), model_error(500, "boom"), reply()) as server:
         client = EndpointClient(server.settings(), CREDENTIALS)
         for _ in range(2):
             failure(server, client=client)
-        classify(server, client=client)
-    assert (len(server.requests), server.connections) == (3, 1)
+        for _ in range(3):
+            classify(server, client=client)
+    assert (len(server.requests), server.connections) == (5, 1)
 
 
 def test_credentials_are_read_for_each_request():
@@ -180,18 +167,11 @@ def test_missing_credentials_are_our_fault():
 @pytest.mark.parametrize(
     "raw",
     [
-        b"",
-        b"not json",
-        b"[]",
-        b"null",
-        b'{"predictions": []}',
-        b'{"predictions": {}, "model": {}}',
+        b"", b"not json", b"[]", b"null", b'{"predictions": []}', b'{"predictions": {}, "model": {}}',
         b'{"predictions": [{"label": "x", "probability": NaN}], "model": {}}',
-        b'{"predictions": [], "model": {}, "scores": "all"}',
-        b"[" * 100_000,
-        b"\xff\xfe",
+        b'{"predictions": [], "model": {}, "scores": "all"}', b"[" * 100_000, b"\xff\xfe",
     ],
-)
+)  # fmt: skip
 def test_an_answer_that_is_not_the_contract_is_the_models_failure(raw):
     with fake_server(reply(raw=raw)) as server:
         assert isinstance(failure(server), errors.ModelFailedError)

@@ -117,16 +117,11 @@ def test_redirects_end(authority):
 @pytest.mark.parametrize(
     "location",
     [
-        "http://dogs.example/x",
-        "file:///etc/passwd",
-        "https://user:pw@dogs.example/",
-        "https://dogs.example:8443/",
-        "https://[::1",
-        "https://2130706433/",
-        "//user@dogs.example/",
+        "http://dogs.example/x", "file:///etc/passwd", "https://user:pw@dogs.example/",
+        "https://dogs.example:8443/", "https://[::1", "https://2130706433/", "//user@dogs.example/",
         "\\\\evil.example\\x",
     ],
-)
+)  # fmt: skip
 def test_a_redirect_to_what_is_not_fetched_is_refused(authority, location):
     with fake_server(redirect(location), image(), tls=authority.server) as server:
         error = failure(server, authority)
@@ -149,14 +144,10 @@ def test_a_redirect_into_the_private_network_is_refused(authority):
 @pytest.mark.parametrize(
     "addresses",
     [
-        ["127.0.0.1"],
-        ["1.1.1.1", "10.0.0.1"],
-        ["10.0.0.1", "1.1.1.1"],
-        ["::1"],
-        ["::ffff:169.254.169.254"],
+        ["127.0.0.1"], ["1.1.1.1", "10.0.0.1"], ["10.0.0.1", "1.1.1.1"], ["::1"], ["::ffff:169.254.169.254"],
         ["fe80::1%lo"],
     ],
-)
+)  # fmt: skip
 def test_one_private_address_among_many_is_enough_to_refuse(authority, addresses):
     with fake_server(image(), tls=authority.server) as server:
         error = failure(server, authority, names=Names(addresses), is_permitted=is_public_address)
@@ -334,14 +325,12 @@ def test_the_limit_on_connecting_is_none_on_reading(authority, monkeypatch):
 @pytest.mark.parametrize(
     "raw",
     [
-        b"\x00\x01\x02\r\n\r\n",
-        b"HTTP/9.9 abc\r\n\r\n",
-        b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 1000 + b"\r\n",
+        b"\x00\x01\x02\r\n\r\n", b"HTTP/9.9 abc\r\n\r\n", b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 1000 + b"\r\n",
         b"HTTP/1.1 200 OK\r\nX: " + b"y" * 100_000 + b"\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
         b"HTTP/1.1 302 Found\r\nLocation: https://\xff\xfe/\r\n\r\n",
     ],
-)
+)  # fmt: skip
 def test_a_host_that_speaks_broken_http_is_refused(authority, raw):
     def send(handler):
         handler.close_connection = True

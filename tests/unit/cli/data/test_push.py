@@ -16,8 +16,8 @@ import botocore.exceptions
 import pytest
 from botocore.config import Config
 from fake_s3 import FakeS3
+from fake_stage import FakeStage
 
-from cli.aws import Stage
 from cli.data import push as data_push
 from cli.data.dataset import read_data_set
 from cli.data.fast_put import FastPut
@@ -67,19 +67,11 @@ class PushS3(FakeS3):
         return {"Errors": [{"Key": key, "Message": "no"} for key in keys if key == self.undeletable]}
 
 
-class FakeStage(Stage):
-    """A stage whose bucket is a `PushS3`."""
+SESSION = boto3.session.Session("key", "secret", region_name="eu-west-1")
 
-    data_bucket = "bucket"
-    session = boto3.session.Session("key", "secret", region_name="eu-west-1")  # type: ignore[assignment]
 
-    def __init__(self, s3: PushS3) -> None:
-        super().__init__("local")
-        object.__setattr__(self, "s3", s3)
-
-    def client(self, service: str, **options: Any) -> Any:
-        assert service == "s3"
-        return self.s3  # type: ignore[attr-defined]
+def stage_of(s3: PushS3) -> FakeStage:
+    return FakeStage("local", s3=s3, session=SESSION)
 
 
 @pytest.fixture
@@ -95,7 +87,7 @@ def folder(tmp_path: Path) -> Path:
 
 def test_everything_is_uploaded_once(folder: Path) -> None:
     s3 = PushS3()
-    stage = FakeStage(s3)
+    stage = stage_of(s3)
     first = push_data_set(stage, read_data_set(folder), "dogs")
     again = push_data_set(stage, read_data_set(folder), "dogs")
     assert (first.uploaded, first.unchanged, first.removed) == (24, 0, 0)
@@ -105,7 +97,7 @@ def test_everything_is_uploaded_once(folder: Path) -> None:
 
 def test_changed_images_are_sent_again_and_vanished_ones_removed(folder: Path) -> None:
     s3 = PushS3()
-    stage = FakeStage(s3)
+    stage = stage_of(s3)
     push_data_set(stage, read_data_set(folder), "dogs")
     s3.objects["datasets/other/train/a/1.jpg"] = b"another data set"
     (folder / "train/a b/0.jpg").write_bytes(b"new")
@@ -119,7 +111,7 @@ def test_changed_images_are_sent_again_and_vanished_ones_removed(folder: Path) -
 
 def test_an_interrupted_push_goes_on_where_it_stopped(folder: Path) -> None:
     s3 = PushS3()
-    stage = FakeStage(s3)
+    stage = stage_of(s3)
     s3.fails_after = 10
     with pytest.raises(AwsError, match="AWS refused PutObject"):
         push_data_set(stage, read_data_set(folder), "dogs")
@@ -130,7 +122,7 @@ def test_an_interrupted_push_goes_on_where_it_stopped(folder: Path) -> None:
 
 def test_what_something_else_has_overwritten_or_deleted_is_sent_again(folder: Path) -> None:
     s3 = PushS3()
-    stage = FakeStage(s3)
+    stage = stage_of(s3)
     push_data_set(stage, read_data_set(folder), "dogs")
     s3.objects["datasets/dogs/train/ü/5.jpg"] = b"another image"
     del s3.objects["datasets/dogs/train/ü/6.jpg"]
@@ -140,7 +132,7 @@ def test_what_something_else_has_overwritten_or_deleted_is_sent_again(folder: Pa
 
 def test_what_a_killed_push_sent_is_not_taken_for_what_was_there(folder: Path) -> None:
     s3 = PushS3()
-    stage = FakeStage(s3)
+    stage = stage_of(s3)
     push_data_set(stage, read_data_set(folder), "dogs")
     image = folder / "train/a b/0.jpg"
     original = image.read_bytes()
@@ -157,7 +149,7 @@ def test_what_a_killed_push_sent_is_not_taken_for_what_was_there(folder: Path) -
 def test_a_killed_push_has_kept_what_it_sent(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(data_push, "_MANIFEST_INTERVAL", 0.0)
     s3 = PushS3()
-    stage = FakeStage(s3)
+    stage = stage_of(s3)
     s3.lives_for, s3.manifest_after = 20, 3
     with pytest.raises(Killed):
         push_data_set(stage, read_data_set(folder), "dogs")
@@ -169,23 +161,23 @@ def test_an_image_that_cannot_be_read_is_named(folder: Path) -> None:
     s3, data_set = PushS3(), read_data_set(folder)
     (folder / "train" / "ü" / "3.jpg").unlink()  # after it was found
     with pytest.raises(NotReadyError, match=r"train/ü/3\.jpg cannot be read: No such file"):
-        push_data_set(FakeStage(s3), data_set, "dogs")
+        push_data_set(stage_of(s3), data_set, "dogs")
 
 
 def test_an_image_that_cannot_be_deleted_is_an_error(folder: Path) -> None:
     s3 = PushS3()
-    push_data_set(FakeStage(s3), read_data_set(folder), "dogs")
+    push_data_set(stage_of(s3), read_data_set(folder), "dogs")
     s3.undeletable = "datasets/dogs/train/ü/3.jpg"
     (folder / "train" / "ü" / "3.jpg").unlink()
     with pytest.raises(AwsError, match=r"1 objects of bucket could not be deleted, such as .*3\.jpg: no"):
-        push_data_set(FakeStage(s3), read_data_set(folder), "dogs")
+        push_data_set(stage_of(s3), read_data_set(folder), "dogs")
 
 
 @pytest.mark.parametrize("manifest", [b"", b"{", b'{"train/a b/0.jpg": "an entry of an earlier form"}'])
 def test_a_manifest_that_says_nothing_only_costs_time(folder: Path, manifest: bytes) -> None:
     s3 = PushS3()
     s3.objects["manifests/dogs.json"] = manifest
-    assert push_data_set(FakeStage(s3), read_data_set(folder), "dogs").uploaded == 24
+    assert push_data_set(stage_of(s3), read_data_set(folder), "dogs").uploaded == 24
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "..", "Bichon Frisé", "x" * 64])

@@ -6,15 +6,14 @@ import json
 import re
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
 from fake_s3 import FakeS3
+from fake_stage import FakeStage
 
-from cli.aws import Stage
 from cli.errors import AwsError, NotReadyError, UsageError, WorkFailedError
 from cli.training import ec2 as ec2_training
 from cli.training import ec2_instances, ec2_jobs, packaging
@@ -93,29 +92,15 @@ class FakeLogs:
         return {"logStreams": []}
 
 
-class FakeStage(Stage):
-    def __init__(self, name: str = "dev") -> None:
-        super().__init__(name)
-        self.__dict__.update(s3=FakeS3(), ec2=FakeEc2(), logs=FakeLogs())
-        self.s3.objects["datasets/dogs/train/a/1.jpg"] = b""
-
-    data_bucket = "bucket"
-    s3: FakeS3
-
-    def client(self, service: str, **_: Any) -> Any:
-        return self.__dict__[service]
-
-    def output(self, kind: str, key: str) -> str:
-        return OUTPUTS[key]
-
-
 @pytest.fixture
 def stage(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(ec2_training, "_POLL_SECONDS", 0.0)
     monkeypatch.setattr(ec2_training, "_LOOK_SECONDS", 0.0)
     monkeypatch.setattr(ec2_training, "_APPEARS_SECONDS", 0.0)
     monkeypatch.setattr(training, "source_bundle", lambda folder: b"source")
-    return FakeStage()
+    s3 = FakeS3()
+    s3.objects["datasets/dogs/train/a/1.jpg"] = b""
+    return FakeStage(outputs=OUTPUTS, s3=s3, ec2=FakeEc2(), logs=FakeLogs())
 
 
 def start(stage: Any, machine: Machine = Machine(), **hyperparameters: str) -> str:  # noqa: B008 - it is frozen
@@ -217,8 +202,7 @@ def test_a_data_set_that_is_not_there_starts_nothing(stage: Any) -> None:
 
 
 def test_a_stage_without_the_section_says_how_to_get_it(stage: Any) -> None:
-    settings = stage.settings
-    stage.__dict__["settings"] = replace(settings, training=replace(settings.training, ec2=None))
+    stage.configure("training", ec2=None)
     with pytest.raises(NotReadyError, match="has no EC2 training") as error:
         start(stage)
     assert "[training.ec2]" in error.value.hint
@@ -231,7 +215,7 @@ def test_the_last_completed_job_to_be_started_is_packaged_next(stage: Any, monke
     launched = stage.s3.objects.times[f"code/jobs/{jobs[1]}.json"]
     for later, newest in ((-1, jobs[1]), (1, "kennel-dev-1")):
         on_sagemaker = (launched + timedelta(seconds=later), "kennel-dev-1")
-        monkeypatch.setattr(packaging, "latest_completed_job", lambda _, found=on_sagemaker: found)
+        monkeypatch.setattr(packaging, "_latest_completed_job", lambda _, found=on_sagemaker: found)
         assert packaging._newest_job(stage) == newest
 
 
@@ -344,8 +328,7 @@ def test_whoever_follows_a_spot_training_without_a_word_on_machines_gets_the_sam
     report(stage, job, "Interrupted", reason="AWS takes the spot instance back.")
     stage.ec2.end()
     stage.ec2.then = lambda job: report(stage, job, "Completed")
-    options: dict[str, Any] = {"spot": None, "wait": True, "follow": job, "stop": None, "resume": None}
-    ec2_training.run_command(stage, TrainingRequest("sample"), **options)
+    ec2_training.follow_training(stage, job)
     request = stage.ec2.requests[-1]
     assert (len(stage.ec2.requests), request["InstanceType"]) == (2, "g4dn.xlarge")
     assert request["InstanceMarketOptions"]["MarketType"] == "spot"
@@ -388,14 +371,11 @@ def test_unknown_jobs_are_refused(stage: Any) -> None:
             call(stage, "kennel-dev-ec2-x")
 
 
-def test_interrupting_the_command_leaves_the_job_and_says_how_to_go_on(
-    stage: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def interrupt(*_: Any) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(ec2_training, "follow_training", interrupt)
-    options: dict[str, Any] = {"spot": None, "wait": True, "follow": None, "stop": None, "resume": None}
-    with pytest.raises(KeyboardInterrupt):
-        ec2_training.run_command(stage, TrainingRequest("dogs"), **options)
-    assert re.search(r"--follow (\S+)  Stop it: kennel train --stop \1", capsys.readouterr().out)
+def test_a_later_status_cannot_make_an_operator_pay_twice(stage: Any) -> None:
+    job = start(stage)
+    report(stage, job, "Completed")
+    report(stage, job, "Interrupted", reason="So another training of the stage has written.")
+    stage.ec2.end()
+    with pytest.raises(NotReadyError, match=f"{job} is completed"):
+        ec2_training.resume_training(stage, job, Machine())
+    assert len(stage.ec2.requests) == 1

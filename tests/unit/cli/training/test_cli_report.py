@@ -7,15 +7,14 @@ import json
 import tarfile
 import webbrowser
 from pathlib import Path
-from typing import Any
 
 import pytest
 from fake_s3 import FakeS3
+from fake_stage import FakeStage
 from report_fixtures import make_answers, make_metrics
 from typer.testing import CliRunner
 
 from cli import main
-from cli.aws import Stage
 from cli.errors import NotReadyError
 from cli.training import report as command
 from cli.training.report import fetch_report, figures_table, read_metrics
@@ -24,22 +23,9 @@ from model.training.report.report import write_report
 LABELS = ("one", "two", "three")
 
 
-class FakeStage(Stage):
-    """The stage "dev", with a bucket that is a `FakeS3`."""
-
-    data_bucket = "bucket"
-
-    def __init__(self) -> None:
-        super().__init__("dev")
-        object.__setattr__(self, "s3", FakeS3())
-
-    def client(self, service: str, **_: Any) -> Any:
-        return {"s3": self.s3}[service]  # type: ignore[attr-defined]
-
-
 @pytest.fixture
 def stage() -> FakeStage:
-    return FakeStage()
+    return FakeStage(s3=FakeS3())
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from io import StringIO
@@ -15,9 +14,10 @@ from typing import Any
 
 import botocore.exceptions
 import pytest
+from fake_stage import FakeStage
 from rich.console import Console
 
-from cli.aws import ROOT, Stage
+from cli.aws import ROOT
 from cli.errors import NotReadyError, UsageError, WorkFailedError
 from cli.local import demo
 from cli.training import sagemaker as training
@@ -29,7 +29,6 @@ from cli.tuning.jobs import Tuning, best_hyperparameters, latest_tuning_job
 from cli.tuning.plot import draw_tuning
 from cli.tuning.request import TuningRequest, parameter_ranges, tuning_job_request
 from cli.tuning.watching import tuning_table, watch_tuning
-from infra.settings import Settings
 from infra.tuning_settings import ChoiceRange, NumberRange, TuningSettings
 from model.training.arguments import parse_arguments
 
@@ -72,36 +71,12 @@ class FakeAws:
         return [{"TrainingJobSummaries": self.tunings[wanted["HyperParameterTuningJobName"]].jobs}]
 
 
-class FakeStage(Stage):
-    """A deployed stage whose AWS is the fake above."""
-
-    data_bucket = "bucket"
-    region = "us-east-1"
-    account = "123456789012"
-
-    def __init__(self, name: str = "local") -> None:
-        super().__init__(name)
-        object.__setattr__(self, "aws", FakeAws())
-
-    def client(self, service: str, **options: Any) -> Any:
-        return self.aws  # type: ignore[attr-defined]
-
-    def output(self, kind: str, key: str) -> str:
-        return key
-
-    def configure(self, **members: Any) -> None:
-        """Change the training settings."""
-        settings: Settings = self.settings
-        changed = replace(settings, training=replace(settings.training, **members))
-        object.__setattr__(self, "settings", changed)
-
-
 @pytest.fixture
 def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(training, "SOURCE_DIR", tmp_path)
     monkeypatch.setattr(tuning, "CHARTS", tmp_path)
     monkeypatch.setattr(tuning, "_POLL_SECONDS", 0.0)
-    return FakeStage()
+    return FakeStage("local", aws=FakeAws())
 
 
 def request(hyperparameters: dict[str, str] | None = None, **members: Any) -> TuningRequest:
@@ -162,7 +137,7 @@ def test_the_toolkit_runs_torchrun_where_there_may_be_several_processes(
 
 
 def test_what_is_fixed_is_not_searched_and_what_is_searched_is_not_fixed_by_the_settings(stage: Any) -> None:
-    stage.configure(hyperparameters={"batch_size": 16, "lr": 0.5, "epochs": 9})
+    stage.configure("training", hyperparameters={"batch_size": 16, "lr": 0.5, "epochs": 9})
     config, definition = sent(stage, request({"lr": "0.02"}))
     assert config["ParameterRanges"]["ContinuousParameterRanges"] == []
     static = {name: json.loads(value) for name, value in definition["StaticHyperParameters"].items()}
@@ -212,7 +187,7 @@ def test_hyperband_gives_every_job_the_time_to_save_its_model(stage: Any) -> Non
     # Without --set it is the program itself that knows.
     config, _ = sent(stage, request(strategy="hyperband"))
     assert config["StrategyConfig"]["HyperbandStrategyConfig"]["MaxResource"] > 3
-    stage.configure(tuning=TuningSettings(early_stopping=True))
+    stage.configure("training", tuning=TuningSettings(early_stopping=True))
     assert sent(stage, request(strategy="hyperband"))[0]["TrainingJobEarlyStoppingType"] == "Off"
     assert sent(stage, request())[0]["TrainingJobEarlyStoppingType"] == "Auto"
 
@@ -256,7 +231,7 @@ def test_the_price_is_said_before_the_job_is_started(
 
 
 def test_spot_capacity_is_a_setting_of_all_trainings(stage: Any) -> None:
-    stage.configure(spot=True, max_wait_seconds=5000)
+    stage.configure("training", spot=True, max_wait_seconds=5000)
     start_training(stage, TrainingRequest("dogs"))
     for made in (sent(stage, request())[1], *stage.aws.trained):
         assert made["EnableManagedSpotTraining"] is True
@@ -409,7 +384,7 @@ def test_the_command_line_starts_without_what_only_some_commands_need() -> None:
 
 
 def test_names_of_tuning_jobs_fit_and_are_told_from_those_of_trainings() -> None:
-    make: Callable[[str], Any] = FakeStage
+    make = FakeStage
     for name in ("dev", "local", "prod"):
         assert len(new_tuning_job(make(name))) <= 32
         assert tuning_prefix(make(name)).startswith(job_prefix(make(name)))
@@ -428,7 +403,7 @@ def test_outputs_are_encrypted_with_the_key_of_the_data_bucket(stage: Any) -> No
 
 @pytest.mark.parametrize(("instances", "wanted", "encrypted"), [(1, True, False), (2, True, True), (2, False, False)])
 def test_instances_talk_to_each_other_encrypted(stage: Any, instances: int, wanted: bool, encrypted: bool) -> None:
-    stage.configure(encrypt_traffic=wanted)
+    stage.configure("training", encrypt_traffic=wanted)
     start_training(stage, TrainingRequest("dogs", instances=instances))
     _, definition = sent(stage, TuningRequest(TrainingRequest("dogs", instances=instances)))
     (single,) = stage.aws.trained
@@ -451,7 +426,7 @@ def test_a_training_is_the_first_process_of_its_container(stage: Any) -> None:
 
 def test_a_training_knows_its_time_less_what_passes_before_it(stage: Any) -> None:
     for seconds, known in ((3600, "3300"), (100, "90")):
-        stage.configure(max_runtime_seconds=seconds)
+        stage.configure("training", max_runtime_seconds=seconds)
         start_training(stage, TrainingRequest("dogs"))
         _, definition = sent(stage, request())
         for parameters in (stage.aws.trained[-1]["HyperParameters"], definition["StaticHyperParameters"]):
@@ -470,11 +445,11 @@ def test_a_value_that_a_shell_would_change_starts_nothing(stage: Any, value: str
         start_training(stage, TrainingRequest("dogs", {"weights": value}))
     with pytest.raises(UsageError, match="a shell reads it"):
         start_tuning(stage, request({"weights": value}))
-    stage.configure(hyperparameters={"weights": value})
+    stage.configure("training", hyperparameters={"weights": value})
     with pytest.raises(UsageError, match="a shell reads it"):
         start_training(stage, TrainingRequest("dogs"))
     choice = ChoiceRange(name="weights", values=("none", value))
-    stage.configure(hyperparameters={}, tuning=replace(stage.settings.training.tuning, choices=(choice,)))
+    stage.configure("training", hyperparameters={}, tuning=replace(stage.settings.training.tuning, choices=(choice,)))
     with pytest.raises(UsageError, match="a shell reads it"):
         start_tuning(stage, request())
     assert not stage.aws.trained

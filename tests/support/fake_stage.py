@@ -1,0 +1,41 @@
+"""One deployed stage whose AWS is made of fakes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from cli.aws import Stage
+
+
+class FakeStage(Stage):
+    """A stage with its own settings file, in front of fakes.
+
+    Parameters
+    ----------
+    outputs
+        What the stacks put out; a key that is missing is its own value.
+    services
+        A fake for each service (`s3`, `ec2`, …), reached as a client and as an attribute; `aws` answers for the others.
+    """
+
+    data_bucket = "bucket"
+    region = "us-east-1"
+    account = "123456789012"
+
+    def __init__(self, name: str = "dev", *, outputs: Mapping[str, str] | None = None, **services: Any) -> None:
+        super().__init__(name)
+        self.__dict__.update(services)
+        self.__dict__["outputs"] = outputs or {}
+
+    def client(self, service: str, **_: Any) -> Any:
+        return self.__dict__[service if service in self.__dict__ else "aws"]
+
+    def output(self, kind: str, key: str) -> str:
+        return str(self.__dict__["outputs"].get(key, key))
+
+    def configure(self, section: str, **members: Any) -> None:
+        """Change a section of the settings."""
+        changed = replace(getattr(self.settings, section), **members)
+        self.__dict__["settings"] = replace(self.settings, **{section: changed})
