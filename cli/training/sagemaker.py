@@ -162,12 +162,15 @@ def upload_source(stage: Stage) -> str:
 def training_hyperparameters(stage: Stage, request: TrainingRequest, max_runtime: int) -> dict[str, str]:
     """What the program gets as `--name value`: where it comes from, its time, the settings, and what was asked for.
 
+    Its time is the job's, less what passes before the program begins.
+
     Raises
     ------
     UsageError
         For a value that a shell would change.
     """
-    given = {"model-name": request.data_set, "code-revision": _code_revision(), "max-runtime": max_runtime}
+    limit = int(max_runtime - min(PREPARATION_SHARE * max_runtime, PREPARATION_SECONDS))
+    given = {"model-name": request.data_set, "code-revision": _code_revision(), "max-runtime": limit}
     settings = {canonical(name): value for name, value in stage.settings.training.hyperparameters.items()}
     values = {name: str(value) for name, value in {**given, **settings, **request.hyperparameters}.items()}
     refuse_shell_syntax(values)
@@ -175,10 +178,8 @@ def training_hyperparameters(stage: Stage, request: TrainingRequest, max_runtime
 
 
 def sagemaker_hyperparameters(stage: Stage, request: TrainingRequest) -> dict[str, str]:
-    """What the program of a training job gets; its time is the job's, less what passes before the program begins."""
-    seconds = stage.settings.training.max_runtime_seconds
-    before = min(PREPARATION_SHARE * seconds, PREPARATION_SECONDS)
-    return training_hyperparameters(stage, request, int(seconds - before))
+    """What the program of a training job gets."""
+    return training_hyperparameters(stage, request, stage.settings.training.max_runtime_seconds)
 
 
 def _code_revision() -> str:

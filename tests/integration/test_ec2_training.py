@@ -184,7 +184,7 @@ def test_a_failing_program_is_reported_with_its_own_reason(
 def test_a_training_that_does_not_end_is_ended_and_what_it_has_is_kept(
     aws: LocalAws, stage: Stage, start: Callable[..., str]
 ) -> None:
-    ec2 = dataclasses.replace(stage.settings.training.ec2, max_runtime_seconds=1)
+    ec2 = dataclasses.replace(stage.settings.training.ec2, max_runtime_seconds=10)
     changed = dataclasses.replace(stage.settings, training=dataclasses.replace(stage.settings.training, ec2=ec2))
     stage.__dict__["settings"] = changed
     job = start(PATIENT)

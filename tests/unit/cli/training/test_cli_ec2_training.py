@@ -130,7 +130,7 @@ def test_a_job_is_described_where_instances_may_read_and_not_write(stage: Any) -
     assert job.hyperparameters["lr"] == "0.1"
     assert job.hyperparameters["model-name"] == "dogs"
     assert job.max_runtime_seconds == stage.settings.training.ec2.max_runtime_seconds
-    assert job.hyperparameters["max-runtime"] == str(job.max_runtime_seconds)
+    assert job.hyperparameters["max-runtime"] == "3300", "the packages that the image lacks take their time, too"
 
 
 def test_price_and_time_limit_are_said_before_the_launch(stage: Any, capsys: pytest.CaptureFixture[str]) -> None:
