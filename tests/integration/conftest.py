@@ -67,7 +67,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     project.kennel("local", "down")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def bootstrapped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalAws]:
     """A local AWS that the CDK can deploy to."""
     with local_aws(tmp_path_factory.mktemp("state")) as aws:

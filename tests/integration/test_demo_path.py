@@ -31,8 +31,6 @@ from botocore.credentials import Credentials
 from conftest import Project
 from PIL import Image
 
-pytestmark = pytest.mark.slow
-
 
 @pytest.fixture(scope="module")
 def demo(project: Project) -> Iterator[Project]:
@@ -200,16 +198,6 @@ def test_classify_names_the_breed_of_a_file(demo: Project) -> None:
     assert answer["status"] == 200
     assert len(answer["predictions"]) == 3
     assert re.fullmatch(r"sha256:[0-9a-f]{64}", answer["model"]["version"])
-
-
-def test_an_unsigned_call_is_refused(outputs: dict[str, str], picture: bytes) -> None:
-    status, _ = call(outputs["FunctionUrl"], picture, None)
-    assert status == 403
-
-
-def test_a_wrong_signature_is_refused(outputs: dict[str, str], picture: bytes, administrator: dict[str, str]) -> None:
-    status, _ = call(outputs["FunctionUrl"], picture, {**administrator, "SecretAccessKey": "wrong" * 8})
-    assert status == 403
 
 
 def test_a_caller_without_permission_is_refused_until_it_is_granted(
