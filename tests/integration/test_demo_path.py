@@ -28,7 +28,7 @@ import urllib3
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
-from conftest import Project
+from clone import Project
 from PIL import Image
 
 
