@@ -54,6 +54,7 @@ TOUCHED: dict[str, tuple[str, ...] | type] = {
     "ministack.core.router:SERVICE_PATTERNS": dict,
     "ministack.core.router:extract_access_key_id": ("headers", "query_params"),
     "ministack.core.sigv4:decode_header_value": ("value",),
+    "ministack.core.sigv4:presigned_request_is_expired": ("amz_date", "expires", "now"),
     "ministack.core.concurrency:run_reentrant": ("fn", "args", "thread_name"),
     "ministack.core.responses:error_response_json": (
         *("code", "message", "status", "extra", "message_key", "content_type"),
@@ -97,6 +98,7 @@ TOUCHED: dict[str, tuple[str, ...] | type] = {
     ),
     "ministack.core.iam_evaluator:evaluate_trust_policy": ("trust_doc", "caller_arn", "ctx"),
     "ministack.services.iam:_roles": object,
+    "ministack.services.sts:_sessions": dict,
     "ministack.services.sts:register_session": ("access_key", "session"),
     # CloudFormation
     "ministack.services.cloudformation:_change_sets": object,
@@ -204,6 +206,11 @@ TOUCHED: dict[str, tuple[str, ...] | type] = {
     "ministack.services.cloudwatch:_alarms": object,
     "ministack.services.ecr:_repositories": object,
     "ministack.services.kms:_check_key_state": ("rec",),
+    "ministack.services.secretsmanager:_resolve": ("secret_id", "use_arn_scope"),
+    "ministack.services.secretsmanager:resolve_secret_string": ("secret_id", "version_stage", "version_id"),
+    "ministack.services.ssm:_lookup_parameter": ("name_or_arn", "allow_arn_region", "flexible_name"),
+    "ministack.services.ssm:_parameter_history": object,
+    "ministack.services.ssm:resolve_parameter_value": ("name_or_arn", "version", "decrypt"),
     "ministack.services.kms:_resolve_key": ("key_id_or_arn",),
     # EC2
     "ministack.services.ec2:_error": ("code", "message", "status"),

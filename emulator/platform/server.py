@@ -83,7 +83,7 @@ class LocalAws:
             resource_types,
             stack_rights,
         )
-        from emulator.ministack.door import authentication, enforcement, passed_roles
+        from emulator.ministack.door import authentication, enforcement, passed_roles, service_keys, sessions
         from emulator.ministack.s3 import access_logs, bucket_resources, object_keys
         from emulator.ministack.state import durability
         from emulator.sagemaker import SageMaker
@@ -131,6 +131,8 @@ class LocalAws:
         self._durability.install()
         object_keys.install()
         stack_rights.install()
+        service_keys.install()
+        sessions.install()
         passed_roles.install()
         self._access_logs.install()
         bucket_resources.install()

@@ -75,7 +75,9 @@ def deploy(aws: LocalAws, assembly: Path, stage_settings: settings.Settings) -> 
         name = stage_settings.stack_name(kind)
         template = (assembly / f"{name}.template.json").read_text()
         cloudformation.create_stack(StackName=name, TemplateBody=template, Capabilities=["CAPABILITY_IAM"])
-        cloudformation.get_waiter("stack_create_complete").wait(StackName=name, WaiterConfig={"Delay": 0.2})
+        cloudformation.get_waiter("stack_create_complete").wait(
+            StackName=name, WaiterConfig={"Delay": 0.1, "MaxAttempts": 600}
+        )
 
 
 @pytest.fixture(scope="module")
@@ -206,6 +208,7 @@ def test_stopping_keeps_the_model(aws: LocalAws, stage: Stage, start: Callable[.
         ec2_training.stop_training(stage, job)
 
 
+@pytest.mark.slow
 def test_another_instance_goes_on_from_the_checkpoints_of_one_that_was_terminated(
     aws: LocalAws, stage: Stage, start: Callable[..., str]
 ) -> None:
@@ -292,6 +295,7 @@ def test_whoever_may_not_pass_the_role_cannot_launch_an_instance_that_has_it(aws
         aws.client("ec2").run_instances(LaunchTemplate=template, MinCount=1, MaxCount=1, DryRun=True)
 
 
+@pytest.mark.slow
 def test_an_instance_ends_with_its_server_however_that_ends(aws: LocalAws, tmp_path: Path) -> None:
     ec2 = aws.client("ec2")
     pid_file = tmp_path / "pid"

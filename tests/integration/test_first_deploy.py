@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from conftest import Project
+from clone import Project
 from first_deploy import Walk, first_deploy, refuse_other_accounts
 
 from cli.aws import Stage

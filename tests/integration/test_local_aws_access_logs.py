@@ -153,7 +153,9 @@ def test_logging_and_encryption_of_a_template_take_effect(aws: LocalAws) -> None
     }
     cloudformation = aws.client("cloudformation")
     cloudformation.create_stack(StackName="s", TemplateBody=json.dumps(body))
-    cloudformation.get_waiter("stack_create_complete").wait(StackName="s", WaiterConfig={"Delay": 1})
+    cloudformation.get_waiter("stack_create_complete").wait(
+        StackName="s", WaiterConfig={"Delay": 0.1, "MaxAttempts": 600}
+    )
     s3 = aws.client("s3")
     (rule,) = s3.get_bucket_encryption(Bucket="source-h")["ServerSideEncryptionConfiguration"]["Rules"]
     assert (rule["ApplyServerSideEncryptionByDefault"], rule["BucketKeyEnabled"]) == (key, True)
@@ -162,5 +164,7 @@ def test_logging_and_encryption_of_a_template_take_effect(aws: LocalAws) -> None
 
     del body["Resources"]["Source"]["Properties"]["LoggingConfiguration"]
     cloudformation.update_stack(StackName="s", TemplateBody=json.dumps(body))
-    cloudformation.get_waiter("stack_update_complete").wait(StackName="s", WaiterConfig={"Delay": 1})
+    cloudformation.get_waiter("stack_update_complete").wait(
+        StackName="s", WaiterConfig={"Delay": 0.1, "MaxAttempts": 600}
+    )
     assert "LoggingEnabled" not in s3.get_bucket_logging(Bucket="source-h")

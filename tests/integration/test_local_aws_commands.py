@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import signal
 import socket
 import subprocess
@@ -42,28 +43,19 @@ def test_up_env_status_logs_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert emulator("status", *state).returncode == 1
 
 
-@pytest.mark.parametrize("command", ["env", "logs"])
-def test_what_needs_a_server_says_that_there_is_none(tmp_path: Path, command: str) -> None:
-    done = emulator(command, "--state-dir", str(tmp_path))
-    assert done.returncode == 1
-    assert len(done.stderr.splitlines()) == 1 and str(tmp_path) in done.stderr
-
-
-@pytest.mark.parametrize("command", ["up", "serve"])
-def test_a_port_in_use_is_one_line(tmp_path: Path, command: str) -> None:
+@pytest.mark.parametrize(
+    ("command", "port"),
+    [("env", None), ("logs", None), *itertools.product(("up", "serve"), ("99999", "taken"))],
+)
+def test_what_cannot_be_done_is_one_line(tmp_path: Path, command: str, port: str | None) -> None:
+    """There is no server, no such port, or the port is another's."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        done = emulator(command, "--state-dir", str(tmp_path), "--port", str(taken.getsockname()[1]))
+        port = str(taken.getsockname()[1]) if port == "taken" else port
+        done = emulator(command, "--state-dir", str(tmp_path), *(["--port", port] if port else []))
     assert done.returncode == 1
-    assert len(done.stderr.splitlines()) == 1 and "Port" in done.stderr
-
-
-@pytest.mark.parametrize("command", ["up", "serve"])
-def test_a_port_that_is_none_is_one_line(tmp_path: Path, command: str) -> None:
-    done = emulator(command, "--state-dir", str(tmp_path), "--port", "99999")
-    assert done.returncode == 1
-    assert len(done.stderr.splitlines()) == 1 and "99999" in done.stderr
+    assert len(done.stderr.splitlines()) == 1 and (port or str(tmp_path)) in done.stderr
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import botocore.exceptions
@@ -102,50 +102,38 @@ def make_function(aws: LocalAws, name: str) -> Any:
 
 def test_a_hundred_executions_stay_unreserved(aws: LocalAws) -> None:
     client = make_function(aws, "f")
-    limits = client.get_account_settings()["AccountLimit"]
-    assert (limits["ConcurrentExecutions"], limits["UnreservedConcurrentExecutions"]) == (200, 200)
 
-    reserve, provision = client.put_function_concurrency, client.put_provisioned_concurrency_config
+    def unreserved() -> int:
+        return client.get_account_settings()["AccountLimit"]["UnreservedConcurrentExecutions"]
+
+    def reserve(executions: int, name: str = "f") -> None:
+        client.put_function_concurrency(FunctionName=name, ReservedConcurrentExecutions=executions)
+
+    def provision(executions: int, qualifier: str = "1") -> None:
+        client.put_provisioned_concurrency_config(
+            FunctionName="f", Qualifier=qualifier, ProvisionedConcurrentExecutions=executions
+        )
+
+    def refuses(call: Callable[..., None], *arguments: Any) -> str:
+        return refused(lambda: call(*arguments), "InvalidParameterValueException")
+
     too_little = "decreases account's UnreservedConcurrentExecution below its minimum value of [100]."
-    assert too_little in refused(
-        reserve, "InvalidParameterValueException", FunctionName="f", ReservedConcurrentExecutions=101
-    )
-    assert too_little in refused(
-        provision,
-        "InvalidParameterValueException",
-        FunctionName="f",
-        Qualifier="1",
-        ProvisionedConcurrentExecutions=101,
-    )
-    assert "unpublished" in refused(
-        provision,
-        "InvalidParameterValueException",
-        FunctionName="f",
-        Qualifier="$LATEST",
-        ProvisionedConcurrentExecutions=1,
-    )
-    provision(FunctionName="f", Qualifier="1", ProvisionedConcurrentExecutions=40)
-    assert client.get_account_settings()["AccountLimit"]["UnreservedConcurrentExecutions"] == 160
-    reserve(FunctionName="f", ReservedConcurrentExecutions=100)  # what is provisioned is within it
-    assert client.get_account_settings()["AccountLimit"]["UnreservedConcurrentExecutions"] == 100
-    assert "should not be greater" in refused(
-        provision,
-        "InvalidParameterValueException",
-        FunctionName="f",
-        Qualifier="1",
-        ProvisionedConcurrentExecutions=101,
-    )
-    assert "should not be lower" in refused(
-        reserve, "InvalidParameterValueException", FunctionName="f", ReservedConcurrentExecutions=39
-    )
+    assert (client.get_account_settings()["AccountLimit"]["ConcurrentExecutions"], unreserved()) == (200, 200)
+    assert too_little in refuses(reserve, 101)
+    assert too_little in refuses(provision, 101)
+    assert "unpublished" in refuses(provision, 1, "$LATEST")
+    provision(40)
+    assert unreserved() == 160
+    reserve(100)  # what is provisioned is within it
+    assert unreserved() == 100
+    assert "should not be greater" in refuses(provision, 101)
+    assert "should not be lower" in refuses(reserve, 39)
     make_function(aws, "g")
-    assert too_little in refused(
-        reserve, "InvalidParameterValueException", FunctionName="g", ReservedConcurrentExecutions=1
-    )
-    reserve(FunctionName="g", ReservedConcurrentExecutions=0)  # takes nothing: it switches the function off
+    assert too_little in refuses(reserve, 1, "g")
+    reserve(0, "g")  # takes nothing: it switches the function off
     for name in ("f", "g"):
         client.delete_function(FunctionName=name)
-    assert client.get_account_settings()["AccountLimit"]["UnreservedConcurrentExecutions"] == 200
+    assert unreserved() == 200
 
 
 def function_template(**properties: Any) -> dict[str, Any]:
@@ -193,7 +181,9 @@ def no_stack(aws: LocalAws) -> Iterator[None]:
     yield
     cloudformation = aws.client("cloudformation")
     cloudformation.delete_stack(StackName="s")
-    cloudformation.get_waiter("stack_delete_complete").wait(StackName="s", WaiterConfig={"Delay": 1})
+    cloudformation.get_waiter("stack_delete_complete").wait(
+        StackName="s", WaiterConfig={"Delay": 0.1, "MaxAttempts": 600}
+    )
     assert aws.client("lambda").list_functions()["Functions"] == []
 
 
@@ -256,7 +246,7 @@ def test_an_endpoint_beyond_the_quota_is_refused_and_blue_green_counts_twice(aws
     assert limit_exceeded("Number of instances across active endpoints", 0, 3) in message
 
     create(EndpointName="e", EndpointConfigName="one")
-    sagemaker.get_waiter("endpoint_in_service").wait(EndpointName="e", WaiterConfig={"Delay": 1})
+    sagemaker.get_waiter("endpoint_in_service").wait(EndpointName="e", WaiterConfig={"Delay": 0.1, "MaxAttempts": 600})
     assert limit_exceeded(large, 1, 1) in refused(
         sagemaker.update_endpoint, exceeded, EndpointName="e", EndpointConfigName="one"
     )
@@ -270,7 +260,7 @@ def test_an_endpoint_beyond_the_quota_is_refused_and_blue_green_counts_twice(aws
     there = aws.client("sagemaker", region="eu-central-1")  # each region has quotas of its own
     refused(there.create_endpoint, "ValidationException", EndpointName="e", EndpointConfigName="one")
     sagemaker.delete_endpoint(EndpointName="e")
-    sagemaker.get_waiter("endpoint_deleted").wait(EndpointName="e", WaiterConfig={"Delay": 1})
+    sagemaker.get_waiter("endpoint_deleted").wait(EndpointName="e", WaiterConfig={"Delay": 0.1, "MaxAttempts": 600})
     create(EndpointName="e", EndpointConfigName="one")
 
 
@@ -284,40 +274,37 @@ def test_jobs_and_notebooks_beyond_their_quotas_are_refused(aws: LocalAws) -> No
         "ResourceConfig": {"InstanceType": "ml.m5.large", "InstanceCount": 2, "VolumeSizeInGB": 1},
         "StoppingCondition": {"MaxRuntimeInSeconds": 60},
     }
-    training = "ml.m5.large for training job usage"
-    message = refused(sagemaker.create_training_job, "ResourceLimitExceeded", TrainingJobName="t", **job)
-    assert limit_exceeded(training, 0, 2) in message
     search = {
         "Strategy": "Random",
         "ResourceLimits": {"MaxNumberOfTrainingJobs": 4, "MaxParallelTrainingJobs": 2},
         "HyperParameterTuningJobObjective": {"Type": "Minimize", "MetricName": "loss"},
     }
-    message = refused(
-        sagemaker.create_hyper_parameter_tuning_job,
-        "ResourceLimitExceeded",
-        HyperParameterTuningJobName="h",
-        HyperParameterTuningJobConfig=search,
-        TrainingJobDefinition=job,
-    )
-    assert limit_exceeded(training, 0, 4) in message
-    message = refused(
-        sagemaker.create_transform_job,
-        "ResourceLimitExceeded",
-        TransformJobName="t",
-        ModelName="m",
-        TransformInput={"DataSource": {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": "s3://quotas/in"}}},
-        TransformOutput={"S3OutputPath": "s3://quotas/out"},
-        TransformResources={"InstanceType": "ml.m5.xlarge", "InstanceCount": 1},
-    )
-    assert limit_exceeded("ml.m5.xlarge for transform job usage", 0, 1) in message
-    message = refused(
-        sagemaker.create_notebook_instance,
-        "ResourceLimitExceeded",
-        NotebookInstanceName="n",
-        InstanceType="ml.t3.medium",
-        RoleArn=role,
-    )
-    assert limit_exceeded("ml.t3.medium for notebook instance usage", 0, 1) in message
+    transform = {
+        "TransformInput": {"DataSource": {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": "s3://quotas/in"}}},
+        "TransformOutput": {"S3OutputPath": "s3://quotas/out"},
+        "TransformResources": {"InstanceType": "ml.m5.xlarge", "InstanceCount": 1},
+    }
+    tuning = {"HyperParameterTuningJobConfig": search, "TrainingJobDefinition": job}
+    notebook = {"InstanceType": "ml.t3.medium", "RoleArn": role}
+    for call, request, quota, delta in (
+        (sagemaker.create_training_job, {"TrainingJobName": "t", **job}, "ml.m5.large for training job usage", 2),
+        (
+            sagemaker.create_hyper_parameter_tuning_job,
+            {"HyperParameterTuningJobName": "h", **tuning},
+            *("ml.m5.large for training job usage", 4),
+        ),
+        (
+            sagemaker.create_transform_job,
+            {"TransformJobName": "t", "ModelName": "m", **transform},
+            *("ml.m5.xlarge for transform job usage", 1),
+        ),
+        (
+            sagemaker.create_notebook_instance,
+            {"NotebookInstanceName": "n", **notebook},
+            *("ml.t3.medium for notebook instance usage", 1),
+        ),
+    ):
+        assert limit_exceeded(quota, 0, delta) in refused(call, "ResourceLimitExceeded", **request)
     assert sagemaker.list_training_jobs()["TrainingJobSummaries"] == []
 
 

@@ -62,7 +62,9 @@ def fill(aws: LocalAws, region: str) -> None:
     """Make one of everything in a region."""
     client = clients(aws, region)
     client("cloudformation").create_stack(StackName="s", TemplateBody=json.dumps(STACK))
-    client("cloudformation").get_waiter("stack_create_complete").wait(StackName="s", WaiterConfig={"Delay": 1})
+    client("cloudformation").get_waiter("stack_create_complete").wait(
+        StackName="s", WaiterConfig={"Delay": 0.1, "MaxAttempts": 600}
+    )
     client("logs").create_log_group(logGroupName="g")
     client("cloudwatch").put_metric_data(Namespace="n", MetricData=[{"MetricName": "m", "Value": 1.0}])
     client("cloudwatch").put_dashboard(DashboardName="d", DashboardBody='{"widgets": []}')
@@ -97,7 +99,7 @@ def fill(aws: LocalAws, region: str) -> None:
     variant = {"VariantName": "v", "ModelName": "m", "InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
     sagemaker.create_endpoint_config(EndpointConfigName="c", ProductionVariants=[variant])
     sagemaker.create_endpoint(EndpointName="e", EndpointConfigName="c")
-    sagemaker.get_waiter("endpoint_in_service").wait(EndpointName="e", WaiterConfig={"Delay": 1})
+    sagemaker.get_waiter("endpoint_in_service").wait(EndpointName="e", WaiterConfig={"Delay": 0.1, "MaxAttempts": 600})
     client("application-autoscaling").register_scalable_target(
         ServiceNamespace="sagemaker", ResourceId="endpoint/e/variant/v", MinCapacity=1, MaxCapacity=2,
         ScalableDimension="sagemaker:variant:DesiredInstanceCount",
@@ -182,7 +184,7 @@ def test_regions_keep_their_own_after_a_restart(aws: LocalAws) -> None:
     clients(again, THERE)("sagemaker").delete_model(ModelName="m")
     clients(again, THERE)("cloudformation").delete_stack(StackName="s")
     clients(again, THERE)("cloudformation").get_waiter("stack_delete_complete").wait(
-        StackName="s", WaiterConfig={"Delay": 1}
+        StackName="s", WaiterConfig={"Delay": 0.1, "MaxAttempts": 600}
     )
     gone = {"models", "parameters", "exports"}
     assert {kind for kind, number in found(again, THERE).items() if number == 0} >= gone

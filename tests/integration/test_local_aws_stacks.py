@@ -20,6 +20,7 @@ from local_aws_harness import (
     free_port,
     local_aws,
     model_archive,
+    policy,
     wait_until,
 )
 
@@ -188,24 +189,26 @@ def inventory(aws: LocalAws) -> dict[str, int]:
     return {kind: len(found) for kind, found in kinds.items() if found}
 
 
-def test_references_and_attributes_are_those_of_aws(aws: LocalAws) -> None:
+def test_the_life_of_a_stack(aws: LocalAws) -> None:
     stack = create(aws, template(NAME="one"))
     assert stack["StackStatus"] == "CREATE_COMPLETE", reasons(aws, stack)
-    found = outputs(stack)
-    name = found["EndpointName"]
-    assert found["EndpointRef"] == f"arn:aws:sagemaker:us-east-1:000000000000:endpoint/{name}"
-    assert found["ModelRef"].startswith("arn:aws:sagemaker:us-east-1:000000000000:model/s-model-")
-    assert found["TargetRef"] == f"endpoint/{name}/variant/v|{TARGET}|sagemaker"
-    assert found["PolicyRef"].startswith("arn:aws:autoscaling:us-east-1:000000000000:scalingPolicy:")
-    scaling = aws.client("application-autoscaling")
-    (action,) = scaling.describe_scheduled_actions(ServiceNamespace="sagemaker")["ScheduledActions"]
+    before = outputs(stack)
+    name = before["EndpointName"]
+    assert before["EndpointRef"] == f"arn:aws:sagemaker:us-east-1:000000000000:endpoint/{name}"
+    assert before["ModelRef"].startswith("arn:aws:sagemaker:us-east-1:000000000000:model/s-model-")
+    assert before["TargetRef"] == f"endpoint/{name}/variant/v|{TARGET}|sagemaker"
+    assert before["PolicyRef"].startswith("arn:aws:autoscaling:us-east-1:000000000000:scalingPolicy:")
+
+    def scaling(operation: str, member: str) -> list[dict[str, Any]]:
+        answer = getattr(aws.client("application-autoscaling"), operation)(ServiceNamespace="sagemaker")
+        return list(answer[member])
+
+    (action,) = scaling("describe_scheduled_actions", "ScheduledActions")
     assert action["ScheduledActionName"] == "night"
-    (policy,) = scaling.describe_scaling_policies(ServiceNamespace="sagemaker")["ScalingPolicies"]
+    (policy,) = scaling("describe_scaling_policies", "ScalingPolicies")
     assert policy["TargetTrackingScalingPolicyConfiguration"]["TargetValue"] == 120.5
 
-
-def test_an_update_changes_in_place_what_can_be_and_replaces_the_rest(aws: LocalAws) -> None:
-    before = outputs(create(aws, template(NAME="one")))
+    # An update changes in place what can be, and replaces the rest.
     changed = template(NAME="two")
     target = changed["Resources"]["Target"]["Properties"]
     target["MaxCapacity"] = 5
@@ -214,28 +217,31 @@ def test_an_update_changes_in_place_what_can_be_and_replaces_the_rest(aws: Local
     assert stack["StackStatus"] == "UPDATE_COMPLETE", reasons(aws, stack)
     after = outputs(stack)
     assert after["ModelRef"] != before["ModelRef"]
-    assert {key: after[key] for key in ("EndpointRef", "TargetRef")} == {
-        key: before[key] for key in ("EndpointRef", "TargetRef")
-    }
-    assert inventory(aws) == {"models": 1, "configs": 1, "endpoints": 1}
-    assert aws.invoke(after["EndpointName"])["model"] == "two"
-    scaling = aws.client("application-autoscaling")
-    (registered,) = scaling.describe_scalable_targets(ServiceNamespace="sagemaker")["ScalableTargets"]
+    assert [after[key] for key in ("EndpointRef", "TargetRef")] == [before[key] for key in ("EndpointRef", "TargetRef")]
+    (registered,) = scaling("describe_scalable_targets", "ScalableTargets")
     assert (registered["MinCapacity"], registered["MaxCapacity"]) == (1, 5)
-    actions = scaling.describe_scheduled_actions(ServiceNamespace="sagemaker")["ScheduledActions"]
-    assert [action["ScheduledActionName"] for action in actions] == ["day"]
+    assert [found["ScheduledActionName"] for found in scaling("describe_scheduled_actions", "ScheduledActions")] == [
+        "day"
+    ]
 
+    # A failed update goes back, also from an endpoint that was updated before, and the old model keeps answering.
+    stack = update(aws, template(NAME="three", BROKEN="1"))
+    assert stack["StackStatus"] == "UPDATE_ROLLBACK_COMPLETE"
+    assert "the weights are missing" in reasons(aws, stack)
+    assert aws.invoke(name)["model"] == "two"
+    late = template(NAME="three")
+    late["Resources"]["Target"]["Properties"]["MaxCapacity"] = 0  # less than the minimum
+    stack = update(aws, late)
+    assert stack["StackStatus"] == "UPDATE_ROLLBACK_COMPLETE", reasons(aws, stack)
+    assert aws.invoke(name)["model"] == "two"
+    assert inventory(aws) == {"models": 1, "configs": 1, "endpoints": 1}
 
-def test_deleting_a_stack_leaves_nothing_and_tolerates_what_is_gone_already(aws: LocalAws) -> None:
-    stack = create(aws, template(NAME="one"))
-    aws.client("sagemaker").delete_endpoint(EndpointName=outputs(stack)["EndpointName"])
+    # A deletion tolerates what is gone already, and leaves nothing.
+    aws.client("sagemaker").delete_endpoint(EndpointName=name)
     aws.client("cloudformation").delete_stack(StackName="s")
     assert settle(aws, stack["StackId"])["StackStatus"] == "DELETE_COMPLETE", reasons(aws, stack)
     assert inventory(aws) == {}
-    assert (
-        aws.client("application-autoscaling").describe_scalable_targets(ServiceNamespace="sagemaker")["ScalableTargets"]
-        == []
-    )
+    assert scaling("describe_scalable_targets", "ScalableTargets") == []
 
 
 def test_a_model_that_cannot_start_fails_the_stack_with_its_own_words(aws: LocalAws) -> None:
@@ -262,25 +268,6 @@ def test_a_change_set_of_nothing_but_an_output_is_executed_and_one_of_nothing_at
     cloudformation.create_change_set(ChangeSetName="nothing", **change)
     described = cloudformation.describe_change_set(StackName="exporting", ChangeSetName="nothing")
     assert (described["Status"], described["ExecutionStatus"]) == ("FAILED", "UNAVAILABLE")
-
-
-def test_a_failed_update_goes_back_and_the_old_model_keeps_answering(aws: LocalAws) -> None:
-    name = outputs(create(aws, template(NAME="one")))["EndpointName"]
-    stack = update(aws, template(NAME="two", BROKEN="1"))
-    assert stack["StackStatus"] == "UPDATE_ROLLBACK_COMPLETE"
-    assert "the weights are missing" in reasons(aws, stack)
-    assert aws.invoke(name)["model"] == "one"
-    assert inventory(aws) == {"models": 1, "configs": 1, "endpoints": 1}
-
-
-def test_a_failure_after_the_endpoint_was_updated_sends_the_endpoint_back(aws: LocalAws) -> None:
-    name = outputs(create(aws, template(NAME="one")))["EndpointName"]
-    changed = template(NAME="two")
-    changed["Resources"]["Target"]["Properties"]["MaxCapacity"] = 0  # less than the minimum
-    stack = update(aws, changed)
-    assert stack["StackStatus"] == "UPDATE_ROLLBACK_COMPLETE", reasons(aws, stack)
-    assert aws.invoke(name)["model"] == "one"
-    assert inventory(aws) == {"models": 1, "configs": 1, "endpoints": 1}
 
 
 @pytest.mark.parametrize(
@@ -433,6 +420,7 @@ def die_when(aws: LocalAws, logical_id: str, status: str) -> LocalAws:
     return LocalAws(aws.state_dir, lifecycle.up(aws.state_dir, free_port()).port)
 
 
+@pytest.mark.slow
 def test_a_create_that_was_cut_off_is_rolled_back(own: LocalAws, tmp_path: Path) -> None:
     body = template(NAME="one", WAIT_FOR=str(tmp_path / "go"))
     cloudformation = own.client("cloudformation")
@@ -445,6 +433,7 @@ def test_a_create_that_was_cut_off_is_rolled_back(own: LocalAws, tmp_path: Path)
     assert inventory(again) == {}
 
 
+@pytest.mark.slow
 def test_an_update_that_was_cut_off_is_rolled_back(own: LocalAws, tmp_path: Path) -> None:
     name = outputs(create(own, template(NAME="one")))["EndpointName"]
     body = template(NAME="two", WAIT_FOR=str(tmp_path / "go"))
@@ -461,16 +450,24 @@ def test_an_update_that_was_cut_off_is_rolled_back(own: LocalAws, tmp_path: Path
     assert again.invoke(name)["model"] == "three"
 
 
-def test_a_delete_that_was_cut_off_goes_on(own: LocalAws) -> None:
+@pytest.mark.slow
+@pytest.mark.parametrize(("may_delete_roles", "status"), [(True, "DELETE_COMPLETE"), (False, "DELETE_FAILED")])
+def test_a_delete_that_was_cut_off_goes_on_with_the_rights_of_its_caller(
+    own: LocalAws, may_delete_roles: bool, status: str
+) -> None:
     stack = create(own, template(NAME="one"))
-    own.client("cloudformation").delete_stack(StackName="s")
+    document = policy({"Action": "*", "Resource": "*"})
+    if not may_delete_roles:
+        document["Statement"].append({"Effect": "Deny", "Action": "iam:*", "Resource": "*"})
+    own.client("cloudformation", own.user("deleter", document)).delete_stack(StackName="s")
     os.kill(own.pid, signal.SIGKILL)
     wait_until(lambda: StateDir(own.state_dir).holder() is None)
     again = LocalAws(own.state_dir, lifecycle.up(own.state_dir, free_port()).port)
-    assert settle(again, stack["StackId"])["StackStatus"] == "DELETE_COMPLETE"
+    assert settle(again, stack["StackId"])["StackStatus"] == status
     assert inventory(again) == {}
 
 
+@pytest.mark.slow
 def test_a_stack_that_was_done_is_as_it_was(own: LocalAws) -> None:
     before = create(own, template(NAME="one"))
     os.kill(own.pid, signal.SIGKILL)

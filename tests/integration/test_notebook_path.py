@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import nbformat
 import pytest
-from conftest import Project
+from clone import Project
 
 pytestmark = pytest.mark.slow
 

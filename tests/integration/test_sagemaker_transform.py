@@ -272,7 +272,7 @@ def test_jobs_are_listed_and_tagged(local: Local, model: str) -> None:
     assert caught.value.response["Error"]["Code"] == "ResourceInUse"
 
 
-@pytest.mark.parametrize("crash", [False, True])
+@pytest.mark.parametrize("crash", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_job_begins_anew_when_the_server_comes_back(local: Local, model: str, crash: bool) -> None:
     job = Job(local, model, {"a": b"who", "b": b"sleep 4"})
     eventually(lambda: "a.out" in job.outputs())

@@ -3,78 +3,43 @@
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import hashlib
+import itertools
 import json
 import stat
-import time
-from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlencode
 
-import boto3
+import botocore.auth
 import botocore.exceptions
 import pytest
 import urllib3
-from botocore.auth import SigV4Auth, SigV4QueryAuth
-from botocore.awsrequest import AWSRequest
 from botocore.config import Config
-from botocore.credentials import Credentials
-from local_aws_harness import LAMBDA_TRUST, LocalAws, function_archive, local_aws, policy, trust
+from local_aws_harness import LAMBDA_TRUST, LocalAws, policy, trust
 
 SOURCE = """
 def handler(event, context):
     return {"statusCode": 200, "body": str(event["headers"].get("authorization"))}
 """
-FORM = {"content-type": "application/x-www-form-urlencoded"}
+FORM = {"content_type": "application/x-www-form-urlencoded"}
+JSON = {"content_type": "application/x-amz-json-1.1"}
 EVERYBODY = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Principal": "*"}]}
 
 
-@pytest.fixture(scope="module")
-def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalAws]:
-    with local_aws(tmp_path_factory.mktemp("state")) as made:
-        made.client("iam").create_role(RoleName="used", AssumeRolePolicyDocument=json.dumps(LAMBDA_TRUST))
-        made.client("lambda").create_function(
-            FunctionName="f",
-            Runtime="python3.14",
-            Role="arn:aws:iam::000000000000:role/used",
-            Handler="app.handler",
-            Code={"ZipFile": function_archive(SOURCE)},
-        )
-        for bucket in ("private", "public"):
-            made.client("s3").create_bucket(Bucket=bucket)
-            made.client("s3").put_object(Bucket=bucket, Key="object", Body=b"content")
-        made.client("s3").delete_public_access_block(Bucket="public")
-        statement = {**EVERYBODY["Statement"][0], "Action": "s3:GetObject", "Resource": "arn:aws:s3:::public/*"}
-        made.client("s3").put_bucket_policy(Bucket="public", Policy=json.dumps({**EVERYBODY, "Statement": [statement]}))
-        made.client("ssm").put_parameter(Name="secret", Value="of the parameter", Type="String")
-        yield made
-
-
-def send(
-    aws: LocalAws,
-    method: str,
-    path: str,
-    body: bytes | str = b"",
-    *,
-    sign: str | None = None,
-    region: str = "us-east-1",
-    key: dict[str, str] | None = None,
-    in_query: bool = False,
-    **headers: str,
-) -> urllib3.BaseHTTPResponse:
-    """A request that no SDK would make, signed for the service `sign`, by the administrator unless told otherwise."""
-    environment = aws.environment
-    url = environment["AWS_ENDPOINT_URL"] + path
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
-    request = AWSRequest(method, url, data=body, headers=named)
-    if sign is not None:
-        key = key or {
-            "AccessKeyId": environment["AWS_ACCESS_KEY_ID"],
-            "SecretAccessKey": environment["AWS_SECRET_ACCESS_KEY"],
-        }
-        signer = SigV4QueryAuth if in_query else SigV4Auth
-        signer(Credentials(key["AccessKeyId"], key["SecretAccessKey"]), sign, region).add_auth(request)
-    return urllib3.request(method, request.url, body=body, headers=dict(request.headers), retries=False, timeout=30)
+@pytest.fixture(scope="module", autouse=True)
+def things(aws: LocalAws) -> None:
+    """What the attempts are after."""
+    aws.function("f", SOURCE)
+    s3 = aws.client("s3")
+    for bucket in ("private", "public"):
+        s3.create_bucket(Bucket=bucket)
+        s3.put_object(Bucket=bucket, Key="object", Body=b"content")
+    s3.delete_public_access_block(Bucket="public")
+    statement = {**EVERYBODY["Statement"][0], "Action": "s3:GetObject", "Resource": "arn:aws:s3:::public/*"}
+    s3.put_bucket_policy(Bucket="public", Policy=json.dumps({**EVERYBODY, "Statement": [statement]}))
+    aws.client("ssm").put_parameter(Name="hidden", Value="of the parameter", Type="String")
+    aws.client("secretsmanager").create_secret(Name="hidden", SecretString="of the administrator")
 
 
 @pytest.mark.parametrize(
@@ -84,6 +49,11 @@ def send(
         ("AWS4HMAC x", ""),
         ("AWS4-HMAC-SHA256", ""),
         ("AWS :x", ""),
+        ("AWS test:00", ""),
+        ("Basic dGVzdDp0ZXN0", ""),
+        ("AWS4-HMAC-SHA256 Credential=/20260101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=00", ""),
+        ("AWS4-HMAC-SHA256 Credential=test/20260101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=00", ""),
+        (None, ""),
         (None, "?X-Amz-Signature=&X-Amz-Signature=x"),
         (None, "?X-Amz-Signature=x&X-Amz-Signature="),
         (None, "?AWSAccessKeyId=&AWSAccessKeyId=x"),
@@ -93,49 +63,49 @@ def test_who_has_no_key_makes_no_role_and_no_function_and_reads_no_secret(
     aws: LocalAws, authorization: str | None, query: str
 ) -> None:
     headers = {} if authorization is None else {"authorization": authorization}
-    role = urlencode({"Action": "CreateRole", "RoleName": "mine", "AssumeRolePolicyDocument": json.dumps(LAMBDA_TRUST)})
-    function = json.dumps({"FunctionName": "mine", "Role": "arn:aws:iam::000000000000:role/used", "Handler": "a.b"})
-    target = "secretsmanager.GetSecretValue"
-    with contextlib.suppress(botocore.exceptions.ClientError):
-        aws.client("secretsmanager").create_secret(Name="secret", SecretString="of the administrator")
+    role = urlencode({"Action": "CreateRole", "RoleName": "ours", "AssumeRolePolicyDocument": json.dumps(LAMBDA_TRUST)})
+    function = {"FunctionName": "ours", "Role": "arn:aws:iam::000000000000:role/f-function", "Handler": "a.b"}
+    target = {"x_amz_target": "secretsmanager.GetSecretValue"}
     answers = [
-        send(aws, "POST", f"/{query}", role, **FORM, **headers),
-        send(aws, "POST", f"/2015-03-31/functions{query}", function, **headers),
-        send(aws, "POST", f"/{query}", b'{"SecretId": "secret"}', x_amz_target=target, **headers),
-        send(aws, "GET", f"/private/object{query}", **headers),
-        send(aws, "POST", f"/2015-03-31/functions/f/invocations{query}", b"{}", **headers),
+        aws.send("POST", f"/{query}", role, **FORM, **headers),
+        aws.send("POST", f"/2015-03-31/functions{query}", json.dumps(function), **headers),
+        aws.send("POST", f"/{query}", b'{"SecretId": "hidden"}', **target, **headers),
+        aws.send("GET", f"/private/object{query}", **headers),
+        aws.send("PUT", f"/private/object{query}", **headers),
+        aws.send("POST", f"/2015-03-31/functions/f/invocations{query}", b"{}", **headers),
     ]
     assert {answer.status for answer in answers} == {403}
-    assert {role["RoleName"] for role in aws.client("iam").list_roles()["Roles"]} == {"used"}
-    assert [function["FunctionName"] for function in aws.client("lambda").list_functions()["Functions"]] == ["f"]
+    assert "ours" not in {role["RoleName"] for role in aws.client("iam").list_roles()["Roles"]}
+    assert "ours" not in {made["FunctionName"] for made in aws.client("lambda").list_functions()["Functions"]}
+    assert aws.client("s3").get_object(Bucket="private", Key="object")["Body"].read() == b"content"
 
 
 def test_everybody_may_read_public_objects_and_nothing_else(aws: LocalAws) -> None:
-    assert send(aws, "GET", "/public/object").data == b"content"
-    assert send(aws, "HEAD", "/public/object").status == 200
+    assert aws.send("GET", "/public/object").data == b"content"
+    assert aws.send("HEAD", "/public/object").status == 200
     refused = ["/private/object", "/public/object?acl", "/public", "/", "/public/../private/object"]
     refused += ["/public/object?Action=GetObject&acl", "/public/", "/public%2F..%2Fprivate/object"]
     writing = [(method, "/public/object") for method in ("PUT", "POST", "DELETE")]
     for method, path in [*writing, *(("GET", path) for path in refused)]:
-        assert send(aws, method, path).status in (400, 403, 404), (method, path)
-    assert send(aws, "GET", "/public/object").data == b"content"
+        assert aws.send(method, path).status in (400, 403, 404), (method, path)
+    assert aws.send("GET", "/public/object").data == b"content"
 
 
 def test_the_host_of_a_bucket_has_its_objects_and_no_pages(aws: LocalAws) -> None:
     host = {"host": f"public.s3.localhost:{aws.port}"}
     for key in ("health", "oauth2/authorize", "oidc/id/x/.well-known/openid-configuration", "v2/apis"):
         aws.client("s3").put_object(Bucket="public", Key=key, Body=b"content")
-        assert send(aws, "GET", f"/{key}", **host).data == b"content", key
+        assert aws.send("GET", f"/{key}", **host).data == b"content", key
     for page in ("/_ministack/health", "/_localstack/health", "//_ministack/config"):
-        assert send(aws, "GET", page, **host).status == 404
-    assert send(aws, "PUT", "/_ministack/cfn-response/token", b"{}", **host).status in (403, 404)
+        assert aws.send("GET", page, **host).status == 404
+    assert aws.send("PUT", "/_ministack/cfn-response/token", b"{}", **host).status in (403, 404)
 
 
 def test_a_bucket_that_blocks_public_policies_is_closed_to_everybody(aws: LocalAws) -> None:
     s3 = aws.client("s3")
     s3.put_public_access_block(Bucket="public", PublicAccessBlockConfiguration={"RestrictPublicBuckets": True})
     try:
-        assert send(aws, "GET", "/public/object").status == 403
+        assert aws.send("GET", "/public/object").status == 403
     finally:
         s3.delete_public_access_block(Bucket="public")
 
@@ -153,35 +123,35 @@ def test_a_public_function_url_is_public_by_both_permissions_only(aws: LocalAws)
     path = make_url(aws, "public", "NONE")
     functions = aws.client("lambda")
     everybody = {"FunctionName": "f", "Qualifier": "public", "Principal": "*"}
-    assert send(aws, "POST", path).status == 403
+    assert aws.send("POST", path).status == 403
     functions.add_permission(
         StatementId="a", Action="lambda:InvokeFunctionUrl", FunctionUrlAuthType="NONE", **everybody
     )
-    assert send(aws, "POST", path).status == 403
+    assert aws.send("POST", path).status == 403
     functions.add_permission(StatementId="b", Action="lambda:InvokeFunction", InvokedViaFunctionUrl=True, **everybody)
-    assert send(aws, "POST", path).status == 200
-    assert send(aws, "GET", path, authorization="Bearer token").data == b"Bearer token"
-    assert send(aws, "GET", path, authorization="AWSx").status == 403
+    assert aws.send("POST", path).status == 200
+    assert aws.send("GET", path, authorization="Bearer token").data == b"Bearer token"
+    assert aws.send("GET", path, authorization="AWSx").status == 403
 
 
 def test_a_function_url_takes_no_signature_for_another_service_or_region(aws: LocalAws) -> None:
     path = make_url(aws, "signed", "AWS_IAM")
-    for in_query in (False, True):
-        assert send(aws, "GET", path, sign="lambda", in_query=in_query).status == 200
-        assert send(aws, "GET", path, sign="execute-api", in_query=in_query).status == 403
-        assert send(aws, "GET", path, sign="s3", in_query=in_query).status == 403
-        assert send(aws, "GET", path, sign="lambda", region="eu-west-1", in_query=in_query).status == 403
-    assert send(aws, "GET", path, authorization="Bearer token").status == 403
+    for seconds, (service, region) in itertools.product(
+        (0, 60), [*((name, "us-east-1") for name in ("lambda", "execute-api", "s3")), ("lambda", "eu-west-1")]
+    ):
+        right = (service, region) == ("lambda", "us-east-1")
+        assert aws.send("GET", path, sign=service, region=region, in_query=seconds).status == (200 if right else 403)
+    assert aws.send("GET", path, authorization="Bearer token").status == 403
 
 
 def test_what_is_signed_for_one_service_is_refused_by_another(aws: LocalAws) -> None:
-    target = {"x_amz_target": "AmazonSSM.GetParameter", "content_type": "application/x-amz-json-1.1"}
+    target = {"x_amz_target": "AmazonSSM.GetParameter", **JSON}
     for service in ("ssm", "s3", "iam", "sagemaker", "execute-api"):
-        answer = send(aws, "POST", "/", b'{"Name": "secret"}', sign=service, **target)
+        answer = aws.send("POST", "/", b'{"Name": "hidden"}', sign=service, **target)
         assert (answer.status == 200) == (b"of the parameter" in answer.data) == (service == "ssm"), service
-    assert send(aws, "GET", "/?Action=ListRoles&Version=2010-05-08", sign="iam", in_query=True).status == 200
-    assert send(aws, "GET", "/private/object", sign="lambda", in_query=True).status == 403
-    assert send(aws, "GET", "/?Action=ListRoles&Version=2010-05-08", sign="s3", in_query=True).status == 403
+    assert aws.send("GET", "/?Action=ListRoles&Version=2010-05-08", sign="iam", in_query=60).status == 200
+    assert aws.send("GET", "/private/object", sign="lambda", in_query=60).status == 403
+    assert aws.send("GET", "/?Action=ListRoles&Version=2010-05-08", sign="s3", in_query=60).status == 403
 
 
 def test_pages_of_other_sites_get_what_a_cors_configuration_gives_them(aws: LocalAws) -> None:
@@ -190,18 +160,18 @@ def test_pages_of_other_sites_get_what_a_cors_configuration_gives_them(aws: Loca
     path = make_url(aws, "cors", "AWS_IAM", Cors={"AllowOrigins": ["http://site.example"], "AllowMethods": ["*"]})
     for origin, status in (("http://site.example", 200), ("http://evil.example", 403), ("null", 403)):
         for address in ("/public/object", path):
-            preflight = send(aws, "OPTIONS", address, origin=origin, access_control_request_method="GET")
+            preflight = aws.send("OPTIONS", address, origin=origin, access_control_request_method="GET")
             assert (preflight.status, preflight.headers.get("access-control-allow-origin")) == (
                 status,
                 origin if status == 200 else None,
             )
-        assert send(aws, "GET", "/public/object", origin=origin).status == status
+        assert aws.send("GET", "/public/object", origin=origin).status == status
     for address in ("/", "/private/object", "/2015-03-31/functions"):
-        refused = send(aws, "OPTIONS", address, origin="http://site.example", access_control_request_method="GET")
+        refused = aws.send("OPTIONS", address, origin="http://site.example", access_control_request_method="GET")
         assert refused.status == 403
         assert "access-control-allow-origin" not in refused.headers
     own = {"origin": aws.environment["AWS_ENDPOINT_URL"]}
-    assert send(aws, "GET", "/", sign="s3", **own).status == 200
+    assert aws.send("GET", "/", sign="s3", **own).status == 200
 
 
 # What a user may do, the request, and which refusals are right.
@@ -221,7 +191,7 @@ TRICKS: dict[str, tuple[str, dict[str, Any]]] = {
     "lambda dots": ("lambda:List*", {"method": "POST", "path": "/2015-03-31/layers/../functions/f/invocations"}),
     "ssm": (
         "ssm:DescribeParameters",
-        {"path": "/?Action=DescribeParameters", "body": '{"Name": "secret"}', "x_amz_target": "AmazonSSM.GetParameter"},
+        {"path": "/?Action=DescribeParameters", "body": '{"Name": "hidden"}', "x_amz_target": "AmazonSSM.GetParameter"},
     ),
     "kms": ("kms:ListKeys", {"path": "/?Action=ListKeys", "body": "{}", "x_amz_target": "TrentService.CreateKey"}),
     "iam both": (
@@ -244,7 +214,7 @@ TRICKS: dict[str, tuple[str, dict[str, Any]]] = {
             "path": "/?Action=ListUsers",
             "body": '{"UserName": "trick"}',
             "x_amz_target": "IAMService.CreateUser",
-            "content_type": "application/x-amz-json-1.1",
+            **JSON,
         },
     ),
     "monitoring": (
@@ -271,7 +241,7 @@ def test_what_is_asked_of_iam_is_what_is_done(aws: LocalAws, trick: str) -> None
         aws.client("lambda").create_alias(FunctionName="f", Name="kept", FunctionVersion="$LATEST")
     key = aws.user(f"trickster-{trick.replace(' ', '-')}", policy({"Action": allowed, "Resource": resource}))
     call = {"method": "POST", "body": b"", **call}
-    answer = send(aws, **call, sign=service, key=key)
+    answer = aws.send(**call, sign=service, key=key)
     assert answer.status in (400, 403), answer.data
     assert b"of the parameter" not in answer.data
     aws.client("lambda").get_alias(FunctionName="f", Name="kept")
@@ -281,34 +251,25 @@ def test_what_is_asked_of_iam_is_what_is_done(aws: LocalAws, trick: str) -> None
 
 @pytest.mark.parametrize("version", ["s3v4", "s3"])
 def test_presigned_urls_do_what_was_signed_and_nothing_else(aws: LocalAws, version: str) -> None:
-    environment = aws.environment
-    s3 = boto3.client(
-        "s3",
-        endpoint_url=environment["AWS_ENDPOINT_URL"],
-        region_name="us-east-1",
-        aws_access_key_id=environment["AWS_ACCESS_KEY_ID"],
-        aws_secret_access_key=environment["AWS_SECRET_ACCESS_KEY"],
-        config=Config(signature_version=version),
-    )
+    s3 = aws.client("s3", config=Config(signature_version=version))
     name = {"Bucket": "private", "Key": f"presigned-{version}"}
     put, get = s3.generate_presigned_url("put_object", name), s3.generate_presigned_url("get_object", name)
 
-    def request(method: str, url: str, body: bytes = b"", **headers: str) -> urllib3.BaseHTTPResponse:
-        named = {header.replace("_", "-"): value for header, value in headers.items()}
-        return urllib3.request(method, url, body=body, headers=named, retries=False)
-
-    assert request("PUT", put, b"by URL").status == 200
-    assert request("GET", get).data == b"by URL"
+    assert aws.send("PUT", put, b"by URL").status == 200
+    assert aws.send("GET", get).data == b"by URL"
     for method, url in (("GET", put), ("PUT", get), ("DELETE", get)):
-        assert request(method, url).status == 403
+        assert aws.send(method, url).status == 403
     for more in ("&tagging", "&retention", "&X-Amz-Signature=x", "&x-amz-copy-source=/private/object"):
-        assert request("PUT", put + more, b"<Tagging/>").status == 403, more
-    assert request("PUT", put, b"", x_amz_copy_source="/private/object").status == 403
-    assert request("GET", get, authorization="AWSx").status == 403
-    assert request("GET", get.replace("presigned", "object")).status == 403
-    expired = s3.generate_presigned_url("get_object", name, ExpiresIn=1)
-    time.sleep(2.1)
-    assert request("GET", expired).status == 403
+        assert aws.send("PUT", put + more, b"<Tagging/>").status == 403, more
+    assert aws.send("PUT", put, b"", x_amz_copy_source="/private/object").status == 403
+    assert aws.send("GET", get, authorization="AWSx").status == 403
+    assert aws.send("GET", get.replace("presigned", "object")).status == 403
+    with pytest.MonkeyPatch.context() as clock:
+        earlier = dt.datetime.now(dt.UTC) - dt.timedelta(seconds=62)
+        clock.setattr(botocore.auth, "get_current_datetime", lambda: earlier.replace(tzinfo=None))
+        clock.setattr("time.time", earlier.timestamp)
+        good, expired = (s3.generate_presigned_url("get_object", name, ExpiresIn=seconds) for seconds in (600, 60))
+    assert [aws.send("GET", url).status for url in (good, expired)] == [200, 403]
 
     post = s3.generate_presigned_post("private", f"posted-{version}")
     fields = {**post["fields"], "file": ("name", b"by form")}
@@ -327,14 +288,14 @@ def test_presigned_urls_do_what_was_signed_and_nothing_else(aws: LocalAws, versi
 
 def test_a_body_other_than_the_signed_one_is_refused(aws: LocalAws) -> None:
     signed = hashlib.sha256(b"signed").hexdigest()
-    refused = send(aws, "PUT", "/private/swapped", b"another", sign="s3", x_amz_content_sha256=signed)
+    refused = aws.send("PUT", "/private/swapped", b"another", sign="s3", x_amz_content_sha256=signed)
     assert (refused.status, b"XAmzContentSHA256Mismatch" in refused.data) == (400, True)
 
 
 def test_the_address_of_a_caller_is_not_what_a_header_says(aws: LocalAws) -> None:
     inside = {"Condition": {"IpAddress": {"aws:SourceIp": "10.0.0.0/8"}}}
     key = aws.user("inside", policy({"Action": "s3:ListAllMyBuckets", "Resource": "*", **inside}))
-    assert send(aws, "GET", "/", sign="s3", key=key, x_forwarded_for="10.0.0.1").status == 403
+    assert aws.send("GET", "/", sign="s3", key=key, x_forwarded_for="10.0.0.1").status == 403
 
 
 def test_session_keys_need_their_token(aws: LocalAws) -> None:

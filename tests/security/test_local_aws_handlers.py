@@ -25,6 +25,7 @@ AUTHORIZATIONS = [
     "AWS4-HMAC-SHA256 x",
     f"AWS4-HMAC-SHA256 Credential=/{SCOPE}, {REST}",
     f"AWS4-HMAC-SHA256 Credential=test/{SCOPE}, {REST}",
+    f"AWS4-HMAC-SHA256 Credential=test/{SCOPE}, SignedHeaders=host, Signature=00",
     f"AWS4-HMAC-SHA256 Credential=000000000000/{SCOPE}, {REST}",
     f"AWS4-HMAC-SHA256 Credential=ADMINISTRATOR/{SCOPE}, {REST}",
     f"AWS4-HMAC-SHA256 Credential=ADMINISTRATOR/{SCOPE}",
@@ -36,6 +37,7 @@ AUTHORIZATIONS = [
     f"AWS4-ECDSA-P256-SHA256 Credential=ADMINISTRATOR/20260101/s3/aws4_request, {REST}",
     "AWS ADMINISTRATOR:00",
     "AWS :00",
+    "AWS test:00",
     "Basic dGVzdDp0ZXN0",
     "Bearer token",
     f"Bearer Credential=ADMINISTRATOR/{SCOPE}",
@@ -71,9 +73,11 @@ QUERIES = [
 #: Requests that MiniStack serves, of each way in which it finds the service.
 CALLS: list[dict[str, Any]] = [
     {"method": "GET", "path": "/"},
-    {"method": "PUT", "path": "/bucket"},
+    *({"method": method, "path": "/bucket"} for method in ("GET", "PUT", "DELETE")),
+    {"method": "PUT", "path": "/bucket", "query": "policy"},
     {"method": "PUT", "path": "/bucket/key", "body": "x"},
     {"method": "POST", "path": "/", "query": "Action=CreateRole&RoleName=r"},
+    *({"method": method, "path": "/", "query": "Action=ListUsers&Version=2010-05-08"} for method in ("GET", "POST")),
     {"method": "POST", "path": "/", "body": "Action=CreateUser", "form": True},
     {"method": "POST", "path": "/2015-03-31/functions", "body": "{}"},
     {"method": "GET", "path": "/2015-03-31/functions/"},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,3 +32,46 @@ def fresh_clone(root: Path) -> dict[str, str]:
     (root / "node_modules").symlink_to(ROOT / "node_modules")
     # The packages of the clone come before those that the virtual environment links to.
     return {"PATH": f"{ROOT / '.venv' / 'bin'}:{os.environ['PATH']}", "PYTHONPATH": str(root)}
+
+
+@dataclass
+class Project:
+    """A copy of the repository, and a shell in it whose AWS is the local one."""
+
+    root: Path
+    port: int
+    environment: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def state_dir(self) -> Path:
+        """Where its local AWS keeps its state."""
+        return self.root / ".kennel" / "local"
+
+    def run(
+        self, *command: str, check: bool = True, env: dict[str, str] | None = None, timeout: float = 600
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command as a person in that shell would; stdout and stderr come back as one text."""
+        done = subprocess.run(
+            command,
+            cwd=self.root,
+            env=self.environment if env is None else env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+        if check:
+            assert done.returncode == 0, f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout}"
+        return done
+
+    def kennel(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run `kennel` there."""
+        return self.run("kennel", *arguments, check=check)
+
+    def start_local_aws(self) -> None:
+        """Start it, and point the shell at it."""
+        self.kennel("local", "up", "--port", str(self.port))
+        script = 'eval "$(kennel local env)" && env -0'
+        variables = self.run("bash", "-c", script).stdout.rstrip("\0").split("\0")
+        self.environment = dict(variable.split("=", 1) for variable in variables)

@@ -19,7 +19,7 @@ from typing import Any
 
 import boto3
 import urllib3
-from botocore.auth import SigV4Auth
+from botocore.auth import S3SigV4Auth, S3SigV4QueryAuth, SigV4Auth, SigV4QueryAuth
 from botocore.awsrequest import AWSRequest
 from botocore.config import Config
 from botocore.credentials import Credentials
@@ -120,26 +120,34 @@ class LocalAws:
         return lifecycle.environment(self.state_dir)
 
     @property
+    def _administrator(self) -> dict[str, str]:
+        names = {"AccessKeyId": "AWS_ACCESS_KEY_ID", "SecretAccessKey": "AWS_SECRET_ACCESS_KEY"}
+        return {name: self.environment[variable] for name, variable in names.items()}
+
+    @property
     def pid(self) -> int:
         status = lifecycle.status(self.state_dir)
         assert status is not None
         return status.pid
 
-    def client(self, service: str, credentials: dict[str, str] | None = None, region: str | None = None) -> Any:
+    def client(
+        self,
+        service: str,
+        credentials: dict[str, str] | None = None,
+        region: str | None = None,
+        config: Config | None = None,
+        endpoint_url: str | None = None,
+    ) -> Any:
         """A boto3 client; `credentials` as STS or CreateAccessKey return them."""
-        environment = self.environment
-        keys = credentials or {
-            "AccessKeyId": environment["AWS_ACCESS_KEY_ID"],
-            "SecretAccessKey": environment["AWS_SECRET_ACCESS_KEY"],
-        }
+        environment, keys = self.environment, credentials or self._administrator
         return boto3.client(
             service,
-            endpoint_url=environment["AWS_ENDPOINT_URL"],
+            endpoint_url=endpoint_url or environment["AWS_ENDPOINT_URL"],
             region_name=region or environment["AWS_REGION"],
             aws_access_key_id=keys["AccessKeyId"],
             aws_secret_access_key=keys["SecretAccessKey"],
             aws_session_token=keys.get("SessionToken"),
-            config=Config(retries={"total_max_attempts": 1}, read_timeout=60),
+            config=Config(retries={"total_max_attempts": 1}, read_timeout=60).merge(config or Config()),
         )
 
     def user(self, name: str, document: dict[str, Any] | None = None) -> dict[str, str]:
@@ -169,20 +177,63 @@ class LocalAws:
 
         return json.loads(wait_until(answer))
 
+    def send(
+        self,
+        method: str,
+        path: str,
+        body: bytes | str = b"",
+        *,
+        sign: str | None = None,
+        key: dict[str, str] | None = None,
+        region: str = "us-east-1",
+        in_query: int = 0,
+        **headers: str,
+    ) -> urllib3.BaseHTTPResponse:
+        """A request that no SDK would make.
+
+        Parameters
+        ----------
+        path
+            Or a whole URL.
+        sign
+            The service that it is signed for; None: it is not signed.
+        key
+            Whose signature, the administrator's by default.
+        in_query
+            The signature is in the URL, which says that it is good for so many seconds.
+        headers
+            Names have underscores for hyphens.
+        """
+        url = path if path.startswith("http") else self.environment["AWS_ENDPOINT_URL"] + path
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        request = AWSRequest(method, url, data=body, headers=named)
+        if sign is not None:
+            keys = key or self._administrator
+            credentials = Credentials(keys["AccessKeyId"], keys["SecretAccessKey"], keys.get("SessionToken"))
+            by_service = sign == "s3" and "x-amz-content-sha256" not in named
+            if in_query:
+                (S3SigV4QueryAuth if by_service else SigV4QueryAuth)(credentials, sign, region, in_query).add_auth(
+                    request
+                )
+            else:
+                (S3SigV4Auth if by_service else SigV4Auth)(credentials, sign, region).add_auth(request)
+        return urllib3.request(method, request.url, body=body, headers=dict(request.headers), retries=False, timeout=60)
+
     def call(
         self, url: str, body: bytes = b"{}", *, credentials: dict[str, str] | None = None, signed: bool = True
     ) -> urllib3.BaseHTTPResponse:
         """POST to a function URL."""
-        request = AWSRequest("POST", url, data=body, headers={"content-type": "application/octet-stream"})
-        if signed:
-            environment = self.environment
-            keys = credentials or {
-                "AccessKeyId": environment["AWS_ACCESS_KEY_ID"],
-                "SecretAccessKey": environment["AWS_SECRET_ACCESS_KEY"],
-            }
-            signer = SigV4Auth(Credentials(keys["AccessKeyId"], keys["SecretAccessKey"]), "lambda", "us-east-1")
-            signer.add_auth(request)
-        return urllib3.request("POST", url, body=body, headers=dict(request.headers), timeout=60, retries=False)
+        sign = "lambda" if signed else None
+        return self.send("POST", url, body, sign=sign, key=credentials, content_type="application/octet-stream")
+
+    def function(self, name: str, source: str) -> str:
+        """The ARN of a new function, whose role nothing is allowed."""
+        role = self.role(f"{name}-function", LAMBDA_TRUST)
+        code = {"ZipFile": function_archive(source)}
+        made = self.client("lambda").create_function(
+            FunctionName=name, Runtime="python3.14", Role=role, Handler="app.handler", Code=code
+        )
+        return str(made["FunctionArn"])
 
 
 @contextlib.contextmanager

@@ -18,6 +18,7 @@ import logging
 from collections.abc import Coroutine, Mapping
 from typing import Any
 
+from emulator.ministack.cloudformation import stack_rights
 from emulator.ministack.cloudformation.resource_types import resource_types
 from emulator.ministack.cloudformation.resources import NamedResource, Services, caller
 from emulator.platform.awsapi import Service
@@ -49,6 +50,7 @@ def install() -> None:
         call.apply_defaults()
         stack = _stacks[call.arguments["stack_name"]]
         events_before = len(_stack_events.get(call.arguments["stack_id"]) or [])
+        stack["_actor"] = stack_rights.actor()
         stack[_KEY] = {"events_before": events_before, **{name: call.arguments[name] for name in _KEPT}}
 
         async def run() -> None:
@@ -62,7 +64,7 @@ def install() -> None:
     @functools.wraps(delete)
     def delete_stack(stack_name: str, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, None]:
         if (stack := _stacks.get(stack_name)) is not None:
-            stack["StackStatus"] = "DELETE_IN_PROGRESS"
+            stack.update(StackStatus="DELETE_IN_PROGRESS", _actor=stack_rights.actor())
         return delete(stack_name, *args, **kwargs)
 
     for module in (stacks, changesets, handlers):
@@ -95,6 +97,7 @@ async def _end(services: Services, name: str, stack: Stack) -> None:
     from ministack.services.cloudformation import stacks
 
     stack_id, status = stack["StackId"], stack["StackStatus"]
+    stack_rights.resume(stack)
     # Kept until the end, for this server may die as well.
     operation = stack.get(_KEY) or {}
     previous_stack = operation.get("previous_stack") or {}
@@ -203,6 +206,8 @@ def _identity(record: Mapping[str, Any]) -> str:
 
 def _delete_unrecorded(services: Services, stack_id: str, *recorded: Records) -> None:
     """Delete what the stack had made but has no record of; its tags tell whose it is."""
+    from ministack.services.cloudformation import provisioners
+
     sagemaker = services["sagemaker"]
     kept = {_identity(record) for records in recorded for record in records.values()}
     # Made last, deleted first: a resource comes after those that it refers to.
@@ -212,7 +217,10 @@ def _delete_unrecorded(services: Services, stack_id: str, *recorded: Records) ->
             owner = {tag["Key"]: tag["Value"] for tag in tags}.get("aws:cloudformation:stack-id")
             if owner == stack_id and arn not in kept:
                 logger.warning("%s was made for %s, which has no record of it: deleting it", arn, stack_id)
-                resource.delete(arn, {})
+                try:
+                    provisioners._delete_resource(resource.type_name, arn, {})
+                except ValueError as error:
+                    logger.warning("%s is left: %s", arn, error)
 
 
 def _arns(sagemaker: Service, kind: str) -> list[str]:

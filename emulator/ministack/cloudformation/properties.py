@@ -29,8 +29,9 @@ def coerce(value: Any, shape: Shape, path: str = "#") -> Any:
         A property that the type does not have, or a value that does not convert; worded as CloudFormation's.
     """
     kind = shape.type_name
-    if kind == "structure":
+    if kind in ("structure", "map"):
         _expect(value, dict, path, "JSONObject")
+    if kind == "structure":
         unknown = sorted(set(value) - set(shape.members))
         if unknown:
             raise ValueError(f"Properties validation failed: {path}: extraneous key [{unknown[0]}] is not permitted")
@@ -40,7 +41,6 @@ def coerce(value: Any, shape: Shape, path: str = "#") -> Any:
         _expect(value, list, path, "JSONArray")
         return [coerce(item, shape.member, f"{path}/{index}") for index, item in enumerate(value)]
     if kind == "map":
-        _expect(value, dict, path, "JSONObject")
         return {key: coerce(item, shape.value, f"{path}/{key}") for key, item in value.items()}
     return _scalar(value, kind, path)
 
@@ -57,11 +57,10 @@ def _scalar(value: Any, kind: str, path: str) -> Any:
             return float(value)
         if kind == "string" and isinstance(value, (str, int, float)):
             return str(value)
+        if kind != "string":
+            return value
     except (KeyError, TypeError, ValueError):
         pass
-    else:
-        if kind not in ("string",):
-            return value
     raise ValueError(f"Properties validation failed: {path}: expected type: {kind}, found: {value!r}")
 
 

@@ -88,7 +88,7 @@ class NamedResource:
         return f"{self.kind}Status"
 
     def create(self, logical_id: str, properties: Payload, stack_name: str) -> Created:
-        request = self._request(f"Create{self.kind}", properties, self.update_only)
+        request = {key: value for key, value in properties.items() if key not in self.update_only}
         request.setdefault(self.name_property, generated_name(stack_name, logical_id))
         arn = str(self._call(f"Create{self.kind}", request)[f"{self.kind}Arn"])
         name = request[self.name_property]
@@ -105,7 +105,7 @@ class NamedResource:
         self._retag(arn, old, new)
         if any(old.get(key) != new.get(key) for key in self.updated):
             accepted = {key: value for key, value in new.items() if key in (*self.updated, *self.update_only)}
-            request = {self.name_property: name, **self._request(f"Update{self.kind}", accepted)}
+            request = {self.name_property: name, **accepted}
             before = self._rest(name)
             if self.stopped_for and before == "InService":
                 self._call(f"Stop{self.kind}", {self.name_property: name})
@@ -140,15 +140,8 @@ class NamedResource:
     def _attributes(self, arn: str, name: str) -> dict[str, Any]:
         return {self.name_property: name, "Id": arn, f"{self.kind}Arn": arn}
 
-    def _request(self, operation: str, properties: Payload, ignored: tuple[str, ...] = ()) -> Payload:
-        shape = self.services[self.service_name].model.operation_model(operation).input_shape
-        return coerce({key: value for key, value in properties.items() if key not in ignored}, shape)
-
-    def _call(self, operation: str, request: Payload) -> Payload:
-        try:
-            return self.services[self.service_name].call(operation, request, caller())
-        except ServiceError as error:
-            raise failure(error, self.service_name) from None
+    def _call(self, operation: str, properties: Payload) -> Payload:
+        return call(self.services[self.service_name], operation, properties)
 
     def _describe(self, name: str) -> Payload:
         return self.services[self.service_name].call(f"Describe{self.kind}", {self.name_property: name}, caller())
@@ -216,6 +209,21 @@ def generated_name(stack_name: str, logical_id: str) -> str:
 def handler_message(reason: str, code: str = "GeneralServiceException") -> str:
     """How CloudFormation words the failure of a resource."""
     return f'Resource handler returned message: "{reason}" (HandlerErrorCode: {code})'
+
+
+def call(service: Service, operation: str, properties: Payload) -> Payload:
+    """Make a request of a template's properties.
+
+    Raises
+    ------
+    ValueError
+        With the reason for a stack event.
+    """
+    request = coerce(properties, service.model.operation_model(operation).input_shape)
+    try:
+        return service.call(operation, request, caller())
+    except ServiceError as error:
+        raise failure(error, service.name) from None
 
 
 def failure(error: ServiceError, service: str) -> ValueError:

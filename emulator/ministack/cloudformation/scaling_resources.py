@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from emulator.ministack.cloudformation.properties import coerce
 from emulator.ministack.cloudformation.resources import (
     Created,
     Services,
+    call,
     caller,
     failure,
     missing,
@@ -101,12 +101,7 @@ def _target(identity: str) -> Payload:
 
 
 def _call(resource: ScalableTarget | ScalingPolicy, operation: str, properties: Payload) -> Payload:
-    service = resource.services[resource.service_name]
-    request = coerce(properties, service.model.operation_model(operation).input_shape)
-    try:
-        return service.call(operation, request, caller())
-    except ServiceError as error:
-        raise failure(error, resource.service_name) from None
+    return call(resource.services[resource.service_name], operation, properties)
 
 
 def _delete(resource: ScalableTarget | ScalingPolicy, operation: str, request: Payload) -> None:

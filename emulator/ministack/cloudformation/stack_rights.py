@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from typing import Any
 
 from emulator.ministack import identity
 from emulator.ministack.cloudformation.resources import handler_message
-from emulator.ministack.door import passed_roles
+from emulator.ministack.door import passed_roles, service_keys
 from emulator.platform.errors import ServiceError
 
 #: The access key of the caller or of a session of the stack's role; the task of a stack inherits it.
 _acting: ContextVar[str] = ContextVar("acting", default="")
+#: No access key: nothing is allowed to it.
+_NOBODY = "nobody"
 _OPERATIONS = (
     *("CreateStack", "UpdateStack", "DeleteStack", "CreateChangeSet", "ExecuteChangeSet", "RollbackStack"),
     *("ContinueUpdateRollback", "CancelUpdateStack"),
@@ -44,6 +46,7 @@ _CUSTOM = ("Custom::", "AWS::CloudFormation::CustomResource")
 def install() -> None:
     """Ask IAM before CloudFormation makes, changes or deletes a resource."""
     from ministack import app
+    from ministack.services import secretsmanager, ssm
     from ministack.services.cloudformation import changesets, engine, handlers, provisioners, stacks
 
     app.SERVICE_HANDLERS["cloudformation"] = functools.partial(_as_caller, app.SERVICE_HANDLERS["cloudformation"])
@@ -55,6 +58,59 @@ def install() -> None:
     for module in (changesets, engine, handlers, provisioners, stacks):
         if hasattr(module, "_evaluate_conditions"):
             module._evaluate_conditions = _joining(module._evaluate_conditions)
+    secretsmanager.resolve_secret_string = _reading_secret(secretsmanager.resolve_secret_string)
+    ssm.resolve_parameter_value = _reading_parameter(ssm.resolve_parameter_value)
+
+
+def actor() -> str:
+    """The access key with whose rights a stack acts now."""
+    return _acting.get()
+
+
+def resume(stack: Mapping[str, Any]) -> None:
+    """Go on with the rights of the role of a stack, or of its last caller, after the server has ended and started."""
+    try:
+        _acting.set(_session(stack["_role"]) if stack.get("_role") else stack.get("_actor") or _NOBODY)
+    except ServiceError:
+        _acting.set(_NOBODY)
+
+
+def _session(role: str) -> str:
+    return identity.open_session("cloudformation.amazonaws.com", role, "AWSCloudFormation")["AWS_ACCESS_KEY_ID"]
+
+
+def _reading_secret(inner: Callable[..., Any]) -> Callable[..., Any]:
+    """Ask for the secret that a dynamic reference of a template names."""
+
+    @functools.wraps(inner)
+    def resolve(secret_id: str, *arguments: Any) -> Any:
+        from ministack.services import secretsmanager
+
+        if _acting.get() and (secret := secretsmanager._resolve(secret_id)[1]):
+            _ask(["secretsmanager:GetSecretValue"], secret["ARN"], {})
+            _ask_for_key(secret.get("KmsKeyId"), "secretsmanager")
+        return inner(secret_id, *arguments)
+
+    return resolve
+
+
+def _reading_parameter(inner: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(inner)
+    def resolve(name: str, *arguments: Any, **options: Any) -> Any:
+        from ministack.services import ssm
+
+        record = ssm._lookup_parameter(name, allow_arn_region=True, flexible_name=True)[1]
+        if _acting.get() and record:
+            _ask(["ssm:GetParameters"], record["ARN"], {})
+            _ask_for_key(record["KeyId"], "ssm")
+        return inner(name, *arguments, **options)
+
+    return resolve
+
+
+def _ask_for_key(key_id: str | None, service: str) -> None:
+    if key_id and (denied := service_keys.refused(key_id, service, ("kms:Decrypt",), _acting.get())):
+        raise ValueError(handler_message(denied.message, "AccessDenied"))
 
 
 def _joining(inner: Callable[..., Any]) -> Callable[..., Any]:
@@ -113,10 +169,9 @@ def _as_role(operation: str, inner: Callable[[Any], Any]) -> Callable[[Any], Any
         role = handlers._p(params, "RoleARN") or record().get("_role")
         if role:
             try:
-                session = identity.open_session("cloudformation.amazonaws.com", role, "AWSCloudFormation")
+                _acting.set(_session(role))
             except ServiceError:
                 return error_response_xml("ValidationError", f"Role {role} is invalid or cannot be assumed", 400)
-            _acting.set(session["AWS_ACCESS_KEY_ID"])
         answer = inner(params)
         if role:
             for kept in (record(), handlers._resolve_stack(handlers._p(params, "StackName")) or {}):

@@ -38,6 +38,13 @@ _HOST = re.compile(
 _SECRET_ADDRESSES = ("/_ministack/cfn-response/", "/_ministack/cfn-signal/")
 #: How function URLs and APIs are addressed on the loopback address.
 _PUBLIC_PATHS = ("/_aws/lambda-url/", "/_aws/execute-api/")
+#: How S3 lets a body go unsigned, or signed in chunks. All else states the hash of its body.
+_S3_PAYLOADS = frozenset(
+    {
+        *("UNSIGNED-PAYLOAD", "STREAMING-UNSIGNED-PAYLOAD-TRAILER"),
+        *("STREAMING-AWS4-HMAC-SHA256-PAYLOAD", "STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER"),
+    }
+)
 _ONCE = re.compile(rb"host|origin|authorization|content-type|x-amz-(?!meta-).*")
 
 
@@ -148,12 +155,20 @@ class _Request:
         if not signature.access_key_id:
             return None
         from ministack import app
-        from ministack.core import iam_evaluator
+        from ministack.core import iam_evaluator, sigv4
         from ministack.services import s3
 
-        declared = self.headers.get("x-amz-content-sha256", "")
-        if re.fullmatch("[0-9a-f]{64}", declared) and declared != hashlib.sha256(body).hexdigest():
+        declared = self.headers.get("x-amz-content-sha256")
+        known = declared is None or (signature.service in ("s3", "") and declared in _S3_PAYLOADS)
+        if not known and declared != hashlib.sha256(body).hexdigest():
             raise RefusedError(400, "XAmzContentSHA256Mismatch", "The body is not the one whose hash was signed.")
+        for seconds in self.query.get("X-Amz-Expires", ()):  # MiniStack reads it for S3 only
+            try:
+                expired = sigv4.presigned_request_is_expired(self.query["X-Amz-Date"][0], seconds)
+            except ValueError:
+                expired = True
+            if expired:
+                raise RefusedError(403, "AccessDenied", f"Request has expired: it was good for {seconds} seconds.")
         raw_path = (self._scope.get("raw_path") or quote(self.path).encode()).decode("latin-1")
         iam_evaluator.pin_signed_request(self.method, raw_path, self.query, self._scope["headers"])
         iam_evaluator.pin_signed_body(body)

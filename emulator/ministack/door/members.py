@@ -42,6 +42,8 @@ _EITHER = {
 
 def foreign(service: str, operation: str, names: Iterable[str], *, query_protocol: bool) -> str | None:
     """Say which members are another operation's, or name one resource in two ways."""
+    if refused := _token(service, operation):
+        return refused
     given = {name.partition(".")[0] if query_protocol else name for name in names} - _COMMON
     shapes = _input_shapes(service, operation)
     allowed = {name for shape in shapes for name in _names(shape, query_protocol)}
@@ -64,6 +66,8 @@ def of_json(body: bytes) -> list[str]:
 
 def foreign_rest(service: str, operation: str, names: Iterable[str], query: Mapping[str, Any]) -> str | None:
     """Say which members of a REST request's body, or of its query, are none of its operation's."""
+    if refused := _token(service, operation):
+        return refused
     given = {"body": set(names), "querystring": set(query)}
     for model in (models := _operations(service, operation)):
         static = parse_qsl(model.http["requestUri"].partition("?")[2], keep_blank_values=True)
@@ -78,6 +82,12 @@ def foreign_rest(service: str, operation: str, names: Iterable[str], query: Mapp
             given["body"] = set()
     unknown = sorted(given["body"] | given["querystring"])
     return f"{operation} has no such members: {', '.join(unknown)}." if models and unknown else None
+
+
+def _token(service: str, operation: str) -> str | None:
+    """Refuse what AWS serves without a signature, to those who hold a token: MiniStack believes any token."""
+    unsigned = any(model.auth_type == "none" for model in _operations(service, operation))
+    return f"{operation} goes by a token, and the local AWS verifies none." if unsigned else None
 
 
 def takes(service: str, operation: str, member: str) -> bool:

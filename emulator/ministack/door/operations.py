@@ -107,7 +107,7 @@ def ambiguity(
         return None if _CBOR.fullmatch(path) else _foreign_members(service, method, path, headers, body, {})
     if body and parameters:
         return "Parameters are in the query and in the body."
-    parameters = {**parameters, **_form(body)}
+    parameters = {**parameters, **form(body)}
     doubled = [name for name, values in parameters.items() if len(values) > 1]
     if doubled:
         return f"Given more than once: {', '.join(doubled)}."
@@ -138,7 +138,8 @@ def _foreign_members(
     return qualified or members.foreign_rest(service, route or "", members.of_json(body), parameters)
 
 
-def _form(body: bytes) -> dict[str, list[str]]:
+def form(body: bytes) -> dict[str, list[str]]:
+    """Read the parameters in the body of a request of the query protocol."""
     return parse_qs(body.decode("utf-8", "replace"), keep_blank_values=True)
 
 

@@ -20,41 +20,47 @@ MEMBER = re.compile(r"role|instanceprofile", re.IGNORECASE)
 _ROLE_ARN = re.compile(r"arn:aws:iam::\d*:role/.+")
 _PROFILE_ARN = re.compile(r"arn:aws:iam::\d*:instance-profile/(.+/)?(?P<name>.+)")
 #: They name roles without handing them to a service, hold data that looks like it, or ask elsewhere (our own).
-NOT_ASKED = frozenset({"application-autoscaling", "dynamodb", "s3", "sagemaker", "sagemaker-runtime", "sts"})
+NOT_ASKED = frozenset({"application-autoscaling", "dynamodb", "sagemaker", "sagemaker-runtime", "sts"})
 #: By service, where it is not its own name: whom a role is passed to.
 PRINCIPALS = {"ecs": "ecs-tasks", "iam": "ec2"}
-#: What a function is called with is data.
+#: What a function is called with is data, and so is an object of S3.
 _INVOCATION = re.compile(r".*/(invocations|invoke-async|response-streaming-invocations)/?")
+_OBJECT = re.compile(r"/+(?!v20180820/)[^/]+/+[^/].*", re.DOTALL)
 #: Below these a request holds what its sender names.
 _DATA = frozenset({"environment", "environmentvariables", "input", "tags"})
 _IAM_OPERATION = "AddRoleToInstanceProfile"
 
 
 def install() -> None:
-    """Stand before every service that MiniStack has."""
+    """Stand before every service that MiniStack has; before S3 where all of its host names lead."""
     from ministack import app
+    from ministack.services import s3
 
     for service, handler in app.SERVICE_HANDLERS.items():
-        if service not in NOT_ASKED:
+        if service not in {*NOT_ASKED, "s3"}:
             app.SERVICE_HANDLERS[service] = functools.partial(_handle, handler, service)
+    s3.handle_request = functools.partial(_handle, s3.handle_request, "s3")
 
 
 async def _handle(
     inner: Callable[..., Any], service: str,
-    method: str, path: str, headers: dict[str, str], body: bytes, query: Mapping[str, Any],
+    method: str, path: str, headers: dict[str, str], body: bytes, query: Mapping[str, Any], **options: Any,
 ) -> Response:  # fmt: skip
     """Ask IAM for the roles that a request hands to a service, before the service sees the request."""
     from ministack.core.responses import error_response_xml, get_account_id, get_region
+    from ministack.services import s3
 
     caller = Caller(get_account_id(), get_region())
-    if not _INVOCATION.fullmatch(path):
+    if not (_OBJECT if service == "s3" else _INVOCATION).fullmatch(path):
         context = {"iam:PassedToService": f"{PRINCIPALS.get(service, service)}.amazonaws.com"}
         for role in sorted(passed(service, body, query)):
             if denied := refusal("iam:PassRole", role, context, headers, query, caller):
                 if service in QUERY_SERVICES:
                     return error_response_xml("AccessDenied", denied.message, 403)  # type: ignore[no-any-return]
+                if service == "s3":
+                    return s3._error("AccessDenied", denied.message, 403)  # type: ignore[no-any-return]
                 return denied.response()
-    return await inner(method, path, headers, body, query)  # type: ignore[no-any-return]
+    return await inner(method, path, headers, body, query, **options)  # type: ignore[no-any-return]
 
 
 def passed(service: str, body: bytes, query: Mapping[str, Any]) -> set[str]:

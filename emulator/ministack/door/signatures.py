@@ -24,7 +24,7 @@ _REQUIRED = {
     "X-Amz-SignedHeaders": re.compile(_NAMES, re.ASCII),
     "X-Amz-Signature": re.compile("[0-9a-f]{64}"),
 }
-_OPTIONAL = {"X-Amz-Expires": re.compile(r"\d+", re.ASCII), "X-Amz-Security-Token": re.compile(r"\S+")}
+_OPTIONAL = {"X-Amz-Expires": re.compile(r"\d{1,6}", re.ASCII), "X-Amz-Security-Token": re.compile(r"\S+")}
 #: Signature Version 2, which S3 takes in the query of a presigned URL only; boto3 presigns with it by default.
 _VERSION_2 = {
     "AWSAccessKeyId": re.compile(r"\w+", re.ASCII),

@@ -6,13 +6,11 @@ MiniStack keeps the key's name with the object and asks nobody about it.
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from typing import Any
 
-from emulator.ministack.routing import refusal
-from emulator.platform.awsapi import Caller
+from emulator.ministack.door import service_keys
 from emulator.platform.errors import Response
 
 _ALGORITHM_HEADER = "x-amz-server-side-encryption"
@@ -94,24 +92,18 @@ def _copying(inner: Callable[..., Any]) -> Callable[..., Any]:
 def _refusal(key_id: str | None, *actions: str) -> Response | None:
     """Why a caller may not use a key through S3."""
     from ministack.core import iam_evaluator
-    from ministack.core.responses import get_account_id, get_region
-    from ministack.services import kms, s3
+    from ministack.core.router import extract_access_key_id
+    from ministack.services import s3
 
     asked = _asked.get()
-    if asked is None or not key_id or key_id.endswith(_MANAGED):
+    if asked is None or not key_id:
         return None
-    record = kms._resolve_key(key_id)
-    if record is None:
-        return s3._error("KMS.NotFoundException", f"Key '{key_id}' does not exist", 400)  # type: ignore[no-any-return]
-    if (unusable := kms._check_key_state(record)) is not None:
-        error = json.loads(unusable[2])
-        return s3._error(f"KMS.{error['__type']}", error["message"], 400)  # type: ignore[no-any-return]
-    caller = Caller(get_account_id(), get_region())
-    context = {"kms:ViaService": f"s3.{caller.region}.amazonaws.com"}
     # S3 has verified who signed a form; to MiniStack's IAM the request that brings it is nobody's.
     if "AWSAccessKeyId" in asked[1]:
         iam_evaluator._anonymous.set(False)
-    for action in actions:
-        if denied := refusal(action, record["Arn"], context, *asked, caller):
-            return s3._error("AccessDenied", denied.message, 403)  # type: ignore[no-any-return]
-    return None
+    refused = service_keys.refused(key_id, "s3", actions, extract_access_key_id(*asked))
+    if refused is None:
+        return None
+    if refused.code in service_keys.UNUSABLE:
+        return s3._error(f"KMS.{refused.code}", refused.message, 400)  # type: ignore[no-any-return]
+    return s3._error("AccessDenied", refused.message, 403)  # type: ignore[no-any-return]

@@ -1,4 +1,7 @@
-"""The stage with its image, deployed by an unmodified CDK: repository, build project and custom resource."""
+"""A stage deployed by an unmodified CDK again and again: its image is built, its models and their roles change.
+
+The tests share one deployment and run in the order in which they stand here.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +10,15 @@ import json
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from local_aws_harness import ECHO_SERVER, CdkApp, LocalAws, model_archive
+from local_aws_harness import ECHO_SERVER, CdkApp, LocalAws, model_archive, wait_until
 
-pytestmark = pytest.mark.slow
-
-# One stage in two variants: with an image that is built, and with one that is in ECR already.
+# The stage with three models on an image that is built, and with one on an image that is in ECR already.
 APP = """
-import json, sys
+import json
 from dataclasses import replace
 from pathlib import Path
 from aws_cdk import App
@@ -26,14 +28,15 @@ from infra.settings import ROOT, load
 context = json.loads((ROOT / "cdk.json").read_text())["context"]
 settings = load("local")
 function = replace(settings.function, provisioned_concurrency=0)
-for name, image in {"own": "own", "uri": "111122223333.dkr.ecr.us-east-1.amazonaws.com/team/runtime:7"}.items():
+images = dict.fromkeys(("one", "two", "broken"), "own")
+for name, image in {**images, "uri": "111122223333.dkr.ecr.us-east-1.amazonaws.com/team/runtime:7"}.items():
     serving = replace(settings.serving, image=image)
     app = App(context=context, outdir=name, analytics_reporting=False)
-    application.synthesise(app, replace(settings, serving=serving, function=function), Path("model.tar.gz").resolve())
+    stage = replace(settings, serving=serving, function=function)
+    application.synthesise(app, stage, Path(f"{name}.tar.gz").resolve())
 """
 STACKS = ("kennel-local-storage", "kennel-local-inference")
-# The stack gives its model no environment, so the program knows its name by itself.
-SERVER = ECHO_SERVER.replace('os.environ["NAME"]', '"echo"')
+BROKEN = "#!/bin/sh\necho 'the weights are missing' >&2; exit 1\n"
 
 
 class Deployment(CdkApp):
@@ -55,6 +58,28 @@ class Deployment(CdkApp):
         functions = self.aws.client("lambda").list_functions()["Functions"]
         (name,) = (f["FunctionName"] for f in functions if f["Handler"] == "image_build.handler")
         return str(name)
+
+    def answer(self) -> dict[str, Any]:
+        """What the endpoint says to five bytes."""
+        (stack,) = self.aws.client("cloudformation").describe_stacks(StackName=STACKS[-1])["Stacks"]
+        outputs = {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
+        return self.aws.invoke(outputs["EndpointName"], b"12345")
+
+    def roles(self) -> set[str]:
+        """The model roles that there are."""
+        pages = self.aws.client("iam").get_paginator("list_roles").paginate()
+        return {role["RoleName"] for page in pages for role in page["Roles"] if "EndpointRole" in role["RoleName"]}
+
+    def artifacts(self, role: str) -> set[str]:
+        """Objects outside of the data bucket that a role may read."""
+        iam = self.aws.client("iam")
+        statements = [
+            statement
+            for name in iam.list_role_policies(RoleName=role)["PolicyNames"]
+            for statement in iam.get_role_policy(RoleName=role, PolicyName=name)["PolicyDocument"]["Statement"]
+        ]
+        found = [s["Resource"] for s in statements if s["Action"] == "s3:GetObject"]
+        return {arn for arn in found if not arn.endswith("/*")}
 
     def image(self) -> str:
         model = self.physical_id("AWS::SageMaker::Model")
@@ -90,13 +115,17 @@ class Receiver:
 @pytest.fixture(scope="module")
 def deployment(bootstrapped: LocalAws, tmp_path_factory: pytest.TempPathFactory) -> Deployment:
     folder = tmp_path_factory.mktemp("app")
-    (folder / "model.tar.gz").write_bytes(model_archive(SERVER))
+    for model in ("one", "two", "uri"):
+        # The stack gives its model no environment, so the program knows its name by itself.
+        program = ECHO_SERVER.replace('os.environ["NAME"]', f'"{model}"')
+        (folder / f"{model}.tar.gz").write_bytes(model_archive(program))
+    (folder / "broken.tar.gz").write_bytes(model_archive(BROKEN))
     subprocess.run([sys.executable, "-c", APP], cwd=folder, check=True, timeout=300)
     return Deployment(bootstrapped, folder)
 
 
-def test_deployment_builds_the_image_and_the_endpoint_runs_on_it(deployment):
-    deployment.deploy("own", *STACKS)
+def test_deployment_builds_the_image_and_the_endpoint_runs_on_it(deployment: Deployment) -> None:
+    deployment.deploy("one", *STACKS)
     (build,) = deployment.builds()
     assert build["buildStatus"] == "SUCCEEDED"
     repository = deployment.physical_id("AWS::ECR::Repository")
@@ -104,12 +133,10 @@ def test_deployment_builds_the_image_and_the_endpoint_runs_on_it(deployment):
     uri, _, tag = deployment.image().partition(":x86_64-")
     assert uri == found["repositoryUri"]
     assert len(tag) == 16
-    (stack,) = deployment.aws.client("cloudformation").describe_stacks(StackName=STACKS[-1])["Stacks"]
-    outputs = {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
-    assert deployment.aws.invoke(outputs["EndpointName"], b"12345") == {"model": "echo", "received": 5}
+    assert deployment.answer() == {"model": "one", "received": 5}
 
 
-def test_an_image_that_is_there_is_not_built_again(deployment):
+def test_an_image_that_is_there_is_not_built_again(deployment: Deployment) -> None:
     """The deployed function, under its own role, asked once more after the build's push has arrived."""
     repository, tag = deployment.physical_id("AWS::ECR::Repository"), deployment.image().rpartition(":")[2]
     deployment.aws.client("ecr").put_image(repositoryName=repository, imageTag=tag, imageManifest="{}")
@@ -135,7 +162,27 @@ def test_an_image_that_is_there_is_not_built_again(deployment):
     assert len(deployment.builds()) == 1
 
 
-def test_another_image_removes_the_builder_and_keeps_what_was_built(deployment):
+def test_the_model_before_keeps_its_role_until_the_endpoint_has_left_it(deployment: Deployment) -> None:
+    (first,) = deployment.roles()
+    with ThreadPoolExecutor(1) as pool:
+        deploying = pool.submit(deployment.deploy, "two", *STACKS)
+        both = wait_until(lambda: len(names := deployment.roles()) == 2 and names, 120)
+        deploying.result()
+    assert deployment.answer()["model"] == "two"
+    (second,) = deployment.roles()
+    assert both == {first, second}
+
+
+def test_after_a_rollback_the_model_has_the_role_that_it_had(deployment: Deployment) -> None:
+    (role,) = deployment.roles()
+    artifacts = deployment.artifacts(role)
+    assert len(artifacts) == 1
+    assert "the weights are missing" in deployment.deploy("broken", *STACKS, check=False)
+    assert deployment.answer()["model"] == "two"
+    assert (deployment.roles(), deployment.artifacts(role)) == ({role}, artifacts)
+
+
+def test_another_image_removes_the_builder_and_keeps_what_was_built(deployment: Deployment) -> None:
     repository, tag = deployment.physical_id("AWS::ECR::Repository"), deployment.image().rpartition(":")[2]
     deployment.deploy("uri", *STACKS)
     assert deployment.image().endswith("/team/runtime:7")
