@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from botocore.model import ServiceModel
-
 from emulator.platform.awsapi import Caller, Payload, ServiceError, operation
 from emulator.platform.store import Store
-from emulator.sagemaker.resources import ENDPOINT_CONFIG, MODEL, Resources, project
+from emulator.sagemaker.resources import ENDPOINT_CONFIG, MODEL, Resources
 
 
 class Models:
-    """CreateModel, DescribeModel, DeleteModel, ListModels."""
+    """CreateModel and DeleteModel."""
 
-    def __init__(self, store: Store, model: ServiceModel) -> None:
+    def __init__(self, store: Store) -> None:
         self._models = Resources(store, MODEL)
-        self._model = model
 
     @operation("CreateModel")
     def create(self, request: Payload, caller: Caller) -> Payload:
@@ -34,18 +31,9 @@ class Models:
         record = self._models.create(caller, {"EnableNetworkIsolation": False, **request})
         return {"ModelArn": record["ModelArn"]}
 
-    @operation("DescribeModel")
-    def describe(self, request: Payload, caller: Caller) -> Payload:
-        shape = self._model.operation_model("DescribeModel").output_shape
-        return project(self._models.require(caller, request["ModelName"]), shape)
-
     @operation("DeleteModel")
     def delete(self, request: Payload, caller: Caller) -> None:
         self._models.delete(self._models.require(caller, request["ModelName"])["ModelArn"])
-
-    @operation("ListModels")
-    def list_all(self, request: Payload, caller: Caller) -> Payload:
-        return self._models.list_page(caller, request, self._model, "ListModels")
 
 
 def containers(model: Payload) -> list[Payload]:
@@ -54,12 +42,11 @@ def containers(model: Payload) -> list[Payload]:
 
 
 class EndpointConfigs:
-    """CreateEndpointConfig, DescribeEndpointConfig, DeleteEndpointConfig, ListEndpointConfigs."""
+    """CreateEndpointConfig and DeleteEndpointConfig."""
 
-    def __init__(self, store: Store, model: ServiceModel) -> None:
+    def __init__(self, store: Store) -> None:
         self._configs = Resources(store, ENDPOINT_CONFIG)
         self._models = Resources(store, MODEL)
-        self._model = model
 
     @operation("CreateEndpointConfig")
     def create(self, request: Payload, caller: Caller) -> Payload:
@@ -69,7 +56,10 @@ class EndpointConfigs:
             raise ServiceError("ValidationException", f"Variant names must be unique: {', '.join(names)}.")
         for variant in variants:
             self._check_variant(variant, caller)
-        record = self._configs.create(caller, {**request, "ProductionVariants": [_defaults(v) for v in variants]})
+        record = self._configs.create(
+            caller,
+            {**request, "ProductionVariants": [{"InitialVariantWeight": 1.0, **variant} for variant in variants]},
+        )
         return {"EndpointConfigArn": record["EndpointConfigArn"]}
 
     def _check_variant(self, variant: Payload, caller: Caller) -> None:
@@ -91,19 +81,6 @@ class EndpointConfigs:
         elif variant.get("InitialInstanceCount", 0) < 1:
             raise ServiceError("ValidationException", f"Variant {name} needs an InitialInstanceCount of at least 1.")
 
-    @operation("DescribeEndpointConfig")
-    def describe(self, request: Payload, caller: Caller) -> Payload:
-        shape = self._model.operation_model("DescribeEndpointConfig").output_shape
-        return project(self._configs.require(caller, request["EndpointConfigName"]), shape)
-
     @operation("DeleteEndpointConfig")
     def delete(self, request: Payload, caller: Caller) -> None:
         self._configs.delete(self._configs.require(caller, request["EndpointConfigName"])["EndpointConfigArn"])
-
-    @operation("ListEndpointConfigs")
-    def list_all(self, request: Payload, caller: Caller) -> Payload:
-        return self._configs.list_page(caller, request, self._model, "ListEndpointConfigs")
-
-
-def _defaults(variant: Payload) -> Payload:
-    return {"InitialVariantWeight": 1.0, **variant}

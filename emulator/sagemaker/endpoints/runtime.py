@@ -77,7 +77,6 @@ class Runtime:
         if fleet is None:
             raise ServiceError("ValidationError", f"Endpoint {endpoint} of account {self._account} not found.")
         variant = self._variant(fleet, headers.get("x-amzn-sagemaker-target-variant"))
-        variant.invocations.count()
         forwarded = {name: headers[name] for name in _FORWARDED if name in headers}
         try:
             async with asyncio.timeout(INVOCATION_SECONDS):

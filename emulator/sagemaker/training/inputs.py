@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,7 +23,11 @@ class NoObjectsError(ArtifactError):
 
 
 def download_channel(
-    s3: Any, channel: Payload, containers: Sequence[TrainingContainer], stopped: Callable[[], bool]
+    s3: Any,
+    channel: Payload,
+    containers: Sequence[TrainingContainer],
+    stopped: Callable[[], bool],
+    report: Callable[[str, int, int], None],
 ) -> None:
     """Bring a channel's objects to every instance, or to each its share of them.
 
@@ -30,27 +35,35 @@ def download_channel(
     ----------
     stopped
         Asked before each object; when it says yes, the rest is not fetched.
+    report
+        Called with the channel's name, how many objects are there, and how many there will be.
 
     Raises
     ------
     NoObjectsError, ArtifactError
     """
-    source = channel["DataSource"]["S3DataSource"]
+    source, name = channel["DataSource"]["S3DataSource"], channel["ChannelName"]
     bucket, prefix = artifacts.parse_s3_url(source["S3Uri"])
     keys = artifacts.list_keys(s3, bucket, prefix)
     if not keys:
         raise NoObjectsError(source["S3Uri"])
-    first = containers[0].path("input", "data", channel["ChannelName"])
+    fetched = itertools.count()
+
+    def stops_here() -> bool:
+        report(name, next(fetched), len(keys))
+        return stopped()
+
     sharded = source.get("S3DataDistributionType") == "ShardedByS3Key"
     for number, container in enumerate(containers):
-        directory = container.path("input", "data", channel["ChannelName"])
+        directory = container.path("input", "data", name)
         if number > 0 and not sharded:
-            shutil.copytree(first, directory)
+            shutil.copytree(containers[0].path("input", "data", name), directory)
             continue
         own = keys[number :: len(containers)] if sharded else keys
         targets = [(key, artifacts.relative_key(key, prefix)) for key in own]
         directory.mkdir(parents=True, exist_ok=True)
-        artifacts.fetch_all(s3, bucket, targets, directory, stopped)
+        artifacts.fetch_all(s3, bucket, targets, directory, stops_here)
+    report(name, len(keys), len(keys))
 
 
 def download_source(s3: Any, containers: Sequence[TrainingContainer], archive: Path) -> None:

@@ -2,35 +2,29 @@
 
 from __future__ import annotations
 
-import logging
 import re
 import time
 from typing import Any
-
-from botocore.model import ServiceModel
 
 from emulator.platform.awsapi import Caller, Payload, ServiceError, operation
 from emulator.platform.host import Host
 from emulator.platform.store import Record, Store
 from emulator.sagemaker.artifacts import ArtifactError, parse_s3_url
-from emulator.sagemaker.resources import TRAINING_JOB, TUNING_JOB, Resources, project
-from emulator.sagemaker.runs import Runs
+from emulator.sagemaker.resources import TRAINING_JOB, TUNING_JOB
+from emulator.sagemaker.runs import Jobs, Run
 from emulator.sagemaker.training.container import OPT_ML
-from emulator.sagemaker.training.job import TrainingRun, add_transition, model_location
+from emulator.sagemaker.training.job import STARTING, STOPPING, TrainingRun, add_transition
 from emulator.sagemaker.training.metrics import MetricSeries, read_points
+from emulator.sagemaker.training.outputs import model_location
 
-logger = logging.getLogger(__name__)
 
+class TrainingJobs(Jobs):
+    """CreateTrainingJob, and the training jobs that tuning jobs start."""
 
-class TrainingJobs:
-    """Create, Describe, List and StopTrainingJob."""
-
-    def __init__(self, host: Host, store: Store, model: ServiceModel) -> None:
+    def __init__(self, host: Host, store: Store) -> None:
+        super().__init__(store, TRAINING_JOB, "training")
         self._host = host
         self._store = store
-        self._model = model
-        self._jobs = Resources(store, TRAINING_JOB)
-        self._runs = Runs()
 
     @operation("CreateTrainingJob")
     def create(self, request: Payload, caller: Caller) -> Payload:
@@ -45,21 +39,10 @@ class TrainingJobs:
             The request cannot be carried out; no job was made.
         """
         check_request(request)
-        record = self._jobs.create(
-            caller,
-            request,
-            TrainingJobStatus="InProgress",
-            SecondaryStatus="Starting",
-            SecondaryStatusTransitions=[
-                {
-                    "Status": "Starting",
-                    "StartTime": time.time(),
-                    "StatusMessage": "Preparing the instances for training",
-                }
-            ],
-            ModelArtifacts={"S3ModelArtifacts": model_location(request)},
-            **members,
-        )
+        starting: Record = {"TrainingJobStatus": "InProgress"}
+        add_transition(starting, "Starting", STARTING)
+        artifacts = {"S3ModelArtifacts": model_location(request)}
+        record = self._jobs.create(caller, request, **starting, ModelArtifacts=artifacts, **members)
         self._begin(record)
         return record
 
@@ -68,40 +51,6 @@ class TrainingJobs:
         prefix = tuning_job_arn.replace(f":{TUNING_JOB.arn_type}/", f":{TRAINING_JOB.arn_type}/")
         return [job for job in self._jobs.all(f"{prefix}-") if job.get("TuningJobArn") == tuning_job_arn]
 
-    @operation("DescribeTrainingJob")
-    def describe(self, request: Payload, caller: Caller) -> Payload:
-        record = self._jobs.require(caller, request["TrainingJobName"])
-        return project(record, self._model.operation_model("DescribeTrainingJob").output_shape)
-
-    @operation("ListTrainingJobs")
-    def list_all(self, request: Payload, caller: Caller) -> Payload:
-        return self._jobs.list_page(caller, request, self._model, "ListTrainingJobs", order="Ascending")
-
-    @operation("StopTrainingJob")
-    def stop_job(self, request: Payload, caller: Caller) -> None:
-        self.request_stop(self._jobs.require(caller, request["TrainingJobName"])["TrainingJobArn"])
-
-    def request_stop(self, arn: str) -> None:
-        """Stop a job as StopTrainingJob does.
-
-        Raises
-        ------
-        ServiceError
-            The job has ended already.
-        """
-
-        def change(record: Record) -> None:
-            status = record["TrainingJobStatus"]
-            if status not in ("InProgress", "Stopping"):
-                raise ServiceError(
-                    "ValidationException", f"The request was rejected because the training job is in status {status}."
-                )
-            if status == "InProgress":
-                add_transition(record, "Stopping", "Stopping the training job", TrainingJobStatus="Stopping")
-
-        self._jobs.change(arn, change)
-        self._runs.request_stop(arn)
-
     def metric_series(self, arn: str) -> dict[str, list[tuple[float, float]]]:
         """Every value of a job's metrics: pairs of epoch seconds and value by name, in the order of the log."""
         series: dict[str, list[tuple[float, float]]] = {}
@@ -109,33 +58,23 @@ class TrainingJobs:
             series.setdefault(point.name, []).append((point.moment, point.value))
         return series
 
-    def start(self) -> None:
-        """Begin jobs anew that an earlier life of the server left unfinished."""
-        for record in self._jobs.all():
-            arn = record["TrainingJobArn"]
-            if record["TrainingJobStatus"] == "Stopping":
-                self._jobs.change(arn, lambda r: _stopped_by_restart(r))
-            elif record["TrainingJobStatus"] == "InProgress":
-                restarted = self._jobs.change(
-                    arn, lambda r: add_transition(r, "Restarting", "The local AWS was restarted; the job begins anew")
-                )
-                self._begin(restarted or record)
+    def _mark(self, record: Record, status: str) -> None:
+        add_transition(record, "Stopping", STOPPING, TrainingJobStatus=status)
 
-    def stop(self) -> None:
-        """Interrupt every job; `start` begins them anew."""
-        self._runs.interrupt_all()
+    def _new_run(self, record: Record) -> Run:
+        return TrainingRun(self._host, record, self._jobs, MetricSeries(self._store, record["TrainingJobArn"]))
 
-    def _begin(self, record: Record) -> None:
-        arn = record["TrainingJobArn"]
-        run = TrainingRun(self._host, record, self._jobs, MetricSeries(self._store, arn))
-        self._runs.start(arn, run)
-        if self._jobs.require_arn(arn)["TrainingJobStatus"] == "Stopping":
-            run.request_stop()  # asked for when there was no run yet that could be told
+    def _take_up(self, record: Record, stopping: bool) -> None:
+        def change(record: Record) -> None:
+            if stopping:
+                ended = {"TrainingJobStatus": "Stopped", "TrainingEndTime": time.time()}
+                add_transition(record, "Stopped", "Training job stopped", **ended)
+            else:
+                add_transition(record, "Restarting", "The local AWS was restarted; the job begins anew")
 
-
-def _stopped_by_restart(record: Record) -> None:
-    now = time.time()
-    add_transition(record, "Stopped", "Training job stopped", TrainingJobStatus="Stopped", TrainingEndTime=now)
+        changed = self._jobs.change(record["TrainingJobArn"], change)
+        if not stopping:
+            self._begin(changed or record)
 
 
 def check_request(request: Payload) -> None:

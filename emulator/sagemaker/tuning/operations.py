@@ -6,12 +6,10 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from botocore.model import ServiceModel
-
-from emulator.platform.awsapi import Caller, Payload, ServiceError, operation, paginate
+from emulator.platform.awsapi import Caller, Payload, operation
 from emulator.platform.store import Record, Store
-from emulator.sagemaker.resources import DEFAULT_PAGE_SIZE, TUNING_JOB, Resources, project
-from emulator.sagemaker.runs import Runs
+from emulator.sagemaker.resources import TUNING_JOB, page
+from emulator.sagemaker.runs import Jobs, Run
 from emulator.sagemaker.training.operations import TrainingJobs
 from emulator.sagemaker.tuning.definition import TuningDefinition, check_parents
 from emulator.sagemaker.tuning.job import TuningRun
@@ -19,14 +17,12 @@ from emulator.sagemaker.tuning.progress import as_trial, best, counters, not_imp
 from emulator.sagemaker.tuning.search import Search, Trial
 
 
-class TuningJobs:
-    """Create, Describe, List and StopHyperParameterTuningJob, ListTrainingJobsForHyperParameterTuningJob."""
+class TuningJobs(Jobs):
+    """Create, Describe and List of HyperParameterTuningJob, ListTrainingJobsForHyperParameterTuningJob."""
 
-    def __init__(self, store: Store, model: ServiceModel, training_jobs: TrainingJobs) -> None:
-        self._model = model
+    def __init__(self, store: Store, training_jobs: TrainingJobs) -> None:
+        super().__init__(store, TUNING_JOB, "tuning")
         self._training_jobs = training_jobs
-        self._jobs = Resources(store, TUNING_JOB)
-        self._runs = Runs()
 
     @operation("CreateHyperParameterTuningJob")
     def create(self, request: Payload, caller: Caller) -> Payload:
@@ -48,14 +44,11 @@ class TuningJobs:
     @operation("DescribeHyperParameterTuningJob")
     def describe(self, request: Payload, caller: Caller) -> Payload:
         record = self._jobs.require(caller, request["HyperParameterTuningJobName"])
-        shape = self._model.operation_model("DescribeHyperParameterTuningJob").output_shape
-        return project({**record, **self._progress(record, caller)}, shape)
+        return {**self._jobs.describe(request, caller), **self._progress(record, caller)}
 
     @operation("ListHyperParameterTuningJobs")
     def list_all(self, request: Payload, caller: Caller) -> Payload:
-        answer = self._jobs.list_page(
-            caller, request, self._model, "ListHyperParameterTuningJobs", sort_by="Name", order="Ascending"
-        )
+        answer = self._jobs.list_page(request, caller)
         for item in answer["HyperParameterTuningJobSummaries"]:
             record = self._jobs.require_arn(item["HyperParameterTuningJobArn"])
             item.update(counters(self._started_by(record), TuningDefinition(record)))
@@ -76,44 +69,15 @@ class TuningJobs:
             jobs.sort(key=lambda job: (job[member], job["TrainingJobName"]))
         if request.get("SortOrder") == "Descending":
             jobs.reverse()
-        page, token = paginate(
-            [summary(job, definition) for job in jobs],
-            key="TrainingJobArn",
-            limit=request.get("MaxResults", DEFAULT_PAGE_SIZE),
-            token=request.get("NextToken"),
-        )
-        return {"TrainingJobSummaries": page, **({"NextToken": token} if token else {})}
+        return page(jobs, request, "TrainingJobSummaries", "TrainingJobArn", lambda job: summary(job, definition))
 
-    @operation("StopHyperParameterTuningJob")
-    def stop_job(self, request: Payload, caller: Caller) -> None:
-        arn = self._jobs.require(caller, request["HyperParameterTuningJobName"])["HyperParameterTuningJobArn"]
-
-        def change(record: Record) -> None:
-            status = record["HyperParameterTuningJobStatus"]
-            if status not in ("InProgress", "Stopping"):
-                raise ServiceError(
-                    "ValidationException", f"The request was rejected because the tuning job is in status {status}."
-                )
-            record["HyperParameterTuningJobStatus"] = "Stopping"
-
-        self._jobs.change(arn, change)
-        self._runs.request_stop(arn)
-
-    def start(self) -> None:
-        """Take up the tuning jobs that an earlier life of the server left unfinished; the training jobs run by now."""
-        for record in self._jobs.all():
-            if record["HyperParameterTuningJobStatus"] in ("InProgress", "Stopping"):
-                self._begin(record)
-
-    def stop(self) -> None:
-        """Interrupt every tuning job before the training jobs are interrupted; `start` takes them up again."""
-        self._runs.interrupt_all()
-
-    def _begin(self, record: Record) -> None:
+    def _new_run(self, record: Record) -> Run:
         definition = TuningDefinition(record)
-        arn = record["HyperParameterTuningJobArn"]
         search = self._search(record, definition)
-        self._runs.start(arn, TuningRun(record, definition, search, self._jobs, self._training_jobs))
+        return TuningRun(record, definition, search, self._jobs, self._training_jobs)
+
+    def _take_up(self, record: Record, stopping: bool) -> None:
+        self._begin(record)  # a search that is being stopped has training jobs to wait for
 
     def _search(self, record: Record, definition: TuningDefinition) -> Search:
         """The search, warmed by its parents.

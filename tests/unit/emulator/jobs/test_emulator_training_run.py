@@ -13,9 +13,9 @@ import pytest
 from emulator_fixtures import CALLER, FakeRole, FakeS3, eventually, full_disk, make_host, tar_gz, training_job, untar
 
 from emulator.platform.awsapi import Payload
-from emulator.platform.store import Store
+from emulator.platform.store import Record, Store
 from emulator.sagemaker import SageMaker
-from emulator.sagemaker.runs import Run, Runs
+from emulator.sagemaker.runs import Run
 from emulator.sagemaker.training import job as training_job_module
 from emulator.sagemaker.training.metrics import MetricSeries, Point, read_points
 
@@ -63,13 +63,13 @@ def test_lines_that_a_metric_matches_without_a_value_are_no_values(sagemaker: Sa
 def test_a_job_that_is_stopped_the_moment_it_is_on_record_does_stop(
     sagemaker: SageMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    start = Runs.start
+    new_run = sagemaker.training_jobs._new_run
 
-    def stopped_first(runs: Runs, arn: str, run: Run) -> None:
+    def stopped_first(record: Record) -> Run:
         sagemaker.call("StopTrainingJob", {"TrainingJobName": "job"}, CALLER)
-        start(runs, arn, run)
+        return new_run(record)
 
-    monkeypatch.setattr(Runs, "start", stopped_first)
+    monkeypatch.setattr(sagemaker.training_jobs, "_new_run", stopped_first)
     sagemaker.call("CreateTrainingJob", entry_point("import time; time.sleep(600)"), CALLER)
     assert ended(sagemaker)["TrainingJobStatus"] == "Stopped"
 

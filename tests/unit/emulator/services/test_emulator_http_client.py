@@ -97,7 +97,7 @@ def test_a_body_without_a_length_ends_with_the_connection(pieces: int) -> None:
         b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * 1001,
         *(
             b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + size + b"\r\nhello\r\n0\r\n\r\n"
-            for size in (b"-1", b"-5", b"+5", b"0x5", b"0_5", b" 5", b"", b"000000005", b"5;" + b"x" * 5000)
+            for size in (b"-1", b"-5", b"+5", b"0x5", b"0_5", b" 5", b"")
         ),
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\nContent-Length: 5\r\n\r\nhello",
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n5\r\nhello\r\n0\r\n\r\n",

@@ -13,7 +13,7 @@ from emulator_fixtures import ACCOUNT, raw_server, read_request
 
 from emulator.platform.awsapi import Response
 from emulator.sagemaker.endpoints import runtime as runtime_module
-from emulator.sagemaker.endpoints.fleet import Fleet, InvocationCounter, Variant
+from emulator.sagemaker.endpoints.fleet import Fleet, Variant
 from emulator.sagemaker.endpoints.http_client import ConnectionPool
 from emulator.sagemaker.endpoints.instance import MAX_BODY_BYTES
 from emulator.sagemaker.endpoints.runtime import Runtime
@@ -34,7 +34,6 @@ def variant(name: str, *ports: int | None, weight: float = 1.0, least_outstandin
     made = object.__new__(Variant)
     made.name, made.weight = name, weight
     made.instances = [Server(port) for port in ports]  # type: ignore[misc]
-    made.invocations = InvocationCounter()
     made._random_routing = not least_outstanding
     return made
 
@@ -245,16 +244,3 @@ def test_the_least_busy_instance_is_asked() -> None:
     idle.outstanding = 2
     assert {served.pick(()) for _ in range(50)} == {busy, idle}
     assert served.pick((busy, idle)) is None
-
-
-def test_invocations_are_counted_by_the_second(monkeypatch: pytest.MonkeyPatch) -> None:
-    counter = InvocationCounter()
-    moments = iter([1000.1, 1000.9, 1002.0, *range(1003, 3000)])
-    monkeypatch.setattr("emulator.sagemaker.endpoints.fleet.time.time", lambda: next(moments))
-    for _ in range(3):
-        counter.count()
-    assert counter.since(0) == [(1000, 2), (1002, 1)]
-    assert counter.since(1001) == [(1002, 1)]
-    for _ in range(1003, 3000):
-        counter.count()
-    assert len(counter.since(0)) == 900
