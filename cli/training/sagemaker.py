@@ -24,6 +24,7 @@ from cli.prices import hourly_price
 from cli.training.ec2_jobs import is_ec2_job
 from cli.training.hyperparameters import canonical, encode, parse_hyperparameters, refuse_shell_syntax
 from cli.training.job_names import job_name, job_prefix, tuning_prefix
+from cli.training.phases import PhasePrinter
 from cli.tuning.jobs import best_hyperparameters
 from infra.bucket_layout import CHECKPOINTS, CODE, TRAINING_OUTPUT
 from model.core.archives import write_archive
@@ -286,17 +287,18 @@ def source_bundle(folder: Path) -> bytes:
 
 
 def follow_training(stage: Stage, job: str) -> dict[str, Any]:
-    """Print a job's log until it ends; returns its description.
+    """Print a job's phases and its log until it ends; returns its description.
 
     Raises
     ------
     WorkFailedError
         When the job failed or was stopped; the message holds SageMaker's reason.
     """
-    sagemaker, log = stage.client("sagemaker"), JobLog(stage, job)
-    with aws_errors(), progress_bar(f"{job}: Starting"):
+    sagemaker, log, phases = stage.client("sagemaker"), JobLog(stage, job), PhasePrinter()
+    with aws_errors(), progress_bar(job):
         while True:
             description: dict[str, Any] = sagemaker.describe_training_job(TrainingJobName=job)
+            phases.print_new(description)
             log.print_new()
             if description["TrainingJobStatus"] in _ENDED:
                 break
