@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from emulator.platform.awsapi import Caller, Payload, ServiceError, operation
+from emulator.platform.awsapi import Caller, Payload, operation
+from emulator.platform.errors import refuse
 from emulator.platform.store import Record, Store
 from emulator.sagemaker.resources import LIFECYCLE_CONFIG, NOTEBOOK_INSTANCE, Resources
 
@@ -67,12 +68,11 @@ class NotebookInstances:
     def _require_status(self, request: Payload, caller: Caller, allowed: tuple[str, ...], target: str) -> str:
         record = self._notebooks.require(caller, request["NotebookInstanceName"])
         arn = record["NotebookInstanceArn"]
-        if record[_STATUS] not in allowed:
-            raise ServiceError(
-                "ValidationException",
-                f"Status ({record[_STATUS]}) not in ([{', '.join(allowed)}]). Unable to transition to ({target}) for "
-                f"Notebook Instance ({arn})",
-            )
+        refuse(
+            record[_STATUS] not in allowed,
+            f"Status ({record[_STATUS]}) not in ([{', '.join(allowed)}]). Unable to transition to ({target}) for "
+            f"Notebook Instance ({arn})",
+        )
         return arn
 
     def _check_lifecycle_config(self, request: Payload, caller: Caller) -> None:
@@ -105,12 +105,10 @@ class LifecycleConfigs:
     def delete(self, request: Payload, caller: Caller) -> None:
         record = self._require(request, caller)
         name = record[LIFECYCLE_CONFIG.name_member]
-        users = [n for n in self._notebooks.all() if n.get(LIFECYCLE_CONFIG.name_member) == name]
-        if users:
-            raise ServiceError(
-                "ValidationException",
-                f"Notebook Instance Lifecycle Config {name} is in use by {users[0]['NotebookInstanceName']}.",
-            )
+        users = [
+            n["NotebookInstanceName"] for n in self._notebooks.all() if n.get(LIFECYCLE_CONFIG.name_member) == name
+        ]
+        refuse(users, f"Notebook Instance Lifecycle Config {name} is in use by {', '.join(users)}.")
         self._configs.delete(record[LIFECYCLE_CONFIG.arn_member])
 
     def _require(self, request: Payload, caller: Caller) -> Record:

@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
-from emulator.platform.awsapi import Caller, Payload, ServiceError
-from emulator.platform.store import Record, Store
+from emulator.platform.awsapi import Caller, Payload
+from emulator.platform.errors import refuse
+from emulator.platform.store import Record, Store, StoreError
 from emulator.sagemaker.resources import Kind, Resources
 
+logger = logging.getLogger(__name__)
+
+#: AWS's limit for FailureReason.
+MAX_REASON_CHARACTERS = 1024
 _SHUTDOWN_SECONDS = 15.0
+
+
+class JobFailed(Exception):
+    """The job cannot be completed; the message is its FailureReason."""
+
+
+class JobStopped(Exception):
+    """The job ends before it is complete; the message is its status."""
 
 
 class Run(ABC):
@@ -40,6 +55,25 @@ class Run(ABC):
     @abstractmethod
     def interrupt(self) -> None:
         """End at once and leave the job's record as it is, for a later run to begin anew."""
+
+    def _outcome(self, work: Callable[[], str]) -> tuple[str, str | None]:
+        """Do the work, which returns the status that the job ends with; that, and the reason of a failure."""
+        try:
+            return work(), None
+        except JobStopped as stopped:
+            return str(stopped), None
+        except JobFailed as error:
+            reason = str(error)
+        except StoreError as error:  # nobody waits for space any more, because the server ends
+            self._interrupted.set()
+            reason = str(error)
+        except OSError as error:  # most likely the disk is full, and the log of the local AWS cannot say more
+            reason = f"InternalServerError: {error}"
+        except Exception:
+            if not self._interrupted.is_set():
+                logger.exception("%s", self._thread.name)
+            reason = "InternalServerError: the log of the local AWS says more."
+        return "Failed", reason[:MAX_REASON_CHARACTERS]
 
     @abstractmethod
     def _run(self) -> None:
@@ -77,11 +111,8 @@ class Jobs(ABC):
 
         def change(record: Record) -> None:
             status = record[self.kind.status_member]
-            if status not in ("InProgress", "Stopping"):
-                raise ServiceError(
-                    "ValidationException",
-                    f"The request was rejected because the {self._title} job is in status {status}.",
-                )
+            ended = status not in ("InProgress", "Stopping")
+            refuse(ended, f"The request was rejected because the {self._title} job is in status {status}.")
             if status == "InProgress":
                 self._mark(record, "Stopping")
 

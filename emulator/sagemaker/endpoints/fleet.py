@@ -20,6 +20,7 @@ from emulator.sagemaker.endpoints.instance import Instance, ServerProgram, new_i
 from emulator.sagemaker.logs import LogStream
 from emulator.sagemaker.models import containers
 from emulator.sagemaker.roles import Role
+from emulator.sagemaker.runs import MAX_REASON_CHARACTERS
 
 logger = logging.getLogger(__name__)
 
@@ -28,8 +29,6 @@ LOG_GROUP = "/aws/sagemaker/Endpoints/{endpoint}"
 DEFAULT_STARTUP_SECONDS = 480
 #: An invocation may take this long, so a fleet that is replaced lives on for as long.
 INVOCATION_SECONDS = 60.0
-#: AWS's limit for FailureReason.
-MAX_REASON_CHARACTERS = 1024
 _REASON_LOG_LINES = 20
 
 

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from emulator.autoscaling import service as autoscaling
-from emulator.platform.awsapi import Caller, Payload, ServiceError, operation
+from emulator.platform.awsapi import Caller, Payload, operation
+from emulator.platform.errors import refuse
 from emulator.platform.host import Host
 from emulator.platform.store import Record, Store
 from emulator.sagemaker.endpoints import specs
@@ -94,8 +95,7 @@ class Endpoints:
         arn = self._endpoints.require(caller, request["EndpointName"])["EndpointArn"]
 
         def change(record: Record) -> None:
-            if record["EndpointStatus"] not in _SETTLED:
-                raise ServiceError("ValidationException", f'Cannot update in-progress endpoint "{arn}".')
+            refuse(record["EndpointStatus"] not in _SETTLED, f'Cannot update in-progress endpoint "{arn}".')
             record["EndpointStatus"] = "Deleting"
 
         self._endpoints.change(arn, change)
@@ -276,9 +276,6 @@ def _with_deployment_config(request: Payload) -> Payload:
 
 
 def _require_in_service(record: Record) -> None:
-    if record["EndpointStatus"] == "Failed":
-        raise ServiceError(
-            "ValidationException", f'Endpoint "{record["EndpointArn"]}" has failed; it can only be deleted.'
-        )
-    if record["EndpointStatus"] != "InService":
-        raise ServiceError("ValidationException", f'Cannot update in-progress endpoint "{record["EndpointArn"]}".')
+    arn, status = record["EndpointArn"], record["EndpointStatus"]
+    refuse(status == "Failed", f'Endpoint "{arn}" has failed; it can only be deleted.')
+    refuse(status != "InService", f'Cannot update in-progress endpoint "{arn}".')

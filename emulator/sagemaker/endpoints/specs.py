@@ -7,6 +7,7 @@ import uuid
 from typing import Any
 
 from emulator.platform.awsapi import Payload, ServiceError
+from emulator.platform.errors import refuse
 from emulator.platform.store import Record
 from emulator.sagemaker.endpoints.fleet import Fleet
 from emulator.sagemaker.models import containers
@@ -50,14 +51,13 @@ def with_desired(spec: Payload, desired: list[Payload]) -> Payload:
     variants = {variant["VariantName"]: dict(variant) for variant in spec["Variants"]}
     for change in desired:
         name = change["VariantName"]
-        if name not in variants:
-            raise ServiceError("ValidationException", f"Variant {name} not found. There are: {', '.join(variants)}.")
+        refuse(name not in variants, f"Variant {name} not found. There are: {', '.join(variants)}.")
         if "ServerlessUpdateConfig" in change:
             raise ServiceError(
                 "NotImplementedException", "The local AWS does not change the size of serverless variants.", 501
             )
-        if change.get("DesiredInstanceCount", 1) < 1:
-            raise ServiceError("ValidationException", f"Variant {name} needs a DesiredInstanceCount of at least 1.")
+        none = change.get("DesiredInstanceCount", 1) < 1
+        refuse(none, f"Variant {name} needs a DesiredInstanceCount of at least 1.")
         for member, target in (("DesiredInstanceCount", "InstanceCount"), ("DesiredWeight", "Weight")):
             if member in change:
                 variants[name][target] = change[member]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import logging
 import shutil
 import signal
 import subprocess
@@ -24,7 +23,7 @@ from emulator.sagemaker.artifacts import ArtifactError
 from emulator.sagemaker.logs import LogStream, OutputReader
 from emulator.sagemaker.resources import Resources
 from emulator.sagemaker.roles import Role
-from emulator.sagemaker.runs import Run
+from emulator.sagemaker.runs import MAX_REASON_CHARACTERS, JobFailed, JobStopped, Run
 from emulator.sagemaker.training.checkpoints import CheckpointSync
 from emulator.sagemaker.training.container import Cluster, TrainingContainer
 from emulator.sagemaker.training.inputs import NoObjectsError, download_channel, download_source
@@ -32,25 +31,14 @@ from emulator.sagemaker.training.limits import TrainingLimits
 from emulator.sagemaker.training.metrics import MetricReader, MetricSeries
 from emulator.sagemaker.training.outputs import upload
 
-logger = logging.getLogger(__name__)
-
 LOG_GROUP = "/aws/sagemaker/TrainingJobs"
 STARTING, STOPPING = "Preparing the instances for training", "Stopping the training job"
-MAX_REASON_CHARACTERS = 1024
 #: When one instance has failed, or the server goes down, the others need not save much.
 _ABORT_GRACE_SECONDS = 2.0
 _POLL_SECONDS = 0.1
 _METRICS_SECONDS = 0.5
 _REPORT_SECONDS = 1.0
 _REASON_LOG_LINES = 10
-
-
-class JobFailed(Exception):
-    """The job cannot be completed; the message is its FailureReason."""
-
-
-class _Stopped(Exception):
-    """The job ends while its program does not run; the message is its secondary status."""
 
 
 class TrainingRun(Run):
@@ -96,25 +84,10 @@ class TrainingRun(Run):
         self._terminate(self._processes, "Suspended")
 
     def _run(self) -> None:
-        status, secondary, reason = "Failed", "Failed", None
-        try:
-            secondary = self._work()
-            status = "Completed" if secondary == "Completed" else "Stopped"
-        except _Stopped as stopped:
-            status, secondary = "Stopped", str(stopped)
-        except JobFailed as error:
-            reason = str(error)
-        except StoreError:  # nobody waits for space any more, because the server ends
-            self._interrupted.set()
-        except OSError as error:  # most likely the disk is full, and the log of the local AWS cannot say more
-            reason = f"InternalServerError: {error}"
-        except Exception:
-            if not self._interrupted.is_set():
-                logger.exception("training job %s", self._arn)
-            reason = "InternalServerError: the log of the local AWS says more."
+        end, reason = self._outcome(self._work)
         shutil.rmtree(self._directory, ignore_errors=True)
         if not self._interrupted.is_set():
-            self._finish(status, secondary, reason and reason[:MAX_REASON_CHARACTERS])
+            self._finish(end if end in ("Completed", "Failed") else "Stopped", end, reason)
 
     def _work(self) -> str:
         """Do everything; the secondary status that the job ends with."""
@@ -155,10 +128,10 @@ class TrainingRun(Run):
         capacity_returns = began + self._limits.interrupted()
         while (now := time.monotonic()) < capacity_returns:
             if self._stop_requested.wait(min(_POLL_SECONDS, capacity_returns - now)):
-                raise _Stopped("Stopped")
+                raise JobStopped("Stopped")
             if (limit := self._limits.reached()) is not None:
                 self._transition("Stopping", STOPPING, TrainingJobStatus="Stopping")
-                raise _Stopped(limit)
+                raise JobStopped(limit)
         self._waited += time.monotonic() - began
         self._transition("Starting", STARTING)
 
@@ -184,7 +157,7 @@ class TrainingRun(Run):
         except ArtifactError as error:
             raise JobFailed(f"ClientError: Data download failed: {error}") from None
         if self._stop_requested.is_set():
-            raise _Stopped("Stopped")
+            raise JobStopped("Stopped")
 
     def _report(self, channel: str, done: int, total: int) -> None:
         """Say in the record how far a channel's download is."""

@@ -6,7 +6,8 @@ import re
 import time
 from typing import Any
 
-from emulator.platform.awsapi import Caller, Payload, ServiceError, operation
+from emulator.platform.awsapi import Caller, Payload, operation
+from emulator.platform.errors import refuse
 from emulator.platform.host import Host
 from emulator.platform.store import Record, Store
 from emulator.sagemaker.artifacts import ArtifactError, parse_s3_url
@@ -84,79 +85,63 @@ def check_request(request: Payload) -> None:
     ------
     ServiceError
     """
-    resources = request.get("ResourceConfig", {})
-    if "InstanceGroups" in resources:
-        raise ServiceError("ValidationException", "The local AWS has no instance groups: give InstanceType and Count.")
-    if "InstanceType" not in resources or resources.get("InstanceCount", 0) < 1:
-        raise ServiceError(
-            "ValidationException", "ResourceConfig needs an InstanceType and an InstanceCount of at least 1."
-        )
-    if "AlgorithmSpecification" not in request:
-        raise ServiceError("ValidationException", "An AlgorithmSpecification is required.")
-    algorithm = request["AlgorithmSpecification"]
-    if ("TrainingImage" in algorithm) == ("AlgorithmName" in algorithm):
-        raise ServiceError("ValidationException", "Provide either a TrainingImage or an AlgorithmName, and not both.")
+    resources, algorithm = request.get("ResourceConfig", {}), request.get("AlgorithmSpecification", {})
+    groups = "InstanceGroups" in resources
+    refuse(groups, "The local AWS has no instance groups: give InstanceType and Count.")
+    none = "InstanceType" not in resources or resources.get("InstanceCount", 0) < 1
+    refuse(none, "ResourceConfig needs an InstanceType and an InstanceCount of at least 1.")
+    refuse(not algorithm, "An AlgorithmSpecification is required.")
+    both_or_none = ("TrainingImage" in algorithm) == ("AlgorithmName" in algorithm)
+    refuse(both_or_none, "Provide either a TrainingImage or an AlgorithmName, and not both.")
     for definition in algorithm.get("MetricDefinitions", []):
         _check_regex(definition)
     _check_channels(request.get("InputDataConfig", []))
     _check_waiting_time(request)
-    locations = [request["OutputDataConfig"]["S3OutputPath"]]
+    check_location(request["OutputDataConfig"]["S3OutputPath"])
     if "CheckpointConfig" in request:
-        locations.append(request["CheckpointConfig"]["S3Uri"])
+        check_location(request["CheckpointConfig"]["S3Uri"])
         local = request["CheckpointConfig"].get("LocalPath", OPT_ML)
-        if not re.fullmatch(rf"{OPT_ML}(/(?!\.\.?(/|$))[^/]+)*/?", local):
-            raise ServiceError(
-                "ValidationException", f"The local AWS keeps checkpoints below {OPT_ML} only, not in {local}."
-            )
-    for location in locations:
-        _check_location(location)
+        below = re.fullmatch(rf"{OPT_ML}(/(?!\.\.?(/|$))[^/]+)*/?", local)
+        refuse(not below, f"The local AWS keeps checkpoints below {OPT_ML} only, not in {local}.")
 
 
 def _check_channels(channels: list[Payload]) -> None:
     names = [channel["ChannelName"] for channel in channels]
-    if len(set(names)) < len(names):
-        raise ServiceError("ValidationException", f"Channel names must be unique: {', '.join(names)}.")
+    refuse(len(set(names)) < len(names), f"Channel names must be unique: {', '.join(names)}.")
     for channel in channels:
         name = channel["ChannelName"]
-        if set(name) == {"."}:
-            raise ServiceError("ValidationException", f"{name} is not a name for a channel.")
-        source = channel["DataSource"].get("S3DataSource")
-        if source is None or source["S3DataType"] != "S3Prefix":
-            raise ServiceError("ValidationException", f"Channel {name}: the local AWS reads S3Prefix sources only.")
-        if channel.get("InputMode") == "Pipe":
-            raise ServiceError("ValidationException", f"Channel {name}: the local AWS has no Pipe mode; use File.")
-        _check_location(source["S3Uri"])
+        refuse(set(name) == {"."}, f"{name} is not a name for a channel.")
+        source = channel["DataSource"].get("S3DataSource", {})
+        other = source.get("S3DataType") != "S3Prefix"
+        refuse(other, f"Channel {name}: the local AWS reads S3Prefix sources only.")
+        pipe = channel.get("InputMode") == "Pipe"
+        refuse(pipe, f"Channel {name}: the local AWS has no Pipe mode; use File.")
+        check_location(source["S3Uri"])
 
 
 def _check_waiting_time(request: Payload) -> None:
     condition = request.get("StoppingCondition", {})
     waiting, running = condition.get("MaxWaitTimeInSeconds"), condition.get("MaxRuntimeInSeconds", 0)
     if request.get("EnableManagedSpotTraining"):
-        if waiting is None or waiting < running:
-            raise ServiceError(
-                "ValidationException",
-                "Managed spot training needs a MaxWaitTimeInSeconds that is greater than or equal to "
-                "MaxRuntimeInSeconds.",
-            )
-    elif waiting is not None:
-        raise ServiceError("ValidationException", "MaxWaitTimeInSeconds is only valid with EnableManagedSpotTraining.")
+        refuse(
+            waiting is None or waiting < running,
+            "Managed spot training needs a MaxWaitTimeInSeconds that is greater than or equal to MaxRuntimeInSeconds.",
+        )
+    else:
+        refuse(waiting is not None, "MaxWaitTimeInSeconds is only valid with EnableManagedSpotTraining.")
 
 
 def _check_regex(definition: Payload) -> None:
+    title = f"The regular expression of metric {definition['Name']}"
     try:
-        groups = re.compile(definition["Regex"]).groups
+        refuse(re.compile(definition["Regex"]).groups < 1, f"{title} captures no group.")
     except re.error as error:
-        raise ServiceError(
-            "ValidationException", f"The regular expression of metric {definition['Name']} is invalid: {error}"
-        ) from None
-    if groups < 1:
-        raise ServiceError(
-            "ValidationException", f"The regular expression of metric {definition['Name']} captures no group."
-        )
+        refuse(True, f"{title} is invalid: {error}")
 
 
-def _check_location(url: str) -> None:
+def check_location(url: str) -> None:
+    """Refuse what is no location in S3."""
     try:
         parse_s3_url(url)
     except ArtifactError as error:
-        raise ServiceError("ValidationException", str(error)) from None
+        refuse(True, str(error))

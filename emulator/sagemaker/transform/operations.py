@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 
-from emulator.platform.awsapi import Caller, Payload, ServiceError, operation
+from emulator.platform.awsapi import Caller, Payload, operation
+from emulator.platform.errors import refuse
 from emulator.platform.host import Host
 from emulator.platform.store import Record, Store
-from emulator.sagemaker.artifacts import ArtifactError, parse_s3_url
 from emulator.sagemaker.resources import MODEL, TRANSFORM_JOB, Resources
 from emulator.sagemaker.runs import Jobs, Run
+from emulator.sagemaker.training.operations import check_location
 from emulator.sagemaker.transform.job import DEFAULT_PAYLOAD_MB, TransformRun
 
 #: AWS's limit for MaxPayloadInMB, and for its product with MaxConcurrentTransforms.
@@ -55,25 +56,20 @@ def _check(request: Payload) -> None:
     ServiceError
     """
     payload = request.get("MaxPayloadInMB", DEFAULT_PAYLOAD_MB)
-    if payload > _MAX_PAYLOAD_MB or payload * request.get("MaxConcurrentTransforms", 1) > _MAX_PAYLOAD_MB:
-        raise ServiceError(
-            "ValidationException",
-            f"MaxPayloadInMB, and MaxPayloadInMB times MaxConcurrentTransforms, must not exceed {_MAX_PAYLOAD_MB}.",
-        )
-    source, processing = request["TransformInput"], request.get("DataProcessing", {})
-    data_type = source["DataSource"]["S3DataSource"]["S3DataType"]
+    refuse(
+        payload > _MAX_PAYLOAD_MB or payload * request.get("MaxConcurrentTransforms", 1) > _MAX_PAYLOAD_MB,
+        f"MaxPayloadInMB, and MaxPayloadInMB times MaxConcurrentTransforms, must not exceed {_MAX_PAYLOAD_MB}.",
+    )
+    given, processing = request["TransformInput"], request.get("DataProcessing", {})
+    source = given["DataSource"]["S3DataSource"]
     for unsupported, what in (
-        (data_type not in ("S3Prefix", "ManifestFile"), f"{data_type} sources"),
-        (source.get("SplitType", "None") != "None", "splitting: one object is one record (SplitType None)"),
-        (source.get("CompressionType", "None") != "None", "compressed inputs"),
+        (source["S3DataType"] not in ("S3Prefix", "ManifestFile"), f"{source['S3DataType']} sources"),
+        (given.get("SplitType", "None") != "None", "splitting: one object is one record (SplitType None)"),
+        (given.get("CompressionType", "None") != "None", "compressed inputs"),
         ({"InputFilter", "OutputFilter"} & processing.keys(), "filters in DataProcessing"),
         (processing.get("JoinSource", "None") != "None", "joining of inputs and outputs"),
         ("DataCaptureConfig" in request, "data capture of transform jobs"),
     ):
-        if unsupported:
-            raise ServiceError("ValidationException", f"The local AWS has no {what}.")
-    for url in (source["DataSource"]["S3DataSource"]["S3Uri"], request["TransformOutput"]["S3OutputPath"]):
-        try:
-            parse_s3_url(url)
-        except ArtifactError as error:
-            raise ServiceError("ValidationException", str(error)) from None
+        refuse(unsupported, f"The local AWS has no {what}.")
+    check_location(source["S3Uri"])
+    check_location(request["TransformOutput"]["S3OutputPath"])

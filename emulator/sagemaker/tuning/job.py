@@ -7,7 +7,6 @@ import logging
 import threading
 import time
 from collections.abc import Sequence
-from typing import Any
 
 from emulator.platform.awsapi import Caller, ServiceError
 from emulator.platform.store import Record, StoreError
@@ -28,18 +27,8 @@ _HOPELESS_JOBS = 5
 class TuningRun(Run):
     """The work of one tuning job, done in a thread of its own.
 
-    It keeps nothing that the records do not say, so another run can take over at any moment.
-
-    Parameters
-    ----------
-    record
-        The tuning job's record.
-    search
-        Proposes hyperparameters.
-    tuning_jobs
-        Where the record is.
-    training_jobs
-        Runs the training jobs.
+    It keeps nothing that the records do not say, so another run can take over at any moment. `tuning_jobs` is where the
+    job's record lies.
     """
 
     def __init__(
@@ -126,8 +115,9 @@ class TuningRun(Run):
     def _advance(self, jobs: Sequence[Record]) -> bool:
         """End hopeless training jobs and start new ones; False when nothing is left to start."""
         trials = [self._trial(job) for job in jobs]
-        hopeless = set(self._stopping.hopeless(trials))
-        self._end([job for job in jobs if job["TrainingJobName"] in hopeless])
+        if self._stopping is not None:
+            hopeless = self._stopping.hopeless(trials)
+            self._end([job for job in jobs if job["TrainingJobName"] in hopeless])
         free = self._definition.parallel_jobs - len(_running(jobs))
         for _ in range(min(free, self._definition.max_jobs - len(trials))):
             values = self._search.propose(trials)
@@ -157,10 +147,8 @@ class TuningRun(Run):
                 self._training_jobs.request_stop(job["TrainingJobArn"])
 
     def _conclude(self, jobs: Sequence[Record], stopped: bool) -> None:
-        if stopped:
-            self._finish("Stopped", None)
-        elif best(jobs, self._definition) is not None:
-            self._finish("Completed", None)
+        if stopped or best(jobs, self._definition) is not None:
+            self._finish("Stopped" if stopped else "Completed", None)
         elif any(job["TrainingJobStatus"] == "Completed" for job in jobs):
             self._finish(
                 "Failed",
@@ -176,13 +164,9 @@ class TuningRun(Run):
 
     def _finish(self, status: str, reason: str | None) -> None:
         def change(record: Record) -> None:
-            members: dict[str, Any] = {
-                "HyperParameterTuningJobStatus": status,
-                "HyperParameterTuningEndTime": time.time(),
-            }
+            record.update(HyperParameterTuningJobStatus=status, HyperParameterTuningEndTime=time.time())
             if reason is not None:
-                members["FailureReason"] = reason
-            record.update(members)
+                record["FailureReason"] = reason
 
         self._tuning_jobs.insist(lambda: self._tuning_jobs.change(self._arn, change))
 

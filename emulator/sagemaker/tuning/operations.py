@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from emulator.platform.awsapi import Caller, Payload, operation
+from emulator.platform.errors import refuse
 from emulator.platform.store import Record, Store
 from emulator.sagemaker.resources import TUNING_JOB, page
 from emulator.sagemaker.runs import Jobs, Run
 from emulator.sagemaker.training.operations import TrainingJobs
-from emulator.sagemaker.tuning.definition import TuningDefinition, check_parents
+from emulator.sagemaker.tuning.definition import TuningDefinition
 from emulator.sagemaker.tuning.job import TuningRun
 from emulator.sagemaker.tuning.progress import as_trial, best, counters, not_improving, objective_value, summary
 from emulator.sagemaker.tuning.search import Search, Trial
@@ -29,7 +31,11 @@ class TuningJobs(Jobs):
         definition = TuningDefinition(request)
         definition.check_training()
         if "WarmStartConfig" in request:
-            check_parents(request, definition, self._parents(request, caller))
+            parents = self._parents(request, caller)
+            different = len({parent["HyperParameterTuningJobArn"] for parent in parents}) == len(parents)
+            refuse(not different, "The parent tuning jobs must be different ones.")
+            for parent in parents:
+                definition.check_parent(parent, request["WarmStartConfig"]["WarmStartType"])
         record = self._jobs.create(
             caller,
             request,
@@ -91,7 +97,8 @@ class TuningJobs(Jobs):
         for parent in self._parents(record, Caller.of_arn(record["HyperParameterTuningJobArn"])):
             earlier, jobs = TuningDefinition(parent), self._started_by(parent)
             if identical:
-                observed += [_known_values(as_trial(job, earlier, {}), job) for job in jobs]
+                # With all their hyperparameters: what was static there may be tuned here.
+                observed += [replace(as_trial(job, earlier, {}), values=job["HyperParameters"]) for job in jobs]
             elif (found := best(jobs, earlier)) is not None:
                 values = {name: found["HyperParameters"].get(name, "") for name in definition.searched}
                 if all(each.coordinate(values[each.name]) is not None for each in definition.ranges):
@@ -111,35 +118,18 @@ class TuningJobs(Jobs):
         """The members of a description that follow from the training jobs."""
         definition, jobs = TuningDefinition(record), self._started_by(record)
         ended = record.get("HyperParameterTuningEndTime", time.time())
+        details = {"NumberOfTrainingJobsObjectiveNotImproving": not_improving(jobs, definition)}
         members: dict[str, Any] = {
             **counters(jobs, definition),
-            "TuningJobCompletionDetails": {
-                "NumberOfTrainingJobsObjectiveNotImproving": not_improving(jobs, definition)
-            },
+            "TuningJobCompletionDetails": details,
             "ConsumedResources": {"RuntimeInSeconds": round(ended - record["CreationTime"])},
         }
         if (found := best(jobs, definition)) is not None:
             members["BestTrainingJob"] = summary(found, definition)
         if record.get("WarmStartConfig", {}).get("WarmStartType") == "IdenticalDataAndAlgorithm":
-            parents = self._parents(record, caller)
-            members |= _overall_best([record, *parents], [jobs, *map(self._started_by, parents)], definition)
+            searches = [record, *self._parents(record, caller)]
+            names = {search["HyperParameterTuningJobArn"]: search["HyperParameterTuningJobName"] for search in searches}
+            if found := best([job for search in searches for job in self._started_by(search)], definition):
+                overall = {**summary(found, definition), "TuningJobName": names[found["TuningJobArn"]]}
+                members["OverallBestTrainingJob"] = overall
         return members
-
-
-def _overall_best(tuning_jobs: Sequence[Record], jobs: Sequence[list[Record]], definition: TuningDefinition) -> Payload:
-    """OverallBestTrainingJob: of a tuning job and its parents."""
-    everything = [job for started in jobs for job in started]
-    found = best(everything, definition)
-    if found is None:
-        return {}
-    name = next(
-        record["HyperParameterTuningJobName"]
-        for record in tuning_jobs
-        if record["HyperParameterTuningJobArn"] == found["TuningJobArn"]
-    )
-    return {"OverallBestTrainingJob": {**summary(found, definition), "TuningJobName": name}}
-
-
-def _known_values(trial: Trial, job: Record) -> Trial:
-    """A parent's training job with all its hyperparameters: what was static there may be tuned here."""
-    return Trial(trial.name, job["HyperParameters"], trial.objective, trial.ended)

@@ -17,13 +17,13 @@ def description(*course: tuple[str, str], status: str = "InProgress") -> dict[st
 def test_each_phase_is_printed_once_and_its_progress_now_and_then(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    now = 0.0
-    monkeypatch.setattr(phases, "monotonic", lambda: now)
+    clock = [0.0]
+    monkeypatch.setattr(phases, "monotonic", lambda: clock[0])
     printer = phases.PhasePrinter()
     starting = ("Starting", "Preparing")
     printer.print_new({"TrainingJobStatus": "InProgress"})
     printer.print_new(description(starting))
-    for now, done in ((0.5, 10), (1.0, 20), (6.0, 60), (12.0, 60)):
+    for clock[0], done in ((0.5, 10), (1.0, 20), (6.0, 60), (12.0, 60)):
         printer.print_new(description(starting, ("Downloading", f"{done} of 100 objects")))
     course = (starting, ("Downloading", "100 of 100 objects"), ("Training", ""), ("Uploading", "The model"))
     for _ in range(2):

@@ -10,7 +10,7 @@ import pytest
 from emulator_fixtures import CALLER, IMAGE, eventually, make_host, refusal, training_job
 
 from emulator.sagemaker import SageMaker
-from emulator.sagemaker.tuning.definition import TuningDefinition, check_parents
+from emulator.sagemaker.tuning.definition import TuningDefinition
 from emulator.sagemaker.tuning.progress import best, counters, not_improving
 from emulator.sagemaker.tuning.search import Trial
 
@@ -159,11 +159,9 @@ def test_hyperband_reads_its_epochs_from_the_hyperparameters() -> None:
         assert rule.stopping_rule("name").hopeless([running]) == ["a"]
 
 
-WARM = {
-    "WarmStartConfig": {
-        "WarmStartType": "IdenticalDataAndAlgorithm",
-        "ParentHyperParameterTuningJobs": [{"HyperParameterTuningJobName": "a"}],
-    }
+PARENT = {"HyperParameterTuningJobName": "a"}
+WARM: dict[str, Any] = {
+    "WarmStartConfig": {"WarmStartType": "IdenticalDataAndAlgorithm", "ParentHyperParameterTuningJobs": [PARENT]}
 }
 OTHER_IMAGE = {"AlgorithmSpecification": {**definition()["AlgorithmSpecification"], "TrainingImage": f"{IMAGE}1"}}
 
@@ -183,17 +181,18 @@ OTHER_IMAGE = {"AlgorithmSpecification": {**definition()["AlgorithmSpecification
 )
 def test_a_warm_start_needs_a_parent_that_fits(changed: dict[str, Any], status: str, message: str) -> None:
     parent = {**request("a"), "HyperParameterTuningJobStatus": status}
-    error = refusal(lambda: check_parents(changed, TuningDefinition(changed), [parent]))
+    error = refusal(lambda: TuningDefinition(changed).check_parent(parent, "IdenticalDataAndAlgorithm"))
     assert message in error.message
 
 
-def test_a_fitting_parent_is_taken_and_the_same_one_twice_is_not() -> None:
-    changed, parent = request(top=WARM), {**request("a"), "HyperParameterTuningJobStatus": "Stopped"}
-    check_parents(changed, TuningDefinition(changed), [parent])
+def test_a_fitting_parent_is_taken_and_the_same_one_twice_is_not(sagemaker: SageMaker) -> None:
+    parent = {**request("a"), "HyperParameterTuningJobStatus": "Stopped"}
     # What was tuned may be static now: only their number has to stay the same.
-    static = request(top=WARM, ParameterRanges=SIZES)
-    check_parents(static, TuningDefinition(static), [parent])
-    error = refusal(lambda: check_parents(changed, TuningDefinition(changed), [parent, parent]))
+    for changed in (request(top=WARM), request(top=WARM, ParameterRanges=SIZES)):
+        TuningDefinition(changed).check_parent(parent, "IdenticalDataAndAlgorithm")
+    sagemaker.call("CreateHyperParameterTuningJob", request("a"), CALLER)
+    twice = {"WarmStartConfig": {**WARM["WarmStartConfig"], "ParentHyperParameterTuningJobs": [PARENT, PARENT]}}
+    error = refusal(lambda: sagemaker.call("CreateHyperParameterTuningJob", request(top=twice), CALLER))
     assert "must be different ones" in error.message
 
 
