@@ -140,18 +140,6 @@ def test_tuning_jobs_are_listed_by_name_unless_told_otherwise(sagemaker: SageMak
     assert names(SortOrder="Descending") == ["c", "b", "a"]
 
 
-def test_iam_is_asked_about_the_tuning_job(sagemaker: SageMaker) -> None:
-    arn = "arn:aws:sagemaker:eu-west-1:123456789012:hyper-parameter-tuning-job/tuning"
-    for operation in (
-        "CreateHyperParameterTuningJob",
-        "DescribeHyperParameterTuningJob",
-        "StopHyperParameterTuningJob",
-        "ListTrainingJobsForHyperParameterTuningJob",
-    ):
-        assert sagemaker.resource_arns(operation, {"HyperParameterTuningJobName": "Tuning"}, CALLER) == [arn]
-    assert sagemaker.resource_arns("ListHyperParameterTuningJobs", {}, CALLER) == ["*"]
-
-
 def test_hyperband_reads_its_epochs_from_the_hyperparameters() -> None:
     for name, text in (("epochs", "9"), ("num_epochs", '"9"')):
         rule = TuningDefinition(request(Strategy="Hyperband", training={"StaticHyperParameters": {name: text}}))

@@ -68,11 +68,6 @@ def test_a_request_that_cannot_work_is_refused_and_leaves_no_job(
     assert sagemaker.call("ListTransformJobs", {}, CALLER)["TransformJobSummaries"] == []
 
 
-def test_iam_is_asked_about_the_job_and_not_about_the_model(sagemaker: SageMaker) -> None:
-    (arn,) = sagemaker.resource_arns("CreateTransformJob", request(TransformJobName="Job"), CALLER)
-    assert arn.endswith(":transform-job/job")
-
-
 def names(s3: FakeS3, data_type: str, uri: str) -> list[str]:
     found = find_inputs(s3, {"S3DataType": data_type, "S3Uri": uri})
     return [f"{item.bucket}/{item.key} {item.name}" for item in found]
