@@ -14,7 +14,7 @@ from typing import IO, Any
 
 from botocore.exceptions import ClientError
 
-from emulator.platform.awsapi import Caller, Payload, ServiceError
+from emulator.platform.awsapi import Caller, Payload, Service, ServiceError
 from emulator.platform.host import Host, SpotInterruption
 from emulator.platform.processes import ProcessRegistry
 
@@ -84,6 +84,17 @@ def training_job(name: str = "job", **members: Any) -> Payload:
         "StoppingCondition": {"MaxRuntimeInSeconds": 60},
         **members,
     }
+
+
+def described_job(service: Service) -> Payload:
+    """The training job called ``job``."""
+    return service.call("DescribeTrainingJob", {"TrainingJobName": "job"}, CALLER)
+
+
+def ended_job(service: Service) -> Payload:
+    """The training job called ``job``, once it has ended."""
+    eventually(lambda: described_job(service)["TrainingJobStatus"] not in ("InProgress", "Stopping"))
+    return described_job(service)
 
 
 def eventually(condition: Callable[[], bool], seconds: float = 20.0) -> None:

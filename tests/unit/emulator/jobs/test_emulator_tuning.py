@@ -106,25 +106,23 @@ def test_a_request_that_cannot_work_is_refused_and_leaves_no_job(
     assert sagemaker.call("ListTrainingJobs", {}, CALLER)["TrainingJobSummaries"] == []
 
 
-def test_quotas_are_kept(sagemaker: SageMaker) -> None:
-    for changed in (
-        limits(MaxNumberOfTrainingJobs=751),
-        limits(MaxNumberOfTrainingJobs=500, MaxParallelTrainingJobs=101),
-    ):
-        error = refusal(
-            lambda changed=changed: sagemaker.call("CreateHyperParameterTuningJob", request(**changed), CALLER)
-        )
-        assert error.code == "ResourceLimitExceeded"
+@pytest.mark.parametrize("most", [{"MaxNumberOfTrainingJobs": 751}, {"MaxParallelTrainingJobs": 101}])
+def test_quotas_are_kept(sagemaker: SageMaker, most: dict[str, int]) -> None:
+    given = request(**limits(**{"MaxNumberOfTrainingJobs": 500, **most}))
+    error = refusal(lambda: sagemaker.call("CreateHyperParameterTuningJob", given, CALLER))
+    assert error.code == "ResourceLimitExceeded"
 
 
 def test_a_name_can_be_used_once_and_an_unknown_one_is_called_that(sagemaker: SageMaker) -> None:
     sagemaker.call("CreateHyperParameterTuningJob", request(), CALLER)
-    again = refusal(lambda: sagemaker.call("CreateHyperParameterTuningJob", request(name="TUNING"), CALLER))
-    assert again.code == "ResourceInUse"
     nobody = {"HyperParameterTuningJobName": "nobody"}
-    for operation in ("Describe", "Stop"):
-        unknown = refusal(lambda o=operation: sagemaker.call(f"{o}HyperParameterTuningJob", nobody, CALLER))
-        assert unknown.code == "ResourceNotFound"
+    for operation, given, code in (
+        ("Create", request(name="TUNING"), "ResourceInUse"),
+        ("Describe", nobody, "ResourceNotFound"),
+        ("Stop", nobody, "ResourceNotFound"),
+    ):
+        error = refusal(lambda o=operation, g=given: sagemaker.call(f"{o}HyperParameterTuningJob", g, CALLER))
+        assert error.code == code
 
 
 def test_tuning_jobs_are_listed_by_name_unless_told_otherwise(sagemaker: SageMaker) -> None:
@@ -207,22 +205,13 @@ def test_counters_and_the_best_job_follow_from_the_training_jobs() -> None:
     defined = TuningDefinition(request())
     assert counters(jobs, defined) == {
         "TrainingJobStatusCounters": {
-            "Completed": 2,
-            "InProgress": 2,
-            "RetryableError": 0,
-            "NonRetryableError": 1,
-            "Stopped": 1,
+            "Completed": 2, "InProgress": 2, "RetryableError": 0, "NonRetryableError": 1, "Stopped": 1,
         },
         "ObjectiveStatusCounters": {"Succeeded": 2, "Pending": 2, "Failed": 2},
-    }
-    found = best(jobs, defined)
-    assert found is not None
-    assert found["TrainingJobName"] == "b"
+    }  # fmt: skip
     maximising = TuningDefinition(request(HyperParameterTuningJobObjective={"Type": "Maximize", "MetricName": "loss"}))
-    highest = best(jobs, maximising)
-    assert highest is not None
-    assert highest["TrainingJobName"] == "a"
-    assert best([], defined) is None
+    found = [best(jobs, defined), best(jobs, maximising), best([], defined)]
+    assert [each and each["TrainingJobName"] for each in found] == ["b", "a", None]
 
 
 def test_an_improvement_of_less_than_a_hundredth_is_none() -> None:
