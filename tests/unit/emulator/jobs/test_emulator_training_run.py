@@ -212,9 +212,9 @@ def test_the_time_for_a_training_includes_the_download(
     clock = SimpleNamespace(monotonic=lambda: time.monotonic() + passed[0])
     monkeypatch.setattr("emulator.sagemaker.training.limits.time", clock)
 
-    def slow(Bucket: str, Key: str) -> dict[str, Any]:
+    def slow(**names: str) -> dict[str, Any]:
         passed[0] = 40.0
-        return get_object(Bucket, Key)
+        return get_object(**names)
 
     stores.get_object = slow  # type: ignore[method-assign]
     stores.objects["data/x"] = b""
