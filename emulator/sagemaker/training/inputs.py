@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,6 +11,8 @@ from emulator.platform.awsapi import Payload
 from emulator.sagemaker import artifacts
 from emulator.sagemaker.artifacts import ArtifactError
 from emulator.sagemaker.training.container import TrainingContainer
+
+_REPORTED_TOGETHER = 1000  # objects
 
 
 class NoObjectsError(ArtifactError):
@@ -34,9 +35,9 @@ def download_channel(
     Parameters
     ----------
     stopped
-        Asked before each object; when it says yes, the rest is not fetched.
+        Asked now and then; when it says yes, the rest is not fetched.
     report
-        Called with the channel's name, how many objects are there, and how many there will be.
+        Called now and then with the channel's name, how many of its objects are there, and how many there will be.
 
     Raises
     ------
@@ -47,23 +48,21 @@ def download_channel(
     keys = artifacts.list_keys(s3, bucket, prefix)
     if not keys:
         raise NoObjectsError(source["S3Uri"])
-    fetched = itertools.count()
-
-    def stops_here() -> bool:
-        report(name, next(fetched), len(keys))
-        return stopped()
-
+    done = 0
     sharded = source.get("S3DataDistributionType") == "ShardedByS3Key"
     for number, container in enumerate(containers):
         directory = container.path("input", "data", name)
         if number > 0 and not sharded:
             shutil.copytree(containers[0].path("input", "data", name), directory)
             continue
+        directory.mkdir(parents=True, exist_ok=True)
         own = keys[number :: len(containers)] if sharded else keys
         targets = [(key, artifacts.relative_key(key, prefix)) for key in own]
-        directory.mkdir(parents=True, exist_ok=True)
-        artifacts.fetch_all(s3, bucket, targets, directory, stops_here)
-    report(name, len(keys), len(keys))
+        for start in range(0, len(targets), _REPORTED_TOGETHER):
+            done += len(
+                artifacts.fetch_all(s3, bucket, targets[start : start + _REPORTED_TOGETHER], directory, stopped)
+            )
+            report(name, done, len(keys))
 
 
 def download_source(s3: Any, containers: Sequence[TrainingContainer], archive: Path) -> None:

@@ -37,7 +37,6 @@ STARTING, STOPPING = "Preparing the instances for training", "Stopping the train
 _ABORT_GRACE_SECONDS = 2.0
 _POLL_SECONDS = 0.1
 _METRICS_SECONDS = 0.5
-_REPORT_SECONDS = 1.0
 _REASON_LOG_LINES = 10
 
 
@@ -69,7 +68,6 @@ class TrainingRun(Run):
         self._limits = TrainingLimits(job, host.spot_interruption)
         self._started: float | None = None
         self._waited = 0.0
-        self._reported = 0.0
         self._stop_requested = threading.Event()
 
     def request_stop(self) -> None:
@@ -161,10 +159,8 @@ class TrainingRun(Run):
 
     def _report(self, channel: str, done: int, total: int) -> None:
         """Say in the record how far a channel's download is."""
-        if done == total or time.monotonic() - self._reported > _REPORT_SECONDS:
-            self._reported = time.monotonic()
-            message = f"Downloading input data: channel {channel}, {done:,} of {total:,} objects"
-            self._change(lambda record: record["SecondaryStatusTransitions"][-1].update(StatusMessage=message))
+        message = f"Downloading input data: channel {channel}, {done:,} of {total:,} objects"
+        self._change(lambda record: record["SecondaryStatusTransitions"][-1].update(StatusMessage=message))
 
     def _train(self, role: Role, checkpoints: CheckpointSync | None) -> str:
         """Run the program on every instance; how it ended, as `_wait` says it.
