@@ -1,7 +1,6 @@
 """Checkpoints: a local folder and a location in S3, kept the same while a training job runs.
 
-An object carries as metadata when its file was written, so whoever goes on from it can tell what happened before that
-from what will happen once more; when it was uploaded says less.
+An object carries as metadata when its file was written: what a program printed before that, it will not print again.
 """
 
 from __future__ import annotations
@@ -22,8 +21,7 @@ from emulator.sagemaker import artifacts
 logger = logging.getLogger(__name__)
 
 SYNC_SECONDS = 1.0
-#: The names of that metadata: when, in seconds since the epoch, and by which job. Several jobs may share a location, as
-#: those of a tuning job do.
+#: The names of that metadata: when, in seconds since the epoch, and by which of the jobs that share a location.
 WRITTEN, WRITER = "written", "job"
 
 
