@@ -20,9 +20,7 @@ from emulator_fixtures import (
     eventually,
     full_disk,
     make_host,
-    tar_gz,
     training_job,
-    untar,
 )
 
 from emulator.platform.awsapi import Payload
@@ -124,53 +122,28 @@ def test_a_job_that_cannot_make_its_folders_says_why(sagemaker: SageMaker, tmp_p
 #: Says that it runs, notes down that it was told to end, and goes on.
 UNIMPRESSED = """
 import os, pathlib, signal, sys, time
-model = pathlib.Path(sys.argv[1])
-signal.signal(signal.SIGTERM, lambda *_: (model / "told").touch())
-(model / "pid").write_text(str(os.getpid()))
-while True:
-    (model / "new").write_text(str(time.time()))
-    (model / "new").replace(model / "newest")
-    time.sleep(0.01)
+folder = pathlib.Path(sys.argv[1])
+signal.signal(signal.SIGTERM, lambda *_: (folder / "told").touch())
+(folder / "pid").write_text(str(os.getpid()))
+time.sleep(600)
 """
 
 
 @pytest.fixture
 def stores(monkeypatch: pytest.MonkeyPatch) -> FakeS3:
-    """Let jobs find their program in, and upload their model to, a dictionary."""
-    s3 = FakeS3(**{"code.tar.gz": tar_gz({"train.py": UNIMPRESSED.encode()})})
+    """Let jobs read and write a dictionary."""
+    s3 = FakeS3()
     monkeypatch.setattr(training_job_module, "Role", lambda *_: FakeRole(s3))
     return s3
 
 
-def stopped(sagemaker: SageMaker, model: Path, request: Payload) -> tuple[Payload, float]:
+def stopped(sagemaker: SageMaker, folder: Path, request: Payload) -> tuple[Payload, float]:
     """Start a job, stop it once its program runs, and wait for its end; the job, and how long the end took."""
     sagemaker.call("CreateTrainingJob", request, CALLER)
-    eventually((model / "pid").exists)
+    eventually((folder / "pid").exists)
     began = time.monotonic()
     sagemaker.call("StopTrainingJob", {"TrainingJobName": "job"}, CALLER)
     return ended_job(sagemaker), time.monotonic() - began
-
-
-def test_a_program_that_the_toolkit_runs_hears_of_no_stop_and_is_killed(
-    sagemaker: SageMaker, stores: FakeS3, tmp_path: Path
-) -> None:
-    request = training_job(
-        HyperParameters={
-            "sagemaker_program": "train.py",
-            "sagemaker_submit_directory": "s3://bucket/code.tar.gz",
-            "d": "/opt/ml/model",
-        }
-    )
-    # The toolkit's arguments are `-d DIRECTORY`.
-    stores.objects["code.tar.gz"] = tar_gz({"train.py": UNIMPRESSED.replace("sys.argv[1]", "sys.argv[2]").encode()})
-    model = tmp_path / "sagemaker" / "training" / "eu-west-1" / "job" / "algo-1" / "ml" / "model"
-    job, seconds = stopped(sagemaker, model, request)
-    assert (job["TrainingJobStatus"], job["SecondaryStatus"]) == ("Stopped", "Stopped")
-    assert seconds > 1, "it has the whole grace, without knowing of it"
-    left = untar(stores.objects["training/job/output/model.tar.gz"])
-    assert "told" not in left
-    assert float(left["newest"]) > time.time() - seconds, "what it wrote until the kill is uploaded"
-    eventually(lambda: not psutil.pid_exists(int(left["pid"])))
 
 
 def test_an_entry_point_of_its_own_hears_of_a_stop_and_its_children_do_not(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from emulator_fixtures import CALLER, IMAGE, eventually, make_host, refusal, training_job
+from emulator_fixtures import CALLER, IMAGE, make_host, refusal, training_job
 
 from emulator.sagemaker import SageMaker
 from emulator.sagemaker.tuning.definition import TuningDefinition
@@ -226,18 +226,3 @@ def test_a_criterion_for_the_end_can_take_the_place_of_a_number_of_jobs() -> Non
     criteria = {"BestObjectiveNotImproving": {"MaxNumberOfTrainingJobsNotImproving": 3}}
     assert TuningDefinition(request(TuningJobCompletionCriteria=criteria, **limits())).max_jobs == 750
     assert TuningDefinition(request(**limits(MaxRuntimeInSeconds=120))).max_jobs == 750
-
-
-def test_training_jobs_that_cannot_begin_fail_the_search(sagemaker: SageMaker) -> None:
-    # On this platform no role can be assumed.
-    sagemaker.call("CreateHyperParameterTuningJob", request(), CALLER)
-    name = {"HyperParameterTuningJobName": "tuning"}
-
-    def described() -> dict[str, Any]:
-        return sagemaker.call("DescribeHyperParameterTuningJob", name, CALLER)
-
-    eventually(lambda: described()["HyperParameterTuningJobStatus"] != "InProgress")
-    assert described()["FailureReason"].startswith("No training job succeeded after 2 attempts.")
-    assert described()["TrainingJobStatusCounters"]["NonRetryableError"] == 2
-    jobs = sagemaker.call("ListTrainingJobsForHyperParameterTuningJob", name, CALLER)["TrainingJobSummaries"]
-    assert all("Could not assume role" in started["FailureReason"] for started in jobs)
