@@ -72,7 +72,7 @@ class Variant:
         self._directory = directory
         self._title = title
         self._open_log = open_log
-        self._new_instance: Callable[[], Instance] | None = None  # set by `prepare`
+        self._new_instance: Callable[[], Instance] | None = None  # there is none before `prepare`
         self._temporary: Path | None = None
         self._resizing = threading.Lock()
         self._stopped = False
