@@ -176,21 +176,17 @@ def test_an_instance_runs_its_user_data_in_a_home_of_its_own_until_it_shuts_itse
     assert not list(temporary.iterdir())
 
 
-def test_an_instance_that_is_ended_does_not_say_that_it_ended_itself(tmp_path: Path) -> None:
-    found = machine(tmp_path, "trap 'echo saved; exit' TERM", "echo ready", waiting("never"))
-    found.prints(b"ready")
-    found.stop()
-    assert found.ended == []
-    assert b"saved" in console_output(found.host, "i-1")
-
-
-def test_an_instance_that_is_ended_while_it_shuts_down_was_ended(tmp_path: Path) -> None:
-    found = machine(tmp_path, f"trap 'echo stopping; {waiting('go')}; exit' TERM", "shutdown now", waiting("never"))
-    found.prints(b"stopping")
+@pytest.mark.parametrize("also", ["", "shutdown now"])
+def test_an_instance_that_is_ended_was_ended_also_while_it_shuts_down(tmp_path: Path, also: str) -> None:
+    found = machine(
+        tmp_path, f"trap 'echo stopping; {waiting('go')}; echo saved; exit' TERM", "echo ready", also, waiting("never")
+    )
+    found.prints(b"stopping" if also else b"ready")
     found.run.stop()
     (found.root / "go").touch()
     found.stop()
     assert found.ended == []
+    assert b"saved" in console_output(found.host, "i-1")
 
 
 def test_the_console_keeps_what_programs_print_after_the_user_data_has_ended(tmp_path: Path) -> None:
