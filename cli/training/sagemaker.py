@@ -25,6 +25,7 @@ from cli.prices import hourly_price
 from cli.training.hyperparameters import encode, refuse_shell_syntax
 from cli.training.job_log import JobLog
 from cli.training.job_names import job_prefix
+from cli.training.phases import PhasePrinter
 from infra.bucket_layout import CHECKPOINTS, CODE, TRAINING_OUTPUT
 from model.core.archives import write_archive
 from model.training.arguments import canonical
@@ -240,7 +241,7 @@ def named_job(stage: Stage, job: str) -> Iterator[None]:
 
 
 def follow_training(stage: Stage, job: str) -> dict[str, Any]:
-    """Print a job's log until it ends; returns its description.
+    """Print a job's phases and its log until it ends; returns its description.
 
     Raises
     ------
@@ -249,10 +250,11 @@ def follow_training(stage: Stage, job: str) -> dict[str, Any]:
     WorkFailedError
         When the job failed or was stopped; the message holds SageMaker's reason.
     """
-    log = JobLog(stage, job, LOG_GROUP)
-    with aws_errors(), progress_bar(f"{job}: Starting"):
+    log, phases = JobLog(stage, job, LOG_GROUP), PhasePrinter()
+    with aws_errors(), progress_bar(job):
         while True:
             description = describe_training(stage, job)
+            phases.print_new(description)
             log.print_new()
             if description["TrainingJobStatus"] in _ENDED:
                 break

@@ -6,11 +6,9 @@ import re
 import time
 import uuid
 from collections.abc import Iterable
-from typing import Any
-
-from botocore.model import ListShape, StructureShape
 
 from emulator.platform.awsapi import Caller, Payload, Service, ServiceError, operation, paginate
+from emulator.platform.errors import refuse
 from emulator.platform.host import Host
 from emulator.platform.store import Record, Store, Table
 
@@ -82,14 +80,11 @@ class ApplicationAutoScaling(Service):
             existing = self._targets.get(key)
             record = {**(existing or self._new_target(request, caller)), **request}
             for bound in ("MinCapacity", "MaxCapacity"):
-                if bound not in record:
-                    raise ServiceError("ValidationException", f"{bound} is required to register a new scalable target.")
-            if record["MinCapacity"] > record["MaxCapacity"]:
-                raise ServiceError("ValidationException", "Maximum capacity cannot be less than minimum capacity.")
-            if existing and "Tags" in request:
-                raise ServiceError(
-                    "ValidationException", "Tags can only be given to a new scalable target; use TagResource."
-                )
+                refuse(bound not in record, f"{bound} is required to register a new scalable target.")
+            upside_down = record["MinCapacity"] > record["MaxCapacity"]
+            refuse(upside_down, "Maximum capacity cannot be less than minimum capacity.")
+            tagged = existing and "Tags" in request
+            refuse(tagged, "Tags can only be given to a new scalable target; use TagResource.")
             record["SuspendedState"] = {
                 **_NOT_SUSPENDED,
                 **(existing or {}).get("SuspendedState", {}),
@@ -103,15 +98,12 @@ class ApplicationAutoScaling(Service):
         prefix, suffix = _SERVICE_ROLES.get(namespace, (namespace, namespace.capitalize()))
         role = f"AWSServiceRoleForApplicationAutoScaling_{suffix}"
         return {
-            "ScalableTargetARN": f"{self._arn_prefix(caller)}:scalable-target/{uuid.uuid4().hex[:32]}",
+            "ScalableTargetARN": f"arn:aws:application-autoscaling:{caller.region}:{caller.account}:scalable-target/"
+            f"{uuid.uuid4().hex}",
             "RoleARN": f"arn:aws:iam::{caller.account}:role/aws-service-role/"
             f"{prefix}.application-autoscaling.amazonaws.com/{role}",
             "CreationTime": time.time(),
         }
-
-    @staticmethod
-    def _arn_prefix(caller: Caller) -> str:
-        return f"arn:aws:application-autoscaling:{caller.region}:{caller.account}"
 
     @operation("DeregisterScalableTarget")
     def deregister_scalable_target(self, request: Payload, caller: Caller) -> None:
@@ -124,10 +116,7 @@ class ApplicationAutoScaling(Service):
 
     @operation("DescribeScalableTargets")
     def describe_scalable_targets(self, request: Payload, caller: Caller) -> Payload:
-        ids = request.get("ResourceIds")
-        self._require_resource_id(request, "ResourceIds")
-        records = [r for r in self._select(self._targets, request, caller) if not ids or r["ResourceId"] in ids]
-        return self._page("DescribeScalableTargets", records, "ScalableTargetARN", request)
+        return self._list(self._targets, request, caller, "ScalableTargets", "ResourceId", "ScalableTargetARN")
 
     # Policies
 
@@ -139,8 +128,8 @@ class ApplicationAutoScaling(Service):
             self._require_target(request, caller)
             key = _key(_target_key(request, caller), request["PolicyName"])
             existing = self._policies.get(key)
-            if configuration not in request and existing is None:
-                raise ServiceError("ValidationException", f"A {policy_type} policy needs a {configuration}.")
+            without = configuration not in request and existing is None
+            refuse(without, f"A {policy_type} policy needs a {configuration}.")
             if policy_type == "TargetTrackingScaling" and configuration in request:
                 _check_target_tracking(request[configuration])
             record = {**(existing or self._new_policy(request, caller)), **request, "PolicyType": policy_type}
@@ -175,26 +164,21 @@ class ApplicationAutoScaling(Service):
 
     @operation("DescribeScalingPolicies")
     def describe_scaling_policies(self, request: Payload, caller: Caller) -> Payload:
-        names = request.get("PolicyNames")
-        self._require_resource_id(request, "ResourceId")
-        records = [r for r in self._select(self._policies, request, caller) if not names or r["PolicyName"] in names]
-        return self._page("DescribeScalingPolicies", records, "PolicyARN", request)
+        return self._list(self._policies, request, caller, "ScalingPolicies", "PolicyName", "PolicyARN")
 
     # Scheduled actions
 
     @operation("PutScheduledAction")
     def put_scheduled_action(self, request: Payload, caller: Caller) -> None:
         schedule = request.get("Schedule")
-        if schedule is not None and not re.fullmatch(r"(at|rate|cron)\(.+\)", schedule):
-            raise ServiceError(
-                "ValidationException", f"Schedule expression {schedule!r} is none of at(…), rate(…), cron(…)."
-            )
+        wrong = schedule is not None and not re.fullmatch(r"(at|rate|cron)\(.+\)", schedule)
+        refuse(wrong, f"Schedule expression {schedule!r} is none of at(…), rate(…), cron(…).")
         with self._store.transaction():
             self._require_target(request, caller)
             key = _key(_target_key(request, caller), request["ScheduledActionName"])
             existing = self._actions.get(key)
-            if existing is None and (schedule is None or "ScalableTargetAction" not in request):
-                raise ServiceError("ValidationException", "A new action needs a Schedule and a ScalableTargetAction.")
+            without = existing is None and (schedule is None or "ScalableTargetAction" not in request)
+            refuse(without, "A new action needs a Schedule and a ScalableTargetAction.")
             created: Record = {
                 "ScheduledActionARN": f"arn:aws:autoscaling:{caller.region}:{caller.account}:scheduledAction:"
                 f"{uuid.uuid4()}:resource/{request['ServiceNamespace']}/{request['ResourceId']}:"
@@ -209,16 +193,13 @@ class ApplicationAutoScaling(Service):
 
     @operation("DescribeScheduledActions")
     def describe_scheduled_actions(self, request: Payload, caller: Caller) -> Payload:
-        names = request.get("ScheduledActionNames")
-        self._require_resource_id(request, "ResourceId")
-        records = self._select(self._actions, request, caller)
-        records = [r for r in records if not names or r["ScheduledActionName"] in names]
-        return self._page("DescribeScheduledActions", records, "ScheduledActionARN", request)
+        members = ("ScheduledActions", "ScheduledActionName", "ScheduledActionARN")
+        return self._list(self._actions, request, caller, *members)
 
     @operation("DescribeScalingActivities")
     def describe_scaling_activities(self, request: Payload, caller: Caller) -> Payload:
         """Nothing has been scaled: policies do not act yet."""
-        self._require_resource_id(request, "ResourceId")
+        _check_dimension(request, "ResourceId")
         return {"ScalingActivities": []}
 
     # Tags
@@ -255,25 +236,23 @@ class ApplicationAutoScaling(Service):
         A namespace that it knows nothing of, or a Lambda function, is taken at its word.
         """
         namespace, resource_id, dimension = (request[member] for member in _TARGET_MEMBERS)
-        if not dimension.startswith(f"{namespace}:"):
-            raise ServiceError(
-                "ValidationException",
-                f"Unsupported service namespace, resource type or scalable dimension: {namespace}, {dimension}",
-            )
+        refuse(
+            not dimension.startswith(f"{namespace}:"),
+            f"Unsupported service namespace, resource type or scalable dimension: {namespace}, {dimension}",
+        )
         pattern = _RESOURCE_IDS.get(dimension)
         match = re.fullmatch(pattern, resource_id) if pattern else None
-        if pattern and match is None:
-            raise ServiceError("ValidationException", f"Unsupported resource ID for {dimension}: {resource_id}")
+        refuse(pattern and match is None, f"Unsupported resource ID for {dimension}: {resource_id}")
         if match is None or namespace != "sagemaker":
             return
         arn = f"arn:aws:sagemaker:{caller.region}:{caller.account}:endpoint/{match['endpoint'].lower()}"
         endpoint = self._endpoints.get(arn)
         fleet = (endpoint or {}).get("Fleet", {"Variants": []})
         variants = {variant["VariantName"]: variant for variant in fleet["Variants"]}
-        if match["variant"] not in variants:
-            raise ServiceError("ValidationException", f"SageMaker endpoint or variant doesn't exist: {resource_id}")
-        if "ServerlessConfig" in variants[match["variant"]]["Variant"]:
-            raise ServiceError("ValidationException", f"A serverless variant has no instances to scale: {resource_id}")
+        missing = match["variant"] not in variants
+        refuse(missing, f"SageMaker endpoint or variant doesn't exist: {resource_id}")
+        serverless = "ServerlessConfig" in variants[match["variant"]]["Variant"]
+        refuse(serverless, f"A serverless variant has no instances to scale: {resource_id}")
 
     def _require_target(self, request: Payload, caller: Caller) -> Record:
         target = self._targets.get(_target_key(request, caller))
@@ -306,31 +285,33 @@ class ApplicationAutoScaling(Service):
                 )
             table.delete(key)
 
-    @staticmethod
-    def _require_resource_id(request: Payload, member: str) -> None:
-        if "ScalableDimension" in request and member not in request:
-            raise ServiceError("ValidationException", f"{member} must be given together with ScalableDimension.")
-
-    @staticmethod
-    def _select(table: Table, request: Payload, caller: Caller) -> list[Record]:
-        records = table.list(_key(caller.region, request["ServiceNamespace"], ""))
+    def _list(
+        self, table: Table, request: Payload, caller: Caller, list_member: str, name_member: str, key: str
+    ) -> Payload:
+        """A page of the records that a Describe request asks for, in the order in which they were made."""
+        _check_dimension(request, "ResourceIds" if table is self._targets else "ResourceId")
         exact = {k: request[k] for k in ("ResourceId", "ScalableDimension") if k in request}
-        return [r for r in records if all(r[member] == value for member, value in exact.items())]
-
-    def _page(self, operation: str, records: list[Record], key: str, request: Payload) -> Payload:
-        output = self.model.operation_model(operation).output_shape
-        assert output is not None
-        member, shape = next((name, s) for name, s in output.members.items() if isinstance(s, ListShape))
-        assert isinstance(shape.member, StructureShape)
+        names = request.get(f"{name_member}s")
+        records = [
+            record
+            for record in table.list(_key(caller.region, request["ServiceNamespace"], ""))
+            if all(record[member] == value for member, value in exact.items())
+            and (not names or record[name_member] in names)
+        ]
         page, token = paginate(
-            sorted(records, key=lambda r: r["CreationTime"]),
+            sorted(records, key=lambda record: record["CreationTime"]),
             key=key,
             limit=request.get("MaxResults", _PAGE_SIZE),
             token=request.get("NextToken"),
             error_code="InvalidNextTokenException",
         )
-        items: list[dict[str, Any]] = [{k: r[k] for k in shape.member.members if k in r} for r in page]
-        return {member: items, **({"NextToken": token} if token else {})}
+        shown = [{name: value for name, value in record.items() if name != "Tags"} for record in page]
+        return {list_member: shown, **({"NextToken": token} if token else {})}
+
+
+def _check_dimension(request: Payload, member: str) -> None:
+    alone = "ScalableDimension" in request and member not in request
+    refuse(alone, f"{member} must be given together with ScalableDimension.")
 
 
 def _target_key(request: Payload, caller: Caller) -> str:
@@ -339,9 +320,8 @@ def _target_key(request: Payload, caller: Caller) -> str:
 
 def _check_target_tracking(configuration: Payload) -> None:
     metrics = {"PredefinedMetricSpecification", "CustomizedMetricSpecification"} & configuration.keys()
-    if len(metrics) != 1:
-        raise ServiceError(
-            "ValidationException",
-            "A target tracking configuration needs a PredefinedMetricSpecification or a "
-            "CustomizedMetricSpecification, and not both.",
-        )
+    refuse(
+        len(metrics) != 1,
+        "A target tracking configuration needs a PredefinedMetricSpecification or a CustomizedMetricSpecification, "
+        "and not both.",
+    )

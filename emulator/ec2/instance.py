@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO
 
 from emulator.ec2 import power
-from emulator.ec2.metadata import MetadataService
+from emulator.ec2.metadata import InstanceRole, MetadataService
 from emulator.platform.host import Host
 from emulator.platform.processes import signal_group
 from emulator.platform.programs import base_environment, describe_exit
@@ -39,17 +39,17 @@ class LaunchedInstance:
     ----------
     user_data
         In base64, as EC2 takes it.
-    role
-        Name of the role in the instance profile and a function that opens a session of it.
     tags
         Asked whenever the metadata are; None when the metadata have no tags.
+    entries
+        Further entries of the metadata.
     """
 
     instance_id: str
     instance_type: str
     region: str
     user_data: str = ""
-    role: tuple[str, Callable[[], dict[str, str]]] | None = None
+    role: InstanceRole = None
     tags: Callable[[], Mapping[str, str]] | None = None
     entries: Mapping[str, str] = field(default_factory=dict)
 
@@ -68,13 +68,7 @@ class LaunchedInstance:
 
 
 class InstanceRun:
-    """Runs an instance until it shuts itself down or is ended.
-
-    Parameters
-    ----------
-    ended
-        Called once when the instance has shut *itself* down.
-    """
+    """Runs an instance until it is ended or shuts *itself* down; then, and only then, `ended` is called."""
 
     def __init__(self, host: Host, instance: LaunchedInstance, ended: Callable[[], None]) -> None:
         self._host = host
@@ -161,20 +155,16 @@ class InstanceRun:
         path = home / "user-data"
         path.write_text(script)
         path.chmod(0o700)
-        environment = base_environment(temporary)
-        environment |= {
+        base = base_environment(temporary)
+        environment = base | {
             "HOME": str(home),
-            "PATH": f"{commands}:{environment['PATH']}",
+            "PATH": f"{commands}:{base['PATH']}",
             "AWS_ENDPOINT_URL": self._host.endpoint_url,
             "AWS_EC2_METADATA_SERVICE_ENDPOINT": metadata_url,
         }
         try:
             return self._host.processes.spawn(
-                [str(path)],
-                cwd=home,
-                env=environment,
-                stdout=console,
-                stderr=subprocess.STDOUT,
+                [str(path)], cwd=home, env=environment, stdout=console, stderr=subprocess.STDOUT
             )
         except OSError as error:  # such as an interpreter that is not there
             self._say(f"user data that cannot be started: {error.strerror}")

@@ -24,9 +24,8 @@ _LIFETIMES = range(1, 21601)
 _ENTRIES = "/latest/meta-data"
 _CREDENTIALS = "iam/security-credentials"
 _CREDENTIALS_SECONDS = 6 * 3600
-
-#: The entries of an instance by their paths below ``/latest/meta-data/``.
-Entries = Callable[[], Mapping[str, str]]
+#: Name of the role in the instance profile and a function that opens a session of it; None without a profile.
+InstanceRole = tuple[str, Callable[[], dict[str, str]]] | None
 
 
 class MetadataService:
@@ -35,12 +34,11 @@ class MetadataService:
     Parameters
     ----------
     entries
-        Asked at every request: tags change while an instance runs.
-    role
-        Name of the role in the instance profile and a function that opens a session of it; None without a profile.
+        Gives the entries by their paths below ``/latest/meta-data/``; asked at every request, because tags change while
+        an instance runs.
     """
 
-    def __init__(self, entries: Entries, role: tuple[str, Callable[[], dict[str, str]]] | None) -> None:
+    def __init__(self, entries: Callable[[], Mapping[str, str]], role: InstanceRole) -> None:
         self._entries = entries
         self._role = role
         self._tokens: dict[str, float] = {}
@@ -69,8 +67,7 @@ class MetadataService:
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, name="instance metadata", daemon=True)
-        self._thread.start()
+        threading.Thread(target=self._server.serve_forever, name="instance metadata", daemon=True).start()
 
     @property
     def url(self) -> str:
@@ -123,11 +120,8 @@ class MetadataService:
         try:
             keys = self._role[1]()
         except ServiceError as error:
-            return {
-                "Code": "AssumeRoleUnauthorizedAccess",
-                "Message": error.message,
-                "LastUpdated": _timestamp(now),
-            }
+            code = "AssumeRoleUnauthorizedAccess"
+            return {"Code": code, "Message": error.message, "LastUpdated": _timestamp(now)}
         return {
             "Code": "Success",
             "Type": "AWS-HMAC",

@@ -24,13 +24,7 @@ def dangerous(script: str) -> str | None:
 
 
 def install(folder: Path, calls: Path) -> None:
-    """Put the commands into a folder.
-
-    Parameters
-    ----------
-    calls
-        Gets a line for every call: the command and its arguments.
-    """
+    """Put the commands into a folder; the file `calls` gets a line for every call: the command and its arguments."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in COMMANDS:
         path = folder / name
@@ -39,13 +33,7 @@ def install(folder: Path, calls: Path) -> None:
 
 
 class PowerSwitch:
-    """When an instance is to be shut down, from the calls that its programs have made.
-
-    Parameters
-    ----------
-    calls
-        The file that `install` named.
-    """
+    """When an instance is to be shut down, from the calls that its programs have made (see `install`)."""
 
     def __init__(self, calls: Path) -> None:
         self._calls = calls

@@ -30,6 +30,7 @@ __all__ = [
     "ServiceError",
     "operation",
     "paginate",
+    "service_model",
     "signed_region",
 ]
 
@@ -100,7 +101,7 @@ class Service:
     @property
     def model(self) -> ServiceModel:
         """botocore's description of the service."""
-        return _service_model(self.name)
+        return service_model(self.name)
 
     def call(self, operation: str, payload: Payload, caller: Caller) -> Payload:
         """Validate a request against botocore's model and answer it.
@@ -149,7 +150,8 @@ class Service:
 
 
 @cache
-def _service_model(name: str) -> ServiceModel:
+def service_model(name: str) -> ServiceModel:
+    """botocore's description of a service."""
     return ServiceModel(Loader().load_service_model(name, "service-2"), name)
 
 

@@ -39,3 +39,9 @@ class ServiceError(Exception):
         body = {"__type": self.code, "message": self.message, **self.fields}
         headers = {"Content-Type": CONTENT_TYPE, "x-amzn-errortype": self.code, "x-amzn-requestid": str(uuid.uuid4())}
         return self.status, headers, json.dumps(body).encode()
+
+
+def refuse(wrong: object, message: str) -> None:
+    """Answer a request with AWS's ValidationException where something is wrong with it."""
+    if wrong:
+        raise ServiceError("ValidationException", message)

@@ -13,7 +13,7 @@ from emulator.sagemaker.endpoints.runtime import Runtime
 from emulator.sagemaker.instance_quotas import LIMITED, InstanceQuotas
 from emulator.sagemaker.models import EndpointConfigs, Models
 from emulator.sagemaker.notebooks import LifecycleConfigs, NotebookInstances
-from emulator.sagemaker.resources import ENDPOINT_CONFIG, KINDS, Tags
+from emulator.sagemaker.resources import ENDPOINT_CONFIG, KINDS, Resources, Tags
 from emulator.sagemaker.training.operations import TrainingJobs
 from emulator.sagemaker.transform.operations import TransformJobs
 from emulator.sagemaker.tuning.operations import TuningJobs
@@ -37,20 +37,20 @@ class SageMaker(Service):
     def __init__(self, host: Host) -> None:
         super().__init__(host.account)
         self._store = Store(host.state_dir)
-        self.endpoints = Endpoints(host, self._store, self.model)
-        self.training_jobs = TrainingJobs(host, self._store, self.model)
-        self.tuning_jobs = TuningJobs(self._store, self.model, self.training_jobs)
-        self.transform_jobs = TransformJobs(host, self._store, self.model)
+        self.endpoints = Endpoints(host, self._store)
+        self.training_jobs = TrainingJobs(host, self._store)
+        self.tuning_jobs = TuningJobs(self._store, self.training_jobs)
+        self.transform_jobs = TransformJobs(host, self._store)
+        for kind in KINDS:
+            resources = Resources(self._store, kind)
+            self._handlers[f"Describe{kind.member}"] = resources.describe
+            self._handlers[f"List{kind.member}s"] = resources.list_page
+        for jobs in (self.training_jobs, self.tuning_jobs, self.transform_jobs):
+            self._handlers[f"Stop{jobs.kind.member}"] = jobs.stop_job
         self.register(
-            Models(self._store, self.model),
-            EndpointConfigs(self._store, self.model),
-            self.endpoints,
-            self.training_jobs,
-            self.tuning_jobs,
-            self.transform_jobs,
-            NotebookInstances(self._store, self.model),
-            LifecycleConfigs(self._store, self.model),
-            Tags(self._store),
+            *(Models(self._store), EndpointConfigs(self._store), self.endpoints),
+            *(self.training_jobs, self.tuning_jobs, self.transform_jobs),
+            *(NotebookInstances(self._store), LifecycleConfigs(self._store), Tags(self._store)),
         )
         self._quotas = InstanceQuotas(self._store, host.quotas)
         self._counting = threading.Lock()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import logging
 import threading
@@ -65,7 +66,8 @@ class LogStream:
             self._waiting.append({"timestamp": int(time.time() * 1000), "message": line or " "})
             if len(self._waiting) > _MAX_WAITING:
                 self._waiting.popleft()
-            self._file.write(line)
+            if not self._closed.is_set():
+                self._file.write(line)
 
     def tail(self, lines: int) -> list[str]:
         """The last lines."""
@@ -104,15 +106,11 @@ class LogStream:
 
     def _open_stream(self) -> Any:
         client = self._connect()
-        for create, names in (
-            (client.create_log_group, {"logGroupName": self.group}),
-            (client.create_log_stream, {"logGroupName": self.group, "logStreamName": self.stream}),
-        ):
-            try:
-                create(**names)
-            except (ClientError, BotoCoreError) as error:
-                # A stack may have made the group already, and a role that may only write to it is enough.
-                logger.debug("%s: %s", names, error)
+        # A stack may have made the group already, and a role that may only write to it is enough.
+        with contextlib.suppress(ClientError, BotoCoreError):
+            client.create_log_group(logGroupName=self.group)
+        with contextlib.suppress(ClientError, BotoCoreError):
+            client.create_log_stream(logGroupName=self.group, logStreamName=self.stream)
         return client
 
     def _next_batch(self) -> list[dict[str, Any]]:
@@ -134,12 +132,9 @@ class _LogFile:
         self._path = path
         self._file: io.FileIO | None = None
         self._left_out = 0
-        self._closed = False
 
     def write(self, line: str) -> None:
-        """Add one line, unless the file was closed."""
-        if self._closed:
-            return
+        """Add one line."""
         note = f"\n[local AWS] {self._left_out} lines are missing here: {_NO_SPACE}\n" if self._left_out else ""
         try:
             self._append(f"{note}{line}\n".encode(errors="replace"))
@@ -148,12 +143,13 @@ class _LogFile:
             if not self._left_out:
                 logger.warning("lines of %s are left out: %s", self._path, error)
             self._left_out += 1
-            self._let_go()
+            self.close()
 
     def close(self) -> None:
-        """Take no more lines."""
-        self._closed = True
-        self._let_go()
+        """Close the file; the next line opens it again."""
+        if self._file is not None:
+            self._file.close()
+        self._file = None
 
     def _append(self, content: bytes) -> None:
         if self._file is None:
@@ -162,13 +158,8 @@ class _LogFile:
         if self._file.write(content) != len(content):
             raise OSError(_NO_SPACE)
         if self._file.tell() > _MAX_FILE_BYTES:
-            self._let_go()
+            self.close()
             self._path.replace(self._path.with_name(self._path.name + ".1"))
-
-    def _let_go(self) -> None:
-        if self._file is not None:
-            self._file.close()
-        self._file = None
 
 
 class OutputReader:

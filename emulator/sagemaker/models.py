@@ -2,50 +2,38 @@
 
 from __future__ import annotations
 
-from botocore.model import ServiceModel
-
-from emulator.platform.awsapi import Caller, Payload, ServiceError, operation
+from emulator.platform.awsapi import Caller, Payload, operation
+from emulator.platform.errors import refuse
 from emulator.platform.store import Store
-from emulator.sagemaker.resources import ENDPOINT_CONFIG, MODEL, Resources, project
+from emulator.sagemaker.resources import ENDPOINT_CONFIG, MODEL, Resources
 
 
 class Models:
-    """CreateModel, DescribeModel, DeleteModel, ListModels."""
+    """CreateModel and DeleteModel."""
 
-    def __init__(self, store: Store, model: ServiceModel) -> None:
+    def __init__(self, store: Store) -> None:
         self._models = Resources(store, MODEL)
-        self._model = model
 
     @operation("CreateModel")
     def create(self, request: Payload, caller: Caller) -> Payload:
-        if ("PrimaryContainer" in request) == ("Containers" in request):
-            raise ServiceError("ValidationException", "Provide either a PrimaryContainer or Containers, and not both.")
-        if "ExecutionRoleArn" not in request:
-            raise ServiceError(
-                "ValidationException",
-                "1 validation error detected: Value null at 'executionRoleArn' failed to satisfy constraint: "
-                "Member must not be null",
-            )
+        both_or_none = ("PrimaryContainer" in request) == ("Containers" in request)
+        refuse(both_or_none, "Provide either a PrimaryContainer or Containers, and not both.")
+        refuse(
+            "ExecutionRoleArn" not in request,
+            "1 validation error detected: Value null at 'executionRoleArn' failed to satisfy constraint: "
+            "Member must not be null",
+        )
         for container in containers(request):
-            if not {"Image", "ModelPackageName"} & container.keys():
-                raise ServiceError("ValidationException", "A container needs an Image or a ModelPackageName.")
-            if {"ModelDataUrl", "ModelDataSource"} <= container.keys():
-                raise ServiceError("ValidationException", "Provide ModelDataUrl or ModelDataSource, and not both.")
+            without = not {"Image", "ModelPackageName"} & container.keys()
+            refuse(without, "A container needs an Image or a ModelPackageName.")
+            both = {"ModelDataUrl", "ModelDataSource"} <= container.keys()
+            refuse(both, "Provide ModelDataUrl or ModelDataSource, and not both.")
         record = self._models.create(caller, {"EnableNetworkIsolation": False, **request})
         return {"ModelArn": record["ModelArn"]}
-
-    @operation("DescribeModel")
-    def describe(self, request: Payload, caller: Caller) -> Payload:
-        shape = self._model.operation_model("DescribeModel").output_shape
-        return project(self._models.require(caller, request["ModelName"]), shape)
 
     @operation("DeleteModel")
     def delete(self, request: Payload, caller: Caller) -> None:
         self._models.delete(self._models.require(caller, request["ModelName"])["ModelArn"])
-
-    @operation("ListModels")
-    def list_all(self, request: Payload, caller: Caller) -> Payload:
-        return self._models.list_page(caller, request, self._model, "ListModels")
 
 
 def containers(model: Payload) -> list[Payload]:
@@ -54,56 +42,38 @@ def containers(model: Payload) -> list[Payload]:
 
 
 class EndpointConfigs:
-    """CreateEndpointConfig, DescribeEndpointConfig, DeleteEndpointConfig, ListEndpointConfigs."""
+    """CreateEndpointConfig and DeleteEndpointConfig."""
 
-    def __init__(self, store: Store, model: ServiceModel) -> None:
+    def __init__(self, store: Store) -> None:
         self._configs = Resources(store, ENDPOINT_CONFIG)
         self._models = Resources(store, MODEL)
-        self._model = model
 
     @operation("CreateEndpointConfig")
     def create(self, request: Payload, caller: Caller) -> Payload:
         variants = request["ProductionVariants"]
         names = [variant["VariantName"] for variant in variants]
-        if len(set(names)) < len(names):
-            raise ServiceError("ValidationException", f"Variant names must be unique: {', '.join(names)}.")
+        refuse(len(set(names)) < len(names), f"Variant names must be unique: {', '.join(names)}.")
         for variant in variants:
             self._check_variant(variant, caller)
-        record = self._configs.create(caller, {**request, "ProductionVariants": [_defaults(v) for v in variants]})
+        variants = [{"InitialVariantWeight": 1.0, **variant} for variant in variants]
+        record = self._configs.create(caller, {**request, "ProductionVariants": variants})
         return {"EndpointConfigArn": record["EndpointConfigArn"]}
 
     def _check_variant(self, variant: Payload, caller: Caller) -> None:
         name = variant["VariantName"]
-        if "ModelName" not in variant:
-            raise ServiceError(
-                "ValidationException",
-                f"Variant {name} names no model. The local AWS has no inference components: give every variant a "
-                "ModelName.",
-            )
+        refuse(
+            "ModelName" not in variant,
+            f"Variant {name} names no model. The local AWS has no inference components: each needs a ModelName.",
+        )
         self._models.require(caller, variant["ModelName"])
         if "ServerlessConfig" in variant:
-            if {"InstanceType", "InitialInstanceCount"} & variant.keys():
-                raise ServiceError(
-                    "ValidationException", f"Variant {name} is serverless: it has no instance type or count."
-                )
-        elif "InstanceType" not in variant:
-            raise ServiceError("ValidationException", f"Variant {name} needs an InstanceType or a ServerlessConfig.")
-        elif variant.get("InitialInstanceCount", 0) < 1:
-            raise ServiceError("ValidationException", f"Variant {name} needs an InitialInstanceCount of at least 1.")
-
-    @operation("DescribeEndpointConfig")
-    def describe(self, request: Payload, caller: Caller) -> Payload:
-        shape = self._model.operation_model("DescribeEndpointConfig").output_shape
-        return project(self._configs.require(caller, request["EndpointConfigName"]), shape)
+            sized = {"InstanceType", "InitialInstanceCount"} & variant.keys()
+            refuse(sized, f"Variant {name} is serverless: it has no instance type or count.")
+        else:
+            refuse("InstanceType" not in variant, f"Variant {name} needs an InstanceType or a ServerlessConfig.")
+            none = variant.get("InitialInstanceCount", 0) < 1
+            refuse(none, f"Variant {name} needs an InitialInstanceCount of at least 1.")
 
     @operation("DeleteEndpointConfig")
     def delete(self, request: Payload, caller: Caller) -> None:
         self._configs.delete(self._configs.require(caller, request["EndpointConfigName"])["EndpointConfigArn"])
-
-    @operation("ListEndpointConfigs")
-    def list_all(self, request: Payload, caller: Caller) -> Payload:
-        return self._configs.list_page(caller, request, self._model, "ListEndpointConfigs")
-
-
-def _defaults(variant: Payload) -> Payload:
-    return {"InitialVariantWeight": 1.0, **variant}

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from botocore.model import ServiceModel
-
-from emulator.platform.awsapi import Caller, Payload, ServiceError, operation
+from emulator.platform.awsapi import Caller, Payload, operation
+from emulator.platform.errors import refuse
 from emulator.platform.store import Record, Store
-from emulator.sagemaker.resources import LIFECYCLE_CONFIG, NOTEBOOK_INSTANCE, Resources, project
+from emulator.sagemaker.resources import LIFECYCLE_CONFIG, NOTEBOOK_INSTANCE, Resources
 
 _STATUS = "NotebookInstanceStatus"
 #: Members of UpdateNotebookInstance that remove a member of the record.
@@ -22,12 +21,11 @@ _DEFAULTS = {"DirectInternetAccess": "Enabled", "RootAccess": "Enabled", "Volume
 
 
 class NotebookInstances:
-    """Create, Describe, List, Start, Stop, Update and DeleteNotebookInstance."""
+    """Create, Start, Stop, Update and DeleteNotebookInstance."""
 
-    def __init__(self, store: Store, model: ServiceModel) -> None:
+    def __init__(self, store: Store) -> None:
         self._notebooks = Resources(store, NOTEBOOK_INSTANCE)
         self._lifecycle_configs = Resources(store, LIFECYCLE_CONFIG)
-        self._model = model
 
     @operation("CreateNotebookInstance")
     def create(self, request: Payload, caller: Caller) -> Payload:
@@ -37,17 +35,6 @@ class NotebookInstances:
             caller, {**_DEFAULTS, **_renamed(request)}, **{_STATUS: "InService", "Url": url}
         )
         return {"NotebookInstanceArn": record["NotebookInstanceArn"]}
-
-    @operation("DescribeNotebookInstance")
-    def describe(self, request: Payload, caller: Caller) -> Payload:
-        shape = self._model.operation_model("DescribeNotebookInstance").output_shape
-        return project(self._notebooks.require(caller, request["NotebookInstanceName"]), shape)
-
-    @operation("ListNotebookInstances")
-    def list_all(self, request: Payload, caller: Caller) -> Payload:
-        return self._notebooks.list_page(
-            caller, request, self._model, "ListNotebookInstances", sort_by="Name", order="Ascending"
-        )
 
     @operation("StartNotebookInstance")
     def start(self, request: Payload, caller: Caller) -> None:
@@ -81,12 +68,11 @@ class NotebookInstances:
     def _require_status(self, request: Payload, caller: Caller, allowed: tuple[str, ...], target: str) -> str:
         record = self._notebooks.require(caller, request["NotebookInstanceName"])
         arn = record["NotebookInstanceArn"]
-        if record[_STATUS] not in allowed:
-            raise ServiceError(
-                "ValidationException",
-                f"Status ({record[_STATUS]}) not in ([{', '.join(allowed)}]). Unable to transition to ({target}) for "
-                f"Notebook Instance ({arn})",
-            )
+        refuse(
+            record[_STATUS] not in allowed,
+            f"Status ({record[_STATUS]}) not in ([{', '.join(allowed)}]). Unable to transition to ({target}) for "
+            f"Notebook Instance ({arn})",
+        )
         return arn
 
     def _check_lifecycle_config(self, request: Payload, caller: Caller) -> None:
@@ -99,26 +85,16 @@ def _renamed(request: Payload) -> Payload:
 
 
 class LifecycleConfigs:
-    """Create, Describe, List, Update and DeleteNotebookInstanceLifecycleConfig."""
+    """Create, Update and DeleteNotebookInstanceLifecycleConfig."""
 
-    def __init__(self, store: Store, model: ServiceModel) -> None:
+    def __init__(self, store: Store) -> None:
         self._configs = Resources(store, LIFECYCLE_CONFIG)
         self._notebooks = Resources(store, NOTEBOOK_INSTANCE)
-        self._model = model
 
     @operation("CreateNotebookInstanceLifecycleConfig")
     def create(self, request: Payload, caller: Caller) -> Payload:
         record = self._configs.create(caller, request)
         return {LIFECYCLE_CONFIG.arn_member: record[LIFECYCLE_CONFIG.arn_member]}
-
-    @operation("DescribeNotebookInstanceLifecycleConfig")
-    def describe(self, request: Payload, caller: Caller) -> Payload:
-        shape = self._model.operation_model("DescribeNotebookInstanceLifecycleConfig").output_shape
-        return project(self._require(request, caller), shape)
-
-    @operation("ListNotebookInstanceLifecycleConfigs")
-    def list_all(self, request: Payload, caller: Caller) -> Payload:
-        return self._configs.list_page(caller, request, self._model, "ListNotebookInstanceLifecycleConfigs")
 
     @operation("UpdateNotebookInstanceLifecycleConfig")
     def update(self, request: Payload, caller: Caller) -> None:
@@ -129,12 +105,10 @@ class LifecycleConfigs:
     def delete(self, request: Payload, caller: Caller) -> None:
         record = self._require(request, caller)
         name = record[LIFECYCLE_CONFIG.name_member]
-        users = [n for n in self._notebooks.all() if n.get(LIFECYCLE_CONFIG.name_member) == name]
-        if users:
-            raise ServiceError(
-                "ValidationException",
-                f"Notebook Instance Lifecycle Config {name} is in use by {users[0]['NotebookInstanceName']}.",
-            )
+        users = [
+            n["NotebookInstanceName"] for n in self._notebooks.all() if n.get(LIFECYCLE_CONFIG.name_member) == name
+        ]
+        refuse(users, f"Notebook Instance Lifecycle Config {name} is in use by {', '.join(users)}.")
         self._configs.delete(record[LIFECYCLE_CONFIG.arn_member])
 
     def _require(self, request: Payload, caller: Caller) -> Record:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from botocore.model import ListShape, ServiceModel, StructureShape
+from botocore.model import ListShape
 
-from emulator.platform.awsapi import Caller, Payload, ServiceError, operation, paginate
+from emulator.platform.awsapi import Caller, Payload, ServiceError, operation, paginate, service_model
 from emulator.platform.store import Record, Result, Store
 
 #: What SageMaker's lists return when the caller does not say how many.
-DEFAULT_PAGE_SIZE = 10
-MAX_TAGS = 50
+_PAGE_SIZE = 10
+_MAX_TAGS = 50
 _ORDER_AND_PAGE = ("SortBy", "SortOrder", "MaxResults", "NextToken")
 
 
@@ -29,9 +29,11 @@ class Kind:
     member
         ``EndpointConfig`` for ``EndpointConfigName`` and ``EndpointConfigArn``.
     missing, existing
-        AWS's messages, with ``{arn}`` for the resource.
-    existing_code, missing_code
-        AWS's error codes for a name that is taken, and for one that is not.
+        AWS's messages for a name that does not exist and one that is taken, with ``{arn}`` for the resource.
+    missing_code, existing_code
+        AWS's error codes for both.
+    sort_by, sort_order
+        How the List operation sorts when the caller does not say.
     """
 
     arn_type: str
@@ -40,6 +42,8 @@ class Kind:
     existing: str
     existing_code: str = "ValidationException"
     missing_code: str = "ValidationException"
+    sort_by: str = "CreationTime"
+    sort_order: str = "Descending"
 
     @property
     def name_member(self) -> str:
@@ -64,39 +68,35 @@ def _named(arn_type: str, member: str, title: str) -> Kind:
     )
 
 
+def _job(member: str, title: str, missing: str, arn_type: str, **others: str) -> Kind:
+    existing = (
+        f"{title} job names must be unique within an AWS account and region, and a {title.lower()} job with this name "
+        "already exists ({arn})"
+    )
+    return Kind(arn_type, member, missing, existing, "ResourceInUse", **others)
+
+
 MODEL = _named("model", "Model", "model")
 ENDPOINT_CONFIG = _named("endpoint-config", "EndpointConfig", "endpoint configuration")
 ENDPOINT = _named("endpoint", "Endpoint", "endpoint")
-TRAINING_JOB = Kind(
-    "training-job",
-    "TrainingJob",
-    "Requested resource not found.",
-    "Training job names must be unique within an AWS account and region, and a training job with this name already "
-    "exists ({arn})",
-    "ResourceInUse",
-)
-TUNING_JOB = Kind(
-    "hyper-parameter-tuning-job",
+TRAINING_JOB = _job("TrainingJob", "Training", "Requested resource not found.", "training-job", sort_order="Ascending")
+TUNING_JOB = _job(
     "HyperParameterTuningJob",
+    "Tuning",
     "Amazon SageMaker can't find a tuning job with the ARN {arn}.",
-    "Tuning job names must be unique within an AWS account and region, and a tuning job with this name already exists "
-    "({arn})",
-    "ResourceInUse",
-    "ResourceNotFound",
+    "hyper-parameter-tuning-job",
+    missing_code="ResourceNotFound",
+    sort_by="Name",
+    sort_order="Ascending",
 )
-TRANSFORM_JOB = Kind(
-    "transform-job",
-    "TransformJob",
-    'Could not find requested job with name: "{arn}".',
-    "Transform job names must be unique within an AWS account and region, and a transform job with this name already "
-    "exists ({arn})",
-    "ResourceInUse",
-)
+TRANSFORM_JOB = _job("TransformJob", "Transform", 'Could not find requested job with name: "{arn}".', "transform-job")
 NOTEBOOK_INSTANCE = Kind(
     "notebook-instance",
     "NotebookInstance",
     "RecordNotFound",
     "Cannot create a duplicate Notebook Instance ({arn})",
+    sort_by="Name",
+    sort_order="Ascending",
 )
 LIFECYCLE_CONFIG = Kind(
     "notebook-instance-lifecycle-config",
@@ -105,14 +105,8 @@ LIFECYCLE_CONFIG = Kind(
     'Cannot create already existing Notebook Instance Lifecycle Config "{arn}".',
 )
 KINDS = (
-    MODEL,
-    ENDPOINT_CONFIG,
-    ENDPOINT,
-    TRAINING_JOB,
-    TUNING_JOB,
-    TRANSFORM_JOB,
-    NOTEBOOK_INSTANCE,
-    LIFECYCLE_CONFIG,
+    *(MODEL, ENDPOINT_CONFIG, ENDPOINT, TRAINING_JOB, TUNING_JOB, TRANSFORM_JOB),
+    *(NOTEBOOK_INSTANCE, LIFECYCLE_CONFIG),
 )
 
 
@@ -181,43 +175,22 @@ class Resources:
         """Every record, of all regions, or those whose ARNs begin with `arn_prefix`; in the order of the ARNs."""
         return self._table.list(arn_prefix)
 
-    def list_page(
-        self,
-        caller: Caller,
-        request: Payload,
-        model: ServiceModel,
-        operation: str,
-        sort_by: str = "CreationTime",
-        order: str = "Descending",
-    ) -> Payload:
-        """Answer a List operation: filters, order, pages.
+    def describe(self, request: Payload, caller: Caller) -> Payload:
+        """Answer the kind's Describe operation."""
+        return project(self.require(caller, request[self.kind.name_member]), _output(f"Describe{self.kind.member}"))
 
-        Parameters
-        ----------
-        sort_by, order
-            What the operation's `SortBy` and `SortOrder` are when the caller does not say.
-        """
-        output = model.operation_model(operation).output_shape
-        assert output is not None
-        list_member, shape = next((name, s) for name, s in output.members.items() if isinstance(s, ListShape))
+    def list_page(self, request: Payload, caller: Caller) -> Payload:
+        """Answer the kind's List operation: filters, order, pages."""
+        members: dict[str, Any] = _output(f"List{self.kind.member}s").members
+        list_member, shape = next((name, s) for name, s in members.items() if isinstance(s, ListShape))
         records = list(filter(self._filter(request), self._table.list(self.kind.arn(caller, ""))))
-        sort_members = {"Name": self.kind.name_member, "Status": self.kind.status_member}
-        sort_by = request.get("SortBy", sort_by)
-        sort_member = sort_members.get(sort_by, sort_by)
+        sort_by: str = request.get("SortBy", self.kind.sort_by)
+        sort_member = {"Name": self.kind.name_member, "Status": self.kind.status_member}.get(sort_by, sort_by)
         records.sort(
             key=lambda r: (r[sort_member], r[self.kind.arn_member]),
-            reverse=request.get("SortOrder", order) == "Descending",
+            reverse=request.get("SortOrder", self.kind.sort_order) == "Descending",
         )
-        page, token = paginate(
-            records,
-            key=self.kind.arn_member,
-            limit=request.get("MaxResults", DEFAULT_PAGE_SIZE),
-            token=request.get("NextToken"),
-        )
-        answer: Payload = {list_member: [project(record, shape.member) for record in page]}
-        if token:
-            answer["NextToken"] = token
-        return answer
+        return page(records, request, list_member, self.kind.arn_member, lambda record: project(record, shape.member))
 
     def _filter(self, request: Payload) -> Callable[[Record], bool]:
         """Whether a record is one that a List request asks for."""
@@ -237,10 +210,23 @@ class Resources:
         return lambda record: all(tests[name](record, value) for name, value in wanted.items())
 
 
+def page(
+    records: Sequence[Record], request: Payload, list_member: str, key: str, show: Callable[[Record], Payload]
+) -> Payload:
+    """The part of a sorted list that a List request asks for, each record as `show` gives it."""
+    shown, token = paginate(
+        records, key=key, limit=request.get("MaxResults", _PAGE_SIZE), token=request.get("NextToken")
+    )
+    return {list_member: [show(record) for record in shown], **({"NextToken": token} if token else {})}
+
+
 def project(record: Record, shape: Any) -> Payload:
     """The members of a record that an output shape has."""
-    assert isinstance(shape, StructureShape)
     return {name: record[name] for name in shape.members if name in record}
+
+
+def _output(operation: str) -> Any:
+    return service_model("sagemaker").operation_model(operation).output_shape
 
 
 class Tags:
@@ -253,8 +239,8 @@ class Tags:
     def add(self, request: Payload, caller: Caller) -> Payload:
         def change(record: Record) -> None:
             merged = {tag["Key"]: tag["Value"] for tag in [*record.get("Tags", []), *request["Tags"]]}
-            if len(merged) > MAX_TAGS:
-                raise ServiceError("ResourceLimitExceeded", f"A resource has at most {MAX_TAGS} tags.")
+            if len(merged) > _MAX_TAGS:
+                raise ServiceError("ResourceLimitExceeded", f"A resource has at most {_MAX_TAGS} tags.")
             record["Tags"] = [{"Key": key, "Value": value} for key, value in merged.items()]
 
         return {"Tags": self._change(request["ResourceArn"], change)["Tags"]}

@@ -158,6 +158,8 @@ def test_a_job_runs_its_program_and_uploads_what_it_leaves(local: Local, role: s
     assert [t["Status"] for t in described["SecondaryStatusTransitions"]] == [
         "Starting", "Downloading", "Training", "Uploading", "Completed",
     ]  # fmt: skip
+    downloading = described["SecondaryStatusTransitions"][1]["StatusMessage"]
+    assert downloading == "Downloading input data: channel training, 5 of 5 objects"
     assert described["TrainingStartTime"] <= described["TrainingEndTime"]
     assert described["BillableTimeInSeconds"] >= 1
     facts = json.loads(job.output()["algo-1.json"])

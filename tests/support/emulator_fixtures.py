@@ -12,9 +12,9 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from botocore.exceptions import ClientError
+import fake_s3
 
-from emulator.platform.awsapi import Caller, Payload, ServiceError
+from emulator.platform.awsapi import Caller, Payload, Service, ServiceError
 from emulator.platform.host import Host, SpotInterruption
 from emulator.platform.processes import ProcessRegistry
 
@@ -40,17 +40,8 @@ def make_host(
     temporary = state_dir / "tmp"
     temporary.mkdir(exist_ok=True)
     processes = ProcessRegistry(state_dir / "processes")
-    return Host(
-        service,
-        "http://127.0.0.1:9",
-        state_dir,
-        temporary,
-        ACCOUNT,
-        processes,
-        role_sessions,
-        spot_interruption,
-        stop_grace_seconds=stop_grace_seconds,
-    )
+    given = (service, "http://127.0.0.1:9", state_dir, temporary, ACCOUNT, processes, role_sessions, spot_interruption)
+    return Host(*given, stop_grace_seconds=stop_grace_seconds)
 
 
 @contextlib.contextmanager
@@ -86,45 +77,41 @@ def training_job(name: str = "job", **members: Any) -> Payload:
     }
 
 
-def eventually(condition: Callable[[], bool], seconds: float = 20.0) -> None:
-    """Wait until a condition holds."""
+def described_job(service: Service) -> Payload:
+    """The training job called ``job``."""
+    return service.call("DescribeTrainingJob", {"TrainingJobName": "job"}, CALLER)
+
+
+def ended_job(service: Service) -> Payload:
+    """The training job called ``job``, once it has ended."""
+    eventually(lambda: described_job(service)["TrainingJobStatus"] not in ("InProgress", "Stopping"))
+    return described_job(service)
+
+
+def eventually(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
+    """Wait until a condition holds; gives what it gave."""
     deadline = time.monotonic() + seconds
-    while not condition():
+    while not (result := condition()):
         assert time.monotonic() < deadline, "it did not come to pass"
         time.sleep(0.01)
+    return result
 
 
-class FakeS3:
-    """As much of a boto3 S3 client as our code uses, over a dictionary."""
+class FakeS3(fake_s3.FakeS3):
+    """A bucket with objects, and the names of those that were uploaded."""
 
     def __init__(self, **objects: bytes) -> None:
-        self.objects: dict[str, bytes] = dict(objects)
-        self.metadata: dict[str, dict[str, str]] = {}
+        super().__init__()
+        for key, body in objects.items():
+            self.objects[key] = body
         self.uploads: list[str] = []
 
-    def get_object(self, Bucket: str, Key: str) -> dict[str, Any]:
-        if Key not in self.objects:
-            raise ClientError({"Error": {"Code": "NoSuchKey", "Message": "There is no such key."}}, "GetObject")
-        return {"Body": io.BytesIO(self.objects[Key]), "Metadata": self.metadata.get(Key, {})}
-
     def upload_fileobj(self, Fileobj: IO[bytes], Bucket: str, Key: str, ExtraArgs: dict[str, Any]) -> None:
-        self.objects[Key] = Fileobj.read()
-        self.metadata[Key] = ExtraArgs.get("Metadata", {})
+        self.put_object(Bucket=Bucket, Key=Key, Body=Fileobj.read(), **ExtraArgs)
         self.uploads.append(Key)
 
-    def upload_file(self, Filename: str, Bucket: str, Key: str, ExtraArgs: dict[str, Any]) -> None:
-        self.objects[Key] = Path(Filename).read_bytes()
-
-    def get_paginator(self, operation: str) -> FakeS3:
-        assert operation == "list_objects_v2"
-        return self
-
-    def paginate(self, Bucket: str, Prefix: str) -> Iterator[dict[str, Any]]:
-        # One object a page: whoever forgets to turn pages is found out.
-        for key in sorted(self.objects):
-            if key.startswith(Prefix):
-                yield {"Contents": [{"Key": key}]}
-        yield {}
+    def upload_file(self, name: str, bucket: str, key: str, ExtraArgs: dict[str, Any]) -> None:  # type: ignore[override]
+        super().upload_file(name, bucket, key)
 
 
 class FakeRole:
@@ -145,13 +132,14 @@ class FakeRole:
         return {}
 
 
-def tar_gz(files: dict[str, bytes], mode: int = 0o644) -> bytes:
-    """An archive of regular files."""
+def tar_gz(files: dict[str, bytes], mode: int | None = None) -> bytes:
+    """An archive; without a mode, what lies in ``code/`` or is called ``serve`` can be executed."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
         for name, content in files.items():
             member = tarfile.TarInfo(name)
-            member.size, member.mode = len(content), mode
+            executable = name.startswith("code/") or name == "serve"
+            member.size, member.mode = len(content), mode or (0o755 if executable else 0o644)
             tar.addfile(member, io.BytesIO(content))
     return buffer.getvalue()
 

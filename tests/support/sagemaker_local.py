@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import os
 import signal
 import socket
-import tarfile
-import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import boto3
 from botocore.config import Config
 from botocore.exceptions import ClientError
+from emulator_fixtures import eventually, tar_gz, untar
 
 from emulator.platform import lifecycle
 from emulator.platform.host import SpotInterruption
+from emulator.platform.processes import process_started
+from emulator.platform.programs import free_port
+
+__all__ = ["BUCKET", "IMAGE", "SERVER", "Local", "alive", "eventually", "local_aws", "tar_gz", "untar"]
 
 BUCKET = "model-bucket"
 IMAGE = "123456789012.dkr.ecr.us-east-1.amazonaws.com/runtime:1"
@@ -73,39 +75,9 @@ asyncio.run(main())
 """
 
 
-def eventually(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
-    """Wait until a condition holds; gives what it gave."""
-    deadline = time.monotonic() + seconds
-    while not (result := condition()):
-        assert time.monotonic() < deadline, "it did not come to pass"
-        time.sleep(0.02)
-    return result
-
-
-def tar_gz(files: dict[str, bytes]) -> bytes:
-    """An archive; what lies in ``code/`` or is called ``serve`` can be executed."""
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
-        for name, content in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            member.mode = 0o755 if name.startswith("code/") or name == "serve" else 0o644
-            tar.addfile(member, io.BytesIO(content))
-    return buffer.getvalue()
-
-
-def untar(content: bytes) -> dict[str, bytes]:
-    """The files of an archive."""
-    with tarfile.open(fileobj=io.BytesIO(content)) as tar:
-        return {m.name: tar.extractfile(m).read() for m in tar if m.isfile()}  # type: ignore[union-attr]
-
-
 def alive(pid: int) -> bool:
     """Whether a process runs; a zombie does not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except FileNotFoundError:
-        return False
+    return process_started(pid) is not None
 
 
 class Local:
@@ -113,9 +85,7 @@ class Local:
 
     def __init__(self, state_dir: Path) -> None:
         self.state_dir = state_dir
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         self.up()
 
     def restart(self, spot_interruption: SpotInterruption) -> None:
@@ -163,17 +133,11 @@ class Local:
     def role(self, *actions: str, resource: str = "*", trusted: str = "sagemaker.amazonaws.com") -> str:
         """A new role that may do these things; its ARN."""
         name = f"role-{uuid.uuid4().hex[:8]}"
-        trust = {"Effect": "Allow", "Principal": {"Service": trusted}, "Action": "sts:AssumeRole"}
-        arn = self.iam.create_role(
-            RoleName=name, AssumeRolePolicyDocument=json.dumps({"Version": "2012-10-17", "Statement": [trust]})
-        )["Role"]["Arn"]
+        trust = _policy(Principal={"Service": trusted}, Action="sts:AssumeRole")
+        arn = self.iam.create_role(RoleName=name, AssumeRolePolicyDocument=trust)["Role"]["Arn"]
         if actions:
-            allowed = {"Effect": "Allow", "Action": list(actions), "Resource": resource}
-            self.iam.put_role_policy(
-                RoleName=name,
-                PolicyName="policy",
-                PolicyDocument=json.dumps({"Version": "2012-10-17", "Statement": [allowed]}),
-            )
+            policy = _policy(Action=list(actions), Resource=resource)
+            self.iam.put_role_policy(RoleName=name, PolicyName="policy", PolicyDocument=policy)
         return arn
 
     def artifact(self, version: str, **files: bytes) -> str:
@@ -236,6 +200,10 @@ class Local:
 
         eventually(ask)
         return {pid for pid in seen if alive(pid)}
+
+
+def _policy(**statement: Any) -> str:
+    return json.dumps({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", **statement}]})
 
 
 @contextlib.contextmanager

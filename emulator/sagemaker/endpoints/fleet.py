@@ -7,8 +7,6 @@ import logging
 import random
 import shutil
 import threading
-import time
-from collections import deque
 from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,12 +14,13 @@ from pathlib import Path
 from emulator.platform.awsapi import Payload, ServiceError
 from emulator.platform.host import Host
 from emulator.platform.programs import base_environment
-from emulator.sagemaker import artifacts
 from emulator.sagemaker.artifacts import ArtifactError
+from emulator.sagemaker.endpoints import model_data
 from emulator.sagemaker.endpoints.instance import Instance, ServerProgram, new_instance_id
 from emulator.sagemaker.logs import LogStream
 from emulator.sagemaker.models import containers
 from emulator.sagemaker.roles import Role
+from emulator.sagemaker.runs import MAX_REASON_CHARACTERS
 
 logger = logging.getLogger(__name__)
 
@@ -30,38 +29,11 @@ LOG_GROUP = "/aws/sagemaker/Endpoints/{endpoint}"
 DEFAULT_STARTUP_SECONDS = 480
 #: An invocation may take this long, so a fleet that is replaced lives on for as long.
 INVOCATION_SECONDS = 60.0
-#: AWS's limit for FailureReason.
-MAX_REASON_CHARACTERS = 1024
 _REASON_LOG_LINES = 20
-_COUNTED_SECONDS = 900
-#: Where an artifact has the program that a container's `serve` command would run.
-PROGRAM_PATHS = ("code/serve", "serve")
 
 
 class FleetError(Exception):
     """A fleet that did not come up; the message is the endpoint's FailureReason."""
-
-
-class InvocationCounter:
-    """Invocations by the second over the last quarter of an hour."""
-
-    def __init__(self) -> None:
-        self._seconds: deque[list[int]] = deque(maxlen=_COUNTED_SECONDS)
-        self._lock = threading.Lock()
-
-    def count(self) -> None:
-        """Count one invocation, now."""
-        now = int(time.time())
-        with self._lock:
-            if self._seconds and self._seconds[-1][0] == now:
-                self._seconds[-1][1] += 1
-            else:
-                self._seconds.append([now, 1])
-
-    def since(self, moment: float) -> list[tuple[int, int]]:
-        """Pairs of epoch second and invocations in it, from `moment` on; seconds without any are left out."""
-        with self._lock:
-            return [(second, count) for second, count in self._seconds if second >= moment]
 
 
 class Variant:
@@ -91,23 +63,20 @@ class Variant:
         open_log: Callable[[Role], LogStream],
     ) -> None:
         self.name: str = spec["VariantName"]
-        self._title = title
-        self._open_log = open_log
         self.weight: float = spec["Weight"]
-        self.invocations = InvocationCounter()
         self.instances: list[Instance] = []
         self._host = host
         self._region = region
         self._variant = spec["Variant"]
         self._model = spec["Model"]
         self._directory = directory
-        self._role: Role | None = None
-        self._program: ServerProgram | None = None
+        self._title = title
+        self._open_log = open_log
+        self._new_instance: Callable[[], Instance] | None = None  # there is none before `prepare`
         self._temporary: Path | None = None
         self._resizing = threading.Lock()
         self._stopped = False
-        routing = self._variant.get("RoutingConfig", {}).get("RoutingStrategy", "RANDOM")
-        self._random_routing = routing == "RANDOM"
+        self._random_routing = self._variant.get("RoutingConfig", {}).get("RoutingStrategy", "RANDOM") == "RANDOM"
 
     def prepare(self) -> None:
         """Fetch the artifact, unless an earlier life of the server did, and find its program.
@@ -118,76 +87,27 @@ class Variant:
         """
         if self._stopped:
             raise FleetError(f"The {self._title} has been stopped.")
+        root = self._directory / "model"
         try:
-            self._role = Role(self._host, self._model["ExecutionRoleArn"], "SageMaker", self._region)
-            self._program = self._find_program()
+            role = Role(self._host, self._model["ExecutionRoleArn"], "SageMaker", self._region)
+            container, *others = containers(self._model)
+            if others:
+                raise ArtifactError("the local AWS runs models with one container, this one has several.")
+            if not root.exists():
+                model_data.fetch(role, container, root)
+            program = ServerProgram(model_data.find_program(root), root, self._environment(role, container, root))
         except (ServiceError, ArtifactError, OSError) as error:
             raise FleetError(f"The model of {self._title} cannot be loaded: {error}") from None
+        startup = self._variant.get("ContainerStartupHealthCheckTimeoutInSeconds", DEFAULT_STARTUP_SECONDS)
+        self._new_instance = lambda: Instance(self._host.processes, program, self._open_log(role), startup)
 
-    def _find_program(self) -> ServerProgram:
-        container, *others = containers(self._model)
-        if others:
-            raise ArtifactError("the local AWS runs models with one container, this one has several.")
-        root = self._directory / "model"
-        if not root.exists():
-            self._fetch(container, root)
-        for name in PROGRAM_PATHS:
-            path = root / name
-            if path.is_file():
-                if not path.stat().st_mode & 0o100:
-                    raise ArtifactError(f"{name} in the artifact is not executable (chmod +x it before packing).")
-                return ServerProgram(path, root, self._environment(container, root))
-        raise ArtifactError(
-            f"the artifact has no program: the local AWS runs no images, it runs {' or '.join(PROGRAM_PATHS)} of the "
-            "artifact instead."
-        )
-
-    def _fetch(self, container: Payload, root: Path) -> None:
-        """Fetch and unpack so that the folder exists only when it is complete."""
-        assert self._role is not None
-        source = container.get("ModelDataSource", {}).get("S3DataSource", {})
-        url = container.get("ModelDataUrl") or source.get("S3Uri")
-        if url is None:
-            raise ArtifactError("it has neither a ModelDataUrl nor a ModelDataSource.")
-        bucket, key = artifacts.parse_s3_url(url)
-        s3 = self._role.client("s3")
-        partial = self._directory / "partial"
-        shutil.rmtree(partial, ignore_errors=True)
-        content = partial / "content"
-        try:
-            if source.get("S3DataType") == "S3Prefix":
-                keys = artifacts.list_keys(s3, bucket, key)
-                if not keys:
-                    raise ArtifactError(f"there are no objects under {url}.")
-                targets = [(k, artifacts.relative_key(k, key)) for k in keys]
-                artifacts.fetch_all(s3, bucket, targets, content)
-                for path in filter(Path.is_file, (content / name for name in PROGRAM_PATHS)):
-                    path.chmod(0o755)  # an object carries no permissions, as the file in an archive does
-            else:
-                name = key.rpartition("/")[2] or "model.tar.gz"
-                artifacts.fetch(s3, bucket, key, partial / name)
-                if source.get("CompressionType") == "None":
-                    content.mkdir()
-                    (partial / name).replace(content / name)
-                else:
-                    artifacts.unpack(partial / name, content)
-            content.replace(root)
-        except ArtifactError as error:
-            raise ArtifactError(
-                f"Could not access model data at {url}. Please ensure that the role {self._role.arn} may read the "
-                f"object, and that it is what the model expects: {error}"
-            ) from None
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
-
-    def _environment(self, container: Payload, root: Path) -> dict[str, str]:
-        assert self._role is not None
+    def _environment(self, role: Role, container: Payload, root: Path) -> dict[str, str]:
         self._temporary = self._temporary or self._host.temporary_folder()
         given = container.get("Environment", {})
         isolated = self._model.get("EnableNetworkIsolation", False)
         return {
             **base_environment(self._temporary),
-            **({} if isolated else self._role.environment()),
+            **({} if isolated else role.environment()),
             **{name: value.replace("/opt/ml/model", str(root)) for name, value in given.items()},
             "SM_MODEL_DIR": str(root),
             "SAGEMAKER_BIND_TO_HOST": "127.0.0.1",
@@ -202,7 +122,7 @@ class Variant:
             An instance did not come up; those that were there before still are.
         """
         with self._resizing:
-            if self._stopped or self._program is None:
+            if self._stopped or self._new_instance is None:
                 raise FleetError(f"The {self._title} is not in service.")
             added = [self._new_instance() for _ in range(count - len(self.instances))]
             for instance in added:
@@ -216,22 +136,14 @@ class Variant:
         if failed:
             raise FleetError(self._failure_reason(failed[0]))
 
-    def _new_instance(self) -> Instance:
-        assert self._program is not None
-        assert self._role is not None
-        startup = self._variant.get("ContainerStartupHealthCheckTimeoutInSeconds", DEFAULT_STARTUP_SECONDS)
-        return Instance(self._host.processes, self._program, self._open_log(self._role), startup)
-
     def _failure_reason(self, instance: Instance) -> str:
         reason = (
             f"The primary container for {self._title} did not pass the ping health check: "
             f"the model server {instance.failure or 'was stopped'}."
         )
-        tail = "\n".join(instance.log.tail(_REASON_LOG_LINES))
-        if tail:
-            introduction = " The end of its log:\n"
-            room = MAX_REASON_CHARACTERS - len(reason) - len(introduction)
-            reason += introduction + tail[-room:]
+        if tail := "\n".join(instance.log.tail(_REASON_LOG_LINES)):
+            reason += " The end of its log:\n"
+            reason += tail[-(MAX_REASON_CHARACTERS - len(reason)) :]
         return reason[:MAX_REASON_CHARACTERS]
 
     @property
@@ -279,19 +191,12 @@ class Fleet:
     def __init__(self, host: Host, endpoint: str, region: str, spec: Payload, directory: Path) -> None:
         self.directory = directory / spec["Id"]
         self._log_group = LOG_GROUP.format(endpoint=endpoint)
-        self.variants = {
-            name: Variant(
-                host,
-                region,
-                v,
-                self.directory / name,
-                title=f"production variant {name}",
-                open_log=functools.partial(self._open_log, name),
-            )
-            for v in spec["Variants"]
-            for name in [v["VariantName"]]
-        }
         self._counts = {v["VariantName"]: v["InstanceCount"] for v in spec["Variants"]}
+        self.variants: dict[str, Variant] = {}
+        for variant in spec["Variants"]:
+            name, open_log = variant["VariantName"], functools.partial(self._open_log, variant["VariantName"])
+            title = f"production variant {name}"
+            self.variants[name] = Variant(host, region, variant, self.directory / name, title=title, open_log=open_log)
 
     def _open_log(self, variant: str, role: Role) -> LogStream:
         stream = f"{variant}/{new_instance_id()}"
@@ -314,8 +219,6 @@ class Fleet:
     def choose_variant(self) -> Variant:
         """A variant by the weights; any when all weights are zero."""
         variants = list(self.variants.values())
-        if len(variants) == 1:
-            return variants[0]
         weights = [variant.weight for variant in variants]
         return random.choices(variants, weights if any(weights) else None)[0]  # noqa: S311 - spreads load
 

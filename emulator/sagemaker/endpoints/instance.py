@@ -86,15 +86,7 @@ class Instance:
         return self.failure is None and not self._stopping.is_set()
 
     def stop(self, drain_seconds: float = 0.0, grace_seconds: float = 5.0) -> None:
-        """Take no more invocations, let those under way finish, end the server.
-
-        Parameters
-        ----------
-        drain_seconds
-            How long to wait for invocations under way.
-        grace_seconds
-            Between SIGTERM and SIGKILL.
-        """
+        """Take no more invocations, wait so long for those under way, and end the server (SIGKILL after the grace)."""
         self._stopping.set()
         self.pool = None
         deadline = time.monotonic() + drain_seconds

@@ -35,15 +35,7 @@ _RETURNED = ("x-amzn-sagemaker-custom-attributes", "x-amzn-sagemaker-new-session
 
 
 class Runtime:
-    """The data plane.
-
-    Parameters
-    ----------
-    account
-        Shows in messages and ARNs.
-    find_fleet
-        The control plane's answer to "who serves this endpoint?".
-    """
+    """The data plane; `account` shows in messages and ARNs."""
 
     def __init__(self, account: str, find_fleet: FindFleet) -> None:
         self._account = account
@@ -77,23 +69,19 @@ class Runtime:
         if fleet is None:
             raise ServiceError("ValidationError", f"Endpoint {endpoint} of account {self._account} not found.")
         variant = self._variant(fleet, headers.get("x-amzn-sagemaker-target-variant"))
-        variant.invocations.count()
         forwarded = {name: headers[name] for name in _FORWARDED if name in headers}
+        problem = (
+            "Your invocation timed out while waiting for a response from container primary. Review the latency "
+            "metrics for each container in Amazon CloudWatch, resolve the issue, and try again."
+        )
         try:
             async with asyncio.timeout(INVOCATION_SECONDS):
                 answer = await self._ask(variant, forwarded, body)
         except TimeoutError:
-            raise self._model_error(
-                endpoint,
-                region,
-                0,
-                "Your invocation timed out while waiting for a response from container primary. Review the latency "
-                "metrics for each container in Amazon CloudWatch, resolve the issue, and try again.",
-            ) from None
+            raise self._model_error(endpoint, region, 0, problem) from None
         except ServerFailed as error:
-            raise self._model_error(
-                endpoint, region, 0, f"The container did not complete its answer: {error}."
-            ) from None
+            problem = f"The container did not complete its answer: {error}."
+            raise self._model_error(endpoint, region, 0, problem) from None
         if not 200 <= answer.status < 300:
             raise self._model_error(endpoint, region, answer.status, answer.body.decode(errors="replace"))
         answer_headers = {
@@ -108,12 +96,10 @@ class Runtime:
     def _variant(fleet: Fleet, target: str | None) -> Variant:
         if target is None:
             return fleet.choose_variant()
-        try:
-            return fleet.variants[target]
-        except KeyError:
-            raise ServiceError(
-                "ValidationError", f"Variant {target} not found. This endpoint has: {', '.join(fleet.variants)}."
-            ) from None
+        if target not in fleet.variants:
+            has = ", ".join(fleet.variants)
+            raise ServiceError("ValidationError", f"Variant {target} not found. This endpoint has: {has}.")
+        return fleet.variants[target]
 
     @staticmethod
     async def _ask(variant: Variant, headers: Mapping[str, str], body: bytes) -> HttpAnswer:

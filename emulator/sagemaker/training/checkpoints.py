@@ -1,7 +1,6 @@
 """Checkpoints: a local folder and a location in S3, kept the same while a training job runs.
 
-An object carries as metadata when its file was written, so whoever goes on from it can tell what happened before that
-from what will happen once more; when it was uploaded says less.
+An object carries as metadata when its file was written: what a program printed before that, it will not print again.
 """
 
 from __future__ import annotations
@@ -22,8 +21,7 @@ from emulator.sagemaker import artifacts
 logger = logging.getLogger(__name__)
 
 SYNC_SECONDS = 1.0
-#: The names of that metadata: when, in seconds since the epoch, and by which job. Several jobs may share a location, as
-#: those of a tuning job do.
+#: The names of that metadata: when, in seconds since the epoch, and by which of the jobs that share a location.
 WRITTEN, WRITER = "written", "job"
 
 
@@ -114,25 +112,24 @@ class CheckpointSync:
         """
         now = self._stamps()
         due = [path for path, stamp in now.items() if self._is_due(path, stamp, settled_only)]
+        self._seen = now
         try:
             if due:
                 self._before_upload()
         except OSError as error:
             logger.warning("no checkpoint is uploaded for the time being: %s", error)
-            due = []
+            return
         for path in due:
-            stamp = now[path]
             name = next(path.relative_to(d).as_posix() for d in self._directories if path.is_relative_to(d))
             try:
                 with path.open("rb") as file:  # stays what it is when another one takes its place meanwhile
-                    metadata = {WRITTEN: f"{os.fstat(file.fileno()).st_mtime_ns / 1e9:.6f}"}
-                    extra = {"Metadata": {**metadata, WRITER: self._job}}
+                    written = f"{os.fstat(file.fileno()).st_mtime_ns / 1e9:.6f}"
+                    extra = {"Metadata": {WRITTEN: written, WRITER: self._job}}
                     key = f"{self._prefix.rstrip('/')}/{name}".lstrip("/")
                     self._s3.upload_fileobj(file, self._bucket, key, ExtraArgs=extra)
-                self._uploaded[path] = stamp
+                self._uploaded[path] = now[path]
             except (ClientError, BotoCoreError, Boto3Error, OSError) as error:
                 logger.warning("checkpoint %s was not uploaded: %s", name, error)
-        self._seen = now
 
     def _is_due(self, path: Path, stamp: _Stamp, settled_only: bool) -> bool:
         before = self._seen.get(path)

@@ -100,33 +100,27 @@ class TrainingContainer:
 
     def _resource_config(self) -> Payload:
         instance_type = self._job.get("ResourceConfig", {}).get("InstanceType", "local")
+        group, hosts = "homogeneousCluster", list(self._cluster.hosts)
         return {
             "current_host": self.host,
             "current_instance_type": instance_type,
-            "current_group_name": "homogeneousCluster",
-            "hosts": list(self._cluster.hosts),
-            "instance_groups": [
-                {
-                    "instance_group_name": "homogeneousCluster",
-                    "instance_type": instance_type,
-                    "hosts": list(self._cluster.hosts),
-                }
-            ],
+            "current_group_name": group,
+            "hosts": hosts,
+            "instance_groups": [{"instance_group_name": group, "instance_type": instance_type, "hosts": hosts}],
             "network_interface_name": "lo",
         }
 
     def _input_data_config(self) -> Payload:
-        return {
-            name: {
+        config: Payload = {}
+        for name, channel in self.channels.items():
+            source = channel["DataSource"]["S3DataSource"]
+            config[name] = {
                 "TrainingInputMode": "File",
-                "S3DistributionType": channel["DataSource"]["S3DataSource"].get(
-                    "S3DataDistributionType", "FullyReplicated"
-                ),
+                "S3DistributionType": source.get("S3DataDistributionType", "FullyReplicated"),
                 "RecordWrapperType": channel.get("RecordWrapperType", "None"),
                 **({"ContentType": channel["ContentType"]} if "ContentType" in channel else {}),
             }
-            for name, channel in self.channels.items()
-        }
+        return config
 
     def environment(self, temporary: Path, credentials: Mapping[str, str]) -> dict[str, str]:
         """Every variable of the program."""

@@ -12,6 +12,8 @@ from emulator.sagemaker import artifacts
 from emulator.sagemaker.artifacts import ArtifactError
 from emulator.sagemaker.training.container import TrainingContainer
 
+_REPORTED_TOGETHER = 1000  # objects
+
 
 class NoObjectsError(ArtifactError):
     """A channel's location holds nothing."""
@@ -22,35 +24,45 @@ class NoObjectsError(ArtifactError):
 
 
 def download_channel(
-    s3: Any, channel: Payload, containers: Sequence[TrainingContainer], stopped: Callable[[], bool]
+    s3: Any,
+    channel: Payload,
+    containers: Sequence[TrainingContainer],
+    stopped: Callable[[], bool],
+    report: Callable[[str, int, int], None],
 ) -> None:
     """Bring a channel's objects to every instance, or to each its share of them.
 
     Parameters
     ----------
     stopped
-        Asked before each object; when it says yes, the rest is not fetched.
+        Asked now and then; when it says yes, the rest is not fetched.
+    report
+        Called now and then with the channel's name, how many of its objects are there, and how many there will be.
 
     Raises
     ------
     NoObjectsError, ArtifactError
     """
-    source = channel["DataSource"]["S3DataSource"]
+    source, name = channel["DataSource"]["S3DataSource"], channel["ChannelName"]
     bucket, prefix = artifacts.parse_s3_url(source["S3Uri"])
     keys = artifacts.list_keys(s3, bucket, prefix)
     if not keys:
         raise NoObjectsError(source["S3Uri"])
-    first = containers[0].path("input", "data", channel["ChannelName"])
+    done = 0
     sharded = source.get("S3DataDistributionType") == "ShardedByS3Key"
     for number, container in enumerate(containers):
-        directory = container.path("input", "data", channel["ChannelName"])
+        directory = container.path("input", "data", name)
         if number > 0 and not sharded:
-            shutil.copytree(first, directory)
+            shutil.copytree(containers[0].path("input", "data", name), directory)
             continue
+        directory.mkdir(parents=True, exist_ok=True)
         own = keys[number :: len(containers)] if sharded else keys
         targets = [(key, artifacts.relative_key(key, prefix)) for key in own]
-        directory.mkdir(parents=True, exist_ok=True)
-        artifacts.fetch_all(s3, bucket, targets, directory, stopped)
+        for start in range(0, len(targets), _REPORTED_TOGETHER):
+            done += len(
+                artifacts.fetch_all(s3, bucket, targets[start : start + _REPORTED_TOGETHER], directory, stopped)
+            )
+            report(name, done, len(keys))
 
 
 def download_source(s3: Any, containers: Sequence[TrainingContainer], archive: Path) -> None:

@@ -4,91 +4,44 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import logging
-import math
-import re
 import shutil
 import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from boto3.exceptions import Boto3Error
-from botocore.exceptions import BotoCoreError, ClientError
-
-from emulator.platform.awsapi import Payload, ServiceError
+from emulator.platform.awsapi import ServiceError
 from emulator.platform.host import Host
 from emulator.platform.processes import signal_first_process
 from emulator.platform.programs import describe_exit, free_port
 from emulator.platform.store import Record, StoreError
-from emulator.sagemaker import artifacts
 from emulator.sagemaker.artifacts import ArtifactError
 from emulator.sagemaker.logs import LogStream, OutputReader
 from emulator.sagemaker.resources import Resources
 from emulator.sagemaker.roles import Role
-from emulator.sagemaker.runs import Run
+from emulator.sagemaker.runs import MAX_REASON_CHARACTERS, JobFailed, JobStopped, Run
 from emulator.sagemaker.training.checkpoints import CheckpointSync
 from emulator.sagemaker.training.container import Cluster, TrainingContainer
 from emulator.sagemaker.training.inputs import NoObjectsError, download_channel, download_source
 from emulator.sagemaker.training.limits import TrainingLimits
-from emulator.sagemaker.training.metrics import MetricSeries, Point
-
-logger = logging.getLogger(__name__)
+from emulator.sagemaker.training.metrics import MetricReader, MetricSeries
+from emulator.sagemaker.training.outputs import upload
 
 LOG_GROUP = "/aws/sagemaker/TrainingJobs"
-MAX_REASON_CHARACTERS = 1024
+STARTING, STOPPING = "Preparing the instances for training", "Stopping the training job"
 #: When one instance has failed, or the server goes down, the others need not save much.
 _ABORT_GRACE_SECONDS = 2.0
 _POLL_SECONDS = 0.1
 _METRICS_SECONDS = 0.5
 _REASON_LOG_LINES = 10
-#: Packed outputs: folder below /opt/ml, name of the archive, name of the folder when they are not compressed.
-_OUTPUTS = ((("model",), "model"), (("output", "data"), "output"))
-
-
-def output_location(job: Payload) -> tuple[str, str]:
-    """Bucket and prefix of what a training job leaves.
-
-    Raises
-    ------
-    ArtifactError
-        When the job's ``S3OutputPath`` is no location in S3.
-    """
-    bucket, prefix = artifacts.parse_s3_url(job["OutputDataConfig"]["S3OutputPath"])
-    return bucket, "/".join(part for part in (prefix.strip("/"), job["TrainingJobName"], "output") if part)
-
-
-def model_location(job: Payload) -> str:
-    """Where the model of a training job is or will be: SageMaker says so from the beginning, whatever comes of it."""
-    bucket, base = output_location(job)
-    suffix = "model/" if job["OutputDataConfig"].get("CompressionType") == "NONE" else "model.tar.gz"
-    return f"s3://{bucket}/{base}/{suffix}"
-
-
-class JobFailed(Exception):
-    """The job cannot be completed; the message is its FailureReason."""
-
-
-class _Stopped(Exception):
-    """The job ends while its program does not run; the message is its secondary status."""
 
 
 class TrainingRun(Run):
-    """The work of one job, done in a thread of its own.
-
-    Parameters
-    ----------
-    job
-        The job's record.
-    jobs
-        Where the record is.
-    series
-        The values of its metrics so far.
-    """
+    """The work of one job, whose record lies in `jobs`; `series` are the values of its metrics so far."""
 
     def __init__(self, host: Host, job: Record, jobs: Resources, series: MetricSeries) -> None:
         super().__init__(f"training job {job['TrainingJobName']}")
@@ -98,26 +51,19 @@ class TrainingRun(Run):
         self._series = series
         self._arn: str = job["TrainingJobArn"]
         self._region = self._arn.split(":")[3]
-        name = job["TrainingJobName"]
-        self._directory = host.folder / "training" / self._region / name
-        self._log_directory = host.folder / "logs" / "training" / self._region / name
-        count = job["ResourceConfig"]["InstanceCount"]
+        self._name: str = job["TrainingJobName"]
+        self._directory = host.folder / "training" / self._region / self._name
+        resources = job["ResourceConfig"]
         self._cluster = Cluster(
-            hosts=tuple(f"algo-{number}" for number in range(1, count + 1)),
+            hosts=tuple(f"algo-{number}" for number in range(1, resources["InstanceCount"] + 1)),
             master_port=free_port(),
-            gpus=_visible_gpus(job["ResourceConfig"]["InstanceType"]),
+            gpus=_visible_gpus(resources["InstanceType"]),
         )
         self._containers = [
             TrainingContainer(job, self._cluster, instance, self._directory / instance)
             for instance in self._cluster.hosts
         ]
-        self._metrics = [
-            (definition["Name"], re.compile(definition["Regex"]))
-            for definition in job["AlgorithmSpecification"].get("MetricDefinitions", [])
-        ]
-        self._points: list[Point] = []
-        self._points_lock = threading.Lock()
-        self._flush_lock = threading.Lock()
+        self._metrics = MetricReader(job, jobs, series)
         self._processes: list[subprocess.Popen[bytes]] = []
         self._limits = TrainingLimits(job, host.spot_interruption)
         self._started: float | None = None
@@ -136,58 +82,43 @@ class TrainingRun(Run):
         self._terminate(self._processes, "Suspended")
 
     def _run(self) -> None:
-        status, secondary, reason = "Failed", "Failed", None
-        try:
-            status, secondary, reason = self._work()
-        except _Stopped as stopped:
-            status, secondary = "Stopped", str(stopped)
-        except JobFailed as error:
-            reason = str(error)
-        except StoreError:  # nobody waits for space any more, because the server ends
-            self._interrupted.set()
-        except OSError as error:  # most likely the disk is full, and the log of the local AWS cannot say more
-            reason = _shorten(f"InternalServerError: {error}")
-        except Exception:
-            if not self._interrupted.is_set():
-                logger.exception("training job %s", self._arn)
-            reason = "InternalServerError: the log of the local AWS says more."
+        end, reason = self._outcome(self._work)
         shutil.rmtree(self._directory, ignore_errors=True)
         if not self._interrupted.is_set():
-            self._finish(status, secondary, reason)
+            self._finish(end if end in ("Completed", "Failed") else "Stopped", end, reason)
 
-    def _work(self) -> tuple[str, str, str | None]:
-        """Do everything; say how the job ended: status, secondary status, reason of a failure."""
+    def _work(self) -> str:
+        """Do everything; the secondary status that the job ends with."""
         try:
             role = Role(self._host, self._job["RoleArn"], "SageMaker", self._region)
         except ServiceError as error:
             raise JobFailed(f"ClientError: {error.message}") from None
         s3 = role.client("s3")
-        end, reason = self._attempt(role, s3)
-        while end == "Interrupted":
+        while (end := self._attempt(role, s3)) == "Interrupted":
             self._wait_for_capacity()
-            end, reason = self._attempt(role, s3)
-        if end == "Suspended":
-            return "InProgress", "Training", None
-        if reason is not None:
-            raise JobFailed(reason)
-        self._transition("Uploading", "Uploading generated training model")
-        self._upload(role, s3)
-        return ("Completed" if end == "Completed" else "Stopped"), end, None
+        if end != "Suspended":
+            self._transition("Uploading", "Uploading generated training model")
+            try:
+                upload(role, s3, self._job, self._containers, self._directory)
+            except ArtifactError as error:
+                raise JobFailed(str(error)) from None
+        return end
 
-    def _attempt(self, role: Role, s3: Any) -> tuple[str, str | None]:
-        """Let fresh instances do the training, from its newest checkpoint on; as `_train` says how it ended."""
+    def _attempt(self, role: Role, s3: Any) -> str:
+        """Let fresh instances do the training, from its newest checkpoint on; how that ended, as `_wait` says it."""
         shutil.rmtree(self._directory, ignore_errors=True)
-        checkpoints = self._checkpoints(s3)
+        checkpoints = None
+        if location := self._job.get("CheckpointConfig", {}).get("S3Uri"):
+            folders = [container.checkpoints for container in self._containers]
+            # What was printed before a checkpoint was written is not printed again by a program that goes on from it.
+            checkpoints = CheckpointSync(s3, location, folders, self._name, before_upload=self._metrics.flush)
         self._limits.instances_begin()
         try:
             self._download(s3, checkpoints, role.arn)
             self._transition("Training", "Training image download completed. Training in progress.")
-            end, reason = self._train(role, checkpoints)
+            return self._train(role, checkpoints)
         finally:
             self._limits.instances_end()
-        if end != "Suspended":
-            self._jobs.insist(self._flush_metrics)
-        return end, reason
 
     def _wait_for_capacity(self) -> None:
         """Wait for other instances, which is not billed."""
@@ -195,22 +126,12 @@ class TrainingRun(Run):
         capacity_returns = began + self._limits.interrupted()
         while (now := time.monotonic()) < capacity_returns:
             if self._stop_requested.wait(min(_POLL_SECONDS, capacity_returns - now)):
-                raise _Stopped("Stopped")
+                raise JobStopped("Stopped")
             if (limit := self._limits.reached()) is not None:
-                self._begin_stopping()
-                raise _Stopped(limit)
+                self._transition("Stopping", STOPPING, TrainingJobStatus="Stopping")
+                raise JobStopped(limit)
         self._waited += time.monotonic() - began
-        self._transition("Starting", "Preparing the instances for training")
-
-    # Inputs
-
-    def _checkpoints(self, s3: Any) -> CheckpointSync | None:
-        location = self._job.get("CheckpointConfig", {}).get("S3Uri")
-        if location is None:
-            return None
-        folders = [container.checkpoints for container in self._containers]
-        # What was printed before a checkpoint was written will not be printed again by whoever goes on from it.
-        return CheckpointSync(s3, location, folders, self._job["TrainingJobName"], before_upload=self._flush_metrics)
+        self._transition("Starting", STARTING)
 
     def _download(self, s3: Any, checkpoints: CheckpointSync | None, role_arn: str) -> None:
         self._started = self._started or time.time()
@@ -219,7 +140,7 @@ class TrainingRun(Run):
             for container in self._containers:
                 container.make_folders()
             for channel in self._job.get("InputDataConfig", []):
-                download_channel(s3, channel, self._containers, self._stop_requested.is_set)
+                download_channel(s3, channel, self._containers, self._stop_requested.is_set, self._report)
             for container in self._containers:
                 container.adapt_drivers()
             download_source(s3, self._containers, self._directory / "sourcedir.tar.gz")
@@ -232,24 +153,27 @@ class TrainingRun(Run):
                 f'S3 prefix, and that the role "{role_arn}" has "s3:ListBucket" permissions on the bucket.'
             ) from None
         except ArtifactError as error:
-            raise JobFailed(_shorten(f"ClientError: Data download failed: {error}")) from None
+            raise JobFailed(f"ClientError: Data download failed: {error}") from None
         if self._stop_requested.is_set():
-            raise _Stopped("Stopped")
+            raise JobStopped("Stopped")
 
-    # The program
+    def _report(self, channel: str, done: int, total: int) -> None:
+        """Say in the record how far a channel's download is."""
+        message = f"Downloading input data: channel {channel}, {done:,} of {total:,} objects"
+        self._change(lambda record: record["SecondaryStatusTransitions"][-1].update(StatusMessage=message))
 
-    def _train(self, role: Role, checkpoints: CheckpointSync | None) -> tuple[str, str | None]:
-        """Run the program on every instance; how it ended, and the reason when it failed."""
+    def _train(self, role: Role, checkpoints: CheckpointSync | None) -> str:
+        """Run the program on every instance; how it ended, as `_wait` says it.
+
+        Raises
+        ------
+        JobFailed
+        """
         temporary = self._host.temporary_folder()
-        began = int(time.time())
+        folder, began = self._host.folder / "logs" / "training" / self._region / self._name, int(time.time())
         logs = [
-            LogStream(
-                role.logs_client,
-                LOG_GROUP,
-                f"{self._job['TrainingJobName']}/{instance}-{began}",
-                self._log_directory / f"{instance}.log",
-            )
-            for instance in self._cluster.hosts
+            LogStream(role.logs_client, LOG_GROUP, f"{self._name}/{host}-{began}", folder / f"{host}.log")
+            for host in self._cluster.hosts
         ]
         processes = self._processes = []
         readers: list[OutputReader] = []
@@ -265,7 +189,7 @@ class TrainingRun(Run):
                 if end == "Interrupted":
                     self._transition("Interrupted", "The local AWS took the spot instances back, as it was told to")
                 elif end == "MaxWaitTimeExceeded":
-                    self._begin_stopping()
+                    self._transition("Stopping", STOPPING, TrainingJobStatus="Stopping")
                 statuses = self._terminate(processes, end)
             for reader in readers:
                 reader.join()
@@ -275,7 +199,15 @@ class TrainingRun(Run):
             for log in logs:
                 log.close()
             shutil.rmtree(temporary, ignore_errors=True)
-        return end, self._failure_reason(statuses, logs) if end == "Failed" else None
+        if end != "Suspended":
+            self._jobs.insist(self._metrics.flush)
+        if end == "Failed":
+            raise JobFailed(self._failure_reason(statuses, logs))
+        return end
+
+    def _take_line(self, log: LogStream, line: str) -> None:
+        log.write(line)
+        self._metrics.take(line)
 
     def _spawn(self, container: TrainingContainer, environment: dict[str, str]) -> subprocess.Popen[bytes]:
         try:
@@ -285,11 +217,11 @@ class TrainingRun(Run):
                 command, cwd=container.path("code"), env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
             )
         except ArtifactError as error:
-            raise JobFailed(_shorten(f"ClientError: {error}")) from None
+            raise JobFailed(f"ClientError: {error}") from None
         except OSError as error:
-            raise JobFailed(_shorten(f"AlgorithmError: {command[0]} cannot be started: {error.strerror}")) from None
+            raise JobFailed(f"AlgorithmError: {command[0]} cannot be started: {error.strerror}") from None
 
-    def _wait(self, processes: list[subprocess.Popen[bytes]]) -> str:
+    def _wait(self, processes: Sequence[subprocess.Popen[bytes]]) -> str:
         """Wait for the end of all programs, or of the first that fails, or for a reason to end them."""
         metrics_due = time.monotonic() + _METRICS_SECONDS
         while True:
@@ -306,11 +238,11 @@ class TrainingRun(Run):
                 return limit
             if time.monotonic() > metrics_due:
                 with contextlib.suppress(StoreError):  # they are kept for the next time
-                    self._flush_metrics()
+                    self._metrics.flush()
                 metrics_due = time.monotonic() + _METRICS_SECONDS
             self._stop_requested.wait(_POLL_SECONDS)
 
-    def _terminate(self, processes: list[subprocess.Popen[bytes]], end: str) -> list[int]:
+    def _terminate(self, processes: Sequence[subprocess.Popen[bytes]], end: str) -> list[int]:
         """End what still runs; the exit statuses as they were before that."""
         processes = list(processes)
         statuses = [process.poll() or 0 for process in processes]
@@ -332,96 +264,23 @@ class TrainingRun(Run):
         if self._containers[0].has_entry_point:
             signal_first_process(pid, signal.SIGTERM)
 
-    def _take_line(self, log: LogStream, line: str) -> None:
-        now = time.time()
-        log.write(line)
-        for name, expression in self._metrics:
-            if (match := expression.search(line)) is None:
-                continue
-            with contextlib.suppress(ValueError):
-                value = float(match.group(1) or "")  # a group that took no part in the match has no value
-                if math.isfinite(value):
-                    with self._points_lock:
-                        self._points.append(Point(name, value, now))
-
-    def _flush_metrics(self) -> None:
-        """Put the values so far on record; those that cannot be written are kept for the next time.
-
-        Raises
-        ------
-        StoreError
-        """
-        with self._flush_lock:
-            with self._points_lock:
-                points = list(self._points)
-            if not points:
-                return
-            self._jobs.change(self._arn, functools.partial(_set_final_metrics, points))
-            self._series.append(points)
-            with self._points_lock:
-                del self._points[: len(points)]
-
     def _failure_reason(self, statuses: list[int], logs: list[LogStream]) -> str:
         """Why the program failed: what it wrote to ``output/failure``, or the end of its log."""
         number = next(index for index, status in enumerate(statuses) if status)
-        failure = self._containers[number].path("output", "failure")
         ending = f", {describe_exit(statuses[number]).replace('exited with code', 'exit code:')}"
-        if failure.is_file():
-            text = failure.read_text(errors="replace").strip()
-            if text:
-                return _shorten(f"AlgorithmError: {text}", ending)
+        failure = self._containers[number].path("output", "failure")
+        if failure.is_file() and (text := failure.read_text(errors="replace").strip()):
+            return f"AlgorithmError: {text}"[: MAX_REASON_CHARACTERS - len(ending)] + ending
         tail = "\n".join(logs[number].tail(_REASON_LOG_LINES)).strip()
         introduction = "AlgorithmError: the program wrote no output/failure; the end of its log:\n"
         room = MAX_REASON_CHARACTERS - len(introduction) - len(ending)
         return introduction + tail[-room:] + ending
-
-    # Outputs
-
-    def _upload(self, role: Role, s3: Any) -> None:
-        output = self._job["OutputDataConfig"]
-        bucket, base = output_location(self._job)
-        encryption, needed = {}, "s3:PutObject"
-        try:
-            if "KmsKeyId" in output:
-                key = output["KmsKeyId"]
-                encryption = {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": key}
-                needed = "kms:Encrypt and s3:PutObject"
-                role.client("kms").encrypt(KeyId=key, Plaintext=b"\0")
-            for folder, name in _OUTPUTS:
-                directories = [container.path(*folder) for container in self._containers]
-                self._upload_output(s3, bucket, f"{base}/{name}", directories, output, encryption)
-        except (ClientError, BotoCoreError, Boto3Error, OSError) as error:
-            kind, advice = "InternalServerError", ""
-            if artifacts.refused(error):
-                kind = "ClientError"
-                advice = f'. Please ensure that the role "{role.arn}" has "{needed}" permissions there'
-            failure = f"{kind}: Uploading to s3://{bucket}/{base} failed{advice}: {artifacts.reason(error)}"
-            raise JobFailed(_shorten(failure)) from None
-
-    def _upload_output(
-        self, s3: Any, bucket: str, key: str, directories: list[Path], output: Payload, encryption: dict[str, str]
-    ) -> None:
-        """Upload what the instances left in one folder."""
-        if output.get("CompressionType") == "NONE":
-            files = artifacts.merge(directories)
-            for name, path in files.items():
-                if path.is_file():
-                    s3.upload_file(str(path), bucket, f"{key}/{name}", ExtraArgs=encryption)
-            return
-        archive = self._directory / f"{key.rpartition('/')[2]}.tar.gz"
-        if artifacts.pack(directories, archive):
-            s3.upload_file(str(archive), bucket, f"{key}.tar.gz", ExtraArgs=encryption)
-
-    # The record
 
     def _transition(self, status: str, message: str, **members: Any) -> None:
         self._change(lambda record: add_transition(record, status, message, **members))
 
     def _change(self, change: Callable[[Record], None]) -> None:
         self._jobs.insist(lambda: self._jobs.change(self._arn, change))
-
-    def _begin_stopping(self) -> None:
-        self._transition("Stopping", "Stopping the training job", TrainingJobStatus="Stopping")
 
     def _finish(self, status: str, secondary: str, reason: str | None) -> None:
         now = time.time()
@@ -446,17 +305,6 @@ def add_transition(record: Record, status: str, message: str, **members: Any) ->
         transitions[-1].setdefault("EndTime", now)
     transitions.append({"Status": status, "StartTime": now, "StatusMessage": message})
     record.update(SecondaryStatus=status, **members)
-
-
-def _set_final_metrics(points: list[Point], record: Record) -> None:
-    latest = {item["MetricName"]: item for item in record.get("FinalMetricDataList", [])}
-    for name, value, moment in points:
-        latest[name] = {"MetricName": name, "Value": value, "Timestamp": moment}
-    record["FinalMetricDataList"] = list(latest.values())
-
-
-def _shorten(text: str, ending: str = "") -> str:
-    return text[: MAX_REASON_CHARACTERS - len(ending)] + ending
 
 
 def _visible_gpus(instance_type: str) -> int:

@@ -12,15 +12,7 @@ _DEFAULT_MAX_RUNTIME_SECONDS = 86_400
 
 
 class TrainingLimits:
-    """The limits of one job, whose times count from when this is made.
-
-    Parameters
-    ----------
-    job
-        The job's record.
-    interruption
-        What happens to managed spot training here; None: nothing does.
-    """
+    """The limits of one job, whose times count from when this is made; `interruption` is None where none happens."""
 
     def __init__(self, job: Record, interruption: SpotInterruption | None) -> None:
         condition = job.get("StoppingCondition", {})

@@ -1,16 +1,22 @@
 """The values that the log of a training job gives for its metrics, one series over all that interrupts the job.
 
-Whoever looks at a series takes the third value for that of the third epoch. A program that begins anew goes on from its
-newest checkpoint, so it does not print again what it had printed before that was written, and prints again what it had
-printed since. `MetricSeries.rewind` leaves the series as if the program had been interrupted at that very moment.
+A tuning job takes the third value of a series for that of the third epoch. A program that begins anew goes on from its
+newest checkpoint: it prints again what it had printed since that was written, and nothing from before. After
+`MetricSeries.rewind` the series is as if the program had been interrupted at that very moment.
 """
 
 from __future__ import annotations
 
+import math
+import re
+import threading
+import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from emulator.platform.store import Store, Table
+from emulator.platform.awsapi import Payload
+from emulator.platform.store import Record, Store, Table
+from emulator.sagemaker.resources import Resources
 
 
 class Point(NamedTuple):
@@ -56,3 +62,53 @@ def _table(store: Store) -> Table:
 
 def _prefix(job_arn: str) -> str:
     return f"{job_arn}/"
+
+
+class MetricReader:
+    """Finds the values in the lines of a log and puts them on record: the last in the job's, all in the series."""
+
+    def __init__(self, job: Payload, jobs: Resources, series: MetricSeries) -> None:
+        self._arn = job["TrainingJobArn"]
+        self._jobs = jobs
+        self._series = series
+        definitions = job["AlgorithmSpecification"].get("MetricDefinitions", [])
+        self._metrics = [(definition["Name"], re.compile(definition["Regex"])) for definition in definitions]
+        self._points: list[Point] = []
+        self._lock = threading.Lock()
+        self._flush_lock = threading.Lock()
+
+    def take(self, line: str) -> None:
+        """Find the values in one line."""
+        now = time.time()
+        for name, expression in self._metrics:
+            match = expression.search(line)
+            try:
+                value = float(match[1] or "") if match else math.nan  # a group may have no part in the match
+            except ValueError:
+                continue
+            if math.isfinite(value):
+                with self._lock:
+                    self._points.append(Point(name, value, now))
+
+    def flush(self) -> None:
+        """Put the values so far on record; those that cannot be written are kept for the next time.
+
+        Raises
+        ------
+        StoreError
+        """
+        with self._flush_lock:
+            with self._lock:
+                points = list(self._points)
+            if points:
+                self._jobs.change(self._arn, lambda record: _set_final_metrics(points, record))
+                self._series.append(points)
+                with self._lock:
+                    del self._points[: len(points)]
+
+
+def _set_final_metrics(points: list[Point], record: Record) -> None:
+    latest = {item["MetricName"]: item for item in record.get("FinalMetricDataList", [])}
+    for name, value, moment in points:
+        latest[name] = {"MetricName": name, "Value": value, "Timestamp": moment}
+    record["FinalMetricDataList"] = list(latest.values())

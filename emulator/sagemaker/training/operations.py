@@ -2,35 +2,30 @@
 
 from __future__ import annotations
 
-import logging
 import re
 import time
 from typing import Any
 
-from botocore.model import ServiceModel
-
-from emulator.platform.awsapi import Caller, Payload, ServiceError, operation
+from emulator.platform.awsapi import Caller, Payload, operation
+from emulator.platform.errors import refuse
 from emulator.platform.host import Host
 from emulator.platform.store import Record, Store
 from emulator.sagemaker.artifacts import ArtifactError, parse_s3_url
-from emulator.sagemaker.resources import TRAINING_JOB, TUNING_JOB, Resources, project
-from emulator.sagemaker.runs import Runs
+from emulator.sagemaker.resources import TRAINING_JOB, TUNING_JOB
+from emulator.sagemaker.runs import Jobs, Run
 from emulator.sagemaker.training.container import OPT_ML
-from emulator.sagemaker.training.job import TrainingRun, add_transition, model_location
+from emulator.sagemaker.training.job import STARTING, STOPPING, TrainingRun, add_transition
 from emulator.sagemaker.training.metrics import MetricSeries, read_points
+from emulator.sagemaker.training.outputs import model_location
 
-logger = logging.getLogger(__name__)
 
+class TrainingJobs(Jobs):
+    """CreateTrainingJob, and the training jobs that tuning jobs start."""
 
-class TrainingJobs:
-    """Create, Describe, List and StopTrainingJob."""
-
-    def __init__(self, host: Host, store: Store, model: ServiceModel) -> None:
+    def __init__(self, host: Host, store: Store) -> None:
+        super().__init__(store, TRAINING_JOB, "training")
         self._host = host
         self._store = store
-        self._model = model
-        self._jobs = Resources(store, TRAINING_JOB)
-        self._runs = Runs()
 
     @operation("CreateTrainingJob")
     def create(self, request: Payload, caller: Caller) -> Payload:
@@ -45,21 +40,10 @@ class TrainingJobs:
             The request cannot be carried out; no job was made.
         """
         check_request(request)
-        record = self._jobs.create(
-            caller,
-            request,
-            TrainingJobStatus="InProgress",
-            SecondaryStatus="Starting",
-            SecondaryStatusTransitions=[
-                {
-                    "Status": "Starting",
-                    "StartTime": time.time(),
-                    "StatusMessage": "Preparing the instances for training",
-                }
-            ],
-            ModelArtifacts={"S3ModelArtifacts": model_location(request)},
-            **members,
-        )
+        starting: Record = {"TrainingJobStatus": "InProgress"}
+        add_transition(starting, "Starting", STARTING)
+        artifacts = {"S3ModelArtifacts": model_location(request)}
+        record = self._jobs.create(caller, request, **starting, ModelArtifacts=artifacts, **members)
         self._begin(record)
         return record
 
@@ -68,40 +52,6 @@ class TrainingJobs:
         prefix = tuning_job_arn.replace(f":{TUNING_JOB.arn_type}/", f":{TRAINING_JOB.arn_type}/")
         return [job for job in self._jobs.all(f"{prefix}-") if job.get("TuningJobArn") == tuning_job_arn]
 
-    @operation("DescribeTrainingJob")
-    def describe(self, request: Payload, caller: Caller) -> Payload:
-        record = self._jobs.require(caller, request["TrainingJobName"])
-        return project(record, self._model.operation_model("DescribeTrainingJob").output_shape)
-
-    @operation("ListTrainingJobs")
-    def list_all(self, request: Payload, caller: Caller) -> Payload:
-        return self._jobs.list_page(caller, request, self._model, "ListTrainingJobs", order="Ascending")
-
-    @operation("StopTrainingJob")
-    def stop_job(self, request: Payload, caller: Caller) -> None:
-        self.request_stop(self._jobs.require(caller, request["TrainingJobName"])["TrainingJobArn"])
-
-    def request_stop(self, arn: str) -> None:
-        """Stop a job as StopTrainingJob does.
-
-        Raises
-        ------
-        ServiceError
-            The job has ended already.
-        """
-
-        def change(record: Record) -> None:
-            status = record["TrainingJobStatus"]
-            if status not in ("InProgress", "Stopping"):
-                raise ServiceError(
-                    "ValidationException", f"The request was rejected because the training job is in status {status}."
-                )
-            if status == "InProgress":
-                add_transition(record, "Stopping", "Stopping the training job", TrainingJobStatus="Stopping")
-
-        self._jobs.change(arn, change)
-        self._runs.request_stop(arn)
-
     def metric_series(self, arn: str) -> dict[str, list[tuple[float, float]]]:
         """Every value of a job's metrics: pairs of epoch seconds and value by name, in the order of the log."""
         series: dict[str, list[tuple[float, float]]] = {}
@@ -109,33 +59,23 @@ class TrainingJobs:
             series.setdefault(point.name, []).append((point.moment, point.value))
         return series
 
-    def start(self) -> None:
-        """Begin jobs anew that an earlier life of the server left unfinished."""
-        for record in self._jobs.all():
-            arn = record["TrainingJobArn"]
-            if record["TrainingJobStatus"] == "Stopping":
-                self._jobs.change(arn, lambda r: _stopped_by_restart(r))
-            elif record["TrainingJobStatus"] == "InProgress":
-                restarted = self._jobs.change(
-                    arn, lambda r: add_transition(r, "Restarting", "The local AWS was restarted; the job begins anew")
-                )
-                self._begin(restarted or record)
+    def _mark(self, record: Record, status: str) -> None:
+        add_transition(record, "Stopping", STOPPING, TrainingJobStatus=status)
 
-    def stop(self) -> None:
-        """Interrupt every job; `start` begins them anew."""
-        self._runs.interrupt_all()
+    def _new_run(self, record: Record) -> Run:
+        return TrainingRun(self._host, record, self._jobs, MetricSeries(self._store, record["TrainingJobArn"]))
 
-    def _begin(self, record: Record) -> None:
-        arn = record["TrainingJobArn"]
-        run = TrainingRun(self._host, record, self._jobs, MetricSeries(self._store, arn))
-        self._runs.start(arn, run)
-        if self._jobs.require_arn(arn)["TrainingJobStatus"] == "Stopping":
-            run.request_stop()  # asked for when there was no run yet that could be told
+    def _take_up(self, record: Record, stopping: bool) -> None:
+        def change(record: Record) -> None:
+            if stopping:
+                ended = {"TrainingJobStatus": "Stopped", "TrainingEndTime": time.time()}
+                add_transition(record, "Stopped", "Training job stopped", **ended)
+            else:
+                add_transition(record, "Restarting", "The local AWS was restarted; the job begins anew")
 
-
-def _stopped_by_restart(record: Record) -> None:
-    now = time.time()
-    add_transition(record, "Stopped", "Training job stopped", TrainingJobStatus="Stopped", TrainingEndTime=now)
+        changed = self._jobs.change(record["TrainingJobArn"], change)
+        if not stopping:
+            self._begin(changed or record)
 
 
 def check_request(request: Payload) -> None:
@@ -145,79 +85,63 @@ def check_request(request: Payload) -> None:
     ------
     ServiceError
     """
-    resources = request.get("ResourceConfig", {})
-    if "InstanceGroups" in resources:
-        raise ServiceError("ValidationException", "The local AWS has no instance groups: give InstanceType and Count.")
-    if "InstanceType" not in resources or resources.get("InstanceCount", 0) < 1:
-        raise ServiceError(
-            "ValidationException", "ResourceConfig needs an InstanceType and an InstanceCount of at least 1."
-        )
-    if "AlgorithmSpecification" not in request:
-        raise ServiceError("ValidationException", "An AlgorithmSpecification is required.")
-    algorithm = request["AlgorithmSpecification"]
-    if ("TrainingImage" in algorithm) == ("AlgorithmName" in algorithm):
-        raise ServiceError("ValidationException", "Provide either a TrainingImage or an AlgorithmName, and not both.")
+    resources, algorithm = request.get("ResourceConfig", {}), request.get("AlgorithmSpecification", {})
+    groups = "InstanceGroups" in resources
+    refuse(groups, "The local AWS has no instance groups: give InstanceType and Count.")
+    none = "InstanceType" not in resources or resources.get("InstanceCount", 0) < 1
+    refuse(none, "ResourceConfig needs an InstanceType and an InstanceCount of at least 1.")
+    refuse(not algorithm, "An AlgorithmSpecification is required.")
+    both_or_none = ("TrainingImage" in algorithm) == ("AlgorithmName" in algorithm)
+    refuse(both_or_none, "Provide either a TrainingImage or an AlgorithmName, and not both.")
     for definition in algorithm.get("MetricDefinitions", []):
         _check_regex(definition)
     _check_channels(request.get("InputDataConfig", []))
     _check_waiting_time(request)
-    locations = [request["OutputDataConfig"]["S3OutputPath"]]
+    check_location(request["OutputDataConfig"]["S3OutputPath"])
     if "CheckpointConfig" in request:
-        locations.append(request["CheckpointConfig"]["S3Uri"])
+        check_location(request["CheckpointConfig"]["S3Uri"])
         local = request["CheckpointConfig"].get("LocalPath", OPT_ML)
-        if not re.fullmatch(rf"{OPT_ML}(/(?!\.\.?(/|$))[^/]+)*/?", local):
-            raise ServiceError(
-                "ValidationException", f"The local AWS keeps checkpoints below {OPT_ML} only, not in {local}."
-            )
-    for location in locations:
-        _check_location(location)
+        below = re.fullmatch(rf"{OPT_ML}(/(?!\.\.?(/|$))[^/]+)*/?", local)
+        refuse(not below, f"The local AWS keeps checkpoints below {OPT_ML} only, not in {local}.")
 
 
 def _check_channels(channels: list[Payload]) -> None:
     names = [channel["ChannelName"] for channel in channels]
-    if len(set(names)) < len(names):
-        raise ServiceError("ValidationException", f"Channel names must be unique: {', '.join(names)}.")
+    refuse(len(set(names)) < len(names), f"Channel names must be unique: {', '.join(names)}.")
     for channel in channels:
         name = channel["ChannelName"]
-        if set(name) == {"."}:
-            raise ServiceError("ValidationException", f"{name} is not a name for a channel.")
-        source = channel["DataSource"].get("S3DataSource")
-        if source is None or source["S3DataType"] != "S3Prefix":
-            raise ServiceError("ValidationException", f"Channel {name}: the local AWS reads S3Prefix sources only.")
-        if channel.get("InputMode") == "Pipe":
-            raise ServiceError("ValidationException", f"Channel {name}: the local AWS has no Pipe mode; use File.")
-        _check_location(source["S3Uri"])
+        refuse(set(name) == {"."}, f"{name} is not a name for a channel.")
+        source = channel["DataSource"].get("S3DataSource", {})
+        other = source.get("S3DataType") != "S3Prefix"
+        refuse(other, f"Channel {name}: the local AWS reads S3Prefix sources only.")
+        pipe = channel.get("InputMode") == "Pipe"
+        refuse(pipe, f"Channel {name}: the local AWS has no Pipe mode; use File.")
+        check_location(source["S3Uri"])
 
 
 def _check_waiting_time(request: Payload) -> None:
     condition = request.get("StoppingCondition", {})
     waiting, running = condition.get("MaxWaitTimeInSeconds"), condition.get("MaxRuntimeInSeconds", 0)
     if request.get("EnableManagedSpotTraining"):
-        if waiting is None or waiting < running:
-            raise ServiceError(
-                "ValidationException",
-                "Managed spot training needs a MaxWaitTimeInSeconds that is greater than or equal to "
-                "MaxRuntimeInSeconds.",
-            )
-    elif waiting is not None:
-        raise ServiceError("ValidationException", "MaxWaitTimeInSeconds is only valid with EnableManagedSpotTraining.")
+        refuse(
+            waiting is None or waiting < running,
+            "Managed spot training needs a MaxWaitTimeInSeconds that is greater than or equal to MaxRuntimeInSeconds.",
+        )
+    else:
+        refuse(waiting is not None, "MaxWaitTimeInSeconds is only valid with EnableManagedSpotTraining.")
 
 
 def _check_regex(definition: Payload) -> None:
+    title = f"The regular expression of metric {definition['Name']}"
     try:
-        groups = re.compile(definition["Regex"]).groups
+        refuse(re.compile(definition["Regex"]).groups < 1, f"{title} captures no group.")
     except re.error as error:
-        raise ServiceError(
-            "ValidationException", f"The regular expression of metric {definition['Name']} is invalid: {error}"
-        ) from None
-    if groups < 1:
-        raise ServiceError(
-            "ValidationException", f"The regular expression of metric {definition['Name']} captures no group."
-        )
+        refuse(True, f"{title} is invalid: {error}")
 
 
-def _check_location(url: str) -> None:
+def check_location(url: str) -> None:
+    """Refuse what is no location in S3."""
     try:
         parse_s3_url(url)
     except ArtifactError as error:
-        raise ServiceError("ValidationException", str(error)) from None
+        refuse(True, str(error))

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import http.client
 import json
-import logging
 import shutil
 import threading
 import time
@@ -17,19 +16,17 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from emulator.platform.awsapi import Payload, ServiceError
 from emulator.platform.host import Host
-from emulator.platform.store import Record, StoreError
+from emulator.platform.store import Record
 from emulator.sagemaker import artifacts
 from emulator.sagemaker.artifacts import ArtifactError
-from emulator.sagemaker.endpoints.fleet import MAX_REASON_CHARACTERS, FleetError, Variant
+from emulator.sagemaker.endpoints.fleet import FleetError, Variant
 from emulator.sagemaker.endpoints.http_client import ServerFailed, ServerUnreachable
 from emulator.sagemaker.endpoints.instance import Instance, new_instance_id
 from emulator.sagemaker.logs import LogStream
 from emulator.sagemaker.models import containers
 from emulator.sagemaker.roles import Role
-from emulator.sagemaker.runs import Run
+from emulator.sagemaker.runs import JobFailed, JobStopped, Run
 from emulator.sagemaker.transform.inputs import InputObject, find_inputs
-
-logger = logging.getLogger(__name__)
 
 LOG_GROUP = "/aws/sagemaker/TransformJobs"
 #: What AWS assumes where neither the request nor the container says otherwise.
@@ -46,20 +43,12 @@ _EXECUTION_PARAMETERS_SECONDS = 2.0
 Change = Callable[[Callable[[Record], None]], Any]
 
 
-class _JobFailed(Exception):
-    """The job cannot be completed; the message is its FailureReason."""
-
-
 class _ObjectFailed(Exception):
     """One object has no output; the message says why, `by_client` whether the object itself is at fault."""
 
     def __init__(self, message: str, *, by_client: bool) -> None:
         super().__init__(message)
         self.by_client = by_client
-
-
-class _Stopped(Exception):
-    """The job was asked to stop."""
 
 
 class TransformRun(Run):
@@ -117,22 +106,8 @@ class TransformRun(Run):
         self.request_stop()
 
     def _run(self) -> None:
-        status, reason = "Completed", None
-        try:
-            shutil.rmtree(self._directory, ignore_errors=True)
-            self._work()
-        except _Stopped:
-            status = "Stopped"
-        except _JobFailed as error:
-            status, reason = "Failed", str(error)[:MAX_REASON_CHARACTERS]
-        except StoreError:  # nobody waits for space any more, because the server ends
-            self._interrupted.set()
-        except OSError as error:  # most likely the disk is full, and the log of the local AWS cannot say more
-            status, reason = "Failed", f"InternalServerError: {error}"[:MAX_REASON_CHARACTERS]
-        except Exception:
-            if not self._stop_requested.is_set():
-                logger.exception("transform job %s", self._name)
-            status, reason = "Failed", "InternalServerError: the log of the local AWS says more."
+        shutil.rmtree(self._directory, ignore_errors=True)
+        status, reason = self._outcome(self._work)
         if self._stop_requested.is_set():
             self._stopper.join()
             status, reason = "Stopped", None
@@ -141,18 +116,19 @@ class TransformRun(Run):
             log.close()
         shutil.rmtree(self._directory, ignore_errors=True)
         if not self._interrupted.is_set():
-            self._finish(status, reason)
+            ended = {"TransformJobStatus": status, "TransformEndTime": time.time()}
+            self._change(lambda record: record.update(ended | ({"FailureReason": reason} if reason else {})))
 
-    def _work(self) -> None:
+    def _work(self) -> str:
         role_arn = self._job["Model"]["ExecutionRoleArn"]
         try:
             self._role = Role(self._host, role_arn, "SageMaker", self._region)
             s3 = self._role.client("s3")
             inputs = find_inputs(s3, self._job["TransformInput"]["DataSource"]["S3DataSource"])
         except ServiceError as error:
-            raise _JobFailed(f"ClientError: {error.message}") from None
+            raise JobFailed(f"ClientError: {error.message}") from None
         except ArtifactError as error:
-            raise _JobFailed(
+            raise JobFailed(
                 f"ClientError: Data download failed. Please ensure that the role {role_arn} may list and read the "
                 f"input: {error}"
             ) from None
@@ -161,10 +137,11 @@ class TransformRun(Run):
             self._servers.prepare()
             self._servers.resize(self._job["TransformResources"]["InstanceCount"])
         except FleetError as error:
-            raise _JobFailed(f"AlgorithmError: {error}") from None
+            raise JobFailed(f"AlgorithmError: {error}") from None
         asyncio.run(self._transform(s3, inputs))
         if self._failures:
-            raise _JobFailed(self._failure_reason(len(inputs)))
+            raise JobFailed(self._failure_reason(len(inputs)))
+        return "Completed"
 
     async def _transform(self, s3: Any, inputs: list[InputObject]) -> None:
         """Transform all objects, spread over the instances by their order."""
@@ -195,7 +172,7 @@ class TransformRun(Run):
                 moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime())
                 self._data_log(instance).write(f"{moment}:[sagemaker logs]: {item.bucket}/{item.key}: {failure}")
             if self._stop_requested.is_set():
-                raise _Stopped
+                raise JobStopped("Stopped")
 
     def _read(self, s3: Any, item: InputObject) -> bytes:
         limit = self._max_bytes
@@ -220,14 +197,14 @@ class TransformRun(Run):
                 async with asyncio.timeout(self._timeout):
                     while (pool := instance.pool) is None:  # being restarted
                         if self._stop_requested.is_set():
-                            raise _Stopped
+                            raise JobStopped("Stopped")
                         await asyncio.sleep(_POLL_SECONDS)
                     answer = await pool.post("/invocations", headers, body)
             except TimeoutError:
                 problem = f"Model server did not respond to /invocations request within {self._timeout} seconds"
             except (ServerUnreachable, ServerFailed) as error:
                 if self._stop_requested.is_set():
-                    raise _Stopped from None
+                    raise JobStopped("Stopped") from None
                 problem = f"Unable to get response from algorithm: {error}"
             else:
                 instance.answered += 1
@@ -276,14 +253,6 @@ class TransformRun(Run):
             f"s3://{item.bucket}/{item.key}: {first}"
         )
 
-    def _finish(self, status: str, reason: str | None) -> None:
-        def change(record: Record) -> None:
-            record.update(TransformJobStatus=status, TransformEndTime=time.time())
-            if reason is not None:
-                record["FailureReason"] = reason
-
-        self._change(change)
-
 
 def _with_environment(job: Record) -> Payload:
     """The job's model, its containers told what the job sets and that they run in a batch."""
@@ -291,13 +260,12 @@ def _with_environment(job: Record) -> Payload:
     for member, name in (
         ("MaxPayloadInMB", "SAGEMAKER_MAX_PAYLOAD_IN_MB"),
         ("MaxConcurrentTransforms", "SAGEMAKER_MAX_CONCURRENT_TRANSFORMS"),
+        ("BatchStrategy", "SAGEMAKER_BATCH_STRATEGY"),
     ):
         if member in job:
-            given[name] = str(job[member])
-    if "BatchStrategy" in job:
-        given["SAGEMAKER_BATCH_STRATEGY"] = {"SingleRecord": "SINGLE_RECORD", "MultiRecord": "MULTI_RECORD"}[
-            job["BatchStrategy"]
-        ]
+            given[name] = {"SingleRecord": "SINGLE_RECORD", "MultiRecord": "MULTI_RECORD"}.get(
+                job[member], str(job[member])
+            )
     model = {name: value for name, value in job["Model"].items() if name not in ("PrimaryContainer", "Containers")}
     model["Containers"] = [
         {**container, "Environment": {**container.get("Environment", {}), **job.get("Environment", {}), **given}}

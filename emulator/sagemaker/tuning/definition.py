@@ -9,11 +9,12 @@ from math import prod
 from typing import Any
 
 from emulator.platform.awsapi import Payload, ServiceError
+from emulator.platform.errors import refuse
 from emulator.platform.store import Record
 from emulator.sagemaker.training.operations import check_request
 from emulator.sagemaker.tuning.ranges import CategoricalRange, Range, read_ranges
 from emulator.sagemaker.tuning.search import Search, Trial
-from emulator.sagemaker.tuning.stopping import Hyperband, MedianRule, NoEarlyStopping, StoppingRule
+from emulator.sagemaker.tuning.stopping import Hyperband, MedianRule
 
 #: AWS's quotas: training jobs of a tuning job, and those that run at the same time.
 MAX_TRAINING_JOBS = 750
@@ -26,19 +27,9 @@ _EPOCH_NAMES = ("epochs", "numepochs", "n-epochs", "n_epochs", "num_epochs")
 OBJECTIVE_HYPERPARAMETER = "_tuning_objective_metric"
 #: Members of the definition that CreateTrainingJob takes under the same names.
 _PASSED_ON = (
-    "AlgorithmSpecification",
-    "RoleArn",
-    "InputDataConfig",
-    "VpcConfig",
-    "OutputDataConfig",
-    "ResourceConfig",
-    "StoppingCondition",
-    "EnableNetworkIsolation",
-    "EnableInterContainerTrafficEncryption",
-    "EnableManagedSpotTraining",
-    "CheckpointConfig",
-    "RetryStrategy",
-    "Environment",
+    *("AlgorithmSpecification", "RoleArn", "InputDataConfig", "VpcConfig", "OutputDataConfig", "ResourceConfig"),
+    *("StoppingCondition", "EnableNetworkIsolation", "EnableInterContainerTrafficEncryption"),
+    *("EnableManagedSpotTraining", "CheckpointConfig", "RetryStrategy", "Environment"),
 )
 
 
@@ -93,12 +84,6 @@ class TuningDefinition:
         """Names of the tuned hyperparameters."""
         return [found.name for found in self.ranges]
 
-    @property
-    def image(self) -> str | None:
-        """The training image, or the algorithm that stands for it."""
-        algorithm = self._training["AlgorithmSpecification"]
-        return algorithm.get("TrainingImage") or algorithm.get("AlgorithmName")
-
     def better(self, one: float, other: float) -> bool:
         """Whether one value of the objective is better than another."""
         return one < other if self.minimize else one > other
@@ -108,167 +93,131 @@ class TuningDefinition:
         seed = self._config.get("RandomSeed", zlib.crc32(seed_name.encode()))
         return Search(self._config["Strategy"], self.ranges, self.minimize, seed, tuple(observed), tuple(suggested))
 
-    def stopping_rule(self, name: str) -> StoppingRule:
+    def stopping_rule(self, name: str) -> Hyperband | MedianRule | None:
         """What ends training jobs early; `name` shares them out over Hyperband's brackets where there is no seed."""
         if self._config["Strategy"] == "Hyperband":
             least, most = self._resources()
             seed = self._config.get("RandomSeed", name)
             return Hyperband(minimize=self.minimize, min_resource=least, max_resource=most, name=str(seed))
-        if self._config.get("TrainingJobEarlyStoppingType") == "Auto":
-            return MedianRule(minimize=self.minimize)
-        return NoEarlyStopping()
+        auto = self._config.get("TrainingJobEarlyStoppingType") == "Auto"
+        return MedianRule(minimize=self.minimize) if auto else None
 
     def training_request(self, tuning_job: str, number: int, values: Mapping[str, str]) -> Payload:
-        """The request for one training job.
-
-        Parameters
-        ----------
-        number
-            Counted from 1.
-        values
-            Its tuned hyperparameters.
-        """
+        """The request for training job `number`, counted from 1, with these tuned hyperparameters."""
         digest = hashlib.sha256(f"{tuning_job}/{number}/{sorted(values.items())}".encode()).hexdigest()
-        name = f"{tuning_job}-{number:03d}-{digest[:8]}"
         request: dict[str, Any] = {member: self._training[member] for member in _PASSED_ON if member in self._training}
         if "Tags" in self._request:
             request["Tags"] = self._request["Tags"]
         objective = {OBJECTIVE_HYPERPARAMETER: self.objective["MetricName"]}
+        name = f"{tuning_job}-{number:03d}-{digest[:8]}"
         return {"TrainingJobName": name, **request, "HyperParameters": {**self.static, **values, **objective}}
 
     def check_training(self) -> None:
-        """Refuse a definition whose training jobs would be refused.
-
-        Raises
-        ------
-        ServiceError
-        """
+        """Refuse a definition whose training jobs would be refused."""
         check_request(self.training_request(self._request["HyperParameterTuningJobName"], 1, {}))
+
+    def check_parent(self, parent: Record, kind: str) -> None:
+        """Refuse a parent of a warm start that SageMaker refuses."""
+        name, earlier = parent["HyperParameterTuningJobName"], TuningDefinition(parent)
+        running = parent["HyperParameterTuningJobStatus"] in ("InProgress", "Stopping")
+        refuse(running, f"The parent tuning job {name} has not ended yet.")
+        refuse(earlier.objective != self.objective, f"The parent tuning job {name} has another objective.")
+        refuse(
+            len(earlier.static) + len(earlier.ranges) != len(self.static) + len(self.ranges),
+            f"The number of static and tuned hyperparameters must be the same as in the parent tuning job {name}.",
+        )
+        refuse(
+            kind == "IdenticalDataAndAlgorithm" and earlier._image != self._image,
+            f"The training image must be the same as in the parent tuning job {name}.",
+        )
+
+    @property
+    def _image(self) -> str | None:
+        algorithm = self._training["AlgorithmSpecification"]
+        return algorithm.get("TrainingImage") or algorithm.get("AlgorithmName")
 
     def _refuse_what_is_not_there(self) -> None:
         definition = self._request.get("TrainingJobDefinition", {})
-        criteria = self._config.get("TuningJobCompletionCriteria", {})
+        convergence = self._config.get("TuningJobCompletionCriteria", {}).get("ConvergenceDetected", {})
         for present, what in (
             ("TrainingJobDefinitions" in self._request, "tuning over several TrainingJobDefinitions"),
             ("Autotune" in self._request, "Autotune"),
             ("HyperParameterTuningResourceConfig" in definition, "HyperParameterTuningResourceConfig"),
-            (criteria.get("ConvergenceDetected", {}).get("CompleteOnConvergence") == "Enabled", "ConvergenceDetected"),
+            (convergence.get("CompleteOnConvergence") == "Enabled", "ConvergenceDetected"),
         ):
-            if present:
-                raise ServiceError("ValidationException", f"The local AWS has no {what}.")
-        if not definition:
-            raise ServiceError("ValidationException", "A TrainingJobDefinition is required.")
+            refuse(present, f"The local AWS has no {what}.")
+        refuse(not definition, "A TrainingJobDefinition is required.")
 
     def _read_objective(self) -> Payload:
-        objective: Payload | None = self._config.get("HyperParameterTuningJobObjective")
-        if objective is None:
-            raise ServiceError("ValidationException", "A HyperParameterTuningJobObjective is required.")
-        defined = [
-            definition["Name"] for definition in self._training["AlgorithmSpecification"].get("MetricDefinitions", [])
-        ]
-        if objective["MetricName"] not in defined:
-            raise ServiceError(
-                "ValidationException",
-                f"The objective metric {objective['MetricName']} is not among the MetricDefinitions of the training "
-                f"job: {', '.join(defined) or 'there are none'}.",
-            )
+        objective: Payload = self._config.get("HyperParameterTuningJobObjective", {})
+        refuse(not objective, "A HyperParameterTuningJobObjective is required.")
+        defined = [metric["Name"] for metric in self._training["AlgorithmSpecification"].get("MetricDefinitions", [])]
+        refuse(
+            objective["MetricName"] not in defined,
+            f"The objective metric {objective['MetricName']} is not among the MetricDefinitions of the training "
+            f"job: {', '.join(defined) or 'there are none'}.",
+        )
         return objective
 
     def _read_max_jobs(self, given: int | None, other_end: bool) -> int:
         if self._config["Strategy"] == "Grid":
-            if not all(isinstance(found, CategoricalRange) for found in self.ranges):
-                raise ServiceError("ValidationException", "The strategy Grid takes categorical ranges only.")
-            size = prod(len(found.values) for found in self.ranges if isinstance(found, CategoricalRange))
-            if given not in (None, size):
-                raise ServiceError(
-                    "ValidationException",
-                    f"MaxNumberOfTrainingJobs ({given}) must be left out or equal the number of combinations ({size}).",
-                )
-            given = size
-        if given is None and not (other_end or self.max_seconds):
-            raise ServiceError(
-                "ValidationException",
-                "MaxNumberOfTrainingJobs is required without MaxRuntimeInSeconds and TuningJobCompletionCriteria.",
+            choices = [found.values for found in self.ranges if isinstance(found, CategoricalRange)]
+            refuse(len(choices) < len(self.ranges), "The strategy Grid takes categorical ranges only.")
+            size = prod(map(len, choices))
+            refuse(
+                given not in (None, size),
+                f"MaxNumberOfTrainingJobs ({given}) must be left out or equal the number of combinations ({size}).",
             )
+            given = size
+        refuse(
+            given is None and not (other_end or self.max_seconds),
+            "MaxNumberOfTrainingJobs is required without MaxRuntimeInSeconds and TuningJobCompletionCriteria.",
+        )
         most = MAX_TRAINING_JOBS if given is None else given
         if most > MAX_TRAINING_JOBS or self.parallel_jobs > MAX_PARALLEL_TRAINING_JOBS:
             raise ServiceError(
                 "ResourceLimitExceeded",
                 f"A tuning job has at most {MAX_TRAINING_JOBS} training jobs, {MAX_PARALLEL_TRAINING_JOBS} at a time.",
             )
-        if self.parallel_jobs > most:
-            raise ServiceError(
-                "ValidationException",
-                f"MaxParallelTrainingJobs ({self.parallel_jobs}) must not exceed MaxNumberOfTrainingJobs ({most}).",
-            )
+        refuse(
+            self.parallel_jobs > most,
+            f"MaxParallelTrainingJobs ({self.parallel_jobs}) must not exceed MaxNumberOfTrainingJobs ({most}).",
+        )
         return most
 
     def _check_names(self) -> None:
-        if both := sorted(set(self.static) & set(self.searched)):
-            raise ServiceError(
-                "ValidationException", f"Hyperparameters with both a range and a static value: {', '.join(both)}."
-            )
-        if OBJECTIVE_HYPERPARAMETER in {*self.static, *self.searched}:
-            raise ServiceError("ValidationException", f"The hyperparameter {OBJECTIVE_HYPERPARAMETER} is reserved.")
-        if len(self.static) + len(self.ranges) > MAX_HYPERPARAMETERS:
-            raise ServiceError(
-                "ValidationException", f"At most {MAX_HYPERPARAMETERS} static and tuned hyperparameters are allowed."
-            )
+        both = sorted(self.static.keys() & set(self.searched))
+        refuse(both, f"Hyperparameters with both a range and a static value: {', '.join(both)}.")
+        reserved = OBJECTIVE_HYPERPARAMETER in {*self.static, *self.searched}
+        refuse(reserved, f"The hyperparameter {OBJECTIVE_HYPERPARAMETER} is reserved.")
+        refuse(
+            len(self.static) + len(self.ranges) > MAX_HYPERPARAMETERS,
+            f"At most {MAX_HYPERPARAMETERS} static and tuned hyperparameters are allowed.",
+        )
 
     def _check_strategy(self) -> None:
         if self._config["Strategy"] == "Hyperband":
-            if self._config.get("TrainingJobEarlyStoppingType") == "Auto":
-                raise ServiceError(
-                    "ValidationException",
-                    "TrainingJobEarlyStoppingType must be Off with the strategy Hyperband, which stops jobs by itself.",
-                )
+            refuse(
+                self._config.get("TrainingJobEarlyStoppingType") == "Auto",
+                "TrainingJobEarlyStoppingType must be Off with the strategy Hyperband, which stops jobs by itself.",
+            )
             self._resources()
-        elif "StrategyConfig" in self._config:
-            raise ServiceError("ValidationException", "StrategyConfig is only valid with the strategy Hyperband.")
+        else:
+            refuse("StrategyConfig" in self._config, "StrategyConfig is only valid with the strategy Hyperband.")
 
     def _resources(self) -> tuple[int, int]:
         """Hyperband's MinResource and MaxResource, in epochs."""
         given = self._config.get("StrategyConfig", {}).get("HyperbandStrategyConfig", {})
         inferred = next((self.static[name] for name in _EPOCH_NAMES if name in self.static), "").strip('"')
-        most = given.get("MaxResource") or (int(inferred) if inferred.isdecimal() else None)
-        if most is None:
-            raise ServiceError(
-                "ValidationException",
-                "Hyperband needs a MaxResource, or a static hyperparameter with the number of epochs: "
-                f"{', '.join(_EPOCH_NAMES)}.",
-            )
+        most: int = given.get("MaxResource") or (int(inferred) if inferred.isdecimal() else 0)
+        refuse(
+            not most,
+            "Hyperband needs a MaxResource, or a static hyperparameter with the number of epochs: "
+            f"{', '.join(_EPOCH_NAMES)}.",
+        )
         least: int = given.get("MinResource", 1)
-        if not least < most <= MAX_RESOURCE:
-            raise ServiceError(
-                "ValidationException",
-                f"MinResource ({least}) must be less than MaxResource ({most}), which must not exceed {MAX_RESOURCE}.",
-            )
+        refuse(
+            not least < most <= MAX_RESOURCE,
+            f"MinResource ({least}) must be less than MaxResource ({most}), which must not exceed {MAX_RESOURCE}.",
+        )
         return least, most
-
-
-def check_parents(request: Payload, definition: TuningDefinition, parents: Sequence[Record]) -> None:
-    """Refuse a warm start that SageMaker refuses.
-
-    Raises
-    ------
-    ServiceError
-    """
-    kind = request["WarmStartConfig"]["WarmStartType"]
-    names = [parent["HyperParameterTuningJobName"].lower() for parent in parents]
-    if len(set(names)) < len(names):
-        raise ServiceError("ValidationException", "The parent tuning jobs must be different ones.")
-    for parent in parents:
-        name, earlier = parent["HyperParameterTuningJobName"], TuningDefinition(parent)
-        if parent["HyperParameterTuningJobStatus"] in ("InProgress", "Stopping"):
-            raise ServiceError("ValidationException", f"The parent tuning job {name} has not ended yet.")
-        if earlier.objective != definition.objective:
-            raise ServiceError("ValidationException", f"The parent tuning job {name} has another objective.")
-        if len(earlier.static) + len(earlier.ranges) != len(definition.static) + len(definition.ranges):
-            raise ServiceError(
-                "ValidationException",
-                f"The number of static and tuned hyperparameters must be the same as in the parent tuning job {name}.",
-            )
-        if kind == "IdenticalDataAndAlgorithm" and earlier.image != definition.image:
-            raise ServiceError(
-                "ValidationException", f"The training image must be the same as in the parent tuning job {name}."
-            )

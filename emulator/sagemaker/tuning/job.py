@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import threading
 import time
 from collections.abc import Sequence
-from typing import Any
 
 from emulator.platform.awsapi import Caller, ServiceError
-from emulator.platform.store import Record, StoreError
+from emulator.platform.store import Record
 from emulator.sagemaker.resources import Resources
-from emulator.sagemaker.runs import Run
+from emulator.sagemaker.runs import JobFailed, Run
 from emulator.sagemaker.training.operations import TrainingJobs
 from emulator.sagemaker.tuning.definition import TuningDefinition
 from emulator.sagemaker.tuning.progress import RUNNING, as_trial, best, not_improving, objective_value
 from emulator.sagemaker.tuning.search import Search, Trial
-
-logger = logging.getLogger(__name__)
 
 _POLL_SECONDS = 0.2
 #: SageMaker gives a tuning job up when so many training jobs have ended and none of them well.
@@ -28,18 +24,8 @@ _HOPELESS_JOBS = 5
 class TuningRun(Run):
     """The work of one tuning job, done in a thread of its own.
 
-    It keeps nothing that the records do not say, so another run can take over at any moment.
-
-    Parameters
-    ----------
-    record
-        The tuning job's record.
-    search
-        Proposes hyperparameters.
-    tuning_jobs
-        Where the record is.
-    training_jobs
-        Runs the training jobs.
+    It keeps nothing that the records do not say, so another run can take over at any moment. `tuning_jobs` is where the
+    job's record lies.
     """
 
     def __init__(
@@ -73,20 +59,19 @@ class TuningRun(Run):
         self._wake.set()
 
     def _run(self) -> None:
-        try:
-            self._tuning_jobs.insist(self._work)
+        status, reason = self._outcome(lambda: self._tuning_jobs.insist(self._work))
+        if self._interrupted.is_set():
             return
-        except StoreError:
-            return  # nobody waits for space any more, because the server ends
-        except ServiceError as error:
-            reason = f"ClientError: {error.message}"
-        except Exception:
-            logger.exception("tuning job %s", self._name)
-            reason = "InternalServerError: the log of the local AWS says more."
         self._end(self._training_jobs.launched_by(self._arn))
-        self._finish("Failed", reason)
 
-    def _work(self) -> None:
+        def change(record: Record) -> None:
+            record.update(HyperParameterTuningJobStatus=status, HyperParameterTuningEndTime=time.time())
+            if reason is not None:
+                record["FailureReason"] = reason
+
+        self._tuning_jobs.insist(lambda: self._tuning_jobs.change(self._arn, change))
+
+    def _work(self) -> str:
         """Start and end training jobs until it is decided how the tuning job ends, and all of them have ended."""
         ending = False
         while not self._interrupted.is_set():
@@ -100,10 +85,23 @@ class TuningRun(Run):
                 jobs = self._training_jobs.launched_by(self._arn)
                 ending = exhausted and not _running(jobs)
             if ending and not _running(jobs):
-                self._conclude(jobs, stopped)
-                return
+                return "Stopped" if stopped else self._conclusion(jobs)
             self._wake.wait(_POLL_SECONDS)
             self._wake.clear()
+        return "InProgress"
+
+    def _conclusion(self, jobs: Sequence[Record]) -> str:
+        if best(jobs, self._definition) is not None:
+            return "Completed"
+        if any(job["TrainingJobStatus"] == "Completed" for job in jobs):
+            raise JobFailed(
+                f"No objective metrics found after running {len(jobs)} training jobs. Please ensure that the custom "
+                "algorithm is emitting the objective metric as defined by the regular expression provided."
+            )
+        raise JobFailed(
+            f"No training job succeeded after {len(jobs)} attempts. Please take a look at the training job failures to "
+            "get more details."
+        )
 
     def _is_being_stopped(self) -> bool:
         return bool(self._tuning_jobs.require_arn(self._arn)["HyperParameterTuningJobStatus"] == "Stopping")
@@ -126,16 +124,20 @@ class TuningRun(Run):
     def _advance(self, jobs: Sequence[Record]) -> bool:
         """End hopeless training jobs and start new ones; False when nothing is left to start."""
         trials = [self._trial(job) for job in jobs]
-        hopeless = set(self._stopping.hopeless(trials))
-        self._end([job for job in jobs if job["TrainingJobName"] in hopeless])
+        if self._stopping is not None:
+            hopeless = self._stopping.hopeless(trials)
+            self._end([job for job in jobs if job["TrainingJobName"] in hopeless])
         free = self._definition.parallel_jobs - len(_running(jobs))
         for _ in range(min(free, self._definition.max_jobs - len(trials))):
             values = self._search.propose(trials)
             if values is None:
                 return False
             request = self._definition.training_request(self._name, len(trials) + 1, values)
-            job = self._training_jobs.launch(request, self._caller, TuningJobArn=self._arn, TunedHyperParameters=values)
-            trials.append(self._trial(job))
+            members = {"TuningJobArn": self._arn, "TunedHyperParameters": values}
+            try:
+                trials.append(self._trial(self._training_jobs.launch(request, self._caller, **members)))
+            except ServiceError as error:  # such as a name that is taken
+                raise JobFailed(f"ClientError: {error.message}") from None
         return len(trials) < self._definition.max_jobs
 
     def _trial(self, job: Record) -> Trial:
@@ -155,36 +157,6 @@ class TuningRun(Run):
                 continue
             with contextlib.suppress(ServiceError):  # it has just ended by itself
                 self._training_jobs.request_stop(job["TrainingJobArn"])
-
-    def _conclude(self, jobs: Sequence[Record], stopped: bool) -> None:
-        if stopped:
-            self._finish("Stopped", None)
-        elif best(jobs, self._definition) is not None:
-            self._finish("Completed", None)
-        elif any(job["TrainingJobStatus"] == "Completed" for job in jobs):
-            self._finish(
-                "Failed",
-                f"No objective metrics found after running {len(jobs)} training jobs. Please ensure that the custom "
-                "algorithm is emitting the objective metric as defined by the regular expression provided.",
-            )
-        else:
-            self._finish(
-                "Failed",
-                f"No training job succeeded after {len(jobs)} attempts. Please take a look at the training job "
-                "failures to get more details.",
-            )
-
-    def _finish(self, status: str, reason: str | None) -> None:
-        def change(record: Record) -> None:
-            members: dict[str, Any] = {
-                "HyperParameterTuningJobStatus": status,
-                "HyperParameterTuningEndTime": time.time(),
-            }
-            if reason is not None:
-                members["FailureReason"] = reason
-            record.update(members)
-
-        self._tuning_jobs.insist(lambda: self._tuning_jobs.change(self._arn, change))
 
 
 def _running(jobs: Sequence[Record]) -> list[Record]:

@@ -3,37 +3,39 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-from botocore.model import ServiceModel
-
-from emulator.platform.awsapi import Caller, Payload, ServiceError, operation, paginate
+from emulator.platform.awsapi import Caller, Payload, operation
+from emulator.platform.errors import refuse
 from emulator.platform.store import Record, Store
-from emulator.sagemaker.resources import DEFAULT_PAGE_SIZE, TUNING_JOB, Resources, project
-from emulator.sagemaker.runs import Runs
+from emulator.sagemaker.resources import TUNING_JOB, page
+from emulator.sagemaker.runs import Jobs, Run
 from emulator.sagemaker.training.operations import TrainingJobs
-from emulator.sagemaker.tuning.definition import TuningDefinition, check_parents
+from emulator.sagemaker.tuning.definition import TuningDefinition
 from emulator.sagemaker.tuning.job import TuningRun
 from emulator.sagemaker.tuning.progress import as_trial, best, counters, not_improving, objective_value, summary
 from emulator.sagemaker.tuning.search import Search, Trial
 
 
-class TuningJobs:
-    """Create, Describe, List and StopHyperParameterTuningJob, ListTrainingJobsForHyperParameterTuningJob."""
+class TuningJobs(Jobs):
+    """Create, Describe and List of HyperParameterTuningJob, ListTrainingJobsForHyperParameterTuningJob."""
 
-    def __init__(self, store: Store, model: ServiceModel, training_jobs: TrainingJobs) -> None:
-        self._model = model
+    def __init__(self, store: Store, training_jobs: TrainingJobs) -> None:
+        super().__init__(store, TUNING_JOB, "tuning")
         self._training_jobs = training_jobs
-        self._jobs = Resources(store, TUNING_JOB)
-        self._runs = Runs()
 
     @operation("CreateHyperParameterTuningJob")
     def create(self, request: Payload, caller: Caller) -> Payload:
         definition = TuningDefinition(request)
         definition.check_training()
         if "WarmStartConfig" in request:
-            check_parents(request, definition, self._parents(request, caller))
+            parents = self._parents(request, caller)
+            different = len({parent["HyperParameterTuningJobArn"] for parent in parents}) == len(parents)
+            refuse(not different, "The parent tuning jobs must be different ones.")
+            for parent in parents:
+                definition.check_parent(parent, request["WarmStartConfig"]["WarmStartType"])
         record = self._jobs.create(
             caller,
             request,
@@ -48,14 +50,11 @@ class TuningJobs:
     @operation("DescribeHyperParameterTuningJob")
     def describe(self, request: Payload, caller: Caller) -> Payload:
         record = self._jobs.require(caller, request["HyperParameterTuningJobName"])
-        shape = self._model.operation_model("DescribeHyperParameterTuningJob").output_shape
-        return project({**record, **self._progress(record, caller)}, shape)
+        return {**self._jobs.describe(request, caller), **self._progress(record, caller)}
 
     @operation("ListHyperParameterTuningJobs")
     def list_all(self, request: Payload, caller: Caller) -> Payload:
-        answer = self._jobs.list_page(
-            caller, request, self._model, "ListHyperParameterTuningJobs", sort_by="Name", order="Ascending"
-        )
+        answer = self._jobs.list_page(request, caller)
         for item in answer["HyperParameterTuningJobSummaries"]:
             record = self._jobs.require_arn(item["HyperParameterTuningJobArn"])
             item.update(counters(self._started_by(record), TuningDefinition(record)))
@@ -76,44 +75,15 @@ class TuningJobs:
             jobs.sort(key=lambda job: (job[member], job["TrainingJobName"]))
         if request.get("SortOrder") == "Descending":
             jobs.reverse()
-        page, token = paginate(
-            [summary(job, definition) for job in jobs],
-            key="TrainingJobArn",
-            limit=request.get("MaxResults", DEFAULT_PAGE_SIZE),
-            token=request.get("NextToken"),
-        )
-        return {"TrainingJobSummaries": page, **({"NextToken": token} if token else {})}
+        return page(jobs, request, "TrainingJobSummaries", "TrainingJobArn", lambda job: summary(job, definition))
 
-    @operation("StopHyperParameterTuningJob")
-    def stop_job(self, request: Payload, caller: Caller) -> None:
-        arn = self._jobs.require(caller, request["HyperParameterTuningJobName"])["HyperParameterTuningJobArn"]
-
-        def change(record: Record) -> None:
-            status = record["HyperParameterTuningJobStatus"]
-            if status not in ("InProgress", "Stopping"):
-                raise ServiceError(
-                    "ValidationException", f"The request was rejected because the tuning job is in status {status}."
-                )
-            record["HyperParameterTuningJobStatus"] = "Stopping"
-
-        self._jobs.change(arn, change)
-        self._runs.request_stop(arn)
-
-    def start(self) -> None:
-        """Take up the tuning jobs that an earlier life of the server left unfinished; the training jobs run by now."""
-        for record in self._jobs.all():
-            if record["HyperParameterTuningJobStatus"] in ("InProgress", "Stopping"):
-                self._begin(record)
-
-    def stop(self) -> None:
-        """Interrupt every tuning job before the training jobs are interrupted; `start` takes them up again."""
-        self._runs.interrupt_all()
-
-    def _begin(self, record: Record) -> None:
+    def _new_run(self, record: Record) -> Run:
         definition = TuningDefinition(record)
-        arn = record["HyperParameterTuningJobArn"]
         search = self._search(record, definition)
-        self._runs.start(arn, TuningRun(record, definition, search, self._jobs, self._training_jobs))
+        return TuningRun(record, definition, search, self._jobs, self._training_jobs)
+
+    def _take_up(self, record: Record, stopping: bool) -> None:
+        self._begin(record)  # a search that is being stopped has training jobs to wait for
 
     def _search(self, record: Record, definition: TuningDefinition) -> Search:
         """The search, warmed by its parents.
@@ -127,7 +97,8 @@ class TuningJobs:
         for parent in self._parents(record, Caller.of_arn(record["HyperParameterTuningJobArn"])):
             earlier, jobs = TuningDefinition(parent), self._started_by(parent)
             if identical:
-                observed += [_known_values(as_trial(job, earlier, {}), job) for job in jobs]
+                # With all their hyperparameters: what was static there may be tuned here.
+                observed += [replace(as_trial(job, earlier, {}), values=job["HyperParameters"]) for job in jobs]
             elif (found := best(jobs, earlier)) is not None:
                 values = {name: found["HyperParameters"].get(name, "") for name in definition.searched}
                 if all(each.coordinate(values[each.name]) is not None for each in definition.ranges):
@@ -147,35 +118,18 @@ class TuningJobs:
         """The members of a description that follow from the training jobs."""
         definition, jobs = TuningDefinition(record), self._started_by(record)
         ended = record.get("HyperParameterTuningEndTime", time.time())
+        details = {"NumberOfTrainingJobsObjectiveNotImproving": not_improving(jobs, definition)}
         members: dict[str, Any] = {
             **counters(jobs, definition),
-            "TuningJobCompletionDetails": {
-                "NumberOfTrainingJobsObjectiveNotImproving": not_improving(jobs, definition)
-            },
+            "TuningJobCompletionDetails": details,
             "ConsumedResources": {"RuntimeInSeconds": round(ended - record["CreationTime"])},
         }
         if (found := best(jobs, definition)) is not None:
             members["BestTrainingJob"] = summary(found, definition)
         if record.get("WarmStartConfig", {}).get("WarmStartType") == "IdenticalDataAndAlgorithm":
-            parents = self._parents(record, caller)
-            members |= _overall_best([record, *parents], [jobs, *map(self._started_by, parents)], definition)
+            searches = [record, *self._parents(record, caller)]
+            names = {search["HyperParameterTuningJobArn"]: search["HyperParameterTuningJobName"] for search in searches}
+            if found := best([job for search in searches for job in self._started_by(search)], definition):
+                overall = {**summary(found, definition), "TuningJobName": names[found["TuningJobArn"]]}
+                members["OverallBestTrainingJob"] = overall
         return members
-
-
-def _overall_best(tuning_jobs: Sequence[Record], jobs: Sequence[list[Record]], definition: TuningDefinition) -> Payload:
-    """OverallBestTrainingJob: of a tuning job and its parents."""
-    everything = [job for started in jobs for job in started]
-    found = best(everything, definition)
-    if found is None:
-        return {}
-    name = next(
-        record["HyperParameterTuningJobName"]
-        for record in tuning_jobs
-        if record["HyperParameterTuningJobArn"] == found["TuningJobArn"]
-    )
-    return {"OverallBestTrainingJob": {**summary(found, definition), "TuningJobName": name}}
-
-
-def _known_values(trial: Trial, job: Record) -> Trial:
-    """A parent's training job with all its hyperparameters: what was static there may be tuned here."""
-    return Trial(trial.name, job["HyperParameters"], trial.objective, trial.ended)

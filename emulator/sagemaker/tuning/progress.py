@@ -16,13 +16,8 @@ RUNNING = ("InProgress", "Stopping")
 #: MaxNumberOfTrainingJobsNotImproving).
 _IMPROVEMENT = 0.01
 _COPIED = (
-    "TrainingJobName",
-    "TrainingJobArn",
-    "CreationTime",
-    "TrainingStartTime",
-    "TrainingEndTime",
-    "TrainingJobStatus",
-    "FailureReason",
+    *("TrainingJobName", "TrainingJobArn", "CreationTime", "TrainingStartTime", "TrainingEndTime"),
+    *("TrainingJobStatus", "FailureReason", "TunedHyperParameters"),
 )
 
 
@@ -36,13 +31,12 @@ def objective_value(job: Record, definition: TuningDefinition) -> float | None:
 
 def as_trial(job: Record, definition: TuningDefinition, series: Mapping[str, Sequence[tuple[float, float]]]) -> Trial:
     """A training job as the search sees it."""
-    values = series.get(definition.objective["MetricName"], ())
     return Trial(
         job["TrainingJobName"],
         job["TunedHyperParameters"],
         objective_value(job, definition),
         job["TrainingJobStatus"] not in RUNNING,
-        tuple(value for _, value in values),
+        tuple(value for _, value in series.get(definition.objective["MetricName"], ())),
     )
 
 
@@ -52,27 +46,20 @@ def summary(job: Record, definition: TuningDefinition) -> Payload:
     value = objective_value(job, definition)
     if value is not None:
         answer["FinalHyperParameterTuningJobObjectiveMetric"] = {**definition.objective, "Value": value}
-    return {
-        **answer,
-        "TunedHyperParameters": job["TunedHyperParameters"],
-        "ObjectiveStatus": _objective_status(job, value),
-    }
+    return {**answer, "ObjectiveStatus": _objective_status(job, definition)}
 
 
 def best(jobs: Sequence[Record], definition: TuningDefinition) -> Record | None:
     """The training job with the best objective; of equals the first."""
-    found: tuple[float, Record] | None = None
-    for job in jobs:
-        value = objective_value(job, definition)
-        if value is not None and (found is None or definition.better(value, found[0])):
-            found = value, job
-    return found and found[1]
+    values = [(value, job) for job in jobs if (value := objective_value(job, definition)) is not None]
+    choose = min if definition.minimize else max
+    return choose(values, key=lambda pair: pair[0])[1] if values else None
 
 
 def counters(jobs: Sequence[Record], definition: TuningDefinition) -> Payload:
     """TrainingJobStatusCounters and ObjectiveStatusCounters."""
     statuses = Counter(job["TrainingJobStatus"] for job in jobs)
-    objectives = Counter(_objective_status(job, objective_value(job, definition)) for job in jobs)
+    objectives = Counter(_objective_status(job, definition) for job in jobs)
     return {
         "TrainingJobStatusCounters": {
             "Completed": statuses["Completed"],
@@ -103,7 +90,7 @@ def _improves(value: float, record: float, definition: TuningDefinition) -> bool
     return definition.better(value, record) and abs(value - record) >= _IMPROVEMENT * abs(record)
 
 
-def _objective_status(job: Record, value: float | None) -> str:
+def _objective_status(job: Record, definition: TuningDefinition) -> str:
     if job["TrainingJobStatus"] in RUNNING:
         return "Pending"
-    return "Failed" if value is None else "Succeeded"
+    return "Failed" if objective_value(job, definition) is None else "Succeeded"

@@ -9,6 +9,7 @@ from itertools import product
 from typing import Literal
 
 from emulator.platform.awsapi import Payload, ServiceError
+from emulator.platform.errors import refuse
 
 #: AWS's limit for the hyperparameters of one search.
 MAX_SEARCHED = 30
@@ -22,7 +23,7 @@ class NumberRange:
     """An integer or continuous range.
 
     A search works on *coordinates*: the values themselves, or for the scale ReverseLogarithmic their distance to 1,
-    so that whatever searches has to know linear and logarithmic scales only.
+    so that it has to know linear and logarithmic scales only.
     """
 
     name: str
@@ -82,16 +83,14 @@ def read_ranges(ranges: Payload) -> tuple[Range, ...]:
     ServiceError
         ValidationException that names the hyperparameter and what is wrong with its range.
     """
-    if ranges.get("AutoParameters"):
-        raise ServiceError("ValidationException", "The local AWS has no AutoParameters: give every range.")
+    refuse(ranges.get("AutoParameters"), "The local AWS has no AutoParameters: give every range.")
     found = tuple(_read_all(ranges))
     names = [found_range.name for found_range in found]
-    if not found:
-        raise ServiceError("ValidationException", "At least one hyperparameter needs a range.")
+    refuse(not found, "At least one hyperparameter needs a range.")
     if len(found) > MAX_SEARCHED:
         raise ServiceError("ResourceLimitExceeded", f"At most {MAX_SEARCHED} hyperparameters can have ranges.")
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise ServiceError("ValidationException", f"Hyperparameters with more than one range: {', '.join(twice)}.")
+    twice = sorted({name for name in names if names.count(name) > 1})
+    refuse(twice, f"Hyperparameters with more than one range: {', '.join(twice)}.")
     return found
 
 
@@ -102,28 +101,26 @@ def combinations(ranges: tuple[Range, ...]) -> list[dict[str, str]]:
 
 
 def _read_all(ranges: Payload) -> Iterator[Range]:
-    for definition in ranges.get("ContinuousParameterRanges", []):
-        yield _read_number(definition, integer=False)
-    for definition in ranges.get("IntegerParameterRanges", []):
-        yield _read_number(definition, integer=True)
+    for kind, integer in (("ContinuousParameterRanges", False), ("IntegerParameterRanges", True)):
+        yield from (_read_number(definition, integer) for definition in ranges.get(kind, []))
     for definition in ranges.get("CategoricalParameterRanges", []):
         values = tuple(definition["Values"])
-        if len(set(values)) < len(values):
-            raise _wrong(definition, "its values are not all different")
+        _check(definition, len(set(values)) == len(values), "its values are not all different")
         yield CategoricalRange(definition["Name"], values)
 
 
-def _read_number(definition: Payload, *, integer: bool) -> NumberRange:
+def _read_number(definition: Payload, integer: bool) -> NumberRange:
     low, high = (_number(definition, member, integer) for member in ("MinValue", "MaxValue"))
-    if low >= high:
-        raise _wrong(definition, f"MinValue ({low:g}) must be less than MaxValue ({high:g})")
+    _check(definition, low < high, f"MinValue ({low:g}) must be less than MaxValue ({high:g})")
     scale = definition.get("ScalingType", "Auto")
     if scale == "Auto":
         scale = "Logarithmic" if low > 0 and high / low >= _LOGARITHMIC_FROM else "Linear"
-    if scale == "Logarithmic" and low <= 0:
-        raise _wrong(definition, "logarithmic scaling needs values greater than 0")
-    if scale == "ReverseLogarithmic" and (integer or not 0 <= low < high < 1):
-        raise _wrong(definition, "reverse logarithmic scaling needs a continuous range within 0 <= x < 1")
+    _check(definition, scale != "Logarithmic" or low > 0, "logarithmic scaling needs values greater than 0")
+    _check(
+        definition,
+        scale != "ReverseLogarithmic" or (not integer and 0 <= low < high < 1),
+        "reverse logarithmic scaling needs a continuous range within 0 <= x < 1",
+    )
     return NumberRange(definition["Name"], low, high, scale, integer)
 
 
@@ -133,12 +130,10 @@ def _number(definition: Payload, member: str, integer: bool) -> float:
         value = int(text) if integer else float(text)
     except ValueError:
         value = math.nan
-    if not math.isfinite(value):
-        raise _wrong(definition, f"{member} {text!r} is not {'an integer' if integer else 'a number'}")
+    kind = "an integer" if integer else "a number"
+    _check(definition, math.isfinite(value), f"{member} {text!r} is not {kind}")
     return value
 
 
-def _wrong(definition: Payload, what: str) -> ServiceError:
-    return ServiceError(
-        "ValidationException", f"The range of the hyperparameter {definition['Name']} is invalid: {what}."
-    )
+def _check(definition: Payload, right: bool, problem: str) -> None:
+    refuse(not right, f"The range of the hyperparameter {definition['Name']} is invalid: {problem}.")

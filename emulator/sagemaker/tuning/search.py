@@ -65,16 +65,12 @@ class Search:
     suggested: tuple[Mapping[str, str], ...] = ()
 
     def propose(self, trials: Sequence[Trial]) -> dict[str, str] | None:
-        """The hyperparameters of the next training job.
+        """The hyperparameters of the next training job, None when a grid has been searched.
 
         Parameters
         ----------
         trials
             The training jobs started so far, in their order.
-
-        Returns
-        -------
-        Values by name, or None when a grid has been searched.
         """
         number = len(trials)
         if self.strategy == "Grid":
@@ -82,9 +78,6 @@ class Search:
             return grid[number] if number < len(grid) else None
         if number < len(self.suggested):
             return dict(self.suggested[number])
-        return self._ask([*self.observed, *trials], number)
-
-    def _ask(self, trials: Sequence[Trial], number: int) -> dict[str, str]:
         optuna = load_optuna()
         # A sampler is made for every proposal: its state, which nothing keeps, is replaced by a seed of its own.
         seed = zlib.crc32(f"{self.seed}/{number}".encode())
@@ -94,12 +87,31 @@ class Search:
             sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=_STARTUP_TRIALS, constant_liar=True)
         study = optuna.create_study(direction="minimize" if self.minimize else "maximize", sampler=sampler)
         distributions = {found.name: _distribution(optuna, found) for found in self.ranges}
-        for trial in trials:
-            frozen = _frozen(optuna, trial, self.ranges, distributions)
-            if frozen is not None:
-                study.add_trial(frozen)
+        for trial in [*self.observed, *trials]:
+            coordinates = self._coordinates(trial)
+            if coordinates is not None and not (trial.ended and trial.objective is None):  # a failure teaches nothing
+                states = optuna.trial.TrialState
+                study.add_trial(
+                    optuna.trial.create_trial(
+                        state=states.COMPLETE if trial.ended else states.RUNNING,
+                        params=coordinates,
+                        distributions=distributions,
+                        value=trial.objective if trial.ended else None,
+                    )
+                )
         asked = study.ask(distributions)
         return {found.name: found.text(asked.params[found.name]) for found in self.ranges}
+
+    def _coordinates(self, trial: Trial) -> dict[str, Any] | None:
+        """Where a training job lies; None outside of the ranges."""
+        coordinates: dict[str, Any] = {}
+        for found in self.ranges:
+            coordinate = found.coordinate(trial.values.get(found.name, ""))
+            if coordinate is None:
+                return None
+            integer = isinstance(found, NumberRange) and found.integer
+            coordinates[found.name] = int(coordinate) if integer else coordinate
+        return coordinates
 
 
 def load_optuna() -> ModuleType:
@@ -114,28 +126,7 @@ def load_optuna() -> ModuleType:
 def _distribution(optuna: Any, found: Range) -> Any:
     if isinstance(found, CategoricalRange):
         return optuna.distributions.CategoricalDistribution(found.values)
-    low, high = found.bounds
-    log = found.scale != "Linear"
+    (low, high), log = found.bounds, found.scale != "Linear"
     if found.integer:
         return optuna.distributions.IntDistribution(int(low), int(high), log=log)
     return optuna.distributions.FloatDistribution(low, high, log=log)
-
-
-def _frozen(optuna: Any, trial: Trial, ranges: tuple[Range, ...], distributions: dict[str, Any]) -> Any:
-    """A training job as optuna's record; None where it teaches nothing: failed, or outside of the ranges."""
-    coordinates: dict[str, Any] = {}
-    for found in ranges:
-        coordinate = found.coordinate(trial.values.get(found.name, ""))
-        if coordinate is None:
-            return None
-        integer = isinstance(found, NumberRange) and found.integer
-        coordinates[found.name] = int(coordinate) if integer else coordinate
-    if trial.ended and trial.objective is None:
-        return None
-    states = optuna.trial.TrialState
-    return optuna.trial.create_trial(
-        state=states.COMPLETE if trial.ended else states.RUNNING,
-        params=coordinates,
-        distributions=distributions,
-        value=trial.objective if trial.ended else None,
-    )

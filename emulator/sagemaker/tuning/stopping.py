@@ -4,27 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from statistics import fmean, median
-from typing import Any, Protocol
+from typing import Any
 
 from emulator.sagemaker.tuning.search import Trial, load_optuna
 
 #: A median of fewer jobs says nothing: the second job of a search would be ended for being worse than the first.
 MIN_COMPARED = 3
-
-
-class StoppingRule(Protocol):
-    """Decides which training jobs are not worth going on with."""
-
-    def hopeless(self, trials: Sequence[Trial]) -> list[str]:
-        """Names of the running jobs to end; `trials` are all jobs of the search in their order."""
-
-
-class NoEarlyStopping:
-    """Lets every training job run to its end."""
-
-    def hopeless(self, trials: Sequence[Trial]) -> list[str]:
-        """No names."""
-        return []
 
 
 class MedianRule:
@@ -38,15 +23,14 @@ class MedianRule:
         self._sign = 1 if minimize else -1
 
     def hopeless(self, trials: Sequence[Trial]) -> list[str]:
-        """Names of the running jobs whose last value is worse than that median."""
+        """Names of the running jobs to end; `trials` are all jobs of the search in their order."""
         return [trial.name for trial in trials if not trial.ended and trial.series and self._is_worse(trial, trials)]
 
     def _is_worse(self, trial: Trial, trials: Sequence[Trial]) -> bool:
         epoch = len(trial.series)
         averages = [fmean(other.series[:epoch]) for other in trials if other.ended and len(other.series) >= epoch]
-        if len(averages) < MIN_COMPARED:
-            return False
-        return self._sign * trial.series[-1] > self._sign * median(averages)
+        enough = len(averages) >= MIN_COMPARED
+        return enough and self._sign * trial.series[-1] > self._sign * median(averages)
 
 
 class Hyperband:
@@ -73,18 +57,15 @@ class Hyperband:
         self._hopeless: set[str] = set()
 
     def hopeless(self, trials: Sequence[Trial]) -> list[str]:
-        """Names of the running jobs that did not get on to their next rung, or that have had all their epochs."""
-        for trial in trials:
-            if trial.name not in self._asked:
-                self._asked[trial.name] = self._study.ask()
-            self._report(trial)
-        return [trial.name for trial in trials if not trial.ended and trial.name in self._hopeless]
+        """Names of the running jobs that did not get on to their next rung, or that have had all their epochs.
 
-    def _report(self, trial: Trial) -> None:
-        """Pass on what is new. The end of a job is not: a rung asks what a job had reached, not whether it goes on."""
-        asked = self._asked[trial.name]
-        for step in range(self._reported.get(trial.name, 0) + 1, len(trial.series) + 1):
-            asked.report(trial.series[step - 1], step)
-            self._reported[trial.name] = step
-            if step >= self._max_resource or asked.should_prune():
-                self._hopeless.add(trial.name)
+        The end of a job is not reported: a rung asks what a job had reached, not whether it goes on.
+        """
+        for trial in trials:
+            asked = self._asked.get(trial.name) or self._asked.setdefault(trial.name, self._study.ask())
+            for step in range(self._reported.get(trial.name, 0) + 1, len(trial.series) + 1):
+                asked.report(trial.series[step - 1], step)
+                self._reported[trial.name] = step
+                if step >= self._max_resource or asked.should_prune():
+                    self._hopeless.add(trial.name)
+        return [trial.name for trial in trials if not trial.ended and trial.name in self._hopeless]

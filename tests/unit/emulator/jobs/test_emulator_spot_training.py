@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from emulator_fixtures import CALLER, eventually, make_host, training_job
+from emulator_fixtures import CALLER, described_job, ended_job, eventually, make_host, training_job
 
 from emulator.__main__ import main
 from emulator.platform.awsapi import Payload
@@ -27,44 +26,28 @@ def leave(*_):
     note.write_text("told")
     sys.exit(143)
 signal.signal(signal.SIGTERM, leave)
-note.with_name("ready").touch()
 while not note.exists():
     time.sleep(0.01)
 """
 
 
 @contextlib.contextmanager
-def sagemaker(folder: Path, interruption: SpotInterruption) -> Iterator[SageMaker]:
-    service = SageMaker(make_host(folder, lambda arn, session_name: KEYS, spot_interruption=interruption))
+def spot_job(folder: Path, waiting: int = 60, running: int = 60, **interruption: float) -> Iterator[SageMaker]:
+    """Create a job of managed spot training."""
+    taken = SpotInterruption(**interruption)
+    service = SageMaker(make_host(folder, lambda arn, session_name: KEYS, spot_interruption=taken))
+    condition = {"MaxRuntimeInSeconds": running, "MaxWaitTimeInSeconds": waiting}
+    request = training_job(EnableManagedSpotTraining=True, StoppingCondition=condition)
+    (folder / "program.py").write_text(ONCE_TOLD)
+    request["AlgorithmSpecification"] |= {
+        "ContainerEntrypoint": [sys.executable, str(folder / "program.py")],
+        "ContainerArguments": [str(folder / "note")],
+    }
     try:
+        service.call("CreateTrainingJob", request, CALLER)
         yield service
     finally:
         service.stop()
-
-
-def begin(service: SageMaker, folder: Path, waiting: int = 60, running: int = 60, **members: Any) -> None:
-    """Create a job of managed spot training."""
-    spot = {
-        "EnableManagedSpotTraining": True,
-        "StoppingCondition": {"MaxRuntimeInSeconds": running, "MaxWaitTimeInSeconds": waiting},
-    }
-    request = training_job(**{**spot, **members})
-    program = folder / "program.py"
-    program.write_text(ONCE_TOLD)
-    request["AlgorithmSpecification"] |= {
-        "ContainerEntrypoint": [sys.executable, str(program)],
-        "ContainerArguments": [str(folder / "note")],
-    }
-    service.call("CreateTrainingJob", request, CALLER)
-
-
-def described(service: SageMaker) -> Payload:
-    return service.call("DescribeTrainingJob", {"TrainingJobName": "job"}, CALLER)
-
-
-def ended(service: SageMaker) -> Payload:
-    eventually(lambda: described(service)["TrainingJobStatus"] not in ("InProgress", "Stopping"))
-    return described(service)
 
 
 def course(job: Payload) -> list[str]:
@@ -72,9 +55,8 @@ def course(job: Payload) -> list[str]:
 
 
 def test_a_job_whose_instances_are_taken_back_waits_and_goes_on(tmp_path: Path) -> None:
-    with sagemaker(tmp_path, SpotInterruption(after_seconds=2, wait_seconds=2)) as service:
-        begin(service, tmp_path)
-        job = ended(service)
+    with spot_job(tmp_path, after_seconds=2, wait_seconds=2) as service:
+        job = ended_job(service)
     assert job["TrainingJobStatus"] == "Completed"
     # As AWS documents it for one interruption ("Managed Spot Training Lifecycle").
     assert course(job) == [
@@ -87,30 +69,19 @@ def test_a_job_whose_instances_are_taken_back_waits_and_goes_on(tmp_path: Path) 
     assert interrupted["EndTime"] - interrupted["StartTime"] >= 2
 
 
-def test_other_jobs_keep_their_instances(tmp_path: Path) -> None:
-    with sagemaker(tmp_path, SpotInterruption(after_seconds=0)) as service:
-        begin(service, tmp_path, EnableManagedSpotTraining=False, StoppingCondition={"MaxRuntimeInSeconds": 60})
-        eventually((tmp_path / "ready").exists)
-        time.sleep(0.3)
-        (tmp_path / "note").touch()
-        assert "Interrupted" not in course(ended(service))
-
-
 def test_a_job_waits_for_so_long_and_no_longer(tmp_path: Path) -> None:
-    with sagemaker(tmp_path, SpotInterruption(after_seconds=0, wait_seconds=60)) as service:
-        begin(service, tmp_path, waiting=2, running=1)
-        job = ended(service)
+    with spot_job(tmp_path, waiting=2, running=1, after_seconds=0, wait_seconds=60) as service:
+        job = ended_job(service)
     assert (job["TrainingJobStatus"], job["SecondaryStatus"]) == ("Stopped", "MaxWaitTimeExceeded")
     assert course(job)[3:] == ["Interrupted", "Stopping", "MaxWaitTimeExceeded"]
     assert job["TrainingEndTime"] - job["CreationTime"] < 20
 
 
 def test_a_job_that_waits_can_be_stopped(tmp_path: Path) -> None:
-    with sagemaker(tmp_path, SpotInterruption(after_seconds=0, wait_seconds=60)) as service:
-        begin(service, tmp_path)
-        eventually(lambda: described(service)["SecondaryStatus"] == "Interrupted")
+    with spot_job(tmp_path, after_seconds=0, wait_seconds=60) as service:
+        eventually(lambda: described_job(service)["SecondaryStatus"] == "Interrupted")
         service.call("StopTrainingJob", {"TrainingJobName": "job"}, CALLER)
-        job = ended(service)
+        job = ended_job(service)
     assert (job["TrainingJobStatus"], job["SecondaryStatus"]) == ("Stopped", "Stopped")
 
 
@@ -125,12 +96,8 @@ class Clock:
 def record(**members: Any) -> Payload:
     condition = {"MaxRuntimeInSeconds": 100, "MaxWaitTimeInSeconds": 200}
     transitions = [{"Status": "Starting"}]
-    return {
-        "EnableManagedSpotTraining": True,
-        "StoppingCondition": condition,
-        "SecondaryStatusTransitions": transitions,
-        **members,
-    }
+    spot = {"EnableManagedSpotTraining": True, "StoppingCondition": condition}
+    return {**spot, "SecondaryStatusTransitions": transitions, **members}
 
 
 def test_waiting_is_no_running(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,10 +119,19 @@ def test_waiting_is_no_running(monkeypatch: pytest.MonkeyPatch) -> None:
     assert limits.reached() == "MaxWaitTimeExceeded"
 
 
-def test_a_restart_of_the_local_aws_brings_no_second_interruption(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"EnableManagedSpotTraining": False},
+        # After a restart of the local AWS.
+        {"SecondaryStatusTransitions": [{"Status": "Interrupted"}, {"Status": "Restarting"}]},
+    ],
+)
+def test_other_jobs_and_those_that_were_interrupted_keep_their_instances(
+    monkeypatch: pytest.MonkeyPatch, members: Payload
+) -> None:
     clock = Clock(monkeypatch)
-    before = [{"Status": "Interrupted"}, {"Status": "Restarting"}]
-    limits = TrainingLimits(record(SecondaryStatusTransitions=before), SpotInterruption(after_seconds=1))
+    limits = TrainingLimits(record(**members), SpotInterruption(after_seconds=1))
     limits.instances_begin()
     clock.now += 50
     assert limits.reached() is None

@@ -6,16 +6,27 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
 import pytest
-from emulator_fixtures import CALLER, FakeRole, FakeS3, eventually, full_disk, make_host, tar_gz, training_job, untar
+from emulator_fixtures import (
+    CALLER,
+    FakeRole,
+    FakeS3,
+    described_job,
+    ended_job,
+    eventually,
+    full_disk,
+    make_host,
+    training_job,
+)
 
 from emulator.platform.awsapi import Payload
-from emulator.platform.store import Store
+from emulator.platform.store import Record, Store
 from emulator.sagemaker import SageMaker
-from emulator.sagemaker.runs import Run, Runs
+from emulator.sagemaker.runs import Run
 from emulator.sagemaker.training import job as training_job_module
 from emulator.sagemaker.training.metrics import MetricSeries, Point, read_points
 
@@ -29,49 +40,37 @@ def sagemaker(tmp_path: Path) -> Iterator[SageMaker]:
     service.stop()
 
 
-def entry_point(program: str, **algorithm: Any) -> Payload:
+def entry_point(folder: Path, program: str, **algorithm: Any) -> Payload:
     """A training job that runs a program as its container's first process."""
+    (folder / "program.py").write_text(program)
     request = training_job()
-    request["AlgorithmSpecification"] |= {
-        "ContainerEntrypoint": [sys.executable, "-c"],
-        "ContainerArguments": [program],
-        **algorithm,
-    }
+    command = {"ContainerEntrypoint": [sys.executable, str(folder / "program.py")]}
+    request["AlgorithmSpecification"] |= {**command, **algorithm}
     return request
 
 
-def ended(sagemaker: SageMaker) -> Payload:
-    """The job, once it has ended."""
-
-    def described() -> Payload:
-        return sagemaker.call("DescribeTrainingJob", {"TrainingJobName": "job"}, CALLER)
-
-    eventually(lambda: described()["TrainingJobStatus"] not in ("InProgress", "Stopping"))
-    return described()
-
-
-def test_lines_that_a_metric_matches_without_a_value_are_no_values(sagemaker: SageMaker) -> None:
+def test_lines_that_a_metric_matches_without_a_value_are_no_values(sagemaker: SageMaker, tmp_path: Path) -> None:
     # A program that prints more than a pipe holds comes to its end only if every line is read.
     program = "print('loss=x\\n' * 20_000 + 'loss=0.5\\n' + 'loss=nan\\n' * 20_000)"
     definitions = [{"Name": "loss", "Regex": r"loss=([0-9.]+)?"}]
-    sagemaker.call("CreateTrainingJob", entry_point(program, MetricDefinitions=definitions), CALLER)
-    found = ended(sagemaker)
+    sagemaker.call("CreateTrainingJob", entry_point(tmp_path, program, MetricDefinitions=definitions), CALLER)
+    found = ended_job(sagemaker)
     assert found["TrainingJobStatus"] == "Completed"
     assert [metric["Value"] for metric in found["FinalMetricDataList"]] == [0.5]
 
 
 def test_a_job_that_is_stopped_the_moment_it_is_on_record_does_stop(
-    sagemaker: SageMaker, monkeypatch: pytest.MonkeyPatch
+    sagemaker: SageMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    start = Runs.start
+    new_run = sagemaker.training_jobs._new_run
 
-    def stopped_first(runs: Runs, arn: str, run: Run) -> None:
+    def stopped_first(record: Record) -> Run:
         sagemaker.call("StopTrainingJob", {"TrainingJobName": "job"}, CALLER)
-        start(runs, arn, run)
+        return new_run(record)
 
-    monkeypatch.setattr(Runs, "start", stopped_first)
-    sagemaker.call("CreateTrainingJob", entry_point("import time; time.sleep(600)"), CALLER)
-    assert ended(sagemaker)["TrainingJobStatus"] == "Stopped"
+    monkeypatch.setattr(sagemaker.training_jobs, "_new_run", stopped_first)
+    sagemaker.call("CreateTrainingJob", entry_point(tmp_path, "import time; time.sleep(600)"), CALLER)
+    assert ended_job(sagemaker)["TrainingJobStatus"] == "Stopped"
 
 
 def test_values_that_a_program_will_print_again_are_forgotten(tmp_path: Path) -> None:
@@ -92,31 +91,23 @@ def test_values_that_a_program_will_print_again_are_forgotten(tmp_path: Path) ->
 
 
 def test_a_job_that_ends_while_the_disk_is_full_has_ended_well_once_there_is_space(
-    sagemaker: SageMaker, tmp_path: Path
+    sagemaker: SageMaker, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    go, program = tmp_path / "go", tmp_path / "program.py"
-    program.write_text(
-        "import pathlib, sys, time\n"
-        "print('loss=0.5', flush=True)\n"
-        "while not pathlib.Path(sys.argv[1]).exists(): time.sleep(0.01)\n"
-        "print('loss=0.25')\n"
-    )
-    request = entry_point("", MetricDefinitions=[{"Name": "loss", "Regex": "loss=([0-9.]+)"}])
-    request["AlgorithmSpecification"] |= {
-        "ContainerEntrypoint": [sys.executable, str(program)],
-        "ContainerArguments": [str(go)],
-    }
+    go = tmp_path / "go"
+    program = f"""
+import pathlib, time
+print('loss=0.5', flush=True)
+while not pathlib.Path({str(go)!r}).exists(): time.sleep(0.01)
+print('loss=0.25')
+"""
+    request = entry_point(tmp_path, program, MetricDefinitions=[{"Name": "loss", "Regex": "loss=([0-9.]+)"}])
     sagemaker.call("CreateTrainingJob", request, CALLER)
-
-    def described() -> Payload:
-        return sagemaker.call("DescribeTrainingJob", {"TrainingJobName": "job"}, CALLER)
-
-    eventually(lambda: "FinalMetricDataList" in described())
+    eventually(lambda: "FinalMetricDataList" in described_job(sagemaker))
     with full_disk():
         go.touch()
-        time.sleep(1)
-        assert described()["TrainingJobStatus"] == "InProgress"
-    found = ended(sagemaker)
+        eventually(lambda: "Trying again until there is some" in caplog.text)
+        assert described_job(sagemaker)["TrainingJobStatus"] == "InProgress"
+    found = ended_job(sagemaker)
     assert found["TrainingJobStatus"] == "Completed"
     series = sagemaker.training_jobs.metric_series(found["TrainingJobArn"])
     assert [value for _, value in series["loss"]] == [0.5, 0.25]
@@ -124,60 +115,35 @@ def test_a_job_that_ends_while_the_disk_is_full_has_ended_well_once_there_is_spa
 
 def test_a_job_that_cannot_make_its_folders_says_why(sagemaker: SageMaker, tmp_path: Path) -> None:
     (tmp_path / "sagemaker").touch()
-    sagemaker.call("CreateTrainingJob", entry_point("pass"), CALLER)
-    assert "Not a directory" in ended(sagemaker)["FailureReason"]
+    sagemaker.call("CreateTrainingJob", entry_point(tmp_path, "pass"), CALLER)
+    assert "Not a directory" in ended_job(sagemaker)["FailureReason"]
 
 
 #: Says that it runs, notes down that it was told to end, and goes on.
 UNIMPRESSED = """
 import os, pathlib, signal, sys, time
-model = pathlib.Path(sys.argv[1])
-signal.signal(signal.SIGTERM, lambda *_: (model / "told").touch())
-(model / "pid").write_text(str(os.getpid()))
-while True:
-    (model / "new").write_text(str(time.time()))
-    (model / "new").replace(model / "newest")
-    time.sleep(0.01)
+folder = pathlib.Path(sys.argv[1])
+signal.signal(signal.SIGTERM, lambda *_: (folder / "told").touch())
+(folder / "pid").write_text(str(os.getpid()))
+time.sleep(600)
 """
 
 
 @pytest.fixture
 def stores(monkeypatch: pytest.MonkeyPatch) -> FakeS3:
-    """Let jobs find their program in, and upload their model to, a dictionary."""
-    s3 = FakeS3(**{"code.tar.gz": tar_gz({"train.py": UNIMPRESSED.encode()})})
+    """Let jobs read and write a dictionary."""
+    s3 = FakeS3()
     monkeypatch.setattr(training_job_module, "Role", lambda *_: FakeRole(s3))
     return s3
 
 
-def stopped(sagemaker: SageMaker, model: Path, request: Payload) -> tuple[Payload, float]:
+def stopped(sagemaker: SageMaker, folder: Path, request: Payload) -> tuple[Payload, float]:
     """Start a job, stop it once its program runs, and wait for its end; the job, and how long the end took."""
     sagemaker.call("CreateTrainingJob", request, CALLER)
-    eventually((model / "pid").exists)
+    eventually((folder / "pid").exists)
     began = time.monotonic()
     sagemaker.call("StopTrainingJob", {"TrainingJobName": "job"}, CALLER)
-    return ended(sagemaker), time.monotonic() - began
-
-
-def test_a_program_that_the_toolkit_runs_hears_of_no_stop_and_is_killed(
-    sagemaker: SageMaker, stores: FakeS3, tmp_path: Path
-) -> None:
-    request = training_job(
-        HyperParameters={
-            "sagemaker_program": "train.py",
-            "sagemaker_submit_directory": "s3://bucket/code.tar.gz",
-            "d": "/opt/ml/model",
-        }
-    )
-    # The toolkit's arguments are `-d DIRECTORY`.
-    stores.objects["code.tar.gz"] = tar_gz({"train.py": UNIMPRESSED.replace("sys.argv[1]", "sys.argv[2]").encode()})
-    model = tmp_path / "sagemaker" / "training" / "eu-west-1" / "job" / "algo-1" / "ml" / "model"
-    job, seconds = stopped(sagemaker, model, request)
-    assert (job["TrainingJobStatus"], job["SecondaryStatus"]) == ("Stopped", "Stopped")
-    assert seconds > 1, "it has the whole grace, without knowing of it"
-    left = untar(stores.objects["training/job/output/model.tar.gz"])
-    assert "told" not in left
-    assert float(left["newest"]) > time.time() - seconds, "what it wrote until the kill is uploaded"
-    eventually(lambda: not psutil.pid_exists(int(left["pid"])))
+    return ended_job(sagemaker), time.monotonic() - began
 
 
 def test_an_entry_point_of_its_own_hears_of_a_stop_and_its_children_do_not(
@@ -186,8 +152,7 @@ def test_an_entry_point_of_its_own_hears_of_a_stop_and_its_children_do_not(
     parent, child = tmp_path / "parent", tmp_path / "child"
     for folder in (parent, child):
         folder.mkdir()
-    program = tmp_path / "program.py"
-    program.write_text(f"""
+    program = f"""
 import pathlib, signal, subprocess, sys
 child = subprocess.Popen([sys.executable, "-c", {UNIMPRESSED!r}, {str(child)!r}])
 def leave(*_):
@@ -195,10 +160,8 @@ def leave(*_):
     sys.exit(143)
 signal.signal(signal.SIGTERM, leave)
 signal.pause()
-""")
-    request = entry_point("")
-    request["AlgorithmSpecification"] |= {"ContainerEntrypoint": [sys.executable], "ContainerArguments": [str(program)]}
-    job, seconds = stopped(sagemaker, child, request)
+"""
+    job, seconds = stopped(sagemaker, child, entry_point(tmp_path, program))
     assert job["TrainingJobStatus"] == "Stopped"
     assert (parent / "told").exists()
     assert not (child / "told").exists()
@@ -210,22 +173,26 @@ def test_a_first_process_without_a_handler_ignores_the_stop(
     sagemaker: SageMaker, stores: FakeS3, tmp_path: Path
 ) -> None:
     program = f"import pathlib, time; pathlib.Path({str(tmp_path)!r}, 'pid').touch(); time.sleep(600)"
-    job, seconds = stopped(sagemaker, tmp_path, entry_point(program))
+    job, seconds = stopped(sagemaker, tmp_path, entry_point(tmp_path, program))
     assert job["TrainingJobStatus"] == "Stopped"
     assert seconds > 1
 
 
-def test_the_time_for_a_training_includes_the_download(sagemaker: SageMaker, stores: FakeS3) -> None:
-    get_object = stores.get_object
+def test_the_time_for_a_training_includes_the_download(
+    sagemaker: SageMaker, stores: FakeS3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    get_object, passed = stores.get_object, [0.0]
+    clock = SimpleNamespace(monotonic=lambda: time.monotonic() + passed[0])
+    monkeypatch.setattr("emulator.sagemaker.training.limits.time", clock)
 
-    def slow(Bucket: str, Key: str) -> dict[str, Any]:
-        time.sleep(1)
-        return get_object(Bucket, Key)
+    def slow(**names: str) -> dict[str, Any]:
+        passed[0] = 40.0
+        return get_object(**names)
 
     stores.get_object = slow  # type: ignore[method-assign]
     stores.objects["data/x"] = b""
     source = {"S3DataType": "S3Prefix", "S3Uri": "s3://bucket/data/"}
     channel = {"ChannelName": "training", "DataSource": {"S3DataSource": source}}
-    request = entry_point("import time; time.sleep(0.5)") | {"InputDataConfig": [channel]}
-    sagemaker.call("CreateTrainingJob", request | {"StoppingCondition": {"MaxRuntimeInSeconds": 1}}, CALLER)
-    assert ended(sagemaker)["SecondaryStatus"] == "MaxRuntimeExceeded"
+    request = entry_point(tmp_path, "import time; time.sleep(600)") | {"InputDataConfig": [channel]}
+    sagemaker.call("CreateTrainingJob", request | {"StoppingCondition": {"MaxRuntimeInSeconds": 30}}, CALLER)
+    assert ended_job(sagemaker)["SecondaryStatus"] == "MaxRuntimeExceeded"

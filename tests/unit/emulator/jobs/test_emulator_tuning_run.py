@@ -37,7 +37,7 @@ class FakeTrainingJobs:
         return [dict(job) for job in self.jobs]
 
     def metric_series(self, arn: str) -> dict[str, list[tuple[float, float]]]:
-        return {"loss": next(job.get("series", []) for job in self.jobs if job["TrainingJobArn"] == arn)}
+        return {}
 
     def request_stop(self, arn: str) -> None:
         self.end(arn, "Stopped")
@@ -76,13 +76,18 @@ class Course:
         self.resources = Resources(store, TUNING_JOB)
         self.record = self.resources.create(CALLER, request, HyperParameterTuningJobStatus="InProgress")
         self.training = FakeTrainingJobs()
-        self.run: TuningRun | None = None
+        self.begin()
 
     def begin(self) -> None:
         defined = TuningDefinition(self.record)
         training: Any = self.training
         self.run = TuningRun(self.record, defined, defined.search("seed", [], []), self.resources, training)
         self.run.start()
+
+    def interrupt(self) -> None:
+        self.run.interrupt()
+        self.run.join(5)
+        assert not self.run.alive
 
     def described(self) -> Record:
         return self.resources.require_arn(self.record["HyperParameterTuningJobArn"])
@@ -100,28 +105,18 @@ class Course:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    store = Store(tmp_path)
-    yield store
-    store.close()
-
-
-@pytest.fixture
-def course(store: Store) -> Iterator[Any]:
+def course(tmp_path: Path) -> Iterator[Any]:
     """Begins a tuning job with a configuration."""
-    begun: list[Course] = []
+    store, begun = Store(tmp_path), []
 
     def begin(**config: Any) -> Course:
         begun.append(Course(store, **config))
-        begun[0].begin()
         return begun[0]
 
     yield begin
     for started in begun:
-        assert started.run is not None
-        started.run.interrupt()
-        started.run.join(5)
-        assert not started.run.alive
+        started.interrupt()
+    store.close()
 
 
 def test_never_more_jobs_run_than_may_and_all_are_run(course: Any) -> None:
@@ -146,17 +141,12 @@ def test_too_little_progress_ends_the_search_and_what_still_runs(course: Any) ->
     assert found.training.running == []
 
 
-def test_time_runs_out(store: Store) -> None:
-    found = Course(
-        store,
-        ResourceLimits={"MaxNumberOfTrainingJobs": 9, "MaxParallelTrainingJobs": 1, "MaxRuntimeInSeconds": 120},
-    )
-    found.begin()
+def test_time_runs_out(course: Any) -> None:
+    limits = {"MaxNumberOfTrainingJobs": 9, "MaxParallelTrainingJobs": 1, "MaxRuntimeInSeconds": 120}
+    found = course(ResourceLimits=limits)
     found.training.end(found.wait_for_running(1)[0], loss=1.0)
     found.wait_for_running(1)
-    assert found.run is not None
-    found.run.interrupt()
-    found.run.join(5)
+    found.interrupt()
     # Taken up again after the two minutes, as by a server that was down for that long.
     found.record["CreationTime"] -= 121
     found.begin()
@@ -173,30 +163,11 @@ def test_a_training_job_that_somebody_stops_does_not_hold_up_the_search(course: 
     assert found.wait_for_end() == "Completed"
 
 
-def test_hopeless_jobs_are_ended_while_they_run(course: Any) -> None:
-    found = course(TrainingJobEarlyStoppingType="Auto")
-    for _ in range(3):
-        name = found.wait_for_running(2)[0]
-        next(job for job in found.training.jobs if job["TrainingJobName"] == name)["series"] = [(0.0, 1.0)]
-        found.training.end(name, loss=1.0)
-    worse = found.wait_for_running(2)[0]
-    next(job for job in found.training.jobs if job["TrainingJobName"] == worse)["series"] = [(0.0, 2.0)]
-    eventually(lambda: worse not in found.training.running)
-    assert found.status() == "InProgress"
-
-
-def test_a_name_that_somebody_else_took_fails_the_search_with_a_reason(store: Store) -> None:
-    found = Course(store)
-    found.training.refusing = True
-    found.begin()
-    assert found.wait_for_end() == "Failed"
-    assert found.described()["FailureReason"] == "ClientError: the name is taken"
-
-
-def test_a_search_that_fails_ends_what_it_has_started(course: Any) -> None:
+def test_a_search_that_cannot_go_on_fails_with_a_reason_and_ends_what_it_has_started(course: Any) -> None:
     found = course()
     first, _ = found.wait_for_running(2)
     found.training.refusing = True
     found.training.end(first, loss=1.0)
     assert found.wait_for_end() == "Failed"
+    assert found.described()["FailureReason"] == "ClientError: the name is taken"
     assert found.training.running == []

@@ -11,6 +11,8 @@ from emulator_fixtures import ACCOUNT, CALLER, IMAGE, ROLE, make_host, refusal, 
 from emulator.platform.awsapi import Caller, Payload
 from emulator.sagemaker import SageMaker
 
+TUNING = "hyper-parameter-tuning-job"
+
 
 @pytest.fixture
 def sagemaker(tmp_path: Path) -> SageMaker:
@@ -54,36 +56,26 @@ def test_a_model_is_described_as_it_was_created(sagemaker: SageMaker) -> None:
     }
 
 
-@pytest.mark.parametrize("name", ["Dog-Model", "dog-model"])
-def test_a_name_is_taken_whatever_its_case(sagemaker: SageMaker, name: str) -> None:
+def test_a_name_is_taken_whatever_its_case_in_its_own_region(sagemaker: SageMaker) -> None:
     create_model(sagemaker)
-    error = refusal(lambda: create_model(sagemaker, name))
+    error = refusal(lambda: create_model(sagemaker, "dog-model"))
     arn = f"arn:aws:sagemaker:eu-west-1:{ACCOUNT}:model/dog-model"
     assert (error.code, error.message) == ("ValidationException", f'Cannot create already existing model "{arn}".')
-
-
-def test_regions_are_worlds_of_their_own(sagemaker: SageMaker) -> None:
-    create_model(sagemaker)
     elsewhere = Caller(ACCOUNT, "us-east-1")
     assert call(sagemaker, "ListModels", elsewhere) == {"Models": []}
-    assert (
-        "Could not find model"
-        in refusal(lambda: call(sagemaker, "DescribeModel", elsewhere, ModelName="Dog-Model")).message
-    )
+    missing = refusal(lambda: call(sagemaker, "DescribeModel", elsewhere, ModelName="Dog-Model"))
+    assert "Could not find model" in missing.message
 
 
 @pytest.mark.parametrize(
     ("operation", "request_", "message"),
     [
         ("DescribeModel", {"ModelName": "no"}, f'model "arn:aws:sagemaker:eu-west-1:{ACCOUNT}:model/no".'),
-        ("DeleteModel", {"ModelName": "no"}, "Could not find model"),
         ("DescribeEndpointConfig", {"EndpointConfigName": "no"}, "Could not find endpoint configuration"),
         ("DescribeEndpoint", {"EndpointName": "no"}, "Could not find endpoint "),
-        ("DeleteEndpoint", {"EndpointName": "no"}, "Could not find endpoint "),
         ("UpdateEndpoint", {"EndpointName": "no", "EndpointConfigName": "c"}, "Could not find endpoint "),
         ("CreateEndpoint", {"EndpointName": "e", "EndpointConfigName": "no"}, "Could not find endpoint configuration"),
         ("DescribeTrainingJob", {"TrainingJobName": "no"}, "Requested resource not found."),
-        ("StopTrainingJob", {"TrainingJobName": "no"}, "Requested resource not found."),
         ("DescribeNotebookInstance", {"NotebookInstanceName": "no"}, "RecordNotFound"),
         ("ListTags", {"ResourceArn": f"arn:aws:sagemaker:eu-west-1:{ACCOUNT}:model/no"}, "Could not find model"),
         ("ListTags", {"ResourceArn": f"arn:aws:sagemaker:eu-west-1:{ACCOUNT}:pipeline/p"}, "cannot be tagged here"),
@@ -105,12 +97,8 @@ def test_what_is_missing_is_named(sagemaker: SageMaker, operation: str, request_
     ],
 )
 def test_a_model_that_could_not_be_served_is_refused(sagemaker: SageMaker, members: Payload, message: str) -> None:
-    request = {
-        "ModelName": "m",
-        "ExecutionRoleArn": ROLE,
-        "PrimaryContainer": {"Image": IMAGE, "ModelDataUrl": "s3://bucket/key"},
-        **members,
-    }
+    container = {"Image": IMAGE, "ModelDataUrl": "s3://bucket/key"}
+    request = {"ModelName": "m", "ExecutionRoleArn": ROLE, "PrimaryContainer": container, **members}
     request = {name: value for name, value in request.items() if value is not None}
     assert message in refusal(lambda: sagemaker.call("CreateModel", request, CALLER)).message
     assert call(sagemaker, "ListModels") == {"Models": []}
@@ -227,6 +215,11 @@ def test_notebook_instances_go_through_their_states(sagemaker: SageMaker) -> Non
         ("UpdateEndpointWeightsAndCapacities", {"EndpointName": "E"}, ["endpoint/e"]),
         ("DeleteEndpoint", {"EndpointName": "E"}, ["endpoint/e"]),
         ("StopTrainingJob", {"TrainingJobName": "J"}, ["training-job/j"]),
+        ("CreateTransformJob", {"TransformJobName": "J", "ModelName": "M"}, ["transform-job/j"]),
+        *(
+            (f"{operation}HyperParameterTuningJob", {"HyperParameterTuningJobName": "J"}, [f"{TUNING}/j"])
+            for operation in ("Create", "Describe", "Stop", "ListTrainingJobsFor")
+        ),
         ("DescribeNotebookInstance", {"NotebookInstanceName": "N"}, ["notebook-instance/n"]),
         (
             "DeleteNotebookInstanceLifecycleConfig",
@@ -244,7 +237,20 @@ def test_iam_is_told_which_resources_a_call_is_about(
 
 def test_lists_are_about_no_resource_and_tags_about_theirs(sagemaker: SageMaker) -> None:
     assert sagemaker.resource_arns("ListEndpoints", {"NameContains": "x"}, CALLER) == ["*"]
+    assert sagemaker.resource_arns("ListHyperParameterTuningJobs", {}, CALLER) == ["*"]
     assert sagemaker.resource_arns("AddTags", {"ResourceArn": "arn:x", "Tags": []}, CALLER) == ["arn:x"]
+
+
+def algorithm(**metric: str) -> Payload:
+    definitions = {"MetricDefinitions": [{"Name": "loss", **metric}]} if metric else {}
+    return {"AlgorithmSpecification": {"TrainingImage": IMAGE, "TrainingInputMode": "File", **definitions}}
+
+
+def checkpoints(path: str) -> Payload:
+    return {"CheckpointConfig": {"S3Uri": "s3://b/k", "LocalPath": path}}
+
+
+SOURCE = {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": "s3://b/k"}}
 
 
 @pytest.mark.parametrize(
@@ -254,39 +260,11 @@ def test_lists_are_about_no_resource_and_tags_about_theirs(sagemaker: SageMaker)
         ({"ResourceConfig": {"InstanceCount": 1}}, "needs an InstanceType"),
         ({"AlgorithmSpecification": {"TrainingInputMode": "File"}}, "either a TrainingImage or an AlgorithmName"),
         ({"OutputDataConfig": {"S3OutputPath": "https://example.com/x"}}, "is not a location in S3"),
-        ({"CheckpointConfig": {"S3Uri": "s3://b/k", "LocalPath": "/tmp/x"}}, "below /opt/ml only"),
-        ({"CheckpointConfig": {"S3Uri": "s3://b/k", "LocalPath": "/opt/ml/../../etc"}}, "below /opt/ml only"),
-        (
-            {
-                "AlgorithmSpecification": {
-                    "TrainingImage": IMAGE,
-                    "TrainingInputMode": "File",
-                    "MetricDefinitions": [{"Name": "loss", "Regex": "loss=([0-9"}],
-                }
-            },
-            "metric loss is invalid",
-        ),
-        (
-            {
-                "AlgorithmSpecification": {
-                    "TrainingImage": IMAGE,
-                    "TrainingInputMode": "File",
-                    "MetricDefinitions": [{"Name": "loss", "Regex": "loss=[0-9]+"}],
-                }
-            },
-            "captures no group",
-        ),
-        (
-            {
-                "InputDataConfig": [
-                    {
-                        "ChannelName": "..",
-                        "DataSource": {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": "s3://b/k"}},
-                    }
-                ]
-            },
-            "not a name for a channel",
-        ),
+        (checkpoints("/tmp/x"), "below /opt/ml only"),
+        (checkpoints("/opt/ml/../../etc"), "below /opt/ml only"),
+        (algorithm(Regex="loss=([0-9"), "metric loss is invalid"),
+        (algorithm(Regex="loss=[0-9]+"), "captures no group"),
+        ({"InputDataConfig": [{"ChannelName": "..", "DataSource": SOURCE}]}, "not a name for a channel"),
     ],
 )
 def test_a_training_job_that_could_not_run_is_refused(sagemaker: SageMaker, members: Payload, message: str) -> None:

@@ -1,11 +1,11 @@
-"""InvokeEndpoint: AWS's statuses and error shapes, and who gets which request."""
+"""InvokeEndpoint: AWS's statuses and error shapes, and which instance gets which request."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,7 +13,7 @@ from emulator_fixtures import ACCOUNT, raw_server, read_request
 
 from emulator.platform.awsapi import Response
 from emulator.sagemaker.endpoints import runtime as runtime_module
-from emulator.sagemaker.endpoints.fleet import Fleet, InvocationCounter, Variant
+from emulator.sagemaker.endpoints.fleet import Fleet, Variant
 from emulator.sagemaker.endpoints.http_client import ConnectionPool
 from emulator.sagemaker.endpoints.instance import MAX_BODY_BYTES
 from emulator.sagemaker.endpoints.runtime import Runtime
@@ -30,26 +30,16 @@ class Server:
         self.answered = 0
 
 
-def variant(name: str, *ports: int | None, weight: float = 1.0, least_outstanding: bool = True) -> Variant:
+def variant(name: str, *ports: int | None, weight: float = 1.0) -> Variant:
     made = object.__new__(Variant)
     made.name, made.weight = name, weight
     made.instances = [Server(port) for port in ports]  # type: ignore[misc]
-    made.invocations = InvocationCounter()
-    made._random_routing = not least_outstanding
+    made._random_routing = False
     return made
 
 
-def fleet(*variants: Variant) -> Fleet:
-    made = object.__new__(Fleet)
-    made.variants = {v.name: v for v in variants}
-    return made
-
-
-Use = Callable[[Callable[..., Awaitable[Response]]], Awaitable[Any]]
-
-
-def run(make_fleet: Callable[[int], Fleet | None], use: Use, respond: Any = None) -> Any:
-    """Invoke an endpoint ``dogs`` in eu-west-1 in front of a server."""
+def run(make: Callable[[int], list[Variant]], *requests: dict[str, Any], respond: Any = None) -> list[Response]:
+    """Invoke an endpoint ``dogs`` in eu-west-1, with these variants in front of a server, and give its answers."""
 
     async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while True:
@@ -61,41 +51,35 @@ def run(make_fleet: Callable[[int], Fleet | None], use: Use, respond: Any = None
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/x\r\nX-Secret: 1\r\n" + attributes)
             writer.write(b"Content-Length: %d\r\n\r\n%b" % (len(head) + len(body), head + body))
 
-    async def main() -> Any:
+    async def main() -> list[Response]:
         async with raw_server(respond or echo) as port:
-            served = make_fleet(port)
+            served = object.__new__(Fleet)
+            served.variants = {v.name: v for v in make(port)}
             runtime = Runtime(ACCOUNT, lambda region, name: served if (region, name) == ("eu-west-1", "dogs") else None)
 
-            async def invoke(body: bytes = b"", path: str = "/endpoints/dogs/invocations", **headers: str) -> Response:
+            async def invoke(body: bytes = b"x", path: str = "/endpoints/dogs/invocations", **headers: str) -> Response:
                 named = {name.replace("_", "-"): value for name, value in headers.items()}
                 return await runtime.handle("POST", path, {"authorization": AUTHORIZATION, **named}, body, {})
 
-            return await use(invoke)
+            return [await invoke(**request) for request in requests]
 
     return asyncio.run(asyncio.wait_for(main(), 20))
 
 
 def test_an_invocation_reaches_the_model_and_its_answer_the_caller() -> None:
-    async def use(invoke: Any) -> Response:
-        return await invoke(
-            b"picture",
-            content_type="image/jpeg",
-            accept="application/json",
-            cookie="secret",
-            x_amzn_sagemaker_custom_attributes="top_k=3",
-        )
-
-    status, headers, body = run(lambda port: fleet(variant("A", port)), use)
-    assert status == 200
-    assert headers["Content-Type"] == "text/x"
-    assert headers["x-Amzn-Invoked-Production-Variant"] == "A"
+    request = {"content_type": "image/jpeg", "accept": "application/json", "cookie": "secret"}
+    ((status, headers, body),) = run(
+        lambda port: [variant("A", port)],
+        {"body": b"image", **request, "x_amzn_sagemaker_custom_attributes": "top_k=3"},
+    )
+    assert (status, headers["Content-Type"], headers["x-Amzn-Invoked-Production-Variant"]) == (200, "text/x", "A")
     assert headers["x-amzn-sagemaker-custom-attributes"] == "top_k=3"
     assert "x-secret" not in {name.lower() for name in headers}
     assert b"content-type: image/jpeg" in body
     assert b"accept: application/json" in body
     assert b"secret" not in body
     assert b"authorization" not in body.lower()
-    assert body.endswith(b"\r\n\r\npicture")
+    assert body.endswith(b"\r\n\r\nimage")
 
 
 def answering(answer: bytes) -> Any:
@@ -109,11 +93,8 @@ def answering(answer: bytes) -> Any:
 
 @pytest.mark.parametrize(("status", "side"), [(400, "client"), (413, "client"), (500, "server"), (302, "server")])
 def test_an_error_of_the_model_is_a_model_error(status: int, side: str) -> None:
-    async def use(invoke: Any) -> Response:
-        return await invoke(b"x")
-
     answer = b"HTTP/1.1 %d X\r\nContent-Length: 6\r\n\r\nno dog" % status
-    got, headers, body = run(lambda port: fleet(variant("A", port)), use, answering(answer))
+    ((got, headers, body),) = run(lambda port: [variant("A", port)], {}, respond=answering(answer))
     assert (got, headers["x-amzn-errortype"]) == (424, "ModelError")
     error = json.loads(body)
     assert (error["OriginalStatusCode"], error["OriginalMessage"]) == (status, "no dog")
@@ -121,39 +102,25 @@ def test_an_error_of_the_model_is_a_model_error(status: int, side: str) -> None:
     assert error["LogStreamArn"] == f"arn:aws:logs:eu-west-1:{ACCOUNT}:log-group:/aws/sagemaker/Endpoints/dogs"
 
 
-@pytest.mark.parametrize(
-    "answer",
-    [
-        b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf",
-        b"gibberish\r\n\r\n",
-        b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (MAX_BODY_BYTES + 1),
-    ],
-)
+@pytest.mark.parametrize("answer", [b"gibberish\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf"])
 def test_a_broken_answer_is_a_model_error_too(answer: bytes) -> None:
-    async def use(invoke: Any) -> Response:
-        return await invoke(b"x")
-
-    status, _, body = run(lambda port: fleet(variant("A", port)), use, answering(answer))
+    ((status, _, body),) = run(lambda port: [variant("A", port)], {}, respond=answering(answer))
     assert (status, json.loads(body)["OriginalStatusCode"]) == (424, 0)
 
 
 def test_a_model_that_takes_too_long_is_a_model_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runtime_module, "INVOCATION_SECONDS", 0.1)
+    served = variant("A")
 
     async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
 
-    async def use(invoke: Any) -> tuple[Response, int]:
-        return await invoke(b"x"), served.instances[0].outstanding
-
-    served = variant("A")
-
-    def make(port: int) -> Fleet:
+    def make(port: int) -> list[Variant]:
         served.instances = [Server(port)]  # type: ignore[list-item]
-        return fleet(served)
+        return [served]
 
-    (status, _, body), outstanding = run(make, use, respond)
-    assert (status, outstanding) == (424, 0)
+    ((status, _, body),) = run(make, {}, respond=respond)
+    assert (status, served.instances[0].outstanding) == (424, 0)
     assert "Your invocation timed out" in json.loads(body)["message"]
 
 
@@ -169,10 +136,7 @@ def test_a_model_that_takes_too_long_is_a_model_error(monkeypatch: pytest.Monkey
     ],
 )
 def test_what_is_not_there_is_refused(path: str, status: int, code: str) -> None:
-    async def use(invoke: Any) -> Response:
-        return await invoke(b"x", path=path)
-
-    got, headers, body = run(lambda port: fleet(variant("A", port)), use)
+    ((got, headers, body),) = run(lambda port: [variant("A", port)], {"path": path})
     assert (got, headers["x-amzn-errortype"]) == (status, code)
     if code == "ValidationError":
         assert json.loads(body)["message"].endswith(f"of account {ACCOUNT} not found.")
@@ -184,53 +148,37 @@ def test_the_largest_body_passes_and_one_byte_more_does_not() -> None:
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
         await writer.drain()
 
-    async def use(invoke: Any) -> tuple[Response, Response]:
-        return await invoke(bytes(MAX_BODY_BYTES)), await invoke(bytes(MAX_BODY_BYTES + 1))
-
-    (status, _, body), (refused, headers, _) = run(lambda port: fleet(variant("A", port)), use, respond)
-    assert (status, len(body)) == (200, MAX_BODY_BYTES)
-    assert refused == 413
+    sizes = ({"body": bytes(MAX_BODY_BYTES)}, {"body": bytes(MAX_BODY_BYTES + 1)})
+    (status, _, body), (refused, headers, _) = run(lambda port: [variant("A", port)], *sizes, respond=respond)
+    assert (status, len(body), refused) == (200, MAX_BODY_BYTES, 413)
     assert "x-amzn-errortype" not in headers
 
 
-def test_without_a_healthy_instance_the_service_is_unavailable() -> None:
-    async def use(invoke: Any) -> Response:
-        return await invoke(b"x")
-
-    status, headers, _ = run(lambda port: fleet(variant("A", None, None)), use)
-    assert (status, headers["x-amzn-errortype"]) == (503, "ServiceUnavailable")
-
-
-def test_an_instance_that_cannot_be_reached_is_passed_over() -> None:
-    async def use(invoke: Any) -> list[int]:
-        return [(await invoke(b"x"))[0] for _ in range(20)]
-
+def test_an_instance_that_cannot_be_reached_is_passed_over_and_without_any_the_service_is_unavailable() -> None:
     # Nobody listens on port 1.
-    assert run(lambda port: fleet(variant("A", 1, port, None)), use) == [200] * 20
-    assert run(lambda port: fleet(variant("A", 1)), use) == [503] * 20
+    answers = run(lambda port: [variant("A", 1, port, None)], *[{}] * 20)
+    assert [status for status, _, _ in answers] == [200] * 20
+    for ports in ((1,), (None, None)):
+        ((status, headers, _),) = run(lambda port, ports=ports: [variant("A", *ports)], {})
+        assert (status, headers["x-amzn-errortype"]) == (503, "ServiceUnavailable")
 
 
 def test_variants_share_the_traffic_by_their_weights() -> None:
-    async def use(invoke: Any) -> Counter[str]:
-        return Counter([(await invoke(b"x"))[1]["x-Amzn-Invoked-Production-Variant"] for _ in range(400)])
+    def shares(**weights: float) -> Counter[str]:
+        answers = run(lambda port: [variant(n, port, weight=w) for n, w in weights.items()], *[{}] * 400)
+        return Counter(headers["x-Amzn-Invoked-Production-Variant"] for _, headers, _ in answers)
 
-    shares = run(
-        lambda port: fleet(variant("A", port, weight=3), variant("B", port), variant("C", port, weight=0)), use
-    )
-    assert set(shares) == {"A", "B"}
-    assert 240 < shares["A"] < 360
-    shares = run(lambda port: fleet(variant("A", port, weight=0), variant("B", port, weight=0)), use)
-    assert set(shares) == {"A", "B"}, "all weights zero: any will do"
+    found = shares(A=3, B=1, C=0)
+    assert set(found) == {"A", "B"}
+    assert 240 < found["A"] < 360
+    assert set(shares(A=0, B=0)) == {"A", "B"}, "all weights zero: any will do"
 
 
 def test_a_caller_may_choose_the_variant() -> None:
-    async def use(invoke: Any) -> tuple[Response, Response]:
-        return (
-            await invoke(b"x", x_amzn_sagemaker_target_variant="B"),
-            await invoke(b"x", x_amzn_sagemaker_target_variant="Z"),
-        )
-
-    chosen, missing = run(lambda port: fleet(variant("A", port), variant("B", port, weight=0)), use)
+    chosen, missing = run(
+        lambda port: [variant("A", port), variant("B", port, weight=0)],
+        *({"x_amzn_sagemaker_target_variant": name} for name in "BZ"),
+    )
     assert chosen[1]["x-Amzn-Invoked-Production-Variant"] == "B"
     assert (missing[0], missing[1]["x-amzn-errortype"]) == (400, "ValidationError")
     assert "A, B" in json.loads(missing[2])["message"]
@@ -245,16 +193,3 @@ def test_the_least_busy_instance_is_asked() -> None:
     idle.outstanding = 2
     assert {served.pick(()) for _ in range(50)} == {busy, idle}
     assert served.pick((busy, idle)) is None
-
-
-def test_invocations_are_counted_by_the_second(monkeypatch: pytest.MonkeyPatch) -> None:
-    counter = InvocationCounter()
-    moments = iter([1000.1, 1000.9, 1002.0, *range(1003, 3000)])
-    monkeypatch.setattr("emulator.sagemaker.endpoints.fleet.time.time", lambda: next(moments))
-    for _ in range(3):
-        counter.count()
-    assert counter.since(0) == [(1000, 2), (1002, 1)]
-    assert counter.since(1001) == [(1002, 1)]
-    for _ in range(1003, 3000):
-        counter.count()
-    assert len(counter.since(0)) == 900
