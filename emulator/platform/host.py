@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,6 +17,8 @@ STOP_GRACE_SECONDS = 120.0
 
 #: (role ARN, session name) -> the AWS_* variables of a session of that role
 RoleSessions = Callable[[str, str], dict[str, str]]
+#: (AWS_* variables of a session, region, bucket, pairs of key and file) -> the metadata of each object, once copied
+CopyObjects = Callable[[Mapping[str, str], str, str, Sequence[tuple[str, Path]]], Iterator[dict[str, str]]]
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,8 @@ class Host:
         The only way in which a service may start a program (see `ProcessRegistry`).
     role_sessions
         Opens role sessions; services call `role_credentials`.
+    copy_objects
+        Copies objects of S3 into files, with all the checks of a request but without HTTP.
     spot_interruption
         None: spot capacity is never taken back.
     quotas
@@ -70,6 +74,7 @@ class Host:
     account: str
     processes: ProcessRegistry
     role_sessions: RoleSessions
+    copy_objects: CopyObjects
     spot_interruption: SpotInterruption | None = None
     quotas: Quotas = field(default_factory=Quotas)
     stop_grace_seconds: float = STOP_GRACE_SECONDS

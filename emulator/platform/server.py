@@ -84,12 +84,13 @@ class LocalAws:
             stack_rights,
         )
         from emulator.ministack.door import authentication, enforcement, passed_roles
-        from emulator.ministack.s3 import access_logs, bucket_resources, object_keys
+        from emulator.ministack.s3 import access_logs, bucket_resources, object_files, object_keys
         from emulator.ministack.state import durability
         from emulator.sagemaker import SageMaker
 
         endpoint_url = f"http://{settings.BIND_HOST}:{port}"
         self._processes = ProcessRegistry(place.processes)
+        self._object_files = object_files.ObjectFiles()
 
         def host_of(service: str) -> Host:
             sessions = functools.partial(identity.open_session, f"{service}.amazonaws.com")
@@ -101,6 +102,7 @@ class LocalAws:
                 settings.ACCOUNT,
                 self._processes,
                 sessions,
+                self._object_files.copy,
                 spot_interruption,
                 quotas,
                 stop_grace_seconds,
@@ -130,6 +132,7 @@ class LocalAws:
         self._access_logs = access_logs.AccessLogs(access_log_seconds, self._durability.note_change)
         self._durability.install()
         object_keys.install()
+        self._object_files.install()
         stack_rights.install()
         passed_roles.install()
         self._access_logs.install()
@@ -141,6 +144,7 @@ class LocalAws:
         """Take up what the last server was doing; call it once the port answers."""
         from emulator.ministack.cloudformation import interruptions
 
+        self._object_files.start()
         self._instances.start()
         self._durability.start()
         await asyncio.to_thread(self._sagemaker.start)

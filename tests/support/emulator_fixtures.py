@@ -8,7 +8,7 @@ import io
 import resource
 import tarfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -48,6 +48,7 @@ def make_host(
         ACCOUNT,
         processes,
         role_sessions,
+        lambda *_: iter(()),
         spot_interruption,
         stop_grace_seconds=stop_grace_seconds,
     )
@@ -106,6 +107,12 @@ class FakeS3:
         if Key not in self.objects:
             raise ClientError({"Error": {"Code": "NoSuchKey", "Message": "There is no such key."}}, "GetObject")
         return {"Body": io.BytesIO(self.objects[Key]), "Metadata": self.metadata.get(Key, {})}
+
+    def copy_objects(self, bucket: str, targets: Sequence[tuple[str, Path]]) -> Iterator[dict[str, str]]:
+        for key, path in targets:
+            found = self.get_object(bucket, key)
+            path.write_bytes(found["Body"].read())
+            yield found["Metadata"]
 
     def upload_fileobj(self, Fileobj: IO[bytes], Bucket: str, Key: str, ExtraArgs: dict[str, Any]) -> None:
         self.objects[Key] = Fileobj.read()
