@@ -16,7 +16,7 @@ import typer
 from cli.console import console
 from cli.errors import NotReadyError, UsageError
 from emulator.platform import lifecycle
-from emulator.platform.host import DEFAULT_SPOT_WAIT_SECONDS, SpotInterruption
+from emulator.platform.conditions import DEFAULT_SPOT_WAIT_SECONDS, Conditions, SpotInterruption
 from emulator.quotas import service as quotas
 
 app = typer.Typer(
@@ -44,7 +44,7 @@ def start(state_dir: Path, port: int, **conditions: Any) -> lifecycle.Status:
     Parameters
     ----------
     conditions
-        What `lifecycle.up` takes beside; a local AWS that runs already has its own.
+        Members of `Conditions`; a local AWS that runs already has its own.
 
     Raises
     ------
@@ -53,7 +53,7 @@ def start(state_dir: Path, port: int, **conditions: Any) -> lifecycle.Status:
     """
     with _local_errors():
         try:
-            return lifecycle.up(state_dir.resolve(), port, **conditions)
+            return lifecycle.up(state_dir.resolve(), port, Conditions(**conditions))
         except lifecycle.AlreadyRunningError as running:
             if not conditions:
                 return running.status

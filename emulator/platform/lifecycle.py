@@ -9,14 +9,14 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
 from emulator.platform import settings
-from emulator.platform.host import STOP_GRACE_SECONDS, SpotInterruption
+from emulator.platform.conditions import Conditions
 from emulator.platform.layout import Process, StateDir, StateError, check_port
 from emulator.platform.processes import reap
 from emulator.quotas.service import QuotaError, Quotas
@@ -70,14 +70,7 @@ class Status:
         )
 
 
-def up(
-    state_dir: Path,
-    port: int = 4566,
-    spot_interruption: SpotInterruption | None = None,
-    quotas: Mapping[str, int] | None = None,
-    access_log_seconds: float = settings.ACCESS_LOG_SECONDS,
-    stop_grace_seconds: float = STOP_GRACE_SECONDS,
-) -> Status:
+def up(state_dir: Path, port: int = 4566, conditions: Conditions | None = None) -> Status:
     """Start a local AWS in the background and wait until it answers.
 
     Parameters
@@ -86,14 +79,8 @@ def up(
         Where it keeps its state; what is there already is taken up.
     port
         On 127.0.0.1.
-    spot_interruption
-        What befalls managed spot training until it is stopped; nothing by default.
-    quotas
-        What the account may have until it is stopped, by the names of Service Quotas.
-    access_log_seconds
-        How late S3 delivers access logs.
-    stop_grace_seconds
-        How long a training job that is stopped may go on until its containers are killed.
+    conditions
+        What holds until it is stopped.
 
     Raises
     ------
@@ -102,9 +89,10 @@ def up(
         The port is taken, the state cannot be used, a quota is none, or the server ended before it answered.
     """
     place = StateDir(state_dir)
+    conditions = conditions or Conditions()
     try:
         check_port(port)
-        Quotas(quotas)
+        Quotas(conditions.quotas)
         place.prepare()
         place.check_space()
     except (StateError, QuotaError) as error:
@@ -119,17 +107,11 @@ def up(
     if _holder(place) is None:
         reap(place.processes)
     _rotate(place.log)
-    options = ["--state-dir", str(place.root), "--port", str(port), "--stop-grace", str(stop_grace_seconds)]
-    if spot_interruption is not None:
-        after, wait = spot_interruption.after_seconds, spot_interruption.wait_seconds
-        options += ["--interrupt-spot-after", str(after), "--spot-wait", str(wait)]
-    for name, value in (quotas or {}).items():
-        options += ["--quota", f"{name}={value}"]
-    options += ["--access-log-delay", str(access_log_seconds)]
+    options = [f"--state-dir={place.root}", f"--port={port}"]
     place.log.touch(mode=0o600)
     with place.log.open("ab") as log:
         server = subprocess.Popen(
-            [sys.executable, "-m", "emulator", "serve", *options],
+            [sys.executable, "-m", "emulator", "serve", *options, *conditions.options()],
             cwd=_ROOT,
             env=settings.clean_environment(os.environ, place.temporary),
             stdin=subprocess.DEVNULL,

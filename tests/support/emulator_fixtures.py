@@ -15,7 +15,8 @@ from typing import IO, Any
 from botocore.exceptions import ClientError
 
 from emulator.platform.awsapi import Caller, Payload, ServiceError
-from emulator.platform.host import Host, SpotInterruption
+from emulator.platform.conditions import Conditions, SpotInterruption
+from emulator.platform.host import Host
 from emulator.platform.processes import ProcessRegistry
 
 ACCOUNT = "123456789012"
@@ -49,8 +50,7 @@ def make_host(
         processes,
         role_sessions,
         lambda *_: iter(()),
-        spot_interruption,
-        stop_grace_seconds=stop_grace_seconds,
+        Conditions(spot_interruption, stop_grace_seconds=stop_grace_seconds),
     )
 
 

@@ -20,7 +20,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from emulator.platform import lifecycle
-from emulator.platform.host import SpotInterruption
+from emulator.platform.conditions import Conditions, SpotInterruption
 
 BUCKET = "model-bucket"
 IMAGE = "123456789012.dkr.ecr.us-east-1.amazonaws.com/runtime:1"
@@ -125,7 +125,8 @@ class Local:
 
     def up(self, spot_interruption: SpotInterruption | None = None) -> None:
         """Start it and connect."""
-        self.pid = lifecycle.up(self.state_dir, self.port, spot_interruption, stop_grace_seconds=STOP_GRACE_SECONDS).pid
+        conditions = Conditions(spot_interruption, stop_grace_seconds=STOP_GRACE_SECONDS)
+        self.pid = lifecycle.up(self.state_dir, self.port, conditions).pid
         self.environment = lifecycle.environment(self.state_dir)
         self.s3 = self.client("s3")
         self.iam = self.client("iam")
