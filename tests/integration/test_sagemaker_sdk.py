@@ -29,6 +29,8 @@ from sagemaker.train.configs import Compute, InputData, OutputDataConfig, Source
 from sagemaker.train.distributed import Torchrun
 from sagemaker.train.tuner import HyperparameterTuner
 
+pytestmark = pytest.mark.slow
+
 bucket, role, source_dir, metric_definitions = sys.argv[1:]
 session = Session(default_bucket=bucket)
 data = InputData(channel_name="training", data_source=f"s3://{bucket}/datasets/shapes")
