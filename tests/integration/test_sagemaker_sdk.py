@@ -16,6 +16,8 @@ from training_fixtures import LABELS, write_data_set
 
 from model.training.loop.metrics import METRIC_DEFINITIONS
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 
 # What somebody writes who follows the SDK's documentation. In a process of its own: the import takes seconds, and the
@@ -28,8 +30,6 @@ from sagemaker.train import ModelTrainer
 from sagemaker.train.configs import Compute, InputData, OutputDataConfig, SourceCode, StoppingCondition
 from sagemaker.train.distributed import Torchrun
 from sagemaker.train.tuner import HyperparameterTuner
-
-pytestmark = pytest.mark.slow
 
 bucket, role, source_dir, metric_definitions = sys.argv[1:]
 session = Session(default_bucket=bucket)
