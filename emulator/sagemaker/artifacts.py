@@ -38,12 +38,7 @@ def parse_s3_url(url: str) -> tuple[str, str]:
     """Split a location into bucket and key.
 
     Understands ``s3://bucket/key``, path-style ``https://s3.<region>.amazonaws.com/bucket/key`` (what CDK assets give)
-    and virtual-hosted ``https://bucket.s3.<region>.amazonaws.com/key``.
-
-    Raises
-    ------
-    ArtifactError
-        For anything else.
+    and virtual-hosted ``https://bucket.s3.<region>.amazonaws.com/key``. Raises `ArtifactError` for anything else.
     """
     parts = urlsplit(url)
     host, path = parts.hostname or "", unquote(parts.path).lstrip("/")
@@ -61,18 +56,18 @@ def parse_s3_url(url: str) -> tuple[str, str]:
 
 
 def cause(error: Exception) -> Exception:
-    """The error behind one that boto3 raises."""
+    """Find the error behind one that boto3 raises."""
     return error.__context__ if isinstance(error, Boto3Error) and isinstance(error.__context__, Exception) else error
 
 
 def refused(error: Exception) -> bool:
-    """Whether S3 did not want to do what it was asked for, and not merely could not."""
+    """Say whether S3 did not want to do what it was asked for, and not merely could not."""
     error = cause(error)
     return isinstance(error, ClientError) and error.response["ResponseMetadata"]["HTTPStatusCode"] < 500
 
 
 def reason(error: Exception) -> str:
-    """What S3 said, without the preambles of boto3 and botocore."""
+    """Say what S3 said, without the preambles of boto3 and botocore."""
     error = cause(error)
     if isinstance(error, ClientError):
         details = error.response.get("Error", {})
@@ -80,26 +75,15 @@ def reason(error: Exception) -> str:
     return str(error)
 
 
-def fetch(s3: Any, bucket: str, key: str, path: Path) -> dict[str, str]:
+def fetch(s3: Any, bucket: str, key: str, path: Path) -> None:
     """Download one object.
-
-    Returns
-    -------
-    The metadata that whoever uploaded it has given it.
 
     Raises
     ------
     ArtifactError
         With what S3 answered.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        found = s3.get_object(Bucket=bucket, Key=key)
-        with path.open("wb") as file:
-            shutil.copyfileobj(found["Body"], file, 1 << 20)
-        return dict(found.get("Metadata", {}))
-    except (ClientError, BotoCoreError, OSError) as error:
-        raise ArtifactError(f"s3://{bucket}/{key}: {reason(error)}") from None
+    fetch_all(s3, bucket, [(key, path.name)], path.parent)
 
 
 def read(s3: Any, bucket: str, key: str, max_bytes: int | None = None) -> bytes:
@@ -118,7 +102,7 @@ def read(s3: Any, bucket: str, key: str, max_bytes: int | None = None) -> bytes:
 
 
 def list_keys(s3: Any, bucket: str, prefix: str) -> list[str]:
-    """The keys under a prefix, sorted; markers of empty folders are left out.
+    """List the keys under a prefix, sorted; markers of empty folders are left out.
 
     As on AWS a prefix is only the beginning of a name: ``data`` also stands for what is in ``data-old/``.
 
@@ -136,7 +120,7 @@ def list_keys(s3: Any, bucket: str, prefix: str) -> list[str]:
 
 
 def relative_key(key: str, prefix: str) -> str:
-    """Where an object lies below the folder that a prefix stands for."""
+    """Say where an object lies below the folder that a prefix stands for."""
     folder = prefix if prefix.endswith("/") or key.startswith(f"{prefix}/") else prefix.rpartition("/")[0]
     return key[len(folder) :].lstrip("/") if folder else key
 
@@ -159,12 +143,12 @@ def fetch_all(
 
     Returns
     -------
-    The metadata of each, as `fetch` returns it; none of what was not fetched.
+    The metadata that each was uploaded with; none of what was not fetched.
 
     Raises
     ------
     ArtifactError
-        For the first object that cannot be fetched, or whose key would leave the directory.
+        With what S3 answered for the first object that cannot be fetched, or for a key that would leave the directory.
     """
     for key, name in targets:
         if not name or ".." in PurePosixPath(name).parts or PurePosixPath(name).is_absolute():
@@ -203,13 +187,9 @@ class _Stream(gzip.GzipFile):
 
 
 def unpack(
-    archive: Path,
-    directory: Path,
-    *,
-    max_bytes: int = MAX_UNPACKED_BYTES,
-    max_files: int = MAX_UNPACKED_FILES,
+    archive: Path, directory: Path, *, max_bytes: int = MAX_UNPACKED_BYTES, max_files: int = MAX_UNPACKED_FILES
 ) -> None:
-    """Unpack a .tar.gz that nobody vouches for.
+    """Unpack a .tar.gz from an untrusted source.
 
     Members may not leave the directory, be links, devices or sparse, or exceed the limits together. AWS would unpack
     links inside of the directory; but whether a link leads out of it cannot be told for certain.
@@ -250,7 +230,7 @@ def unpack(
 
 
 def merge(directories: Iterable[Path]) -> dict[str, Path]:
-    """What several folders hold, by relative path; a file that two of them have is taken from the first."""
+    """List what several folders hold, by relative path; a file that two of them have is taken from the first."""
     files: dict[str, Path] = {}
     for directory in directories:
         for path in directory.rglob("*"):
@@ -259,12 +239,7 @@ def merge(directories: Iterable[Path]) -> dict[str, Path]:
 
 
 def pack(directories: Iterable[Path], archive: Path) -> bool:
-    """Pack what several folders hold into one ``.tar.gz``.
-
-    Returns
-    -------
-    False, and no archive, when there is nothing to pack.
-    """
+    """Pack what several folders hold into one ``.tar.gz``; return False when there is nothing to pack."""
     files = merge(directories)
     # Weights hardly compress: the lowest level costs a few percent of size and saves most of the time.
     if files:
