@@ -62,12 +62,7 @@ class RunningServer(Process):
 
 
 def check_port(port: int) -> None:
-    """Refuse what is not a port that others can be told of.
-
-    Raises
-    ------
-    StateError
-    """
+    """Raise a `StateError` for what is not a port that others can be told of."""
     if not 0 < port < 65536:
         raise StateError(f"{port} is not a port: choose one between 1 and 65535.")
 
@@ -128,12 +123,7 @@ class StateDir:
             )
 
     def check_space(self) -> None:
-        """Refuse a disk on which a server could not even say what keeps it from starting.
-
-        Raises
-        ------
-        StateError
-        """
+        """Raise a `StateError` for a disk on which a server could not even say what keeps it from starting."""
         if shutil.disk_usage(self.root).free < _LEAST_SPACE_BYTES:
             raise StateError(
                 f"The disk of the state folder {self.root} is full: make room ({_LEAST_SPACE_BYTES // 2**20} MB at "
@@ -141,14 +131,14 @@ class StateDir:
             )
 
     def credentials(self) -> Credentials:
-        """The administrator's access key, made the first time."""
+        """Read the administrator's access key, or make it the first time."""
         if not self._credentials.exists():
             made = Credentials(access_key_id("AKIA"), secrets.token_urlsafe(30))
             _write_private(self._credentials, asdict(made))
         return Credentials(**json.loads(self._credentials.read_text()))
 
     def server(self) -> RunningServer | None:
-        """The server that runs on this folder and answers."""
+        """Find the server that runs on this folder and answers."""
         try:
             server = RunningServer(**json.loads(self._server.read_text()))
         except FileNotFoundError:
@@ -207,7 +197,7 @@ class StateDir:
             yield
 
     def holder(self) -> Process | None:
-        """The process that holds the folder.
+        """Find the process that holds the folder.
 
         Raises
         ------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -9,7 +10,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,13 +36,7 @@ class LocalAwsError(RuntimeError):
 
 
 class AlreadyRunningError(LocalAwsError):
-    """A local AWS runs on this state folder.
-
-    Attributes
-    ----------
-    status
-        Of the one that runs.
-    """
+    """A local AWS runs on this state folder; `status` is that of the one that runs."""
 
     def __init__(self, message: str, status: Status) -> None:
         super().__init__(message)
@@ -60,7 +54,7 @@ class Status:
 
     @property
     def warning(self) -> str | None:
-        """What a person should know although it answers."""
+        """What a person should know although it answers, None when there is nothing."""
         free = shutil.disk_usage(self.state_dir).free
         if free >= _LITTLE_SPACE_BYTES:
             return None
@@ -79,8 +73,6 @@ def up(state_dir: Path, port: int = 4566, conditions: Conditions | None = None) 
         Where it keeps its state; what is there already is taken up.
     port
         On 127.0.0.1.
-    conditions
-        What holds until it is stopped.
 
     Raises
     ------
@@ -97,8 +89,7 @@ def up(state_dir: Path, port: int = 4566, conditions: Conditions | None = None) 
         place.check_space()
     except (StateError, QuotaError) as error:
         raise LocalAwsError(str(error)) from None
-    running = status(state_dir)
-    if running is not None:
+    if (running := status(state_dir)) is not None:
         raise AlreadyRunningError(
             f"The local AWS is already running on port {running.port} (process {running.pid}).", running
         )
@@ -106,7 +97,8 @@ def up(state_dir: Path, port: int = 4566, conditions: Conditions | None = None) 
         raise LocalAwsError(taken)
     if _holder(place) is None:
         reap(place.processes)
-    _rotate(place.log)
+    if place.log.exists() and place.log.stat().st_size > _LOG_LIMIT_BYTES:
+        place.log.replace(place.log.with_suffix(".log.1"))
     options = [f"--state-dir={place.root}", f"--port={port}"]
     place.log.touch(mode=0o600)
     with place.log.open("ab") as log:
@@ -135,34 +127,37 @@ def down(state_dir: Path) -> None:
         return
     server = _holder(place)
     if server is not None:
-        _signal(server.pid, signal.SIGTERM)
-        if not _wait(lambda: not server.alive(), _STOP_SECONDS):
-            _signal(server.pid, signal.SIGKILL)
-            if not _wait(lambda: not server.alive(), _STOP_SECONDS):
-                raise LocalAwsError(f"The local AWS (process {server.pid}) does not end.")
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            if not server.alive():
+                break
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(server.pid, number)
+            deadline = time.monotonic() + _STOP_SECONDS
+            while server.alive() and time.monotonic() < deadline:
+                time.sleep(_POLL_SECONDS)
+        if server.alive():
+            raise LocalAwsError(f"The local AWS (process {server.pid}) does not end.")
     reap(place.processes)
     place.withdraw()
 
 
 def status(state_dir: Path) -> Status | None:
-    """The local AWS that answers for a state folder, None when there is none."""
+    """Find the local AWS that answers for a state folder, None when there is none."""
     place = StateDir(state_dir)
-    server = place.server()
-    if server is None:
+    if (server := place.server()) is None:
         return None
     return Status(f"http://127.0.0.1:{server.port}", server.port, server.pid, place.root)
 
 
 def environment(state_dir: Path) -> dict[str, str]:
-    """The variables that point the AWS tools and SDKs at the local AWS, as its administrator.
+    """Make the variables that point the AWS tools and SDKs at the local AWS, as its administrator.
 
     Raises
     ------
     LocalAwsError
         It does not run.
     """
-    running = status(state_dir)
-    if running is None:
+    if (running := status(state_dir)) is None:
         raise LocalAwsError(f"The local AWS is not running (state folder {state_dir}).")
     credentials = StateDir(state_dir).credentials()
     return {
@@ -175,7 +170,7 @@ def environment(state_dir: Path) -> dict[str, str]:
 
 
 def log_path(state_dir: Path) -> Path:
-    """Where the server writes its log."""
+    """Say where the server writes its log."""
     return StateDir(state_dir).log
 
 
@@ -200,7 +195,7 @@ def _wait_until_up(state_dir: Path, server: subprocess.Popen[bytes]) -> Status:
 
 
 def _port_in_use(port: int) -> str | None:
-    """Who listens on a port of the loopback address, None when it is free."""
+    """Say why a port of the loopback address cannot be had, None when it is free."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -213,7 +208,7 @@ def _port_in_use(port: int) -> str | None:
 
 
 def _listener(port: int) -> str:
-    """A few words on the program that listens on a port; none where the system does not tell."""
+    """Name the program that listens on a port; nothing where the system does not tell."""
     for process in psutil.process_iter(["name"]):
         try:
             connections = process.net_connections(kind="tcp")
@@ -222,27 +217,6 @@ def _listener(port: int) -> str:
         if any(c.status == psutil.CONN_LISTEN and c.laddr.port == port for c in connections):
             return f" by {process.info['name']} (process {process.pid})"
     return ""
-
-
-def _signal(pid: int, number: signal.Signals) -> None:
-    try:
-        os.kill(pid, number)
-    except ProcessLookupError:
-        return
-
-
-def _wait(condition: Callable[[], bool], seconds: float) -> bool:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(_POLL_SECONDS)
-    return True
-
-
-def _rotate(log: Path) -> None:
-    if log.exists() and log.stat().st_size > _LOG_LIMIT_BYTES:
-        log.replace(log.with_suffix(".log.1"))
 
 
 def _tail(log: Path) -> str:

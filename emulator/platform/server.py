@@ -40,10 +40,6 @@ class LocalAws:
     ----------
     place
         Where all state is kept; held by this process.
-    port
-        Port on the loopback address.
-    conditions
-        What it is told at its start.
 
     Raises
     ------
