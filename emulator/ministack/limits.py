@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from emulator.ministack.cloudformation.resources import handler_message
+from emulator.ministack.functions import wrap_handlers
 from emulator.platform.errors import Response
 from emulator.quotas.service import CONCURRENT_EXECUTIONS, Quotas, builds
 
@@ -33,7 +34,6 @@ class _Concurrency:
     def install(self) -> None:
         """Stand before MiniStack's Lambda, and before the functions and aliases of its CloudFormation."""
         from ministack.services import lambda_svc
-        from ministack.services.cloudformation import provisioners
 
         # What MiniStack thinks that this machine can bear holds as well.
         lambda_svc._ACCOUNT_CONCURRENCY_CAP = min(lambda_svc._ACCOUNT_CONCURRENCY_CAP or self._limit, self._limit)
@@ -53,12 +53,7 @@ class _Concurrency:
         lambda_svc._get_provisioned_concurrency = _listing(lambda_svc._get_provisioned_concurrency)
 
         for resource_type, reason in (("Function", self._function_of_a_stack), ("Alias", self._alias_of_a_stack)):
-            handlers = provisioners._RESOURCE_HANDLERS[f"AWS::Lambda::{resource_type}"]
-            provisioners._RESOURCE_HANDLERS[f"AWS::Lambda::{resource_type}"] = {
-                **handlers,
-                "create": _asking_first(handlers["create"], reason, properties_at=1),
-                "update": _asking_first(handlers["update"], reason, properties_at=2),
-            }
+            wrap_handlers(f"AWS::Lambda::{resource_type}", functools.partial(_asking_first, reason))
 
     def _function_of_a_stack(self, identity: str, properties: Any) -> str | None:
         return self._reservation(properties.get("FunctionName") or identity, properties)
@@ -156,7 +151,7 @@ def _listing(get_one: Callable[..., Response]) -> Callable[..., Response]:
     return get
 
 
-def _asking_first(handler: Callable[..., Any], reason: Callable[..., str | None], properties_at: int) -> Any:
+def _asking_first(reason: Callable[..., str | None], handler: Callable[..., Any], properties_at: int) -> Any:
     """A handler that makes or changes nothing where there is a reason: MiniStack would not undo what failed."""
 
     @functools.wraps(handler)
