@@ -36,7 +36,7 @@ _HOST = re.compile(
 #: MiniStack's own pages, which ask nobody who they are, begin with an underscore as no bucket does. Open are those
 #: whose address is known to nobody but the one it was given to, as AWS's counterpart is.
 _SECRET_ADDRESSES = ("/_ministack/cfn-response/", "/_ministack/cfn-signal/")
-#: What a custom resource may answer, as on AWS.
+#: What a custom resource may answer on AWS (CloudFormation's guide, "Custom resource response objects"), in bytes.
 _LONGEST_RESPONSE = 4096
 #: How function URLs and APIs are addressed on the loopback address.
 _PUBLIC_PATHS = ("/_aws/lambda-url/", "/_aws/execute-api/")

@@ -25,6 +25,8 @@ from emulator.platform.awsapi import Caller
 from emulator.platform.errors import Response
 
 _METADATA = "x-amz-meta-"
+#: After this the server has ended, and nobody answers.
+_TIMEOUT_SECONDS = 60.0
 #: Set while objects are asked for here: the policies of those who ask, each read once.
 _principals: ContextVar[dict[tuple[Any, ...], Any] | None] = ContextVar("principals", default=None)
 
@@ -82,11 +84,11 @@ class ObjectFiles:
         ClientError
             With what S3 answered for the object.
         OSError
-            The file cannot be written.
+            The file cannot be written, or the server ends.
         """
         assert self._loop is not None
         answers = _answers(credentials["AWS_ACCESS_KEY_ID"], region, bucket, [key for key, _ in targets])
-        found = asyncio.run_coroutine_threadsafe(answers, self._loop).result()
+        found = asyncio.run_coroutine_threadsafe(answers, self._loop).result(_TIMEOUT_SECONDS)
         for (_, path), (status, headers, body) in zip(targets, found, strict=True):
             if status != 200:
                 raise _error(status, body)
