@@ -30,12 +30,12 @@ _LOG_WAIT_SECONDS = (0.005, 0.002, 0.25)
 
 
 def local_url(url: str, endpoint_url: str) -> str:
-    """A function URL as it can be called here: on the loopback address, without looking up a name."""
+    """Write a function URL as it can be called here: on the loopback address, without looking up a name."""
     return _STORED_URL.sub(rf"{endpoint_url}/_aws/lambda-url/\g<id>/", url)
 
 
 def moved(text: str, endpoint_url: str) -> str:
-    """A text with its local function URLs as they are on this server, whatever port an earlier one had."""
+    """Write the local function URLs in a text as they are on this server, whatever port an earlier one had."""
     return _LOCAL_URL.sub(f"{endpoint_url}/_aws/lambda-url/", text)
 
 
@@ -84,7 +84,7 @@ def _start_workers(processes: ProcessRegistry, private: frozenset[str]) -> None:
 
 
 def _reserve_concurrency() -> None:
-    """Reserved concurrency from the template, and for calls by alias, version or URL."""
+    """Reserve concurrency as the template says, and for calls by alias, version or URL."""
     from ministack.services import lambda_svc
 
     reserved = lambda_svc._reserved_concurrency
@@ -226,7 +226,7 @@ def _confine_hosts() -> None:
 
 
 def _event_bytes(headers: dict[str, str], body: bytes) -> int:
-    """Size of the body within the event that the function gets: base64, unless it is text."""
+    """Count the bytes of the body within the event that the function gets: base64, unless it is text."""
     from ministack.services import lambda_svc
 
     content_type = headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -236,7 +236,7 @@ def _event_bytes(headers: dict[str, str], body: bytes) -> int:
 
 
 def _may_not_invoke(resolved: tuple[Any, ...], headers: dict[str, str], query: Any) -> bool:
-    """Whether the caller lacks lambda:InvokeFunction, which a function URL demands beside lambda:InvokeFunctionUrl.
+    """Say whether the caller lacks lambda:InvokeFunction, which a function URL also demands.
 
     MiniStack has checked the latter.
     """

@@ -64,7 +64,7 @@ class _Concurrency:
         return self._provisioning(name, properties["Name"], config) if config else None
 
     def _unreserved(self, but: str = "") -> int:
-        """What is left when every function has what it has reserved; `but` is not asked."""
+        """Count what is left when every function but one has what it has reserved."""
         from ministack.services import lambda_svc
 
         taken = (
@@ -75,7 +75,7 @@ class _Concurrency:
         return self._limit - sum(taken)
 
     def _reservation(self, name: str, request: Any) -> str | None:
-        """Why a function may not reserve so much."""
+        """Say why a function may not reserve so much."""
         from ministack.services import lambda_svc
 
         if (reserved := request.get("ReservedConcurrentExecutions")) is None:
@@ -91,7 +91,7 @@ class _Concurrency:
         return None
 
     def _provisioning(self, name: str, qualifier: str, request: Any) -> str | None:
-        """Why a version or an alias of a function may not have so many instances kept warm."""
+        """Say why a version or an alias of a function may not have so many instances kept warm."""
         from ministack.services import lambda_svc
 
         if not qualifier or qualifier == "$LATEST":
@@ -116,13 +116,13 @@ class _Concurrency:
 
 
 def _provisioned(function: dict[str, Any], but: str = "") -> int:
-    """Instances that a function's versions and aliases keep warm, less those of one."""
+    """Count the instances that a function's versions and aliases keep warm, less those of one."""
     configs: dict[str, dict[str, Any]] = function.get("provisioned_concurrency", {})
     return sum(int(c["RequestedProvisionedConcurrentExecutions"]) for key, c in configs.items() if key != but)
 
 
 def _guarded(operation: Callable[..., Response], reason: Callable[..., str | None]) -> Callable[..., Response]:
-    """An operation of Lambda on a function, refused where there is a reason."""
+    """Refuse an operation of Lambda on a function where there is a reason."""
     from ministack.core.responses import error_response_json
     from ministack.services import lambda_svc
 
@@ -152,7 +152,7 @@ def _listing(get_one: Callable[..., Response]) -> Callable[..., Response]:
 
 
 def _asking_first(reason: Callable[..., str | None], handler: Callable[..., Any], properties_at: int) -> Any:
-    """A handler that makes or changes nothing where there is a reason: MiniStack would not undo what failed."""
+    """Let a handler make or change nothing where there is a reason: MiniStack would not undo what failed."""
 
     @functools.wraps(handler)
     def provision(identity: str, *rest: Any) -> Any:

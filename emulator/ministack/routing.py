@@ -150,7 +150,7 @@ def _passed_roles(payload: dict[str, Any]) -> list[str]:
 def refusal(
     action: str, arn: str, context: dict[str, str], headers: dict[str, str], query: Mapping[str, Any], caller: Caller
 ) -> ServiceError | None:
-    """Why IAM does not let whoever signed a request do something, None when it does.
+    """Say why IAM does not let the signer of a request do something, None when it does.
 
     Parameters
     ----------

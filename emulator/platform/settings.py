@@ -15,7 +15,7 @@ _INHERITED = ("LANG", "LC_ALL", "LC_CTYPE", "TZ", "VIRTUAL_ENV")
 
 
 def clean_environment(environ: Mapping[str, str], temporary: Path) -> dict[str, str]:
-    """What a program needs of the environment and no more: no credentials, profiles, proxies or Python settings.
+    """Choose what a program needs of an environment: no credentials, profiles, proxies or Python settings.
 
     Parameters
     ----------

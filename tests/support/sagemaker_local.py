@@ -119,7 +119,7 @@ class Local:
         self.up()
 
     def restart(self, spot_interruption: SpotInterruption) -> None:
-        """Take it down in an orderly way, and up again with this befalling managed spot training."""
+        """Take it down in an orderly way, and up again with this happening to managed spot training."""
         lifecycle.down(self.state_dir)
         self.up(spot_interruption)
 

@@ -1,4 +1,4 @@
-"""What was committed is there for whoever opens the database next; what was not is not."""
+"""What was committed is there when the database is opened next; what was not is not."""
 
 import sqlite3
 
