@@ -29,7 +29,7 @@ while not go.exists():
     with printed.open("a") as file:
         file.write("x")
     time.sleep(0.05)
-pathlib.Path("/opt/ml/model", "weights").write_bytes(os.urandom(10_000_000))
+pathlib.Path(os.environ["MODEL"], "weights").write_bytes(os.urandom(10_000_000))
 """
 
 
@@ -63,7 +63,7 @@ def start_job(local: Local, folder: Path, **members: Any) -> str:
             "TrainingInputMode": "File",
             "ContainerEntrypoint": [sys.executable, str(folder / "program.py")],
         },
-        Environment={"GO": str(folder / "go")},
+        Environment={"GO": str(folder / "go"), "MODEL": "/opt/ml/model"},
         OutputDataConfig={"S3OutputPath": f"s3://{BUCKET}/training"},
         ResourceConfig={"InstanceType": "ml.m5.large", "InstanceCount": 1, "VolumeSizeInGB": 10},
         StoppingCondition={"MaxRuntimeInSeconds": 120},
@@ -126,10 +126,10 @@ def test_jobs_and_endpoints_run_on_and_end_well_once_there_is_space(local: Local
 @pytest.mark.parametrize("what", ["inputs", "outputs"])
 def test_what_does_not_fit_fails_the_job_with_that_reason(local: Local, tmp_path: Path, what: str) -> None:
     source = {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": f"s3://{BUCKET}/data"}}
-    channels = [{"ChannelName": "training", "DataSource": source}] if what == "inputs" else []
+    channels = {"InputDataConfig": [{"ChannelName": "training", "DataSource": source}]} if what == "inputs" else {}
     (tmp_path / "go").touch()
     with full_disk(local, space=8_000_000):
-        name = start_job(local, tmp_path, InputDataConfig=channels)
+        name = start_job(local, tmp_path, **channels)
         described = ended(local, name)
     assert described["TrainingJobStatus"] == "Failed"
     assert described["FailureReason"].startswith(

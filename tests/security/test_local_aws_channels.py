@@ -14,9 +14,9 @@ from sagemaker_local import BUCKET, IMAGE, Local, eventually, local_aws, untar
 #: Writes into its inputs, and leaves what was in them.
 PROGRAM = """
 import os, pathlib
-inputs = pathlib.Path("/opt/ml/input/data/training")
+inputs, model = pathlib.Path(os.environ["INPUTS"]), pathlib.Path(os.environ["MODEL"])
 for path in sorted(inputs.rglob("*.txt")):
-    pathlib.Path("/opt/ml/model", path.name).write_bytes(path.read_bytes())
+    (model / path.name).write_bytes(path.read_bytes())
     path.write_text("overwritten")
 """
 
@@ -46,6 +46,7 @@ def ended(local: Local, role: str, prefix: str, folder: Path) -> dict[str, Any]:
             "TrainingInputMode": "File",
             "ContainerEntrypoint": [sys.executable, str(folder / "program.py")],
         },
+        Environment={"INPUTS": "/opt/ml/input/data/training", "MODEL": "/opt/ml/model"},
         InputDataConfig=[{"ChannelName": "training", "DataSource": source}],
         OutputDataConfig={"S3OutputPath": f"s3://{BUCKET}/training"},
         ResourceConfig={"InstanceType": "ml.m5.large", "InstanceCount": 1, "VolumeSizeInGB": 10},
