@@ -8,7 +8,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test unit infra security integration image image-test e2e bench lint format lock synth clean
+.PHONY: help setup demo test test-slow unit infra security integration image image-test e2e bench lint format lock synth clean
 
 help: ## list these targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9_-]+:.*## / {printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,13 +37,14 @@ $(VENV)/.installed: requirements.txt requirements-dev.lock pyproject.toml packag
 demo: setup ## train, deploy and call a classifier on a local AWS, start to finish
 	@kennel demo
 
-test: setup lint unit infra security image-test integration ## all tests that need no AWS account
+test: setup lint unit infra security image-test integration ## all tests that need no AWS account, less the long trials
 
 # Two files at a time, each in its order: tests of a file share what is dear to set up. More would only share two cores.
 TWO := -n 2 --dist loadfile
+QUICK := -m 'not slow'
 
 unit: setup ## tests without network or Node
-	python -m pytest $(TWO) tests/unit
+	python -m pytest $(TWO) $(QUICK) tests/unit
 
 $(CHECKOV)/.installed: requirements-checkov.lock $(VENV)/.installed
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(CHECKOV)
@@ -51,13 +52,16 @@ $(CHECKOV)/.installed: requirements-checkov.lock $(VENV)/.installed
 	touch $@
 
 infra: setup $(CHECKOV)/.installed ## synthesised templates, the security gate, cfn-lint and checkov
-	python -m pytest tests/infra
+	python -m pytest $(QUICK) tests/infra
 
 security: setup ## attacks that must fail, on the code and on the local AWS
-	python -m pytest $(TWO) tests/security
+	python -m pytest $(TWO) $(QUICK) tests/security
 
 integration: setup ## the whole path on the local AWS
-	python -m pytest $(TWO) tests/integration
+	python -m pytest $(TWO) $(QUICK) tests/integration
+
+test-slow: setup ## the long trials: killed servers, full disks, whole deployments
+	python -m pytest $(TWO) -m slow tests/unit tests/infra tests/security tests/integration
 
 image: setup ## build the serving image (docker, podman or buildah; BASE=IMAGE: on another base)
 	kennel image build $(if $(BASE),--base $(BASE))

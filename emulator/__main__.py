@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import math
 import shlex
 import sys
 from pathlib import Path
 
 from emulator.ministack.contract import ContractError
-from emulator.platform import lifecycle, settings
-from emulator.platform.host import DEFAULT_SPOT_WAIT_SECONDS, STOP_GRACE_SECONDS, SpotInterruption
+from emulator.platform import lifecycle
+from emulator.platform.conditions import Conditions, add_options
 from emulator.platform.layout import StateError
-from emulator.quotas import service as quotas
+from emulator.quotas.service import QuotaError
 
 _COMMANDS = {
     "up": "start it in the background",
@@ -29,7 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         return _run(options)
-    except (lifecycle.LocalAwsError, StateError, ContractError, quotas.QuotaError) as error:
+    except (lifecycle.LocalAwsError, StateError, ContractError, QuotaError) as error:
         sys.stderr.write(f"{error}\n")
         return 1
 
@@ -42,41 +41,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--state-dir", type=Path, default=Path(".local-aws"), help="default: %(default)s")
         if name in ("up", "serve"):
             command.add_argument("--port", type=int, default=4566, help="on 127.0.0.1, default: %(default)s")
-            command.add_argument(
-                "--interrupt-spot-after",
-                type=_seconds,
-                metavar="SECONDS",
-                help="take the instances of every managed spot training job back once, after so long a training",
-            )
-            command.add_argument(
-                "--spot-wait",
-                type=_seconds,
-                default=DEFAULT_SPOT_WAIT_SECONDS,
-                metavar="SECONDS",
-                help="how long such a job then waits for others, default: %(default)g",
-            )
-            command.add_argument(
-                "--quota",
-                type=_quota,
-                action="append",
-                default=[],
-                metavar="NAME=VALUE",
-                help="what the account may have, by the name that Service Quotas lists; may be given several times",
-            )
-            command.add_argument(
-                "--access-log-delay",
-                type=_seconds,
-                default=settings.ACCESS_LOG_SECONDS,
-                metavar="SECONDS",
-                help="how late S3 delivers access logs, default: %(default)g",
-            )
-            command.add_argument(
-                "--stop-grace",
-                type=_seconds,
-                default=STOP_GRACE_SECONDS,
-                metavar="SECONDS",
-                help="how long a training job that is stopped may go on until it is killed, default: %(default)g",
-            )
+            add_options(command)
     return parser
 
 
@@ -86,18 +51,9 @@ def _run(options: argparse.Namespace) -> int:
         case "serve":
             from emulator.platform.server import serve  # imports MiniStack, which takes a second
 
-            limits = quotas.Quotas(dict(options.quota))
-            delay, grace = options.access_log_delay, options.stop_grace
-            serve(options.state_dir, options.port, _spot_interruption(options), limits, delay, grace)
+            serve(options.state_dir, options.port, Conditions.of(options))
         case "up":
-            running = lifecycle.up(
-                options.state_dir,
-                options.port,
-                _spot_interruption(options),
-                dict(options.quota),
-                options.access_log_delay,
-                options.stop_grace,
-            )
+            running = lifecycle.up(options.state_dir, options.port, Conditions.of(options))
             say(f"The local AWS answers at {running.endpoint_url} (process {running.pid}).\n")
         case "down":
             lifecycle.down(options.state_dir)
@@ -118,25 +74,6 @@ def _run(options: argparse.Namespace) -> int:
                 raise lifecycle.LocalAwsError(f"There is no log: no local AWS was ever started on {options.state_dir}.")
             say(log.read_text(errors="replace"))
     return 0
-
-
-def _seconds(text: str) -> float:
-    seconds = float(text)
-    if not 0 <= seconds < math.inf:
-        raise argparse.ArgumentTypeError(f"{text} is no time: give seconds, 0 or more")
-    return seconds
-
-
-def _quota(text: str) -> tuple[str, int]:
-    try:
-        return quotas.parse(text)
-    except quotas.QuotaError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def _spot_interruption(options: argparse.Namespace) -> SpotInterruption | None:
-    after: float | None = options.interrupt_spot_after
-    return None if after is None else SpotInterruption(after, options.spot_wait)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import typer
 from cli.console import console
 from cli.errors import NotReadyError, UsageError
 from emulator.platform import lifecycle
-from emulator.platform.host import DEFAULT_SPOT_WAIT_SECONDS, SpotInterruption
+from emulator.platform.conditions import DEFAULT_SPOT_WAIT_SECONDS, Conditions, SpotInterruption
 from emulator.quotas import service as quotas
 
 app = typer.Typer(
@@ -50,7 +50,7 @@ def start(state_dir: Path, port: int | None, **conditions: Any) -> lifecycle.Sta
     port
         None: any that it has, or the default.
     conditions
-        What `lifecycle.up` takes beside; a local AWS that runs already has its own.
+        Members of `Conditions`; a local AWS that runs already has its own.
 
     Raises
     ------
@@ -59,7 +59,7 @@ def start(state_dir: Path, port: int | None, **conditions: Any) -> lifecycle.Sta
     """
     with _local_errors():
         try:
-            return lifecycle.up(state_dir.resolve(), port or DEFAULT_PORT, **conditions)
+            return lifecycle.up(state_dir.resolve(), port or DEFAULT_PORT, Conditions(**conditions))
         except lifecycle.AlreadyRunningError as running:
             runs_at = running.status.port
             if port not in (None, runs_at):

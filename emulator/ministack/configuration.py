@@ -13,7 +13,7 @@ from emulator.platform.layout import Credentials
 
 
 def variables(state_dir: Path, port: int, administrator: Credentials) -> dict[str, str]:
-    """MiniStack's own variables: IAM enforced, loopback only, nothing listening but the one port."""
+    """Make MiniStack's own variables: IAM enforced, loopback only, nothing listening but the one port."""
     return {
         "AUTH": "true",
         "AWS_ACCESS_KEY_ID": administrator.access_key_id,
@@ -47,5 +47,5 @@ def apply(environment: Mapping[str, str]) -> None:
 
 
 def private(own: Mapping[str, str]) -> frozenset[str]:
-    """Those of the `variables` that are nobody's business but MiniStack's."""
+    """Name those of the `variables` that only MiniStack may see."""
     return frozenset(name for name in own if not name.startswith("AWS_"))

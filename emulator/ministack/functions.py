@@ -30,12 +30,12 @@ _LOG_WAIT_SECONDS = (0.005, 0.002, 0.25)
 
 
 def local_url(url: str, endpoint_url: str) -> str:
-    """A function URL as it can be called here: on the loopback address, without looking up a name."""
+    """Write a function URL as it can be called here: on the loopback address, without looking up a name."""
     return _STORED_URL.sub(rf"{endpoint_url}/_aws/lambda-url/\g<id>/", url)
 
 
 def moved(text: str, endpoint_url: str) -> str:
-    """A text with its local function URLs as they are on this server, whatever port an earlier one had."""
+    """Write the local function URLs in a text as they are on this server, whatever port an earlier one had."""
     return _LOCAL_URL.sub(f"{endpoint_url}/_aws/lambda-url/", text)
 
 
@@ -84,9 +84,8 @@ def _start_workers(processes: ProcessRegistry, private: frozenset[str]) -> None:
 
 
 def _reserve_concurrency() -> None:
-    """Reserved concurrency from the template, and for calls by alias, version or URL."""
+    """Reserve concurrency as the template says, and for calls by alias, version or URL."""
     from ministack.services import lambda_svc
-    from ministack.services.cloudformation import provisioners
 
     reserved = lambda_svc._reserved_concurrency
 
@@ -96,8 +95,6 @@ def _reserve_concurrency() -> None:
         return reserved(lambda_svc._functions.get_scoped(account, region, name, function), config)
 
     lambda_svc._reserved_concurrency = reserved_concurrency
-
-    handlers = provisioners._RESOURCE_HANDLERS["AWS::Lambda::Function"]
 
     def reserving(handler: Callable[..., Any], properties_at: int) -> Callable[..., Any]:
         @functools.wraps(handler)
@@ -109,17 +106,27 @@ def _reserve_concurrency() -> None:
 
         return provision
 
-    provisioners._RESOURCE_HANDLERS["AWS::Lambda::Function"] = {
-        **handlers,
-        "create": reserving(handlers["create"], properties_at=1),
-        "update": reserving(handlers["update"], properties_at=2),
-    }
+    wrap_handlers("AWS::Lambda::Function", reserving)
+
+
+def wrap_handlers(resource_type: str, wrap: Callable[[Callable[..., Any], int], Callable[..., Any]]) -> None:
+    """Put something around the handlers of CloudFormation that create and update a type.
+
+    Parameters
+    ----------
+    wrap
+        Gets a handler and says at which of its positions the wanted properties are.
+    """
+    from ministack.services.cloudformation import provisioners
+
+    handlers = provisioners._RESOURCE_HANDLERS[resource_type]
+    wrapped = {"create": wrap(handlers["create"], 1), "update": wrap(handlers["update"], 2)}
+    provisioners._RESOURCE_HANDLERS[resource_type] = {**handlers, **wrapped}
 
 
 def _correct_api(endpoint_url: str) -> None:
     """Refuse what is too large, and hand out function URLs that can be called as they are."""
     from ministack import app
-    from ministack.services.cloudformation import provisioners
 
     handler = app.SERVICE_HANDLERS["lambda"]
 
@@ -133,9 +140,7 @@ def _correct_api(endpoint_url: str) -> None:
 
     app.SERVICE_HANDLERS["lambda"] = handle
 
-    handlers = provisioners._RESOURCE_HANDLERS["AWS::Lambda::Url"]
-
-    def localized(provision: Callable[..., Any]) -> Callable[..., Any]:
+    def localized(provision: Callable[..., Any], _: int) -> Callable[..., Any]:
         @functools.wraps(provision)
         def run(*args: Any) -> Any:
             identity, attributes = provision(*args)
@@ -143,11 +148,7 @@ def _correct_api(endpoint_url: str) -> None:
 
         return run
 
-    provisioners._RESOURCE_HANDLERS["AWS::Lambda::Url"] = {
-        **handlers,
-        "create": localized(handlers["create"]),
-        "update": localized(handlers["update"]),
-    }
+    wrap_handlers("AWS::Lambda::Url", localized)
 
 
 def _too_large(headers: dict[str, str], body: bytes) -> Response | None:
@@ -225,7 +226,7 @@ def _confine_hosts() -> None:
 
 
 def _event_bytes(headers: dict[str, str], body: bytes) -> int:
-    """Size of the body within the event that the function gets: base64, unless it is text."""
+    """Count the bytes of the body within the event that the function gets: base64, unless it is text."""
     from ministack.services import lambda_svc
 
     content_type = headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -235,7 +236,7 @@ def _event_bytes(headers: dict[str, str], body: bytes) -> int:
 
 
 def _may_not_invoke(resolved: tuple[Any, ...], headers: dict[str, str], query: Any) -> bool:
-    """Whether the caller lacks lambda:InvokeFunction, which a function URL demands beside lambda:InvokeFunctionUrl.
+    """Say whether the caller lacks lambda:InvokeFunction, which a function URL also demands.
 
     MiniStack has checked the latter.
     """

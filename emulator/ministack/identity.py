@@ -61,7 +61,7 @@ def _role(role_arn: str) -> tuple[str, dict[str, Any] | None]:
 
 
 def _trusts(role: dict[str, Any], service: str, account: str) -> bool:
-    """Whether a role lets an AWS service assume it.
+    """Say whether a role lets an AWS service assume it.
 
     MiniStack evaluates trust policies for IAM principals only. The statements that name the service are put to it as
     if they named everybody, so that their effect, actions and conditions count.

@@ -181,7 +181,7 @@ def _end(record: dict[str, Any], behavior: str) -> None:
 
 
 def _parameters(body: Any, query: Mapping[str, Any]) -> Parameters:
-    """The members of a request in EC2's query protocol."""
+    """Read the members of a request in EC2's query protocol."""
     text = body.decode() if isinstance(body, bytes) else body or ""
     found = {name: value[0] if isinstance(value, list) else value for name, value in query.items()}
     return {**found, **dict(parse_qsl(text, keep_blank_values=True))}
@@ -192,7 +192,7 @@ def _members(parameters: Parameters, name: str) -> list[str]:
 
 
 def _with_template(given: Parameters, template: Mapping[str, Any]) -> Parameters:
-    """A request with what its launch template adds: the request itself comes first."""
+    """Add what the launch template says and the request does not."""
     added: Parameters = {name: str(template[name]) for name in _PLAIN if template.get(name)}
     for name in ("IamInstanceProfile", "MetadataOptions", "InstanceMarketOptions"):
         if not any(key.startswith(f"{name}.") for key in given):
@@ -217,7 +217,7 @@ def _flattened(prefix: str, value: Any) -> Iterator[tuple[str, str]]:
 
 
 def _tags(given: Parameters, template: Mapping[str, Any]) -> Parameters:
-    """The instance's tags from both; those of the request win."""
+    """Join the instance's tags from both; those of the request win."""
     tags = {
         tag["Key"]: str(tag["Value"])
         for specification in template.get("TagSpecifications") or []
@@ -243,7 +243,7 @@ def _tags(given: Parameters, template: Mapping[str, Any]) -> Parameters:
 
 
 def _role_of(launch: Parameters) -> dict[str, Any] | None:
-    """The role in the request's instance profile; None without a profile.
+    """Find the role in the request's instance profile; None without a profile.
 
     Raises
     ------

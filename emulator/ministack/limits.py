@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from emulator.ministack.cloudformation.resources import handler_message
+from emulator.ministack.functions import wrap_handlers
 from emulator.platform.errors import Response
 from emulator.quotas.service import CONCURRENT_EXECUTIONS, Quotas, builds
 
@@ -33,7 +34,6 @@ class _Concurrency:
     def install(self) -> None:
         """Stand before MiniStack's Lambda, and before the functions and aliases of its CloudFormation."""
         from ministack.services import lambda_svc
-        from ministack.services.cloudformation import provisioners
 
         # What MiniStack thinks that this machine can bear holds as well.
         lambda_svc._ACCOUNT_CONCURRENCY_CAP = min(lambda_svc._ACCOUNT_CONCURRENCY_CAP or self._limit, self._limit)
@@ -53,12 +53,7 @@ class _Concurrency:
         lambda_svc._get_provisioned_concurrency = _listing(lambda_svc._get_provisioned_concurrency)
 
         for resource_type, reason in (("Function", self._function_of_a_stack), ("Alias", self._alias_of_a_stack)):
-            handlers = provisioners._RESOURCE_HANDLERS[f"AWS::Lambda::{resource_type}"]
-            provisioners._RESOURCE_HANDLERS[f"AWS::Lambda::{resource_type}"] = {
-                **handlers,
-                "create": _asking_first(handlers["create"], reason, properties_at=1),
-                "update": _asking_first(handlers["update"], reason, properties_at=2),
-            }
+            wrap_handlers(f"AWS::Lambda::{resource_type}", functools.partial(_asking_first, reason))
 
     def _function_of_a_stack(self, identity: str, properties: Any) -> str | None:
         return self._reservation(properties.get("FunctionName") or identity, properties)
@@ -69,7 +64,7 @@ class _Concurrency:
         return self._provisioning(name, properties["Name"], config) if config else None
 
     def _unreserved(self, but: str = "") -> int:
-        """What is left when every function has what it has reserved; `but` is not asked."""
+        """Count what is left when every function but one has what it has reserved."""
         from ministack.services import lambda_svc
 
         taken = (
@@ -80,7 +75,7 @@ class _Concurrency:
         return self._limit - sum(taken)
 
     def _reservation(self, name: str, request: Any) -> str | None:
-        """Why a function may not reserve so much."""
+        """Say why a function may not reserve so much."""
         from ministack.services import lambda_svc
 
         if (reserved := request.get("ReservedConcurrentExecutions")) is None:
@@ -96,7 +91,7 @@ class _Concurrency:
         return None
 
     def _provisioning(self, name: str, qualifier: str, request: Any) -> str | None:
-        """Why a version or an alias of a function may not have so many instances kept warm."""
+        """Say why a version or an alias of a function may not have so many instances kept warm."""
         from ministack.services import lambda_svc
 
         if not qualifier or qualifier == "$LATEST":
@@ -121,13 +116,13 @@ class _Concurrency:
 
 
 def _provisioned(function: dict[str, Any], but: str = "") -> int:
-    """Instances that a function's versions and aliases keep warm, less those of one."""
+    """Count the instances that a function's versions and aliases keep warm, less those of one."""
     configs: dict[str, dict[str, Any]] = function.get("provisioned_concurrency", {})
     return sum(int(c["RequestedProvisionedConcurrentExecutions"]) for key, c in configs.items() if key != but)
 
 
 def _guarded(operation: Callable[..., Response], reason: Callable[..., str | None]) -> Callable[..., Response]:
-    """An operation of Lambda on a function, refused where there is a reason."""
+    """Refuse an operation of Lambda on a function where there is a reason."""
     from ministack.core.responses import error_response_json
     from ministack.services import lambda_svc
 
@@ -156,8 +151,8 @@ def _listing(get_one: Callable[..., Response]) -> Callable[..., Response]:
     return get
 
 
-def _asking_first(handler: Callable[..., Any], reason: Callable[..., str | None], properties_at: int) -> Any:
-    """A handler that makes or changes nothing where there is a reason: MiniStack would not undo what failed."""
+def _asking_first(reason: Callable[..., str | None], handler: Callable[..., Any], properties_at: int) -> Any:
+    """Let a handler make or change nothing where there is a reason: MiniStack would not undo what failed."""
 
     @functools.wraps(handler)
     def provision(identity: str, *rest: Any) -> Any:

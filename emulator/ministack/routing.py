@@ -150,14 +150,14 @@ def _passed_roles(payload: dict[str, Any]) -> list[str]:
 def refusal(
     action: str, arn: str, context: dict[str, str], headers: dict[str, str], query: Mapping[str, Any], caller: Caller
 ) -> ServiceError | None:
-    """Why IAM does not let the signer of a request do something; see `refusal_to`."""
+    """Say why IAM does not let the signer of a request do something; see `refusal_to`."""
     from ministack.core.router import extract_access_key_id
 
     return refusal_to(extract_access_key_id(headers, query), action, arn, context, caller)
 
 
 def refusal_to(access_key: str, action: str, arn: str, context: dict[str, str], caller: Caller) -> ServiceError | None:
-    """Why IAM does not let the holder of an access key do something, None when it does.
+    """Say why IAM does not let the holder of an access key do something, None when it does.
 
     Parameters
     ----------

@@ -50,7 +50,7 @@ class Caller:
 
     @classmethod
     def of_arn(cls, arn: str) -> Caller:
-        """Whoever made the resource with this ARN."""
+        """Make the caller in whose account and region a resource is."""
         _, _, _, region, account, _ = arn.split(":", 5)
         return cls(account, region)
 
@@ -69,9 +69,7 @@ def operation(name: str) -> Callable[[Any], Any]:
 
 
 class Service:
-    """Base of our services.
-
-    A service registers *controllers*: objects whose methods are marked with `operation`.
+    """Base of our services, which register *controllers*: objects whose methods are marked with `operation`.
 
     Parameters
     ----------
@@ -181,25 +179,19 @@ def _parse_payload(body: bytes) -> Payload:
 def paginate(
     items: Sequence[Payload], *, key: str, limit: int, token: str | None, error_code: str = "ValidationException"
 ) -> tuple[list[Payload], str | None]:
-    """Cut one page out of a sorted list.
+    """Cut one page of at most `limit` items out of a sorted list.
 
-    The token names the last item handed out, so that a page neither repeats nor skips items when others come or go
-    meanwhile; only when that very item is gone does its old position count.
-
-    Parameters
-    ----------
-    key
-        Member that identifies an item.
-    limit
-        Items a page.
-    token
-        ``NextToken`` of the request.
-    error_code
-        What the service calls a token that it did not hand out.
+    The token names the last item handed out by its member `key`, so that a page neither repeats nor skips items when
+    others come or go meanwhile; only when that very item is gone does its old position count.
 
     Returns
     -------
-    The page and the ``NextToken`` of the answer, None after the last page.
+    The page and the ``NextToken`` of the response, None after the last page.
+
+    Raises
+    ------
+    ServiceError
+        `error_code`: the token is not one that was handed out.
     """
     start = 0
     if token is not None:

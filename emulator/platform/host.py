@@ -3,36 +3,18 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from emulator.platform.conditions import Conditions, SpotInterruption
 from emulator.platform.processes import ProcessRegistry
 from emulator.quotas.service import Quotas
 
-#: Of `SpotInterruption.wait_seconds`, where nobody says otherwise.
-DEFAULT_SPOT_WAIT_SECONDS = 10.0
-#: SageMaker kills the containers of a training job so long after it was to stop.
-STOP_GRACE_SECONDS = 120.0
-
 #: (role ARN, session name) -> the AWS_* variables of a session of that role
 RoleSessions = Callable[[str, str], dict[str, str]]
-
-
-@dataclass(frozen=True)
-class SpotInterruption:
-    """What happens to managed spot training: the instances of every job are taken back once.
-
-    Attributes
-    ----------
-    after_seconds
-        How long its instances have worked by then, the download of the inputs included.
-    wait_seconds
-        How long it takes until there are others.
-    """
-
-    after_seconds: float
-    wait_seconds: float = DEFAULT_SPOT_WAIT_SECONDS
+#: (AWS_* variables of a session, region, bucket, pairs of key and file) -> the metadata of each object, once copied
+CopyObjects = Callable[[Mapping[str, str], str, str, Sequence[tuple[str, Path]]], Iterator[dict[str, str]]]
 
 
 @dataclass(frozen=True)
@@ -55,12 +37,12 @@ class Host:
         The only way in which a service may start a program (see `ProcessRegistry`).
     role_sessions
         Opens role sessions; services call `role_credentials`.
-    spot_interruption
-        None: spot capacity is never taken back.
+    copy_objects
+        Copies objects of S3 into files, with all the checks of a request but without HTTP.
+    conditions
+        What the local AWS was told at its start.
     quotas
         What the account may have.
-    stop_grace_seconds
-        How long a training job that is stopped may go on until its containers are killed.
     """
 
     service: str
@@ -70,17 +52,25 @@ class Host:
     account: str
     processes: ProcessRegistry
     role_sessions: RoleSessions
-    spot_interruption: SpotInterruption | None = None
+    copy_objects: CopyObjects
+    conditions: Conditions = field(default_factory=Conditions)
     quotas: Quotas = field(default_factory=Quotas)
-    stop_grace_seconds: float = STOP_GRACE_SECONDS
 
     @property
     def folder(self) -> Path:
         """Where the service keeps files that outlive the server."""
         return self.state_dir / self.service
 
+    @property
+    def spot_interruption(self) -> SpotInterruption | None:
+        return self.conditions.spot_interruption
+
+    @property
+    def stop_grace_seconds(self) -> float:
+        return self.conditions.stop_grace_seconds
+
     def temporary_folder(self) -> Path:
-        """A new, empty folder for one program; whoever starts the program removes it."""
+        """Make a new, empty folder for one program; the caller removes it."""
         return Path(tempfile.mkdtemp(dir=self.temporary, prefix=""))
 
     def role_credentials(self, role_arn: str, session_name: str) -> dict[str, str]:
@@ -93,7 +83,7 @@ class Host:
 
         Raises
         ------
-        emulator.platform.awsapi.ServiceError
+        ServiceError
             ValidationException: the role does not exist or does not trust the service.
         """
         return self.role_sessions(role_arn, session_name)

@@ -20,10 +20,8 @@ from emulator.platform.processes import process_started, same_process
 
 #: Of the folder's contents; a server refuses a folder with another.
 FORMAT = 1
-
 #: A server does not start with less.
 _LEAST_SPACE_BYTES = 4 * 2**20
-
 #: Whether a folder is held can only be found out by trying to hold it, for a moment.
 _LOCK_SECONDS = 1.0
 _POLL_SECONDS = 0.01
@@ -47,7 +45,7 @@ class Credentials:
 
 @dataclass(frozen=True)
 class Process:
-    """One process among all that ever had or will have its pid."""
+    """One of all the processes that may have the same pid, one after the other."""
 
     pid: int
     started: float
@@ -64,18 +62,13 @@ class RunningServer(Process):
 
 
 def check_port(port: int) -> None:
-    """Refuse what is not a port that others can be told of.
-
-    Raises
-    ------
-    StateError
-    """
+    """Raise a `StateError` for what is not a port that others can be told of."""
     if not 0 < port < 65536:
         raise StateError(f"{port} is not a port: choose one between 1 and 65535.")
 
 
 def access_key_id(prefix: str) -> str:
-    """A new access key id: ``AKIA…`` for a long-lived key, ``ASIA…`` for a session."""
+    """Make an access key id: ``AKIA…`` for a long-lived key, ``ASIA…`` for a session."""
     return prefix + "".join(secrets.choice(_KEY_ALPHABET) for _ in range(16))
 
 
@@ -96,7 +89,7 @@ class StateDir:
         #: Temporary files of the server, of functions, containers and instances; emptied at start and end.
         self.temporary = self.root / "tmp"
         if len(str(self.temporary)) > _LONGEST_TEMPORARY:
-            # Named after the folder, so that whoever comes next finds what a killed server left.
+            # Named after the folder, so that the next server finds what a killed one left.
             identity = hashlib.sha256(str(self.root).encode()).hexdigest()[:12]
             self.temporary = Path("/tmp") / f"local-aws-{identity}"  # noqa: S108 - see `make_temporary`
         self._credentials = self.root / "credentials.json"
@@ -130,12 +123,7 @@ class StateDir:
             )
 
     def check_space(self) -> None:
-        """Refuse a disk on which a server could not even say what keeps it from starting.
-
-        Raises
-        ------
-        StateError
-        """
+        """Raise a `StateError` for a disk on which a server could not even say what keeps it from starting."""
         if shutil.disk_usage(self.root).free < _LEAST_SPACE_BYTES:
             raise StateError(
                 f"The disk of the state folder {self.root} is full: make room ({_LEAST_SPACE_BYTES // 2**20} MB at "
@@ -143,14 +131,14 @@ class StateDir:
             )
 
     def credentials(self) -> Credentials:
-        """The administrator's access key, made the first time."""
+        """Read the administrator's access key, or make it the first time."""
         if not self._credentials.exists():
             made = Credentials(access_key_id("AKIA"), secrets.token_urlsafe(30))
             _write_private(self._credentials, asdict(made))
         return Credentials(**json.loads(self._credentials.read_text()))
 
     def server(self) -> RunningServer | None:
-        """The server that runs on this folder and answers."""
+        """Find the server that runs on this folder and answers."""
         try:
             server = RunningServer(**json.loads(self._server.read_text()))
         except FileNotFoundError:
@@ -209,7 +197,7 @@ class StateDir:
             yield
 
     def holder(self) -> Process | None:
-        """The process that holds the folder.
+        """Find the process that holds the folder.
 
         Raises
         ------
@@ -246,7 +234,7 @@ def _lock(file: IO[str], mode: int) -> bool:
 
 
 def _write_private(path: Path, content: dict[str, Any]) -> None:
-    """Write a file that only its owner may read, whole or not at all, whoever else writes it at the same time."""
+    """Write a file atomically that only its owner may read."""
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # readable by its owner only
     try:
         with os.fdopen(descriptor, "w") as file:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -9,14 +10,13 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
 from emulator.platform import settings
-from emulator.platform.host import STOP_GRACE_SECONDS, SpotInterruption
+from emulator.platform.conditions import Conditions
 from emulator.platform.layout import Process, StateDir, StateError, check_port
 from emulator.platform.processes import reap
 from emulator.quotas.service import QuotaError, Quotas
@@ -36,13 +36,7 @@ class LocalAwsError(RuntimeError):
 
 
 class AlreadyRunningError(LocalAwsError):
-    """A local AWS runs on this state folder.
-
-    Attributes
-    ----------
-    status
-        Of the one that runs.
-    """
+    """A local AWS runs on this state folder; `status` is that of the one that runs."""
 
     def __init__(self, message: str, status: Status) -> None:
         super().__init__(message)
@@ -60,7 +54,7 @@ class Status:
 
     @property
     def warning(self) -> str | None:
-        """What a person should know although it answers."""
+        """What a person should know although it answers, None when there is nothing."""
         free = shutil.disk_usage(self.state_dir).free
         if free >= _LITTLE_SPACE_BYTES:
             return None
@@ -70,14 +64,7 @@ class Status:
         )
 
 
-def up(
-    state_dir: Path,
-    port: int = 4566,
-    spot_interruption: SpotInterruption | None = None,
-    quotas: Mapping[str, int] | None = None,
-    access_log_seconds: float = settings.ACCESS_LOG_SECONDS,
-    stop_grace_seconds: float = STOP_GRACE_SECONDS,
-) -> Status:
+def up(state_dir: Path, port: int = 4566, conditions: Conditions | None = None) -> Status:
     """Start a local AWS in the background and wait until it answers.
 
     Parameters
@@ -86,14 +73,6 @@ def up(
         Where it keeps its state; what is there already is taken up.
     port
         On 127.0.0.1.
-    spot_interruption
-        What befalls managed spot training until it is stopped; nothing by default.
-    quotas
-        What the account may have until it is stopped, by the names of Service Quotas.
-    access_log_seconds
-        How late S3 delivers access logs.
-    stop_grace_seconds
-        How long a training job that is stopped may go on until its containers are killed.
 
     Raises
     ------
@@ -102,15 +81,15 @@ def up(
         The port is taken, the state cannot be used, a quota is none, or the server ended before it answered.
     """
     place = StateDir(state_dir)
+    conditions = conditions or Conditions()
     try:
         check_port(port)
-        Quotas(quotas)
+        Quotas(conditions.quotas)
         place.prepare()
         place.check_space()
     except (StateError, QuotaError) as error:
         raise LocalAwsError(str(error)) from None
-    running = status(state_dir)
-    if running is not None:
+    if (running := status(state_dir)) is not None:
         raise AlreadyRunningError(
             f"The local AWS is already running on port {running.port} (process {running.pid}).", running
         )
@@ -118,18 +97,13 @@ def up(
         raise LocalAwsError(taken)
     if _holder(place) is None:
         reap(place.processes)
-    _rotate(place.log)
-    options = ["--state-dir", str(place.root), "--port", str(port), "--stop-grace", str(stop_grace_seconds)]
-    if spot_interruption is not None:
-        after, wait = spot_interruption.after_seconds, spot_interruption.wait_seconds
-        options += ["--interrupt-spot-after", str(after), "--spot-wait", str(wait)]
-    for name, value in (quotas or {}).items():
-        options += ["--quota", f"{name}={value}"]
-    options += ["--access-log-delay", str(access_log_seconds)]
+    if place.log.exists() and place.log.stat().st_size > _LOG_LIMIT_BYTES:
+        place.log.replace(place.log.with_suffix(".log.1"))
+    options = [f"--state-dir={place.root}", f"--port={port}"]
     place.log.touch(mode=0o600)
     with place.log.open("ab") as log:
         server = subprocess.Popen(
-            [sys.executable, "-m", "emulator", "serve", *options],
+            [sys.executable, "-m", "emulator", "serve", *options, *conditions.options()],
             cwd=_ROOT,
             env=settings.clean_environment(os.environ, place.temporary),
             stdin=subprocess.DEVNULL,
@@ -153,34 +127,37 @@ def down(state_dir: Path) -> None:
         return
     server = _holder(place)
     if server is not None:
-        _signal(server.pid, signal.SIGTERM)
-        if not _wait(lambda: not server.alive(), _STOP_SECONDS):
-            _signal(server.pid, signal.SIGKILL)
-            if not _wait(lambda: not server.alive(), _STOP_SECONDS):
-                raise LocalAwsError(f"The local AWS (process {server.pid}) does not end.")
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            if not server.alive():
+                break
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(server.pid, number)
+            deadline = time.monotonic() + _STOP_SECONDS
+            while server.alive() and time.monotonic() < deadline:
+                time.sleep(_POLL_SECONDS)
+        if server.alive():
+            raise LocalAwsError(f"The local AWS (process {server.pid}) does not end.")
     reap(place.processes)
     place.withdraw()
 
 
 def status(state_dir: Path) -> Status | None:
-    """The local AWS that answers for a state folder, None when there is none."""
+    """Find the local AWS that answers for a state folder, None when there is none."""
     place = StateDir(state_dir)
-    server = place.server()
-    if server is None:
+    if (server := place.server()) is None:
         return None
     return Status(f"http://127.0.0.1:{server.port}", server.port, server.pid, place.root)
 
 
 def environment(state_dir: Path) -> dict[str, str]:
-    """The variables that point the AWS tools and SDKs at the local AWS, as its administrator.
+    """Make the variables that point the AWS tools and SDKs at the local AWS, as its administrator.
 
     Raises
     ------
     LocalAwsError
         It does not run.
     """
-    running = status(state_dir)
-    if running is None:
+    if (running := status(state_dir)) is None:
         raise LocalAwsError(f"The local AWS is not running (state folder {state_dir}).")
     credentials = StateDir(state_dir).credentials()
     return {
@@ -193,7 +170,7 @@ def environment(state_dir: Path) -> dict[str, str]:
 
 
 def log_path(state_dir: Path) -> Path:
-    """Where the server writes its log."""
+    """Say where the server writes its log."""
     return StateDir(state_dir).log
 
 
@@ -218,7 +195,7 @@ def _wait_until_up(state_dir: Path, server: subprocess.Popen[bytes]) -> Status:
 
 
 def _port_in_use(port: int) -> str | None:
-    """Who listens on a port of the loopback address, None when it is free."""
+    """Say why a port of the loopback address cannot be had, None when it is free."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -231,7 +208,7 @@ def _port_in_use(port: int) -> str | None:
 
 
 def _listener(port: int) -> str:
-    """A few words on the program that listens on a port; none where the system does not tell."""
+    """Name the program that listens on a port; nothing where the system does not tell."""
     for process in psutil.process_iter(["name"]):
         try:
             connections = process.net_connections(kind="tcp")
@@ -240,27 +217,6 @@ def _listener(port: int) -> str:
         if any(c.status == psutil.CONN_LISTEN and c.laddr.port == port for c in connections):
             return f" by {process.info['name']} (process {process.pid})"
     return ""
-
-
-def _signal(pid: int, number: signal.Signals) -> None:
-    try:
-        os.kill(pid, number)
-    except ProcessLookupError:
-        return
-
-
-def _wait(condition: Callable[[], bool], seconds: float) -> bool:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(_POLL_SECONDS)
-    return True
-
-
-def _rotate(log: Path) -> None:
-    if log.exists() and log.stat().st_size > _LOG_LIMIT_BYTES:
-        log.replace(log.with_suffix(".log.1"))
 
 
 def _tail(log: Path) -> str:

@@ -1,10 +1,10 @@
 """The programs that the local AWS starts, and the promise that none of them outlives it.
 
-Every program is the leader of a session of its own, so that one signal reaches whatever it starts in turn, and is
-recorded on disk before `ProcessRegistry.spawn` returns. When the server ends in an orderly way it ends them itself.
-When it is killed, its *watchdog* (a small process that waits for the end of the server) does; should the watchdog
-be killed as well, the next ``up`` or ``down`` finds the records. The parent-death signal of Linux is not used: it
-fires when the *thread* that started the program ends, it does not reach grandchildren, and there is none on macOS.
+Every program is the leader of a session of its own, so that one signal reaches what it starts in turn, and is recorded
+on disk before `ProcessRegistry.spawn` returns. When the server ends in an orderly way it ends them itself. When it is
+killed, its *watchdog* (a small process that waits for the end of the server) does; should the watchdog be killed as
+well, the next ``up`` or ``down`` finds the records. The parent-death signal of Linux is not used: it fires when the
+*thread* that started the program ends, it does not reach grandchildren, and there is none on macOS.
 """
 
 from __future__ import annotations
@@ -30,19 +30,18 @@ logger = logging.getLogger(__name__)
 #: What `subprocess.Popen` accepts for a stream, less pipes to text.
 Stream = int | IO[bytes] | None
 
-#: The signal that only asks whether there is somebody to receive it.
+#: The signal that only asks whether there is a process to receive it.
 _PROBE = 0
 _POLL_SECONDS = 0.02
 _CLOCK_TOLERANCE_SECONDS = 2.0
 
 
 def process_started(pid: int) -> float | None:
-    """When a process was started, so that a reused pid is told from the process that was recorded.
+    """Say when a process was started, so that a reused pid is told from the process that was recorded.
 
     Returns
     -------
-    Seconds since the epoch (compare with `same_process`), or None when there is no such process; a zombie counts as
-    none.
+    Seconds since the epoch (compare with `same_process`); None when there is no such process, or only a zombie.
     """
     try:
         process = psutil.Process(pid)
@@ -52,7 +51,7 @@ def process_started(pid: int) -> float | None:
 
 
 def same_process(started: float | None, recorded: float | None) -> bool:
-    """Whether two answers of `process_started` for one pid speak of the same process.
+    """Say whether two answers of `process_started` for one pid speak of the same process.
 
     The kernel counts from the boot; the wall clock of the boot shifts when the clock is adjusted, hence the tolerance.
     """
@@ -60,12 +59,10 @@ def same_process(started: float | None, recorded: float | None) -> bool:
 
 
 def signal_group(pgid: int, number: int) -> bool:
-    """Send a signal to a process group; False when the group has no member any more."""
+    """Send a signal to a process group; return False when the group has no member any more."""
     try:
         os.killpg(pgid, number)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # macOS says so of a group that holds nothing but zombies
+    except (ProcessLookupError, PermissionError):  # the latter is macOS's word for a group of zombies
         return False
     return True
 
@@ -120,7 +117,6 @@ class ProcessRegistry:
         with self._lock:
             if self._closed:
                 raise RuntimeError("the local AWS is shutting down")
-            self._forget_ended()
             process = subprocess.Popen(
                 args,
                 cwd=cwd,
@@ -142,7 +138,6 @@ class ProcessRegistry:
     def adopt(self, process: subprocess.Popen[bytes], args: Sequence[str]) -> None:
         """Record a program that something else started as the leader of a new session."""
         with self._lock:
-            self._forget_ended()
             self._record(process, args)
 
     def terminate(
@@ -177,12 +172,11 @@ class ProcessRegistry:
                 descendant.kill()
         status = process.wait()
         with self._lock:
-            self._running.pop(process.pid, None)
-            self._path(process.pid).unlink(missing_ok=True)
+            self._forget(process.pid)
         return status
 
     def close(self, grace_seconds: float = 5.0) -> None:
-        """End whatever still runs, all at once, and start nothing any more."""
+        """End all that still runs at once, and start nothing any more."""
         with self._lock:
             self._closed = True
             remaining = list(self._running.values())
@@ -194,22 +188,20 @@ class ProcessRegistry:
             self.terminate(process, max(0.0, deadline - time.monotonic()))
 
     def _record(self, process: subprocess.Popen[bytes], args: Sequence[str]) -> None:
-        started = process_started(process.pid)
-        record = json.dumps({"started": started, "args": [str(arg) for arg in args]})
-        temporary = self._path(process.pid).with_suffix(".tmp")
-        temporary.write_text(record)
-        temporary.replace(self._path(process.pid))
+        for pid, other in list(self._running.items()):
+            # A group whose leader ended may still have members.
+            if other.poll() is not None and not signal_group(pid, _PROBE):
+                self._forget(pid)
+        path = self._records / str(process.pid)
+        path.with_suffix(".tmp").write_text(
+            json.dumps({"started": process_started(process.pid), "args": [str(arg) for arg in args]})
+        )
+        path.with_suffix(".tmp").replace(path)
         self._running[process.pid] = process
 
-    def _forget_ended(self) -> None:
-        """Drop the records of groups that are gone; a group whose leader ended may still have members."""
-        for pid, process in list(self._running.items()):
-            if process.poll() is not None and not signal_group(pid, _PROBE):
-                del self._running[pid]
-                self._path(pid).unlink(missing_ok=True)
-
-    def _path(self, pid: int) -> Path:
-        return self._records / str(pid)
+    def _forget(self, pid: int) -> None:
+        self._running.pop(pid, None)
+        (self._records / str(pid)).unlink(missing_ok=True)
 
 
 def reap(records: Path, grace_seconds: float = 2.0) -> list[int]:
@@ -228,19 +220,15 @@ def reap(records: Path, grace_seconds: float = 2.0) -> list[int]:
     """
     orphans = []
     for path in records.glob("*"):
-        if not path.name.isdigit():
-            path.unlink(missing_ok=True)
-            continue
-        pid, recorded = int(path.name), json.loads(path.read_text())["started"]
-        now = process_started(pid)
-        if now is not None and not same_process(now, recorded):
-            # Another process has the pid, so the recorded group is gone: the kernel gives no pid away that is still
-            # the id of a group.
-            path.unlink(missing_ok=True)
-        elif signal_group(pid, signal.SIGTERM):
-            orphans.append(pid)
-        else:
-            path.unlink(missing_ok=True)
+        if path.name.isdigit():
+            pid, recorded = int(path.name), json.loads(path.read_text())["started"]
+            now = process_started(pid)
+            # Where another process has the pid, the group is gone: the kernel gives no pid away that is still the id
+            # of a group.
+            if (now is None or same_process(now, recorded)) and signal_group(pid, signal.SIGTERM):
+                orphans.append(pid)
+                continue
+        path.unlink(missing_ok=True)
     deadline = time.monotonic() + grace_seconds
     for pid in orphans:
         while signal_group(pid, _PROBE) and time.monotonic() < deadline:
@@ -253,27 +241,21 @@ def reap(records: Path, grace_seconds: float = 2.0) -> list[int]:
 def start_watchdog(records: Path) -> subprocess.Popen[bytes]:
     """Start the process that ends the registry's programs when this one dies, however it dies.
 
-    It reads a pipe that nobody ever writes to: the read ends when the last holder of the other end, this process,
-    is gone. Close ``stdin`` of the returned process to release it.
+    It reads a pipe that nobody writes to: the read ends when the last holder of the other end, this process, is gone.
+    Close ``stdin`` of the returned process to release it.
     """
-    package_root = Path(__file__).resolve().parents[2]
     return subprocess.Popen(
         [sys.executable, "-m", "emulator.platform.processes", str(records)],
         stdin=subprocess.PIPE,
-        cwd=package_root,
+        cwd=Path(__file__).resolve().parents[2],
         env={"PATH": os.environ.get("PATH", os.defpath)},
         start_new_session=True,
     )
 
 
-def _watch(records: Path) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    sys.stdin.buffer.read()
-    orphans = reap(records)
-    if orphans:
-        logger.warning("the server died: ended the processes that it had started: %s", orphans)
-
-
 if __name__ == "__main__":
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    _watch(Path(sys.argv[1]))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.stdin.buffer.read()
+    if found := reap(Path(sys.argv[1])):
+        logger.warning("the server died: ended the processes that it had started: %s", found)

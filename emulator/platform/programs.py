@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 def base_environment(temporary: Path) -> dict[str, str]:
-    """What every program finds: our interpreter first on the path, and nothing of the environment of the server."""
+    """Make what every program finds: our interpreter first on the path, and nothing of the server's environment."""
     return {
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
         "HOME": str(temporary),
@@ -31,7 +31,7 @@ def describe_exit(status: int) -> str:
 
 
 def free_port() -> int:
-    """A port of the loopback interface that nobody listens on at the moment."""
+    """Find a port of the loopback interface that nobody listens on at the moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]

@@ -18,7 +18,8 @@ import uvicorn
 from emulator.ministack import configuration, contract
 from emulator.platform import settings
 from emulator.platform.awsapi import Service
-from emulator.platform.host import Host, SpotInterruption
+from emulator.platform.conditions import Conditions
+from emulator.platform.host import Host
 from emulator.platform.layout import StateDir, StateError, check_port
 from emulator.platform.processes import ProcessRegistry, reap, start_watchdog
 from emulator.quotas.service import Quotas, ServiceQuotas
@@ -39,16 +40,6 @@ class LocalAws:
     ----------
     place
         Where all state is kept; held by this process.
-    port
-        Port on the loopback address.
-    spot_interruption
-        What befalls managed spot training; None: nothing does.
-    quotas
-        What the account may have.
-    access_log_seconds
-        How late S3 delivers access logs.
-    stop_grace_seconds
-        As in `Host`.
 
     Raises
     ------
@@ -56,15 +47,7 @@ class LocalAws:
         MiniStack is not the one that this was written for.
     """
 
-    def __init__(
-        self,
-        place: StateDir,
-        port: int,
-        spot_interruption: SpotInterruption | None,
-        quotas: Quotas,
-        access_log_seconds: float,
-        stop_grace_seconds: float,
-    ) -> None:
+    def __init__(self, place: StateDir, port: int, conditions: Conditions) -> None:
         contract.check_version()
         own = configuration.variables(place.root, port, place.credentials())
         configuration.apply({**settings.clean_environment(os.environ, place.temporary), **own})
@@ -84,36 +67,24 @@ class LocalAws:
             stack_rights,
         )
         from emulator.ministack.door import authentication, enforcement, passed_roles, service_keys, sessions
-        from emulator.ministack.s3 import access_logs, bucket_resources, object_keys
+        from emulator.ministack.s3 import access_logs, bucket_resources, object_files, object_keys
         from emulator.ministack.state import durability
         from emulator.sagemaker import SageMaker
 
         endpoint_url = f"http://{settings.BIND_HOST}:{port}"
+        quotas = Quotas(conditions.quotas)
         self._processes = ProcessRegistry(place.processes)
+        self._object_files = object_files.ObjectFiles()
 
         def host_of(service: str) -> Host:
             sessions = functools.partial(identity.open_session, f"{service}.amazonaws.com")
-            return Host(
-                service,
-                endpoint_url,
-                place.root,
-                place.temporary,
-                settings.ACCOUNT,
-                self._processes,
-                sessions,
-                spot_interruption,
-                quotas,
-                stop_grace_seconds,
-            )
+            places = (endpoint_url, place.root, place.temporary, settings.ACCOUNT)
+            return Host(service, *places, self._processes, sessions, self._object_files.copy, conditions, quotas)
 
         host = host_of("sagemaker")
         self._sagemaker = SageMaker(host)
         enforcement.install()
-        services: list[Service] = [
-            self._sagemaker,
-            ApplicationAutoScaling(host),
-            ServiceQuotas(settings.ACCOUNT, quotas),
-        ]
+        services: list[Service] = [self._sagemaker, ApplicationAutoScaling(host), ServiceQuotas(host.account, quotas)]
         self._services = {service.name: service for service in services}
         routing.install(self._services, self._sagemaker.runtime)
         self._durability = durability.Durability(place.database)
@@ -127,9 +98,10 @@ class LocalAws:
         exports.install()
         self._instances = instances.Instances(host_of("ec2"), self._durability.note_change)
         self._instances.install()
-        self._access_logs = access_logs.AccessLogs(access_log_seconds, self._durability.note_change)
+        self._access_logs = access_logs.AccessLogs(conditions.access_log_seconds, self._durability.note_change)
         self._durability.install()
         object_keys.install()
+        self._object_files.install()
         stack_rights.install()
         service_keys.install()
         sessions.install()
@@ -143,6 +115,7 @@ class LocalAws:
         """Take up what the last server was doing; call it once the port answers."""
         from emulator.ministack.cloudformation import interruptions
 
+        self._object_files.start()
         self._instances.start()
         self._durability.start()
         await asyncio.to_thread(self._sagemaker.start)
@@ -195,14 +168,7 @@ class _Server(uvicorn.Server):
         await self._local_aws.stop()
 
 
-def serve(
-    state_dir: Path,
-    port: int,
-    spot_interruption: SpotInterruption | None,
-    quotas: Quotas,
-    access_log_seconds: float,
-    stop_grace_seconds: float,
-) -> None:
+def serve(state_dir: Path, port: int, conditions: Conditions) -> None:
     """Run the local AWS until SIGTERM or SIGINT.
 
     Raises
@@ -221,14 +187,14 @@ def serve(
     os.umask(0o077)  # what is written here is nobody else's business, whether by us or by MiniStack
     place = StateDir(state_dir)
     with place.locked(), _listening(port) as listener, _tidy(place):
-        local_aws = LocalAws(place, port, spot_interruption, quotas, access_log_seconds, stop_grace_seconds)
+        local_aws = LocalAws(place, port, conditions)
         config = uvicorn.Config(
             local_aws.app,
             log_config=None,
             access_log=False,
             server_header=False,
             date_header=False,
-            proxy_headers=False,  # anybody here could send some, and policies may ask for the address
+            proxy_headers=False,  # any program here could send some, and policies may ask for the address
             lifespan="on",
             timeout_keep_alive=_KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=_GRACE_SECONDS,

@@ -9,15 +9,13 @@ from pathlib import Path
 ACCOUNT = "000000000000"
 REGION = "us-east-1"
 BIND_HOST = "127.0.0.1"
-#: How late S3 delivers access logs unless told otherwise; on AWS it takes up to a few hours.
-ACCESS_LOG_SECONDS = 5.0
 
-#: Passed on from the environment of whoever starts the server; nothing else is, because Lambda functions inherit it.
+#: Passed on from the environment that starts the server; nothing else is, because Lambda functions inherit it.
 _INHERITED = ("LANG", "LC_ALL", "LC_CTYPE", "TZ", "VIRTUAL_ENV")
 
 
 def clean_environment(environ: Mapping[str, str], temporary: Path) -> dict[str, str]:
-    """What a program needs of the environment and no more: no credentials, profiles, proxies or Python settings.
+    """Choose what a program needs of an environment: no credentials, profiles, proxies or Python settings.
 
     Parameters
     ----------

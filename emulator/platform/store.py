@@ -18,16 +18,14 @@ Record = dict[str, Any]
 
 _FILE_NAME = "services.sqlite"
 _RETRY_SECONDS = 0.5
-
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS records (
-    service TEXT NOT NULL,
-    kind TEXT NOT NULL,
-    name TEXT NOT NULL,
-    record TEXT NOT NULL,
+    service TEXT NOT NULL, kind TEXT NOT NULL, name TEXT NOT NULL, record TEXT NOT NULL,
     PRIMARY KEY (service, kind, name)
 ) WITHOUT ROWID
 """
+_OF_KIND = "FROM records WHERE service = ? AND kind = ?"
+_BEGINS = "AND substr(name, 1, length(?)) = ?"
 
 
 class StoreError(OSError):
@@ -50,15 +48,14 @@ class Store:
         self._lock = threading.RLock()
         self._depth = 0
         self._given_up = threading.Event()
-        self._connection = sqlite3.connect(
-            state_dir / _FILE_NAME, timeout=30, check_same_thread=False, isolation_level=None
-        )
+        path = state_dir / _FILE_NAME
+        self._connection = sqlite3.connect(path, timeout=30, check_same_thread=False, isolation_level=None)
         self._connection.execute("PRAGMA journal_mode=WAL")
         self._connection.execute("PRAGMA synchronous=NORMAL")
         self._connection.execute(_SCHEMA)
 
     def table(self, service: str, kind: str) -> Table:
-        """The records of one kind."""
+        """Give access to the records of one kind."""
         return Table(self, service, kind)
 
     @contextmanager
@@ -101,9 +98,7 @@ class Store:
                 raise StoreError(error) from error
 
     def insist(self, work: Callable[[], Result]) -> Result:
-        """Do what writes records, again and again while it cannot be done.
-
-        For what has happened: nobody is there who could be told that it was refused.
+        """Retry what records something that has happened, which nobody can be told was refused, until it is written.
 
         Raises
         ------
@@ -143,34 +138,24 @@ class Table:
         self._key = (service, kind)
 
     def get(self, name: str) -> Record | None:
-        """The record, or None."""
-        rows = self._store.execute(
-            "SELECT record FROM records WHERE service = ? AND kind = ? AND name = ?", (*self._key, name)
-        )
+        """Read a record, or None."""
+        rows = self._store.execute(f"SELECT record {_OF_KIND} AND name = ?", (*self._key, name))
         return json.loads(rows[0][0]) if rows else None
 
     def put(self, name: str, record: Record) -> None:
         """Write or replace a record."""
-        self._store.execute(
-            "INSERT OR REPLACE INTO records VALUES (?, ?, ?, ?)", (*self._key, name, json.dumps(record))
-        )
+        row = (*self._key, name, json.dumps(record))
+        self._store.execute("INSERT OR REPLACE INTO records VALUES (?, ?, ?, ?)", row)
 
     def delete(self, name: str) -> None:
         """Remove a record, if there is one."""
-        self._store.execute("DELETE FROM records WHERE service = ? AND kind = ? AND name = ?", (*self._key, name))
+        self._store.execute(f"DELETE {_OF_KIND} AND name = ?", (*self._key, name))
 
     def delete_all(self, prefix: str) -> None:
         """Remove every record whose name begins with `prefix`."""
-        self._store.execute(
-            "DELETE FROM records WHERE service = ? AND kind = ? AND substr(name, 1, length(?)) = ?",
-            (*self._key, prefix, prefix),
-        )
+        self._store.execute(f"DELETE {_OF_KIND} {_BEGINS}", (*self._key, prefix, prefix))
 
     def list(self, prefix: str = "") -> list[Record]:
-        """All records whose names begin with `prefix`, in the order of their names."""
-        rows = self._store.execute(
-            "SELECT record FROM records"
-            " WHERE service = ? AND kind = ? AND substr(name, 1, length(?)) = ? ORDER BY name",
-            (*self._key, prefix, prefix),
-        )
-        return [json.loads(row[0]) for row in rows]
+        """Read all records whose names begin with `prefix`, in the order of their names."""
+        statement = f"SELECT record {_OF_KIND} {_BEGINS} ORDER BY name"
+        return [json.loads(row[0]) for row in self._store.execute(statement, (*self._key, prefix, prefix))]

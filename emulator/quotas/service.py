@@ -80,17 +80,17 @@ class Quotas:
         return [quota for quota in self._quotas.values() if quota.service == service]
 
     def limit(self, name: str) -> int:
-        """How much of something there may be; instances of a type that AWS's listing did not have are limited, too."""
+        """Say how much of something there may be; instances of a type that AWS's listing lacks are limited, too."""
         return self._quotas[name].value if name in self._quotas else _INSTANCES
 
 
 def instances(instance_type: str, purpose: str) -> str:
-    """The name of a quota of SageMaker; `purpose` is a column of the table."""
+    """Name a quota of SageMaker; `purpose` is a column of the table."""
     return f"{instance_type} for {purpose} usage"
 
 
 def builds(machine: str, size: str) -> str:
-    """The name of a quota of CodeBuild."""
+    """Name a quota of CodeBuild."""
     return f"Concurrently running builds for {machine}/{size} environment"
 
 

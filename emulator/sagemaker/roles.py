@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from typing import Any
 
@@ -57,10 +58,10 @@ class Role:
         return self.client("logs", attempts=1)
 
     def client(self, service: str, attempts: int = 3) -> Any:
-        """A boto3 client."""
+        """A boto3 client; that of S3 also has ``copy_objects(bucket, targets)`` (see `Host`)."""
         retries = Config(retries={"mode": "standard", "total_max_attempts": attempts})
         with _creation_lock:
-            return boto3.Session().client(
+            client = boto3.Session().client(
                 service,
                 endpoint_url=self._host.endpoint_url,
                 region_name=self._region,
@@ -69,3 +70,6 @@ class Role:
                 aws_session_token=self._credentials.get("AWS_SESSION_TOKEN"),
                 config=_CONFIG.merge(retries),
             )
+        if service == "s3":
+            client.copy_objects = functools.partial(self._host.copy_objects, self._credentials, self._region)
+        return client

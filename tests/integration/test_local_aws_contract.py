@@ -88,25 +88,10 @@ def test_a_missing_ministack_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
         contract.check_version()
 
 
-def test_all_names_that_changed_are_listed_at_once() -> None:
-    changed = {
-        "ministack.app:no_such_name": (),
-        "ministack.no_such_module:x": (),
-        "ministack.app:SERVICE_HANDLERS": list,
-        "ministack.app:AUTH": ("a", "b"),
-        "ministack.app:detect_service": ("method", "path"),
-        "ministack.app:app": ("scope", "receive", "send"),  # as it is
-    }
+def test_all_names_that_are_missing_are_listed_at_once() -> None:
+    names = ["ministack.app:no_such_name", "ministack.app:app", "ministack.no_such_module:x"]
     with pytest.raises(contract.ContractError) as failed:
-        contract.check_names(changed.items())
-    message = str(failed.value)
-    assert message.startswith(f"MiniStack {contract.PINNED_VERSION} is not what emulator/ministack was made for:")
-    assert len(message.splitlines()) == 1 + 5
-    for expected in (
-        "ministack.app:no_such_name is missing",
-        "ministack.no_such_module:x is missing",
-        "ministack.app:SERVICE_HANDLERS is a dict, not a list",
-        "ministack.app:AUTH is a bool, not a function",
-        "ministack.app:detect_service takes (method, path, headers, query_params), not (method, path)",
-    ):
-        assert expected in message
+        contract.check_names(names)
+    heading, *listed = str(failed.value).splitlines()
+    assert heading == f"MiniStack {contract.PINNED_VERSION} is not what emulator/ministack was made for:"
+    assert [line.split()[0] for line in listed] == [names[0], names[2]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import resource
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,10 @@ from sagemaker_local import BUCKET, IMAGE, Local, alive, eventually, local_aws
 if not sys.platform.startswith("linux"):
     pytest.skip("the limit of a running process can be set on Linux only", allow_module_level=True)
 
-ROLE = "arn:aws:iam::000000000000:role/r"
-#: Prints until somebody makes the file `go`, and adds a byte to the file of its process number for every line; leaves a
-#: model of 10 MB.
+pytestmark = pytest.mark.slow
+
+#: Prints until the file `go` is there, and adds a byte to the file of its process number for every line; leaves a model
+#: of 10 MB.
 PRINTING = """
 import os, pathlib, time
 go = pathlib.Path(os.environ["GO"])
@@ -35,6 +36,7 @@ pathlib.Path(os.environ["MODEL"], "weights").write_bytes(os.urandom(10_000_000))
 @pytest.fixture(scope="module")
 def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Local]:
     with local_aws(tmp_path_factory.mktemp("aws")) as local:
+        local.s3.put_object(Bucket=BUCKET, Key="data/large", Body=bytes(10_000_000))
         yield local
 
 
@@ -49,8 +51,8 @@ def full_disk(local: Local, space: int = 0) -> Iterator[None]:
         resource.prlimit(local.pid, resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def start_job(local: Local, folder: Path) -> str:
-    """A job whose program runs and waits; its name."""
+def start_job(local: Local, folder: Path, **members: Any) -> str:
+    """A job whose program prints until it may go on; its name."""
     name = folder.name.replace("_", "-")
     (folder / "program.py").write_text(PRINTING)
     local.sagemaker.create_training_job(
@@ -65,13 +67,9 @@ def start_job(local: Local, folder: Path) -> str:
         OutputDataConfig={"S3OutputPath": f"s3://{BUCKET}/training"},
         ResourceConfig={"InstanceType": "ml.m5.large", "InstanceCount": 1, "VolumeSizeInGB": 10},
         StoppingCondition={"MaxRuntimeInSeconds": 120},
+        **members,
     )
-    eventually(log_file(local, name).exists)
     return name
-
-
-def log_file(local: Local, name: str) -> Path:
-    return local.state_dir / "sagemaker" / "logs" / "training" / "us-east-1" / name / "algo-1.log"
 
 
 def describe(local: Local, name: str) -> dict[str, Any]:
@@ -84,87 +82,61 @@ def ended(local: Local, name: str) -> dict[str, Any]:
     return describe(local, name)
 
 
-@pytest.mark.parametrize(
-    "call",
-    [
-        lambda local: local.iam.create_user(UserName="somebody"),
-        lambda local: local.logs.create_log_group(logGroupName="group"),
-        lambda local: local.s3.put_object(Bucket=BUCKET, Key="lost", Body=b"x"),
-        lambda local: local.sagemaker.create_notebook_instance(
-            NotebookInstanceName="notebook", InstanceType="ml.t3.medium", RoleArn=ROLE
+def test_what_cannot_be_kept_is_not_acknowledged_and_the_rest_survives_a_kill(local: Local) -> None:
+    role = local.role()
+    for call in (
+        lambda: local.iam.create_user(UserName="somebody"),
+        lambda: local.logs.create_log_group(logGroupName="group"),
+        lambda: local.s3.put_object(Bucket=BUCKET, Key="lost", Body=b"x"),
+        lambda: local.sagemaker.create_notebook_instance(
+            NotebookInstanceName="notebook", InstanceType="ml.t3.medium", RoleArn=role
         ),
-    ],
-)
-def test_what_cannot_be_kept_is_not_acknowledged(local: Local, call: Callable[[Local], Any]) -> None:
-    with full_disk(local), pytest.raises(ClientError) as refused:
-        call(local)
-    answer = refused.value.response
-    assert answer["ResponseMetadata"]["HTTPStatusCode"] == 500
-    assert "make room on the disk" in answer["Error"]["Message"]
-
-
-def test_a_job_goes_on_and_ends_well_once_there_is_space(local: Local, tmp_path: Path) -> None:
-    name = start_job(local, tmp_path)
-    eventually(lambda: list(tmp_path.glob("*.printed")))
-    (printed,) = tmp_path.glob("*.printed")
-    with full_disk(local):
-        before = printed.stat().st_size
-        eventually(lambda: printed.stat().st_size > before + 10)
-    eventually(lambda: "lines are missing here" in log_file(local, name).read_text())
-    with full_disk(local):
-        (tmp_path / "go").touch()
-        eventually(lambda: not alive(int(printed.stem)))
-        described = describe(local, name)
-        assert described["TrainingJobStatus"] == "InProgress", described["FailureReason"]
-        assert alive(local.pid)
-    assert ended(local, name)["TrainingJobStatus"] == "Completed"
-
-
-def test_outputs_without_space_fail_the_job_with_that_reason(local: Local, tmp_path: Path) -> None:
-    name = start_job(local, tmp_path)
-    with full_disk(local, space=8_000_000):
-        (tmp_path / "go").touch()
-        described = ended(local, name)
-    assert described["TrainingJobStatus"] == "Failed"
-    reason = f"InternalServerError: Uploading to s3://{BUCKET}/training/{name}/output failed: [Errno 27] File too large"
-    assert described["FailureReason"].startswith(reason)
-
-
-def test_inputs_without_space_fail_the_job_with_that_reason(local: Local, tmp_path: Path) -> None:
-    local.s3.put_object(Bucket=BUCKET, Key="data/large", Body=bytes(10_000_000))
-    channel = {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": f"s3://{BUCKET}/data"}}
-    with full_disk(local, space=8_000_000):
-        local.sagemaker.create_training_job(
-            TrainingJobName="large",
-            RoleArn=local.role("s3:*", "logs:*"),
-            AlgorithmSpecification={"TrainingImage": IMAGE, "TrainingInputMode": "File"},
-            InputDataConfig=[{"ChannelName": "training", "DataSource": channel}],
-            OutputDataConfig={"S3OutputPath": f"s3://{BUCKET}/training"},
-            ResourceConfig={"InstanceType": "ml.m5.large", "InstanceCount": 1, "VolumeSizeInGB": 10},
-            StoppingCondition={"MaxRuntimeInSeconds": 120},
-        )
-        described = ended(local, "large")
-    reason = f"ClientError: Data download failed: s3://{BUCKET}/data/large: [Errno 27] File too large"
-    assert described["FailureReason"].startswith(reason)
-
-
-def test_an_endpoint_serves_on(local: Local) -> None:
-    role = local.role("s3:*", "logs:*")
-    name = local.endpoint(local.config(local.artifact("1"), role))
-    pid = local.who(name)["pid"]
-    with full_disk(local):
-        for _ in range(5):
-            assert local.invoke(name, b"x" * 100) == b"x" * 100
-    assert local.who(name)["pid"] == pid
-
-
-def test_all_that_was_acknowledged_is_there_after_a_kill(local: Local) -> None:
-    local.s3.put_object(Bucket=BUCKET, Key="kept", Body=b"x")
-    with full_disk(local), pytest.raises(ClientError):
-        local.s3.put_object(Bucket=BUCKET, Key="not-kept", Body=b"y")
+    ):
+        with full_disk(local), pytest.raises(ClientError) as refused:
+            call()
+        answer = refused.value.response
+        assert answer["ResponseMetadata"]["HTTPStatusCode"] == 500
+        assert "make room on the disk" in answer["Error"]["Message"]
     local.iam.create_user(UserName="later")
     local.kill()
     local.up()
     keys = [item["Key"] for item in local.s3.list_objects_v2(Bucket=BUCKET)["Contents"]]
-    assert "kept" in keys and "not-kept" not in keys
+    assert "data/large" in keys and "lost" not in keys
     assert "later" in [user["UserName"] for user in local.iam.list_users()["Users"]]
+
+
+def test_jobs_and_endpoints_run_on_and_end_well_once_there_is_space(local: Local, tmp_path: Path) -> None:
+    endpoint = local.endpoint(local.config(local.artifact("1"), local.role("s3:*", "logs:*")))
+    name = start_job(local, tmp_path)
+    eventually(lambda: list(tmp_path.glob("*.printed")))
+    (printed,) = tmp_path.glob("*.printed")
+    log = local.state_dir / "sagemaker" / "logs" / "training" / "us-east-1" / name / "algo-1.log"
+    with full_disk(local):
+        before = printed.stat().st_size
+        eventually(lambda: printed.stat().st_size > before + 10)
+        assert local.invoke(endpoint, b"x" * 100) == b"x" * 100
+    eventually(lambda: "lines are missing here" in log.read_text())
+    with full_disk(local):
+        (tmp_path / "go").touch()
+        eventually(lambda: not alive(int(printed.stem)))
+        assert describe(local, name)["TrainingJobStatus"] == "InProgress"
+    assert ended(local, name)["TrainingJobStatus"] == "Completed"
+
+
+def test_inputs_that_do_not_fit_fail_the_job_with_that_reason(local: Local, tmp_path: Path) -> None:
+    source = {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": f"s3://{BUCKET}/data"}}
+    with full_disk(local, space=8_000_000):
+        name = start_job(local, tmp_path, InputDataConfig=[{"ChannelName": "training", "DataSource": source}])
+        described = ended(local, name)
+    reason = f"ClientError: Data download failed: s3://{BUCKET}/data/large: [Errno 27] File too large"
+    assert described["FailureReason"].startswith(reason)
+
+
+def test_outputs_that_do_not_fit_fail_the_job_with_that_reason(local: Local, tmp_path: Path) -> None:
+    name = start_job(local, tmp_path)
+    eventually(lambda: list(tmp_path.glob("*.printed")))  # started with room of its own, which it keeps
+    with full_disk(local, space=8_000_000):
+        (tmp_path / "go").touch()
+        described = ended(local, name)
+    reason = f"InternalServerError: Uploading to s3://{BUCKET}/training/{name}/output failed: [Errno 27] File too large"
+    assert described["FailureReason"].startswith(reason)

@@ -158,6 +158,7 @@ def test_down_leaves_no_process_no_port_and_no_temporary_file(tmp_path: Path) ->
     assert list((tmp_path / "processes").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_killed_server_takes_its_processes_with_it(tmp_path: Path) -> None:
     with local_aws(tmp_path) as aws:
         serve_model(aws, "m")
@@ -167,6 +168,7 @@ def test_a_killed_server_takes_its_processes_with_it(tmp_path: Path) -> None:
         wait_until(lambda: relatives(tmp_path) == [], seconds=10)
 
 
+@pytest.mark.slow
 def test_the_next_up_ends_what_a_server_and_its_watchdog_left_behind(tmp_path: Path) -> None:
     with local_aws(tmp_path) as aws:
         serve_model(aws, "m")
@@ -198,6 +200,7 @@ def make_function(aws: LocalAws, source: str) -> str:
     return functions.create_function_url_config(FunctionName="f", AuthType="AWS_IAM")["FunctionUrl"]
 
 
+@pytest.mark.slow
 def test_nothing_acknowledged_is_lost_when_the_server_is_killed(tmp_path: Path) -> None:
     with local_aws(tmp_path) as aws:
         s3, kms, logs = aws.client("s3"), aws.client("kms"), aws.client("logs")
@@ -244,6 +247,7 @@ def test_nothing_acknowledged_is_lost_when_the_server_is_killed(tmp_path: Path) 
         assert aws.invoke("m") == {"model": "m", "received": 3}
 
 
+@pytest.mark.slow
 def test_no_put_that_was_answered_is_lost_by_a_kill_in_the_middle_of_many(tmp_path: Path) -> None:
     answered: list[str] = []
     with local_aws(tmp_path) as aws:

@@ -43,6 +43,8 @@ while count < 10:
 #: fifth.
 REPORTING = """
 import os, pathlib, time
+
+pytestmark = pytest.mark.slow
 state = pathlib.Path(os.environ["SM_CHECKPOINT_DIR"], "epoch")
 first = not state.exists()
 for epoch in range(1 if first else int(state.read_text()) + 1, 9):

@@ -19,6 +19,8 @@ from training_fixtures import LABELS, write_data_set
 from cli.training.sagemaker import SOURCE_DIR, source_bundle
 from model.training.loop.metrics import METRIC_DEFINITIONS
 
+pytestmark = pytest.mark.slow
+
 # What somebody writes who follows the SDK's documentation. In a process of its own: the import takes seconds, and the
 # SDK finds credentials and addresses as a user's program does, in the environment.
 PROGRAM = """

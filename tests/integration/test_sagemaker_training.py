@@ -213,7 +213,9 @@ time.sleep(600)
         "epoch=2 valid_loss=0.3333 accuracy=nan",
     ]
     local.sagemaker.stop_training_job(TrainingJobName=job.name)
-    host = Host("sagemaker", "", local.state_dir, tmp_path, "", ProcessRegistry(tmp_path), lambda *_: {})
+    host = Host(
+        "sagemaker", "", local.state_dir, tmp_path, "", ProcessRegistry(tmp_path), lambda *_: {}, lambda *_: iter(())
+    )
     series = SageMaker(host).training_jobs.metric_series(described["TrainingJobArn"])
     assert [value for _, value in series.pop("valid:loss")] == [1.0, 0.5, pytest.approx(0.3333)]
     assert not series

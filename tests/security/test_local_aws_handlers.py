@@ -180,6 +180,16 @@ def test_the_pages_of_ministack_are_closed_in_every_spelling(tmp_path: Path) -> 
     assert_kept_out(tmp_path, [*plain, *signed, *foreign])
 
 
+def test_the_response_of_a_custom_resource_is_no_longer_than_on_aws(tmp_path: Path) -> None:
+    attempts = [
+        {"method": "PUT", "path": f"/_ministack/{page}/token", "body": "x" * length}
+        for page in ("cfn-response", "cfn-signal")
+        for length in (4096, 4097, 100_000)
+    ]
+    results = put(tmp_path, attempts)[0]
+    assert [(status == 413, seen) for status, seen, _ in results] == [(False, True), (True, False), (True, False)] * 2
+
+
 def test_the_host_of_a_function_or_a_path_of_an_api_leads_nowhere_else(tmp_path: Path) -> None:
     bases = [({}, "/_aws/execute-api/x/y"), ({}, f"/_aws/lambda-url/{'a' * 32}"), ({}, "/restapis/x/y/_user_request_")]
     for region in ("us-east-1.localhost", "us-east-1.localhost:4566", "us-east-1.on.aws"):

@@ -8,14 +8,15 @@ import io
 import resource
 import tarfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 import fake_s3
 
 from emulator.platform.awsapi import Caller, Payload, Service, ServiceError
-from emulator.platform.host import Host, SpotInterruption
+from emulator.platform.conditions import Conditions, SpotInterruption
+from emulator.platform.host import Host
 from emulator.platform.processes import ProcessRegistry
 
 ACCOUNT = "123456789012"
@@ -40,8 +41,9 @@ def make_host(
     temporary = state_dir / "tmp"
     temporary.mkdir(exist_ok=True)
     processes = ProcessRegistry(state_dir / "processes")
-    given = (service, "http://127.0.0.1:9", state_dir, temporary, ACCOUNT, processes, role_sessions, spot_interruption)
-    return Host(*given, stop_grace_seconds=stop_grace_seconds)
+    given = (service, "http://127.0.0.1:9", state_dir, temporary, ACCOUNT, processes, role_sessions)
+    conditions = Conditions(spot_interruption, stop_grace_seconds=stop_grace_seconds)
+    return Host(*given, lambda *_: iter(()), conditions)
 
 
 @contextlib.contextmanager
@@ -105,6 +107,12 @@ class FakeS3(fake_s3.FakeS3):
         for key, body in objects.items():
             self.objects[key] = body
         self.uploads: list[str] = []
+
+    def copy_objects(self, bucket: str, targets: Sequence[tuple[str, Path]]) -> Iterator[dict[str, str]]:
+        for key, path in targets:
+            found = self.get_object(Bucket=bucket, Key=key)
+            path.write_bytes(found["Body"].read())
+            yield found["Metadata"]
 
     def upload_fileobj(self, Fileobj: IO[bytes], Bucket: str, Key: str, ExtraArgs: dict[str, Any]) -> None:
         self.put_object(Bucket=Bucket, Key=Key, Body=Fileobj.read(), **ExtraArgs)

@@ -25,6 +25,7 @@ from botocore.config import Config
 from botocore.credentials import Credentials
 
 from emulator.platform import lifecycle
+from emulator.platform.conditions import Conditions
 
 ROOT = Path(__file__).resolve().parents[2]
 #: A model that says who it is; the name in its environment decides whether it comes up at all.
@@ -238,8 +239,8 @@ class LocalAws:
 
 @contextlib.contextmanager
 def local_aws(state_dir: Path, **options: Any) -> Iterator[LocalAws]:
-    """Start one, stop it in the end; `options` are those of `lifecycle.up`."""
-    status = lifecycle.up(state_dir, free_port(), **options)
+    """Start one, stop it in the end; `options` are members of `Conditions`."""
+    status = lifecycle.up(state_dir, free_port(), Conditions(**options))
     try:
         yield LocalAws(state_dir, status.port)
     finally:

@@ -19,9 +19,9 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
 from emulator.ministack.door import authentication
+from emulator.platform.conditions import Conditions
 from emulator.platform.layout import StateDir
 from emulator.platform.server import LocalAws
-from emulator.quotas.service import Quotas
 
 HOST = "127.0.0.1:4566"
 
@@ -30,7 +30,7 @@ def main(state_dir: Path) -> None:
     place = StateDir(state_dir)
     place.prepare()
     place.make_temporary()
-    LocalAws(place, 4566, None, quotas=Quotas(), access_log_seconds=0.0, stop_grace_seconds=0.0)
+    LocalAws(place, 4566, Conditions())
     from ministack import app
 
     key = place.credentials()

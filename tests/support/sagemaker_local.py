@@ -18,7 +18,7 @@ from botocore.exceptions import ClientError
 from emulator_fixtures import eventually, tar_gz, untar
 
 from emulator.platform import lifecycle
-from emulator.platform.host import SpotInterruption
+from emulator.platform.conditions import Conditions, SpotInterruption
 from emulator.platform.processes import process_started
 from emulator.platform.programs import free_port
 
@@ -89,13 +89,14 @@ class Local:
         self.up()
 
     def restart(self, spot_interruption: SpotInterruption) -> None:
-        """Take it down in an orderly way, and up again with this befalling managed spot training."""
+        """Take it down in an orderly way, and up again with this happening to managed spot training."""
         lifecycle.down(self.state_dir)
         self.up(spot_interruption)
 
     def up(self, spot_interruption: SpotInterruption | None = None) -> None:
         """Start it and connect."""
-        self.pid = lifecycle.up(self.state_dir, self.port, spot_interruption, stop_grace_seconds=STOP_GRACE_SECONDS).pid
+        conditions = Conditions(spot_interruption, stop_grace_seconds=STOP_GRACE_SECONDS)
+        self.pid = lifecycle.up(self.state_dir, self.port, conditions).pid
         self.environment = lifecycle.environment(self.state_dir)
         self.s3 = self.client("s3")
         self.iam = self.client("iam")

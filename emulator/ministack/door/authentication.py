@@ -36,6 +36,8 @@ _HOST = re.compile(
 #: MiniStack's own pages, which ask nobody who they are, begin with an underscore as no bucket does. Open are those
 #: whose address is known to nobody but the one it was given to, as AWS's counterpart is.
 _SECRET_ADDRESSES = ("/_ministack/cfn-response/", "/_ministack/cfn-signal/")
+#: What a custom resource may answer on AWS (CloudFormation's guide, "Custom resource response objects"), in bytes.
+_LONGEST_RESPONSE = 4096
 #: How function URLs and APIs are addressed on the loopback address.
 _PUBLIC_PATHS = ("/_aws/lambda-url/", "/_aws/execute-api/")
 #: How S3 lets a body go unsigned, or signed in chunks. All else states the hash of its body.
@@ -69,7 +71,7 @@ def gate(inner: ASGIApp) -> ASGIApp:
             try:
                 request = _Request(scope)
                 signature = request.caller()
-                body = await _read(receive)
+                body = await _read(receive, _LONGEST_RESPONSE if request.secret else None)
                 receive = _again(body, receive)
                 answer = request.verify(signature, body)
                 admitted.set(request.admit(signature, body))
@@ -81,13 +83,15 @@ def gate(inner: ASGIApp) -> ASGIApp:
     return app
 
 
-async def _read(receive: Any) -> bytes:
-    chunks = []
+async def _read(receive: Any, limit: int | None) -> bytes:
+    chunks: list[bytes] = []
     while True:
         message = await receive()
         if message["type"] != "http.request":
             raise RefusedError(400, "RequestTimeout", "The request ended before its body did.")
         chunks.append(message.get("body", b""))
+        if limit is not None and sum(map(len, chunks)) > limit:
+            raise RefusedError(413, "EntityTooLarge", f"The response of a custom resource has at most {limit} bytes.")
         if not message.get("more_body", False):
             return b"".join(chunks)
 
@@ -134,7 +138,7 @@ class _Request:
         """Read who says to have sent it, and refuse what is not for them; the body is not needed for that."""
         from ministack import app
 
-        if self.method == "PUT" and self.path.startswith(_SECRET_ADDRESSES) and not self._public:
+        if self.secret:
             return NOBODY
         page = self.path.lstrip("/").startswith("_") and not (self._public and self.path.startswith(_PUBLIC_PATHS))
         if page or (app._is_ecr_registry_path(self.path) and not self._public):
@@ -204,6 +208,11 @@ class _Request:
             if problem := operations.ambiguity(service, self.method, path, self.headers, content, self.query):
                 raise RefusedError(400, "InvalidRequest", problem)
         return signature
+
+    @property
+    def secret(self) -> bool:
+        """Whether it is for an address that only the one it was given to knows."""
+        return self.method == "PUT" and self.path.startswith(_SECRET_ADDRESSES) and not self._public
 
     @functools.cached_property
     def _public(self) -> bool:

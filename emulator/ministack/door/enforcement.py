@@ -50,6 +50,7 @@ further: ContextVar[list[str]] = ContextVar("further", default=[])  # noqa: B039
 
 def install() -> None:
     """Have MiniStack take nobody for root, and ask for more than it would."""
+    from ministack import app
     from ministack.core import iam_evaluator
 
     iam_evaluator.is_root_access_key = _is_administrator
@@ -57,6 +58,19 @@ def install() -> None:
     iam_evaluator._is_root_key = lambda key: False
     iam_evaluator.enforce = _enforcing(iam_evaluator.enforce)
     iam_evaluator.check_credentials = _checking(iam_evaluator.check_credentials)
+    app.pin_signed_request = _unless_verified(app.pin_signed_request)
+
+
+def _unless_verified(pin: Callable[..., None]) -> Callable[..., None]:
+    """Keep a request for MiniStack's check of its signature, unless the door has verified it by that very check."""
+    from ministack.core import iam_evaluator
+
+    @functools.wraps(pin)
+    def pin_signed_request(*arguments: Any) -> None:
+        if not iam_evaluator._verified_key.get():
+            pin(*arguments)
+
+    return pin_signed_request
 
 
 def _is_administrator(access_key_id: str) -> bool:

@@ -1,27 +1,19 @@
 """Nothing that was acknowledged is lost when the server is killed.
 
 MiniStack keeps its state in memory and saves it when it shuts down. Here, the state of a service is written to a
-database before the answer to a request that changed it goes out; what changes in the background (a stack being
+database before the response to a request that changed it goes out. What changes in the background (a stack being
 deployed, the log lines of a function) follows within a fraction of a second, and always before a request to
-CloudFormation is answered, because "CREATE_COMPLETE" acknowledges whatever the stack made.
+CloudFormation is answered: "CREATE_COMPLETE" acknowledges all that the stack made. Objects of S3 are files of their
+own, which MiniStack writes at once.
 
-The database is not synced to the disk at each commit: it survives the death of the process, not that of the machine.
-
-Where something cannot be written, because the disk is full, the request is answered with a status of 500 and not
-acknowledged. It may have taken effect for the time being, and is saved once there is space again.
-
-Two kinds of state:
-
-- *Snapshots*: what a service would save at shutdown, written whole when it differs from what was last written. All of
-  it is small: the bodies of S3 objects and their metadata are files of their own, which MiniStack writes at once.
-- *Series*: log events and metric points grow without bound, so only what was added is written.
+The database survives the death of the process, not that of the machine: it is not synced to the disk at each commit.
+A request whose outcome cannot be written, because the disk is full, gets status 500.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import hashlib
 import json
 import logging
@@ -30,11 +22,11 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextvars import ContextVar
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from emulator.ministack.door import operations
+from emulator.ministack.state import series
 from emulator.ministack.state.statedb import StateDatabase
 
 logger = logging.getLogger(__name__)
@@ -55,74 +47,8 @@ _BACKGROUND_SECONDS = 0.25
 #: The background save may take this share of the time.
 _BACKGROUND_SHARE = 0.1
 _ATTEMPTS = 20
-
-
-@dataclass(frozen=True)
-class _Growing:
-    """A store that only grows: the rest of its module's state is saved without it.
-
-    Attributes
-    ----------
-    keys
-        Every member of the module's persisted state; the store of a member is the module's ``_<member>``.
-    series
-        Yields (path, head, items): where a list belongs, what else is kept at that place, and the list.
-    restore
-        Puts one such triple back.
-    """
-
-    keys: tuple[str, ...]
-    series: Callable[[Any], Iterator[tuple[list[Any], Any, list[Any]]]]
-    restore: Callable[[Any, list[Any], Any, list[Any]], None]
-
-
-def _log_streams(module: Any) -> Iterator[tuple[list[Any], Any, list[Any]]]:
-    for (account, region, group), record in list(module._log_groups._data.items()):
-        yield [account, region, group], {k: v for k, v in record.items() if k != "streams"}, []
-        for name, stream in list(record["streams"].items()):
-            head = {k: v for k, v in stream.items() if k != "events"}
-            yield [account, region, group, name], head, stream["events"]
-
-
-def _restore_log_stream(module: Any, path: list[Any], head: Any, items: list[Any]) -> None:
-    account, region, group, *stream = path
-    if not stream:
-        module._log_groups._data[account, region, group] = {**head, "streams": {}}
-    else:
-        module._log_groups._data[account, region, group]["streams"][stream[0]] = {**head, "events": items}
-
-
-def _metric_points(module: Any) -> Iterator[tuple[list[Any], Any, list[Any]]]:
-    for (account, region, (namespace, name, dimensions)), points in list(module._metrics._data.items()):
-        yield [account, region, namespace, name, dimensions], None, points
-
-
-def _restore_metric_points(module: Any, path: list[Any], head: Any, items: list[Any]) -> None:
-    account, region, namespace, name, dimensions = path
-    module._metrics._data[account, region, (namespace, name, _tuples(dimensions))] = items
-
-
-def _tuples(value: Any) -> Any:
-    """JSON's lists as the tuples that they were."""
-    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
-
-
-_GROWING = {
-    # "log_records", the pointers that Logs Insights hands out, are left to end with the server.
-    "cloudwatch_logs": _Growing(
-        keys=(
-            *("destinations", "resource_policies", "log_group_policies", "metric_filters", "queries"),
-            *("delivery_sources", "delivery_destinations", "deliveries"),
-        ),
-        series=_log_streams,
-        restore=_restore_log_stream,
-    ),
-    "cloudwatch": _Growing(
-        keys=("alarms", "composite_alarms", "composite_triggers", "alarm_history", "dashboards", "resource_tags"),
-        series=_metric_points,
-        restore=_restore_metric_points,
-    ),
-}
+#: Files that MiniStack's S3 could not write or read during the current request.
+_failures: ContextVar[list[OSError] | None] = ContextVar("failures", default=None)
 
 
 class Durability:
@@ -138,16 +64,15 @@ class Durability:
         self._database = StateDatabase(path)
         self._digests: dict[str, bytes] = {}
         self._changed = False
-        self._orphaned_code: tuple[Callable[[set[str]], None], set[str]] | None = None
+        self._prune: Callable[[], None] | None = None
         self._task: asyncio.Task[None] | None = None
 
     def install(self) -> None:
         """Save what a request changed before it is answered."""
         from ministack import app
-        from ministack.services import lambda_svc, s3
+        from ministack.services import lambda_svc
 
-        s3._atomic_write = _noting_failures(s3._atomic_write)
-        s3._persist_object = _noting_what_is_left(s3._persist_object)
+        logging.getLogger("s3").addHandler(_FileFailures())
         for service, handler in list(app.SERVICE_HANDLERS.items()):
             module = app.SERVICE_REGISTRY.get(service, {}).get("module")
             if module is not None:
@@ -156,7 +81,7 @@ class Durability:
 
         # Code of a function that nothing refers to any more may go once that is what the database says, not before.
         prune = lambda_svc._prune_orphan_code_blobs
-        lambda_svc._prune_orphan_code_blobs = lambda referenced: setattr(self, "_orphaned_code", (prune, referenced))
+        lambda_svc._prune_orphan_code_blobs = lambda referenced: setattr(self, "_prune", lambda: prune(referenced))
 
     def restore(self, adapt: Callable[[str], str]) -> None:
         """Read back what was saved, before the first request.
@@ -171,7 +96,7 @@ class Durability:
 
         for name, body in self._database.snapshots():
             app._get_module(name).load_persisted_state(json.loads(adapt(body), object_hook=_json_object_hook))
-        for name, growing in _GROWING.items():
+        for name, growing in series.GROWING.items():
             for path, head, items in self._database.series(name):
                 growing.restore(app._get_module(name), path, head, items)
 
@@ -215,56 +140,38 @@ class Durability:
                 if not isinstance(error, RuntimeError) or attempt == _ATTEMPTS:
                     self._changed = True
                     raise
-        if self._orphaned_code is not None:
-            prune, referenced = self._orphaned_code
-            self._orphaned_code = None
-            prune(referenced)
+        if self._prune is not None:
+            self._prune()
+            self._prune = None
 
     def _saving(self, service: str, module: str, handler: Handler) -> Handler:
-        async def handle(method: str, path: str, headers: Any, body: bytes, query: Any) -> Any:
-            with _unwritten_files() as unwritten:
-                response = await handler(method, path, headers, body, query)
-            try:
-                if unwritten:
-                    raise unwritten[0]
-                self._after_request(module, path, _reads(service, method, path, headers, body, query))
-            except (sqlite3.OperationalError, OSError) as error:
-                return _not_saved(error, headers)
-            return response
+        from ministack.services import s3
 
-        return handle
+        def save(method: str, path: str, headers: Any, body: bytes, query: Any) -> None:
+            if module == "lambda_svc" and path.endswith("/invocations"):
+                self.note_change()  # log lines and metrics, which AWS does not acknowledge either
+            elif module == "s3" and (bucket := _bucket_of_object(path)):
+                if bucket in s3._bucket_notifications:
+                    self.note_change()  # the object is a file; those who are told of it are not
+            elif module == "cloudformation":
+                if self._changed or not _reads(service, method, path, headers, body, query):
+                    self.save()
+            elif not _reads(service, method, path, headers, body, query):
+                self.note_change()
+                self.save([module] if module in _SELF_CONTAINED else None)
+
+        return _checked(handler, save)
 
     def _saving_special(self, handler: Handler) -> Handler:
         """For what does not pass MiniStack's dispatcher: function URLs, and S3 when the host names the bucket."""
         from ministack import app
 
-        async def handle(method: str, path: str, headers: Any, *args: Any, **kwargs: Any) -> Any:
-            with _unwritten_files() as unwritten:
-                response = await handler(method, path, headers, *args, **kwargs)
-            if response is None:
-                return None
+        def save(method: str, path: str, headers: Any, *_: Any) -> None:
             self.note_change()
-            try:
-                if unwritten:
-                    raise unwritten[0]
-                if method not in _READING_METHODS and app._parse_lambda_url(headers.get("host", ""), path) is None:
-                    self.save()
-            except (sqlite3.OperationalError, OSError) as error:
-                return _not_saved(error, headers)
-            return response
-
-        return handle
-
-    def _after_request(self, module: str, path: str, reads: bool) -> None:
-        if module == "lambda_svc" and path.endswith("/invocations"):
-            self.note_change()  # log lines and metrics, which AWS does not acknowledge either
-            return
-        if module == "cloudformation":
-            if self._changed or not reads:
+            if method not in _READING_METHODS and app._parse_lambda_url(headers.get("host", ""), path) is None:
                 self.save()
-        elif not reads:
-            self.note_change()
-            self.save([module] if module in _SELF_CONTAINED else None)
+
+        return _checked(handler, save)
 
     async def _save_in_background(self) -> None:
         pause = _BACKGROUND_SECONDS
@@ -285,69 +192,62 @@ class Durability:
 
     def _save_module(self, name: str) -> None:
         from ministack import app
+        from ministack.core.persistence import _json_default
 
         module = app._get_module(name)
-        growing = _GROWING.get(name)
+        growing = series.GROWING.get(name)
         state = {key: getattr(module, f"_{key}") for key in growing.keys} if growing else module.get_state()
-        if state is not None and self._differs(name, body := _encode(state)):
-            self._database.put_snapshot(name, body)
+        if state is not None:
+            body = json.dumps(state, default=_json_default, separators=(",", ":"))
+            digest = hashlib.blake2b(body.encode()).digest()
+            if self._digests.get(name) != digest:
+                self._digests[name] = digest
+                self._database.put_snapshot(name, body)
         if growing is not None:
             self._database.put_series(name, growing.series(module))
 
-    def _differs(self, name: str, body: str) -> bool:
-        digest = hashlib.blake2b(body.encode()).digest()
-        if self._digests.get(name) == digest:
-            return False
-        self._digests[name] = digest
-        return True
+
+def _checked(handler: Handler, save: Callable[..., None]) -> Handler:
+    """A handler whose response says so when what the request changed could not be saved."""
+
+    async def handle(method: str, path: str, headers: Any, body: bytes, query: Any, *rest: Any, **options: Any) -> Any:
+        with _failed_files() as failures:
+            response = await handler(method, path, headers, body, query, *rest, **options)
+        if response is None:
+            return None
+        try:
+            if failures:
+                raise failures[0]
+            save(method, path, headers, body, query)
+        except (sqlite3.OperationalError, OSError) as error:
+            return _not_saved(error, headers)
+        return response
+
+    return handle
 
 
-#: The errors of files that MiniStack's S3 could not write during the current request: it answers 200 all the same.
-_unwritten: ContextVar[list[OSError] | None] = ContextVar("unwritten", default=None)
+class _FileFailures(logging.Handler):
+    """Notes files that could not be written or read: MiniStack's S3 logs the error and answers 200 all the same."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        error = record.args[-1] if isinstance(record.args, tuple) and record.args else None
+        if isinstance(error, OSError) and (failures := _failures.get()) is not None:
+            failures.append(error)
 
 
 @contextlib.contextmanager
-def _unwritten_files() -> Iterator[list[OSError]]:
-    """What could not be written within."""
-    errors: list[OSError] = []
-    token = _unwritten.set(errors)
+def _failed_files() -> Iterator[list[OSError]]:
+    """The files that fail within."""
+    failures: list[OSError] = []
+    token = _failures.set(failures)
     try:
-        yield errors
+        yield failures
     finally:
-        _unwritten.reset(token)
-
-
-def _noting_failures(write: Callable[..., None]) -> Callable[..., None]:
-    @functools.wraps(write)
-    def write_and_note(*args: Any, **kwargs: Any) -> None:
-        try:
-            write(*args, **kwargs)
-        except OSError as error:
-            _note(error)
-            raise
-
-    return write_and_note
-
-
-def _noting_what_is_left(persist: Callable[..., None]) -> Callable[..., None]:
-    """An object's body is let go of once it is in its file, and kept when not even its folder could be made."""
-
-    @functools.wraps(persist)
-    def persist_and_note(bucket: str, key: str, obj: Any) -> None:
-        persist(bucket, key, obj)
-        if isinstance(obj, dict) and obj.get("body") is not None:
-            _note(OSError(f"s3://{bucket}/{key} could not be written"))
-
-    return persist_and_note
-
-
-def _note(error: OSError) -> None:
-    if (errors := _unwritten.get()) is not None:
-        errors.append(error)
+        _failures.reset(token)
 
 
 def _not_saved(error: Exception, headers: Any) -> Any:
-    """The answer to a request whose outcome would be lost when the server ends."""
+    """The response to a request whose outcome would be lost when the server ends."""
     from ministack.core.responses import error_response_json, error_response_xml
 
     message = f"The local AWS cannot save this ({error}): make room on the disk of its state folder and try again."
@@ -355,6 +255,14 @@ def _not_saved(error: Exception, headers: Any) -> Any:
     if headers.get("x-amz-target") or "json" in headers.get("content-type", ""):
         return error_response_json("InternalFailure", message, 500)
     return error_response_xml("InternalError", message, 500)
+
+
+def _bucket_of_object(path: str) -> str | None:
+    """The bucket that exists and whose object a path names."""
+    from ministack.services import s3
+
+    bucket, _, key = path[1:].partition("/")
+    return bucket if key and bucket in s3._buckets else None
 
 
 def _reads(service: str, method: str, path: str, headers: Any, body: bytes, query: Any) -> bool:
@@ -378,10 +286,3 @@ def _loaded_modules() -> list[str]:
 
     names = dict.fromkeys(app._state_map.values())
     return [name for name in names if hasattr(sys.modules.get(f"ministack.services.{name}"), "load_persisted_state")]
-
-
-def _encode(state: Any) -> str:
-    """The state as MiniStack writes it."""
-    from ministack.core.persistence import _json_default
-
-    return json.dumps(state, default=_json_default, separators=(",", ":"))

@@ -7,6 +7,7 @@ import sqlite3
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,19 +23,17 @@ CREATE TABLE IF NOT EXISTS items (
 """
 
 
+@dataclass(slots=True)
 class _Series:
     """What the database holds of one series; the items themselves are shared with their owner, not copied."""
 
-    __slots__ = ("head", "id", "items")
-
-    def __init__(self, id: int, head: str, items: list[Any]) -> None:
-        self.id = id
-        self.head = head
-        self.items = items
+    id: int
+    head: str
+    items: list[Any]
 
 
 class StateDatabase:
-    """Not for concurrent use but by one thread at a time.
+    """The file of one server, which any of its threads may use within a `transaction`.
 
     Parameters
     ----------
@@ -43,7 +42,6 @@ class StateDatabase:
     """
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
         self._lock = threading.RLock()
         self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         # Written to the system before a commit returns, so that it survives this process; not synced to the disk.
@@ -59,7 +57,7 @@ class StateDatabase:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """All that is put within is committed together, or not at all."""
+        """Commit all that is put within together, or nothing."""
         with self._lock:
             self._connection.execute("BEGIN IMMEDIATE")
             try:
@@ -72,31 +70,27 @@ class StateDatabase:
                 raise
 
     def snapshots(self) -> list[tuple[str, str]]:
-        """Every module's name and saved state."""
+        """Return every module's name and saved state."""
         return self._connection.execute("SELECT module, body FROM snapshots").fetchall()
 
     def put_snapshot(self, module: str, body: str) -> None:
         self._connection.execute("INSERT OR REPLACE INTO snapshots VALUES (?, ?)", (module, body))
 
     def series(self, module: str) -> list[tuple[list[Any], Any, list[Any]]]:
-        """(path, head, items) of each series of a module, in the order in which they were first put.
-
-        The items are the database's own: whoever takes them up and puts them again has not changed them.
-        """
+        """Return (path, head, items) of each series of a module, in the order in which they were first put."""
         known = self._known(module)
         return [(json.loads(path), json.loads(saved.head), list(saved.items)) for path, saved in known.items()]
 
     def put_series(self, module: str, current: Iterable[tuple[list[Any], Any, list[Any]]]) -> None:
         """Make the series of a module these: add what was added, drop what is gone.
 
-        An item is taken for unchanged when it is the same object as before: an owner that changes items in place
-        instead of adding new ones must not use a series.
+        An item counts as unchanged when it is the same object as before: who changes items in place must not use a
+        series.
         """
         known = self._known(module)
         gone = set(known)
         for path_parts, head_value, items in current:
-            path = json.dumps(path_parts)
-            head = json.dumps(head_value)
+            path, head = json.dumps(path_parts), json.dumps(head_value)
             gone.discard(path)
             saved = known.get(path)
             if saved is None:
@@ -122,14 +116,10 @@ class StateDatabase:
 
     def _put_items(self, saved: _Series, items: list[Any]) -> None:
         count = len(saved.items)
-        if len(items) == count and items == saved.items:
-            return
         if items[:count] != saved.items:  # compares identities first, so this is quick
             self._connection.execute("DELETE FROM items WHERE series = ?", (saved.id,))
             saved.items, count = [], 0
         added = items[count:]
-        self._connection.executemany(
-            "INSERT INTO items VALUES (?, ?, ?)",
-            ((saved.id, position, json.dumps(item)) for position, item in enumerate(added, count)),
-        )
+        rows = ((saved.id, position, json.dumps(item)) for position, item in enumerate(added, count))
+        self._connection.executemany("INSERT INTO items VALUES (?, ?, ?)", rows)
         saved.items.extend(added)

@@ -55,40 +55,32 @@ def spawn_parent(registry, tmp_path, *arguments):
     return process, grandchild
 
 
-def test_spawn_makes_the_program_the_leader_of_a_session_of_its_own(registry, tmp_path):
+def test_a_program_leads_a_session_of_its_own_and_is_recorded(registry, tmp_path):
     process, grandchild = spawn_parent(registry, tmp_path)
     assert os.getsid(process.pid) == os.getpgid(grandchild) == process.pid != os.getsid(0)
-
-
-def test_spawn_records_the_program_before_it_returns(registry, tmp_path):
-    process, _ = spawn_parent(registry, tmp_path)
     record = json.loads((tmp_path / "processes" / str(process.pid)).read_text())
     assert record["started"] == pytest.approx(psutil.Process(process.pid).create_time())
 
 
-@pytest.mark.parametrize("where", ["in the group", "apart"])
-def test_terminate_ends_the_program_and_what_it_started(registry, tmp_path, where):
-    process, grandchild = spawn_parent(registry, tmp_path, where)
-    assert registry.terminate(process, grace_seconds=5) == -signal.SIGTERM
+@pytest.mark.parametrize(
+    ("how", "killed", "grace", "status"),
+    [
+        ("in the group", False, 5, -signal.SIGTERM),
+        ("apart", False, 5, -signal.SIGTERM),
+        ("stubborn", False, 0.3, -signal.SIGKILL),
+        ("in the group", True, 5, -signal.SIGKILL),
+    ],
+    ids=["ends when asked", "in a session of its own", "ignores SIGTERM", "has gone before"],
+)
+def test_terminate_ends_the_program_and_what_it_started(registry, tmp_path, how, killed, grace, status):
+    process, grandchild = spawn_parent(registry, tmp_path, how)
+    if killed:
+        process.kill()
+        process.wait()
+    assert running(grandchild)
+    assert registry.terminate(process, grace_seconds=grace) == status
     wait_until(lambda: not running(grandchild))
     assert list((tmp_path / "processes").iterdir()) == []
-
-
-def test_terminate_kills_what_ignores_sigterm_once_the_grace_is_over(registry, tmp_path):
-    process, grandchild = spawn_parent(registry, tmp_path, "stubborn")
-    started = time.monotonic()
-    assert registry.terminate(process, grace_seconds=0.3) == -signal.SIGKILL
-    assert time.monotonic() - started >= 0.3
-    wait_until(lambda: not running(grandchild))
-
-
-def test_terminate_ends_the_children_of_a_program_that_has_already_gone(registry, tmp_path):
-    process, grandchild = spawn_parent(registry, tmp_path)
-    process.kill()
-    process.wait()
-    assert running(grandchild)
-    registry.terminate(process, grace_seconds=5)
-    wait_until(lambda: not running(grandchild))
 
 
 def test_close_ends_all_programs_within_one_grace_and_refuses_new_ones(registry, tmp_path):
@@ -101,15 +93,11 @@ def test_close_ends_all_programs_within_one_grace_and_refuses_new_ones(registry,
         registry.spawn(["true"], cwd=tmp_path, env={})
 
 
-def test_a_program_that_cannot_be_started_leaves_no_record(registry, tmp_path):
+def test_records_are_of_programs_that_run(registry, tmp_path):
     with pytest.raises(OSError, match="nothing-of-this-name"):
         registry.spawn(["nothing-of-this-name"], cwd=tmp_path, env={})
     assert list((tmp_path / "processes").iterdir()) == []
-
-
-def test_records_of_ended_programs_do_not_pile_up(registry, tmp_path):
-    first = registry.spawn(["true"], cwd=tmp_path, env=dict(os.environ))
-    first.wait()
+    registry.spawn(["true"], cwd=tmp_path, env=dict(os.environ)).wait()
     second = registry.spawn(["sleep", "60"], cwd=tmp_path, env=dict(os.environ))
     assert [path.name for path in (tmp_path / "processes").iterdir()] == [str(second.pid)]
 
@@ -135,12 +123,8 @@ def test_reap_spares_a_process_that_only_has_the_pid_of_a_recorded_one(tmp_path)
 
 def test_reap_drops_a_record_that_was_half_written(tmp_path):
     (tmp_path / "123.tmp").write_text("{")
-    assert reap(tmp_path) == []
+    assert reap(tmp_path) == reap(tmp_path / "never-made") == []
     assert list(tmp_path.iterdir()) == []
-
-
-def test_reap_needs_no_records(tmp_path):
-    assert reap(tmp_path / "never-made") == []
 
 
 # A server: a registry, a program, a watchdog; says the pids and waits.
