@@ -61,6 +61,10 @@ def clients(aws: LocalAws, region: str) -> Callable[[str], Any]:
 def fill(aws: LocalAws, region: str) -> None:
     """Make one of everything in a region."""
     client = clients(aws, region)
+    bucket = f"models-of-{region}"  # SageMaker reads models from buckets of its own region only
+    where = {} if region == HERE else {"CreateBucketConfiguration": {"LocationConstraint": region}}
+    client("s3").create_bucket(Bucket=bucket, **where)
+    client("s3").put_object(Bucket=bucket, Key="model.tar.gz", Body=model_archive())
     client("cloudformation").create_stack(StackName="s", TemplateBody=json.dumps(STACK))
     client("cloudformation").get_waiter("stack_create_complete").wait(
         StackName="s", WaiterConfig={"Delay": 0.1, "MaxAttempts": 600}
@@ -94,7 +98,11 @@ def fill(aws: LocalAws, region: str) -> None:
     sagemaker.create_model(
         ModelName="m",
         ExecutionRoleArn="arn:aws:iam::000000000000:role/model",
-        PrimaryContainer={"Image": IMAGE, "ModelDataUrl": "s3://regions/model.tar.gz", "Environment": {"NAME": region}},
+        PrimaryContainer={
+            "Image": IMAGE,
+            "ModelDataUrl": f"s3://{bucket}/model.tar.gz",
+            "Environment": {"NAME": region},
+        },
     )
     variant = {"VariantName": "v", "ModelName": "m", "InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
     sagemaker.create_endpoint_config(EndpointConfigName="c", ProductionVariants=[variant])
@@ -114,8 +122,6 @@ def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalAws]:
         made.role("model", SAGEMAKER_TRUST, {"Version": "2012-10-17", "Statement": [reading]})
         made.role("function", LAMBDA_TRUST)
         made.role("build", LAMBDA_TRUST)
-        made.client("s3").create_bucket(Bucket="regions")
-        made.client("s3").put_object(Bucket="regions", Key="model.tar.gz", Body=model_archive())
         fill(made, HERE)
         yield made
 

@@ -17,6 +17,8 @@ from emulator.platform.layout import StateDir
 from emulator.platform.store import Store
 from emulator.sagemaker.training.metrics import read_points
 
+pytestmark = pytest.mark.slow
+
 ACTIONS = ("s3:*", "logs:*")
 
 #: Counts in a checkpoint, the first time until somebody ends it and then up to ten; leaves where it began.
@@ -43,8 +45,6 @@ while count < 10:
 #: fifth.
 REPORTING = """
 import os, pathlib, time
-
-pytestmark = pytest.mark.slow
 state = pathlib.Path(os.environ["SM_CHECKPOINT_DIR"], "epoch")
 first = not state.exists()
 for epoch in range(1 if first else int(state.read_text()) + 1, 9):
