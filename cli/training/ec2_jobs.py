@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from cli.aws import Stage
@@ -21,6 +21,8 @@ from programs.ec2_training.training_instance.job import COMPLETED, FAILED, STOPP
 
 _TYPE = "instance-type"
 _MAX_STATUS_BYTES = 2**16
+#: The state of a job from its launch until its program says another.
+LAUNCHING = "Launching"
 _STATUS_TYPES = {
     "state": str,
     "reason": str | None,
@@ -61,7 +63,7 @@ def is_ec2_job(stage: Stage, job: str) -> bool:
 def write_launch(stage: Stage, job: Job, instance_type: str) -> None:
     """Describe a job for an instance that is launched now, and say so in place of what an earlier one reported."""
     _put_json(stage, job_key(EC2_JOBS, job.name), job.dump(), {_TYPE: instance_type})
-    write_status(stage, Status(job.name, "", instance_type, state="Launching"))
+    write_status(stage, Status(job.name, "", instance_type, state=LAUNCHING))
 
 
 def write_status(stage: Stage, status: Status) -> None:
@@ -154,15 +156,21 @@ def first_end(stage: Stage, job: str, launched: datetime) -> tuple[str, datetime
     The time is None for one that has not ended.
     """
     key = status_key(TRAINING_OUTPUT, job)
+    end = None
     for version in reversed(s3_versions(stage, key)):
-        if version["LastModified"] < launched:
+        time = version["LastModified"]
+        if time < launched:
             continue
+        if end is not None and time > launched + timedelta(seconds=1):
+            break
         with aws_errors():
             answer = stage.client("s3").get_object(Bucket=stage.data_bucket, Key=key, VersionId=version["VersionId"])
         status = _parse_status(answer)
-        if status is not None and status["state"] in (COMPLETED, FAILED, STOPPED):
-            return status["state"], version["LastModified"]
-    return "Training", None
+        if status is not None and status["state"] == LAUNCHING:  # S3's times are whole seconds: that end was before
+            end = None
+        elif status is not None and end is None and status["state"] in (COMPLETED, FAILED, STOPPED):
+            end = status["state"], time
+    return end or ("Training", None)
 
 
 def _no_such_job(job: str) -> NotReadyError:

@@ -39,7 +39,7 @@ def test_a_new_accounts_quotas_are_found_before_anything_starts(log: Path) -> No
 
 
 @pytest.mark.slow
-def test_a_destroyed_stage_is_looked_for_where_it_is_and_late_logs_do_not_keep_it(
+def test_nothing_is_said_to_be_destroyed_where_nothing_was_and_late_logs_do_not_keep_it(
     log: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     stage = Stage("local")
@@ -53,7 +53,7 @@ def test_a_destroyed_stage_is_looked_for_where_it_is_and_late_logs_do_not_keep_i
             elsewhere.setenv(name, "eu-west-1")
         with pytest.raises(NotReadyError, match=r"nothing of the stage 'local' in .* region eu-west-1") as raised:
             destroying.destroy_stage(Stage("local"))
-        assert "It is in us-east-1" in raised.value.hint
+        assert "AWS_REGION and AWS_DEFAULT_REGION" in raised.value.hint
 
     monkeypatch.setattr(destroying, "_LATE_LOGS_PAUSE", 0.1)
     delete, waited = destroying._delete_stack, list[str]()

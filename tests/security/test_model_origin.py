@@ -207,6 +207,19 @@ def test_a_resumed_job_is_believed_anew_but_not_in_a_model_of_before(stage: Any,
         packaged(stage, tmp_path, ON_EC2)
 
 
+def test_an_end_of_the_second_of_the_launch_is_that_of_the_instance_before(stage: Any, tmp_path: Path) -> None:
+    """S3 gives the times of versions in whole seconds."""
+    claim(stage, ON_EC2, state="Stopped")
+    write_launch(stage, JOB, "t3.xlarge")
+    status = f"training/{ON_EC2}/status.json"
+    stage.s3.objects.earlier[status][-1] = (
+        stage.s3.objects.earlier[status][-1][0],
+        stage.s3.objects.times[job_key(EC2_JOBS, ON_EC2)],
+    )
+    with pytest.raises(NotReadyError, match="has not ended"):
+        packaged(stage, tmp_path, ON_EC2)
+
+
 def test_a_training_of_another_bucket_is_none_of_ours(stage: Any, tmp_path: Path) -> None:
     stage.sagemaker.bucket = "stranger"
     with pytest.raises(NotReadyError, match="it is not a training of this stage"):
