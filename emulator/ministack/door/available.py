@@ -1,0 +1,101 @@
+"""The services that the local AWS has; of MiniStack's others it answers for none.
+
+MiniStack's services call each other with all rights: a state machine or a pipeline does what its author may not. What
+the services of this list do is put to IAM by the modules beside this one; the rest is refused. So are operations by
+which a service of the list acts later without asking anybody.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from emulator.platform.errors import Response, ServiceError
+
+#: By MiniStack's name. Ours, such as SageMaker, are not MiniStack's.
+SERVICES = frozenset(
+    {
+        *(
+            "cloudformation",
+            "codebuild",
+            "ec2",
+            "ecr",
+            "iam",
+            "kms",
+            "lambda",
+            "logs",
+            "monitoring",
+            "s3",
+            "secretsmanager",
+        ),
+        *("sns", "ssm", "sts"),
+    }
+)
+#: Of CloudFormation's types, by the service in their names. ``AWS::CDK`` is metadata.
+_NAMESPACES = frozenset(
+    {
+        *(
+            "ApplicationAutoScaling",
+            "CDK",
+            "CloudFormation",
+            "CloudWatch",
+            "CodeBuild",
+            "EC2",
+            "ECR",
+            "IAM",
+            "KMS",
+            "Lambda",
+        ),
+        *("Logs", "S3", "SNS", "SSM", "SageMaker", "SecretsManager"),
+    }
+)
+#: What delivers without asking anybody: by service, method and parameter or end of the path.
+_DELIVERIES = {
+    "lambda": ("POST", "event-source-mappings"),
+    "s3": ("PUT", "notification"),
+    "logs": ("POST", "PutSubscriptionFilter"),
+}
+_TYPES = frozenset({"AWS::Lambda::EventSourceMapping", "AWS::Logs::SubscriptionFilter", "AWS::SNS::Subscription"})
+
+
+def install(ours: Mapping[str, Any]) -> None:
+    """Refuse what is not here; call it before anything else stands before a service.
+
+    Parameters
+    ----------
+    ours
+        The services that the emulator brings itself, by name.
+    """
+    from ministack import app
+    from ministack.services.cloudformation import provisioners
+
+    for name in set(app.SERVICE_REGISTRY) - SERVICES - set(ours):
+        app.SERVICE_HANDLERS[name] = functools.partial(_absent, name)
+    for name, delivery in _DELIVERIES.items():
+        app.SERVICE_HANDLERS[name] = functools.partial(_without_delivery, app.SERVICE_HANDLERS[name], name, delivery)
+    for kind in list(provisioners._RESOURCE_HANDLERS):
+        if kind in _TYPES or (kind.startswith("AWS::") and kind.split("::")[1] not in _NAMESPACES):
+            del provisioners._RESOURCE_HANDLERS[kind]
+
+
+async def _absent(service: str, *_: Any) -> Response:
+    here = ", ".join(sorted(SERVICES))
+    message = f"The local AWS has no {service}. Of MiniStack's services it has {here}; of its own SageMaker and others."
+    return ServiceError("NotImplemented", message, status=501).response()
+
+
+async def _without_delivery(
+    inner: Callable[..., Any], service: str, delivery: tuple[str, str],
+    method: str, path: str, headers: dict[str, str], body: bytes, query: Mapping[str, Any],
+) -> Response:  # fmt: skip
+    verb, what = delivery
+    asked = {*query, path.rstrip("/").rpartition("/")[2], headers.get("x-amz-target", "").rpartition(".")[2]}
+    if method == verb and what in asked:
+        from ministack.core.responses import error_response_xml
+
+        message = f"The local AWS delivers nothing by {service} ({what})."
+        if service == "s3":
+            return error_response_xml("NotImplemented", message, 501)  # type: ignore[no-any-return]
+        return ServiceError("NotImplemented", message, status=501).response()
+    return await inner(method, path, headers, body, query)  # type: ignore[no-any-return]
