@@ -20,6 +20,7 @@ ABSENT: list[tuple[str, str, dict[str, Any]]] = [
     ("pipes", "list_pipes", {}),
     ("scheduler", "list_schedules", {}),
     ("lambda", "create_event_source_mapping", {"FunctionName": "f", "EventSourceArn": "arn:aws:sqs:us-east-1:0:q"}),
+    ("sns", "subscribe", {"TopicArn": "arn:aws:sns:us-east-1:0:t", "Protocol": "sqs", "Endpoint": "q"}),
     ("s3", "put_bucket_notification_configuration", {"Bucket": "b", "NotificationConfiguration": {}}),
 ]
 

@@ -30,14 +30,7 @@ _VERBS = {
     ),
 }
 #: By the service in a type's name, where it is not IAM's name in capitals.
-_NAMESPACES = {
-    "cognito": "cognito-idp",
-    "elasticloadbalancingv2": "elasticloadbalancing",
-    "stepfunctions": "states",
-    "applicationautoscaling": "application-autoscaling",
-    "opensearchservice": "es",
-    "efs": "elasticfilesystem",
-}
+_NAMESPACES = {"applicationautoscaling": "application-autoscaling"}
 #: Types that change nothing.
 _INERT = ("AWS::CDK::", "AWS::CloudFormation::")
 #: Of an object: the key that it is encrypted with.

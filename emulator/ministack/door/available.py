@@ -11,6 +11,7 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from emulator.ministack.door import operations
 from emulator.platform.errors import Response, ServiceError
 
 #: By MiniStack's name. Ours, such as SageMaker, are not MiniStack's.
@@ -50,11 +51,14 @@ _NAMESPACES = frozenset(
         *("Logs", "S3", "SNS", "SSM", "SageMaker", "SecretsManager"),
     }
 )
+#: Services whose errors are XML, beside those of the query protocol.
+_XML = frozenset({"cloudfront", "route53", "s3"})
 #: What delivers without asking anybody: by service, method and parameter or end of the path.
 _DELIVERIES = {
     "lambda": ("POST", "event-source-mappings"),
     "s3": ("PUT", "notification"),
     "logs": ("POST", "PutSubscriptionFilter"),
+    "sns": ("POST", "Subscribe"),
 }
 _TYPES = frozenset({"AWS::Lambda::EventSourceMapping", "AWS::Logs::SubscriptionFilter", "AWS::SNS::Subscription"})
 
@@ -80,9 +84,7 @@ def install(ours: Mapping[str, Any]) -> None:
 
 
 async def _absent(service: str, *_: Any) -> Response:
-    here = ", ".join(sorted(SERVICES))
-    message = f"The local AWS has no {service}. Of MiniStack's services it has {here}; of its own SageMaker and others."
-    return ServiceError("NotImplemented", message, status=501).response()
+    return _refusal(service, f"The local AWS has no {service}; docs/local-aws.md says what it has.")
 
 
 async def _without_delivery(
@@ -90,12 +92,16 @@ async def _without_delivery(
     method: str, path: str, headers: dict[str, str], body: bytes, query: Mapping[str, Any],
 ) -> Response:  # fmt: skip
     verb, what = delivery
-    asked = {*query, path.rstrip("/").rpartition("/")[2], headers.get("x-amz-target", "").rpartition(".")[2]}
-    if method == verb and what in asked:
-        from ministack.core.responses import error_response_xml
-
-        message = f"The local AWS delivers nothing by {service} ({what})."
-        if service == "s3":
-            return error_response_xml("NotImplemented", message, 501)  # type: ignore[no-any-return]
-        return ServiceError("NotImplemented", message, status=501).response()
+    target = headers.get("x-amz-target", "").rpartition(".")[2]
+    actions = {**query, **operations.form(body)}.get("Action", []) if service == "sns" else []
+    if method == verb and what in {*query, *actions, path.rstrip("/").rpartition("/")[2], target}:
+        return _refusal(service, f"The local AWS delivers nothing by {service} ({what}).")
     return await inner(method, path, headers, body, query)  # type: ignore[no-any-return]
+
+
+def _refusal(service: str, message: str) -> Response:
+    from ministack.core.responses import error_response_xml
+
+    if service in operations.QUERY_SERVICES | _XML:
+        return error_response_xml("NotImplemented", message, 501)  # type: ignore[no-any-return]
+    return ServiceError("NotImplemented", message, status=501).response()
