@@ -16,40 +16,43 @@ from emulator.platform.errors import Response, ServiceError
 
 #: By MiniStack's name. Ours, such as SageMaker, are not MiniStack's.
 SERVICES = frozenset(
-    {
-        *(
-            "cloudformation",
-            "codebuild",
-            "ec2",
-            "ecr",
-            "iam",
-            "kms",
-            "lambda",
-            "logs",
-            "monitoring",
-            "s3",
-            "secretsmanager",
-        ),
-        *("sns", "ssm", "sts"),
-    }
+    [
+        "cloudformation",
+        "codebuild",
+        "ec2",
+        "ecr",
+        "iam",
+        "kms",
+        "lambda",
+        "logs",
+        "monitoring",
+        "s3",
+        "secretsmanager",
+        "sns",
+        "ssm",
+        "sts",
+    ]
 )
 #: Of CloudFormation's types, by the service in their names. ``AWS::CDK`` is metadata.
 _NAMESPACES = frozenset(
-    {
-        *(
-            "ApplicationAutoScaling",
-            "CDK",
-            "CloudFormation",
-            "CloudWatch",
-            "CodeBuild",
-            "EC2",
-            "ECR",
-            "IAM",
-            "KMS",
-            "Lambda",
-        ),
-        *("Logs", "S3", "SNS", "SSM", "SageMaker", "SecretsManager"),
-    }
+    [
+        "ApplicationAutoScaling",
+        "CDK",
+        "CloudFormation",
+        "CloudWatch",
+        "CodeBuild",
+        "EC2",
+        "ECR",
+        "IAM",
+        "KMS",
+        "Lambda",
+        "Logs",
+        "S3",
+        "SNS",
+        "SSM",
+        "SageMaker",
+        "SecretsManager",
+    ]
 )
 #: Services whose errors are XML, beside those of the query protocol.
 _XML = frozenset({"cloudfront", "route53", "s3"})
