@@ -58,10 +58,10 @@ _NAMESPACES = frozenset(
 _XML = frozenset({"cloudfront", "route53", "s3"})
 #: What delivers without asking anybody: by service, method and parameter or end of the path.
 _DELIVERIES = {
-    "lambda": ("POST", "event-source-mappings"),
-    "s3": ("PUT", "notification"),
-    "logs": ("POST", "PutSubscriptionFilter"),
-    "sns": ("POST", "Subscribe"),
+    "lambda": ("POST", {"event-source-mappings"}),
+    "s3": ("PUT", {"notification", "replication"}),
+    "logs": ("POST", {"PutSubscriptionFilter"}),
+    "sns": ("POST", {"Subscribe"}),
 }
 _TYPES = frozenset({"AWS::Lambda::EventSourceMapping", "AWS::Logs::SubscriptionFilter", "AWS::SNS::Subscription"})
 
@@ -75,12 +75,18 @@ def install(ours: Mapping[str, Any]) -> None:
         The services that the emulator brings itself, by name.
     """
     from ministack import app
+    from ministack.services import s3
     from ministack.services.cloudformation import provisioners
 
     for name in set(app.SERVICE_REGISTRY) - SERVICES - set(ours):
         app.SERVICE_HANDLERS[name] = functools.partial(_absent, name)
     for name, delivery in _DELIVERIES.items():
-        app.SERVICE_HANDLERS[name] = functools.partial(_without_delivery, app.SERVICE_HANDLERS[name], name, delivery)
+        if name == "s3":  # a bucket has a host of its own, and each way in ends there
+            s3.handle_request = functools.partial(_without_delivery, s3.handle_request, name, delivery)
+        else:
+            app.SERVICE_HANDLERS[name] = functools.partial(
+                _without_delivery, app.SERVICE_HANDLERS[name], name, delivery
+            )
     for kind in list(provisioners._RESOURCE_HANDLERS):
         if kind in _TYPES or (kind.startswith("AWS::") and kind.split("::")[1] not in _NAMESPACES):
             del provisioners._RESOURCE_HANDLERS[kind]
@@ -91,15 +97,16 @@ async def _absent(service: str, *_: Any) -> Response:
 
 
 async def _without_delivery(
-    inner: Callable[..., Any], service: str, delivery: tuple[str, str],
+    inner: Callable[..., Any], service: str, delivery: tuple[str, set[str]],
     method: str, path: str, headers: dict[str, str], body: bytes, query: Mapping[str, Any],
+    **options: Any,
 ) -> Response:  # fmt: skip
-    verb, what = delivery
+    verb, names = delivery
     target = headers.get("x-amz-target", "").rpartition(".")[2]
     actions = {**query, **operations.form(body)}.get("Action", []) if service == "sns" else []
-    if method == verb and what in {*query, *actions, path.rstrip("/").rpartition("/")[2], target}:
-        return _refusal(service, f"The local AWS delivers nothing by {service} ({what}).")
-    return await inner(method, path, headers, body, query)  # type: ignore[no-any-return]
+    if method == verb and (asked := names & {*query, *actions, path.rstrip("/").rpartition("/")[2], target}):
+        return _refusal(service, f"The local AWS delivers nothing by {service} ({asked.pop()}).")
+    return await inner(method, path, headers, body, query, **options)  # type: ignore[no-any-return]
 
 
 def _refusal(service: str, message: str) -> Response:
