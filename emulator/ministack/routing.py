@@ -40,12 +40,7 @@ def install(services: Mapping[str, Service], runtime: Any) -> None:
         iam_actions.SERVICE_TO_IAM_NAMESPACE[name] = service.model.signing_name
         app.SERVICE_HANDLERS[name] = functools.partial(_authorized, service)
         iam_actions._DENIED_CODES[name] = "AccessDeniedException"
-    # The last two are missing in MiniStack.
-    iam_actions.SERVICE_TO_IAM_NAMESPACE |= {
-        _RUNTIME: "sagemaker",
-        "documentdb": "rds",
-        "kinesisanalyticsv2": "kinesisanalytics",
-    }
+    iam_actions.SERVICE_TO_IAM_NAMESPACE[_RUNTIME] = "sagemaker"
     iam_actions._DENIED_CODES[_RUNTIME] = "AccessDeniedException"
     app.SERVICE_HANDLERS[_RUNTIME] = runtime.handle
 

@@ -66,7 +66,7 @@ class LocalAws:
             resource_types,
             stack_rights,
         )
-        from emulator.ministack.door import authentication, enforcement, passed_roles, service_keys, sessions
+        from emulator.ministack.door import authentication, available, enforcement, passed_roles, service_keys, sessions
         from emulator.ministack.s3 import access_logs, bucket_resources, object_files, object_keys
         from emulator.ministack.state import durability
         from emulator.sagemaker import SageMaker
@@ -86,6 +86,7 @@ class LocalAws:
         enforcement.install()
         services: list[Service] = [self._sagemaker, ApplicationAutoScaling(host), ServiceQuotas(host.account, quotas)]
         self._services = {service.name: service for service in services}
+        available.install(self._services)
         routing.install(self._services, self._sagemaker.runtime)
         self._durability = durability.Durability(place.database)
         resource_types.install(self._services, self._durability.save)

@@ -24,25 +24,14 @@ PROJECT = {
     "artifacts": {"type": "NO_ARTIFACTS"},
     "environment": {"type": "LINUX_CONTAINER", "image": "i", "computeType": "BUILD_GENERAL1_SMALL"},
 }
-MACHINE = json.dumps({"StartAt": "S", "States": {"S": {"Type": "Succeed"}}})
 CODE = {"ZipFile": function_archive("def handler(event, context):\n    return 1\n")}
 FUNCTION = {"FunctionName": "passed", "Runtime": "python3.14", "Handler": "app.handler", "Code": CODE}
-CONTAINERS = [{"name": "c", "image": "i", "memory": 4}]
-TARGET = {"Arn": "arn:aws:sqs:us-east-1:000000000000:q", "RoleArn": ROLE}
-SCHEDULE = {"Name": "s", "ScheduleExpression": "rate(1 day)", "FlexibleTimeWindow": {"Mode": "OFF"}, "Target": TARGET}
 #: What takes a role: the service that it is passed to, botocore's client, and the request.
 TAKES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "create_function": ("lambda", "lambda", {**FUNCTION, "Role": ROLE}),
     "update_function_configuration": ("lambda", "lambda", {"FunctionName": "passed", "Role": ROLE}),
     "create_project": ("codebuild", "codebuild", {**PROJECT, "serviceRole": ROLE}),
     "start_build": ("codebuild", "codebuild", {"projectName": "project", "serviceRoleOverride": ROLE}),
-    "create_state_machine": ("states", "stepfunctions", {"name": "m", "definition": MACHINE, "roleArn": ROLE}),
-    "put_rule": ("events", "events", {"Name": "r", "ScheduleExpression": "rate(1 day)", "RoleArn": ROLE}),
-    "register_task_definition": (
-        *("ecs-tasks", "ecs"),
-        {"family": "t", "taskRoleArn": ROLE, "containerDefinitions": CONTAINERS},
-    ),
-    "create_schedule": ("scheduler", "scheduler", SCHEDULE),
     "add_role_to_instance_profile": ("ec2", "iam", {"InstanceProfileName": "empty", "RoleName": "passable"}),
     "update_project": ("codebuild", "codebuild", {"name": "project", "serviceRole": ROLE}),
     "create_stack": (

@@ -30,26 +30,23 @@ _VERBS = {
     ),
 }
 #: By the service in a type's name, where it is not IAM's name in capitals.
-_NAMESPACES = {
-    "cognito": "cognito-idp",
-    "elasticloadbalancingv2": "elasticloadbalancing",
-    "stepfunctions": "states",
-    "applicationautoscaling": "application-autoscaling",
-    "opensearchservice": "es",
-    "efs": "elasticfilesystem",
-}
+_NAMESPACES = {"applicationautoscaling": "application-autoscaling"}
 #: Types that change nothing.
 _INERT = ("AWS::CDK::", "AWS::CloudFormation::")
+#: Of an object: the key that it is encrypted with.
+_KEY_HEADER = "x-amz-server-side-encryption-aws-kms-key-id"
 _CUSTOM = ("Custom::", "AWS::CloudFormation::CustomResource")
 
 
 def install() -> None:
     """Ask IAM before CloudFormation makes, changes or deletes a resource."""
     from ministack import app
-    from ministack.services import secretsmanager, ssm
+    from ministack.services import lambda_svc, s3, secretsmanager, ssm
     from ministack.services.cloudformation import changesets, engine, handlers, provisioners, stacks
 
-    app.SERVICE_HANDLERS["cloudformation"] = functools.partial(_as_caller, app.SERVICE_HANDLERS["cloudformation"])
+    for service in ("cloudformation", "lambda"):
+        app.SERVICE_HANDLERS[service] = functools.partial(_as_caller, app.SERVICE_HANDLERS[service])
+    lambda_svc._fetch_code_from_s3 = _code
     for operation in _OPERATIONS:
         handlers._ACTION_HANDLERS[operation] = _as_role(operation, handlers._ACTION_HANDLERS[operation])
     for module in (provisioners, stacks):
@@ -60,6 +57,7 @@ def install() -> None:
             module._evaluate_conditions = _joining(module._evaluate_conditions)
     secretsmanager.resolve_secret_string = _reading_secret(secretsmanager.resolve_secret_string)
     ssm.resolve_parameter_value = _reading_parameter(ssm.resolve_parameter_value)
+    s3._get_object_data = _reading_object(s3._get_object_data)
 
 
 def actor() -> str:
@@ -108,6 +106,37 @@ def _reading_parameter(inner: Callable[..., Any]) -> Callable[..., Any]:
     return resolve
 
 
+def _reading_object(inner: Callable[..., Any]) -> Callable[..., Any]:
+    """Ask for the object that a template or the code of a function is read from."""
+
+    @functools.wraps(inner)
+    def read(bucket: str, key: str, version_id: str | None = None) -> Any:
+        from ministack.services import s3
+
+        if _acting.get():
+            record = (s3._buckets.get(bucket) or {}).get("objects", {}).get(key) or {}
+            action = "s3:GetObjectVersion" if version_id else "s3:GetObject"
+            _ask([action], f"arn:aws:s3:::{bucket}/{key}", {})
+            _ask_for_key(record.get("preserved_headers", {}).get(_KEY_HEADER), "s3")
+        return inner(bucket, key, version_id)
+
+    return read
+
+
+def _code(bucket: str, key: str, version_id: str | None = None) -> Any:
+    """Read the code of a function or a layer; MiniStack makes the function without it."""
+    from ministack.services import s3
+
+    reading = "Error occurred while GetObject. S3 Error Code"
+    try:
+        data = s3._get_object_data(bucket, key, version_id)
+    except ValueError as denied:
+        raise ServiceError("AccessDeniedException", f"{reading}: AccessDenied. {denied}", 403) from None
+    if data is None:
+        raise ServiceError("InvalidParameterValueException", f"{reading}: NoSuchKey: s3://{bucket}/{key}")
+    return data
+
+
 def _ask_for_key(key_id: str | None, service: str) -> None:
     if key_id and (denied := service_keys.refused(key_id, service, ("kms:Decrypt",), _acting.get())):
         raise ValueError(handler_message(denied.message, "AccessDenied"))
@@ -148,6 +177,8 @@ async def _as_caller(
     token = _acting.set(extract_access_key_id(headers, query))
     try:
         return await inner(method, path, headers, body, query)
+    except ServiceError as error:
+        return error.response()
     finally:
         _acting.reset(token)
 

@@ -22,7 +22,7 @@ _PROFILE_ARN = re.compile(r"arn:aws:iam::\d*:instance-profile/(.+/)?(?P<name>.+)
 #: They name roles without handing them to a service, hold data that looks like it, or ask elsewhere (our own).
 NOT_ASKED = frozenset({"application-autoscaling", "dynamodb", "sagemaker", "sagemaker-runtime", "sts"})
 #: By service, where it is not its own name: whom a role is passed to.
-PRINCIPALS = {"ecs": "ecs-tasks", "iam": "ec2"}
+PRINCIPALS = {"iam": "ec2"}
 #: What a function is called with is data, and so is an object of S3.
 _INVOCATION = re.compile(r".*/(invocations|invoke-async|response-streaming-invocations)/?")
 _OBJECT = re.compile(r"/+(?!v20180820/)[^/]+/+[^/].*", re.DOTALL)
