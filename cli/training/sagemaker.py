@@ -20,7 +20,7 @@ import botocore.exceptions
 from cli.aws import ROOT, Stage
 from cli.console import console, progress_bar
 from cli.data.push import data_set_prefix
-from cli.errors import NotReadyError, WorkFailedError, aws_errors
+from cli.errors import NotReadyError, UsageError, WorkFailedError, aws_errors
 from cli.prices import hourly_price
 from cli.training.hyperparameters import encode, refuse_shell_syntax
 from cli.training.job_log import JobLog
@@ -28,7 +28,7 @@ from cli.training.job_names import job_prefix
 from cli.training.phases import PhasePrinter
 from infra.bucket_layout import CHECKPOINTS, CODE, TRAINING_OUTPUT
 from model.core.archives import write_archive
-from model.training.arguments import canonical
+from model.training.arguments import ArgumentsError, canonical, parse_arguments
 from model.training.loop.metrics import METRIC_DEFINITIONS
 
 #: What lies at the root of a training job's bundle, beside the package `model`.
@@ -168,13 +168,17 @@ def training_hyperparameters(stage: Stage, request: TrainingRequest, max_runtime
     Raises
     ------
     UsageError
-        For a value that a shell would change.
+        For a value that a shell would change, and for what the program would not take.
     """
     limit = int(max_runtime - min(PREPARATION_SHARE * max_runtime, PREPARATION_SECONDS))
     given = {"model-name": request.data_set, "code-revision": _code_revision(), "max-runtime": limit}
     settings = {canonical(name): value for name, value in stage.settings.training.hyperparameters.items()}
     values = {name: str(value) for name, value in {**given, **settings, **request.hyperparameters}.items()}
     refuse_shell_syntax(values)
+    try:
+        parse_arguments(["--data-dir=.", *(f"--{name}={value}" for name, value in values.items())], {})
+    except ArgumentsError as error:
+        raise UsageError(f"The training cannot be started: {error}.") from error
     return values
 
 

@@ -41,12 +41,14 @@ def main() -> None:
 def variables(resources: dict[str, Any]) -> dict[str, str]:
     """Return the toolkit's variables that the training program reads."""
     channels = [path for path in (ROOT / "input" / "data").iterdir() if path.is_dir()]
+    instance_type = resources.get("current_instance_type")
     return {
         "SM_MODEL_DIR": str(ROOT / "model"),
         "SM_OUTPUT_DIR": str(ROOT / "output"),
         "SM_OUTPUT_DATA_DIR": str(ROOT / "output" / "data"),
         "SM_HOSTS": json.dumps(resources["hosts"]),
         "SM_CURRENT_HOST": resources["current_host"],
+        **({"SM_CURRENT_INSTANCE_TYPE": instance_type} if instance_type else {}),
         "SM_NETWORK_INTERFACE_NAME": resources["network_interface_name"],
         **{f"SM_CHANNEL_{path.name.upper()}": str(path) for path in channels},
     }

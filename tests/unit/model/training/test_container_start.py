@@ -33,7 +33,12 @@ class Container:
         for folder in ("input/config", "input/data/training", f"input/data/{CODE_CHANNEL}", "model", "output/data"):
             (self.root / folder).mkdir(parents=True)
         (self.root / "input" / "data" / CODE_CHANNEL / "sourcedir.tar.gz").write_bytes(source_bundle(source))
-        resources = {"hosts": ["algo-1", "algo-2"], "current_host": "algo-2", "network_interface_name": "eth0"}
+        resources = {
+            "hosts": ["algo-1", "algo-2"],
+            "current_host": "algo-2",
+            "current_instance_type": "ml.m5.xlarge",
+            "network_interface_name": "eth0",
+        }
         for name, content in (("resourceconfig", resources), ("hyperparameters", hyperparameters)):
             (self.root / "input" / "config" / f"{name}.json").write_text(json.dumps(content))
 
@@ -80,6 +85,7 @@ def test_the_program_finds_its_places_and_the_other_hosts(given):
     assert (arguments.hosts, arguments.current_host) == (("algo-1", "algo-2"), "algo-2")
     assert found["environment"]["SM_OUTPUT_DIR"] == str(container.root / "output")
     assert found["environment"]["SM_NETWORK_INTERFACE_NAME"] == "eth0"
+    assert found["environment"]["SM_CURRENT_INSTANCE_TYPE"] == "ml.m5.xlarge"
     assert Path(found["cwd"]) == container.root / "code"
 
 
