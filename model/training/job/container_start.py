@@ -55,8 +55,8 @@ def variables(resources: dict[str, Any]) -> dict[str, str]:
 
 
 def arguments(hyperparameters: dict[str, str]) -> list[str]:
-    """Return the hyperparameters, which are JSON or bare text, as `--name value`."""
-    return [text for name, value in sorted(hyperparameters.items()) for text in (f"--{name}", str(_decode(value)))]
+    """Return the hyperparameters, which are JSON or bare text, as `--name=value`: a value may begin with a minus."""
+    return [f"--{name}={_decode(value)}" for name, value in sorted(hyperparameters.items())]
 
 
 def _decode(value: str) -> Any:

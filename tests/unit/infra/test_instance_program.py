@@ -157,7 +157,7 @@ def test_the_program_finds_what_it_finds_in_a_container(instance: Instance) -> N
     assert instance.run()["state"] == "Completed"
     ml = instance.folder / "ml"
     assert json.loads(next(line for line in instance.logs.lines if line[0] == "[")) == [
-        ["--lr", "0.1"], JOB, f"{ml}/model", f"{ml}/input/data/training", f"{ml}/checkpoints",
+        ["--lr=0.1"], JOB, f"{ml}/model", f"{ml}/input/data/training", f"{ml}/checkpoints",
         "instance-type",
     ]  # fmt: skip
 

@@ -56,7 +56,7 @@ class Container:
 
 @pytest.fixture(scope="module")
 def given(tmp_path_factory):
-    values = {"lr": '"0.01"', "seed": "3", "weights": '"a b; $HOME"', "architecture": "resnet9"}
+    values = {"lr": '"0.01"', "seed": "3", "weights": '"a b; $HOME"', "architecture": "resnet9", "mixup": "-1e-05"}
     container = Container(tmp_path_factory.mktemp("job"), values)
     process = container.start()
     output, errors = process.communicate(timeout=60)
@@ -72,7 +72,7 @@ def test_the_program_takes_the_place_of_the_first_process(given):
 def test_hyperparameters_reach_the_program_as_they_are(given):
     _, _, found = given
     assert found["argv"] == [
-        "--architecture", "resnet9", "--lr", "0.01", "--seed", "3", "--weights", "a b; $HOME",
+        "--architecture=resnet9", "--lr=0.01", "--mixup=-1e-05", "--seed=3", "--weights=a b; $HOME",
     ]  # fmt: skip
 
 
