@@ -32,7 +32,6 @@ def _scalar(value: Any) -> Any:
     return value
 
 
-HyperparameterValue = Annotated[str | int | float | bool, PlainValidator(_scalar)]
 CooldownSeconds = Annotated[int, between(0, 3600)]
 Days = Annotated[int, between(1, 3650)]
 

@@ -13,7 +13,8 @@ from rich.table import Table
 
 from cli.console import console, progress_bar
 from cli.errors import NotReadyError
-from cli.parallel import map_unordered, processors
+from cli.parallel import map_unordered
+from model.core.machine import available_vcpus
 from model.training.data.image_folder import SPLITS, ImageFile, ImageFolder
 
 SMALL_CLASS = 10  # training images; with fewer, not even the mean of a frozen network's features says much of a class
@@ -92,7 +93,7 @@ def check_data_set(folder: ImageFolder, *, report: Callable[[int], None] = lambd
     """
     unreadable: dict[str, str] = {}
     same: dict[str, list[ImageFile]] = defaultdict(list)
-    looked_at = map_unordered(_look_at, folder.images, threads=processors())
+    looked_at = map_unordered(_look_at, folder.images, threads=available_vcpus())
     for done, (image, (digest, reason)) in enumerate(looked_at, start=1):
         if reason:
             unreadable[image.key] = reason

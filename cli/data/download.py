@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Callable
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 import requests
 import urllib3
 
+from cli.console import console
 from cli.data.dataset import require_room
 from cli.errors import NotReadyError
 
@@ -20,6 +23,10 @@ _BUSY = (408, 425, 429, 500, 502, 503, 504)
 _RETRY = urllib3.Retry(4, backoff_factor=1, retry_after_max=60, status_forcelist=_BUSY, raise_on_status=False)
 # urllib3 puts the connection in front of a reason: <…Connection object at 0x…>: or HTTPSConnection(host='…', port=443):
 _CONNECTION = re.compile(r"^(<[^>]*>|HTTPS?Connection(Pool)?\([^)]*\)): ")
+# What the signed addresses of S3, CloudFront and Google's storage add: it changes while the file is the same.
+_SIGNATURE = re.compile(
+    r"x-(amz|goog)-.*|signature|expires|policy|key-pair-id|awsaccesskeyid|googleaccessid", re.IGNORECASE
+)
 _KEPT = "What has arrived is kept; the same command goes on from there."
 
 
@@ -29,23 +36,50 @@ def public_url(url: str) -> str:
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
-def version_path(destination: Path) -> Path:
-    """Return where the version of a downloaded file is kept; it is there as long as the file is one of ours."""
-    return destination.with_name(f".{destination.name}.version.json")
+def address_digest(url: str) -> str:
+    """Return a SHA-256 of an address with its query, without user, password and what a signature adds to the query."""
+    query = [(name, value) for name, value in parse_qsl(urlsplit(url).query, True) if not _SIGNATURE.fullmatch(name)]
+    return hashlib.sha256(json.dumps([public_url(url), query]).encode()).hexdigest()
+
+
+def require_web_address(url: str) -> None:
+    """Refuse with a NotReadyError what is no address of the web."""
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        raise NotReadyError("Nothing can be fetched from what --url names: it is no web address.") from None
+    if not usable:
+        raise NotReadyError(f"Nothing can be fetched from {public_url(url)!r}: it is no web address.")
+
+
+def version_path(file: Path) -> Path:
+    """Return where the version of a downloaded file, or of its part, is kept: beside it, and only if it is ours."""
+    return file.with_name(f".{file.name}.version.json")
+
+
+def part_path(destination: Path) -> Path:
+    """Return where a file lies until it is complete."""
+    return destination.with_name(f"{destination.name}.part")
 
 
 def download(url: str, destination: Path, *, report: Callable[[int, int], None]) -> None:
-    """Fetch an archive; one that lies there, and did not come from another address, is taken for it.
+    """Fetch an archive; one that lies there, and that no download left there, is taken for it.
 
     Raises
     ------
     NotReadyError
         The server refuses or sends nonsense, the disk is too small, or several attempts in a row brought nothing new.
     """
-    part = destination.with_name(destination.name + ".part")
-    if version_path(destination).exists() and not _version(destination, url):  # of another address
-        for path in (destination, version_path(destination), part):
-            path.unlink(missing_ok=True)
+    require_web_address(url)
+    part = part_path(destination)
+    if is_ours(destination) and not _version(destination, url):  # of another address
+        remove_ours(destination)
+    if destination.exists():
+        console.print(f"Using {destination}, which is there already.")
+        return
+    if not _version(part, url):
+        part.unlink(missing_ok=True)
     furthest, failures = _size(part), 0
     with requests.Session() as session:
         for scheme in ("http://", "https://"):
@@ -68,7 +102,7 @@ def _attempt(
     session: requests.Session, url: str, part: Path, destination: Path, report: Callable[[int, int], None]
 ) -> str:
     """Fetch what is missing; return why that did not succeed, or ""."""
-    (size, etag), have = _version(destination, url) or (0, ""), _size(part)
+    (size, etag), have = _version(part, url) or (0, ""), _size(part)
     if not have or have != size:
         headers = {"Accept-Encoding": "identity"}  # a compressed file would have other positions
         if have and etag.startswith('"'):  # a weak one vouches for the meaning and not for the bytes
@@ -76,10 +110,9 @@ def _attempt(
         with _ask(session, url, headers) as response:
             if response.status_code == requests.codes.ok:
                 have, size, etag = 0, int(response.headers["Content-Length"]), response.headers.get("ETag", "")
-                version_path(destination).unlink(missing_ok=True)  # or it would vouch for bytes of another version
+                version_path(part).unlink(missing_ok=True)  # or it would vouch for bytes of another version
                 part.write_bytes(b"")
-                version = json.dumps({"url": public_url(url), "size": size, "etag": etag})
-                version_path(destination).write_text(version, encoding="utf-8")
+                _write_version(part, {"address": address_digest(url), "size": size, "etag": etag})
             elif (  # servers that ignore If-Range send the rest of another version
                 response.headers.get("ETag", etag) != etag
                 or not re.fullmatch(rf"bytes {have}-\d+/({size}|\*)", response.headers.get("Content-Range", ""))
@@ -96,6 +129,10 @@ def _attempt(
         if have != size:
             return f"{have:,} bytes came where {size:,} were announced"
     part.replace(destination)
+    # Killed before the next line, it leaves a file that is taken for a person's: it is used, and never removed.
+    changed = destination.stat().st_mtime_ns
+    _write_version(destination, {"address": address_digest(url), "size": size, "etag": etag, "changed": changed})
+    version_path(part).unlink()
     return ""
 
 
@@ -123,13 +160,36 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def _version(destination: Path, url: str) -> tuple[int, str] | None:
-    """Return length and ETag of what the part is the beginning of; None when that cannot be told."""
+def is_ours(destination: Path) -> bool:
+    """Tell a complete file that `download` has left there from one that a person has put there."""
     try:
-        version = json.loads(version_path(destination).read_text(encoding="utf-8"))
-        return (version["size"], version["etag"]) if version["url"] == public_url(url) else None
+        return bool(_read_version(destination)["changed"] == destination.stat().st_mtime_ns)
+    except (OSError, ValueError, TypeError, KeyError):
+        return False
+
+
+def remove_ours(destination: Path) -> None:
+    """Remove a file that `download` has left there, and nobody else's."""
+    if is_ours(destination):
+        destination.unlink()
+    version_path(destination).unlink(missing_ok=True)
+
+
+def _version(file: Path, url: str) -> tuple[int, str] | None:
+    """Return length and ETag of what a file or part is of; None when that cannot be told."""
+    try:
+        version = _read_version(file)
+        return (version["size"], version["etag"]) if version["address"] == address_digest(url) else None
     except (OSError, ValueError, TypeError, KeyError):
         return None
+
+
+def _read_version(file: Path) -> Any:
+    return json.loads(version_path(file).read_text(encoding="utf-8"))
+
+
+def _write_version(file: Path, version: dict[str, Any]) -> None:
+    version_path(file).write_text(json.dumps(version), encoding="utf-8")
 
 
 def _reason(error: BaseException) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from cli.console import byte_progress, console
 from cli.data.dataset import named
-from cli.data.download import download, public_url, version_path
+from cli.data.download import address_digest, download, public_url, remove_ours, require_web_address
 from cli.data.unzip import ArchiveError, unzip
 from cli.errors import NotReadyError, UsageError
 
@@ -36,12 +36,19 @@ class Source:
         Of the archive, in bytes.
     pulled : str
         When, in UTC.
+    address : str
+        SHA-256 that tells addresses with different queries apart; empty in older records, and then there was no query.
     """
 
     url: str
     sha256: str
     size: int
     pulled: str
+    address: str = ""
+
+    def is_from(self, url: str) -> bool:
+        """Whether it came from this address."""
+        return (self.address or address_digest(self.url)) == address_digest(url)
 
 
 def pull(directory: Path, url: str, sha256: str | None) -> None:
@@ -66,17 +73,22 @@ def pull(directory: Path, url: str, sha256: str | None) -> None:
         When the folder holds something else, the archive cannot be fetched, is another one than before, or cannot be
         unpacked safely.
     UsageError
-        When `sha256` is no checksum.
+        When `sha256` is no checksum, or the folder has no name.
     """
     if sha256 is not None and not _SHA256.fullmatch(sha256 := sha256.lower().removeprefix("sha256:")):
         raise UsageError(f"{sha256!r} is no SHA-256 checksum: it has 64 hexadecimal digits.")
+    require_web_address(url)
     directory = named(directory)
+    if not directory.name:
+        raise UsageError(f"{directory} cannot be a data set's folder: name one below it.")
     archive, record = directory.with_name(f"{directory.name}.zip"), directory.with_name(f"{directory.name}.source.json")
     with _only_one(directory.parent):
         before = _read(record)
         if not _is_there(directory, before, url, sha256):
-            if archive.exists():
-                console.print(f"Using {archive}, which is there already.")
+            if archive.is_dir():
+                raise NotReadyError(
+                    f"{archive} is a folder; the archive goes there.", "Move it, or choose another folder."
+                )
             with byte_progress("Downloading") as report:
                 download(url, archive, report=report)
             _write(record, _verified(archive, url, sha256, before))
@@ -85,10 +97,10 @@ def pull(directory: Path, url: str, sha256: str | None) -> None:
                     unpacked = unzip(archive, directory, report=report)
             except ArchiveError:
                 _write(record, before)  # the checksum of something unusable is nothing to go by
-                _remove(archive)
+                remove_ours(archive)
                 raise
             console.print(f"Unpacked {unpacked}, into {directory}.")
-        _remove(archive)
+        remove_ours(archive)
 
 
 @contextmanager
@@ -111,8 +123,10 @@ def _only_one(folder: Path) -> Iterator[None]:
 def _is_there(directory: Path, before: Source | None, url: str, sha256: str | None) -> bool:
     if not os.path.lexists(directory) or (directory.is_dir() and not any(directory.iterdir())):
         return False
-    if before is None or before.url != public_url(url) or sha256 not in (None, before.sha256):
+    if before is None or not before.is_from(url) or sha256 not in (None, before.sha256):
         what = "was not pulled" if before is None else f"was pulled from {before.url} (sha256 {before.sha256})"
+        if before is not None and before.url == public_url(url) and not before.is_from(url):
+            what += ", with another query in the address"
         raise NotReadyError(
             f"{directory} is there and {what}, so it is left alone.", "Choose another folder, or remove this one."
         )
@@ -129,12 +143,12 @@ def _verified(archive: Path, url: str, sha256: str | None, before: Source | None
     keep = f"The archive stays in {archive}: remove it to download it again"
     if sha256 is not None and found != sha256:
         raise NotReadyError(f"{archive} is not what was asked for: its sha256 is not {sha256}.", f"{keep}.")
-    if sha256 is None and before is not None and before.url == public_url(url) and before.sha256 != found:
+    if sha256 is None and before is not None and before.is_from(url) and before.sha256 != found:
         raise NotReadyError(
             f"{before.url} is another file than on {before.pulled}: then its sha256 was {before.sha256}.",
             f"{keep}, or accept the new one with --sha256 {found}.",
         )
-    return Source(public_url(url), found, size, datetime.now(UTC).isoformat(timespec="seconds"))
+    return Source(public_url(url), found, size, datetime.now(UTC).isoformat(timespec="seconds"), address_digest(url))
 
 
 def _read(record: Path) -> Source | None:
@@ -154,9 +168,3 @@ def _write(record: Path, source: Source | None) -> None:
         record.unlink(missing_ok=True)
     else:
         record.write_text(json.dumps(asdict(source), indent=2) + "\n", encoding="utf-8")
-
-
-def _remove(archive: Path) -> None:
-    if version_path(archive).exists():  # otherwise a person has put it there
-        archive.unlink(missing_ok=True)
-        version_path(archive).unlink()

@@ -24,8 +24,9 @@ from cli.console import progress_bar
 from cli.data.dataset import read_file
 from cli.data.fast_put import FastPut
 from cli.errors import UsageError, aws_errors
-from cli.parallel import map_unordered, processors
+from cli.parallel import map_unordered
 from infra.bucket_layout import DATA_SETS
+from model.core.machine import available_vcpus
 from model.training.data.image_folder import ImageFolder
 
 _UPLOADS = 16  # at the same time: S3 answers a small put in tens of milliseconds
@@ -120,7 +121,7 @@ def _changed(files: Mapping[str, Path], manifest: Manifest) -> list[str]:
     changed = [key for key in files if key not in manifest]
     known = [key for key in files if key in manifest]
     with progress_bar("Comparing", len(known)) as report:
-        digests = map_unordered(lambda key: _sha256(read_file(files[key])), known, threads=processors())
+        digests = map_unordered(lambda key: _sha256(read_file(files[key])), known, threads=available_vcpus())
         for done, (key, digest) in enumerate(digests, start=1):
             if digest != manifest[key][0]:
                 changed.append(key)

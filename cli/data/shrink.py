@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cli.errors import NotReadyError
-from cli.parallel import map_unordered, processors
+from cli.parallel import map_unordered
+from model.core.machine import available_vcpus
 from model.training.data.image_folder import ImageFile, ImageFolder
 
 MARKER = ".shrunk.json"
@@ -88,7 +89,7 @@ def shrink_data_set(
     try:
         _prepare(folder.root, destination, unfinished, {"side": side, "quality": QUALITY})
         work = map_unordered(
-            lambda image: _shrink(image, unfinished, side), folder.images, threads=threads or processors()
+            lambda image: _shrink(image, unfinished, side), folder.images, threads=threads or available_vcpus()
         )
         for done, (image, copy) in enumerate(work, start=1):
             report(done)

@@ -18,6 +18,7 @@ from model.training.data.image_folder import SPLIT_FOLDERS
 
 _LARGEST_RATIO = 100  # unpacked to packed; bitmaps of drawings have 20, deflate's limit, which bombs use, is 1032
 _MOST_FOLDERS = 50  # in each other
+_LONGEST_NAME = 255  # in bytes: what file systems take
 # Not empty, "." or "..", without separators, control characters and half characters, and not too long for file systems.
 _PART = r"(?!\.{1,2}(/|$))[^/\\\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,255}"
 _NAME = re.compile(rf"(?![A-Za-z]:){_PART}(/{_PART}){{0,{_MOST_FOLDERS}}}/?")  # no Windows drive
@@ -84,6 +85,8 @@ def _members(archive: zipfile.ZipFile, path: Path) -> dict[PurePosixPath, zipfil
         kept[name] = entry
     if not kept:
         raise ArchiveError(f"{path} holds no files.")
+    if both := kept.keys() & {folder for name in kept for folder in name.parents}:
+        raise ArchiveError(f"{path} has {str(min(both))!r} as a file and as a folder. It is not unpacked.")
     around = PurePosixPath(os.path.commonpath([name.parent for name in kept])).parts
     depth = next((index for index, folder in enumerate(around) if folder.lower() in SPLIT_FOLDERS), len(around))
     return {PurePosixPath(*name.parts[depth:]): entry for name, entry in kept.items()}
@@ -93,7 +96,7 @@ def _checked_name(entry: zipfile.ZipInfo, path: Path) -> PurePosixPath:
     """Return the entry's path in Unicode's form NFC, if it can only be one below the folder that is unpacked into."""
     # Python cuts names at a NUL and turns Windows' separators; what the archive really says is in `orig_filename`.
     name = unicodedata.normalize("NFC", entry.orig_filename)
-    if not _NAME.fullmatch(name):
+    if not _NAME.fullmatch(name) or any(len(part.encode()) > _LONGEST_NAME for part in name.split("/")):
         complaint = f"whose name is no path of at most {_MOST_FOLDERS} folders below another"
     elif stat.S_IFMT(entry.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
         complaint = "that is a link or a device"

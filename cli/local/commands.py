@@ -135,7 +135,8 @@ def up(
         conditions["access_log_seconds"] = access_log_delay
     status = start(state_dir, port, **conditions)
     console.print(f"The local AWS answers at {status.endpoint_url} (process {status.pid}).")
-    console.print('Point this shell at it: eval "$(kennel local env)"')
+    option = "" if state_dir == STATE_DIR else f" --state-dir {shlex.quote(str(state_dir))}"
+    console.print(f'Point this shell at it: eval "$(kennel local env{option})"')
 
 
 @app.command()

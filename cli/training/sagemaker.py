@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -20,7 +20,7 @@ import botocore.exceptions
 from cli.aws import ROOT, Stage
 from cli.console import console, progress_bar
 from cli.data.push import data_set_prefix
-from cli.errors import NotReadyError, WorkFailedError, aws_errors
+from cli.errors import NotReadyError, UsageError, WorkFailedError, aws_errors
 from cli.prices import hourly_price
 from cli.training.hyperparameters import encode, refuse_shell_syntax
 from cli.training.job_log import JobLog
@@ -28,7 +28,7 @@ from cli.training.job_names import job_prefix
 from cli.training.phases import PhasePrinter
 from infra.bucket_layout import CHECKPOINTS, CODE, TRAINING_OUTPUT
 from model.core.archives import write_archive
-from model.training.arguments import canonical
+from model.training.arguments import CHECKPOINT_DIR, ArgumentsError, canonical, parse_arguments
 from model.training.loop.metrics import METRIC_DEFINITIONS
 
 #: What lies at the root of a training job's bundle, beside the package `model`.
@@ -160,27 +160,42 @@ def upload_source(stage: Stage) -> str:
     return f"s3://{stage.data_bucket}/{key}"
 
 
-def training_hyperparameters(stage: Stage, request: TrainingRequest, max_runtime: int) -> dict[str, str]:
+def training_hyperparameters(
+    stage: Stage, request: TrainingRequest, max_runtime: int, searched: Mapping[str, str] | None = None
+) -> dict[str, str]:
     """What the program gets as `--name value`: where it comes from, its time, the settings, and what was asked for.
 
     Its time is the job's, less what passes before the program begins.
 
+    Parameters
+    ----------
+    searched : Mapping[str, str], optional
+        Values that a search may put in place of these: they are checked together with the others.
+
     Raises
     ------
     UsageError
-        For a value that a shell would change.
+        For a value that a shell would change, and for what the program would not take.
     """
     limit = int(max_runtime - min(PREPARATION_SHARE * max_runtime, PREPARATION_SECONDS))
-    given = {"model-name": request.data_set, "code-revision": _code_revision(), "max-runtime": limit}
+    known = {"model-name": request.data_set, "code-revision": _code_revision(), "max-runtime": limit}
     settings = {canonical(name): value for name, value in stage.settings.training.hyperparameters.items()}
-    values = {name: str(value) for name, value in {**given, **settings, **request.hyperparameters}.items()}
+    values = {name: str(value) for name, value in {**known, **settings, **request.hyperparameters}.items()}
     refuse_shell_syntax(values)
+    places = {"data-dir": ".", "checkpoint-dir": CHECKPOINT_DIR}  # a job has them
+    given = {**places, **values, **(searched or {})}
+    try:
+        parse_arguments([f"--{name}={value}" for name, value in given.items()], {}, trains_here=False)
+    except ArgumentsError as error:
+        raise UsageError(f"The training cannot be started: {error}.") from error
     return values
 
 
-def sagemaker_hyperparameters(stage: Stage, request: TrainingRequest) -> dict[str, str]:
-    """What the program of a training job gets."""
-    return training_hyperparameters(stage, request, stage.settings.training.max_runtime_seconds)
+def sagemaker_hyperparameters(
+    stage: Stage, request: TrainingRequest, searched: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """What the program of a training job gets; see `training_hyperparameters`."""
+    return training_hyperparameters(stage, request, stage.settings.training.max_runtime_seconds, searched)
 
 
 def _code_revision() -> str:

@@ -77,10 +77,15 @@ def tuning_job_request(stage: Stage, request: TuningRequest, job: str) -> dict[s
     settings = request.settings or stage.settings.training.tuning
     strategy, max_jobs, parallel, early_stopping = request.completed(settings)
     ranges = parameter_ranges(settings, request.training.hyperparameters)
-    searched = {found["Name"] for kind in ranges.values() for found in kind}
+    # Each with one of its values.
+    searched = {
+        found["Name"]: found["Values"][0] if "Values" in found else found["MinValue"]
+        for kind in ranges.values()
+        for found in kind
+    }
     if not searched:
         raise UsageError("Nothing is left to search: --set fixes every hyperparameter that has a range.")
-    values = sagemaker_hyperparameters(stage, request.training)
+    values = sagemaker_hyperparameters(stage, request.training, searched)
     definition = training_definition(stage, request.training, job)
     # A tuning job has no place for an entry point of its own: SageMaker's toolkit finds the program by these.
     program: dict[str, object] = {

@@ -49,8 +49,12 @@ def canonical(name: str) -> str:
     return name.replace("_", "-")
 
 
-def parse_arguments(argv: Sequence[str], environment: Mapping[str, str] = os.environ) -> TrainingConfig:
+def parse_arguments(
+    argv: Sequence[str], environment: Mapping[str, str] = os.environ, *, trains_here: bool = True
+) -> TrainingConfig:
     """Read the command line; what it leaves out comes from SageMaker's environment variables.
+
+    Where the training itself is to run on another machine, the libraries of this one do not matter: `trains_here`.
 
     Raises
     ------
@@ -61,7 +65,7 @@ def parse_arguments(argv: Sequence[str], environment: Mapping[str, str] = os.env
     given = vars(parser.parse_args([_with_hyphens(text) for text in argv]))
     if given["data_dir"] is None:
         parser.error("--data-dir is needed where SM_CHANNEL_TRAINING is not set")
-    _check_effect(parser, given)
+    _check_effect(parser, given, trains_here=trains_here)
     hosts = given["hosts"]
     given["current_host"] = given["current_host"] or hosts[0]
     if given["current_host"] not in hosts or len(set(hosts)) < len(hosts):
@@ -104,7 +108,7 @@ def _fields(config: type) -> Iterator[dataclasses.Field[Any]]:
         yield from _fields(Recipe) if field.name == "recipe" else (field,)
 
 
-def _check_effect(parser: _Parser, given: Mapping[str, Any]) -> None:
+def _check_effect(parser: _Parser, given: Mapping[str, Any], *, trains_here: bool) -> None:
     """Refuse arguments that have no effect: the person who gives one expects something of it."""
     defaults = vars(parser.parse_args([]))
 
@@ -117,7 +121,7 @@ def _check_effect(parser: _Parser, given: Mapping[str, Any]) -> None:
     refuse(_ONLY["finetune" if mode == "head" else "head"], f"to --mode {mode}")
     if not given["search"]:
         refuse(_SEARCH_SPACE, "without --search")
-    elif importlib.util.find_spec("optuna") is None:
+    elif trains_here and importlib.util.find_spec("optuna") is None:
         parser.error("--search needs optuna; install what model/training/job/requirements.txt lists, or train without")
     if given["checkpoint_dir"] is None:
         refuse(_CHECKPOINTING, "without --checkpoint-dir")

@@ -23,8 +23,8 @@ _FAILURE_LENGTH = 1024
 def describe(environment: Mapping[str, str] = os.environ) -> dict[str, Any]:
     """Return what JSON can hold of this machine and its libraries.
 
-    `instance_type` is what SageMaker says it is (SM_CURRENT_INSTANCE_TYPE), None elsewhere; `memory_gb` counts 10^9
-    bytes.
+    `instance_type` is what SageMaker or EC2 says it is (SM_CURRENT_INSTANCE_TYPE), None elsewhere; `memory_gb` counts
+    10^9 bytes.
     """
     return {
         "instance_type": environment.get("SM_CURRENT_INSTANCE_TYPE"),

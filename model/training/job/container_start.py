@@ -41,20 +41,22 @@ def main() -> None:
 def variables(resources: dict[str, Any]) -> dict[str, str]:
     """Return the toolkit's variables that the training program reads."""
     channels = [path for path in (ROOT / "input" / "data").iterdir() if path.is_dir()]
+    instance_type = resources.get("current_instance_type")
     return {
         "SM_MODEL_DIR": str(ROOT / "model"),
         "SM_OUTPUT_DIR": str(ROOT / "output"),
         "SM_OUTPUT_DATA_DIR": str(ROOT / "output" / "data"),
         "SM_HOSTS": json.dumps(resources["hosts"]),
         "SM_CURRENT_HOST": resources["current_host"],
+        **({"SM_CURRENT_INSTANCE_TYPE": instance_type} if instance_type else {}),
         "SM_NETWORK_INTERFACE_NAME": resources["network_interface_name"],
         **{f"SM_CHANNEL_{path.name.upper()}": str(path) for path in channels},
     }
 
 
 def arguments(hyperparameters: dict[str, str]) -> list[str]:
-    """Return the hyperparameters, which are JSON or bare text, as `--name value`."""
-    return [text for name, value in sorted(hyperparameters.items()) for text in (f"--{name}", str(_decode(value)))]
+    """Return the hyperparameters, which are JSON or bare text, as `--name=value`: a value may begin with a minus."""
+    return [f"--{name}={_decode(value)}" for name, value in sorted(hyperparameters.items())]
 
 
 def _decode(value: str) -> Any:

@@ -103,7 +103,7 @@ class Training:
     def _work(self) -> None:
         body = self._s3.get_object(Bucket=self._bucket, Key=job_key(JOBS, self._name))["Body"].read()
         job = Job.parse(body.decode())
-        ml = _make_folders(self._folder / "ml", job)
+        ml = _make_folders(self._folder / "ml", job, self.status.instance_type)
         self._report("Downloading")
         download_archive(self._s3, job.source, ml / "code")
         for channel, url in job.channels.items():
@@ -213,11 +213,16 @@ class Training:
             sys.stderr.write(f"The status could not be written: {error}\n")
 
 
-def _make_folders(ml: Path, job: Job) -> Path:
+def _make_folders(ml: Path, job: Job, instance_type: str) -> Path:
     """Make what a container finds in ``/opt/ml``."""
     for name in ("code", "input/config", "input/data", "model", "output/data", "checkpoints"):
         (ml / name).mkdir(parents=True, exist_ok=True)
-    resources = {"hosts": ["algo-1"], "current_host": "algo-1", "network_interface_name": "lo"}
+    resources = {
+        "hosts": ["algo-1"],
+        "current_host": "algo-1",
+        "current_instance_type": instance_type,
+        "network_interface_name": "lo",
+    }
     for name, content in (("resourceconfig", resources), ("hyperparameters", job.hyperparameters)):
         (ml / "input" / "config" / f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
     return ml

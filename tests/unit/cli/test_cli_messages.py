@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import tarfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from fake_stage import FakeStage
@@ -175,3 +176,19 @@ def test_without_a_terminal_a_deployment_has_to_be_agreed_to_beforehand(
     code, output = shell.kennel("--stage", "prod", "deploy", "storage")
     assert code == 2
     assert "kennel --stage prod deploy --yes" in output
+
+
+@pytest.mark.parametrize(
+    ("options", "command"),
+    [([], "kennel local env"), (["--state-dir", "my state"], "kennel local env --state-dir 'my state'")],
+    ids=str,
+)
+def test_the_next_step_after_a_start_names_the_same_state(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch, options: list[str], command: str
+) -> None:
+    monkeypatch.delenv("KENNEL_LOCAL_STATE", raising=False)
+    running = SimpleNamespace(endpoint_url="http://127.0.0.1:4566", pid=1)
+    monkeypatch.setattr("cli.local.commands.start", lambda *_, **__: running)
+    code, output = shell.kennel("local", "up", *options)
+    assert code == 0, output
+    assert f'eval "$({command})"' in output

@@ -149,14 +149,16 @@ def test_outputs_have_sagemakers_places_and_names(instance: Instance) -> None:
 
 
 def test_the_program_finds_what_it_finds_in_a_container(instance: Instance) -> None:
-    names = ["TRAINING_JOB_NAME", *(f"SM_{name}" for name in ("MODEL_DIR", "CHANNEL_TRAINING", "CHECKPOINT_DIR"))]
+    variables = ("MODEL_DIR", "CHANNEL_TRAINING", "CHECKPOINT_DIR", "CURRENT_INSTANCE_TYPE")
+    names = ["TRAINING_JOB_NAME", *(f"SM_{name}" for name in variables)]
     train = f"import os, sys, json; print(json.dumps([sys.argv[1:], *(os.environ[name] for name in {names})]))"
     source = (Path(model.__file__).parent / "training" / "job" / program.PROGRAM).read_text()
     instance.program(source, **{"train.py": train, "requirements.txt": ""})
     assert instance.run()["state"] == "Completed"
     ml = instance.folder / "ml"
     assert json.loads(next(line for line in instance.logs.lines if line[0] == "[")) == [
-        ["--lr", "0.1"], JOB, f"{ml}/model", f"{ml}/input/data/training", f"{ml}/checkpoints",
+        ["--lr=0.1"], JOB, f"{ml}/model", f"{ml}/input/data/training", f"{ml}/checkpoints",
+        "instance-type",
     ]  # fmt: skip
 
 

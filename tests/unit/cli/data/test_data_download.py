@@ -127,7 +127,7 @@ def test_a_server_without_ranges_sends_everything_again(server: FileServer, targ
 @pytest.mark.parametrize("record", ["{", '{"url": "http://other/dogs.zip", "size": 1500000, "etag": "\\"one\\""}'])
 def test_a_part_of_who_knows_what_is_not_continued(server: FileServer, target: Path, record: str) -> None:
     interrupted_after(600_000, server, target)
-    data_download.version_path(target).write_text(record)
+    data_download.version_path(data_download.part_path(target)).write_text(record)
     fetch(server, target)
     assert target.read_bytes() == OLD
     assert "Range" not in server.requests[0]
@@ -137,6 +137,12 @@ def test_a_new_signature_in_the_address_does_not_start_over(server: FileServer, 
     interrupted_after(600_000, server, target)
     fetch(server, target, server.url + "?Signature=new")
     assert server.requests[0]["Range"] == "bytes=600000-"
+
+
+def test_the_part_of_another_query_is_not_continued(server: FileServer, target: Path) -> None:
+    interrupted_after(600_000, server, target)
+    fetch(server, target, server.url + "?id=2")
+    assert "Range" not in server.requests[0]
 
 
 def test_what_is_complete_needs_no_request(server: FileServer, target: Path) -> None:
@@ -208,7 +214,10 @@ def test_nobody_listening_is_said_without_the_secrets_of_the_address(server: Fil
     assert "hush" not in message and "object at" not in message
 
 
-@pytest.mark.parametrize("url", ["dogs.zip", "ftp://me:hush@example.org/dogs.zip", "http://", "file:///etc/passwd"])
+@pytest.mark.parametrize(
+    "url",
+    ["dogs.zip", "ftp://me:hush@example.org/dogs.zip", "http://", "file:///etc/passwd", "http://[::1", "http://a:hush"],
+)
 def test_what_is_no_web_address_is_refused(server: FileServer, target: Path, url: str) -> None:
     message = fail(server, target, url)
     assert "Nothing can be fetched from" in message

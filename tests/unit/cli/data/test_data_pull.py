@@ -23,6 +23,8 @@ from training_fixtures import write_data_set
 from urllib3.util.retry import time as retry_time
 
 from cli import main
+from cli.data.pull import pull
+from cli.errors import UsageError
 
 _ARCHIVES: dict[int, bytes] = {}
 
@@ -140,7 +142,12 @@ def test_what_is_no_archive_leaves_nothing_to_stumble_over(kennel, server: FileS
     server.content, server.etag = good, '"two"'
     assert kennel("--url", server.url)[0] == 0
     shutil.rmtree("dogs")
-    known, junk = Path("dogs.source.json").read_bytes(), b"no zip"
+    known = Path("dogs.source.json").read_bytes()
+    both = io.BytesIO()
+    with zipfile.ZipFile(both, "w") as archive:
+        archive.writestr("train/a", b"x")
+        archive.writestr("train/a/1.jpg", b"x")
+    junk = both.getvalue()
     server.content, server.etag = junk, '"three"'
     assert kennel("--url", server.url, "--sha256", sha256(junk))[0] == 3
     assert Path("dogs.source.json").read_bytes() == known  # its checksum is still what counts
@@ -159,6 +166,63 @@ def test_an_archive_that_a_person_put_there_is_used_and_kept(kennel, server: Fil
     assert code == 0, output
     assert not server.requests
     assert Path("dogs.zip").exists() and Path("dogs/train").is_dir()
+
+
+def test_it_is_kept_after_an_interrupted_download_too(kennel, server: FileServer) -> None:
+    server.script = [("cut", 1000), *[503] * 9]
+    assert kennel("--url", server.url)[0] == 3
+    Path("dogs.zip").write_bytes(server.content)
+    server.requests.clear()
+    code, output = kennel("--url", server.url + "?id=2")
+    assert code == 0, output
+    assert "Using dogs.zip" in output
+    assert not server.requests
+    assert Path("dogs.zip").read_bytes() == server.content
+
+
+def test_it_is_kept_in_the_place_of_a_downloaded_one(kennel, server: FileServer) -> None:
+    assert kennel("--url", server.url, "--sha256", "0" * 64)[0] == 3
+    Path("dogs.zip").unlink()
+    Path("dogs.zip").write_bytes(server.content)
+    assert kennel("--url", server.url)[0] == 0
+    assert Path("dogs.zip").read_bytes() == server.content
+
+
+def test_a_downloaded_archive_of_another_address_is_not_used(kennel, server: FileServer) -> None:
+    assert kennel("--url", server.url, "--sha256", "0" * 64)[0] == 3
+    code, output = kennel("--url", server.url + "?id=2")
+    assert code == 0, output
+    assert "Using" not in output
+    assert len(server.requests) == 2
+
+
+def test_another_query_may_be_another_data_set(kennel, server: FileServer) -> None:
+    kennel("--url", server.url + "?id=1&Signature=a")
+    code, output = kennel("--url", server.url + "?id=1&Signature=b")
+    assert code == 0 and "was pulled from there on" in output
+    code, output = kennel("--url", server.url + "?id=2&Signature=b")
+    assert code == 3 and "with another query in the address" in output
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "complaint"),
+    [
+        (["--url", "http://[::1"], 3, "is no web address"),
+        (["--url", "http://127.0.0.1/dogs.zip"], 3, "dogs.zip is a folder"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_is_said_in_words(kennel, arguments: list[str], code: int, complaint: str) -> None:
+    Path("dogs.zip").mkdir()
+    found, output = kennel(*arguments)
+    assert found == code
+    assert complaint in output and "Traceback" not in output
+
+
+def test_the_root_is_no_place_for_a_data_set() -> None:
+    with pytest.raises(UsageError, match="cannot be a data set's folder"):
+        pull(Path("/"), "http://127.0.0.1/dogs.zip", None)
 
 
 def test_secrets_in_the_address_are_not_written_anywhere(kennel, server: FileServer) -> None:
@@ -215,7 +279,7 @@ def test_interrupted_from_the_keyboard_it_goes_on(kennel, server: FileServer, tm
     assert process.returncode == 130
     assert "Traceback" not in message
     server.released.set()
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".dogs.zip.version.json", "dogs.zip.part"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".dogs.zip.part.version.json", "dogs.zip.part"]
     there = part.stat().st_size
     code, output = kennel("--url", server.url)
     assert code == 0, output

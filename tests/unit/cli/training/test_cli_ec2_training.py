@@ -133,6 +133,13 @@ def test_a_job_is_described_where_instances_may_read_and_not_write(stage: Any) -
     assert job.hyperparameters["max-runtime"] == "3300", "the packages that the image lacks take their time, too"
 
 
+@pytest.mark.parametrize("values", [{"epochz": "3"}, {"compile": "true"}], ids=str)
+def test_what_the_program_would_not_take_starts_nothing(stage: Any, values: dict[str, str]) -> None:
+    with pytest.raises(UsageError, match=r"The training cannot be started: .*--help lists all arguments"):
+        start(stage, **values)
+    assert list(stage.client("s3").objects) == ["datasets/dogs/train/a/1.jpg"]
+
+
 def test_price_and_time_limit_are_said_before_the_launch(stage: Any, capsys: pytest.CaptureFixture[str]) -> None:
     def launched(job: str) -> None:
         said = capsys.readouterr().out

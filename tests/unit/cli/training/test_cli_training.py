@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import io
 import os
+import re
+import subprocess
 import tarfile
 from pathlib import Path
 
 import pytest
 
+from cli.aws import ROOT
 from cli.errors import UsageError
 from cli.training.hyperparameters import chosen, encode, parse_hyperparameters
 from cli.training.sagemaker import SOURCE_DIR, _code_revision, saved_by_spot, source_bundle
@@ -62,6 +65,14 @@ def test_the_bundle_holds_the_training_program_at_its_root() -> None:
     assert "train.py" in names
     assert "requirements.txt" in names
     assert not any("__pycache__" in name for name in names)
+
+
+def test_the_documentation_makes_a_source_dir_of_the_same_files(tmp_path: Path) -> None:
+    (command,) = re.findall(r"^mkdir .*build/source$", (ROOT / "docs" / "local-aws.md").read_text(), re.MULTILINE)
+    subprocess.run(command.replace("build/source", str(tmp_path / "source")), shell=True, cwd=ROOT, check=True)
+    with tarfile.open(fileobj=io.BytesIO(source_bundle(SOURCE_DIR))) as bundle:
+        files = {member.name: bundle.extractfile(member).read() for member in bundle if member.isfile()}
+    assert {name: (tmp_path / "source" / name).read_bytes() for name in files} == files
 
 
 def test_the_same_files_give_the_same_bundle_whenever_and_wherever_they_lie(tmp_path: Path) -> None:

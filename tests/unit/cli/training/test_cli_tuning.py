@@ -456,6 +456,46 @@ def test_a_value_that_a_shell_would_change_starts_nothing(stage: Any, value: str
     assert not stage.aws.created
 
 
+@pytest.mark.parametrize(
+    ("values", "complaint"),
+    [
+        ({"epochz": "3"}, "epochz"),
+        ({"epochs": "0"}, "epochs"),
+        ({"compile": "true"}, "compile"),
+        ({"views": "3"}, "means nothing to --mode finetune"),
+    ],
+    ids=str,
+)
+def test_what_the_program_would_not_take_starts_nothing(stage: Any, values: dict[str, str], complaint: str) -> None:
+    with pytest.raises(UsageError, match=complaint):
+        start_training(stage, TrainingRequest("dogs", values))
+    with pytest.raises(UsageError, match=complaint):
+        start_tuning(stage, request(values))
+    stage.configure("training", hyperparameters=values)
+    with pytest.raises(UsageError, match=complaint):
+        start_training(stage, TrainingRequest("dogs"))
+    with pytest.raises(UsageError, match=complaint):
+        start_tuning(stage, request())
+    assert not stage.aws.trained
+    assert not stage.aws.created
+
+
+def test_what_the_job_has_and_this_machine_lacks_is_no_reason_to_refuse(
+    stage: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda *_: None)  # optuna
+    start_training(stage, TrainingRequest("dogs", {"mode": "head", "search": "4"}))
+    start_training(stage, TrainingRequest("dogs", {"checkpoint-minutes": "3"}))
+    assert len(stage.aws.trained) == 2
+
+
+def test_fixed_values_may_need_what_is_searched(stage: Any) -> None:
+    choice = ChoiceRange(name="mode", values=("head",))
+    stage.configure("training", tuning=replace(stage.settings.training.tuning, choices=(choice,)))
+    start_tuning(stage, request({"views": "3"}))
+    assert len(stage.aws.created) == 1
+
+
 def test_a_value_that_a_shell_leaves_alone_is_passed_on(stage: Any) -> None:
     values = {"weights": "s3://bucket/a_b-c/1.5.pt", "search-lr": "0.001,0.1", "lr": "1e-05"}
     start_training(stage, TrainingRequest("dogs", values))

@@ -33,7 +33,12 @@ class Container:
         for folder in ("input/config", "input/data/training", f"input/data/{CODE_CHANNEL}", "model", "output/data"):
             (self.root / folder).mkdir(parents=True)
         (self.root / "input" / "data" / CODE_CHANNEL / "sourcedir.tar.gz").write_bytes(source_bundle(source))
-        resources = {"hosts": ["algo-1", "algo-2"], "current_host": "algo-2", "network_interface_name": "eth0"}
+        resources = {
+            "hosts": ["algo-1", "algo-2"],
+            "current_host": "algo-2",
+            "current_instance_type": "ml.m5.xlarge",
+            "network_interface_name": "eth0",
+        }
         for name, content in (("resourceconfig", resources), ("hyperparameters", hyperparameters)):
             (self.root / "input" / "config" / f"{name}.json").write_text(json.dumps(content))
 
@@ -51,7 +56,7 @@ class Container:
 
 @pytest.fixture(scope="module")
 def given(tmp_path_factory):
-    values = {"lr": '"0.01"', "seed": "3", "weights": '"a b; $HOME"', "architecture": "resnet9"}
+    values = {"lr": '"0.01"', "seed": "3", "weights": '"a b; $HOME"', "architecture": "resnet9", "mixup": "-1e-05"}
     container = Container(tmp_path_factory.mktemp("job"), values)
     process = container.start()
     output, errors = process.communicate(timeout=60)
@@ -67,7 +72,7 @@ def test_the_program_takes_the_place_of_the_first_process(given):
 def test_hyperparameters_reach_the_program_as_they_are(given):
     _, _, found = given
     assert found["argv"] == [
-        "--architecture", "resnet9", "--lr", "0.01", "--seed", "3", "--weights", "a b; $HOME",
+        "--architecture=resnet9", "--lr=0.01", "--mixup=-1e-05", "--seed=3", "--weights=a b; $HOME",
     ]  # fmt: skip
 
 
@@ -80,6 +85,7 @@ def test_the_program_finds_its_places_and_the_other_hosts(given):
     assert (arguments.hosts, arguments.current_host) == (("algo-1", "algo-2"), "algo-2")
     assert found["environment"]["SM_OUTPUT_DIR"] == str(container.root / "output")
     assert found["environment"]["SM_NETWORK_INTERFACE_NAME"] == "eth0"
+    assert found["environment"]["SM_CURRENT_INSTANCE_TYPE"] == "ml.m5.xlarge"
     assert Path(found["cwd"]) == container.root / "code"
 
 
