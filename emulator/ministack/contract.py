@@ -15,7 +15,7 @@ PINNED_VERSION = "1.5.33"
 
 #: A module of MiniStack and names of it, on each line.
 _TOUCHED = """
-ministack.app SERVICE_HANDLERS SERVICE_REGISTRY _credential_failure _decompress_request_body _dispatch_service_request
+ministack.app SERVICE_HANDLERS SERVICE_REGISTRY _credential_failure _decompress_request_body
 ministack.app _extract_s3_vhost_bucket _get_module _handle_execute_api_request _handle_lambda_url_request
 ministack.app _handle_options_request _handle_post_body_shortcuts _handle_pre_body_request
 ministack.app _handle_special_data_plane_request _is_ecr_registry_path _parse_execute_api_url _parse_lambda_url
@@ -24,8 +24,9 @@ ministack.app detect_service pin_signed_request
 ministack.core.concurrency run_reentrant
 ministack.core.iam_actions SERVICE_TO_IAM_NAMESPACE _BOTOCORE_SERVICE_MAP _DENIED_CODES _S3_BUCKET_QUERY_ACTIONS
 ministack.core.iam_actions _S3_OBJECT_QUERY_ACTIONS _S3_QUERY_ACTIONS _kms_key_id_from_ciphertext _load_botocore_model
-ministack.core.iam_actions _match_rest_action _s3_action _s3_batch_delete_targets extract_iam_action
-ministack.core.iam_actions extract_resource_arn s3_access_point_resources s3_additional_checks s3_service_context
+ministack.core.iam_actions _match_rest_action _s3_action _s3_batch_delete_targets _s3_source_object
+ministack.core.iam_actions extract_iam_action extract_resource_arn s3_access_point_resources s3_additional_checks
+ministack.core.iam_actions s3_service_context
 ministack.core.iam_evaluator AuthError EvalContext ResolvedCredential _anonymous _is_root_key _resource_policy
 ministack.core.iam_evaluator _verified_key authenticate caller_arn check_credentials enforce evaluate_resource_policy
 ministack.core.iam_evaluator evaluate_trust_policy find_iam_access_key_account is_root_access_key pin_request_caller
