@@ -85,6 +85,14 @@ def test_what_the_role_may_not_read_fails_the_job(
     assert described["FailureReason"].startswith(f"ClientError: Data download failed: s3://{BUCKET}/{reason}")
 
 
+def test_a_key_that_no_file_can_have_fails_the_job(local: Local, tmp_path: Path) -> None:
+    local.s3.put_object(Bucket=BUCKET, Key="nul/a\0b", Body=b"")
+    described = ended(local, local.role("s3:*", "logs:*"), "nul", tmp_path)
+    assert described["TrainingJobStatus"] == "Failed"
+    assert described["FailureReason"].startswith("ClientError: Data download failed: s3://")
+    assert "does not name a file" in described["FailureReason"]
+
+
 def test_a_job_that_writes_into_its_inputs_leaves_the_objects_as_they_are(local: Local, tmp_path: Path) -> None:
     described = ended(local, local.role("s3:*", "logs:*"), "data", tmp_path)
     assert described["TrainingJobStatus"] == "Completed", described.get("FailureReason")
