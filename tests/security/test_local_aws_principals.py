@@ -80,3 +80,33 @@ def test_what_is_denied_to_all_but_some_is_denied_to_all_others(
 ) -> None:
     statement = {"Effect": "Deny", "NotPrincipal": named, "Action": "s3:GetObject"}
     assert may_read(aws, callers[caller], statement) is read
+
+
+def test_a_session_without_mfa_or_of_a_federated_user_calls_neither_iam_nor_most_of_sts(aws: LocalAws) -> None:
+    key = aws.user("session-holder", EVERYTHING)
+    account = {"Effect": "Allow", "Principal": {"AWS": ACCOUNT}, "Action": "sts:AssumeRole"}
+    assumed = {"RoleArn": aws.role("of-session-holder", {"Version": "2012-10-17", "Statement": [account]})}
+    sts = aws.client("sts", key)
+    own = sts.get_session_token()["Credentials"]
+    federated = sts.get_federation_token(Name="federated", Policy=json.dumps(EVERYTHING))["Credentials"]
+    for session in (own, federated):
+        with pytest.raises(botocore.exceptions.ClientError, match="InvalidClientTokenId"):
+            aws.client("iam", session).list_users()
+        of_session = aws.client("sts", session)
+        for call in (
+            of_session.get_session_token,
+            lambda client=of_session: client.get_federation_token(Name="again"),
+            lambda client=of_session: client.decode_authorization_message(EncodedMessage="x"),
+        ):
+            with pytest.raises(botocore.exceptions.ClientError, match="AccessDenied"):
+                call()
+        assert of_session.get_caller_identity()["Account"] == ACCOUNT
+        aws.client("s3", session).list_buckets()
+    aws.client("sts", own).assume_role(RoleSessionName="session", **assumed)
+    with pytest.raises(botocore.exceptions.ClientError, match="AccessDenied"):
+        aws.client("sts", federated).assume_role(RoleSessionName="session", **assumed)
+    # The session of a role may do what the role may.
+    allowed = policy({"Action": "iam:ListUsers", "Resource": "*"})
+    aws.client("iam").put_role_policy(RoleName="of-session-holder", PolicyName="p", PolicyDocument=json.dumps(allowed))
+    role = sts.assume_role(RoleSessionName="session", **assumed)["Credentials"]
+    aws.client("iam", role).list_users()
