@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import unquote
 
-from emulator.ministack.door import enforcement, named_resources, operations
+from emulator.ministack.door import enforcement, named_resources, object_names, operations
 from emulator.platform.awsapi import Caller, Service
 from emulator.platform.errors import Response, ServiceError
 
@@ -43,6 +43,7 @@ def install(services: Mapping[str, Service], runtime: Any) -> None:
     iam_actions.SERVICE_TO_IAM_NAMESPACE[_RUNTIME] = "sagemaker"
     iam_actions._DENIED_CODES[_RUNTIME] = "AccessDeniedException"
     app.SERVICE_HANDLERS[_RUNTIME] = runtime.handle
+    object_names.install()
 
     detect = app.detect_service
     action_of = iam_actions.extract_iam_action
@@ -58,7 +59,7 @@ def install(services: Mapping[str, Service], runtime: Any) -> None:
             return "sagemaker:InvokeEndpoint"
         if service in services:
             return f"{services[service].model.signing_name}:{_request(headers, body)[0]}"
-        if service == "s3" and operations.deletes_version(method, path, query, body):
+        if service == "s3" and object_names.deletes_version(method, path, query, body):
             return "s3:DeleteObjectVersion"
         return operations.action(service, method, path, headers, query, action_of)
 
@@ -74,15 +75,6 @@ def install(services: Mapping[str, Service], runtime: Any) -> None:
         return found[0] if found else resource_of(service, method, path, headers, body, query, region, account)
 
     app.detect_service = detect_service
-    more_of_s3 = iam_actions.s3_additional_checks
-
-    def s3_additional_checks(method: str, path: str, headers: Any, body: bytes, query: Any) -> list[tuple[str, str]]:
-        checks: list[tuple[str, str]] = more_of_s3(method, path, headers, body, query)
-        if operations.deletes_version(method, path, query, body):  # on a bucket's host, nobody has asked for that yet
-            checks.append(("s3:DeleteObjectVersion", resource_of("s3", method, path, headers, body, query, "", "")))
-        return checks
-
-    iam_actions.s3_additional_checks = s3_additional_checks
     iam_actions.extract_iam_action = extract_iam_action
     iam_actions.extract_resource_arn = extract_resource_arn
 

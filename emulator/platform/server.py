@@ -66,7 +66,15 @@ class LocalAws:
             resource_types,
             stack_rights,
         )
-        from emulator.ministack.door import authentication, available, enforcement, passed_roles, service_keys, sessions
+        from emulator.ministack.door import (
+            authentication,
+            available,
+            enforcement,
+            passed_roles,
+            principals,
+            service_keys,
+            sessions,
+        )
         from emulator.ministack.s3 import access_logs, bucket_resources, object_files, object_keys
         from emulator.ministack.state import durability
         from emulator.sagemaker import SageMaker
@@ -84,6 +92,7 @@ class LocalAws:
         host = host_of("sagemaker")
         self._sagemaker = SageMaker(host)
         enforcement.install()
+        principals.install()
         services: list[Service] = [self._sagemaker, ApplicationAutoScaling(host), ServiceQuotas(host.account, quotas)]
         self._services = {service.name: service for service in services}
         available.install(self._services)

@@ -151,7 +151,8 @@ def fetch_all(
         With what S3 answered for the first object that cannot be fetched, or for a key that would leave the directory.
     """
     for key, name in targets:
-        if not name or ".." in PurePosixPath(name).parts or PurePosixPath(name).is_absolute():
+        path = PurePosixPath(name)
+        if not name or "\0" in name or ".." in path.parts or path.is_absolute():
             raise ArtifactError(f"s3://{bucket}/{key}: the key does not name a file below its prefix.")
 
     def fetch_some(start: int) -> list[dict[str, str]]:

@@ -24,7 +24,7 @@ for path in sorted(inputs.rglob("*.txt")):
 @pytest.fixture(scope="module")
 def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Local]:
     with local_aws(tmp_path_factory.mktemp("aws")) as local:
-        for key in ("data/a.txt", "data/b/secret.txt"):
+        for key in ("data/a.txt", "data/b/secret.txt", "slashes//a.txt"):
             local.s3.put_object(Bucket=BUCKET, Key=key, Body=key.encode())
         key = local.client("kms").create_key()["KeyMetadata"]["Arn"]
         local.s3.put_object(
@@ -63,9 +63,14 @@ def ended(local: Local, role: str, prefix: str, folder: Path) -> dict[str, Any]:
         ("data", {"Action": "s3:GetObject", "Resource": "arn:aws:s3:::*secret.txt"}, "data/b/secret.txt: AccessDenied"),
         ("data", {"Action": "s3:GetObject", "Resource": "*"}, "data/a.txt: AccessDenied"),
         ("data", {"Action": "s3:ListBucket", "Resource": "*"}, "data: AccessDenied"),
+        (
+            "slashes//",
+            {"Action": "s3:GetObject", "Resource": "arn:aws:s3:::*/slashes//*"},
+            "slashes//a.txt: AccessDenied",
+        ),
         ("sealed", {"Action": "kms:Decrypt", "Resource": "*"}, "sealed/a.txt: AccessDenied"),
     ],
-    ids=["one key", "all keys", "listing", "key of KMS"],
+    ids=["one key", "all keys", "listing", "slashes", "key of KMS"],
 )
 def test_what_the_role_may_not_read_fails_the_job(
     local: Local, tmp_path: Path, prefix: str, denied: dict[str, Any], reason: str
@@ -78,6 +83,14 @@ def test_what_the_role_may_not_read_fails_the_job(
     described = ended(local, role, prefix, tmp_path)
     assert described["TrainingJobStatus"] == "Failed"
     assert described["FailureReason"].startswith(f"ClientError: Data download failed: s3://{BUCKET}/{reason}")
+
+
+def test_a_key_that_no_file_can_have_fails_the_job(local: Local, tmp_path: Path) -> None:
+    local.s3.put_object(Bucket=BUCKET, Key="nul/a\0b", Body=b"")
+    described = ended(local, local.role("s3:*", "logs:*"), "nul", tmp_path)
+    assert described["TrainingJobStatus"] == "Failed"
+    assert described["FailureReason"].startswith("ClientError: Data download failed: s3://")
+    assert "does not name a file" in described["FailureReason"]
 
 
 def test_a_job_that_writes_into_its_inputs_leaves_the_objects_as_they_are(local: Local, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import hashlib
+import http.client
 import itertools
 import json
 import stat
@@ -316,3 +317,22 @@ def test_what_the_server_writes_is_its_owners_alone(aws: LocalAws) -> None:
     open_to_others = {str(path): mode for path in aws.state_dir.rglob("*") if (mode := path.lstat().st_mode) & 0o077}
     assert open_to_others == {}
     assert {"ministack.db", "credentials.json", "server.log"} <= {path.name for path in aws.state_dir.iterdir()}
+
+
+@pytest.mark.parametrize("presigned", [False, True])
+def test_of_who_is_not_known_no_body_is_taken(aws: LocalAws, presigned: bool) -> None:
+    scope, names, zeros = "AKIANOSUCHKEY/20260101/us-east-1/s3/aws4_request", "host;x-amz-date", "0" * 64
+    signature = f"AWS4-HMAC-SHA256 Credential={scope}, SignedHeaders={names}, Signature={zeros}"
+    fields = {"Algorithm": "AWS4-HMAC-SHA256", "Credential": scope, "Date": "20260101T000000Z", "Expires": "60"}
+    fields |= {"SignedHeaders": "host", "Signature": zeros}
+    query = f"?{urlencode({f'X-Amz-{name}': value for name, value in fields.items()})}" if presigned else ""
+    connection = http.client.HTTPConnection("127.0.0.1", aws.port, timeout=10)
+    with contextlib.closing(connection):
+        connection.putrequest("PUT", f"/bucket/key{query}")
+        connection.putheader("Content-Length", str(250 * 2**20))
+        if not presigned:
+            connection.putheader("X-Amz-Date", fields["Date"])
+            connection.putheader("Authorization", signature)
+        connection.endheaders()  # and no body follows
+        answer = connection.getresponse()
+        assert (answer.status, b"InvalidAccessKeyId" in answer.read()) == (403, True)

@@ -71,10 +71,12 @@ def gate(inner: ASGIApp) -> ASGIApp:
             try:
                 request = _Request(scope)
                 signature = request.caller()
-                body = await _read(receive, _LONGEST_RESPONSE if request.secret else None)
-                receive = _again(body, receive)
-                answer = request.verify(signature, body)
-                admitted.set(request.admit(signature, body))
+                answer = request.unknown(signature)
+                if answer is None:
+                    body = await _read(receive, _LONGEST_RESPONSE if request.secret else None)
+                    receive = _again(body, receive)
+                    answer = request.verify(signature, body)
+                    admitted.set(request.admit(signature, body))
             except RefusedError as refused:
                 content = json.dumps({"__type": refused.code, "message": str(refused)})
                 answer = Response(content, refused.status, {"x-amzn-errortype": refused.code}, "application/json")
@@ -154,11 +156,22 @@ class _Request:
             raise RefusedError(403, "IncompleteSignature", str(error)) from None
         return signature or self._nobody()
 
+    def unknown(self, signature: Signature) -> Response | None:
+        """Look for the key that has signed, before a body is taken; return the answer when there is none."""
+        if not signature.access_key_id:
+            return None
+        from ministack.core import iam_evaluator, responses
+
+        key = signature.access_key_id
+        found = iam_evaluator.resolve_credential(key, responses._account_from_sts_session(key) or _account(key))
+        if isinstance(found, iam_evaluator.ResolvedCredential):
+            return None
+        return self._refusal(failed(found.code, found.message))
+
     def verify(self, signature: Signature, body: bytes) -> Response | None:
         """Compare the signature with the request; return the answer to a false one."""
         if not signature.access_key_id:
             return None
-        from ministack import app
         from ministack.core import iam_evaluator, sigv4
         from ministack.services import s3
 
@@ -179,15 +192,20 @@ class _Request:
         if signature.presigned and signature.service == "s3":
             failure = s3._verify_presigned_sigv4(self.method, self.path, self.headers, self.query)
         else:
-            account = iam_evaluator.find_iam_access_key_account(signature.access_key_id) or settings.ACCOUNT
-            checked = iam_evaluator.authenticate(signature.access_key_id, account)
+            checked = iam_evaluator.authenticate(signature.access_key_id, _account(signature.access_key_id))
             if isinstance(checked, iam_evaluator.ResolvedCredential):
                 return None
-            error = checked or failed("SignatureDoesNotMatch", "The signature was not verified.")
-            failure = app._credential_failure(self._service, "", str(uuid.uuid4()), error, self.headers)
+            return self._refusal(checked or failed("SignatureDoesNotMatch", "The signature was not verified."))
         if failure is None:
             return None
         status, headers, content = failure
+        return Response(content, status, headers)
+
+    def _refusal(self, error: Any) -> Response:
+        """The answer to false credentials, as the service gives it."""
+        from ministack import app
+
+        status, headers, content = app._credential_failure(self._service, "", str(uuid.uuid4()), error, self.headers)
         return Response(content, status, headers)
 
     def admit(self, signature: Signature, body: bytes) -> Signature:
@@ -264,6 +282,13 @@ class _Request:
         bucket, _ = self._object() or ("", "")
         method = self.headers.get("access-control-request-method", self.method)
         return bool(bucket and s3.cors_response_headers(bucket, method, self.headers))
+
+
+def _account(access_key_id: str) -> str:
+    """The account of a user's key, which is no session's."""
+    from ministack.core import iam_evaluator
+
+    return iam_evaluator.find_iam_access_key_account(access_key_id) or settings.ACCOUNT
 
 
 def _unsigned() -> RefusedError:

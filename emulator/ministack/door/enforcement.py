@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from typing import Any
 
+from emulator.ministack.door import sessions
 from emulator.ministack.door.signatures import Signature
 
 #: What IAM may be asked about a caller who has not signed.
@@ -98,6 +99,8 @@ def _enforcing(judge: Callable[..., Any]) -> Callable[..., Any]:
             return _judge_nobody(iam_action, service, region, resource_arn, service_context or {})
         if iam_action.endswith(":") and not _is_administrator(access_key_id):
             return failed("AccessDenied", "The request names no operation that the service has.")
+        if reason := sessions.closed(access_key_id, iam_action):
+            return failed(*reason)
         for arn in arns:
             if arn.startswith("arn:") and not arn.startswith("arn:aws:"):
                 return failed("AccessDenied", f"The local AWS is of the partition aws, not of that of {arn}.")

@@ -177,17 +177,6 @@ def _ambiguous_deletion(method: str, query: Mapping[str, Any], body: bytes) -> s
     return None if known else "The XML you provided did not validate against our published schema."
 
 
-def deletes_version(method: str, path: str, query: Mapping[str, Any], body: bytes) -> bool:
-    """Whether the first object of DeleteObjects, which IAM is asked about first, is a version of one."""
-    from ministack.core import iam_actions
-
-    bucket, _, key = path.strip("/").partition("/")
-    if method != "POST" or key or "delete" not in query:
-        return False
-    targets = iam_actions._s3_batch_delete_targets(bucket, body)
-    return bool(targets and targets[0][1])
-
-
 def _ambiguous_qualifier(path: str, parameters: Mapping[str, Any], operation: str | None) -> str | None:
     """Say in which way a function's version or alias is named twice, or where it means nothing."""
     from ministack.services import lambda_svc

@@ -1,4 +1,7 @@
-"""How long a session may last: MiniStack's STS takes any number of seconds."""
+"""How long a session may last, and what no policy allows it: MiniStack's STS takes any number of seconds.
+
+MiniStack verifies no MFA device, so that the sessions of GetSessionToken are those without one.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,9 @@ _SHORTEST = 900
 #: By operation: the most seconds that it takes.
 _LONGEST = {"AssumeRole": 43_200, "GetFederationToken": 129_600, "GetSessionToken": 129_600}
 _CHAINED = 3_600
+#: What the session of a user may ask of STS, a federated one only of the first; the last two are parts of AssumeRole.
+_OF_FEDERATED = frozenset({"sts:GetCallerIdentity"})
+_OF_USERS = _OF_FEDERATED | {"sts:AssumeRole", "sts:SetSourceIdentity", "sts:TagSession"}
 
 
 def install() -> None:
@@ -20,6 +26,27 @@ def install() -> None:
     from ministack import app
 
     app.SERVICE_HANDLERS["sts"] = functools.partial(_handle, app.SERVICE_HANDLERS["sts"])
+
+
+def closed(access_key_id: str, action: str) -> tuple[str, str] | None:
+    """Say why the session of a user, or a federated one, may not do something whatever its policies say.
+
+    Returns
+    -------
+    Code and message of the error; None also for keys that are no such session's.
+    """
+    from ministack.services import sts
+
+    session = sts._sessions.get(access_key_id)
+    service, _, operation = action.partition(":")
+    if session is None or session.get("Arn", "").split(":", 5)[-1].startswith("assumed-role/"):
+        return None
+    if service == "iam" and action != "iam:PassRole":  # which is no operation
+        return "InvalidClientTokenId", "The security token included in the request is invalid."
+    open_to_it = _OF_FEDERATED if session.get("PrincipalType") == "FederatedUser" else _OF_USERS
+    if service == "sts" and action not in open_to_it:
+        return "AccessDenied", f"Cannot call {operation} with session credentials"
+    return None
 
 
 async def _handle(

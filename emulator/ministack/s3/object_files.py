@@ -11,7 +11,6 @@ import functools
 import os
 import shutil
 import types
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from pathlib import Path
@@ -102,6 +101,7 @@ class ObjectFiles:
 async def _answers(access_key_id: str, region: str, bucket: str, keys: Sequence[str]) -> list[Response]:
     from ministack import app
     from ministack.core import iam_actions, iam_evaluator, responses
+    from ministack.services import s3
 
     # As MiniStack begins any request; what is set here is this task's own.
     responses.set_request_account_id(app._request_account_scope(access_key_id))
@@ -117,9 +117,9 @@ async def _answers(access_key_id: str, region: str, bucket: str, keys: Sequence[
         path = f"/{bucket}/{key}"
         context = iam_actions.s3_service_context("s3:GetObject", {}, path, headers)
         resources = iam_actions.s3_access_point_resources(f"arn:aws:s3:::{bucket}/{key}")
-        if any(refusal("s3:GetObject", arn, context | more, headers, {}, caller) for arn, more in resources):
-            # Refused, in MiniStack's words.
-            answer = await app._dispatch_service_request("GET", path, headers, b"", {}, str(uuid.uuid4()))
+        asked = (refusal("s3:GetObject", arn, context | more, headers, {}, caller) for arn, more in resources)
+        if denied := next(filter(None, asked), None):
+            answer = s3._error(denied.code.removesuffix("Exception"), denied.message, 403)
         else:
             answer = await app.SERVICE_HANDLERS["s3"]("GET", path, headers, b"", {})
         answers.append(answer)

@@ -1,0 +1,85 @@
+"""Whom a policy means: the role behind a session, and everybody whom a Deny does not leave out."""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+_SESSION = re.compile(r"arn:aws:sts::(\d{12}):assumed-role/([^/]+)/.+")
+_CALLER = re.compile(r"arn:aws:(?:iam|sts)::(\d{12}):.+")
+
+
+def install() -> None:
+    """Stand where MiniStack compares a caller with a policy."""
+    from ministack.core import iam_evaluator
+
+    iam_evaluator._resolve_condition_key = _by_role(iam_evaluator._resolve_condition_key)
+    iam_evaluator.evaluate_resource_policy = _with_all_denials(iam_evaluator.evaluate_resource_policy)
+    iam_evaluator.evaluate_trust_policy = _with_all_denials(iam_evaluator.evaluate_trust_policy)
+
+
+def _by_role(inner: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(inner)
+    def resolve(key: str, context: Any) -> Any:
+        return _principal(context.principal_arn) if key.lower() == "aws:principalarn" else inner(key, context)
+
+    return resolve
+
+
+def _principal(arn: str) -> str:
+    """The ARN of a caller as policies know it: a session's is that of its role, with its path."""
+    from ministack.services import iam
+
+    if not (match := _SESSION.fullmatch(arn)):
+        return arn
+    account, name = match.groups()
+    role = iam._roles.get_scoped(account, None, name)
+    return str(role["Arn"]) if role else f"arn:aws:iam::{account}:role/{name}"
+
+
+def _with_all_denials(inner: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(inner)
+    def evaluate(document: Any, caller: Any, *arguments: Any, **options: Any) -> Any:
+        arn = caller if isinstance(caller, str) else caller.principal_arn
+        return inner(_for_caller(document, arn, options.get("service")), caller, *arguments, **options)
+
+    return evaluate
+
+
+def _for_caller(document: Any, arn: str, service: str | None) -> Any:
+    """Put each Deny with a NotPrincipal as one that names the caller, or leave it out."""
+    if isinstance(document, str):
+        try:
+            document = json.loads(document)
+        except ValueError:
+            return None
+    if not isinstance(document, dict):
+        return document
+    statements = document.get("Statement", [])
+    meant = []
+    for statement in statements if isinstance(statements, list) else [statements]:
+        if isinstance(statement, dict) and statement.get("Effect") == "Deny" and "NotPrincipal" in statement:
+            if _left_out(statement["NotPrincipal"], arn, service):
+                continue
+            statement = {**statement, "Principal": "*"}
+        meant.append(statement)
+    return {**document, "Statement": meant}
+
+
+def _left_out(named: Any, arn: str, service: str | None) -> bool:
+    """Whether a NotPrincipal names all that a caller is: a session also its role, and everybody their account."""
+    if not isinstance(named, dict):
+        return bool(named == "*")
+    if service:
+        return service in _as_list(named.get("Service"))
+    names, account = set(_as_list(named.get("AWS"))), _CALLER.fullmatch(arn)
+    if "*" in names or account is None:
+        return "*" in names
+    return {arn, _principal(arn)} <= names and bool(names & {account[1], f"arn:aws:iam::{account[1]}:root"})
+
+
+def _as_list(value: Any) -> list[str]:
+    return [text for text in (value if isinstance(value, list) else [value]) if isinstance(text, str)]
