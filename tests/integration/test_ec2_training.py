@@ -159,7 +159,7 @@ def test_a_training_leaves_what_a_sagemaker_job_leaves_and_its_instance_is_gone(
     printed = capsys.readouterr().out
     assert "1 × t3.xlarge (0.166 USD per hour" in printed
     assert "after 90 minutes at the latest" in printed
-    assert " --lr 0.01 " in printed  # the program's own line, by way of CloudWatch
+    assert " --lr=0.01 " in printed  # the program's own line, by way of CloudWatch
     instance = instance_of(aws, job)
     assert instance["InstanceType"] == "t3.xlarge"
     tags = {tag["Key"]: tag["Value"] for tag in instance["Tags"]}
