@@ -1,9 +1,10 @@
-"""`torchrun` for the hosts of a job, which are all on this machine: its store listens on the loopback interface only.
+"""`torchrun` for the hosts of a job, which are all on this machine: all that listens does so on the loopback interface.
 
 torchrun itself would listen on every interface, and its store asks nobody who they are. It takes the store that its
-process has for a port already.
+process has for a port already. Gloo would listen on the interface that the machine's name leads to.
 """
 
+import os
 import socket
 import sys
 
@@ -12,6 +13,8 @@ from torch.distributed import TCPStore, run
 
 def main() -> None:
     """Run torchrun with the arguments of this process."""
+    loopback = next(name for _, name in socket.if_nameindex() if name.startswith("lo"))
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback)
     options, store = run.parse_args(sys.argv[1:]), None
     if options.node_rank == 0:
         listener = socket.create_server((options.master_addr, options.master_port))
