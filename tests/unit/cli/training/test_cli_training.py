@@ -68,7 +68,7 @@ def test_the_bundle_holds_the_training_program_at_its_root() -> None:
 
 
 def test_the_documentation_makes_a_source_dir_of_the_same_files(tmp_path: Path) -> None:
-    (command,) = re.findall(r"^mkdir .*build/source$", (ROOT / "docs" / "local-aws.md").read_text(), re.MULTILINE)
+    (command,) = re.findall(r"^mkdir .*build/source$", (ROOT / "docs" / "local-aws-sdk.md").read_text(), re.MULTILINE)
     subprocess.run(command.replace("build/source", str(tmp_path / "source")), shell=True, cwd=ROOT, check=True)
     with tarfile.open(fileobj=io.BytesIO(source_bundle(SOURCE_DIR))) as bundle:
         files = {member.name: bundle.extractfile(member).read() for member in bundle if member.isfile()}
