@@ -15,7 +15,7 @@ def map_unordered(
 ) -> Iterator[tuple[Item, Result]]:
     """Call a function for every item in several threads; yield each item with its result as soon as it is there.
 
-    When a call raises, or whoever iterates stops (with Ctrl-C, for example), the calls that run are finished, the
+    When a call raises, or the iteration stops (with Ctrl-C, for example), the calls that run are finished, the
     others never begin.
 
     Parameters

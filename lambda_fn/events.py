@@ -1,6 +1,6 @@
 """The events that Lambda hands over: HTTP requests (function URL, API Gateway v2) and bare documents.
 
-Nothing about an event is taken for granted: whoever may invoke the function may invoke it with anything.
+Nothing about an event is taken for granted: a caller may send anything.
 """
 
 from __future__ import annotations

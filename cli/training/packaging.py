@@ -127,7 +127,7 @@ def _latest_completed_job(stage: Stage) -> tuple[datetime, str] | None:
         )
         for summary in (summary for page in pages for summary in page["TrainingJobSummaries"]):
             name = str(summary["TrainingJobName"])
-            # The last training of a search is rarely its best one: whoever wants that says so.
+            # The last training of a search is rarely its best one, so it has to be named.
             if not name.startswith(prefix) or name.startswith(tuning_prefix(stage)):
                 continue
             if describe_training(stage, name)["ModelArtifacts"]["S3ModelArtifacts"].startswith(f"s3://{bucket}/"):

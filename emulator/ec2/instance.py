@@ -149,7 +149,7 @@ class InstanceRun:
             self._say("user data that is no script: nothing is run")
             return None
         if (reached := power.dangerous(script)) is not None:
-            # The machine of whoever runs this is not ours to switch off.
+            # The user's machine is not ours to switch off.
             self._say(f"user data that reaches past the instance is not run here: {reached}")
             return None
         path = home / "user-data"

@@ -54,7 +54,7 @@ class BuiltImage(Construct):
     Attributes
     ----------
     uri
-        The image's address. Whoever uses it is created after the image has been built.
+        The image's address. What uses it is created after the image has been built.
     """
 
     def __init__(

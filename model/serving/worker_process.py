@@ -44,7 +44,7 @@ class Job:
 
     def settle(self, answer: Answer) -> None:
         """Give the caller an answer."""
-        if not self.answer.done():  # it is, when whoever waited has given up
+        if not self.answer.done():  # it is, when the caller has given up
             self.answer.set_result(answer)
 
 

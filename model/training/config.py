@@ -42,11 +42,14 @@ class Recipe:
     weight_decay: float = option(_PLAIN, 0.1, "AdamW's, not for biases", type=real(0, 10))
     label_smoothing: float = option(_PLAIN, 0.1, "share given to all classes alike", type=real(0, 0.9))
     patience: int = option(
-        _PLAIN, 0, "stop after so many epochs without a lower validation loss; 0: never", type=integer(0, 10_000)
+        _PLAIN,
+        0,
+        "stop when the validation loss has not become lower for this many epochs; 0: never",
+        type=integer(0, 10_000),
     )
     seed: int = option(_PLAIN, 0, "of all that is random", type=integer(0, 2**63 - 1))
     train_stages: int = option(
-        _FINE_TUNING, 0, "train only so many of the last stages, the classifier among them; 0: all",
+        _FINE_TUNING, 0, "number of last stages to train, including the classifier; 0: all",
         type=integer(0, 1000),
     )  # fmt: skip
     lr_decay: float = option(

@@ -28,7 +28,7 @@ class Point(NamedTuple):
 
 
 class MetricSeries:
-    """All values of one job's metrics, on record, for whoever adds to them."""
+    """All recorded values of one job's metrics."""
 
     def __init__(self, store: Store, job_arn: str) -> None:
         self._store = store

@@ -98,7 +98,7 @@ class TransformRun(Run):
         with self._stop_lock:
             if not self._stop_requested.is_set():
                 self._stop_requested.set()
-                self._stopper.start()  # whoever waits for a server does not wait any longer
+                self._stopper.start()  # waiting for a server ends here
 
     def interrupt(self) -> None:
         """End at once and leave the record as it is, for a later `TransformRun` to begin anew."""

@@ -123,7 +123,7 @@ class TrainingState:
         return Fit(self.history, self.best_epoch, self.best, interrupted, workers)
 
     def out_of_patience(self, patience: int) -> bool:
-        """Return whether so many epochs, if any, have passed without a lower validation loss."""
+        """Return whether the validation loss has not become lower for `patience` epochs (0: never)."""
         if not patience or len(self.history) - self.best_epoch < patience:
             return False
         log.info("no lower validation loss for %d epochs: stopping after epoch %d", patience, len(self.history))
