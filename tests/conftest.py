@@ -2,6 +2,7 @@
 
 import os
 import signal
+import webbrowser
 from collections.abc import Generator
 
 import pytest
@@ -21,3 +22,13 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
     report = yield
     report.sections = [(name, text.encode("utf-8", "backslashreplace").decode()) for name, text in report.sections]
     return report
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The addresses that a browser was asked for; there is a desktop."""
+    addresses: list[str] = []
+    monkeypatch.setattr(webbrowser, "open", addresses.append)
+    monkeypatch.setenv("DISPLAY", ":0")
+    monkeypatch.delenv("KENNEL_STAGE", raising=False)
+    return addresses

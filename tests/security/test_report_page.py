@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import tarfile
-import webbrowser
 from collections.abc import Iterator
 from copy import deepcopy
 from pathlib import Path
@@ -44,15 +43,6 @@ def outputs(tmp_path: Path, metrics: dict[str, Any]) -> Path:
     (folder / IMAGE_FILES[1]).write_text(f"<svg xmlns='http://www.w3.org/2000/svg'>{EVIL}</svg>")
     (folder / IMAGE_FILES[2]).write_bytes(bytes(2**20 + 1))
     return folder
-
-
-@pytest.fixture
-def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    addresses: list[str] = []
-    monkeypatch.setattr(webbrowser, "open", addresses.append)
-    monkeypatch.setenv("DISPLAY", ":0")
-    monkeypatch.delenv("KENNEL_STAGE", raising=False)
-    return addresses
 
 
 def require_ours(page: str) -> None:

@@ -20,7 +20,7 @@ MEMBER = re.compile(r"role|instanceprofile", re.IGNORECASE)
 _ROLE_ARN = re.compile(r"arn:aws:iam::\d*:role/.+")
 _PROFILE_ARN = re.compile(r"arn:aws:iam::\d*:instance-profile/(.+/)?(?P<name>.+)")
 #: They name roles without handing them to a service, hold data that looks like it, or ask elsewhere (our own).
-NOT_ASKED = frozenset({"application-autoscaling", "dynamodb", "sagemaker", "sagemaker-runtime", "sts"})
+NOT_ASKED = frozenset({"application-autoscaling", "sagemaker", "sagemaker-runtime", "sts"})
 #: By service, where it is not its own name: whom a role is passed to.
 PRINCIPALS = {"iam": "ec2"}
 #: What a function is called with is data, and so is an object of S3.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import tarfile
-import webbrowser
 from pathlib import Path
 
 import pytest
@@ -123,16 +122,6 @@ def test_metrics_that_are_none_are_refused(tmp_path, text):
 def test_metrics_of_an_older_program_are_refused_by_name():
     with pytest.raises(NotReadyError, match="another version of the training program"):
         figures_table({"test": None, "valid": {"accuracy": 1.0}}, title="job")
-
-
-@pytest.fixture
-def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The addresses that a browser was asked for; there is a desktop."""
-    addresses: list[str] = []
-    monkeypatch.setattr(webbrowser, "open", addresses.append)
-    monkeypatch.setenv("DISPLAY", ":0")
-    monkeypatch.delenv("KENNEL_STAGE", raising=False)
-    return addresses
 
 
 def test_the_command_prints_the_figures_and_opens_the_page(outputs, opened):
