@@ -6,6 +6,11 @@ import webbrowser
 from collections.abc import Generator
 
 import pytest
+from hypothesis import settings
+
+# A busy machine is no failure: speed is for the benchmarks.
+settings.register_profile("kennel", deadline=None)
+settings.load_profile("kennel")
 
 # OpenMP's threads spin while they wait; on a busy machine they take the cores from those that have work. Set before
 # torch is imported, and inherited by every program that a test starts.

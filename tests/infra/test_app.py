@@ -28,7 +28,7 @@ app.synth()
 
 
 class Listener:
-    """Takes connections on loopback and answers none: whoever looks for AWS or a proxy ends here."""
+    """Takes connections on loopback and answers none: what looks for AWS or a proxy ends here."""
 
     def __init__(self) -> None:
         self.connections = 0

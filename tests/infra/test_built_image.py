@@ -22,15 +22,6 @@ def custom_resource(stage: SynthesisedStage) -> dict:
     return stage.properties("inference", "Custom::ContainerImage")
 
 
-def test_tags_are_immutable(stage):
-    assert stage.properties("storage", "AWS::ECR::Repository")["ImageTagMutability"] == "IMMUTABLE"
-
-
-def test_images_are_scanned_when_they_are_pushed(stage):
-    repository = stage.properties("storage", "AWS::ECR::Repository")
-    assert repository["ImageScanningConfiguration"] == {"ScanOnPush": True}
-
-
 def test_old_images_expire_by_number_and_never_by_age(stage):
     policy = stage.properties("storage", "AWS::ECR::Repository")["LifecyclePolicy"]["LifecyclePolicyText"]
     selections = [rule["selection"] for rule in json.loads(policy)["rules"]]
@@ -50,13 +41,6 @@ def test_model_runs_what_the_build_has_pushed(stage):
     (name,) = stage.resources("inference", "Custom::ContainerImage")
     container = stage.properties("inference", "AWS::SageMaker::Model")["PrimaryContainer"]
     assert container["Image"] == {"Fn::GetAtt": [name, "ImageUri"]}
-
-
-def test_endpoint_pulls_from_our_repository_only(stage):
-    table = allowed(role_for(stage, "inference", "SageMaker endpoint"))
-    pulls = {action: arns for action, arns in table.items() if action.startswith("ecr:") and "Token" not in action}
-    assert len(pulls) == 3
-    assert all(arns == {REPOSITORY} for arns in pulls.values())
 
 
 def test_build_reads_its_source_pushes_into_one_repository_and_writes_its_log_and_no_more(stage):
@@ -79,14 +63,6 @@ def test_build_reads_its_source_pushes_into_one_repository_and_writes_its_log_an
             "UploadLayerPart",
         )
     }
-
-
-def test_codebuild_assumes_its_role_for_this_account_only(stage):
-    (trust,) = role_for(stage, "inference", "Builds the serving image")["Properties"]["AssumeRolePolicyDocument"][
-        "Statement"
-    ]
-    assert trust["Principal"] == {"Service": "codebuild.amazonaws.com"}
-    assert trust["Condition"] == {"StringEquals": {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}}
 
 
 def test_builder_runs_one_project_looks_into_one_repository_and_reads_one_log(stage):

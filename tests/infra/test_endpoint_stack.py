@@ -1,52 +1,17 @@
 """What the model, the endpoint and its scaling promise."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from templates import SynthesisedStage, text, write_artifact
 
-from infra.constructs import realtime_endpoint
 from model.core.archives import archive_digest
-from model.core.artifact import ArtifactError
 
 
 @pytest.fixture
 def variant(stage: SynthesisedStage) -> dict:
     (variant,) = stage.properties("inference", "AWS::SageMaker::EndpointConfig")["ProductionVariants"]
     return variant
-
-
-def test_model_waits_for_the_permissions_of_its_role(stage):
-    (model,) = stage.resources("inference", "AWS::SageMaker::Model").values()
-    (role,) = (
-        name
-        for name, resource in stage.resources("inference", "AWS::IAM::Role").items()
-        if resource["Properties"]["Description"] == "SageMaker endpoint"
-    )
-    # No separate policy that it would have to wait for, too: test_execution_roles.
-    assert model["Properties"]["ExecutionRoleArn"] == {"Fn::GetAtt": [role, "Arn"]}
-
-
-def test_model_is_told_its_mode_and_where_its_metrics_go(stage):
-    environment = stage.properties("inference", "AWS::SageMaker::Model")["PrimaryContainer"]["Environment"]
-    assert {name: text(value) for name, value in environment.items()} == {
-        "MODEL_SERVER_MODE": "throughput",
-        "MODEL_SERVER_METRICS_NAMESPACE": "Kennel",
-        "MODEL_SERVER_METRICS_SERVER": "<AWS::StackName>",
-    }
-
-
-def test_the_endpoints_name_is_generated(stage):  # as those of model and configuration, about which the gate has rules
-    assert "EndpointName" not in stage.properties("inference", "AWS::SageMaker::Endpoint")
-
-
-def test_variant_follows_the_settings(stage, variant):
-    serving = stage.settings.serving
-    assert variant["VariantName"] == "main"
-    assert variant["InstanceType"] == serving.instance_type
-    assert variant["InitialInstanceCount"] == serving.initial_instances
-    assert variant["ContainerStartupHealthCheckTimeoutInSeconds"] == serving.startup_timeout_seconds
 
 
 def test_endpoint_volumes_are_encrypted_with_the_data_key(stage):
@@ -60,10 +25,6 @@ def test_instances_that_encrypt_their_own_disks_get_no_key(synthesise, stages):
     stage = synthesise(settings)
     assert "KmsKeyId" not in stage.properties("inference", "AWS::SageMaker::EndpointConfig")
     assert "kms:CreateGrant" not in str(stage.resources("inference", "AWS::IAM::Role"))
-
-
-def test_nothing_that_callers_send_is_captured(stage):
-    assert "DataCaptureConfig" not in stage.properties("inference", "AWS::SageMaker::EndpointConfig")
 
 
 def deployed_artifact(stage: SynthesisedStage) -> bytes:
@@ -86,13 +47,6 @@ def test_the_image_is_told_from_outside_the_artifact_what_it_must_hold(synthesis
     assert container["Environment"]["MODEL_ARTIFACT_DIGEST"] == archive_digest(artifact)
 
 
-def test_an_artifact_that_cannot_be_unpacked_is_not_synthesised(synthesise, stages, tmp_path):
-    broken = tmp_path / "model.tar.gz"
-    broken.write_bytes(b"not an archive")
-    with pytest.raises(ArtifactError, match=r"is not a readable tar\.gz"):
-        synthesise(stages["dev"].settings, artifact=broken)
-
-
 def test_new_bytes_are_a_new_model_and_the_same_bytes_are_none(synthesise, stages, tmp_path):
     def model(content: bytes, name: str) -> str:
         stage = synthesise(stages["dev"].settings, artifact=write_artifact(tmp_path / name, content))
@@ -113,13 +67,6 @@ def test_without_an_artifact_the_deployment_is_refused_with_what_to_do(stage):
     )
 
 
-def test_an_artifact_path_is_relative_to_the_project(synthesise, stages, artifact, monkeypatch, tmp_path):
-    monkeypatch.setattr(realtime_endpoint, "ROOT", artifact.parent)
-    monkeypatch.chdir(tmp_path)
-    stage = synthesise(stages["dev"].settings, artifact=Path(artifact.name))
-    assert deployed_artifact(stage) == artifact.read_bytes()
-
-
 def test_scaling_tracks_what_one_instance_bears_with_a_margin(stage):
     policy = stage.properties("inference", "AWS::ApplicationAutoScaling::ScalingPolicy")
     tracking = policy["TargetTrackingScalingPolicyConfiguration"]
@@ -137,12 +84,6 @@ def test_scaling_is_registered_under_the_variant_within_its_limits(stage, varian
     assert target["ScalableDimension"] == "sagemaker:variant:DesiredInstanceCount"
     assert (target["MinCapacity"], target["MaxCapacity"]) == (scaling.min_instances, scaling.max_instances)
     assert "RoleARN" not in target  # the service-linked role
-
-
-def test_scaling_can_be_switched_off(synthesise, stages):
-    settings = stages["dev"].settings
-    stage = synthesise(replace(settings, serving=replace(settings.serving, scaling=None)))
-    assert "AWS::ApplicationAutoScaling" not in str(stage.template("inference"))
 
 
 @pytest.mark.parametrize("end", [":7", f"@sha256:{'0' * 64}"])

@@ -9,8 +9,8 @@ from templates import KINDS, SynthesisedStage
 
 from infra.settings import load
 
-# A renamed bucket is a deleted bucket, a renamed URL another address for every caller. Whoever changes a line here
-# moves what is stored under the old id first.
+# A renamed bucket is a deleted bucket, a renamed URL another address for every caller. Before a line changes here,
+# move what is stored under the old id.
 LOGICAL_IDS = {
     ("storage", "AWS::KMS::Key"): {"DataKey5F086070"},
     ("storage", "AWS::S3::Bucket"): {"DataAccessLogsC0C25EE4", "DataBucketE6B0FAA8"},

@@ -218,95 +218,55 @@ def test_a_bad_value_is_named_with_what_is_allowed(problems, text, problem):
     ("text", "problem"),
     [
         ('[training.ec2]\ninstance_type = "t4g.xlarge"', "training.ec2.instance_type: t4g.xlarge is an arm64 machine"),
-        (
-            '[notebook]\nsubnet_id = "subnet-0123456789abcdef0"',
-            "notebook.subnet_id: subnet_id and security_group_ids belong",
-        ),
-        (
-            '[notebook]\nsecurity_group_ids = ["sg-0123456789abcdef0"]',
-            "notebook.subnet_id: subnet_id and security_group_id",
-        ),
-        (
-            f"[serving]\nimage = '{ECR}.cn/runtime:7'\n",
-            "serving.image: hosts in eu-west-1 end in amazonaws.com, not in amazonaws.com.cn",
-        ),
-        (
-            "[function]\nprovisioned_concurrency = 5\nreserved_concurrency = 4\n",
-            "function.reserved_concurrency: 4 is less than the provisioned concurrency (5)",
-        ),
-        (
-            "[function]\nprovisioned_concurrency = 2\nreserved_concurrency = 4\n"
-            "[function.scaling]\nmin_provisioned = 1\nmax_provisioned = 9\n",
-            "function.reserved_concurrency: 4 is less than the provisioned concurrency (9)",
-        ),
-        (
-            "[function]\nprovisioned_concurrency = 0\n[function.scaling]\nmin_provisioned = 1\nmax_provisioned = 9\n",
-            "function.scaling: needs provisioned_concurrency as its starting point",
-        ),
-        (
-            "[function]\nprovisioned_concurrency = 10\n[function.scaling]\nmin_provisioned = 1\nmax_provisioned = 9\n",
-            "function.provisioned_concurrency: 10 is outside scaling.min_provisioned to scaling.max_provisioned (1 to",
-        ),
-        (
-            "[function.scaling]\nmin_provisioned = 3\nmax_provisioned = 2\n",
-            "function.scaling.min_provisioned: 3 is more than max_provisioned (2)",
-        ),
-        (
-            "[function]\ntimeout_seconds = 25\n",
-            "function.timeout_seconds: 25 must be more than fetch_timeout_seconds + endpoint_timeout_seconds (25)",
-        ),
-        (
-            "[serving]\ninitial_instances = 1\n"
-            "[serving.scaling]\nmin_instances = 2\nmax_instances = 3\nmax_rps_per_instance = 1\n",
-            "serving.initial_instances: 1 is outside scaling.min_instances to scaling.max_instances (2 to 3)",
-        ),
-        (
-            "[serving.scaling]\nmin_instances = 3\nmax_instances = 2\nmax_rps_per_instance = 1\n",
-            "serving.scaling.min_instances: 3 is more than max_instances (2)",
-        ),
-        (
-            "[training.image]\nrepository = 'own'\ntag = '1'\narchitecture = 'arm64'\n",
-            "training.instance_type: ml.m5.xlarge is an x86_64 machine, but image.architecture is arm64",
-        ),
+        ('[notebook]\nsubnet_id = "subnet-0123456789abcdef0"',
+         "notebook.subnet_id: subnet_id and security_group_ids belong"),
+        ('[notebook]\nsecurity_group_ids = ["sg-0123456789abcdef0"]',
+         "notebook.subnet_id: subnet_id and security_group_id"),
+        (f"[serving]\nimage = '{ECR}.cn/runtime:7'\n",
+         "serving.image: hosts in eu-west-1 end in amazonaws.com, not in amazonaws.com.cn"),
+        ("[function]\nprovisioned_concurrency = 5\nreserved_concurrency = 4\n",
+         "function.reserved_concurrency: 4 is less than the provisioned concurrency (5)"),
+        ("[function]\nprovisioned_concurrency = 2\nreserved_concurrency = 4\n"
+         "[function.scaling]\nmin_provisioned = 1\nmax_provisioned = 9\n",
+         "function.reserved_concurrency: 4 is less than the provisioned concurrency (9)"),
+        ("[function]\nprovisioned_concurrency = 0\n[function.scaling]\nmin_provisioned = 1\nmax_provisioned = 9\n",
+         "function.scaling: needs provisioned_concurrency as its starting point"),
+        ("[function]\nprovisioned_concurrency = 10\n[function.scaling]\nmin_provisioned = 1\nmax_provisioned = 9\n",
+         "function.provisioned_concurrency: 10 is outside scaling.min_provisioned to scaling.max_provisioned (1 to"),
+        ("[function.scaling]\nmin_provisioned = 3\nmax_provisioned = 2\n",
+         "function.scaling.min_provisioned: 3 is more than max_provisioned (2)"),
+        ("[function]\ntimeout_seconds = 25\n",
+         "function.timeout_seconds: 25 must be more than fetch_timeout_seconds + endpoint_timeout_seconds (25)"),
+        ("[serving]\ninitial_instances = 1\n"
+         "[serving.scaling]\nmin_instances = 2\nmax_instances = 3\nmax_rps_per_instance = 1\n",
+         "serving.initial_instances: 1 is outside scaling.min_instances to scaling.max_instances (2 to 3)"),
+        ("[serving.scaling]\nmin_instances = 3\nmax_instances = 2\nmax_rps_per_instance = 1\n",
+         "serving.scaling.min_instances: 3 is more than max_instances (2)"),
+        ("[training.image]\nrepository = 'own'\ntag = '1'\narchitecture = 'arm64'\n",
+         "training.instance_type: ml.m5.xlarge is an x86_64 machine, but image.architecture is arm64"),
         ("[training]\nmax_wait_seconds = 7200\n", "training.max_wait_seconds: only goes with spot = true"),
-        (
-            "[training]\nspot = true\nmax_wait_seconds = 600\n",
-            "training.max_wait_seconds: 600 is less than max_runtime_seconds (3600), which it includes",
-        ),
+        ("[training]\nspot = true\nmax_wait_seconds = 600\n",
+         "training.max_wait_seconds: 600 is less than max_runtime_seconds (3600), which it includes"),
         ("[training.tuning]\nmax_jobs = 1\n", "training.tuning.parallel_jobs: 2 is more than max_jobs (1)"),
-        (
-            "[training.tuning]\nlearning_rate_min = 0.1\n",
-            "training.tuning.learning_rate_min: 0.1 must be less than learning_rate_max (0.1)",
-        ),
+        ("[training.tuning]\nlearning_rate_min = 0.1\n",
+         "training.tuning.learning_rate_min: 0.1 must be less than learning_rate_max (0.1)"),
         ("[training.tuning]\nbatch_sizes = []\n", "training.tuning.batch_sizes: 1 to 30 different sizes"),
         ("[training.tuning]\nbatch_sizes = [8, 8]\n", "training.tuning.batch_sizes: 1 to 30 different sizes"),
-        (
-            "[[training.tuning.choices]]\nname = 'batch_size'\nvalues = ['8']\n",
-            "training.tuning.numbers, choices: more than one range for batch-size",
-        ),
-        (
-            "[[training.tuning.choices]]\nname = 'mode'\nvalues = ['a', 'a']\n",
-            "training.tuning.choices[0].values: 1 to 30 different texts",
-        ),
-        (
-            "[[training.tuning.numbers]]\nname = 'x'\nmin = 0\nmax = 1\nscale = 'logarithmic'\n",
-            "training.tuning.numbers[0].min: 0 must be more than 0 on a logarithmic scale",
-        ),
-        (
-            "[[training.tuning.numbers]]\nname = 'x'\nmin = 0\nmax = inf\n",
-            "training.tuning.numbers[0].min: 0 must be less than max (inf), and both finite",
-        ),
-        (
-            "[[training.tuning.numbers]]\nname = 'x'\nmin = 0.5\nmax = 2\ninteger = true\n",
-            "training.tuning.numbers[0].integer: 0.5 and 2 are not whole numbers",
-        ),
+        ("[[training.tuning.choices]]\nname = 'batch_size'\nvalues = ['8']\n",
+         "training.tuning.numbers, choices: more than one range for batch-size"),
+        ("[[training.tuning.choices]]\nname = 'mode'\nvalues = ['a', 'a']\n",
+         "training.tuning.choices[0].values: 1 to 30 different texts"),
+        ("[[training.tuning.numbers]]\nname = 'x'\nmin = 0\nmax = 1\nscale = 'logarithmic'\n",
+         "training.tuning.numbers[0].min: 0 must be more than 0 on a logarithmic scale"),
+        ("[[training.tuning.numbers]]\nname = 'x'\nmin = 0\nmax = inf\n",
+         "training.tuning.numbers[0].min: 0 must be less than max (inf), and both finite"),
+        ("[[training.tuning.numbers]]\nname = 'x'\nmin = 0.5\nmax = 2\ninteger = true\n",
+         "training.tuning.numbers[0].integer: 0.5 and 2 are not whole numbers"),
         ("[function]\nurl_auth = 'NONE'\n", "function.public_reason: missing; an unsigned URL needs the reason"),
-        (
-            "[function]\npublic_reason = 'A reason that is long enough.'\n",
-            'function.public_reason: only goes with url_auth = "NONE"',
-        ),
+        ("[function]\npublic_reason = 'A reason that is long enough.'\n",
+         'function.public_reason: only goes with url_auth = "NONE"'),
     ],
-)
+)  # fmt: skip
 def test_values_that_do_not_fit_together_are_refused(problems, text, problem):
     (line,) = problems(MINIMAL + text)
     assert line.startswith(problem)

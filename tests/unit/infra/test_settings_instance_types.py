@@ -33,12 +33,6 @@ def test_local_storage(name, local):
     assert instance_types.has_local_storage(name) is local
 
 
-def test_every_known_type_has_a_family_of_its_own_kind():
-    for name in instance_types.hosting() | instance_types.training():
-        assert instance_types.architecture(name) in ("arm64", "x86_64")
-        assert name.startswith(f"ml.{instance_types.family(name)}.")
-
-
 def test_known_types_come_from_sagemakers_model():
     assert {"ml.m5.large", "ml.g5.xlarge", "ml.c7g.large"} <= instance_types.hosting()
     assert "ml.c7g.large" not in instance_types.training()
@@ -48,8 +42,3 @@ def test_ec2_and_sagemaker_know_their_own_names():
     assert {"t3.xlarge", "g4dn.xlarge"} <= instance_types.ec2()
     assert "ml.t3.medium" in instance_types.notebook()
     assert not any(name.startswith("ml.") for name in instance_types.ec2())
-
-
-@pytest.mark.parametrize(("name", "burstable"), [("t3.xlarge", True), ("t4g.nano", True), ("trn1.2xlarge", False)])
-def test_burstable_types_are_those_of_the_t_family(name, burstable):
-    assert instance_types.is_burstable(name) is burstable
