@@ -10,16 +10,10 @@ from urllib.parse import urlsplit
 
 T = TypeVar("T", int, float)
 
-# A synchronous Lambda payload is 6 MB and carries a binary body in base64, so about 4.5 MB of image.
-DEFAULT_MAX_IMAGE_BYTES = 4_500_000
 # The body limit of SageMaker's InvokeEndpoint.
-LARGEST_MAX_IMAGE_BYTES = 6 * 1024 * 1024
-DEFAULT_FETCH_TIMEOUT_SECONDS = 5.0
-DEFAULT_ENDPOINT_TIMEOUT_SECONDS = 20.0
+_LARGEST_IMAGE_BYTES = 6 * 1024 * 1024
 # SageMaker gives a model's container 60 seconds to answer.
-LARGEST_ENDPOINT_TIMEOUT_SECONDS = 60.0
-DEFAULT_METRICS_NAMESPACE = "Kennel"
-
+_LONGEST_TIMEOUT_SECONDS = 60.0
 _ENDPOINT_NAME = re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}")
 _REGION = re.compile(r"[a-z]{2,}(-[a-z]+)+-\d")
 
@@ -30,37 +24,16 @@ class ConfigurationError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the function needs to know.
-
-    Attributes
-    ----------
-    endpoint_name
-        ``ENDPOINT_NAME``: the SageMaker endpoint to invoke.
-    region
-        ``AWS_REGION``, set by Lambda.
-    runtime_url
-        Base URL of SageMaker Runtime: ``AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME``, else ``AWS_ENDPOINT_URL``, else
-        the region's public address.
-    function_name
-        ``AWS_LAMBDA_FUNCTION_NAME``, set by Lambda; the dimension of the metrics.
-    metrics_namespace
-        ``METRICS_NAMESPACE``.
-    max_image_bytes
-        ``MAX_IMAGE_BYTES``: of an image, however it arrives.
-    fetch_timeout_seconds
-        ``FETCH_TIMEOUT_SECONDS``: for all of fetching a URL, redirects included.
-    endpoint_timeout_seconds
-        ``ENDPOINT_TIMEOUT_SECONDS``: for the endpoint's answer. Less is used when Lambda leaves less.
-    """
+    """What the function needs to know; docs/function.md describes each variable of the environment."""
 
     endpoint_name: str
     region: str
     runtime_url: str
-    function_name: str = "unknown"
-    metrics_namespace: str = DEFAULT_METRICS_NAMESPACE
-    max_image_bytes: int = DEFAULT_MAX_IMAGE_BYTES
-    fetch_timeout_seconds: float = DEFAULT_FETCH_TIMEOUT_SECONDS
-    endpoint_timeout_seconds: float = DEFAULT_ENDPOINT_TIMEOUT_SECONDS
+    function_name: str
+    metrics_namespace: str
+    max_image_bytes: int
+    fetch_timeout_seconds: float
+    endpoint_timeout_seconds: float
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str]) -> Settings:
@@ -94,7 +67,7 @@ class Settings:
         )
         if not _is_base_url(runtime_url):
             problems.append(f"AWS_ENDPOINT_URL is {runtime_url!r}; it must look like https://host or http://host:port")
-        namespace = environ.get("METRICS_NAMESPACE", "").strip() or DEFAULT_METRICS_NAMESPACE
+        namespace = environ.get("METRICS_NAMESPACE", "").strip() or "Kennel"
         # CloudWatch keeps this prefix for its own metrics and drops ours silently.
         if namespace.startswith("AWS/"):
             problems.append(f"METRICS_NAMESPACE is {namespace!r}; it must not begin with AWS/")
@@ -104,11 +77,10 @@ class Settings:
             runtime_url=runtime_url.rstrip("/"),
             function_name=environ.get("AWS_LAMBDA_FUNCTION_NAME") or "unknown",
             metrics_namespace=namespace,
-            max_image_bytes=number("MAX_IMAGE_BYTES", int, DEFAULT_MAX_IMAGE_BYTES, LARGEST_MAX_IMAGE_BYTES),
-            fetch_timeout_seconds=number("FETCH_TIMEOUT_SECONDS", float, DEFAULT_FETCH_TIMEOUT_SECONDS, 60.0),
-            endpoint_timeout_seconds=number(
-                "ENDPOINT_TIMEOUT_SECONDS", float, DEFAULT_ENDPOINT_TIMEOUT_SECONDS, LARGEST_ENDPOINT_TIMEOUT_SECONDS
-            ),
+            # A synchronous Lambda payload is 6 MB and carries a binary body in base64, so about 4.5 MB of image.
+            max_image_bytes=number("MAX_IMAGE_BYTES", int, 4_500_000, _LARGEST_IMAGE_BYTES),
+            fetch_timeout_seconds=number("FETCH_TIMEOUT_SECONDS", float, 5.0, _LONGEST_TIMEOUT_SECONDS),
+            endpoint_timeout_seconds=number("ENDPOINT_TIMEOUT_SECONDS", float, 20.0, _LONGEST_TIMEOUT_SECONDS),
         )
         if problems:
             raise ConfigurationError("The function's environment is wrong: " + "; ".join(problems) + ".")
@@ -121,10 +93,5 @@ def _is_base_url(text: str) -> bool:
         port = url.port
     except ValueError:
         return False
-    return (
-        url.scheme in ("http", "https")
-        and bool(url.hostname)
-        and "@" not in url.netloc
-        and port != 0
-        and not (url.query or url.fragment)
-    )
+    extras = "@" in url.netloc or port == 0 or url.query or url.fragment
+    return url.scheme in ("http", "https") and bool(url.hostname) and not extras

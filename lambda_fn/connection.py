@@ -23,13 +23,7 @@ class Deadline:
         self._at = time.monotonic() + seconds
 
     def remaining(self) -> float:
-        """Return the seconds left, always more than 0.
-
-        Raises
-        ------
-        TimeoutError
-            When there are none.
-        """
+        """Return the seconds left, always more than 0; raise TimeoutError when there are none."""
         seconds = self._at - time.monotonic()
         if seconds <= 0:
             raise TimeoutError("the deadline has passed")
@@ -49,27 +43,21 @@ class Allowance:
         self._left = count
 
     def take(self, count: int) -> None:
-        """Count what was received.
-
-        Raises
-        ------
-        ConnectionAbortedError
-            When it is more than allowed.
-        """
+        """Count what was received; raise ConnectionAbortedError when it is more than allowed."""
         self._left -= count
         if self._left < 0:
             raise ConnectionAbortedError("the host sends more than is allowed")
 
 
 class DeadlineConnection(http.client.HTTPConnection):
-    """An HTTP connection whose every wait ends at :attr:`deadline`, which may be moved between requests.
+    """An HTTP connection whose every wait ends at `deadline`, which may be moved between requests.
 
     Parameters
     ----------
     tls
         The context for HTTPS, or None for plain HTTP.
     server_name
-        The name that the certificate must carry (also sent as SNI); by default the address.
+        The name that the certificate must carry; by default the address.
     allowance
         What may be received; by default any number of bytes.
     """
@@ -109,6 +97,7 @@ class _DeadlineSocket:
     def __init__(self, sock: socket.socket, connection: DeadlineConnection) -> None:
         self._sock = sock
         self._connection = connection
+        self.close = sock.close
 
     def sendall(self, data: ReadableBuffer) -> None:
         self._sock.settimeout(self._connection.deadline.remaining())
@@ -116,9 +105,6 @@ class _DeadlineSocket:
 
     def makefile(self, _mode: str) -> io.BufferedReader:
         return io.BufferedReader(_DeadlineReader(self._sock, self._connection))
-
-    def close(self) -> None:
-        self._sock.close()
 
 
 class _DeadlineReader(io.RawIOBase):

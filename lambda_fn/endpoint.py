@@ -40,17 +40,7 @@ _THROTTLING = frozenset({"ThrottlingException", "Throttling", "TooManyRequestsEx
 
 @dataclass(frozen=True, slots=True)
 class Classification:
-    """What the model's server answered.
-
-    Attributes
-    ----------
-    predictions
-        ``{"label": str, "probability": float}``, most probable first.
-    scores
-        One probability per label, in the labels' order; None unless asked for.
-    model
-        The model's name and version.
-    """
+    """What the model's server answered; `scores` is None unless asked for."""
 
     predictions: list[Any]
     scores: list[float] | None
@@ -58,13 +48,7 @@ class Classification:
 
 
 class EndpointClient:
-    """Invokes the endpoint that the settings name, one request at a time, as a Lambda environment does.
-
-    Parameters
-    ----------
-    environ
-        Where the role's credentials are; read for each request.
-    """
+    """Invokes the endpoint that the settings name; the role's credentials are read from `environ` for each request."""
 
     def __init__(self, settings: Settings, environ: Mapping[str, str] = os.environ) -> None:
         url = urlsplit(settings.runtime_url)
@@ -81,13 +65,7 @@ class EndpointClient:
         self._used_at = 0.0
 
     def classify(self, image: bytes, *, top_k: int, scores: bool, deadline: Deadline) -> Classification:
-        """Send the bytes of an image file as they are, and ask for `top_k` predictions and perhaps all scores.
-
-        Raises
-        ------
-        ServiceError
-            Whatever went wrong, in the caller's terms.
-        """
+        """Send the bytes of an image file as they are; what goes wrong is a ServiceError, in the caller's terms."""
         content_type = f"{_IMAGE_TYPE}; top_k={top_k}" + ("; scores=true" if scores else "")
         status, headers, payload = self._post(image, content_type, deadline)
         if status == 200:
@@ -102,14 +80,16 @@ class EndpointClient:
         try:
             connection, reused = self._open(deadline)
             try:
-                response = self._send(connection, body, headers)
+                connection.request("POST", self._path, body, headers)
+                response = connection.getresponse()
             except (ConnectionError, ssl.SSLError):
                 if not reused:
                     raise
                 # The other side had closed the connection while it lay idle, so it has not seen the request.
                 self._close()
                 connection, _ = self._open(deadline)
-                response = self._send(connection, body, headers)
+                connection.request("POST", self._path, body, headers)
+                response = connection.getresponse()
             payload = response.read(_MAX_ANSWER_BYTES + 1)
         except TimeoutError as error:
             self._close()
@@ -124,16 +104,10 @@ class EndpointClient:
         return response.status, {name.lower(): value for name, value in response.getheaders()}, payload
 
     def _credentials(self) -> ReadOnlyCredentials:
-        """Return the role's keys, which Lambda puts into the environment."""
-        environ = self._environ
-        access_key_id, secret = environ.get("AWS_ACCESS_KEY_ID"), environ.get("AWS_SECRET_ACCESS_KEY")
+        access_key_id, secret = (self._environ.get(f"AWS_{name}") for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY"))
         if not access_key_id or not secret:
             raise InternalError(detail="there are no AWS credentials in the environment")
-        return ReadOnlyCredentials(access_key_id, secret, environ.get("AWS_SESSION_TOKEN") or None)
-
-    def _send(self, connection: DeadlineConnection, body: bytes, headers: dict[str, str]) -> http.client.HTTPResponse:
-        connection.request("POST", self._path, body, headers)
-        return connection.getresponse()
+        return ReadOnlyCredentials(access_key_id, secret, self._environ.get("AWS_SESSION_TOKEN") or None)
 
     def _open(self, deadline: Deadline) -> tuple[DeadlineConnection, bool]:
         """Return a connection and whether it has served before; a failed attempt to connect is repeated once."""
@@ -177,8 +151,7 @@ def _classification(payload: bytes) -> Classification:
 
 
 def _refuse_constant(name: str) -> None:
-    """Refuse what Python reads as a number and JSON does not know: NaN and the infinities."""
-    raise ValueError(f"{name} is not a number")
+    raise ValueError(f"{name} is not a number")  # NaN and the infinities, which JSON does not know
 
 
 def error_of(status: int, headers: Mapping[str, str], payload: bytes) -> ServiceError:

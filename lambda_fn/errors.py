@@ -10,23 +10,9 @@ from typing import ClassVar
 
 
 class ServiceError(Exception):
-    """A failed request.
+    """A failed request: a message for the caller, by default `usual_message`, and a detail for the log.
 
-    Parameters
-    ----------
-    message
-        For the caller; by default the usual one.
-    detail
-        For the log only.
-
-    Attributes
-    ----------
-    status, code
-        HTTP status and the stable identifier in the answer's ``error.code``.
-    usual_message
-        For the caller, where an error always says the same.
-    retry_after_seconds
-        Sent as ``Retry-After`` when trying again later can help.
+    `code` is the stable identifier in the answer; `retry_after_seconds` is set where trying again later can help.
     """
 
     status: ClassVar[int]
@@ -40,7 +26,6 @@ class ServiceError(Exception):
         self.detail = detail
 
     def headers(self) -> dict[str, str]:
-        """Return the headers that this error adds to the answer."""
         return {} if self.retry_after_seconds is None else {"retry-after": str(self.retry_after_seconds)}
 
 

@@ -1,4 +1,4 @@
-"""The events that Lambda hands over: HTTP requests (function URL, API Gateway v2) and bare documents.
+"""The events that Lambda hands over: HTTP requests to the function URL, and bare documents.
 
 Nothing about an event is taken for granted: a caller may send anything.
 """
@@ -15,19 +15,7 @@ from .errors import BadRequestError
 
 @dataclass(frozen=True, slots=True)
 class HttpRequest:
-    """An HTTP request.
-
-    Attributes
-    ----------
-    method
-        In upper case.
-    path
-        Without the query, ``/`` for none.
-    headers, query
-        Header names in lower case; a repeated name's values are joined by commas, as Lambda does.
-    body
-        As the caller sent it.
-    """
+    """An HTTP request: the method in upper case, header names in lower case, the body as the caller sent it."""
 
     method: str
     path: str
@@ -42,23 +30,13 @@ def is_http(event: object) -> bool:
 
 
 def http_request(event: Mapping[str, Any]) -> HttpRequest:
-    """Read an event in payload format 2.0.
-
-    Raises
-    ------
-    BadRequestError
-        When it is not one.
-    """
+    """Read an event in payload format 2.0; raise BadRequestError when it is not one."""
     context = event["requestContext"]
     http = context.get("http") if isinstance(context, dict) else None
     method = http.get("method") if isinstance(http, dict) else None
     path = event.get("rawPath") or "/"
     if not isinstance(method, str) or not isinstance(path, str):
         raise BadRequestError("The event is not an HTTP request in payload format 2.0.")
-    # API Gateway puts the stage's name in front of the path, unless it is the default stage.
-    stage = context.get("stage")
-    if isinstance(stage, str) and path.partition("/")[2].partition("/")[0] == stage:
-        path = path[len(stage) + 1 :] or "/"
     return HttpRequest(
         method=method.upper(),
         path=path,

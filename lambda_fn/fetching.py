@@ -45,13 +45,7 @@ Resolver = Callable[[str, Deadline], list[str]]
 
 
 def resolve(host: str, deadline: Deadline) -> list[str]:
-    """Return the IP addresses of a host, in the system's order of preference.
-
-    Raises
-    ------
-    OSError
-        When there are none, or (as TimeoutError) none in time.
-    """
+    """Return the IP addresses of a host; raise OSError when none are found, TimeoutError when late."""
     answers: queue.SimpleQueue[list[str] | OSError] = queue.SimpleQueue()
 
     def ask() -> None:
@@ -81,8 +75,7 @@ class ImageFetcher:
     timeout_seconds
         For all of it: names, connections, redirects and the body.
     resolver, is_permitted, port, tls
-        How names become addresses, which addresses may be connected to, at which port, and whom to trust. The
-        defaults are the real thing; tests bring a server of their own.
+        How names become addresses, which of them may be connected to, at which port, and whom to trust.
     """
 
     def __init__(
@@ -103,17 +96,7 @@ class ImageFetcher:
         self._tls = tls
 
     def fetch(self, url: ImageUrl, deadline: Deadline) -> bytes:
-        """Return the bytes at a URL.
-
-        Raises
-        ------
-        UrlNotAllowedError
-            When it, or what it redirects to, may not be fetched.
-        UrlFetchError
-            When nothing came, or something that is no image.
-        ImageTooLargeError
-            When more came than allowed.
-        """
+        """Return the bytes at a URL; raise UrlNotAllowedError, UrlFetchError or ImageTooLargeError."""
         deadline = deadline.within(self._timeout_seconds)
         allowance = Allowance(self._max_bytes + _OVERHEAD_BYTES)
         try:
@@ -166,7 +149,6 @@ class ImageFetcher:
         raise ConnectionError(f"no address could be connected to: {last_error!r}")
 
     def _addresses(self, host: str, deadline: Deadline) -> list[str]:
-        """Return the addresses to connect to, all of them checked."""
         try:
             addresses = self._resolver(host, deadline)
         except TimeoutError:
@@ -212,10 +194,7 @@ class ImageFetcher:
 def _declared_length(response: http.client.HTTPResponse) -> int | None:
     """Return the length of a body, None where it ends with the connection or comes in chunks.
 
-    Raises
-    ------
-    ValueError
-        For framing that two readers could understand in two ways (RFC 9112, 6.3).
+    Framing that two readers could understand in two ways (RFC 9112, 6.3) raises ValueError.
     """
     lengths = response.headers.get_all("Content-Length", [])
     codings = response.headers.get_all("Transfer-Encoding", [])

@@ -18,37 +18,31 @@ MAX_URL_LENGTH = 2048
 
 # IANA's IPv4 special-purpose registry, and multicast and reserved space. Written out because what `ipaddress` calls
 # global has changed between Python versions and never meant "safe to connect to".
-_NOT_PUBLIC_V4 = tuple(
-    IPv4Network(network)
-    for network in (
-        "0.0.0.0/8",  # this network
-        "10.0.0.0/8",  # private
-        "100.64.0.0/10",  # carrier-grade NAT
-        "127.0.0.0/8",  # loopback
-        "169.254.0.0/16",  # link-local, where the metadata services live
-        "172.16.0.0/12",  # private
-        "192.0.0.0/24",  # protocol assignments
-        "192.0.2.0/24",  # documentation
-        "192.88.99.0/24",  # 6to4 relays
-        "192.168.0.0/16",  # private
-        "198.18.0.0/15",  # benchmarking
-        "198.51.100.0/24",  # documentation
-        "203.0.113.0/24",  # documentation
-        "224.0.0.0/4",  # multicast
-        "240.0.0.0/4",  # reserved, broadcast
-    )
+_NOT_PUBLIC_V4 = (
+    IPv4Network("0.0.0.0/8"),  # this network
+    IPv4Network("10.0.0.0/8"),  # private
+    IPv4Network("100.64.0.0/10"),  # carrier-grade NAT
+    IPv4Network("127.0.0.0/8"),  # loopback
+    IPv4Network("169.254.0.0/16"),  # link-local, where the metadata services live
+    IPv4Network("172.16.0.0/12"),  # private
+    IPv4Network("192.0.0.0/24"),  # protocol assignments
+    IPv4Network("192.0.2.0/24"),  # documentation
+    IPv4Network("192.88.99.0/24"),  # 6to4 relays
+    IPv4Network("192.168.0.0/16"),  # private
+    IPv4Network("198.18.0.0/15"),  # benchmarking
+    IPv4Network("198.51.100.0/24"),  # documentation
+    IPv4Network("203.0.113.0/24"),  # documentation
+    IPv4Network("224.0.0.0/4"),  # multicast
+    IPv4Network("240.0.0.0/4"),  # reserved, broadcast
 )
 # All public IPv6 addresses begin with the bits 001. Outside lie loopback, IPv4-mapped, NAT64, unique-local, link-local
 # and multicast addresses.
 _GLOBAL_UNICAST_V6 = IPv6Network("2000::/3")
-_NOT_PUBLIC_V6 = tuple(
-    IPv6Network(network)
-    for network in (
-        "2001::/23",  # protocol assignments, Teredo with an IPv4 address inside
-        "2001:db8::/32",  # documentation
-        "2002::/16",  # 6to4, with an IPv4 address inside
-        "3fff::/20",  # documentation
-    )
+_NOT_PUBLIC_V6 = (
+    IPv6Network("2001::/23"),  # protocol assignments, Teredo with an IPv4 address inside
+    IPv6Network("2001:db8::/32"),  # documentation
+    IPv6Network("2002::/16"),  # 6to4, with an IPv4 address inside
+    IPv6Network("3fff::/20"),  # documentation
 )
 
 _LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
@@ -65,7 +59,7 @@ class ImageUrl:
     Attributes
     ----------
     host
-        In lower case and ASCII, as DNS and the certificate spell it; IPv6 addresses without brackets.
+        In lower case and ASCII; IPv6 addresses without brackets.
     target
         Path and query, percent-encoded: what the request line carries.
     """
@@ -74,13 +68,7 @@ class ImageUrl:
     target: str
 
     def join(self, location: str) -> ImageUrl:
-        """Return where a redirect from here leads.
-
-        Raises
-        ------
-        UrlNotAllowedError
-            When it is a URL that is not fetched.
-        """
+        """Return where a redirect from here leads; raise UrlNotAllowedError when that is not fetched."""
         base = f"https://{self.host_header}{self.target}"
         try:
             return parse_image_url(urljoin(base, location))
@@ -96,13 +84,7 @@ class ImageUrl:
 
 
 def parse_image_url(text: object) -> ImageUrl:
-    """Check a URL's form.
-
-    Raises
-    ------
-    UrlNotAllowedError
-        Saying which rule it breaks.
-    """
+    """Check a URL's form; an UrlNotAllowedError says which rule it breaks."""
     if not isinstance(text, str):
         raise UrlNotAllowedError(f'"url" must be a string. {_HOW}')
     if len(text) > MAX_URL_LENGTH:

@@ -21,19 +21,7 @@ _HOW = 'send an image as the body with "Content-Type: image/jpeg" (or image/png,
 
 @dataclass(frozen=True, slots=True)
 class ClassificationRequest:
-    """A checked request.
-
-    Attributes
-    ----------
-    image
-        The bytes of an image file, or where to fetch them.
-    source
-        How the image arrives: ``body``, ``base64`` or ``url``.
-    top_k
-        How many predictions to answer with, 1 to 1000.
-    scores
-        Whether to answer with all labels' probabilities too.
-    """
+    """A checked request; `source` says how the image arrives: ``body``, ``base64`` or ``url``."""
 
     image: bytes | ImageUrl
     source: str
@@ -42,13 +30,7 @@ class ClassificationRequest:
 
 
 def from_http(request: HttpRequest, max_image_bytes: int) -> ClassificationRequest:
-    """Read the body of a ``POST /`` and its query.
-
-    Raises
-    ------
-    BadRequestError, ImageTooLargeError, UnsupportedMediaTypeError, UrlNotAllowedError
-        When it is not a request for a classification.
-    """
+    """Read the body of a ``POST /`` and its query; a ServiceError says why it is no request for a classification."""
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     is_json = media_type == "application/json" or media_type.endswith("+json")
     # Image types with a suffix, image/svg+xml for one, are the model's server's to refuse.
@@ -72,20 +54,7 @@ def from_http(request: HttpRequest, max_image_bytes: int) -> ClassificationReque
 def from_document(
     document: object, max_image_bytes: int, query: Mapping[str, object] | None = None
 ) -> ClassificationRequest:
-    """Read a JSON document: ``{"url": …}`` or ``{"image": …}`` with optional ``top_k`` and ``scores``.
-
-    Parameters
-    ----------
-    document
-        The parsed JSON: a request's body, or the event of a direct invocation.
-    query
-        Options from elsewhere that the document does not hold.
-
-    Raises
-    ------
-    BadRequestError, ImageTooLargeError, UrlNotAllowedError
-        When it is not a request for a classification.
-    """
+    """Read a JSON document, the body of a request or the event of a direct invocation; `query` has further options."""
     if not isinstance(document, dict):
         raise BadRequestError('The JSON must be an object such as {"url": "https://…"} or {"image": "<base64>"}.')
     _refuse_unknown(document, _BODY_KEYS, "key")

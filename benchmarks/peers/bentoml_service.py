@@ -7,13 +7,13 @@ from typing import Annotated
 import bentoml
 from bentoml.validators import ContentType
 
-from model.core.predictor import Predictor
+from benchmarks.peers import pytorch_predictor
 
 
 @bentoml.service(workers=int(os.environ["WORKERS"]), traffic={"timeout": 120})
 class Classifier:
     def __init__(self) -> None:
-        self.predictor = Predictor.load(Path(os.environ["SM_MODEL_DIR"]), "torch", threads=1)
+        self.predictor = pytorch_predictor.load(Path(os.environ["SM_MODEL_DIR"]))
 
     @bentoml.api
     def classify(self, picture: Annotated[Path, ContentType("image/jpeg")], /) -> dict[str, object]:

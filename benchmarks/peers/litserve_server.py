@@ -6,12 +6,13 @@ from pathlib import Path
 
 import litserve
 
-from model.core.predictor import Prediction, Predictor
+from benchmarks.peers import pytorch_predictor
+from model.core.predictor import Prediction
 
 
 class Classifier(litserve.LitAPI):
     def setup(self, device: str) -> None:
-        self.predictor = Predictor.load(Path(os.environ["SM_MODEL_DIR"]), "torch", threads=1)
+        self.predictor = pytorch_predictor.load(Path(os.environ["SM_MODEL_DIR"]))
 
     def decode_request(self, request: dict[str, str]) -> bytes:
         return base64.b64decode(request["image_data"])

@@ -48,7 +48,7 @@ class _Stream(gzip.GzipFile):
 def write_archive(folder: Path, file: BinaryIO, compression: int = _COMPRESSION) -> None:
     """Write a folder's files as a tar.gz that depends only on their names, contents and execute permissions.
 
-    Python's bytecode caches are left out, because they depend on who has run what.
+    Python's bytecode caches are left out.
     """
     with (
         gzip.GzipFile(filename="", mode="wb", compresslevel=compression, fileobj=file, mtime=0) as compressed,
@@ -68,11 +68,7 @@ def write_archive(folder: Path, file: BinaryIO, compression: int = _COMPRESSION)
 def read_archive(path: Path) -> Iterator[tuple[str, int, BufferedReader]]:
     """Give each file of a tar.gz: its relative name, its size in bytes, and its content, to be read before the next.
 
-    Raises
-    ------
-    ArtifactError
-        When there is no such archive, or it is damaged, or larger than `MAX_BYTES` or `MAX_FILES`, or holds a link, a
-        special or sparse file, a name twice, or one that leads outside.
+    An archive that is missing, damaged or not safe to unpack raises ArtifactError.
     """
     names: set[str] = set()
     total = 0
@@ -120,11 +116,5 @@ def _complaint(member: tarfile.TarInfo, name: str, total: int, names: Collection
 
 
 def archive_digest(path: Path) -> str:
-    """Return the digest that the folder unpacked from a tar.gz has (`artifact_digest.folder_digest`).
-
-    Raises
-    ------
-    ArtifactError, DigestError
-        If the archive is not one that can be unpacked safely, or there is none.
-    """
+    """Return the digest that the folder unpacked from a tar.gz has (`artifact_digest.folder_digest`)."""
     return digest_of({name: hashlib.file_digest(file, "sha256").hexdigest() for name, _, file in read_archive(path)})

@@ -1,9 +1,8 @@
 """The model artifact's card (`model.json`): what a trained model is, in words that both people and programs read.
 
-An artifact is a folder, and the `model.tar.gz` made from it. The card names the labels in the order of the
-network's outputs, the preprocessing the network was trained with, and where the model came from. Everything that
-serves, packages or describes a model reads it through `ModelCard`, so that a damaged artifact is refused in one
-place, with every fault named at once. Standard library only: the command line imports this module.
+An artifact is a folder, and the `model.tar.gz` made from it. Everything that serves, packages or describes a model
+reads its card through `ModelCard`, so that a damaged artifact is refused in one place, with every fault named at
+once. Standard library only: the command line imports this module.
 """
 
 from __future__ import annotations
@@ -35,30 +34,26 @@ class ArtifactError(Exception):
 class ModelCard:
     """What `model.json` says about a model.
 
-    Parameters
+    Attributes
     ----------
     name
-        The model's name, shown with every answer.
+        The model's name, shown with every response.
     version
-        `sha256:` and the hexadecimal digest of `model.onnx` (see `file_version`): two artifacts with the same
-        version give the same answers.
+        `sha256:` and the digest of `model.onnx`: two artifacts with the same version give the same predictions.
     architecture
-        torchvision's name of the network, from which the PyTorch engine rebuilds it around the weights.
+        torchvision's name of the network, or "resnet9".
     labels, display_labels
         One per class in the order of the network's outputs: the data set's folder names, and as people read them.
     input_size, resize_size
-        Pixels: an image's shorter side is resized to `resize_size`, then the square of `input_size` in its centre
-        is what the network sees.
+        Pixels: the shorter side is resized to `resize_size`; the network sees the centre of `input_size`.
     mean, std
         Per channel (red, green, blue) of pixel values in 0…1.
     temperature
-        Logits are divided by it before the softmax; 1 leaves them as they are, more makes the answers less sure.
-    precision
-        The arithmetic of `model.onnx`, one of `PRECISIONS`.
-    quantization
-        Why the graph has that precision, and what int8 costs and gains; empty where int8 was not considered.
+        Logits are divided by it before the softmax.
+    precision, quantization
+        The arithmetic of `model.onnx`, and what int8 costs and gains; empty where int8 was not considered.
     metrics, training_job, code_revision, dataset
-        Where the model came from and how good it was then. For people, as is `quantization`: no program acts on them.
+        Where the model came from and how good it was then; no program acts on them.
     """
 
     name: str
@@ -79,13 +74,6 @@ class ModelCard:
     dataset: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Refuse a card that cannot be served.
-
-        Raises
-        ------
-        ArtifactError
-            Naming every fault at once.
-        """
         faults = [
             f"{name} is {_shown(getattr(self, name))}; it must be {kind.allowed}"
             for name, kind in _KINDS.items()
@@ -109,13 +97,7 @@ class ModelCard:
 
     @classmethod
     def from_json(cls, document: object) -> ModelCard:
-        """Build a card from the parsed `model.json`.
-
-        Raises
-        ------
-        ArtifactError
-            If the format is unknown, a key is missing or unknown, or a value is not usable.
-        """
+        """Build a card from the parsed `model.json`; an ArtifactError names every fault."""
         if not isinstance(document, dict):
             raise ArtifactError(f"it holds {_shown(document)}; it must be an object of keys and values")
         values = dict(document)
@@ -130,13 +112,7 @@ class ModelCard:
 
     @classmethod
     def load(cls, model_dir: Path) -> ModelCard:
-        """Read and check `model.json` in an artifact's folder.
-
-        Raises
-        ------
-        ArtifactError
-            If there is none, or it cannot be read, or it is not valid.
-        """
+        """Read and check `model.json` in an artifact's folder, or raise ArtifactError."""
         path = model_dir / CARD_FILE
         try:
             return cls.from_json(json.loads(path.read_bytes()))
@@ -152,13 +128,7 @@ class ModelCard:
             raise ArtifactError(f"{path} is not a valid model card: {error}.") from None
 
     def save(self, model_dir: Path) -> Path:
-        """Write `model.json` into an artifact's folder; the same card always gives the same bytes.
-
-        Raises
-        ------
-        ArtifactError
-            If a metric is not a number that JSON can hold (NaN, infinity) or no JSON value at all.
-        """
+        """Write `model.json` into an artifact's folder; the same card always gives the same bytes."""
         path = model_dir / CARD_FILE
         try:
             text = json.dumps(self.to_json(), indent=2, ensure_ascii=False, allow_nan=False)
@@ -175,13 +145,7 @@ def file_version(path: Path) -> str:
 
 
 def verify_files(model_dir: Path) -> ModelCard:
-    """Check that an artifact's folder holds an intact model: a valid card, both networks, and the graph it names.
-
-    Raises
-    ------
-    ArtifactError
-        Saying what is missing, or that `model.onnx` is not the file the card was written for.
-    """
+    """Check that an artifact's folder holds an intact model: a valid card, both networks, and the graph it names."""
     card = ModelCard.load(model_dir)
     missing = [name for name in (ONNX_FILE, WEIGHTS_FILE) if not (model_dir / name).is_file()]
     if missing:
@@ -204,8 +168,6 @@ def _shown(value: object) -> str:
 
 
 class _Kind(NamedTuple):
-    """What a field of the card may hold: in words, and as a test of its value."""
-
     allowed: str
     admits: Callable[[Any], bool]
 

@@ -25,12 +25,8 @@ class DigestError(Exception):
 def folder_digest(folder: Path) -> str:
     """Return the digest of a folder's files: `sha256:` and 64 hexadecimal digits.
 
-    Names and contents count, all of them, bytecode caches too; times, owners and permissions do not.
-
-    Raises
-    ------
-    DigestError
-        If the folder holds a link or anything else that is neither a file nor a folder, or cannot be read.
+    Names and contents count, all of them, bytecode caches too; times, owners and permissions do not. What is neither
+    a file nor a folder raises DigestError.
     """
     digests = {}
     try:
@@ -45,10 +41,7 @@ def folder_digest(folder: Path) -> str:
 def digest_of(files: Mapping[str, str]) -> str:
     """Return the digest of files, given the SHA-256 of each in hexadecimal by its relative name.
 
-    Raises
-    ------
-    DigestError
-        For a name that sha256sum would write in another way.
+    A name that sha256sum would write in another way raises DigestError.
     """
     total = hashlib.sha256()
     for name in sorted(files, key=os.fsencode):
@@ -59,13 +52,7 @@ def digest_of(files: Mapping[str, str]) -> str:
 
 
 def check_digest(folder: Path, expected: str) -> None:
-    """Check that a folder holds exactly the files that have a digest.
-
-    Raises
-    ------
-    DigestError
-        With the digest that was found.
-    """
+    """Check that a folder holds exactly the files that have a digest, or raise DigestError with the one found."""
     found = folder_digest(folder)
     if found != expected:
         raise DigestError(

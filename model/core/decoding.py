@@ -72,13 +72,7 @@ _TRANSPOSITIONS = {
 
 
 class ImageError(Exception):
-    """An image is refused; the message tells its sender why and what is allowed.
-
-    Attributes
-    ----------
-    code, status
-        The error code and the HTTP status that the service answers with.
-    """
+    """An image is refused; the message tells its sender why and what is allowed."""
 
     code: ClassVar[str] = "unsupported_image"
     status: ClassVar[int] = 415
@@ -100,9 +94,8 @@ def decode(
 ) -> Image.Image:
     """Decode an image as a person sees it.
 
-    The orientation that the camera noted (EXIF) is applied, transparent parts show white, an animation shows its
-    first frame, and every colour mode becomes RGB; 16-bit, 32-bit and floating-point grey are scaled to 8 bits.
-    Colour profiles are ignored.
+    The EXIF orientation is applied, transparent parts show white, an animation shows its first frame, and every colour
+    mode becomes RGB; deep grey is scaled to 8 bits. Colour profiles are ignored.
 
     Parameters
     ----------
@@ -110,16 +103,9 @@ def decode(
         The file's bytes.
     target_size
         The shorter side, in pixels, that the caller will resize the image to. Given it, a JPEG is decoded at the
-        smallest scale that still leaves `SHRINK_MARGIN` times as much; the result depends on the bytes and on this
-        number only. Without it, the image has its full size.
+        smallest scale that still leaves `SHRINK_MARGIN` times as much.
     max_bytes, max_pixels
-        The largest file, and the largest width x height of a JPEG; that of the other formats follows from
-        `BYTES_PER_PIXEL`.
-
-    Returns
-    -------
-    PIL.Image.Image
-        Mode RGB.
+        The largest file, and the largest width x height of a JPEG; see `BYTES_PER_PIXEL` for the other formats.
 
     Raises
     ------
@@ -187,7 +173,6 @@ def _check_cost(image: ImageFile.ImageFile, data: bytes, max_pixels: int) -> Non
 
 
 def _check_tiles(data: bytes) -> None:
-    """Refuse a TIFF of too many tiles from its directory alone, before Pillow lists them."""
     file = io.BytesIO(data)
     directory = TiffImagePlugin.ImageFileDirectory_v2(file.read(16 if data[2] == ord("+") else 8))  # BigTIFF or not
     file.seek(directory.next)
@@ -243,7 +228,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _bands(image: Image.Image) -> Iterator[tuple[int, int, int, int]]:
-    """Give boxes of full width that cover an image; what is done to each needs copies of that one only."""
+    """Give boxes of full width that cover an image, so that only one of them is copied at a time."""
     rows = max(1, _BAND // image.width)
     for top in range(0, image.height, rows):
         yield 0, top, image.width, min(top + rows, image.height)

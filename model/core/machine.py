@@ -6,9 +6,8 @@ import math
 import os
 from pathlib import Path
 
-_CGROUP_V2_LIMIT = Path("/sys/fs/cgroup/cpu.max")
-_CGROUP_V1_QUOTA = Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us")
-_CGROUP_V1_PERIOD = Path("/sys/fs/cgroup/cpu/cpu.cfs_period_us")
+_CGROUP_LIMIT = Path("/sys/fs/cgroup/cpu.max")
+_CGROUP_V1 = Path("/sys/fs/cgroup/cpu")
 
 
 def available_vcpus() -> int:
@@ -20,10 +19,10 @@ def available_vcpus() -> int:
 def _cgroup_cpus() -> float:
     """Return the CPU quota of the container in CPUs, infinity without one."""
     try:
-        if _CGROUP_V2_LIMIT.exists():
-            quota, period = _CGROUP_V2_LIMIT.read_text().split()
+        if _CGROUP_LIMIT.exists():
+            quota, period = _CGROUP_LIMIT.read_text().split()
         else:
-            quota, period = _CGROUP_V1_QUOTA.read_text(), _CGROUP_V1_PERIOD.read_text()
+            quota, period = ((_CGROUP_V1 / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
         return int(quota) / int(period) if int(quota) > 0 else math.inf  # version 1 says -1 where there is none
     except (OSError, ValueError):  # no cgroups, or version 2's word "max"
         return math.inf

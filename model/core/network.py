@@ -33,14 +33,9 @@ class NetworkError(ValueError):
 def torchvision_models() -> ModuleType:
     """Import `torchvision.models`, also beside a torch that torchvision was not built for.
 
-    The torchvision that PyPI serves is linked against the CUDA build of torch. Beside a CPU-only torch its C++ library
-    does not load, its operators `nms` and `qnms` are missing, and the import dies when it describes them to torch.
-    Declaring their schemas is enough: no classification network calls them.
-
-    Raises
-    ------
-    RuntimeError
-        When torchvision does not import for any other reason.
+    The torchvision that PyPI serves is linked against the CUDA build of torch. Beside a CPU-only torch its operators
+    `nms` and `qnms` are missing, and the import dies when it describes them to torch. Declaring their schemas is
+    enough: no classification network calls them.
     """
     try:
         return importlib.import_module("torchvision.models")
@@ -68,23 +63,17 @@ def architectures() -> list[str]:
 
 
 def build(architecture: str, classes: int, *, weights: Path | None = None) -> torch.nn.Module:
-    """Make a network whose last layer has one output per class.
+    """Make a network in training mode: float32 [N, 3, H, W] in, logits float32 [N, classes] out.
 
     Parameters
     ----------
-    architecture : str
-        One of `architectures()`, for example "resnet9" or "resnet50".
-    classes : int
+    architecture
+        One of `architectures()`.
+    classes
         Number of outputs.
-    weights : Path, optional
-        A plain state dictionary to start from (`torch.save(network.state_dict(), path)`, as torchvision publishes
-        them). A last layer of another number of classes is left out and stays random. Without it all weights are
-        random, drawn from torch's global generator.
-
-    Returns
-    -------
-    torch.nn.Module
-        In training mode; float32 [N, 3, H, W] in, logits float32 [N, classes] out.
+    weights
+        A plain state dictionary to start from, as torchvision publishes them. A last layer of another number of
+        classes is left out and stays random. Without it all weights are random.
 
     Raises
     ------
@@ -110,23 +99,12 @@ def build(architecture: str, classes: int, *, weights: Path | None = None) -> to
 
 
 def classifier_name(network: torch.nn.Module) -> str:
-    """Return the name of the layer that makes the logits, such as "fc" or "classifier.2".
-
-    It is the last one with parameters, in every network of torchvision's and in ours.
-    """
+    """Return the name of the layer that makes the logits, such as "fc": the last one with parameters."""
     return list(network.state_dict())[-1].rpartition(".")[0]
 
 
 def check_input_size(network: torch.nn.Module, architecture: str, input_size: int) -> None:
-    """Try a network on images of one size.
-
-    Some take any size, some only what they were designed for, and some shrink small images to nothing.
-
-    Raises
-    ------
-    NetworkError
-        When it does not take them.
-    """
+    """Try a network on images of one size; raise NetworkError when it does not take them."""
     training = network.training
     network.eval()
     try:

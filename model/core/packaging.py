@@ -34,7 +34,6 @@ _MODEL = Path(__file__).parents[1]
 
 
 def write_metrics(folder: Path, metrics: dict[str, Any]) -> None:
-    """Write `metrics.json` into a folder."""
     text = json.dumps(metrics, indent=2, ensure_ascii=False, allow_nan=False)
     # A file name may hold bytes that are no text (surrogates), which JSON writes as the escapes that this makes.
     (folder / METRICS_FILE).write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
@@ -57,14 +56,10 @@ def package(source: Path, destination: Path) -> ModelCard:
 
     Parameters
     ----------
-    source : Path
+    source
         A training job's output, its folder or its `model.tar.gz`. Its serving program is not used, nor even unpacked.
-    destination : Path
+    destination
         The archive. It is replaced only when the new one is complete, and may be the source.
-
-    Returns
-    -------
-    ModelCard
 
     Raises
     ------
@@ -94,21 +89,9 @@ def package(source: Path, destination: Path) -> ModelCard:
 
 
 def unpack(source: Path, folder: Path, names: Collection[str] = MODEL_FILES) -> None:
-    """Copy files out of an archive, by default a model's.
+    """Copy the files of these names, as far as they are there, out of a tar.gz into an existing folder.
 
-    Parameters
-    ----------
-    source : Path
-        A tar.gz.
-    folder : Path
-        An existing one.
-    names : collection of str
-        The files, all at the archive's root; those that it lacks are left out.
-
-    Raises
-    ------
-    ArtifactError
-        When `read_archive` refuses it, or the disk has no room.
+    An archive that `read_archive` refuses or the disk has no room for raises ArtifactError.
     """
     for name, size, content in read_archive(source):
         if name in names:

@@ -1,9 +1,8 @@
-"""Bytes in, scored labels out. Knows no web framework: the servers, the packaging's check and a notebook all use it."""
+"""Bytes in, scored labels out, by ONNX Runtime. The server, the packaging's check and notebooks use it."""
 
 from __future__ import annotations
 
 import functools
-import importlib.util
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from .artifact import ONNX_FILE, WEIGHTS_FILE, ArtifactError, ModelCard
+from .artifact import ONNX_FILE, ArtifactError, ModelCard
 from .decoding import MAX_PIXELS, decode
 from .transforms import Preprocessing
 
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 
 FloatArray = npt.NDArray[np.float32]
 
-# An engine is the network as a function: normalised images, float32 [N, 3, S, S], to logits, float32 [N, C].
+# The network as a function: normalised images, float32 [N, 3, S, S], to logits, float32 [N, C].
 Engine = Callable[[FloatArray], FloatArray]
 
 _CPU_INFORMATION = Path("/proc/cpuinfo")
@@ -45,10 +44,7 @@ class Prediction:
 
 
 class Predictor:
-    """A loaded model.
-
-    Use `Predictor.load`; one predictor serves one thread.
-    """
+    """A loaded model; one predictor serves one thread."""
 
     def __init__(self, card: ModelCard, engine: Engine, *, max_pixels: int = MAX_PIXELS) -> None:
         self.card = card
@@ -57,44 +53,30 @@ class Predictor:
         self._preprocess = Preprocessing(card.input_size, card.resize_size, card.mean, card.std)
 
     @classmethod
-    def load(
-        cls, model_dir: Path, engine: str | None = None, threads: int = 1, *, max_pixels: int = MAX_PIXELS
-    ) -> Self:
+    def load(cls, model_dir: Path, threads: int = 1, *, max_pixels: int = MAX_PIXELS) -> Self:
         """Load a model artifact's folder and run the network once.
 
         Parameters
         ----------
         model_dir
             The folder with `model.json` and the network.
-        engine
-            `onnx` for ONNX Runtime with `model.onnx`, `torch` for PyTorch with `weights.pt`; by default the former
-            where it is installed. Of a model in fp32 both give the same answers up to rounding; of one in int8 the
-            latter is the fp32 reference, which the card's `quantization` compares with.
         threads
-            CPU threads that one prediction may use. One, in as many processes as there are vCPUs, gives the highest
-            throughput.
+            CPU threads of one prediction. One, in as many processes as there are vCPUs, gives the highest throughput.
         max_pixels
-            The largest image that is decoded, width x height.
+            The largest JPEG that is decoded, width x height.
 
         Raises
         ------
         ArtifactError
             If the artifact is damaged, or its network does not do what its card says.
         """
-        card = ModelCard.load(model_dir)
-        predictor = cls(card, _ENGINES[engine or default_engine()](model_dir, card, threads), max_pixels=max_pixels)
+        predictor = cls(ModelCard.load(model_dir), _onnx_engine(model_dir, threads), max_pixels=max_pixels)
         # The first run allocates and optimises; and a network that cannot run must not be reported as loaded.
         predictor.check()
         return predictor
 
     def check(self) -> None:
-        """Run the network once.
-
-        Raises
-        ------
-        ArtifactError
-            If it does not run, or its output is not what the model card says.
-        """
+        """Run the network once; raise ArtifactError if it does not run or does not fit the model card."""
         try:
             self.probabilities(np.zeros((1, 3, self.card.input_size, self.card.input_size), np.float32))
         except ArtifactError:
@@ -103,30 +85,11 @@ class Predictor:
             raise ArtifactError(f"The network of {self.card.name} loads but does not run: {error}") from error
 
     def predict(self, data: bytes, top_k: int = 5) -> Prediction:
-        """Classify one image.
-
-        Parameters
-        ----------
-        data
-            The bytes of an image file.
-        top_k
-            How many labels to rank, at least 1; more than there are means all.
-
-        Raises
-        ------
-        ImageError
-            If the image is refused; see `decode`.
-        """
+        """Classify one image from its file's bytes and rank `top_k` labels, or all where there are fewer."""
         return self.rank(self.probabilities(self.prepare(data)[np.newaxis])[0], top_k)
 
     def prepare(self, data: bytes) -> FloatArray:
-        """Decode an image and turn it into the network's input, float32 [3, S, S].
-
-        Raises
-        ------
-        ImageError
-            If the image is refused; see `decode`.
-        """
+        """Decode an image and turn it into the network's input, float32 [3, S, S]; see `decode` for what it refuses."""
         return self._preprocess(decode(data, target_size=self.card.resize_size, max_pixels=self._max_pixels))
 
     def rank(self, probabilities: npt.NDArray[np.float64], top_k: int) -> Prediction:
@@ -138,13 +101,7 @@ class Predictor:
         )
 
     def probabilities(self, images: FloatArray) -> npt.NDArray[np.float64]:
-        """Return the classes' probabilities, [N, C], for preprocessed images, float32 [N, 3, S, S].
-
-        Raises
-        ------
-        ArtifactError
-            If the network's output does not have one finite number per label.
-        """
+        """Return the classes' probabilities, [N, C], for preprocessed images, float32 [N, 3, S, S]."""
         logits = self._engine(images)
         if logits.shape != (len(images), len(self.card.labels)):
             raise ArtifactError(
@@ -156,11 +113,6 @@ class Predictor:
                 "The network's output is not finite: its weights are damaged, or its training diverged."
             )
         return softmax(logits, self.card.temperature)
-
-
-def default_engine() -> str:
-    """Return what runs the network where nobody says: ONNX Runtime where it is installed, else PyTorch."""
-    return "onnx" if importlib.util.find_spec("onnxruntime") else "torch"
 
 
 def softmax(logits: npt.NDArray[np.floating[Any]], temperature: float = 1.0) -> npt.NDArray[np.float64]:
@@ -200,7 +152,7 @@ def _int8_overflows() -> bool:
         return True
 
 
-def _onnx_engine(model_dir: Path, card: ModelCard, threads: int) -> Engine:
+def _onnx_engine(model_dir: Path, threads: int) -> Engine:
     path = model_dir / ONNX_FILE
     if not path.is_file():
         raise ArtifactError(f"The model artifact in {model_dir} has no {ONNX_FILE}.")
@@ -217,30 +169,3 @@ def _onnx_engine(model_dir: Path, card: ModelCard, threads: int) -> Engine:
         return session.run(["logits"], {"image": images})[0]
 
     return run
-
-
-def _torch_engine(model_dir: Path, card: ModelCard, threads: int) -> Engine:
-    import torch
-
-    from . import network
-
-    torch.set_num_threads(threads)
-    path = model_dir / WEIGHTS_FILE
-    try:
-        module = network.build(card.architecture, len(card.labels))
-        weights: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        module.load_state_dict(weights)
-    except FileNotFoundError:
-        raise ArtifactError(f"The model artifact in {model_dir} has no {WEIGHTS_FILE}.") from None
-    except Exception as error:  # torch.load and load_state_dict raise a class of their own for every fault
-        raise ArtifactError(f"{path} does not hold the weights of {card.architecture}: {error}") from error
-    module.eval()
-
-    def run(images: FloatArray) -> FloatArray:
-        with torch.inference_mode():
-            return module(torch.from_numpy(images)).numpy()
-
-    return run
-
-
-_ENGINES: dict[str, Callable[[Path, ModelCard, int], Engine]] = {"onnx": _onnx_engine, "torch": _torch_engine}

@@ -21,22 +21,9 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Resize the shorter side, cut the centre, normalise.
+    """Resize the shorter side to `resize_size`, cut the centre of `input_size`, normalise.
 
-    Attributes
-    ----------
-    input_size : int
-        Side of the square that the network sees, in pixels.
-    resize_size : int
-        What the image's shorter side is resized to before the centre is cut, in pixels; at least `input_size`.
-    mean, std : tuple of float
-        Per channel (red, green, blue), for values scaled to 0-1.
-
-    Examples
-    --------
-    >>> image = Image.new("RGB", (320, 200))
-    >>> Preprocessing(input_size=64, resize_size=72)(image).shape
-    (3, 64, 64)
+    Mean and standard deviation are per channel (red, green, blue), for values scaled to 0-1.
     """
 
     input_size: int
@@ -45,18 +32,7 @@ class Preprocessing:
     std: tuple[float, float, float] = IMAGENET_STD
 
     def crop(self, image: Image.Image) -> npt.NDArray[np.uint8]:
-        """Resize and cut the centre.
-
-        Parameters
-        ----------
-        image : PIL.Image.Image
-            Mode RGB, any size and shape.
-
-        Returns
-        -------
-        numpy.ndarray
-            uint8 [input_size, input_size, 3].
-        """
+        """Return the centre of an RGB image, uint8 [input_size, input_size, 3]."""
         # Resizing only the part that is kept gives the same pixels as resizing all and cutting, and an image of
         # 1 x 50,000 pixels does not become one of 72 x 3,600,000 on the way.
         side = min(image.size) * self.input_size / self.resize_size
@@ -65,18 +41,7 @@ class Preprocessing:
         return np.asarray(image.resize((self.input_size, self.input_size), Image.Resampling.BILINEAR, box=box))
 
     def normalise(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """Turn bytes into the network's numbers.
-
-        Parameters
-        ----------
-        pixels : numpy.ndarray
-            uint8 [..., height, width, 3].
-
-        Returns
-        -------
-        numpy.ndarray
-            float32 [..., 3, height, width], contiguous.
-        """
+        """Turn bytes, uint8 [..., height, width, 3], into the network's numbers, float32 [..., 3, height, width]."""
         scale = (1.0 / (255.0 * np.asarray(self.std))).astype(np.float32)
         values = np.multiply(pixels, scale, dtype=np.float32)
         values += (-np.asarray(self.mean) / np.asarray(self.std)).astype(np.float32)

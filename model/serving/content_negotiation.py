@@ -17,11 +17,7 @@ _WEIGHT = re.compile(r"0?\.\d{1,9}|0\.?|1(\.0{0,9})?")
 def negotiate(accept: str) -> str | None:
     """Return the media type that a caller prefers of those in `OFFERED`, None if none is acceptable.
 
-    Parameters
-    ----------
-    accept
-        The header's value, such as `application/x-npy, application/json;q=0.5`; nothing accepts everything. Where
-        a caller likes several equally, the first of `OFFERED` is taken. A range that is not well-formed says nothing.
+    No header accepts everything; of several that weigh the same, the first of `OFFERED` is taken.
     """
     if accept in ("", "*/*", JSON):  # what nearly all callers send
         return JSON

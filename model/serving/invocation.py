@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ..core.decoding import ImageError
-from ..core.predictor import Prediction, Predictor
+from ..core.predictor import Predictor
 from .content_negotiation import JSON, JSON_LINES, NPY
 from .request import Invocation, Options, RequestError, parse
 
@@ -35,15 +35,7 @@ class Timing(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the caller gets: an HTTP status and a document.
-
-    Attributes
-    ----------
-    status, body, media_type
-        Of the HTTP answer.
-    timing
-        Of an image that was classified.
-    """
+    """What the caller gets: an HTTP status and a document; `timing` is that of an image that was classified."""
 
     status: int
     body: bytes
@@ -64,24 +56,11 @@ ClassifyAll = Callable[[Sequence[bytes], Options], Awaitable[Sequence[Answer]]]
 
 
 async def respond(headers: Headers, body: bytes | None, limits: RequestLimits, classify_all: ClassifyAll) -> Answer:
-    """Answer a request.
+    """Answer a request; `body` is None if it has more than `limits.max_body_bytes`.
 
-    Parameters
-    ----------
-    headers
-        `Content-Type` and `Accept` are read; see `parse`.
-    body
-        None if it has more than `limits.max_body_bytes`.
-    limits
-        The largest request.
-    classify_all
-        Called once, with the images that could be read from the request, unless the request is refused.
-
-    Returns
-    -------
-    Answer
-        200 with the predictions; 400, 406, 413 or 415 with the reason if the request or its only image is at fault;
-        500 if the model failed; 503 if an image was. In a batch, an image's error takes the place of its prediction.
+    `classify_all` is called once, with the images that could be read, unless the request is refused. The answer is 200
+    with the predictions; 4xx with the reason if the request or its only image is at fault; 500 if the model failed; 503
+    if an image was. In a list, an image's error takes the place of its prediction.
     """
     content_type = headers.get("content-type", "")
     try:
@@ -102,14 +81,10 @@ async def respond(headers: Headers, body: bytes | None, limits: RequestLimits, c
 
 
 def classify(predictor: Predictor, image: bytes, options: Options) -> Answer:
-    """Classify one image.
+    """Classify one image: 200 with the prediction, 413 or 415 if it is refused, 500 if the model failed.
 
-    Returns
-    -------
-    Answer
-        200 with the prediction, as JSON or, with `options.as_numbers`, as the bytes of every label's probability,
-        float32; 413 or 415 with the reason if the image is refused; 500 if the model failed. Nothing is raised: one
-        bad image must never end the process that serves the others.
+    The prediction is JSON or, with `options.as_numbers`, every label's probability as float32. Nothing is raised: one
+    bad image must never end the process that serves the others.
     """
     try:
         started = time.perf_counter()
@@ -119,13 +94,17 @@ def classify(predictor: Predictor, image: bytes, options: Options) -> Answer:
         timing = Timing(decoded - started, time.perf_counter() - decoded)
         if options.as_numbers:
             return Answer(200, probabilities.astype("<f4").tobytes(), NPY, timing)
-        document = _document(predictor, predictor.rank(probabilities, options.top_k), options.scores)
+        prediction = predictor.rank(probabilities, options.top_k)
+        document: dict[str, Any] = {"predictions": [{"label": name, "probability": p} for name, p in prediction.ranked]}
+        if options.scores:
+            document["scores"] = prediction.scores
+        document["model"] = {"name": predictor.card.name, "version": predictor.card.version}
+        return Answer(200, json.dumps(document, ensure_ascii=False).encode(), timing=timing)
     except ImageError as error:
         return _refusal(error, len(image))
     except Exception:
         logger.exception("The model failed on an image", extra={"bytes": len(image)})
         return error_answer(500, "model_failed", "The model failed on this image; the endpoint's log says why.")
-    return Answer(200, json.dumps(document, ensure_ascii=False).encode(), timing=timing)
 
 
 def error_answer(status: int, code: str, message: str) -> Answer:
@@ -173,13 +152,3 @@ def _array_answer(answers: Sequence[Answer]) -> Answer:
 def _refusal(error: RequestError | ImageError, size: int | None = None) -> Answer:
     logger.info("Refused an image", extra={"status": error.status, "reason": str(error), "bytes": size})
     return error_answer(error.status, error.code, str(error))
-
-
-def _document(predictor: Predictor, prediction: Prediction, with_scores: bool) -> dict[str, Any]:
-    document: dict[str, Any] = {
-        "predictions": [{"label": label, "probability": probability} for label, probability in prediction.ranked]
-    }
-    if with_scores:
-        document["scores"] = prediction.scores
-    document["model"] = {"name": predictor.card.name, "version": predictor.card.version}
-    return document

@@ -29,14 +29,7 @@ logger.setLevel(logging.INFO)
 
 
 class ServingMetrics:
-    """Counts and times since the last report.
-
-    Parameters
-    ----------
-    namespace, server
-        The namespace in CloudWatch, and the value of the dimension `Server`. Without a namespace the metrics stay in
-        the log.
-    """
+    """Counts and times since the last report; without a namespace in CloudWatch they stay in the log."""
 
     def __init__(self, *, namespace: str | None = None, server: str | None = None) -> None:
         self._namespace = namespace
@@ -62,13 +55,10 @@ class ServingMetrics:
             counts["Refused" if status < 500 else "Failed"] += 1
 
     def batch(self, images: int) -> None:
-        """Count a request's images."""
         self._images.append(images)
 
     def queued(self, depth: int) -> None:
-        """Note how many images wait."""
-        if depth > self._queue_depth:
-            self._queue_depth = depth
+        self._queue_depth = max(self._queue_depth, depth)
 
     def image(self, *, queue: float, decode: float, inference: float) -> None:
         """Count a classified image with the seconds that it waited for a worker, and that the worker took."""
@@ -77,7 +67,6 @@ class ServingMetrics:
         self._inference.append(inference)
 
     def worker_restarted(self) -> None:
-        """Count a worker that was lost."""
         self._counts["WorkerRestarts"] += 1
 
     def report(self) -> None:

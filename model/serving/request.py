@@ -34,17 +34,7 @@ class RequestError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What is to be said about each image.
-
-    Attributes
-    ----------
-    top_k
-        How many labels to rank, at least 1.
-    scores
-        Whether to give every label's probability as well.
-    as_numbers
-        Nothing but every label's probability, as float32: what an answer in .npy form is made of.
-    """
+    """What is to be said about each image; `as_numbers`: nothing but every label's probability, as float32."""
 
     top_k: int = DEFAULT_TOP_K
     scores: bool = False
@@ -58,7 +48,7 @@ class Invocation:
     Attributes
     ----------
     images
-        The bytes of each image; in a batch, the error where there are none.
+        The bytes of each image; in a list, the error where there are none.
     is_batch
         Whether the caller sent a list, be it of one: then the answer is a list, too.
     options
@@ -74,26 +64,19 @@ class Invocation:
 
 
 def parse(body: bytes, content_type: str, accept: str, *, max_images: int) -> Invocation:
-    """Read a request.
+    """Read a request; a RequestError says why nothing of it can be answered.
 
     Parameters
     ----------
     body
-        The image's bytes, or JSON: `{"image": "<base64>", "top_k": 5, "scores": true}`, where `image` (or `images`)
-        may be a list.
+        The image's bytes, or JSON: `{"image": "<base64>", "top_k": 5, "scores": true}`, or a list under `images`.
     content_type
-        `image/*`, `application/x-image`, `application/octet-stream` or nothing for the former, `application/json`
-        for the latter. Parameters may follow it: `image/jpeg; top_k=3; scores=true`; JSON's keys win over them. Batch
-        Transform sends no other header that a job can choose.
+        Options may follow it: `image/jpeg; top_k=3; scores=true`; JSON's keys win over them. Batch Transform sends no
+        other header that a job can choose.
     accept
         See `negotiate`.
     max_images
         The longest list that is allowed.
-
-    Raises
-    ------
-    RequestError
-        When nothing of it can be answered: 400, 406 or 415.
     """
     answer_type = negotiate(accept)
     if answer_type is None:
@@ -136,19 +119,19 @@ def _json_object(body: bytes) -> dict[str, Any]:
 
 def _json_images(document: dict[str, Any], max_images: int) -> tuple[tuple[bytes | RequestError, ...], bool]:
     """Return the images, and whether they came as a list."""
-    key = "image" if "image" in document else "images"
-    given = document[key]
-    if isinstance(given, str) and key == "image":
-        image = _from_base64(given, f'The text under "{key}"')
+    if "image" in document:
+        if not isinstance(document["image"], str):
+            raise RequestError('Under "image" there must be one image as text in base64; a list goes under "images".')
+        image = _from_base64(document["image"], 'The text under "image"')
         if isinstance(image, RequestError):
             raise image
         return (image,), False
+    given = document["images"]
     if not isinstance(given, list) or not given or not all(isinstance(text, str) for text in given):
-        alone = "one image as text in base64, or a list of such" if key == "image" else "a list of texts in base64"
-        raise RequestError(f'Under "{key}" there must be {alone}, with at least one in it.')
+        raise RequestError('Under "images" there must be a list of texts in base64, with at least one in it.')
     if len(given) > max_images:
         raise RequestError(f"The list has {len(given):,} images; at most {max_images:,} are allowed in a request.")
-    return tuple(_from_base64(text, f'Text {number} under "{key}"') for number, text in enumerate(given, 1)), True
+    return tuple(_from_base64(text, f'Text {number} under "images"') for number, text in enumerate(given, 1)), True
 
 
 def _from_base64(text: str, name: str) -> bytes | RequestError:

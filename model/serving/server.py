@@ -1,9 +1,8 @@
 """The serving container's program: SageMaker's `/ping` and `/invocations` in front of worker processes.
 
-This process speaks HTTP and never decodes an image; the worker processes run the model. It
-ends with a message and a non-zero status if the model cannot be loaded, so that the endpoint is reported as failed
-instead of waiting for a health check that will never pass. `docs/serving-interface.md` has the
-interface and the limits.
+This process speaks HTTP and never decodes an image; the worker processes run the model. It ends with a message and a
+non-zero status if the model cannot be loaded, so that the endpoint is reported as failed instead of waiting for a
+health check that will never pass. `docs/serving-interface.md` has the interface and the limits.
 """
 
 from __future__ import annotations
@@ -46,17 +45,7 @@ logger = logging.getLogger(__name__)
 
 
 class InvocationServer:
-    """The HTTP side of the container.
-
-    Parameters
-    ----------
-    settings
-        Limits, and where to listen.
-    pool
-        Classifies the images.
-    metrics
-        Are told what happens, and logged.
-    """
+    """The HTTP side of the container."""
 
     def __init__(self, settings: ServingSettings, pool: WorkerPool, metrics: ServingMetrics) -> None:
         self._settings = settings
@@ -64,7 +53,7 @@ class InvocationServer:
         self._pool = pool
         self._metrics = metrics
         self._held = 0
-        self.app = Starlette(
+        app = Starlette(
             routes=[
                 Route("/ping", self._ping, methods=["GET"]),
                 Route("/invocations", self._invocations, methods=["POST"]),
@@ -72,7 +61,7 @@ class InvocationServer:
             lifespan=self._lifespan,
         )
         config = uvicorn.Config(
-            self.app,
+            app,
             log_config=None,
             access_log=False,
             server_header=False,
@@ -100,7 +89,6 @@ class InvocationServer:
             self._metrics.report()
 
     async def _run_model(self) -> None:
-        """Keep the model running; if it cannot be, stop the server."""
         try:
             async with asyncio.TaskGroup() as tasks:
                 # Hashing the graph takes as long as loading it, so the two go side by side.
@@ -143,7 +131,6 @@ class InvocationServer:
         return Response(answer.body, answer.status, _HEADERS.get(answer.status), media_type=answer.media_type)
 
     def _refusal(self) -> Answer | None:
-        """Return why no request can be taken now, None if one can."""
         if not self._pool.has_loaded:
             return error_answer(503, "not_ready", "The model is still being loaded; try again in a moment.")
         return self._overload() if self._held >= self._settings.max_requests else None

@@ -11,7 +11,6 @@ from ..core import artifact_digest
 from ..core.decoding import MAX_PIXELS
 from ..core.machine import available_vcpus
 
-ENGINES = ("onnx", "torch")
 # What the vCPUs are for: many images at a time, a worker each, or one image as soon as possible.
 MODES = ("throughput", "latency")
 # InvokeEndpoint itself takes no more than this.
@@ -28,55 +27,17 @@ class SettingsError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServingSettings:
-    """Settings of one serving container, each with its environment variable; docs/serving.md has their defaults.
-
-    Attributes
-    ----------
-    model_dir
-        `SM_MODEL_DIR`: the folder of the unpacked model artifact.
-    artifact_digest
-        `MODEL_ARTIFACT_DIGEST`: the digest that the folder must have (`artifact_digest.folder_digest`), or nothing.
-    host, port
-        `SAGEMAKER_BIND_TO_HOST`, `SAGEMAKER_BIND_TO_PORT`: where to listen.
-    mode
-        `MODEL_SERVER_MODE`: `throughput` or `latency`.
-    workers
-        `SAGEMAKER_MODEL_SERVER_WORKERS`: processes that run the model; for latency always one.
-    threads
-        CPU threads of each worker: one; for latency as many as there are vCPUs. Follows from the mode.
-    lone_threads
-        `MODEL_SERVER_LONE_THREADS`: CPU threads for an image that comes while no other one is computed (`LoneImages`).
-    timeout_seconds
-        `SAGEMAKER_MODEL_SERVER_TIMEOUT`: a worker that needs longer for one image is replaced.
-    log_level
-        `SAGEMAKER_CONTAINER_LOG_LEVEL`: a number as in Python's logging, 10 (debug) to 50.
-    engine
-        `MODEL_SERVER_ENGINE`: `onnx` or `torch`; None for ONNX Runtime where it is installed, else PyTorch.
-    max_body_bytes, max_pixels, max_images
-        `MODEL_SERVER_MAX_BODY_BYTES`, `MODEL_SERVER_MAX_PIXELS`, `MODEL_SERVER_MAX_IMAGES`: the largest request, JPEG
-        (width x height) and list of images.
-    decode_seconds
-        `MODEL_SERVER_DECODE_SECONDS`: processor time that the images of one request may take to be decoded.
-    max_requests
-        `MODEL_SERVER_MAX_REQUESTS`: requests held at once, waiting ones included; more are answered 503.
-    drain_seconds
-        `MODEL_SERVER_DRAIN_SECONDS`: how long a stopping server finishes what it has begun.
-    metrics_seconds, metrics_namespace, metrics_server
-        `MODEL_SERVER_METRICS_SECONDS`, `…_NAMESPACE`, `…_SERVER`: how often the metrics are logged (0: never), where
-        CloudWatch puts them (None: they stay in the log), and their dimension (None: the model's name).
-    """
+    """Settings of one serving container; docs/serving.md describes each environment variable and its default."""
 
     model_dir: Path
     artifact_digest: str | None
     host: str
     port: int
-    mode: str
     workers: int
-    threads: int
+    threads: int  # of each worker; follows from the mode
     lone_threads: int
     timeout_seconds: int
     log_level: int
-    engine: str | None
     max_body_bytes: int
     max_pixels: int
     decode_seconds: int
@@ -89,39 +50,29 @@ class ServingSettings:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> ServingSettings:
-        """Read the settings.
-
-        Raises
-        ------
-        SettingsError
-            Naming every variable that has an unusable value.
-        """
+        """Read the settings; a SettingsError names every variable that has an unusable value."""
         faults: list[str] = []
-
-        def number(name: str, default: int, lowest: int, highest: int) -> int:
-            text = environment.get(name, "").strip()
-            if not text:
-                return default
-            try:
-                value = int(text)
-            except ValueError:
-                value = lowest - 1
-            if not lowest <= value <= highest:
-                faults.append(f"{name} is {text!r}; it must be a whole number from {lowest} to {highest}")
-                return default
-            return value
 
         def text(name: str) -> str | None:
             return environment.get(name, "").strip() or None
 
-        def choice(name: str, allowed: tuple[str, ...]) -> str | None:
-            chosen = text(name)
-            if chosen is not None and chosen not in allowed:
-                faults.append(f"{name} is {chosen!r}; it must be one of {', '.join(allowed)}")
-            return chosen
+        def number(name: str, default: int, lowest: int, highest: int) -> int:
+            given = text(name)
+            if given is None:
+                return default
+            try:
+                value = int(given)
+            except ValueError:
+                value = lowest - 1
+            if not lowest <= value <= highest:
+                faults.append(f"{name} is {given!r}; it must be a whole number from {lowest} to {highest}")
+                return default
+            return value
 
         vcpus = available_vcpus()
-        mode = choice("MODEL_SERVER_MODE", MODES) or MODES[0]
+        mode = text("MODEL_SERVER_MODE") or MODES[0]
+        if mode not in MODES:
+            faults.append(f"MODEL_SERVER_MODE is {mode!r}; it must be one of {', '.join(MODES)}")
         for_latency = mode == "latency"
         workers = number("SAGEMAKER_MODEL_SERVER_WORKERS", 1 if for_latency else vcpus, 1, 512)
         if for_latency and workers > 1:
@@ -131,20 +82,18 @@ class ServingSettings:
             )
         threads = vcpus if for_latency else 1
         # The queues of a batch transform job are long on purpose: its metrics would spoil an endpoint's.
-        for_batch = environment.get("SAGEMAKER_BATCH", "").strip().lower() == "true"
+        for_batch = (text("SAGEMAKER_BATCH") or "").lower() == "true"
         settings = cls(
             model_dir=Path(environment.get("SM_MODEL_DIR") or "/opt/ml/model"),
             artifact_digest=text(artifact_digest.VARIABLE),
             # A container is reached from outside of it, so it has to listen on every address.
             host=environment.get("SAGEMAKER_BIND_TO_HOST") or "0.0.0.0",  # noqa: S104
             port=number("SAGEMAKER_BIND_TO_PORT", 8080, 1, 65535),
-            mode=mode,
             workers=workers,
             threads=threads,
             lone_threads=max(threads, number("MODEL_SERVER_LONE_THREADS", vcpus, 1, 512)),
             timeout_seconds=number("SAGEMAKER_MODEL_SERVER_TIMEOUT", 30, 1, 3600),
             log_level=number("SAGEMAKER_CONTAINER_LOG_LEVEL", logging.INFO, 1, 50),
-            engine=choice("MODEL_SERVER_ENGINE", ENGINES),
             max_body_bytes=number("MODEL_SERVER_MAX_BODY_BYTES", MAX_BODY_BYTES, 1024, 1024**3),
             max_pixels=number("MODEL_SERVER_MAX_PIXELS", MAX_PIXELS, 1, 10**9),
             decode_seconds=number("MODEL_SERVER_DECODE_SECONDS", 5, 1, 3600),

@@ -20,7 +20,7 @@ from typing import BinaryIO
 from ..core.artifact import ArtifactError
 from ..core.logs import configure_logging
 from ..core.memory import return_freed_memory
-from ..core.predictor import FloatArray, Predictor, default_engine
+from ..core.predictor import FloatArray, Predictor
 from .invocation import Answer, classify
 from .request import Options
 from .settings import ServingSettings
@@ -101,15 +101,12 @@ def _load(settings: ServingSettings, lone_threads: int) -> tuple[_WorkerPredicto
     """Return what computes images, and what computes one with several threads where that is another."""
 
     def load(threads: int) -> _WorkerPredictor:
-        return _WorkerPredictor.load(settings.model_dir, settings.engine, threads, max_pixels=settings.max_pixels)
+        return _WorkerPredictor.load(settings.model_dir, threads, max_pixels=settings.max_pixels)
 
-    # The number of PyTorch's threads is the whole process's.
-    one_number = lone_threads <= settings.threads or (settings.engine or default_engine()) == "torch"
-    return load(settings.threads), None if one_number else load(lone_threads)
+    return load(settings.threads), load(lone_threads) if lone_threads > settings.threads else None
 
 
 def _still_works(predictor: Predictor) -> bool:
-    """Return whether it was the image that the model failed on, and not the model itself."""
     try:
         predictor.check()
     except ArtifactError as error:

@@ -39,12 +39,10 @@ class ModelNotLoadedError(Exception):
 
 
 class WorkerPool:
-    """Runs requests on worker processes, replacing those that die.
+    """Runs requests on `size` worker processes, replacing those that die.
 
     Parameters
     ----------
-    size
-        How many worker processes.
     timeout_seconds
         A worker that needs longer for one image is killed and replaced, and the image fails.
     decode_seconds
@@ -55,8 +53,6 @@ class WorkerPool:
     lone_threads
         CPU threads for an image that comes while no other one is computed, if that is faster. One of the workers then
         has the network twice.
-    metrics
-        Are told what happens.
     """
 
     def __init__(
@@ -102,13 +98,7 @@ class WorkerPool:
         return self._has_loaded
 
     async def run(self) -> None:
-        """Start the workers and keep them alive; returns only by being cancelled.
-
-        Raises
-        ------
-        ModelNotLoadedError
-            If the first workers cannot load the model, or replacements repeatedly cannot.
-        """
+        """Start the workers and keep them alive, until ModelNotLoadedError or being cancelled."""
         self._failed = asyncio.get_running_loop().create_future()
         for number in range(self._size):
             self._in_background(self._spawn(1 if number else self._lone_threads))

@@ -43,7 +43,6 @@ class Job:
     started: float = 0.0
 
     def settle(self, answer: Answer) -> None:
-        """Give the caller an answer."""
         if not self.answer.done():  # it is, when the caller has given up
             self.answer.set_result(answer)
 
@@ -82,7 +81,6 @@ class WorkerProcess(asyncio.Protocol):
         self._transport.writelines((header, job.image))
 
     def close(self) -> None:
-        """Let the worker finish what it is at, and end."""
         if self._transport is not None:
             self._transport.close()
 
@@ -137,13 +135,7 @@ class WorkerProcess(asyncio.Protocol):
 
 
 async def start_process(threads: int, lone_threads: int) -> tuple[asyncio.subprocess.Process, socket.socket]:
-    """Start the program `worker`; return its process and this side of the connection.
-
-    Raises
-    ------
-    OSError
-        When no process can be started.
-    """
+    """Start the program `worker`; return its process and this side of the connection."""
     ours, theirs = socket.socketpair()
     with theirs:
         try:

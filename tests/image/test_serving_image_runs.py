@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from serving_container import USER, Container, build, container
-from serving_fixtures import COLOURS, make_artifact, picture
+from serving_fixtures import COLOURS, image_bytes, make_artifact
 
 from model.core import packaging
 from model.core.artifact_digest import VARIABLE, folder_digest
@@ -29,14 +29,9 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def buildah() -> Path:
-    assert BUILDER is not None
-    return Path(BUILDER)
-
-
-@pytest.fixture(scope="module")
-def image(buildah: Path) -> str:
-    print(f"The serving image is built on {build(buildah, TAG)}")
-    return TAG
+    builder = Path(str(BUILDER))
+    print(f"The serving image is built on {build(builder, TAG)}")
+    return builder
 
 
 @pytest.fixture(scope="module")
@@ -49,43 +44,34 @@ def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "unpacked"
 
 
-@pytest.fixture(scope="module")
-def served(buildah: Path, image: str, artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Container]:
-    log = tmp_path_factory.mktemp("log") / "log"
-    with container(buildah, image, artifact, log, **{VARIABLE: folder_digest(artifact)}) as running:
+@pytest.fixture
+def served(buildah: Path, artifact: Path, tmp_path: Path) -> Iterator[Container]:
+    with container(buildah, TAG, artifact, tmp_path / "log", **{VARIABLE: folder_digest(artifact)}) as running:
         running.wait_until_ready()
         yield running
 
 
-def test_answers_are_those_of_the_artifact_offline(served: Container, artifact: Path) -> None:
+def test_answers_are_those_of_the_artifact_offline_and_the_server_is_not_root(
+    served: Container, artifact: Path
+) -> None:
     predictor = Predictor.load(artifact)
-    answers = served.ask(*(("POST", "/invocations", picture(colour)) for colour in COLOURS))
-    for colour, (status, body) in zip(COLOURS, answers, strict=True):
+    for colour in COLOURS:
+        status, body = served.answer(served.send("/invocations", image_bytes(colour)))
         assert status == 200, body
         online = [(each["label"], each["probability"]) for each in json.loads(body)["predictions"]]
-        assert online == predictor.predict(picture(colour)).ranked
+        assert online == predictor.predict(image_bytes(colour)).ranked
+    assert served.server().uids() == (USER, USER, USER)
 
 
-def test_the_server_is_not_root_and_cannot_change_the_model(served: Container) -> None:
-    server = served.server()
-    assert server is not None
-    assert server.uids() == (USER, USER, USER)
+def test_sigterm_lets_the_request_at_work_finish(served: Container) -> None:
+    slow = served.send("/invocations", image_bytes("blue"))
+    served.wait_until_at_work()
+    served.server().terminate()
+    assert served.answer(slow)[0] == 200
+    assert served.process.wait(timeout=30) == 0
 
 
-def test_sigterm_lets_the_request_at_work_finish(buildah: Path, image: str, artifact: Path, tmp_path: Path) -> None:
-    with container(buildah, image, artifact, tmp_path / "log") as running:
-        running.wait_until_ready()
-        slow = running.send(("POST", "/invocations", picture("blue")))
-        running.wait_until_at_work()
-        running.terminate()
-        ((status, _),) = running.answers(slow)
-        assert status == 200
-        assert running.process.wait(timeout=30) == 0
-
-
-def test_another_artifact_than_the_deployed_one_is_not_run(
-    buildah: Path, image: str, artifact: Path, tmp_path: Path
-) -> None:
-    with container(buildah, image, artifact, tmp_path / "log", **{VARIABLE: f"sha256:{64 * '0'}"}) as running:
+def test_another_artifact_than_the_deployed_one_is_not_run(buildah: Path, artifact: Path, tmp_path: Path) -> None:
+    with container(buildah, TAG, artifact, tmp_path / "log", **{VARIABLE: f"sha256:{64 * '0'}"}) as running:
         assert running.process.wait(timeout=60) == 1
         assert "is not the one that was deployed" in running.log.read_text()

@@ -9,11 +9,8 @@ import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-from local_aws_harness import SAGEMAKER_TRUST, local_aws, policy, wait_until
-from serving_fixtures import make_artifact
 
 from model.core.archives import archive_digest, write_archive
 from model.core.artifact_digest import DigestError, folder_digest
@@ -55,47 +52,29 @@ def change_weights(folder: Path) -> None:
     (folder / "weights.pt").write_bytes(bytes(999) + b"1")
 
 
-def add_module(folder: Path) -> None:
-    (folder / "code" / "starlette.py").write_text("print('ran')")
-
-
-def add_bytecode(folder: Path) -> None:
-    (folder / "code" / "model" / "__pycache__").mkdir()
-    (folder / "code" / "model" / "__pycache__" / "server.cpython-311.pyc").write_bytes(b"any")
-
-
-def remove_file(folder: Path) -> None:
-    (folder / "weights.pt").unlink()
-
-
-def rename_file(folder: Path) -> None:
-    (folder / "weights.pt").rename(folder / "weights")
-
-
-def move_a_line(folder: Path) -> None:
-    """The same bytes in the same order, divided among the files in another way."""
+def divide_in_another_way(folder: Path) -> None:
     (folder / "weights.pt").write_bytes(bytes(500))
     (folder / "weights.pt2").write_bytes(bytes(500))
 
 
-def link_away(folder: Path) -> None:
-    content = (folder / "weights.pt").read_bytes()
-    (folder.parent / "elsewhere").write_bytes(content)
-    (folder / "weights.pt").unlink()
-    (folder / "weights.pt").symlink_to(folder.parent / "elsewhere")
+def link_away(path: Path, elsewhere: Path) -> None:
+    path.rename(elsewhere)
+    path.symlink_to(elsewhere)
 
 
-def link_folder_away(folder: Path) -> None:
-    (folder / "code").rename(folder.parent / "code")
-    (folder / "code").symlink_to(folder.parent / "code")
-
-
-def add_pipe(folder: Path) -> None:
-    os.mkfifo(folder / "pipe")
-
-
-CHANGES = [change_weights, add_module, add_bytecode, remove_file, rename_file, move_a_line]
-NO_FILES = [link_away, link_folder_away, add_pipe]
+CHANGES: dict[str, Callable[[Path], object]] = {
+    "other weights": change_weights,
+    "a module more": lambda folder: (folder / "code" / "starlette.py").write_text("print('ran')"),
+    "bytecode": lambda folder: (folder / "code" / "model" / "server.cpython-311.pyc").write_bytes(b"any"),
+    "a file less": lambda folder: (folder / "weights.pt").unlink(),
+    "another name": lambda folder: (folder / "weights.pt").rename(folder / "weights"),
+    "same bytes in other files": divide_in_another_way,
+}
+NO_FILES: dict[str, Callable[[Path], object]] = {
+    "linked file": lambda folder: link_away(folder / "weights.pt", folder.parent / "elsewhere"),
+    "linked folder": lambda folder: link_away(folder / "code", folder.parent / "code"),
+    "pipe": lambda folder: os.mkfifo(folder / "pipe"),
+}
 
 
 def test_deployed_artifact_passes_and_its_program_runs(artifact, serve):
@@ -105,11 +84,11 @@ def test_deployed_artifact_passes_and_its_program_runs(artifact, serve):
     assert "MODEL_ARTIFACT_DIGEST" not in done.stdout  # else the program would check it again
 
 
-@pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
+@pytest.mark.parametrize("change", CHANGES)
 def test_image_runs_nothing_of_another_artifact_and_says_what_it_found(artifact, serve, change):
     (artifact / "code" / "serve").write_text("print('ran')")
     expected = folder_digest(artifact)
-    change(artifact)
+    CHANGES[change](artifact)
     done = serve(expected)
     assert done.returncode == 1
     assert done.stdout == ""
@@ -117,10 +96,10 @@ def test_image_runs_nothing_of_another_artifact_and_says_what_it_found(artifact,
     assert folder_digest(artifact) in done.stderr
 
 
-@pytest.mark.parametrize("change", NO_FILES, ids=lambda change: change.__name__)
+@pytest.mark.parametrize("change", NO_FILES)
 def test_image_refuses_what_is_no_file(artifact, serve, change):
     expected = folder_digest(artifact)
-    change(artifact)
+    NO_FILES[change](artifact)
     done = serve(expected)
     assert (done.returncode, done.stdout) == (1, "")
     assert "holds files only" in done.stderr
@@ -143,8 +122,6 @@ def test_server_that_ran_leaves_the_digest_as_it_was(artifact, serve):
 
 
 def test_digest_of_an_archive_is_that_of_the_folder_unpacked_from_it(artifact, tmp_path):
-    for name in ("a b", "a-z", "ä", "code/z", "Code"):
-        (artifact / name).write_text(name)
     (artifact / "empty").mkdir()
     with (tmp_path / "ours.tar.gz").open("wb") as file:
         write_archive(artifact, file)
@@ -155,52 +132,15 @@ def test_digest_of_an_archive_is_that_of_the_folder_unpacked_from_it(artifact, t
 
 
 def test_digest_is_what_coreutils_say(artifact):
+    for name in ("a b", "a-z", "ä", "code/z", "Code"):
+        (artifact / name).write_text(name)
     command = r"find . -type f -printf '%P\n' | LC_ALL=C sort | xargs -d '\n' sha256sum | sha256sum"
     done = subprocess.run(["sh", "-c", command], cwd=artifact, capture_output=True, text=True, check=True)
     assert folder_digest(artifact) == f"sha256:{done.stdout.split()[0]}"
 
 
-@pytest.mark.parametrize("name", ["a\nb", "a\\b", "a\x1bb", b"a\xffb"])
+@pytest.mark.parametrize("name", ["a\nb", "a\\\\b", b"a\xffb"])
 def test_names_that_could_stand_for_several_files_have_no_digest(artifact, name):
     (artifact / os.fsdecode(name)).write_bytes(b"")
     with pytest.raises(DigestError, match="characters that a model artifact may not use"):
         folder_digest(artifact)
-
-
-def test_endpoint_on_the_local_aws_serves_the_deployed_artifact_only(tmp_path):
-    model = make_artifact(tmp_path / "model")
-    add_serving_program(model)
-    with (tmp_path / "model.tar.gz").open("wb") as file:
-        write_archive(model, file)
-    expected = archive_digest(tmp_path / "model.tar.gz")
-    logs = model / "code" / "model" / "core" / "logs.py"
-    logs.write_text(logs.read_text(encoding="utf-8") + "# another program\n", encoding="utf-8")
-    with (tmp_path / "changed.tar.gz").open("wb") as file:
-        write_archive(model, file)
-    with local_aws(tmp_path / "aws") as aws:
-        s3, sagemaker = aws.client("s3"), aws.client("sagemaker")
-        s3.create_bucket(Bucket="models")
-        role = aws.role("model", SAGEMAKER_TRUST, policy({"Action": ["s3:*", "logs:*"], "Resource": "*"}))
-        for name in ("model", "changed"):
-            s3.upload_file(str(tmp_path / f"{name}.tar.gz"), "models", f"{name}.tar.gz")
-            container = {
-                "Image": "123456789012.dkr.ecr.us-east-1.amazonaws.com/runtime:1",
-                "ModelDataUrl": f"s3://models/{name}.tar.gz",
-                "Environment": {"MODEL_ARTIFACT_DIGEST": expected},
-            }
-            sagemaker.create_model(ModelName=name, ExecutionRoleArn=role, PrimaryContainer=container)
-            variant = {"VariantName": "a", "ModelName": name, "InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
-            sagemaker.create_endpoint_config(EndpointConfigName=name, ProductionVariants=[variant])
-            sagemaker.create_endpoint(EndpointName=name, EndpointConfigName=name)
-
-        def settled(name: str) -> dict[str, Any] | None:
-            endpoint = sagemaker.describe_endpoint(EndpointName=name)
-            return None if endpoint["EndpointStatus"] == "Creating" else endpoint
-
-        assert wait_until(lambda: settled("model"), 120)["EndpointStatus"] == "InService"
-        refused = wait_until(lambda: settled("changed"), 120)
-        assert refused["EndpointStatus"] == "Failed"
-        assert (
-            f"{archive_digest(tmp_path / 'changed.tar.gz')}, MODEL_ARTIFACT_DIGEST is {expected}"
-            in refused["FailureReason"]
-        )

@@ -9,7 +9,7 @@ import json
 import ssl
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,8 @@ ANSWER = {
 }
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "AKIDEXAMPLE", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_SESSION_TOKEN": "token"}
 
+Send = Callable[[BaseHTTPRequestHandler], None]
+
 
 @dataclass
 class Received:
@@ -42,13 +44,14 @@ class FakeServer:
     """A server that answers what it is told to; each answer is a function of the handler, the last one repeats."""
 
     port: int
-    answers: list[Callable[[BaseHTTPRequestHandler], None]] = field(default_factory=list)
+    answers: list[Send] = field(default_factory=list)
     requests: list[Received] = field(default_factory=list)
     closing: threading.Event = field(default_factory=threading.Event)
 
     def settings(self, **changes: Any) -> Settings:
-        values = {"endpoint_name": "dogs-1", "region": "us-east-1", "runtime_url": f"http://127.0.0.1:{self.port}"}
-        return Settings(**{**values, **changes})
+        url = f"http://127.0.0.1:{self.port}"
+        environ = {"ENDPOINT_NAME": "dogs-1", "AWS_REGION": "us-east-1", "AWS_ENDPOINT_URL": url}
+        return replace(Settings.from_environment(environ), **changes)
 
     @property
     def connections(self) -> int:
@@ -57,7 +60,7 @@ class FakeServer:
 
 def reply(
     status: int = 200, document: object = None, *, headers: dict[str, str] | None = None, raw: bytes | None = None
-) -> Callable[[BaseHTTPRequestHandler], None]:
+) -> Send:
     """Answer with a document (by default the model's usual answer) or with raw bytes."""
     body = raw if raw is not None else json.dumps(ANSWER if document is None else document).encode()
 
@@ -71,12 +74,12 @@ def reply(
     return send
 
 
-def aws_error(status: int, kind: str, message: str = "no", **members: object) -> Callable[..., None]:
+def aws_error(status: int, kind: str, message: str = "no", **members: object) -> Send:
     """Answer as SageMaker Runtime does when it refuses."""
     return reply(status, {"Message": message, **members}, headers={"x-amzn-ErrorType": f"{kind}:http://internal/"})
 
 
-def model_error(original_status: int, original_message: object) -> Callable[..., None]:
+def model_error(original_status: int, original_message: object) -> Send:
     """Answer as SageMaker Runtime does when the model's server answered with an error."""
     text = original_message if isinstance(original_message, str) else json.dumps(original_message)
     return aws_error(
@@ -90,41 +93,34 @@ def model_error(original_status: int, original_message: object) -> Callable[...,
     )
 
 
-def hang(server: FakeServer) -> Callable[[BaseHTTPRequestHandler], None]:
-    """Give no answer, for longer than any client under test may wait."""
+def raw(*blocks: bytes) -> Send:
+    """Send these bytes, whatever they mean in HTTP, and close the connection."""
 
-    def wait(handler: BaseHTTPRequestHandler) -> None:
-        server.closing.wait(10)
+    def send(handler: BaseHTTPRequestHandler) -> None:
         handler.close_connection = True
+        handler.wfile.write(b"".join(blocks))
 
-    return wait
+    return send
 
 
-def drip(server: FakeServer, head: bytes, every_seconds: float = 0.05) -> Callable[[BaseHTTPRequestHandler], None]:
-    """Send a head, then one byte at a time, for ten seconds: never idle for as long as a socket's timeout."""
+def drip(server: FakeServer, head: bytes | None) -> Send:
+    """Send a head, then one byte at a time, for ten seconds; without a head, nothing."""
 
     def send(handler: BaseHTTPRequestHandler) -> None:
         handler.close_connection = True
         with contextlib.suppress(OSError):
-            handler.wfile.write(head)
+            handler.wfile.write(head or b"")
             for _ in range(200):
-                if server.closing.wait(every_seconds):
+                if server.closing.wait(0.05):
                     break
-                handler.wfile.write(b"x")
+                handler.wfile.write(b"" if head is None else b"x")
                 handler.wfile.flush()
 
     return send
 
 
-def drop(handler: BaseHTTPRequestHandler) -> None:
-    """Close the connection without an answer."""
-    handler.close_connection = True
-
-
 @contextlib.contextmanager
-def fake_server(
-    *answers: Callable[[BaseHTTPRequestHandler], None], tls: ssl.SSLContext | None = None, address: str = "127.0.0.1"
-) -> Iterator[FakeServer]:
+def fake_server(*answers: Send, tls: ssl.SSLContext | None = None) -> Iterator[FakeServer]:
     """Run a server that gives these answers in turn."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -147,16 +143,14 @@ def fake_server(
 
         def get_request(self) -> Any:
             connection, peer = super().get_request()
-            # The handshake happens in the connection's own thread, on its first read.
-            wrapped = (
-                tls.wrap_socket(connection, server_side=True, do_handshake_on_connect=False) if tls else connection
-            )
-            return wrapped, peer
+            if tls:  # the handshake happens in the connection's own thread, on its first read
+                connection = tls.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
+            return connection, peer
 
         def handle_error(self, *_: object) -> None:
             pass  # clients that give up, or do not trust us, are what is being tested
 
-    with Server((address, 0), Handler) as server:
+    with Server(("127.0.0.1", 0), Handler) as server:
         fake = FakeServer(server.server_address[1], list(answers))
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
         thread.start()
@@ -170,7 +164,7 @@ def fake_server(
 
 @dataclass(frozen=True)
 class Authority:
-    """A certificate authority, and a server's certificate that it signed."""
+    """A certificate that vouches for itself, as a file to trust and as a server's context."""
 
     ca_file: Path
     server: ssl.SSLContext
@@ -180,44 +174,26 @@ class Authority:
 
 
 def certificate_authority(folder: Path, *names: str) -> Authority:
-    """Make an authority and a certificate for these host names and addresses."""
-    now = datetime.datetime.now(datetime.UTC)
-
-    def build(subject: str, issuer: str, public_key: Any) -> x509.CertificateBuilder:
-        return (
-            x509.CertificateBuilder()
-            .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, subject)]))
-            .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, issuer)]))
-            .public_key(public_key)
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(hours=1))
-            .not_valid_after(now + datetime.timedelta(hours=1))
-        )
-
-    ca_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
-    ca = (
-        build("test authority", "test authority", ca_key.public_key())
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(ca_key, hashes.SHA256())
-    )
+    """Make a certificate for these host names and addresses."""
 
     def general_name(name: str) -> x509.GeneralName:
-        try:
-            return x509.IPAddress(ipaddress.ip_address(name))
-        except ValueError:
-            return x509.DNSName(name)
+        return x509.IPAddress(ipaddress.ip_address(name)) if name[0].isdigit() else x509.DNSName(name)
 
-    leaf = (
-        build(names[0], "test authority", key.public_key())
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])])
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder(subject, subject, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(hours=1))
+        .not_valid_after(now + datetime.timedelta(hours=1))
         .add_extension(x509.SubjectAlternativeName([general_name(name) for name in names]), critical=False)
-        .sign(ca_key, hashes.SHA256())
+        .sign(key, hashes.SHA256())
     )
-    ca_file, server_file = folder / "ca.pem", folder / "server.pem"
     pem = serialization.Encoding.PEM
-    ca_file.write_bytes(ca.public_bytes(pem))
-    server_file.write_bytes(
-        leaf.public_bytes(pem) + key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
+    secret = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    ca_file, server_file = folder / "ca.pem", folder / "server.pem"
+    ca_file.write_bytes(certificate.public_bytes(pem))
+    server_file.write_bytes(certificate.public_bytes(pem) + secret)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(server_file)
     return Authority(ca_file, context)

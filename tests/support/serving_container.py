@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import json
 import os
 import signal
 import subprocess
@@ -22,16 +21,12 @@ from cli.serving.container_image import DOCKERFILE, build_image, builder_environ
 USER = 10001
 #: Asks the server from inside the container's network, which has nothing but the loopback interface.
 _CLIENT = """
-import base64, http.client, json, sys
-requests = json.load(sys.stdin)
-answers = []
-for method, path, body in requests:
-    connection = http.client.HTTPConnection("127.0.0.1", 8080, timeout=60)
-    headers = {"Content-Type": "image/png"} if body else {}
-    connection.request(method, path, base64.b64decode(body) if body else None, headers)
-    response = connection.getresponse()
-    answers.append([response.status, response.read().decode()])
-print(json.dumps(answers))
+import base64, http.client, sys
+path, body = sys.argv[1], base64.b64decode(sys.stdin.read())
+connection = http.client.HTTPConnection("127.0.0.1", 8080, timeout=60)
+connection.request("POST" if body else "GET", path, body or None, {"Content-Type": "image/png"})
+response = connection.getresponse()
+print(response.status, response.read().decode())
 """
 
 
@@ -61,10 +56,7 @@ def debian_base(buildah: Path) -> str:
 
 
 def build(buildah: Path, tag: str) -> str:
-    """Build the image; return the base that it was built on.
-
-    The Dockerfile's own base where it can be pulled, else one made from Debian's packages.
-    """
+    """Build the image on the Dockerfile's base, or on `debian_base` where that cannot be pulled; return the base."""
     lines = DOCKERFILE.read_text(encoding="utf-8").splitlines()
     base = next(line.removeprefix("ARG BASE=") for line in lines if line.startswith("ARG BASE="))
     pull = [buildah, "pull", "--quiet", base]
@@ -83,63 +75,46 @@ class Container:
     process: subprocess.Popen[bytes]
     log: Path
 
-    def ask(self, *requests: tuple[str, str, bytes]) -> list[tuple[int, str]]:
-        """Send requests (method, path, body) from inside the container's network; return statuses and bodies."""
-        return self.answers(self.send(*requests))
-
-    def send(self, *requests: tuple[str, str, bytes]) -> subprocess.Popen[str]:
-        """Send requests without waiting for `answers`."""
-        command = ["nsenter", f"--net=/proc/{self.process.pid}/ns/net", sys.executable, "-c", _CLIENT]
-        client = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
+    def send(self, path: str, body: bytes = b"") -> subprocess.Popen[str]:
+        """Send a request from inside the container's network: a POST with a body, else a GET."""
+        command = ["nsenter", f"--net=/proc/{self.process.pid}/ns/net", sys.executable, "-c", _CLIENT, path]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        client = subprocess.Popen(command, text=True, **pipes)
         assert client.stdin is not None
-        client.stdin.write(
-            json.dumps([[method, path, base64.b64encode(body).decode()] for method, path, body in requests])
-        )
+        client.stdin.write(base64.b64encode(body).decode())
         client.stdin.close()
         client.stdin = None
         return client
 
-    def answers(self, client: subprocess.Popen[str]) -> list[tuple[int, str]]:
-        """Return the answers to what `send` sent; none where the server could not be reached."""
-        output, _ = client.communicate(timeout=120)
-        return [(status, body) for status, body in json.loads(output)] if client.returncode == 0 else []
+    def answer(self, client: subprocess.Popen[str]) -> tuple[int, str]:
+        """Return the status and the body of what answers `send`; 0 where the server could not be reached."""
+        status, _, body = client.communicate(timeout=120)[0].partition(" ")
+        return int(status or 0), body
 
-    def server(self) -> psutil.Process | None:
+    def server(self) -> psutil.Process:
         """Return the process that SageMaker would send its signals to: the one that buildah's runtime has started."""
         for process in psutil.Process(self.process.pid).children(recursive=True):
             parent = process.parent()
             if parent is not None and parent.cmdline()[:1] == ["buildah-chroot-exec"]:
                 return process
-        return None
+        raise AssertionError(self.log.read_text())
 
     def wait_until_ready(self) -> None:
-        """Wait for the health check's 200."""
-
         def ready() -> bool:
             assert self.process.poll() is None, self.log.read_text()
-            return [status for status, _ in self.ask(("GET", "/ping", b""))] == [200]
+            return self.answer(self.send("/ping"))[0] == 200
 
         wait_until(ready, 60)
 
     def wait_until_at_work(self) -> None:
         """Wait until the workers compute."""
-        server = self.server()
-        assert server is not None, self.log.read_text()
-        workers = server.children(recursive=True)
+        workers = self.server().children(recursive=True)
 
         def used() -> float:
             return sum(sum(worker.cpu_times()[:2]) for worker in workers)
 
         before = used()
         wait_until(lambda: used() > before + 0.1)
-
-    def terminate(self) -> None:
-        """Send SIGTERM, as SageMaker does before it takes an instance away."""
-        server = self.server()
-        assert server is not None, self.log.read_text()
-        server.send_signal(signal.SIGTERM)
 
 
 @contextlib.contextmanager
@@ -154,15 +129,9 @@ def container(buildah: Path, tag: str, artifact: Path, log: Path, **variables: s
     name = run("from", "--pull-never", tag)
     options = [f"--env={variable}={value}" for variable, value in variables.items()]
     serve = [f"--user={USER}:{USER}", f"--volume={artifact}:/opt/ml/model:ro", *options, name, "serve"]
-    own_network = ["unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "sh"]
+    own_network = ["unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "sh", str(buildah), "run", *serve]
     with log.open("wb") as output:
-        process = subprocess.Popen(
-            [*own_network, str(buildah), "run", *serve],
-            env=environment,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )
+        process = subprocess.Popen(own_network, env=environment, stdout=output, stderr=output, start_new_session=True)
     try:
         yield Container(process, log)
     finally:

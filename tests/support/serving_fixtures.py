@@ -1,4 +1,4 @@
-"""A small but real model for the serving tests: it tells red, green and blue pictures apart, and needs no PyTorch."""
+"""A small but real model for the serving tests: it tells red, green and blue images apart, and needs no PyTorch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import numpy_helper
 from PIL import Image
 
 from model.core.artifact import ONNX_FILE, WEIGHTS_FILE, ModelCard, file_version
@@ -19,69 +19,47 @@ DISPLAY_LABELS = ("Red Setter", "Grüner Hund", "Blue Terrier")
 COLOURS = ("red", "lime", "blue")
 INPUT_SIZE = 16
 
+_GRAPH = """
+<ir_version: 10, opset_import: ["" : 17]>
+colours (float[n, 3, 16, 16] {image}) => (float[n, {outputs}] logits)
+<int64[1] blue = {{2}}, float[1] steps_each = {{{steps}}},
+ bool true = {{1}}, float[1, 1] one = {{1.0}}, int64[2] square = {{256, 256}}, float zero = {{0.0}}>
+{{
+  mixed = Conv ({image}, weights)
+  pooled = GlobalAveragePool (mixed)
+  means = Flatten (pooled)
+  blue_mean = Gather <axis = 1> (means, blue)
+  steps_float = Mul (blue_mean, steps_each)
+  steps_square = Cast <to = 7> (steps_float)
+  steps = ReduceMax <keepdims = 0> (steps_square)
+  start = Expand (one, square)
+  end = Loop (steps, true, start) <body = step (int64 index, bool go_on, float[256, 256] matrix)
+    => (bool go_on_after, float[256, 256] next) {{
+      product = MatMul (matrix, matrix)
+      next = Softmax (product)
+      go_on_after = Identity (go_on)
+  }}>
+  mean = ReduceMean <keepdims = 0> (end)
+  nothing = Mul (mean, zero)
+  logits = Add (means, nothing)
+}}
+"""
+
 
 def write_onnx(
     path: Path, *, outputs: int = 3, gain: float = 4.0, input_name: str = "image", blue_steps: int = 0
 ) -> None:
     """Write a network whose logits are the mean values of the channels times `gain`.
 
-    With `blue_steps`, an entirely blue picture additionally costs so many multiplications of 256 x 256 matrices:
-    a picture that takes long, while the others, and the black one that warms the model up, do not.
+    With `blue_steps`, an entirely blue image additionally costs so many multiplications of 256 x 256 matrices: an image
+    that takes long, while the others, and the black one that warms the model up, do not.
     """
-    weights = np.zeros((outputs, 3, 1, 1), np.float32)
+    weights = np.zeros((outputs, 3), np.float32)
     weights[np.arange(min(outputs, 3)), np.arange(min(outputs, 3))] = gain
-    nodes = [
-        helper.make_node("Conv", [input_name, "weights"], ["mixed"]),
-        helper.make_node("GlobalAveragePool", ["mixed"], ["pooled"]),
-        helper.make_node("Flatten", ["pooled"], ["logits" if not blue_steps else "fast_logits"]),
-    ]
-    constants = [numpy_helper.from_array(weights, "weights")]
-    if blue_steps:
-        step = helper.make_graph(
-            [
-                helper.make_node("MatMul", ["matrix", "mixer"], ["product"]),
-                helper.make_node("Softmax", ["product"], ["next"]),
-                helper.make_node("Identity", ["go_on"], ["go_on_after"]),
-            ],
-            "step",
-            [
-                helper.make_tensor_value_info("index", TensorProto.INT64, []),
-                helper.make_tensor_value_info("go_on", TensorProto.BOOL, []),
-                helper.make_tensor_value_info("matrix", TensorProto.FLOAT, [256, 256]),
-            ],
-            [
-                helper.make_tensor_value_info("go_on_after", TensorProto.BOOL, []),
-                helper.make_tensor_value_info("next", TensorProto.FLOAT, [256, 256]),
-            ],
-        )
-        constants += [
-            numpy_helper.from_array(np.array([2], np.int64), "blue"),
-            numpy_helper.from_array(np.array([blue_steps / gain], np.float32), "steps_each"),
-            numpy_helper.from_array(np.array(True), "true"),
-            numpy_helper.from_array(np.eye(256, dtype=np.float32), "mixer"),
-            numpy_helper.from_array(np.array([256, 256], np.int64), "square"),
-            numpy_helper.from_array(np.array(0, np.float32), "zero"),
-            numpy_helper.from_array(np.array([], np.int64), "scalar"),
-        ]
-        nodes += [
-            helper.make_node("Gather", ["fast_logits", "blue"], ["blue_logit"], axis=1),
-            helper.make_node("Mul", ["blue_logit", "steps_each"], ["steps_float"]),
-            helper.make_node("Cast", ["steps_float"], ["steps_square"], to=TensorProto.INT64),
-            helper.make_node("Reshape", ["steps_square", "scalar"], ["steps"]),
-            helper.make_node("Expand", ["blue_logit", "square"], ["start"]),
-            helper.make_node("Loop", ["steps", "true", "start"], ["end"], body=step),
-            helper.make_node("ReduceMean", ["end"], ["mean"], keepdims=0),
-            helper.make_node("Mul", ["mean", "zero"], ["nothing"]),
-            helper.make_node("Add", ["fast_logits", "nothing"], ["logits"]),
-        ]
-    graph = helper.make_graph(
-        nodes,
-        "colours",
-        [helper.make_tensor_value_info(input_name, TensorProto.FLOAT, ["n", 3, INPUT_SIZE, INPUT_SIZE])],
-        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", outputs])],
-        constants,
-    )
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10), path)
+    text = _GRAPH.format(image=input_name, outputs=outputs, steps=blue_steps / gain if blue_steps else 0.0)
+    model = onnx.parser.parse_model(text)
+    model.graph.initializer.append(numpy_helper.from_array(weights[:, :, None, None], "weights"))
+    onnx.save(model, path)
 
 
 def make_card(onnx_path: Path, **changes: object) -> ModelCard:
@@ -114,15 +92,18 @@ def encode(image: Image.Image, file_format: str = "PNG", **options: object) -> b
     return buffer.getvalue()
 
 
-def picture(colour: str = "red", size: tuple[int, int] = (40, 30), file_format: str = "PNG") -> bytes:
+def image_bytes(colour: str = "red", size: tuple[int, int] = (40, 30), file_format: str = "PNG") -> bytes:
     return encode(Image.new("RGB", size, colour), file_format)
 
 
 def png_that_claims(width: int, height: int) -> bytes:
     """A PNG of under a hundred bytes whose header promises any number of pixels."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+    chunks = (
+        (b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)),
+        (b"IDAT", zlib.compress(b"")),
+        (b"IEND", b""),
+    )
+    packed = (
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
+    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(packed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import http.client
 import json
 import os
@@ -10,16 +11,18 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import local_aws_harness
 import psutil
 
 DEADLINE_SECONDS = 60
 LOADED = "A worker has loaded the model and run it"
+
+wait_until = functools.partial(local_aws_harness.wait_until, seconds=DEADLINE_SECONDS)
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,7 @@ class ModelServer:
     """A running server, and the client to it."""
 
     def __init__(self, artifact: Path, log: Path, *, program: list[str] | None = None, **environment: str) -> None:
-        self.port = int(environment.setdefault("SAGEMAKER_BIND_TO_PORT", str(free_port())))
+        self.port = int(environment.setdefault("SAGEMAKER_BIND_TO_PORT", str(local_aws_harness.free_port())))
         self._log = log
         # The interpreter that runs the tests is the one that a program's first line finds.
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
@@ -54,7 +57,7 @@ class ModelServer:
         with contextlib.suppress(psutil.NoSuchProcess):
             children = psutil.Process(self.process.pid).children(recursive=True)
             self._seen |= {child.pid: child for child in children}
-            return [child for child in children if child.status() != psutil.STATUS_ZOMBIE]
+            return [child for child in children if is_running(child)]
         return []
 
     def request(self, method: str, path: str, body: bytes | None = None, **headers: str) -> Reply:
@@ -85,9 +88,6 @@ class ModelServer:
         self.workers()
         return self
 
-    def wait_for_log(self, message: str, times: int = 1) -> None:
-        wait_until(lambda: self.log().count(message) >= times)
-
     def log(self) -> str:
         return self._log.read_text()
 
@@ -104,31 +104,29 @@ class ModelServer:
         """Wait until the server and every worker seen so far have ended; return the server's exit status."""
         self.workers()
         status = self.process.wait(DEADLINE_SECONDS)
-        wait_until(lambda: not [p for p in self._seen.values() if is_running(p)])
+        wait_until(lambda: not any(map(is_running, self._seen.values())))
         return status
 
     def kill(self) -> None:
-        self.workers()
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(DEADLINE_SECONDS)
 
 
 @contextlib.contextmanager
-def model_server(artifact: Path, log: Path, **options: Any) -> Iterator[ModelServer]:
-    """Give a server that is started but perhaps not yet ready, and make sure that it is gone afterwards."""
-    server = ModelServer(artifact, log, **options)
+def model_server(
+    artifact: Path, log: Path, *, workers: int = 1, ready: bool = True, **options: Any
+) -> Iterator[ModelServer]:
+    """Give a server, by default when all its workers are ready, and make sure that it is gone afterwards."""
+    server = ModelServer(artifact, log, SAGEMAKER_MODEL_SERVER_WORKERS=str(workers), **options)
     try:
+        if ready:
+            server.wait_until_ready()
+            wait_until(lambda: server.log().count(LOADED) >= workers)
+            server.workers()
         yield server
     finally:
         server.kill()
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + DEADLINE_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, f"not reached in {DEADLINE_SECONDS} s"
-        time.sleep(0.01)
 
 
 def is_running(process: psutil.Process) -> bool:
@@ -136,9 +134,3 @@ def is_running(process: psutil.Process) -> bool:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]

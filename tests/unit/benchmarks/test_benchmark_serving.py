@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from serving_fixtures import make_artifact, picture
+from serving_fixtures import image_bytes, make_artifact
 
 from benchmarks.load import Expected, Load, WrongAnswerError
 from benchmarks.measuring import Memory
@@ -19,7 +19,7 @@ from benchmarks.serving_systems import BrokenSystemError, ModelError, Plan, Serv
 from model.core.packaging import add_serving_program
 from model.core.predictor import Predictor
 
-PICTURES = [picture("red"), picture("lime")]
+PICTURES = [image_bytes("red"), image_bytes("lime")]
 PLAN = Plan(PICTURES, clients=(1, 3), seconds=0.2, warm_up_seconds=0.05, workers=2)
 
 
@@ -58,8 +58,8 @@ def test_a_server_with_wrong_answers_gets_no_figures(served: Served, tmp_path: P
 
 
 def test_a_server_that_does_not_start_shows_its_log(served: Served, tmp_path: Path) -> None:
-    with pytest.raises(BrokenSystemError, match="MODEL_SERVER_ENGINE is 'abacus'"):
-        our_server(served, PLAN, tmp_path / "server.log", MODEL_SERVER_ENGINE="abacus")
+    with pytest.raises(BrokenSystemError, match="MODEL_SERVER_MODE is 'abacus'"):
+        our_server(served, PLAN, tmp_path / "server.log", MODEL_SERVER_MODE="abacus")
 
 
 def test_the_limit_is_the_sum_over_all_processes(served: Served) -> None:

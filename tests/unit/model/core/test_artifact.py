@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from serving_fixtures import DISPLAY_LABELS, LABELS, make_artifact, make_card
+from serving_fixtures import make_artifact, make_card
 
 from model.core.artifact import CARD_FILE, ONNX_FILE, WEIGHTS_FILE, ArtifactError, ModelCard, verify_files
 
@@ -21,20 +21,15 @@ def edit_card(artifact: Path, **changes: object) -> None:
     (artifact / CARD_FILE).write_text(json.dumps(document | changes))
 
 
-def test_a_saved_card_loads_as_it_was(artifact: Path) -> None:
+def test_a_saved_card_loads_as_it_was_and_gives_the_same_bytes(artifact: Path) -> None:
     card = make_card(
         artifact / ONNX_FILE, metrics={"accuracy": 0.9}, training_job="job-1", dataset={"counts": {"a": 1}}
     )
     card.save(artifact)
+    first = (artifact / CARD_FILE).read_bytes()
     loaded = verify_files(artifact)
     assert loaded == card
-    assert loaded.labels == LABELS
-    assert loaded.display_labels == DISPLAY_LABELS
-
-
-def test_the_same_card_gives_the_same_bytes_and_keeps_names_readable(artifact: Path) -> None:
-    first = (artifact / CARD_FILE).read_bytes()
-    ModelCard.load(artifact).save(artifact)
+    loaded.save(artifact)
     assert (artifact / CARD_FILE).read_bytes() == first
     assert "Grüner Hund" in first.decode()
 
@@ -54,75 +49,52 @@ def test_one_changed_byte_of_the_network_is_found(artifact: Path) -> None:
         verify_files(artifact)
 
 
-def test_a_folder_without_a_card_is_no_artifact(tmp_path: Path) -> None:
-    with pytest.raises(ArtifactError, match=r"There is no model\.json"):
-        ModelCard.load(tmp_path)
-
-
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "not valid JSON"),
-        (b'{"format": 1,', "not valid JSON"),
-        (b"\xff\xfe\x00", "not valid JSON"),
-        (b"[" * 100_000, "not valid JSON"),
-        (b"[]", r"holds \[\]; it must be an object"),
-        (b"null", "must be an object"),
-        (b"{}", "format is None; this program reads format 1"),
+        (None, r"There is no model\.json"), (b"", "not valid JSON"), (b"\xff\xfe\x00", "not valid JSON"),
+        (b"[" * 100_000, "not valid JSON"), (b"[]", r"holds \[\]; it must be an object"),
         (b'{"format": 2}', "format is 2; this program reads format 1"),
         (b'{"format": 1}', "name is missing; version is missing; architecture is missing"),
     ],
-)
-def test_a_file_that_is_no_card_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
-    (tmp_path / CARD_FILE).write_bytes(content)
+)  # fmt: skip
+def test_a_file_that_is_no_card_is_refused(tmp_path: Path, content: bytes | None, message: str) -> None:
+    if content is not None:
+        (tmp_path / CARD_FILE).write_bytes(content)
     with pytest.raises(ArtifactError, match=message) as caught:
         ModelCard.load(tmp_path)
-    assert str(tmp_path / CARD_FILE) in str(caught.value)
+    assert str(tmp_path) in str(caught.value)
 
 
 UNUSABLE: dict[str, list[object]] = {
-    "name": ["", 7],
+    "name": ["", 7, ["x"] * 100_000],
     "version": ["sha256:123", "sha256:" + "g" * 64],
-    "architecture": [None],
-    "labels": ["abc", [], ["only one"], ["a", "", "b"], ["a", "a", "b"], {"a": 1, "b": 2}],
+    "labels": ["abc", ["only one"], ["a", "", "b"], ["a", "a", "b"]],
     "display_labels": [["a", "b"], [1, 2, 3]],
     "input_size": [0, True, 64.5, 10**9],
     "resize_size": [1],
     "mean": [[0.5, 0.5], [0.5, 0.5, "x"], [0.5, 0.5, float("nan")]],
-    "std": [[0.5, 0.0, 0.5], [0.5, -1, 0.5]],
+    "std": [[0.5, 0.0, 0.5]],
     "temperature": [0, float("inf"), "1.0"],
     "precision": ["fp8", ["fp32"]],
-    "quantization": ["int8"],
     "metrics": [None],
     "training_job": [3],
-    "dataset": ["dogs"],
+    "temprature": [2.0],
 }
 
 
 @pytest.mark.parametrize(("key", "value"), [(key, value) for key, values in UNUSABLE.items() for value in values])
 def test_an_unusable_value_is_named(artifact: Path, key: str, value: object) -> None:
     edit_card(artifact, **{key: value})
-    with pytest.raises(ArtifactError, match=key):
+    with pytest.raises(ArtifactError, match=key) as caught:
         ModelCard.load(artifact)
+    assert len(str(caught.value)) < 500
 
 
 def test_all_faults_are_named_at_once(artifact: Path) -> None:
     edit_card(artifact, input_size=-1, temperature=-1, labels=None)
     with pytest.raises(ArtifactError, match=r"labels is None.*input_size is -1.*temperature is -1"):
         ModelCard.load(artifact)
-
-
-def test_an_unknown_key_is_refused(artifact: Path) -> None:
-    edit_card(artifact, temprature=2.0)
-    with pytest.raises(ArtifactError, match="'temprature' is not a key"):
-        ModelCard.load(artifact)
-
-
-def test_a_huge_wrong_value_does_not_flood_the_message(artifact: Path) -> None:
-    edit_card(artifact, name=["x"] * 100_000)
-    with pytest.raises(ArtifactError) as caught:
-        ModelCard.load(artifact)
-    assert len(str(caught.value)) < 500
 
 
 def test_metrics_that_json_cannot_hold_are_refused_when_saved(artifact: Path) -> None:

@@ -1,4 +1,7 @@
-"""Packaging: a whole, deterministic archive of the model and this checkout's program; a damaged model is refused."""
+"""Packaging: a whole, deterministic archive of the model and this checkout's program; a damaged model is refused.
+
+Hostile archives are in tests/security/test_unpacking.py.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -57,19 +58,6 @@ def test_the_archive_holds_the_model_and_the_program_of_this_checkout_and_nothin
     assert set(modes.values()) == {0o644}
 
 
-def test_the_packaged_program_is_complete(tarball: Path, tmp_path: Path) -> None:
-    # Only the archive's own code is on the path; torch is cut off, as in a container that has ONNX Runtime alone.
-    with tarfile.open(tarball) as tar:
-        tar.extractall(tmp_path / "unpacked")
-    program = (
-        "import sys; sys.modules['torch'] = sys.modules['torchvision'] = None; sys.path.insert(0, 'code'); "
-        "import model.serving.server, model.serving.worker, model.core.predictor, pathlib; "
-        "assert pathlib.Path(model.serving.server.__file__).is_relative_to(pathlib.Path.cwd()); "
-        "model.core.predictor.Predictor.load(pathlib.Path('.'))"
-    )
-    subprocess.run([sys.executable, "-P", "-c", program], cwd=tmp_path / "unpacked", check=True)
-
-
 def test_the_serving_program_imports_nothing_of_the_training() -> None:
     for name in packaging.SERVING_PACKAGES:
         for module in (Path(model.__file__).parent / name).glob("*.py"):
@@ -81,72 +69,49 @@ def test_the_same_model_gives_the_same_bytes(artifact: Path, tarball: Path, tmp_
     for path in copy.iterdir():
         os.utime(path, (1, 1))
         path.chmod(0o600)
+    # As `tar -czf` and SageMaker write them: "./" in front, folders, owners.
+    with tarfile.open(tmp_path / "other.tar.gz", "w:gz") as tar:
+        tar.add(copy, ".")
+    content = tarball.read_bytes()
     previous = os.umask(0o077)
     try:
-        package(copy, tmp_path / "another name.tar.gz")
+        for source in (copy, tmp_path / "other.tar.gz"):
+            package(source, tmp_path / "another name.tar.gz")
+            assert (tmp_path / "another name.tar.gz").read_bytes() == content
     finally:
         os.umask(previous)
-    content = tarball.read_bytes()
-    assert (tmp_path / "another name.tar.gz").read_bytes() == content
     assert package(tarball, tarball) == ModelCard.load(artifact)  # a package packaged again, in its own place
     assert tarball.read_bytes() == content
 
 
-def test_archives_of_other_programs_are_read(artifact: Path, tarball: Path, tmp_path: Path) -> None:
-    # As `tar -czf` and SageMaker write them: "./" in front, folders, owners.
-    with tarfile.open(tmp_path / "other.tar.gz", "w:gz") as tar:
-        tar.add(artifact, ".")
-    package(tmp_path / "other.tar.gz", tmp_path / "again.tar.gz")
-    assert (tmp_path / "again.tar.gz").read_bytes() == tarball.read_bytes()
-
-
-def damage_middle(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 0xFF
-    path.write_bytes(content)
-
-
 @pytest.mark.parametrize(
-    "damage",
+    "damaged",
     [
-        lambda path: path.write_bytes(b""),
-        lambda path: path.write_bytes(b"PK\x03\x04 no tar"),
-        lambda path: path.write_bytes(path.read_bytes()[:1500]),
-        lambda path: path.write_bytes(path.read_bytes()[:-1]),
-        lambda path: path.write_bytes(path.read_bytes()[:-8] + bytes(4) + path.read_bytes()[-4:]),
-        damage_middle,
-        Path.unlink,
+        lambda content: b"PK\x03\x04 no tar",
+        lambda content: content[:1500],
+        lambda content: content[:-8] + bytes(4) + content[-4:],  # a wrong checksum
+        lambda content: content[: len(content) // 2] + b"?" + content[len(content) // 2 + 1 :],
     ],
-    ids=["empty", "not a tar", "cut early", "cut late", "wrong checksum", "flipped bits", "missing"],
 )
 def test_a_damaged_archive_is_one_message_and_leaves_the_destination_alone(
-    tarball: Path, tmp_path: Path, damage: Callable[[Path], object]
+    tarball: Path, tmp_path: Path, damaged: Callable[[bytes], bytes]
 ) -> None:
-    damage(tarball)
+    tarball.write_bytes(damaged(tarball.read_bytes()))
     destination = tmp_path / "deployed.tar.gz"
     destination.write_bytes(b"the model that is there")
     with pytest.raises(ArtifactError, match=r"model\.tar\.gz"):
         package(tarball, destination)
     assert destination.read_bytes() == b"the model that is there"
-    assert {path.name for path in tmp_path.iterdir()} <= {"artifact", "model.tar.gz", "deployed.tar.gz"}
+    assert {path.name for path in tmp_path.iterdir()} == {"artifact", "model.tar.gz", "deployed.tar.gz"}
 
 
-@pytest.mark.parametrize(
-    ("damage", "message"),
-    [
-        (lambda folder: (folder / "model.json").unlink(), r"no model\.json"),
-        (lambda folder: (folder / "model.onnx").unlink(), r"no model\.onnx"),
-        (lambda folder: damage_middle(folder / "model.onnx"), "damaged or belongs to another model"),
-    ],
-)
-def test_a_damaged_model_is_named_with_the_file_that_was_given(
-    artifact: Path, tmp_path: Path, damage: Callable[[Path], object], message: str
-) -> None:
-    damage(artifact)
+@pytest.mark.parametrize("name", ["model.json", "model.onnx"])
+def test_an_incomplete_model_is_named_with_the_file_that_was_given(artifact: Path, tmp_path: Path, name: str) -> None:
+    (artifact / name).unlink()
     with tarfile.open(tmp_path / "broken.tar.gz", "w:gz") as tar:
         tar.add(artifact, ".")
     for source in (artifact, tmp_path / "broken.tar.gz"):
-        with pytest.raises(ArtifactError, match=message) as error:
+        with pytest.raises(ArtifactError, match=f"no {name}") as error:
             package(source, tmp_path / "model.tar.gz")
         assert source.name in str(error.value)
         assert not (tmp_path / "model.tar.gz").exists()

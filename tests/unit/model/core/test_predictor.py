@@ -8,18 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from serving_fixtures import (
-    COLOURS,
-    DISPLAY_LABELS,
-    make_artifact,
-    make_card,
-    picture,
-    write_onnx,
-)
+from serving_fixtures import COLOURS, DISPLAY_LABELS, image_bytes, make_artifact, make_card, write_onnx
 
+from model.core import predictor as predictor_module
 from model.core.artifact import ONNX_FILE, ArtifactError
 from model.core.decoding import ImageTooLargeError
-from model.core.predictor import Predictor
+from model.core.predictor import Predictor, onnx_session
 
 
 @pytest.fixture(scope="module")
@@ -29,34 +23,24 @@ def predictor(tmp_path_factory: pytest.TempPathFactory) -> Predictor:
 
 @pytest.mark.parametrize(("colour", "label"), list(zip(COLOURS, DISPLAY_LABELS, strict=True)))
 def test_the_likeliest_label_comes_first_as_people_read_it(predictor: Predictor, colour: str, label: str) -> None:
-    prediction = predictor.predict(picture(colour))
-    assert prediction.ranked[0][0] == label
-    assert len(prediction.ranked) == 3
+    assert predictor.predict(image_bytes(colour)).ranked[0][0] == label
 
 
 def test_scores_are_probabilities_in_the_order_of_the_labels(predictor: Predictor) -> None:
-    prediction = predictor.predict(picture("blue"), top_k=1)
-    assert len(prediction.ranked) == 1
-    assert prediction.scores.index(max(prediction.scores)) == 2
-    assert math.isclose(sum(prediction.scores), 1, rel_tol=1e-12)
+    prediction = predictor.predict(image_bytes("blue"), top_k=1)
     # Logits are -4, -4, 4 by construction.
     assert math.isclose(prediction.scores[2], 1 / (1 + 2 * math.exp(-8)), rel_tol=1e-6)
-    assert prediction.ranked[0][1] == max(prediction.scores)
+    assert math.isclose(sum(prediction.scores), 1, rel_tol=1e-12)
+    assert prediction.ranked == [(DISPLAY_LABELS[2], prediction.scores[2])]
 
 
-@pytest.mark.parametrize(("top_k", "expected"), [(1, 1), (2, 2), (3, 3), (100, 3)])
-def test_top_k_is_at_most_the_number_of_labels(predictor: Predictor, top_k: int, expected: int) -> None:
-    ranked = predictor.predict(picture(), top_k).ranked
-    assert len(ranked) == expected
-    assert [p for _, p in ranked] == sorted((p for _, p in ranked), reverse=True)
-
-
-def test_equal_probabilities_keep_the_order_of_the_labels(predictor: Predictor) -> None:
-    assert [label for label, _ in predictor.predict(picture("gray")).ranked] == list(DISPLAY_LABELS)
+def test_top_k_is_at_most_the_number_of_labels_and_equal_ones_keep_their_order(predictor: Predictor) -> None:
+    assert [len(predictor.predict(image_bytes(), top_k).ranked) for top_k in (1, 2, 3, 100)] == [1, 2, 3, 3]
+    assert [label for label, _ in predictor.predict(image_bytes("gray")).ranked] == list(DISPLAY_LABELS)
 
 
 def test_temperature_makes_the_answer_less_sure_but_not_another(tmp_path: Path) -> None:
-    hot = Predictor.load(make_artifact(tmp_path, temperature=4.0)).predict(picture("red"))
+    hot = Predictor.load(make_artifact(tmp_path, temperature=4.0)).predict(image_bytes("red"))
     assert hot.ranked[0][0] == DISPLAY_LABELS[0]
     assert math.isclose(hot.scores[0], 1 / (1 + 2 * math.exp(-2)), rel_tol=1e-6)
 
@@ -64,19 +48,18 @@ def test_temperature_makes_the_answer_less_sure_but_not_another(tmp_path: Path) 
 def test_huge_logits_do_not_overflow(tmp_path: Path) -> None:
     write_onnx(tmp_path / ONNX_FILE, gain=1e30)
     make_card(tmp_path / ONNX_FILE, temperature=1e-3).save(tmp_path)
-    assert Predictor.load(tmp_path).predict(picture("lime")).scores == [0.0, 1.0, 0.0]
+    assert Predictor.load(tmp_path).predict(image_bytes("lime")).scores == [0.0, 1.0, 0.0]
 
 
-def test_a_batch_gives_what_its_pictures_give_alone(predictor: Predictor) -> None:
+def test_a_batch_gives_what_its_images_give_alone(predictor: Predictor) -> None:
     batch = np.random.default_rng(0).normal(size=(5, 3, 16, 16)).astype(np.float32)
-    together = predictor.probabilities(batch)
     alone = np.concatenate([predictor.probabilities(batch[i : i + 1]) for i in range(5)])
-    assert np.allclose(together, alone, atol=1e-6)
+    assert np.allclose(predictor.probabilities(batch), alone, atol=1e-6)
 
 
 def test_the_pixel_limit_is_the_callers(tmp_path: Path) -> None:
     with pytest.raises(ImageTooLargeError, match="at most 100 are"):
-        Predictor.load(make_artifact(tmp_path), max_pixels=100).predict(picture())
+        Predictor.load(make_artifact(tmp_path), max_pixels=100).predict(image_bytes())
 
 
 @pytest.mark.parametrize(
@@ -86,22 +69,44 @@ def test_the_pixel_limit_is_the_callers(tmp_path: Path) -> None:
         ({"input_size": 32, "resize_size": 32}, {}, "does not run"),
         ({}, {"input_name": "pixels"}, 'one input "image"'),
         ({}, {"gain": float("nan")}, "not finite"),
+        ({}, b"garbage", "that ONNX Runtime can load"),
+        ({}, None, f"has no {ONNX_FILE}"),
     ],
 )
 def test_a_network_that_does_not_fit_its_card_is_refused(
-    tmp_path: Path, card: dict[str, Any], network: dict[str, Any], message: str
+    tmp_path: Path, card: dict[str, Any], network: dict[str, Any] | bytes | None, message: str
 ) -> None:
-    make_artifact(tmp_path, **card)
-    write_onnx(tmp_path / ONNX_FILE, **network)
+    path = make_artifact(tmp_path, **card) / ONNX_FILE
+    if isinstance(network, dict):
+        write_onnx(path, **network)
+    elif network is None:
+        path.unlink()
+    else:
+        path.write_bytes(network)
     with pytest.raises(ArtifactError, match=message):
         Predictor.load(tmp_path)
 
 
-@pytest.mark.parametrize("content", [b"", b"garbage", b"\x08\x07" * 1000, None])
-def test_a_file_that_is_no_network_is_refused(tmp_path: Path, content: bytes | None) -> None:
-    network = make_artifact(tmp_path) / ONNX_FILE
-    network.unlink()
-    if content is not None:
-        network.write_bytes(content)
-    with pytest.raises(ArtifactError, match=f"has no {ONNX_FILE}" if content is None else "that ONNX Runtime can load"):
-        Predictor.load(tmp_path)
+@pytest.mark.parametrize(
+    ("machine", "flags", "overflows"),
+    [
+        ("x86_64", "flags : avx2 avx512f avx512bw", True), ("x86_64", "flags : avx2 avx512f avx512_vnni", False),
+        ("x86_64", None, True), ("aarch64", "Features : asimd", False),  # macOS: nothing to read
+    ],
+)  # fmt: skip
+def test_int8_is_multiplied_exactly_where_the_processor_would_overflow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, machine: str, flags: str | None, overflows: bool
+) -> None:
+    information = tmp_path / "cpuinfo"
+    if flags is not None:
+        information.write_text(flags)
+    monkeypatch.setattr(predictor_module.platform, "machine", lambda: machine)
+    monkeypatch.setattr(predictor_module, "_CPU_INFORMATION", information)
+    predictor_module._int8_overflows.cache_clear()
+    options = onnx_session(make_artifact(tmp_path) / ONNX_FILE).get_session_options()
+    predictor_module._int8_overflows.cache_clear()
+    if overflows:
+        assert options.get_session_config_entry("session.x64quantprecision") == "1"
+    else:
+        with pytest.raises(RuntimeError):
+            options.get_session_config_entry("session.x64quantprecision")

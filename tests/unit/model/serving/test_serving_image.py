@@ -16,7 +16,7 @@ from model.core.packaging import SERVING_PACKAGES
 
 ROOT = Path(__file__).resolve().parents[4]
 IMAGE = ROOT / "model" / "serving" / "image"
-# The PyTorch engine is for AWS's images, which bring it along; it is imported only where it runs.
+# The networks are for the training; the serving program does not import them.
 NOT_IN_THE_IMAGE = {"torch", "torchvision"}
 # Not imported by us: uvicorn takes it where it is installed.
 PARSER_OF_UVICORN = "httptools"
@@ -28,17 +28,14 @@ def normalised(name: str) -> str:
 
 def pins(path: Path) -> dict[str, str]:
     """Versions by package; every other line of the file is a comment, a hash or a reference to another file."""
-    return {
-        normalised(name): version
-        for name, version in re.findall(r"^([\w.-]+)==([^\s;\\]+)", path.read_text(encoding="utf-8"), re.MULTILINE)
-    }
+    found = re.findall(r"^([\w.-]+)==([^\s;\\]+)", path.read_text(encoding="utf-8"), re.MULTILINE)
+    return {normalised(name): version for name, version in found}
 
 
 def imported_packages() -> set[str]:
     """What the serving modules import beyond the standard library and each other."""
     names = set()
-    modules = [path for name in SERVING_PACKAGES for path in (ROOT / "model" / name).glob("*.py")]
-    for module in modules:
+    for module in (path for name in SERVING_PACKAGES for path in (ROOT / "model" / name).glob("*.py")):
         for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import):
                 names |= {alias.name.partition(".")[0] for alias in node.names}
@@ -47,17 +44,13 @@ def imported_packages() -> set[str]:
     return names - sys.stdlib_module_names - NOT_IN_THE_IMAGE
 
 
-def test_image_has_every_package_that_the_serving_program_imports():
+def test_image_has_the_packages_that_the_serving_program_imports_in_the_versions_that_the_tests_run():
     providers = packages_distributions()
     needed = {normalised(providers[name][0]) for name in imported_packages()} | {PARSER_OF_UVICORN}
     direct = {line.strip() for line in (IMAGE / "requirements.in").read_text().splitlines() if line[:1] not in "# "}
     assert needed == direct
-    assert needed <= pins(IMAGE / "requirements.txt").keys()
-
-
-def test_image_runs_the_versions_that_the_tests_run():
-    tested = pins(ROOT / "requirements.txt")
-    image = pins(IMAGE / "requirements.txt")
+    tested, image = pins(ROOT / "requirements.txt"), pins(IMAGE / "requirements.txt")
+    assert needed <= image.keys()
     assert {name: tested.get(name) for name in image} == image
 
 
@@ -68,14 +61,10 @@ def test_every_package_of_the_image_is_pinned_by_hash():
     assert [line for line in entries if "==" not in line or "--hash=sha256:" not in line] == []
 
 
-def test_container_does_not_run_as_root():
-    lines = (IMAGE / "Dockerfile").read_text(encoding="utf-8").splitlines()
-    (user,) = (line.split()[1] for line in lines if line.startswith("USER "))
-    assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", user)
-
-
-def test_onnx_runtime_reports_to_nobody():
-    assert "ORT_DISABLE_TELEMETRY=1" in (IMAGE / "Dockerfile").read_text(encoding="utf-8")
+def test_container_does_not_run_as_root_and_onnx_runtime_reports_to_nobody():
+    dockerfile = (IMAGE / "Dockerfile").read_text(encoding="utf-8")
+    assert re.findall(r"^USER (.*)$", dockerfile, re.MULTILINE) == ["10001:10001"]
+    assert "ORT_DISABLE_TELEMETRY=1" in dockerfile
 
 
 @pytest.mark.parametrize("program", ["import os, sys\nprint(os.getpid(), os.getppid())\nsys.exit(7)\n", None])

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
-import io
 import json
-import os
 import struct
 import subprocess
 import sys
-import threading
 import zlib
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
@@ -18,18 +14,14 @@ from collections.abc import Callable, Iterator
 import pytest
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
-from serving_fixtures import make_artifact, picture
+from serving_fixtures import encode, image_bytes, make_artifact
 from serving_process import ModelServer, model_server
 
-from model.core.decoding import BYTES_PER_PIXEL, MAX_PIXELS, ImageError, decode
-from model.serving.metrics import ServingMetrics
-from model.serving.worker import DECODED_TOO_LONG
-from model.serving.worker_pool import WorkerPool
-from model.serving.worker_process import WorkerProcess
+from model.core.decoding import MAX_PIXELS, ImageError, decode
 
 BODY = 6 * 2**20  # the largest request
 SIDES = (8192, 6144)
-# Processor time of the worst; the server's own limit for one picture, which ends the worker, is 5 s.
+# Processor time of the worst; the server's own limit for one image, which ends the worker, is 5 s.
 SECONDS = 4.5
 # What the largest JPEG needs, the file itself, and what Pillow's plug-ins take when they are imported.
 MEGABYTES = 8 * MAX_PIXELS / 1e6 + 60
@@ -57,9 +49,7 @@ def measure(data: bytes) -> tuple[int, float, float]:
 
 
 def encoded(mode: str, file_format: str, size: tuple[int, int] = SIDES, **options: object) -> bytes:
-    file = io.BytesIO()
-    Image.new(mode, size).save(file, file_format, **options)
-    return file.getvalue()
+    return encode(Image.new(mode, size), file_format, **options)
 
 
 def segment(marker: int, content: bytes) -> bytes:
@@ -88,23 +78,14 @@ def jpeg_of_scans(width: int, height: int, scans: int, sampling: bytes = b"\x11"
     )
 
 
-def jpeg_with(repeated: bytes) -> bytes:
-    base = encoded("RGB", "JPEG", (64, 64))
-    return base[:2] + repeated * ((BODY - len(base)) // len(repeated)) + base[2:]
-
-
 def chunk(kind: bytes, content: bytes) -> bytes:
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
 
-def png_with(repeated: bytes) -> bytes:
-    base = encoded("RGB", "PNG", (64, 64))
-    return base[:33] + repeated * ((BODY - len(base)) // len(repeated)) + base[33:]
-
-
-def gif_with(repeated: bytes) -> bytes:
-    base = encoded("P", "GIF", (64, 64))
-    start = base.rindex(b",\0\0\0\0")
+def full_of(repeated: bytes, file_format: str) -> bytes:
+    """A small image whose metadata fill the largest request."""
+    base = encoded("P" if file_format == "GIF" else "RGB", file_format, (64, 64))
+    start = {"JPEG": 2, "PNG": 33, "GIF": base.rfind(b",\0\0\0\0")}[file_format]
     return base[:start] + repeated * ((BODY - len(base)) // len(repeated)) + base[start:]
 
 
@@ -150,10 +131,6 @@ def bmp_of_runs(width: int, height: int) -> bytes:
     return b"BM" + struct.pack("<IHHI", 14 + len(header) + len(runs), 0, 0, 14 + len(header)) + header + runs
 
 
-def arithmetic(jpeg: bytes) -> bytes:
-    return jpeg.replace(b"\xff\xc2\0", b"\xff\xca\0")
-
-
 def deflated(count: int) -> bytes:
     packer = zlib.compressobj(9)
     return b"".join(packer.compress(bytes(2**20)) for _ in range(count >> 20)) + packer.flush()
@@ -163,10 +140,10 @@ EXPENSIVE: dict[str, Callable[[], bytes]] = {
     "JPEG of 400 scans": lambda: jpeg_of_scans(*SIDES, 400),
     "JPEG of many scans, small": lambda: jpeg_of_scans(1024, 1024, 20_000),
     "JPEG of many scans, thin": lambda: jpeg_of_scans(1, 65_500, 15_300),
-    "JPEG of many scans, arithmetic": lambda: arithmetic(jpeg_of_scans(1024, 1024, 300)),
+    "JPEG of many scans, arithmetic": lambda: jpeg_of_scans(1024, 1024, 300).replace(b"\xff\xc2\0", b"\xff\xca\0"),
     "BMP with run-length encoding": lambda: bmp_of_runs(8192, 6144),
-    "JPEG of many blocks of EXIF": lambda: jpeg_with(segment(0xE1, b"Exif\0\0x")),
-    "PNG of many colour profiles": lambda: png_with(chunk(b"iCCP", b"a\0\0" + deflated(2**20))),
+    "JPEG of many blocks of EXIF": lambda: full_of(segment(0xE1, b"Exif\0\0x"), "JPEG"),
+    "PNG of many colour profiles": lambda: full_of(chunk(b"iCCP", b"a\0\0" + deflated(2**20)), "PNG"),
     "PNG of 20,000,000 rows": lambda: encoded("RGBA", "PNG", (1, 20_000_000)),
     "WebP, a header": webp_header,
     "WebP, 46 bytes": lambda: encoded("RGBA", "WEBP", lossless=True, method=0),
@@ -178,17 +155,17 @@ LARGE: dict[str, Callable[[], bytes]] = {
     "BMP with run-length encoding": lambda: bmp_of_runs(4096, 3072),
     "TIFF of many tiles": lambda: tiff_of_tiles(1, 65_535, 65_535),
     "JPEG, progressive, CMYK": lambda: encoded("CMYK", "JPEG", progressive=True),
-    "JPEG of many segments": lambda: jpeg_with(segment(0xE5, b"")),
-    "JPEG of many comments": lambda: jpeg_with(segment(0xFE, b"")),
-    "JPEG of fill bytes": lambda: jpeg_with(b"\xff"),
-    "PNG of many chunks": lambda: png_with(chunk(b"abCd", b"")),
+    "JPEG of many segments": lambda: full_of(segment(0xE5, b""), "JPEG"),
+    "JPEG of many comments": lambda: full_of(segment(0xFE, b""), "JPEG"),
+    "JPEG of fill bytes": lambda: full_of(b"\xff", "JPEG"),
+    "PNG of many chunks": lambda: full_of(chunk(b"abCd", b""), "PNG"),
     "PNG, RGBA": lambda: encoded("RGBA", "PNG"),
     "PNG, grey and alpha": lambda: encoded("LA", "PNG"),
     "PNG, 16 bits": lambda: encoded("I;16", "PNG"),
     "PNG, turned": lambda: encoded("RGBA", "PNG", exif=turned()),
     "GIF": lambda: encoded("P", "GIF"),
-    "GIF of many comments": lambda: gif_with(b"!\xfe\1c\0"),
-    "GIF of one comment": lambda: gif_with(b"!\xfe" + b"\xff" + b"c" * 255 + b"\0"),
+    "GIF of many comments": lambda: full_of(b"!\xfe\1c\0", "GIF"),
+    "GIF of one comment": lambda: full_of(b"!\xfe\xff" + b"c" * 255 + b"\0", "GIF"),
     "TIFF, 16 bits in one strip": lambda: tiff(4096, 8192, deflated(8 * 4096 * 8192), bits=16),
     "TIFF, floating point": lambda: encoded("F", "TIFF", (4096, 8192), compression="tiff_adobe_deflate"),
     "WebP": lambda: encoded("RGBA", "WEBP", (5120, 3900), lossless=True, method=0, exif=turned()),
@@ -202,7 +179,7 @@ def turned() -> Image.Exif:
 
 
 @pytest.mark.parametrize("name", EXPENSIVE)
-def test_picture_that_would_cost_too_much_is_refused_before_it_is_decoded(name: str) -> None:
+def test_image_that_would_cost_too_much_is_refused_before_it_is_decoded(name: str) -> None:
     data = EXPENSIVE[name]()
     assert len(data) <= BODY
     status, seconds, megabytes = measure(data)
@@ -212,18 +189,13 @@ def test_picture_that_would_cost_too_much_is_refused_before_it_is_decoded(name: 
 
 
 @pytest.mark.parametrize("name", LARGE)
-def test_largest_pictures_keep_to_the_documented_memory_and_time(name: str) -> None:
+def test_largest_images_keep_to_the_documented_memory_and_time(name: str) -> None:
     data = LARGE[name]()
     assert len(data) <= BODY
     status, seconds, megabytes = measure(data)
     assert status == 200
     assert seconds < SECONDS
     assert megabytes < MEGABYTES
-
-
-@pytest.mark.parametrize("size", [(3, 2), (500, 375), (4032, 3024)])
-def test_progressive_photograph_of_any_size_is_decoded(size: tuple[int, int]) -> None:
-    assert decode(encoded("RGB", "JPEG", size, progressive=True), target_size=256).mode == "RGB"
 
 
 @pytest.mark.parametrize("restart", [0, 1])
@@ -245,60 +217,27 @@ def test_any_jpeg_that_is_accepted_is_decoded_in_time(size: tuple[int, int], sam
     assert seconds < SECONDS
 
 
-def test_memory_is_that_of_the_decoder_whatever_started_it() -> None:
-    ballast = b"\1" * (600 * 2**20)
-    assert measure(encoded("RGBA", "PNG"))[2] > 4 * MAX_PIXELS / 1e6
-    assert ballast
-
-
-def test_small_picture_may_have_more_scans() -> None:
+def test_small_image_may_have_more_scans() -> None:
     assert decode(jpeg_of_scans(500, 375, 1000)).size == (500, 375)
-
-
-def test_each_format_has_a_limit() -> None:
-    assert set(BYTES_PER_PIXEL) == {"JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP"}
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelServer]:
     folder = tmp_path_factory.mktemp("server")
-    settings = {"SAGEMAKER_MODEL_SERVER_WORKERS": "1", "MODEL_SERVER_DECODE_SECONDS": "1"}
-    with model_server(make_artifact(folder / "artifact"), folder / "log", **settings) as server:
-        yield server.wait_until_ready()
+    with model_server(make_artifact(folder / "artifact"), folder / "log", MODEL_SERVER_DECODE_SECONDS="1") as server:
+        yield server
 
 
-def test_worker_that_decodes_too_long_is_replaced_and_the_picture_is_refused(server: ModelServer) -> None:
-    slow = jpeg_with(segment(0xE5, b""))
-    for _ in range(2):
-        (before,) = server.workers()
-        reply = server.invoke(slow)
-        assert (reply.status, reply.document["error"]["code"]) == (413, "image_too_large")
-        assert "more than 1 s of processor time to decode" in reply.document["error"]["message"]
-        assert server.wait_until_ready().invoke(picture()).status == 200
-        assert before.pid not in {worker.pid for worker in server.workers()}
+def test_worker_that_decodes_too_long_is_replaced_and_the_image_is_refused(server: ModelServer) -> None:
+    (before,) = server.workers()
+    reply = server.invoke(full_of(segment(0xE5, b""), "JPEG"))
+    assert (reply.status, reply.document["error"]["code"]) == (413, "image_too_large")
+    assert "more than 1 s of processor time to decode" in reply.document["error"]["message"]
+    assert server.wait_until_ready().invoke(image_bytes()).status == 200
+    assert before.pid not in {worker.pid for worker in server.workers()}
 
 
-def test_worker_that_is_killed_when_it_has_ended_keeps_its_exit_status(monkeypatch: pytest.MonkeyPatch) -> None:
-    may_wait, waitpid = threading.Event(), os.waitpid
-
-    def late_waitpid(process_id: int, options: int) -> tuple[int, int]:
-        may_wait.wait()
-        return waitpid(process_id, options)
-
-    async def scenario() -> int:
-        monkeypatch.setattr(
-            os, "waitpid", late_waitpid
-        )  # asyncio's, which hears of the end later than `kill` is called
-        process = await asyncio.create_subprocess_exec("sh", "-c", "kill -s PROF $$")
-        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
-        WorkerProcess(WorkerPool(1, 1.0, 1, metrics=ServingMetrics()), process, 1).kill()
-        may_wait.set()
-        return await process.wait()
-
-    assert asyncio.run(scenario()) == -DECODED_TOO_LONG
-
-
-def test_pictures_of_one_request_have_one_budget(server: ModelServer) -> None:
+def test_images_of_one_request_have_one_budget(server: ModelServer) -> None:
     (before,) = server.workers()
     slow = base64.b64encode(jpeg_of_scans(*SIDES, 16)).decode()  # less than a second each
     reply = server.invoke(json.dumps({"images": [slow] * 20}).encode(), "application/json")
@@ -311,7 +250,7 @@ def test_pictures_of_one_request_have_one_budget(server: ModelServer) -> None:
     assert len({worker.pid for worker in server.workers()} - {before.pid}) == 1
 
 
-def test_time_of_many_pictures_is_not_added_up(server: ModelServer) -> None:
+def test_time_of_many_requests_is_not_added_up(server: ModelServer) -> None:
     (before,) = server.workers()
     large = encoded("RGB", "PNG", (4000, 3000))
     assert {server.invoke(large).status for _ in range(12)} == {200}
