@@ -1,8 +1,4 @@
-"""Logging: the standard library's, with fields given as ``extra=``.
-
-With the JSON log format Lambda installs a handler that prints those fields. Where no handler is installed, a function
-run by hand for one, this module installs one that writes the same shape.
-"""
+"""JSON log lines with the fields given as ``extra=``, in Lambda's shape also where Lambda installs no handler."""
 
 from __future__ import annotations
 
@@ -15,8 +11,6 @@ _STANDARD_FIELDS = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object per record, with the names that Lambda uses."""
-
     def format(self, record: logging.LogRecord) -> str:
         line = {
             "timestamp": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{record.msecs:03.0f}Z",

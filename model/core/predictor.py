@@ -29,15 +29,7 @@ _CPU_INFORMATION = Path("/proc/cpuinfo")
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What the model says about one image.
-
-    Attributes
-    ----------
-    ranked
-        The likeliest labels, as people read them, each with its probability; the likeliest first.
-    scores
-        The probability of every label, in the order of the model card's labels. They sum to 1.
-    """
+    """The likeliest labels with their probabilities, the likeliest first, and every label's in the card's order."""
 
     ranked: list[tuple[str, float]]
     scores: list[float]

@@ -1,8 +1,6 @@
-"""A residual network of nine layers for small images and small machines.
+"""A residual network of nine layers for small images and small machines: it starts narrow and halves late.
 
-torchvision's networks are made for 224 pixels: at 64 they are left with 2 x 2 values after four halvings and are far
-larger than a thousand images can fill. This one starts narrow and halves late;
-`docs/measurements/training.md` compares them.
+`docs/measurements/training.md` compares it with torchvision's networks, which are made for 224 pixels.
 """
 
 from __future__ import annotations

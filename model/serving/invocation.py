@@ -17,8 +17,8 @@ import numpy as np
 
 from ..core.decoding import ImageError
 from ..core.predictor import Predictor
-from .content_negotiation import JSON, JSON_LINES, NPY
-from .request import Invocation, Options, RequestError, parse
+from .request import JSON, JSON_LINES, NPY, Invocation, Options, RequestError, parse
+from .settings import ServingSettings
 
 if TYPE_CHECKING:
     from starlette.datastructures import Headers  # the workers, which import this too, know nothing of HTTP
@@ -43,19 +43,11 @@ class Answer:
     timing: Timing | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class RequestLimits:
-    """The largest request: its body's bytes, and the images in a list."""
-
-    max_body_bytes: int
-    max_images: int
-
-
 #: Classifies images; the answers have the order of the images.
 ClassifyAll = Callable[[Sequence[bytes], Options], Awaitable[Sequence[Answer]]]
 
 
-async def respond(headers: Headers, body: bytes | None, limits: RequestLimits, classify_all: ClassifyAll) -> Answer:
+async def respond(headers: Headers, body: bytes | None, limits: ServingSettings, classify_all: ClassifyAll) -> Answer:
     """Answer a request; `body` is None if it has more than `limits.max_body_bytes`.
 
     `classify_all` is called once, with the images that could be read, unless the request is refused. The answer is 200

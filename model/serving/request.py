@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..core.decoding import FORMAT_NAMES
-from .content_negotiation import NPY, OFFERED, negotiate
 
 DEFAULT_TOP_K = 5
 # No model has as many labels, and it fits into the four bytes that carry it to a worker.
@@ -20,6 +19,14 @@ _MAX_TOP_K = 2**31 - 1
 _OPTIONS = frozenset({"top_k", "scores"})
 _JSON_KEYS = _OPTIONS | {"image", "images"}
 _NUMBER = re.compile(r"[0-9]{1,9}")
+JSON = "application/json"
+JSON_LINES = "application/jsonlines"
+NPY = "application/x-npy"
+#: What the service can answer with, its favourite first.
+OFFERED = (JSON, JSON_LINES, NPY)
+
+# Java's own client sends `*; q=.2`, which the RFC would write `*/*;q=0.2`.
+_WEIGHT = re.compile(r"0?\.\d{1,9}|0\.?|1(\.0{0,9})?")
 _IMAGE_TYPES = ("", "application/octet-stream", "application/x-image")
 
 
@@ -43,19 +50,7 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Invocation:
-    """A request that is understood.
-
-    Attributes
-    ----------
-    images
-        The bytes of each image; in a list, the error where there are none.
-    is_batch
-        Whether the caller sent a list, be it of one: then the answer is a list, too.
-    options
-        For all images.
-    media_type
-        What the caller wants as the answer, one of `OFFERED`.
-    """
+    """A request that is understood: each image or its error, and whether they came as a list, be it of one."""
 
     images: tuple[bytes | RequestError, ...]
     is_batch: bool
@@ -170,3 +165,30 @@ def _checked_top_k(value: object) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise RequestError(f"top_k must be a whole number of at least 1, not {str(value)[:60]!r}.")
     return min(value, _MAX_TOP_K)
+
+
+def negotiate(accept: str) -> str | None:
+    """Return the media type that a caller prefers of those in `OFFERED`, None if none is acceptable.
+
+    No header accepts everything; of several that weigh the same, the first of `OFFERED` is taken.
+    """
+    if accept in ("", "*/*", JSON):  # what nearly all callers send
+        return JSON
+    # By the range, its weight. A type's weight is that of the most specific range that it matches.
+    weights = dict(filter(None, map(_weighted_range, accept.lower().split(","))))
+    weighted = [
+        (next((weights[range_] for range_ in (offered, "application/*", "*/*") if range_ in weights), 0.0), offered)
+        for offered in OFFERED
+    ]
+    weight, best = max(weighted, key=lambda pair: pair[0])
+    return best if weight > 0 else None
+
+
+def _weighted_range(text: str) -> tuple[str, float] | None:
+    media_range, *parameters = (part.strip() for part in text.split(";"))
+    weight: float | None = 1.0
+    for parameter in parameters:
+        name, _, value = (part.strip() for part in parameter.partition("="))
+        if name == "q":
+            weight = float(value) if _WEIGHT.fullmatch(value) else None
+    return None if weight is None else ("*/*" if media_range == "*" else media_range, weight)

@@ -28,7 +28,7 @@ from starlette.routing import Route
 from ..core.artifact import ArtifactError, verify_files
 from ..core.artifact_digest import DigestError, check_digest
 from ..core.logs import configure_logging
-from .invocation import Answer, RequestLimits, error_answer, respond
+from .invocation import Answer, error_answer, respond
 from .metrics import ServingMetrics
 from .request import Options
 from .settings import ServingSettings, SettingsError
@@ -47,11 +47,10 @@ logger = logging.getLogger(__name__)
 class InvocationServer:
     """The HTTP side of the container."""
 
-    def __init__(self, settings: ServingSettings, pool: WorkerPool, metrics: ServingMetrics) -> None:
+    def __init__(self, settings: ServingSettings) -> None:
         self._settings = settings
-        self._limits = RequestLimits(settings.max_body_bytes, settings.max_images)
-        self._pool = pool
-        self._metrics = metrics
+        self._metrics = ServingMetrics(namespace=settings.metrics_namespace, server=settings.metrics_server)
+        self._pool = WorkerPool(settings, self._metrics)
         self._held = 0
         app = Starlette(
             routes=[
@@ -122,7 +121,7 @@ class InvocationServer:
                 self._held += 1
                 try:
                     body = await self._read_body(request)
-                    answer = await respond(request.headers, body, self._limits, self._classify_all)
+                    answer = await respond(request.headers, body, self._settings, self._classify_all)
                 finally:
                     self._held -= 1
         except ClientDisconnect:
@@ -174,34 +173,20 @@ def main() -> int:
     """Run the serving container's program; return its exit status, 0 after an orderly stop."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _stop)
+    configure_logging(logging.INFO)
     try:
         settings = ServingSettings.from_environment(os.environ)
-    except SettingsError as error:
-        configure_logging(logging.INFO)
-        logger.error("The server cannot start: %s.", error)
-        return 1
-    configure_logging(settings.log_level)
-    try:
+        configure_logging(settings.log_level)
         if settings.artifact_digest is not None:
             check_digest(settings.model_dir, settings.artifact_digest)
-    except DigestError as error:
+        listener = _listen(settings.host, settings.port)
+    except (SettingsError, DigestError) as error:
         logger.error("The server cannot start: %s", error)
         return 1
-    try:
-        listener = _listen(settings.host, settings.port)
     except OSError as error:
         logger.error("The server cannot listen on %s:%d: %s.", settings.host, settings.port, error.strerror)
         return 1
-    metrics = ServingMetrics(namespace=settings.metrics_namespace, server=settings.metrics_server)
-    pool = WorkerPool(
-        settings.workers,
-        settings.timeout_seconds,
-        settings.decode_seconds,
-        threads=settings.threads,
-        lone_threads=settings.lone_threads,
-        metrics=metrics,
-    )
-    server = InvocationServer(settings, pool, metrics)
+    server = InvocationServer(settings)
     place = {"host": settings.host, "port": settings.port}
     logger.info("Listening", extra=place | {"workers": settings.workers, "threads": settings.threads})
     server.run(listener)

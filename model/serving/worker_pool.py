@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import statistics
 from collections import deque
 from collections.abc import Coroutine, Sequence
 from typing import Any
 
 from .invocation import Answer, Timing, error_answer
-from .lone_images import LoneImages
 from .metrics import ServingMetrics
 from .request import Options
+from .settings import ServingSettings
 from .worker import DECODED_TOO_LONG
 from .worker_process import Budget, Job, WorkerProcess, start_process
 
@@ -28,6 +29,10 @@ ATTEMPTS = 2
 MAX_FAILED_STARTS = 3
 MAX_FAILED_RESTARTS = 10
 LONGEST_PAUSE_SECONDS = 5.0
+# How many images are computed in either way before one is chosen.
+TRIALS = 5
+# How much faster several threads have to be. Less may be chance, and they keep all vCPUs busy.
+LEAST_GAIN = 1.1
 
 _STOPPED = error_answer(503, "not_ready", "The model server is stopping.")
 
@@ -38,51 +43,57 @@ class ModelNotLoadedError(Exception):
     """The workers cannot load the model; the message says why."""
 
 
-class WorkerPool:
-    """Runs requests on `size` worker processes, replacing those that die.
+class LoneImages:
+    """Chooses between one thread and several.
 
-    Parameters
-    ----------
-    timeout_seconds
-        A worker that needs longer for one image is killed and replaced, and the image fails.
-    decode_seconds
-        The processor time to decode the images of one request. A worker that needs more than is left of it ends
-        itself; then its image is refused, and those of the request that still wait.
-    threads
-        CPU threads of each worker.
-    lone_threads
-        CPU threads for an image that comes while no other one is computed, if that is faster. One of the workers then
-        has the network twice.
+    Several are up to as many times faster, but each layer ends with waiting for the slowest of them, so that a small
+    network gets slower. The first images are computed in turns by one and by several; then the way with the lower
+    median is kept.
     """
 
-    def __init__(
-        self,
-        size: int,
-        timeout_seconds: float,
-        decode_seconds: int,
-        *,
-        threads: int = 1,
-        lone_threads: int = 1,
-        metrics: ServingMetrics,
-    ) -> None:
-        self._size = size
-        self._threads = threads
-        self._lone_threads = lone_threads
+    def __init__(self) -> None:
+        self._seconds: dict[bool, list[float]] = {False: [], True: []}
+        self._chosen: bool | None = None
+
+    def wants_several_threads(self) -> bool:
+        """Return whether the next one is computed by several threads."""
+        if self._chosen is not None:
+            return self._chosen
+        return len(self._seconds[True]) < len(self._seconds[False])
+
+    def note(self, several_threads: bool, seconds: float) -> None:
+        """Take note of how long the network took for such an image."""
+        if self._chosen is None:
+            self._seconds[several_threads].append(seconds)
+            if min(map(len, self._seconds.values())) >= TRIALS:
+                one, several = (statistics.median(self._seconds[way]) for way in (False, True))
+                self._chosen = one > LEAST_GAIN * several
+
+
+class WorkerPool:
+    """Runs requests on worker processes, replacing those that die.
+
+    A worker that needs longer than the time-out for one image is killed, and the image fails. One that needs more than
+    is left of a request's processor time for decoding ends itself; then its image is refused, and those of the request
+    that still wait. One of the workers may have the network twice: with one thread, and with those of a lone image.
+    """
+
+    def __init__(self, settings: ServingSettings, metrics: ServingMetrics) -> None:
+        self._settings = settings
         self._lone_images = LoneImages()
         self._metrics = metrics
-        self._timeout_seconds = timeout_seconds
-        self._decode_seconds = decode_seconds
         self._too_long = error_answer(
             413,
             "image_too_large",
-            f"The images of this request take more than {decode_seconds} s of processor time to decode; the rest of "
-            "them is refused. Send smaller ones, or fewer at a time.",
+            f"The images of this request take more than {settings.decode_seconds} s of processor time to decode; the "
+            "rest of them is refused. Send smaller ones, or fewer at a time.",
         )
         self._workers: set[WorkerProcess] = set()
         self._idle: list[WorkerProcess] = []
         self._waiting: deque[Job] = deque()
         self._failed_starts = 0
-        self._has_loaded = False
+        # Whether any worker has ever run the model: then a request may wait while lost workers are replaced.
+        self.has_loaded = False
         self._closing = False
         self._failed: asyncio.Future[str] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -92,23 +103,18 @@ class WorkerPool:
         """Whether there is a worker that has run the model."""
         return any(worker.is_ready for worker in self._workers)
 
-    @property
-    def has_loaded(self) -> bool:
-        """Whether any worker has ever run the model: then a request may wait while lost workers are replaced."""
-        return self._has_loaded
-
     async def run(self) -> None:
         """Start the workers and keep them alive, until ModelNotLoadedError or being cancelled."""
         self._failed = asyncio.get_running_loop().create_future()
-        for number in range(self._size):
-            self._in_background(self._spawn(1 if number else self._lone_threads))
+        for number in range(self._settings.workers):
+            self._in_background(self._spawn(1 if number else self._settings.lone_threads))
         raise ModelNotLoadedError(await self._failed)
 
     async def submit(self, images: Sequence[bytes], options: Options) -> Sequence[Answer]:
         """Have workers classify the images of a request, as soon as they are free."""
         if self._closing or (self._failed is not None and self._failed.done()):
             return [_STOPPED] * len(images)
-        budget, loop = Budget(self._decode_seconds), asyncio.get_running_loop()
+        budget, loop = Budget(self._settings.decode_seconds), asyncio.get_running_loop()
         jobs = [Job(image, options, budget, loop.create_future()) for image in images]
         self._waiting.extend(jobs)
         self._dispatch()
@@ -131,7 +137,7 @@ class WorkerPool:
     def worker_has_started(self, worker: WorkerProcess) -> None:
         logger.info("A worker has loaded the model and run it", extra={"worker": worker.process.pid})
         self._failed_starts = 0
-        self._has_loaded = True
+        self.has_loaded = True
         self._idle.append(worker)
         self._dispatch()
 
@@ -153,12 +159,12 @@ class WorkerPool:
     async def _replace(self, worker: WorkerProcess) -> None:
         fault, answer = "ended unexpectedly", None
         if await worker.process.wait() == -DECODED_TOO_LONG:
-            fault = f"took more than {self._decode_seconds} s of processor time to decode a request's images"
+            fault = f"took more than {self._settings.decode_seconds} s of processor time to decode a request's images"
             answer = self._too_long
             if worker.job is not None:
                 worker.job.budget.seconds = 0
         elif worker.overran:
-            fault = f"took more than {self._timeout_seconds} s for an image"
+            fault = f"took more than {self._settings.timeout_seconds} s for an image"
             answer = error_answer(500, "model_failed", f"The worker {fault}.")
         if worker.job is not None and answer is None and worker.job.attempts < ATTEMPTS:
             self._waiting.appendleft(worker.job)
@@ -173,7 +179,7 @@ class WorkerPool:
             logger.error("A worker process %s; it is replaced", fault, extra={"worker": worker.process.pid})
         else:
             self._failed_starts += 1
-            allowed = MAX_FAILED_RESTARTS if self._has_loaded else MAX_FAILED_STARTS
+            allowed = MAX_FAILED_RESTARTS if self.has_loaded else MAX_FAILED_STARTS
             if worker.failure is not None or self._failed_starts >= allowed:
                 self._fail(worker.failure or "The worker processes end before they have loaded the model; see the log.")
                 return
@@ -188,7 +194,7 @@ class WorkerPool:
         if self._failed_starts > 1:
             await asyncio.sleep(min(0.1 * 2**self._failed_starts, LONGEST_PAUSE_SECONDS))
         try:
-            process, connection = await start_process(self._threads, lone_threads)
+            process, connection = await start_process(self._settings.threads, lone_threads)
         except OSError as error:
             self._fail(f"No worker process can be started: {error.strerror}.")
             return
@@ -209,7 +215,7 @@ class WorkerPool:
             if job.budget.seconds <= 0:
                 job.settle(self._too_long)
             elif not job.answer.done():
-                self._worker_for(job).start(job, self._timeout_seconds)
+                self._worker_for(job).start(job, self._settings.timeout_seconds)
 
     def _worker_for(self, job: Job) -> WorkerProcess:
         """Take an idle worker. A job that is the only one has the processors that the others do not need."""

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from model.serving.invocation import Answer, Timing
-from model.serving.lone_images import TRIALS, LoneImages
 from model.serving.metrics import ServingMetrics
 from model.serving.request import Options
-from model.serving.worker_pool import WorkerPool
+from model.serving.settings import ServingSettings
+from model.serving.worker_pool import TRIALS, LoneImages, WorkerPool
 
 ONE, SEVERAL = False, True
 
@@ -57,7 +57,7 @@ class StubWorker:
 
 def test_an_image_has_several_threads_only_while_it_is_the_only_one() -> None:
     async def scenario() -> None:
-        pool: Any = WorkerPool(2, 1.0, 5, lone_threads=2, metrics=ServingMetrics())
+        pool: Any = WorkerPool(ServingSettings.from_environment({}), ServingMetrics())
         able, other = StubWorker(pool, has_several_threads=True), StubWorker(pool, has_several_threads=False)
         pool._workers, pool._idle = {able, other}, [able]
         asked = set()

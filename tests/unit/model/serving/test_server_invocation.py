@@ -16,10 +16,11 @@ from serving_fixtures import image_bytes, make_artifact, png_that_claims
 from starlette.datastructures import Headers
 
 from model.core.predictor import Predictor
-from model.serving.invocation import Answer, RequestLimits, classify, error_answer, respond, with_inline_errors
+from model.serving.invocation import Answer, classify, error_answer, respond, with_inline_errors
 from model.serving.request import Options
+from model.serving.settings import ServingSettings
 
-LIMITS = RequestLimits(max_body_bytes=1_000_000, max_images=4)
+LIMITS = ServingSettings.from_environment({"MODEL_SERVER_MAX_IMAGES": "4"})
 IMAGE = image_bytes()
 JSON, LINES, NPY = "application/json", "application/jsonlines", "application/x-npy"
 
