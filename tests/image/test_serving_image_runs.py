@@ -1,7 +1,5 @@
 """The serving image, really built and run: what SageMaker would do with it."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil
@@ -51,9 +49,7 @@ def served(buildah: Path, artifact: Path, tmp_path: Path) -> Iterator[Container]
         yield running
 
 
-def test_answers_are_those_of_the_artifact_offline_and_the_server_is_not_root(
-    served: Container, artifact: Path
-) -> None:
+def test_answers_are_those_of_the_artifact_offline_and_the_server_is_not_root(served, artifact):
     predictor = Predictor.load(artifact)
     for colour in COLOURS:
         status, body = served.answer(served.send("/invocations", image_bytes(colour)))

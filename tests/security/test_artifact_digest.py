@@ -1,7 +1,5 @@
 """A model artifact that is not the deployed one: nothing of it may run."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess
@@ -78,9 +76,11 @@ NO_FILES: dict[str, Callable[[Path], object]] = {
 
 
 def test_deployed_artifact_passes_and_its_program_runs(artifact, serve):
-    (artifact / "code" / "serve").write_text("import os\nprint(sorted(os.environ))")
+    (artifact / "code" / "serve").write_text("import os, sys\nprint(os.getppid(), sorted(os.environ))\nsys.exit(7)")
+    (artifact / "code" / "serve").chmod(0o644)  # SageMaker's unpacking need not keep the permission to execute
     done = serve(folder_digest(artifact))
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 7, done.stderr
+    assert done.stdout.split()[0] == str(os.getpid())  # in the command's own process, which gets the signal to stop
     assert "MODEL_ARTIFACT_DIGEST" not in done.stdout  # else the program would check it again
 
 

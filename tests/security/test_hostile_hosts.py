@@ -1,7 +1,5 @@
 """A host that a stranger named: whatever it sends, the function reads little more than an image may have."""
 
-from __future__ import annotations
-
 import time
 import tracemalloc
 from collections.abc import Callable

@@ -81,16 +81,6 @@ def test_a_fresh_connection_that_breaks_is_not_tried_again():
     assert len(server.requests) == 1
 
 
-def test_an_idle_connection_is_not_trusted(monkeypatch):
-    with fake_server(reply()) as server:
-        client = EndpointClient(server.settings(), CREDENTIALS)
-        classify(server, client=client)
-        later = time.time() + 60
-        monkeypatch.setattr("lambda_fn.endpoint.time.time", lambda: later)
-        classify(server, client=client)
-    assert server.connections == 2
-
-
 def test_nobody_listening_means_not_ready():
     with socket.socket() as unused, fake_server(reply()) as server:
         unused.bind(("127.0.0.1", 0))  # bound, never listening: connections are refused

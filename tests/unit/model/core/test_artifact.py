@@ -1,7 +1,5 @@
 """The model card: what is written is what is read, and every damage has one clear message."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

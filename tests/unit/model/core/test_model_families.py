@@ -1,7 +1,5 @@
 """The families of networks that people pick: each is exported, checked, and can be quantised."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

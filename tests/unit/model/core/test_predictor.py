@@ -1,12 +1,8 @@
 """The predictor: right labels, true probabilities, and an artifact that does not fit is refused when it is loaded."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 from serving_fixtures import COLOURS, DISPLAY_LABELS, image_bytes, make_artifact, make_card, write_onnx
 
@@ -51,12 +47,6 @@ def test_huge_logits_do_not_overflow(tmp_path: Path) -> None:
     assert Predictor.load(tmp_path).predict(image_bytes("lime")).scores == [0.0, 1.0, 0.0]
 
 
-def test_a_batch_gives_what_its_images_give_alone(predictor: Predictor) -> None:
-    batch = np.random.default_rng(0).normal(size=(5, 3, 16, 16)).astype(np.float32)
-    alone = np.concatenate([predictor.probabilities(batch[i : i + 1]) for i in range(5)])
-    assert np.allclose(predictor.probabilities(batch), alone, atol=1e-6)
-
-
 def test_the_pixel_limit_is_the_callers(tmp_path: Path) -> None:
     with pytest.raises(ImageTooLargeError, match="at most 100 are"):
         Predictor.load(make_artifact(tmp_path), max_pixels=100).predict(image_bytes())
@@ -73,9 +63,7 @@ def test_the_pixel_limit_is_the_callers(tmp_path: Path) -> None:
         ({}, None, f"has no {ONNX_FILE}"),
     ],
 )
-def test_a_network_that_does_not_fit_its_card_is_refused(
-    tmp_path: Path, card: dict[str, Any], network: dict[str, Any] | bytes | None, message: str
-) -> None:
+def test_a_network_that_does_not_fit_its_card_is_refused(tmp_path, card, network, message):
     path = make_artifact(tmp_path, **card) / ONNX_FILE
     if isinstance(network, dict):
         write_onnx(path, **network)
@@ -94,9 +82,7 @@ def test_a_network_that_does_not_fit_its_card_is_refused(
         ("x86_64", None, True), ("aarch64", "Features : asimd", False),  # macOS: nothing to read
     ],
 )  # fmt: skip
-def test_int8_is_multiplied_exactly_where_the_processor_would_overflow(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, machine: str, flags: str | None, overflows: bool
-) -> None:
+def test_int8_is_multiplied_exactly_where_it_would_overflow(tmp_path, monkeypatch, machine, flags, overflows):
     information = tmp_path / "cpuinfo"
     if flags is not None:
         information.write_text(flags)
@@ -105,6 +91,7 @@ def test_int8_is_multiplied_exactly_where_the_processor_would_overflow(
     predictor_module._int8_overflows.cache_clear()
     options = onnx_session(make_artifact(tmp_path) / ONNX_FILE).get_session_options()
     predictor_module._int8_overflows.cache_clear()
+    assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
     if overflows:
         assert options.get_session_config_entry("session.x64quantprecision") == "1"
     else:

@@ -1,8 +1,3 @@
-from __future__ import annotations
-
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 from hypothesis import example, given
@@ -32,13 +27,3 @@ def test_crop_shows_what_resizing_all_and_cutting_the_centre_shows(size):
     left, top = round((resized.width - 64) / 2), round((resized.height - 64) / 2)
     expected = np.asarray(resized.crop((left, top, left + 64, top + 64))).astype(int)
     assert np.abs(found - expected).max() <= 6  # of 255: half a pixel of rounding where the image is steepest
-
-
-def test_preprocessing_needs_no_torch():
-    program = (
-        "import sys, model.core.transforms, model.training.data.decoded, model.core.packaging;"
-        "import model.training.loop.evaluation;"
-        "print('torch' in sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"

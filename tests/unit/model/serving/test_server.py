@@ -1,7 +1,5 @@
 """A running model server: the contract over HTTP, many callers at once, and callers who misbehave."""
 
-from __future__ import annotations
-
 import base64
 import contextlib
 import http.client

@@ -1,7 +1,5 @@
 """The contract of /invocations, without HTTP: what is accepted, what is answered, and how faults are told apart."""
 
-from __future__ import annotations
-
 import asyncio
 import base64
 import io
@@ -100,9 +98,7 @@ def test_options_are_understood_wherever_they_are_given(predictor: Predictor, bo
         (as_json(scores="true"), JSON, "scores must be true or false"),
     ],
 )  # fmt: skip
-def test_a_malformed_request_is_told_what_is_allowed(
-    predictor: Predictor, body: bytes, content_type: str, message: str
-) -> None:
+def test_a_malformed_request_is_told_what_is_allowed(predictor, body, content_type, message):
     status, document = ask(predictor, body, content_type)
     assert (status, document["error"]["code"]) == (400, "bad_request")
     assert message in document["error"]["message"]
@@ -118,17 +114,13 @@ def test_a_malformed_request_is_told_what_is_allowed(
         (None, "image/png", 413, "image_too_large"),
     ],
 )  # fmt: skip
-def test_an_image_that_is_refused_says_why(
-    predictor: Predictor, body: bytes | None, content_type: str, status: int, code: str
-) -> None:
+def test_an_image_that_is_refused_says_why(predictor, body, content_type, status, code):
     got, document = ask(predictor, body, content_type)
     assert (got, document["error"]["code"]) == (status, code)
     assert document["error"]["message"].endswith(".")
 
 
-def test_a_failing_model_is_a_500_that_tells_nothing_and_logs_everything(
-    predictor: Predictor, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_failing_model_is_a_500_that_tells_nothing_and_logs_everything(predictor, caplog):
     def broken(images: np.ndarray) -> np.ndarray:
         raise RuntimeError("secret path")
 

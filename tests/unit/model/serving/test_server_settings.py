@@ -1,7 +1,5 @@
 """The environment's settings: documented defaults, every fault at once, and the container's share of the machine."""
 
-from __future__ import annotations
-
 import os
 import re
 from pathlib import Path
@@ -66,9 +64,7 @@ def test_all_faults_are_named_at_once_with_what_is_allowed() -> None:
         ({"cpu.cfs_quota_us": "300000", "cpu.cfs_period_us": "100000"}, 64, 3), ({}, 1, 1),
     ],
 )  # fmt: skip
-def test_workers_follow_the_quota_of_the_cgroup_and_the_affinity(
-    files: dict[str, str], affinity: int, expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_workers_follow_the_quota_of_the_cgroup_and_the_affinity(files, affinity, expected, tmp_path, monkeypatch):
     monkeypatch.setattr(machine, "_CGROUP_LIMIT", tmp_path / "cpu.max")
     monkeypatch.setattr(machine, "_CGROUP_V1", tmp_path)
     for name, content in files.items():

@@ -1,9 +1,6 @@
 """One worker process, at its socket: what it does when its own model breaks."""
 
-from __future__ import annotations
-
 import socket
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,9 +23,7 @@ WHITE, BLACK = image_bytes("white"), image_bytes("black")
         pytest.param("nothing", 1, [READY], id="it is the model: the worker leaves without an answer"),
     ],
 )
-def test_a_worker_finds_out_whether_an_image_or_its_model_is_at_fault(
-    works_on: str, exit_status: int, expected: list[int], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_worker_finds_out_what_is_at_fault(works_on, exit_status, expected, monkeypatch, tmp_path):
     def run(images: FloatArray) -> FloatArray:
         if works_on == "nothing" or images.max() > 0:
             raise RuntimeError("out of memory")
