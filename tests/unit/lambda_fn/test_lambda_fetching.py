@@ -146,11 +146,6 @@ def test_a_certificate_for_another_name_or_of_an_unknown_authority_is_refused(au
     assert not server.requests
 
 
-def test_a_host_that_speaks_no_tls_is_refused(authority):
-    with fake_server(image()) as server:
-        assert isinstance(failure(server, authority), UrlFetchError)
-
-
 @pytest.mark.parametrize(
     "answer",
     [
