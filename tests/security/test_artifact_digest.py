@@ -1,6 +1,7 @@
 """A model artifact that is not the deployed one: nothing of it may run."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -103,6 +104,19 @@ def test_image_refuses_what_is_no_file(artifact, serve, change):
     done = serve(expected)
     assert (done.returncode, done.stdout) == (1, "")
     assert "holds files only" in done.stderr
+
+
+def test_a_missing_program_is_named(artifact, serve):
+    (artifact / "code" / "serve").unlink()
+    done = serve(folder_digest(artifact))
+    assert done.returncode == 1
+    assert f"There is no serving program at {artifact}/code/serve" in done.stderr
+
+
+def test_container_does_not_run_as_root_and_onnx_runtime_reports_to_nobody():
+    dockerfile = (MODEL / "serving" / "image" / "Dockerfile").read_text(encoding="utf-8")
+    assert re.findall(r"^USER (.*)$", dockerfile, re.MULTILINE) == ["10001:10001"]
+    assert "ORT_DISABLE_TELEMETRY=1" in dockerfile
 
 
 def test_server_without_our_image_checks_the_digest_too(artifact, serve):
