@@ -9,14 +9,11 @@ from typing import Any
 from emulator.platform.errors import ServiceError
 from emulator.platform.layout import access_key_id
 
-_SESSION_NAME_LIMIT = 64
-
 
 def open_session(service: str, role_arn: str, session_name: str) -> dict[str, str]:
     """Assume a role on behalf of a service, such as sagemaker.amazonaws.com.
 
-    The session has no end, unlike AWS's: a process cannot be handed new environment variables, and the containers that
-    it stands for renew theirs. It is not saved, so it ends with the server.
+    The session ends with the server only: a process cannot be handed new environment variables, as containers are.
 
     Raises
     ------
@@ -32,7 +29,7 @@ def open_session(service: str, role_arn: str, session_name: str) -> dict[str, st
             f"Could not assume role {role_arn}. Please ensure that the role exists and allows principal "
             f"'{service}' to assume the role.",
         )
-    name, session = role["RoleName"], session_name[:_SESSION_NAME_LIMIT]
+    name, session = role["RoleName"], session_name[:64]  # as long as a name of a session may be
     credentials = {
         "AWS_ACCESS_KEY_ID": access_key_id("ASIA"),
         "AWS_SECRET_ACCESS_KEY": secrets.token_urlsafe(30),
@@ -63,28 +60,19 @@ def _role(role_arn: str) -> tuple[str, dict[str, Any] | None]:
 def _trusts(role: dict[str, Any], service: str, account: str) -> bool:
     """Say whether a role lets an AWS service assume it.
 
-    MiniStack evaluates trust policies for IAM principals only. The statements that name the service are put to it as
-    if they named everybody, so that their effect, actions and conditions count.
+    MiniStack evaluates trust policies for IAM principals only, so what names the service is put as naming everybody.
     """
     from ministack.core.iam_evaluator import EvalContext, evaluate_trust_policy
 
     document = json.loads(role["AssumeRolePolicyDocument"])
-    statements = document["Statement"] if isinstance(document["Statement"], list) else [document["Statement"]]
     applicable = [
         {**statement, "Principal": "*"}
-        for statement in statements
+        for statement in _as_list(document["Statement"])
         if isinstance(statement.get("Principal"), dict)
         and service in _as_list(statement["Principal"].get("Service", []))
     ]
-    context = EvalContext(
-        principal_arn=service,
-        principal_type="Service",
-        principal_account=account,
-        action="sts:AssumeRole",
-        resource_arn=role["Arn"],
-        region="",
-        service_context={"aws:sourceaccount": account},
-    )
+    keys = {"aws:sourceaccount": account}
+    context = EvalContext(service, "Service", account, "sts:AssumeRole", role["Arn"], "", service_context=keys)
     return evaluate_trust_policy({**document, "Statement": applicable}, service, context)
 
 

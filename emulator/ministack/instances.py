@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
 from emulator.ec2.instance import InstanceRun, LaunchedInstance, console_output, remove_leftovers
-from emulator.ministack.routing import refusal
+from emulator.ministack.door.enforcement import refusal
 from emulator.platform.awsapi import Caller
 from emulator.platform.errors import Response
 from emulator.platform.host import Host
@@ -81,6 +81,7 @@ class Instances:
         self, inner: Handler, method: str, path: str, headers: Any, body: Any, query: Mapping[str, Any]
     ) -> Response:
         from ministack.core.responses import get_account_id, get_region
+        from ministack.core.router import extract_access_key_id
         from ministack.services import ec2
 
         parameters = _parameters(body, query)
@@ -111,7 +112,7 @@ class Instances:
             return ec2._error("InvalidParameterValue", str(invalid), 400)
         if role is not None:
             context = {"iam:PassedToService": "ec2.amazonaws.com"}
-            if denied := refusal("iam:PassRole", role["Arn"], context, headers, query, caller):
+            if denied := refusal(extract_access_key_id(headers, query), "iam:PassRole", role["Arn"], context):
                 return ec2._error("UnauthorizedOperation", denied.message, 403)
         if launch.get("DryRun") == "true":
             return ec2._error("DryRunOperation", "Request would have succeeded, but DryRun flag is set.", 412)

@@ -57,7 +57,7 @@ class LocalAws:
         from ministack import app
 
         from emulator.autoscaling.service import ApplicationAutoScaling
-        from emulator.ministack import functions, identity, instances, limits, regions, routing
+        from emulator.ministack import functions, identity, instances, limits, routing
         from emulator.ministack.cloudformation import (
             change_sets,
             existing_names,
@@ -95,13 +95,12 @@ class LocalAws:
         principals.install()
         services: list[Service] = [self._sagemaker, ApplicationAutoScaling(host), ServiceQuotas(host.account, quotas)]
         self._services = {service.name: service for service in services}
-        available.install(self._services)
+        available.install()
         routing.install(self._services, self._sagemaker.runtime)
         self._durability = durability.Durability(place.database)
         resource_types.install(self._services, self._durability.save)
         functions.install(endpoint_url, self._processes, configuration.private(own))
         limits.install(quotas)
-        regions.install()
         change_sets.install()
         interruptions.install()
         existing_names.install()

@@ -26,10 +26,8 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Local]:
     with local_aws(tmp_path_factory.mktemp("aws")) as local:
         for key in ("data/a.txt", "data/b/secret.txt", "slashes//a.txt"):
             local.s3.put_object(Bucket=BUCKET, Key=key, Body=key.encode())
-        key = local.client("kms").create_key()["KeyMetadata"]["Arn"]
-        local.s3.put_object(
-            Bucket=BUCKET, Key="sealed/a.txt", Body=b"1", ServerSideEncryption="aws:kms", SSEKMSKeyId=key
-        )
+        key = {"SSEKMSKeyId": local.client("kms").create_key()["KeyMetadata"]["Arn"], "ServerSideEncryption": "aws:kms"}
+        local.s3.put_object(Bucket=BUCKET, Key="sealed/a.txt", Body=b"1", **key)
         yield local
 
 
@@ -37,15 +35,12 @@ def ended(local: Local, role: str, prefix: str, folder: Path) -> dict[str, Any]:
     """A job with one channel, when it has ended."""
     name = folder.name.replace("_", "-")[:50].rstrip("-")
     (folder / "program.py").write_text(PROGRAM)
+    entrypoint = [sys.executable, str(folder / "program.py")]
     source = {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": f"s3://{BUCKET}/{prefix}"}}
     local.sagemaker.create_training_job(
         TrainingJobName=name,
         RoleArn=role,
-        AlgorithmSpecification={
-            "TrainingImage": IMAGE,
-            "TrainingInputMode": "File",
-            "ContainerEntrypoint": [sys.executable, str(folder / "program.py")],
-        },
+        AlgorithmSpecification={"TrainingImage": IMAGE, "TrainingInputMode": "File", "ContainerEntrypoint": entrypoint},
         Environment={"INPUTS": "/opt/ml/input/data/training", "MODEL": "/opt/ml/model"},
         InputDataConfig=[{"ChannelName": "training", "DataSource": source}],
         OutputDataConfig={"S3OutputPath": f"s3://{BUCKET}/training"},
@@ -53,44 +48,28 @@ def ended(local: Local, role: str, prefix: str, folder: Path) -> dict[str, Any]:
         StoppingCondition={"MaxRuntimeInSeconds": 120},
     )
     eventually(lambda: local.sagemaker.describe_training_job(TrainingJobName=name)["TrainingJobStatus"] != "InProgress")
-    described: dict[str, Any] = local.sagemaker.describe_training_job(TrainingJobName=name)
-    return described
+    return dict(local.sagemaker.describe_training_job(TrainingJobName=name))
 
 
 @pytest.mark.parametrize(
     ("prefix", "denied", "reason"),
     [
-        ("data", {"Action": "s3:GetObject", "Resource": "arn:aws:s3:::*secret.txt"}, "data/b/secret.txt: AccessDenied"),
-        ("data", {"Action": "s3:GetObject", "Resource": "*"}, "data/a.txt: AccessDenied"),
+        ("data", {"Action": "s3:GetObject", "Resource": "*secret.txt"}, "data/b/secret.txt: AccessDenied"),
         ("data", {"Action": "s3:ListBucket", "Resource": "*"}, "data: AccessDenied"),
-        (
-            "slashes//",
-            {"Action": "s3:GetObject", "Resource": "arn:aws:s3:::*/slashes//*"},
-            "slashes//a.txt: AccessDenied",
-        ),
+        ("slashes//", {"Action": "s3:GetObject", "Resource": "*/slashes//*"}, "slashes//a.txt: AccessDenied"),
         ("sealed", {"Action": "kms:Decrypt", "Resource": "*"}, "sealed/a.txt: AccessDenied"),
     ],
-    ids=["one key", "all keys", "listing", "slashes", "key of KMS"],
+    ids=["one key", "listing", "slashes", "key of KMS"],
 )
 def test_what_the_role_may_not_read_fails_the_job(
     local: Local, tmp_path: Path, prefix: str, denied: dict[str, Any], reason: str
 ) -> None:
     role = local.role("s3:*", "logs:*", "kms:*")
-    document = {"Version": "2012-10-17", "Statement": [{"Effect": "Deny", **denied}]}
-    local.iam.put_role_policy(
-        RoleName=role.rpartition("/")[2], PolicyName="denied", PolicyDocument=json.dumps(document)
-    )
+    document = json.dumps({"Version": "2012-10-17", "Statement": [{"Effect": "Deny", **denied}]})
+    local.iam.put_role_policy(RoleName=role.rpartition("/")[2], PolicyName="denied", PolicyDocument=document)
     described = ended(local, role, prefix, tmp_path)
     assert described["TrainingJobStatus"] == "Failed"
     assert described["FailureReason"].startswith(f"ClientError: Data download failed: s3://{BUCKET}/{reason}")
-
-
-def test_a_key_that_no_file_can_have_fails_the_job(local: Local, tmp_path: Path) -> None:
-    local.s3.put_object(Bucket=BUCKET, Key="nul/a\0b", Body=b"")
-    described = ended(local, local.role("s3:*", "logs:*"), "nul", tmp_path)
-    assert described["TrainingJobStatus"] == "Failed"
-    assert described["FailureReason"].startswith("ClientError: Data download failed: s3://")
-    assert "does not name a file" in described["FailureReason"]
 
 
 def test_a_job_that_writes_into_its_inputs_leaves_the_objects_as_they_are(local: Local, tmp_path: Path) -> None:

@@ -1,9 +1,10 @@
-"""Attempts not to be whom a policy denies something, and of sessions to do more than they may."""
+"""Attempts not to be whom a policy denies something, and of sessions to do more, or to last longer, than they may."""
 
 from __future__ import annotations
 
 import json
 from typing import Any
+from urllib.parse import urlencode
 
 import botocore.exceptions
 import pytest
@@ -15,16 +16,15 @@ USER = f"arn:aws:iam::{ACCOUNT}:user/reader-of-named"
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/team/named"
 SESSION = f"arn:aws:sts::{ACCOUNT}:assumed-role/named/session"
 EVERYTHING = policy({"Action": "*", "Resource": "*"})
+TRUST = policy({"Principal": {"AWS": ACCOUNT}, "Action": "sts:AssumeRole"})
 
 
 @pytest.fixture(scope="module")
 def callers(aws: LocalAws) -> dict[str, dict[str, str]]:
     """Credentials of a user, and of a session of a role with a path; identity policies allow both everything."""
     user = aws.user("reader-of-named", EVERYTHING)
-    account = {"Effect": "Allow", "Principal": {"AWS": ACCOUNT}, "Action": "sts:AssumeRole"}
-    trust = json.dumps({"Version": "2012-10-17", "Statement": [account]})
     iam = aws.client("iam")
-    iam.create_role(RoleName="named", Path="/team/", AssumeRolePolicyDocument=trust)
+    iam.create_role(RoleName="named", Path="/team/", AssumeRolePolicyDocument=json.dumps(TRUST))
     iam.put_role_policy(RoleName="named", PolicyName="p", PolicyDocument=json.dumps(EVERYTHING))
     session = aws.client("sts", user).assume_role(RoleArn=ROLE, RoleSessionName="session")["Credentials"]
     aws.client("s3").create_bucket(Bucket="principals")
@@ -32,81 +32,84 @@ def callers(aws: LocalAws) -> dict[str, dict[str, str]]:
     return {"user": user, "session": session}
 
 
-def may_read(aws: LocalAws, key: dict[str, str], statement: dict[str, Any]) -> bool:
-    """Whether a caller reads an object when the bucket's policy has the statement."""
-    document = {"Version": "2012-10-17", "Statement": [{"Resource": "arn:aws:s3:::principals/*", **statement}]}
-    aws.client("s3").put_bucket_policy(Bucket="principals", Policy=json.dumps(document))
-    try:
-        aws.client("s3", key).get_object(Bucket="principals", Key="k")
-    except botocore.exceptions.ClientError as error:
-        assert error.response["Error"]["Code"] == "AccessDenied"
-        return False
-    return True
+def when(operator: str, value: str) -> dict[str, Any]:
+    return {"Principal": "*", "Condition": {operator: {"aws:PrincipalArn": value}}}
+
+
+def all_but(*names: str, kind: str = "AWS") -> dict[str, Any]:
+    return {"NotPrincipal": {kind: list(names)}}
 
 
 @pytest.mark.parametrize(
-    ("condition", "read"),
+    ("caller", "denied", "read"),
     [
-        ({"StringEquals": {"aws:PrincipalArn": ROLE}}, False),
-        ({"ArnEquals": {"aws:PrincipalArn": ROLE}}, False),
-        ({"ArnLike": {"aws:principalarn": "arn:aws:iam::*:role/team/*"}}, False),
-        ({"ArnNotLike": {"aws:PrincipalArn": "arn:aws:iam::*:role/other/*"}}, False),
-        ({"ArnLike": {"aws:PrincipalArn": "arn:aws:iam::*:role/named"}}, True),
-        ({"ArnNotEquals": {"aws:PrincipalArn": ROLE}}, True),
-        ({"ArnEquals": {"aws:PrincipalArn": SESSION}}, True),
+        ("session", when("StringEquals", ROLE), False),
+        ("session", when("ArnLike", "arn:aws:iam::*:role/team/*"), False),
+        ("session", when("ArnNotLike", "arn:aws:iam::*:role/other/*"), False),
+        ("session", when("ArnLike", "arn:aws:iam::*:role/named"), True),
+        ("session", when("ArnNotEquals", ROLE), True),
+        ("session", when("ArnEquals", SESSION), True),
+        ("session", all_but(ROLE, SESSION, ACCOUNT), True),
+        ("session", all_but(ROLE, ROOT), False),
+        ("session", all_but(USER, ROOT), False),
+        ("session", all_but("s3.amazonaws.com", kind="Service"), False),
+        ("user", all_but(USER, ROOT), True),
+        ("user", all_but(USER), False),  # whose account is denied
+        ("user", all_but(ROLE, SESSION, ROOT), False),
     ],
 )
-def test_the_principal_of_a_session_is_its_role(
-    aws: LocalAws, callers: dict[str, dict[str, str]], condition: dict[str, Any], read: bool
+def test_a_denial_means_the_role_of_a_session_and_all_that_it_does_not_leave_out(
+    aws: LocalAws, callers: dict[str, dict[str, str]], caller: str, denied: dict[str, Any], read: bool
 ) -> None:
-    statement = {"Effect": "Deny", "Principal": "*", "Action": "s3:GetObject", "Condition": condition}
-    assert may_read(aws, callers["session"], statement) is read
+    statement = {"Effect": "Deny", "Action": "s3:GetObject", "Resource": "arn:aws:s3:::principals/*", **denied}
+    document = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+    aws.client("s3").put_bucket_policy(Bucket="principals", Policy=document)
+    reading = aws.send("GET", "/principals/k", sign="s3", key=callers[caller])
+    assert (reading.status, b"AccessDenied" in reading.data) == ((200, False) if read else (403, True))
 
 
-@pytest.mark.parametrize(
-    ("caller", "named", "read"),
-    [
-        ("user", {"AWS": [USER, ROOT]}, True),
-        ("user", {"AWS": USER}, False),  # whose account is denied
-        ("user", {"AWS": [ROLE, SESSION, ROOT]}, False),
-        ("session", {"AWS": [ROLE, SESSION, ACCOUNT]}, True),
-        ("session", {"AWS": [ROLE, ROOT]}, False),
-        ("session", {"AWS": [USER, ROOT]}, False),
-        ("session", {"Service": "s3.amazonaws.com"}, False),
-    ],
-)
-def test_what_is_denied_to_all_but_some_is_denied_to_all_others(
-    aws: LocalAws, callers: dict[str, dict[str, str]], caller: str, named: dict[str, Any], read: bool
-) -> None:
-    statement = {"Effect": "Deny", "NotPrincipal": named, "Action": "s3:GetObject"}
-    assert may_read(aws, callers[caller], statement) is read
+def refused(call: Any, match: str, **request: Any) -> None:
+    with pytest.raises(botocore.exceptions.ClientError, match=match):
+        call(**request)
 
 
 def test_a_session_without_mfa_or_of_a_federated_user_calls_neither_iam_nor_most_of_sts(aws: LocalAws) -> None:
-    key = aws.user("session-holder", EVERYTHING)
-    account = {"Effect": "Allow", "Principal": {"AWS": ACCOUNT}, "Action": "sts:AssumeRole"}
-    assumed = {"RoleArn": aws.role("of-session-holder", {"Version": "2012-10-17", "Statement": [account]})}
-    sts = aws.client("sts", key)
+    sts = aws.client("sts", aws.user("session-holder", EVERYTHING))
+    assumed = {"RoleArn": aws.role("of-session-holder", TRUST, EVERYTHING), "RoleSessionName": "session"}
     own = sts.get_session_token()["Credentials"]
     federated = sts.get_federation_token(Name="federated", Policy=json.dumps(EVERYTHING))["Credentials"]
     for session in (own, federated):
-        with pytest.raises(botocore.exceptions.ClientError, match="InvalidClientTokenId"):
-            aws.client("iam", session).list_users()
+        refused(aws.client("iam", session).list_users, "InvalidClientTokenId")
         of_session = aws.client("sts", session)
-        for call in (
-            of_session.get_session_token,
-            lambda client=of_session: client.get_federation_token(Name="again"),
-            lambda client=of_session: client.decode_authorization_message(EncodedMessage="x"),
-        ):
-            with pytest.raises(botocore.exceptions.ClientError, match="AccessDenied"):
-                call()
+        refused(of_session.get_session_token, "AccessDenied")
+        refused(of_session.get_federation_token, "AccessDenied", Name="again")
+        refused(of_session.decode_authorization_message, "AccessDenied", EncodedMessage="x")
         assert of_session.get_caller_identity()["Account"] == ACCOUNT
         aws.client("s3", session).list_buckets()
-    aws.client("sts", own).assume_role(RoleSessionName="session", **assumed)
-    with pytest.raises(botocore.exceptions.ClientError, match="AccessDenied"):
-        aws.client("sts", federated).assume_role(RoleSessionName="session", **assumed)
+    aws.client("sts", own).assume_role(**assumed)
+    refused(aws.client("sts", federated).assume_role, "AccessDenied", **assumed)
     # The session of a role may do what the role may.
-    allowed = policy({"Action": "iam:ListUsers", "Resource": "*"})
-    aws.client("iam").put_role_policy(RoleName="of-session-holder", PolicyName="p", PolicyDocument=json.dumps(allowed))
-    role = sts.assume_role(RoleSessionName="session", **assumed)["Credentials"]
-    aws.client("iam", role).list_users()
+    aws.client("iam", sts.assume_role(**assumed)["Credentials"]).list_users()
+
+
+def test_session_keys_need_their_token(aws: LocalAws, callers: dict[str, dict[str, str]]) -> None:
+    aws.client("s3", callers["session"]).list_buckets()
+    without = {name: callers["session"][name] for name in ("AccessKeyId", "SecretAccessKey")}
+    refused(aws.client("s3", without).list_buckets, "InvalidAccessKeyId")
+
+
+def test_a_session_lasts_as_long_as_its_role_says_and_a_chained_one_an_hour(aws: LocalAws) -> None:
+    assume = policy({"Action": "sts:AssumeRole", "Resource": "*"})
+    request = {"RoleArn": aws.role("chained", TRUST, assume), "RoleSessionName": "session"}
+    user = aws.client("sts", aws.user("chainer", assume))
+    refused(user.assume_role, "MaxSessionDuration", DurationSeconds=3601, **request)
+    aws.client("iam").update_role(RoleName="chained", MaxSessionDuration=43200)
+    short = {"Action": "AssumeRole", "Version": "2011-06-15", "DurationSeconds": "899", **request}  # boto3 refuses it
+    form = {"content_type": "application/x-www-form-urlencoded"}
+    answer = aws.send("POST", "/", urlencode(short), sign="sts", **form)
+    assert (answer.status, b"DurationSeconds of AssumeRole" in answer.data) == (400, True)
+    refused(user.assume_role, "DurationSeconds", DurationSeconds=43201, **request)
+    chained = aws.client("sts", user.assume_role(DurationSeconds=43200, **request)["Credentials"])
+    refused(chained.assume_role, "1 hour", DurationSeconds=3601, **request)
+    chained.assume_role(DurationSeconds=3600, **request)
+    refused(user.get_session_token, "DurationSeconds of", DurationSeconds=129601)

@@ -1,4 +1,4 @@
-"""A stack does what its caller or its role may do, and nothing more."""
+"""A stack does what its caller or its role may do, and nothing more; nor does any service read for its caller."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import botocore.exceptions
 import pytest
-from local_aws_harness import LocalAws, policy, trust, wait_until
+from local_aws_harness import LAMBDA_TRUST, LocalAws, function_archive, policy, trust, wait_until
 
 STACKS = {"Action": "cloudformation:*", "Resource": "*"}
 ON_PARAMETERS = {"Action": "ssm:*", "Resource": "*"}
@@ -19,10 +19,14 @@ GRANT = {
 }
 
 
+def template(**resources: Any) -> str:
+    return json.dumps({"Resources": resources})
+
+
 def deploy(aws: LocalAws, key: dict[str, str] | None, name: str, resource: dict[str, Any], **options: Any) -> str:
-    """How the creation of a stack ends; a refusal at once counts as rolled back."""
-    template, client = json.dumps({"Resources": {"It": resource}}), aws.client("cloudformation", key)
-    client.create_stack(StackName=name, TemplateBody=template, Capabilities=["CAPABILITY_IAM"], **options)
+    """How the creation of a stack ends."""
+    client = aws.client("cloudformation", key)
+    client.create_stack(StackName=name, TemplateBody=template(It=resource), Capabilities=["CAPABILITY_IAM"], **options)
     return settled(aws, name)
 
 
@@ -43,7 +47,6 @@ def test_with_stacks_alone_nobody_gains_rights(aws: LocalAws) -> None:
         aws.client("iam", key).list_users()
     events = aws.client("cloudformation").describe_stack_events(StackName="grant")["StackEvents"]
     assert any("iam:CreatePolicy" in event.get("ResourceStatusReason", "") for event in events)
-    assert deploy(aws, key, "parameter", PARAMETER) == "ROLLBACK_COMPLETE"
 
 
 def test_a_stack_acts_with_the_rights_of_its_caller(aws: LocalAws) -> None:
@@ -55,40 +58,34 @@ def test_a_stack_acts_with_the_rights_of_its_caller(aws: LocalAws) -> None:
 def test_a_stack_acts_with_the_rights_of_its_role(aws: LocalAws) -> None:
     role = aws.role("deployer", trust("cloudformation.amazonaws.com"), policy(ON_PARAMETERS))
     key = aws.user("stack-passer", policy(STACKS, {"Action": "iam:PassRole", "Resource": role}))
-    assert deploy(aws, key, "by-role", PARAMETER, RoleARN=role) == "CREATE_COMPLETE"
     assert deploy(aws, key, "by-role-grant", GRANT, RoleARN=role) == "ROLLBACK_COMPLETE"
     client = aws.client("cloudformation", key)
     request = {"StackName": "changed", "ChangeSetName": "c", "RoleARN": role, "ChangeSetType": "CREATE"}
-    client.create_change_set(TemplateBody=json.dumps({"Resources": {"It": PARAMETER}}), **request)
+    client.create_change_set(TemplateBody=template(It=PARAMETER), **request)
     client.get_waiter("change_set_create_complete").wait(StackName="changed", ChangeSetName="c")
     client.execute_change_set(StackName="changed", ChangeSetName="c")
     assert settled(aws, "changed") == "CREATE_COMPLETE"
     client.delete_stack(StackName="changed")
-    client.get_waiter("stack_delete_complete").wait(
-        StackName="changed", WaiterConfig={"Delay": 0.1, "MaxAttempts": 600}
-    )
+    quickly = {"Delay": 0.1, "MaxAttempts": 600}
+    client.get_waiter("stack_delete_complete").wait(StackName="changed", WaiterConfig=quickly)
 
 
 def test_a_rollback_that_goes_on_asks_again(aws: LocalAws) -> None:
     """Who may not change a parameter back may not have CloudFormation change it back."""
     named = {**PARAMETER, "Properties": {**PARAMETER["Properties"], "Name": "rolling"}}
     changed = {**named, "Properties": {**named["Properties"], "Value": "2"}}
+    properties = {"Handle": {"Ref": "Handle"}, "Timeout": "2"}
     failing = {
         "Handle": {"Type": "AWS::CloudFormation::WaitConditionHandle"},
-        "Failing": {
-            "Type": "AWS::CloudFormation::WaitCondition",
-            "Properties": {"Handle": {"Ref": "Handle"}, "Timeout": "2"},
-            "DependsOn": "It",
-        },
+        "Fail": {"Type": "AWS::CloudFormation::WaitCondition", "Properties": properties, "DependsOn": "It"},
     }
     assert deploy(aws, None, "rolling", named) == "CREATE_COMPLETE"
     key = aws.user("rolling-back", policy(STACKS, {"Action": "ssm:PutParameter", "Resource": "*"}))
     client, ssm = aws.client("cloudformation", key), aws.client("ssm")
-    client.update_stack(StackName="rolling", TemplateBody=json.dumps({"Resources": {"It": changed, **failing}}))
+    client.update_stack(StackName="rolling", TemplateBody=template(It=changed, **failing))
     wait_until(lambda: ssm.get_parameter(Name="rolling")["Parameter"]["Value"] == "2")
-    aws.client("iam").put_user_policy(
-        UserName="rolling-back", PolicyName="p", PolicyDocument=json.dumps(policy(STACKS))
-    )
+    only_stacks = {"UserName": "rolling-back", "PolicyName": "p", "PolicyDocument": json.dumps(policy(STACKS))}
+    aws.client("iam").put_user_policy(**only_stacks)
     assert settled(aws, "rolling") == "UPDATE_ROLLBACK_FAILED"
     client.continue_update_rollback(StackName="rolling")
     assert settled(aws, "rolling") == "UPDATE_ROLLBACK_FAILED"
@@ -98,21 +95,34 @@ def test_a_rollback_that_goes_on_asks_again(aws: LocalAws) -> None:
     assert ssm.get_parameter(Name="rolling")["Parameter"]["Value"] == "1"
 
 
-def test_stack_sets_are_refused(aws: LocalAws) -> None:
-    stacks = aws.client("cloudformation")
-    body = json.dumps({"Resources": {"It": {"Type": "AWS::CloudFormation::StackSet", "Properties": {}}}})
-    with pytest.raises(botocore.exceptions.ClientError, match=r"Unrecognized resource types.*StackSet"):
-        stacks.create_stack(StackName="set", TemplateBody=body)
-    with pytest.raises(botocore.exceptions.ClientError, match="CreateStackSet"):
-        stacks.create_stack_set(StackSetName="s", TemplateBody="{}")
-
-
-def test_what_a_template_refers_to_is_read_with_the_rights_of_its_caller(aws: LocalAws) -> None:
-    aws.client("secretsmanager").create_secret(Name="referred", SecretString="hidden")
-    aws.client("ssm").put_parameter(Name="referred", Value="hidden", Type="SecureString")
+@pytest.mark.parametrize("reference", ["secretsmanager:referred", "ssm-secure:referred", "ssm:referred"])
+def test_what_a_template_refers_to_is_read_with_the_rights_of_its_caller(aws: LocalAws, reference: str) -> None:
+    name = f"referred-by-{reference.partition(':')[0]}"
+    aws.client("secretsmanager").create_secret(Name=name, SecretString="hidden")
+    aws.client("ssm").put_parameter(Name=name, Value="hidden", Type="SecureString")
     allowed = policy({"Action": ["cloudformation:*", "ssm:PutParameter", "ssm:DeleteParameter"], "Resource": "*"})
-    key = aws.user("referrer", allowed)
-    for number, reference in enumerate(("secretsmanager:referred", "ssm-secure:referred", "ssm:referred")):
-        copy = {**PARAMETER, "Properties": {"Type": "String", "Value": f"{{{{resolve:{reference}}}}}"}}
-        assert deploy(aws, key, f"referring-{number}", copy) == "ROLLBACK_COMPLETE"
-        assert deploy(aws, None, f"referring-allowed-{number}", copy) == "CREATE_COMPLETE"
+    resolved = f"{{{{resolve:{reference.partition(':')[0]}:{name}}}}}"
+    copy = {**PARAMETER, "Properties": {"Type": "String", "Value": resolved}}
+    assert deploy(aws, aws.user(name, allowed), f"refused-{name}", copy) == "ROLLBACK_COMPLETE"
+    assert deploy(aws, None, f"allowed-{name}", copy) == "CREATE_COMPLETE"
+
+
+def test_templates_and_code_are_read_with_the_callers_rights(aws: LocalAws) -> None:
+    s3, bucket = aws.client("s3"), "sealed-from-services"
+    s3.create_bucket(Bucket=bucket)
+    s3.put_object(Bucket=bucket, Key="t.json", Body=template(Group={"Type": "AWS::Logs::LogGroup"}))
+    s3.put_object(Bucket=bucket, Key="f.zip", Body=function_archive("def handler(*_): pass"))
+    url = {"TemplateURL": f"https://s3.us-east-1.amazonaws.com/{bucket}/t.json"}
+    function = {"Runtime": "python3.14", "Handler": "app.handler", "Role": aws.role("code-role", LAMBDA_TRUST)}
+    function |= {"FunctionName": "code", "Code": {"S3Bucket": bucket, "S3Key": "f.zip"}}
+    all_but_s3 = {"Action": ["cloudformation:*", "logs:*", "lambda:*", "iam:PassRole"], "Resource": "*"}
+    reading = {"Action": "s3:GetObject", "Resource": f"arn:aws:s3:::{bucket}/*"}
+    thief, reader = aws.user("thief", policy(all_but_s3)), aws.user("reader", policy(all_but_s3, reading))
+    for service, operation, request, refusal in (
+        ("cloudformation", "create_stack", {"StackName": "read-by-url", **url}, "perform: s3:GetObject"),
+        ("cloudformation", "validate_template", url, "perform: s3:GetObject"),
+        ("lambda", "create_function", function, "AccessDenied"),
+    ):
+        with pytest.raises(botocore.exceptions.ClientError, match=refusal):
+            getattr(aws.client(service, thief), operation)(**request)
+        getattr(aws.client(service, reader), operation)(**request)

@@ -2,61 +2,54 @@
 
 MiniStack asks who it is in most places but not in all, takes nobody for the account's root user, and reads credentials
 leniently. So every request is read and verified here before MiniStack sees it, and `enforcement` compares what
-MiniStack then asks IAM with what was verified. A request without a signature is nobody's: it gets what AWS gives to
-everybody.
+MiniStack then asks IAM with what was verified. A request without a signature gets what AWS gives to everybody.
 """
 
 from __future__ import annotations
 
 import functools
 import hashlib
-import json
 import re
-import uuid
 from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import parse_qs, quote
 
 from starlette.responses import Response
 
-from emulator.ministack.door import operations
-from emulator.ministack.door.enforcement import FORM, NOBODY, PREFLIGHT, admitted, failed
+from emulator.ministack.door import available, operations
+from emulator.ministack.door.enforcement import FORM, NOBODY, PREFLIGHT, admitted, answer, failed
 from emulator.ministack.door.signatures import Signature, SignatureError, read
 from emulator.platform import settings
 
 ASGIApp = Callable[[Any, Any, Any], Awaitable[None]]
 
-#: Names of the loopback address, and names below them that a bucket or a function URL has. No name that somebody can
-#: have point here: a page of that name would count as the same site (DNS rebinding).
+#: The loopback address, a bucket's host and a function URL's. A page of another name that points here would count as
+#: the same site (DNS rebinding).
 _HOST = re.compile(
     r"(127\.0\.0\.1|localhost|\[::1\]|[a-z0-9-]+\.s3(\.[a-z0-9-]+)?\.localhost"
     r"|[a-z0-9]{32}\.lambda-url\.[a-z0-9-]+\.(localhost|on\.aws))(:\d+)?",
     re.ASCII,
 )
-#: MiniStack's own pages, which ask nobody who they are, begin with an underscore as no bucket does. Open are those
-#: whose address is known to nobody but the one it was given to, as AWS's counterpart is.
+#: Of MiniStack's own pages, which begin with an underscore as no bucket does, those whose address only one party knows.
 _SECRET_ADDRESSES = ("/_ministack/cfn-response/", "/_ministack/cfn-signal/")
 #: What a custom resource may answer on AWS (CloudFormation's guide, "Custom resource response objects"), in bytes.
 _LONGEST_RESPONSE = 4096
-#: How function URLs and APIs are addressed on the loopback address.
-_PUBLIC_PATHS = ("/_aws/lambda-url/", "/_aws/execute-api/")
+#: How function URLs are addressed on the loopback address.
+_PUBLIC_PATH = "/_aws/lambda-url/"
 #: How S3 lets a body go unsigned, or signed in chunks. All else states the hash of its body.
-_S3_PAYLOADS = frozenset(
-    {
-        *("UNSIGNED-PAYLOAD", "STREAMING-UNSIGNED-PAYLOAD-TRAILER"),
-        *("STREAMING-AWS4-HMAC-SHA256-PAYLOAD", "STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER"),
-    }
+_S3_PAYLOAD = re.compile(
+    "UNSIGNED-PAYLOAD|STREAMING-UNSIGNED-PAYLOAD-TRAILER|STREAMING-AWS4-HMAC-SHA256-PAYLOAD(-TRAILER)?"
 )
 _ONCE = re.compile(rb"host|origin|authorization|content-type|x-amz-(?!meta-).*")
 
 
 class RefusedError(Exception):
-    """A request that gets no further."""
+    """A request that gets no further, and its answer."""
 
-    def __init__(self, status: int, code: str, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-        self.code = code
+    def __init__(self, answer: tuple[int, dict[str, str], bytes]) -> None:
+        super().__init__(answer)
+        status, headers, content = answer
+        self.response = Response(content, status, headers)
 
 
 def gate(inner: ASGIApp) -> ASGIApp:
@@ -66,21 +59,21 @@ def gate(inner: ASGIApp) -> ASGIApp:
         if scope["type"] == "websocket":  # none of what is served here needs one
             await send({"type": "websocket.close", "code": 1008})
             return
-        answer: Response | None = None
+        handle: ASGIApp = inner
         if scope["type"] == "http":
             try:
                 request = _Request(scope)
                 signature = request.caller()
-                answer = request.unknown(signature)
-                if answer is None:
-                    body = await _read(receive, _LONGEST_RESPONSE if request.secret else None)
-                    receive = _again(body, receive)
-                    answer = request.verify(signature, body)
-                    admitted.set(request.admit(signature, body))
+                if signature.access_key_id:
+                    request.find_key(signature)
+                body = await _read(receive, _LONGEST_RESPONSE if request.secret else None)
+                receive = _again(body, receive)
+                if signature.access_key_id:
+                    request.verify(signature, body)
+                admitted.set(request.admit(signature, body))
             except RefusedError as refused:
-                content = json.dumps({"__type": refused.code, "message": str(refused)})
-                answer = Response(content, refused.status, {"x-amzn-errortype": refused.code}, "application/json")
-        await (answer or inner)(scope, receive, send)
+                handle = refused.response
+        await handle(scope, receive, send)
 
     return app
 
@@ -90,10 +83,10 @@ async def _read(receive: Any, limit: int | None) -> bytes:
     while True:
         message = await receive()
         if message["type"] != "http.request":
-            raise RefusedError(400, "RequestTimeout", "The request ended before its body did.")
+            raise _refused(400, "RequestTimeout", "The request ended before its body did.")
         chunks.append(message.get("body", b""))
         if limit is not None and sum(map(len, chunks)) > limit:
-            raise RefusedError(413, "EntityTooLarge", f"The response of a custom resource has at most {limit} bytes.")
+            raise _refused(413, "EntityTooLarge", f"The response of a custom resource has at most {limit} bytes.")
         if not message.get("more_body", False):
             return b"".join(chunks)
 
@@ -108,13 +101,7 @@ def _again(body: bytes, receive: Any) -> Any:
 
 
 class _Request:
-    """A request as MiniStack will read it.
-
-    Raises
-    ------
-    RefusedError
-        It can be read in two ways, or is addressed to somebody else.
-    """
+    """A request as MiniStack will read it; RefusedError is raised for one that can be read in two ways."""
 
     def __init__(self, scope: Any) -> None:
         from ministack.core.sigv4 import decode_header_value
@@ -126,25 +113,25 @@ class _Request:
         for raw, value in scope["headers"]:
             name, text = raw.decode("latin-1"), decode_header_value(value)
             if name in self.headers and _ONCE.fullmatch(raw):
-                raise RefusedError(400, "InvalidRequest", f"The header {name} may be given once only.")
+                raise _refused(400, "InvalidRequest", f"The header {name} may be given once only.")
             self.headers[name] = f"{self.headers[name]}, {text}" if name in self.headers else text
         try:
             self.query = parse_qs(scope["query_string"].decode(), keep_blank_values=True)
         except UnicodeDecodeError:
-            raise RefusedError(400, "InvalidRequest", "The query has to be encoded by percent signs.") from None
+            raise _refused(400, "InvalidRequest", "The query has to be encoded by percent signs.") from None
         self.host = self.headers.get("host", "")
         if not _HOST.fullmatch(self.host):
-            raise RefusedError(403, "InvalidHost", f"This is no host of the local AWS: {self.host}. Use 127.0.0.1.")
+            raise _refused(403, "InvalidHost", f"This is no host of the local AWS: {self.host}. Use 127.0.0.1.")
 
     def caller(self) -> Signature:
-        """Read who says to have sent it, and refuse what is not for them; the body is not needed for that."""
+        """Read who says to have sent it, and refuse what is not for them, without the body."""
         from ministack import app
 
         if self.secret:
             return NOBODY
-        page = self.path.lstrip("/").startswith("_") and not (self._public and self.path.startswith(_PUBLIC_PATHS))
+        page = self.path.lstrip("/").startswith("_") and not (self._public and self.path.startswith(_PUBLIC_PATH))
         if page or (app._is_ecr_registry_path(self.path) and not self._public):
-            raise RefusedError(404, "NotFound", "There is nothing at this address.")
+            raise _refused(404, "NotFound", "There is nothing at this address.")
         self._check_origin()
         headers = self._scope["headers"]
         if self._public and not self.headers.get("authorization", "").lstrip().upper().startswith("AWS"):
@@ -153,60 +140,48 @@ class _Request:
         try:
             signature = read(headers, self.query)
         except SignatureError as error:
-            raise RefusedError(403, "IncompleteSignature", str(error)) from None
+            raise _refused(403, "IncompleteSignature", str(error)) from None
         return signature or self._nobody()
 
-    def unknown(self, signature: Signature) -> Response | None:
-        """Look for the key that has signed, before a body is taken; return the answer when there is none."""
-        if not signature.access_key_id:
-            return None
+    def find_key(self, signature: Signature) -> None:
+        """Look for the key that has signed, before a body is taken."""
         from ministack.core import iam_evaluator, responses
 
         key = signature.access_key_id
         found = iam_evaluator.resolve_credential(key, responses._account_from_sts_session(key) or _account(key))
-        if isinstance(found, iam_evaluator.ResolvedCredential):
-            return None
-        return self._refusal(failed(found.code, found.message))
+        if not isinstance(found, iam_evaluator.ResolvedCredential):
+            raise self._false(found)
 
-    def verify(self, signature: Signature, body: bytes) -> Response | None:
-        """Compare the signature with the request; return the answer to a false one."""
-        if not signature.access_key_id:
-            return None
+    def verify(self, signature: Signature, body: bytes) -> None:
+        """Compare the signature with the request."""
         from ministack.core import iam_evaluator, sigv4
         from ministack.services import s3
 
         declared = self.headers.get("x-amz-content-sha256")
-        known = declared is None or (signature.service in ("s3", "") and declared in _S3_PAYLOADS)
+        known = declared is None or (signature.service in ("s3", "") and _S3_PAYLOAD.fullmatch(declared))
         if not known and declared != hashlib.sha256(body).hexdigest():
-            raise RefusedError(400, "XAmzContentSHA256Mismatch", "The body is not the one whose hash was signed.")
+            raise _refused(400, "XAmzContentSHA256Mismatch", "The body is not the one whose hash was signed.")
         for seconds in self.query.get("X-Amz-Expires", ()):  # MiniStack reads it for S3 only
             try:
                 expired = sigv4.presigned_request_is_expired(self.query["X-Amz-Date"][0], seconds)
             except ValueError:
                 expired = True
             if expired:
-                raise RefusedError(403, "AccessDenied", f"Request has expired: it was good for {seconds} seconds.")
+                message = f"Request has expired: it was good for {seconds} seconds."
+                raise _refused(403, "AccessDenied", message, self._service)
         raw_path = (self._scope.get("raw_path") or quote(self.path).encode()).decode("latin-1")
         iam_evaluator.pin_signed_request(self.method, raw_path, self.query, self._scope["headers"])
         iam_evaluator.pin_signed_body(body)
         if signature.presigned and signature.service == "s3":
-            failure = s3._verify_presigned_sigv4(self.method, self.path, self.headers, self.query)
-        else:
-            checked = iam_evaluator.authenticate(signature.access_key_id, _account(signature.access_key_id))
-            if isinstance(checked, iam_evaluator.ResolvedCredential):
-                return None
-            return self._refusal(checked or failed("SignatureDoesNotMatch", "The signature was not verified."))
-        if failure is None:
-            return None
-        status, headers, content = failure
-        return Response(content, status, headers)
+            if failure := s3._verify_presigned_sigv4(self.method, self.path, self.headers, self.query):
+                raise RefusedError(failure)
+            return
+        checked = iam_evaluator.authenticate(signature.access_key_id, _account(signature.access_key_id))
+        if not isinstance(checked, iam_evaluator.ResolvedCredential):
+            raise self._false(checked or failed("SignatureDoesNotMatch", "The signature was not verified."))
 
-    def _refusal(self, error: Any) -> Response:
-        """The answer to false credentials, as the service gives it."""
-        from ministack import app
-
-        status, headers, content = app._credential_failure(self._service, "", str(uuid.uuid4()), error, self.headers)
-        return Response(content, status, headers)
+    def _false(self, error: Any) -> RefusedError:
+        return RefusedError(answer(self._service, error.code, error.message, headers=self.headers))
 
     def admit(self, signature: Signature, body: bytes) -> Signature:
         """Refuse a request of which IAM could be asked one thing and another be done."""
@@ -223,21 +198,24 @@ class _Request:
             content = app._decompress_request_body(body, self.headers)
             parameters = app._routing_params(self.method, self.path, self.headers, content, self.query)
             service = "s3" if bucket else app.detect_service(self.method, self.path, self.headers, parameters)
-            if problem := operations.ambiguity(service, self.method, path, self.headers, content, self.query):
-                raise RefusedError(400, "InvalidRequest", problem)
+            request = (service, self.method, path, self.headers, content, self.query)
+            if problem := available.missing(*request):
+                raise _refused(501, "NotImplemented", problem, service)
+            if problem := operations.ambiguity(*request):
+                raise _refused(400, "InvalidRequest", problem, service)
         return signature
 
     @property
     def secret(self) -> bool:
-        """Whether it is for an address that only the one it was given to knows."""
+        """Whether it is for an address that one party only knows."""
         return self.method == "PUT" and self.path.startswith(_SECRET_ADDRESSES) and not self._public
 
     @functools.cached_property
     def _public(self) -> bool:
-        """Whether it is for a data plane that may be open to everybody; MiniStack asks its configuration."""
+        """Whether it is for a function URL, which may be open to everybody; MiniStack asks its configuration."""
         from ministack import app
 
-        return any(parse(self.host, self.path) for parse in (app._parse_lambda_url, app._parse_execute_api_url))
+        return app._parse_lambda_url(self.host, self.path) is not None
 
     @functools.cached_property
     def _service(self) -> str:
@@ -270,7 +248,7 @@ class _Request:
         preflight = self.method == "OPTIONS" and not self._public
         if (origin in (None, f"http://{self.host}") and not preflight) or self._cors_allows():
             return
-        raise RefusedError(403, "ForbiddenOrigin", "Pages of other sites may call what has a CORS configuration only.")
+        raise _refused(403, "ForbiddenOrigin", "Pages of other sites may call what has a CORS configuration only.")
 
     def _cors_allows(self) -> bool:
         from ministack import app
@@ -291,5 +269,9 @@ def _account(access_key_id: str) -> str:
     return iam_evaluator.find_iam_access_key_account(access_key_id) or settings.ACCOUNT
 
 
+def _refused(status: int, code: str, message: str, service: str = "") -> RefusedError:
+    return RefusedError(answer(service, code, message, status))
+
+
 def _unsigned() -> RefusedError:
-    return RefusedError(403, "MissingAuthenticationTokenException", "Missing Authentication Token")
+    return _refused(403, "MissingAuthenticationTokenException", "Missing Authentication Token")

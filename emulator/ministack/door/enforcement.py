@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import functools
 import os
+import uuid
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from typing import Any
 
+from botocore.loaders import Loader
+
 from emulator.ministack.door import sessions
 from emulator.ministack.door.signatures import Signature
+from emulator.platform.errors import Response, ServiceError
 
 #: What IAM may be asked about a caller who has not signed.
 _ANONYMOUS_ACTIONS = frozenset(
-    {"s3:GetObject", "s3:GetObjectVersion", "lambda:InvokeFunctionUrl", "lambda:InvokeFunction", "execute-api:Invoke"}
+    {"s3:GetObject", "s3:GetObjectVersion", "lambda:InvokeFunctionUrl", "lambda:InvokeFunction"}
 )
 NOBODY = Signature("", "", "", presigned=False)
 #: An upload by a form, which has its signature in the body; S3 verifies it and asks IAM about its signer.
@@ -22,26 +26,7 @@ FORM = Signature("", "", "s3", presigned=False)
 PREFLIGHT = Signature("", "", "lambda", presigned=False)
 _NOT_ASKED = {FORM: "s3:PutObject", PREFLIGHT: "lambda:InvokeFunctionUrl"}
 #: By service, where it is not the service's own name: what requests to it are signed for.
-SIGNING_NAMES = {
-    "appconfigdata": "appconfig",
-    "appsync-events": "appsync",
-    "bedrock-agent": "bedrock",
-    "bedrock-agent-runtime": "bedrock",
-    "bedrock-runtime": "bedrock",
-    "cloudcontrol": "cloudcontrolapi",
-    "documentdb": "rds",
-    "dynamodbstreams": "dynamodb",
-    "iot-data": "iotdata",
-    "kinesisanalyticsv2": "kinesisanalytics",
-    "lambda-core": "lambda",
-    "lambda-microvms": "lambda",
-    "location": "geo",
-    "opensearch": "es",
-    "opensearchserverless": "aoss",
-    "sagemaker-runtime": "sagemaker",
-    "service-quotas": "servicequotas",
-    "sesv2": "ses",
-}
+SIGNING_NAMES = {"sagemaker-runtime": "sagemaker", "service-quotas": "servicequotas"}
 
 #: Who came in with this request, until IAM has been asked about it for the first time.
 admitted: ContextVar[Signature | None] = ContextVar("admitted", default=None)
@@ -62,6 +47,44 @@ def install() -> None:
     app.pin_signed_request = _unless_verified(app.pin_signed_request)
 
 
+def failed(code: str, message: str) -> Any:
+    """A refusal in MiniStack's words, which it puts in those of the service that was called."""
+    from ministack.core.iam_evaluator import AuthError
+
+    return AuthError(code, message)
+
+
+def answer(
+    service: str, code: str, message: str, status: int | None = None, headers: Mapping[str, str] | None = None
+) -> Response:
+    """Make an error in the protocol of a service, which CloudWatch tells by the headers of the request."""
+    from ministack import app
+
+    usual, found, body = app._credential_failure(service, "", str(uuid.uuid4()), failed(code, message), headers or {})
+    return status or usual, found, body
+
+
+def refusal(access_key_id: str, action: str, arn: str, context: Mapping[str, str]) -> ServiceError | None:
+    """Say why IAM does not let the holder of an access key do something under condition keys, None when it does."""
+    from ministack.core.iam_evaluator import AuthError, enforce
+    from ministack.core.responses import get_region
+
+    service, _, _ = action.partition(":")
+    denied = enforce(access_key_id, action, service, get_region(), resource_arn=arn, service_context=context)
+    if denied is None:
+        return None
+    if isinstance(denied, AuthError):
+        return ServiceError(denied.code, denied.message, 403)
+    return ServiceError("AccessDeniedException", _denial(denied, action, arn), 400)
+
+
+def _denial(denied: Any, action: str, arn: str) -> str:
+    return (
+        f"User: {denied.principal_arn} is not authorized to perform: {action} on resource: {arn} because no "
+        "identity-based policy allows it"
+    )
+
+
 def _unless_verified(pin: Callable[..., None]) -> Callable[..., None]:
     """Keep a request for MiniStack's check of its signature, unless the door has verified it by that very check."""
     from ministack.core import iam_evaluator
@@ -78,6 +101,13 @@ def _is_administrator(access_key_id: str) -> bool:
     return access_key_id == os.environ["AWS_ACCESS_KEY_ID"]
 
 
+@functools.cache
+def _regions() -> frozenset[str]:
+    """The regions that AWS has in the partition of our ARNs: MiniStack takes any name for one."""
+    partitions = Loader().load_data("endpoints")["partitions"]
+    return frozenset(next(partition["regions"] for partition in partitions if partition["partition"] == "aws"))
+
+
 def _enforcing(judge: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(judge)
     def enforce(
@@ -88,8 +118,11 @@ def _enforcing(judge: Callable[..., Any]) -> Callable[..., Any]:
         resource_arn: str = "*",
         service_context: dict[str, Any] | None = None,
     ) -> Any:
-        arns = [resource_arn, *further.get()]
+        others = further.get()
         further.set([])
+        if region not in _regions():
+            message = f"Credential should be scoped to a valid region, not '{region}'."
+            return failed("SignatureDoesNotMatch", f"{message} The local AWS has the regions of the partition aws.")
         if not access_key_id and iam_action == _NOT_ASKED.get(admitted.get() or NOBODY):
             admitted.set(None)
             return None
@@ -101,11 +134,12 @@ def _enforcing(judge: Callable[..., Any]) -> Callable[..., Any]:
             return failed("AccessDenied", "The request names no operation that the service has.")
         if reason := sessions.closed(access_key_id, iam_action):
             return failed(*reason)
-        for arn in arns:
+        for arn in (resource_arn, *others):
             if arn.startswith("arn:") and not arn.startswith("arn:aws:"):
                 return failed("AccessDenied", f"The local AWS is of the partition aws, not of that of {arn}.")
             if denied := judge(access_key_id, iam_action, service, region, arn, service_context):
-                return denied
+                # MiniStack's own message is about the first resource.
+                return failed("AccessDenied", _denial(denied, iam_action, arn)) if arn != resource_arn else denied
         return None
 
     return enforce
@@ -119,13 +153,6 @@ def _checking(judge: Callable[..., Any]) -> Callable[..., Any]:
     return check_credentials
 
 
-def failed(code: str, message: str) -> Any:
-    """A refusal in MiniStack's words, which it puts in those of the service that was called."""
-    from ministack.core.iam_evaluator import AuthError
-
-    return AuthError(code, message)
-
-
 def _mismatch(access_key_id: str, iam_action: str, service: str, resource_arn: str) -> Any:
     """Why what was signed is not what is called; None when it is, or when that has been found out before."""
     signed = admitted.get()
@@ -136,7 +163,7 @@ def _mismatch(access_key_id: str, iam_action: str, service: str, resource_arn: s
         return failed("UnrecognizedClientException", "The security token included in the request is invalid.")
     if not access_key_id or (signed.version_2 and service == "s3"):
         return None
-    called = "execute-api" if iam_action.startswith("execute-api:") else SIGNING_NAMES.get(service, service)
+    called = SIGNING_NAMES.get(service, service)
     if signed.service != called:
         return failed("SignatureDoesNotMatch", f"Credential should be scoped to correct service: '{called}'.")
     # All else is looked for in the region that was signed for; a function URL is in one.
@@ -155,6 +182,6 @@ def _judge_nobody(action: str, service: str, region: str, arn: str, context: Map
     policy, _ = iam_evaluator._resource_policy(service, arn) or (None, None)
     keys = {key.lower(): value for key, value in context.items()}
     question = iam_evaluator.EvalContext("anonymous", "Anonymous", "", action, arn, region, service_context=keys)
-    answer = iam_evaluator.evaluate_resource_policy(policy, question)
-    answer.principal_arn = "anonymous"
-    return None if answer.decision == "Allow" else answer
+    found = iam_evaluator.evaluate_resource_policy(policy, question)
+    found.principal_arn = "anonymous"
+    return None if found.decision == "Allow" else found

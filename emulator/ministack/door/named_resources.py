@@ -2,38 +2,27 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import unquote
+
+from emulator.ministack.door import operations
 
 _KEY_MEMBERS = ("KeyId", "TargetKeyId", "SourceKeyId", "DestinationKeyId")
 
 
 def arns(service: str, path: str, body: bytes, query: Mapping[str, Any], prefix: str) -> list[str]:
-    """Find the resources that MiniStack leaves out or names otherwise.
+    """Find the resources that MiniStack leaves out or names otherwise; none where its own answer is right.
 
-    Parameters
-    ----------
-    prefix
-        ``arn:aws:SERVICE:REGION:ACCOUNT:``, as far as the region and the account that the request is for.
-
-    Returns
-    -------
-    Nothing where MiniStack's own answer is right.
+    `prefix` is the beginning of their ARNs, ``arn:aws:SERVICE:REGION:ACCOUNT:``.
     """
-    find = _FINDERS.get(service)
-    if find is None:
-        return []
-    try:
-        content = json.loads(body or b"{}")
-    except ValueError:
-        content = {}
-    found = find(path, content if isinstance(content, dict) else {}, query, prefix)
-    return list(dict.fromkeys(found))
+    if find := _BY_PATH_OR_QUERY.get(service):
+        return find(path, query, prefix)
+    find = _BY_CONTENT.get(service)
+    return list(dict.fromkeys(find(operations.content(body), prefix))) if find else []
 
 
-def _function(path: str, content: Any, query: Mapping[str, Any], prefix: str) -> list[str]:
+def _function(path: str, query: Mapping[str, Any], prefix: str) -> list[str]:
     from ministack.services import lambda_svc
 
     _, _, rest = path.partition("/functions/")
@@ -44,64 +33,65 @@ def _function(path: str, content: Any, query: Mapping[str, Any], prefix: str) ->
     return [f"{prefix}function:{name}" + (f":{qualifier}" if qualifier else "")]
 
 
-def _keys(path: str, content: Mapping[str, Any], query: Any, prefix: str) -> list[str]:
-    from ministack.core import iam_actions
-    from ministack.services import kms
+def _object(path: str, query: Any, prefix: str) -> list[str]:
+    """To the last slash of its key: MiniStack asks IAM without the empty parts of a path."""
+    from ministack.services import s3
 
-    named = [content[member] for member in _KEY_MEMBERS if isinstance(content.get(member), str)]
-    blob = content.get("CiphertextBlob")
-    named += [iam_actions._kms_key_id_from_ciphertext(blob)] if isinstance(blob, str) else []
-    found = [record["Arn"] if (record := kms._resolve_key(name)) else _below(f"{prefix}key/", name) for name in named]
-    alias = content.get("AliasName")
-    return [*filter(None, found), *([prefix + alias] if isinstance(alias, str) else [])]
+    bucket, key = s3._parse_bucket_key(path, {})
+    return [f"arn:aws:s3:::{bucket}/{key}"] if key else []
 
 
-def _parameters(path: str, content: Mapping[str, Any], query: Any, prefix: str) -> list[str]:
-    named = [name for member in ("Name", "Names", "Path") for name in _texts(content.get(member))]
-    # By its ARN, too; a version or a label may follow.
-    names = [name.rpartition(":parameter/")[2].lstrip("/").partition(":")[0] for name in named]
-    return [f"{prefix}parameter/{name}" for name in names]
-
-
-def _log_groups(path: str, content: Mapping[str, Any], query: Any, prefix: str) -> list[str]:
-    members = ("logGroupIdentifier", "logGroupNames", "logGroupIdentifiers")
-    named = [name for member in members for name in _texts(content.get(member))]
-    return [_below(f"{prefix}log-group:", name) for name in named]
-
-
-def _projects(path: str, content: Mapping[str, Any], query: Any, prefix: str) -> list[str]:
-    members = ("projectName", "name", "names", "ids", "id")
-    named = [name for member in members for name in _texts(content.get(member))]
-    return [f"{prefix}project/{name.rpartition('project/')[2].partition(':')[0]}" for name in named]
-
-
-def _stacks(path: str, content: Any, query: Mapping[str, Any], prefix: str) -> list[str]:
+def _stacks(path: str, query: Mapping[str, Any], prefix: str) -> list[str]:
     from ministack.services.cloudformation import _change_sets
 
     name = (query.get("ChangeSetName") or [""])[0]
     if not (change_set := _change_sets.get(name)):
         return []
     given = (query.get("StackName") or [change_set["StackName"]])[0]
-    other = given not in (change_set["StackName"], change_set.get("StackId"))
-    return [
-        stack if stack.startswith("arn:") else f"{prefix}stack/{stack}/*"
-        for stack in [given, *[change_set["StackName"]] * other]
-    ]
+    other = [] if given in (change_set["StackName"], change_set.get("StackId")) else [change_set["StackName"]]
+    return [stack if stack.startswith("arn:") else f"{prefix}stack/{stack}/*" for stack in (given, *other)]
+
+
+def _keys(content: Mapping[str, Any], prefix: str) -> list[str]:
+    from ministack.core import iam_actions
+    from ministack.services import kms
+
+    named = _texts(content, *_KEY_MEMBERS)
+    named += [iam_actions._kms_key_id_from_ciphertext(blob) for blob in _texts(content, "CiphertextBlob")]
+    found = [record["Arn"] if (record := kms._resolve_key(name)) else _below(f"{prefix}key/", name) for name in named]
+    return [*filter(None, found), *(prefix + alias for alias in _texts(content, "AliasName"))]
+
+
+def _parameters(content: Mapping[str, Any], prefix: str) -> list[str]:
+    # By its ARN, too; a version or a label may follow.
+    named = (name.rpartition(":parameter/")[2] for name in _texts(content, "Name", "Names", "Path"))
+    return [f"{prefix}parameter/{name.lstrip('/').partition(':')[0]}" for name in named]
+
+
+def _log_groups(content: Mapping[str, Any], prefix: str) -> list[str]:
+    named = _texts(content, "logGroupIdentifier", "logGroupNames", "logGroupIdentifiers")
+    return [_below(f"{prefix}log-group:", name) for name in named]
+
+
+def _projects(content: Mapping[str, Any], prefix: str) -> list[str]:
+    named = (name.rpartition("project/")[2] for name in _texts(content, "projectName", "name", "names", "ids", "id"))
+    return [f"{prefix}project/{name.partition(':')[0]}" for name in named]
 
 
 def _below(prefix: str, name: str) -> str:
     return name if name.startswith("arn:") else f"{prefix}{name}"
 
 
-def _texts(value: Any) -> list[str]:
-    return [text for text in (value if isinstance(value, list) else [value]) if isinstance(text, str) and text]
+def _texts(content: Mapping[str, Any], *members: str) -> list[str]:
+    values = (content.get(member) for member in members)
+    listed = [item for value in values for item in (value if isinstance(value, list) else [value])]
+    return [text for text in listed if isinstance(text, str) and text]
 
 
-_FINDERS: dict[str, Callable[..., list[str]]] = {
-    "cloudformation": _stacks,
+_BY_PATH_OR_QUERY: dict[str, Callable[..., list[str]]] = {"cloudformation": _stacks, "lambda": _function, "s3": _object}
+_BY_CONTENT: dict[str, Callable[..., list[str]]] = {
     "codebuild": _projects,
     "kms": _keys,
-    "lambda": _function,
     "logs": _log_groups,
     "ssm": _parameters,
 }

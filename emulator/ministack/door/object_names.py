@@ -1,4 +1,4 @@
-"""Which object a request to S3 names: the one that is read or written, to the last slash of its key.
+"""What IAM is asked about an object of S3, by its key to the last slash.
 
 MiniStack leaves out empty parts of a path when it asks IAM, and keeps them in the keys of objects.
 """
@@ -18,50 +18,39 @@ def install() -> None:
     from ministack.services import s3
 
     action_of = iam_actions._s3_action
-    resource_of = iam_actions.extract_resource_arn
     further_of = iam_actions.s3_additional_checks
 
-    def s3_action(method: str, path: str, query: Mapping[str, Any]) -> str | None:
+    def plain(path: str) -> str:
+        """The path without empty parts."""
         bucket, key = s3._parse_bucket_key(path, {})
-        return action_of(method, f"/{bucket}/key" if key else f"/{bucket}", query)  # type: ignore[no-any-return]
+        return f"/{bucket}/key" if key else f"/{bucket}"
 
-    def extract_resource_arn(
-        service: str, method: str, path: str, headers: Any, body: bytes, query: Any, region: str, account: str
-    ) -> str:
-        if service == "s3":
-            bucket, key = s3._parse_bucket_key(path, {})
-            if key:
-                return f"{_ARN}{bucket}/{key}"
-            path = f"/{bucket}"
-        return resource_of(service, method, path, headers, body, query, region, account)  # type: ignore[no-any-return]
+    def s3_action(method: str, path: str, query: Mapping[str, Any]) -> str | None:
+        return action_of(method, plain(path), query)  # type: ignore[no-any-return]
 
     def s3_additional_checks(method: str, path: str, headers: Any, body: bytes, query: Any) -> list[tuple[str, str]]:
         bucket, key = s3._parse_bucket_key(path, {})
-        checks: list[tuple[str, str]] = further_of(
-            method, f"/{bucket}/key" if key else f"/{bucket}", headers, body, query
-        )
+        checks: list[tuple[str, str]] = further_of(method, plain(path), headers, body, query)
         if key and s3_action(method, path, query) != "PutObject":  # which asks about the source of a copy alone
             return [(action, f"{_ARN}{bucket}/{key}") for action, _ in checks]
-        if deletes_version(method, path, query, body):  # on a bucket's host, nobody has asked for that yet
-            checks.append(("s3:DeleteObjectVersion", extract_resource_arn("s3", method, path, {}, body, query, "", "")))
-        return checks
+        # On a bucket's host, nobody has asked yet about the first object, which is a version.
+        return [*version_deleted(method, path, query, body), *checks]
 
     iam_actions._s3_action = s3_action
     iam_actions._s3_source_object = _source
-    iam_actions.extract_resource_arn = extract_resource_arn
     iam_actions.s3_additional_checks = s3_additional_checks
 
 
-def deletes_version(method: str, path: str, query: Mapping[str, Any], body: bytes) -> bool:
-    """Whether the first object of DeleteObjects, which IAM is asked about first, is a version of one."""
+def version_deleted(method: str, path: str, query: Mapping[str, Any], body: bytes) -> list[tuple[str, str]]:
+    """What to ask about the first object of DeleteObjects where it is a version of one; IAM is asked about it first."""
     from ministack.core import iam_actions
     from ministack.services import s3
 
     bucket, key = s3._parse_bucket_key(path, {})
     if method != "POST" or key or "delete" not in query:
-        return False
+        return []
     targets = iam_actions._s3_batch_delete_targets(bucket, body)
-    return bool(targets and targets[0][1])
+    return [("s3:DeleteObjectVersion", arn) for arn, version in targets[:1] if version]
 
 
 def _source(headers: Mapping[str, str]) -> tuple[str, str] | None:

@@ -58,9 +58,8 @@ def _for_caller(document: Any, arn: str, service: str | None) -> Any:
             return None
     if not isinstance(document, dict):
         return document
-    statements = document.get("Statement", [])
     meant = []
-    for statement in statements if isinstance(statements, list) else [statements]:
+    for statement in _listed(document.get("Statement", [])):
         if isinstance(statement, dict) and statement.get("Effect") == "Deny" and "NotPrincipal" in statement:
             if _left_out(statement["NotPrincipal"], arn, service):
                 continue
@@ -74,12 +73,12 @@ def _left_out(named: Any, arn: str, service: str | None) -> bool:
     if not isinstance(named, dict):
         return bool(named == "*")
     if service:
-        return service in _as_list(named.get("Service"))
-    names, account = set(_as_list(named.get("AWS"))), _CALLER.fullmatch(arn)
+        return service in _listed(named.get("Service"))
+    names, account = {name for name in _listed(named.get("AWS")) if isinstance(name, str)}, _CALLER.fullmatch(arn)
     if "*" in names or account is None:
         return "*" in names
     return {arn, _principal(arn)} <= names and bool(names & {account[1], f"arn:aws:iam::{account[1]}:root"})
 
 
-def _as_list(value: Any) -> list[str]:
-    return [text for text in (value if isinstance(value, list) else [value]) if isinstance(text, str)]
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]

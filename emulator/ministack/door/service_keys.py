@@ -7,8 +7,8 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from emulator.ministack.routing import refusal_to
-from emulator.platform.awsapi import Caller
+from emulator.ministack.door.enforcement import refusal
+from emulator.ministack.door.operations import content
 from emulator.platform.errors import Response, ServiceError
 
 #: KMS's errors of keys that nobody can use.
@@ -28,13 +28,11 @@ def install() -> None:
 
 
 def refused(key_id: str, service: str, actions: tuple[str, ...], access_key: str) -> ServiceError | None:
-    """Why a caller may not use a key by way of a service; the key that AWS manages for it is there for everybody.
+    """Why a caller may not use a key by way of a service: one of `UNUSABLE`, or a denial.
 
-    Returns
-    -------
-    One of `UNUSABLE`, or a denial.
+    The key that AWS manages for the service is there for everybody.
     """
-    from ministack.core.responses import get_account_id, get_region
+    from ministack.core.responses import get_region
     from ministack.services import kms
 
     if key_id.rpartition(":")[2] == f"alias/aws/{service}":
@@ -44,9 +42,8 @@ def refused(key_id: str, service: str, actions: tuple[str, ...], access_key: str
     if (unusable := kms._check_key_state(record)) is not None:
         error = json.loads(unusable[2])
         return ServiceError(error["__type"], error["message"])
-    caller = Caller(get_account_id(), get_region())
-    context = {"kms:ViaService": f"{service}.{caller.region}.amazonaws.com"}
-    denials = (refusal_to(access_key, action, record["Arn"], context, caller) for action in actions)
+    context = {"kms:ViaService": f"{service}.{get_region()}.amazonaws.com"}
+    denials = (refusal(access_key, action, record["Arn"], context) for action in actions)
     return next(filter(None, denials), None)
 
 
@@ -59,27 +56,18 @@ async def _handle(
     access_key = extract_access_key_id(headers, query)
 
     def response_to(keys: Iterator[str], *actions: str) -> Response | None:
-        for key in set(keys):
-            if denied := refused(key, service, actions, access_key):
-                code = _UNUSABLE[service] if denied.code in UNUSABLE else denied.code
-                return ServiceError(code, denied.message).response()
-        return None
+        denied = next(filter(None, (refused(key, service, actions, access_key) for key in set(keys))), None)
+        if denied and denied.code in UNUSABLE:
+            denied = ServiceError(_UNUSABLE[service], denied.message)
+        return denied.response() if denied else None
 
-    request = _content(body)
+    request = content(body)
     if response := response_to(_written(request), *_WRITING[service]):
         return response
     response = await inner(method, path, headers, body, query)
     readable = service == "secretsmanager" or request.get("WithDecryption")
-    found = _content(response[2]) if readable and response[0] == 200 else {}
+    found = content(response[2]) if readable and response[0] == 200 else {}
     return response_to(_read(found), "kms:Decrypt") or response
-
-
-def _content(body: bytes) -> dict[str, Any]:
-    try:
-        content = json.loads(body or b"{}")
-    except ValueError:
-        return {}  # the service refuses it
-    return content if isinstance(content, dict) else {}
 
 
 def _written(request: Mapping[str, Any]) -> Iterator[str]:

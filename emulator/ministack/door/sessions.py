@@ -9,7 +9,7 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from emulator.ministack.door import operations
+from emulator.ministack.door.operations import form
 from emulator.platform.errors import Response
 
 _SHORTEST = 900
@@ -29,12 +29,7 @@ def install() -> None:
 
 
 def closed(access_key_id: str, action: str) -> tuple[str, str] | None:
-    """Say why the session of a user, or a federated one, may not do something whatever its policies say.
-
-    Returns
-    -------
-    Code and message of the error; None also for keys that are no such session's.
-    """
+    """Say by code and message why a session of a user or a federated one may not do something despite its policies."""
     from ministack.services import sts
 
     session = sts._sessions.get(access_key_id)
@@ -55,7 +50,7 @@ async def _handle(
     from ministack.core.responses import error_response_xml
     from ministack.core.router import extract_access_key_id
 
-    parameters = {name: values[0] for name, values in {**query, **operations.form(body)}.items()}
+    parameters = {name: values[0] for name, values in {**query, **form(body)}.items()}
     if problem := _problem(parameters, extract_access_key_id(headers, query)):
         return error_response_xml("ValidationError", problem, 400)  # type: ignore[no-any-return]
     return await inner(method, path, headers, body, query)  # type: ignore[no-any-return]

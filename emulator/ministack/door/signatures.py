@@ -46,15 +46,7 @@ class SignatureError(Exception):
 
 @dataclass(frozen=True)
 class Signature:
-    """Who says to have signed, and for which service in which region.
-
-    Parameters
-    ----------
-    region, service
-        Empty with Signature Version 2, which is for S3 wherever the bucket is.
-    presigned
-        In the query, not in a header.
-    """
+    """Who says to have signed, and for which service in which region: for none with Version 2, which is S3's."""
 
     access_key_id: str
     region: str
@@ -67,18 +59,7 @@ class Signature:
 
 
 def read(headers: Iterable[tuple[bytes, bytes]], query: Mapping[str, Sequence[str]]) -> Signature | None:
-    """Find the signature of a request; its truth is not looked into.
-
-    Parameters
-    ----------
-    headers
-        As they came, with lower-case names.
-    query
-        Values of each parameter, blank ones kept.
-
-    Returns
-    -------
-    None when there are no credentials at all.
+    """Find the signature of a request, None where there are no credentials; its truth is not looked into.
 
     Raises
     ------

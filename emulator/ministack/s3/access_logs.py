@@ -1,9 +1,9 @@
 """Server access logs of S3: records of requests, delivered late, as S3 does it.
 
 MiniStack keeps a bucket's logging configuration and does nothing with it. Here every request to such a bucket makes a
-record, which becomes part of an object in the target bucket after a while: also when the bucket has been emptied and
-deleted meanwhile. Delivery is best effort, as on AWS. Records go nowhere when the target is gone, does not let
-``logging.s3.amazonaws.com`` write, or is encrypted with a key by default; those that wait end with the server.
+record, which becomes part of an object in the target bucket after a while: also when the bucket is gone meanwhile.
+Records are dropped when the target is gone, has no policy that lets ``logging.s3.amazonaws.com`` write, or is encrypted
+with a key by default; those that wait end with the server.
 
 References
 ----------
@@ -23,12 +23,12 @@ from dataclasses import dataclass
 from typing import Any
 from xml.etree import ElementTree
 
+from emulator.ministack.door.enforcement import answer
 from emulator.platform.errors import Response
 
 logger = logging.getLogger(__name__)
 
 _PRINCIPAL = "logging.s3.amazonaws.com"
-_LOG_DELIVERY_GROUP = "http://acs.amazonaws.com/groups/s3/LogDelivery"
 
 
 @dataclass(frozen=True)
@@ -40,26 +40,10 @@ class _Destination:
     source: str
     target: str
     prefix: str
-    partitioned: bool
-
-    def new_key(self) -> str:
-        """The key of one more object."""
-        now = time.gmtime()
-        folder = f"{self.account}/{self.region}/{self.source}/{time.strftime('%Y/%m/%d/', now)}"
-        name = f"{time.strftime('%Y-%m-%d-%H-%M-%S', now)}-{secrets.token_hex(8).upper()}"
-        return self.prefix + (folder if self.partitioned else "") + name
 
 
 class AccessLogs:
-    """Makes records and delivers them.
-
-    Parameters
-    ----------
-    seconds
-        A record is delivered after this time, and before twice this time has passed.
-    note_change
-        Called when something was delivered.
-    """
+    """Makes records, and delivers each between `seconds` and twice that later."""
 
     def __init__(self, seconds: float, note_change: Callable[[], None]) -> None:
         self._seconds = seconds
@@ -80,16 +64,16 @@ class AccessLogs:
             try:
                 target = _text(s3.fromstring(body), "TargetBucket")
             except ElementTree.ParseError:
-                message = "The XML you provided was not well-formed or did not validate against our published schema"
-                return s3._error("MalformedXML", message, 400)  # type: ignore[no-any-return]
+                return answer("s3", "MalformedXML", "The XML you provided was not well-formed.", 400)
             bucket, source = s3._buckets.get(target), s3._buckets.get(name)
             if target and bucket is None:
-                return s3._error(  # type: ignore[no-any-return]
-                    "InvalidTargetBucketForLogging", "The target bucket for logging does not exist", 400
-                )
+                message = "The target bucket for logging does not exist"
+                return answer("s3", "InvalidTargetBucketForLogging", message, 400)
             if bucket and source and bucket["region"] != source["region"]:
                 message = "S3 server access logs can be delivered to a bucket of the same region only."
-                return s3._error("CrossLocationLoggingProhibited", message, 403)  # type: ignore[no-any-return]
+                return answer("s3", "CrossLocationLoggingProhibited", message, 403)
+            if b"PartitionedPrefix" in body:
+                return answer("s3", "NotImplemented", "The local AWS delivers logs with a simple prefix only.", 501)
             return put(name, body)  # type: ignore[no-any-return]
 
         s3._put_bucket_logging = put_bucket_logging
@@ -108,13 +92,13 @@ class AccessLogs:
         bucket, key = s3._parse_bucket_key(path, headers)
         destination = _destination(bucket)  # before the request, which may delete the bucket
         started = time.monotonic()
-        response: Response = await inner(method, path, headers, body, query)
+        made: Response = await inner(method, path, headers, body, query)
         if destination is not None:
-            record = _record(destination, method, path, key, headers, query, response, time.monotonic() - started)
+            record = _record(destination, method, path, key, headers, query, made, time.monotonic() - started)
             self._filling[destination].append(record)
             if self._timer is None:
                 self._timer = asyncio.get_running_loop().call_later(self._seconds, self._tick)
-        return response
+        return made
 
     def _tick(self) -> None:
         """Deliver what was there at the last tick; what came since waits for the next one."""
@@ -126,8 +110,7 @@ class AccessLogs:
         if self._full:
             self._note_change()
         self._full, self._filling = self._filling, defaultdict(list)
-        again = asyncio.get_running_loop().call_later(self._seconds, self._tick) if self._full else None
-        self._timer = again
+        self._timer = asyncio.get_running_loop().call_later(self._seconds, self._tick) if self._full else None
 
 
 def _destination(bucket: str) -> _Destination | None:
@@ -139,9 +122,8 @@ def _destination(bucket: str) -> _Destination | None:
     target = _text(configuration := s3.fromstring(stored), "TargetBucket") if stored else ""
     if not target:
         return None
-    partitioned = configuration.find(".//{*}PartitionedPrefix") is not None
     prefix = _text(configuration, "TargetPrefix")
-    return _Destination(get_account_id(), s3._buckets[bucket]["region"], bucket, target, prefix, partitioned)
+    return _Destination(get_account_id(), s3._buckets[bucket]["region"], bucket, target, prefix)
 
 
 def _deliver(destination: _Destination, records: list[str]) -> None:
@@ -149,7 +131,8 @@ def _deliver(destination: _Destination, records: list[str]) -> None:
     from ministack.services import s3
 
     with request_scope(destination.account, destination.region):
-        key = destination.new_key()
+        name = f"{time.strftime('%Y-%m-%d-%H-%M-%S', time.gmtime())}-{secrets.token_hex(8).upper()}"
+        key = destination.prefix + name
         if destination.target in s3._buckets and _may_deliver(destination, key):
             s3._put_object(destination.target, key, "".join(records).encode(), {"content-type": "text/plain"})
         else:
@@ -166,21 +149,11 @@ def _may_deliver(destination: _Destination, key: str) -> bool:
     target = destination.target
     if "aws:kms" in s3._bucket_encryption.get(target, ""):
         return False
-    if _LOG_DELIVERY_GROUP in s3._bucket_acl.get(target, ""):
-        return True
+    keys = {"aws:sourceaccount": destination.account, "aws:sourcearn": f"arn:aws:s3:::{destination.source}"}
     context = EvalContext(
-        principal_arn=_PRINCIPAL,
-        principal_type="Service",
-        principal_account=destination.account,
-        action="s3:PutObject",
-        resource_arn=f"arn:aws:s3:::{target}/{key}",
-        region=destination.region,
-        secure_transport=True,
-        service_context={
-            "aws:sourceaccount": destination.account,
-            "aws:sourcearn": f"arn:aws:s3:::{destination.source}",
-        },
-    )
+        _PRINCIPAL, "Service", destination.account, "s3:PutObject", f"arn:aws:s3:::{target}/{key}", destination.region,
+        secure_transport=True, service_context=keys,
+    )  # fmt: skip
     policy = s3._bucket_policies.get(target)
     return bool(evaluate_resource_policy(policy, context, service=_PRINCIPAL).decision == "Allow")
 
@@ -192,14 +165,14 @@ def _record(
     """One line of an access log."""
     from ministack.core.iam_evaluator import caller_arn
 
-    status, answer, body = response
+    status, sent, body = response
     of_what = next((name.upper() for name, values in query.items() if values == [""]), "OBJECT" if key else "BUCKET")
     error = body.partition(b"<Code>")[2].partition(b"</Code>")[0].decode() if status >= 400 else ""
     fields = (
         destination.account, destination.source, time.strftime("[%d/%b/%Y:%H:%M:%S +0000]", time.gmtime()),
-        "127.0.0.1", caller_arn(), answer.get("x-amz-request-id", "-"), f"REST.{method}.{of_what}", key or "-",
+        "127.0.0.1", caller_arn(), sent.get("x-amz-request-id", "-"), f"REST.{method}.{of_what}", key or "-",
         f'"{method} {path} HTTP/1.1"', status, error or "-", len(body), "-", int(seconds * 1000), "-",
-        '"-"', f'"{headers.get("user-agent", "-")}"', answer.get("x-amz-version-id", "-"), "-", "SigV4", "-",
+        '"-"', f'"{headers.get("user-agent", "-")}"', sent.get("x-amz-version-id", "-"), "-", "SigV4", "-",
         "AuthHeader", headers.get("host", "-"), "TLSv1.3", "-", "-",
     )  # fmt: skip
     return " ".join(map(str, fields)) + "\n"

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from typing import Any
 from xml.sax.saxutils import escape
 
 from emulator.ministack.cloudformation.resources import handler_message
 from emulator.platform.errors import Response
-
-_MESSAGE = re.compile(rb"<Message>(?P<text>[^<]*)</Message>")
-_PARTITIONED = "PartitionedPrefix"
 
 
 def install() -> None:
@@ -23,7 +19,7 @@ def install() -> None:
     provisioners._RESOURCE_HANDLERS["AWS::S3::Bucket"] = {**handlers, "delete": _delete}
     provisioners._S3_BUCKET_CONFIGURATIONS = (
         *provisioners._S3_BUCKET_CONFIGURATIONS,
-        ("LoggingConfiguration", _logging_xml, _put_logging, _no_logging),
+        ("LoggingConfiguration", _logging_xml, _put_logging, _put_logging),
         ("BucketEncryption", _encryption_xml, s3._put_bucket_encryption, s3._delete_bucket_encryption),
     )
 
@@ -37,39 +33,31 @@ def _delete(name: str, properties: Any) -> None:
 
 
 def _check(response: Response) -> None:
+    from ministack.services import s3
+
     status, _, body = response
     if status >= 400:
-        found = _MESSAGE.search(body)
-        reason = found["text"].decode() if found else body.decode()
+        reason = s3.fromstring(body).findtext(".//{*}Message")
         raise ValueError(handler_message(f"{reason} (Service: S3, Status Code: {status})"))
 
 
 def _logging_xml(properties: Mapping[str, Any]) -> bytes:
-    """The LoggingConfiguration of a template as PutBucketLogging takes it."""
-    partitioned = _PARTITIONED in properties.get("TargetObjectKeyFormat", {})
-    key_format = f"<TargetObjectKeyFormat><{_PARTITIONED}/></TargetObjectKeyFormat>" if partitioned else ""
+    """The LoggingConfiguration of a template, as PutBucketLogging has it within its status."""
     target, prefix = (escape(properties.get(name, "")) for name in ("DestinationBucketName", "LogFilePrefix"))
+    key_format = "".join(f"<{name}/>" for name in properties.get("TargetObjectKeyFormat", {}))
     enabled = f"<TargetBucket>{target}</TargetBucket><TargetPrefix>{prefix}</TargetPrefix>{key_format}"
-    return _status_xml(f"<LoggingEnabled>{enabled}</LoggingEnabled>")
+    return f"<LoggingEnabled>{enabled}</LoggingEnabled>".encode()
 
 
-def _status_xml(content: str) -> bytes:
-    namespace = "http://s3.amazonaws.com/doc/2006-03-01/"
-    return f'<BucketLoggingStatus xmlns="{namespace}">{content}</BucketLoggingStatus>'.encode()
-
-
-def _put_logging(name: str, configuration: bytes) -> None:
+def _put_logging(name: str, enabled: bytes = b"") -> None:
     from ministack.services import s3
 
     # Without a destination a bucket logs to itself.
     own = f"<TargetBucket>{name}</TargetBucket>".encode()
-    _check(s3._put_bucket_logging(name, configuration.replace(b"<TargetBucket></TargetBucket>", own)))
-
-
-def _no_logging(name: str) -> None:
-    from ministack.services import s3
-
-    _check(s3._put_bucket_logging(name, _status_xml("")))
+    enabled = enabled.replace(b"<TargetBucket></TargetBucket>", own)
+    namespace = b"http://s3.amazonaws.com/doc/2006-03-01/"
+    status = b'<BucketLoggingStatus xmlns="%s">%s</BucketLoggingStatus>' % (namespace, enabled)
+    _check(s3._put_bucket_logging(name, status))
 
 
 def _encryption_xml(properties: Mapping[str, Any]) -> bytes:
@@ -78,9 +66,7 @@ def _encryption_xml(properties: Mapping[str, Any]) -> bytes:
     for rule in properties.get("ServerSideEncryptionConfiguration", []):
         default = rule.get("ServerSideEncryptionByDefault", {})
         members = "".join(f"<{name}>{escape(str(value))}</{name}>" for name, value in default.items())
+        members = f"<ApplyServerSideEncryptionByDefault>{members}</ApplyServerSideEncryptionByDefault>"
         key = str(rule.get("BucketKeyEnabled", False)).lower()
-        rules.append(
-            f"<Rule><ApplyServerSideEncryptionByDefault>{members}</ApplyServerSideEncryptionByDefault>"
-            f"<BucketKeyEnabled>{key}</BucketKeyEnabled></Rule>"
-        )
+        rules.append(f"<Rule>{members}<BucketKeyEnabled>{key}</BucketKeyEnabled></Rule>")
     return f"<ServerSideEncryptionConfiguration>{''.join(rules)}</ServerSideEncryptionConfiguration>".encode()

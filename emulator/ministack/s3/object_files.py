@@ -13,14 +13,14 @@ import shutil
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from botocore.exceptions import ClientError
 
-from emulator.ministack.routing import refusal
+from emulator.ministack.door.enforcement import refusal
 from emulator.platform import settings
-from emulator.platform.awsapi import Caller
 from emulator.platform.errors import Response
 
 _METADATA = "x-amz-meta-"
@@ -30,15 +30,15 @@ _TIMEOUT_SECONDS = 60.0
 _principals: ContextVar[dict[tuple[Any, ...], Any] | None] = ContextVar("principals", default=None)
 
 
+@dataclass(frozen=True)
 class ObjectFile:
     """The body of an answer that is a file."""
 
-    def __init__(self, path: str, size: int) -> None:
-        self.path = path
-        self._size = size
+    path: str
+    size: int
 
     def __len__(self) -> int:
-        return self._size
+        return self.size
 
 
 class ObjectFiles:
@@ -65,18 +65,9 @@ class ObjectFiles:
     def copy(
         self, credentials: Mapping[str, str], region: str, bucket: str, targets: Sequence[tuple[str, Path]]
     ) -> Iterator[dict[str, str]]:
-        """Copy objects one after the other; call it on any thread but the event loop's.
+        """Copy objects to files, and yield the metadata of each; call it on any thread but the event loop's.
 
-        Parameters
-        ----------
-        credentials
-            ``AWS_ACCESS_KEY_ID`` of a role's session.
-        targets
-            Pairs of key and file. All are asked for before the first is copied, so give some dozens.
-
-        Yields
-        ------
-        The metadata that an object was uploaded with, once it is copied.
+        All of `targets`, pairs of key and file, are asked for before the first is copied, so give some dozens.
 
         Raises
         ------
@@ -111,13 +102,12 @@ async def _answers(access_key_id: str, region: str, bucket: str, keys: Sequence[
     headers = {"host": settings.BIND_HOST, "authorization": authorization}
     iam_evaluator.pin_request_origin(settings.BIND_HOST, secure_transport=True)
     iam_evaluator.pin_request_caller(headers)
-    caller = Caller(responses.get_account_id(), region)
     answers = []
     for key in keys:
         path = f"/{bucket}/{key}"
         context = iam_actions.s3_service_context("s3:GetObject", {}, path, headers)
         resources = iam_actions.s3_access_point_resources(f"arn:aws:s3:::{bucket}/{key}")
-        asked = (refusal("s3:GetObject", arn, context | more, headers, {}, caller) for arn, more in resources)
+        asked = (refusal(access_key_id, "s3:GetObject", arn, context | more) for arn, more in resources)
         if denied := next(filter(None, asked), None):
             answer = s3._error(denied.code.removesuffix("Exception"), denied.message, 403)
         else:

@@ -11,6 +11,7 @@ from contextvars import ContextVar
 from typing import Any
 
 from emulator.ministack.door import service_keys
+from emulator.ministack.door.enforcement import answer
 from emulator.platform.errors import Response
 
 _ALGORITHM_HEADER = "x-amz-server-side-encryption"
@@ -93,7 +94,6 @@ def _refusal(key_id: str | None, *actions: str) -> Response | None:
     """Why a caller may not use a key through S3."""
     from ministack.core import iam_evaluator
     from ministack.core.router import extract_access_key_id
-    from ministack.services import s3
 
     asked = _asked.get()
     if asked is None or not key_id:
@@ -102,8 +102,6 @@ def _refusal(key_id: str | None, *actions: str) -> Response | None:
     if "AWSAccessKeyId" in asked[1]:
         iam_evaluator._anonymous.set(False)
     refused = service_keys.refused(key_id, "s3", actions, extract_access_key_id(*asked))
-    if refused is None:
-        return None
-    if refused.code in service_keys.UNUSABLE:
-        return s3._error(f"KMS.{refused.code}", refused.message, 400)  # type: ignore[no-any-return]
-    return s3._error("AccessDenied", refused.message, 403)  # type: ignore[no-any-return]
+    if refused and refused.code in service_keys.UNUSABLE:
+        return answer("s3", f"KMS.{refused.code}", refused.message, 400)
+    return answer("s3", "AccessDenied", refused.message) if refused else None

@@ -270,7 +270,7 @@ def _reads(service: str, method: str, path: str, headers: Any, body: bytes, quer
     from ministack import app
 
     parameters = app._routing_params(method, path, headers, body, query)
-    _, _, operation = operations.action(service, method, path, headers, parameters, lambda *_: None).partition(":")
+    _, _, operation = operations.action(service, method, path, headers, parameters).partition(":")
     return operation.startswith(_READS) if operation else method in _READING_METHODS
 
 
