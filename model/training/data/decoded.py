@@ -37,14 +37,10 @@ class Images:
 
     Attributes
     ----------
-    pixels : numpy.ndarray
-        uint8 [N, side, side, 3].
-    aspects : numpy.ndarray
-        float32 [N], width / height of the original images.
-    targets : numpy.ndarray
-        int64 [N].
-    skipped : dict of str to str
-        For each unreadable file, its path below the data set's folder and the reason.
+    pixels : uint8 [N, side, side, 3]
+    aspects : float32 [N], width / height of the original images
+    targets : int64 [N]
+    skipped : for each unreadable file, its path below the data set's folder and the reason
     """
 
     pixels: npt.NDArray[np.uint8]
@@ -75,25 +71,13 @@ def load(
 
     Parameters
     ----------
-    data_set : DataSet
-    split : str
-        Its name.
-    prepare : callable
-        From an RGB image to uint8 [side, side, 3].
-    side : int
-        Pixels.
-    shorter_side : int
-        The least that the decoder must leave of an image's shorter side, in pixels: a large JPEG is decoded at a
-        fraction of its size.
-    threads : int
-        Images decoded at the same time; Pillow releases the interpreter lock while it works.
-    allow_none : bool
-        Whether no image at all is a result, too, as it may be for a part of a split.
-
-    Raises
-    ------
-    DataSetError
-        When not one image of the split can be read.
+    prepare : from an RGB image to uint8 [side, side, 3]
+    side : pixels
+    shorter_side : the least that the decoder must leave of an image's shorter side, in pixels: a large JPEG is decoded
+        at a fraction of its size
+    threads : images decoded at the same time; Pillow releases the interpreter lock while it works
+    allow_none : whether no image at all is a result, too, as it may be for a part of a split; otherwise it is a
+        DataSetError
     """
     chosen = data_set.splits[split]
     pixels = _allocate((len(chosen), side, side, 3))

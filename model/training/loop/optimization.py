@@ -36,18 +36,10 @@ def _parts(module: nn.Module) -> list[nn.Module]:
 
 
 def freeze(network: nn.Module, trainable: int) -> list[str]:
-    """Exclude all but the last so many stages from training.
+    """Exclude all but the last so many stages from training; raise NetworkError when there are fewer.
 
-    Returns
-    -------
-    list of str
-        The names of the frozen modules, which must be put into evaluation mode whenever the network is put into
-        training mode, so that their batch normalisation keeps its statistics.
-
-    Raises
-    ------
-    NetworkError
-        When the network has fewer stages.
+    Returns the names of the frozen modules, which must be put into evaluation mode whenever the network is put into
+    training mode, so that their batch normalisation keeps its statistics.
     """
     all_stages = stages(network)
     if trainable > len(all_stages):
@@ -63,8 +55,8 @@ def parameter_groups(network: nn.Module, *, lr: float, weight_decay: float, lr_d
     """Return the optimiser's groups: a learning rate for each stage, and weight decay for matrices and kernels only.
 
     `lr` is that of the last stage, the classifier; `lr_decay`, above 0 to 1, the learning rate of a stage over that of
-    the next one (discriminative fine-tuning, Howard and Ruder 2018: what the first layers know is of use for all images
-    and should change least). Biases and normalisation, which have one dimension, do not decay.
+    the next one (discriminative fine-tuning, Howard and Ruder 2018). Biases and normalisation, which have one
+    dimension, do not decay.
     """
     if lr_decay == 1:
         by_stage = [list(network.parameters())]

@@ -1,4 +1,4 @@
-"""All that changes while a network is trained, and that a checkpoint therefore holds."""
+"""All that changes while a network is trained, and that a checkpoint therefore holds; what has been reached."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import copy
 import dataclasses
 import logging
 import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,7 +18,6 @@ from ..config import Recipe
 from ..distributed.group import Workers
 from .metrics import EpochMetrics, Evaluation
 from .optimization import parameter_groups
-from .outcome import DivergedError, Fit
 
 log = logging.getLogger(__name__)
 
@@ -24,31 +25,57 @@ log = logging.getLogger(__name__)
 WARM_UP = 0.3
 
 
+class DivergedError(Exception):
+    """The loss is no longer a number."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What a training has reached.
+
+    Attributes
+    ----------
+    history : one per epoch that was finished
+    best_epoch : the one with the lowest validation loss, whose weights are kept; 0 when no epoch was finished
+    best : its validation
+    interrupted : whether `should_stop` ended the training
+    workers : how many processes trained
+    """
+
+    history: list[EpochMetrics]
+    best_epoch: int
+    best: Evaluation | None
+    interrupted: bool
+    workers: int = 1
+
+    @property
+    def images_per_second(self) -> float:
+        """Training images per second on all workers, over all epochs: the harmonic mean of the epochs' figures."""
+        return len(self.history) / sum(1 / epoch.images_per_second for epoch in self.history)
+
+
+NOTHING = Fit(history=[], best_epoch=0, best=None, interrupted=True)
+"""Of a training that was stopped before its first epoch."""
+KeepBest = Callable[[Fit, Callable[[], Mapping[str, Any]]], None]
+"""Called with the outcome so far and with what returns the weights of the best epoch."""
+
+
 class TrainingState:
     """A network, its optimiser, and how far they are.
 
     Parameters
     ----------
-    network : nn.Module
-        On the device where it is trained.
-    recipe : Recipe
-    steps : int
-        Of the whole training.
-    scale_gradients : bool
-        Whether the loss is scaled so that float16's gradients do not underflow.
+    network : on the device where it is trained
+    steps : of the whole training
+    scale_gradients : whether the loss is scaled so that float16's gradients do not underflow
 
     Attributes
     ----------
-    epoch : int
-        The current one, from 1.
-    step : int
-        How many of its steps are made.
-    seconds : float
-        Spent on them.
-    total_loss : Tensor
-        Sum of their images' losses on this worker, in float64.
-    history, best, best_epoch, best_weights
-        Of the finished epochs; the weights are the initial ones before there is one.
+    epoch, step : the current epoch, from 1; how many of its steps are made
+    seconds : spent on them
+    total_loss : sum of their images' losses on this worker, in float64
+    history, best, best_epoch, best_weights : of the finished epochs; the weights are the initial ones before there is
+        one
     """
 
     def __init__(self, network: nn.Module, recipe: Recipe, *, steps: int, scale_gradients: bool = False) -> None:
@@ -99,10 +126,7 @@ class TrainingState:
     def finish_epoch(self, train_loss: float, images: int, evaluation: Evaluation) -> EpochMetrics:
         """Take note of the result of an epoch, whose `seconds` went to so many images, and turn to the next one.
 
-        Raises
-        ------
-        DivergedError
-            When a loss is infinite or not a number.
+        Raises DivergedError when a loss is infinite or not a number.
         """
         if not math.isfinite(train_loss + evaluation.loss):
             raise DivergedError(
@@ -144,11 +168,7 @@ class TrainingState:
             "generator": self.generator.get_state(),
             "epoch_began": self._epoch_began,
             "random": workers.all_gather((torch.get_rng_state(), cuda)),
-            "network": self.network.state_dict(),
-            "average": None if self._average is None else self._average.state_dict(),
-            "optimizer": self._optimizer.state_dict(),
-            "schedule": self._schedule.state_dict(),
-            "scaler": self._scaler.state_dict(),
+            **{name: part.state_dict() for name, part in self._parts().items()},
         }
 
     def restore(self, saved: dict[str, Any], workers: Workers) -> None:
@@ -166,9 +186,11 @@ class TrainingState:
         torch.set_rng_state(cpu)
         if cuda is not None and torch.cuda.is_available():
             torch.cuda.set_rng_state(cuda)
-        self.network.load_state_dict(saved["network"])
-        if self._average is not None:
-            self._average.load_state_dict(saved["average"])
-        self._optimizer.load_state_dict(saved["optimizer"])
-        self._schedule.load_state_dict(saved["schedule"])
-        self._scaler.load_state_dict(saved["scaler"])
+        for name, part in self._parts().items():
+            part.load_state_dict(saved[name])
+
+    def _parts(self) -> dict[str, Any]:
+        parts: dict[str, Any] = {
+            "network": self.network, "optimizer": self._optimizer, "schedule": self._schedule, "scaler": self._scaler,
+        }  # fmt: skip
+        return parts if self._average is None else parts | {"average": self._average}

@@ -18,7 +18,7 @@ from model.training.data.augment import Augmentation
 from model.training.distributed.group import ALONE
 from model.training.loop.checkpoints import CheckpointError, Checkpoints
 from model.training.loop.engine import Execution, fit
-from model.training.loop.outcome import Fit
+from model.training.loop.state import Fit
 from model.training.whole_files import write_hashed
 
 EVERYTHING = {"mixup": 0.3, "cutmix": 1.0, "ema": 0.9, "class_weights": "sampler", "lr_decay": 0.8, "train_stages": 3}
@@ -80,19 +80,12 @@ def test_the_last_ones_are_kept(tmp_path):
     ]
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [
-        lambda content: content[: len(content) // 2],
-        lambda content: content[:-9] + bytes([content[-9] ^ 1]) + content[-8:],
-    ],
-    ids=["torn", "flipped"],
-)
-def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path, caplog, damage):
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path, caplog):
     undisturbed = train(None)
     train(tmp_path, every=0, stop_after=5)
     newest = max(tmp_path.iterdir())
-    newest.write_bytes(damage(newest.read_bytes()))
+    content = newest.read_bytes()
+    newest.write_bytes(content[:-9] + bytes([content[-9] ^ 1]) + content[-8:])
     resumed = train(tmp_path)
     assert resumed[2] == EPOCHS * STEPS - 4
     assert same(resumed, undisturbed)
