@@ -99,7 +99,7 @@ class Recipe:
     """How to train: what the loop does with a network and its data. The fields' own texts say what they mean.
 
     Losses are cross-entropies in nats. `lr` is reached after `state.WARM_UP` of the steps; `train_stages` counts the
-    stages of `optimization.stages`; `mixup` and `cutmix` are what `batches.draw_mixture` takes.
+    stages of `state.stages`; `mixup` and `cutmix` are what `batches.draw_mixture` takes.
     """
 
     epochs: int = option(_PLAIN, 40, "at most so many", type=integer(1, 10_000))

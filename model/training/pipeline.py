@@ -79,7 +79,12 @@ def train(config: TrainingConfig, stop: Stop, workers: Workers = ALONE) -> None:
         log.info("decoded %d + %d images in %.1f s", len(images), len(valid), time.perf_counter() - started)
         skipped = images.skipped
         _check_same(sorted(skipped | valid.skipped), workers)
-        recipe = _scaled(config, workers)
+        recipe = config.recipe
+        if config.scale_with_workers == "on":
+            # Goyal et al. 2017: with k times the images per step there are k times fewer steps, each k times as long.
+            recipe = dataclasses.replace(
+                recipe, batch_size=recipe.batch_size * workers.size, lr=recipe.lr * workers.size
+            )
         outcome = fit(
             network,
             images,
@@ -123,14 +128,6 @@ def _keeper(config: TrainingConfig, unfinished: Trained, workers: Workers, start
         return lambda outcome, weights: None
     unfinished = dataclasses.replace(unfinished, network=copy.deepcopy(unfinished.network))
     return BestSoFar(best_writer(config, unfinished, started=started))
-
-
-def _scaled(config: TrainingConfig, workers: Workers) -> Recipe:
-    recipe = config.recipe
-    if config.scale_with_workers == "off":
-        return recipe
-    # Goyal et al. 2017: with k times the images per step there are k times fewer steps, each k times as long.
-    return dataclasses.replace(recipe, batch_size=recipe.batch_size * workers.size, lr=recipe.lr * workers.size)
 
 
 def _checkpoints(config: TrainingConfig, recipe: Recipe, identity: Fingerprint, workers: Workers) -> Checkpoints | None:

@@ -27,13 +27,10 @@ class ExportError(Exception):
 
 @dataclass(frozen=True)
 class ExportCheck:
-    """How the graph compares with the network on real images.
+    """How the graph compares with the network on so many real images.
 
-    Attributes
-    ----------
-    max_logit_difference : the largest absolute difference of any logit, relative to the largest logit where that is
-        above 1
-    agreement : share of images with the same most probable class, 0 to 1
+    The largest absolute difference of any logit is relative to the largest logit where that is above 1; the agreement
+    is the share of images with the same most probable class.
     """
 
     images: int

@@ -48,16 +48,10 @@ _LIBRARIES = ("torch", "torchvision", "onnxruntime", "numpy", "pillow")
 
 @dataclass(frozen=True)
 class Trained:
-    """A network after its training, and what it was trained on.
+    """A network after its training, with the weights of the best epoch, and what it was trained on.
 
-    Attributes
-    ----------
-    network : with the weights of the best epoch
-    identity : of the data set
-    preprocessing : what the server does to an image
-    valid : the validation split, as the server sees it
-    outcome : at least one epoch is finished
-    skipped : training images that could not be read, with the reasons
+    `valid` is the validation split as the server sees it, `skipped` has the training images that could not be read,
+    with the reasons.
     """
 
     network: torch.nn.Module
@@ -72,11 +66,8 @@ class Trained:
 def finish(config: TrainingConfig, trained: Trained, *, started: float, should_stop: Callable[[], bool]) -> None:
     """Write the artifact, choose its precision, calibrate it, measure it on the test split, and report.
 
-    Parameters
-    ----------
-    started : `time.perf_counter()` when the training began
-    should_stop : True leaves out the choice of the precision and the test, as far as they are not done yet; the
-        artifact is whole all the same
+    `started` is `time.perf_counter()` when the training began. `should_stop` leaves out the choice of the precision and
+    the test, as far as they are not done yet; the artifact is whole all the same.
     """
     data_set, valid, model_dir = trained.data_set, trained.valid, config.model_dir
     model_dir.mkdir(parents=True, exist_ok=True)

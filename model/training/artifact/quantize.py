@@ -52,10 +52,8 @@ _ABSORBED_OPERATORS = ("Relu", "Clip")
 class Limits:
     """What int8 may cost on the validation images.
 
-    Attributes
-    ----------
-    max_accuracy_loss : accuracy of fp32 less that of int8, both 0 to 1; 0.005 is half a point
-    min_agreement : share of images with the same most probable class in both, 0 to 1
+    `max_accuracy_loss` is the accuracy of fp32 less that of int8 (0.005 is half a point), `min_agreement` the share of
+    images with the same most probable class in both.
     """
 
     max_accuracy_loss: float
@@ -118,11 +116,7 @@ class Comparison:
 class Decision:
     """Which precision ships, "fp32" or "int8", and why, as `model.json` and `metrics.json` say it.
 
-    Attributes
-    ----------
-    comparison : of the graph that ships or came nearest to it; None when none was made
-    machine : where the times were measured
-    seconds : what finding out took
+    The comparison is of the graph that ships or came nearest to it; `seconds` is what finding out took.
     """
 
     precision: str
@@ -144,13 +138,8 @@ def choose_precision(
 ) -> Decision:
     """Replace an fp32 graph by its int8 form where that is faster and as good; otherwise leave it as it is.
 
-    It never raises an error: whatever goes wrong here, there is a trained model that works.
-
-    Parameters
-    ----------
-    path : the ONNX graph
-    calibration, valid : of the training and the validation split, cut as the server cuts them (`Preprocessing.crop`)
-    should_stop : asked between the two attempts; True ends them, and fp32 ships
+    It never raises an error: whatever goes wrong here, there is a trained model that works. The images are of the
+    training and the validation split, cut as the server cuts them. `should_stop` is asked between the two attempts.
     """
     started = time.perf_counter()
 

@@ -81,11 +81,8 @@ class Augmentation:
     def __call__(self, pixels: Tensor, aspects: Tensor, variations: Variations) -> Tensor:
         """Return one varied, normalised view of every image, float32 [N, 3, S, S], with the channels last in memory.
 
-        Parameters
-        ----------
-        pixels : uint8 [N, H, W, 3], each a whole image squeezed to one size
-        aspects : float32 [N], width / height of the original images, so that nothing stays squeezed
-        variations : from `draw`, one for each image
+        `pixels` are uint8 [N, H, W, 3], each a whole image squeezed to one size; `aspects`, float32 [N], width / height
+        of the original images, so that nothing stays squeezed.
         """
         size, device = self.preprocessing.input_size, pixels.device
         transforms = _crops(aspects.cpu(), variations).to(device)

@@ -167,9 +167,8 @@ class Batches:
     def epoch(self, generator: torch.Generator, order: IntArray, first: int = 0) -> Iterator[Batch]:
         """Yield this worker's parts of the batches of one epoch; `first` is not 0 after a restart.
 
-        The sizes of the whole batches differ by at most one: a last batch of what is left over could be a single
-        image. All that is random about a batch is drawn when it is asked for, so that the generator's state between
-        two batches is all that a checkpoint needs.
+        The sizes of the whole batches differ by at most one: a last batch of what is left over could be a single image.
+        What is random is drawn when it is asked for: the generator's state between two is all that a checkpoint needs.
         """
         for chosen in np.array_split(order, self.steps)[first:]:
             yield self._batch(chosen, generator)

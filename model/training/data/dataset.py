@@ -36,12 +36,9 @@ class Split:
 
 @dataclass(frozen=True)
 class DataSet:
-    """What a model is trained on.
+    """What a model is trained on: the classes, sorted as the network's outputs, and the splits.
 
-    Attributes
-    ----------
-    labels : the classes in the order of the network's outputs (sorted)
-    splits : "train" and "valid" always, "test" when there is one
+    There are always "train" and "valid", "test" when there is one.
     """
 
     root: Path
@@ -62,13 +59,10 @@ class DataSet:
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """The identity of a data set's content.
+    """The identity of a data set's content, wherever the folder lies.
 
-    Attributes
-    ----------
-    digest : "sha256:" and the hexadecimal hash over every image's split, class, name and bytes, wherever the folder
-        lies
-    leaked : images of the other splits that are, byte for byte, in the training split too
+    `digest` is "sha256:" and the hash over every image's split, class, name and bytes; `leaked` are the images of the
+    other splits that are, byte for byte, in the training split too.
     """
 
     digest: str

@@ -67,17 +67,10 @@ def load(
     threads: int,
     allow_none: bool = False,
 ) -> Images:
-    """Decode one split's images.
+    """Decode one split's images, as many at the same time as there are threads.
 
-    Parameters
-    ----------
-    prepare : from an RGB image to uint8 [side, side, 3]
-    side : pixels
-    shorter_side : the least that the decoder must leave of an image's shorter side, in pixels: a large JPEG is decoded
-        at a fraction of its size
-    threads : images decoded at the same time; Pillow releases the interpreter lock while it works
-    allow_none : whether no image at all is a result, too, as it may be for a part of a split; otherwise it is a
-        DataSetError
+    `prepare` makes uint8 [side, side, 3] of an RGB image. A large JPEG is decoded at a fraction of its size, whose
+    shorter side has at least `shorter_side` pixels. That no image can be read is an error unless `allow_none`.
     """
     chosen = data_set.splits[split]
     pixels = _allocate((len(chosen), side, side, 3))

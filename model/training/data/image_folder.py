@@ -97,12 +97,7 @@ def find(root: Path) -> ImageFolder:
     Class names are compared in one Unicode form (NFC), so that a set that was zipped on a Mac matches itself. `root`
     has `train/`, `valid/` (or `val/`, `validation/`) and `test/` that hold class folders, or class folders directly.
     The latter is split per class by the hash of each image's bytes: the same images always land in the same split, and
-    copies of an image never land in two.
-
-    Raises
-    ------
-    DataSetError : when the folder is missing, two folders claim to be the same split, or a class that is to be split
-        has too few images or one that cannot be read
+    copies of an image never land in two. Raises DataSetError when it cannot be listed or split.
     """
     if not root.is_dir():
         raise DataSetError(f"There is no data set at {root}. {LAYOUT}")

@@ -49,13 +49,7 @@ class LostPeersError(Exception):
 
 @dataclass(frozen=True)
 class Workers:
-    """One worker's view of the group.
-
-    Attributes
-    ----------
-    rank, size : of this worker, from 0; world size: how many there are on all hosts
-    local_rank, local_size : the same among those on this host
-    """
+    """One worker's view of the group: its rank and the world size, on all hosts and among those on this host."""
 
     rank: int = 0
     size: int = 1
@@ -112,17 +106,10 @@ ALONE = Workers()
 
 @contextlib.contextmanager
 def joined(hosts: int = 1, environment: Mapping[str, str] = os.environ) -> Iterator[Workers]:
-    """Join the group that torchrun's variables describe, for the duration of the block.
+    """Join the group that torchrun's variables describe, for the duration of the block; without them, be alone.
 
-    Parameters
-    ----------
-    hosts : how many hosts the arguments name
-    environment : as `torchrun` sets it. Without WORLD_SIZE this is the only worker.
-
-    Raises
-    ------
-    DistributedError : when torchrun runs on fewer hosts, or the workers do not come together
-    LostPeersError : when another worker has failed
+    Raises DistributedError when torchrun runs on fewer `hosts` than the arguments name or the workers do not come
+    together, LostPeersError when another worker has failed.
     """
     size, local_size = (int(environment.get(name, 1)) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
     if size // local_size < hosts:

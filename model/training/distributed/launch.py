@@ -46,15 +46,8 @@ def processes_per_host(asked: int | None, gpus: int | None) -> int:
 def launch(command: Sequence[str], config: TrainingConfig, processes: int) -> int:
     """Become torchrun, with the arguments that SageMaker's toolkit gives it, and return the exit code of the workers.
 
-    Parameters
-    ----------
-    command : the training's program and its arguments, as torchrun takes them
-    config : says which hosts train, where they meet, and how many CPUs the workers of this one share
-    processes : how many workers each host runs
-
-    Raises
-    ------
-    DistributedError, WorkerKilledError : when the hosts do not come together; when a worker was killed
+    `command` is the training's program with its arguments; each host runs `processes` workers. Raises DistributedError
+    when the hosts do not come together, WorkerKilledError when a worker was killed.
     """
     hosts, host, address, port = config.hosts, config.current_host, config.master_addr, config.master_port
     if len(hosts) == 1:  # it needs only its loopback interface, and any free port

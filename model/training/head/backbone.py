@@ -17,11 +17,8 @@ def split(network: nn.Module, architecture: str, input_size: int) -> tuple[nn.Mo
     before it and what follows it. Hidden layers of a classifier, as in VGG, MobileNet and ConvNeXt, are published with
     weights of their own and belong to the backbone.
 
-    Returns
-    -------
-    backbone : a frozen copy in evaluation mode: float32 [N, 3, S, S] to features, float32 [N, D]
-    head : from float32 [N, D] to logits [N, classes]. Its layers are the network's own, so that what trains the head
-        trains the network: `network(x)` is `head(backbone(x))` all along
+    Returns the backbone, a frozen copy in evaluation mode that makes features, float32 [N, D], of images, and the head,
+    which makes logits of those. Its layers are the network's own, so that what trains the head trains the network.
     """
     name = classifier_name(network)
     parent_name, _, child = name.rpartition(".")

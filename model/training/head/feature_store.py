@@ -22,13 +22,9 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Features:
-    """What a backbone makes of some images.
+    """What a backbone makes of some images: values, float32 [N, D], and the indices of their classes, int64 [N].
 
-    Attributes
-    ----------
-    values : float32 [N, D]
-    targets : int64 [N], the index of each image's class
-    skipped : images that could not be read and are left out, with the reasons
+    `skipped` has the images that could not be read, with the reasons.
     """
 
     values: npt.NDArray[np.float32]

@@ -69,19 +69,11 @@ class _Part:
 def compute(
     extraction: Extraction, store: FeatureStore, workers: Workers, should_stop: Callable[[], bool]
 ) -> Views | None:
-    """Return the features, computing those that the store lacks.
+    """Return the features, computing those that the store lacks; None when it was stopped, and beside the main worker.
 
     Every worker must call this. They share the work; workers of one host may share a store's folder, and what the main
     worker's store lacks is sent to it. `should_stop` is asked after every batch; True on any worker ends the work of
-    all, and the finished shards are kept.
-
-    Returns
-    -------
-    Views or None : None when it was stopped, and on all workers but the main one
-
-    Raises
-    ------
-    DataSetError, ExportError : when not one image of a split can be read; when the backbone cannot be exported to ONNX
+    all, and the finished shards are kept. Raises DataSetError when not one image of a split can be read.
     """
     parts = _parts(extraction)
     missing = workers.broadcast([part for part in parts if part.missing_in(store)])

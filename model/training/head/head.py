@@ -129,16 +129,8 @@ def search(
 
     Bayesian search by a tree-structured Parzen estimator (Bergstra et al. 2011). Every trial begins with the head's
     weights and the recipe's seed, and so does the search, so the same call finds the same. The head is left with the
-    weights of the best trial.
-
-    Parameters
-    ----------
-    head, views, recipe, space : the recipe says all that is not searched
-    trials : at most this many; `should_stop` ends the search, too, with the best trial so far
-    on_trial, keep_best : called with every trial when it has ended, and with every one that is the best so far
-        (`engine.fit`)
-
-    Raises DivergedError when every trial diverged. Returns None when none was completed before it was stopped.
+    weights of the best trial; None is returned when no trial was completed before `should_stop` ended the search.
+    `on_trial` gets every trial when it has ended. Raises DivergedError when every trial diverged.
     """
     import optuna  # takes a second, and only a search needs it
 

@@ -43,11 +43,8 @@ def train_head(
     All workers compute features, each with so many threads; the main one then trains the head and prints the epochs,
     after a search those of the best trial. `keep_best` gets the weights of the whole network.
 
-    Returns
-    -------
-    Fit : without epochs when it was stopped before, and on all workers but the main one
-    dict of str to str : training images that could not be read, with the reasons
-    Recipe : what the head was trained with: the configuration's, or what the search found
+    Returns what was reached, without epochs when it was stopped before and on all workers but the main one; the
+    training images that could not be read; the recipe, perhaps what the search found.
     """
     started = time.perf_counter()
     recipe, network = config.recipe, trained.network

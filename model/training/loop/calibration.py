@@ -2,8 +2,7 @@
 
 One number mends most of what is wrong with a network's confidence, the temperature that its logits are divided by
 before the softmax (Guo et al., "On Calibration of Modern Neural Networks", 2017). It changes no answer, only how sure
-the model is of it: above 1 for a network that is too sure of itself, below 1 for one that is not sure enough, which is
-what label smoothing does. It is fitted on the validation split; the test split says how good it is.
+the model is of it. It is fitted on the validation split; the test split says how good it is.
 """
 
 from __future__ import annotations

@@ -30,12 +30,8 @@ class CheckpointError(Exception):
 class Checkpoints:
     """The checkpoints of one training in a folder. All workers call every method; the main one reads and writes.
 
-    Parameters
-    ----------
-    folder : made when it does not exist
-    identity : what the training is: going on from a checkpoint of another one is refused
-    every : seconds from one checkpoint to the next
-    keep : how many of the newest are left in the folder, at least 1
+    `identity` says what the training is: going on from a checkpoint of another one is refused. One is written `every`
+    so many seconds, and of the newest `keep` are left.
     """
 
     def __init__(

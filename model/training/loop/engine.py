@@ -25,8 +25,7 @@ from ..data.decoded import Images
 from ..distributed.group import ALONE, Workers
 from .checkpoints import Checkpoints
 from .metrics import EpochMetrics, Evaluation
-from .optimization import freeze
-from .state import Fit, KeepBest, TrainingState
+from .state import Fit, KeepBest, TrainingState, freeze
 
 log = logging.getLogger(__name__)
 
@@ -41,10 +40,7 @@ _CPU_FEATURES = ("avx512_bf16", "amx_bf16", "bf16")
 class Execution:
     """What makes the same training faster, or spreads it.
 
-    Attributes
-    ----------
-    half : what to compute in where the result allows it (`half_type`); None: float32 throughout
-    compile : compile the training step with `torch.compile`
+    `half` is the dtype to compute in where the result allows it (`half_type`), `compile` compiles the training step.
     """
 
     workers: Workers = ALONE

@@ -26,13 +26,9 @@ _BATCH = 32
 
 @dataclass(frozen=True)
 class Answers:
-    """What a model said about the images of one split.
+    """What a model said about the N images of one split that could be read.
 
-    Attributes
-    ----------
-    paths : the N images that could be read
-    targets : int64 [N], their classes
-    probabilities : float64 [N, C], as the callers get them
+    Their classes are int64 [N], the probabilities float64 [N, C], as the callers get them.
     """
 
     paths: tuple[Path, ...]
@@ -47,12 +43,8 @@ class Answers:
 def evaluate_artifact(model_dir: Path, data_set: DataSet, split: str) -> tuple[Answers, dict[str, str]]:
     """Classify every image of a split with an artifact's predictor.
 
-    Returns the answers and the unreadable files, each with the reason; they are not counted.
-
-    Raises
-    ------
-    ArtifactError : when the artifact does not load
-    DataSetError : when the data set's classes are not the artifact's, or no image of the split is readable
+    Returns the answers and the unreadable files, each with the reason; they are not counted. Raises DataSetError when
+    the data set's classes are not the artifact's, or no image of the split is readable.
     """
     predictor = Predictor.load(model_dir)
     if tuple(predictor.card.labels) != data_set.labels:

@@ -59,13 +59,8 @@ class EpochMetrics:
 class Trial:
     """One training of a search inside a training job, in the words of SageMaker's tuning jobs.
 
-    Attributes
-    ----------
-    trial : counted from 1
-    status : `COMPLETED`, `STOPPED` (it was worse than most at the same epoch) or `FAILED` (it diverged)
-    objective, accuracy : lowest validation loss, the mean over the images in nats, and the accuracy of that epoch; None
-        for a trial that failed
-    hyperparameters : by their names on the command line
+    It was `COMPLETED`, `STOPPED` (worse than most at the same epoch) or has `FAILED` (it diverged, and has no result).
+    The objective is the lowest validation loss, and the accuracy that of the same epoch.
     """
 
     COMPLETED: ClassVar[str] = "Completed"
@@ -94,13 +89,9 @@ class Trial:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How a classifier did on one split.
+    """How a classifier did on one split: its mean cross-entropy in nats, its accuracy and its confusion matrix.
 
-    Attributes
-    ----------
-    loss : cross-entropy in nats, the mean over the images
-    accuracy : 0 to 1
-    confusion_matrix : row: the true class; column: the predicted one; both in the order of the labels
+    A row is a true class, a column the predicted one, both in the order of the labels.
     """
 
     loss: float

@@ -23,8 +23,7 @@ class Chart:
     Attributes
     ----------
     description : for readers who cannot see the chart
-    x_range, y_range : the values at the ends of the axes
-    x_ticks, y_ticks : values with their texts
+    x_range, y_range, x_ticks, y_ticks : the values at the ends of the axes; values with their texts
     lines : by the class that the style sheet colours it by, a line's points
     best_epoch : marked by a vertical line
     bars : of a reliability diagram

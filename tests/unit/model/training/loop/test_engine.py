@@ -12,8 +12,7 @@ from model.training.data.augment import Augmentation
 from model.training.data.batches import Batch
 from model.training.loop import engine
 from model.training.loop.engine import Execution, evaluate, fit, half_type
-from model.training.loop.optimization import parameter_groups
-from model.training.loop.state import DivergedError
+from model.training.loop.state import DivergedError, parameter_groups
 
 GPU = torch.device("cuda")
 
