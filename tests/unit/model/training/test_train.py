@@ -9,7 +9,6 @@ import shutil
 import signal
 
 import pytest
-import torch
 from training_fixtures import FAST, LABELS, draw, write_data_set
 from training_job import Job
 
@@ -22,7 +21,6 @@ from model.training.artifact import quantize
 from model.training.data.dataset import discover
 from model.training.loop.evaluation import evaluate_artifact
 from model.training.loop.state import DivergedError
-from model.training.report import report
 
 
 @pytest.fixture(scope="module")
@@ -86,39 +84,18 @@ def test_metrics_hold_what_a_report_needs(trained):
     job, _, errors = trained
     metrics = job.metrics
     assert metrics == json.loads((job.model / "metrics.json").read_text())
-    assert [epoch["epoch"] for epoch in metrics["epochs"]] == [1, 2]
     best = min(metrics["epochs"], key=lambda epoch: epoch["valid_loss"])
     assert metrics["best_epoch"] == best["epoch"]
     calibration = metrics["calibration"]
     assert calibration["valid"]["before"]["loss"] == pytest.approx(best["valid_loss"], abs=1e-4)
     assert metrics["valid"]["loss"] == pytest.approx(calibration["valid"]["after"]["loss"])
-    assert calibration["valid"]["after"]["loss"] <= calibration["valid"]["before"]["loss"]
     assert metrics["test"]["loss"] == pytest.approx(calibration["test"]["after"]["loss"])
     assert ModelCard.load(job.model).temperature == calibration["temperature"] != 1
     assert [sum(map(sum, metrics[split]["confusion_matrix"])) for split in ("valid", "test")] == [12, 12]
     assert set(metrics["data_set"]["skipped"]) == {f"{split}/{LABELS[0]}/broken.jpg" for split in ("train", "test")}
     assert all(name in errors for name in metrics["data_set"]["skipped"])
     assert metrics["export"]["agreement"] == 1.0
-    assert metrics["environment"]["versions"]["torch"] == torch.__version__
     assert not metrics["interrupted"]
-
-
-def test_the_report_shows_the_mistakes_and_the_files_that_were_left_out(trained):
-    job, _, _ = trained
-    page = (job.output / "data" / "report.html").read_text()
-    assert page.count('<img src="data:image/jpeg') == len(job.metrics["mistakes"]) > 0
-    assert "2 files could not be read" in page
-    assert not (job.model / "report.html").exists()  # what serves needs none
-
-
-def test_a_report_that_fails_does_not_fail_the_training_whose_precision_can_be_asked_for(data, here, monkeypatch):
-    def fail(*_, **__):
-        raise RuntimeError("no such template")
-
-    monkeypatch.setattr(report, "render", fail)
-    assert main([*FAST, "--data-dir", str(data), "--precision", "fp32"]) == 0
-    card = verify_files(here.model)
-    assert (card.precision, card.quantization, here.metrics["quantization"]) == ("fp32", {}, None)
 
 
 def test_the_test_accuracy_is_that_of_the_packaged_artifact(trained, data, tmp_path):

@@ -53,9 +53,7 @@ def test_hosts_and_meeting_place_come_from_sagemaker():
 def test_features_are_kept_with_the_checkpoints_where_there_are_any(tmp_path):
     assert parse(SM_CHECKPOINT_DIR=str(tmp_path)).feature_cache == tmp_path / "features"
     assert parse().feature_cache == Path("build/features")
-    assert parse("--checkpoint-dir", "x").feature_cache == Path("x/features")
-    given = parse("--mode", "head", "--feature-cache", "y", SM_CHECKPOINT_DIR=str(tmp_path))
-    assert given.feature_cache == Path("y")
+    assert parse("--mode=head", "--feature-cache=y", SM_CHECKPOINT_DIR=str(tmp_path)).feature_cache == Path("y")
 
 
 def test_jobs_that_share_a_place_have_checkpoints_of_their_own_and_share_their_features(tmp_path):
@@ -63,12 +61,6 @@ def test_jobs_that_share_a_place_have_checkpoints_of_their_own_and_share_their_f
     assert (job.checkpoint_dir, job.feature_cache) == (tmp_path / "search-001", tmp_path / "features")
     assert parse(SM_CHECKPOINT_DIR=str(tmp_path)).checkpoint_dir == tmp_path
     assert parse("--checkpoint-dir", "x", TRAINING_JOB_NAME="search-001").checkpoint_dir == Path("x")
-
-
-@pytest.mark.parametrize("mode", ["finetune", "head"])
-def test_what_every_job_is_given_is_taken_in_both_modes(mode, tmp_path):
-    job = ("--model-name=sample", "--code-revision=abc", "--job-name=job-1", "--lr=0.02", "--batch-size=32")
-    assert parse(f"--mode={mode}", *job, SM_CHECKPOINT_DIR=str(tmp_path)).mode == mode
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from distributed_fixtures import FORKS, Worker
+from training_fixtures import fill_disk
 
 from model.training import whole_files
 from model.training.head.feature_store import Features, FeatureStore
@@ -57,10 +58,7 @@ def test_what_a_killed_writer_leaves_is_gone_when_any_file_of_the_folder_is_writ
 def test_when_the_disk_is_full_the_file_from_before_is_untouched(tmp_path, monkeypatch):
     write_whole(tmp_path / "file", b"before")
 
-    def full(_: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(whole_files.os, "fsync", full)
+    fill_disk(monkeypatch)
     with pytest.raises(OSError, match="No space left"):
         write_whole(tmp_path / "file", b"after")
     assert (tmp_path / "file").read_bytes() == b"before"

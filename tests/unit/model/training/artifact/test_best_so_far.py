@@ -69,14 +69,6 @@ def test_the_head_alone_has_one_too_and_the_model_of_an_earlier_training_gives_w
     assert package(earlier.model, tmp_path / "model.tar.gz").name == "newer"
 
 
-def test_a_training_that_begins_anew_on_another_instance_has_the_best_model_of_the_checkpoint(data, tmp_path):
-    checkpoints = ("--checkpoint-dir", str(tmp_path / "checkpoints"), "--checkpoint-minutes", "0")
-    first, second = Job(tmp_path / "first", data), Job(tmp_path / "second", data)
-    killed(first, *checkpoints, epochs=2)
-    killed(second, *checkpoints, epochs=0)
-    package(second.model, tmp_path / "model.tar.gz")
-
-
 class Clock:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 0.0

@@ -12,7 +12,7 @@ from torch.nn import functional
 from model.training.data.augment import Augmentation
 from model.training.data.batches import Batch, Batches, Mixture, draw_mixture, draw_order, image_weights
 from model.training.data.decoded import Images
-from model.training.distributed.group import ALONE, Workers
+from model.training.distributed.group import ALONE, DistributedError, Workers
 
 INPUTS = torch.arange(5.0).view(5, 1, 1, 1).expand(5, 3, 8, 8).contiguous()
 
@@ -36,22 +36,30 @@ def test_cutmix_covers_a_box_and_counts_the_pixels_that_are_left_also_at_the_bor
     assert (INPUTS[0] == 0).all(), "the batch itself is left as it is"
 
 
-def test_shares_are_beta_distributed_and_both_ways_take_turns():
-    generator = torch.Generator().manual_seed(0)
-    mixtures = [draw_mixture(0.4, 1.0, generator) for _ in range(2000)]
-    mixup = [mixture.own for mixture in mixtures if mixture.box is None]
-    assert 900 < len(mixup) < 1100
-    assert np.var(mixup) == pytest.approx(1 / (4 * (2 * 0.4 + 1)), abs=0.02)
+def batches(count: int, batch_size: int, workers: Workers = ALONE, **changes) -> list[Batch]:
+    """Return the batches of one epoch of so many images."""
+    pixels = np.random.default_rng(0).integers(0, 256, (count, 16, 16, 3), dtype=np.uint8)
+    images = Images(pixels, np.ones(count, np.float32), np.arange(count) % 3)
+    recipe, generator = dataclasses.replace(RECIPE, batch_size=batch_size, **changes), torch.Generator().manual_seed(1)
+    made = Batches(images, recipe, Augmentation(PREPROCESSING), CPU, workers)
+    return list(made.epoch(generator, made.order(generator)))
 
 
 def only_batch(workers: Workers = ALONE, **changes) -> Batch:
-    pixels = np.random.default_rng(0).integers(0, 256, (10, 16, 16, 3), dtype=np.uint8)
-    images = Images(pixels, np.ones(10, np.float32), np.asarray([0, 1, 2, 0, 1, 2, 0, 1, 2, 0], np.int64))
-    recipe = dataclasses.replace(RECIPE, batch_size=10, **changes)
-    batches, generator = Batches(images, recipe, Augmentation(PREPROCESSING), CPU, workers), torch.Generator()
-    generator.manual_seed(1)
-    (batch,) = batches.epoch(generator, batches.order(generator))
+    (batch,) = batches(10, 10, workers, **changes)
     return batch
+
+
+@pytest.mark.parametrize("count", [9, 17, 45])  # 9 and 17 images leave one over from batches of 8
+def test_no_batch_is_a_single_image_and_every_image_is_seen_once(count):
+    sizes = [len(batch.targets) for batch in batches(count, 8)]
+    assert (sum(sizes), min(sizes) >= 2, max(sizes) <= 8) == (count, True, True)
+
+
+def test_batches_that_leave_a_worker_a_single_image_are_refused():
+    message = "leave as few as 7 for 4 workers, and each needs 2; use a larger --batch-size"
+    with pytest.raises(DistributedError, match=message):
+        batches(7, 16, Workers(0, 4))
 
 
 @pytest.mark.parametrize("options", [{}, {"mixup": 0.4}, {"cutmix": 1.0}, {"class_weights": "balanced", "mixup": 0.4}])

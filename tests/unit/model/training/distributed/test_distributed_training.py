@@ -127,17 +127,6 @@ def test_a_stop_that_reaches_one_worker_ends_all_after_the_same_step():
         assert len(result["losses"]) == 1
 
 
-def too_many() -> str:
-    with pytest.raises(DistributedError) as error:
-        train(without_batch_statistics, images=(7, 4))
-    return str(error.value)
-
-
-def test_batches_that_leave_a_worker_a_single_image_are_refused():
-    message = run_workers(4, too_many)[0]
-    assert "leave as few as 7 for 4 workers, and each needs 2; use a larger --batch-size" in message
-
-
 def trained_on_their_own(size: int, folders: list[Path], lost_by_the_last: dict[str, str]) -> str:
     """What the workers complain of that have a folder each, and of which one cannot read what the others can."""
     with joined() as workers:

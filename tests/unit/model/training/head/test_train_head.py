@@ -12,7 +12,6 @@ from model.core.artifact import WEIGHTS_FILE, ModelCard, verify_files
 from model.core.network import build
 from model.train import main
 from model.training.head.extraction import Extraction
-from model.training.loop import stopping
 
 HEAD = ["--mode", "head", "--input-size", "32", "--epochs", "5", "--num-cpus", "2", "--precision", "fp32"]
 
@@ -81,14 +80,3 @@ def test_the_same_command_again_computes_no_features_and_gives_the_same_model(
     monkeypatch.setattr(Extraction, "engine", none_is_needed)
     assert job("--views", "3") == 0
     assert ModelCard.load(tmp_path / "model").version == version
-
-
-def test_a_training_that_is_stopped_before_its_head_leaves_no_model_but_its_features(
-    job, tmp_path, monkeypatch, caplog
-):
-    caplog.set_level("INFO")
-    monkeypatch.setattr(stopping.Stop, "training", lambda _: True)
-    job("--weights", "none")
-    assert not (tmp_path / "model").exists()
-    assert "the backbone has random weights" in caplog.text
-    assert "the same command goes on from there" in caplog.text

@@ -74,27 +74,6 @@ def test_divergence_is_an_error_that_names_the_learning_rate():
         run(lr=1e20)
 
 
-@pytest.mark.parametrize("count", [9, 17, 45])
-def test_no_batch_is_a_single_image_and_every_image_is_seen_once(count):
-    # Batch normalisation over one image of 1 x 1 raises; 9 and 17 images leave one over from batches of 8.
-    sizes = []
-
-    class Counting(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.inner = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.BatchNorm1d(3), nn.Linear(3, 3))
-
-        def forward(self, batch):
-            if self.training:
-                sizes.append(len(batch))
-            return self.inner(batch)
-
-    run(Counting(), train=brightness(count, 0), epochs=1)
-    assert sum(sizes) == count
-    assert max(sizes) <= 8
-    assert min(sizes) >= 2
-
-
 def test_the_loss_is_a_mean_over_images_whatever_the_batches(monkeypatch):
     network, images = small_network().eval(), brightness(30, 1)
     whole = evaluate(network, images, PREPROCESSING, CPU)

@@ -40,13 +40,6 @@ def test_a_trials_line_is_no_epochs_and_other_log_lines_are_no_metrics():
     assert read("--lr=0.002 is the peak learning rate; loss=3") == {}
 
 
-def test_evaluation_counts_pictures_and_not_batches_or_classes():
-    evaluation = Evaluation.of([1.0, 2.0, 6.0, 3.0], truth=[0, 0, 0, 1], predicted=[0, 0, 1, 1], classes=3)
-    assert evaluation.loss == 3.0
-    assert evaluation.accuracy == 0.75
-    assert evaluation.confusion_matrix == [[2, 1, 0], [0, 1, 0], [0, 0, 0]]
-
-
 def test_precision_recall_and_f1_of_every_class_and_their_mean():
     recorded = Evaluation(1.0, 0.5, [[2, 1, 0, 0], [0, 1, 0, 0], [1, 1, 0, 0], [0, 0, 0, 0]]).recorded()
     assert [tuple(one.values()) for one in recorded["per_class"]] == [
