@@ -35,12 +35,6 @@ def test_hyperparameters_may_have_underscores_but_values_keep_theirs():
     assert (config.recipe.batch_size, config.model_name, config.search_lr) == (16, "my_dogs", (1e-4, 0.5))
 
 
-def test_a_configuration_is_recorded_under_the_names_of_the_arguments():
-    recorded = parse("--mixup", "0.2").recorded()
-    assert (recorded["mixup"], recorded["lr"], recorded["model_dir"]) == (0.2, 0.01, "/opt/ml/model")
-    assert "recipe" not in recorded
-
-
 def test_hosts_and_meeting_place_come_from_sagemaker():
     environment = {"SM_HOSTS": TWO, "SM_CURRENT_HOST": "algo-2"}
     config = parse(**environment)

@@ -56,14 +56,6 @@ def refused(source: str, architecture: str = ARCHITECTURE) -> str:
     return str(error.value)
 
 
-def test_a_file_is_taken_as_it_is_and_its_hash_is_logged(published, tmp_path, caplog):
-    caplog.set_level("INFO")
-    (tmp_path / "w.pt").write_bytes(published)
-    with local_weights(str(tmp_path / "w.pt"), ARCHITECTURE) as path:
-        assert path == tmp_path / "w.pt"
-    assert f"w.pt, sha256:{hashlib.sha256(published).hexdigest()}" in caplog.text
-
-
 def test_published_weights_are_downloaded_once(site, published):
     for _ in range(2):
         with local_weights("default", ARCHITECTURE) as path:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import random
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import psutil
@@ -16,7 +14,7 @@ from training_fixtures import FAST, write_data_set
 from training_job import Job
 
 from emulator.platform.programs import free_port
-from model.core.artifact import ModelCard, verify_files
+from model.core.artifact import verify_files
 from model.training.distributed.group import DistributedError
 from model.training.distributed.launch import processes_per_host
 
@@ -87,28 +85,6 @@ def test_workers_do_not_outlive_a_torchrun_that_is_killed(data, tmp_path, when):
     process.communicate(timeout=30)
     for worker in workers:
         worker.wait(timeout=30)
-
-
-@pytest.mark.slow
-def test_killed_at_random_moments_a_training_of_two_workers_ends_with_the_same_model(data, tmp_path):
-    def start(name: str) -> tuple[Job, subprocess.Popen[str]]:
-        job = Job(tmp_path / name, data)
-        places = ["--checkpoint-dir", str(tmp_path / name.rstrip("0123456789")), "--checkpoint-minutes", "0"]
-        return job, job.start(*TWO, "--epochs", "12", "--precision", "fp32", *places)
-
-    undisturbed, process = start("undisturbed")
-    process.communicate(timeout=120)
-    for number in range(4):
-        _, process = start(f"killed{number}")
-        process.stdout.readline()
-        time.sleep(random.uniform(0, 1))  # whatever they do then: a step, an exchange, the writing of a checkpoint
-        workers = workers_of(process)
-        process.kill()
-        process.communicate(timeout=30)
-        psutil.wait_procs(workers, timeout=30)
-    resumed, process = start("killed")
-    process.communicate(timeout=120)
-    assert ModelCard.load(resumed.model).version == ModelCard.load(undisturbed.model).version
 
 
 @pytest.mark.parametrize("failing", [0, 1])

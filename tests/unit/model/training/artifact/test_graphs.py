@@ -1,4 +1,4 @@
-"""int8 ships only where it is faster and as good; anything else ships as fp32, and says why."""
+"""The graph gives the network's answers; int8 ships only where it is faster and as good, else fp32 with a reason."""
 
 from __future__ import annotations
 
@@ -6,18 +6,20 @@ import copy
 import dataclasses
 import itertools
 import json
-from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from torch import nn
 
+from model.core.network import build
 from model.core.predictor import onnx_session
 from model.core.transforms import Preprocessing
 from model.training.artifact import quantize
-from model.training.artifact.export import export_onnx
+from model.training.artifact.export import MAX_LOGIT_DIFFERENCE, ExportError, check_export, export_onnx
 from model.training.artifact.quantize import Decision, Limits, choose_precision
 from model.training.data.decoded import Images
 
@@ -85,16 +87,9 @@ def made_hostile(network: nn.Module, *firsts: int) -> nn.Module:
     return hostile
 
 
-def decide(
-    network: nn.Module,
-    path: Path,
-    *,
-    valid: int = 200,
-    limits: Limits = LIMITS,
-    should_stop: Callable[[], bool] = lambda: False,
-) -> Decision:
+def decide(network: nn.Module, path: Path, *, limits: Limits = LIMITS, should_stop=lambda: False) -> Decision:
     export_onnx(network, path, input_size=SIZE)
-    images = {"calibration": stripes(60, 1), "valid": stripes(valid, 2)}
+    images = {"calibration": stripes(60, 1), "valid": stripes(200, 2)}
     return choose_precision(path, **images, preprocessing=PREPROCESSING, limits=limits, should_stop=should_stop)
 
 
@@ -172,3 +167,47 @@ def test_a_network_that_cannot_be_quantised_costs_no_training(trained, tmp_path,
     assert decision.precision == "fp32"
     assert decision.reason == "the network cannot be quantised: ValueError: unable to guess tensor type"
     assert accuracy(tmp_path / "model.onnx") > 0.9
+
+
+def noise(count, size=32):
+    return np.random.default_rng(0).normal(size=(count, 3, size, size)).astype(np.float32)
+
+
+def test_the_graph_takes_any_number_of_images_and_the_same_weights_give_the_same_bytes(tmp_path):
+    torch.manual_seed(0)
+    network, graph = build("resnet9", 5), tmp_path / "model.onnx"  # in training mode: it has dropout
+    export_onnx(network, graph, input_size=32)
+    session = onnxruntime.InferenceSession(graph)
+    for count in (1, 7):
+        (found,) = session.run(["logits"], {"image": noise(count)})
+        with torch.inference_mode():
+            np.testing.assert_allclose(found, network(torch.from_numpy(noise(count))).numpy(), atol=1e-4)
+    check = check_export(network, graph, noise(40))
+    assert (check.images, check.agreement) == (40, 1.0)
+    assert 0 <= check.max_logit_difference < 1e-4
+    export_onnx(network, tmp_path / "again.onnx", input_size=32)
+    assert (tmp_path / "again.onnx").read_bytes() == graph.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("change", "refused"),
+    [(10 * MAX_LOGIT_DIFFERENCE, True), (float("nan"), True), (0.1 * MAX_LOGIT_DIFFERENCE, False)],
+)
+def test_the_limit_is_on_single_logits(tmp_path, change, refused):
+    network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 4)).eval()
+    export_onnx(network, tmp_path / "model.onnx", input_size=8)
+    with torch.no_grad():
+        network[1].bias[2] += change
+    message = pytest.raises(ExportError, match=r"logits differ by up to .*, allowed is 0\.001")
+    with message if refused else nullcontext():
+        check_export(network, tmp_path / "model.onnx", noise(8, 8) / 100)
+
+
+class Untraceable(nn.Module):
+    def forward(self, batch):
+        return torch.linalg.eigvals(batch.mean(dim=1)).real
+
+
+def test_a_network_that_onnx_cannot_express_is_an_error_in_words(tmp_path):
+    with pytest.raises(ExportError, match="cannot be exported to ONNX"):
+        export_onnx(Untraceable(), tmp_path / "model.onnx", input_size=8)
