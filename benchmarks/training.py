@@ -144,9 +144,8 @@ def our_turns(steps: int, mixed_precision: str, compiled: bool) -> None:
     from model.training.config import Recipe
     from model.training.data.augment import Augmentation
     from model.training.data.decoded import CACHE_MARGIN, Images
-    from model.training.loop.engine import Execution, fit
+    from model.training.loop.engine import Execution, fit, half_type
     from model.training.loop.metrics import EpochMetrics
-    from model.training.loop.mixed_precision import half_type
 
     random = np.random.default_rng(0)
 
@@ -217,7 +216,7 @@ def measure_step(rounds: int, steps: int, *, cached: bool) -> dict[str, Any]:
     """
     import torch
 
-    from model.training.loop.mixed_precision import half_type
+    from model.training.loop.engine import half_type
 
     cpu = torch.device("cpu")
     ways = [

@@ -51,11 +51,9 @@ from model.training.head.backbone import split
 from model.training.head.extraction import Extraction
 from model.training.head.feature_store import FeatureStore
 from model.training.head.features import Views, compute
-from model.training.head.search import Search, Space, search
-from model.training.loop.engine import fit
+from model.training.head.head import Search, Space, search
+from model.training.loop.engine import evaluate, fit, half_type
 from model.training.loop.metrics import Trial
-from model.training.loop.mixed_precision import half_type
-from model.training.loop.validation import evaluate
 
 CPU = torch.device("cpu")
 DATA_DIR = Path("build/benchmarks/tuning")

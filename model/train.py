@@ -12,8 +12,7 @@ On two machines, on each with its own --current-host (a SageMaker training job s
 
     python -m model.train --data-dir data --hosts '["one", "two"]' --current-host one
 
-A SageMaker training job starts it by `training/job/train.py`: the places come from the SM_* variables, the
-hyperparameters from the command line. `docs/training.md` lists them all, what is written where, and the exit codes.
+`docs/training.md` lists the arguments, what is written where, and the exit codes.
 """
 
 from __future__ import annotations
@@ -24,10 +23,12 @@ import os
 # another process uses, too, training is four to nine times as fast when they sleep; on idle ones it is 0.9 times.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+import contextlib
 import errno
 import logging
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from .core.artifact import ArtifactError
 from .core.network import NetworkError
@@ -36,13 +37,15 @@ from .training.artifact.export import ExportError
 from .training.data.image_folder import DataSetError
 from .training.distributed.group import LOST_PEERS, DistributedError, LostPeersError, joined
 from .training.distributed.launch import WorkerKilledError, is_worker, launch, processes_per_host
-from .training.environment import write_failure
 from .training.loop.checkpoints import CheckpointError
-from .training.loop.outcome import DivergedError
+from .training.loop.state import DivergedError
 from .training.loop.stopping import Stop
 from .training.pipeline import train
 
 log = logging.getLogger("model.train")
+
+# SageMaker shows this much of the failure file as the job's FailureReason.
+_FAILURE_LENGTH = 1024
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -56,15 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not is_worker():
             processes = processes_per_host(config.processes_per_host, config.num_gpus)
             if len(config.hosts) * processes > 1:
-                return launch(
-                    ["-m", "model.train", *argv],
-                    hosts=config.hosts,
-                    host=config.current_host,
-                    processes=processes,
-                    address=config.master_addr,
-                    port=config.master_port,
-                    threads=config.num_cpus,
-                )
+                return launch(["-m", "model.train", *argv], config, processes)
         # A worker that is still waiting for the others has nothing to save: a signal ends it at once.
         with joined(len(config.hosts)) as group, stop.on_signals():
             if not group.is_main:
@@ -76,7 +71,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         log.error("%s", error)  # that one has said why
         return LOST_PEERS
     except OSError as error:
-        return _fail(_with_advice(error), 1)
+        advice = "; give the training a larger volume (volume_gb in the settings)"
+        return _fail(f"the disk is full: {error}{advice}" if error.errno == errno.ENOSPC else str(error), 1)
     except (
         ArtifactError, CheckpointError, DataSetError, DistributedError, DivergedError, ExportError, NetworkError,
         WorkerKilledError,
@@ -89,15 +85,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0 if is_worker() else stop.exit_code
 
 
-def _with_advice(error: OSError) -> str:
-    if error.errno != errno.ENOSPC:
-        return str(error)
-    return f"the disk is full: {error}; give the training a larger volume (volume_gb in the settings)"
-
-
 def _fail(message: str, exit_code: int) -> int:
+    """Leave the reason in the log and where SageMaker looks for it, in SM_OUTPUT_DIR, if there is such a folder."""
     log.error("%s", message)
-    write_failure(message)
+    output = os.environ.get("SM_OUTPUT_DIR")
+    if output and Path(output).is_dir():
+        with contextlib.suppress(OSError):  # on a full disk the log has to do
+            Path(output, "failure").write_text(message[:_FAILURE_LENGTH], "utf-8", "replace")
     return exit_code
 
 

@@ -55,11 +55,7 @@ def parse_arguments(
     """Read the command line; what it leaves out comes from SageMaker's environment variables.
 
     Where the training itself is to run on another machine, the libraries of this one do not matter: `trains_here`.
-
-    Raises
-    ------
-    ArgumentsError
-        For an unknown argument or a value that is not allowed, also where it comes from the environment.
+    Raises ArgumentsError for an unknown argument or a value that is not allowed, also one from the environment.
     """
     parser = _parser(environment)
     given = vars(parser.parse_args([_with_hyphens(text) for text in argv]))

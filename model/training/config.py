@@ -8,15 +8,81 @@ docs/measurements/training.md has the figures behind the defaults.
 from __future__ import annotations
 
 import dataclasses
+import json
+import math
+from argparse import ArgumentTypeError
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ..core.machine import available_vcpus
-from .option import integer, integers, interval, names, option, real
+
+
+def option(group: str, default: Any, help: str, *, variables: tuple[str, ...] = (), **argument: Any) -> Any:
+    """Return a dataclass field that the command line sets, under the heading `group` of `--help`.
+
+    A default that is a text is read by the argument's `type`; None means that there is none. Of the environment
+    `variables` that set it the first one that is there counts. `argument` is what `add_argument` takes besides.
+    """
+    if variables:
+        help += f"; {variables[0]}"
+    value = argument.get("type", str)(default) if isinstance(default, str) else default
+    return dataclasses.field(
+        default=dataclasses.MISSING if default is None else value,
+        metadata={"group": group, "variables": variables, "argument": {"default": default, "help": help, **argument}},
+    )
+
+
+def _number(kind: Callable[[str], float], what: str, lowest: float, highest: float) -> Callable[[str], Any]:
+    def parse(text: str) -> float:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = math.nan
+        if not lowest <= value <= highest:
+            raise ArgumentTypeError(f"{text!r} is not {what} from {lowest:g} to {highest:g}")
+        return value
+
+    return parse
+
+
+integer = partial(_number, int, "a whole number")
+real = partial(_number, float, "a number")
+
+
+def integers(lowest: int, highest: int) -> Callable[[str], tuple[int, ...]]:
+    """Return what reads whole numbers, such as "64,8", into their sorted set."""
+    return lambda text: tuple(sorted({integer(lowest, highest)(part) for part in text.split(",")}))
+
+
+def interval(lowest: float, highest: float) -> Callable[[str], tuple[float, float]]:
+    """Return what reads a lower and a higher number, such as "0.001,0.1"."""
+
+    def parse(text: str) -> tuple[float, float]:
+        low, high = (real(lowest, highest)(part) for part in text.partition(",")[::2])
+        if low >= high:
+            raise ArgumentTypeError(f"{text!r} is not a lower and a higher number such as 0.001,0.1")
+        return low, high
+
+    return parse
+
+
+def names(text: str) -> tuple[str, ...]:
+    """Read a JSON list of names."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = None
+    if not isinstance(found, list) or not found or not all(isinstance(name, str) for name in found):
+        raise ArgumentTypeError(f'{text!r} is not a JSON list of names such as ["algo-1"]')
+    return tuple(found)
+
 
 CLASS_WEIGHTS = ("none", "balanced", "sampler")
 MIXED_PRECISION = ("auto", "on", "off")
+_SWITCH = ("on", "off")
 
 _PLAIN = "hyperparameters"
 _FINE_TUNING = "hyperparameters for fine-tuning and large networks"
@@ -33,7 +99,7 @@ class Recipe:
     """How to train: what the loop does with a network and its data. The fields' own texts say what they mean.
 
     Losses are cross-entropies in nats. `lr` is reached after `state.WARM_UP` of the steps; `train_stages` counts the
-    stages of `optimization.stages`; `mixup` and `cutmix` are what `mixing.draw_mixture` takes.
+    stages of `state.stages`; `mixup` and `cutmix` are what `batches.draw_mixture` takes.
     """
 
     epochs: int = option(_PLAIN, 40, "at most so many", type=integer(1, 10_000))
@@ -42,25 +108,20 @@ class Recipe:
     weight_decay: float = option(_PLAIN, 0.1, "AdamW's, not for biases", type=real(0, 10))
     label_smoothing: float = option(_PLAIN, 0.1, "share given to all classes alike", type=real(0, 0.9))
     patience: int = option(
-        _PLAIN,
-        0,
-        "stop when the validation loss has not become lower for this many epochs; 0: never",
-        type=integer(0, 10_000),
+        _PLAIN, 0, "stop after this many epochs without a lower validation loss; 0: never", type=integer(0, 10_000)
     )
     seed: int = option(_PLAIN, 0, "of all that is random", type=integer(0, 2**63 - 1))
     train_stages: int = option(
-        _FINE_TUNING, 0, "number of last stages to train, including the classifier; 0: all",
-        type=integer(0, 1000),
-    )  # fmt: skip
+        _FINE_TUNING, 0, "number of last stages to train, including the classifier; 0: all", type=integer(0, 1000)
+    )
     lr_decay: float = option(
         _FINE_TUNING, 1.0, "learning rate of a stage over that of the next one toward the output", type=real(0.01, 1)
     )
     mixup: float = option(_FINE_TUNING, 0.0, "alpha of mixup; 0: off, 0.2 is usual", type=real(0, 10))
     cutmix: float = option(_FINE_TUNING, 0.0, "alpha of CutMix; 0: off, 1 is usual", type=real(0, 10))
     ema: float = option(
-        _FINE_TUNING, 0.0, "decay per step of the moving average of the weights, which is then what is kept; 0: off",
-        type=real(0, 0.99999),
-    )  # fmt: skip
+        _FINE_TUNING, 0.0, "decay per step of the weights' moving average, which is kept; 0: off", type=real(0, 0.99999)
+    )
     class_weights: str = option(
         _FINE_TUNING, "none",
         "for imbalanced classes: balanced weighs the losses, sampler shows every class equally often",
@@ -89,9 +150,8 @@ class TrainingConfig:
         choices=("auto", "fp32"),
     )  # fmt: skip
     int8_max_accuracy_loss: float = option(
-        _PLAIN, 0.005, "accuracy that int8 may lose on the validation pictures; 0.005 is half a point",
-        type=real(-1, 1),
-    )  # fmt: skip
+        _PLAIN, 0.005, "accuracy that int8 may lose on the validation pictures; 0.005 is half a point", type=real(-1, 1)
+    )
     int8_min_agreement: float = option(
         _PLAIN, 0.985, "share of the validation pictures that int8 must classify as fp32 does", type=real(0, 1)
     )
@@ -101,19 +161,12 @@ class TrainingConfig:
         "finetune: train the network; head: compute the features of every picture once and train the last layer",
         choices=("finetune", "head"),
     )  # fmt: skip
-    views: int = option(
-        _HEAD, 1, "of every training picture: the one that the server would see, and so many less one augmented ones",
-        type=integer(1, 1000),
-    )  # fmt: skip
+    views: int = option(_HEAD, 1, "of every training picture: the plain one, and augmented ones", type=integer(1, 1000))
     feature_cache: Path = option(
-        _HEAD, None,
-        "where features are kept; a training that finds its own there does not compute them again; without it the "
-        "folder features in --checkpoint-dir, or in build",
-        type=Path,
-    )  # fmt: skip
+        _HEAD, None, "where features are kept; without it features in --checkpoint-dir, or in build", type=Path
+    )
     search: int = option(
-        _HEAD, 0,
-        "try so many values of --lr and --batch-size, and keep the best; 0: train once, with the values given",
+        _HEAD, 0, "try so many values of --lr and --batch-size, and keep the best; 0: train once",
         type=integer(0, 10_000), metavar="TRIALS",
     )  # fmt: skip
     search_lr: tuple[float, float] = option(
@@ -124,69 +177,57 @@ class TrainingConfig:
     )
 
     data_dir: Path = option(
-        _PLACES, None, "folder with train/, valid/ and perhaps test/; SM_CHANNEL_TRAINING",
-        type=Path, variables=("SM_CHANNEL_TRAINING",),
-    )  # fmt: skip
+        _PLACES, None, "folder with train/, valid/ and perhaps test/", type=Path, variables=("SM_CHANNEL_TRAINING",)
+    )
     model_dir: Path = option(
-        _PLACES, "build/model", "where the model artifact is written; SM_MODEL_DIR",
-        type=Path, variables=("SM_MODEL_DIR",),
-    )  # fmt: skip
+        _PLACES, "build/model", "where the model artifact is written", type=Path, variables=("SM_MODEL_DIR",)
+    )
     output_data_dir: Path = option(
-        _PLACES, "build/output", "where metrics.json is written; SM_OUTPUT_DATA_DIR",
-        type=Path, variables=("SM_OUTPUT_DATA_DIR",),
-    )  # fmt: skip
+        _PLACES, "build/output", "where metrics.json is written", type=Path, variables=("SM_OUTPUT_DATA_DIR",)
+    )
 
     num_cpus: int = option(
-        _MACHINE, available_vcpus(), "threads for decoding and computing; SM_NUM_CPUS",
+        _MACHINE, available_vcpus(), "threads for decoding and computing",
         type=integer(1, 4096), variables=("SM_NUM_CPUS",),
     )  # fmt: skip
     num_gpus: int | None = option(
-        _MACHINE, None, "0: compute on the CPU; without it the GPU is used if there is one; SM_NUM_GPUS",
+        _MACHINE, None, "0: compute on the CPU; without it the GPU is used if there is one",
         type=integer(0, 64), variables=("SM_NUM_GPUS",),
     )  # fmt: skip
     mixed_precision: str = option(
-        _MACHINE, "auto",
-        "compute in 16 bits where the result allows it; auto: on GPUs, on: also on CPUs with bfloat16",
+        _MACHINE, "auto", "compute in 16 bits where that does no harm; auto: on GPUs, on: also on CPUs with bfloat16",
         choices=MIXED_PRECISION,
     )  # fmt: skip
     max_runtime: float | None = option(
-        _MACHINE, None,
-        "the training ends early enough for its model to be finished within this time; without it: never",
+        _MACHINE, None, "it ends early enough for its model to be finished within this time; without it: never",
         type=real(1, 1e9), metavar="SECONDS",
     )  # fmt: skip
     compile: str = option(
-        _MACHINE, "off",
-        "compile the training step, which takes about a minute and pays for long trainings of large networks",
-        choices=("on", "off"),
-    )  # fmt: skip
+        _MACHINE, "off", "compile the training step: a minute, which pays for long trainings", choices=_SWITCH
+    )
 
     hosts: tuple[str, ...] = option(
-        _SEVERAL, '["localhost"]', "JSON list of the machines that train together; SM_HOSTS",
-        type=names, variables=("SM_HOSTS",),
-    )  # fmt: skip
-    current_host: str = option(_SEVERAL, None, "this machine's name; SM_CURRENT_HOST", variables=("SM_CURRENT_HOST",))
+        _SEVERAL, '["localhost"]', "JSON list of the machines that train together", type=names, variables=("SM_HOSTS",)
+    )
+    current_host: str = option(_SEVERAL, None, "this machine's name", variables=("SM_CURRENT_HOST",))
     processes_per_host: int | None = option(
         _SEVERAL, None, "workers on each host; without it one for each GPU, or one", type=integer(1, 64)
     )
     master_addr: str = option(
-        _SEVERAL, None, "where the hosts meet; without it the first host's name; SM_MASTER_ADDR",
-        variables=("SM_MASTER_ADDR", "MASTER_ADDR"),
-    )  # fmt: skip
+        _SEVERAL, None, "where the hosts meet; without it the first host", variables=("SM_MASTER_ADDR", "MASTER_ADDR")
+    )
     master_port: int = option(
-        _SEVERAL, 7777, "its port; SM_MASTER_PORT",
-        type=integer(1, 65_535), variables=("SM_MASTER_PORT", "MASTER_PORT"),
-    )  # fmt: skip
+        _SEVERAL, 7777, "its port", type=integer(1, 65_535), variables=("SM_MASTER_PORT", "MASTER_PORT")
+    )
     sync_batch_norm: str = option(
-        _SEVERAL, "off", "on: batch normalisation over all workers' images, on GPUs; off: over each worker's share",
-        choices=("on", "off"),
-    )  # fmt: skip
+        _SEVERAL, "off", "on: batch normalisation over all workers' images, on GPUs", choices=_SWITCH
+    )
     scale_with_workers: str = option(
-        _SEVERAL, "off", "on: multiply --batch-size and --lr by the number of workers", choices=("on", "off")
+        _SEVERAL, "off", "on: multiply --batch-size and --lr by the number of workers", choices=_SWITCH
     )
 
     checkpoint_dir: Path | None = option(
-        _CHECKPOINTS, None,
-        "where a killed training finds what it needs to go on; without it /opt/ml/checkpoints, where that exists",
+        _CHECKPOINTS, None, "where a killed training finds its state; default /opt/ml/checkpoints, where that exists",
         type=Path, variables=("SM_CHECKPOINT_DIR",),
     )  # fmt: skip
     checkpoint_minutes: float = option(
@@ -195,9 +236,7 @@ class TrainingConfig:
     checkpoint_keep: int = option(_CHECKPOINTS, 2, "how many of the newest are kept", type=integer(1, 1000))
 
     model_name: str | None = option(_PROVENANCE, None, "the model's name; without it the data folder's name")
-    job_name: str | None = option(
-        _PROVENANCE, None, "the training job's name; TRAINING_JOB_NAME", variables=("TRAINING_JOB_NAME",)
-    )
+    job_name: str | None = option(_PROVENANCE, None, "the training job's name", variables=("TRAINING_JOB_NAME",))
     code_revision: str | None = option(_PROVENANCE, None, "the revision of this program's source")
 
     def recorded(self) -> dict[str, Any]:

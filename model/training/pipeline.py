@@ -23,10 +23,9 @@ from .data.decoded import decode_for_augmentation, decode_for_serving
 from .distributed.group import ALONE, DistributedError, Workers
 from .head.mode import train_head
 from .loop.checkpoints import Checkpoints
-from .loop.engine import Execution, fit
-from .loop.metrics import EpochMetrics, best_line, print_metrics, workers_line
-from .loop.mixed_precision import half_type
-from .loop.outcome import Fit, KeepBest
+from .loop.engine import Execution, fit, half_type
+from .loop.metrics import best_line, print_epoch, print_metrics
+from .loop.state import KeepBest
 from .loop.stopping import Stop
 from .weights import default_input_size, local_weights
 
@@ -42,13 +41,7 @@ def train(config: TrainingConfig, stop: Stop, workers: Workers = ALONE) -> None:
 
     Each of the workers that train together calls this; only the main one prints metrics and writes files. `stop` is
     asked after every step. The training then ends with the best weights so far, or without a model when not even one
-    epoch is finished.
-
-    Raises
-    ------
-    ArgumentsError, DataSetError, NetworkError, DivergedError, DistributedError, CheckpointError, ExportError,
-    ArtifactError, OSError
-        With a message for a person.
+    epoch is finished. All errors that `model.train` names have a message for a person.
     """
     started = time.perf_counter()
     device = _device(config.num_gpus, workers)
@@ -68,32 +61,17 @@ def train(config: TrainingConfig, stop: Stop, workers: Workers = ALONE) -> None:
     log.info("%d classes, %s images, %s", len(data_set.labels), data_set.counts, identity.digest)
     _check_same(identity.digest, workers)
     network = _build(config, len(data_set.labels), input_size)
-    if config.sync_batch_norm == "on":
-        network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
     valid = decode_for_serving(data_set, "valid", preprocessing, threads)
-    nothing = Fit(history=[], best_epoch=0, best=None, interrupted=True)
-    trained = Trained(network, nothing, data_set, identity, preprocessing, valid, skipped={})
-
-    def keeper(unfinished: Trained) -> KeepBest:
-        if not workers.is_main:
-            return lambda outcome, weights: None
-        unfinished = dataclasses.replace(unfinished, network=copy.deepcopy(network))
-        return BestSoFar(best_writer(config, unfinished, started=started))
-
-    augmentation = Augmentation(preprocessing)
+    trained = Trained(network, data_set, identity, preprocessing, valid)
     if config.mode == "head":
         outcome, skipped, recipe = train_head(
             config,
-            network,
-            data_set=data_set,
-            identity=identity,
-            augmentation=augmentation,
+            trained,
             device=device,
             threads=threads,
             workers=workers,
             should_stop=stop.training,
-            on_epoch=_print_epoch,
-            keep_best=keeper(trained),
+            keep_best=_keeper(config, trained, workers, started),
         )
         config = dataclasses.replace(config, recipe=recipe)  # what a search has found
     else:
@@ -101,17 +79,22 @@ def train(config: TrainingConfig, stop: Stop, workers: Workers = ALONE) -> None:
         log.info("decoded %d + %d images in %.1f s", len(images), len(valid), time.perf_counter() - started)
         skipped = images.skipped
         _check_same(sorted(skipped | valid.skipped), workers)
-        recipe = _scaled(config, workers)
+        recipe = config.recipe
+        if config.scale_with_workers == "on":
+            # Goyal et al. 2017: with k times the images per step there are k times fewer steps, each k times as long.
+            recipe = dataclasses.replace(
+                recipe, batch_size=recipe.batch_size * workers.size, lr=recipe.lr * workers.size
+            )
         outcome = fit(
             network,
             images,
             valid,
             recipe=recipe,
-            augmentation=augmentation,
+            augmentation=Augmentation(preprocessing),
             device=device,
             should_stop=stop.training,
-            on_epoch=_print_epoch if workers.is_main else lambda _: None,
-            keep_best=keeper(dataclasses.replace(trained, skipped=skipped)),
+            on_epoch=print_epoch if workers.is_main else lambda _: None,
+            keep_best=_keeper(config, dataclasses.replace(trained, skipped=skipped), workers, started),
             execution=Execution(
                 workers=workers,
                 checkpoints=_checkpoints(config, recipe, identity, workers),
@@ -125,8 +108,8 @@ def train(config: TrainingConfig, stop: Stop, workers: Workers = ALONE) -> None:
         log.error("stopped before the first epoch was finished: there is no model")
         return
     print_metrics(best_line(outcome.best_epoch, outcome.best))
-    if outcome.efficiency is not None:
-        print_metrics(workers_line(outcome.workers, outcome.images_per_second, outcome.efficiency))
+    if outcome.workers > 1:
+        print_metrics(f"workers={outcome.workers} images_per_second={outcome.images_per_second:.1f}")
     trained = dataclasses.replace(trained, outcome=outcome, skipped=skipped)
     finish(config, trained, started=started, should_stop=stop)
 
@@ -135,15 +118,16 @@ def _build(config: TrainingConfig, classes: int, input_size: int) -> nn.Module:
     with local_weights(config.weights, config.architecture) as weights:
         network = build(config.architecture, classes, weights=weights)
     check_input_size(network, config.architecture, input_size)
+    if config.sync_batch_norm == "on":
+        return nn.SyncBatchNorm.convert_sync_batchnorm(network)
     return network
 
 
-def _scaled(config: TrainingConfig, workers: Workers) -> Recipe:
-    recipe = config.recipe
-    if config.scale_with_workers == "off":
-        return recipe
-    # Goyal et al. 2017: with k times the images per step there are k times fewer steps, each k times as long.
-    return dataclasses.replace(recipe, batch_size=recipe.batch_size * workers.size, lr=recipe.lr * workers.size)
+def _keeper(config: TrainingConfig, unfinished: Trained, workers: Workers, started: float) -> KeepBest:
+    if not workers.is_main:
+        return lambda outcome, weights: None
+    unfinished = dataclasses.replace(unfinished, network=copy.deepcopy(unfinished.network))
+    return BestSoFar(best_writer(config, unfinished, started=started))
 
 
 def _checkpoints(config: TrainingConfig, recipe: Recipe, identity: Fingerprint, workers: Workers) -> Checkpoints | None:
@@ -177,7 +161,3 @@ def _device(gpus: int | None, workers: Workers) -> torch.device:
     if gpus > workers.local_size:
         log.warning("%d GPUs: only %d used, one for each process", gpus, workers.local_size)
     return torch.device("cuda", workers.local_rank) if gpus else torch.device("cpu")
-
-
-def _print_epoch(epoch: EpochMetrics) -> None:
-    print_metrics(epoch.line())

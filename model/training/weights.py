@@ -26,13 +26,7 @@ _HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,})\.")
 
 
 def default_input_size(source: str, architecture: str) -> int:
-    """Return the side of the network's input, in pixels: with the published weights what those were measured with.
-
-    Raises
-    ------
-    NetworkError
-        When the published weights are asked for and there are none of this network.
-    """
+    """Return the side of the network's input, in pixels: with the published weights what those were measured with."""
     if source != PUBLISHED:
         return _DEFAULT_INPUT_SIZE
     (size,) = _published(architecture).transforms().crop_size
@@ -41,24 +35,11 @@ def default_input_size(source: str, architecture: str) -> int:
 
 @contextlib.contextmanager
 def local_weights(source: str, architecture: str) -> Iterator[Path | None]:
-    """Fetch weights to this machine, for the duration of the block.
+    """Give the file of a state dictionary for `network.build`, or None, for the duration of the block.
 
-    Parameters
-    ----------
-    source : str
-        "default": torchvision's best published weights, downloaded once into torch's hub folder (`TORCH_HOME`).
-        "s3://BUCKET/KEY": fetched with the credentials of the job. "none": nothing. Otherwise a file's path.
-    architecture : str
-
-    Yields
-    ------
-    Path or None
-        A state dictionary for `network.build`; None for "none".
-
-    Raises
-    ------
-    NetworkError
-        When there are no such weights, or they cannot be fetched; the message says what to do.
+    The source is "default", torchvision's best published weights, downloaded once into torch's hub folder
+    (`TORCH_HOME`); "s3://BUCKET/KEY", fetched with the credentials of the job; "none"; or a file's path. Raises
+    NetworkError when there are no such weights, or they cannot be fetched.
     """
     if source == RANDOM:
         yield None

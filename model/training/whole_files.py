@@ -22,11 +22,7 @@ def write_whole(path: Path, *parts: bytes | memoryview) -> None:
 
     The other name (`.<name>.<something>.unfinished`) is nobody else's, so several processes may write the same file at
     once; the last one to finish wins. What a kill leaves behind is gone when a file of that folder is written again.
-
-    Raises
-    ------
-    OSError
-        Nothing is left of the file then, and one that was there before is untouched.
+    After an OSError nothing is left of the file, and one that was there before is untouched.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     remove_unfinished(path.parent)
@@ -46,7 +42,11 @@ def write_whole(path: Path, *parts: bytes | memoryview) -> None:
                 write_whole(path, *parts)
                 return
             raise
-    _sync(path.parent)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # the rename
+    finally:
+        os.close(folder)
 
 
 def write_hashed(path: Path, content: bytes | memoryview) -> None:
@@ -55,14 +55,7 @@ def write_hashed(path: Path, content: bytes | memoryview) -> None:
 
 
 def read_hashed(path: Path) -> bytes:
-    """Return the content of a file that `write_hashed` has written.
-
-    Raises
-    ------
-    DamagedFileError
-        A broken disk, or a copy that broke off, has changed it.
-    FileNotFoundError
-    """
+    """Return what `write_hashed` has written; raise DamagedFileError when a disk or a copy has changed it."""
     stored = path.read_bytes()
     digest, content = stored[:_DIGEST_BYTES], stored[_DIGEST_BYTES:]
     if hashlib.sha256(content).digest() != digest:
@@ -77,12 +70,3 @@ def remove_unfinished(folder: Path) -> None:
         with contextlib.suppress(OSError), path.open("r+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             path.unlink(missing_ok=True)
-
-
-def _sync(folder: Path) -> None:
-    """Force a rename to the disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

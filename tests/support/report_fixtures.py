@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from model.training.artifact.finishing import measured
 from model.training.data.dataset import DataSet, Split
 from model.training.loop.calibration import reliability
 from model.training.loop.evaluation import Answers, worst_mistakes
@@ -30,9 +28,7 @@ def make_answers(root: Path, labels: Sequence[str], *, per_class: int = 6, accur
 
 def make_metrics(answers: Answers, labels: Sequence[str], root: Path, **changes: Any) -> dict[str, Any]:
     """What `metrics.json` would hold; `changes` replace whole entries."""
-    both = {
-        when: dataclasses.asdict(reliability(answers.probabilities, answers.targets)) for when in ("before", "after")
-    }
+    both = dict.fromkeys(("before", "after"), reliability(answers.probabilities, answers.targets))
     split = Split("test", answers.paths, tuple(answers.targets.tolist()))
     mistakes = worst_mistakes(answers, DataSet(root, tuple(labels), {"test": split}), 18)
     return {
@@ -43,18 +39,17 @@ def make_metrics(answers: Answers, labels: Sequence[str], root: Path, **changes:
         },
         "labels": list(labels),
         "epochs": [
-            dataclasses.asdict(EpochMetrics(epoch, 3 / epoch, 2.5 / epoch, 1 - 0.8 / epoch, 800.0))
+            vars(EpochMetrics(epoch, 3 / epoch, 2.5 / epoch, 1 - 0.8 / epoch, 800.0))
             for epoch in range(1, 11)
         ],
         "best_epoch": 9,
         "interrupted": False,
         "images_per_second": 800.0,
         "workers": 1,
-        "efficiency": None,
-        "valid": measured(answers.evaluation()),
-        "test": measured(answers.evaluation()),
+        "valid": answers.evaluation().recorded(),
+        "test": answers.evaluation().recorded(),
         "calibration": {"temperature": 0.75, "valid": both, "test": both},
-        "mistakes": [dataclasses.asdict(mistake) for mistake in mistakes],
+        "mistakes": mistakes,
         "data_set": {
             "fingerprint": "sha256:" + "1" * 64,
             "counts": {"train": 60, "valid": 12, "test": len(answers.targets)},

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import os
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image, ImageDraw
 
 LABELS = ("001.Disc_hound", "002.Épagneul barré", "plain")
@@ -28,6 +31,15 @@ def draw(kind: int, seed: int, *, format: str = "PNG") -> bytes:
     file = io.BytesIO()
     image.save(file, format)
     return file.getvalue()
+
+
+def fill_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every write that is forced to the disk fail, as on a full one."""
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
 
 
 def write_data_set(root: Path, *, train: int = 12, valid: int = 4, test: int = 4) -> Path:

@@ -14,8 +14,6 @@ from cli.training.sagemaker import SOURCE_DIR, source_bundle
 
 
 class Job:
-    """One container's folders, and the training's program in it."""
-
     def __init__(self, root: Path, data: Path) -> None:
         self.code, self.model, self.output = root / "code", root / "model", root / "output"
         with tarfile.open(fileobj=io.BytesIO(source_bundle(SOURCE_DIR))) as bundle:
@@ -34,14 +32,8 @@ class Job:
         }
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, "train.py", *arguments],
-            cwd=self.code,
-            env=self.environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        command, pipe = [sys.executable, "train.py", *arguments], subprocess.PIPE
+        return subprocess.Popen(command, cwd=self.code, env=self.environment, stdout=pipe, stderr=pipe, text=True)
 
     def run(self, *arguments: str) -> tuple[int, str, str]:
         process = self.start(*arguments)

@@ -21,7 +21,7 @@ from ...core.artifact import CARD_FILE
 from ...core.packaging import BEST_FILE, METRICS_FILE
 from ..config import TrainingConfig
 from ..loop.metrics import Evaluation
-from ..loop.outcome import Fit
+from ..loop.state import Fit
 from ..whole_files import write_whole
 from .finishing import Trained, write_model
 
@@ -36,10 +36,7 @@ CHECKED_IMAGES = 8
 class BestSoFar:
     """Writes the model of the best epoch after it has become that, or as soon as that does not take too much time.
 
-    Parameters
-    ----------
-    write : callable
-        Writes a model: called with the outcome so far and with the weights of its best epoch.
+    `write` is called with the outcome so far and with the weights of its best epoch (`best_writer`).
     """
 
     def __init__(self, write: Callable[[Fit, Mapping[str, Any]], None]) -> None:
@@ -66,17 +63,12 @@ class BestSoFar:
 
 
 def best_writer(
-    arguments: TrainingConfig, trained: Trained, *, started: float
+    config: TrainingConfig, trained: Trained, *, started: float
 ) -> Callable[[Fit, Mapping[str, Any]], None]:
     """Return what writes the model of an unfinished training into the model folder, in one file.
 
-    Parameters
-    ----------
-    arguments : TrainingConfig
-    trained : Trained
-        Its network is a copy, whose weights are replaced; its outcome is ignored.
-    started : float
-        `time.perf_counter()` when the training began.
+    The network of `trained` is a copy, whose weights are replaced; its outcome is ignored. `started` is
+    `time.perf_counter()` when the training began.
     """
 
     def write(outcome: Fit, weights: Mapping[str, Any]) -> None:
@@ -84,12 +76,12 @@ def best_writer(
         current = dataclasses.replace(trained, outcome=outcome)
         content = io.BytesIO()
         with tempfile.TemporaryDirectory(prefix="best-") as name:
-            write_model(arguments, current, Path(name), started=started, checked_images=CHECKED_IMAGES)
+            write_model(config, current, Path(name), started=started, checked_images=CHECKED_IMAGES)
             write_archive(Path(name), content, compression=0)
             metrics = Path(name, METRICS_FILE).read_bytes()
-        write_whole(arguments.model_dir / BEST_FILE, content.getbuffer())
+        write_whole(config.model_dir / BEST_FILE, content.getbuffer())
         # From now on an artifact that an earlier training has left there is not the newest model any more.
-        (arguments.model_dir / CARD_FILE).unlink(missing_ok=True)
-        write_whole(arguments.output_data_dir / METRICS_FILE, metrics)
+        (config.model_dir / CARD_FILE).unlink(missing_ok=True)
+        write_whole(config.output_data_dir / METRICS_FILE, metrics)
 
     return write

@@ -27,15 +27,10 @@ class ExportError(Exception):
 
 @dataclass(frozen=True)
 class ExportCheck:
-    """How the graph compares with the network on real images.
+    """How the graph compares with the network on so many real images.
 
-    Attributes
-    ----------
-    images : int
-    max_logit_difference : float
-        The largest absolute difference of any logit, relative to the largest logit where that is above 1.
-    agreement : float
-        Share of images with the same most probable class, 0 to 1.
+    The largest absolute difference of any logit is relative to the largest logit where that is above 1; the agreement
+    is the share of images with the same most probable class.
     """
 
     images: int
@@ -44,15 +39,10 @@ class ExportCheck:
 
 
 def export_onnx(network: nn.Module, path: Path, *, input_size: int) -> None:
-    """Write a network as an ONNX graph.
+    """Write a network as an ONNX graph; raise ExportError when ONNX has no operator for something in it.
 
     The graph's input is "image", float32 [N, 3, input_size, input_size]; its output "logits", float32 [N, classes]; N
     is free. The same weights give the same bytes.
-
-    Raises
-    ------
-    ExportError
-        When the network uses something that ONNX has no operator for.
     """
     network = network.to("cpu").eval()
     # Two images, because a batch of one is where tracing takes a shape for a constant.
@@ -74,22 +64,10 @@ def export_onnx(network: nn.Module, path: Path, *, input_size: int) -> None:
 
 @torch.inference_mode()
 def check_export(network: nn.Module, path: Path, images: npt.NDArray[np.float32]) -> ExportCheck:
-    """Compare a graph with the network it was made from.
+    """Compare a graph with the network it was made from, which is on the CPU and in evaluation mode.
 
-    Parameters
-    ----------
-    network : nn.Module
-        On the CPU, in evaluation mode.
-    path : Path
-        The ONNX graph.
-    images : numpy.ndarray
-        float32 [N, 3, S, S], real images, preprocessed; on noise a network's answers are near ties.
-
-    Raises
-    ------
-    ExportError
-        When a logit differs by more than `MAX_LOGIT_DIFFERENCE`, or a most probable class differs by more than that
-        difference can explain.
+    `images` are float32 [N, 3, S, S], real ones, preprocessed; on noise a network's answers are near ties. Raises
+    ExportError when a logit differs by more than `MAX_LOGIT_DIFFERENCE`.
     """
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     # The last batch is smaller than the others, so that the free batch size is tried too.

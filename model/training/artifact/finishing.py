@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.metadata
 import logging
+import os
+import platform
 import time
 from collections.abc import Callable, Container
 from dataclasses import dataclass
@@ -16,21 +19,20 @@ import numpy.typing as npt
 import torch
 
 from ...core.artifact import ONNX_FILE, WEIGHTS_FILE, ModelCard, file_version
+from ...core.machine import available_vcpus
 from ...core.packaging import BEST_FILE, add_serving_program, write_metrics
 from ...core.predictor import onnx_session, softmax
 from ...core.transforms import Preprocessing
 from ..config import TrainingConfig
 from ..data.dataset import DataSet, Fingerprint, display_labels
 from ..data.decoded import Images, decode_for_serving
-from ..environment import describe
 from ..loop.calibration import at_temperature, fit_temperature, reliability
 from ..loop.evaluation import Answers, evaluate_artifact, graph_logits, worst_mistakes
-from ..loop.metrics import Evaluation
-from ..loop.outcome import Fit
+from ..loop.metrics import print_metrics
+from ..loop.state import NOTHING, Fit
 from ..report.report import MISTAKES, write_report
 from .export import ExportCheck, check_export, export_onnx
-from .precision import Limits
-from .quantize import CALIBRATION_IMAGES, choose_precision
+from .quantize import CALIBRATION_IMAGES, Limits, choose_precision, cpu_model
 
 log = logging.getLogger(__name__)
 
@@ -40,74 +42,51 @@ EXPORT_CHECK_IMAGES = 256
 REPORTED = (
     "name", "version", "architecture", "display_labels", "input_size", "precision", "training_job", "code_revision",
 )  # fmt: skip
+# By their packages' names. None is imported for its version: beside some builds of torch, torchvision fails then.
+_LIBRARIES = ("torch", "torchvision", "onnxruntime", "numpy", "pillow")
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A network after its training, and what it was trained on.
+    """A network after its training, with the weights of the best epoch, and what it was trained on.
 
-    Attributes
-    ----------
-    network : torch.nn.Module
-        With the weights of the best epoch.
-    outcome : Fit
-        At least one epoch is finished.
-    data_set : DataSet
-    identity : Fingerprint
-        Of the data set.
-    preprocessing : Preprocessing
-        What the server does to an image.
-    valid : Images
-        The validation split, as the server sees it.
-    skipped : dict of str to str
-        Training images that could not be read, with the reasons.
+    `valid` is the validation split as the server sees it, `skipped` has the training images that could not be read,
+    with the reasons.
     """
 
     network: torch.nn.Module
-    outcome: Fit
     data_set: DataSet
     identity: Fingerprint
     preprocessing: Preprocessing
     valid: Images
-    skipped: dict[str, str]
+    outcome: Fit = NOTHING
+    skipped: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
-def finish(arguments: TrainingConfig, trained: Trained, *, started: float, should_stop: Callable[[], bool]) -> None:
+def finish(config: TrainingConfig, trained: Trained, *, started: float, should_stop: Callable[[], bool]) -> None:
     """Write the artifact, choose its precision, calibrate it, measure it on the test split, and report.
 
-    Parameters
-    ----------
-    arguments : TrainingConfig
-    trained : Trained
-    started : float
-        `time.perf_counter()` when the training began.
-    should_stop : callable
-        True leaves out the choice of the precision and the test, as far as they are not done yet; the artifact is whole
-        all the same.
-
-    Raises
-    ------
-    ExportError, ArtifactError, DataSetError, OSError
-        With a message for a person.
+    `started` is `time.perf_counter()` when the training began. `should_stop` leaves out the choice of the precision and
+    the test, as far as they are not done yet; the artifact is whole all the same.
     """
-    data_set, valid, model_dir = trained.data_set, trained.valid, arguments.model_dir
+    data_set, valid, model_dir = trained.data_set, trained.valid, config.model_dir
     model_dir.mkdir(parents=True, exist_ok=True)
     add_serving_program(model_dir)
-    card, metrics = write_model(arguments, trained, model_dir, started=started)
+    card, metrics = write_model(config, trained, model_dir, started=started)
 
     def write() -> None:
-        arguments.output_data_dir.mkdir(parents=True, exist_ok=True)
+        config.output_data_dir.mkdir(parents=True, exist_ok=True)
         _write_records(model_dir, card, metrics, started)
-        write_metrics(arguments.output_data_dir, metrics)
+        write_metrics(config.output_data_dir, metrics)
 
     write()  # a whole artifact first: whatever happens after this, the training is not lost
-    if arguments.precision == "auto" and not should_stop():
+    if config.precision == "auto" and not should_stop():
         decision = choose_precision(
             model_dir / ONNX_FILE,
-            calibration=_calibration_images(data_set, trained.preprocessing, trained.skipped, arguments.num_cpus),
+            calibration=_calibration_images(data_set, trained.preprocessing, trained.skipped, config.num_cpus),
             valid=valid,
             preprocessing=trained.preprocessing,
-            limits=Limits(arguments.int8_max_accuracy_loss, arguments.int8_min_agreement),
+            limits=Limits(config.int8_max_accuracy_loss, config.int8_min_agreement),
             should_stop=should_stop,
         )
         log.info("ships as %s after %.1f s: %s", decision.precision, decision.seconds, decision.reason)
@@ -120,44 +99,40 @@ def finish(arguments: TrainingConfig, trained: Trained, *, started: float, shoul
         )
         write()  # the card must name the graph beside it, whenever the program is killed
     # Of the graph that ships, and so the figures of the validation split are from here on.
-    temperature, answers, before = _calibrate(model_dir, trained, arguments.num_cpus)
+    temperature, answers, before = _calibrate(model_dir, trained, config.num_cpus)
     evaluation = answers.evaluation()
     card = dataclasses.replace(
-        card,
-        temperature=temperature,
-        metrics={"valid_accuracy": evaluation.accuracy, "valid_loss": evaluation.loss},
+        card, temperature=temperature, metrics={"valid_accuracy": evaluation.accuracy, "valid_loss": evaluation.loss}
     )
-    metrics["valid"] = measured(evaluation)
+    metrics["valid"] = evaluation.recorded()
     metrics["calibration"] = {"temperature": temperature, "valid": _reliability(before, answers), "test": None}
     write()
     if "test" in data_set.splits and not should_stop():
         answers, skipped = evaluate_artifact(model_dir, data_set, "test")
         evaluation = answers.evaluation()
-        print(evaluation.test_line(), flush=True)  # noqa: T201 - the log is how SageMaker reads metrics
+        print_metrics(evaluation.test_line())
         card = dataclasses.replace(
             card, metrics=card.metrics | {"test_accuracy": evaluation.accuracy, "test_loss": evaluation.loss}
         )
-        metrics["test"] = measured(evaluation)
+        metrics["test"] = evaluation.recorded()
         metrics["calibration"]["test"] = _reliability(at_temperature(answers.probabilities, 1 / temperature), answers)
         metrics["data_set"]["skipped"] |= skipped
-    mistakes = worst_mistakes(answers, data_set, MISTAKES)
-    metrics["mistakes"] = [dataclasses.asdict(mistake) for mistake in mistakes]
+    metrics["mistakes"] = worst_mistakes(answers, data_set, MISTAKES)
     write()
     (model_dir / BEST_FILE).unlink(missing_ok=True)
-    write_report(arguments.output_data_dir, metrics, data_set.root)
+    write_report(config.output_data_dir, metrics, data_set.root)
 
 
 def write_model(
-    arguments: TrainingConfig,
-    trained: Trained,
-    folder: Path,
-    *,
-    started: float,
-    checked_images: int = EXPORT_CHECK_IMAGES,
+    config: TrainingConfig, trained: Trained, folder: Path, *, started: float, checked_images: int = EXPORT_CHECK_IMAGES
 ) -> tuple[ModelCard, dict[str, Any]]:
     """Write a model that can be packaged into a folder, the card last; return the card and the metrics."""
-    check = _write_network(trained, folder, checked_images)
-    card, metrics = _first_card(arguments, trained, folder), _first_metrics(arguments, trained, check)
+    network = trained.network.to("cpu", memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
+    torch.save(network.state_dict(), folder / WEIGHTS_FILE)
+    export_onnx(network, folder / ONNX_FILE, input_size=trained.preprocessing.input_size)
+    images = trained.preprocessing.normalise(trained.valid.pixels[:checked_images])
+    check = check_export(network, folder / ONNX_FILE, images)
+    card, metrics = _first_card(config, trained, folder), _first_metrics(config, trained, check)
     _write_records(folder, card, metrics, started)
     return card, metrics
 
@@ -170,25 +145,25 @@ def _write_records(folder: Path, card: ModelCard, metrics: dict[str, Any], start
     card.save(folder)
 
 
-def _first_card(arguments: TrainingConfig, trained: Trained, folder: Path) -> ModelCard:
+def _first_card(config: TrainingConfig, trained: Trained, folder: Path) -> ModelCard:
     """Return the card of the network as it was trained."""
     data_set, best = trained.data_set, trained.outcome.best
     assert best is not None
     return ModelCard(
-        name=arguments.model_name or data_set.root.resolve().name,
+        name=config.model_name or data_set.root.resolve().name,
         version=file_version(folder / ONNX_FILE),
-        architecture=arguments.architecture,
+        architecture=config.architecture,
         labels=data_set.labels,
         display_labels=tuple(display_labels(data_set.labels)),
         **dataclasses.asdict(trained.preprocessing),
         metrics={"valid_accuracy": best.accuracy, "valid_loss": best.loss},
-        training_job=arguments.job_name,
-        code_revision=arguments.code_revision,
+        training_job=config.job_name,
+        code_revision=config.code_revision,
         dataset={"fingerprint": trained.identity.digest, "counts": data_set.counts},
     )
 
 
-def _first_metrics(arguments: TrainingConfig, trained: Trained, check: ExportCheck) -> dict[str, Any]:
+def _first_metrics(config: TrainingConfig, trained: Trained, check: ExportCheck) -> dict[str, Any]:
     """Return what `metrics.json` holds before the model is measured; docs/training-results.md explains the keys."""
     data_set, outcome = trained.data_set, trained.outcome
     assert outcome.best is not None
@@ -199,8 +174,7 @@ def _first_metrics(arguments: TrainingConfig, trained: Trained, check: ExportChe
         "interrupted": outcome.interrupted,
         "images_per_second": outcome.images_per_second,
         "workers": outcome.workers,
-        "efficiency": outcome.efficiency,
-        "valid": measured(outcome.best),
+        "valid": outcome.best.recorded(),
         "test": None,
         "calibration": None,
         "mistakes": [],
@@ -213,17 +187,20 @@ def _first_metrics(arguments: TrainingConfig, trained: Trained, check: ExportChe
         },
         "export": dataclasses.asdict(check),
         "quantization": None,
-        "arguments": arguments.recorded(),
-        "environment": describe(),
+        "arguments": config.recorded(),
+        "environment": {
+            "instance_type": os.environ.get("SM_CURRENT_INSTANCE_TYPE"),
+            "cpu": cpu_model(),
+            "vcpus": available_vcpus(),
+            "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
+            "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
+            "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+            "versions": {
+                "python": platform.python_version(),
+                **{name: importlib.metadata.version(name) for name in _LIBRARIES},
+            },
+        },
     }
-
-
-def _write_network(trained: Trained, folder: Path, checked_images: int) -> ExportCheck:
-    network = trained.network.to("cpu", memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
-    torch.save(network.state_dict(), folder / WEIGHTS_FILE)
-    export_onnx(network, folder / ONNX_FILE, input_size=trained.preprocessing.input_size)
-    images = trained.preprocessing.normalise(trained.valid.pixels[:checked_images])
-    return check_export(network, folder / ONNX_FILE, images)
 
 
 def _calibration_images(
@@ -240,29 +217,22 @@ def _calibration_images(
 
 def _calibrate(model_dir: Path, trained: Trained, threads: int) -> tuple[float, Answers, npt.NDArray[np.float64]]:
     """Return the temperature for the graph that ships, its answers to the validation split, and those without it."""
-    valid, data_set = trained.valid, trained.data_set
+    valid = trained.valid
     logits = graph_logits(onnx_session(model_dir / ONNX_FILE, threads), trained.preprocessing, valid.pixels)
     temperature = fit_temperature(logits, valid.targets)
-    paths = tuple(path for path, _ in _readable(data_set, "valid", valid.skipped))
+    paths = tuple(path for path, _ in _readable(trained.data_set, "valid", valid.skipped))
     log.info("temperature %.3f", temperature)
     return temperature, Answers(paths, valid.targets, softmax(logits, temperature)), softmax(logits)
 
 
 def _reliability(before: npt.NDArray[np.float64], answers: Answers) -> dict[str, Any]:
-    after = reliability(answers.probabilities, answers.targets)
-    return {"before": dataclasses.asdict(reliability(before, answers.targets)), "after": dataclasses.asdict(after)}
+    return {
+        "before": reliability(before, answers.targets),
+        "after": reliability(answers.probabilities, answers.targets),
+    }
 
 
 def _readable(data_set: DataSet, split: str, unreadable: Container[str]) -> list[tuple[Path, int]]:
     return [
         pair for pair in data_set.splits[split].images() if str(pair[0].relative_to(data_set.root)) not in unreadable
     ]
-
-
-def measured(evaluation: Evaluation) -> dict[str, Any]:
-    """Return an evaluation as `metrics.json` has it."""
-    return dataclasses.asdict(evaluation) | {
-        "accuracy_interval": evaluation.accuracy_interval(),
-        "macro_f1": evaluation.macro_f1(),
-        "per_class": [dataclasses.asdict(one) for one in evaluation.per_class()],
-    }

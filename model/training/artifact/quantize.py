@@ -8,11 +8,13 @@ docs/measurements/training.md has the figures behind the choices made here.
 from __future__ import annotations
 
 import logging
+import math
 import platform
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -24,10 +26,8 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from ...core.predictor import FloatArray, onnx_session, softmax
 from ...core.transforms import Preprocessing
 from ..data.decoded import Images
-from ..environment import cpu_model
 from ..loop.evaluation import evaluate_probabilities, graph_logits
 from ..whole_files import write_whole
-from .precision import Comparison, Decision, Limits
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +48,85 @@ _WORKING_OPERATORS = ("Conv", "Gemm", "MatMul")
 _ABSORBED_OPERATORS = ("Relu", "Clip")
 
 
+@dataclass(frozen=True)
+class Limits:
+    """What int8 may cost on the validation images.
+
+    `max_accuracy_loss` is the accuracy of fp32 less that of int8 (0.005 is half a point), `min_agreement` the share of
+    images with the same most probable class in both.
+    """
+
+    max_accuracy_loss: float
+    min_agreement: float
+
+    @property
+    def min_images(self) -> int:
+        """Fewer images than this cannot show a disagreement as small as the one that is allowed."""
+        allowed = 1 - self.min_agreement
+        return math.ceil(1 / allowed) if allowed > 0 else 1
+
+    def admit(self, comparison: Comparison) -> bool:
+        """Return whether int8 stays within the limits."""
+        return (
+            comparison.fp32_accuracy - comparison.int8_accuracy <= self.max_accuracy_loss + 1e-9
+            and comparison.agreement >= self.min_agreement - 1e-9
+        )
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """An int8 graph beside the fp32 graph it was made from.
+
+    Attributes
+    ----------
+    images, calibration_images : of the validation split; of the training split
+    agreement : share with the same most probable class, 0 to 1
+    fp32_accuracy, int8_accuracy : 0 to 1
+    fp32_loss, int8_loss : cross-entropy in nats
+    fp32_ms, int8_ms : processor time for one image on one thread, without decoding, in milliseconds; medians of
+        alternating runs
+    kept_fp32 : the last layers, where they had to stay in fp32
+    """
+
+    images: int
+    agreement: float
+    fp32_accuracy: float
+    int8_accuracy: float
+    fp32_loss: float
+    int8_loss: float
+    fp32_ms: float
+    int8_ms: float
+    calibration_images: int
+    kept_fp32: tuple[str, ...]
+
+    @property
+    def speedup(self) -> float:
+        """How many times as fast int8 is."""
+        return self.fp32_ms / self.int8_ms
+
+    def cost(self) -> str:
+        """Return what int8 costs, in words."""
+        return (
+            f"accuracy {self.int8_accuracy:.2%} instead of {self.fp32_accuracy:.2%} and {self.agreement:.2%} agreement "
+            f"on {self.images} validation images"
+        )
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Which precision ships, "fp32" or "int8", and why, as `model.json` and `metrics.json` say it.
+
+    The comparison is of the graph that ships or came nearest to it; `seconds` is what finding out took.
+    """
+
+    precision: str
+    reason: str
+    limits: Limits
+    comparison: Comparison | None
+    machine: str
+    seconds: float
+
+
 def choose_precision(
     path: Path,
     *,
@@ -59,21 +138,8 @@ def choose_precision(
 ) -> Decision:
     """Replace an fp32 graph by its int8 form where that is faster and as good; otherwise leave it as it is.
 
-    Parameters
-    ----------
-    path : Path
-        The ONNX graph.
-    calibration, valid : Images
-        Of the training and the validation split, cut as the server cuts them (`Preprocessing.crop`).
-    preprocessing : Preprocessing
-    limits : Limits
-    should_stop : callable
-        Asked between the two attempts; True ends them, and fp32 ships.
-
-    Returns
-    -------
-    Decision
-        Never an error: whatever goes wrong here, there is a trained model that works.
+    It never raises an error: whatever goes wrong here, there is a trained model that works. The images are of the
+    training and the validation split, cut as the server cuts them. `should_stop` is asked between the two attempts.
     """
     started = time.perf_counter()
 
@@ -193,3 +259,13 @@ def _milliseconds(sessions: Sequence[onnxruntime.InferenceSession], image: Float
             session.run(["logits"], {"image": image})
             own.append(time.thread_time() - started)
     return [1000 * statistics.median(own) for own in times]
+
+
+def cpu_model() -> str:
+    """Return the processor's name as the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:  # not Linux
+        lines = []
+    model = next((line.split(":", 1)[1].strip() for line in lines if "model name" in line), None)
+    return model or platform.processor() or "unknown processor"

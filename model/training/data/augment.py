@@ -33,18 +33,10 @@ class Variations:
 
     Attributes
     ----------
-    area : Tensor
-        Share of the image's area that the crop shows.
-    ratio : Tensor
-        Width / height of the crop.
-    across, down : Tensor
-        Where the crop lies, from -1 (left, top) to 1.
-    mirror : Tensor
-        -1: mirrored, 1: not.
-    angle : Tensor
-        Radians.
-    warmth, brightness, saturation, contrast : Tensor
-        Factors around 1.
+    area, ratio : share of the image's area that the crop shows; the crop's width / height
+    across, down : where the crop lies, from -1 (left, top) to 1
+    mirror, angle : -1 when mirrored, otherwise 1; radians
+    warmth, brightness, saturation, contrast : factors around 1
     """
 
     area: Tensor
@@ -69,18 +61,12 @@ class Augmentation:
 
     Attributes
     ----------
-    preprocessing : Preprocessing
-        Gives the size and the normalisation of the result.
-    scale : tuple of float
-        Least and largest share of the image's area that a crop shows.
-    ratio : float
-        Crops are between 1/ratio and ratio times as wide as high.
-    rotation : float
-        Largest angle either way, in degrees.
-    brightness, contrast, saturation : float
-        Largest relative change either way.
-    temperature : float
-        Largest relative gain of red over blue, or of blue over red: the colour of the light.
+    preprocessing : gives the size and the normalisation of the result
+    scale : least and largest share of the image's area that a crop shows
+    ratio : crops are between 1/ratio and ratio times as wide as high
+    rotation : largest angle either way, in degrees
+    brightness, contrast, saturation : largest relative change either way
+    temperature : largest relative gain of red over blue, or of blue over red: the colour of the light
     """
 
     preprocessing: Preprocessing
@@ -93,21 +79,10 @@ class Augmentation:
     temperature: float = 0.03
 
     def __call__(self, pixels: Tensor, aspects: Tensor, variations: Variations) -> Tensor:
-        """Return one varied, normalised view of every image.
+        """Return one varied, normalised view of every image, float32 [N, 3, S, S], with the channels last in memory.
 
-        Parameters
-        ----------
-        pixels : Tensor
-            uint8 [N, H, W, 3], each a whole image squeezed to one size.
-        aspects : Tensor
-            float32 [N], width / height of the original images, so that nothing stays squeezed.
-        variations : Variations
-            From `draw`, one for each image.
-
-        Returns
-        -------
-        Tensor
-            float32 [N, 3, S, S], in the channels-last layout of memory.
+        `pixels` are uint8 [N, H, W, 3], each a whole image squeezed to one size; `aspects`, float32 [N], width / height
+        of the original images, so that nothing stays squeezed.
         """
         size, device = self.preprocessing.input_size, pixels.device
         transforms = _crops(aspects.cpu(), variations).to(device)
@@ -115,11 +90,8 @@ class Augmentation:
         views = torch.empty((len(pixels), 3, size, size), device=device, memory_format=torch.channels_last)
         # A few images at a time stay in the processor's cache, and in memory that need not be fetched from the system
         # anew for every batch: a third of the time at 224 pixels.
-        at_once = (
-            len(pixels)
-            if pixels.is_cuda
-            else max(1, _BYTES_AT_ONCE * torch.get_num_threads() // (4 * pixels[:1].numel()))
-        )
+        per_thread = max(1, _BYTES_AT_ONCE * torch.get_num_threads() // (4 * pixels[:1].numel()))
+        at_once = len(pixels) if pixels.is_cuda else per_thread
         for first in range(0, len(pixels), at_once):
             part = slice(first, first + at_once)
             whole = pixels[part].permute(0, 3, 1, 2).float()
@@ -129,14 +101,7 @@ class Augmentation:
         return views
 
     def draw(self, count: int, generator: torch.Generator) -> Variations:
-        """Draw how so many images are varied.
-
-        Parameters
-        ----------
-        count : int
-        generator : torch.Generator
-            Source of the randomness, on the CPU: the same state gives the same views on every device.
-        """
+        """Draw how so many images are varied; the generator is on the CPU, so that all devices see the same views."""
 
         def uniform(low: float, high: float) -> Tensor:
             return torch.empty(count).uniform_(low, high, generator=generator)

@@ -1,4 +1,4 @@
-"""From decoded images to the batches of one epoch, and each worker's part of them."""
+"""From decoded images to the batches of one epoch: mixing, class weights, and each worker's part."""
 
 from __future__ import annotations
 
@@ -7,18 +7,92 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ..config import Recipe
 from ..distributed.group import DistributedError, Workers
 from .augment import Augmentation
 from .decoded import Images
-from .imbalance import draw_order, image_weights
-from .mixing import draw_mixture, neighbours
 
 # Batch normalisation over a single image of 1 x 1 is impossible, and mixing needs a neighbour.
 SMALLEST_SHARE = 2
+
+IntArray = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """How the images of one batch are mixed.
+
+    Attributes
+    ----------
+    own : the share of an image's own class in its target, 0 to 1; the rest is its neighbour's
+    box : CutMix: left, top, right and bottom of what the neighbour covers, as shares of the sides; `mix` rounds them to
+        pixels. None: mixup, the weighted mean of both images.
+    """
+
+    own: float
+    box: tuple[float, float, float, float] | None = None
+
+    def mix(self, inputs: Tensor) -> tuple[Tensor, float]:
+        """Mix a batch, float32 [N, 3, H, W]; return it with the share of the own class that it really shows."""
+        partners = inputs[neighbours(len(inputs)).to(inputs.device)]
+        if self.box is None:
+            return torch.lerp(partners, inputs, self.own), self.own
+        height, width = inputs.shape[2:]
+        left, right = round(self.box[0] * width), round(self.box[2] * width)
+        top, bottom = round(self.box[1] * height), round(self.box[3] * height)
+        mixed = inputs.clone(memory_format=torch.preserve_format)
+        mixed[:, :, top:bottom, left:right] = partners[:, :, top:bottom, left:right]
+        return mixed, 1 - (right - left) * (bottom - top) / (width * height)
+
+
+def neighbours(count: int) -> Tensor:
+    """Return for each image of a batch the one that it is mixed with: 1 0 3 2 5 4 …; a last odd one is left alone.
+
+    The order of a batch is random anyway, and so a worker needs no images of another worker's share.
+    """
+    index = torch.arange(count)
+    return (index ^ 1).where(index ^ 1 < count, index)
+
+
+def draw_mixture(mixup: float, cutmix: float, generator: torch.Generator) -> Mixture | None:
+    """Draw how a batch is mixed; return None, and draw nothing, when both are off (0).
+
+    `mixup` and `cutmix` are the parameter alpha of the Beta distribution of the shares (Zhang et al. 2018, usually 0.1
+    to 0.4; Yun et al. 2019, usually 1). With both, each is used for half of the batches.
+    """
+    if not mixup and not cutmix:
+        return None
+    # torch has no Beta distribution that takes a generator.
+    random = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
+    if mixup and (not cutmix or random.random() < 0.5):
+        return Mixture(float(random.beta(mixup, mixup)))
+    own = float(random.beta(cutmix, cutmix))
+    half = math.sqrt(1 - own) / 2
+    x, y = random.random(2)
+    return Mixture(own, (max(0.0, x - half), max(0.0, y - half), min(1.0, x + half), min(1.0, y + half)))
+
+
+def image_weights(targets: IntArray) -> npt.NDArray[np.float32]:
+    """Return one weight per image so that all classes weigh the same and the mean weight is 1."""
+    counts = np.bincount(targets)
+    return (len(targets) / (np.count_nonzero(counts) * counts[targets])).astype(np.float32)
+
+
+def draw_order(targets: IntArray, class_weights: str, generator: torch.Generator) -> IntArray:
+    """Draw the order in which the images of one epoch, whose classes are `targets`, are seen.
+
+    "sampler" draws as many with repetition, so that every class is seen as often as any other; otherwise every image
+    comes once.
+    """
+    if class_weights == "sampler":
+        weights = torch.from_numpy(image_weights(targets))
+        return torch.multinomial(weights, len(targets), replacement=True, generator=generator).numpy()
+    return torch.randperm(len(targets), generator=generator).numpy()
 
 
 @dataclass(frozen=True)
@@ -27,27 +101,21 @@ class Batch:
 
     Attributes
     ----------
-    inputs : Tensor
-        float32 [n, 3, S, S].
-    targets : Tensor
-        int64 [n].
-    mixed_in : Tensor or None
-        int64 [n], the classes of what was mixed in.
-    own : float
-        The share of `targets` in the images; the rest is `mixed_in`'s.
-    weights : Tensor or None
-        float32 [n].
-    scale : float
-        The part's weight in the whole batch, times the number of workers: with it the mean of the workers' gradients,
-        which is what they exchange, is the gradient of the whole batch's mean loss.
+    inputs : float32 [n, 3, S, S]
+    targets : int64 [n]
+    mixed_in : int64 [n], the classes of what was mixed in
+    own : the share of `targets` in the images; the rest is `mixed_in`'s
+    weights : float32 [n]
+    scale : the part's weight in the whole batch, times the number of workers: with it the mean of the workers'
+        gradients, which is what they exchange, is the gradient of the whole batch's mean loss
     """
 
     inputs: Tensor
     targets: Tensor
-    mixed_in: Tensor | None
-    own: float
-    weights: Tensor | None
-    scale: float
+    mixed_in: Tensor | None = None
+    own: float = 1.0
+    weights: Tensor | None = None
+    scale: float = 1.0
 
     def loss(self, logits: Tensor, *, label_smoothing: float) -> Tensor:
         """Return what is minimised: the (weighted) mean cross-entropy in nats, scaled."""
@@ -77,71 +145,44 @@ class Batch:
 class Batches:
     """The batches of every epoch, drawn alike on all workers, so that each takes its part of the same batch.
 
-    This is what `DistributedSampler` with `set_epoch` does, without its padding: every image is seen once.
-
-    Parameters
-    ----------
-    images : Images
-        The training split as `data.whole_image` leaves it.
-    batch_size : int
-        Of the whole batch, at most.
-    augmentation, device, workers
-    class_weights : str
-        One of `arguments.CLASS_WEIGHTS`.
-    mixup, cutmix : float
-        As `mixing.draw_mixture` takes them.
-
-    Raises
-    ------
-    DistributedError
-        When the batches are too small for so many workers.
+    This is what `DistributedSampler` with `set_epoch` does, without its padding: every image is seen once. `images` are
+    those of `decode_for_augmentation`. Raises DistributedError when the batches are too small for so many workers.
     """
 
     def __init__(
-        self,
-        images: Images,
-        *,
-        batch_size: int,
-        augmentation: Augmentation,
-        device: torch.device,
-        workers: Workers,
-        class_weights: str,
-        mixup: float,
-        cutmix: float,
+        self, images: Images, recipe: Recipe, augmentation: Augmentation, device: torch.device, workers: Workers
     ) -> None:
-        self._images, self._augmentation, self._device, self._workers = images, augmentation, device, workers
-        self._class_weights, self._mixup, self._cutmix = class_weights, mixup, cutmix
-        self._weights = image_weights(images.targets) if class_weights == "balanced" else None
-        self.steps = math.ceil(len(images) / batch_size)
+        self._images, self._recipe, self._augmentation = images, recipe, augmentation
+        self._device, self._workers = device, workers
+        self._weights = image_weights(images.targets) if recipe.class_weights == "balanced" else None
+        self.steps = math.ceil(len(images) / recipe.batch_size)
         smallest = len(images) // self.steps
         if workers.size > 1 and smallest < SMALLEST_SHARE * workers.size:
             raise DistributedError(
-                f"{len(images)} pictures in batches of at most {batch_size} leave as few as {smallest} for "
+                f"{len(images)} pictures in batches of at most {recipe.batch_size} leave as few as {smallest} for "
                 f"{workers.size} workers, and each needs {SMALLEST_SHARE}; use a larger --batch-size (it counts the "
                 "pictures on all workers) or fewer workers"
             )
 
-    def epoch(self, generator: torch.Generator, order: np.ndarray, first: int = 0) -> Iterator[Batch]:
-        """Yield this worker's parts of the batches of one epoch, beginning with one that is not the first after a
-        restart.
+    def epoch(self, generator: torch.Generator, order: IntArray, first: int = 0) -> Iterator[Batch]:
+        """Yield this worker's parts of the batches of one epoch; `first` is not 0 after a restart.
 
-        The sizes of the whole batches differ by at most one: a last batch of what is left over could be a single
-        image. All that is random about a batch is drawn when it is asked for, so that the generator's state between
-        two batches is all that a checkpoint needs.
+        The sizes of the whole batches differ by at most one: a last batch of what is left over could be a single image.
+        What is random is drawn when it is asked for: the generator's state between two is all that a checkpoint needs.
         """
         for chosen in np.array_split(order, self.steps)[first:]:
             yield self._batch(chosen, generator)
 
-    def order(self, generator: torch.Generator) -> np.ndarray:
+    def order(self, generator: torch.Generator) -> IntArray:
         """Draw the order of one epoch."""
-        return draw_order(self._images.targets, self._class_weights, generator)
+        return draw_order(self._images.targets, self._recipe.class_weights, generator)
 
-    def _batch(self, whole: np.ndarray, generator: torch.Generator) -> Batch:
+    def _batch(self, whole: IntArray, generator: torch.Generator) -> Batch:
         # Neighbours stay together: they may be mixed.
         own = self._workers.share(len(whole), multiple=2)
         chosen = whole[own]
         variations = self._augmentation.draw(len(whole), generator)[own]
-        mixture = draw_mixture(self._mixup, self._cutmix, generator)
+        mixture = draw_mixture(self._recipe.mixup, self._recipe.cutmix, generator)
         pixels = torch.from_numpy(self._images.pixels[chosen]).to(self._device)
         inputs = self._augmentation(pixels, torch.from_numpy(self._images.aspects[chosen]), variations)
         targets = torch.from_numpy(self._images.targets[chosen]).to(self._device)

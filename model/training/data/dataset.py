@@ -20,16 +20,7 @@ _SORTING_PREFIX = re.compile(r"^\d{3}\.(?=.)")
 
 @dataclass(frozen=True)
 class Split:
-    """The images of one split, sorted by class and then by file name.
-
-    Attributes
-    ----------
-    name : str
-        One of `SPLITS`.
-    paths : tuple of Path
-    targets : tuple of int
-        For each path the index of its class.
-    """
+    """The images of one split, sorted by class and then by file name; `targets` are the indices of their classes."""
 
     name: str
     paths: tuple[Path, ...]
@@ -45,15 +36,9 @@ class Split:
 
 @dataclass(frozen=True)
 class DataSet:
-    """What a model is trained on.
+    """What a model is trained on: the classes, sorted as the network's outputs, and the splits.
 
-    Attributes
-    ----------
-    root : Path
-    labels : tuple of str
-        The classes in the order of the network's outputs (sorted).
-    splits : dict of str to Split
-        "train" and "valid" always, "test" when there is one.
+    There are always "train" and "valid", "test" when there is one.
     """
 
     root: Path
@@ -74,15 +59,10 @@ class DataSet:
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """The identity of a data set's content.
+    """The identity of a data set's content, wherever the folder lies.
 
-    Attributes
-    ----------
-    digest : str
-        "sha256:" and the hexadecimal hash over every image's split, class, name and bytes; where the folder lies
-        does not matter.
-    leaked : tuple of str
-        Images of the other splits that are, byte for byte, in the training split too.
+    `digest` is "sha256:" and the hash over every image's split, class, name and bytes; `leaked` are the images of the
+    other splits that are, byte for byte, in the training split too.
     """
 
     digest: str
@@ -90,13 +70,7 @@ class Fingerprint:
 
 
 def discover(root: Path) -> DataSet:
-    """Find the images of a data set that a model can be trained on; see `find`.
-
-    Raises
-    ------
-    DataSetError
-        When no model can be trained on it.
-    """
+    """Find the images of a data set (see `find`); raise DataSetError when no model can be trained on it."""
     folder = find(root)
     if problems := folder.problems():
         raise DataSetError(problems[0])

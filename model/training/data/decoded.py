@@ -37,14 +37,10 @@ class Images:
 
     Attributes
     ----------
-    pixels : numpy.ndarray
-        uint8 [N, side, side, 3].
-    aspects : numpy.ndarray
-        float32 [N], width / height of the original images.
-    targets : numpy.ndarray
-        int64 [N].
-    skipped : dict of str to str
-        For each unreadable file, its path below the data set's folder and the reason.
+    pixels : uint8 [N, side, side, 3]
+    aspects : float32 [N], width / height of the original images
+    targets : int64 [N]
+    skipped : for each unreadable file, its path below the data set's folder and the reason
     """
 
     pixels: npt.NDArray[np.uint8]
@@ -71,29 +67,10 @@ def load(
     threads: int,
     allow_none: bool = False,
 ) -> Images:
-    """Decode one split's images.
+    """Decode one split's images, as many at the same time as there are threads.
 
-    Parameters
-    ----------
-    data_set : DataSet
-    split : str
-        Its name.
-    prepare : callable
-        From an RGB image to uint8 [side, side, 3].
-    side : int
-        Pixels.
-    shorter_side : int
-        The least that the decoder must leave of an image's shorter side, in pixels: a large JPEG is decoded at a
-        fraction of its size.
-    threads : int
-        Images decoded at the same time; Pillow releases the interpreter lock while it works.
-    allow_none : bool
-        Whether no image at all is a result, too, as it may be for a part of a split.
-
-    Raises
-    ------
-    DataSetError
-        When not one image of the split can be read.
+    `prepare` makes uint8 [side, side, 3] of an RGB image. A large JPEG is decoded at a fraction of its size, whose
+    shorter side has at least `shorter_side` pixels. That no image can be read is an error unless `allow_none`.
     """
     chosen = data_set.splits[split]
     pixels = _allocate((len(chosen), side, side, 3))

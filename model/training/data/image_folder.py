@@ -27,18 +27,7 @@ class DataSetError(Exception):
 
 @dataclass(frozen=True)
 class ImageFile:
-    """One image and its place in the data set.
-
-    Attributes
-    ----------
-    path : Path
-    split : str
-        One of `SPLITS`.
-    label : str
-        The class: its folder's name in Unicode's form NFC.
-    name : str
-        The path below the class folder, with forward slashes.
-    """
+    """One image: its split, one of `SPLITS`; its class, in Unicode's form NFC; its path below the class folder."""
 
     path: Path
     split: str
@@ -55,14 +44,7 @@ class ImageFile:
 class ImageFolder:
     """All images below a folder, whether a model can be trained on them or not.
 
-    Attributes
-    ----------
-    root : Path
-    images : list of ImageFile
-    ignored : list of Path
-        Files that are no images by their names.
-    was_split : bool
-        Whether the folder had no splits of its own.
+    `ignored` are files that are no images by their names; `was_split` says whether we have split it.
     """
 
     root: Path
@@ -110,23 +92,12 @@ class ImageFolder:
 
 
 def find(root: Path) -> ImageFolder:
-    """Find the images of a data set, usable or not.
+    """Find the images of a data set, usable or not; hidden files and folders are left out.
 
-    Hidden files and folders are left out. Class names are compared in one Unicode form (NFC), so that a set that was
-    zipped on a Mac matches itself.
-
-    Parameters
-    ----------
-    root : Path
-        A folder with `train/`, `valid/` (or `val/`, `validation/`) and `test/` that hold class folders, or with class
-        folders directly. The latter is split per class by the hash of each image's bytes: the same images always land
-        in the same split, and copies of an image never land in two.
-
-    Raises
-    ------
-    DataSetError
-        When the folder is missing, two folders claim to be the same split, or a class that
-        is to be split has too few images or one that cannot be read.
+    Class names are compared in one Unicode form (NFC), so that a set that was zipped on a Mac matches itself. `root`
+    has `train/`, `valid/` (or `val/`, `validation/`) and `test/` that hold class folders, or class folders directly.
+    The latter is split per class by the hash of each image's bytes: the same images always land in the same split, and
+    copies of an image never land in two. Raises DataSetError when it cannot be listed or split.
     """
     if not root.is_dir():
         raise DataSetError(f"There is no data set at {root}. {LAYOUT}")

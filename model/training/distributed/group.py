@@ -31,6 +31,7 @@ EXCHANGE_TIMEOUT = datetime.timedelta(minutes=30)
 LOST_PEERS = 75
 # It waits so long, so that the host whose worker failed ends first: a platform shows the reason of that one.
 HEAD_START_SECONDS = 5.0
+# Gloo's errors have no class and no code of their own.
 _LOST_CONNECTION = re.compile(
     r"connection (closed|reset|refused|was)|broken pipe|socket|timed out|application timeout", re.IGNORECASE
 )
@@ -48,17 +49,7 @@ class LostPeersError(Exception):
 
 @dataclass(frozen=True)
 class Workers:
-    """One worker's view of the group.
-
-    Attributes
-    ----------
-    rank : int
-        Of this worker, from 0.
-    size : int
-        World size: how many there are on all hosts.
-    local_rank, local_size : int
-        The same among those on this host.
-    """
+    """One worker's view of the group: its rank and the world size, on all hosts and among those on this host."""
 
     rank: int = 0
     size: int = 1
@@ -97,10 +88,7 @@ class Workers:
         return values[0]  # type: ignore[return-value]
 
     def sum(self, values: Sequence[float]) -> list[float]:
-        """Add up the workers' numbers, each position for itself.
-
-        The sums are exact before they are rounded to a float (`math.fsum`), so that they are the same on every worker.
-        """
+        """Add up the workers' numbers, each position for itself; exact (`math.fsum`), so the same on every worker."""
         return [math.fsum(column) for column in zip(*self.all_gather(list(values)), strict=True)]
 
     def any(self, *flags: bool) -> list[bool]:
@@ -118,22 +106,10 @@ ALONE = Workers()
 
 @contextlib.contextmanager
 def joined(hosts: int = 1, environment: Mapping[str, str] = os.environ) -> Iterator[Workers]:
-    """Join the group that torchrun's variables describe, for the duration of the block.
+    """Join the group that torchrun's variables describe, for the duration of the block; without them, be alone.
 
-    Parameters
-    ----------
-    hosts : int
-        How many hosts the arguments name.
-    environment : mapping
-        RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADDR and MASTER_PORT, as `torchrun` sets them. Without
-        WORLD_SIZE this is the only worker.
-
-    Raises
-    ------
-    DistributedError
-        When torchrun runs on fewer hosts, or the workers do not come together.
-    LostPeersError
-        When another worker has failed.
+    Raises DistributedError when torchrun runs on fewer `hosts` than the arguments name or the workers do not come
+    together, LostPeersError when another worker has failed.
     """
     size, local_size = (int(environment.get(name, 1)) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
     if size // local_size < hosts:
@@ -160,7 +136,8 @@ def joined(hosts: int = 1, environment: Mapping[str, str] = os.environ) -> Itera
 
 def _join(workers: Workers, environment: Mapping[str, str]) -> None:
     one_machine = workers.local_size == workers.size
-    if interface := _loopback() if one_machine else environment.get("SM_NETWORK_INTERFACE_NAME"):
+    loopback = next(name for _, name in socket.if_nameindex() if name.startswith("lo"))
+    if interface := loopback if one_machine else environment.get("SM_NETWORK_INTERFACE_NAME"):
         for library in ("GLOO", "NCCL"):
             os.environ.setdefault(f"{library}_SOCKET_IFNAME", interface)
     # Small messages go over gloo on both kinds of machine, gradients on a GPU over NCCL.
@@ -175,18 +152,13 @@ def _join(workers: Workers, environment: Mapping[str, str]) -> None:
         raise DistributedError(f"worker {workers.rank} of {workers.size} cannot join the others: {error}") from error
 
 
-def _loopback() -> str:
-    return next(name for _, name in socket.if_nameindex() if name.startswith("lo"))
-
-
 def _is_lost_connection(error: Exception) -> bool:
-    # Gloo's errors have no class and no code of their own.
     return isinstance(error, torch.distributed.DistError) or (
         isinstance(error, RuntimeError) and _LOST_CONNECTION.search(str(error)) is not None
     )
 
 
-def _end_with_parent(environment: Mapping[str, str] = os.environ) -> None:
+def _end_with_parent(environment: Mapping[str, str]) -> None:
     """End this process when torchrun is gone, which may have had no chance to end its workers."""
     parent = int(environment.get(PARENT_VARIABLE, os.getppid()))
 

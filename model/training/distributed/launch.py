@@ -12,6 +12,7 @@ from torch.distributed import DistError, TCPStore, run
 from torch.distributed.elastic.multiprocessing import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
+from ..config import TrainingConfig
 from .group import LOST_PEERS, PARENT_VARIABLE, DistributedError
 
 # SageMaker kills a container 120 seconds after SIGTERM; the workers get nearly all of it to save what they have.
@@ -30,17 +31,8 @@ def is_worker(environment: Mapping[str, str] = os.environ) -> bool:
 def processes_per_host(asked: int | None, gpus: int | None) -> int:
     """Return how many workers each host runs: as many as asked for, otherwise one for each GPU, or one.
 
-    Parameters
-    ----------
-    asked : int or None
-        --processes-per-host.
-    gpus : int or None
-        --num-gpus; None: as many as torch finds.
-
-    Raises
-    ------
-    DistributedError
-        When there are GPUs, but fewer than processes.
+    `asked` is --processes-per-host, `gpus` --num-gpus; None: as many as torch finds. Raises DistributedError when there
+    are GPUs, but fewer than processes.
     """
     gpus = torch.cuda.device_count() if gpus is None else gpus
     if asked is not None and 0 < gpus < asked:
@@ -51,32 +43,14 @@ def processes_per_host(asked: int | None, gpus: int | None) -> int:
     return asked or max(1, gpus)
 
 
-def launch(
-    command: Sequence[str], *, hosts: Sequence[str], host: str, processes: int, address: str, port: int, threads: int
-) -> int:
+def launch(command: Sequence[str], config: TrainingConfig, processes: int) -> int:
     """Become torchrun, with the arguments that SageMaker's toolkit gives it, and return the exit code of the workers.
 
-    Parameters
-    ----------
-    command : sequence of str
-        The training's program and its arguments, as torchrun takes them.
-    hosts : sequence of str
-        Of the whole training; `host` is this one.
-    processes : int
-        How many workers each host runs.
-    address, port
-        Where several hosts meet: at the first one. One host needs only its loopback interface, and any free port.
-    threads : int
-        CPUs of this host, which its workers share.
-
-    Raises
-    ------
-    DistributedError
-        When the hosts do not come together.
-    WorkerKilledError
-        When a worker was killed.
+    `command` is the training's program with its arguments; each host runs `processes` workers. Raises DistributedError
+    when the hosts do not come together, WorkerKilledError when a worker was killed.
     """
-    if len(hosts) == 1:
+    hosts, host, address, port = config.hosts, config.current_host, config.master_addr, config.master_port
+    if len(hosts) == 1:  # it needs only its loopback interface, and any free port
         address, port = "127.0.0.1", 0
     node = hosts.index(host)
     try:
@@ -96,7 +70,7 @@ def launch(
         "--log-dir": os.devnull,  # the workers write to our streams
     }
     os.environ[PARENT_VARIABLE] = str(os.getpid())
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, threads // processes)))  # torchrun would set 1
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, config.num_cpus // processes)))  # torchrun would set 1
     try:
         run.main([str(text) for option in options.items() for text in option] + list(command))
     except SignalException as error:

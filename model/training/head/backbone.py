@@ -11,24 +11,14 @@ from ...core.network import NetworkError, classifier_name
 
 
 def split(network: nn.Module, architecture: str, input_size: int) -> tuple[nn.Module, nn.Module]:
-    """Take a network apart before its last layer.
+    """Take a network apart before its last layer; raise NetworkError when it does not come apart.
 
     The head is exactly what weights for other classes leave out (`network.build`): the last layer, with the dropout
     before it and what follows it. Hidden layers of a classifier, as in VGG, MobileNet and ConvNeXt, are published with
     weights of their own and belong to the backbone.
 
-    Returns
-    -------
-    backbone : nn.Module
-        A frozen copy in evaluation mode: float32 [N, 3, S, S] to features, float32 [N, D].
-    head : nn.Module
-        From float32 [N, D] to logits [N, classes]. Its layers are the network's own, so that what trains the head
-        trains the network: `network(x)` is `head(backbone(x))` all along.
-
-    Raises
-    ------
-    NetworkError
-        When the two parts do not give the network's answers.
+    Returns the backbone, a frozen copy in evaluation mode that makes features, float32 [N, D], of images, and the head,
+    which makes logits of those. Its layers are the network's own, so that what trains the head trains the network.
     """
     name = classifier_name(network)
     parent_name, _, child = name.rpartition(".")

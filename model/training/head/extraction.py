@@ -38,27 +38,15 @@ class Extraction:
 
     Attributes
     ----------
-    backbone : nn.Module
-        Frozen, in evaluation mode: float32 [N, 3, S, S] to [N, D].
-    data_set : DataSet
-    identity : Fingerprint
-        Of the data set.
-    augmentation : Augmentation
-        Makes the views but the first; its `preprocessing` makes that one.
-    views : int
-        Of each training image, at least 1.
-    seed : int
-        Of the augmented views.
-    device : torch.device
-        What computes: on the CPU ONNX Runtime, which in float32 is the faster there, torch on a GPU.
-    threads : int
-        For decoding and, on the CPU, computing.
-    half : torch.dtype or None
-        What torch computes in, on the CPU, too, where the result allows it (`mixed_precision.half_type`); None: float32
-        throughout.
-    shard : int
-        Images in a shard, which is what a kill can cost, and what one worker takes at a time: three seconds of a
-        ResNet-50 on two cores.
+    backbone : frozen, in evaluation mode: float32 [N, 3, S, S] to [N, D]
+    augmentation : makes the views but the first; its `preprocessing` makes that one
+    views : of each training image, at least 1
+    seed : of the augmented views
+    device : what computes: on the CPU ONNX Runtime, which in float32 is the faster there, torch on a GPU
+    threads : for decoding and, on the CPU, computing
+    half : what torch computes in, on the CPU, too, where the result allows it (`engine.half_type`); None: float32
+    shard : images in a shard, which is what a kill can cost, and what one worker takes at a time: three seconds of a
+        ResNet-50 on two cores
     """
 
     backbone: nn.Module
@@ -103,15 +91,16 @@ class Extraction:
         }
 
     def engine(self) -> Run:
-        """Return what computes features; several threads may call it.
-
-        Raises
-        ------
-        ExportError
-            When the backbone cannot be exported to ONNX.
-        """
+        """Return what computes features; several threads may call it. Raises ExportError when ONNX cannot do it."""
         if self._by_onnx:
-            return self._onnx_engine()
+            side = self.augmentation.preprocessing.input_size
+            with tempfile.TemporaryDirectory(prefix="backbone-") as folder:
+                path = Path(folder) / "backbone.onnx"
+                export_onnx(self.backbone, path, input_size=side)
+                example = np.random.default_rng(0).standard_normal((2, 3, side, side), np.float32)
+                check_export(self.backbone, path, example)
+                session = onnx_session(path)  # each thread that uses it computes alone
+            return lambda batch: session.run(None, {"image": np.ascontiguousarray(batch.numpy())})[0]
         device, half = self.device, self.half
         backbone = self.backbone.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -121,16 +110,6 @@ class Extraction:
                 return backbone(batch.to(device, memory_format=torch.channels_last)).float().cpu().numpy()
 
         return run
-
-    def _onnx_engine(self) -> Run:
-        side = self.augmentation.preprocessing.input_size
-        with tempfile.TemporaryDirectory(prefix="backbone-") as folder:
-            path = Path(folder) / "backbone.onnx"
-            export_onnx(self.backbone, path, input_size=side)
-            example = np.random.default_rng(0).standard_normal((2, 3, side, side), np.float32)
-            check_export(self.backbone, path, example)
-            session = onnx_session(path)  # each thread that uses it computes alone
-        return lambda batch: session.run(None, {"image": np.ascontiguousarray(batch.numpy())})[0]
 
     @property
     def _by_onnx(self) -> bool:

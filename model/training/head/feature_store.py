@@ -22,16 +22,9 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Features:
-    """What a backbone makes of some images.
+    """What a backbone makes of some images: values, float32 [N, D], and the indices of their classes, int64 [N].
 
-    Attributes
-    ----------
-    values : numpy.ndarray
-        float32 [N, D].
-    targets : numpy.ndarray
-        int64 [N], the index of each image's class.
-    skipped : dict of str to str
-        Images that could not be read and are left out, with the reasons.
+    `skipped` has the images that could not be read, with the reasons.
     """
 
     values: npt.NDArray[np.float32]
@@ -73,10 +66,7 @@ class FeatureStore:
         self.put_bytes(name, buffer.getvalue())
 
     def put_bytes(self, name: str, content: bytes) -> None:
-        """Keep a shard as another store's `get_bytes` gave it.
-
-        When the disk is full the training goes on with the shard in memory.
-        """
+        """Keep a shard as another store's `get_bytes` gave it, in memory when the disk is full."""
         try:
             write_hashed(self._folder / name, content)
         except OSError as error:

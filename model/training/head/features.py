@@ -35,15 +35,7 @@ PROGRESS_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class Views:
-    """The features of a training and a validation split.
-
-    Attributes
-    ----------
-    train : list of Features
-        One per view, the plain one first.
-    valid : Features
-        Of the plain view.
-    """
+    """The features of the training split, one per view, the plain one first, and of the validation split."""
 
     train: list[Features]
     valid: Features
@@ -56,16 +48,7 @@ class Views:
 
 @dataclass(frozen=True)
 class _Part:
-    """Consecutive images of a split.
-
-    Attributes
-    ----------
-    split : str
-    start, stop : int
-        Their positions in it.
-    shards : dict of int to str
-        For each view, the name of the shard in the store.
-    """
+    """The images of a split from `start` to `stop`; for each of their views the name of the shard in the store."""
 
     split: str
     start: int
@@ -86,27 +69,19 @@ class _Part:
 def compute(
     extraction: Extraction, store: FeatureStore, workers: Workers, should_stop: Callable[[], bool]
 ) -> Views | None:
-    """Return the features, computing those that the store lacks.
+    """Return the features, computing those that the store lacks; None when it was stopped, and beside the main worker.
 
     Every worker must call this. They share the work; workers of one host may share a store's folder, and what the main
     worker's store lacks is sent to it. `should_stop` is asked after every batch; True on any worker ends the work of
-    all, and the finished shards are kept.
-
-    Returns
-    -------
-    Views or None
-        None when it was stopped, and on all workers but the main one.
-
-    Raises
-    ------
-    DataSetError
-        When not one image of a split can be read.
-    ExportError
-        When the backbone cannot be exported to ONNX.
+    all, and the finished shards are kept. Raises DataSetError when not one image of a split can be read.
     """
     parts = _parts(extraction)
     missing = workers.broadcast([part for part in parts if part.missing_in(store)])
-    progress = _Progress(sum((part.stop - part.start) * len(part.shards) for part in missing), workers)
+    total = sum((part.stop - part.start) * len(part.shards) for part in missing)
+    if total and workers.is_main:
+        log.info("features of %d views of images are to be computed, at most", total)
+    done, started = 0, time.monotonic()
+    reported = started
     engine = functools.cache(extraction.engine)  # made when the first image needs it
     for first in range(0, len(missing), workers.size):
         turn = missing[first : first + workers.size]
@@ -114,7 +89,12 @@ def compute(
         if mine is not None:
             for view, features in _features(extraction, mine, mine.missing_in(store), engine, should_stop):
                 store.put(mine.shards[view], features)
-                progress.add(mine.stop - mine.start)
+                done += (mine.stop - mine.start) * workers.size
+                now = time.monotonic()
+                if workers.is_main and now - reported > PROGRESS_SECONDS:
+                    reported, rate = now, done / (now - started)
+                    left = max(0.0, total - done) / rate
+                    log.info("features: %d of %d views, %.1f/s, %.0f s left", done, total, rate, left)
         if workers.any(should_stop())[0]:
             return None
         _send_to_main(turn, mine, store, workers)
@@ -234,24 +214,3 @@ def _threads(count: int) -> Iterator[ThreadPoolExecutor]:
             yield pool
     finally:
         torch.set_num_threads(usual)  # the last call counts for every thread that begins later
-
-
-class _Progress:
-    """Says now and then how far all workers are, judged by the main one."""
-
-    def __init__(self, total: int, workers: Workers) -> None:
-        self._total, self._workers = total, workers
-        self._done, self._started = 0, time.monotonic()
-        self._next = self._started + PROGRESS_SECONDS
-        if total and workers.is_main:
-            log.info("features of %d views of images are to be computed, at most", total)
-
-    def add(self, views: int) -> None:
-        self._done += views * self._workers.size
-        now = time.monotonic()
-        if now < self._next or not self._workers.is_main:
-            return
-        self._next = now + PROGRESS_SECONDS
-        rate = self._done / (now - self._started)
-        left = max(0.0, self._total - self._done) / rate
-        log.info("features: %d of %d views, %.1f/s, %.0f s left", self._done, self._total, rate, left)

@@ -1,23 +1,57 @@
-"""Train a network's head on features that were computed beforehand: an epoch takes milliseconds."""
+"""Train a network's head on features that were computed beforehand, once or in a search.
+
+An epoch takes milliseconds and a trial less than a second, where a tuning job of SageMaker starts a training job for
+every trial. So one job on one instance tries them all.
+"""
 
 from __future__ import annotations
 
+import copy
+import csv
+import dataclasses
+import json
+import logging
 import math
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from ..config import Recipe
-from ..data.batches import Batch
-from ..data.imbalance import draw_order, image_weights
-from ..loop.metrics import EpochMetrics, Evaluation
-from ..loop.outcome import Fit, KeepBest
-from ..loop.state import TrainingState
+from ..data.batches import Batch, draw_order, image_weights
+from ..loop.metrics import EpochMetrics, Evaluation, Trial
+from ..loop.state import DivergedError, Fit, KeepBest, TrainingState
 from .feature_store import Features
 from .features import Views
+
+log = logging.getLogger(__name__)
+
+TRIALS_FILE, SEARCH_FILE = "trials.csv", "search.json"
+# Trials before this many have been finished are not compared; the search draws its first ten at random anyway.
+UNCOMPARED_TRIALS = 5
+
+
+@dataclass(frozen=True)
+class Space:
+    """What is searched: learning rates from the lowest to the highest, on a logarithmic scale, and batch sizes."""
+
+    lr: tuple[float, float]
+    batch_sizes: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Search:
+    """What a search found: all trials; the best, which was completed, its training, and what it was trained with."""
+
+    trials: list[Trial]
+    best: Trial
+    fit: Fit
+    recipe: Recipe
 
 
 def fit_head(
@@ -29,27 +63,11 @@ def fit_head(
     on_epoch: Callable[[EpochMetrics], bool | None],
     keep_best: KeepBest = lambda outcome, weights: None,
 ) -> Fit:
-    """Train a head and leave the weights of its best epoch in it.
+    """Train a head, which is on the CPU, and leave the weights of its best epoch in it.
 
-    The recipe means what it means to `engine.fit`. Every epoch takes the next view of all images, and after the last
-    one the first again.
-
-    Parameters
-    ----------
-    head : nn.Module
-        From float32 [N, D] to logits [N, classes], on the CPU: there is too little to compute for a GPU.
-    views, recipe
-    should_stop : callable
-        Asked after every epoch.
-    on_epoch : callable
-        Called with the metrics of every finished epoch; True ends the training, which is not an interruption.
-    keep_best : callable
-        Called after every epoch, as `engine.fit` does.
-
-    Raises
-    ------
-    DivergedError
-        When the loss becomes infinite or not a number.
+    The recipe and the callables mean what they mean to `engine.fit`, but for these: `should_stop` is asked after every
+    epoch, and when `on_epoch` returns True, the training ends, which is not an interruption. Every epoch takes the next
+    view of all images, and after the last one the first again.
     """
     torch.manual_seed(recipe.seed)  # dropout draws from the global generator
     counts = [math.ceil(len(view) / recipe.batch_size) for view in views.train]
@@ -80,14 +98,7 @@ def _train_one_epoch(head: nn.Module, view: Features, steps: int, state: Trainin
     seen: list[Tensor] = []
     for indices in torch.arange(len(order)).tensor_split(steps):  # their sizes differ by at most one
         part = slice(int(indices[0]), int(indices[-1]) + 1)
-        batch = Batch(
-            inputs=values[part],
-            targets=targets[part],
-            mixed_in=None,
-            own=1.0,
-            weights=None if weights is None else weights[part],
-            scale=1.0,
-        )
+        batch = Batch(values[part], targets[part], weights=None if weights is None else weights[part])
         logits = head(batch.inputs)
         state.update(batch.loss(logits, label_smoothing=recipe.label_smoothing))
         seen.append(logits.detach())
@@ -101,3 +112,104 @@ def evaluate_head(head: nn.Module, features: Features) -> Evaluation:
     logits, targets = head(torch.from_numpy(features.values)), torch.from_numpy(features.targets)
     losses = functional.cross_entropy(logits, targets, reduction="none")
     return Evaluation.of(losses.tolist(), features.targets.tolist(), logits.argmax(dim=1).tolist(), logits.shape[1])
+
+
+def search(
+    head: nn.Module,
+    views: Views,
+    *,
+    recipe: Recipe,
+    space: Space,
+    trials: int,
+    should_stop: Callable[[], bool],
+    on_trial: Callable[[Trial], None],
+    keep_best: KeepBest = lambda outcome, weights: None,
+) -> Search | None:
+    """Train the head again and again, each time with values that the trials before make promising.
+
+    Bayesian search by a tree-structured Parzen estimator (Bergstra et al. 2011). Every trial begins with the head's
+    weights and the recipe's seed, and so does the search, so the same call finds the same. The head is left with the
+    weights of the best trial; None is returned when no trial was completed before `should_stop` ended the search.
+    `on_trial` gets every trial when it has ended. Raises DivergedError when every trial diverged.
+    """
+    import optuna  # takes a second, and only a search needs it
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(
+        direction="minimize",
+        sampler=optuna.samplers.TPESampler(seed=recipe.seed % 2**32),
+        # While the learning rate is high the loss says little, so trials are compared in their second half.
+        pruner=optuna.pruners.MedianPruner(UNCOMPARED_TRIALS, n_warmup_steps=recipe.epochs // 2),
+    )
+    states = optuna.trial.TrialState
+    outcomes = {Trial.COMPLETED: states.COMPLETE, Trial.STOPPED: states.PRUNED, Trial.FAILED: states.FAIL}
+    beginning = copy.deepcopy(head.state_dict())
+    done: list[Trial] = []
+    best: Search | None = None
+    lowest, best_weights = math.inf, beginning
+    while len(done) < trials and not should_stop():
+        proposal = study.ask()
+        lr = proposal.suggest_float("lr", *space.lr, log=True)
+        batch_size = proposal.suggest_categorical("batch_size", space.batch_sizes)
+        tried = dataclasses.replace(recipe, lr=lr, batch_size=batch_size)
+        head.load_state_dict(beginning)
+        trial, fit = _run_trial(head, views, tried, proposal, number=len(done) + 1, should_stop=should_stop)
+        if fit is not None and fit.interrupted:
+            break
+        objective = trial.objective if trial.status == Trial.COMPLETED else None
+        study.tell(proposal, objective, outcomes[trial.status])
+        done.append(trial)
+        on_trial(trial)
+        if fit is not None and objective is not None and objective < lowest:
+            lowest, best, best_weights = objective, Search(done, trial, fit, tried), copy.deepcopy(head.state_dict())
+            keep_best(dataclasses.replace(fit, interrupted=True), head.state_dict)
+    if best is None and done:
+        raise DivergedError(
+            f"all {len(done)} trials diverged; search lower learning rates than {space.lr[0]:g} to {space.lr[1]:g}"
+        )
+    head.load_state_dict(best_weights)
+    return best
+
+
+def _run_trial(
+    head: nn.Module, views: Views, recipe: Recipe, proposal: Any, *, number: int, should_stop: Callable[[], bool]
+) -> tuple[Trial, Fit | None]:
+    started = time.perf_counter()
+    status, fit = Trial.COMPLETED, None
+
+    def is_pruned(epoch: EpochMetrics) -> bool:
+        nonlocal status
+        proposal.report(epoch.valid_loss, epoch.epoch)
+        if epoch.epoch < recipe.epochs and proposal.should_prune():
+            status = Trial.STOPPED
+        return status == Trial.STOPPED
+
+    try:
+        fit = fit_head(head, views, recipe=recipe, should_stop=should_stop, on_epoch=is_pruned)
+    except DivergedError as error:
+        status = Trial.FAILED
+        log.info("trial %d: %s", number, error)
+    best = fit.best if fit is not None else None
+    objective, accuracy = (best.loss, best.accuracy) if best else (None, None)
+    seconds = round(time.perf_counter() - started, 4)
+    values = {"lr": recipe.lr, "batch-size": recipe.batch_size}
+    return Trial(number, status, objective, accuracy, seconds, values), fit
+
+
+def write_search(folder: Path, found: Search, *, seconds: float, seed: int) -> None:
+    """Write `trials.csv` and `search.json`, in the columns and words of the report on tuning jobs."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / TRIALS_FILE).open("w", newline="", encoding="utf-8") as file:
+        columns = ["trial", "status", "objective", "seconds", *found.best.hyperparameters]
+        writer = csv.DictWriter(file, columns, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(vars(trial) | trial.hyperparameters for trial in found.trials)
+    document = {
+        "strategy": "Bayesian",
+        "objective": {"metric": "valid:loss", "type": "Minimize"},
+        "seed": seed,
+        "seconds": seconds,
+        "best": dataclasses.asdict(found.best),
+        "trials": [dataclasses.asdict(trial) for trial in found.trials],
+    }
+    (folder / SEARCH_FILE).write_text(json.dumps(document, indent=2, allow_nan=False) + "\n", encoding="utf-8")

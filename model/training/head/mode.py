@@ -11,79 +11,65 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..artifact.finishing import Trained
 from ..config import Recipe, TrainingConfig
 from ..data.augment import Augmentation
-from ..data.dataset import DataSet, Fingerprint
 from ..distributed.group import Workers
-from ..loop.metrics import EpochMetrics, print_metrics
-from ..loop.mixed_precision import half_type
-from ..loop.outcome import Fit, KeepBest
+from ..loop.engine import half_type
+from ..loop.metrics import print_epoch, print_metrics
+from ..loop.state import NOTHING, Fit, KeepBest
 from ..weights import RANDOM
 from .backbone import split
 from .extraction import Extraction
 from .feature_store import FeatureStore
 from .features import compute
-from .head import fit_head
-from .search import Space, search, write_search
+from .head import Space, fit_head, search, write_search
 
 log = logging.getLogger(__name__)
 
 
 def train_head(
     config: TrainingConfig,
-    network: nn.Module,
+    trained: Trained,
     *,
-    data_set: DataSet,
-    identity: Fingerprint,
-    augmentation: Augmentation,
     device: torch.device,
     threads: int,
     workers: Workers,
     should_stop: Callable[[], bool],
-    on_epoch: Callable[[EpochMetrics], None],
     keep_best: KeepBest,
 ) -> tuple[Fit, dict[str, str], Recipe]:
     """Train the last layer of a network on the CPU, in place, and nothing else of it.
 
-    All workers compute features, each with so many threads; the main one then trains the head. `on_epoch` is called for
-    every epoch, after a search for those of the best trial; `keep_best` gets the weights of the whole network.
+    All workers compute features, each with so many threads; the main one then trains the head and prints the epochs,
+    after a search those of the best trial. `keep_best` gets the weights of the whole network.
 
-    Returns
-    -------
-    Fit
-        Without epochs when it was stopped before, and on all workers but the main one.
-    dict of str to str
-        Training images that could not be read, with the reasons.
-    Recipe
-        What the head was trained with: the configuration's, or what the search found.
-
-    Raises
-    ------
-    DataSetError, NetworkError, DivergedError, ExportError, OSError
-        With a message for a person.
+    Returns what was reached, without epochs when it was stopped before and on all workers but the main one; the
+    training images that could not be read; the recipe, perhaps what the search found.
     """
     started = time.perf_counter()
-    recipe = config.recipe
+    recipe, network = config.recipe, trained.network
     if config.weights == RANDOM:
         log.warning("the backbone has random weights, and --mode head does not train it; name some with --weights")
-    nothing = Fit(history=[], best_epoch=0, best=None, interrupted=True)
-    backbone, head = split(network, config.architecture, augmentation.preprocessing.input_size)
+    backbone, head = split(network, config.architecture, trained.preprocessing.input_size)
     half = half_type(config.mixed_precision, device)
+    augmentation = Augmentation(trained.preprocessing)
     extraction = Extraction(
-        backbone, data_set, identity, augmentation, config.views, recipe.seed, device, threads, half
+        backbone, trained.data_set, trained.identity, augmentation, config.views, recipe.seed, device, threads, half
     )
     views = compute(extraction, FeatureStore(config.feature_cache), workers, should_stop)
     if views is None:
         if should_stop():
             log.info("the features so far are in %s; the same command goes on from there", config.feature_cache)
-        return nothing, {}, recipe
+        return NOTHING, {}, recipe
     log.info("features of %d values, ready after %.1f s", views.valid.values.shape[1], time.perf_counter() - started)
 
     def keep_best_head(outcome: Fit, weights: Callable[[], Mapping[str, Any]]) -> None:
         keep_best(outcome, lambda: _with_head(network, head, weights()))
 
     if not config.search:
-        fit = fit_head(head, views, recipe=recipe, should_stop=should_stop, on_epoch=on_epoch, keep_best=keep_best_head)
+        fit = fit_head(
+            head, views, recipe=recipe, should_stop=should_stop, on_epoch=print_epoch, keep_best=keep_best_head
+        )
         return fit, views.skipped, recipe
     started = time.perf_counter()
     found = search(
@@ -97,12 +83,12 @@ def train_head(
         keep_best=keep_best_head,
     )
     if found is None:
-        return nothing, views.skipped, recipe
+        return NOTHING, views.skipped, recipe
     seconds = time.perf_counter() - started
     write_search(config.output_data_dir, found, seconds=seconds, seed=recipe.seed)
     log.info("%d trials in %.1f s; the best: %s", len(found.trials), seconds, found.best.line())
     for epoch in found.fit.history:
-        on_epoch(epoch)
+        print_epoch(epoch)
     return found.fit, views.skipped, found.recipe
 
 

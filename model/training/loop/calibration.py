@@ -2,15 +2,13 @@
 
 One number mends most of what is wrong with a network's confidence, the temperature that its logits are divided by
 before the softmax (Guo et al., "On Calibration of Modern Neural Networks", 2017). It changes no answer, only how sure
-the model is of it: above 1 for a network that is too sure of itself, below 1 for one that is not sure enough, which is
-what label smoothing does. It is fitted on the validation split; the test split says how good it is.
+the model is of it. It is fitted on the validation split; the test split says how good it is.
 """
 
 from __future__ import annotations
 
 import math
 import sys
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -28,42 +26,6 @@ _HALVINGS = 20
 
 FloatArray = npt.NDArray[np.floating[Any]]
 IntArray = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Bin:
-    """The images with a confidence in one of the `BINS` intervals of equal width.
-
-    Attributes
-    ----------
-    pictures : int
-        Their number.
-    confidence, accuracy : float or None
-        The mean probability of the answers, and the share of them that is right; None without images.
-    """
-
-    pictures: int
-    confidence: float | None
-    accuracy: float | None
-
-
-@dataclass(frozen=True)
-class Reliability:
-    """How far a model's confidence can be believed.
-
-    Attributes
-    ----------
-    expected_calibration_error : float
-        The mean over the images of the distance between their bin's confidence and its accuracy, 0 to 1.
-    loss : float
-        Cross-entropy in nats, the mean over the images.
-    bins : list of Bin
-        The intervals (0, 1/15], (1/15, 2/15], … (14/15, 1].
-    """
-
-    expected_calibration_error: float
-    loss: float
-    bins: list[Bin]
 
 
 def fit_temperature(logits: FloatArray, targets: IntArray) -> float:
@@ -97,21 +59,28 @@ def fit_temperature(logits: FloatArray, targets: IntArray) -> float:
     return 1 / low
 
 
-def reliability(probabilities: FloatArray, targets: IntArray) -> Reliability:
-    """Compare a model's confidence with how often it is right, for probabilities [N, C] and right classes [N]."""
+def reliability(probabilities: FloatArray, targets: IntArray) -> dict[str, Any]:
+    """Compare a model's confidence with how often it is right, for probabilities [N, C] and right classes [N].
+
+    Returns
+    -------
+    dict : As `metrics.json` has it. "expected_calibration_error": the mean over the images of the distance between
+        their bin's confidence and its accuracy. "loss": the mean cross-entropy in nats. "bins": for the intervals (0,
+        1/15], … (14/15, 1] the number of "pictures", and their mean "confidence" and "accuracy", None without any.
+    """
     confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == targets
     # Closed on the right; a confidence that rounding has put above 1 belongs to the last.
     index = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
-    bins, error = [], 0.0
+    bins: list[dict[str, Any]] = []
+    error = 0.0
     for chosen in (index == number for number in range(BINS)):
         count = int(chosen.sum())
-        if not count:
-            bins.append(Bin(0, None, None))
-            continue
-        sure, accurate = float(confidence[chosen].mean()), float(right[chosen].mean())
-        bins.append(Bin(count, sure, accurate))
-        error += count * abs(sure - accurate)
-    return Reliability(error / len(targets), float(losses(probabilities, targets).mean()), bins)
+        sure, accurate = (float(values[chosen].mean()) if count else None for values in (confidence, right))
+        bins.append({"pictures": count, "confidence": sure, "accuracy": accurate})
+        if sure is not None and accurate is not None:
+            error += count * abs(sure - accurate)
+    loss = float(losses(probabilities, targets).mean())
+    return {"expected_calibration_error": error / len(targets), "loss": loss, "bins": bins}
 
 
 def at_temperature(probabilities: FloatArray, temperature: float) -> npt.NDArray[np.float64]:

@@ -30,17 +30,8 @@ class CheckpointError(Exception):
 class Checkpoints:
     """The checkpoints of one training in a folder. All workers call every method; the main one reads and writes.
 
-    Parameters
-    ----------
-    folder : Path
-        Made when it does not exist.
-    identity : mapping of str to str, int, float, bool or None
-        What the training is: going on from a checkpoint of another one is refused.
-    workers : Workers
-    every : float
-        Seconds from one checkpoint to the next.
-    keep : int
-        How many of the newest are left in the folder, at least 1.
+    `identity` says what the training is: going on from a checkpoint of another one is refused. One is written `every`
+    so many seconds, and of the newest `keep` are left.
     """
 
     def __init__(
@@ -58,10 +49,7 @@ class Checkpoints:
     def load(self) -> dict[str, Any] | None:
         """Return the newest state that is whole, the same on every worker; None when there is none.
 
-        Raises
-        ------
-        CheckpointError
-            When it is of another training.
+        Raises CheckpointError when it is of another training.
         """
         content, problem = self._newest() if self._workers.is_main else (None, None)
         content, problem = self._workers.broadcast((content, problem))
@@ -75,8 +63,7 @@ class Checkpoints:
     def save(self, epoch: int, step: int, state: Mapping[str, Any]) -> None:
         """Write a checkpoint; when the disk is full, the training goes on with the last one that could be written.
 
-        `epoch` and `step` say how far the training is. The state holds tensors, numbers, texts, and lists and
-        dictionaries of them.
+        The state holds tensors, numbers, texts, and lists and dictionaries of them.
         """
         if not self._workers.is_main:
             return
@@ -88,12 +75,11 @@ class Checkpoints:
             write_hashed(path, content.getbuffer())
         except OSError as error:
             paths = self._paths()
-            then = f"it begins again from {paths[0].stem}" if paths else "nothing is there to begin from"
             log.warning(
                 "no checkpoint could be written to %s (%s); the training goes on, and if it is killed, %s",
                 self._folder,
                 error.strerror or error,
-                then,
+                f"it begins again from {paths[0].stem}" if paths else "nothing is there to begin from",
             )
             return
         # One from further on is damaged, or the training would have begun there. It must not count as the newest.

@@ -6,56 +6,65 @@ make the same steps as one would, each with its part of every batch; a checkpoin
 
 from __future__ import annotations
 
-import copy
-import dataclasses
 import logging
-import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 import torch.distributed
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
+from ...core.transforms import Preprocessing
 from ..config import Recipe
 from ..data.augment import Augmentation
 from ..data.batches import Batch, Batches
 from ..data.decoded import Images
 from ..distributed.group import ALONE, Workers
 from .checkpoints import Checkpoints
-from .metrics import EpochMetrics
-from .optimization import freeze
-from .outcome import Fit, KeepBest
-from .state import TrainingState
-from .validation import evaluate
+from .metrics import EpochMetrics, Evaluation
+from .state import Fit, KeepBest, TrainingState, freeze
 
 log = logging.getLogger(__name__)
 
-# The speed of one worker alone is measured over so many steps, or over fewer in so many seconds.
-ALONE_STEPS = 5
-ALONE_SECONDS = 2.0
+# Evaluation keeps no gradients, so its batches may be larger than training's without needing more memory.
+EVALUATION_BATCH = 256
+# What torch calls instructions that multiply bfloat16. Without them it converts every number, which costs more than the
+# multiplication.
+_CPU_FEATURES = ("avx512_bf16", "amx_bf16", "bf16")
 
 
 @dataclass(frozen=True)
 class Execution:
     """What makes the same training faster, or spreads it.
 
-    Attributes
-    ----------
-    workers : Workers
-    checkpoints : Checkpoints or None
-    half : torch.dtype or None
-        What to compute in where the result allows it (`mixed_precision.half_type`); None: float32 throughout.
-    compile : bool
-        Compile the training step with `torch.compile`.
+    `half` is the dtype to compute in where the result allows it (`half_type`), `compile` compiles the training step.
     """
 
     workers: Workers = ALONE
     checkpoints: Checkpoints | None = None
     half: torch.dtype | None = None
     compile: bool = False
+
+
+def half_type(choice: str, device: torch.device) -> torch.dtype | None:
+    """Return the dtype of 16 bits to compute convolutions and matrix products in, or None for float32 throughout.
+
+    Weights, their updates, normalisation's statistics and the loss keep float32 (Micikevicius et al. 2018). `choice` is
+    one of `config.MIXED_PRECISION`. auto: on GPUs, which all give the same result. on: also on CPUs with instructions
+    for it; others compute in float32, so the same training gives other weights there.
+    """
+    if choice == "off" or (choice == "auto" and device.type == "cpu"):
+        return None
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    capabilities = torch.cpu.get_capabilities()
+    if any(capabilities.get(name) for name in _CPU_FEATURES):
+        return torch.bfloat16
+    log.warning("this CPU has no instructions for bfloat16 (%s): computing in float32", ", ".join(_CPU_FEATURES))
+    return None
 
 
 def fit(
@@ -75,46 +84,19 @@ def fit(
 
     Parameters
     ----------
-    network : nn.Module
-        From float32 [N, 3, S, S] to logits [N, classes]; moved to `device`.
-    train : Images
-        Whole images, squeezed into squares (`decoded.whole_image`).
-    valid : Images
-        As the server will see them (`Preprocessing.crop`).
-    recipe, augmentation, device
-    should_stop : callable
-        Asked after every step; True on any worker ends the training of all within that step's time.
-    on_epoch, keep_best : callable
-        Called after every epoch, the second also with what a checkpoint holds.
-    execution : Execution, optional
-        Every worker calls this function with the same arguments but for its rank, and returns the same.
-
-    Raises
-    ------
-    DivergedError, CheckpointError, DistributedError, NetworkError
-        With a message for a person.
+    network : from float32 [N, 3, S, S] to logits [N, classes]; moved to `device`
+    train, valid : whole images (`decode_for_augmentation`), and as the server will see them (`decode_for_serving`)
+    should_stop : asked after every step; True on any worker ends the training of all within that step's time
+    on_epoch, keep_best : called after every epoch
+    execution : every worker calls this function with the same arguments but for its rank, and returns the same
     """
     execution = execution or Execution()
     workers, checkpoints = execution.workers, execution.checkpoints
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack this form
     frozen = freeze(network, recipe.train_stages) if recipe.train_stages else []
-    batches = Batches(
-        train,
-        batch_size=recipe.batch_size,
-        augmentation=augmentation,
-        device=device,
-        workers=workers,
-        class_weights=recipe.class_weights,
-        mixup=recipe.mixup,
-        cutmix=recipe.cutmix,
-    )
+    batches = Batches(train, recipe, augmentation, device, workers)
     if workers.rank:
         torch.manual_seed(recipe.seed + workers.rank)  # dropout draws other noise for another worker's images
-    alone = None
-    # What is compiled for one worker would not be what all of them run, and SyncBatchNorm needs all of them.
-    alike = not execution.compile and not any(isinstance(layer, nn.SyncBatchNorm) for layer in network.modules())
-    if workers.size > 1 and alike:
-        alone = _rate_alone(network, batches, recipe, device, execution)
     scale = execution.half is torch.float16
     state = TrainingState(network, recipe, steps=recipe.epochs * batches.steps, scale_gradients=scale)
     if checkpoints is not None and (saved := checkpoints.load()) is not None:
@@ -136,10 +118,7 @@ def fit(
         on_epoch(state.finish_epoch(train_loss, len(train), evaluation))
         keep_best(state.outcome(workers.size), lambda: state.best_weights)
     network.load_state_dict(state.best_weights)
-    outcome = state.outcome(workers.size, interrupted=interrupted)
-    if alone is None or not outcome.history:
-        return outcome
-    return dataclasses.replace(outcome, efficiency=outcome.images_per_second / (workers.size * alone))
+    return state.outcome(workers.size, interrupted=interrupted)
 
 
 def _forward(network: nn.Module, device: torch.device, execution: Execution) -> Callable[[Tensor], Tensor]:
@@ -167,7 +146,7 @@ def _train_one_epoch(
     order = batches.order(state.begin_epoch())
     started = time.perf_counter() - state.seconds
     for batch in batches.epoch(state.generator, order, state.step):
-        _step(forward, batch, state, recipe, execution)
+        _step(forward, batch, state, recipe, execution.half)
         state.step += 1
         stop, due = workers.any(should_stop(), checkpoints is not None and checkpoints.due)
         if checkpoints is not None and (stop or due):
@@ -181,12 +160,12 @@ def _train_one_epoch(
 
 
 def _step(
-    forward: Callable[[Tensor], Tensor], batch: Batch, state: TrainingState, recipe: Recipe, execution: Execution
+    forward: Callable[[Tensor], Tensor], batch: Batch, state: TrainingState, recipe: Recipe, half: torch.dtype | None
 ) -> None:
     device = batch.inputs.device
-    with torch.autocast(device.type, dtype=execution.half, enabled=execution.half is not None):
+    with torch.autocast(device.type, dtype=half, enabled=half is not None):
         logits = forward(batch.inputs)
-    if execution.half is not None:
+    if half is not None:
         logits = logits.float()  # a sum of losses in 16 bits has two or three digits
     state.update(batch.loss(logits, label_smoothing=recipe.label_smoothing))
     state.total_loss = state.total_loss.to(device) + batch.plain_loss(logits)
@@ -210,32 +189,31 @@ def _average_buffers(state: TrainingState, workers: Workers) -> None:
         buffer.copy_(mean.view_as(buffer))
 
 
-def _rate_alone(
-    network: nn.Module, batches: Batches, recipe: Recipe, device: torch.device, execution: Execution
-) -> float:
-    """Return the images per second of the main worker with its parts while the others wait, measured on a copy."""
-    rate = 0.0
-    if execution.workers.is_main:
-        devices = [device] if device.type == "cuda" else []
-        with torch.random.fork_rng(devices):  # nothing of this may show in the training
-            trial = copy.deepcopy(network)
-            # One step more than is measured, because the first one allocates.
-            scale = execution.half is torch.float16
-            state = TrainingState(trial, recipe, steps=ALONE_STEPS + 1, scale_gradients=scale)
-            images, started = 0, math.nan
-            for count, batch in enumerate(_endless(batches, state.generator)):
-                _step(trial, batch, state, recipe, execution)
-                state.total_loss.item()  # waits for the device
-                if count == 0:
-                    started = time.perf_counter()
-                    continue
-                images += len(batch.targets)
-                if count == ALONE_STEPS or time.perf_counter() - started > ALONE_SECONDS:
-                    break
-            rate = images / (time.perf_counter() - started)
-    return execution.workers.broadcast(rate)
+@torch.inference_mode()
+def evaluate(
+    network: nn.Module, images: Images, preprocessing: Preprocessing, device: torch.device, *, workers: Workers = ALONE
+) -> Evaluation:
+    """Measure a network on images cut as the server cuts them.
 
-
-def _endless(batches: Batches, generator: torch.Generator) -> Iterator[Batch]:
-    while True:
-        yield from batches.epoch(generator, batches.order(generator))
+    Each worker looks at its share; every image is counted once, and all workers return the same.
+    """
+    network.eval()
+    losses: list[float] = []
+    predicted: list[int] = []
+    classes = 0
+    share = range(len(images))[workers.share(len(images))]
+    for start in range(share.start, share.stop, EVALUATION_BATCH):
+        chosen = slice(start, min(start + EVALUATION_BATCH, share.stop))
+        inputs = torch.from_numpy(preprocessing.normalise(images.pixels[chosen]))
+        targets = torch.from_numpy(images.targets[chosen]).to(device)
+        logits = network(inputs.to(device, memory_format=torch.channels_last))
+        losses += functional.cross_entropy(logits, targets, reduction="none").tolist()
+        predicted += logits.argmax(dim=1).tolist()
+        classes = logits.shape[1]
+    shares = workers.all_gather((losses, predicted, classes))
+    return Evaluation.of(
+        [loss for own, _, _ in shares for loss in own],
+        images.targets.tolist(),
+        [guess for _, own, _ in shares for guess in own],
+        max(own for _, _, own in shares),
+    )

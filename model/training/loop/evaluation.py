@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,16 +26,9 @@ _BATCH = 32
 
 @dataclass(frozen=True)
 class Answers:
-    """What a model said about the images of one split.
+    """What a model said about the N images of one split that could be read.
 
-    Attributes
-    ----------
-    paths : tuple of Path
-        The N images that could be read.
-    targets : numpy.ndarray
-        int64 [N], their classes.
-    probabilities : numpy.ndarray
-        float64 [N, C], as the callers get them.
+    Their classes are int64 [N], the probabilities float64 [N, C], as the callers get them.
     """
 
     paths: tuple[Path, ...]
@@ -46,42 +40,11 @@ class Answers:
         return evaluate_probabilities(self.probabilities, self.targets)
 
 
-@dataclass(frozen=True)
-class Mistake:
-    """An image that was taken for something else.
-
-    Attributes
-    ----------
-    picture : str
-        Its path below the data set's folder, with forward slashes.
-    true, predicted : str
-        Labels.
-    probability, true_probability : float
-        What the model gave the predicted and the true class.
-    """
-
-    picture: str
-    true: str
-    predicted: str
-    probability: float
-    true_probability: float
-
-
 def evaluate_artifact(model_dir: Path, data_set: DataSet, split: str) -> tuple[Answers, dict[str, str]]:
     """Classify every image of a split with an artifact's predictor.
 
-    Returns
-    -------
-    Answers
-    dict of str to str
-        The unreadable files, each with the reason; they are not counted.
-
-    Raises
-    ------
-    ArtifactError
-        When the artifact does not load.
-    DataSetError
-        When the data set's classes are not the artifact's, or no image of the split is readable.
+    Returns the answers and the unreadable files, each with the reason; they are not counted. Raises DataSetError when
+    the data set's classes are not the artifact's, or no image of the split is readable.
     """
     predictor = Predictor.load(model_dir)
     if tuple(predictor.card.labels) != data_set.labels:
@@ -121,18 +84,18 @@ def graph_logits(
     )
 
 
-def worst_mistakes(answers: Answers, data_set: DataSet, count: int) -> list[Mistake]:
-    """Return the mistakes that the model was surest of, the surest first."""
+def worst_mistakes(answers: Answers, data_set: DataSet, count: int) -> list[dict[str, Any]]:
+    """Return the mistakes that the model was surest of, the surest first, as `metrics.json` has them."""
     predicted = answers.probabilities.argmax(axis=1)
     wrong = np.flatnonzero(predicted != answers.targets)
     order = wrong[np.argsort(-answers.probabilities[wrong, predicted[wrong]], kind="stable")][:count]
     return [
-        Mistake(
-            picture=answers.paths[index].relative_to(data_set.root).as_posix(),
-            true=data_set.labels[answers.targets[index]],
-            predicted=data_set.labels[predicted[index]],
-            probability=float(answers.probabilities[index, predicted[index]]),
-            true_probability=float(answers.probabilities[index, answers.targets[index]]),
-        )
+        {
+            "picture": answers.paths[index].relative_to(data_set.root).as_posix(),
+            "true": data_set.labels[answers.targets[index]],
+            "predicted": data_set.labels[predicted[index]],
+            "probability": float(answers.probabilities[index, predicted[index]]),
+            "true_probability": float(answers.probabilities[index, answers.targets[index]]),
+        }
         for index in order
     ]

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
 
 _LINES_SAY = {
     "train:loss": "train_loss",
@@ -35,14 +35,10 @@ class EpochMetrics:
 
     Attributes
     ----------
-    epoch : int
-        Counted from 1.
-    train_loss, valid_loss : float
-        Cross-entropy in nats, the mean over the images (not over the batches).
-    valid_accuracy : float
-        Share of the validation images whose most probable class is the right one, 0 to 1.
-    images_per_second : float
-        Training images seen per second, validation not counted.
+    epoch : counted from 1
+    train_loss, valid_loss : cross-entropy in nats, the mean over the images (not over the batches)
+    valid_accuracy : share of the validation images whose most probable class is the right one, 0 to 1
+    images_per_second : training images seen per second, validation not counted
     """
 
     epoch: int
@@ -60,44 +56,11 @@ class EpochMetrics:
 
 
 @dataclass(frozen=True)
-class ClassMetrics:
-    """How a classifier did on one class of a split.
-
-    Attributes
-    ----------
-    pictures : int
-        Of this class.
-    precision : float or None
-        Share of the images that were taken for this class and are of it; None when none was taken for it.
-    recall : float or None
-        Share of this class's images that were recognised; None when there is none.
-    f1 : float or None
-        The harmonic mean of the two; None when there is neither an image of the class nor one taken for it.
-    """
-
-    pictures: int
-    precision: float | None
-    recall: float | None
-    f1: float | None
-
-
-@dataclass(frozen=True)
 class Trial:
     """One training of a search inside a training job, in the words of SageMaker's tuning jobs.
 
-    Attributes
-    ----------
-    trial : int
-        Counted from 1.
-    status : str
-        `COMPLETED`, `STOPPED` (it was worse than most at the same epoch) or `FAILED` (it diverged).
-    objective : float or None
-        Lowest validation loss, the mean over the images in nats; None for a trial that failed.
-    accuracy : float or None
-        In the same epoch.
-    seconds : float
-    hyperparameters : dict
-        By their names on the command line.
+    It was `COMPLETED`, `STOPPED` (worse than most at the same epoch) or has `FAILED` (it diverged, and has no result).
+    The objective is the lowest validation loss, and the accuracy that of the same epoch.
     """
 
     COMPLETED: ClassVar[str] = "Completed"
@@ -126,16 +89,9 @@ class Trial:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How a classifier did on one split.
+    """How a classifier did on one split: its mean cross-entropy in nats, its accuracy and its confusion matrix.
 
-    Attributes
-    ----------
-    loss : float
-        Cross-entropy in nats, the mean over the images.
-    accuracy : float
-        0 to 1.
-    confusion_matrix : list of list of int
-        Row: the true class; column: the predicted one; both in the order of the labels.
+    A row is a true class, a column the predicted one, both in the order of the labels.
     """
 
     loss: float
@@ -151,23 +107,29 @@ class Evaluation:
         right = sum(true == guess for true, guess in zip(truth, predicted, strict=True))
         return cls(sum(losses) / len(losses), right / len(truth), matrix)
 
-    def per_class(self) -> list[ClassMetrics]:
-        """Return precision, recall and F1 of every class, in the order of the labels."""
+    def recorded(self) -> dict[str, Any]:
+        """Return all of it as `metrics.json` has it.
+
+        Of every class: precision, the share of right answers of those for this class; recall, the share of its images
+        that were recognised; F1, the harmonic mean of both. None where there is nothing to divide by. In the mean F1
+        every class that has images counts alike, however rare it is.
+        """
         guesses = [sum(column) for column in zip(*self.confusion_matrix, strict=True)]
-        return [
-            ClassMetrics(
-                pictures=sum(row),
-                precision=_share(row[index], guessed),
-                recall=_share(row[index], sum(row)),
-                f1=_share(2 * row[index], sum(row) + guessed),
-            )
+        per_class: list[dict[str, Any]] = [
+            {
+                "pictures": sum(row),
+                "precision": _share(row[index], guessed),
+                "recall": _share(row[index], sum(row)),
+                "f1": _share(2 * row[index], sum(row) + guessed),
+            }
             for index, (row, guessed) in enumerate(zip(self.confusion_matrix, guesses, strict=True))
         ]
-
-    def macro_f1(self) -> float:
-        """Return the mean F1 of the classes that have images: every class counts alike, however rare it is."""
-        scores = [one.f1 for one in self.per_class() if one.pictures and one.f1 is not None]
-        return sum(scores) / len(scores)
+        scores = [one["f1"] for one in per_class if one["pictures"]]
+        return asdict(self) | {
+            "accuracy_interval": self.accuracy_interval(),
+            "macro_f1": sum(scores) / len(scores),
+            "per_class": per_class,
+        }
 
     def accuracy_interval(self) -> tuple[float, float]:
         """Return the 95% confidence interval of the accuracy, by Wilson's score method (1927).
@@ -194,14 +156,14 @@ def best_line(epoch: int, evaluation: Evaluation) -> str:
     return f"best_epoch={epoch} valid_loss={evaluation.loss:.4f} valid_accuracy={evaluation.accuracy:.4f}"
 
 
-def workers_line(workers: int, images_per_second: float, efficiency: float) -> str:
-    """Return the log line of a training by several workers: their speed together, 1.0 being that of as many alone."""
-    return f"workers={workers} images_per_second={images_per_second:.1f} efficiency={efficiency:.3f}"
-
-
 def print_metrics(line: str) -> None:
     """Print a line at once: the log is how SageMaker reads metrics."""
     print(line, flush=True)  # noqa: T201
+
+
+def print_epoch(epoch: EpochMetrics) -> None:
+    """Print the line of an epoch."""
+    print_metrics(epoch.line())
 
 
 def _share(part: int, whole: int) -> float | None:

@@ -1,4 +1,4 @@
-"""All that changes while a network is trained, and that a checkpoint therefore holds."""
+"""All that changes while a network is trained, and that a checkpoint therefore holds; what has been reached."""
 
 from __future__ import annotations
 
@@ -6,49 +6,67 @@ import copy
 import dataclasses
 import logging
 import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from ...core.network import NetworkError
 from ..config import Recipe
 from ..distributed.group import Workers
 from .metrics import EpochMetrics, Evaluation
-from .optimization import parameter_groups
-from .outcome import DivergedError, Fit
 
 log = logging.getLogger(__name__)
 
 # The share of the training during which the learning rate rises to its peak before it falls to nearly nothing.
 WARM_UP = 0.3
+# Parts of torchvision's networks that are not a stage, but hold the stages.
+_HOLDERS = frozenset({"features", "encoder", "layers", "blocks", "trunk_output"})
+
+
+class DivergedError(Exception):
+    """The loss is no longer a number."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What a training has reached: the finished epochs, the best one (0: none) and its validation.
+
+    The best has the lowest validation loss, and its weights are kept. `interrupted`: `should_stop` ended the training.
+    """
+
+    history: list[EpochMetrics]
+    best_epoch: int
+    best: Evaluation | None
+    interrupted: bool
+    workers: int = 1
+
+    @property
+    def images_per_second(self) -> float:
+        """Training images per second on all workers, over all epochs: the harmonic mean of the epochs' figures."""
+        return len(self.history) / sum(1 / epoch.images_per_second for epoch in self.history)
+
+
+NOTHING = Fit(history=[], best_epoch=0, best=None, interrupted=True)
+"""Of a training that was stopped before its first epoch."""
+KeepBest = Callable[[Fit, Callable[[], Mapping[str, Any]]], None]
+"""Called with the outcome so far and with what returns the weights of the best epoch."""
 
 
 class TrainingState:
     """A network, its optimiser, and how far they are.
 
-    Parameters
-    ----------
-    network : nn.Module
-        On the device where it is trained.
-    recipe : Recipe
-    steps : int
-        Of the whole training.
-    scale_gradients : bool
-        Whether the loss is scaled so that float16's gradients do not underflow.
+    The network is on the device where it is trained; `steps` are those of the whole training; `scale_gradients` keeps
+    float16's gradients from underflow.
 
     Attributes
     ----------
-    epoch : int
-        The current one, from 1.
-    step : int
-        How many of its steps are made.
-    seconds : float
-        Spent on them.
-    total_loss : Tensor
-        Sum of their images' losses on this worker, in float64.
-    history, best, best_epoch, best_weights
-        Of the finished epochs; the weights are the initial ones before there is one.
+    epoch, step, seconds : the current epoch, from 1; how many of its steps are made, and the time spent on them
+    total_loss : sum of their images' losses on this worker, in float64
+    history, best, best_epoch, best_weights : of the finished epochs; the weights are the initial ones before
     """
 
     def __init__(self, network: nn.Module, recipe: Recipe, *, steps: int, scale_gradients: bool = False) -> None:
@@ -99,10 +117,7 @@ class TrainingState:
     def finish_epoch(self, train_loss: float, images: int, evaluation: Evaluation) -> EpochMetrics:
         """Take note of the result of an epoch, whose `seconds` went to so many images, and turn to the next one.
 
-        Raises
-        ------
-        DivergedError
-            When a loss is infinite or not a number.
+        Raises DivergedError when a loss is infinite or not a number.
         """
         if not math.isfinite(train_loss + evaluation.loss):
             raise DivergedError(
@@ -144,11 +159,7 @@ class TrainingState:
             "generator": self.generator.get_state(),
             "epoch_began": self._epoch_began,
             "random": workers.all_gather((torch.get_rng_state(), cuda)),
-            "network": self.network.state_dict(),
-            "average": None if self._average is None else self._average.state_dict(),
-            "optimizer": self._optimizer.state_dict(),
-            "schedule": self._schedule.state_dict(),
-            "scaler": self._scaler.state_dict(),
+            **{name: part.state_dict() for name, part in self._parts().items()},
         }
 
     def restore(self, saved: dict[str, Any], workers: Workers) -> None:
@@ -166,9 +177,73 @@ class TrainingState:
         torch.set_rng_state(cpu)
         if cuda is not None and torch.cuda.is_available():
             torch.cuda.set_rng_state(cuda)
-        self.network.load_state_dict(saved["network"])
-        if self._average is not None:
-            self._average.load_state_dict(saved["average"])
-        self._optimizer.load_state_dict(saved["optimizer"])
-        self._schedule.load_state_dict(saved["schedule"])
-        self._scaler.load_state_dict(saved["scaler"])
+        for name, part in self._parts().items():
+            part.load_state_dict(saved[name])
+
+    def _parts(self) -> dict[str, Any]:
+        parts: dict[str, Any] = {
+            "network": self.network, "optimizer": self._optimizer, "schedule": self._schedule, "scaler": self._scaler,
+        }  # fmt: skip
+        return parts if self._average is None else parts | {"average": self._average}
+
+
+def stages(network: nn.Module) -> list[list[nn.Module]]:
+    """Cut a network into its stages, from the input to the classifier; return each one's modules.
+
+    A stage is a part that the network's author named: `layer1` of a ResNet, a block of `features` of an EfficientNet,
+    a layer of a transformer. Parts without weights belong to the stage before them. Together the stages hold all
+    weights but those that the network holds itself.
+    """
+    found: list[list[nn.Module]] = []
+    for part in _parts(network):
+        if not found or any(True for _ in part.parameters()):
+            found.append([part])
+        else:
+            found[-1].append(part)
+    return found
+
+
+def _parts(module: nn.Module) -> list[nn.Module]:
+    parts: list[nn.Module] = []
+    for name, child in module.named_children():
+        parts += _parts(child) if name in _HOLDERS else [child]
+    return parts
+
+
+def freeze(network: nn.Module, trainable: int) -> list[str]:
+    """Exclude all but the last so many stages from training; raise NetworkError when there are fewer.
+
+    Returns the names of the frozen modules, which must be put into evaluation mode whenever the network is put into
+    training mode, so that their batch normalisation keeps its statistics.
+    """
+    all_stages = stages(network)
+    if trainable > len(all_stages):
+        raise NetworkError(f"this network has {len(all_stages)} stages; --train-stages {trainable} asks for more")
+    trained = {id(p) for stage in all_stages[-trainable:] for module in stage for p in module.parameters()}
+    for parameter in network.parameters():  # also those that are in no stage, such as a transformer's class token
+        parameter.requires_grad_(id(parameter) in trained)
+    names = {module: name for name, module in network.named_modules()}
+    return [names[module] for stage in all_stages[:-trainable] for module in stage]
+
+
+def parameter_groups(network: nn.Module, *, lr: float, weight_decay: float, lr_decay: float) -> list[dict[str, Any]]:
+    """Return the optimiser's groups: a learning rate for each stage, and weight decay for matrices and kernels only.
+
+    `lr` is that of the last stage, the classifier; `lr_decay`, above 0 to 1, the learning rate of a stage over that of
+    the next one (discriminative fine-tuning, Howard and Ruder 2018). Biases and normalisation, which have one
+    dimension, do not decay.
+    """
+    if lr_decay == 1:
+        by_stage = [list(network.parameters())]
+    else:
+        by_stage = [[p for module in stage for p in module.parameters()] for stage in stages(network)]
+        known = {id(parameter) for stage in by_stage for parameter in stage}
+        by_stage[0] = [p for p in network.parameters() if id(p) not in known] + by_stage[0]
+    groups = []
+    for distance, parameters in enumerate(reversed(by_stage)):
+        trained = [parameter for parameter in parameters if parameter.requires_grad]
+        decayed, free = [p for p in trained if p.ndim >= 2], [p for p in trained if p.ndim < 2]
+        for decay, chosen in ((weight_decay, decayed), (0.0, free)):
+            if chosen:
+                groups.append({"params": chosen, "weight_decay": decay, "lr": lr * lr_decay**distance})
+    return groups

@@ -19,10 +19,7 @@ FINISHING_SHARE, FINISHING_SECONDS = 0.1, 600.0
 class Stop:
     """Remembers that SIGTERM (StopTrainingJob, the end of a spot instance) or Ctrl-C asked the training to end.
 
-    Attributes
-    ----------
-    limit : float
-        Seconds that the whole may take, counted from when this is made; infinite at first.
+    `limit` is how many seconds the whole may take, counted from when this is made; infinite at first.
     """
 
     def __init__(self) -> None:

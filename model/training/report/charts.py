@@ -22,19 +22,11 @@ class Chart:
 
     Attributes
     ----------
-    description : str
-        What the chart shows, for readers who cannot see it.
-    x_range, y_range : tuple of float
-        The values at the ends of the axes.
-    x_label : str
-    x_ticks, y_ticks : list of tuple
-        Values with their texts.
-    lines : dict
-        By the class that the style sheet colours it by, a line's points.
-    best_epoch : int or None
-        Marked by a vertical line.
-    bars : list of dict
-        Of a reliability diagram.
+    description : for readers who cannot see the chart
+    x_range, y_range, x_ticks, y_ticks : the values at the ends of the axes; values with their texts
+    lines : by the class that the style sheet colours it by, a line's points
+    best_epoch : marked by a vertical line
+    bars : of a reliability diagram
     """
 
     description: str
@@ -92,11 +84,7 @@ def line_chart(
 def reliability_diagram(bins: Sequence[dict[str, Any]], *, description: str) -> Chart:
     """Return accuracy over confidence: bars that end on the diagonal are confidence that can be believed.
 
-    Parameters
-    ----------
-    bins : sequence of dict
-        As `calibration.Bin` has them, of equal width.
-    description : str
+    `bins` are those of `calibration.reliability`.
     """
     all_images = sum(one["pictures"] for one in bins)
     bars = [

@@ -43,21 +43,10 @@ _SPLIT_NAMES = {"train": "training", "valid": "validation", "test": "test"}
 
 
 def write_report(folder: Path, metrics: Mapping[str, Any], data_root: Path) -> bool:
-    """Write `history.csv`, the mistakes' images and `report.html`.
+    """Write `history.csv`, the mistakes' images and `report.html` of what `metrics.json` holds.
 
-    Parameters
-    ----------
-    folder : Path
-        Where they go; an older report is replaced only by a whole one.
-    metrics : mapping
-        What `metrics.json` holds.
-    data_root : Path
-        The data set's folder, for the images of the worst mistakes.
-
-    Returns
-    -------
-    bool
-        False when that failed: the log says why. A finished training must not fail for want of its report.
+    An older report is replaced only by a whole one. Returns False when that failed: the log says why. A finished
+    training must not fail for want of its report.
     """
     try:
         write_whole(folder / HISTORY_FILE, history_csv(metrics["epochs"]).encode())
@@ -77,12 +66,8 @@ def write_report(folder: Path, metrics: Mapping[str, Any], data_root: Path) -> b
 def write_page(folder: Path, metrics: Mapping[str, Any]) -> Path:
     """Write `report.html` from the figures and the images beside it; return its path.
 
-    Parameters
-    ----------
-    folder : Path
-        Whatever lies there, the page holds numbers, escaped text and images that were encoded here.
-    metrics : mapping
-        What `metrics.json` holds. Of any other, any exception may come.
+    Whatever lies in the folder, the page holds numbers, escaped text and images that were encoded here. When `metrics`
+    are not what `metrics.json` holds, any exception may come.
     """
     files = [folder / name for name in IMAGE_FILES]
     small = [
@@ -103,14 +88,9 @@ def history_csv(epochs: Sequence[Mapping[str, Any]]) -> str:
 
 
 def render(metrics: Mapping[str, Any], thumbnails: Sequence[bytes | None] = ()) -> str:
-    """Return the page.
+    """Return the page of what `metrics.json` holds.
 
-    Parameters
-    ----------
-    metrics : mapping
-        What `metrics.json` holds.
-    thumbnails : sequence of bytes or None
-        JPEGs of the mistakes, in their order; a mistake without one is shown without an image.
+    `thumbnails` are JPEGs of the mistakes, in their order; a mistake without one is shown without an image.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES),

@@ -14,8 +14,7 @@ from model.core.network import build, torchvision_models
 from model.core.predictor import onnx_session
 from model.core.transforms import Preprocessing
 from model.training.artifact.export import check_export, export_onnx
-from model.training.artifact.precision import Limits
-from model.training.artifact.quantize import MIN_SPEEDUP, choose_precision
+from model.training.artifact.quantize import MIN_SPEEDUP, Limits, choose_precision
 from model.training.data.decoded import Images
 
 LIMITS = Limits(max_accuracy_loss=0.05, min_agreement=0.95)

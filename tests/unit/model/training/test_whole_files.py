@@ -8,13 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from distributed_fixtures import FORKS, start
+from distributed_fixtures import FORKS, Worker
+from training_fixtures import fill_disk
 
 from model.training import whole_files
 from model.training.head.feature_store import Features, FeatureStore
-from model.training.whole_files import remove_unfinished, write_whole
+from model.training.whole_files import write_whole
 
-WRITES = 150
+WRITES = 100
 
 
 def write_again_and_again(folder: Path) -> int:
@@ -27,7 +28,7 @@ def write_again_and_again(folder: Path) -> int:
 
 
 def test_a_shard_that_several_processes_write_is_never_damaged_or_missing_once_it_was_there(tmp_path, caplog):
-    writers = [start(write_again_and_again, {}, tmp_path) for _ in range(3)]
+    writers = [Worker(write_again_and_again, {}, tmp_path) for _ in range(3)]
     store, seen = FeatureStore(tmp_path), 0
     while any(writer.process.is_alive() and not writer.answered for writer in writers):
         found = "view/00000000" in store
@@ -37,20 +38,6 @@ def test_a_shard_that_several_processes_write_is_never_damaged_or_missing_once_i
     assert seen
     assert not caplog.text
     assert [path.name for path in (tmp_path / "view").iterdir()] == ["00000000"]
-
-
-def test_a_file_that_is_taken_for_a_leftover_before_it_is_locked_is_begun_again(tmp_path, monkeypatch):
-    path, lock = tmp_path / "file", whole_files.fcntl.flock
-
-    def remove_before(file, operation: int) -> None:
-        monkeypatch.setattr(whole_files.fcntl, "flock", lock)
-        remove_unfinished(tmp_path)
-        lock(file, operation)
-
-    monkeypatch.setattr(whole_files.fcntl, "flock", remove_before)
-    write_whole(path, b"content")
-    assert path.read_bytes() == b"content"
-    assert list(tmp_path.iterdir()) == [path]
 
 
 def killed_while_it_writes(path: Path) -> None:
@@ -68,23 +55,10 @@ def test_what_a_killed_writer_leaves_is_gone_when_any_file_of_the_folder_is_writ
     assert [path.name for path in tmp_path.iterdir()] == ["two"]
 
 
-def test_without_locks_files_are_written_all_the_same(tmp_path, monkeypatch):
-    def unsupported(*_: object) -> None:
-        raise OSError(95, "Operation not supported")
-
-    monkeypatch.setattr(whole_files.fcntl, "flock", unsupported)
-    write_whole(tmp_path / "file", b"one")
-    write_whole(tmp_path / "file", b"two")
-    assert (tmp_path / "file").read_bytes() == b"two"
-
-
 def test_when_the_disk_is_full_the_file_from_before_is_untouched(tmp_path, monkeypatch):
     write_whole(tmp_path / "file", b"before")
 
-    def full(_: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(whole_files.os, "fsync", full)
+    fill_disk(monkeypatch)
     with pytest.raises(OSError, match="No space left"):
         write_whole(tmp_path / "file", b"after")
     assert (tmp_path / "file").read_bytes() == b"before"

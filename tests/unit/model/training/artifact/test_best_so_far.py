@@ -16,7 +16,7 @@ from model.core.packaging import BEST_FILE, MODEL_FILES, package, unpack
 from model.training.artifact import best_so_far
 from model.training.artifact.best_so_far import BestSoFar
 from model.training.loop.metrics import Evaluation
-from model.training.loop.outcome import Fit
+from model.training.loop.state import Fit
 from model.training.loop.stopping import Stop
 
 
@@ -47,10 +47,8 @@ def test_a_training_that_is_killed_leaves_a_model_that_can_be_packaged(job, tmp_
     uploaded = shutil.make_archive(str(tmp_path / "job"), "gztar", job.model)
     assert package(Path(uploaded), tmp_path / "again.tar.gz") == card
     assert (card.name, card.training_job, card.precision) == ("shapes", "job-1", "fp32")
-    assert card.metrics.keys() == {"valid_accuracy", "valid_loss"}
-    metrics = job.metrics
-    assert metrics["interrupted"]
-    assert metrics["best_epoch"] == min(metrics["epochs"], key=lambda epoch: epoch["valid_loss"])["epoch"]
+    assert job.metrics["interrupted"]
+    assert job.metrics["best_epoch"] == min(job.metrics["epochs"], key=lambda epoch: epoch["valid_loss"])["epoch"]
 
 
 @pytest.mark.parametrize("missing", [*MODEL_FILES[:3], None])
@@ -58,36 +56,17 @@ def test_a_kill_while_the_finished_model_is_written_leaves_the_best_one_so_far(j
     folder = tmp_path / "model"
     shutil.copytree(job.model, folder)
     unpack(folder / BEST_FILE, folder)
-    best = verify_files(folder)
-    dataclasses.replace(best, name="finished").save(folder)
+    dataclasses.replace(verify_files(folder), name="finished").save(folder)
     if missing:
         (folder / missing).unlink()
     assert package(folder, tmp_path / "model.tar.gz").name == ("shapes" if missing else "finished")
 
 
-def test_the_model_of_an_earlier_training_gives_way_to_the_best_so_far(data, job, tmp_path):
+def test_the_head_alone_has_one_too_and_the_model_of_an_earlier_training_gives_way(data, job, tmp_path):
     earlier = Job(tmp_path, data)
     unpack(job.model / BEST_FILE, earlier.model)
-    killed(earlier, "--model-name", "newer")
+    killed(earlier, "--mode", "head", "--model-name", "newer")
     assert package(earlier.model, tmp_path / "model.tar.gz").name == "newer"
-
-
-def test_a_training_that_begins_anew_on_another_instance_has_the_best_model_of_the_checkpoint(data, tmp_path):
-    checkpoints = ("--checkpoint-dir", str(tmp_path / "checkpoints"), "--checkpoint-minutes", "0")
-    first, second = Job(tmp_path / "first", data), Job(tmp_path / "second", data)
-    killed(first, *checkpoints, epochs=2)
-    process = second.start(*FAST, "--epochs", "10000", *checkpoints)
-    process.stdout.readline()
-    process.kill()
-    process.communicate(timeout=60)
-    assert second.metrics["best_epoch"] >= 1
-    package(second.model, tmp_path / "model.tar.gz")
-
-
-def test_the_head_alone_has_its_best_model_so_far_too(data, tmp_path):
-    job = Job(tmp_path, data)
-    killed(job, "--mode", "head")
-    package(job.model, tmp_path / "model.tar.gz")
 
 
 class Clock:
@@ -97,8 +76,7 @@ class Clock:
 
 
 def outcome(epoch: int) -> Fit:
-    best = Evaluation.of([1 / epoch], [0], [0], 2)
-    return Fit(history=[], best_epoch=epoch, best=best, interrupted=True)
+    return Fit(history=[], best_epoch=epoch, best=Evaluation.of([1 / epoch], [0], [0], 2), interrupted=True)
 
 
 def test_writing_models_takes_a_tenth_of_the_time_at_most(monkeypatch):
@@ -113,23 +91,11 @@ def test_writing_models_takes_a_tenth_of_the_time_at_most(monkeypatch):
     for epoch in range(1, 401):  # of a second each, every one better than those before
         clock.now += 1
         keep(outcome(epoch), dict)
-    assert written[0] == 1, "the first one is written at once"
-    assert written == [1, 190, 280, 370]
+    assert written == [1, 190, 280, 370], "the first one is written at once"
     assert 10 * len(written) <= best_so_far.SHARE_OF_TIME * clock.now
 
 
-def test_a_model_that_is_not_better_is_not_written_again(monkeypatch):
-    clock = Clock(monkeypatch)
-    written: list[Fit] = []
-    keep = BestSoFar(lambda found, weights: written.append(found))
-    first = outcome(1)
-    for _ in range(10):
-        clock.now += 1000
-        keep(first, dict)
-    assert written == [first]
-
-
-def test_a_full_disk_does_not_end_the_training(monkeypatch, caplog):
+def test_a_full_disk_does_not_end_the_training(caplog):
     def fail(found: Fit, weights: object) -> None:
         raise OSError(28, "No space left on device")
 
@@ -147,34 +113,25 @@ def test_a_training_ends_before_its_time_is_up_and_finishes_its_model(data, tmp_
     assert not (job.model / BEST_FILE).exists()
 
 
-def test_what_is_left_for_finishing_grows_with_the_time_up_to_ten_minutes(monkeypatch):
-    clock = Clock(monkeypatch)
-    for limit, ends, leaves_out in ((1000, 900, 950), (86_400, 85_800, 86_100)):
-        clock.now = 0
-        stop = Stop()
-        assert not stop()
-        stop.limit = limit
-        clock.now = ends - 1
-        assert not stop.training()
-        clock.now = ends + 1
-        assert stop.training()
-        assert not stop(), "there is time for the choice of the precision and the test"
-        clock.now = leaves_out + 1
-        assert stop()
-        assert stop.exit_code == 0
+@pytest.mark.parametrize(("limit", "ends", "leaves_out"), [(1000, 900, 950), (86_400, 85_800, 86_100)])
+def test_what_is_left_for_finishing_grows_with_the_time_up_to_ten_minutes(monkeypatch, limit, ends, leaves_out):
+    clock, stop = Clock(monkeypatch), Stop()
+    stop.limit = limit
+    for clock.now, training, finishing in (
+        (ends - 1, False, False),
+        (ends + 1, True, False),
+        (leaves_out + 1, True, True),
+    ):
+        assert (stop.training(), stop()) == (training, finishing)
+    assert stop.exit_code == 0
 
 
-@pytest.mark.parametrize("moment", ["import", "training"])
-def test_a_signal_ends_the_first_process_of_a_container_at_any_time(data, tmp_path, moment):
-    job = Job(tmp_path, data)
-    process = job.start(*FAST, "--epochs", "10000")
-    if moment == "training":
-        process.stdout.readline()
-    else:
-        status = Path(f"/proc/{process.pid}/status")
-        # As soon as Python has a handler for SIGTERM, long before torch is loaded.
-        while not caught(status) >> (signal.SIGTERM - 1) & 1:
-            assert process.poll() is None
+def test_a_signal_ends_the_first_process_of_a_container_also_while_it_imports(data, tmp_path):
+    process = Job(tmp_path, data).start(*FAST, "--epochs", "10000")
+    status = Path(f"/proc/{process.pid}/status")
+    # As soon as Python has a handler for SIGTERM, long before torch is loaded.
+    while not caught(status) >> (signal.SIGTERM - 1) & 1:
+        assert process.poll() is None
     process.terminate()
     process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 
 import numpy as np
 import pytest
@@ -19,11 +18,11 @@ STILL = Augmentation(
 )
 
 
-def views(augmentation, image, count, seed=0, aspect=None):
+def views(augmentation, image, count, seed=0):
     pixels = torch.from_numpy(np.stack([whole_image(image, 96)] * count))
-    aspects = torch.full((count,), aspect or image.width / image.height)
-    variations = augmentation.draw(count, torch.Generator().manual_seed(seed))
-    normalised = augmentation(pixels, aspects, variations)
+    aspects = torch.full((count,), image.width / image.height)
+    normalised = augmentation(pixels, aspects, augmentation.draw(count, torch.Generator().manual_seed(seed)))
+    assert normalised.is_contiguous(memory_format=torch.channels_last)
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (PREPROCESSING.mean, PREPROCESSING.std))
     return ((normalised * std + mean) * 255).permute(0, 2, 3, 1).numpy()
 
@@ -47,8 +46,8 @@ def test_without_variation_a_view_is_what_the_server_sees_or_its_mirror_image():
     assert kinds == {True, False}
 
 
-@pytest.mark.parametrize("size", [(300, 150), (150, 300), (200, 200)])
-def test_a_disc_stays_round_whatever_the_pictures_shape(size):
+@pytest.mark.parametrize("size", [(300, 150), (150, 300)])
+def test_a_disc_stays_round_whatever_the_images_shape(size):
     crops = Augmentation(PREPROCESSING, scale=(0.5, 0.7), ratio=1, rotation=45, temperature=0)
     found = 0
     for view in views(crops, scene(*size), 64):
@@ -60,58 +59,24 @@ def test_a_disc_stays_round_whatever_the_pictures_shape(size):
     assert found >= 5
 
 
-def test_the_generator_decides_everything():
-    augmentation = Augmentation(PREPROCESSING)
-    first, again, other = (views(augmentation, scene(200, 150), 8, seed) for seed in (1, 1, 2))
-    np.testing.assert_array_equal(first, again)
-    assert np.abs(first - other).mean() > 5
-    assert all(np.abs(one - two).mean() > 1 for one, two in itertools.pairwise(first))
-
-
 @pytest.mark.parametrize("field", ["rotation", "brightness", "contrast", "saturation", "temperature"])
-def test_each_variation_varies(field):
-    strength = 20.0 if field == "rotation" else 0.3
+def test_each_variation_varies_within_the_range_of_colours(field):
     image = scene(200, 200)
     ImageDraw.Draw(image).rectangle((0, 0, 60, 200), fill=(200, 60, 30))
-    still, varied = views(STILL, image, 8), views(dataclasses.replace(STILL, **{field: strength}), image, 8)
+    changed = dataclasses.replace(STILL, **{field: 20.0 if field == "rotation" else 0.5})
+    still, varied = views(STILL, image, 8), views(changed, image, 8)
     # The draws before the variation are the same, so the views differ by it alone.
     assert np.abs(still - varied).mean() > 1
+    assert varied.min() >= -0.01 and varied.max() <= 255.01
 
 
-def test_views_are_within_the_range_of_colours_and_normalised_as_the_server_does():
-    wild = Augmentation(PREPROCESSING, brightness=0.9, contrast=0.9, saturation=0.9, temperature=0.5)
-    colours = views(wild, scene(100, 100), 32)
-    assert colours.min() >= -0.01
-    assert colours.max() <= 255.01
-
-
-def test_batches_are_laid_out_for_convolutions():
-    pixels = torch.zeros(2, 96, 96, 3, dtype=torch.uint8)
-    batch = STILL(pixels, torch.ones(2), STILL.draw(2, torch.Generator()))
-    assert batch.shape == (2, 3, 64, 64)
-    assert batch.is_contiguous(memory_format=torch.channels_last)
-
-
-def test_a_part_of_a_batch_gets_the_views_that_it_has_in_the_whole():
+@pytest.mark.parametrize("bytes_at_once", [1, 3 * 4 * 80 * 80 * 3, 10**9])
+def test_a_part_of_a_batch_gets_the_views_that_it_has_in_the_whole(monkeypatch, bytes_at_once):
     augmentation = Augmentation(PREPROCESSING)
     pixels = torch.randint(0, 256, (8, 80, 80, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     aspects = torch.linspace(0.5, 2, 8)
     variations = augmentation.draw(8, torch.Generator().manual_seed(0))
     whole = augmentation(pixels, aspects, variations)
+    monkeypatch.setattr(augment, "_BYTES_AT_ONCE", bytes_at_once)
     part = slice(3, 7)
     torch.testing.assert_close(augmentation(pixels[part], aspects[part], variations[part]), whole[part])
-
-
-@pytest.mark.parametrize("bytes_at_once", [1, 3 * 4 * 40 * 40 * 3])
-def test_how_many_pictures_are_worked_on_at_once_changes_nothing(
-    monkeypatch: pytest.MonkeyPatch, bytes_at_once: int
-) -> None:
-    pixels = torch.randint(0, 256, (7, 40, 40, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
-    aspects = torch.linspace(0.5, 2, 7)
-    vary = Augmentation(Preprocessing(input_size=32, resize_size=36))
-    variations = vary.draw(7, torch.Generator().manual_seed(2))
-    at_once = vary(pixels, aspects, variations)
-    monkeypatch.setattr(augment, "_BYTES_AT_ONCE", bytes_at_once)
-    in_parts = vary(pixels, aspects, variations)
-    torch.testing.assert_close(in_parts, at_once)
-    assert in_parts.is_contiguous(memory_format=torch.channels_last)

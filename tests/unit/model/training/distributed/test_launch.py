@@ -8,16 +8,18 @@ from pathlib import Path
 
 import psutil
 import pytest
-from distributed_fixtures import free_port, loopback
+from distributed_fixtures import loopback
 from emulator_fixtures import eventually
 from training_fixtures import FAST, write_data_set
 from training_job import Job
 
+from emulator.platform.programs import free_port
 from model.core.artifact import verify_files
 from model.training.distributed.group import DistributedError
 from model.training.distributed.launch import processes_per_host
 
 TWO = [*FAST, "--processes-per-host", "2", "--num-gpus", "0"]
+FOREVER = [*TWO, "--epochs", "10000"]
 
 
 @pytest.mark.parametrize(("asked", "gpus", "processes"), [(None, 0, 1), (None, 4, 4), (2, 4, 2), (3, 0, 3)])
@@ -41,7 +43,7 @@ def workers_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
 
 def test_two_processes_leave_one_model_and_a_stop_signal_ends_them_whole(data, tmp_path):
     job = Job(tmp_path, data)
-    process = job.start(*TWO, "--epochs", "10000")
+    process = job.start(*FOREVER)
     assert process.stdout.readline().startswith("epoch=1 ")
     workers = workers_of(process)
     assert len(workers) == 2
@@ -53,10 +55,7 @@ def test_two_processes_leave_one_model_and_a_stop_signal_ends_them_whole(data, t
     assert f"\n{output}".count("\nbest_epoch=") == 1
     assert "\nworkers=2 images_per_second=" in output
     verify_files(job.model)
-    metrics = job.metrics
-    assert metrics["interrupted"]
-    assert metrics["workers"] == 2
-    assert metrics["efficiency"] > 0
+    assert (job.metrics["interrupted"], job.metrics["workers"]) == (True, 2)
     assert not (job.output / "failure").exists()
     assert "Traceback" not in errors
     assert not any(worker.is_running() for worker in workers)
@@ -64,7 +63,7 @@ def test_two_processes_leave_one_model_and_a_stop_signal_ends_them_whole(data, t
 
 def test_a_killed_worker_ends_the_training_with_its_name(data, tmp_path):
     job = Job(tmp_path, data)
-    process = job.start(*TWO, "--epochs", "10000")
+    process = job.start(*FOREVER)
     process.stdout.readline()
     workers = workers_of(process)
     workers[1].kill()
@@ -77,7 +76,7 @@ def test_a_killed_worker_ends_the_training_with_its_name(data, tmp_path):
 
 @pytest.mark.parametrize("when", ["while they load", "while they train"])
 def test_workers_do_not_outlive_a_torchrun_that_is_killed(data, tmp_path, when):
-    process = Job(tmp_path, data).start(*TWO, "--epochs", "10000")
+    process = Job(tmp_path, data).start(*FOREVER)
     if when == "while they train":
         assert process.stdout.readline().startswith("epoch=1 ")
     eventually(lambda: len(workers_of(process)) == 2)
@@ -88,35 +87,15 @@ def test_workers_do_not_outlive_a_torchrun_that_is_killed(data, tmp_path, when):
         worker.wait(timeout=30)
 
 
-def test_the_reason_of_a_failing_worker_is_that_of_the_training(data, tmp_path):
-    job = Job(tmp_path, tmp_path / "nowhere")
-    code, _, errors = job.run(*TWO)
-    assert code == 1
-    assert job.failure.startswith(f"There is no data set at {tmp_path / 'nowhere'}")
-    assert f"ERROR {job.failure}" in errors.splitlines()
-    assert "Traceback" not in errors
-
-
-def test_bad_arguments_are_refused_once_before_any_worker_starts(data, tmp_path):
-    code, _, errors = Job(tmp_path, data).run(*TWO, "--batch-norm", "local")
-    assert code == 2
-    assert errors.count("unrecognized arguments: --batch-norm local") == 1
-
-
-def two_hosts(folder: Path, data: Path) -> list[Job]:
-    jobs = [Job(folder / name, data) for name in ("algo-1", "algo-2")]
-    together = {
-        "SM_HOSTS": '["algo-1", "algo-2"]', "SM_NETWORK_INTERFACE_NAME": loopback(),
-        "SM_MASTER_ADDR": "127.0.0.1", "SM_MASTER_PORT": str(free_port()),
-    }  # fmt: skip
-    for job in jobs:
-        job.environment |= together | {"SM_CURRENT_HOST": job.code.parent.name}
-    return jobs
-
-
 @pytest.mark.parametrize("failing", [0, 1])
 def test_the_host_whose_worker_fails_ends_first_and_has_the_reason(data, tmp_path, failing):
-    jobs = two_hosts(tmp_path, data)
+    jobs = [Job(tmp_path / name, data) for name in ("algo-1", "algo-2")]
+    port = str(free_port())
+    for job in jobs:
+        job.environment |= {
+            "SM_HOSTS": '["algo-1", "algo-2"]', "SM_CURRENT_HOST": job.code.parent.name,
+            "SM_NETWORK_INTERFACE_NAME": loopback(), "SM_MASTER_ADDR": "127.0.0.1", "SM_MASTER_PORT": port,
+        }  # fmt: skip
     jobs[failing].environment["SM_CHANNEL_TRAINING"] = str(tmp_path / "nowhere")
     processes = [job.start(*FAST, "--num-gpus", "0") for job in jobs]
     processes[failing].communicate(timeout=60)
@@ -125,19 +104,3 @@ def test_the_host_whose_worker_fails_ends_first_and_has_the_reason(data, tmp_pat
     assert [processes[failing].returncode, processes[1 - failing].returncode] == [1, 75]
     assert jobs[failing].failure.startswith(f"There is no data set at {tmp_path / 'nowhere'}")
     assert not (jobs[1 - failing].output / "failure").exists()
-
-
-def die_before_joining(job: Job, rank: int) -> None:
-    """Let one worker of a job end while it imports the program; torchrun goes on."""
-    program = job.code / "model" / "training" / "pipeline.py"
-    death = f"import os\nif os.environ.get('RANK') == '{rank}': os.kill(os.getpid(), 9)\n"
-    program.write_text(program.read_text().replace("import torch\n", f"import torch\n{death}", 1))
-
-
-def test_a_worker_that_ends_before_it_joins_ends_the_others_of_its_host_at_once(data, tmp_path):
-    job = Job(tmp_path, data)
-    die_before_joining(job, 1)
-    code, _, errors = job.run(*TWO)
-    assert code == 1
-    assert job.failure.startswith("worker 1 on algo-1 was ended by SIGKILL")
-    assert "forcefully exiting" not in errors  # what torchrun says when it has waited in vain, for half a minute

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-
 import pytest
 import torch
 from torch import nn
@@ -14,9 +12,8 @@ from model.training.head.backbone import split
 # One of every kind of classifier: a layer, one behind dropout, behind hidden layers, behind a normalisation, after a
 # class token, a convolution. Sizes as small as each network takes.
 FAMILIES = [
-    ("resnet9", 32, 96), ("resnet18", 32, 512), ("mobilenet_v3_small", 32, 1024), ("efficientnet_b0", 32, 1280),
-    ("convnext_tiny", 32, 768), ("vit", 32, 64), ("swin_t", 32, 768), ("densenet121", 32, 1024),
-    ("googlenet", 32, 1024), ("squeezenet1_1", 64, 4608), ("shufflenet_v2_x0_5", 32, 1024), ("alexnet", 64, 4096),
+    ("resnet9", 32, 96), ("resnet18", 32, 512), ("mobilenet_v3_small", 32, 1024), ("convnext_tiny", 32, 768),
+    ("vit", 32, 64), ("densenet121", 32, 1024), ("squeezenet1_1", 64, 4608), ("alexnet", 64, 4096),
 ]  # fmt: skip
 
 
@@ -32,7 +29,8 @@ def small_vit() -> nn.Module:
 def test_a_network_is_exactly_its_head_after_its_backbone(architecture, size, features):
     network = small_vit() if architecture == "vit" else build(architecture, 5)
     backbone, head = split(network, architecture, size)
-    assert network.training, "its mode is left as it was"
+    assert (network.training, backbone.training) == (True, False)
+    assert not any(parameter.requires_grad for parameter in backbone.parameters())
     images = torch.randn(3, 3, size, size)
     made = backbone(images)
     assert made.shape == (3, features)
@@ -43,23 +41,10 @@ def test_a_network_is_exactly_its_head_after_its_backbone(architecture, size, fe
 def test_the_head_is_what_weights_for_other_classes_leave_out(architecture):
     network = build(architecture, 5)
     _, head = split(network, architecture, 64)
-    trained = {id(parameter) for parameter in head.parameters()}
+    trained = {id(parameter) for parameter in head.parameters()}  # the network's own
     names = {name for name, parameter in network.named_parameters() if id(parameter) in trained}
     other = build(architecture, 6).state_dict()
     assert names == {name for name, value in network.state_dict().items() if value.shape != other[name].shape}
-
-
-def test_what_trains_the_head_trains_the_network_and_never_the_backbone():
-    network = build("resnet18", 5)
-    backbone, head = split(network, "resnet18", 32)
-    before = copy.deepcopy(backbone.state_dict())
-    for parameter in head.parameters():
-        nn.init.constant_(parameter, 0.5)
-    assert torch.equal(network.fc.weight, torch.full_like(network.fc.weight, 0.5))
-    assert not backbone.training
-    assert not any(parameter.requires_grad for parameter in backbone.parameters())
-    backbone(torch.randn(2, 3, 32, 32))
-    assert all(torch.equal(value, before[name]) for name, value in backbone.state_dict().items())
 
 
 class TwoBranches(nn.Module):

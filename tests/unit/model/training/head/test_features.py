@@ -10,35 +10,33 @@ import numpy as np
 import pytest
 import torch
 from distributed_fixtures import run_workers
-from training_fixtures import LABELS, draw, write_data_set
+from training_fixtures import LABELS, fill_disk, write_data_set
 
 from model.core import transforms
 from model.core.network import build
 from model.core.transforms import Preprocessing
-from model.training import whole_files
 from model.training.data import augment
 from model.training.data.augment import Augmentation
-from model.training.data.dataset import discover, fingerprint
+from model.training.data.dataset import Fingerprint, discover, fingerprint
 from model.training.data.decoded import decode_for_serving
-from model.training.data.image_folder import DataSetError
 from model.training.distributed.group import ALONE, joined
 from model.training.head.backbone import split
 from model.training.head.extraction import Extraction, Run
 from model.training.head.feature_store import Features, FeatureStore
 from model.training.head.features import Views, compute
 
-SIZE, SHARD = 32, 5
+SIZE, SHARD, CPU = 32, 5, torch.device("cpu")
+PREPROCESSING = Preprocessing(SIZE, 36)
 TRAIN, VALID = 18, 6
 
 
-def extraction(data: Path, *, views: int = 1, seed: int = 0, network_seed: int = 0, size: int = SIZE) -> Extraction:
+def extraction(data: Path, *, views: int = 1) -> Extraction:
     """Describe the features of a random network, the same for the same arguments in every process."""
-    torch.manual_seed(network_seed)
-    backbone, _ = split(build("resnet9", len(LABELS)), "resnet9", size)
+    torch.manual_seed(0)
+    backbone, _ = split(build("resnet9", len(LABELS)), "resnet9", SIZE)
     data_set = discover(data)
-    augmentation = Augmentation(Preprocessing(size, round(size * 1.125)))
-    identity, cpu = fingerprint(data_set), torch.device("cpu")
-    return Extraction(backbone, data_set, identity, augmentation, views, seed, cpu, threads=2, shard=SHARD)
+    augmentation, identity = Augmentation(PREPROCESSING), fingerprint(data_set)
+    return Extraction(backbone, data_set, identity, augmentation, views, 0, CPU, threads=2, shard=SHARD)
 
 
 @pytest.fixture(scope="module")
@@ -85,18 +83,17 @@ def all_the_same(one: Views, two: Views) -> bool:
     return all(np.array_equal(a.values, b.values) and np.array_equal(a.targets, b.targets) for a, b in pairs(one, two))
 
 
-def test_features_are_what_the_network_makes_of_the_images_as_the_server_cuts_them(data, tmp_path):
-    wanted = extraction(data, views=2)
-    before = {name: value.clone() for name, value in wanted.backbone.state_dict().items()}
+@pytest.mark.parametrize(("half", "tolerance"), [(None, 1e-5), (torch.bfloat16, 0.02)])
+def test_features_are_what_the_network_makes_of_the_images_as_the_server_cuts_them(data, tmp_path, half, tolerance):
+    wanted = dataclasses.replace(extraction(data), half=half)
     views = get(wanted, tmp_path)
     for name, found in (("train", views.train[0]), ("valid", views.valid)):
         images = decode_for_serving(wanted.data_set, name, wanted.augmentation.preprocessing, 1)
         with torch.inference_mode():
             inputs = torch.from_numpy(wanted.augmentation.preprocessing.normalise(images.pixels))
             expected = wanted.backbone(inputs).numpy()
-        np.testing.assert_allclose(found.values, expected, rtol=1e-4, atol=1e-5)
-        assert found.targets.tolist() == images.targets.tolist()
-    assert all(torch.equal(value, before[name]) for name, value in wanted.backbone.state_dict().items())
+        assert np.linalg.norm(found.values - expected) < tolerance * np.linalg.norm(expected)
+        assert (found.values.dtype, found.targets.tolist()) == (np.float32, images.targets.tolist())
 
 
 def test_nothing_is_computed_twice_and_more_views_compute_only_those(data, tmp_path, runs):
@@ -108,35 +105,7 @@ def test_nothing_is_computed_twice_and_more_views_compute_only_those(data, tmp_p
     three = get(extraction(data, views=3), tmp_path)
     assert sum(runs) == 2 * TRAIN
     assert np.array_equal(three.train[0].values, one.train[0].values)
-    values = [view.values for view in three.train]
-    assert not any(np.allclose(values[a], values[b]) for a, b in ((0, 1), (0, 2), (1, 2)))
-
-
-def test_the_number_of_threads_changes_no_feature_and_is_left_as_it_was(data, tmp_path, runs):
-    usual = torch.get_num_threads()
-    wanted = extraction(data, views=2)
-    made = {}
-    for threads in (1, 2, 7):
-        made[threads] = get(dataclasses.replace(wanted, threads=threads), tmp_path / str(threads))
-        assert torch.get_num_threads() == usual
-    assert sum(runs) == 3 * (2 * TRAIN + VALID)
-    for one, other in pairs(made[1], made[2]) + pairs(made[1], made[7]):
-        np.testing.assert_allclose(one.values, other.values, rtol=1e-5, atol=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("change", "images"),
-    [
-        ({"network_seed": 1}, 3 * TRAIN + VALID),
-        ({"size": 48}, 3 * TRAIN + VALID),
-        ({"seed": 1}, 2 * TRAIN),  # the plain views have nothing random
-    ],
-)
-def test_another_backbone_size_or_seed_is_computed_anew(data, tmp_path, runs, change, images):
-    get(extraction(data, views=3), tmp_path)
-    runs.clear()
-    get(extraction(data, views=3, **change), tmp_path)
-    assert sum(runs) == images
+    assert not np.allclose(three.train[1].values, three.train[2].values)
 
 
 PLAIN, AUGMENTED = {("valid", 0), ("train", 0)}, {("train", 1)}
@@ -148,12 +117,17 @@ def one_weight(wanted: Extraction) -> Extraction:
     return wanted
 
 
-def other_rotation(wanted: Extraction) -> Extraction:
-    return dataclasses.replace(wanted, augmentation=dataclasses.replace(wanted.augmentation, rotation=9.0))
-
-
-@pytest.mark.parametrize(("change", "changed"), [(one_weight, PLAIN | AUGMENTED), (other_rotation, AUGMENTED)])
-def test_one_weight_or_another_augmentation_makes_other_features(data, change, changed):
+@pytest.mark.parametrize(
+    ("change", "changed"),
+    [
+        (one_weight, PLAIN | AUGMENTED),
+        (lambda wanted: dataclasses.replace(wanted, identity=Fingerprint("another", ())), PLAIN | AUGMENTED),
+        (lambda wanted: dataclasses.replace(wanted, half=torch.bfloat16), PLAIN | AUGMENTED),
+        (lambda wanted: dataclasses.replace(wanted, augmentation=Augmentation(PREPROCESSING, ratio=1)), AUGMENTED),
+        (lambda wanted: dataclasses.replace(wanted, seed=1), AUGMENTED),  # the plain views have nothing random
+    ],
+)
+def test_what_features_depend_on_makes_other_ones(data, change, changed):
     before, after = extraction(data, views=2).folders(), change(extraction(data, views=2)).folders()
     assert {key for key in before if after[key] != before[key]} == changed
 
@@ -167,36 +141,17 @@ def test_another_program_makes_other_features(data, tmp_path, monkeypatch, modul
     assert {key for key in before if after[key] != before[key]} == changed
 
 
-def test_another_image_is_another_data_set_and_where_it_lies_does_not_matter(data, damaged, tmp_path, runs):
-    get(extraction(data), tmp_path / "store")
-    runs.clear()
-    get(extraction(damaged), tmp_path / "store")
-    assert not runs
-    (damaged / "train" / LABELS[0] / "000.png").write_bytes(draw(0, 777))
-    get(extraction(damaged), tmp_path / "store")
-    assert sum(runs) == TRAIN + VALID
-
-
-def test_unreadable_images_are_left_out_and_named_also_when_a_whole_shard_is(damaged, tmp_path, runs):
+def test_unreadable_images_are_left_out_and_named_also_when_a_whole_shard_is(damaged, tmp_path):
     for index in range(SHARD):  # the first shard of the training split
         (damaged / "train" / LABELS[0] / f"{index:03d}.png").write_bytes(b"no picture")
     first = get(extraction(damaged), tmp_path / "store")
     assert len(first.train[0]) == TRAIN - SHARD
     assert len(first.skipped) == SHARD
     assert f"train/{LABELS[0]}/000.png" in first.skipped
-    runs.clear()
     assert get(extraction(damaged), tmp_path / "store").skipped == first.skipped
-    assert not runs
 
 
-def test_a_split_without_a_readable_image_is_refused(damaged, tmp_path):
-    for path in damaged.glob("valid/*/*.png"):
-        path.write_bytes(b"no picture")
-    with pytest.raises(DataSetError, match="no picture of the valid split is readable; the first: valid/"):
-        get(extraction(damaged), tmp_path / "store")
-
-
-@pytest.mark.parametrize("damage", [lambda b: b[:-1], lambda b: b"", lambda b: b[:40] + b"X" + b[41:]])
+@pytest.mark.parametrize("damage", [lambda b: b[:-1], lambda b: b[:40] + b"X" + b[41:]])
 def test_a_damaged_shard_is_seen_and_only_that_one_computed_again(data, tmp_path, runs, damage):
     first = get(extraction(data), tmp_path)
     shards = sorted(path for path in tmp_path.rglob("*") if path.is_file())
@@ -222,27 +177,10 @@ def test_a_stop_keeps_what_is_finished(data, tmp_path, runs):
 def test_a_full_disk_costs_the_cache_and_not_the_training(data, tmp_path, monkeypatch, caplog):
     expected = get(extraction(data), tmp_path / "roomy")
 
-    def full(_: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(whole_files.os, "fsync", full)
+    fill_disk(monkeypatch)
     assert all_the_same(get(extraction(data), tmp_path / "full"), expected)
     assert not [path for path in (tmp_path / "full").rglob("*") if path.is_file()]
     assert caplog.text.count("No space left on device") == 1
-
-
-def test_features_in_half_precision_are_near_and_kept_apart(data, tmp_path, runs):
-    whole = extraction(data, views=2)
-    half = dataclasses.replace(whole, half=torch.bfloat16)
-    exact, rounded = get(whole, tmp_path), get(half, tmp_path)
-    seen = len(runs)
-    assert all_the_same(rounded, get(half, tmp_path))
-    assert all_the_same(exact, get(whole, tmp_path))
-    assert len(runs) == seen, "both are found again"
-    for one, other in pairs(exact, rounded):
-        assert other.values.dtype == np.float32
-        distance = np.linalg.norm(one.values - other.values) / np.linalg.norm(one.values)
-        assert 0 < distance < 0.02  # bfloat16 has eight digits, of two
 
 
 def share_the_work(data: Path, folder: Path) -> int:

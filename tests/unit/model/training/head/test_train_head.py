@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 
 import pytest
@@ -12,9 +11,7 @@ from training_fixtures import LABELS, write_data_set
 from model.core.artifact import WEIGHTS_FILE, ModelCard, verify_files
 from model.core.network import build
 from model.train import main
-from model.training.head import mode as head_mode
 from model.training.head.extraction import Extraction
-from model.training.loop import stopping
 
 HEAD = ["--mode", "head", "--input-size", "32", "--epochs", "5", "--num-cpus", "2", "--precision", "fp32"]
 
@@ -38,8 +35,6 @@ def weights(tmp_path_factory):
 @pytest.fixture
 def job(data, weights, tmp_path, monkeypatch):
     """Run a training in this process; give its exit code."""
-    for variable in ("SM_MODEL_DIR", "SM_OUTPUT_DATA_DIR", "SM_CHECKPOINT_DIR", "SM_HOSTS", "TRAINING_JOB_NAME"):
-        monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("SM_OUTPUT_DIR", str(tmp_path))
 
     def run(*arguments: str) -> int:
@@ -58,12 +53,9 @@ def test_a_search_ends_with_the_artifact_of_the_best_trial(job, tmp_path, capsys
     verify_files(tmp_path / "model")
     metrics = json.loads((tmp_path / "output" / "metrics.json").read_text())
     found = json.loads((tmp_path / "output" / "search.json").read_text())
-    rows = list(csv.DictReader((tmp_path / "output" / "trials.csv").open(encoding="utf-8")))
-    best = min((row for row in rows if row["status"] == "Completed"), key=lambda row: float(row["objective"]))
-    lr, batch_size, loss = float(best["lr"]), int(best["batch-size"]), float(best["objective"])
-    assert found["best"]["hyperparameters"] == {"lr": lr, "batch-size": batch_size}
+    best, loss = found["best"]["hyperparameters"], found["best"]["objective"]
     # What is recorded is what the model was trained with, and its loss is that trial's.
-    assert (metrics["arguments"]["lr"], metrics["arguments"]["batch_size"]) == (lr, batch_size)
+    assert (metrics["arguments"]["lr"], metrics["arguments"]["batch_size"]) == (best["lr"], best["batch-size"])
     assert metrics["calibration"]["valid"]["before"]["loss"] == pytest.approx(loss, abs=1e-4)
     assert min(epoch["valid_loss"] for epoch in metrics["epochs"]) == loss
 
@@ -88,27 +80,3 @@ def test_the_same_command_again_computes_no_features_and_gives_the_same_model(
     monkeypatch.setattr(Extraction, "engine", none_is_needed)
     assert job("--views", "3") == 0
     assert ModelCard.load(tmp_path / "model").version == version
-
-
-def test_mixed_precision_is_that_of_the_features(job, tmp_path, monkeypatch):
-    # As on a CPU that has instructions for it; others are slow at it, but right.
-    monkeypatch.setattr(head_mode, "half_type", lambda choice, _: torch.bfloat16 if choice == "on" else None)
-    assert job() == 0
-    kept = set((tmp_path / "features").iterdir())
-    assert job("--mixed-precision", "on") == 0
-    assert len(set((tmp_path / "features").iterdir()) - kept) == len(kept) == 2
-    metrics = json.loads((tmp_path / "output" / "metrics.json").read_text())
-    # What ships computes in float32, and is measured so.
-    in_half = min(epoch["valid_loss"] for epoch in metrics["epochs"])
-    assert metrics["calibration"]["valid"]["before"]["loss"] == pytest.approx(in_half, rel=0.02)
-
-
-def test_a_training_that_is_stopped_before_its_head_leaves_no_model_but_its_features(
-    job, tmp_path, monkeypatch, caplog
-):
-    caplog.set_level("INFO")
-    monkeypatch.setattr(stopping.Stop, "training", lambda _: True)
-    job("--weights", "none")
-    assert not (tmp_path / "model").exists()
-    assert "the backbone has random weights" in caplog.text
-    assert "the same command goes on from there" in caplog.text

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-import errno
 import os
 import pickle
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 from engine_fixtures import CPU, PREPROCESSING, RECIPE, brightness
+from training_fixtures import fill_disk
 
 from model.core.resnet9 import resnet9
 from model.training.data.augment import Augmentation
 from model.training.distributed.group import ALONE
-from model.training.loop.checkpoints import CheckpointError, Checkpoints
+from model.training.loop.checkpoints import Checkpoints
 from model.training.loop.engine import Execution, fit
-from model.training.loop.outcome import Fit
+from model.training.loop.state import Fit
 from model.training.whole_files import write_hashed
 
 EVERYTHING = {"mixup": 0.3, "cutmix": 1.0, "ema": 0.9, "class_weights": "sampler", "lr_decay": 0.8, "train_stages": 3}
@@ -26,14 +25,12 @@ STEPS = 3
 EPOCHS = 4
 
 
-def checkpoints(folder: Path, *, identity: dict[str, Any] | None = None, every: float = 1e9, keep: int = 2):
-    return Checkpoints(folder, identity or {"batch_size": 16}, workers=ALONE, every=every, keep=keep)
-
-
-def train(folder: Path | None, *, stop_after: int = 0, changes: dict[str, Any] | None = None, **options: Any):
+def train(folder: Path | None, *, stop_after=0, changes=None, keep_best=lambda *_: None, **options: Any):
     """Train until so many steps are made; our own network draws for its dropout, too."""
     torch.manual_seed(0)
     network, steps = resnet9(3), 0
+    options = {"every": 1e9, "keep": 2, **options}
+    checkpoints = folder and Checkpoints(folder, {"batch_size": 16}, workers=ALONE, **options)
 
     def should_stop() -> bool:
         nonlocal steps
@@ -49,7 +46,8 @@ def train(folder: Path | None, *, stop_after: int = 0, changes: dict[str, Any] |
         device=CPU,
         should_stop=should_stop,
         on_epoch=lambda _: None,
-        execution=Execution(checkpoints=folder and checkpoints(folder, **options)),
+        keep_best=keep_best,
+        execution=Execution(checkpoints=checkpoints),
     )
     return network.state_dict(), outcome, steps
 
@@ -73,30 +71,23 @@ def test_a_training_that_is_stopped_at_every_step_goes_on_to_the_same_weights_bi
     assert same(resumed, undisturbed)
 
 
-def test_the_last_ones_are_kept(tmp_path):
-    train(tmp_path, every=0, keep=3)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        f"epoch-00004-step-000000{step}.checkpoint" for step in (1, 2, 3)
-    ]
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        lambda content: content[: len(content) // 2],
-        lambda content: content[:-9] + bytes([content[-9] ^ 1]) + content[-8:],
-    ],
-    ids=["torn", "flipped"],
-)
-def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path, caplog, damage):
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path, caplog):
     undisturbed = train(None)
     train(tmp_path, every=0, stop_after=5)
     newest = max(tmp_path.iterdir())
-    newest.write_bytes(damage(newest.read_bytes()))
+    content = newest.read_bytes()
+    newest.write_bytes(content[:-9] + bytes([content[-9] ^ 1]) + content[-8:])
     resumed = train(tmp_path)
     assert resumed[2] == EPOCHS * STEPS - 4
     assert same(resumed, undisturbed)
     assert newest.name in caplog.text
+
+
+def test_the_best_model_so_far_is_that_of_the_checkpoint_before_the_first_step(tmp_path):
+    train(tmp_path, stop_after=5)
+    kept: list[int] = []
+    train(tmp_path, stop_after=1, keep_best=lambda outcome, weights: kept.append(outcome.best_epoch))
+    assert kept == [1]
 
 
 def test_a_damaged_checkpoint_does_not_take_the_place_of_those_that_follow(tmp_path):
@@ -121,25 +112,11 @@ def test_a_checkpoint_cannot_run_code(tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
-def test_another_training_is_refused_and_the_differences_are_named(tmp_path):
-    train(tmp_path, stop_after=4, identity={"batch_size": 16, "data": "sha256:1", "lr": 0.01})
-    with pytest.raises(CheckpointError, match=r"batch_size 16 instead of 32, data sha256:1 instead of sha256:2\. Give"):
-        train(tmp_path, identity={"batch_size": 32, "data": "sha256:2", "lr": 0.01})
-
-
 def test_a_full_disk_does_not_end_the_training(tmp_path, monkeypatch, caplog):
     undisturbed = train(None)
-    (tmp_path / "file").touch()
-    assert same(train(tmp_path / "file" / "checkpoints", every=0), undisturbed)
-    assert "nothing is there to begin from" in caplog.text
-    (tmp_path / "file").unlink()
     train(tmp_path, stop_after=2)
     good = next(tmp_path.iterdir())
-
-    def full(_: int) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
+    fill_disk(monkeypatch)
     assert same(train(tmp_path, every=0), undisturbed)
     assert list(tmp_path.iterdir()) == [good]
     assert "No space left on device" in caplog.text
