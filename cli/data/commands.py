@@ -39,13 +39,7 @@ def sample(
 
 
 def draw_sample(directory: Path, *, seed: int, breeds: int, per_class: tuple[int, int, int]) -> None:
-    """Draw the sample data set, or keep it where the very same one lies there; see `sample_data.draw_data_set`.
-
-    Raises
-    ------
-    NotReadyError
-        When it cannot be drawn there, for example because the folder holds something else.
-    """
+    """Draw the sample data set, or keep the very same one; a NotReadyError where it cannot be drawn."""
     import sample_data  # numpy and Pillow: not needed by the other commands
 
     total = breeds * sum(per_class)
@@ -102,7 +96,7 @@ def shrink_command(
         int, typer.Option(min=16, max=4096, help="Longest that a picture's shorter side may be, in pixels.")
     ] = 256,
 ) -> None:
-    """Make a copy of a data set in the size that a network needs; run again, it does what is missing."""
+    """Make a copy of a data set in the size that a network needs."""
     _shrink(find_data_set(directory), destination, side)
 
 
@@ -112,7 +106,7 @@ def _shrink(folder: ImageFolder, destination: Path | None, side: int) -> None:
     with progress_bar("Shrinking pictures", len(folder.images)) as report:
         done = data_shrink.shrink_data_set(folder, copy, side=side, report=report)
     console.print(
-        f"{copy}: {done.shrunk} pictures shrunk, {done.unchanged} small enough, {done.kept} there already; "
+        f"{copy}: {done.shrunk} pictures shrunk, {done.unchanged} small enough; "
         f"{done.bytes_before / 1e6:,.1f} MB became {done.bytes_after / 1e6:,.1f} MB."
     )
     for name, reason in list(done.unreadable.items())[:5]:
