@@ -12,13 +12,7 @@ _MOST = 1 + 1e-6  # a probability in single precision, rounded up
 
 
 def load_json(content: bytes) -> Any:
-    """Parse a JSON document that anybody may have written.
-
-    Raises
-    ------
-    ValueError
-        It is none, or is nested too deeply.
-    """
+    """Parse a JSON document that anybody may have written; a ValueError when it is none, or is nested too deeply."""
     try:
         return json.loads(content)
     except RecursionError as error:

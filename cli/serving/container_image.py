@@ -95,48 +95,22 @@ def is_pushed(stage: Stage) -> bool:
 
 
 def find_builder() -> Path:
-    """Return the path of a container builder that can be used here.
-
-    Raises
-    ------
-    NotReadyError
-        When there is none.
-    """
+    """Return the path of a container builder that can be used here; a NotReadyError when there is none."""
     for name in ("docker", "podman", "buildah"):
-        program = shutil.which(name)
-        # Docker's client is no builder where no daemon runs.
-        if program and _works(Path(program)):
-            return Path(program)
+        if program := shutil.which(name):
+            builder = Path(program)
+            # Docker's client is no builder where no daemon runs.
+            info = subprocess.run([builder, "info"], env=builder_environment(builder), capture_output=True, check=False)
+            if info.returncode == 0:
+                return builder
     raise NotReadyError("No container builder works here: docker, podman and buildah were tried.", _INSTALL)
-
-
-def _works(builder: Path) -> bool:
-    environment = builder_environment(builder)
-    return subprocess.run([builder, "info"], env=environment, capture_output=True, check=False).returncode == 0
 
 
 def build_image(builder: Path, tag: str, *, base: str | None, volumes: list[str], platform: str | None = None) -> None:
     """Build `model/serving/image/Dockerfile`, its output on the terminal.
 
-    The image has one platform, Docker's media types and no attestations: SageMaker refuses image indexes.
-
-    Parameters
-    ----------
-    builder : Path
-        From `find_builder`.
-    tag : str
-        Name of the image.
-    base : str, optional
-        Base image in place of the Dockerfile's.
-    volumes : list of str
-        ``HOST:CONTAINER:ro``, mounted while the image is built.
-    platform : str, optional
-        One of `PLATFORMS`; by default this machine's. Another one needs emulation (``qemu-user-static``).
-
-    Raises
-    ------
-    WorkFailedError
-        When the build failed.
+    The image has one platform, Docker's media types and no attestations: SageMaker refuses image indexes. Another
+    platform than this machine's needs emulation (``qemu-user-static``).
     """
     one_image = ["--provenance=false", "--sbom=false"] if builder.name == "docker" else ["--format", "docker"]
     arguments = [*one_image, "--network", "host", "--file", str(DOCKERFILE), "--tag", tag]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from batch_fakes import FakeStage
+from batch_fakes import stage_with
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -95,10 +95,7 @@ def test_any_records_are_a_table(tmp_path: Path) -> None:
 @pytest.fixture
 def stage(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(batch_job, "_POLL_SECONDS", 0.0)
-    stage: Any = FakeStage()
-    for name in ("a.jpg", "b.jpg"):
-        stage.s3.objects[f"batch/input/dogs/{name}"] = name.encode()
-    return stage
+    return stage_with("a.jpg", "b.jpg")
 
 
 @pytest.mark.parametrize("answer", BAD.values(), ids=BAD.keys())
