@@ -109,10 +109,8 @@ def _shrink(folder: ImageFolder, destination: Path | None, side: int) -> None:
         f"{copy}: {done.shrunk} pictures shrunk, {done.unchanged} small enough; "
         f"{done.bytes_before / 1e6:,.1f} MB became {done.bytes_after / 1e6:,.1f} MB."
     )
-    for name, reason in list(done.unreadable.items())[:5]:
+    for name, reason in done.unreadable.items():
         console.print(f"warning: left out {name}: {reason}")
-    if len(done.unreadable) > 5:
-        console.print(f"warning: {len(done.unreadable)} pictures were left out in all.")
 
 
 @app.command()

@@ -60,6 +60,10 @@ def download(url: str, part: Path, *, report: Callable[[int, int], None]) -> Non
         The server refuses or sends nonsense, the disk is too small, or several attempts in a row brought nothing new.
     """
     require_web_address(url)
+    try:
+        part.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise NotReadyError(f"{part.parent} cannot be made: {error.strerror}.") from error
     if not _version(part, url):
         discard(part)
     furthest, failures = _size(part), 0

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -76,44 +73,26 @@ def pull(directory: Path, url: str, sha256: str | None) -> None:
         raise UsageError(f"{directory} cannot be a data set's folder: name one below it.")
     archive, record = directory.with_name(f"{directory.name}.zip"), directory.with_name(f"{directory.name}.source.json")
     part = archive.with_name(f"{archive.name}.part")
-    with _only_one(directory.parent):
-        before = _read(record)
-        if not _is_there(directory, before, url, sha256):
-            if archive.is_dir():
-                raise NotReadyError(f"{archive} is a folder; an archive is expected there.", "Move it away.")
-            if archive.exists():
-                console.print(f"Using {archive}, which is there already.")
-            else:
-                with byte_progress("Downloading") as report:
-                    download(url, part, report=report)
-                archive = part
-            _write(record, _verified(archive, url, sha256, before))
-            try:
-                with byte_progress("Unpacking") as report:
-                    unpacked = unzip(archive, directory, report=report)
-            except ArchiveError:
-                _write(record, before)  # the checksum of something unusable is nothing to go by
-                discard(part)
-                raise
-            console.print(f"Unpacked {unpacked}, into {directory}.")
-        discard(part)
-
-
-@contextmanager
-def _only_one(folder: Path) -> Iterator[None]:
-    """Keep a second pull from writing the same files; the system lets go of the lock however this process ends."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise NotReadyError(f"{folder} cannot be made: {error.strerror}.") from error
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError:
-        raise NotReadyError(f"Another kennel data pull is writing to {folder}.", "Wait until it has ended.") from None
-    finally:
-        os.close(descriptor)
+    before = _read(record)
+    if not _is_there(directory, before, url, sha256):
+        if archive.is_dir():
+            raise NotReadyError(f"{archive} is a folder; an archive is expected there.", "Move it away.")
+        if archive.exists():
+            console.print(f"Using {archive}, which is there already.")
+        else:
+            with byte_progress("Downloading") as report:
+                download(url, part, report=report)
+            archive = part
+        _write(record, _verified(archive, url, sha256, before))
+        try:
+            with byte_progress("Unpacking") as report:
+                unpacked = unzip(archive, directory, report=report)
+        except ArchiveError:
+            _write(record, before)  # the checksum of something unusable is nothing to go by
+            discard(part)
+            raise
+        console.print(f"Unpacked {unpacked}, into {directory}.")
+    discard(part)
 
 
 def _is_there(directory: Path, before: Source | None, url: str, sha256: str | None) -> bool:

@@ -22,17 +22,7 @@ QUALITY = 90  # of the JPEG; its usual step from "invisible" to "hardly visible"
 
 @dataclass
 class Shrunk:
-    """What shrinking did.
-
-    Attributes
-    ----------
-    shrunk, unchanged : int
-        Images written smaller, and copied as they were because they were small.
-    bytes_before, bytes_after : int
-        Of the images that the copy holds, in the original and in the copy.
-    unreadable : dict of str to str
-        Images that are left out, with the reason.
-    """
+    """How many images were written smaller, or as they were; their bytes; why others cannot be read."""
 
     shrunk: int = 0
     unchanged: int = 0

@@ -119,20 +119,13 @@ def search_request(stage: Stage, data_set: str) -> TuningRequest:
 
 def _answers_table(evaluation: Evaluation) -> Table:
     """A few answers, spread evenly over the test set (and so over the classes)."""
-    table = Table("image", "answer", "probability", "", title="Held-out images, answered by the function")
-    table.title_justify = "left"
-    shown = min(_SHOWN, len(evaluation.images))
-    for position in range(shown):
-        index = position * len(evaluation.images) // shown
-        picture, answer = evaluation.images[index], evaluation.answers[index]
-        best = answer.body["predictions"][0]
-        right = evaluation.right[index]
-        table.add_row(
-            picture.name,
-            best["label"],
-            f"{best['probability']:.1%}",
-            Text("right", style="green") if right else Text("wrong", style="red"),
-        )
+    title = "Held-out images, answered by the function"
+    table = Table("image", "answer", "probability", "", title=title, title_justify="left")
+    count = len(evaluation.images)
+    for index in range(0, count, max(1, count // _SHOWN)):
+        best = evaluation.answers[index].body["predictions"][0]
+        verdict = Text("right", style="green") if evaluation.right[index] else Text("wrong", style="red")
+        table.add_row(evaluation.images[index].name, best["label"], f"{best['probability']:.1%}", verdict)
     return table
 
 

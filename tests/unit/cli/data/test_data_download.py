@@ -217,4 +217,5 @@ def test_the_room_for_the_archive_and_its_content_is_looked_at_first(
 
 
 def test_a_folder_that_cannot_be_written_is_named(server: FileServer, target: Path) -> None:
-    assert "cannot be written" in fail(server, target.parent / "nowhere" / "dogs.zip")
+    target.parent.joinpath("file").touch()
+    assert "file cannot be made" in fail(server, target.parent / "file" / "dogs.zip")

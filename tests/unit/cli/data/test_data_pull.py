@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import io
 import json
-import os
 import random
 import shutil
 import signal
@@ -172,18 +170,6 @@ def test_secrets_in_the_address_are_not_written_anywhere(kennel, server: FileSer
     code, refused = kennel(url.replace("http://", "https://"))  # the server speaks no TLS
     assert code == 3
     assert "hush" not in output + refused + Path("dogs.source.json").read_text()
-
-
-def test_two_pulls_do_not_write_the_same_files(kennel, server: FileServer, tmp_path: Path) -> None:
-    descriptor = os.open(tmp_path, os.O_RDONLY)
-    fcntl.flock(descriptor, fcntl.LOCK_EX)
-    try:
-        code, output = kennel(server.url)
-    finally:
-        os.close(descriptor)
-    assert code == 3
-    assert "Another kennel data pull" in output
-    assert not server.requests
 
 
 def test_an_unusable_set_is_said_after_the_pull(kennel, server: FileServer) -> None:
