@@ -1,8 +1,4 @@
-"""Text that comes from data, logs, files or AWS is shown by a terminal, and never obeyed by it.
-
-Every command that prints such text is run on a hostile one: the clipboard, the title, the screen, the direction of the
-line, markup.
-"""
+"""Text that comes from data, logs, files or AWS is shown by a terminal, and never obeyed by it."""
 
 from __future__ import annotations
 
@@ -25,20 +21,11 @@ from rich.color import ColorSystem
 
 from cli import console, main
 from cli.aws import ROOT, Stage
-from cli.batch import commands as batch
-from cli.batch.job import BatchFolder
-from cli.batch.labels import label_of_error
 from cli.console import SafeConsole, plain
-from cli.local import demo
 from cli.serving import classify as classifying
-from cli.serving.classify import Evaluation
 from cli.serving.function_client import Answer
-from cli.training import ec2 as ec2_training
 from cli.training import sagemaker as training
-from cli.training.ec2_jobs import write_launch
 from cli.tuning import watching as tuning
-from model.training.data.image_folder import ImageFile
-from programs.ec2_training.training_instance.job import Job
 
 #: Clipboard, title, a cleared screen in both forms of an introducer, the start of the line, the other direction, half a
 #: character, and markup, some of it nonsense.
@@ -70,9 +57,6 @@ class HostileAws:
     def describe_endpoint_config(self, **_: Any) -> dict[str, Any]:
         return {"ProductionVariants": [{"ModelName": HOSTILE}]}
 
-    def get_console_output(self, **_: Any) -> dict[str, str]:
-        return {"Output": HOSTILE}
-
     def describe_hyper_parameter_tuning_job(self, **_: Any) -> dict[str, Any]:
         return {
             "HyperParameterTuningJobName": "search",
@@ -95,15 +79,10 @@ class HostileAws:
             "FailureReason": HOSTILE,
         }
 
-    def get_paginator(self, operation: str) -> HostileAws:
-        self._listed = operation
+    def get_paginator(self, _: str) -> HostileAws:
         return self
 
-    def paginate(self, **request: Any) -> list[dict[str, Any]]:
-        if self._listed == "describe_instances":
-            instance = {"InstanceId": "i-1", "LaunchTime": 1, "Tags": []}
-            wanted = [given["Name"] for given in request["Filters"]]
-            return [{"Reservations": [{"Instances": [] if "instance-state-name" in wanted else [instance]}]}]
+    def paginate(self, **_: Any) -> list[dict[str, Any]]:
         return [{"TrainingJobSummaries": [self._trial()]}]
 
 
@@ -147,7 +126,7 @@ def stage(monkeypatch: pytest.MonkeyPatch) -> Any:
     stage: Any = FakeStage(s3=FakeS3(), aws=HostileAws())
     monkeypatch.setattr(main, "Stage", lambda *_: stage)
     monkeypatch.delenv("KENNEL_STAGE", raising=False)
-    for module in (training, ec2_training, tuning):
+    for module in (training, tuning):
         monkeypatch.setattr(module, "_POLL_SECONDS", 0.0)
     return stage
 
@@ -190,15 +169,6 @@ def test_log_lines_and_reasons_of_a_training_job(screen: Screen, stage: Any) -> 
     assert text.count("mine") >= 3  # two lines, and the reason
 
 
-def test_what_a_training_on_ec2_says_of_itself(screen: Screen, stage: Any) -> None:
-    name = "kennel-dev-ec2-1"
-    job = Job(name=name, source="", channels={}, output="", checkpoints="", max_runtime_seconds=1)
-    write_launch(stage, job, "t3.xlarge")
-    status = {"state": "Training", "reason": HOSTILE, "instance_type": HOSTILE, "started": 0, "ended": 1}
-    stage.s3.objects[f"training/{name}/status.json"] = json.dumps(status).encode()
-    assert shows(screen.kennel("train", "--follow", name, code=5))
-
-
 @pytest.mark.parametrize("status", ["Completed", "Failed"])
 def test_a_search(screen: Screen, stage: Any, status: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tuning, "CHARTS", tmp_path)
@@ -229,15 +199,6 @@ def test_pictures_answers_and_errors_of_the_function(
     assert shows(screen.kennel("classify", f"{picture}?", code=3))
 
 
-def test_the_tables_of_an_evaluation(screen: Screen) -> None:
-    image = ImageFile(Path(HOSTILE), "test", HOSTILE, HOSTILE)
-    answer = Answer(200, {"predictions": [{"label": HOSTILE, "probability": 0.5}]})
-    evaluation = Evaluation([image], [answer], [True], [image], 1.0, 1.0, 0.0)
-    for table in (classifying.evaluation_table(evaluation), demo._answers_table(evaluation)):
-        console.console.print(table)
-        assert shows(screen.shown())
-
-
 def test_classes_and_files_of_a_data_set(screen: Screen, stage: Any, tmp_path: Path) -> None:
     folder = tmp_path / "dogs"
     for split, name in product(("train", "valid"), ("a", HOSTILE_NAME)):
@@ -252,13 +213,6 @@ def test_classes_and_files_of_a_data_set(screen: Screen, stage: Any, tmp_path: P
     assert shows(screen.kennel("data", "check", str(tmp_path / HOSTILE_NAME), code=3))
     (folder / "valid" / HOSTILE_NAME).rename(folder / "valid" / f"{HOSTILE_NAME}2")
     assert shows(screen.kennel("data", "push", str(folder), "--name", "dogs", code=3))
-
-
-def test_the_errors_of_a_batch(screen: Screen, stage: Any) -> None:
-    folder = BatchFolder(stage, "bucket", "batch/input/dogs/", f"batch/output/{HOSTILE}/")
-    label = label_of_error(HOSTILE, "1", "model", HOSTILE, HOSTILE)
-    batch._report(folder, {f"{HOSTILE}{number}": label for number in range(12)}, 12)
-    assert shows(screen.shown())
 
 
 def test_the_log_of_the_local_aws(screen: Screen, tmp_path: Path) -> None:

@@ -115,11 +115,8 @@ def test_an_interrupted_batch_goes_on_with_the_job_that_runs(stage: Any) -> None
     assert leftovers(stage) == []  # not of the job that never began either
 
 
-def test_a_job_that_sagemaker_refuses_leaves_nothing(
-    stage: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_job_that_sagemaker_refuses_leaves_nothing(stage: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(**_: Any) -> None:
-        assert "USD per hour" in capsys.readouterr().out  # the price is said before anything starts
         raise client_error("ResourceLimitExceeded")
 
     monkeypatch.setattr(stage.sagemaker, "create_transform_job", refuse)
@@ -136,7 +133,10 @@ def test_a_failed_job_keeps_what_it_answered_and_gives_up_no_earlier_label(stage
     with pytest.raises(WorkFailedError, match="out of luck"):
         run(stage, again=True)
     assert found(stage) == {"a.jpg": "Boxer", "dir/é b.PNG": "Akita", "new.jpg": "no_answer"}
-    stage.sagemaker.status, stage.sagemaker.answer = "Completed", lambda name: answer_of("Chow")
+    stage.sagemaker.status = "Completed"
+    with pytest.raises(WorkFailedError, match=r"gave no answer to 1 pictures: new\.jpg"):
+        run(stage)
+    stage.sagemaker.answer = lambda name: answer_of("Chow")
     run(stage)
     assert found(stage) == {"a.jpg": "Boxer", "dir/é b.PNG": "Akita", "new.jpg": "Chow"}
 
@@ -189,13 +189,6 @@ def test_answers_that_match_nothing_are_kept_named_and_an_error(stage: Any) -> N
     assert leftovers(stage) == kept
 
 
-def test_images_without_an_answer_are_an_error_although_the_job_completed(stage: Any) -> None:
-    stage.sagemaker.answer = lambda name: answer_of("Akita") if name == "a.jpg" else None
-    with pytest.raises(WorkFailedError, match="gave no answer to 1 pictures: dir/é b"):
-        run(stage)
-    assert found(stage)["dir/é b.PNG"] == "no_answer"
-
-
 @pytest.mark.parametrize(
     ("source", "destination"),
     [
@@ -217,14 +210,11 @@ def test_without_a_deployed_model_nothing_is_pushed(
     def nothing(**_: Any) -> None:
         raise client_error("ValidationException")
 
-    (tmp_path / "c.jpg").write_bytes(b"c")
-    before = dict(stage.s3.objects)
     monkeypatch.setattr(stage.sagemaker, "describe_endpoint", nothing)
     monkeypatch.setattr(batch, "announce", lambda stage: None)
-    context: Any = SimpleNamespace(obj=stage)
+    monkeypatch.setattr(batch, "push_files", None)
     with pytest.raises(AwsError, match="refused"):
-        batch.batch(context, str(tmp_path))
-    assert stage.s3.objects == before
+        batch.batch(SimpleNamespace(obj=stage), str(tmp_path))  # type: ignore[arg-type]
 
 
 def test_the_buckets_copy_is_made_equal_to_a_local_folder_first(stage: Any, tmp_path: Path) -> None:
@@ -249,7 +239,7 @@ def test_where_there_are_no_images_is_said(
         label_images(open_folder(stage, source, None), "model-1", BatchOptions(), again=False, parquet=False)
 
 
-@pytest.mark.parametrize("content", [b"hello", b'{"a": 1}', b"[]", b"\xff"])
+@pytest.mark.parametrize("content", [b"hello", b'{"a": 1}', b"\xff"])
 def test_a_file_that_is_not_ours_is_not_overwritten(stage: Any, content: bytes) -> None:
     stage.s3.objects[LABELS] = content
     with pytest.raises(NotReadyError, match="is not what this command wrote"):
@@ -272,13 +262,3 @@ def test_parquet_has_the_same_columns_whatever_the_answers(stage: Any, tmp_path:
     assert table.column("label").to_pylist() == ["Akita", "Akita"]
     assert table.column("error").to_pylist() == [None, None]
     assert parquet.read_table(tmp_path / "failed").schema == table.schema
-
-
-def test_many_errors_are_counted_by_kind(stage: Any, capsys: pytest.CaptureFixture) -> None:
-    for number in range(batch._SHOWN_ERRORS):
-        stage.s3.objects[f"batch/input/dogs/{number}.jpg"] = b"%d" % number
-    stage.sagemaker.answer = lambda name: error_of("unsupported_image")
-    run(stage)
-    printed = capsys.readouterr().out
-    assert "… 12 errors in all: 12 unsupported_image" in printed
-    assert printed.count("It is unsupported_image.") == batch._SHOWN_ERRORS

@@ -112,12 +112,6 @@ def test_whatever_else_is_there_is_left_alone(tmp_path: Path, occupy: Callable[[
     assert contents(tmp_path) == before
 
 
-def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(DrawingError, match=r"Cannot write .*file/dogs"):
-        drawn(tmp_path / "file" / "dogs")
-
-
 def test_interrupted_or_killed_it_leaves_no_half_set_and_no_process(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         drawn(tmp_path / "dogs", report=interrupt)

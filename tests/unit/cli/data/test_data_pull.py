@@ -92,22 +92,10 @@ def test_another_archive_than_the_first_time_is_refused_until_it_is_accepted(
     assert len(list(Path("dogs/train/001.Disc_hound").iterdir())) == 11
 
 
-def test_an_archive_with_another_checksum_than_the_given_one_is_refused(kennel, server: FileServer) -> None:
-    code, output = kennel(server.url, "--sha256", "0" * 64)
-    assert code == 3
-    assert "is not what was asked for" in output
-    assert not Path("dogs").exists() and not Path("dogs.source.json").exists()
-
-
-def a_folder_of_mine() -> None:
-    Path("dogs").mkdir()
-    Path("dogs/mine.txt").write_text("mine")
-
-
 @pytest.mark.parametrize(
     ("there", "arguments", "code", "complaint"),
     [
-        (a_folder_of_mine, [], 3, "was not pulled"),
+        (lambda: Path("dogs/mine").mkdir(parents=True), [], 3, "was not pulled"),
         (lambda: Path("dogs.source.json").write_text("{"), [], 3, "dogs.source.json cannot be read"),
         (lambda: Path("dogs.zip").mkdir(), [], 3, "dogs.zip is a folder"),
         (lambda: None, ["--sha256", "g" * 64], 2, "64 hexadecimal digits"),
@@ -152,7 +140,8 @@ def test_an_archive_that_a_person_put_there_is_used_and_kept(kennel, server: Fil
 
 
 def test_another_query_may_be_another_data_set(kennel, server: FileServer) -> None:
-    assert kennel(server.url, "--sha256", "0" * 64)[0] == 3
+    code, output = kennel(server.url, "--sha256", "0" * 64)
+    assert code == 3 and "is not what was asked for" in output
     kennel(server.url + "?id=1&Signature=a")
     assert len(server.requests) == 2  # what was downloaded from another address is not used
     code, output = kennel(server.url + "?id=1&Signature=b")
@@ -170,17 +159,6 @@ def test_secrets_in_the_address_are_not_written_anywhere(kennel, server: FileSer
     code, refused = kennel(url.replace("http://", "https://"))  # the server speaks no TLS
     assert code == 3
     assert "hush" not in output + refused + Path("dogs.source.json").read_text()
-
-
-def test_an_unusable_set_is_said_after_the_pull(kennel, server: FileServer) -> None:
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w") as archive:
-        archive.writestr("train/a/1.jpg", b"this is no picture")
-        archive.writestr("valid/a/1.jpg", b"this is no picture")
-    server.content = file.getvalue()
-    code, output = kennel(server.url)
-    assert code == 3
-    assert "one class only" in output
 
 
 def test_interrupted_from_the_keyboard_it_goes_on(kennel, server: FileServer, tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import stat
 import struct
 import tracemalloc
@@ -102,14 +101,6 @@ def damaged(path: Path) -> None:
     path.write_bytes(content)
 
 
-def half(path: Path) -> None:
-    path.write_bytes(archive_of(path, IMAGES).read_bytes()[:2000])
-
-
-def name_that_is_no_text(path: Path) -> None:
-    path.write_bytes(archive_of(path, {"train/ü/1.jpg": b"1"}).read_bytes().replace("ü".encode(), b"\xff\xff"))
-
-
 @pytest.mark.parametrize(
     ("make", "complaint"),
     [
@@ -119,8 +110,6 @@ def name_that_is_no_text(path: Path) -> None:
         (twice_in_unicode, "two entries named"),
         (lambda path: archive_of(path, {"train/a": b"x", "train/a/1.jpg": b"y"}), "as a file and as a folder"),
         (damaged, "is no zip archive that can be read"),
-        (name_that_is_no_text, "is no zip archive that can be read"),
-        (half, "is no zip archive"),
         (lambda path: path.write_bytes(b"<html>Sign in</html>"), "is no zip archive"),
         (lambda path: archive_of(path, {"train/.keep": b""}), "holds no files"),
     ],
@@ -164,15 +153,6 @@ def test_bombs_are_refused(tmp_path: Path, method: int, change: Callable[[Path],
         assert tracemalloc.get_traced_memory()[1] < 5_000_000
     finally:
         tracemalloc.stop()
-
-
-def test_a_full_disk_is_seen_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(0, 0, 1000))
-    archive = archive_of(tmp_path / "x.zip", IMAGES)
-    with pytest.raises(NotReadyError, match="are needed to unpack") as refused:
-        unpack(archive, tmp_path / "dogs")
-    assert not isinstance(refused.value, ArchiveError)  # the archive is fine
-    assert list(tmp_path.iterdir()) == [archive]
 
 
 def test_interrupted_or_killed_nothing_has_the_name(tmp_path: Path) -> None:
