@@ -7,7 +7,7 @@ import numpy as np
 from .breeds import Breed
 from .head import SIDES, add_head
 from .pose import Camera, Pose
-from .solids import Floats, Frame, Part, Solids, normalised
+from .solids import Floats, Frame, Part, Solids
 
 SIDEWAYS = np.array([0.0, 1.0, 0.0])
 
@@ -63,7 +63,7 @@ class Skeleton:
         return start + np.concatenate([np.zeros((1, 3)), np.cumsum(segments[:, None] * direction(angles), axis=0)])
 
 
-def dog(breed: Breed, pose: Pose, camera: Camera, *, collared: bool = False) -> Solids:
+def dog(breed: Breed, pose: Pose, camera: Camera) -> Solids:
     """A whole dog, standing at the origin's height, its head towards +x."""
     solids = Solids()
     skeleton = Skeleton(breed, pose)
@@ -71,7 +71,7 @@ def dog(breed: Breed, pose: Pose, camera: Camera, *, collared: bool = False) -> 
     for side, fore, hind in zip(SIDES, pose.forelegs, pose.hindlegs, strict=True):
         _add_legs(solids, breed, skeleton, fore, hind, side)
     _add_tail(solids, breed, skeleton, pose)
-    _add_neck_and_head(solids, breed, skeleton, pose, camera, collared)
+    _add_neck_and_head(solids, breed, skeleton, pose, camera)
     return solids
 
 
@@ -147,9 +147,7 @@ def _add_tail(solids: Solids, breed: Breed, skeleton: Skeleton, pose: Pose) -> N
     solids.tube(points, radii, Part.TAIL, across=SIDEWAYS, hair=breed.coat.length, spacing=0.5)
 
 
-def _add_neck_and_head(
-    solids: Solids, breed: Breed, skeleton: Skeleton, pose: Pose, camera: Camera, collared: bool
-) -> None:
+def _add_neck_and_head(solids: Solids, breed: Breed, skeleton: Skeleton, pose: Pose, camera: Camera) -> None:
     build, coat, skull = breed.build, breed.coat, breed.head.skull
     base = skeleton.trunk.point(0.84, 0.0, 0.12)
     lift = np.radians(pose.neck)
@@ -165,9 +163,4 @@ def _add_neck_and_head(
     points = np.stack([base, 0.55 * base + 0.45 * nape, nape - 0.1 * skull * forward])
     radii = np.array([1.5, 1.08, 0.92]) * build.neck_thickness + np.array([1.2, 1.0, 0.7]) * fluff
     solids.tube(points, radii, Part.NECK, across=SIDEWAYS, flat=(0.9, 1.0), hair=0.7 * coat.length)
-    if collared:
-        ring, along = 1.06 * (1.08 * build.neck_thickness + 0.7 * fluff), normalised(nape - base)
-        axes = np.stack([along, SIDEWAYS, np.cross(along, SIDEWAYS)])
-        own = Frame(0.52 * base + 0.48 * nape, axes, np.array([0.028, 0.9 * ring, ring]))
-        solids.blob(own, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), Part.COLLAR)
     add_head(solids, breed, Frame(centre, np.stack([forward, left, np.cross(forward, left)]), np.full(3, skull)), pose)

@@ -32,10 +32,6 @@ class Irregularity:
         x, y = self._rng.uniform(0, noise.TILE, 2) + 16 * noise.TILE
         return noise.looked_up(field, self._u / cell + x, self._v / cell + y)
 
-    def blotches(self, size: float) -> Vector:
-        """Noise with features of this size."""
-        return self.at(noise.blotches(), size / 16.0)
-
 
 def coloured(
     part: NDArray[np.int64],
@@ -64,7 +60,7 @@ def coloured(
     else:
         strands = irregularity.at(noise.strands(), coat.size)
         strands[(part == Part.SKULL) | (part == Part.MUZZLE)] *= 0.4  # short on every face
-    return colours * (1 + 0.05 * irregularity.blotches(0.35) + coat.strands * strands)
+    return colours * (1 + 0.05 * irregularity.at(noise.blotches(), 0.022) + coat.strands * strands)
 
 
 def _cover(
@@ -79,9 +75,11 @@ def _cover(
         ]
         depth[on] = np.max(inside, axis=0)
     weight, size = marking.blotches
-    depth += weight * irregularity.blotches(size)
+    depth += weight * irregularity.at(noise.blotches(), size / 16)
     if marking.grain:
         depth += marking.grain * irregularity.at(noise.grain(), 0.012)
     if marking.stripes:
-        depth += marking.stripes * np.sin(120 * (place[0] - 0.25 * place[2]) + 2.6 * irregularity.blotches(0.16))
+        depth += marking.stripes * np.sin(
+            120 * (place[0] - 0.25 * place[2]) + 2.6 * irregularity.at(noise.blotches(), 0.01)
+        )
     return marking.opacity * np.clip(depth / marking.width + 0.5, 0, 1)

@@ -42,7 +42,8 @@ def draw_data_set(
 
     The same arguments give the same bytes: each image's generator is seeded with (seed, split, breed, number), so no
     image is shared between splits either. A set that this function drew before is replaced, or kept if it is the one
-    asked for; any other folder is left alone. The set appears under its name only when it is complete.
+    asked for: False says so. A DrawingError says that there is something else, or that the folder cannot be written.
+    The set appears under its name only when it is complete.
 
     Parameters
     ----------
@@ -52,16 +53,6 @@ def draw_data_set(
         Number of images of each breed for training, validation and test.
     report
         Called with the number of images drawn so far.
-
-    Returns
-    -------
-    bool
-        Whether it had to be drawn.
-
-    Raises
-    ------
-    DrawingError
-        If `destination` holds something else or cannot be written.
     """
     recipe = {"breeds": breeds, "per_class": list(per_class), "seed": seed, "revision": _revision()}
     if _existing_recipe(destination) == recipe:

@@ -12,7 +12,7 @@ from .anatomy import dog
 from .breeds import Breed
 from .pose import SHOTS, sample_camera, sample_pose
 from .render import Light, rendered
-from .scene import BRIGHT, SETTINGS, draw_backdrop, draw_foreground, one_of
+from .scene import SETTINGS, draw_backdrop, draw_foreground
 from .solids import Part, Scene, Window, normalised
 
 RENDERED_PIXELS = 40_000  # of a dog before it is averaged down: the larger it is, the fewer for each pixel
@@ -29,7 +29,7 @@ def draw_image(breed: Breed, rng: np.random.Generator, size: tuple[int, int]) ->
     shot = str(rng.choice(list(SHOTS), p=[share for share, _ in SHOTS.values()]))
     camera = sample_camera(rng, shot)
     pose = sample_pose(rng, shot, camera)
-    scene = dog(breed, pose, camera, collared=bool(rng.random() < 0.35)).seen_from(camera.axes())
+    scene = dog(breed, pose, camera).seen_from(camera.axes())
     view = _sample_framing(rng, scene, shot == "portrait", width, height)
     setting = SETTINGS[rng.integers(len(SETTINGS))]
 
@@ -56,7 +56,7 @@ def draw_image(breed: Breed, rng: np.random.Generator, size: tuple[int, int]) ->
         width=round(sampling * (box[2] - box[0])),
         height=round(sampling * (box[3] - box[1])),
     )
-    cutout = rendered(scene, window, camera.axes(), breed, colourway, one_of(rng, BRIGHT), light, rng)
+    cutout = rendered(scene, window, camera.axes(), breed, colourway, light, rng)
     if shot != "portrait":
         _cast_shadow(backdrop, cutout, box, feet, sun, rng)
     # RGBa is colour times opacity: averaged down in it, nothing of the transparent surroundings bleeds into the edges.
@@ -115,9 +115,6 @@ def _photographed(image: Image.Image, rng: np.random.Generator, outdoors: bool) 
     y = np.linspace(-1, 1, height, dtype=np.float32)[:, None]
     angle, fall, warmth = rng.uniform(0, 2 * np.pi), rng.uniform(0, 0.15), rng.normal(0.0 if outdoors else 0.04, 0.04)
     shade = 1 - rng.uniform(0, 0.16) * (x * x + y * y) + fall * (np.cos(angle) * x + np.sin(angle) * y)
-    if outdoors and rng.random() < 0.25:  # dappled
-        dapples = noise.covering(noise.blotches(), rng, width, height, step=rng.uniform(54, 120) / height)
-        shade = shade * (1 - rng.uniform(0.15, 0.5) * np.clip(dapples * 0.55 + 0.5, 0, 1))
     contrast, exposure = rng.uniform(0.9, 1.15), rng.uniform(0.88, 1.1)
     gains = exposure * contrast * np.array([1 + warmth, 1 + rng.normal(0, 0.015), 1 - warmth])
     pixels = np.asarray(image) * (shade.astype(np.float32)[:, :, None] * gains.astype(np.float32))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,12 +22,11 @@ OWN_COLOURS: dict[Part, Colour] = {
 GLOSSY = (Part.NOSE, Part.EYE, Part.TONGUE)
 
 
-@dataclass(frozen=True)
-class Light:
-    """Where light comes from, and how bright it is."""
+class Light(NamedTuple):
+    """From where it comes ([3], unit, in the viewer's frame), how much reaches the shadows, how much more it brings."""
 
-    towards: Floats  # [3], unit, in the viewer's frame
-    ambient: float  # 0 to 1: how much reaches the shadows
+    towards: Floats
+    ambient: float
     strength: float
 
 
@@ -37,7 +36,6 @@ def rendered(
     view: Floats,
     breed: Breed,
     colourway: Colourway,
-    collar: Colour,
     light: Light,
     rng: np.random.Generator,
 ) -> Image.Image:
@@ -48,7 +46,7 @@ def rendered(
     part = scene.parts[solid]
     colours = coloured(part, _mapped(scene.coats, solid, place), _turned(view.T, place), colourway, breed.coat, rng)
     inner_ear = tuple((skin + fur) // 2 for skin, fur in zip((206, 150, 140), colourway.base, strict=True))
-    for own, colour in {**OWN_COLOURS, Part.COLLAR: collar, Part.INNER_EAR: inner_ear}.items():
+    for own, colour in {**OWN_COLOURS, Part.INNER_EAR: inner_ear}.items():
         colours[:, part == own] = np.asarray(colour, dtype=np.float32)[:, None]
     normal = _smoothed(_mapped(scene.normals, solid, place), visible, radius=0.024 * window.scale)
     # Fur scatters: the terminator is soft, and the sky fills the upper sides.

@@ -16,9 +16,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.floating]
 
 
-Part = IntEnum(
-    "Part", "TRUNK NECK SKULL MUZZLE EAR FORELEG HINDLEG TAIL NOSE EYE MOUTH TONGUE INNER_EAR COLLAR", start=0
-)
+Part = IntEnum("Part", "TRUNK NECK SKULL MUZZLE EAR FORELEG HINDLEG TAIL NOSE EYE MOUTH TONGUE INNER_EAR", start=0)
 """What a solid belongs to. Those up to `TAIL` wear the coat; the others have a colour of their own."""
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from collections import Counter
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlparse
@@ -147,8 +146,12 @@ def label_images(folder: BatchFolder, model: str | None, options: BatchOptions, 
             name: image for name, image in images.items() if again or not is_settled(labels.get(name), image, model)
         }
         console.print(f"{len(images)} pictures, {len(images) - len(waiting)} of them labelled already.")
-        if to_send := _refuse_large(waiting, model, labels):
-            faults += _finish(folder, folder.start(to_send, model, options), labels)
+        for name in [name for name, image in waiting.items() if image.size > MAX_IMAGE_MB * 2**20]:
+            image = waiting.pop(name)  # no request can carry it: it would fail the job
+            message = f"The picture has {image.size:,} bytes; at most {MAX_IMAGE_MB * 2**20:,} are allowed."
+            labels[name] = label_of_error(name, image.etag, model, "image_too_large", message)
+        if waiting:
+            faults += _finish(folder, folder.start(waiting, model, options), labels)
     _write_labels(folder, labels)
     if parquet:
         with tempfile.NamedTemporaryFile(suffix=".parquet") as file:
@@ -175,16 +178,6 @@ def _find_images(folder: BatchFolder) -> dict[str, InputImage]:
     if len(found) > len(images):
         console.print(f"{len(found) - len(images)} files are no pictures by their names and are left out.")
     return images
-
-
-def _refuse_large(waiting: dict[str, InputImage], model: str, labels: dict[str, Label]) -> dict[str, InputImage]:
-    """Record an error for images that no request can carry, which would fail the job; return the others."""
-    limit = MAX_IMAGE_MB * 2**20
-    for name, image in waiting.items():
-        if image.size > limit:
-            message = f"The picture has {image.size:,} bytes; at most {limit:,} are allowed."
-            labels[name] = label_of_error(name, image.etag, model, "image_too_large", message)
-    return {name: image for name, image in waiting.items() if image.size <= limit}
 
 
 def _finish(folder: BatchFolder, job: str, labels: dict[str, Label]) -> list[str]:
@@ -227,9 +220,7 @@ def _report(folder: BatchFolder, labels: dict[str, Label], images: int) -> None:
     for name in sorted(errors)[:_SHOWN_ERRORS]:
         console.print(f"  {name}: {errors[name]['message']}")
     if len(errors) > _SHOWN_ERRORS:
-        counts = Counter(error["code"] for error in errors.values())
-        kinds = ", ".join(f"{count} {code}" for code, count in counts.most_common())
-        console.print(f"  … {len(errors)} errors in all: {kinds}")
+        console.print(f"  … {len(errors)} errors in all")
     console.print(
         f"{len(labels) - len(errors)} of {images} pictures are labelled, {len(errors)} could not be, "
         f"{images - len(labels)} are left: s3://{folder.bucket}/{folder.destination}labels.jsonl"

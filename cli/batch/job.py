@@ -53,21 +53,11 @@ class BatchOptions:
 
 @dataclass(frozen=True)
 class Ended:
-    """How a job ended.
+    """How a job ended."""
 
-    Attributes
-    ----------
-    labels : list of Label
-        The records of its images.
-    unmatched : list of str
-        Keys of answers that are to none of its images.
-    faults : list of str
-        Why it is no success: it failed, or its answers are not one to each image.
-    """
-
-    labels: list[Label]
-    unmatched: list[str]
-    faults: list[str]
+    labels: list[Label]  # the records of its images
+    unmatched: list[str]  # keys of answers that are to none of its images
+    faults: list[str]  # why it is no success: it failed, or its answers are not one to each image
 
 
 class BatchFolder:

@@ -63,9 +63,8 @@ class Check:
 
     def require_usable(self) -> None:
         """Refuse, with a NotReadyError, a data set that no model can be trained on."""
-        if self.problems:
-            hint = "All that was found: kennel data check DIR --json"
-            raise NotReadyError(f"{self.root} cannot be used: {self.problems[0]}", hint)
+        for problem in self.problems:
+            raise NotReadyError(f"{self.root} cannot be used: {problem}", "See all: kennel data check DIR --json")
 
 
 def check_data_set(folder: ImageFolder, *, report: Callable[[int], None] = lambda done: None) -> Check:

@@ -22,10 +22,8 @@ QUALITY = 90  # of the JPEG; its usual step from "invisible" to "hardly visible"
 
 @dataclass
 class Shrunk:
-    """How many images were written smaller, or as they were; their bytes; why others cannot be read."""
+    """The bytes of the copied images, in the original and in the copy, and why others cannot be read."""
 
-    shrunk: int = 0
-    unchanged: int = 0
     bytes_before: int = 0
     bytes_after: int = 0
     unreadable: dict[str, str] = field(default_factory=dict)
@@ -64,11 +62,8 @@ def shrink_data_set(
                     if isinstance(copied, str):
                         total.unreadable[image.key] = copied
                         continue
-                    before, after = copied
-                    total.shrunk += after < before
-                    total.unchanged += after == before
-                    total.bytes_before += before
-                    total.bytes_after += after
+                    total.bytes_before += copied[0]
+                    total.bytes_after += copied[1]
             (new / MARKER).touch()
             if destination.exists():
                 destination.rename(Path(name, "old"))

@@ -71,22 +71,16 @@ class Evaluation:
 
     Attributes
     ----------
-    images, answers : list
-        Of the test set, in the same order.
-    right : list of bool
-        Whether the function's first answer was the image's class.
-    unreadable : list
-        Images that the function cannot read.
     online, offline : float
         Accuracy through the function URL, and of the artifact's own predictor on this machine, 0 to 1.
     largest_difference : float
         Between any online and offline probability.
     """
 
-    images: list[ImageFile]
-    answers: list[Answer]
-    right: list[bool]
-    unreadable: list[ImageFile]
+    images: list[ImageFile]  # of the test set
+    answers: list[Answer]  # in the same order
+    right: list[bool]  # whether the function's first answer was the image's class
+    unreadable: list[ImageFile]  # by the function
     online: float
     offline: float
     largest_difference: float

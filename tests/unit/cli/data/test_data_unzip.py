@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 
 from cli.data.unzip import ArchiveError, unzip
-from cli.errors import NotReadyError
 
 IMAGES = {f"{split}/{label}/{number}.jpg": f"{split}{label}{number}".encode() * 50
           for split in ("train", "valid", "test") for label in ("a", "b ü") for number in range(20)}  # fmt: skip
