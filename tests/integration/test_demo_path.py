@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import re
-import signal
 import socket
 import tarfile
 import urllib.error
@@ -226,25 +224,6 @@ def test_the_functions_role_can_do_nothing_but_invoke_its_own_endpoint(
     assert results.pop("own endpoint") == "ModelError"  # it got through: the model itself refused the body
     denied = {"AccessDenied", "AccessDeniedException"}
     assert {name: code for name, code in results.items() if code not in denied} == {}
-
-
-@pytest.mark.slow
-def test_the_local_aws_survives_a_kill_with_everything_it_held(
-    demo: Project, client: Callable[[str], Any], outputs: dict[str, str], image: bytes, administrator: dict[str, str]
-) -> None:
-    before = call(outputs["FunctionUrl"], image, administrator)
-    client("s3").put_object(Bucket=outputs["DataBucketName"], Key="acknowledged", Body=b"x")
-    pid = int(re.search(r"process (\d+)", demo.kennel("local", "status").stdout).group(1))  # type: ignore[union-attr]
-    os.kill(pid, signal.SIGKILL)
-    psutil.wait_procs([psutil.Process(pid)] if psutil.pid_exists(pid) else [], timeout=10)
-    demo.start_local_aws()
-    client("sagemaker").get_waiter("endpoint_in_service").wait(
-        EndpointName=outputs["EndpointName"], WaiterConfig={"Delay": 1, "MaxAttempts": 60}
-    )
-    after = call(outputs["FunctionUrl"], image, administrator)
-    assert after[0] == before[0] == 200
-    assert after[1]["predictions"] == before[1]["predictions"]
-    assert client("s3").get_object(Bucket=outputs["DataBucketName"], Key="acknowledged")["Body"].read() == b"x"
 
 
 def test_cdk_diff_finds_nothing_to_change(demo: Project) -> None:

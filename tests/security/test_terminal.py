@@ -25,7 +25,6 @@ from cli.console import SafeConsole, plain
 from cli.serving import classify as classifying
 from cli.serving.function_client import Answer
 from cli.training import sagemaker as training
-from cli.tuning import watching as tuning
 
 #: Clipboard, title, a cleared screen in both forms of an introducer, the start of the line, the other direction, half a
 #: character, and markup, some of it nonsense.
@@ -38,12 +37,10 @@ _UNSAFE = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\
 
 
 class HostileAws:
-    """SageMaker, CloudWatch Logs and EC2, all of whose texts are hostile; jobs have ended as `status`."""
-
-    status = "Completed"
+    """SageMaker and CloudWatch Logs, all of whose texts are hostile; a training job has failed."""
 
     def describe_training_job(self, **_: Any) -> dict[str, Any]:
-        return {"TrainingJobStatus": self.status, "FailureReason": HOSTILE}
+        return {"TrainingJobStatus": "Failed", "FailureReason": HOSTILE}
 
     def describe_log_streams(self, **_: Any) -> dict[str, Any]:
         return {"logStreams": [{"logStreamName": f"job/{HOSTILE}{number}-1"} for number in range(2)]}
@@ -56,34 +53,6 @@ class HostileAws:
 
     def describe_endpoint_config(self, **_: Any) -> dict[str, Any]:
         return {"ProductionVariants": [{"ModelName": HOSTILE}]}
-
-    def describe_hyper_parameter_tuning_job(self, **_: Any) -> dict[str, Any]:
-        return {
-            "HyperParameterTuningJobName": "search",
-            "HyperParameterTuningJobStatus": self.status,
-            "HyperParameterTuningJobConfig": {
-                "HyperParameterTuningJobObjective": {"MetricName": HOSTILE, "Type": "Minimize"},
-                "ParameterRanges": {"CategoricalParameterRanges": [{"Name": HOSTILE, "Values": [HOSTILE]}]},
-                "ResourceLimits": {},
-            },
-            "BestTrainingJob": self._trial(),
-            "FailureReason": HOSTILE,
-        }
-
-    def _trial(self) -> dict[str, Any]:
-        return {
-            "TrainingJobName": f"search-001-{HOSTILE}",
-            "TrainingJobStatus": HOSTILE if self.status == "Completed" else self.status,
-            "TunedHyperParameters": {HOSTILE: HOSTILE},
-            "FinalHyperParameterTuningJobObjectiveMetric": {"Value": 1.0},
-            "FailureReason": HOSTILE,
-        }
-
-    def get_paginator(self, _: str) -> HostileAws:
-        return self
-
-    def paginate(self, **_: Any) -> list[dict[str, Any]]:
-        return [{"TrainingJobSummaries": [self._trial()]}]
 
 
 class Screen:
@@ -126,8 +95,7 @@ def stage(monkeypatch: pytest.MonkeyPatch) -> Any:
     stage: Any = FakeStage(s3=FakeS3(), aws=HostileAws())
     monkeypatch.setattr(main, "Stage", lambda *_: stage)
     monkeypatch.delenv("KENNEL_STAGE", raising=False)
-    for module in (training, tuning):
-        monkeypatch.setattr(module, "_POLL_SECONDS", 0.0)
+    monkeypatch.setattr(training, "_POLL_SECONDS", 0.0)
     return stage
 
 
@@ -163,17 +131,9 @@ def test_colours_of_a_log_are_left_out_and_letters_of_the_world_are_not() -> Non
 
 
 def test_log_lines_and_reasons_of_a_training_job(screen: Screen, stage: Any) -> None:
-    stage.aws.status = "Failed"
     text = screen.kennel("train", "--follow", "job", code=5)
     assert shows(text)
     assert text.count("mine") >= 3  # two lines, and the reason
-
-
-@pytest.mark.parametrize("status", ["Completed", "Failed"])
-def test_a_search(screen: Screen, stage: Any, status: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tuning, "CHARTS", tmp_path)
-    stage.aws.status = status
-    assert shows(screen.kennel("tune", "status", "search", code=5 if status == "Failed" else 0))
 
 
 def test_pictures_answers_and_errors_of_the_function(

@@ -23,7 +23,7 @@ class FileServer(ThreadingHTTPServer):
         Further ones of every answer.
     script
         What to do with the next requests, one entry each, before it behaves: an int is a status; bytes are the whole
-        answer; ("cut", n) closes the connection after n bytes of the body, ("stall", n) sends no more until `released`.
+        answer; ("cut", n) closes the connection after n bytes of the body.
     requests
         The headers of all requests.
     """
@@ -37,7 +37,6 @@ class FileServer(ThreadingHTTPServer):
         self.headers: dict[str, str] = {}
         self.script: list[Any] = []
         self.requests: list[dict[str, str]] = []
-        self.released = threading.Event()
 
     @property
     def url(self) -> str:
@@ -69,11 +68,7 @@ class _Handler(BaseHTTPRequestHandler):
             place = {} if first is None else {"Content-Range": f"bytes {first}-{size - 1}/{size}"}
             self._begin(200 if first is None else 206, len(body), {"ETag": server.etag, **place})
             self.wfile.write(body if action is None else body[: action[1]])
-            if action is not None:
-                self.wfile.flush()
-                self.close_connection = True
-                if action[0] == "stall":
-                    server.released.wait(30)
+            self.close_connection = action is not None
 
     def _begin(self, status: int, length: int, headers: dict[str, str] | None = None) -> None:
         self.send_response(status)
@@ -103,7 +98,6 @@ def serve(content: bytes) -> Iterator[FileServer]:
     try:
         yield server
     finally:
-        server.released.set()
         server.shutdown()
         server.server_close()
         thread.join()

@@ -15,7 +15,7 @@ from cli.batch import commands as batch
 from cli.batch import job as batch_job
 from cli.batch.commands import deployed_model, label_images, open_folder
 from cli.batch.job import BatchOptions
-from cli.batch.labels import from_json_lines, label_of_answer, match_answers, to_json_lines, write_parquet
+from cli.batch.labels import from_json_lines, label_of_answer, match_answers, write_parquet
 from cli.errors import AwsError, NotReadyError, WorkFailedError
 
 SOURCE = "s3://bucket/batch/input/dogs"
@@ -245,13 +245,6 @@ def test_a_file_that_is_not_ours_is_not_overwritten(stage: Any, content: bytes) 
     with pytest.raises(NotReadyError, match="is not what this command wrote"):
         run(stage)
     assert stage.s3.objects[LABELS] == content
-
-
-def test_lines_are_sorted_and_come_back_as_they_were() -> None:
-    # Line separators that Python, but not JSON, takes for the end of a line.
-    names = ["ü\u2028.jpg", "a\x85.jpg", "B.jpg"]
-    written = {name: label_of_answer(name, "1", "model", answer_of("Akita")) for name in names}
-    assert list(from_json_lines(to_json_lines(written)).items()) == sorted(written.items())
 
 
 def test_parquet_has_the_same_columns_whatever_the_answers(stage: Any, tmp_path: Path) -> None:

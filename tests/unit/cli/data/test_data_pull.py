@@ -5,12 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import random
 import shutil
-import signal
-import subprocess
-import sys
-import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -159,31 +154,3 @@ def test_secrets_in_the_address_are_not_written_anywhere(kennel, server: FileSer
     code, refused = kennel(url.replace("http://", "https://"))  # the server speaks no TLS
     assert code == 3
     assert "hush" not in output + refused + Path("dogs.source.json").read_text()
-
-
-def test_interrupted_from_the_keyboard_it_goes_on(kennel, server: FileServer, tmp_path: Path) -> None:
-    padding = io.BytesIO(server.content)
-    with zipfile.ZipFile(padding, "a") as archive:  # so that there is something to interrupt; hidden, so left out
-        archive.writestr("dogImages/.padding", random.Random(1).randbytes(2_000_000))
-    server.content = padding.getvalue()
-    server.script = [("stall", 1_500_000)]
-    program = (
-        # What a script starts in the background ignores Ctrl-C, and so would what that starts.
-        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler);"
-        "from cli.main import main; sys.argv = ['kennel', *sys.argv[1:]]; main()"
-    )
-    command = [sys.executable, "-c", program, "data", "pull", "dogs", "--url", server.url]
-    part, deadline = Path("dogs.zip.part"), time.monotonic() + 60
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
-        while not part.exists() or part.stat().st_size < 1_000_000:
-            assert process.poll() is None and time.monotonic() < deadline
-        process.send_signal(signal.SIGINT)
-        _, message = process.communicate(timeout=30)
-    assert process.returncode == 130
-    assert "Traceback" not in message
-    server.released.set()
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".dogs.zip.part.version.json", "dogs.zip.part"]
-    there = part.stat().st_size
-    code, output = kennel(server.url)
-    assert code == 0, output
-    assert server.requests[-1]["Range"] == f"bytes={there}-"
