@@ -93,9 +93,7 @@ def test_json_is_all_that_is_on_standard_output(kennel, root: Path) -> None:
     (root / "valid" / BAR / "notes.txt").write_text("ü")
     code, out, _ = kennel("check", str(root), "--json")
     document = json.loads(out)
-    assert (code, document["usable"]) == (0, True)
-    assert document["not_images"] == [f"valid/{BAR}/notes.txt"]
-    assert document["counts"][DISC]["train"] == 12
+    assert (code, document["usable"], document["not_images"]) == (0, True, [f"valid/{BAR}/notes.txt"])
 
 
 @pytest.mark.parametrize("option", [[], ["--json"]])
