@@ -60,8 +60,7 @@ def pull(directory: Path, url: str, sha256: str | None) -> None:
     Raises
     ------
     NotReadyError
-        When the folder holds something else, the archive cannot be fetched, is another one than before, or cannot be
-        unpacked safely.
+        When the folder holds something else, or the archive is not the one that is expected.
     UsageError
         When `sha256` is no checksum, or the folder has no name.
     """

@@ -42,14 +42,7 @@ def _local_errors() -> Iterator[None]:
 
 
 def start(state_dir: Path, port: int | None, **conditions: Any) -> lifecycle.Status:
-    """Start the local AWS unless it runs already.
-
-    Parameters
-    ----------
-    port
-        None: any that it has, or the default.
-    conditions
-        Members of `Conditions`; a local AWS that runs already has its own.
+    """Start the local AWS, on any port that it has or the default, with members of `Conditions`, unless it runs already.
 
     Raises
     ------
