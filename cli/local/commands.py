@@ -42,7 +42,7 @@ def _local_errors() -> Iterator[None]:
 
 
 def start(state_dir: Path, port: int | None, **conditions: Any) -> lifecycle.Status:
-    """Start the local AWS, on any port that it has or the default, with members of `Conditions`, unless it runs already.
+    """Start the local AWS, on its port or the default one, with members of `Conditions`, unless it runs already.
 
     Raises
     ------
