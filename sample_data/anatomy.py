@@ -88,9 +88,8 @@ def _add_trunk(solids: Solids, breed: Breed, frame: Frame) -> None:
         frame.axes,
         np.stack([np.full(12, 0.15 * build.trunk), width + fluff, height + fluff], axis=1),
         Part.TRUNK,
-        hair=coat.length,
-        coat_map=frame.map,
-        coat_at=places,
+        (frame.map, places),
+        coat.length,
         bulge=0.10,
     )
     if coat.skirt:
@@ -99,21 +98,19 @@ def _add_trunk(solids: Solids, breed: Breed, frame: Frame) -> None:
             solids.blob(frame, (place, 0.0, -0.52 - hang), (0.13, 0.80, 0.6 + hang), Part.TRUNK, hair=1.0)
 
 
-def _add_legs(
-    solids: Solids, breed: Breed, skeleton: Skeleton, fore_angles: Floats, hind_angles: Floats, side: float
-) -> None:
+def _add_legs(solids: Solids, breed: Breed, skeleton: Skeleton, fore: Floats, hind: Floats, side: float) -> None:
     """Add a foreleg and a hind leg."""
     build, coat = breed.build, breed.coat
     chest, fluff = build.chest, 0.012 * coat.length
     bone = build.bone + coat.legs * coat.length
-    joints = skeleton.leg(skeleton.shoulder, skeleton.fore_segments, fore_angles, side)
+    joints = skeleton.leg(skeleton.shoulder, skeleton.fore_segments, fore, side)
     joints[:2, 1] -= side * 0.25 * build.bone
     radii = np.array([0.26 * chest, max(0.16 * chest + 0.4 * bone, bone), 0.92 * bone, 0.88 * bone])
     solids.tube(joints, radii, Part.FORELEG, across=SIDEWAYS, flat=(0.78, 1.0), hair=0.5 * coat.length)
-    _add_paw(solids, joints[3], skeleton.paw + fluff, fore_angles[2], Part.FORELEG)
+    _add_paw(solids, joints[3], skeleton.paw + fluff, fore[2], Part.FORELEG)
 
-    joints = skeleton.leg(skeleton.hip, skeleton.hind_segments, hind_angles, side)
-    _add_paw(solids, joints[3], 0.95 * skeleton.paw + fluff, hind_angles[2], Part.HINDLEG)
+    joints = skeleton.leg(skeleton.hip, skeleton.hind_segments, hind, side)
+    _add_paw(solids, joints[3], 0.95 * skeleton.paw + fluff, hind[2], Part.HINDLEG)
     thigh = 0.32 * chest * (1 - 0.15 * build.tuck)
     # With the middles of thigh and shank.
     points = np.insert(joints, [1, 2], 0.5 * (joints[:2] + joints[1:3]), axis=0)

@@ -19,6 +19,7 @@ OWN_COLOURS: dict[Part, Colour] = {
     Part.MOUTH: (52, 24, 26),
     Part.TONGUE: (222, 112, 122),
 }
+Generator = np.random.Generator
 GLOSSY = (Part.NOSE, Part.EYE, Part.TONGUE)
 
 
@@ -31,13 +32,7 @@ class Light(NamedTuple):
 
 
 def rendered(
-    scene: Scene,
-    window: Window,
-    view: Floats,
-    breed: Breed,
-    colourway: Colourway,
-    light: Light,
-    rng: np.random.Generator,
+    scene: Scene, window: Window, view: Floats, breed: Breed, colourway: Colourway, light: Light, rng: Generator
 ) -> Image.Image:
     """The dog as an RGBA image of the window's size, transparent around it."""
     seen, place = scene.drawn(window)
@@ -119,12 +114,7 @@ def _nooks(near: Vector, visible: NDArray[np.bool_], radius: float) -> Vector:
 
 
 def _ragged(
-    pixels: NDArray[np.uint8],
-    loose: Vector,
-    visible: NDArray[np.bool_],
-    coat: Coat,
-    scale: float,
-    rng: np.random.Generator,
+    pixels: NDArray[np.uint8], loose: Vector, visible: NDArray[np.bool_], coat: Coat, scale: float, rng: Generator
 ) -> NDArray[np.uint8]:
     """Hair breaks outlines and the borders of markings: every pixel is taken from a little up its strand."""
     reach = np.zeros(visible.shape, dtype=np.uint8)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.floating]
+Triple = tuple[float, float, float]
 
 
 Part = IntEnum("Part", "TRUNK NECK SKULL MUZZLE EAR FORELEG HINDLEG TAIL NOSE EYE MOUTH TONGUE INNER_EAR", start=0)
@@ -70,43 +71,24 @@ class Solids:
         axes: Floats,
         radii: Floats,
         part: Part,
-        *,
-        coat_map: Floats,
-        coat_at: Floats,
-        hair: float = 0.0,
-        bulge: float = 1.0,
+        coat: tuple[Floats, Floats],
+        hair: float,
+        bulge: float,
     ) -> None:
         """Add n ellipsoids: centres [n, 3], axes in rows of [n, 3, 3], radii [n, 3].
 
-        The coat's map has the linear part [n, 3, 3] `coat_map` and the value [n, 3] `coat_at` at the centres. `bulge`
-        says how round each looks in the light along its first axis; 0 is a piece of a cylinder.
+        `coat` is their maps' linear parts [n, 3, 3], and the values [n, 3] at the centres. `bulge` says how round each
+        looks in the light along its first axis; 0 is a piece of a cylinder.
         """
-        shape = (len(centres), 3, 3)
-        self._blocks.append(
-            (
-                centres,
-                np.broadcast_to(axes, shape),
-                radii,
-                np.broadcast_to(coat_map, shape),
-                coat_at,
-                np.full(shape[0], bulge),
-                np.full(shape[0], part, dtype=np.int64),
-                np.full(shape[0], hair),
-            )
-        )
+        n = len(centres)
+        matrices = np.broadcast_to(axes, (n, 3, 3)), np.broadcast_to(coat[0], (n, 3, 3))
+        numbers = np.full(n, bulge), np.full(n, part, dtype=np.int64), np.full(n, hair)
+        self._blocks.append((centres, radii, coat[1], *matrices, *numbers))
 
-    def blob(
-        self,
-        frame: Frame,
-        at: tuple[float, float, float],
-        radii: tuple[float, float, float],
-        part: Part,
-        *,
-        hair: float = 0.0,
-    ) -> None:
+    def blob(self, frame: Frame, at: Triple, radii: Triple, part: Part, *, hair: float = 0.0) -> None:
         """Add one ellipsoid placed and measured in `frame`; its coat coordinates are the frame's."""
         centre, sizes, place = frame.point(*at), np.asarray(radii) * frame.scale, np.asarray(at, dtype=float)
-        self.ellipsoids(centre[None], frame.axes, sizes[None], part, hair=hair, coat_map=frame.map, coat_at=place[None])
+        self.ellipsoids(centre[None], frame.axes, sizes[None], part, (frame.map, place[None]), hair, bulge=1.0)
 
     def tube(
         self,
@@ -143,11 +125,11 @@ class Solids:
             coat_at = np.stack([at / total, np.zeros(count), np.zeros(count)], axis=1)
         else:
             coat_map, coat_at = frame.map, (centres - frame.origin) @ frame.map.T
-        self.ellipsoids(centres, axes, sizes, part, hair=hair, coat_map=coat_map, coat_at=coat_at, bulge=0.12)
+        self.ellipsoids(centres, axes, sizes, part, (coat_map, coat_at), hair, bulge=0.12)
 
     def seen_from(self, view: Floats) -> Scene:
         """Turn everything into the viewer's frame: rows of `view` [3, 3] are right, up and towards the viewer."""
-        centres, axes, radii, coat_maps, coat_at, bulges, parts, hair = map(
+        centres, radii, coat_at, axes, coat_maps, bulges, parts, hair = map(
             np.concatenate, zip(*self._blocks, strict=True)
         )
         axes, centres = axes @ view.T, centres @ view.T

@@ -114,12 +114,6 @@ def test_a_part_of_another_or_an_unknown_address_is_not_continued(
     assert "Range" not in server.requests[0]
 
 
-def test_what_is_complete_needs_no_request(server: FileServer, target: Path) -> None:
-    fetch(server, target)
-    fetch(server, target)
-    assert len(server.requests) == 1
-
-
 def test_busy_servers_are_asked_again_when_they_say(server: FileServer, target: Path, waits: list[float]) -> None:
     server.script, server.headers = [503, 429, 503], {"Retry-After": "7"}
     fetch(server, target)
