@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from training_fixtures import LABELS, write_data_set
 
-from cli import main
 from cli.data.check import Check, check_data_set
 from cli.data.dataset import find_data_set
 
@@ -75,18 +74,6 @@ def test_what_makes_a_model_worse_is_a_warning(root: Path, removed: str, told: l
     found = check(root)
     assert found.problems == []
     assert any(all(word in warning for word in told) for warning in found.warnings)
-
-
-@pytest.fixture
-def kennel(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["kennel", "data", *arguments])
-        with pytest.raises(SystemExit) as stopped:
-            main.main()
-        captured = capsys.readouterr()
-        return int(stopped.value.code or 0), captured.out, captured.err
-
-    return run
 
 
 def test_json_is_all_that_is_on_standard_output(kennel, root: Path) -> None:

@@ -15,8 +15,6 @@ from file_server import FileServer, serve
 from training_fixtures import write_data_set
 from urllib3.util.retry import time as retry_time
 
-from cli import main
-
 
 def zipped(tmp_path: Path, train: int) -> bytes:
     """A data set of so many pictures per class, as `dogImages/…` in a zip."""
@@ -35,18 +33,14 @@ def server(tmp_path: Path) -> Iterator[FileServer]:
 
 
 @pytest.fixture
-def kennel(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path):
-    """Runs `kennel data pull dogs` with more arguments in a folder of its own; gives exit code and output."""
+def pull(monkeypatch: pytest.MonkeyPatch, kennel, tmp_path: Path):
+    """Runs `kennel data pull dogs` in a folder of its own; gives exit code and output."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(retry_time, "sleep", lambda seconds: None)
 
     def run(url: str, *arguments: str) -> tuple[int, str]:
-        monkeypatch.setattr("sys.argv", ["kennel", "data", "pull", "dogs", "--url", url, *arguments])
-        with pytest.raises(SystemExit) as stopped:
-            main.main()
-        captured = capsys.readouterr()
-        assert "Traceback" not in captured.err
-        return int(stopped.value.code or 0), captured.out + captured.err
+        code, out, err = kennel("pull", "dogs", "--url", url, *arguments)
+        return code, out + err
 
     return run
 
@@ -56,32 +50,32 @@ def sha256(content: bytes) -> str:
 
 
 def test_it_ends_with_a_checked_data_set_and_a_second_pull_does_nothing(
-    kennel, server: FileServer, tmp_path: Path
+    pull, server: FileServer, tmp_path: Path
 ) -> None:
-    code, output = kennel(server.url)
+    code, output = pull(server.url)
     assert code == 0, output
     assert sha256(server.content) in output
     assert len(list(Path("dogs/train/001.Disc_hound").iterdir())) == 12
     assert sorted(path.name for path in tmp_path.iterdir()) == ["dogs", "dogs.source.json"]
     source = json.loads(Path("dogs.source.json").read_text())
     assert (source["url"], source["sha256"]) == (server.url, sha256(server.content))
-    code, output = kennel(server.url)
+    code, output = pull(server.url)
     assert code == 0 and "was pulled from there on" in output
     assert len(server.requests) == 1
 
 
 def test_another_archive_than_the_first_time_is_refused_until_it_is_accepted(
-    kennel, server: FileServer, tmp_path: Path
+    pull, server: FileServer, tmp_path: Path
 ) -> None:
-    kennel(server.url)
+    pull(server.url)
     shutil.rmtree("dogs")
     first, server.content, server.etag = sha256(server.content), zipped(tmp_path, 11), '"two"'
-    code, output = kennel(server.url)
+    code, output = pull(server.url)
     assert code == 3
     assert first in output and f"--sha256 {sha256(server.content)}" in output
     assert not Path("dogs").exists()
     requests = len(server.requests)
-    code, output = kennel(server.url, "--sha256", sha256(server.content))
+    code, output = pull(server.url, "--sha256", sha256(server.content))
     assert code == 0, output
     assert len(server.requests) == requests  # it had been downloaded
     assert len(list(Path("dogs/train/001.Disc_hound").iterdir())) == 11
@@ -98,59 +92,59 @@ def test_another_archive_than_the_first_time_is_refused_until_it_is_accepted(
     ],
 )
 def test_what_cannot_be_is_said_before_the_download(
-    kennel, server: FileServer, there, arguments: list[str], code: int, complaint: str
+    pull, server: FileServer, there, arguments: list[str], code: int, complaint: str
 ) -> None:
     there()
     before = {path: path.is_file() and path.read_bytes() for path in Path().rglob("*")}
-    found, output = kennel(server.url, *arguments)
+    found, output = pull(server.url, *arguments)
     assert (found, complaint in output) == (code, True)
     assert {path: path.is_file() and path.read_bytes() for path in Path().rglob("*")} == before
     assert not server.requests
 
 
-def test_what_is_no_archive_leaves_nothing_to_stumble_over(kennel, server: FileServer, tmp_path: Path) -> None:
+def test_what_is_no_archive_leaves_nothing_to_stumble_over(pull, server: FileServer, tmp_path: Path) -> None:
     good, junk = server.content, b"<html>Sign in to this network</html>"
     server.content = junk
-    code, output = kennel(server.url)
+    code, output = pull(server.url)
     assert code == 3 and "is no zip archive" in output
     assert not list(tmp_path.iterdir())
     server.content, server.etag = good, '"two"'
-    assert kennel(server.url)[0] == 0
+    assert pull(server.url)[0] == 0
     shutil.rmtree("dogs")
     known = Path("dogs.source.json").read_bytes()
     server.content, server.etag = junk, '"three"'
-    assert kennel(server.url, "--sha256", sha256(junk))[0] == 3
+    assert pull(server.url, "--sha256", sha256(junk))[0] == 3
     assert Path("dogs.source.json").read_bytes() == known  # its checksum is still what counts
 
 
-def test_an_archive_that_a_person_put_there_is_used_and_kept(kennel, server: FileServer) -> None:
+def test_an_archive_that_a_person_put_there_is_used_and_kept(pull, server: FileServer) -> None:
     server.script = [("cut", 1000), *[503] * 9]
-    assert kennel(server.url)[0] == 3  # a part of it is there, too
+    assert pull(server.url)[0] == 3  # a part of it is there, too
     Path("dogs.zip").write_bytes(server.content)
     server.requests.clear()
-    code, output = kennel(server.url)
+    code, output = pull(server.url)
     assert code == 0, output
     assert not server.requests
     assert Path("dogs.zip").read_bytes() == server.content and Path("dogs/train").is_dir()
 
 
-def test_another_query_may_be_another_data_set(kennel, server: FileServer) -> None:
-    code, output = kennel(server.url, "--sha256", "0" * 64)
+def test_another_query_may_be_another_data_set(pull, server: FileServer) -> None:
+    code, output = pull(server.url, "--sha256", "0" * 64)
     assert code == 3 and "is not what was asked for" in output
-    kennel(server.url + "?id=1&Signature=a")
+    pull(server.url + "?id=1&Signature=a")
     assert len(server.requests) == 2  # what was downloaded from another address is not used
-    code, output = kennel(server.url + "?id=1&Signature=b")
+    code, output = pull(server.url + "?id=1&Signature=b")
     assert code == 0 and "was pulled from there on" in output
-    code, output = kennel(server.url + "?id=2&Signature=b")
+    code, output = pull(server.url + "?id=2&Signature=b")
     assert code == 3 and "with another query in the address" in output
     assert len(server.requests) == 2
 
 
-def test_secrets_in_the_address_are_not_written_anywhere(kennel, server: FileServer) -> None:
+def test_secrets_in_the_address_are_not_written_anywhere(pull, server: FileServer) -> None:
     url = server.url.replace("//", "//user:hush@") + "?token=hush"
     server.script = [503]
-    code, output = kennel(url)
+    code, output = pull(url)
     assert code == 0, output
-    code, refused = kennel(url.replace("http://", "https://"))  # the server speaks no TLS
+    code, refused = pull(url.replace("http://", "https://"))  # the server speaks no TLS
     assert code == 3
     assert "hush" not in output + refused + Path("dogs.source.json").read_text()
