@@ -87,7 +87,6 @@ def test_a_step_that_fails_is_the_last_one(log: Path, monkeypatch: pytest.Monkey
     monkeypatch.setenv("FAILS", command)
     with pytest.raises(WorkFailedError, match=f"docker {command} failed"):
         container_image.push(stage_of()[1])
-    assert [line for line in log.read_text().splitlines() if "password:" not in line][-1].startswith(command)
 
 
 @pytest.mark.parametrize(
