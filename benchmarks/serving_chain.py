@@ -93,7 +93,7 @@ def deployed(served: Served, plan: Plan, folder: Path) -> Iterator[Chain]:
         chain.warm_up(plan)
         yield chain
     finally:
-        local.stop(state)
+        local.down(state)
         shutil.rmtree(state, ignore_errors=True)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import TypeVar
 
@@ -12,7 +12,7 @@ Result = TypeVar("Result")
 
 def map_unordered(
     function: Callable[[Item], Result], items: Iterable[Item], *, threads: int
-) -> Iterator[tuple[Item, Result]]:
+) -> Generator[tuple[Item, Result], None, None]:
     """Call a function for every item in several threads; yield each item with its result as soon as it is there.
 
     When a call raises, or the iteration stops (with Ctrl-C, for example), the calls that run are finished, the

@@ -1,42 +1,18 @@
-"""The drawn breeds: the typed traits of `breeds.toml`, from which everything else follows.
+"""The typed traits of `breeds.toml`, from which everything that is drawn follows.
 
-The images are caricatures, but of the right things: build, head, ears, tail, coat and colour are what a judge of dogs
-looks at. Lengths are in units of a large dog's trunk; head measures in units of the skull's radius.
+Lengths are in units of a large dog's trunk; head measures in units of the skull's radius.
 """
 
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 Colour = tuple[int, int, int]
 """Red, green, blue, 0 to 255, under white light."""
-
-
-Pattern = Literal[
-    "saddle", "tan_points", "mask", "dark_ears", "white_trim", "underside", "spots", "patches", "merle", "brindle",
-    "shading",
-]  # fmt: skip
-"""How a second colour lies on the first: breeders' terms; `coats.py` says where each one goes."""
-
-EarKind = Literal["pricked", "bat", "dropped", "button", "rose"]
-TailKind = Literal["curled", "sickle", "plume", "otter", "whip", "pompon", "docked"]
-CoatKind = Literal["smooth", "double", "feathered", "wire", "curly"]
-
-
-@dataclass(frozen=True)
-class Marking:
-    pattern: Pattern
-    colour: Colour
-
-
-@dataclass(frozen=True)
-class Colourway:
-    base: Colour
-    markings: tuple[Marking, ...] = ()
-    share: float = 1.0  # how common it is within the breed, against the others
 
 
 @dataclass(frozen=True)
@@ -68,23 +44,62 @@ class Head:
 
 @dataclass(frozen=True)
 class Ears:
-    kind: EarKind
+    root: list[float]  # x, y, z
+    spine: list[list[float]]  # from root to tip, of an ear of length 1
+    outline: list[float]  # of the width, along the spine
+    facing: list[float]
     length: float  # of the skull's radius
     width: float
+    hollow: bool = False  # its inner side shows
 
 
 @dataclass(frozen=True)
 class Tail:
-    kind: TailKind
+    root: float  # degrees above the topline's backward extension
+    turn: float  # degrees from root to tip
+    profile: list[float]  # of the thickness, from root to tip
     length: float
     thickness: float = 0.045
+    rests: bool = False  # lies on the ground when the dog sits
+    aside: float = 0.0  # how far it bends to one side
 
 
 @dataclass(frozen=True)
 class Coat:
-    kind: CoatKind
+    strands: float  # how much their lightness differs
+    size: float  # of a strand or curl, in trunks
+    fall: float  # how far hair hangs over an outline
+    tilt: float  # how far it stands aside
     length: float  # 0: a doberman's; 1: a skirt
     skirt: float = 0.0  # how far down the legs the belly's hair hangs
+    curls: bool = False
+    legs: float = 0.009  # how much thicker hair of length 1 makes them
+    gloss: float = 16.0
+
+
+@dataclass(frozen=True)
+class Marking:
+    """How a second colour lies on the first.
+
+    It covers a point of a part of the body where, in one of the groups of planes (constant, along, |side|, up), each
+    is above 0; elsewhere, the constant `elsewhere` counts. Blotches, grain and stripes are added to that.
+    """
+
+    colour: Colour
+    width: float  # of the border
+    parts: dict[str, list[list[list[float]]]] = field(default_factory=dict)
+    elsewhere: float = -1.0
+    blotches: tuple[float, float] = (0.0, 1.0)  # weight, size in trunks
+    grain: float = 0.0  # weight
+    stripes: float = 0.0  # weight
+    opacity: float = 1.0
+
+
+@dataclass(frozen=True)
+class Colourway:
+    base: Colour
+    markings: list[Marking]
+    share: float  # how common it is within the breed, against the others
 
 
 @dataclass(frozen=True)
@@ -95,31 +110,33 @@ class Breed:
     ears: Ears
     tail: Tail
     coat: Coat
-    colourways: tuple[Colourway, ...]
+    colourways: list[Colourway]
 
 
-def _breeds() -> tuple[Breed, ...]:
+def _breeds() -> Iterator[Breed]:
     table = tomllib.loads(Path(__file__).with_name("breeds.toml").read_text(encoding="utf-8"))
 
     def colour(given: str | list[int]) -> Colour:
         red, green, blue = table["colours"][given] if isinstance(given, str) else given
         return red, green, blue
 
-    def colourway(base: str | list[int], markings: tuple[Any, ...] = (), share: float = 1.0) -> Colourway:
-        return Colourway(colour(base), tuple(Marking(pattern, colour(of)) for pattern, of in markings), share)
+    def kind_of(group: str, kind: str, **own: float) -> dict[str, Any]:
+        return {**table[group][kind], **own}
 
-    return tuple(
-        Breed(
-            breed["name"],
-            Build(**breed["build"]),
-            Head(**breed["head"]),
-            Ears(**breed["ears"]),
-            Tail(**breed["tail"]),
-            Coat(**breed["coat"]),
-            tuple(colourway(**way) for way in breed["colourways"]),
+    for traits in table["breeds"]:
+        colourways = []
+        for way in traits["colourways"]:
+            markings = [Marking(colour(of), **table["markings"][name]) for name, of in way.get("markings", ())]
+            colourways.append(Colourway(colour(way["base"]), markings, way.get("share", 1.0)))
+        yield Breed(
+            traits["name"],
+            Build(**traits["build"]),
+            Head(**traits["head"]),
+            Ears(**kind_of("ears", **traits["ears"])),
+            Tail(**kind_of("tails", **traits["tail"])),
+            Coat(**kind_of("coats", **traits["coat"])),
+            colourways,
         )
-        for breed in table["breeds"]
-    )
 
 
-BREEDS = _breeds()
+BREEDS = tuple(_breeds())

@@ -11,7 +11,7 @@ import tempfile
 import zlib
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -30,21 +30,6 @@ class DrawingError(ValueError):
     """The data set cannot be drawn there; the message says what to do."""
 
 
-@dataclass(frozen=True)
-class _Task:
-    folder: Path
-    split: str
-    breed: int  # its place in `BREEDS`
-    number: int
-    seed: int
-    size: tuple[int, int]
-
-
-def folder_name(breed: int) -> str:
-    """`005.Pug`: numbered like the folders of the photographed breeds data set."""
-    return f"{breed + 1:03d}.{BREEDS[breed].name}"
-
-
 def draw_data_set(
     destination: Path,
     *,
@@ -57,29 +42,17 @@ def draw_data_set(
 
     The same arguments give the same bytes: each image's generator is seeded with (seed, split, breed, number), so no
     image is shared between splits either. A set that this function drew before is replaced, or kept if it is the one
-    asked for; any other folder is left alone. The set appears under its name only when it is complete.
+    asked for: False says so. A DrawingError says that there is something else, or that the folder cannot be written.
+    The set appears under its name only when it is complete.
 
     Parameters
     ----------
-    destination : Path
-    breeds : int
+    breeds
         How many, from the first of `BREEDS` on, which is sorted so that any number of them is a varied lot.
-    per_class : tuple of int
+    per_class
         Number of images of each breed for training, validation and test.
-    seed : int
-        At least 0.
-    report : callable
+    report
         Called with the number of images drawn so far.
-
-    Returns
-    -------
-    bool
-        Whether it had to be drawn.
-
-    Raises
-    ------
-    DrawingError
-        If `destination` holds something else or cannot be written.
     """
     recipe = {"breeds": breeds, "per_class": list(per_class), "seed": seed, "revision": _revision()}
     if _existing_recipe(destination) == recipe:
@@ -100,40 +73,39 @@ def draw_data_set(
 
 
 def _draw(folder: Path, breeds: int, per_class: tuple[int, int, int], seed: int, report: Callable[[int], None]) -> None:
-    tasks = []
-    for split, count in zip(("train", "valid", "test"), per_class, strict=True):
-        for breed in range(breeds):
-            (folder / split / folder_name(breed)).mkdir(parents=True)
-            tasks += [_Task(folder, split, breed, number, seed, _SIZE) for number in range(count)]
+    tasks = [
+        (split, breed, number)
+        for split, count in zip(("train", "valid", "test"), per_class, strict=True)
+        for breed in range(breeds)
+        for number in range(count)
+    ]
     processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     processes = min(processors, len(tasks) // _WORTH_A_PROCESS)
+    draw_one = partial(_draw_one, folder, seed, _SIZE)
     with ExitStack() as stack:
-        drawn: Iterable[None] = map(_draw_one, tasks)
+        drawn: Iterable[None] = map(draw_one, tasks)
         if processes > 1:
             # Spawned, not forked: the caller may have threads (a progress bar has), and fork would copy their locks.
             # Ctrl-C goes to every process of the terminal; only the first one acts on it.
             pool = multiprocessing.get_context("spawn").Pool(processes, signal.signal, (signal.SIGINT, signal.SIG_IGN))
-            drawn = stack.enter_context(pool).imap_unordered(_draw_one, tasks, chunksize=8)
+            drawn = stack.enter_context(pool).imap_unordered(draw_one, tasks, chunksize=8)
         for done, _ in enumerate(drawn, start=1):
             report(done)
 
 
-def _draw_one(task: _Task) -> None:
-    breed = BREEDS[task.breed]
+def _draw_one(folder: Path, seed: int, size: tuple[int, int], task: tuple[str, int, int]) -> None:
+    split, breed, number = task
+    name = BREEDS[breed].name
     # Names enter by checksum, so that an image does not depend on which other breeds are drawn.
-    entropy = [task.seed, zlib.crc32(task.split.encode()), zlib.crc32(breed.name.encode()), task.number]
-    path = task.folder / task.split / folder_name(task.breed) / f"{breed.name}_{task.number + 1:04d}.jpg"
-    path.write_bytes(draw_image(breed, np.random.default_rng(entropy), task.size))
+    entropy = [seed, zlib.crc32(split.encode()), zlib.crc32(name.encode()), number]
+    # Numbered like the folders of the photographed breeds data set.
+    path = folder / split / f"{breed + 1:03d}.{name}" / f"{name}_{number + 1:04d}.jpg"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(draw_image(BREEDS[breed], np.random.default_rng(entropy), size))
 
 
 def _existing_recipe(destination: Path) -> object:
-    """Return the recipe of a set that we drew and nobody has touched; None if nothing is there.
-
-    Raises
-    ------
-    DrawingError
-        If there is anything that drawing would destroy.
-    """
+    """Return the recipe of a set that we drew and nobody has touched; None if nothing is there."""
     if not os.path.lexists(destination):
         return None
     if destination.is_dir() and not destination.is_symlink():

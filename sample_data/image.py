@@ -3,78 +3,62 @@
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter
 
 from . import noise
 from .anatomy import dog
 from .breeds import Breed
-from .clutter import BRIGHT, one_of
-from .pose import SHOTS, Shot, sample_camera, sample_pose
-from .render import Light, Window, rendered
-from .scenes import SETTINGS, draw_foreground
-from .solids import Part, Scene, normalised
+from .pose import SHOTS, sample_camera, sample_pose
+from .render import Light, rendered
+from .scene import SETTINGS, draw_backdrop, draw_foreground
+from .solids import Part, Scene, Window, normalised
 
 RENDERED_PIXELS = 40_000  # of a dog before it is averaged down: the larger it is, the fewer for each pixel
 HEAD = (Part.SKULL, Part.MUZZLE, Part.EAR, Part.NOSE)
+ASPECTS = (1.0, 5 / 4, 4 / 3, 4 / 5, 3 / 4)
 Box = tuple[int, int, int, int]
 """Left, top, right, bottom in pixels."""
-
-ASPECTS = (1.0, 5 / 4, 4 / 3, 4 / 5, 3 / 4)
-ASPECT_ODDS = (0.3, 0.25, 0.2, 0.15, 0.1)
-
-
-@dataclass(frozen=True)
-class Framing:
-    """Pixels per unit of length, and where in the image (from its top left) the dog's plane has its zero."""
-
-    scale: float
-    x: float
-    y: float
 
 
 def draw_image(breed: Breed, rng: np.random.Generator, size: tuple[int, int]) -> bytes:
     """A JPEG of a dog of this breed whose longer side measures size[0] to size[1] pixels."""
-    width, height = _sample_size(rng, size)
-    shot = SHOTS[rng.choice(3, p=[0.62, 0.24, 0.14])]
+    longer, aspect = int(rng.integers(size[0], size[1] + 1)), rng.choice(ASPECTS)
+    width, height = (longer, round(longer / aspect)) if aspect >= 1 else (round(longer * aspect), longer)
+    shot = str(rng.choice(list(SHOTS), p=[share for share, _ in SHOTS.values()]))
     camera = sample_camera(rng, shot)
     pose = sample_pose(rng, shot, camera)
-    scene = dog(breed, pose, camera, collared=bool(rng.random() < 0.35)).seen_from(camera.axes())
-    framing = _sample_framing(rng, scene, shot, width, height)
+    scene = dog(breed, pose, camera).seen_from(camera.axes())
+    view = _sample_framing(rng, scene, shot == "portrait", width, height)
     setting = SETTINGS[rng.integers(len(SETTINGS))]
 
-    feet = framing.y - scene.box()[1] * framing.scale
+    feet = (view.top - scene.box()[1]) * view.scale
     horizon = float(np.clip(rng.uniform(0.3, 0.62), 0.12, max(0.2, 0.92 * feet / height)))
     # Painted small and enlarged: out of focus as a backdrop is, and cheap.
     focus = rng.uniform(0.18, 0.6)
-    backdrop = setting.paint(rng, int(focus * width), int(focus * height), horizon)
-    backdrop = ImageEnhance.Color(backdrop).enhance(float(rng.uniform(0.35, 0.8)))
+    backdrop = draw_backdrop(rng, setting, int(focus * width), int(focus * height), horizon)
+    backdrop = ImageEnhance.Color(backdrop).enhance(float(rng.uniform(0.35, 0.7)))
     backdrop = backdrop.filter(ImageFilter.BoxBlur(0.6)).resize((width, height), Image.Resampling.BICUBIC)
 
     sun = rng.choice([-1, 1]) * rng.uniform(0.2, 0.8)
-    towards = np.array([sun, rng.uniform(0.5, 0.95), rng.uniform(0.35, 0.8)])
-    light = Light(normalised(towards), ambient=float(rng.uniform(0.34, 0.5)), strength=float(rng.uniform(0.5, 0.75)))
+    towards = normalised(np.array([sun, rng.uniform(0.5, 0.95), rng.uniform(0.35, 0.8)]))
+    light = Light(towards, ambient=rng.uniform(0.34, 0.5), strength=rng.uniform(0.5, 0.75))
     shares = np.array([colourway.share for colourway in breed.colourways])
     colourway = breed.colourways[rng.choice(len(shares), p=shares / shares.sum())]
 
-    box = _window(scene, framing, width, height)
-    area = max(1, (box[2] - box[0]) * (box[3] - box[1]))
-    sampling = float(np.clip(np.sqrt(RENDERED_PIXELS / area), 1.15, 2.0))
+    box = _box(scene, view)
+    sampling = float(np.clip(np.sqrt(RENDERED_PIXELS / max(1, (box[2] - box[0]) * (box[3] - box[1]))), 1.15, 2.0))
     window = Window(
-        left=(box[0] - framing.x) / framing.scale,
-        top=(framing.y - box[1]) / framing.scale,
-        scale=sampling * framing.scale,
+        left=view.left + box[0] / view.scale,
+        top=view.top - box[1] / view.scale,
+        scale=sampling * view.scale,
         width=round(sampling * (box[2] - box[0])),
         height=round(sampling * (box[3] - box[1])),
     )
-    cutout = rendered(scene, window, camera.axes(), breed, colourway, one_of(rng, BRIGHT), light, rng)
+    cutout = rendered(scene, window, camera.axes(), breed, colourway, light, rng)
     if shot != "portrait":
-        lifted = pose.stance == "running" and rng.random() < 0.5
-        _cast_shadow(backdrop, cutout, box, feet + (0.05 * height if lifted else 0), sun, rng)
-
+        _cast_shadow(backdrop, cutout, box, feet, sun, rng)
     # RGBa is colour times opacity: averaged down in it, nothing of the transparent surroundings bleeds into the edges.
     cutout = cutout.convert("RGBa").resize((box[2] - box[0], box[3] - box[1]), Image.Resampling.HAMMING).convert("RGBA")
     backdrop.paste(cutout, box[:2], cutout)
@@ -87,32 +71,22 @@ def draw_image(breed: Breed, rng: np.random.Generator, size: tuple[int, int]) ->
     return stream.getvalue()
 
 
-def _sample_size(rng: np.random.Generator, size: tuple[int, int]) -> tuple[int, int]:
-    longer = int(rng.integers(size[0], size[1] + 1))
-    aspect = ASPECTS[rng.choice(len(ASPECTS), p=ASPECT_ODDS)]
-    return (longer, round(longer / aspect)) if aspect >= 1 else (round(longer * aspect), longer)
-
-
-def _sample_framing(rng: np.random.Generator, scene: Scene, shot: Shot, width: int, height: int) -> Framing:
+def _sample_framing(rng: np.random.Generator, scene: Scene, portrait: bool, width: int, height: int) -> Window:
     """Fill the image more or less with the dog or its head; what does not fit is cut off."""
-    left, bottom, right, top = scene.box(HEAD if shot == "portrait" else None)
+    left, bottom, right, top = scene.box(HEAD) if portrait else scene.box()
     fit = min(width / (right - left), height / (top - bottom))
-    scale = fit * rng.uniform(0.6, 0.85) if shot == "portrait" else fit * rng.uniform(0.8, 1.04)
-    slack_x, slack_y = width - scale * (right - left), height - scale * (top - bottom)
-    down = rng.uniform(0.2, 0.7) if shot == "portrait" else rng.uniform(0.4, 0.85)
-    return Framing(scale, slack_x * rng.uniform(0.25, 0.75) - left * scale, slack_y * down + top * scale)
+    scale = fit * (rng.uniform(0.6, 0.85) if portrait else rng.uniform(0.84, 1.02))
+    slack_x, slack_y = width / scale - (right - left), height / scale - (top - bottom)
+    down = rng.uniform(0.2, 0.7) if portrait else rng.uniform(0.4, 0.85)
+    return Window(left - slack_x * rng.uniform(0.25, 0.75), top + slack_y * down, scale, width, height)
 
 
-def _window(scene: Scene, framing: Framing, width: int, height: int) -> Box:
-    """Left, top, right, bottom of the piece of the image that the dog can touch, with room for its hair."""
+def _box(scene: Scene, view: Window) -> Box:
+    """The piece of the image that the dog can touch, with room for its hair."""
     left, bottom, right, top = scene.box()
-    room = 0.08 * framing.scale
-    return (
-        max(0, int(framing.x + left * framing.scale - room)),
-        max(0, int(framing.y - top * framing.scale - room)),
-        min(width, int(framing.x + right * framing.scale + room) + 1),
-        min(height, int(framing.y - bottom * framing.scale + room) + 1),
-    )
+    x0, x1 = ((x - view.left) * view.scale for x in (left - 0.08, right + 0.08))
+    y0, y1 = ((view.top - y) * view.scale for y in (top + 0.08, bottom - 0.08))
+    return max(0, int(x0)), max(0, int(y0)), min(view.width, int(x1) + 1), min(view.height, int(y1) + 1)
 
 
 def _cast_shadow(
@@ -133,39 +107,17 @@ def _cast_shadow(
 
 
 def _photographed(image: Image.Image, rng: np.random.Generator, outdoors: bool) -> Image.Image:
-    """Add what a camera adds: exposure, colour cast, blur, vignette, noise."""
+    """Add what a camera adds: blur, exposure, colour cast, uneven light, noise."""
     if rng.random() < 0.35:
         image = image.filter(ImageFilter.BoxBlur(float(rng.uniform(0.2, 0.8))))
     width, height = image.size
-    pixels = np.asarray(image).astype(np.float32)
-
-    warmth = rng.normal(0.0 if outdoors else 0.04, 0.04)
-    gains = np.array([1 + warmth, 1 + rng.normal(0, 0.015), 1 - warmth]) * rng.uniform(0.85, 1.12)
-    pixels *= gains.astype(np.float32)
-    light = _uneven_light(rng, width, height, outdoors)
-    pixels *= light[:, :, None]
-    contrast = rng.uniform(0.9, 1.15)
-    pixels -= np.float32(118 * (1 - 1 / contrast))
-    pixels *= np.float32(contrast)
-
-    strength = rng.uniform(1.0, 5.0)
-    offset = rng.integers(0, noise.TILE, 2).tolist()
-    grain = noise.covering(noise.tile(0.0, 0.0, seed=3), width, height, (offset[0], offset[1]))
-    pixels += (strength * grain)[:, :, None]
-    np.clip(pixels, 0, 255, out=pixels)
-    return Image.fromarray(pixels.astype(np.uint8))
-
-
-def _uneven_light(rng: np.random.Generator, width: int, height: int, outdoors: bool) -> NDArray[np.float32]:
-    """Vignette, a fall-off to one side, and dappled shade: a factor for each pixel."""
     x = np.linspace(-1, 1, width, dtype=np.float32)[None, :]
     y = np.linspace(-1, 1, height, dtype=np.float32)[:, None]
-    angle, fall = rng.uniform(0, 2 * np.pi), rng.uniform(0, 0.15)
-    factor = 1 - rng.uniform(0, 0.16) * (x * x + y * y) + fall * (np.cos(angle) * x + np.sin(angle) * y)
-    if outdoors and rng.random() < 0.25:
-        size = rng.uniform(0.9, 2.0)
-        rows = np.arange(height) * (size * 60 / height) + rng.integers(noise.TILE)
-        columns = np.arange(width) * (size * 60 / height) + rng.integers(noise.TILE)
-        shade = np.clip(noise.looked_up(noise.blotches(), columns, rows[:, None]) * 0.55 + 0.5, 0, 1)
-        factor = factor * (1 - np.float32(rng.uniform(0.15, 0.5)) * shade)
-    return factor.astype(np.float32)
+    angle, fall, warmth = rng.uniform(0, 2 * np.pi), rng.uniform(0, 0.15), rng.normal(0.0 if outdoors else 0.04, 0.04)
+    shade = 1 - rng.uniform(0, 0.16) * (x * x + y * y) + fall * (np.cos(angle) * x + np.sin(angle) * y)
+    contrast, exposure = rng.uniform(0.9, 1.15), rng.uniform(0.88, 1.1)
+    gains = exposure * contrast * np.array([1 + warmth, 1 + rng.normal(0, 0.015), 1 - warmth])
+    pixels = np.asarray(image) * (shade.astype(np.float32)[:, :, None] * gains.astype(np.float32))
+    grain = noise.covering(noise.tile(0.0, 0.0, seed=3), rng, width, height)
+    pixels += (np.float32(rng.uniform(1.0, 4.0)) * grain + np.float32(118 * (1 - contrast)))[:, :, None]
+    return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))

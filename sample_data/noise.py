@@ -7,14 +7,14 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.floating]
+Field = NDArray[np.float32]
 
 TILE = 256
 _MASK = TILE - 1
 
 
 @cache
-def tile(grain_x: float, grain_y: float, seed: int = 0) -> NDArray[np.float32]:
+def tile(grain_x: float, grain_y: float, seed: int) -> Field:
     """A seamless [256, 256] field of mean 0 and variance 1 whose features measure about grain_x by grain_y cells."""
     rng = np.random.default_rng([0x5EED, seed])
     frequency = np.fft.fftfreq(TILE)
@@ -23,28 +23,27 @@ def tile(grain_x: float, grain_y: float, seed: int = 0) -> NDArray[np.float32]:
     return ((field - field.mean()) / field.std()).astype(np.float32)
 
 
-def blotches() -> NDArray[np.float32]:
+def blotches() -> Field:
     """Features of about 16 cells: blotch borders, clouds, shrubs."""
-    return tile(16.0, 16.0)
+    return tile(16.0, 16.0, seed=0)
 
 
-def grain() -> NDArray[np.float32]:
+def grain() -> Field:
     """Features of about 4 cells: curls, gravel."""
     return tile(4.0, 4.0, seed=1)
 
 
-def strands() -> NDArray[np.float32]:
+def strands() -> Field:
     """Features 3 cells across and 26 along the second axis: hair, grass."""
     return tile(3.0, 26.0, seed=2)
 
 
-def looked_up(field: NDArray[np.float32], x: Floats, y: Floats) -> NDArray[np.float32]:
+def looked_up(field: Field, x: NDArray[np.floating], y: NDArray[np.floating]) -> Field:
     """Values of a tile at positions in cells, wrapping around."""
     return field[y.astype(np.int32) & _MASK, x.astype(np.int32) & _MASK]
 
 
-def covering(field: NDArray[np.float32], width: int, height: int, offset: tuple[int, int]) -> NDArray[np.float32]:
-    """A [height, width] piece of the endlessly repeated tile."""
-    rows = (np.arange(height) + offset[1]) & _MASK
-    columns = (np.arange(width) + offset[0]) & _MASK
-    return field[rows[:, None], columns]
+def covering(field: Field, rng: np.random.Generator, width: int, height: int, step: float = 1.0) -> Field:
+    """A [height, width] piece from anywhere in the endlessly repeated tile; a pixel is `step` cells."""
+    x, y = rng.integers(0, TILE, 2)
+    return looked_up(field, np.arange(width) * step + x, (np.arange(height) * step + y)[:, None])

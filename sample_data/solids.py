@@ -1,7 +1,7 @@
-"""Ellipsoids and the two buffers they are drawn into: which solid is seen at a pixel, and how near it is.
+"""Ellipsoids, and what is seen of them through a window.
 
-A dog is about a hundred overlapping ellipsoids. Seen from anywhere they give a silhouette with depth, from which
-light, coat and markings are computed per pixel; no image is ever posed twice from the same flat drawing.
+A dog is about a hundred overlapping ellipsoids. Seen from anywhere they give a silhouette with depth, from which light,
+coat and markings are computed per pixel.
 """
 
 from __future__ import annotations
@@ -14,28 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.floating]
+Triple = tuple[float, float, float]
 
 
-class Part(IntEnum):
-    """What a solid belongs to. Those up to `TAIL` wear the coat; the others have a colour of their own."""
-
-    TRUNK = 0
-    NECK = 1
-    SKULL = 2
-    MUZZLE = 3
-    EAR = 4
-    FORELEG = 5
-    HINDLEG = 6
-    TAIL = 7
-    NOSE = 8
-    EYE = 9
-    MOUTH = 10
-    TONGUE = 11
-    INNER_EAR = 12
-    COLLAR = 13
-
-
-LAST_COATED = Part.TAIL
+Part = IntEnum("Part", "TRUNK NECK SKULL MUZZLE EAR FORELEG HINDLEG TAIL NOSE EYE MOUTH TONGUE INNER_EAR", start=0)
+"""What a solid belongs to. Those up to `TAIL` wear the coat; the others have a colour of their own."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +30,24 @@ class Frame:
     scale: Floats  # [3]
 
     def point(self, *local: float) -> Floats:
-        """World position of a point given in this frame's own units."""
+        """World position of a point in this frame's units."""
         return self.origin + (np.asarray(local) * self.scale) @ self.axes
+
+    @property
+    def map(self) -> Floats:
+        """The linear part [3, 3] of the map from the world to this frame's units."""
+        return self.axes / self.scale[:, None]
+
+
+@dataclass(frozen=True)
+class Window:
+    """The piece of the image's plane that is drawn: its top left corner, size, and pixels per unit of length."""
+
+    left: float
+    top: float
+    scale: float
+    width: int
+    height: int
 
 
 def normalised(vectors: Floats) -> Floats:
@@ -56,21 +55,15 @@ def normalised(vectors: Floats) -> Floats:
     return vectors / np.sqrt(np.maximum(np.einsum("...i,...i->...", vectors, vectors), 1e-18))[..., None]
 
 
-def cross(a: Floats, b: Floats) -> Floats:
-    """Vector product of [3] or [n, 3] with the same: np.cross spends 20 microseconds on finding out which."""
-    (ax, ay, az), (bx, by, bz) = a.T, b.T
-    return np.array([ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx]).T
-
-
 class Solids:
     """A growing collection of ellipsoids.
 
-    Each also carries an affine map from world position to *coat coordinates* (along, side, up), in which markings are
-    described, and how ragged its hair makes its outline (0 to 1).
+    Each also has an affine map from the world to *coat coordinates* (along, side, up), in which markings are described,
+    and says how ragged its hair makes its outline (0 to 1).
     """
 
     def __init__(self) -> None:
-        self._blocks: list[dict[str, Any]] = []
+        self._blocks: list[tuple[NDArray[Any], ...]] = []
 
     def ellipsoids(
         self,
@@ -78,61 +71,24 @@ class Solids:
         axes: Floats,
         radii: Floats,
         part: Part,
-        *,
+        coat: tuple[Floats, Floats],
         hair: float,
-        coat_map: Floats,
-        coat_at: Floats,
-        bulge: float = 1.0,
-        slopes: Floats | None = None,
+        bulge: float,
     ) -> None:
-        """Add n ellipsoids.
+        """Add n ellipsoids: centres [n, 3], axes in rows of [n, 3, 3], radii [n, 3].
 
-        Parameters
-        ----------
-        centres, axes, radii
-            [n, 3], rows of [n, 3, 3], [n, 3].
-        coat_map, coat_at
-            The map's linear part [n, 3, 3] and its value [n, 3] at the centres.
-        bulge, slopes
-            For light only. How round each solid looks along its first axis (0: like a piece of a cylinder), and what to
-            add to its outward directions [n, 3], so that a row of them looks like one smooth tube.
+        `coat` is their maps' linear parts [n, 3, 3], and the values [n, 3] at the centres. `bulge` says how round each
+        looks in the light along its first axis; 0 is a piece of a cylinder.
         """
-        count = len(centres)
-        self._blocks.append(
-            {
-                "centres": centres,
-                "axes": axes,
-                "radii": radii,
-                "coat_maps": coat_map,
-                "coat_origins": coat_at - np.einsum("nij,nj->ni", coat_map, centres),
-                "bulges": np.full(count, bulge),
-                "slopes": np.zeros((count, 3)) if slopes is None else slopes,
-                "parts": np.full(count, part, dtype=np.int64),
-                "hair": np.full(count, hair),
-            }
-        )
+        n = len(centres)
+        matrices = np.broadcast_to(axes, (n, 3, 3)), np.broadcast_to(coat[0], (n, 3, 3))
+        numbers = np.full(n, bulge), np.full(n, part, dtype=np.int64), np.full(n, hair)
+        self._blocks.append((centres, radii, coat[1], *matrices, *numbers))
 
-    def blob(
-        self,
-        frame: Frame,
-        at: tuple[float, float, float],
-        radii: tuple[float, float, float],
-        part: Part,
-        *,
-        hair: float = 0.0,
-        axes: Floats | None = None,
-    ) -> None:
+    def blob(self, frame: Frame, at: Triple, radii: Triple, part: Part, *, hair: float = 0.0) -> None:
         """Add one ellipsoid placed and measured in `frame`; its coat coordinates are the frame's."""
-        centre = frame.point(*at)
-        self.ellipsoids(
-            centre[None],
-            (frame.axes if axes is None else axes)[None],
-            (np.asarray(radii) * frame.scale)[None],
-            part,
-            hair=hair,
-            coat_map=(frame.axes / frame.scale[:, None])[None],
-            coat_at=np.asarray(at, dtype=float)[None],
-        )
+        centre, sizes, place = frame.point(*at), np.asarray(radii) * frame.scale, np.asarray(at, dtype=float)
+        self.ellipsoids(centre[None], frame.axes, sizes[None], part, (frame.map, place[None]), hair, bulge=1.0)
 
     def tube(
         self,
@@ -146,20 +102,11 @@ class Solids:
         frame: Frame | None = None,
         spacing: float = 0.55,
     ) -> None:
-        """Add ellipsoids along a polyline.
+        """Add ellipsoids, `spacing` radii apart, along a polyline of corners [k, 3] with a radius [k] at each.
 
-        Parameters
-        ----------
-        points, radii
-            Corners [k, 3] and the tube's radius at each [k].
-        across
-            The direction [3] that the cross-section's first axis leans to: the side of coat coordinates.
-        flat
-            Factors of the radius along that axis and along the other one.
-        frame
-            Whose coordinates the coat uses; by default along = 0..1 from first to last point, side and up = -1..1.
-        spacing
-            Distance of the ellipsoids in radii.
+        The cross-section's first axis leans to the direction `across`, the side of coat coordinates; `flat` has factors
+        of the radius along it and along the other one. The coat uses the coordinates of `frame`; by default along is
+        0..1 from first to last point, side and up are -1..1.
         """
         lengths = np.sqrt(np.square(points[1:] - points[:-1]).sum(axis=1))
         travelled = np.concatenate([[0.0], np.cumsum(lengths)])
@@ -169,52 +116,42 @@ class Solids:
         centres = np.stack([np.interp(at, travelled, points[:, k]) for k in range(3)], axis=1)
         radius = np.interp(at, travelled, radii)
         along = normalised(np.gradient(centres, axis=0))
-        up = normalised(cross(along, across))
-        axes = np.stack([along, cross(up, along), up], axis=1)
-        step = total / (count - 1)
-        sizes = np.stack(
-            [np.maximum(radius * min(1.0, max(flat)), 0.8 * step), radius * flat[0], radius * flat[1]], axis=1
-        )
+        up = normalised(np.cross(along, across))
+        axes = np.stack([along, np.cross(up, along), up], axis=1)
+        thick = np.maximum(radius * min(1.0, max(flat)), 0.8 * total / (count - 1))
+        sizes = np.stack([thick, radius * flat[0], radius * flat[1]], axis=1)
         if frame is None:
             coat_map = axes / np.stack([np.full(count, total), sizes[:, 1], sizes[:, 2]], axis=1)[:, :, None]
             coat_at = np.stack([at / total, np.zeros(count), np.zeros(count)], axis=1)
         else:
-            own = frame.axes / frame.scale[:, None]
-            coat_map = np.broadcast_to(own, (count, 3, 3))
-            coat_at = (centres - frame.origin) @ own.T
-        # A narrowing tube faces a little towards its narrow end.
-        narrowing = -np.gradient(radius, step) / radius
-        self.ellipsoids(
-            centres,
-            axes,
-            sizes,
-            part,
-            hair=hair,
-            coat_map=coat_map,
-            coat_at=coat_at,
-            bulge=0.12,
-            slopes=along * np.clip(narrowing, -3.0 / radius, 3.0 / radius)[:, None],
-        )
+            coat_map, coat_at = frame.map, (centres - frame.origin) @ frame.map.T
+        self.ellipsoids(centres, axes, sizes, part, (coat_map, coat_at), hair, bulge=0.12)
 
     def seen_from(self, view: Floats) -> Scene:
         """Turn everything into the viewer's frame: rows of `view` [3, 3] are right, up and towards the viewer."""
-        every = {name: np.concatenate([block[name] for block in self._blocks]) for name in self._blocks[0]}
-        axes, radii, centres = every["axes"] @ view.T, every["radii"], every["centres"] @ view.T
+        centres, radii, coat_at, axes, coat_maps, bulges, parts, hair = map(
+            np.concatenate, zip(*self._blocks, strict=True)
+        )
+        axes, centres = axes @ view.T, centres @ view.T
         roundness = radii**-2.0
         shapes = np.einsum("nki,nk,nkj->nij", axes, roundness, axes)
-        roundness[:, 0] *= every["bulges"]
+        roundness[:, 0] *= bulges
         normals = np.einsum("nki,nk,nkj->nij", axes, roundness, axes)
         return Scene(
             centres=centres,
             shapes=shapes,
-            normals=normals,
-            normal_origins=every["slopes"] @ view.T - np.einsum("nij,nj->ni", normals, centres),
             reach=np.sqrt(np.einsum("nki,nk,nki->ni", axes, radii**2.0, axes)),
-            coat_maps=every["coat_maps"] @ view.T,
-            coat_origins=every["coat_origins"],
-            parts=every["parts"],
-            hair=every["hair"],
+            normals=_affine(normals, np.zeros_like(centres), centres),
+            coats=_affine(coat_maps @ view.T, coat_at, centres),
+            parts=parts,
+            hair=hair,
         )
+
+
+def _affine(linear: Floats, value: Floats, centres: Floats) -> NDArray[np.float32]:
+    """A column [12, n] for each map with these values at the centres: nine coefficients, then the values at zero."""
+    origins = value - np.einsum("nij,nj->ni", linear, centres)
+    return np.concatenate([linear.reshape(-1, 9), origins], axis=1).T.astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -223,66 +160,52 @@ class Scene:
 
     centres: Floats  # [n, 3]
     shapes: Floats  # [n, 3, 3]: (p - c)' S (p - c) = 1 on the surface
-    normals: Floats  # [n, 3, 3]: outward direction at p (not of unit length) = normals p + normal_origins
-    normal_origins: Floats  # [n, 3]
     reach: Floats  # [n, 3]: half the size of the box around each
-    coat_maps: Floats  # [n, 3, 3]
-    coat_origins: Floats  # [n, 3]
+    normals: NDArray[np.float32]  # [12, n]: the affine maps to the outward direction, not of unit length
+    coats: NDArray[np.float32]  # [12, n]: the affine maps to coat coordinates
     parts: NDArray[np.int64]  # [n]
     hair: Floats  # [n]
 
-    def box(self, parts: tuple[Part, ...] | None = None) -> tuple[float, float, float, float]:
-        """Left, bottom, right, top of all solids or of those of `parts`."""
-        chosen = slice(None) if parts is None else np.isin(self.parts, parts)
-        low = (self.centres - self.reach)[chosen].min(axis=0)
-        high = (self.centres + self.reach)[chosen].max(axis=0)
-        return float(low[0]), float(low[1]), float(high[0]), float(high[1])
+    def box(self, parts: tuple[Part, ...] = tuple(Part)) -> tuple[float, float, float, float]:
+        """Left, bottom, right, top of the solids of `parts`."""
+        chosen = np.isin(self.parts, parts)
+        left, bottom, _ = (self.centres - self.reach)[chosen].min(axis=0).tolist()
+        right, top, _ = (self.centres + self.reach)[chosen].max(axis=0).tolist()
+        return left, bottom, right, top
 
-    def drawn(self, left: float, top: float, scale: float, width: int, height: int) -> Buffers:
-        """What is seen through a window of width x height pixels whose top left corner is at (left, top).
-
-        `scale` is in pixels per unit of length.
-        """
-        shape = self.shapes
+    def drawn(self, window: Window) -> tuple[NDArray[np.int16], NDArray[np.float32]]:
+        """Which solid is seen at every pixel [height, width], -1 where there is none; the N visible places [3, N]."""
+        shape, size = self.shapes, (window.height, window.width)
         inverse_zz = 1.0 / shape[:, 2, 2]
         # Solving the surface's equation for z: z = lean . (x, y) + depth * sqrt(1 - outline(x, y)).
         lean = -shape[:, :2, 2] * inverse_zz[:, None]
         outline = shape[:, :2, :2] - np.einsum("ni,nj,n->nij", shape[:, :2, 2], shape[:, :2, 2], inverse_zz)
-        depth = np.sqrt(inverse_zz).tolist()
-        lean_x, lean_y = lean.T.tolist()
-        outline_xx, outline_xy, _, outline_yy = outline.reshape(-1, 4).T.tolist()
-        centre_x, centre_y, centre_z = self.centres.T.tolist()
-        x0 = np.clip(np.floor((self.centres[:, 0] - self.reach[:, 0] - left) * scale), 0, width).astype(int).tolist()
-        x1 = np.clip(np.ceil((self.centres[:, 0] + self.reach[:, 0] - left) * scale), 0, width).astype(int).tolist()
-        y0 = np.clip(np.floor((top - self.centres[:, 1] - self.reach[:, 1]) * scale), 0, height).astype(int).tolist()
-        y1 = np.clip(np.ceil((top - self.centres[:, 1] + self.reach[:, 1]) * scale), 0, height).astype(int).tolist()
-
-        xs = (left + (np.arange(width) + 0.5) / scale).astype(np.float32)
-        ys = (top - (np.arange(height) + 0.5) / scale).astype(np.float32)
-        near = np.full((height, width), -np.inf, dtype=np.float32)
-        seen = np.full((height, width), -1, dtype=np.int16)
+        corners = np.stack([self.centres - self.reach, self.centres + self.reach])[:, :, :2]
+        columns = (corners[:, :, 0] - window.left) * window.scale
+        rows = (window.top - corners[::-1, :, 1]) * window.scale
+        numbers = np.column_stack([self.centres, lean, np.sqrt(inverse_zz), outline.reshape(-1, 4)]).tolist()
+        boxes = [np.clip(np.stack([np.floor(low), np.ceil(high)]), 0, most).astype(int).T.tolist()
+                 for (low, high), most in ((columns, size[1]), (rows, size[0]))]  # fmt: skip
+        near = np.full(size, -np.inf, dtype=np.float32)
+        seen = np.full(size, -1, dtype=np.int16)
+        xs = (window.left + (np.arange(window.width) + 0.5) / window.scale).astype(np.float32)
+        ys = (window.top - (np.arange(window.height) + 0.5) / window.scale).astype(np.float32)
         with np.errstate(invalid="ignore"):  # outside the outline the root is NaN, which is never nearer
-            for i in range(len(depth)):
-                if x0[i] >= x1[i] or y0[i] >= y1[i]:
+            for i, ((x0, x1), (y0, y1)) in enumerate(zip(*boxes, strict=True)):
+                if x0 >= x1 or y0 >= y1:
                     continue
-                x = xs[x0[i] : x1[i]] - centre_x[i]
-                y = (ys[y0[i] : y1[i]] - centre_y[i])[:, None]
-                z = y * (-2.0 * outline_xy[i] * x - outline_yy[i] * y)
-                z += 1.0 - outline_xx[i] * x * x
+                centre_x, centre_y, centre_z, lean_x, lean_y, depth, xx, xy, _, yy = numbers[i]
+                across = xs[x0:x1] - centre_x
+                up = (ys[y0:y1] - centre_y)[:, None]
+                z = up * (-2.0 * xy * across - yy * up)
+                z += 1.0 - xx * across * across
                 np.sqrt(z, out=z)
-                z *= depth[i]
-                z += lean_x[i] * x + centre_z[i]
-                z += lean_y[i] * y
-                window = near[y0[i] : y1[i], x0[i] : x1[i]]
-                nearer = z > window
-                np.copyto(window, z, where=nearer)
-                seen[y0[i] : y1[i], x0[i] : x1[i]][nearer] = i
-        return Buffers(near, seen, xs, ys)
-
-
-@dataclass(frozen=True)
-class Buffers:
-    near: NDArray[np.float32]  # [height, width]: z of the surface, -inf where there is none
-    seen: NDArray[np.int16]  # [height, width]: index of the solid, -1 where there is none
-    xs: NDArray[np.float32]  # [width]: x of the pixels' centres
-    ys: NDArray[np.float32]  # [height]
+                z *= depth
+                z += lean_x * across + centre_z
+                z += lean_y * up
+                piece = near[y0:y1, x0:x1]
+                nearer = z > piece
+                np.copyto(piece, z, where=nearer)
+                seen[y0:y1, x0:x1][nearer] = i
+        y, x = np.nonzero(seen >= 0)
+        return seen, np.stack([xs[x], ys[y], near[y, x]])

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from collections import Counter
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlparse
@@ -13,7 +11,7 @@ import botocore.exceptions
 import typer
 
 from cli.aws import Stage, announce
-from cli.batch.job import LOG_GROUP, MAX_IMAGE_MB, BatchFolder, BatchOptions, Ended
+from cli.batch.job import LOG_GROUP, MAX_IMAGE_MB, BatchFolder, BatchOptions
 from cli.batch.labels import (
     InputImage,
     Label,
@@ -87,11 +85,11 @@ def _prefix(bucket: str, url: str, below: str) -> str:
     parts = urlparse(url)
     prefix = url.removeprefix(f"s3://{parts.netloc}").strip("/") + "/"
     if parts.scheme != "s3" or parts.netloc != bucket or not prefix.startswith(f"{below}/") or prefix == f"{below}/":
-        hint = f"Copy them there: aws s3 sync {url} s3://{bucket}/{below}/NAME/" if below == BATCH_INPUT else ""
+        place = f"s3://{bucket}/{below}/NAME/"
+        reads = below == BATCH_INPUT
         raise NotReadyError(
-            f"{url} is not below s3://{bucket}/{below}/NAME/, where the model's role may "
-            f"{'read' if below == BATCH_INPUT else 'write'}.",
-            hint,
+            f"{url} is not below {place}, where the model's role may {'read' if reads else 'write'}.",
+            f"Copy them there: aws s3 sync {url} {place}" if reads else "",
         )
     return prefix
 
@@ -113,6 +111,14 @@ def _push(stage: Stage, directory: Path) -> str:
 def _is_image(name: str) -> bool:
     path = Path(name)
     return path.suffix.lower() in IMAGE_SUFFIXES and not any(part.startswith(".") for part in path.parts)
+
+
+def deployed_model(stage: Stage) -> str:
+    """Return the name of the SageMaker model that the stage's endpoint serves."""
+    sagemaker = stage.client("sagemaker")
+    endpoint = sagemaker.describe_endpoint(EndpointName=stage.output("inference", "EndpointName"))
+    config = sagemaker.describe_endpoint_config(EndpointConfigName=endpoint["EndpointConfigName"])
+    return str(config["ProductionVariants"][0]["ModelName"])
 
 
 def label_images(folder: BatchFolder, model: str | None, options: BatchOptions, *, again: bool, parquet: bool) -> None:
@@ -140,41 +146,22 @@ def label_images(folder: BatchFolder, model: str | None, options: BatchOptions, 
             name: image for name, image in images.items() if again or not is_settled(labels.get(name), image, model)
         }
         console.print(f"{len(images)} pictures, {len(images) - len(waiting)} of them labelled already.")
-        if to_send := _refuse_large(waiting, model, labels):
-            faults += _finish(folder, folder.start(to_send, model, options), labels)
-    _write_labels(folder, labels, parquet=parquet)
+        for name in [name for name, image in waiting.items() if image.size > MAX_IMAGE_MB * 2**20]:
+            image = waiting.pop(name)  # no request can carry it: it would fail the job
+            message = f"The picture has {image.size:,} bytes; at most {MAX_IMAGE_MB * 2**20:,} are allowed."
+            labels[name] = label_of_error(name, image.etag, model, "image_too_large", message)
+        if waiting:
+            faults += _finish(folder, folder.start(waiting, model, options), labels)
+    _write_labels(folder, labels)
+    if parquet:
+        with tempfile.NamedTemporaryFile(suffix=".parquet") as file:
+            write_parquet(labels.values(), Path(file.name))
+            folder.s3.upload_file(file.name, folder.bucket, f"{folder.destination}labels.parquet")
     _report(folder, labels, len(images))
     if faults:
         raise WorkFailedError(
             "\n".join(faults), f"Logs: log group {LOG_GROUP}, streams JOB/…. Run the command again for what is left."
         )
-
-
-def _faults(folder: BatchFolder, ended: Ended) -> Iterator[str]:
-    """Say why a job is no success: it failed, or its answers are not one to each image."""
-    job = f"the transform job {ended.job}"
-    if ended.status == "Failed":
-        yield f"The transform job {ended.job} failed: {ended.reason}"
-    elif ended.unanswered:
-        missing = f"an answer to {len(ended.unanswered)} pictures: {_some(ended.unanswered)}"
-        yield f"The transform job {ended.job} has {ended.status.lower()} without {missing}"
-    if ended.bad:
-        yield f"{len(ended.bad)} answers of {job} are none of a classifier: {_some(ended.bad)}"
-    if ended.unmatched:
-        kept = f"They are kept in s3://{folder.bucket}: {_some(ended.unmatched)}"
-        yield f"{len(ended.unmatched)} answers of {job} are to none of its pictures. {kept}"
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:_SHOWN_ERRORS]) + (", …" if len(names) > _SHOWN_ERRORS else "")
-
-
-def deployed_model(stage: Stage) -> str:
-    """Return the name of the SageMaker model that the stage's endpoint serves."""
-    sagemaker = stage.client("sagemaker")
-    endpoint = sagemaker.describe_endpoint(EndpointName=stage.output("inference", "EndpointName"))
-    config = sagemaker.describe_endpoint_config(EndpointConfigName=endpoint["EndpointConfigName"])
-    return str(config["ProductionVariants"][0]["ModelName"])
 
 
 def _find_images(folder: BatchFolder) -> dict[str, InputImage]:
@@ -193,16 +180,6 @@ def _find_images(folder: BatchFolder) -> dict[str, InputImage]:
     return images
 
 
-def _refuse_large(waiting: dict[str, InputImage], model: str, labels: dict[str, Label]) -> dict[str, InputImage]:
-    """Record an error for images that no request can carry, which would fail the job; return the others."""
-    limit = MAX_IMAGE_MB * 2**20
-    for name, image in waiting.items():
-        if image.size > limit:
-            message = f"The picture has {image.size:,} bytes; at most {limit:,} are allowed."
-            labels[name] = label_of_error(name, image.etag, model, "image_too_large", message)
-    return {name: image for name, image in waiting.items() if image.size <= limit}
-
-
 def _finish(folder: BatchFolder, job: str, labels: dict[str, Label]) -> list[str]:
     """Follow a job to its end, add its records to `labels`, save these, and return why it is no success."""
     ended = folder.finish(job)
@@ -214,9 +191,9 @@ def _finish(folder: BatchFolder, job: str, labels: dict[str, Label]) -> list[str
         # A label is not given up because another try at the same image came to nothing.
         if not (before and "error" in label and "error" not in before and before["etag"] == label["etag"]):
             labels[label["picture"]] = label
-    _write_labels(folder, labels, parquet=False)
+    _write_labels(folder, labels)
     folder.forget(job, keep=ended.unmatched)
-    return list(_faults(folder, ended))
+    return ended.faults
 
 
 def _read_labels(folder: BatchFolder) -> dict[str, Label]:
@@ -233,13 +210,9 @@ def _read_labels(folder: BatchFolder) -> dict[str, Label]:
         ) from error
 
 
-def _write_labels(folder: BatchFolder, labels: dict[str, Label], *, parquet: bool) -> None:
+def _write_labels(folder: BatchFolder, labels: dict[str, Label]) -> None:
     key, body = f"{folder.destination}labels.jsonl", to_json_lines(labels)
     folder.s3.put_object(Bucket=folder.bucket, Key=key, Body=body, ContentType="application/x-ndjson")
-    if parquet:
-        with tempfile.NamedTemporaryFile(suffix=".parquet") as file:
-            write_parquet(labels.values(), Path(file.name))
-            folder.s3.upload_file(file.name, folder.bucket, f"{folder.destination}labels.parquet")
 
 
 def _report(folder: BatchFolder, labels: dict[str, Label], images: int) -> None:
@@ -247,9 +220,7 @@ def _report(folder: BatchFolder, labels: dict[str, Label], images: int) -> None:
     for name in sorted(errors)[:_SHOWN_ERRORS]:
         console.print(f"  {name}: {errors[name]['message']}")
     if len(errors) > _SHOWN_ERRORS:
-        counts = Counter(error["code"] for error in errors.values())
-        kinds = ", ".join(f"{count} {code}" for code, count in counts.most_common())
-        console.print(f"  … {len(errors)} errors in all: {kinds}")
+        console.print(f"  … {len(errors)} errors in all")
     console.print(
         f"{len(labels) - len(errors)} of {images} pictures are labelled, {len(errors)} could not be, "
         f"{images - len(labels)} are left: s3://{folder.bucket}/{folder.destination}labels.jsonl"

@@ -1,6 +1,6 @@
 """One SageMaker transform job over images of the data bucket: started, followed, its answers gathered.
 
-What a later run needs to go on lies in the bucket, below ``<output>/.jobs/<job>/``: ``images.json`` says what the job
+What a later run needs to go on lies in the bucket, below ``<output>/.jobs/<job>/``: ``pictures.json`` says what the job
 was given, ``answers/`` is where SageMaker puts what the model answers. Both go once the answers have been gathered.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,7 +18,7 @@ import botocore.exceptions
 from botocore.config import Config
 
 from cli.aws import Stage, delete_objects
-from cli.batch.labels import InputImage, Label, is_bad_answer, label_of_answer, label_of_error, match_answers
+from cli.batch.labels import BAD_ANSWER, InputImage, Label, label_of_answer, label_of_error, match_answers
 from cli.console import console, progress_bar
 from cli.errors import aws_errors
 from cli.prices import hourly_price
@@ -34,9 +34,11 @@ MAX_IMAGE_MB = 6
 _CONCURRENCY = 8
 _INVOCATION_SECONDS = 60
 _CONNECTIONS = 16
+_GIVEN = "/pictures.json"
 _ENDED = ("Completed", "Failed", "Stopped")
 _POLL_SECONDS = 1.0
 _POLL_SHARE = 0.1  # of the time, at most, goes into counting answers
+_SHOWN = 10
 
 
 @dataclass(frozen=True)
@@ -51,29 +53,11 @@ class BatchOptions:
 
 @dataclass(frozen=True)
 class Ended:
-    """How a job ended.
+    """How a job ended."""
 
-    Attributes
-    ----------
-    job, status, reason : str
-        As SageMaker has them.
-    labels : list of Label
-        The records of its images.
-    unanswered : list of str
-        Images without an answer, although nobody has stopped the job.
-    unmatched : list of str
-        Keys of answers that are to none of its images.
-    bad : list of str
-        Images to which the model answered something that is no answer.
-    """
-
-    job: str
-    status: str
-    reason: str
-    labels: list[Label]
-    unanswered: list[str]
-    unmatched: list[str]
-    bad: list[str]
+    labels: list[Label]  # the records of its images
+    unmatched: list[str]  # keys of answers that are to none of its images
+    faults: list[str]  # why it is no success: it failed, or its answers are not one to each image
 
 
 class BatchFolder:
@@ -98,9 +82,8 @@ class BatchFolder:
 
     def open_jobs(self) -> list[str]:
         """Return the jobs whose answers have not been gathered, oldest first."""
-        ending = "/pictures.json"
         keys = (item["Key"].removeprefix(self._jobs) for item in self.list_objects(self._jobs))
-        return sorted(key.removesuffix(ending) for key in keys if key.endswith(ending) and key.count("/") == 1)
+        return sorted(key.removesuffix(_GIVEN) for key in keys if key.endswith(_GIVEN) and key.count("/") == 1)
 
     def start(self, images: Mapping[str, InputImage], model: str, options: BatchOptions) -> str:
         """Say what it costs and start a job over some images; return its name."""
@@ -108,7 +91,7 @@ class BatchFolder:
         default_type = self._stage.settings.serving.instance_type
         instance_type = options.instance_type or default_type
         etags = {name: image.etag for name, image in images.items()}
-        self._put_json(self._given_key(job), {"model": model, "etags": etags})
+        self._put_json(f"{self._jobs}{job}{_GIVEN}", {"model": model, "etags": etags})
         self._put_json(self._manifest_key(job), [{"prefix": f"s3://{self.bucket}/{self.source}"}, *images])
         price = hourly_price(instance_type, options.instances)
         console.print(f"Transform job {job} on {options.instances} × {instance_type} ({price}).")
@@ -118,7 +101,6 @@ class BatchFolder:
         if not any(instance_types.has_local_storage(name) for name in (instance_type, default_type)):
             machines["VolumeKmsKeyId"] = key
         manifest = {"S3DataType": "ManifestFile", "S3Uri": f"s3://{self.bucket}/{self._manifest_key(job)}"}
-        output = {"S3OutputPath": f"s3://{self.bucket}/{self._answers_prefix(job)}", "KmsKeyId": key}
         # One image that cannot be read must not fail the job: its error is an answer like any other.
         parameters = f"errors=inline; top_k={options.top_k}{'; scores=true' if options.scores else ''}"
         try:
@@ -135,7 +117,10 @@ class BatchFolder:
                         "ContentType": f"application/x-image; {parameters}",
                         "SplitType": "None",
                     },
-                    TransformOutput=output,
+                    TransformOutput={
+                        "S3OutputPath": f"s3://{self.bucket}/{self._answers_prefix(job)}",
+                        "KmsKeyId": key,
+                    },
                     TransformResources=machines,
                 )
         except BaseException:
@@ -155,20 +140,16 @@ class BatchFolder:
 
         Its files stay until the caller, who has the records now, calls `forget`.
         """
-        given = json.loads(self.read(self._given_key(job)))
+        given, prefix = json.loads(self.read(f"{self._jobs}{job}{_GIVEN}")), self._answers_prefix(job)
         model, etags = given["model"], given["etags"]
         with progress_bar(f"Labelling {len(etags)} pictures", len(etags)) as report:
-            while True:
-                description = self._describe(job)
-                if description is None:
-                    return None
-                if description["TransformJobStatus"] in _ENDED:
-                    break
+            while (description := self._describe(job)) and description["TransformJobStatus"] not in _ENDED:
                 began = time.monotonic()
-                report(sum(1 for _ in self.list_objects(self._answers_prefix(job))))
+                report(sum(1 for _ in self.list_objects(prefix)))
                 time.sleep(max(_POLL_SECONDS, (time.monotonic() - began) / _POLL_SHARE))
+        if description is None:
+            return None
         status, reason = description["TransformJobStatus"], description.get("FailureReason", "no reason was given")
-        prefix = self._answers_prefix(job)
         keys = [item["Key"].removeprefix(prefix) for item in self.list_objects(prefix)]
         answers = match_answers(keys, etags, self.source)
 
@@ -178,18 +159,29 @@ class BatchFolder:
 
         with ThreadPoolExecutor(_CONNECTIONS) as pool:
             labels = list(pool.map(read, answers))
-        bad = sorted(label["picture"] for label in labels if is_bad_answer(label))
+        bad = sorted(label["picture"] for label in labels if label.get("error", {}).get("code") == BAD_ANSWER)
         missing = [] if status == "Stopped" else sorted(etags.keys() - answers.keys())
         message = f"The transform job gave no answer ({status}: {reason})"
         labels += [label_of_error(name, etags[name], model, "no_answer", message) for name in missing]
         matched = set(answers.values())
-        return Ended(job, status, reason, labels, missing, [prefix + key for key in keys if key not in matched], bad)
+        unmatched = [prefix + key for key in keys if key not in matched]
+        faults = []
+        if status == "Failed":
+            faults.append(f"The transform job {job} failed: {reason}")
+        elif missing:
+            faults.append(f"The transform job {job} gave no answer to {len(missing)} pictures: {_some(missing)}")
+        if bad:
+            faults.append(f"{len(bad)} answers of the transform job {job} are none of a classifier: {_some(bad)}")
+        if unmatched:
+            kept = f"They are kept in s3://{self.bucket}: {_some(unmatched)}"
+            faults.append(f"{len(unmatched)} answers of the transform job {job} are to none of its pictures. {kept}")
+        return Ended(labels, unmatched, faults)
 
     def forget(self, job: str, keep: Collection[str] = ()) -> None:
         """Remove a job's files, except for some keys; it is no longer an open one."""
         keys = [item["Key"] for item in self.list_objects(f"{self._jobs}{job}/") if item["Key"] not in keep]
         # The list of what it was given goes last: as long as it is there the job is an open one.
-        keys.sort(key=lambda key: key == self._given_key(job))
+        keys.sort(key=lambda key: key == f"{self._jobs}{job}{_GIVEN}")
         delete_objects(self.s3, self.bucket, [{"Key": key} for key in [self._manifest_key(job), *keys]])
 
     def _describe(self, job: str) -> dict[str, Any] | None:
@@ -205,9 +197,6 @@ class BatchFolder:
         body = json.dumps(document, ensure_ascii=False).encode()
         self.s3.put_object(Bucket=self.bucket, Key=key, Body=body, ContentType="application/json")
 
-    def _given_key(self, job: str) -> str:
-        return f"{self._jobs}{job}/pictures.json"
-
     def _answers_prefix(self, job: str) -> str:
         return f"{self._jobs}{job}/answers/"
 
@@ -215,3 +204,7 @@ class BatchFolder:
     def _manifest_key(job: str) -> str:
         # SageMaker reads it under the model's role, so it lies where that may read; hidden files are no images.
         return f"{BATCH_INPUT}/.manifests/{job}.json"
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (", …" if len(names) > _SHOWN else "")

@@ -16,12 +16,9 @@ from cli.serving.answers import load_json, parse_answer
 
 Label = dict[str, Any]
 
-#: What SageMaker appends to an image's name for its answer's.
-_ENDING = ".out"
-#: What the model answered is no answer.
-_BAD_ANSWER = "bad_answer"
-#: The image itself is at fault: another try would end the same way.
-_FINAL_ERRORS = frozenset({"unsupported_image", "image_too_large"})
+_ENDING = ".out"  # what SageMaker appends to an image's name for its answer's
+BAD_ANSWER = "bad_answer"  # what the model answered is no answer
+_FINAL_ERRORS = ("unsupported_image", "image_too_large")  # the image is at fault: another try would end the same way
 
 
 @dataclass(frozen=True)
@@ -41,10 +38,8 @@ def match_answers(answers: Iterable[str], images: Collection[str], source: str) 
 
     Parameters
     ----------
-    answers
-        Their keys below the output's prefix.
-    images
-        Their keys below the input's prefix.
+    answers, images
+        Their keys below the output's and the input's prefix.
     source
         The input's prefix, with a trailing slash.
     """
@@ -70,28 +65,13 @@ def _ends(key: str) -> Iterator[str]:
 
 
 def label_of_answer(name: str, etag: str, model: str, answer: bytes) -> Label:
-    """Return the record of an image that the model has answered.
-
-    Parameters
-    ----------
-    name
-        Its key below the input's prefix.
-    model
-        Name of the SageMaker model.
-    answer
-        The JSON document of `/invocations`: predictions, or an error.
-    """
+    """Return the record of an image (its key below the input's prefix) that a SageMaker model has answered."""
     try:
         found = parse_answer(answer)
     except ValueError as error:
-        return label_of_error(name, etag, model, _BAD_ANSWER, f"The model answered {answer[:80]!r}: {error}.")
+        return label_of_error(name, etag, model, BAD_ANSWER, f"The model answered {answer[:80]!r}: {error}.")
     best = {} if "error" in found else found["predictions"][0]
     return {"picture": name, "etag": etag, "sagemaker_model": model, **best, **found}
-
-
-def is_bad_answer(label: Label) -> bool:
-    """Say whether what the model answered to the image was no answer."""
-    return bool("error" in label and label["error"]["code"] == _BAD_ANSWER)
 
 
 def label_of_error(name: str, etag: str, model: str, code: str, message: str) -> Label:
@@ -113,22 +93,14 @@ def to_json_lines(labels: Mapping[str, Label]) -> bytes:
 
 
 def from_json_lines(content: bytes) -> dict[str, Label]:
-    """Read what `to_json_lines` wrote, by the image's name.
-
-    Raises
-    ------
-    ValueError
-        It is something else.
-    """
+    """Read what `to_json_lines` wrote, by the image's name; a ValueError when it is something else."""
     labels: dict[str, Label] = {}
-    for line in content.decode().split("\n"):
-        if line:
-            label = load_json(line.encode())
-            if not isinstance(label, dict) or not all(
-                isinstance(label.get(name), str) for name in ("picture", "etag", "sagemaker_model")
-            ):
-                raise ValueError(f"{line[:80]!r} is no record of a picture")
-            labels[label["picture"]] = label
+    for line in filter(None, content.decode().split("\n")):
+        label = load_json(line.encode())
+        names = ("picture", "etag", "sagemaker_model")
+        if not isinstance(label, dict) or not all(isinstance(label.get(name), str) for name in names):
+            raise ValueError(f"{line[:80]!r} is no record of a picture")
+        labels[label["picture"]] = label
     return labels
 
 

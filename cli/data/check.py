@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import statistics
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence, Sized
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -42,10 +42,8 @@ class Check:
         Files that are no images by their names.
     was_split : bool
         Whether the folder had no splits of its own.
-    problems : list of str
-        Why the data set cannot be used; empty when it can.
-    warnings : list of str
-        What makes a model, or what is believed of it, worse.
+    problems, warnings : list of str
+        Why the data set cannot be used; what makes a model, or what is believed of it, worse.
     """
 
     root: str
@@ -59,38 +57,18 @@ class Check:
     problems: list[str]
     warnings: list[str] = field(default_factory=list)
 
-    @property
-    def usable(self) -> bool:
-        """Whether a model can be trained on it."""
-        return not self.problems
-
     def to_json(self) -> dict[str, Any]:
-        """Return all of it, and `usable`."""
-        return {"usable": self.usable, **asdict(self)}
+        """Return all of it, and whether it is usable."""
+        return {"usable": not self.problems, **asdict(self)}
 
     def require_usable(self) -> None:
-        """Refuse a data set that no model can be trained on.
-
-        Raises
-        ------
-        NotReadyError
-            With the first problem.
-        """
-        if self.problems:
-            hint = "All that was found: kennel data check DIR --json"
-            raise NotReadyError(f"{self.root} cannot be used: {self.problems[0]}", hint)
+        """Refuse, with a NotReadyError, a data set that no model can be trained on."""
+        for problem in self.problems:
+            raise NotReadyError(f"{self.root} cannot be used: {problem}", "See all: kennel data check DIR --json")
 
 
 def check_data_set(folder: ImageFolder, *, report: Callable[[int], None] = lambda done: None) -> Check:
-    """Read and decode every image of a data set, with training's own decoder.
-
-    Parameters
-    ----------
-    folder : ImageFolder
-        Usable or not.
-    report
-        Called with the number of images looked at.
-    """
+    """Read and decode every image of a data set, usable or not, with training's own decoder."""
     unreadable: dict[str, str] = {}
     same: dict[str, list[ImageFile]] = defaultdict(list)
     looked_at = map_unordered(_look_at, folder.images, threads=available_vcpus())
@@ -120,13 +98,7 @@ def check_data_set(folder: ImageFolder, *, report: Callable[[int], None] = lambd
 
 
 def check_and_print(folder: ImageFolder) -> None:
-    """Check a data set and show what was found.
-
-    Raises
-    ------
-    NotReadyError
-        When no model can be trained on it.
-    """
+    """Check a data set and show what was found; a NotReadyError when no model can be trained on it."""
     with progress_bar("Checking pictures", len(folder.images)) as report:
         check = check_data_set(folder, report=report)
     _print(check)
@@ -152,17 +124,17 @@ def _differing(groups: Sequence[Sequence[ImageFile]], by: Callable[[ImageFile], 
 
 
 def _judge(check: Check, readable: Counter[tuple[str, str]]) -> None:
+    """Add what is wrong with the images, of which so many of each class and split are readable."""
+    warn = check.warnings.append
     if not check.problems:
         nothing = [label for label in check.counts if not readable[label, "train"]]
         if nothing:
             check.problems.append(f"No training picture can be read of {_some(nothing, 'class', 'classes')}.")
         if not any(readable[label, "valid"] for label in check.counts):
             check.problems.append("No validation picture can be read.")
-    warn = check.warnings.append
     if check.unreadable:
-        name, reason = next(iter(check.unreadable.items()))
-        left_out = _count(check.unreadable, "picture cannot be read and is", "pictures cannot be read and are")
-        warn(f"{left_out} left out, such as {name}: {reason}")
+        listed = [f"{name}: {reason}" for name, reason in check.unreadable.items()]
+        warn(f"{_some(listed, 'picture cannot be read', 'pictures cannot be read')}, left out.")
     for groups, advice in (
         (check.in_several_splits, "splits: measured on what was learnt, a model looks better than it is."),
         (check.in_several_classes, "classes: at most one of them is right."),
@@ -187,11 +159,7 @@ def _judge(check: Check, readable: Counter[tuple[str, str]]) -> None:
 def _some(names: Sequence[str], one: str, many: str) -> str:
     """Return a count, and the first few by name."""
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return f"{_count(names, one, many)} ({', '.join(names[:_SHOWN])}{more})"
-
-
-def _count(names: Sized, one: str, many: str) -> str:
-    return f"{len(names)} {one if len(names) == 1 else many}"
+    return f"{len(names)} {one if len(names) == 1 else many} ({', '.join(names[:_SHOWN])}{more})"
 
 
 def _print(check: Check) -> None:
@@ -206,7 +174,6 @@ def _print(check: Check) -> None:
     console.print(table)
     if check.was_split:
         console.print("It had no train/, valid/ and test/ folders: split 80/10/10 by the content of the pictures.")
-        console.print("The names of pictures below begin with the split that they were put in.")
     for warning in check.warnings:
         console.print(f"warning: {warning}")
     for problem in check.problems:

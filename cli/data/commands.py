@@ -15,7 +15,6 @@ from cli.data import shrink as data_shrink
 from cli.data.dataset import find_data_set, named, read_data_set
 from cli.data.push import data_set_name, push_data_set
 from cli.errors import NotReadyError
-from model.training.data.image_folder import ImageFolder
 
 app = typer.Typer(help="Draw, pull, check, shrink and push data sets.", no_args_is_help=True)
 
@@ -39,13 +38,7 @@ def sample(
 
 
 def draw_sample(directory: Path, *, seed: int, breeds: int, per_class: tuple[int, int, int]) -> None:
-    """Draw the sample data set, or keep it where the very same one lies there; see `sample_data.draw_data_set`.
-
-    Raises
-    ------
-    NotReadyError
-        When it cannot be drawn there, for example because the folder holds something else.
-    """
+    """Draw the sample data set, or keep the very same one; a NotReadyError where it cannot be drawn."""
     import sample_data  # numpy and Pillow: not needed by the other commands
 
     total = breeds * sum(per_class)
@@ -65,18 +58,12 @@ def pull(
         str, typer.Option(help="A zip archive (default: 8,351 photographs of 133 breeds, 1.1 GB).")
     ] = BREEDS_URL,
     sha256: Annotated[str | None, typer.Option(help="What the archive's checksum must be.")] = None,
-    shrink: Annotated[
-        int | None, typer.Option(min=16, max=4096, help="Also make a copy with shorter sides of so many pixels.")
-    ] = None,
 ) -> None:
     """Download, unpack and check a data set; interrupted, it goes on where it stopped."""
     from cli.data import pull as data_pull  # requests takes a tenth of a second to import
 
     data_pull.pull(directory, url, sha256)
-    folder = find_data_set(directory)
-    data_check.check_and_print(folder)
-    if shrink is not None:
-        _shrink(folder, None, shrink)
+    data_check.check_and_print(find_data_set(directory))
 
 
 @app.command("check")
@@ -102,23 +89,14 @@ def shrink_command(
         int, typer.Option(min=16, max=4096, help="Longest that a picture's shorter side may be, in pixels.")
     ] = 256,
 ) -> None:
-    """Make a copy of a data set in the size that a network needs; run again, it does what is missing."""
-    _shrink(find_data_set(directory), destination, side)
-
-
-def _shrink(folder: ImageFolder, destination: Path | None, side: int) -> None:
-    original = named(folder.root)
+    """Make a copy of a data set in the size that a network needs."""
+    folder, original = find_data_set(directory), named(directory)
     copy = destination or original.with_name(f"{original.name}-{side}")
     with progress_bar("Shrinking pictures", len(folder.images)) as report:
         done = data_shrink.shrink_data_set(folder, copy, side=side, report=report)
-    console.print(
-        f"{copy}: {done.shrunk} pictures shrunk, {done.unchanged} small enough, {done.kept} there already; "
-        f"{done.bytes_before / 1e6:,.1f} MB became {done.bytes_after / 1e6:,.1f} MB."
-    )
-    for name, reason in list(done.unreadable.items())[:5]:
+    console.print(f"{copy}: {done.bytes_before / 1e6:,.1f} MB became {done.bytes_after / 1e6:,.1f} MB.")
+    for name, reason in done.unreadable.items():
         console.print(f"warning: left out {name}: {reason}")
-    if len(done.unreadable) > 5:
-        console.print(f"warning: {len(done.unreadable)} pictures were left out in all.")
 
 
 @app.command()

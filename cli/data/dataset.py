@@ -10,13 +10,7 @@ from model.training.data.image_folder import DataSetError, ImageFolder, find
 
 
 def find_data_set(root: Path) -> ImageFolder:
-    """Find the images of a data set, usable or not.
-
-    Raises
-    ------
-    NotReadyError
-        As `find` raises a DataSetError.
-    """
+    """Find the images of a data set, usable or not; a NotReadyError as `find` raises a DataSetError."""
     try:
         return find(root)
     except DataSetError as error:
@@ -24,13 +18,7 @@ def find_data_set(root: Path) -> ImageFolder:
 
 
 def read_data_set(root: Path) -> ImageFolder:
-    """Find the images of a data set that a model can be trained on.
-
-    Raises
-    ------
-    NotReadyError
-        Also with the first of its problems.
-    """
+    """Find the images of a data set that a model can be trained on; a NotReadyError also with its first problem."""
     folder = find_data_set(root)
     for problem in folder.problems():
         raise NotReadyError(problem)
@@ -51,13 +39,7 @@ def named(folder: Path) -> Path:
 
 
 def read_file(path: Path) -> bytes:
-    """Read an image file.
-
-    Raises
-    ------
-    NotReadyError
-        When it cannot be read: it may be gone, or belong to another user.
-    """
+    """Read an image file; a NotReadyError when it is gone, say, or belongs to another user."""
     try:
         return path.read_bytes()
     except OSError as error:

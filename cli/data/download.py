@@ -1,4 +1,4 @@
-"""Fetch one large file over HTTP: named when it is complete, resumable with Range and If-Range (RFC 9110)."""
+"""Fetch one large file over HTTP, resumable with Range and If-Range (RFC 9110)."""
 
 from __future__ import annotations
 
@@ -7,13 +7,11 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 import requests
 import urllib3
 
-from cli.console import console
 from cli.data.dataset import require_room
 from cli.errors import NotReadyError
 
@@ -53,18 +51,8 @@ def require_web_address(url: str) -> None:
         raise NotReadyError(f"Nothing can be fetched from {public_url(url)!r}: it is no web address.")
 
 
-def version_path(file: Path) -> Path:
-    """Return where the version of a downloaded file, or of its part, is kept: beside it, and only if it is ours."""
-    return file.with_name(f".{file.name}.version.json")
-
-
-def part_path(destination: Path) -> Path:
-    """Return where a file lies until it is complete."""
-    return destination.with_name(f"{destination.name}.part")
-
-
-def download(url: str, destination: Path, *, report: Callable[[int, int], None]) -> None:
-    """Fetch an archive; one that lies there, and that no download left there, is taken for it.
+def download(url: str, part: Path, *, report: Callable[[int, int], None]) -> None:
+    """Complete a file; what lies there is gone on from if it is of the same version of the same address.
 
     Raises
     ------
@@ -72,68 +60,67 @@ def download(url: str, destination: Path, *, report: Callable[[int, int], None])
         The server refuses or sends nonsense, the disk is too small, or several attempts in a row brought nothing new.
     """
     require_web_address(url)
-    part = part_path(destination)
-    if is_ours(destination) and not _version(destination, url):  # of another address
-        remove_ours(destination)
-    if destination.exists():
-        console.print(f"Using {destination}, which is there already.")
-        return
+    try:
+        part.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise NotReadyError(f"{part.parent} cannot be made: {error.strerror}.") from error
     if not _version(part, url):
-        part.unlink(missing_ok=True)
+        discard(part)
     furthest, failures = _size(part), 0
     with requests.Session() as session:
         for scheme in ("http://", "https://"):
             session.mount(scheme, requests.adapters.HTTPAdapter(max_retries=_RETRY))
-        while not destination.exists():
+        while True:
             try:
-                problem = _attempt(session, url, part, destination, report)
+                problem = _attempt(session, url, part, report)
             except urllib3.exceptions.HTTPError as error:
                 problem = _reason(error)
             except OSError as error:
                 raise NotReadyError(f"{part} cannot be written: {error.strerror or error}.", _KEPT) from error
+            if not problem:
+                return
             # A server that cannot resume starts from zero each time: only what was never reached is progress.
             failures = 1 if _size(part) > furthest else failures + 1
             furthest = max(furthest, _size(part))
-            if problem and failures >= _ATTEMPTS:
+            if failures >= _ATTEMPTS:
                 raise NotReadyError(f"{public_url(url)}: {problem}. Given up after {_ATTEMPTS} attempts.", _KEPT)
 
 
-def _attempt(
-    session: requests.Session, url: str, part: Path, destination: Path, report: Callable[[int, int], None]
-) -> str:
+def discard(part: Path) -> None:
+    """Remove what `download` has left."""
+    part.unlink(missing_ok=True)
+    _version_path(part).unlink(missing_ok=True)
+
+
+def _attempt(session: requests.Session, url: str, part: Path, report: Callable[[int, int], None]) -> str:
     """Fetch what is missing; return why that did not succeed, or ""."""
     (size, etag), have = _version(part, url) or (0, ""), _size(part)
-    if not have or have != size:
-        headers = {"Accept-Encoding": "identity"}  # a compressed file would have other positions
-        if have and etag.startswith('"'):  # a weak one vouches for the meaning and not for the bytes
-            headers |= {"Range": f"bytes={have}-", "If-Range": etag}
-        with _ask(session, url, headers) as response:
-            if response.status_code == requests.codes.ok:
-                have, size, etag = 0, int(response.headers["Content-Length"]), response.headers.get("ETag", "")
-                version_path(part).unlink(missing_ok=True)  # or it would vouch for bytes of another version
-                part.write_bytes(b"")
-                _write_version(part, {"address": address_digest(url), "size": size, "etag": etag})
-            elif (  # servers that ignore If-Range send the rest of another version
-                response.headers.get("ETag", etag) != etag
-                or not re.fullmatch(rf"bytes {have}-\d+/({size}|\*)", response.headers.get("Content-Range", ""))
-                or int(response.headers["Content-Length"]) > size - have
-            ):
-                part.unlink(missing_ok=True)
-                return "it has changed, or another part was sent than was asked for"
-            require_room(part.parent, 2 * size - have, "download and unpack it")
-            report(have, size)
-            with part.open("ab") as file:
-                for chunk in response.raw.stream(256 * 1024, decode_content=False):
-                    have += file.write(chunk)
-                    report(have, size)
-        if have != size:
-            return f"{have:,} bytes came where {size:,} were announced"
-    part.replace(destination)
-    # Killed before the next line, it leaves a file that is taken for a person's: it is used, and never removed.
-    changed = destination.stat().st_mtime_ns
-    _write_version(destination, {"address": address_digest(url), "size": size, "etag": etag, "changed": changed})
-    version_path(part).unlink()
-    return ""
+    if have and have == size:
+        return ""
+    headers = {"Accept-Encoding": "identity"}  # a compressed file would have other positions
+    if have and etag.startswith('"'):  # a weak one vouches for the meaning and not for the bytes
+        headers |= {"Range": f"bytes={have}-", "If-Range": etag}
+    with _ask(session, url, headers) as response:
+        if response.status_code == requests.codes.ok:
+            have, size, etag = 0, int(response.headers["Content-Length"]), response.headers.get("ETag", "")
+            discard(part)  # its version must never vouch for bytes of another one
+            part.write_bytes(b"")
+            version = {"address": address_digest(url), "size": size, "etag": etag}
+            _version_path(part).write_text(json.dumps(version), encoding="utf-8")
+        elif (  # servers that ignore If-Range send the rest of another version
+            response.headers.get("ETag", etag) != etag
+            or not re.fullmatch(rf"bytes {have}-\d+/({size}|\*)", response.headers.get("Content-Range", ""))
+            or int(response.headers["Content-Length"]) > size - have
+        ):
+            discard(part)
+            return "it has changed, or another part was sent than was asked for"
+        require_room(part.parent, 2 * size - have, "download and unpack it")
+        report(have, size)
+        with part.open("ab") as file:
+            for chunk in response.raw.stream(256 * 1024, decode_content=False):
+                have += file.write(chunk)
+                report(have, size)
+    return "" if have == size else f"{have:,} bytes came where {size:,} were announced"
 
 
 def _ask(session: requests.Session, url: str, headers: dict[str, str]) -> requests.Response:
@@ -160,36 +147,17 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def is_ours(destination: Path) -> bool:
-    """Tell a complete file that `download` has left there from one that a person has put there."""
+def _version_path(part: Path) -> Path:
+    return part.with_name(f".{part.name}.version.json")
+
+
+def _version(part: Path, url: str) -> tuple[int, str] | None:
+    """Return length and ETag of what a part is of; None when that cannot be told."""
     try:
-        return bool(_read_version(destination)["changed"] == destination.stat().st_mtime_ns)
-    except (OSError, ValueError, TypeError, KeyError):
-        return False
-
-
-def remove_ours(destination: Path) -> None:
-    """Remove a file that `download` has left there, and nobody else's."""
-    if is_ours(destination):
-        destination.unlink()
-    version_path(destination).unlink(missing_ok=True)
-
-
-def _version(file: Path, url: str) -> tuple[int, str] | None:
-    """Return length and ETag of what a file or part is of; None when that cannot be told."""
-    try:
-        version = _read_version(file)
+        version = json.loads(_version_path(part).read_text(encoding="utf-8"))
         return (version["size"], version["etag"]) if version["address"] == address_digest(url) else None
     except (OSError, ValueError, TypeError, KeyError):
         return None
-
-
-def _read_version(file: Path) -> Any:
-    return json.loads(version_path(file).read_text(encoding="utf-8"))
-
-
-def _write_version(file: Path, version: dict[str, Any]) -> None:
-    version_path(file).write_text(json.dumps(version), encoding="utf-8")
 
 
 def _reason(error: BaseException) -> str:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from cli.console import byte_progress, console
 from cli.data.dataset import named
-from cli.data.download import address_digest, download, public_url, remove_ours, require_web_address
+from cli.data.download import address_digest, discard, download, public_url, require_web_address
 from cli.data.unzip import ArchiveError, unzip
 from cli.errors import NotReadyError, UsageError
 
@@ -30,25 +27,18 @@ class Source:
     ----------
     url : str
         Without user name, password and query.
+    address : str
+        SHA-256 that tells addresses with different queries apart.
     sha256 : str
         Of the archive, hexadecimal.
-    size : int
-        Of the archive, in bytes.
     pulled : str
         When, in UTC.
-    address : str
-        SHA-256 that tells addresses with different queries apart; empty in older records, and then there was no query.
     """
 
     url: str
+    address: str
     sha256: str
-    size: int
     pulled: str
-    address: str = ""
-
-    def is_from(self, url: str) -> bool:
-        """Whether it came from this address."""
-        return (self.address or address_digest(self.url)) == address_digest(url)
 
 
 def pull(directory: Path, url: str, sha256: str | None) -> None:
@@ -60,8 +50,8 @@ def pull(directory: Path, url: str, sha256: str | None) -> None:
     Parameters
     ----------
     directory : Path
-        Appears when everything is unpacked. ``DIRECTORY.zip`` is the archive until then; one that was put there by hand
-        is used instead of a download, and kept.
+        Appears when everything is unpacked. ``DIRECTORY.zip``, where a person has put one, is used instead of a
+        download, and kept.
     url : str
         Of a zip archive.
     sha256 : str, optional
@@ -70,8 +60,7 @@ def pull(directory: Path, url: str, sha256: str | None) -> None:
     Raises
     ------
     NotReadyError
-        When the folder holds something else, the archive cannot be fetched, is another one than before, or cannot be
-        unpacked safely.
+        When the folder holds something else, or the archive is not the one that is expected.
     UsageError
         When `sha256` is no checksum, or the folder has no name.
     """
@@ -82,50 +71,35 @@ def pull(directory: Path, url: str, sha256: str | None) -> None:
     if not directory.name:
         raise UsageError(f"{directory} cannot be a data set's folder: name one below it.")
     archive, record = directory.with_name(f"{directory.name}.zip"), directory.with_name(f"{directory.name}.source.json")
-    with _only_one(directory.parent):
-        before = _read(record)
-        if not _is_there(directory, before, url, sha256):
-            if archive.is_dir():
-                raise NotReadyError(
-                    f"{archive} is a folder; the archive goes there.", "Move it, or choose another folder."
-                )
+    part = archive.with_name(f"{archive.name}.part")
+    before = _read(record)
+    if not _is_there(directory, before, url, sha256):
+        if archive.is_dir():
+            raise NotReadyError(f"{archive} is a folder; an archive is expected there.", "Move it away.")
+        if archive.exists():
+            console.print(f"Using {archive}, which is there already.")
+        else:
             with byte_progress("Downloading") as report:
-                download(url, archive, report=report)
-            _write(record, _verified(archive, url, sha256, before))
-            try:
-                with byte_progress("Unpacking") as report:
-                    unpacked = unzip(archive, directory, report=report)
-            except ArchiveError:
-                _write(record, before)  # the checksum of something unusable is nothing to go by
-                remove_ours(archive)
-                raise
-            console.print(f"Unpacked {unpacked}, into {directory}.")
-        remove_ours(archive)
-
-
-@contextmanager
-def _only_one(folder: Path) -> Iterator[None]:
-    """Keep a second pull from writing the same files; the system lets go of the lock however this process ends."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise NotReadyError(f"{folder} cannot be made: {error.strerror}.") from error
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError:
-        raise NotReadyError(f"Another kennel data pull is writing to {folder}.", "Wait until it has ended.") from None
-    finally:
-        os.close(descriptor)
+                download(url, part, report=report)
+            archive = part
+        _write(record, _verified(archive, url, sha256, before))
+        try:
+            with byte_progress("Unpacking") as report:
+                unpacked = unzip(archive, directory, report=report)
+        except ArchiveError:
+            _write(record, before)  # the checksum of something unusable is nothing to go by
+            discard(part)
+            raise
+        console.print(f"Unpacked {unpacked}, into {directory}.")
+    discard(part)
 
 
 def _is_there(directory: Path, before: Source | None, url: str, sha256: str | None) -> bool:
     if not os.path.lexists(directory) or (directory.is_dir() and not any(directory.iterdir())):
         return False
-    if before is None or not before.is_from(url) or sha256 not in (None, before.sha256):
+    if before is None or before.address != address_digest(url) or sha256 not in (None, before.sha256):
         what = "was not pulled" if before is None else f"was pulled from {before.url} (sha256 {before.sha256})"
-        if before is not None and before.url == public_url(url) and not before.is_from(url):
+        if before is not None and before.url == public_url(url) and before.address != address_digest(url):
             what += ", with another query in the address"
         raise NotReadyError(
             f"{directory} is there and {what}, so it is left alone.", "Choose another folder, or remove this one."
@@ -138,17 +112,17 @@ def _verified(archive: Path, url: str, sha256: str | None, before: Source | None
     """Compare the archive with what was asked for or fetched before; return what it is."""
     with archive.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
-    size = archive.stat().st_size
-    console.print(f"{archive}: {size:,} bytes, sha256 {found}")
+    console.print(f"{archive}: {archive.stat().st_size:,} bytes, sha256 {found}")
     keep = f"The archive stays in {archive}: remove it to download it again"
+    source = Source(public_url(url), address_digest(url), found, datetime.now(UTC).isoformat(timespec="seconds"))
     if sha256 is not None and found != sha256:
         raise NotReadyError(f"{archive} is not what was asked for: its sha256 is not {sha256}.", f"{keep}.")
-    if sha256 is None and before is not None and before.is_from(url) and before.sha256 != found:
+    if sha256 is None and before is not None and before.address == source.address and before.sha256 != found:
         raise NotReadyError(
             f"{before.url} is another file than on {before.pulled}: then its sha256 was {before.sha256}.",
             f"{keep}, or accept the new one with --sha256 {found}.",
         )
-    return Source(public_url(url), found, size, datetime.now(UTC).isoformat(timespec="seconds"), address_digest(url))
+    return source
 
 
 def _read(record: Path) -> Source | None:

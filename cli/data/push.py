@@ -22,7 +22,6 @@ from botocore.config import Config
 from cli.aws import Stage, delete_objects
 from cli.console import progress_bar
 from cli.data.dataset import read_file
-from cli.data.fast_put import FastPut
 from cli.errors import UsageError, aws_errors
 from cli.parallel import map_unordered
 from infra.bucket_layout import DATA_SETS
@@ -52,13 +51,7 @@ def data_set_prefix(name: str) -> str:
 
 
 def data_set_name(directory: Path, name: str | None) -> str:
-    """Return the name under which a data set is kept in the bucket.
-
-    Raises
-    ------
-    UsageError
-        When the name would not do in a key; the message says what is allowed.
-    """
+    """Return the name under which a data set is kept in the bucket; a UsageError when it would not do in a key."""
     chosen = name or directory.resolve().name
     if not _NAME.fullmatch(chosen):
         raise UsageError(
@@ -75,16 +68,9 @@ def push_data_set(stage: Stage, folder: ImageFolder, name: str) -> PushResult:
 
 
 def push_files(stage: Stage, files: Mapping[str, Path], prefix: str, manifest_key: str) -> PushResult:
-    """Make what lies below a prefix of the data bucket equal to some files.
+    """Make what lies below a prefix of the data bucket equal to some files, given by their keys below it.
 
     The manifest is also written every few seconds and when the push breaks off: the next one goes on from there.
-
-    Parameters
-    ----------
-    files
-        Where the files are, by their keys below the prefix.
-    prefix
-        With a trailing slash.
 
     Raises
     ------
@@ -94,7 +80,7 @@ def push_files(stage: Stage, files: Mapping[str, Path], prefix: str, manifest_ke
         When an upload or a deletion is refused.
     """
     bucket = stage.data_bucket
-    s3 = stage.client("s3", config=Config(max_pool_connections=_UPLOADS, signature_version="s3v4"))
+    s3 = stage.client("s3", config=Config(max_pool_connections=_UPLOADS, parameter_validation=False))
     with aws_errors():
         recorded = _read_manifest(s3, bucket, manifest_key)
         pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
@@ -103,14 +89,16 @@ def push_files(stage: Stage, files: Mapping[str, Path], prefix: str, manifest_ke
         }
         manifest = {key: entry for key, entry in recorded.items() if present.get(key) == entry[1]}
         changed = {key: files[key] for key in _changed(files, manifest)}
+
+        def put(key: str, body: bytes) -> str:
+            return str(s3.put_object(Bucket=bucket, Key=prefix + key, Body=body)["ETag"])
+
+        def save() -> None:
+            body = json.dumps(manifest.copy(), sort_keys=True, ensure_ascii=False).encode()  # it goes on growing
+            s3.put_object(Bucket=bucket, Key=manifest_key, Body=body, ContentType="application/json")
+
         if changed:
-
-            def save() -> None:
-                body = json.dumps(manifest.copy(), sort_keys=True, ensure_ascii=False).encode()  # it goes on growing
-                s3.put_object(Bucket=bucket, Key=manifest_key, Body=body, ContentType="application/json")
-
-            put = FastPut(stage.session, s3, bucket, _UPLOADS)
-            _upload(changed, manifest, lambda key, body: put(prefix + key, body), save)
+            _upload(changed, manifest, put, save)
         stale = sorted(present.keys() - files.keys())
         delete_objects(s3, bucket, [{"Key": prefix + key} for key in stale])
     return PushResult(len(changed), len(files) - len(changed), len(stale))

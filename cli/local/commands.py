@@ -19,10 +19,7 @@ from emulator.platform import lifecycle
 from emulator.platform.conditions import DEFAULT_SPOT_WAIT_SECONDS, Conditions, SpotInterruption
 from emulator.quotas import service as quotas
 
-app = typer.Typer(
-    help="An AWS on this machine.",
-    no_args_is_help=True,
-)
+app = typer.Typer(help="An AWS on this machine.", no_args_is_help=True)
 
 STATE_DIR = Path(".kennel/local")
 # What a shell that was used with a real account may hold, and what would be mixed with the local credentials.
@@ -40,17 +37,12 @@ def _local_errors() -> Iterator[None]:
         yield
     except lifecycle.LocalAwsError as error:
         raise NotReadyError(str(error)) from error
+    except quotas.QuotaError as error:
+        raise UsageError(str(error)) from None
 
 
 def start(state_dir: Path, port: int | None, **conditions: Any) -> lifecycle.Status:
-    """Start the local AWS unless it runs already.
-
-    Parameters
-    ----------
-    port
-        None: any that it has, or the default.
-    conditions
-        Members of `Conditions`; a local AWS that runs already has its own.
+    """Start the local AWS, on its port or the default one, with members of `Conditions`, unless it runs already.
 
     Raises
     ------
@@ -72,21 +64,6 @@ def start(state_dir: Path, port: int | None, **conditions: Any) -> lifecycle.Sta
             # It would not do what was asked for, and a rehearsal that changes nothing looks like a success.
             message = f"{running} It takes --interrupt-spot-after, --quota and --access-log-delay at its start only."
             raise NotReadyError(message, "Stop it first: kennel local down") from None
-
-
-def _quotas(given: list[str]) -> dict[str, int]:
-    try:
-        return dict(map(quotas.parse, given))
-    except quotas.QuotaError as error:
-        raise UsageError(str(error)) from None
-
-
-def stop(state_dir: Path) -> bool:
-    """Stop the local AWS, keeping its state; False when it was not running."""
-    with _local_errors():
-        running = lifecycle.status(state_dir.resolve()) is not None
-        lifecycle.down(state_dir.resolve())
-    return running
 
 
 def environment(state_dir: Path) -> dict[str, str]:
@@ -130,13 +107,17 @@ def up(
     if interrupt_spot_after is not None:
         conditions["spot_interruption"] = SpotInterruption(interrupt_spot_after, spot_wait)
     if quota:
-        conditions["quotas"] = _quotas(quota)
+        with _local_errors():
+            conditions["quotas"] = dict(map(quotas.parse, quota))
     if access_log_delay is not None:
         conditions["access_log_seconds"] = access_log_delay
-    status = start(state_dir, port, **conditions)
-    console.print(f"The local AWS answers at {status.endpoint_url} (process {status.pid}).")
+    _print_status(start(state_dir, port, **conditions))
     option = "" if state_dir == STATE_DIR else f" --state-dir {shlex.quote(str(state_dir))}"
     console.print(f'Point this shell at it: eval "$(kennel local env{option})"')
+
+
+def _print_status(status: lifecycle.Status) -> None:
+    console.print(f"The local AWS answers at {status.endpoint_url} (process {status.pid}).")
 
 
 @app.command()
@@ -146,7 +127,7 @@ def status(state_dir: StateDir = STATE_DIR) -> None:
         found = lifecycle.status(state_dir.resolve())
     if found is None:
         raise NotReadyError("The local AWS is not running.", "Start it: kennel local up")
-    console.print(f"The local AWS answers at {found.endpoint_url} (process {found.pid}).")
+    _print_status(found)
     if found.warning is not None:
         console.print(found.warning)
 
@@ -184,7 +165,9 @@ def down(
     delete_state: Annotated[bool, typer.Option("--delete-state", help="Also forget everything it holds.")] = False,
 ) -> None:
     """Stop the local AWS with all that it runs; its state stays for the next start."""
-    running = stop(state_dir)
+    with _local_errors():
+        running = lifecycle.status(state_dir.resolve()) is not None
+        lifecycle.down(state_dir.resolve())
     console.print("The local AWS is stopped." if running else "The local AWS was not running.")
     if delete_state:
         shutil.rmtree(state_dir, ignore_errors=True)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from time import monotonic
 
@@ -38,19 +39,13 @@ _BATCH_SIZE = 64
 _EPOCHS = 32
 
 
-@dataclass
-class _Timer:
-    """Seconds that each named step took, in the order in which they ended."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def step(self, name: str) -> Iterator[None]:
-        """Time a step under this name."""
-        console.rule(Text(name, style="bold"), align="left", style="dim")
-        start = monotonic()
-        yield
-        self.seconds[name] = monotonic() - start
+@contextmanager
+def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
+    """Note how long a step takes."""
+    console.rule(Text(name, style="bold"), align="left", style="dim")
+    start = monotonic()
+    yield
+    seconds[name] = monotonic() - start
 
 
 def demo(
@@ -58,43 +53,44 @@ def demo(
     state_dir: local.StateDir = local.STATE_DIR,
 ) -> None:
     """Go through all of it on the local AWS: draw images, tune, train, deploy, classify."""
-    timer, directory = _Timer(), SAMPLE_DIR
-    with timer.step("Start the local AWS"):
+    seconds: dict[str, float] = {}
+    step, directory = partial(_timed, seconds), SAMPLE_DIR
+    with step("Start the local AWS"):
         started = local.start(state_dir, port)
         local.enter(state_dir)
         console.print(f"It answers at {started.endpoint_url} and enforces IAM. The CDK's output goes to {_CDK_LOG}.")
     stage = Stage("local")
-    with timer.step("Bootstrap the CDK; draw a data set meanwhile"), ThreadPoolExecutor(1) as pool:
+    with step("Bootstrap the CDK; draw a data set meanwhile"), ThreadPoolExecutor(1) as pool:
         prepared = pool.submit(bootstrap, stage, log=_CDK_LOG)
         draw_sample(directory, seed=1, breeds=12, per_class=(120, 15, 15))
         prepared.result()
-    with timer.step("cdk deploy: storage and training"), progress_bar("cdk deploy"):
+    with step("cdk deploy: storage and training"), progress_bar("cdk deploy"):
         deploy_stacks(stage, ["storage", "training"], log=_CDK_LOG)
-    with timer.step("Push the data set into the bucket"):
+    with step("Push the data set into the bucket"):
         data_set = read_data_set(directory)
         name = data_set_name(directory, None)
         result = push_data_set(stage, data_set, name)
         console.print(f"{result.uploaded} images uploaded, {result.unchanged} unchanged.")
-    with timer.step("Tune: a SageMaker tuning job"):
+    with step("Tune: a SageMaker tuning job"):
         tuning = watch_tuning(stage, start_tuning(stage, search_request(stage, name)))
-    with timer.step("Train with the best values: a SageMaker training job on two instances"):
+    with step("Train with the best values: a SageMaker training job on two instances"):
         chosen = {"epochs": str(_EPOCHS), "precision": "auto"}
         best = best_hyperparameters(stage, tuning.name) | chosen
         job = start_training(stage, TrainingRequest(name, best, instances=2))
         follow_training(stage, job)
-    with timer.step("Package the model"):
+    with step("Package the model"):
         card = package_model(stage, stage.artifact, job=job)
         console.print(f"{card.architecture}, {len(card.labels)} classes, {stage.artifact.stat().st_size / 1e6:.1f} MB.")
-    with timer.step("cdk deploy: endpoint, scaling, function"):
+    with step("cdk deploy: endpoint, scaling, function"):
         with progress_bar("cdk deploy"):
             deploy_stacks(stage, ["inference"], log=_CDK_LOG)
         console.print(f"The function answers at {stage.output('inference', 'FunctionUrl')}")
-    with timer.step("Classify the test images through the function URL"):
+    with step("Classify the test images through the function URL"):
         evaluation = evaluate_deployment(stage, directory)
     console.rule(style="dim")
     console.print(_answers_table(evaluation))
     console.print(evaluation_table(evaluation))
-    console.print(_times_table(timer.seconds))
+    console.print(_times_table(seconds))
     console.print(
         "It is still running. Try it on an image of yours:\n"
         '  source .venv/bin/activate; eval "$(kennel local env)"; kennel classify IMAGE\n'
@@ -123,20 +119,13 @@ def search_request(stage: Stage, data_set: str) -> TuningRequest:
 
 def _answers_table(evaluation: Evaluation) -> Table:
     """A few answers, spread evenly over the test set (and so over the classes)."""
-    table = Table("image", "answer", "probability", "", title="Held-out images, answered by the function")
-    table.title_justify = "left"
-    shown = min(_SHOWN, len(evaluation.images))
-    for position in range(shown):
-        index = position * len(evaluation.images) // shown
-        picture, answer = evaluation.images[index], evaluation.answers[index]
-        best = answer.body["predictions"][0]
-        right = evaluation.right[index]
-        table.add_row(
-            picture.name,
-            best["label"],
-            f"{best['probability']:.1%}",
-            Text("right", style="green") if right else Text("wrong", style="red"),
-        )
+    title = "Held-out images, answered by the function"
+    table = Table("image", "answer", "probability", "", title=title, title_justify="left")
+    count = len(evaluation.images)
+    for index in range(0, count, max(1, count // _SHOWN)):
+        best = evaluation.answers[index].body["predictions"][0]
+        verdict = Text("right", style="green") if evaluation.right[index] else Text("wrong", style="red")
+        table.add_row(evaluation.images[index].name, best["label"], f"{best['probability']:.1%}", verdict)
     return table
 
 

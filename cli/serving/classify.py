@@ -71,22 +71,16 @@ class Evaluation:
 
     Attributes
     ----------
-    images, answers : list
-        Of the test set, in the same order.
-    right : list of bool
-        Whether the function's first answer was the image's class.
-    unreadable : list
-        Images that the function cannot read.
     online, offline : float
         Accuracy through the function URL, and of the artifact's own predictor on this machine, 0 to 1.
     largest_difference : float
         Between any online and offline probability.
     """
 
-    images: list[ImageFile]
-    answers: list[Answer]
-    right: list[bool]
-    unreadable: list[ImageFile]
+    images: list[ImageFile]  # of the test set
+    answers: list[Answer]  # in the same order
+    right: list[bool]  # whether the function's first answer was the image's class
+    unreadable: list[ImageFile]  # by the function
     online: float
     offline: float
     largest_difference: float
@@ -146,16 +140,13 @@ def evaluate_deployment(stage: Stage, directory: Path) -> Evaluation:
     test = [image for image in read_data_set(directory).images if image.split == "test"]
     if not test:
         raise NotReadyError(f"{directory} has no pictures in test/.")
-    answers = _classify_all(FunctionClient(stage, connections=_CALLS_AT_ONCE), [image.path for image in test])
-    pairs = list(zip(test, answers, strict=True))
+    pairs = list(zip(test, _classify_all(stage, test), strict=True))
     unreadable = [image for image, answer in pairs if answer.status == _UNREADABLE]
     if len(unreadable) < len(test):
         pairs = [(image, answer) for image, answer in pairs if answer.status != _UNREADABLE]
-    if refused := [(image, answer.error) for image, answer in pairs if answer.error]:
-        example, reason = refused[0]
-        raise WorkFailedError(f"{len(refused)} of {len(test)} pictures got no answer; {example.path}: {reason}")
-    images, answers = [image for image, _ in pairs], [answer for _, answer in pairs]
-    predictor, offline = _classify_offline(stage.artifact, images)
+    if refused := [f"{image.path}: {answer.error}" for image, answer in pairs if answer.error]:
+        raise WorkFailedError(f"{len(refused)} of {len(test)} pictures got no answer; {refused[0]}")
+    predictor = _load(stage.artifact)
     labels, version = predictor.card.labels, predictor.card.version
     for image, answer in pairs:
         served, count = answer.body["model"]["version"], len(answer.body.get("scores", ()))
@@ -165,42 +156,42 @@ def evaluate_deployment(stage: Stage, directory: Path) -> Evaluation:
             )
         if count != len(labels):
             raise WorkFailedError(f"{image.path}: the answer has {count} scores, the artifact {len(labels)} labels.")
-    truth = [labels.index(image.label) for image in images]
-    online = [answer.body["scores"] for answer in answers]
+    truth = [labels.index(image.label) for image, _ in pairs]
+    online = [answer.body["scores"] for _, answer in pairs]
+    offline = [predictor.predict(image.path.read_bytes()).scores for image, _ in pairs]
     right = _is_right(online, truth)
     return Evaluation(
-        images,
-        answers,
-        right,
-        unreadable,
+        images=[image for image, _ in pairs],
+        answers=[answer for _, answer in pairs],
+        right=right,
+        unreadable=unreadable,
         online=sum(right) / len(right),
         offline=sum(_is_right(offline, truth)) / len(truth),
         largest_difference=max(
-            abs(a - b) for one, other in zip(online, offline, strict=True) for a, b in zip(one, other, strict=True)
+            abs(a - b) for pair in zip(online, offline, strict=True) for a, b in zip(*pair, strict=True)
         ),
     )
 
 
-def _classify_all(client: FunctionClient, paths: list[Path]) -> list[Answer]:
-    with ThreadPoolExecutor(_CALLS_AT_ONCE) as pool, progress_bar("Classifying", len(paths)) as report:
-        answers = []
-        for answer in pool.map(lambda path: client.classify_bytes(path.read_bytes(), scores=True), paths):
+def _classify_all(stage: Stage, images: list[ImageFile]) -> list[Answer]:
+    client, answers = FunctionClient(stage, connections=_CALLS_AT_ONCE), []
+    with ThreadPoolExecutor(_CALLS_AT_ONCE) as pool, progress_bar("Classifying", len(images)) as report:
+        for answer in pool.map(lambda image: client.classify_bytes(image.path.read_bytes(), scores=True), images):
             answers.append(answer)
             report(len(answers))
     return answers
 
 
-def _classify_offline(artifact: Path, images: list[ImageFile]) -> tuple[Predictor, list[list[float]]]:
+def _load(artifact: Path) -> Predictor:
     from model.core import packaging  # numpy and the inference engine: not needed by `classify`
     from model.core.predictor import Predictor
 
     with tempfile.TemporaryDirectory() as folder:
         try:
             packaging.unpack(artifact, Path(folder))
-            predictor = Predictor.load(Path(folder))
+            return Predictor.load(Path(folder))
         except ArtifactError as error:
             raise NotReadyError(f"{artifact} cannot be loaded: {error}") from error
-    return predictor, [predictor.predict(image.path.read_bytes()).scores for image in images]
 
 
 def _is_right(scores: list[list[float]], truth: list[int]) -> list[bool]:

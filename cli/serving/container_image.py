@@ -10,6 +10,7 @@ import base64
 import os
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -29,28 +30,21 @@ _INSTALL = "Install one of them: podman or buildah (Debian and Fedora have packa
 app = typer.Typer(help="The serving image.", no_args_is_help=True)
 
 Base = Annotated[str | None, typer.Option(help="Base image in place of the Dockerfile's.")]
-Volumes = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--volume", help="HOST:CONTAINER:ro, seen by the build only: certificates, pip.conf. Not with docker."
-    ),
-]
 
 
 @app.command()
 def build(
     tag: Annotated[str, typer.Option(help="Name of the image.")] = DEFAULT_TAG,
     base: Base = None,
-    volumes: Volumes = None,
 ) -> None:
     """Build the serving image for this machine's instruction set."""
     builder = find_builder()
-    build_image(builder, tag, base=base, volumes=volumes or [])
+    build_image(builder, tag, base=base)
     console.print(f"Built {tag} with {builder.name}.")
 
 
 @app.command()
-def push(context: typer.Context, base: Base = None, volumes: Volumes = None) -> None:
+def push(context: typer.Context, base: Base = None) -> None:
     """Build the stage's serving image here and push it to the stage's repository.
 
     The next `kennel deploy` finds it there and builds nothing.
@@ -68,7 +62,7 @@ def push(context: typer.Context, base: Base = None, volumes: Volumes = None) -> 
         return
     builder = find_builder()
     architecture = instance_types.architecture(stage.settings.serving.instance_type)
-    build_image(builder, uri, base=base, volumes=volumes or [], platform=PLATFORMS[architecture])
+    build_image(builder, uri, base=base, platform=PLATFORMS[architecture])
     with aws_errors():
         (token,) = stage.client("ecr").get_authorization_token()["authorizationData"]
     password = base64.b64decode(token["authorizationToken"]).decode().partition(":")[2]
@@ -95,48 +89,24 @@ def is_pushed(stage: Stage) -> bool:
 
 
 def find_builder() -> Path:
-    """Return the path of a container builder that can be used here.
-
-    Raises
-    ------
-    NotReadyError
-        When there is none.
-    """
+    """Return the path of a container builder that can be used here; a NotReadyError when there is none."""
     for name in ("docker", "podman", "buildah"):
-        program = shutil.which(name)
-        # Docker's client is no builder where no daemon runs.
-        if program and _works(Path(program)):
-            return Path(program)
+        if program := shutil.which(name):
+            builder = Path(program)
+            # Docker's client is no builder where no daemon runs.
+            info = subprocess.run([builder, "info"], env=builder_environment(builder), capture_output=True, check=False)
+            if info.returncode == 0:
+                return builder
     raise NotReadyError("No container builder works here: docker, podman and buildah were tried.", _INSTALL)
 
 
-def _works(builder: Path) -> bool:
-    environment = builder_environment(builder)
-    return subprocess.run([builder, "info"], env=environment, capture_output=True, check=False).returncode == 0
-
-
-def build_image(builder: Path, tag: str, *, base: str | None, volumes: list[str], platform: str | None = None) -> None:
+def build_image(
+    builder: Path, tag: str, *, base: str | None, volumes: Sequence[str] = (), platform: str | None = None
+) -> None:
     """Build `model/serving/image/Dockerfile`, its output on the terminal.
 
-    The image has one platform, Docker's media types and no attestations: SageMaker refuses image indexes.
-
-    Parameters
-    ----------
-    builder : Path
-        From `find_builder`.
-    tag : str
-        Name of the image.
-    base : str, optional
-        Base image in place of the Dockerfile's.
-    volumes : list of str
-        ``HOST:CONTAINER:ro``, mounted while the image is built.
-    platform : str, optional
-        One of `PLATFORMS`; by default this machine's. Another one needs emulation (``qemu-user-static``).
-
-    Raises
-    ------
-    WorkFailedError
-        When the build failed.
+    The image has one platform, Docker's media types and no attestations: SageMaker refuses image indexes. Another
+    platform than this machine's needs emulation (``qemu-user-static``).
     """
     one_image = ["--provenance=false", "--sbom=false"] if builder.name == "docker" else ["--format", "docker"]
     arguments = [*one_image, "--network", "host", "--file", str(DOCKERFILE), "--tag", tag]

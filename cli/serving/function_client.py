@@ -19,7 +19,7 @@ _TIMEOUT = urllib3.Timeout(connect=5, read=70)  # the function itself gives up e
 
 @dataclass(frozen=True)
 class Answer:
-    """What the function answered: the HTTP status, and the known fields of the JSON body or a ``message``."""
+    """The HTTP status, and the known fields of the JSON body or a ``message``."""
 
     status: int
     body: dict[str, Any]
@@ -50,20 +50,7 @@ class Answer:
 
 
 class FunctionClient:
-    """A signed HTTP client of the function URL; safe to share between threads.
-
-    Parameters
-    ----------
-    stage : Stage
-        The stage whose function is called; its inference stack must be deployed.
-    connections : int
-        How many calls may be under way at once.
-
-    Raises
-    ------
-    NotReadyError
-        When the inference stack is not deployed, or there are no credentials to sign with.
-    """
+    """A signed HTTP client of the function URL; safe to share between so many threads as it has connections."""
 
     def __init__(self, stage: Stage, *, connections: int = 1) -> None:
         self.url = stage.output("inference", "FunctionUrl")

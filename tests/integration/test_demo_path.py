@@ -5,16 +5,10 @@ The tests share one deployment and run in the order in which they stand here; th
 
 from __future__ import annotations
 
-import base64
 import io
 import json
-import os
 import re
-import signal
-import socket
 import tarfile
-import urllib.error
-import urllib.request
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,7 +16,6 @@ from typing import Any
 
 import boto3
 import botocore.exceptions
-import psutil
 import pytest
 import urllib3
 from botocore.auth import SigV4Auth
@@ -42,23 +35,17 @@ def demo(project: Project) -> Iterator[Project]:
 
 
 @pytest.fixture(scope="module")
-def client(demo: Project) -> Callable[[str], Any]:
+def administrator(demo: Project) -> dict[str, str]:
+    """The access key that `kennel local env` names."""
+    names = {"AccessKeyId": "AWS_ACCESS_KEY_ID", "SecretAccessKey": "AWS_SECRET_ACCESS_KEY"}
+    return {name: demo.environment[variable] for name, variable in names.items()}
+
+
+@pytest.fixture(scope="module")
+def client(demo: Project, administrator: dict[str, str]) -> Callable[[str], Any]:
     """Boto3 clients of the administrator, told nothing but what `kennel local env` says."""
-    environment = demo.environment
-
-    def make(service: str, **credentials: str) -> Any:
-        return boto3.client(
-            service,
-            endpoint_url=environment["AWS_ENDPOINT_URL"],
-            region_name=environment["AWS_REGION"],
-            **credentials
-            or {
-                "aws_access_key_id": environment["AWS_ACCESS_KEY_ID"],
-                "aws_secret_access_key": environment["AWS_SECRET_ACCESS_KEY"],
-            },
-        )
-
-    return make
+    session = boto3.Session(*administrator.values(), region_name=demo.environment["AWS_REGION"])
+    return lambda service: session.client(service, endpoint_url=demo.environment["AWS_ENDPOINT_URL"])
 
 
 @pytest.fixture(scope="module")
@@ -73,32 +60,18 @@ def outputs(client: Callable[[str], Any]) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def picture(demo: Project) -> bytes:
-    """A held-out picture."""
+def image(demo: Project) -> bytes:
+    """A held-out image."""
     return sorted((demo.root / "data/sample/test").rglob("*.jpg"))[0].read_bytes()
 
 
-def call(
-    url: str,
-    body: bytes | None,
-    keys: dict[str, str] | None,
-    content_type: str = "image/jpeg",
-) -> tuple[int, dict[str, Any]]:
-    """Call the function URL (GET without a body), signed with the given access key or not at all."""
-    method = "GET" if body is None else "POST"
-    request = AWSRequest(method=method, url=url, data=body, headers={"Content-Type": content_type})
-    if keys:
-        credentials = Credentials(keys["AccessKeyId"], keys["SecretAccessKey"])
-        SigV4Auth(credentials, "lambda", "us-east-1").add_auth(request)
-    response = urllib3.request(method, url, body=body, headers=dict(request.headers), retries=False)
+def call(url: str, image: bytes, keys: dict[str, str]) -> tuple[int, dict[str, Any]]:
+    """Send an image to the function URL, signed with an access key."""
+    request = AWSRequest(method="POST", url=url, data=image, headers={"Content-Type": "image/jpeg"})
+    credentials = Credentials(keys["AccessKeyId"], keys["SecretAccessKey"])
+    SigV4Auth(credentials, "lambda", "us-east-1").add_auth(request)
+    response = urllib3.request("POST", url, body=image, headers=dict(request.headers), retries=False)
     return response.status, json.loads(response.data)
-
-
-@pytest.fixture(scope="module")
-def administrator(demo: Project) -> dict[str, str]:
-    """The access key that `kennel local env` names."""
-    names = {"AccessKeyId": "AWS_ACCESS_KEY_ID", "SecretAccessKey": "AWS_SECRET_ACCESS_KEY"}
-    return {name: demo.environment[variable] for name, variable in names.items()}
 
 
 @pytest.fixture
@@ -108,8 +81,7 @@ def user(client: Callable[[str], Any]) -> Iterator[dict[str, str]]:
     iam.create_user(UserName="stranger")
     key = iam.create_access_key(UserName="stranger")["AccessKey"]
     yield key
-    for policy in iam.list_user_policies(UserName="stranger")["PolicyNames"]:
-        iam.delete_user_policy(UserName="stranger", PolicyName=policy)
+    iam.delete_user_policy(UserName="stranger", PolicyName="call")
     iam.delete_access_key(UserName="stranger", AccessKeyId=key["AccessKeyId"])
     iam.delete_user(UserName="stranger")
 
@@ -136,68 +108,54 @@ def test_accuracy_through_the_url_is_high_and_equals_the_artifacts_own(figures: 
     assert figures["largest_difference"] < 1e-6
 
 
-def test_the_report_is_fetched_and_its_figures_are_those_of_the_deployed_model(
-    demo: Project, figures: dict[str, Any]
-) -> None:
-    output = demo.kennel("report", "--no-open", "--output", "reports").stdout
+def test_the_figures_of_the_report_are_those_of_the_deployed_model(demo: Project, figures: dict[str, Any]) -> None:
+    demo.kennel("report", "--no-open", "--output", "reports")
     (folder,) = (demo.root / "reports").iterdir()
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["test"]["accuracy"] == figures["accuracy_offline"]
-    assert f"{metrics['test']['accuracy']:.2%}" in output
-    assert f"{folder.name}/report.html" in output
     assert (folder / "report.html").read_text().count('<img src="data:image/jpeg') == len(metrics["mistakes"])
-    assert len((folder / "history.csv").read_text().splitlines()) == 1 + len(metrics["epochs"])
     error = {when: found["expected_calibration_error"] for when, found in metrics["calibration"]["test"].items()}
     assert error["after"] < error["before"]
 
 
-def test_a_batch_labels_a_prefix_once_names_what_it_cannot_read_and_goes_on_with_new_pictures(
+def test_a_batch_labels_a_prefix_once_names_what_it_cannot_read_and_goes_on_with_new_images(
     demo: Project, client: Callable[[str], Any], outputs: dict[str, str], tmp_path: Path
 ) -> None:
     bucket, s3 = outputs["DataBucketName"], client("s3")
     folder = tmp_path / "holiday"
     for number, path in enumerate(sorted((demo.root / "data/sample/test").rglob("*.jpg"))[:6]):
-        (folder / f"dir {number % 2}").mkdir(parents=True, exist_ok=True)
-        (folder / f"dir {number % 2}" / f"é {number}.jpg").write_bytes(path.read_bytes())
-    (folder / "broken.jpg").write_bytes(b"no picture")
+        copy = folder / f"dir {number % 2}" / f"é {number}.jpg"
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(path.read_bytes())
+    (folder / "broken.jpg").write_bytes(b"no image")
 
     def labels() -> dict[str, dict[str, Any]]:
         body = s3.get_object(Bucket=bucket, Key="batch/output/holiday/labels.jsonl")["Body"].read()
         return {label["picture"]: label for label in map(json.loads, body.decode().splitlines())}
 
-    output = demo.kennel("batch", str(folder), "--parquet", "--top-k", "2").stdout
+    output = demo.kennel("batch", str(folder), "--parquet").stdout
     assert "USD per hour" in output
     assert "6 of 7 pictures are labelled, 1 could not be, 0 are left" in output
-    assert "broken.jpg" in output
     first = labels()
     assert first.keys() == {f"dir {n % 2}/é {n}.jpg" for n in range(6)} | {"broken.jpg"}
     assert first["broken.jpg"]["error"]["code"] == "unsupported_image"
     answered = json.loads(demo.kennel("classify", str(folder / "dir 1/é 1.jpg"), "--json").stdout)
-    assert (answered["status"], len(answered["predictions"])) == (200, 3)
-    assert re.fullmatch(r"sha256:[0-9a-f]{64}", answered["model"]["version"])
-    assert first["dir 1/é 1.jpg"]["label"] == answered["predictions"][0]["label"]
-    assert first["dir 1/é 1.jpg"]["model"] == answered["model"]
-    assert len(first["dir 1/é 1.jpg"]["predictions"]) == 2
+    label = first["dir 1/é 1.jpg"]
+    assert (label["label"], label["model"]) == (answered["predictions"][0]["label"], answered["model"])
     assert s3.head_object(Bucket=bucket, Key="batch/output/holiday/labels.parquet")["ContentLength"] > 0
 
     (folder / "new.jpg").write_bytes((folder / "dir 0/é 0.jpg").read_bytes())
-    again = demo.kennel("batch", f"s3://{bucket}/batch/input/holiday/", check=False).stdout
-    assert "7 pictures, 7 of them labelled already" in again
-    assert "Transform job" not in again
-    once_more = demo.kennel("batch", str(folder)).stdout
-    assert "8 pictures, 7 of them labelled already" in once_more
+    assert "8 pictures, 7 of them labelled already" in demo.kennel("batch", str(folder)).stdout
     assert labels() == first | {"new.jpg": labels()["new.jpg"]}
-    jobs = client("sagemaker").list_transform_jobs()["TransformJobSummaries"]
-    assert [job["TransformJobStatus"] for job in jobs] == ["Completed", "Completed"]
     # Nothing is left of the jobs but the labels.
     for prefix in ("batch/input/.manifests/", "batch/output/holiday/.jobs/"):
         assert "Contents" not in s3.list_objects_v2(Bucket=bucket, Prefix=prefix)
 
 
 def test_a_caller_without_permission_is_refused_until_it_is_granted(
-    client: Callable[[str], Any], outputs: dict[str, str], picture: bytes, user: dict[str, str]
+    client: Callable[[str], Any], outputs: dict[str, str], image: bytes, user: dict[str, str]
 ) -> None:
-    assert call(outputs["FunctionUrl"], picture, user)[0] == 403
+    assert call(outputs["FunctionUrl"], image, user)[0] == 403
     statement = {
         "Effect": "Allow",
         "Action": ["lambda:InvokeFunctionUrl", "lambda:InvokeFunction"],
@@ -205,28 +163,7 @@ def test_a_caller_without_permission_is_refused_until_it_is_granted(
     }
     document = json.dumps({"Version": "2012-10-17", "Statement": statement})
     client("iam").put_user_policy(UserName="stranger", PolicyName="call", PolicyDocument=document)
-    assert call(outputs["FunctionUrl"], picture, user)[0] == 200
-
-
-def test_bad_input_is_the_callers_error(outputs: dict[str, str], administrator: dict[str, str]) -> None:
-    status, body = call(outputs["FunctionUrl"], b"this is not a picture", administrator)
-    assert status == 415
-    assert body["error"]["code"] == "unsupported_image"
-    assert "Traceback" not in json.dumps(body)
-
-
-def test_the_consoles_bare_event_is_answered_through_the_alias(
-    client: Callable[[str], Any], outputs: dict[str, str], picture: bytes
-) -> None:
-    event = {"image": base64.b64encode(picture).decode(), "top_k": 2}
-    response = client("lambda").invoke(FunctionName=outputs["FunctionAliasArn"], Payload=json.dumps(event).encode())
-    answer = json.loads(response["Payload"].read())
-    assert answer["statusCode"] == 200
-    assert len(json.loads(answer["body"])["predictions"]) == 2
-
-
-def test_health_is_good_while_the_endpoint_answers(outputs: dict[str, str], administrator: dict[str, str]) -> None:
-    assert call(outputs["FunctionUrl"] + "health", None, administrator)[0] == 200
+    assert call(outputs["FunctionUrl"], image, user)[0] == 200
 
 
 PROBE = """
@@ -245,7 +182,7 @@ def handler(event, context):
 
 
 def test_the_functions_role_can_do_nothing_but_invoke_its_own_endpoint(
-    client: Callable[[str], Any], outputs: dict[str, str], picture: bytes
+    client: Callable[[str], Any], outputs: dict[str, str], image: bytes
 ) -> None:
     """Runs code of an attacker's choice under the function's own role."""
     lambda_ = client("lambda")
@@ -258,20 +195,15 @@ def test_the_functions_role_can_do_nothing_but_invoke_its_own_endpoint(
         Code={"ZipFile": archive.getvalue()},
     )  # fmt: skip
     try:
+        endpoint = outputs["EndpointName"]
         attempts = {
             "own endpoint": ("sagemaker-runtime", "invoke_endpoint",
-                             {"EndpointName": outputs["EndpointName"], "Body": "x", "ContentType": "text/plain"}),
-            "other endpoint": ("sagemaker-runtime", "invoke_endpoint", {"EndpointName": "other", "Body": "x"}),
-            "longer name": ("sagemaker-runtime", "invoke_endpoint",
-                            {"EndpointName": outputs["EndpointName"] + "x", "Body": "x"}),
+                             {"EndpointName": endpoint, "Body": "x", "ContentType": "text/plain"}),
+            "longer name": ("sagemaker-runtime", "invoke_endpoint", {"EndpointName": f"{endpoint}x", "Body": "x"}),
             "data": ("s3", "list_objects_v2", {"Bucket": outputs["DataBucketName"]}),
-            "endpoints": ("sagemaker", "list_endpoints", {}),
-            "delete": ("sagemaker", "delete_endpoint", {"EndpointName": outputs["EndpointName"]}),
-            "iam": ("iam", "list_roles", {}),
-            "itself": ("lambda", "get_function", {"FunctionName": outputs["FunctionName"]}),
+            "delete": ("sagemaker", "delete_endpoint", {"EndpointName": endpoint}),
             "training role": ("sts", "assume_role",
                               {"RoleArn": outputs["TrainingRoleArn"], "RoleSessionName": "probe"}),
-            "key": ("kms", "encrypt", {"KeyId": outputs["DataKeyArn"], "Plaintext": "x"}),
         }  # fmt: skip
         answer = lambda_.invoke(FunctionName="probe", Payload=json.dumps(attempts).encode())
         results = json.loads(answer["Payload"].read())
@@ -282,36 +214,17 @@ def test_the_functions_role_can_do_nothing_but_invoke_its_own_endpoint(
     assert {name: code for name, code in results.items() if code not in denied} == {}
 
 
-@pytest.mark.slow
-def test_the_local_aws_survives_a_kill_with_everything_it_held(
-    demo: Project, client: Callable[[str], Any], outputs: dict[str, str], picture: bytes, administrator: dict[str, str]
-) -> None:
-    before = call(outputs["FunctionUrl"], picture, administrator)
-    client("s3").put_object(Bucket=outputs["DataBucketName"], Key="acknowledged", Body=b"x")
-    pid = int(re.search(r"process (\d+)", demo.kennel("local", "status").stdout).group(1))  # type: ignore[union-attr]
-    os.kill(pid, signal.SIGKILL)
-    psutil.wait_procs([psutil.Process(pid)] if psutil.pid_exists(pid) else [], timeout=10)
-    demo.start_local_aws()
-    client("sagemaker").get_waiter("endpoint_in_service").wait(
-        EndpointName=outputs["EndpointName"], WaiterConfig={"Delay": 1, "MaxAttempts": 60}
-    )
-    after = call(outputs["FunctionUrl"], picture, administrator)
-    assert after[0] == before[0] == 200
-    assert after[1]["predictions"] == before[1]["predictions"]
-    assert client("s3").get_object(Bucket=outputs["DataBucketName"], Key="acknowledged")["Body"].read() == b"x"
-
-
 def test_cdk_diff_finds_nothing_to_change(demo: Project) -> None:
     output = demo.run("cdk", "diff", "-c", "stage=local", "--fail").stdout
     assert "Number of stacks with differences: 0" in output
 
 
 def test_a_broken_artifact_rolls_back_and_the_old_model_keeps_answering(
-    demo: Project, client: Callable[[str], Any], outputs: dict[str, str], picture: bytes, administrator: dict[str, str]
+    demo: Project, client: Callable[[str], Any], outputs: dict[str, str], image: bytes, administrator: dict[str, str]
 ) -> None:
     artifact = demo.root / "build/local/model.tar.gz"
     good = artifact.read_bytes()
-    before = call(outputs["FunctionUrl"], picture, administrator)
+    before = call(outputs["FunctionUrl"], image, administrator)
     artifact.write_bytes(without_graph(good))
     try:
         failed = demo.kennel("deploy", "--yes", "inference", check=False)
@@ -321,7 +234,7 @@ def test_a_broken_artifact_rolls_back_and_the_old_model_keeps_answering(
     assert "model.onnx" in failed.stdout, "the reason is not in what the user sees"
     stack = client("cloudformation").describe_stacks(StackName="kennel-local-inference")["Stacks"][0]
     assert stack["StackStatus"] == "UPDATE_ROLLBACK_COMPLETE"
-    after = call(outputs["FunctionUrl"], picture, administrator)
+    after = call(outputs["FunctionUrl"], image, administrator)
     assert (after[0], after[1]["predictions"]) == (200, before[1]["predictions"])
 
 
@@ -339,7 +252,7 @@ def without_graph(artifact: bytes) -> bytes:
 
 
 def test_any_other_data_set_goes_through_the_same_commands(demo: Project) -> None:
-    """No splits, odd class names, mixed modes and sizes, one picture that cannot be read; searched inside one job."""
+    """No splits, odd class names, mixed modes and sizes, one image that cannot be read; searched inside one job."""
     folder = demo.root / "data" / "shapes"
     colours = {"001.Röd boll": (200, 30, 30), "grön boll": (30, 180, 40), "青い ボール": (30, 60, 200)}
     modes = ("RGB", "L", "P", "RGBA", "CMYK")
@@ -348,8 +261,8 @@ def test_any_other_data_set_goes_through_the_same_commands(demo: Project) -> Non
         for number in range(20):
             mode = "RGB" if number % 2 else modes[number // 2 % len(modes)]
             size = (40 + 13 * number, 300 - 9 * number)
-            image = Image.new("RGB", size, tuple(value + number for value in colour)).convert(mode)
-            image.save(folder / label / f"bild {number}.{'tiff' if mode == 'CMYK' else 'png'}")
+            drawn = Image.new("RGB", size, tuple(value + number for value in colour)).convert(mode)
+            drawn.save(folder / label / f"bild {number}.{'tiff' if mode == 'CMYK' else 'png'}")
     (folder / "grön boll" / "kaputt.jpg").write_bytes(b"\xff\xd8\xff\xe0 not really")
     pushed = demo.kennel("data", "push", "data/shapes").stdout
     assert "Pushed as 'shapes': 61 uploaded" in pushed
@@ -384,18 +297,3 @@ def test_destroy_leaves_nothing(demo: Project, client: Callable[[str], Any], out
     assert [group for group in groups if "Endpoints" in group or "kennel" in group] == []
     with pytest.raises(botocore.exceptions.ClientError):
         client("s3").head_bucket(Bucket=outputs["DataBucketName"])
-
-
-def test_down_leaves_no_process_no_port_and_no_temporary_file(demo: Project) -> None:
-    demo.kennel("local", "down")
-    with socket.socket() as probe:
-        assert probe.connect_ex(("127.0.0.1", demo.port)) != 0
-    left = [
-        process.info["cmdline"]
-        for process in psutil.process_iter(["cmdline", "cwd"])
-        if str(demo.state_dir) in " ".join(process.info["cmdline"] or [])
-        or str(demo.root) in (process.info["cwd"] or "")
-    ]
-    assert left == []
-    with pytest.raises(urllib.error.URLError):
-        urllib.request.urlopen(demo.environment["AWS_ENDPOINT_URL"], timeout=2)

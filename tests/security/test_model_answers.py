@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from batch_fakes import FakeStage
-from hypothesis import example, given
+from batch_fakes import stage_with
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cli.batch import job as batch_job
@@ -66,7 +66,6 @@ BAD = {
 
 
 @given(ANSWERS)
-@example(DEEP)
 def test_any_answer_is_a_record_of_its_own_picture_that_can_be_written(answer: bytes) -> None:
     label = label_of_answer("mine.jpg", "e1", "model-1", answer)
     assert (label["picture"], label["etag"], label["sagemaker_model"]) == ("mine.jpg", "e1", "model-1")
@@ -75,8 +74,7 @@ def test_any_answer_is_a_record_of_its_own_picture_that_can_be_written(answer: b
     assert from_json_lines(to_json_lines({"mine.jpg": label})) == {"mine.jpg": label}
 
 
-@given(st.integers(100, 599), ANSWERS)
-@example(200, DEEP)
+@given(st.integers(100, 599), ANSWERS | st.just(DEEP))
 def test_any_answer_of_the_function_is_one_line_for_a_person(status: int, content: bytes) -> None:
     answer = Answer.parse(status, content)
     assert isinstance(describe(answer), str)
@@ -95,10 +93,7 @@ def test_any_records_are_a_table(tmp_path: Path) -> None:
 @pytest.fixture
 def stage(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(batch_job, "_POLL_SECONDS", 0.0)
-    stage: Any = FakeStage()
-    for name in ("a.jpg", "b.jpg"):
-        stage.s3.objects[f"batch/input/dogs/{name}"] = name.encode()
-    return stage
+    return stage_with("a.jpg", "b.jpg")
 
 
 @pytest.mark.parametrize("answer", BAD.values(), ids=BAD.keys())

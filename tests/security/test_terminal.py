@@ -1,15 +1,10 @@
-"""Text that comes from data, logs, files or AWS is shown by a terminal, and never obeyed by it.
-
-Every command that prints such text is run on a hostile one: the clipboard, the title, the screen, the direction of the
-line, markup.
-"""
+"""Text that comes from data, logs, files or AWS is shown by a terminal, and never obeyed by it."""
 
 from __future__ import annotations
 
 import io
 import json
 import re
-import tarfile
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
@@ -26,20 +21,10 @@ from rich.color import ColorSystem
 
 from cli import console, main
 from cli.aws import ROOT, Stage
-from cli.batch import commands as batch
-from cli.batch.job import BatchFolder, Ended
-from cli.batch.labels import label_of_error
 from cli.console import SafeConsole, plain
-from cli.local import demo
 from cli.serving import classify as classifying
-from cli.serving.classify import Evaluation
 from cli.serving.function_client import Answer
-from cli.training import ec2 as ec2_training
 from cli.training import sagemaker as training
-from cli.training.ec2_jobs import write_launch
-from cli.tuning import watching as tuning
-from model.training.data.image_folder import ImageFile
-from programs.ec2_training.training_instance.job import Job
 
 #: Clipboard, title, a cleared screen in both forms of an introducer, the start of the line, the other direction, half a
 #: character, and markup, some of it nonsense.
@@ -52,12 +37,10 @@ _UNSAFE = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\
 
 
 class HostileAws:
-    """SageMaker, CloudWatch Logs and EC2, all of whose texts are hostile; jobs have ended as `status`."""
-
-    status = "Completed"
+    """SageMaker and CloudWatch Logs, all of whose texts are hostile; a training job has failed."""
 
     def describe_training_job(self, **_: Any) -> dict[str, Any]:
-        return {"TrainingJobStatus": self.status, "FailureReason": HOSTILE}
+        return {"TrainingJobStatus": "Failed", "FailureReason": HOSTILE}
 
     def describe_log_streams(self, **_: Any) -> dict[str, Any]:
         return {"logStreams": [{"logStreamName": f"job/{HOSTILE}{number}-1"} for number in range(2)]}
@@ -70,42 +53,6 @@ class HostileAws:
 
     def describe_endpoint_config(self, **_: Any) -> dict[str, Any]:
         return {"ProductionVariants": [{"ModelName": HOSTILE}]}
-
-    def get_console_output(self, **_: Any) -> dict[str, str]:
-        return {"Output": HOSTILE}
-
-    def describe_hyper_parameter_tuning_job(self, **_: Any) -> dict[str, Any]:
-        return {
-            "HyperParameterTuningJobName": "search",
-            "HyperParameterTuningJobStatus": self.status,
-            "HyperParameterTuningJobConfig": {
-                "HyperParameterTuningJobObjective": {"MetricName": HOSTILE, "Type": "Minimize"},
-                "ParameterRanges": {"CategoricalParameterRanges": [{"Name": HOSTILE, "Values": [HOSTILE]}]},
-                "ResourceLimits": {},
-            },
-            "BestTrainingJob": self._trial(),
-            "FailureReason": HOSTILE,
-        }
-
-    def _trial(self) -> dict[str, Any]:
-        return {
-            "TrainingJobName": f"search-001-{HOSTILE}",
-            "TrainingJobStatus": HOSTILE if self.status == "Completed" else self.status,
-            "TunedHyperParameters": {HOSTILE: HOSTILE},
-            "FinalHyperParameterTuningJobObjectiveMetric": {"Value": 1.0},
-            "FailureReason": HOSTILE,
-        }
-
-    def get_paginator(self, operation: str) -> HostileAws:
-        self._listed = operation
-        return self
-
-    def paginate(self, **_: Any) -> list[dict[str, Any]]:
-        if self._listed == "describe_instances":
-            instance = {"InstanceId": "i-1", "LaunchTime": 1, "Tags": []}
-            wanted = [given["Name"] for given in _["Filters"]]
-            return [{"Reservations": [{"Instances": [] if "instance-state-name" in wanted else [instance]}]}]
-        return [{"TrainingJobSummaries": [self._trial()]}]
 
 
 class Screen:
@@ -148,8 +95,7 @@ def stage(monkeypatch: pytest.MonkeyPatch) -> Any:
     stage: Any = FakeStage(s3=FakeS3(), aws=HostileAws())
     monkeypatch.setattr(main, "Stage", lambda *_: stage)
     monkeypatch.delenv("KENNEL_STAGE", raising=False)
-    for module in (training, ec2_training, tuning):
-        monkeypatch.setattr(module, "_POLL_SECONDS", 0.0)
+    monkeypatch.setattr(training, "_POLL_SECONDS", 0.0)
     return stage
 
 
@@ -185,28 +131,9 @@ def test_colours_of_a_log_are_left_out_and_letters_of_the_world_are_not() -> Non
 
 
 def test_log_lines_and_reasons_of_a_training_job(screen: Screen, stage: Any) -> None:
-    stage.aws.status = "Failed"
     text = screen.kennel("train", "--follow", "job", code=5)
     assert shows(text)
     assert text.count("mine") >= 3  # two lines, and the reason
-
-
-@pytest.mark.parametrize("state", ["Failed", "Training", "Starting"])
-def test_what_a_training_on_ec2_says_of_itself(screen: Screen, stage: Any, state: str) -> None:
-    name = "kennel-dev-ec2-1"
-    write_launch(
-        stage, Job(name=name, source="", channels={}, output="", checkpoints="", max_runtime_seconds=1), "t3.xlarge"
-    )
-    status = {"state": state, "reason": HOSTILE, "instance_type": HOSTILE, "started": 0, "ended": 1}
-    stage.s3.objects[f"training/{name}/status.json"] = json.dumps(status).encode()
-    assert shows(screen.kennel("train", "--follow", name, code=5))
-
-
-@pytest.mark.parametrize("status", ["Completed", "Failed"])
-def test_a_search(screen: Screen, stage: Any, status: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tuning, "CHARTS", tmp_path)
-    stage.aws.status = status
-    assert shows(screen.kennel("tune", "status", "search", code=5 if status == "Failed" else 0))
 
 
 def test_pictures_answers_and_errors_of_the_function(
@@ -232,15 +159,6 @@ def test_pictures_answers_and_errors_of_the_function(
     assert shows(screen.kennel("classify", f"{picture}?", code=3))
 
 
-def test_the_tables_of_an_evaluation(screen: Screen) -> None:
-    picture = ImageFile(Path(HOSTILE), "test", HOSTILE, HOSTILE)
-    answer = Answer(200, {"predictions": [{"label": HOSTILE, "probability": 0.5}]})
-    evaluation = Evaluation([picture], [answer], [True], [picture], 1.0, 1.0, 0.0)
-    for table in (classifying.evaluation_table(evaluation), demo._answers_table(evaluation)):
-        console.console.print(table)
-        assert shows(screen.shown())
-
-
 def test_classes_and_files_of_a_data_set(screen: Screen, stage: Any, tmp_path: Path) -> None:
     folder = tmp_path / "dogs"
     for split, name in product(("train", "valid"), ("a", HOSTILE_NAME)):
@@ -255,34 +173,6 @@ def test_classes_and_files_of_a_data_set(screen: Screen, stage: Any, tmp_path: P
     assert shows(screen.kennel("data", "check", str(tmp_path / HOSTILE_NAME), code=3))
     (folder / "valid" / HOSTILE_NAME).rename(folder / "valid" / f"{HOSTILE_NAME}2")
     assert shows(screen.kennel("data", "push", str(folder), "--name", "dogs", code=3))
-
-
-def test_pictures_and_errors_of_a_batch(screen: Screen, stage: Any) -> None:
-    folder = BatchFolder(stage, "bucket", "batch/input/dogs/", f"batch/output/{HOSTILE}/")
-    label = label_of_error(HOSTILE, "1", "model", HOSTILE, HOSTILE)
-    batch._report(folder, {f"{HOSTILE}{number}": label for number in range(12)}, 12)
-    assert shows(screen.shown())
-    ended = Ended("job", "Failed", HOSTILE, [], [], [HOSTILE], [HOSTILE])
-    console.error_console.print("\n".join(batch._faults(folder, ended)))
-    assert shows(screen.shown())
-    stage.s3.objects["batch/output/dogs/labels.jsonl"] = HOSTILE.encode(errors="replace")
-    assert "is not what this command wrote" in screen.kennel("batch", "s3://bucket/batch/input/dogs/", code=3)
-
-
-def test_figures_of_a_training(screen: Screen, stage: Any, tmp_path: Path) -> None:
-    folder = tmp_path / HOSTILE_NAME
-    folder.mkdir()
-    metrics = {
-        "test": None, "valid": {"accuracy": 1, "accuracy_interval": [0, 1], "macro_f1": 1, "loss": 0,
-                                "confusion_matrix": [[1]]},
-        "calibration": {"temperature": 1, "valid": {when: {"expected_calibration_error": 0} for when in
-                                                    ("before", "after")}},
-        "data_set": {"skipped": [], "also_in_training": [], "absent_classes": []}, "workers": 1, "best_epoch": HOSTILE,
-        "epochs": [], "images_per_second": 1, "seconds": 1, "interrupted": False,
-        "quantization": {"precision": HOSTILE, "reason": HOSTILE},
-    }  # fmt: skip
-    (folder / "metrics.json").write_text(json.dumps(metrics))
-    assert shows(screen.kennel("report", "--from", str(folder), code=3))  # no page can be made of these
 
 
 def test_the_log_of_the_local_aws(screen: Screen, tmp_path: Path) -> None:
@@ -315,21 +205,9 @@ def test_arguments_that_are_file_names(screen: Screen, stage: Any, arguments: li
     assert "x1b]52;c;aGk" in screen.kennel(*arguments, code=2)
 
 
-def test_an_artifact_that_is_none(screen: Screen, stage: Any, tmp_path: Path) -> None:
-    path = tmp_path / f"{HOSTILE_NAME}.tar.gz"
-    with tarfile.open(path, "w:gz") as tar:
-        tar.addfile(tarfile.TarInfo("model.json"))
-    assert shows(screen.kennel("package", "--from", str(path), code=3))
-
-
 def test_progress_names_what_it_is_of(screen: Screen) -> None:
     with console.progress_bar(HOSTILE, 2) as report_steps:
         report_steps(1)
     with console.byte_progress(HOSTILE) as report_bytes:
         report_bytes(1, 2)
     screen.shown()
-
-
-def test_a_job_of_a_listing_that_is_none_is_passed_over(screen: Screen, stage: Any, tmp_path: Path) -> None:
-    stage.s3.objects[f"training/kennel-dev-{HOSTILE}/output/output.tar.gz"] = b""
-    assert "No training of this stage has left a report" in screen.kennel("report", "--output", str(tmp_path), code=3)

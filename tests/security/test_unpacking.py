@@ -188,12 +188,6 @@ def test_hostile_archive_is_refused(place: Callable[[Path, Path], None], name: s
     assert len(message) < 1000
 
 
-def test_time_that_is_no_time_is_refused_by_the_local_aws(tmp_path: Path) -> None:
-    (tmp_path / "model.tar.gz").write_bytes(gzip.compress(tar_bytes(member("model.json", b"{}", mtime="1e400"))))
-    with pytest.raises(artifacts.ArtifactError, match=r"model\.tar\.gz cannot be unpacked"):
-        unpack_in_the_local_aws(tmp_path / "model.tar.gz", tmp_path / "inside")
-
-
 @pytest.mark.parametrize("name", LINKS)
 def test_instance_unpacks_no_links_and_no_sparse_files(name: str, tmp_path: Path) -> None:
     attack(unpack_on_an_instance, storage.JobError, name, tmp_path)

@@ -6,15 +6,18 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-import boto3
 import botocore.exceptions
 from fake_s3 import FakeS3
-
-from cli.aws import Stage
+from fake_stage import FakeStage
 
 
 def client_error(code: str) -> botocore.exceptions.ClientError:
     return botocore.exceptions.ClientError({"Error": {"Code": code, "Message": "refused"}}, "Operation")
+
+
+def answer_of(label: str) -> bytes:
+    predictions = [{"label": label, "probability": 0.75}, {"label": "Beagle", "probability": 0.25}]
+    return json.dumps({"predictions": predictions, "model": {"name": "dogs", "version": "sha256:1"}}).encode()
 
 
 class FakeSageMaker:
@@ -25,7 +28,6 @@ class FakeSageMaker:
         self.model = "model-1"
         self.status = "Completed"
         self.requests: list[dict[str, Any]] = []
-        self.stopped: list[str] = []
         self.running = False
         self.answer: Callable[[str], bytes | None] = lambda name: answer_of("Akita")
         self.place: Callable[[str], str] = lambda name: name
@@ -54,36 +56,17 @@ class FakeSageMaker:
         reason = {"FailureReason": "AlgorithmError: out of luck"} if self.status == "Failed" else {}
         return {"TransformJobStatus": self.status, **reason}
 
-    def stop_transform_job(self, *, TransformJobName: str) -> None:
-        self.stopped.append(TransformJobName)
-
     def sent(self, request: dict[str, Any]) -> list[str]:
-        """The pictures that a job was given."""
+        """The images that a job was given."""
         uri = request["TransformInput"]["DataSource"]["S3DataSource"]["S3Uri"]
         head, *names = json.loads(self.s3.objects[uri.removeprefix("s3://bucket/")])
         assert head == {"prefix": "s3://bucket/batch/input/dogs/"}
         return names
 
 
-def answer_of(label: str) -> bytes:
-    predictions = [{"label": label, "probability": 0.75}, {"label": "Beagle", "probability": 0.25}]
-    return json.dumps({"predictions": predictions, "model": {"name": "dogs", "version": "sha256:1"}}).encode()
-
-
-class FakeStage(Stage):
-    """A deployed stage whose AWS is made of the fakes above."""
-
-    data_bucket = "bucket"
-    session = boto3.session.Session("key", "secret", region_name="eu-west-1")  # type: ignore[assignment]
-
-    def __init__(self) -> None:
-        super().__init__("local")
-        s3 = FakeS3()
-        object.__setattr__(self, "s3", s3)
-        object.__setattr__(self, "sagemaker", FakeSageMaker(s3))
-
-    def client(self, service: str, **options: Any) -> Any:
-        return {"s3": self.s3, "sagemaker": self.sagemaker}[service]  # type: ignore[attr-defined]
-
-    def output(self, kind: str, key: str) -> str:
-        return key
+def stage_with(*images: str) -> FakeStage:
+    """A deployed stage with images, whose bytes are their names, below ``batch/input/dogs/``."""
+    s3 = FakeS3()
+    for name in images:
+        s3.objects[f"batch/input/dogs/{name}"] = name.encode()
+    return FakeStage("local", s3=s3, sagemaker=FakeSageMaker(s3))

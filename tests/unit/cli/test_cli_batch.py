@@ -1,4 +1,4 @@
-"""Labelling a prefix of pictures: what is sent to SageMaker, what becomes of its answers, and how a batch goes on."""
+"""Labelling a prefix of images: what is sent to SageMaker, what becomes of its answers, and how a batch goes on."""
 
 from __future__ import annotations
 
@@ -9,21 +9,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from batch_fakes import FakeStage, answer_of, client_error
+from batch_fakes import answer_of, client_error, stage_with
 
 from cli.batch import commands as batch
 from cli.batch import job as batch_job
 from cli.batch.commands import deployed_model, label_images, open_folder
 from cli.batch.job import BatchOptions
-from cli.batch.labels import (
-    InputImage,
-    from_json_lines,
-    is_settled,
-    label_of_answer,
-    match_answers,
-    to_json_lines,
-    write_parquet,
-)
+from cli.batch.labels import from_json_lines, label_of_answer, match_answers, write_parquet
 from cli.errors import AwsError, NotReadyError, WorkFailedError
 
 SOURCE = "s3://bucket/batch/input/dogs"
@@ -37,78 +29,65 @@ def error_of(code: str) -> bytes:
 @pytest.fixture
 def stage(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(batch_job, "_POLL_SECONDS", 0.0)
-    stage: Any = FakeStage()
-    for name in ("a.jpg", "dir/é b.PNG"):
-        stage.s3.objects[f"batch/input/dogs/{name}"] = name.encode()
-    return stage
+    return stage_with("a.jpg", "dir/é b.PNG")
 
 
-def run(stage: Any, **options: Any) -> None:
+def run(stage: Any, *, stop: bool = False, again: bool = False, parquet: bool = False, **options: Any) -> None:
     """Bring the labels up to date."""
-    chosen = {name: options.pop(name, False) for name in ("again", "parquet")}
-    model = None if options.pop("stop", False) else deployed_model(stage)
-    label_images(open_folder(stage, SOURCE, None), model, BatchOptions(**options), **chosen)
+    model = None if stop else deployed_model(stage)
+    label_images(open_folder(stage, SOURCE, None), model, BatchOptions(**options), again=again, parquet=parquet)
 
 
-def labels(stage: Any) -> dict[str, Any]:
-    return from_json_lines(stage.s3.objects[LABELS])
+def found(stage: Any) -> dict[str, str]:
+    """The label, or the code of the error, of each image."""
+    labels = from_json_lines(stage.s3.objects[LABELS])
+    return {name: label["error"]["code"] if "error" in label else label["label"] for name, label in labels.items()}
 
 
 def leftovers(stage: Any) -> list[str]:
     return [key for key in stage.s3.objects if "/.jobs/" in key or "/.manifests/" in key]
 
 
-def test_every_picture_gets_a_line_and_the_jobs_files_go(stage: Any) -> None:
-    stage.s3.objects["batch/input/dogs/notes.txt"] = b"not a picture"
+def test_every_image_gets_a_line_and_the_jobs_files_go(stage: Any) -> None:
+    stage.s3.objects["batch/input/dogs/notes.txt"] = b"not an image"
     stage.s3.objects["batch/input/dogs/.hidden/a.jpg"] = b"hidden"
     run(stage)
-    assert labels(stage).keys() == {"a.jpg", "dir/é b.PNG"}
-    found = labels(stage)["dir/é b.PNG"]
-    assert (found["label"], found["probability"]) == ("Akita", 0.75)
-    assert found["model"] == {"name": "dogs", "version": "sha256:1"}
+    assert found(stage) == {"a.jpg": "Akita", "dir/é b.PNG": "Akita"}
+    label = from_json_lines(stage.s3.objects[LABELS])["dir/é b.PNG"]
+    assert (label["probability"], label["model"]) == (0.75, {"name": "dogs", "version": "sha256:1"})
     assert leftovers(stage) == []
 
 
 def test_the_request_keeps_to_the_limits_and_asks_for_errors_inline(stage: Any, capsys: pytest.CaptureFixture) -> None:
     run(stage, top_k=3, scores=True, instances=2, instance_type="ml.m5.xlarge")
-    (request,) = stage.sagemaker.requests
+    run(stage, again=True, instance_type="ml.g5.xlarge")
+    request, other = stage.sagemaker.requests
     assert request["ModelName"] == "model-1"
     assert request["TransformInput"]["ContentType"] == "application/x-image; errors=inline; top_k=3; scores=true"
     assert request["MaxPayloadInMB"] * request["MaxConcurrentTransforms"] <= 100
     resources = {"InstanceType": "ml.m5.xlarge", "InstanceCount": 2, "VolumeKmsKeyId": "DataKeyArn"}
     assert request["TransformResources"] == resources
     assert "2 × ml.m5.xlarge (0.460 USD per hour" in capsys.readouterr().out
+    assert "VolumeKmsKeyId" not in other["TransformResources"]  # its disks take no key
 
 
-def test_a_key_is_not_given_to_disks_that_take_none(stage: Any) -> None:
-    run(stage, instance_type="ml.g5.xlarge")
-    assert "VolumeKmsKeyId" not in stage.sagemaker.requests[0]["TransformResources"]
-
-
-def test_nothing_is_labelled_twice_but_new_and_changed_pictures_are(stage: Any) -> None:
+def test_nothing_is_labelled_twice_but_new_and_changed_images_are(stage: Any) -> None:
     run(stage)
     run(stage)
     assert len(stage.sagemaker.requests) == 1
     stage.s3.objects["batch/input/dogs/new.jpg"] = b"new"
     stage.s3.objects["batch/input/dogs/a.jpg"] = b"changed"
-    stage.s3.objects.pop("batch/input/dogs/dir/é b.PNG")
-    sent: list[str] = []
-    stage.sagemaker.answer = lambda name: sent.append(name) or answer_of("Boxer")
+    del stage.s3.objects["batch/input/dogs/dir/é b.PNG"]
+    stage.sagemaker.answer = lambda name: answer_of("Boxer")
     run(stage)
-    assert sorted(sent) == ["a.jpg", "new.jpg"]
-    assert {name: label["label"] for name, label in labels(stage).items()} == {"a.jpg": "Boxer", "new.jpg": "Boxer"}
-
-
-def test_another_model_and_again_label_everything_anew(stage: Any) -> None:
-    run(stage)
+    assert found(stage) == {"a.jpg": "Boxer", "new.jpg": "Boxer"}
     stage.sagemaker.model = "model-2"
     run(stage)
     run(stage, again=True)
-    assert len(stage.sagemaker.requests) == 3
-    assert {label["sagemaker_model"] for label in labels(stage).values()} == {"model-2"}
+    assert len(stage.sagemaker.requests) == 4
 
 
-def test_errors_of_pictures_are_listed_and_final_ones_are_not_tried_again(
+def test_errors_of_images_are_listed_and_final_ones_are_not_tried_again(
     stage: Any, capsys: pytest.CaptureFixture
 ) -> None:
     stage.s3.objects["batch/input/dogs/huge.jpg"] = bytes(6 * 2**20 + 1)
@@ -119,36 +98,25 @@ def test_errors_of_pictures_are_listed_and_final_ones_are_not_tried_again(
     assert "a.jpg: It is unsupported_image." in printed
     assert "huge.jpg: The picture has 6,291,457 bytes; at most 6,291,456 are allowed." in printed
     assert "0 of 3 pictures are labelled, 3 could not be, 0 are left" in printed
-    sent: list[str] = []
-    stage.sagemaker.answer = lambda name: sent.append(name) or answer_of("Akita")
+    stage.sagemaker.answer = lambda name: answer_of("Akita")
     run(stage)
-    assert sent == ["dir/é b.PNG"]
-    assert labels(stage)["huge.jpg"]["error"]["code"] == "image_too_large"
+    assert found(stage) == {"a.jpg": "unsupported_image", "dir/é b.PNG": "Akita", "huge.jpg": "image_too_large"}
 
 
 def test_an_interrupted_batch_goes_on_with_the_job_that_runs(stage: Any) -> None:
+    stage.s3.objects["batch/output/dogs/.jobs/lost/pictures.json"] = b'{"model": "model-1", "etags": {"a.jpg": "1"}}'
     stage.sagemaker.running = True
     with pytest.raises(KeyboardInterrupt):
         run(stage)
     stage.sagemaker.running = False
     run(stage)
     assert len(stage.sagemaker.requests) == 1
-    assert labels(stage).keys() == {"a.jpg", "dir/é b.PNG"}
-    assert leftovers(stage) == []
+    assert found(stage).keys() == {"a.jpg", "dir/é b.PNG"}
+    assert leftovers(stage) == []  # not of the job that never began either
 
 
-def test_a_job_that_never_began_is_forgotten(stage: Any) -> None:
-    stage.s3.objects["batch/output/dogs/.jobs/lost/pictures.json"] = b'{"model": "model-1", "etags": {"a.jpg": "1"}}'
-    run(stage)
-    assert labels(stage).keys() == {"a.jpg", "dir/é b.PNG"}
-    assert leftovers(stage) == []
-
-
-def test_a_job_that_sagemaker_refuses_leaves_nothing(
-    stage: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_job_that_sagemaker_refuses_leaves_nothing(stage: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(**_: Any) -> None:
-        assert "USD per hour" in capsys.readouterr().out  # the price is said before anything starts
         raise client_error("ResourceLimitExceeded")
 
     monkeypatch.setattr(stage.sagemaker, "create_transform_job", refuse)
@@ -164,17 +132,13 @@ def test_a_failed_job_keeps_what_it_answered_and_gives_up_no_earlier_label(stage
     stage.sagemaker.answer = lambda name: answer_of("Boxer") if name == "a.jpg" else None
     with pytest.raises(WorkFailedError, match="out of luck"):
         run(stage, again=True)
-    found = labels(stage)
-    assert found["a.jpg"]["label"] == "Boxer"
-    assert found["dir/é b.PNG"]["label"] == "Akita"
-    assert found["new.jpg"]["error"]["code"] == "no_answer"
-    stage.sagemaker.status, stage.sagemaker.answer = "Completed", lambda name: answer_of("Chow")
+    assert found(stage) == {"a.jpg": "Boxer", "dir/é b.PNG": "Akita", "new.jpg": "no_answer"}
+    stage.sagemaker.status = "Completed"
+    with pytest.raises(WorkFailedError, match=r"gave no answer to 1 pictures: new\.jpg"):
+        run(stage)
+    stage.sagemaker.answer = lambda name: answer_of("Chow")
     run(stage)
-    assert {name: label["label"] for name, label in labels(stage).items()} == {
-        "a.jpg": "Boxer",
-        "dir/é b.PNG": "Akita",
-        "new.jpg": "Chow",
-    }
+    assert found(stage) == {"a.jpg": "Boxer", "dir/é b.PNG": "Akita", "new.jpg": "Chow"}
 
 
 def test_stopping_keeps_what_has_been_done_and_leaves_the_rest_for_later(
@@ -190,19 +154,7 @@ def test_stopping_keeps_what_has_been_done_and_leaves_the_rest_for_later(
     assert len(stage.sagemaker.requests) == 1
     stage.sagemaker.status, stage.sagemaker.answer = "Completed", lambda name: answer_of("Boxer")
     run(stage)
-    assert {name: label["label"] for name, label in labels(stage).items()} == {"a.jpg": "Akita", "dir/é b.PNG": "Boxer"}
-
-
-@pytest.mark.parametrize("above", ["dogs/", "input/dogs/", "batch/input/dogs/"])
-def test_answers_below_further_folders_are_found(stage: Any, above: str) -> None:
-    stage.s3.objects["batch/input/dogs/dir/a.jpg"] = b"of the same name as another one"
-    stage.sagemaker.answer = lambda name: answer_of(name)
-    stage.sagemaker.place = lambda name: above + name
-    run(stage)
-    assert {name: label["label"] for name, label in labels(stage).items()} == {
-        name: name for name in ("a.jpg", "dir/a.jpg", "dir/é b.PNG")
-    }
-    assert leftovers(stage) == []
+    assert found(stage) == {"a.jpg": "Akita", "dir/é b.PNG": "Boxer"}
 
 
 @pytest.mark.parametrize(
@@ -210,49 +162,39 @@ def test_answers_below_further_folders_are_found(stage: Any, above: str) -> None
     [
         # AWS's own example: <input prefix>/dataset01/data.csv is answered in <input prefix>/data.csv.out.
         (["dogs/c.jpg.out"], {"two/c.jpg": "dogs/c.jpg.out"}),
+        (["batch/input/dogs/one/b.jpg.out"], {"one/b.jpg": "batch/input/dogs/one/b.jpg.out"}),
         (["b.jpg.out"], {}),  # one/b.jpg or two/b.jpg
         (["a.jpg.out", "x/a.jpg.out"], {"a.jpg": "a.jpg.out"}),
         (["x/one/b.jpg.out", "one/b.jpg.out"], {"one/b.jpg": "one/b.jpg.out"}),
         (["a.jpg", "ba.jpg.out", "d.jpg.out", ".out"], {}),
     ],
 )
-def test_an_answer_is_to_the_picture_that_agrees_with_it_over_most_folders(
+def test_an_answer_is_to_the_image_that_agrees_with_it_over_most_folders(
     answers: list[str], matched: dict[str, str]
 ) -> None:
-    pictures = ["a.jpg", "one/b.jpg", "two/b.jpg", "two/c.jpg", "one/a.jpg"]
-    assert match_answers(answers, pictures, "batch/input/dogs/") == matched
+    images = ["a.jpg", "one/b.jpg", "two/b.jpg", "two/c.jpg", "one/a.jpg"]
+    assert match_answers(answers, images, "batch/input/dogs/") == matched
 
 
-@pytest.mark.parametrize("status", ["Completed", "Failed", "Stopped"])
-def test_answers_that_match_nothing_are_kept_named_and_an_error(stage: Any, status: str) -> None:
-    stage.sagemaker.status, stage.sagemaker.place = status, lambda name: f"{len(name)}.json"
-    with pytest.raises(
-        WorkFailedError, match=r"2 answers of the transform job kennel-local-batch-.* are to none"
-    ) as error:
+def test_answers_that_match_nothing_are_kept_named_and_an_error(stage: Any) -> None:
+    stage.sagemaker.place = lambda name: f"{len(name)}.json"
+    with pytest.raises(WorkFailedError, match=r"2 answers of the transform job .* are to none") as error:
         run(stage)
     kept = leftovers(stage)
     assert len(kept) == 2
     assert all(key in str(error.value) for key in kept)
-    stage.sagemaker.status, stage.sagemaker.place = "Completed", lambda name: name
+    stage.sagemaker.place = lambda name: name
     run(stage)  # the job is not looked at again
-    assert {label["label"] for label in labels(stage).values()} == {"Akita"}
+    assert set(found(stage).values()) == {"Akita"}
     assert leftovers(stage) == kept
-
-
-def test_pictures_without_an_answer_are_an_error_although_the_job_completed(stage: Any) -> None:
-    stage.sagemaker.answer = lambda name: answer_of("Akita") if name == "a.jpg" else None
-    with pytest.raises(WorkFailedError, match="has completed without an answer to 1 pictures: dir/é b"):
-        run(stage)
-    assert labels(stage)["dir/é b.PNG"]["error"]["code"] == "no_answer"
 
 
 @pytest.mark.parametrize(
     ("source", "destination"),
     [
-        ("s3://other/batch/input/dogs/", None), ("s3://bucket/datasets/dogs/", None),
-        ("s3://bucket/batch/input/", None), ("s3://bucket/batch/input-2/dogs/", None),
-        ("https://bucket/batch/input/dogs/", None), (SOURCE, "s3://bucket/batch/input/dogs/"),
-        (SOURCE, "s3://bucket/training/"), (SOURCE, "s3://other/batch/output/dogs/"), (SOURCE, "labels"),
+        ("s3://other/batch/input/dogs/", None), ("s3://bucket/batch/input/", None),
+        ("s3://bucket/batch/input-2/dogs/", None), ("https://bucket/batch/input/dogs/", None),
+        (SOURCE, "s3://bucket/batch/input/dogs/"), (SOURCE, "labels"),
     ],
 )  # fmt: skip
 def test_other_places_than_those_of_the_models_role_are_refused(
@@ -268,39 +210,36 @@ def test_without_a_deployed_model_nothing_is_pushed(
     def nothing(**_: Any) -> None:
         raise client_error("ValidationException")
 
-    (tmp_path / "dogs").mkdir()
-    (tmp_path / "dogs" / "c.jpg").write_bytes(b"c")
-    before = dict(stage.s3.objects)
     monkeypatch.setattr(stage.sagemaker, "describe_endpoint", nothing)
     monkeypatch.setattr(batch, "announce", lambda stage: None)
-    context: Any = SimpleNamespace(obj=stage)
+    monkeypatch.setattr(batch, "push_files", None)
     with pytest.raises(AwsError, match="refused"):
-        batch.batch(context, str(tmp_path / "dogs"))
-    assert stage.s3.objects == before
+        batch.batch(SimpleNamespace(obj=stage), str(tmp_path))  # type: ignore[arg-type]
 
 
-def test_a_local_folder_is_pushed_first(stage: Any, tmp_path: Path) -> None:
+def test_the_buckets_copy_is_made_equal_to_a_local_folder_first(stage: Any, tmp_path: Path) -> None:
     folder = tmp_path / "dogs"
     (folder / ".git").mkdir(parents=True)
     for name in ("c.jpg", "notes.txt", ".git/d.jpg"):
         (folder / name).write_bytes(name.encode())
     opened = open_folder(stage, str(folder), None)
     assert (opened.source, opened.destination) == ("batch/input/dogs/", "batch/output/dogs/")
-    # The bucket's copy is made equal to the folder.
     assert [key for key in stage.s3.objects if key.startswith("batch/input/")] == ["batch/input/dogs/c.jpg"]
-    with pytest.raises(NotReadyError, match="There is no folder"):
-        open_folder(stage, str(tmp_path / "missing"), None)
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(NotReadyError, match="There are no pictures"):
-        open_folder(stage, str(tmp_path / "empty"), None)
 
 
-def test_a_prefix_without_pictures_is_refused(stage: Any) -> None:
-    with pytest.raises(NotReadyError, match="There are no pictures below"):
-        label_images(open_folder(stage, f"{SOURCE}-2", None), "model-1", BatchOptions(), again=False, parquet=False)
+@pytest.mark.parametrize(
+    ("source", "complaint"),
+    [("missing", "There is no folder"), (".", "There are no pictures in"), (f"{SOURCE}-2", "no pictures below")],
+)
+def test_where_there_are_no_images_is_said(
+    stage: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, complaint: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(NotReadyError, match=complaint):
+        label_images(open_folder(stage, source, None), "model-1", BatchOptions(), again=False, parquet=False)
 
 
-@pytest.mark.parametrize("content", [b"hello", b'{"a": 1}', b"[]", b"\xff"])
+@pytest.mark.parametrize("content", [b"hello", b'{"a": 1}', b"\xff"])
 def test_a_file_that_is_not_ours_is_not_overwritten(stage: Any, content: bytes) -> None:
     stage.s3.objects[LABELS] = content
     with pytest.raises(NotReadyError, match="is not what this command wrote"):
@@ -308,44 +247,11 @@ def test_a_file_that_is_not_ours_is_not_overwritten(stage: Any, content: bytes) 
     assert stage.s3.objects[LABELS] == content
 
 
-@pytest.mark.parametrize("answer", [b"", b"[]", b"5", b"{}", b'{"predictions": []}', b'{"error": "x"}', b"\xff"])
-def test_an_answer_that_is_none_of_ours_is_an_error_that_is_tried_again(answer: bytes) -> None:
-    label = label_of_answer("a.jpg", "1", "model", answer)
-    assert label["error"]["code"] == "bad_answer"
-    assert not is_settled(label, InputImage("1", 5), "model")
-
-
-def test_lines_are_sorted_and_come_back_as_they_were() -> None:
-    # Line separators that Python, but not JSON, takes for the end of a line.
-    names = ["ü\u2028.jpg", "a\x85.jpg", "B.jpg"]
-    written = {name: label_of_answer(name, "1", "model", answer_of("Akita")) for name in names}
-    content = to_json_lines(written)
-    assert from_json_lines(content) == written
-    assert list(from_json_lines(content)) == sorted(names)
-
-
 def test_parquet_has_the_same_columns_whatever_the_answers(stage: Any, tmp_path: Path) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
-    labelled = label_of_answer("a.jpg", "1", "model", answer_of("Akita"))
-    failed = label_of_answer("b.jpg", "1", "model", error_of("unsupported_image"))
-    schemas = []
-    for number, rows in enumerate(([labelled], [failed], [failed, labelled], [])):
-        write_parquet(rows, tmp_path / f"{number}.parquet")
-        table = parquet.read_table(tmp_path / f"{number}.parquet")
-        schemas.append(table.schema)
-        assert table.column("picture").to_pylist() == sorted(row["picture"] for row in rows)
-    assert all(schema == schemas[0] for schema in schemas)
+    write_parquet([label_of_answer("b.jpg", "1", "model", error_of("unsupported_image"))], tmp_path / "failed")
     run(stage, parquet=True)
     table = parquet.read_table(io.BytesIO(stage.s3.objects["batch/output/dogs/labels.parquet"]))
     assert table.column("label").to_pylist() == ["Akita", "Akita"]
     assert table.column("error").to_pylist() == [None, None]
-
-
-def test_many_errors_are_counted_by_kind(stage: Any, capsys: pytest.CaptureFixture) -> None:
-    for number in range(batch._SHOWN_ERRORS):
-        stage.s3.objects[f"batch/input/dogs/{number}.jpg"] = b"%d" % number
-    stage.sagemaker.answer = lambda name: error_of("unsupported_image")
-    run(stage)
-    printed = capsys.readouterr().out
-    assert "… 12 errors in all: 12 unsupported_image" in printed
-    assert printed.count("It is unsupported_image.") == batch._SHOWN_ERRORS
+    assert parquet.read_table(tmp_path / "failed").schema == table.schema

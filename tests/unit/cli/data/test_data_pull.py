@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import io
 import json
-import os
-import random
 import shutil
-import signal
-import subprocess
-import sys
-import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,24 +15,15 @@ from file_server import FileServer, serve
 from training_fixtures import write_data_set
 from urllib3.util.retry import time as retry_time
 
-from cli import main
-from cli.data.pull import pull
-from cli.errors import UsageError
-
-_ARCHIVES: dict[int, bytes] = {}
-
 
 def zipped(tmp_path: Path, train: int) -> bytes:
     """A data set of so many pictures per class, as `dogImages/…` in a zip."""
-    if train not in _ARCHIVES:
-        folder = write_data_set(tmp_path / f"original-{train}", train=train, valid=2, test=2)
-        file = io.BytesIO()
-        with zipfile.ZipFile(file, "w") as archive:
-            for path in sorted(folder.rglob("*.png")):
-                archive.write(path, f"dogImages/{path.relative_to(folder).as_posix()}")
-        shutil.rmtree(folder)
-        _ARCHIVES[train] = file.getvalue()
-    return _ARCHIVES[train]
+    folder, file = write_data_set(tmp_path / f"original-{train}", train=train, valid=2, test=2), io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for path in sorted(folder.rglob("*.png")):
+            archive.write(path, f"dogImages/{path.relative_to(folder).as_posix()}")
+    shutil.rmtree(folder)
+    return file.getvalue()
 
 
 @pytest.fixture
@@ -49,17 +33,14 @@ def server(tmp_path: Path) -> Iterator[FileServer]:
 
 
 @pytest.fixture
-def kennel(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path):
-    """Runs `kennel data pull dogs` with more arguments in a folder of its own; gives exit code and output."""
+def pull(monkeypatch: pytest.MonkeyPatch, kennel, tmp_path: Path):
+    """Runs `kennel data pull dogs` in a folder of its own; gives exit code and output."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(retry_time, "sleep", lambda seconds: None)
 
-    def run(*arguments: str) -> tuple[int, str]:
-        monkeypatch.setattr("sys.argv", ["kennel", "data", "pull", "dogs", *arguments])
-        with pytest.raises(SystemExit) as stopped:
-            main.main()
-        captured = capsys.readouterr()
-        return int(stopped.value.code or 0), captured.out + captured.err
+    def run(url: str, *arguments: str) -> tuple[int, str]:
+        code, out, err = kennel("pull", "dogs", "--url", url, *arguments)
+        return code, out + err
 
     return run
 
@@ -68,219 +49,102 @@ def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def test_it_ends_with_a_checked_data_set_and_the_archive_gone(kennel, server: FileServer, tmp_path: Path) -> None:
-    code, output = kennel("--url", server.url, "--shrink", "32")
+def test_it_ends_with_a_checked_data_set_and_a_second_pull_does_nothing(
+    pull, server: FileServer, tmp_path: Path
+) -> None:
+    code, output = pull(server.url)
     assert code == 0, output
     assert sha256(server.content) in output
-    assert all(len(list(Path(name, "train/001.Disc_hound").iterdir())) == 12 for name in ("dogs", "dogs-32"))
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["dogs", "dogs-32", "dogs.source.json"]
+    assert len(list(Path("dogs/train/001.Disc_hound").iterdir())) == 12
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["dogs", "dogs.source.json"]
     source = json.loads(Path("dogs.source.json").read_text())
-    assert (source["url"], source["sha256"], source["size"]) == (
-        server.url,
-        sha256(server.content),
-        len(server.content),
-    )
-
-
-def test_a_second_pull_does_nothing(kennel, server: FileServer) -> None:
-    kennel("--url", server.url)
-    code, output = kennel("--url", server.url)
-    assert code == 0
-    assert "was pulled from there on" in output
+    assert (source["url"], source["sha256"]) == (server.url, sha256(server.content))
+    code, output = pull(server.url)
+    assert code == 0 and "was pulled from there on" in output
     assert len(server.requests) == 1
 
 
 def test_another_archive_than_the_first_time_is_refused_until_it_is_accepted(
-    kennel, server: FileServer, tmp_path: Path
+    pull, server: FileServer, tmp_path: Path
 ) -> None:
-    kennel("--url", server.url)
+    pull(server.url)
     shutil.rmtree("dogs")
     first, server.content, server.etag = sha256(server.content), zipped(tmp_path, 11), '"two"'
-    code, output = kennel("--url", server.url)
+    code, output = pull(server.url)
     assert code == 3
     assert first in output and f"--sha256 {sha256(server.content)}" in output
     assert not Path("dogs").exists()
     requests = len(server.requests)
-    code, output = kennel("--url", server.url, "--sha256", sha256(server.content))
+    code, output = pull(server.url, "--sha256", sha256(server.content))
     assert code == 0, output
     assert len(server.requests) == requests  # it had been downloaded
     assert len(list(Path("dogs/train/001.Disc_hound").iterdir())) == 11
 
 
-def test_an_archive_with_another_checksum_than_the_given_one_is_refused(kennel, server: FileServer) -> None:
-    code, output = kennel("--url", server.url, "--sha256", "0" * 64)
-    assert code == 3
-    assert "is not what was asked for" in output
-    assert not Path("dogs").exists()
-    assert not Path("dogs.source.json").exists()
-
-
-@pytest.mark.parametrize("given", ["abc", "0" * 63, "g" * 64])
-def test_what_is_no_checksum_is_refused_before_the_download(kennel, server: FileServer, given: str) -> None:
-    code, output = kennel("--url", server.url, "--sha256", given)
-    assert code == 2
-    assert "64 hexadecimal digits" in output
+@pytest.mark.parametrize(
+    ("there", "arguments", "code", "complaint"),
+    [
+        (lambda: Path("dogs/mine").mkdir(parents=True), [], 3, "was not pulled"),
+        (lambda: Path("dogs.source.json").write_text("{"), [], 3, "dogs.source.json cannot be read"),
+        (lambda: Path("dogs.zip").mkdir(), [], 3, "dogs.zip is a folder"),
+        (lambda: None, ["--sha256", "g" * 64], 2, "64 hexadecimal digits"),
+        (lambda: None, ["--url", "http://[::1"], 3, "is no web address"),
+    ],
+)
+def test_what_cannot_be_is_said_before_the_download(
+    pull, server: FileServer, there, arguments: list[str], code: int, complaint: str
+) -> None:
+    there()
+    before = {path: path.is_file() and path.read_bytes() for path in Path().rglob("*")}
+    found, output = pull(server.url, *arguments)
+    assert (found, complaint in output) == (code, True)
+    assert {path: path.is_file() and path.read_bytes() for path in Path().rglob("*")} == before
     assert not server.requests
 
 
-def test_somebody_elses_folder_is_left_alone(kennel, server: FileServer) -> None:
-    Path("dogs").mkdir()
-    Path("dogs/mine.txt").write_text("mine")
-    code, output = kennel("--url", server.url)
-    assert code == 3
-    assert "was not pulled" in output
-    assert Path("dogs/mine.txt").read_text() == "mine"
-    assert not server.requests
-
-
-def test_what_is_no_archive_leaves_nothing_to_stumble_over(kennel, server: FileServer, tmp_path: Path) -> None:
-    good, server.content = server.content, b"<html>Sign in to this network</html>"
-    code, output = kennel("--url", server.url)
-    assert code == 3
-    assert "is no zip archive" in output
+def test_what_is_no_archive_leaves_nothing_to_stumble_over(pull, server: FileServer, tmp_path: Path) -> None:
+    good, junk = server.content, b"<html>Sign in to this network</html>"
+    server.content = junk
+    code, output = pull(server.url)
+    assert code == 3 and "is no zip archive" in output
     assert not list(tmp_path.iterdir())
     server.content, server.etag = good, '"two"'
-    assert kennel("--url", server.url)[0] == 0
+    assert pull(server.url)[0] == 0
     shutil.rmtree("dogs")
     known = Path("dogs.source.json").read_bytes()
-    both = io.BytesIO()
-    with zipfile.ZipFile(both, "w") as archive:
-        archive.writestr("train/a", b"x")
-        archive.writestr("train/a/1.jpg", b"x")
-    junk = both.getvalue()
     server.content, server.etag = junk, '"three"'
-    assert kennel("--url", server.url, "--sha256", sha256(junk))[0] == 3
+    assert pull(server.url, "--sha256", sha256(junk))[0] == 3
     assert Path("dogs.source.json").read_bytes() == known  # its checksum is still what counts
 
 
-def test_a_broken_record_is_not_taken_for_none(kennel, server: FileServer) -> None:
-    Path("dogs.source.json").write_text("{")
-    code, output = kennel("--url", server.url)
-    assert code == 3
-    assert "dogs.source.json cannot be read" in output
-
-
-def test_an_archive_that_a_person_put_there_is_used_and_kept(kennel, server: FileServer) -> None:
-    Path("dogs.zip").write_bytes(server.content)
-    code, output = kennel("--url", server.url)
-    assert code == 0, output
-    assert not server.requests
-    assert Path("dogs.zip").exists() and Path("dogs/train").is_dir()
-
-
-def test_it_is_kept_after_an_interrupted_download_too(kennel, server: FileServer) -> None:
+def test_an_archive_that_a_person_put_there_is_used_and_kept(pull, server: FileServer) -> None:
     server.script = [("cut", 1000), *[503] * 9]
-    assert kennel("--url", server.url)[0] == 3
+    assert pull(server.url)[0] == 3  # a part of it is there, too
     Path("dogs.zip").write_bytes(server.content)
     server.requests.clear()
-    code, output = kennel("--url", server.url + "?id=2")
+    code, output = pull(server.url)
     assert code == 0, output
-    assert "Using dogs.zip" in output
     assert not server.requests
-    assert Path("dogs.zip").read_bytes() == server.content
+    assert Path("dogs.zip").read_bytes() == server.content and Path("dogs/train").is_dir()
 
 
-def test_it_is_kept_in_the_place_of_a_downloaded_one(kennel, server: FileServer) -> None:
-    assert kennel("--url", server.url, "--sha256", "0" * 64)[0] == 3
-    Path("dogs.zip").unlink()
-    Path("dogs.zip").write_bytes(server.content)
-    assert kennel("--url", server.url)[0] == 0
-    assert Path("dogs.zip").read_bytes() == server.content
-
-
-def test_a_downloaded_archive_of_another_address_is_not_used(kennel, server: FileServer) -> None:
-    assert kennel("--url", server.url, "--sha256", "0" * 64)[0] == 3
-    code, output = kennel("--url", server.url + "?id=2")
-    assert code == 0, output
-    assert "Using" not in output
+def test_another_query_may_be_another_data_set(pull, server: FileServer) -> None:
+    code, output = pull(server.url, "--sha256", "0" * 64)
+    assert code == 3 and "is not what was asked for" in output
+    pull(server.url + "?id=1&Signature=a")
+    assert len(server.requests) == 2  # what was downloaded from another address is not used
+    code, output = pull(server.url + "?id=1&Signature=b")
+    assert code == 0 and "was pulled from there on" in output
+    code, output = pull(server.url + "?id=2&Signature=b")
+    assert code == 3 and "with another query in the address" in output
     assert len(server.requests) == 2
 
 
-def test_another_query_may_be_another_data_set(kennel, server: FileServer) -> None:
-    kennel("--url", server.url + "?id=1&Signature=a")
-    code, output = kennel("--url", server.url + "?id=1&Signature=b")
-    assert code == 0 and "was pulled from there on" in output
-    code, output = kennel("--url", server.url + "?id=2&Signature=b")
-    assert code == 3 and "with another query in the address" in output
-    assert len(server.requests) == 1
-
-
-@pytest.mark.parametrize(
-    ("arguments", "code", "complaint"),
-    [
-        (["--url", "http://[::1"], 3, "is no web address"),
-        (["--url", "http://127.0.0.1/dogs.zip"], 3, "dogs.zip is a folder"),
-    ],
-    ids=str,
-)
-def test_what_cannot_be_is_said_in_words(kennel, arguments: list[str], code: int, complaint: str) -> None:
-    Path("dogs.zip").mkdir()
-    found, output = kennel(*arguments)
-    assert found == code
-    assert complaint in output and "Traceback" not in output
-
-
-def test_the_root_is_no_place_for_a_data_set() -> None:
-    with pytest.raises(UsageError, match="cannot be a data set's folder"):
-        pull(Path("/"), "http://127.0.0.1/dogs.zip", None)
-
-
-def test_secrets_in_the_address_are_not_written_anywhere(kennel, server: FileServer) -> None:
+def test_secrets_in_the_address_are_not_written_anywhere(pull, server: FileServer) -> None:
     url = server.url.replace("//", "//user:hush@") + "?token=hush"
     server.script = [503]
-    code, output = kennel("--url", url)
+    code, output = pull(url)
     assert code == 0, output
-    code, refused = kennel("--url", url.replace("http://", "https://"))  # the server speaks no TLS
+    code, refused = pull(url.replace("http://", "https://"))  # the server speaks no TLS
     assert code == 3
     assert "hush" not in output + refused + Path("dogs.source.json").read_text()
-
-
-def test_two_pulls_do_not_write_the_same_files(kennel, server: FileServer, tmp_path: Path) -> None:
-    descriptor = os.open(tmp_path, os.O_RDONLY)
-    fcntl.flock(descriptor, fcntl.LOCK_EX)
-    try:
-        code, output = kennel("--url", server.url)
-    finally:
-        os.close(descriptor)
-    assert code == 3
-    assert "Another kennel data pull" in output
-    assert not server.requests
-
-
-def test_an_unusable_set_is_said_after_the_pull(kennel, server: FileServer) -> None:
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w") as archive:
-        archive.writestr("train/a/1.jpg", b"this is no picture")
-        archive.writestr("valid/a/1.jpg", b"this is no picture")
-    server.content = file.getvalue()
-    code, output = kennel("--url", server.url)
-    assert code == 3
-    assert "one class only" in output
-
-
-def test_interrupted_from_the_keyboard_it_goes_on(kennel, server: FileServer, tmp_path: Path) -> None:
-    padding = io.BytesIO(server.content)
-    with zipfile.ZipFile(padding, "a") as archive:  # so that there is something to interrupt; hidden, so left out
-        archive.writestr("dogImages/.padding", random.Random(1).randbytes(2_000_000))
-    server.content = padding.getvalue()
-    server.script = [("stall", 1_500_000)]
-    program = (
-        # What a script starts in the background ignores Ctrl-C, and so would what that starts.
-        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler);"
-        "from cli.main import main; sys.argv = ['kennel', *sys.argv[1:]]; main()"
-    )
-    command = [sys.executable, "-c", program, "data", "pull", "dogs", "--url", server.url]
-    part, deadline = Path("dogs.zip.part"), time.monotonic() + 60
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
-        while not part.exists() or part.stat().st_size < 1_000_000:
-            assert process.poll() is None and time.monotonic() < deadline
-        process.send_signal(signal.SIGINT)
-        _, message = process.communicate(timeout=30)
-    assert process.returncode == 130
-    assert "Traceback" not in message
-    server.released.set()
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".dogs.zip.part.version.json", "dogs.zip.part"]
-    there = part.stat().st_size
-    code, output = kennel("--url", server.url)
-    assert code == 0, output
-    assert server.requests[-1]["Range"] == f"bytes={there}-"

@@ -9,6 +9,7 @@ import shutil
 import signal
 
 import pytest
+import torch
 from training_fixtures import FAST, LABELS, draw, write_data_set
 from training_job import Job
 
