@@ -22,6 +22,7 @@ from botocore.config import Config
 from cli.aws import Stage, delete_objects
 from cli.console import progress_bar
 from cli.data.dataset import read_file
+from cli.data.fast_put import FastPut
 from cli.errors import UsageError, aws_errors
 from cli.parallel import map_unordered
 from infra.bucket_layout import DATA_SETS
@@ -80,7 +81,7 @@ def push_files(stage: Stage, files: Mapping[str, Path], prefix: str, manifest_ke
         When an upload or a deletion is refused.
     """
     bucket = stage.data_bucket
-    s3 = stage.client("s3", config=Config(max_pool_connections=_UPLOADS, parameter_validation=False))
+    s3 = stage.client("s3", config=Config(max_pool_connections=_UPLOADS, signature_version="s3v4"))
     with aws_errors():
         recorded = _read_manifest(s3, bucket, manifest_key)
         pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
@@ -90,15 +91,13 @@ def push_files(stage: Stage, files: Mapping[str, Path], prefix: str, manifest_ke
         manifest = {key: entry for key, entry in recorded.items() if present.get(key) == entry[1]}
         changed = {key: files[key] for key in _changed(files, manifest)}
 
-        def put(key: str, body: bytes) -> str:
-            return str(s3.put_object(Bucket=bucket, Key=prefix + key, Body=body)["ETag"])
-
         def save() -> None:
             body = json.dumps(manifest.copy(), sort_keys=True, ensure_ascii=False).encode()  # it goes on growing
             s3.put_object(Bucket=bucket, Key=manifest_key, Body=body, ContentType="application/json")
 
         if changed:
-            _upload(changed, manifest, put, save)
+            put = FastPut(stage.session, s3, bucket, _UPLOADS)
+            _upload(changed, manifest, lambda key, body: put(prefix + key, body), save)
         stale = sorted(present.keys() - files.keys())
         delete_objects(s3, bucket, [{"Key": prefix + key} for key in stale])
     return PushResult(len(changed), len(files) - len(changed), len(stale))

@@ -133,7 +133,7 @@ def fake_server(*answers: Send, tls: ssl.SSLContext | None = None) -> Iterator[F
             fake.requests.append(Received(self.command, self.path, headers, body, self.client_address[1]))
             (fake.answers.pop(0) if len(fake.answers) > 1 else fake.answers[0])(self)
 
-        do_GET = do_POST
+        do_GET = do_PUT = do_POST
 
         def log_message(self, *_: object) -> None:
             pass
