@@ -50,16 +50,12 @@ def _study(tuning: Tuning) -> optuna.Study:
     """Return the search as optuna has it; a training job without a result is a failed trial."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     distributions = {_label(name): _distribution(tuning, name) for name in tuning.ranges}
-    study = optuna.create_study(direction="minimize" if tuning.minimize else "maximize")
+    study = optuna.create_study(direction=tuning.config["HyperParameterTuningJobObjective"]["Type"].lower())
     for job in tuning.jobs:
         value = objective(job)
-        trial = create_trial(
-            state=TrialState.FAIL if value is None else TrialState.COMPLETE,
-            value=value,
-            params={_label(name): _value(job["TunedHyperParameters"][name]) for name in tuning.ranges},
-            distributions=distributions,
-        )
-        study.add_trial(trial)
+        params = {_label(name): _value(job["TunedHyperParameters"][name]) for name in tuning.ranges}
+        state = TrialState.FAIL if value is None else TrialState.COMPLETE
+        study.add_trial(create_trial(state=state, value=value, params=params, distributions=distributions))
     return study
 
 

@@ -3,35 +3,25 @@
 from __future__ import annotations
 
 import time
-from contextlib import nullcontext
 from typing import Any
 
 from rich.console import Group
-from rich.live import Live
 from rich.table import Table
 
 from cli.aws import ROOT, Stage
-from cli.console import console
+from cli.console import console, progress_bar
 from cli.data.commands import SAMPLE_DIR
 from cli.errors import WorkFailedError
 from cli.training.hyperparameters import DATA_SET, chosen, decode
 from cli.training.job_names import job_path
-from cli.tuning.jobs import ENDED, Tuning, assignments, objective, read_tuning, tell_of_better_parent
+from cli.tuning.jobs import ENDED, Tuning, assignments, objective, read_tuning
 
 CHARTS = ROOT / "build" / "tuning"
 _POLL_SECONDS = 1.0
 
 
 def watch_tuning(stage: Stage, job: str) -> Tuning:
-    """Show a tuning job until it ends, then its result; returns it.
-
-    Raises
-    ------
-    NotReadyError
-        When there is no such job.
-    WorkFailedError
-        When it failed; the message holds SageMaker's reason.
-    """
+    """Show a tuning job until it ends, then its result; return it. A failed one is a WorkFailedError."""
     try:
         tuning = _watch(stage, job)
     except KeyboardInterrupt:
@@ -39,23 +29,20 @@ def watch_tuning(stage: Stage, job: str) -> Tuning:
         raise
     if tuning.status == "Failed":
         reason = tuning.description.get("FailureReason", "no reason was given")
-        failed = [one for one in tuning.jobs if "FailureReason" in one][:1]
-        hints = [f"The first one that failed is {one['TrainingJobName']}: {one['FailureReason']}" for one in failed]
-        raise WorkFailedError(f"The tuning job {job} failed: {reason}", "".join(hints))
+        failed = next((one for one in tuning.jobs if "FailureReason" in one), None)
+        hint = f"The first one that failed is {failed['TrainingJobName']}: {failed['FailureReason']}" if failed else ""
+        raise WorkFailedError(f"The tuning job {job} failed: {reason}", hint)
     _show_result(tuning)
     return tuning
 
 
 def _watch(stage: Stage, job: str) -> Tuning:
-    """A live table in a terminal; elsewhere one line for each training job that has ended, and the table at the end."""
-    terminal = console.is_terminal
+    """Print a line for each training job that has ended, and the table at the end."""
     tuning, told = read_tuning(stage, job), set[str]()
-    with Live(tuning_table(tuning), console=console, transient=True) if terminal else nullcontext() as live:
+    with progress_bar(job, tuning.max_jobs) as report:
         while True:
-            if live is not None:
-                live.update(tuning_table(tuning))
-            else:
-                told |= _tell_ended(tuning, told)
+            told |= _tell_ended(tuning, told)
+            report(len(told))
             if tuning.status in ENDED:
                 break
             time.sleep(_POLL_SECONDS)
@@ -65,7 +52,7 @@ def _watch(stage: Stage, job: str) -> Tuning:
 
 
 def _tell_ended(tuning: Tuning, told: set[str]) -> set[str]:
-    """Print a line for each training job that has ended and is not in `told`; returns their names."""
+    """Print a line for each training job that has ended and is not in `told`; return their names."""
     ended = [j for j in tuning.jobs if j["TrainingJobStatus"] in ENDED and j["TrainingJobName"] not in told]
     for job in ended:
         result = objective(job)
@@ -76,7 +63,7 @@ def _tell_ended(tuning: Tuning, told: set[str]) -> set[str]:
 
 
 def tuning_table(tuning: Tuning) -> Group:
-    """The training jobs, what they tried and what they reached; the best one in bold."""
+    """Show the training jobs, what they tried and what they reached; the best one in bold."""
     best = tuning.best
     result = f", best {tuning.metric} {objective(best):.4f}" if best is not None else ""
     of = f" of {tuning.max_jobs}" if tuning.max_jobs else ""
@@ -113,7 +100,6 @@ def _show_result(tuning: Tuning) -> None:
     values = assignments(chosen(tuning.best["TunedHyperParameters"]))
     console.print(f"Best: {values}, {tuning.metric} {objective(tuning.best):.4f} ({tuning.best['TrainingJobName']})")
     console.print(f"What was tried: {tried}  How the best was found: {history}")
-    tell_of_better_parent(tuning)
     data_set = decode(tuning.static).get(DATA_SET) or SAMPLE_DIR.name
     data = f" --data {data_set}" if data_set != SAMPLE_DIR.name else ""
     console.print(f"Train with these values: kennel train --best {tuning.name}{data}")
