@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import time
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -20,7 +19,6 @@ from cli.training import ec2_instances, ec2_jobs
 from cli.training import sagemaker as training
 from cli.training.ec2 import Machine
 from cli.training.sagemaker import TrainingRequest
-from programs.ec2_training.training_instance.job import Job
 
 
 class FakeEc2:
@@ -92,18 +90,6 @@ def report(stage: Any, job: str, state: str, **members: Any) -> None:
     now = time.time()
     status = {"state": state, "reason": None, "instance_type": "t3.xlarge", "started": now, "ended": now}
     stage.s3.objects[f"training/{job}/status.json"] = json.dumps(status | members).encode()
-
-
-def test_a_job_is_described_where_instances_may_read_and_not_write(stage: Any) -> None:
-    name = start(stage, lr="0.1")
-    job = Job.parse(stage.s3.objects[f"code/jobs/{name}.json"].decode())
-    assert job.channels == {"training": "s3://bucket/datasets/dogs/"}
-    assert (job.output, job.checkpoints) == (f"s3://bucket/training/{name}", f"s3://bucket/checkpoints/{name}/")
-    assert re.fullmatch(r"s3://bucket/code/[0-9a-f]{16}/sourcedir.tar.gz", job.source)
-    assert job.hyperparameters["lr"] == "0.1"
-    assert job.hyperparameters["model-name"] == "dogs"
-    assert job.max_runtime_seconds == stage.settings.training.ec2.max_runtime_seconds
-    assert job.hyperparameters["max-runtime"] == "3300", "the packages that the image lacks take their time, too"
 
 
 @pytest.mark.parametrize(

@@ -99,11 +99,6 @@ def test_metrics_that_are_none_are_refused(tmp_path, text):
         read_metrics(tmp_path)
 
 
-def test_metrics_of_an_older_program_are_refused_by_name():
-    with pytest.raises(NotReadyError, match="another version of the training program"):
-        figures_table({"test": None, "valid": {"accuracy": 1.0}}, title="job")
-
-
 def test_the_command_prints_the_figures_and_opens_the_page(outputs, opened):
     result = CliRunner().invoke(main.app, ["report", "--from", str(outputs)])
     test = json.loads((outputs / "metrics.json").read_text())["test"]

@@ -20,17 +20,8 @@ from fake_stage import FakeStage
 from cli.aws import ROOT
 from cli.errors import NotReadyError, WorkFailedError
 from cli.training import commands, following, packaging, sagemaker
-from cli.training.hyperparameters import chosen, encode, parse_hyperparameters
-from cli.training.sagemaker import SOURCE_DIR, _code_revision, saved_by_spot, source_bundle
-
-
-def test_hyperparameters_are_name_equals_value() -> None:
-    assert parse_hyperparameters(["lr=0.01", "batch_size=64", "weight-decay=", "architecture=a=b"]) == {
-        "lr": "0.01",
-        "batch-size": "64",
-        "weight-decay": "",
-        "architecture": "a=b",
-    }
+from cli.training.hyperparameters import chosen, encode
+from cli.training.sagemaker import SOURCE_DIR, saved_by_spot, source_bundle
 
 
 def test_what_somebody_chose_comes_back_from_sagemaker_as_it_was() -> None:
@@ -46,11 +37,6 @@ def test_what_spot_capacity_saved_is_said_where_sagemaker_says_it() -> None:
     ended = {"TrainingTimeInSeconds": 200, "BillableTimeInSeconds": 60}
     assert "60 s are billed: spot capacity saved 70%" in saved_by_spot({**ended, "EnableManagedSpotTraining": True})
     assert saved_by_spot(ended) == ""
-
-
-def test_a_training_needs_no_git_to_start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))  # a fresh machine, with an unpacked copy of the project
-    assert _code_revision() == "unknown"
 
 
 def test_the_documentation_makes_a_source_dir_of_the_same_files(tmp_path: Path) -> None:

@@ -8,14 +8,12 @@ import subprocess
 import sys
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fake_account import refusal
 from fake_stage import FakeStage
-from rich.console import Console
 
 from cli.aws import ROOT
 from cli.errors import NotReadyError, UsageError
@@ -28,7 +26,7 @@ from cli.tuning.commands import start_tuning
 from cli.tuning.jobs import Tuning, best_hyperparameters, latest_tuning_job
 from cli.tuning.plot import draw_tuning
 from cli.tuning.request import TuningRequest, parameter_ranges, tuning_job_request
-from cli.tuning.watching import tuning_table, watch_tuning
+from cli.tuning.watching import watch_tuning
 from infra.job_names import tuning_job_name
 from infra.tuning_settings import ChoiceRange, NumberRange, TuningSettings
 from model.training.arguments import parse_arguments
@@ -381,15 +379,6 @@ def test_charts_can_be_drawn_of_any_search_with_a_result(tmp_path: Path, objecti
     charts = tmp_path / "tried.svg", tmp_path / "history.svg"
     draw_tuning(found, *charts)
     assert all("</svg>" in chart.read_text() for chart in charts)
-
-
-def test_the_table_shows_numbers_values_results_and_the_best() -> None:
-    output = StringIO()
-    shown = tuning_of(job(1, 0.5), job(2, 0.25, "0.012345678"), job(3, None), status="InProgress")
-    Console(file=output, width=120).print(tuning_table(shown))
-    printed = output.getvalue()
-    assert "search: InProgress, 3 of 9 training jobs started, best valid:loss 0.2500" in printed
-    assert "│ 002 │ Completed │ 0.01235 │         64 │     0.2500 │       2 │" in printed
 
 
 def test_a_search_that_was_stopped_at_once_has_nothing_to_show(stage: Any, capsys: pytest.CaptureFixture[str]) -> None:
