@@ -91,19 +91,9 @@ def _progress(
 
 @contextmanager
 def progress_bar(description: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
-    """Show progress: a live bar in a terminal, a line every few seconds elsewhere.
+    """Show progress: a live bar in a terminal, a line every few seconds elsewhere; without a total, a spinner.
 
-    Parameters
-    ----------
-    description : str
-        What is being done, in a few words.
-    total : int, optional
-        How many steps there are; None for a spinner.
-
-    Yields
-    ------
-    Callable[[int], None]
-        Call it with the number of steps done so far. Safe to call from several threads.
+    Call what it yields with the number of steps done so far; it is safe to call from several threads.
     """
     columns: list[ProgressColumn] = [BarColumn(), MofNCompleteColumn()] if total is not None else []
     with _progress(description, total, [*columns, TimeElapsedColumn()], _steps) as report:

@@ -78,13 +78,6 @@ def destroy_stage(stage: Stage) -> None:
 
     A step that fails keeps back only those that would fail because of it. A storage stack that is retained is not
     touched: AWS would refuse.
-
-    Raises
-    ------
-    NotReadyError
-        When nothing of the stage is in this account and region.
-    WorkFailedError
-        When something could not be removed; the message lists all of it.
     """
     steps, endpoints = _Steps(), list[str]()
 

@@ -17,13 +17,7 @@ _PAUSE_SECONDS = 3.0
 
 
 def verify_inference(stage: Stage, version: str) -> None:
-    """Ask the endpoint which configuration it has, and call it once; the model with this version must answer.
-
-    Raises
-    ------
-    WorkFailedError
-        When it serves another configuration than the stack's, does not answer, or another model answers.
-    """
+    """Ask the endpoint which configuration it has, and call it once; the model with this version must answer."""
     endpoint = stage.output("inference", "EndpointName")
     problem = _other_configuration(stage, endpoint) or _wrong_answer(stage, endpoint, version)
     if problem:

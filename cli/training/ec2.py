@@ -17,7 +17,7 @@ from cli.console import console, progress_bar
 from cli.data.push import data_set_prefix
 from cli.errors import NotReadyError, UsageError, WorkFailedError, aws_errors
 from cli.prices import hourly_price
-from cli.training.ec2_instances import last_console_lines, live_instances, run_instance
+from cli.training.ec2_instances import live_instances, run_instance
 from cli.training.ec2_jobs import first_end, name_prefix, read_launch, read_status, write_launch, write_status
 from cli.training.following import JobLog
 from cli.training.job_names import new_job
@@ -95,11 +95,6 @@ def follow_training(stage: Stage, job: str, machine: Machine = DEFAULT_MACHINE) 
     """Print a job's log until it ends; return its status.
 
     When AWS takes a spot instance back meanwhile, another one is launched as soon as that one is gone.
-
-    Raises
-    ------
-    WorkFailedError
-        When the job failed or was stopped, or its instance is gone without a word.
     """
     log = JobLog(stage, job, stage.output("training", "TrainingInstanceLogGroup"))
     with progress_bar(f"{job}: Training"), aws_errors():
@@ -130,10 +125,9 @@ def _wait_for_end(stage: Stage, job: str, log: JobLog) -> dict[str, Any]:
         if status["state"] in ENDED:
             return status
         if gone:
-            if lines := last_console_lines(stage, job):
-                console.print(lines, style="dim")
             raise WorkFailedError(
                 f"The instance of {job} is gone without saying why; the last that it reported was {status['state']}.",
+                "For about an hour, aws ec2 get-console-output --instance-id INSTANCE shows what it has written. "
                 f"Another instance resumes at its checkpoints: kennel train --resume {job}",
             )
         time.sleep(_POLL_SECONDS)

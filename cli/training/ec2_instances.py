@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import uuid
-from contextlib import suppress
 from typing import Any
 
 import botocore.exceptions
@@ -18,17 +17,10 @@ _TRY_ANOTHER_ZONE = ("InsufficientInstanceCapacity", "InsufficientFreeAddressesI
 _LIVE = ["pending", "running"]
 #: Still in the network, which cannot be deleted before they are gone.
 _ENDING = ["shutting-down", "stopping"]
-_CONSOLE_LINES = 15
 
 
 def run_instance(stage: Stage, job: str, instance_type: str, spot: bool) -> str:
-    """Launch an instance that trains a job; return its id.
-
-    Raises
-    ------
-    botocore.exceptions.ClientError
-        When EC2 refuses, after every zone has been tried that may have what another lacks.
-    """
+    """Launch an instance that trains a job, in a zone that has one of the type; return its id."""
     tags = [{"Key": key, "Value": value} for key, value in {JOB_TAG: job, **_stage_tags(stage)}.items()]
     template = stage.output("training", "TrainingLaunchTemplateId")
     request: dict[str, Any] = {
@@ -65,20 +57,6 @@ def terminate_instances(stage: Stage) -> int:
             waiting = {"Delay": 5, "MaxAttempts": 180}
             ec2.get_waiter("instance_terminated").wait(InstanceIds=instances, WaiterConfig=waiting)
     return len(instances)
-
-
-def last_console_lines(stage: Stage, job: str) -> str:
-    """Return the end of what the newest instance of a job has written to its console; empty where that is not shown.
-
-    The job's status need not know that instance, which may never have come to run its program. EC2 goes on showing
-    instances for about an hour.
-    """
-    newest = max(_describe(stage, {f"tag:{JOB_TAG}": [job]}), key=lambda found: found["LaunchTime"], default=None)
-    output = ""
-    if newest is not None:
-        with suppress(botocore.exceptions.ClientError):  # not everybody may read it, and it is no more than a help
-            output = stage.client("ec2").get_console_output(InstanceId=newest["InstanceId"]).get("Output", "")
-    return "\n".join(output.splitlines()[-_CONSOLE_LINES:])
 
 
 def live_instances(stage: Stage, job: str) -> list[dict[str, Any]]:

@@ -97,13 +97,7 @@ def latest_completed_job(stage: Stage) -> tuple[datetime, str] | None:
 
 
 def begin_and_end(stage: Stage, job: str) -> tuple[float, float]:
-    """Return when a job was last launched, and had ended at the latest, by S3's clock in seconds since the epoch.
-
-    Raises
-    ------
-    NotReadyError
-        When there is no such job, or it has left no model.
-    """
+    """Return when a job was last launched, and had ended at the latest, by S3's clock in seconds since the epoch."""
     launch = read_launch(stage, job)
     state, ended = first_end(stage, job, launch.time)
     if ended is None:

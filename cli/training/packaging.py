@@ -30,15 +30,13 @@ def package(
     source: Annotated[
         Path | None, typer.Option("--from", help="A local model.tar.gz or model folder instead of a job's.")
     ] = None,
-    output: Annotated[Path | None, typer.Option(help="Where to write it (default: the stage's settings).")] = None,
 ) -> None:
     """Make the deployable artifact of a model."""
     stage: Stage = context.obj
-    destination = output or stage.artifact
-    card = package_model(stage, destination, job=job, source=source)
+    card = package_model(stage, stage.artifact, job=job, source=source)
     console.print(
-        f"{destination}: {card.architecture}, {len(card.labels)} classes, {card.precision}, {card.version[:19]}…, "
-        f"{destination.stat().st_size / 1e6:.1f} MB"
+        f"{stage.artifact}: {card.architecture}, {len(card.labels)} classes, {card.precision}, {card.version[:19]}…, "
+        f"{stage.artifact.stat().st_size / 1e6:.1f} MB"
     )
 
 
@@ -53,11 +51,6 @@ def package_model(stage: Stage, destination: Path, *, job: str | None = None, so
         The training job whose model it is; default the newest completed one of the stage.
     source : Path, optional
         A model.tar.gz or folder on this machine, instead of a job's.
-
-    Raises
-    ------
-    NotReadyError
-        When there is no completed job, its model was written by something else, or is corrupt or incomplete.
     """
     from model.core import packaging  # numpy and the inference engine: not needed by the other commands
 

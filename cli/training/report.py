@@ -63,18 +63,10 @@ def fetch_report(stage: Stage, output: Path, *, job: str | None = None) -> Path:
 
     Parameters
     ----------
-    stage : Stage
     output : Path
         Where the folder goes. Of one that is there already, the report's files are replaced, and no others.
     job : str, optional
         The training's name, on SageMaker or EC2; default the newest of the stage that has left something.
-
-    Raises
-    ------
-    NotReadyError
-        When there is none, or it is damaged.
-    UsageError
-        When `job` cannot be the name of one.
     """
     from model.core.packaging import unpack  # numpy: not needed by the other commands
     from model.training.report.report import IMAGE_FILES, REPORT_FILE

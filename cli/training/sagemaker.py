@@ -58,17 +58,7 @@ class TrainingRequest:
 
 
 def start_training(stage: Stage, request: TrainingRequest) -> str:
-    """Start a training job; return its name.
-
-    Raises
-    ------
-    NotReadyError
-        When the stacks are not deployed or the data set is not in the bucket.
-    UsageError
-        When the program would not take the hyperparameters.
-    AwsError
-        When SageMaker refuses the request.
-    """
+    """Say what it costs and start a training job; return its name."""
     job = new_job(job_prefix(stage))
     with aws_errors():
         hyperparameters = training_hyperparameters(stage, request)
@@ -149,15 +139,9 @@ def training_hyperparameters(
 ) -> dict[str, str]:
     """Return what the program gets as `--name value`: where it comes from, its time, the settings, what was asked for.
 
-    Its time is the job's, less what passes before the program begins. Values that a shell would change, and that the
-    program would not take, are refused.
-
-    Parameters
-    ----------
-    max_runtime : int, optional
-        Seconds; default those of a SageMaker job.
-    searched : Mapping[str, str], optional
-        Values that a search may put in place of these: they are checked together with the others.
+    Its time is the job's (by default that of a SageMaker job, in seconds), less what passes before the program begins.
+    Values that a shell would change or the program would not take are refused, together with the `searched` ones that a
+    search may put in place of these.
     """
     max_runtime = max_runtime or stage.settings.training.max_runtime_seconds
     limit = int(max_runtime - min(PREPARATION_SHARE * max_runtime, PREPARATION_SECONDS))
@@ -213,13 +197,7 @@ def _named(stage: Stage, job: str) -> AbstractContextManager[None]:
 
 
 def follow_training(stage: Stage, job: str) -> dict[str, Any]:
-    """Print a job's phases and its log until it ends; return its description.
-
-    Raises
-    ------
-    WorkFailedError
-        When the job failed or was stopped; the message holds SageMaker's reason.
-    """
+    """Print a job's phases and its log until it ends; return its description. A bad end is a WorkFailedError."""
     log, phases = JobLog(stage, job, LOG_GROUP), PhasePrinter()
     with aws_errors(), progress_bar(job):
         while True:

@@ -97,15 +97,7 @@ def stop(
 
 
 def start_tuning(stage: Stage, request: TuningRequest) -> str:
-    """Say what it costs and start a tuning job; return its name.
-
-    Raises
-    ------
-    NotReadyError, UsageError
-        As `tuning_job_request`.
-    AwsError
-        When SageMaker refuses the request.
-    """
+    """Say what it costs and start a tuning job; return its name."""
     job = tuning_job_name(stage.settings, datetime.now(UTC))
     with aws_errors():
         tuning_job = tuning_job_request(stage, request, job)

@@ -101,15 +101,7 @@ def latest_tuning_job(stage: Stage, status: str | None = None) -> str:
 def best_hyperparameters(stage: Stage, job: str | None) -> dict[str, str]:
     """Return the best values that a tuning job found, together with the fixed ones that they are the best with.
 
-    Parameters
-    ----------
-    job : str, optional
-        Default: the newest completed tuning job of the stage.
-
-    Raises
-    ------
-    NotReadyError
-        When there is no such job, or none of its training jobs has a result yet.
+    The default is the newest completed tuning job of the stage.
     """
     tuning = read_tuning(stage, job or latest_tuning_job(stage, "Completed"))
     if tuning.best is None:

@@ -25,12 +25,10 @@ def draw_tuning(tuning: Tuning, tried: Path, history: Path) -> None:
 
     Parameters
     ----------
-    tuning : Tuning
     tried : Path
-        Where parallel coordinates go: a line for each training job through its objective and its tuned values, dark for
-        good.
+        For parallel coordinates: a line for each training job through its objective and what it tried, dark for good.
     history : Path
-        Where every training job's objective goes, and the best one so far.
+        For every training job's objective, and the best one so far.
     """
     tried.parent.mkdir(parents=True, exist_ok=True)
     study = _study(tuning)

@@ -45,15 +45,7 @@ class TuningRequest:
 
 
 def tuning_job_request(stage: Stage, request: TuningRequest, job: str) -> dict[str, Any]:
-    """Return what CreateHyperParameterTuningJob takes.
-
-    Raises
-    ------
-    NotReadyError
-        When the stacks are not deployed, or the data set is not in the bucket.
-    UsageError
-        When the request contradicts itself, or nothing is left to search.
-    """
+    """Return what CreateHyperParameterTuningJob takes."""
     settings = request.settings or stage.settings.training.tuning
     ranges = parameter_ranges(settings, request.training.hyperparameters)
     # Each with one of its values.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import fnmatch
 import re
+from collections import defaultdict
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -27,11 +28,13 @@ class FakeAccount:
     Attributes
     ----------
     answers
-        What operations answer that have no method here.
-    calls
-        What was changed, in order, as "operation name".
+        What operations answer that have no method here, or functions of the request.
+    requests
+        What these have been sent, by operation.
     refused
         Operations that the caller may not call.
+    calls
+        What was changed, in order, as "operation name".
     images
         Repository and tag of what has been pushed.
     jobs
@@ -42,6 +45,7 @@ class FakeAccount:
 
     def __init__(self) -> None:
         self.refused: set[str] = set()
+        self.requests = defaultdict[str, list[dict[str, Any]]](list)
         self.calls: list[str] = []
         self.stacks: dict[str, dict[str, Any]] = {}
         self.resources: dict[str, list[tuple[str, str]]] = {}
@@ -52,10 +56,15 @@ class FakeAccount:
         self.jobs: dict[str, dict[str, list[str]]] = {}
         self.endpoints: dict[str, dict[str, Any]] = {}
         self.log_groups: dict[str, list[str]] = {}
+        late = {
+            "ResourceStatus": "DELETE_FAILED", "LogicalResourceId": "AccessLogs", "PhysicalResourceId": "logs",
+            "ResourceStatusReason": "The bucket you tried to delete is not empty",
+        }  # fmt: skip
         token = base64.b64encode(b"AWS:password").decode()
-        self.answers: dict[str, dict[str, Any]] = {
+        self.answers: dict[str, Any] = {
             "describe_images": {"imageDetails": [{"imageSizeInBytes": 2 * 10**8}, {"imageSizeInBytes": 3 * 10**8}]},
             "describe_instances": {"Reservations": []},
+            "describe_stack_events": {"StackEvents": [late]},
             "get_authorization_token": {"authorizationData": [{"authorizationToken": token}]},
             "get_function_concurrency": {},
             "list_provisioned_concurrency_configs": {"ProvisionedConcurrencyConfigs": []},
@@ -90,10 +99,15 @@ class FakeAccount:
 
     def __getattr__(self, operation: str) -> Any:
         if operation in self.answers:
-            return lambda **_: self.answers[operation]
+            return partial(self._answer, operation)
         if (found := _JOB_OPERATION.fullmatch(operation)) and found[2] in JOB_KINDS:
             return partial(self.list_jobs if found[1] == "list" else self.stop_job, found[2])
         raise AttributeError(operation)
+
+    def _answer(self, operation: str, **request: Any) -> Any:
+        self.requests[operation].append(request)
+        answer = self.answers[operation]
+        return answer(**request) if callable(answer) else answer
 
     def get_paginator(self, operation: str) -> Any:
         return SimpleNamespace(paginate=lambda **request: [getattr(self, operation)(**request)])
@@ -128,10 +142,6 @@ class FakeAccount:
             if kind == "AWS::SageMaker::Endpoint":
                 del self.endpoints[identity]
         del self.stacks[name]
-
-    def describe_stack_events(self, *, StackName: str) -> dict[str, Any]:
-        failed = {"ResourceStatus": "DELETE_FAILED", "LogicalResourceId": "AccessLogs", "PhysicalResourceId": "logs"}
-        return {"StackEvents": [failed | {"ResourceStatusReason": "The bucket you tried to delete is not empty"}]}
 
     # ECR
     def batch_get_image(self, *, repositoryName: str, imageIds: list[dict[str, str]]) -> dict[str, Any]:

@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from types import SimpleNamespace
 
-from cli.operating.costs import FUNCTION_METRICS, SERVER_METRICS, cost_lines
+from cli.operating.costs import cost_lines
 from infra import settings
-from lambda_fn import errors, metrics
-from model.serving.metrics import ServingMetrics
 
 
 def test_costs_are_said_at_rest_and_at_the_most() -> None:
@@ -37,25 +35,3 @@ def test_an_unknown_price_is_called_unknown_and_never_nothing() -> None:
     assert "price of ml.r7i.48xlarge unknown" in printed
     assert "endpoint and function: unknown" in printed
     assert "0.000" not in printed.split("endpoint")[1].splitlines()[0]
-
-
-def test_the_metrics_that_are_counted_are_those_that_are_written() -> None:
-    kinds = [errors.ServiceError]
-    for kind in kinds:
-        kinds += kind.__subclasses__()
-    found = {
-        (*dimensions, metric["Name"], code if "Code" in dimensions else "")
-        for code in [None, *(kind.code for kind in kinds if "code" in vars(kind))]
-        for directive in metrics.document(
-            namespace="n", function_name="f", code=code, latency_ms=1, endpoint_latency_ms=1
-        )["_aws"]["CloudWatchMetrics"]
-        for dimensions in directive["Dimensions"]
-        for metric in directive["Metrics"]
-    }
-    assert len(found) == FUNCTION_METRICS
-    server = ServingMetrics(namespace="n", server="s")
-    server.request(200, 1.0)
-    server.batch(1)
-    server.image(queue=1.0, decode=1.0, inference=1.0)
-    (directive,) = server._document()["_aws"]["CloudWatchMetrics"]
-    assert len(directive["Metrics"]) == SERVER_METRICS

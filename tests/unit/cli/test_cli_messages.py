@@ -6,7 +6,6 @@ import io
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from fake_stage import FakeStage
@@ -160,12 +159,3 @@ def test_without_a_terminal_a_deployment_has_to_be_agreed_to_beforehand(
     code, output = kennel("--stage", "prod", "deploy", "storage")
     assert code == 2
     assert "kennel --stage prod deploy --yes" in output
-
-
-def test_the_next_step_after_a_start_names_the_same_state(kennel: Kennel, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("KENNEL_LOCAL_STATE", raising=False)
-    running = SimpleNamespace(endpoint_url="http://127.0.0.1:4566", pid=1)
-    monkeypatch.setattr("cli.local.commands.start", lambda *_, **__: running)
-    code, output = kennel("local", "up", "--state-dir", "my state")
-    assert code == 0, output
-    assert """eval "$(kennel local env --state-dir 'my state')\"""" in output
