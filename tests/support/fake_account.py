@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import base64
-import fnmatch
 import re
 from collections import defaultdict
+from collections.abc import Iterable
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -20,6 +20,14 @@ _JOB_OPERATION = re.compile(r"(list|stop)_([a-z_]+)_jobs?")
 def refusal(code: str, message: str = "refused", operation: str = "Operation") -> botocore.exceptions.ClientError:
     """What a boto3 client raises when AWS refuses."""
     return botocore.exceptions.ClientError({"Error": {"Code": code, "Message": message}}, operation)
+
+
+def _quotas(values: dict[str, float]) -> dict[str, Any]:
+    return {"Quotas": [{"QuotaName": name, "Value": value} for name, value in values.items()]}
+
+
+def _named(member: str, key: str, names: Iterable[str], prefix: str = "") -> dict[str, Any]:
+    return {member: [{key: name, "storedBytes": 10**9} for name in names if name.startswith(prefix)]}
 
 
 class FakeAccount:
@@ -62,12 +70,30 @@ class FakeAccount:
         }  # fmt: skip
         token = base64.b64encode(b"AWS:password").decode()
         self.answers: dict[str, Any] = {
+            "batch_get_image": lambda repositoryName, imageIds: {
+                "images": [each for each in imageIds if (repositoryName, each["imageTag"]) in self.images]
+            },
+            "describe_endpoint": lambda EndpointName: self.endpoints[EndpointName],
+            "describe_endpoint_config": lambda EndpointConfigName: self.endpoints[EndpointConfigName],
             "describe_images": {"imageDetails": [{"imageSizeInBytes": 2 * 10**8}, {"imageSizeInBytes": 3 * 10**8}]},
             "describe_instances": {"Reservations": []},
+            "describe_log_groups": lambda logGroupNamePrefix: _named(
+                "logGroups", "logGroupName", self.log_groups, logGroupNamePrefix
+            ),
+            "describe_log_streams": lambda logGroupName, logStreamNamePrefix: _named(
+                "logStreams", "logStreamName", self.log_groups[logGroupName], logStreamNamePrefix
+            ),
             "describe_stack_events": {"StackEvents": [late]},
             "get_authorization_token": {"authorizationData": [{"authorizationToken": token}]},
             "get_function_concurrency": {},
+            "list_aws_default_service_quotas": lambda ServiceCode: _quotas(self.default_quotas),
+            "list_buckets": lambda: _named("Buckets", "Name", self.buckets),
+            "list_endpoints": lambda: {"Endpoints": list(self.endpoints.values())},
+            "list_multipart_uploads": lambda Bucket: {"Uploads": list(self.uploads.get(Bucket, []))},
+            "list_object_versions": lambda Bucket: {"Versions": list(self.buckets[Bucket])},
             "list_provisioned_concurrency_configs": {"ProvisionedConcurrencyConfigs": []},
+            "list_service_quotas": lambda ServiceCode: _quotas(self.quotas),
+            "list_tags": lambda ResourceArn: self.endpoints[ResourceArn],
         }
         self.quotas: dict[str, float] = {}
         self.default_quotas: dict[str, float] = {}
@@ -85,7 +111,12 @@ class FakeAccount:
 
     def add_endpoint(self, name: str, instance_type: str, instances: int, **tags: str) -> None:
         """Put an endpoint into service."""
-        self.endpoints[name] = {"type": instance_type, "count": instances, "tags": tags}
+        variant = {"VariantName": "main", "InstanceType": instance_type, "CurrentInstanceCount": instances}
+        self.endpoints[name] = {
+            **dict.fromkeys(("EndpointName", "EndpointArn", "EndpointConfigName"), name),
+            "ProductionVariants": [variant],
+            "Tags": [{"Key": key, "Value": value} for key, value in tags.items()],
+        }
 
     def limit_concurrency(self, limit: int, unreserved: int) -> None:
         """Set Lambda's concurrency, and how much of it nobody has reserved."""
@@ -143,29 +174,16 @@ class FakeAccount:
                 del self.endpoints[identity]
         del self.stacks[name]
 
-    # ECR
-    def batch_get_image(self, *, repositoryName: str, imageIds: list[dict[str, str]]) -> dict[str, Any]:
-        return {"images": [each for each in imageIds if (repositoryName, each["imageTag"]) in self.images]}
-
     # S3
-    def list_buckets(self) -> dict[str, Any]:
-        return {"Buckets": [{"Name": name} for name in self.buckets]}
-
     def put_bucket_logging(self, *, Bucket: str, BucketLoggingStatus: dict[str, Any]) -> None:
         assert BucketLoggingStatus == {}
         self.calls.append(f"put_bucket_logging {Bucket}")
-
-    def list_object_versions(self, *, Bucket: str) -> dict[str, Any]:
-        return {"Versions": list(self.buckets[Bucket])}
 
     def delete_objects(self, *, Bucket: str, Delete: dict[str, Any]) -> dict[str, Any]:
         self.calls.append(f"delete_objects {Bucket}")
         gone = [(each["Key"], each["VersionId"]) for each in Delete["Objects"]]
         self.buckets[Bucket] = [each for each in self.buckets[Bucket] if (each["Key"], each["VersionId"]) not in gone]
         return {}
-
-    def list_multipart_uploads(self, *, Bucket: str) -> dict[str, Any]:
-        return {"Uploads": list(self.uploads.get(Bucket, []))}
 
     def abort_multipart_upload(self, *, Bucket: str, Key: str, UploadId: str) -> None:
         self.uploads[Bucket].remove({"Key": Key, "UploadId": UploadId})
@@ -186,42 +204,13 @@ class FakeAccount:
             raise refusal("ValidationException", "The job has ended")
         self.jobs[kind][name].pop(0)
 
-    def list_endpoints(self) -> dict[str, Any]:
-        return {"Endpoints": [{"EndpointName": name, "EndpointArn": name} for name in self.endpoints]}
-
-    def list_tags(self, *, ResourceArn: str) -> dict[str, Any]:
-        return {"Tags": [{"Key": key, "Value": value} for key, value in self.endpoints[ResourceArn]["tags"].items()]}
-
-    def describe_endpoint(self, *, EndpointName: str) -> dict[str, Any]:
-        variant = {"VariantName": "main", "CurrentInstanceCount": self.endpoints[EndpointName]["count"]}
-        return {"EndpointConfigName": EndpointName, "ProductionVariants": [variant]}
-
-    def describe_endpoint_config(self, *, EndpointConfigName: str) -> dict[str, Any]:
-        variant = {"VariantName": "main", "InstanceType": self.endpoints[EndpointConfigName]["type"]}
-        return {"ProductionVariants": [variant]}
-
     def delete_endpoint(self, *, EndpointName: str) -> None:
         del self.endpoints[EndpointName]
 
     # CloudWatch Logs
-    def describe_log_groups(self, *, logGroupNamePrefix: str) -> dict[str, Any]:
-        names = fnmatch.filter(self.log_groups, f"{logGroupNamePrefix}*")
-        return {"logGroups": [{"logGroupName": name, "storedBytes": 10**9} for name in names]}
-
     def delete_log_group(self, *, logGroupName: str) -> None:
         self.calls.append(f"delete_log_group {logGroupName}")
         del self.log_groups[logGroupName]
 
-    def describe_log_streams(self, *, logGroupName: str, logStreamNamePrefix: str) -> dict[str, Any]:
-        names = [name for name in self.log_groups[logGroupName] if name.startswith(logStreamNamePrefix)]
-        return {"logStreams": [{"logStreamName": name} for name in names]}
-
     def delete_log_stream(self, *, logGroupName: str, logStreamName: str) -> None:
         self.log_groups[logGroupName].remove(logStreamName)
-
-    # Service Quotas
-    def list_service_quotas(self, *, ServiceCode: str) -> dict[str, Any]:
-        return {"Quotas": [{"QuotaName": name, "Value": value} for name, value in self.quotas.items()]}
-
-    def list_aws_default_service_quotas(self, *, ServiceCode: str) -> dict[str, Any]:
-        return {"Quotas": [{"QuotaName": name, "Value": value} for name, value in self.default_quotas.items()]}
