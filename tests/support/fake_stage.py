@@ -14,8 +14,8 @@ class FakeStage(Stage):
 
     Parameters
     ----------
-    of_all_services
-        One fake for all services, such as a `FakeAccount`, whose stacks have the outputs.
+    account
+        A `FakeAccount`, whose stacks have the outputs.
     outputs
         Without it: what the stacks put out; a key that is missing is its own value.
     services
@@ -27,16 +27,11 @@ class FakeStage(Stage):
     account = "123456789012"
 
     def __init__(
-        self,
-        name: str = "dev",
-        of_all_services: Any = None,
-        *,
-        outputs: Mapping[str, str] | None = None,
-        **services: Any,
+        self, name: str = "dev", account: Any = None, *, outputs: Mapping[str, str] | None = None, **services: Any
     ) -> None:
         super().__init__(name)
-        self.__dict__.update({"aws": of_all_services, **services})
-        self.__dict__["outputs"] = (outputs or {}) if of_all_services is None else None
+        self.__dict__.update({"aws": account, **services})
+        self.__dict__["outputs"] = (outputs or {}) if account is None else None
 
     def client(self, service: str, **_: Any) -> Any:
         return self.__dict__[service if service in self.__dict__ else "aws"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -38,17 +39,14 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[bytes]]:
     def answer_with(*given: Answer | Exception) -> list[bytes]:
         left, sent = list(given), list[bytes]()
 
-        class Function:
-            def __init__(self, stage: Any) -> None: ...
+        def classify_bytes(image: bytes, *, top_k: int) -> Answer:
+            sent.append(image)
+            answer = left.pop(0) if len(left) > 1 else left[0]
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
 
-            def classify_bytes(self, image: bytes, *, top_k: int) -> Answer:
-                sent.append(image)
-                answer = left.pop(0) if len(left) > 1 else left[0]
-                if isinstance(answer, Exception):
-                    raise answer
-                return answer
-
-        monkeypatch.setattr(verifying, "FunctionClient", Function)
+        monkeypatch.setattr(verifying, "FunctionClient", lambda _: SimpleNamespace(classify_bytes=classify_bytes))
         return sent
 
     return answer_with

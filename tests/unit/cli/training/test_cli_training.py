@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import re
 import subprocess
 import tarfile
@@ -46,15 +45,6 @@ def test_the_documentation_makes_a_source_dir_of_the_same_files(tmp_path: Path) 
         files = {member.name: bundle.extractfile(member).read() for member in bundle if member.isfile()}
     assert "train.py" in files
     assert {name: (tmp_path / "source" / name).read_bytes() for name in files} == files
-
-
-def test_the_same_files_give_the_same_bundle_whenever_and_wherever_they_lie(tmp_path: Path) -> None:
-    for position, name in enumerate(("one", "two")):
-        folder = tmp_path / name
-        folder.mkdir()
-        (folder / "train.py").write_text("print()")
-        os.utime(folder / "train.py", (position, position))
-    assert source_bundle(tmp_path / "one") == source_bundle(tmp_path / "two")
 
 
 def test_each_phase_is_printed_once_and_its_progress_now_and_then(
