@@ -110,10 +110,7 @@ def destroy_stage(stage: Stage) -> None:
 
 
 def _delete_stack(stage: Stage, kind: str) -> int:
-    """Delete a stack, also one whose deletion has failed before; return 0 when there is none.
-
-    CloudFormation deletes it with the role that the CDK has deployed it with.
-    """
+    """Delete a stack, also one whose deletion has failed before; return 0 when there is none."""
     stack = stage.find_stack(stage.stack_name(kind))
     if stack is None:
         return 0

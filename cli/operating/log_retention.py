@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import suppress
-from typing import Any
 
 import botocore.exceptions
 
@@ -40,17 +39,13 @@ def limit_logs(stage: Stage, kinds: Iterable[str]) -> None:
     with aws_errors():
         for group, days in groups.items():
             try:
-                _limit(logs, group, days)
+                with suppress(logs.exceptions.ResourceAlreadyExistsException):
+                    logs.create_log_group(logGroupName=group)  # before SageMaker writes the first line
+                # Sorted by name: the group itself comes before all whose names only begin like it.
+                (found,) = logs.describe_log_groups(logGroupNamePrefix=group, limit=1)["logGroups"]
+                if "retentionInDays" not in found:
+                    logs.put_retention_policy(logGroupName=group, retentionInDays=days)
             except botocore.exceptions.ClientError as error:
                 if error.response["Error"]["Code"] != "AccessDeniedException":
                     raise
                 console.print(f"The log group {group} may never expire: {error.response['Error']['Message']}")
-
-
-def _limit(logs: Any, group: str, days: int) -> None:
-    with suppress(logs.exceptions.ResourceAlreadyExistsException):
-        logs.create_log_group(logGroupName=group)  # before SageMaker writes the first line
-    # Sorted by name: the group itself comes before all whose names only begin like it.
-    (found,) = logs.describe_log_groups(logGroupNamePrefix=group, limit=1)["logGroups"]
-    if "retentionInDays" not in found:
-        logs.put_retention_policy(logGroupName=group, retentionInDays=days)

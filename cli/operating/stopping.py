@@ -17,10 +17,7 @@ _STOP_SECONDS = 15 * 60  # SageMaker gives a program two minutes, and then uploa
 
 
 def stop_jobs(stage: Stage) -> int:
-    """Stop the stage's searches, trainings and batches, wait until they have ended in some way, return how many.
-
-    Raises WorkFailedError when some have not ended after 15 minutes.
-    """
+    """Stop the stage's searches, trainings and batches, wait until they have ended in some way, return how many."""
     seen, deadline = set[tuple[str, str]](), time.monotonic() + _STOP_SECONDS
     with progress_bar("Waiting until the jobs have stopped") as report:
         while running := [(kind, *job) for kind in JOB_KINDS for job in running_jobs(stage, kind)]:

@@ -41,9 +41,6 @@ class Machine:
     spot: bool | None = None
 
 
-DEFAULT_MACHINE = Machine()
-
-
 def start_training(stage: Stage, request: TrainingRequest, machine: Machine) -> str:
     """Describe a job in the bucket and launch an instance for it; return the job's name."""
     settings = _settings(stage, machine)
@@ -91,7 +88,7 @@ def stop_training(stage: Stage, job: str) -> None:
         stage.client("s3").put_object(Bucket=stage.data_bucket, Key=stop_key(EC2_JOBS, job), Body=b"")
 
 
-def follow_training(stage: Stage, job: str, machine: Machine = DEFAULT_MACHINE) -> dict[str, Any]:
+def follow_training(stage: Stage, job: str, machine: Machine | None = None) -> dict[str, Any]:
     """Print a job's log until it ends; return its status.
 
     When AWS takes a spot instance back meanwhile, another one is launched as soon as that one is gone.
@@ -105,7 +102,8 @@ def follow_training(stage: Stage, job: str, machine: Machine = DEFAULT_MACHINE) 
             console.print(f"{status['reason']} The next instance goes on from the checkpoints.")
             _wait_until_gone(stage, job)
             # Only spot instances are taken back; the next one is like it, but for what is asked for now.
-            _launch_again(stage, job, Machine(machine.instance_type, machine.spot is not False))
+            asked = machine or Machine()
+            _launch_again(stage, job, Machine(asked.instance_type, asked.spot is not False))
     reason = status["reason"] or "no reason was given"
     log.require_completed(status["state"], reason, f"  Try again: kennel train --resume {job}")
     console.print(f"{job} completed in {status['ended'] - status['started']:.0f} s; its instance ends itself.")
