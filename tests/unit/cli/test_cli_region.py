@@ -54,7 +54,6 @@ def stage_of(account: str | None = None, region: str | None = None) -> Stage:
     [
         ({"AWS_REGION": "eu-north-1"}, None, "eu-north-1"),
         ({"AWS_DEFAULT_REGION": "eu-north-1"}, None, "eu-north-1"),
-        ({"AWS_REGION": "eu-north-1", "AWS_DEFAULT_REGION": "eu-north-1"}, None, "eu-north-1"),
         ({"AWS_PROFILE": "work"}, None, "eu-west-3"),
         ({"AWS_PROFILE": "work", "AWS_REGION": "eu-west-2"}, None, "eu-west-2"),
         ({"AWS_PROFILE": "work"}, "ap-south-1", "ap-south-1"),

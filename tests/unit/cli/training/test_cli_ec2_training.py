@@ -173,14 +173,6 @@ def test_an_instance_that_lives_is_not_followed_by_another_whatever_the_status_s
     assert len(stage.ec2.requests) == 2
 
 
-def test_a_new_instance_has_time_to_appear(stage: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ec2_training, "_APPEARS_SECONDS", 90.0)
-    job = start(stage)
-    stage.ec2.end()  # EC2 does not show it yet
-    monkeypatch.setattr(ec2_training.time, "sleep", lambda _: report(stage, job, "Completed"))
-    assert ec2_training.follow_training(stage, job)["state"] == "Completed"
-
-
 def test_a_spot_instance_that_is_taken_back_is_followed_by_another(
     stage: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -16,7 +16,6 @@ from fake_stage import FakeStage
 
 from cli.aws import ROOT
 from cli.errors import NotReadyError, UsageError
-from cli.local import demo
 from cli.training import sagemaker as training
 from cli.training.job_names import job_prefix, tuning_prefix
 from cli.training.sagemaker import TrainingRequest, start_training
@@ -27,7 +26,6 @@ from cli.tuning.plot import draw_tuning
 from cli.tuning.request import TuningRequest, parameter_ranges, tuning_job_request
 from infra.job_names import tuning_job_name
 from infra.tuning_settings import ChoiceRange, NumberRange, TuningSettings
-from model.training.arguments import parse_arguments
 
 
 @pytest.fixture
@@ -134,15 +132,6 @@ def test_what_is_fixed_is_not_searched_and_what_is_searched_is_not_fixed_by_the_
     assert (values["lr"], values["epochs"], "batch-size" in values) == ("0.02", "9", False)
     assert config["ResourceLimits"] == {"MaxNumberOfTrainingJobs": 1, "MaxParallelTrainingJobs": 1}
     assert config["RandomSeed"] == 3
-
-
-def test_the_demo_searches_learning_rates_from_the_programs_default_on_and_keeps_its_batch_size(stage: Any) -> None:
-    config, definition = sent(stage, demo.search_request(stage, "dogs"))
-    defaults = parse_arguments(["--data-dir", "."], {})
-    ((rates,), *others) = config["ParameterRanges"].values()
-    assert others == [[], []]
-    assert float(rates["MinValue"]) == defaults.recipe.lr
-    assert static(definition)["batch-size"] == str(defaults.recipe.batch_size)
 
 
 def test_the_settings_can_add_ranges() -> None:
