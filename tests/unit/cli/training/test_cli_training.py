@@ -6,13 +6,13 @@ import io
 import re
 import subprocess
 import tarfile
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from fake_account import refusal
+from fake_account import FakeAccount, refusal
 from fake_s3 import FakeS3
 from fake_stage import FakeStage
 
@@ -66,38 +66,32 @@ def test_each_phase_is_printed_once_and_its_progress_now_and_then(
     assert capsys.readouterr().out.splitlines() == [*lines, "Training", "Uploading"]
 
 
-class FakeSageMaker:
-    """Jobs by name: a status, and the bucket of its outputs; the newest last."""
+def stage_with(jobs: dict[str, tuple[str, str]]) -> FakeStage:
+    """A stage with jobs, the newest last: by name, a status and the bucket of its outputs."""
 
-    def __init__(self, jobs: dict[str, tuple[str, str]]) -> None:
-        self.jobs = jobs
-
-    def describe_training_job(self, *, TrainingJobName: str) -> dict[str, Any]:
-        if TrainingJobName not in self.jobs:
+    def describe(*, TrainingJobName: str) -> dict[str, Any]:
+        if TrainingJobName not in jobs:
             raise refusal("ValidationException", "Requested resource not found.")
-        status, bucket = self.jobs[TrainingJobName]
-        hours = timedelta(hours=list(self.jobs).index(TrainingJobName))
+        status, bucket = jobs[TrainingJobName]
         return {
             "TrainingJobName": TrainingJobName,
             "TrainingJobStatus": status,
-            "CreationTime": datetime(2026, 11, 27, tzinfo=UTC) + hours,
+            "CreationTime": datetime(2026, 11, 1 + list(jobs).index(TrainingJobName), tzinfo=UTC),
             "ModelArtifacts": {"S3ModelArtifacts": f"s3://{bucket}/training/{TrainingJobName}/output/model.tar.gz"},
         }
 
-    stop_training_job = describe_training_job
+    def list_jobs(*, StatusEquals: str, **_: str) -> dict[str, Any]:
+        found = [describe(TrainingJobName=name) for name in reversed(jobs)]
+        return {"TrainingJobSummaries": [job for job in found if job["TrainingJobStatus"] == StatusEquals]}
 
-    def get_paginator(self, operation: str) -> Any:
-        assert operation == "list_training_jobs"
-        return self
-
-    def paginate(self, *, StatusEquals: str, **_: str) -> list[dict[str, Any]]:
-        found = [name for name, (status, _) in reversed(self.jobs.items()) if status == StatusEquals]
-        return [{"TrainingJobSummaries": [self.describe_training_job(TrainingJobName=name) for name in found]}]
-
-
-def stage_with(jobs: dict[str, tuple[str, str]]) -> FakeStage:
-    logs = SimpleNamespace(describe_log_streams=lambda **_: {"logStreams": []})
-    return FakeStage(s3=FakeS3(), sagemaker=FakeSageMaker(jobs), logs=logs)
+    aws = FakeAccount()
+    aws.answers |= {
+        "describe_training_job": describe,
+        "stop_training_job": describe,
+        "list_training_jobs": list_jobs,
+        "describe_log_streams": {"logStreams": []},
+    }
+    return FakeStage(s3=FakeS3(), aws=aws)
 
 
 @pytest.mark.parametrize("option", ["follow", "stop"])
