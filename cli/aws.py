@@ -7,7 +7,7 @@ Nothing here knows whether that is a real account or the local AWS; the stage's 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -42,13 +42,7 @@ class Stage:
 
     @cached_property
     def settings(self) -> stage_settings.Settings:
-        """The stage's settings.
-
-        Raises
-        ------
-        NotReadyError
-            When the stage does not exist or its file has errors; the message lists all of them.
-        """
+        """The stage's settings; a stage that does not exist, or has errors, is a NotReadyError."""
         try:
             return stage_settings.load(self.name)
         except stage_settings.SettingsError as error:
@@ -81,13 +75,7 @@ class Stage:
 
     @cached_property
     def account(self) -> str:
-        """The account of the credentials.
-
-        Raises
-        ------
-        NotReadyError
-            When the settings name another one.
-        """
+        """The account of the credentials; when the settings name another one, that is a NotReadyError."""
         with aws_errors():
             account = str(self.session.client("sts").get_caller_identity()["Account"])
         if self.settings.account not in (None, account):
@@ -114,17 +102,17 @@ class Stage:
             return boto3.session.Session(region_name=region)
 
     def client(self, service: str, **options: Any) -> Any:
-        """A boto3 client; `options` as for `boto3.client`.
-
-        Raises
-        ------
-        NotReadyError
-            When the settings name another account or region than the environment.
-        """
+        """Return a boto3 client, unless the settings name another account or region than the environment."""
         if self.settings.account:
             _ = self.account  # refuses another one
         with aws_errors():
             return self.session.client(service, **options)
+
+    def listed(self, service: str, operation: str, member: str, **request: Any) -> Iterator[Any]:
+        """Yield what an operation lists in a member of its answers, page after page."""
+        with aws_errors():
+            for page in self.client(service).get_paginator(operation).paginate(**request):
+                yield from page.get(member, [])
 
     @property
     def environment(self) -> dict[str, str]:
@@ -138,16 +126,16 @@ class Stage:
         return f"account {self.account}, region {self.region}{f', at {endpoint}' if endpoint else ''}"
 
     def stack_name(self, kind: str) -> str:
-        """The CloudFormation name of the stack `kind` (`storage`, `training`, `inference`)."""
+        """Return the CloudFormation name of the stack `kind` (`storage`, `training`, `inference`)."""
         return self.settings.stack_name(kind)
 
     def find_outputs(self, kind: str) -> dict[str, str] | None:
-        """Outputs of a stack by key, or None when the stack is not there or was never completely created."""
+        """Return outputs of a stack by key, or None when the stack is not there or was never completely created."""
         stack = self.find_stack(self.stack_name(kind)) or {}
         return {output["OutputKey"]: output["OutputValue"] for output in stack.get("Outputs", [])} or None
 
     def find_stack(self, name: str) -> dict[str, Any] | None:
-        """What CloudFormation says of a stack, None when there is none of that name."""
+        """Return what CloudFormation says of a stack, None when there is none of that name."""
         with aws_errors():
             try:
                 stack: dict[str, Any] = self.client("cloudformation").describe_stacks(StackName=name)["Stacks"][0]
@@ -158,13 +146,7 @@ class Stage:
         return stack
 
     def output(self, kind: str, key: str) -> str:
-        """One output of a deployed stack.
-
-        Raises
-        ------
-        NotReadyError
-            When the stack is not deployed in this account and region.
-        """
+        """Return one output of a stack; when it is not deployed in this account and region, raise NotReadyError."""
         outputs = self.find_outputs(kind)
         if outputs is None or key not in outputs:
             raise NotReadyError(
@@ -192,10 +174,7 @@ def announce(stage: Stage) -> None:
 def delete_objects(s3: Any, bucket: str, objects: Sequence[dict[str, str]]) -> None:
     """Delete any number of objects, each given by its Key and, for one of its versions, its VersionId.
 
-    Raises
-    ------
-    AwsError
-        When some are left: DeleteObjects itself succeeds all the same.
+    Raises AwsError when some are left: DeleteObjects itself succeeds all the same.
     """
     for start in range(0, len(objects), 1000):  # DeleteObjects takes at most 1000
         delete = {"Objects": objects[start : start + 1000], "Quiet": True}

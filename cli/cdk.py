@@ -22,21 +22,8 @@ _COMMAND = ROOT / "node_modules" / ".bin" / "cdk"
 def run_cdk(*arguments: str, stage: Stage, log: Path | None = None) -> None:
     """Run `cdk` for one stage of the app in this repository.
 
-    Parameters
-    ----------
-    arguments : str
-        As on the command line, such as ``"deploy", "--all"``.
-    stage : Stage
-        Passed on as ``-c stage=…``; its region is that of the CDK, too.
-    log : Path, optional
-        Append the output to this file in place of the terminal; its end is shown when the command fails.
-
-    Raises
-    ------
-    NotReadyError
-        When the CDK command line is not installed.
-    WorkFailedError
-        When `cdk` ends with another exit code than 0.
+    Its region is that of the stage. With `log`, the output is appended to that file in place of the terminal, and its
+    end is shown when the command fails.
     """
     if not _COMMAND.exists():
         raise NotReadyError("The CDK command line is not installed.", "Install it: make setup")

@@ -16,6 +16,7 @@ from rich.progress import (
     DownloadColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     SpinnerColumn,
     TextColumn,
     TimeElapsedColumn,
@@ -65,95 +66,57 @@ _PLAIN_INTERVAL = 5.0  # seconds between progress lines where the output is a fi
 
 
 @contextmanager
-def progress_bar(description: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
-    """Show progress: a live bar in a terminal, a line every few seconds elsewhere.
-
-    Parameters
-    ----------
-    description : str
-        What is being done, in a few words.
-    total : int, optional
-        How many steps there are; None for a spinner.
-
-    Yields
-    ------
-    Callable[[int], None]
-        Call it with the number of steps done so far. Safe to call from several threads.
-    """
+def _progress(
+    description: str, total: int | None, columns: Iterable[ProgressColumn], count: Callable[[int, int | None], str]
+) -> Iterator[Callable[[int, int | None], None]]:
+    """Show a live bar of these columns in a terminal, a line with the count every few seconds elsewhere."""
     if console.is_terminal:
-        columns = [SpinnerColumn(), TextColumn("{task.description}", markup=False)]
-        columns += [BarColumn(), MofNCompleteColumn()] if total is not None else []
-        with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as progress:
+        columns = [SpinnerColumn(), TextColumn("{task.description}", markup=False), *columns]
+        with Progress(*columns, console=console, transient=True) as progress:
             task = progress.add_task(description, total=total)
-            yield lambda done: progress.update(task, completed=done)
+            yield lambda done, total: progress.update(task, completed=done, total=total)
         return
     started = last = monotonic()
     lock = threading.Lock()
 
-    def report(done: int) -> None:
+    def report(done: int, total: int | None) -> None:
         nonlocal last
         with lock:
             if monotonic() - last >= _PLAIN_INTERVAL:
                 last = monotonic()
-                count = f" {done}/{total}" if total is not None else ""
-                console.print(f"{description}{count} ({last - started:.0f} s)")
+                console.print(f"{description}{count(done, total)} ({last - started:.0f} s)")
 
     yield report
 
 
 @contextmanager
-def byte_progress(description: str) -> Iterator[Callable[[int, int | None], None]]:
-    """Show the progress of a transfer with its rate and the time that is left.
+def progress_bar(description: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
+    """Show progress: a live bar in a terminal, a line every few seconds elsewhere; without a total, a spinner.
 
-    Yields
-    ------
-    Callable[[int, int | None], None]
-        Call it with the bytes that are done and how many there will be, None where that is unknown. What is done at the
-        first call does not count as transferred.
+    Call what it yields with the number of steps done so far; it is safe to call from several threads.
     """
-    if console.is_terminal:
-        columns = [SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn()]
-        columns += [TransferSpeedColumn(), TimeRemainingColumn()]
-        with Progress(*columns, console=console, transient=True) as progress:
-            task = progress.add_task(description, total=None)
-            begun = False
+    columns: list[ProgressColumn] = [BarColumn(), MofNCompleteColumn()] if total is not None else []
+    with _progress(description, total, [*columns, TimeElapsedColumn()], _steps) as report:
+        yield lambda done: report(done, total)
 
-            def show(done: int, total: int | None) -> None:
-                nonlocal begun
-                if begun:
-                    progress.update(task, completed=done, total=total)
-                else:
-                    progress.reset(task, completed=done, total=total)
-                begun = True
 
-            yield show
-        return
-    started = last = monotonic()
-    first: int | None = None
+@contextmanager
+def byte_progress(description: str) -> Iterator[Callable[[int, int | None], None]]:
+    """Show the progress of a transfer; call what it yields with the bytes that are done and, where known, all."""
+    columns = [BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()]
+    with _progress(description, None, columns, _megabytes) as report:
+        yield report
 
-    def report(done: int, total: int | None) -> None:
-        nonlocal last, first
-        first = done if first is None or done < first else first
-        now = monotonic()
-        if now - last < _PLAIN_INTERVAL:
-            return
-        last, rate = now, (done - first) / (now - started)
-        line = f"{description} {done / 1e6:,.0f} MB, {rate / 1e6:.1f} MB/s"
-        if total is not None:
-            left = f"{(total - done) / rate:.0f} s" if rate else "unknown"
-            line = f"{description} {done / 1e6:,.0f} of {total / 1e6:,.0f} MB, {rate / 1e6:.1f} MB/s, {left} left"
-        console.print(line)
 
-    yield report
+def _steps(done: int, total: int | None) -> str:
+    return "" if total is None else f" {done}/{total}"
+
+
+def _megabytes(done: int, total: int | None) -> str:
+    return f" {done / 1e6:,.0f}{'' if total is None else f' of {total / 1e6:,.0f}'} MB"
 
 
 def ask(question: str) -> None:
-    """Ask before something is done that costs or destroys.
-
-    Raises
-    ------
-    NotAgreedError
-        When the answer is no.
-    """
+    """Ask before something is done that costs or destroys; raise NotAgreedError when the answer is no."""
     if not typer.confirm(question):
         raise NotAgreedError("Not agreed to, so nothing is done.")

@@ -1,19 +1,7 @@
-"""What can go wrong on the command line, and the exit code that says so.
+"""What can go wrong on the command line, and the exit code that says so (docs/command-line.md lists them).
 
 One small tree: a command raises, `cli.main` prints one message and exits. Anything outside the tree is a bug and keeps
-its stack trace.
-
-====  ==========================================================================
-code  meaning
-====  ==========================================================================
-0     done
-1     a question was answered with no, so nothing was done; or a bug in this program (with a stack trace)
-2     the command line itself is wrong (unknown option, bad value)
-3     something needed first is missing or not usable: data, artifact, settings, quota
-4     AWS refused the call or could not be reached
-5     the work was started and failed: a training job, a deployment
-130   interrupted by the user (Ctrl-C)
-====  ==========================================================================
+its stack trace (exit code 1).
 """
 
 from __future__ import annotations
@@ -71,16 +59,18 @@ class WorkFailedError(KennelError):
 
 
 LOCAL_HINT = 'For the local AWS: kennel local up, then eval "$(kennel local env)". For a real account: aws configure.'
+#: What AWS answers of a name that it does not know; some services say only "not found".
+_MISSING = ("NoSuchKey", "ResourceNotFound")
 
 
 @contextmanager
-def aws_errors() -> Iterator[None]:
+def aws_errors(missing: KennelError | None = None) -> Iterator[None]:
     """Turn botocore's exceptions into an `AwsError` that says what to do.
 
-    Raises
-    ------
-    AwsError
-        In place of any `botocore.exceptions.BotoCoreError` or `ClientError` raised inside.
+    Parameters
+    ----------
+    missing : KennelError, optional
+        Raised in place of it where AWS does not find what was asked for.
     """
     try:
         yield
@@ -91,6 +81,8 @@ def aws_errors() -> Iterator[None]:
     except botocore.exceptions.ClientError as error:
         details = error.response.get("Error", {})
         code, message = details.get("Code", "Unknown"), details.get("Message", str(error))
+        if missing is not None and (code in _MISSING or "not found" in message.lower()):
+            raise missing from None
         hint = ""
         if code in ("InvalidClientTokenId", "UnrecognizedClientException", "ExpiredToken", "ExpiredTokenException"):
             hint = f"The credentials are not valid there (any more). {LOCAL_HINT}"

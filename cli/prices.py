@@ -36,19 +36,12 @@ IMAGES_USD_PER_GB_MONTH = 0.10
 
 
 def usd_per_hour(instance_type: str) -> float | None:
-    """List price of one instance-hour, or None where this table does not have it."""
+    """Return the list price of one instance-hour, or None where this table does not have it."""
     return _USD_PER_HOUR.get(instance_type)
 
 
-def most_expensive(instance_type: str, instance_hours: float) -> str:
-    """The most that so many hours of an instance can cost, as a phrase for a person."""
-    price = usd_per_hour(instance_type)
-    hours = f"at most {instance_hours:.1f} instance-hours"
-    return f"{hours}, {price * instance_hours:.2f} USD." if price is not None else f"{hours}."
-
-
 def hourly_price(instance_type: str, instances: int = 1) -> str:
-    """The list price of `instances` machines as a phrase for a person."""
+    """Return the list price of some instances as a phrase for a person."""
     price = usd_per_hour(instance_type)
     if price is None:
         service = "sagemaker" if instance_type.startswith("ml.") else "ec2"

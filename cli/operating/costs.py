@@ -27,13 +27,7 @@ _HOURS_PER_MONTH = 730
 
 
 def cost_lines(settings: Settings, kinds: list[str]) -> list[str]:
-    """What the stacks cost once they are deployed, a line for each thing, for a person.
-
-    Parameters
-    ----------
-    kinds : list of str
-        Of the stacks: storage, training, inference.
-    """
+    """Return what stacks (storage, training, inference) cost once they are deployed, a line for each thing."""
     lines = [f"Costs on AWS, {PRICE_LIST}:"]
     if "storage" in kinds:
         lines.append(
@@ -41,74 +35,57 @@ def cost_lines(settings: Settings, kinds: list[str]) -> list[str]:
             f"rotations); {S3_USD_PER_GB_MONTH} USD a month for each GB"
         )
     if "training" in kinds:
-        notebook = settings.notebook
         lines.append("  training: nothing until a training runs, which then says what it costs")
-        if notebook:
+        if notebook := settings.notebook:
             price = hourly_price(notebook.instance_type)
             lines.append(f"  notebook {notebook.instance_type} while it runs: {price}; it stops itself when idle")
     if "inference" in kinds:
-        lines += [_endpoint(settings), _function(settings), _observation(settings), _sum(settings)]
-        lines.append("  Stop it all: kennel destroy")
+        lines += _inference(settings)
     return lines
 
 
 def endpoint_instances(settings: Settings) -> tuple[int, int]:
-    """How many instances the endpoint has, at rest and at full load."""
+    """Return how many instances the endpoint has, at rest and at full load."""
     scaling, count = settings.serving.scaling, settings.serving.initial_instances
     return (scaling.min_instances, scaling.max_instances) if scaling else (count, count)
 
 
 def warm_environments(settings: Settings) -> tuple[int, int]:
-    """How many execution environments of the function are kept warm, at rest and at full load."""
+    """Return how many execution environments of the function are kept warm, at rest and at full load."""
     scaling, count = settings.function.scaling, settings.function.provisioned_concurrency
     return (scaling.min_provisioned, scaling.max_provisioned) if scaling else (count, count)
 
 
-def _endpoint(settings: Settings) -> str:
+def _inference(settings: Settings) -> list[str]:
+    """Return the costs of endpoint, function and CloudWatch, and of the hours of a month of the first two."""
     instance_type, (low, high) = settings.serving.instance_type, endpoint_instances(settings)
-    name = f"  endpoint, {_span(low, high)} × {instance_type}"
+    (warm_low, warm_high), gigabytes = warm_environments(settings), settings.function.memory_mb / 1024
+    warm = gigabytes * 3600 * PROVISIONED_USD_PER_GB_SECOND
     price = usd_per_hour(instance_type)
     if price is None:
-        return f"{name}: {hourly_price(instance_type)}; an update doubles the instances for its minutes"
-    return (
-        f"{name}: {low * price:.3f} USD an hour at rest, {high * price:.3f} at full load; for the minutes of "
-        f"an update, when the old and the new instances run, up to {2 * high * price:.3f}"
-    )
-
-
-def _usd_per_warm_hour(settings: Settings) -> float:
-    return settings.function.memory_mb / 1024 * 3600 * PROVISIONED_USD_PER_GB_SECOND
-
-
-def _function(settings: Settings) -> str:
-    (low, high), hourly = warm_environments(settings), _usd_per_warm_hour(settings)
-    second = settings.function.memory_mb / 1024 * LAMBDA_USD_PER_GB_SECOND
-    return (
-        f"  function, {_span(low, high)} kept warm: {low * hourly:.4f} USD an hour at rest, {high * hourly:.4f} at "
-        f"full load; {second:.7f} for each second of a call and {LAMBDA_USD_PER_MILLION_CALLS:.2f} for a million calls"
-    )
-
-
-def _observation(settings: Settings) -> str:
+        endpoint = f"{hourly_price(instance_type)}; an update doubles the instances for its minutes"
+        month = f"unknown, like the price of {instance_type}"
+    else:
+        endpoint = (
+            f"{low * price:.3f} USD an hour at rest, {high * price:.3f} at full load; for the minutes of an update, "
+            f"when the old and the new instances run, up to {2 * high * price:.3f}"
+        )
+        at_rest, at_most = low * price + warm_low * warm, high * price + warm_high * warm
+        month = f"{at_rest * _HOURS_PER_MONTH:.0f} USD a month at rest, {at_most * _HOURS_PER_MONTH:.0f} at full load"
     policies = sum(scaling is not None for scaling in (settings.serving.scaling, settings.function.scaling))
     metrics, alarms = FUNCTION_METRICS + SERVER_METRICS, policies * _ALARMS_PER_POLICY
-    return (
+    return [
+        f"  endpoint, {_span(low, high)} × {instance_type}: {endpoint}",
+        f"  function, {_span(warm_low, warm_high)} kept warm: {warm_low * warm:.4f} USD an hour at rest, "
+        f"{warm_high * warm:.4f} at full load; {gigabytes * LAMBDA_USD_PER_GB_SECOND:.7f} for each second of a call "
+        f"and {LAMBDA_USD_PER_MILLION_CALLS:.2f} for a million calls",
         f"  CloudWatch: up to {metrics} metrics, {metrics * METRIC_USD_PER_MONTH:.2f} USD a month, in hours with calls "
         f"only; {alarms} alarms of scaling, {alarms * ALARM_USD_PER_MONTH:.2f} USD a month; logs {LOGS_USD_PER_GB:.2f} "
-        "USD for each GB that comes in"
-    )
+        "USD for each GB that comes in",
+        f"  endpoint and function: {month}",
+        "  Stop it all: kennel destroy",
+    ]
 
 
 def _span(low: int, high: int) -> str:
     return f"{low} to {high}" if low != high else str(low)
-
-
-def _sum(settings: Settings) -> str:
-    """What the hours of a month add up to, without what calls, stored data and logs cost."""
-    price = usd_per_hour(settings.serving.instance_type)
-    if price is None:
-        return f"  endpoint and function: unknown, like the price of {settings.serving.instance_type}"
-    counts = zip(endpoint_instances(settings), warm_environments(settings), strict=True)
-    warm = _usd_per_warm_hour(settings)
-    low, high = ((instances * price + environments * warm) * _HOURS_PER_MONTH for instances, environments in counts)
-    return f"  endpoint and function: {low:.0f} USD a month at rest, {high:.0f} at full load"

@@ -82,7 +82,7 @@ def deploy(
 def deploy_stacks(
     stage: Stage, kinds: list[str], *, ask: bool = False, log: Path | None = None, artifact: Path | None = None
 ) -> None:
-    """Deploy some of the stages' stacks, bootstrapping the account first where nobody has.
+    """Deploy some of the stage's stacks, bootstrapping the account first where nobody has.
 
     Nothing is started before the costs have been said and the account's quotas been asked for. Afterwards the endpoint
     is called once.
@@ -93,13 +93,6 @@ def deploy_stacks(
         Whether a person has to agree to bootstrapping and to new permissions.
     artifact : Path, optional
         Deployed in place of the one that the stage's settings name.
-
-    Raises
-    ------
-    NotReadyError
-        When the artifact is not one, or a quota of the account does not allow the deployment.
-    WorkFailedError
-        When a deployment failed, or succeeded while the endpoint does not serve the artifact.
     """
     version = _model_version(artifact or stage.artifact) if "inference" in kinds else None
     console.print("\n".join(cost_lines(stage.settings, kinds)))

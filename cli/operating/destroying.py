@@ -15,6 +15,7 @@ from cli.batch.job import LOG_GROUP as TRANSFORM_LOGS
 from cli.console import ask, console, error_console, progress_bar
 from cli.errors import KennelError, NotReadyError, WorkFailedError, aws_errors
 from cli.operating.deploying import StackKind
+from cli.operating.log_retention import ENDPOINT_LOGS
 from cli.operating.stopping import stop_jobs
 from cli.prices import IMAGES_USD_PER_GB_MONTH, KEY_USD_PER_MONTH, LOGS_USD_PER_GB_MONTH, S3_USD_PER_GB_MONTH
 from cli.training.ec2_instances import terminate_instances
@@ -25,7 +26,6 @@ _POLL_SECONDS = 5.0
 _STACK_SECONDS = 60 * 60
 _LATE_LOGS_SECONDS = 10 * 60  # S3 goes on delivering access logs, for hours in the worst case
 _LATE_LOGS_PAUSE = 30.0
-_ENDPOINT_LOGS = "/aws/sagemaker/Endpoints"
 
 
 def destroy(
@@ -62,7 +62,7 @@ class _Steps:
     removed: int = 0
 
     def attempt(self, what: str, step: Callable[[], int]) -> bool:
-        """Try a step that returns how many things it removed; whether it succeeded."""
+        """Try a step that returns how many things it removed; return whether it succeeded."""
         try:
             with aws_errors():
                 self.removed += step()
@@ -78,13 +78,6 @@ def destroy_stage(stage: Stage) -> None:
 
     A step that fails keeps back only those that would fail because of it. A storage stack that is retained is not
     touched: AWS would refuse.
-
-    Raises
-    ------
-    NotReadyError
-        When nothing of the stage is in this account and region.
-    WorkFailedError
-        When something could not be removed; the message lists all of it.
     """
     steps, endpoints = _Steps(), list[str]()
 
@@ -117,40 +110,32 @@ def destroy_stage(stage: Stage) -> None:
 
 
 def _delete_stack(stage: Stage, kind: str) -> int:
-    """Delete a stack, also one whose deletion has failed before; 0 when there is none.
-
-    CloudFormation deletes it with the role that the CDK has deployed it with.
-
-    Raises
-    ------
-    WorkFailedError
-        With CloudFormation's reasons.
-    """
+    """Delete a stack, also one whose deletion has failed before; return 0 when there is none."""
     stack = stage.find_stack(stage.stack_name(kind))
     if stack is None:
         return 0
-    console.print(f"Deleting the stack {stack['StackName']}")
-    cloudformation, started = stage.client("cloudformation"), time.monotonic()
-    cloudformation.delete_stack(StackName=stack["StackId"])
-    with progress_bar(f"Deleting {stack['StackName']}") as report:
+    name, identity = stack["StackName"], stack["StackId"]
+    console.print(f"Deleting the stack {name}")
+    started = time.monotonic()
+    stage.client("cloudformation").delete_stack(StackName=identity)
+    with progress_bar(f"Deleting {name}") as report:
         while True:
-            found = stage.find_stack(stack["StackId"])  # by its id, under which it is found when it is gone, too
+            found = stage.find_stack(identity)  # by its id, under which it is found when it is gone, too
             if found is None or found["StackStatus"] == "DELETE_COMPLETE":
                 return 1
             if found["StackStatus"] == "DELETE_FAILED":
-                raise WorkFailedError(
-                    f"{stack['StackName']} was not deleted: {_reasons(cloudformation, stack['StackId'])}"
-                )
+                raise WorkFailedError(f"{name} was not deleted: {_reasons(stage, identity)}")
             if time.monotonic() - started > _STACK_SECONDS:
-                raise WorkFailedError(f"{stack['StackName']} is still {found['StackStatus']} after an hour.")
+                raise WorkFailedError(f"{name} is still {found['StackStatus']} after an hour.")
             report(0)
             time.sleep(_POLL_SECONDS)
 
 
-def _reasons(cloudformation: Any, stack_id: str) -> str:
-    """Why the newest deletion of a stack has failed."""
+def _reasons(stage: Stage, stack_id: str) -> str:
+    """Say why the newest deletion of a stack has failed."""
     reasons = []
-    for event in cloudformation.describe_stack_events(StackName=stack_id)["StackEvents"]:  # the newest first
+    events = stage.client("cloudformation").describe_stack_events(StackName=stack_id)["StackEvents"]
+    for event in events:  # the newest first
         if event["ResourceStatus"] == "DELETE_IN_PROGRESS" and event.get("PhysicalResourceId") == stack_id:
             break
         if event["ResourceStatus"] == "DELETE_FAILED" and event.get("PhysicalResourceId") != stack_id:
@@ -159,18 +144,14 @@ def _reasons(cloudformation: Any, stack_id: str) -> str:
 
 
 def _endpoints(stage: Stage) -> list[str]:
-    """Names of the endpoints that carry the stage's tags, whether or not a stack knows them."""
+    """Return the names of the endpoints that carry the stage's tags, whether or not a stack knows them."""
     sagemaker, wanted = stage.client("sagemaker"), {"project": stage.settings.project, "stage": stage.name}
-    with aws_errors():
-        return [
-            endpoint["EndpointName"]
-            for page in sagemaker.get_paginator("list_endpoints").paginate()
-            for endpoint in page["Endpoints"]
-            if wanted.items()
-            <= {
-                tag["Key"]: tag["Value"] for tag in sagemaker.list_tags(ResourceArn=endpoint["EndpointArn"])["Tags"]
-            }.items()
-        ]
+    names = []
+    for endpoint in stage.listed("sagemaker", "list_endpoints", "Endpoints"):
+        tags = sagemaker.list_tags(ResourceArn=endpoint["EndpointArn"])["Tags"]
+        if wanted.items() <= {tag["Key"]: tag["Value"] for tag in tags}.items():
+            names.append(endpoint["EndpointName"])
+    return names
 
 
 def _delete_endpoints(stage: Stage) -> int:
@@ -194,7 +175,7 @@ def _delete_storage(stage: Stage) -> int:
         try:
             return _delete_stack(stage, "storage")
         except WorkFailedError as error:
-            if all(_is_empty(stage, bucket) for bucket in _resources(stage, "AWS::S3::Bucket")):
+            if not any(page for bucket in _resources(stage, "AWS::S3::Bucket") for page in _versions(stage, bucket)):
                 raise
             if time.monotonic() > deadline:
                 hint = "Access logs still arrive. They do so for some hours at most: kennel destroy again then."
@@ -204,7 +185,7 @@ def _delete_storage(stage: Stage) -> int:
 
 
 def _resources(stage: Stage, resource_type: str) -> list[str]:
-    """What the storage stack holds of a type."""
+    """Return what the storage stack holds of a type."""
     if stage.find_stack(name := stage.stack_name("storage")) is None:
         return []
     return [
@@ -225,27 +206,22 @@ def _empty_buckets(stage: Stage) -> None:
         s3.put_bucket_logging(Bucket=bucket, BucketLoggingStatus={})
     for bucket in buckets:
         console.print(f"Emptying the bucket {bucket}")
-        for page in _versions(s3, bucket):
+        for page in _versions(stage, bucket):
             delete_objects(s3, bucket, [{"Key": found["Key"], "VersionId": found["VersionId"]} for found in page])
-        for page in s3.get_paginator("list_multipart_uploads").paginate(Bucket=bucket):
-            for upload in page.get("Uploads", []):
-                s3.abort_multipart_upload(Bucket=bucket, Key=upload["Key"], UploadId=upload["UploadId"])
+        for upload in stage.listed("s3", "list_multipart_uploads", "Uploads", Bucket=bucket):
+            s3.abort_multipart_upload(Bucket=bucket, Key=upload["Key"], UploadId=upload["UploadId"])
 
 
-def _versions(s3: Any, bucket: str) -> Iterator[list[dict[str, Any]]]:
-    """Every version and delete marker, a page at a time."""
-    for page in s3.get_paginator("list_object_versions").paginate(Bucket=bucket):
+def _versions(stage: Stage, bucket: str) -> Iterator[list[dict[str, Any]]]:
+    """Yield every version and delete marker, a page at a time."""
+    for page in stage.client("s3").get_paginator("list_object_versions").paginate(Bucket=bucket):
         yield page.get("Versions", []) + page.get("DeleteMarkers", [])
-
-
-def _is_empty(stage: Stage, bucket: str) -> bool:
-    return not any(_versions(stage.client("s3"), bucket))
 
 
 def _delete_logs(stage: Stage, endpoints: list[str]) -> int:
     """Delete what no stack removes: SageMaker's own log groups, and those that an earlier deployment has retained."""
     logs, removed = stage.client("logs"), 0
-    groups = [group for name in endpoints for group in _log_groups(stage, f"{_ENDPOINT_LOGS}/{name}")]
+    groups = [group for name in endpoints for group in _log_groups(stage, f"{ENDPOINT_LOGS}/{name}")]
     if not stage.settings.storage.retain:
         groups += _stack_log_groups(stage)
     for group in groups:
@@ -253,45 +229,43 @@ def _delete_logs(stage: Stage, endpoints: list[str]) -> int:
     for shared, prefix in product((TRAINING_LOGS, TRANSFORM_LOGS), job_prefixes(stage)):
         if not _log_groups(stage, shared):
             continue  # no job of any stage has logged in this account
-        pages = logs.get_paginator("describe_log_streams").paginate(logGroupName=shared, logStreamNamePrefix=prefix)
-        for stream in [stream["logStreamName"] for page in pages for stream in page["logStreams"]]:
-            logs.delete_log_stream(logGroupName=shared, logStreamName=stream)
+        named = {"logGroupName": shared, "logStreamNamePrefix": prefix}
+        for stream in list(stage.listed("logs", "describe_log_streams", "logStreams", **named)):
+            logs.delete_log_stream(logGroupName=shared, logStreamName=stream["logStreamName"])
             removed += 1
     return removed + len(groups)
 
 
 def _log_groups(stage: Stage, prefix: str) -> list[dict[str, Any]]:
-    pages = stage.client("logs").get_paginator("describe_log_groups").paginate(logGroupNamePrefix=prefix)
-    return [group for page in pages for group in page["logGroups"]]
+    return list(stage.listed("logs", "describe_log_groups", "logGroups", logGroupNamePrefix=prefix))
 
 
 def _stack_log_groups(stage: Stage) -> list[dict[str, Any]]:
-    """The log groups that CloudFormation has named after the stage's stacks."""
+    """Return the log groups that CloudFormation has named after the stage's stacks."""
     return [group for kind in StackKind for group in _log_groups(stage, f"{stage.stack_name(kind)}-")]
 
 
 def _tell_what_is_retained(stage: Stage) -> None:
     """List what a stage that retains its data keeps, with what each costs, and how to get rid of it."""
-    s3 = stage.client("s3")
     console.print(f"The stage {stage.name!r} retains its data. What is left in {stage.place}:")
     with aws_errors():
         for bucket in _resources(stage, "AWS::S3::Bucket"):
-            gigabytes = sum(found.get("Size", 0) for page in _versions(s3, bucket) for found in page) / 1e9
-            _tell_cost(f"bucket {bucket}, {gigabytes:.3f} GB", gigabytes * S3_USD_PER_GB_MONTH)
+            size = sum(found.get("Size", 0) for page in _versions(stage, bucket) for found in page)
+            _tell_cost(f"bucket {bucket}", size, S3_USD_PER_GB_MONTH)
         for repository in _resources(stage, "AWS::ECR::Repository"):
-            pages = stage.client("ecr").get_paginator("describe_images").paginate(repositoryName=repository)
-            gigabytes = sum(image["imageSizeInBytes"] for page in pages for image in page["imageDetails"]) / 1e9
-            _tell_cost(f"image repository {repository}, {gigabytes:.3f} GB", gigabytes * IMAGES_USD_PER_GB_MONTH)
-        for key in _resources(stage, "AWS::KMS::Key"):
-            _tell_cost(f"key {key}", KEY_USD_PER_MONTH)
+            images = stage.listed("ecr", "describe_images", "imageDetails", repositoryName=repository)
+            size = sum(image["imageSizeInBytes"] for image in images)
+            _tell_cost(f"image repository {repository}", size, IMAGES_USD_PER_GB_MONTH)
         for group in _stack_log_groups(stage):
-            gigabytes = group.get("storedBytes", 0) / 1e9
-            _tell_cost(f"log group {group['logGroupName']}, {gigabytes:.3f} GB", gigabytes * LOGS_USD_PER_GB_MONTH)
+            _tell_cost(f"log group {group['logGroupName']}", group.get("storedBytes", 0), LOGS_USD_PER_GB_MONTH)
+        for key in _resources(stage, "AWS::KMS::Key"):
+            console.print(f"  key {key}: at most {KEY_USD_PER_MONTH:.2f} USD a month")
     console.print(
         f"To remove that for good, too: set retain = false under [storage] in {stage.settings_file}, then "
         f"{stage.kennel} deploy storage, which lifts the protection, and {stage.kennel} destroy.",
     )
 
 
-def _tell_cost(what: str, usd_per_month: float) -> None:
-    console.print(f"  {what}: at most {usd_per_month:.2f} USD a month")
+def _tell_cost(what: str, size: int, usd_per_gigabyte: float) -> None:
+    cost = f"{size / 1e9 * usd_per_gigabyte:.2f} USD a month"
+    console.print(f"  {what}, {size / 1e9:.3f} GB: at most {cost}")

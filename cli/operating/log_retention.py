@@ -7,9 +7,8 @@ which is in its group's, is generated. So they are limited once a deployment is 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import suppress
-from typing import Any
 
 import botocore.exceptions
 
@@ -19,7 +18,8 @@ from cli.console import console
 from cli.errors import aws_errors
 from cli.training.sagemaker import LOG_GROUP as TRAINING_LOGS
 
-NOTEBOOK_LOGS = "/aws/sagemaker/NotebookInstances"
+ENDPOINT_LOGS = "/aws/sagemaker/Endpoints"
+_NOTEBOOK_LOGS = "/aws/sagemaker/NotebookInstances"
 
 
 def limit_logs(stage: Stage, kinds: Iterable[str]) -> None:
@@ -27,34 +27,25 @@ def limit_logs(stage: Stage, kinds: Iterable[str]) -> None:
 
     A group that has a retention keeps it: another project, or a person, has decided.
     """
+    settings, groups = stage.settings, dict[str, int]()
+    if "training" in kinds:
+        groups[TRAINING_LOGS] = settings.training.log_retention_days
+        if settings.notebook:
+            groups[_NOTEBOOK_LOGS] = settings.training.log_retention_days
+    if "inference" in kinds:
+        groups[TRANSFORM_LOGS] = settings.serving.log_retention_days
+        groups[f"{ENDPOINT_LOGS}/{stage.output('inference', 'EndpointName')}"] = settings.serving.log_retention_days
     logs = stage.client("logs")
     with aws_errors():
-        for group, days in (found for kind in kinds for found in _groups(stage, kind)):
+        for group, days in groups.items():
             try:
-                _limit(logs, group, days)
+                with suppress(logs.exceptions.ResourceAlreadyExistsException):
+                    logs.create_log_group(logGroupName=group)  # before SageMaker writes the first line
+                # Sorted by name: the group itself comes before all whose names only begin like it.
+                (found,) = logs.describe_log_groups(logGroupNamePrefix=group, limit=1)["logGroups"]
+                if "retentionInDays" not in found:
+                    logs.put_retention_policy(logGroupName=group, retentionInDays=days)
             except botocore.exceptions.ClientError as error:
                 if error.response["Error"]["Code"] != "AccessDeniedException":
                     raise
                 console.print(f"The log group {group} may never expire: {error.response['Error']['Message']}")
-
-
-def _groups(stage: Stage, kind: str) -> Iterator[tuple[str, int]]:
-    """Log groups of what runs for a stack, with the days that the settings give them."""
-    settings = stage.settings
-    if kind == "training":
-        yield TRAINING_LOGS, settings.training.log_retention_days
-        if settings.notebook:
-            yield NOTEBOOK_LOGS, settings.training.log_retention_days
-    if kind == "inference":
-        yield TRANSFORM_LOGS, settings.serving.log_retention_days
-        endpoint = stage.output("inference", "EndpointName")
-        yield f"/aws/sagemaker/Endpoints/{endpoint}", settings.serving.log_retention_days
-
-
-def _limit(logs: Any, group: str, days: int) -> None:
-    with suppress(logs.exceptions.ResourceAlreadyExistsException):
-        logs.create_log_group(logGroupName=group)  # before SageMaker writes the first line
-    # Sorted by name: the group itself comes before all whose names only begin like it.
-    (found,) = logs.describe_log_groups(logGroupNamePrefix=group, limit=1)["logGroups"]
-    if "retentionInDays" not in found:
-        logs.put_retention_policy(logGroupName=group, retentionInDays=days)

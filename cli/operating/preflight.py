@@ -5,9 +5,8 @@ Quotas are found by their names, as Service Quotas lists them: those of SageMake
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 from cli.aws import Stage
 from cli.console import console
@@ -42,18 +41,9 @@ class Findings:
 
 
 def require_room(stage: Stage, *, now: bool = True) -> None:
-    """Print what is doubtful about deploying the inference stack.
+    """Refuse a deployment of the inference stack that would fail, with every reason; print what is doubtful about it.
 
-    Parameters
-    ----------
-    now : bool
-        False: it will be deployed later, and errors are still warnings.
-
-    Raises
-    ------
-    NotReadyError
-        When a quota of the account does not allow it, or a batch would be broken by it; the message lists everything,
-        with a way out.
+    With `now` false it is deployed later, so that reasons are still warnings.
     """
     found = Findings()
     found.check("Lambda's concurrency", lambda: _check_concurrency(stage, found))
@@ -70,18 +60,15 @@ def require_room(stage: Stage, *, now: bool = True) -> None:
 
 
 def _check_concurrency(stage: Stage, found: Findings) -> None:
-    function, client = stage.settings.function, stage.client("lambda")
-    limit = client.get_account_settings()["AccountLimit"]
+    function = stage.settings.function
+    limit = stage.client("lambda").get_account_settings()["AccountLimit"]
     # Reserved concurrency holds what is provisioned, too.
     needed = function.reserved_concurrency or function.provisioned_concurrency
     setting, less = "provisioned_concurrency", "lower it, or set 0 for none,"
     if function.reserved_concurrency:
         setting, less = "reserved_concurrency", "lower it, or leave it out,"
-    spare = (
-        limit["UnreservedConcurrentExecutions"]
-        + _own_concurrency(client, stage.find_outputs("inference"))
-        - min(_UNRESERVED, limit["ConcurrentExecutions"])
-    )
+    unreserved = min(_UNRESERVED, limit["ConcurrentExecutions"])
+    spare = limit["UnreservedConcurrentExecutions"] + _own_concurrency(stage) - unreserved
     where = (
         f"Lambda leaves {max(spare, 0)} of the account's {limit['ConcurrentExecutions']} concurrent executions to be "
         f"reserved or provisioned (quota 'Concurrent executions')"
@@ -92,31 +79,33 @@ def _check_concurrency(stage: Stage, found: Findings) -> None:
         found.warnings.append(f"{where}, and function.scaling.max_provisioned is {most}.")
 
 
-def _own_concurrency(client: Any, outputs: dict[str, str] | None) -> int:
-    """What the deployed function holds of the account's concurrency."""
-    if outputs is None or "FunctionName" not in outputs:
+def _own_concurrency(stage: Stage) -> int:
+    """Return what the deployed function holds of the account's concurrency."""
+    name = (stage.find_outputs("inference") or {}).get("FunctionName")
+    if name is None:
         return 0
-    name = outputs["FunctionName"]
-    reserved = client.get_function_concurrency(FunctionName=name).get("ReservedConcurrentExecutions")
+    reserved = stage.client("lambda").get_function_concurrency(FunctionName=name).get("ReservedConcurrentExecutions")
     if reserved is not None:
         return int(reserved)
-    pages = client.get_paginator("list_provisioned_concurrency_configs").paginate(FunctionName=name)
-    configs = [config for page in pages for config in page["ProvisionedConcurrencyConfigs"]]
+    listing = "list_provisioned_concurrency_configs"
+    configs = stage.listed("lambda", listing, "ProvisionedConcurrencyConfigs", FunctionName=name)
     return sum(config["RequestedProvisionedConcurrentExecutions"] for config in configs)
 
 
 def _check_endpoint_instances(stage: Stage, found: Findings) -> None:
     serving = stage.settings.serving
     own_name = (stage.find_outputs("inference") or {}).get("EndpointName")
-    used = _endpoint_instances(stage.client("sagemaker"))
-    names = {f"{serving.instance_type} for endpoint usage": [serving.instance_type], _ALL_ENDPOINTS: None}
-    quotas = _quotas(stage, "sagemaker", names)
-    for name, types in names.items():
-        if (quota := quotas.get(name)) is None:
-            found.unchecked.append(f"the quota {name!r}, which Service Quotas does not list")
-            continue
-        counted = [(endpoint, count) for endpoint, kind, count in used if types is None or kind in types]
-        all_of_them, own = sum(count for _, count in counted), sum(count for name, count in counted if name == own_name)
+    used = list(_endpoint_instances(stage))
+    of_the_type = f"{serving.instance_type} for endpoint usage"
+    quotas = _quotas(stage, "sagemaker", [of_the_type, _ALL_ENDPOINTS], found)
+    for name, quota in quotas.items():
+        counts = [
+            (endpoint, count)
+            for endpoint, kind, count in used
+            if name == _ALL_ENDPOINTS or kind == serving.instance_type
+        ]
+        all_of_them = sum(count for _, count in counts)
+        own = sum(count for endpoint, count in counts if endpoint == own_name)
         # An update is blue/green: as many new instances as there are run beside the old ones.
         wanted = own or serving.initial_instances
         update = " to run the old and the new instances of an update side by side" if own else ""
@@ -129,27 +118,22 @@ def _check_endpoint_instances(stage: Stage, found: Findings) -> None:
             found.warnings.append(f"{text}; {most} are needed to deploy an update at full load.")
 
 
-def _endpoint_instances(sagemaker: Any) -> list[tuple[str, str, int]]:
-    """Endpoint, instance type and number of instances of every variant in the account and region."""
-    instances = []
-    for page in sagemaker.get_paginator("list_endpoints").paginate():
-        for summary in page["Endpoints"]:
-            endpoint = sagemaker.describe_endpoint(EndpointName=summary["EndpointName"])
-            config = sagemaker.describe_endpoint_config(EndpointConfigName=endpoint["EndpointConfigName"])
-            types = {variant["VariantName"]: variant.get("InstanceType") for variant in config["ProductionVariants"]}
-            for variant in endpoint.get("ProductionVariants", []):
-                if kind := types.get(variant["VariantName"]):  # a serverless variant has none
-                    instances.append((summary["EndpointName"], kind, variant.get("CurrentInstanceCount", 0)))
-    return instances
+def _endpoint_instances(stage: Stage) -> Iterator[tuple[str, str, int]]:
+    """Yield endpoint, instance type and number of instances of every variant in the account and region."""
+    sagemaker = stage.client("sagemaker")
+    for summary in stage.listed("sagemaker", "list_endpoints", "Endpoints"):
+        endpoint = sagemaker.describe_endpoint(EndpointName=summary["EndpointName"])
+        config = sagemaker.describe_endpoint_config(EndpointConfigName=endpoint["EndpointConfigName"])
+        types = {variant["VariantName"]: variant.get("InstanceType") for variant in config["ProductionVariants"]}
+        for variant in endpoint.get("ProductionVariants", []):
+            if kind := types.get(variant["VariantName"]):  # a serverless variant has none
+                yield summary["EndpointName"], kind, variant.get("CurrentInstanceCount", 0)
 
 
 def _check_builds(stage: Stage, found: Findings) -> None:
     platform = _BUILDS[instance_types.architecture(stage.settings.serving.instance_type)]
     name = f"Concurrently running builds for {platform}/Small environment"
-    quota = _quotas(stage, "codebuild", [name]).get(name)
-    if quota is None:
-        found.unchecked.append(f"the quota {name!r}, which Service Quotas does not list")
-    elif quota < 1 and not is_pushed(stage):
+    if _quotas(stage, "codebuild", [name], found).get(name, 1) < 1 and not is_pushed(stage):
         found.errors.append(
             f"quota {name!r} is 0, so CodeBuild cannot build the serving image: build and push it from this machine "
             f"(kennel deploy storage, then kennel image push), {_RAISE}."
@@ -158,21 +142,20 @@ def _check_builds(stage: Stage, found: Findings) -> None:
 
 def _check_batches(stage: Stage, found: Findings) -> None:
     """A transform job reads with the role of its model, which goes with the model when another one is deployed."""
-    for _, name, _ in running_jobs(stage, "transform"):
+    for name, _ in running_jobs(stage, "transform"):
         found.errors.append(
             f"the transform job {name} still runs with the deployed model, which a deployment may replace: wait for "
             "it, or stop it with kennel batch FOLDER --stop."
         )
 
 
-def _quotas(stage: Stage, service: str, names: Iterable[str]) -> dict[str, float]:
-    """Quotas by name, those that are not listed left out: the account's, and AWS's default where it has no own."""
-    client, values, missing = stage.client("service-quotas"), dict[str, float](), set(names)
+def _quotas(stage: Stage, service: str, names: list[str], found: Findings) -> dict[str, float]:
+    """Return quotas by name: the account's, and AWS's default where it has no own; those that are not listed, not."""
+    values, missing = dict[str, float](), set(names)
     for operation in ("list_service_quotas", "list_aws_default_service_quotas"):
-        if missing:
-            for page in client.get_paginator(operation).paginate(ServiceCode=service):
-                for quota in page["Quotas"]:
-                    if quota["QuotaName"] in missing and "Value" in quota:
-                        values[quota["QuotaName"]] = quota["Value"]
-            missing -= values.keys()
+        for quota in stage.listed("service-quotas", operation, "Quotas", ServiceCode=service) if missing else ():
+            if quota["QuotaName"] in missing and "Value" in quota:
+                values[quota["QuotaName"]] = quota["Value"]
+        missing -= values.keys()
+    found.unchecked += [f"the quota {name!r}, which Service Quotas does not list" for name in sorted(missing)]
     return values

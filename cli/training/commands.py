@@ -56,7 +56,15 @@ def train(
             job_name(named)
     if tuning_job and not best:
         raise UsageError(f"What is {tuning_job!r}? A tuning job goes with --best.", "kennel train --best JOB")
-    _require_one_purpose({"--follow": follow, "--stop": stop, "--resume": resume}, new=bool(best or set_))
+    # Options that would be ignored: those of a new training beside an earlier one's, and two of the latter.
+    given = [option for option, job in (("--follow", follow), ("--stop", stop), ("--resume", resume)) if job]
+    if len(given) > 1:
+        raise UsageError(f"{' and '.join(given)} do not go together.", "Give one of them.")
+    if given and (best or set_):
+        raise UsageError(
+            f"{given[0]} takes a training as it was started: --set and --best are for a new one.",
+            f"Leave them out, or leave out {given[0]}.",
+        )
     on_ec2 = on is Place.EC2 or is_ec2_job(stage, follow or stop or resume or "")
     if on_ec2 and instances is not None:
         raise UsageError("--instances is for SageMaker: on EC2 one instance trains.", "Leave out --on ec2")
@@ -91,15 +99,3 @@ def train(
         console.print(f"\nThe job goes on. Follow it: kennel train --follow {job}  Stop it: kennel train --stop {job}")
         raise
     console.print("Next: kennel package, then kennel deploy")
-
-
-def _require_one_purpose(earlier: dict[str, str | None], *, new: bool) -> None:
-    """Refuse options that would be ignored: those of a new training beside an earlier one's, and two of the latter."""
-    given = [option for option, job in earlier.items() if job]
-    if len(given) > 1:
-        raise UsageError(f"{' and '.join(given)} do not go together.", "Give one of them.")
-    if given and new:
-        raise UsageError(
-            f"{given[0]} takes a training as it was started: --set and --best are for a new one.",
-            f"Leave them out, or leave out {given[0]}.",
-        )

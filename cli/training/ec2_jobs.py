@@ -8,9 +8,8 @@ first end that it names, which no later training can change: the bucket keeps ve
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from cli.aws import Stage
 from cli.errors import NotReadyError, aws_errors
@@ -32,31 +31,21 @@ _STATUS_TYPES = {
 }
 
 
-@dataclass(frozen=True)
-class Launched:
-    """A training that the command line has launched.
-
-    Attributes
-    ----------
-    job : Job
-    instance_type : str or None
-        Of its last instance; None for what an earlier release has launched.
-    time : datetime
-        Of its last launch, by S3's clock.
-    """
+class Launched(NamedTuple):
+    """A training that the command line has launched, the type of its last instance, and when, by S3's clock."""
 
     job: Job
-    instance_type: str | None
+    instance_type: str
     time: datetime
 
 
 def name_prefix(stage: Stage) -> str:
-    """What the names of this stage's trainings on EC2 begin with."""
+    """Return what the names of this stage's trainings on EC2 begin with."""
     return f"{job_prefix(stage)}ec2-"
 
 
 def is_ec2_job(stage: Stage, job: str) -> bool:
-    """Whether a job of this stage is one that an EC2 instance trains."""
+    """Return whether a job of this stage is one that an EC2 instance trains."""
     return job.startswith(name_prefix(stage))
 
 
@@ -72,68 +61,43 @@ def write_status(stage: Stage, status: Status) -> None:
 
 
 def read_launch(stage: Stage, job: str) -> Launched:
-    """Read what a job was launched as.
-
-    Raises
-    ------
-    NotReadyError
-        When the command line has launched no such job.
-    """
-    answer = _get(stage, job_key(EC2_JOBS, job))
-    if answer is None:
-        raise _no_such_job(job)
-    return Launched(Job.parse(answer["Body"].read().decode()), answer["Metadata"].get(_TYPE), answer["LastModified"])
+    """Read what a job was launched as; raise NotReadyError when the command line has launched no such job."""
+    answer = _get(stage, job, job_key(EC2_JOBS, job))
+    return Launched(Job.parse(answer["Body"].read().decode()), answer["Metadata"][_TYPE], answer["LastModified"])
 
 
 def read_status(stage: Stage, job: str) -> dict[str, Any]:
-    """Read what a job says of itself.
-
-    Raises
-    ------
-    NotReadyError
-        When there is no such job, or that is no status.
-    """
-    answer = _get(stage, status_key(TRAINING_OUTPUT, job))
-    if answer is None:
-        raise _no_such_job(job)
-    status = _parse_status(answer)
+    """Read what a job says of itself; raise NotReadyError when there is no such job, or that is no status."""
+    key = status_key(TRAINING_OUTPUT, job)
+    status = _parse_status(_get(stage, job, key))
     if status is None:
-        raise NotReadyError(f"The status of {job} is none: s3://{stage.data_bucket}/{status_key(TRAINING_OUTPUT, job)}")
+        raise NotReadyError(f"The status of {job} is none: s3://{stage.data_bucket}/{key}")
     return status
 
 
 def s3_versions(stage: Stage, key: str) -> list[dict[str, Any]]:
     """List what S3 has kept of an object, the newest version first."""
-    with aws_errors():
-        pages = stage.client("s3").get_paginator("list_object_versions").paginate(Bucket=stage.data_bucket, Prefix=key)
-        return [version for page in pages for version in page.get("Versions", []) if version["Key"] == key]
+    versions = stage.listed("s3", "list_object_versions", "Versions", Bucket=stage.data_bucket, Prefix=key)
+    return [version for version in versions if version["Key"] == key]
 
 
 def latest_completed_job(stage: Stage) -> tuple[datetime, str] | None:
-    """When this stage's newest completed job on EC2 was launched, and its name; None when there is none."""
-    prefix, ending = f"{EC2_JOBS}/{name_prefix(stage)}", ".json"
-    with aws_errors():
-        pages = stage.client("s3").get_paginator("list_objects_v2").paginate(Bucket=stage.data_bucket, Prefix=prefix)
-        found = [
-            (item["LastModified"], item["Key"].removeprefix(f"{EC2_JOBS}/").removesuffix(ending))
-            for page in pages
-            for item in page.get("Contents", [])
-            if item["Key"].endswith(ending)
-        ]
-    for launched, job in sorted(found, reverse=True):
-        if first_end(stage, job, launched)[0] == COMPLETED:
-            return launched, job
+    """Return when this stage's newest completed job on EC2 was launched, and its name; None when there is none."""
+    prefix, ending = f"{EC2_JOBS}/", ".json"
+    place = {"Bucket": stage.data_bucket, "Prefix": prefix + name_prefix(stage)}
+    launched = [
+        (item["LastModified"], item["Key"].removeprefix(prefix).removesuffix(ending))
+        for item in stage.listed("s3", "list_objects_v2", "Contents", **place)
+        if item["Key"].endswith(ending)
+    ]
+    for time, job in sorted(launched, reverse=True):
+        if first_end(stage, job, time)[0] == COMPLETED:
+            return time, job
     return None
 
 
 def begin_and_end(stage: Stage, job: str) -> tuple[float, float]:
-    """When a job was last launched, and had ended at the latest, by S3's clock in seconds since the epoch.
-
-    Raises
-    ------
-    NotReadyError
-        When there is no such job, or it has left no model.
-    """
+    """Return when a job was last launched, and had ended at the latest, by S3's clock in seconds since the epoch."""
     launch = read_launch(stage, job)
     state, ended = first_end(stage, job, launch.time)
     if ended is None:
@@ -141,7 +105,7 @@ def begin_and_end(stage: Stage, job: str) -> tuple[float, float]:
             f"The training job {job} has left no model: it has not ended.",
             f"Follow it to its end: kennel train --follow {job}",
         )
-    if state not in (COMPLETED, STOPPED):
+    if state == FAILED:
         raise NotReadyError(
             f"The training job {job} has left no model (state {state}).", f"Try again: kennel train --resume {job}"
         )
@@ -151,7 +115,7 @@ def begin_and_end(stage: Stage, job: str) -> tuple[float, float]:
 
 
 def first_end(stage: Stage, job: str, launched: datetime) -> tuple[str, datetime | None]:
-    """How and when a job has ended first since it was launched; whatever was written later is somebody else's.
+    """Return how and when a job has ended first since it was launched; what was written later is somebody else's.
 
     The time is None for one that has not ended.
     """
@@ -173,10 +137,6 @@ def first_end(stage: Stage, job: str, launched: datetime) -> tuple[str, datetime
     return end or ("Training", None)
 
 
-def _no_such_job(job: str) -> NotReadyError:
-    return NotReadyError(f"There is no training job {job!r} on EC2 in this stage.")
-
-
 def _parse_status(answer: dict[str, Any]) -> dict[str, Any] | None:
     """Read a status; None where it is none."""
     try:
@@ -187,13 +147,9 @@ def _parse_status(answer: dict[str, Any]) -> dict[str, Any] | None:
     return status if valid else None
 
 
-def _get(stage: Stage, key: str) -> dict[str, Any] | None:
-    s3 = stage.client("s3")
-    with aws_errors():
-        try:
-            answer: dict[str, Any] = s3.get_object(Bucket=stage.data_bucket, Key=key)
-        except s3.exceptions.NoSuchKey:
-            return None
+def _get(stage: Stage, job: str, key: str) -> dict[str, Any]:
+    with aws_errors(missing=NotReadyError(f"There is no training job {job!r} on EC2 in this stage.")):
+        answer: dict[str, Any] = stage.client("s3").get_object(Bucket=stage.data_bucket, Key=key)
     return answer
 
 

@@ -19,13 +19,7 @@ _NOT_OF_THE_PROGRAM = ("sagemaker_", "_tuning_")
 
 
 def parse_hyperparameters(assignments: list[str]) -> dict[str, str]:
-    """`["lr=0.01"]` as `{"lr": "0.01"}`, the names as model/train.py lists them.
-
-    Raises
-    ------
-    UsageError
-        When one is not of the form NAME=VALUE.
-    """
+    """Return `["lr=0.01"]` as `{"lr": "0.01"}`, the names as model/train.py lists them."""
     parsed = {}
     for assignment in assignments:
         name, equals, value = assignment.partition("=")
@@ -39,10 +33,6 @@ def refuse_shell_syntax(values: Mapping[str, str]) -> None:
     """Refuse hyperparameters that do not reach the program as they are.
 
     SageMaker's toolkit joins names and values into one text, without quotes, and lets a shell run that.
-
-    Raises
-    ------
-    UsageError
     """
     for name, value in values.items():
         if shlex.quote(name) != name or shlex.quote(value) != value:
@@ -53,12 +43,12 @@ def refuse_shell_syntax(values: Mapping[str, str]) -> None:
 
 
 def encode(hyperparameters: Mapping[str, object]) -> dict[str, str]:
-    """As CreateTrainingJob takes them: the container's toolkit reads JSON values."""
+    """Return them as CreateTrainingJob takes them: the container's toolkit reads JSON values."""
     return {name: json.dumps(value) for name, value in hyperparameters.items()}
 
 
 def decode(hyperparameters: Mapping[str, str]) -> dict[str, str]:
-    """The program's own hyperparameters out of those that SageMaker holds; those of the tuned ones are bare texts."""
+    """Return the program's own of those that SageMaker holds, of which the tuned ones are bare texts."""
     return {
         canonical(name): _text(value)
         for name, value in hyperparameters.items()
@@ -67,7 +57,7 @@ def decode(hyperparameters: Mapping[str, str]) -> dict[str, str]:
 
 
 def chosen(hyperparameters: Mapping[str, str]) -> dict[str, str]:
-    """Those that a person, the settings or a search chose: `decode`, without what every training is given."""
+    """Return those that a person, the settings or a search chose: `decode`, without what every training is given."""
     return {name: value for name, value in decode(hyperparameters).items() if name not in _NOT_CHOSEN}
 
 

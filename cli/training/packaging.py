@@ -14,7 +14,7 @@ from cli.aws import Stage
 from cli.console import console
 from cli.errors import NotReadyError, aws_errors
 from cli.training import ec2_jobs
-from cli.training.job_names import job_name, job_prefix, tuning_prefix
+from cli.training.job_names import job_name, job_prefix, list_jobs, tuning_prefix
 from cli.training.sagemaker import describe_training
 from infra.bucket_layout import TRAINING_OUTPUT
 from model.core.artifact import ArtifactError, ModelCard
@@ -30,20 +30,18 @@ def package(
     source: Annotated[
         Path | None, typer.Option("--from", help="A local model.tar.gz or model folder instead of a job's.")
     ] = None,
-    output: Annotated[Path | None, typer.Option(help="Where to write it (default: the stage's settings).")] = None,
 ) -> None:
     """Make the deployable artifact of a model."""
     stage: Stage = context.obj
-    destination = output or stage.artifact
-    card = package_model(stage, destination, job=job, source=source)
+    card = package_model(stage, stage.artifact, job=job, source=source)
     console.print(
-        f"{destination}: {card.architecture}, {len(card.labels)} classes, {card.precision}, {card.version[:19]}…, "
-        f"{destination.stat().st_size / 1e6:.1f} MB"
+        f"{stage.artifact}: {card.architecture}, {len(card.labels)} classes, {card.precision}, {card.version[:19]}…, "
+        f"{stage.artifact.stat().st_size / 1e6:.1f} MB"
     )
 
 
 def package_model(stage: Stage, destination: Path, *, job: str | None = None, source: Path | None = None) -> ModelCard:
-    """Fetch, verify and repack a model; returns its card.
+    """Fetch, verify and repack a model; return its card.
 
     Parameters
     ----------
@@ -53,13 +51,6 @@ def package_model(stage: Stage, destination: Path, *, job: str | None = None, so
         The training job whose model it is; default the newest completed one of the stage.
     source : Path, optional
         A model.tar.gz or folder on this machine, instead of a job's.
-
-    Raises
-    ------
-    NotReadyError
-        When there is no completed job, its model was written by something else, or is corrupt or incomplete.
-    UsageError
-        When `job` cannot be the name of one.
     """
     from model.core import packaging  # numpy and the inference engine: not needed by the other commands
 
@@ -75,7 +66,7 @@ def package_model(stage: Stage, destination: Path, *, job: str | None = None, so
 
 
 def _newest_job(stage: Stage) -> str:
-    """The newest completed training, wherever it ran, by AWS's clock: a name may hold any time."""
+    """Return the newest completed training, wherever it ran, by AWS's clock: a name may hold any time."""
     found = [job for job in (ec2_jobs.latest_completed_job(stage), _latest_completed_job(stage)) if job is not None]
     if not found:
         raise NotReadyError("No training job of this stage has completed yet.", "Train one: kennel train")
@@ -85,8 +76,7 @@ def _newest_job(stage: Stage) -> str:
 def _fetch_model(stage: Stage, job: str, destination: Path) -> None:
     """Fetch the model from the place where the job has left it, and only what it can have left there itself."""
     bucket, key = stage.data_bucket, f"{TRAINING_OUTPUT}/{job}/output/model.tar.gz"
-    location = f"s3://{bucket}/{key}"
-    on_ec2 = ec2_jobs.is_ec2_job(stage, job)
+    location, on_ec2 = f"s3://{bucket}/{key}", ec2_jobs.is_ec2_job(stage, job)
     begin, end = ec2_jobs.begin_and_end(stage, job) if on_ec2 else _begin_and_end_on_sagemaker(stage, job, location)
     versions = ec2_jobs.s3_versions(stage, key)
     if not versions:
@@ -114,29 +104,23 @@ def _fetch_model(stage: Stage, job: str, destination: Path) -> None:
 
 
 def _latest_completed_job(stage: Stage) -> tuple[datetime, str] | None:
-    """When this stage's newest completed training job was started, and its name; None when there is none.
+    """Return when this stage's newest completed training job was started, and its name; None when there is none.
 
     SageMaker keeps jobs for ever. One from before the stage was destroyed has its model in a bucket that is gone.
     """
-    prefix, bucket = job_prefix(stage), stage.data_bucket
-    with aws_errors():
-        pages = (
-            stage.client("sagemaker")
-            .get_paginator("list_training_jobs")
-            .paginate(NameContains=prefix, StatusEquals="Completed", SortBy="CreationTime", SortOrder="Descending")
-        )
-        for summary in (summary for page in pages for summary in page["TrainingJobSummaries"]):
-            name = str(summary["TrainingJobName"])
-            # The last training of a search is rarely its best one, so it has to be named.
-            if not name.startswith(prefix) or name.startswith(tuning_prefix(stage)):
-                continue
-            if describe_training(stage, name)["ModelArtifacts"]["S3ModelArtifacts"].startswith(f"s3://{bucket}/"):
-                return summary["CreationTime"], name
+    bucket = f"s3://{stage.data_bucket}/"
+    for summary in list_jobs(stage, "training", job_prefix(stage), "Completed"):
+        name = str(summary["TrainingJobName"])
+        # The last training of a search is rarely its best one, so it has to be named.
+        if name.startswith(tuning_prefix(stage)):
+            continue
+        if describe_training(stage, name)["ModelArtifacts"]["S3ModelArtifacts"].startswith(bucket):
+            return summary["CreationTime"], name
     return None
 
 
 def _begin_and_end_on_sagemaker(stage: Stage, job: str, location: str) -> tuple[float, float]:
-    """When a job was created and has ended, in seconds since the epoch."""
+    """Return when a job was created and has ended, in seconds since the epoch."""
     description = describe_training(stage, job)
     status = description["TrainingJobStatus"]
     if status not in ("Completed", "Stopped"):

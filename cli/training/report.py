@@ -7,10 +7,11 @@ import os
 import sys
 import tempfile
 import webbrowser
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
-import botocore.exceptions
 import typer
 from rich.table import Table
 
@@ -43,53 +44,49 @@ def report(
 
     Fetches its figures, prints the main ones, makes a page of them and opens it.
     """
+    from model.training.report.report import write_page
+
     folder = fetch_report(context.obj, output, job=job) if source is None else source
     metrics = read_metrics(folder)
     console.print(figures_table(metrics, title=folder.resolve().name))
-    page = write_page(folder, metrics)
+    with _of_this_version():
+        page = write_page(folder, metrics)
     console.print(f"The report: {page}")
     if open_ and _has_desktop():
         webbrowser.open(page.resolve().as_uri())
 
 
 def fetch_report(stage: Stage, output: Path, *, job: str | None = None) -> Path:
-    """Fetch what a training left behind, beside its model; returns the folder, named like the job.
+    """Fetch what a training left behind, beside its model; return the folder, named like the job.
 
     A page that the training made is not among it: that would be a program of anybody's, opened as a local file.
 
     Parameters
     ----------
-    stage : Stage
     output : Path
         Where the folder goes. Of one that is there already, the report's files are replaced, and no others.
     job : str, optional
         The training's name, on SageMaker or EC2; default the newest of the stage that has left something.
-
-    Raises
-    ------
-    NotReadyError
-        When there is none, or it is damaged.
-    UsageError
-        When `job` cannot be the name of one.
     """
     from model.core.packaging import unpack  # numpy: not needed by the other commands
     from model.training.report.report import IMAGE_FILES, REPORT_FILE
 
     job = job_name(_newest(stage) if job is None else job)
     folder, files = job_path(output, job), (METRICS, *TABLES, *IMAGE_FILES)
+    missing = NotReadyError(
+        f"The training {job} has left no report (yet), or there is no such training in this stage's bucket.",
+        f"Follow it to its end: kennel train --follow {job}",
+    )
     output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output, prefix=".fetching-") as name:
         fetched, unpacked = Path(name, "output.tar.gz"), Path(name, "unpacked")
-        # The archive is that of the folder output/data; the SDK's local mode archives the folder output instead.
-        inner = unpacked / "data"
-        inner.mkdir(parents=True)
-        _download(stage, job, fetched)
+        unpacked.mkdir()
+        with aws_errors(missing):
+            stage.client("s3").download_file(stage.data_bucket, f"{_PREFIX}{job}{_OUTPUT}", str(fetched))
         try:
-            unpack(fetched, unpacked, [*files, *(f"data/{file}" for file in files)])
+            unpack(fetched, unpacked, files)
         except ArtifactError as error:
             raise NotReadyError(f"What the training {job} left cannot be read: {error}") from error
-        if any(inner.iterdir()):
-            unpacked = inner
         folder.mkdir(exist_ok=True)
         for file in (REPORT_FILE, *files):
             (folder / file).unlink(missing_ok=True)  # of another time, or a link
@@ -98,38 +95,15 @@ def fetch_report(stage: Stage, output: Path, *, job: str | None = None) -> Path:
     return folder
 
 
-def write_page(folder: Path, metrics: dict[str, Any]) -> Path:
-    """Make the page of a training's figures; returns its path.
-
-    Raises
-    ------
-    NotReadyError
-        When they are not such figures: another version of the training program wrote them, or anybody.
-    """
-    from model.training.report import report as pages
-
-    try:
-        return pages.write_page(folder, metrics)
-    except Exception as error:  # the figures may be anything, and so may what is wrong with them
-        raise NotReadyError(
-            f"No page can be made of {folder / METRICS}: another version of the training program, or "
-            f"something else, has written it. {type(error).__name__}: {error}"
-        ) from error
-
-
 def read_metrics(folder: Path) -> dict[str, Any]:
-    """Read a training's `metrics.json`.
-
-    Raises
-    ------
-    NotReadyError
-        When there is none, or it is not one.
-    """
+    """Read a training's `metrics.json`; raise NotReadyError when there is none, or it is not one."""
     path = folder / METRICS
     try:
         if path.stat().st_size > _MAX_METRICS_BYTES:
-            raise NotReadyError(f"{path} has more than {_MAX_METRICS_BYTES:,} bytes: these are no metrics.")
+            raise ValueError(f"more than {_MAX_METRICS_BYTES:,} bytes are no metrics")
         metrics = json.loads(path.read_bytes())
+        if not isinstance(metrics, dict):
+            raise ValueError("these are no metrics of a training")
     except (FileNotFoundError, NotADirectoryError):
         raise NotReadyError(
             f"There is no {METRICS} in {folder}: no training has left its outputs there.",
@@ -137,27 +111,27 @@ def read_metrics(folder: Path) -> dict[str, Any]:
         ) from None
     except (OSError, ValueError, RecursionError) as error:
         raise NotReadyError(f"{path} cannot be read: {error}") from error
-    if not isinstance(metrics, dict):
-        raise NotReadyError(f"{path} holds no metrics of a training.")
     return metrics
 
 
-def figures_table(metrics: dict[str, Any], *, title: str) -> Table:
-    """The headline figures of a training as a table.
-
-    Raises
-    ------
-    NotReadyError
-        When some are missing: another version of the training program wrote them.
-    """
-    table = Table("", "", title=title, title_justify="left", show_header=False)
+@contextmanager
+def _of_this_version() -> Iterator[None]:
+    """Refuse figures of another version of the training program, or of anybody."""
     try:
+        yield
+    except Exception as error:  # the figures may be anything, and so may what is wrong with them
+        raise NotReadyError(
+            f"{METRICS} was written by another version of the training program, or by something else: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+
+
+def figures_table(metrics: dict[str, Any], *, title: str) -> Table:
+    """Return the headline figures as a table; figures of another version of the program are a NotReadyError."""
+    table = Table("", "", title=title, title_justify="left", show_header=False)
+    with _of_this_version():
         for name, text in _figures(metrics):
             table.add_row(name, text)
-    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
-        raise NotReadyError(
-            f"{METRICS} was written by another version of the training program: {type(error).__name__}: {error}"
-        ) from error
     return table
 
 
@@ -190,39 +164,20 @@ def _figures(metrics: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _newest(stage: Stage) -> str:
-    """Name of the stage's training that was the last to leave something."""
-    with aws_errors():
-        pages = (
-            stage.client("s3")
-            .get_paginator("list_objects_v2")
-            .paginate(Bucket=stage.data_bucket, Prefix=_PREFIX + job_prefix(stage))
-        )
-        found = [
-            (item["LastModified"], job)
-            for page in pages
-            for item in page.get("Contents", [])
-            if item["Key"].endswith(_OUTPUT)
-            and is_job_name(job := item["Key"].removeprefix(_PREFIX).removesuffix(_OUTPUT))
-            and not job.startswith(tuning_prefix(stage))  # the last trial of a search is rarely its best
-        ]
+    """Return the name of the stage's training that was the last to leave something."""
+    prefix = _PREFIX + job_prefix(stage)
+    found = [
+        (item["LastModified"], job)
+        for item in stage.listed("s3", "list_objects_v2", "Contents", Bucket=stage.data_bucket, Prefix=prefix)
+        if item["Key"].endswith(_OUTPUT)
+        and is_job_name(job := item["Key"].removeprefix(_PREFIX).removesuffix(_OUTPUT))
+        and not job.startswith(tuning_prefix(stage))  # the last trial of a search is rarely its best
+    ]
     if not found:
         raise NotReadyError("No training of this stage has left a report yet.", "Train a model: kennel train")
     return max(found)[1]
 
 
-def _download(stage: Stage, job: str, destination: Path) -> None:
-    with aws_errors():
-        try:
-            stage.client("s3").download_file(stage.data_bucket, f"{_PREFIX}{job}{_OUTPUT}", str(destination))
-        except botocore.exceptions.ClientError as error:
-            if error.response.get("Error", {}).get("Code") not in ("404", "NoSuchKey"):
-                raise
-            raise NotReadyError(
-                f"The training {job} has left no report (yet), or there is no such training in this stage's bucket.",
-                f"Follow it to its end: kennel train --follow {job}",
-            ) from None
-
-
 def _has_desktop() -> bool:
-    """Whether a browser would open in a window; a text browser must not take the terminal."""
+    """Return whether a browser would open in a window; a text browser must not take the terminal."""
     return sys.platform in ("darwin", "win32") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))

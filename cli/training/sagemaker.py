@@ -8,24 +8,20 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-
-import botocore.exceptions
 
 from cli.aws import ROOT, Stage
 from cli.console import console, progress_bar
 from cli.data.push import data_set_prefix
-from cli.errors import NotReadyError, UsageError, WorkFailedError, aws_errors
+from cli.errors import NotReadyError, UsageError, aws_errors
 from cli.prices import hourly_price
-from cli.training.hyperparameters import encode, refuse_shell_syntax
-from cli.training.job_log import JobLog
-from cli.training.job_names import job_prefix
-from cli.training.phases import PhasePrinter
+from cli.training.following import JobLog, PhasePrinter
+from cli.training.hyperparameters import DATA_SET, encode, refuse_shell_syntax
+from cli.training.job_names import job_prefix, new_job
 from infra.bucket_layout import CHECKPOINTS, CODE, TRAINING_OUTPUT
 from model.core.archives import write_archive
 from model.training.arguments import CHECKPOINT_DIR, ArgumentsError, canonical, parse_arguments
@@ -53,31 +49,22 @@ _ENDED = ("Completed", "Failed", "Stopped")
 
 @dataclass(frozen=True)
 class TrainingRequest:
-    """What to train on what."""
+    """What to train on what; None stands for the stage's settings."""
 
     data_set: str
     hyperparameters: dict[str, str] = field(default_factory=dict)
-    # None: the stage's settings
     instance_type: str | None = None
     instances: int | None = None
 
 
 def start_training(stage: Stage, request: TrainingRequest) -> str:
-    """Start a training job; returns its name.
-
-    Raises
-    ------
-    NotReadyError
-        When the stacks are not deployed or the data set is not in the bucket.
-    AwsError
-        When SageMaker refuses the request.
-    """
-    job = f"{job_prefix(stage)}{datetime.now(UTC):%Y%m%d-%H%M%S-%f}"[:63]
+    """Say what it costs and start a training job; return its name."""
+    job = new_job(job_prefix(stage))
     with aws_errors():
-        hyperparameters = sagemaker_hyperparameters(stage, request)
+        hyperparameters = training_hyperparameters(stage, request)
         definition = training_definition(stage, request, job)
         source = upload_source(stage)
-        console.print(f"Training job {job} on {machines(stage, request)}.")
+        console.print(f"Training job {job} on {_machines(stage, request)}.")
         definition["AlgorithmSpecification"] |= ENTRY_POINT
         definition["InputDataConfig"].append(_channel(CODE_CHANNEL, f"{source.rpartition('/')[0]}/"))
         stage.client("sagemaker").create_training_job(
@@ -87,17 +74,9 @@ def start_training(stage: Stage, request: TrainingRequest) -> str:
 
 
 def training_definition(stage: Stage, request: TrainingRequest, job: str) -> dict[str, Any]:
-    """What CreateTrainingJob and the TrainingJobDefinition of a tuning job have in common.
+    """Return what CreateTrainingJob and the TrainingJobDefinition of a tuning job have in common.
 
-    Parameters
-    ----------
-    job : str
-        The training or tuning job; its checkpoints are kept under this name.
-
-    Raises
-    ------
-    NotReadyError
-        When the stacks are not deployed or the data set is not in the bucket.
+    The checkpoints are kept under the name of the training or tuning job.
     """
     bucket, training = stage.data_bucket, stage.settings.training
     require_data_set(stage, request.data_set)
@@ -132,8 +111,8 @@ def _channel(name: str, address: str) -> dict[str, Any]:
     return {"ChannelName": name, "DataSource": {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": address}}}
 
 
-def machines(stage: Stage, request: TrainingRequest) -> str:
-    """What a training runs on and what that costs, as a phrase for a person."""
+def _machines(stage: Stage, request: TrainingRequest) -> str:
+    """Say what a training runs on and what that costs."""
     training = stage.settings.training
     instance_type, count = request.instance_type or training.instance_type, request.instances or training.instance_count
     spot = "; spot capacity, billed below that" if training.spot else ""
@@ -141,19 +120,14 @@ def machines(stage: Stage, request: TrainingRequest) -> str:
 
 
 def require_data_set(stage: Stage, name: str) -> None:
-    """Refuse to start anything on a data set that is not in the bucket.
-
-    Raises
-    ------
-    NotReadyError
-    """
+    """Refuse to start anything on a data set that is not in the bucket."""
     listing = stage.client("s3").list_objects_v2(Bucket=stage.data_bucket, Prefix=data_set_prefix(name), MaxKeys=1)
     if not listing.get("Contents"):
         raise NotReadyError(f"There is no data set {name!r} in the bucket.", "Put one there: kennel data push DIR")
 
 
 def upload_source(stage: Stage) -> str:
-    """Put the training program into the bucket, under a key made of its contents; returns its address."""
+    """Put the training program into the bucket, under a key made of its contents; return its address."""
     body = source_bundle(SOURCE_DIR)
     key = f"{CODE}/{hashlib.sha256(body).hexdigest()[:16]}/sourcedir.tar.gz"
     stage.client("s3").put_object(Bucket=stage.data_bucket, Key=key, Body=body)
@@ -161,24 +135,17 @@ def upload_source(stage: Stage) -> str:
 
 
 def training_hyperparameters(
-    stage: Stage, request: TrainingRequest, max_runtime: int, searched: Mapping[str, str] | None = None
+    stage: Stage, request: TrainingRequest, max_runtime: int | None = None, searched: Mapping[str, str] | None = None
 ) -> dict[str, str]:
-    """What the program gets as `--name value`: where it comes from, its time, the settings, and what was asked for.
+    """Return what the program gets as `--name value`: where it comes from, its time, the settings, what was asked for.
 
-    Its time is the job's, less what passes before the program begins.
-
-    Parameters
-    ----------
-    searched : Mapping[str, str], optional
-        Values that a search may put in place of these: they are checked together with the others.
-
-    Raises
-    ------
-    UsageError
-        For a value that a shell would change, and for what the program would not take.
+    Its time is the job's (by default that of a SageMaker job, in seconds), less what passes before the program begins.
+    Values that a shell would change or the program would not take are refused, together with the `searched` ones that a
+    search may put in place of these.
     """
+    max_runtime = max_runtime or stage.settings.training.max_runtime_seconds
     limit = int(max_runtime - min(PREPARATION_SHARE * max_runtime, PREPARATION_SECONDS))
-    known = {"model-name": request.data_set, "code-revision": _code_revision(), "max-runtime": limit}
+    known = {DATA_SET: request.data_set, "code-revision": _code_revision(), "max-runtime": limit}
     settings = {canonical(name): value for name, value in stage.settings.training.hyperparameters.items()}
     values = {name: str(value) for name, value in {**known, **settings, **request.hyperparameters}.items()}
     refuse_shell_syntax(values)
@@ -191,15 +158,8 @@ def training_hyperparameters(
     return values
 
 
-def sagemaker_hyperparameters(
-    stage: Stage, request: TrainingRequest, searched: Mapping[str, str] | None = None
-) -> dict[str, str]:
-    """What the program of a training job gets; see `training_hyperparameters`."""
-    return training_hyperparameters(stage, request, stage.settings.training.max_runtime_seconds, searched)
-
-
 def _code_revision() -> str:
-    """The commit that the training program comes from, marked when the files differ from it."""
+    """Return the commit that the training program comes from, marked when the files differ from it."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
     try:
         described = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
@@ -209,7 +169,7 @@ def _code_revision() -> str:
 
 
 def source_bundle(folder: Path) -> bytes:
-    """A folder's files and the package `model` beside them, as sourcedir.tar.gz: the same files give the same bytes."""
+    """Return a folder's files and the package `model` as sourcedir.tar.gz: the same files give the same bytes."""
     bundle = io.BytesIO()
     with tempfile.TemporaryDirectory(prefix="bundle-") as root:
         shutil.copytree(folder, root, dirs_exist_ok=True)
@@ -219,52 +179,25 @@ def source_bundle(folder: Path) -> bytes:
 
 
 def stop_training(stage: Stage, job: str) -> None:
-    """Ask a job to save what it has and end.
-
-    Raises
-    ------
-    NotReadyError
-        When there is no such job.
-    """
-    with named_job(stage, job):
+    """Ask a job to save what it has and end."""
+    with _named(stage, job):
         stage.client("sagemaker").stop_training_job(TrainingJobName=job)
 
 
 def describe_training(stage: Stage, job: str) -> dict[str, Any]:
-    """Ask SageMaker for a job.
-
-    Raises
-    ------
-    NotReadyError
-        When there is no such job.
-    """
-    with named_job(stage, job):
+    """Return what SageMaker says of a job; raise NotReadyError when there is none of that name."""
+    with _named(stage, job):
         description: dict[str, Any] = stage.client("sagemaker").describe_training_job(TrainingJobName=job)
     return description
 
 
-@contextmanager
-def named_job(stage: Stage, job: str) -> Iterator[None]:
+def _named(stage: Stage, job: str) -> AbstractContextManager[None]:
     """Name the job that AWS does not find; its own words are "Requested resource not found."."""
-    with aws_errors():
-        try:
-            yield
-        except botocore.exceptions.ClientError as error:
-            if "not found" not in error.response["Error"].get("Message", "").lower():
-                raise
-            raise NotReadyError(f"There is no training job {job!r} in {stage.place}.") from None
+    return aws_errors(missing=NotReadyError(f"There is no training job {job!r} in {stage.place}."))
 
 
 def follow_training(stage: Stage, job: str) -> dict[str, Any]:
-    """Print a job's phases and its log until it ends; returns its description.
-
-    Raises
-    ------
-    NotReadyError
-        When there is no such job.
-    WorkFailedError
-        When the job failed or was stopped; the message holds SageMaker's reason.
-    """
+    """Print a job's phases and its log until it ends; return its description. A bad end is a WorkFailedError."""
     log, phases = JobLog(stage, job, LOG_GROUP), PhasePrinter()
     with aws_errors(), progress_bar(job):
         while True:
@@ -274,22 +207,16 @@ def follow_training(stage: Stage, job: str) -> dict[str, Any]:
             if description["TrainingJobStatus"] in _ENDED:
                 break
             time.sleep(_POLL_SECONDS)
-        log.print_new()
     status = description["TrainingJobStatus"]
-    if status != "Completed":
-        # Of a job that was stopped, only the secondary status tells a limit from somebody's wish.
-        reason = description.get("FailureReason", description.get("SecondaryStatus", status))
-        kept = f"Package what it had learned: kennel package --job {job}  " if status == "Stopped" else ""
-        raise WorkFailedError(
-            f"The training job {job} ended as {status}{f': {reason}' if reason != status else ''}",
-            f"{kept}Its whole log: log group {LOG_GROUP}, streams {job}/…",
-        )
-    console.print(f"{job} completed in {description.get('TrainingTimeInSeconds', 0)} s.{saved_by_spot(description)}")
+    # Of a job that was stopped, only the secondary status tells a limit from somebody's wish.
+    log.require_completed(status, description.get("FailureReason", description.get("SecondaryStatus", status)))
+    saved = saved_by_spot(description)
+    console.print(f"{job} completed in {description.get('TrainingTimeInSeconds', 0)} s.{saved}")
     return description
 
 
 def saved_by_spot(description: dict[str, Any]) -> str:
-    """What spot capacity saved, as AWS computes it ("Managed Spot Training", cost savings); empty without."""
+    """Say what spot capacity saved, as AWS computes it ("Managed Spot Training", cost savings); nothing without."""
     seconds, billed = description.get("TrainingTimeInSeconds"), description.get("BillableTimeInSeconds")
     if not description.get("EnableManagedSpotTraining") or not seconds or billed is None:
         return ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -10,22 +11,20 @@ import typer
 from cli.aws import Stage, announce
 from cli.console import console
 from cli.data.commands import SAMPLE_DIR
-from cli.errors import UsageError, aws_errors
-from cli.prices import hourly_price, most_expensive
+from cli.errors import aws_errors
+from cli.prices import hourly_price, usd_per_hour
 from cli.training.hyperparameters import parse_hyperparameters
-from cli.training.job_names import new_tuning_job
 from cli.training.sagemaker import TrainingRequest
 from cli.tuning.jobs import latest_tuning_job
 from cli.tuning.request import TuningRequest, tuning_job_request
 from cli.tuning.watching import watch_tuning
+from infra.job_names import tuning_job_name
 
 app = typer.Typer(
     invoke_without_command=True,
     help="Search for the best hyperparameters with a SageMaker tuning job.",
     rich_markup_mode=None,
 )
-
-_JobArgument = Annotated[str | None, typer.Argument(metavar="JOB", help="Default: the stage's newest.")]
 
 
 class Strategy(StrEnum):
@@ -63,16 +62,10 @@ def tune(
     if context.invoked_subcommand is not None:
         return
     stage: Stage = context.obj
-    request = TuningRequest(
-        TrainingRequest(data, parse_hyperparameters(set_ or []), instance_type, instances),
-        strategy,
-        max_jobs,
-        parallel,
-        early_stopping,
-        seed,
-        tuple(warm_start or ()),
+    training = TrainingRequest(data, parse_hyperparameters(set_ or []), instance_type, instances)
+    job = start_tuning(
+        stage, TuningRequest(training, strategy, max_jobs, parallel, early_stopping, seed, tuple(warm_start or ()))
     )
-    job = start_tuning(stage, request)
     if wait:
         watch_tuning(stage, job)
     else:
@@ -80,7 +73,10 @@ def tune(
 
 
 @app.command()
-def status(context: typer.Context, job: _JobArgument = None) -> None:
+def status(
+    context: typer.Context,
+    job: Annotated[str | None, typer.Argument(metavar="JOB", help="Default: the stage's newest.")] = None,
+) -> None:
     """Show a tuning job, live while it runs; when it has ended, its result and charts of it."""
     stage: Stage = context.obj
     watch_tuning(stage, job or latest_tuning_job(stage))
@@ -101,20 +97,8 @@ def stop(
 
 
 def start_tuning(stage: Stage, request: TuningRequest) -> str:
-    """Say what it costs and start a tuning job; returns its name.
-
-    Raises
-    ------
-    NotReadyError
-        When the stacks are not deployed, or the data set is not in the bucket.
-    UsageError
-        When the request contradicts itself.
-    AwsError
-        When SageMaker refuses the request.
-    """
-    if len(request.warm_start) > 5:
-        raise UsageError("A tuning job goes on from at most five earlier ones.")
-    job = new_tuning_job(stage)
+    """Say what it costs and start a tuning job; return its name."""
+    job = tuning_job_name(stage.settings, datetime.now(UTC))
     with aws_errors():
         tuning_job = tuning_job_request(stage, request, job)
         announce(stage)
@@ -124,17 +108,19 @@ def start_tuning(stage: Stage, request: TuningRequest) -> str:
 
 
 def _price(stage: Stage, tuning_job: dict[str, Any]) -> str:
-    """What a search runs on, and the most that it can cost in an hour and in all."""
+    """Say what a search runs on, and the most that it can cost in an hour and in all."""
     limits = tuning_job["HyperParameterTuningJobConfig"]["ResourceLimits"]
     resources = tuning_job["TrainingJobDefinition"]["ResourceConfig"]
     jobs, at_once = limits["MaxNumberOfTrainingJobs"], limits["MaxParallelTrainingJobs"]
     instance_type, instances = resources["InstanceType"], resources["InstanceCount"]
     training = stage.settings.training
     hours = jobs * instances * training.max_runtime_seconds / 3600
+    price = usd_per_hour(instance_type)
+    cost = f", {price * hours:.2f} USD" if price is not None else ""
     spot = "; spot capacity, billed below that" if training.spot else ""
     return (
         f"Tuning job {tuning_job['HyperParameterTuningJobName']}: {jobs} training jobs, at most {at_once} at once, "
         f"each on {instances} × {instance_type}.\n"
         f"Upper bound with {at_once} at once: {hourly_price(instance_type, instances * at_once)}{spot}. "
-        f"The whole search: {most_expensive(instance_type, hours)}"
+        f"The whole search: at most {hours:.1f} instance-hours{cost}."
     )

@@ -5,13 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import botocore.exceptions
-
 from cli.aws import Stage
 from cli.console import console
 from cli.errors import NotReadyError, aws_errors
 from cli.training.hyperparameters import chosen
-from cli.training.job_names import tuning_prefix
+from cli.training.job_names import list_jobs, tuning_prefix
 
 ENDED = ("Completed", "Failed", "Stopped")
 
@@ -42,25 +40,25 @@ class Tuning:
         return self.description["HyperParameterTuningJobStatus"]
 
     @property
-    def metric(self) -> str:
-        """Name of the objective metric."""
-        return self._config["HyperParameterTuningJobObjective"]["MetricName"]
+    def config(self) -> dict[str, Any]:
+        """Objective, limits and ranges."""
+        return self.description["HyperParameterTuningJobConfig"]
 
     @property
-    def minimize(self) -> bool:
-        """Whether a smaller objective is the better one."""
-        return self._config["HyperParameterTuningJobObjective"]["Type"] == "Minimize"
+    def metric(self) -> str:
+        """Name of the objective metric."""
+        return self.config["HyperParameterTuningJobObjective"]["MetricName"]
 
     @property
     def max_jobs(self) -> int | None:
         """How many training jobs there will be at most, where the tuning job says so."""
-        return self._config["ResourceLimits"].get("MaxNumberOfTrainingJobs")
+        return self.config["ResourceLimits"].get("MaxNumberOfTrainingJobs")
 
     @property
     def ranges(self) -> dict[str, dict[str, Any]]:
         """The tuned hyperparameters by name, with their ranges or values; numbers first."""
         kinds = ("ContinuousParameterRanges", "IntegerParameterRanges", "CategoricalParameterRanges")
-        given = self._config.get("ParameterRanges", {})
+        given = self.config.get("ParameterRanges", {})
         return {definition["Name"]: definition for kind in kinds for definition in given.get(kind, [])}
 
     @property
@@ -74,76 +72,36 @@ class Tuning:
         """The hyperparameters that are the same for all training jobs, as SageMaker has them."""
         return self.description.get("TrainingJobDefinition", {}).get("StaticHyperParameters", {})
 
-    @property
-    def _config(self) -> dict[str, Any]:
-        return self.description["HyperParameterTuningJobConfig"]
-
 
 def objective(job: dict[str, Any]) -> float | None:
-    """The objective of a training job's summary; None while it has none."""
+    """Return the objective of a training job's summary; None while it has none."""
     metric = job.get("FinalHyperParameterTuningJobObjectiveMetric")
     return None if metric is None else float(metric["Value"])
 
 
 def read_tuning(stage: Stage, job: str) -> Tuning:
-    """Ask SageMaker about a tuning job.
-
-    Raises
-    ------
-    NotReadyError
-        When there is no such job.
-    """
-    sagemaker = stage.client("sagemaker")
-    with aws_errors():
-        try:
-            description = sagemaker.describe_hyper_parameter_tuning_job(HyperParameterTuningJobName=job)
-        except botocore.exceptions.ClientError as error:
-            if error.response["Error"]["Code"] == "ResourceNotFound":
-                raise NotReadyError(f"There is no tuning job {job!r}.", "The newest one: kennel tune status") from error
-            raise
-        pages = sagemaker.get_paginator("list_training_jobs_for_hyper_parameter_tuning_job").paginate(
-            HyperParameterTuningJobName=job, SortBy="Name", SortOrder="Ascending"
-        )
-        return Tuning(description, [summary for page in pages for summary in page["TrainingJobSummaries"]])
+    """Ask SageMaker about a tuning job; raise NotReadyError when there is none of that name."""
+    missing = NotReadyError(f"There is no tuning job {job!r}.", "The newest one: kennel tune status")
+    with aws_errors(missing):
+        named = {"HyperParameterTuningJobName": job}
+        description = stage.client("sagemaker").describe_hyper_parameter_tuning_job(**named)
+    listing = "list_training_jobs_for_hyper_parameter_tuning_job"
+    order = {"SortBy": "Name", "SortOrder": "Ascending"}
+    return Tuning(description, list(stage.listed("sagemaker", listing, "TrainingJobSummaries", **named, **order)))
 
 
 def latest_tuning_job(stage: Stage, status: str | None = None) -> str:
-    """Name of this stage's newest tuning job, or of the newest with this status.
-
-    Raises
-    ------
-    NotReadyError
-        When there is none.
-    """
-    prefix = tuning_prefix(stage)
-    wanted = {"StatusEquals": status} if status else {}
-    with aws_errors():
-        pages = (
-            stage.client("sagemaker")
-            .get_paginator("list_hyper_parameter_tuning_jobs")
-            .paginate(NameContains=prefix, SortBy="CreationTime", SortOrder="Descending", **wanted)
-        )
-        for page in pages:
-            for summary in page["HyperParameterTuningJobSummaries"]:
-                name: str = summary["HyperParameterTuningJobName"]
-                if name.startswith(prefix):
-                    return name
+    """Return the name of this stage's newest tuning job, or of the newest with this status."""
+    for summary in list_jobs(stage, "hyper_parameter_tuning", tuning_prefix(stage), status):
+        return str(summary["HyperParameterTuningJobName"])
     what = f"tuning job in status {status}" if status else "tuning job"
     raise NotReadyError(f"There is no {what} of this stage.", "Start one: kennel tune")
 
 
 def best_hyperparameters(stage: Stage, job: str | None) -> dict[str, str]:
-    """The best values that a tuning job found, together with the fixed ones that they are the best with.
+    """Return the best values that a tuning job found, together with the fixed ones that they are the best with.
 
-    Parameters
-    ----------
-    job : str, optional
-        Default: the newest completed tuning job of the stage.
-
-    Raises
-    ------
-    NotReadyError
-        When there is no such job, or none of its training jobs has a result yet.
+    The default is the newest completed tuning job of the stage.
     """
     tuning = read_tuning(stage, job or latest_tuning_job(stage, "Completed"))
     if tuning.best is None:
@@ -153,22 +111,9 @@ def best_hyperparameters(stage: Stage, job: str | None) -> dict[str, str]:
         )
     values = {**chosen(tuning.static), **chosen(tuning.best["TunedHyperParameters"])}
     console.print(f"The best values of {tuning.name}: {assignments(values)}")
-    tell_of_better_parent(tuning)
     return values
 
 
-def tell_of_better_parent(tuning: Tuning) -> None:
-    """Say so when a search that this one went on from has found better values than this one.
-
-    SageMaker knows that of a warm start on identical data only, the kind whose results can be compared.
-    """
-    found = tuning.description.get("OverallBestTrainingJob", {})
-    parent, result = found.get("TuningJobName", tuning.name), objective(found)
-    if parent != tuning.name and result is not None:
-        console.print(f"{parent}, which it went on from, has done better: {tuning.metric} {result:.4f}. "
-                      f"Train with those values: kennel train --best {parent}")  # fmt: skip
-
-
 def assignments(values: dict[str, str]) -> str:
-    """Values as a person reads them."""
+    """Return values as a person reads them."""
     return ", ".join(f"{name}={value}" for name, value in values.items())

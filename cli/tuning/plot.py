@@ -25,12 +25,10 @@ def draw_tuning(tuning: Tuning, tried: Path, history: Path) -> None:
 
     Parameters
     ----------
-    tuning : Tuning
     tried : Path
-        Where parallel coordinates go: a line for each training job through its objective and its tuned values, dark for
-        good.
+        For parallel coordinates: a line for each training job through its objective and what it tried, dark for good.
     history : Path
-        Where every training job's objective goes, and the best one so far.
+        For every training job's objective, and the best one so far.
     """
     tried.parent.mkdir(parents=True, exist_ok=True)
     study = _study(tuning)
@@ -50,16 +48,12 @@ def _study(tuning: Tuning) -> optuna.Study:
     """Return the search as optuna has it; a training job without a result is a failed trial."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     distributions = {_label(name): _distribution(tuning, name) for name in tuning.ranges}
-    study = optuna.create_study(direction="minimize" if tuning.minimize else "maximize")
+    study = optuna.create_study(direction=tuning.config["HyperParameterTuningJobObjective"]["Type"].lower())
     for job in tuning.jobs:
         value = objective(job)
-        trial = create_trial(
-            state=TrialState.FAIL if value is None else TrialState.COMPLETE,
-            value=value,
-            params={_label(name): _value(job["TunedHyperParameters"][name]) for name in tuning.ranges},
-            distributions=distributions,
-        )
-        study.add_trial(trial)
+        params = {_label(name): _value(job["TunedHyperParameters"][name]) for name in tuning.ranges}
+        state = TrialState.FAIL if value is None else TrialState.COMPLETE
+        study.add_trial(create_trial(state=state, value=value, params=params, distributions=distributions))
     return study
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from cli.aws import Stage
 from cli.errors import UsageError
 from cli.training.hyperparameters import encode, refuse_shell_syntax
-from cli.training.sagemaker import TrainingRequest, sagemaker_hyperparameters, training_definition, upload_source
+from cli.training.sagemaker import TrainingRequest, training_definition, training_hyperparameters, upload_source
 from cli.tuning.jobs import read_tuning
 from infra.tuning_settings import TuningSettings
 from model.training.arguments import canonical, parse_arguments
@@ -43,39 +43,10 @@ class TuningRequest:
     warm_start: Sequence[str] = field(default_factory=tuple)
     settings: TuningSettings | None = None
 
-    def completed(self, settings: TuningSettings) -> tuple[str, int, int, bool]:
-        """Strategy, training jobs, training jobs at a time, and whether hopeless ones are ended early.
-
-        Raises
-        ------
-        UsageError
-            For what does not go together.
-        """
-        strategy = self.strategy or settings.strategy
-        if strategy == "hyperband" and self.early_stopping:
-            raise UsageError(
-                "--early-stopping does not go with --strategy hyperband, which ends hopeless trainings in its own way."
-            )
-        early_stopping = settings.early_stopping if self.early_stopping is None else self.early_stopping
-        max_jobs = self.max_jobs or settings.max_jobs
-        parallel = self.parallel_jobs or min(settings.parallel_jobs, max_jobs)
-        if parallel > max_jobs:
-            raise UsageError(f"--parallel {parallel} is more than the {max_jobs} training jobs of the search.")
-        return strategy, max_jobs, parallel, early_stopping and strategy != "hyperband"
-
 
 def tuning_job_request(stage: Stage, request: TuningRequest, job: str) -> dict[str, Any]:
-    """What CreateHyperParameterTuningJob takes.
-
-    Raises
-    ------
-    NotReadyError
-        When the stacks are not deployed, or the data set is not in the bucket.
-    UsageError
-        When the request contradicts itself, or nothing is left to search.
-    """
+    """Return what CreateHyperParameterTuningJob takes."""
     settings = request.settings or stage.settings.training.tuning
-    strategy, max_jobs, parallel, early_stopping = request.completed(settings)
     ranges = parameter_ranges(settings, request.training.hyperparameters)
     # Each with one of its values.
     searched = {
@@ -85,7 +56,8 @@ def tuning_job_request(stage: Stage, request: TuningRequest, job: str) -> dict[s
     }
     if not searched:
         raise UsageError("Nothing is left to search: --set fixes every hyperparameter that has a range.")
-    values = sagemaker_hyperparameters(stage, request.training, searched)
+    config = _config(request, settings) | {"ParameterRanges": ranges}
+    values = training_hyperparameters(stage, request.training, searched=searched)
     definition = training_definition(stage, request.training, job)
     # A tuning job has no place for an entry point of its own: SageMaker's toolkit finds the program by these.
     program: dict[str, object] = {
@@ -99,16 +71,7 @@ def tuning_job_request(stage: Stage, request: TuningRequest, job: str) -> dict[s
     if machines["InstanceCount"] > 1 or machines["InstanceType"].startswith(("ml.g", "ml.p")):
         program["sagemaker_torch_distributed_enabled"] = True  # the toolkit then runs torchrun, a process for each GPU
     static = {name: value for name, value in program.items() if name not in searched}
-    config: dict[str, Any] = {
-        "Strategy": strategy.capitalize(),
-        "HyperParameterTuningJobObjective": OBJECTIVE,
-        "ResourceLimits": {"MaxNumberOfTrainingJobs": max_jobs, "MaxParallelTrainingJobs": parallel},
-        "ParameterRanges": ranges,
-        "TrainingJobEarlyStoppingType": "Auto" if early_stopping else "Off",
-    }
-    if request.seed is not None:
-        config["RandomSeed"] = request.seed
-    if strategy == "hyperband":
+    if config["Strategy"] == "Hyperband":
         config["StrategyConfig"] = {"HyperbandStrategyConfig": _resources(static)}
     warm = {"WarmStartConfig": _warm_start(stage, request.warm_start, definition)} if request.warm_start else {}
     return {
@@ -119,8 +82,30 @@ def tuning_job_request(stage: Stage, request: TuningRequest, job: str) -> dict[s
     }
 
 
+def _config(request: TuningRequest, settings: TuningSettings) -> dict[str, Any]:
+    """Return strategy, objective and limits; refuse what does not go together."""
+    strategy = request.strategy or settings.strategy
+    if strategy == "hyperband" and request.early_stopping:
+        raise UsageError(
+            "--early-stopping does not go with --strategy hyperband, which ends hopeless trainings in its own way."
+        )
+    early_stopping = settings.early_stopping if request.early_stopping is None else request.early_stopping
+    max_jobs = request.max_jobs or settings.max_jobs
+    parallel = request.parallel_jobs or min(settings.parallel_jobs, max_jobs)
+    if parallel > max_jobs:
+        raise UsageError(f"--parallel {parallel} is more than the {max_jobs} training jobs of the search.")
+    seed = {} if request.seed is None else {"RandomSeed": request.seed}
+    return {
+        "Strategy": strategy.capitalize(),
+        "HyperParameterTuningJobObjective": OBJECTIVE,
+        "ResourceLimits": {"MaxNumberOfTrainingJobs": max_jobs, "MaxParallelTrainingJobs": parallel},
+        "TrainingJobEarlyStoppingType": "Auto" if early_stopping and strategy != "hyperband" else "Off",
+        **seed,
+    }
+
+
 def parameter_ranges(settings: TuningSettings, fixed: Mapping[str, str]) -> Ranges:
-    """The settings' ranges as SageMaker takes them, without the hyperparameters that are fixed."""
+    """Return the settings' ranges as SageMaker takes them, without the hyperparameters that are fixed."""
     learning_rate = {
         "Name": "lr",
         "MinValue": repr(settings.learning_rate_min),
@@ -147,7 +132,7 @@ def parameter_ranges(settings: TuningSettings, fixed: Mapping[str, str]) -> Rang
 
 
 def _resources(static: Mapping[str, object]) -> dict[str, int]:
-    """After how many lines of the objective Hyperband judges a training job for the first time, and ends it."""
+    """Return after how many lines of the objective Hyperband judges a training job for the first time, and ends it."""
     given = ["--epochs", str(static["epochs"])] if "epochs" in static else []
     # The program itself knows how many epochs it makes when nobody says it.
     epochs = parse_arguments(["--data-dir", ".", *given], {}).recipe.epochs
@@ -156,7 +141,8 @@ def _resources(static: Mapping[str, object]) -> dict[str, int]:
 
 def _warm_start(stage: Stage, parents: Sequence[str], definition: Mapping[str, Any]) -> dict[str, Any]:
     """Results count as they are where all parents trained on the same data with the same image, else as a hint."""
-
+    if len(parents) > 5:
+        raise UsageError("A tuning job goes on from at most five earlier ones.")
     identical = all(
         _trained_on(read_tuning(stage, parent).description.get("TrainingJobDefinition", {})) == _trained_on(definition)
         for parent in parents
@@ -168,7 +154,7 @@ def _warm_start(stage: Stage, parents: Sequence[str], definition: Mapping[str, A
 
 
 def _trained_on(definition: Mapping[str, Any]) -> tuple[list[str | None], str | None]:
-    """Data and image of a training definition, which somebody else may have written."""
+    """Return data and image of a training definition, which somebody else may have written."""
     sources = [channel["DataSource"].get("S3DataSource", {}) for channel in definition.get("InputDataConfig", [])]
     image = definition.get("AlgorithmSpecification", {}).get("TrainingImage")
     return [source.get("S3Uri") for source in sources], image

@@ -70,16 +70,3 @@ def test_nothing_is_said_to_be_destroyed_where_nothing_was_and_late_logs_do_not_
     assert "Access logs have arrived meanwhile" in capsys.readouterr().out
     assert stage.find_stack("kennel-local-storage") is None
     assert not {bucket["Name"] for bucket in s3.list_buckets()["Buckets"]} & {*logs}
-
-
-@pytest.mark.slow
-def test_a_stage_that_retains_its_data_is_destroyed_up_to_its_protected_stack(
-    log: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    stage = Stage("prod")
-    deploy_stacks(stage, ["storage"], log=log)
-    stage.client("s3").put_object(Bucket=stage.data_bucket, Key="datasets/a", Body=b"a")
-    destroying.destroy_stage(stage)
-    destroying._tell_what_is_retained(stage)
-    assert stage.client("s3").head_object(Bucket=stage.data_bucket, Key="datasets/a")
-    assert f"bucket {stage.data_bucket}, 0.000 GB: at most 0.00 USD a month" in capsys.readouterr().out

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -19,6 +19,7 @@ from cli.training import packaging
 from cli.training import sagemaker as training
 from cli.tuning import watching as tuning
 
+Kennel = Callable[..., str]
 #: The validation loss is least at a learning rate of 0.01 and batches of 64.
 PROGRAM = """
 import argparse, math
@@ -41,25 +42,9 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Local]:
         yield local
 
 
-class Shell:
-    """Runs `kennel` in this process, on a stage whose stacks are a bucket and a role."""
-
-    def __init__(self, local: Local, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-        self.local, self._capsys, self._monkeypatch = local, capsys, monkeypatch
-
-    def kennel(self, *arguments: str, code: int = 0) -> str:
-        """What it prints; it has to end with this exit code."""
-        self._monkeypatch.setattr("sys.argv", ["kennel", "--stage", "local", *arguments])
-        with pytest.raises(SystemExit) as stopped:
-            main.main()
-        captured = self._capsys.readouterr()
-        printed = captured.out + captured.err
-        assert (stopped.value.code or 0) == code, printed
-        return printed
-
-
 @pytest.fixture
-def shell(local: Local, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Shell:
+def kennel(local: Local, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Kennel:
+    """Runs `kennel` in this process, on a stage whose stacks are a bucket and a role; what it prints."""
     role = local.role("s3:*", "logs:*", "kms:*")
     key = local.client("kms").create_key()["KeyMetadata"]["Arn"]
     outputs = {"storage": {"DataBucketName": BUCKET, "DataKeyArn": key}, "training": {"TrainingRoleArn": role}}
@@ -81,15 +66,31 @@ def shell(local: Local, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys:
     monkeypatch.setattr(tuning, "_POLL_SECONDS", 0.1)
     monkeypatch.setattr(tuning, "CHARTS", tmp_path / "build" / "tuning")
     local.s3.put_object(Bucket=BUCKET, Key="datasets/sample/train/dog/1.jpg", Body=b"1")
-    return Shell(local, capsys, monkeypatch)
+
+    def run(*arguments: str, code: int = 0) -> str:
+        monkeypatch.setattr("sys.argv", ["kennel", "--stage", "local", *arguments])
+        with pytest.raises(SystemExit) as stopped:
+            main.main()
+        captured = capsys.readouterr()
+        printed = captured.out + captured.err
+        assert (stopped.value.code or 0) == code, printed
+        return printed
+
+    return run
 
 
-def described(shell: Shell, job: str) -> dict[str, Any]:
-    return shell.local.sagemaker.describe_hyper_parameter_tuning_job(HyperParameterTuningJobName=job)
+def started(kennel: Kennel, *arguments: str) -> str:
+    """The name of a search that is not waited for."""
+    return kennel("tune", "--no-wait", *arguments).split()[2].rstrip(":")
 
 
-def test_a_search_its_charts_and_a_training_with_the_best_values(shell: Shell, tmp_path: Path) -> None:
-    printed = shell.kennel("tune", "--max-jobs", "6", "--parallel", "3", "--seed", "1", "--set", "epochs=3")
+def described(job: str) -> dict[str, Any]:
+    sagemaker = main.Stage("local").client("sagemaker")
+    return sagemaker.describe_hyper_parameter_tuning_job(HyperParameterTuningJobName=job)
+
+
+def test_a_search_its_charts_and_a_training_with_the_best_values(kennel: Kennel, tmp_path: Path) -> None:
+    printed = kennel("tune", "--max-jobs", "6", "--parallel", "3", "--seed", "1", "--set", "epochs=3")
     # The price, and the most that it can come to, stand before anything has been started.
     first, price, *_ = printed.splitlines()
     assert first.endswith(": 6 training jobs, at most 3 at once, each on 1 × ml.m5.xlarge.")
@@ -98,23 +99,15 @@ def test_a_search_its_charts_and_a_training_with_the_best_values(shell: Shell, t
         "The whole search: at most 6.0 instance-hours, 1.38 USD."
     )
     job = printed.split()[2].rstrip(":")
-    tuned = described(shell, job)
-    assert tuned["HyperParameterTuningJobStatus"] == "Completed"
-    assert tuned["HyperParameterTuningJobConfig"]["HyperParameterTuningJobObjective"] == {
-        "Type": "Minimize",
-        "MetricName": "valid:loss",
-    }
-    best = tuned["BestTrainingJob"]["TunedHyperParameters"]
+    best = described(job)["BestTrainingJob"]["TunedHyperParameters"]
     assert f"Best: lr={best['lr']}, batch-size={best['batch-size']}, valid:loss" in printed
     assert f"kennel train --best {job}" in printed
     assert len(re.findall(r"^  00[1-6]  Completed, valid:loss", printed, re.MULTILINE)) == 6
     for chart in (f"{job}.svg", f"{job}-history.svg"):
         assert ElementTree.parse(tmp_path / "build" / "tuning" / chart).getroot().tag.endswith("svg")
 
-    again = shell.kennel("tune", "status")
-    assert f"{job}: Completed, 6 of 6 training jobs started" in again
-
-    trained = shell.kennel("train", "--best", "--set", "epochs=2")
+    assert f"{job}: Completed, 6 of 6 training jobs started" in kennel("tune", "status")
+    trained = kennel("train", "--best", "--set", "epochs=2")
     assert f"lr {float(best['lr'])} batch-size {best['batch-size']} epochs 2" in trained
     # The trainings of the search are not what `kennel package` takes.
     newest = packaging._newest_job(main.Stage("local"))
@@ -122,29 +115,27 @@ def test_a_search_its_charts_and_a_training_with_the_best_values(shell: Shell, t
     assert not newest.startswith(job)
 
 
-def test_a_search_goes_on_from_an_earlier_one_and_can_be_stopped(shell: Shell) -> None:
-    first = shell.kennel("tune", "--max-jobs", "2", "--strategy", "random", "--no-wait").split()[2].rstrip(":")
-    shell.kennel("tune", "status", first)
-    second = shell.kennel("tune", "--max-jobs", "30", "--warm-start", first, "--no-wait").split()[2].rstrip(":")
-    assert described(shell, second)["WarmStartConfig"]["WarmStartType"] == "IdenticalDataAndAlgorithm"
-    assert "is stopping" in shell.kennel("tune", "stop")
-    printed = shell.kennel("tune", "status")
-    assert f"{second}: Stopped" in printed
+def test_a_search_goes_on_from_an_earlier_one_and_can_be_stopped(kennel: Kennel) -> None:
+    first = started(kennel, "--max-jobs", "2", "--strategy", "random")
+    kennel("tune", "status", first)
+    second = started(kennel, "--max-jobs", "30", "--warm-start", first)
+    assert described(second)["WarmStartConfig"]["WarmStartType"] == "IdenticalDataAndAlgorithm"
+    assert "is stopping" in kennel("tune", "stop")
+    assert f"{second}: Stopped" in kennel("tune", "status")
 
 
-def test_destroying_a_stage_stops_its_searches_first(shell: Shell, capsys: pytest.CaptureFixture[str]) -> None:
-    job = shell.kennel("tune", "--max-jobs", "30", "--no-wait").split()[2].rstrip(":")
+def test_destroying_a_stage_stops_its_searches_first(kennel: Kennel) -> None:
+    job = started(kennel, "--max-jobs", "30")
     stop_jobs(main.Stage("local"))
-    assert f"Stopping the tuning job {job}" in capsys.readouterr().out
-    assert described(shell, job)["HyperParameterTuningJobStatus"] == "Stopped"
-    assert described(shell, job)["TrainingJobStatusCounters"]["InProgress"] == 0
+    assert described(job)["HyperParameterTuningJobStatus"] == "Stopped"
+    assert described(job)["TrainingJobStatusCounters"]["InProgress"] == 0
 
 
-def test_a_failed_search_says_why(shell: Shell, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_failed_search_says_why(kennel: Kennel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     broken = tmp_path / "broken"
     broken.mkdir()
     (broken / "train.py").write_text("raise SystemExit('there are no pictures')")
     monkeypatch.setattr(training, "SOURCE_DIR", broken)
-    printed = shell.kennel("tune", "--max-jobs", "2", "--strategy", "hyperband", "--set", "epochs=9", code=5)
+    printed = kennel("tune", "--max-jobs", "2", "--strategy", "hyperband", "--set", "epochs=9", code=5)
     assert "No training job succeeded after 2 attempts." in printed
     assert "there are no pictures" in printed

@@ -14,17 +14,10 @@ ROOT = Path(__file__).resolve().parents[2]
 def fresh_clone(root: Path) -> dict[str, str]:
     """Make what `git clone` and `make setup` leave, with the working tree's changes.
 
-    Returns
-    -------
-    dict
-        The variables with which programs use its files and this environment's packages.
+    Returns the variables with which programs use its files and this environment's packages.
     """
-    listing = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        capture_output=True,
-        check=True,
-    )
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    listing = subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
     for name in filter(None, listing.stdout.decode().split("\0")):
         if (ROOT / name).is_file():
             (root / name).parent.mkdir(parents=True, exist_ok=True)

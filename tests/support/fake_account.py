@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import base64
-import fnmatch
-import io
-import json
+import re
+from collections import defaultdict
+from collections.abc import Iterable
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
 import botocore.exceptions
 
-from cli.aws import Stage
+from cli.training.job_names import JOB_KINDS
+
+_JOB_OPERATION = re.compile(r"(list|stop)_([a-z_]+)_jobs?")
 
 
 def refusal(code: str, message: str = "refused", operation: str = "Operation") -> botocore.exceptions.ClientError:
@@ -19,59 +22,115 @@ def refusal(code: str, message: str = "refused", operation: str = "Operation") -
     return botocore.exceptions.ClientError({"Error": {"Code": code, "Message": message}}, operation)
 
 
+def _quotas(values: dict[str, float]) -> dict[str, Any]:
+    return {"Quotas": [{"QuotaName": name, "Value": value} for name, value in values.items()]}
+
+
+def _named(member: str, key: str, names: Iterable[str], prefix: str = "") -> dict[str, Any]:
+    return {member: [{key: name, "storedBytes": 10**9} for name in names if name.startswith(prefix)]}
+
+
 class FakeAccount:
     """The clients of all services in one object.
 
     Attributes
     ----------
-    calls
-        What was changed, in order, as "operation name".
+    answers
+        What operations answer that have no method here, or functions of the request.
+    requests
+        What these have been sent, by operation.
     refused
         Operations that the caller may not call.
+    calls
+        What was changed, in order, as "operation name".
     images
         Repository and tag of what has been pushed.
-    late_logs
-        Access logs that are delivered while a stack is being deleted, one for each time.
+    jobs
+        By kind and name, the statuses of jobs; each look at one that is stopping brings it to its next.
     """
 
     def __init__(self) -> None:
-        self.calls: list[str] = []
         self.refused: set[str] = set()
+        self.requests = defaultdict[str, list[dict[str, Any]]](list)
+        self.calls: list[str] = []
         self.stacks: dict[str, dict[str, Any]] = {}
         self.resources: dict[str, list[tuple[str, str]]] = {}
         self.buckets: dict[str, list[dict[str, Any]]] = {}
         self.uploads: dict[str, list[dict[str, str]]] = {}
-        self.late_logs: list[str] = []
         self.images: set[tuple[str, str]] = set()
         self.jobs: dict[str, dict[str, list[str]]] = {}
         self.endpoints: dict[str, dict[str, Any]] = {}
         self.log_groups: dict[str, list[str]] = {}
+        token = base64.b64encode(b"AWS:password").decode()
+        self.answers: dict[str, Any] = {
+            "batch_get_image": lambda repositoryName, imageIds: {
+                "images": [each for each in imageIds if (repositoryName, each["imageTag"]) in self.images]
+            },
+            "describe_endpoint": lambda EndpointName: self.endpoints[EndpointName],
+            "describe_endpoint_config": lambda EndpointConfigName: self.endpoints[EndpointConfigName],
+            "describe_images": {"imageDetails": [{"imageSizeInBytes": 2 * 10**8}, {"imageSizeInBytes": 3 * 10**8}]},
+            "describe_instances": {"Reservations": []},
+            "describe_log_groups": lambda logGroupNamePrefix: _named(
+                "logGroups", "logGroupName", self.log_groups, logGroupNamePrefix
+            ),
+            "describe_log_streams": lambda logGroupName, logStreamNamePrefix: _named(
+                "logStreams", "logStreamName", self.log_groups[logGroupName], logStreamNamePrefix
+            ),
+            "get_authorization_token": {"authorizationData": [{"authorizationToken": token}]},
+            "get_function_concurrency": {},
+            "list_aws_default_service_quotas": lambda ServiceCode: _quotas(self.default_quotas),
+            "list_buckets": lambda: _named("Buckets", "Name", self.buckets),
+            "list_endpoints": lambda: {"Endpoints": list(self.endpoints.values())},
+            "list_multipart_uploads": lambda Bucket: {"Uploads": list(self.uploads.get(Bucket, []))},
+            "list_object_versions": lambda Bucket: {"Versions": list(self.buckets[Bucket])},
+            "list_provisioned_concurrency_configs": {"ProvisionedConcurrencyConfigs": []},
+            "list_service_quotas": lambda ServiceCode: _quotas(self.quotas),
+            "list_tags": lambda ResourceArn: self.endpoints[ResourceArn],
+        }
         self.quotas: dict[str, float] = {}
         self.default_quotas: dict[str, float] = {}
-        self.limit = {"ConcurrentExecutions": 1000, "UnreservedConcurrentExecutions": 1000}
-        self.concurrency: dict[str, Any] = {}
-        self.provisioned: list[int] = []
-        self.answer: dict[str, Any] = {}
+        self.limit_concurrency(1000, unreserved=1000)
 
     def add_stack(self, name: str, status: str = "CREATE_COMPLETE", *, protected: bool = False, **outputs: str) -> None:
         """Deploy a stack."""
-        listed = [{"OutputKey": key, "OutputValue": value} for key, value in outputs.items()]
         self.stacks[name] = {
             "StackName": name,
             "StackId": f"arn:stack/{name}",
             "StackStatus": status,
             "EnableTerminationProtection": protected,
-            "Outputs": listed,
+            "Outputs": [{"OutputKey": key, "OutputValue": value} for key, value in outputs.items()],
         }
 
     def add_endpoint(self, name: str, instance_type: str, instances: int, **tags: str) -> None:
         """Put an endpoint into service."""
-        self.endpoints[name] = {"type": instance_type, "count": instances, "tags": tags}
+        variant = {"VariantName": "main", "InstanceType": instance_type, "CurrentInstanceCount": instances}
+        self.endpoints[name] = {
+            **dict.fromkeys(("EndpointName", "EndpointArn", "EndpointConfigName"), name),
+            "ProductionVariants": [variant],
+            "Tags": [{"Key": key, "Value": value} for key, value in tags.items()],
+        }
+
+    def limit_concurrency(self, limit: int, unreserved: int) -> None:
+        """Set Lambda's concurrency, and how much of it nobody has reserved."""
+        limits = {"ConcurrentExecutions": limit, "UnreservedConcurrentExecutions": unreserved}
+        self.answers["get_account_settings"] = {"AccountLimit": limits}
 
     def __getattribute__(self, name: str) -> Any:
-        if not name.startswith("_") and name in object.__getattribute__(self, "refused"):
+        if name in object.__getattribute__(self, "__dict__").get("refused", ()):
             raise refusal("AccessDeniedException", f"not authorized to perform {name}")
         return object.__getattribute__(self, name)
+
+    def __getattr__(self, operation: str) -> Any:
+        if operation in self.answers:
+            return partial(self._answer, operation)
+        if (found := _JOB_OPERATION.fullmatch(operation)) and found[2] in JOB_KINDS:
+            return partial(self.list_jobs if found[1] == "list" else self.stop_job, found[2])
+        raise AttributeError(operation)
+
+    def _answer(self, operation: str, **request: Any) -> Any:
+        self.requests[operation].append(request)
+        answer = self.answers[operation]
+        return answer(**request) if callable(answer) else answer
 
     def get_paginator(self, operation: str) -> Any:
         return SimpleNamespace(paginate=lambda **request: [getattr(self, operation)(**request)])
@@ -83,12 +142,11 @@ class FakeAccount:
         return {"Stacks": [found]}
 
     def describe_stack_resources(self, *, StackName: str) -> dict[str, Any]:
-        return {
-            "StackResources": [
-                {"ResourceType": kind, "PhysicalResourceId": identity, "ResourceStatus": "CREATE_COMPLETE"}
-                for kind, identity in self.resources.get(StackName, [])
-            ]
-        }
+        resources = [
+            {"ResourceType": kind, "PhysicalResourceId": identity, "ResourceStatus": "CREATE_COMPLETE"}
+            for kind, identity in self.resources.get(StackName, [])
+        ]
+        return {"StackResources": resources}
 
     def delete_stack(self, *, StackName: str) -> None:
         name = StackName.removeprefix("arn:stack/")
@@ -96,11 +154,7 @@ class FakeAccount:
         if self.stacks[name]["EnableTerminationProtection"]:
             raise refusal("ValidationError", f"Stack [{name}] cannot be deleted while TerminationProtection is enabled")
         buckets = [identity for kind, identity in self.resources.get(name, []) if kind == "AWS::S3::Bucket"]
-        if buckets and self.late_logs:
-            self.buckets[buckets[-1]].append({"Key": self.late_logs.pop(), "VersionId": "null", "Size": 1})
-        if any(self.buckets.get(bucket) or self.uploads.get(bucket) for bucket in buckets):
-            self.stacks[name]["StackStatus"] = "DELETE_FAILED"
-            return
+        assert not any(self.buckets.get(bucket) or self.uploads.get(bucket) for bucket in buckets)
         for bucket in buckets:
             del self.buckets[bucket]
         for kind, identity in self.resources.pop(name, []):
@@ -108,30 +162,10 @@ class FakeAccount:
                 del self.endpoints[identity]
         del self.stacks[name]
 
-    def describe_stack_events(self, *, StackName: str) -> dict[str, Any]:
-        failed = {"ResourceStatus": "DELETE_FAILED", "LogicalResourceId": "AccessLogs", "PhysicalResourceId": "logs"}
-        return {"StackEvents": [failed | {"ResourceStatusReason": "The bucket you tried to delete is not empty"}]}
-
-    # ECR
-    def describe_images(self, *, repositoryName: str) -> dict[str, Any]:
-        return {"imageDetails": [{"imageSizeInBytes": 2 * 10**8}, {"imageSizeInBytes": 3 * 10**8}]}
-
-    def batch_get_image(self, *, repositoryName: str, imageIds: list[dict[str, str]]) -> dict[str, Any]:
-        return {"images": [each for each in imageIds if (repositoryName, each["imageTag"]) in self.images]}
-
-    def get_authorization_token(self) -> dict[str, Any]:
-        return {"authorizationData": [{"authorizationToken": base64.b64encode(b"AWS:password").decode()}]}
-
     # S3
-    def list_buckets(self) -> dict[str, Any]:
-        return {"Buckets": [{"Name": name} for name in self.buckets]}
-
     def put_bucket_logging(self, *, Bucket: str, BucketLoggingStatus: dict[str, Any]) -> None:
         assert BucketLoggingStatus == {}
         self.calls.append(f"put_bucket_logging {Bucket}")
-
-    def list_object_versions(self, *, Bucket: str) -> dict[str, Any]:
-        return {"Versions": list(self.buckets[Bucket])}
 
     def delete_objects(self, *, Bucket: str, Delete: dict[str, Any]) -> dict[str, Any]:
         self.calls.append(f"delete_objects {Bucket}")
@@ -139,120 +173,32 @@ class FakeAccount:
         self.buckets[Bucket] = [each for each in self.buckets[Bucket] if (each["Key"], each["VersionId"]) not in gone]
         return {}
 
-    def list_multipart_uploads(self, *, Bucket: str) -> dict[str, Any]:
-        return {"Uploads": list(self.uploads.get(Bucket, []))}
-
     def abort_multipart_upload(self, *, Bucket: str, Key: str, UploadId: str) -> None:
         self.uploads[Bucket].remove({"Key": Key, "UploadId": UploadId})
 
-    # SageMaker: each look at a job brings it to its next status.
-    def _list_jobs(self, kind: str, prefix: str, status: str) -> list[str]:
-        jobs = self.jobs.get(kind, {})
-        found = [name for name, statuses in jobs.items() if prefix in name and statuses[0] == status]
+    # SageMaker
+    def list_jobs(self, kind: str, *, NameContains: str, StatusEquals: str, **_: str) -> dict[str, Any]:
+        jobs, member = self.jobs.get(kind, {}), JOB_KINDS[kind]
+        found = [name for name, statuses in jobs.items() if NameContains in name and statuses[0] == StatusEquals]
         for name in found:
-            if status == "Stopping" and len(jobs[name]) > 1:
+            if StatusEquals == "Stopping" and len(jobs[name]) > 1:
                 jobs[name].pop(0)
-        return found
+        return {f"{member}Summaries": [{f"{member}Name": name} for name in found]}
 
-    def list_hyper_parameter_tuning_jobs(self, *, NameContains: str, StatusEquals: str) -> dict[str, Any]:
-        names = self._list_jobs("tuning", NameContains, StatusEquals)
-        return {"HyperParameterTuningJobSummaries": [{"HyperParameterTuningJobName": name} for name in names]}
-
-    def list_training_jobs(self, *, NameContains: str, StatusEquals: str) -> dict[str, Any]:
-        names = self._list_jobs("training", NameContains, StatusEquals)
-        return {"TrainingJobSummaries": [{"TrainingJobName": name} for name in names]}
-
-    def list_transform_jobs(self, *, NameContains: str, StatusEquals: str) -> dict[str, Any]:
-        names = self._list_jobs("transform", NameContains, StatusEquals)
-        return {"TransformJobSummaries": [{"TransformJobName": name} for name in names]}
-
-    def _stop(self, kind: str, name: str) -> None:
+    def stop_job(self, kind: str, **named: str) -> None:
+        (name,) = named.values()
         self.calls.append(f"stop {name}")
-        if self.jobs[kind][name][0] == "InProgress":
-            self.jobs[kind][name].pop(0)
-        else:
+        if self.jobs[kind][name][0] != "InProgress":
             raise refusal("ValidationException", "The job has ended")
-
-    def stop_hyper_parameter_tuning_job(self, *, HyperParameterTuningJobName: str) -> None:
-        self._stop("tuning", HyperParameterTuningJobName)
-
-    def stop_training_job(self, *, TrainingJobName: str) -> None:
-        self._stop("training", TrainingJobName)
-
-    def stop_transform_job(self, *, TransformJobName: str) -> None:
-        self._stop("transform", TransformJobName)
-
-    def list_endpoints(self) -> dict[str, Any]:
-        return {"Endpoints": [{"EndpointName": name, "EndpointArn": f"arn:{name}"} for name in self.endpoints]}
-
-    def list_tags(self, *, ResourceArn: str) -> dict[str, Any]:
-        tags = self.endpoints[ResourceArn.removeprefix("arn:")]["tags"]
-        return {"Tags": [{"Key": key, "Value": value} for key, value in tags.items()]}
-
-    def describe_endpoint(self, *, EndpointName: str) -> dict[str, Any]:
-        variant = {"VariantName": "main", "CurrentInstanceCount": self.endpoints[EndpointName]["count"]}
-        return {"EndpointConfigName": EndpointName, "ProductionVariants": [variant]}
-
-    def describe_endpoint_config(self, *, EndpointConfigName: str) -> dict[str, Any]:
-        kind = self.endpoints[EndpointConfigName]["type"]
-        return {"ProductionVariants": [{"VariantName": "main", "InstanceType": kind}]}
+        self.jobs[kind][name].pop(0)
 
     def delete_endpoint(self, *, EndpointName: str) -> None:
-        self.calls.append(f"delete_endpoint {EndpointName}")
         del self.endpoints[EndpointName]
 
-    def invoke_endpoint(self, *, EndpointName: str, Body: bytes, ContentType: str) -> dict[str, Any]:
-        assert EndpointName in self.endpoints and ContentType == "image/png"
-        return {"Body": io.BytesIO(json.dumps(self.answer).encode())}
-
-    # EC2
-    def describe_instances(self, **_: Any) -> dict[str, Any]:
-        return {"Reservations": []}
-
     # CloudWatch Logs
-    def describe_log_groups(self, *, logGroupNamePrefix: str) -> dict[str, Any]:
-        names = fnmatch.filter(self.log_groups, f"{logGroupNamePrefix}*")
-        return {"logGroups": [{"logGroupName": name, "storedBytes": 10**9} for name in names]}
-
     def delete_log_group(self, *, logGroupName: str) -> None:
         self.calls.append(f"delete_log_group {logGroupName}")
         del self.log_groups[logGroupName]
 
-    def describe_log_streams(self, *, logGroupName: str, logStreamNamePrefix: str) -> dict[str, Any]:
-        names = [name for name in self.log_groups[logGroupName] if name.startswith(logStreamNamePrefix)]
-        return {"logStreams": [{"logStreamName": name} for name in names]}
-
     def delete_log_stream(self, *, logGroupName: str, logStreamName: str) -> None:
         self.log_groups[logGroupName].remove(logStreamName)
-
-    # Lambda
-    def get_account_settings(self) -> dict[str, Any]:
-        return {"AccountLimit": self.limit}
-
-    def get_function_concurrency(self, *, FunctionName: str) -> dict[str, Any]:
-        return self.concurrency
-
-    def list_provisioned_concurrency_configs(self, *, FunctionName: str) -> dict[str, Any]:
-        configs = [{"RequestedProvisionedConcurrentExecutions": number} for number in self.provisioned]
-        return {"ProvisionedConcurrencyConfigs": configs}
-
-    # Service Quotas
-    def list_service_quotas(self, *, ServiceCode: str) -> dict[str, Any]:
-        return {"Quotas": [{"QuotaName": name, "Value": value} for name, value in self.quotas.items()]}
-
-    def list_aws_default_service_quotas(self, *, ServiceCode: str) -> dict[str, Any]:
-        return {"Quotas": [{"QuotaName": name, "Value": value} for name, value in self.default_quotas.items()]}
-
-
-class FakeStage(Stage):
-    """A stage in a fake account: its outputs are those of the account's stacks."""
-
-    account = "123456789012"
-    region = "us-east-1"
-
-    def __init__(self, name: str, aws: FakeAccount) -> None:
-        super().__init__(name)
-        self.__dict__["aws"] = aws
-
-    def client(self, service: str, **_: Any) -> Any:
-        return self.__dict__["aws"]

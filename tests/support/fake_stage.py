@@ -14,8 +14,10 @@ class FakeStage(Stage):
 
     Parameters
     ----------
+    account
+        A `FakeAccount`, whose stacks have the outputs.
     outputs
-        What the stacks put out; a key that is missing is its own value.
+        Without it: what the stacks put out; a key that is missing is its own value.
     services
         A fake for each service (`s3`, `ec2`, …), reached as a client and as an attribute; `aws` answers for the others.
     """
@@ -24,16 +26,19 @@ class FakeStage(Stage):
     region = "us-east-1"
     account = "123456789012"
 
-    def __init__(self, name: str = "dev", *, outputs: Mapping[str, str] | None = None, **services: Any) -> None:
+    def __init__(
+        self, name: str = "dev", account: Any = None, *, outputs: Mapping[str, str] | None = None, **services: Any
+    ) -> None:
         super().__init__(name)
-        self.__dict__.update(services)
-        self.__dict__["outputs"] = outputs or {}
+        self.__dict__.update({"aws": account, **services})
+        self.__dict__["outputs"] = (outputs or {}) if account is None else None
 
     def client(self, service: str, **_: Any) -> Any:
         return self.__dict__[service if service in self.__dict__ else "aws"]
 
     def output(self, kind: str, key: str) -> str:
-        return str(self.__dict__["outputs"].get(key, key))
+        outputs = self.__dict__["outputs"]
+        return super().output(kind, key) if outputs is None else str(outputs.get(key, key))
 
     def configure(self, section: str, **members: Any) -> None:
         """Change a section of the settings."""

@@ -5,12 +5,10 @@ from __future__ import annotations
 import re
 import signal
 import subprocess
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-
-from botocore.exceptions import ClientError
 
 from cli.aws import Stage
 from cli.operating.deploying import StackKind
@@ -66,12 +64,7 @@ def estimate(stage: Stage) -> float:
 
 
 def refuse_other_accounts(stage: Stage, account: str, region: str) -> None:
-    """Refuse to touch another account or region than the named ones, or a stage that somebody uses.
-
-    Raises
-    ------
-    ValueError
-    """
+    """Raise ValueError for another account or region than the named ones, and for a stage that somebody uses."""
     actual = stage.client("sts").get_caller_identity()["Account"]
     if (actual, stage.region) != (account, region):
         raise ValueError(f"{account} in {region} was named, but the credentials are of {actual} in {stage.region}.")
@@ -81,33 +74,13 @@ def refuse_other_accounts(stage: Stage, account: str, region: str) -> None:
 
 def stacks(stage: Stage) -> list[str]:
     """The stage's stacks that are there, in whatever state."""
-    cloudformation, found = stage.client("cloudformation"), []
-    for name in map(stage.stack_name, StackKind):
-        try:
-            cloudformation.describe_stacks(StackName=name)
-        except ClientError as error:
-            if "does not exist" not in str(error):
-                raise
-        else:
-            found.append(name)
-    return found
-
-
-def buckets(stage: Stage) -> list[str]:
-    """The buckets of the storage stack."""
-    resources = stage.client("cloudformation").describe_stack_resources(StackName=stage.stack_name("storage"))
-    return [
-        found["PhysicalResourceId"]
-        for found in resources["StackResources"]
-        if found["ResourceType"] == "AWS::S3::Bucket"
-    ]
+    return [name for name in map(stage.stack_name, StackKind) if stage.find_stack(name)]
 
 
 def what_is_left(stage: Stage, made: list[str]) -> list[str]:
     """What goes on costing after the stage has been destroyed: stacks, jobs that run, buckets that it had made."""
-    left, s3, sagemaker = stacks(stage), stage.client("s3"), stage.client("sagemaker")
-    existing = {bucket["Name"] for bucket in s3.list_buckets()["Buckets"]}
-    left += sorted(existing & set(made))
+    left, sagemaker = stacks(stage), stage.client("sagemaker")
+    left += sorted({bucket["Name"] for bucket in stage.client("s3").list_buckets()["Buckets"]} & set(made))
     for kind in ("Training", "Transform"):
         pages = sagemaker.get_paginator(f"list_{kind.lower()}_jobs").paginate(NameContains=job_prefix(stage))
         jobs = [job for page in pages for job in page[f"{kind}JobSummaries"]]
@@ -118,14 +91,14 @@ def what_is_left(stage: Stage, made: list[str]) -> list[str]:
 def first_deploy(walk: Walk, stage: Stage) -> None:
     """Go through all steps, take everything down in any case, and make sure that nothing is left."""
     made: list[str] = []
-
-    def remember_buckets(step: Step) -> None:
-        if step.command.startswith("kennel deploy") and not made:
-            made.extend(buckets(stage))
-
     try:
         with walk.taken_down():
-            walk.go(remember_buckets)
+            for step in STEPS:
+                walk.do(step)
+                if step.command.startswith("kennel deploy storage"):
+                    name = stage.stack_name("storage")
+                    resources = stage.client("cloudformation").describe_stack_resources(StackName=name)
+                    made = [found["PhysicalResourceId"] for found in resources["StackResources"]]
     finally:
         left = what_is_left(stage, made)
         print(f"Left in the account: {', '.join(left) or 'nothing'}.")
@@ -138,31 +111,23 @@ class Walk:
 
     folder: Path
     environment: Mapping[str, str]
-    #: For the command's questions, which somebody answers by starting this.
-    consent: tuple[str, ...] = ("kennel deploy", "kennel destroy")
     job: str = ""
-
-    def go(self, after: Callable[[Step], None] = lambda step: None) -> None:
-        """Do all steps, and call `after` behind each."""
-        for step in STEPS:
-            self.do(step)
-            after(step)
 
     def do(self, step: Step) -> None:
         """Run one command, show what it prints, and compare."""
         command = step.command.replace("JOB", self.job)
-        command += " --yes" if command.startswith(self.consent) else ""
+        if command.startswith(("kennel deploy", "kennel destroy")):
+            command += " --yes"  # this was started by somebody who agrees
         print(f"$ {command}", flush=True)
-        process = subprocess.Popen(
+        printed, waiting_for = "", step.interrupt_at
+        with subprocess.Popen(
             ["bash", "-c", f"exec {command}"],
             cwd=self.folder,
             env=dict(self.environment),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-        )
-        printed, waiting_for = "", step.interrupt_at
-        with process:
+        ) as process:
             assert process.stdout is not None
             for line in process.stdout:
                 print(line, end="", flush=True)
@@ -186,14 +151,10 @@ class Walk:
             interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             try:
-                self._destroy()
+                self.do(END)
+            except AssertionError:
+                print("Once more: what was in the way may have ended by now.", flush=True)
+                self.do(END)
             finally:
                 signal.signal(signal.SIGINT, interrupt)
                 signal.signal(signal.SIGTERM, before)
-
-    def _destroy(self) -> None:
-        try:
-            self.do(END)
-        except AssertionError:
-            print("Once more: what was in the way may have ended by now.", flush=True)
-            self.do(END)

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 import typer
-from fake_account import FakeAccount, FakeStage
+from fake_account import FakeAccount
+from fake_stage import FakeStage
 from serving_fixtures import make_artifact
 
 from cli.errors import NotAgreedError, NotReadyError
@@ -20,15 +21,14 @@ M5 = "ml.m5.large for endpoint usage"
 
 @pytest.fixture
 def aws() -> FakeAccount:
-    """A bootstrapped account with room for the stage's endpoint."""
+    """An account that is not bootstrapped, with room for the stage's endpoint."""
     aws = FakeAccount()
-    aws.add_stack("CDKToolkit")
     aws.quotas = {M5: 4}
     return aws
 
 
 @pytest.fixture
-def steps(aws: FakeAccount, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def steps(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What `deploy_stacks` has started."""
     steps: list[str] = []
     monkeypatch.setattr(deploying, "run_cdk", lambda command, *_, **__: steps.append(f"cdk {command}"))
@@ -40,34 +40,28 @@ def steps(aws: FakeAccount, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 @pytest.fixture
 def artifact(tmp_path: Path) -> Path:
     """A model.tar.gz."""
-    folder = make_artifact(tmp_path / "model")
     with tarfile.open(tmp_path / "model.tar.gz", "w:gz") as archive:
-        for file in folder.iterdir():
-            archive.add(file, file.name)
+        archive.add(make_artifact(tmp_path / "model"), ".")
     return tmp_path / "model.tar.gz"
 
 
-def test_a_quota_stops_the_deployment_before_bootstrapping(aws: FakeAccount, steps: list[str], artifact: Path) -> None:
-    del aws.stacks["CDKToolkit"]
-    aws.quotas[M5] = 0
-    with pytest.raises(NotReadyError, match=f"quota {M5!r} is 0"):
+@pytest.mark.parametrize(
+    ("quota", "content", "message"), [(0, None, f"quota {M5!r} is 0"), (4, b"junk", "The model cannot be deployed")]
+)
+def test_what_cannot_work_stops_the_deployment_before_bootstrapping(
+    aws: FakeAccount, steps: list[str], artifact: Path, quota: int, content: bytes | None, message: str
+) -> None:
+    aws.quotas[M5] = quota
+    artifact.write_bytes(content or artifact.read_bytes())
+    with pytest.raises(NotReadyError, match=message):
         deploying.deploy_stacks(FakeStage("dev", aws), ["storage", "inference"], artifact=artifact)
     assert steps == []
 
 
-def test_an_artifact_that_is_none_stops_it_too(aws: FakeAccount, steps: list[str], tmp_path: Path) -> None:
-    (tmp_path / "junk.tar.gz").write_bytes(b"junk")
-    with pytest.raises(NotReadyError, match="The model cannot be deployed"):
-        deploying.deploy_stacks(FakeStage("dev", aws), ["inference"], artifact=tmp_path / "junk.tar.gz")
-    assert steps == []
-
-
 def test_every_deployment_of_the_endpoint_is_verified(aws: FakeAccount, steps: list[str], artifact: Path) -> None:
+    aws.add_stack("CDKToolkit")
     deploying.deploy_stacks(FakeStage("dev", aws), ["inference"], artifact=artifact)
     assert steps == ["cdk deploy", "limit logs", f"verify {ModelCard.load(artifact.parent / 'model').version}"]
-    steps.clear()
-    deploying.deploy_stacks(FakeStage("dev", aws), ["storage"])
-    assert steps == ["cdk deploy", "limit logs"]
 
 
 @pytest.mark.parametrize("agreed", [True, False])
@@ -78,8 +72,6 @@ def test_bootstrapping_says_what_it_makes_and_asks(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    del aws.stacks["CDKToolkit"]
-
     def confirm(question: str) -> bool:
         assert "account 123456789012, region us-east-1" in question
         printed = capsys.readouterr().out
@@ -91,6 +83,3 @@ def test_bootstrapping_says_what_it_makes_and_asks(
     with nullcontext() if agreed else pytest.raises(NotAgreedError):
         deploying.deploy_stacks(FakeStage("dev", aws), ["storage"], ask=True)
     assert steps == ["asked", *(["cdk bootstrap", "cdk deploy", "limit logs"] if agreed else [])]
-    steps.clear()
-    deploying.deploy_stacks(FakeStage("dev", aws), ["storage"])  # kennel deploy --yes, kennel demo
-    assert steps == ["cdk bootstrap", "cdk deploy", "limit logs"]

@@ -8,7 +8,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from fake_account import FakeAccount, FakeStage
+from fake_account import FakeAccount
+from fake_stage import FakeStage
 
 from cli.errors import NotReadyError, WorkFailedError
 from cli.serving import container_image

@@ -1,70 +1,41 @@
-"""Starting a training job: what is sent to SageMaker, and what is refused before anything is sent."""
+"""`kennel train` and `kennel package` on SageMaker: what goes to a job, and jobs that are followed, stopped, gone."""
 
 from __future__ import annotations
 
 import io
-import os
 import re
 import subprocess
 import tarfile
+from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from fake_account import FakeAccount, refusal
+from fake_s3 import FakeS3
+from fake_stage import FakeStage
 
 from cli.aws import ROOT
-from cli.errors import UsageError
-from cli.training.hyperparameters import chosen, encode, parse_hyperparameters
-from cli.training.sagemaker import SOURCE_DIR, _code_revision, saved_by_spot, source_bundle
-
-
-def test_hyperparameters_are_name_equals_value() -> None:
-    assert parse_hyperparameters(["lr=0.01", "batch_size=64", "weight-decay=", "architecture=a=b"]) == {
-        "lr": "0.01",
-        "batch-size": "64",
-        "weight-decay": "",
-        "architecture": "a=b",
-    }
-
-
-@pytest.mark.parametrize("bad", ["lr", "=1", "LR=1", "--lr=1", "a b=1"])
-def test_other_forms_are_refused(bad: str) -> None:
-    with pytest.raises(UsageError, match="is not NAME=VALUE"):
-        parse_hyperparameters([bad])
+from cli.errors import NotReadyError, WorkFailedError
+from cli.training import commands, following, packaging, sagemaker
+from cli.training.hyperparameters import chosen, encode
+from cli.training.sagemaker import SOURCE_DIR, saved_by_spot, source_bundle
 
 
 def test_what_somebody_chose_comes_back_from_sagemaker_as_it_was() -> None:
-    given = {
-        "lr": "0.01",
-        "epochs": "7",
-        "name": "true",
-        "odd": 'a "quoted" ü',
-        "code-revision": "1",
-        "model-name": "x",
+    given = {"lr": "0.01", "epochs": "7", "name": "true", "odd": 'a "quoted" ü'}
+    held = encode({**given, "code-revision": "1", "model-name": "x", "sagemaker_container_log_level": 20})
+    assert chosen({**held, "batch_size": "64", "_tuning_objective_metric": "valid:loss"}) == {
+        **given,
+        "batch-size": "64",
     }
-    held = {**encode({**given, "sagemaker_program": "train.py", "sagemaker_log_level": 20}), "batch_size": "64"}
-    held["_tuning_objective_metric"] = "valid:loss"
-    expected = {name: value for name, value in given.items() if name not in ("code-revision", "model-name")}
-    assert chosen(held) == {**expected, "batch-size": "64"}
 
 
 def test_what_spot_capacity_saved_is_said_where_sagemaker_says_it() -> None:
     ended = {"TrainingTimeInSeconds": 200, "BillableTimeInSeconds": 60}
     assert "60 s are billed: spot capacity saved 70%" in saved_by_spot({**ended, "EnableManagedSpotTraining": True})
-    assert saved_by_spot({**ended, "EnableManagedSpotTraining": False}) == ""
-    assert saved_by_spot({"EnableManagedSpotTraining": True, "TrainingTimeInSeconds": 200}) == ""
-
-
-def test_a_training_needs_no_git_to_start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))  # a fresh machine, with an unpacked copy of the project
-    assert _code_revision() == "unknown"
-
-
-def test_the_bundle_holds_the_training_program_at_its_root() -> None:
-    with tarfile.open(fileobj=io.BytesIO(source_bundle(SOURCE_DIR))) as bundle:
-        names = bundle.getnames()
-    assert "train.py" in names
-    assert "requirements.txt" in names
-    assert not any("__pycache__" in name for name in names)
+    assert saved_by_spot(ended) == ""
 
 
 def test_the_documentation_makes_a_source_dir_of_the_same_files(tmp_path: Path) -> None:
@@ -72,17 +43,92 @@ def test_the_documentation_makes_a_source_dir_of_the_same_files(tmp_path: Path) 
     subprocess.run(command.replace("build/source", str(tmp_path / "source")), shell=True, cwd=ROOT, check=True)
     with tarfile.open(fileobj=io.BytesIO(source_bundle(SOURCE_DIR))) as bundle:
         files = {member.name: bundle.extractfile(member).read() for member in bundle if member.isfile()}
+    assert "train.py" in files
     assert {name: (tmp_path / "source" / name).read_bytes() for name in files} == files
 
 
-def test_the_same_files_give_the_same_bundle_whenever_and_wherever_they_lie(tmp_path: Path) -> None:
-    for position, name in enumerate(("one", "two")):
-        folder = tmp_path / name
-        folder.mkdir()
-        (folder / "train.py").write_text("print()")
-        (folder / "__pycache__").mkdir()
-        (folder / "__pycache__" / f"{name}.pyc").write_text(name)
-        os.utime(folder / "train.py", (position, position))
-    assert source_bundle(tmp_path / "one") == source_bundle(tmp_path / "two")
-    (tmp_path / "two" / "train.py").write_text("print(1)")
-    assert source_bundle(tmp_path / "one") != source_bundle(tmp_path / "two")
+def test_each_phase_is_printed_once_and_its_progress_now_and_then(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock, printer = [0.0], following.PhasePrinter()
+    monkeypatch.setattr(following, "monotonic", lambda: clock[0])
+
+    def show(status: str, *course: tuple[str, str]) -> None:
+        transitions = [{"Status": phase, "StatusMessage": message} for phase, message in course]
+        printer.print_new({"TrainingJobStatus": status, "SecondaryStatusTransitions": transitions})
+
+    show("InProgress", ("Starting", "Preparing"))
+    for clock[0], done in ((0.5, 10), (1.0, 20), (6.0, 60), (12.0, 60)):
+        show("InProgress", ("Starting", "Preparing"), ("Downloading", f"{done} of 100 objects"))
+    course = (("Starting", "Preparing"), ("Downloading", "100 of 100 objects"), ("Training", ""), ("Uploading", ""))
+    show("Completed", *course, ("Completed", "Done"))
+    lines = ["Starting: Preparing", "Downloading: 10 of 100 objects", "Downloading: 60 of 100 objects"]
+    assert capsys.readouterr().out.splitlines() == [*lines, "Training", "Uploading"]
+
+
+def stage_with(jobs: dict[str, tuple[str, str]]) -> FakeStage:
+    """A stage with jobs, the newest last: by name, a status and the bucket of its outputs."""
+
+    def describe(*, TrainingJobName: str) -> dict[str, Any]:
+        if TrainingJobName not in jobs:
+            raise refusal("ValidationException", "Requested resource not found.")
+        status, bucket = jobs[TrainingJobName]
+        return {
+            "TrainingJobName": TrainingJobName,
+            "TrainingJobStatus": status,
+            "CreationTime": datetime(2026, 11, 1 + list(jobs).index(TrainingJobName), tzinfo=UTC),
+            "ModelArtifacts": {"S3ModelArtifacts": f"s3://{bucket}/training/{TrainingJobName}/output/model.tar.gz"},
+        }
+
+    def list_jobs(*, StatusEquals: str, **_: str) -> dict[str, Any]:
+        found = [describe(TrainingJobName=name) for name in reversed(jobs)]
+        return {"TrainingJobSummaries": [job for job in found if job["TrainingJobStatus"] == StatusEquals]}
+
+    aws = FakeAccount()
+    aws.answers |= {
+        "describe_training_job": describe,
+        "stop_training_job": describe,
+        "list_training_jobs": list_jobs,
+        "describe_log_streams": {"logStreams": []},
+    }
+    return FakeStage(s3=FakeS3(), aws=aws)
+
+
+@pytest.mark.parametrize("option", ["follow", "stop"])
+def test_a_job_that_is_not_there_is_named(option: str) -> None:
+    context: Any = SimpleNamespace(obj=stage_with({}))
+    with pytest.raises(NotReadyError, match="no training job 'gone' in account 123456789012, region us-east-1"):
+        commands.train(context, **{option: "gone"})
+
+
+def test_a_stopped_job_may_have_a_model() -> None:
+    with pytest.raises(WorkFailedError, match="ended as Stopped") as error:
+        sagemaker.follow_training(stage_with({"kennel-dev-1": ("Stopped", "bucket")}), "kennel-dev-1")
+    assert "kennel package --job kennel-dev-1" in error.value.hint
+
+
+@pytest.mark.parametrize(("module", "job"), [(sagemaker, "kennel-dev-1"), (commands.ec2, "kennel-dev-ec2-1")])
+def test_interrupting_the_command_leaves_the_job_and_says_how_to_go_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], module: Any, job: str
+) -> None:
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    context: Any = SimpleNamespace(obj=stage_with({}))
+    monkeypatch.setattr(module, "follow_training", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        commands.train(context, follow=job)
+    assert f"--follow {job}  Stop it: kennel train --stop {job}" in capsys.readouterr().out
+
+
+def test_jobs_from_before_a_stage_was_destroyed_are_not_packaged() -> None:
+    jobs = {
+        "kennel-dev-1": ("Completed", "bucket"),
+        "kennel-dev-2": ("Completed", "the-bucket-of-an-earlier-deployment"),
+        "kennel-dev-tune-3": ("Completed", "bucket"),
+        "kennel-dev-4": ("Stopped", "bucket"),
+    }
+    assert packaging._newest_job(stage_with(jobs)) == "kennel-dev-1"
+    del jobs["kennel-dev-1"]
+    with pytest.raises(NotReadyError, match="No training job of this stage has completed yet"):
+        packaging._newest_job(stage_with(jobs))
