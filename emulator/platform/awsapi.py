@@ -21,24 +21,13 @@ from emulator.platform.errors import CONTENT_TYPE, Response, ServiceError
 from emulator.platform.store import StoreError
 from emulator.platform.validation import validate
 
-__all__ = [
-    "Caller",
-    "Handler",
-    "Payload",
-    "Response",
-    "Service",
-    "ServiceError",
-    "operation",
-    "paginate",
-    "service_model",
-    "signed_region",
-]
+__all__ = ["Caller", "Payload", "Response", "Service", "ServiceError", "operation", "paginate", "service_model"]
 
 logger = logging.getLogger(__name__)
 
 Payload = dict[str, Any]
 _CREDENTIAL_SCOPE = re.compile(r"Credential=[^/]+/\d+/(?P<region>[a-z0-9-]+)/")
-DEFAULT_REGION = "us-east-1"
+_DEFAULT_REGION = "us-east-1"
 
 
 @dataclass(frozen=True)
@@ -92,11 +81,6 @@ class Service:
                     self._handlers[name] = getattr(controller, attribute)
 
     @property
-    def operations(self) -> list[str]:
-        """Names of the operations that this service implements."""
-        return sorted(self._handlers)
-
-    @property
     def model(self) -> ServiceModel:
         """botocore's description of the service."""
         return service_model(self.name)
@@ -115,11 +99,9 @@ class Service:
             raise ServiceError("UnknownOperationException", f"{self.name} has no operation {operation!r}.") from None
         handler = self._handlers.get(operation)
         if handler is None:
-            raise ServiceError(
-                "NotImplementedException",
-                f"The local AWS does not implement {self.name} {operation}. It has: {', '.join(self.operations)}.",
-                501,
-            )
+            has = ", ".join(sorted(self._handlers))
+            message = f"The local AWS does not implement {self.name} {operation}. It has: {has}."
+            raise ServiceError("NotImplementedException", message, 501)
         if shape is not None:
             validate(payload, shape)
         return handler(payload, caller) or {}
@@ -133,8 +115,7 @@ class Service:
     ) -> Response:
         """Answer one HTTP request; the names of `headers` are lower-case."""
         try:
-            operation = _target_operation(method, headers)
-            payload = _parse_payload(body)
+            operation, payload = _parse(method, headers, body)
             caller = Caller(self._account, signed_region(headers))
             result = await asyncio.to_thread(self.call, operation, payload, caller)
         except ServiceError as error:
@@ -156,24 +137,21 @@ def service_model(name: str) -> ServiceModel:
 def signed_region(headers: Mapping[str, str]) -> str:
     """The region in the credential scope of a signed request."""
     match = _CREDENTIAL_SCOPE.search(headers.get("authorization", ""))
-    return match["region"] if match else DEFAULT_REGION
+    return match["region"] if match else _DEFAULT_REGION
 
 
-def _target_operation(method: str, headers: Mapping[str, str]) -> str:
+def _parse(method: str, headers: Mapping[str, str], body: bytes) -> tuple[str, Payload]:
+    """Read the operation and the payload of a request."""
     _, _, operation = headers.get("x-amz-target", "").partition(".")
     if method != "POST" or not operation:
         raise ServiceError("UnknownOperationException", "Send a POST with the header X-Amz-Target: Service.Operation.")
-    return operation
-
-
-def _parse_payload(body: bytes) -> Payload:
     try:
         payload = json.loads(body or b"{}")
     except (ValueError, RecursionError) as error:
         raise ServiceError("SerializationException", f"The request body is not JSON: {error}") from None
     if not isinstance(payload, dict):
         raise ServiceError("SerializationException", "The request body must be a JSON object.")
-    return payload
+    return operation, payload
 
 
 def paginate(

@@ -11,7 +11,7 @@ from emulator.platform.store import Store
 from emulator.sagemaker.endpoints.operations import Endpoints
 from emulator.sagemaker.endpoints.runtime import Runtime
 from emulator.sagemaker.instance_quotas import LIMITED, InstanceQuotas
-from emulator.sagemaker.models import EndpointConfigs, Models
+from emulator.sagemaker.models import Models
 from emulator.sagemaker.notebooks import LifecycleConfigs, NotebookInstances
 from emulator.sagemaker.resources import ENDPOINT_CONFIG, KINDS, Resources, Tags
 from emulator.sagemaker.training.operations import TrainingJobs
@@ -48,7 +48,7 @@ class SageMaker(Service):
         for jobs in (self.training_jobs, self.tuning_jobs, self.transform_jobs):
             self._handlers[f"Stop{jobs.kind.member}"] = jobs.stop_job
         self.register(
-            *(Models(self._store), EndpointConfigs(self._store), self.endpoints),
+            *(Models(self._store), self.endpoints),
             *(self.training_jobs, self.tuning_jobs, self.transform_jobs),
             *(NotebookInstances(self._store), LifecycleConfigs(self._store), Tags(self._store)),
         )

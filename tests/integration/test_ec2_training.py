@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import io
 import json
 import os
@@ -172,30 +171,6 @@ def test_a_training_leaves_what_a_sagemaker_job_leaves_and_its_instance_is_gone(
         assert tar.getnames() == ["model.json"]
 
 
-def test_a_failing_program_is_reported_with_its_own_reason(
-    aws: LocalAws, stage: Stage, start: Callable[..., str], tmp_path: Path
-) -> None:
-    job = start('pathlib.Path(os.environ["SM_OUTPUT_DIR"], "failure").write_text("no luck"); sys.exit(3)')
-    with pytest.raises(WorkFailedError, match=r"ended as Failed: no luck \(exit code 3\)"):
-        ec2_training.follow_training(stage, job)
-    wait_until(lambda: is_terminated(aws, job))
-    with pytest.raises(NotReadyError, match="has left no model"):
-        packaging._fetch_model(stage, job, tmp_path / "model.tar.gz")
-
-
-def test_a_training_that_does_not_end_is_ended_and_what_it_has_is_kept(
-    aws: LocalAws, stage: Stage, start: Callable[..., str]
-) -> None:
-    ec2 = dataclasses.replace(stage.settings.training.ec2, max_runtime_seconds=10)
-    changed = dataclasses.replace(stage.settings, training=dataclasses.replace(stage.settings.training, ec2=ec2))
-    stage.__dict__["settings"] = changed
-    job = start(PATIENT)
-    with pytest.raises(WorkFailedError, match="ended as Stopped: MaxRuntimeExceeded"):
-        ec2_training.follow_training(stage, job)
-    assert archive(stage, f"training/{job}/output/model.tar.gz") == {"model.json": b"[]"}
-    wait_until(lambda: is_terminated(aws, job))
-
-
 def test_stopping_keeps_the_model(aws: LocalAws, stage: Stage, start: Callable[..., str]) -> None:
     job = start(PATIENT)
     wait_until(lambda: says(stage, job, "step 0"))
@@ -257,21 +232,6 @@ def test_the_program_can_do_what_its_role_may_and_nothing_else(
         assert says(stage, job, f"{name} no")
 
 
-def test_an_instance_whose_user_data_hangs_is_ended_by_the_time_limit_that_it_has_set(aws: LocalAws) -> None:
-    ec2 = aws.client("ec2")
-    script = "#!/bin/bash\necho hello\nshutdown -P +0\nsleep 1000\n"
-    (instance,) = ec2.run_instances(
-        ImageId="ami-1", MinCount=1, MaxCount=1, UserData=script, InstanceInitiatedShutdownBehavior="terminate"
-    )["Instances"]
-    ids = [instance["InstanceId"]]
-
-    def state() -> str:
-        return ec2.describe_instances(InstanceIds=ids)["Reservations"][0]["Instances"][0]["State"]["Name"]
-
-    wait_until(lambda: state() == "terminated")
-    assert ec2.get_console_output(InstanceId=ids[0])["Output"] == "hello\n"
-
-
 def test_user_data_that_reaches_for_the_real_power_switch_is_not_run(aws: LocalAws) -> None:
     ec2 = aws.client("ec2")
     script = "#!/bin/bash\necho hello\n/sbin/shutdown now\n"
@@ -310,10 +270,3 @@ def test_an_instance_ends_with_its_server_however_that_ends(aws: LocalAws, tmp_p
     found = ec2.describe_instances(InstanceIds=[instance["InstanceId"]])["Reservations"][0]["Instances"][0]
     assert found["State"]["Name"] == "terminated"
     assert not [path for path in (aws.state_dir / "ec2").iterdir() if path.is_dir()]
-
-
-def test_an_instance_profile_that_does_not_exist_is_refused(aws: LocalAws) -> None:
-    ec2 = aws.client("ec2")
-    for profile in ({"Name": "nobody"}, {"Arn": "arn:aws:iam::000000000000:instance-profile/nobody"}):
-        with pytest.raises(ec2.exceptions.ClientError, match=r"InvalidParameterValue.*nobody.*is invalid"):
-            ec2.run_instances(ImageId="ami-1", MinCount=1, MaxCount=1, IamInstanceProfile=profile)

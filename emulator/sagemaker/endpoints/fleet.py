@@ -53,22 +53,15 @@ class Variant:
     """
 
     def __init__(
-        self,
-        host: Host,
-        region: str,
-        spec: Payload,
-        directory: Path,
-        *,
-        title: str,
-        open_log: Callable[[Role], LogStream],
+        self, host: Host, region: str, spec: Payload, directory: Path, title: str, open_log: Callable[[Role], LogStream]
     ) -> None:
         self.name: str = spec["VariantName"]
         self.weight: float = spec["Weight"]
         self.instances: list[Instance] = []
         self._host = host
         self._region = region
-        self._variant = spec["Variant"]
-        self._model = spec["Model"]
+        self._variant: Payload = spec["Variant"]
+        self._model: Payload = spec["Model"]
         self._directory = directory
         self._title = title
         self._open_log = open_log
@@ -79,12 +72,7 @@ class Variant:
         self._random_routing = self._variant.get("RoutingConfig", {}).get("RoutingStrategy", "RANDOM") == "RANDOM"
 
     def prepare(self) -> None:
-        """Fetch the artifact, unless an earlier life of the server did, and find its program.
-
-        Raises
-        ------
-        FleetError
-        """
+        """Fetch the artifact, unless an earlier life of the server did, and find its program, or raise FleetError."""
         if self._stopped:
             raise FleetError(f"The {self._title} has been stopped.")
         root = self._directory / "model"
@@ -114,13 +102,7 @@ class Variant:
         }
 
     def resize(self, count: int) -> None:
-        """Have `count` healthy instances.
-
-        Raises
-        ------
-        FleetError
-            An instance did not come up; those that were there before still are.
-        """
+        """Have `count` healthy instances; FleetError where one does not come up: those that were there still are."""
         with self._resizing:
             if self._stopped or self._new_instance is None:
                 raise FleetError(f"The {self._title} is not in service.")
@@ -178,15 +160,7 @@ def _stop_all(instances: Iterable[Instance], drain: bool) -> None:
 
 
 class Fleet:
-    """All variants of a deployed endpoint configuration.
-
-    Parameters
-    ----------
-    spec
-        The fleet's part of the endpoint's record: ``Id``, ``EndpointConfigName``, ``Variants``.
-    directory
-        The endpoint's folder; the fleet's own is below it.
-    """
+    """All variants of a deployed endpoint configuration; `spec` is the fleet's part of the endpoint's record."""
 
     def __init__(self, host: Host, endpoint: str, region: str, spec: Payload, directory: Path) -> None:
         self.directory = directory / spec["Id"]
@@ -194,9 +168,10 @@ class Fleet:
         self._counts = {v["VariantName"]: v["InstanceCount"] for v in spec["Variants"]}
         self.variants: dict[str, Variant] = {}
         for variant in spec["Variants"]:
-            name, open_log = variant["VariantName"], functools.partial(self._open_log, variant["VariantName"])
+            name = variant["VariantName"]
+            open_log = functools.partial(self._open_log, name)
             title = f"production variant {name}"
-            self.variants[name] = Variant(host, region, variant, self.directory / name, title=title, open_log=open_log)
+            self.variants[name] = Variant(host, region, variant, self.directory / name, title, open_log)
 
     def _open_log(self, variant: str, role: Role) -> LogStream:
         stream = f"{variant}/{new_instance_id()}"
@@ -204,13 +179,7 @@ class Fleet:
         return LogStream(role.logs_client, self._log_group, stream, path)
 
     def start(self) -> None:
-        """Bring up every instance and wait until all are healthy.
-
-        Raises
-        ------
-        FleetError
-            One did not come up; the caller has to `stop` the fleet.
-        """
+        """Bring up every instance and wait until all are healthy; FleetError where one is not: `stop` the fleet."""
         for variant in self.variants.values():
             variant.prepare()
         with ThreadPoolExecutor(len(self.variants), thread_name_prefix="start") as pool:

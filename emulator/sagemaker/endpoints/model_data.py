@@ -24,28 +24,16 @@ def fetch(role: Role, container: Payload, root: Path) -> None:
     url = container.get("ModelDataUrl") or source.get("S3Uri")
     if url is None:
         raise ArtifactError("it has neither a ModelDataUrl nor a ModelDataSource.")
+    if source and (source["S3DataType"], source["CompressionType"]) != ("S3Object", "Gzip"):
+        raise ArtifactError("the local AWS reads one .tar.gz: S3DataType S3Object, CompressionType Gzip.")
     bucket, key = artifacts.parse_s3_url(url)
-    s3 = role.client("s3")
     partial = root.with_name("partial")
     shutil.rmtree(partial, ignore_errors=True)
-    content = partial / "content"
+    archive = partial / (key.rpartition("/")[2] or "model.tar.gz")
     try:
-        if source.get("S3DataType") == "S3Prefix":
-            keys = artifacts.list_keys(s3, bucket, key)
-            if not keys:
-                raise ArtifactError(f"there are no objects under {url}.")
-            artifacts.fetch_all(s3, bucket, [(found, artifacts.relative_key(found, key)) for found in keys], content)
-            for path in filter(Path.is_file, (content / name for name in _PROGRAM_PATHS)):
-                path.chmod(0o755)  # an object carries no permissions, as the file in an archive does
-        else:
-            name = key.rpartition("/")[2] or "model.tar.gz"
-            artifacts.fetch(s3, bucket, key, partial / name)
-            if source.get("CompressionType") == "None":
-                content.mkdir()
-                (partial / name).replace(content / name)
-            else:
-                artifacts.unpack(partial / name, content)
-        content.replace(root)
+        artifacts.fetch(role.client("s3"), bucket, key, archive)
+        artifacts.unpack(archive, partial / "content")
+        (partial / "content").replace(root)
     except ArtifactError as error:
         raise ArtifactError(
             f"Could not access model data at {url}. Please ensure that the role {role.arn} may read the "
@@ -63,10 +51,10 @@ def find_program(root: Path) -> Path:
     ArtifactError
         There is none that can be executed.
     """
-    for name in _PROGRAM_PATHS:
-        path = root / name
+    for path in (root / name for name in _PROGRAM_PATHS):
         if path.is_file():
             if not path.stat().st_mode & 0o100:
+                name = path.relative_to(root)
                 raise ArtifactError(f"{name} in the artifact is not executable (chmod +x it before packing).")
             return path
     raise ArtifactError(

@@ -6,7 +6,7 @@ import time
 import uuid
 from typing import Any
 
-from emulator.platform.awsapi import Payload, ServiceError
+from emulator.platform.awsapi import Payload
 from emulator.platform.errors import refuse
 from emulator.platform.store import Record
 from emulator.sagemaker.endpoints.fleet import Fleet
@@ -42,25 +42,17 @@ def retain_properties(current: Payload, spec: Payload, excluded: set[str]) -> No
 
 
 def with_desired(spec: Payload, desired: list[Payload]) -> Payload:
-    """A fleet with other weights and capacities.
-
-    Raises
-    ------
-    ServiceError
-    """
+    """A fleet with other weights and capacities; what cannot be is refused."""
     variants = {variant["VariantName"]: dict(variant) for variant in spec["Variants"]}
     for change in desired:
         name = change["VariantName"]
         refuse(name not in variants, f"Variant {name} not found. There are: {', '.join(variants)}.")
-        if "ServerlessUpdateConfig" in change:
-            raise ServiceError(
-                "NotImplementedException", "The local AWS does not change the size of serverless variants.", 501
-            )
+        serverless = "ServerlessUpdateConfig" in change
+        refuse(serverless, "The local AWS does not change the size of serverless variants.")
         none = change.get("DesiredInstanceCount", 1) < 1
         refuse(none, f"Variant {name} needs a DesiredInstanceCount of at least 1.")
         for member, target in (("DesiredInstanceCount", "InstanceCount"), ("DesiredWeight", "Weight")):
-            if member in change:
-                variants[name][target] = change[member]
+            variants[name][target] = change.get(member, variants[name][target])
     return {**spec, "Variants": list(variants.values())}
 
 

@@ -69,6 +69,7 @@ def _check(request: Payload) -> None:
         ({"InputFilter", "OutputFilter"} & processing.keys(), "filters in DataProcessing"),
         (processing.get("JoinSource", "None") != "None", "joining of inputs and outputs"),
         ("DataCaptureConfig" in request, "data capture of transform jobs"),
+        (request["TransformOutput"].get("AssembleWith", "None") != "None", "assembling of outputs"),
     ):
         refuse(unsupported, f"The local AWS has no {what}.")
     check_location(source["S3Uri"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -16,6 +15,7 @@ from programs.notebook_idle import stop_when_idle
 
 NOW = 1_800_000_000.0
 HOUR = 3600.0
+STOP = "sagemaker stop-notebook-instance --region eu-west-1 --notebook-instance-name mine"
 
 
 def at(seconds_ago: float) -> dict[str, str]:
@@ -26,12 +26,10 @@ def at(seconds_ago: float) -> dict[str, str]:
     ("status", "kernels", "terminals", "ago"),
     [
         ({}, [], [], 9 * HOUR),  # since it was started
-        (at(HOUR), [], [], HOUR),
         (at(HOUR), [at(60) | {"execution_state": "idle"}], [], 60),
         (at(HOUR), [at(5 * HOUR) | {"execution_state": "busy"}], [], 0),
         (at(HOUR), [], [at(30)], 30),
-        (at(20 * HOUR), [], [], 9 * HOUR),
-        ({}, [{"execution_state": "idle"}], [{}], 9 * HOUR),
+        (at(20 * HOUR), [{"execution_state": "idle"}], [{}], 9 * HOUR),
     ],
 )
 def test_the_latest_use_counts(status: dict, kernels: list, terminals: list, ago: float) -> None:
@@ -39,36 +37,38 @@ def test_the_latest_use_counts(status: dict, kernels: list, terminals: list, ago
     assert NOW - used == pytest.approx(ago)
 
 
-@pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
-    """Look once; gives the commands that were run."""
+@pytest.mark.parametrize(
+    ("used", "uptime", "stops"),
+    [
+        (2 * HOUR, 9 * HOUR, True),
+        (None, 2 * HOUR, True),  # Jupyter does not answer
+        (60, 9 * HOUR, False),
+        (9 * HOUR, 60, False),  # it has just started
+    ],
+)
+def test_a_notebook_that_nobody_has_used_for_a_while_is_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, used: float | None, uptime: float, stops: bool
+) -> None:
+    calls = tmp_path / "calls"
+    (tmp_path / "aws").write_text(f'#!/bin/sh\necho "$@" >> {calls}\n')
+    (tmp_path / "aws").chmod(0o755)
+    (tmp_path / "uptime").write_text(f"{uptime} 0\n")
+    arn = "arn:aws:sagemaker:eu-west-1:111122223333:notebook-instance/mine"
+    (tmp_path / "metadata").write_text(json.dumps({"ResourceArn": arn, "ResourceName": "mine"}))
 
-    def look(answers: dict[str, Any] | None, uptime: float) -> list[str]:
-        commands: list[str] = []
-        bin_folder = tmp_path / "bin"
-        bin_folder.mkdir()
-        (bin_folder / "aws").write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/calls\n')
-        (bin_folder / "aws").chmod(0o755)
-        monkeypatch.setenv("PATH", f"{bin_folder}:/usr/bin:/bin")
-        (tmp_path / "uptime").write_text(f"{uptime} 0\n")
-        arn = "arn:aws:sagemaker:eu-west-1:111122223333:notebook-instance/mine"
-        (tmp_path / "metadata").write_text(json.dumps({"ResourceArn": arn, "ResourceName": "mine"}))
-        monkeypatch.setattr(stop_when_idle, "UPTIME", tmp_path / "uptime")
-        monkeypatch.setattr(stop_when_idle, "METADATA", tmp_path / "metadata")
-        monkeypatch.setattr(stop_when_idle.time, "time", lambda: NOW)
+    def jupyter(what: str) -> Any:
+        if used is None:
+            raise ConnectionRefusedError("refused")
+        return at(used) if what == "status" else []
 
-        def jupyter(what: str) -> Any:
-            if answers is None:
-                raise ConnectionRefusedError("refused")
-            return answers[what]
-
-        monkeypatch.setattr(stop_when_idle, "jupyter", jupyter)
-        assert stop_when_idle.main(HOUR) == 0
-        if (tmp_path / "calls").exists():
-            commands = (tmp_path / "calls").read_text().splitlines()
-        return commands
-
-    return look
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setattr(stop_when_idle, "UPTIME", tmp_path / "uptime")
+    monkeypatch.setattr(stop_when_idle, "METADATA", tmp_path / "metadata")
+    monkeypatch.setattr(stop_when_idle, "jupyter", jupyter)
+    monkeypatch.setattr(stop_when_idle.time, "time", lambda: NOW)
+    assert stop_when_idle.main(HOUR) == 0
+    assert calls.exists() is stops
+    assert not stops or calls.read_text() == f"{STOP}\n"
 
 
 def test_looking_is_not_using(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,22 +98,3 @@ def test_looking_is_not_using(monkeypatch: pytest.MonkeyPatch) -> None:
             answers = [stop_when_idle.jupyter(what) for what in ("status", "kernels", "terminals")]
             assert answers == [at(HOUR), [], []]
         server.shutdown()
-
-
-STOP = "sagemaker stop-notebook-instance --region eu-west-1 --notebook-instance-name mine"
-
-
-def test_an_idle_notebook_is_stopped(run: Callable[..., list[str]]) -> None:
-    assert run({"status": at(2 * HOUR), "kernels": [], "terminals": []}, uptime=9 * HOUR) == [STOP]
-
-
-def test_a_notebook_whose_server_does_not_answer_is_idle(run: Callable[..., list[str]]) -> None:
-    assert run(None, uptime=2 * HOUR) == [STOP]
-
-
-def test_one_in_use_goes_on(run: Callable[..., list[str]]) -> None:
-    assert run({"status": at(60), "kernels": [], "terminals": []}, uptime=9 * HOUR) == []
-
-
-def test_one_that_has_just_started_goes_on(run: Callable[..., list[str]]) -> None:
-    assert run({"status": at(9 * HOUR), "kernels": [], "terminals": []}, uptime=60) == []
