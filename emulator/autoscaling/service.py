@@ -186,11 +186,8 @@ class ApplicationAutoScaling(Service):
             return
         arn = f"arn:aws:sagemaker:{caller.region}:{caller.account}:endpoint/{match['endpoint'].lower()}"
         fleet = (self._endpoints.get(arn) or {}).get("Fleet", {"Variants": []})
-        variants = {variant["VariantName"]: variant for variant in fleet["Variants"]}
-        missing = match["variant"] not in variants
+        missing = all(variant["VariantName"] != match["variant"] for variant in fleet["Variants"])
         refuse(missing, f"SageMaker endpoint or variant doesn't exist: {resource_id}")
-        serverless = "ServerlessConfig" in variants[match["variant"]]["Variant"]
-        refuse(serverless, f"A serverless variant has no instances to scale: {resource_id}")
 
     def _require_target(self, request: Payload, caller: Caller) -> None:
         if self._targets.get(_target_key(request, caller)) is None:

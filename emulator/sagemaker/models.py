@@ -59,13 +59,11 @@ class Models:
             f"Variant {name} names no model. The local AWS has no inference components: each needs a ModelName.",
         )
         self._models.require(caller, variant["ModelName"])
-        if "ServerlessConfig" in variant:
-            sized = {"InstanceType", "InitialInstanceCount"} & variant.keys()
-            refuse(sized, f"Variant {name} is serverless: it has no instance type or count.")
-        else:
-            refuse("InstanceType" not in variant, f"Variant {name} needs an InstanceType or a ServerlessConfig.")
-            none = variant.get("InitialInstanceCount", 0) < 1
-            refuse(none, f"Variant {name} needs an InitialInstanceCount of at least 1.")
+        for member in ("ServerlessConfig", "RoutingConfig", "ManagedInstanceScaling"):
+            refuse(member in variant, f"Variant {name} has a {member}, and the local AWS has no such thing.")
+        refuse("InstanceType" not in variant, f"Variant {name} needs an InstanceType.")
+        none = variant.get("InitialInstanceCount", 0) < 1
+        refuse(none, f"Variant {name} needs an InitialInstanceCount of at least 1.")
 
     @operation("DeleteEndpointConfig")
     def delete_config(self, request: Payload, caller: Caller) -> None:

@@ -28,10 +28,8 @@ class Kind:
         The part of the ARN before the name.
     member
         ``EndpointConfig`` for ``EndpointConfigName`` and ``EndpointConfigArn``.
-    missing, existing
-        AWS's messages for a name that does not exist and one that is taken, with ``{arn}`` for the resource.
-    missing_code, existing_code
-        AWS's error codes for both.
+    missing, existing, missing_code, existing_code
+        AWS's errors for a name that does not exist and one that is taken, with ``{arn}`` for the resource.
     sort_by, sort_order
         How the List operation sorts when the caller does not say.
     """

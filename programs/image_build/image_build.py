@@ -42,15 +42,7 @@ class BuildError(Exception):
 
 @dataclass(frozen=True)
 class ImageBuilder:
-    """Starts builds of one project and waits for them.
-
-    Attributes
-    ----------
-    codebuild, ecr, logs
-        boto3 clients.
-    remaining_seconds
-        How long the function may still run.
-    """
+    """Starts builds of one project and waits for them, as long as the function may still run."""
 
     codebuild: Any
     ecr: Any
@@ -60,15 +52,7 @@ class ImageBuilder:
     def ensure_image(self, project: str, repository: str, tag: str, token: str) -> None:
         """Build the image unless the repository has it; the project reads its tag in the variable ``IMAGE_TAG``.
 
-        Parameters
-        ----------
-        token
-            Makes CodeBuild take a repeated request for the first one: Lambda calls again after a crash.
-
-        Raises
-        ------
-        BuildError
-            When the build failed, was stopped, or did not finish in time.
+        The token makes CodeBuild take a repeated request for the first one: Lambda calls again after a crash.
         """
         with contextlib.suppress(self.ecr.exceptions.ImageNotFoundException):
             if self.ecr.describe_images(repositoryName=repository, imageIds=[{"imageTag": tag}])["imageDetails"]:

@@ -183,24 +183,6 @@ def test_stopping_keeps_the_model(aws: LocalAws, stage: Stage, start: Callable[.
         ec2_training.stop_training(stage, job)
 
 
-@pytest.mark.slow
-def test_another_instance_goes_on_from_the_checkpoints_of_one_that_was_terminated(
-    aws: LocalAws, stage: Stage, start: Callable[..., str]
-) -> None:
-    job = start(PATIENT)
-    wait_until(lambda: says(stage, job, "step 0"))
-    with pytest.raises(NotReadyError, match="An instance is training"):
-        ec2_training.resume_training(stage, job, Machine())
-    aws.client("ec2").terminate_instances(InstanceIds=[instance_of(aws, job)["InstanceId"]])
-    with pytest.raises(WorkFailedError, match="The instance was shut down"):
-        ec2_training.follow_training(stage, job)
-    ec2_training.resume_training(stage, job, Machine())
-    assert ec2_training.follow_training(stage, job)["state"] == "Completed"
-    assert says(stage, job, "step 1")
-    with pytest.raises(NotReadyError, match="is completed"):
-        ec2_training.resume_training(stage, job, Machine())
-
-
 def test_the_program_can_do_what_its_role_may_and_nothing_else(
     aws: LocalAws, stage: Stage, start: Callable[..., str]
 ) -> None:

@@ -138,47 +138,6 @@ def test_a_hundred_executions_stay_unreserved(aws: LocalAws) -> None:
     assert unreserved() == 200
 
 
-def function_template(provisioned: int = 1, **properties: Any) -> dict[str, Any]:
-    """A function, a version of it, and an alias that keeps one instance warm, or more."""
-    resources = {
-        "Function": {
-            "Runtime": "python3.14",
-            "Handler": "index.handler",
-            "Role": "arn:aws:iam::000000000000:role/function",
-            "Code": {"ZipFile": HANDLER},
-            **properties,
-        },
-        "Version": {"FunctionName": {"Ref": "Function"}},
-        "Alias": {
-            "FunctionName": {"Ref": "Function"},
-            "FunctionVersion": {"Fn::GetAtt": ["Version", "Version"]},
-            "Name": "live",
-            "ProvisionedConcurrencyConfig": {"ProvisionedConcurrentExecutions": provisioned},
-        },
-    }
-    return {"Resources": {n: {"Type": f"AWS::Lambda::{n}", "Properties": p} for n, p in resources.items()}}
-
-
-@pytest.mark.parametrize("too_much", [{"ReservedConcurrentExecutions": 101}, {"provisioned": 101}])
-def test_a_stack_that_wants_more_concurrency_than_there_is_fails_and_leaves_nothing(
-    aws: LocalAws, too_much: dict[str, int]
-) -> None:
-    cloudformation = aws.client("cloudformation")
-    template = json.dumps(function_template(**too_much))
-    stack = {"StackName": cloudformation.create_stack(StackName="s", TemplateBody=template)["StackId"]}
-
-    def settled() -> str | None:
-        status = cloudformation.describe_stacks(**stack)["Stacks"][0]["StackStatus"]
-        return None if status.endswith("_IN_PROGRESS") else status
-
-    assert wait_until(settled, seconds=60) == "ROLLBACK_COMPLETE"
-    events = cloudformation.describe_stack_events(**stack)["StackEvents"]
-    assert any("below its minimum value of [100]" in event.get("ResourceStatusReason", "") for event in events)
-    assert aws.client("lambda").list_functions()["Functions"] == []
-    cloudformation.delete_stack(**stack)
-    cloudformation.get_waiter("stack_delete_complete").wait(**stack, WaiterConfig={"Delay": 0.1, "MaxAttempts": 600})
-
-
 def test_an_endpoint_beyond_the_quota_is_refused_and_blue_green_counts_twice(aws: LocalAws) -> None:
     sagemaker = aws.client("sagemaker")
     container = {"Image": IMAGE, "ModelDataUrl": "s3://quotas/model.tar.gz", "Environment": {"NAME": "m"}}
@@ -260,3 +219,24 @@ def test_an_account_without_builds_builds_nothing(aws: LocalAws) -> None:
     message = refused(codebuild.start_build, "AccountLimitExceededException", projectName="SMALL")
     assert message == "Cannot have more than 0 builds in queue for the account"
     assert codebuild.start_build(projectName="MEDIUM")["build"]["id"]
+
+
+def test_a_stack_that_wants_more_concurrency_than_there_is_fails_and_leaves_nothing(aws: LocalAws) -> None:
+    function = {
+        "Runtime": "python3.14",
+        "Handler": "index.handler",
+        "Role": "arn:aws:iam::000000000000:role/function",
+        "Code": {"ZipFile": HANDLER},
+        "ReservedConcurrentExecutions": 101,
+    }
+    template = {"Resources": {"Function": {"Type": "AWS::Lambda::Function", "Properties": function}}}
+    cloudformation = aws.client("cloudformation")
+    stack = cloudformation.create_stack(StackName="s", TemplateBody=json.dumps(template))["StackId"]
+
+    def failure() -> str:
+        events = cloudformation.describe_stack_events(StackName=stack)["StackEvents"]
+        ended = events[0]["ResourceStatus"] == "ROLLBACK_COMPLETE"
+        return "\n".join(event.get("ResourceStatusReason", "") for event in events) if ended else ""
+
+    assert "below its minimum value of [100]" in wait_until(failure, seconds=60)
+    assert aws.client("lambda").list_functions()["Functions"] == []

@@ -199,8 +199,7 @@ def test_scaling_loses_no_request_and_an_update_keeps_it_only_when_asked(local: 
 
 
 def test_killed_instances_come_back_and_nobody_gets_nonsense(local: Local, role: str) -> None:
-    routing = {"RoutingStrategy": "LEAST_OUTSTANDING_REQUESTS"}
-    config = local.config(local.artifact("1"), role, InitialInstanceCount=2, RoutingConfig=routing)
+    config = local.config(local.artifact("1"), role, InitialInstanceCount=2)
     name = local.endpoint(config)
     local.sagemaker.delete_model(ModelName=config)  # an endpoint outlives its model and its configuration
     local.sagemaker.delete_endpoint_config(EndpointConfigName=config)

@@ -69,7 +69,6 @@ class Variant:
         self._temporary: Path | None = None
         self._resizing = threading.Lock()
         self._stopped = False
-        self._random_routing = self._variant.get("RoutingConfig", {}).get("RoutingStrategy", "RANDOM") == "RANDOM"
 
     def prepare(self) -> None:
         """Fetch the artifact, unless an earlier life of the server did, and find its program, or raise FleetError."""
@@ -135,12 +134,7 @@ class Variant:
     def pick(self, exclude: Collection[Instance]) -> Instance | None:
         """The instance for the next invocation, None when there is none that is healthy and not excluded."""
         candidates = [i for i in self.instances if i.pool is not None and i not in exclude]
-        if not candidates:
-            return None
-        if not self._random_routing:
-            least = min(instance.outstanding for instance in candidates)
-            candidates = [instance for instance in candidates if instance.outstanding == least]
-        return random.choice(candidates)  # noqa: S311 - spreads load
+        return random.choice(candidates) if candidates else None  # noqa: S311 - spreads load
 
     def stop(self, drain: bool) -> None:
         """Stop every instance."""

@@ -35,14 +35,7 @@ from .job import (
 )
 from .logs import MAX_LINE_BYTES, Log
 from .metadata import InstanceMetadata
-from .storage import (
-    S3_ERRORS,
-    CheckpointSync,
-    download_archive,
-    download_folder,
-    repeating,
-    upload_archive,
-)
+from .storage import S3_ERRORS, CheckpointSync, download_archive, download_folder, repeating, upload_archive
 
 #: Prefixes of the data bucket: where the jobs are described, and where their outputs go.
 JOBS, OUTPUTS = "code/jobs", "training"
@@ -59,13 +52,7 @@ _RETRIES = Config(connect_timeout=10, read_timeout=60, retries={"mode": "standar
 
 
 class Training:
-    """One job on this instance.
-
-    Parameters
-    ----------
-    folder
-        For everything that is fetched or made.
-    """
+    """One job on this instance; everything that is fetched or made is in `folder`."""
 
     def __init__(self, name: str, bucket: str, folder: Path, s3: Any, log: Log, metadata: Any) -> None:
         self._name = name
@@ -190,13 +177,9 @@ class Training:
         if self._metadata.interrupted():
             self.end_early(INTERRUPTED, "AWS takes the spot instance back.")
             return
-        key = stop_key(JOBS, self._name)
-        try:
-            # A listing, because the role may not know of single objects whether they exist.
-            if self._s3.list_objects_v2(Bucket=self._bucket, Prefix=key, MaxKeys=1).get("Contents"):
-                self.end_early(STOPPED, "The training was stopped by its user.")
-        except S3_ERRORS:
-            return  # the next look may see more
+        # A listing, because the role may not know of single objects whether they exist.
+        if self._s3.list_objects_v2(Bucket=self._bucket, Prefix=stop_key(JOBS, self._name), MaxKeys=1).get("Contents"):
+            self.end_early(STOPPED, "The training was stopped by its user.")
 
     def _report(self, state: str) -> None:
         self.status.state = state

@@ -36,11 +36,7 @@ ACTION = {
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     store = Store(tmp_path)
-    variants = [
-        {"VariantName": "AllTraffic", "Variant": {}},
-        {"VariantName": "Serverless", "Variant": {"ServerlessConfig": {}}},
-    ]
-    endpoint = {"Fleet": {"Variants": variants}}
+    endpoint = {"Fleet": {"Variants": [{"VariantName": "AllTraffic"}]}}
     store.table("sagemaker", "endpoint").put(f"arn:aws:sagemaker:eu-west-1:{ACCOUNT}:endpoint/dogs", endpoint)
     return store
 
@@ -87,7 +83,6 @@ def test_registering_again_changes_a_target(scaling: ApplicationAutoScaling) -> 
     ("operation", "members", "message"),
     [
         ("RegisterScalableTarget", {"ResourceId": "endpoint/Dogs/variant/Other"}, "doesn't exist: endpoint/Dogs"),
-        ("RegisterScalableTarget", {"ResourceId": "endpoint/Dogs/variant/Serverless"}, "serverless"),
         ("RegisterScalableTarget", {"ResourceId": "Dogs"}, "Unsupported resource ID"),
         ("RegisterScalableTarget", {"ServiceNamespace": "lambda"}, "Unsupported service namespace"),
         ("RegisterScalableTarget", {"MinCapacity": 5, "MaxCapacity": 4}, "cannot be less than minimum"),

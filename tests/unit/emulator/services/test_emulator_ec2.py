@@ -9,7 +9,6 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from emulator_fixtures import eventually, full_disk, make_host
@@ -17,8 +16,6 @@ from emulator_fixtures import eventually, full_disk, make_host
 from emulator.ec2.instance import InstanceRun, LaunchedInstance, console_output
 from emulator.ec2.metadata import MetadataService
 from emulator.ec2.power import PowerSwitch, dangerous
-from emulator.ministack.instances import _with_template
-from emulator.platform.errors import ServiceError
 
 ROLES = "/latest/meta-data/iam/security-credentials/"
 KEYS = {"AWS_ACCESS_KEY_ID": "ASIA1", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_SESSION_TOKEN": "token"}
@@ -94,18 +91,6 @@ def test_metadata_need_a_token_and_the_address_that_only_the_instance_is_told(me
     ):
         with pytest.raises(urllib.error.HTTPError, match=status):
             fetch(url, token, method)
-
-
-def test_a_role_that_does_not_trust_ec2_gives_no_keys() -> None:
-    def refuse() -> dict[str, str]:
-        raise ServiceError("ValidationException", "no trust")
-
-    service = MetadataService(dict, ("role", refuse))
-    try:
-        answer = fetch(f"{service.url}{ROLES}role", new_token(service))
-        assert json.loads(answer)["Code"] == "AssumeRoleUnauthorizedAccess"
-    finally:
-        service.close()
 
 
 class Machine:
@@ -198,30 +183,3 @@ def test_user_data_that_cannot_run_leaves_an_instance_that_just_runs(
     assert found.run.alive
     found.stop()
     assert found.ended == []
-
-
-def test_a_launch_template_fills_in_what_the_request_leaves_out() -> None:
-    template: dict[str, Any] = {
-        "ImageId": "resolve:ssm:/some/parameter",
-        "InstanceType": "t3.xlarge",
-        "SecurityGroupIds": ["sg-1", "sg-2"],
-        "MetadataOptions": {"InstanceMetadataTags": "enabled"},
-        "TagSpecifications": [
-            {"ResourceType": "instance", "Tags": [{"Key": "a", "Value": "1"}, {"Key": "b", "Value": "2"}]},
-            {"ResourceType": "volume", "Tags": [{"Key": "c", "Value": "3"}]},
-        ],
-    }
-    given = {
-        "InstanceType": "g5.xlarge",
-        "TagSpecification.1.ResourceType": "instance",
-        "TagSpecification.1.Tag.1.Key": "b",
-        "TagSpecification.1.Tag.1.Value": "mine",
-    }
-    launch = _with_template(given, template)
-    assert launch["InstanceType"] == "g5.xlarge"
-    assert launch["ImageId"].startswith("ami-")
-    assert (launch["SecurityGroupId.1"], launch["SecurityGroupId.2"]) == ("sg-1", "sg-2")
-    assert launch["MetadataOptions.InstanceMetadataTags"] == "enabled"
-    tags = {launch[f"TagSpecification.1.Tag.{n}.Key"]: launch[f"TagSpecification.1.Tag.{n}.Value"] for n in (1, 2)}
-    assert tags == {"a": "1", "b": "mine"}
-    assert _with_template({"SecurityGroupId.1": "sg-9"}, template).get("SecurityGroupId.2") is None

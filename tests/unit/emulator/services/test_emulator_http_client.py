@@ -63,11 +63,6 @@ def test_an_answer_is_read_however_it_is_sent(answer: bytes, status: int, body: 
     assert (got.status, got.body) == (again.status, again.body) == (status, body)
 
 
-def test_a_body_without_a_length_ends_with_the_connection() -> None:
-    (answer,) = exchange(OK + b"X: y\r\n\r\nhello", close=True, pieces=9)
-    assert (answer.body, answer.headers) == (b"hello", {"x": "y"})
-
-
 @pytest.mark.parametrize(
     "answer",
     [

@@ -77,17 +77,6 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
         made.stop()
 
 
-def test_a_server_is_in_service_until_it_is_stopped_and_started_again_when_it_is_killed(bench: Bench) -> None:
-    made = bench.start()
-    assert made.settled()
-    os.kill(bench.pids()[0], 9)
-    eventually(lambda: len(bench.pids()) == 2 and made.pool is not None)
-    made.stop()
-    assert made.pool is None
-    assert bench.all_gone()
-    assert "was ended by SIGKILL" in (bench.directory / "log").read_text()
-
-
 def test_a_server_that_exits_before_it_is_healthy_is_tried_once_more(bench: Bench) -> None:
     made = bench.start(before="if number == 0: sys.exit(3)")
     assert made.settled()

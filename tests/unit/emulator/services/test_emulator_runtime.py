@@ -34,7 +34,6 @@ def variant(name: str, *ports: int | None, weight: float = 1.0) -> Variant:
     made = object.__new__(Variant)
     made.name, made.weight = name, weight
     made.instances = [Server(port) for port in ports]  # type: ignore[misc]
-    made._random_routing = False
     return made
 
 
@@ -169,11 +168,3 @@ def test_a_caller_may_choose_the_variant() -> None:
     assert chosen[1]["x-Amzn-Invoked-Production-Variant"] == "B"
     assert (missing[0], missing[1]["x-amzn-errortype"]) == (400, "ValidationError")
     assert "A, B" in json.loads(missing[2])["message"]
-
-
-def test_the_least_busy_instance_is_asked() -> None:
-    served = variant("A", None, 1, 1)
-    _, busy, idle = served.instances
-    busy.outstanding = 2
-    assert {served.pick(()) for _ in range(50)} == {idle}
-    assert served.pick((busy, idle)) is None
