@@ -7,7 +7,7 @@ import time
 import uuid
 from collections.abc import Iterable
 
-from emulator.platform.awsapi import Caller, Payload, Service, ServiceError, operation, paginate
+from emulator.platform.awsapi import Caller, Payload, Service, ServiceError, operation, page
 from emulator.platform.errors import refuse
 from emulator.platform.host import Host
 from emulator.platform.store import Record, Store, Table
@@ -227,15 +227,12 @@ class ApplicationAutoScaling(Service):
             for record in table.list(_key(caller.region, request["ServiceNamespace"], ""))
             if exact.items() <= {k: record[k] for k in exact}.items() and (not names or record[name_member] in names)
         ]
-        page, token = paginate(
-            sorted(records, key=lambda record: record["CreationTime"]),
-            key=key,
-            limit=request.get("MaxResults", _PAGE_SIZE),
-            token=request.get("NextToken"),
-            error_code="InvalidNextTokenException",
-        )
-        shown = [{name: value for name, value in record.items() if name != "Tags"} for record in page]
-        return {list_member: shown, **({"NextToken": token} if token else {})}
+        records.sort(key=lambda record: record["CreationTime"])
+        return page(records, request, list_member, key, _shown, size=_PAGE_SIZE, error_code="InvalidNextTokenException")
+
+
+def _shown(record: Record) -> Payload:
+    return {name: value for name, value in record.items() if name != "Tags"}
 
 
 def _key(*parts: str) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from emulator.platform.awsapi import Caller, Payload, Service, ServiceError, operation, paginate
+from emulator.platform.awsapi import Caller, Payload, Service, ServiceError, operation, page
 
 CONCURRENT_EXECUTIONS = "Concurrent executions"
 ALL_ENDPOINTS = "Number of instances across active endpoints"
@@ -167,14 +167,9 @@ class ServiceQuotas(Service):
         raise _missing(f"The local AWS has no quotas of {request['ServiceCode']}, only of {', '.join(_SERVICE_NAMES)}.")
 
     def _page(self, request: Payload, caller: Caller, member: str) -> Payload:
-        page, token = paginate(
-            [_described(quota, getattr(quota, member), caller) for quota in self._of(request)],
-            key="QuotaCode",
-            limit=request.get("MaxResults", _PAGE_SIZE),
-            token=request.get("NextToken"),
-            error_code="InvalidPaginationTokenException",
-        )
-        return {"Quotas": page, **({"NextToken": token} if token else {})}
+        quotas = [_described(quota, getattr(quota, member), caller) for quota in self._of(request)]
+        error_code = "InvalidPaginationTokenException"
+        return page(quotas, request, "Quotas", "QuotaCode", size=_PAGE_SIZE, error_code=error_code)
 
 
 def _missing(message: str) -> ServiceError:

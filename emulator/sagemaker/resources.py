@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from botocore.model import ListShape
 
-from emulator.platform.awsapi import Caller, Payload, ServiceError, operation, paginate, service_model
+from emulator.platform.awsapi import Caller, Payload, ServiceError, operation, service_model
+from emulator.platform.awsapi import page as page
 from emulator.platform.store import Record, Result, Store
 
-#: What SageMaker's lists return when the caller does not say how many.
-_PAGE_SIZE = 10
 _MAX_TAGS = 50
 _ORDER_AND_PAGE = ("SortBy", "SortOrder", "MaxResults", "NextToken")
 
@@ -192,16 +191,6 @@ _FILTERS: dict[str, Callable[[Kind, Record, Any], bool]] = {
     "LastModifiedTimeAfter": lambda kind, record, moment: record["LastModifiedTime"] > moment,
     "LastModifiedTimeBefore": lambda kind, record, moment: record["LastModifiedTime"] < moment,
 }
-
-
-def page(
-    records: Sequence[Record], request: Payload, list_member: str, key: str, show: Callable[[Record], Payload]
-) -> Payload:
-    """The part of a sorted list that a List request asks for, each record as `show` gives it."""
-    shown, token = paginate(
-        records, key=key, limit=request.get("MaxResults", _PAGE_SIZE), token=request.get("NextToken")
-    )
-    return {list_member: [show(record) for record in shown], **({"NextToken": token} if token else {})}
 
 
 def project(record: Record, shape: Any) -> Payload:

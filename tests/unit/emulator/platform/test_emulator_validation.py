@@ -9,7 +9,7 @@ import pytest
 from botocore.loaders import Loader
 from emulator_fixtures import ACCOUNT, CALLER, refusal, training_job
 
-from emulator.platform.awsapi import Caller, Payload, Service, operation, paginate
+from emulator.platform.awsapi import Caller, Payload, Service, operation, page
 from emulator.platform.validation import compile_pattern
 
 # The model's patterns are Java's: what Python only warns of in one of them, it reads differently.
@@ -155,9 +155,15 @@ def test_a_failure_of_ours_says_nothing_of_the_inside(service: Recorder) -> None
 
 def test_pages_neither_repeat_nor_skip_when_items_come_and_go() -> None:
     items = [{"n": number} for number in range(0, 20, 2)]
-    first, token = paginate(items, key="n", limit=4, token=None)
+
+    def following(token: str | None) -> tuple[list[int], str | None]:
+        request = {"MaxResults": 4, **({"NextToken": token} if token else {})}
+        answer = page(items, request, "Items", "n")
+        return [item["n"] for item in answer["Items"]], answer.get("NextToken")
+
+    first, token = following(None)
     items = [{"n": -1}, {"n": -2}, *[item for item in items if item["n"] != 2]]
-    second, token = paginate(items, key="n", limit=4, token=token)
-    third, token = paginate(items, key="n", limit=4, token=token)
-    assert [item["n"] for item in [*first, *second, *third]] == list(range(0, 20, 2))
+    second, token = following(token)
+    third, token = following(token)
+    assert first + second + third == list(range(0, 20, 2))
     assert token is None
