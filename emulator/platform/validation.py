@@ -12,7 +12,6 @@ from botocore.model import ListShape, MapShape, Shape, StructureShape
 
 from emulator.platform.errors import ServiceError
 
-_JSON_NAMES = {bool: "TRUE_VALUE", int: "NUMBER_VALUE", float: "NUMBER_VALUE", str: "STRING_VALUE", type(None): "NULL"}
 _SCALARS: dict[str, tuple[tuple[type, ...], str]] = {
     "string": ((str,), "a String"),
     "blob": ((str,), "a String"),
@@ -82,9 +81,7 @@ def _check_type(value: Any, shape: Shape, path: str) -> None:
         accepted, name = _SCALARS[shape.type_name]
         # JSON's true is an int to Python
         if not isinstance(value, accepted) or (isinstance(value, bool) and bool not in accepted):
-            kind = _JSON_NAMES.get(type(value))
-            message = f"{kind} can not be converted to {name}{where}." if kind else f"Expected {name}{where}."
-            raise ServiceError("SerializationException", message)
+            raise ServiceError("SerializationException", f"Expected {name}{where}, got {_show(value)}.")
 
 
 def _structure_problems(value: dict[str, Any], shape: StructureShape, path: str) -> Iterator[str]:

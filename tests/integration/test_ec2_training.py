@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import shutil
 import signal
 import tarfile
 import textwrap
-import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,7 @@ from typing import Any
 import pytest
 from aws_cdk import App
 from local_aws_harness import LocalAws, local_aws, wait_until
-from sagemaker_local import alive
+from sagemaker_local import alive, untar
 
 from cli.aws import ROOT, Stage
 from cli.errors import NotReadyError, WorkFailedError
@@ -29,7 +27,7 @@ from cli.training.sagemaker import TrainingRequest
 from emulator.platform import lifecycle
 from infra import application, settings
 
-DATA_SET = "pictures"
+DATA_SET = "images"
 #: A training program of a few milliseconds; what it does is in the middle.
 PROGRAM = """
 import json, os, pathlib, signal, sys, time
@@ -52,14 +50,6 @@ while step < 1:
 """
 
 
-def bundle(files: dict[str, bytes]) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        for name, content in files.items():
-            archive.writestr(name, content)
-    return buffer.getvalue()
-
-
 def deploy(aws: LocalAws, assembly: Path, stage_settings: settings.Settings) -> None:
     """As the CDK's command line does: assets into the bootstrap bucket, then the stacks."""
     bucket = "cdk-hnb659fds-assets-000000000000-us-east-1"
@@ -67,8 +57,7 @@ def deploy(aws: LocalAws, assembly: Path, stage_settings: settings.Settings) -> 
     aws.client("ssm").put_parameter(Name="/cdk-bootstrap/hnb659fds/version", Value="30", Type="String")
     for asset in assembly.glob("asset.*"):
         if asset.is_dir():
-            files = {str(p.relative_to(asset)): p.read_bytes() for p in sorted(asset.rglob("*")) if p.is_file()}
-            aws.client("s3").put_object(Bucket=bucket, Key=f"{asset.name[6:]}.zip", Body=bundle(files))
+            aws.client("s3").upload_file(shutil.make_archive(str(asset), "zip", asset), bucket, f"{asset.name[6:]}.zip")
     cloudformation = aws.client("cloudformation")
     for kind in ("storage", "training"):
         name = stage_settings.stack_name(kind)
@@ -98,7 +87,7 @@ def stage(aws: LocalAws, monkeypatch: pytest.MonkeyPatch) -> Stage:
     stage = Stage("local")
     for split in ("train", "valid"):
         key = f"datasets/{DATA_SET}/{split}/a/1.jpg"
-        stage.client("s3").put_object(Bucket=stage.data_bucket, Key=key, Body=b"picture")
+        stage.client("s3").put_object(Bucket=stage.data_bucket, Key=key, Body=b"image")
     return stage
 
 
@@ -130,9 +119,7 @@ def is_terminated(aws: LocalAws, job: str) -> bool:
 
 
 def archive(stage: Stage, key: str) -> dict[str, bytes]:
-    body = stage.client("s3").get_object(Bucket=stage.data_bucket, Key=key)["Body"].read()
-    with tarfile.open(fileobj=io.BytesIO(body)) as tar:
-        return {member.name: tar.extractfile(member).read() for member in tar if member.isfile()}  # type: ignore[union-attr]
+    return untar(stage.client("s3").get_object(Bucket=stage.data_bucket, Key=key)["Body"].read())
 
 
 def says(stage: Stage, job: str, text: str) -> bool:

@@ -14,8 +14,8 @@ from pathlib import Path
 from emulator.platform.awsapi import Payload, ServiceError
 from emulator.platform.host import Host
 from emulator.platform.programs import base_environment
+from emulator.sagemaker import artifacts
 from emulator.sagemaker.artifacts import ArtifactError
-from emulator.sagemaker.endpoints import model_data
 from emulator.sagemaker.endpoints.instance import Instance, ServerProgram, new_instance_id
 from emulator.sagemaker.logs import LogStream
 from emulator.sagemaker.models import containers
@@ -30,6 +30,7 @@ DEFAULT_STARTUP_SECONDS = 480
 #: An invocation may take this long, so a fleet that is replaced lives on for as long.
 INVOCATION_SECONDS = 60.0
 _REASON_LOG_LINES = 20
+_PROGRAM_PATHS = ("code/serve", "serve")
 
 
 class FleetError(Exception):
@@ -81,8 +82,8 @@ class Variant:
             if others:
                 raise ArtifactError("the local AWS runs models with one container, this one has several.")
             if not root.exists():
-                model_data.fetch(role, container, root)
-            program = ServerProgram(model_data.find_program(root), root, self._environment(role, container, root))
+                _fetch(role, container, root)
+            program = ServerProgram(_find_program(root), root, self._environment(role, container, root))
         except (ServiceError, ArtifactError, OSError) as error:
             raise FleetError(f"The model of {self._title} cannot be loaded: {error}") from None
         startup = self._variant.get("ContainerStartupHealthCheckTimeoutInSeconds", DEFAULT_STARTUP_SECONDS)
@@ -151,6 +152,45 @@ def _stop_all(instances: Iterable[Instance], drain: bool) -> None:
     if instances:
         with ThreadPoolExecutor(len(instances), thread_name_prefix="stop") as pool:
             list(pool.map(lambda i: i.stop(drain_seconds=INVOCATION_SECONDS if drain else 0.0), instances))
+
+
+def _fetch(role: Role, container: Payload, root: Path) -> None:
+    """Fetch a model's data and unpack it into `root`, which exists only when it is complete."""
+    source = container.get("ModelDataSource", {}).get("S3DataSource", {})
+    url = container.get("ModelDataUrl") or source.get("S3Uri")
+    if url is None:
+        raise ArtifactError("it has neither a ModelDataUrl nor a ModelDataSource.")
+    if source and (source["S3DataType"], source["CompressionType"]) != ("S3Object", "Gzip"):
+        raise ArtifactError("the local AWS reads one .tar.gz: S3DataType S3Object, CompressionType Gzip.")
+    bucket, key = artifacts.parse_s3_url(url)
+    partial = root.with_name("partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    archive = partial / (key.rpartition("/")[2] or "model.tar.gz")
+    try:
+        artifacts.fetch(role.client("s3"), bucket, key, archive)
+        artifacts.unpack(archive, partial / "content")
+        (partial / "content").replace(root)
+    except ArtifactError as error:
+        raise ArtifactError(
+            f"Could not access model data at {url}. Please ensure that the role {role.arn} may read the "
+            f"object, and that it is what the model expects: {error}"
+        ) from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _find_program(root: Path) -> Path:
+    """The program that stands for the container's ``serve`` command."""
+    for path in (root / name for name in _PROGRAM_PATHS):
+        if path.is_file():
+            if not path.stat().st_mode & 0o100:
+                name = path.relative_to(root)
+                raise ArtifactError(f"{name} in the artifact is not executable (chmod +x it before packing).")
+            return path
+    raise ArtifactError(
+        f"the artifact has no program: the local AWS runs no images, it runs {' or '.join(_PROGRAM_PATHS)} of the "
+        "artifact instead."
+    )
 
 
 class Fleet:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from botocore.exceptions import ClientError
@@ -37,61 +38,36 @@ def request(kind: str, physical_id: str | None = "repository") -> dict[str, Any]
     }
 
 
-class ImageNotFoundException(ClientError):
-    def __init__(self) -> None:
-        super().__init__({"Error": {"Code": "ImageNotFoundException"}}, "DescribeImages")
+class ImageNotFoundError(Exception):
+    pass
+
+
+def build(status: str) -> dict[str, Any]:
+    """A build as CodeBuild describes it."""
+    contexts = [{"message": "exit status 1"}] if status == "FAILED" else []
+    return {
+        "id": "project:1",
+        "buildStatus": status,
+        "phases": [{"phaseType": "SUBMITTED"}, {"phaseType": "BUILD", "contexts": contexts}],
+        "logs": {"groupName": "group", "streamName": "stream"} if status != "FAULT" else {},
+    }
 
 
 class FakeAws:
-    """A repository, a project whose builds go through the given states, and the log that they write."""
-
-    exceptions = SimpleNamespace(ImageNotFoundException=ImageNotFoundException)
+    """CodeBuild with a build that goes through the given states, ECR with tags, and the log that the build writes."""
 
     def __init__(self, *states: str) -> None:
-        self.states = iter(states)
-        self.tags: set[str] = set()
-        self.started: list[dict[str, Any]] = []
-        self.stopped: list[str] = []
+        builds = [build(state) for state in states]
+        self.exceptions = SimpleNamespace(ImageNotFoundException=ImageNotFoundError)
+        self.describe_images = Mock(side_effect=ImageNotFoundError)
+        self.start_build = Mock(return_value={"build": builds[0] if builds else None})
+        self.batch_get_builds = Mock(side_effect=[{"builds": [found]} for found in builds[1:]])
+        self.stop_build = Mock()
         self.log = [f"line {n}" for n in range(1000)]
-        self.refused: str | None = None
         self.seconds_left = 900.0
 
-    def _call(self, operation: str) -> None:
-        if self.refused == operation:
-            raise ClientError({"Error": {"Code": "AccountLimitExceededException", "Message": "0 builds"}}, operation)
-
-    def describe_images(self, repositoryName: str, imageIds: list[dict[str, str]]) -> dict[str, Any]:
-        self._call("describe_images")
-        if imageIds[0]["imageTag"] not in self.tags:
-            raise ImageNotFoundException
-        return {"imageDetails": [{"imageTags": [imageIds[0]["imageTag"]]}]}
-
-    def start_build(self, **build: Any) -> dict[str, Any]:
-        self._call("start_build")
-        self.started.append(build)
-        return {"build": self._build()}
-
-    def batch_get_builds(self, ids: list[str]) -> dict[str, Any]:
-        return {"builds": [self._build()]}
-
-    def stop_build(self, id: str) -> None:
-        self.stopped.append(id)
-
-    def _build(self) -> dict[str, Any]:
-        state = next(self.states)
-        if state == "SUCCEEDED":
-            self.tags.add(self.started[-1]["environmentVariablesOverride"][0]["value"])
-        contexts = [{"message": "exit status 1"}] if state == "FAILED" else []
-        return {
-            "id": "project:1",
-            "buildStatus": state,
-            "phases": [{"phaseType": "SUBMITTED"}, {"phaseType": "BUILD", "contexts": contexts}],
-            "logs": {"groupName": "group", "streamName": "stream"} if state != "FAULT" else {},
-        }
-
-    def get_log_events(self, logGroupName: str, logStreamName: str, limit: int, startFromHead: bool) -> dict[str, Any]:
-        self._call("get_log_events")
-        assert (logGroupName, logStreamName, startFromHead) == ("group", "stream", False)
+    def get_log_events(self, *, limit: int, startFromHead: bool, **stream: str) -> dict[str, Any]:
+        assert (stream, startFromHead) == ({"logGroupName": "group", "logStreamName": "stream"}, False)
         return {"events": [{"message": f"{line}\n"} for line in self.log[-limit:]]}
 
     def sleep(self, seconds: float) -> None:
@@ -124,23 +100,25 @@ def respond(monkeypatch: pytest.MonkeyPatch) -> Respond:
     return call
 
 
-def test_a_missing_image_is_built_once_beside_the_old_ones_and_its_address_returned(respond: Respond) -> None:
+def test_a_missing_image_is_built_once_and_its_address_returned(respond: Respond) -> None:
     aws = FakeAws("IN_PROGRESS", "IN_PROGRESS", "SUCCEEDED")
-    aws.tags.add("arm64-old")
     answer = respond(aws, request("Create", None))
     assert (answer["Status"], answer["Data"]) == BUILT
-    (build,) = aws.started
-    assert (build["projectName"], build["idempotencyToken"]) == ("project", "request-1")
-    assert aws.tags == {"arm64-old", PROPERTIES["Tag"]}
+    aws.start_build.assert_called_once_with(
+        projectName="project",
+        environmentVariablesOverride=[{"name": "IMAGE_TAG", "value": PROPERTIES["Tag"], "type": "PLAINTEXT"}],
+        idempotencyToken="request-1",
+    )
     assert answer["PhysicalResourceId"] == "repository"  # whatever the image: another one is not another resource
 
 
 def test_an_image_that_is_there_is_not_built_again(respond: Respond) -> None:
     aws = FakeAws()
-    aws.tags.add(PROPERTIES["Tag"])
+    aws.describe_images = Mock(return_value={"imageDetails": [{"imageTags": [PROPERTIES["Tag"]]}]})
     answer = respond(aws, request("Update"))
     assert (answer["Status"], answer["Data"]) == BUILT
-    assert aws.started == []
+    aws.describe_images.assert_called_once_with(repositoryName="repository", imageIds=[{"imageTag": PROPERTIES["Tag"]}])
+    assert not aws.start_build.called
 
 
 def test_a_failed_build_fails_the_deployment_with_the_end_of_its_log(respond: Respond) -> None:
@@ -160,7 +138,7 @@ def test_a_build_that_takes_too_long_is_stopped_and_answered_in_time(respond: Re
     answer = respond(aws, request("Create"))
     assert answer["Status"] == "FAILED"
     assert "did not finish in time and was stopped" in answer["Reason"]
-    assert aws.stopped == ["project:1"]
+    aws.stop_build.assert_called_once_with(id="project:1")
     assert aws.seconds_left > 20  # left to answer
 
 
@@ -177,7 +155,9 @@ def test_every_other_end_is_a_failure_with_its_reason(
     respond: Respond, states: list[str], refused: str | None, parts: list[str]
 ) -> None:
     aws = FakeAws(*states)
-    aws.refused = refused
+    if refused:
+        error = {"Error": {"Code": "AccountLimitExceededException", "Message": "0 builds"}}
+        setattr(aws, refused, Mock(side_effect=ClientError(error, refused)))
     answer = respond(aws, request("Create"))
     assert answer["Status"] == "FAILED"
     assert [part for part in parts if part not in answer["Reason"]] == []
@@ -187,7 +167,8 @@ def test_deleting_does_nothing_and_succeeds(respond: Respond) -> None:
     aws = FakeAws()
     answer = respond(aws, request("Delete", "what a request left that failed early"))
     assert (answer["Status"], answer["PhysicalResourceId"]) == ("SUCCESS", "what a request left that failed early")
-    assert (aws.started, aws.stopped) == ([], [])
+    assert not aws.start_build.called
+    assert not aws.stop_build.called
 
 
 @given(st.text(max_size=6000))

@@ -6,7 +6,6 @@ import json
 import re
 import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +16,7 @@ from emulator_fixtures import eventually, tar_gz, untar
 from fake_s3 import FakeS3
 
 import model
+from emulator.ec2.metadata import MetadataService
 from programs.ec2_training.training_instance import logs, program, storage
 from programs.ec2_training.training_instance.job import JobError, job_key, require_name, status_key, stop_key
 from programs.ec2_training.training_instance.logs import Log
@@ -266,35 +266,12 @@ def test_names_that_could_lead_elsewhere_are_no_jobs(name: str) -> None:
 
 @pytest.fixture
 def entries(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
-    """As much of EC2's metadata service as matters: a token, and these entries."""
+    """What the instance's metadata service has."""
     found: dict[str, str] = {}
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_PUT(self) -> None:
-            assert self.headers["X-aws-ec2-metadata-token-ttl-seconds"] == "60"
-            self.answer(200, "token")
-
-        def do_GET(self) -> None:
-            entry = self.path.removeprefix("/latest/meta-data/")
-            if self.headers.get("X-aws-ec2-metadata-token") != "token":
-                self.answer(401, "")
-            else:
-                self.answer(200 if entry in found else 404, found.get(entry, ""))
-
-        def answer(self, status: int, text: str) -> None:
-            self.send_response(status)
-            self.end_headers()
-            self.wfile.write(text.encode())
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", f"http://127.0.0.1:{server.server_port}/")
+    service = MetadataService(lambda: found, None)
+    monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", service.url)
     yield found
-    server.shutdown()
-    server.server_close()
+    service.close()
 
 
 def test_an_interruption_is_an_entry_that_appears(entries: dict[str, str]) -> None:

@@ -12,7 +12,7 @@ from emulator_fixtures import CALLER, IMAGE, ROLE, FakeS3, make_host, refusal
 
 from emulator.sagemaker import SageMaker
 from emulator.sagemaker.artifacts import ArtifactError
-from emulator.sagemaker.transform.inputs import find_inputs
+from emulator.sagemaker.transform.job import find_inputs
 
 
 @pytest.fixture
