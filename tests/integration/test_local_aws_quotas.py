@@ -6,42 +6,23 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import botocore
 import botocore.exceptions
 import pytest
-from local_aws_harness import (
-    LAMBDA_TRUST,
-    SAGEMAKER_TRUST,
-    LocalAws,
-    function_archive,
-    local_aws,
-    model_archive,
-    policy,
-    wait_until,
-)
+from local_aws_harness import LAMBDA_TRUST, LocalAws, function_archive, local_aws, policy, wait_until
 
-IMAGE = "000000000000.dkr.ecr.us-east-1.amazonaws.com/echo:1"
-SMALL_BUILDS = "Concurrently running builds for Linux/Small environment"
 QUOTAS = {
     "Concurrent executions": 200,
-    "Number of instances across active endpoints": 2,
     "ml.m5.large for endpoint usage": 1,
-    "ml.m5.large for training job usage": 0,
-    "ml.m5.xlarge for transform job usage": 0,
-    "ml.t3.medium for notebook instance usage": 0,
-    SMALL_BUILDS: 0,
+    "Concurrently running builds for Linux/Small environment": 0,
 }
-ROLE = "arn:aws:iam::000000000000:role/model"
 HANDLER = "def handler(event, context):\n    return 1\n"
+ROLE = "arn:aws:iam::000000000000:role/builder"
 
 
 @pytest.fixture(scope="module")
 def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalAws]:
     with local_aws(tmp_path_factory.mktemp("state"), quotas=QUOTAS) as made:
-        made.role("model", SAGEMAKER_TRUST, policy({"Action": "s3:*", "Resource": "*"}))
         made.role("function", LAMBDA_TRUST)
-        made.client("s3").create_bucket(Bucket="quotas")
-        made.client("s3").put_object(Bucket="quotas", Key="model.tar.gz", Body=model_archive())
         yield made
 
 
@@ -56,13 +37,6 @@ def refused(call: Any, code: str, **request: Any) -> str:
 def values(aws: LocalAws, service: str, operation: str = "list_service_quotas") -> dict[str, float]:
     pages = aws.client("service-quotas").get_paginator(operation).paginate(ServiceCode=service)
     return {quota["QuotaName"]: quota["Value"] for page in pages for quota in page["Quotas"]}
-
-
-def limit_exceeded(quota: str, used: int, delta: int) -> str:
-    return (
-        f"The account-level service limit '{quota}' is {QUOTAS[quota]} Instances, with current utilization of {used} "
-        f"Instances and a request delta of {delta} Instances."
-    )
 
 
 def test_service_quotas_lists_what_holds_and_what_aws_gives_by_default(aws: LocalAws) -> None:
@@ -136,73 +110,6 @@ def test_a_hundred_executions_stay_unreserved(aws: LocalAws) -> None:
     for name in ("f", "g"):
         client.delete_function(FunctionName=name)
     assert unreserved() == 200
-
-
-def test_an_endpoint_beyond_the_quota_is_refused_and_blue_green_counts_twice(aws: LocalAws) -> None:
-    sagemaker = aws.client("sagemaker")
-    container = {"Image": IMAGE, "ModelDataUrl": "s3://quotas/model.tar.gz", "Environment": {"NAME": "m"}}
-    sagemaker.create_model(ModelName="m", ExecutionRoleArn=ROLE, PrimaryContainer=container)
-    for name, instance_type, count in (
-        ("one", "ml.m5.large", 1),
-        ("two", "ml.m5.large", 2),
-        ("many", "ml.c5.large", 3),
-    ):
-        variant = {"VariantName": "v", "ModelName": "m", "InstanceType": instance_type, "InitialInstanceCount": count}
-        sagemaker.create_endpoint_config(EndpointConfigName=name, ProductionVariants=[variant])
-
-    large, hosts = "ml.m5.large for endpoint usage", "Number of instances across active endpoints"
-    exceeded = "ResourceLimitExceeded"
-    create = sagemaker.create_endpoint
-    assert limit_exceeded(large, 0, 2) in refused(create, exceeded, EndpointName="e", EndpointConfigName="two")
-    assert limit_exceeded(hosts, 0, 3) in refused(create, exceeded, EndpointName="e", EndpointConfigName="many")
-    create(EndpointName="e", EndpointConfigName="one")
-    sagemaker.get_waiter("endpoint_in_service").wait(EndpointName="e", WaiterConfig={"Delay": 0.1, "MaxAttempts": 600})
-    for call, request in (
-        (sagemaker.update_endpoint, {"EndpointConfigName": "one"}),
-        (
-            sagemaker.update_endpoint_weights_and_capacities,
-            {"DesiredWeightsAndCapacities": [{"VariantName": "v", "DesiredInstanceCount": 2}]},
-        ),
-    ):
-        assert limit_exceeded(large, 1, 1) in refused(call, exceeded, EndpointName="e", **request)
-    assert sagemaker.describe_endpoint(EndpointName="e")["EndpointStatus"] == "InService"
-    sagemaker.delete_endpoint(EndpointName="e")
-    sagemaker.get_waiter("endpoint_deleted").wait(EndpointName="e", WaiterConfig={"Delay": 0.1, "MaxAttempts": 600})
-    create(EndpointName="e", EndpointConfigName="one")
-
-
-def test_jobs_and_notebooks_beyond_their_quotas_are_refused(aws: LocalAws) -> None:
-    job = {
-        "RoleArn": ROLE,
-        "AlgorithmSpecification": {"TrainingImage": IMAGE, "TrainingInputMode": "File"},
-        "OutputDataConfig": {"S3OutputPath": "s3://quotas/out"},
-        "ResourceConfig": {"InstanceType": "ml.m5.large", "InstanceCount": 2, "VolumeSizeInGB": 1},
-        "StoppingCondition": {"MaxRuntimeInSeconds": 60},
-    }
-    search = {
-        "Strategy": "Random",
-        "ResourceLimits": {"MaxNumberOfTrainingJobs": 4, "MaxParallelTrainingJobs": 2},
-        "HyperParameterTuningJobObjective": {"Type": "Minimize", "MetricName": "loss"},
-    }
-    transform = {
-        "ModelName": "m",
-        "TransformInput": {"DataSource": {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": "s3://quotas/in"}}},
-        "TransformOutput": {"S3OutputPath": "s3://quotas/out"},
-        "TransformResources": {"InstanceType": "ml.m5.xlarge", "InstanceCount": 1},
-    }
-    tuning = {"HyperParameterTuningJobConfig": search, "TrainingJobDefinition": job}
-    notebook = {"InstanceType": "ml.t3.medium", "RoleArn": ROLE}
-    sagemaker = aws.client("sagemaker")
-    for kind, request, quota, delta in (
-        ("TrainingJob", job, "ml.m5.large for training job usage", 2),
-        ("HyperParameterTuningJob", tuning, "ml.m5.large for training job usage", 4),
-        ("TransformJob", transform, "ml.m5.xlarge for transform job usage", 1),
-        ("NotebookInstance", notebook, "ml.t3.medium for notebook instance usage", 1),
-    ):
-        call = getattr(sagemaker, botocore.xform_name(f"Create{kind}"))
-        message = refused(call, "ResourceLimitExceeded", **{f"{kind}Name": "x", **request})
-        assert limit_exceeded(quota, 0, delta) in message
-    assert sagemaker.list_training_jobs()["TrainingJobSummaries"] == []
 
 
 def test_an_account_without_builds_builds_nothing(aws: LocalAws) -> None:

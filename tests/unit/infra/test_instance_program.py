@@ -58,14 +58,12 @@ class FakeLogs:
         self.stream_is_there = False
         self.lines: list[str] = []
         self.broken = False
-        self.refused = 0
 
     def create_log_stream(self, **_: str) -> None:
         self.stream_is_there = True
 
     def put_log_events(self, *, logEvents: list[dict[str, Any]], **_: str) -> None:
         if self.broken:
-            self.refused += 1
             raise ClientError({"Error": {"Code": "ServiceUnavailableException"}}, "PutLogEvents")
         if not self.stream_is_there:
             raise StreamMissingError
@@ -183,14 +181,6 @@ def test_whatever_goes_wrong_is_reported(instance: Instance, break_it: Callable[
     assert status["model"] is None
 
 
-def test_a_full_disk_is_a_failure_that_is_reported(instance: Instance, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: Any) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(program, "upload_archive", full)
-    assert "No space left on device" in instance.run()["reason"]
-
-
 def test_time_that_is_used_up_ends_the_program(instance: Instance) -> None:
     instance.describe(max_runtime_seconds=0)
     instance.program("import time; time.sleep(600)")
@@ -245,17 +235,6 @@ def test_neither_the_log_nor_the_status_can_stop_a_training(instance: Instance) 
     training = instance.boot()
     training.run()
     assert training.status.state == "Completed"
-
-
-def test_lines_wait_while_cloudwatch_does_not_take_them(instance: Instance) -> None:
-    instance.logs.broken = True
-    log = Log(instance.logs, "group", "stream")
-    log.write("first")
-    eventually(lambda: instance.logs.refused > 0)
-    instance.logs.broken = False
-    log.write("second")
-    log.close()
-    assert instance.logs.lines == ["first", "second"]
 
 
 @pytest.mark.parametrize("name", ["", "../x", "a" * 64, "a b", "-a"])

@@ -170,9 +170,9 @@ def test_an_instance_whose_console_has_no_space_still_shuts_down_when_it_wants_t
     ("user_data", "says"),
     [
         (encoded("#cloud-config"), b"no script"),
-        ("%%%", b"no script"),
         (base64.b64encode(b"\xff").decode(), b"no script"),
         (encoded("#!/no/such/interpreter"), b"cannot be started: No such file"),
+        (encoded("#!/bin/bash", "/sbin/shutdown now"), b"is not run here: /sbin/shutdown"),
     ],
 )
 def test_user_data_that_cannot_run_leaves_an_instance_that_just_runs(

@@ -163,13 +163,10 @@ def test_notebook_instances_go_through_their_states(sagemaker: SageMaker) -> Non
     ("operation", "request_", "resources"),
     [
         ("CreateModel", {"ModelName": "M"}, ["model/m"]),
-        ("CreateEndpointConfig", {"EndpointConfigName": "C"}, ["endpoint-config/c"]),
         ("UpdateEndpoint", {"EndpointName": "E", "EndpointConfigName": "C"}, ["endpoint/e", "endpoint-config/c"]),
         ("UpdateEndpointWeightsAndCapacities", {"EndpointName": "E"}, ["endpoint/e"]),
         ("CreateTransformJob", {"TransformJobName": "J", "ModelName": "M"}, ["transform-job/j"]),
-        ("StopHyperParameterTuningJob", {"HyperParameterTuningJobName": "J"}, [f"{TUNING}/j"]),
         ("ListTrainingJobsForHyperParameterTuningJob", {"HyperParameterTuningJobName": "J"}, [f"{TUNING}/j"]),
-        ("DescribeNotebookInstance", {"NotebookInstanceName": "N"}, ["notebook-instance/n"]),
         (
             "DeleteNotebookInstanceLifecycleConfig",
             {"NotebookInstanceLifecycleConfigName": "L"},
