@@ -130,9 +130,7 @@ def answer(event: dict[str, Any], failure: str = "") -> bytes:
         "Status": "FAILED" if failure else "SUCCESS",
         # Never changes: another image is an update of this resource, not another one to be deleted afterwards.
         "PhysicalResourceId": event.get("PhysicalResourceId") or properties["RepositoryName"],
-        "StackId": event["StackId"],
-        "RequestId": event["RequestId"],
-        "LogicalResourceId": event["LogicalResourceId"],
+        **{name: event[name] for name in ("StackId", "RequestId", "LogicalResourceId")},
         "Data": {"ImageUri": f"{properties['RepositoryUri']}:{properties['Tag']}"},
     }
     length = len(failure)

@@ -200,9 +200,7 @@ def test_an_instance_ends_with_its_server_however_that_ends(aws: LocalAws, tmp_p
     assert not [path for path in (aws.state_dir / "ec2").iterdir() if path.is_dir()]
 
 
-def test_the_program_acts_under_the_role_of_its_instance(
-    aws: LocalAws, stage: Stage, start: Callable[..., str]
-) -> None:
+def test_a_program_acts_under_the_role_of_its_instance(aws: LocalAws, stage: Stage, start: Callable[..., str]) -> None:
     job = start(
         f"""
         import boto3, botocore.exceptions
