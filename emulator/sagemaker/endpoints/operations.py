@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 #: Between attempts to bring an endpoint back after a restart of the server; the last one again and again.
 _RECOVERY_PAUSES = (1.0, 2.0, 5.0, 10.0, 30.0)
-_SETTLED = ("InService", "Failed", "OutOfService", "UpdateRollbackFailed")
+_SETTLED = ("InService", "Failed")
 
 
 class Endpoints:

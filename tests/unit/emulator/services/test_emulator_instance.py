@@ -121,14 +121,3 @@ def test_a_server_that_hangs_is_replaced_unless_it_answers_invocations(
     else:
         eventually(lambda: len(bench.pids()) == 2 and made.pool is not None)
         assert process_started(bench.pids()[0]) is None
-
-
-def test_stop_ends_a_server_that_does_not_want_to_and_its_children(bench: Bench) -> None:
-    child = "import subprocess; child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])"
-    made = bench.start(
-        before=f"signal.signal(signal.SIGTERM, signal.SIG_IGN); {child}; (marks / str(child.pid)).touch()"
-    )
-    assert made.settled()
-    assert len(bench.pids()) == 2
-    made.stop(grace_seconds=0.2)
-    eventually(bench.all_gone)
