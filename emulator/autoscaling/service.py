@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import time
 import uuid
@@ -52,6 +53,14 @@ class ApplicationAutoScaling(Service):
         self._actions = self._store.table(_SERVICE, _ACTIONS)
         self._endpoints = self._store.table("sagemaker", "endpoint")
         self.register(self)
+        for table, members, name, arn in (
+            (self._targets, "ScalableTargets", "ResourceId", "ScalableTargetARN"),
+            (self._policies, "ScalingPolicies", "PolicyName", "PolicyARN"),
+            (self._actions, "ScheduledActions", "ScheduledActionName", "ScheduledActionARN"),
+        ):
+            self._handlers[f"Describe{members}"] = functools.partial(self._list, table, members, name, arn)
+        self._handlers["DeleteScalingPolicy"] = functools.partial(self._delete, self._policies, "PolicyName")
+        self._handlers["DeleteScheduledAction"] = functools.partial(self._delete, self._actions, "ScheduledActionName")
 
     def resource_arns(self, operation: str, payload: Payload, caller: Caller) -> list[str]:
         """The scalable target that a call is about; lists and targets that do not exist yet have none."""
@@ -88,10 +97,6 @@ class ApplicationAutoScaling(Service):
         with self._store.transaction():  # a resource has one dimension here
             deregister(self._store, caller.region, request["ServiceNamespace"], [request["ResourceId"]])
 
-    @operation("DescribeScalableTargets")
-    def describe_scalable_targets(self, request: Payload, caller: Caller) -> Payload:
-        return self._list(self._targets, request, caller, "ScalableTargets", "ResourceId", "ScalableTargetARN")
-
     # Policies
 
     @operation("PutScalingPolicy")
@@ -110,14 +115,6 @@ class ApplicationAutoScaling(Service):
             self._policies.put(key, record)
         return {"PolicyARN": record["PolicyARN"], "Alarms": record["Alarms"]}
 
-    @operation("DeleteScalingPolicy")
-    def delete_scaling_policy(self, request: Payload, caller: Caller) -> None:
-        self._delete(self._policies, request, caller, "PolicyName", "scaling policy")
-
-    @operation("DescribeScalingPolicies")
-    def describe_scaling_policies(self, request: Payload, caller: Caller) -> Payload:
-        return self._list(self._policies, request, caller, "ScalingPolicies", "PolicyName", "PolicyARN")
-
     # Scheduled actions
 
     @operation("PutScheduledAction")
@@ -133,15 +130,6 @@ class ApplicationAutoScaling(Service):
                 "ScheduledActionARN", "scheduledAction", "scheduledActionName", name, request, caller
             )
             self._actions.put(key, {**created, **request})
-
-    @operation("DeleteScheduledAction")
-    def delete_scheduled_action(self, request: Payload, caller: Caller) -> None:
-        self._delete(self._actions, request, caller, "ScheduledActionName", "scheduled action")
-
-    @operation("DescribeScheduledActions")
-    def describe_scheduled_actions(self, request: Payload, caller: Caller) -> Payload:
-        members = ("ScheduledActions", "ScheduledActionName", "ScheduledActionARN")
-        return self._list(self._actions, request, caller, *members)
 
     @operation("DescribeScalingActivities")
     def describe_scaling_activities(self, request: Payload, caller: Caller) -> Payload:
@@ -206,15 +194,15 @@ class ApplicationAutoScaling(Service):
         key = _key(_target_key(request, caller), request[member])
         return key, table.get(key)
 
-    def _delete(self, table: Table, request: Payload, caller: Caller, member: str, title: str) -> None:
+    def _delete(self, table: Table, member: str, request: Payload, caller: Caller) -> None:
         key = _key(_target_key(request, caller), request[member])
         with self._store.transaction():
             if table.get(key) is None:
-                raise _not_found(f"{title} {request[member]} found", request)
+                raise _not_found(f"{member} {request[member]} found", request)
             table.delete(key)
 
     def _list(
-        self, table: Table, request: Payload, caller: Caller, list_member: str, name_member: str, key: str
+        self, table: Table, list_member: str, name_member: str, key: str, request: Payload, caller: Caller
     ) -> Payload:
         """A page of the records that a Describe request asks for, in the order in which they were made."""
         narrowed = "ResourceIds" if table is self._targets else "ResourceId"
