@@ -111,18 +111,13 @@ def test_a_tracking_policy_has_alarms_that_stay_the_same(scaling: ApplicationAut
     assert policy["TargetTrackingScalingPolicyConfiguration"]["TargetValue"] == 90.0
 
 
-@pytest.mark.parametrize(
-    ("operation", "request_"),
-    [
-        ("PutScheduledAction", ACTION),
-        ("DeleteScalingPolicy", {**TARGET, "PolicyName": "p"}),
-        ("DeregisterScalableTarget", TARGET),
-    ],
-)
-def test_without_a_target_there_is_nothing_to_change(
-    scaling: ApplicationAutoScaling, operation: str, request_: Payload
-) -> None:
-    assert refusal(lambda: call(scaling, operation, **request_)).code == "ObjectNotFoundException"
+def test_without_a_target_there_is_nothing_to_change(scaling: ApplicationAutoScaling) -> None:
+    policy = {**TARGET, "PolicyName": "p"}
+    for operation, request in (
+        ("PutScheduledAction", ACTION), ("DeleteScalingPolicy", policy), ("DeregisterScalableTarget", TARGET)
+    ):  # fmt: skip
+        error = refusal(lambda operation=operation, request=request: call(scaling, operation, **request))
+        assert error.code == "ObjectNotFoundException"
 
 
 @pytest.mark.parametrize("how", ["DeregisterScalableTarget", "the variant is deleted"])
