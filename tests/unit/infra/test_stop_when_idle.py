@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
-import threading
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -69,29 +68,12 @@ def test_a_notebook_that_nobody_has_used_for_a_while_is_stopped(
 
 
 def test_looking_is_not_using(monkeypatch: pytest.MonkeyPatch) -> None:
-    last_activity = NOW - HOUR
+    asked: list[str] = []
 
-    class Jupyter(BaseHTTPRequestHandler):
-        """Counts as jupyter_server 2 does: every call but those for the status, and those that ask not to be."""
+    def urlopen(address: str, **_: Any) -> io.BytesIO:
+        asked.append(address)
+        return io.BytesIO(b"[]")
 
-        def do_GET(self) -> None:
-            nonlocal last_activity
-            path, _, query = self.path.partition("?")
-            if path != "/api/status" and "no_track_activity" not in query:
-                last_activity = NOW
-            answer = json.dumps(at(NOW - last_activity) if path == "/api/status" else []).encode()
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(answer)))
-            self.end_headers()
-            self.wfile.write(answer)
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Jupyter) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        monkeypatch.setattr(stop_when_idle, "JUPYTER", f"http://127.0.0.1:{server.server_port}/api/")
-        for _ in range(2):
-            answers = [stop_when_idle.jupyter(what) for what in ("status", "kernels", "terminals")]
-            assert answers == [at(HOUR), [], []]
-        server.shutdown()
+    monkeypatch.setattr(stop_when_idle.urllib.request, "urlopen", urlopen)
+    assert stop_when_idle.jupyter("kernels") == []
+    assert asked == ["https://localhost:8443/api/kernels?no_track_activity=1"]

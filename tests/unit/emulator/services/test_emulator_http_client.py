@@ -96,27 +96,6 @@ def test_half_an_answer_nonsense_or_too_much_is_a_failure(answer: bytes) -> None
         exchange(answer, close=True)
 
 
-def test_connections_are_kept_and_used_by_one_request_at_a_time() -> None:
-    connections = 0
-
-    async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        nonlocal connections
-        connections += 1
-        while True:
-            _, body = await read_request(reader)
-            await asyncio.sleep(0.01)
-            writer.write(OK + b"Content-Length: %d\r\n\r\n%b" % (len(body), body))
-
-    async def use(pool: ConnectionPool) -> list[HttpAnswer]:
-        answers = []
-        for _ in range(3):
-            answers += await asyncio.gather(*[pool.post("/", {}, b"%d" % number) for number in range(5)])
-        return answers
-
-    assert [answer.body for answer in client(respond, use)] == [b"%d" % number for number in range(5)] * 3
-    assert connections == 5
-
-
 @pytest.mark.parametrize(
     ("answer", "then"),
     [

@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 
 import pytest
-from emulator_fixtures import ACCOUNT, CALLER, IMAGE, ROLE, make_host, refusal, training_job
+from emulator_fixtures import ACCOUNT, CALLER, ROLE, make_host, refusal, training_job
 from typer.testing import CliRunner
 
 from cli.local.commands import app
@@ -62,33 +62,41 @@ TRANSFORM = {
     "TransformOutput": {"S3OutputPath": "s3://b/out"},
     "TransformResources": LARGE,
 }
-DESIRED = {"DesiredWeightsAndCapacities": [{"VariantName": "v", "DesiredInstanceCount": 3}]}
+DESIRED = {"EndpointName": "e", "DesiredWeightsAndCapacities": [{"VariantName": "v", "DesiredInstanceCount": 3}]}
+
+
+TUNING = {"HyperParameterTuningJobConfig": SEARCH, "TrainingJobDefinition": TRAINING}
+NOTEBOOK = {"NotebookInstanceName": "x", "InstanceType": "ml.t3.medium", "RoleArn": ROLE}
+NEW, EXISTING = ({"EndpointName": name, "EndpointConfigName": "c"} for name in "xe")
 
 
 @pytest.mark.parametrize(
-    ("operation", "request_", "purpose", "used", "delta"),
+    ("operation", "request_", "quota", "used", "delta"),
     [
-        ("CreateTrainingJob", training_job("x", ResourceConfig=LARGE), "training job", 0, 2),
+        ("CreateTrainingJob", {"TrainingJobName": "x", **TRAINING}, "ml.m5.large for training job usage", 0, 2),
         (
             "CreateHyperParameterTuningJob",
-            {
-                "HyperParameterTuningJobName": "x",
-                "HyperParameterTuningJobConfig": SEARCH,
-                "TrainingJobDefinition": TRAINING,
-            },
-            *("training job", 0, 4),
+            {"HyperParameterTuningJobName": "x", **TUNING},
+            *("ml.m5.large for training job usage", 0, 4),
         ),
-        ("CreateTransformJob", {"TransformJobName": "x", **TRANSFORM}, "transform job", 0, 2),
-        ("CreateEndpoint", {"EndpointName": "x", "EndpointConfigName": "c"}, "endpoint", 1, 1),
+        ("CreateTransformJob", {"TransformJobName": "x", **TRANSFORM}, "ml.m5.large for transform job usage", 0, 2),
+        ("CreateNotebookInstance", NOTEBOOK, "ml.t3.medium for notebook instance usage", 0, 1),
+        ("CreateEndpoint", NEW, "ml.m5.large for endpoint usage", 1, 1),
+        ("CreateEndpoint", NEW, "Number of instances across active endpoints", 1, 1),
         # Blue/green: the old and the new fleet count.
-        ("UpdateEndpoint", {"EndpointName": "e", "EndpointConfigName": "c"}, "endpoint", 1, 1),
-        ("UpdateEndpointWeightsAndCapacities", {"EndpointName": "e", **DESIRED}, "endpoint", 1, 2),
+        ("UpdateEndpoint", EXISTING, "ml.m5.large for endpoint usage", 1, 1),
+        (
+            "UpdateEndpointWeightsAndCapacities",
+            DESIRED,
+            "ml.m5.large for endpoint usage",
+            1,
+            2,
+        ),
     ],
 )
 def test_instances_beyond_a_quota_are_refused_in_the_words_of_aws(
-    tmp_path: Path, operation: str, request_: Payload, purpose: str, used: int, delta: int
+    tmp_path: Path, operation: str, request_: Payload, quota: str, used: int, delta: int
 ) -> None:
-    quota = f"ml.m5.large for {purpose} usage"
     store = Store(tmp_path)
     fleet = {"Variants": [{"VariantName": "v", "InstanceCount": 1, "Variant": VARIANT}]}
     for kind, name, record in (
@@ -96,29 +104,10 @@ def test_instances_beyond_a_quota_are_refused_in_the_words_of_aws(
         ("endpoint-config", "c", {"EndpointConfigName": "c", "ProductionVariants": [VARIANT]}),
     ):
         store.table("sagemaker", kind).put(f"arn:aws:sagemaker:eu-west-1:{ACCOUNT}:{kind}/{name}", record)
-    sagemaker = SageMaker(dataclasses.replace(make_host(tmp_path), quotas=Quotas({quota: 1})))
+    sagemaker = SageMaker(dataclasses.replace(make_host(tmp_path), quotas=Quotas({quota: used})))
     error = refusal(lambda: sagemaker.call(operation, request_, CALLER))
     assert error.code == "ResourceLimitExceeded"
     assert error.message.startswith(
-        f"The account-level service limit '{quota}' is 1 Instances, with current utilization of {used} Instances and a "
-        f"request delta of {delta} Instances."
+        f"The account-level service limit '{quota}' is {used} Instances, with current utilization of {used} Instances "
+        f"and a request delta of {delta} Instances."
     )
-
-
-def test_all_endpoints_together_and_notebooks_have_quotas(tmp_path: Path) -> None:
-    hosts, notebooks = "Number of instances across active endpoints", "ml.t3.medium for notebook instance usage"
-    host = dataclasses.replace(make_host(tmp_path), quotas=Quotas({hosts: 0, notebooks: 0}))
-    sagemaker = SageMaker(host)
-    container = {"Image": IMAGE, "ModelDataUrl": "s3://b/k"}
-    sagemaker.call("CreateModel", {"ModelName": "m", "ExecutionRoleArn": ROLE, "PrimaryContainer": container}, CALLER)
-    sagemaker.call("CreateEndpointConfig", {"EndpointConfigName": "c", "ProductionVariants": [VARIANT]}, CALLER)
-    for operation, request, quota in (
-        ("CreateEndpoint", {"EndpointName": "e", "EndpointConfigName": "c"}, hosts),
-        (
-            "CreateNotebookInstance",
-            {"NotebookInstanceName": "n", "InstanceType": "ml.t3.medium", "RoleArn": ROLE},
-            notebooks,
-        ),
-    ):
-        error = refusal(lambda operation=operation, request=request: sagemaker.call(operation, request, CALLER))
-        assert f"limit '{quota}' is 0 Instances" in error.message
