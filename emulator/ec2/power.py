@@ -24,14 +24,9 @@ def dangerous(script: str) -> str | None:
 
 
 class PowerSwitch:
-    """When an instance is to be shut down, from the calls that its programs make.
+    """When an instance is to be shut down, from the calls of its programs of the commands that it puts into `folder`.
 
-    Parameters
-    ----------
-    folder
-        Where the commands are put.
-    calls
-        A file that gets a line for every call: the command and its arguments.
+    The file `calls` gets a line for every call: the command and its arguments.
     """
 
     def __init__(self, folder: Path, calls: Path) -> None:

@@ -73,25 +73,14 @@ def _read_manifest(s3: Any, bucket: str, key: str) -> list[InputObject]:
 
 
 class _ObjectFailed(Exception):
-    """One object has no output; the message says why, `by_client` whether the object itself is at fault."""
-
-    def __init__(self, message: str, *, by_client: bool) -> None:
-        super().__init__(message)
-        self.by_client = by_client
+    """One object has no output; the message says why, and begins with ClientError where the object is at fault."""
 
 
 class TransformRun(Run):
-    """The work of one job, done in a thread of its own.
+    """The work of one job, whose record has that of its model under ``Model``; `change` writes it.
 
     As on AWS, an object that fails does not keep the others from being transformed: it has no output, its instance's
     log says why, and the job ends as Failed once all have had their turn.
-
-    Parameters
-    ----------
-    job
-        The job's record, with the record of its model under ``Model``.
-    change
-        How the job's record is written.
     """
 
     def __init__(self, host: Host, job: Record, change: Change) -> None:
@@ -192,10 +181,10 @@ class TransformRun(Run):
         try:
             body = artifacts.read(s3, item.bucket, item.key, limit + 1 if limit else None)
         except ArtifactError as error:
-            raise _ObjectFailed(f"ClientError: Data download failed: {error}", by_client=True) from None
+            raise _ObjectFailed(f"ClientError: Data download failed: {error}") from None
         if limit and len(body) > limit:
             message = f"ClientError: the object is larger than the payload limit ({limit} bytes)"
-            raise _ObjectFailed(message, by_client=True)
+            raise _ObjectFailed(message)
         return body
 
     async def _invoke(self, instance: Instance, body: bytes) -> bytes:
@@ -225,8 +214,8 @@ class TransformRun(Run):
                 quoted = answer.body[:_QUOTED_CHARACTERS].decode(errors="replace")
                 problem = f"Bad HTTP status received from algorithm: {answer.status}. Message: {quoted}"
                 if 400 <= answer.status < 500 and answer.status != http.HTTPStatus.TOO_MANY_REQUESTS:
-                    raise _ObjectFailed(f"ClientError: {problem}", by_client=True)
-        raise _ObjectFailed(f"AlgorithmError: {problem}", by_client=False)
+                    raise _ObjectFailed(f"ClientError: {problem}")
+        raise _ObjectFailed(f"AlgorithmError: {problem}")
 
     def _write(self, s3: Any, item: InputObject, answer: bytes) -> None:
         output = self._job["TransformOutput"]
@@ -239,7 +228,7 @@ class TransformRun(Run):
             s3.put_object(Bucket=bucket, Key=key, Body=answer, **encryption)
         except (ClientError, BotoCoreError) as error:
             message = f"ClientError: Uploading to s3://{bucket}/{key} failed: {artifacts.reason(error)}"
-            raise _ObjectFailed(message, by_client=True) from None
+            raise _ObjectFailed(message) from None
 
     def _open_log(self, role: Role) -> LogStream:
         name = f"{new_instance_id()}-{int(time.time())}"
@@ -247,7 +236,11 @@ class TransformRun(Run):
 
     def _failure_reason(self, total: int) -> str:
         item, first = self._failures[0]
-        kind = "ClientError" if all(failure.by_client for _, failure in self._failures) else "AlgorithmError"
+        kind = (
+            "ClientError"
+            if all(str(failure).startswith("ClientError") for _, failure in self._failures)
+            else "AlgorithmError"
+        )
         return (
             f"{kind}: See job logs for more information. {len(self._failures)} of {total} objects have no output; "
             f"s3://{item.bucket}/{item.key}: {first}"

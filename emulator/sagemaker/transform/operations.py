@@ -49,12 +49,7 @@ class TransformJobs(Jobs):
 
 
 def _check(request: Payload) -> None:
-    """Refuse what botocore's model allows and SageMaker, or this local one, does not.
-
-    Raises
-    ------
-    ServiceError
-    """
+    """Refuse what botocore's model allows and SageMaker, or this local one, does not."""
     payload = request.get("MaxPayloadInMB", DEFAULT_PAYLOAD_MB)
     refuse(
         payload > _MAX_PAYLOAD_MB or payload * request.get("MaxConcurrentTransforms", 1) > _MAX_PAYLOAD_MB,
