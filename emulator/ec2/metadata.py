@@ -30,11 +30,8 @@ InstanceRole = tuple[str, Callable[[], dict[str, str]]] | None
 class MetadataService:
     """Answers the requests of one instance, and those without a token of its own not at all.
 
-    Parameters
-    ----------
-    entries
-        Gives the entries by their paths below ``/latest/meta-data/``; asked at every request, because tags change while
-        an instance runs.
+    `entries` gives the entries by their paths below ``/latest/meta-data/``; it is asked at every request, because tags
+    change while an instance runs.
     """
 
     def __init__(self, entries: Callable[[], Mapping[str, str]], role: InstanceRole) -> None:

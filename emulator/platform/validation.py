@@ -38,10 +38,7 @@ _CLASSES = {
 def validate(payload: Any, shape: Shape) -> None:
     """Check a request against the input shape of its operation.
 
-    Raises
-    ------
-    ServiceError
-        SerializationException for a value of the wrong type, ValidationException for all other problems at once.
+    SerializationException is for the first value of a wrong type, ValidationException for all other problems at once.
     """
     problems = list(_problems(payload, shape, ""))
     if problems:

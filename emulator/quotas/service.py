@@ -51,15 +51,8 @@ class Quota:
 class Quotas:
     """What this account may have.
 
-    Parameters
-    ----------
-    given
-        Values by the names that AWS lists; the others have the values of this module.
-
-    Raises
-    ------
-    QuotaError
-        A name that is not listed, or a value that is too small.
+    `given` has values by the names that AWS lists; the others have the values of this module. A name that is not
+    listed, or a value that is too small, is a QuotaError.
     """
 
     def __init__(self, given: Mapping[str, int] | None = None) -> None:
@@ -98,12 +91,7 @@ def builds(machine: str, size: str) -> str:
 
 
 def parse(text: str) -> tuple[str, int]:
-    """Name and value of ``NAME=VALUE``.
-
-    Raises
-    ------
-    QuotaError
-    """
+    """Name and value of ``NAME=VALUE``; anything else is a QuotaError."""
     name, separator, value = text.rpartition("=")
     if not separator or not value.isdecimal():
         raise QuotaError(f'"{text}" is not NAME=VALUE with a whole number, such as "{CONCURRENT_EXECUTIONS}=10".')
