@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from emulator.ec2 import power
 from emulator.ec2.metadata import InstanceRole, MetadataService
+from emulator.ec2.power import PowerSwitch, dangerous
 from emulator.platform.host import Host
 from emulator.platform.processes import signal_group
 from emulator.platform.programs import base_environment, describe_exit
@@ -28,7 +28,7 @@ _POLL_SECONDS = 0.1
 #: A machine that is shut down gives its programs about a minute and a half; the server that ends cannot wait so long.
 _SHUTDOWN_GRACE_SECONDS = 8.0
 #: What GetConsoleOutput returns at most.
-CONSOLE_BYTES = 64 * 1024
+_CONSOLE_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,8 @@ class LaunchedInstance:
     ----------
     user_data
         In base64, as EC2 takes it.
+    role
+        See `MetadataService`.
     tags
         Asked whenever the metadata are; None when the metadata have no tags.
     entries
@@ -115,8 +117,7 @@ class InstanceRun:
         home.mkdir(mode=0o700, parents=True)
         temporary = self._host.temporary_folder()
         commands = self._folder / "bin"
-        power.install(commands, calls)
-        switch = power.PowerSwitch(calls)
+        switch = PowerSwitch(commands, calls)
         # Programs that outlive the user data go on writing there, after what `_say` has appended.
         with self._console.open("ab") as console:
             process = self._start(home, temporary, commands, metadata_url, console)
@@ -144,11 +145,11 @@ class InstanceRun:
     def _start(
         self, home: Path, temporary: Path, commands: Path, metadata_url: str, console: IO[bytes]
     ) -> subprocess.Popen[bytes] | None:
-        script = decode_user_data(self._instance.user_data)
+        script = _decoded(self._instance.user_data)
         if not script.startswith("#!"):
             self._say("user data that is no script: nothing is run")
             return None
-        if (reached := power.dangerous(script)) is not None:
+        if (reached := dangerous(script)) is not None:
             # The user's machine is not ours to switch off.
             self._say(f"user data that reaches past the instance is not run here: {reached}")
             return None
@@ -179,7 +180,7 @@ class InstanceRun:
 def console_output(host: Host, instance_id: str) -> bytes:
     """The end of what an instance has printed, also after its end."""
     path = _console(host, instance_id)
-    return path.read_bytes()[-CONSOLE_BYTES:] if path.exists() else b""
+    return path.read_bytes()[-_CONSOLE_BYTES:] if path.exists() else b""
 
 
 def remove_leftovers(host: Host) -> None:
@@ -192,7 +193,7 @@ def _console(host: Host, instance_id: str) -> Path:
     return host.folder / f"{instance_id}.console"
 
 
-def decode_user_data(text: str) -> str:
+def _decoded(text: str) -> str:
     """User data as the instance sees it; empty when it is not text in base64."""
     try:
         return base64.b64decode(text, validate=False).decode()

@@ -19,7 +19,6 @@ from emulator.platform.errors import ServiceError
 
 _TOKEN_PATH = "/latest/api/token"  # noqa: S105 - an address
 _TOKEN_HEADER = "x-aws-ec2-metadata-token"  # noqa: S105 - a name
-_LIFETIME_HEADER = "x-aws-ec2-metadata-token-ttl-seconds"
 _LIFETIMES = range(1, 21601)
 _ENTRIES = "/latest/meta-data"
 _CREDENTIALS = "iam/security-credentials"
@@ -31,11 +30,8 @@ InstanceRole = tuple[str, Callable[[], dict[str, str]]] | None
 class MetadataService:
     """Answers the requests of one instance, and those without a token of its own not at all.
 
-    Parameters
-    ----------
-    entries
-        Gives the entries by their paths below ``/latest/meta-data/``; asked at every request, because tags change while
-        an instance runs.
+    `entries` gives the entries by their paths below ``/latest/meta-data/``; it is asked at every request, because tags
+    change while an instance runs.
     """
 
     def __init__(self, entries: Callable[[], Mapping[str, str]], role: InstanceRole) -> None:
@@ -49,10 +45,11 @@ class MetadataService:
             protocol_version = "HTTP/1.1"
 
             def do_PUT(self) -> None:
-                self._answer(*service.issue_token(service.below(self.path), self.headers.get(_LIFETIME_HEADER, "")))
+                lifetime = self.headers.get(f"{_TOKEN_HEADER}-ttl-seconds", "")
+                self._answer(*service._issue_token(service._below(self.path), lifetime))
 
             def do_GET(self) -> None:
-                self._answer(*service.read(unquote(service.below(self.path)), self.headers.get(_TOKEN_HEADER, "")))
+                self._answer(*service._read(unquote(service._below(self.path)), self.headers.get(_TOKEN_HEADER, "")))
 
             def _answer(self, status: int, text: str) -> None:
                 body = text.encode()
@@ -74,18 +71,17 @@ class MetadataService:
         """Where it answers, in place of ``http://169.254.169.254``."""
         return f"http://127.0.0.1:{self._server.server_port}{self._secret}"
 
-    def below(self, path: str) -> str:
-        """The path on an instance of a path here; nothing without the secret part."""
-        secret, path = path[: len(self._secret)], path[len(self._secret) :]
-        return path if secrets.compare_digest(secret.encode(), self._secret.encode()) else ""
-
     def close(self) -> None:
         """Answer no more."""
         self._server.shutdown()
         self._server.server_close()
 
-    def issue_token(self, path: str, lifetime: str) -> tuple[int, str]:
-        """A new token."""
+    def _below(self, path: str) -> str:
+        """The path on an instance of a path here; nothing without the secret part."""
+        secret, path = path[: len(self._secret)], path[len(self._secret) :]
+        return path if secrets.compare_digest(secret.encode(), self._secret.encode()) else ""
+
+    def _issue_token(self, path: str, lifetime: str) -> tuple[int, str]:
         if path != _TOKEN_PATH:
             return 404, ""
         if not lifetime.isdecimal() or int(lifetime) not in _LIFETIMES:
@@ -94,43 +90,39 @@ class MetadataService:
         self._tokens[token] = time.monotonic() + int(lifetime)
         return 200, token
 
-    def read(self, path: str, token: str) -> tuple[int, str]:
+    def _read(self, path: str, token: str) -> tuple[int, str]:
         """An entry, or the names of the entries below a path."""
         if self._tokens.get(token, 0.0) < time.monotonic():
             return 401, ""
         if not path.startswith(_ENTRIES):
             return 404, ""
         name = path.removeprefix(_ENTRIES).strip("/")
-        if self._role is not None and name == f"{_CREDENTIALS}/{self._role[0]}":
-            return 200, json.dumps(self._open_session())
-        entries = dict(self._entries())
+        entries: dict[str, str] = dict(self._entries())
         if self._role is not None:
-            entries[f"{_CREDENTIALS}/{self._role[0]}"] = ""
+            credentials = f"{_CREDENTIALS}/{self._role[0]}"
+            entries[credentials] = json.dumps(_session(self._role[1])) if name == credentials else ""
         if name in entries:
             return 200, entries[name]
         below = f"{name}/" if name else ""
-        names = {entry.removeprefix(below).partition("/") for entry in entries if entry.startswith(below)}
-        if not names:
-            return 404, ""
-        return 200, "\n".join(sorted(first + slash for first, slash, _ in names))
+        names = {entry.removeprefix(below).partition("/")[:2] for entry in entries if entry.startswith(below)}
+        return (200, "\n".join(sorted(first + slash for first, slash in names))) if names else (404, "")
 
-    def _open_session(self) -> dict[str, str]:
-        assert self._role is not None
-        now = time.time()
-        try:
-            keys = self._role[1]()
-        except ServiceError as error:
-            code = "AssumeRoleUnauthorizedAccess"
-            return {"Code": code, "Message": error.message, "LastUpdated": _timestamp(now)}
-        return {
-            "Code": "Success",
-            "Type": "AWS-HMAC",
-            "LastUpdated": _timestamp(now),
-            "AccessKeyId": keys["AWS_ACCESS_KEY_ID"],
-            "SecretAccessKey": keys["AWS_SECRET_ACCESS_KEY"],
-            "Token": keys["AWS_SESSION_TOKEN"],
-            "Expiration": _timestamp(now + _CREDENTIALS_SECONDS),
-        }
+
+def _session(open_session: Callable[[], dict[str, str]]) -> dict[str, str]:
+    now, later = (_timestamp(time.time() + seconds) for seconds in (0, _CREDENTIALS_SECONDS))
+    try:
+        keys = open_session()
+    except ServiceError as error:
+        return {"Code": "AssumeRoleUnauthorizedAccess", "Message": error.message, "LastUpdated": now}
+    return {
+        "Code": "Success",
+        "Type": "AWS-HMAC",
+        "LastUpdated": now,
+        "AccessKeyId": keys["AWS_ACCESS_KEY_ID"],
+        "SecretAccessKey": keys["AWS_SECRET_ACCESS_KEY"],
+        "Token": keys["AWS_SESSION_TOKEN"],
+        "Expiration": later,
+    }
 
 
 def _timestamp(moment: float) -> str:

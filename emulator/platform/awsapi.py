@@ -21,24 +21,13 @@ from emulator.platform.errors import CONTENT_TYPE, Response, ServiceError
 from emulator.platform.store import StoreError
 from emulator.platform.validation import validate
 
-__all__ = [
-    "Caller",
-    "Handler",
-    "Payload",
-    "Response",
-    "Service",
-    "ServiceError",
-    "operation",
-    "paginate",
-    "service_model",
-    "signed_region",
-]
+__all__ = ["Caller", "Payload", "Response", "Service", "ServiceError", "operation", "page", "service_model"]
 
 logger = logging.getLogger(__name__)
 
 Payload = dict[str, Any]
 _CREDENTIAL_SCOPE = re.compile(r"Credential=[^/]+/\d+/(?P<region>[a-z0-9-]+)/")
-DEFAULT_REGION = "us-east-1"
+_DEFAULT_REGION = "us-east-1"
 
 
 @dataclass(frozen=True)
@@ -71,10 +60,7 @@ def operation(name: str) -> Callable[[Any], Any]:
 class Service:
     """Base of our services, which register *controllers*: objects whose methods are marked with `operation`.
 
-    Parameters
-    ----------
-    account
-        Account of callers that come by HTTP; the region is read from their signature.
+    The account is that of callers that come by HTTP; the region is read from their signature.
     """
 
     name: ClassVar[str]
@@ -92,34 +78,21 @@ class Service:
                     self._handlers[name] = getattr(controller, attribute)
 
     @property
-    def operations(self) -> list[str]:
-        """Names of the operations that this service implements."""
-        return sorted(self._handlers)
-
-    @property
     def model(self) -> ServiceModel:
         """botocore's description of the service."""
         return service_model(self.name)
 
     def call(self, operation: str, payload: Payload, caller: Caller) -> Payload:
-        """Validate a request against botocore's model and answer it.
-
-        Raises
-        ------
-        ServiceError
-            What the caller did wrong, in AWS's words; nothing was changed.
-        """
+        """Validate a request against botocore's model and answer it, or raise ServiceError in AWS's words."""
         try:
             shape = self.model.operation_model(operation).input_shape
         except OperationNotFoundError:
             raise ServiceError("UnknownOperationException", f"{self.name} has no operation {operation!r}.") from None
         handler = self._handlers.get(operation)
         if handler is None:
-            raise ServiceError(
-                "NotImplementedException",
-                f"The local AWS does not implement {self.name} {operation}. It has: {', '.join(self.operations)}.",
-                501,
-            )
+            has = ", ".join(sorted(self._handlers))
+            message = f"The local AWS does not implement {self.name} {operation}. It has: {has}."
+            raise ServiceError("NotImplementedException", message, 501)
         if shape is not None:
             validate(payload, shape)
         return handler(payload, caller) or {}
@@ -133,8 +106,7 @@ class Service:
     ) -> Response:
         """Answer one HTTP request; the names of `headers` are lower-case."""
         try:
-            operation = _target_operation(method, headers)
-            payload = _parse_payload(body)
+            operation, payload = _parse(method, headers, body)
             caller = Caller(self._account, signed_region(headers))
             result = await asyncio.to_thread(self.call, operation, payload, caller)
         except ServiceError as error:
@@ -156,51 +128,49 @@ def service_model(name: str) -> ServiceModel:
 def signed_region(headers: Mapping[str, str]) -> str:
     """The region in the credential scope of a signed request."""
     match = _CREDENTIAL_SCOPE.search(headers.get("authorization", ""))
-    return match["region"] if match else DEFAULT_REGION
+    return match["region"] if match else _DEFAULT_REGION
 
 
-def _target_operation(method: str, headers: Mapping[str, str]) -> str:
+def _parse(method: str, headers: Mapping[str, str], body: bytes) -> tuple[str, Payload]:
+    """Read the operation and the payload of a request."""
     _, _, operation = headers.get("x-amz-target", "").partition(".")
     if method != "POST" or not operation:
         raise ServiceError("UnknownOperationException", "Send a POST with the header X-Amz-Target: Service.Operation.")
-    return operation
-
-
-def _parse_payload(body: bytes) -> Payload:
     try:
         payload = json.loads(body or b"{}")
     except (ValueError, RecursionError) as error:
         raise ServiceError("SerializationException", f"The request body is not JSON: {error}") from None
     if not isinstance(payload, dict):
         raise ServiceError("SerializationException", "The request body must be a JSON object.")
-    return payload
+    return operation, payload
 
 
-def paginate(
-    items: Sequence[Payload], *, key: str, limit: int, token: str | None, error_code: str = "ValidationException"
-) -> tuple[list[Payload], str | None]:
-    """Cut one page of at most `limit` items out of a sorted list.
+def page(
+    items: Sequence[Payload],
+    request: Payload,
+    list_member: str,
+    key: str,
+    show: Callable[[Payload], Payload] = dict,
+    *,
+    size: int = 10,
+    error_code: str = "ValidationException",
+) -> Payload:
+    """Answer a List request with the part of a sorted list that it asks for, each item as `show` gives it.
 
     The token names the last item handed out by its member `key`, so that a page neither repeats nor skips items when
-    others come or go meanwhile; only when that very item is gone does its old position count.
-
-    Returns
-    -------
-    The page and the ``NextToken`` of the response, None after the last page.
-
-    Raises
-    ------
-    ServiceError
-        `error_code`: the token is not one that was handed out.
+    others come or go meanwhile; only when that very item is gone does its old position count. A token that was never
+    handed out is a ServiceError with `error_code`.
     """
-    start = 0
-    if token is not None:
+    start, limit = 0, request.get("MaxResults", size)
+    if (token := request.get("NextToken")) is not None:
         try:
             position, last = json.loads(base64.urlsafe_b64decode(token))
             start = next((i for i, item in enumerate(items) if item[key] == last), int(position)) + 1
         except (ValueError, TypeError, binascii.Error):
             raise ServiceError(error_code, "The NextToken is not one that this operation returned.") from None
-    page = list(items[start : start + limit])
-    if start + limit >= len(items):
-        return page, None
-    return page, base64.urlsafe_b64encode(json.dumps([start + limit - 1, page[-1][key]]).encode()).decode()
+    found = items[start : start + limit]
+    answer: Payload = {list_member: [show(item) for item in found]}
+    if start + limit < len(items):
+        mark = json.dumps([start + limit - 1, found[-1][key]])
+        answer["NextToken"] = base64.urlsafe_b64encode(mark.encode()).decode()
+    return answer

@@ -40,7 +40,7 @@ class Store:
 
     Every write is committed before the method returns. The file is in write-ahead mode without a sync per commit: a
     kill of the process loses nothing, a power cut may lose the last moments.
-    All methods may be called from any thread.
+    All methods may be called from any thread, and those that write raise `StoreError`.
     """
 
     def __init__(self, state_dir: Path) -> None:
@@ -50,9 +50,8 @@ class Store:
         self._given_up = threading.Event()
         path = state_dir / _FILE_NAME
         self._connection = sqlite3.connect(path, timeout=30, check_same_thread=False, isolation_level=None)
-        self._connection.execute("PRAGMA journal_mode=WAL")
-        self._connection.execute("PRAGMA synchronous=NORMAL")
-        self._connection.execute(_SCHEMA)
+        for statement in ("PRAGMA journal_mode=WAL", "PRAGMA synchronous=NORMAL", _SCHEMA):
+            self._connection.execute(statement)
 
     def table(self, service: str, kind: str) -> Table:
         """Give access to the records of one kind."""
@@ -63,10 +62,6 @@ class Store:
         """Let several reads and writes happen as one: all or nothing, and no other thread in between.
 
         Transactions nest; the outermost one commits.
-
-        Raises
-        ------
-        StoreError
         """
         with self._lock:
             if self._depth == 0:
@@ -85,12 +80,7 @@ class Store:
                 self.execute("COMMIT")
 
     def execute(self, statement: str, parameters: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
-        """Run one statement, alone or within the current thread's transaction.
-
-        Raises
-        ------
-        StoreError
-        """
+        """Run one statement, alone or within the current thread's transaction."""
         with self._lock:
             try:
                 return self._connection.execute(statement, parameters).fetchall()
@@ -98,13 +88,7 @@ class Store:
                 raise StoreError(error) from error
 
     def insist(self, work: Callable[[], Result]) -> Result:
-        """Retry what records something that has happened, which nobody can be told was refused, until it is written.
-
-        Raises
-        ------
-        StoreError
-            `give_up` was called.
-        """
+        """Retry what records something that has happened, until it is written or `give_up` is called."""
         waiting = False
         while True:
             try:
@@ -138,7 +122,6 @@ class Table:
         self._key = (service, kind)
 
     def get(self, name: str) -> Record | None:
-        """Read a record, or None."""
         rows = self._store.execute(f"SELECT record {_OF_KIND} AND name = ?", (*self._key, name))
         return json.loads(rows[0][0]) if rows else None
 

@@ -5,9 +5,6 @@ from __future__ import annotations
 import functools
 import json
 import re
-import sys
-import unicodedata
-from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,7 +12,6 @@ from botocore.model import ListShape, MapShape, Shape, StructureShape
 
 from emulator.platform.errors import ServiceError
 
-_JSON_NAMES = {bool: "TRUE_VALUE", int: "NUMBER_VALUE", float: "NUMBER_VALUE", str: "STRING_VALUE", type(None): "NULL"}
 _SCALARS: dict[str, tuple[tuple[type, ...], str]] = {
     "string": ((str,), "a String"),
     "blob": ((str,), "a String"),
@@ -28,16 +24,21 @@ _SCALARS: dict[str, tuple[tuple[type, ...], str]] = {
 }
 #: Java writes characters beyond the BMP as two halves; this is "all of them" in a pattern of AWS's.
 _JAVA_ASTRAL_RANGE = r"\uD800\uDC00-\uDBFF\uDFFF"
-_POSIX_CLASSES = {"Alnum": "a-zA-Z0-9", "Print": r"\x20-\x7E"}
+_JAVA_CLASS = re.compile(r"\\p\{(\w+)\}")
+#: What is between the brackets for a class of Java's. All patterns that have L have N and the underscore as well.
+_CLASSES = {
+    "Alnum": "a-zA-Z0-9",
+    "Print": r"\x20-\x7E",
+    "L": r"\w",
+    "N": r"\d",
+    "Z": r" \u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000",
+}
 
 
 def validate(payload: Any, shape: Shape) -> None:
     """Check a request against the input shape of its operation.
 
-    Raises
-    ------
-    ServiceError
-        SerializationException for a value of the wrong type, ValidationException for all other problems at once.
+    SerializationException is for the first value of a wrong type, ValidationException for all other problems at once.
     """
     problems = list(_problems(payload, shape, ""))
     if problems:
@@ -77,9 +78,7 @@ def _check_type(value: Any, shape: Shape, path: str) -> None:
         accepted, name = _SCALARS[shape.type_name]
         # JSON's true is an int to Python
         if not isinstance(value, accepted) or (isinstance(value, bool) and bool not in accepted):
-            kind = _JSON_NAMES.get(type(value))
-            message = f"{kind} can not be converted to {name}{where}." if kind else f"Expected {name}{where}."
-            raise ServiceError("SerializationException", message)
+            raise ServiceError("SerializationException", f"Expected {name}{where}, got {_show(value)}.")
 
 
 def _structure_problems(value: dict[str, Any], shape: StructureShape, path: str) -> Iterator[str]:
@@ -132,36 +131,16 @@ def _join(path: str, name: str) -> str:
 def compile_pattern(pattern: str) -> re.Pattern[str] | None:
     r"""Compile a pattern of AWS's models, which are Java's regular expressions.
 
-    Java's ``\p{…}`` classes, which Python lacks, are written out. A pattern that is broken in the model itself
-    (a few are) gives None: AWS checks those fields by other means, we leave them be.
+    Java's ``\p{…}`` classes, which Python lacks, are written out. A pattern that is broken in the model itself, or has
+    a class that no operation here needs, gives None: those fields are left be.
     """
     translated = pattern.replace(_JAVA_ASTRAL_RANGE, "\U00010000-\U0010ffff")
     # A class on its own needs the brackets that one inside [...] already has.
     parts = re.split(r"(\[(?:\\.|[^\]\\])*\])", translated)
-    for number, part in enumerate(parts):
-        template = "{}" if part.startswith("[") else "[{}]"
-        parts[number] = re.sub(r"\\p\{(\w+)\}", lambda match, t=template: t.format(_java_class(match[1])), part)
     try:
+        for number, part in enumerate(parts):
+            brackets = "{}" if part.startswith("[") else "[{}]"
+            parts[number] = _JAVA_CLASS.sub(lambda match, b=brackets: b.format(_CLASSES[match[1]]), part)
         return re.compile("".join(parts))
-    except re.error:
+    except (KeyError, re.error):
         return None
-
-
-def _java_class(name: str) -> str:
-    r"""The inside of a bracket expression that matches ``\p{name}``."""
-    return _POSIX_CLASSES.get(name) or _unicode_categories()[name]
-
-
-@functools.cache
-def _unicode_categories() -> dict[str, str]:
-    """Ranges of code points, as a bracket expression holds them, by the first letter of their general category."""
-    ranges: dict[str, list[list[int]]] = defaultdict(list)
-    for code in range(sys.maxunicode + 1):
-        category = ranges[unicodedata.category(chr(code))[0]]
-        if category and category[-1][1] == code - 1:
-            category[-1][1] = code
-        else:
-            category.append([code, code])
-    return {
-        name: "".join(f"\\U{first:08x}-\\U{last:08x}" for first, last in category) for name, category in ranges.items()
-    }

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from emulator.platform.awsapi import Caller, Payload, Service, ServiceError, operation, paginate
+from emulator.platform.awsapi import Caller, Payload, Service, ServiceError, operation, page
 
 CONCURRENT_EXECUTIONS = "Concurrent executions"
 ALL_ENDPOINTS = "Number of instances across active endpoints"
@@ -51,20 +51,16 @@ class Quota:
 class Quotas:
     """What this account may have.
 
-    Parameters
-    ----------
-    given
-        Values by the names that AWS lists; the others have the values of this module.
-
-    Raises
-    ------
-    QuotaError
-        A name that is not listed, or a value that is too small.
+    `given` has values by the names that AWS lists; the others have the values of this module. A name that is not
+    listed, or a value that is too small, is a QuotaError.
     """
 
     def __init__(self, given: Mapping[str, int] | None = None) -> None:
         given = given or {}
-        self._quotas = {quota.name: quota for quota in _quotas(given)}
+        self._quotas = {
+            name: Quota(service, name, code, default, given.get(name, value))
+            for service, name, code, default, value in _listed()
+        }
         for name, value in given.items():
             least = 1 if name == CONCURRENT_EXECUTIONS else 0
             if name not in self._quotas:
@@ -95,31 +91,26 @@ def builds(machine: str, size: str) -> str:
 
 
 def parse(text: str) -> tuple[str, int]:
-    """Name and value of ``NAME=VALUE``.
-
-    Raises
-    ------
-    QuotaError
-    """
+    """Name and value of ``NAME=VALUE``; anything else is a QuotaError."""
     name, separator, value = text.rpartition("=")
     if not separator or not value.isdecimal():
         raise QuotaError(f'"{text}" is not NAME=VALUE with a whole number, such as "{CONCURRENT_EXECUTIONS}=10".')
     return name, int(value)
 
 
-def _quotas(given: Mapping[str, int]) -> Iterator[Quota]:
-    yield Quota("lambda", CONCURRENT_EXECUTIONS, "L-B99A9384", 1000, given.get(CONCURRENT_EXECUTIONS, 1000))
+def _listed() -> Iterator[tuple[str, str, str, int, int]]:
+    """Service, name, code, AWS's default and ours of every quota."""
+    yield "lambda", CONCURRENT_EXECUTIONS, "L-B99A9384", 1000, 1000
     for machine, size, code, builders in _BUILDERS:
-        name = builds(machine, size)
-        yield Quota("codebuild", name, code, builders, given.get(name, builders))
-    yield Quota("sagemaker", ALL_ENDPOINTS, "L-7A3DF611", 20, given.get(ALL_ENDPOINTS, _INSTANCES))
+        yield "codebuild", builds(machine, size), code, builders, builders
+    yield "sagemaker", ALL_ENDPOINTS, "L-7A3DF611", 20, _INSTANCES
     with _TABLE.open(newline="") as table:
         for row in csv.DictReader(table):
             instance_type = row.pop("instance type")
             for purpose, cell in row.items():
                 if cell:
-                    name, (code, default) = instances(instance_type, purpose), cell.split()
-                    yield Quota("sagemaker", name, code, int(default), given.get(name, _INSTANCES))
+                    code, default = cell.split()
+                    yield "sagemaker", instances(instance_type, purpose), code, int(default), _INSTANCES
 
 
 class ServiceQuotas(Service):
@@ -138,43 +129,35 @@ class ServiceQuotas(Service):
 
     @operation("ListServiceQuotas")
     def list_all(self, request: Payload, caller: Caller) -> Payload:
-        return self._page(request, [_described(quota, quota.value, caller) for quota in self._of(request)])
+        return self._page(request, caller, "value")
 
     @operation("ListAWSDefaultServiceQuotas")
     def list_defaults(self, request: Payload, caller: Caller) -> Payload:
-        return self._page(request, [_described(quota, quota.default, caller) for quota in self._of(request)])
+        return self._page(request, caller, "default")
 
     @operation("GetServiceQuota")
     def get(self, request: Payload, caller: Caller) -> Payload:
-        quota = self._require(request)
-        return {"Quota": _described(quota, quota.value, caller)}
+        return self._one(request, caller, "value")
 
     @operation("GetAWSDefaultServiceQuota")
     def get_default(self, request: Payload, caller: Caller) -> Payload:
-        quota = self._require(request)
-        return {"Quota": _described(quota, quota.default, caller)}
+        return self._one(request, caller, "default")
+
+    def _one(self, request: Payload, caller: Caller, member: str) -> Payload:
+        for quota in self._of(request):
+            if quota.code == request["QuotaCode"]:
+                return {"Quota": _described(quota, getattr(quota, member), caller)}
+        raise _missing("The request failed because the specified quota does not exist.")
 
     def _of(self, request: Payload) -> list[Quota]:
         if found := self._quotas.of(request["ServiceCode"]):
             return found
         raise _missing(f"The local AWS has no quotas of {request['ServiceCode']}, only of {', '.join(_SERVICE_NAMES)}.")
 
-    def _require(self, request: Payload) -> Quota:
-        for quota in self._of(request):
-            if quota.code == request["QuotaCode"]:
-                return quota
-        raise _missing("The request failed because the specified quota does not exist.")
-
-    @staticmethod
-    def _page(request: Payload, described: list[Payload]) -> Payload:
-        page, token = paginate(
-            described,
-            key="QuotaCode",
-            limit=request.get("MaxResults", _PAGE_SIZE),
-            token=request.get("NextToken"),
-            error_code="InvalidPaginationTokenException",
-        )
-        return {"Quotas": page, **({"NextToken": token} if token else {})}
+    def _page(self, request: Payload, caller: Caller, member: str) -> Payload:
+        quotas = [_described(quota, getattr(quota, member), caller) for quota in self._of(request)]
+        error_code = "InvalidPaginationTokenException"
+        return page(quotas, request, "Quotas", "QuotaCode", size=_PAGE_SIZE, error_code=error_code)
 
 
 def _missing(message: str) -> ServiceError:

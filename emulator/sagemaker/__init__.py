@@ -11,7 +11,7 @@ from emulator.platform.store import Store
 from emulator.sagemaker.endpoints.operations import Endpoints
 from emulator.sagemaker.endpoints.runtime import Runtime
 from emulator.sagemaker.instance_quotas import LIMITED, InstanceQuotas
-from emulator.sagemaker.models import EndpointConfigs, Models
+from emulator.sagemaker.models import Models
 from emulator.sagemaker.notebooks import LifecycleConfigs, NotebookInstances
 from emulator.sagemaker.resources import ENDPOINT_CONFIG, KINDS, Resources, Tags
 from emulator.sagemaker.training.operations import TrainingJobs
@@ -22,15 +22,7 @@ __all__ = ["SageMaker"]
 
 
 class SageMaker(Service):
-    """The control plane, and `runtime`, the data plane.
-
-    Attributes
-    ----------
-    runtime
-        Answers InvokeEndpoint.
-    endpoints, training_jobs, tuning_jobs, transform_jobs
-        The controllers with something behind their records.
-    """
+    """The control plane, and `runtime`, the data plane, which answers InvokeEndpoint."""
 
     name = "sagemaker"
 
@@ -41,17 +33,15 @@ class SageMaker(Service):
         self.training_jobs = TrainingJobs(host, self._store)
         self.tuning_jobs = TuningJobs(self._store, self.training_jobs)
         self.transform_jobs = TransformJobs(host, self._store)
+        self._lives = (self.endpoints, self.training_jobs, self.tuning_jobs, self.transform_jobs)
         for kind in KINDS:
             resources = Resources(self._store, kind)
             self._handlers[f"Describe{kind.member}"] = resources.describe
             self._handlers[f"List{kind.member}s"] = resources.list_page
         for jobs in (self.training_jobs, self.tuning_jobs, self.transform_jobs):
             self._handlers[f"Stop{jobs.kind.member}"] = jobs.stop_job
-        self.register(
-            *(Models(self._store), EndpointConfigs(self._store), self.endpoints),
-            *(self.training_jobs, self.tuning_jobs, self.transform_jobs),
-            *(NotebookInstances(self._store), LifecycleConfigs(self._store), Tags(self._store)),
-        )
+        self.register(*self._lives, Models(self._store), Tags(self._store))
+        self.register(NotebookInstances(self._store), LifecycleConfigs(self._store))
         self._quotas = InstanceQuotas(self._store, host.quotas)
         self._counting = threading.Lock()
         for operation in LIMITED:
@@ -66,18 +56,14 @@ class SageMaker(Service):
 
     def start(self) -> None:
         """Bring back endpoints and jobs; the other services must answer by now."""
-        self.endpoints.start()
-        self.training_jobs.start()
-        self.tuning_jobs.start()
-        self.transform_jobs.start()
+        for controller in self._lives:
+            controller.start()
 
     def stop(self) -> None:
         """End every process and keep every record."""
         self._store.give_up()
-        self.endpoints.stop()
-        self.tuning_jobs.stop()
-        self.training_jobs.stop()
-        self.transform_jobs.stop()
+        for controller in reversed(self._lives):
+            controller.stop()
         self._store.close()
 
     def resource_arns(self, operation: str, payload: Payload, caller: Caller) -> list[str]:

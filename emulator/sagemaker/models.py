@@ -8,14 +8,20 @@ from emulator.platform.store import Store
 from emulator.sagemaker.resources import ENDPOINT_CONFIG, MODEL, Resources
 
 
+def containers(model: Payload) -> list[Payload]:
+    """The container definitions of a model, the primary one first."""
+    return model.get("Containers") or [model["PrimaryContainer"]]
+
+
 class Models:
-    """CreateModel and DeleteModel."""
+    """Create and delete models and endpoint configurations."""
 
     def __init__(self, store: Store) -> None:
         self._models = Resources(store, MODEL)
+        self._configs = Resources(store, ENDPOINT_CONFIG)
 
     @operation("CreateModel")
-    def create(self, request: Payload, caller: Caller) -> Payload:
+    def create_model(self, request: Payload, caller: Caller) -> Payload:
         both_or_none = ("PrimaryContainer" in request) == ("Containers" in request)
         refuse(both_or_none, "Provide either a PrimaryContainer or Containers, and not both.")
         refuse(
@@ -32,24 +38,11 @@ class Models:
         return {"ModelArn": record["ModelArn"]}
 
     @operation("DeleteModel")
-    def delete(self, request: Payload, caller: Caller) -> None:
+    def delete_model(self, request: Payload, caller: Caller) -> None:
         self._models.delete(self._models.require(caller, request["ModelName"])["ModelArn"])
 
-
-def containers(model: Payload) -> list[Payload]:
-    """The container definitions of a model, the primary one first."""
-    return model.get("Containers") or [model["PrimaryContainer"]]
-
-
-class EndpointConfigs:
-    """CreateEndpointConfig and DeleteEndpointConfig."""
-
-    def __init__(self, store: Store) -> None:
-        self._configs = Resources(store, ENDPOINT_CONFIG)
-        self._models = Resources(store, MODEL)
-
     @operation("CreateEndpointConfig")
-    def create(self, request: Payload, caller: Caller) -> Payload:
+    def create_config(self, request: Payload, caller: Caller) -> Payload:
         variants = request["ProductionVariants"]
         names = [variant["VariantName"] for variant in variants]
         refuse(len(set(names)) < len(names), f"Variant names must be unique: {', '.join(names)}.")
@@ -66,14 +59,12 @@ class EndpointConfigs:
             f"Variant {name} names no model. The local AWS has no inference components: each needs a ModelName.",
         )
         self._models.require(caller, variant["ModelName"])
-        if "ServerlessConfig" in variant:
-            sized = {"InstanceType", "InitialInstanceCount"} & variant.keys()
-            refuse(sized, f"Variant {name} is serverless: it has no instance type or count.")
-        else:
-            refuse("InstanceType" not in variant, f"Variant {name} needs an InstanceType or a ServerlessConfig.")
-            none = variant.get("InitialInstanceCount", 0) < 1
-            refuse(none, f"Variant {name} needs an InitialInstanceCount of at least 1.")
+        for member in ("ServerlessConfig", "RoutingConfig", "ManagedInstanceScaling"):
+            refuse(member in variant, f"Variant {name} has a {member}, and the local AWS has no such thing.")
+        refuse("InstanceType" not in variant, f"Variant {name} needs an InstanceType.")
+        none = variant.get("InitialInstanceCount", 0) < 1
+        refuse(none, f"Variant {name} needs an InitialInstanceCount of at least 1.")
 
     @operation("DeleteEndpointConfig")
-    def delete(self, request: Payload, caller: Caller) -> None:
+    def delete_config(self, request: Payload, caller: Caller) -> None:
         self._configs.delete(self._configs.require(caller, request["EndpointConfigName"])["EndpointConfigArn"])

@@ -8,15 +8,10 @@ from emulator.platform.store import Record, Store
 from emulator.sagemaker.resources import LIFECYCLE_CONFIG, NOTEBOOK_INSTANCE, Resources
 
 _STATUS = "NotebookInstanceStatus"
-#: Members of UpdateNotebookInstance that remove a member of the record.
-_REMOVALS = {
-    "DisassociateLifecycleConfig": "NotebookInstanceLifecycleConfigName",
-    "DisassociateAcceleratorTypes": "AcceleratorTypes",
-    "DisassociateDefaultCodeRepository": "DefaultCodeRepository",
-    "DisassociateAdditionalCodeRepositories": "AdditionalCodeRepositories",
-}
+_AT_REST = ("Stopped", "Failed")
+_CONFIG = LIFECYCLE_CONFIG.name_member
 #: Members that requests and answers call differently.
-_RENAMED = {"LifecycleConfigName": "NotebookInstanceLifecycleConfigName", "SecurityGroupIds": "SecurityGroups"}
+_RENAMED = {"LifecycleConfigName": _CONFIG, "SecurityGroupIds": "SecurityGroups"}
 _DEFAULTS = {"DirectInternetAccess": "Enabled", "RootAccess": "Enabled", "VolumeSizeInGB": 5}
 
 
@@ -29,59 +24,54 @@ class NotebookInstances:
 
     @operation("CreateNotebookInstance")
     def create(self, request: Payload, caller: Caller) -> Payload:
-        self._check_lifecycle_config(request, caller)
         url = f"{request['NotebookInstanceName'].lower()}.notebook.{caller.region}.sagemaker.aws"
-        record = self._notebooks.create(
-            caller, {**_DEFAULTS, **_renamed(request)}, **{_STATUS: "InService", "Url": url}
-        )
+        members = {**_DEFAULTS, **self._members(request, caller)}
+        record = self._notebooks.create(caller, members, **{_STATUS: "InService", "Url": url})
         return {"NotebookInstanceArn": record["NotebookInstanceArn"]}
 
     @operation("StartNotebookInstance")
     def start(self, request: Payload, caller: Caller) -> None:
-        self._move(request, caller, ("Stopped", "Failed"), "InService")
+        arn = self._require_status(request, caller, _AT_REST, "InService")
+        self._notebooks.change(arn, lambda record: record.update({_STATUS: "InService"}))
 
     @operation("StopNotebookInstance")
     def stop(self, request: Payload, caller: Caller) -> None:
-        self._move(request, caller, ("InService",), "Stopped")
+        arn = self._require_status(request, caller, ("InService",), "Stopped")
+        self._notebooks.change(arn, lambda record: record.update({_STATUS: "Stopped"}))
 
     @operation("UpdateNotebookInstance")
     def update(self, request: Payload, caller: Caller) -> None:
-        self._check_lifecycle_config(request, caller)
-        arn = self._require_status(request, caller, ("Stopped", "Failed"), "Updating")
+        arn = self._require_status(request, caller, _AT_REST, "Updating")
+        members = self._members(request, caller)
+        others = [name for name in members if name.startswith("Disassociate") and name != "DisassociateLifecycleConfig"]
+        refuse(others, f"The local AWS has no {', '.join(others)}.")
 
         def change(record: Record) -> None:
-            record.update({k: v for k, v in _renamed(request).items() if k not in _REMOVALS})
-            for flag, member in _REMOVALS.items():
-                if request.get(flag):
-                    record.pop(member, None)
+            if members.pop("DisassociateLifecycleConfig", False):
+                record.pop(_CONFIG, None)
+            record.update(members)
 
         self._notebooks.change(arn, change)
 
     @operation("DeleteNotebookInstance")
     def delete(self, request: Payload, caller: Caller) -> None:
-        self._notebooks.delete(self._require_status(request, caller, ("Stopped", "Failed"), "Deleting"))
+        self._notebooks.delete(self._require_status(request, caller, _AT_REST, "Deleting"))
 
-    def _move(self, request: Payload, caller: Caller, allowed: tuple[str, ...], status: str) -> None:
-        arn = self._require_status(request, caller, allowed, status)
-        self._notebooks.change(arn, lambda record: record.update({_STATUS: status}))
+    def _members(self, request: Payload, caller: Caller) -> Payload:
+        """What a request says, under the names that answers have."""
+        if "LifecycleConfigName" in request:
+            self._lifecycle_configs.require(caller, request["LifecycleConfigName"])
+        return {_RENAMED.get(name, name): value for name, value in request.items()}
 
     def _require_status(self, request: Payload, caller: Caller, allowed: tuple[str, ...], target: str) -> str:
         record = self._notebooks.require(caller, request["NotebookInstanceName"])
-        arn = record["NotebookInstanceArn"]
+        arn: str = record["NotebookInstanceArn"]
         refuse(
             record[_STATUS] not in allowed,
             f"Status ({record[_STATUS]}) not in ([{', '.join(allowed)}]). Unable to transition to ({target}) for "
             f"Notebook Instance ({arn})",
         )
         return arn
-
-    def _check_lifecycle_config(self, request: Payload, caller: Caller) -> None:
-        if "LifecycleConfigName" in request:
-            self._lifecycle_configs.require(caller, request["LifecycleConfigName"])
-
-
-def _renamed(request: Payload) -> Payload:
-    return {_RENAMED.get(name, name): value for name, value in request.items()}
 
 
 class LifecycleConfigs:
@@ -98,18 +88,13 @@ class LifecycleConfigs:
 
     @operation("UpdateNotebookInstanceLifecycleConfig")
     def update(self, request: Payload, caller: Caller) -> None:
-        arn = self._require(request, caller)[LIFECYCLE_CONFIG.arn_member]
-        self._configs.change(arn, lambda record: record.update(request))
+        record = self._configs.require(caller, request[_CONFIG])
+        self._configs.change(record[LIFECYCLE_CONFIG.arn_member], lambda record: record.update(request))
 
     @operation("DeleteNotebookInstanceLifecycleConfig")
     def delete(self, request: Payload, caller: Caller) -> None:
-        record = self._require(request, caller)
-        name = record[LIFECYCLE_CONFIG.name_member]
-        users = [
-            n["NotebookInstanceName"] for n in self._notebooks.all() if n.get(LIFECYCLE_CONFIG.name_member) == name
-        ]
+        name = request[_CONFIG]
+        record = self._configs.require(caller, name)
+        users = [n["NotebookInstanceName"] for n in self._notebooks.all() if n.get(_CONFIG) == name]
         refuse(users, f"Notebook Instance Lifecycle Config {name} is in use by {', '.join(users)}.")
         self._configs.delete(record[LIFECYCLE_CONFIG.arn_member])
-
-    def _require(self, request: Payload, caller: Caller) -> Record:
-        return self._configs.require(caller, request[LIFECYCLE_CONFIG.name_member])

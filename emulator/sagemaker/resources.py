@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from botocore.model import ListShape
 
-from emulator.platform.awsapi import Caller, Payload, ServiceError, operation, paginate, service_model
+from emulator.platform.awsapi import Caller, Payload, ServiceError, operation, service_model
+from emulator.platform.awsapi import page as page
 from emulator.platform.store import Record, Result, Store
 
-#: What SageMaker's lists return when the caller does not say how many.
-_PAGE_SIZE = 10
 _MAX_TAGS = 50
 _ORDER_AND_PAGE = ("SortBy", "SortOrder", "MaxResults", "NextToken")
 
@@ -28,10 +27,8 @@ class Kind:
         The part of the ARN before the name.
     member
         ``EndpointConfig`` for ``EndpointConfigName`` and ``EndpointConfigArn``.
-    missing, existing
-        AWS's messages for a name that does not exist and one that is taken, with ``{arn}`` for the resource.
-    missing_code, existing_code
-        AWS's error codes for both.
+    missing, existing, missing_code, existing_code
+        AWS's errors for a name that does not exist and one that is taken, with ``{arn}`` for the resource.
     sort_by, sort_order
         How the List operation sorts when the caller does not say.
     """
@@ -63,9 +60,8 @@ class Kind:
 
 
 def _named(arn_type: str, member: str, title: str) -> Kind:
-    return Kind(
-        arn_type, member, f'Could not find {title} "{{arn}}".', f'Cannot create already existing {title} "{{arn}}".'
-    )
+    missing = f'Could not find {title} "{{arn}}".'
+    return Kind(arn_type, member, missing, f'Cannot create already existing {title} "{{arn}}".')
 
 
 def _job(member: str, title: str, missing: str, arn_type: str, **others: str) -> Kind:
@@ -76,33 +72,24 @@ def _job(member: str, title: str, missing: str, arn_type: str, **others: str) ->
     return Kind(arn_type, member, missing, existing, "ResourceInUse", **others)
 
 
+_UP_BY_NAME = {"sort_by": "Name", "sort_order": "Ascending"}
+_NO_TUNING_JOB = "Amazon SageMaker can't find a tuning job with the ARN {arn}."
 MODEL = _named("model", "Model", "model")
 ENDPOINT_CONFIG = _named("endpoint-config", "EndpointConfig", "endpoint configuration")
 ENDPOINT = _named("endpoint", "Endpoint", "endpoint")
 TRAINING_JOB = _job("TrainingJob", "Training", "Requested resource not found.", "training-job", sort_order="Ascending")
 TUNING_JOB = _job(
-    "HyperParameterTuningJob",
-    "Tuning",
-    "Amazon SageMaker can't find a tuning job with the ARN {arn}.",
-    "hyper-parameter-tuning-job",
+    *("HyperParameterTuningJob", "Tuning", _NO_TUNING_JOB, "hyper-parameter-tuning-job"),
     missing_code="ResourceNotFound",
-    sort_by="Name",
-    sort_order="Ascending",
+    **_UP_BY_NAME,
 )
 TRANSFORM_JOB = _job("TransformJob", "Transform", 'Could not find requested job with name: "{arn}".', "transform-job")
 NOTEBOOK_INSTANCE = Kind(
-    "notebook-instance",
-    "NotebookInstance",
-    "RecordNotFound",
-    "Cannot create a duplicate Notebook Instance ({arn})",
-    sort_by="Name",
-    sort_order="Ascending",
+    *("notebook-instance", "NotebookInstance", "RecordNotFound", "Cannot create a duplicate Notebook Instance ({arn})"),
+    **_UP_BY_NAME,
 )
-LIFECYCLE_CONFIG = Kind(
-    "notebook-instance-lifecycle-config",
-    "NotebookInstanceLifecycleConfig",
-    'Unable to describe Notebook Instance Lifecycle Config "{arn}": it does not exist.',
-    'Cannot create already existing Notebook Instance Lifecycle Config "{arn}".',
+LIFECYCLE_CONFIG = _named(
+    *("notebook-instance-lifecycle-config", "NotebookInstanceLifecycleConfig", "Notebook Instance Lifecycle Config")
 )
 KINDS = (
     *(MODEL, ENDPOINT_CONFIG, ENDPOINT, TRAINING_JOB, TUNING_JOB, TRANSFORM_JOB),
@@ -119,13 +106,7 @@ class Resources:
         self._table = store.table("sagemaker", kind.arn_type)
 
     def create(self, caller: Caller, request: Payload, **members: Any) -> Record:
-        """Record a new resource: the request, its ARN and times, and further members.
-
-        Raises
-        ------
-        ServiceError
-            The name is taken.
-        """
+        """Record a new resource: the request, its ARN and times, and further members."""
         arn = self.kind.arn(caller, request[self.kind.name_member])
         now = time.time()
         record = {**request, self.kind.arn_member: arn, "CreationTime": now, "LastModifiedTime": now, **members}
@@ -136,7 +117,6 @@ class Resources:
         return record
 
     def get(self, arn: str) -> Record | None:
-        """The record of an ARN."""
         return self._table.get(arn)
 
     def require(self, caller: Caller, name: str) -> Record:
@@ -172,7 +152,7 @@ class Resources:
         self._table.delete(arn)
 
     def all(self, arn_prefix: str = "") -> list[Record]:
-        """Every record, of all regions, or those whose ARNs begin with `arn_prefix`; in the order of the ARNs."""
+        """Every record whose ARN begins with `arn_prefix`, of all regions, in the order of the ARNs."""
         return self._table.list(arn_prefix)
 
     def describe(self, request: Payload, caller: Caller) -> Payload:
@@ -194,30 +174,23 @@ class Resources:
 
     def _filter(self, request: Payload) -> Callable[[Record], bool]:
         """Whether a record is one that a List request asks for."""
-        tests: dict[str, Callable[[Record, Any], bool]] = {
-            "NameContains": lambda record, text: text.lower() in record[self.kind.name_member].lower(),
-            "StatusEquals": lambda record, status: record[self.kind.status_member] == status,
-            "CreationTimeAfter": lambda record, moment: record["CreationTime"] > moment,
-            "CreationTimeBefore": lambda record, moment: record["CreationTime"] < moment,
-            "LastModifiedTimeAfter": lambda record, moment: record["LastModifiedTime"] > moment,
-            "LastModifiedTimeBefore": lambda record, moment: record["LastModifiedTime"] < moment,
-        }
         wanted = {name: value for name, value in request.items() if name not in _ORDER_AND_PAGE}
         for name in wanted:
-            if name not in tests:
+            if name not in _FILTERS:
                 # A filter that is not applied would return the wrong resources without a word.
                 raise ServiceError("NotImplementedException", f"The local AWS has no filter {name} here.", 501)
-        return lambda record: all(tests[name](record, value) for name, value in wanted.items())
+        return lambda record: all(_FILTERS[name](self.kind, record, value) for name, value in wanted.items())
 
 
-def page(
-    records: Sequence[Record], request: Payload, list_member: str, key: str, show: Callable[[Record], Payload]
-) -> Payload:
-    """The part of a sorted list that a List request asks for, each record as `show` gives it."""
-    shown, token = paginate(
-        records, key=key, limit=request.get("MaxResults", _PAGE_SIZE), token=request.get("NextToken")
-    )
-    return {list_member: [show(record) for record in shown], **({"NextToken": token} if token else {})}
+#: Whether a record passes a filter of a List request with some value.
+_FILTERS: dict[str, Callable[[Kind, Record, Any], bool]] = {
+    "NameContains": lambda kind, record, text: text.lower() in record[kind.name_member].lower(),
+    "StatusEquals": lambda kind, record, status: record[kind.status_member] == status,
+    "CreationTimeAfter": lambda kind, record, moment: record["CreationTime"] > moment,
+    "CreationTimeBefore": lambda kind, record, moment: record["CreationTime"] < moment,
+    "LastModifiedTimeAfter": lambda kind, record, moment: record["LastModifiedTime"] > moment,
+    "LastModifiedTimeBefore": lambda kind, record, moment: record["LastModifiedTime"] < moment,
+}
 
 
 def project(record: Record, shape: Any) -> Payload:

@@ -6,6 +6,7 @@ as one zip file with nothing but the standard library and boto3. They import not
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,24 +16,6 @@ EXCLUDE = ("*", "!/__main__.py", "!/training_instance", "!/training_instance/*.p
 
 
 def render_user_data(values: Mapping[str, object]) -> str:
-    """Fill in the user data.
-
-    Parameters
-    ----------
-    values
-        For each ``{{name}}`` of ``user_data.sh``: data_bucket, limit_minutes, log_group, program_bucket, program_key,
-        region. They may be CloudFormation tokens.
-
-    Raises
-    ------
-    ValueError
-        When a value is missing or not asked for.
-    """
+    """Fill in each ``{{name}}`` of ``user_data.sh``; the values may be CloudFormation tokens."""
     text = (FOLDER / "user_data.sh").read_text(encoding="utf-8")
-    for name, value in values.items():
-        if f"{{{{{name}}}}}" not in text:
-            raise ValueError(f"The user data has no {name}.")
-        text = text.replace(f"{{{{{name}}}}}", str(value))
-    if "{{" in text:
-        raise ValueError(f"The user data needs {text.partition('{{')[2].partition('}}')[0]}.")
-    return text
+    return re.sub(r"{{(\w+)}}", lambda match: str(values[match[1]]), text)

@@ -16,7 +16,6 @@ import logging
 import time
 import urllib.request
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import boto3
@@ -40,79 +39,56 @@ class BuildError(Exception):
     """The image could not be built; the message says why and holds the end of the log."""
 
 
-@dataclass(frozen=True)
-class ImageBuilder:
-    """Starts builds of one project and waits for them.
+def ensure_image(project: str, repository: str, tag: str, token: str, remaining_seconds: Callable[[], float]) -> None:
+    """Build the image unless the repository has it; the project reads its tag in the variable ``IMAGE_TAG``.
 
-    Attributes
-    ----------
-    codebuild, ecr, logs
-        boto3 clients.
-    remaining_seconds
-        How long the function may still run.
+    The token makes CodeBuild take a repeated request for the first one: Lambda calls again after a crash.
     """
+    ecr, codebuild = boto3.client("ecr"), boto3.client("codebuild")
+    with contextlib.suppress(ecr.exceptions.ImageNotFoundException):
+        if ecr.describe_images(repositoryName=repository, imageIds=[{"imageTag": tag}])["imageDetails"]:
+            logger.info("The image is there already: %s:%s", repository, tag)
+            return
+    variable = {"name": "IMAGE_TAG", "value": tag, "type": "PLAINTEXT"}
+    try:
+        build = codebuild.start_build(
+            projectName=project, environmentVariablesOverride=[variable], idempotencyToken=token
+        )["build"]
+    except ClientError as error:  # new accounts may have a quota of no builds at all
+        raise BuildError(f"CodeBuild does not build: {error}. {WAY_OUT}") from error
+    logger.info("Building %s:%s as %s", repository, tag, build["id"])
+    while build["buildStatus"] == "IN_PROGRESS":
+        if remaining_seconds() < RESERVE_SECONDS + POLL_SECONDS:
+            codebuild.stop_build(id=build["id"])
+            raise BuildError(_report(build, "did not finish in time and was stopped"))
+        time.sleep(POLL_SECONDS)
+        build = codebuild.batch_get_builds(ids=[build["id"]])["builds"][0]
+    if build["buildStatus"] != "SUCCEEDED":
+        raise BuildError(_report(build, f"ended as {build['buildStatus']}"))
 
-    codebuild: Any
-    ecr: Any
-    logs: Any
-    remaining_seconds: Callable[[], float]
 
-    def ensure_image(self, project: str, repository: str, tag: str, token: str) -> None:
-        """Build the image unless the repository has it; the project reads its tag in the variable ``IMAGE_TAG``.
+def _report(build: dict[str, Any], outcome: str) -> str:
+    """Say what became of a build: what each phase that failed says, then the end of the log."""
+    phases = [
+        f"{phase['phaseType']}: {context['message']}"
+        for phase in build.get("phases", ())
+        for context in phase.get("contexts", ())
+        if context.get("message")
+    ]
+    group, stream = (build.get("logs", {}).get(name) for name in ("groupName", "streamName"))
+    log = f"The end of its log ({group}, {stream}):"
+    return "\n".join([f"The build {build['id']} {outcome}.", *phases, log, *_log_tail(group, stream)])
 
-        Parameters
-        ----------
-        token
-            Makes CodeBuild take a repeated request for the first one: Lambda calls again after a crash.
 
-        Raises
-        ------
-        BuildError
-            When the build failed, was stopped, or did not finish in time.
-        """
-        with contextlib.suppress(self.ecr.exceptions.ImageNotFoundException):
-            if self.ecr.describe_images(repositoryName=repository, imageIds=[{"imageTag": tag}])["imageDetails"]:
-                logger.info("The image is there already: %s:%s", repository, tag)
-                return
-        variable = {"name": "IMAGE_TAG", "value": tag, "type": "PLAINTEXT"}
-        try:
-            build = self.codebuild.start_build(
-                projectName=project, environmentVariablesOverride=[variable], idempotencyToken=token
-            )["build"]
-        except ClientError as error:  # new accounts may have a quota of no builds at all
-            raise BuildError(f"CodeBuild does not build: {error}. {WAY_OUT}") from error
-        logger.info("Building %s:%s as %s", repository, tag, build["id"])
-        while build["buildStatus"] == "IN_PROGRESS":
-            if self.remaining_seconds() < RESERVE_SECONDS + POLL_SECONDS:
-                self.codebuild.stop_build(id=build["id"])
-                raise BuildError(self._report(build, "did not finish in time and was stopped"))
-            time.sleep(POLL_SECONDS)
-            build = self.codebuild.batch_get_builds(ids=[build["id"]])["builds"][0]
-        if build["buildStatus"] != "SUCCEEDED":
-            raise BuildError(self._report(build, f"ended as {build['buildStatus']}"))
-
-    def _report(self, build: dict[str, Any], outcome: str) -> str:
-        """Say what became of a build: what each phase that failed says, then the end of the log."""
-        phases = [
-            f"{phase['phaseType']}: {context['message']}"
-            for phase in build.get("phases", ())
-            for context in phase.get("contexts", ())
-            if context.get("message")
-        ]
-        group, stream = (build.get("logs", {}).get(name) for name in ("groupName", "streamName"))
-        log = f"The end of its log ({group}, {stream}):"
-        return "\n".join([f"The build {build['id']} {outcome}.", *phases, log, *self._log_tail(group, stream)])
-
-    def _log_tail(self, group: str | None, stream: str | None) -> list[str]:
-        if group is None or stream is None:  # the build failed before it could write any
-            return ["(empty)"]
-        try:
-            page = self.logs.get_log_events(
-                logGroupName=group, logStreamName=stream, limit=LOG_LINES, startFromHead=False
-            )
-        except ClientError as error:  # must not hide why the build failed
-            return [f"(cannot be read: {error})"]
-        return [event["message"].rstrip() for event in page["events"]] or ["(empty)"]
+def _log_tail(group: str | None, stream: str | None) -> list[str]:
+    if group is None or stream is None:  # the build failed before it could write any
+        return ["(empty)"]
+    place = {"logGroupName": group, "logStreamName": stream}
+    try:
+        page = boto3.client("logs").get_log_events(**place, limit=LOG_LINES, startFromHead=False)
+    except ClientError as error:  # must not hide why the build failed
+        return [f"(cannot be read: {error})"]
+    return [event["message"].rstrip() for event in page["events"]] or ["(empty)"]
 
 
 def handler(event: dict[str, Any], context: Any) -> None:
@@ -121,15 +97,8 @@ def handler(event: dict[str, Any], context: Any) -> None:
     reason = ""
     try:
         if event["RequestType"] != "Delete":
-            builder = ImageBuilder(
-                boto3.client("codebuild"),
-                boto3.client("ecr"),
-                boto3.client("logs"),
-                remaining_seconds=lambda: context.get_remaining_time_in_millis() / 1000,
-            )
-            builder.ensure_image(
-                properties["ProjectName"], properties["RepositoryName"], properties["Tag"], event["RequestId"]
-            )
+            image = (properties["ProjectName"], properties["RepositoryName"], properties["Tag"])
+            ensure_image(*image, event["RequestId"], lambda: context.get_remaining_time_in_millis() / 1000)
     except BuildError as error:
         reason = str(error)
         logger.error("%s", reason)
@@ -146,9 +115,7 @@ def answer(event: dict[str, Any], failure: str = "") -> bytes:
         "Status": "FAILED" if failure else "SUCCESS",
         # Never changes: another image is an update of this resource, not another one to be deleted afterwards.
         "PhysicalResourceId": event.get("PhysicalResourceId") or properties["RepositoryName"],
-        "StackId": event["StackId"],
-        "RequestId": event["RequestId"],
-        "LogicalResourceId": event["LogicalResourceId"],
+        **{name: event[name] for name in ("StackId", "RequestId", "LogicalResourceId")},
         "Data": {"ImageUri": f"{properties['RepositoryUri']}:{properties['Tag']}"},
     }
     length = len(failure)

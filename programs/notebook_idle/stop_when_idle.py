@@ -24,11 +24,6 @@ def last_used(status: dict, kernels: list, terminals: list, booted: float, now: 
     """When somebody last used the notebook, in seconds since the epoch.
 
     A kernel that computes is in use now. Starting the instance counts as using it.
-
-    Parameters
-    ----------
-    status, kernels, terminals
-        Answers of Jupyter's API: ``status``, ``kernels``, ``terminals``.
     """
     if any(kernel.get("execution_state") == "busy" for kernel in kernels):
         return now

@@ -14,8 +14,8 @@ from pathlib import Path
 from emulator.platform.awsapi import Payload, ServiceError
 from emulator.platform.host import Host
 from emulator.platform.programs import base_environment
+from emulator.sagemaker import artifacts
 from emulator.sagemaker.artifacts import ArtifactError
-from emulator.sagemaker.endpoints import model_data
 from emulator.sagemaker.endpoints.instance import Instance, ServerProgram, new_instance_id
 from emulator.sagemaker.logs import LogStream
 from emulator.sagemaker.models import containers
@@ -30,6 +30,7 @@ DEFAULT_STARTUP_SECONDS = 480
 #: An invocation may take this long, so a fleet that is replaced lives on for as long.
 INVOCATION_SECONDS = 60.0
 _REASON_LOG_LINES = 20
+_PROGRAM_PATHS = ("code/serve", "serve")
 
 
 class FleetError(Exception):
@@ -53,22 +54,15 @@ class Variant:
     """
 
     def __init__(
-        self,
-        host: Host,
-        region: str,
-        spec: Payload,
-        directory: Path,
-        *,
-        title: str,
-        open_log: Callable[[Role], LogStream],
+        self, host: Host, region: str, spec: Payload, directory: Path, title: str, open_log: Callable[[Role], LogStream]
     ) -> None:
         self.name: str = spec["VariantName"]
         self.weight: float = spec["Weight"]
         self.instances: list[Instance] = []
         self._host = host
         self._region = region
-        self._variant = spec["Variant"]
-        self._model = spec["Model"]
+        self._variant: Payload = spec["Variant"]
+        self._model: Payload = spec["Model"]
         self._directory = directory
         self._title = title
         self._open_log = open_log
@@ -76,15 +70,9 @@ class Variant:
         self._temporary: Path | None = None
         self._resizing = threading.Lock()
         self._stopped = False
-        self._random_routing = self._variant.get("RoutingConfig", {}).get("RoutingStrategy", "RANDOM") == "RANDOM"
 
     def prepare(self) -> None:
-        """Fetch the artifact, unless an earlier life of the server did, and find its program.
-
-        Raises
-        ------
-        FleetError
-        """
+        """Fetch the artifact, unless an earlier life of the server did, and find its program, or raise FleetError."""
         if self._stopped:
             raise FleetError(f"The {self._title} has been stopped.")
         root = self._directory / "model"
@@ -94,8 +82,8 @@ class Variant:
             if others:
                 raise ArtifactError("the local AWS runs models with one container, this one has several.")
             if not root.exists():
-                model_data.fetch(role, container, root)
-            program = ServerProgram(model_data.find_program(root), root, self._environment(role, container, root))
+                _fetch(role, container, root)
+            program = ServerProgram(_find_program(root), root, self._environment(role, container, root))
         except (ServiceError, ArtifactError, OSError) as error:
             raise FleetError(f"The model of {self._title} cannot be loaded: {error}") from None
         startup = self._variant.get("ContainerStartupHealthCheckTimeoutInSeconds", DEFAULT_STARTUP_SECONDS)
@@ -114,13 +102,7 @@ class Variant:
         }
 
     def resize(self, count: int) -> None:
-        """Have `count` healthy instances.
-
-        Raises
-        ------
-        FleetError
-            An instance did not come up; those that were there before still are.
-        """
+        """Have `count` healthy instances; FleetError where one does not come up: those that were there still are."""
         with self._resizing:
             if self._stopped or self._new_instance is None:
                 raise FleetError(f"The {self._title} is not in service.")
@@ -153,12 +135,7 @@ class Variant:
     def pick(self, exclude: Collection[Instance]) -> Instance | None:
         """The instance for the next invocation, None when there is none that is healthy and not excluded."""
         candidates = [i for i in self.instances if i.pool is not None and i not in exclude]
-        if not candidates:
-            return None
-        if not self._random_routing:
-            least = min(instance.outstanding for instance in candidates)
-            candidates = [instance for instance in candidates if instance.outstanding == least]
-        return random.choice(candidates)  # noqa: S311 - spreads load
+        return random.choice(candidates) if candidates else None  # noqa: S311 - spreads load
 
     def stop(self, drain: bool) -> None:
         """Stop every instance."""
@@ -177,16 +154,47 @@ def _stop_all(instances: Iterable[Instance], drain: bool) -> None:
             list(pool.map(lambda i: i.stop(drain_seconds=INVOCATION_SECONDS if drain else 0.0), instances))
 
 
-class Fleet:
-    """All variants of a deployed endpoint configuration.
+def _fetch(role: Role, container: Payload, root: Path) -> None:
+    """Fetch a model's data and unpack it into `root`, which exists only when it is complete."""
+    source = container.get("ModelDataSource", {}).get("S3DataSource", {})
+    url = container.get("ModelDataUrl") or source.get("S3Uri")
+    if url is None:
+        raise ArtifactError("it has neither a ModelDataUrl nor a ModelDataSource.")
+    if source and (source["S3DataType"], source["CompressionType"]) != ("S3Object", "Gzip"):
+        raise ArtifactError("the local AWS reads one .tar.gz: S3DataType S3Object, CompressionType Gzip.")
+    bucket, key = artifacts.parse_s3_url(url)
+    partial = root.with_name("partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    archive = partial / (key.rpartition("/")[2] or "model.tar.gz")
+    try:
+        artifacts.fetch(role.client("s3"), bucket, key, archive)
+        artifacts.unpack(archive, partial / "content")
+        (partial / "content").replace(root)
+    except ArtifactError as error:
+        raise ArtifactError(
+            f"Could not access model data at {url}. Please ensure that the role {role.arn} may read the "
+            f"object, and that it is what the model expects: {error}"
+        ) from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
-    Parameters
-    ----------
-    spec
-        The fleet's part of the endpoint's record: ``Id``, ``EndpointConfigName``, ``Variants``.
-    directory
-        The endpoint's folder; the fleet's own is below it.
-    """
+
+def _find_program(root: Path) -> Path:
+    """The program that stands for the container's ``serve`` command."""
+    for path in (root / name for name in _PROGRAM_PATHS):
+        if path.is_file():
+            if not path.stat().st_mode & 0o100:
+                name = path.relative_to(root)
+                raise ArtifactError(f"{name} in the artifact is not executable (chmod +x it before packing).")
+            return path
+    raise ArtifactError(
+        f"the artifact has no program: the local AWS runs no images, it runs {' or '.join(_PROGRAM_PATHS)} of the "
+        "artifact instead."
+    )
+
+
+class Fleet:
+    """All variants of a deployed endpoint configuration; `spec` is the fleet's part of the endpoint's record."""
 
     def __init__(self, host: Host, endpoint: str, region: str, spec: Payload, directory: Path) -> None:
         self.directory = directory / spec["Id"]
@@ -194,9 +202,10 @@ class Fleet:
         self._counts = {v["VariantName"]: v["InstanceCount"] for v in spec["Variants"]}
         self.variants: dict[str, Variant] = {}
         for variant in spec["Variants"]:
-            name, open_log = variant["VariantName"], functools.partial(self._open_log, variant["VariantName"])
+            name = variant["VariantName"]
+            open_log = functools.partial(self._open_log, name)
             title = f"production variant {name}"
-            self.variants[name] = Variant(host, region, variant, self.directory / name, title=title, open_log=open_log)
+            self.variants[name] = Variant(host, region, variant, self.directory / name, title, open_log)
 
     def _open_log(self, variant: str, role: Role) -> LogStream:
         stream = f"{variant}/{new_instance_id()}"
@@ -204,13 +213,7 @@ class Fleet:
         return LogStream(role.logs_client, self._log_group, stream, path)
 
     def start(self) -> None:
-        """Bring up every instance and wait until all are healthy.
-
-        Raises
-        ------
-        FleetError
-            One did not come up; the caller has to `stop` the fleet.
-        """
+        """Bring up every instance and wait until all are healthy; FleetError where one is not: `stop` the fleet."""
         for variant in self.variants.values():
             variant.prepare()
         with ThreadPoolExecutor(len(self.variants), thread_name_prefix="start") as pool:

@@ -8,6 +8,7 @@ two ways; the limits of size are ours.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -44,24 +45,17 @@ class ConnectionPool:
         self._idle: list[_Connection] = []
 
     async def post(self, path: str, headers: Mapping[str, str], body: bytes) -> HttpAnswer:
-        """Send one request and await the whole response; a cancelled call closes its connection.
-
-        Raises
-        ------
-        ServerUnreachable, ServerFailed
-        """
+        """Send one request and await the whole response; a cancelled call closes its connection."""
         lines = [f"POST {path} HTTP/1.1", f"host: 127.0.0.1:{self.port}", f"content-length: {len(body)}"]
         lines += [f"{name}: {value}" for name, value in headers.items()]
         head = ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1", "replace")
         self._idle = [connection for connection in self._idle if connection.open]
         sent = bool(self._idle)
         if sent:
-            try:
+            # Closed while it was idle, most likely. But the request may as well have killed the server: it is sent once
+            # more and to this server only, or one bad request could take down a whole fleet.
+            with contextlib.suppress(ServerUnreachable):
                 return await self._exchange(self._idle.pop(), head, body)
-            except ServerUnreachable:
-                # Closed while it was idle, most likely. But the request may as well have killed the server: it is
-                # sent once more and to this server only, or one bad request could take down a whole fleet.
-                pass
         try:
             _, connection = await asyncio.get_running_loop().create_connection(
                 lambda: _Connection(self._max_body_bytes), "127.0.0.1", self.port
@@ -90,7 +84,8 @@ class _Connection(asyncio.Protocol):
         self.open = False
         self._max_body_bytes = max_body_bytes
         self._used = False
-        self._waiting: asyncio.Future[HttpAnswer] | None = None
+        self._waiting: asyncio.Future[HttpAnswer] = asyncio.Future()
+        self._waiting.cancel()  # nobody waits yet
 
     async def exchange(self, head: bytes, body: bytes) -> HttpAnswer:
         self._parser = httptools.HttpResponseParser(self)
@@ -101,7 +96,7 @@ class _Connection(asyncio.Protocol):
         try:
             return await self._waiting
         finally:
-            self._waiting, self._used = None, True
+            self._used = True
 
     def close(self) -> None:
         self.open = False
@@ -114,7 +109,7 @@ class _Connection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self.open = False
-        if not self._is_awaited():
+        if self._waiting.done():
             return
         if self._in_body and self._ends_with_connection and error is None:
             self.on_message_complete()
@@ -124,7 +119,7 @@ class _Connection(asyncio.Protocol):
             self._fail(ServerFailed("the connection was closed before the answer was complete"))
 
     def data_received(self, data: bytes) -> None:
-        if not self._is_awaited():
+        if self._waiting.done():
             self.close()  # nobody asked: whatever it is, it must not become the response to the next request
             return
         self._received += len(data)
@@ -138,7 +133,7 @@ class _Connection(asyncio.Protocol):
             self._fail(cause if isinstance(cause, ServerFailed) else ServerFailed("the answer was not HTTP"))
 
     def on_message_begin(self) -> None:
-        if not self._is_awaited():
+        if self._waiting.done():
             self.close()  # bytes beyond the response: this connection cannot be trusted any more
         self._answer, self._body = HttpAnswer(), bytearray()
 
@@ -162,20 +157,17 @@ class _Connection(asyncio.Protocol):
         self._body += body
 
     def on_message_complete(self) -> None:
-        if self._in_body and self._waiting is not None and not self._waiting.done():
+        if self._in_body and not self._waiting.done():
             self._answer.body = bytes(self._body)
             self._waiting.set_result(self._answer)
             if not self._parser.should_keep_alive():
                 self.close()
-
-    def _is_awaited(self) -> bool:
-        return self._waiting is not None and not self._waiting.done()
 
     def _check_size(self, size: int) -> None:
         if size > self._max_body_bytes:
             raise ServerFailed(f"the answer is larger than {self._max_body_bytes} bytes")
 
     def _fail(self, error: Exception) -> None:
-        if self._waiting is not None and not self._waiting.done():
+        if not self._waiting.done():
             self._waiting.set_exception(error)
         self.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import itertools
 import logging
 import subprocess
 import threading
@@ -51,10 +52,8 @@ class Instance:
     ----------
     pool
         Connections to the server while it is healthy, else None.
-    outstanding
-        Invocations under way. Changed in the event loop only.
-    answered
-        Invocations answered so far.
+    outstanding, answered
+        Invocations under way (changed in the event loop only), and answered so far.
     failure
         Why the server never became healthy; set when `settled` returned False.
     """
@@ -102,13 +101,11 @@ class Instance:
 
     def _run(self) -> None:
         pause = _FIRST_PAUSE_SECONDS
-        starts = 0
-        while not self._stopping.is_set():
-            starts += 1
+        for starts in itertools.count(1):
             began = time.monotonic()
             try:
                 problem, final = self._run_server()
-            except Exception as error:  # e.g. the registry is closed: the server is going down
+            except Exception as error:  # such as a closed registry: the local AWS is going down
                 logger.exception("instance %s", self.log.stream)
                 problem, final = str(error), True
             if self._stopping.is_set():
@@ -183,10 +180,7 @@ def new_instance_id() -> str:
 
 def _ping(port: int) -> bool:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_PING_TIMEOUT_SECONDS)
-    try:
+    with contextlib.closing(connection), contextlib.suppress(OSError, http.client.HTTPException):
         connection.request("GET", "/ping")
         return connection.getresponse().status == 200
-    except (OSError, http.client.HTTPException):
-        return False
-    finally:
-        connection.close()
+    return False

@@ -7,6 +7,7 @@ import logging
 import shutil
 import threading
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from emulator.autoscaling import service as autoscaling
@@ -22,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 #: Between attempts to bring an endpoint back after a restart of the server; the last one again and again.
 _RECOVERY_PAUSES = (1.0, 2.0, 5.0, 10.0, 30.0)
-_SETTLED = ("InService", "Failed", "OutOfService", "UpdateRollbackFailed")
+_SETTLED = ("InService", "Failed")
 
 
 class Endpoints:
@@ -41,7 +42,6 @@ class Endpoints:
         self._models = Resources(store, MODEL)
         self._fleets: dict[tuple[str, str], Fleet] = {}
         self._pending: set[Fleet] = set()
-        self._lock = threading.Lock()
         self._stopping = threading.Event()
 
     # The operations
@@ -49,7 +49,9 @@ class Endpoints:
     @operation("CreateEndpoint")
     def create(self, request: Payload, caller: Caller) -> Payload:
         members = {"EndpointStatus": "Creating", "NextFleet": self._next_fleet(request, caller)}
-        record = self._endpoints.create(caller, _with_deployment_config(request), **members)
+        # DescribeEndpoint calls it LastDeploymentConfig.
+        shown = {"LastDeploymentConfig" if k == "DeploymentConfig" else k: v for k, v in request.items()}
+        record = self._endpoints.create(caller, shown, **members)
         self._in_background(self._roll_out, record["EndpointArn"])
         return {"EndpointArn": record["EndpointArn"]}
 
@@ -138,13 +140,9 @@ class Endpoints:
     def stop(self) -> None:
         """Stop every instance; the records stay as they are, so that `start` brings the endpoints back."""
         self._stopping.set()
-        with self._lock:
-            fleets = [*self._fleets.values(), *self._pending]
-        threads = [threading.Thread(target=fleet.stop, daemon=True) for fleet in fleets]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        fleets = [*self._fleets.values(), *self._pending]
+        with ThreadPoolExecutor(len(fleets) or 1, thread_name_prefix="stop") as pool:
+            list(pool.map(Fleet.stop, fleets))
 
     def _in_background(self, work: Callable[..., None], arn: str, *arguments: object) -> None:
         def run() -> None:
@@ -161,25 +159,22 @@ class Endpoints:
         record = self._endpoints.require_arn(arn)
         spec = record["NextFleet"]
         fleet = self._new_fleet(record, spec)
-        with self._lock:
-            self._pending.add(fleet)
+        failure = None
+        self._pending.add(fleet)
         try:
             fleet.start()
         except FleetError as error:
+            failure = str(error)
+        finally:
+            self._pending.discard(fleet)
+        if failure is not None or self._stopping.is_set():
             fleet.stop()
             if not self._stopping.is_set():
                 fleet.remove_files()
-                self._settle(arn, failure=str(error))
+                self._settle(arn, failure=failure)
             return
-        finally:
-            with self._lock:
-                self._pending.discard(fleet)
-        if self._stopping.is_set():
-            fleet.stop()
-            return
-        with self._lock:
-            replaced = self._fleets.get(_key(record))
-            self._fleets[_key(record)] = fleet
+        replaced = self._fleets.get(_key(record))
+        self._fleets[_key(record)] = fleet
         self._settle(arn, spec)
         if replaced is not None:
             self._forget_scaling(record, replaced.variants.keys() - fleet.variants.keys())
@@ -239,8 +234,7 @@ class Endpoints:
 
     def _remove(self, arn: str) -> None:
         record = self._endpoints.require_arn(arn)
-        with self._lock:
-            fleet = self._fleets.pop(_key(record), None)
+        fleet = self._fleets.pop(_key(record), None)
         if fleet is not None:
             fleet.stop()
         self._forget_scaling(record, [v["VariantName"] for v in record.get("Fleet", {}).get("Variants", [])])
@@ -268,11 +262,6 @@ class Endpoints:
 
 def _key(record: Record) -> tuple[str, str]:
     return record["EndpointArn"].split(":")[3], record["EndpointName"]
-
-
-def _with_deployment_config(request: Payload) -> Payload:
-    """DescribeEndpoint calls it LastDeploymentConfig."""
-    return {"LastDeploymentConfig" if k == "DeploymentConfig" else k: v for k, v in request.items()}
 
 
 def _require_in_service(record: Record) -> None:

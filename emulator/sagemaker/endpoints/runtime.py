@@ -32,6 +32,10 @@ _FORWARDED = (
 )
 #: The only headers that come back from it.
 _RETURNED = ("x-amzn-sagemaker-custom-attributes", "x-amzn-sagemaker-new-session-id")
+_TIMED_OUT = (
+    "Your invocation timed out while waiting for a response from container primary. Review the latency metrics for "
+    "each container in Amazon CloudWatch, resolve the issue, and try again."
+)
 
 
 class Runtime:
@@ -50,9 +54,8 @@ class Runtime:
             if match is None or method != "POST":
                 raise ServiceError("UnknownOperationException", f"SageMaker Runtime has no {method} {path}.", 404)
             if match["action"] != "invocations":
-                raise ServiceError(
-                    "NotImplementedException", f"The local AWS does not implement {match['action']}.", 501
-                )
+                message = f"The local AWS does not implement {match['action']}."
+                raise ServiceError("NotImplementedException", message, 501)
             if len(body) > MAX_BODY_BYTES:
                 # AWS answers without an error type here; botocore reports the code "413".
                 message = f'{{"message": "HTTP content length exceeded {MAX_BODY_BYTES} bytes."}}'
@@ -68,17 +71,17 @@ class Runtime:
         fleet = self._find_fleet(region, endpoint)
         if fleet is None:
             raise ServiceError("ValidationError", f"Endpoint {endpoint} of account {self._account} not found.")
-        variant = self._variant(fleet, headers.get("x-amzn-sagemaker-target-variant"))
+        target = headers.get("x-amzn-sagemaker-target-variant")
+        if target is not None and target not in fleet.variants:
+            has = ", ".join(fleet.variants)
+            raise ServiceError("ValidationError", f"Variant {target} not found. This endpoint has: {has}.")
+        variant = fleet.choose_variant() if target is None else fleet.variants[target]
         forwarded = {name: headers[name] for name in _FORWARDED if name in headers}
-        problem = (
-            "Your invocation timed out while waiting for a response from container primary. Review the latency "
-            "metrics for each container in Amazon CloudWatch, resolve the issue, and try again."
-        )
         try:
             async with asyncio.timeout(INVOCATION_SECONDS):
                 answer = await self._ask(variant, forwarded, body)
         except TimeoutError:
-            raise self._model_error(endpoint, region, 0, problem) from None
+            raise self._model_error(endpoint, region, 0, _TIMED_OUT) from None
         except ServerFailed as error:
             problem = f"The container did not complete its answer: {error}."
             raise self._model_error(endpoint, region, 0, problem) from None
@@ -88,18 +91,9 @@ class Runtime:
             "Content-Type": answer.headers.get("content-type", "application/octet-stream"),
             "x-Amzn-Invoked-Production-Variant": variant.name,
             "x-amzn-RequestId": str(uuid.uuid4()),
+            **{name: answer.headers[name] for name in _RETURNED if name in answer.headers},
         }
-        answer_headers.update({name: answer.headers[name] for name in _RETURNED if name in answer.headers})
         return answer.status, answer_headers, answer.body
-
-    @staticmethod
-    def _variant(fleet: Fleet, target: str | None) -> Variant:
-        if target is None:
-            return fleet.choose_variant()
-        if target not in fleet.variants:
-            has = ", ".join(fleet.variants)
-            raise ServiceError("ValidationError", f"Variant {target} not found. This endpoint has: {has}.")
-        return fleet.variants[target]
 
     @staticmethod
     async def _ask(variant: Variant, headers: Mapping[str, str], body: bytes) -> HttpAnswer:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import time
 import uuid
-from typing import Any
 
-from emulator.platform.awsapi import Payload, ServiceError
+from emulator.platform.awsapi import Payload
 from emulator.platform.errors import refuse
 from emulator.platform.store import Record
 from emulator.sagemaker.endpoints.fleet import Fleet
@@ -15,21 +14,18 @@ from emulator.sagemaker.models import containers
 
 def new_spec(config: Record, models: list[Record]) -> Payload:
     """A fleet of a configuration; `models` are those of its variants, in the same order."""
-    return {
-        "Id": uuid.uuid4().hex[:12],
-        "EndpointConfigName": config["EndpointConfigName"],
-        "CreationTime": time.time(),
-        "Variants": [
-            {
-                "VariantName": variant["VariantName"],
-                "Weight": variant["InitialVariantWeight"],
-                "InstanceCount": variant.get("InitialInstanceCount", 1),  # serverless: one does the work
-                "Variant": variant,
-                "Model": model,
-            }
-            for variant, model in zip(config["ProductionVariants"], models, strict=True)
-        ],
-    }
+    variants = [
+        {
+            "VariantName": variant["VariantName"],
+            "Weight": variant["InitialVariantWeight"],
+            "InstanceCount": variant["InitialInstanceCount"],
+            "Variant": variant,
+            "Model": model,
+        }
+        for variant, model in zip(config["ProductionVariants"], models, strict=True)
+    ]
+    made = {"Id": uuid.uuid4().hex[:12], "CreationTime": time.time()}
+    return {**made, "EndpointConfigName": config["EndpointConfigName"], "Variants": variants}
 
 
 def retain_properties(current: Payload, spec: Payload, excluded: set[str]) -> None:
@@ -42,45 +38,31 @@ def retain_properties(current: Payload, spec: Payload, excluded: set[str]) -> No
 
 
 def with_desired(spec: Payload, desired: list[Payload]) -> Payload:
-    """A fleet with other weights and capacities.
-
-    Raises
-    ------
-    ServiceError
-    """
+    """A fleet with other weights and capacities; what cannot be is refused."""
     variants = {variant["VariantName"]: dict(variant) for variant in spec["Variants"]}
     for change in desired:
         name = change["VariantName"]
         refuse(name not in variants, f"Variant {name} not found. There are: {', '.join(variants)}.")
-        if "ServerlessUpdateConfig" in change:
-            raise ServiceError(
-                "NotImplementedException", "The local AWS does not change the size of serverless variants.", 501
-            )
-        none = change.get("DesiredInstanceCount", 1) < 1
+        none = "ServerlessUpdateConfig" in change or change.get("DesiredInstanceCount", 1) < 1
         refuse(none, f"Variant {name} needs a DesiredInstanceCount of at least 1.")
         for member, target in (("DesiredInstanceCount", "InstanceCount"), ("DesiredWeight", "Weight")):
-            if member in change:
-                variants[name][target] = change[member]
+            variants[name][target] = change.get(member, variants[name][target])
     return {**spec, "Variants": list(variants.values())}
 
 
 def summary(spec: Payload, fleet: Fleet | None) -> Payload:
     """A variant as DescribeEndpoint shows it."""
     live = fleet.variants.get(spec["VariantName"]) if fleet is not None else None
-    images = [c["Image"] for c in containers(spec["Model"]) if "Image" in c]
-    shown: dict[str, Any] = {
+    model = spec["Model"]
+    return {
         "VariantName": spec["VariantName"],
         "DeployedImages": [
-            {"SpecifiedImage": image, "ResolvedImage": image, "ResolutionTime": spec["Model"]["CreationTime"]}
-            for image in images
+            {"SpecifiedImage": c["Image"], "ResolvedImage": c["Image"], "ResolutionTime": model["CreationTime"]}
+            for c in containers(model)
+            if "Image" in c
         ],
         "CurrentWeight": live.weight if live else spec["Weight"],
         "DesiredWeight": spec["Weight"],
         "CurrentInstanceCount": live.healthy_count if live else 0,
         "DesiredInstanceCount": spec["InstanceCount"],
     }
-    variant = spec["Variant"]
-    shown |= {name: variant[name] for name in ("ManagedInstanceScaling", "RoutingConfig") if name in variant}
-    if "ServerlessConfig" in variant:
-        shown["CurrentServerlessConfig"] = variant["ServerlessConfig"]
-    return shown

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import http.client
+import http
 import json
 import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -26,43 +25,62 @@ from emulator.sagemaker.logs import LogStream
 from emulator.sagemaker.models import containers
 from emulator.sagemaker.roles import Role
 from emulator.sagemaker.runs import JobFailed, JobStopped, Run
-from emulator.sagemaker.transform.inputs import InputObject, find_inputs
 
 LOG_GROUP = "/aws/sagemaker/TransformJobs"
-#: What AWS assumes where neither the request nor the container says otherwise.
+#: What AWS assumes where the request does not say otherwise.
 DEFAULT_PAYLOAD_MB = 6
-_DEFAULT_CONCURRENCY = 1
 _DEFAULT_TIMEOUT_SECONDS = 600
 _DEFAULT_RETRIES = 3
 _RETRY_PAUSE_SECONDS = 0.2
 _POLL_SECONDS = 0.05
 _QUOTED_CHARACTERS = 300
-_EXECUTION_PARAMETERS_SECONDS = 2.0
 
 #: Changes the job's record while nobody else does.
 Change = Callable[[Callable[[Record], None]], Any]
 
 
-class _ObjectFailed(Exception):
-    """One object has no output; the message says why, `by_client` whether the object itself is at fault."""
+class InputObject(NamedTuple):
+    """One input; `name` is where it lies below the prefix, and where its output will lie."""
 
-    def __init__(self, message: str, *, by_client: bool) -> None:
-        super().__init__(message)
-        self.by_client = by_client
+    bucket: str
+    key: str
+    name: str
+
+
+def find_inputs(s3: Any, source: Payload) -> list[InputObject]:
+    """The objects of an ``S3DataSource``, in the order of their keys or of the manifest; ArtifactError for none."""
+    bucket, key = artifacts.parse_s3_url(source["S3Uri"])
+    if source["S3DataType"] == "ManifestFile":
+        inputs = _read_manifest(s3, bucket, key)
+    else:
+        keys = artifacts.list_keys(s3, bucket, key)
+        inputs = [InputObject(bucket, found, artifacts.relative_key(found, key)) for found in keys]
+    if not inputs:
+        raise ArtifactError(f"there are no objects under {source['S3Uri']}.")
+    return inputs
+
+
+def _read_manifest(s3: Any, bucket: str, key: str) -> list[InputObject]:
+    """Read ``[{"prefix": "s3://bucket/folder/"}, "name", …]``."""
+    try:
+        match json.loads(artifacts.read(s3, bucket, key)):
+            case [{"prefix": str(folder)}, *names] if all(isinstance(name, str) and name for name in names):
+                prefix_bucket, prefix = artifacts.parse_s3_url(folder)
+                return [InputObject(prefix_bucket, prefix + name, name) for name in names]
+    except (ValueError, RecursionError):
+        pass  # not JSON
+    raise ArtifactError(f's3://{bucket}/{key} is no manifest: [{{"prefix": "s3://bucket/folder/"}}, "name", …].')
+
+
+class _ObjectFailed(Exception):
+    """One object has no output; the message says why, and begins with ClientError where the object is at fault."""
 
 
 class TransformRun(Run):
-    """The work of one job, done in a thread of its own.
+    """The work of one job, whose record has that of its model under ``Model``; `change` writes it.
 
-    As on AWS, an object that fails does not keep the others from being transformed: it has no output, the log
-    ``…/data-log`` says why, and the job ends as Failed once all have had their turn.
-
-    Parameters
-    ----------
-    job
-        The job's record, with the record of its model under ``Model``.
-    change
-        How the job's record is written.
+    As on AWS, an object that fails does not keep the others from being transformed: it has no output, its instance's
+    log says why, and the job ends as Failed once all have had their turn.
     """
 
     def __init__(self, host: Host, job: Record, change: Change) -> None:
@@ -85,10 +103,8 @@ class TransformRun(Run):
         client = job.get("ModelClientConfig", {})
         self._timeout: int = client.get("InvocationsTimeoutInSeconds", _DEFAULT_TIMEOUT_SECONDS)
         self._retries: int = client.get("InvocationsMaxRetries", _DEFAULT_RETRIES)
-        self._max_bytes: int | None = None
-        self._role: Role | None = None
+        self._max_bytes: int = job.get("MaxPayloadInMB", DEFAULT_PAYLOAD_MB) * 2**20  # zero: no limit
         self._failures: list[tuple[InputObject, _ObjectFailed]] = []
-        self._data_logs: dict[Instance, LogStream] = {}
         self._stop_requested = threading.Event()
         self._stop_lock = threading.Lock()
         self._stopper = threading.Thread(target=self._servers.stop, args=(False,), name="stop", daemon=True)
@@ -112,8 +128,6 @@ class TransformRun(Run):
             self._stopper.join()
             status, reason = "Stopped", None
         self._servers.stop(drain=False)
-        for log in self._data_logs.values():
-            log.close()
         shutil.rmtree(self._directory, ignore_errors=True)
         if not self._interrupted.is_set():
             ended = {"TransformJobStatus": status, "TransformEndTime": time.time()}
@@ -122,8 +136,7 @@ class TransformRun(Run):
     def _work(self) -> str:
         role_arn = self._job["Model"]["ExecutionRoleArn"]
         try:
-            self._role = Role(self._host, role_arn, "SageMaker", self._region)
-            s3 = self._role.client("s3")
+            s3 = Role(self._host, role_arn, "SageMaker", self._region).client("s3")
             inputs = find_inputs(s3, self._job["TransformInput"]["DataSource"]["S3DataSource"])
         except ServiceError as error:
             raise JobFailed(f"ClientError: {error.message}") from None
@@ -146,20 +159,10 @@ class TransformRun(Run):
     async def _transform(self, s3: Any, inputs: list[InputObject]) -> None:
         """Transform all objects, spread over the instances by their order."""
         instances = self._servers.instances
-        tasks = []
-        for number, instance in enumerate(instances):
-            asked = await asyncio.to_thread(_execution_parameters, instance)
-            concurrency = self._setting("MaxConcurrentTransforms", asked) or _DEFAULT_CONCURRENCY
-            payload = self._setting("MaxPayloadInMB", asked)
-            if payload != 0:  # zero: no limit
-                self._max_bytes = (DEFAULT_PAYLOAD_MB if payload is None else payload) * 2**20
-            share = iter(inputs[number :: len(instances)])
-            tasks += [self._work_through(s3, instance, share) for _ in range(concurrency)]
-        await asyncio.gather(*tasks)
-
-    def _setting(self, name: str, asked: Payload) -> int | None:
-        """What the request says, or else what the container asks for."""
-        return self._job.get(name, asked.get(name))
+        concurrency = self._job.get("MaxConcurrentTransforms") or 1
+        shares = [iter(inputs[number :: len(instances)]) for number in range(len(instances))]
+        workers = zip(instances, shares, strict=True)
+        await asyncio.gather(*(self._work_through(s3, *worker) for worker in workers for _ in range(concurrency)))
 
     async def _work_through(self, s3: Any, instance: Instance, share: Iterator[InputObject]) -> None:
         for item in share:
@@ -169,21 +172,19 @@ class TransformRun(Run):
                 await asyncio.to_thread(self._write, s3, item, answer)
             except _ObjectFailed as failure:
                 self._failures.append((item, failure))
-                moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime())
-                self._data_log(instance).write(f"{moment}:[sagemaker logs]: {item.bucket}/{item.key}: {failure}")
+                instance.log.write(f"[sagemaker logs]: {item.bucket}/{item.key}: {failure}")
             if self._stop_requested.is_set():
                 raise JobStopped("Stopped")
 
     def _read(self, s3: Any, item: InputObject) -> bytes:
         limit = self._max_bytes
         try:
-            body = artifacts.read(s3, item.bucket, item.key, None if limit is None else limit + 1)
+            body = artifacts.read(s3, item.bucket, item.key, limit + 1 if limit else None)
         except ArtifactError as error:
-            raise _ObjectFailed(f"ClientError: Data download failed: {error}", by_client=True) from None
-        if limit is not None and len(body) > limit:
-            raise _ObjectFailed(
-                f"ClientError: the object is larger than the payload limit ({limit} bytes)", by_client=True
-            )
+            raise _ObjectFailed(f"ClientError: Data download failed: {error}") from None
+        if limit and len(body) > limit:
+            message = f"ClientError: the object is larger than the payload limit ({limit} bytes)"
+            raise _ObjectFailed(message)
         return body
 
     async def _invoke(self, instance: Instance, body: bytes) -> bytes:
@@ -213,8 +214,8 @@ class TransformRun(Run):
                 quoted = answer.body[:_QUOTED_CHARACTERS].decode(errors="replace")
                 problem = f"Bad HTTP status received from algorithm: {answer.status}. Message: {quoted}"
                 if 400 <= answer.status < 500 and answer.status != http.HTTPStatus.TOO_MANY_REQUESTS:
-                    raise _ObjectFailed(f"ClientError: {problem}", by_client=True)
-        raise _ObjectFailed(f"AlgorithmError: {problem}", by_client=False)
+                    raise _ObjectFailed(f"ClientError: {problem}")
+        raise _ObjectFailed(f"AlgorithmError: {problem}")
 
     def _write(self, s3: Any, item: InputObject, answer: bytes) -> None:
         output = self._job["TransformOutput"]
@@ -223,31 +224,23 @@ class TransformRun(Run):
         encryption = {}
         if "KmsKeyId" in output:
             encryption = {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": output["KmsKeyId"]}
-        ending = b"\n" if output.get("AssembleWith") == "Line" else b""
         try:
-            s3.put_object(Bucket=bucket, Key=key, Body=answer + ending, **encryption)
+            s3.put_object(Bucket=bucket, Key=key, Body=answer, **encryption)
         except (ClientError, BotoCoreError) as error:
             message = f"ClientError: Uploading to s3://{bucket}/{key} failed: {artifacts.reason(error)}"
-            raise _ObjectFailed(message, by_client=True) from None
-
-    # Logs and the record
+            raise _ObjectFailed(message) from None
 
     def _open_log(self, role: Role) -> LogStream:
-        return self._open_stream(role, f"{self._name}/{new_instance_id()}-{int(time.time())}")
-
-    def _open_stream(self, role: Role, stream: str) -> LogStream:
-        path = self._log_directory / f"{stream.partition('/')[2].replace('/', '-')}.log"
-        return LogStream(role.logs_client, LOG_GROUP, stream, path)
-
-    def _data_log(self, instance: Instance) -> LogStream:
-        if instance not in self._data_logs:
-            assert self._role is not None
-            self._data_logs[instance] = self._open_stream(self._role, f"{instance.log.stream}/data-log")
-        return self._data_logs[instance]
+        name = f"{new_instance_id()}-{int(time.time())}"
+        return LogStream(role.logs_client, LOG_GROUP, f"{self._name}/{name}", self._log_directory / f"{name}.log")
 
     def _failure_reason(self, total: int) -> str:
         item, first = self._failures[0]
-        kind = "ClientError" if all(failure.by_client for _, failure in self._failures) else "AlgorithmError"
+        kind = (
+            "ClientError"
+            if all(str(failure).startswith("ClientError") for _, failure in self._failures)
+            else "AlgorithmError"
+        )
         return (
             f"{kind}: See job logs for more information. {len(self._failures)} of {total} objects have no output; "
             f"s3://{item.bucket}/{item.key}: {first}"
@@ -266,26 +259,6 @@ def _with_environment(job: Record) -> Payload:
             given[name] = {"SingleRecord": "SINGLE_RECORD", "MultiRecord": "MULTI_RECORD"}.get(
                 job[member], str(job[member])
             )
-    model = {name: value for name, value in job["Model"].items() if name not in ("PrimaryContainer", "Containers")}
-    model["Containers"] = [
-        {**container, "Environment": {**container.get("Environment", {}), **job.get("Environment", {}), **given}}
-        for container in containers(job["Model"])
-    ]
-    return model
-
-
-def _execution_parameters(instance: Instance) -> Payload:
-    """What the container says of itself on ``GET /execution-parameters``; nothing where it does not know that path."""
-    pool = instance.pool
-    if pool is None:
-        return {}
-    connection = http.client.HTTPConnection("127.0.0.1", pool.port, timeout=_EXECUTION_PARAMETERS_SECONDS)
-    with contextlib.closing(connection):
-        try:
-            connection.request("GET", "/execution-parameters")
-            response = connection.getresponse()
-            asked = json.loads(response.read()) if response.status == 200 else {}
-        except (OSError, http.client.HTTPException, ValueError):
-            return {}
-    names = ("MaxConcurrentTransforms", "MaxPayloadInMB")
-    return {name: asked[name] for name in names if isinstance(asked, dict) and isinstance(asked.get(name), int)}
+    own = job.get("Environment", {})
+    told = [{**c, "Environment": {**c.get("Environment", {}), **own, **given}} for c in containers(job["Model"])]
+    return {**job["Model"], "Containers": told}

@@ -49,12 +49,7 @@ class TransformJobs(Jobs):
 
 
 def _check(request: Payload) -> None:
-    """Refuse what botocore's model allows and SageMaker, or this local one, does not.
-
-    Raises
-    ------
-    ServiceError
-    """
+    """Refuse what botocore's model allows and SageMaker, or this local one, does not."""
     payload = request.get("MaxPayloadInMB", DEFAULT_PAYLOAD_MB)
     refuse(
         payload > _MAX_PAYLOAD_MB or payload * request.get("MaxConcurrentTransforms", 1) > _MAX_PAYLOAD_MB,
@@ -69,6 +64,7 @@ def _check(request: Payload) -> None:
         ({"InputFilter", "OutputFilter"} & processing.keys(), "filters in DataProcessing"),
         (processing.get("JoinSource", "None") != "None", "joining of inputs and outputs"),
         ("DataCaptureConfig" in request, "data capture of transform jobs"),
+        (request["TransformOutput"].get("AssembleWith", "None") != "None", "assembling of outputs"),
     ):
         refuse(unsupported, f"The local AWS has no {what}.")
     check_location(source["S3Uri"])

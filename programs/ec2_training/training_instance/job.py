@@ -30,8 +30,6 @@ class Job:
         Address of the program's folder as a tar.gz.
     channels
         Prefixes of the inputs, by name.
-    hyperparameters
-        Passed to the program as ``--name value``.
     output, checkpoints
         Prefixes for what the training leaves.
     max_runtime_seconds
@@ -48,33 +46,20 @@ class Job:
 
     @classmethod
     def parse(cls, text: str) -> Job:
-        """Read what `dump` wrote.
-
-        Raises
-        ------
-        JobError
-        """
+        """Read what `dump` wrote, or raise JobError."""
         try:
-            content = json.loads(text)
-            content.pop("program", None)  # an earlier release named it
-            job = cls(**content)
-        except (ValueError, TypeError, AttributeError) as error:
+            job = cls(**json.loads(text))
+        except (ValueError, TypeError) as error:
             raise JobError(f"The job's description is not valid: {error}") from error
         require_name(job.name)
         return job
 
     def dump(self) -> str:
-        """Return it as JSON."""
         return json.dumps(asdict(self), indent=2)
 
 
 def require_name(name: str) -> str:
-    """Return the name when it can be a job's.
-
-    Raises
-    ------
-    JobError
-    """
+    """Return the name when it can be a job's, or raise JobError."""
     if not _NAME.fullmatch(name):
         raise JobError(f"{name!r} is not a name of a job.")
     return name
@@ -105,7 +90,6 @@ class Status:
     ended: float | None = None
 
     def dump(self) -> str:
-        """Return it as JSON."""
         return json.dumps(asdict(self), indent=2)
 
 

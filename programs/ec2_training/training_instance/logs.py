@@ -22,13 +22,7 @@ _TAIL_LINES = 20
 
 
 class Log:
-    """One stream of a log group. Writing to it never fails and never waits for the network.
-
-    Parameters
-    ----------
-    client
-        Of CloudWatch Logs.
-    """
+    """One stream of a log group. Writing to it never fails and never waits for the network."""
 
     def __init__(self, client: Any, group: str, stream: str) -> None:
         self._client = client
@@ -42,7 +36,7 @@ class Log:
 
     def write(self, line: str) -> None:
         """Add one line."""
-        sys.stdout.write(line + "\n")
+        sys.stdout.write(f"{line}\n")
         sys.stdout.flush()
         with self._lock:
             self._tail.append(line)

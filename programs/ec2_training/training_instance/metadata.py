@@ -6,8 +6,7 @@ import os
 import urllib.error
 import urllib.request
 
-#: As the AWS SDKs read it; the address is the one that every instance has.
-_ENDPOINT_VARIABLE = "AWS_EC2_METADATA_SERVICE_ENDPOINT"
+#: The address that every instance has; the AWS SDKs read the variable, too.
 _ENDPOINT = "http://169.254.169.254"
 _TIMEOUT_SECONDS = 2.0
 
@@ -16,18 +15,12 @@ class InstanceMetadata:
     """Reads entries of the metadata service."""
 
     def __init__(self) -> None:
-        self._endpoint = os.environ.get(_ENDPOINT_VARIABLE, _ENDPOINT).rstrip("/")
+        self._endpoint = os.environ.get("AWS_EC2_METADATA_SERVICE_ENDPOINT", _ENDPOINT).rstrip("/")
         # No proxy is between an instance and its metadata.
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
     def get(self, entry: str) -> str | None:
-        """Return an entry below ``/latest/meta-data/``, None where there is none.
-
-        Raises
-        ------
-        OSError
-            The service does not answer.
-        """
+        """Return an entry below ``/latest/meta-data/``, None where there is none; OSError where nobody answers."""
         token = self._send("PUT", "api/token", {"X-aws-ec2-metadata-token-ttl-seconds": "60"})
         try:
             return self._send("GET", f"meta-data/{entry}", {"X-aws-ec2-metadata-token": token})
@@ -47,5 +40,4 @@ class InstanceMetadata:
         url = f"{self._endpoint}/latest/{path}"
         request = urllib.request.Request(url, method=method, headers=headers)  # noqa: S310 - not a caller's address
         with self._opener.open(request, timeout=_TIMEOUT_SECONDS) as answer:
-            text: str = answer.read().decode()
-        return text
+            return str(answer.read().decode())

@@ -19,30 +19,11 @@ from typing import Any
 import boto3
 from botocore.config import Config
 
-from .job import (
-    COMPLETED,
-    FAILED,
-    INTERRUPTED,
-    JOB_TAG,
-    STOPPED,
-    Job,
-    JobError,
-    Status,
-    job_key,
-    require_name,
-    status_key,
-    stop_key,
-)
+from . import job as jobs
+from .job import Job, JobError, Status, job_key, require_name, status_key, stop_key
 from .logs import MAX_LINE_BYTES, Log
 from .metadata import InstanceMetadata
-from .storage import (
-    S3_ERRORS,
-    CheckpointSync,
-    download_archive,
-    download_folder,
-    repeating,
-    upload_archive,
-)
+from .storage import S3_ERRORS, CheckpointSync, download_archive, download_folder, repeating, upload_archive
 
 #: Prefixes of the data bucket: where the jobs are described, and where their outputs go.
 JOBS, OUTPUTS = "code/jobs", "training"
@@ -59,13 +40,7 @@ _RETRIES = Config(connect_timeout=10, read_timeout=60, retries={"mode": "standar
 
 
 class Training:
-    """One job on this instance.
-
-    Parameters
-    ----------
-    folder
-        For everything that is fetched or made.
-    """
+    """One job on this instance; everything that is fetched or made is in `folder`."""
 
     def __init__(self, name: str, bucket: str, folder: Path, s3: Any, log: Log, metadata: Any) -> None:
         self._name = name
@@ -98,7 +73,7 @@ class Training:
         self._put_status()
 
     def _fail(self, reason: str) -> None:
-        self.status.state, self.status.reason = FAILED, reason[:_MAX_REASON_CHARACTERS]
+        self.status.state, self.status.reason = jobs.FAILED, reason[:_MAX_REASON_CHARACTERS]
 
     def _work(self) -> None:
         body = self._s3.get_object(Bucket=self._bucket, Key=job_key(JOBS, self._name))["Body"].read()
@@ -115,7 +90,7 @@ class Training:
         with repeating(self._look, WATCH_SECONDS), checkpoints.syncing():
             self._report("Training")
             state, reason = self._train(job, ml)
-        if state != INTERRUPTED:  # then another instance goes on from the checkpoints
+        if state != jobs.INTERRUPTED:  # then another instance goes on from the checkpoints
             self._upload(job, ml)
         self.status.state, self.status.reason = state, reason
 
@@ -131,17 +106,14 @@ class Training:
 
     def _train(self, job: Job, ml: Path) -> tuple[str, str | None]:
         """Run the program; returns how it ended, and why if that was early."""
-        variables = {
-            "TRAINING_JOB_NAME": job.name,
-            "PYTHONUNBUFFERED": "1",
-            "SM_CHECKPOINT_DIR": str(ml / "checkpoints"),
-        }
+        own = {"TRAINING_JOB_NAME": job.name, "PYTHONUNBUFFERED": "1"}
+        variables = {**own, "SM_CHECKPOINT_DIR": str(ml / "checkpoints")}
         exit_code = self._run(ml / "code", variables, time.monotonic() + job.max_runtime_seconds)
         end = self._end  # from now on it is too late to end the program early
         self.status.exit_code = exit_code
         if end is None and exit_code:
             raise JobError(self._failure_reason(ml / "output" / "failure", exit_code))
-        return end or (COMPLETED, None)
+        return end or (jobs.COMPLETED, None)
 
     def _failure_reason(self, failure: Path, exit_code: int) -> str:
         """What the program wrote to ``output/failure``, or the end of the log."""
@@ -166,12 +138,12 @@ class Training:
         try:
             while process.poll() is None and self._end is None:
                 if time.monotonic() > deadline:
-                    self.end_early(STOPPED, "MaxRuntimeExceeded: the training has used up its time.")
+                    self.end_early(jobs.STOPPED, "MaxRuntimeExceeded: the training has used up its time.")
                 time.sleep(_POLL_SECONDS)
             if process.poll() is None and self._end is not None:
                 self._log.write(f"Stopping: {self._end[1]}")
                 process.terminate()
-                interrupted = self._end[0] == INTERRUPTED
+                interrupted = self._end[0] == jobs.INTERRUPTED
                 process.wait(INTERRUPTED_GRACE_SECONDS if interrupted else STOP_GRACE_SECONDS)
         except subprocess.TimeoutExpired:
             self._log.write("The program does not stop: it is killed.")
@@ -188,15 +160,11 @@ class Training:
     def _look(self) -> None:
         """Find out whether somebody, or AWS, wants this to end."""
         if self._metadata.interrupted():
-            self.end_early(INTERRUPTED, "AWS takes the spot instance back.")
+            self.end_early(jobs.INTERRUPTED, "AWS takes the spot instance back.")
             return
-        key = stop_key(JOBS, self._name)
-        try:
-            # A listing, because the role may not know of single objects whether they exist.
-            if self._s3.list_objects_v2(Bucket=self._bucket, Prefix=key, MaxKeys=1).get("Contents"):
-                self.end_early(STOPPED, "The training was stopped by its user.")
-        except S3_ERRORS:
-            return  # the next look may see more
+        # A listing, because the role may not know of single objects whether they exist.
+        if self._s3.list_objects_v2(Bucket=self._bucket, Prefix=stop_key(JOBS, self._name), MaxKeys=1).get("Contents"):
+            self.end_early(jobs.STOPPED, "The training was stopped by its user.")
 
     def _report(self, state: str) -> None:
         self.status.state = state
@@ -204,11 +172,9 @@ class Training:
         self._put_status()
 
     def _put_status(self) -> None:
-        key = status_key(OUTPUTS, self._name)
+        key, body = status_key(OUTPUTS, self._name), self.status.dump().encode()
         try:
-            self._s3.put_object(
-                Bucket=self._bucket, Key=key, Body=self.status.dump().encode(), ContentType="application/json"
-            )
+            self._s3.put_object(Bucket=self._bucket, Key=key, Body=body, ContentType="application/json")
         except S3_ERRORS as error:
             sys.stderr.write(f"The status could not be written: {error}\n")
 
@@ -217,12 +183,8 @@ def _make_folders(ml: Path, job: Job, instance_type: str) -> Path:
     """Make what a container finds in ``/opt/ml``."""
     for name in ("code", "input/config", "input/data", "model", "output/data", "checkpoints"):
         (ml / name).mkdir(parents=True, exist_ok=True)
-    resources = {
-        "hosts": ["algo-1"],
-        "current_host": "algo-1",
-        "current_instance_type": instance_type,
-        "network_interface_name": "lo",
-    }
+    host = {"hosts": ["algo-1"], "current_host": "algo-1", "network_interface_name": "lo"}
+    resources = {**host, "current_instance_type": instance_type}
     for name, content in (("resourceconfig", resources), ("hyperparameters", job.hyperparameters)):
         (ml / "input" / "config" / f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
     return ml
@@ -237,13 +199,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     metadata = InstanceMetadata()
     try:
-        name = require_name(metadata.get(f"tags/instance/{JOB_TAG}") or "")
+        name = require_name(metadata.get(f"tags/instance/{jobs.JOB_TAG}") or "")
     except (JobError, OSError) as error:
-        sys.stderr.write(f"The instance's tag {JOB_TAG} names no job: {error}\n")
+        sys.stderr.write(f"The instance's tag {jobs.JOB_TAG} names no job: {error}\n")
         return 1
     log = Log(boto3.client("logs", config=_RETRIES), options.log_group, f"{name}/algo-1-{int(time.time())}")
     s3 = boto3.client("s3", config=_RETRIES.merge(Config(max_pool_connections=20)))
     training = Training(name, options.bucket, options.folder, s3, log, metadata)
-    signal.signal(signal.SIGTERM, lambda *_: training.end_early(STOPPED, "The instance was shut down."))
+    signal.signal(signal.SIGTERM, lambda *_: training.end_early(jobs.STOPPED, "The instance was shut down."))
     training.run()
-    return 0 if training.status.state == COMPLETED else 1
+    return 0 if training.status.state == jobs.COMPLETED else 1

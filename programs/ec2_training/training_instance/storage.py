@@ -40,13 +40,7 @@ def parse_url(url: str) -> tuple[str, str]:
 
 
 def download_folder(s3: Any, url: str, folder: Path) -> int:
-    """Fetch every object below a prefix; returns how many there were.
-
-    Raises
-    ------
-    JobError
-        A key would lie outside of the folder.
-    """
+    """Fetch every object below a prefix; returns how many there were. JobError for a key that leads elsewhere."""
     bucket, prefix = parse_url(url)
     prefix = prefix.rstrip("/") + "/"
     keys = [
@@ -66,19 +60,11 @@ def download_folder(s3: Any, url: str, folder: Path) -> int:
 
     folder.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(_CONNECTIONS) as pool:
-        for _ in pool.map(fetch, keys):
-            pass
-    return len(keys)
+        return len(list(pool.map(fetch, keys)))
 
 
 def download_archive(s3: Any, url: str, folder: Path) -> None:
-    """Fetch a tar.gz and unpack it.
-
-    Raises
-    ------
-    JobError
-        It is not there, or not an archive.
-    """
+    """Fetch a tar.gz and unpack it; JobError where it is not there, not an archive, or not safe."""
     bucket, key = parse_url(url)
     archive = folder.with_name(f"{folder.name}.tar.gz")
     folder.mkdir(parents=True, exist_ok=True)
@@ -111,12 +97,13 @@ def upload_archive(s3: Any, folder: Path, url: str) -> None:
 
 @contextlib.contextmanager
 def repeating(function: Callable[[], None], seconds: float) -> Iterator[None]:
-    """Call a function again and again, in a thread, for the duration of the block."""
+    """Call a function again and again, in a thread, for the duration of the block, whether it fails or not."""
     stopped = threading.Event()
 
     def run() -> None:
         while not stopped.wait(seconds):
-            function()
+            with contextlib.suppress(OSError, *S3_ERRORS):
+                function()
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
@@ -128,18 +115,11 @@ def repeating(function: Callable[[], None], seconds: float) -> Iterator[None]:
 
 
 class CheckpointSync:
-    """Brings the checkpoints of an earlier instance, and uploads new ones as they appear.
-
-    Parameters
-    ----------
-    url
-        The prefix that stands for the folder.
-    """
+    """Brings the checkpoints of an earlier instance, and uploads new ones as they appear, below the prefix `url`."""
 
     def __init__(self, s3: Any, url: str, folder: Path) -> None:
         self._s3 = s3
-        self._url = url
-        self._bucket, self._prefix = parse_url(url)
+        self._url = url.rstrip("/")
         self._folder = folder
         self._uploaded: dict[Path, tuple[int, int]] = {}
 
@@ -152,13 +132,8 @@ class CheckpointSync:
     @contextlib.contextmanager
     def syncing(self) -> Iterator[None]:
         """Upload in the background for the duration of the block, and at its end whatever is left."""
-
-        def upload() -> None:
-            with contextlib.suppress(OSError, *S3_ERRORS):  # the next round tries again
-                self._upload(SETTLED_SECONDS)
-
         try:
-            with repeating(upload, SYNC_SECONDS):
+            with repeating(lambda: self._upload(SETTLED_SECONDS), SYNC_SECONDS):
                 yield
         finally:
             self._upload(0.0)
@@ -170,7 +145,7 @@ class CheckpointSync:
             if self._uploaded.get(path) == stamp or stamp[0] > latest:
                 continue
             name = path.relative_to(self._folder).as_posix()
-            self._s3.upload_file(str(path), self._bucket, f"{self._prefix.rstrip('/')}/{name}")
+            self._s3.upload_file(str(path), *parse_url(f"{self._url}/{name}"))
             self._uploaded[path] = stamp
 
     def _files(self) -> Iterator[tuple[Path, tuple[int, int]]]:

@@ -6,7 +6,6 @@ import json
 import re
 import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,8 +16,9 @@ from emulator_fixtures import eventually, tar_gz, untar
 from fake_s3 import FakeS3
 
 import model
+from emulator.ec2.metadata import MetadataService
 from programs.ec2_training.training_instance import logs, program, storage
-from programs.ec2_training.training_instance.job import Job, JobError, job_key, status_key, stop_key
+from programs.ec2_training.training_instance.job import JobError, job_key, require_name, status_key, stop_key
 from programs.ec2_training.training_instance.logs import Log
 from programs.ec2_training.training_instance.metadata import InstanceMetadata
 from programs.ec2_training.training_instance.program import Training
@@ -28,16 +28,14 @@ WRITES_A_MODEL = "open('../model/model.json', 'w').write('{}')"
 #: Saves a checkpoint and waits to be told to end.
 WAITS = """
 import os, signal, sys, time
-signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+signal.signal(signal.SIGTERM, {handler})
 open(os.environ["SM_CHECKPOINT_DIR"] + "/step", "w").write("7")
-open("../model/model.json", "w").write("{}")
+open("../model/model.json", "w").write("{{}}")
 print("waiting", flush=True)
 time.sleep(600)
 """
-
-
-def client_error(code: str) -> ClientError:
-    return ClientError({"Error": {"Code": code, "Message": code}}, "Operation")
+ENDS, IGNORES = "lambda *_: sys.exit(0)", "signal.SIG_IGN"
+CHECKPOINT = f"checkpoints/{JOB}/step"
 
 
 class Bucket(FakeS3):
@@ -60,29 +58,16 @@ class FakeLogs:
         self.stream_is_there = False
         self.lines: list[str] = []
         self.broken = False
-        self.refused = 0
 
     def create_log_stream(self, **_: str) -> None:
         self.stream_is_there = True
 
     def put_log_events(self, *, logEvents: list[dict[str, Any]], **_: str) -> None:
         if self.broken:
-            self.refused += 1
-            raise client_error("ServiceUnavailableException")
+            raise ClientError({"Error": {"Code": "ServiceUnavailableException"}}, "PutLogEvents")
         if not self.stream_is_there:
             raise StreamMissingError
         self.lines += [event["message"] for event in logEvents]
-
-
-class FakeMetadata:
-    def __init__(self) -> None:
-        self.taken_back = False
-
-    def get(self, entry: str) -> str:
-        return entry
-
-    def interrupted(self) -> bool:
-        return self.taken_back
 
 
 class Instance:
@@ -90,8 +75,8 @@ class Instance:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.s3, self.logs, self.metadata = Bucket(), FakeLogs(), FakeMetadata()
-        self.s3.objects["datasets/dogs/train/a/1.jpg"] = b"picture"
+        self.s3, self.logs, self.taken_back = Bucket(), FakeLogs(), False
+        self.s3.objects["datasets/dogs/train/a/1.jpg"] = b"image"
         self.describe()
         self.program(WRITES_A_MODEL)
 
@@ -114,12 +99,22 @@ class Instance:
         self.s3.objects["code/sourcedir.tar.gz"] = tar_gz({name: text.encode() for name, text in sources.items()})
 
     def boot(self) -> Training:
-        log = Log(self.logs, "group", "stream")
-        return Training(JOB, "bucket", self.folder, self.s3, log, self.metadata)
+        metadata = SimpleNamespace(get=lambda entry: entry, interrupted=lambda: self.taken_back)
+        return Training(JOB, "bucket", self.folder, self.s3, Log(self.logs, "group", "stream"), metadata)
 
     def run(self) -> dict[str, Any]:
         """Train; returns the status that is left in the bucket."""
         self.boot().run()
+        return self.status()
+
+    def run_until_ended(self, handler: str, end: Callable[[], Any]) -> dict[str, Any]:
+        """Train what waits, and do what ends it once its checkpoint is in the bucket."""
+        self.program(WAITS.format(handler=handler))
+        running = threading.Thread(target=self.boot().run)
+        running.start()
+        eventually(lambda: "waiting" in self.logs.lines and CHECKPOINT in self.s3.objects)
+        end()
+        running.join(20)
         return self.status()
 
     def status(self) -> dict[str, Any]:
@@ -169,10 +164,10 @@ def test_the_program_finds_what_it_finds_in_a_container(instance: Instance) -> N
         (lambda i: i.s3.objects.pop("code/sourcedir.tar.gz"), "sourcedir.tar.gz cannot be unpacked"),
         (lambda i: i.s3.objects.__setitem__("code/sourcedir.tar.gz", b"junk"), "cannot be unpacked"),
         (lambda i: i.s3.objects.pop(job_key("code/jobs", JOB)), "NoSuchKey"),
-        (lambda i: i.s3.objects.__setitem__(job_key("code/jobs", JOB), b"{"), "description is not valid"),
         (lambda i: i.describe(surprise=1), "description is not valid"),
         (lambda i: i.describe(source="/etc"), "is not an s3:// address"),
         (lambda i: i.program("import sys; sys.exit('no luck')"), r"no luck \(exit code 1\)"),
+        (lambda i: i.program("open('../output/failure', 'w').write('too dark'); 1 / 0"), r"^too dark \(exit code 1\)"),
         (lambda i: i.program("import os; os.kill(os.getpid(), 9)"), "signal 9"),
         (lambda i: i.s3.objects.__setitem__("datasets/dogs/../../../x", b""), "outside of the folder"),
     ],
@@ -186,40 +181,23 @@ def test_whatever_goes_wrong_is_reported(instance: Instance, break_it: Callable[
     assert status["model"] is None
 
 
-def test_a_reason_of_the_programs_own_is_preferred(instance: Instance) -> None:
-    instance.program("import sys; open('../output/failure', 'w').write('too dark'); sys.exit(4)")
-    status = instance.run()
-    assert (status["reason"], status["exit_code"]) == ("too dark (exit code 4)", 4)
-
-
-def test_a_full_disk_is_a_failure_that_is_reported(instance: Instance, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: Any) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(program, "upload_archive", full)
-    assert "No space left on device" in instance.run()["reason"]
-
-
-def test_time_that_is_used_up_ends_the_program_and_keeps_the_model(instance: Instance) -> None:
+def test_time_that_is_used_up_ends_the_program(instance: Instance) -> None:
     instance.describe(max_runtime_seconds=0)
-    instance.program(WAITS.replace('print("waiting"', 'time.sleep(0.3); print("waiting"'))
+    instance.program("import time; time.sleep(600)")
     status = instance.run()
     assert status["state"] == "Stopped"
     assert "MaxRuntimeExceeded" in status["reason"]
 
 
-def test_a_program_that_ignores_sigterm_is_killed(instance: Instance, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(program, "STOP_GRACE_SECONDS", 0.1)
-    instance.program(
-        "import os, signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
-        "open(os.environ['SM_CHECKPOINT_DIR'] + '/step', 'w'); time.sleep(600)"
-    )
-    running = start(instance)
-    eventually(lambda: f"checkpoints/{JOB}/step" in instance.s3.objects)
-    instance.s3.objects[stop_key("code/jobs", JOB)] = b""
-    running.join(20)
-    assert instance.status()["exit_code"] == -9
-    assert instance.status()["state"] == "Stopped"
+@pytest.mark.parametrize(("handler", "exit_code"), [(ENDS, 0), (IGNORES, -9)])
+def test_its_user_stops_it_by_an_object_and_the_model_is_kept(
+    instance: Instance, monkeypatch: pytest.MonkeyPatch, handler: str, exit_code: int
+) -> None:
+    monkeypatch.setattr(program, "STOP_GRACE_SECONDS", 0.1 if handler == IGNORES else 120.0)
+    key = stop_key("code/jobs", JOB)
+    status = instance.run_until_ended(handler, lambda: instance.s3.objects.__setitem__(key, b""))
+    assert (status["state"], status["exit_code"]) == ("Stopped", exit_code)
+    assert instance.archive("model") == ["model.json"]
 
 
 @pytest.mark.parametrize("state", ["Interrupted", "Stopped"])
@@ -233,31 +211,17 @@ def test_what_comes_after_the_programs_end_does_not_undo_it(instance: Instance, 
 
     instance.s3.refuse = too_late
     training.run()
-    assert (instance.status()["state"], instance.status()["reason"]) == ("Completed", None)
-    assert instance.archive("model") == ["model.json"]
-
-
-def test_its_user_stops_it_by_an_object_and_the_model_is_kept(instance: Instance) -> None:
-    instance.program(WAITS)
-    running = start(instance)
-    eventually(lambda: "waiting" in instance.logs.lines)
-    instance.s3.objects[stop_key("code/jobs", JOB)] = b""
-    running.join(20)
-    assert (instance.status()["state"], instance.archive("model")) == ("Stopped", ["model.json"])
+    assert (instance.status()["state"], instance.archive("model")) == ("Completed", ["model.json"])
 
 
 def test_a_spot_instance_that_is_taken_back_leaves_its_checkpoints_and_the_next_goes_on(
     instance: Instance, tmp_path: Path
 ) -> None:
-    instance.program(WAITS)
-    running = start(instance)
-    eventually(lambda: "waiting" in instance.logs.lines)
-    instance.metadata.taken_back = True
-    running.join(20)
-    assert instance.status()["state"] == "Interrupted"
-    assert instance.s3.objects[f"checkpoints/{JOB}/step"] == b"7"
+    status = instance.run_until_ended(ENDS, lambda: setattr(instance, "taken_back", True))
+    assert status["state"] == "Interrupted"
+    assert instance.s3.objects[CHECKPOINT] == b"7"
     assert f"training/{JOB}/output/model.tar.gz" not in instance.s3.objects
-    instance.metadata.taken_back, instance.folder = False, tmp_path / "next"
+    instance.taken_back, instance.folder = False, tmp_path / "next"
     instance.program(
         f"import os; {WRITES_A_MODEL}; print('step', open(os.environ['SM_CHECKPOINT_DIR'] + '/step').read())"
     )
@@ -265,97 +229,39 @@ def test_a_spot_instance_that_is_taken_back_leaves_its_checkpoints_and_the_next_
     assert "step 7" in instance.logs.lines
 
 
-def test_a_log_that_nobody_takes_loses_no_training(instance: Instance) -> None:
+def test_neither_the_log_nor_the_status_can_stop_a_training(instance: Instance) -> None:
     instance.logs.broken = True
-    assert instance.run()["state"] == "Completed"
-
-
-def test_lines_wait_while_cloudwatch_does_not_take_them(instance: Instance) -> None:
-    instance.logs.broken = True
-    log = Log(instance.logs, "group", "stream")
-    log.write("first")
-    eventually(lambda: instance.logs.refused > 0)
-    instance.logs.broken = False
-    log.write("second")
-    log.close()
-    assert instance.logs.lines == ["first", "second"]
-
-
-def test_a_status_that_cannot_be_written_does_not_stop_the_training(instance: Instance) -> None:
     instance.s3.refuse = lambda key: key.endswith("status.json")
     training = instance.boot()
     training.run()
     assert training.status.state == "Completed"
 
 
-def start(instance: Instance) -> threading.Thread:
-    running = threading.Thread(target=instance.boot().run)
-    running.start()
-    return running
-
-
 @pytest.mark.parametrize("name", ["", "../x", "a" * 64, "a b", "-a"])
 def test_names_that_could_lead_elsewhere_are_no_jobs(name: str) -> None:
     with pytest.raises(JobError, match="is not a name of a job"):
-        Job.parse(
-            json.dumps(
-                {"name": name, "source": "", "channels": {}, "output": "", "checkpoints": "", "max_runtime_seconds": 1}
-            )
-        )
+        require_name(name)
 
 
 @pytest.fixture
-def metadata_service(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
-    """As much of EC2's metadata service as matters: a token, and entries."""
-    state: dict[str, Any] = {"entries": {}}
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_PUT(self) -> None:
-            assert self.headers["X-aws-ec2-metadata-token-ttl-seconds"] == "60"
-            self.answer(200, "token")
-
-        def do_GET(self) -> None:
-            entry = self.path.removeprefix("/latest/meta-data/")
-            if self.headers.get("X-aws-ec2-metadata-token") != "token":
-                self.answer(401, "")
-            else:
-                self.answer(200 if entry in state["entries"] else 404, state["entries"].get(entry, ""))
-
-        def answer(self, status: int, text: str) -> None:
-            self.send_response(status)
-            self.end_headers()
-            self.wfile.write(text.encode())
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", f"http://127.0.0.1:{server.server_port}/")
-    yield state
-    server.shutdown()
-    server.server_close()
+def entries(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
+    """What the instance's metadata service has."""
+    found: dict[str, str] = {}
+    service = MetadataService(lambda: found, None)
+    monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", service.url)
+    yield found
+    service.close()
 
 
-def test_metadata_are_read_with_a_token(metadata_service: dict[str, Any]) -> None:
-    metadata = InstanceMetadata()
-    metadata_service["entries"]["tags/instance/training-job"] = JOB
-    assert metadata.get("tags/instance/training-job") == JOB
-    assert metadata.get("tags/instance/other") is None
-
-
-def test_an_interruption_is_an_entry_that_appears(metadata_service: dict[str, Any]) -> None:
+def test_an_interruption_is_an_entry_that_appears(entries: dict[str, str]) -> None:
     metadata = InstanceMetadata()
     assert not metadata.interrupted()
-    metadata_service["entries"]["spot/instance-action"] = '{"action": "terminate"}'
+    entries["spot/instance-action"] = '{"action": "terminate"}'
     assert metadata.interrupted()
 
 
 def test_without_a_tag_or_a_metadata_service_the_program_ends_with_a_message(
-    metadata_service: dict[str, Any],
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    tmp_path: Path,
+    entries: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     arguments = ["--bucket", "b", "--log-group", "g", "--folder", str(tmp_path)]
     assert program.main(arguments) == 1

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -85,23 +83,3 @@ def test_counting_from_many_threads_and_connections_loses_nothing(tmp_path: Path
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(count, stores * 4))
     assert stores[0].table("s", "k").get("n") == {"v": 400}
-
-
-def test_what_was_acknowledged_survives_sigkill(tmp_path: Path) -> None:
-    writer = (
-        "import sys, pathlib\n"
-        "from emulator.platform.store import Store\n"
-        "table = Store(pathlib.Path(sys.argv[1])).table('s', 'k')\n"
-        "for number in range(10**9):\n"
-        "    table.put(str(number), {'n': number})\n"
-        "    sys.stdout.write(f'{number}\\n'); sys.stdout.flush()\n"
-    )
-    with subprocess.Popen([sys.executable, "-c", writer, str(tmp_path)], stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        while int(process.stdout.readline()) < 200:
-            pass
-        process.kill()
-        acknowledged = [int(line) for line in process.stdout.read().splitlines(keepends=True) if line.endswith("\n")]
-    last = max(acknowledged, default=200)
-    table = Store(tmp_path).table("s", "k")
-    assert all(table.get(str(number)) == {"n": number} for number in range(last + 1))

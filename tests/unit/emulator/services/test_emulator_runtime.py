@@ -34,25 +34,29 @@ def variant(name: str, *ports: int | None, weight: float = 1.0) -> Variant:
     made = object.__new__(Variant)
     made.name, made.weight = name, weight
     made.instances = [Server(port) for port in ports]  # type: ignore[misc]
-    made._random_routing = False
     return made
 
 
-def run(make: Callable[[int], list[Variant]], *requests: dict[str, Any], respond: Any = None) -> list[Response]:
+def one(port: int) -> list[Variant]:
+    return [variant("A", port)]
+
+
+async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while True:
+        try:
+            head, body = await read_request(reader)
+        except asyncio.IncompleteReadError:
+            return
+        attributes = b"".join(line + b"\r\n" for line in head.split(b"\r\n") if b"custom-attributes" in line)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/x\r\nX-Secret: 1\r\n" + attributes)
+        writer.write(b"Content-Length: %d\r\n\r\n%b" % (len(head) + len(body), head + body))
+
+
+def run(make: Callable[[int], list[Variant]], *requests: dict[str, Any], respond: Any = echo) -> list[Response]:
     """Invoke an endpoint ``dogs`` in eu-west-1, with these variants in front of a server, and give its answers."""
 
-    async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while True:
-            try:
-                head, body = await read_request(reader)
-            except asyncio.IncompleteReadError:
-                return
-            attributes = b"".join(line + b"\r\n" for line in head.split(b"\r\n") if b"custom-attributes" in line)
-            writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/x\r\nX-Secret: 1\r\n" + attributes)
-            writer.write(b"Content-Length: %d\r\n\r\n%b" % (len(head) + len(body), head + body))
-
     async def main() -> list[Response]:
-        async with raw_server(respond or echo) as port:
+        async with raw_server(respond) as port:
             served = object.__new__(Fleet)
             served.variants = {v.name: v for v in make(port)}
             runtime = Runtime(ACCOUNT, lambda region, name: served if (region, name) == ("eu-west-1", "dogs") else None)
@@ -66,11 +70,10 @@ def run(make: Callable[[int], list[Variant]], *requests: dict[str, Any], respond
     return asyncio.run(asyncio.wait_for(main(), 20))
 
 
-def test_an_invocation_reaches_the_model_and_its_answer_the_caller() -> None:
+def test_only_the_headers_that_aws_passes_reach_the_model_and_come_back() -> None:
     request = {"content_type": "image/jpeg", "accept": "application/json", "cookie": "secret"}
     ((status, headers, body),) = run(
-        lambda port: [variant("A", port)],
-        {"body": b"image", **request, "x_amzn_sagemaker_custom_attributes": "top_k=3"},
+        one, {"body": b"image", **request, "x_amzn_sagemaker_custom_attributes": "top_k=3"}
     )
     assert (status, headers["Content-Type"], headers["x-Amzn-Invoked-Production-Variant"]) == (200, "text/x", "A")
     assert headers["x-amzn-sagemaker-custom-attributes"] == "top_k=3"
@@ -91,37 +94,28 @@ def answering(answer: bytes) -> Any:
     return respond
 
 
-@pytest.mark.parametrize(("status", "side"), [(400, "client"), (413, "client"), (500, "server"), (302, "server")])
-def test_an_error_of_the_model_is_a_model_error(status: int, side: str) -> None:
-    answer = b"HTTP/1.1 %d X\r\nContent-Length: 6\r\n\r\nno dog" % status
-    ((got, headers, body),) = run(lambda port: [variant("A", port)], {}, respond=answering(answer))
+@pytest.mark.parametrize(
+    ("answer", "status", "message"),
+    [
+        (b"HTTP/1.1 413 X\r\nContent-Length: 6\r\n\r\nno dog", 413, 'client error (413) from primary with message "no'),
+        (b"HTTP/1.1 500 X\r\nContent-Length: 6\r\n\r\nno dog", 500, "server error (500)"),
+        (b"HTTP/1.1 302 X\r\nContent-Length: 6\r\n\r\nno dog", 302, "server error (302)"),
+        (b"gibberish\r\n\r\n", 0, "server error (0)"),
+    ],
+)
+def test_an_error_of_the_model_is_a_model_error(answer: bytes, status: int, message: str) -> None:
+    ((got, headers, body),) = run(one, {}, respond=answering(answer))
     assert (got, headers["x-amzn-errortype"]) == (424, "ModelError")
     error = json.loads(body)
-    assert (error["OriginalStatusCode"], error["OriginalMessage"]) == (status, "no dog")
-    assert error["message"].startswith(f'Received {side} error ({status}) from primary with message "no dog"')
+    assert error["OriginalStatusCode"] == status
+    assert error["message"].startswith(f"Received {message}")
     assert error["LogStreamArn"] == f"arn:aws:logs:eu-west-1:{ACCOUNT}:log-group:/aws/sagemaker/Endpoints/dogs"
-
-
-@pytest.mark.parametrize("answer", [b"gibberish\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf"])
-def test_a_broken_answer_is_a_model_error_too(answer: bytes) -> None:
-    ((status, _, body),) = run(lambda port: [variant("A", port)], {}, respond=answering(answer))
-    assert (status, json.loads(body)["OriginalStatusCode"]) == (424, 0)
 
 
 def test_a_model_that_takes_too_long_is_a_model_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runtime_module, "INVOCATION_SECONDS", 0.1)
-    served = variant("A")
-
-    async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.read()
-
-    def make(port: int) -> list[Variant]:
-        served.instances = [Server(port)]  # type: ignore[list-item]
-        return [served]
-
-    ((status, _, body),) = run(make, {}, respond=respond)
-    assert (status, served.instances[0].outstanding) == (424, 0)
-    assert "Your invocation timed out" in json.loads(body)["message"]
+    ((status, _, body),) = run(one, {}, respond=lambda reader, writer: reader.read())
+    assert (status, "Your invocation timed out" in json.loads(body)["message"]) == (424, True)
 
 
 @pytest.mark.parametrize(
@@ -129,17 +123,13 @@ def test_a_model_that_takes_too_long_is_a_model_error(monkeypatch: pytest.Monkey
     [
         ("/endpoints/cats/invocations", 400, "ValidationError"),
         ("/endpoints/Dogs/invocations", 400, "ValidationError"),
-        ("/endpoints/dogs%2F/invocations", 400, "ValidationError"),
         ("/endpoints/dogs/invocations-response-stream", 501, "NotImplementedException"),
-        ("/endpoints/dogs", 404, "UnknownOperationException"),
         ("/endpoints/dogs/invocations/x", 404, "UnknownOperationException"),
     ],
 )
 def test_what_is_not_there_is_refused(path: str, status: int, code: str) -> None:
-    ((got, headers, body),) = run(lambda port: [variant("A", port)], {"path": path})
+    ((got, headers, _),) = run(one, {"path": path})
     assert (got, headers["x-amzn-errortype"]) == (status, code)
-    if code == "ValidationError":
-        assert json.loads(body)["message"].endswith(f"of account {ACCOUNT} not found.")
 
 
 def test_the_largest_body_passes_and_one_byte_more_does_not() -> None:
@@ -149,7 +139,7 @@ def test_the_largest_body_passes_and_one_byte_more_does_not() -> None:
         await writer.drain()
 
     sizes = ({"body": bytes(MAX_BODY_BYTES)}, {"body": bytes(MAX_BODY_BYTES + 1)})
-    (status, _, body), (refused, headers, _) = run(lambda port: [variant("A", port)], *sizes, respond=respond)
+    (status, _, body), (refused, headers, _) = run(one, *sizes, respond=respond)
     assert (status, len(body), refused) == (200, MAX_BODY_BYTES, 413)
     assert "x-amzn-errortype" not in headers
 
@@ -164,14 +154,10 @@ def test_an_instance_that_cannot_be_reached_is_passed_over_and_without_any_the_s
 
 
 def test_variants_share_the_traffic_by_their_weights() -> None:
-    def shares(**weights: float) -> Counter[str]:
-        answers = run(lambda port: [variant(n, port, weight=w) for n, w in weights.items()], *[{}] * 400)
-        return Counter(headers["x-Amzn-Invoked-Production-Variant"] for _, headers, _ in answers)
-
-    found = shares(A=3, B=1, C=0)
+    answers = run(lambda port: [variant(n, port, weight=w) for n, w in (("A", 3), ("B", 1), ("C", 0))], *[{}] * 400)
+    found = Counter(headers["x-Amzn-Invoked-Production-Variant"] for _, headers, _ in answers)
     assert set(found) == {"A", "B"}
     assert 240 < found["A"] < 360
-    assert set(shares(A=0, B=0)) == {"A", "B"}, "all weights zero: any will do"
 
 
 def test_a_caller_may_choose_the_variant() -> None:
@@ -182,14 +168,3 @@ def test_a_caller_may_choose_the_variant() -> None:
     assert chosen[1]["x-Amzn-Invoked-Production-Variant"] == "B"
     assert (missing[0], missing[1]["x-amzn-errortype"]) == (400, "ValidationError")
     assert "A, B" in json.loads(missing[2])["message"]
-
-
-def test_the_least_busy_instance_is_asked() -> None:
-    served = variant("A", None, None, None)
-    busy, idle, _ = served.instances
-    busy.pool = idle.pool = ConnectionPool(1, 1)
-    busy.outstanding = 2
-    assert {served.pick(()) for _ in range(50)} == {idle}
-    idle.outstanding = 2
-    assert {served.pick(()) for _ in range(50)} == {busy, idle}
-    assert served.pick((busy, idle)) is None
