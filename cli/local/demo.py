@@ -19,7 +19,7 @@ from cli.data.commands import SAMPLE_DIR, draw_sample
 from cli.data.dataset import read_data_set
 from cli.data.push import data_set_name, push_data_set
 from cli.local import commands as local
-from cli.operating.deploying import bootstrap, deploy_stacks
+from cli.operating.deploying import deploy_stacks
 from cli.serving.classify import Evaluation, evaluate_deployment, evaluation_table
 from cli.training.packaging import package_model
 from cli.training.sagemaker import TrainingRequest, follow_training, start_training
@@ -60,12 +60,11 @@ def demo(
         local.enter(state_dir)
         console.print(f"It answers at {started.endpoint_url} and enforces IAM. The CDK's output goes to {_CDK_LOG}.")
     stage = Stage("local")
-    with step("Bootstrap the CDK; draw a data set meanwhile"), ThreadPoolExecutor(1) as pool:
-        prepared = pool.submit(bootstrap, stage, log=_CDK_LOG)
+    with step("cdk bootstrap and deploy: storage, training; draw a data set meanwhile"), ThreadPoolExecutor(1) as pool:
+        deployed = pool.submit(deploy_stacks, stage, ["storage", "training"], log=_CDK_LOG)  # bootstraps first
         draw_sample(directory, seed=1, breeds=12, per_class=(120, 15, 15))
-        prepared.result()
-    with step("cdk deploy: storage and training"), progress_bar("cdk deploy"):
-        deploy_stacks(stage, ["storage", "training"], log=_CDK_LOG)
+        with progress_bar("cdk deploy"):
+            deployed.result()
     with step("Push the data set into the bucket"):
         data_set = read_data_set(directory)
         name = data_set_name(directory, None)

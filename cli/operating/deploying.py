@@ -102,7 +102,7 @@ def deploy_stacks(
         console.print(_BOOTSTRAP)
         if ask:
             ask_person(f"Bootstrap {stage.place}?")
-        bootstrap(stage, log=log)
+        run_cdk("bootstrap", f"aws://{stage.account}/{stage.region}", stage=stage, log=log)
     approval = ["--require-approval", "broadening" if ask else "never"]
     names = [stage.stack_name(kind) for kind in kinds]
     model = [] if artifact is None else ["-c", f"artifact={artifact}"]
@@ -121,8 +121,3 @@ def _model_version(artifact: Path) -> str:
             return ModelCard.load(Path(folder)).version
     except ArtifactError as error:
         raise NotReadyError(f"The model cannot be deployed: {error}", "Make it again: kennel package") from error
-
-
-def bootstrap(stage: Stage, *, log: Path | None = None) -> None:
-    """Run `cdk bootstrap` for the stage's account and region."""
-    run_cdk("bootstrap", f"aws://{stage.account}/{stage.region}", stage=stage, log=log)
