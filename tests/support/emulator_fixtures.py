@@ -79,6 +79,11 @@ def training_job(name: str = "job", **members: Any) -> Payload:
     }
 
 
+def channel(name: str, url: str, **source: str) -> Payload:
+    """An input of a training job."""
+    return {"ChannelName": name, "DataSource": {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": url, **source}}}
+
+
 def described_job(service: Service) -> Payload:
     """The training job called ``job``."""
     return service.call("DescribeTrainingJob", {"TrainingJobName": "job"}, CALLER)
