@@ -123,9 +123,6 @@ class FakeS3(fake_s3.FakeS3):
         self.put_object(Bucket=Bucket, Key=Key, Body=Fileobj.read(), **ExtraArgs)
         self.uploads.append(Key)
 
-    def upload_file(self, name: str, bucket: str, key: str, ExtraArgs: dict[str, Any]) -> None:  # type: ignore[override]
-        super().upload_file(name, bucket, key)
-
 
 class FakeRole:
     """A role that may do everything, in front of an S3 that holds the program."""

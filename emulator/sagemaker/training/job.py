@@ -163,12 +163,7 @@ class TrainingRun(Run):
         self._change(lambda record: record["SecondaryStatusTransitions"][-1].update(StatusMessage=message))
 
     def _train(self, role: Role, checkpoints: CheckpointSync | None) -> str:
-        """Run the program on every instance; how it ended, as `_wait` says it.
-
-        Raises
-        ------
-        JobFailed
-        """
+        """Run the program on every instance; how it ended, as `_wait` says it."""
         temporary = self._host.temporary_folder()
         folder, began = self._host.folder / "logs" / "training" / self._region / self._name, int(time.time())
         logs = [

@@ -145,7 +145,8 @@ class TuningRun(Run):
         arn = job["TrainingJobArn"]
         if arn in self._ended:
             return self._ended[arn]
-        trial = as_trial(job, self._definition, self._training_jobs.metric_series(arn))
+        values = self._training_jobs.metric_values(arn, self._definition.objective["MetricName"])
+        trial = as_trial(job, self._definition, values)
         if trial.ended:
             self._ended[arn] = trial
         return trial

@@ -91,8 +91,7 @@ print('loss=0.25')
         assert described_job(sagemaker)["TrainingJobStatus"] == "InProgress"
     found = ended_job(sagemaker)
     assert found["TrainingJobStatus"] == "Completed"
-    series = sagemaker.training_jobs.metric_series(found["TrainingJobArn"])
-    assert [value for _, value in series["loss"]] == [0.5, 0.25]
+    assert sagemaker.training_jobs.metric_values(found["TrainingJobArn"], "loss") == (0.5, 0.25)
 
 
 def test_a_job_that_cannot_make_its_folders_says_why(sagemaker: SageMaker, tmp_path: Path) -> None:

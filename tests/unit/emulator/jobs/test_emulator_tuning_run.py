@@ -36,8 +36,8 @@ class FakeTrainingJobs:
     def launched_by(self, arn: str) -> list[Record]:
         return [dict(job) for job in self.jobs]
 
-    def metric_series(self, arn: str) -> dict[str, list[tuple[float, float]]]:
-        return {}
+    def metric_values(self, arn: str, metric: str) -> tuple[float, ...]:
+        return ()
 
     def request_stop(self, arn: str) -> None:
         self.end(arn, "Stopped")
