@@ -22,11 +22,7 @@ _HOPELESS_JOBS = 5
 
 
 class TuningRun(Run):
-    """The work of one tuning job, done in a thread of its own.
-
-    It keeps nothing that the records do not say, so another run can take over at any moment. `tuning_jobs` is where the
-    job's record lies.
-    """
+    """The work of one tuning job; it keeps nothing that the records do not say, so another run can take over."""
 
     def __init__(
         self,

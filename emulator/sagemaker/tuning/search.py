@@ -76,7 +76,7 @@ class Search:
                     optuna.trial.create_trial(state=state, params=coordinates, distributions=distributions, value=value)
                 )
         asked = study.ask(distributions)
-        return {found.name: str(asked.params[found.name]) for found in self.ranges}
+        return {found.name: _text(found, asked.params[found.name]) for found in self.ranges}
 
     def _coordinates(self, trial: Trial) -> dict[str, Any] | None:
         """Where a training job lies; None outside of the ranges."""
@@ -91,6 +91,12 @@ def load_optuna() -> ModuleType:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     return optuna
+
+
+def _text(found: Range, chosen: Any) -> str:
+    if isinstance(found, CategoricalRange):
+        return str(chosen)
+    return str(min(max(chosen, found.low), found.high))  # a logarithm may be rounded to beyond an end
 
 
 def _distribution(optuna: Any, found: Range) -> Any:

@@ -76,11 +76,6 @@ def test_the_variables_and_files_name_folders_that_exist(tmp_path: Path) -> None
     assert config["more-data"]["ContentType"] == "application/x-image"
 
 
-def test_instances_share_the_cpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.cpu_count", lambda: 5)
-    assert container(tmp_path, hosts=2).environment(tmp_path, {})["SM_NUM_CPUS"] == "2"
-
-
 def test_nothing_of_the_environment_of_the_server_leaks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("AWS_PROFILE", "AWS_SECRET_ACCESS_KEY", "PYTHONSTARTUP", "SECRET"):
         monkeypatch.setenv(name, "leak")

@@ -94,12 +94,6 @@ print('loss=0.25')
     assert sagemaker.training_jobs.metric_values(found["TrainingJobArn"], "loss") == (0.5, 0.25)
 
 
-def test_a_job_that_cannot_make_its_folders_says_why(sagemaker: SageMaker, tmp_path: Path) -> None:
-    (tmp_path / "sagemaker").touch()
-    sagemaker.call("CreateTrainingJob", entry_point(tmp_path, "pass"), CALLER)
-    assert "Not a directory" in ended_job(sagemaker)["FailureReason"]
-
-
 def test_the_time_for_a_training_includes_the_download(
     sagemaker: SageMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

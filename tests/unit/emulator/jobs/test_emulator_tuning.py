@@ -11,7 +11,7 @@ from emulator_fixtures import CALLER, IMAGE, make_host, refusal, training_job
 
 from emulator.sagemaker import SageMaker
 from emulator.sagemaker.tuning.definition import TuningDefinition
-from emulator.sagemaker.tuning.progress import best, counters, not_improving
+from emulator.sagemaker.tuning.progress import best, counters
 from emulator.sagemaker.tuning.search import Trial
 
 LR = {"ContinuousParameterRanges": [{"Name": "lr", "MinValue": "0.001", "MaxValue": "0.1"}]}
@@ -181,11 +181,3 @@ def test_counters_and_the_best_job_follow_from_the_training_jobs() -> None:
     maximising = TuningDefinition(request(HyperParameterTuningJobObjective={"Type": "Maximize", "MetricName": "loss"}))
     found = [best(jobs, defined), best(jobs, maximising), best([], defined)]
     assert [each and each["TrainingJobName"] for each in found] == ["b", "a", None]
-
-
-def test_an_improvement_of_less_than_a_hundredth_is_none() -> None:
-    defined = TuningDefinition(request())
-    # In the order in which they ended, which is not that of their names.
-    jobs = [job("a", "Completed", 0.995, 2.0), job("b", "Completed", 1.0, 1.0), job("c", "Failed", None, 3.0)]
-    assert not_improving(jobs, defined) == 2
-    assert not_improving([*jobs, job("d", "Completed", 0.9, 4.0)], defined) == 0
