@@ -46,11 +46,9 @@ class TuningRun(Run):
         self._wake = threading.Event()
 
     def request_stop(self) -> None:
-        """Look at once at the record, which says that the job is to stop."""
-        self._wake.set()
+        self._wake.set()  # the record says that the job is to stop
 
     def interrupt(self) -> None:
-        """End at once and leave the records as they are, for a later run to take over."""
         self._interrupted.set()
         self._wake.set()
 
