@@ -11,7 +11,6 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from boto3.exceptions import Boto3Error
 from botocore.exceptions import BotoCoreError, ClientError
 
 try:
@@ -35,11 +34,7 @@ class ArtifactError(Exception):
 
 
 def parse_s3_url(url: str) -> tuple[str, str]:
-    """Split a location into bucket and key.
-
-    Understands ``s3://bucket/key``, path-style ``https://s3.<region>.amazonaws.com/bucket/key`` (what CDK assets give)
-    and virtual-hosted ``https://bucket.s3.<region>.amazonaws.com/key``. Raises `ArtifactError` for anything else.
-    """
+    """Split a location into bucket and key: ``s3://``, or ``https://`` path-style or virtual-hosted."""
     parts = urlsplit(url)
     host, path = parts.hostname or "", unquote(parts.path).lstrip("/")
     if parts.scheme == "s3":
@@ -55,20 +50,8 @@ def parse_s3_url(url: str) -> tuple[str, str]:
     return bucket, key
 
 
-def cause(error: Exception) -> Exception:
-    """Find the error behind one that boto3 raises."""
-    return error.__context__ if isinstance(error, Boto3Error) and isinstance(error.__context__, Exception) else error
-
-
-def refused(error: Exception) -> bool:
-    """Say whether S3 did not want to do what it was asked for, and not merely could not."""
-    error = cause(error)
-    return isinstance(error, ClientError) and error.response["ResponseMetadata"]["HTTPStatusCode"] < 500
-
-
 def reason(error: Exception) -> str:
-    """Say what S3 said, without the preambles of boto3 and botocore."""
-    error = cause(error)
+    """Say what S3 said, without the preamble of botocore."""
     if isinstance(error, ClientError):
         details = error.response.get("Error", {})
         return f"{details.get('Code', 'Unknown')}: {details.get('Message', '')}".rstrip(": ")
@@ -76,24 +59,12 @@ def reason(error: Exception) -> str:
 
 
 def fetch(s3: Any, bucket: str, key: str, path: Path) -> None:
-    """Download one object.
-
-    Raises
-    ------
-    ArtifactError
-        With what S3 answered.
-    """
+    """Download one object."""
     fetch_all(s3, bucket, [(key, path.name)], path.parent)
 
 
 def read(s3: Any, bucket: str, key: str, max_bytes: int | None = None) -> bytes:
-    """Read one object, or its first `max_bytes`.
-
-    Raises
-    ------
-    ArtifactError
-        With what S3 answered.
-    """
+    """Read one object, or its first `max_bytes`."""
     try:
         content: bytes = s3.get_object(Bucket=bucket, Key=key)["Body"].read(max_bytes)
     except (ClientError, BotoCoreError) as error:
@@ -102,15 +73,7 @@ def read(s3: Any, bucket: str, key: str, max_bytes: int | None = None) -> bytes:
 
 
 def list_keys(s3: Any, bucket: str, prefix: str) -> list[str]:
-    """List the keys under a prefix, sorted; markers of empty folders are left out.
-
-    As on AWS a prefix is only the beginning of a name: ``data`` also stands for what is in ``data-old/``.
-
-    Raises
-    ------
-    ArtifactError
-        With what S3 answered.
-    """
+    """List the keys that begin so, sorted, without the markers of empty folders."""
     try:
         pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
         keys = [item["Key"] for page in pages for item in page.get("Contents", []) if not item["Key"].endswith("/")]
@@ -132,18 +95,11 @@ def fetch_all(
     directory: Path,
     stopped: Callable[[], bool] = lambda: False,
 ) -> list[dict[str, str]]:
-    """Copy objects into a folder.
-
-    Parameters
-    ----------
-    targets
-        Pairs of key and path relative to `directory`.
-    stopped
-        Asked now and then; when it says yes, the rest is not fetched.
+    """Copy objects, pairs of key and path relative to the folder, until `stopped` says yes.
 
     Returns
     -------
-    The metadata that each was uploaded with; none of what was not fetched.
+    The metadata that each was uploaded with.
 
     Raises
     ------
@@ -194,11 +150,6 @@ def unpack(
 
     Members may not leave the directory, be links, devices or sparse, or exceed the limits together. AWS would unpack
     links inside of the directory; but whether a link leads out of it cannot be told for certain.
-
-    Raises
-    ------
-    ArtifactError
-        The archive is unsafe, damaged or too large; the directory then holds a part of it.
     """
     directory.mkdir(parents=True, exist_ok=True)
     limit = min(max_bytes, shutil.disk_usage(directory).free)

@@ -45,13 +45,7 @@ class InstanceQuotas:
         self._notebooks = Resources(store, NOTEBOOK_INSTANCE)
 
     def check(self, operation: str, request: Payload, caller: Caller) -> None:
-        """Refuse an operation that would use more instances than the account may have in the region.
-
-        Raises
-        ------
-        ServiceError
-            ResourceLimitExceeded.
-        """
+        """Refuse an operation that would use more instances than the account may have in the region."""
         wanted = self._wanted(operation, request, caller)
         claims = [(instances(*key), self._used(key[1], caller)[key], delta) for key, delta in wanted.items()]
         if hosts := sum(delta for (_, purpose), delta in wanted.items() if purpose == "endpoint"):

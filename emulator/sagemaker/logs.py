@@ -31,10 +31,10 @@ _NO_SPACE = "the disk was full"
 
 
 class LogStream:
-    """One stream of a log group.
+    """One stream of a log group, which never fails its writer.
 
-    A stream never fails its writer: when CloudWatch refuses the lines (a role without logs permissions, as on AWS),
-    they are only in the file, and while the disk is full the file does without them.
+    When CloudWatch refuses the lines (a role without logs permissions, as on AWS), they are only in the file, and while
+    the disk is full the file does without them.
 
     Parameters
     ----------
@@ -59,7 +59,6 @@ class LogStream:
         self._shipper.start()
 
     def write(self, line: str) -> None:
-        """Add one line."""
         with self._lock:
             self._tail.append(line)
             # CloudWatch takes no empty message.
@@ -70,7 +69,6 @@ class LogStream:
                 self._file.write(line)
 
     def tail(self, lines: int) -> list[str]:
-        """The last lines."""
         with self._lock:
             return list(self._tail)[-lines:]
 
@@ -88,7 +86,6 @@ class LogStream:
         self._flush()
 
     def _flush(self) -> None:
-        """Send what is waiting; what is not taken waits for the next time."""
         batch: list[dict[str, Any]] = []
         try:
             if self._client is None:

@@ -14,29 +14,12 @@ from emulator.platform.host import Host
 # boto3 builds its first clients from shared, unguarded state.
 _creation_lock = threading.Lock()
 _CONFIG = Config(
-    connect_timeout=5,
-    read_timeout=60,
-    max_pool_connections=16,
-    proxies={},
-    s3={"addressing_style": "path"},
+    connect_timeout=5, read_timeout=60, max_pool_connections=16, proxies={}, s3={"addressing_style": "path"}
 )
 
 
 class Role:
-    """An execution role, assumed.
-
-    Parameters
-    ----------
-    arn
-        ``RoleArn`` of the job or ``ExecutionRoleArn`` of the model.
-    session_name
-        Shows in the ARN that other services see.
-
-    Raises
-    ------
-    ServiceError
-        The role does not exist or does not trust SageMaker.
-    """
+    """An execution role, assumed under a name that other services see; ServiceError without SageMaker's trust."""
 
     def __init__(self, host: Host, arn: str, session_name: str, region: str) -> None:
         self.arn = arn

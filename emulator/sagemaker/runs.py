@@ -34,19 +34,13 @@ class Run(ABC):
     def __init__(self, name: str) -> None:
         self._interrupted = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-
-    def start(self) -> None:
-        """Begin in the background."""
-        self._thread.start()
+        self.start = self._thread.start
+        self.join = self._thread.join
 
     @property
     def alive(self) -> bool:
-        """Whether the work is still under way."""
+        """Whether the work is still under way, or has not begun."""
         return self._thread.ident is None or self._thread.is_alive()
-
-    def join(self, timeout: float) -> None:
-        """Wait for the end of the work."""
-        self._thread.join(timeout)
 
     @abstractmethod
     def request_stop(self) -> None:
@@ -81,13 +75,7 @@ class Run(ABC):
 
 
 class Jobs(ABC):
-    """What the operations of all kinds of jobs share: Stop, and the jobs' lives across restarts of the server.
-
-    Parameters
-    ----------
-    title
-        What messages call such a job.
-    """
+    """What all kinds of jobs share: Stop, and their lives across restarts; messages call such a job by its `title`."""
 
     def __init__(self, store: Store, kind: Kind, title: str) -> None:
         self.kind = kind
@@ -101,13 +89,7 @@ class Jobs(ABC):
         self.request_stop(self._jobs.require(caller, request[self.kind.name_member])[self.kind.arn_member])
 
     def request_stop(self, arn: str) -> None:
-        """Stop a job as its Stop operation does.
-
-        Raises
-        ------
-        ServiceError
-            The job has ended already.
-        """
+        """Stop a job as its Stop operation does; refuse one that has ended already."""
 
         def change(record: Record) -> None:
             status = record[self.kind.status_member]
@@ -148,14 +130,19 @@ class Jobs(ABC):
         if self._jobs.require_arn(arn)[self.kind.status_member] == "Stopping":
             run.request_stop()  # asked for when there was no run yet that could be told
 
+    def _take_up(self, record: Record, stopping: bool) -> None:
+        """Begin a job anew, or end it when it was being stopped."""
+        if stopping:
+            self._jobs.change(record[self.kind.arn_member], lambda record: self._mark(record, "Stopped"))
+        else:
+            self._begin(record)
+
     def _mark(self, record: Record, status: str) -> None:
-        """Write the status of a job whose run does not do so itself."""
+        """Write the status Stopping or Stopped of a job whose run does not do so itself."""
         record[self.kind.status_member] = status
+        if status == "Stopped":
+            record[f"{self.kind.member.removesuffix('Job')}EndTime"] = time.time()
 
     @abstractmethod
     def _new_run(self, record: Record) -> Run:
         """Make the run of a job."""
-
-    @abstractmethod
-    def _take_up(self, record: Record, stopping: bool) -> None:
-        """Go on with a job, or end it when it was being stopped."""

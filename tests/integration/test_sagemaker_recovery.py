@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from botocore.exceptions import BotoCoreError, ClientError
-from sagemaker_local import BUCKET, IMAGE, SERVER, Local, alive, eventually, local_aws, tar_gz, untar
+from sagemaker_local import BUCKET, IMAGE, SERVER, Local, alive, eventually, local_aws
 
 from emulator.platform import lifecycle
-from emulator.platform.layout import StateDir
-from emulator.platform.store import Store
-from emulator.sagemaker.training.metrics import read_points
 
 pytestmark = pytest.mark.slow
 
@@ -40,9 +36,7 @@ while count < 10:
         time.sleep(600)
 """
 
-
-#: Reports an epoch every moment, with a checkpoint after the second and the fourth; the first time it hangs after the
-#: fifth.
+#: Reports an epoch every moment, with a checkpoint after the second and the fourth; hangs after the fifth at first.
 REPORTING = """
 import os, pathlib, time
 state = pathlib.Path(os.environ["SM_CHECKPOINT_DIR"], "epoch")
@@ -76,36 +70,6 @@ def content(local: Local, key: str) -> bytes | None:
         body: bytes = local.s3.get_object(Bucket=BUCKET, Key=key)["Body"].read()
         return body
     return None
-
-
-def series(local: Local, job: str) -> list[float]:
-    """Every value of the metric "loss" so far."""
-    arn = local.sagemaker.describe_training_job(TrainingJobName=job)["TrainingJobArn"]
-    with contextlib.closing(Store(local.state_dir)) as store:
-        return [value for name, value, _ in read_points(store, arn) if name == "loss"]
-
-
-def start_job(
-    local: Local, role: str, program: str, name: str, metrics: Sequence[dict[str, str]] = (), **members: Any
-) -> None:
-    local.s3.put_object(Bucket=BUCKET, Key=f"{name}.tar.gz", Body=tar_gz({"train.py": program.encode()}))
-    local.sagemaker.create_training_job(
-        TrainingJobName=name,
-        RoleArn=role,
-        AlgorithmSpecification={
-            "TrainingImage": IMAGE,
-            "TrainingInputMode": "File",
-            "MetricDefinitions": list(metrics),
-        },
-        HyperParameters={
-            "sagemaker_program": "train.py",
-            "sagemaker_submit_directory": f"s3://{BUCKET}/{name}.tar.gz",
-        },
-        OutputDataConfig={"S3OutputPath": f"s3://{BUCKET}/training"},
-        ResourceConfig={"InstanceType": "ml.m5.large", "InstanceCount": 1, "VolumeSizeInGB": 10},
-        StoppingCondition={"MaxRuntimeInSeconds": 120},
-        **members,
-    )
 
 
 @pytest.mark.parametrize("crash", [False, True])
@@ -162,7 +126,8 @@ def test_a_crash_while_an_endpoint_is_created_or_deleted_is_made_good(local: Loc
 @pytest.mark.parametrize("crash", [False, True])
 def test_an_interrupted_job_begins_anew_from_its_checkpoint(local: Local, crash: bool) -> None:
     role = local.role(*ACTIONS)
-    start_job(local, role, COUNTING, "counting", CheckpointConfig={"S3Uri": f"s3://{BUCKET}/checkpoints"})
+    checkpoints = {"S3Uri": f"s3://{BUCKET}/checkpoints"}
+    job = local.train(role, COUNTING, CheckpointConfig=checkpoints)
 
     def checkpoint() -> int:
         return int(content(local, "checkpoints/count") or 0)
@@ -173,11 +138,10 @@ def test_an_interrupted_job_begins_anew_from_its_checkpoint(local: Local, crash:
     else:
         lifecycle.down(local.state_dir)
     local.up()
-    eventually(lambda: _status(local, "counting") == "Completed")
-    described = local.sagemaker.describe_training_job(TrainingJobName="counting")
+    described = local.ended(job)
+    assert described["TrainingJobStatus"] == "Completed"
     assert "Restarting" in [t["Status"] for t in described["SecondaryStatusTransitions"]]
-    archive = local.s3.get_object(Bucket=BUCKET, Key="training/counting/output/model.tar.gz")["Body"].read()
-    assert int(untar(archive)["began_at"]) >= reached
+    assert int(local.output(job)["began_at"]) >= reached
     assert checkpoint() == 10
 
 
@@ -187,48 +151,27 @@ def test_a_job_that_begins_anew_has_reported_every_epoch_once(local: Local, keep
     role = local.role(*ACTIONS)
     config = {"CheckpointConfig": {"S3Uri": f"s3://{BUCKET}/checkpoints"}} if keeps_checkpoints else {}
     program = REPORTING if keeps_checkpoints else REPORTING.replace("first and epoch == 5", "False")
-    metrics = [{"Name": "loss", "Regex": "loss=([0-9.]+)"}]
-    start_job(local, role, program, "reporting", metrics=metrics, **config)
-    eventually(lambda: len(series(local, "reporting")) >= 5)
+    metrics = {"MetricDefinitions": [{"Name": "loss", "Regex": "loss=([0-9.]+)"}]}
+    algorithm = {"TrainingImage": IMAGE, "TrainingInputMode": "File", **metrics}
+    job = local.train(role, program, AlgorithmSpecification=algorithm, **config)
+
+    def values() -> list[float]:
+        return [point.value for point in local.series(job, "loss")]
+
+    eventually(lambda: len(values()) >= 5)
     if keeps_checkpoints:
         eventually(lambda: content(local, "checkpoints/epoch") == b"4")
     local.kill()
     local.up()
-    eventually(lambda: _status(local, "reporting") == "Completed")
-    assert series(local, "reporting") == [round(1 / epoch, 4) for epoch in range(1, 9)]
+    assert local.ended(job)["TrainingJobStatus"] == "Completed"
+    assert values() == [round(1 / epoch, 4) for epoch in range(1, 9)]
 
 
 def test_a_job_that_was_being_stopped_stays_stopped(local: Local) -> None:
     stubborn = "import signal, time\nsignal.signal(15, signal.SIG_IGN)\nprint('up')\ntime.sleep(600)"
-    start_job(local, local.role(*ACTIONS), stubborn, "stubborn")
-    eventually(lambda: _secondary(local, "stubborn") == "Training")
-    local.sagemaker.stop_training_job(TrainingJobName="stubborn")
+    job = local.train(local.role(*ACTIONS), stubborn)
+    eventually(lambda: local.job(job)["SecondaryStatus"] == "Training")
+    local.sagemaker.stop_training_job(TrainingJobName=job)
     local.kill()
     local.up()
-    assert _status(local, "stubborn") == "Stopped"
-
-
-def test_down_leaves_no_process_of_ours(local: Local) -> None:
-    role = local.role(*ACTIONS)
-    name = local.endpoint(local.config(local.artifact("1"), role))
-    sleeper = "import os, time\nprint('pid', os.getpid(), flush=True)\ntime.sleep(600)"
-    start_job(local, role, sleeper, "sleeper")
-
-    def job_pid() -> int:
-        with contextlib.suppress(ClientError):
-            found = local.logs.filter_log_events(logGroupName="/aws/sagemaker/TrainingJobs")["events"]
-            return int(found[0]["message"].split()[1]) if found else 0
-        return 0
-
-    pids = [local.who(name)["pid"], eventually(job_pid)]
-    lifecycle.down(local.state_dir)
-    assert not any(alive(pid) for pid in pids)
-    assert not StateDir(local.state_dir).temporary.exists()
-
-
-def _status(local: Local, job: str) -> str:
-    return local.sagemaker.describe_training_job(TrainingJobName=job)["TrainingJobStatus"]
-
-
-def _secondary(local: Local, job: str) -> str:
-    return local.sagemaker.describe_training_job(TrainingJobName=job)["SecondaryStatus"]
+    assert local.job(job)["TrainingJobStatus"] == "Stopped"

@@ -79,6 +79,11 @@ def training_job(name: str = "job", **members: Any) -> Payload:
     }
 
 
+def channel(name: str, url: str, **source: str) -> Payload:
+    """An input of a training job."""
+    return {"ChannelName": name, "DataSource": {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": url, **source}}}
+
+
 def described_job(service: Service) -> Payload:
     """The training job called ``job``."""
     return service.call("DescribeTrainingJob", {"TrainingJobName": "job"}, CALLER)
@@ -117,9 +122,6 @@ class FakeS3(fake_s3.FakeS3):
     def upload_fileobj(self, Fileobj: IO[bytes], Bucket: str, Key: str, ExtraArgs: dict[str, Any]) -> None:
         self.put_object(Bucket=Bucket, Key=Key, Body=Fileobj.read(), **ExtraArgs)
         self.uploads.append(Key)
-
-    def upload_file(self, name: str, bucket: str, key: str, ExtraArgs: dict[str, Any]) -> None:  # type: ignore[override]
-        super().upload_file(name, bucket, key)
 
 
 class FakeRole:

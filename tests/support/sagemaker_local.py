@@ -15,12 +15,14 @@ from typing import Any
 import boto3
 from botocore.config import Config
 from botocore.exceptions import ClientError
-from emulator_fixtures import eventually, tar_gz, untar
+from emulator_fixtures import eventually, tar_gz, training_job, untar
 
 from emulator.platform import lifecycle
 from emulator.platform.conditions import Conditions, SpotInterruption
 from emulator.platform.processes import process_started
 from emulator.platform.programs import free_port
+from emulator.platform.store import Store
+from emulator.sagemaker.training.metrics import Point, read_points
 
 __all__ = ["BUCKET", "IMAGE", "SERVER", "Local", "alive", "eventually", "local_aws", "tar_gz", "untar"]
 
@@ -140,6 +142,55 @@ class Local:
             policy = _policy(Action=list(actions), Resource=resource)
             self.iam.put_role_policy(RoleName=name, PolicyName="policy", PolicyDocument=policy)
         return arn
+
+    def train(
+        self,
+        role: str,
+        program: str,
+        name: str = "",
+        files: dict[str, bytes] | None = None,
+        hyperparameters: dict[str, str] | None = None,
+        **members: Any,
+    ) -> str:
+        """Start a training job whose toolkit runs a program; its name."""
+        name = name or f"Job-{uuid.uuid4().hex[:8]}"
+        source = f"code/{name}/sourcedir.tar.gz"
+        self.s3.put_object(Bucket=BUCKET, Key=source, Body=tar_gz({"train.py": program.encode(), **(files or {})}))
+        toolkit = {"sagemaker_program": "train.py", "sagemaker_submit_directory": f"s3://{BUCKET}/{source}"}
+        request = training_job(
+            name,
+            RoleArn=role,
+            HyperParameters={**toolkit, **(hyperparameters or {})},
+            OutputDataConfig={"S3OutputPath": f"s3://{BUCKET}/training"},
+        )
+        self.sagemaker.create_training_job(**(request | members))
+        return name
+
+    def job(self, name: str) -> dict[str, Any]:
+        """The description of a training job."""
+        return self.sagemaker.describe_training_job(TrainingJobName=name)
+
+    def ended(self, name: str) -> dict[str, Any]:
+        """The description of a training job, once it has ended."""
+        eventually(lambda: self.job(name)["TrainingJobStatus"] in ("Completed", "Failed", "Stopped"), 300)
+        return self.job(name)
+
+    def output(self, job: str, archive: str = "model.tar.gz") -> dict[str, bytes]:
+        """The files of an archive that a training job has left."""
+        found = self.s3.get_object(Bucket=BUCKET, Key=f"training/{job}/output/{archive}")
+        return untar(found["Body"].read())
+
+    def printed(self, job: str) -> list[str]:
+        """What the instances of a training job have printed so far."""
+        with contextlib.suppress(ClientError):
+            events = self.logs.filter_log_events(logGroupName="/aws/sagemaker/TrainingJobs")["events"]
+            return [event["message"] for event in events if event["logStreamName"].startswith(f"{job}/")]
+        return []
+
+    def series(self, job: str, metric: str) -> list[Point]:
+        """Every value of a training job's metric so far."""
+        with contextlib.closing(Store(self.state_dir)) as store:
+            return [point for point in read_points(store, self.job(job)["TrainingJobArn"]) if point.name == metric]
 
     def artifact(self, version: str, **files: bytes) -> str:
         """Upload a model artifact with the server above; its location."""

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from boto3.exceptions import Boto3Error
 from botocore.exceptions import BotoCoreError, ClientError
 
 from emulator.sagemaker import artifacts
@@ -34,17 +33,13 @@ class _Stamp(NamedTuple):
 
 
 class CheckpointSync:
-    """Brings checkpoints of an earlier run to every instance and uploads new ones as they appear.
+    """Brings checkpoints of an earlier run to the folder of every instance and uploads new ones as they appear.
 
     Parameters
     ----------
     location
         ``CheckpointConfig.S3Uri``. Without a slash at its end, what is downloaded includes the siblings whose names
         begin alike, as on AWS.
-    directories
-        The checkpoint folder of each instance.
-    job
-        The name of the job.
     before_upload
         Called before files are uploaded, which from then on may be gone on from; where it raises an OSError, they
         are uploaded another time.
@@ -67,16 +62,7 @@ class CheckpointSync:
         self._seen: dict[Path, _Stamp] = {}
 
     def download(self) -> float:
-        """Fetch what is there.
-
-        Returns
-        -------
-        When the newest file was written that this job has uploaded, in seconds since the epoch; 0 when there is none.
-
-        Raises
-        ------
-        ArtifactError
-        """
+        """Fetch what is there; when the newest file that this job uploaded was written, in epoch seconds, or 0."""
         keys = artifacts.list_keys(self._s3, self._bucket, self._prefix)
         targets = [(key, artifacts.relative_key(key, self._prefix)) for key in keys]
         moments = [0.0]
@@ -105,11 +91,7 @@ class CheckpointSync:
             self._upload(settled_only=False)
 
     def _upload(self, settled_only: bool) -> None:
-        """Upload changed files; with `settled_only` those that nobody is writing to.
-
-        That is so when a file did not change since the last look, or was replaced by another one as a whole, as
-        programs do that save often.
-        """
+        """Upload changed files; with `settled_only` those that did not change since the last look or were replaced."""
         now = self._stamps()
         due = [path for path, stamp in now.items() if self._is_due(path, stamp, settled_only)]
         self._seen = now
@@ -128,7 +110,7 @@ class CheckpointSync:
                     key = f"{self._prefix.rstrip('/')}/{name}".lstrip("/")
                     self._s3.upload_fileobj(file, self._bucket, key, ExtraArgs=extra)
                 self._uploaded[path] = now[path]
-            except (ClientError, BotoCoreError, Boto3Error, OSError) as error:
+            except (ClientError, BotoCoreError, OSError) as error:
                 logger.warning("checkpoint %s was not uploaded: %s", name, error)
 
     def _is_due(self, path: Path, stamp: _Stamp, settled_only: bool) -> bool:

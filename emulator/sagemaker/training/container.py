@@ -55,15 +55,7 @@ class Cluster:
 
 
 class TrainingContainer:
-    """One instance's folders, variables and command line.
-
-    Parameters
-    ----------
-    job
-        The job's record.
-    directory
-        The instance's own folder; what stands for ``/opt/ml`` lies in it.
-    """
+    """One instance's folders, below its `directory`, and its variables and command line."""
 
     def __init__(self, job: Payload, cluster: Cluster, host: str, directory: Path) -> None:
         self.host = host
@@ -125,6 +117,8 @@ class TrainingContainer:
     def environment(self, temporary: Path, credentials: Mapping[str, str]) -> dict[str, str]:
         """Every variable of the program."""
         given = {name: self.reroot(value) for name, value in (self._job.get("Environment") or {}).items()}
+        # What a program cannot find out here as in a container: names of hosts, a mount, its share of CPUs.
+        stand_ins = {"SM_CHECKPOINT_DIR": self.checkpoints, "SM_NUM_CPUS": self._cluster.cpus_each}
         return {
             **base_environment(temporary),
             **credentials,
@@ -136,15 +130,10 @@ class TrainingContainer:
             "PIP_NO_INDEX": "1",
             "PIP_DISABLE_PIP_VERSION_CHECK": "1",
             **({} if self._cluster.gpus else {"CUDA_VISIBLE_DEVICES": ""}),
-            **self._stand_ins(),
+            **{name: str(value) for name, value in (self._cluster.meeting_place | stand_ins).items()},
             **({} if self.has_entry_point else self._toolkit_variables()),
             **given,
         }
-
-    def _stand_ins(self) -> dict[str, str]:
-        """Return what a program cannot find out here as in a container: names of hosts, a mount, its share of CPUs."""
-        places = {"SM_CHECKPOINT_DIR": self.checkpoints, "SM_NUM_CPUS": self._cluster.cpus_each}
-        return {name: str(value) for name, value in {**self._cluster.meeting_place, **places}.items()}
 
     def _toolkit_variables(self) -> dict[str, str]:
         """The ``SM_*`` variables of SageMaker's training toolkit; an entry point of the job's own goes without them."""
@@ -209,13 +198,7 @@ class TrainingContainer:
         return "ContainerEntrypoint" in self._job.get("AlgorithmSpecification", {})
 
     def command(self) -> list[str]:
-        """What to run in the folder ``code``.
-
-        Raises
-        ------
-        ArtifactError
-            The job names no program, or one that does not exist.
-        """
+        """What to run in the folder ``code``."""
         if self.has_entry_point:
             return [self.reroot(part) for part in self._entry_point()]
         program = self._toolkit_parameter("program")
@@ -241,18 +224,14 @@ class TrainingContainer:
         return ["/bin/sh", "-c", line]
 
     def _torchrun(self) -> list[str]:
-        """Return what Python is given before the script where the job asks for torchrun.
-
-        The toolkit's arguments (`torch_distributed.py` in sagemaker-training-toolkit), and where to meet also for one
-        host: two jobs would meet at torchrun's default port.
-        """
+        """What Python is given before the script where the job asks for torchrun: the toolkit's arguments."""
         if not _decode(self.hyperparameters.get("sagemaker_torch_distributed_enabled", "false")):
             return []
-        processes = self._toolkit_parameter("mpi_num_of_processes_per_host") or str(self._cluster.gpus or 1)
         hosts = self._cluster.hosts
+        # Where to meet also for one host: two jobs would meet at torchrun's default port.
         address, port = (str(value) for value in self._cluster.meeting_place.values())
         return [
-            "-P", str(_TORCHRUN), "--nnodes", str(len(hosts)), "--nproc_per_node", processes,
+            "-P", str(_TORCHRUN), "--nnodes", str(len(hosts)), "--nproc_per_node", str(self._cluster.gpus or 1),
             "--master_addr", address, "--master_port", port, "--node_rank", str(hosts.index(self.host)),
         ]  # fmt: skip
 
@@ -263,34 +242,20 @@ class TrainingContainer:
     def adapt_drivers(self) -> None:
         """Let the scripts that the job's entry point names find ``/opt/ml`` and the other instances.
 
-        A container has that folder and a network in which ``algo-1`` is a name; a process has not. SageMaker's SDK
-        sends a job's entry point as a channel of shell and Python scripts that have the path and the name written in
-        them. The channels with the caller's own program and data are left as they are: those go by the ``SM_*``
-        variables.
+        SageMaker's SDK sends an entry point as a channel of scripts that have the path and the name ``algo-1`` written
+        in them. The channels with the caller's own program and data are left as they are.
         """
-        entry = " ".join(self._entry_point()) if self.has_entry_point else ""
+        entry, places = " ".join(self._entry_point()) if self.has_entry_point else "", self._cluster.meeting_place
         for name in sorted(set(re.findall(rf"{OPT_ML}/input/data/([\w.-]+)/", entry)) & self.channels.keys()):
             for script in self.path("input", "data", name).rglob("*"):
                 if script.suffix in _SCRIPTS and script.is_file():
-                    self._adapt_driver(script)
-
-    def _adapt_driver(self, script: Path) -> None:
-        values = self._cluster.meeting_place
-        # As bytes: nothing promises that a caller's own entry point is UTF-8, and its line ends are its own.
-        text = self.reroot(script.read_bytes().decode(errors="surrogateescape"))
-        text = _MEETING_PLACE.sub(lambda found: f"{found[1]} = {values[found[1]]!r}", text)
-        script.write_bytes(text.encode(errors="surrogateescape"))
+                    # As bytes: a caller's own entry point need not be UTF-8, and its line ends are its own.
+                    text = self.reroot(script.read_bytes().decode(errors="surrogateescape"))
+                    text = _MEETING_PLACE.sub(lambda found: f"{found[1]} = {places[found[1]]!r}", text)
+                    script.write_bytes(text.encode(errors="surrogateescape"))
 
     def check_requirements(self) -> None:
-        """Compare ``requirements.txt`` of the source directory with what is installed.
-
-        A container would install it. Here nothing is installed behind anybody's back: a mismatch is reported.
-
-        Raises
-        ------
-        ArtifactError
-            With every requirement that is not met.
-        """
+        """Refuse a ``requirements.txt`` that is not met: a container would install it, here nothing is installed."""
         path = self.path("code", "requirements.txt")
         if path.is_file() and (unmet := list(unmet_requirements(path.read_text()))):
             raise ArtifactError(
@@ -308,14 +273,14 @@ def _decode(value: str) -> Any:
 
 
 def _argument(value: Any) -> str:
-    """Return a decoded hyperparameter as the toolkit writes it on the command line: as Python prints most values."""
+    """A decoded hyperparameter as the toolkit writes it on the command line: as Python prints most values."""
     if isinstance(value, dict):
         return ",".join(f"{name}={item}" for name, item in sorted(value.items()))
     return "" if value is None else str(value)
 
 
 def _text(value: Any) -> str:
-    """Return a value as the toolkit writes it into a variable: as JSON, but for null."""
+    """A value as the toolkit writes it into a variable."""
     if value is None:
         return ""
     return str(value) if isinstance(value, Path) else json.dumps(value, sort_keys=True, separators=(",", ":"))

@@ -30,18 +30,9 @@ def download_channel(
     stopped: Callable[[], bool],
     report: Callable[[str, int, int], None],
 ) -> None:
-    """Bring a channel's objects to every instance, or to each its share of them.
+    """Bring a channel's objects to every instance, or to each its share of them, until `stopped` says yes.
 
-    Parameters
-    ----------
-    stopped
-        Asked now and then; when it says yes, the rest is not fetched.
-    report
-        Called now and then with the channel's name, how many of its objects are there, and how many there will be.
-
-    Raises
-    ------
-    NoObjectsError, ArtifactError
+    `report` is called now and then with the channel's name, how many of its objects are there, and how many will be.
     """
     source, name = channel["DataSource"]["S3DataSource"], channel["ChannelName"]
     bucket, prefix = artifacts.parse_s3_url(source["S3Uri"])
@@ -59,24 +50,13 @@ def download_channel(
         own = keys[number :: len(containers)] if sharded else keys
         targets = [(key, artifacts.relative_key(key, prefix)) for key in own]
         for start in range(0, len(targets), _REPORTED_TOGETHER):
-            done += len(
-                artifacts.fetch_all(s3, bucket, targets[start : start + _REPORTED_TOGETHER], directory, stopped)
-            )
+            together = targets[start : start + _REPORTED_TOGETHER]
+            done += len(artifacts.fetch_all(s3, bucket, together, directory, stopped))
             report(name, done, len(keys))
 
 
 def download_source(s3: Any, containers: Sequence[TrainingContainer], archive: Path) -> None:
-    """Unpack the source directory, if the job has one, into ``code`` of every instance.
-
-    Parameters
-    ----------
-    archive
-        Where the download may be kept meanwhile.
-
-    Raises
-    ------
-    ArtifactError
-    """
+    """Unpack the source directory, if the job has one, into ``code`` of every instance, by way of `archive`."""
     for container in containers:
         location, code = container.submit_directory, container.path("code")
         if location is None:

@@ -71,11 +71,9 @@ class TrainingRun(Run):
         self._stop_requested = threading.Event()
 
     def request_stop(self) -> None:
-        """End the program as StopTrainingJob does; what it has saved is uploaded."""
         self._stop_requested.set()
 
     def interrupt(self) -> None:
-        """End the program at once and leave the record as it is, for a later `TrainingRun` to begin anew."""
         self._interrupted.set()
         self._stop_requested.set()
         # A program that is being stopped may have most of its two minutes left.
@@ -121,7 +119,6 @@ class TrainingRun(Run):
             self._limits.instances_end()
 
     def _wait_for_capacity(self) -> None:
-        """Wait for other instances, which is not billed."""
         began = time.monotonic()
         capacity_returns = began + self._limits.interrupted()
         while (now := time.monotonic()) < capacity_returns:
@@ -163,12 +160,6 @@ class TrainingRun(Run):
         self._change(lambda record: record["SecondaryStatusTransitions"][-1].update(StatusMessage=message))
 
     def _train(self, role: Role, checkpoints: CheckpointSync | None) -> str:
-        """Run the program on every instance; how it ended, as `_wait` says it.
-
-        Raises
-        ------
-        JobFailed
-        """
         temporary = self._host.temporary_folder()
         folder, began = self._host.folder / "logs" / "training" / self._region / self._name, int(time.time())
         logs = [
@@ -256,11 +247,7 @@ class TrainingRun(Run):
         return statuses
 
     def _ask_to_end(self, pid: int) -> None:
-        """Send SIGTERM to an instance's first process, as SageMaker does.
-
-        In AWS's own containers that is a shell which waits for the toolkit and has no handler, so a program that the
-        toolkit runs never hears of it. A job's own entry point is the first process itself.
-        """
+        """Send SIGTERM to an instance's first process; that of the toolkit is a shell, which passes none on."""
         if self._containers[0].has_entry_point:
             signal_first_process(pid, signal.SIGTERM)
 

@@ -28,7 +28,6 @@ class TrainingLimits:
         self._began = time.monotonic()
 
     def instances_end(self) -> None:
-        """The time for running does not pass any more."""
         self._seconds_left -= time.monotonic() - self._began
         self._began = math.inf
 

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from emulator.platform.awsapi import Payload
-from emulator.platform.store import Record, Store, Table
+from emulator.platform.store import Record, Store
 from emulator.sagemaker.resources import Resources
 
 
@@ -27,25 +27,28 @@ class Point(NamedTuple):
     moment: float
 
 
+_TABLE = ("sagemaker", "training-metric")
+
+
 class MetricSeries:
     """All recorded values of one job's metrics."""
 
     def __init__(self, store: Store, job_arn: str) -> None:
         self._store = store
         self._job_arn = job_arn
-        self._table = _table(store)
-        self._batches = len(self._table.list(_prefix(job_arn)))
+        self._table = store.table(*_TABLE)
+        self._batches = len(self._table.list(f"{job_arn}/"))
 
     def append(self, points: Sequence[Point]) -> None:
         """Add what was printed since the last time."""
-        self._table.put(f"{_prefix(self._job_arn)}{self._batches:08d}", {"points": points})
+        self._table.put(f"{self._job_arn}/{self._batches:08d}", {"points": points})
         self._batches += 1
 
     def rewind(self, moment: float) -> None:
         """Forget what was printed after a moment."""
         with self._store.transaction():
             kept = [point for point in read_points(self._store, self._job_arn) if point.moment <= moment]
-            self._table.delete_all(_prefix(self._job_arn))
+            self._table.delete_all(f"{self._job_arn}/")
             self._batches = 0
             if kept:
                 self.append(kept)
@@ -53,15 +56,8 @@ class MetricSeries:
 
 def read_points(store: Store, job_arn: str) -> list[Point]:
     """Every value of a job's metrics, in the order of the log."""
-    return [Point(*point) for batch in _table(store).list(_prefix(job_arn)) for point in batch["points"]]
-
-
-def _table(store: Store) -> Table:
-    return store.table("sagemaker", "training-metric")
-
-
-def _prefix(job_arn: str) -> str:
-    return f"{job_arn}/"
+    batches = store.table(*_TABLE).list(f"{job_arn}/")
+    return [Point(*point) for batch in batches for point in batch["points"]]
 
 
 class MetricReader:
@@ -91,12 +87,7 @@ class MetricReader:
                     self._points.append(Point(name, value, now))
 
     def flush(self) -> None:
-        """Put the values so far on record; those that cannot be written are kept for the next time.
-
-        Raises
-        ------
-        StoreError
-        """
+        """Put the values so far on record; those that cannot be written are kept for the next time."""
         with self._flush_lock:
             with self._lock:
                 points = list(self._points)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import functools
 import re
-import time
 from typing import Any
 
 from emulator.platform.awsapi import Caller, Payload, operation
@@ -32,13 +32,7 @@ class TrainingJobs(Jobs):
         return {"TrainingJobArn": self.launch(request, caller)["TrainingJobArn"]}
 
     def launch(self, request: Payload, caller: Caller, **members: Any) -> Record:
-        """Check a request of CreateTrainingJob and begin the job; `members` are added to its record.
-
-        Raises
-        ------
-        ServiceError
-            The request cannot be carried out; no job was made.
-        """
+        """Check a request of CreateTrainingJob and begin the job; `members` are added to its record."""
         check_request(request)
         starting: Record = {"TrainingJobStatus": "InProgress"}
         add_transition(starting, "Starting", STARTING)
@@ -52,39 +46,27 @@ class TrainingJobs(Jobs):
         prefix = tuning_job_arn.replace(f":{TUNING_JOB.arn_type}/", f":{TRAINING_JOB.arn_type}/")
         return [job for job in self._jobs.all(f"{prefix}-") if job.get("TuningJobArn") == tuning_job_arn]
 
-    def metric_series(self, arn: str) -> dict[str, list[tuple[float, float]]]:
-        """Every value of a job's metrics: pairs of epoch seconds and value by name, in the order of the log."""
-        series: dict[str, list[tuple[float, float]]] = {}
-        for point in read_points(self._store, arn):
-            series.setdefault(point.name, []).append((point.moment, point.value))
-        return series
+    def metric_values(self, arn: str, metric: str) -> tuple[float, ...]:
+        """Every value of a job's metric, in the order of the log."""
+        return tuple(point.value for point in read_points(self._store, arn) if point.name == metric)
 
     def _mark(self, record: Record, status: str) -> None:
-        add_transition(record, "Stopping", STOPPING, TrainingJobStatus=status)
+        super()._mark(record, status)
+        add_transition(record, status, STOPPING if status == "Stopping" else "Training job stopped")
 
     def _new_run(self, record: Record) -> Run:
         return TrainingRun(self._host, record, self._jobs, MetricSeries(self._store, record["TrainingJobArn"]))
 
     def _take_up(self, record: Record, stopping: bool) -> None:
-        def change(record: Record) -> None:
-            if stopping:
-                ended = {"TrainingJobStatus": "Stopped", "TrainingEndTime": time.time()}
-                add_transition(record, "Stopped", "Training job stopped", **ended)
-            else:
-                add_transition(record, "Restarting", "The local AWS was restarted; the job begins anew")
-
-        changed = self._jobs.change(record["TrainingJobArn"], change)
         if not stopping:
-            self._begin(changed or record)
+            message = "The local AWS was restarted; the job begins anew"
+            change = functools.partial(add_transition, status="Restarting", message=message)
+            record = self._jobs.change(record["TrainingJobArn"], change) or record
+        super()._take_up(record, stopping)
 
 
 def check_request(request: Payload) -> None:
-    """Refuse what botocore's model allows and SageMaker, or this local one, does not.
-
-    Raises
-    ------
-    ServiceError
-    """
+    """Refuse what botocore's model allows and SageMaker, or this local one, does not."""
     resources, algorithm = request.get("ResourceConfig", {}), request.get("AlgorithmSpecification", {})
     groups = "InstanceGroups" in resources
     refuse(groups, "The local AWS has no instance groups: give InstanceType and Count.")

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from boto3.exceptions import Boto3Error
 from botocore.exceptions import BotoCoreError, ClientError
 
 from emulator.platform.awsapi import Payload
@@ -33,13 +32,7 @@ def model_location(job: Payload) -> str:
 
 
 def upload(role: Role, s3: Any, job: Payload, containers: Sequence[TrainingContainer], scratch: Path) -> None:
-    """Upload what the program left in its folders; archives are made in `scratch`.
-
-    Raises
-    ------
-    ArtifactError
-        With the job's FailureReason.
-    """
+    """Upload what the program left in its folders; archives are made in `scratch`."""
     output = job["OutputDataConfig"]
     bucket, base = _location(job)
     encryption, needed = {}, "s3:PutObject"
@@ -52,18 +45,16 @@ def upload(role: Role, s3: Any, job: Payload, containers: Sequence[TrainingConta
             directories = [container.path(*folder) for container in containers]
             archive = scratch / f"{name}.tar.gz"
             if output.get("CompressionType") == "NONE":
-                files = {
-                    f"{name}/{below}": path for below, path in artifacts.merge(directories).items() if path.is_file()
-                }
+                merged = artifacts.merge(directories).items()
+                files = {f"{name}/{below}": path for below, path in merged if path.is_file()}
             else:
                 files = {archive.name: archive} if artifacts.pack(directories, archive) else {}
             for below, path in files.items():
-                s3.upload_file(str(path), bucket, f"{base}/{below}", ExtraArgs=encryption)
-    except (ClientError, BotoCoreError, Boto3Error, OSError) as error:
+                with path.open("rb") as file:
+                    s3.upload_fileobj(file, bucket, f"{base}/{below}", ExtraArgs=encryption)
+    except (ClientError, BotoCoreError, OSError) as error:
         kind, advice = "InternalServerError", ""
-        if artifacts.refused(error):
-            kind = "ClientError"
-            advice = f'. Please ensure that the role "{role.arn}" has "{needed}" permissions there'
-        raise ArtifactError(
-            f"{kind}: Uploading to s3://{bucket}/{base} failed{advice}: {artifacts.reason(error)}"
-        ) from None
+        if isinstance(error, ClientError):
+            kind, advice = "ClientError", f'. Please ensure that the role "{role.arn}" has "{needed}" permissions there'
+        problem = f"{kind}: Uploading to s3://{bucket}/{base} failed{advice}: {artifacts.reason(error)}"
+        raise ArtifactError(problem) from None

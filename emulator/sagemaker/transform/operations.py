@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 from emulator.platform.awsapi import Caller, Payload, operation
 from emulator.platform.errors import refuse
 from emulator.platform.host import Host
@@ -39,13 +37,6 @@ class TransformJobs(Jobs):
         return TransformRun(
             self._host, record, lambda change: self._jobs.insist(lambda: self._jobs.change(arn, change))
         )
-
-    def _take_up(self, record: Record, stopping: bool) -> None:
-        ended = {"TransformJobStatus": "Stopped", "TransformEndTime": time.time()}
-        if stopping:
-            self._jobs.change(record["TransformJobArn"], lambda record: record.update(ended))
-        else:
-            self._begin(record)
 
 
 def _check(request: Payload) -> None:

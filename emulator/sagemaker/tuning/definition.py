@@ -34,25 +34,14 @@ _PASSED_ON = (
 
 
 class TuningDefinition:
-    """A request of CreateHyperParameterTuningJob, or the record made of it.
+    """A request of CreateHyperParameterTuningJob, or the record made of it; ServiceError for one that is refused.
 
     Attributes
     ----------
-    ranges
-        What is searched.
-    objective
-        ``Type`` and ``MetricName``.
-    max_jobs, parallel_jobs, max_seconds
-        Limits; `max_seconds` is None where there is none.
     target
         The objective that is good enough, or None.
     not_improving_limit
         Training jobs without an improvement of 1% after which the search ends, or None.
-
-    Raises
-    ------
-    ServiceError
-        The request is one that SageMaker, or this local one, refuses.
     """
 
     def __init__(self, request: Payload) -> None:
@@ -78,11 +67,6 @@ class TuningDefinition:
     def minimize(self) -> bool:
         """Whether a smaller objective is the better one."""
         return bool(self.objective["Type"] == "Minimize")
-
-    @property
-    def searched(self) -> list[str]:
-        """Names of the tuned hyperparameters."""
-        return [found.name for found in self.ranges]
 
     def better(self, one: float, other: float) -> bool:
         """Whether one value of the objective is better than another."""
@@ -186,9 +170,10 @@ class TuningDefinition:
         return most
 
     def _check_names(self) -> None:
-        both = sorted(self.static.keys() & set(self.searched))
+        searched = {found.name for found in self.ranges}
+        both = sorted(self.static.keys() & searched)
         refuse(both, f"Hyperparameters with both a range and a static value: {', '.join(both)}.")
-        reserved = OBJECTIVE_HYPERPARAMETER in {*self.static, *self.searched}
+        reserved = OBJECTIVE_HYPERPARAMETER in {*self.static, *searched}
         refuse(reserved, f"The hyperparameter {OBJECTIVE_HYPERPARAMETER} is reserved.")
         refuse(
             len(self.static) + len(self.ranges) > MAX_HYPERPARAMETERS,
@@ -210,10 +195,9 @@ class TuningDefinition:
         given = self._config.get("StrategyConfig", {}).get("HyperbandStrategyConfig", {})
         inferred = next((self.static[name] for name in _EPOCH_NAMES if name in self.static), "").strip('"')
         most: int = given.get("MaxResource") or (int(inferred) if inferred.isdecimal() else 0)
+        names = ", ".join(_EPOCH_NAMES)
         refuse(
-            not most,
-            "Hyperband needs a MaxResource, or a static hyperparameter with the number of epochs: "
-            f"{', '.join(_EPOCH_NAMES)}.",
+            not most, f"Hyperband needs a MaxResource, or a static hyperparameter with the number of epochs: {names}."
         )
         least: int = given.get("MinResource", 1)
         refuse(

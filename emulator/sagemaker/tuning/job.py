@@ -22,11 +22,7 @@ _HOPELESS_JOBS = 5
 
 
 class TuningRun(Run):
-    """The work of one tuning job, done in a thread of its own.
-
-    It keeps nothing that the records do not say, so another run can take over at any moment. `tuning_jobs` is where the
-    job's record lies.
-    """
+    """The work of one tuning job; it keeps nothing that the records do not say, so another run can take over."""
 
     def __init__(
         self,
@@ -50,11 +46,9 @@ class TuningRun(Run):
         self._wake = threading.Event()
 
     def request_stop(self) -> None:
-        """Look at once at the record, which says that the job is to stop."""
-        self._wake.set()
+        self._wake.set()  # the record says that the job is to stop
 
     def interrupt(self) -> None:
-        """End at once and leave the records as they are, for a later run to take over."""
         self._interrupted.set()
         self._wake.set()
 
@@ -145,7 +139,8 @@ class TuningRun(Run):
         arn = job["TrainingJobArn"]
         if arn in self._ended:
             return self._ended[arn]
-        trial = as_trial(job, self._definition, self._training_jobs.metric_series(arn))
+        values = self._training_jobs.metric_values(arn, self._definition.objective["MetricName"])
+        trial = as_trial(job, self._definition, values)
         if trial.ended:
             self._ended[arn] = trial
         return trial

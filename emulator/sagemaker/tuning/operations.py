@@ -36,14 +36,9 @@ class TuningJobs(Jobs):
             refuse(not different, "The parent tuning jobs must be different ones.")
             for parent in parents:
                 definition.check_parent(parent, request["WarmStartConfig"]["WarmStartType"])
-        record = self._jobs.create(
-            caller,
-            request,
-            HyperParameterTuningJobStatus="InProgress",
-            # What the lists sort and show by.
-            Strategy=request["HyperParameterTuningJobConfig"]["Strategy"],
-            ResourceLimits=request["HyperParameterTuningJobConfig"]["ResourceLimits"],
-        )
+        config = request["HyperParameterTuningJobConfig"]
+        shown = {member: config[member] for member in ("Strategy", "ResourceLimits")}  # in lists
+        record = self._jobs.create(caller, request, HyperParameterTuningJobStatus="InProgress", **shown)
         self._begin(record)
         return {"HyperParameterTuningJobArn": record["HyperParameterTuningJobArn"]}
 
@@ -98,9 +93,9 @@ class TuningJobs(Jobs):
             earlier, jobs = TuningDefinition(parent), self._started_by(parent)
             if identical:
                 # With all their hyperparameters: what was static there may be tuned here.
-                observed += [replace(as_trial(job, earlier, {}), values=job["HyperParameters"]) for job in jobs]
+                observed += [replace(as_trial(job, earlier), values=job["HyperParameters"]) for job in jobs]
             elif (found := best(jobs, earlier)) is not None:
-                values = {name: found["HyperParameters"].get(name, "") for name in definition.searched}
+                values = {each.name: found["HyperParameters"].get(each.name, "") for each in definition.ranges}
                 if all(each.coordinate(values[each.name]) is not None for each in definition.ranges):
                     suggested.append(values)
         seed_name = f"{record['HyperParameterTuningJobArn']}/{record['CreationTime']}"

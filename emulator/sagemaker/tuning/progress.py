@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from emulator.platform.awsapi import Payload
@@ -29,15 +29,10 @@ def objective_value(job: Record, definition: TuningDefinition) -> float | None:
     return next((item["Value"] for item in job.get("FinalMetricDataList", []) if item["MetricName"] == metric), None)
 
 
-def as_trial(job: Record, definition: TuningDefinition, series: Mapping[str, Sequence[tuple[float, float]]]) -> Trial:
-    """A training job as the search sees it."""
-    return Trial(
-        job["TrainingJobName"],
-        job["TunedHyperParameters"],
-        objective_value(job, definition),
-        job["TrainingJobStatus"] not in RUNNING,
-        tuple(value for _, value in series.get(definition.objective["MetricName"], ())),
-    )
+def as_trial(job: Record, definition: TuningDefinition, values: tuple[float, ...] = ()) -> Trial:
+    """A training job as the search sees it; `values` are those of its objective so far."""
+    ended = job["TrainingJobStatus"] not in RUNNING
+    return Trial(job["TrainingJobName"], job["TunedHyperParameters"], objective_value(job, definition), ended, values)
 
 
 def summary(job: Record, definition: TuningDefinition) -> Payload:

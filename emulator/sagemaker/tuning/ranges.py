@@ -1,4 +1,4 @@
-"""The values that a tuning job searches: read from its ParameterRanges, scaled, and written as hyperparameters are."""
+"""The values that a tuning job searches: read from its ParameterRanges."""
 
 from __future__ import annotations
 
@@ -6,69 +6,46 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
-from typing import Literal
 
 from emulator.platform.awsapi import Payload, ServiceError
 from emulator.platform.errors import refuse
 
 #: AWS's limit for the hyperparameters of one search.
 MAX_SEARCHED = 30
-Scale = Literal["Linear", "Logarithmic", "ReverseLogarithmic"]
 #: AWS does not say how it chooses a scale for ScalingType Auto; here, logarithmic from this ratio of the ends on.
 _LOGARITHMIC_FROM = 100
 
 
 @dataclass(frozen=True)
 class NumberRange:
-    """An integer or continuous range.
-
-    A search works on *coordinates*: the values themselves, or for the scale ReverseLogarithmic their distance to 1,
-    so that it has to know linear and logarithmic scales only.
-    """
+    """An integer or continuous range."""
 
     name: str
     low: float
     high: float
-    scale: Scale
+    logarithmic: bool
     integer: bool
 
-    @property
-    def bounds(self) -> tuple[float, float]:
-        """Lowest and highest coordinate."""
-        return (1 - self.high, 1 - self.low) if self.scale == "ReverseLogarithmic" else (self.low, self.high)
-
-    def text(self, coordinate: float) -> str:
-        """The value at a coordinate, as a hyperparameter."""
-        if self.integer:
-            return str(int(coordinate))
-        value = 1 - coordinate if self.scale == "ReverseLogarithmic" else coordinate
-        return repr(min(max(value, self.low), self.high))
-
     def coordinate(self, text: str) -> float | None:
-        """The coordinate of a hyperparameter; None where it does not lie in the range."""
+        """The value of a hyperparameter; None where it does not lie in the range."""
         try:
             value = float(text)
         except ValueError:
             return None
         if not self.low <= value <= self.high or (self.integer and value != int(value)):
             return None
-        low, high = self.bounds
-        return min(max(1 - value, low), high) if self.scale == "ReverseLogarithmic" else value
+        return int(value) if self.integer else value
 
 
 @dataclass(frozen=True)
 class CategoricalRange:
-    """One of a few texts, which are their own coordinates."""
+    """One of a few texts."""
 
     name: str
     values: tuple[str, ...]
 
-    def text(self, coordinate: str) -> str:
-        """The value at a coordinate."""
-        return coordinate
-
     def coordinate(self, text: str) -> str | None:
-        """The coordinate of a hyperparameter; None where it is none of the values."""
+        """The text, or None where it is none of the values."""
         return text if text in self.values else None
 
 
@@ -76,13 +53,7 @@ Range = NumberRange | CategoricalRange
 
 
 def read_ranges(ranges: Payload) -> tuple[Range, ...]:
-    """The ranges of a request, checked.
-
-    Raises
-    ------
-    ServiceError
-        ValidationException that names the hyperparameter and what is wrong with its range.
-    """
+    """The ranges of a request, checked."""
     refuse(ranges.get("AutoParameters"), "The local AWS has no AutoParameters: give every range.")
     found = tuple(_read_all(ranges))
     names = [found_range.name for found_range in found]
@@ -113,15 +84,11 @@ def _read_number(definition: Payload, integer: bool) -> NumberRange:
     low, high = (_number(definition, member, integer) for member in ("MinValue", "MaxValue"))
     _check(definition, low < high, f"MinValue ({low:g}) must be less than MaxValue ({high:g})")
     scale = definition.get("ScalingType", "Auto")
+    _check(definition, scale != "ReverseLogarithmic", "the local AWS has no reverse logarithmic scaling")
     if scale == "Auto":
         scale = "Logarithmic" if low > 0 and high / low >= _LOGARITHMIC_FROM else "Linear"
-    _check(definition, scale != "Logarithmic" or low > 0, "logarithmic scaling needs values greater than 0")
-    _check(
-        definition,
-        scale != "ReverseLogarithmic" or (not integer and 0 <= low < high < 1),
-        "reverse logarithmic scaling needs a continuous range within 0 <= x < 1",
-    )
-    return NumberRange(definition["Name"], low, high, scale, integer)
+    _check(definition, scale == "Linear" or low > 0, "logarithmic scaling needs values greater than 0")
+    return NumberRange(definition["Name"], low, high, scale == "Logarithmic", integer)
 
 
 def _number(definition: Payload, member: str, integer: bool) -> float:

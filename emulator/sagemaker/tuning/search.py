@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Literal
 
-from emulator.sagemaker.tuning.ranges import CategoricalRange, NumberRange, Range, combinations
+from emulator.sagemaker.tuning.ranges import CategoricalRange, Range, combinations
 
 Strategy = Literal["Bayesian", "Random", "Grid", "Hyperband"]
 #: Random points before the model of the objective is asked; half of optuna's default, since trainings are dear.
@@ -22,19 +22,7 @@ _STARTUP_TRIALS = 5
 
 @dataclass(frozen=True)
 class Trial:
-    """One training job, as the search sees it.
-
-    Attributes
-    ----------
-    values
-        Its tuned hyperparameters.
-    objective
-        The final value of the objective metric; None while there is none.
-    ended
-        Whether the job has ended.
-    series
-        Every value of the objective metric so far, one per epoch.
-    """
+    """One training job: its tuned hyperparameters, its final objective, and the objective of every epoch so far."""
 
     name: str
     values: Mapping[str, str]
@@ -49,8 +37,6 @@ class Search:
 
     Attributes
     ----------
-    seed
-        Of all that is random.
     observed
         Results of earlier tuning jobs with the same objective on the same data: they count as the job's own.
     suggested
@@ -65,13 +51,7 @@ class Search:
     suggested: tuple[Mapping[str, str], ...] = ()
 
     def propose(self, trials: Sequence[Trial]) -> dict[str, str] | None:
-        """The hyperparameters of the next training job, None when a grid has been searched.
-
-        Parameters
-        ----------
-        trials
-            The training jobs started so far, in their order.
-        """
+        """The hyperparameters of the training job after `trials`, None when a grid has been searched."""
         number = len(trials)
         if self.strategy == "Grid":
             grid = combinations(self.ranges)
@@ -90,28 +70,18 @@ class Search:
         for trial in [*self.observed, *trials]:
             coordinates = self._coordinates(trial)
             if coordinates is not None and not (trial.ended and trial.objective is None):  # a failure teaches nothing
-                states = optuna.trial.TrialState
+                state = optuna.trial.TrialState.COMPLETE if trial.ended else optuna.trial.TrialState.RUNNING
+                value = trial.objective if trial.ended else None
                 study.add_trial(
-                    optuna.trial.create_trial(
-                        state=states.COMPLETE if trial.ended else states.RUNNING,
-                        params=coordinates,
-                        distributions=distributions,
-                        value=trial.objective if trial.ended else None,
-                    )
+                    optuna.trial.create_trial(state=state, params=coordinates, distributions=distributions, value=value)
                 )
         asked = study.ask(distributions)
-        return {found.name: found.text(asked.params[found.name]) for found in self.ranges}
+        return {found.name: _text(found, asked.params[found.name]) for found in self.ranges}
 
     def _coordinates(self, trial: Trial) -> dict[str, Any] | None:
         """Where a training job lies; None outside of the ranges."""
-        coordinates: dict[str, Any] = {}
-        for found in self.ranges:
-            coordinate = found.coordinate(trial.values.get(found.name, ""))
-            if coordinate is None:
-                return None
-            integer = isinstance(found, NumberRange) and found.integer
-            coordinates[found.name] = int(coordinate) if integer else coordinate
-        return coordinates
+        found = {each.name: each.coordinate(trial.values.get(each.name, "")) for each in self.ranges}
+        return None if None in found.values() else found
 
 
 def load_optuna() -> ModuleType:
@@ -123,10 +93,15 @@ def load_optuna() -> ModuleType:
     return optuna
 
 
+def _text(found: Range, chosen: Any) -> str:
+    if isinstance(found, CategoricalRange):
+        return str(chosen)
+    return str(min(max(chosen, found.low), found.high))  # a logarithm may be rounded to beyond an end
+
+
 def _distribution(optuna: Any, found: Range) -> Any:
     if isinstance(found, CategoricalRange):
         return optuna.distributions.CategoricalDistribution(found.values)
-    (low, high), log = found.bounds, found.scale != "Linear"
     if found.integer:
-        return optuna.distributions.IntDistribution(int(low), int(high), log=log)
-    return optuna.distributions.FloatDistribution(low, high, log=log)
+        return optuna.distributions.IntDistribution(int(found.low), int(found.high), log=found.logarithmic)
+    return optuna.distributions.FloatDistribution(found.low, found.high, log=found.logarithmic)

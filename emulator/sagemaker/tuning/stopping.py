@@ -36,12 +36,8 @@ class MedianRule:
 class Hyperband:
     """Asynchronous Hyperband: only the best third of the jobs that reach a rung goes on to the next.
 
-    Parameters
-    ----------
-    min_resource, max_resource
-        Epochs (values of the objective): nothing is ended before the first, and every job at the last.
-    name
-        Decides which jobs share a bracket; the same name always shares them out in the same way.
+    Nothing is ended before epoch `min_resource`, and every job at epoch `max_resource`. `name` decides which jobs share
+    a bracket, always in the same way.
     """
 
     def __init__(self, *, minimize: bool, min_resource: int, max_resource: int, name: str) -> None:
