@@ -7,7 +7,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from emulator.ministack.contract import ContractError
+from emulator.ministack.configuration import ContractError
 from emulator.platform import lifecycle
 from emulator.platform.conditions import Conditions, add_options
 from emulator.platform.layout import StateError
@@ -18,22 +18,12 @@ _COMMANDS = {
     "down": "stop it and everything that it started",
     "status": "say whether it runs, and where",
     "env": "print the variables that point AWS tools at it, for eval",
-    "logs": "print its log",
     "serve": "run it in the foreground",
 }
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; the exit status is 1 when it could not be done, and for ``status`` when nothing runs."""
-    options = _parser().parse_args(arguments)
-    try:
-        return _run(options)
-    except (lifecycle.LocalAwsError, StateError, ContractError, QuotaError) as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
-
-
-def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m emulator", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     for name, help_text in _COMMANDS.items():
@@ -42,37 +32,35 @@ def _parser() -> argparse.ArgumentParser:
         if name in ("up", "serve"):
             command.add_argument("--port", type=int, default=4566, help="on 127.0.0.1, default: %(default)s")
             add_options(command)
-    return parser
+    try:
+        return _run(parser.parse_args(arguments))
+    except (lifecycle.LocalAwsError, StateError, ContractError, QuotaError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
 
 
 def _run(options: argparse.Namespace) -> int:
-    say = sys.stdout.write
+    say, state_dir = sys.stdout.write, options.state_dir
     match options.command:
         case "serve":
             from emulator.platform.server import serve  # imports MiniStack, which takes a second
 
-            serve(options.state_dir, options.port, Conditions.of(options))
+            serve(state_dir, options.port, Conditions.of(options))
         case "up":
-            running = lifecycle.up(options.state_dir, options.port, Conditions.of(options))
+            running = lifecycle.up(state_dir, options.port, Conditions.of(options))
             say(f"The local AWS answers at {running.endpoint_url} (process {running.pid}).\n")
         case "down":
-            lifecycle.down(options.state_dir)
+            lifecycle.down(state_dir)
         case "status":
-            found = lifecycle.status(options.state_dir)
+            found = lifecycle.status(state_dir)
             if found is None:
                 say("The local AWS is not running.\n")
                 return 1
             say(f"The local AWS answers at {found.endpoint_url} (process {found.pid}).\n")
-            if found.warning is not None:
-                say(f"{found.warning}\n")
+            say(f"{found.warning}\n" if found.warning else "")
         case "env":
-            for name, value in lifecycle.environment(options.state_dir).items():
+            for name, value in lifecycle.environment(state_dir).items():
                 say(f"export {name}={shlex.quote(value)}\n")
-        case "logs":
-            log = lifecycle.log_path(options.state_dir)
-            if not log.exists():
-                raise lifecycle.LocalAwsError(f"There is no log: no local AWS was ever started on {options.state_dir}.")
-            say(log.read_text(errors="replace"))
     return 0
 
 

@@ -1,4 +1,4 @@
-"""The environment variables that MiniStack reads while it is imported."""
+"""The version of MiniStack that this package was written for, and the environment that it reads at its import."""
 
 from __future__ import annotations
 
@@ -6,10 +6,33 @@ import os
 import sys
 import tempfile
 from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from emulator.platform import settings
 from emulator.platform.layout import Credentials
+
+#: MiniStack gives no promise about what is used of it, so that another version may fail in strange ways.
+PINNED_VERSION = "1.5.33"
+
+
+class ContractError(RuntimeError):
+    """MiniStack is not what this package was written for; the message says in which way."""
+
+
+def check_version() -> None:
+    """Compare the installed MiniStack with the pinned one, without importing it; raise a `ContractError`."""
+    try:
+        installed = version("ministack")
+    except PackageNotFoundError:
+        raise ContractError(
+            f"MiniStack is not installed: the local AWS needs ministack=={PINNED_VERSION} (see requirements.txt)."
+        ) from None
+    if installed != PINNED_VERSION:
+        raise ContractError(
+            f"MiniStack {installed} is installed, but the local AWS was written for {PINNED_VERSION}: install "
+            f"ministack=={PINNED_VERSION}, or adapt emulator/ministack to {installed} and change PINNED_VERSION."
+        )
 
 
 def variables(state_dir: Path, port: int, administrator: Credentials) -> dict[str, str]:
@@ -44,8 +67,3 @@ def apply(environment: Mapping[str, str]) -> None:
     # A function runs as a process here or not at all. Without the package MiniStack does not look for a daemon, and
     # starts half a second sooner.
     sys.modules["docker"] = None  # type: ignore[assignment]
-
-
-def private(own: Mapping[str, str]) -> frozenset[str]:
-    """Name those of the `variables` that only MiniStack may see."""
-    return frozenset(name for name in own if not name.startswith("AWS_"))

@@ -7,9 +7,8 @@ import json
 import os
 import re
 import subprocess
-import sys
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from emulator.platform.errors import Response
@@ -39,18 +38,8 @@ def moved(text: str, endpoint_url: str) -> str:
     return _LOCAL_URL.sub(f"{endpoint_url}/_aws/lambda-url/", text)
 
 
-def install(endpoint_url: str, processes: ProcessRegistry, private: frozenset[str]) -> None:
-    """Correct MiniStack's Lambda.
-
-    Parameters
-    ----------
-    endpoint_url
-        Of this server, for function URLs.
-    processes
-        Where the functions' processes are recorded.
-    private
-        Environment variables of the server that no function may see.
-    """
+def install(endpoint_url: str, processes: ProcessRegistry, private: Collection[str]) -> None:
+    """Correct MiniStack's Lambda; no function sees the `private` environment variables of the server."""
     _correct_api(endpoint_url)
     _guard_urls()
     _confine_hosts()
@@ -58,28 +47,19 @@ def install(endpoint_url: str, processes: ProcessRegistry, private: frozenset[st
     _start_workers(processes, private)
 
 
-def _start_workers(processes: ProcessRegistry, private: frozenset[str]) -> None:
+def _start_workers(processes: ProcessRegistry, private: Collection[str]) -> None:
     from ministack.core import lambda_runtime
 
     def popen(args: list[str], **options: Any) -> Any:
         environment = options.pop("env", None) or os.environ
         options["env"] = {name: value for name, value in environment.items() if name not in private}
         worker = subprocess.Popen(args, start_new_session=True, **options)
-        processes.adopt(worker, args)
+        processes.adopt(worker)
         return worker
 
     # A module of its own for this one importer: everybody else keeps the real one.
     lambda_runtime.subprocess = types.SimpleNamespace(**{**vars(subprocess), "Popen": popen})
 
-    detect = lambda_runtime._detect_runtime_binary
-
-    @functools.wraps(detect)
-    def runtime_binary(runtime: str) -> tuple[str, str]:
-        # Whatever version of Python a function asks for, it gets the server's, the only one known to be there.
-        binary, script = detect(runtime)
-        return (sys.executable if runtime.startswith("python") else binary), script
-
-    lambda_runtime._detect_runtime_binary = runtime_binary
     lambda_runtime.Worker._drain_stderr_bounded.__defaults__ = _LOG_WAIT_SECONDS
 
 
@@ -96,32 +76,37 @@ def _reserve_concurrency() -> None:
 
     lambda_svc._reserved_concurrency = reserved_concurrency
 
-    def reserving(handler: Callable[..., Any], properties_at: int) -> Callable[..., Any]:
-        @functools.wraps(handler)
-        def provision(*args: Any) -> Any:
-            name, attributes = handler(*args)
-            wanted = args[properties_at].get("ReservedConcurrentExecutions")
-            lambda_svc._functions[name]["concurrency"] = None if wanted is None else int(wanted)
-            return name, attributes
+    def reserve(name: str, attributes: Any, properties: Any) -> Any:
+        wanted = properties.get("ReservedConcurrentExecutions")
+        lambda_svc._functions[name]["concurrency"] = None if wanted is None else int(wanted)
+        return attributes
 
-        return provision
-
-    wrap_handlers("AWS::Lambda::Function", reserving)
+    wrap_handlers("AWS::Lambda::Function", after=reserve)
 
 
-def wrap_handlers(resource_type: str, wrap: Callable[[Callable[..., Any], int], Callable[..., Any]]) -> None:
+def wrap_handlers(
+    resource_type: str,
+    before: Callable[[str, Any], None] = lambda identity, properties: None,
+    after: Callable[[str, Any, Any], Any] = lambda name, attributes, properties: attributes,
+) -> None:
     """Put something around the handlers of CloudFormation that create and update a type.
 
-    Parameters
-    ----------
-    wrap
-        Gets a handler and says at which of its positions the wanted properties are.
+    `before` gets identity and wanted properties, and refuses by a ValueError; `after` gives the attributes.
     """
     from ministack.services.cloudformation import provisioners
 
+    def wrapped(handler: Callable[..., Any], properties_at: int) -> Callable[..., Any]:
+        @functools.wraps(handler)
+        def provision(*args: Any) -> Any:
+            before(args[0], args[properties_at])
+            name, attributes = handler(*args)
+            return name, after(name, attributes, args[properties_at])
+
+        return provision
+
     handlers = provisioners._RESOURCE_HANDLERS[resource_type]
-    wrapped = {"create": wrap(handlers["create"], 1), "update": wrap(handlers["update"], 2)}
-    provisioners._RESOURCE_HANDLERS[resource_type] = {**handlers, **wrapped}
+    around = {"create": wrapped(handlers["create"], 1), "update": wrapped(handlers["update"], 2)}
+    provisioners._RESOURCE_HANDLERS[resource_type] = {**handlers, **around}
 
 
 def _correct_api(endpoint_url: str) -> None:
@@ -140,15 +125,10 @@ def _correct_api(endpoint_url: str) -> None:
 
     app.SERVICE_HANDLERS["lambda"] = handle
 
-    def localized(provision: Callable[..., Any], _: int) -> Callable[..., Any]:
-        @functools.wraps(provision)
-        def run(*args: Any) -> Any:
-            identity, attributes = provision(*args)
-            return identity, {**attributes, "FunctionUrl": local_url(attributes["FunctionUrl"], endpoint_url)}
+    def localized(name: str, attributes: Any, properties: Any) -> Any:
+        return {**attributes, "FunctionUrl": local_url(attributes["FunctionUrl"], endpoint_url)}
 
-        return run
-
-    wrap_handlers("AWS::Lambda::Url", localized)
+    wrap_handlers("AWS::Lambda::Url", after=localized)
 
 
 def _too_large(headers: dict[str, str], body: bytes) -> Response | None:
@@ -216,9 +196,7 @@ def _confine_hosts() -> None:
             if not any(name.lower() == "x-amzn-requestid" for name in response[1]):
                 response[1]["x-amzn-RequestId"] = request_id
             return response
-        raw.pop("client_ip")
-        response = await app._handle_execute_api_request(host, path, method, headers, body, query, **raw)
-        return app._with_data_plane_headers(response, request_id, wildcard_cors=False)
+        return 404, {"Content-Type": "application/json"}, b'{"message": "Not Found"}'  # there are no APIs here
 
     app._handle_pre_body_request = handle_page
     app._handle_post_body_shortcuts = handle_shortcut

@@ -23,6 +23,7 @@ from emulator.platform.errors import Response
 from emulator.platform.host import Host
 
 _INSTANCE_ID = re.compile(rb"<instanceId>(i-[0-9a-f]+)</instanceId>")
+_TAG_KEY = re.compile(r"(TagSpecification\.\d+)\.Tag\.\d+\.Key")
 _PARAMETER = "resolve:ssm:"
 _STOP_SECONDS = 10.0
 #: Members of launch template data that RunInstances takes under the same names, as plain values.
@@ -36,15 +37,7 @@ Handler = Callable[..., Any]
 
 
 class Instances:
-    """The instances that run.
-
-    Parameters
-    ----------
-    host
-        Its roles are those of instance profiles.
-    note_change
-        Called when an instance has ended by itself.
-    """
+    """The instances that run; `note_change` is called when one has ended by itself."""
 
     def __init__(self, host: Host, note_change: Callable[[], None]) -> None:
         self._host = host
@@ -82,34 +75,32 @@ class Instances:
     ) -> Response:
         from ministack.core.responses import get_account_id, get_region
         from ministack.core.router import extract_access_key_id
-        from ministack.services import ec2
+        from ministack.services import ec2, iam
 
         parameters = _parameters(body, query)
         action = parameters.get("Action")
         if action == "GetConsoleOutput":
             return self._console(parameters)
-        if action in ("TerminateInstances", "StopInstances"):
+        if action != "RunInstances":
             response: Response = await inner(method, path, headers, body, query)
-            if response[0] == 200:
+            if response[0] == 200 and action in ("TerminateInstances", "StopInstances"):
                 self._stop_runs(_members(parameters, "InstanceId"))
             return response
-        if action != "RunInstances":
-            return await inner(method, path, headers, body, query)  # type: ignore[no-any-return]
 
         caller = Caller(get_account_id(), get_region())
+        wanted = ("LaunchTemplateId", "LaunchTemplateName", "Version")
         template, _, error = ec2._resolve_launch_template_data(
-            {
-                name: parameters.get(f"LaunchTemplate.{name}")
-                for name in ("LaunchTemplateId", "LaunchTemplateName", "Version")
-            }
+            {name: parameters.get(f"LaunchTemplate.{name}") for name in wanted}
         )
         if error is not None:
             return error
         launch = _with_template(parameters, template)
-        try:
-            role = _role_of(launch)
-        except ValueError as invalid:
-            return ec2._error("InvalidParameterValue", str(invalid), 400)
+        given = (launch.get(f"IamInstanceProfile.{member}", "") for member in ("Arn", "Name"))
+        profile, error = ec2._resolve_iam_instance_profile(*given)
+        if error is not None:
+            return error
+        roles = profile and iam._lookup_instance_profile(arn=profile["Arn"]).get("Roles")
+        role = iam._roles.get(roles[0]) if roles else None
         if role is not None:
             context = {"iam:PassedToService": "ec2.amazonaws.com"}
             if denied := refusal(extract_access_key_id(headers, query), "iam:PassRole", role["Arn"], context):
@@ -140,14 +131,14 @@ class Instances:
             return {tag["Key"]: tag["Value"] for tag in pairs}
 
         spot = launch.get("InstanceMarketOptions.MarketType") == "spot"
+        if role is not None:
+            credentials = functools.partial(self._host.role_credentials, role["Arn"], instance_id)
         instance = LaunchedInstance(
             instance_id,
             record["InstanceType"],
             caller.region,
             user_data=launch.get("UserData", ""),
-            role=None
-            if role is None
-            else (role["RoleName"], functools.partial(self._host.role_credentials, role["Arn"], instance_id)),
+            role=None if role is None else (role["RoleName"], credentials),
             tags=tags if launch.get("MetadataOptions.InstanceMetadataTags") == "enabled" else None,
             entries={"ami-id": record["ImageId"], "instance-life-cycle": "spot" if spot else "on-demand"},
         )
@@ -201,7 +192,8 @@ def _with_template(given: Parameters, template: Mapping[str, Any]) -> Parameters
     if not _members(given, "SecurityGroupId"):
         groups = enumerate(template.get("SecurityGroupIds") or [], 1)
         added |= {f"SecurityGroupId.{number}": group for number, group in groups}
-    launch = {**added, **given, **_tags(given, template)}
+    kept = {name: value for name, value in given.items() if not name.startswith("TagSpecification.")}
+    launch = {**added, **kept, **_tags(given, template)}
     image = launch.get("ImageId", "")
     if image.startswith(_PARAMETER):
         # Every parameter names an image here, always the same one; nothing boots from it.
@@ -225,44 +217,10 @@ def _tags(given: Parameters, template: Mapping[str, Any]) -> Parameters:
         if specification.get("ResourceType") == "instance"
         for tag in specification.get("Tags") or []
     }
-    number = next(
-        (key.split(".")[1] for key, value in given.items() if key.endswith(".ResourceType") and value == "instance"),
-        "1" if not any(key.startswith("TagSpecification.") for key in given) else None,
-    )
-    if number is None:
-        return {}
-    prefix = f"TagSpecification.{number}"
-    for key in given:
-        if re.fullmatch(rf"{prefix}\.Tag\.\d+\.Key", key):
-            tags[given[key]] = given.get(key.removesuffix("Key") + "Value", "")
-    pairs = enumerate(tags.items(), 1)
-    return {f"{prefix}.ResourceType": "instance"} | {
-        f"{prefix}.Tag.{position}.{name}": text
-        for position, (key, value) in pairs
-        for name, text in (("Key", key), ("Value", value))
-    }
-
-
-def _role_of(launch: Parameters) -> dict[str, Any] | None:
-    """Find the role in the request's instance profile; None without a profile.
-
-    Raises
-    ------
-    ValueError
-        There is no such profile, which MiniStack does not mind.
-    """
-    from ministack.services import iam
-
-    for member, what in (("Name", "name"), ("Arn", "ARN")):
-        given = launch.get(f"IamInstanceProfile.{member}")
-        if given is None:
-            continue
-        profile = iam._lookup_instance_profile(**{member.lower(): given})
-        if profile is None:
-            raise ValueError(
-                f"Value ({given}) for parameter iamInstanceProfile.{member.lower()} is invalid. Invalid IAM Instance "
-                f"Profile {what}"
-            )
-        roles = profile.get("Roles") or []
-        return iam._roles.get(roles[0]) if roles else None
-    return None
+    for name, key in given.items():
+        if (tag := _TAG_KEY.fullmatch(name)) and given.get(f"{tag[1]}.ResourceType") == "instance":
+            tags[key] = given.get(name.removesuffix("Key") + "Value", "")
+    joined = {"TagSpecification.1.ResourceType": "instance"}
+    for number, (key, value) in enumerate(tags.items(), 1):
+        joined |= {f"TagSpecification.1.Tag.{number}.Key": key, f"TagSpecification.1.Tag.{number}.Value": value}
+    return joined

@@ -42,9 +42,8 @@ class _Concurrency:
         def get_account_settings() -> Response:
             status, headers, body = settings()
             answer = json.loads(body)
-            answer["AccountLimit"].update(
-                ConcurrentExecutions=self._limit, UnreservedConcurrentExecutions=self._unreserved()
-            )
+            limits = {"ConcurrentExecutions": self._limit, "UnreservedConcurrentExecutions": self._unreserved()}
+            answer["AccountLimit"] |= limits
             return status, headers, json.dumps(answer).encode()
 
         lambda_svc._get_account_settings = get_account_settings
@@ -52,16 +51,16 @@ class _Concurrency:
         lambda_svc._put_provisioned_concurrency = _guarded(lambda_svc._put_provisioned_concurrency, self._provisioning)
         lambda_svc._get_provisioned_concurrency = _listing(lambda_svc._get_provisioned_concurrency)
 
-        for resource_type, reason in (("Function", self._function_of_a_stack), ("Alias", self._alias_of_a_stack)):
-            wrap_handlers(f"AWS::Lambda::{resource_type}", functools.partial(_asking_first, reason))
+        wrap_handlers("AWS::Lambda::Function", before=self._function_of_a_stack)
+        wrap_handlers("AWS::Lambda::Alias", before=self._alias_of_a_stack)
 
-    def _function_of_a_stack(self, identity: str, properties: Any) -> str | None:
-        return self._reservation(properties.get("FunctionName") or identity, properties)
+    def _function_of_a_stack(self, identity: str, properties: Any) -> None:
+        _refuse(self._reservation(properties.get("FunctionName") or identity, properties))
 
-    def _alias_of_a_stack(self, identity: str, properties: Any) -> str | None:
-        config = properties.get("ProvisionedConcurrencyConfig")
-        name = str(properties["FunctionName"]).rpartition(":function:")[2].partition(":")[0]
-        return self._provisioning(name, properties["Name"], config) if config else None
+    def _alias_of_a_stack(self, identity: str, properties: Any) -> None:
+        if config := properties.get("ProvisionedConcurrencyConfig"):
+            name = str(properties["FunctionName"]).rpartition(":function:")[2].partition(":")[0]
+            _refuse(self._provisioning(name, properties["Name"], config))
 
     def _unreserved(self, but: str = "") -> int:
         """Count what is left when every function but one has what it has reserved."""
@@ -151,16 +150,10 @@ def _listing(get_one: Callable[..., Response]) -> Callable[..., Response]:
     return get
 
 
-def _asking_first(reason: Callable[..., str | None], handler: Callable[..., Any], properties_at: int) -> Any:
-    """Let a handler make or change nothing where there is a reason: MiniStack would not undo what failed."""
-
-    @functools.wraps(handler)
-    def provision(identity: str, *rest: Any) -> Any:
-        if refused := reason(identity, (identity, *rest)[properties_at]):
-            raise ValueError(handler_message(f"{refused} (Service: Lambda, Status Code: 400)", "InvalidRequest"))
-        return handler(identity, *rest)
-
-    return provision
+def _refuse(reason: str | None) -> None:
+    """Fail a resource of a stack before anything is made or changed: MiniStack would not undo what failed."""
+    if reason:
+        raise ValueError(handler_message(f"{reason} (Service: Lambda, Status Code: 400)", "InvalidRequest"))
 
 
 def _limit_builds(quotas: Quotas) -> None:
@@ -172,19 +165,14 @@ def _limit_builds(quotas: Quotas) -> None:
 
     @functools.wraps(start)
     def start_build(request: Any) -> Response:
-        project = codebuild._projects.get(request.get("projectName", ""))
-        if project is not None:
-            environment = project["environment"]
-            size = (request.get("computeTypeOverride") or environment["computeType"]).removeprefix("BUILD_GENERAL1_")
-            machine = request.get("environmentTypeOverride") or environment["type"]
-            if machine in _MACHINES and size in _SIZES:
-                limit = quotas.limit(builds(_MACHINES[machine], _SIZES[size]))
-                running = [build for build in codebuild._builds.values() if build["buildStatus"] == "IN_PROGRESS"]
-                if len(running) >= limit:
-                    return error_response_json(  # type: ignore[no-any-return]
-                        "AccountLimitExceededException",
-                        f"Cannot have more than {limit} builds in queue for the account",
-                    )
+        environment = codebuild._projects.get(request.get("projectName", ""), {}).get("environment", {})
+        size = request.get("computeTypeOverride") or environment.get("computeType", "")
+        machine = request.get("environmentTypeOverride") or environment.get("type")
+        if machine in _MACHINES and size.removeprefix("BUILD_GENERAL1_") in _SIZES:
+            limit = quotas.limit(builds(_MACHINES[machine], _SIZES[size.removeprefix("BUILD_GENERAL1_")]))
+            if sum(build["buildStatus"] == "IN_PROGRESS" for build in codebuild._builds.values()) >= limit:
+                message = f"Cannot have more than {limit} builds in queue for the account"
+                return error_response_json("AccountLimitExceededException", message)  # type: ignore[no-any-return]
         return start(request)
 
     codebuild._start_build = start_build

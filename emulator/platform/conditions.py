@@ -59,36 +59,26 @@ class Conditions:
 
     def options(self) -> list[str]:
         """Return the command line that says so."""
-        named = {"--access-log-delay": self.access_log_seconds, "--stop-grace": self.stop_grace_seconds}
+        named = {"access-log-delay": self.access_log_seconds, "stop-grace": self.stop_grace_seconds}
         if self.spot_interruption is not None:
-            named["--interrupt-spot-after"] = self.spot_interruption.after_seconds
-            named["--spot-wait"] = self.spot_interruption.wait_seconds
+            named["interrupt-spot-after"] = self.spot_interruption.after_seconds
+            named["spot-wait"] = self.spot_interruption.wait_seconds
         quotas = [f"--quota={name}={value}" for name, value in self.quotas.items()]
-        return [*(f"{option}={value}" for option, value in named.items()), *quotas]
+        return [*(f"--{option}={value}" for option, value in named.items()), *quotas]
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Let a command line give the conditions."""
-    standard = Conditions()
+    grace, late = Conditions.stop_grace_seconds, Conditions.access_log_seconds
     for option, default, text in (
         ("--interrupt-spot-after", None, "take the instances of every managed spot training job back once, after this"),
         ("--spot-wait", DEFAULT_SPOT_WAIT_SECONDS, "how long such a job then waits for others, default: %(default)g"),
-        ("--access-log-delay", standard.access_log_seconds, "how late S3 delivers access logs, default: %(default)g"),
-        (
-            "--stop-grace",
-            standard.stop_grace_seconds,
-            "how long a training job that is stopped may go on until it is killed, default: %(default)g",
-        ),
+        ("--access-log-delay", late, "how late S3 delivers access logs, default: %(default)g"),
+        ("--stop-grace", grace, "how long a training job that is stopped may go on, default: %(default)g"),
     ):
         parser.add_argument(option, type=_seconds, default=default, metavar="SECONDS", help=text)
-    parser.add_argument(
-        "--quota",
-        type=_quota,
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="what the account may have, by the name that Service Quotas lists; may be given several times",
-    )
+    text = "what the account may have, by the name that Service Quotas lists; may be given several times"
+    parser.add_argument("--quota", type=_quota, action="append", default=[], metavar="NAME=VALUE", help=text)
 
 
 def _seconds(text: str) -> float:

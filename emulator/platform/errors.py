@@ -19,8 +19,6 @@ class ServiceError(Exception):
     ----------
     code
         AWS's name of the error, for instance ``ValidationException``.
-    message
-        What was wrong and what to do, for a person.
     status
         HTTP status of the answer.
     fields

@@ -28,15 +28,15 @@ class Host:
     endpoint_url
         Where every AWS API of this local AWS answers, ``http://127.0.0.1:<port>``.
     state_dir
-        A folder that outlives the server; each service keeps its files in a sub-folder of its own, `folder`.
+        A folder that outlives the server.
     temporary
         A folder that is emptied when the server starts and ends.
     account
         The twelve digits of the account.
     processes
         The only way in which a service may start a program (see `ProcessRegistry`).
-    role_sessions
-        Opens role sessions; services call `role_credentials`.
+    role_credentials
+        Opens a session of a role for what the service runs (see `identity.open_session`).
     copy_objects
         Copies objects of S3 into files, with all the checks of a request but without HTTP.
     conditions
@@ -51,7 +51,7 @@ class Host:
     temporary: Path
     account: str
     processes: ProcessRegistry
-    role_sessions: RoleSessions
+    role_credentials: RoleSessions
     copy_objects: CopyObjects
     conditions: Conditions = field(default_factory=Conditions)
     quotas: Quotas = field(default_factory=Quotas)
@@ -72,18 +72,3 @@ class Host:
     def temporary_folder(self) -> Path:
         """Make a new, empty folder for one program; the caller removes it."""
         return Path(tempfile.mkdtemp(dir=self.temporary, prefix=""))
-
-    def role_credentials(self, role_arn: str, session_name: str) -> dict[str, str]:
-        """Open a session of a role as the service does for what it runs: a container, an instance.
-
-        Returns
-        -------
-        ``AWS_ACCESS_KEY_ID``, ``AWS_SECRET_ACCESS_KEY`` and ``AWS_SESSION_TOKEN``. The session does not expire
-        while the server runs (a container on AWS renews its own), and dies with the server.
-
-        Raises
-        ------
-        ServiceError
-            ValidationException: the role does not exist or does not trust the service.
-        """
-        return self.role_sessions(role_arn, session_name)

@@ -14,15 +14,13 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from emulator.platform.processes import process_started, same_process
 
 #: Of the folder's contents; a server refuses a folder with another.
-FORMAT = 1
-#: A server does not start with less.
-_LEAST_SPACE_BYTES = 4 * 2**20
-#: Whether a folder is held can only be found out by trying to hold it, for a moment.
+FORMAT = 2
+#: The last threads of a server that was killed may hold the folder for a moment.
 _LOCK_SECONDS = 1.0
 _POLL_SECONDS = 0.01
 #: A socket's path may have about 105 characters: Python's multiprocessing takes up to 45 of them for itself, and the
@@ -44,21 +42,21 @@ class Credentials:
 
 
 @dataclass(frozen=True)
-class Process:
-    """One of all the processes that may have the same pid, one after the other."""
+class Server:
+    """The process that holds a state folder; the start time tells it from others that have its pid later.
+
+    Attributes
+    ----------
+    port
+        Where it answers; None while it starts.
+    """
 
     pid: int
     started: float
+    port: int | None
 
     def alive(self) -> bool:
         return same_process(process_started(self.pid), self.started)
-
-
-@dataclass(frozen=True)
-class RunningServer(Process):
-    """What a server tells about itself once it answers."""
-
-    port: int
 
 
 def check_port(port: int) -> None:
@@ -73,13 +71,7 @@ def access_key_id(prefix: str) -> str:
 
 
 class StateDir:
-    """The state folder of one local AWS.
-
-    Parameters
-    ----------
-    root
-        The folder; made when it is first needed.
-    """
+    """The state folder of one local AWS; made when it is first needed."""
 
     def __init__(self, root: Path) -> None:
         self.root = root.resolve()
@@ -96,9 +88,6 @@ class StateDir:
         self._lock = self.root / "lock"
         self._server = self.root / "server.json"
         self._format = self.root / "format.json"
-
-    def exists(self) -> bool:
-        return self._format.exists()
 
     def prepare(self) -> None:
         """Make the folder, readable for its owner only, however it was before.
@@ -122,14 +111,6 @@ class StateDir:
                 f"reads {FORMAT}). Use that version, or remove the folder to start afresh."
             )
 
-    def check_space(self) -> None:
-        """Raise a `StateError` for a disk on which a server could not even say what keeps it from starting."""
-        if shutil.disk_usage(self.root).free < _LEAST_SPACE_BYTES:
-            raise StateError(
-                f"The disk of the state folder {self.root} is full: make room ({_LEAST_SPACE_BYTES // 2**20} MB at "
-                "least), or use another state folder."
-            )
-
     def credentials(self) -> Credentials:
         """Read the administrator's access key, or make it the first time."""
         if not self._credentials.exists():
@@ -137,25 +118,23 @@ class StateDir:
             _write_private(self._credentials, asdict(made))
         return Credentials(**json.loads(self._credentials.read_text()))
 
-    def server(self) -> RunningServer | None:
-        """Find the server that runs on this folder and answers."""
+    def server(self) -> Server | None:
+        """Find the server that holds this folder."""
         try:
-            server = RunningServer(**json.loads(self._server.read_text()))
+            server = Server(**json.loads(self._server.read_text()))
         except FileNotFoundError:
             return None
         return server if server.alive() else None
 
-    def announce(self, port: int) -> None:
-        """Say that this process is the server and answers on a port."""
-        _write_private(self._server, {**asdict(_this_process()), "port": port})
+    def announce(self, port: int | None) -> None:
+        """Say that this process is the server, and where it answers."""
+        pid = os.getpid()
+        _write_private(self._server, asdict(Server(pid, process_started(pid) or 0.0, port)))
 
     def make_temporary(self) -> None:
-        """Make the folder for temporary files, empty and for this user alone.
+        """Make the folder for temporary files, empty and for this user alone, or raise a `StateError`.
 
-        Raises
-        ------
-        StateError
-            It cannot be made, or is somebody else's: anybody may have made one of that name in ``/tmp``.
+        Anybody may have made one of that name in ``/tmp``.
         """
         shutil.rmtree(self.temporary, ignore_errors=True)
         try:
@@ -173,64 +152,21 @@ class StateDir:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the folder alone; the system lets go of it when this process ends, however it ends.
-
-        Raises
-        ------
-        StateError
-            Another process holds it.
-        """
+        """Hold the folder alone, or raise a `StateError`; it is let go when this process ends, however it ends."""
         self.prepare()
-        with self._lock.open("a+") as file:
+        with self._lock.open("a") as file:
             deadline = time.monotonic() + _LOCK_SECONDS
-            while not _lock(file, fcntl.LOCK_EX):
-                if time.monotonic() > deadline:
-                    raise StateError(
-                        f"A local AWS is already running on {self.root}. Stop it first, or use another state folder."
-                    )
-                time.sleep(_POLL_SECONDS)  # somebody may be looking whether the folder is held
-            file.truncate(0)
-            json.dump(asdict(_this_process()), file)
-            file.flush()
-            for path in self.root.iterdir():  # an earlier version may have let others read them
-                path.chmod(path.stat().st_mode & 0o700)
-            yield
-
-    def holder(self) -> Process | None:
-        """Find the process that holds the folder.
-
-        Raises
-        ------
-        StateError
-            It is held by a process that does not say who it is.
-        """
-        if not self._lock.exists():
-            return None
-        with self._lock.open("r") as file:
-            deadline = time.monotonic() + _LOCK_SECONDS
-            while not _lock(file, fcntl.LOCK_SH):
-                file.seek(0)
-                with contextlib.suppress(ValueError):
-                    process = Process(**json.load(file))
-                    if process.alive():
-                        return process
-                # It has only just got hold of it; what is written there is its predecessor's.
-                if time.monotonic() > deadline:
-                    raise StateError(f"An unknown process holds {self._lock}.")
+            while True:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() > deadline:
+                        hint = "Stop it first, or use another state folder."
+                        raise StateError(f"A local AWS is already running on {self.root}. {hint}") from None
                 time.sleep(_POLL_SECONDS)
-        return None
-
-
-def _this_process() -> Process:
-    return Process(os.getpid(), process_started(os.getpid()) or 0.0)
-
-
-def _lock(file: IO[str], mode: int) -> bool:
-    try:
-        fcntl.flock(file, mode | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+            self.announce(None)
+            yield
 
 
 def _write_private(path: Path, content: dict[str, Any]) -> None:

@@ -17,7 +17,7 @@ import psutil
 
 from emulator.platform import settings
 from emulator.platform.conditions import Conditions
-from emulator.platform.layout import Process, StateDir, StateError, check_port
+from emulator.platform.layout import StateDir, StateError, check_port
 from emulator.platform.processes import reap
 from emulator.quotas.service import QuotaError, Quotas
 
@@ -55,24 +55,11 @@ class Status:
     @property
     def warning(self) -> str | None:
         """What a person should know although it answers, None when there is nothing."""
-        free = shutil.disk_usage(self.state_dir).free
-        if free >= _LITTLE_SPACE_BYTES:
-            return None
-        return (
-            f"Only {free / 2**20:.0f} MB are left on the disk of {self.state_dir}. When it is full, requests that "
-            "change something fail, jobs that end wait, and lines are missing in their log files: make room."
-        )
+        return _little_space(self.state_dir)
 
 
 def up(state_dir: Path, port: int = 4566, conditions: Conditions | None = None) -> Status:
-    """Start a local AWS in the background and wait until it answers.
-
-    Parameters
-    ----------
-    state_dir
-        Where it keeps its state; what is there already is taken up.
-    port
-        On 127.0.0.1.
+    """Start a local AWS on 127.0.0.1 in the background and wait until it answers.
 
     Raises
     ------
@@ -86,7 +73,6 @@ def up(state_dir: Path, port: int = 4566, conditions: Conditions | None = None) 
         check_port(port)
         Quotas(conditions.quotas)
         place.prepare()
-        place.check_space()
     except (StateError, QuotaError) as error:
         raise LocalAwsError(str(error)) from None
     if (running := status(state_dir)) is not None:
@@ -95,15 +81,13 @@ def up(state_dir: Path, port: int = 4566, conditions: Conditions | None = None) 
         )
     if (taken := _port_in_use(port)) is not None:
         raise LocalAwsError(taken)
-    if _holder(place) is None:
-        reap(place.processes)
     if place.log.exists() and place.log.stat().st_size > _LOG_LIMIT_BYTES:
         place.log.replace(place.log.with_suffix(".log.1"))
-    options = [f"--state-dir={place.root}", f"--port={port}"]
+    options = [f"--state-dir={place.root}", f"--port={port}", *conditions.options()]
     place.log.touch(mode=0o600)
     with place.log.open("ab") as log:
         server = subprocess.Popen(
-            [sys.executable, "-m", "emulator", "serve", *options, *conditions.options()],
+            [sys.executable, "-m", "emulator", "serve", *options],
             cwd=_ROOT,
             env=settings.clean_environment(os.environ, place.temporary),
             stdin=subprocess.DEVNULL,
@@ -111,31 +95,32 @@ def up(state_dir: Path, port: int = 4566, conditions: Conditions | None = None) 
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    return _wait_until_up(state_dir, server)
+    deadline = time.monotonic() + _START_SECONDS
+    while time.monotonic() < deadline:
+        running = status(state_dir)
+        if running is not None and running.pid == server.pid:
+            return running
+        if server.poll() is not None:
+            raise LocalAwsError(f"The local AWS did not start:\n{_end_of_log(place)}")
+        time.sleep(_POLL_SECONDS)
+    down(state_dir)
+    raise LocalAwsError(f"The local AWS did not answer within {_START_SECONDS:.0f} s:\n{_end_of_log(place)}")
 
 
 def down(state_dir: Path) -> None:
-    """Stop the local AWS and everything that it started; do nothing but tidy up when it does not run.
-
-    Raises
-    ------
-    LocalAwsError
-        The server did not end, not even when killed.
-    """
+    """Stop the local AWS and everything that it started; only tidy up when it does not run."""
     place = StateDir(state_dir)
-    if not place.exists():
-        return
-    server = _holder(place)
+    server = place.server()
     if server is not None:
         for number in (signal.SIGTERM, signal.SIGKILL):
-            if not server.alive():
-                break
             with contextlib.suppress(ProcessLookupError):
                 os.kill(server.pid, number)
             deadline = time.monotonic() + _STOP_SECONDS
             while server.alive() and time.monotonic() < deadline:
                 time.sleep(_POLL_SECONDS)
-        if server.alive():
+            if not server.alive():
+                break
+        else:
             raise LocalAwsError(f"The local AWS (process {server.pid}) does not end.")
     reap(place.processes)
     place.withdraw()
@@ -144,19 +129,14 @@ def down(state_dir: Path) -> None:
 def status(state_dir: Path) -> Status | None:
     """Find the local AWS that answers for a state folder, None when there is none."""
     place = StateDir(state_dir)
-    if (server := place.server()) is None:
+    server = place.server()
+    if server is None or server.port is None:
         return None
     return Status(f"http://127.0.0.1:{server.port}", server.port, server.pid, place.root)
 
 
 def environment(state_dir: Path) -> dict[str, str]:
-    """Make the variables that point the AWS tools and SDKs at the local AWS, as its administrator.
-
-    Raises
-    ------
-    LocalAwsError
-        It does not run.
-    """
+    """Make the variables that point the AWS tools and SDKs at the local AWS that runs, as its administrator."""
     if (running := status(state_dir)) is None:
         raise LocalAwsError(f"The local AWS is not running (state folder {state_dir}).")
     credentials = StateDir(state_dir).credentials()
@@ -172,26 +152,6 @@ def environment(state_dir: Path) -> dict[str, str]:
 def log_path(state_dir: Path) -> Path:
     """Say where the server writes its log."""
     return StateDir(state_dir).log
-
-
-def _holder(place: StateDir) -> Process | None:
-    try:
-        return place.holder()
-    except StateError as error:
-        raise LocalAwsError(str(error)) from None
-
-
-def _wait_until_up(state_dir: Path, server: subprocess.Popen[bytes]) -> Status:
-    deadline = time.monotonic() + _START_SECONDS
-    while time.monotonic() < deadline:
-        running = status(state_dir)
-        if running is not None and running.pid == server.pid:
-            return running
-        if server.poll() is not None:
-            raise LocalAwsError(f"The local AWS did not start:\n{_tail(log_path(state_dir))}")
-        time.sleep(_POLL_SECONDS)
-    down(state_dir)
-    raise LocalAwsError(f"The local AWS did not answer within {_START_SECONDS:.0f} s:\n{_tail(log_path(state_dir))}")
 
 
 def _port_in_use(port: int) -> str | None:
@@ -210,14 +170,23 @@ def _port_in_use(port: int) -> str | None:
 def _listener(port: int) -> str:
     """Name the program that listens on a port; nothing where the system does not tell."""
     for process in psutil.process_iter(["name"]):
-        try:
-            connections = process.net_connections(kind="tcp")
-        except psutil.Error:
-            continue
-        if any(c.status == psutil.CONN_LISTEN and c.laddr.port == port for c in connections):
-            return f" by {process.info['name']} (process {process.pid})"
+        with contextlib.suppress(psutil.Error):
+            for connection in process.net_connections(kind="tcp"):
+                if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port:
+                    return f" by {process.info['name']} (process {process.pid})"
     return ""
 
 
-def _tail(log: Path) -> str:
-    return "\n".join(log.read_text(errors="replace").splitlines()[-_LOG_TAIL_LINES:])
+def _little_space(folder: Path) -> str | None:
+    free = shutil.disk_usage(folder).free
+    if free >= _LITTLE_SPACE_BYTES:
+        return None
+    return (
+        f"Only {free / 2**20:.0f} MB are left on the disk of {folder}. When it is full, requests that change something "
+        "fail, jobs that end wait, and lines are missing in their log files: make room."
+    )
+
+
+def _end_of_log(place: StateDir) -> str:
+    lines = place.log.read_text(errors="replace").splitlines()[-_LOG_TAIL_LINES:]
+    return "\n".join([*lines, *filter(None, [_little_space(place.root)])])

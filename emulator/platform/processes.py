@@ -85,7 +85,7 @@ class ProcessRegistry:
     Parameters
     ----------
     records
-        A folder of its own: one file per running program, named by its pid.
+        A folder of its own: one file per running program, named by its pid, with the time of its start.
     """
 
     def __init__(self, records: Path) -> None:
@@ -128,17 +128,17 @@ class ProcessRegistry:
                 umask=0o022,  # as in a container: the modes of its files are in the archives that it leaves
             )
             try:
-                self._record(process, args)
+                self._record(process)
             except OSError:
                 signal_group(process.pid, signal.SIGKILL)  # nobody would find it when the server is killed
                 process.wait()
                 raise
             return process
 
-    def adopt(self, process: subprocess.Popen[bytes], args: Sequence[str]) -> None:
+    def adopt(self, process: subprocess.Popen[bytes]) -> None:
         """Record a program that something else started as the leader of a new session."""
         with self._lock:
-            self._record(process, args)
+            self._record(process)
 
     def terminate(
         self, process: subprocess.Popen[bytes], grace_seconds: float, ask: Callable[[int], object] | None = None
@@ -187,15 +187,13 @@ class ProcessRegistry:
         for process in remaining:
             self.terminate(process, max(0.0, deadline - time.monotonic()))
 
-    def _record(self, process: subprocess.Popen[bytes], args: Sequence[str]) -> None:
+    def _record(self, process: subprocess.Popen[bytes]) -> None:
         for pid, other in list(self._running.items()):
             # A group whose leader ended may still have members.
             if other.poll() is not None and not signal_group(pid, _PROBE):
                 self._forget(pid)
         path = self._records / str(process.pid)
-        path.with_suffix(".tmp").write_text(
-            json.dumps({"started": process_started(process.pid), "args": [str(arg) for arg in args]})
-        )
+        path.with_suffix(".tmp").write_text(json.dumps(process_started(process.pid)))
         path.with_suffix(".tmp").replace(path)
         self._running[process.pid] = process
 
@@ -205,14 +203,7 @@ class ProcessRegistry:
 
 
 def reap(records: Path, grace_seconds: float = 2.0) -> list[int]:
-    """End the programs that a server which is gone has left behind.
-
-    Parameters
-    ----------
-    records
-        The folder of that server's `ProcessRegistry`.
-    grace_seconds
-        Between SIGTERM and SIGKILL.
+    """End the programs of the registry of a server that is gone: SIGTERM, then SIGKILL after the grace.
 
     Returns
     -------
@@ -221,11 +212,11 @@ def reap(records: Path, grace_seconds: float = 2.0) -> list[int]:
     orphans = []
     for path in records.glob("*"):
         if path.name.isdigit():
-            pid, recorded = int(path.name), json.loads(path.read_text())["started"]
-            now = process_started(pid)
+            pid, now = int(path.name), process_started(int(path.name))
             # Where another process has the pid, the group is gone: the kernel gives no pid away that is still the id
             # of a group.
-            if (now is None or same_process(now, recorded)) and signal_group(pid, signal.SIGTERM):
+            same = now is None or same_process(now, json.loads(path.read_text()))
+            if same and signal_group(pid, signal.SIGTERM):
                 orphans.append(pid)
                 continue
         path.unlink(missing_ok=True)

@@ -15,7 +15,7 @@ from typing import Any
 
 import uvicorn
 
-from emulator.ministack import configuration, contract
+from emulator.ministack import configuration
 from emulator.platform import settings
 from emulator.platform.awsapi import Service
 from emulator.platform.conditions import Conditions
@@ -23,8 +23,6 @@ from emulator.platform.host import Host
 from emulator.platform.layout import StateDir, StateError, check_port
 from emulator.platform.processes import ProcessRegistry, reap, start_watchdog
 from emulator.quotas.service import Quotas, ServiceQuotas
-
-logger = logging.getLogger(__name__)
 
 ASGIApp = Callable[[Any, Any, Any], Awaitable[None]]
 
@@ -34,38 +32,19 @@ _BACKLOG = 1024
 
 
 class LocalAws:
-    """Everything behind the port; there can be one in a process.
-
-    Parameters
-    ----------
-    place
-        Where all state is kept; held by this process.
-
-    Raises
-    ------
-    emulator.ministack.contract.ContractError
-        MiniStack is not the one that this was written for.
-    """
+    """Everything behind the port, with its state in a folder that this process holds; one in a process."""
 
     def __init__(self, place: StateDir, port: int, conditions: Conditions) -> None:
-        contract.check_version()
+        configuration.check_version()
         own = configuration.variables(place.root, port, place.credentials())
         configuration.apply({**settings.clean_environment(os.environ, place.temporary), **own})
-        contract.check_names()
 
         # Only now: MiniStack reads its environment while it is imported.
         from ministack import app
 
         from emulator.autoscaling.service import ApplicationAutoScaling
         from emulator.ministack import functions, identity, instances, limits, routing
-        from emulator.ministack.cloudformation import (
-            change_sets,
-            existing_names,
-            exports,
-            interruptions,
-            resource_types,
-            stack_rights,
-        )
+        from emulator.ministack.cloudformation import interruptions, resource_types, stack_rights, stack_rules
         from emulator.ministack.door import (
             authentication,
             available,
@@ -94,17 +73,15 @@ class LocalAws:
         enforcement.install()
         principals.install()
         services: list[Service] = [self._sagemaker, ApplicationAutoScaling(host), ServiceQuotas(host.account, quotas)]
-        self._services = {service.name: service for service in services}
+        by_name = {service.name: service for service in services}
         available.install()
-        routing.install(self._services, self._sagemaker.runtime)
+        routing.install(by_name, self._sagemaker.runtime)
         self._durability = durability.Durability(place.database)
-        resource_types.install(self._services, self._durability.save)
-        functions.install(endpoint_url, self._processes, configuration.private(own))
+        resource_types.install(by_name, self._durability.save)
+        functions.install(endpoint_url, self._processes, private=[name for name in own if not name.startswith("AWS_")])
         limits.install(quotas)
-        change_sets.install()
+        stack_rules.install()
         interruptions.install()
-        existing_names.install()
-        exports.install()
         self._instances = instances.Instances(host_of("ec2"), self._durability.note_change)
         self._instances.install()
         self._access_logs = access_logs.AccessLogs(conditions.access_log_seconds, self._durability.note_change)
@@ -128,17 +105,15 @@ class LocalAws:
         self._instances.start()
         self._durability.start()
         await asyncio.to_thread(self._sagemaker.start)
-        interruptions.recover(self._services)
+        interruptions.recover(self._sagemaker)
 
     async def stop(self) -> None:
         """End every process and save what is left to save; nothing may be asked of it any more."""
         from ministack.core import lambda_runtime
 
         self._access_logs.stop()
-        await asyncio.to_thread(self._sagemaker.stop)
-        await asyncio.to_thread(self._instances.stop)
-        await asyncio.to_thread(lambda_runtime.reset)
-        await asyncio.to_thread(self._processes.close)
+        for end in (self._sagemaker.stop, self._instances.stop, lambda_runtime.reset, self._processes.close):
+            await asyncio.to_thread(end)
         self._durability.close()
 
 
@@ -178,15 +153,7 @@ class _Server(uvicorn.Server):
 
 
 def serve(state_dir: Path, port: int, conditions: Conditions) -> None:
-    """Run the local AWS until SIGTERM or SIGINT.
-
-    Raises
-    ------
-    emulator.platform.layout.StateError
-        The state folder is in use, the port is taken, or another version wrote the state.
-    emulator.ministack.contract.ContractError
-        MiniStack is not the one that this was written for.
-    """
+    """Run the local AWS until SIGTERM or SIGINT; a StateError or a ContractError says why it cannot run."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     logging.getLogger("emulator").setLevel(logging.INFO)
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -7,13 +7,10 @@ import json
 import sys
 import threading
 from collections.abc import Iterator
-from typing import Any
+from pathlib import Path
 
-import botocore.exceptions
 import pytest
-from local_aws_harness import LAMBDA_TRUST, LocalAws, free_port, function_archive, local_aws, policy, wait_until
-
-from emulator.platform import lifecycle
+from local_aws_harness import LocalAws, local_aws, policy, wait_until
 
 # Answers with its surroundings, or waits for a file to appear.
 SOURCE = """
@@ -44,33 +41,20 @@ def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalAws]:
         yield made
 
 
-def make_function(aws: LocalAws, name: str, **configuration: Any) -> Any:
-    role = aws.role(f"{name}-role", LAMBDA_TRUST)
-    return aws.client("lambda").create_function(
-        FunctionName=name,
-        Runtime="python3.14",
-        Role=role,
-        Handler="app.handler",
-        Timeout=30,
-        Code={"ZipFile": function_archive(SOURCE)},
-        **configuration,
-    )
-
-
 @pytest.fixture(scope="module")
 def url(aws: LocalAws) -> str:
-    """The URL of the alias `live` of the function `f`."""
-    make_function(aws, "f")
+    """The URL of the alias `live` of the function `f`, whose version is 1."""
+    aws.function("f", SOURCE)
     functions = aws.client("lambda")
-    version = functions.publish_version(FunctionName="f")["Version"]
-    functions.create_alias(FunctionName="f", Name="live", FunctionVersion=version)
+    functions.publish_version(FunctionName="f")
+    functions.create_alias(FunctionName="f", Name="live", FunctionVersion="1")
     made = functions.create_function_url_config(FunctionName="f", Qualifier="live", AuthType="AWS_IAM")
     return made["FunctionUrl"]
 
 
 def test_a_function_sees_its_own_surroundings_only(aws: LocalAws, url: str) -> None:
     answer = json.loads(aws.client("lambda").invoke(FunctionName="f")["Payload"].read())
-    assert answer["arn"].startswith("arn:aws:sts::000000000000:assumed-role/f-role/")
+    assert answer["arn"].startswith("arn:aws:sts::000000000000:assumed-role/f-function/")
     assert answer["python"] == sys.executable
     environment = answer["environment"]
     assert environment["AWS_ENDPOINT_URL"] == aws.environment["AWS_ENDPOINT_URL"]
@@ -102,16 +86,12 @@ def test_a_function_url_refuses_the_unsigned_and_the_unentitled(aws: LocalAws, u
     elsewhere = {**by_url, "Resource": arn.replace(":f:", ":g:")}
 
     assert aws.call(url, signed=False).status == 403
+    forged = {"AccessKeyId": aws.environment["AWS_ACCESS_KEY_ID"], "SecretAccessKey": "x" * 40}
+    assert aws.call(url, credentials=forged).status == 403
     for number, statements in enumerate([[], [by_url], [directly], [elsewhere, directly]]):
         key = aws.user(f"caller{number}", policy(*statements) if statements else None)
         assert aws.call(url, credentials=key).status == 403, statements
     assert aws.call(url, credentials=aws.user("entitled", policy(by_url, via_url))).status == 200
-
-
-def test_a_function_url_refuses_a_forged_signature(aws: LocalAws, url: str) -> None:
-    environment = aws.environment
-    forged = {"AccessKeyId": environment["AWS_ACCESS_KEY_ID"], "SecretAccessKey": "x" * 40}
-    assert aws.call(url, credentials=forged).status == 403
 
 
 @pytest.mark.parametrize(("size", "status"), [(4_700_000, 200), (4_720_000, 413)])
@@ -123,51 +103,26 @@ def test_a_direct_call_takes_six_megabytes_and_no_more(aws: LocalAws, url: str) 
     functions = aws.client("lambda")
     limit = 6 * 1024 * 1024
     functions.invoke(FunctionName="f", Payload=b'"' + b"x" * (limit - 2) + b'"')
-    with pytest.raises(functions.exceptions.RequestTooLargeException, match=f"smaller than {limit} bytes"):
-        functions.invoke(FunctionName="f", Payload=b'"' + b"x" * (limit - 1) + b'"')
-    with pytest.raises(functions.exceptions.RequestTooLargeException):
-        functions.invoke(FunctionName="f", InvocationType="Event", Payload=b'"' + b"x" * (2**20 - 1) + b'"')
+    for kind, size in (("RequestResponse", limit + 1), ("Event", 2**20 + 1)):
+        with pytest.raises(functions.exceptions.RequestTooLargeException, match=f"smaller than {size - 1} bytes"):
+            functions.invoke(FunctionName="f", InvocationType=kind, Payload=b'"' + b"x" * (size - 2) + b'"')
 
 
-@pytest.mark.parametrize("how", ["plain", "version", "alias", "url"])
-def test_reserved_concurrency_holds_however_the_function_is_called(aws: LocalAws, tmp_path: Any, how: str) -> None:
-    name = f"reserved-{how}"
-    make_function(aws, name)
+def test_reserved_concurrency_holds_however_the_function_is_called(aws: LocalAws, url: str, tmp_path: Path) -> None:
     functions = aws.client("lambda")
-    version = functions.publish_version(FunctionName=name)["Version"]
-    functions.create_alias(FunctionName=name, Name="live", FunctionVersion=version)
-    function_url = functions.create_function_url_config(FunctionName=name, Qualifier="live", AuthType="AWS_IAM")
-    functions.put_function_concurrency(FunctionName=name, ReservedConcurrentExecutions=1)
-
+    functions.put_function_concurrency(FunctionName="f", ReservedConcurrentExecutions=1)
     started, proceed = tmp_path / "started", tmp_path / "proceed"
     event = json.dumps({"started": str(started), "wait_for": str(proceed)}).encode()
-    first = threading.Thread(target=aws.client("lambda").invoke, kwargs={"FunctionName": name, "Payload": event})
+    first = threading.Thread(target=aws.client("lambda").invoke, kwargs={"FunctionName": "f", "Payload": event})
     first.start()
     try:
         wait_until(started.exists)
-        if how == "url":
-            assert aws.call(function_url["FunctionUrl"]).status == 429
-        else:
-            qualifier = {"plain": {}, "version": {"Qualifier": version}, "alias": {"Qualifier": "live"}}[how]
+        assert aws.call(url).status == 429
+        for qualifier in ("$LATEST", "1", "live"):
             with pytest.raises(functions.exceptions.TooManyRequestsException):
-                functions.invoke(FunctionName=name, **qualifier)
+                functions.invoke(FunctionName="f", Qualifier=qualifier)
     finally:
         proceed.touch()
         first.join()
-    assert functions.invoke(FunctionName=name)["StatusCode"] == 200
-
-
-def test_a_function_url_outlives_a_change_of_the_port(aws: LocalAws, url: str) -> None:
-    lifecycle.down(aws.state_dir)
-    moved = LocalAws(aws.state_dir, lifecycle.up(aws.state_dir, free_port()).port)
-    assert moved.port != aws.port
-    config = moved.client("lambda").get_function_url_config(FunctionName="f", Qualifier="live")
-    assert config["FunctionUrl"] == url.replace(f":{aws.port}/", f":{moved.port}/")
-    assert moved.call(config["FunctionUrl"]).status == 200
-
-
-def test_an_unknown_function_url_says_nothing(aws: LocalAws) -> None:
-    base = aws.environment["AWS_ENDPOINT_URL"]
-    assert aws.call(f"{base}/_aws/lambda-url/{'a' * 32}/", signed=False).status in (403, 404)
-    with pytest.raises(botocore.exceptions.ClientError):
-        aws.client("lambda").get_function_url_config(FunctionName="unknown")
+    assert functions.invoke(FunctionName="f")["StatusCode"] == 200
+    functions.delete_function_concurrency(FunctionName="f")

@@ -6,7 +6,7 @@ import contextlib
 import io
 import json
 import os
-import socket
+import signal
 import subprocess
 import sys
 import tarfile
@@ -26,12 +26,17 @@ from botocore.credentials import Credentials
 
 from emulator.platform import lifecycle
 from emulator.platform.conditions import Conditions
+from emulator.platform.layout import StateDir
+from emulator.platform.programs import free_port as free_port
 
 ROOT = Path(__file__).resolve().parents[2]
-#: A model that says who it is; the name in its environment decides whether it comes up at all.
+IMAGE = "000000000000.dkr.ecr.us-east-1.amazonaws.com/echo:1"
+#: A model that says who it is; its environment decides whether and when it comes up.
 ECHO_SERVER = """#!/usr/bin/env python3
-import http.server, json, os, sys
+import http.server, json, os, sys, time
 
+while not os.path.exists(os.environ.get("WAIT_FOR", "/")):
+    time.sleep(0.02)
 if os.environ.get("BROKEN"):
     sys.exit("the weights are missing")
 
@@ -60,19 +65,18 @@ http.server.ThreadingHTTPServer(address, Handler).serve_forever()
 """
 
 
+def policy(*statements: dict[str, Any]) -> dict[str, Any]:
+    """A policy document of statements that allow."""
+    return {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", **statement} for statement in statements]}
+
+
 def trust(service: str) -> dict[str, Any]:
     """Who may assume a role: one service of AWS."""
-    statement = {"Effect": "Allow", "Principal": {"Service": service}, "Action": "sts:AssumeRole"}
-    return {"Version": "2012-10-17", "Statement": [statement]}
+    return policy({"Principal": {"Service": service}, "Action": "sts:AssumeRole"})
 
 
 SAGEMAKER_TRUST = trust("sagemaker.amazonaws.com")
 LAMBDA_TRUST = trust("lambda.amazonaws.com")
-
-
-def policy(*statements: dict[str, Any]) -> dict[str, Any]:
-    """A policy document of statements that allow."""
-    return {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", **statement} for statement in statements]}
 
 
 def model_archive(program: str = ECHO_SERVER) -> bytes:
@@ -91,12 +95,6 @@ def function_archive(source: str) -> bytes:
     with zipfile.ZipFile(buffer, "w") as archive:
         archive.writestr("app.py", source)
     return buffer.getvalue()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def wait_until(condition: Callable[[], Any], seconds: float = 30.0) -> Any:
@@ -130,6 +128,16 @@ class LocalAws:
         status = lifecycle.status(self.state_dir)
         assert status is not None
         return status.pid
+
+    def kill(self) -> None:
+        """Let it die as in a crash, and wait for the system to know."""
+        os.kill(self.pid, signal.SIGKILL)
+        wait_until(lambda: StateDir(self.state_dir).server() is None)
+
+    def restarted(self) -> LocalAws:
+        """Take it down, if it runs, and up on another port."""
+        lifecycle.down(self.state_dir)
+        return LocalAws(self.state_dir, lifecycle.up(self.state_dir, free_port()).port)
 
     def client(
         self,
@@ -168,9 +176,27 @@ class LocalAws:
             iam.put_role_policy(RoleName=name, PolicyName="p", PolicyDocument=json.dumps(document))
         return arn
 
-    def invoke(self, endpoint_name: str, body: bytes = b"123") -> dict[str, Any]:
+    def serve(self, name: str, role: str, region: str = "us-east-1") -> None:
+        """A model, its endpoint config and its endpoint, of one name, in service."""
+        sagemaker, bucket = self.client("sagemaker", region=region), f"models-of-{region}"
+        where = {} if region == "us-east-1" else {"CreateBucketConfiguration": {"LocationConstraint": region}}
+        self.client("s3", region=region).create_bucket(Bucket=bucket, **where)
+        self.client("s3", region=region).put_object(Bucket=bucket, Key="model.tar.gz", Body=model_archive())
+        container = {
+            "Image": IMAGE,
+            "ModelDataUrl": f"s3://{bucket}/model.tar.gz",
+            "Environment": {"NAME": f"{name} of {region}"},
+        }
+        variant = {"VariantName": "v", "ModelName": name, "InitialInstanceCount": 1, "InstanceType": "ml.m5.large"}
+        sagemaker.create_model(ModelName=name, ExecutionRoleArn=role, PrimaryContainer=container)
+        sagemaker.create_endpoint_config(EndpointConfigName=name, ProductionVariants=[variant])
+        sagemaker.create_endpoint(EndpointName=name, EndpointConfigName=name)
+        waiter = sagemaker.get_waiter("endpoint_in_service")
+        waiter.wait(EndpointName=name, WaiterConfig={"Delay": 0.1, "MaxAttempts": 600})
+
+    def invoke(self, endpoint_name: str, body: bytes = b"123", region: str | None = None) -> dict[str, Any]:
         """The answer of an endpoint, once it has an instance: after a restart it is in service before its processes."""
-        runtime = self.client("sagemaker-runtime")
+        runtime = self.client("sagemaker-runtime", region=region)
 
         def answer() -> Any:
             with contextlib.suppress(runtime.exceptions.ServiceUnavailable):
@@ -190,20 +216,10 @@ class LocalAws:
         in_query: int = 0,
         **headers: str,
     ) -> urllib3.BaseHTTPResponse:
-        """A request that no SDK would make.
+        """A request that no SDK would make, to a path or a whole URL.
 
-        Parameters
-        ----------
-        path
-            Or a whole URL.
-        sign
-            The service that it is signed for; None: it is not signed.
-        key
-            Whose signature, the administrator's by default.
-        in_query
-            The signature is in the URL, which says that it is good for so many seconds.
-        headers
-            Names have underscores for hyphens.
+        It is signed for the service `sign`, if any, with a key, by default the administrator's: in a header, or in a
+        URL that is good for `in_query` seconds. Names of headers have underscores for hyphens.
         """
         url = path if path.startswith("http") else self.environment["AWS_ENDPOINT_URL"] + path
         named = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -213,9 +229,8 @@ class LocalAws:
             credentials = Credentials(keys["AccessKeyId"], keys["SecretAccessKey"], keys.get("SessionToken"))
             by_service = sign == "s3" and "x-amz-content-sha256" not in named
             if in_query:
-                (S3SigV4QueryAuth if by_service else SigV4QueryAuth)(credentials, sign, region, in_query).add_auth(
-                    request
-                )
+                signer = S3SigV4QueryAuth if by_service else SigV4QueryAuth
+                signer(credentials, sign, region, in_query).add_auth(request)
             else:
                 (S3SigV4Auth if by_service else SigV4Auth)(credentials, sign, region).add_auth(request)
         return urllib3.request(method, request.url, body=body, headers=dict(request.headers), retries=False, timeout=60)
@@ -232,9 +247,35 @@ class LocalAws:
         role = self.role(f"{name}-function", LAMBDA_TRUST)
         code = {"ZipFile": function_archive(source)}
         made = self.client("lambda").create_function(
-            FunctionName=name, Runtime="python3.14", Role=role, Handler="app.handler", Code=code
+            FunctionName=name, Runtime="python3.14", Role=role, Handler="app.handler", Timeout=30, Code=code
         )
         return str(made["FunctionArn"])
+
+    def deploy(
+        self, stack: str, template: dict[str, Any] | str, *, update: bool = False, **options: Any
+    ) -> dict[str, Any]:
+        """Create or update a stack; how it is described in the end."""
+        client = self.client("cloudformation")
+        call = client.update_stack if update else client.create_stack
+        body = template if isinstance(template, str) else json.dumps(template)
+        options = {"StackName": stack, "TemplateBody": body, **options}
+        return self.settled(call(Capabilities=["CAPABILITY_NAMED_IAM"], **options)["StackId"])
+
+    def delete(self, stack: dict[str, Any]) -> dict[str, Any]:
+        self.client("cloudformation").delete_stack(StackName=stack["StackName"])
+        return self.settled(stack["StackId"])
+
+    def settled(self, stack: str) -> dict[str, Any]:
+        """A stack once nothing is in progress; as ``Reasons``, what its events say."""
+        client = self.client("cloudformation")
+
+        def settled() -> Any:
+            (found,) = client.describe_stacks(StackName=stack)["Stacks"]
+            return None if found["StackStatus"].endswith("_IN_PROGRESS") else found
+
+        found = wait_until(settled, seconds=60)
+        events = client.describe_stack_events(StackName=found["StackId"])["StackEvents"]
+        return {**found, "Reasons": "\n".join(event.get("ResourceStatusReason", "") for event in events)}
 
 
 @contextlib.contextmanager

@@ -44,42 +44,42 @@ def main(state_dir: Path) -> None:
         seen.append("ministack")
         await app.app(scope, receive, send)
 
+    def encoded(text: str) -> bytes:
+        return text.replace("ADMINISTRATOR", key.access_key_id).encode()
+
     app.SERVICE_HANDLERS.update(dict.fromkeys(app.SERVICE_HANDLERS, handler))
     door = authentication.gate(ministack)
 
     async def put(request: dict[str, Any]) -> list[Any]:
         seen.clear()
+        method, path, query = request["method"], request["path"], request.get("query", "")
+        body = request.get("body", "").encode()
         headers = [(name.lower(), value) for name, value in request.get("headers", [])]
         if not any(name == "host" for name, _ in headers):
             headers.append(("host", HOST))
-        query, body = request.get("query", ""), request.get("body", "").encode()
         if service := request.get("sign"):
-            url = f"http://{HOST}{request['path']}" + (f"?{query}" if query else "")
-            signed = AWSRequest(request["method"], url, data=body, headers=dict(headers))
-            credentials = Credentials(key.access_key_id, key.secret_access_key)
-            SigV4Auth(credentials, service, "us-east-1").add_auth(signed)
+            signed = AWSRequest(method, f"http://{HOST}{path}?{query}".rstrip("?"), data=body, headers=dict(headers))
+            SigV4Auth(Credentials(key.access_key_id, key.secret_access_key), service, "us-east-1").add_auth(signed)
             headers = [(name.lower(), value) for name, value in signed.headers.items()]
         scope = {
             "type": request.get("type", "http"),
-            "method": request["method"],
-            "path": unquote(request["path"]),
-            "raw_path": request["path"].encode(),
-            "query_string": query.replace("ADMINISTRATOR", key.access_key_id).encode(),
-            "headers": [
-                (name.encode(), value.replace("ADMINISTRATOR", key.access_key_id).encode()) for name, value in headers
-            ],
+            "method": method,
+            "path": unquote(path),
+            "raw_path": path.encode(),
+            "query_string": encoded(query),
+            "headers": [(name.encode(), encoded(value)) for name, value in headers],
             "client": ("127.0.0.1", 1),
         }
-        status = 0
+        sent: list[dict[str, Any]] = []
 
         async def receive() -> Any:
             return {"type": "http.request", "body": body, "more_body": False}
 
-        async def send(message: Any) -> None:
-            nonlocal status
-            status = message.get("status", status)
+        async def send(message: dict[str, Any]) -> None:
+            sent.append(message)
 
         await door(scope, receive, send)
+        status = next((message["status"] for message in sent if "status" in message), 0)
         return [status, "ministack" in seen, "handler" in seen]
 
     async def put_all() -> list[list[Any]]:

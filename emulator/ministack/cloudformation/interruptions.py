@@ -1,13 +1,9 @@
 """Stack operations that the end of the server cut off.
 
-CloudFormation never leaves a stack half-way. MiniStack runs an operation as a task of its event loop and forgets it
-when the server ends, which would leave the stack ``…_IN_PROGRESS`` for good: no further deploy, no destroy. Here, what
+MiniStack forgets an operation when the server ends, which would leave the stack ``…_IN_PROGRESS`` for good. Here, what
 an operation was called with is kept on the record of the stack while it runs, and so is saved with it. When the server
-starts again,
-
-- a create or an update that still had resources to make is rolled back,
-- an update that only had to clean up after itself does so,
-- a delete goes on.
+starts again, a create or an update that still had resources to make is rolled back, an update that only had to clean up
+after itself does so, and a delete goes on.
 """
 
 from __future__ import annotations
@@ -19,9 +15,9 @@ from collections.abc import Coroutine, Mapping
 from typing import Any
 
 from emulator.ministack.cloudformation import stack_rights
-from emulator.ministack.cloudformation.resource_types import resource_types
-from emulator.ministack.cloudformation.resources import NamedResource, Services, caller
-from emulator.platform.awsapi import Service
+from emulator.ministack.cloudformation.resource_types import sagemaker_types
+from emulator.ministack.cloudformation.resources import caller
+from emulator.platform.awsapi import Payload, Service
 
 logger = logging.getLogger(__name__)
 
@@ -73,14 +69,8 @@ def install() -> None:
         module._delete_stack_async = delete_stack
 
 
-def recover(services: Services) -> None:
-    """Bring every stack that was in the middle of something to an end; call it on the event loop, after the restore.
-
-    Parameters
-    ----------
-    services
-        Ours, in which a resource may exist that its stack had not yet put on record.
-    """
+def recover(sagemaker: Service) -> None:
+    """Bring every stack that was in the middle of something to an end; call it on the event loop, after the restore."""
     from ministack.core.responses import request_scope
     from ministack.services.cloudformation import _stacks, stacks
 
@@ -88,10 +78,10 @@ def recover(services: Services) -> None:
         status = stack.get("StackStatus", "")
         if status.endswith("_IN_PROGRESS") and status != "REVIEW_IN_PROGRESS":
             with request_scope(account, region):
-                stacks._create_stack_task_in_region(_end(services, name, stack), stack, stack["StackId"])
+                stacks._create_stack_task_in_region(_end(sagemaker, name, stack), stack, stack["StackId"])
 
 
-async def _end(services: Services, name: str, stack: Stack) -> None:
+async def _end(sagemaker: Service, name: str, stack: Stack) -> None:
     """Do what is left to do for a stack."""
     from ministack.core.concurrency import run_reentrant
     from ministack.services.cloudformation import stacks
@@ -105,67 +95,58 @@ async def _end(services: Services, name: str, stack: Stack) -> None:
     before: Records = previous_stack.get("_resources", {})
     started, completed = _progress(stack_id, operation.get("events_before", 0))
 
+    logger.warning("stack %s: bringing to an end what the end of the server cut off (%s)", name, status)
     if status.startswith("DELETE"):
-        logger.warning("stack %s: going on with its deletion", name)
-        await run_reentrant(_delete_unrecorded, services, stack_id, records)
+        await run_reentrant(_delete_unrecorded, sagemaker, stack_id, records)
         await stacks._delete_stack_async(name, stack_id)
     elif not operation:
-        _give_up(name, stack)
-    elif operation["is_update"] and set(_wanted(operation)) <= completed:
-        logger.warning("stack %s: finishing its update", name)
-        await run_reentrant(_delete_unrecorded, services, stack_id, records)
-        await stacks._deploy_stack_async(
-            name,
-            stack_id,
-            operation["template"],
-            operation["param_values"],
-            stack.get("DisableRollback", False),
-            operation["tags"],
-            is_update=True,
-            previous_stack={**previous_stack, "_resources": {**before, **records}},
-        )
+        # A rollback that somebody had asked for: nothing is known of it, and it can be asked for again.
+        status = "UPDATE_ROLLBACK_FAILED" if status.startswith("UPDATE") else "ROLLBACK_FAILED"
+        stack.update(StackStatus=status, StackStatusReason=_REASON)
+        stacks._add_event(stack_id, name, name, "AWS::CloudFormation::Stack", status, _REASON, stack_id)
+    elif operation["is_update"] and _wanted(operation) <= completed:
+        await run_reentrant(_delete_unrecorded, sagemaker, stack_id, records)
+        call = {key: operation[key] for key in _KEPT}
+        call["previous_stack"] = {**previous_stack, "_resources": {**before, **records}}
+        await stacks._deploy_stack_async(name, stack_id, disable_rollback=stack.get("DisableRollback", False), **call)
     else:
-        logger.warning("stack %s: rolling back what the end of the server cut off (%s)", name, status)
-        await run_reentrant(_delete_unrecorded, services, stack_id, before, records)
-        for logical_id in started - completed:
-            if logical_id in before and logical_id in records:
-                records[logical_id] = _partly_updated(records[logical_id])
-        failed = _failed_operation(operation, stack, records, before)
+        await run_reentrant(_delete_unrecorded, sagemaker, stack_id, before, records)
+        for logical_id in (started - completed) & before.keys() & records.keys():
+            records[logical_id] = _partly_updated(records[logical_id])
+        changed = [key for key, record in records.items() if record != before.get(key)]
+        failed = {
+            **operation,
+            "created": changed,
+            "replaced_ids": [
+                key for key in changed if key in before and _identity(before[key]) != _identity(records[key])
+            ],
+            "stack_tags": stack.get("Tags"),
+            "previous_tags": previous_stack.get("Tags"),
+        }
         await stacks._roll_back_operation(name, stack_id, stack, failed, reason_override=_REASON)
     stack.pop(_KEY, None)
-
-
-def _give_up(name: str, stack: Stack) -> None:
-    """End a rollback that somebody had asked for: nothing is known of it, so it can be asked for again."""
-    from ministack.services.cloudformation import stacks
-
-    status = "UPDATE_ROLLBACK_FAILED" if stack["StackStatus"].startswith("UPDATE") else "ROLLBACK_FAILED"
-    logger.warning("stack %s: %s was cut off, now %s", name, stack["StackStatus"], status)
-    stack.update(StackStatus=status, StackStatusReason=_REASON)
-    stacks._add_event(stack["StackId"], name, name, "AWS::CloudFormation::Stack", status, _REASON, stack["StackId"])
 
 
 def _progress(stack_id: str, events_before: int) -> tuple[set[str], set[str]]:
     """The resources that the operation had started with, and those that it was through with."""
     from ministack.services.cloudformation import _stack_events
 
-    started, completed = set(), set()
-    for event in (_stack_events.get(stack_id) or [])[events_before:]:
-        if event["ResourceStatus"] in ("CREATE_IN_PROGRESS", "UPDATE_IN_PROGRESS"):
-            started.add(event["LogicalResourceId"])
-        elif event["ResourceStatus"] in ("CREATE_COMPLETE", "UPDATE_COMPLETE"):
-            completed.add(event["LogicalResourceId"])
-    return started, completed
+    events = (_stack_events.get(stack_id) or [])[events_before:]
+
+    def of(*statuses: str) -> set[str]:
+        return {event["LogicalResourceId"] for event in events if event["ResourceStatus"] in statuses}
+
+    return of("CREATE_IN_PROGRESS", "UPDATE_IN_PROGRESS"), of("CREATE_COMPLETE", "UPDATE_COMPLETE")
 
 
-def _wanted(operation: Mapping[str, Any]) -> list[str]:
+def _wanted(operation: Mapping[str, Any]) -> set[str]:
     """The resources of the operation's template, less those whose condition is false."""
     from ministack.services.cloudformation.engine import _evaluate_conditions
 
     template = operation["template"]
     conditions = _evaluate_conditions(template, operation["param_values"])
     resources = template.get("Resources", {})
-    return [key for key, resource in resources.items() if conditions.get(resource.get("Condition"), True)]
+    return {key for key, resource in resources.items() if conditions.get(resource.get("Condition"), True)}
 
 
 def _partly_updated(record: dict[str, Any]) -> dict[str, Any]:
@@ -176,42 +157,17 @@ def _partly_updated(record: dict[str, Any]) -> dict[str, Any]:
     return {**record, "Properties": {key: value for key, value in record["Properties"].items() if key in fixed}}
 
 
-def _failed_operation(operation: Mapping[str, Any], stack: Stack, records: Records, before: Records) -> dict[str, Any]:
-    """What MiniStack's rollback wants to know."""
-    from ministack.services.cloudformation import stacks
-
-    changed = [key for key, record in records.items() if record != before.get(key)]
-    replaced = [key for key in changed if key in before and _identity(before[key]) != _identity(records[key])]
-    previous_stack = operation.get("previous_stack")
-    return stacks._failed_operation(
-        is_update=operation.get("is_update", False),
-        previous_stack=previous_stack,
-        created=changed,
-        failed_update=None,
-        failed_logical_id=None,
-        replaced_ids=replaced,
-        cancelled=False,
-        template=operation.get("template") or stack.get("_template") or {},
-        param_values=operation.get("param_values") or {},
-        retain_except_on_create=operation.get("retain_except_on_create", False),
-        stack_tags=stack.get("Tags"),
-        previous_tags=(previous_stack or {}).get("Tags"),
-        imports=operation.get("imports"),
-    )
-
-
 def _identity(record: Mapping[str, Any]) -> str:
     return str(record["PhysicalResourceId"])
 
 
-def _delete_unrecorded(services: Services, stack_id: str, *recorded: Records) -> None:
+def _delete_unrecorded(sagemaker: Service, stack_id: str, *recorded: Records) -> None:
     """Delete what the stack had made but has no record of; its tags tell whose it is."""
     from ministack.services.cloudformation import provisioners
 
-    sagemaker = services["sagemaker"]
     kept = {_identity(record) for records in recorded for record in records.values()}
     # Made last, deleted first: a resource comes after those that it refers to.
-    for resource in reversed([made for made in resource_types(services) if isinstance(made, NamedResource)]):
+    for resource in reversed(sagemaker_types(sagemaker)):
         for arn in _arns(sagemaker, resource.kind):
             tags = sagemaker.call("ListTags", {"ResourceArn": arn}, caller())["Tags"]
             owner = {tag["Key"]: tag["Value"] for tag in tags}.get("aws:cloudformation:stack-id")
@@ -226,10 +182,9 @@ def _delete_unrecorded(services: Services, stack_id: str, *recorded: Records) ->
 def _arns(sagemaker: Service, kind: str) -> list[str]:
     """Every resource of a kind."""
     found: list[str] = []
-    request: dict[str, Any] = {}
-    while True:
+    request: Payload | None = {}
+    while request is not None:
         page = sagemaker.call(f"List{kind}s", request, caller())
         found += [summary[f"{kind}Arn"] for summary in page[f"{kind}s"]]
-        if not page.get("NextToken"):
-            return found
-        request = {"NextToken": page["NextToken"]}
+        request = {"NextToken": page["NextToken"]} if page.get("NextToken") else None
+    return found

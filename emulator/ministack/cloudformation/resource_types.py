@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import functools
-import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from emulator.ministack.cloudformation.resources import Created, NamedResource, Services, caller, generated_name
+from emulator.ministack.cloudformation.resources import Created, NamedResource, caller, generated_name
 from emulator.ministack.cloudformation.scaling_resources import ScalableTarget, ScalingPolicy
-from emulator.platform.awsapi import Payload
-
-logger = logging.getLogger(__name__)
+from emulator.platform.awsapi import Payload, Service
 
 
 @dataclass(frozen=True)
@@ -24,18 +21,14 @@ class RecordOnly:
     replacing_properties = ()
 
     def create(self, logical_id: str, properties: Payload, stack_name: str) -> Created:
-        return self._made(generated_name(stack_name, logical_id))
+        return self.update(generated_name(stack_name, logical_id))
 
-    def update(self, identity: str, old: Payload, new: Payload, stack_name: str, logical_id: str) -> Created:
-        return self._made(identity)
+    def update(self, identity: str, *_: Any) -> Created:
+        service, owner = self.type_name.split("::")[1].lower(), caller()
+        return identity, {"Id": identity, "Arn": f"arn:aws:{service}:{owner.region}:{owner.account}:{identity}"}
 
     def delete(self, identity: str, properties: Payload) -> None:
-        logger.debug("%s %s was only on record", self.type_name, identity)
-
-    def _made(self, identity: str) -> Created:
-        service = self.type_name.split("::")[1].lower()
-        arn = f"arn:aws:{service}:{caller().region}:{caller().account}:{identity}"
-        return identity, {"Id": identity, "Arn": arn}
+        """There is nothing to delete."""
 
 
 #: Types of which a stack keeps a record here and nothing more.
@@ -47,23 +40,22 @@ RECORD_ONLY = (
 )
 
 
-def resource_types(services: Services) -> list[Any]:
-    """Every type that this module adds."""
+def sagemaker_types(sagemaker: Service) -> list[NamedResource]:
+    """The types of SageMaker; a type comes after those that it refers to."""
     done = {"InService": True, "Failed": False}
-    retain = ("RetainAllVariantProperties", "ExcludeRetainedVariantProperties", "RetainDeploymentConfig")
     return [
-        NamedResource(services, "Model"),
-        NamedResource(services, "EndpointConfig"),
+        NamedResource(sagemaker, "Model"),
+        NamedResource(sagemaker, "EndpointConfig"),
         NamedResource(
-            services,
+            sagemaker,
             "Endpoint",
             replacing=("EndpointName",),
             updated=("EndpointConfigName", "DeploymentConfig"),
-            update_only=retain,
+            update_only=("RetainAllVariantProperties", "ExcludeRetainedVariantProperties", "RetainDeploymentConfig"),
             settled=done | {"UpdateRollbackFailed": False, "OutOfService": False},
         ),
         NamedResource(
-            services,
+            sagemaker,
             "NotebookInstance",
             replacing=(
                 *("NotebookInstanceName", "DirectInternetAccess", "KmsKeyId", "SecurityGroupIds", "SubnetId"),
@@ -78,35 +70,28 @@ def resource_types(services: Services) -> list[Any]:
             stopped_for=True,
         ),
         NamedResource(
-            services,
+            sagemaker,
             "NotebookInstanceLifecycleConfig",
             replacing=("NotebookInstanceLifecycleConfigName",),
             updated=("OnCreate", "OnStart"),
         ),
-        ScalableTarget(services),
-        ScalingPolicy(services),
     ]
 
 
-def install(services: Services, checkpoint: Callable[[], None]) -> None:
+def install(services: Mapping[str, Service], checkpoint: Callable[[], None]) -> None:
     """Make the types known to MiniStack's CloudFormation.
 
     Parameters
     ----------
-    services
-        Ours, by name.
     checkpoint
         Called before anything is made, changed or deleted, to save what the stack is about to do: our services save
         what they do at once, and after the death of the server the two must fit together.
-
-    Notes
-    -----
-    The types block until what they make is in service, so they run on a thread: an endpoint fetches its model from
-    the S3 of this very server, whose event loop must go on.
     """
     from ministack.services.cloudformation import provisioners, stacks
 
-    added = [*resource_types(services), *map(RecordOnly, RECORD_ONLY)]
+    scaling = services["application-autoscaling"]
+    added: list[Any] = [*sagemaker_types(services["sagemaker"]), ScalableTarget(scaling), ScalingPolicy(scaling)]
+    added += map(RecordOnly, RECORD_ONLY)
     names = frozenset(resource.type_name for resource in added)
     for resource in added:
         provisioners._RESOURCE_HANDLERS[resource.type_name] = {
@@ -119,6 +104,7 @@ def install(services: Services, checkpoint: Callable[[], None]) -> None:
         if isinstance(resource, NamedResource | ScalableTarget):
             provisioners._STACK_TAG_PROPERTY[resource.type_name] = ("Tags", "list")
 
+    # The types block until what they make is in service: an endpoint fetches its model from the S3 of this very server.
     blocks = stacks._runs_on_worker_thread
     stacks._runs_on_worker_thread = lambda resource_type: resource_type in names or blocks(resource_type)
 

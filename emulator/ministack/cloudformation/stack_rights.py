@@ -12,6 +12,9 @@ from emulator.ministack.cloudformation.resources import handler_message
 from emulator.ministack.door import passed_roles, service_keys
 from emulator.platform.errors import ServiceError
 
+#: What a template refers to: action, ARN and key, if there is such a thing.
+_Named = tuple[str, str, str | None] | None
+
 #: The access key of the caller or of a session of the stack's role; the task of a stack inherits it.
 _acting: ContextVar[str] = ContextVar("acting", default="")
 #: No access key: nothing is allowed to it.
@@ -24,10 +27,7 @@ _OPERATIONS = (
 _VERBS = {
     "_provision_resource": (("Create", "Put", "Add", "Register", "Run", "Request", "Associate", "Attach"), 2),
     "_update_resource": (("Update", "Put", "Modify", "Set", "Create", "Add", "Register"), 3),
-    "_delete_resource": (
-        ("Delete", "Remove", "Deregister", "Terminate", "Disassociate", "Detach", "ScheduleDeletion"),
-        2,
-    ),
+    "_delete_resource": (("Delete", "Remove", "Deregister", "Terminate", "Disassociate", "Detach", "Schedule"), 2),
 }
 #: By the service in a type's name, where it is not IAM's name in capitals.
 _NAMESPACES = {"applicationautoscaling": "application-autoscaling"}
@@ -55,9 +55,9 @@ def install() -> None:
     for module in (changesets, engine, handlers, provisioners, stacks):
         if hasattr(module, "_evaluate_conditions"):
             module._evaluate_conditions = _joining(module._evaluate_conditions)
-    secretsmanager.resolve_secret_string = _reading_secret(secretsmanager.resolve_secret_string)
-    ssm.resolve_parameter_value = _reading_parameter(ssm.resolve_parameter_value)
-    s3._get_object_data = _reading_object(s3._get_object_data)
+    secretsmanager.resolve_secret_string = _reading(secretsmanager.resolve_secret_string, _secret)
+    ssm.resolve_parameter_value = _reading(ssm.resolve_parameter_value, _parameter)
+    s3._get_object_data = _reading(s3._get_object_data, _object)
 
 
 def actor() -> str:
@@ -77,50 +77,43 @@ def _session(role: str) -> str:
     return identity.open_session("cloudformation.amazonaws.com", role, "AWSCloudFormation")["AWS_ACCESS_KEY_ID"]
 
 
-def _reading_secret(inner: Callable[..., Any]) -> Callable[..., Any]:
-    """Ask for the secret that a dynamic reference of a template names."""
+def _reading(inner: Callable[..., Any], named: Callable[..., _Named]) -> Callable[..., Any]:
+    """Ask for what a template refers to, and for the key that it is encrypted with, before it is read."""
 
     @functools.wraps(inner)
-    def resolve(secret_id: str, *arguments: Any) -> Any:
-        from ministack.services import secretsmanager
-
-        if _acting.get() and (secret := secretsmanager._resolve(secret_id)[1]):
-            _ask(["secretsmanager:GetSecretValue"], secret["ARN"], {})
-            _ask_for_key(secret.get("KmsKeyId"), "secretsmanager")
-        return inner(secret_id, *arguments)
-
-    return resolve
-
-
-def _reading_parameter(inner: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(inner)
-    def resolve(name: str, *arguments: Any, **options: Any) -> Any:
-        from ministack.services import ssm
-
-        record = ssm._lookup_parameter(name, allow_arn_region=True, flexible_name=True)[1]
-        if _acting.get() and record:
-            _ask(["ssm:GetParameters"], record["ARN"], {})
-            _ask_for_key(record["KeyId"], "ssm")
-        return inner(name, *arguments, **options)
-
-    return resolve
-
-
-def _reading_object(inner: Callable[..., Any]) -> Callable[..., Any]:
-    """Ask for the object that a template or the code of a function is read from."""
-
-    @functools.wraps(inner)
-    def read(bucket: str, key: str, version_id: str | None = None) -> Any:
-        from ministack.services import s3
-
-        if _acting.get():
-            record = (s3._buckets.get(bucket) or {}).get("objects", {}).get(key) or {}
-            action = "s3:GetObjectVersion" if version_id else "s3:GetObject"
-            _ask([action], f"arn:aws:s3:::{bucket}/{key}", {})
-            _ask_for_key(record.get("preserved_headers", {}).get(_KEY_HEADER), "s3")
-        return inner(bucket, key, version_id)
+    def read(*arguments: Any, **options: Any) -> Any:
+        if _acting.get() and (found := named(*arguments, **options)):
+            action, arn, key_id = found
+            _ask([action], arn, {})
+            service = action.partition(":")[0]
+            if key_id and (denied := service_keys.refused(key_id, service, ("kms:Decrypt",), _acting.get())):
+                raise ValueError(handler_message(denied.message, "AccessDenied"))
+        return inner(*arguments, **options)
 
     return read
+
+
+def _secret(secret_id: str, *_: Any, **__: Any) -> _Named:
+    from ministack.services import secretsmanager
+
+    secret = secretsmanager._resolve(secret_id)[1]
+    return ("secretsmanager:GetSecretValue", secret["ARN"], secret.get("KmsKeyId")) if secret else None
+
+
+def _parameter(name: str, *_: Any, **__: Any) -> _Named:
+    from ministack.services import ssm
+
+    record = ssm._lookup_parameter(name, allow_arn_region=True, flexible_name=True)[1]
+    return ("ssm:GetParameters", record["ARN"], record["KeyId"]) if record else None
+
+
+def _object(bucket: str, key: str, version_id: str | None = None) -> _Named:
+    """The object that a template or the code of a function is read from."""
+    from ministack.services import s3
+
+    record = (s3._buckets.get(bucket) or {}).get("objects", {}).get(key) or {}
+    action = "s3:GetObjectVersion" if version_id else "s3:GetObject"
+    return action, f"arn:aws:s3:::{bucket}/{key}", record.get("preserved_headers", {}).get(_KEY_HEADER)
 
 
 def _code(bucket: str, key: str, version_id: str | None = None) -> Any:
@@ -137,36 +130,24 @@ def _code(bucket: str, key: str, version_id: str | None = None) -> Any:
     return data
 
 
-def _ask_for_key(key_id: str | None, service: str) -> None:
-    if key_id and (denied := service_keys.refused(key_id, service, ("kms:Decrypt",), _acting.get())):
-        raise ValueError(handler_message(denied.message, "AccessDenied"))
-
-
 def _joining(inner: Callable[..., Any]) -> Callable[..., Any]:
     """Evaluate Fn::Join in conditions, by which the CDK chooses the policies of the role that it deploys with."""
+    from ministack.services.cloudformation.engine import _resolve_refs
+
+    def joined(value: Any, params: Any) -> Any:
+        if isinstance(value, list):
+            return [joined(item, params) for item in value]
+        if not isinstance(value, dict):
+            return value
+        if "Fn::Join" in value:
+            return _resolve_refs(value, {}, params, {}, {}, "", "")
+        return {name: joined(item, params) for name, item in value.items()}
 
     @functools.wraps(inner)
     def evaluate(template: dict[str, Any], params: Any) -> Any:
-        return inner({**template, "Conditions": _joined(template.get("Conditions", {}), params)}, params)
+        return inner({**template, "Conditions": joined(template.get("Conditions", {}), params)}, params)
 
     return evaluate
-
-
-def _joined(value: Any, params: Any) -> Any:
-    if isinstance(value, list):
-        return [_joined(item, params) for item in value]
-    if not isinstance(value, dict):
-        return value
-    if "Fn::Join" not in value:
-        return {name: _joined(item, params) for name, item in value.items()}
-    delimiter, items = value["Fn::Join"]
-
-    def text(item: Any) -> Any:
-        return params[item["Ref"]]["Value"] if isinstance(item, dict) and item.get("Ref") in params else item
-
-    items = text(items)
-    items = items.split(",") if isinstance(items, str) else [text(_joined(item, params)) for item in items]
-    return delimiter.join(map(str, items))
 
 
 async def _as_caller(

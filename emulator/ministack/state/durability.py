@@ -2,7 +2,7 @@
 
 MiniStack keeps its state in memory and saves it when it shuts down. Here, the state of a service is written to a
 database before the response to a request that changed it goes out. What changes in the background (a stack being
-deployed, the log lines of a function) follows within a fraction of a second, and always before a request to
+deployed), log lines and metric points follow within a fraction of a second, and always before a request to
 CloudFormation is answered: "CREATE_COMPLETE" acknowledges all that the stack made. Objects of S3 are files of their
 own, which MiniStack writes at once.
 
@@ -13,12 +13,12 @@ A request whose outcome cannot be written, because the disk is full, gets status
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import json
 import logging
 import sqlite3
 import sys
+import threading
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextvars import ContextVar
@@ -26,19 +26,27 @@ from pathlib import Path
 from typing import Any
 
 from emulator.ministack.door import operations
-from emulator.ministack.state import series
-from emulator.ministack.state.statedb import StateDatabase
+from emulator.ministack.state.series import GROWING
 
 logger = logging.getLogger(__name__)
 
 Handler = Callable[..., Awaitable[Any]]
 
+_SCHEMA = """
+PRAGMA journal_mode = WAL;
+PRAGMA synchronous = OFF;
+CREATE TABLE IF NOT EXISTS saved (
+    module TEXT, path TEXT, start INTEGER, head TEXT, items TEXT, PRIMARY KEY (module, path, start)
+);
+"""
 _READING_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 #: Operations that change nothing that has to be kept, by their first word or words.
 _READS = (
     *("Get", "List", "Describe", "Head", "BatchGet", "Lookup", "Simulate", "Validate", "Estimate", "Detect"),
     *("Decrypt", "Encrypt", "ReEncrypt", "GenerateDataKey", "GenerateRandom", "Sign", "Verify", "AssumeRole", "Invoke"),
 )
+#: Operations whose outcome follows in the background: there may be many of them.
+_APPENDS = ("PutLogEvents", "PutMetricData")
 #: Services whose operations change their own state only; after a call to any other, all that is loaded is looked at.
 _SELF_CONTAINED = frozenset(
     {"cloudwatch", "cloudwatch_logs", "ecr", "iam", "kms", "lambda_svc", "s3", "secretsmanager", "sns", "sqs", "ssm"}
@@ -47,22 +55,21 @@ _BACKGROUND_SECONDS = 0.25
 #: The background save may take this share of the time.
 _BACKGROUND_SHARE = 0.1
 _ATTEMPTS = 20
+#: Items of a series that are written together.
+_CHUNK = 1000
 #: Files that MiniStack's S3 could not write or read during the current request.
 _failures: ContextVar[list[OSError] | None] = ContextVar("failures", default=None)
 
 
 class Durability:
-    """Writes MiniStack's state as it changes and reads it back.
-
-    Parameters
-    ----------
-    path
-        The database.
-    """
+    """Writes MiniStack's state to a database as it changes and reads it back."""
 
     def __init__(self, path: Path) -> None:
-        self._database = StateDatabase(path)
-        self._digests: dict[str, bytes] = {}
+        self._lock = threading.RLock()
+        self._database = sqlite3.connect(path, isolation_level="IMMEDIATE", check_same_thread=False)
+        self._database.executescript(_SCHEMA)
+        #: For each module, path and start, what tells whether it has changed since it was saved.
+        self._saved: dict[str, dict[tuple[str, int], Any]] = {}
         self._changed = False
         self._prune: Callable[[], None] | None = None
         self._task: asyncio.Task[None] | None = None
@@ -84,21 +91,24 @@ class Durability:
         lambda_svc._prune_orphan_code_blobs = lambda referenced: setattr(self, "_prune", lambda: prune(referenced))
 
     def restore(self, adapt: Callable[[str], str]) -> None:
-        """Read back what was saved, before the first request.
-
-        Parameters
-        ----------
-        adapt
-            Changes the text of a snapshot where it speaks of the server that wrote it.
-        """
+        """Read back what was saved, before the first request; `adapt` changes what speaks of another server."""
         from ministack import app
         from ministack.core.persistence import _json_object_hook
 
-        for name, body in self._database.snapshots():
-            app._get_module(name).load_persisted_state(json.loads(adapt(body), object_hook=_json_object_hook))
-        for name, growing in series.GROWING.items():
-            for path, head, items in self._database.series(name):
-                growing.restore(app._get_module(name), path, head, items)
+        query = "SELECT module, path, start, head, items FROM saved"
+        series: list[Any] = []
+        for name, path, start, head, text in self._database.execute(
+            f"{query} ORDER BY json_array_length(path), 1, 2, 3"
+        ):
+            module, place, items = app._get_module(name), json.loads(path), json.loads(text)
+            self._saved.setdefault(name, {})[path, start] = _mark(head, items)
+            if start:
+                series.extend(items)
+            elif place:
+                series = items
+                GROWING[name].restore(module, place, json.loads(head), series)
+            else:
+                module.load_persisted_state(json.loads(adapt(head), object_hook=_json_object_hook))
 
     def start(self) -> None:
         """Save in the background what changes there; call it on the event loop."""
@@ -116,33 +126,43 @@ class Durability:
         self._changed = True
 
     def save(self, names: Iterable[str] | None = None) -> None:
-        """Write what changed, in one transaction.
-
-        Parameters
-        ----------
-        names
-            Modules to look at, all that are loaded by default.
-        """
+        """Write what changed in modules, by default in all that are loaded, in one transaction."""
         if names is None:
             # What goes on while this is written has to be written once more when it is over.
             self._changed = _stack_in_progress()
             names = _loaded_modules()
         names = list(names)
-        for attempt in range(1, _ATTEMPTS + 1):
-            try:
-                with self._database.transaction():
-                    for name in names:
-                        self._save_module(name)
-                break
-            except BaseException as error:
-                self._digests.clear()
-                # Threads of MiniStack changed a dictionary while it was read.
-                if not isinstance(error, RuntimeError) or attempt == _ATTEMPTS:
-                    self._changed = True
-                    raise
-        if self._prune is not None:
-            self._prune()
-            self._prune = None
+        with self._lock:
+            for attempt in range(1, _ATTEMPTS + 1):
+                try:
+                    with self._database:
+                        saved = {name: self._put(name) for name in names}
+                    break
+                except BaseException as error:
+                    # Threads of MiniStack changed a dictionary while it was read.
+                    if not isinstance(error, RuntimeError) or attempt == _ATTEMPTS:
+                        self._changed = True
+                        raise
+            self._saved.update(saved)
+            if self._prune is not None:
+                self._prune()
+                self._prune = None
+
+    def _put(self, name: str) -> dict[tuple[str, int], Any]:
+        """Write what changed of a module; what tells that it has not changed since."""
+        from ministack.core.persistence import _json_default
+
+        before = self._saved.get(name, {})
+        now: dict[tuple[str, int], Any] = {}
+        for place, start, value, items in _state(name):
+            key, head = (json.dumps(place), start), json.dumps(value, default=_json_default, separators=(",", ":"))
+            now[key] = _mark(head, items)
+            if now[key] != before.get(key):
+                row = (name, *key, head, json.dumps(items))
+                self._database.execute("INSERT OR REPLACE INTO saved VALUES (?, ?, ?, ?, ?)", row)
+        gone = [(name, *key) for key in before.keys() - now.keys()]
+        self._database.executemany("DELETE FROM saved WHERE module = ? AND path = ? AND start = ?", gone)
+        return now
 
     def _saving(self, service: str, module: str, handler: Handler) -> Handler:
         from ministack.services import s3
@@ -156,6 +176,8 @@ class Durability:
             elif module == "cloudformation":
                 if self._changed or not _reads(service, method, path, headers, body, query):
                     self.save()
+            elif module in GROWING and _operation(service, method, path, headers, body, query) in _APPENDS:
+                self.note_change()
             elif not _reads(service, method, path, headers, body, query):
                 self.note_change()
                 self.save([module] if module in _SELF_CONTAINED else None)
@@ -190,29 +212,37 @@ class Durability:
                 failing = True
             pause = max(_BACKGROUND_SECONDS, (time.perf_counter() - started) / _BACKGROUND_SHARE)
 
-    def _save_module(self, name: str) -> None:
-        from ministack import app
-        from ministack.core.persistence import _json_default
 
-        module = app._get_module(name)
-        growing = series.GROWING.get(name)
-        state = {key: getattr(module, f"_{key}") for key in growing.keys} if growing else module.get_state()
-        if state is not None:
-            body = json.dumps(state, default=_json_default, separators=(",", ":"))
-            digest = hashlib.blake2b(body.encode()).digest()
-            if self._digests.get(name) != digest:
-                self._digests[name] = digest
-                self._database.put_snapshot(name, body)
-        if growing is not None:
-            self._database.put_series(name, growing.series(module))
+def _mark(head: str, items: list[Any]) -> Any:
+    """What tells whether something has changed; items are not, so that what is added or removed shows at the end."""
+    return hashlib.blake2b(head.encode()).digest(), len(items), items[-1:]
+
+
+def _state(name: str) -> Iterator[tuple[list[Any], int, Any, list[Any]]]:
+    """The state of a module, and each of its series in chunks: place, start, what else is kept there, and items."""
+    from ministack import app
+
+    module, growing = app._get_module(name), GROWING.get(name)
+    state = {key: getattr(module, f"_{key}") for key in growing.keys} if growing else module.get_state()
+    if state is not None:
+        yield [], 0, state, []
+    if growing is not None:
+        for place, head, items in growing.series(module):
+            yield place, 0, head, items[:_CHUNK]
+            for start in range(_CHUNK, len(items), _CHUNK):
+                yield place, start, None, items[start : start + _CHUNK]
 
 
 def _checked(handler: Handler, save: Callable[..., None]) -> Handler:
     """A handler whose response says so when what the request changed could not be saved."""
 
     async def handle(method: str, path: str, headers: Any, body: bytes, query: Any, *rest: Any, **options: Any) -> Any:
-        with _failed_files() as failures:
+        failures: list[OSError] = []
+        token = _failures.set(failures)
+        try:
             response = await handler(method, path, headers, body, query, *rest, **options)
+        finally:
+            _failures.reset(token)
         if response is None:
             return None
         try:
@@ -235,17 +265,6 @@ class _FileFailures(logging.Handler):
             failures.append(error)
 
 
-@contextlib.contextmanager
-def _failed_files() -> Iterator[list[OSError]]:
-    """The files that fail within."""
-    failures: list[OSError] = []
-    token = _failures.set(failures)
-    try:
-        yield failures
-    finally:
-        _failures.reset(token)
-
-
 def _not_saved(error: Exception, headers: Any) -> Any:
     """The response to a request whose outcome would be lost when the server ends."""
     from ministack.core.responses import error_response_json, error_response_xml
@@ -265,12 +284,17 @@ def _bucket_of_object(path: str) -> str | None:
     return bucket if key and bucket in s3._buckets else None
 
 
-def _reads(service: str, method: str, path: str, headers: Any, body: bytes, query: Any) -> bool:
-    """Whether a request only reads; a request of an unknown form does not."""
+def _operation(service: str, method: str, path: str, headers: Any, body: bytes, query: Any) -> str:
+    """The operation of a request, empty for a request of an unknown form."""
     from ministack import app
 
     parameters = app._routing_params(method, path, headers, body, query)
-    _, _, operation = operations.action(service, method, path, headers, parameters).partition(":")
+    return operations.action(service, method, path, headers, parameters).partition(":")[2]
+
+
+def _reads(service: str, method: str, path: str, headers: Any, body: bytes, query: Any) -> bool:
+    """Whether a request only reads; a request of an unknown form does not."""
+    operation = _operation(service, method, path, headers, body, query)
     return operation.startswith(_READS) if operation else method in _READING_METHODS
 
 

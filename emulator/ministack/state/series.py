@@ -1,31 +1,21 @@
-"""Stores of MiniStack that grow without bound: log events and metric points. Only what was added to them is saved."""
+"""Stores of MiniStack that grow without bound: log events and metric points. Each list of them is saved by itself."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 #: Where a list belongs, what else is kept at that place, and the list.
 Series = tuple[list[Any], Any, list[Any]]
 
 
-@dataclass(frozen=True)
-class Growing:
-    """A store that only grows: the rest of its module's state is saved without it.
+class Growing(NamedTuple):
+    """A store that only grows: the rest of its module's state is saved without it."""
 
-    Attributes
-    ----------
-    keys
-        Every member of the rest; the store of a member is the module's ``_<member>``.
-    series
-        Gives what there is.
-    restore
-        Puts one series back.
-    """
-
+    #: Every member of the rest; the store of a member is the module's ``_<member>``.
     keys: tuple[str, ...]
     series: Callable[[Any], Iterator[Series]]
+    #: Puts one series back.
     restore: Callable[[Any, list[Any], Any, list[Any]], None]
 
 

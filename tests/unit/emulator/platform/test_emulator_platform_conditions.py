@@ -1,7 +1,5 @@
 """What a local AWS is told at its start reaches its server as a command line."""
 
-from __future__ import annotations
-
 import argparse
 
 import pytest
@@ -9,7 +7,7 @@ import pytest
 from emulator.platform.conditions import Conditions, SpotInterruption, add_options
 
 
-def parsed(*options: str) -> Conditions:
+def parsed(*options):
     parser = argparse.ArgumentParser()
     add_options(parser)
     return Conditions.of(parser.parse_args(options))
@@ -17,27 +15,17 @@ def parsed(*options: str) -> Conditions:
 
 @pytest.mark.parametrize(
     "conditions",
-    [
-        Conditions(),
-        Conditions(SpotInterruption(0.5, 2.0), {"Concurrent executions": 10, "a=b": 0}, 0.0, 1.5),
-        Conditions(SpotInterruption(20.0)),
-    ],
+    [Conditions(), Conditions(SpotInterruption(0.5, 2.0), {"Concurrent executions": 10, "a=b": 0}, 0.0, 1.5)],
 )
-def test_the_server_is_told_what_up_was_told(conditions: Conditions) -> None:
+def test_the_server_is_told_what_up_was_told(conditions):
     assert parsed(*conditions.options()) == conditions
 
 
 @pytest.mark.parametrize(
-    ("option", "value", "message"),
-    [
-        ("--spot-wait", "-1", "-1 is no time"),
-        ("--access-log-delay", "inf", "0 or more"),
-        ("--quota", "x", "NAME=VALUE"),
-    ],
+    ("option", "message"),
+    [("--spot-wait=-1", "-1 is no time"), ("--access-log-delay=inf", "0 or more"), ("--quota=x", "NAME=VALUE")],
 )
-def test_a_value_that_is_none_is_refused_with_what_is_allowed(
-    option: str, value: str, message: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_value_that_is_none_is_refused_with_what_is_allowed(option, message, capsys):
     with pytest.raises(SystemExit):
-        parsed(f"{option}={value}")
+        parsed(option)
     assert message in capsys.readouterr().err

@@ -1,0 +1,70 @@
+"""Of a store that grows, what was saved is there when the database is opened next, in whatever way it has changed."""
+
+import sqlite3
+
+import pytest
+from emulator_fixtures import full_disk
+from ministack import app
+
+from emulator.ministack.state import durability
+from emulator.ministack.state.series import Growing
+
+
+class Store:
+    """A module of MiniStack that has series only."""
+
+    def __init__(self, *series):
+        self.series = list(series)
+
+    def load_persisted_state(self, state):
+        assert state == {}
+
+
+@pytest.fixture
+def opened(tmp_path, monkeypatch):
+    """Give the store of a server that starts, and that server's `Durability`."""
+    growing = Growing((), lambda store: iter(store.series), lambda store, *series: store.series.append(series))
+    monkeypatch.setattr(durability, "GROWING", {"fake": growing})
+    monkeypatch.setattr(durability, "_CHUNK", 2)
+
+    def open_database(*series):
+        store = Store()
+        monkeypatch.setattr(app, "_get_module", lambda name: store)
+        server = durability.Durability(tmp_path / "state.db")
+        server.restore(lambda text: text)
+        store.series += series
+        return store, server
+
+    return open_database
+
+
+@pytest.mark.parametrize("later", [[], ["a"], [*"abcdef"], [*"xabcde"], [*"abxcde"], [*"edcba"], [*"bcde"]])
+def test_a_series_is_what_it_is_now(opened, later):
+    other = (["other"], None, ["y"])
+    store, server = opened((["s"], 1, [*"abcde"]), other)
+    server.save(["fake"])
+    store, server = opened()
+    assert store.series == [(["other"], None, ["y"]), (["s"], 1, [*"abcde"])]
+    store.series[1] = (["s"], 2, later)
+    server.save(["fake"])
+    assert opened()[0].series == [other, (["s"], 2, later)]
+
+
+def test_a_series_that_is_gone_is_gone_with_its_items_and_disturbs_no_other(opened):
+    store, server = opened((["a"], 1, [*"xyz"]), (["b"], 1, ["y"]))
+    server.save(["fake"])
+    del store.series[0]
+    server.save(["fake"])
+    store.series.append((["a"], 2, []))
+    server.save(["fake"])
+    assert sorted(opened()[0].series) == [(["a"], 2, []), (["b"], 1, ["y"])]
+
+
+def test_what_found_no_space_is_saved_the_next_time(opened):
+    store, server = opened((["s"], 1, ["a"]))
+    server.save(["fake"])
+    store.series[0][2].append("b" * 100_000)
+    with full_disk(), pytest.raises(sqlite3.OperationalError):
+        server.save(["fake"])
+    server.save(["fake"])
+    assert opened()[0].series == store.series
