@@ -101,7 +101,6 @@ class ProcessRegistry:
         *,
         cwd: Path | str,
         env: Mapping[str, str],
-        stdin: Stream = subprocess.DEVNULL,
         stdout: Stream = subprocess.DEVNULL,
         stderr: Stream = subprocess.DEVNULL,
     ) -> subprocess.Popen[bytes]:
@@ -121,7 +120,7 @@ class ProcessRegistry:
                 args,
                 cwd=cwd,
                 env=dict(env),
-                stdin=stdin,
+                stdin=subprocess.DEVNULL,
                 stdout=stdout,
                 stderr=stderr,
                 start_new_session=True,
@@ -230,10 +229,9 @@ def reap(records: Path, grace_seconds: float = 2.0) -> list[int]:
 
 
 def start_watchdog(records: Path) -> subprocess.Popen[bytes]:
-    """Start the process that ends the registry's programs when this one dies, however it dies.
+    """Start the process that ends the registry's programs when this one dies; closing its ``stdin`` lets it go.
 
     It reads a pipe that nobody writes to: the read ends when the last holder of the other end, this process, is gone.
-    Close ``stdin`` of the returned process to release it.
     """
     return subprocess.Popen(
         [sys.executable, "-m", "emulator.platform.processes", str(records)],
