@@ -7,8 +7,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from emulator.ministack.cloudformation.resources import Created, NamedResource, caller, generated_name
-from emulator.ministack.cloudformation.scaling_resources import ScalableTarget, ScalingPolicy
+from emulator.ministack.cloudformation.resources import (
+    Created,
+    NamedResource,
+    ScalableTarget,
+    ScalingPolicy,
+    caller,
+    generated_name,
+)
 from emulator.platform.awsapi import Payload, Service
 
 
