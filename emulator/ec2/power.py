@@ -63,4 +63,11 @@ def _due(words: list[str], due: float | None) -> float | None:
     minutes = moment.removeprefix("+")
     if moment == "now":
         return now
-    return now + 60 * int(minutes) if minutes.isdecimal() else due
+    if minutes.isdecimal():
+        return now + 60 * int(minutes)
+    try:
+        clock = time.strptime(moment, "%H:%M")
+    except ValueError:
+        return due  # as systemd's refuses it
+    today = time.localtime()
+    return now + ((clock.tm_hour - today.tm_hour) * 60 + clock.tm_min - today.tm_min) % 1440 * 60

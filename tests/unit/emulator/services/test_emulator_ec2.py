@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import subprocess
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -32,10 +33,15 @@ KEYS = {"AWS_ACCESS_KEY_ID": "ASIA1", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_SE
         (["shutdown -P +90"], False),
         (["shutdown -P +0", "shutdown -c"], False),
         (["shutdown -r now", "reboot"], False),
-        (["systemctl restart amazon-ssm-agent", "shutdown tomorrow"], False),
+        (["systemctl restart amazon-ssm-agent", "shutdown tomorrow", "shutdown 24:00"], False),
+        (["shutdown 12:30"], True),
+        (["shutdown 12:31"], False),
     ],
 )
-def test_the_power_switch_understands_what_programs_call(tmp_path: Path, calls: list[str], pressed: bool) -> None:
+def test_the_power_switch_understands_what_programs_call(
+    tmp_path: Path, calls: list[str], pressed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("emulator.ec2.power.time.localtime", lambda: time.strptime("12:30", "%H:%M"))
     switch = PowerSwitch(tmp_path / "bin", tmp_path / "calls")
     for call in calls:
         name, *arguments = call.split()
