@@ -43,6 +43,9 @@ def names(aws: LocalAws) -> dict[str, str]:
     aws.function("victim", f"def handler(event, context):\n    return {SECRET!r}\n")
     made = functions.publish_version(FunctionName="victim")["Version"]
     functions.create_alias(FunctionName="victim", Name="prod", FunctionVersion=made)
+    for qualifier in ("$LATEST", made):
+        victim = {"FunctionName": "victim", "Qualifier": qualifier}
+        wait_until(lambda of=victim: functions.get_function_configuration(**of)["State"] == "Active")
     key = aws.client("kms").create_key()["KeyMetadata"]
     aws.client("kms").create_alias(AliasName="alias/other", TargetKeyId=key["Arn"])
     model = {"ModelName": "victim", "ExecutionRoleArn": aws.role("victim", SAGEMAKER_TRUST)}
