@@ -42,7 +42,7 @@ def _number(kind: Callable[[str], float], what: str, lowest: float, highest: flo
         except ValueError:
             value = math.nan
         if not lowest <= value <= highest:
-            raise ArgumentTypeError(f"{text!r} is not {what} from {lowest:g} to {highest:g}")
+            raise ArgumentTypeError(f"{text!r} is not {what} from {lowest} to {highest}")
         return value
 
     return parse

@@ -136,8 +136,11 @@ def joined(hosts: int = 1, environment: Mapping[str, str] = os.environ) -> Itera
 
 def _join(workers: Workers, environment: Mapping[str, str]) -> None:
     one_machine = workers.local_size == workers.size
-    loopback = next(name for _, name in socket.if_nameindex() if name.startswith("lo"))
-    if interface := loopback if one_machine else environment.get("SM_NETWORK_INTERFACE_NAME"):
+    if one_machine:
+        interface = next(name for _, name in socket.if_nameindex() if name.startswith("lo"))
+    else:
+        interface = environment.get("SM_NETWORK_INTERFACE_NAME", "")
+    if interface:
         for library in ("GLOO", "NCCL"):
             os.environ.setdefault(f"{library}_SOCKET_IFNAME", interface)
     # Small messages go over gloo on both kinds of machine, gradients on a GPU over NCCL.
