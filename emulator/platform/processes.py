@@ -214,7 +214,9 @@ def reap(records: Path, grace_seconds: float = 2.0) -> list[int]:
             pid, now = int(path.name), process_started(int(path.name))
             # Where another process has the pid, the group is gone: the kernel gives no pid away that is still the id
             # of a group.
-            same = now is None or same_process(now, json.loads(path.read_text()))
+            recorded = json.loads(path.read_text())
+            started = recorded["started"] if isinstance(recorded, dict) else recorded  # so of an earlier version
+            same = now is None or same_process(now, started)
             if same and signal_group(pid, signal.SIGTERM):
                 orphans.append(pid)
                 continue

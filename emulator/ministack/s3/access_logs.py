@@ -119,11 +119,16 @@ def _destination(bucket: str) -> _Destination | None:
     from ministack.services import s3
 
     stored = s3._bucket_logging_config.get(bucket)
-    target = _text(configuration := s3.fromstring(stored), "TargetBucket") if stored else ""
-    if not target:
-        return None
-    prefix = _text(configuration, "TargetPrefix")
-    return _Destination(get_account_id(), s3._buckets[bucket]["region"], bucket, target, prefix)
+    target, prefix = _target(stored) if stored else ("", "")
+    return _Destination(get_account_id(), s3._buckets[bucket]["region"], bucket, target, prefix) if target else None
+
+
+@functools.lru_cache  # asked for with every request
+def _target(stored: bytes) -> tuple[str, str]:
+    from ministack.services import s3
+
+    configuration = s3.fromstring(stored)
+    return _text(configuration, "TargetBucket"), _text(configuration, "TargetPrefix")
 
 
 def _deliver(destination: _Destination, records: list[str]) -> None:
