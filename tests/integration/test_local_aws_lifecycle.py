@@ -15,7 +15,7 @@ from pathlib import Path
 import botocore.exceptions
 import psutil
 import pytest
-from local_aws_harness import SAGEMAKER_TRUST, LocalAws, local_aws, policy, wait_until
+from local_aws_harness import SAGEMAKER_TRUST, LocalAws, free_port, local_aws, policy, wait_until
 
 from emulator.platform import lifecycle
 from emulator.platform.layout import StateDir
@@ -71,7 +71,7 @@ def test_the_next_up_ends_what_a_server_and_its_watchdog_left_behind(tmp_path: P
         aws.kill()
         left = [child for child in children if child is not watchdog]
         assert all(child.is_running() for child in left)
-        lifecycle.up(tmp_path, aws.port)
+        lifecycle.up(tmp_path, free_port())
         wait_until(lambda: not any(child.is_running() for child in left))
 
 
