@@ -34,6 +34,11 @@ class Models:
             refuse(without, "A container needs an Image or a ModelPackageName.")
             both = {"ModelDataUrl", "ModelDataSource"} <= container.keys()
             refuse(both, "Provide ModelDataUrl or ModelDataSource, and not both.")
+            source = container.get("ModelDataSource", {}).get("S3DataSource")
+            refuse(
+                source is not None and (source["S3DataType"], source["CompressionType"]) != ("S3Object", "Gzip"),
+                "The local AWS reads one .tar.gz: S3DataType S3Object, CompressionType Gzip.",
+            )
         record = self._models.create(caller, {"EnableNetworkIsolation": False, **request})
         return {"ModelArn": record["ModelArn"]}
 

@@ -160,8 +160,6 @@ def _fetch(role: Role, container: Payload, root: Path) -> None:
     url = container.get("ModelDataUrl") or source.get("S3Uri")
     if url is None:
         raise ArtifactError("it has neither a ModelDataUrl nor a ModelDataSource.")
-    if source and (source["S3DataType"], source["CompressionType"]) != ("S3Object", "Gzip"):
-        raise ArtifactError("the local AWS reads one .tar.gz: S3DataType S3Object, CompressionType Gzip.")
     bucket, key = artifacts.parse_s3_url(url)
     partial = root.with_name("partial")
     shutil.rmtree(partial, ignore_errors=True)

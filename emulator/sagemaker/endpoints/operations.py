@@ -165,16 +165,16 @@ class Endpoints:
             fleet.start()
         except FleetError as error:
             failure = str(error)
-        finally:
-            self._pending.discard(fleet)
         if failure is not None or self._stopping.is_set():
             fleet.stop()
+            self._pending.discard(fleet)
             if not self._stopping.is_set():
                 fleet.remove_files()
                 self._settle(arn, failure=failure)
             return
         replaced = self._fleets.get(_key(record))
         self._fleets[_key(record)] = fleet
+        self._pending.discard(fleet)
         self._settle(arn, spec)
         if replaced is not None:
             self._forget_scaling(record, replaced.variants.keys() - fleet.variants.keys())

@@ -228,10 +228,11 @@ class TrainingContainer:
         if not _decode(self.hyperparameters.get("sagemaker_torch_distributed_enabled", "false")):
             return []
         hosts = self._cluster.hosts
+        processes = self._toolkit_parameter("mpi_num_of_processes_per_host") or str(self._cluster.gpus or 1)
         # Where to meet also for one host: two jobs would meet at torchrun's default port.
         address, port = (str(value) for value in self._cluster.meeting_place.values())
         return [
-            "-P", str(_TORCHRUN), "--nnodes", str(len(hosts)), "--nproc_per_node", str(self._cluster.gpus or 1),
+            "-P", str(_TORCHRUN), "--nnodes", str(len(hosts)), "--nproc_per_node", processes,
             "--master_addr", address, "--master_port", port, "--node_rank", str(hosts.index(self.host)),
         ]  # fmt: skip
 

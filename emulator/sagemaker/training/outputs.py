@@ -54,7 +54,7 @@ def upload(role: Role, s3: Any, job: Payload, containers: Sequence[TrainingConta
                     s3.upload_fileobj(file, bucket, f"{base}/{below}", ExtraArgs=encryption)
     except (ClientError, BotoCoreError, OSError) as error:
         kind, advice = "InternalServerError", ""
-        if isinstance(error, ClientError):
+        if isinstance(error, ClientError) and error.response["ResponseMetadata"]["HTTPStatusCode"] < 500:
             kind, advice = "ClientError", f'. Please ensure that the role "{role.arn}" has "{needed}" permissions there'
         problem = f"{kind}: Uploading to s3://{bucket}/{base} failed{advice}: {artifacts.reason(error)}"
         raise ArtifactError(problem) from None

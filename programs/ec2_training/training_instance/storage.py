@@ -140,12 +140,12 @@ class CheckpointSync:
 
     def _upload(self, settled_seconds: float) -> None:
         """Upload changed files to which nobody has written for so long."""
-        latest = time.time_ns() - settled_seconds * 1e9
+        latest, (bucket, prefix) = time.time_ns() - settled_seconds * 1e9, parse_url(self._url)
         for path, stamp in self._files():
             if self._uploaded.get(path) == stamp or stamp[0] > latest:
                 continue
             name = path.relative_to(self._folder).as_posix()
-            self._s3.upload_file(str(path), *parse_url(f"{self._url}/{name}"))
+            self._s3.upload_file(str(path), bucket, f"{prefix.rstrip('/')}/{name}")
             self._uploaded[path] = stamp
 
     def _files(self) -> Iterator[tuple[Path, tuple[int, int]]]:
