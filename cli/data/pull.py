@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -70,6 +73,11 @@ def pull(directory: Path, url: str, sha256: str | None) -> None:
     directory = named(directory)
     if not directory.name:
         raise UsageError(f"{directory} cannot be a data set's folder: name one below it.")
+    with _only_one(directory.parent):
+        _pull(directory, url, sha256)
+
+
+def _pull(directory: Path, url: str, sha256: str | None) -> None:
     archive, record = directory.with_name(f"{directory.name}.zip"), directory.with_name(f"{directory.name}.source.json")
     part = archive.with_name(f"{archive.name}.part")
     before = _read(record)
@@ -92,6 +100,23 @@ def pull(directory: Path, url: str, sha256: str | None) -> None:
             raise
         console.print(f"Unpacked {unpacked}, into {directory}.")
     discard(part)
+
+
+@contextmanager
+def _only_one(folder: Path) -> Iterator[None]:
+    """Keep a second pull from writing the same files; the system lets go of the lock however this process ends."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise NotReadyError(f"{folder} cannot be made: {error.strerror}.") from error
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise NotReadyError(f"Another kennel data pull is writing to {folder}.", "Wait until it has ended.") from None
+    finally:
+        os.close(descriptor)
 
 
 def _is_there(directory: Path, before: Source | None, url: str, sha256: str | None) -> bool:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import io
 import json
+import os
 import shutil
 import zipfile
 from collections.abc import Iterator
@@ -148,3 +150,14 @@ def test_secrets_in_the_address_are_not_written_anywhere(pull, server: FileServe
     code, refused = pull(url.replace("http://", "https://"))  # the server speaks no TLS
     assert code == 3
     assert "hush" not in output + refused + Path("dogs.source.json").read_text()
+
+
+def test_two_pulls_do_not_write_the_same_files(pull, server: FileServer, tmp_path: Path) -> None:
+    descriptor = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    try:
+        code, output = pull(server.url)
+    finally:
+        os.close(descriptor)
+    assert (code, "Another kennel data pull" in output) == (3, True)
+    assert not server.requests
