@@ -124,7 +124,7 @@ def _differing(groups: Sequence[Sequence[ImageFile]], by: Callable[[ImageFile], 
 
 
 def _judge(check: Check, readable: Counter[tuple[str, str]]) -> None:
-    """Add what is wrong with the images, of which so many of each class and split are readable."""
+    """Add problems and warnings; `readable` counts the readable images of each class and split."""
     warn = check.warnings.append
     if not check.problems:
         nothing = [label for label in check.counts if not readable[label, "train"]]

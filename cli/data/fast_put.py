@@ -1,4 +1,4 @@
-"""Put many small objects into a bucket with a third of boto3's processor time."""
+"""Put many small objects into a bucket with less than half of boto3's processor time."""
 
 from __future__ import annotations
 

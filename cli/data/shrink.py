@@ -47,7 +47,8 @@ def shrink_data_set(
     source, target = folder.root.resolve(), destination.resolve()
     if source == target or source in target.parents or target in source.parents:
         raise NotReadyError(f"The copy cannot be {destination}: it and the original {folder.root} would mix.")
-    if os.path.lexists(destination) and not (destination / MARKER).is_file():
+    is_empty = destination.is_dir() and not any(destination.iterdir())
+    if os.path.lexists(destination) and not is_empty and not (destination / MARKER).is_file():
         raise NotReadyError(f"{destination} was not made by shrinking, so it is left alone.", "Choose another folder.")
     total = Shrunk()
     try:
@@ -87,8 +88,12 @@ def _shrink(folder: Path, side: int, image: ImageFile) -> tuple[int, int] | str:
     is_jpeg = image.key.lower().endswith((".jpg", ".jpeg"))
     target = folder / (image.key if is_jpeg or not smaller else f"{image.key}.jpg")
     target.parent.mkdir(parents=True, exist_ok=True)
-    with target.open("xb") as file:  # "x": two images never become one
-        file.write(smaller or content)
+    try:
+        with target.open("xb") as file:
+            file.write(smaller or content)
+    except FileExistsError as error:
+        other = target.relative_to(folder)
+        raise NotReadyError(f"{image.key} would become {other}, which is there, too.", "Rename one of them.") from error
     return len(content), len(smaller or content)
 
 

@@ -121,7 +121,7 @@ def _answers_table(evaluation: Evaluation) -> Table:
     title = "Held-out images, answered by the function"
     table = Table("image", "answer", "probability", "", title=title, title_justify="left")
     count = len(evaluation.images)
-    for index in range(0, count, max(1, count // _SHOWN)):
+    for index in range(0, count, -(-count // _SHOWN) or 1):
         best = evaluation.answers[index].body["predictions"][0]
         verdict = Text("right", style="green") if evaluation.right[index] else Text("wrong", style="red")
         table.add_row(evaluation.images[index].name, best["label"], f"{best['probability']:.1%}", verdict)

@@ -25,7 +25,16 @@ from cli.training.sagemaker import TrainingRequest, require_data_set, training_h
 from infra import instance_types
 from infra.bucket_layout import CHECKPOINTS, EC2_JOBS, TRAINING_OUTPUT
 from infra.settings import Ec2TrainingSettings
-from programs.ec2_training.training_instance.job import COMPLETED, ENDED, FAILED, INTERRUPTED, Job, Status, stop_key
+from programs.ec2_training.training_instance.job import (
+    COMPLETED,
+    ENDED,
+    FAILED,
+    INTERRUPTED,
+    JOB_TAG,
+    Job,
+    Status,
+    stop_key,
+)
 
 _POLL_SECONDS = 1.0
 _LOOK_SECONDS = 5.0
@@ -125,7 +134,8 @@ def _wait_for_end(stage: Stage, job: str, log: JobLog) -> dict[str, Any]:
         if gone:
             raise WorkFailedError(
                 f"The instance of {job} is gone without saying why; the last that it reported was {status['state']}.",
-                "For about an hour, aws ec2 get-console-output --instance-id INSTANCE shows what it has written. "
+                f"For about an hour, aws ec2 describe-instances --filters Name=tag:{JOB_TAG},Values={job} names it and "
+                "aws ec2 get-console-output --instance-id INSTANCE shows what it has written. "
                 f"Another instance resumes at its checkpoints: kennel train --resume {job}",
             )
         time.sleep(_POLL_SECONDS)

@@ -89,6 +89,8 @@ def _config(request: TuningRequest, settings: TuningSettings) -> dict[str, Any]:
         raise UsageError(
             "--early-stopping does not go with --strategy hyperband, which ends hopeless trainings in its own way."
         )
+    if len(request.warm_start) > 5:
+        raise UsageError("A tuning job goes on from at most five earlier ones.")
     early_stopping = settings.early_stopping if request.early_stopping is None else request.early_stopping
     max_jobs = request.max_jobs or settings.max_jobs
     parallel = request.parallel_jobs or min(settings.parallel_jobs, max_jobs)
@@ -141,8 +143,6 @@ def _resources(static: Mapping[str, object]) -> dict[str, int]:
 
 def _warm_start(stage: Stage, parents: Sequence[str], definition: Mapping[str, Any]) -> dict[str, Any]:
     """Results count as they are where all parents trained on the same data with the same image, else as a hint."""
-    if len(parents) > 5:
-        raise UsageError("A tuning job goes on from at most five earlier ones.")
     identical = all(
         _trained_on(read_tuning(stage, parent).description.get("TrainingJobDefinition", {})) == _trained_on(definition)
         for parent in parents

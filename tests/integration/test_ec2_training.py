@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 from aws_cdk import App
-from local_aws_harness import LocalAws, local_aws, wait_until
+from local_aws_harness import LocalAws, local_aws
 from sagemaker_local import alive, untar
+from waiting import wait_until
 
 from cli.aws import ROOT, Stage
 from cli.errors import NotReadyError, WorkFailedError

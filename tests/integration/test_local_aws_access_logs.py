@@ -8,7 +8,8 @@ from typing import Any
 
 import botocore.exceptions
 import pytest
-from local_aws_harness import LocalAws, local_aws, policy, wait_until
+from local_aws_harness import LocalAws, local_aws, policy
+from waiting import wait_until
 
 SECONDS = 0.5
 ACCOUNT = "000000000000"

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import boto3
 import pytest
-from local_aws_harness import free_port, wait_until
+from local_aws_harness import free_port
+from waiting import wait_until
 
 from emulator.platform import lifecycle
 from emulator.platform.layout import StateDir

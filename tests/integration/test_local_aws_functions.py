@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from local_aws_harness import LocalAws, local_aws, policy, wait_until
+from local_aws_harness import LocalAws, local_aws, policy
+from waiting import wait_until
 
 # Answers with its surroundings, or waits for a file to appear.
 SOURCE = """

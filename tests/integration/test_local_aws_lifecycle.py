@@ -15,7 +15,8 @@ from pathlib import Path
 import botocore.exceptions
 import psutil
 import pytest
-from local_aws_harness import SAGEMAKER_TRUST, LocalAws, free_port, local_aws, policy, wait_until
+from local_aws_harness import SAGEMAKER_TRUST, LocalAws, free_port, local_aws, policy
+from waiting import wait_until
 
 from emulator.platform import lifecycle
 from emulator.platform.layout import StateDir

@@ -8,7 +8,8 @@ from typing import Any
 
 import botocore.exceptions
 import pytest
-from local_aws_harness import LAMBDA_TRUST, LocalAws, function_archive, local_aws, policy, wait_until
+from local_aws_harness import LAMBDA_TRUST, LocalAws, function_archive, local_aws, policy
+from waiting import wait_until
 
 QUOTAS = {
     "Concurrent executions": 200,

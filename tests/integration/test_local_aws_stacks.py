@@ -11,16 +11,8 @@ from typing import Any
 
 import botocore.exceptions
 import pytest
-from local_aws_harness import (
-    IMAGE,
-    LAMBDA_TRUST,
-    SAGEMAKER_TRUST,
-    LocalAws,
-    local_aws,
-    model_archive,
-    policy,
-    wait_until,
-)
+from local_aws_harness import IMAGE, LAMBDA_TRUST, SAGEMAKER_TRUST, LocalAws, local_aws, model_archive, policy
+from waiting import wait_until
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from local_aws_harness import LocalAws, local_aws, wait_until
+from local_aws_harness import LocalAws, local_aws
+from waiting import wait_until
 
 from cli.aws import Stage
 from cli.errors import NotReadyError

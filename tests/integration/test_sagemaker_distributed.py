@@ -16,7 +16,8 @@ import pytest
 from botocore.exceptions import ClientError
 from emulator_fixtures import channel, training_job
 from PIL import Image
-from sagemaker_local import BUCKET, IMAGE, Local, eventually, local_aws
+from sagemaker_local import BUCKET, IMAGE, Local, local_aws
+from waiting import wait_until
 
 from cli.training.sagemaker import CODE_CHANNEL, ENTRY_POINT, SOURCE_DIR, source_bundle
 from emulator.platform.host import SpotInterruption
@@ -118,7 +119,7 @@ def test_a_job_of_two_instances_that_is_killed_at_five_random_moments_ends_with_
 
     for _ in range(5):
         target = steps_kept() + random.randint(1, 8)
-        eventually(lambda: steps_kept() >= target, 120)  # noqa: B023  # called at once
+        wait_until(lambda: steps_kept() >= target, 120)  # noqa: B023  # called at once
         local.kill()
         local.up()
     killed = completed(local, name)

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
-from sagemaker_local import BUCKET, IMAGE, Local, alive, eventually, local_aws
+from sagemaker_local import BUCKET, IMAGE, Local, alive, local_aws
+from waiting import wait_until
 
 S3_AND_LOGS = ("s3:GetObject", "s3:ListBucket", "logs:CreateLogGroup", "logs:CreateLogStream", "logs:PutLogEvents")
 TARGET = {"ServiceNamespace": "sagemaker", "ScalableDimension": "sagemaker:variant:DesiredInstanceCount"}
@@ -54,7 +55,7 @@ class Load:
     def __enter__(self) -> Load:
         for thread in self._threads:
             thread.start()
-        eventually(lambda: self.outcomes.total() > 20)
+        wait_until(lambda: self.outcomes.total() > 20)
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -99,7 +100,7 @@ def test_an_endpoint_serves_with_the_credentials_of_its_role_until_it_is_deleted
             return [event["message"] for event in local.logs.filter_log_events(logGroupName=group)["events"]]
         return []
 
-    eventually(lambda: "serving version 1" in messages() and f"received {len(image)}" in messages())
+    wait_until(lambda: "serving version 1" in messages() and f"received {len(image)}" in messages())
     streams = local.logs.describe_log_streams(logGroupName=group)["logStreams"]
     assert [stream["logStreamName"].split("/")[0] for stream in streams] == ["AllTraffic"] * 2
     deleted(local, name)
@@ -157,11 +158,11 @@ def test_an_update_is_noticed_by_nobody_but_in_the_answers(local: Local, role: s
                 change()
         pending = local.sagemaker.describe_endpoint(EndpointName=name).get("PendingDeploymentSummary", {})
         described = local.settled(name)
-        eventually(lambda: load.outcomes["version new"] > 20)
+        wait_until(lambda: load.outcomes["version new"] > 20)
     assert set(load.outcomes) == {"version old", "version new"}
     assert pending["EndpointConfigName"] == described["EndpointConfigName"] == config
     assert "FailureReason" not in described
-    eventually(lambda: not alive(old))
+    wait_until(lambda: not alive(old))
 
 
 def test_a_failed_update_leaves_the_old_model_in_service(local: Local, role: str) -> None:
@@ -186,7 +187,7 @@ def test_scaling_loses_no_request_and_an_update_keeps_it_only_when_asked(local: 
     with Load(local, name) as load:
         variant = scale(local, name, DesiredInstanceCount=2)
     assert (set(load.outcomes), variant["CurrentInstanceCount"]) == ({"version 1"}, 2)
-    eventually(lambda: [alive(pid) for pid in pids].count(True) == 2)
+    wait_until(lambda: [alive(pid) for pid in pids].count(True) == 2)
     assert alive(first)
     for desired in ({"VariantName": "Nobody"}, {"DesiredInstanceCount": 0}):
         with pytest.raises(ClientError, match="ValidationException"):
@@ -209,7 +210,7 @@ def test_killed_instances_come_back_and_nobody_gets_nonsense(local: Local, role:
             os.kill(pid, 9)
         replaced = local.pids(name, 2)
         before = load.outcomes["version 1"]
-        eventually(lambda: load.outcomes["version 1"] > before + 50)
+        wait_until(lambda: load.outcomes["version 1"] > before + 50)
     assert not replaced & pids
     assert set(load.outcomes) <= {"version 1", "424 ModelError", "503 ServiceUnavailable"}
     # What was under way when an instance died, and what came while none was up.

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 from botocore.exceptions import BotoCoreError, ClientError
-from sagemaker_local import BUCKET, IMAGE, SERVER, Local, alive, eventually, local_aws
+from sagemaker_local import BUCKET, IMAGE, SERVER, Local, alive, local_aws
+from waiting import wait_until
 
 from emulator.platform import lifecycle
 
@@ -85,9 +86,9 @@ def test_endpoints_come_back_as_they_were(local: Local, crash: bool) -> None:
         local.kill()
     else:
         lifecycle.down(local.state_dir)
-    eventually(lambda: not any(alive(pid) for pid in pids))
+    wait_until(lambda: not any(alive(pid) for pid in pids))
     local.up()
-    assert eventually(lambda: answers(local, name))
+    assert wait_until(lambda: answers(local, name))
     assert len(local.pids(name, 2)) == 2
     after = local.settled(name)
     for member in ("EndpointArn", "EndpointConfigName", "CreationTime", "EndpointStatus"):
@@ -103,7 +104,7 @@ def test_a_crash_in_the_middle_of_an_update_does_not_lose_the_update(local: Loca
     local.kill()
     local.up()
     assert local.sagemaker.describe_endpoint(EndpointName=name)["EndpointStatus"] == "Updating"
-    assert eventually(lambda: answers(local, name))
+    assert wait_until(lambda: answers(local, name))
     assert json.loads(local.invoke(name, b"who"))["version"] == "old"
     described = local.settled(name)
     assert described["EndpointConfigName"] == config
@@ -120,7 +121,7 @@ def test_a_crash_while_an_endpoint_is_created_or_deleted_is_made_good(local: Loc
     local.up()
     assert local.settled("born")["EndpointStatus"] == "InService"
     assert answers(local, "born")
-    eventually(lambda: [e["EndpointName"] for e in local.sagemaker.list_endpoints()["Endpoints"]] == ["born"])
+    wait_until(lambda: [e["EndpointName"] for e in local.sagemaker.list_endpoints()["Endpoints"]] == ["born"])
 
 
 @pytest.mark.parametrize("crash", [False, True])
@@ -132,7 +133,7 @@ def test_an_interrupted_job_begins_anew_from_its_checkpoint(local: Local, crash:
     def checkpoint() -> int:
         return int(content(local, "checkpoints/count") or 0)
 
-    reached = eventually(checkpoint)
+    reached = wait_until(checkpoint)
     if crash:
         local.kill()
     else:
@@ -158,9 +159,9 @@ def test_a_job_that_begins_anew_has_reported_every_epoch_once(local: Local, keep
     def values() -> list[float]:
         return [point.value for point in local.series(job, "loss")]
 
-    eventually(lambda: len(values()) >= 5)
+    wait_until(lambda: len(values()) >= 5)
     if keeps_checkpoints:
-        eventually(lambda: content(local, "checkpoints/epoch") == b"4")
+        wait_until(lambda: content(local, "checkpoints/epoch") == b"4")
     local.kill()
     local.up()
     assert local.ended(job)["TrainingJobStatus"] == "Completed"
@@ -170,7 +171,7 @@ def test_a_job_that_begins_anew_has_reported_every_epoch_once(local: Local, keep
 def test_a_job_that_was_being_stopped_stays_stopped(local: Local) -> None:
     stubborn = "import signal, time\nsignal.signal(15, signal.SIG_IGN)\nprint('up')\ntime.sleep(600)"
     job = local.train(local.role(*ACTIONS), stubborn)
-    eventually(lambda: local.job(job)["SecondaryStatus"] == "Training")
+    wait_until(lambda: local.job(job)["SecondaryStatus"] == "Training")
     local.sagemaker.stop_training_job(TrainingJobName=job)
     local.kill()
     local.up()

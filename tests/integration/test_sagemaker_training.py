@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 from emulator_fixtures import channel
-from sagemaker_local import BUCKET, IMAGE, Local, alive, eventually, local_aws
+from sagemaker_local import BUCKET, IMAGE, Local, alive, local_aws
+from waiting import wait_until
 
 ACTIONS = (
     *("s3:GetObject", "s3:PutObject", "s3:ListBucket"),
@@ -131,8 +132,8 @@ time.sleep(600)
     expressions = (("valid:loss", r"valid_loss=([0-9.]+)"), ("valid:accuracy", r"accuracy=(\S+)"))
     definitions = [{"Name": name, "Regex": regex} for name, regex in expressions]
     job = start(local, role, program, algorithm={"MetricDefinitions": definitions})
-    eventually(lambda: "waiting" in local.printed(job))
-    described = eventually(lambda: (found := local.job(job)).get("FinalMetricDataList") and found)
+    wait_until(lambda: "waiting" in local.printed(job))
+    described = wait_until(lambda: (found := local.job(job)).get("FinalMetricDataList") and found)
     assert described["TrainingJobStatus"] == "InProgress"
     assert [(m["MetricName"], m["Value"]) for m in described["FinalMetricDataList"]] == [
         ("valid:loss", pytest.approx(0.3333))
@@ -210,7 +211,7 @@ def test_a_stopped_job_keeps_what_it_saved_and_hears_of_the_stop_as_a_first_proc
     local: Local, role: str, algorithm: dict[str, Any], left: dict[str, bytes]
 ) -> None:
     job = start(local, role, UNTIL_STOPPED, algorithm=algorithm)
-    eventually(lambda: any(line.startswith("pid ") for line in local.printed(job)))
+    wait_until(lambda: any(line.startswith("pid ") for line in local.printed(job)))
     local.sagemaker.stop_training_job(TrainingJobName=job)
     described = local.ended(job)
     assert (described["TrainingJobStatus"], described["SecondaryStatus"]) == ("Stopped", "Stopped")

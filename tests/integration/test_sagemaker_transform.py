@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
-from sagemaker_local import BUCKET, IMAGE, SERVER, Local, alive, eventually, local_aws
+from sagemaker_local import BUCKET, IMAGE, SERVER, Local, alive, local_aws
+from waiting import wait_until
 
 from emulator.platform import lifecycle
 
@@ -77,7 +78,7 @@ class Job:
             found = self.local.sagemaker.describe_transform_job(TransformJobName=self.name)
             return found if found["TransformJobStatus"] in ("Completed", "Failed", "Stopped") else None
 
-        return eventually(described)
+        return wait_until(described)
 
     def outputs(self) -> dict[str, bytes]:
         prefix = f"out/{self.name}/"
@@ -143,7 +144,7 @@ def test_instances_are_processes_that_share_the_objects(local: Local, model: str
     job.ended()
     pids = {name: json.loads(body)["pid"] for name, body in job.outputs().items()}
     assert pids["0.out"] == pids["2.out"] != pids["1.out"] == pids["3.out"]
-    eventually(lambda: not any(alive(pid) for pid in pids.values()))
+    wait_until(lambda: not any(alive(pid) for pid in pids.values()))
     assert len(job.log()) == 2
 
 
@@ -171,7 +172,7 @@ def test_the_container_knows_that_it_runs_in_a_batch_of_which_several_are_under_
 
 def test_stopping_ends_the_servers_and_the_job(local: Local, model: str) -> None:
     job = Job(local, model, {"a": b"who", "b": b"sleep 300"})
-    eventually(lambda: "a.out" in job.outputs())
+    wait_until(lambda: "a.out" in job.outputs())
     local.sagemaker.stop_transform_job(TransformJobName=job.name)
     described = job.ended()
     assert (described["TransformJobStatus"], "FailureReason" in described) == ("Stopped", False)
@@ -194,13 +195,13 @@ def test_what_cannot_work_says_why_and_the_role_of_the_model_is_what_counts(loca
 @pytest.mark.parametrize("crash", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_job_begins_anew_when_the_server_comes_back(local: Local, model: str, crash: bool) -> None:
     job = Job(local, model, {"a": b"who", "b": b"sleep 4"})
-    eventually(lambda: "a.out" in job.outputs())
+    wait_until(lambda: "a.out" in job.outputs())
     pid = json.loads(job.outputs()["a.out"])["pid"]
     if crash:
         local.kill()
     else:
         lifecycle.down(local.state_dir)
-    eventually(lambda: not alive(pid))
+    wait_until(lambda: not alive(pid))
     local.up()
     assert job.ended()["TransformJobStatus"] == "Completed"
     assert set(job.outputs()) == {"a.out", "b.out"}

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 from emulator_fixtures import training_job
-from sagemaker_local import BUCKET, IMAGE, Local, eventually, local_aws, tar_gz
+from sagemaker_local import BUCKET, IMAGE, Local, local_aws, tar_gz
+from waiting import wait_until
 
 ACTIONS = ("s3:*", "logs:*")
 #: AWS does not say that it keeps the checkpoints of the training jobs apart, so a program has to.
@@ -111,7 +112,7 @@ class Tuning:
 
     def ended(self) -> dict[str, Any]:
         """Wait for the end; the description."""
-        eventually(lambda: self.describe()["HyperParameterTuningJobStatus"] in ("Completed", "Failed", "Stopped"))
+        wait_until(lambda: self.describe()["HyperParameterTuningJobStatus"] in ("Completed", "Failed", "Stopped"))
         return self.describe()
 
     def jobs(self, **options: Any) -> list[dict[str, Any]]:
@@ -156,9 +157,9 @@ def test_the_best_of_several_real_training_jobs_is_found(local: Local, role: str
 
 def test_stopping_ends_the_running_jobs_and_starts_no_more(local: Local, role: str) -> None:
     tuning = Tuning(local, role, jobs=5, static={"epochs": "1000", "pause": "0.1"})
-    eventually(lambda: any(job["TrainingJobStatus"] == "InProgress" for job in tuning.jobs()))
+    wait_until(lambda: any(job["TrainingJobStatus"] == "InProgress" for job in tuning.jobs()))
     running = tuning.jobs()[0]["TrainingJobName"]
-    eventually(lambda: local.job(running)["SecondaryStatus"] == "Training")
+    wait_until(lambda: local.job(running)["SecondaryStatus"] == "Training")
     local.sagemaker.stop_hyper_parameter_tuning_job(HyperParameterTuningJobName=tuning.name)
     described = tuning.ended()
     assert described["HyperParameterTuningJobStatus"] == "Stopped"
@@ -244,7 +245,7 @@ def test_a_killed_server_takes_its_tuning_job_up_again(
     with local_aws(tmp_path_factory.mktemp("aws")) as local:
         prepare(local)
         tuning = Tuning(local, local.role(*ACTIONS), jobs=4, parallel=2, static={"epochs": "6", "pause": "0.1"})
-        eventually(lambda: [j["TrainingJobStatus"] for j in tuning.jobs()].count("Completed") >= 1)
+        wait_until(lambda: [j["TrainingJobStatus"] for j in tuning.jobs()].count("Completed") >= 1)
         before = {job["TrainingJobName"]: job["TunedHyperParameters"] for job in tuning.jobs()}
         if stopping:
             local.sagemaker.stop_hyper_parameter_tuning_job(HyperParameterTuningJobName=tuning.name)

@@ -14,7 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from local_aws_harness import ECHO_SERVER, CdkApp, LocalAws, model_archive, wait_until
+from local_aws_harness import ECHO_SERVER, CdkApp, LocalAws, model_archive
+from waiting import wait_until
 
 # The stage with three models on an image that is built, and with one on an image that is in ECR already.
 APP = """

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sagemaker_local import BUCKET, IMAGE, Local, eventually, local_aws, untar
+from sagemaker_local import BUCKET, IMAGE, Local, local_aws, untar
+from waiting import wait_until
 
 #: Writes into its inputs, and leaves what was in them.
 PROGRAM = """
@@ -47,7 +48,7 @@ def ended(local: Local, role: str, prefix: str, folder: Path) -> dict[str, Any]:
         ResourceConfig={"InstanceType": "ml.m5.large", "InstanceCount": 1, "VolumeSizeInGB": 10},
         StoppingCondition={"MaxRuntimeInSeconds": 120},
     )
-    eventually(lambda: local.sagemaker.describe_training_job(TrainingJobName=name)["TrainingJobStatus"] != "InProgress")
+    wait_until(lambda: local.sagemaker.describe_training_job(TrainingJobName=name)["TrainingJobStatus"] != "InProgress")
     return dict(local.sagemaker.describe_training_job(TrainingJobName=name))
 
 

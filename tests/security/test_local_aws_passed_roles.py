@@ -9,7 +9,8 @@ from urllib.parse import quote, urlencode
 
 import botocore.exceptions
 import pytest
-from local_aws_harness import LAMBDA_TRUST, SAGEMAKER_TRUST, LocalAws, function_archive, policy, trust, wait_until
+from local_aws_harness import LAMBDA_TRUST, SAGEMAKER_TRUST, LocalAws, function_archive, policy, trust
+from waiting import wait_until
 
 from emulator.ministack.door import available, passed_roles
 from emulator.platform.awsapi import service_model

@@ -7,7 +7,8 @@ from typing import Any
 
 import botocore.exceptions
 import pytest
-from local_aws_harness import LAMBDA_TRUST, LocalAws, function_archive, policy, trust, wait_until
+from local_aws_harness import LAMBDA_TRUST, LocalAws, function_archive, policy, trust
+from waiting import wait_until
 
 STACKS = {"Action": "cloudformation:*", "Resource": "*"}
 ON_PARAMETERS = {"Action": "ssm:*", "Resource": "*"}

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from local_aws_harness import SAGEMAKER_TRUST, LocalAws, policy, wait_until
+from local_aws_harness import SAGEMAKER_TRUST, LocalAws, policy
+from waiting import wait_until
 
 SECRET = "a secret"
 #: Keys of objects that differ in their slashes only.

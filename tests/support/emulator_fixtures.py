@@ -7,12 +7,12 @@ import contextlib
 import io
 import resource
 import tarfile
-import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 import fake_s3
+from waiting import wait_until
 
 from emulator.platform.awsapi import Caller, Payload, Service, ServiceError
 from emulator.platform.conditions import Conditions, SpotInterruption
@@ -91,17 +91,8 @@ def described_job(service: Service) -> Payload:
 
 def ended_job(service: Service) -> Payload:
     """The training job called ``job``, once it has ended."""
-    eventually(lambda: described_job(service)["TrainingJobStatus"] not in ("InProgress", "Stopping"))
+    wait_until(lambda: described_job(service)["TrainingJobStatus"] not in ("InProgress", "Stopping"))
     return described_job(service)
-
-
-def eventually(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
-    """Wait until a condition holds; gives what it gave."""
-    deadline = time.monotonic() + seconds
-    while not (result := condition()):
-        assert time.monotonic() < deadline, "it did not come to pass"
-        time.sleep(0.01)
-    return result
 
 
 class FakeS3(fake_s3.FakeS3):

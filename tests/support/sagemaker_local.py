@@ -15,7 +15,8 @@ from typing import Any
 import boto3
 from botocore.config import Config
 from botocore.exceptions import ClientError
-from emulator_fixtures import eventually, tar_gz, training_job, untar
+from emulator_fixtures import tar_gz, training_job, untar
+from waiting import wait_until
 
 from emulator.platform import lifecycle
 from emulator.platform.conditions import Conditions, SpotInterruption
@@ -24,7 +25,7 @@ from emulator.platform.programs import free_port
 from emulator.platform.store import Store
 from emulator.sagemaker.training.metrics import Point, read_points
 
-__all__ = ["BUCKET", "IMAGE", "SERVER", "Local", "alive", "eventually", "local_aws", "tar_gz", "untar"]
+__all__ = ["BUCKET", "IMAGE", "SERVER", "Local", "alive", "local_aws", "tar_gz", "untar"]
 
 BUCKET = "model-bucket"
 IMAGE = "123456789012.dkr.ecr.us-east-1.amazonaws.com/runtime:1"
@@ -122,7 +123,7 @@ class Local:
         """Take it down as a crash does, and wait until it is gone."""
         os.kill(self.pid, signal.SIGKILL)
         # The process counts as dead some time before the system has closed its port.
-        eventually(lambda: not alive(self.pid) and self._port_is_free())
+        wait_until(lambda: not alive(self.pid) and self._port_is_free())
 
     def _port_is_free(self) -> bool:
         with socket.socket() as probe:
@@ -172,7 +173,7 @@ class Local:
 
     def ended(self, name: str) -> dict[str, Any]:
         """The description of a training job, once it has ended."""
-        eventually(lambda: self.job(name)["TrainingJobStatus"] in ("Completed", "Failed", "Stopped"), 300)
+        wait_until(lambda: self.job(name)["TrainingJobStatus"] in ("Completed", "Failed", "Stopped"), 300)
         return self.job(name)
 
     def output(self, job: str, archive: str = "model.tar.gz") -> dict[str, bytes]:
@@ -231,7 +232,7 @@ class Local:
             found = self.sagemaker.describe_endpoint(EndpointName=endpoint)
             return found if found["EndpointStatus"] in ("InService", "Failed") else None
 
-        return eventually(description)
+        return wait_until(description)
 
     def invoke(self, endpoint: str, body: bytes, **members: Any) -> bytes:
         """Invoke an endpoint; the body of its answer."""
@@ -250,7 +251,7 @@ class Local:
                 seen.add(self.who(endpoint)["pid"])
             return len({pid for pid in seen if alive(pid)}) >= count
 
-        eventually(ask)
+        wait_until(ask)
         return {pid for pid in seen if alive(pid)}
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
-from local_aws_harness import wait_until
+from waiting import wait_until
 
 from cli.serving.container_image import DOCKERFILE, build_image, builder_environment
 

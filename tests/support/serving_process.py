@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import http.client
 import json
 import os
@@ -18,11 +17,10 @@ from typing import Any
 
 import local_aws_harness
 import psutil
+from waiting import wait_until
 
 DEADLINE_SECONDS = 60
 LOADED = "A worker has loaded the model and run it"
-
-wait_until = functools.partial(local_aws_harness.wait_until, seconds=DEADLINE_SECONDS)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from local_aws_harness import wait_until
+from waiting import wait_until
 
 from cli import cdk
 from cli.aws import Stage

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError
-from emulator_fixtures import eventually, tar_gz, untar
+from emulator_fixtures import tar_gz, untar
 from fake_s3 import FakeS3
+from waiting import wait_until
 
 import model
 from emulator.ec2.metadata import MetadataService
@@ -112,7 +113,7 @@ class Instance:
         self.program(WAITS.format(handler=handler))
         running = threading.Thread(target=self.boot().run)
         running.start()
-        eventually(lambda: "waiting" in self.logs.lines and CHECKPOINT in self.s3.objects)
+        wait_until(lambda: "waiting" in self.logs.lines and CHECKPOINT in self.s3.objects)
         end()
         running.join(20)
         return self.status()

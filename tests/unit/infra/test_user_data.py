@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from emulator_fixtures import eventually
+from waiting import wait_until
 
 from programs.ec2_training import render_user_data
 
@@ -107,7 +107,7 @@ def test_an_instance_without_a_limit_or_a_folder_trains_nothing(
 def test_a_signal_ends_the_instance(sandbox: Sandbox) -> None:
     sandbox.python(program="/bin/sleep 5")
     running = sandbox.start()
-    eventually(lambda: any("program.zip" in call for call in sandbox.called()))
+    wait_until(lambda: any("program.zip" in call for call in sandbox.called()))
     running.send_signal(signal.SIGTERM)
     running.wait(30)
     assert sandbox.called()[-1] == END

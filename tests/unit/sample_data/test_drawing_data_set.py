@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
+from waiting import wait_until
 
 from sample_data import DrawingError, dataset, draw_data_set
 from sample_data.dataset import MARKER
@@ -119,11 +119,8 @@ def test_interrupted_or_killed_it_leaves_no_half_set_and_no_process(tmp_path: Pa
     program = "import sys; from pathlib import Path; from sample_data import draw_data_set; "
     program += "draw_data_set(Path(sys.argv[1]), breeds=2, per_class=(5000, 1, 1), seed=1)"
     parent = psutil.Popen([sys.executable, "-c", program, str(tmp_path / "dogs")])
-    deadline = time.monotonic() + 120
     try:
-        while next(tmp_path.rglob("*.jpg"), None) is None:
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        wait_until(lambda: next(tmp_path.rglob("*.jpg"), None), 120)
         workers = parent.children(recursive=True)
     finally:
         parent.kill()

@@ -111,6 +111,22 @@ def test_interrupted_nothing_changes_and_an_earlier_copy_is_replaced(root: Path,
 @pytest.mark.parametrize("place", [".", "small", "..", "../mine"])
 def test_nothing_but_an_earlier_copy_is_replaced(root: Path, place: str) -> None:
     root.with_name("mine").mkdir()
+    (root.with_name("mine") / "letter").touch()
     with pytest.raises(NotReadyError, match=r"would mix|left alone"):
         shrink_data_set(find_data_set(root), root / place, side=64)
-    assert root.with_name("mine").is_dir()
+    assert (root.with_name("mine") / "letter").is_file()
+
+
+def test_an_empty_folder_is_filled(root: Path) -> None:
+    root.with_name("small").mkdir()
+    assert shrink(root).bytes_after > 0
+
+
+def test_two_images_never_become_one(tmp_path: Path) -> None:
+    folder = tmp_path / "dogs" / "train" / "a"
+    folder.mkdir(parents=True)
+    (folder / "1.png").write_bytes(image_of(320, 240, "PNG"))
+    (folder / "1.png.jpg").write_bytes(image_of(320, 240))
+    with pytest.raises(NotReadyError, match=r"train/a/1\.png.* would become train/a/1\.png\.jpg"):
+        shrink(tmp_path / "dogs")
+    assert not (tmp_path / "small").exists()

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from emulator_fixtures import CALLER, described_job, ended_job, eventually, make_host, training_job
+from emulator_fixtures import CALLER, described_job, ended_job, make_host, training_job
+from waiting import wait_until
 
 from emulator.platform.awsapi import Payload
 from emulator.platform.host import SpotInterruption
@@ -76,7 +77,7 @@ def test_a_job_waits_for_so_long_and_no_longer(tmp_path: Path) -> None:
 
 def test_a_job_that_waits_can_be_stopped(tmp_path: Path) -> None:
     with spot_job(tmp_path, after_seconds=0, wait_seconds=60) as service:
-        eventually(lambda: described_job(service)["SecondaryStatus"] == "Interrupted")
+        wait_until(lambda: described_job(service)["SecondaryStatus"] == "Interrupted")
         service.call("StopTrainingJob", {"TrainingJobName": "job"}, CALLER)
         job = ended_job(service)
     assert (job["TrainingJobStatus"], job["SecondaryStatus"]) == ("Stopped", "Stopped")

@@ -17,11 +17,11 @@ from emulator_fixtures import (
     channel,
     described_job,
     ended_job,
-    eventually,
     full_disk,
     make_host,
     training_job,
 )
+from waiting import wait_until
 
 from emulator.platform.awsapi import Payload
 from emulator.platform.store import Record
@@ -84,10 +84,10 @@ while not pathlib.Path({str(go)!r}).exists(): time.sleep(0.01)
 print('loss=0.25')
 """
     sagemaker.call("CreateTrainingJob", entry_point(tmp_path, program), CALLER)
-    eventually(lambda: "FinalMetricDataList" in described_job(sagemaker))
+    wait_until(lambda: "FinalMetricDataList" in described_job(sagemaker))
     with full_disk():
         go.touch()
-        eventually(lambda: "Trying again until there is some" in caplog.text)
+        wait_until(lambda: "Trying again until there is some" in caplog.text)
         assert described_job(sagemaker)["TrainingJobStatus"] == "InProgress"
     found = ended_job(sagemaker)
     assert found["TrainingJobStatus"] == "Completed"

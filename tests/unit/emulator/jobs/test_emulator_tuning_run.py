@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from emulator_fixtures import CALLER, eventually, training_job
+from emulator_fixtures import CALLER, training_job
+from waiting import wait_until
 
 from emulator.platform.awsapi import Payload, ServiceError
 from emulator.platform.store import Record, Store
@@ -96,11 +97,11 @@ class Course:
         return str(self.described()["HyperParameterTuningJobStatus"])
 
     def wait_for_running(self, count: int) -> list[str]:
-        eventually(lambda: len(self.training.running) == count)
+        wait_until(lambda: len(self.training.running) == count)
         return self.training.running
 
     def wait_for_end(self) -> str:
-        return eventually(lambda: (status := self.status()) != "InProgress" and status)
+        return wait_until(lambda: (status := self.status()) != "InProgress" and status)
 
 
 @pytest.fixture

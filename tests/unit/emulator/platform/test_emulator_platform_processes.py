@@ -9,7 +9,8 @@ import time
 
 import psutil
 import pytest
-from emulator_fixtures import eventually, full_disk
+from emulator_fixtures import full_disk
+from waiting import wait_until
 
 from emulator.platform.processes import ProcessRegistry, process_started, reap
 
@@ -62,7 +63,7 @@ def test_terminate_ends_the_program_and_what_it_started(registry, tmp_path, how,
         process.wait()
     assert running(grandchild)
     assert registry.terminate(process, grace_seconds=grace) == status
-    eventually(lambda: not running(grandchild))
+    wait_until(lambda: not running(grandchild))
     assert list((tmp_path / "processes").iterdir()) == []
 
 
@@ -88,7 +89,7 @@ def test_reap_ends_what_a_dead_server_left_behind_and_drops_a_record_that_was_ha
     process, grandchild = spawn_parent(registry, tmp_path)
     (tmp_path / "processes" / "123.tmp").write_text("{")
     assert reap(tmp_path / "processes") == [process.pid]
-    eventually(lambda: not running(process.pid) and not running(grandchild))
+    wait_until(lambda: not running(process.pid) and not running(grandchild))
     assert list((tmp_path / "processes").iterdir()) == []
 
 
@@ -120,5 +121,5 @@ def test_the_watchdog_ends_the_programs_of_a_server_that_was_killed(tmp_path):
     with subprocess.Popen([sys.executable, "-c", SERVER, str(tmp_path)], stdout=subprocess.PIPE) as server:
         program, watchdog = map(int, server.stdout.readline().split())
         server.kill()
-    eventually(lambda: not running(program) and not running(watchdog))
+    wait_until(lambda: not running(program) and not running(watchdog))
     assert list(tmp_path.iterdir()) == []

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from emulator_fixtures import eventually, full_disk, make_host
+from emulator_fixtures import full_disk, make_host
+from waiting import wait_until
 
 from emulator.ec2.instance import InstanceRun, LaunchedInstance, console_output
 from emulator.ec2.metadata import MetadataService
@@ -112,7 +113,7 @@ class Machine:
 
     def prints(self, text: bytes) -> None:
         """Wait until that is on the console."""
-        eventually(lambda: text in console_output(self.host, "i-1"))
+        wait_until(lambda: text in console_output(self.host, "i-1"))
 
     def stop(self) -> None:
         self.run.stop()
@@ -163,10 +164,10 @@ def test_an_instance_whose_console_has_no_space_still_shuts_down_when_it_wants_t
     say = InstanceRun._say
     monkeypatch.setattr(InstanceRun, "_say", lambda run, text: (say(run, text), said.append(text)))
     found = machine(tmp_path, f"({waiting('off')}; shutdown now) &", "touch running", waiting("go"))
-    eventually((found.root / "running").exists)
+    wait_until((found.root / "running").exists)
     with full_disk():
         (found.root / "go").touch()
-        eventually(lambda: said == ["user data exited with code 0"])
+        wait_until(lambda: said == ["user data exited with code 0"])
     (found.root / "off").touch()
     found.run.join(30)
     assert found.ended == [1]

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from emulator_fixtures import eventually
+from waiting import wait_until
 
 from emulator.platform.processes import ProcessRegistry, process_started
 from emulator.sagemaker.endpoints import instance as instance_module
@@ -98,7 +98,7 @@ def test_a_server_that_does_not_come_up_fails_with_the_reason(
     assert not made.settled()
     assert (made.failure, made.pool) == (failure, None)
     assert ("no weights" in made.log.tail(10)) == ("no weights" in before)
-    eventually(bench.all_gone)
+    wait_until(bench.all_gone)
 
 
 @pytest.mark.parametrize("answers", [False, True])
@@ -116,8 +116,8 @@ def test_a_server_that_hangs_is_replaced_unless_it_answers_invocations(
             made.answered += 1
             return made.answered > 100
 
-        eventually(busy)
+        wait_until(busy)
         assert len(bench.pids()) == 1
     else:
-        eventually(lambda: len(bench.pids()) == 2 and made.pool is not None)
+        wait_until(lambda: len(bench.pids()) == 2 and made.pool is not None)
         assert process_started(bench.pids()[0]) is None

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from emulator_fixtures import FakeS3, eventually, full_disk
+from emulator_fixtures import FakeS3, full_disk
+from waiting import wait_until
 
 from emulator.sagemaker.logs import LogStream
 from emulator.sagemaker.training import checkpoints
@@ -46,7 +47,7 @@ def test_lines_arrive_while_the_program_still_runs_and_again_when_they_were_not_
     client = FakeLogs(fail_first=1)
     log = stream(client, tmp_path / "log")
     log.write("first")
-    eventually(lambda: client.events == ["first"])
+    wait_until(lambda: client.events == ["first"])
     log.write("")
     log.close()
     assert client.events == ["first", " "]
@@ -101,9 +102,9 @@ def test_new_checkpoints_are_uploaded_while_the_program_runs(tmp_path: Path) -> 
     sync.download()
     with sync.syncing():
         (tmp_path / "new").write_bytes(b"new")
-        eventually(lambda: s3.objects.get("ckpt/new") == b"new")
+        wait_until(lambda: s3.objects.get("ckpt/new") == b"new")
         (tmp_path / "new").write_bytes(b"newer")
-        eventually(lambda: s3.objects.get("ckpt/new") == b"newer")
+        wait_until(lambda: s3.objects.get("ckpt/new") == b"newer")
         (tmp_path / "last").write_bytes(b"last")
     assert s3.objects == {"ckpt/old": b"old", "ckpt/new": b"newer", "ckpt/last": b"last"}
     assert "ckpt/old" not in s3.uploads, "what came from S3 need not go back"
@@ -143,7 +144,7 @@ def test_a_file_that_is_being_written_waits_and_one_that_is_replaced_does_not(tm
     writer.start()
     try:
         with CheckpointSync(s3, "s3://bucket/ckpt", [tmp_path], "job").syncing():
-            eventually(lambda: "ckpt/state" in s3.objects)
+            wait_until(lambda: "ckpt/state" in s3.objects)
             assert len(s3.objects["ckpt/state"]) == 6
             assert "ckpt/big" not in s3.objects
             done.set()
@@ -169,7 +170,7 @@ def test_a_checkpoint_waits_for_its_record_and_is_tried_again_when_its_upload_fa
         failures[:] = [OSError("no space")] * 3
         (tmp_path / "state").write_bytes(b"s")
         with CheckpointSync(s3, "s3://bucket", [tmp_path], "job", save).syncing():
-            eventually(lambda s3=s3: s3.objects == {"state": b"s"})
+            wait_until(lambda s3=s3: s3.objects == {"state": b"s"})
         assert not failures
 
 

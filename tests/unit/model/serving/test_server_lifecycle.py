@@ -15,7 +15,8 @@ from pathlib import Path
 import psutil
 import pytest
 from serving_fixtures import COLOURS, DISPLAY_LABELS, image_bytes, make_artifact, make_card, write_onnx
-from serving_process import LOADED, ModelServer, Reply, model_server, wait_until
+from serving_process import LOADED, ModelServer, Reply, model_server
+from waiting import wait_until
 
 from model.core.artifact import ONNX_FILE
 from model.core.packaging import add_serving_program

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 from serving_fixtures import image_bytes, make_artifact
-from serving_process import model_server, wait_until
+from serving_process import model_server
+from waiting import wait_until
 
 from model.core.logs import JsonFormatter
 from model.serving.metrics import ServingMetrics

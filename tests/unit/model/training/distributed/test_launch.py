@@ -9,9 +9,9 @@ from pathlib import Path
 import psutil
 import pytest
 from distributed_fixtures import loopback
-from emulator_fixtures import eventually
 from training_fixtures import FAST, write_data_set
 from training_job import Job
+from waiting import wait_until
 
 from emulator.platform.programs import free_port
 from model.core.artifact import verify_files
@@ -79,7 +79,7 @@ def test_workers_do_not_outlive_a_torchrun_that_is_killed(data, tmp_path, when):
     process = Job(tmp_path, data).start(*FOREVER)
     if when == "while they train":
         assert process.stdout.readline().startswith("epoch=1 ")
-    eventually(lambda: len(workers_of(process)) == 2)
+    wait_until(lambda: len(workers_of(process)) == 2)
     workers = workers_of(process)
     process.kill()
     process.communicate(timeout=30)

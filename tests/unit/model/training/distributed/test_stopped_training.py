@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from emulator_fixtures import CALLER, FakeRole, FakeS3, eventually, make_host, training_job, untar
+from emulator_fixtures import CALLER, FakeRole, FakeS3, make_host, training_job, untar
 from training_fixtures import write_data_set
+from waiting import wait_until
 
 from cli.training.sagemaker import CODE_CHANNEL, ENTRY_POINT, SOURCE_DIR, source_bundle
 from emulator.platform.awsapi import Payload
@@ -66,7 +67,7 @@ def described(sagemaker: SageMaker) -> Payload:
 
 
 def ended(sagemaker: SageMaker) -> Payload:
-    eventually(lambda: described(sagemaker)["TrainingJobStatus"] not in ("InProgress", "Stopping"), 120)
+    wait_until(lambda: described(sagemaker)["TrainingJobStatus"] not in ("InProgress", "Stopping"), 120)
     return described(sagemaker)
 
 
@@ -79,7 +80,7 @@ def test_a_training_that_is_stopped_leaves_its_best_model(
     sagemaker: SageMaker, s3: FakeS3, tmp_path: Path, entry_point: bool
 ) -> None:
     start(sagemaker, entry_point=entry_point)
-    eventually(lambda: "FinalMetricDataList" in described(sagemaker), 120)
+    wait_until(lambda: "FinalMetricDataList" in described(sagemaker), 120)
     began = time.monotonic()
     sagemaker.call("StopTrainingJob", {"TrainingJobName": "job"}, CALLER)
     job = ended(sagemaker)
