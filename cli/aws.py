@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent  # app.py, cdk.json and node_modules are here
 #: boto3 reads only the second of them, the CDK prefers the first: the commands read both and want them to agree.
-_REGION_VARIABLES = ("AWS_REGION", "AWS_DEFAULT_REGION")
+REGION_VARIABLES = ("AWS_REGION", "AWS_DEFAULT_REGION")
 
 
 @dataclass(frozen=True)
@@ -32,13 +32,7 @@ class Stage:
     """One stage of the application (`local`, `dev`, `prod`) in the account that the environment names."""
 
     name: str
-    #: As it was given on the command line: hints repeat it.
-    option: str = ""
-
-    @property
-    def kennel(self) -> str:
-        """The command with which a hint reaches this very stage."""
-        return f"kennel{self.option}"
+    kennel: str = "kennel"  # the command with which a hint reaches this very stage
 
     @cached_property
     def settings(self) -> stage_settings.Settings:
@@ -52,18 +46,15 @@ class Stage:
     def region(self) -> str:
         """The region that the settings name, else the environment's variables, else the profile.
 
-        Raises
-        ------
-        NotReadyError
-            When none of them names a region, or the variables disagree with each other or with the settings.
+        A NotReadyError says that none of them does, or that the variables and the settings disagree.
         """
-        named = {f"{name} in the environment": os.environ[name] for name in _REGION_VARIABLES if os.environ.get(name)}
+        named = {f"{name} in the environment": os.environ[name] for name in REGION_VARIABLES if os.environ.get(name)}
         if self.settings.region:
             named = {f"region in {self.settings_file}": self.settings.region, **named}
         if len(set(named.values())) > 1:
             raise NotReadyError(
                 f"Two regions are named: {', '.join(f'{source} is {region}' for source, region in named.items())}.",
-                f"Unset {' and '.join(_REGION_VARIABLES)}, or give them the region that you mean.",
+                f"Unset {' and '.join(REGION_VARIABLES)}, or give them the region that you mean.",
             )
         region = next(iter(named.values()), None) or self._new_session(None).region_name
         if region is None:
@@ -113,11 +104,6 @@ class Stage:
         with aws_errors():
             for page in self.client(service).get_paginator(operation).paginate(**request):
                 yield from page.get(member, [])
-
-    @property
-    def environment(self) -> dict[str, str]:
-        """The variables for a program that is to work in the same region."""
-        return {**os.environ, **dict.fromkeys(_REGION_VARIABLES, self.region)}
 
     @property
     def place(self) -> str:
@@ -172,11 +158,8 @@ def announce(stage: Stage) -> None:
 
 
 def delete_objects(s3: Any, bucket: str, objects: Sequence[dict[str, str]]) -> None:
-    """Delete any number of objects, each given by its Key and, for one of its versions, its VersionId.
-
-    Raises AwsError when some are left: DeleteObjects itself succeeds all the same.
-    """
-    for start in range(0, len(objects), 1000):  # DeleteObjects takes at most 1000
+    """Delete any number of objects, given by Key and, for a version, VersionId; an AwsError if some are left."""
+    for start in range(0, len(objects), 1000):  # DeleteObjects takes at most 1000, and succeeds although some stay
         delete = {"Objects": objects[start : start + 1000], "Quiet": True}
         if errors := s3.delete_objects(Bucket=bucket, Delete=delete).get("Errors"):
             example = f"{errors[0].get('Key')}: {errors[0].get('Message')}"

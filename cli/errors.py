@@ -13,15 +13,7 @@ import botocore.exceptions
 
 
 class KennelError(Exception):
-    """Base of the errors that are shown to a person as one message.
-
-    Parameters
-    ----------
-    message : str
-        What was wrong and what is allowed.
-    hint : str, optional
-        What to do next, printed on a line of its own.
-    """
+    """Base of the errors that are shown to a person: what was wrong and what is allowed, and what to do next."""
 
     exit_code = 1
 
@@ -65,13 +57,7 @@ _MISSING = ("NoSuchKey", "ResourceNotFound")
 
 @contextmanager
 def aws_errors(missing: KennelError | None = None) -> Iterator[None]:
-    """Turn botocore's exceptions into an `AwsError` that says what to do.
-
-    Parameters
-    ----------
-    missing : KennelError, optional
-        Raised in place of it where AWS does not find what was asked for.
-    """
+    """Turn botocore's exceptions into an `AwsError` that says what to do, or into `missing` where AWS finds nothing."""
     try:
         yield
     except (botocore.exceptions.NoCredentialsError, botocore.exceptions.PartialCredentialsError) as error:

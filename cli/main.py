@@ -57,7 +57,7 @@ def select_stage(
 ) -> None:
     """Remember the stage for the command that follows."""
     given = getattr(context.get_parameter_source("stage"), "name", None) == "COMMANDLINE"
-    context.obj = Stage(stage, f" --stage {stage}" if given else "")
+    context.obj = Stage(stage, f"kennel --stage {stage}" if given else "kennel")
 
 
 def main() -> None:

@@ -7,20 +7,12 @@ from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlparse
 
-import botocore.exceptions
 import typer
 
 from cli.aws import Stage, announce
+from cli.batch import labels as records
 from cli.batch.job import LOG_GROUP, MAX_IMAGE_MB, BatchFolder, BatchOptions
-from cli.batch.labels import (
-    InputImage,
-    Label,
-    from_json_lines,
-    is_settled,
-    label_of_error,
-    to_json_lines,
-    write_parquet,
-)
+from cli.batch.labels import InputImage, Label
 from cli.console import console
 from cli.data.push import data_set_name, push_files
 from cli.errors import NotReadyError, WorkFailedError, aws_errors
@@ -64,13 +56,7 @@ def batch(
 
 
 def open_folder(stage: Stage, source: str, destination: str | None) -> BatchFolder:
-    """Say where the images are and where the labels go; push a local folder first.
-
-    Raises
-    ------
-    NotReadyError
-        One of them is not where the model's role may read or write.
-    """
+    """Say where the images are and the labels go, both places of the model's role; push a local folder first."""
     bucket = stage.data_bucket
     if "://" not in source:
         source = f"s3://{bucket}/{_push(stage, Path(source))}"
@@ -124,13 +110,8 @@ def deployed_model(stage: Stage) -> str:
 def label_images(folder: BatchFolder, model: str | None, options: BatchOptions, *, again: bool, parquet: bool) -> None:
     """Bring the labels of a folder up to date with a model; None: stop what runs and start nothing.
 
-    Raises
-    ------
-    NotReadyError
-        There are no images.
-    WorkFailedError
-        A transform job failed, or its answers are not one to each image. What it answered has been gathered all the
-        same, and answers to no image are kept.
+    A WorkFailedError says that a transform job failed, or did not answer to each image. What it answered has been
+    gathered all the same.
     """
     labels = _read_labels(folder)
     faults = []
@@ -142,20 +123,19 @@ def label_images(folder: BatchFolder, model: str | None, options: BatchOptions, 
     images = _find_images(folder)
     labels = {name: label for name, label in labels.items() if name in images}
     if model is not None:
-        waiting = {
-            name: image for name, image in images.items() if again or not is_settled(labels.get(name), image, model)
-        }
+        done = {name for name, image in images.items() if records.is_settled(labels.get(name), image, model)}
+        waiting = {name: image for name, image in images.items() if again or name not in done}
         console.print(f"{len(images)} pictures, {len(images) - len(waiting)} of them labelled already.")
         for name in [name for name, image in waiting.items() if image.size > MAX_IMAGE_MB * 2**20]:
             image = waiting.pop(name)  # no request can carry it: it would fail the job
             message = f"The picture has {image.size:,} bytes; at most {MAX_IMAGE_MB * 2**20:,} are allowed."
-            labels[name] = label_of_error(name, image.etag, model, "image_too_large", message)
+            labels[name] = records.label_of_error(name, image.etag, model, "image_too_large", message)
         if waiting:
             faults += _finish(folder, folder.start(waiting, model, options), labels)
     _write_labels(folder, labels)
     if parquet:
         with tempfile.NamedTemporaryFile(suffix=".parquet") as file:
-            write_parquet(labels.values(), Path(file.name))
+            records.write_parquet(labels.values(), Path(file.name))
             folder.s3.upload_file(file.name, folder.bucket, f"{folder.destination}labels.parquet")
     _report(folder, labels, len(images))
     if faults:
@@ -182,27 +162,22 @@ def _find_images(folder: BatchFolder) -> dict[str, InputImage]:
 
 def _finish(folder: BatchFolder, job: str, labels: dict[str, Label]) -> list[str]:
     """Follow a job to its end, add its records to `labels`, save these, and return why it is no success."""
-    ended = folder.finish(job)
-    if ended is None:
-        folder.forget(job)
-        return []
-    for label in ended.labels:
+    found, faults = folder.finish(job)
+    for label in found:
         before = labels.get(label["picture"])
         # A label is not given up because another try at the same image came to nothing.
         if not (before and "error" in label and "error" not in before and before["etag"] == label["etag"]):
             labels[label["picture"]] = label
     _write_labels(folder, labels)
-    folder.forget(job, keep=ended.unmatched)
-    return ended.faults
+    folder.forget(job)
+    return faults
 
 
 def _read_labels(folder: BatchFolder) -> dict[str, Label]:
     try:
-        return from_json_lines(folder.read(f"{folder.destination}labels.jsonl"))
-    except botocore.exceptions.ClientError as error:
-        if error.response["Error"]["Code"] in ("NoSuchKey", "404"):
-            return {}
-        raise
+        return records.from_json_lines(folder.read(f"{folder.destination}labels.jsonl"))
+    except folder.s3.exceptions.NoSuchKey:
+        return {}
     except ValueError as error:
         raise NotReadyError(
             f"s3://{folder.bucket}/{folder.destination}labels.jsonl is not what this command wrote: {error}",
@@ -211,7 +186,7 @@ def _read_labels(folder: BatchFolder) -> dict[str, Label]:
 
 
 def _write_labels(folder: BatchFolder, labels: dict[str, Label]) -> None:
-    key, body = f"{folder.destination}labels.jsonl", to_json_lines(labels)
+    key, body = f"{folder.destination}labels.jsonl", records.to_json_lines(labels)
     folder.s3.put_object(Bucket=folder.bucket, Key=key, Body=body, ContentType="application/x-ndjson")
 
 

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 import botocore.exceptions
@@ -21,9 +19,10 @@ from cli.aws import Stage, delete_objects
 from cli.batch.labels import BAD_ANSWER, InputImage, Label, label_of_answer, label_of_error, match_answers
 from cli.console import console, progress_bar
 from cli.errors import aws_errors
+from cli.parallel import map_unordered
 from cli.prices import hourly_price
 from cli.serving.answers import MAX_BYTES
-from cli.training.job_names import job_prefix
+from cli.training.job_names import job_prefix, new_job
 from infra import instance_types
 from infra.bucket_layout import BATCH_INPUT
 
@@ -36,8 +35,7 @@ _INVOCATION_SECONDS = 60
 _CONNECTIONS = 16
 _GIVEN = "/pictures.json"
 _ENDED = ("Completed", "Failed", "Stopped")
-_POLL_SECONDS = 1.0
-_POLL_SHARE = 0.1  # of the time, at most, goes into counting answers
+_POLL_SECONDS = 2.0
 _SHOWN = 10
 
 
@@ -49,15 +47,6 @@ class BatchOptions:
     scores: bool = False
     instance_type: str | None = None  # None: the endpoint's
     instances: int = 1
-
-
-@dataclass(frozen=True)
-class Ended:
-    """How a job ended."""
-
-    labels: list[Label]  # the records of its images
-    unmatched: list[str]  # keys of answers that are to none of its images
-    faults: list[str]  # why it is no success: it failed, or its answers are not one to each image
 
 
 class BatchFolder:
@@ -87,7 +76,7 @@ class BatchFolder:
 
     def start(self, images: Mapping[str, InputImage], model: str, options: BatchOptions) -> str:
         """Say what it costs and start a job over some images; return its name."""
-        job = f"{job_prefix(self._stage)}batch-{datetime.now(UTC):%Y%m%d-%H%M%S-%f}"[:63]
+        job = new_job(f"{job_prefix(self._stage)}batch-")
         default_type = self._stage.settings.serving.instance_type
         instance_type = options.instance_type or default_type
         etags = {name: image.etag for name, image in images.items()}
@@ -103,6 +92,8 @@ class BatchFolder:
         manifest = {"S3DataType": "ManifestFile", "S3Uri": f"s3://{self.bucket}/{self._manifest_key(job)}"}
         # One image that cannot be read must not fail the job: its error is an answer like any other.
         parameters = f"errors=inline; top_k={options.top_k}{'; scores=true' if options.scores else ''}"
+        content = {"ContentType": f"application/x-image; {parameters}", "SplitType": "None"}
+        output = f"s3://{self.bucket}/{self._answers_prefix(job)}"
         try:
             with aws_errors():
                 self._sagemaker.create_transform_job(
@@ -112,15 +103,8 @@ class BatchFolder:
                     MaxConcurrentTransforms=_CONCURRENCY,
                     MaxPayloadInMB=MAX_IMAGE_MB,
                     ModelClientConfig={"InvocationsTimeoutInSeconds": _INVOCATION_SECONDS, "InvocationsMaxRetries": 3},
-                    TransformInput={
-                        "DataSource": {"S3DataSource": manifest},
-                        "ContentType": f"application/x-image; {parameters}",
-                        "SplitType": "None",
-                    },
-                    TransformOutput={
-                        "S3OutputPath": f"s3://{self.bucket}/{self._answers_prefix(job)}",
-                        "KmsKeyId": key,
-                    },
+                    TransformInput={"DataSource": {"S3DataSource": manifest}, **content},
+                    TransformOutput={"S3OutputPath": output, "KmsKeyId": key},
                     TransformResources=machines,
                 )
         except BaseException:
@@ -130,25 +114,21 @@ class BatchFolder:
 
     def stop(self, job: str) -> None:
         """Ask a job to stop; one that has ended, or never began, is left alone."""
-        description = self._describe(job)
-        if description is not None and description["TransformJobStatus"] == "InProgress":
+        if self._describe(job)["TransformJobStatus"] == "InProgress":
             console.print(f"Stopping the transform job {job}")
             self._sagemaker.stop_transform_job(TransformJobName=job)
 
-    def finish(self, job: str) -> Ended | None:
-        """Follow a job to its end and gather what it answered; None when it never began.
+    def finish(self, job: str) -> tuple[list[Label], list[str]]:
+        """Follow a job to its end; return the records of its images, and why it is no success.
 
         Its files stay until the caller, who has the records now, calls `forget`.
         """
         given, prefix = json.loads(self.read(f"{self._jobs}{job}{_GIVEN}")), self._answers_prefix(job)
         model, etags = given["model"], given["etags"]
         with progress_bar(f"Labelling {len(etags)} pictures", len(etags)) as report:
-            while (description := self._describe(job)) and description["TransformJobStatus"] not in _ENDED:
-                began = time.monotonic()
+            while (description := self._describe(job))["TransformJobStatus"] not in _ENDED:
                 report(sum(1 for _ in self.list_objects(prefix)))
-                time.sleep(max(_POLL_SECONDS, (time.monotonic() - began) / _POLL_SHARE))
-        if description is None:
-            return None
+                time.sleep(_POLL_SECONDS)
         status, reason = description["TransformJobStatus"], description.get("FailureReason", "no reason was given")
         keys = [item["Key"].removeprefix(prefix) for item in self.list_objects(prefix)]
         answers = match_answers(keys, etags, self.source)
@@ -157,14 +137,11 @@ class BatchFolder:
             answer = self.read(prefix + answers[name], MAX_BYTES + 1)  # one more shows that it is too long
             return label_of_answer(name, etags[name], model, answer)
 
-        with ThreadPoolExecutor(_CONNECTIONS) as pool:
-            labels = list(pool.map(read, answers))
+        labels = [label for _, label in map_unordered(read, answers, threads=_CONNECTIONS)]
         bad = sorted(label["picture"] for label in labels if label.get("error", {}).get("code") == BAD_ANSWER)
         missing = [] if status == "Stopped" else sorted(etags.keys() - answers.keys())
         message = f"The transform job gave no answer ({status}: {reason})"
         labels += [label_of_error(name, etags[name], model, "no_answer", message) for name in missing]
-        matched = set(answers.values())
-        unmatched = [prefix + key for key in keys if key not in matched]
         faults = []
         if status == "Failed":
             faults.append(f"The transform job {job} failed: {reason}")
@@ -172,24 +149,21 @@ class BatchFolder:
             faults.append(f"The transform job {job} gave no answer to {len(missing)} pictures: {_some(missing)}")
         if bad:
             faults.append(f"{len(bad)} answers of the transform job {job} are none of a classifier: {_some(bad)}")
-        if unmatched:
-            kept = f"They are kept in s3://{self.bucket}: {_some(unmatched)}"
-            faults.append(f"{len(unmatched)} answers of the transform job {job} are to none of its pictures. {kept}")
-        return Ended(labels, unmatched, faults)
+        return labels, faults
 
-    def forget(self, job: str, keep: Collection[str] = ()) -> None:
-        """Remove a job's files, except for some keys; it is no longer an open one."""
-        keys = [item["Key"] for item in self.list_objects(f"{self._jobs}{job}/") if item["Key"] not in keep]
+    def forget(self, job: str) -> None:
+        """Remove a job's files; it is no longer an open one."""
+        keys = [item["Key"] for item in self.list_objects(f"{self._jobs}{job}/")]
         # The list of what it was given goes last: as long as it is there the job is an open one.
         keys.sort(key=lambda key: key == f"{self._jobs}{job}{_GIVEN}")
         delete_objects(self.s3, self.bucket, [{"Key": key} for key in [self._manifest_key(job), *keys]])
 
-    def _describe(self, job: str) -> dict[str, Any] | None:
+    def _describe(self, job: str) -> dict[str, Any]:
         try:
             description: dict[str, Any] = self._sagemaker.describe_transform_job(TransformJobName=job)
         except botocore.exceptions.ClientError as error:
             if error.response["Error"]["Code"] == "ValidationException":  # what SageMaker says of an unknown name
-                return None
+                return {"TransformJobStatus": "Stopped"}  # it never began
             raise
         return description
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cli.serving.answers import load_json, parse_answer
+from cli.serving.answers import parse_answer
 
 Label = dict[str, Any]
 
@@ -34,14 +34,8 @@ def match_answers(answers: Iterable[str], images: Collection[str], source: str) 
 
     AWS says that an answer lies "in a corresponding subfolder", and shows one below another folder than the image's.
     So an answer is to the image whose key ends as the answer's does, over as many folders as possible; to none where
-    several images do, or the image has its answer already.
-
-    Parameters
-    ----------
-    answers, images
-        Their keys below the output's and the input's prefix.
-    source
-        The input's prefix, with a trailing slash.
+    several images do, or the image has its answer already. Keys are below the output's and the input's prefix, `source`
+    is the latter, with a trailing slash.
     """
     ends: dict[str, str | None] = {}  # what keys end in, after a slash: the image, or None for several
     for image in images:
@@ -96,7 +90,7 @@ def from_json_lines(content: bytes) -> dict[str, Label]:
     """Read what `to_json_lines` wrote, by the image's name; a ValueError when it is something else."""
     labels: dict[str, Label] = {}
     for line in filter(None, content.decode().split("\n")):
-        label = load_json(line.encode())
+        label = json.loads(line)
         names = ("picture", "etag", "sagemaker_model")
         if not isinstance(label, dict) or not all(isinstance(label.get(name), str) for name in names):
             raise ValueError(f"{line[:80]!r} is no record of a picture")
@@ -110,18 +104,15 @@ def write_parquet(labels: Iterable[Label], path: Path) -> None:
     import pyarrow.parquet as parquet
 
     text, number = pa.string(), pa.float64()
-    schema = pa.schema(
-        {
-            "picture": text,
-            "etag": text,
-            "label": text,
-            "probability": number,
-            "predictions": pa.list_(pa.struct({"label": text, "probability": number})),
-            "scores": pa.list_(number),
-            "error": pa.struct({"code": text, "message": text}),
-            "model": pa.struct({"name": text, "version": text}),
-            "sagemaker_model": text,
-        }
-    )
+    prediction = pa.struct({"label": text, "probability": number})
+    fields = {
+        **dict.fromkeys(("picture", "etag", "label"), text),
+        "probability": number,
+        "predictions": pa.list_(prediction),
+        "scores": pa.list_(number),
+        "error": pa.struct({"code": text, "message": text}),
+        "model": pa.struct({"name": text, "version": text}),
+        "sagemaker_model": text,
+    }
     rows = sorted(labels, key=lambda label: label["picture"])
-    parquet.write_table(pa.Table.from_pylist(rows, schema=schema), path)
+    parquet.write_table(pa.Table.from_pylist(rows, schema=pa.schema(fields)), path)

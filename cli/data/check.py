@@ -6,15 +6,13 @@ import hashlib
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field
 
 from rich.table import Table
 
 from cli.console import console, progress_bar
 from cli.errors import NotReadyError
 from cli.parallel import map_unordered
-from model.core.machine import available_vcpus
 from model.training.data.image_folder import SPLITS, ImageFile, ImageFolder
 
 SMALL_CLASS = 10  # training images; with fewer, not even the mean of a frozen network's features says much of a class
@@ -25,41 +23,16 @@ _DECODED_SIDE = 32
 
 @dataclass
 class Check:
-    """What was found in a data set. Images are named by their place in it, ``train/<class>/<file>``.
-
-    Attributes
-    ----------
-    root : str
-    counts : dict
-        For each class, the number of images in each split, readable or not.
-    unreadable : dict
-        For each image that cannot be decoded, the reason.
-    in_several_splits, in_several_classes : list of list of str
-        Images that are the same byte for byte and lie in different splits or classes, in groups.
-    repeated : int
-        Images that are in their class and split already.
-    not_images : list of str
-        Files that are no images by their names.
-    was_split : bool
-        Whether the folder had no splits of its own.
-    problems, warnings : list of str
-        Why the data set cannot be used; what makes a model, or what is believed of it, worse.
-    """
+    """What was found in a data set. Images are named by their place in it, ``train/<class>/<file>``."""
 
     root: str
-    counts: dict[str, dict[str, int]]
-    unreadable: dict[str, str]
-    in_several_splits: list[list[str]]
-    in_several_classes: list[list[str]]
-    repeated: int
-    not_images: list[str]
-    was_split: bool
-    problems: list[str]
-    warnings: list[str] = field(default_factory=list)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return all of it, and whether it is usable."""
-        return {"usable": not self.problems, **asdict(self)}
+    counts: dict[str, dict[str, int]]  # of the images in each split of each class, readable or not
+    unreadable: dict[str, str]  # images that cannot be decoded, and why
+    copies: list[list[str]]  # images that are the same byte for byte, in groups
+    not_images: list[str]  # files that are no images by their names
+    was_split: bool  # whether the folder had no splits of its own
+    problems: list[str]  # why the data set cannot be used
+    warnings: list[str] = field(default_factory=list)  # what makes a model, or what is believed of it, worse
 
     def require_usable(self) -> None:
         """Refuse, with a NotReadyError, a data set that no model can be trained on."""
@@ -71,14 +44,11 @@ def check_data_set(folder: ImageFolder, *, report: Callable[[int], None] = lambd
     """Read and decode every image of a data set, usable or not, with training's own decoder."""
     unreadable: dict[str, str] = {}
     same: dict[str, list[ImageFile]] = defaultdict(list)
-    looked_at = map_unordered(_look_at, folder.images, threads=available_vcpus())
-    for done, (image, (digest, reason)) in enumerate(looked_at, start=1):
+    for image, (digest, reason) in map_unordered(_look_at, folder.images, report=report):
         if reason:
             unreadable[image.key] = reason
         else:
             same[digest].append(image)
-        report(done)
-    groups = [group for group in same.values() if len(group) > 1]
     counts = {label: dict.fromkeys(SPLITS, 0) for label in sorted({image.label for image in folder.images})}
     for image in folder.images:
         counts[image.label][image.split] += 1
@@ -86,9 +56,7 @@ def check_data_set(folder: ImageFolder, *, report: Callable[[int], None] = lambd
         root=str(folder.root),
         counts=counts,
         unreadable=dict(sorted(unreadable.items())),
-        in_several_splits=_differing(groups, lambda image: image.split),
-        in_several_classes=_differing(groups, lambda image: image.label),
-        repeated=sum(len(group) - len({(copy.split, copy.label) for copy in group}) for group in groups),
+        copies=sorted(sorted(image.key for image in group) for group in same.values() if len(group) > 1),
         not_images=sorted(path.relative_to(folder.root).as_posix() for path in folder.ignored),
         was_split=folder.was_split,
         problems=folder.problems(),
@@ -119,10 +87,6 @@ def _look_at(image: ImageFile) -> tuple[str, str]:
     return hashlib.sha256(content).hexdigest(), ""
 
 
-def _differing(groups: Sequence[Sequence[ImageFile]], by: Callable[[ImageFile], str]) -> list[list[str]]:
-    return sorted(sorted(copy.key for copy in group) for group in groups if len({by(copy) for copy in group}) > 1)
-
-
 def _judge(check: Check, readable: Counter[tuple[str, str]]) -> None:
     """Add problems and warnings; `readable` counts the readable images of each class and split."""
     warn = check.warnings.append
@@ -135,14 +99,16 @@ def _judge(check: Check, readable: Counter[tuple[str, str]]) -> None:
     if check.unreadable:
         listed = [f"{name}: {reason}" for name, reason in check.unreadable.items()]
         warn(f"{_some(listed, 'picture cannot be read', 'pictures cannot be read')}, left out.")
-    for groups, advice in (
-        (check.in_several_splits, "splits: measured on what was learnt, a model looks better than it is."),
-        (check.in_several_classes, "classes: at most one of them is right."),
+    for place, advice in (
+        (0, "splits: measured on what was learnt, a model looks better than it is."),
+        (1, "classes: at most one of them is right."),
     ):
+        groups = [" = ".join(group) for group in check.copies if len({key.split("/")[place] for key in group}) > 1]
         if groups:
-            warn(f"{_some([' = '.join(group) for group in groups], 'picture is', 'pictures are')} in several {advice}")
-    if check.repeated:
-        warn(f"{check.repeated} pictures are in their class more than once and count as often.")
+            warn(f"{_some(groups, 'picture is', 'pictures are')} in several {advice}")
+    repeated = sum(len(group) - len({tuple(key.split("/")[:2]) for key in group}) for group in check.copies)
+    if repeated:
+        warn(f"{repeated} pictures are in their class more than once and count as often.")
     for split in ("valid", "test"):
         missing = [label for label in check.counts if readable[label, "train"] and not readable[label, split]]
         if missing and any(check.counts[label][split] for label in check.counts):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -77,7 +78,7 @@ def check_command(
         data_check.check_and_print(folder)
         return
     check = data_check.check_data_set(folder)  # without progress: standard output is the document's
-    typer.echo(json.dumps(check.to_json(), indent=2))
+    typer.echo(json.dumps({"usable": not check.problems, **asdict(check)}, indent=2))
     check.require_usable()
 
 

@@ -1,8 +1,12 @@
-"""The data set's errors (`model.training.data.image_folder`) as the command line says them."""
+"""Data sets on this machine: found, and written whole or not at all."""
 
 from __future__ import annotations
 
+import fcntl
+import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from cli.errors import NotReadyError
@@ -25,24 +29,45 @@ def read_data_set(root: Path) -> ImageFolder:
     return folder
 
 
-def require_room(folder: Path, needed: int, what: str) -> None:
-    """Refuse with a NotReadyError where fewer than `needed` bytes of disk are free."""
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        message = f"{folder} has {free / 1e9:.1f} GB free; {needed / 1e9:.1f} GB are needed to {what}."
-        raise NotReadyError(message, "Make room or choose a folder on another volume; what has arrived is kept.")
-
-
 def named(folder: Path) -> Path:
     """Return the same folder by a path that ends in its name, which "." and ".." do not."""
     return folder.resolve() if folder.name in ("", "..") else folder
 
 
-def read_file(path: Path) -> bytes:
-    """Read an image file; a NotReadyError when it is gone, say, or belongs to another user."""
+@contextmanager
+def only_writer(folder: Path) -> Iterator[None]:
+    """Keep a second command from writing to a folder; the system lets go of the lock however this process ends."""
     try:
-        return path.read_bytes()
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder, os.O_RDONLY)
     except OSError as error:
-        raise NotReadyError(
-            f"{path} cannot be read: {error.strerror or error}.", "Make it readable or remove it."
-        ) from error
+        raise NotReadyError(f"{folder} cannot be made: {error.strerror}.") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise NotReadyError(f"Another kennel data command is writing to {folder}.", "Wait for its end.") from None
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def whole_folder(directory: Path) -> Iterator[Path]:
+    """Yield a new folder that takes its name, and an earlier one's place, when the block has ended without an error.
+
+    Until then it lies in a hidden folder beside it, which the next run removes if this one is killed.
+    """
+    hidden = directory.with_name(f".{directory.name}.unfinished")
+    new = hidden / "new"
+    try:
+        if hidden.exists():
+            shutil.rmtree(hidden)
+        new.mkdir(parents=True)
+        yield new
+        if directory.exists():
+            directory.rename(hidden / "old")
+        new.rename(directory)
+    except OSError as error:
+        raise NotReadyError(f"{directory} cannot be written: {error.strerror or error}.") from error
+    finally:
+        shutil.rmtree(hidden, ignore_errors=True)

@@ -12,15 +12,12 @@ from urllib.parse import parse_qsl, urlsplit, urlunsplit
 import requests
 import urllib3
 
-from cli.data.dataset import require_room
 from cli.errors import NotReadyError
 
 _ATTEMPTS = 5  # that bring nothing new, before it gives up
 _BUSY = (408, 425, 429, 500, 502, 503, 504)
 # Seconds between attempts double from 1, or are the server's Retry-After.
 _RETRY = urllib3.Retry(4, backoff_factor=1, retry_after_max=60, status_forcelist=_BUSY, raise_on_status=False)
-# urllib3 puts the connection in front of a reason: <…Connection object at 0x…>: or HTTPSConnection(host='…', port=443):
-_CONNECTION = re.compile(r"^(<[^>]*>|HTTPS?Connection(Pool)?\([^)]*\)): ")
 # What the signed addresses of S3, CloudFront and Google's storage add: it changes while the file is the same.
 _SIGNATURE = re.compile(
     r"x-(amz|goog)-.*|signature|expires|policy|key-pair-id|awsaccesskeyid|googleaccessid", re.IGNORECASE
@@ -41,32 +38,22 @@ def address_digest(url: str) -> str:
 
 
 def require_web_address(url: str) -> None:
-    """Refuse with a NotReadyError what is no address of the web."""
+    """Refuse with a NotReadyError what is no address of the web, without saying what may be secret in it."""
     try:
-        parts = urlsplit(url)
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        usable = urlsplit(str(requests.Request("GET", url).prepare().url)).scheme in ("http", "https")
     except ValueError:
-        raise NotReadyError("Nothing can be fetched from what --url names: it is no web address.") from None
+        usable = False
     if not usable:
-        raise NotReadyError(f"Nothing can be fetched from {public_url(url)!r}: it is no web address.")
+        raise NotReadyError("Nothing can be fetched from what --url names: it is no web address.")
 
 
 def download(url: str, part: Path, *, report: Callable[[int, int], None]) -> None:
     """Complete a file; what lies there is gone on from if it is of the same version of the same address.
 
-    Raises
-    ------
-    NotReadyError
-        The server refuses or sends nonsense, the disk is too small, or several attempts in a row brought nothing new.
+    A NotReadyError says that the server refuses or sends nonsense, that the disk is full, or that several attempts in a
+    row brought nothing new.
     """
-    require_web_address(url)
-    try:
-        part.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise NotReadyError(f"{part.parent} cannot be made: {error.strerror}.") from error
-    if not _version(part, url):
-        discard(part)
-    furthest, failures = _size(part), 0
+    furthest = failures = 0
     with requests.Session() as session:
         for scheme in ("http://", "https://"):
             session.mount(scheme, requests.adapters.HTTPAdapter(max_retries=_RETRY))
@@ -100,6 +87,8 @@ def _attempt(session: requests.Session, url: str, part: Path, report: Callable[[
     headers = {"Accept-Encoding": "identity"}  # a compressed file would have other positions
     if have and etag.startswith('"'):  # a weak one vouches for the meaning and not for the bytes
         headers |= {"Range": f"bytes={have}-", "If-Range": etag}
+    # Servers that ignore If-Range send the rest of another version.
+    rest = {"ETag": etag, "Content-Range": f"bytes {have}-{size - 1}/{size}", "Content-Length": str(size - have)}
     with _ask(session, url, headers) as response:
         if response.status_code == requests.codes.ok:
             have, size, etag = 0, int(response.headers["Content-Length"]), response.headers.get("ETag", "")
@@ -107,14 +96,9 @@ def _attempt(session: requests.Session, url: str, part: Path, report: Callable[[
             part.write_bytes(b"")
             version = {"address": address_digest(url), "size": size, "etag": etag}
             _version_path(part).write_text(json.dumps(version), encoding="utf-8")
-        elif (  # servers that ignore If-Range send the rest of another version
-            response.headers.get("ETag", etag) != etag
-            or not re.fullmatch(rf"bytes {have}-\d+/({size}|\*)", response.headers.get("Content-Range", ""))
-            or int(response.headers["Content-Length"]) > size - have
-        ):
+        elif any(response.headers.get(name) != value for name, value in rest.items()):
             discard(part)
             return "it has changed, or another part was sent than was asked for"
-        require_room(part.parent, 2 * size - have, "download and unpack it")
         report(have, size)
         with part.open("ab") as file:
             for chunk in response.raw.stream(256 * 1024, decode_content=False):
@@ -127,8 +111,6 @@ def _ask(session: requests.Session, url: str, headers: dict[str, str]) -> reques
     name = public_url(url)
     try:
         response = session.get(url, headers=headers, stream=True, timeout=(10, 30))  # seconds: connect, read
-    except ValueError as error:  # its message has the whole address
-        raise NotReadyError(f"Nothing can be fetched from {name!r}: it is no web address.") from error
     except requests.RequestException as error:
         raise NotReadyError(f"Nothing can be fetched from {name!r}: {_reason(error)}.", _KEPT) from error
     if urlsplit(url).scheme == "https" and urlsplit(response.url).scheme != "https":
@@ -162,7 +144,6 @@ def _version(part: Path, url: str) -> tuple[int, str] | None:
 
 def _reason(error: BaseException) -> str:
     """Return the innermost reason: requests wraps urllib3's error, which wraps the socket's."""
-    for inner in (getattr(error, "reason", None), *error.args):
-        if isinstance(inner, BaseException):
-            return _reason(inner)
-    return _CONNECTION.sub("", str(error)) or type(error).__name__
+    while cause := error.__cause__ or error.__context__:
+        error = cause
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -18,19 +18,11 @@ if TYPE_CHECKING:
 
 
 class FastPut:
-    """Sends a request that botocore has signed straight through a pool of connections.
+    """Sends a request that botocore has signed straight through a pool of connections, one for each caller at a time.
 
     boto3 repeats whatever is not answered with 200, so that its retries and its errors are the ones that count. After a
-    connection that failed, and where there is a proxy, boto3 sends everything.
-
-    Parameters
-    ----------
-    session : boto3.session.Session
-    s3 : client
-        Of boto3, with the signature version "s3v4".
-    bucket : str
-    connections : int
-        How many callers there are at the same time.
+    connection that failed, and where there is a proxy, boto3 sends everything. Its client needs the signature version
+    "s3v4".
     """
 
     def __init__(self, session: boto3.session.Session, s3: Any, bucket: str, connections: int) -> None:
@@ -43,13 +35,7 @@ class FastPut:
         self._usable = self._credentials is not None and not getproxies()
 
     def __call__(self, key: str, body: bytes) -> str:
-        """Put one object; return its ETag.
-
-        Raises
-        ------
-        botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError
-            As boto3's `put_object`.
-        """
+        """Put one object; return its ETag, or raise as boto3's `put_object` does."""
         if self._usable:
             try:
                 response = self._send(key, body)

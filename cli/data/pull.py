@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from cli.console import byte_progress, console
-from cli.data.dataset import named
+from cli.console import console, progress_bar
+from cli.data.dataset import named, only_writer, whole_folder
 from cli.data.download import address_digest, discard, download, public_url, require_web_address
 from cli.data.unzip import ArchiveError, unzip
 from cli.errors import NotReadyError, UsageError
@@ -24,99 +21,52 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class Source:
-    """Where a pulled data set came from; kept beside its folder as ``NAME.source.json``.
+    """Where a pulled data set came from; kept beside its folder as ``NAME.source.json``."""
 
-    Attributes
-    ----------
-    url : str
-        Without user name, password and query.
-    address : str
-        SHA-256 that tells addresses with different queries apart.
-    sha256 : str
-        Of the archive, hexadecimal.
-    pulled : str
-        When, in UTC.
-    """
-
-    url: str
-    address: str
-    sha256: str
-    pulled: str
+    url: str  # without user name, password and query
+    address: str  # SHA-256 that tells addresses with different queries apart
+    sha256: str  # of the archive, hexadecimal
+    pulled: str  # when, in UTC
 
 
 def pull(directory: Path, url: str, sha256: str | None) -> None:
     """Fetch and unpack a data set, or do nothing where it lies already.
 
-    Nothing vouches for an archive that is fetched for the first time, unless `sha256` is given. Its checksum is kept,
-    and every later archive of the same address must have the same one.
-
-    Parameters
-    ----------
-    directory : Path
-        Appears when everything is unpacked. ``DIRECTORY.zip``, where a person has put one, is used instead of a
-        download, and kept.
-    url : str
-        Of a zip archive.
-    sha256 : str, optional
-        What the archive's checksum must be.
-
-    Raises
-    ------
-    NotReadyError
-        When the folder holds something else, or the archive is not the one that is expected.
-    UsageError
-        When `sha256` is no checksum, or the folder has no name.
+    Nothing vouches for an archive that is fetched for the first time, unless its checksum is given. It is kept, and
+    every later archive of the same address must have the same one. `directory` appears when everything is unpacked.
+    ``DIRECTORY.zip``, where a person has put one, is used instead of a download, and kept. A NotReadyError says that
+    the folder holds something else, or that the archive is not the one that is expected.
     """
     if sha256 is not None and not _SHA256.fullmatch(sha256 := sha256.lower().removeprefix("sha256:")):
         raise UsageError(f"{sha256!r} is no SHA-256 checksum: it has 64 hexadecimal digits.")
     require_web_address(url)
     directory = named(directory)
-    if not directory.name:
-        raise UsageError(f"{directory} cannot be a data set's folder: name one below it.")
-    with _only_one(directory.parent):
+    with only_writer(directory.parent):
         _pull(directory, url, sha256)
 
 
 def _pull(directory: Path, url: str, sha256: str | None) -> None:
-    archive, record = directory.with_name(f"{directory.name}.zip"), directory.with_name(f"{directory.name}.source.json")
-    part = archive.with_name(f"{archive.name}.part")
+    archive, record, part = (directory.with_name(directory.name + end) for end in (".zip", ".source.json", ".zip.part"))
     before = _read(record)
     if not _is_there(directory, before, url, sha256):
-        if archive.is_dir():
-            raise NotReadyError(f"{archive} is a folder; an archive is expected there.", "Move it away.")
-        if archive.exists():
+        if archive.is_file():
             console.print(f"Using {archive}, which is there already.")
         else:
-            with byte_progress("Downloading") as report:
+            with progress_bar("Downloading", in_bytes=True) as report:
                 download(url, part, report=report)
             archive = part
-        _write(record, _verified(archive, url, sha256, before))
+        source = _verified(archive, url, sha256, before)
         try:
-            with byte_progress("Unpacking") as report:
-                unpacked = unzip(archive, directory, report=report)
+            with progress_bar("Unpacking", in_bytes=True) as report, whole_folder(directory) as new:
+                unpacked = unzip(archive, new, report=report)
+                # Before the folder has its name, and only if it gets one: the checksum of something unusable is nothing
+                # to go by.
+                record.write_text(json.dumps(asdict(source), indent=2) + "\n", encoding="utf-8")
         except ArchiveError:
-            _write(record, before)  # the checksum of something unusable is nothing to go by
             discard(part)
             raise
         console.print(f"Unpacked {unpacked}, into {directory}.")
     discard(part)
-
-
-@contextmanager
-def _only_one(folder: Path) -> Iterator[None]:
-    """Keep a second pull from writing the same files; the system lets go of the lock however this process ends."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise NotReadyError(f"{folder} cannot be made: {error.strerror}.") from error
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError:
-        raise NotReadyError(f"Another kennel data pull is writing to {folder}.", "Wait until it has ended.") from None
-    finally:
-        os.close(descriptor)
 
 
 def _is_there(directory: Path, before: Source | None, url: str, sha256: str | None) -> bool:
@@ -124,10 +74,9 @@ def _is_there(directory: Path, before: Source | None, url: str, sha256: str | No
         return False
     if before is None or before.address != address_digest(url) or sha256 not in (None, before.sha256):
         what = "was not pulled" if before is None else f"was pulled from {before.url} (sha256 {before.sha256})"
-        if before is not None and before.url == public_url(url) and before.address != address_digest(url):
-            what += ", with another query in the address"
         raise NotReadyError(
-            f"{directory} is there and {what}, so it is left alone.", "Choose another folder, or remove this one."
+            f"{directory} is there and {what}, so it is left alone.",
+            "Choose another folder, or remove this one. An address with another query is another address.",
         )
     console.print(f"{directory} was pulled from there on {before.pulled}; sha256 {before.sha256}.")
     return True
@@ -160,10 +109,3 @@ def _read(record: Path) -> Source | None:
         raise NotReadyError(
             f"{record} cannot be read: {error}.", "Remove it to trust the next archive unseen."
         ) from error
-
-
-def _write(record: Path, source: Source | None) -> None:
-    if source is None:
-        record.unlink(missing_ok=True)
-    else:
-        record.write_text(json.dumps(asdict(source), indent=2) + "\n", encoding="utf-8")

@@ -11,23 +11,20 @@ import hashlib
 import json
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
-import botocore.exceptions
 from botocore.config import Config
 
 from cli.aws import Stage, delete_objects
 from cli.console import progress_bar
-from cli.data.dataset import read_file
 from cli.data.fast_put import FastPut
-from cli.errors import UsageError, aws_errors
+from cli.errors import NotReadyError, UsageError, aws_errors
 from cli.parallel import map_unordered
 from infra.bucket_layout import DATA_SETS
-from model.core.machine import available_vcpus
 from model.training.data.image_folder import ImageFolder
 
 _UPLOADS = 16  # at the same time: S3 answers a small put in tens of milliseconds
@@ -36,8 +33,7 @@ _SWITCH_SECONDS = 0.0005
 _MANIFEST_INTERVAL = 15.0  # seconds; what a killed push has sent since is sent again
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
-Manifest = dict[str, tuple[str, str]]
-"""For each key below the prefix the SHA-256 of its content and its ETag."""
+Manifest = dict[str, tuple[str, str]]  # for each key below the prefix, the SHA-256 of its content and its ETag
 
 
 @dataclass(frozen=True)
@@ -75,24 +71,15 @@ def push_files(stage: Stage, files: Mapping[str, Path], prefix: str, manifest_ke
     """Make what lies below a prefix of the data bucket equal to some files, given by their keys below it.
 
     The manifest is also written every few seconds and when the push breaks off: the next one goes on from there.
-
-    Raises
-    ------
-    NotReadyError
-        When the storage stack is not deployed, or a file cannot be read.
-    AwsError
-        When an upload or a deletion is refused.
     """
     bucket = stage.data_bucket
     s3 = stage.client("s3", config=Config(max_pool_connections=_UPLOADS, signature_version="s3v4"))
     with aws_errors():
+        listed = stage.listed("s3", "list_objects_v2", "Contents", Bucket=bucket, Prefix=prefix)
+        present = {item["Key"].removeprefix(prefix): item["ETag"] for item in listed}
         recorded = _read_manifest(s3, bucket, manifest_key)
-        pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
-        present = {
-            item["Key"].removeprefix(prefix): item["ETag"] for page in pages for item in page.get("Contents", [])
-        }
         manifest = {key: entry for key, entry in recorded.items() if present.get(key) == entry[1]}
-        changed = {key: files[key] for key in _changed(files, manifest)}
+        changed = _changed(files, manifest)
 
         def save() -> None:
             body = json.dumps(manifest.copy(), sort_keys=True, ensure_ascii=False).encode()  # it goes on growing
@@ -100,7 +87,13 @@ def push_files(stage: Stage, files: Mapping[str, Path], prefix: str, manifest_ke
 
         if changed:
             put = FastPut(stage.session, s3, bucket, _UPLOADS)
-            _upload(changed, manifest, lambda key, body: put(prefix + key, body), save)
+
+            def send(key: str) -> None:
+                body = _read(files[key])
+                # Here and not where results are gathered: an upload that ends after Ctrl-C is one that was done, too.
+                manifest[key] = (hashlib.sha256(body).hexdigest(), put(prefix + key, body))
+
+            _upload(send, changed, save)
         stale = sorted(present.keys() - files.keys())
         delete_objects(s3, bucket, [{"Key": prefix + key} for key in stale])
     return PushResult(len(changed), len(files) - len(changed), len(stale))
@@ -108,33 +101,20 @@ def push_files(stage: Stage, files: Mapping[str, Path], prefix: str, manifest_ke
 
 def _changed(files: Mapping[str, Path], manifest: Manifest) -> list[str]:
     """Return the keys whose files are not what the manifest says of them."""
-    changed = [key for key in files if key not in manifest]
     known = [key for key in files if key in manifest]
     with progress_bar("Comparing", len(known)) as report:
-        digests = map_unordered(lambda key: _sha256(read_file(files[key])), known, threads=available_vcpus())
-        for done, (key, digest) in enumerate(digests, start=1):
-            if digest != manifest[key][0]:
-                changed.append(key)
-            report(done)
-    return changed
+        digests = map_unordered(lambda key: hashlib.sha256(_read(files[key])).hexdigest(), known, report=report)
+        same = {key for key, digest in digests if digest == manifest[key][0]}
+    return [key for key in files if key not in same]
 
 
-def _upload(
-    files: Mapping[str, Path], manifest: Manifest, put: Callable[[str, bytes], str], save: Callable[[], None]
-) -> None:
-    """Put the files; `manifest` grows as objects arrive and is saved now and then."""
-
-    def send(key: str) -> None:
-        body = read_file(files[key])
-        # Here and not where results are gathered: an upload that ends after Ctrl-C is one that was done, too.
-        manifest[key] = (_sha256(body), put(key, body))
-
+def _upload(send: Callable[[str], None], keys: Sequence[str], save: Callable[[], None]) -> None:
+    """Send the files, and save the manifest now and then."""
     saved, interval = monotonic(), sys.getswitchinterval()
     sys.setswitchinterval(_SWITCH_SECONDS)
-    with progress_bar("Uploading", len(files)) as report:
+    with progress_bar("Uploading", len(keys)) as report:
         try:
-            for done, _ in enumerate(map_unordered(send, files, threads=_UPLOADS), start=1):
-                report(done)
+            for _ in map_unordered(send, keys, threads=_UPLOADS, report=report):
                 if monotonic() - saved > _MANIFEST_INTERVAL:
                     save()
                     saved = monotonic()
@@ -143,17 +123,17 @@ def _upload(
             save()
 
 
-def _sha256(body: bytes) -> str:
-    return hashlib.sha256(body).hexdigest()
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        message = f"{path} cannot be read: {error.strerror or error}."
+        raise NotReadyError(message, "Make it readable or remove it.") from error
 
 
 def _read_manifest(s3: Any, bucket: str, key: str) -> Manifest:
     try:
         document = json.load(s3.get_object(Bucket=bucket, Key=key)["Body"])
-    except botocore.exceptions.ClientError as error:
-        if error.response["Error"]["Code"] in ("NoSuchKey", "404"):
-            return {}
-        raise
-    except ValueError:
-        return {}  # not ours, or cut off: then everything is sent
-    return {name: (entry[0], entry[1]) for name, entry in document.items() if isinstance(entry, list)}
+    except (s3.exceptions.NoSuchKey, ValueError):
+        return {}  # none yet, not ours, or cut off: then everything is sent
+    return {name: (digest, etag) for name, (digest, etag) in document.items()}

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import io
 import os
-import tempfile
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from cli.data.dataset import only_writer, whole_folder
 from cli.errors import NotReadyError
 from cli.parallel import map_unordered
-from model.core.machine import available_vcpus
 from model.training.data.image_folder import ImageFile, ImageFolder
 
 MARKER = ".shrunk"
@@ -37,12 +36,8 @@ def shrink_data_set(
     Larger images become JPEGs of quality 90, upright as the camera noted; those of other formats get a further suffix
     ``.jpg``. Images that are small enough, or would not become smaller files, are copied byte for byte. The copy has
     ``train|valid|test/<class>/``, also where the original had no splits: re-encoded images would be split differently.
-    It appears under its name when it is complete, in place of an earlier copy.
-
-    Raises
-    ------
-    NotReadyError
-        When the destination holds something else, lies inside the original, or cannot be written.
+    It appears under its name when it is complete, in place of an earlier copy. A NotReadyError says that the
+    destination holds something else, lies inside the original, or cannot be written.
     """
     source, target = folder.root.resolve(), destination.resolve()
     if source == target or source in target.parents or target in source.parents:
@@ -51,26 +46,16 @@ def shrink_data_set(
     if os.path.lexists(destination) and not is_empty and not (destination / MARKER).is_file():
         raise NotReadyError(f"{destination} was not made by shrinking, so it is left alone.", "Choose another folder.")
     total = Shrunk()
-    try:
-        destination.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{destination.name}.shrinking-", dir=destination.parent) as name:
-            new = Path(name, "new")
-            new.mkdir()
-            work = map_unordered(partial(_shrink, new, side), folder.images, threads=available_vcpus())
-            with closing(work):  # what runs at Ctrl-C has ended before the folder is removed
-                for done, (image, copied) in enumerate(work, start=1):
-                    report(done)
-                    if isinstance(copied, str):
-                        total.unreadable[image.key] = copied
-                        continue
-                    total.bytes_before += copied[0]
-                    total.bytes_after += copied[1]
-            (new / MARKER).touch()
-            if destination.exists():
-                destination.rename(Path(name, "old"))
-            new.rename(destination)
-    except OSError as error:
-        raise NotReadyError(f"{destination} cannot be written: {error.strerror or error}.") from error
+    with only_writer(target.parent), whole_folder(target) as new:
+        # What runs at Ctrl-C has ended before the folder is removed.
+        with closing(map_unordered(partial(_shrink, new, side), folder.images, report=report)) as copies:
+            for image, copied in copies:
+                if isinstance(copied, str):
+                    total.unreadable[image.key] = copied
+                    continue
+                total.bytes_before += copied[0]
+                total.bytes_after += copied[1]
+        (new / MARKER).touch()
     return total
 
 

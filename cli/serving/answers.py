@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
@@ -48,24 +47,11 @@ class _Answer(_Strict):
 _ANY: TypeAdapter[_Failure | _Answer] = TypeAdapter(_Failure | _Answer)
 
 
-def load_json(content: bytes) -> Any:
-    """Parse a JSON document that anybody may have written; a ValueError when it is none, or is nested too deeply."""
-    try:
-        return json.loads(content)
-    except RecursionError as error:
-        raise ValueError("nested too deeply") from error
-
-
 def parse_answer(content: bytes) -> dict[str, Any]:
     """Parse what `/invocations` or the function answers to one image; give its known fields and no others.
 
-    Either ``predictions`` (at least one), ``model`` and, where they were asked for, ``scores``; or ``error``.
-    The function adds a ``request_id``.
-
-    Raises
-    ------
-    ValueError
-        It is something else.
+    Either ``predictions`` (at least one), ``model`` and, where they were asked for, ``scores``; or ``error``. The
+    function adds a ``request_id``. A ValueError says that it is something else.
     """
     if len(content) > MAX_BYTES:
         raise ValueError("too long")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,6 +16,7 @@ from cli.console import console, progress_bar
 from cli.data.commands import SAMPLE_DIR
 from cli.data.dataset import read_data_set
 from cli.errors import NotReadyError, WorkFailedError
+from cli.parallel import map_unordered
 from cli.serving.function_client import Answer, FunctionClient
 from model.core.artifact import ArtifactError
 from model.training.data.image_folder import ImageFile
@@ -67,23 +67,15 @@ def _is_url(name: str) -> bool:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The function's answers on a test set beside those of the same artifact, run here.
-
-    Attributes
-    ----------
-    online, offline : float
-        Accuracy through the function URL, and of the artifact's own predictor on this machine, 0 to 1.
-    largest_difference : float
-        Between any online and offline probability.
-    """
+    """The function's answers on a test set beside those of the same artifact, run here; accuracies are from 0 to 1."""
 
     images: list[ImageFile]  # of the test set
     answers: list[Answer]  # in the same order
     right: list[bool]  # whether the function's first answer was the image's class
     unreadable: list[ImageFile]  # by the function
-    online: float
-    offline: float
-    largest_difference: float
+    online: float  # accuracy through the function URL
+    offline: float  # accuracy of the artifact's own predictor on this machine
+    largest_difference: float  # between any online and offline probability
 
     def figures(self) -> dict[str, Any]:
         """The measured figures for a program to read."""
@@ -101,10 +93,7 @@ def evaluate(
     directory: Annotated[Path, typer.Argument(help="The data set whose test/ is used.")] = SAMPLE_DIR,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
-    """Measure the deployed accuracy.
-
-    Through the function URL, beside that of the same artifact run here.
-    """
+    """Measure the deployed accuracy, through the function URL, beside that of the same artifact run here."""
     stage: Stage = context.obj
     evaluation = evaluate_deployment(stage, directory)
     if as_json:
@@ -128,34 +117,33 @@ def evaluation_table(evaluation: Evaluation) -> Table:
 def evaluate_deployment(stage: Stage, directory: Path) -> Evaluation:
     """Send every test image through the function URL and through the artifact's predictor on this machine.
 
-    Images that the function cannot read (HTTP 415) are left out of both accuracies and listed in `unreadable`.
-
-    Raises
-    ------
-    NotReadyError
-        When there is no test set, no artifact, or the endpoint serves another model than the artifact.
-    WorkFailedError
-        When an image got no answer.
+    Images that the function cannot read (HTTP 415) are left out of both accuracies and listed in `unreadable`. A
+    NotReadyError says that there is no test set, no artifact, or that the endpoint serves another model than the
+    artifact; a WorkFailedError that an image got no answer.
     """
     test = [image for image in read_data_set(directory).images if image.split == "test"]
     if not test:
         raise NotReadyError(f"{directory} has no pictures in test/.")
-    pairs = list(zip(test, _classify_all(stage, test), strict=True))
+    client = FunctionClient(stage, connections=_CALLS_AT_ONCE)
+
+    def ask(image: ImageFile) -> Answer:
+        return client.classify_bytes(image.path.read_bytes(), scores=True)
+
+    with progress_bar("Classifying", len(test)) as report:
+        answers = dict(map_unordered(ask, test, threads=_CALLS_AT_ONCE, report=report))
+    pairs = [(image, answers[image]) for image in test]
     unreadable = [image for image, answer in pairs if answer.status == _UNREADABLE]
-    if len(unreadable) < len(test):
-        pairs = [(image, answer) for image, answer in pairs if answer.status != _UNREADABLE]
+    pairs = [(image, answer) for image, answer in pairs if answer.status != _UNREADABLE] or pairs
     if refused := [f"{image.path}: {answer.error}" for image, answer in pairs if answer.error]:
         raise WorkFailedError(f"{len(refused)} of {len(test)} pictures got no answer; {refused[0]}")
     predictor = _load(stage.artifact)
     labels, version = predictor.card.labels, predictor.card.version
-    for image, answer in pairs:
-        served, count = answer.body["model"]["version"], len(answer.body.get("scores", ()))
+    for _, answer in pairs:
+        served = answer.body["model"]["version"]
         if served != version:
             raise NotReadyError(
                 f"The endpoint serves {served[:19]}…, the artifact here is {version[:19]}….", "Deploy it: kennel deploy"
             )
-        if count != len(labels):
-            raise WorkFailedError(f"{image.path}: the answer has {count} scores, the artifact {len(labels)} labels.")
     truth = [labels.index(image.label) for image, _ in pairs]
     online = [answer.body["scores"] for _, answer in pairs]
     offline = [predictor.predict(image.path.read_bytes()).scores for image, _ in pairs]
@@ -171,15 +159,6 @@ def evaluate_deployment(stage: Stage, directory: Path) -> Evaluation:
             abs(a - b) for pair in zip(online, offline, strict=True) for a, b in zip(*pair, strict=True)
         ),
     )
-
-
-def _classify_all(stage: Stage, images: list[ImageFile]) -> list[Answer]:
-    client, answers = FunctionClient(stage, connections=_CALLS_AT_ONCE), []
-    with ThreadPoolExecutor(_CALLS_AT_ONCE) as pool, progress_bar("Classifying", len(images)) as report:
-        for answer in pool.map(lambda image: client.classify_bytes(image.path.read_bytes(), scores=True), images):
-            answers.append(answer)
-            report(len(answers))
-    return answers
 
 
 def _load(artifact: Path) -> Predictor:

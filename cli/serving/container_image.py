@@ -127,8 +127,7 @@ def _run(builder: Path, command: str, *arguments: str, stdin: str | None = None)
 def builder_environment(builder: Path) -> dict[str, str]:
     """Return the environment to run the builder in.
 
-    As root, as in a CI container, buildah needs neither a kernel with overlay mounts nor control groups when told so;
-    what the environment says itself counts first.
+    As root, as in a CI container, buildah needs neither overlay mounts nor control groups when told so.
     """
     own = {"STORAGE_DRIVER": "vfs", "BUILDAH_ISOLATION": "chroot"}
     return {**(own if builder.name == "buildah" and os.geteuid() == 0 else {}), **os.environ}

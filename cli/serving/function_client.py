@@ -11,8 +11,8 @@ from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 
 from cli.aws import Stage
-from cli.errors import AwsError, NotReadyError, aws_errors
-from cli.serving.answers import load_json, parse_answer
+from cli.errors import AwsError, aws_errors
+from cli.serving.answers import parse_answer
 
 _TIMEOUT = urllib3.Timeout(connect=5, read=70)  # the function itself gives up earlier
 
@@ -38,15 +38,8 @@ class Answer:
         """Read what came back, whatever it is."""
         try:
             return cls(status, parse_answer(content))
-        except ValueError:  # not an answer of ours: a gateway's page, say
-            text = content[:200].decode(errors="replace")
-        try:
-            document = load_json(content)
-            message = document.get("Message") or document["message"]
-            text = message if isinstance(message, str) else text
-        except (ValueError, AttributeError, LookupError):
-            pass
-        return cls(status, {"message": text})
+        except ValueError:  # not an answer of ours: AWS's own, or a gateway's page
+            return cls(status, {"message": content[:200].decode(errors="replace")})
 
 
 class FunctionClient:
@@ -56,8 +49,6 @@ class FunctionClient:
         self.url = stage.output("inference", "FunctionUrl")
         with aws_errors():
             self._credentials = stage.session.get_credentials()
-        if self._credentials is None:
-            raise NotReadyError("No AWS credentials in the environment to sign the call with.")
         self._region = stage.region
         self._http = urllib3.PoolManager(maxsize=connections, timeout=_TIMEOUT, retries=False)
 

@@ -8,11 +8,11 @@ import re
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import botocore.exceptions
 import pytest
-from fake_s3 import FakeS3
 from fake_stage import FakeStage
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,11 +20,11 @@ from PIL import Image
 from rich.color import ColorSystem
 
 from cli import console, main
-from cli.aws import ROOT, Stage
+from cli.aws import ROOT
 from cli.console import SafeConsole, plain
+from cli.errors import aws_errors
 from cli.serving import classify as classifying
 from cli.serving.function_client import Answer
-from cli.training import sagemaker as training
 
 #: Clipboard, title, a cleared screen in both forms of an introducer, the start of the line, the other direction, half a
 #: character, and markup, some of it nonsense.
@@ -35,68 +35,42 @@ HOSTILE_NAME = HOSTILE.replace("/", "")
 _OWN = re.compile(r"\x1b\[(\?25[lh]|[0-9;]*m|[0-9]*[AK])|\r")
 _UNSAFE = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
-
-class HostileAws:
-    """SageMaker and CloudWatch Logs, all of whose texts are hostile; a training job has failed."""
-
-    def describe_training_job(self, **_: Any) -> dict[str, Any]:
-        return {"TrainingJobStatus": "Failed", "FailureReason": HOSTILE}
-
-    def describe_log_streams(self, **_: Any) -> dict[str, Any]:
-        return {"logStreams": [{"logStreamName": f"job/{HOSTILE}{number}-1"} for number in range(2)]}
-
-    def get_log_events(self, *, nextToken: str | None = None, **_: Any) -> dict[str, Any]:
-        return {"events": [] if nextToken else [{"message": HOSTILE}], "nextForwardToken": "end"}
-
-    def describe_endpoint(self, **_: Any) -> dict[str, Any]:
-        return {"EndpointConfigName": HOSTILE}
-
-    def describe_endpoint_config(self, **_: Any) -> dict[str, Any]:
-        return {"ProductionVariants": [{"ModelName": HOSTILE}]}
-
-
-class Screen:
-    """Runs commands and keeps what they print, in a terminal or into a file."""
-
-    def __init__(self, capsys: pytest.CaptureFixture[str], *, terminal: bool) -> None:
-        self._capsys, self._terminal = capsys, terminal
-
-    def kennel(self, *arguments: str, code: int) -> str:
-        with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as stopped:
-            patch.setattr("sys.argv", ["kennel", *arguments])
-            main.main()
-        assert stopped.value.code in (code, None)
-        return self.shown()
-
-    def shown(self) -> str:
-        """What has been printed; the test fails when a terminal would obey any of it."""
-        captured = self._capsys.readouterr()
-        text = captured.out + captured.err
-        if self._terminal:
-            text = _OWN.sub("", text)
-        assert not _UNSAFE.findall(text), text
-        return text
+Kennel = Callable[..., str]
 
 
 @pytest.fixture(params=[True, False], ids=["terminal", "file"])
-def screen(
+def shown(
     request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> Screen:
+) -> Callable[[], str]:
+    """Gives what has been printed, in a terminal or into a file; it fails when a terminal would obey any of it."""
     for made in (console.console, console.error_console):
         monkeypatch.setattr(made, "_width", 4000)
         if request.param:
             monkeypatch.setattr(made, "_force_terminal", True)
             monkeypatch.setattr(made, "_color_system", ColorSystem.TRUECOLOR)
-    return Screen(capsys, terminal=request.param)
+
+    def shown() -> str:
+        text = _OWN.sub("", "".join(capsys.readouterr())) if request.param else "".join(capsys.readouterr())
+        assert not _UNSAFE.findall(text), text
+        return text
+
+    return shown
 
 
 @pytest.fixture
-def stage(monkeypatch: pytest.MonkeyPatch) -> Any:
-    stage: Any = FakeStage(s3=FakeS3(), aws=HostileAws())
-    monkeypatch.setattr(main, "Stage", lambda *_: stage)
+def kennel(shown: Callable[[], str], monkeypatch: pytest.MonkeyPatch) -> Kennel:
+    """Runs `kennel` and gives what it shows."""
+    monkeypatch.setattr(main, "Stage", lambda *_: FakeStage())
     monkeypatch.delenv("KENNEL_STAGE", raising=False)
-    monkeypatch.setattr(training, "_POLL_SECONDS", 0.0)
-    return stage
+
+    def run(*arguments: str, code: int) -> str:
+        monkeypatch.setattr("sys.argv", ["kennel", *arguments])
+        with pytest.raises(SystemExit) as stopped:
+            main.main()
+        assert stopped.value.code in (code, None)
+        return shown()
+
+    return run
 
 
 def shows(text: str) -> bool:
@@ -130,84 +104,62 @@ def test_colours_of_a_log_are_left_out_and_letters_of_the_world_are_not() -> Non
     assert plain("\x1b[1;31mred\x1b[0m\tépagneul 犬 🐕 כלב\n") == "red\tépagneul 犬 🐕 כלב\n"
 
 
-def test_log_lines_and_reasons_of_a_training_job(screen: Screen, stage: Any) -> None:
-    text = screen.kennel("train", "--follow", "job", code=5)
-    assert shows(text)
-    assert text.count("mine") >= 3  # two lines, and the reason
-
-
-def test_pictures_answers_and_errors_of_the_function(
-    screen: Screen, stage: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("status", "body", "code"),
+    [
+        (200, {"predictions": [{"label": HOSTILE, "probability": 0.5}]}, 0),
+        (400, {"error": {"message": HOSTILE, "code": HOSTILE}}, 5),
+    ],
+)
+def test_images_answers_and_errors_of_the_function(
+    kennel: Kennel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int, body: dict[str, Any], code: int
 ) -> None:
-    picture = tmp_path / HOSTILE_NAME
-    picture.write_bytes(b"")
-    body: dict[str, Any] = {"predictions": [{"label": HOSTILE, "probability": 0.5}]}
-
-    class Client:
-        def __init__(self, _: Stage) -> None: ...
-
-        def classify_bytes(self, *_: Any, **__: Any) -> Answer:
-            return Answer(200 if "predictions" in body else 400, body)
-
-    monkeypatch.setattr(classifying, "FunctionClient", Client)
-    assert shows(screen.kennel("classify", str(picture), code=0))
-    answer = json.loads(screen.kennel("classify", str(picture), "--json", code=0))
-    assert answer["predictions"] == body["predictions"]
-    body.clear()
-    body["error"] = {"message": HOSTILE, "code": HOSTILE}
-    assert shows(screen.kennel("classify", str(picture), code=5))
-    assert shows(screen.kennel("classify", f"{picture}?", code=3))
+    image = tmp_path / HOSTILE_NAME
+    image.write_bytes(b"")
+    client = SimpleNamespace(classify_bytes=lambda *_, **__: Answer(status, body))
+    monkeypatch.setattr(classifying, "FunctionClient", lambda _: client)
+    assert shows(kennel("classify", str(image), code=code))
+    document, _ = json.JSONDecoder().raw_decode(kennel("classify", str(image), "--json", code=code))
+    assert document.items() >= body.items()
 
 
-def test_classes_and_files_of_a_data_set(screen: Screen, stage: Any, tmp_path: Path) -> None:
+def test_classes_and_files_of_a_data_set(kennel: Kennel, tmp_path: Path) -> None:
     folder = tmp_path / "dogs"
     for split, name in product(("train", "valid"), ("a", HOSTILE_NAME)):
         label = folder / split / name
         label.mkdir(parents=True)
         Image.new("RGB", (8, 8)).save(label / "a.png")
-        (label / f"{HOSTILE_NAME}.png").write_bytes(b"no picture")
-        (label / f"{HOSTILE_NAME}.txt").write_bytes(b"no picture")
-    assert shows(screen.kennel("data", "check", str(folder), code=3))  # one class's name is no text
-    assert '"usable": false' in screen.kennel("data", "check", str(folder), "--json", code=3)
-    assert shows(screen.kennel("data", "shrink", str(folder), str(tmp_path / "small"), code=0))
-    assert shows(screen.kennel("data", "check", str(tmp_path / HOSTILE_NAME), code=3))
-    (folder / "valid" / HOSTILE_NAME).rename(folder / "valid" / f"{HOSTILE_NAME}2")
-    assert shows(screen.kennel("data", "push", str(folder), "--name", "dogs", code=3))
+        for suffix in ("png", "txt"):
+            (label / f"{HOSTILE_NAME}.{suffix}").write_bytes(b"no image")
+    assert shows(kennel("data", "check", str(folder), code=3))  # one class's name is no text
+    assert '"usable": false' in kennel("data", "check", str(folder), "--json", code=3)
+    assert shows(kennel("data", "shrink", str(folder), str(tmp_path / "small"), code=0))
 
 
-def test_the_log_of_the_local_aws(screen: Screen, tmp_path: Path) -> None:
-    from emulator.platform import lifecycle
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (botocore.exceptions.ClientError({"Error": {"Code": HOSTILE, "Message": HOSTILE}}, HOSTILE), 4),
+        (RuntimeError(HOSTILE), 1),
+    ],
+    ids=["of AWS", "of ours"],
+)
+def test_errors(kennel: Kennel, monkeypatch: pytest.MonkeyPatch, error: Exception, code: int) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        with aws_errors():  # as every client is made
+            raise error
 
-    path = lifecycle.log_path(tmp_path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(HOSTILE.encode(errors="surrogateescape") + b"\n")
-    assert r"\x1b]52;c;aGk=" in screen.kennel("local", "logs", "--state-dir", str(tmp_path), code=0)
-
-
-def refusal() -> Exception:
-    error = {"Error": {"Code": HOSTILE, "Message": HOSTILE}}
-    return botocore.exceptions.ClientError(error, HOSTILE)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(("error", "code"), [(refusal, 4), (lambda: RuntimeError(HOSTILE), 1)])
-def test_errors_of_aws_and_of_ours(
-    screen: Screen, stage: Any, monkeypatch: pytest.MonkeyPatch, error: Callable[[], Exception], code: int
-) -> None:
-    def fail(**_: Any) -> None:
-        raise error()
-
-    monkeypatch.setattr(stage.aws, "describe_training_job", fail, raising=False)
-    assert shows(screen.kennel("train", "--follow", "job", code=code))
+    monkeypatch.setattr(FakeStage, "client", fail)
+    assert shows(kennel("train", "--follow", "job", code=code))
 
 
-@pytest.mark.parametrize("arguments", [[f"--{HOSTILE}"], [HOSTILE], ["train", "--set", HOSTILE], ["train", HOSTILE]])
-def test_arguments_that_are_file_names(screen: Screen, stage: Any, arguments: list[str]) -> None:
-    assert "x1b]52;c;aGk" in screen.kennel(*arguments, code=2)
+@pytest.mark.parametrize("arguments", [[f"--{HOSTILE}"], [HOSTILE], ["train", "--set", HOSTILE]])
+def test_arguments_that_are_file_names(kennel: Kennel, arguments: list[str]) -> None:
+    assert "x1b]52;c;aGk" in kennel(*arguments, code=2)
 
 
-def test_progress_names_what_it_is_of(screen: Screen) -> None:
-    with console.progress_bar(HOSTILE, 2) as report_steps:
-        report_steps(1)
-    with console.byte_progress(HOSTILE) as report_bytes:
-        report_bytes(1, 2)
-    screen.shown()
+def test_progress_names_what_it_is_of(shown: Callable[[], str]) -> None:
+    for in_bytes in (False, True):
+        with console.progress_bar(HOSTILE, 2, in_bytes=in_bytes) as report:
+            report(1)
+    shown()

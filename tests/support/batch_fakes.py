@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Never
 
 import botocore.exceptions
 from fake_s3 import FakeS3
 from fake_stage import FakeStage
-
-
-def client_error(code: str) -> botocore.exceptions.ClientError:
-    return botocore.exceptions.ClientError({"Error": {"Code": code, "Message": "refused"}}, "Operation")
 
 
 def answer_of(label: str) -> bytes:
@@ -30,7 +26,10 @@ class FakeSageMaker:
         self.requests: list[dict[str, Any]] = []
         self.running = False
         self.answer: Callable[[str], bytes | None] = lambda name: answer_of("Akita")
-        self.place: Callable[[str], str] = lambda name: name
+
+    def refuse(self, **_: Any) -> Never:
+        error = {"Error": {"Code": "ValidationException", "Message": "refused"}}
+        raise botocore.exceptions.ClientError(error, "Operation")  # type: ignore[arg-type]
 
     def describe_endpoint(self, *, EndpointName: str) -> dict[str, Any]:
         return {"EndpointConfigName": f"config of {EndpointName}"}
@@ -45,23 +44,18 @@ class FakeSageMaker:
     def describe_transform_job(self, *, TransformJobName: str) -> dict[str, Any]:
         request = next((r for r in self.requests if r["TransformJobName"] == TransformJobName), None)
         if request is None:
-            raise client_error("ValidationException")
+            self.refuse()
         if self.running:
             raise KeyboardInterrupt
-        for name in self.sent(request):
-            answer = self.answer(name)
-            if answer is not None:
-                output = request["TransformOutput"]["S3OutputPath"].removeprefix("s3://bucket/").rstrip("/")
-                self.s3.objects[f"{output}/{self.place(name)}.out"] = answer
+        manifest = request["TransformInput"]["DataSource"]["S3DataSource"]["S3Uri"].removeprefix("s3://bucket/")
+        head, *names = json.loads(self.s3.objects[manifest])
+        assert head == {"prefix": "s3://bucket/batch/input/dogs/"}
+        output = request["TransformOutput"]["S3OutputPath"].removeprefix("s3://bucket/").rstrip("/")
+        for name in names:
+            if (answer := self.answer(name)) is not None:
+                self.s3.objects[f"{output}/{name}.out"] = answer
         reason = {"FailureReason": "AlgorithmError: out of luck"} if self.status == "Failed" else {}
         return {"TransformJobStatus": self.status, **reason}
-
-    def sent(self, request: dict[str, Any]) -> list[str]:
-        """The images that a job was given."""
-        uri = request["TransformInput"]["DataSource"]["S3DataSource"]["S3Uri"]
-        head, *names = json.loads(self.s3.objects[uri.removeprefix("s3://bucket/")])
-        assert head == {"prefix": "s3://bucket/batch/input/dogs/"}
-        return names
 
 
 def stage_with(*images: str) -> FakeStage:

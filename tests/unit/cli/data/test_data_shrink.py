@@ -51,11 +51,6 @@ def the_copy_of(root: Path, content: bytes, name: str = "1.jpg") -> Path:
     return copy
 
 
-def difference(one: bytes, other: bytes) -> float:
-    pixels = [np.asarray(decode(content).resize((16, 16)), float) for content in (one, other)]
-    return float(np.abs(pixels[0] - pixels[1]).mean())
-
-
 def test_the_shorter_side_becomes_what_was_asked_for_and_the_split_stays(root: Path) -> None:
     (root / "a/damaged.jpg").write_bytes(b"junk")
     result, copy = shrink(root), read_data_set(root.with_name("small"))
@@ -67,24 +62,21 @@ def test_the_shorter_side_becomes_what_was_asked_for_and_the_split_stays(root: P
     assert result.bytes_after == sum(image.path.stat().st_size for image in copy.images)
 
 
-@pytest.mark.parametrize(
-    ("name", "content"),
-    [(f"1.{kind.lower()}", image_of(320, 240, kind)) for kind in ("PNG", "BMP", "TIFF")]
-    + [("1.jpg", image_of(320, 240, orientation=orientation)) for orientation in (3, 6, 7)],
-    ids=lambda value: value if isinstance(value, str) else "",
-)
-def test_any_format_becomes_an_upright_jpeg_that_shows_the_same(root: Path, name: str, content: bytes) -> None:
+@pytest.mark.parametrize(("name", "orientation"), [("1.png", 1), ("1.tiff", 1), ("1.jpg", 3), ("1.jpg", 6)])
+def test_any_format_becomes_an_upright_jpeg_that_shows_the_same(root: Path, name: str, orientation: int) -> None:
+    content = image_of(320, 240, name[2:].replace("jpg", "jpeg").upper(), orientation=orientation)
     copy = the_copy_of(root, content, name)
     assert copy.name == (name if name.endswith(".jpg") else f"{name}.jpg")
     assert Image.open(copy).format == "JPEG"
     assert Image.open(copy).getexif().get(0x0112, 1) == 1
-    assert difference(copy.read_bytes(), content) < 3
+    pixels = [np.asarray(decode(each).resize((16, 16)), float) for each in (copy.read_bytes(), content)]
+    assert np.abs(pixels[0] - pixels[1]).mean() < 3
 
 
 @pytest.mark.parametrize(
     "content",
     [
-        *(image_of(*size, orientation=6) for size in [(64, 64), (64, 500), (1, 900)]),
+        *(image_of(*size, orientation=6) for size in [(64, 64), (1, 900)]),
         image_of(70, 66, quality=5),  # shrunk it would be a larger file
     ],
     ids=len,
@@ -93,7 +85,7 @@ def test_small_images_are_copied_byte_for_byte(root: Path, content: bytes) -> No
     assert the_copy_of(root, content).read_bytes() == content
 
 
-def test_interrupted_nothing_changes_and_an_earlier_copy_is_replaced(root: Path, tmp_path: Path) -> None:
+def test_interrupted_or_killed_nothing_changes_and_an_earlier_copy_is_replaced(root: Path, tmp_path: Path) -> None:
     def interrupt(done: int) -> None:
         raise KeyboardInterrupt
 
@@ -101,7 +93,12 @@ def test_interrupted_nothing_changes_and_an_earlier_copy_is_replaced(root: Path,
         with pytest.raises(KeyboardInterrupt):
             shrink_data_set(find_data_set(root), tmp_path / "small", side=64, report=interrupt)
         assert sorted(path.name for path in tmp_path.iterdir()) == before
+        left = tmp_path / ".small.unfinished/new/train/a"  # by a killed run
+        left.mkdir(parents=True)
+        (left / "half.jpg").touch()
         shrink(root)
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["dogs", "small"]
+        assert len(read_data_set(tmp_path / "small").images) == 20
     (root / "a/1.jpg").write_bytes(image_of(240, 320))
     shrink(root)
     (copy,) = (tmp_path / "small").glob("*/a/1.jpg")
@@ -115,11 +112,6 @@ def test_nothing_but_an_earlier_copy_is_replaced(root: Path, place: str) -> None
     with pytest.raises(NotReadyError, match=r"would mix|left alone"):
         shrink_data_set(find_data_set(root), root / place, side=64)
     assert (root.with_name("mine") / "letter").is_file()
-
-
-def test_an_empty_folder_is_filled(root: Path) -> None:
-    root.with_name("small").mkdir()
-    assert shrink(root).bytes_after > 0
 
 
 def test_two_images_never_become_one(tmp_path: Path) -> None:
