@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import io
-import json
 import re
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import botocore.exceptions
@@ -23,8 +21,6 @@ from cli import console, main
 from cli.aws import ROOT
 from cli.console import SafeConsole, plain
 from cli.errors import aws_errors
-from cli.serving import classify as classifying
-from cli.serving.function_client import Answer
 
 #: Clipboard, title, a cleared screen in both forms of an introducer, the start of the line, the other direction, half a
 #: character, and markup, some of it nonsense.
@@ -34,8 +30,6 @@ HOSTILE_NAME = HOSTILE.replace("/", "")
 #: What rich itself sends to a terminal: colours, a cursor that is hidden, lines that are drawn again.
 _OWN = re.compile(r"\x1b\[(\?25[lh]|[0-9;]*m|[0-9]*[AK])|\r")
 _UNSAFE = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-
-Kennel = Callable[..., str]
 
 
 @pytest.fixture(params=[True, False], ids=["terminal", "file"])
@@ -58,7 +52,7 @@ def shown(
 
 
 @pytest.fixture
-def kennel(shown: Callable[[], str], monkeypatch: pytest.MonkeyPatch) -> Kennel:
+def kennel(shown: Callable[[], str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
     """Runs `kennel` and gives what it shows."""
     monkeypatch.setattr(main, "Stage", lambda *_: FakeStage())
     monkeypatch.delenv("KENNEL_STAGE", raising=False)
@@ -104,26 +98,7 @@ def test_colours_of_a_log_are_left_out_and_letters_of_the_world_are_not() -> Non
     assert plain("\x1b[1;31mred\x1b[0m\tépagneul 犬 🐕 כלב\n") == "red\tépagneul 犬 🐕 כלב\n"
 
 
-@pytest.mark.parametrize(
-    ("status", "body", "code"),
-    [
-        (200, {"predictions": [{"label": HOSTILE, "probability": 0.5}]}, 0),
-        (400, {"error": {"message": HOSTILE, "code": HOSTILE}}, 5),
-    ],
-)
-def test_images_answers_and_errors_of_the_function(
-    kennel: Kennel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int, body: dict[str, Any], code: int
-) -> None:
-    image = tmp_path / HOSTILE_NAME
-    image.write_bytes(b"")
-    client = SimpleNamespace(classify_bytes=lambda *_, **__: Answer(status, body))
-    monkeypatch.setattr(classifying, "FunctionClient", lambda _: client)
-    assert shows(kennel("classify", str(image), code=code))
-    document, _ = json.JSONDecoder().raw_decode(kennel("classify", str(image), "--json", code=code))
-    assert document.items() >= body.items()
-
-
-def test_classes_and_files_of_a_data_set(kennel: Kennel, tmp_path: Path) -> None:
+def test_classes_and_files_of_a_data_set(kennel: Callable[..., str], tmp_path: Path) -> None:
     folder = tmp_path / "dogs"
     for split, name in product(("train", "valid"), ("a", HOSTILE_NAME)):
         label = folder / split / name
@@ -144,7 +119,7 @@ def test_classes_and_files_of_a_data_set(kennel: Kennel, tmp_path: Path) -> None
     ],
     ids=["of AWS", "of ours"],
 )
-def test_errors(kennel: Kennel, monkeypatch: pytest.MonkeyPatch, error: Exception, code: int) -> None:
+def test_errors(kennel: Callable[..., str], monkeypatch: pytest.MonkeyPatch, error: Exception, code: int) -> None:
     def fail(*_: Any, **__: Any) -> None:
         with aws_errors():  # as every client is made
             raise error
@@ -154,7 +129,7 @@ def test_errors(kennel: Kennel, monkeypatch: pytest.MonkeyPatch, error: Exceptio
 
 
 @pytest.mark.parametrize("arguments", [[f"--{HOSTILE}"], [HOSTILE], ["train", "--set", HOSTILE]])
-def test_arguments_that_are_file_names(kennel: Kennel, arguments: list[str]) -> None:
+def test_arguments_that_are_file_names(kennel: Callable[..., str], arguments: list[str]) -> None:
     assert "x1b]52;c;aGk" in kennel(*arguments, code=2)
 
 

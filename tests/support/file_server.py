@@ -11,32 +11,20 @@ from typing import Any
 
 
 class FileServer(ThreadingHTTPServer):
-    """Serves `content` under every path.
-
-    Attributes
-    ----------
-    content, etag
-        The file and its validator; "" for none.
-    ranges, honours_if_range
-        Whether it answers Range with 206, and whether it looks at If-Range before it does.
-    headers
-        Further ones of every answer.
-    script
-        What to do with the next requests, one entry each, before it behaves: an int is a status; bytes are the whole
-        answer; ("cut", n) closes the connection after n bytes of the body.
-    requests
-        The headers of all requests.
-    """
+    """Serves `content` under every path."""
 
     daemon_threads = True
 
     def __init__(self, content: bytes) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.content, self.etag = content, '"one"'
-        self.ranges = self.honours_if_range = True
-        self.headers: dict[str, str] = {}
+        self.content, self.etag = content, '"one"'  # the file and its validator; "" for none
+        self.ranges = True  # whether it answers Range with 206
+        self.honours_if_range = True  # whether it looks at If-Range before it does
+        self.headers: dict[str, str] = {}  # further ones of every answer
+        # What the next requests get, before it behaves: a status; bytes, which are the whole answer; or ("cut", n), a
+        # connection that closes after n bytes of the body.
         self.script: list[Any] = []
-        self.requests: list[dict[str, str]] = []
+        self.requests: list[dict[str, str]] = []  # the headers of all
 
     @property
     def url(self) -> str:
@@ -92,12 +80,7 @@ class _Handler(BaseHTTPRequestHandler):
 @contextlib.contextmanager
 def serve(content: bytes) -> Iterator[FileServer]:
     """Run a `FileServer` on a free port of the loopback interface."""
-    server = FileServer(content)
-    thread = threading.Thread(target=lambda: server.serve_forever(poll_interval=0.02), daemon=True)
-    thread.start()
-    try:
+    with FileServer(content) as server:
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         yield server
-    finally:
         server.shutdown()
-        server.server_close()
-        thread.join()

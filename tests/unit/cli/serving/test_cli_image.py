@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -33,20 +32,18 @@ def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "log"
 
 
-def install(log: Path, *names: str) -> None:
-    for name in names:
-        (log.parent / name).write_text(BUILDER)
-        (log.parent / name).chmod(0o755)
+def install(log: Path, name: str) -> None:
+    (log.parent / name).write_text(BUILDER)
+    (log.parent / name).chmod(0o755)
 
 
-def stage_of(**serving: Any) -> tuple[FakeAccount, SimpleNamespace]:
-    """Return an account with the storage stack, and a context with the stage."""
+def context_of(**serving: Any) -> Any:
+    """Return the context of a command for a stage whose storage stack is deployed."""
     aws = FakeAccount()
     aws.add_stack("kennel-dev-storage", ImageRepositoryUri=f"{REGISTRY}/images")
-    stage: Any = FakeStage("dev", aws)
-    settings = replace(stage.settings, serving=replace(stage.settings.serving, **serving))
-    object.__setattr__(stage, "settings", settings)
-    return aws, SimpleNamespace(obj=stage)
+    stage = FakeStage("dev", aws)
+    stage.configure("serving", **serving)
+    return SimpleNamespace(obj=stage)
 
 
 @pytest.mark.parametrize(
@@ -61,7 +58,7 @@ def test_push_builds_one_platform_and_pushes_the_tag_of_the_deployment(
     log: Path, builder: str, one_image: str, push: str, instance_type: str, platform: str
 ) -> None:
     install(log, builder)
-    _, context = stage_of(instance_type=instance_type)
+    context = context_of(instance_type=instance_type)
     container_image.push(context, base="debian")
     uri = f"{REGISTRY}/images:{container_image.stage_tag(context.obj)}"
     assert log.read_text().splitlines() == [
@@ -75,8 +72,8 @@ def test_push_builds_one_platform_and_pushes_the_tag_of_the_deployment(
 
 def test_an_image_that_is_there_is_not_built_again(log: Path, capsys: pytest.CaptureFixture[str]) -> None:
     install(log, "docker")
-    aws, context = stage_of()
-    aws.images.add(("images", container_image.stage_tag(context.obj)))
+    context = context_of()
+    context.obj.aws.images.add(("images", container_image.stage_tag(context.obj)))
     container_image.push(context)
     assert not log.exists()
     assert "is there already" in capsys.readouterr().out
@@ -87,22 +84,15 @@ def test_a_step_that_fails_is_the_last_one(log: Path, monkeypatch: pytest.Monkey
     install(log, "docker")
     monkeypatch.setenv("FAILS", command)
     with pytest.raises(WorkFailedError, match=f"docker {command} failed"):
-        container_image.push(stage_of()[1])
+        container_image.push(context_of())
 
 
-@pytest.mark.parametrize(
-    ("serving", "endpoint", "complaint"),
-    [
-        ({"image": f"{REGISTRY}/team:7"}, "", "nothing to push"),
-        ({}, "http://127.0.0.1:4566", "local AWS stores no images"),
-    ],
-)
-def test_what_needs_no_image_of_ours_gets_none(
-    log: Path, monkeypatch: pytest.MonkeyPatch, serving: dict[str, str], endpoint: str, complaint: str
-) -> None:
-    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
-    with pytest.raises(NotReadyError, match=complaint):
-        container_image.push(stage_of(**serving)[1])
+def test_what_needs_no_image_of_ours_gets_none(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(NotReadyError, match="nothing to push"):
+        container_image.push(context_of(image=f"{REGISTRY}/team:7"))
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:4566")
+    with pytest.raises(NotReadyError, match="local AWS stores no images"):
+        container_image.push(context_of())
 
 
 def test_without_a_builder_that_works_it_says_what_to_install(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
