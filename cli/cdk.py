@@ -22,8 +22,7 @@ _COMMAND = ROOT / "node_modules" / ".bin" / "cdk"
 def run_cdk(*arguments: str, stage: Stage, log: Path | None = None) -> None:
     """Run `cdk` for one stage of the app in this repository, in its region.
 
-    With `log`, the output is appended to that file in place of the terminal, and its
-    end is shown when the command fails.
+    With `log`, the output goes to the end of that file, not to the terminal; its last lines are shown on failure.
     """
     if not _COMMAND.exists():
         raise NotReadyError("The CDK command line is not installed.", "Install it: make setup")
@@ -33,20 +32,17 @@ def run_cdk(*arguments: str, stage: Stage, log: Path | None = None) -> None:
     if log:
         log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") if log else nullcontext() as file:
-        start = file.tell() if file else 0
         errors = subprocess.STDOUT if file else None
         try:
-            code = subprocess.run(
-                command, cwd=ROOT, env=environment, stdout=file, stderr=errors, check=False
-            ).returncode
+            done = subprocess.run(command, cwd=ROOT, env=environment, stdout=file, stderr=errors, check=False)
         except KeyboardInterrupt:
             on = f"{stage.kennel} deploy, or {stage.kennel} destroy"
             error_console.print(f"What CloudFormation has begun goes on. Bring it to an end: {on}")
             raise
-    if code != 0:
-        written = log.read_bytes()[start:].decode(errors="replace").splitlines() if log else []
+    if done.returncode != 0:
+        written = log.read_text(errors="replace").splitlines() if log else []
         tail = "".join(f"\n{line}" for line in written[-30:])
         raise WorkFailedError(
-            f"cdk {arguments[0]} failed with exit code {code}.{tail}",
+            f"cdk {arguments[0]} failed with exit code {done.returncode}.{tail}",
             "A stack that was begun is rolled back to what it was before." if arguments[0] == "deploy" else "",
         )

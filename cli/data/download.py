@@ -19,9 +19,7 @@ _BUSY = (408, 425, 429, 500, 502, 503, 504)
 # Seconds between attempts double from 1, or are the server's Retry-After.
 _RETRY = urllib3.Retry(4, backoff_factor=1, retry_after_max=60, status_forcelist=_BUSY, raise_on_status=False)
 # What the signed addresses of S3, CloudFront and Google's storage add: it changes while the file is the same.
-_SIGNATURE = re.compile(
-    r"x-(amz|goog)-.*|signature|expires|policy|key-pair-id|awsaccesskeyid|googleaccessid", re.IGNORECASE
-)
+_SIGNATURE = re.compile(r"(?i)x-(amz|goog)-.*|signature|expires|policy|key-pair-id|awsaccesskeyid|googleaccessid")
 _KEPT = "What has arrived is kept; the same command goes on from there."
 
 

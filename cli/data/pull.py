@@ -59,8 +59,7 @@ def _pull(directory: Path, url: str, sha256: str | None) -> None:
         try:
             with progress_bar("Unpacking", in_bytes=True) as report, whole_folder(directory) as new:
                 unpacked = unzip(archive, new, report=report)
-                # Before the folder has its name, and only if it gets one: the checksum of something unusable is nothing
-                # to go by.
+                # Before the folder has its name, and only if it gets one: of something unusable no checksum is kept.
                 record.write_text(json.dumps(asdict(source), indent=2) + "\n", encoding="utf-8")
         except ArchiveError:
             discard(part)

@@ -121,6 +121,8 @@ def evaluate_deployment(stage: Stage, directory: Path) -> Evaluation:
     NotReadyError says that there is no test set, no artifact, or that the endpoint serves another model than the
     artifact; a WorkFailedError that an image got no answer.
     """
+    import numpy as np  # as what `_load` imports: not needed by `classify`
+
     test = [image for image in read_data_set(directory).images if image.split == "test"]
     if not test:
         raise NotReadyError(f"{directory} has no pictures in test/.")
@@ -138,31 +140,26 @@ def evaluate_deployment(stage: Stage, directory: Path) -> Evaluation:
         raise WorkFailedError(f"{len(refused)} of {len(test)} pictures got no answer; {refused[0]}")
     predictor = _load(stage.artifact)
     labels, version = predictor.card.labels, predictor.card.version
-    for _, answer in pairs:
-        served = answer.body["model"]["version"]
-        if served != version:
-            raise NotReadyError(
-                f"The endpoint serves {served[:19]}…, the artifact here is {version[:19]}….", "Deploy it: kennel deploy"
-            )
+    if other := {answer.body["model"]["version"] for _, answer in pairs} - {version}:
+        message = f"The endpoint serves {min(other)[:19]}…, the artifact here is {version[:19]}…."
+        raise NotReadyError(message, "Deploy it: kennel deploy")
+    online = np.array([answer.body["scores"] for _, answer in pairs])
+    offline = np.array([predictor.predict(image.path.read_bytes()).scores for image, _ in pairs])
     truth = [labels.index(image.label) for image, _ in pairs]
-    online = [answer.body["scores"] for _, answer in pairs]
-    offline = [predictor.predict(image.path.read_bytes()).scores for image, _ in pairs]
-    right = _is_right(online, truth)
+    right = online.argmax(axis=1) == truth
     return Evaluation(
         images=[image for image, _ in pairs],
         answers=[answer for _, answer in pairs],
-        right=right,
+        right=right.tolist(),
         unreadable=unreadable,
-        online=sum(right) / len(right),
-        offline=sum(_is_right(offline, truth)) / len(truth),
-        largest_difference=max(
-            abs(a - b) for pair in zip(online, offline, strict=True) for a, b in zip(*pair, strict=True)
-        ),
+        online=float(right.mean()),
+        offline=float((offline.argmax(axis=1) == truth).mean()),
+        largest_difference=float(abs(online - offline).max()),
     )
 
 
 def _load(artifact: Path) -> Predictor:
-    from model.core import packaging  # numpy and the inference engine: not needed by `classify`
+    from model.core import packaging
     from model.core.predictor import Predictor
 
     with tempfile.TemporaryDirectory() as folder:
@@ -171,7 +168,3 @@ def _load(artifact: Path) -> Predictor:
             return Predictor.load(Path(folder))
         except ArtifactError as error:
             raise NotReadyError(f"{artifact} cannot be loaded: {error}") from error
-
-
-def _is_right(scores: list[list[float]], truth: list[int]) -> list[bool]:
-    return [row.index(max(row)) == label for row, label in zip(scores, truth, strict=True)]

@@ -23,7 +23,6 @@ from infra import instance_types, serving_image
 
 CONTEXT = ROOT / "model"
 DOCKERFILE = CONTEXT / serving_image.DOCKERFILE
-DEFAULT_TAG = "kennel-serving"
 PLATFORMS = {"arm64": "linux/arm64", "x86_64": "linux/amd64"}
 _INSTALL = "Install one of them: podman or buildah (Debian and Fedora have packages), or Docker."
 
@@ -33,10 +32,7 @@ Base = Annotated[str | None, typer.Option(help="Base image in place of the Docke
 
 
 @app.command()
-def build(
-    tag: Annotated[str, typer.Option(help="Name of the image.")] = DEFAULT_TAG,
-    base: Base = None,
-) -> None:
+def build(tag: Annotated[str, typer.Option(help="Name of the image.")] = "kennel-serving", base: Base = None) -> None:
     """Build the serving image for this machine's instruction set."""
     builder = find_builder()
     build_image(builder, tag, base=base)
