@@ -94,22 +94,18 @@ class BatchFolder:
         parameters = f"errors=inline; top_k={options.top_k}{'; scores=true' if options.scores else ''}"
         content = {"ContentType": f"application/x-image; {parameters}", "SplitType": "None"}
         output = f"s3://{self.bucket}/{self._answers_prefix(job)}"
-        try:
-            with aws_errors():
-                self._sagemaker.create_transform_job(
-                    TransformJobName=job,
-                    ModelName=model,
-                    BatchStrategy="SingleRecord",
-                    MaxConcurrentTransforms=_CONCURRENCY,
-                    MaxPayloadInMB=MAX_IMAGE_MB,
-                    ModelClientConfig={"InvocationsTimeoutInSeconds": _INVOCATION_SECONDS, "InvocationsMaxRetries": 3},
-                    TransformInput={"DataSource": {"S3DataSource": manifest}, **content},
-                    TransformOutput={"S3OutputPath": output, "KmsKeyId": key},
-                    TransformResources=machines,
-                )
-        except BaseException:
-            self.forget(job)
-            raise
+        with aws_errors():
+            self._sagemaker.create_transform_job(
+                TransformJobName=job,
+                ModelName=model,
+                BatchStrategy="SingleRecord",
+                MaxConcurrentTransforms=_CONCURRENCY,
+                MaxPayloadInMB=MAX_IMAGE_MB,
+                ModelClientConfig={"InvocationsTimeoutInSeconds": _INVOCATION_SECONDS, "InvocationsMaxRetries": 3},
+                TransformInput={"DataSource": {"S3DataSource": manifest}, **content},
+                TransformOutput={"S3OutputPath": output, "KmsKeyId": key},
+                TransformResources=machines,
+            )
         return job
 
     def stop(self, job: str) -> None:

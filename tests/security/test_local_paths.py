@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,7 +16,6 @@ from hypothesis import strategies as st
 from cli.errors import KennelError
 from cli.training.job_names import job_path
 from cli.training.report import fetch_report
-from cli.tuning import watching
 
 
 @pytest.fixture
@@ -75,15 +73,3 @@ def test_links_that_lie_in_the_folder_are_not_followed(stage: Any, tmp_path: Pat
     assert (fetch_report(stage, reports) / "metrics.json").read_text() == "{}"
     assert victim.read_text() == "mine"
     assert [path.name for path in victim.parent.iterdir()] == ["notes.txt"]
-
-
-@pytest.mark.parametrize("name", ["../victim/notes", "linked"])
-def test_the_chart_of_a_search_is_drawn_in_its_folder_only(
-    tmp_path: Path, victim: Path, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
-    (tmp_path / "linked.svg").symlink_to(victim)
-    monkeypatch.setattr(watching, "CHARTS", tmp_path)
-    search: Any = SimpleNamespace(name=name, best={})
-    with pytest.raises(KennelError, match=r"is not the name of a job|is a link"):
-        watching._show_result(search)
-    assert victim.read_text() == "mine"

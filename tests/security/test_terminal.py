@@ -32,19 +32,16 @@ _OWN = re.compile(r"\x1b\[(\?25[lh]|[0-9;]*m|[0-9]*[AK])|\r")
 _UNSAFE = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
-@pytest.fixture(params=[True, False], ids=["terminal", "file"])
-def shown(
-    request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> Callable[[], str]:
-    """Gives what has been printed, in a terminal or into a file; it fails when a terminal would obey any of it."""
+@pytest.fixture
+def shown(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[[], str]:
+    """Gives what has been printed in a terminal; it fails when the terminal would obey any of it."""
     for made in (console.console, console.error_console):
         monkeypatch.setattr(made, "_width", 4000)
-        if request.param:
-            monkeypatch.setattr(made, "_force_terminal", True)
-            monkeypatch.setattr(made, "_color_system", ColorSystem.TRUECOLOR)
+        monkeypatch.setattr(made, "_force_terminal", True)
+        monkeypatch.setattr(made, "_color_system", ColorSystem.TRUECOLOR)
 
     def shown() -> str:
-        text = _OWN.sub("", "".join(capsys.readouterr())) if request.param else "".join(capsys.readouterr())
+        text = _OWN.sub("", "".join(capsys.readouterr()))
         assert not _UNSAFE.findall(text), text
         return text
 

@@ -14,9 +14,6 @@ import botocore.exceptions
 class NoSuchKey(botocore.exceptions.ClientError):
     """What S3 answers of an object that is not there."""
 
-    def __init__(self, operation: str) -> None:
-        super().__init__({"Error": {"Code": "NoSuchKey", "Message": "Not Found"}}, operation)
-
 
 class Objects(dict[str, bytes]):
     """Bodies by key; `times` has when each was written, no two at once, and may be changed. Earlier ones are kept."""
@@ -62,7 +59,7 @@ class FakeS3:
         if VersionId != "latest":
             return {"Body": io.BytesIO(self.objects.earlier[Key][int(VersionId)][0])}
         if Bucket != "bucket" or Key not in self.objects:
-            raise NoSuchKey("GetObject")
+            raise NoSuchKey({"Error": {"Code": "NoSuchKey", "Message": "Not Found"}}, "GetObject")
         metadata = self.metadata.get(Key, {})
         return {**self._listed(Key), "Body": io.BytesIO(self.objects[Key]), "Metadata": metadata}
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,29 +17,17 @@ ACCOUNT = "111111111111"
 
 
 @pytest.fixture(autouse=True)
-def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No AWS in the environment but keys and a configuration file with the profile `work`."""
-    for name in ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_ENDPOINT_URL"):
-        monkeypatch.delenv(name, raising=False)
+def environment(tmp_path: Path, no_aws: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys of `ACCOUNT`, and a configuration file with the profile `work`."""
     (tmp_path / "config").write_text("[profile work]\nregion = eu-west-3\n")
-    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
+    monkeypatch.setattr("botocore.client.BaseClient._make_api_call", lambda *_: {"Account": ACCOUNT})
 
 
 def stage_of(account: str | None = None, region: str | None = None) -> Stage:
-    """The stage dev with these settings, and credentials of `ACCOUNT`."""
-
-    class Known(Stage):
-        def _new_session(self, region: str | None) -> Any:
-            session = super()._new_session(region)
-            make = session.client
-            identity = SimpleNamespace(get_caller_identity=lambda: {"Account": ACCOUNT})
-            session.client = lambda service, **options: identity if service == "sts" else make(service, **options)
-            return session
-
-    stage = Known("dev")
+    """The stage dev with these settings."""
+    stage = Stage("dev")
     stage.__dict__["settings"] = replace(stage.settings, account=account, region=region)
     return stage
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from training_fixtures import LABELS, write_data_set
 
-from cli.data.check import Check, check_data_set
+from cli.data.check import check_data_set
 from cli.data.dataset import find_data_set
 from model.training.data.dataset import discover
 from model.training.data.decoded import load, whole_image
@@ -22,16 +22,12 @@ def root(tmp_path: Path) -> Path:
     return write_data_set(tmp_path / "dogs", train=12, valid=2, test=2)
 
 
-def check(root: Path) -> Check:
-    return check_data_set(find_data_set(root))
-
-
 def test_what_is_unreadable_here_has_a_reason_and_is_what_training_leaves_out(root: Path) -> None:
     for number, damage in enumerate([slice(0, 40), slice(0, 0), slice(1, None), slice(0, -40)]):
         path = root / "train" / DISC / f"{number:03d}.png"
         path.write_bytes(path.read_bytes()[damage])
     loaded = load(discover(root), "train", lambda image: whole_image(image, 32), 32, 32, threads=1)
-    found = check(root)
+    found = check_data_set(find_data_set(root))
     assert sorted(found.unreadable) == sorted(loaded.skipped)
     assert "0 bytes" in found.unreadable[f"train/{DISC}/001.png"]
     assert found.warnings[0].startswith(f"{len(loaded.skipped)} pictures cannot be read")
@@ -47,7 +43,7 @@ def test_what_is_unreadable_here_has_a_reason_and_is_what_training_leaves_out(ro
 )
 def test_the_same_image_twice_is_found_under_any_name(root: Path, copy: str, told: str) -> None:
     shutil.copy(root / "train" / DISC / "000.png", root / copy)
-    found = check(root)
+    found = check_data_set(find_data_set(root))
     assert found.copies == [sorted([copy, f"train/{DISC}/000.png"])]
     assert [told in warning for warning in found.warnings] == [True]
 
@@ -63,7 +59,7 @@ def test_the_same_image_twice_is_found_under_any_name(root: Path, copy: str, tol
 def test_what_makes_a_model_worse_is_a_warning(root: Path, removed: str, told: list[str]) -> None:
     for path in root.glob(removed):
         path.unlink()
-    found = check(root)
+    found = check_data_set(find_data_set(root))
     assert found.problems == []
     assert any(all(word in warning for word in told) for warning in found.warnings)
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import shutil
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,12 +18,9 @@ from cli.data.dataset import only_writer
 
 def zipped(tmp_path: Path, train: int) -> bytes:
     """A data set of so many images per class, as `dogImages/…` in a zip."""
-    folder, file = write_data_set(tmp_path / f"original-{train}", train=train, valid=2, test=2), io.BytesIO()
-    with zipfile.ZipFile(file, "w") as archive:
-        for path in sorted(folder.rglob("*.png")):
-            archive.write(path, f"dogImages/{path.relative_to(folder).as_posix()}")
-    shutil.rmtree(folder)
-    return file.getvalue()
+    folder = tmp_path / f"original-{train}"
+    write_data_set(folder / "dogImages", train=train, valid=2, test=2)
+    return Path(shutil.make_archive(str(folder), "zip", folder)).read_bytes()
 
 
 @pytest.fixture
@@ -37,7 +32,8 @@ def server(tmp_path: Path) -> Iterator[FileServer]:
 @pytest.fixture
 def pull(monkeypatch: pytest.MonkeyPatch, kennel, tmp_path: Path):
     """Runs `kennel data pull dogs` in a folder of its own; gives exit code and output."""
-    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
     monkeypatch.setattr(retry_time, "sleep", lambda seconds: None)
     return lambda url, *arguments: kennel("data", "pull", "dogs", "--url", url, *arguments)
 
@@ -46,18 +42,12 @@ def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def images() -> int:
-    return len(list(Path("dogs/train/001.Disc_hound").iterdir()))
-
-
-def test_it_ends_with_a_checked_data_set_and_a_second_pull_does_nothing(
-    pull, server: FileServer, tmp_path: Path
-) -> None:
+def test_it_ends_with_a_checked_data_set_and_a_second_pull_does_nothing(pull, server: FileServer) -> None:
     code, output = pull(server.url)
     assert code == 0, output
     assert sha256(server.content) in output
-    assert images() == 12
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["dogs", "dogs.source.json"]
+    assert len(list(Path("dogs/train/001.Disc_hound").iterdir())) == 12
+    assert sorted(path.name for path in Path().iterdir()) == ["dogs", "dogs.source.json"]
     source = json.loads(Path("dogs.source.json").read_text())
     assert (source["url"], source["sha256"]) == (server.url, sha256(server.content))
     code, output = pull(server.url)
@@ -78,7 +68,7 @@ def test_another_archive_than_the_first_time_is_refused_until_it_is_accepted(
     code, output = pull(server.url, "--sha256", sha256(server.content))
     assert code == 0, output
     assert len(server.requests) == 2  # it had been downloaded
-    assert images() == 11
+    assert len(list(Path("dogs/train/001.Disc_hound").iterdir())) == 11
 
 
 @pytest.mark.parametrize(
@@ -105,11 +95,11 @@ def test_what_cannot_be_is_said_before_the_download_and_without_secrets(
     assert not server.requests
 
 
-def test_what_is_no_archive_leaves_nothing_to_stumble_over(pull, server: FileServer, tmp_path: Path) -> None:
+def test_what_is_no_archive_leaves_nothing_to_stumble_over(pull, server: FileServer) -> None:
     good, server.content = server.content, b"<html>Sign in to this network</html>"
     code, output = pull(server.url)
     assert code == 3 and "is no zip archive" in output
-    assert not list(tmp_path.iterdir())
+    assert not list(Path().iterdir())
     server.content, server.etag = good, '"two"'
     assert pull(server.url)[0] == 0
 
@@ -150,8 +140,8 @@ def test_secrets_in_the_address_are_not_written_anywhere(pull, server: FileServe
     assert "hush" not in output + refused + Path("dogs.source.json").read_text()
 
 
-def test_two_pulls_do_not_write_the_same_files(pull, server: FileServer, tmp_path: Path) -> None:
-    with only_writer(tmp_path):
+def test_two_pulls_do_not_write_the_same_files(pull, server: FileServer) -> None:
+    with only_writer(Path()):
         code, output = pull(server.url)
     assert (code, "Another kennel data command" in output) == (3, True)
     assert not server.requests

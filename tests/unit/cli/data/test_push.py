@@ -99,11 +99,6 @@ def test_an_image_that_cannot_be_deleted_is_an_error(s3: FakeS3, folder: Path, m
         push(s3, folder)
 
 
-def test_a_manifest_that_was_cut_off_only_costs_time(s3: FakeS3, folder: Path) -> None:
-    s3.objects[MANIFEST] = b"{"
-    assert push(s3, folder).uploaded == 24
-
-
 @pytest.mark.parametrize("name", ["", "a/b", "..", "Bichon Frisé", "x" * 64])
 def test_a_name_that_would_not_do_in_a_key_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(UsageError, match="does not do as a data set's name"):

@@ -26,20 +26,6 @@ def test_a_url_is_sent_as_json() -> None:
     assert request.headers["content-type"] == "application/json"
 
 
-@pytest.mark.parametrize(
-    ("status", "content", "error"),
-    [
-        (415, b'{"error": {"code": "unsupported_image", "message": "none"}}', "none (unsupported_image, HTTP 415)"),
-        (403, b'{"Message": "Forbidden"}', '{"Message": "Forbidden"} (HTTP 403)'),
-        (502, b"<html>bad gateway</html>", "<html>bad gateway</html> (HTTP 502)"),
-        (500, b"", "refused (HTTP 500)"),
-    ],
-)
-def test_errors_become_one_line(status: int, content: bytes, error: str) -> None:
-    with fake_server(reply(status, raw=content)) as function:
-        assert client_of(function.port).classify_bytes(b"x").error == error
-
-
 def test_an_unreachable_url_is_named() -> None:
     with pytest.raises(AwsError, match=r"http://127\.0\.0\.1:1/ cannot be reached"):
         client_of(1).classify_bytes(b"x")
