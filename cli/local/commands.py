@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -144,19 +143,13 @@ def env(state_dir: StateDir = STATE_DIR) -> None:
 @app.command()
 def logs(
     state_dir: StateDir = STATE_DIR,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on printing as lines arrive.")] = False,
     lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="How many of the last lines.")] = 100,
 ) -> None:
     """Show the end of the local AWS's log."""
-    with _local_errors():
-        path = lifecycle.log_path(state_dir.resolve())
+    path = lifecycle.log_path(state_dir.resolve())
     if not path.exists():
         raise NotReadyError(f"There is no log at {path}: the local AWS has not been started yet.")
-    command = ["tail", "-n", str(lines), *(["-f"] if follow else []), str(path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, errors="replace") as tail:
-        assert tail.stdout is not None
-        for line in tail.stdout:
-            console.print(line, end="")
+    console.print("\n".join(path.read_text(errors="replace").splitlines()[-lines:]))
 
 
 @app.command()

@@ -107,13 +107,14 @@ def search_request(stage: Stage, data_set: str) -> TuningRequest:
     low, high = _LEARNING_RATES
     # fp32: the models of a search are not served, so there is nothing to make faster.
     fixed = {"epochs": str(_TUNING_EPOCHS), "batch-size": str(_BATCH_SIZE), "precision": "fp32"}
-    return TuningRequest(
-        TrainingRequest(data_set, fixed),
+    settings = replace(
+        stage.settings.training.tuning,
         max_jobs=_TUNING_JOBS,
         parallel_jobs=2,
-        seed=0,  # every demo alike
-        settings=replace(stage.settings.training.tuning, learning_rate_min=low, learning_rate_max=high),
+        learning_rate_min=low,
+        learning_rate_max=high,
     )
+    return TuningRequest(TrainingRequest(data_set, fixed), settings, seed=0)  # every demo alike
 
 
 def _answers_table(evaluation: Evaluation) -> Table:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from itertools import product
 from typing import Annotated, Any
 
+import botocore.exceptions
 import typer
 
 from cli.aws import Stage, announce, delete_objects
@@ -22,10 +23,16 @@ from cli.training.ec2_instances import terminate_instances
 from cli.training.job_names import job_prefixes
 from cli.training.sagemaker import LOG_GROUP as TRAINING_LOGS
 
-_POLL_SECONDS = 5.0
-_STACK_SECONDS = 60 * 60
+_ONE_HOUR = {"Delay": 5, "MaxAttempts": 720}
 _LATE_LOGS_SECONDS = 10 * 60  # S3 goes on delivering access logs, for hours in the worst case
 _LATE_LOGS_PAUSE = 30.0
+_BUCKET = "AWS::S3::Bucket"
+#: What a storage stack that is retained goes on costing, in USD a month.
+_RETAINED = {
+    _BUCKET: ("bucket", f"{S3_USD_PER_GB_MONTH} for each GB"),
+    "AWS::ECR::Repository": ("image repository", f"{IMAGES_USD_PER_GB_MONTH:.2f} for each GB"),
+    "AWS::KMS::Key": ("key", f"{KEY_USD_PER_MONTH:.2f}, up to {3 * KEY_USD_PER_MONTH:.2f} after two yearly rotations"),
+}
 
 
 def destroy(
@@ -58,14 +65,15 @@ def destroy(
 class _Steps:
     """Steps that are all tried; `failures` says what went wrong, `removed` how many things went."""
 
+    stage: Stage
     failures: list[str] = field(default_factory=list)
     removed: int = 0
 
-    def attempt(self, what: str, step: Callable[[], int]) -> bool:
-        """Try a step that returns how many things it removed; return whether it succeeded."""
+    def attempt(self, what: str, step: Callable[..., int], *arguments: Any) -> bool:
+        """Try a step that returns how many things of the stage it removed; return whether it succeeded."""
         try:
             with aws_errors():
-                self.removed += step()
+                self.removed += step(self.stage, *arguments)
         except KennelError as error:
             self.failures.append(f"{what}: {error} {error.hint}".rstrip())
             error_console.print(f"failed: {self.failures[-1]}")
@@ -79,24 +87,19 @@ def destroy_stage(stage: Stage) -> None:
     A step that fails keeps back only those that would fail because of it. A storage stack that is retained is not
     touched: AWS would refuse.
     """
-    steps, endpoints = _Steps(), list[str]()
-
-    def list_endpoints() -> int:
-        endpoints.extend(_endpoints(stage))  # now: their logs are deleted when they are gone
-        return 0
-
-    steps.attempt("Listing the endpoints", list_endpoints)
-    stopped = steps.attempt("Stopping the jobs", lambda: stop_jobs(stage))
-    stopped &= steps.attempt("Terminating the training instances", lambda: terminate_instances(stage))
-    free = steps.attempt("Inference stack", lambda: _delete_stack(stage, "inference"))
-    free &= steps.attempt("Endpoints without a stack", lambda: _delete_endpoints(stage))
+    steps, endpoints = _Steps(stage), list[str]()
+    steps.attempt("Listing the endpoints", _list_endpoints, endpoints)  # now: their logs are deleted when they are gone
+    stopped = steps.attempt("Stopping the jobs", stop_jobs)
+    stopped &= steps.attempt("Terminating the training instances", terminate_instances)
+    free = steps.attempt("Inference stack", _delete_stack, "inference")
+    free &= steps.attempt("Endpoints without a stack", _delete_endpoints)
     if stopped:  # else a job would lose its role, or an instance its network
-        free &= steps.attempt("Training stack", lambda: _delete_stack(stage, "training"))
+        free &= steps.attempt("Training stack", _delete_stack, "training")
     if stage.settings.storage.retain:
         steps.removed += stage.find_stack(stage.stack_name("storage")) is not None
     elif free and stopped:  # else what is left would lose its data, and CloudFormation refuse in the end
-        steps.attempt("Storage stack", lambda: _delete_storage(stage))
-    steps.attempt("Logs", lambda: _delete_logs(stage, endpoints))
+        steps.attempt("Storage stack", _delete_storage)
+    steps.attempt("Logs", _delete_logs, endpoints)
     if steps.failures:
         raise WorkFailedError(
             "\n  ".join([f"{len(steps.failures)} step(s) of destroying {stage.name} failed:", *steps.failures]),
@@ -116,47 +119,32 @@ def _delete_stack(stage: Stage, kind: str) -> int:
         return 0
     name, identity = stack["StackName"], stack["StackId"]
     console.print(f"Deleting the stack {name}")
-    started = time.monotonic()
-    stage.client("cloudformation").delete_stack(StackName=identity)
-    with progress_bar(f"Deleting {name}") as report:
-        while True:
-            found = stage.find_stack(identity)  # by its id, under which it is found when it is gone, too
-            if found is None or found["StackStatus"] == "DELETE_COMPLETE":
-                return 1
-            if found["StackStatus"] == "DELETE_FAILED":
-                raise WorkFailedError(f"{name} was not deleted: {_reasons(stage, identity)}")
-            if time.monotonic() - started > _STACK_SECONDS:
-                raise WorkFailedError(f"{name} is still {found['StackStatus']} after an hour.")
-            report(0)
-            time.sleep(_POLL_SECONDS)
+    cloudformation = stage.client("cloudformation")
+    cloudformation.delete_stack(StackName=identity)
+    with progress_bar(f"Deleting {name}"):
+        try:  # by its id, under which it is found when it is gone, too
+            cloudformation.get_waiter("stack_delete_complete").wait(StackName=identity, WaiterConfig=_ONE_HOUR)
+        except botocore.exceptions.WaiterError as error:
+            reason = error.last_response.get("Stacks", [{}])[0].get("StackStatusReason", error)
+            events = f"aws cloudformation describe-stack-events --stack-name {name}"
+            raise WorkFailedError(f"{name} was not deleted: {reason}", f"More of it: {events}") from error
+    return 1
 
 
-def _reasons(stage: Stage, stack_id: str) -> str:
-    """Say why the newest deletion of a stack has failed."""
-    reasons = []
-    events = stage.client("cloudformation").describe_stack_events(StackName=stack_id)["StackEvents"]
-    for event in events:  # the newest first
-        if event["ResourceStatus"] == "DELETE_IN_PROGRESS" and event.get("PhysicalResourceId") == stack_id:
-            break
-        if event["ResourceStatus"] == "DELETE_FAILED" and event.get("PhysicalResourceId") != stack_id:
-            reasons.append(f"{event['LogicalResourceId']}: {event.get('ResourceStatusReason', 'no reason given')}")
-    return "; ".join(reasons) or "CloudFormation gives no reason"
-
-
-def _endpoints(stage: Stage) -> list[str]:
-    """Return the names of the endpoints that carry the stage's tags, whether or not a stack knows them."""
+def _list_endpoints(stage: Stage, names: list[str]) -> int:
+    """Append the endpoints that carry the stage's tags, whether or not a stack knows them; nothing is removed."""
     sagemaker, wanted = stage.client("sagemaker"), {"project": stage.settings.project, "stage": stage.name}
-    names = []
     for endpoint in stage.listed("sagemaker", "list_endpoints", "Endpoints"):
         tags = sagemaker.list_tags(ResourceArn=endpoint["EndpointArn"])["Tags"]
         if wanted.items() <= {tag["Key"]: tag["Value"] for tag in tags}.items():
             names.append(endpoint["EndpointName"])
-    return names
+    return 0
 
 
 def _delete_endpoints(stage: Stage) -> int:
     """Delete the endpoints that the inference stack has left; there are some when it was deleted without them."""
-    left = _endpoints(stage)
+    left: list[str] = []
+    _list_endpoints(stage, left)
     for name in left:
         console.print(f"Deleting the endpoint {name}, which no stack knows")
         stage.client("sagemaker").delete_endpoint(EndpointName=name)
@@ -175,7 +163,7 @@ def _delete_storage(stage: Stage) -> int:
         try:
             return _delete_stack(stage, "storage")
         except WorkFailedError as error:
-            if not any(page for bucket in _resources(stage, "AWS::S3::Bucket") for page in _versions(stage, bucket)):
+            if not any(page for bucket in _resources(stage, _BUCKET) for page in _versions(stage, bucket)):
                 raise
             if time.monotonic() > deadline:
                 hint = "Access logs still arrive. They do so for some hours at most: kennel destroy again then."
@@ -199,7 +187,7 @@ def _resources(stage: Stage, resource_type: str) -> list[str]:
 
 def _empty_buckets(stage: Stage) -> None:
     """Delete every version and every part of an upload; what is written meanwhile is not caught."""
-    s3, buckets = stage.client("s3"), _resources(stage, "AWS::S3::Bucket")
+    s3, buckets = stage.client("s3"), _resources(stage, _BUCKET)
     present = {bucket["Name"] for bucket in s3.list_buckets()["Buckets"]}
     buckets = [bucket for bucket in buckets if bucket in present]  # one may have been deleted by hand
     for bucket in buckets:
@@ -225,7 +213,7 @@ def _delete_logs(stage: Stage, endpoints: list[str]) -> int:
     if not stage.settings.storage.retain:
         groups += _stack_log_groups(stage)
     for group in groups:
-        logs.delete_log_group(logGroupName=group["logGroupName"])
+        logs.delete_log_group(logGroupName=group)
     for shared, prefix in product((TRAINING_LOGS, TRANSFORM_LOGS), job_prefixes(stage)):
         if not _log_groups(stage, shared):
             continue  # no job of any stage has logged in this account
@@ -236,36 +224,26 @@ def _delete_logs(stage: Stage, endpoints: list[str]) -> int:
     return removed + len(groups)
 
 
-def _log_groups(stage: Stage, prefix: str) -> list[dict[str, Any]]:
-    return list(stage.listed("logs", "describe_log_groups", "logGroups", logGroupNamePrefix=prefix))
+def _log_groups(stage: Stage, prefix: str) -> list[str]:
+    found = stage.listed("logs", "describe_log_groups", "logGroups", logGroupNamePrefix=prefix)
+    return [group["logGroupName"] for group in found]
 
 
-def _stack_log_groups(stage: Stage) -> list[dict[str, Any]]:
+def _stack_log_groups(stage: Stage) -> list[str]:
     """Return the log groups that CloudFormation has named after the stage's stacks."""
     return [group for kind in StackKind for group in _log_groups(stage, f"{stage.stack_name(kind)}-")]
 
 
 def _tell_what_is_retained(stage: Stage) -> None:
     """List what a stage that retains its data keeps, with what each costs, and how to get rid of it."""
-    console.print(f"The stage {stage.name!r} retains its data. What is left in {stage.place}:")
+    console.print(f"The stage {stage.name!r} retains its data. What is left in {stage.place}, in USD a month:")
     with aws_errors():
-        for bucket in _resources(stage, "AWS::S3::Bucket"):
-            size = sum(found.get("Size", 0) for page in _versions(stage, bucket) for found in page)
-            _tell_cost(f"bucket {bucket}", size, S3_USD_PER_GB_MONTH)
-        for repository in _resources(stage, "AWS::ECR::Repository"):
-            images = stage.listed("ecr", "describe_images", "imageDetails", repositoryName=repository)
-            size = sum(image["imageSizeInBytes"] for image in images)
-            _tell_cost(f"image repository {repository}", size, IMAGES_USD_PER_GB_MONTH)
+        for kind, (what, price) in _RETAINED.items():
+            for name in _resources(stage, kind):
+                console.print(f"  {what} {name}: {price}")
         for group in _stack_log_groups(stage):
-            _tell_cost(f"log group {group['logGroupName']}", group.get("storedBytes", 0), LOGS_USD_PER_GB_MONTH)
-        for key in _resources(stage, "AWS::KMS::Key"):
-            console.print(f"  key {key}: at most {KEY_USD_PER_MONTH:.2f} USD a month")
+            console.print(f"  log group {group}: {LOGS_USD_PER_GB_MONTH} for each GB")
     console.print(
         f"To remove that for good, too: set retain = false under [storage] in {stage.settings_file}, then "
         f"{stage.kennel} deploy storage, which lifts the protection, and {stage.kennel} destroy.",
     )
-
-
-def _tell_cost(what: str, size: int, usd_per_gigabyte: float) -> None:
-    cost = f"{size / 1e9 * usd_per_gigabyte:.2f} USD a month"
-    console.print(f"  {what}, {size / 1e9:.3f} GB: at most {cost}")

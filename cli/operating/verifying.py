@@ -17,9 +17,9 @@ _PAUSE_SECONDS = 3.0
 
 
 def verify_inference(stage: Stage, version: str) -> None:
-    """Ask the endpoint which configuration it has, and call it once; the model with this version must answer."""
+    """Compare the endpoint's configuration, and call the function once; the model of this version must answer."""
     endpoint = stage.output("inference", "EndpointName")
-    problem = _other_configuration(stage, endpoint) or _wrong_answer(stage, endpoint, version)
+    problem = _other_configuration(stage, endpoint) or _wrong_answer(stage, version)
     if problem:
         hint = f"Read the containers' log: log group /aws/sagemaker/Endpoints/{endpoint}"
         raise WorkFailedError(f"The stacks are deployed, but {problem}", hint)
@@ -41,29 +41,22 @@ def _other_configuration(stage: Stage, name: str) -> str | None:
     return f"the endpoint {name} still serves {found} in place of {wanted}: {reason}"
 
 
-def _wrong_answer(stage: Stage, endpoint: str, version: str) -> str | None:
-    """Send an image through the function URL, as callers do; where the deployer may not, to the endpoint."""
+def _wrong_answer(stage: Stage, version: str) -> str | None:
+    """Send an image through the function URL, as callers do."""
     from PIL import Image
 
     file = io.BytesIO()  # any answer to it will do
     Image.linear_gradient("L").resize((64, 64)).convert("RGB").save(file, "PNG")
-    way, image = "function", file.getvalue()
     console.print("Calling the function once")
-    answer = _settled_answer(FunctionClient(stage), image)
+    answer = _settled_answer(FunctionClient(stage), file.getvalue())
     if answer.status == 403:
-        console.print("These credentials may not call the function URL: the endpoint itself is called.")
-        way = "endpoint"
-        with aws_errors():
-            response = stage.client("sagemaker-runtime").invoke_endpoint(
-                EndpointName=endpoint, Body=image, ContentType="image/png"
-            )
-        answer = Answer.parse(200, response["Body"].read())
-    problem = answer.error
-    if problem is None and (served := answer.body["model"]["version"]) != version:
-        problem = f"the model {served} answers in place of {version}"
-    if problem:
-        return f"the {way} does not answer as it should: {problem}"
-    console.print(f"The {way} answers with the model {version[:19]}….")
+        console.print("not checked: these credentials may not call the function URL.")
+        return None
+    if answer.error:
+        return f"the function does not answer as it should: {answer.error}"
+    if (served := answer.body["model"]["version"]) != version:
+        return f"the model {served} answers in place of {version}"
+    console.print(f"The function answers with the model {version[:19]}….")
     return None
 
 

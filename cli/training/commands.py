@@ -70,31 +70,25 @@ def train(
         raise UsageError("--instances is for SageMaker: on EC2 one instance trains.", "Leave out --on ec2")
     if not on_ec2 and (resume or spot is not None):
         raise UsageError("--resume and --spot are for trainings on EC2.", "Add --on ec2")
+    place = ec2 if on_ec2 else sagemaker
     hyperparameters = parse_hyperparameters(set_ or [])
     if best:
         hyperparameters = {**best_hyperparameters(stage, tuning_job), **hyperparameters}
     if not follow:
         announce(stage)
     if stop:
-        (ec2 if on_ec2 else sagemaker).stop_training(stage, stop)
+        place.stop_training(stage, stop)
         console.print(f"{stop} is stopping; what it has learned so far is kept.")
         return
-    request = sagemaker.TrainingRequest(data, hyperparameters, instance_type, instances)
-    machine = ec2.Machine(instance_type, spot)
     if resume:
-        job = ec2.resume_training(stage, resume, machine)
-    elif on_ec2:
-        job = follow or ec2.start_training(stage, request, machine)
-    else:
-        job = follow or sagemaker.start_training(stage, request)
+        ec2.resume_training(stage, resume, instance_type, spot)
+    request = sagemaker.TrainingRequest(data, hyperparameters, instance_type, instances, spot)
+    job = follow or resume or place.start_training(stage, request)
     if not wait and not follow:
         console.print(f"Follow it: kennel train --follow {job}")
         return
     try:
-        if on_ec2:
-            ec2.follow_training(stage, job, machine)
-        else:
-            sagemaker.follow_training(stage, job)
+        place.follow_training(stage, job)
     except KeyboardInterrupt:
         console.print(f"\nThe job goes on. Follow it: kennel train --follow {job}  Stop it: kennel train --stop {job}")
         raise

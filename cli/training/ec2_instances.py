@@ -66,8 +66,8 @@ def live_instances(stage: Stage, job: str) -> list[dict[str, Any]]:
 
 def _describe(stage: Stage, filters: dict[str, list[str]]) -> list[dict[str, Any]]:
     given = [{"Name": name, "Values": values} for name, values in filters.items()]
-    pages = stage.client("ec2").get_paginator("describe_instances").paginate(Filters=given)
-    return [instance for page in pages for group in page["Reservations"] for instance in group["Instances"]]
+    groups = stage.listed("ec2", "describe_instances", "Reservations", Filters=given)
+    return [instance for group in groups for instance in group["Instances"]]
 
 
 def _stage_tags(stage: Stage) -> dict[str, str]:

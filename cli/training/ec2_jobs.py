@@ -7,9 +7,10 @@ first end that it names, which no later training can change: the bucket keeps ve
 
 from __future__ import annotations
 
-import json
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
+
+from pydantic import TypeAdapter, ValidationError
 
 from cli.aws import Stage
 from cli.errors import NotReadyError, aws_errors
@@ -20,15 +21,9 @@ from programs.ec2_training.training_instance.job import COMPLETED, FAILED, STOPP
 
 _TYPE = "instance-type"
 _MAX_STATUS_BYTES = 2**16
+_STATUS = TypeAdapter(Status)
 #: The state of a job from its launch until its program says another.
 LAUNCHING = "Launching"
-_STATUS_TYPES = {
-    "state": str,
-    "reason": str | None,
-    "instance_type": str,
-    "started": int | float,
-    "ended": int | float | None,
-}
 
 
 class Launched(NamedTuple):
@@ -66,7 +61,7 @@ def read_launch(stage: Stage, job: str) -> Launched:
     return Launched(Job.parse(answer["Body"].read().decode()), answer["Metadata"][_TYPE], answer["LastModified"])
 
 
-def read_status(stage: Stage, job: str) -> dict[str, Any]:
+def read_status(stage: Stage, job: str) -> Status:
     """Read what a job says of itself; raise NotReadyError when there is no such job, or that is no status."""
     key = status_key(TRAINING_OUTPUT, job)
     status = _parse_status(_get(stage, job, key))
@@ -130,21 +125,18 @@ def first_end(stage: Stage, job: str, launched: datetime) -> tuple[str, datetime
         with aws_errors():
             answer = stage.client("s3").get_object(Bucket=stage.data_bucket, Key=key, VersionId=version["VersionId"])
         status = _parse_status(answer)
-        if status is not None and status["state"] == LAUNCHING:  # S3's times are whole seconds: that end was before
+        if status is not None and status.state == LAUNCHING:  # S3's times are whole seconds: that end was before
             end = None
-        elif status is not None and end is None and status["state"] in (COMPLETED, FAILED, STOPPED):
-            end = status["state"], time
+        elif status is not None and end is None and status.state in (COMPLETED, FAILED, STOPPED):
+            end = status.state, time
     return end or ("Training", None)
 
 
-def _parse_status(answer: dict[str, Any]) -> dict[str, Any] | None:
-    """Read a status; None where it is none."""
+def _parse_status(answer: dict[str, Any]) -> Status | None:
     try:
-        status: dict[str, Any] = json.loads(answer["Body"].read(_MAX_STATUS_BYTES))
-        valid = all(isinstance(status[name], kind) for name, kind in _STATUS_TYPES.items())
-    except (ValueError, TypeError, LookupError, RecursionError):
+        return _STATUS.validate_json(answer["Body"].read(_MAX_STATUS_BYTES))
+    except ValidationError:
         return None
-    return status if valid else None
 
 
 def _get(stage: Stage, job: str, key: str) -> dict[str, Any]:

@@ -26,11 +26,6 @@ def job_prefix(stage: Stage) -> str:
     return job_names.job_prefix(stage.settings)
 
 
-def tuning_prefix(stage: Stage) -> str:
-    """Return what the names of this stage's tuning jobs, and of their training jobs, begin with."""
-    return job_names.tuning_prefix(stage.settings)
-
-
 def job_prefixes(stage: Stage) -> list[str]:
     """Return what the names of all jobs of this stage begin with, one or the other."""
     return [pattern.removesuffix("*") for pattern in job_names.job_patterns(stage.settings)]
@@ -52,24 +47,19 @@ def list_jobs(stage: Stage, kind: str, prefix: str, status: str | None = None) -
             yield summary
 
 
-def is_job_name(text: str) -> bool:
-    """Return whether this can be the name of a job: letters, digits and hyphens, so no path and no part of one."""
-    return _NAME.fullmatch(text) is not None
-
-
 def job_name(text: str) -> str:
-    """Return the name of a job; raise UsageError for what cannot be one."""
-    if not is_job_name(text):
+    """Return the name of a job; raise UsageError for what cannot be one: no path, and no part of one."""
+    if not _NAME.fullmatch(text):
         raise UsageError(f"{text!r} is not the name of a job: letters, digits and hyphens, at most 63.")
     return text
 
 
-def job_path(folder: Path, job: str, suffix: str = "") -> Path:
+def job_path(folder: Path, job: str) -> Path:
     """Return where something of a job goes on this machine: directly in the folder, whatever a listing calls the job.
 
     Every local path that is made of a remote name is made here; a link, which could lead anywhere, is refused.
     """
-    path = folder / f"{job_name(job)}{suffix}"
+    path = folder / job_name(job)
     if path.is_symlink():
         raise NotReadyError(f"{path} is a link, so nothing is written there.", "Remove it, or choose another folder.")
     return path

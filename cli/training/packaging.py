@@ -14,8 +14,9 @@ from cli.aws import Stage
 from cli.console import console
 from cli.errors import NotReadyError, aws_errors
 from cli.training import ec2_jobs
-from cli.training.job_names import job_name, job_prefix, list_jobs, tuning_prefix
+from cli.training.job_names import job_name, job_prefix, list_jobs
 from cli.training.sagemaker import describe_training
+from infra import job_names
 from infra.bucket_layout import TRAINING_OUTPUT
 from model.core.artifact import ArtifactError, ModelCard
 
@@ -59,13 +60,13 @@ def package_model(stage: Stage, destination: Path, *, job: str | None = None, so
             return packaging.package(source, destination)
         with tempfile.TemporaryDirectory() as folder:
             fetched = Path(folder, "model.tar.gz")
-            _fetch_model(stage, job_name(_newest_job(stage) if job is None else job), fetched)
+            _fetch_model(stage, job_name(newest_job(stage) if job is None else job), fetched)
             return packaging.package(fetched, destination)
     except ArtifactError as error:
         raise NotReadyError(f"The model cannot be deployed: {error}") from error
 
 
-def _newest_job(stage: Stage) -> str:
+def newest_job(stage: Stage) -> str:
     """Return the newest completed training, wherever it ran, by AWS's clock: a name may hold any time."""
     found = [job for job in (ec2_jobs.latest_completed_job(stage), _latest_completed_job(stage)) if job is not None]
     if not found:
@@ -112,7 +113,7 @@ def _latest_completed_job(stage: Stage) -> tuple[datetime, str] | None:
     for summary in list_jobs(stage, "training", job_prefix(stage), "Completed"):
         name = str(summary["TrainingJobName"])
         # The last training of a search is rarely its best one, so it has to be named.
-        if name.startswith(tuning_prefix(stage)):
+        if name.startswith(job_names.tuning_prefix(stage.settings)):
             continue
         if describe_training(stage, name)["ModelArtifacts"]["S3ModelArtifacts"].startswith(bucket):
             return summary["CreationTime"], name

@@ -7,8 +7,6 @@ import os
 import sys
 import tempfile
 import webbrowser
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,7 +16,8 @@ from rich.table import Table
 from cli.aws import ROOT, Stage
 from cli.console import console
 from cli.errors import NotReadyError, aws_errors
-from cli.training.job_names import is_job_name, job_name, job_path, job_prefix, tuning_prefix
+from cli.training.job_names import job_name, job_path
+from cli.training.packaging import newest_job
 from infra.bucket_layout import TRAINING_OUTPUT
 from model.core.artifact import ArtifactError
 
@@ -27,13 +26,11 @@ METRICS = "metrics.json"
 # What a training may leave besides: its epochs, and what a search inside the job tried.
 TABLES = ("history.csv", "trials.csv", "search.json")
 _MAX_METRICS_BYTES = 64 * 2**20  # with a thousand classes it has four million
-# Wherever a training ran, its outputs are here in the data bucket.
-_PREFIX, _OUTPUT = f"{TRAINING_OUTPUT}/", "/output/output.tar.gz"
 
 
 def report(
     context: typer.Context,
-    job: Annotated[str | None, typer.Argument(help="Which training job (default: the newest with a report).")] = None,
+    job: Annotated[str | None, typer.Argument(help="Which training job (default: the newest completed one).")] = None,
     source: Annotated[
         Path | None, typer.Option("--from", help="A local training's --output-data-dir instead of a job's.")
     ] = None,
@@ -48,11 +45,18 @@ def report(
 
     folder = fetch_report(context.obj, output, job=job) if source is None else source
     metrics = read_metrics(folder)
-    console.print(figures_table(metrics, title=folder.resolve().name))
-    with _of_this_version():
+    try:
+        console.print(figures_table(metrics, title=folder.resolve().name))
         page = write_page(folder, metrics)
+    except Exception as error:  # the figures may be anything, and so may what is wrong with them
+        raise NotReadyError(
+            f"{METRICS} was written by another version of the training program, or by something else: "
+            f"{type(error).__name__}: {error}"
+        ) from error
     console.print(f"The report: {page}")
-    if open_ and _has_desktop():
+    # A text browser must not take the terminal.
+    desktop = sys.platform in ("darwin", "win32") or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    if open_ and desktop:
         webbrowser.open(page.resolve().as_uri())
 
 
@@ -66,12 +70,12 @@ def fetch_report(stage: Stage, output: Path, *, job: str | None = None) -> Path:
     output : Path
         Where the folder goes. Of one that is there already, the report's files are replaced, and no others.
     job : str, optional
-        The training's name, on SageMaker or EC2; default the newest of the stage that has left something.
+        The training's name, on SageMaker or EC2; default the newest completed one of the stage.
     """
     from model.core.packaging import unpack  # numpy: not needed by the other commands
     from model.training.report.report import IMAGE_FILES, REPORT_FILE
 
-    job = job_name(_newest(stage) if job is None else job)
+    job = job_name(newest_job(stage) if job is None else job)
     folder, files = job_path(output, job), (METRICS, *TABLES, *IMAGE_FILES)
     missing = NotReadyError(
         f"The training {job} has left no report (yet), or there is no such training in this stage's bucket.",
@@ -82,7 +86,8 @@ def fetch_report(stage: Stage, output: Path, *, job: str | None = None) -> Path:
         fetched, unpacked = Path(name, "output.tar.gz"), Path(name, "unpacked")
         unpacked.mkdir()
         with aws_errors(missing):
-            stage.client("s3").download_file(stage.data_bucket, f"{_PREFIX}{job}{_OUTPUT}", str(fetched))
+            key = f"{TRAINING_OUTPUT}/{job}/output/output.tar.gz"  # wherever the training ran
+            stage.client("s3").download_file(stage.data_bucket, key, str(fetched))
         try:
             unpack(fetched, unpacked, files)
         except ArtifactError as error:
@@ -114,70 +119,32 @@ def read_metrics(folder: Path) -> dict[str, Any]:
     return metrics
 
 
-@contextmanager
-def _of_this_version() -> Iterator[None]:
-    """Refuse figures of another version of the training program, or of anybody."""
-    try:
-        yield
-    except Exception as error:  # the figures may be anything, and so may what is wrong with them
-        raise NotReadyError(
-            f"{METRICS} was written by another version of the training program, or by something else: "
-            f"{type(error).__name__}: {error}"
-        ) from error
-
-
 def figures_table(metrics: dict[str, Any], *, title: str) -> Table:
-    """Return the headline figures as a table; figures of another version of the program are a NotReadyError."""
+    """Return the headline figures as a table."""
     table = Table("", "", title=title, title_justify="left", show_header=False)
-    with _of_this_version():
-        for name, text in _figures(metrics):
-            table.add_row(name, text)
-    return table
-
-
-def _figures(metrics: dict[str, Any]) -> list[tuple[str, str]]:
     split, name = ("valid", "validation") if metrics["test"] is None else ("test", "test")
     measured, calibration, data = metrics[split], metrics["calibration"], metrics["data_set"]
     low, high = measured["accuracy_interval"]
     before, after = (calibration[split][when]["expected_calibration_error"] for when in ("before", "after"))
-    pictures = sum(map(sum, measured["confusion_matrix"]))
+    images = sum(map(sum, measured["confusion_matrix"]))
     workers = f" by {metrics['workers']} workers" if metrics["workers"] > 1 else ""
-    figures = [
-        (f"accuracy, {name} split", f"{measured['accuracy']:.2%} (95%: {low:.1%} to {high:.1%}), {pictures} pictures"),
-        ("F1, mean of the classes", f"{measured['macro_f1']:.2%}"),
-        ("loss", f"{measured['loss']:.4f}"),
-        ("calibration error", f"{after:.1%} ({before:.1%} before), temperature {calibration['temperature']:.3f}"),
-        ("best epoch", f"{metrics['best_epoch']} of {len(metrics['epochs'])}"),
-        ("training", f"{metrics['images_per_second']:,.0f} pictures/s{workers}, {metrics['seconds']:.0f} s in all"),
-    ]
+    accuracy = f"{measured['accuracy']:.2%} (95%: {low:.1%} to {high:.1%}), {images} images"
+    table.add_row(f"accuracy, {name} split", accuracy)
+    table.add_row("F1, mean of the classes", f"{measured['macro_f1']:.2%}")
+    table.add_row("loss", f"{measured['loss']:.4f}")
+    temperature = f"temperature {calibration['temperature']:.3f}"
+    table.add_row("calibration error", f"{after:.1%} ({before:.1%} before), {temperature}")
+    table.add_row("best epoch", f"{metrics['best_epoch']} of {len(metrics['epochs'])}")
+    speed = f"{metrics['images_per_second']:,.0f} images/s{workers}"
+    table.add_row("training", f"{speed}, {metrics['seconds']:.0f} s in all")
     if quantization := metrics["quantization"]:
-        figures.append(("precision", f"{quantization['precision']}: {quantization['reason']}"))
+        table.add_row("precision", f"{quantization['precision']}: {quantization['reason']}")
     notes = [
         (metrics["interrupted"], "stopped before its end"),
         (data["skipped"], f"unreadable files: {len(data['skipped'])}"),
-        (data["also_in_training"], f"pictures that are in the training split, too: {len(data['also_in_training'])}"),
-        (data["absent_classes"], "classes without pictures in a split"),
+        (data["also_in_training"], f"images that are in the training split, too: {len(data['also_in_training'])}"),
+        (data["absent_classes"], "classes without images in a split"),
     ]
     if warnings := [text for holds, text in notes if holds]:
-        figures.append(("beware", "; ".join(warnings)))
-    return figures
-
-
-def _newest(stage: Stage) -> str:
-    """Return the name of the stage's training that was the last to leave something."""
-    prefix = _PREFIX + job_prefix(stage)
-    found = [
-        (item["LastModified"], job)
-        for item in stage.listed("s3", "list_objects_v2", "Contents", Bucket=stage.data_bucket, Prefix=prefix)
-        if item["Key"].endswith(_OUTPUT)
-        and is_job_name(job := item["Key"].removeprefix(_PREFIX).removesuffix(_OUTPUT))
-        and not job.startswith(tuning_prefix(stage))  # the last trial of a search is rarely its best
-    ]
-    if not found:
-        raise NotReadyError("No training of this stage has left a report yet.", "Train a model: kennel train")
-    return max(found)[1]
-
-
-def _has_desktop() -> bool:
-    """Return whether a browser would open in a window; a text browser must not take the terminal."""
-    return sys.platform in ("darwin", "win32") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+        table.add_row("beware", "; ".join(warnings))
+    return table

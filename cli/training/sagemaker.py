@@ -49,12 +49,13 @@ _ENDED = ("Completed", "Failed", "Stopped")
 
 @dataclass(frozen=True)
 class TrainingRequest:
-    """What to train on what; None stands for the stage's settings."""
+    """What to train on what; None stands for the stage's settings. `instances` is for SageMaker, `spot` for EC2."""
 
     data_set: str
     hyperparameters: dict[str, str] = field(default_factory=dict)
     instance_type: str | None = None
     instances: int | None = None
+    spot: bool | None = None
 
 
 def start_training(stage: Stage, request: TrainingRequest) -> str:

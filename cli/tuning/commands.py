@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any
@@ -46,7 +47,7 @@ def tune(
     max_jobs: Annotated[int | None, typer.Option(min=1, max=750, help="Training jobs. Default: the settings.")] = None,
     parallel: Annotated[int | None, typer.Option(min=1, max=100, help="At a time. Default: the settings.")] = None,
     early_stopping: Annotated[
-        bool | None, typer.Option(help="End what does worse than the median. Default: the settings.")
+        bool | None, typer.Option(help="End what does worse than the median. Hyperband has its own way.")
     ] = None,
     warm_start: Annotated[
         list[str] | None, typer.Option(metavar="JOB", help="Go on from an earlier tuning job; up to five.")
@@ -62,10 +63,16 @@ def tune(
     if context.invoked_subcommand is not None:
         return
     stage: Stage = context.obj
+    given: dict[str, Any] = {
+        "strategy": strategy,
+        "max_jobs": max_jobs,
+        "parallel_jobs": parallel,
+        "early_stopping": early_stopping,
+    }
+    asked = {name: value for name, value in given.items() if value is not None}
+    settings = replace(stage.settings.training.tuning, **asked)
     training = TrainingRequest(data, parse_hyperparameters(set_ or []), instance_type, instances)
-    job = start_tuning(
-        stage, TuningRequest(training, strategy, max_jobs, parallel, early_stopping, seed, tuple(warm_start or ()))
-    )
+    job = start_tuning(stage, TuningRequest(training, settings, seed, warm_start or ()))
     if wait:
         watch_tuning(stage, job)
     else:
@@ -77,7 +84,7 @@ def status(
     context: typer.Context,
     job: Annotated[str | None, typer.Argument(metavar="JOB", help="Default: the stage's newest.")] = None,
 ) -> None:
-    """Show a tuning job, live while it runs; when it has ended, its result and charts of it."""
+    """Show a tuning job, live while it runs; when it has ended, its result."""
     stage: Stage = context.obj
     watch_tuning(stage, job or latest_tuning_job(stage))
 

@@ -9,7 +9,8 @@ from cli.aws import Stage
 from cli.console import console
 from cli.errors import NotReadyError, aws_errors
 from cli.training.hyperparameters import chosen
-from cli.training.job_names import list_jobs, tuning_prefix
+from cli.training.job_names import list_jobs
+from infra.job_names import tuning_prefix
 
 ENDED = ("Completed", "Failed", "Stopped")
 
@@ -50,18 +51,6 @@ class Tuning:
         return self.config["HyperParameterTuningJobObjective"]["MetricName"]
 
     @property
-    def max_jobs(self) -> int | None:
-        """How many training jobs there will be at most, where the tuning job says so."""
-        return self.config["ResourceLimits"].get("MaxNumberOfTrainingJobs")
-
-    @property
-    def ranges(self) -> dict[str, dict[str, Any]]:
-        """The tuned hyperparameters by name, with their ranges or values; numbers first."""
-        kinds = ("ContinuousParameterRanges", "IntegerParameterRanges", "CategoricalParameterRanges")
-        given = self.config.get("ParameterRanges", {})
-        return {definition["Name"]: definition for kind in kinds for definition in given.get(kind, [])}
-
-    @property
     def best(self) -> dict[str, Any] | None:
         """The training job with the best objective so far; None where there is none, or it has none yet."""
         found = self.description.get("BestTrainingJob")
@@ -81,9 +70,8 @@ def objective(job: dict[str, Any]) -> float | None:
 
 def read_tuning(stage: Stage, job: str) -> Tuning:
     """Ask SageMaker about a tuning job; raise NotReadyError when there is none of that name."""
-    missing = NotReadyError(f"There is no tuning job {job!r}.", "The newest one: kennel tune status")
-    with aws_errors(missing):
-        named = {"HyperParameterTuningJobName": job}
+    named = {"HyperParameterTuningJobName": job}
+    with aws_errors(missing=NotReadyError(f"There is no tuning job {job!r}.", "The newest one: kennel tune status")):
         description = stage.client("sagemaker").describe_hyper_parameter_tuning_job(**named)
     listing = "list_training_jobs_for_hyper_parameter_tuning_job"
     order = {"SortBy": "Name", "SortOrder": "Ascending"}
@@ -92,7 +80,7 @@ def read_tuning(stage: Stage, job: str) -> Tuning:
 
 def latest_tuning_job(stage: Stage, status: str | None = None) -> str:
     """Return the name of this stage's newest tuning job, or of the newest with this status."""
-    for summary in list_jobs(stage, "hyper_parameter_tuning", tuning_prefix(stage), status):
+    for summary in list_jobs(stage, "hyper_parameter_tuning", tuning_prefix(stage.settings), status):
         return str(summary["HyperParameterTuningJobName"])
     what = f"tuning job in status {status}" if status else "tuning job"
     raise NotReadyError(f"There is no {what} of this stage.", "Start one: kennel tune")

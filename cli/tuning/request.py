@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from cli.aws import Stage
@@ -11,7 +11,7 @@ from cli.errors import UsageError
 from cli.training.hyperparameters import encode, refuse_shell_syntax
 from cli.training.sagemaker import TrainingRequest, training_definition, training_hyperparameters, upload_source
 from cli.tuning.jobs import read_tuning
-from infra.tuning_settings import TuningSettings
+from infra.tuning_settings import ChoiceRange, NumberRange, TuningSettings
 from model.training.arguments import canonical, parse_arguments
 
 OBJECTIVE = {"Type": "Minimize", "MetricName": "valid:loss"}
@@ -26,27 +26,19 @@ Ranges = dict[str, list[dict[str, Any]]]
 
 @dataclass(frozen=True)
 class TuningRequest:
-    """What to search, with what; None stands for the stage's settings.
-
-    Attributes
-    ----------
-    settings : TuningSettings, optional
-        Ranges, and defaults of what is None here, in place of the stage's own.
-    """
+    """What to search (the ranges and limits of `settings`), with which trainings, going on from which searches."""
 
     training: TrainingRequest
-    strategy: str | None = None
-    max_jobs: int | None = None
-    parallel_jobs: int | None = None
-    early_stopping: bool | None = None
+    settings: TuningSettings
     seed: int | None = None
-    warm_start: Sequence[str] = field(default_factory=tuple)
-    settings: TuningSettings | None = None
+    warm_start: Sequence[str] = ()
 
 
 def tuning_job_request(stage: Stage, request: TuningRequest, job: str) -> dict[str, Any]:
     """Return what CreateHyperParameterTuningJob takes."""
-    settings = request.settings or stage.settings.training.tuning
+    if len(request.warm_start) > 5:
+        raise UsageError("A tuning job goes on from at most five earlier ones.")
+    settings = request.settings
     ranges = parameter_ranges(settings, request.training.hyperparameters)
     # Each with one of its values.
     searched = {
@@ -56,7 +48,6 @@ def tuning_job_request(stage: Stage, request: TuningRequest, job: str) -> dict[s
     }
     if not searched:
         raise UsageError("Nothing is left to search: --set fixes every hyperparameter that has a range.")
-    config = _config(request, settings) | {"ParameterRanges": ranges}
     values = training_hyperparameters(stage, request.training, searched=searched)
     definition = training_definition(stage, request.training, job)
     # A tuning job has no place for an entry point of its own: SageMaker's toolkit finds the program by these.
@@ -71,8 +62,21 @@ def tuning_job_request(stage: Stage, request: TuningRequest, job: str) -> dict[s
     if machines["InstanceCount"] > 1 or machines["InstanceType"].startswith(("ml.g", "ml.p")):
         program["sagemaker_torch_distributed_enabled"] = True  # the toolkit then runs torchrun, a process for each GPU
     static = {name: value for name, value in program.items() if name not in searched}
-    if config["Strategy"] == "Hyperband":
+    hyperband = settings.strategy == "hyperband"  # ends hopeless trainings in its own way
+    config: dict[str, Any] = {
+        "Strategy": settings.strategy.capitalize(),
+        "HyperParameterTuningJobObjective": OBJECTIVE,
+        "ResourceLimits": {
+            "MaxNumberOfTrainingJobs": settings.max_jobs,
+            "MaxParallelTrainingJobs": min(settings.parallel_jobs, settings.max_jobs),
+        },
+        "ParameterRanges": ranges,
+        "TrainingJobEarlyStoppingType": "Auto" if settings.early_stopping and not hyperband else "Off",
+    }
+    if hyperband:
         config["StrategyConfig"] = {"HyperbandStrategyConfig": _resources(static)}
+    if request.seed is not None:
+        config["RandomSeed"] = request.seed
     warm = {"WarmStartConfig": _warm_start(stage, request.warm_start, definition)} if request.warm_start else {}
     return {
         "HyperParameterTuningJobName": job,
@@ -82,49 +86,22 @@ def tuning_job_request(stage: Stage, request: TuningRequest, job: str) -> dict[s
     }
 
 
-def _config(request: TuningRequest, settings: TuningSettings) -> dict[str, Any]:
-    """Return strategy, objective and limits; refuse what does not go together."""
-    strategy = request.strategy or settings.strategy
-    if strategy == "hyperband" and request.early_stopping:
-        raise UsageError(
-            "--early-stopping does not go with --strategy hyperband, which ends hopeless trainings in its own way."
-        )
-    if len(request.warm_start) > 5:
-        raise UsageError("A tuning job goes on from at most five earlier ones.")
-    early_stopping = settings.early_stopping if request.early_stopping is None else request.early_stopping
-    max_jobs = request.max_jobs or settings.max_jobs
-    parallel = request.parallel_jobs or min(settings.parallel_jobs, max_jobs)
-    if parallel > max_jobs:
-        raise UsageError(f"--parallel {parallel} is more than the {max_jobs} training jobs of the search.")
-    seed = {} if request.seed is None else {"RandomSeed": request.seed}
-    return {
-        "Strategy": strategy.capitalize(),
-        "HyperParameterTuningJobObjective": OBJECTIVE,
-        "ResourceLimits": {"MaxNumberOfTrainingJobs": max_jobs, "MaxParallelTrainingJobs": parallel},
-        "TrainingJobEarlyStoppingType": "Auto" if early_stopping and strategy != "hyperband" else "Off",
-        **seed,
-    }
-
-
 def parameter_ranges(settings: TuningSettings, fixed: Mapping[str, str]) -> Ranges:
     """Return the settings' ranges as SageMaker takes them, without the hyperparameters that are fixed."""
-    learning_rate = {
-        "Name": "lr",
-        "MinValue": repr(settings.learning_rate_min),
-        "MaxValue": repr(settings.learning_rate_max),
-        "ScalingType": "Logarithmic",
-    }
+    low, high = settings.learning_rate_min, settings.learning_rate_max
+    numbers = [NumberRange(name="lr", min=low, max=high, scale="logarithmic"), *settings.numbers]
+    choices = [ChoiceRange(name="batch-size", values=tuple(map(str, settings.batch_sizes))), *settings.choices]
     ranges: Ranges = {
-        "ContinuousParameterRanges": [learning_rate],
+        "ContinuousParameterRanges": [],
         "IntegerParameterRanges": [],
-        "CategoricalParameterRanges": [{"Name": "batch-size", "Values": [str(size) for size in settings.batch_sizes]}],
+        "CategoricalParameterRanges": [],
     }
-    for number in settings.numbers:
+    for number in numbers:
         kind = "IntegerParameterRanges" if number.integer else "ContinuousParameterRanges"
-        low, high = (str(int(end)) if number.integer else repr(end) for end in (number.min, number.max))
-        scale = number.scale.capitalize()
-        ranges[kind].append({"Name": canonical(number.name), "MinValue": low, "MaxValue": high, "ScalingType": scale})
-    for choice in settings.choices:
+        least, most = (str(int(end)) if number.integer else repr(end) for end in (number.min, number.max))
+        scale = {"ScalingType": number.scale.capitalize()}
+        ranges[kind].append({"Name": canonical(number.name), "MinValue": least, "MaxValue": most, **scale})
+    for choice in choices:
         for value in choice.values:
             refuse_shell_syntax({canonical(choice.name): value})
         ranges["CategoricalParameterRanges"].append({"Name": canonical(choice.name), "Values": list(choice.values)})

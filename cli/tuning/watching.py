@@ -1,19 +1,16 @@
-"""Watching a tuning job until it ends: its training jobs, then its result and its charts."""
+"""Watching a tuning job until it ends: its training jobs, then its result."""
 
 from __future__ import annotations
 
 import time
 from typing import Any
 
-from cli.aws import ROOT, Stage
+from cli.aws import Stage
 from cli.console import console, progress_bar
-from cli.data.commands import SAMPLE_DIR
 from cli.errors import WorkFailedError
 from cli.training.hyperparameters import DATA_SET, chosen, decode
-from cli.training.job_names import job_path
 from cli.tuning.jobs import ENDED, Tuning, assignments, objective, read_tuning
 
-CHARTS = ROOT / "build" / "tuning"
 _POLL_SECONDS = 1.0
 
 
@@ -36,7 +33,8 @@ def watch_tuning(stage: Stage, job: str) -> Tuning:
 def _watch(stage: Stage, job: str) -> Tuning:
     """Print a line for each training job that has ended, and how far the search has come at the end."""
     tuning, told = read_tuning(stage, job), set[str]()
-    with progress_bar(job, tuning.max_jobs) as report:
+    most = tuning.config["ResourceLimits"].get("MaxNumberOfTrainingJobs")
+    with progress_bar(job, most) as report:
         while True:
             for one in tuning.jobs:
                 if one["TrainingJobStatus"] in ENDED and one["TrainingJobName"] not in told:
@@ -48,7 +46,7 @@ def _watch(stage: Stage, job: str) -> Tuning:
             time.sleep(_POLL_SECONDS)
             tuning = read_tuning(stage, job)
     result = f", best {tuning.metric} {objective(tuning.best):.4f}" if tuning.best is not None else ""
-    of = f" of {tuning.max_jobs}" if tuning.max_jobs else ""
+    of = f" of {most}" if most else ""
     console.print(f"{job}: {tuning.status}, {len(tuning.jobs)}{of} training jobs started{result}")
     return tuning
 
@@ -65,13 +63,8 @@ def _show_result(tuning: Tuning) -> None:
     if tuning.best is None:
         console.print(f"{tuning.name} ended as {tuning.status} before a training job had a result.")
         return
-    from cli.tuning.plot import draw_tuning  # optuna and matplotlib: needed by nothing else
-
-    tried, history = (job_path(CHARTS, tuning.name, suffix) for suffix in (".svg", "-history.svg"))
-    draw_tuning(tuning, tried, history)
     values = assignments(chosen(tuning.best["TunedHyperParameters"]))
     console.print(f"Best: {values}, {tuning.metric} {objective(tuning.best):.4f} ({tuning.best['TrainingJobName']})")
-    console.print(f"What was tried: {tried}  How the best was found: {history}")
-    data_set = decode(tuning.static).get(DATA_SET) or SAMPLE_DIR.name
-    data = f" --data {data_set}" if data_set != SAMPLE_DIR.name else ""
+    data_set = decode(tuning.static).get(DATA_SET)
+    data = f" --data {data_set}" if data_set else ""
     console.print(f"Train with these values: kennel train --best {tuning.name}{data}")

@@ -23,7 +23,6 @@ from cli.errors import NotReadyError, WorkFailedError
 from cli.training import ec2 as ec2_training
 from cli.training import packaging
 from cli.training import sagemaker as training
-from cli.training.ec2 import Machine
 from cli.training.sagemaker import TrainingRequest
 from emulator.platform import lifecycle
 from infra import application, settings
@@ -104,7 +103,7 @@ def start(stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Call
         (folder / "requirements.txt").touch()
         shutil.copy(ROOT / "model" / "training" / "job" / "container_start.py", folder)
         monkeypatch.setattr(training, "SOURCE_DIR", folder)
-        return ec2_training.start_training(stage, TrainingRequest(DATA_SET, hyperparameters), Machine())
+        return ec2_training.start_training(stage, TrainingRequest(DATA_SET, hyperparameters))
 
     return begin
 
@@ -139,7 +138,7 @@ def test_a_training_leaves_what_a_sagemaker_job_leaves_and_its_instance_is_gone(
 ) -> None:
     job = start("", lr="0.01")
     status = ec2_training.follow_training(stage, job)
-    assert (status["state"], status["exit_code"]) == ("Completed", 0)
+    assert (status.state, status.exit_code) == ("Completed", 0)
     assert archive(stage, f"training/{job}/output/model.tar.gz") == {"model.json": b'["train", "valid"]'}
     assert archive(stage, f"training/{job}/output/output.tar.gz") == {"metrics.json": b"{}"}
     wait_until(lambda: is_terminated(aws, job))
@@ -152,7 +151,7 @@ def test_a_training_leaves_what_a_sagemaker_job_leaves_and_its_instance_is_gone(
     tags = {tag["Key"]: tag["Value"] for tag in instance["Tags"]}
     assert tags == {"Name": "kennel-local-training", "project": "kennel", "stage": "local", "training-job": job}
     # It is the newest training, so it is what is packaged next.
-    assert packaging._newest_job(stage) == job
+    assert packaging.newest_job(stage) == job
     fetched = tmp_path / "model.tar.gz"
     packaging._fetch_model(stage, job, fetched)
     with tarfile.open(fetched) as tar:

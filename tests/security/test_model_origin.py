@@ -70,7 +70,8 @@ def model_key(job: str) -> str:
 def claim(stage: Any, job: str = ON_EC2, **members: Any) -> None:
     """Write a status as an EC2 training does; any training can."""
     status = {
-        "state": "Completed", "reason": None, "instance_type": "t3.xlarge", "model": "s3://stranger/model.tar.gz",
+        "job": job, "instance_id": "i-1", "model": "s3://stranger/model.tar.gz",
+        "state": "Completed", "reason": None, "instance_type": "t3.xlarge",
         "started": time.time() - 60, "ended": time.time(),
     }  # fmt: skip
     stage.s3.objects[f"training/{job}/status.json"] = json.dumps(status | members).encode()

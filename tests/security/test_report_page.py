@@ -54,7 +54,7 @@ def test_a_page_that_the_training_wrote_is_made_anew(
     stage = FakeStage(s3=FakeS3())
     stage.s3.objects["training/kennel-dev-1/output/output.tar.gz"] = archive.getvalue()
     monkeypatch.setattr(main, "Stage", lambda *_: stage)
-    options = ["--output", str(tmp_path / "reports")] if fetched else ["--from", str(outputs)]
+    options = ["kennel-dev-1", "--output", str(tmp_path / "reports")] if fetched else ["--from", str(outputs)]
     result = CliRunner().invoke(main.app, ["report", *options])
     assert result.exit_code == 0, result.output
     path = (tmp_path / "reports" / "kennel-dev-1" if fetched else outputs) / "report.html"

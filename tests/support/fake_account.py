@@ -27,7 +27,7 @@ def _quotas(values: dict[str, float]) -> dict[str, Any]:
 
 
 def _named(member: str, key: str, names: Iterable[str], prefix: str = "") -> dict[str, Any]:
-    return {member: [{key: name, "storedBytes": 10**9} for name in names if name.startswith(prefix)]}
+    return {member: [{key: name} for name in names if name.startswith(prefix)]}
 
 
 class FakeAccount:
@@ -68,7 +68,6 @@ class FakeAccount:
             },
             "describe_endpoint": lambda EndpointName: self.endpoints[EndpointName],
             "describe_endpoint_config": lambda EndpointConfigName: self.endpoints[EndpointConfigName],
-            "describe_images": {"imageDetails": [{"imageSizeInBytes": 2 * 10**8}, {"imageSizeInBytes": 3 * 10**8}]},
             "describe_instances": {"Reservations": []},
             "describe_log_groups": lambda logGroupNamePrefix: _named(
                 "logGroups", "logGroupName", self.log_groups, logGroupNamePrefix
@@ -131,6 +130,9 @@ class FakeAccount:
         self.requests[operation].append(request)
         answer = self.answers[operation]
         return answer(**request) if callable(answer) else answer
+
+    def get_waiter(self, _: str) -> Any:
+        return SimpleNamespace(wait=lambda **_: None)
 
     def get_paginator(self, operation: str) -> Any:
         return SimpleNamespace(paginate=lambda **request: [getattr(self, operation)(**request)])

@@ -20,8 +20,7 @@ ENDPOINT_LOGS = "/aws/sagemaker/Endpoints/dogs"
 @pytest.fixture
 def aws(monkeypatch: pytest.MonkeyPatch) -> FakeAccount:
     """Three stacks of the stage dev with what is in them, and a neighbour's things."""
-    for module in (destroying, stopping):
-        monkeypatch.setattr(module, "_POLL_SECONDS", 0.0)
+    monkeypatch.setattr(stopping, "_POLL_SECONDS", 0.0)
     return account("dev")
 
 
@@ -38,8 +37,10 @@ def account(stage: str) -> FakeAccount:
         ],
         f"kennel-{stage}-inference": [("AWS::SageMaker::Endpoint", "dogs")],
     }
-    objects = [{"Key": "a", "VersionId": "1", "Size": 2 * 10**9}, {"Key": "a", "VersionId": "2", "Size": 10**9}]
-    aws.buckets = {"data": objects, "logs": [{"Key": "log", "VersionId": "null", "Size": 5}]}
+    aws.buckets = {
+        "data": [{"Key": "a", "VersionId": version} for version in "12"],
+        "logs": [{"Key": "log", "VersionId": "null"}],
+    }
     aws.uploads = {"data": [{"Key": "half", "UploadId": "u"}]}
     aws.add_endpoint("dogs", "ml.m5.large", 1, project="kennel", stage=stage)
     aws.add_endpoint("cats", "ml.m5.large", 1, project="kennel", stage="other")
@@ -139,10 +140,10 @@ def test_a_stage_that_retains_its_data_says_what_is_left_and_what_it_costs(
     assert "delete_stack kennel-prod-storage" not in aws.calls and aws.buckets["data"]
     printed = capsys.readouterr().out
     for part in (
-        "bucket data, 3.000 GB: at most 0.07 USD a month",
-        "image repository images, 0.500 GB: at most 0.05 USD a month",
-        "key the-key: at most 1.00 USD a month",
-        "log group kennel-prod-inference-Logs1, 1.000 GB: at most 0.03 USD a month",
+        "bucket data: 0.023 for each GB",
+        "image repository images: 0.10 for each GB",
+        "key the-key: 1.00",
+        "log group kennel-prod-inference-Logs1: 0.03 for each GB",
         "retain = false under [storage] in infra/environments/prod.toml, then kennel deploy storage",
     ):
         assert part in printed

@@ -128,7 +128,7 @@ def test_jobs_from_before_a_stage_was_destroyed_are_not_packaged() -> None:
         "kennel-dev-tune-3": ("Completed", "bucket"),
         "kennel-dev-4": ("Stopped", "bucket"),
     }
-    assert packaging._newest_job(stage_with(jobs)) == "kennel-dev-1"
+    assert packaging.newest_job(stage_with(jobs)) == "kennel-dev-1"
     del jobs["kennel-dev-1"]
     with pytest.raises(NotReadyError, match="No training job of this stage has completed yet"):
-        packaging._newest_job(stage_with(jobs))
+        packaging.newest_job(stage_with(jobs))
