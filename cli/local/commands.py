@@ -41,13 +41,7 @@ def _local_errors() -> Iterator[None]:
 
 
 def start(state_dir: Path, port: int | None, **conditions: Any) -> lifecycle.Status:
-    """Start the local AWS, on its port or the default one, with members of `Conditions`, unless it runs already.
-
-    Raises
-    ------
-    NotReadyError
-        When it cannot start, or runs in another way than asked for.
-    """
+    """Start the local AWS with members of `Conditions`, unless it runs already; in another way is a NotReadyError."""
     with _local_errors():
         try:
             return lifecycle.up(state_dir.resolve(), port or DEFAULT_PORT, Conditions(**conditions))
@@ -110,13 +104,10 @@ def up(
             conditions["quotas"] = dict(map(quotas.parse, quota))
     if access_log_delay is not None:
         conditions["access_log_seconds"] = access_log_delay
-    _print_status(start(state_dir, port, **conditions))
+    started = start(state_dir, port, **conditions)
+    console.print(f"The local AWS answers at {started.endpoint_url} (process {started.pid}).")
     option = "" if state_dir == STATE_DIR else f" --state-dir {shlex.quote(str(state_dir))}"
     console.print(f'Point this shell at it: eval "$(kennel local env{option})"')
-
-
-def _print_status(status: lifecycle.Status) -> None:
-    console.print(f"The local AWS answers at {status.endpoint_url} (process {status.pid}).")
 
 
 @app.command()
@@ -126,7 +117,7 @@ def status(state_dir: StateDir = STATE_DIR) -> None:
         found = lifecycle.status(state_dir.resolve())
     if found is None:
         raise NotReadyError("The local AWS is not running.", "Start it: kennel local up")
-    _print_status(found)
+    console.print(f"The local AWS answers at {found.endpoint_url} (process {found.pid}).")
     if found.warning is not None:
         console.print(found.warning)
 

@@ -48,10 +48,7 @@ def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
     seconds[name] = monotonic() - start
 
 
-def demo(
-    port: local.Port = None,
-    state_dir: local.StateDir = local.STATE_DIR,
-) -> None:
+def demo(port: local.Port = None, state_dir: local.StateDir = local.STATE_DIR) -> None:
     """Go through all of it on the local AWS: draw images, tune, train, deploy, classify."""
     seconds: dict[str, float] = {}
     step, directory = partial(_timed, seconds), SAMPLE_DIR
@@ -107,13 +104,8 @@ def search_request(stage: Stage, data_set: str) -> TuningRequest:
     low, high = _LEARNING_RATES
     # fp32: the models of a search are not served, so there is nothing to make faster.
     fixed = {"epochs": str(_TUNING_EPOCHS), "batch-size": str(_BATCH_SIZE), "precision": "fp32"}
-    settings = replace(
-        stage.settings.training.tuning,
-        max_jobs=_TUNING_JOBS,
-        parallel_jobs=2,
-        learning_rate_min=low,
-        learning_rate_max=high,
-    )
+    settings = replace(stage.settings.training.tuning, max_jobs=_TUNING_JOBS, parallel_jobs=2)
+    settings = replace(settings, learning_rate_min=low, learning_rate_max=high)
     return TuningRequest(TrainingRequest(data_set, fixed), settings, seed=0)  # every demo alike
 
 

@@ -46,18 +46,13 @@ def deploy(
         bool, typer.Option("--yes", "-y", help="Do not ask: neither about bootstrapping nor about permissions.")
     ] = False,
 ) -> None:
-    """Deploy the stacks.
-
-    Runs `cdk deploy`; the inference stack follows as soon as there is a model.
-    """
+    """Deploy the stacks with `cdk deploy`; the inference stack follows as soon as there is a model."""
     stage: Stage = context.obj
     kinds = [str(kind) for kind in stacks or StackKind]
-    waits = "inference" in kinds and not stage.artifact.exists()
-    if waits and stacks:
-        raise NotReadyError(
-            f"There is no model artifact at {stage.artifact}.", "Make one: kennel train, then kennel package"
-        )
-    if waits:
+    if waits := "inference" in kinds and not stage.artifact.exists():
+        if stacks:
+            hint = "Make one: kennel train, then kennel package"
+            raise NotReadyError(f"There is no model artifact at {stage.artifact}.", hint)
         kinds.remove("inference")
     if not yes and not sys.stdin.isatty():
         raise UsageError(
@@ -82,17 +77,9 @@ def deploy(
 def deploy_stacks(
     stage: Stage, kinds: list[str], *, ask: bool = False, log: Path | None = None, artifact: Path | None = None
 ) -> None:
-    """Deploy some of the stage's stacks, bootstrapping the account first where nobody has.
+    """Deploy some of the stage's stacks: say the costs, check the quotas, bootstrap, deploy, call the function once.
 
-    Nothing is started before the costs have been said and the account's quotas been asked for. Afterwards the endpoint
-    is called once.
-
-    Parameters
-    ----------
-    ask : bool
-        Whether a person has to agree to bootstrapping and to new permissions.
-    artifact : Path, optional
-        Deployed in place of the one that the stage's settings name.
+    With `ask`, a person has to agree to bootstrapping and to new permissions. `artifact` replaces that of the settings.
     """
     version = _model_version(artifact or stage.artifact) if "inference" in kinds else None
     console.print("\n".join(cost_lines(stage.settings, kinds)))

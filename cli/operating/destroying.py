@@ -39,11 +39,7 @@ def destroy(
     context: typer.Context,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
-    """Remove all that costs.
-
-    Stops searches, trainings and batches, destroys the stacks, empties the buckets unless the stage retains them,
-    deletes logs.
-    """
+    """Remove all that costs: jobs that run, stacks, buckets unless the stage retains them, logs."""
     stage: Stage = context.obj
     announce(stage)
     retain = stage.settings.storage.retain
@@ -82,10 +78,9 @@ class _Steps:
 
 
 def destroy_stage(stage: Stage) -> None:
-    """Stop the stage's jobs, destroy its stacks, empty its buckets, delete the logs that SageMaker made.
+    """Stop the stage's jobs, destroy its stacks (not a storage stack that is retained), empty its buckets, delete logs.
 
-    A step that fails keeps back only those that would fail because of it. A storage stack that is retained is not
-    touched: AWS would refuse.
+    A step that fails keeps back only those that would fail because of it.
     """
     steps, endpoints = _Steps(stage), list[str]()
     steps.attempt("Listing the endpoints", _list_endpoints, endpoints)  # now: their logs are deleted when they are gone

@@ -23,10 +23,7 @@ _NOTEBOOK_LOGS = "/aws/sagemaker/NotebookInstances"
 
 
 def limit_logs(stage: Stage, kinds: Iterable[str]) -> None:
-    """Make the logs expire that SageMaker writes for deployed stacks of these kinds.
-
-    A group that has a retention keeps it: another project, or a person, has decided.
-    """
+    """Make SageMaker's logs for stacks of these kinds expire, unless somebody has given them a retention."""
     settings, groups = stage.settings, dict[str, int]()
     if "training" in kinds:
         groups[TRAINING_LOGS] = settings.training.log_retention_days

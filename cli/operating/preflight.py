@@ -41,10 +41,7 @@ class Findings:
 
 
 def require_room(stage: Stage, *, now: bool = True) -> None:
-    """Refuse a deployment of the inference stack that would fail, with every reason; print what is doubtful about it.
-
-    With `now` false it is deployed later, so that reasons are still warnings.
-    """
+    """Refuse a deployment of the inference stack that would fail, with all reasons; warnings while it is not `now`."""
     found = Findings()
     found.check("Lambda's concurrency", lambda: _check_concurrency(stage, found))
     found.check("quotas for endpoint instances", lambda: _check_endpoint_instances(stage, found))

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -16,13 +15,6 @@ from cli.training.ec2_jobs import is_ec2_job
 from cli.training.hyperparameters import parse_hyperparameters
 from cli.training.job_names import job_name
 from cli.tuning.jobs import best_hyperparameters
-
-
-class Place(StrEnum):
-    """Where a training runs."""
-
-    SAGEMAKER = "sagemaker"
-    EC2 = "ec2"
 
 
 def train(
@@ -43,7 +35,9 @@ def train(
     wait: Annotated[bool, typer.Option(help="Follow the job's log until it ends.")] = True,
     follow: Annotated[str | None, typer.Option(metavar="JOB", help="Start nothing: follow this job.")] = None,
     stop: Annotated[str | None, typer.Option(metavar="JOB", help="Start nothing: stop this job.")] = None,
-    on: Annotated[Place, typer.Option(help="A SageMaker training job, or one EC2 instance.")] = Place.SAGEMAKER,
+    on: Annotated[
+        Literal["sagemaker", "ec2"], typer.Option(help="A SageMaker training job, or one EC2 instance.")
+    ] = "sagemaker",
     spot: Annotated[bool | None, typer.Option(help="EC2: spare capacity. Default: the stage's settings.")] = None,
     resume: Annotated[
         str | None, typer.Option(metavar="JOB", help="EC2: a new instance goes on with this job.")
@@ -65,7 +59,7 @@ def train(
             f"{given[0]} takes a training as it was started: --set and --best are for a new one.",
             f"Leave them out, or leave out {given[0]}.",
         )
-    on_ec2 = on is Place.EC2 or is_ec2_job(stage, follow or stop or resume or "")
+    on_ec2 = on == "ec2" or is_ec2_job(stage, follow or stop or resume or "")
     if on_ec2 and instances is not None:
         raise UsageError("--instances is for SageMaker: on EC2 one instance trains.", "Leave out --on ec2")
     if not on_ec2 and (resume or spot is not None):

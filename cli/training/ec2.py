@@ -111,9 +111,8 @@ def follow_training(stage: Stage, job: str) -> Status:
                     f"Another instance resumes at its checkpoints: kennel train --resume {job}",
                 )
             time.sleep(_POLL_SECONDS)
-    log.require_completed(
-        status.state, status.reason or "no reason was given", f"  Try again: kennel train --resume {job}"
-    )
+    again = f"  Try again: kennel train --resume {job}"
+    log.require_completed(status.state, status.reason or "no reason was given", again)
     console.print(f"{job} completed; its instance ends itself.")
     return status
 

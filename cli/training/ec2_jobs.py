@@ -95,25 +95,18 @@ def begin_and_end(stage: Stage, job: str) -> tuple[float, float]:
     """Return when a job was last launched, and had ended at the latest, by S3's clock in seconds since the epoch."""
     launch = read_launch(stage, job)
     state, ended = first_end(stage, job, launch.time)
+    nothing = f"The training job {job} has left no model"
     if ended is None:
-        raise NotReadyError(
-            f"The training job {job} has left no model: it has not ended.",
-            f"Follow it to its end: kennel train --follow {job}",
-        )
+        raise NotReadyError(f"{nothing}: it has not ended.", f"Follow it to its end: kennel train --follow {job}")
     if state == FAILED:
-        raise NotReadyError(
-            f"The training job {job} has left no model (state {state}).", f"Try again: kennel train --resume {job}"
-        )
+        raise NotReadyError(f"{nothing} (state {state}).", f"Try again: kennel train --resume {job}")
     began = launch.time.timestamp()
     seconds = launch.job.max_runtime_seconds + Ec2TrainingSettings.SHUTDOWN_MARGIN_SECONDS
     return began, min(began + seconds, ended.timestamp())
 
 
 def first_end(stage: Stage, job: str, launched: datetime) -> tuple[str, datetime | None]:
-    """Return how and when a job has ended first since it was launched; what was written later is somebody else's.
-
-    The time is None for one that has not ended.
-    """
+    """Return how and when (None: not yet) a job has first ended since its launch; what came later is not its own."""
     key = status_key(TRAINING_OUTPUT, job)
     end = None
     for version in reversed(s3_versions(stage, key)):
@@ -146,6 +139,5 @@ def _get(stage: Stage, job: str, key: str) -> dict[str, Any]:
 
 
 def _put_json(stage: Stage, key: str, text: str, metadata: dict[str, str]) -> None:
-    stage.client("s3").put_object(
-        Bucket=stage.data_bucket, Key=key, Body=text.encode(), ContentType="application/json", Metadata=metadata
-    )
+    body = {"Body": text.encode(), "ContentType": "application/json", "Metadata": metadata}
+    stage.client("s3").put_object(Bucket=stage.data_bucket, Key=key, **body)

@@ -16,18 +16,10 @@ _PHASE_INTERVAL = 5.0  # seconds between two lines about the same phase
 
 
 class JobLog:
-    """Prints each log line of a job's instances once, as CloudWatch gets them.
-
-    Attributes
-    ----------
-    group : str
-        The log group.
-    """
+    """Prints each log line of a job's instances once, as CloudWatch gets them."""
 
     def __init__(self, stage: Stage, job: str, group: str) -> None:
-        self.group = group
-        self._logs = stage.client("logs")
-        self._job = job
+        self._logs, self._job, self._group = stage.client("logs"), job, group
         self._tokens: dict[str, str] = {}
 
     def require_completed(self, state: str, reason: str, hint: str = "") -> None:
@@ -37,13 +29,13 @@ class JobLog:
         kept = f"Package what it had learned: kennel package --job {self._job}  " if state == "Stopped" else ""
         raise WorkFailedError(
             f"The training job {self._job} ended as {state}{f': {reason}' if reason != state else ''}",
-            f"{kept}Its whole log: log group {self.group}, streams {self._job}/…{hint}",
+            f"{kept}Its whole log: log group {self._group}, streams {self._job}/…{hint}",
         )
 
     def print_new(self) -> None:
         """Print what has arrived since the last call."""
         try:
-            streams = self._logs.describe_log_streams(logGroupName=self.group, logStreamNamePrefix=f"{self._job}/")
+            streams = self._logs.describe_log_streams(logGroupName=self._group, logStreamNamePrefix=f"{self._job}/")
         except botocore.exceptions.ClientError as error:
             if error.response["Error"]["Code"] == "ResourceNotFoundException":
                 return  # nothing has been logged in this account yet
@@ -56,7 +48,7 @@ class JobLog:
 
     def _print_page(self, stream: str, prefix: str) -> bool:
         token = {"nextToken": self._tokens[stream]} if stream in self._tokens else {}
-        page = self._logs.get_log_events(logGroupName=self.group, logStreamName=stream, startFromHead=True, **token)
+        page = self._logs.get_log_events(logGroupName=self._group, logStreamName=stream, startFromHead=True, **token)
         self._tokens[stream] = page["nextForwardToken"]
         for event in page["events"]:
             console.print(f"  {prefix}{event['message'].rstrip()}", style="dim")

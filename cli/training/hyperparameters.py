@@ -30,10 +30,7 @@ def parse_hyperparameters(assignments: list[str]) -> dict[str, str]:
 
 
 def refuse_shell_syntax(values: Mapping[str, str]) -> None:
-    """Refuse hyperparameters that do not reach the program as they are.
-
-    SageMaker's toolkit joins names and values into one text, without quotes, and lets a shell run that.
-    """
+    """Refuse what a shell would change: SageMaker's toolkit lets one run names and values, joined without quotes."""
     for name, value in values.items():
         if shlex.quote(name) != name or shlex.quote(value) != value:
             raise UsageError(

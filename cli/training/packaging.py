@@ -42,16 +42,9 @@ def package(
 
 
 def package_model(stage: Stage, destination: Path, *, job: str | None = None, source: Path | None = None) -> ModelCard:
-    """Fetch, verify and repack a model; return its card.
+    """Fetch, verify and repack a model as `destination`, a model.tar.gz; return its card.
 
-    Parameters
-    ----------
-    destination : Path
-        The model.tar.gz to write; an existing one is replaced only by one that has been verified.
-    job : str, optional
-        The training job whose model it is; default the newest completed one of the stage.
-    source : Path, optional
-        A model.tar.gz or folder on this machine, instead of a job's.
+    It is that of a training job, by default of the newest completed one, or a local `source` (archive or folder).
     """
     from model.core import packaging  # numpy and the inference engine: not needed by the other commands
 
@@ -105,15 +98,12 @@ def _fetch_model(stage: Stage, job: str, destination: Path) -> None:
 
 
 def _latest_completed_job(stage: Stage) -> tuple[datetime, str] | None:
-    """Return when this stage's newest completed training job was started, and its name; None when there is none.
-
-    SageMaker keeps jobs for ever. One from before the stage was destroyed has its model in a bucket that is gone.
-    """
-    bucket = f"s3://{stage.data_bucket}/"
+    """Return when this stage's newest completed training job was started, and its name; None when there is none."""
+    trial = job_names.tuning_prefix(stage.settings)  # the last trial of a search is rarely its best: it has to be named
+    bucket = f"s3://{stage.data_bucket}/"  # jobs stay for ever: the bucket of an earlier deployment is gone
     for summary in list_jobs(stage, "training", job_prefix(stage), "Completed"):
         name = str(summary["TrainingJobName"])
-        # The last training of a search is rarely its best one, so it has to be named.
-        if name.startswith(job_names.tuning_prefix(stage.settings)):
+        if name.startswith(trial):
             continue
         if describe_training(stage, name)["ModelArtifacts"]["S3ModelArtifacts"].startswith(bucket):
             return summary["CreationTime"], name
@@ -125,10 +115,8 @@ def _begin_and_end_on_sagemaker(stage: Stage, job: str, location: str) -> tuple[
     description = describe_training(stage, job)
     status = description["TrainingJobStatus"]
     if status not in ("Completed", "Stopped"):
-        raise NotReadyError(
-            f"The training job {job} has left no model (status {status}).",
-            f"Follow it to its end: kennel train --follow {job}",
-        )
+        follow = f"Follow it to its end: kennel train --follow {job}"
+        raise NotReadyError(f"The training job {job} has left no model (status {status}).", follow)
     if description["ModelArtifacts"]["S3ModelArtifacts"] != location:
         raise NotReadyError(
             f"The model of {job} is not at {location}: it is not a training of this stage.",

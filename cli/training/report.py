@@ -37,10 +37,7 @@ def report(
     output: Annotated[Path, typer.Option(help="Where the report's folder goes.", show_default=False)] = REPORTS_DIR,
     open_: Annotated[bool, typer.Option("--open/--no-open", help="Open the page where there is a browser.")] = True,
 ) -> None:
-    """Show how good a training's model is.
-
-    Fetches its figures, prints the main ones, makes a page of them and opens it.
-    """
+    """Show how good a training's model is: print the main figures, make a page of all of them and open it."""
     from model.training.report.report import write_page
 
     folder = fetch_report(context.obj, output, job=job) if source is None else source
@@ -63,14 +60,8 @@ def report(
 def fetch_report(stage: Stage, output: Path, *, job: str | None = None) -> Path:
     """Fetch what a training left behind, beside its model; return the folder, named like the job.
 
-    A page that the training made is not among it: that would be a program of anybody's, opened as a local file.
-
-    Parameters
-    ----------
-    output : Path
-        Where the folder goes. Of one that is there already, the report's files are replaced, and no others.
-    job : str, optional
-        The training's name, on SageMaker or EC2; default the newest completed one of the stage.
+    The default job is the newest completed one. A page that the training made is not among it: that would be a program
+    of anybody's, opened as a local file. Of a folder that is there already, only the report's files are replaced.
     """
     from model.core.packaging import unpack  # numpy: not needed by the other commands
     from model.training.report.report import IMAGE_FILES, REPORT_FILE

@@ -65,7 +65,7 @@ def start_training(stage: Stage, request: TrainingRequest) -> str:
         hyperparameters = training_hyperparameters(stage, request)
         definition = training_definition(stage, request, job)
         source = upload_source(stage)
-        console.print(f"Training job {job} on {_machines(stage, request)}.")
+        console.print(f"Training job {job} on {_machines(stage, definition['ResourceConfig'])}.")
         definition["AlgorithmSpecification"] |= ENTRY_POINT
         definition["InputDataConfig"].append(_channel(CODE_CHANNEL, f"{source.rpartition('/')[0]}/"))
         stage.client("sagemaker").create_training_job(
@@ -94,8 +94,7 @@ def training_definition(stage: Stage, request: TrainingRequest, job: str) -> dic
             "S3OutputPath": f"s3://{bucket}/{TRAINING_OUTPUT}",
             "KmsKeyId": stage.output("storage", "DataKeyArn"),
         },
-        # A job that SageMaker begins anew, on spot capacity or after a fault of its own, finds what it had saved.
-        # Without the slash at its end the address would also stand for those that begin alike.
+        # A job that SageMaker begins anew finds what it had saved. The slash keeps other names that begin alike out.
         "CheckpointConfig": {"S3Uri": f"s3://{bucket}/{CHECKPOINTS}/{job}/"},
         "ResourceConfig": {
             "InstanceType": request.instance_type or training.instance_type,
@@ -112,11 +111,10 @@ def _channel(name: str, address: str) -> dict[str, Any]:
     return {"ChannelName": name, "DataSource": {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": address}}}
 
 
-def _machines(stage: Stage, request: TrainingRequest) -> str:
+def _machines(stage: Stage, resources: dict[str, Any]) -> str:
     """Say what a training runs on and what that costs."""
-    training = stage.settings.training
-    instance_type, count = request.instance_type or training.instance_type, request.instances or training.instance_count
-    spot = "; spot capacity, billed below that" if training.spot else ""
+    instance_type, count = resources["InstanceType"], resources["InstanceCount"]
+    spot = "; spot capacity, billed below that" if stage.settings.training.spot else ""
     return f"{count} × {instance_type} ({hourly_price(instance_type, count)}{spot})"
 
 
@@ -140,9 +138,8 @@ def training_hyperparameters(
 ) -> dict[str, str]:
     """Return what the program gets as `--name value`: where it comes from, its time, the settings, what was asked for.
 
-    Its time is the job's (by default that of a SageMaker job, in seconds), less what passes before the program begins.
-    Values that a shell would change or the program would not take are refused, together with the `searched` ones that a
-    search may put in place of these.
+    Its time is the job's (in seconds), less what passes before the program begins. Values that a shell would change or
+    the program, with the `searched` ones in place, would not take are refused.
     """
     max_runtime = max_runtime or stage.settings.training.max_runtime_seconds
     limit = int(max_runtime - min(PREPARATION_SHARE * max_runtime, PREPARATION_SECONDS))
@@ -211,8 +208,8 @@ def follow_training(stage: Stage, job: str) -> dict[str, Any]:
     status = description["TrainingJobStatus"]
     # Of a job that was stopped, only the secondary status tells a limit from somebody's wish.
     log.require_completed(status, description.get("FailureReason", description.get("SecondaryStatus", status)))
-    saved = saved_by_spot(description)
-    console.print(f"{job} completed in {description.get('TrainingTimeInSeconds', 0)} s.{saved}")
+    seconds = description.get("TrainingTimeInSeconds", 0)
+    console.print(f"{job} completed in {seconds} s.{saved_by_spot(description)}")
     return description
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime
-from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -28,14 +27,6 @@ app = typer.Typer(
 )
 
 
-class Strategy(StrEnum):
-    """How the next values are chosen."""
-
-    BAYESIAN = "bayesian"
-    RANDOM = "random"
-    HYPERBAND = "hyperband"
-
-
 @app.callback()
 def tune(
     context: typer.Context,
@@ -43,7 +34,9 @@ def tune(
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A fixed hyperparameter: not searched.")
     ] = None,
-    strategy: Annotated[Strategy | None, typer.Option(help="Default: the stage's settings.")] = None,
+    strategy: Annotated[
+        Literal["bayesian", "random", "hyperband"] | None, typer.Option(help="Default: the stage's settings.")
+    ] = None,
     max_jobs: Annotated[int | None, typer.Option(min=1, max=750, help="Training jobs. Default: the settings.")] = None,
     parallel: Annotated[int | None, typer.Option(min=1, max=100, help="At a time. Default: the settings.")] = None,
     early_stopping: Annotated[
@@ -116,13 +109,11 @@ def start_tuning(stage: Stage, request: TuningRequest) -> str:
 
 def _price(stage: Stage, tuning_job: dict[str, Any]) -> str:
     """Say what a search runs on, and the most that it can cost in an hour and in all."""
-    limits = tuning_job["HyperParameterTuningJobConfig"]["ResourceLimits"]
-    resources = tuning_job["TrainingJobDefinition"]["ResourceConfig"]
+    training, limits = stage.settings.training, tuning_job["HyperParameterTuningJobConfig"]["ResourceLimits"]
     jobs, at_once = limits["MaxNumberOfTrainingJobs"], limits["MaxParallelTrainingJobs"]
+    resources = tuning_job["TrainingJobDefinition"]["ResourceConfig"]
     instance_type, instances = resources["InstanceType"], resources["InstanceCount"]
-    training = stage.settings.training
-    hours = jobs * instances * training.max_runtime_seconds / 3600
-    price = usd_per_hour(instance_type)
+    hours, price = jobs * instances * training.max_runtime_seconds / 3600, usd_per_hour(instance_type)
     cost = f", {price * hours:.2f} USD" if price is not None else ""
     spot = "; spot capacity, billed below that" if training.spot else ""
     return (

@@ -17,18 +17,10 @@ ENDED = ("Completed", "Failed", "Stopped")
 
 @dataclass(frozen=True)
 class Tuning:
-    """A tuning job and its training jobs, as SageMaker describes them.
-
-    Attributes
-    ----------
-    description : dict
-        DescribeHyperParameterTuningJob's answer.
-    jobs : list of dict
-        The training jobs' summaries in the order of their names, which is that in which they were started.
-    """
+    """A tuning job and its training jobs, as SageMaker describes them."""
 
     description: dict[str, Any]
-    jobs: list[dict[str, Any]]
+    jobs: list[dict[str, Any]]  # in the order in which they were started
 
     @property
     def name(self) -> str:
@@ -87,10 +79,7 @@ def latest_tuning_job(stage: Stage, status: str | None = None) -> str:
 
 
 def best_hyperparameters(stage: Stage, job: str | None) -> dict[str, str]:
-    """Return the best values that a tuning job found, together with the fixed ones that they are the best with.
-
-    The default is the newest completed tuning job of the stage.
-    """
+    """Return the best values of a tuning job, by default the newest completed one, with its fixed ones."""
     tuning = read_tuning(stage, job or latest_tuning_job(stage, "Completed"))
     if tuning.best is None:
         raise NotReadyError(
