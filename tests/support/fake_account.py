@@ -31,37 +31,25 @@ def _named(member: str, key: str, names: Iterable[str], prefix: str = "") -> dic
 
 
 class FakeAccount:
-    """The clients of all services in one object.
-
-    Attributes
-    ----------
-    answers
-        What operations answer that have no method here, or functions of the request.
-    requests
-        What these have been sent, by operation.
-    refused
-        Operations that the caller may not call.
-    calls
-        What was changed, in order, as "operation name".
-    images
-        Repository and tag of what has been pushed.
-    jobs
-        By kind and name, the statuses of jobs; each look at one that is stopping brings it to its next.
-    """
+    """The clients of all services in one object."""
 
     def __init__(self) -> None:
-        self.refused: set[str] = set()
-        self.requests = defaultdict[str, list[dict[str, Any]]](list)
-        self.calls: list[str] = []
+        self.refused: set[str] = set()  # operations that the caller may not call
+        self.requests = defaultdict[str, list[dict[str, Any]]](list)  # what those in `answers` have been sent
+        self.calls: list[str] = []  # what was changed, in order, as "operation name"
         self.stacks: dict[str, dict[str, Any]] = {}
         self.resources: dict[str, list[tuple[str, str]]] = {}
         self.buckets: dict[str, list[dict[str, Any]]] = {}
         self.uploads: dict[str, list[dict[str, str]]] = {}
-        self.images: set[tuple[str, str]] = set()
+        self.images: set[tuple[str, str]] = set()  # repository and tag
+        #: By kind and name, the statuses of jobs; each look at one that is stopping brings it to its next.
         self.jobs: dict[str, dict[str, list[str]]] = {}
         self.endpoints: dict[str, dict[str, Any]] = {}
         self.log_groups: dict[str, list[str]] = {}
+        self.retention: dict[str, int] = {}
+        self.exceptions = SimpleNamespace(ResourceAlreadyExistsException=KeyError)
         token = base64.b64encode(b"AWS:password").decode()
+        #: What operations answer that have no method here, or functions of the request.
         self.answers: dict[str, Any] = {
             "batch_get_image": lambda repositoryName, imageIds: {
                 "images": [each for each in imageIds if (repositoryName, each["imageTag"]) in self.images]
@@ -69,9 +57,6 @@ class FakeAccount:
             "describe_endpoint": lambda EndpointName: self.endpoints[EndpointName],
             "describe_endpoint_config": lambda EndpointConfigName: self.endpoints[EndpointConfigName],
             "describe_instances": {"Reservations": []},
-            "describe_log_groups": lambda logGroupNamePrefix: _named(
-                "logGroups", "logGroupName", self.log_groups, logGroupNamePrefix
-            ),
             "describe_log_streams": lambda logGroupName, logStreamNamePrefix: _named(
                 "logStreams", "logStreamName", self.log_groups[logGroupName], logStreamNamePrefix
             ),
@@ -90,12 +75,11 @@ class FakeAccount:
         self.default_quotas: dict[str, float] = {}
         self.limit_concurrency(1000, unreserved=1000)
 
-    def add_stack(self, name: str, status: str = "CREATE_COMPLETE", *, protected: bool = False, **outputs: str) -> None:
+    def add_stack(self, name: str, *, protected: bool = False, **outputs: str) -> None:
         """Deploy a stack."""
         self.stacks[name] = {
             "StackName": name,
             "StackId": f"arn:stack/{name}",
-            "StackStatus": status,
             "EnableTerminationProtection": protected,
             "Outputs": [{"OutputKey": key, "OutputValue": value} for key, value in outputs.items()],
         }
@@ -131,15 +115,15 @@ class FakeAccount:
         answer = self.answers[operation]
         return answer(**request) if callable(answer) else answer
 
-    def get_waiter(self, _: str) -> Any:
-        return SimpleNamespace(wait=lambda **_: None)
-
     def get_paginator(self, operation: str) -> Any:
         return SimpleNamespace(paginate=lambda **request: [getattr(self, operation)(**request)])
 
+    def get_waiter(self, _: str) -> Any:
+        return SimpleNamespace(wait=lambda **_: None)
+
     # CloudFormation
     def describe_stacks(self, *, StackName: str) -> dict[str, Any]:
-        if (found := self.stacks.get(StackName.removeprefix("arn:stack/"))) is None:
+        if (found := self.stacks.get(StackName)) is None:
             raise refusal("ValidationError", f"Stack with id {StackName} does not exist")
         return {"Stacks": [found]}
 
@@ -153,8 +137,7 @@ class FakeAccount:
     def delete_stack(self, *, StackName: str) -> None:
         name = StackName.removeprefix("arn:stack/")
         self.calls.append(f"delete_stack {name}")
-        if self.stacks[name]["EnableTerminationProtection"]:
-            raise refusal("ValidationError", f"Stack [{name}] cannot be deleted while TerminationProtection is enabled")
+        assert not self.stacks[name]["EnableTerminationProtection"]
         buckets = [identity for kind, identity in self.resources.get(name, []) if kind == "AWS::S3::Bucket"]
         assert not any(self.buckets.get(bucket) or self.uploads.get(bucket) for bucket in buckets)
         for bucket in buckets:
@@ -171,8 +154,7 @@ class FakeAccount:
 
     def delete_objects(self, *, Bucket: str, Delete: dict[str, Any]) -> dict[str, Any]:
         self.calls.append(f"delete_objects {Bucket}")
-        gone = [(each["Key"], each["VersionId"]) for each in Delete["Objects"]]
-        self.buckets[Bucket] = [each for each in self.buckets[Bucket] if (each["Key"], each["VersionId"]) not in gone]
+        self.buckets[Bucket] = [each for each in self.buckets[Bucket] if each not in Delete["Objects"]]
         return {}
 
     def abort_multipart_upload(self, *, Bucket: str, Key: str, UploadId: str) -> None:
@@ -190,14 +172,25 @@ class FakeAccount:
     def stop_job(self, kind: str, **named: str) -> None:
         (name,) = named.values()
         self.calls.append(f"stop {name}")
-        if self.jobs[kind][name][0] != "InProgress":
-            raise refusal("ValidationException", "The job has ended")
         self.jobs[kind][name].pop(0)
 
     def delete_endpoint(self, *, EndpointName: str) -> None:
         del self.endpoints[EndpointName]
 
     # CloudWatch Logs
+    def create_log_group(self, *, logGroupName: str) -> None:
+        if logGroupName in self.log_groups:
+            raise self.exceptions.ResourceAlreadyExistsException
+        self.log_groups[logGroupName] = []
+
+    def put_retention_policy(self, *, logGroupName: str, retentionInDays: int) -> None:
+        self.retention[logGroupName] = retentionInDays
+
+    def describe_log_groups(self, *, logGroupNamePrefix: str, limit: int = 50) -> dict[str, Any]:
+        names = sorted(name for name in self.log_groups if name.startswith(logGroupNamePrefix))[:limit]
+        kept = {name: {"retentionInDays": self.retention[name]} for name in names if name in self.retention}
+        return {"logGroups": [{"logGroupName": name, **kept.get(name, {})} for name in names]}
+
     def delete_log_group(self, *, logGroupName: str) -> None:
         self.calls.append(f"delete_log_group {logGroupName}")
         del self.log_groups[logGroupName]

@@ -21,10 +21,8 @@ M5 = "ml.m5.large for endpoint usage"
 
 @pytest.fixture
 def aws() -> FakeAccount:
-    """An account that is not bootstrapped, with room for the stage's endpoint."""
-    aws = FakeAccount()
-    aws.quotas = {M5: 4}
-    return aws
+    """An account that is not bootstrapped."""
+    return FakeAccount()
 
 
 @pytest.fixture
@@ -46,12 +44,13 @@ def artifact(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("quota", "content", "message"), [(0, None, f"quota {M5!r} is 0"), (4, b"junk", "The model cannot be deployed")]
+    ("quotas", "content", "message"),
+    [({M5: 0}, None, f"quota {M5!r} is 0"), ({}, b"junk", "The model cannot be deployed")],
 )
 def test_what_cannot_work_stops_the_deployment_before_bootstrapping(
-    aws: FakeAccount, steps: list[str], artifact: Path, quota: int, content: bytes | None, message: str
+    aws: FakeAccount, steps: list[str], artifact: Path, quotas: dict[str, float], content: bytes | None, message: str
 ) -> None:
-    aws.quotas[M5] = quota
+    aws.quotas = quotas
     artifact.write_bytes(content or artifact.read_bytes())
     with pytest.raises(NotReadyError, match=message):
         deploying.deploy_stacks(FakeStage("dev", aws), ["storage", "inference"], artifact=artifact)

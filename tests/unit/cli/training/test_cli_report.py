@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from cli import main
 from cli.errors import NotReadyError
 from cli.training import report as command
-from cli.training.report import fetch_report, figures_table, read_metrics
+from cli.training.report import fetch_report, figures_table
 from model.training.report.report import write_report
 
 LABELS = ("one", "two", "three")
@@ -39,13 +39,11 @@ def outputs(tmp_path: Path) -> Path:
     return folder
 
 
-def leave(stage: FakeStage, folder: Path, *members: tarfile.TarInfo, cut: int | None = None) -> None:
+def leave(stage: FakeStage, folder: Path, *, cut: int | None = None) -> None:
     """Put an archive of a folder, cut off at its end, where the training kennel-dev-1 would."""
     file = io.BytesIO()
     with tarfile.open(fileobj=file, mode="w:gz") as tar:
         tar.add(folder, ".")
-        for member in members:
-            tar.addfile(member)
     stage.s3.objects["training/kennel-dev-1/output/output.tar.gz"] = file.getvalue()[:cut]  # type: ignore[attr-defined]
 
 
@@ -60,31 +58,17 @@ def test_fetching_again_replaces_the_files_of_the_report_and_no_others(stage, ou
     assert [path.name for path in (tmp_path / "reports").iterdir()] == ["kennel-dev-1"]
 
 
-@pytest.mark.parametrize(("name", "link"), [("data/../../escaped", ""), ("trials.csv", "/etc/passwd"), (None, "")])
-def test_an_archive_that_reaches_out_or_is_damaged_leaves_nothing(stage, outputs, tmp_path, name, link):
-    if name:
-        member = tarfile.TarInfo(name)
-        member.type, member.linkname = tarfile.SYMTYPE if link else tarfile.REGTYPE, link
-        leave(stage, outputs, member)
-    else:
-        leave(stage, outputs, cut=-40)
+def test_an_archive_that_is_damaged_leaves_nothing(stage, outputs, tmp_path):
+    leave(stage, outputs, cut=-40)
     with pytest.raises(NotReadyError, match="What the training kennel-dev-1 left cannot be read"):
         fetch_report(stage, tmp_path / "reports", job="kennel-dev-1")
     assert list((tmp_path / "reports").iterdir()) == []
-    assert not list(tmp_path.rglob("escaped"))
 
 
 def test_no_report_is_said_with_the_next_step(stage, tmp_path):
     with pytest.raises(NotReadyError, match="left no report") as error:
         fetch_report(stage, tmp_path, job="kennel-dev-404")
     assert "kennel train" in error.value.hint
-
-
-@pytest.mark.parametrize("text", [b"[]", b"\xff"])
-def test_metrics_that_are_none_are_refused(tmp_path, text):
-    (tmp_path / "metrics.json").write_bytes(text)
-    with pytest.raises(NotReadyError, match=r"metrics\.json"):
-        read_metrics(tmp_path)
 
 
 @pytest.mark.parametrize(("options", "desktop"), [([], True), (["--no-open"], True), ([], False)])

@@ -26,10 +26,8 @@ from cli.training.sagemaker import SOURCE_DIR, saved_by_spot, source_bundle
 def test_what_somebody_chose_comes_back_from_sagemaker_as_it_was() -> None:
     given = {"lr": "0.01", "epochs": "7", "name": "true", "odd": 'a "quoted" ü'}
     held = encode({**given, "code-revision": "1", "model-name": "x", "sagemaker_container_log_level": 20})
-    assert chosen({**held, "batch_size": "64", "_tuning_objective_metric": "valid:loss"}) == {
-        **given,
-        "batch-size": "64",
-    }
+    tuned = {"batch_size": "64", "_tuning_objective_metric": "valid:loss"}
+    assert chosen({**held, **tuned}) == {**given, "batch-size": "64"}
 
 
 def test_what_spot_capacity_saved_is_said_where_sagemaker_says_it() -> None:
@@ -66,29 +64,32 @@ def test_each_phase_is_printed_once_and_its_progress_now_and_then(
     assert capsys.readouterr().out.splitlines() == [*lines, "Training", "Uploading"]
 
 
-def stage_with(jobs: dict[str, tuple[str, str]]) -> FakeStage:
-    """A stage with jobs, the newest last: by name, a status and the bucket of its outputs."""
+def stage_with(**jobs: tuple[str, str]) -> FakeStage:
+    """A stage with jobs, the newest last: by name (with _ for -), a status and the bucket of its outputs."""
+    described = {
+        name.replace("_", "-"): {
+            "TrainingJobName": name.replace("_", "-"),
+            "TrainingJobStatus": status,
+            "CreationTime": datetime(2026, 11, day, tzinfo=UTC),
+            "ModelArtifacts": {"S3ModelArtifacts": f"s3://{bucket}/model.tar.gz"},
+        }
+        for day, (name, (status, bucket)) in enumerate(jobs.items(), start=1)
+    }
 
     def describe(*, TrainingJobName: str) -> dict[str, Any]:
-        if TrainingJobName not in jobs:
+        if TrainingJobName not in described:
             raise refusal("ValidationException", "Requested resource not found.")
-        status, bucket = jobs[TrainingJobName]
-        return {
-            "TrainingJobName": TrainingJobName,
-            "TrainingJobStatus": status,
-            "CreationTime": datetime(2026, 11, 1 + list(jobs).index(TrainingJobName), tzinfo=UTC),
-            "ModelArtifacts": {"S3ModelArtifacts": f"s3://{bucket}/training/{TrainingJobName}/output/model.tar.gz"},
-        }
-
-    def list_jobs(*, StatusEquals: str, **_: str) -> dict[str, Any]:
-        found = [describe(TrainingJobName=name) for name in reversed(jobs)]
-        return {"TrainingJobSummaries": [job for job in found if job["TrainingJobStatus"] == StatusEquals]}
+        return described[TrainingJobName]
 
     aws = FakeAccount()
     aws.answers |= {
         "describe_training_job": describe,
         "stop_training_job": describe,
-        "list_training_jobs": list_jobs,
+        "list_training_jobs": lambda StatusEquals, **_: {
+            "TrainingJobSummaries": [
+                job for job in reversed(described.values()) if job["TrainingJobStatus"] == StatusEquals
+            ]
+        },
         "describe_log_streams": {"logStreams": []},
     }
     return FakeStage(s3=FakeS3(), aws=aws)
@@ -96,39 +97,23 @@ def stage_with(jobs: dict[str, tuple[str, str]]) -> FakeStage:
 
 @pytest.mark.parametrize("option", ["follow", "stop"])
 def test_a_job_that_is_not_there_is_named(option: str) -> None:
-    context: Any = SimpleNamespace(obj=stage_with({}))
+    context: Any = SimpleNamespace(obj=stage_with())
     with pytest.raises(NotReadyError, match="no training job 'gone' in account 123456789012, region us-east-1"):
         commands.train(context, **{option: "gone"})
 
 
 def test_a_stopped_job_may_have_a_model() -> None:
     with pytest.raises(WorkFailedError, match="ended as Stopped") as error:
-        sagemaker.follow_training(stage_with({"kennel-dev-1": ("Stopped", "bucket")}), "kennel-dev-1")
+        sagemaker.follow_training(stage_with(kennel_dev_1=("Stopped", "bucket")), "kennel-dev-1")
     assert "kennel package --job kennel-dev-1" in error.value.hint
 
 
-@pytest.mark.parametrize(("module", "job"), [(sagemaker, "kennel-dev-1"), (commands.ec2, "kennel-dev-ec2-1")])
-def test_interrupting_the_command_leaves_the_job_and_says_how_to_go_on(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], module: Any, job: str
-) -> None:
-    def interrupt(*_: Any) -> None:
-        raise KeyboardInterrupt
-
-    context: Any = SimpleNamespace(obj=stage_with({}))
-    monkeypatch.setattr(module, "follow_training", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        commands.train(context, follow=job)
-    assert f"--follow {job}  Stop it: kennel train --stop {job}" in capsys.readouterr().out
-
-
 def test_jobs_from_before_a_stage_was_destroyed_are_not_packaged() -> None:
-    jobs = {
-        "kennel-dev-1": ("Completed", "bucket"),
-        "kennel-dev-2": ("Completed", "the-bucket-of-an-earlier-deployment"),
-        "kennel-dev-tune-3": ("Completed", "bucket"),
-        "kennel-dev-4": ("Stopped", "bucket"),
+    others = {
+        "kennel_dev_2": ("Completed", "the-bucket-of-an-earlier-deployment"),
+        "kennel_dev_tune_3": ("Completed", "bucket"),
+        "kennel_dev_4": ("Stopped", "bucket"),
     }
-    assert packaging.newest_job(stage_with(jobs)) == "kennel-dev-1"
-    del jobs["kennel-dev-1"]
+    assert packaging.newest_job(stage_with(kennel_dev_1=("Completed", "bucket"), **others)) == "kennel-dev-1"
     with pytest.raises(NotReadyError, match="No training job of this stage has completed yet"):
-        packaging.newest_job(stage_with(jobs))
+        packaging.newest_job(stage_with(**others))
