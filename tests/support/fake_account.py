@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import re
 from collections import defaultdict
-from collections.abc import Iterable
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -24,10 +23,6 @@ def refusal(code: str, message: str = "refused", operation: str = "Operation") -
 
 def _quotas(values: dict[str, float]) -> dict[str, Any]:
     return {"Quotas": [{"QuotaName": name, "Value": value} for name, value in values.items()]}
-
-
-def _named(member: str, key: str, names: Iterable[str], prefix: str = "") -> dict[str, Any]:
-    return {member: [{key: name} for name in names if name.startswith(prefix)]}
 
 
 class FakeAccount:
@@ -57,13 +52,10 @@ class FakeAccount:
             "describe_endpoint": lambda EndpointName: self.endpoints[EndpointName],
             "describe_endpoint_config": lambda EndpointConfigName: self.endpoints[EndpointConfigName],
             "describe_instances": {"Reservations": []},
-            "describe_log_streams": lambda logGroupName, logStreamNamePrefix: _named(
-                "logStreams", "logStreamName", self.log_groups[logGroupName], logStreamNamePrefix
-            ),
             "get_authorization_token": {"authorizationData": [{"authorizationToken": token}]},
             "get_function_concurrency": {},
             "list_aws_default_service_quotas": lambda ServiceCode: _quotas(self.default_quotas),
-            "list_buckets": lambda: _named("Buckets", "Name", self.buckets),
+            "list_buckets": lambda: {"Buckets": [{"Name": name} for name in self.buckets]},
             "list_endpoints": lambda: {"Endpoints": list(self.endpoints.values())},
             "list_multipart_uploads": lambda Bucket: {"Uploads": list(self.uploads.get(Bucket, []))},
             "list_object_versions": lambda Bucket: {"Versions": list(self.buckets[Bucket])},
@@ -190,6 +182,10 @@ class FakeAccount:
         names = sorted(name for name in self.log_groups if name.startswith(logGroupNamePrefix))[:limit]
         kept = {name: {"retentionInDays": self.retention[name]} for name in names if name in self.retention}
         return {"logGroups": [{"logGroupName": name, **kept.get(name, {})} for name in names]}
+
+    def describe_log_streams(self, *, logGroupName: str, logStreamNamePrefix: str) -> dict[str, Any]:
+        names = [name for name in self.log_groups[logGroupName] if name.startswith(logStreamNamePrefix)]
+        return {"logStreams": [{"logStreamName": name} for name in names]}
 
     def delete_log_group(self, *, logGroupName: str) -> None:
         self.calls.append(f"delete_log_group {logGroupName}")

@@ -12,14 +12,8 @@ from cli.aws import Stage
 class FakeStage(Stage):
     """A stage with its own settings file, in front of fakes.
 
-    Parameters
-    ----------
-    account
-        A `FakeAccount`, whose stacks have the outputs.
-    outputs
-        Without it: what the stacks put out; a key that is missing is its own value.
-    services
-        A fake for each service (`s3`, `ec2`, …), reached as a client and as an attribute; `aws` answers for the others.
+    Either the stacks of a `FakeAccount` have the outputs, or `outputs` does, where a key that is missing is its own
+    value. `services` are fakes by name (`s3`, …), which are attributes, too; `aws` answers for the others.
     """
 
     data_bucket = "bucket"

@@ -9,7 +9,7 @@ from cli.operating.costs import cost_lines
 from infra import settings
 
 
-def test_costs_are_said_at_rest_and_at_the_most() -> None:
+def test_costs_are_said_at_rest_and_at_the_most():
     loaded = settings.load("prod")
     function = replace(loaded.function, scaling=SimpleNamespace(min_provisioned=1, max_provisioned=10))
     printed = "\n".join(cost_lines(replace(loaded, function=function), ["storage", "training", "inference"]))
@@ -26,7 +26,7 @@ def test_costs_are_said_at_rest_and_at_the_most() -> None:
         assert part in printed
 
 
-def test_an_unknown_price_is_called_unknown_and_never_nothing() -> None:
+def test_an_unknown_price_is_called_unknown_and_never_nothing():
     loaded = settings.load("dev")
     unknown = replace(loaded.serving, instance_type="ml.r7i.48xlarge")
     printed = "\n".join(cost_lines(replace(loaded, serving=unknown), ["inference"]))

@@ -16,14 +16,6 @@ from cli.errors import NotAgreedError, NotReadyError
 from cli.operating import deploying
 from model.core.artifact import ModelCard
 
-M5 = "ml.m5.large for endpoint usage"
-
-
-@pytest.fixture
-def aws() -> FakeAccount:
-    """An account that is not bootstrapped."""
-    return FakeAccount()
-
 
 @pytest.fixture
 def steps(monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -43,34 +35,27 @@ def artifact(tmp_path: Path) -> Path:
     return tmp_path / "model.tar.gz"
 
 
-@pytest.mark.parametrize(
-    ("quotas", "content", "message"),
-    [({M5: 0}, None, f"quota {M5!r} is 0"), ({}, b"junk", "The model cannot be deployed")],
-)
-def test_what_cannot_work_stops_the_deployment_before_bootstrapping(
-    aws: FakeAccount, steps: list[str], artifact: Path, quotas: dict[str, float], content: bytes | None, message: str
-) -> None:
-    aws.quotas = quotas
-    artifact.write_bytes(content or artifact.read_bytes())
-    with pytest.raises(NotReadyError, match=message):
+@pytest.mark.parametrize("problem", ["quota", "The model cannot be deployed"])
+def test_what_cannot_work_stops_the_deployment_before_bootstrapping(steps, artifact, problem):
+    aws = FakeAccount()
+    if problem == "quota":
+        aws.quotas["ml.m5.large for endpoint usage"] = 0
+    else:
+        artifact.write_bytes(b"junk")
+    with pytest.raises(NotReadyError, match=problem):
         deploying.deploy_stacks(FakeStage("dev", aws), ["storage", "inference"], artifact=artifact)
     assert steps == []
 
 
-def test_every_deployment_of_the_endpoint_is_verified(aws: FakeAccount, steps: list[str], artifact: Path) -> None:
+def test_every_deployment_of_the_endpoint_is_verified(steps, artifact):
+    aws = FakeAccount()
     aws.add_stack("CDKToolkit")
     deploying.deploy_stacks(FakeStage("dev", aws), ["inference"], artifact=artifact)
     assert steps == ["cdk deploy", "limit logs", f"verify {ModelCard.load(artifact.parent / 'model').version}"]
 
 
 @pytest.mark.parametrize("agreed", [True, False])
-def test_bootstrapping_says_what_it_makes_and_asks(
-    aws: FakeAccount,
-    steps: list[str],
-    agreed: bool,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_bootstrapping_says_what_it_makes_and_asks(steps, agreed, monkeypatch, capsys):
     def confirm(question: str) -> bool:
         assert "account 123456789012, region us-east-1" in question
         printed = capsys.readouterr().out
@@ -80,5 +65,5 @@ def test_bootstrapping_says_what_it_makes_and_asks(
 
     monkeypatch.setattr(typer, "confirm", confirm)
     with nullcontext() if agreed else pytest.raises(NotAgreedError):
-        deploying.deploy_stacks(FakeStage("dev", aws), ["storage"], ask=True)
+        deploying.deploy_stacks(FakeStage("dev", FakeAccount()), ["storage"], ask=True)
     assert steps == ["asked", *(["cdk bootstrap", "cdk deploy", "limit logs"] if agreed else [])]

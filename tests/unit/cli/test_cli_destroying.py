@@ -58,7 +58,7 @@ def destroy(stage: FakeStage) -> None:
     destroying.destroy(context, yes=True)
 
 
-def test_the_order_is_the_one_in_which_aws_lets_go(aws: FakeAccount, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_order_is_the_one_in_which_aws_lets_go(aws, capsys):
     aws.jobs = {
         "hyper_parameter_tuning": {"kennel-dev-tune-1": ["InProgress", "Stopping", "Completed"]},
         "training": {
@@ -84,42 +84,31 @@ def test_the_order_is_the_one_in_which_aws_lets_go(aws: FakeAccount, capsys: pyt
     assert "Nothing of the stage 'dev' is left in account 123456789012, region us-east-1" in printed.out
 
 
-def test_a_job_that_does_not_stop_keeps_its_role_and_data_but_no_endpoint(
-    aws: FakeAccount, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_step_that_fails_keeps_only_what_a_job_still_needs(aws, monkeypatch):
     monkeypatch.setattr(stopping, "_STOP_SECONDS", 0.0)
-    aws.jobs = {"training": {"kennel-dev-1": ["Stopping"]}}
-    with pytest.raises(WorkFailedError, match=r"1 step\(s\) .* failed:\n  Stopping the jobs: kennel-dev-1: not ended"):
+    aws.jobs, aws.refused = {"training": {"kennel-dev-1": ["Stopping"]}}, {"describe_log_streams"}
+    with pytest.raises(WorkFailedError, match=r"(?s)2 step.* kennel-dev-1: not ended.* perform describe_log_streams"):
         destroying.destroy_stage(FakeStage("dev", aws))
     assert sorted(aws.stacks) == [STORAGE, TRAINING]
     assert list(aws.endpoints) == ["cats"] and aws.buckets["data"]
-    assert ENDPOINT_LOGS not in aws.log_groups, "logs are deleted in any case"
+    assert ENDPOINT_LOGS not in aws.log_groups, "each step is tried"
 
 
-def test_a_refused_step_does_not_keep_the_others_from_being_tried(aws: FakeAccount) -> None:
-    aws.refused = {"list_training_jobs", "describe_log_streams"}
-    with pytest.raises(WorkFailedError, match=r"(?s)2 step.*list_training_jobs.*describe_log_streams"):
-        destroying.destroy_stage(FakeStage("dev", aws))
-    assert INFERENCE not in aws.stacks
-
-
-def test_an_endpoint_that_lost_its_stack_is_deleted(aws: FakeAccount) -> None:
+def test_an_endpoint_that_lost_its_stack_is_deleted(aws):
     del aws.stacks[INFERENCE]
     destroying.destroy_stage(FakeStage("dev", aws))
     assert list(aws.endpoints) == ["cats"]
     assert ENDPOINT_LOGS not in aws.log_groups
 
 
-def test_a_protected_stack_keeps_its_data_whatever_the_settings_say(aws: FakeAccount) -> None:
+def test_a_protected_stack_keeps_its_data_whatever_the_settings_say(aws):
     aws.add_stack(STORAGE, protected=True)
     with pytest.raises(WorkFailedError, match=r"protected against deletion.*kennel deploy storage"):
         destroying.destroy_stage(FakeStage("dev", aws))
     assert aws.buckets["data"]
 
 
-def test_a_stage_that_retains_its_data_says_what_is_left_and_what_it_costs(
-    aws: FakeAccount, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_stage_that_retains_its_data_says_what_is_left_and_what_it_costs(aws, capsys):
     aws = account("prod")
     aws.add_stack("kennel-prod-storage", protected=True)
     destroy(FakeStage("prod", aws))

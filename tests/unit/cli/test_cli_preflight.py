@@ -80,7 +80,7 @@ def instances(others: int = 0, own: int = 0, quota: int = 4) -> Change:
         ),
     ],
 )
-def test_what_would_fail_is_refused(aws: FakeAccount, change: Change, settings: Any, message: str) -> None:
+def test_what_would_fail_is_refused(aws, change, settings, message):
     change(aws)
     with pytest.raises(NotReadyError) as raised:
         require_room(stage_of(aws, **settings))
@@ -96,18 +96,14 @@ def test_what_would_fail_is_refused(aws: FakeAccount, change: Change, settings: 
         (quotas({LINUX_BUILDS: 0}), {"image": "111122223333.dkr.ecr.eu-west-1.amazonaws.com/team/runtime:7"}),
     ],
 )
-def test_what_fits_is_deployed_without_a_word(
-    aws: FakeAccount, change: Change, settings: Any, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_fits_is_deployed_without_a_word(aws, change, settings, capsys):
     change(aws)
     require_room(stage_of(aws, **settings))
     assert capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize(("reserved", "provisioned"), [(50, []), (None, [20, 30])])
-def test_what_the_function_holds_already_is_not_counted_twice(
-    aws: FakeAccount, reserved: int | None, provisioned: list[int]
-) -> None:
+def test_what_the_function_holds_already_is_not_counted_twice(aws, reserved, provisioned):
     aws.add_stack("kennel-dev-inference", FunctionName="f")
     aws.limit_concurrency(1000, unreserved=100)
     aws.answers["get_function_concurrency"] = {} if reserved is None else {"ReservedConcurrentExecutions": reserved}
@@ -118,8 +114,8 @@ def test_what_the_function_holds_already_is_not_counted_twice(
         require_room(stage_of(aws, provisioned=51))
 
 
-def test_no_builds_are_needed_once_the_image_has_been_pushed(aws: FakeAccount) -> None:
-    aws.quotas[LINUX_BUILDS] = 0
+def test_no_builds_are_needed_once_the_image_has_been_pushed(aws):
+    quotas({LINUX_BUILDS: 0})(aws)
     aws.add_stack("kennel-dev-storage", ImageRepositoryUri="123456789012.dkr.ecr.us-east-1.amazonaws.com/images")
     aws.images.add(("images", container_image.stage_tag(stage_of(aws))))
     require_room(stage_of(aws))
@@ -137,9 +133,7 @@ def test_no_builds_are_needed_once_the_image_has_been_pushed(aws: FakeAccount) -
         (limit(1000, 105), "max_provisioned is 6"),
     ],
 )
-def test_what_is_not_known_or_does_not_hold_at_full_load_is_said(
-    aws: FakeAccount, capsys: pytest.CaptureFixture[str], change: Change, printed: str
-) -> None:
+def test_what_is_not_known_or_does_not_hold_at_full_load_is_said(aws, capsys, change, printed):
     change(aws)
     stage = stage_of(aws, provisioned=1)
     stage.configure("function", scaling=SimpleNamespace(min_provisioned=1, max_provisioned=6))
@@ -147,9 +141,7 @@ def test_what_is_not_known_or_does_not_hold_at_full_load_is_said(
     assert printed in capsys.readouterr().out
 
 
-def test_every_refusal_is_in_one_message_or_a_warning_while_the_model_is_missing(
-    aws: FakeAccount, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_every_refusal_is_in_one_message_or_a_warning_while_the_model_is_missing(aws, capsys):
     aws.quotas |= {M5: 0, LINUX_BUILDS: 0}
     with pytest.raises(NotReadyError, match=r"(?s)is 0.*is 0"):
         require_room(stage_of(aws))

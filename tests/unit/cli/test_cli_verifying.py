@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import chain, repeat
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 from fake_account import FakeAccount
@@ -24,6 +23,7 @@ OTHER = RIGHT | {"model": {"name": "m", "version": "sha256:old"}}
 def aws(monkeypatch: pytest.MonkeyPatch) -> FakeAccount:
     """An account whose endpoint has the stack's configuration."""
     monkeypatch.setattr(verifying, "_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(verifying, "_SETTLING_SECONDS", 0.0)
     aws = FakeAccount()
     aws.add_stack("kennel-dev-inference", EndpointName="Dogs-1", FunctionUrl="https://function/")
     aws.resources["kennel-dev-inference"] = [("AWS::SageMaker::EndpointConfig", "arn:aws:sagemaker:::config/dogs-1")]
@@ -50,9 +50,8 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[bytes]]:
     return answer_with
 
 
-def test_the_function_is_called_until_it_has_settled(
-    aws: FakeAccount, answers: Callable[..., list[bytes]], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_function_is_called_until_it_has_settled(aws, answers, capsys, monkeypatch):
+    monkeypatch.setattr(verifying, "_SETTLING_SECONDS", 60.0)
     sent = answers(AwsError("no such host"), Answer(403, {}), Answer(503, {}), Answer(200, RIGHT))
     verifying.verify_inference(FakeStage("dev", aws), VERSION)
     assert len(sent) == 4 and sent[0].startswith(b"\x89PNG")
@@ -67,28 +66,20 @@ def test_the_function_is_called_until_it_has_settled(
         (Answer(503, {"message": "not ready"}), "not ready"),
     ],
 )
-def test_a_failed_or_wrong_answer_is_an_error(
-    aws: FakeAccount, answers: Callable[..., Any], answer: Answer, problem: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(verifying, "_SETTLING_SECONDS", 0.0)
+def test_a_failed_or_wrong_answer_is_an_error(aws, answers, answer, problem):
     answers(answer)
     with pytest.raises(WorkFailedError, match=problem) as raised:
         verifying.verify_inference(FakeStage("dev", aws), VERSION)
     assert "/aws/sagemaker/Endpoints/Dogs-1" in raised.value.hint
 
 
-def test_a_deployer_who_may_not_call_the_function_is_told(
-    aws: FakeAccount, answers: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(verifying, "_SETTLING_SECONDS", 0.0)
+def test_a_deployer_who_may_not_call_the_function_is_told(aws, answers, capsys):
     answers(Answer(403, {"Message": "Forbidden"}))
     verifying.verify_inference(FakeStage("dev", aws), VERSION)
     assert "not checked: these credentials may not call the function" in capsys.readouterr().out
 
 
-def test_an_endpoint_that_was_rolled_back_silently_is_an_error(
-    aws: FakeAccount, answers: Callable[..., list[bytes]]
-) -> None:
+def test_an_endpoint_that_was_rolled_back_silently_is_an_error(aws, answers):
     sent = answers(Answer(200, RIGHT))
     aws.resources["kennel-dev-inference"] = [("AWS::SageMaker::EndpointConfig", "arn:aws:sagemaker:::config/dogs-2")]
     with pytest.raises(WorkFailedError, match="still serves Dogs-1 in place of dogs-2"):

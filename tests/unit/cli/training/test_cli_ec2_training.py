@@ -90,22 +90,20 @@ def report(stage: Any, job: str, state: str, **members: Any) -> None:
 @pytest.mark.parametrize(
     ("machine", "message"), [("t3.huge", r"'t3\.huge' is not known"), ("t4g.xlarge", "names an x86_64 image")]
 )
-def test_a_machine_that_cannot_run_the_image_is_refused_before_anything_is_uploaded(
-    stage: Any, machine: str, message: str
-) -> None:
+def test_a_machine_that_cannot_run_the_image_is_refused_before_anything_is_uploaded(stage, machine, message):
     with pytest.raises(UsageError, match=message):
         start(stage, machine)
     assert (list(stage.s3.objects), stage.ec2.launches) == (["datasets/dogs/train/a/1.jpg"], [])
 
 
-def test_a_stage_without_the_section_says_how_to_get_it(stage: Any) -> None:
+def test_a_stage_without_the_section_says_how_to_get_it(stage):
     stage.configure("training", ec2=None)
     with pytest.raises(NotReadyError, match="has no EC2 training") as error:
         start(stage)
     assert "[training.ec2]" in error.value.hint
 
 
-def test_the_newest_template_is_launched_in_a_zone_that_has_the_machine(stage: Any) -> None:
+def test_the_newest_template_is_launched_in_a_zone_that_has_the_machine(stage):
     stage.ec2.refusals = ["InsufficientInstanceCapacity"]
     start(stage)
     first, second = stage.ec2.launches
@@ -116,7 +114,7 @@ def test_the_newest_template_is_launched_in_a_zone_that_has_the_machine(stage: A
 
 
 @pytest.mark.parametrize("refusals", [["InsufficientInstanceCapacity"] * 2, ["UnauthorizedOperation"]])
-def test_what_no_other_zone_can_help_is_an_error(stage: Any, refusals: list[str]) -> None:
+def test_what_no_other_zone_can_help_is_an_error(stage, refusals):
     stage.ec2.refusals = list(refusals)
     with pytest.raises(AwsError, match=refusals[-1]):
         start(stage)
@@ -126,14 +124,14 @@ def test_what_no_other_zone_can_help_is_an_error(stage: Any, refusals: list[str]
 
 
 @pytest.mark.parametrize("status", [b"{}", b"\xff", b"[" * 100_000])
-def test_a_status_that_is_none_is_said(stage: Any, status: bytes) -> None:
+def test_a_status_that_is_none_is_said(stage, status):
     job = start(stage)
     stage.s3.objects[f"training/{job}/status.json"] = status
     with pytest.raises(NotReadyError, match=f"The status of {job} is none"):
         ec2_training.follow_training(stage, job)
 
 
-def test_an_instance_that_vanishes_is_noticed(stage: Any) -> None:
+def test_an_instance_that_vanishes_is_noticed(stage):
     job = start(stage)
     report(stage, job, "Training")
     stage.ec2.end()
@@ -141,16 +139,14 @@ def test_an_instance_that_vanishes_is_noticed(stage: Any) -> None:
         ec2_training.follow_training(stage, job)
 
 
-def test_destroying_a_stage_waits_for_instances_that_are_ending_by_themselves(stage: Any) -> None:
+def test_destroying_a_stage_waits_for_instances_that_are_ending_by_themselves(stage):
     start(stage)
     stage.ec2.end("shutting-down")
     ec2_instances.terminate_instances(stage)
     assert stage.ec2.waited_for == ["i-1"]
 
 
-def test_an_instance_that_lives_is_not_followed_by_another_whatever_the_status_says(
-    stage: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_instance_that_lives_is_not_followed_by_another_whatever_the_status_says(stage, monkeypatch):
     job = start(stage)
     report(stage, job, "Interrupted", reason="So another training of the stage has written.")
     looks = iter(range(3))
@@ -166,9 +162,7 @@ def test_an_instance_that_lives_is_not_followed_by_another_whatever_the_status_s
     assert len(stage.ec2.launches) == 2
 
 
-def test_a_spot_instance_that_is_taken_back_is_followed_by_another_like_it(
-    stage: Any, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_spot_instance_that_is_taken_back_is_followed_by_another_like_it(stage, capsys):
     states = iter(["Interrupted", "Interrupted", "Completed"])
 
     def end(job: str) -> None:
@@ -182,7 +176,7 @@ def test_a_spot_instance_that_is_taken_back_is_followed_by_another_like_it(
     assert capsys.readouterr().out.count("at the latest") == 3  # each launch says its price
 
 
-def test_a_resumed_training_keeps_its_type_of_instance_unless_another_is_named(stage: Any) -> None:
+def test_a_resumed_training_keeps_its_type_of_instance_unless_another_is_named(stage):
     job = start(stage, "g4dn.xlarge")
     for asked, launched in ((None, "g4dn.xlarge"), ("m5.xlarge", "m5.xlarge")):
         # The training's own word on that does not count: it is the operator who pays.
@@ -192,7 +186,7 @@ def test_a_resumed_training_keeps_its_type_of_instance_unless_another_is_named(s
         assert stage.ec2.launches[-1]["InstanceType"] == launched
 
 
-def test_resuming_takes_a_stop_back(stage: Any) -> None:
+def test_resuming_takes_a_stop_back(stage):
     job = start(stage)
     ec2_training.stop_training(stage, job)
     report(stage, job, "Stopped")
@@ -202,14 +196,14 @@ def test_resuming_takes_a_stop_back(stage: Any) -> None:
     assert json.loads(stage.s3.objects[f"training/{job}/status.json"])["state"] == "Launching"
 
 
-def test_a_training_that_says_that_it_has_ended_can_be_stopped_while_it_has_an_instance(stage: Any) -> None:
+def test_a_training_that_says_that_it_has_ended_can_be_stopped_while_it_has_an_instance(stage):
     job = start(stage)
     report(stage, job, "Completed")
     ec2_training.stop_training(stage, job)
     assert f"code/jobs/{job}.stop" in stage.s3.objects
 
 
-def test_a_later_status_cannot_make_an_operator_pay_twice(stage: Any) -> None:
+def test_a_later_status_cannot_make_an_operator_pay_twice(stage):
     job = start(stage)
     report(stage, job, "Completed")
     report(stage, job, "Interrupted")

@@ -72,9 +72,7 @@ def test_no_report_is_said_with_the_next_step(stage, tmp_path):
 
 
 @pytest.mark.parametrize(("options", "desktop"), [([], True), (["--no-open"], True), ([], False)])
-def test_the_figures_are_printed_and_the_page_is_opened_where_there_is_a_desktop(
-    outputs, opened, monkeypatch, options, desktop
-):
+def test_the_figures_are_printed_and_the_page_opened_on_a_desktop(outputs, opened, monkeypatch, options, desktop):
     if not desktop:
         monkeypatch.delenv("DISPLAY")
         monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
