@@ -17,7 +17,6 @@ _JOB_OPERATION = re.compile(r"(list|stop)_([a-z_]+)_jobs?")
 
 
 def refusal(code: str, message: str = "refused", operation: str = "Operation") -> botocore.exceptions.ClientError:
-    """What a boto3 client raises when AWS refuses."""
     return botocore.exceptions.ClientError({"Error": {"Code": code, "Message": message}}, operation)
 
 
@@ -68,7 +67,6 @@ class FakeAccount:
         self.limit_concurrency(1000, unreserved=1000)
 
     def add_stack(self, name: str, *, protected: bool = False, **outputs: str) -> None:
-        """Deploy a stack."""
         self.stacks[name] = {
             "StackName": name,
             "StackId": f"arn:stack/{name}",
@@ -77,7 +75,6 @@ class FakeAccount:
         }
 
     def add_endpoint(self, name: str, instance_type: str, instances: int, **tags: str) -> None:
-        """Put an endpoint into service."""
         variant = {"VariantName": "main", "InstanceType": instance_type, "CurrentInstanceCount": instances}
         self.endpoints[name] = {
             **dict.fromkeys(("EndpointName", "EndpointArn", "EndpointConfigName"), name),
@@ -86,7 +83,6 @@ class FakeAccount:
         }
 
     def limit_concurrency(self, limit: int, unreserved: int) -> None:
-        """Set Lambda's concurrency, and how much of it nobody has reserved."""
         limits = {"ConcurrentExecutions": limit, "UnreservedConcurrentExecutions": unreserved}
         self.answers["get_account_settings"] = {"AccountLimit": limits}
 

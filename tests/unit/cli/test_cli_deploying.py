@@ -19,7 +19,6 @@ from model.core.artifact import ModelCard
 
 @pytest.fixture
 def steps(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What `deploy_stacks` has started."""
     steps: list[str] = []
     monkeypatch.setattr(deploying, "run_cdk", lambda command, *_, **__: steps.append(f"cdk {command}"))
     monkeypatch.setattr(deploying, "limit_logs", lambda stage, kinds: steps.append("limit logs"))
@@ -29,7 +28,6 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 @pytest.fixture
 def artifact(tmp_path: Path) -> Path:
-    """A model.tar.gz."""
     with tarfile.open(tmp_path / "model.tar.gz", "w:gz") as archive:
         archive.add(make_artifact(tmp_path / "model"), ".")
     return tmp_path / "model.tar.gz"

@@ -14,14 +14,9 @@ from infra.settings import NotebookSettings
 TRAININGS, TRANSFORMS = "/aws/sagemaker/TrainingJobs", "/aws/sagemaker/TransformJobs"
 
 
-@pytest.fixture
-def aws() -> FakeAccount:
+def test_every_group_of_sagemaker_expires_from_its_first_line_on():
     aws = FakeAccount()
     aws.add_stack("kennel-dev-inference", EndpointName="dogs")
-    return aws
-
-
-def test_every_group_of_sagemaker_expires_from_its_first_line_on(aws):
     aws.log_groups = {TRANSFORMS: [], f"{TRANSFORMS}-of-another": []}
     stage = FakeStage("dev", aws)
     stage.__dict__["settings"] = replace(stage.settings, notebook=NotebookSettings())
@@ -31,14 +26,16 @@ def test_every_group_of_sagemaker_expires_from_its_first_line_on(aws):
     assert aws.retention.keys() <= aws.log_groups.keys()
 
 
-def test_a_retention_that_somebody_has_decided_stays(aws):
+def test_a_retention_that_somebody_has_decided_stays():
+    aws = FakeAccount()
     aws.log_groups, aws.retention = {TRAININGS: []}, {TRAININGS: 3653}
     limit_logs(FakeStage("dev", aws), ["training"])
     assert aws.retention == {TRAININGS: 3653}
 
 
 @pytest.mark.parametrize("operation", ["create_log_group", "put_retention_policy"])
-def test_a_person_who_may_not_decide_is_told_and_the_deployment_stands(aws, operation, capsys):
+def test_a_person_who_may_not_decide_is_told_and_the_deployment_stands(operation, capsys):
+    aws = FakeAccount()
     aws.refused = {operation}
     limit_logs(FakeStage("dev", aws), ["training"])
     assert f"The log group {TRAININGS} may never expire: not authorized" in capsys.readouterr().out

@@ -33,7 +33,6 @@ def aws() -> FakeAccount:
 
 
 def stage_of(aws: FakeAccount, provisioned: int = 0, reserved: int | None = None, **serving: Any) -> FakeStage:
-    """The stage dev with other settings of its function and endpoint."""
     stage = FakeStage("dev", aws)
     stage.configure("function", provisioned_concurrency=provisioned, reserved_concurrency=reserved)
     stage.configure("serving", **serving)
@@ -49,8 +48,6 @@ def quotas(values: dict[str, float]) -> Change:
 
 
 def instances(others: int = 0, own: int = 0, quota: int = 4) -> Change:
-    """That many instances of the stage's type are in service."""
-
     def change(aws: FakeAccount) -> None:
         aws.quotas[M5] = quota
         aws.add_endpoint("another", "ml.m5.large", others)
@@ -125,10 +122,7 @@ def test_no_builds_are_needed_once_the_image_has_been_pushed(aws):
     ("change", "printed"),
     [
         (lambda aws: aws.refused.add("list_service_quotas"), "not checked: quotas for endpoint instances: AWS refused"),
-        (
-            lambda aws: aws.quotas.pop(ENDPOINTS),
-            f"not checked: the quota {ENDPOINTS!r}, which Service Quotas does not list",
-        ),
+        (lambda aws: aws.quotas.pop(ENDPOINTS), f"quota {ENDPOINTS!r}, which Service Quotas does not list"),
         (quotas({M5: 3}), f"warning: quota {M5!r} is 3, and 0 are in use; 4 are needed to"),
         (limit(1000, 105), "max_provisioned is 6"),
     ],

@@ -21,7 +21,6 @@ OTHER = RIGHT | {"model": {"name": "m", "version": "sha256:old"}}
 
 @pytest.fixture
 def aws(monkeypatch: pytest.MonkeyPatch) -> FakeAccount:
-    """An account whose endpoint has the stack's configuration."""
     monkeypatch.setattr(verifying, "_PAUSE_SECONDS", 0.0)
     monkeypatch.setattr(verifying, "_SETTLING_SECONDS", 0.0)
     aws = FakeAccount()

@@ -41,7 +41,6 @@ class FakeEc2(FakeAccount):
         return {"Instances": self.instances[-1:]}
 
     def end(self, state: str = "terminated") -> None:
-        """Bring all instances into a state."""
         for instance in self.instances:
             instance["instance-state-name"] = state
 
@@ -74,7 +73,6 @@ def start(stage: Any, instance_type: str | None = None, spot: bool | None = None
 
 
 def report(stage: Any, job: str, state: str, **members: Any) -> None:
-    """Write what an instance would leave."""
     now = time.time()
     status = {
         "job": job,
@@ -94,13 +92,6 @@ def test_a_machine_that_cannot_run_the_image_is_refused_before_anything_is_uploa
     with pytest.raises(UsageError, match=message):
         start(stage, machine)
     assert (list(stage.s3.objects), stage.ec2.launches) == (["datasets/dogs/train/a/1.jpg"], [])
-
-
-def test_a_stage_without_the_section_says_how_to_get_it(stage):
-    stage.configure("training", ec2=None)
-    with pytest.raises(NotReadyError, match="has no EC2 training") as error:
-        start(stage)
-    assert "[training.ec2]" in error.value.hint
 
 
 def test_the_newest_template_is_launched_in_a_zone_that_has_the_machine(stage):

@@ -16,7 +16,7 @@ from fake_s3 import FakeS3
 from fake_stage import FakeStage
 
 from cli.aws import ROOT
-from cli.errors import NotReadyError, WorkFailedError
+from cli.errors import NotReadyError
 from cli.training import commands, following, packaging, sagemaker
 from cli.training.hyperparameters import chosen, encode
 from cli.training.sagemaker import SOURCE_DIR, saved_by_spot, source_bundle
@@ -93,12 +93,6 @@ def test_a_job_that_is_not_there_is_named(option):
     context: Any = SimpleNamespace(obj=stage_with({}))
     with pytest.raises(NotReadyError, match="no training job 'gone' in account 123456789012, region us-east-1"):
         commands.train(context, **{option: "gone"})
-
-
-def test_a_stopped_job_may_have_a_model():
-    with pytest.raises(WorkFailedError, match="ended as Stopped") as error:
-        sagemaker.follow_training(stage_with({"kennel-dev-1": ("Stopped", "bucket")}), "kennel-dev-1")
-    assert "kennel package --job kennel-dev-1" in error.value.hint
 
 
 def test_jobs_from_before_a_stage_was_destroyed_are_not_packaged():

@@ -48,13 +48,11 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def request(hyperparameters: dict[str, str] | None = None, data_set: str = "dogs", **changes: Any) -> TuningRequest:
-    """A search with other settings than the default ones."""
     members = {name: changes.pop(name) for name in ("seed", "warm_start") if name in changes}
     return TuningRequest(TrainingRequest(data_set, hyperparameters or {}), TuningSettings(**changes), **members)
 
 
 def sent(stage: Any, asked: TuningRequest) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Configuration and training definition of a request."""
     made = tuning_job_request(stage, asked, "job")
     return made["HyperParameterTuningJobConfig"], made["TrainingJobDefinition"]
 
@@ -65,7 +63,6 @@ def trained(stage: Any, asked: TrainingRequest) -> dict[str, Any]:
 
 
 def started(stage: Any) -> int:
-    """How many trainings and searches."""
     return sum(len(requests) for name, requests in stage.aws.requests.items() if name.startswith("create_"))
 
 
@@ -234,8 +231,7 @@ def test_the_best_values_come_with_the_fixed_ones_that_they_belong_to(stage):
             "FinalHyperParameterTuningJobObjectiveMetric": {"Value": 0.3},
         },
     }
-    expected = {"epochs": "9", "lr": "0.0123456789", "batch-size": "64"}
-    assert best_hyperparameters(stage, "search") == expected
+    assert best_hyperparameters(stage, "search") == {"epochs": "9", "lr": "0.0123456789", "batch-size": "64"}
 
 
 def test_a_search_without_a_result_has_no_best_values(stage):
