@@ -54,9 +54,10 @@ def train(
     given = [option for option, job in (("--follow", follow), ("--stop", stop), ("--resume", resume)) if job]
     if len(given) > 1:
         raise UsageError(f"{' and '.join(given)} do not go together.", "Give one of them.")
-    if given and (best or set_):
+    machine = instance_type is not None or spot is not None
+    if given and (best or set_ or (machine and not resume)):
         raise UsageError(
-            f"{given[0]} takes a training as it was started: --set and --best are for a new one.",
+            f"{given[0]} takes a training as it was started: --set and --best are for new ones, machines for --resume.",
             f"Leave them out, or leave out {given[0]}.",
         )
     on_ec2 = on == "ec2" or is_ec2_job(stage, follow or stop or resume or "")

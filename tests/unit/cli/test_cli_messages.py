@@ -44,6 +44,7 @@ def nowhere(tmp_path: Path, no_aws: None, monkeypatch: pytest.MonkeyPatch) -> No
         ("train --spot", 2, ["--resume and --spot are for trainings on EC2", "--on ec2"]),
         ("train --on ec2 --instances 2", 2, ["on EC2 one instance trains"]),
         ("train --follow a --stop a", 2, ["--follow and --stop do not go together"]),
+        ("train --follow a --instance-type x", 2, ["--follow takes a training as it was started"]),
         ("train --resume a --set lr=1", 2, ["--resume takes a training as it was started"]),
         ("train", 4, ["No AWS credentials", "kennel local up"]),
         ("local status", 3, ["The local AWS is not running", "kennel local up"]),
