@@ -54,12 +54,12 @@ def job_name(text: str) -> str:
     return text
 
 
-def job_path(folder: Path, job: str) -> Path:
+def job_path(folder: Path, job: str, suffix: str = "") -> Path:
     """Return where something of a job goes on this machine: directly in the folder, whatever a listing calls the job.
 
     Every local path that is made of a remote name is made here; a link, which could lead anywhere, is refused.
     """
-    path = folder / job_name(job)
+    path = folder / f"{job_name(job)}{suffix}"
     if path.is_symlink():
         raise NotReadyError(f"{path} is a link, so nothing is written there.", "Remove it, or choose another folder.")
     return path

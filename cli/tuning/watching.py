@@ -1,16 +1,18 @@
-"""Watching a tuning job until it ends: its training jobs, then its result."""
+"""Watching a tuning job until it ends: its training jobs, then its result and its charts."""
 
 from __future__ import annotations
 
 import time
 from typing import Any
 
-from cli.aws import Stage
+from cli.aws import ROOT, Stage
 from cli.console import console, progress_bar
 from cli.errors import WorkFailedError
 from cli.training.hyperparameters import DATA_SET, chosen, decode
+from cli.training.job_names import job_path
 from cli.tuning.jobs import ENDED, Tuning, assignments, objective, read_tuning
 
+CHARTS = ROOT / "build" / "tuning"
 _POLL_SECONDS = 1.0
 
 
@@ -63,8 +65,13 @@ def _show_result(tuning: Tuning) -> None:
     if tuning.best is None:
         console.print(f"{tuning.name} ended as {tuning.status} before a training job had a result.")
         return
+    from cli.tuning.plot import draw_tuning  # optuna and matplotlib: needed by nothing else
+
+    tried, history = (job_path(CHARTS, tuning.name, suffix) for suffix in (".svg", "-history.svg"))
+    draw_tuning(tuning, tried, history)
     values = assignments(chosen(tuning.best["TunedHyperParameters"]))
     console.print(f"Best: {values}, {tuning.metric} {objective(tuning.best):.4f} ({tuning.best['TrainingJobName']})")
+    console.print(f"What was tried: {tried}  How the best was found: {history}")
     data_set = decode(tuning.static).get(DATA_SET)
     data = f" --data {data_set}" if data_set else ""
     console.print(f"Train with these values: kennel train --best {tuning.name}{data}")

@@ -28,7 +28,8 @@ def test_the_notebook_runs_from_its_first_cell_to_its_last(project: Project) -> 
     notebook = nbformat.read(project.root / "notebooks/shortened.ipynb", as_version=4)
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     plots = [name for output in outputs for name in output.get("data", {}) if name.startswith("image/")]
-    assert plots.count("image/png") == 6  # images, search, curves, confusion, calibration, answers
+    assert plots.count("image/png") == 5  # images, curves, confusion, calibration, answers
+    assert plots.count("image/svg+xml") == 1  # the search
     said = "".join(output.get("text", "") + output.get("data", {}).get("text/plain", "") for output in outputs)
     assert "workers=2" in said
     assert "accuracy through the function URL" in said

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 from sagemaker_local import BUCKET, Local, local_aws
@@ -63,6 +64,7 @@ def kennel(local: Local, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
     monkeypatch.setattr(training, "SOURCE_DIR", source)
     monkeypatch.setattr(training, "_POLL_SECONDS", 0.1)
     monkeypatch.setattr(tuning, "_POLL_SECONDS", 0.1)
+    monkeypatch.setattr(tuning, "CHARTS", tmp_path / "charts")
     local.s3.put_object(Bucket=BUCKET, Key="datasets/sample/train/dog/1.jpg", Body=b"1")
 
     def run(*arguments: str, code: int = 0) -> str:
@@ -87,7 +89,7 @@ def described(job: str) -> dict[str, Any]:
     return sagemaker.describe_hyper_parameter_tuning_job(HyperParameterTuningJobName=job)
 
 
-def test_a_search_and_a_training_with_the_best_values(kennel: Kennel) -> None:
+def test_a_search_its_charts_and_a_training_with_the_best_values(kennel: Kennel, tmp_path: Path) -> None:
     printed = kennel("tune", "--max-jobs", "6", "--parallel", "3", "--seed", "1", "--set", "epochs=3")
     # The price, and the most that it can come to, stand before anything has been started.
     first, price, *_ = printed.splitlines()
@@ -100,6 +102,8 @@ def test_a_search_and_a_training_with_the_best_values(kennel: Kennel) -> None:
     best = described(job)["BestTrainingJob"]["TunedHyperParameters"]
     assert f"Best: lr={best['lr']}, batch-size={best['batch-size']}, valid:loss" in printed
     assert f"kennel train --best {job}" in printed
+    for chart in (f"{job}.svg", f"{job}-history.svg"):
+        assert ElementTree.parse(tmp_path / "charts" / chart).getroot().tag.endswith("svg")
     assert len(re.findall(r"^  00[1-6]  Completed, valid:loss", printed, re.MULTILINE)) == 6
     assert f"{job}: Completed, 6 of 6 training jobs started" in kennel("tune", "status")
     trained = kennel("train", "--best", "--set", "epochs=2")

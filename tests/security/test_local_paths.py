@@ -42,8 +42,8 @@ def test_whatever_a_job_is_called_its_path_is_in_the_folder(drawn: str) -> None:
     folder = Path("reports")
     for name in (drawn, "..", ".", "", "a/../../b", "/etc/passwd", "a\0b", "a\n", "C:\\b"):
         with contextlib.suppress(KennelError):
-            path = job_path(folder, name)
-            assert (path.parent, path.name) == (folder, name)
+            path = job_path(folder, name, ".svg")
+            assert (path.parent, path.name) == (folder, f"{name}.svg")
 
 
 @pytest.mark.parametrize(

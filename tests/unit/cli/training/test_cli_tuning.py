@@ -18,7 +18,8 @@ from cli.errors import NotReadyError, UsageError
 from cli.training import sagemaker as training
 from cli.training.sagemaker import TrainingRequest, start_training
 from cli.tuning.commands import start_tuning
-from cli.tuning.jobs import best_hyperparameters
+from cli.tuning.jobs import Tuning, best_hyperparameters
+from cli.tuning.plot import draw_tuning
 from cli.tuning.request import TuningRequest, parameter_ranges, tuning_job_request
 from infra.tuning_settings import ChoiceRange, NumberRange, TuningSettings
 
@@ -242,8 +243,23 @@ def test_a_search_without_a_result_has_no_best_values(stage):
         best_hyperparameters(stage, None)
 
 
+@pytest.mark.parametrize("losses", [[0.5], [0.5, 0.5], [None, 0.1, 0.2]], ids=str)
+def test_charts_can_be_drawn_of_any_search_with_a_result(tmp_path, losses):
+    jobs = [{"TunedHyperParameters": {"lr": f"0.0{number}1", "batch-size": "64"}} for number in range(len(losses))]
+    for job, loss in zip(jobs, losses, strict=True):
+        if loss is not None:
+            job["FinalHyperParameterTuningJobObjectiveMetric"] = {"Value": loss}
+    # Metric and name are text, and no formula.
+    goal = {"Type": "Minimize", "MetricName": r"$\frac{1$"}
+    config = {"HyperParameterTuningJobObjective": goal, "ParameterRanges": parameter_ranges(TuningSettings(), {})}
+    description = {"HyperParameterTuningJobName": "search", "HyperParameterTuningJobConfig": config}
+    charts = tmp_path / "tried.svg", tmp_path / "history.svg"
+    draw_tuning(Tuning(description, jobs), *charts)
+    assert all("</svg>" in chart.read_text() for chart in charts)
+
+
 def test_the_command_line_starts_without_what_only_some_commands_need():
-    heavy = "{'numpy', 'PIL', 'torch', 'boto3', 'optuna'}"
+    heavy = "{'numpy', 'PIL', 'matplotlib', 'torch', 'boto3', 'optuna'}"
     program = f"import sys, cli.main; print(*({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
