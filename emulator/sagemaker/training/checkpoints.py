@@ -35,14 +35,9 @@ class _Stamp(NamedTuple):
 class CheckpointSync:
     """Brings checkpoints of an earlier run to the folder of every instance and uploads new ones as they appear.
 
-    Parameters
-    ----------
-    location
-        ``CheckpointConfig.S3Uri``. Without a slash at its end, what is downloaded includes the siblings whose names
-        begin alike, as on AWS.
-    before_upload
-        Called before files are uploaded, which from then on may be gone on from; where it raises an OSError, they
-        are uploaded another time.
+    A location without a slash at its end also stands for the siblings whose names begin alike, as on AWS.
+    `before_upload` is called before files are uploaded, which from then on may be gone on from; where it raises an
+    OSError, they are uploaded another time.
     """
 
     def __init__(
