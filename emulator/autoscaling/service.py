@@ -69,8 +69,6 @@ class ApplicationAutoScaling(Service):
         target = self._targets.get(_target_key(payload, caller))
         return [target["ScalableTargetARN"]] if target else ["*"]
 
-    # Scalable targets
-
     @operation("RegisterScalableTarget")
     def register_scalable_target(self, request: Payload, caller: Caller) -> Payload:
         self._check_resource(request, caller)
@@ -95,8 +93,6 @@ class ApplicationAutoScaling(Service):
         with self._store.transaction():  # a resource has one dimension here
             deregister(self._store, caller.region, request["ServiceNamespace"], [request["ResourceId"]])
 
-    # Policies
-
     @operation("PutScalingPolicy")
     def put_scaling_policy(self, request: Payload, caller: Caller) -> Payload:
         policy_type = request.get("PolicyType", "StepScaling")
@@ -115,8 +111,6 @@ class ApplicationAutoScaling(Service):
             self._policies.put(key, record)
         return {"PolicyARN": record["PolicyARN"], "Alarms": record["Alarms"]}
 
-    # Scheduled actions
-
     @operation("PutScheduledAction")
     def put_scheduled_action(self, request: Payload, caller: Caller) -> None:
         schedule = request.get("Schedule")
@@ -128,8 +122,6 @@ class ApplicationAutoScaling(Service):
             refuse(without, "A new action needs a Schedule and a ScalableTargetAction.")
             created = existing or _created("scheduledAction", "ScheduledActionName", request, caller)
             self._actions.put(key, {**created, **request})
-
-    # Tags
 
     @operation("TagResource")
     def tag_resource(self, request: Payload, caller: Caller) -> None:
@@ -150,8 +142,6 @@ class ApplicationAutoScaling(Service):
             if len(record["Tags"]) > _MAX_TAGS:
                 raise ServiceError("TooManyTagsException", f"A scalable target has at most {_MAX_TAGS} tags.")
             self._targets.put(_target_key(record, caller), record)
-
-    # What they share
 
     def _check_resource(self, request: Payload, caller: Caller) -> None:
         """Refuse resources that do not exist, and all but variants and functions; a function is not looked up."""

@@ -22,7 +22,7 @@ except ModuleNotFoundError:
 #: Objects that S3 is asked for at a time. The server does nothing else meanwhile, for some 10 ms.
 _BATCH = 32
 #: AWS's limit for a model is about that of its volume; this one keeps a tar bomb from filling a laptop's disk.
-MAX_UNPACKED_BYTES = 20 * 2**30
+_MAX_UNPACKED_BYTES = 20 * 2**30
 MAX_UNPACKED_FILES = 200_000
 #: Folders in each other: Python's own functions that remove a tree end in a RecursionError above a thousand.
 _MAX_DEPTH = 100
@@ -133,16 +133,14 @@ class _Stream(gzip.GzipFile):
         return data
 
 
-def unpack(
-    archive: Path, directory: Path, *, max_bytes: int = MAX_UNPACKED_BYTES, max_files: int = MAX_UNPACKED_FILES
-) -> None:
+def unpack(archive: Path, directory: Path, *, max_files: int = MAX_UNPACKED_FILES) -> None:
     """Unpack a .tar.gz from an untrusted source.
 
     Members may not leave the directory, be links, devices or sparse, or exceed the limits together. AWS would unpack
     links inside of the directory; but whether a link leads out of it cannot be told for certain.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    limit = min(max_bytes, shutil.disk_usage(directory).free)
+    limit = min(_MAX_UNPACKED_BYTES, shutil.disk_usage(directory).free)
     size = 0
     try:
         with _Stream(archive) as stream, tarfile.open(fileobj=stream, mode="r:") as tar:

@@ -23,7 +23,7 @@ _LINES_TOGETHER = 500
 _MAX_LINE_BYTES = 65_536
 #: Lines kept while CloudWatch does not take them; the oldest are dropped.
 _MAX_WAITING = 50_000
-_TAIL_LINES = 50
+_TAIL_LINES = 20
 
 
 class LogStream:
@@ -53,9 +53,10 @@ class LogStream:
             if len(self._waiting) > _MAX_WAITING:
                 self._waiting.popleft()
 
-    def tail(self, lines: int) -> list[str]:
+    def tail(self) -> str:
+        """The last lines."""
         with self._lock:
-            return list(self._tail)[-lines:]
+            return "\n".join(self._tail)
 
     def close(self, timeout: float = 5.0) -> None:
         """Send what is waiting and stop."""

@@ -58,8 +58,9 @@ class Models:
         for member in ("ServerlessConfig", "RoutingConfig", "ManagedInstanceScaling"):
             refuse(member in variant, f"Variant {name} has a {member}, and the local AWS has no such thing.")
         refuse("InstanceType" not in variant, f"Variant {name} needs an InstanceType.")
-        none = variant.get("InitialInstanceCount", 0) < 1
-        refuse(none, f"Variant {name} needs an InitialInstanceCount of at least 1.")
+        refuse(
+            variant.get("InitialInstanceCount", 0) < 1, f"Variant {name} needs an InitialInstanceCount of at least 1."
+        )
 
     @operation("DeleteEndpointConfig")
     def delete_config(self, request: Payload, caller: Caller) -> None:

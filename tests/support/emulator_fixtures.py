@@ -83,12 +83,11 @@ def tuning_job(config: Payload | None = None, **members: Any) -> Payload:
     definition = training_job()
     del definition["TrainingJobName"]
     definition["AlgorithmSpecification"]["MetricDefinitions"] = [{"Name": "loss", "Regex": "loss=(.*)"}]
-    ranges = {"ContinuousParameterRanges": [{"Name": "lr", "MinValue": "0.001", "MaxValue": "0.1"}]}
     searching = {
         "Strategy": "Random",
         "HyperParameterTuningJobObjective": {"Type": "Minimize", "MetricName": "loss"},
         "ResourceLimits": {"MaxNumberOfTrainingJobs": 5, "MaxParallelTrainingJobs": 2},
-        "ParameterRanges": ranges,
+        "ParameterRanges": {"ContinuousParameterRanges": [{"Name": "lr", "MinValue": "0.001", "MaxValue": "0.1"}]},
         **(config or {}),
     }
     named = {"HyperParameterTuningJobName": "tuning", "HyperParameterTuningJobConfig": searching}

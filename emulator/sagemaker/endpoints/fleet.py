@@ -28,7 +28,6 @@ LOG_GROUP = "/aws/sagemaker/Endpoints/{endpoint}"
 DEFAULT_STARTUP_SECONDS = 480
 #: An invocation may take this long, so a fleet that is replaced lives on for as long.
 INVOCATION_SECONDS = 60.0
-_REASON_LOG_LINES = 20
 _PROGRAM_PATHS = ("code/serve", "serve")
 
 
@@ -125,7 +124,7 @@ class Variant:
             f"The primary container for {self._title} did not pass the ping health check: "
             f"the model server {instance.failure or 'was stopped'}."
         )
-        if tail := "\n".join(instance.log.tail(_REASON_LOG_LINES)):
+        if tail := instance.log.tail():
             reason += " The end of its log:\n"
             reason += tail[-(MAX_REASON_CHARACTERS - len(reason)) :]
         return reason[:MAX_REASON_CHARACTERS]

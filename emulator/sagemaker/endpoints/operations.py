@@ -42,8 +42,6 @@ class Endpoints:
         self._pending: set[Fleet] = set()
         self._stopping = threading.Event()
 
-    # The operations
-
     @operation("CreateEndpoint")
     def create(self, request: Payload, caller: Caller) -> Payload:
         members = {"EndpointStatus": "Creating", "NextFleet": self._next_fleet(request, caller)}
@@ -101,8 +99,6 @@ class Endpoints:
                 "StartTime": record["LastModifiedTime"],
             }
         return answer
-
-    # Life cycle
 
     def fleet(self, region: str, name: str) -> Fleet | None:
         """Which fleet serves an endpoint; None when there is none of exactly this name or it never was in service."""

@@ -26,7 +26,6 @@ _SCRIPTS = frozenset({".sh", ".py", ".json"})
 # Its script that sets the SM_* variables gives them no other value than these constants: algo-1 and 7777.
 _MEETING_PLACE = re.compile(r"^(SM_MASTER_ADDR|SM_MASTER_PORT) = .*$", re.MULTILINE)
 OPT_ML = "/opt/ml"
-DEFAULT_CHECKPOINT_PATH = "/opt/ml/checkpoints"
 _TORCHRUN = Path(__file__).with_name("torchrun.py")
 #: Hyperparameters that speak to the container's toolkit and not to the program.
 _TOOLKIT_PREFIX = "sagemaker_"
@@ -75,7 +74,7 @@ class TrainingContainer:
     @property
     def checkpoints(self) -> Path:
         """The folder that is kept the same as the job's checkpoint location."""
-        return Path(self.reroot(self._job.get("CheckpointConfig", {}).get("LocalPath", DEFAULT_CHECKPOINT_PATH)))
+        return Path(self.reroot(self._job.get("CheckpointConfig", {}).get("LocalPath", f"{OPT_ML}/checkpoints")))
 
     def make_folders(self) -> None:
         """Make the folders and the files under ``input/config``."""
@@ -204,16 +203,11 @@ class TrainingContainer:
         if not path.is_file():
             present = ", ".join(sorted(p.name for p in self.path("code").iterdir())) or "nothing"
             raise JobFailed(f"ClientError: the program {program} is not in the source directory, which has: {present}.")
-        # The toolkit joins all of it into one text and hands that to a shell, which interprets it. It quotes the
-        # arguments of shell scripts only, and those within double quotes.
-        if path.suffix == ".py":
-            python = [shlex.quote(text) for text in (sys.executable, *self._torchrun())]
-            line = " ".join([*python, program, *self.user_arguments()])
-        elif self._torchrun():
-            raise JobFailed(f"ClientError: torchrun starts Python scripts, and the program {program} is none.")
-        else:
-            path.chmod(0o755)
-            line = f'/bin/sh -c "./{program} {shlex.join(self.user_arguments())}"'
+        if path.suffix != ".py":
+            raise JobFailed(f"ClientError: the local AWS runs Python scripts, and the program {program} is none.")
+        # The toolkit joins all of it into one text and hands that to a shell, which interprets it.
+        python = [shlex.quote(text) for text in (sys.executable, *self._torchrun())]
+        line = " ".join([*python, program, *self.user_arguments()])
         if self.path("code", "requirements.txt").is_file():
             line = f"{shlex.quote(sys.executable)} -m pip install --quiet -r requirements.txt && {line}"
         return ["/bin/sh", "-c", line]

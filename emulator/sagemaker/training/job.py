@@ -35,7 +35,6 @@ STARTING, STOPPING = "Preparing the instances for training", "Stopping the train
 _ABORT_GRACE_SECONDS = 2.0
 _POLL_SECONDS = 0.1
 _METRICS_SECONDS = 0.5
-_REASON_LOG_LINES = 10
 _DEFAULT_MAX_RUNTIME_SECONDS = 86_400
 
 
@@ -227,7 +226,7 @@ class TrainingRun(Run):
         failure = self._containers[number].path("output", "failure")
         if failure.is_file() and (text := failure.read_text(errors="replace").strip()):
             return f"AlgorithmError: {text}"[: MAX_REASON_CHARACTERS - len(ending)] + ending
-        tail = "\n".join(logs[number].tail(_REASON_LOG_LINES)).strip()
+        tail = logs[number].tail().strip()
         introduction = "AlgorithmError: the program wrote no output/failure; the end of its log:\n"
         room = MAX_REASON_CHARACTERS - len(introduction) - len(ending)
         return introduction + tail[-room:] + ending

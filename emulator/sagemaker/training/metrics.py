@@ -46,7 +46,6 @@ class JobMetrics:
         self._metrics = [(definition["Name"], re.compile(definition["Regex"])) for definition in definitions]
         self._points: list[Point] = []
         self._lock = threading.Lock()
-        self._flush_lock = threading.Lock()
 
     def take(self, line: str) -> None:
         """Find the values in one line."""
@@ -63,15 +62,12 @@ class JobMetrics:
 
     def flush(self) -> None:
         """Put the values so far on record; those that cannot be written are kept for the next time."""
-        with self._flush_lock:
-            with self._lock:
-                points = list(self._points)
-            if points:
+        with self._lock:
+            if self._points:
                 with self._store.transaction():
-                    self._jobs.change(self._arn, lambda record: _set_final_metrics(points, record))
-                    self._append(points)
-                with self._lock:
-                    del self._points[: len(points)]
+                    self._jobs.change(self._arn, lambda record: _set_final_metrics(self._points, record))
+                    self._append(self._points)
+                self._points = []
 
     def rewind(self, moment: float) -> None:
         """Forget what was printed after a moment."""

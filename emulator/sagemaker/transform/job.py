@@ -115,15 +115,12 @@ class TransformRun(Run):
 
     def _work(self) -> str:
         shutil.rmtree(self._directory, ignore_errors=True)
-        role_arn = self._job["Model"]["ExecutionRoleArn"]
-        s3 = Role(self._host, role_arn, "SageMaker", self._region).client("s3")
+        role = Role(self._host, self._job["Model"]["ExecutionRoleArn"], "SageMaker", self._region)
+        s3 = role.client("s3")
         try:
             inputs = find_inputs(s3, self._job["TransformInput"]["DataSource"]["S3DataSource"])
         except ArtifactError as error:
-            raise JobFailed(
-                f"ClientError: Data download failed. Please ensure that the role {role_arn} may list and read the "
-                f"input: {error}"
-            ) from None
+            raise JobFailed(f"ClientError: Data download failed: {error}") from None
         self._change(lambda record: record.setdefault("TransformStartTime", time.time()))
         try:
             self._servers.prepare()
@@ -132,7 +129,11 @@ class TransformRun(Run):
             raise JobFailed(f"AlgorithmError: {error}") from None
         asyncio.run(self._transform(s3, inputs))
         if self._failures:
-            raise JobFailed(self._failure_reason(len(inputs)))
+            item, first = self._failures[0]
+            raise JobFailed(
+                f"{str(first).partition(':')[0]}: See job logs for more information. {len(self._failures)} of "
+                f"{len(inputs)} objects have no output; s3://{item.bucket}/{item.key}: {first}"
+            )
         return "Completed"
 
     async def _transform(self, s3: Any, inputs: list[InputObject]) -> None:
@@ -208,15 +209,6 @@ class TransformRun(Run):
         except (ClientError, BotoCoreError) as error:
             message = f"ClientError: Uploading to s3://{bucket}/{key} failed: {artifacts.reason(error)}"
             raise _ObjectFailed(message) from None
-
-    def _failure_reason(self, total: int) -> str:
-        item, first = self._failures[0]
-        at_fault = all(str(failure).startswith("ClientError") for _, failure in self._failures)
-        kind = "ClientError" if at_fault else "AlgorithmError"
-        return (
-            f"{kind}: See job logs for more information. {len(self._failures)} of {total} objects have no output; "
-            f"s3://{item.bucket}/{item.key}: {first}"
-        )
 
 
 def _with_environment(job: Record) -> Payload:

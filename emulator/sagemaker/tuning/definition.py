@@ -142,15 +142,9 @@ class TuningDefinition:
             len(earlier.static) + len(earlier.ranges) != len(self.static) + len(self.ranges),
             f"The number of static and tuned hyperparameters must be the same as in the parent tuning job {name}.",
         )
-        refuse(
-            kind == "IdenticalDataAndAlgorithm" and earlier._image != self._image,
-            f"The training image must be the same as in the parent tuning job {name}.",
-        )
-
-    @property
-    def _image(self) -> str | None:
-        algorithm = self._training["AlgorithmSpecification"]
-        return algorithm.get("TrainingImage") or algorithm.get("AlgorithmName")
+        image, before = (each._training["AlgorithmSpecification"].get("TrainingImage") for each in (self, earlier))
+        other = kind == "IdenticalDataAndAlgorithm" and image != before
+        refuse(other, f"The training image must be the same as in the parent tuning job {name}.")
 
     def _refuse_what_is_not_there(self) -> None:
         definition = self._request.get("TrainingJobDefinition", {})

@@ -110,29 +110,6 @@ def test_an_entry_points_scripts_find_the_folders_and_the_other_instances(tmp_pa
     }  # fmt: skip
 
 
-SHOW_ARGUMENTS = {
-    "train.py": "import json, sys\nprint(json.dumps(sys.argv[1:]))\n",
-    "run.sh": f'#!/bin/sh\nexec "{sys.executable}" -c "import json, sys; print(json.dumps(sys.argv[1:]))" "$@"\n',
-}
-
-
-@pytest.mark.parametrize(
-    ("program", "value", "arguments"),
-    [
-        ("train.py", "two words", ["two", "words"]),
-        ("train.py", "$((6 * 7))", ["42"]),
-        ("run.sh", "two words", ["two words"]),
-        ("run.sh", "`echo within`", ["within"]),
-    ],
-)
-def test_a_shell_interprets_what_the_toolkit_joins(
-    tmp_path: Path, program: str, value: str, arguments: list[str]
-) -> None:
-    made = container(tmp_path, HyperParameters={"sagemaker_program": program, "value": value})
-    made.path("code", program).write_text(SHOW_ARGUMENTS[program])
-    assert json.loads(start(made).communicate()[0]) == ["--value", *arguments]
-
-
 @pytest.mark.parametrize(
     ("requirement", "met"),
     [(f"pytest=={importlib.metadata.version('pytest')}", True), ("no-such-package==9", False)],
@@ -173,10 +150,7 @@ def test_torchrun_joins_the_instances_as_the_toolkit_lets_it(tmp_path: Path) -> 
     [
         ({}, "names no program"),
         ({"sagemaker_program": "absent.py"}, r"absent\.py is not in .*: present\.sh\."),
-        (
-            {"sagemaker_program": "present.sh", "sagemaker_torch_distributed_enabled": "true"},
-            r"torchrun starts Python scripts, and the program present\.sh is none",
-        ),
+        ({"sagemaker_program": "present.sh"}, r"runs Python scripts, and the program present\.sh is none"),
     ],
 )
 def test_a_program_that_cannot_be_started_is_refused(tmp_path: Path, parameters: dict[str, str], message: str) -> None:

@@ -23,7 +23,7 @@ class Job:
     """A training job that runs a program as its container's first process."""
 
     def __init__(self, service: SageMaker, program: Path, regex: str, **members: Any) -> None:
-        self._service = service
+        self.service = service
         request = training_job(**members)
         request["AlgorithmSpecification"] |= {
             "ContainerEntrypoint": ["python", str(program)],
@@ -32,17 +32,11 @@ class Job:
         service.call("CreateTrainingJob", request, CALLER)
 
     def described(self) -> Payload:
-        return self._service.call("DescribeTrainingJob", {"TrainingJobName": "job"}, CALLER)
+        return self.service.call("DescribeTrainingJob", {"TrainingJobName": "job"}, CALLER)
 
     def ended(self) -> Payload:
         wait_until(lambda: self.described()["TrainingJobStatus"] not in ("InProgress", "Stopping"))
         return self.described()
-
-    def values(self) -> tuple[float, ...]:
-        return self._service.training_jobs.metric_values(self.described()["TrainingJobArn"], "loss")
-
-    def stop(self) -> None:
-        self._service.call("StopTrainingJob", {"TrainingJobName": "job"}, CALLER)
 
 
 @pytest.fixture
@@ -83,8 +77,9 @@ print('loss=0.25')
         (tmp_path / "go").touch()
         wait_until(lambda: "Trying again until there is some" in caplog.text)
         assert job.described()["TrainingJobStatus"] == "InProgress"
-    assert job.ended()["TrainingJobStatus"] == "Completed"
-    assert job.values() == (0.5, 0.25)
+    found = job.ended()
+    assert found["TrainingJobStatus"] == "Completed"
+    assert job.service.training_jobs.metric_values(found["TrainingJobArn"], "loss") == (0.5, 0.25)
 
 
 #: Runs until it gets SIGTERM, which it notes down; where it finds such a note, it is through at once.
@@ -132,7 +127,7 @@ def test_a_job_waits_for_so_long_and_no_longer(start: Start) -> None:
 def test_a_job_that_waits_can_be_stopped(start: Start) -> None:
     job = start("import time; time.sleep(600)", **spot(after_seconds=0, wait_seconds=60))
     wait_until(lambda: job.described()["SecondaryStatus"] == "Interrupted")
-    job.stop()
+    job.service.call("StopTrainingJob", {"TrainingJobName": "job"}, CALLER)
     assert (job.ended()["TrainingJobStatus"], job.described()["SecondaryStatus"]) == ("Stopped", "Stopped")
 
 

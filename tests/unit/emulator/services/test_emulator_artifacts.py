@@ -14,12 +14,6 @@ from emulator.sagemaker.artifacts import ArtifactError
 from emulator.sagemaker.transform.job import find_inputs
 
 
-@pytest.mark.parametrize("url", ["bucket/key", "https://s3.eu-west-1.amazonaws.com/bucket/key", "s3:///key"])
-def test_what_is_no_location_in_s3_is_refused(url: str) -> None:
-    with pytest.raises(ArtifactError):
-        artifacts.parse_s3_url(url)
-
-
 def test_programs_stay_executable_and_nothing_gets_privileges_or_an_absolute_name(tmp_path: Path) -> None:
     (tmp_path / "m.tar.gz").write_bytes(tar_gz({"code/serve": b"#!", "/abs/file": b"x"}, mode=0o6757))
     artifacts.unpack(tmp_path / "m.tar.gz", tmp_path / "inside")
@@ -29,11 +23,10 @@ def test_programs_stay_executable_and_nothing_gets_privileges_or_an_absolute_nam
 
 @pytest.mark.parametrize("damage", ["empty", "text", "truncated", "flipped"])
 def test_a_damaged_archive_is_called_that(tmp_path: Path, damage: str) -> None:
-    content = bytearray(tar_gz({"file": os.urandom(50_000)}))
-    if damage == "flipped":
-        content[len(content) // 2] ^= 0xFF
-    content = {"empty": b"", "text": b"not an archive", "truncated": content[:20_000]}.get(damage, content)
-    (tmp_path / "m.tar.gz").write_bytes(content)
+    whole = tar_gz({"file": os.urandom(50_000)})
+    flipped = bytes([*whole[:25_000], whole[25_000] ^ 0xFF, *whole[25_001:]])
+    content = {"empty": b"", "text": b"not an archive", "truncated": whole[:20_000], "flipped": flipped}
+    (tmp_path / "m.tar.gz").write_bytes(content[damage])
     with pytest.raises(ArtifactError, match=r"m\.tar\.gz cannot be unpacked"):
         artifacts.unpack(tmp_path / "m.tar.gz", tmp_path / "inside")
 
@@ -46,7 +39,6 @@ def test_a_damaged_archive_is_called_that(tmp_path: Path, damage: str) -> None:
         ("data-", ["data-old/a"]),
         ("data/a", ["a"]),
         ("", ["dat", "data-old/a", "data/a", "data/b/c"]),
-        ("none", []),
     ],
 )
 def test_a_prefix_is_the_beginning_of_names(prefix: str, names: list[str]) -> None:

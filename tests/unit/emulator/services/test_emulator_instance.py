@@ -42,7 +42,6 @@ class Bench:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.instance: Instance | None = None
         (directory / "marks").mkdir()
 
     def start(self, before: str = "", ping: str = "pass", startup_seconds: float = 30.0) -> Instance:
@@ -65,8 +64,7 @@ class Bench:
 def bench(tmp_path: Path) -> Iterator[Bench]:
     bench = Bench(tmp_path)
     yield bench
-    if bench.instance is not None:
-        bench.instance.stop()
+    bench.instance.stop()
 
 
 def test_a_server_that_exits_before_it_is_healthy_is_tried_once_more(bench: Bench) -> None:
@@ -88,7 +86,7 @@ def test_a_server_that_does_not_come_up_fails_with_the_reason(
     made = bench.start(before, ping, seconds)
     assert not made.settled()
     assert (made.failure, made.pool) == (failure, None)
-    assert ("no weights" in made.log.tail(10)) == ("no weights" in before)
+    assert ("no weights" in made.log.tail()) == ("no weights" in before)
     wait_until(lambda: not any(map(process_started, bench.pids())))
 
 

@@ -1,7 +1,5 @@
 """The operation that IAM is asked about, as botocore's models of the services have it."""
 
-from typing import Any
-
 import pytest
 from ministack.core import router
 
@@ -20,7 +18,7 @@ def test_an_operation_is_named_in_the_way_of_the_services_protocol_only(service:
     def name_of(method: str, query: dict[str, list[str]], **headers: str) -> str:
         return operations.action(service, method, "/nowhere/at/all/of/it", headers, query)
 
-    metadata: dict[str, Any] = model(service).metadata
+    metadata = model(service).metadata
     speaks_query = bool({metadata["protocol"], *metadata.get("protocols", [])} & {"query", "ec2"})
     assert (service in operations.QUERY_SERVICES) == speaks_query
     assert name_of("GET", {"Action": ["Trick"]}).endswith(":Trick") == speaks_query

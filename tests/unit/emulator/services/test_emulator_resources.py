@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from emulator_fixtures import ACCOUNT, CALLER, IMAGE, ROLE, make_host, refusal, training_job, tuning_job
 
-from emulator.platform.awsapi import Caller, Payload
+from emulator.platform.awsapi import Payload
 from emulator.platform.store import Store
 from emulator.sagemaker import SageMaker
 from emulator.sagemaker.resources import ENDPOINT, TUNING_JOB, Resources
@@ -24,22 +24,18 @@ def sagemaker(tmp_path: Path) -> SageMaker:
     return SageMaker(make_host(tmp_path))
 
 
-def call(sagemaker: SageMaker, operation: str, caller: Caller = CALLER, **request: Any) -> Payload:
-    return sagemaker.call(operation, request, caller)
+def call(sagemaker: SageMaker, operation: str, **request: Any) -> Payload:
+    return sagemaker.call(operation, request, CALLER)
 
 
 def create_model(sagemaker: SageMaker, name: str = "Dog-Model", **members: Any) -> str:
     return call(sagemaker, "CreateModel", **{**MODEL, "ModelName": name, **members})["ModelArn"]
 
 
-def test_a_name_is_taken_whatever_its_case_in_its_own_region(sagemaker: SageMaker) -> None:
+def test_a_name_is_taken_whatever_its_case(sagemaker: SageMaker) -> None:
     assert create_model(sagemaker) == f"{ARN}:model/dog-model"
     error = refusal(lambda: create_model(sagemaker, "dog-model"))
     assert error.message == f'Cannot create already existing model "{ARN}:model/dog-model".'
-    elsewhere = Caller(ACCOUNT, "us-east-1")
-    assert call(sagemaker, "ListModels", elsewhere) == {"Models": []}
-    missing = refusal(lambda: call(sagemaker, "DescribeModel", elsewhere, ModelName="Dog-Model"))
-    assert "Could not find model" in missing.message
 
 
 def test_tags_are_added_replaced_and_removed(sagemaker: SageMaker) -> None:
@@ -102,11 +98,7 @@ def test_notebook_instances_go_through_their_states(sagemaker: SageMaker) -> Non
         ("UpdateEndpoint", {"EndpointName": "E", "EndpointConfigName": "C"}, ["endpoint/e", "endpoint-config/c"]),
         ("UpdateEndpointWeightsAndCapacities", {"EndpointName": "E"}, ["endpoint/e"]),
         ("CreateTransformJob", {"TransformJobName": "J", "ModelName": "M"}, ["transform-job/j"]),
-        (
-            "ListTrainingJobsForHyperParameterTuningJob",
-            {"HyperParameterTuningJobName": "J"},
-            ["hyper-parameter-tuning-job/j"],
-        ),
+        (f"ListTrainingJobsFor{TUNING_JOB.member}", {TUNING_JOB.name_member: "J"}, ["hyper-parameter-tuning-job/j"]),
         ("DeleteNotebookInstanceLifecycleConfig", {f"{LIFECYCLE}Name": "L"}, ["notebook-instance-lifecycle-config/l"]),
     ],
 )
@@ -117,7 +109,6 @@ def test_iam_is_told_which_resources_a_call_is_about(
 
 
 HYPERBAND = {"HyperbandStrategyConfig": {"MinResource": 5, "MaxResource": 5}}
-SERVERLESS = {"MemorySizeInMB": 2048, "MaxConcurrency": 1}
 SIZES = {"CategoricalParameterRanges": [{"Name": "batch-size", "Values": ["32", "64"]}]}
 SOURCE = {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": "s3://b/k"}}
 
@@ -174,6 +165,7 @@ REQUESTS: dict[str, Payload] = {
         **source(),
     },
 }
+LR = lr()["ParameterRanges"]["ContinuousParameterRanges"]
 MAXIMIZE = {"HyperParameterTuningJobObjective": {"Type": "Maximize", "MetricName": "loss"}}
 OTHER_IMAGE = tuning_job()["TrainingJobDefinition"]["AlgorithmSpecification"] | {"TrainingImage": f"{IMAGE}1"}
 TUNING = {
@@ -196,10 +188,16 @@ TUNING = {
     "scaling needs values greater than 0": lr(MinValue="0", ScalingType="Logarithmic"),
     "no reverse logarithmic scaling": lr("Integer", ScalingType="ReverseLogarithmic"),
     "its values are not all different": lr("Categorical", Values=["a", "a"]),
-    "more than one range: lr": {
-        "ParameterRanges": {kind: 2 * given for kind, given in lr()["ParameterRanges"].items()}
+    "more than one range: lr": {"ParameterRanges": {"ContinuousParameterRanges": 2 * LR}},
+    "At most 30 hyperparameters": {
+        "ParameterRanges": {f"{kind}ParameterRanges": 16 * LR for kind in ("Continuous", "Integer")}
     },
     "no AutoParameters": {"ParameterRanges": {"AutoParameters": [{"Name": "lr", "ValueHint": "1"}]}},
+}
+CODES = {
+    "at most 750 training jobs": "ResourceLimitExceeded",
+    "At most 30 hyperparameters": "ResourceLimitExceeded",
+    "can't find a tuning job": "ResourceNotFound",
 }
 
 
@@ -215,7 +213,11 @@ TUNING = {
         ("CreateEndpointConfig", {"ProductionVariants": 2 * variant()["ProductionVariants"]}, "names must be unique"),
         ("CreateEndpointConfig", variant(InitialInstanceCount=None), "InitialInstanceCount of at least 1"),
         ("CreateEndpointConfig", variant(InstanceType=None), "needs an InstanceType"),
-        ("CreateEndpointConfig", variant(ServerlessConfig=SERVERLESS), "has no such thing"),
+        (
+            "CreateEndpointConfig",
+            variant(ServerlessConfig={"MemorySizeInMB": 2048, "MaxConcurrency": 1}),
+            "has no such",
+        ),
         ("CreateEndpointConfig", variant(ModelName=None), "names no model"),
         ("CreateTrainingJob", {"ResourceConfig": {"InstanceCount": 1}}, "needs an InstanceType"),
         ("CreateTrainingJob", {"AlgorithmSpecification": {"TrainingInputMode": "File"}}, "either a TrainingImage or"),
@@ -261,19 +263,15 @@ def test_what_could_not_work_is_refused_and_leaves_nothing(
 ) -> None:
     store, sagemaker = Store(tmp_path), SageMaker(make_host(tmp_path))
     sagemaker.call("CreateModel", MODEL, CALLER)
-    fleet = {
-        "Variants": [
-            {"VariantName": "v", "InstanceCount": 1, "Weight": 1.0, "Variant": {"InstanceType": "ml.m5.large"}}
-        ]
-    }
-    Resources(store, ENDPOINT).create(CALLER, {"EndpointName": "e"}, EndpointStatus="InService", Fleet=fleet)
+    live = {"VariantName": "v", "InstanceCount": 1, "Weight": 1.0, "Variant": {"InstanceType": "ml.m5.large"}}
+    serving = {"EndpointStatus": "InService", "Fleet": {"Variants": [live]}}
+    Resources(store, ENDPOINT).create(CALLER, {"EndpointName": "e"}, **serving)
     request = {name: value for name, value in {**REQUESTS.get(operation, {}), **members}.items() if value is not None}
     for name, status in (("ended", "Completed"), ("running", "InProgress")):
         earlier = tuning_job(HyperParameterTuningJobName=name)
         Resources(store, TUNING_JOB).create(CALLER, earlier, HyperParameterTuningJobStatus=status)
     error = refusal(lambda: sagemaker.call(operation, request, CALLER))
-    assert error.code in ("ValidationException", "ResourceLimitExceeded", "ResourceNotFound")
-    assert message in error.message
+    assert (error.code, message in error.message) == (CODES.get(message, "ValidationException"), True)
     kinds = ("Model", "EndpointConfig", "TrainingJob", "HyperParameterTuningJob", "TransformJob")
     lists = [sagemaker.call(f"List{kind}s", {}, CALLER) for kind in kinds]
     assert [len(next(iter(found.values()))) for found in lists] == [1, 0, 0, 2, 0]
