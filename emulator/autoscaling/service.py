@@ -26,7 +26,11 @@ _RESOURCE_IDS = {
     "lambda:function:ProvisionedConcurrency": r"function:[\w-]+:[\w-]+",
 }
 _SERVICE_ROLES = {"sagemaker": "SageMakerEndpoint", "lambda": "LambdaConcurrency"}
-_NOT_SUSPENDED = {f"{what}Suspended": False for what in ("DynamicScalingIn", "DynamicScalingOut", "ScheduledScaling")}
+_NOT_SUSPENDED = {
+    "DynamicScalingInSuspended": False,
+    "DynamicScalingOutSuspended": False,
+    "ScheduledScalingSuspended": False,
+}
 
 
 def deregister(store: Store, region: str, namespace: str, resource_ids: Iterable[str]) -> None:
