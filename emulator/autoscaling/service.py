@@ -6,7 +6,7 @@ import functools
 import re
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from emulator.platform.awsapi import Caller, Payload, Service, ServiceError, operation, page
 from emulator.platform.errors import refuse
@@ -57,6 +57,8 @@ class ApplicationAutoScaling(Service):
             (self._targets, "ScalableTargets", "ResourceId", "ScalableTargetARN"),
             (self._policies, "ScalingPolicies", "PolicyName", "PolicyARN"),
             (self._actions, "ScheduledActions", "ScheduledActionName", "ScheduledActionARN"),
+            # Nothing has been scaled: policies do not act yet.
+            (self._store.table(_SERVICE, "scaling-activity"), "ScalingActivities", "ActivityId", "ActivityId"),
         ):
             self._handlers[f"Describe{members}"] = functools.partial(self._list, table, members, name, arn)
         self._handlers["DeleteScalingPolicy"] = functools.partial(self._delete, self._policies, "PolicyName")
@@ -70,8 +72,6 @@ class ApplicationAutoScaling(Service):
             return ["*"]
         target = self._targets.get(_target_key(payload, caller))
         return [target["ScalableTargetARN"]] if target else ["*"]
-
-    # Scalable targets
 
     @operation("RegisterScalableTarget")
     def register_scalable_target(self, request: Payload, caller: Caller) -> Payload:
@@ -97,8 +97,6 @@ class ApplicationAutoScaling(Service):
         with self._store.transaction():  # a resource has one dimension here
             deregister(self._store, caller.region, request["ServiceNamespace"], [request["ResourceId"]])
 
-    # Policies
-
     @operation("PutScalingPolicy")
     def put_scaling_policy(self, request: Payload, caller: Caller) -> Payload:
         policy_type = request.get("PolicyType", "StepScaling")
@@ -108,57 +106,46 @@ class ApplicationAutoScaling(Service):
             refuse(member not in request and existing is None, f"A {policy_type} policy needs a {member}.")
             if policy_type == "TargetTrackingScaling" and member in request:
                 _check_target_tracking(request[member])
-            name = request["PolicyName"]
-            created = existing or _created("PolicyARN", "scalingPolicy", "policyName", name, request, caller)
-            record = {**created, **request, "PolicyType": policy_type}
+            record = {
+                **(existing or _created("scalingPolicy", "PolicyName", request, caller)),
+                **request,
+                "PolicyType": policy_type,
+            }
             record["Alarms"] = _alarms(record, caller)
             self._policies.put(key, record)
         return {"PolicyARN": record["PolicyARN"], "Alarms": record["Alarms"]}
 
-    # Scheduled actions
-
     @operation("PutScheduledAction")
     def put_scheduled_action(self, request: Payload, caller: Caller) -> None:
-        schedule, name = request.get("Schedule"), request["ScheduledActionName"]
+        schedule = request.get("Schedule")
         wrong = schedule is not None and not re.fullmatch(r"(at|rate|cron)\(.+\)", schedule)
         refuse(wrong, f"Schedule expression {schedule!r} is none of at(…), rate(…), cron(…).")
         with self._store.transaction():
             key, existing = self._find(self._actions, request, caller, "ScheduledActionName")
             without = existing is None and (schedule is None or "ScalableTargetAction" not in request)
             refuse(without, "A new action needs a Schedule and a ScalableTargetAction.")
-            created = existing or _created(
-                "ScheduledActionARN", "scheduledAction", "scheduledActionName", name, request, caller
-            )
+            created = existing or _created("scheduledAction", "ScheduledActionName", request, caller)
             self._actions.put(key, {**created, **request})
-
-    @operation("DescribeScalingActivities")
-    def describe_scaling_activities(self, request: Payload, caller: Caller) -> Payload:
-        """Nothing has been scaled: policies do not act yet."""
-        return {"ScalingActivities": []}
-
-    # Tags
 
     @operation("TagResource")
     def tag_resource(self, request: Payload, caller: Caller) -> None:
-        with self._store.transaction():
-            record = self._require_arn(request["ResourceARN"], caller)
-            record["Tags"] = {**record.get("Tags", {}), **request["Tags"]}
-            if len(record["Tags"]) > _MAX_TAGS:
-                raise ServiceError("TooManyTagsException", f"A scalable target has at most {_MAX_TAGS} tags.")
-            self._targets.put(_target_key(record, caller), record)
+        self._change_tags(request, caller, lambda tags: {**tags, **request["Tags"]})
 
     @operation("UntagResource")
     def untag_resource(self, request: Payload, caller: Caller) -> None:
-        with self._store.transaction():
-            record = self._require_arn(request["ResourceARN"], caller)
-            record["Tags"] = {k: v for k, v in record.get("Tags", {}).items() if k not in request["TagKeys"]}
-            self._targets.put(_target_key(record, caller), record)
+        self._change_tags(request, caller, lambda tags: {k: v for k, v in tags.items() if k not in request["TagKeys"]})
 
     @operation("ListTagsForResource")
     def list_tags_for_resource(self, request: Payload, caller: Caller) -> Payload:
         return {"Tags": self._require_arn(request["ResourceARN"], caller).get("Tags", {})}
 
-    # What they share
+    def _change_tags(self, request: Payload, caller: Caller, change: Callable[[Payload], Payload]) -> None:
+        with self._store.transaction():
+            record = self._require_arn(request["ResourceARN"], caller)
+            record["Tags"] = change(record.get("Tags", {}))
+            if len(record["Tags"]) > _MAX_TAGS:
+                raise ServiceError("TooManyTagsException", f"A scalable target has at most {_MAX_TAGS} tags.")
+            self._targets.put(_target_key(record, caller), record)
 
     def _check_resource(self, request: Payload, caller: Caller) -> None:
         """Refuse resources that do not exist, and all but variants and functions; a function is not looked up."""
@@ -248,11 +235,12 @@ def _new_target(request: Payload, caller: Caller) -> Record:
     }
 
 
-def _created(member: str, kind: str, prefix: str, name: str, request: Payload, caller: Caller) -> Record:
+def _created(kind: str, name_member: str, request: Payload, caller: Caller) -> Record:
     """What a new policy or action has beside its request."""
-    resource = f"{request['ServiceNamespace']}/{request['ResourceId']}:{prefix}/{name}"
+    name = f"{name_member[0].lower()}{name_member[1:]}/{request[name_member]}"
+    resource = f"{request['ServiceNamespace']}/{request['ResourceId']}:{name}"
     arn = f"arn:aws:autoscaling:{caller.region}:{caller.account}:{kind}:{uuid.uuid4()}:resource/{resource}"
-    return {member: arn, "CreationTime": time.time()}
+    return {name_member.replace("Name", "ARN"): arn, "CreationTime": time.time()}
 
 
 def _alarms(policy: Record, caller: Caller) -> list[Payload]:

@@ -8,11 +8,12 @@ of AWS may have next to nothing. This one may have as much as a small team asks 
 from __future__ import annotations
 
 import csv
+import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from emulator.platform.awsapi import Caller, Payload, Service, ServiceError, operation, page
+from emulator.platform.awsapi import Caller, Payload, Service, ServiceError, page
 
 CONCURRENT_EXECUTIONS = "Concurrent executions"
 ALL_ENDPOINTS = "Number of instances across active endpoints"
@@ -121,29 +122,20 @@ class ServiceQuotas(Service):
     def __init__(self, account: str, quotas: Quotas) -> None:
         super().__init__(account)
         self._quotas = quotas
-        self.register(self)
+        for prefix, member in (("", "value"), ("AWSDefault", "default")):
+            self._handlers[f"List{prefix}ServiceQuotas"] = functools.partial(self._list, member)
+            self._handlers[f"Get{prefix}ServiceQuota"] = functools.partial(self._get, member)
 
     def resource_arns(self, operation: str, payload: Payload, caller: Caller) -> list[str]:
         """Reading is not a matter of single quotas."""
         return ["*"]
 
-    @operation("ListServiceQuotas")
-    def list_all(self, request: Payload, caller: Caller) -> Payload:
-        return self._page(request, caller, "value")
+    def _list(self, member: str, request: Payload, caller: Caller) -> Payload:
+        quotas = [_described(quota, getattr(quota, member), caller) for quota in self._of(request)]
+        error_code = "InvalidPaginationTokenException"
+        return page(quotas, request, "Quotas", "QuotaCode", size=_PAGE_SIZE, error_code=error_code)
 
-    @operation("ListAWSDefaultServiceQuotas")
-    def list_defaults(self, request: Payload, caller: Caller) -> Payload:
-        return self._page(request, caller, "default")
-
-    @operation("GetServiceQuota")
-    def get(self, request: Payload, caller: Caller) -> Payload:
-        return self._one(request, caller, "value")
-
-    @operation("GetAWSDefaultServiceQuota")
-    def get_default(self, request: Payload, caller: Caller) -> Payload:
-        return self._one(request, caller, "default")
-
-    def _one(self, request: Payload, caller: Caller, member: str) -> Payload:
+    def _get(self, member: str, request: Payload, caller: Caller) -> Payload:
         for quota in self._of(request):
             if quota.code == request["QuotaCode"]:
                 return {"Quota": _described(quota, getattr(quota, member), caller)}
@@ -153,11 +145,6 @@ class ServiceQuotas(Service):
         if found := self._quotas.of(request["ServiceCode"]):
             return found
         raise _missing(f"The local AWS has no quotas of {request['ServiceCode']}, only of {', '.join(_SERVICE_NAMES)}.")
-
-    def _page(self, request: Payload, caller: Caller, member: str) -> Payload:
-        quotas = [_described(quota, getattr(quota, member), caller) for quota in self._of(request)]
-        error_code = "InvalidPaginationTokenException"
-        return page(quotas, request, "Quotas", "QuotaCode", size=_PAGE_SIZE, error_code=error_code)
 
 
 def _missing(message: str) -> ServiceError:

@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 from botocore.exceptions import BotoCoreError, ClientError
+
+from emulator.platform.errors import refuse
 
 try:
     from backports import tarfile  # installed before Python 3.11.4 only, whose own tarfile cannot refuse unsafe members
@@ -21,7 +22,7 @@ except ModuleNotFoundError:
 #: Objects that S3 is asked for at a time. The server does nothing else meanwhile, for some 10 ms.
 _BATCH = 32
 #: AWS's limit for a model is about that of its volume; this one keeps a tar bomb from filling a laptop's disk.
-MAX_UNPACKED_BYTES = 20 * 2**30
+_MAX_UNPACKED_BYTES = 20 * 2**30
 MAX_UNPACKED_FILES = 200_000
 #: Folders in each other: Python's own functions that remove a tree end in a RecursionError above a thousand.
 _MAX_DEPTH = 100
@@ -34,20 +35,20 @@ class ArtifactError(Exception):
 
 
 def parse_s3_url(url: str) -> tuple[str, str]:
-    """Split a location into bucket and key: ``s3://``, or ``https://`` path-style or virtual-hosted."""
-    parts = urlsplit(url)
-    host, path = parts.hostname or "", unquote(parts.path).lstrip("/")
-    if parts.scheme == "s3":
-        bucket, key = parts.netloc, path
-    elif parts.scheme == "https" and host.startswith(("s3.", "s3-")):
-        bucket, _, key = path.partition("/")
-    elif parts.scheme == "https" and ".s3." in host:
-        bucket, key = host.split(".s3.")[0], path
-    else:
-        raise ArtifactError(f'"{url}" is not a location in S3, such as s3://bucket/key.')
-    if not bucket:
-        raise ArtifactError(f'"{url}" names no bucket.')
+    """Split a location into bucket and key."""
+    scheme, _, rest = url.partition("://")
+    bucket, _, key = rest.partition("/")
+    if scheme != "s3" or not bucket:
+        raise ArtifactError(f'"{url}" is not a location in S3 that the local AWS reads, such as s3://bucket/key.')
     return bucket, key
+
+
+def check_location(url: str) -> None:
+    """Refuse a request that names what is no location in S3."""
+    try:
+        parse_s3_url(url)
+    except ArtifactError as error:
+        refuse(True, str(error))
 
 
 def reason(error: Exception) -> str:
@@ -56,11 +57,6 @@ def reason(error: Exception) -> str:
         details = error.response.get("Error", {})
         return f"{details.get('Code', 'Unknown')}: {details.get('Message', '')}".rstrip(": ")
     return str(error)
-
-
-def fetch(s3: Any, bucket: str, key: str, path: Path) -> None:
-    """Download one object."""
-    fetch_all(s3, bucket, [(key, path.name)], path.parent)
 
 
 def read(s3: Any, bucket: str, key: str, max_bytes: int | None = None) -> bytes:
@@ -95,16 +91,10 @@ def fetch_all(
     directory: Path,
     stopped: Callable[[], bool] = lambda: False,
 ) -> list[dict[str, str]]:
-    """Copy objects, pairs of key and path relative to the folder, until `stopped` says yes.
+    """Copy objects, pairs of key and path relative to the folder, until `stopped` says yes; give their metadata.
 
-    Returns
-    -------
-    The metadata that each was uploaded with.
-
-    Raises
-    ------
-    ArtifactError
-        With what S3 answered for the first object that cannot be fetched, or for a key that would leave the directory.
+    ArtifactError says what S3 answered for the first object that cannot be fetched, and refuses keys that would leave
+    the directory.
     """
     for key, name in targets:
         path = PurePosixPath(name)
@@ -143,16 +133,14 @@ class _Stream(gzip.GzipFile):
         return data
 
 
-def unpack(
-    archive: Path, directory: Path, *, max_bytes: int = MAX_UNPACKED_BYTES, max_files: int = MAX_UNPACKED_FILES
-) -> None:
+def unpack(archive: Path, directory: Path, *, max_files: int = MAX_UNPACKED_FILES) -> None:
     """Unpack a .tar.gz from an untrusted source.
 
     Members may not leave the directory, be links, devices or sparse, or exceed the limits together. AWS would unpack
     links inside of the directory; but whether a link leads out of it cannot be told for certain.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    limit = min(max_bytes, shutil.disk_usage(directory).free)
+    limit = min(_MAX_UNPACKED_BYTES, shutil.disk_usage(directory).free)
     size = 0
     try:
         with _Stream(archive) as stream, tarfile.open(fileobj=stream, mode="r:") as tar:
@@ -181,21 +169,15 @@ def unpack(
         raise ArtifactError(f"{archive.name} cannot be unpacked; is it a .tar.gz? ({error})") from None
 
 
-def merge(directories: Iterable[Path]) -> dict[str, Path]:
-    """List what several folders hold, by relative path; a file that two of them have is taken from the first."""
+def pack(directories: Iterable[Path], archive: Path) -> bool:
+    """Pack what several folders hold into one ``.tar.gz``, of equal names the first; False where there is nothing."""
     files: dict[str, Path] = {}
     for directory in directories:
         for path in directory.rglob("*"):
             files.setdefault(path.relative_to(directory).as_posix(), path)
-    return dict(sorted(files.items()))
-
-
-def pack(directories: Iterable[Path], archive: Path) -> bool:
-    """Pack what several folders hold into one ``.tar.gz``; return False when there is nothing to pack."""
-    files = merge(directories)
     # Weights hardly compress: the lowest level costs a few percent of size and saves most of the time.
     if files:
         with tarfile.open(archive, "w:gz", compresslevel=1) as tar:
-            for name, path in files.items():
+            for name, path in sorted(files.items()):
                 tar.add(path, name, recursive=False)
     return bool(files)

@@ -5,12 +5,8 @@ from __future__ import annotations
 from emulator.platform.awsapi import Caller, Payload, operation
 from emulator.platform.errors import refuse
 from emulator.platform.store import Store
+from emulator.sagemaker.artifacts import check_location
 from emulator.sagemaker.resources import ENDPOINT_CONFIG, MODEL, Resources
-
-
-def containers(model: Payload) -> list[Payload]:
-    """The container definitions of a model, the primary one first."""
-    return model.get("Containers") or [model["PrimaryContainer"]]
 
 
 class Models:
@@ -22,23 +18,18 @@ class Models:
 
     @operation("CreateModel")
     def create_model(self, request: Payload, caller: Caller) -> Payload:
-        both_or_none = ("PrimaryContainer" in request) == ("Containers" in request)
-        refuse(both_or_none, "Provide either a PrimaryContainer or Containers, and not both.")
+        one = "PrimaryContainer" in request and "Containers" not in request
+        refuse(not one, "The local AWS runs models with one container: give a PrimaryContainer, and no Containers.")
         refuse(
             "ExecutionRoleArn" not in request,
             "1 validation error detected: Value null at 'executionRoleArn' failed to satisfy constraint: "
             "Member must not be null",
         )
-        for container in containers(request):
-            without = not {"Image", "ModelPackageName"} & container.keys()
-            refuse(without, "A container needs an Image or a ModelPackageName.")
-            both = {"ModelDataUrl", "ModelDataSource"} <= container.keys()
-            refuse(both, "Provide ModelDataUrl or ModelDataSource, and not both.")
-            source = container.get("ModelDataSource", {}).get("S3DataSource")
-            refuse(
-                source is not None and (source["S3DataType"], source["CompressionType"]) != ("S3Object", "Gzip"),
-                "The local AWS reads one .tar.gz: S3DataType S3Object, CompressionType Gzip.",
-            )
+        container = request["PrimaryContainer"]
+        refuse("Image" not in container, "A container needs an Image: the local AWS has no model packages.")
+        refuse("ModelDataSource" in container, "The local AWS reads one .tar.gz: ModelDataUrl, and no ModelDataSource.")
+        if "ModelDataUrl" in container:
+            check_location(container["ModelDataUrl"])
         record = self._models.create(caller, {"EnableNetworkIsolation": False, **request})
         return {"ModelArn": record["ModelArn"]}
 
@@ -67,8 +58,9 @@ class Models:
         for member in ("ServerlessConfig", "RoutingConfig", "ManagedInstanceScaling"):
             refuse(member in variant, f"Variant {name} has a {member}, and the local AWS has no such thing.")
         refuse("InstanceType" not in variant, f"Variant {name} needs an InstanceType.")
-        none = variant.get("InitialInstanceCount", 0) < 1
-        refuse(none, f"Variant {name} needs an InitialInstanceCount of at least 1.")
+        refuse(
+            variant.get("InitialInstanceCount", 0) < 1, f"Variant {name} needs an InitialInstanceCount of at least 1."
+        )
 
     @operation("DeleteEndpointConfig")
     def delete_config(self, request: Payload, caller: Caller) -> None:

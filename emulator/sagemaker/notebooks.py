@@ -31,13 +31,11 @@ class NotebookInstances:
 
     @operation("StartNotebookInstance")
     def start(self, request: Payload, caller: Caller) -> None:
-        arn = self._require_status(request, caller, _AT_REST, "InService")
-        self._notebooks.change(arn, lambda record: record.update({_STATUS: "InService"}))
+        self._move(request, caller, _AT_REST, "InService")
 
     @operation("StopNotebookInstance")
     def stop(self, request: Payload, caller: Caller) -> None:
-        arn = self._require_status(request, caller, ("InService",), "Stopped")
-        self._notebooks.change(arn, lambda record: record.update({_STATUS: "Stopped"}))
+        self._move(request, caller, ("InService",), "Stopped")
 
     @operation("UpdateNotebookInstance")
     def update(self, request: Payload, caller: Caller) -> None:
@@ -62,6 +60,10 @@ class NotebookInstances:
         if "LifecycleConfigName" in request:
             self._lifecycle_configs.require(caller, request["LifecycleConfigName"])
         return {_RENAMED.get(name, name): value for name, value in request.items()}
+
+    def _move(self, request: Payload, caller: Caller, allowed: tuple[str, ...], target: str) -> None:
+        arn = self._require_status(request, caller, allowed, target)
+        self._notebooks.change(arn, lambda record: record.update({_STATUS: target}))
 
     def _require_status(self, request: Payload, caller: Caller, allowed: tuple[str, ...], target: str) -> str:
         record = self._notebooks.require(caller, request["NotebookInstanceName"])

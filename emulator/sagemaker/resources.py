@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,8 +10,7 @@ from typing import Any
 
 from botocore.model import ListShape
 
-from emulator.platform.awsapi import Caller, Payload, ServiceError, operation, service_model
-from emulator.platform.awsapi import page as page
+from emulator.platform.awsapi import Caller, Payload, ServiceError, operation, page, service_model
 from emulator.platform.store import Record, Result, Store
 
 _MAX_TAGS = 50
@@ -23,8 +23,6 @@ class Kind:
 
     Attributes
     ----------
-    arn_type
-        The part of the ARN before the name.
     member
         ``EndpointConfig`` for ``EndpointConfigName`` and ``EndpointConfigArn``.
     missing, existing, missing_code, existing_code
@@ -33,7 +31,6 @@ class Kind:
         How the List operation sorts when the caller does not say.
     """
 
-    arn_type: str
     member: str
     missing: str
     existing: str
@@ -41,6 +38,11 @@ class Kind:
     missing_code: str = "ValidationException"
     sort_by: str = "CreationTime"
     sort_order: str = "Descending"
+
+    @property
+    def arn_type(self) -> str:
+        """The part of the ARN before the name: ``endpoint-config``."""
+        return re.sub(r"(?<!^)(?=[A-Z])", "-", self.member).lower()
 
     @property
     def name_member(self) -> str:
@@ -59,38 +61,30 @@ class Kind:
         return f"arn:aws:sagemaker:{caller.region}:{caller.account}:{self.arn_type}/{name.lower()}"
 
 
-def _named(arn_type: str, member: str, title: str) -> Kind:
-    missing = f'Could not find {title} "{{arn}}".'
-    return Kind(arn_type, member, missing, f'Cannot create already existing {title} "{{arn}}".')
+def _named(member: str, title: str) -> Kind:
+    return Kind(member, f'Could not find {title} "{{arn}}".', f'Cannot create already existing {title} "{{arn}}".')
 
 
-def _job(member: str, title: str, missing: str, arn_type: str, **others: str) -> Kind:
+def _job(member: str, title: str, missing: str, **others: str) -> Kind:
     existing = (
         f"{title} job names must be unique within an AWS account and region, and a {title.lower()} job with this name "
         "already exists ({arn})"
     )
-    return Kind(arn_type, member, missing, existing, "ResourceInUse", **others)
+    return Kind(member, missing, existing, "ResourceInUse", **others)
 
 
 _UP_BY_NAME = {"sort_by": "Name", "sort_order": "Ascending"}
 _NO_TUNING_JOB = "Amazon SageMaker can't find a tuning job with the ARN {arn}."
-MODEL = _named("model", "Model", "model")
-ENDPOINT_CONFIG = _named("endpoint-config", "EndpointConfig", "endpoint configuration")
-ENDPOINT = _named("endpoint", "Endpoint", "endpoint")
-TRAINING_JOB = _job("TrainingJob", "Training", "Requested resource not found.", "training-job", sort_order="Ascending")
-TUNING_JOB = _job(
-    *("HyperParameterTuningJob", "Tuning", _NO_TUNING_JOB, "hyper-parameter-tuning-job"),
-    missing_code="ResourceNotFound",
-    **_UP_BY_NAME,
-)
-TRANSFORM_JOB = _job("TransformJob", "Transform", 'Could not find requested job with name: "{arn}".', "transform-job")
-NOTEBOOK_INSTANCE = Kind(
-    *("notebook-instance", "NotebookInstance", "RecordNotFound", "Cannot create a duplicate Notebook Instance ({arn})"),
-    **_UP_BY_NAME,
-)
-LIFECYCLE_CONFIG = _named(
-    *("notebook-instance-lifecycle-config", "NotebookInstanceLifecycleConfig", "Notebook Instance Lifecycle Config")
-)
+_NO_TRANSFORM_JOB = 'Could not find requested job with name: "{arn}".'
+_NOTEBOOK_EXISTS = "Cannot create a duplicate Notebook Instance ({arn})"
+MODEL = _named("Model", "model")
+ENDPOINT_CONFIG = _named("EndpointConfig", "endpoint configuration")
+ENDPOINT = _named("Endpoint", "endpoint")
+TRAINING_JOB = _job("TrainingJob", "Training", "Requested resource not found.", sort_order="Ascending")
+TUNING_JOB = _job("HyperParameterTuningJob", "Tuning", _NO_TUNING_JOB, missing_code="ResourceNotFound", **_UP_BY_NAME)
+TRANSFORM_JOB = _job("TransformJob", "Transform", _NO_TRANSFORM_JOB)
+NOTEBOOK_INSTANCE = Kind("NotebookInstance", "RecordNotFound", _NOTEBOOK_EXISTS, **_UP_BY_NAME)
+LIFECYCLE_CONFIG = _named("NotebookInstanceLifecycleConfig", "Notebook Instance Lifecycle Config")
 KINDS = (
     *(MODEL, ENDPOINT_CONFIG, ENDPOINT, TRAINING_JOB, TUNING_JOB, TRANSFORM_JOB),
     *(NOTEBOOK_INSTANCE, LIFECYCLE_CONFIG),

@@ -36,10 +36,6 @@ class Role:
             "AWS_DEFAULT_REGION": self._region,
         }
 
-    def logs_client(self) -> Any:
-        """A client for a `LogStream`, which has its own way to try again and must not be held up by botocore's."""
-        return self.client("logs", attempts=1)
-
     def client(self, service: str, attempts: int = 3) -> Any:
         """A boto3 client; that of S3 also has ``copy_objects(bucket, targets)`` (see `Host`)."""
         retries = Config(retries={"mode": "standard", "total_max_attempts": attempts})

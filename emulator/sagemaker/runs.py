@@ -8,13 +8,15 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
-from emulator.platform.awsapi import Caller, Payload
+from emulator.platform.awsapi import Caller, Payload, ServiceError
 from emulator.platform.errors import refuse
 from emulator.platform.store import Record, Store, StoreError
 from emulator.sagemaker.resources import Kind, Resources
 
 logger = logging.getLogger(__name__)
 
+#: The statuses of jobs that have not ended.
+RUNNING = ("InProgress", "Stopping")
 #: AWS's limit for FailureReason.
 MAX_REASON_CHARACTERS = 1024
 _SHUTDOWN_SECONDS = 15.0
@@ -29,11 +31,18 @@ class JobStopped(Exception):
 
 
 class Run(ABC):
-    """The work of one job, done in a thread called `name`."""
+    """The work of the job with this record, done in a thread."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, jobs: Resources, record: Record) -> None:
+        self._jobs = jobs
+        self._job = record
+        self._arn: str = record[jobs.kind.arn_member]
+        self._name: str = record[jobs.kind.name_member]
+        self._caller = Caller.of_arn(self._arn)
+        self._region = self._caller.region
         self._interrupted = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._stop_requested = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=self._arn, daemon=True)
         self.start = self._thread.start
         self.join = self._thread.join
 
@@ -42,36 +51,55 @@ class Run(ABC):
         """Whether the work is still under way, or has not begun."""
         return self._thread.ident is None or self._thread.is_alive()
 
-    @abstractmethod
     def request_stop(self) -> None:
         """End early, as the job's Stop operation does."""
+        self._stop_requested.set()
 
-    @abstractmethod
     def interrupt(self) -> None:
         """End at once and leave the job's record as it is, for a later run to begin anew."""
+        self._interrupted.set()
+        self.request_stop()
 
-    def _outcome(self, work: Callable[[], str]) -> tuple[str, str | None]:
-        """Do the work, which returns the status that the job ends with; that, and the reason of a failure."""
+    @abstractmethod
+    def _work(self) -> str:
+        """Do the work; the status that the job ends with."""
+
+    @abstractmethod
+    def _clean_up(self) -> None:
+        """Leave nothing behind of the work, however it ended."""
+
+    def _write_end(self, record: Record, status: str, reason: str | None) -> None:
+        """Write the end of the job into its record."""
+        kind = self._jobs.kind
+        record.update({kind.status_member: status, f"{kind.member.removesuffix('Job')}EndTime": time.time()})
+        if reason is not None:
+            record["FailureReason"] = reason
+
+    def _change(self, change: Callable[[Record], None]) -> None:
+        """Change the job's record, however long there is no space."""
+        self._jobs.insist(lambda: self._jobs.change(self._arn, change))
+
+    def _run(self) -> None:
+        status, reason = "Failed", None
         try:
-            return work(), None
+            status = self._work()
         except JobStopped as stopped:
-            return str(stopped), None
+            status = str(stopped)
         except JobFailed as error:
             reason = str(error)
-        except StoreError as error:  # nobody waits for space any more, because the server ends
+        except ServiceError as error:  # such as a role that does not trust SageMaker
+            reason = f"ClientError: {error.message}"
+        except StoreError:  # nobody waits for space any more, because the server ends
             self._interrupted.set()
-            reason = str(error)
         except OSError as error:  # most likely the disk is full, and the log of the local AWS cannot say more
             reason = f"InternalServerError: {error}"
         except Exception:
             if not self._interrupted.is_set():
-                logger.exception("%s", self._thread.name)
+                logger.exception("%s", self._arn)
             reason = "InternalServerError: the log of the local AWS says more."
-        return "Failed", reason[:MAX_REASON_CHARACTERS]
-
-    @abstractmethod
-    def _run(self) -> None:
-        """Do the work and write its end into the job's record, unless the run was interrupted."""
+        self._clean_up()
+        if not self._interrupted.is_set():
+            self._change(lambda record: self._write_end(record, status, reason and reason[:MAX_REASON_CHARACTERS]))
 
 
 class Jobs(ABC):
@@ -93,10 +121,11 @@ class Jobs(ABC):
 
         def change(record: Record) -> None:
             status = record[self.kind.status_member]
-            ended = status not in ("InProgress", "Stopping")
-            refuse(ended, f"The request was rejected because the {self._title} job is in status {status}.")
+            refuse(
+                status not in RUNNING, f"The request was rejected because the {self._title} job is in status {status}."
+            )
             if status == "InProgress":
-                self._mark(record, "Stopping")
+                self._mark_stopping(record)
 
         self._jobs.change(arn, change)
         with self._lock:
@@ -107,8 +136,8 @@ class Jobs(ABC):
     def start(self) -> None:
         """Take up the jobs that an earlier life of the server left unfinished."""
         for record in self._jobs.all():
-            if (status := record[self.kind.status_member]) in ("InProgress", "Stopping"):
-                self._take_up(record, stopping=status == "Stopping")
+            if record[self.kind.status_member] in RUNNING:
+                self._begin(record)
 
     def stop(self) -> None:
         """Interrupt every job and wait for the ends of their runs; `start` takes them up again."""
@@ -126,22 +155,12 @@ class Jobs(ABC):
         with self._lock:
             self._runs = {key: value for key, value in self._runs.items() if value.alive}
             self._runs[arn] = run
-        run.start()
         if self._jobs.require_arn(arn)[self.kind.status_member] == "Stopping":
-            run.request_stop()  # asked for when there was no run yet that could be told
+            run.request_stop()  # asked for when there was no run yet that could be told, or by an earlier life
+        run.start()
 
-    def _take_up(self, record: Record, stopping: bool) -> None:
-        """Begin a job anew, or end it when it was being stopped."""
-        if stopping:
-            self._jobs.change(record[self.kind.arn_member], lambda record: self._mark(record, "Stopped"))
-        else:
-            self._begin(record)
-
-    def _mark(self, record: Record, status: str) -> None:
-        """Write the status Stopping or Stopped of a job whose run does not do so itself."""
-        record[self.kind.status_member] = status
-        if status == "Stopped":
-            record[f"{self.kind.member.removesuffix('Job')}EndTime"] = time.time()
+    def _mark_stopping(self, record: Record) -> None:
+        record[self.kind.status_member] = "Stopping"
 
     @abstractmethod
     def _new_run(self, record: Record) -> Run:

@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import IO, Any
 
 import fake_s3
-from waiting import wait_until
 
-from emulator.platform.awsapi import Caller, Payload, Service, ServiceError
+from emulator.platform.awsapi import Caller, Payload, ServiceError
 from emulator.platform.conditions import Conditions, SpotInterruption
 from emulator.platform.host import Host
 from emulator.platform.processes import ProcessRegistry
@@ -79,20 +78,25 @@ def training_job(name: str = "job", **members: Any) -> Payload:
     }
 
 
+def tuning_job(config: Payload | None = None, **members: Any) -> Payload:
+    """A request that CreateHyperParameterTuningJob accepts."""
+    definition = training_job()
+    del definition["TrainingJobName"]
+    definition["AlgorithmSpecification"]["MetricDefinitions"] = [{"Name": "loss", "Regex": "loss=(.*)"}]
+    searching = {
+        "Strategy": "Random",
+        "HyperParameterTuningJobObjective": {"Type": "Minimize", "MetricName": "loss"},
+        "ResourceLimits": {"MaxNumberOfTrainingJobs": 5, "MaxParallelTrainingJobs": 2},
+        "ParameterRanges": {"ContinuousParameterRanges": [{"Name": "lr", "MinValue": "0.001", "MaxValue": "0.1"}]},
+        **(config or {}),
+    }
+    named = {"HyperParameterTuningJobName": "tuning", "HyperParameterTuningJobConfig": searching}
+    return {**named, "TrainingJobDefinition": definition, **members}
+
+
 def channel(name: str, url: str, **source: str) -> Payload:
     """An input of a training job."""
     return {"ChannelName": name, "DataSource": {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": url, **source}}}
-
-
-def described_job(service: Service) -> Payload:
-    """The training job called ``job``."""
-    return service.call("DescribeTrainingJob", {"TrainingJobName": "job"}, CALLER)
-
-
-def ended_job(service: Service) -> Payload:
-    """The training job called ``job``, once it has ended."""
-    wait_until(lambda: described_job(service)["TrainingJobStatus"] not in ("InProgress", "Stopping"))
-    return described_job(service)
 
 
 class FakeS3(fake_s3.FakeS3):
@@ -120,14 +124,11 @@ class FakeRole:
 
     arn = "arn:role"
 
-    def __init__(self, s3: FakeS3) -> None:
+    def __init__(self, s3: Any) -> None:
         self.s3 = s3
 
-    def client(self, service: str) -> Any:
+    def client(self, service: str, attempts: int = 1) -> Any:
         return self.s3
-
-    def logs_client(self) -> Any:
-        raise OSError("there are no logs here")
 
     def environment(self) -> dict[str, str]:
         return {}

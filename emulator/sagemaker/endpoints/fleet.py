@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import random
 import shutil
 import threading
+import uuid
 from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,9 +16,8 @@ from emulator.platform.host import Host
 from emulator.platform.programs import base_environment
 from emulator.sagemaker import artifacts
 from emulator.sagemaker.artifacts import ArtifactError
-from emulator.sagemaker.endpoints.instance import Instance, ServerProgram, new_instance_id
+from emulator.sagemaker.endpoints.instance import Instance
 from emulator.sagemaker.logs import LogStream
-from emulator.sagemaker.models import containers
 from emulator.sagemaker.roles import Role
 from emulator.sagemaker.runs import MAX_REASON_CHARACTERS
 
@@ -29,7 +28,6 @@ LOG_GROUP = "/aws/sagemaker/Endpoints/{endpoint}"
 DEFAULT_STARTUP_SECONDS = 480
 #: An invocation may take this long, so a fleet that is replaced lives on for as long.
 INVOCATION_SECONDS = 60.0
-_REASON_LOG_LINES = 20
 _PROGRAM_PATHS = ("code/serve", "serve")
 
 
@@ -38,23 +36,21 @@ class FleetError(Exception):
 
 
 class Variant:
-    """One model: its program and however many instances of it.
+    """One model: its program and however many instances of it, which messages call by a title.
 
-    Parameters
-    ----------
-    spec
-        A variant of the fleet's record: ``VariantName``, ``Weight``, ``InstanceCount``, the production variant as
-        configured under ``Variant``, and the model's record under ``Model``.
-    directory
-        The variant's own folder.
-    title
-        What messages call it.
-    open_log
-        Opens the log of a new instance, written under the model's role.
+    `spec` is a variant of the fleet's record, with its model's record. Instances log under the model's role, in
+    streams ``<name>/<instance><log suffix>``.
     """
 
     def __init__(
-        self, host: Host, region: str, spec: Payload, directory: Path, title: str, open_log: Callable[[Role], LogStream]
+        self,
+        host: Host,
+        region: str,
+        spec: Payload,
+        directory: Path,
+        title: str,
+        log_group: str,
+        log_suffix: str = "",
     ) -> None:
         self.name: str = spec["VariantName"]
         self.weight: float = spec["Weight"]
@@ -65,7 +61,8 @@ class Variant:
         self._model: Payload = spec["Model"]
         self._directory = directory
         self._title = title
-        self._open_log = open_log
+        self._log_group = log_group
+        self._log_suffix = log_suffix
         self._new_instance: Callable[[], Instance] | None = None  # there is none before `prepare`
         self._temporary: Path | None = None
         self._resizing = threading.Lock()
@@ -78,16 +75,20 @@ class Variant:
         root = self._directory / "model"
         try:
             role = Role(self._host, self._model["ExecutionRoleArn"], "SageMaker", self._region)
-            container, *others = containers(self._model)
-            if others:
-                raise ArtifactError("the local AWS runs models with one container, this one has several.")
+            container = self._model["PrimaryContainer"]
             if not root.exists():
                 _fetch(role, container, root)
-            program = ServerProgram(_find_program(root), root, self._environment(role, container, root))
+            program, environment = _find_program(root), self._environment(role, container, root)
         except (ServiceError, ArtifactError, OSError) as error:
             raise FleetError(f"The model of {self._title} cannot be loaded: {error}") from None
         startup = self._variant.get("ContainerStartupHealthCheckTimeoutInSeconds", DEFAULT_STARTUP_SECONDS)
-        self._new_instance = lambda: Instance(self._host.processes, program, self._open_log(role), startup)
+
+        def new_instance() -> Instance:
+            stream = f"{self.name}/i-{uuid.uuid4().hex[:17]}{self._log_suffix}"
+            log = LogStream(role, self._log_group, stream)
+            return Instance(self._host.processes, program, root, environment, log, startup)
+
+        self._new_instance = new_instance
 
     def _environment(self, role: Role, container: Payload, root: Path) -> dict[str, str]:
         self._temporary = self._temporary or self._host.temporary_folder()
@@ -123,7 +124,7 @@ class Variant:
             f"The primary container for {self._title} did not pass the ping health check: "
             f"the model server {instance.failure or 'was stopped'}."
         )
-        if tail := "\n".join(instance.log.tail(_REASON_LOG_LINES)):
+        if tail := instance.log.tail():
             reason += " The end of its log:\n"
             reason += tail[-(MAX_REASON_CHARACTERS - len(reason)) :]
         return reason[:MAX_REASON_CHARACTERS]
@@ -139,10 +140,10 @@ class Variant:
 
     def stop(self, drain: bool) -> None:
         """Stop every instance."""
-        with self._resizing:
+        with self._resizing:  # for as long as it takes: who stops it a second time waits for the first
             self._stopped = True
             instances, self.instances = self.instances, []
-        _stop_all(instances, drain)
+            _stop_all(instances, drain)
         if self._temporary is not None:
             shutil.rmtree(self._temporary, ignore_errors=True)
 
@@ -156,16 +157,15 @@ def _stop_all(instances: Iterable[Instance], drain: bool) -> None:
 
 def _fetch(role: Role, container: Payload, root: Path) -> None:
     """Fetch a model's data and unpack it into `root`, which exists only when it is complete."""
-    source = container.get("ModelDataSource", {}).get("S3DataSource", {})
-    url = container.get("ModelDataUrl") or source.get("S3Uri")
+    url = container.get("ModelDataUrl")
     if url is None:
-        raise ArtifactError("it has neither a ModelDataUrl nor a ModelDataSource.")
+        raise ArtifactError("it has no ModelDataUrl.")
     bucket, key = artifacts.parse_s3_url(url)
     partial = root.with_name("partial")
     shutil.rmtree(partial, ignore_errors=True)
     archive = partial / (key.rpartition("/")[2] or "model.tar.gz")
     try:
-        artifacts.fetch(role.client("s3"), bucket, key, archive)
+        artifacts.fetch_all(role.client("s3"), bucket, [(key, archive.name)], partial)
         artifacts.unpack(archive, partial / "content")
         (partial / "content").replace(root)
     except ArtifactError as error:
@@ -196,19 +196,12 @@ class Fleet:
 
     def __init__(self, host: Host, endpoint: str, region: str, spec: Payload, directory: Path) -> None:
         self.directory = directory / spec["Id"]
-        self._log_group = LOG_GROUP.format(endpoint=endpoint)
         self._counts = {v["VariantName"]: v["InstanceCount"] for v in spec["Variants"]}
         self.variants: dict[str, Variant] = {}
         for variant in spec["Variants"]:
-            name = variant["VariantName"]
-            open_log = functools.partial(self._open_log, name)
+            name, log_group = variant["VariantName"], LOG_GROUP.format(endpoint=endpoint)
             title = f"production variant {name}"
-            self.variants[name] = Variant(host, region, variant, self.directory / name, title, open_log)
-
-    def _open_log(self, variant: str, role: Role) -> LogStream:
-        stream = f"{variant}/{new_instance_id()}"
-        path = self.directory / "logs" / f"{stream.replace('/', '-')}.log"
-        return LogStream(role.logs_client, self._log_group, stream, path)
+            self.variants[name] = Variant(host, region, variant, self.directory / name, title, log_group)
 
     def start(self) -> None:
         """Bring up every instance and wait until all are healthy; FleetError where one is not: `stop` the fleet."""

@@ -89,7 +89,7 @@ class _Connection(asyncio.Protocol):
 
     async def exchange(self, head: bytes, body: bytes) -> HttpAnswer:
         self._parser = httptools.HttpResponseParser(self)
-        self._received = self._framing = 0  # bytes; those of the body do not count as framing
+        self._framing = 0  # bytes received that are not of the body
         self._in_body = False
         self._waiting = asyncio.get_running_loop().create_future()
         self._transport.writelines([head, body])
@@ -113,7 +113,7 @@ class _Connection(asyncio.Protocol):
             return
         if self._in_body and self._ends_with_connection and error is None:
             self.on_message_complete()
-        elif self._used and not self._received:
+        elif self._used and not self._framing:
             self._fail(ServerUnreachable("the connection was closed while it was idle"))
         else:
             self._fail(ServerFailed("the connection was closed before the answer was complete"))
@@ -122,7 +122,6 @@ class _Connection(asyncio.Protocol):
         if self._waiting.done():
             self.close()  # nobody asked: whatever it is, it must not become the response to the next request
             return
-        self._received += len(data)
         self._framing += len(data)
         try:
             self._parser.feed_data(data)

@@ -9,15 +9,13 @@ import logging
 import subprocess
 import threading
 import time
-import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from emulator.platform.processes import ProcessRegistry
 from emulator.platform.programs import describe_exit, free_port
 from emulator.sagemaker.endpoints.http_client import ConnectionPool
-from emulator.sagemaker.logs import LogStream, OutputReader
+from emulator.sagemaker.logs import OUTPUT_SECONDS, LogStream, read_output
 
 logger = logging.getLogger(__name__)
 
@@ -30,36 +28,24 @@ _PINGS_MISSED_UNTIL_RESTART = 3
 _STARTUP_POLL_SECONDS = 0.05
 #: A server that exits before it is healthy is started once more: its port may have been taken meanwhile.
 _STARTS_UNTIL_FAILURE = 2
-_FIRST_PAUSE_SECONDS = 0.25
-_LONGEST_PAUSE_SECONDS = 30.0
-#: A server that ran this long is restarted without a pause when it ends.
-_STABLE_SECONDS = 60.0
-
-
-@dataclass(frozen=True)
-class ServerProgram:
-    """What to start on an instance; the port is added to `environment`."""
-
-    path: Path
-    directory: Path
-    environment: Mapping[str, str]
+_RESTART_PAUSE_SECONDS = 0.5
 
 
 class Instance:
     """A model server that is kept running until `stop`.
 
-    Attributes
-    ----------
-    pool
-        Connections to the server while it is healthy, else None.
-    outstanding, answered
-        Invocations under way (changed in the event loop only), and answered so far.
-    failure
-        Why the server never became healthy; set when `settled` returned False.
+    `pool` holds connections to the server while it is healthy. `outstanding` counts invocations under way (changed in
+    the event loop only), `answered` those answered so far. `failure` says why the server never became healthy.
     """
 
     def __init__(
-        self, processes: ProcessRegistry, program: ServerProgram, log: LogStream, startup_seconds: float
+        self,
+        processes: ProcessRegistry,
+        program: Path,
+        directory: Path,
+        environment: Mapping[str, str],
+        log: LogStream,
+        startup_seconds: float,
     ) -> None:
         self.pool: ConnectionPool | None = None
         self.outstanding = 0
@@ -68,6 +54,8 @@ class Instance:
         self.log = log
         self._processes = processes
         self._program = program
+        self._directory = directory
+        self._environment = environment
         self._startup_seconds = startup_seconds
         self._process: subprocess.Popen[bytes] | None = None
         self._lock = threading.Lock()
@@ -100,9 +88,7 @@ class Instance:
         self.log.close()
 
     def _run(self) -> None:
-        pause = _FIRST_PAUSE_SECONDS
         for starts in itertools.count(1):
-            began = time.monotonic()
             try:
                 problem, final = self._run_server()
             except Exception as error:  # such as a closed registry: the local AWS is going down
@@ -114,30 +100,28 @@ class Instance:
             if not self._settled.is_set() and (final or starts == _STARTS_UNTIL_FAILURE):
                 self.failure = problem
                 break
-            pause = 0.0 if time.monotonic() - began > _STABLE_SECONDS else pause
-            self._stopping.wait(pause)
-            pause = min(_LONGEST_PAUSE_SECONDS, max(_FIRST_PAUSE_SECONDS, 2 * pause))
+            self._stopping.wait(_RESTART_PAUSE_SECONDS)
         self._settled.set()
 
     def _run_server(self) -> tuple[str, bool]:
         """Run the server once; say why that ended, and whether another try is pointless."""
         port = free_port()
-        environment = {**self._program.environment, "SAGEMAKER_BIND_TO_PORT": str(port)}
+        environment = {**self._environment, "SAGEMAKER_BIND_TO_PORT": str(port)}
         try:
             with self._lock:
                 if self._stopping.is_set():
                     return "was stopped", True
                 process = self._process = self._processes.spawn(
-                    [str(self._program.path)],
-                    cwd=self._program.directory,
+                    [str(self._program)],
+                    cwd=self._directory,
                     env=environment,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.STDOUT,
                 )
         except OSError as error:
-            return f"cannot be started: {self._program.path.name}: {error.strerror}", True
+            return f"cannot be started: {self._program.name}: {error.strerror}", True
         assert process.stdout is not None
-        output = OutputReader(process.stdout, self.log.write)
+        output = read_output(process.stdout, self.log.write)
         try:
             problem = self._await_first_ping(process, port)
             if problem is not None:
@@ -148,7 +132,7 @@ class Instance:
         finally:
             self.pool = None
             self._processes.terminate(process, grace_seconds=2.0 if not self._stopping.is_set() else 5.0)
-            output.join()
+            output.join(OUTPUT_SECONDS)
 
     def _await_first_ping(self, process: subprocess.Popen[bytes], port: int) -> str | None:
         """Wait until the server is healthy; otherwise say what happened."""
@@ -171,11 +155,6 @@ class Instance:
             missed = 0 if self.answered > answered or _ping(port) else missed + 1
             if missed == _PINGS_MISSED_UNTIL_RESTART:
                 return f"missed {missed} pings in a row and is restarted"
-
-
-def new_instance_id() -> str:
-    """An id as EC2 gives them."""
-    return f"i-{uuid.uuid4().hex[:17]}"
 
 
 def _ping(port: int) -> bool:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import shutil
 import threading
+import uuid
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,15 +15,13 @@ from emulator.platform.awsapi import Caller, Payload, operation
 from emulator.platform.errors import refuse
 from emulator.platform.host import Host
 from emulator.platform.store import Record, Store
-from emulator.sagemaker.endpoints import specs
 from emulator.sagemaker.endpoints.fleet import Fleet, FleetError
 from emulator.sagemaker.resources import ENDPOINT, ENDPOINT_CONFIG, MODEL, Resources
 
 logger = logging.getLogger(__name__)
 
-#: Between attempts to bring an endpoint back after a restart of the server; the last one again and again.
-_RECOVERY_PAUSES = (1.0, 2.0, 5.0, 10.0, 30.0)
-_SETTLED = ("InService", "Failed")
+#: Between attempts to bring an endpoint back after a restart of the server.
+_RECOVERY_SECONDS = 5.0
 
 
 class Endpoints:
@@ -44,8 +42,6 @@ class Endpoints:
         self._pending: set[Fleet] = set()
         self._stopping = threading.Event()
 
-    # The operations
-
     @operation("CreateEndpoint")
     def create(self, request: Payload, caller: Caller) -> Payload:
         members = {"EndpointStatus": "Creating", "NextFleet": self._next_fleet(request, caller)}
@@ -57,50 +53,37 @@ class Endpoints:
 
     @operation("UpdateEndpoint")
     def update(self, request: Payload, caller: Caller) -> Payload:
-        arn = self._endpoints.require(caller, request["EndpointName"])["EndpointArn"]
-        spec = self._next_fleet(request, caller)
-
         def change(record: Record) -> None:
-            _require_in_service(record)
+            _begin(record, "Updating")
+            spec = record["NextFleet"] = self._next_fleet(request, caller)
             if request.get("RetainAllVariantProperties"):
                 excluded = {item["VariantPropertyType"] for item in request.get("ExcludeRetainedVariantProperties", [])}
-                specs.retain_properties(record["Fleet"], spec, excluded)
+                _retain_properties(record["Fleet"], spec, excluded)
             if not request.get("RetainDeploymentConfig"):
                 record.pop("LastDeploymentConfig", None)
             if "DeploymentConfig" in request:
                 record["LastDeploymentConfig"] = request["DeploymentConfig"]
-            record.update(EndpointStatus="Updating", NextFleet=spec)
-            record.pop("FailureReason", None)
 
-        self._endpoints.change(arn, change)
+        arn = self._change(request, caller, change)
         self._in_background(self._roll_out, arn)
         return {"EndpointArn": arn}
 
     @operation("UpdateEndpointWeightsAndCapacities")
     def update_weights_and_capacities(self, request: Payload, caller: Caller) -> Payload:
-        arn = self._endpoints.require(caller, request["EndpointName"])["EndpointArn"]
         previous: Payload = {}
 
         def change(record: Record) -> None:
-            _require_in_service(record)
+            _begin(record, "Updating")
             previous.update(record["Fleet"])
-            fleet = specs.with_desired(record["Fleet"], request["DesiredWeightsAndCapacities"])
-            record.update(Fleet=fleet, EndpointStatus="Updating")
-            record.pop("FailureReason", None)
+            record["Fleet"] = _with_desired(record["Fleet"], request["DesiredWeightsAndCapacities"])
 
-        self._endpoints.change(arn, change)
+        arn = self._change(request, caller, change)
         self._in_background(self._resize, arn, previous)
         return {"EndpointArn": arn}
 
     @operation("DeleteEndpoint")
     def delete(self, request: Payload, caller: Caller) -> None:
-        arn = self._endpoints.require(caller, request["EndpointName"])["EndpointArn"]
-
-        def change(record: Record) -> None:
-            refuse(record["EndpointStatus"] not in _SETTLED, f'Cannot update in-progress endpoint "{arn}".')
-            record["EndpointStatus"] = "Deleting"
-
-        self._endpoints.change(arn, change)
+        arn = self._change(request, caller, lambda record: _begin(record, "Deleting"))
         self._in_background(self._remove, arn)
 
     @operation("DescribeEndpoint")
@@ -109,15 +92,13 @@ class Endpoints:
         answer = self._endpoints.describe(request, caller)
         if "Fleet" in record:
             fleet = self._fleets.get(_key(record))
-            answer["ProductionVariants"] = [specs.summary(spec, fleet) for spec in record["Fleet"]["Variants"]]
+            answer["ProductionVariants"] = [_summary(spec, fleet) for spec in record["Fleet"]["Variants"]]
         if "Fleet" in record and "NextFleet" in record:
             answer["PendingDeploymentSummary"] = {
                 "EndpointConfigName": record["NextFleet"]["EndpointConfigName"],
                 "StartTime": record["LastModifiedTime"],
             }
         return answer
-
-    # Life cycle
 
     def fleet(self, region: str, name: str) -> Fleet | None:
         """Which fleet serves an endpoint; None when there is none of exactly this name or it never was in service."""
@@ -221,7 +202,7 @@ class Endpoints:
             record["EndpointStatus"] = "Updating" if "NextFleet" in record else "InService"
 
         self._endpoints.insist(lambda: self._endpoints.change(arn, change))
-        for pause in itertools.chain(_RECOVERY_PAUSES, itertools.repeat(_RECOVERY_PAUSES[-1])):
+        while True:
             try:
                 fleet.start()
                 return
@@ -229,7 +210,7 @@ class Endpoints:
                 if self._stopping.is_set() or fleet not in self._fleets.values():
                     return
                 logger.warning("%s is not back yet: %s", arn, error)
-            if self._stopping.wait(pause):
+            if self._stopping.wait(_RECOVERY_SECONDS):
                 return
 
     def _remove(self, arn: str) -> None:
@@ -248,9 +229,26 @@ class Endpoints:
         self._endpoints.insist(lambda: autoscaling.deregister(self._store, region, "sagemaker", resource_ids))
 
     def _next_fleet(self, request: Payload, caller: Caller) -> Payload:
+        """The fleet of the configuration that a request names, as an endpoint's record holds it."""
         config = self._configs.require(caller, request["EndpointConfigName"])
-        models = [self._models.require(caller, variant["ModelName"]) for variant in config["ProductionVariants"]]
-        return specs.new_spec(config, models)
+        variants = [
+            {
+                "VariantName": variant["VariantName"],
+                "Weight": variant["InitialVariantWeight"],
+                "InstanceCount": variant["InitialInstanceCount"],
+                "Variant": variant,
+                "Model": self._models.require(caller, variant["ModelName"]),
+            }
+            for variant in config["ProductionVariants"]
+        ]
+        name = config["EndpointConfigName"]
+        return {"Id": uuid.uuid4().hex[:12], "EndpointConfigName": name, "Variants": variants}
+
+    def _change(self, request: Payload, caller: Caller, change: Callable[[Record], None]) -> str:
+        """Change the record of the endpoint that a request names; its ARN."""
+        arn: str = self._endpoints.require(caller, request["EndpointName"])["EndpointArn"]
+        self._endpoints.change(arn, change)
+        return arn
 
     def _new_fleet(self, record: Record, spec: Payload) -> Fleet:
         region, name = _key(record)
@@ -264,7 +262,51 @@ def _key(record: Record) -> tuple[str, str]:
     return record["EndpointArn"].split(":")[3], record["EndpointName"]
 
 
-def _require_in_service(record: Record) -> None:
-    arn, status = record["EndpointArn"], record["EndpointStatus"]
-    refuse(status == "Failed", f'Endpoint "{arn}" has failed; it can only be deleted.')
-    refuse(status != "InService", f'Cannot update in-progress endpoint "{arn}".')
+def _begin(record: Record, status: str) -> None:
+    """Move an endpoint at rest to the status of a transition."""
+    arn, current = record["EndpointArn"], record["EndpointStatus"]
+    failed = current == "Failed" and status == "Updating"
+    refuse(failed, f'Endpoint "{arn}" has failed; it can only be deleted.')
+    refuse(current not in ("InService", "Failed"), f'Cannot update in-progress endpoint "{arn}".')
+    record["EndpointStatus"] = status
+    record.pop("FailureReason", None)
+
+
+def _retain_properties(current: Payload, spec: Payload, excluded: set[str]) -> None:
+    """Carry instance counts and weights of variants with the same name over to a new fleet."""
+    live = {variant["VariantName"]: variant for variant in current["Variants"]}
+    for variant in spec["Variants"]:
+        for member, property_type in (("Weight", "DesiredWeight"), ("InstanceCount", "DesiredInstanceCount")):
+            if variant["VariantName"] in live and property_type not in excluded:
+                variant[member] = live[variant["VariantName"]][member]
+
+
+def _with_desired(spec: Payload, desired: list[Payload]) -> Payload:
+    """A fleet with other weights and capacities; what cannot be is refused."""
+    variants = {variant["VariantName"]: dict(variant) for variant in spec["Variants"]}
+    for change in desired:
+        name = change["VariantName"]
+        refuse(name not in variants, f"Variant {name} not found. There are: {', '.join(variants)}.")
+        serverless = "ServerlessUpdateConfig" in change
+        refuse(
+            serverless, f"Variant {name} has a ServerlessUpdateConfig, and the local AWS has no serverless variants."
+        )
+        none = change.get("DesiredInstanceCount", 1) < 1
+        refuse(none, f"Variant {name} needs a DesiredInstanceCount of at least 1.")
+        for member, target in (("DesiredInstanceCount", "InstanceCount"), ("DesiredWeight", "Weight")):
+            variants[name][target] = change.get(member, variants[name][target])
+    return {**spec, "Variants": list(variants.values())}
+
+
+def _summary(spec: Payload, fleet: Fleet | None) -> Payload:
+    """A variant as DescribeEndpoint shows it."""
+    live = fleet.variants.get(spec["VariantName"]) if fleet is not None else None
+    model, image = spec["Model"], spec["Model"]["PrimaryContainer"]["Image"]
+    return {
+        "VariantName": spec["VariantName"],
+        "DeployedImages": [{"SpecifiedImage": image, "ResolvedImage": image, "ResolutionTime": model["CreationTime"]}],
+        "CurrentWeight": live.weight if live else spec["Weight"],
+        "DesiredWeight": spec["Weight"],
+        "CurrentInstanceCount": live.healthy_count if live else 0,
+        "DesiredInstanceCount": spec["InstanceCount"],
+    }

@@ -27,11 +27,9 @@ _FORWARDED = (
     "accept",
     "x-amzn-sagemaker-custom-attributes",
     "x-amzn-sagemaker-inference-id",
-    "x-amzn-sagemaker-target-model",
-    "x-amzn-sagemaker-session-id",
 )
-#: The only headers that come back from it.
-_RETURNED = ("x-amzn-sagemaker-custom-attributes", "x-amzn-sagemaker-new-session-id")
+#: The only header that comes back from it.
+_RETURNED = "x-amzn-sagemaker-custom-attributes"
 _TIMED_OUT = (
     "Your invocation timed out while waiting for a response from container primary. Review the latency metrics for "
     "each container in Amazon CloudWatch, resolve the issue, and try again."
@@ -91,8 +89,9 @@ class Runtime:
             "Content-Type": answer.headers.get("content-type", "application/octet-stream"),
             "x-Amzn-Invoked-Production-Variant": variant.name,
             "x-amzn-RequestId": str(uuid.uuid4()),
-            **{name: answer.headers[name] for name in _RETURNED if name in answer.headers},
         }
+        if _RETURNED in answer.headers:
+            answer_headers[_RETURNED] = answer.headers[_RETURNED]
         return answer.status, answer_headers, answer.body
 
     @staticmethod

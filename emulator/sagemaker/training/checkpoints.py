@@ -35,14 +35,9 @@ class _Stamp(NamedTuple):
 class CheckpointSync:
     """Brings checkpoints of an earlier run to the folder of every instance and uploads new ones as they appear.
 
-    Parameters
-    ----------
-    location
-        ``CheckpointConfig.S3Uri``. Without a slash at its end, what is downloaded includes the siblings whose names
-        begin alike, as on AWS.
-    before_upload
-        Called before files are uploaded, which from then on may be gone on from; where it raises an OSError, they
-        are uploaded another time.
+    A location without a slash at its end also stands for the siblings whose names begin alike, as on AWS.
+    `before_upload` is called before a file is uploaded, which from then on may be gone on from; where it raises an
+    OSError, the file is uploaded another time.
     """
 
     def __init__(
@@ -95,15 +90,10 @@ class CheckpointSync:
         now = self._stamps()
         due = [path for path, stamp in now.items() if self._is_due(path, stamp, settled_only)]
         self._seen = now
-        try:
-            if due:
-                self._before_upload()
-        except OSError as error:
-            logger.warning("no checkpoint is uploaded for the time being: %s", error)
-            return
         for path in due:
             name = next(path.relative_to(d).as_posix() for d in self._directories if path.is_relative_to(d))
             try:
+                self._before_upload()
                 with path.open("rb") as file:  # stays what it is when another one takes its place meanwhile
                     written = f"{os.fstat(file.fileno()).st_mtime_ns / 1e9:.6f}"
                     extra = {"Metadata": {WRITTEN: written, WRITER: self._job}}
@@ -111,7 +101,7 @@ class CheckpointSync:
                     self._s3.upload_fileobj(file, self._bucket, key, ExtraArgs=extra)
                 self._uploaded[path] = now[path]
             except (ClientError, BotoCoreError, OSError) as error:
-                logger.warning("checkpoint %s was not uploaded: %s", name, error)
+                logger.warning("checkpoint %s is not uploaded for the time being: %s", name, error)
 
     def _is_due(self, path: Path, stamp: _Stamp, settled_only: bool) -> bool:
         before = self._seen.get(path)

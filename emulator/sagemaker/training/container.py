@@ -19,20 +19,18 @@ from typing import Any
 
 from emulator.platform.awsapi import Payload
 from emulator.platform.programs import base_environment
-from emulator.sagemaker.artifacts import ArtifactError
-from emulator.sagemaker.training.requirements import unmet_requirements
+from emulator.sagemaker.runs import JobFailed
 
 # What the SDK writes and runs.
 _SCRIPTS = frozenset({".sh", ".py", ".json"})
 # Its script that sets the SM_* variables gives them no other value than these constants: algo-1 and 7777.
 _MEETING_PLACE = re.compile(r"^(SM_MASTER_ADDR|SM_MASTER_PORT) = .*$", re.MULTILINE)
 OPT_ML = "/opt/ml"
-DEFAULT_CHECKPOINT_PATH = "/opt/ml/checkpoints"
 _TORCHRUN = Path(__file__).with_name("torchrun.py")
 #: Hyperparameters that speak to the container's toolkit and not to the program.
 _TOOLKIT_PREFIX = "sagemaker_"
-#: Where SageMaker's toolkit takes `log_level` from when the job does not say: INFO.
-_DEFAULT_LOG_LEVEL = "20"
+#: INFO, as SageMaker's toolkit has it.
+_LOG_LEVEL = "20"
 
 
 @dataclass(frozen=True)
@@ -76,7 +74,7 @@ class TrainingContainer:
     @property
     def checkpoints(self) -> Path:
         """The folder that is kept the same as the job's checkpoint location."""
-        return Path(self.reroot(self._job.get("CheckpointConfig", {}).get("LocalPath", DEFAULT_CHECKPOINT_PATH)))
+        return Path(self.reroot(self._job.get("CheckpointConfig", {}).get("LocalPath", f"{OPT_ML}/checkpoints")))
 
     def make_folders(self) -> None:
         """Make the folders and the files under ``input/config``."""
@@ -91,7 +89,7 @@ class TrainingContainer:
             self.path("input", "config", name).write_text(json.dumps(content))
 
     def _resource_config(self) -> Payload:
-        instance_type = self._job.get("ResourceConfig", {}).get("InstanceType", "local")
+        instance_type = self._job["ResourceConfig"]["InstanceType"]
         group, hosts = "homogeneousCluster", list(self._cluster.hosts)
         return {
             "current_host": self.host,
@@ -105,10 +103,9 @@ class TrainingContainer:
     def _input_data_config(self) -> Payload:
         config: Payload = {}
         for name, channel in self.channels.items():
-            source = channel["DataSource"]["S3DataSource"]
             config[name] = {
                 "TrainingInputMode": "File",
-                "S3DistributionType": source.get("S3DataDistributionType", "FullyReplicated"),
+                "S3DistributionType": "FullyReplicated",
                 "RecordWrapperType": channel.get("RecordWrapperType", "None"),
                 **({"ContentType": channel["ContentType"]} if "ContentType" in channel else {}),
             }
@@ -125,13 +122,14 @@ class TrainingContainer:
             "PYTHONPATH": str(self.path("code")),
             "TRAINING_JOB_NAME": self._job["TrainingJobName"],
             "TRAINING_JOB_ARN": self._job["TrainingJobArn"],
-            # The SDK's entry point lets pip install requirements.txt. A container is the job's own; this environment
-            # is the user's, so pip may find that everything is there, or fail.
+            # A container is the job's own, and what it runs lets pip install requirements.txt; this environment is the
+            # user's, so pip may find that everything is there, or fail.
             "PIP_NO_INDEX": "1",
+            "PIP_DRY_RUN": "1",
             "PIP_DISABLE_PIP_VERSION_CHECK": "1",
             **({} if self._cluster.gpus else {"CUDA_VISIBLE_DEVICES": ""}),
             **{name: str(value) for name, value in (self._cluster.meeting_place | stand_ins).items()},
-            **({} if self.has_entry_point else self._toolkit_variables()),
+            **({} if self.entry_point else self._toolkit_variables()),
             **given,
         }
 
@@ -156,25 +154,17 @@ class TrainingContainer:
             "SM_RESOURCE_CONFIG": resource_config,
             "SM_INPUT_DATA_CONFIG": self._input_data_config(),
             "SM_NUM_GPUS": self._cluster.gpus,
-            "SM_LOG_LEVEL": self._toolkit_parameter("container_log_level") or _DEFAULT_LOG_LEVEL,
+            "SM_LOG_LEVEL": _LOG_LEVEL,
             **{f"SM_CHANNEL_{_variable(name)}": self.path("input", "data", name) for name in self.channels},
             **{f"SM_HP_{_variable(name)}": value for name, value in user.items()},
-        }
-        summary = {name.removeprefix("SM_").lower(): value for name, value in values.items()}
-        values["SM_TRAINING_ENV"] = {
-            name: str(value) if isinstance(value, Path) else value for name, value in summary.items()
         }
         values |= {name.removeprefix("SM_"): value for name, value in self._cluster.meeting_place.items()}
         return {name: value if isinstance(value, str) else _text(value) for name, value in values.items()}
 
-    def _toolkit_parameter(self, name: str) -> str | None:
+    def toolkit_parameter(self, name: str) -> str | None:
+        """A hyperparameter that speaks to the toolkit: ``submit_directory``, where the program's folder is packed."""
         value = self.hyperparameters.get(_TOOLKIT_PREFIX + name)
         return None if value is None else str(_decode(value))
-
-    @property
-    def submit_directory(self) -> str | None:
-        """Where the program's folder is packed: a location in S3 or a path."""
-        return self._toolkit_parameter("submit_directory")
 
     def user_parameters(self) -> dict[str, Any]:
         """The hyperparameters for the program, decoded from JSON where they are JSON."""
@@ -193,34 +183,33 @@ class TrainingContainer:
         ]
 
     @property
-    def has_entry_point(self) -> bool:
-        """Whether the job brings its own first process, in place of the image's, which runs SageMaker's toolkit."""
-        return "ContainerEntrypoint" in self._job.get("AlgorithmSpecification", {})
+    def entry_point(self) -> list[str]:
+        """The job's own first process, in place of the image's, which runs SageMaker's toolkit; empty for that."""
+        algorithm = self._job["AlgorithmSpecification"]
+        command = algorithm.get("ContainerEntrypoint", [])
+        return [*command, *algorithm.get("ContainerArguments", [])] if command else []
 
     def command(self) -> list[str]:
         """What to run in the folder ``code``."""
-        if self.has_entry_point:
-            return [self.reroot(part) for part in self._entry_point()]
-        program = self._toolkit_parameter("program")
+        if self.entry_point:
+            return [self.reroot(part) for part in self.entry_point]
+        program = self.toolkit_parameter("program")
         if program is None:
-            raise ArtifactError(
-                "the job names no program. The local AWS runs no images: give the hyperparameters sagemaker_program "
-                "and sagemaker_submit_directory, or a ContainerEntrypoint."
+            raise JobFailed(
+                "ClientError: the job names no program. The local AWS runs no images: give the hyperparameters "
+                "sagemaker_program and sagemaker_submit_directory, or a ContainerEntrypoint."
             )
         path = self.path("code", program)
         if not path.is_file():
             present = ", ".join(sorted(p.name for p in self.path("code").iterdir())) or "nothing"
-            raise ArtifactError(f"the program {program} is not in the source directory, which has: {present}.")
-        # The toolkit joins all of it into one text and hands that to a shell, which interprets it. It quotes the
-        # arguments of shell scripts only, and those within double quotes.
-        if path.suffix == ".py":
-            python = [shlex.quote(text) for text in (sys.executable, *self._torchrun())]
-            line = " ".join([*python, program, *self.user_arguments()])
-        elif self._torchrun():
-            raise ArtifactError(f"torchrun starts Python scripts, and the program {program} is none.")
-        else:
-            path.chmod(0o755)
-            line = f'/bin/sh -c "./{program} {shlex.join(self.user_arguments())}"'
+            raise JobFailed(f"ClientError: the program {program} is not in the source directory, which has: {present}.")
+        if path.suffix != ".py":
+            raise JobFailed(f"ClientError: the local AWS runs Python scripts, and the program {program} is none.")
+        # The toolkit joins all of it into one text and hands that to a shell, which interprets it.
+        python = [shlex.quote(text) for text in (sys.executable, *self._torchrun())]
+        line = " ".join([*python, program, *self.user_arguments()])
+        if self.path("code", "requirements.txt").is_file():
+            line = f"{shlex.quote(sys.executable)} -m pip install --quiet -r requirements.txt && {line}"
         return ["/bin/sh", "-c", line]
 
     def _torchrun(self) -> list[str]:
@@ -228,17 +217,12 @@ class TrainingContainer:
         if not _decode(self.hyperparameters.get("sagemaker_torch_distributed_enabled", "false")):
             return []
         hosts = self._cluster.hosts
-        processes = self._toolkit_parameter("mpi_num_of_processes_per_host") or str(self._cluster.gpus or 1)
         # Where to meet also for one host: two jobs would meet at torchrun's default port.
         address, port = (str(value) for value in self._cluster.meeting_place.values())
         return [
-            "-P", str(_TORCHRUN), "--nnodes", str(len(hosts)), "--nproc_per_node", processes,
+            "-P", str(_TORCHRUN), "--nnodes", str(len(hosts)), "--nproc_per_node", str(self._cluster.gpus or 1),
             "--master_addr", address, "--master_port", port, "--node_rank", str(hosts.index(self.host)),
         ]  # fmt: skip
-
-    def _entry_point(self) -> list[str]:
-        algorithm = self._job["AlgorithmSpecification"]
-        return [*algorithm["ContainerEntrypoint"], *algorithm.get("ContainerArguments", [])]
 
     def adapt_drivers(self) -> None:
         """Let the scripts that the job's entry point names find ``/opt/ml`` and the other instances.
@@ -246,7 +230,7 @@ class TrainingContainer:
         SageMaker's SDK sends an entry point as a channel of scripts that have the path and the name ``algo-1`` written
         in them. The channels with the caller's own program and data are left as they are.
         """
-        entry, places = " ".join(self._entry_point()) if self.has_entry_point else "", self._cluster.meeting_place
+        entry, places = " ".join(self.entry_point), self._cluster.meeting_place
         for name in sorted(set(re.findall(rf"{OPT_ML}/input/data/([\w.-]+)/", entry)) & self.channels.keys()):
             for script in self.path("input", "data", name).rglob("*"):
                 if script.suffix in _SCRIPTS and script.is_file():
@@ -254,15 +238,6 @@ class TrainingContainer:
                     text = self.reroot(script.read_bytes().decode(errors="surrogateescape"))
                     text = _MEETING_PLACE.sub(lambda found: f"{found[1]} = {places[found[1]]!r}", text)
                     script.write_bytes(text.encode(errors="surrogateescape"))
-
-    def check_requirements(self) -> None:
-        """Refuse a ``requirements.txt`` that is not met: a container would install it, here nothing is installed."""
-        path = self.path("code", "requirements.txt")
-        if path.is_file() and (unmet := list(unmet_requirements(path.read_text()))):
-            raise ArtifactError(
-                "requirements.txt asks for what the environment of the local AWS does not have: "
-                f"{'; '.join(unmet)}. Install it there; the local AWS installs nothing."
-            )
 
 
 def _decode(value: str) -> Any:

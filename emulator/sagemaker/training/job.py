@@ -4,32 +4,30 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 import shutil
 import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from emulator.platform.awsapi import ServiceError
-from emulator.platform.host import Host
+from emulator.platform.host import Host, SpotInterruption
 from emulator.platform.processes import signal_first_process
 from emulator.platform.programs import describe_exit, free_port
-from emulator.platform.store import Record, StoreError
+from emulator.platform.store import Record, Store, StoreError
 from emulator.sagemaker.artifacts import ArtifactError
-from emulator.sagemaker.logs import LogStream, OutputReader
+from emulator.sagemaker.logs import OUTPUT_SECONDS, LogStream, read_output
 from emulator.sagemaker.resources import Resources
 from emulator.sagemaker.roles import Role
 from emulator.sagemaker.runs import MAX_REASON_CHARACTERS, JobFailed, JobStopped, Run
 from emulator.sagemaker.training.checkpoints import CheckpointSync
 from emulator.sagemaker.training.container import Cluster, TrainingContainer
-from emulator.sagemaker.training.inputs import NoObjectsError, download_channel, download_source
-from emulator.sagemaker.training.limits import TrainingLimits
-from emulator.sagemaker.training.metrics import MetricReader, MetricSeries
-from emulator.sagemaker.training.outputs import upload
+from emulator.sagemaker.training.metrics import JobMetrics
+from emulator.sagemaker.training.transfers import download_channel, download_source, upload_outputs
 
 LOG_GROUP = "/aws/sagemaker/TrainingJobs"
 STARTING, STOPPING = "Preparing the instances for training", "Stopping the training job"
@@ -37,21 +35,15 @@ STARTING, STOPPING = "Preparing the instances for training", "Stopping the train
 _ABORT_GRACE_SECONDS = 2.0
 _POLL_SECONDS = 0.1
 _METRICS_SECONDS = 0.5
-_REASON_LOG_LINES = 10
+_DEFAULT_MAX_RUNTIME_SECONDS = 86_400
 
 
 class TrainingRun(Run):
-    """The work of one job, whose record lies in `jobs`; `series` are the values of its metrics so far."""
+    """The work of one training job."""
 
-    def __init__(self, host: Host, job: Record, jobs: Resources, series: MetricSeries) -> None:
-        super().__init__(f"training job {job['TrainingJobName']}")
+    def __init__(self, jobs: Resources, job: Record, host: Host, store: Store) -> None:
+        super().__init__(jobs, job)
         self._host = host
-        self._job = job
-        self._jobs = jobs
-        self._series = series
-        self._arn: str = job["TrainingJobArn"]
-        self._region = self._arn.split(":")[3]
-        self._name: str = job["TrainingJobName"]
         self._directory = host.folder / "training" / self._region / self._name
         resources = job["ResourceConfig"]
         self._cluster = Cluster(
@@ -63,43 +55,31 @@ class TrainingRun(Run):
             TrainingContainer(job, self._cluster, instance, self._directory / instance)
             for instance in self._cluster.hosts
         ]
-        self._metrics = MetricReader(job, jobs, series)
+        self._metrics = JobMetrics(job, jobs, store)
         self._processes: list[subprocess.Popen[bytes]] = []
         self._limits = TrainingLimits(job, host.spot_interruption)
         self._started: float | None = None
         self._waited = 0.0
-        self._stop_requested = threading.Event()
-
-    def request_stop(self) -> None:
-        self._stop_requested.set()
 
     def interrupt(self) -> None:
-        self._interrupted.set()
-        self._stop_requested.set()
+        super().interrupt()
         # A program that is being stopped may have most of its two minutes left.
         self._terminate(self._processes, "Suspended")
 
-    def _run(self) -> None:
-        end, reason = self._outcome(self._work)
+    def _clean_up(self) -> None:
         shutil.rmtree(self._directory, ignore_errors=True)
-        if not self._interrupted.is_set():
-            self._finish(end if end in ("Completed", "Failed") else "Stopped", end, reason)
 
     def _work(self) -> str:
         """Do everything; the secondary status that the job ends with."""
-        try:
-            role = Role(self._host, self._job["RoleArn"], "SageMaker", self._region)
-        except ServiceError as error:
-            raise JobFailed(f"ClientError: {error.message}") from None
+        if self._stop_requested.is_set():
+            raise JobStopped("Stopped")
+        role = Role(self._host, self._job["RoleArn"], "SageMaker", self._region)
         s3 = role.client("s3")
         while (end := self._attempt(role, s3)) == "Interrupted":
             self._wait_for_capacity()
         if end != "Suspended":
             self._transition("Uploading", "Uploading generated training model")
-            try:
-                upload(role, s3, self._job, self._containers, self._directory)
-            except ArtifactError as error:
-                raise JobFailed(str(error)) from None
+            upload_outputs(role, s3, self._job, self._containers, self._directory)
         return end
 
     def _attempt(self, role: Role, s3: Any) -> str:
@@ -112,7 +92,7 @@ class TrainingRun(Run):
             checkpoints = CheckpointSync(s3, location, folders, self._name, before_upload=self._metrics.flush)
         self._limits.instances_begin()
         try:
-            self._download(s3, checkpoints, role.arn)
+            self._download(s3, checkpoints)
             self._transition("Training", "Training image download completed. Training in progress.")
             return self._train(role, checkpoints)
         finally:
@@ -130,7 +110,7 @@ class TrainingRun(Run):
         self._waited += time.monotonic() - began
         self._transition("Starting", STARTING)
 
-    def _download(self, s3: Any, checkpoints: CheckpointSync | None, role_arn: str) -> None:
+    def _download(self, s3: Any, checkpoints: CheckpointSync | None) -> None:
         self._started = self._started or time.time()
         self._transition("Downloading", "Downloading input data", TrainingStartTime=self._started)
         try:
@@ -142,13 +122,7 @@ class TrainingRun(Run):
                 container.adapt_drivers()
             download_source(s3, self._containers, self._directory / "sourcedir.tar.gz")
             newest = 0.0 if checkpoints is None else checkpoints.download()
-            self._jobs.insist(lambda: self._series.rewind(newest))
-        except NoObjectsError as error:
-            raise JobFailed(
-                f'ClientError: No S3 objects found under S3 URL "{error.url}" given in input data source. Please '
-                f"ensure that the bucket exists in the selected region ({self._region}), that objects exist under that "
-                f'S3 prefix, and that the role "{role_arn}" has "s3:ListBucket" permissions on the bucket.'
-            ) from None
+            self._jobs.insist(lambda: self._metrics.rewind(newest))
         except ArtifactError as error:
             raise JobFailed(f"ClientError: Data download failed: {error}") from None
         if self._stop_requested.is_set():
@@ -161,20 +135,17 @@ class TrainingRun(Run):
 
     def _train(self, role: Role, checkpoints: CheckpointSync | None) -> str:
         temporary = self._host.temporary_folder()
-        folder, began = self._host.folder / "logs" / "training" / self._region / self._name, int(time.time())
-        logs = [
-            LogStream(role.logs_client, LOG_GROUP, f"{self._name}/{host}-{began}", folder / f"{host}.log")
-            for host in self._cluster.hosts
-        ]
+        began = int(time.time())
+        logs = [LogStream(role, LOG_GROUP, f"{self._name}/{host}-{began}") for host in self._cluster.hosts]
         processes = self._processes = []
-        readers: list[OutputReader] = []
+        readers: list[threading.Thread] = []
         try:
             credentials = {} if self._job.get("EnableNetworkIsolation") else role.environment()
             for container, log in zip(self._containers, logs, strict=True):
                 process = self._spawn(container, container.environment(temporary, credentials))
                 processes.append(process)
                 assert process.stdout is not None
-                readers.append(OutputReader(process.stdout, functools.partial(self._take_line, log)))
+                readers.append(read_output(process.stdout, functools.partial(self._take_line, log)))
             with checkpoints.syncing() if checkpoints is not None else contextlib.nullcontext():
                 end = self._wait(processes)
                 if end == "Interrupted":
@@ -183,7 +154,7 @@ class TrainingRun(Run):
                     self._transition("Stopping", STOPPING, TrainingJobStatus="Stopping")
                 statuses = self._terminate(processes, end)
             for reader in readers:
-                reader.join()
+                reader.join(OUTPUT_SECONDS)
         finally:
             self._terminate(processes, "Failed")
             self._processes = []  # their numbers may be given to others while the job waits or uploads
@@ -201,14 +172,11 @@ class TrainingRun(Run):
         self._metrics.take(line)
 
     def _spawn(self, container: TrainingContainer, environment: dict[str, str]) -> subprocess.Popen[bytes]:
+        command = container.command()
         try:
-            container.check_requirements()
-            command = container.command()
             return self._host.processes.spawn(
                 command, cwd=container.path("code"), env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
             )
-        except ArtifactError as error:
-            raise JobFailed(f"ClientError: {error}") from None
         except OSError as error:
             raise JobFailed(f"AlgorithmError: {command[0]} cannot be started: {error.strerror}") from None
 
@@ -239,7 +207,7 @@ class TrainingRun(Run):
         statuses = [process.poll() or 0 for process in processes]
         grace = self._host.stop_grace_seconds
         if end in ("Failed", "Suspended"):
-            grace = _ABORT_GRACE_SECONDS if self._containers[0].has_entry_point else 0.0
+            grace = _ABORT_GRACE_SECONDS if self._containers[0].entry_point else 0.0
         if processes:
             with ThreadPoolExecutor(len(processes), thread_name_prefix="terminate") as pool:
                 terminate = self._host.processes.terminate
@@ -248,7 +216,7 @@ class TrainingRun(Run):
 
     def _ask_to_end(self, pid: int) -> None:
         """Send SIGTERM to an instance's first process; that of the toolkit is a shell, which passes none on."""
-        if self._containers[0].has_entry_point:
+        if self._containers[0].entry_point:
             signal_first_process(pid, signal.SIGTERM)
 
     def _failure_reason(self, statuses: list[int], logs: list[LogStream]) -> str:
@@ -258,7 +226,7 @@ class TrainingRun(Run):
         failure = self._containers[number].path("output", "failure")
         if failure.is_file() and (text := failure.read_text(errors="replace").strip()):
             return f"AlgorithmError: {text}"[: MAX_REASON_CHARACTERS - len(ending)] + ending
-        tail = "\n".join(logs[number].tail(_REASON_LOG_LINES)).strip()
+        tail = logs[number].tail().strip()
         introduction = "AlgorithmError: the program wrote no output/failure; the end of its log:\n"
         room = MAX_REASON_CHARACTERS - len(introduction) - len(ending)
         return introduction + tail[-room:] + ending
@@ -266,22 +234,51 @@ class TrainingRun(Run):
     def _transition(self, status: str, message: str, **members: Any) -> None:
         self._change(lambda record: add_transition(record, status, message, **members))
 
-    def _change(self, change: Callable[[Record], None]) -> None:
-        self._jobs.insist(lambda: self._jobs.change(self._arn, change))
+    def _write_end(self, record: Record, secondary: str, reason: str | None) -> None:
+        status = secondary if secondary in ("Completed", "Failed") else "Stopped"
+        super()._write_end(record, status, reason)
+        add_transition(record, secondary, f"Training job {status.lower()}")
+        seconds = record["TrainingEndTime"] - record.setdefault("TrainingStartTime", record["TrainingEndTime"])
+        record["TrainingTimeInSeconds"] = max(1, round(seconds))
+        record["BillableTimeInSeconds"] = max(1, round(seconds - self._waited))
 
-    def _finish(self, status: str, secondary: str, reason: str | None) -> None:
-        now = time.time()
 
-        def change(record: Record) -> None:
-            started = record.setdefault("TrainingStartTime", now)
-            add_transition(record, secondary, f"Training job {status.lower()}", TrainingJobStatus=status)
-            seconds = max(1, round(now - started))
-            billable = max(1, round(now - started - self._waited))
-            record.update(TrainingEndTime=now, TrainingTimeInSeconds=seconds, BillableTimeInSeconds=billable)
-            if reason is not None:
-                record["FailureReason"] = reason
+class TrainingLimits:
+    """The limits of one job, whose times count from when this is made; `interruption` is None where none happens."""
 
-        self._change(change)
+    def __init__(self, job: Record, interruption: SpotInterruption | None) -> None:
+        condition = job.get("StoppingCondition", {})
+        self._seconds_left: float = condition.get("MaxRuntimeInSeconds", _DEFAULT_MAX_RUNTIME_SECONDS)
+        self._latest_end = time.monotonic() + condition.get("MaxWaitTimeInSeconds", math.inf)
+        statuses = [transition["Status"] for transition in job["SecondaryStatusTransitions"]]
+        spares = not job.get("EnableManagedSpotTraining") or "Interrupted" in statuses
+        self._interruption = None if spares else interruption
+        self._began = math.inf
+
+    def instances_begin(self) -> None:
+        """The time for running passes from now on: SageMaker counts the download of the inputs, too."""
+        self._began = time.monotonic()
+
+    def instances_end(self) -> None:
+        self._seconds_left -= time.monotonic() - self._began
+        self._began = math.inf
+
+    def reached(self) -> str | None:
+        """The limit that has been reached, as SageMaker's secondary status names it; None while there is none."""
+        now = time.monotonic()
+        if now > self._latest_end:
+            return "MaxWaitTimeExceeded"
+        if now > self._began + self._seconds_left:
+            return "MaxRuntimeExceeded"
+        if self._interruption is not None and now > self._began + self._interruption.after_seconds:
+            return "Interrupted"
+        return None
+
+    def interrupted(self) -> float:
+        """The one interruption has happened; how many seconds there is no capacity."""
+        assert self._interruption is not None
+        pause, self._interruption = self._interruption.wait_seconds, None
+        return pause
 
 
 def add_transition(record: Record, status: str, message: str, **members: Any) -> None:

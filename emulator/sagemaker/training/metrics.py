@@ -2,7 +2,7 @@
 
 A tuning job takes the third value of a series for that of the third epoch. A program that begins anew goes on from its
 newest checkpoint: it prints again what it had printed since that was written, and nothing from before. After
-`MetricSeries.rewind` the series is as if the program had been interrupted at that very moment.
+`JobMetrics.rewind` the series is as if the program had been interrupted at that very moment.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from emulator.platform.awsapi import Payload
 from emulator.platform.store import Record, Store
 from emulator.sagemaker.resources import Resources
 
+_TABLE = ("sagemaker", "training-metric")
+
 
 class Point(NamedTuple):
     """One value of a metric, and when it was printed, in seconds since the epoch."""
@@ -27,51 +29,23 @@ class Point(NamedTuple):
     moment: float
 
 
-_TABLE = ("sagemaker", "training-metric")
-
-
-class MetricSeries:
-    """All recorded values of one job's metrics."""
-
-    def __init__(self, store: Store, job_arn: str) -> None:
-        self._store = store
-        self._job_arn = job_arn
-        self._table = store.table(*_TABLE)
-        self._batches = len(self._table.list(f"{job_arn}/"))
-
-    def append(self, points: Sequence[Point]) -> None:
-        """Add what was printed since the last time."""
-        self._table.put(f"{self._job_arn}/{self._batches:08d}", {"points": points})
-        self._batches += 1
-
-    def rewind(self, moment: float) -> None:
-        """Forget what was printed after a moment."""
-        with self._store.transaction():
-            kept = [point for point in read_points(self._store, self._job_arn) if point.moment <= moment]
-            self._table.delete_all(f"{self._job_arn}/")
-            self._batches = 0
-            if kept:
-                self.append(kept)
-
-
 def read_points(store: Store, job_arn: str) -> list[Point]:
     """Every value of a job's metrics, in the order of the log."""
     batches = store.table(*_TABLE).list(f"{job_arn}/")
     return [Point(*point) for batch in batches for point in batch["points"]]
 
 
-class MetricReader:
+class JobMetrics:
     """Finds the values in the lines of a log and puts them on record: the last in the job's, all in the series."""
 
-    def __init__(self, job: Payload, jobs: Resources, series: MetricSeries) -> None:
+    def __init__(self, job: Payload, jobs: Resources, store: Store) -> None:
         self._arn = job["TrainingJobArn"]
         self._jobs = jobs
-        self._series = series
+        self._store = store
         definitions = job["AlgorithmSpecification"].get("MetricDefinitions", [])
         self._metrics = [(definition["Name"], re.compile(definition["Regex"])) for definition in definitions]
         self._points: list[Point] = []
         self._lock = threading.Lock()
-        self._flush_lock = threading.Lock()
 
     def take(self, line: str) -> None:
         """Find the values in one line."""
@@ -88,14 +62,23 @@ class MetricReader:
 
     def flush(self) -> None:
         """Put the values so far on record; those that cannot be written are kept for the next time."""
-        with self._flush_lock:
-            with self._lock:
-                points = list(self._points)
-            if points:
-                self._jobs.change(self._arn, lambda record: _set_final_metrics(points, record))
-                self._series.append(points)
-                with self._lock:
-                    del self._points[: len(points)]
+        with self._lock:
+            if self._points:
+                with self._store.transaction():
+                    self._jobs.change(self._arn, lambda record: _set_final_metrics(self._points, record))
+                    self._append(self._points)
+                self._points = []
+
+    def rewind(self, moment: float) -> None:
+        """Forget what was printed after a moment."""
+        with self._store.transaction():
+            kept = [point for point in read_points(self._store, self._arn) if point.moment <= moment]
+            self._store.table(*_TABLE).delete_all(f"{self._arn}/")
+            if kept:
+                self._append(kept)
+
+    def _append(self, points: Sequence[Point]) -> None:
+        self._store.table(*_TABLE).put(f"{self._arn}/{time.time_ns()}", {"points": points})
 
 
 def _set_final_metrics(points: list[Point], record: Record) -> None:

@@ -10,13 +10,13 @@ from emulator.platform.awsapi import Caller, Payload, operation
 from emulator.platform.errors import refuse
 from emulator.platform.host import Host
 from emulator.platform.store import Record, Store
-from emulator.sagemaker.artifacts import ArtifactError, parse_s3_url
+from emulator.sagemaker.artifacts import check_location
 from emulator.sagemaker.resources import TRAINING_JOB, TUNING_JOB
 from emulator.sagemaker.runs import Jobs, Run
 from emulator.sagemaker.training.container import OPT_ML
 from emulator.sagemaker.training.job import STARTING, STOPPING, TrainingRun, add_transition
-from emulator.sagemaker.training.metrics import MetricSeries, read_points
-from emulator.sagemaker.training.outputs import model_location
+from emulator.sagemaker.training.metrics import read_points
+from emulator.sagemaker.training.transfers import model_location
 
 
 class TrainingJobs(Jobs):
@@ -46,30 +46,30 @@ class TrainingJobs(Jobs):
         prefix = tuning_job_arn.replace(f":{TUNING_JOB.arn_type}/", f":{TRAINING_JOB.arn_type}/")
         return [job for job in self._jobs.all(f"{prefix}-") if job.get("TuningJobArn") == tuning_job_arn]
 
+    def start(self) -> None:
+        message = "The local AWS was restarted; the job begins anew"
+        change = functools.partial(add_transition, status="Restarting", message=message)
+        for record in self._jobs.all():
+            if record["TrainingJobStatus"] == "InProgress":
+                self._jobs.change(record["TrainingJobArn"], change)
+        super().start()
+
     def metric_values(self, arn: str, metric: str) -> tuple[float, ...]:
         """Every value of a job's metric, in the order of the log."""
         return tuple(point.value for point in read_points(self._store, arn) if point.name == metric)
 
-    def _mark(self, record: Record, status: str) -> None:
-        super()._mark(record, status)
-        add_transition(record, status, STOPPING if status == "Stopping" else "Training job stopped")
+    def _mark_stopping(self, record: Record) -> None:
+        super()._mark_stopping(record)
+        add_transition(record, "Stopping", STOPPING)
 
     def _new_run(self, record: Record) -> Run:
-        return TrainingRun(self._host, record, self._jobs, MetricSeries(self._store, record["TrainingJobArn"]))
-
-    def _take_up(self, record: Record, stopping: bool) -> None:
-        if not stopping:
-            message = "The local AWS was restarted; the job begins anew"
-            change = functools.partial(add_transition, status="Restarting", message=message)
-            record = self._jobs.change(record["TrainingJobArn"], change) or record
-        super()._take_up(record, stopping)
+        return TrainingRun(self._jobs, record, self._host, self._store)
 
 
 def check_request(request: Payload) -> None:
     """Refuse what botocore's model allows and SageMaker, or this local one, does not."""
     resources, algorithm = request.get("ResourceConfig", {}), request.get("AlgorithmSpecification", {})
-    groups = "InstanceGroups" in resources
-    refuse(groups, "The local AWS has no instance groups: give InstanceType and Count.")
+    refuse("InstanceGroups" in resources, "The local AWS has no instance groups: give InstanceType and Count.")
     none = "InstanceType" not in resources or resources.get("InstanceCount", 0) < 1
     refuse(none, "ResourceConfig needs an InstanceType and an InstanceCount of at least 1.")
     refuse(not algorithm, "An AlgorithmSpecification is required.")
@@ -79,7 +79,11 @@ def check_request(request: Payload) -> None:
         _check_regex(definition)
     _check_channels(request.get("InputDataConfig", []))
     _check_waiting_time(request)
-    check_location(request["OutputDataConfig"]["S3OutputPath"])
+    output = request["OutputDataConfig"]
+    refuse(
+        output.get("CompressionType") == "NONE", "The local AWS packs outputs into archives: no CompressionType NONE."
+    )
+    check_location(output["S3OutputPath"])
     if "CheckpointConfig" in request:
         check_location(request["CheckpointConfig"]["S3Uri"])
         local = request["CheckpointConfig"].get("LocalPath", OPT_ML)
@@ -94,10 +98,10 @@ def _check_channels(channels: list[Payload]) -> None:
         name = channel["ChannelName"]
         refuse(set(name) == {"."}, f"{name} is not a name for a channel.")
         source = channel["DataSource"].get("S3DataSource", {})
-        other = source.get("S3DataType") != "S3Prefix"
-        refuse(other, f"Channel {name}: the local AWS reads S3Prefix sources only.")
-        pipe = channel.get("InputMode") == "Pipe"
-        refuse(pipe, f"Channel {name}: the local AWS has no Pipe mode; use File.")
+        refuse(source.get("S3DataType") != "S3Prefix", f"Channel {name}: the local AWS reads S3Prefix sources only.")
+        sharded = source.get("S3DataDistributionType") == "ShardedByS3Key"
+        refuse(sharded, f"Channel {name}: the local AWS gives all objects to every instance: use FullyReplicated.")
+        refuse(channel.get("InputMode") == "Pipe", f"Channel {name}: the local AWS has no Pipe mode; use File.")
         check_location(source["S3Uri"])
 
 
@@ -119,11 +123,3 @@ def _check_regex(definition: Payload) -> None:
         refuse(re.compile(definition["Regex"]).groups < 1, f"{title} captures no group.")
     except re.error as error:
         refuse(True, f"{title} is invalid: {error}")
-
-
-def check_location(url: str) -> None:
-    """Refuse what is no location in S3."""
-    try:
-        parse_s3_url(url)
-    except ArtifactError as error:
-        refuse(True, str(error))

@@ -8,21 +8,20 @@ import json
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from emulator.platform.awsapi import Payload, ServiceError
+from emulator.platform.awsapi import Payload
 from emulator.platform.host import Host
 from emulator.platform.store import Record
 from emulator.sagemaker import artifacts
 from emulator.sagemaker.artifacts import ArtifactError
 from emulator.sagemaker.endpoints.fleet import FleetError, Variant
 from emulator.sagemaker.endpoints.http_client import ServerFailed, ServerUnreachable
-from emulator.sagemaker.endpoints.instance import Instance, new_instance_id
-from emulator.sagemaker.logs import LogStream
-from emulator.sagemaker.models import containers
+from emulator.sagemaker.endpoints.instance import Instance
+from emulator.sagemaker.resources import Resources
 from emulator.sagemaker.roles import Role
 from emulator.sagemaker.runs import JobFailed, JobStopped, Run
 
@@ -34,9 +33,7 @@ _DEFAULT_RETRIES = 3
 _RETRY_PAUSE_SECONDS = 0.2
 _POLL_SECONDS = 0.05
 _QUOTED_CHARACTERS = 300
-
-#: Changes the job's record while nobody else does.
-Change = Callable[[Callable[[Record], None]], Any]
+_STRATEGIES = {"SingleRecord": "SINGLE_RECORD", "MultiRecord": "MULTI_RECORD"}
 
 
 class InputObject(NamedTuple):
@@ -77,74 +74,53 @@ class _ObjectFailed(Exception):
 
 
 class TransformRun(Run):
-    """The work of one job, whose record has that of its model under ``Model``; `change` writes it.
+    """The work of one transform job, whose record has that of its model under ``Model``.
 
     As on AWS, an object that fails does not keep the others from being transformed: it has no output, its instance's
     log says why, and the job ends as Failed once all have had their turn.
     """
 
-    def __init__(self, host: Host, job: Record, change: Change) -> None:
-        super().__init__(f"transform job {job['TransformJobName']}")
+    def __init__(self, jobs: Resources, job: Record, host: Host) -> None:
+        super().__init__(jobs, job)
         self._host = host
-        self._job = job
-        self._change = change
-        self._name: str = job["TransformJobName"]
-        self._region: str = job["TransformJobArn"].split(":")[3]
         self._directory = host.folder / "transform" / self._region / self._name
-        self._log_directory = host.folder / "logs" / "transform" / self._region / self._name
         self._servers = Variant(
             host,
             self._region,
             {"VariantName": self._name, "Weight": 1.0, "Variant": {}, "Model": _with_environment(job)},
             self._directory,
             title=f"transform job {self._name}",
-            open_log=self._open_log,
+            log_group=LOG_GROUP,
+            log_suffix=f"-{int(time.time())}",
         )
         client = job.get("ModelClientConfig", {})
         self._timeout: int = client.get("InvocationsTimeoutInSeconds", _DEFAULT_TIMEOUT_SECONDS)
         self._retries: int = client.get("InvocationsMaxRetries", _DEFAULT_RETRIES)
         self._max_bytes: int = job.get("MaxPayloadInMB", DEFAULT_PAYLOAD_MB) * 2**20  # zero: no limit
         self._failures: list[tuple[InputObject, _ObjectFailed]] = []
-        self._stop_requested = threading.Event()
-        self._stop_lock = threading.Lock()
-        self._stopper = threading.Thread(target=self._servers.stop, args=(False,), name="stop", daemon=True)
 
     def request_stop(self) -> None:
-        """End early, as StopTransformJob does."""
-        with self._stop_lock:
-            if not self._stop_requested.is_set():
-                self._stop_requested.set()
-                self._stopper.start()  # waiting for a server ends here
+        super().request_stop()
+        # Waiting for a server ends with it.
+        threading.Thread(target=self._servers.stop, args=(False,), name="stop", daemon=True).start()
 
-    def interrupt(self) -> None:
-        """End at once and leave the record as it is, for a later `TransformRun` to begin anew."""
-        self._interrupted.set()
-        self.request_stop()
-
-    def _run(self) -> None:
-        shutil.rmtree(self._directory, ignore_errors=True)
-        status, reason = self._outcome(self._work)
-        if self._stop_requested.is_set():
-            self._stopper.join()
-            status, reason = "Stopped", None
+    def _clean_up(self) -> None:
         self._servers.stop(drain=False)
         shutil.rmtree(self._directory, ignore_errors=True)
-        if not self._interrupted.is_set():
-            ended = {"TransformJobStatus": status, "TransformEndTime": time.time()}
-            self._change(lambda record: record.update(ended | ({"FailureReason": reason} if reason else {})))
+
+    def _write_end(self, record: Record, status: str, reason: str | None) -> None:
+        if self._stop_requested.is_set():  # whatever failed meanwhile, failed because the servers were stopped
+            status, reason = "Stopped", None
+        super()._write_end(record, status, reason)
 
     def _work(self) -> str:
-        role_arn = self._job["Model"]["ExecutionRoleArn"]
+        shutil.rmtree(self._directory, ignore_errors=True)
+        role = Role(self._host, self._job["Model"]["ExecutionRoleArn"], "SageMaker", self._region)
+        s3 = role.client("s3")
         try:
-            s3 = Role(self._host, role_arn, "SageMaker", self._region).client("s3")
             inputs = find_inputs(s3, self._job["TransformInput"]["DataSource"]["S3DataSource"])
-        except ServiceError as error:
-            raise JobFailed(f"ClientError: {error.message}") from None
         except ArtifactError as error:
-            raise JobFailed(
-                f"ClientError: Data download failed. Please ensure that the role {role_arn} may list and read the "
-                f"input: {error}"
-            ) from None
+            raise JobFailed(f"ClientError: Data download failed: {error}") from None
         self._change(lambda record: record.setdefault("TransformStartTime", time.time()))
         try:
             self._servers.prepare()
@@ -153,7 +129,11 @@ class TransformRun(Run):
             raise JobFailed(f"AlgorithmError: {error}") from None
         asyncio.run(self._transform(s3, inputs))
         if self._failures:
-            raise JobFailed(self._failure_reason(len(inputs)))
+            item, first = self._failures[0]
+            raise JobFailed(
+                f"{str(first).partition(':')[0]}: See job logs for more information. {len(self._failures)} of "
+                f"{len(inputs)} objects have no output; s3://{item.bucket}/{item.key}: {first}"
+            )
         return "Completed"
 
     async def _transform(self, s3: Any, inputs: list[InputObject]) -> None:
@@ -230,25 +210,9 @@ class TransformRun(Run):
             message = f"ClientError: Uploading to s3://{bucket}/{key} failed: {artifacts.reason(error)}"
             raise _ObjectFailed(message) from None
 
-    def _open_log(self, role: Role) -> LogStream:
-        name = f"{new_instance_id()}-{int(time.time())}"
-        return LogStream(role.logs_client, LOG_GROUP, f"{self._name}/{name}", self._log_directory / f"{name}.log")
-
-    def _failure_reason(self, total: int) -> str:
-        item, first = self._failures[0]
-        kind = (
-            "ClientError"
-            if all(str(failure).startswith("ClientError") for _, failure in self._failures)
-            else "AlgorithmError"
-        )
-        return (
-            f"{kind}: See job logs for more information. {len(self._failures)} of {total} objects have no output; "
-            f"s3://{item.bucket}/{item.key}: {first}"
-        )
-
 
 def _with_environment(job: Record) -> Payload:
-    """The job's model, its containers told what the job sets and that they run in a batch."""
+    """The job's model, its container told what the job sets and that they run in a batch."""
     given = {"SAGEMAKER_BATCH": "true"}
     for member, name in (
         ("MaxPayloadInMB", "SAGEMAKER_MAX_PAYLOAD_IN_MB"),
@@ -256,9 +220,7 @@ def _with_environment(job: Record) -> Payload:
         ("BatchStrategy", "SAGEMAKER_BATCH_STRATEGY"),
     ):
         if member in job:
-            given[name] = {"SingleRecord": "SINGLE_RECORD", "MultiRecord": "MULTI_RECORD"}.get(
-                job[member], str(job[member])
-            )
-    own = job.get("Environment", {})
-    told = [{**c, "Environment": {**c.get("Environment", {}), **own, **given}} for c in containers(job["Model"])]
-    return {**job["Model"], "Containers": told}
+            given[name] = _STRATEGIES.get(job[member], str(job[member]))
+    container = job["Model"]["PrimaryContainer"]
+    environment = {**container.get("Environment", {}), **job.get("Environment", {}), **given}
+    return {**job["Model"], "PrimaryContainer": {**container, "Environment": environment}}

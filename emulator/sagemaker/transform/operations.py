@@ -6,9 +6,9 @@ from emulator.platform.awsapi import Caller, Payload, operation
 from emulator.platform.errors import refuse
 from emulator.platform.host import Host
 from emulator.platform.store import Record, Store
+from emulator.sagemaker.artifacts import check_location
 from emulator.sagemaker.resources import MODEL, TRANSFORM_JOB, Resources
 from emulator.sagemaker.runs import Jobs, Run
-from emulator.sagemaker.training.operations import check_location
 from emulator.sagemaker.transform.job import DEFAULT_PAYLOAD_MB, TransformRun
 
 #: AWS's limit for MaxPayloadInMB, and for its product with MaxConcurrentTransforms.
@@ -33,10 +33,7 @@ class TransformJobs(Jobs):
         return {"TransformJobArn": record["TransformJobArn"]}
 
     def _new_run(self, record: Record) -> Run:
-        arn = record["TransformJobArn"]
-        return TransformRun(
-            self._host, record, lambda change: self._jobs.insist(lambda: self._jobs.change(arn, change))
-        )
+        return TransformRun(self._jobs, record, self._host)
 
 
 def _check(request: Payload) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import zlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from math import prod
 from typing import Any
@@ -11,18 +12,15 @@ from typing import Any
 from emulator.platform.awsapi import Payload, ServiceError
 from emulator.platform.errors import refuse
 from emulator.platform.store import Record
+from emulator.sagemaker.runs import RUNNING
 from emulator.sagemaker.training.operations import check_request
-from emulator.sagemaker.tuning.ranges import CategoricalRange, Range, read_ranges
-from emulator.sagemaker.tuning.search import Search, Trial
-from emulator.sagemaker.tuning.stopping import Hyperband, MedianRule
+from emulator.sagemaker.tuning.ranges import Ranges, read_ranges
+from emulator.sagemaker.tuning.search import Hyperband, MedianRule, Search, Trial
 
 #: AWS's quotas: training jobs of a tuning job, and those that run at the same time.
 MAX_TRAINING_JOBS = 750
 MAX_PARALLEL_TRAINING_JOBS = 100
 MAX_HYPERPARAMETERS = 100
-MAX_RESOURCE = 20_000
-#: Where Hyperband looks for its MaxResource when the request does not give it (API reference, MaxResource).
-_EPOCH_NAMES = ("epochs", "numepochs", "n-epochs", "n_epochs", "num_epochs")
 #: SageMaker tells the program by this hyperparameter what it is tuned for.
 OBJECTIVE_HYPERPARAMETER = "_tuning_objective_metric"
 #: Members of the definition that CreateTrainingJob takes under the same names.
@@ -31,18 +29,15 @@ _PASSED_ON = (
     *("StoppingCondition", "EnableNetworkIsolation", "EnableInterContainerTrafficEncryption"),
     *("EnableManagedSpotTraining", "CheckpointConfig", "RetryStrategy", "Environment"),
 )
+#: Members of a training job that lists of those of a tuning job show.
+_SHOWN = (
+    *("TrainingJobName", "TrainingJobArn", "CreationTime", "TrainingStartTime", "TrainingEndTime"),
+    *("TrainingJobStatus", "FailureReason", "TunedHyperParameters"),
+)
 
 
 class TuningDefinition:
-    """A request of CreateHyperParameterTuningJob, or the record made of it; ServiceError for one that is refused.
-
-    Attributes
-    ----------
-    target
-        The objective that is good enough, or None.
-    not_improving_limit
-        Training jobs without an improvement of 1% after which the search ends, or None.
-    """
+    """A request of CreateHyperParameterTuningJob, or the record made of it; ServiceError for one that is refused."""
 
     def __init__(self, request: Payload) -> None:
         self._request = request
@@ -50,16 +45,12 @@ class TuningDefinition:
         self._refuse_what_is_not_there()
         self._training: Payload = request["TrainingJobDefinition"]
         self.static: dict[str, str] = self._training.get("StaticHyperParameters", {})
-        self.ranges: tuple[Range, ...] = read_ranges(self._config.get("ParameterRanges", {}))
+        self.ranges: Ranges = read_ranges(self._config.get("ParameterRanges", {}))
         self.objective: Payload = self._read_objective()
-        limits, criteria = self._config["ResourceLimits"], self._config.get("TuningJobCompletionCriteria", {})
+        limits = self._config["ResourceLimits"]
         self.parallel_jobs: int = limits["MaxParallelTrainingJobs"]
         self.max_seconds: int | None = limits.get("MaxRuntimeInSeconds")
-        self.target: float | None = criteria.get("TargetObjectiveMetricValue")
-        self.not_improving_limit: int | None = criteria.get("BestObjectiveNotImproving", {}).get(
-            "MaxNumberOfTrainingJobsNotImproving"
-        )
-        self.max_jobs = self._read_max_jobs(limits.get("MaxNumberOfTrainingJobs"), bool(criteria))
+        self.max_jobs = self._read_max_jobs(limits.get("MaxNumberOfTrainingJobs"))
         self._check_names()
         self._check_strategy()
 
@@ -67,10 +58,6 @@ class TuningDefinition:
     def minimize(self) -> bool:
         """Whether a smaller objective is the better one."""
         return bool(self.objective["Type"] == "Minimize")
-
-    def better(self, one: float, other: float) -> bool:
-        """Whether one value of the objective is better than another."""
-        return one < other if self.minimize else one > other
 
     def search(self, seed_name: str, observed: Sequence[Trial], suggested: Sequence[Mapping[str, str]]) -> Search:
         """The search; `seed_name` stands in where the request gives no RandomSeed."""
@@ -100,34 +87,72 @@ class TuningDefinition:
         """Refuse a definition whose training jobs would be refused."""
         check_request(self.training_request(self._request["HyperParameterTuningJobName"], 1, {}))
 
+    def objective_value(self, job: Record) -> float | None:
+        """The objective of a training job that has ended: the last value of its log; None where there is none."""
+        if job["TrainingJobStatus"] not in ("Completed", "Stopped"):
+            return None
+        metrics = {item["MetricName"]: item["Value"] for item in job.get("FinalMetricDataList", [])}
+        return metrics.get(self.objective["MetricName"])
+
+    def best(self, jobs: Sequence[Record]) -> Record | None:
+        """The training job with the best objective; of equals the first."""
+        values = [(value, job) for job in jobs if (value := self.objective_value(job)) is not None]
+        choose = min if self.minimize else max
+        return choose(values, key=lambda pair: pair[0])[1] if values else None
+
+    def trial(self, job: Record, values: tuple[float, ...] = ()) -> Trial:
+        """A training job as the search sees it; `values` are those of its objective so far."""
+        ended = job["TrainingJobStatus"] not in RUNNING
+        return Trial(job["TrainingJobName"], job["TunedHyperParameters"], self.objective_value(job), ended, values)
+
+    def summary(self, job: Record) -> Payload:
+        """A training job as ListTrainingJobsForHyperParameterTuningJob shows it."""
+        answer = {member: job[member] for member in _SHOWN if member in job}
+        if (value := self.objective_value(job)) is not None:
+            answer["FinalHyperParameterTuningJobObjectiveMetric"] = {**self.objective, "Value": value}
+        return {**answer, "ObjectiveStatus": self._objective_status(job)}
+
+    def counters(self, jobs: Sequence[Record]) -> Payload:
+        """TrainingJobStatusCounters and ObjectiveStatusCounters."""
+        statuses = Counter(job["TrainingJobStatus"] for job in jobs)
+        objectives = Counter(self._objective_status(job) for job in jobs)
+        return {
+            "TrainingJobStatusCounters": {
+                "Completed": statuses["Completed"],
+                "InProgress": statuses["InProgress"] + statuses["Stopping"],
+                "RetryableError": 0,
+                "NonRetryableError": statuses["Failed"],
+                "Stopped": statuses["Stopped"],
+            },
+            "ObjectiveStatusCounters": {status: objectives[status] for status in ("Succeeded", "Pending", "Failed")},
+        }
+
+    def _objective_status(self, job: Record) -> str:
+        if job["TrainingJobStatus"] in RUNNING:
+            return "Pending"
+        return "Failed" if self.objective_value(job) is None else "Succeeded"
+
     def check_parent(self, parent: Record, kind: str) -> None:
         """Refuse a parent of a warm start that SageMaker refuses."""
         name, earlier = parent["HyperParameterTuningJobName"], TuningDefinition(parent)
-        running = parent["HyperParameterTuningJobStatus"] in ("InProgress", "Stopping")
+        running = parent["HyperParameterTuningJobStatus"] in RUNNING
         refuse(running, f"The parent tuning job {name} has not ended yet.")
         refuse(earlier.objective != self.objective, f"The parent tuning job {name} has another objective.")
         refuse(
             len(earlier.static) + len(earlier.ranges) != len(self.static) + len(self.ranges),
             f"The number of static and tuned hyperparameters must be the same as in the parent tuning job {name}.",
         )
-        refuse(
-            kind == "IdenticalDataAndAlgorithm" and earlier._image != self._image,
-            f"The training image must be the same as in the parent tuning job {name}.",
-        )
-
-    @property
-    def _image(self) -> str | None:
-        algorithm = self._training["AlgorithmSpecification"]
-        return algorithm.get("TrainingImage") or algorithm.get("AlgorithmName")
+        image, before = (each._training["AlgorithmSpecification"].get("TrainingImage") for each in (self, earlier))
+        other = kind == "IdenticalDataAndAlgorithm" and image != before
+        refuse(other, f"The training image must be the same as in the parent tuning job {name}.")
 
     def _refuse_what_is_not_there(self) -> None:
         definition = self._request.get("TrainingJobDefinition", {})
-        convergence = self._config.get("TuningJobCompletionCriteria", {}).get("ConvergenceDetected", {})
         for present, what in (
             ("TrainingJobDefinitions" in self._request, "tuning over several TrainingJobDefinitions"),
             ("Autotune" in self._request, "Autotune"),
             ("HyperParameterTuningResourceConfig" in definition, "HyperParameterTuningResourceConfig"),
-            (convergence.get("CompleteOnConvergence") == "Enabled", "ConvergenceDetected"),
+            ("TuningJobCompletionCriteria" in self._config, "TuningJobCompletionCriteria"),
         ):
             refuse(present, f"The local AWS has no {what}.")
         refuse(not definition, "A TrainingJobDefinition is required.")
@@ -143,21 +168,18 @@ class TuningDefinition:
         )
         return objective
 
-    def _read_max_jobs(self, given: int | None, other_end: bool) -> int:
+    def _read_max_jobs(self, given: int | None) -> int:
         if self._config["Strategy"] == "Grid":
-            choices = [found.values for found in self.ranges if isinstance(found, CategoricalRange)]
-            refuse(len(choices) < len(self.ranges), "The strategy Grid takes categorical ranges only.")
-            size = prod(map(len, choices))
+            numeric = [name for name, searched in self.ranges.items() if not hasattr(searched, "choices")]
+            refuse(numeric, "The strategy Grid takes categorical ranges only.")
+            size = prod(len(searched.choices) for searched in self.ranges.values())
             refuse(
                 given not in (None, size),
                 f"MaxNumberOfTrainingJobs ({given}) must be left out or equal the number of combinations ({size}).",
             )
             given = size
-        refuse(
-            given is None and not (other_end or self.max_seconds),
-            "MaxNumberOfTrainingJobs is required without MaxRuntimeInSeconds and TuningJobCompletionCriteria.",
-        )
-        most = MAX_TRAINING_JOBS if given is None else given
+        refuse(not (given or self.max_seconds), "MaxNumberOfTrainingJobs or MaxRuntimeInSeconds is required.")
+        most = given or MAX_TRAINING_JOBS
         if most > MAX_TRAINING_JOBS or self.parallel_jobs > MAX_PARALLEL_TRAINING_JOBS:
             raise ServiceError(
                 "ResourceLimitExceeded",
@@ -170,14 +192,14 @@ class TuningDefinition:
         return most
 
     def _check_names(self) -> None:
-        searched = {found.name for found in self.ranges}
-        both = sorted(self.static.keys() & searched)
+        both = sorted(self.static.keys() & self.ranges.keys())
         refuse(both, f"Hyperparameters with both a range and a static value: {', '.join(both)}.")
-        reserved = OBJECTIVE_HYPERPARAMETER in {*self.static, *searched}
+        reserved = OBJECTIVE_HYPERPARAMETER in {*self.static, *self.ranges}
         refuse(reserved, f"The hyperparameter {OBJECTIVE_HYPERPARAMETER} is reserved.")
+        count = len(self.static) + len(self.ranges)
         refuse(
-            len(self.static) + len(self.ranges) > MAX_HYPERPARAMETERS,
-            f"At most {MAX_HYPERPARAMETERS} static and tuned hyperparameters are allowed.",
+            count > MAX_HYPERPARAMETERS,
+            f"At most {MAX_HYPERPARAMETERS} hyperparameters, static and tuned, are allowed.",
         )
 
     def _check_strategy(self) -> None:
@@ -193,15 +215,7 @@ class TuningDefinition:
     def _resources(self) -> tuple[int, int]:
         """Hyperband's MinResource and MaxResource, in epochs."""
         given = self._config.get("StrategyConfig", {}).get("HyperbandStrategyConfig", {})
-        inferred = next((self.static[name] for name in _EPOCH_NAMES if name in self.static), "").strip('"')
-        most: int = given.get("MaxResource") or (int(inferred) if inferred.isdecimal() else 0)
-        names = ", ".join(_EPOCH_NAMES)
-        refuse(
-            not most, f"Hyperband needs a MaxResource, or a static hyperparameter with the number of epochs: {names}."
-        )
-        least: int = given.get("MinResource", 1)
-        refuse(
-            not least < most <= MAX_RESOURCE,
-            f"MinResource ({least}) must be less than MaxResource ({most}), which must not exceed {MAX_RESOURCE}.",
-        )
+        refuse("MaxResource" not in given, "Hyperband needs a MaxResource in its HyperbandStrategyConfig.")
+        least, most = given.get("MinResource", 1), given["MaxResource"]
+        refuse(least >= most, f"MinResource ({least}) must be less than MaxResource ({most}).")
         return least, most

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 import time
 from collections.abc import Sequence
 
-from emulator.platform.awsapi import Caller, ServiceError
+from emulator.platform.awsapi import ServiceError
 from emulator.platform.store import Record
 from emulator.sagemaker.resources import Resources
-from emulator.sagemaker.runs import JobFailed, Run
+from emulator.sagemaker.runs import RUNNING, JobFailed, Run
 from emulator.sagemaker.training.operations import TrainingJobs
 from emulator.sagemaker.tuning.definition import TuningDefinition
-from emulator.sagemaker.tuning.progress import RUNNING, as_trial, best, not_improving, objective_value
 from emulator.sagemaker.tuning.search import Search, Trial
 
 _POLL_SECONDS = 0.2
@@ -26,66 +24,49 @@ class TuningRun(Run):
 
     def __init__(
         self,
+        tuning_jobs: Resources,
         record: Record,
         definition: TuningDefinition,
         search: Search,
-        tuning_jobs: Resources,
         training_jobs: TrainingJobs,
     ) -> None:
-        super().__init__(f"tuning job {record['HyperParameterTuningJobName']}")
-        self._arn: str = record["HyperParameterTuningJobArn"]
-        self._name: str = record["HyperParameterTuningJobName"]
-        self._created: float = record["CreationTime"]
-        self._caller = Caller.of_arn(self._arn)
+        super().__init__(tuning_jobs, record)
         self._definition = definition
         self._search = search
         self._stopping = definition.stopping_rule(self._arn)
-        self._tuning_jobs = tuning_jobs
         self._training_jobs = training_jobs
         self._ended: dict[str, Trial] = {}
-        self._wake = threading.Event()
-
-    def request_stop(self) -> None:
-        self._wake.set()  # the record says that the job is to stop
 
     def interrupt(self) -> None:
-        self._interrupted.set()
-        self._wake.set()
+        self._interrupted.set()  # and nothing is stopped: the training jobs go on, too
 
-    def _run(self) -> None:
-        status, reason = self._outcome(lambda: self._tuning_jobs.insist(self._work))
-        if self._interrupted.is_set():
-            return
-        self._end(self._training_jobs.launched_by(self._arn))
-
-        def change(record: Record) -> None:
-            record.update(HyperParameterTuningJobStatus=status, HyperParameterTuningEndTime=time.time())
-            if reason is not None:
-                record["FailureReason"] = reason
-
-        self._tuning_jobs.insist(lambda: self._tuning_jobs.change(self._arn, change))
+    def _clean_up(self) -> None:
+        if not self._interrupted.is_set():
+            self._end(self._started())
 
     def _work(self) -> str:
+        return self._jobs.insist(self._search_on)
+
+    def _search_on(self) -> str:
         """Start and end training jobs until it is decided how the tuning job ends, and all of them have ended."""
         ending = False
         while not self._interrupted.is_set():
-            jobs = self._training_jobs.launched_by(self._arn)
-            stopped = self._is_being_stopped()
+            jobs = self._started()
+            stopped = self._stop_requested.is_set()
             ending = ending or stopped or self._has_enough(jobs)
             if ending:
                 self._end(jobs)
             else:
                 exhausted = not self._advance(jobs)
-                jobs = self._training_jobs.launched_by(self._arn)
+                jobs = self._started()
                 ending = exhausted and not _running(jobs)
             if ending and not _running(jobs):
                 return "Stopped" if stopped else self._conclusion(jobs)
-            self._wake.wait(_POLL_SECONDS)
-            self._wake.clear()
+            time.sleep(_POLL_SECONDS)
         return "InProgress"
 
     def _conclusion(self, jobs: Sequence[Record]) -> str:
-        if best(jobs, self._definition) is not None:
+        if self._definition.best(jobs) is not None:
             return "Completed"
         if any(job["TrainingJobStatus"] == "Completed" for job in jobs):
             raise JobFailed(
@@ -97,23 +78,12 @@ class TuningRun(Run):
             "get more details."
         )
 
-    def _is_being_stopped(self) -> bool:
-        return bool(self._tuning_jobs.require_arn(self._arn)["HyperParameterTuningJobStatus"] == "Stopping")
-
     def _has_enough(self, jobs: Sequence[Record]) -> bool:
         """Whether no more is to be tried although there would be more to try."""
-        definition = self._definition
-        if definition.max_seconds is not None and time.time() > self._created + definition.max_seconds:
+        seconds = self._definition.max_seconds
+        if seconds is not None and time.time() > self._job["CreationTime"] + seconds:
             return True
-        found = best(jobs, definition)
-        if found is None:
-            return len(jobs) - len(_running(jobs)) >= _HOPELESS_JOBS
-        value = objective_value(found, definition)
-        assert value is not None
-        if definition.target is not None and not definition.better(definition.target, value):
-            return True
-        limit = definition.not_improving_limit
-        return limit is not None and not_improving(jobs, definition) >= limit
+        return self._definition.best(jobs) is None and len(jobs) - len(_running(jobs)) >= _HOPELESS_JOBS
 
     def _advance(self, jobs: Sequence[Record]) -> bool:
         """End hopeless training jobs and start new ones; False when nothing is left to start."""
@@ -128,10 +98,7 @@ class TuningRun(Run):
                 return False
             request = self._definition.training_request(self._name, len(trials) + 1, values)
             members = {"TuningJobArn": self._arn, "TunedHyperParameters": values}
-            try:
-                trials.append(self._trial(self._training_jobs.launch(request, self._caller, **members)))
-            except ServiceError as error:  # such as a name that is taken
-                raise JobFailed(f"ClientError: {error.message}") from None
+            trials.append(self._trial(self._training_jobs.launch(request, self._caller, **members)))
         return len(trials) < self._definition.max_jobs
 
     def _trial(self, job: Record) -> Trial:
@@ -140,10 +107,13 @@ class TuningRun(Run):
         if arn in self._ended:
             return self._ended[arn]
         values = self._training_jobs.metric_values(arn, self._definition.objective["MetricName"])
-        trial = as_trial(job, self._definition, values)
+        trial = self._definition.trial(job, values)
         if trial.ended:
             self._ended[arn] = trial
         return trial
+
+    def _started(self) -> list[Record]:
+        return self._training_jobs.launched_by(self._arn)
 
     def _end(self, jobs: Sequence[Record]) -> None:
         """Stop those of the jobs that run."""

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
-from emulator.platform.awsapi import Caller, Payload, operation
+from emulator.platform.awsapi import Caller, Payload, operation, page
 from emulator.platform.errors import refuse
 from emulator.platform.store import Record, Store
-from emulator.sagemaker.resources import TUNING_JOB, page
+from emulator.sagemaker.resources import TUNING_JOB
 from emulator.sagemaker.runs import Jobs, Run
 from emulator.sagemaker.training.operations import TrainingJobs
 from emulator.sagemaker.tuning.definition import TuningDefinition
 from emulator.sagemaker.tuning.job import TuningRun
-from emulator.sagemaker.tuning.progress import as_trial, best, counters, not_improving, objective_value, summary
+from emulator.sagemaker.tuning.ranges import coordinates
 from emulator.sagemaker.tuning.search import Search, Trial
 
 
@@ -45,14 +43,18 @@ class TuningJobs(Jobs):
     @operation("DescribeHyperParameterTuningJob")
     def describe(self, request: Payload, caller: Caller) -> Payload:
         record = self._jobs.require(caller, request["HyperParameterTuningJobName"])
-        return {**self._jobs.describe(request, caller), **self._progress(record, caller)}
+        definition, jobs = TuningDefinition(record), self._started_by(record)
+        answer = {**self._jobs.describe(request, caller), **definition.counters(jobs)}
+        if (found := definition.best(jobs)) is not None:
+            answer["BestTrainingJob"] = definition.summary(found)
+        return answer
 
     @operation("ListHyperParameterTuningJobs")
     def list_all(self, request: Payload, caller: Caller) -> Payload:
         answer = self._jobs.list_page(request, caller)
         for item in answer["HyperParameterTuningJobSummaries"]:
             record = self._jobs.require_arn(item["HyperParameterTuningJobArn"])
-            item.update(counters(self._started_by(record), TuningDefinition(record)))
+            item.update(TuningDefinition(record).counters(self._started_by(record)))
         return answer
 
     @operation("ListTrainingJobsForHyperParameterTuningJob")
@@ -63,22 +65,19 @@ class TuningJobs(Jobs):
         jobs = [job for job in self._started_by(record) if wanted in (None, job["TrainingJobStatus"])]
         sort_by: str = request.get("SortBy", "Name")
         if sort_by == "FinalObjectiveMetricValue":  # jobs without one are not listed
-            jobs = [job for job in jobs if objective_value(job, definition) is not None]
-            jobs.sort(key=lambda job: objective_value(job, definition) or 0.0)
+            jobs = [job for job in jobs if definition.objective_value(job) is not None]
+            jobs.sort(key=lambda job: definition.objective_value(job) or 0.0)
         else:
             member = {"Name": "TrainingJobName", "Status": "TrainingJobStatus"}.get(sort_by, sort_by)
             jobs.sort(key=lambda job: (job[member], job["TrainingJobName"]))
         if request.get("SortOrder") == "Descending":
             jobs.reverse()
-        return page(jobs, request, "TrainingJobSummaries", "TrainingJobArn", lambda job: summary(job, definition))
+        return page(jobs, request, "TrainingJobSummaries", "TrainingJobArn", definition.summary)
 
     def _new_run(self, record: Record) -> Run:
         definition = TuningDefinition(record)
         search = self._search(record, definition)
-        return TuningRun(record, definition, search, self._jobs, self._training_jobs)
-
-    def _take_up(self, record: Record, stopping: bool) -> None:
-        self._begin(record)  # a search that is being stopped has training jobs to wait for
+        return TuningRun(self._jobs, record, definition, search, self._training_jobs)
 
     def _search(self, record: Record, definition: TuningDefinition) -> Search:
         """The search, warmed by its parents.
@@ -93,10 +92,10 @@ class TuningJobs(Jobs):
             earlier, jobs = TuningDefinition(parent), self._started_by(parent)
             if identical:
                 # With all their hyperparameters: what was static there may be tuned here.
-                observed += [replace(as_trial(job, earlier), values=job["HyperParameters"]) for job in jobs]
-            elif (found := best(jobs, earlier)) is not None:
-                values = {each.name: found["HyperParameters"].get(each.name, "") for each in definition.ranges}
-                if all(each.coordinate(values[each.name]) is not None for each in definition.ranges):
+                observed += [replace(earlier.trial(job), values=job["HyperParameters"]) for job in jobs]
+            elif (found := earlier.best(jobs)) is not None:
+                values = {name: found["HyperParameters"].get(name, "") for name in definition.ranges}
+                if coordinates(definition.ranges, values) is not None:
                     suggested.append(values)
         seed_name = f"{record['HyperParameterTuningJobArn']}/{record['CreationTime']}"
         return definition.search(seed_name, observed, suggested)
@@ -108,23 +107,3 @@ class TuningJobs(Jobs):
 
     def _started_by(self, record: Record) -> list[Record]:
         return self._training_jobs.launched_by(record["HyperParameterTuningJobArn"])
-
-    def _progress(self, record: Record, caller: Caller) -> Payload:
-        """The members of a description that follow from the training jobs."""
-        definition, jobs = TuningDefinition(record), self._started_by(record)
-        ended = record.get("HyperParameterTuningEndTime", time.time())
-        details = {"NumberOfTrainingJobsObjectiveNotImproving": not_improving(jobs, definition)}
-        members: dict[str, Any] = {
-            **counters(jobs, definition),
-            "TuningJobCompletionDetails": details,
-            "ConsumedResources": {"RuntimeInSeconds": round(ended - record["CreationTime"])},
-        }
-        if (found := best(jobs, definition)) is not None:
-            members["BestTrainingJob"] = summary(found, definition)
-        if record.get("WarmStartConfig", {}).get("WarmStartType") == "IdenticalDataAndAlgorithm":
-            searches = [record, *self._parents(record, caller)]
-            names = {search["HyperParameterTuningJobArn"]: search["HyperParameterTuningJobName"] for search in searches}
-            if found := best([job for search in searches for job in self._started_by(search)], definition):
-                overall = {**summary(found, definition), "TuningJobName": names[found["TuningJobArn"]]}
-                members["OverallBestTrainingJob"] = overall
-        return members

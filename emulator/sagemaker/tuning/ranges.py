@@ -1,14 +1,19 @@
-"""The values that a tuning job searches: read from its ParameterRanges."""
+"""The values that a tuning job searches: its ParameterRanges, as optuna's distributions."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+import warnings
+from collections.abc import Mapping
 from itertools import product
+from types import ModuleType
+from typing import Any
 
 from emulator.platform.awsapi import Payload, ServiceError
 from emulator.platform.errors import refuse
+
+#: By hyperparameter, what it may be: one of optuna's distributions.
+Ranges = Mapping[str, Any]
 
 #: AWS's limit for the hyperparameters of one search.
 MAX_SEARCHED = 30
@@ -16,89 +21,81 @@ MAX_SEARCHED = 30
 _LOGARITHMIC_FROM = 100
 
 
-@dataclass(frozen=True)
-class NumberRange:
-    """An integer or continuous range."""
+def load_optuna() -> ModuleType:
+    """Import optuna when the first search needs it (0.3 s), and keep it from writing to the server's log."""
+    import optuna
 
-    name: str
-    low: float
-    high: float
-    logarithmic: bool
-    integer: bool
-
-    def coordinate(self, text: str) -> float | None:
-        """The value of a hyperparameter; None where it does not lie in the range."""
-        try:
-            value = float(text)
-        except ValueError:
-            return None
-        if not self.low <= value <= self.high or (self.integer and value != int(value)):
-            return None
-        return int(value) if self.integer else value
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+    return optuna
 
 
-@dataclass(frozen=True)
-class CategoricalRange:
-    """One of a few texts."""
-
-    name: str
-    values: tuple[str, ...]
-
-    def coordinate(self, text: str) -> str | None:
-        """The text, or None where it is none of the values."""
-        return text if text in self.values else None
-
-
-Range = NumberRange | CategoricalRange
-
-
-def read_ranges(ranges: Payload) -> tuple[Range, ...]:
+def read_ranges(ranges: Payload) -> Ranges:
     """The ranges of a request, checked."""
     refuse(ranges.get("AutoParameters"), "The local AWS has no AutoParameters: give every range.")
-    found = tuple(_read_all(ranges))
-    names = [found_range.name for found_range in found]
+    kinds = {"ContinuousParameterRanges": float, "IntegerParameterRanges": int}
+    found = [
+        (given["Name"], _read_number(given, kind)) for member, kind in kinds.items() for given in ranges.get(member, [])
+    ]
+    found += [(given["Name"], _read_choices(given)) for given in ranges.get("CategoricalParameterRanges", [])]
+    names = [name for name, _ in found]
     refuse(not found, "At least one hyperparameter needs a range.")
     if len(found) > MAX_SEARCHED:
         raise ServiceError("ResourceLimitExceeded", f"At most {MAX_SEARCHED} hyperparameters can have ranges.")
     twice = sorted({name for name in names if names.count(name) > 1})
     refuse(twice, f"Hyperparameters with more than one range: {', '.join(twice)}.")
-    return found
+    return dict(found)
 
 
-def combinations(ranges: tuple[Range, ...]) -> list[dict[str, str]]:
+def coordinates(ranges: Ranges, values: Mapping[str, str]) -> dict[str, Any] | None:
+    """Where hyperparameters lie in the ranges; None where one of them is outside of its range."""
+    found = {name: _coordinate(searched, values.get(name, "")) for name, searched in ranges.items()}
+    return None if None in found.values() else found
+
+
+def combinations(ranges: Ranges) -> list[dict[str, str]]:
     """Every combination of categorical values, in the order of the request; the last range varies fastest."""
-    values = [found.values for found in ranges if isinstance(found, CategoricalRange)]
-    return [dict(zip((found.name for found in ranges), chosen, strict=True)) for chosen in product(*values)]
+    choices = product(*(searched.choices for searched in ranges.values()))
+    return [dict(zip(ranges, chosen, strict=True)) for chosen in choices]
 
 
-def _read_all(ranges: Payload) -> Iterator[Range]:
-    for kind, integer in (("ContinuousParameterRanges", False), ("IntegerParameterRanges", True)):
-        yield from (_read_number(definition, integer) for definition in ranges.get(kind, []))
-    for definition in ranges.get("CategoricalParameterRanges", []):
-        values = tuple(definition["Values"])
-        _check(definition, len(set(values)) == len(values), "its values are not all different")
-        yield CategoricalRange(definition["Name"], values)
+def _coordinate(searched: Any, text: str) -> Any:
+    if hasattr(searched, "choices"):
+        return text if text in searched.choices else None
+    try:
+        value = type(searched.low)(text)
+    except ValueError:
+        return None
+    return value if searched.low <= value <= searched.high else None
 
 
-def _read_number(definition: Payload, integer: bool) -> NumberRange:
-    low, high = (_number(definition, member, integer) for member in ("MinValue", "MaxValue"))
+def _read_choices(definition: Payload) -> Any:
+    values = definition["Values"]
+    _check(definition, len(set(values)) == len(values), "its values are not all different")
+    return load_optuna().distributions.CategoricalDistribution(values)
+
+
+def _read_number(definition: Payload, kind: type[int] | type[float]) -> Any:
+    low, high = (_number(definition, member, kind) for member in ("MinValue", "MaxValue"))
     _check(definition, low < high, f"MinValue ({low:g}) must be less than MaxValue ({high:g})")
     scale = definition.get("ScalingType", "Auto")
     _check(definition, scale != "ReverseLogarithmic", "the local AWS has no reverse logarithmic scaling")
     if scale == "Auto":
         scale = "Logarithmic" if low > 0 and high / low >= _LOGARITHMIC_FROM else "Linear"
     _check(definition, scale == "Linear" or low > 0, "logarithmic scaling needs values greater than 0")
-    return NumberRange(definition["Name"], low, high, scale == "Logarithmic", integer)
+    distributions = load_optuna().distributions
+    distribution = distributions.IntDistribution if kind is int else distributions.FloatDistribution
+    return distribution(low, high, log=scale == "Logarithmic")
 
 
-def _number(definition: Payload, member: str, integer: bool) -> float:
+def _number(definition: Payload, member: str, kind: type[int] | type[float]) -> float:
     text = definition[member]
     try:
-        value = int(text) if integer else float(text)
+        value = kind(text)
     except ValueError:
         value = math.nan
-    kind = "an integer" if integer else "a number"
-    _check(definition, math.isfinite(value), f"{member} {text!r} is not {kind}")
+    what = "an integer" if kind is int else "a number"
+    _check(definition, math.isfinite(value), f"{member} {text!r} is not {what}")
     return value
 
 

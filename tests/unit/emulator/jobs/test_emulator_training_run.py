@@ -2,114 +2,156 @@
 
 from __future__ import annotations
 
-import sys
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from emulator_fixtures import (
-    CALLER,
-    FakeRole,
-    FakeS3,
-    channel,
-    described_job,
-    ended_job,
-    full_disk,
-    make_host,
-    training_job,
-)
+from emulator_fixtures import CALLER, full_disk, make_host, training_job
 from waiting import wait_until
 
 from emulator.platform.awsapi import Payload
-from emulator.platform.store import Record
+from emulator.platform.host import SpotInterruption
 from emulator.sagemaker import SageMaker
-from emulator.sagemaker.runs import Run
-from emulator.sagemaker.training import job as training_job_module
+from emulator.sagemaker.training.job import TrainingLimits
 
 KEYS = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_SESSION_TOKEN": "c"}
+Start = Callable[..., "Job"]
+
+
+class Job:
+    """A training job that runs a program as its container's first process."""
+
+    def __init__(self, service: SageMaker, program: Path, regex: str, **members: Any) -> None:
+        self.service = service
+        request = training_job(**members)
+        request["AlgorithmSpecification"] |= {
+            "ContainerEntrypoint": ["python", str(program)],
+            "MetricDefinitions": [{"Name": "loss", "Regex": regex}],
+        }
+        service.call("CreateTrainingJob", request, CALLER)
+
+    def described(self) -> Payload:
+        return self.service.call("DescribeTrainingJob", {"TrainingJobName": "job"}, CALLER)
+
+    def ended(self) -> Payload:
+        wait_until(lambda: self.described()["TrainingJobStatus"] not in ("InProgress", "Stopping"))
+        return self.described()
 
 
 @pytest.fixture
-def sagemaker(tmp_path: Path) -> Iterator[SageMaker]:
-    service = SageMaker(make_host(tmp_path, lambda arn, session_name: KEYS))
-    yield service
-    service.stop()
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Starts a training job, on a platform that takes spot capacity back where it is told to."""
+    services: list[SageMaker] = []
+
+    def make(program: str, regex: str = "loss=([0-9.]+)", spot: SpotInterruption | None = None, **members: Any) -> Job:
+        services.append(SageMaker(make_host(tmp_path, lambda arn, session_name: KEYS, spot_interruption=spot)))
+        (tmp_path / "program.py").write_text(program)
+        return Job(services[0], tmp_path / "program.py", regex, **members)
+
+    yield make
+    for service in services:
+        service.stop()
 
 
-def entry_point(folder: Path, program: str, regex: str = "loss=([0-9.]+)") -> Payload:
-    """A training job that runs a program as its container's first process."""
-    (folder / "program.py").write_text(program)
-    request = training_job()
-    request["AlgorithmSpecification"] |= {
-        "ContainerEntrypoint": [sys.executable, str(folder / "program.py")],
-        "MetricDefinitions": [{"Name": "loss", "Regex": regex}],
-    }
-    return request
-
-
-def test_lines_that_a_metric_matches_without_a_value_are_no_values(sagemaker: SageMaker, tmp_path: Path) -> None:
+def test_lines_that_a_metric_matches_without_a_value_are_no_values(start: Start) -> None:
     # A program that prints more than a pipe holds comes to its end only if every line is read.
     program = "print('loss=x\\n' * 20_000 + 'loss=0.5\\n' + 'loss=nan\\n' * 20_000)"
-    sagemaker.call("CreateTrainingJob", entry_point(tmp_path, program, r"loss=([0-9.]+)?"), CALLER)
-    found = ended_job(sagemaker)
+    found = start(program, regex=r"loss=([0-9.]+)?").ended()
     assert found["TrainingJobStatus"] == "Completed"
     assert [metric["Value"] for metric in found["FinalMetricDataList"]] == [0.5]
 
 
-def test_a_job_that_is_stopped_the_moment_it_is_on_record_does_stop(
-    sagemaker: SageMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    new_run = sagemaker.training_jobs._new_run
-
-    def stopped_first(record: Record) -> Run:
-        sagemaker.call("StopTrainingJob", {"TrainingJobName": "job"}, CALLER)
-        return new_run(record)
-
-    monkeypatch.setattr(sagemaker.training_jobs, "_new_run", stopped_first)
-    sagemaker.call("CreateTrainingJob", entry_point(tmp_path, "import time; time.sleep(600)"), CALLER)
-    assert ended_job(sagemaker)["TrainingJobStatus"] == "Stopped"
-
-
 def test_a_job_that_ends_while_the_disk_is_full_has_ended_well_once_there_is_space(
-    sagemaker: SageMaker, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    start: Start, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    go = tmp_path / "go"
-    program = f"""
-import pathlib, time
+    program = """
+import pathlib, sys, time
 print('loss=0.5', flush=True)
-while not pathlib.Path({str(go)!r}).exists(): time.sleep(0.01)
+while not pathlib.Path(sys.argv[0]).with_name("go").exists(): time.sleep(0.01)
 print('loss=0.25')
 """
-    sagemaker.call("CreateTrainingJob", entry_point(tmp_path, program), CALLER)
-    wait_until(lambda: "FinalMetricDataList" in described_job(sagemaker))
+    job = start(program)
+    wait_until(lambda: "FinalMetricDataList" in job.described())
     with full_disk():
-        go.touch()
+        (tmp_path / "go").touch()
         wait_until(lambda: "Trying again until there is some" in caplog.text)
-        assert described_job(sagemaker)["TrainingJobStatus"] == "InProgress"
-    found = ended_job(sagemaker)
+        assert job.described()["TrainingJobStatus"] == "InProgress"
+    found = job.ended()
     assert found["TrainingJobStatus"] == "Completed"
-    assert sagemaker.training_jobs.metric_values(found["TrainingJobArn"], "loss") == (0.5, 0.25)
+    assert job.service.training_jobs.metric_values(found["TrainingJobArn"], "loss") == (0.5, 0.25)
 
 
-def test_the_time_for_a_training_includes_the_download(
-    sagemaker: SageMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+#: Runs until it gets SIGTERM, which it notes down; where it finds such a note, it is through at once.
+ONCE_TOLD = """
+import pathlib, signal, sys, time
+note = pathlib.Path(sys.argv[0]).with_name("note")
+def leave(*_):
+    note.write_text("told")
+    sys.exit(143)
+signal.signal(signal.SIGTERM, leave)
+while not note.exists():
+    time.sleep(0.01)
+"""
+
+
+def spot(waiting: int = 60, running: int = 60, **interruption: float) -> dict[str, Any]:
+    condition = {"MaxRuntimeInSeconds": running, "MaxWaitTimeInSeconds": waiting}
+    taken = SpotInterruption(**interruption)
+    return {"spot": taken, "EnableManagedSpotTraining": True, "StoppingCondition": condition}
+
+
+def course(job: Payload) -> list[str]:
+    return [transition["Status"] for transition in job["SecondaryStatusTransitions"]]
+
+
+def test_a_job_whose_instances_are_taken_back_waits_and_goes_on(start: Start, tmp_path: Path) -> None:
+    job = start(ONCE_TOLD, **spot(after_seconds=2, wait_seconds=2)).ended()
+    # As AWS documents it for one interruption ("Managed Spot Training Lifecycle").
+    assert course(job) == [
+        "Starting", "Downloading", "Training", "Interrupted", "Starting", "Downloading", "Training", "Uploading",
+        "Completed",
+    ]  # fmt: skip
+    assert (tmp_path / "note").read_text() == "told", "the program could save what it had"
+    assert 1 <= job["BillableTimeInSeconds"] <= job["TrainingTimeInSeconds"] - 1, "nobody pays for waiting"
+    interrupted = job["SecondaryStatusTransitions"][3]
+    assert interrupted["EndTime"] - interrupted["StartTime"] >= 2
+
+
+def test_a_job_waits_for_so_long_and_no_longer(start: Start) -> None:
+    job = start("import time; time.sleep(600)", **spot(2, 1, after_seconds=0, wait_seconds=60)).ended()
+    assert (job["TrainingJobStatus"], job["SecondaryStatus"]) == ("Stopped", "MaxWaitTimeExceeded")
+    assert course(job)[3:] == ["Interrupted", "Stopping", "MaxWaitTimeExceeded"]
+
+
+def test_a_job_that_waits_can_be_stopped(start: Start) -> None:
+    job = start("import time; time.sleep(600)", **spot(after_seconds=0, wait_seconds=60))
+    wait_until(lambda: job.described()["SecondaryStatus"] == "Interrupted")
+    job.service.call("StopTrainingJob", {"TrainingJobName": "job"}, CALLER)
+    assert (job.ended()["TrainingJobStatus"], job.described()["SecondaryStatus"]) == ("Stopped", "Stopped")
+
+
+@pytest.mark.parametrize(
+    ("on_spot", "statuses", "first"),
+    [(True, ["Starting"], "Interrupted"), (False, ["Starting"], None), (True, ["Interrupted", "Restarting"], None)],
+    ids=["once", "not on spot capacity", "not again after a restart"],
+)
+def test_a_job_is_interrupted_once_and_waiting_is_no_running(
+    monkeypatch: pytest.MonkeyPatch, on_spot: bool, statuses: list[str], first: str | None
 ) -> None:
-    passed = [0.0]
-    clock = SimpleNamespace(monotonic=lambda: time.monotonic() + passed[0])
-    monkeypatch.setattr("emulator.sagemaker.training.limits.time", clock)
-
-    class SlowS3(FakeS3):
-        def get_object(self, **names: Any) -> dict[str, Any]:
-            passed[0] = 40.0
-            return super().get_object(**names)
-
-    monkeypatch.setattr(training_job_module, "Role", lambda *_: FakeRole(SlowS3(**{"data/x": b""})))
-    request = entry_point(tmp_path, "import time; time.sleep(600)") | {
-        "InputDataConfig": [channel("training", "s3://bucket/data/")],
-        "StoppingCondition": {"MaxRuntimeInSeconds": 30},
+    now = 1000.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    job = {
+        "EnableManagedSpotTraining": on_spot,
+        "StoppingCondition": {"MaxRuntimeInSeconds": 100, "MaxWaitTimeInSeconds": 200},
+        "SecondaryStatusTransitions": [{"Status": status} for status in statuses],
     }
-    sagemaker.call("CreateTrainingJob", request, CALLER)
-    assert ended_job(sagemaker)["SecondaryStatus"] == "MaxRuntimeExceeded"
+    limits = TrainingLimits(job, SpotInterruption(after_seconds=60, wait_seconds=90))
+    found = []
+    for running, waiting in ((61, 90), (38, 0), (2, 0), (10, 0)):
+        limits.instances_begin()
+        now += running
+        found.append(limits.reached())
+        limits.instances_end()
+        now += limits.interrupted() if found[-1] == "Interrupted" else waiting
+    assert found == [first, None, "MaxRuntimeExceeded", "MaxWaitTimeExceeded"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -10,26 +11,7 @@ from emulator_fixtures import FakeS3, tar_gz
 
 from emulator.sagemaker import artifacts
 from emulator.sagemaker.artifacts import ArtifactError
-
-
-@pytest.mark.parametrize(
-    ("url", "bucket", "key"),
-    [
-        ("s3://bucket/a/b c.tar.gz", "bucket", "a/b c.tar.gz"),
-        ("s3://bucket", "bucket", ""),
-        ("https://s3.eu-west-1.amazonaws.com/bucket/a/b.tar.gz", "bucket", "a/b.tar.gz"),
-        ("https://s3.cn-north-1.amazonaws.com.cn/bucket/a%20b", "bucket", "a b"),
-        ("https://my.bucket.s3.eu-west-1.amazonaws.com/a/b", "my.bucket", "a/b"),
-    ],
-)
-def test_locations_are_understood(url: str, bucket: str, key: str) -> None:
-    assert artifacts.parse_s3_url(url) == (bucket, key)
-
-
-@pytest.mark.parametrize("url", ["bucket/key", "https://example.com/bucket/key", "s3:///key"])
-def test_other_locations_are_refused(url: str) -> None:
-    with pytest.raises(ArtifactError):
-        artifacts.parse_s3_url(url)
+from emulator.sagemaker.transform.job import find_inputs
 
 
 def test_programs_stay_executable_and_nothing_gets_privileges_or_an_absolute_name(tmp_path: Path) -> None:
@@ -41,11 +23,10 @@ def test_programs_stay_executable_and_nothing_gets_privileges_or_an_absolute_nam
 
 @pytest.mark.parametrize("damage", ["empty", "text", "truncated", "flipped"])
 def test_a_damaged_archive_is_called_that(tmp_path: Path, damage: str) -> None:
-    content = bytearray(tar_gz({"file": os.urandom(50_000)}))
-    if damage == "flipped":
-        content[len(content) // 2] ^= 0xFF
-    content = {"empty": b"", "text": b"not an archive", "truncated": content[:20_000]}.get(damage, content)
-    (tmp_path / "m.tar.gz").write_bytes(content)
+    whole = tar_gz({"file": os.urandom(50_000)})
+    flipped = bytes([*whole[:25_000], whole[25_000] ^ 0xFF, *whole[25_001:]])
+    content = {"empty": b"", "text": b"not an archive", "truncated": whole[:20_000], "flipped": flipped}
+    (tmp_path / "m.tar.gz").write_bytes(content[damage])
     with pytest.raises(ArtifactError, match=r"m\.tar\.gz cannot be unpacked"):
         artifacts.unpack(tmp_path / "m.tar.gz", tmp_path / "inside")
 
@@ -58,7 +39,6 @@ def test_a_damaged_archive_is_called_that(tmp_path: Path, damage: str) -> None:
         ("data-", ["data-old/a"]),
         ("data/a", ["a"]),
         ("", ["dat", "data-old/a", "data/a", "data/b/c"]),
-        ("none", []),
     ],
 )
 def test_a_prefix_is_the_beginning_of_names(prefix: str, names: list[str]) -> None:
@@ -75,12 +55,28 @@ def test_a_key_that_leaves_the_folder_is_refused_before_anything_is_fetched(tmp_
     assert list(tmp_path.rglob("*")) == []
 
 
-def test_outputs_of_several_folders_are_packed_as_one(tmp_path: Path) -> None:
-    for folder, name in (("one", "model"), ("two", "model"), ("two", "sub/extra")):
-        path = tmp_path / folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(f"{folder}/{name}")
-    assert artifacts.pack([tmp_path / "one", tmp_path / "two"], tmp_path / "m.tar.gz")
-    artifacts.unpack(tmp_path / "m.tar.gz", tmp_path / "out")
-    assert (tmp_path / "out/model").read_text() == "one/model"
-    assert (tmp_path / "out/sub/extra").read_text() == "two/sub/extra"
+def names(s3: FakeS3, data_type: str, uri: str) -> list[str]:
+    found = find_inputs(s3, {"S3DataType": data_type, "S3Uri": uri})
+    return [f"{item.bucket}/{item.key} {item.name}" for item in found]
+
+
+def test_inputs_of_a_manifest_keep_their_order_and_their_characters() -> None:
+    manifest = json.dumps([{"prefix": "s3://other/in/"}, "z é.jpg", "a"], ensure_ascii=False)
+    s3 = FakeS3(manifest=manifest.encode())
+    assert names(s3, "ManifestFile", "s3://bucket/manifest") == ["other/in/z é.jpg z é.jpg", "other/in/a a"]
+
+
+@pytest.mark.parametrize(
+    "manifest",
+    [b"\xff", b"[" * 100_000, b"{}", b"[]", b'["a"]', b'[{"prefix": 5}, "a"]', b'[{"prefix": "s3://b/"}, 1]'],
+    ids=lambda manifest: repr(manifest[:30]),
+)
+def test_a_malformed_manifest_is_called_one(manifest: bytes) -> None:
+    with pytest.raises(ArtifactError, match="is no manifest"):
+        names(FakeS3(manifest=manifest), "ManifestFile", "s3://bucket/manifest")
+
+
+def test_no_inputs_are_an_error() -> None:
+    for s3, data_type in ((FakeS3(x=b'[{"prefix": "s3://b/"}]'), "ManifestFile"), (FakeS3(), "S3Prefix")):
+        with pytest.raises(ArtifactError, match="no objects"):
+            names(s3, data_type, "s3://bucket/x")

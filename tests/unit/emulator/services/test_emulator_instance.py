@@ -4,82 +4,71 @@ from __future__ import annotations
 
 import os
 import sys
-import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from emulator_fixtures import FakeRole, FakeS3
 from waiting import wait_until
 
 from emulator.platform.processes import ProcessRegistry, process_started
 from emulator.sagemaker.endpoints import instance as instance_module
-from emulator.sagemaker.endpoints.instance import Instance, ServerProgram
+from emulator.sagemaker.endpoints.instance import Instance
 from emulator.sagemaker.logs import LogStream
 
 SERVER = """
-    import http.server, os, pathlib, signal, sys, time
-    marks = pathlib.Path(os.environ["MARKS"])
-    number = len(list(marks.iterdir()))
-    (marks / str(os.getpid())).touch()
-    print("started", flush=True)
-    {before}
+import http.server, os, pathlib, signal, sys, time
+marks = pathlib.Path(os.environ["MARKS"])
+number = len(list(marks.iterdir()))
+(marks / str(os.getpid())).touch()
+{before}
 
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            {ping}
-            self.send_response(200)
-            self.end_headers()
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        {ping}
+        self.send_response(200)
+        self.end_headers()
 
-        def log_message(self, *arguments):
-            pass
+    def log_message(self, *arguments):
+        pass
 
-    address = ("127.0.0.1", int(os.environ["SAGEMAKER_BIND_TO_PORT"]))
-    http.server.ThreadingHTTPServer(address, Handler).serve_forever()
+address = ("127.0.0.1", int(os.environ["SAGEMAKER_BIND_TO_PORT"]))
+http.server.ThreadingHTTPServer(address, Handler).serve_forever()
 """
 
 
 class Bench:
-    """Makes instances of small servers and stops them."""
+    """An instance of a small server."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.marks = directory / "marks"
-        self.marks.mkdir()
-        self.instances: list[Instance] = []
+        (directory / "marks").mkdir()
 
     def start(self, before: str = "", ping: str = "pass", startup_seconds: float = 30.0) -> Instance:
-        def no_cloudwatch() -> None:
-            raise ConnectionError
-
         program = self.directory / "serve"
-        program.write_text(f"#!{sys.executable}\n" + textwrap.dedent(SERVER).format(before=before, ping=ping))
+        program.write_text(f"#!{sys.executable}\n{SERVER.format(before=before, ping=ping)}")
         program.chmod(0o755)
-        log = LogStream(no_cloudwatch, "group", "variant/i-1", self.directory / "log")
-        server = ServerProgram(program, self.directory, {"MARKS": str(self.marks), "PATH": os.defpath})
-        made = Instance(ProcessRegistry(self.directory / "processes"), server, log, startup_seconds)
-        self.instances.append(made)
-        made.start()
-        return made
+        environment = {"MARKS": str(self.directory / "marks"), "PATH": os.defpath}
+        processes, log = ProcessRegistry(self.directory / "processes"), LogStream(FakeRole(FakeS3()), "group", "stream")
+        self.instance = Instance(processes, program, self.directory, environment, log, startup_seconds)
+        self.instance.start()
+        return self.instance
 
     def pids(self) -> list[int]:
         """Of all servers so far, the oldest first."""
-        return [int(path.name) for path in sorted(self.marks.iterdir(), key=lambda path: path.stat().st_mtime_ns)]
-
-    def all_gone(self) -> bool:
-        return all(process_started(pid) is None for pid in self.pids())
+        marks = sorted((self.directory / "marks").iterdir(), key=lambda path: path.stat().st_mtime_ns)
+        return [int(path.name) for path in marks]
 
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Iterator[Bench]:
     bench = Bench(tmp_path)
     yield bench
-    for made in bench.instances:
-        made.stop()
+    bench.instance.stop()
 
 
 def test_a_server_that_exits_before_it_is_healthy_is_tried_once_more(bench: Bench) -> None:
-    made = bench.start(before="if number == 0: sys.exit(3)")
-    assert made.settled()
+    assert bench.start(before="if number == 0: sys.exit(3)").settled()
     assert len(bench.pids()) == 2
 
 
@@ -97,8 +86,8 @@ def test_a_server_that_does_not_come_up_fails_with_the_reason(
     made = bench.start(before, ping, seconds)
     assert not made.settled()
     assert (made.failure, made.pool) == (failure, None)
-    assert ("no weights" in made.log.tail(10)) == ("no weights" in before)
-    wait_until(bench.all_gone)
+    assert ("no weights" in made.log.tail()) == ("no weights" in before)
+    wait_until(lambda: not any(map(process_started, bench.pids())))
 
 
 @pytest.mark.parametrize("answers", [False, True])
@@ -110,14 +99,11 @@ def test_a_server_that_hangs_is_replaced_unless_it_answers_invocations(
     # The first server answers its first ping and none after that.
     made = bench.start(ping="(number == 0 and getattr(Handler, 'asked', 0) and time.sleep(60)); Handler.asked = 1")
     assert made.settled()
-    if answers:
 
-        def busy() -> bool:
-            made.answered += 1
-            return made.answered > 100
+    def busy_or_replaced() -> bool:
+        made.answered += answers
+        return made.answered > 100 or (len(bench.pids()) == 2 and made.pool is not None)
 
-        wait_until(busy)
-        assert len(bench.pids()) == 1
-    else:
-        wait_until(lambda: len(bench.pids()) == 2 and made.pool is not None)
-        assert process_started(bench.pids()[0]) is None
+    wait_until(busy_or_replaced)
+    assert len(bench.pids()) == (1 if answers else 2)
+    assert (process_started(bench.pids()[0]) is None) != answers

@@ -1,4 +1,4 @@
-"""Quotas: their table, what can be set, and how the command takes it."""
+"""Quotas: how the command takes them, and requests beyond them."""
 
 from __future__ import annotations
 
@@ -6,32 +6,14 @@ import dataclasses
 from pathlib import Path
 
 import pytest
-from emulator_fixtures import ACCOUNT, CALLER, ROLE, make_host, refusal, training_job
+from emulator_fixtures import ACCOUNT, CALLER, ROLE, make_host, refusal, training_job, tuning_job
 from typer.testing import CliRunner
 
 from cli.local.commands import app
 from emulator.platform.awsapi import Payload
 from emulator.platform.store import Store
-from emulator.quotas.service import QuotaError, Quotas, parse
+from emulator.quotas.service import Quotas
 from emulator.sagemaker import SageMaker
-
-
-def test_every_quota_has_a_name_and_a_code_of_its_own() -> None:
-    quotas = [quota for service in ("lambda", "codebuild", "sagemaker") for quota in Quotas().of(service)]
-    assert len({quota.code for quota in quotas}) == len({quota.name for quota in quotas}) == len(quotas)
-
-
-def test_what_is_given_holds_and_the_rest_is_as_it_was() -> None:
-    quotas = Quotas({"ml.m5.large for endpoint usage": 0})
-    limits = [quotas.limit(f"{kind} for endpoint usage") for kind in ("ml.m5.large", "ml.m5.xlarge", "ml.x99.large")]
-    assert limits == [0, 20, 20]
-
-
-def test_a_name_may_hold_anything_but_the_value_is_a_whole_number() -> None:
-    assert parse("a=b=3") == ("a=b", 3)
-    for text in ("a", "a=", "a=-1", "a=1.5"):
-        with pytest.raises(QuotaError, match="is not NAME=VALUE"):
-            parse(text)
 
 
 @pytest.mark.parametrize(
@@ -50,48 +32,35 @@ def test_the_command_refuses_a_quota_that_is_none(tmp_path: Path, quota: str, st
 
 LARGE = {"InstanceType": "ml.m5.large", "InstanceCount": 2}
 VARIANT = {"VariantName": "v", "ModelName": "m", "InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
-TRAINING = {name: value for name, value in training_job(ResourceConfig=LARGE).items() if name != "TrainingJobName"}
-SEARCH = {
-    "Strategy": "Random",
-    "ResourceLimits": {"MaxNumberOfTrainingJobs": 4, "MaxParallelTrainingJobs": 2},
-    "HyperParameterTuningJobObjective": {"Type": "Minimize", "MetricName": "loss"},
-}
+DEFINITION = tuning_job()["TrainingJobDefinition"] | {"ResourceConfig": LARGE}
 TRANSFORM = {
+    "TransformJobName": "x",
     "ModelName": "m",
     "TransformInput": {"DataSource": {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": "s3://b/in"}}},
     "TransformOutput": {"S3OutputPath": "s3://b/out"},
     "TransformResources": LARGE,
 }
-DESIRED = {"EndpointName": "e", "DesiredWeightsAndCapacities": [{"VariantName": "v", "DesiredInstanceCount": 3}]}
-
-
-TUNING = {"HyperParameterTuningJobConfig": SEARCH, "TrainingJobDefinition": TRAINING}
 NOTEBOOK = {"NotebookInstanceName": "x", "InstanceType": "ml.t3.medium", "RoleArn": ROLE}
+DESIRED = {"EndpointName": "e", "DesiredWeightsAndCapacities": [{"VariantName": "v", "DesiredInstanceCount": 3}]}
 NEW, EXISTING = ({"EndpointName": name, "EndpointConfigName": "c"} for name in "xe")
 
 
 @pytest.mark.parametrize(
     ("operation", "request_", "quota", "used", "delta"),
     [
-        ("CreateTrainingJob", {"TrainingJobName": "x", **TRAINING}, "ml.m5.large for training job usage", 0, 2),
+        ("CreateTrainingJob", training_job(ResourceConfig=LARGE), "ml.m5.large for training job usage", 0, 2),
         (
             "CreateHyperParameterTuningJob",
-            {"HyperParameterTuningJobName": "x", **TUNING},
+            tuning_job(TrainingJobDefinition=DEFINITION),
             *("ml.m5.large for training job usage", 0, 4),
         ),
-        ("CreateTransformJob", {"TransformJobName": "x", **TRANSFORM}, "ml.m5.large for transform job usage", 0, 2),
+        ("CreateTransformJob", TRANSFORM, "ml.m5.large for transform job usage", 0, 2),
         ("CreateNotebookInstance", NOTEBOOK, "ml.t3.medium for notebook instance usage", 0, 1),
         ("CreateEndpoint", NEW, "ml.m5.large for endpoint usage", 1, 1),
         ("CreateEndpoint", NEW, "Number of instances across active endpoints", 1, 1),
         # Blue/green: the old and the new fleet count.
         ("UpdateEndpoint", EXISTING, "ml.m5.large for endpoint usage", 1, 1),
-        (
-            "UpdateEndpointWeightsAndCapacities",
-            DESIRED,
-            "ml.m5.large for endpoint usage",
-            1,
-            2,
-        ),
+        ("UpdateEndpointWeightsAndCapacities", DESIRED, "ml.m5.large for endpoint usage", 1, 2),
     ],
 )
 def test_instances_beyond_a_quota_are_refused_in_the_words_of_aws(

@@ -1,4 +1,4 @@
-"""SageMaker's records: names, ARNs, tags, lists and the errors for what is taken, missing or in use."""
+"""SageMaker's records: names, ARNs, tags, lists, and the requests that are refused and leave none."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from emulator_fixtures import ACCOUNT, CALLER, IMAGE, ROLE, make_host, refusal, training_job
+from emulator_fixtures import ACCOUNT, CALLER, IMAGE, ROLE, make_host, refusal, training_job, tuning_job
 
-from emulator.platform.awsapi import Caller, Payload
+from emulator.platform.awsapi import Payload
+from emulator.platform.store import Store
 from emulator.sagemaker import SageMaker
+from emulator.sagemaker.resources import ENDPOINT, TUNING_JOB, Resources
 
-TUNING = "hyper-parameter-tuning-job"
+LIFECYCLE = "NotebookInstanceLifecycleConfig"
 ARN = f"arn:aws:sagemaker:eu-west-1:{ACCOUNT}"
 CONTAINER = {"Image": IMAGE, "ModelDataUrl": "s3://bucket/model.tar.gz"}
 MODEL = {"ModelName": "Dog-Model", "ExecutionRoleArn": ROLE, "PrimaryContainer": CONTAINER}
-SERVERLESS = {"MemorySizeInMB": 2048, "MaxConcurrency": 1}
-SOURCE = {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": "s3://b/k"}}
 
 
 @pytest.fixture
@@ -24,84 +24,18 @@ def sagemaker(tmp_path: Path) -> SageMaker:
     return SageMaker(make_host(tmp_path))
 
 
-def call(sagemaker: SageMaker, operation: str, caller: Caller = CALLER, **request: Any) -> Payload:
-    """Call an operation; members that are None are left out."""
-    return sagemaker.call(operation, {k: v for k, v in request.items() if v is not None}, caller)
+def call(sagemaker: SageMaker, operation: str, **request: Any) -> Payload:
+    return sagemaker.call(operation, request, CALLER)
 
 
 def create_model(sagemaker: SageMaker, name: str = "Dog-Model", **members: Any) -> str:
     return call(sagemaker, "CreateModel", **{**MODEL, "ModelName": name, **members})["ModelArn"]
 
 
-def test_a_name_is_taken_whatever_its_case_in_its_own_region(sagemaker: SageMaker) -> None:
+def test_a_name_is_taken_whatever_its_case(sagemaker: SageMaker) -> None:
     assert create_model(sagemaker) == f"{ARN}:model/dog-model"
     error = refusal(lambda: create_model(sagemaker, "dog-model"))
     assert error.message == f'Cannot create already existing model "{ARN}:model/dog-model".'
-    elsewhere = Caller(ACCOUNT, "us-east-1")
-    assert call(sagemaker, "ListModels", elsewhere) == {"Models": []}
-    missing = refusal(lambda: call(sagemaker, "DescribeModel", elsewhere, ModelName="Dog-Model"))
-    assert "Could not find model" in missing.message
-
-
-@pytest.mark.parametrize(
-    ("operation", "request_", "message"),
-    [
-        ("DescribeModel", {"ModelName": "no"}, f'Could not find model "{ARN}:model/no".'),
-        ("UpdateEndpoint", {"EndpointName": "no", "EndpointConfigName": "c"}, "Could not find endpoint "),
-        ("CreateEndpoint", {"EndpointName": "e", "EndpointConfigName": "no"}, "Could not find endpoint configuration"),
-        ("DescribeTrainingJob", {"TrainingJobName": "no"}, "Requested resource not found."),
-        ("DescribeNotebookInstance", {"NotebookInstanceName": "no"}, "RecordNotFound"),
-        ("ListTags", {"ResourceArn": f"{ARN}:pipeline/p"}, "cannot be tagged here"),
-    ],
-)
-def test_what_is_missing_is_named(sagemaker: SageMaker, operation: str, request_: Payload, message: str) -> None:
-    error = refusal(lambda: sagemaker.call(operation, request_, CALLER))
-    assert (error.code, message in error.message) == ("ValidationException", True)
-
-
-def variant(**members: Any) -> Payload:
-    sized = {"InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
-    found = {"VariantName": "v", "ModelName": "Dog-Model", **sized, **members}
-    return {"ProductionVariants": [{k: v for k, v in found.items() if v is not None}]}
-
-
-def algorithm(**metric: str) -> Payload:
-    metrics = {"MetricDefinitions": [{"Name": "loss", **metric}]}
-    return {"AlgorithmSpecification": {"TrainingImage": IMAGE, "TrainingInputMode": "File", **metrics}}
-
-
-@pytest.mark.parametrize(
-    ("operation", "members", "message"),
-    [
-        ("CreateModel", {"PrimaryContainer": None}, "either a PrimaryContainer or Containers"),
-        ("CreateModel", {"Containers": [{"Image": IMAGE}]}, "either a PrimaryContainer or Containers"),
-        ("CreateModel", {"ExecutionRoleArn": None}, "'executionRoleArn'"),
-        ("CreateModel", {"PrimaryContainer": {"ModelDataUrl": "s3://b/k"}}, "needs an Image"),
-        ("CreateEndpointConfig", variant(ModelName="absent"), "Could not find model"),
-        ("CreateEndpointConfig", {"ProductionVariants": 2 * variant()["ProductionVariants"]}, "names must be unique"),
-        ("CreateEndpointConfig", variant(InitialInstanceCount=None), "InitialInstanceCount of at least 1"),
-        ("CreateEndpointConfig", variant(InstanceType=None), "needs an InstanceType"),
-        ("CreateEndpointConfig", variant(ServerlessConfig=SERVERLESS), "has no such thing"),
-        ("CreateEndpointConfig", variant(ModelName=None), "names no model"),
-        ("CreateTrainingJob", {"ResourceConfig": {"InstanceCount": 1}}, "needs an InstanceType"),
-        ("CreateTrainingJob", {"AlgorithmSpecification": {"TrainingInputMode": "File"}}, "either a TrainingImage or"),
-        ("CreateTrainingJob", {"OutputDataConfig": {"S3OutputPath": "https://a.com/x"}}, "is not a location in S3"),
-        ("CreateTrainingJob", {"CheckpointConfig": {"S3Uri": "s3://b/k", "LocalPath": "/opt/ml/../x"}}, "below /opt"),
-        ("CreateTrainingJob", algorithm(Regex="loss=([0-9"), "metric loss is invalid"),
-        ("CreateTrainingJob", algorithm(Regex="loss=[0-9]+"), "captures no group"),
-        ("CreateTrainingJob", {"InputDataConfig": [{"ChannelName": "..", "DataSource": SOURCE}]}, "not a name for a"),
-    ],
-)  # fmt: skip
-def test_what_could_not_run_is_refused(sagemaker: SageMaker, operation: str, members: Payload, message: str) -> None:
-    create_model(sagemaker)
-    named = {
-        "CreateModel": {**MODEL, "ModelName": "other"},
-        "CreateEndpointConfig": {"EndpointConfigName": "c"},
-        "CreateTrainingJob": training_job(),
-    }
-    assert message in refusal(lambda: call(sagemaker, operation, **{**named[operation], **members})).message
-    lists = [call(sagemaker, f"List{kind}s") for kind in ("Model", "EndpointConfig", "TrainingJob")]
-    assert [len(next(iter(found.values()))) for found in lists] == [1, 0, 0]
 
 
 def test_tags_are_added_replaced_and_removed(sagemaker: SageMaker) -> None:
@@ -136,13 +70,12 @@ def test_lists_are_filtered_sorted_and_cut_into_pages(sagemaker: SageMaker) -> N
 
 
 def test_notebook_instances_go_through_their_states(sagemaker: SageMaker) -> None:
-    setup, notebook = {"NotebookInstanceLifecycleConfigName": "setup"}, {"NotebookInstanceName": "nb"}
+    setup, notebook = {f"{LIFECYCLE}Name": "setup"}, {"NotebookInstanceName": "nb"}
     call(sagemaker, "CreateNotebookInstanceLifecycleConfig", **setup)
     create = {**notebook, "InstanceType": "ml.t3.medium", "RoleArn": ROLE, "LifecycleConfigName": "setup"}
     call(sagemaker, "CreateNotebookInstance", **create, SecurityGroupIds=["sg-1"])
     described = call(sagemaker, "DescribeNotebookInstance", **notebook)
-    assert (described["NotebookInstanceStatus"], described["SecurityGroups"]) == ("InService", ["sg-1"])
-    assert described["NotebookInstanceLifecycleConfigName"] == "setup"
+    assert {**described, "NotebookInstanceStatus": "InService", "SecurityGroups": ["sg-1"], **setup} == described
     for operation in ("DeleteNotebookInstance", "UpdateNotebookInstance", "StartNotebookInstance"):
         error = refusal(lambda operation=operation: call(sagemaker, operation, **notebook))
         assert "Status (InService) not in ([Stopped, Failed])" in error.message
@@ -150,12 +83,11 @@ def test_notebook_instances_go_through_their_states(sagemaker: SageMaker) -> Non
     call(sagemaker, "StopNotebookInstance", **notebook)
     call(sagemaker, "UpdateNotebookInstance", **notebook, DisassociateLifecycleConfig=True, VolumeSizeInGB=9)
     described = call(sagemaker, "DescribeNotebookInstance", **notebook)
-    assert (described["NotebookInstanceStatus"], described["VolumeSizeInGB"]) == ("Stopped", 9)
+    assert {**described, "NotebookInstanceStatus": "Stopped", "VolumeSizeInGB": 9} == described
     assert "NotebookInstanceLifecycleConfigName" not in described
     call(sagemaker, "DeleteNotebookInstanceLifecycleConfig", **setup)
-    call(sagemaker, "StartNotebookInstance", **notebook)
-    call(sagemaker, "StopNotebookInstance", **notebook)
-    call(sagemaker, "DeleteNotebookInstance", **notebook)
+    for operation in ("Start", "Stop", "Delete"):
+        call(sagemaker, f"{operation}NotebookInstance", **notebook)
     assert call(sagemaker, "ListNotebookInstances") == {"NotebookInstances": []}
 
 
@@ -166,15 +98,180 @@ def test_notebook_instances_go_through_their_states(sagemaker: SageMaker) -> Non
         ("UpdateEndpoint", {"EndpointName": "E", "EndpointConfigName": "C"}, ["endpoint/e", "endpoint-config/c"]),
         ("UpdateEndpointWeightsAndCapacities", {"EndpointName": "E"}, ["endpoint/e"]),
         ("CreateTransformJob", {"TransformJobName": "J", "ModelName": "M"}, ["transform-job/j"]),
-        ("ListTrainingJobsForHyperParameterTuningJob", {"HyperParameterTuningJobName": "J"}, [f"{TUNING}/j"]),
-        (
-            "DeleteNotebookInstanceLifecycleConfig",
-            {"NotebookInstanceLifecycleConfigName": "L"},
-            ["notebook-instance-lifecycle-config/l"],
-        ),
+        (f"ListTrainingJobsFor{TUNING_JOB.member}", {TUNING_JOB.name_member: "J"}, ["hyper-parameter-tuning-job/j"]),
+        ("DeleteNotebookInstanceLifecycleConfig", {f"{LIFECYCLE}Name": "L"}, ["notebook-instance-lifecycle-config/l"]),
     ],
 )
 def test_iam_is_told_which_resources_a_call_is_about(
     sagemaker: SageMaker, operation: str, request_: Payload, resources: list[str]
 ) -> None:
     assert sagemaker.resource_arns(operation, request_, CALLER) == [f"{ARN}:{resource}" for resource in resources]
+
+
+HYPERBAND = {"HyperbandStrategyConfig": {"MinResource": 5, "MaxResource": 5}}
+SIZES = {"CategoricalParameterRanges": [{"Name": "batch-size", "Values": ["32", "64"]}]}
+SOURCE = {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": "s3://b/k"}}
+
+
+def variant(**members: Any) -> Payload:
+    sized = {"InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
+    found = {"VariantName": "v", "ModelName": "Dog-Model", **sized, **members}
+    return {"ProductionVariants": [{k: v for k, v in found.items() if v is not None}]}
+
+
+def algorithm(**metric: str) -> Payload:
+    metrics = {"MetricDefinitions": [{"Name": "loss", **metric}]}
+    return {"AlgorithmSpecification": {"TrainingImage": IMAGE, "TrainingInputMode": "File", **metrics}}
+
+
+def static(**values: str) -> Payload:
+    return {"TrainingJobDefinition": tuning_job()["TrainingJobDefinition"] | {"StaticHyperParameters": values}}
+
+
+def limits(**members: int) -> Payload:
+    return {"ResourceLimits": {"MaxParallelTrainingJobs": 1, **members}}
+
+
+def source(data_type: str = "S3Prefix", uri: str = "s3://bucket/in", **members: str) -> Payload:
+    return {"TransformInput": {"DataSource": {"S3DataSource": {"S3DataType": data_type, "S3Uri": uri}}, **members}}
+
+
+def warm(*parents: str, config: Payload | None = None, **training: Any) -> Payload:
+    named = [{"HyperParameterTuningJobName": name} for name in parents]
+    start = {"WarmStartType": "IdenticalDataAndAlgorithm", "ParentHyperParameterTuningJobs": named}
+    request = tuning_job(config, WarmStartConfig=start)
+    return {**request, "TrainingJobDefinition": request["TrainingJobDefinition"] | training}
+
+
+def lr(kind: str = "Continuous", **members: Any) -> Payload:
+    ends = {"MinValue": "1", "MaxValue": "2"} if kind != "Categorical" else {}
+    return {"ParameterRanges": {f"{kind}ParameterRanges": [{"Name": "lr", **ends, **members}]}}
+
+
+def desired(**change: Any) -> Payload:
+    return {"EndpointName": "e", "DesiredWeightsAndCapacities": [{"VariantName": "v", **change}]}
+
+
+REQUESTS: dict[str, Payload] = {
+    "CreateModel": {**MODEL, "ModelName": "other"},
+    "CreateEndpointConfig": {"EndpointConfigName": "c"},
+    "CreateTrainingJob": training_job(),
+    "CreateHyperParameterTuningJob": tuning_job(),
+    "CreateTransformJob": {
+        "TransformJobName": "job",
+        "ModelName": "Dog-Model",
+        "TransformOutput": {"S3OutputPath": "s3://bucket/out"},
+        "TransformResources": {"InstanceType": "ml.m5.large", "InstanceCount": 1},
+        **source(),
+    },
+}
+LR = lr()["ParameterRanges"]["ContinuousParameterRanges"]
+MAXIMIZE = {"HyperParameterTuningJobObjective": {"Type": "Maximize", "MetricName": "loss"}}
+OTHER_IMAGE = tuning_job()["TrainingJobDefinition"]["AlgorithmSpecification"] | {"TrainingImage": f"{IMAGE}1"}
+TUNING = {
+    "x is not among": {"HyperParameterTuningJobObjective": {"Type": "Minimize", "MetricName": "x"}},
+    "At least one hyperparameter": {"ParameterRanges": {}},
+    "MaxNumberOfTrainingJobs or MaxRuntimeInSeconds": limits(),
+    "(3) must not exceed": limits(MaxNumberOfTrainingJobs=2, MaxParallelTrainingJobs=3),
+    "at most 750 training jobs": limits(MaxNumberOfTrainingJobs=751),
+    "categorical ranges only": {"Strategy": "Grid"},
+    "combinations (2)": {"Strategy": "Grid", "ParameterRanges": SIZES, **limits(MaxNumberOfTrainingJobs=3)},
+    "Hyperband needs a MaxResource": {"Strategy": "Hyperband"},
+    "MinResource (5) must be less": {"Strategy": "Hyperband", "StrategyConfig": HYPERBAND},
+    "must be Off with the strategy Hyperband": {"Strategy": "Hyperband", "TrainingJobEarlyStoppingType": "Auto"},
+    "only valid with the strategy Hyperband": {"StrategyConfig": HYPERBAND},
+    "has no TuningJobCompletionCriteria": {"TuningJobCompletionCriteria": {}},
+    "lr is invalid: MinValue (2) must be less than MaxValue (2)": lr(MinValue="2"),
+    "lr is invalid: MinValue 'nan' is not a number": lr(MinValue="nan"),
+    "MaxValue 'lots' is not a number": lr(MaxValue="lots"),
+    "MaxValue '2.5' is not an integer": lr("Integer", MaxValue="2.5"),
+    "scaling needs values greater than 0": lr(MinValue="0", ScalingType="Logarithmic"),
+    "no reverse logarithmic scaling": lr("Integer", ScalingType="ReverseLogarithmic"),
+    "its values are not all different": lr("Categorical", Values=["a", "a"]),
+    "more than one range: lr": {"ParameterRanges": {"ContinuousParameterRanges": 2 * LR}},
+    "At most 30 hyperparameters": {
+        "ParameterRanges": {f"{kind}ParameterRanges": 16 * LR for kind in ("Continuous", "Integer")}
+    },
+    "no AutoParameters": {"ParameterRanges": {"AutoParameters": [{"Name": "lr", "ValueHint": "1"}]}},
+}
+CODES = {
+    "at most 750 training jobs": "ResourceLimitExceeded",
+    "At most 30 hyperparameters": "ResourceLimitExceeded",
+    "can't find a tuning job": "ResourceNotFound",
+}
+
+
+@pytest.mark.parametrize(
+    ("operation", "members", "message"),
+    [
+        ("CreateModel", {"PrimaryContainer": None, "Containers": [CONTAINER]}, "give a PrimaryContainer"),
+        ("CreateModel", {"Containers": [CONTAINER]}, "and no Containers"),
+        ("CreateModel", {"ExecutionRoleArn": None}, "'executionRoleArn'"),
+        ("CreateModel", {"PrimaryContainer": {"ModelDataUrl": "s3://b/k"}}, "needs an Image"),
+        ("CreateModel", {"PrimaryContainer": {**CONTAINER, "ModelDataUrl": "https://a.com/x"}}, "not a location in S3"),
+        ("CreateEndpointConfig", variant(ModelName="absent"), "Could not find model"),
+        ("CreateEndpointConfig", {"ProductionVariants": 2 * variant()["ProductionVariants"]}, "names must be unique"),
+        ("CreateEndpointConfig", variant(InitialInstanceCount=None), "InitialInstanceCount of at least 1"),
+        ("CreateEndpointConfig", variant(InstanceType=None), "needs an InstanceType"),
+        (
+            "CreateEndpointConfig",
+            variant(ServerlessConfig={"MemorySizeInMB": 2048, "MaxConcurrency": 1}),
+            "has no such",
+        ),
+        ("CreateEndpointConfig", variant(ModelName=None), "names no model"),
+        ("CreateTrainingJob", {"ResourceConfig": {"InstanceCount": 1}}, "needs an InstanceType"),
+        ("CreateTrainingJob", {"AlgorithmSpecification": {"TrainingInputMode": "File"}}, "either a TrainingImage or"),
+        ("CreateTrainingJob", {"OutputDataConfig": {"S3OutputPath": "https://a.com/x"}}, "is not a location in S3"),
+        ("CreateTrainingJob", {"CheckpointConfig": {"S3Uri": "s3://b/k", "LocalPath": "/opt/ml/../x"}}, "below /opt"),
+        ("CreateTrainingJob", algorithm(Regex="loss=([0-9"), "metric loss is invalid"),
+        ("CreateTrainingJob", algorithm(Regex="loss=[0-9]+"), "captures no group"),
+        ("CreateTrainingJob", {"InputDataConfig": [{"ChannelName": "..", "DataSource": SOURCE}]}, "not a name for a"),
+        *(("CreateHyperParameterTuningJob", tuning_job(config), message) for message, config in TUNING.items()),
+        ("CreateHyperParameterTuningJob", static(lr="1"), "both a range and a static value: lr"),
+        ("CreateHyperParameterTuningJob", static(_tuning_objective_metric="a"), "is reserved"),
+        ("CreateHyperParameterTuningJob", static(**{str(n): "1" for n in range(100)}), "At most 100 hyperparameters"),
+        ("CreateHyperParameterTuningJob", {"Autotune": {"Mode": "Enabled"}}, "has no Autotune"),
+        ("CreateHyperParameterTuningJob", {"TrainingJobDefinition": None}, "TrainingJobDefinition is required"),
+        ("CreateHyperParameterTuningJob", warm("nobody"), "can't find a tuning job"),
+        ("CreateHyperParameterTuningJob", warm("ended", "ended"), "must be different ones"),
+        ("CreateHyperParameterTuningJob", warm("running"), "running has not ended yet"),
+        ("CreateHyperParameterTuningJob", warm("ended", config=MAXIMIZE), "has another objective"),
+        ("CreateHyperParameterTuningJob", warm("ended", StaticHyperParameters={"x": "1"}), "must be the same as in"),
+        ("CreateHyperParameterTuningJob", warm("ended", AlgorithmSpecification=OTHER_IMAGE), "The training image must"),
+        ("CreateTransformJob", {"MaxPayloadInMB": 101}, "must not exceed 100"),
+        ("CreateTransformJob", {"MaxConcurrentTransforms": 17}, "must not exceed 100"),  # times the default of 6
+        ("CreateTransformJob", source("AugmentedManifestFile"), "no AugmentedManifestFile sources"),
+        ("CreateTransformJob", source(SplitType="Line"), "no splitting"),
+        ("CreateTransformJob", source(CompressionType="Gzip"), "no compressed inputs"),
+        ("CreateTransformJob", source(uri="https://example.com/in"), "is not a location in S3"),
+        ("CreateTransformJob", {"DataProcessing": {"JoinSource": "Input"}}, "no joining"),
+        ("CreateTransformJob", {"DataProcessing": {"OutputFilter": "$"}}, "no filters"),
+        ("CreateTransformJob", {"ModelName": "nobody"}, "Could not find model"),
+        ("UpdateEndpointWeightsAndCapacities", desired(VariantName="w"), "Variant w not found. There are: v"),
+        ("UpdateEndpointWeightsAndCapacities", desired(DesiredInstanceCount=0), "at least 1"),
+        ("UpdateEndpointWeightsAndCapacities", desired(ServerlessUpdateConfig={}), "has a ServerlessUpdateConfig"),
+        ("UpdateEndpoint", {"EndpointName": "no", "EndpointConfigName": "c"}, 'Could not find endpoint "arn'),
+        ("UpdateEndpoint", {"EndpointName": "e", "EndpointConfigName": "c"}, "Could not find endpoint configuration"),
+        ("DescribeModel", {"ModelName": "no"}, f'Could not find model "{ARN}:model/no".'),
+        ("DescribeTrainingJob", {"TrainingJobName": "no"}, "Requested resource not found."),
+        ("DescribeNotebookInstance", {"NotebookInstanceName": "no"}, "RecordNotFound"),
+        ("ListTags", {"ResourceArn": f"{ARN}:pipeline/p"}, "cannot be tagged here"),
+    ],
+)
+def test_what_could_not_work_is_refused_and_leaves_nothing(
+    tmp_path: Path, operation: str, members: Payload, message: str
+) -> None:
+    store, sagemaker = Store(tmp_path), SageMaker(make_host(tmp_path))
+    sagemaker.call("CreateModel", MODEL, CALLER)
+    live = {"VariantName": "v", "InstanceCount": 1, "Weight": 1.0, "Variant": {"InstanceType": "ml.m5.large"}}
+    serving = {"EndpointStatus": "InService", "Fleet": {"Variants": [live]}}
+    Resources(store, ENDPOINT).create(CALLER, {"EndpointName": "e"}, **serving)
+    request = {name: value for name, value in {**REQUESTS.get(operation, {}), **members}.items() if value is not None}
+    for name, status in (("ended", "Completed"), ("running", "InProgress")):
+        earlier = tuning_job(HyperParameterTuningJobName=name)
+        Resources(store, TUNING_JOB).create(CALLER, earlier, HyperParameterTuningJobStatus=status)
+    error = refusal(lambda: sagemaker.call(operation, request, CALLER))
+    assert (error.code, message in error.message) == (CODES.get(message, "ValidationException"), True)
+    kinds = ("Model", "EndpointConfig", "TrainingJob", "HyperParameterTuningJob", "TransformJob")
+    lists = [sagemaker.call(f"List{kind}s", {}, CALLER) for kind in kinds]
+    assert [len(next(iter(found.values()))) for found in lists] == [1, 0, 0, 2, 0]

@@ -1,0 +1,100 @@
+"""What a training job takes from S3 into the folders of its instances, and what it leaves there."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from emulator.platform.awsapi import Payload
+from emulator.sagemaker import artifacts
+from emulator.sagemaker.roles import Role
+from emulator.sagemaker.runs import JobFailed
+from emulator.sagemaker.training.container import TrainingContainer
+
+_REPORTED_TOGETHER = 1000  # objects
+#: Archives, by the folder below /opt/ml that is packed into them.
+_OUTPUTS = {"model": "model.tar.gz", "output/data": "output.tar.gz"}
+
+
+def download_channel(
+    s3: Any,
+    channel: Payload,
+    containers: Sequence[TrainingContainer],
+    stopped: Callable[[], bool],
+    report: Callable[[str, int, int], None],
+) -> None:
+    """Bring a channel's objects to every instance, until `stopped` says yes.
+
+    `report` is called now and then with the channel's name, how many of its objects are there, and how many will be.
+    """
+    source, name = channel["DataSource"]["S3DataSource"], channel["ChannelName"]
+    bucket, prefix = artifacts.parse_s3_url(source["S3Uri"])
+    keys = artifacts.list_keys(s3, bucket, prefix)
+    if not keys:
+        raise JobFailed(
+            f'ClientError: No S3 objects found under S3 URL "{source["S3Uri"]}" given in input data source. Please '
+            'ensure that objects exist under that S3 prefix, and that the role has "s3:ListBucket" permissions there.'
+        )
+    first, *others = [container.path("input", "data", name) for container in containers]
+    first.mkdir(parents=True, exist_ok=True)
+    for start in range(0, len(keys), _REPORTED_TOGETHER):
+        together = [(key, artifacts.relative_key(key, prefix)) for key in keys[start : start + _REPORTED_TOGETHER]]
+        fetched = artifacts.fetch_all(s3, bucket, together, first, stopped)
+        report(name, start + len(fetched), len(keys))
+    for directory in others:
+        shutil.copytree(first, directory)
+
+
+def download_source(s3: Any, containers: Sequence[TrainingContainer], archive: Path) -> None:
+    """Unpack the source directory, if the job has one, into ``code`` of every instance, by way of `archive`."""
+    for container in containers:
+        location, code = container.toolkit_parameter("submit_directory"), container.path("code")
+        if location is None:
+            continue
+        if "://" in location:
+            if not archive.exists():
+                bucket, key = artifacts.parse_s3_url(location)
+                artifacts.fetch_all(s3, bucket, [(key, archive.name)], archive.parent)
+            artifacts.unpack(archive, code)
+        elif Path(location).is_dir():  # below /opt/ml, where a channel has brought it
+            shutil.copytree(location, code, dirs_exist_ok=True)
+        else:
+            artifacts.unpack(Path(location), code)
+
+
+def _output_location(job: Payload) -> tuple[str, str]:
+    """Bucket and prefix of the outputs."""
+    bucket, prefix = artifacts.parse_s3_url(job["OutputDataConfig"]["S3OutputPath"])
+    return bucket, "/".join(filter(None, (prefix.strip("/"), job["TrainingJobName"], "output")))
+
+
+def model_location(job: Payload) -> str:
+    """Where the model of a training job is or will be: SageMaker says so from the beginning, whatever comes of it."""
+    bucket, base = _output_location(job)
+    return f"s3://{bucket}/{base}/model.tar.gz"
+
+
+def upload_outputs(role: Role, s3: Any, job: Payload, containers: Sequence[TrainingContainer], scratch: Path) -> None:
+    """Upload what the program left in its folders, as archives that are made in `scratch`."""
+    bucket, base = _output_location(job)
+    encryption, needed = {}, "s3:PutObject"
+    try:
+        if key := job["OutputDataConfig"].get("KmsKeyId"):
+            encryption = {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": key}
+            needed = "kms:Encrypt and s3:PutObject"
+            role.client("kms").encrypt(KeyId=key, Plaintext=b"\0")
+        for folder, name in _OUTPUTS.items():
+            archive = scratch / name
+            if artifacts.pack([container.path(folder) for container in containers], archive):
+                with archive.open("rb") as file:
+                    s3.upload_fileobj(file, bucket, f"{base}/{name}", ExtraArgs=encryption)
+    except (ClientError, BotoCoreError, OSError) as error:
+        kind, advice = "InternalServerError", ""
+        if isinstance(error, ClientError) and error.response["ResponseMetadata"]["HTTPStatusCode"] < 500:
+            kind, advice = "ClientError", f'. Please ensure that the role "{role.arn}" has "{needed}" permissions there'
+        problem = f"{kind}: Uploading to s3://{bucket}/{base} failed{advice}: {artifacts.reason(error)}"
+        raise JobFailed(problem) from None
