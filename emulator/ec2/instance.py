@@ -33,27 +33,15 @@ _CONSOLE_BYTES = 64 * 1024
 
 @dataclass(frozen=True)
 class LaunchedInstance:
-    """What an instance was launched with.
-
-    Attributes
-    ----------
-    user_data
-        In base64, as EC2 takes it.
-    role
-        See `MetadataService`.
-    tags
-        Asked whenever the metadata are; None when the metadata have no tags.
-    entries
-        Further entries of the metadata.
-    """
+    """What an instance was launched with."""
 
     instance_id: str
     instance_type: str
     region: str
-    user_data: str = ""
+    user_data: str = ""  # in base64, as EC2 takes it
     role: InstanceRole = None
-    tags: Callable[[], Mapping[str, str]] | None = None
-    entries: Mapping[str, str] = field(default_factory=dict)
+    tags: Callable[[], Mapping[str, str]] | None = None  # None when the metadata have no tags
+    entries: Mapping[str, str] = field(default_factory=dict)  # more of the metadata
 
     def metadata(self) -> Mapping[str, str]:
         """The entries of the metadata service."""

@@ -12,7 +12,6 @@ import time
 from pathlib import Path
 
 COMMANDS = ("shutdown", "poweroff", "halt", "reboot", "systemctl", "init", "telinit")
-_NOW = ("poweroff", "halt")
 #: Any way to reach the machine's own commands: none of them may be called by a path.
 _BY_PATH = re.compile(rf"/s?bin/({'|'.join(COMMANDS)})\b|/proc/sysrq-trigger|\bsudo\b")
 
@@ -49,25 +48,14 @@ class PowerSwitch:
 
 def _due(words: list[str], due: float | None) -> float | None:
     """When the machine goes down after a call, given when it would have gone down before."""
-    command, arguments = words[0], words[1:]
     now = time.monotonic()
-    if command in _NOW or (command == "systemctl" and any(name in arguments for name in _NOW)):
-        return now
-    if command in ("init", "telinit") and "0" in arguments:
-        return now
-    if command != "shutdown" or "-r" in arguments or "--reboot" in arguments:
-        return due  # a restart brings the same instance back: there is nothing to do
-    if "-c" in arguments:
-        return None
-    moment = next((argument for argument in arguments if not argument.startswith("-")), "+1")  # as systemd has it
-    minutes = moment.removeprefix("+")
-    if moment == "now":
-        return now
-    if minutes.isdecimal():
-        return now + 60 * int(minutes)
-    try:
-        clock = time.strptime(moment, "%H:%M")
-    except ValueError:
-        return due  # as systemd's refuses it
-    today = time.localtime()
-    return now + ((clock.tm_hour - today.tm_hour) * 60 + clock.tm_min - today.tm_min) % 1440 * 60
+    match words:
+        case ["poweroff" | "halt", *_] | ["systemctl", *_, "poweroff" | "halt"] | ["init" | "telinit", "0"]:
+            return now
+        case ["shutdown", *arguments] if "-c" in arguments:
+            return None
+        case ["shutdown", *arguments] if not {"-r", "--reboot"} & {*arguments}:
+            moment = next((argument for argument in arguments if not argument.startswith("-")), "+1")
+            minutes = "0" if moment == "now" else moment.removeprefix("+")
+            return now + 60 * int(minutes) if minutes.isdecimal() else due  # by a time of day nothing is done here
+    return due  # a restart brings the same instance back

@@ -87,11 +87,8 @@ def sagemaker_types(sagemaker: Service) -> list[NamedResource]:
 def install(services: Mapping[str, Service], checkpoint: Callable[[], None]) -> None:
     """Make the types known to MiniStack's CloudFormation.
 
-    Parameters
-    ----------
-    checkpoint
-        Called before anything is made, changed or deleted, to save what the stack is about to do: our services save
-        what they do at once, and after the death of the server the two must fit together.
+    `checkpoint` is called before anything is made, changed or deleted, to save what the stack is about to do: our
+    services save what they do at once, and after the death of the server the two must fit together.
     """
     from ministack.services.cloudformation import provisioners, stacks
 

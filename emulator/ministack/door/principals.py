@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import re
 from collections.abc import Callable
 from typing import Any
+
+from emulator.ministack.patching import around
 
 _SESSION = re.compile(r"arn:aws:sts::(\d{12}):assumed-role/([^/]+)/.+")
 _CALLER = re.compile(r"arn:aws:(?:iam|sts)::(\d{12}):.+")
@@ -16,17 +17,13 @@ def install() -> None:
     """Stand where MiniStack compares a caller with a policy."""
     from ministack.core import iam_evaluator
 
-    iam_evaluator._resolve_condition_key = _by_role(iam_evaluator._resolve_condition_key)
-    iam_evaluator.evaluate_resource_policy = _with_all_denials(iam_evaluator.evaluate_resource_policy)
-    iam_evaluator.evaluate_trust_policy = _with_all_denials(iam_evaluator.evaluate_trust_policy)
+    around(iam_evaluator, "_resolve_condition_key", _resolve_condition_key)
+    around(iam_evaluator, "evaluate_resource_policy", _with_all_denials)
+    around(iam_evaluator, "evaluate_trust_policy", _with_all_denials)
 
 
-def _by_role(inner: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(inner)
-    def resolve(key: str, context: Any) -> Any:
-        return _principal(context.principal_arn) if key.lower() == "aws:principalarn" else inner(key, context)
-
-    return resolve
+def _resolve_condition_key(inner: Callable[..., Any], key: str, context: Any) -> Any:
+    return _principal(context.principal_arn) if key.lower() == "aws:principalarn" else inner(key, context)
 
 
 def _principal(arn: str) -> str:
@@ -40,13 +37,9 @@ def _principal(arn: str) -> str:
     return str(role["Arn"]) if role else f"arn:aws:iam::{account}:role/{name}"
 
 
-def _with_all_denials(inner: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(inner)
-    def evaluate(document: Any, caller: Any, *arguments: Any, **options: Any) -> Any:
-        arn = caller if isinstance(caller, str) else caller.principal_arn
-        return inner(_for_caller(document, arn, options.get("service")), caller, *arguments, **options)
-
-    return evaluate
+def _with_all_denials(inner: Callable[..., Any], document: Any, caller: Any, *arguments: Any, **options: Any) -> Any:
+    arn = caller if isinstance(caller, str) else caller.principal_arn
+    return inner(_for_caller(document, arn, options.get("service")), caller, *arguments, **options)
 
 
 def _for_caller(document: Any, arn: str, service: str | None) -> Any:
@@ -59,7 +52,7 @@ def _for_caller(document: Any, arn: str, service: str | None) -> Any:
     if not isinstance(document, dict):
         return document
     meant = []
-    for statement in _listed(document.get("Statement", [])):
+    for statement in listed(document.get("Statement", [])):
         if isinstance(statement, dict) and statement.get("Effect") == "Deny" and "NotPrincipal" in statement:
             if _left_out(statement["NotPrincipal"], arn, service):
                 continue
@@ -73,12 +66,13 @@ def _left_out(named: Any, arn: str, service: str | None) -> bool:
     if not isinstance(named, dict):
         return bool(named == "*")
     if service:
-        return service in _listed(named.get("Service"))
-    names, account = {name for name in _listed(named.get("AWS")) if isinstance(name, str)}, _CALLER.fullmatch(arn)
+        return service in listed(named.get("Service"))
+    names, account = {name for name in listed(named.get("AWS")) if isinstance(name, str)}, _CALLER.fullmatch(arn)
     if "*" in names or account is None:
         return "*" in names
     return {arn, _principal(arn)} <= names and bool(names & {account[1], f"arn:aws:iam::{account[1]}:root"})
 
 
-def _listed(value: Any) -> list[Any]:
+def listed(value: Any) -> list[Any]:
+    """One item of a policy, or several, as a list."""
     return value if isinstance(value, list) else [value]
