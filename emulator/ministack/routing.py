@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import unquote
 
-from emulator.ministack.door import enforcement, named_resources, operations
+from emulator.ministack.door import available, enforcement, named_resources, operations
 from emulator.ministack.patching import around
 from emulator.platform.awsapi import Caller, Service
 from emulator.platform.errors import ServiceError
@@ -22,6 +22,7 @@ def install(services: Mapping[str, Service], runtime: Any) -> None:
     from ministack import app
     from ministack.core import iam_actions, router
 
+    available.install()
     for name, service in services.items():
         prefix = f"{service.model.metadata['targetPrefix']}."
         router.SERVICE_PATTERNS[name] = {"target_prefixes": [prefix], "host_patterns": []}

@@ -42,15 +42,7 @@ class LocalAws:
         from emulator.autoscaling.service import ApplicationAutoScaling
         from emulator.ministack import functions, identity, instances, limits, routing
         from emulator.ministack.cloudformation import interruptions, resource_types, stack_rights, stack_rules
-        from emulator.ministack.door import (
-            authentication,
-            available,
-            enforcement,
-            passed_roles,
-            principals,
-            service_keys,
-            sessions,
-        )
+        from emulator.ministack.door import authentication, enforcement, passed_roles, principals, service_keys
         from emulator.ministack.s3 import access_logs, bucket_resources, object_files, object_keys
         from emulator.ministack.state import durability
         from emulator.sagemaker import SageMaker
@@ -68,10 +60,8 @@ class LocalAws:
         host = host_of("sagemaker")
         self._sagemaker = SageMaker(host)
         enforcement.install()
-        principals.install()
         services: list[Service] = [self._sagemaker, ApplicationAutoScaling(host), ServiceQuotas(host.account, quotas)]
         by_name = {service.name: service for service in services}
-        available.install()
         routing.install(by_name, self._sagemaker.runtime)
         self._durability = durability.Durability(place.database)
         resource_types.install(by_name, self._durability.save)
@@ -87,7 +77,7 @@ class LocalAws:
         self._object_files.install()
         stack_rights.install()
         service_keys.install()
-        sessions.install()
+        principals.install()
         passed_roles.install()
         self._access_logs.install()
         bucket_resources.install()

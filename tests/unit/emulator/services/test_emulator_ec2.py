@@ -14,9 +14,8 @@ import pytest
 from emulator_fixtures import make_host
 from waiting import wait_until
 
-from emulator.ec2.instance import InstanceRun, LaunchedInstance, console_output
+from emulator.ec2.instance import InstanceRun, LaunchedInstance, PowerSwitch, console_output
 from emulator.ec2.metadata import MetadataService
-from emulator.ec2.power import PowerSwitch
 
 ROLES = "/latest/meta-data/iam/security-credentials/"
 KEYS = {"AWS_ACCESS_KEY_ID": "ASIA1", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_SESSION_TOKEN": "token"}
