@@ -31,7 +31,10 @@ def main(arguments: list[str] | None = None) -> int:
         command.add_argument("--state-dir", type=Path, default=Path(".local-aws"), help="default: %(default)s")
         if name in ("up", "serve"):
             command.add_argument("--port", type=int, default=4566, help="on 127.0.0.1, default: %(default)s")
-            command.add_argument("--conditions", type=Conditions.read, default=Conditions(), metavar="JSON")
+            help_text = 'what it rehearses, such as {"access_log_seconds": 60}'
+            command.add_argument(
+                "--conditions", type=Conditions.from_json, default=Conditions(), metavar="JSON", help=help_text
+            )
     try:
         return _run(parser.parse_args(arguments))
     except (lifecycle.LocalAwsError, StateError, ContractError, QuotaError) as error:

@@ -28,12 +28,12 @@ class Conditions:
     stop_grace_seconds: float = 120.0  # how long a stopped training job may go on until its containers are killed
 
     @classmethod
-    def read(cls, text: str) -> Conditions:
-        """Read a JSON object with these members, as `written` gives it."""
+    def from_json(cls, text: str) -> Conditions:
+        """Read a JSON object with these members, as `to_json` gives it."""
         members = json.loads(text)
         if interruption := members.get("spot_interruption"):
             members["spot_interruption"] = SpotInterruption(**interruption)
         return cls(**members)
 
-    def written(self) -> str:
+    def to_json(self) -> str:
         return json.dumps(asdict(self))

@@ -78,7 +78,7 @@ def up(state_dir: Path, port: int = 4566, conditions: Conditions | None = None) 
         raise LocalAwsError(str(error)) from None
     if place.log.exists() and place.log.stat().st_size > _LOG_LIMIT_BYTES:
         place.log.replace(place.log.with_suffix(".log.1"))
-    options = [f"--state-dir={place.root}", f"--port={port}", f"--conditions={conditions.written()}"]
+    options = [f"--state-dir={place.root}", f"--port={port}", f"--conditions={conditions.to_json()}"]
     place.log.touch(mode=0o600)
     with place.log.open("ab") as log:
         server = subprocess.Popen(
