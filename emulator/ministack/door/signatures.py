@@ -19,10 +19,11 @@ _REQUIRED = {
     "X-Amz-Algorithm": re.compile("AWS4-HMAC-SHA256"),
     "X-Amz-Credential": re.compile(_SCOPE, re.ASCII),
     "X-Amz-Date": re.compile(r"\d{8}T\d{6}Z", re.ASCII),
+    "X-Amz-Expires": re.compile(r"\d{1,6}", re.ASCII),
     "X-Amz-SignedHeaders": re.compile(_NAMES, re.ASCII),
     "X-Amz-Signature": re.compile("[0-9a-f]{64}"),
 }
-_OPTIONAL = {"X-Amz-Expires": re.compile(r"\d{1,6}", re.ASCII), "X-Amz-Security-Token": re.compile(r"\S+")}
+_OPTIONAL = {"X-Amz-Security-Token": re.compile(r"\S+")}
 #: Parameters that belong to a signature, also of Version 2, whatever their case.
 RESERVED = frozenset(name.lower() for name in (*_REQUIRED, *_OPTIONAL, "AWSAccessKeyId"))
 
