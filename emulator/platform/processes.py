@@ -44,10 +44,7 @@ def process_started(pid: int) -> float | None:
 
 
 def same_process(started: float | None, recorded: float | None) -> bool:
-    """Say whether two answers of `process_started` for one pid speak of the same process, not of one that reused it.
-
-    The kernel counts from the boot; the wall clock of the boot shifts when the clock is adjusted, hence the tolerance.
-    """
+    """Say whether two answers of `process_started` speak of one process; the system clock may have been adjusted."""
     return started is not None and recorded is not None and abs(started - recorded) < _CLOCK_TOLERANCE_SECONDS
 
 

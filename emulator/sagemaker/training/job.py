@@ -65,7 +65,7 @@ class TrainingRun(Run):
         ]
         self._metrics = MetricReader(job, jobs, series)
         self._processes: list[subprocess.Popen[bytes]] = []
-        self._limits = TrainingLimits(job, host.conditions.spot_interruption)
+        self._limits = TrainingLimits(job, host.spot_interruption)
         self._started: float | None = None
         self._waited = 0.0
         self._stop_requested = threading.Event()
@@ -237,7 +237,7 @@ class TrainingRun(Run):
         """End what still runs; the exit statuses as they were before that."""
         processes = list(processes)
         statuses = [process.poll() or 0 for process in processes]
-        grace = self._host.conditions.stop_grace_seconds
+        grace = self._host.stop_grace_seconds
         if end in ("Failed", "Suspended"):
             grace = _ABORT_GRACE_SECONDS if self._containers[0].has_entry_point else 0.0
         if processes:
