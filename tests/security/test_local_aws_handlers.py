@@ -128,7 +128,7 @@ def put(state_dir: Path, requests: list[dict[str, Any]]) -> list[tuple[int, bool
         command, input=json.dumps(requests), capture_output=True, text=True, timeout=200, env=environment, check=False
     )
     assert done.returncode == 0, done.stderr
-    return [tuple(result) for result in json.loads(done.stdout)]
+    return [tuple(result) for result in json.loads(done.stdout)["results"]]
 
 
 def test_none_is_handed_on(tmp_path: Path) -> None:

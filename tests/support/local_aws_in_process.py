@@ -84,7 +84,7 @@ def main(state_dir: Path) -> None:
     async def put_all() -> list[list[Any]]:
         return [await put(request) for request in json.load(sys.stdin)]
 
-    json.dump(asyncio.run(put_all()), sys.stdout)
+    json.dump({"results": asyncio.run(put_all())}, sys.stdout)
 
 
 main(Path(sys.argv[1]))
