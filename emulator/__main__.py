@@ -9,7 +9,7 @@ from pathlib import Path
 
 from emulator.ministack.configuration import ContractError
 from emulator.platform import lifecycle
-from emulator.platform.conditions import Conditions, add_options
+from emulator.platform.conditions import Conditions
 from emulator.platform.layout import StateError
 from emulator.quotas.service import QuotaError
 
@@ -31,7 +31,10 @@ def main(arguments: list[str] | None = None) -> int:
         command.add_argument("--state-dir", type=Path, default=Path(".local-aws"), help="default: %(default)s")
         if name in ("up", "serve"):
             command.add_argument("--port", type=int, default=4566, help="on 127.0.0.1, default: %(default)s")
-            add_options(command)
+            help_text = 'what it rehearses, such as {"access_log_seconds": 60}'
+            command.add_argument(
+                "--conditions", type=Conditions.from_json, default=Conditions(), metavar="JSON", help=help_text
+            )
     try:
         return _run(parser.parse_args(arguments))
     except (lifecycle.LocalAwsError, StateError, ContractError, QuotaError) as error:
@@ -45,23 +48,24 @@ def _run(options: argparse.Namespace) -> int:
         case "serve":
             from emulator.platform.server import serve  # imports MiniStack, which takes a second
 
-            serve(state_dir, options.port, Conditions.of(options))
+            serve(state_dir, options.port, options.conditions)
         case "up":
-            running = lifecycle.up(state_dir, options.port, Conditions.of(options))
-            say(f"The local AWS answers at {running.endpoint_url} (process {running.pid}).\n")
+            say(_described(lifecycle.up(state_dir, options.port, options.conditions)))
         case "down":
             lifecycle.down(state_dir)
         case "status":
             found = lifecycle.status(state_dir)
-            if found is None:
-                say("The local AWS is not running.\n")
-                return 1
-            say(f"The local AWS answers at {found.endpoint_url} (process {found.pid}).\n")
-            say(f"{found.warning}\n" if found.warning else "")
+            say(_described(found) if found else "The local AWS is not running.\n")
+            return 0 if found else 1
         case "env":
             for name, value in lifecycle.environment(state_dir).items():
                 say(f"export {name}={shlex.quote(value)}\n")
     return 0
+
+
+def _described(running: lifecycle.Status) -> str:
+    warning = f"{running.warning}\n" if running.warning else ""
+    return f"The local AWS answers at {running.endpoint_url} (process {running.pid}).\n{warning}"
 
 
 if __name__ == "__main__":

@@ -6,6 +6,8 @@ import base64
 import binascii
 import contextlib
 import logging
+import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -17,7 +19,6 @@ from pathlib import Path
 from typing import IO
 
 from emulator.ec2.metadata import InstanceRole, MetadataService
-from emulator.ec2.power import PowerSwitch, dangerous
 from emulator.platform.host import Host
 from emulator.platform.processes import signal_group
 from emulator.platform.programs import base_environment, describe_exit
@@ -29,31 +30,22 @@ _POLL_SECONDS = 0.1
 _SHUTDOWN_GRACE_SECONDS = 8.0
 #: What GetConsoleOutput returns at most.
 _CONSOLE_BYTES = 64 * 1024
+_POWER_COMMANDS = ("shutdown", "poweroff", "halt", "reboot", "systemctl", "init", "telinit")
+#: Any way to reach the machine's own commands: none of them may be called by a path.
+_BY_PATH = re.compile(rf"/s?bin/({'|'.join(_POWER_COMMANDS)})\b|/proc/sysrq-trigger|\bsudo\b")
 
 
 @dataclass(frozen=True)
 class LaunchedInstance:
-    """What an instance was launched with.
-
-    Attributes
-    ----------
-    user_data
-        In base64, as EC2 takes it.
-    role
-        See `MetadataService`.
-    tags
-        Asked whenever the metadata are; None when the metadata have no tags.
-    entries
-        Further entries of the metadata.
-    """
+    """What an instance was launched with."""
 
     instance_id: str
     instance_type: str
     region: str
-    user_data: str = ""
+    user_data: str = ""  # in base64, as EC2 takes it
     role: InstanceRole = None
-    tags: Callable[[], Mapping[str, str]] | None = None
-    entries: Mapping[str, str] = field(default_factory=dict)
+    tags: Callable[[], Mapping[str, str]] | None = None  # None when the metadata have no tags
+    entries: Mapping[str, str] = field(default_factory=dict)  # more of the metadata
 
     def metadata(self) -> Mapping[str, str]:
         """The entries of the metadata service."""
@@ -67,6 +59,45 @@ class LaunchedInstance:
             **self.entries,
             **{f"tags/instance/{key}": value for key, value in tags.items()},
         }
+
+
+class PowerSwitch:
+    """Puts ``shutdown`` and similar commands into `folder`, which an instance's programs find first on their path.
+
+    They only write down in the file `calls` how they were called. The instance ends in place of the machine.
+    """
+
+    def __init__(self, folder: Path, calls: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in _POWER_COMMANDS:
+            (folder / name).write_text(f'#!/bin/sh\necho "{name} $*" >> {shlex.quote(str(calls))}\n')
+            (folder / name).chmod(0o755)
+        self._calls = calls
+        self._read = 0
+        self._due: float | None = None
+
+    def pressed(self) -> bool:
+        """Whether the time has come."""
+        lines = self._calls.read_text().splitlines() if self._calls.exists() else []
+        for line in lines[self._read :]:
+            self._due = _due(line.split(), self._due)
+        self._read = len(lines)
+        return self._due is not None and time.monotonic() >= self._due
+
+
+def _due(words: list[str], due: float | None) -> float | None:
+    """When the machine goes down after a call, given when it would have gone down before."""
+    now = time.monotonic()
+    match words:
+        case ["poweroff" | "halt", *_] | ["systemctl", *_, "poweroff" | "halt"] | ["init" | "telinit", "0"]:
+            return now
+        case ["shutdown", *arguments] if "-c" in arguments:
+            return None
+        case ["shutdown", *arguments] if not {"-r", "--reboot"} & {*arguments}:
+            moment = next((argument for argument in arguments if not argument.startswith("-")), "+1")
+            minutes = "0" if moment == "now" else moment.removeprefix("+")
+            return now + 60 * int(minutes) if minutes.isdecimal() else due  # by a time of day nothing is done here
+    return due  # a restart brings the same instance back
 
 
 class InstanceRun:
@@ -149,9 +180,9 @@ class InstanceRun:
         if not script.startswith("#!"):
             self._say("user data that is no script: nothing is run")
             return None
-        if (reached := dangerous(script)) is not None:
+        if reached := _BY_PATH.search(script):
             # The user's machine is not ours to switch off.
-            self._say(f"user data that reaches past the instance is not run here: {reached}")
+            self._say(f"user data that reaches past the instance is not run here: {reached[0]}")
             return None
         path = home / "user-data"
         path.write_text(script)

@@ -11,6 +11,7 @@ import types
 from collections.abc import Callable, Collection
 from typing import Any
 
+from emulator.ministack.patching import around, around_service
 from emulator.platform.errors import Response
 from emulator.platform.processes import ProcessRegistry
 
@@ -28,11 +29,6 @@ _URL_PATH = re.compile(r"/functions/[^/]+/urls?(\?|$)")
 _LOG_WAIT_SECONDS = (0.005, 0.002, 0.25)
 
 
-def local_url(url: str, endpoint_url: str) -> str:
-    """Write a function URL as it can be called here: on the loopback address, without looking up a name."""
-    return _STORED_URL.sub(rf"{endpoint_url}/_aws/lambda-url/\g<id>/", url)
-
-
 def moved(text: str, endpoint_url: str) -> str:
     """Write the local function URLs in a text as they are on this server, whatever port an earlier one had."""
     return _LOCAL_URL.sub(f"{endpoint_url}/_aws/lambda-url/", text)
@@ -40,15 +36,11 @@ def moved(text: str, endpoint_url: str) -> str:
 
 def install(endpoint_url: str, processes: ProcessRegistry, private: Collection[str]) -> None:
     """Correct MiniStack's Lambda; no function sees the `private` environment variables of the server."""
-    _correct_api(endpoint_url)
-    _guard_urls()
-    _confine_hosts()
-    _reserve_concurrency()
-    _start_workers(processes, private)
-
-
-def _start_workers(processes: ProcessRegistry, private: Collection[str]) -> None:
     from ministack.core import lambda_runtime
+    from ministack.services import lambda_svc
+
+    def localized(name: str, attributes: Any, properties: Any) -> Any:
+        return {**attributes, "FunctionUrl": _local_url(attributes["FunctionUrl"], endpoint_url)}
 
     def popen(args: list[str], **options: Any) -> Any:
         environment = options.pop("env", None) or os.environ
@@ -57,31 +49,36 @@ def _start_workers(processes: ProcessRegistry, private: Collection[str]) -> None
         processes.adopt(worker)
         return worker
 
+    around_service("lambda", functools.partial(_handle, endpoint_url))
+    around(lambda_svc, "handle_function_url_request", _handle_url)
+    around(lambda_svc, "_reserved_concurrency", _reserved_concurrency)
+    wrap_handlers("AWS::Lambda::Url", after=localized)
+    wrap_handlers("AWS::Lambda::Function", after=_reserve)
     # A module of its own for this one importer: everybody else keeps the real one.
     lambda_runtime.subprocess = types.SimpleNamespace(**{**vars(subprocess), "Popen": popen})
-
     lambda_runtime.Worker._drain_stderr_bounded.__defaults__ = _LOG_WAIT_SECONDS
 
 
-def _reserve_concurrency() -> None:
-    """Reserve concurrency as the template says, and for calls by alias, version or URL."""
+def _local_url(url: str, endpoint_url: str) -> str:
+    """Write a function URL as it can be called here: on the loopback address, without looking up a name."""
+    return _STORED_URL.sub(rf"{endpoint_url}/_aws/lambda-url/\g<id>/", url)
+
+
+def _reserved_concurrency(inner: Callable[..., int | None], function: dict[str, Any], config: dict[str, Any]) -> Any:
+    """Find the reservation of a version, too: it has none of its own, but shares that of the function."""
     from ministack.services import lambda_svc
 
-    reserved = lambda_svc._reserved_concurrency
+    region, account, _, name = config["FunctionArn"].split(":")[3:7]
+    return inner(lambda_svc._functions.get_scoped(account, region, name, function), config)
 
-    def reserved_concurrency(function: dict[str, Any], config: dict[str, Any]) -> int | None:
-        # A version's record has no reservation of its own: the function's is shared by all of its versions.
-        region, account, _, name = config["FunctionArn"].split(":")[3:7]
-        return reserved(lambda_svc._functions.get_scoped(account, region, name, function), config)
 
-    lambda_svc._reserved_concurrency = reserved_concurrency
+def _reserve(name: str, attributes: Any, properties: Any) -> Any:
+    """Reserve concurrency as the template says."""
+    from ministack.services import lambda_svc
 
-    def reserve(name: str, attributes: Any, properties: Any) -> Any:
-        wanted = properties.get("ReservedConcurrentExecutions")
-        lambda_svc._functions[name]["concurrency"] = None if wanted is None else int(wanted)
-        return attributes
-
-    wrap_handlers("AWS::Lambda::Function", after=reserve)
+    wanted = properties.get("ReservedConcurrentExecutions")
+    lambda_svc._functions[name]["concurrency"] = None if wanted is None else int(wanted)
+    return attributes
 
 
 def wrap_handlers(
@@ -105,30 +102,26 @@ def wrap_handlers(
         return provision
 
     handlers = provisioners._RESOURCE_HANDLERS[resource_type]
-    around = {"create": wrapped(handlers["create"], 1), "update": wrapped(handlers["update"], 2)}
-    provisioners._RESOURCE_HANDLERS[resource_type] = {**handlers, **around}
+    replaced = {"create": wrapped(handlers["create"], 1), "update": wrapped(handlers["update"], 2)}
+    provisioners._RESOURCE_HANDLERS[resource_type] = {**handlers, **replaced}
 
 
-def _correct_api(endpoint_url: str) -> None:
+async def _handle(
+    endpoint_url: str,
+    inner: Callable[..., Any],
+    method: str,
+    path: str,
+    headers: dict[str, str],
+    body: bytes,
+    query: Any,
+) -> Any:
     """Refuse what is too large, and hand out function URLs that can be called as they are."""
-    from ministack import app
-
-    handler = app.SERVICE_HANDLERS["lambda"]
-
-    async def handle(method: str, path: str, headers: dict[str, str], body: bytes, query: Any) -> Any:
-        if path.endswith("/invocations") and (refusal := _too_large(headers, body)):
-            return refusal
-        status, answer_headers, answer = await handler(method, path, headers, body, query)
-        if _URL_PATH.search(path) and isinstance(answer, bytes):
-            answer = local_url(answer.decode(), endpoint_url).encode()
-        return status, answer_headers, answer
-
-    app.SERVICE_HANDLERS["lambda"] = handle
-
-    def localized(name: str, attributes: Any, properties: Any) -> Any:
-        return {**attributes, "FunctionUrl": local_url(attributes["FunctionUrl"], endpoint_url)}
-
-    wrap_handlers("AWS::Lambda::Url", after=localized)
+    if path.endswith("/invocations") and (refusal := _too_large(headers, body)):
+        return refusal
+    status, answer_headers, answer = await inner(method, path, headers, body, query)
+    if _URL_PATH.search(path) and isinstance(answer, bytes):
+        answer = _local_url(answer.decode(), endpoint_url).encode()
+    return status, answer_headers, answer
 
 
 def _too_large(headers: dict[str, str], body: bytes) -> Response | None:
@@ -140,67 +133,20 @@ def _too_large(headers: dict[str, str], body: bytes) -> Response | None:
     return 413, {"Content-Type": "application/json", "x-amzn-errortype": "RequestTooLargeException"}, answer
 
 
-def _guard_urls() -> None:
+async def _handle_url(
+    inner: Callable[..., Any],
+    url_id: str, method: str, path: str, headers: dict[str, str], body: bytes, query: Any, **options: Any,
+) -> Any:  # fmt: skip
     """Ask callers of a function URL for both permissions that AWS asks for, and refuse what is too large."""
     from ministack.services import lambda_svc
 
-    serve_url = lambda_svc.handle_function_url_request
-
-    async def handle_url(
-        url_id: str, method: str, path: str, headers: dict[str, str], body: bytes, query: Any, **options: Any
-    ) -> Any:
-        resolved = options.pop("resolved", None) or lambda_svc.resolve_function_url(url_id)
-        preflight = method == "OPTIONS" and resolved is not None and resolved[-1].get("Cors")
-        if resolved is not None and not preflight and _may_not_invoke(resolved, headers, query):
-            return 403, {"Content-Type": "application/json"}, b'{"Message":"Forbidden"}'
-        if _event_bytes(headers, body) > SYNC_PAYLOAD_LIMIT:
-            return 413, {"Content-Type": "application/json"}, b'{"Message":"Request Entity Too Large"}'
-        return await serve_url(url_id, method, path, headers, body, query, resolved=resolved, **options)
-
-    lambda_svc.handle_function_url_request = handle_url
-
-
-def _confine_hosts() -> None:
-    """Have what is addressed to a function URL, an API or a bucket's host reach that alone: it may be anybody's.
-
-    MiniStack looks at the path first, so it would serve its own pages, and other services, on every host.
-    """
-    from ministack import app
-
-    pages, shortcuts = app._handle_pre_body_request, app._handle_post_body_shortcuts
-    special = app._handle_special_data_plane_request
-
-    def public(headers: Any, path: str) -> bool:
-        host = headers.get("host", "")
-        return any(parse(host, path) for parse in (app._parse_lambda_url, app._parse_execute_api_url))
-
-    async def handle_page(method: str, path: str, headers: Any, *rest: Any) -> Any:
-        if public(headers, path):
-            return None
-        if app._extract_s3_vhost_bucket(headers.get("host", "")):
-            return app._handle_options_request(method, path, headers, *rest)
-        return await pages(method, path, headers, *rest)
-
-    async def handle_shortcut(method: str, path: str, headers: Any, *rest: Any) -> Any:
-        if public(headers, path) or app._extract_s3_vhost_bucket(headers.get("host", "")):
-            return None
-        return await shortcuts(method, path, headers, *rest)
-
-    async def handle_data_plane(
-        method: str, path: str, headers: Any, body: bytes, query: Any, request_id: str, **raw: Any
-    ) -> Any:
-        if not public(headers, path):
-            return await special(method, path, headers, body, query, request_id, **raw)
-        host = headers.get("host", "")
-        if response := await app._handle_lambda_url_request(host, path, method, headers, body, query):
-            if not any(name.lower() == "x-amzn-requestid" for name in response[1]):
-                response[1]["x-amzn-RequestId"] = request_id
-            return response
-        return 404, {"Content-Type": "application/json"}, b'{"message": "Not Found"}'  # there are no APIs here
-
-    app._handle_pre_body_request = handle_page
-    app._handle_post_body_shortcuts = handle_shortcut
-    app._handle_special_data_plane_request = handle_data_plane
+    resolved = options.pop("resolved", None) or lambda_svc.resolve_function_url(url_id)
+    preflight = method == "OPTIONS" and resolved is not None and resolved[-1].get("Cors")
+    if resolved is not None and not preflight and _may_not_invoke(resolved, headers, query):
+        return 403, {"Content-Type": "application/json"}, b'{"Message":"Forbidden"}'
+    if _event_bytes(headers, body) > SYNC_PAYLOAD_LIMIT:
+        return 413, {"Content-Type": "application/json"}, b'{"Message":"Request Entity Too Large"}'
+    return await inner(url_id, method, path, headers, body, query, resolved=resolved, **options)
 
 
 def _event_bytes(headers: dict[str, str], body: bytes) -> int:
@@ -214,10 +160,7 @@ def _event_bytes(headers: dict[str, str], body: bytes) -> int:
 
 
 def _may_not_invoke(resolved: tuple[Any, ...], headers: dict[str, str], query: Any) -> bool:
-    """Say whether the caller lacks lambda:InvokeFunction, which a function URL also demands.
-
-    MiniStack has checked the latter.
-    """
+    """Say whether the caller lacks lambda:InvokeFunction; MiniStack has asked for lambda:InvokeFunctionUrl."""
     from ministack.core.iam_evaluator import enforce
     from ministack.core.router import extract_access_key_id
 
@@ -225,5 +168,4 @@ def _may_not_invoke(resolved: tuple[Any, ...], headers: dict[str, str], query: A
     access_key = extract_access_key_id(headers, query)
     arn = f"arn:aws:lambda:{region}:{account}:function:{name}" + (f":{qualifier}" if qualifier else "")
     context = {"lambda:InvokedViaFunctionUrl": "true"}
-    denied = enforce(access_key, "lambda:InvokeFunction", "lambda", region, resource_arn=arn, service_context=context)
-    return denied is not None
+    return enforce(access_key, "lambda:InvokeFunction", "lambda", region, arn, context) is not None

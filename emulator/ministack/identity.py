@@ -6,6 +6,7 @@ import json
 import secrets
 from typing import Any
 
+from emulator.ministack.door.principals import listed
 from emulator.platform.errors import ServiceError
 from emulator.platform.layout import access_key_id
 
@@ -14,11 +15,7 @@ def open_session(service: str, role_arn: str, session_name: str) -> dict[str, st
     """Assume a role on behalf of a service, such as sagemaker.amazonaws.com.
 
     The session ends with the server only: a process cannot be handed new environment variables, as containers are.
-
-    Raises
-    ------
-    ServiceError
-        ValidationException when the role does not exist or does not trust the service.
+    A role that does not exist, or does not trust the service, is a ValidationException.
     """
     from ministack.services import sts
 
@@ -67,14 +64,9 @@ def _trusts(role: dict[str, Any], service: str, account: str) -> bool:
     document = json.loads(role["AssumeRolePolicyDocument"])
     applicable = [
         {**statement, "Principal": "*"}
-        for statement in _as_list(document["Statement"])
-        if isinstance(statement.get("Principal"), dict)
-        and service in _as_list(statement["Principal"].get("Service", []))
+        for statement in listed(document["Statement"])
+        if isinstance(statement.get("Principal"), dict) and service in listed(statement["Principal"].get("Service", []))
     ]
     keys = {"aws:sourceaccount": account}
     context = EvalContext(service, "Service", account, "sts:AssumeRole", role["Arn"], "", service_context=keys)
     return evaluate_trust_policy({**document, "Statement": applicable}, service, context)
-
-
-def _as_list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value]

@@ -12,25 +12,31 @@ import hashlib
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import urlencode
+
+from botocore.serialize import create_serializer
 
 from emulator.ec2.instance import InstanceRun, LaunchedInstance, console_output, remove_leftovers
 from emulator.ministack.door.enforcement import refusal
-from emulator.platform.awsapi import Caller
+from emulator.ministack.door.operations import form
+from emulator.ministack.patching import around_service
+from emulator.platform.awsapi import Caller, service_model
 from emulator.platform.errors import Response
 from emulator.platform.host import Host
 
 _INSTANCE_ID = re.compile(rb"<instanceId>(i-[0-9a-f]+)</instanceId>")
+_NAMED_INSTANCE = re.compile(r"InstanceId\.\d+")
 _TAG_KEY = re.compile(r"(TagSpecification\.\d+)\.Tag\.\d+\.Key")
 _PARAMETER = "resolve:ssm:"
 _STOP_SECONDS = 10.0
-#: Members of launch template data that RunInstances takes under the same names, as plain values.
-_PLAIN = ("ImageId", "InstanceType", "KeyName", "UserData", "InstanceInitiatedShutdownBehavior")
+#: Members of launch template data that RunInstances takes as they are.
+_TAKEN = (
+    *("ImageId", "InstanceType", "KeyName", "UserData", "InstanceInitiatedShutdownBehavior", "SecurityGroupIds"),
+    *("IamInstanceProfile", "MetadataOptions", "InstanceMarketOptions"),
+)
 _STATES = {"terminate": {"Code": 48, "Name": "terminated"}, "stop": {"Code": 80, "Name": "stopped"}}
-#: A member of MiniStack's record: the instance is one that runs here.
-_RUNS = "_UserDataRuns"
 
 Parameters = dict[str, str]
 Handler = Callable[..., Any]
@@ -47,16 +53,14 @@ class Instances:
 
     def install(self) -> None:
         """Stand before MiniStack's EC2."""
-        from ministack import app
-
-        app.SERVICE_HANDLERS["ec2"] = functools.partial(self._handle, app.SERVICE_HANDLERS["ec2"])
+        around_service("ec2", self._handle)
 
     def start(self) -> None:
         """End the instances that the last server ran: their machine is gone."""
         from ministack.services import ec2
 
         for record in list(ec2._instances._data.values()):
-            if record.get(_RUNS) and record["State"]["Name"] == "running":
+            if record["State"]["Name"] == "running":
                 _end(record, "terminate")
         remove_leftovers(self._host)
 
@@ -71,20 +75,20 @@ class Instances:
             run.join(max(0.0, deadline - time.monotonic()))
 
     async def _handle(
-        self, inner: Handler, method: str, path: str, headers: Any, body: Any, query: Mapping[str, Any]
+        self, inner: Handler, method: str, path: str, headers: Any, body: bytes, query: Mapping[str, Any]
     ) -> Response:
         from ministack.core.responses import get_account_id, get_region
         from ministack.core.router import extract_access_key_id
         from ministack.services import ec2, iam
 
-        parameters = _parameters(body, query)
+        parameters = {name: values[0] for name, values in {**query, **form(body)}.items()}
         action = parameters.get("Action")
         if action == "GetConsoleOutput":
             return self._console(parameters)
         if action != "RunInstances":
             response: Response = await inner(method, path, headers, body, query)
             if response[0] == 200 and action in ("TerminateInstances", "StopInstances"):
-                self._stop_runs(_members(parameters, "InstanceId"))
+                self._stop_runs([value for key, value in parameters.items() if _NAMED_INSTANCE.fullmatch(key)])
             return response
 
         caller = Caller(get_account_id(), get_region())
@@ -110,16 +114,13 @@ class Instances:
         response = await inner("POST", path, headers, urlencode(launch).encode(), {})
         if response[0] == 200:
             for found in _INSTANCE_ID.findall(response[2]):
-                self._launch(found.decode(), launch, role, template, caller)
+                self._launch(found.decode(), launch, role, caller)
         return response
 
-    def _launch(
-        self, instance_id: str, launch: Parameters, role: dict[str, Any] | None, template: Any, caller: Caller
-    ) -> None:
+    def _launch(self, instance_id: str, launch: Parameters, role: dict[str, Any] | None, caller: Caller) -> None:
         from ministack.services import ec2
 
         record = ec2._instances[instance_id]
-        record[_RUNS] = True
         behavior = launch.get("InstanceInitiatedShutdownBehavior", "stop")
 
         def ended() -> None:
@@ -172,45 +173,8 @@ def _end(record: dict[str, Any], behavior: str) -> None:
         record["_terminated_at"] = time.time()  # MiniStack forgets it a minute later
 
 
-def _parameters(body: Any, query: Mapping[str, Any]) -> Parameters:
-    """Read the members of a request in EC2's query protocol."""
-    text = body.decode() if isinstance(body, bytes) else body or ""
-    found = {name: value[0] if isinstance(value, list) else value for name, value in query.items()}
-    return {**found, **dict(parse_qsl(text, keep_blank_values=True))}
-
-
-def _members(parameters: Parameters, name: str) -> list[str]:
-    return [value for key, value in parameters.items() if re.fullmatch(rf"{name}\.\d+", key)]
-
-
 def _with_template(given: Parameters, template: Mapping[str, Any]) -> Parameters:
-    """Add what the launch template says and the request does not."""
-    added: Parameters = {name: str(template[name]) for name in _PLAIN if template.get(name)}
-    for name in ("IamInstanceProfile", "MetadataOptions", "InstanceMarketOptions"):
-        if not any(key.startswith(f"{name}.") for key in given):
-            added |= dict(_flattened(name, template.get(name) or {}))
-    if not _members(given, "SecurityGroupId"):
-        groups = enumerate(template.get("SecurityGroupIds") or [], 1)
-        added |= {f"SecurityGroupId.{number}": group for number, group in groups}
-    kept = {name: value for name, value in given.items() if not name.startswith("TagSpecification.")}
-    launch = {**added, **kept, **_tags(given, template)}
-    image = launch.get("ImageId", "")
-    if image.startswith(_PARAMETER):
-        # Every parameter names an image here, always the same one; nothing boots from it.
-        launch["ImageId"] = f"ami-{hashlib.sha256(image.encode()).hexdigest()[:17]}"
-    return launch
-
-
-def _flattened(prefix: str, value: Any) -> Iterator[tuple[str, str]]:
-    if isinstance(value, Mapping):
-        for name, item in value.items():
-            yield from _flattened(f"{prefix}.{name}", item)
-    else:
-        yield prefix, str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _tags(given: Parameters, template: Mapping[str, Any]) -> Parameters:
-    """Join the instance's tags from both; those of the request win."""
+    """Add what the launch template says and the request does not; tags are joined, and those of the request win."""
     tags = {
         tag["Key"]: str(tag["Value"])
         for specification in template.get("TagSpecifications") or []
@@ -220,7 +184,15 @@ def _tags(given: Parameters, template: Mapping[str, Any]) -> Parameters:
     for name, key in given.items():
         if (tag := _TAG_KEY.fullmatch(name)) and given.get(f"{tag[1]}.ResourceType") == "instance":
             tags[key] = given.get(name.removesuffix("Key") + "Value", "")
-    joined = {"TagSpecification.1.ResourceType": "instance"}
-    for number, (key, value) in enumerate(tags.items(), 1):
-        joined |= {f"TagSpecification.1.Tag.{number}.Key": key, f"TagSpecification.1.Tag.{number}.Value": value}
-    return joined
+    request: dict[str, Any] = {name: template[name] for name in _TAKEN if template.get(name)}
+    listed = [{"Key": key, "Value": value} for key, value in tags.items()]
+    request["TagSpecifications"] = [{"ResourceType": "instance", "Tags": listed}]
+    model = service_model("ec2").operation_model("RunInstances")
+    said: Parameters = create_serializer("ec2", False).serialize_to_request(request, model)["body"]
+    kept = {name: value for name, value in given.items() if not name.startswith("TagSpecification.")}
+    members = {name.partition(".")[0] for name in kept}
+    launch = {name: value for name, value in said.items() if name.partition(".")[0] not in members} | kept
+    if (image := launch.get("ImageId", "")).startswith(_PARAMETER):
+        # Every parameter names an image here, always the same one; nothing boots from it.
+        launch["ImageId"] = f"ami-{hashlib.sha256(image.encode()).hexdigest()[:17]}"
+    return launch

@@ -9,6 +9,7 @@ from typing import Any
 
 from emulator.ministack.cloudformation.resources import handler_message
 from emulator.ministack.functions import wrap_handlers
+from emulator.ministack.patching import around
 from emulator.platform.errors import Response
 from emulator.quotas.service import CONCURRENT_EXECUTIONS, Quotas, builds
 
@@ -20,8 +21,10 @@ _SIZES = {"SMALL": "Small", "MEDIUM": "Medium", "LARGE": "Large", "XLARGE": "XLa
 
 def install(quotas: Quotas) -> None:
     """Refuse what goes beyond the account's quotas."""
+    from ministack.services import codebuild
+
     _Concurrency(quotas.limit(CONCURRENT_EXECUTIONS)).install()
-    _limit_builds(quotas)
+    around(codebuild, "_start_build", functools.partial(_start_build, quotas))
 
 
 class _Concurrency:
@@ -37,30 +40,27 @@ class _Concurrency:
 
         # What MiniStack thinks that this machine can bear holds as well.
         lambda_svc._ACCOUNT_CONCURRENCY_CAP = min(lambda_svc._ACCOUNT_CONCURRENCY_CAP or self._limit, self._limit)
-        settings = lambda_svc._get_account_settings
-
-        def get_account_settings() -> Response:
-            status, headers, body = settings()
-            answer = json.loads(body)
-            limits = {"ConcurrentExecutions": self._limit, "UnreservedConcurrentExecutions": self._unreserved()}
-            answer["AccountLimit"] |= limits
-            return status, headers, json.dumps(answer).encode()
-
-        lambda_svc._get_account_settings = get_account_settings
-        lambda_svc._put_function_concurrency = _guarded(lambda_svc._put_function_concurrency, self._reservation)
-        lambda_svc._put_provisioned_concurrency = _guarded(lambda_svc._put_provisioned_concurrency, self._provisioning)
-        lambda_svc._get_provisioned_concurrency = _listing(lambda_svc._get_provisioned_concurrency)
-
+        around(lambda_svc, "_get_account_settings", self._account_settings)
+        around(lambda_svc, "_put_function_concurrency", functools.partial(_unless, self._reservation))
+        around(lambda_svc, "_put_provisioned_concurrency", functools.partial(_unless, self._provisioning))
+        around(lambda_svc, "_get_provisioned_concurrency", _provisioned_concurrency)
         wrap_handlers("AWS::Lambda::Function", before=self._function_of_a_stack)
         wrap_handlers("AWS::Lambda::Alias", before=self._alias_of_a_stack)
 
+    def _account_settings(self, inner: Callable[[], Response]) -> Response:
+        status, headers, body = inner()
+        answer = json.loads(body)
+        limits = {"ConcurrentExecutions": self._limit, "UnreservedConcurrentExecutions": self._unreserved()}
+        answer["AccountLimit"] |= limits
+        return status, headers, json.dumps(answer).encode()
+
     def _function_of_a_stack(self, identity: str, properties: Any) -> None:
-        _refuse(self._reservation(properties.get("FunctionName") or identity, properties))
+        _fail(self._reservation(properties.get("FunctionName") or identity, properties))
 
     def _alias_of_a_stack(self, identity: str, properties: Any) -> None:
         if config := properties.get("ProvisionedConcurrencyConfig"):
             name = str(properties["FunctionName"]).rpartition(":function:")[2].partition(":")[0]
-            _refuse(self._provisioning(name, properties["Name"], config))
+            _fail(self._provisioning(name, properties["Name"], config))
 
     def _unreserved(self, but: str = "") -> int:
         """Count what is left when every function but one has what it has reserved."""
@@ -120,59 +120,45 @@ def _provisioned(function: dict[str, Any], but: str = "") -> int:
     return sum(int(c["RequestedProvisionedConcurrentExecutions"]) for key, c in configs.items() if key != but)
 
 
-def _guarded(operation: Callable[..., Response], reason: Callable[..., str | None]) -> Callable[..., Response]:
+def _unless(reason: Callable[..., str | None], inner: Callable[..., Response], name: str, *arguments: Any) -> Response:
     """Refuse an operation of Lambda on a function where there is a reason."""
     from ministack.core.responses import error_response_json
     from ministack.services import lambda_svc
 
-    @functools.wraps(operation)
-    def run(name: str, *arguments: Any) -> Response:
-        if name in lambda_svc._functions and (refused := reason(name, *arguments)):
-            return error_response_json("InvalidParameterValueException", refused)  # type: ignore[no-any-return]
-        return operation(name, *arguments)
-
-    return run
+    if name in lambda_svc._functions and (refused := reason(name, *arguments)):
+        return error_response_json("InvalidParameterValueException", refused)  # type: ignore[no-any-return]
+    return inner(name, *arguments)
 
 
-def _listing(get_one: Callable[..., Response]) -> Callable[..., Response]:
+def _provisioned_concurrency(inner: Callable[..., Response], name: str, qualifier: str | None) -> Response:
     """GetProvisionedConcurrencyConfig, which has a qualifier, and ListProvisionedConcurrencyConfigs, which has none."""
     from ministack.services import lambda_svc
 
-    @functools.wraps(get_one)
-    def get(name: str, qualifier: str | None) -> Response:
-        if qualifier or name not in lambda_svc._functions:
-            return get_one(name, qualifier)
-        configs = lambda_svc._functions[name].get("provisioned_concurrency", {})
-        arn = lambda_svc._func_arn(name)
-        listed = [{**config, "FunctionArn": f"{arn}:{key}"} for key, config in configs.items()]
-        return 200, {"Content-Type": "application/json"}, json.dumps({"ProvisionedConcurrencyConfigs": listed}).encode()
-
-    return get
+    if qualifier or name not in lambda_svc._functions:
+        return inner(name, qualifier)
+    configs = lambda_svc._functions[name].get("provisioned_concurrency", {})
+    arn = lambda_svc._func_arn(name)
+    listed = [{**config, "FunctionArn": f"{arn}:{key}"} for key, config in configs.items()]
+    return 200, {"Content-Type": "application/json"}, json.dumps({"ProvisionedConcurrencyConfigs": listed}).encode()
 
 
-def _refuse(reason: str | None) -> None:
+def _fail(reason: str | None) -> None:
     """Fail a resource of a stack before anything is made or changed: MiniStack would not undo what failed."""
     if reason:
         raise ValueError(handler_message(f"{reason} (Service: Lambda, Status Code: 400)", "InvalidRequest"))
 
 
-def _limit_builds(quotas: Quotas) -> None:
+def _start_build(quotas: Quotas, inner: Callable[[Any], Response], request: Any) -> Response:
     """Refuse a build for which the account has no machine."""
     from ministack.core.responses import error_response_json
     from ministack.services import codebuild
 
-    start = codebuild._start_build
-
-    @functools.wraps(start)
-    def start_build(request: Any) -> Response:
-        environment = codebuild._projects.get(request.get("projectName", ""), {}).get("environment", {})
-        size = request.get("computeTypeOverride") or environment.get("computeType", "")
-        machine = request.get("environmentTypeOverride") or environment.get("type")
-        if machine in _MACHINES and size.removeprefix("BUILD_GENERAL1_") in _SIZES:
-            limit = quotas.limit(builds(_MACHINES[machine], _SIZES[size.removeprefix("BUILD_GENERAL1_")]))
-            if sum(build["buildStatus"] == "IN_PROGRESS" for build in codebuild._builds.values()) >= limit:
-                message = f"Cannot have more than {limit} builds in queue for the account"
-                return error_response_json("AccountLimitExceededException", message)  # type: ignore[no-any-return]
-        return start(request)
-
-    codebuild._start_build = start_build
+    environment = codebuild._projects.get(request.get("projectName", ""), {}).get("environment", {})
+    size = (request.get("computeTypeOverride") or environment.get("computeType", "")).removeprefix("BUILD_GENERAL1_")
+    machine = request.get("environmentTypeOverride") or environment.get("type")
+    if machine in _MACHINES and size in _SIZES:
+        limit = quotas.limit(builds(_MACHINES[machine], _SIZES[size]))
+        if sum(build["buildStatus"] == "IN_PROGRESS" for build in codebuild._builds.values()) >= limit:
+            message = f"Cannot have more than {limit} builds in queue for the account"
+            return error_response_json("AccountLimitExceededException", message)  # type: ignore[no-any-return]
+    return inner(request)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import unquote
 
-from emulator.ministack.door import enforcement, named_resources, object_names, operations
+from emulator.ministack.door import available, enforcement, named_resources, operations
+from emulator.ministack.patching import around
 from emulator.platform.awsapi import Caller, Service
 from emulator.platform.errors import ServiceError
 
@@ -20,56 +22,54 @@ def install(services: Mapping[str, Service], runtime: Any) -> None:
     from ministack import app
     from ministack.core import iam_actions, router
 
+    available.install()
     for name, service in services.items():
         prefix = f"{service.model.metadata['targetPrefix']}."
         router.SERVICE_PATTERNS[name] = {"target_prefixes": [prefix], "host_patterns": []}
         iam_actions.SERVICE_TO_IAM_NAMESPACE[name] = service.model.signing_name
-        app.SERVICE_HANDLERS[name] = service.handle
         iam_actions._DENIED_CODES[name] = "AccessDeniedException"
+        app.SERVICE_HANDLERS[name] = service.handle
     iam_actions.SERVICE_TO_IAM_NAMESPACE[_RUNTIME] = "sagemaker"
     iam_actions._DENIED_CODES[_RUNTIME] = "AccessDeniedException"
     app.SERVICE_HANDLERS[_RUNTIME] = runtime.handle
-    object_names.install()
-
-    detect = app.detect_service
-    resource_of = iam_actions.extract_resource_arn
-
-    def detect_service(method: str, path: str, headers: dict[str, str], query: dict[str, Any]) -> str:
-        name = detect(method, path, headers, query)
-        # Both APIs of SageMaker are signed as "sagemaker".
-        return _RUNTIME if name == "sagemaker" and path.startswith("/endpoints/") else name
-
-    def extract_iam_action(service: str, method: str, path: str, headers: Any, body: bytes, query: Any) -> str:
-        if service == _RUNTIME:
-            return "sagemaker:InvokeEndpoint"
-        if service == "s3" and (asked := object_names.version_deleted(method, path, query, body)):
-            return asked[0][0]
-        return operations.action(service, method, path, headers, query)
-
-    def extract_resource_arn(
-        service: str, method: str, path: str, headers: Any, body: bytes, query: Any, region: str, account: str
-    ) -> str:
-        if service == _RUNTIME:
-            return _endpoint_arn(path, Caller(account, region))
-        if service in services:
-            found = _resource_arns(services[service], headers, body, Caller(account, region))
-        else:
-            found = named_resources.arns(service, path, body, query, f"arn:aws:{service}:{region}:{account}:")
-        enforcement.further.set(found[1:])
-        return found[0] if found else resource_of(service, method, path, headers, body, query, region, account)
-
-    app.detect_service = detect_service
-    iam_actions.extract_iam_action = extract_iam_action
-    iam_actions.extract_resource_arn = extract_resource_arn
+    named_resources.install()
+    around(app, "detect_service", _service)
+    iam_actions.extract_iam_action = _iam_action
+    around(iam_actions, "extract_resource_arn", functools.partial(_resource_arn, services))
 
 
-def _endpoint_arn(path: str, caller: Caller) -> str:
-    match = _INVOCATION.fullmatch(path)
-    name = unquote(match["name"]).lower() if match else "*"
-    return f"arn:aws:sagemaker:{caller.region}:{caller.account}:endpoint/{name}"
+def _service(detect: Callable[..., str], method: str, path: str, headers: Any, query: Any) -> str:
+    name = detect(method, path, headers, query)
+    # Both APIs of SageMaker are signed as "sagemaker".
+    return _RUNTIME if name == "sagemaker" and path.startswith("/endpoints/") else name
 
 
-def _resource_arns(service: Service, headers: Mapping[str, str], body: bytes, caller: Caller) -> list[str]:
+def _iam_action(service: str, method: str, path: str, headers: Any, body: bytes, query: Any) -> str:
+    if service == _RUNTIME:
+        return "sagemaker:InvokeEndpoint"
+    if service == "s3" and named_resources.version_deleted(method, path, query, body):
+        return "s3:DeleteObjectVersion"
+    return operations.action(service, method, path, headers, query)
+
+
+def _resource_arn(
+    services: Mapping[str, Service], inner: Callable[..., str],
+    service: str, method: str, path: str, headers: Any, body: bytes, query: Any, region: str, account: str,
+) -> str:  # fmt: skip
+    """The first resource that IAM is asked about; `enforcement` asks about the others with it."""
+    if service == _RUNTIME:
+        match = _INVOCATION.fullmatch(path)
+        name = unquote(match["name"]).lower() if match else "*"
+        return f"arn:aws:sagemaker:{region}:{account}:endpoint/{name}"
+    if service in services:
+        found = _arns(services[service], headers, body, Caller(account, region))
+    else:
+        found = named_resources.arns(service, path, body, query, f"arn:aws:{service}:{region}:{account}:")
+    enforcement.further.set(found[1:])
+    return found[0] if found else inner(service, method, path, headers, body, query, region, account)
+
+
+def _arns(service: Service, headers: Mapping[str, str], body: bytes, caller: Caller) -> list[str]:
     _, _, operation = headers.get("x-amz-target", "").partition(".")
     try:
         return service.resource_arns(operation, operations.content(body), caller) or ["*"]

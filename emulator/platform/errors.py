@@ -15,14 +15,7 @@ CONTENT_TYPE = "application/x-amz-json-1.1"
 class ServiceError(Exception):
     """An error that the caller of an AWS API meets.
 
-    Attributes
-    ----------
-    code
-        AWS's name of the error, for instance ``ValidationException``.
-    status
-        HTTP status of the answer.
-    fields
-        Further members of the error's shape, for instance ``OriginalStatusCode`` of ``ModelError``.
+    `code` is AWS's name of it; `fields` are further members of its shape, such as ``OriginalStatusCode``.
     """
 
     def __init__(self, code: str, message: str, status: int = 400, fields: Mapping[str, Any] | None = None) -> None:

@@ -19,40 +19,16 @@ CopyObjects = Callable[[Mapping[str, str], str, str, Sequence[tuple[str, Path]]]
 
 @dataclass(frozen=True)
 class Host:
-    """The platform as a service sees it.
+    """The platform as a service sees it."""
 
-    Attributes
-    ----------
-    service
-        The service, as in ``<service>.amazonaws.com``.
-    endpoint_url
-        Where every AWS API of this local AWS answers, ``http://127.0.0.1:<port>``.
-    state_dir
-        A folder that outlives the server.
-    temporary
-        A folder that is emptied when the server starts and ends.
-    account
-        The twelve digits of the account.
-    processes
-        The only way in which a service may start a program (see `ProcessRegistry`).
-    role_credentials
-        Opens a session of a role for what the service runs (see `identity.open_session`).
-    copy_objects
-        Copies objects of S3 into files, with all the checks of a request but without HTTP.
-    conditions
-        What the local AWS was told at its start.
-    quotas
-        What the account may have.
-    """
-
-    service: str
-    endpoint_url: str
-    state_dir: Path
-    temporary: Path
+    service: str  # as in ``<service>.amazonaws.com``
+    endpoint_url: str  # where every AWS API of this local AWS answers, ``http://127.0.0.1:<port>``
+    state_dir: Path  # outlives the server
+    temporary: Path  # is emptied when the server starts and ends
     account: str
-    processes: ProcessRegistry
-    role_credentials: RoleSessions
-    copy_objects: CopyObjects
+    processes: ProcessRegistry  # the only way in which a service may start a program
+    role_credentials: RoleSessions  # for what the service runs
+    copy_objects: CopyObjects  # from S3, with all the checks of a request but without HTTP
     conditions: Conditions = field(default_factory=Conditions)
     quotas: Quotas = field(default_factory=Quotas)
 

@@ -9,6 +9,7 @@ import json
 import os
 import secrets
 import shutil
+import socket
 import tempfile
 import time
 from collections.abc import Iterator
@@ -16,17 +17,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from emulator.platform import settings
 from emulator.platform.processes import process_started, same_process
 
 #: Of the folder's contents; a server refuses a folder with another.
-FORMAT = 2
+FORMAT = 3
 #: The last threads of a server that was killed may hold the folder for a moment.
 _LOCK_SECONDS = 1.0
 _POLL_SECONDS = 0.01
 #: A socket's path may have about 105 characters: Python's multiprocessing takes up to 45 of them for itself, and the
 #: folder of one program 9.
 _LONGEST_TEMPORARY = 50
-_KEY_ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
 
 
 class StateError(RuntimeError):
@@ -43,31 +44,34 @@ class Credentials:
 
 @dataclass(frozen=True)
 class Server:
-    """The process that holds a state folder; the start time tells it from others that have its pid later.
-
-    Attributes
-    ----------
-    port
-        Where it answers; None while it starts.
-    """
+    """The process that holds a state folder."""
 
     pid: int
-    started: float
-    port: int | None
+    started: float  # tells it from others that have its pid later
+    port: int | None  # None while it starts
 
     def alive(self) -> bool:
         return same_process(process_started(self.pid), self.started)
 
 
-def check_port(port: int) -> None:
-    """Raise a `StateError` for what is not a port that others can be told of."""
+@contextlib.contextmanager
+def listening(port: int) -> Iterator[socket.socket]:
+    """Take a port of the loopback address, or raise a `StateError`."""
     if not 0 < port < 65536:
         raise StateError(f"{port} is not a port: choose one between 1 and 65535.")
+    # The protocol is named because asyncio turns Nagle's algorithm off, 40 ms an answer, only where it is.
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((settings.BIND_HOST, port))
+        except OSError as error:
+            raise StateError(f"Port {port} cannot be used: {error.strerror}. Choose another port.") from None
+        yield listener
 
 
 def access_key_id(prefix: str) -> str:
     """Make an access key id: ``AKIA…`` for a long-lived key, ``ASIA…`` for a session."""
-    return prefix + "".join(secrets.choice(_KEY_ALPHABET) for _ in range(16))
+    return prefix + secrets.token_hex(8).upper()
 
 
 class StateDir:
@@ -90,13 +94,7 @@ class StateDir:
         self._format = self.root / "format.json"
 
     def prepare(self) -> None:
-        """Make the folder, readable for its owner only, however it was before.
-
-        Raises
-        ------
-        StateError
-            Another version wrote what is in it, or it is not a folder that can be written.
-        """
+        """Make the folder, readable for its owner only; a StateError says why it cannot be used."""
         try:
             self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
             self.root.chmod(0o700)

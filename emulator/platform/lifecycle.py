@@ -6,18 +6,15 @@ import contextlib
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
-
 from emulator.platform import settings
 from emulator.platform.conditions import Conditions
-from emulator.platform.layout import StateDir, StateError, check_port
+from emulator.platform.layout import StateDir, StateError, listening
 from emulator.platform.processes import reap
 from emulator.quotas.service import QuotaError, Quotas
 
@@ -55,35 +52,33 @@ class Status:
     @property
     def warning(self) -> str | None:
         """What a person should know although it answers, None when there is nothing."""
-        return _little_space(self.state_dir)
+        free = shutil.disk_usage(self.state_dir).free
+        if free >= _LITTLE_SPACE_BYTES:
+            return None
+        return (
+            f"Only {free / 2**20:.0f} MB are left on the disk of {self.state_dir}. When it is full, requests that "
+            "change something fail, jobs that end wait, and lines are missing in their log files: make room."
+        )
 
 
 def up(state_dir: Path, port: int = 4566, conditions: Conditions | None = None) -> Status:
-    """Start a local AWS on 127.0.0.1 in the background and wait until it answers.
-
-    Raises
-    ------
-    AlreadyRunningError
-    LocalAwsError
-        The port is taken, the state cannot be used, a quota is none, or the server ended before it answered.
-    """
+    """Start a local AWS on 127.0.0.1 in the background and wait until it answers; a LocalAwsError says why not."""
     place = StateDir(state_dir)
     conditions = conditions or Conditions()
     try:
-        check_port(port)
         Quotas(conditions.quotas)
         place.prepare()
+        if (running := status(state_dir)) is not None:
+            raise AlreadyRunningError(
+                f"The local AWS is already running on port {running.port} (process {running.pid}).", running
+            )
+        with listening(port):
+            pass  # it is free
     except (StateError, QuotaError) as error:
         raise LocalAwsError(str(error)) from None
-    if (running := status(state_dir)) is not None:
-        raise AlreadyRunningError(
-            f"The local AWS is already running on port {running.port} (process {running.pid}).", running
-        )
-    if (taken := _port_in_use(port)) is not None:
-        raise LocalAwsError(taken)
     if place.log.exists() and place.log.stat().st_size > _LOG_LIMIT_BYTES:
         place.log.replace(place.log.with_suffix(".log.1"))
-    options = [f"--state-dir={place.root}", f"--port={port}", *conditions.options()]
+    options = [f"--state-dir={place.root}", f"--port={port}", f"--conditions={conditions.to_json()}"]
     place.log.touch(mode=0o600)
     with place.log.open("ab") as log:
         server = subprocess.Popen(
@@ -154,39 +149,5 @@ def log_path(state_dir: Path) -> Path:
     return StateDir(state_dir).log
 
 
-def _port_in_use(port: int) -> str | None:
-    """Say why a port of the loopback address cannot be had, None when it is free."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except PermissionError:
-            return f"Port {port} needs more rights than this user has: choose one above 1023."
-        except OSError:
-            return f"Port {port} is already in use{_listener(port)}. Stop that program, or choose another port."
-    return None
-
-
-def _listener(port: int) -> str:
-    """Name the program that listens on a port; nothing where the system does not tell."""
-    for process in psutil.process_iter(["name"]):
-        with contextlib.suppress(psutil.Error):
-            for connection in process.net_connections(kind="tcp"):
-                if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port:
-                    return f" by {process.info['name']} (process {process.pid})"
-    return ""
-
-
-def _little_space(folder: Path) -> str | None:
-    free = shutil.disk_usage(folder).free
-    if free >= _LITTLE_SPACE_BYTES:
-        return None
-    return (
-        f"Only {free / 2**20:.0f} MB are left on the disk of {folder}. When it is full, requests that change something "
-        "fail, jobs that end wait, and lines are missing in their log files: make room."
-    )
-
-
 def _end_of_log(place: StateDir) -> str:
-    lines = place.log.read_text(errors="replace").splitlines()[-_LOG_TAIL_LINES:]
-    return "\n".join([*lines, *filter(None, [_little_space(place.root)])])
+    return "\n".join(place.log.read_text(errors="replace").splitlines()[-_LOG_TAIL_LINES:])

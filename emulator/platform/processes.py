@@ -1,10 +1,8 @@
 """The programs that the local AWS starts, and the promise that none of them outlives it.
 
 Every program is the leader of a session of its own, so that one signal reaches what it starts in turn, and is recorded
-on disk before `ProcessRegistry.spawn` returns. When the server ends in an orderly way it ends them itself. When it is
-killed, its *watchdog* (a small process that waits for the end of the server) does; should the watchdog be killed as
-well, the next ``up`` or ``down`` finds the records. The parent-death signal of Linux is not used: it fires when the
-*thread* that started the program ends, it does not reach grandchildren, and there is none on macOS.
+on disk before `ProcessRegistry.spawn` returns. When the server is killed, its *watchdog* (a small process that waits
+for the end of the server) ends them; should that be killed as well, the next ``up`` or ``down`` finds the records.
 """
 
 from __future__ import annotations
@@ -37,12 +35,7 @@ _CLOCK_TOLERANCE_SECONDS = 2.0
 
 
 def process_started(pid: int) -> float | None:
-    """Say when a process was started, so that a reused pid is told from the process that was recorded.
-
-    Returns
-    -------
-    Seconds since the epoch (compare with `same_process`); None when there is no such process, or only a zombie.
-    """
+    """Say when a process was started (compare by `same_process`); None when there is none, or only a zombie."""
     try:
         process = psutil.Process(pid)
         return None if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
@@ -51,10 +44,7 @@ def process_started(pid: int) -> float | None:
 
 
 def same_process(started: float | None, recorded: float | None) -> bool:
-    """Say whether two answers of `process_started` for one pid speak of the same process.
-
-    The kernel counts from the boot; the wall clock of the boot shifts when the clock is adjusted, hence the tolerance.
-    """
+    """Say whether two answers of `process_started` speak of one process; the system clock may have been adjusted."""
     return started is not None and recorded is not None and abs(started - recorded) < _CLOCK_TOLERANCE_SECONDS
 
 
@@ -82,10 +72,7 @@ def signal_first_process(pid: int, number: int) -> None:
 class ProcessRegistry:
     """Starts programs and ends them with everything that they started.
 
-    Parameters
-    ----------
-    records
-        A folder of its own: one file per running program, named by its pid, with the time of its start.
+    The folder `records` has one file per running program, named by its pid, with the time of its start.
     """
 
     def __init__(self, records: Path) -> None:
@@ -104,15 +91,7 @@ class ProcessRegistry:
         stdout: Stream = subprocess.DEVNULL,
         stderr: Stream = subprocess.DEVNULL,
     ) -> subprocess.Popen[bytes]:
-        """Start a program as the leader of a new session and record it.
-
-        Raises
-        ------
-        OSError
-            The program cannot be started.
-        RuntimeError
-            The server is shutting down.
-        """
+        """Start a program as the leader of a new session and record it; a RuntimeError when the server shuts down."""
         with self._lock:
             if self._closed:
                 raise RuntimeError("the local AWS is shutting down")
@@ -142,16 +121,9 @@ class ProcessRegistry:
     def terminate(
         self, process: subprocess.Popen[bytes], grace_seconds: float, ask: Callable[[int], object] | None = None
     ) -> int:
-        """End a program and all that it started: SIGTERM, then SIGKILL after the grace.
+        """End a program and all that it started: SIGTERM, then SIGKILL after the grace; return its exit status.
 
-        Parameters
-        ----------
-        ask
-            Called with the program's pid in place of sending SIGTERM to its whole group.
-
-        Returns
-        -------
-        The exit status of the program (negative: the signal that ended it).
+        `ask` is called with the program's pid in place of sending SIGTERM to its whole group.
         """
         descendants: list[psutil.Process] = []
         if process.poll() is None:
@@ -202,21 +174,14 @@ class ProcessRegistry:
 
 
 def reap(records: Path, grace_seconds: float = 2.0) -> list[int]:
-    """End the programs of the registry of a server that is gone: SIGTERM, then SIGKILL after the grace.
-
-    Returns
-    -------
-    The leaders' pids of the groups that had to be ended.
-    """
+    """End the programs that a server which is gone had recorded; return the pids of their groups' leaders."""
     orphans = []
     for path in records.glob("*"):
         if path.name.isdigit():
             pid, now = int(path.name), process_started(int(path.name))
             # Where another process has the pid, the group is gone: the kernel gives no pid away that is still the id
             # of a group.
-            recorded = json.loads(path.read_text())
-            started = recorded["started"] if isinstance(recorded, dict) else recorded  # so of an earlier version
-            same = now is None or same_process(now, started)
+            same = now is None or same_process(now, json.loads(path.read_text()))
             if same and signal_group(pid, signal.SIGTERM):
                 orphans.append(pid)
                 continue

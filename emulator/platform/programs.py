@@ -5,29 +5,20 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import sys
 from pathlib import Path
+
+from emulator.platform import settings
 
 
 def base_environment(temporary: Path) -> dict[str, str]:
     """Make what every program finds: our interpreter first on the path, and nothing of the server's environment."""
-    return {
-        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
-        "HOME": str(temporary),
-        "TMPDIR": str(temporary),
-        "LANG": "C.UTF-8",
-        "PYTHONUNBUFFERED": "1",
-    }
+    path = {"PATH": os.environ.get("PATH", os.defpath)}
+    return settings.clean_environment(path, temporary) | {"LANG": "C.UTF-8", "PYTHONUNBUFFERED": "1"}
 
 
 def describe_exit(status: int) -> str:
     """Say in words how a program ended; `status` as in `subprocess.Popen.returncode`."""
-    if status >= 0:
-        return f"exited with code {status}"
-    try:
-        return f"was ended by {signal.Signals(-status).name}"
-    except ValueError:
-        return f"was ended by signal {-status}"
+    return f"exited with code {status}" if status >= 0 else f"was ended by {signal.Signals(-status).name}"
 
 
 def free_port() -> int:

@@ -9,9 +9,8 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import uvicorn
 
@@ -20,11 +19,9 @@ from emulator.platform import settings
 from emulator.platform.awsapi import Service
 from emulator.platform.conditions import Conditions
 from emulator.platform.host import Host
-from emulator.platform.layout import StateDir, StateError, check_port
+from emulator.platform.layout import StateDir, listening
 from emulator.platform.processes import ProcessRegistry, reap, start_watchdog
 from emulator.quotas.service import Quotas, ServiceQuotas
-
-ASGIApp = Callable[[Any, Any, Any], Awaitable[None]]
 
 _KEEP_ALIVE_SECONDS = 75
 _GRACE_SECONDS = 3
@@ -45,15 +42,7 @@ class LocalAws:
         from emulator.autoscaling.service import ApplicationAutoScaling
         from emulator.ministack import functions, identity, instances, limits, routing
         from emulator.ministack.cloudformation import interruptions, resource_types, stack_rights, stack_rules
-        from emulator.ministack.door import (
-            authentication,
-            available,
-            enforcement,
-            passed_roles,
-            principals,
-            service_keys,
-            sessions,
-        )
+        from emulator.ministack.door import authentication, enforcement, passed_roles, principals, service_keys
         from emulator.ministack.s3 import access_logs, bucket_resources, object_files, object_keys
         from emulator.ministack.state import durability
         from emulator.sagemaker import SageMaker
@@ -71,10 +60,8 @@ class LocalAws:
         host = host_of("sagemaker")
         self._sagemaker = SageMaker(host)
         enforcement.install()
-        principals.install()
         services: list[Service] = [self._sagemaker, ApplicationAutoScaling(host), ServiceQuotas(host.account, quotas)]
         by_name = {service.name: service for service in services}
-        available.install()
         routing.install(by_name, self._sagemaker.runtime)
         self._durability = durability.Durability(place.database)
         resource_types.install(by_name, self._durability.save)
@@ -90,12 +77,12 @@ class LocalAws:
         self._object_files.install()
         stack_rights.install()
         service_keys.install()
-        sessions.install()
+        principals.install()
         passed_roles.install()
         self._access_logs.install()
         bucket_resources.install()
         self._durability.restore(lambda text: functions.moved(text, endpoint_url))
-        self.app = authentication.gate(behind_tls(app.app))
+        self.app = authentication.gate(app.app)
 
     async def start(self) -> None:
         """Take up what the last server was doing; call it once the port answers."""
@@ -115,22 +102,6 @@ class LocalAws:
         for end in (self._sagemaker.stop, self._instances.stop, lambda_runtime.reset, self._processes.close):
             await asyncio.to_thread(end)
         self._durability.close()
-
-
-def behind_tls(inner: ASGIApp) -> ASGIApp:
-    """Say of every request that it came by TLS.
-
-    The loopback interface stands for it: policies that demand ``aws:SecureTransport``, such as that of CDK's bootstrap
-    bucket, would refuse everything otherwise.
-    """
-
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] == "http":
-            headers = [header for header in scope["headers"] if header[0].lower() != b"x-forwarded-proto"]
-            scope = {**scope, "headers": [*headers, (b"x-forwarded-proto", b"https")]}
-        await inner(scope, receive, send)
-
-    return app
 
 
 class _Server(uvicorn.Server):
@@ -159,10 +130,9 @@ def serve(state_dir: Path, port: int, conditions: Conditions) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         # While it serves, uvicorn has handlers of its own; in the end it sends itself the signal once more.
         signal.signal(number, _leave)
-    check_port(port)
     os.umask(0o077)  # what is written here is nobody else's business, whether by us or by MiniStack
     place = StateDir(state_dir)
-    with place.locked(), _listening(port) as listener, _tidy(place):
+    with place.locked(), listening(port) as listener, _tidy(place):
         local_aws = LocalAws(place, port, conditions)
         config = uvicorn.Config(
             local_aws.app,
@@ -182,19 +152,6 @@ def serve(state_dir: Path, port: int, conditions: Conditions) -> None:
 def _leave(number: int, frame: object) -> None:
     """End the process in an orderly way: everything that was entered is left."""
     raise SystemExit(0)
-
-
-@contextlib.contextmanager
-def _listening(port: int) -> Iterator[socket.socket]:
-    """The port, taken before anything slow is done."""
-    # The protocol is named because asyncio turns Nagle's algorithm off, 40 ms an answer, only where it is.
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind((settings.BIND_HOST, port))
-        except OSError as error:
-            raise StateError(f"Port {port} cannot be used: {error.strerror}. Choose another port.") from None
-        yield listener
 
 
 @contextlib.contextmanager

@@ -17,12 +17,7 @@ _INHERITED = ("LANG", "LC_ALL", "LC_CTYPE", "TZ", "VIRTUAL_ENV")
 def clean_environment(environ: Mapping[str, str], temporary: Path) -> dict[str, str]:
     """Choose what a program needs of an environment: no credentials, profiles, proxies or Python settings.
 
-    Parameters
-    ----------
-    environ
-        The environment to choose from.
-    temporary
-        Where temporary files go; also the home folder, so that nobody's ``~/.aws`` is read.
+    `temporary` is where temporary files go, and the home folder, so that nobody's ``~/.aws`` is read.
     """
     scripts = str(Path(sys.executable).parent)  # the interpreter and the programs of this environment come first
     path = ":".join(dict.fromkeys([scripts, *environ.get("PATH", "/usr/bin:/bin").split(":")]))

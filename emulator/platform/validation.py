@@ -22,16 +22,15 @@ _SCALARS: dict[str, tuple[tuple[type, ...], str]] = {
     "boolean": ((bool,), "a Boolean"),
     "timestamp": ((int, float), "a Timestamp"),
 }
-#: Java writes characters beyond the BMP as two halves; this is "all of them" in a pattern of AWS's.
-_JAVA_ASTRAL_RANGE = r"\uD800\uDC00-\uDBFF\uDFFF"
-_JAVA_CLASS = re.compile(r"\\p\{(\w+)\}")
-#: What is between the brackets for a class of Java's. All patterns that have L have N and the underscore as well.
-_CLASSES = {
-    "Alnum": "a-zA-Z0-9",
-    "Print": r"\x20-\x7E",
-    "L": r"\w",
-    "N": r"\d",
-    "Z": r" \u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000",
+#: What AWS's models, whose patterns are Java's, write in a way that Python does not know, and how Python has it. No
+#: pattern has Print among other characters, and all that have L have N and the underscore as well.
+_JAVA = {
+    r"\uD800\uDC00-\uDBFF\uDFFF": "\U00010000-\U0010ffff",
+    r"\p{Print}": r"[\x20-\x7E]",
+    r"\p{Alnum}": "a-zA-Z0-9",
+    r"\p{L}": r"\w",
+    r"\p{N}": r"\d",
+    r"\p{Z}": r" \u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000",
 }
 
 
@@ -129,18 +128,10 @@ def _join(path: str, name: str) -> str:
 
 @functools.cache
 def compile_pattern(pattern: str) -> re.Pattern[str] | None:
-    r"""Compile a pattern of AWS's models, which are Java's regular expressions.
-
-    Java's ``\p{…}`` classes, which Python lacks, are written out. A pattern that is broken in the model itself, or has
-    a class that no operation here needs, gives None: those fields are left be.
-    """
-    translated = pattern.replace(_JAVA_ASTRAL_RANGE, "\U00010000-\U0010ffff")
-    # A class on its own needs the brackets that one inside [...] already has.
-    parts = re.split(r"(\[(?:\\.|[^\]\\])*\])", translated)
+    """Compile a pattern of AWS's models; None for one that is broken in the model, or has a class that is not known."""
+    for java, python in _JAVA.items():
+        pattern = pattern.replace(java, python)
     try:
-        for number, part in enumerate(parts):
-            brackets = "{}" if part.startswith("[") else "[{}]"
-            parts[number] = _JAVA_CLASS.sub(lambda match, b=brackets: b.format(_CLASSES[match[1]]), part)
-        return re.compile("".join(parts))
-    except (KeyError, re.error):
+        return re.compile(pattern)
+    except re.error:
         return None

@@ -44,6 +44,9 @@ def used_names(tree: ast.Module) -> set[str]:
                 else:
                     names.add(f"{node.module}:{alias.name}")
     for node in ast.walk(tree):
+        match node:
+            case ast.Call(ast.Name("around"), [ast.Name(module), ast.Constant(name), *_]) if module in modules:
+                names.add(f"{modules[module]}:{name}")
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in modules:
             names.add(f"{modules[node.value.id]}:{node.attr}")
     return names

@@ -176,7 +176,7 @@ def test_the_life_of_a_stack(aws: LocalAws) -> None:
 @pytest.mark.parametrize(
     ("right", "wrong", "message"),
     [
-        ('EnableNetworkIsolation: "false"', "Colour: red", r"extraneous key \[Colour\] is not permitted"),
+        ('EnableNetworkIsolation: "false"', "Colour: red", "Unknown parameter 'colour'"),
         ("EndpointConfigName: !GetAtt", "EndpointName: not_a_name, EndpointConfigName: !GetAtt", "regular expression"),
         ("!GetAtt Config.EndpointConfigName", "unknown", "Could not find endpoint configuration"),
         ('"NAME": "one"', '"BROKEN": "1"', "the weights are missing"),

@@ -135,13 +135,12 @@ class LocalAws:
         credentials: dict[str, str] | None = None,
         region: str | None = None,
         config: Config | None = None,
-        endpoint_url: str | None = None,
     ) -> Any:
         """A boto3 client; `credentials` as STS or CreateAccessKey return them."""
         environment, keys = self.environment, credentials or self._administrator
         return boto3.client(
             service,
-            endpoint_url=endpoint_url or environment["AWS_ENDPOINT_URL"],
+            endpoint_url=environment["AWS_ENDPOINT_URL"],
             region_name=region or environment["AWS_REGION"],
             aws_access_key_id=keys["AccessKeyId"],
             aws_secret_access_key=keys["SecretAccessKey"],

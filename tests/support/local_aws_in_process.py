@@ -1,8 +1,7 @@
-"""Put requests to the local AWS without a server, and say how far each got: give it the state folder.
+"""Put requests to the local AWS of a state folder without a server, in a process that may change MiniStack's modules.
 
-Reads a JSON list of requests (method, path, query, headers, body; ``sign``: for which service with the administrator's
-key) and writes for each its status, whether MiniStack saw it, and whether a service's handler did. The text
-``ADMINISTRATOR`` stands for the id of that key. A process of its own, since it changes MiniStack's modules.
+Reads a JSON list of requests (``sign``: for which service, with the administrator's key, for whose id the text
+``ADMINISTRATOR`` stands). Writes for each its status, whether MiniStack saw it, and whether a service's handler did.
 """
 
 from __future__ import annotations
@@ -85,8 +84,7 @@ def main(state_dir: Path) -> None:
     async def put_all() -> list[list[Any]]:
         return [await put(request) for request in json.load(sys.stdin)]
 
-    results = asyncio.run(put_all())
-    json.dump({"results": results, "services": sorted(app.SERVICE_HANDLERS)}, sys.stdout)
+    json.dump({"results": asyncio.run(put_all())}, sys.stdout)
 
 
 main(Path(sys.argv[1]))

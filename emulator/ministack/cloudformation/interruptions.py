@@ -8,15 +8,15 @@ after itself does so, and a delete goes on.
 
 from __future__ import annotations
 
-import functools
 import inspect
 import logging
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 from emulator.ministack.cloudformation import stack_rights
 from emulator.ministack.cloudformation.resource_types import sagemaker_types
 from emulator.ministack.cloudformation.resources import caller
+from emulator.ministack.patching import around
 from emulator.platform.awsapi import Payload, Service
 
 logger = logging.getLogger(__name__)
@@ -32,16 +32,16 @@ _KEPT = ("template", "param_values", "tags", "is_update", "previous_stack", "ret
 
 def install() -> None:
     """Keep on the stack what its operation was called with, from the request for it to its end."""
-    from ministack.services.cloudformation import _stack_events, _stacks, changesets, handlers, stacks
+    from ministack.services.cloudformation import changesets, handlers, stacks
 
-    deploy, delete = stacks._deploy_stack_async, stacks._delete_stack_async
-    signature = inspect.signature(deploy)
+    signature = inspect.signature(stacks._deploy_stack_async)
 
-    # Neither is a coroutine function: what they keep has to be there before the request is answered, not when the
-    # task comes to its turn.
+    # Neither of the first two is a coroutine function: what they keep has to be there before the request is answered,
+    # not when the task comes to its turn.
 
-    @functools.wraps(deploy)
-    def deploy_stack(*args: Any, **kwargs: Any) -> Coroutine[Any, Any, None]:
+    def deploy(inner: Callable[..., Any], *args: Any, **kwargs: Any) -> Coroutine[Any, Any, None]:
+        from ministack.services.cloudformation import _stack_events, _stacks
+
         call = signature.bind(*args, **kwargs)
         call.apply_defaults()
         stack = _stacks[call.arguments["stack_name"]]
@@ -51,22 +51,32 @@ def install() -> None:
 
         async def run() -> None:
             try:
-                await deploy(*args, **kwargs)
+                await inner(*args, **kwargs)
             finally:
                 stack.pop(_KEY, None)
 
         return run()
 
-    @functools.wraps(delete)
-    def delete_stack(stack_name: str, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, None]:
+    def delete(inner: Callable[..., Any], stack_name: str, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, None]:
+        from ministack.services.cloudformation import _stacks
+
         if (stack := _stacks.get(stack_name)) is not None:
             stack.update(StackStatus="DELETE_IN_PROGRESS", _actor=stack_rights.actor())
-        return delete(stack_name, *args, **kwargs)
+        return inner(stack_name, *args, **kwargs)  # type: ignore[no-any-return]
+
+    def resolve_outputs(inner: Callable[..., Any], *args: Any) -> Any:
+        from ministack.services.cloudformation import _stacks
+
+        resolved = inner(*args)
+        if operation := (_stacks.get(args[-2]) or {}).get(_KEY):
+            operation["all_made"] = True  # what is left is to clean up
+        return resolved
 
     for module in (stacks, changesets, handlers):
-        module._deploy_stack_async = deploy_stack
+        around(module, "_deploy_stack_async", deploy)
     for module in (stacks, handlers):
-        module._delete_stack_async = delete_stack
+        around(module, "_delete_stack_async", delete)
+    around(stacks, "_resolve_stack_outputs", resolve_outputs)
 
 
 def recover(sagemaker: Service) -> None:
@@ -90,74 +100,54 @@ async def _end(sagemaker: Service, name: str, stack: Stack) -> None:
     stack_rights.resume(stack)
     # Kept until the end, for this server may die as well.
     operation = stack.get(_KEY) or {}
-    previous_stack = operation.get("previous_stack") or {}
+    previous = operation.get("previous_stack") or {}
     records: Records = stack.setdefault("_resources", {})
-    before: Records = previous_stack.get("_resources", {})
-    started, completed = _progress(stack_id, operation.get("events_before", 0))
+    before: Records = previous.get("_resources", {})
 
     logger.warning("stack %s: bringing to an end what the end of the server cut off (%s)", name, status)
-    if status.startswith("DELETE"):
-        await run_reentrant(_delete_unrecorded, sagemaker, stack_id, records)
-        await stacks._delete_stack_async(name, stack_id)
-    elif not operation:
+    if not status.startswith("DELETE") and not operation:
         # A rollback that somebody had asked for: nothing is known of it, and it can be asked for again.
         status = "UPDATE_ROLLBACK_FAILED" if status.startswith("UPDATE") else "ROLLBACK_FAILED"
         stack.update(StackStatus=status, StackStatusReason=_REASON)
         stacks._add_event(stack_id, name, name, "AWS::CloudFormation::Stack", status, _REASON, stack_id)
-    elif operation["is_update"] and _wanted(operation) <= completed:
-        await run_reentrant(_delete_unrecorded, sagemaker, stack_id, records)
+        return
+    all_made = operation.get("is_update") and operation.get("all_made")
+    await run_reentrant(_delete_unrecorded, sagemaker, stack_id, records, {} if all_made else before)
+    if status.startswith("DELETE"):
+        await stacks._delete_stack_async(name, stack_id)
+    elif all_made:
         call = {key: operation[key] for key in _KEPT}
-        call["previous_stack"] = {**previous_stack, "_resources": {**before, **records}}
+        call["previous_stack"] = {**previous, "_resources": {**before, **records}}
         await stacks._deploy_stack_async(name, stack_id, disable_rollback=stack.get("DisableRollback", False), **call)
     else:
-        await run_reentrant(_delete_unrecorded, sagemaker, stack_id, before, records)
-        for logical_id in (started - completed) & before.keys() & records.keys():
-            records[logical_id] = _partly_updated(records[logical_id])
+        for logical_id in _half_updated(stack_id, operation["events_before"]) & before.keys() & records.keys():
+            records[logical_id] = _without_settable(records[logical_id])
         changed = [key for key, record in records.items() if record != before.get(key)]
-        failed = {
-            **operation,
-            "created": changed,
-            "replaced_ids": [
-                key for key in changed if key in before and _identity(before[key]) != _identity(records[key])
-            ],
-            "stack_tags": stack.get("Tags"),
-            "previous_tags": previous_stack.get("Tags"),
-        }
+        replaced = [key for key in changed if key in before and _identity(before[key]) != _identity(records[key])]
+        tags = {"stack_tags": stack.get("Tags"), "previous_tags": previous.get("Tags")}
+        failed = {**operation, "created": changed, "replaced_ids": replaced, **tags}
         await stacks._roll_back_operation(name, stack_id, stack, failed, reason_override=_REASON)
     stack.pop(_KEY, None)
 
 
-def _progress(stack_id: str, events_before: int) -> tuple[set[str], set[str]]:
-    """The resources that the operation had started with, and those that it was through with."""
+def _half_updated(stack_id: str, events_before: int) -> set[str]:
+    """The resources whose update, or whose way back, did not come to its end."""
     from ministack.services.cloudformation import _stack_events
 
     events = (_stack_events.get(stack_id) or [])[events_before:]
-
-    def of(*statuses: str) -> set[str]:
-        return {event["LogicalResourceId"] for event in events if event["ResourceStatus"] in statuses}
-
-    return of("CREATE_IN_PROGRESS", "UPDATE_IN_PROGRESS"), of("CREATE_COMPLETE", "UPDATE_COMPLETE")
+    last = {event["LogicalResourceId"]: event["ResourceStatus"] for event in events}
+    return {logical_id for logical_id, status in last.items() if status in ("UPDATE_IN_PROGRESS", "UPDATE_FAILED")}
 
 
-def _wanted(operation: Mapping[str, Any]) -> set[str]:
-    """The resources of the operation's template, less those whose condition is false."""
-    from ministack.services.cloudformation.engine import _evaluate_conditions
-
-    template = operation["template"]
-    conditions = _evaluate_conditions(template, operation["param_values"])
-    resources = template.get("Resources", {})
-    return {key for key, resource in resources.items() if conditions.get(resource.get("Condition"), True)}
-
-
-def _partly_updated(record: dict[str, Any]) -> dict[str, Any]:
-    """The record of a resource whose update was cut off: it may be anything, so a rollback sets all that can be set."""
+def _without_settable(record: dict[str, Any]) -> dict[str, Any]:
+    """The record of a resource whose properties may be any, so that a rollback sets all that can be set."""
     from ministack.services.cloudformation.provisioners import _REPLACING_PROPERTIES
 
     fixed = _REPLACING_PROPERTIES.get(record["ResourceType"], ())
     return {**record, "Properties": {key: value for key, value in record["Properties"].items() if key in fixed}}
 
 
-def _identity(record: Mapping[str, Any]) -> str:
+def _identity(record: dict[str, Any]) -> str:
     return str(record["PhysicalResourceId"])
 
 
@@ -168,7 +158,7 @@ def _delete_unrecorded(sagemaker: Service, stack_id: str, *recorded: Records) ->
     kept = {_identity(record) for records in recorded for record in records.values()}
     # Made last, deleted first: a resource comes after those that it refers to.
     for resource in reversed(sagemaker_types(sagemaker)):
-        for arn in _arns(sagemaker, resource.kind):
+        for arn in list(_arns(sagemaker, resource.kind)):
             tags = sagemaker.call("ListTags", {"ResourceArn": arn}, caller())["Tags"]
             owner = {tag["Key"]: tag["Value"] for tag in tags}.get("aws:cloudformation:stack-id")
             if owner == stack_id and arn not in kept:
@@ -179,12 +169,10 @@ def _delete_unrecorded(sagemaker: Service, stack_id: str, *recorded: Records) ->
                     logger.warning("%s is left: %s", arn, error)
 
 
-def _arns(sagemaker: Service, kind: str) -> list[str]:
+def _arns(sagemaker: Service, kind: str) -> Iterator[str]:
     """Every resource of a kind."""
-    found: list[str] = []
     request: Payload | None = {}
     while request is not None:
         page = sagemaker.call(f"List{kind}s", request, caller())
-        found += [summary[f"{kind}Arn"] for summary in page[f"{kind}s"]]
+        yield from (summary[f"{kind}Arn"] for summary in page[f"{kind}s"])
         request = {"NextToken": page["NextToken"]} if page.get("NextToken") else None
-    return found

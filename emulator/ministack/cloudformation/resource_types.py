@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -87,11 +86,8 @@ def sagemaker_types(sagemaker: Service) -> list[NamedResource]:
 def install(services: Mapping[str, Service], checkpoint: Callable[[], None]) -> None:
     """Make the types known to MiniStack's CloudFormation.
 
-    Parameters
-    ----------
-    checkpoint
-        Called before anything is made, changed or deleted, to save what the stack is about to do: our services save
-        what they do at once, and after the death of the server the two must fit together.
+    `checkpoint` is called before anything is made, changed or deleted, to save what the stack is about to do: our
+    services save what they do at once, and after the death of the server the two must fit together.
     """
     from ministack.services.cloudformation import provisioners, stacks
 
@@ -100,12 +96,8 @@ def install(services: Mapping[str, Service], checkpoint: Callable[[], None]) -> 
     added += map(RecordOnly, RECORD_ONLY)
     names = frozenset(resource.type_name for resource in added)
     for resource in added:
-        provisioners._RESOURCE_HANDLERS[resource.type_name] = {
-            "create": _after(checkpoint, resource.create),
-            "update": _after(checkpoint, resource.update),
-            "update_with_logical_id": True,
-            "delete": _after(checkpoint, resource.delete),
-        }
+        changes = {name: _after(checkpoint, getattr(resource, name)) for name in ("create", "update", "delete")}
+        provisioners._RESOURCE_HANDLERS[resource.type_name] = {**changes, "update_with_logical_id": True}
         provisioners._REPLACING_PROPERTIES[resource.type_name] = resource.replacing_properties
         if isinstance(resource, NamedResource | ScalableTarget):
             provisioners._STACK_TAG_PROPERTY[resource.type_name] = ("Tags", "list")
@@ -116,7 +108,6 @@ def install(services: Mapping[str, Service], checkpoint: Callable[[], None]) -> 
 
 
 def _after(first: Callable[[], None], then: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(then)
     def run(*args: Any) -> Any:
         first()
         return then(*args)

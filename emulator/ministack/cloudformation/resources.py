@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from emulator.ministack.cloudformation.properties import coerce
+from botocore.model import ListShape, MapShape, Shape, StructureShape
+
 from emulator.platform.awsapi import Caller, Payload, Service
 from emulator.platform.errors import ServiceError
 
@@ -18,6 +21,8 @@ Created = tuple[str, dict[str, Any]]
 _POLL_SECONDS = 0.05
 _NAME_LIMIT = 63
 _RESERVED_TAGS = "aws:"
+#: CloudFormation takes numbers as texts.
+_NUMBERS: Mapping[str, Callable[[str], float]] = {"integer": int, "long": int, "float": float, "double": float}
 _TITLES = {"sagemaker": "SageMaker", "application-autoscaling": "ApplicationAutoScaling"}
 #: What names a scalable target, in the order of its physical id.
 _TARGET_MEMBERS = ("ResourceId", "ScalableDimension", "ServiceNamespace")
@@ -39,14 +44,8 @@ class ResourceType:
     service: Service
 
     def call(self, operation: str, properties: Payload) -> Payload:
-        """Make a request of a template's properties.
-
-        Raises
-        ------
-        ValueError
-            With the reason for a stack event.
-        """
-        request = coerce(properties, self.service.model.operation_model(operation).input_shape)
+        """Make a request of a template's properties, or raise a ValueError with the reason for a stack event."""
+        request = coerced(properties, self.service.model.operation_model(operation).input_shape)
         try:
             return self.service.call(operation, request, caller())
         except ServiceError as error:
@@ -66,6 +65,25 @@ class ResourceType:
         return ValueError(handler_message(f"{error.message} ({origin})"))
 
 
+def coerced(value: Any, shape: Shape | None) -> Any:
+    """Give numbers, booleans and texts the type that the API wants, as CloudFormation does; the service judges all."""
+    kind = shape.type_name if shape is not None else ""
+    if isinstance(shape, StructureShape) and isinstance(value, dict):
+        return {key: coerced(item, shape.members.get(key)) for key, item in value.items() if item is not None}
+    if isinstance(shape, MapShape) and isinstance(value, dict):
+        return {key: coerced(item, shape.value) for key, item in value.items()}
+    if isinstance(shape, ListShape) and isinstance(value, list):
+        return [coerced(item, shape.member) for item in value]
+    if kind == "boolean" and isinstance(value, str):
+        return {"true": True, "false": False}.get(value.lower(), value)
+    if kind in _NUMBERS and isinstance(value, str):
+        with contextlib.suppress(ValueError):
+            return _NUMBERS[kind](value)
+    if kind == "string" and isinstance(value, bool | int | float):
+        return json.dumps(value)
+    return value
+
+
 def missing(error: ServiceError) -> bool:
     """Whether an error says that the thing does not exist, which SageMaker has no code for."""
     if error.code == "ValidationException":
@@ -77,29 +95,16 @@ def missing(error: ServiceError) -> bool:
 class NamedResource(ResourceType):
     """A SageMaker resource: made under a name, known by its ARN.
 
-    Attributes
-    ----------
-    kind
-        As in ``Create<kind>``; the name is the property ``<kind>Name`` and the ARN the member ``<kind>Arn``.
-    replacing
-        Properties whose change makes a new resource; all but the tags where None.
-    updated
-        Properties that ``Update<kind>`` takes.
-    update_only
-        Properties of the type that have a meaning for updates alone.
-    settled
-        Statuses in which a create or an update has come to its end, and whether it is a good one; none where the
-        operations are finished when they answer.
-    stopped_for
-        Whether the resource has to be stopped for an update or its deletion.
+    ``settled`` has the statuses in which a create or an update has come to its end, and whether it is a good one; none
+    where the operations are finished when they answer.
     """
 
-    kind: str
-    replacing: tuple[str, ...] | None = None
-    updated: tuple[str, ...] = ()
-    update_only: tuple[str, ...] = ()
+    kind: str  # as in ``Create<kind>``, ``<kind>Name`` and ``<kind>Arn``
+    replacing: tuple[str, ...] | None = None  # properties whose change makes a new resource; None: all but the tags
+    updated: tuple[str, ...] = ()  # properties that ``Update<kind>`` takes
+    update_only: tuple[str, ...] = ()  # properties that have a meaning for updates alone
     settled: Mapping[str, bool] = field(default_factory=dict)
-    stopped_for: bool = False
+    stopped_for: bool = False  # whether it has to be stopped for an update or its deletion
 
     @property
     def type_name(self) -> str:

@@ -10,6 +10,8 @@ from typing import Any
 from emulator.ministack import identity
 from emulator.ministack.cloudformation.resources import handler_message
 from emulator.ministack.door import passed_roles, service_keys
+from emulator.ministack.patching import around, around_service
+from emulator.ministack.s3.object_keys import KEY_HEADER
 from emulator.platform.errors import ServiceError
 
 #: What a template refers to: action, ARN and key, if there is such a thing.
@@ -33,31 +35,27 @@ _VERBS = {
 _NAMESPACES = {"applicationautoscaling": "application-autoscaling"}
 #: Types that change nothing.
 _INERT = ("AWS::CDK::", "AWS::CloudFormation::")
-#: Of an object: the key that it is encrypted with.
-_KEY_HEADER = "x-amz-server-side-encryption-aws-kms-key-id"
 _CUSTOM = ("Custom::", "AWS::CloudFormation::CustomResource")
 
 
 def install() -> None:
     """Ask IAM before CloudFormation makes, changes or deletes a resource."""
-    from ministack import app
-    from ministack.services import lambda_svc, s3, secretsmanager, ssm
+    from ministack.services import lambda_svc, s3, ssm
     from ministack.services.cloudformation import changesets, engine, handlers, provisioners, stacks
 
     for service in ("cloudformation", "lambda"):
-        app.SERVICE_HANDLERS[service] = functools.partial(_as_caller, app.SERVICE_HANDLERS[service])
+        around_service(service, _as_caller)
     lambda_svc._fetch_code_from_s3 = _code
     for operation in _OPERATIONS:
-        handlers._ACTION_HANDLERS[operation] = _as_role(operation, handlers._ACTION_HANDLERS[operation])
+        handlers._ACTION_HANDLERS[operation] = functools.partial(_as_role, handlers._ACTION_HANDLERS[operation])
     for module in (provisioners, stacks):
         for name, (verbs, properties_at) in _VERBS.items():
-            setattr(module, name, _asking(getattr(module, name), verbs, properties_at))
+            around(module, name, functools.partial(_change, verbs, properties_at))
     for module in (changesets, engine, handlers, provisioners, stacks):
         if hasattr(module, "_evaluate_conditions"):
-            module._evaluate_conditions = _joining(module._evaluate_conditions)
-    secretsmanager.resolve_secret_string = _reading(secretsmanager.resolve_secret_string, _secret)
-    ssm.resolve_parameter_value = _reading(ssm.resolve_parameter_value, _parameter)
-    s3._get_object_data = _reading(s3._get_object_data, _object)
+            around(module, "_evaluate_conditions", _evaluate_conditions)
+    around(ssm, "resolve_parameter_value", functools.partial(_read, _parameter))
+    around(s3, "_get_object_data", functools.partial(_read, _object))
 
 
 def actor() -> str:
@@ -77,27 +75,15 @@ def _session(role: str) -> str:
     return identity.open_session("cloudformation.amazonaws.com", role, "AWSCloudFormation")["AWS_ACCESS_KEY_ID"]
 
 
-def _reading(inner: Callable[..., Any], named: Callable[..., _Named]) -> Callable[..., Any]:
+def _read(named: Callable[..., _Named], inner: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
     """Ask for what a template refers to, and for the key that it is encrypted with, before it is read."""
-
-    @functools.wraps(inner)
-    def read(*arguments: Any, **options: Any) -> Any:
-        if _acting.get() and (found := named(*arguments, **options)):
-            action, arn, key_id = found
-            _ask([action], arn, {})
-            service = action.partition(":")[0]
-            if key_id and (denied := service_keys.refused(key_id, service, ("kms:Decrypt",), _acting.get())):
-                raise ValueError(handler_message(denied.message, "AccessDenied"))
-        return inner(*arguments, **options)
-
-    return read
-
-
-def _secret(secret_id: str, *_: Any, **__: Any) -> _Named:
-    from ministack.services import secretsmanager
-
-    secret = secretsmanager._resolve(secret_id)[1]
-    return ("secretsmanager:GetSecretValue", secret["ARN"], secret.get("KmsKeyId")) if secret else None
+    if _acting.get() and (found := named(*arguments, **options)):
+        action, arn, key_id = found
+        _ask([action], arn, {})
+        service = action.partition(":")[0]
+        if key_id and (denied := service_keys.refused(key_id, service, ("kms:Decrypt",), _acting.get())):
+            raise ValueError(handler_message(denied.message, "AccessDenied"))
+    return inner(*arguments, **options)
 
 
 def _parameter(name: str, *_: Any, **__: Any) -> _Named:
@@ -113,7 +99,7 @@ def _object(bucket: str, key: str, version_id: str | None = None) -> _Named:
 
     record = (s3._buckets.get(bucket) or {}).get("objects", {}).get(key) or {}
     action = "s3:GetObjectVersion" if version_id else "s3:GetObject"
-    return action, f"arn:aws:s3:::{bucket}/{key}", record.get("preserved_headers", {}).get(_KEY_HEADER)
+    return action, f"arn:aws:s3:::{bucket}/{key}", record.get("preserved_headers", {}).get(KEY_HEADER)
 
 
 def _code(bucket: str, key: str, version_id: str | None = None) -> Any:
@@ -130,24 +116,20 @@ def _code(bucket: str, key: str, version_id: str | None = None) -> Any:
     return data
 
 
-def _joining(inner: Callable[..., Any]) -> Callable[..., Any]:
+def _evaluate_conditions(inner: Callable[..., Any], template: dict[str, Any], params: Any) -> Any:
     """Evaluate Fn::Join in conditions, by which the CDK chooses the policies of the role that it deploys with."""
     from ministack.services.cloudformation.engine import _resolve_refs
 
-    def joined(value: Any, params: Any) -> Any:
+    def joined(value: Any) -> Any:
         if isinstance(value, list):
-            return [joined(item, params) for item in value]
+            return [joined(item) for item in value]
         if not isinstance(value, dict):
             return value
         if "Fn::Join" in value:
             return _resolve_refs(value, {}, params, {}, {}, "", "")
-        return {name: joined(item, params) for name, item in value.items()}
+        return {name: joined(item) for name, item in value.items()}
 
-    @functools.wraps(inner)
-    def evaluate(template: dict[str, Any], params: Any) -> Any:
-        return inner({**template, "Conditions": joined(template.get("Conditions", {}), params)}, params)
-
-    return evaluate
+    return inner({**template, "Conditions": joined(template.get("Conditions", {}))}, params)
 
 
 async def _as_caller(
@@ -164,46 +146,38 @@ async def _as_caller(
         _acting.reset(token)
 
 
-def _as_role(operation: str, inner: Callable[[Any], Any]) -> Callable[[Any], Any]:
+def _as_role(inner: Callable[[Any], Any], params: Any) -> Any:
     """Act with the role that is passed, or with that of the change set or the stack, which keeps it."""
+    from ministack.core.responses import error_response_xml
+    from ministack.services.cloudformation import changesets, handlers
 
-    @functools.wraps(inner)
-    def handle(params: Any) -> Any:
-        from ministack.core.responses import error_response_xml
-        from ministack.services.cloudformation import changesets, handlers
+    def record() -> dict[str, Any]:
+        stack_name, change_set = handlers._p(params, "StackName"), handlers._p(params, "ChangeSetName")
+        if change_set:
+            return changesets._find_change_set(change_set, stack_name)[1] or {}
+        return handlers._resolve_stack(stack_name) or {}
 
-        def record() -> dict[str, Any]:
-            stack_name, change_set = handlers._p(params, "StackName"), handlers._p(params, "ChangeSetName")
-            if change_set:
-                return changesets._find_change_set(change_set, stack_name)[1] or {}
-            return handlers._resolve_stack(stack_name) or {}
-
-        role = handlers._p(params, "RoleARN") or record().get("_role")
-        if role:
-            try:
-                _acting.set(_session(role))
-            except ServiceError:
-                return error_response_xml("ValidationError", f"Role {role} is invalid or cannot be assumed", 400)
-        answer = inner(params)
-        if role:
-            for kept in (record(), handlers._resolve_stack(handlers._p(params, "StackName")) or {}):
-                kept["_role"] = role
-        return answer
-
-    return handle
+    role = handlers._p(params, "RoleARN") or record().get("_role")
+    if role:
+        try:
+            _acting.set(_session(role))
+        except ServiceError:
+            return error_response_xml("ValidationError", f"Role {role} is invalid or cannot be assumed", 400)
+    answer = inner(params)
+    if role:
+        for kept in (record(), handlers._resolve_stack(handlers._p(params, "StackName")) or {}):
+            kept["_role"] = role
+    return answer
 
 
-def _asking(inner: Callable[..., Any], verbs: tuple[str, ...], properties_at: int) -> Callable[..., Any]:
-    @functools.wraps(inner)
-    def change(*arguments: Any) -> Any:
-        resource_type, properties = arguments[0], arguments[properties_at]
-        unchanged = properties_at == 3 and arguments[2] == properties  # CloudFormation leaves it alone
-        if _acting.get() and not unchanged:
-            for actions, resource, context in _needed(resource_type, properties or {}, verbs):
-                _ask(actions, resource, context)
-        return inner(*arguments)
-
-    return change
+def _change(verbs: tuple[str, ...], properties_at: int, inner: Callable[..., Any], *arguments: Any) -> Any:
+    """Make, change or delete a resource if the actor may."""
+    resource_type, properties = arguments[0], arguments[properties_at]
+    unchanged = properties_at == 3 and arguments[2] == properties  # CloudFormation leaves it alone
+    if _acting.get() and not unchanged:
+        for actions, resource, context in _needed(resource_type, properties or {}, verbs):
+            _ask(actions, resource, context)
+    return inner(*arguments)
 
 
 def _needed(

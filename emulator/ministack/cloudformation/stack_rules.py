@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import functools
+from collections.abc import Callable
 from typing import Any
 
 from emulator.ministack.cloudformation.resources import handler_message
+from emulator.ministack.patching import around
 
 Exports = dict[str, dict[str, Any]]
 
@@ -16,41 +17,39 @@ _EMPTY = ("DELETE_COMPLETE", "REVIEW_IN_PROGRESS", "ROLLBACK_COMPLETE")
 
 def install() -> None:
     """Let these rules hold."""
-    _count_outputs_as_changes()
-    _refuse_taken_names()
-    _keep_exports_in_use()
+    from ministack.services.cloudformation import handlers, stacks
+
+    create = handlers._ACTION_HANDLERS["CreateChangeSet"]
+    handlers._ACTION_HANDLERS["CreateChangeSet"] = lambda params: _create_change_set(create, params)
+    around(stacks, "_provision_resource", _provision_resource)
+    around(stacks, "_resolve_stack_outputs", _resolve_stack_outputs)
 
 
-def _count_outputs_as_changes() -> None:
+def _create_change_set(inner: Callable[[Any], Any], params: Any) -> Any:
     """Let a change set of nothing but outputs be executed, as on AWS.
 
     An export that another stack is about to import is such a change, and the CDK deploys one after the other.
     """
-    from ministack.services.cloudformation import _change_sets, _stacks, handlers
-
-    create = handlers._ACTION_HANDLERS["CreateChangeSet"]
+    from ministack.services.cloudformation import _change_sets, _stacks
 
     def outputs(record: dict[str, Any]) -> Any:
         return record.get("_template", {}).get("Outputs", {})
 
-    @functools.wraps(create)
-    def create_change_set(params: Any) -> Any:
-        before = set(_change_sets)
-        response = create(params)
-        for identifier in set(_change_sets) - before:
-            change_set = _change_sets[identifier]
-            unchanged = change_set["ChangeSetType"] == "UPDATE" and change_set["StatusReason"].startswith(_NO_CHANGES)
-            if unchanged and outputs(change_set) != outputs(_stacks.get(change_set["StackName"]) or {}):
-                change_set.update(Status="CREATE_COMPLETE", ExecutionStatus="AVAILABLE", StatusReason="")
-        return response
-
-    handlers._ACTION_HANDLERS["CreateChangeSet"] = create_change_set
+    before = set(_change_sets)
+    response = inner(params)
+    for identifier in set(_change_sets) - before:
+        change_set = _change_sets[identifier]
+        unchanged = change_set["ChangeSetType"] == "UPDATE" and change_set["StatusReason"].startswith(_NO_CHANGES)
+        if unchanged and outputs(change_set) != outputs(_stacks.get(change_set["StackName"]) or {}):
+            change_set.update(Status="CREATE_COMPLETE", ExecutionStatus="AVAILABLE", StatusReason="")
+    return response
 
 
-def _refuse_taken_names() -> None:
+def _provision_resource(
+    inner: Callable[..., Any], resource_type: str, logical_id: str, properties: Any, stack_name: str
+) -> Any:
     """Refuse to create a resource whose name is taken, where MiniStack's CloudFormation would write over it."""
     from ministack.services import cloudwatch, cloudwatch_logs, ecr, iam, lambda_svc
-    from ministack.services.cloudformation import stacks
 
     named = {
         "AWS::CloudWatch::Alarm": ("AlarmName", cloudwatch._alarms),
@@ -59,17 +58,37 @@ def _refuse_taken_names() -> None:
         "AWS::Lambda::Function": ("FunctionName", lambda_svc._functions),
         "AWS::Logs::LogGroup": ("LogGroupName", cloudwatch_logs._log_groups),
     }
-    provision = stacks._provision_resource
+    member, store = named.get(resource_type, ("", {}))
+    if (name := properties.get(member)) and name in store:
+        reason = f"Resource of type '{resource_type}' with identifier '{name}' already exists."
+        raise ValueError(handler_message(reason, "AlreadyExists"))
+    return inner(resource_type, logical_id, properties, stack_name)
 
-    @functools.wraps(provision)
-    def provision_resource(resource_type: str, logical_id: str, properties: Any, stack_name: str) -> Any:
-        member, store = named.get(resource_type, ("", {}))
-        if (name := properties.get(member)) and name in store:
-            reason = f"Resource of type '{resource_type}' with identifier '{name}' already exists."
-            raise ValueError(handler_message(reason, "AlreadyExists"))
-        return provision(resource_type, logical_id, properties, stack_name)
 
-    stacks._provision_resource = provision_resource
+def _resolve_stack_outputs(inner: Callable[..., tuple[Any, Exports]], *args: Any) -> tuple[Any, Exports]:
+    """Fail an update that takes an export from a stack that uses it, and forget exports that an update removes.
+
+    Outputs are resolved when every resource of the update is done and nothing is cleaned up yet, which is when AWS
+    finds this out as well.
+    """
+    from ministack.services.cloudformation import _exports, _stacks
+
+    outputs, new = inner(*args)
+    stack_id: str = args[-1]
+    old = {name: export for name, export in _exports.items() if export["StackId"] == stack_id}
+    for name, export in new.items():
+        owner = (_exports.get(name) or export)["StackId"]
+        if owner != stack_id:
+            other = next(stack["StackName"] for stack in _stacks.values() if stack["StackId"] == owner)
+            raise ValueError(f"Export with name {name} is already exported by stack {other}.")
+    for name, export in old.items():
+        if name not in new and (user := _importer(name)):
+            raise ValueError(f"Delete canceled. Cannot delete export {name} as it is in use by {user}.")
+        if name in new and new[name]["Value"] != export["Value"] and (user := _importer(name)):
+            raise ValueError(f"Export {name} cannot be updated as it is in use by {user}")
+    for name in old.keys() - new.keys():
+        _exports.pop(name)
+    return outputs, new
 
 
 def _importer(export: str) -> str | None:
@@ -80,41 +99,3 @@ def _importer(export: str) -> str | None:
         if stack["StackStatus"] not in _EMPTY and export in handlers._imported_export_names(stack, name):
             return str(name)
     return None
-
-
-def _exports_of(stack_id: str) -> Exports:
-    from ministack.services.cloudformation import _exports
-
-    return {name: export for name, export in _exports.items() if export["StackId"] == stack_id}
-
-
-def _keep_exports_in_use() -> None:
-    """Fail an update that takes an export from a stack that uses it, and forget exports that an update removes.
-
-    Outputs are resolved when every resource of the update is done and nothing is cleaned up yet, which is when AWS
-    finds this out as well.
-    """
-    from ministack.services.cloudformation import _exports, _stacks, stacks
-
-    resolve = stacks._resolve_stack_outputs
-
-    @functools.wraps(resolve)
-    def resolve_stack_outputs(*args: Any) -> tuple[list[dict[str, Any]], Exports]:
-        outputs, new = resolve(*args)
-        stack_id: str = args[-1]
-        old = _exports_of(stack_id)
-        for name, export in new.items():
-            owner = (_exports.get(name) or export)["StackId"]
-            if owner != stack_id:
-                other = next(stack["StackName"] for stack in _stacks.values() if stack["StackId"] == owner)
-                raise ValueError(f"Export with name {name} is already exported by stack {other}.")
-        for name, export in old.items():
-            if name not in new and (user := _importer(name)):
-                raise ValueError(f"Delete canceled. Cannot delete export {name} as it is in use by {user}.")
-            if name in new and new[name]["Value"] != export["Value"] and (user := _importer(name)):
-                raise ValueError(f"Export {name} cannot be updated as it is in use by {user}")
-        for name in old.keys() - new.keys():
-            _exports.pop(name)
-        return outputs, new
-
-    stacks._resolve_stack_outputs = resolve_stack_outputs

@@ -17,29 +17,25 @@ from urllib.parse import parse_qs, quote
 from starlette.responses import Response
 
 from emulator.ministack.door import available, operations
-from emulator.ministack.door.enforcement import FORM, NOBODY, PREFLIGHT, admitted, answer, failed
+from emulator.ministack.door.enforcement import NOBODY, PREFLIGHT, admitted, answer, failed
 from emulator.ministack.door.signatures import Signature, SignatureError, read
 from emulator.platform import settings
 
 ASGIApp = Callable[[Any, Any, Any], Awaitable[None]]
 
-#: The loopback address, a bucket's host and a function URL's. A page of another name that points here would count as
-#: the same site (DNS rebinding).
-_HOST = re.compile(
-    r"(127\.0\.0\.1|localhost|\[::1\]|[a-z0-9-]+\.s3(\.[a-z0-9-]+)?\.localhost"
-    r"|[a-z0-9]{32}\.lambda-url\.[a-z0-9-]+\.(localhost|on\.aws))(:\d+)?",
-    re.ASCII,
-)
+#: A page of another name that points here would count as the same site (DNS rebinding). Buckets and function URLs are
+#: addressed by paths, so that no host has a meaning of its own.
+_HOST = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:\d+)?", re.ASCII)
 #: Of MiniStack's own pages, which begin with an underscore as no bucket does, those whose address only one party knows.
 _SECRET_ADDRESSES = ("/_ministack/cfn-response/", "/_ministack/cfn-signal/")
 #: What a custom resource may answer on AWS (CloudFormation's guide, "Custom resource response objects"), in bytes.
 _LONGEST_RESPONSE = 4096
-#: How function URLs are addressed on the loopback address.
-_PUBLIC_PATH = "/_aws/lambda-url/"
 #: How S3 lets a body go unsigned, or signed in chunks. All else states the hash of its body.
 _S3_PAYLOAD = re.compile(
     "UNSIGNED-PAYLOAD|STREAMING-UNSIGNED-PAYLOAD-TRAILER|STREAMING-AWS4-HMAC-SHA256-PAYLOAD(-TRAILER)?"
 )
+#: Said of every request: the loopback interface stands for TLS, which the policy of CDK's bootstrap bucket demands.
+_HTTPS = (b"x-forwarded-proto", b"https")
 _ONCE = re.compile(rb"host|origin|authorization|content-type|x-amz-(?!meta-).*")
 
 
@@ -70,7 +66,9 @@ def gate(inner: ASGIApp) -> ASGIApp:
                 receive = _again(body, receive)
                 if signature.access_key_id:
                     request.verify(signature, body)
-                admitted.set(request.admit(signature, body))
+                request.check_operation(signature, body)
+                admitted.set(signature)
+                scope = {**scope, "headers": [*(each for each in scope["headers"] if each[0] != _HTTPS[0]), _HTTPS]}
             except RefusedError as refused:
                 handle = refused.response
         await handle(scope, receive, send)
@@ -129,8 +127,8 @@ class _Request:
 
         if self.secret:
             return NOBODY
-        page = self.path.lstrip("/").startswith("_") and not (self._public and self.path.startswith(_PUBLIC_PATH))
-        if page or (app._is_ecr_registry_path(self.path) and not self._public):
+        page = self.path.lstrip("/").startswith("_") and not self._public
+        if page or app._is_ecr_registry_path(self.path):
             raise _refused(404, "NotFound", "There is nothing at this address.")
         self._check_origin()
         headers = self._scope["headers"]
@@ -154,25 +152,17 @@ class _Request:
 
     def verify(self, signature: Signature, body: bytes) -> None:
         """Compare the signature with the request."""
-        from ministack.core import iam_evaluator, sigv4
+        from ministack.core import iam_evaluator
         from ministack.services import s3
 
         declared = self.headers.get("x-amz-content-sha256")
-        known = declared is None or (signature.service in ("s3", "") and _S3_PAYLOAD.fullmatch(declared))
+        known = declared is None or (signature.service == "s3" and _S3_PAYLOAD.fullmatch(declared))
         if not known and declared != hashlib.sha256(body).hexdigest():
             raise _refused(400, "XAmzContentSHA256Mismatch", "The body is not the one whose hash was signed.")
-        for seconds in self.query.get("X-Amz-Expires", ()):  # MiniStack reads it for S3 only
-            try:
-                expired = sigv4.presigned_request_is_expired(self.query["X-Amz-Date"][0], seconds)
-            except ValueError:
-                expired = True
-            if expired:
-                message = f"Request has expired: it was good for {seconds} seconds."
-                raise _refused(403, "AccessDenied", message, self._service)
         raw_path = (self._scope.get("raw_path") or quote(self.path).encode()).decode("latin-1")
         iam_evaluator.pin_signed_request(self.method, raw_path, self.query, self._scope["headers"])
         iam_evaluator.pin_signed_body(body)
-        if signature.presigned and signature.service == "s3":
+        if signature.presigned:
             if failure := s3._verify_presigned_sigv4(self.method, self.path, self.headers, self.query):
                 raise RefusedError(failure)
             return
@@ -183,32 +173,24 @@ class _Request:
     def _false(self, error: Any) -> RefusedError:
         return RefusedError(answer(self._service, error.code, error.message, headers=self.headers))
 
-    def admit(self, signature: Signature, body: bytes) -> Signature:
+    def check_operation(self, signature: Signature, body: bytes) -> None:
         """Refuse a request of which IAM could be asked one thing and another be done."""
         from ministack import app
-        from ministack.services import s3
 
-        if signature == FORM:
-            form = s3._parse_multipart_form(self.headers["content-type"], body)
-            if not s3._post_form_access_key_id(form):
-                raise _unsigned()
         if signature.access_key_id and not self._public:
-            bucket = app._extract_s3_vhost_bucket(self.host)
-            path = f"/{bucket}{self.path}" if bucket else self.path
             content = app._decompress_request_body(body, self.headers)
             parameters = app._routing_params(self.method, self.path, self.headers, content, self.query)
-            service = "s3" if bucket else app.detect_service(self.method, self.path, self.headers, parameters)
-            request = (service, self.method, path, self.headers, content, self.query)
+            service = app.detect_service(self.method, self.path, self.headers, parameters)
+            request = (service, self.method, self.path, self.headers, content, self.query)
             if problem := available.missing(*request):
                 raise _refused(501, "NotImplemented", problem, service)
             if problem := operations.ambiguity(*request):
                 raise _refused(400, "InvalidRequest", problem, service)
-        return signature
 
     @property
     def secret(self) -> bool:
         """Whether it is for an address that one party only knows."""
-        return self.method == "PUT" and self.path.startswith(_SECRET_ADDRESSES) and not self._public
+        return self.method == "PUT" and self.path.startswith(_SECRET_ADDRESSES)
 
     @functools.cached_property
     def _public(self) -> bool:
@@ -221,45 +203,34 @@ class _Request:
     def _service(self) -> str:
         from ministack import app
 
-        if app._extract_s3_vhost_bucket(self.host):
-            return "s3"
         return str(app.detect_service(self.method, self.path, self.headers, self.query))
 
-    def _object(self) -> tuple[str, str] | None:
-        """The bucket, which exists, and the key; the key is empty for the bucket itself."""
+    def _nobody(self) -> Signature:
         from ministack import app
 
-        return app._s3_cors_target(self.host, self.path) if self._service == "s3" else None
-
-    def _nobody(self) -> Signature:
         if self.method == "OPTIONS" and self._cors_allows():
             return PREFLIGHT
-        bucket, key = self._object() or ("", "")
+        _, key = (app._s3_cors_target(self.host, self.path) if self._service == "s3" else None) or ("", "")
         if self._public or (key and self.method in ("GET", "HEAD")):
             return NOBODY
-        form = self.method == "POST" and self.headers.get("content-type", "").startswith("multipart/form-data")
-        if form and bucket and not key and not self.query:
-            return FORM
-        raise _unsigned()
+        raise _refused(403, "MissingAuthenticationTokenException", "Missing Authentication Token")
 
     def _check_origin(self) -> None:
-        """Refuse what pages of other sites send, unless the bucket or the function URL that is called allows it."""
+        """Refuse what pages of other sites send, unless the function URL that is called allows it."""
         origin = self.headers.get("origin")
         preflight = self.method == "OPTIONS" and not self._public
         if (origin in (None, f"http://{self.host}") and not preflight) or self._cors_allows():
             return
-        raise _refused(403, "ForbiddenOrigin", "Pages of other sites may call what has a CORS configuration only.")
+        message = "Pages of other sites may call function URLs with a CORS configuration only."
+        raise _refused(403, "ForbiddenOrigin", message)
 
     def _cors_allows(self) -> bool:
         from ministack import app
-        from ministack.services import lambda_svc, s3
+        from ministack.services import lambda_svc
 
-        if url := app._parse_lambda_url(self.host, self.path):
-            resolved = lambda_svc.resolve_function_url(url[0])
-            return bool(resolved and lambda_svc._function_url_cors_headers(resolved[-1], self.headers))
-        bucket, _ = self._object() or ("", "")
-        method = self.headers.get("access-control-request-method", self.method)
-        return bool(bucket and s3.cors_response_headers(bucket, method, self.headers))
+        url = app._parse_lambda_url(self.host, self.path)
+        resolved = lambda_svc.resolve_function_url(url[0]) if url else None
+        return bool(resolved and lambda_svc._function_url_cors_headers(resolved[-1], self.headers))
 
 
 def _account(access_key_id: str) -> str:
@@ -271,7 +242,3 @@ def _account(access_key_id: str) -> str:
 
 def _refused(status: int, code: str, message: str, service: str = "") -> RefusedError:
     return RefusedError(answer(service, code, message, status))
-
-
-def _unsigned() -> RefusedError:
-    return _refused(403, "MissingAuthenticationTokenException", "Missing Authentication Token")

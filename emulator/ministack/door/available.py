@@ -2,7 +2,7 @@
 
 MiniStack's services call each other with all rights: a state machine or a pipeline does what its author may not. What
 the services of this list do is put to IAM by the modules beside this one; the rest is refused. So are operations by
-which a service of the list acts later without asking anybody.
+which a service of the list acts later without asking anybody, and sessions with rules of their own.
 """
 
 from __future__ import annotations
@@ -16,14 +16,19 @@ from emulator.ministack.door import operations
 SERVICES = frozenset(
     {
         *("cloudformation", "codebuild", "ec2", "ecr", "iam", "kms", "lambda", "logs", "monitoring", "s3"),
-        *("secretsmanager", "sns", "ssm", "sts"),
+        *("sns", "ssm", "sts"),
         *("application-autoscaling", "sagemaker", "sagemaker-runtime", "service-quotas"),
     }
 )
 #: In the names of CloudFormation's types, in lower case, beside those above. ``AWS::CDK`` is metadata.
 _NAMESPACES = SERVICES | {"applicationautoscaling", "cdk", "cloudwatch"}
-#: What delivers without asking anybody: ends of the path, parameters and operations.
-_DELIVERIES = frozenset({"event-source-mappings", "notification", "replication", "PutSubscriptionFilter", "Subscribe"})
+#: What is refused: ends of the path, parameters and operations.
+_REFUSED = frozenset(
+    {
+        *("event-source-mappings", "notification", "replication", "PutSubscriptionFilter", "Subscribe"),
+        *("GetFederationToken", "GetSessionToken"),
+    }
+)
 _TYPES = frozenset({"AWS::Lambda::EventSourceMapping", "AWS::Logs::SubscriptionFilter", "AWS::SNS::Subscription"})
 
 
@@ -45,11 +50,14 @@ def missing(
     """Say why nothing here answers a request."""
     if service not in SERVICES:
         return f"The local AWS has no {service}; docs/local-aws.md says what it has."
-    named = {
-        "lambda": [path.rstrip("/").rpartition("/")[2]] if method == "POST" else [],
-        "logs": [headers.get("x-amz-target", "").rpartition(".")[2]],
-        "s3": query if method == "PUT" else [],
-        "sns": {**query, **operations.form(body)}.get("Action", []) if service == "sns" else [],
-    }
-    asked = _DELIVERIES.intersection(named.get(service, ()))
-    return f"The local AWS delivers nothing by {service} ({', '.join(asked)})." if asked else None
+    named: Any = ()
+    if service == "lambda" and method == "POST":
+        named = [path.rstrip("/").rpartition("/")[2]]
+    elif service == "logs":
+        named = [headers.get("x-amz-target", "").rpartition(".")[2]]
+    elif service == "s3" and method == "PUT":
+        named = query
+    elif service in ("sns", "sts"):
+        named = {**query, **operations.form(body)}.get("Action", [])
+    asked = _REFUSED.intersection(named)
+    return f"The local AWS does not do this by {service}: {', '.join(asked)}." if asked else None

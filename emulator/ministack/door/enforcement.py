@@ -11,8 +11,8 @@ from typing import Any
 
 from botocore.loaders import Loader
 
-from emulator.ministack.door import sessions
 from emulator.ministack.door.signatures import Signature
+from emulator.ministack.patching import around
 from emulator.platform.errors import Response, ServiceError
 
 #: What IAM may be asked about a caller who has not signed.
@@ -20,11 +20,8 @@ _ANONYMOUS_ACTIONS = frozenset(
     {"s3:GetObject", "s3:GetObjectVersion", "lambda:InvokeFunctionUrl", "lambda:InvokeFunction"}
 )
 NOBODY = Signature("", "", "", presigned=False)
-#: An upload by a form, which has its signature in the body; S3 verifies it and asks IAM about its signer.
-FORM = Signature("", "", "s3", presigned=False)
 #: A question for the CORS configuration of a function URL, which answers it without the function.
 PREFLIGHT = Signature("", "", "lambda", presigned=False)
-_NOT_ASKED = {FORM: "s3:PutObject", PREFLIGHT: "lambda:InvokeFunctionUrl"}
 #: By service, where it is not the service's own name: what requests to it are signed for.
 SIGNING_NAMES = {"sagemaker-runtime": "sagemaker", "service-quotas": "servicequotas"}
 
@@ -42,9 +39,9 @@ def install() -> None:
     iam_evaluator.is_root_access_key = _is_administrator
     # Asked where a signature is to be verified or not: it is.
     iam_evaluator._is_root_key = lambda key: False
-    iam_evaluator.enforce = _enforcing(iam_evaluator.enforce)
-    iam_evaluator.check_credentials = _checking(iam_evaluator.check_credentials)
-    app.pin_signed_request = _unless_verified(app.pin_signed_request)
+    around(iam_evaluator, "enforce", _enforce)
+    around(iam_evaluator, "check_credentials", _check_credentials)
+    around(app, "pin_signed_request", _pin_signed_request)
 
 
 def failed(code: str, message: str) -> Any:
@@ -85,16 +82,12 @@ def _denial(denied: Any, action: str, arn: str) -> str:
     )
 
 
-def _unless_verified(pin: Callable[..., None]) -> Callable[..., None]:
+def _pin_signed_request(inner: Callable[..., None], *arguments: Any) -> None:
     """Keep a request for MiniStack's check of its signature, unless the door has verified it by that very check."""
     from ministack.core import iam_evaluator
 
-    @functools.wraps(pin)
-    def pin_signed_request(*arguments: Any) -> None:
-        if not iam_evaluator._verified_key.get():
-            pin(*arguments)
-
-    return pin_signed_request
+    if not iam_evaluator._verified_key.get():
+        inner(*arguments)
 
 
 def _is_administrator(access_key_id: str) -> bool:
@@ -108,49 +101,40 @@ def _regions() -> frozenset[str]:
     return frozenset(next(partition["regions"] for partition in partitions if partition["partition"] == "aws"))
 
 
-def _enforcing(judge: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(judge)
-    def enforce(
-        access_key_id: str,
-        iam_action: str,
-        service: str,
-        region: str,
-        resource_arn: str = "*",
-        service_context: dict[str, Any] | None = None,
-    ) -> Any:
-        others = further.get()
-        further.set([])
-        if region not in _regions():
-            message = f"Credential should be scoped to a valid region, not '{region}'."
-            return failed("SignatureDoesNotMatch", f"{message} The local AWS has the regions of the partition aws.")
-        if not access_key_id and iam_action == _NOT_ASKED.get(admitted.get() or NOBODY):
-            admitted.set(None)
-            return None
-        if failure := _mismatch(access_key_id, iam_action, service, resource_arn):
-            return failure
-        if not access_key_id:
-            return _judge_nobody(iam_action, service, region, resource_arn, service_context or {})
-        if iam_action.endswith(":") and not _is_administrator(access_key_id):
-            return failed("AccessDenied", "The request names no operation that the service has.")
-        if reason := sessions.closed(access_key_id, iam_action):
-            return failed(*reason)
-        for arn in (resource_arn, *others):
-            if arn.startswith("arn:") and not arn.startswith("arn:aws:"):
-                return failed("AccessDenied", f"The local AWS is of the partition aws, not of that of {arn}.")
-            if denied := judge(access_key_id, iam_action, service, region, arn, service_context):
-                # MiniStack's own message is about the first resource.
-                return failed("AccessDenied", _denial(denied, iam_action, arn)) if arn != resource_arn else denied
+def _enforce(
+    inner: Callable[..., Any],
+    access_key_id: str,
+    iam_action: str,
+    service: str,
+    region: str,
+    resource_arn: str = "*",
+    service_context: dict[str, Any] | None = None,
+) -> Any:
+    others = further.get()
+    further.set([])
+    if region not in _regions():
+        message = f"Credential should be scoped to a valid region, not '{region}'."
+        return failed("SignatureDoesNotMatch", f"{message} The local AWS has the regions of the partition aws.")
+    if not access_key_id and iam_action == "lambda:InvokeFunctionUrl" and admitted.get() == PREFLIGHT:
+        admitted.set(None)
         return None
+    if failure := _mismatch(access_key_id, iam_action, service, resource_arn):
+        return failure
+    if not access_key_id:
+        return _judge_nobody(iam_action, service, region, resource_arn, service_context or {})
+    if iam_action.endswith(":") and not _is_administrator(access_key_id):
+        return failed("AccessDenied", "The request names no operation that the service has.")
+    for arn in (resource_arn, *others):
+        if arn.startswith("arn:") and not arn.startswith("arn:aws:"):
+            return failed("AccessDenied", f"The local AWS is of the partition aws, not of that of {arn}.")
+        if denied := inner(access_key_id, iam_action, service, region, arn, service_context):
+            # MiniStack's own message is about the first resource.
+            return failed("AccessDenied", _denial(denied, iam_action, arn)) if arn != resource_arn else denied
+    return None
 
-    return enforce
 
-
-def _checking(judge: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(judge)
-    def check_credentials(access_key_id: str, service: str | None = None) -> Any:
-        return _mismatch(access_key_id, "", service or "", "*") or judge(access_key_id, service)
-
-    return check_credentials
+def _check_credentials(inner: Callable[..., Any], access_key_id: str, service: str | None = None) -> Any:
+    return _mismatch(access_key_id, "", service or "", "*") or inner(access_key_id, service)
 
 
 def _mismatch(access_key_id: str, iam_action: str, service: str, resource_arn: str) -> Any:
@@ -161,7 +145,7 @@ def _mismatch(access_key_id: str, iam_action: str, service: str, resource_arn: s
         return None
     if signed.access_key_id != access_key_id:
         return failed("UnrecognizedClientException", "The security token included in the request is invalid.")
-    if not access_key_id or (signed.version_2 and service == "s3"):
+    if not access_key_id:
         return None
     called = SIGNING_NAMES.get(service, service)
     if signed.service != called:

@@ -1,14 +1,29 @@
-"""Which resources a request to MiniStack names: all of them, under the ARNs that policies know."""
+"""Which resources a request to MiniStack names: all of them, under the ARNs that policies know.
+
+A key of S3 is named to its last slash: MiniStack leaves out empty parts of a path when it asks IAM, and keeps them in
+the keys of objects.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import parse_qs, unquote
 
 from emulator.ministack.door import operations
+from emulator.ministack.patching import around
 
+_BUCKETS = "arn:aws:s3:::"
 _KEY_MEMBERS = ("KeyId", "TargetKeyId", "SourceKeyId", "DestinationKeyId")
+
+
+def install() -> None:
+    """Stand where MiniStack finds out what it asks IAM about a request to S3."""
+    from ministack.core import iam_actions
+
+    around(iam_actions, "_s3_action", _action)
+    around(iam_actions, "s3_additional_checks", _additional_checks)
+    iam_actions._s3_source_object = _source
 
 
 def arns(service: str, path: str, body: bytes, query: Mapping[str, Any], prefix: str) -> list[str]:
@@ -34,11 +49,54 @@ def _function(path: str, query: Mapping[str, Any], prefix: str) -> list[str]:
 
 
 def _object(path: str, query: Any, prefix: str) -> list[str]:
-    """To the last slash of its key: MiniStack asks IAM without the empty parts of a path."""
     from ministack.services import s3
 
     bucket, key = s3._parse_bucket_key(path, {})
-    return [f"arn:aws:s3:::{bucket}/{key}"] if key else []
+    return [f"{_BUCKETS}{bucket}/{key}"] if key else []
+
+
+def version_deleted(method: str, path: str, query: Mapping[str, Any], body: bytes) -> bool:
+    """Whether the first object of DeleteObjects, about which IAM is asked first, is a version of one."""
+    from ministack.core import iam_actions
+    from ministack.services import s3
+
+    bucket, key = s3._parse_bucket_key(path, {})
+    if method != "POST" or key or "delete" not in query:
+        return False
+    return any(version for _, version in iam_actions._s3_batch_delete_targets(bucket, body)[:1])
+
+
+def _plain(path: str) -> str:
+    """A path of the same kind without empty parts."""
+    from ministack.services import s3
+
+    bucket, key = s3._parse_bucket_key(path, {})
+    return f"/{bucket}/key" if key else f"/{bucket}"
+
+
+def _action(inner: Callable[..., str | None], method: str, path: str, query: Mapping[str, Any]) -> str | None:
+    return inner(method, _plain(path), query)
+
+
+def _additional_checks(
+    inner: Callable[..., list[tuple[str, str]]], method: str, path: str, headers: Any, body: bytes, query: Any
+) -> list[tuple[str, str]]:
+    from ministack.core import iam_actions
+    from ministack.services import s3
+
+    bucket, key = s3._parse_bucket_key(path, {})
+    checks = inner(method, _plain(path), headers, body, query)
+    if key and iam_actions._s3_action(method, path, query) != "PutObject":  # which asks about the source of a copy
+        return [(action, f"{_BUCKETS}{bucket}/{key}") for action, _ in checks]
+    return checks
+
+
+def _source(headers: Mapping[str, str]) -> tuple[str, str] | None:
+    """The ARN of an object that is copied, and its version, as S3 itself reads them."""
+    path, _, query = headers.get("x-amz-copy-source", "").lstrip("/").partition("?")
+    named = unquote(path)
+    version = parse_qs(query, keep_blank_values=True).get("versionId", [""])[0]
+    return (f"{_BUCKETS}{named}", version) if "/" in named else None
 
 
 def _stacks(path: str, query: Mapping[str, Any], prefix: str) -> list[str]:

@@ -24,8 +24,6 @@ QUERY_SERVICES = frozenset({"cloudformation", "ec2", "iam", "monitoring", "sns",
 #: One of them also speaks JSON, with this prefix of ``X-Amz-Target``, and CBOR.
 _METRICS = "GraniteServiceVersion20100801"
 _CBOR = re.compile(rf"/service/{_METRICS}/operation/(\w+)", re.ASCII)
-_S3_CONTROL_TAGS = "/v20180820/tags/"
-_BUCKET_ARN = re.compile(r"arn:aws:s3:::[a-z0-9.-]+")
 #: What DeleteObjects may say of an object.
 _OBJECT_PARTS = frozenset({"Key", "VersionId", "ETag", "LastModifiedTime", "Size"})
 _FUNCTION = re.compile(r"/[0-9-]+/functions/([^/]+)")
@@ -136,9 +134,8 @@ def _ambiguous_lambda(
 def _ambiguous_s3(method: str, path: str, query: Mapping[str, Any]) -> str | None:
     from ministack.core import iam_actions
 
-    if path.startswith(_S3_CONTROL_TAGS) and not _BUCKET_ARN.fullmatch(unquote(path.removeprefix(_S3_CONTROL_TAGS))):
-        return "Tags by way of S3 Control are there for buckets: arn:aws:s3:::NAME."
-
+    if path.startswith("/v20180820/"):
+        return "The local AWS has no S3 Control."
     tables = (iam_actions._S3_QUERY_ACTIONS, iam_actions._S3_BUCKET_QUERY_ACTIONS, iam_actions._S3_OBJECT_QUERY_ACTIONS)
     named = sorted({name for table in tables for name in table} & query.keys())
     if len(named) > 1:

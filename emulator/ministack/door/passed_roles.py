@@ -9,6 +9,7 @@ from typing import Any
 
 from emulator.ministack.door import operations
 from emulator.ministack.door.enforcement import answer, refusal
+from emulator.ministack.patching import around_service
 from emulator.platform.errors import Response
 
 #: A member by or below which an input names a role, or an instance profile, which holds one.
@@ -31,11 +32,11 @@ def install() -> None:
     from ministack import app
 
     for service in set(app.SERVICE_HANDLERS) - NOT_ASKED:
-        app.SERVICE_HANDLERS[service] = functools.partial(_handle, app.SERVICE_HANDLERS[service], service)
+        around_service(service, functools.partial(_handle, service))
 
 
 async def _handle(
-    inner: Callable[..., Any], service: str,
+    service: str, inner: Callable[..., Any],
     method: str, path: str, headers: dict[str, str], body: bytes, query: Mapping[str, Any],
 ) -> Response:  # fmt: skip
     """Ask IAM for the roles that a request hands to a service, before the service sees the request."""

@@ -1,32 +1,36 @@
-"""Whom a policy means: the role behind a session, and everybody whom a Deny does not leave out."""
+"""Who a caller is to IAM: a session has the rights of its role, no longer than the role allows.
+
+MiniStack's STS takes any number of seconds. Its policies know a session by its own ARN only, and no `NotPrincipal`.
+"""
 
 from __future__ import annotations
 
-import functools
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from emulator.ministack.door.operations import form
+from emulator.ministack.patching import around, around_service
+from emulator.platform.errors import Response
+
 _SESSION = re.compile(r"arn:aws:sts::(\d{12}):assumed-role/([^/]+)/.+")
+_SHORTEST, _LONGEST, _CHAINED = 900, 43_200, 3_600  # seconds
 _CALLER = re.compile(r"arn:aws:(?:iam|sts)::(\d{12}):.+")
 
 
 def install() -> None:
-    """Stand where MiniStack compares a caller with a policy."""
+    """Stand before STS, and where MiniStack compares a caller with a policy."""
     from ministack.core import iam_evaluator
 
-    iam_evaluator._resolve_condition_key = _by_role(iam_evaluator._resolve_condition_key)
-    iam_evaluator.evaluate_resource_policy = _with_all_denials(iam_evaluator.evaluate_resource_policy)
-    iam_evaluator.evaluate_trust_policy = _with_all_denials(iam_evaluator.evaluate_trust_policy)
+    around(iam_evaluator, "_resolve_condition_key", _resolve_condition_key)
+    around(iam_evaluator, "evaluate_resource_policy", _with_all_denials)
+    around(iam_evaluator, "evaluate_trust_policy", _with_all_denials)
+    around_service("sts", _handle)
 
 
-def _by_role(inner: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(inner)
-    def resolve(key: str, context: Any) -> Any:
-        return _principal(context.principal_arn) if key.lower() == "aws:principalarn" else inner(key, context)
-
-    return resolve
+def _resolve_condition_key(inner: Callable[..., Any], key: str, context: Any) -> Any:
+    return _principal(context.principal_arn) if key.lower() == "aws:principalarn" else inner(key, context)
 
 
 def _principal(arn: str) -> str:
@@ -40,13 +44,9 @@ def _principal(arn: str) -> str:
     return str(role["Arn"]) if role else f"arn:aws:iam::{account}:role/{name}"
 
 
-def _with_all_denials(inner: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(inner)
-    def evaluate(document: Any, caller: Any, *arguments: Any, **options: Any) -> Any:
-        arn = caller if isinstance(caller, str) else caller.principal_arn
-        return inner(_for_caller(document, arn, options.get("service")), caller, *arguments, **options)
-
-    return evaluate
+def _with_all_denials(inner: Callable[..., Any], document: Any, caller: Any, *arguments: Any, **options: Any) -> Any:
+    arn = caller if isinstance(caller, str) else caller.principal_arn
+    return inner(_for_caller(document, arn, options.get("service")), caller, *arguments, **options)
 
 
 def _for_caller(document: Any, arn: str, service: str | None) -> Any:
@@ -59,7 +59,7 @@ def _for_caller(document: Any, arn: str, service: str | None) -> Any:
     if not isinstance(document, dict):
         return document
     meant = []
-    for statement in _listed(document.get("Statement", [])):
+    for statement in listed(document.get("Statement", [])):
         if isinstance(statement, dict) and statement.get("Effect") == "Deny" and "NotPrincipal" in statement:
             if _left_out(statement["NotPrincipal"], arn, service):
                 continue
@@ -73,12 +73,42 @@ def _left_out(named: Any, arn: str, service: str | None) -> bool:
     if not isinstance(named, dict):
         return bool(named == "*")
     if service:
-        return service in _listed(named.get("Service"))
-    names, account = {name for name in _listed(named.get("AWS")) if isinstance(name, str)}, _CALLER.fullmatch(arn)
+        return service in listed(named.get("Service"))
+    names, account = {name for name in listed(named.get("AWS")) if isinstance(name, str)}, _CALLER.fullmatch(arn)
     if "*" in names or account is None:
         return "*" in names
     return {arn, _principal(arn)} <= names and bool(names & {account[1], f"arn:aws:iam::{account[1]}:root"})
 
 
-def _listed(value: Any) -> list[Any]:
+def listed(value: Any) -> list[Any]:
+    """One item of a policy, or several, as a list."""
     return value if isinstance(value, list) else [value]
+
+
+async def _handle(
+    inner: Callable[..., Any], method: str, path: str, headers: dict[str, str], body: bytes, query: Mapping[str, Any]
+) -> Response:
+    from ministack.core.responses import error_response_xml
+    from ministack.core.router import extract_access_key_id
+
+    parameters = {name: values[0] for name, values in {**query, **form(body)}.items()}
+    if problem := _problem(parameters, extract_access_key_id(headers, query)):
+        return error_response_xml("ValidationError", problem, 400)  # type: ignore[no-any-return]
+    return await inner(method, path, headers, body, query)  # type: ignore[no-any-return]
+
+
+def _problem(parameters: Mapping[str, str], access_key_id: str) -> str | None:
+    """Say what is wrong with the length of the session that is asked for."""
+    from ministack.services import iam, sts
+
+    given = parameters.get("DurationSeconds")
+    if given is None or parameters.get("Action") != "AssumeRole":
+        return None
+    if not given.isdecimal() or not _SHORTEST <= int(given) <= _LONGEST:
+        return f"DurationSeconds of AssumeRole is a number from {_SHORTEST} to {_LONGEST}, not {given!r}."
+    if ":assumed-role/" in sts._sessions.get(access_key_id, {}).get("Arn", "") and int(given) > _CHAINED:
+        return "The requested DurationSeconds exceeds the 1 hour session limit for roles assumed by role chaining."
+    role = iam._roles.get(parameters.get("RoleArn", "").rpartition("/")[2]) or {}
+    if int(given) > int(role.get("MaxSessionDuration", _CHAINED)):
+        return "The requested DurationSeconds exceeds the MaxSessionDuration set for this role."
+    return None

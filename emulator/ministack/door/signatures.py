@@ -10,8 +10,6 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from botocore.auth import HmacV1Auth
-
 _SCOPE = r"(?P<key>\w+)/\d{8}/(?P<region>[a-z0-9-]+)/(?P<service>[a-z0-9-]+)/aws4_request"
 _NAMES = r"(?P<names>[a-z0-9._-]+(;[a-z0-9._-]+)*)"
 _HEADER = re.compile(
@@ -21,22 +19,12 @@ _REQUIRED = {
     "X-Amz-Algorithm": re.compile("AWS4-HMAC-SHA256"),
     "X-Amz-Credential": re.compile(_SCOPE, re.ASCII),
     "X-Amz-Date": re.compile(r"\d{8}T\d{6}Z", re.ASCII),
+    "X-Amz-Expires": re.compile(r"\d{1,6}", re.ASCII),
     "X-Amz-SignedHeaders": re.compile(_NAMES, re.ASCII),
     "X-Amz-Signature": re.compile("[0-9a-f]{64}"),
 }
-_OPTIONAL = {"X-Amz-Expires": re.compile(r"\d{1,6}", re.ASCII), "X-Amz-Security-Token": re.compile(r"\S+")}
-#: Signature Version 2, which S3 takes in the query of a presigned URL only; boto3 presigns with it by default.
-_VERSION_2 = {
-    "AWSAccessKeyId": re.compile(r"\w+", re.ASCII),
-    "Signature": re.compile(r"[A-Za-z0-9+/]{27}="),
-    "Expires": re.compile(r"\d+", re.ASCII),
-}
-#: What else such a URL may ask for: of its query that version signs these parameters only, so others could be added.
-_VERSION_2_SIGNED = {
-    "x-amz-security-token": re.compile(r"\S+"),
-    **dict.fromkeys(HmacV1Auth.QSAOfInterest, re.compile(".*", re.DOTALL)),
-}
-#: Parameters that belong to a signature, whatever their case. `Signature` and `Expires` may be an application's own.
+_OPTIONAL = {"X-Amz-Security-Token": re.compile(r"\S+")}
+#: Parameters that belong to a signature, also of Version 2, whatever their case.
 RESERVED = frozenset(name.lower() for name in (*_REQUIRED, *_OPTIONAL, "AWSAccessKeyId"))
 
 
@@ -46,16 +34,12 @@ class SignatureError(Exception):
 
 @dataclass(frozen=True)
 class Signature:
-    """Who says to have signed, and for which service in which region: for none with Version 2, which is S3's."""
+    """Who says to have signed, and for which service in which region."""
 
     access_key_id: str
     region: str
     service: str
     presigned: bool
-
-    @property
-    def version_2(self) -> bool:
-        return not self.service
 
 
 def read(headers: Iterable[tuple[bytes, bytes]], query: Mapping[str, Sequence[str]]) -> Signature | None:
@@ -81,25 +65,25 @@ def read(headers: Iterable[tuple[bytes, bytes]], query: Mapping[str, Sequence[st
                 "aws4_request, SignedHeaders=NAMES, Signature=HEX'."
             )
         names = match["names"]
-    elif "AWSAccessKeyId" in reserved:
-        found = _one_of_each(query, set(query), _VERSION_2, _VERSION_2_SIGNED)
-        return Signature(found["AWSAccessKeyId"][0], "", "", presigned=True)
     else:
-        found = _one_of_each(query, reserved, _REQUIRED, _OPTIONAL)
+        found = _one_of_each(query, reserved)
         match, names = found["X-Amz-Credential"], found["X-Amz-SignedHeaders"][0]
-    _check_signed_headers(names.split(";"), headers)
+        if match["service"] != "s3":
+            raise SignatureError("The local AWS takes presigned URLs of S3 only.")
+    # Headers that change what a request does could have been added by anybody.
+    unsigned = {name.decode("latin-1") for name, _ in headers if name.startswith(b"x-amz-")} - {*names.split(";")}
+    if unsigned or "host" not in names.split(";"):
+        raise SignatureError(f"There were headers which were not signed: {', '.join(sorted(unsigned)) or 'host'}.")
     return Signature(match["key"], match["region"], match["service"], presigned=not authorizations)
 
 
-def _one_of_each(
-    query: Mapping[str, Sequence[str]],
-    names: set[str],
-    required: Mapping[str, re.Pattern[str]],
-    optional: Mapping[str, re.Pattern[str]],
-) -> dict[str, re.Match[str]]:
-    patterns = {**optional, **required}
-    if not required.keys() <= names <= patterns.keys():
-        raise SignatureError(f"A signature in the query has these parameters, so spelt: {', '.join(required)}.")
+def _one_of_each(query: Mapping[str, Sequence[str]], names: set[str]) -> dict[str, re.Match[str]]:
+    patterns = {**_OPTIONAL, **_REQUIRED}
+    if not _REQUIRED.keys() <= names <= patterns.keys():
+        raise SignatureError(
+            f"A signature in the query has these parameters, so spelt: {', '.join(_REQUIRED)}. (With boto3, presign "
+            "with the signature version s3v4.)"
+        )
     found = {}
     for name in names:
         match = patterns[name].fullmatch(query[name][0])
@@ -107,10 +91,3 @@ def _one_of_each(
             raise SignatureError(f"The query has to have one well-formed {name}.")
         found[name] = match
     return found
-
-
-def _check_signed_headers(signed: Sequence[str], headers: Iterable[tuple[bytes, bytes]]) -> None:
-    """Refuse headers that change what a request does but that anybody could have added to it."""
-    unsigned = {name.decode("latin-1") for name, _ in headers if name.startswith(b"x-amz-")} - set(signed)
-    if unsigned or "host" not in signed:
-        raise SignatureError(f"There were headers which were not signed: {', '.join(sorted(unsigned)) or 'host'}.")

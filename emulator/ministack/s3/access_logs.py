@@ -1,13 +1,9 @@
 """Server access logs of S3: records of requests, delivered late, as S3 does it.
 
 MiniStack keeps a bucket's logging configuration and does nothing with it. Here every request to such a bucket makes a
-record, which becomes part of an object in the target bucket after a while: also when the bucket is gone meanwhile.
-Records are dropped when the target is gone, has no policy that lets ``logging.s3.amazonaws.com`` write, or is encrypted
-with a key by default; those that wait end with the server.
-
-References
-----------
-"Logging requests with server access logging" and "Amazon S3 server access log format" in the S3 User Guide.
+record (S3 User Guide, "Amazon S3 server access log format"), which becomes part of an object in the target bucket after
+a while: also when the bucket is gone meanwhile. Records are dropped when the target is gone, has no policy that lets
+``logging.s3.amazonaws.com`` write, or is encrypted with a key by default; those that wait end with the server.
 """
 
 from __future__ import annotations
@@ -24,6 +20,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from emulator.ministack.door.enforcement import answer
+from emulator.ministack.patching import around, around_service
 from emulator.platform.errors import Response
 
 logger = logging.getLogger(__name__)
@@ -54,30 +51,10 @@ class AccessLogs:
 
     def install(self) -> None:
         """Stand before MiniStack's S3."""
-        from ministack import app
         from ministack.services import s3
 
-        put = s3._put_bucket_logging
-
-        @functools.wraps(put)
-        def put_bucket_logging(name: str, body: bytes) -> Response:
-            try:
-                target = _text(s3.fromstring(body), "TargetBucket")
-            except ElementTree.ParseError:
-                return answer("s3", "MalformedXML", "The XML you provided was not well-formed.", 400)
-            bucket, source = s3._buckets.get(target), s3._buckets.get(name)
-            if target and bucket is None:
-                message = "The target bucket for logging does not exist"
-                return answer("s3", "InvalidTargetBucketForLogging", message, 400)
-            if bucket and source and bucket["region"] != source["region"]:
-                message = "S3 server access logs can be delivered to a bucket of the same region only."
-                return answer("s3", "CrossLocationLoggingProhibited", message, 403)
-            if b"PartitionedPrefix" in body:
-                return answer("s3", "NotImplemented", "The local AWS delivers logs with a simple prefix only.", 501)
-            return put(name, body)  # type: ignore[no-any-return]
-
-        s3._put_bucket_logging = put_bucket_logging
-        app.SERVICE_HANDLERS["s3"] = functools.partial(self._handle, app.SERVICE_HANDLERS["s3"])
+        around(s3, "_put_bucket_logging", _put_bucket_logging)
+        around_service("s3", self._handle)
 
     def stop(self) -> None:
         """Deliver nothing any more."""
@@ -111,6 +88,24 @@ class AccessLogs:
             self._note_change()
         self._full, self._filling = self._filling, defaultdict(list)
         self._timer = asyncio.get_running_loop().call_later(self._seconds, self._tick) if self._full else None
+
+
+def _put_bucket_logging(inner: Callable[..., Response], name: str, body: bytes) -> Response:
+    from ministack.services import s3
+
+    try:
+        target = _text(s3.fromstring(body), "TargetBucket")
+    except ElementTree.ParseError:
+        return answer("s3", "MalformedXML", "The XML you provided was not well-formed.", 400)
+    bucket, source = s3._buckets.get(target), s3._buckets.get(name)
+    if target and bucket is None:
+        return answer("s3", "InvalidTargetBucketForLogging", "The target bucket for logging does not exist", 400)
+    if bucket and source and bucket["region"] != source["region"]:
+        message = "S3 server access logs can be delivered to a bucket of the same region only."
+        return answer("s3", "CrossLocationLoggingProhibited", message, 403)
+    if b"PartitionedPrefix" in body:
+        return answer("s3", "NotImplemented", "The local AWS delivers logs with a simple prefix only.", 501)
+    return inner(name, body)
 
 
 def _destination(bucket: str) -> _Destination | None:

@@ -7,7 +7,6 @@ and without HTTP, which would cost several milliseconds of one processor for eac
 from __future__ import annotations
 
 import asyncio
-import functools
 import os
 import shutil
 import types
@@ -20,6 +19,7 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from emulator.ministack.door.enforcement import refusal
+from emulator.ministack.patching import around
 from emulator.platform import settings
 from emulator.platform.errors import Response
 
@@ -52,11 +52,12 @@ class ObjectFiles:
         from ministack.core import iam_evaluator
         from ministack.services import s3
 
-        s3._read_body = _by_file(s3._read_body)
+        around(s3, "_read_body", _read_body)
+        around(iam_evaluator, "resolve_principal", _resolve_principal)
         # MiniStack looks at each folder of a path for links, twice for each object. The state folder has none, and a
         # key with ".." is kept under another name.
-        s3.os = types.SimpleNamespace(**{**vars(os), "path": _lexical(os.path)})
-        iam_evaluator.resolve_principal = _once(iam_evaluator.resolve_principal)
+        lexical = types.SimpleNamespace(**{**vars(os.path), "realpath": os.path.abspath})
+        s3.os = types.SimpleNamespace(**{**vars(os), "path": lexical})
 
     def start(self) -> None:
         """Take requests; call it on the event loop, to which all that MiniStack keeps belongs."""
@@ -67,14 +68,8 @@ class ObjectFiles:
     ) -> Iterator[dict[str, str]]:
         """Copy objects to files, and yield the metadata of each; call it on any thread but the event loop's.
 
-        All of `targets`, pairs of key and file, are asked for before the first is copied, so give some dozens.
-
-        Raises
-        ------
-        ClientError
-            With what S3 answered for the object.
-        OSError
-            The file cannot be written, or the server ends.
+        All of `targets`, pairs of key and file, are asked for before the first is copied, so give some dozens. What S3
+        refuses is a ClientError.
         """
         assert self._loop is not None
         answers = _answers(credentials["AWS_ACCESS_KEY_ID"], region, bucket, [key for key, _ in targets])
@@ -116,32 +111,20 @@ async def _answers(access_key_id: str, region: str, bucket: str, keys: Sequence[
     return answers
 
 
-def _by_file(read: Callable[..., bytes]) -> Callable[..., bytes | ObjectFile]:
+def _read_body(inner: Callable[..., bytes], bucket: str, key: str, record: Any) -> bytes | ObjectFile:
     from ministack.services import s3
 
-    @functools.wraps(read)
-    def read_body(bucket: str, key: str, record: Any) -> bytes | ObjectFile:
-        # What could not be written on a full disk is in memory.
-        path = None if _principals.get() is None or record.get("body") else s3._object_disk_path(bucket, key)
-        return read(bucket, key, record) if path is None else ObjectFile(path, record["size"])
-
-    return read_body
+    # What could not be written on a full disk is in memory.
+    path = None if _principals.get() is None or record.get("body") else s3._object_disk_path(bucket, key)
+    return inner(bucket, key, record) if path is None else ObjectFile(path, record["size"])
 
 
-def _lexical(path: types.ModuleType) -> types.SimpleNamespace:
-    return types.SimpleNamespace(**{**vars(path), "realpath": path.abspath})
-
-
-def _once(resolve: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(resolve)
-    def resolve_principal(*arguments: Any) -> Any:
-        if (known := _principals.get()) is None:
-            return resolve(*arguments)
-        if arguments not in known:
-            known[arguments] = resolve(*arguments)
-        return known[arguments]
-
-    return resolve_principal
+def _resolve_principal(inner: Callable[..., Any], *arguments: Any) -> Any:
+    if (known := _principals.get()) is None:
+        return inner(*arguments)
+    if arguments not in known:
+        known[arguments] = inner(*arguments)
+    return known[arguments]
 
 
 def _error(status: int, body: bytes) -> ClientError:

@@ -1,18 +1,17 @@
 """Nothing that was acknowledged is lost when the server is killed.
 
-MiniStack keeps its state in memory and saves it when it shuts down. Here, the state of a service is written to a
-database before the response to a request that changed it goes out. What changes in the background (a stack being
-deployed), log lines and metric points follow within a fraction of a second, and always before a request to
-CloudFormation is answered: "CREATE_COMPLETE" acknowledges all that the stack made. Objects of S3 are files of their
-own, which MiniStack writes at once.
+MiniStack saves its state when it shuts down. Here, the state of a service is in a database before the response to a
+request that changed it goes out. What changes in the background (a stack being deployed), log lines and metric points
+follow within a fraction of a second, and always before a request to CloudFormation is answered: "CREATE_COMPLETE"
+acknowledges all that the stack made. Objects of S3 are files of their own, which MiniStack writes at once.
 
 The database survives the death of the process, not that of the machine: it is not synced to the disk at each commit.
-A request whose outcome cannot be written, because the disk is full, gets status 500.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import hashlib
 import json
 import logging
@@ -26,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from emulator.ministack.door import operations
+from emulator.ministack.patching import around, around_service
 from emulator.ministack.state.series import GROWING
 
 logger = logging.getLogger(__name__)
@@ -71,7 +71,7 @@ class Durability:
         #: For each module, path and start, what tells whether it has changed since it was saved.
         self._saved: dict[str, dict[tuple[str, int], Any]] = {}
         self._changed = False
-        self._prune: Callable[[], None] | None = None
+        self._prune: Callable[[], None] = lambda: None
         self._task: asyncio.Task[None] | None = None
 
     def install(self) -> None:
@@ -80,15 +80,16 @@ class Durability:
         from ministack.services import lambda_svc
 
         logging.getLogger("s3").addHandler(_FileFailures())
-        for service, handler in list(app.SERVICE_HANDLERS.items()):
+        for service in list(app.SERVICE_HANDLERS):
             module = app.SERVICE_REGISTRY.get(service, {}).get("module")
             if module is not None:
-                app.SERVICE_HANDLERS[service] = self._saving(service, module, handler)
-        app._handle_special_data_plane_request = self._saving_special(app._handle_special_data_plane_request)
+                around_service(service, functools.partial(self._handle, service, module))
+        around(app, "_handle_special_data_plane_request", self._handle_special)
+        around(lambda_svc, "_prune_orphan_code_blobs", self._prune_later)
 
-        # Code of a function that nothing refers to any more may go once that is what the database says, not before.
-        prune = lambda_svc._prune_orphan_code_blobs
-        lambda_svc._prune_orphan_code_blobs = lambda referenced: setattr(self, "_prune", lambda: prune(referenced))
+    def _prune_later(self, inner: Callable[..., None], referenced: Any) -> None:
+        """Let code go that no function refers to once that is what the database says, not before."""
+        self._prune = functools.partial(inner, referenced)
 
     def restore(self, adapt: Callable[[str], str]) -> None:
         """Read back what was saved, before the first request; `adapt` changes what speaks of another server."""
@@ -144,9 +145,8 @@ class Durability:
                         self._changed = True
                         raise
             self._saved.update(saved)
-            if self._prune is not None:
-                self._prune()
-                self._prune = None
+            self._prune()
+            self._prune = lambda: None
 
     def _put(self, name: str) -> dict[tuple[str, int], Any]:
         """Write what changed of a module; what tells that it has not changed since."""
@@ -164,36 +164,38 @@ class Durability:
         self._database.executemany("DELETE FROM saved WHERE module = ? AND path = ? AND start = ?", gone)
         return now
 
-    def _saving(self, service: str, module: str, handler: Handler) -> Handler:
-        from ministack.services import s3
-
-        def save(method: str, path: str, headers: Any, body: bytes, query: Any) -> None:
+    async def _handle(
+        self, service: str, module: str, inner: Handler, method: str, path: str, headers: Any, body: bytes, query: Any
+    ) -> Any:
+        def save() -> None:
+            request = (service, method, path, headers, body, query)
             if module == "lambda_svc" and path.endswith("/invocations"):
                 self.note_change()  # log lines and metrics, which AWS does not acknowledge either
-            elif module == "s3" and (bucket := _bucket_of_object(path)):
-                if bucket in s3._bucket_notifications:
-                    self.note_change()  # the object is a file; those who are told of it are not
+            elif module == "s3" and _names_object(path):
+                pass  # which is a file
             elif module == "cloudformation":
-                if self._changed or not _reads(service, method, path, headers, body, query):
+                if self._changed or not _reads(*request):
                     self.save()
-            elif module in GROWING and _operation(service, method, path, headers, body, query) in _APPENDS:
+            elif module in GROWING and _operation(*request) in _APPENDS:
                 self.note_change()
-            elif not _reads(service, method, path, headers, body, query):
+            elif not _reads(*request):
                 self.note_change()
                 self.save([module] if module in _SELF_CONTAINED else None)
 
-        return _checked(handler, save)
+        return await _checked(inner(method, path, headers, body, query), headers, save)
 
-    def _saving_special(self, handler: Handler) -> Handler:
-        """For what does not pass MiniStack's dispatcher: function URLs, and S3 when the host names the bucket."""
+    async def _handle_special(
+        self, inner: Handler, method: str, path: str, headers: Any, *rest: Any, **options: Any
+    ) -> Any:
+        """Answer what does not pass MiniStack's dispatcher, such as function URLs."""
         from ministack import app
 
-        def save(method: str, path: str, headers: Any, *_: Any) -> None:
+        def save() -> None:
             self.note_change()
             if method not in _READING_METHODS and app._parse_lambda_url(headers.get("host", ""), path) is None:
                 self.save()
 
-        return _checked(handler, save)
+        return await _checked(inner(method, path, headers, *rest, **options), headers, save)
 
     async def _save_in_background(self) -> None:
         pause = _BACKGROUND_SECONDS
@@ -233,27 +235,23 @@ def _state(name: str) -> Iterator[tuple[list[Any], int, Any, list[Any]]]:
                 yield place, start, None, items[start : start + _CHUNK]
 
 
-def _checked(handler: Handler, save: Callable[..., None]) -> Handler:
-    """A handler whose response says so when what the request changed could not be saved."""
-
-    async def handle(method: str, path: str, headers: Any, body: bytes, query: Any, *rest: Any, **options: Any) -> Any:
-        failures: list[OSError] = []
-        token = _failures.set(failures)
-        try:
-            response = await handler(method, path, headers, body, query, *rest, **options)
-        finally:
-            _failures.reset(token)
-        if response is None:
-            return None
-        try:
-            if failures:
-                raise failures[0]
-            save(method, path, headers, body, query)
-        except (sqlite3.OperationalError, OSError) as error:
-            return _not_saved(error, headers)
-        return response
-
-    return handle
+async def _checked(answering: Awaitable[Any], headers: Any, save: Callable[[], None]) -> Any:
+    """The response to a request, which says so when what the request changed could not be saved."""
+    failures: list[OSError] = []
+    token = _failures.set(failures)
+    try:
+        response = await answering
+    finally:
+        _failures.reset(token)
+    if response is None:
+        return None
+    try:
+        if failures:
+            raise failures[0]
+        save()
+    except (sqlite3.OperationalError, OSError) as error:
+        return _not_saved(error, headers)
+    return response
 
 
 class _FileFailures(logging.Handler):
@@ -276,12 +274,12 @@ def _not_saved(error: Exception, headers: Any) -> Any:
     return error_response_xml("InternalError", message, 500)
 
 
-def _bucket_of_object(path: str) -> str | None:
-    """The bucket that exists and whose object a path names."""
+def _names_object(path: str) -> bool:
+    """Whether a path is that of an object in a bucket that exists."""
     from ministack.services import s3
 
     bucket, _, key = path[1:].partition("/")
-    return bucket if key and bucket in s3._buckets else None
+    return bool(key) and bucket in s3._buckets
 
 
 def _operation(service: str, method: str, path: str, headers: Any, body: bytes, query: Any) -> str:

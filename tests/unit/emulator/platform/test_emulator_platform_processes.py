@@ -54,7 +54,6 @@ def spawn_parent(registry, tmp_path, *arguments):
         ("stubborn", False, 0.3, -signal.SIGKILL),
         ("in the group", True, 5, -signal.SIGKILL),
     ],
-    ids=["ends when asked", "in a session of its own", "ignores SIGTERM", "has gone before"],
 )
 def test_terminate_ends_the_program_and_what_it_started(registry, tmp_path, how, killed, grace, status):
     process, grandchild = spawn_parent(registry, tmp_path, how)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -65,21 +64,3 @@ def test_what_has_happened_is_written_once_there_is_space(tmp_path: Path) -> Non
         assert writer.is_alive()
     writer.join(10)
     assert table.get("n") == {"v": 1}
-    store.give_up()
-    with full_disk(), pytest.raises(StoreError):
-        store.insist(lambda: table.put("n", {"v": 2}))
-
-
-def test_counting_from_many_threads_and_connections_loses_nothing(tmp_path: Path) -> None:
-    stores = [Store(tmp_path), Store(tmp_path)]
-    stores[0].table("s", "k").put("n", {"v": 0})
-
-    def count(store: Store) -> None:
-        table = store.table("s", "k")
-        for _ in range(50):
-            with store.transaction():
-                table.put("n", {"v": (table.get("n") or {})["v"] + 1})
-
-    with ThreadPoolExecutor(8) as pool:
-        list(pool.map(count, stores * 4))
-    assert stores[0].table("s", "k").get("n") == {"v": 400}

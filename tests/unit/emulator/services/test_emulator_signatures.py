@@ -39,14 +39,13 @@ def test_one_whole_set_of_credentials_is_read_and_any_other_refused(
     headers = [] if header is None else [(b"authorization", header.encode("latin-1", "replace"))]
     credentials = sorted(pair for pair in parameters if pair[0] != "a")
     complete = sorted(PARAMETERS.items())
-    without_expiry = [pair for pair in complete if pair[0] != "X-Amz-Expires"]
     query = parse_qs(urlencode(parameters), keep_blank_values=True)
     expected: Signature | None
     if header is None and not credentials:
         expected = None
     elif header == WHOLE and not credentials:
         expected = Signature("AKIDEXAMPLE", "us-east-1", "s3", presigned=False)
-    elif header is None and credentials in (complete, without_expiry):
+    elif header is None and credentials == complete:
         expected = Signature("AKIDEXAMPLE", "us-east-1", "s3", presigned=True)
     else:
         with pytest.raises(SignatureError):
@@ -67,11 +66,14 @@ def test_a_changed_header_is_refused_or_reads_as_it_is_written(place: int, lette
     assert f"/{found.region}/{found.service}/aws4_request, SignedHeaders=" in changed
 
 
-def test_headers_that_anybody_could_have_added_are_refused() -> None:
-    for name in (b"x-amz-target", b"x-amz-copy-source", b"x-amz-security-token"):
-        with pytest.raises(SignatureError, match="not signed"):
-            read([(b"authorization", WHOLE.encode()), (name, b"x")], {})
-        with pytest.raises(SignatureError, match="not signed"):
-            read([(name, b"x")], {key: [value] for key, value in PARAMETERS.items()})
-    with pytest.raises(SignatureError, match="host"):
-        read([(b"authorization", WHOLE.replace("=host", "=date").encode())], {})
+@pytest.mark.parametrize(
+    ("headers", "query"),
+    [
+        ({"authorization": WHOLE, "x-amz-target": "x"}, {}),
+        ({"x-amz-copy-source": "x"}, {key: [value] for key, value in PARAMETERS.items()}),
+        ({"authorization": WHOLE.replace("=host", "=date")}, {}),
+    ],
+)
+def test_what_anybody_could_have_added_is_refused(headers: dict[str, str], query: dict[str, list[str]]) -> None:
+    with pytest.raises(SignatureError, match="not signed"):
+        read([(name.encode(), value.encode()) for name, value in headers.items()], query)
