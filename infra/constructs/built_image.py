@@ -49,12 +49,7 @@ class BuiltImage(Construct):
     """The project that builds into a repository, and the resource that makes each deployment build what is missing.
 
     The image's tag is the hash of what it is made of: the same files are never built twice, and the image of an
-    earlier deployment is still there to roll back to.
-
-    Attributes
-    ----------
-    uri
-        The image's address. What uses it is created after the image has been built.
+    earlier deployment is still there to roll back to. What uses `uri` is created after the image has been built.
     """
 
     def __init__(

@@ -17,15 +17,9 @@ PACKAGE = "lambda_fn"
 
 
 class ClassifierFunction(Construct):
-    """A function that may write its own log, called through its alias only.
+    """A function that may write its own log, called through its alias only; the endpoint grants itself to its role.
 
-    Attributes
-    ----------
-    role
-        May do what the handler does; the endpoint grants itself.
-    function, alias, url
-        What callers and alarms refer to. Every change of code or configuration publishes a new version, and the alias
-        moves to it.
+    Every change of code or configuration publishes a new version, and the alias moves to it.
     """
 
     def __init__(

@@ -18,13 +18,7 @@ PUT = ["s3:PutObject", "s3:AbortMultipartUpload"]
 
 
 class DataBucket(Construct):
-    """An encrypted, versioned, private bucket that only takes TLS and writes access logs.
-
-    Attributes
-    ----------
-    bucket, key
-        The bucket and the customer-managed key that everything in it is encrypted with.
-    """
+    """A versioned, private bucket, encrypted with a key of its own, that only takes TLS and writes access logs."""
 
     def __init__(self, scope: Construct, construct_id: str, *, settings: StorageSettings) -> None:
         super().__init__(scope, construct_id)

@@ -32,13 +32,6 @@ class TrainingNetwork(Construct):
     A network of our own, because the default one may have been deleted and finding another needs a look-up at synth. No
     NAT gateway (33 USD a month, idle or not): the instances have public addresses, and a security group without inbound
     rules. The L1 classes, because the L2 `Vpc` looks up the zones of a stage that is tied to a region.
-
-    Attributes
-    ----------
-    subnet_ids
-        One per zone.
-    security_group_id
-        Lets nothing in, and HTTPS out.
     """
 
     def __init__(self, scope: Construct, construct_id: str) -> None:

@@ -11,13 +11,7 @@ from infra.settings import Settings
 
 
 class StorageStack(Stack):
-    """The data bucket and its key, and the repository of the serving image.
-
-    Attributes
-    ----------
-    data, images
-        What the other stacks are wired to.
-    """
+    """The data bucket and its key, and the repository of the serving image: what the other stacks are wired to."""
 
     def __init__(self, scope: Construct, construct_id: str, *, settings: Settings, **kwargs: Any) -> None:
         super().__init__(scope, construct_id, termination_protection=settings.storage.retain, **kwargs)

@@ -22,14 +22,6 @@ def entry(name: str) -> str | None:
         raise
 
 
-def interrupted() -> bool:
-    """Whether AWS has announced that it takes a spot instance back, which it does two minutes before."""
-    try:
-        return entry("spot/instance-action") is not None
-    except OSError:
-        return False
-
-
 def _send(method: str, path: str, headers: dict[str, str]) -> str:
     # The address that every instance has; the AWS SDKs read the variable, too.
     endpoint = os.environ.get("AWS_EC2_METADATA_SERVICE_ENDPOINT", "http://169.254.169.254").rstrip("/")

@@ -153,12 +153,11 @@ class Training:
 
     def _look(self) -> None:
         """Find out whether somebody, or AWS, wants this to end."""
-        if metadata.interrupted():
-            self.end_early(jobs.INTERRUPTED, "AWS takes the spot instance back.")
-            return
         # A listing, because the role may not know of single objects whether they exist.
         if self._s3.list_objects_v2(Bucket=self._bucket, Prefix=stop_key(JOBS, self._name), MaxKeys=1).get("Contents"):
             self.end_early(jobs.STOPPED, "The training was stopped by its user.")
+        if metadata.entry("spot/instance-action"):  # two minutes before
+            self.end_early(jobs.INTERRUPTED, "AWS takes the spot instance back.")
 
     def _report(self, state: str) -> None:
         self.status.state = state

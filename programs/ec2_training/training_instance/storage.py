@@ -78,16 +78,17 @@ def download_archive(s3: Any, url: str, folder: Path) -> None:
                 tar.extract(member, folder, filter="data")  # refuses names that lead out of the folder
     except (ClientError, tarfile.TarError, EOFError) as error:
         raise JobError(f"{url} cannot be unpacked: {error}") from error
+    finally:
+        archive.unlink(missing_ok=True)
 
 
 def upload_archive(s3: Any, folder: Path, url: str) -> None:
     """Pack the contents of a folder into a tar.gz and upload it."""
-    bucket, key = parse_url(url)
     archive = folder.with_name(f"{folder.name}.tar.gz")
     with tarfile.open(archive, "w:gz", compresslevel=1) as tar:
         for path in sorted(folder.iterdir()):
             tar.add(path, arcname=path.name)
-    s3.upload_file(str(archive), bucket, key)
+    s3.upload_file(str(archive), *parse_url(url))
 
 
 @contextlib.contextmanager

@@ -229,12 +229,11 @@ def test_an_instance_whose_tag_names_no_job_ends_with_a_message(
     assert "tag training-job names no job" in capsys.readouterr().err
 
 
-def test_an_interruption_is_an_entry_that_appears_and_no_service_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interruption_is_an_entry_that_appears(monkeypatch: pytest.MonkeyPatch) -> None:
     entries: dict[str, str] = {}
     service = MetadataService(lambda: entries, None)
     monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", service.url)
-    assert not metadata.interrupted()
-    entries["spot/instance-action"] = '{"action": "terminate"}'
-    assert metadata.interrupted()
+    assert metadata.entry("spot/instance-action") is None
+    entries["spot/instance-action"] = "terminate"
+    assert metadata.entry("spot/instance-action") == "terminate"
     service.close()
-    assert not metadata.interrupted()
