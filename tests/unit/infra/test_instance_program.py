@@ -87,10 +87,9 @@ class Instance:
         }
         self.s3.objects[job_key("code/jobs", JOB)] = json.dumps(job | changes).encode()
 
-    def program(self, source: str, **files: str) -> None:
+    def program(self, source: str) -> None:
         """Put the training program into the bucket."""
-        sources = {program.PROGRAM: source, **files}
-        self.s3.objects["code/sourcedir.tar.gz"] = tar_gz({name: text.encode() for name, text in sources.items()})
+        self.s3.objects["code/sourcedir.tar.gz"] = tar_gz({program.PROGRAM: source.encode()})
 
     def boot(self) -> Training:
         return Training(JOB, "bucket", self.folder, self.s3, Log(self.logs, "group", "stream"))
@@ -127,14 +126,10 @@ def entries(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
 
 @pytest.fixture
 def instance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, entries: dict[str, str]) -> Instance:
-    for module, name in (
-        (program, "WATCH"),
-        (program, "_POLL"),
-        (storage, "SYNC"),
-        (storage, "SETTLED"),
-        (logs, "FLUSH"),
-    ):
-        monkeypatch.setattr(module, f"{name}_SECONDS", 0.03)
+    quick = {program: ("WATCH", "_POLL"), storage: ("SYNC", "SETTLED"), logs: ("FLUSH",)}
+    for module, names in quick.items():
+        for name in names:
+            monkeypatch.setattr(module, f"{name}_SECONDS", 0.03)
     return Instance(tmp_path / "root")
 
 
