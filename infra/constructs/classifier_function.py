@@ -39,7 +39,7 @@ class ClassifierFunction(Construct):
         self.function = lambda_.Function(
             self,
             "Function",
-            description="Classifies a picture: checks the request, asks the endpoint, shapes the answer",
+            description="Classifies an image: checks the request, asks the endpoint, shapes the answer",
             runtime=lambda_.Runtime.PYTHON_3_14,
             architecture=lambda_.Architecture.ARM_64,
             handler=f"{PACKAGE}.handler.handler",
