@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from functools import cache
+from functools import cache, partial
 
 import botocore.loaders
 
@@ -21,24 +21,11 @@ def _names(service: str, shape: str) -> frozenset[str]:
     return frozenset(model["shapes"][shape]["enum"])
 
 
-def hosting() -> frozenset[str]:
-    """Instance types that a real-time endpoint can run on."""
-    return _names("sagemaker", "ProductionVariantInstanceType")
-
-
-def training() -> frozenset[str]:
-    """Instance types that a training job can run on."""
-    return _names("sagemaker", "TrainingInstanceType")
-
-
-def notebook() -> frozenset[str]:
-    """Instance types that a notebook instance can run on."""
-    return _names("sagemaker", "InstanceType")
-
-
-def ec2() -> frozenset[str]:
-    """Instance types of EC2."""
-    return _names("ec2", "InstanceType")
+#: What a real-time endpoint can run on, a training job, a notebook instance, and anything on EC2.
+hosting = partial(_names, "sagemaker", "ProductionVariantInstanceType")
+training = partial(_names, "sagemaker", "TrainingInstanceType")
+notebook = partial(_names, "sagemaker", "InstanceType")
+ec2 = partial(_names, "ec2", "InstanceType")
 
 
 def family(instance_type: str) -> str:

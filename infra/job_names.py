@@ -9,8 +9,7 @@ from infra.settings import Settings
 
 #: What SageMaker allows for the name of a tuning job; its training jobs are named after it.
 MAX_TUNING_NAME = 32
-_TUNING_STAMP = "%y%m%d%H%M%S"
-_STAMP_LENGTH = 12
+_TUNING_STAMP = "%y%m%d%H%M%S"  # twelve characters
 
 
 def job_prefix(settings: Settings) -> str:
@@ -21,7 +20,7 @@ def job_prefix(settings: Settings) -> str:
 def tuning_prefix(settings: Settings) -> str:
     """What the names of a stage's tuning jobs, and of the training jobs that they start, begin with."""
     prefix = job_prefix(settings)
-    if len(prefix) > MAX_TUNING_NAME - len("tune-") - _STAMP_LENGTH:
+    if len(prefix) > MAX_TUNING_NAME - len("tune-") - 12:
         prefix = f"{hashlib.sha256(prefix.encode()).hexdigest()[:8]}-"
     return f"{prefix}tune-"
 
@@ -33,7 +32,5 @@ def tuning_job_name(settings: Settings, start: datetime) -> str:
 
 def job_patterns(settings: Settings) -> list[str]:
     """What matches the names of all of a stage's jobs, as IAM writes it."""
-    prefixes = [job_prefix(settings)]
-    if not tuning_prefix(settings).startswith(prefixes[0]):
-        prefixes.append(tuning_prefix(settings))
-    return [f"{prefix}*" for prefix in prefixes]
+    jobs, tuning = job_prefix(settings), tuning_prefix(settings)
+    return [f"{jobs}*"] if tuning.startswith(jobs) else [f"{jobs}*", f"{tuning}*"]

@@ -6,7 +6,6 @@ Lengths are in units of a large dog's trunk; head measures in units of the skull
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,9 +34,7 @@ class Head:
     muzzle_depth: float = 0.55
     muzzle_width: float = 0.50
     taper: float = 0.8  # tip of the muzzle to its root
-    jowls: float = 0.0
     beard: float = 0.0
-    brows: float = 0.0
     topknot: float = 0.0
     eye: float = 0.15
 
@@ -48,9 +45,8 @@ class Ears:
     spine: list[list[float]]  # from root to tip, of an ear of length 1
     outline: list[float]  # of the width, along the spine
     facing: list[float]
-    length: float  # of the skull's radius
+    length: float
     width: float
-    hollow: bool = False  # its inner side shows
 
 
 @dataclass(frozen=True)
@@ -60,8 +56,6 @@ class Tail:
     profile: list[float]  # of the thickness, from root to tip
     length: float
     thickness: float = 0.045
-    rests: bool = False  # lies on the ground when the dog sits
-    aside: float = 0.0  # how far it bends to one side
 
 
 @dataclass(frozen=True)
@@ -69,12 +63,9 @@ class Coat:
     strands: float  # how much their lightness differs
     size: float  # of a strand or curl, in trunks
     fall: float  # how far hair hangs over an outline
-    tilt: float  # how far it stands aside
     length: float  # 0: a doberman's; 1: a skirt
     skirt: float = 0.0  # how far down the legs the belly's hair hangs
     curls: bool = False
-    legs: float = 0.009  # how much thicker hair of length 1 makes them
-    gloss: float = 16.0
 
 
 @dataclass(frozen=True)
@@ -82,7 +73,7 @@ class Marking:
     """How a second colour lies on the first.
 
     It covers a point of a part of the body where, in one of the groups of planes (constant, along, |side|, up), each
-    is above 0; elsewhere, the constant `elsewhere` counts. Blotches, grain and stripes are added to that.
+    is above 0; elsewhere, the constant `elsewhere` counts. Blotches and stripes are added to that.
     """
 
     colour: Colour
@@ -90,16 +81,11 @@ class Marking:
     parts: dict[str, list[list[list[float]]]] = field(default_factory=dict)
     elsewhere: float = -1.0
     blotches: tuple[float, float] = (0.0, 1.0)  # weight, size in trunks
-    grain: float = 0.0  # weight
     stripes: float = 0.0  # weight
     opacity: float = 1.0
 
 
-@dataclass(frozen=True)
-class Colourway:
-    base: Colour
-    markings: list[Marking]
-    share: float  # how common it is within the breed, against the others
+Colourway = tuple[Colour, list[Marking]]
 
 
 @dataclass(frozen=True)
@@ -113,30 +99,28 @@ class Breed:
     colourways: list[Colourway]
 
 
-def _breeds() -> Iterator[Breed]:
-    table = tomllib.loads(Path(__file__).with_name("breeds.toml").read_text(encoding="utf-8"))
-
+def _read(table: dict[str, Any], traits: dict[str, Any]) -> Breed:
     def colour(given: str | list[int]) -> Colour:
         red, green, blue = table["colours"][given] if isinstance(given, str) else given
         return red, green, blue
 
-    def kind_of(group: str, kind: str, **own: float) -> dict[str, Any]:
-        return {**table[group][kind], **own}
+    def kind(group: str) -> dict[str, Any]:
+        own = dict(traits[group])
+        return table[group][own.pop("kind")] | own
 
-    for traits in table["breeds"]:
-        colourways = []
-        for way in traits["colourways"]:
-            markings = [Marking(colour(of), **table["markings"][name]) for name, of in way.get("markings", ())]
-            colourways.append(Colourway(colour(way["base"]), markings, way.get("share", 1.0)))
-        yield Breed(
-            traits["name"],
-            Build(**traits["build"]),
-            Head(**traits["head"]),
-            Ears(**kind_of("ears", **traits["ears"])),
-            Tail(**kind_of("tails", **traits["tail"])),
-            Coat(**kind_of("coats", **traits["coat"])),
-            colourways,
-        )
+    return Breed(
+        name=traits["name"],
+        build=Build(**traits["build"]),
+        head=Head(**traits["head"]),
+        ears=Ears(**kind("ears")),
+        tail=Tail(**kind("tail")),
+        coat=Coat(**kind("coat")),
+        colourways=[
+            (colour(base), [Marking(colour(of), **table["markings"][name]) for name, of in markings])
+            for base, *markings in traits["colourways"]
+        ],
+    )
 
 
-BREEDS = tuple(_breeds())
+_TABLE = tomllib.loads(Path(__file__).with_name("breeds.toml").read_text(encoding="utf-8"))
+BREEDS = tuple(_read(_TABLE, traits) for traits in _TABLE["breeds"])

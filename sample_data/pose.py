@@ -9,12 +9,8 @@ import numpy as np
 from .solids import Floats
 
 Generator = np.random.Generator
-
 LegAngles = tuple[float, float, float]
 """Upper, middle and lower segment against the plumb line, in degrees; positive swings forward."""
-
-FORELEG: LegAngles = (-18.0, 4.0, 12.0)
-HINDLEG: LegAngles = (24.0, -34.0, 6.0)  # a Z: knee forward, hock back
 
 
 @dataclass(frozen=True)
@@ -23,8 +19,8 @@ class Stance:
 
     share: float  # how common it is
     neck: tuple[float, float]  # above the horizon
-    foreleg: LegAngles = FORELEG
-    hindleg: LegAngles = HINDLEG
+    foreleg: LegAngles = (-18.0, 4.0, 12.0)
+    hindleg: LegAngles = (24.0, -34.0, 6.0)  # a Z: knee forward, hock back
     jitter: float = 4.0  # each angle's standard deviation
     stride: float = 0.0  # how far diagonal legs swing together
 
@@ -38,74 +34,48 @@ class Stance:
         return fore + rng.normal(0, self.jitter, (2, 3)), hind + rng.normal(0, self.jitter, (2, 3))
 
 
-STANCES = {
-    "standing": Stance(0.5, (44, 64)),
-    "walking": Stance(0.22, (32, 55), jitter=1.0, stride=20.0),
-    "running": Stance(0.08, (18, 36), (22.0, 48.0, 46.0), (-14.0, -60.0, -24.0), jitter=6.0, stride=6.0),
-    "sitting": Stance(0.16, (60, 80), (-14.0, 4.0, 14.0), (84.0, -52.0, 84.0), jitter=2.0),
-    "lying": Stance(0.04, (48, 68), (-58.0, 82.0, 86.0), (80.0, -76.0, 86.0), jitter=0.0),
-}
-
-SHOTS = {"side": (0.68, (-10, 18)), "three_quarter": (0.22, (22, 42)), "portrait": (0.10, (20, 50))}
-"""How common each is, and how far the dog faces the viewer, in degrees."""
+STANCES = (
+    Stance(0.52, (44, 64)),  # stands
+    Stance(0.28, (32, 55), jitter=1.0, stride=20.0),  # walks
+    Stance(0.16, (60, 80), (-14.0, 4.0, 14.0), (84.0, -52.0, 84.0), jitter=2.0),  # sits
+    Stance(0.04, (48, 68), (-58.0, 82.0, 86.0), (80.0, -76.0, 86.0), jitter=0.0),  # lies
+)
 
 
 @dataclass(frozen=True)
 class Pose:
-    """All angles in degrees."""
+    """All angles in degrees; azimuths: 0 points right, 90 at the viewer, 180 left."""
 
-    stance: str
     forelegs: Floats  # [left, right]
     hindlegs: Floats
     neck: float  # above the horizon
-    head_azimuth: float  # where the muzzle points in the image's plane: 0 right, 90 at the viewer, 180 left
+    azimuth: float  # of the trunk
+    elevation: float  # that the viewer looks down
+    head_azimuth: float
     head_pitch: float  # up is positive
-    head_tilt: float
     tail_lift: float  # added to the breed's carriage
-    tail_sway: float  # to the dog's left
-    mouth_open: float  # 0 to 1
-    ear_lift: float
 
-
-@dataclass(frozen=True)
-class Camera:
-    """From where the dog is seen, in degrees."""
-
-    azimuth: float  # of the dog's trunk, as head_azimuth
-    elevation: float  # that the camera looks down
-
-    def axes(self) -> Floats:
+    def view(self) -> Floats:
         """Right, up and towards the viewer in the dog's frame (x to its head, y to its left, z up) [3, 3]."""
         turn, look = np.radians(self.azimuth), np.radians(self.elevation)
-        level = np.array([np.sin(turn), -np.cos(turn), 0.0])
-        zenith = np.array([0.0, 0.0, 1.0])
+        level, zenith = np.array([np.sin(turn), -np.cos(turn), 0.0]), np.array([0.0, 0.0, 1.0])
         up, towards = np.cos(look) * zenith - np.sin(look) * level, np.cos(look) * level + np.sin(look) * zenith
         return np.stack([np.array([np.cos(turn), np.sin(turn), 0.0]), up, towards])
 
 
-def sample_camera(rng: Generator, shot: str) -> Camera:
-    """Either side of the dog, at a person's or a dog's eye level."""
-    away = rng.uniform(*SHOTS[shot][1])
-    return Camera(azimuth=float(away if rng.random() < 0.5 else 180 - away), elevation=float(rng.uniform(2, 16)))
-
-
-def sample_pose(rng: Generator, shot: str, camera: Camera) -> Pose:
-    """Any stance, and a head that looks where the body goes or turns towards the viewer."""
-    stance = str(rng.choice(list(STANCES), p=[stance.share for stance in STANCES.values()]))
-    if stance == "running" and shot == "portrait":
-        stance = "sitting"
-    forelegs, hindlegs = STANCES[stance].legs(rng)
-    turn = rng.uniform(-0.1, 0.6 if shot == "side" else 0.9) if rng.random() < 0.75 else 0.0
+def sample_pose(rng: Generator) -> Pose:
+    """Any stance, seen from either side, with a head that looks ahead or turns towards the viewer."""
+    stance = STANCES[rng.choice(len(STANCES), p=[stance.share for stance in STANCES])]
+    forelegs, hindlegs = stance.legs(rng)
+    away = rng.uniform(-10, 20) if rng.random() < 0.7 else rng.uniform(20, 45)
+    azimuth = float(away if rng.random() < 0.5 else 180 - away)
     return Pose(
-        stance=stance,
-        forelegs=forelegs,
-        hindlegs=hindlegs,
-        neck=rng.uniform(*STANCES[stance].neck),
-        head_azimuth=camera.azimuth + float(np.clip(turn * (90 - camera.azimuth), -75, 75)),
+        forelegs,
+        hindlegs,
+        neck=rng.uniform(*stance.neck),
+        azimuth=azimuth,
+        elevation=rng.uniform(2, 16),
+        head_azimuth=azimuth + float(np.clip(rng.uniform(-0.1, 0.7) * (90 - azimuth), -75, 75)),
         head_pitch=rng.uniform(-14, 8),
-        head_tilt=rng.normal(0, 6),
         tail_lift=rng.normal(0, 14),
-        tail_sway=rng.normal(0, 18),
-        mouth_open=rng.uniform(0.4, 1.0) if rng.random() < 0.45 else 0.0,
-        ear_lift=rng.normal(0, 8),
     )

@@ -1,7 +1,9 @@
 """Ellipsoids, and what is seen of them through a window.
 
 A dog is about a hundred overlapping ellipsoids. Seen from anywhere they give a silhouette with depth, from which light,
-coat and markings are computed per pixel.
+coat and markings are computed per pixel. Where a point is on its part is said in coat coordinates (along, side, up).
+Trunk: along 0 (rump) to 1 (chest), side and up -1 to 1. Neck: along 0 (base) to 1 (head). Legs, tail and ears: along 0
+(root) to 1 (tip), up is a leg's front. Head: x, y, z in radii of the skull.
 """
 
 from __future__ import annotations
@@ -16,9 +18,9 @@ from numpy.typing import NDArray
 Floats = NDArray[np.floating]
 Triple = tuple[float, float, float]
 
-
-Part = IntEnum("Part", "TRUNK NECK SKULL MUZZLE EAR FORELEG HINDLEG TAIL NOSE EYE MOUTH TONGUE INNER_EAR", start=0)
+Part = IntEnum("Part", "TRUNK NECK SKULL MUZZLE EAR FORELEG HINDLEG TAIL NOSE EYE MOUTH", start=0)
 """What a solid belongs to. Those up to `TAIL` wear the coat; the others have a colour of their own."""
+HEAD = (Part.SKULL, Part.MUZZLE, Part.EAR, Part.NOSE)
 
 
 @dataclass(frozen=True)
@@ -33,11 +35,6 @@ class Frame:
         """World position of a point in this frame's units."""
         return self.origin + (np.asarray(local) * self.scale) @ self.axes
 
-    @property
-    def map(self) -> Floats:
-        """The linear part [3, 3] of the map from the world to this frame's units."""
-        return self.axes / self.scale[:, None]
-
 
 @dataclass(frozen=True)
 class Window:
@@ -50,35 +47,26 @@ class Window:
     height: int
 
 
-def normalised(vectors: Floats) -> Floats:
-    """The vectors [..., 3] at unit length."""
-    return vectors / np.sqrt(np.maximum(np.einsum("...i,...i->...", vectors, vectors), 1e-18))[..., None]
+def normalised(vectors: Any, axis: int = -1) -> Any:
+    """The vectors along an axis at unit length."""
+    return vectors / np.sqrt(np.maximum((vectors * vectors).sum(axis=axis, keepdims=True), 1e-18))
 
 
 class Solids:
-    """A growing collection of ellipsoids.
-
-    Each also has an affine map from the world to *coat coordinates* (along, side, up), in which markings are described,
-    and says how ragged its hair makes its outline (0 to 1).
-    """
+    """A growing collection of ellipsoids, each with the affine map from the world to its coat coordinates."""
 
     def __init__(self) -> None:
         self._blocks: list[tuple[NDArray[Any], ...]] = []
 
     def ellipsoids(
-        self,
-        centres: Floats,
-        axes: Floats,
-        radii: Floats,
-        part: Part,
-        coat: tuple[Floats, Floats],
-        hair: float,
+        self, centres: Floats, axes: Floats, radii: Floats, part: Part, coat: tuple[Floats, Floats], hair: float,
         bulge: float,
-    ) -> None:
-        """Add n ellipsoids: centres [n, 3], axes in rows of [n, 3, 3], radii [n, 3].
+    ) -> None:  # fmt: skip
+        """Add n ellipsoids with these centres and radii [n, 3] along axes (rows) [3, 3] or [n, 3, 3].
 
-        `coat` is their maps' linear parts [n, 3, 3], and the values [n, 3] at the centres. `bulge` says how round each
-        looks in the light along its first axis; 0 is a piece of a cylinder.
+        `coat` is the linear part of the map to coat coordinates and its values at the centres; `hair` says how ragged
+        hair makes the outline, 0 to 1; `bulge` scales how much a surface turns along the first axis: near 0 it is lit
+        like a piece of a cylinder.
         """
         n = len(centres)
         matrices = np.broadcast_to(axes, (n, 3, 3)), np.broadcast_to(coat[0], (n, 3, 3))
@@ -88,50 +76,32 @@ class Solids:
     def blob(self, frame: Frame, at: Triple, radii: Triple, part: Part, *, hair: float = 0.0) -> None:
         """Add one ellipsoid placed and measured in `frame`; its coat coordinates are the frame's."""
         centre, sizes, place = frame.point(*at), np.asarray(radii) * frame.scale, np.asarray(at, dtype=float)
-        self.ellipsoids(centre[None], frame.axes, sizes[None], part, (frame.map, place[None]), hair, bulge=1.0)
+        coat = frame.axes / frame.scale[:, None], place[None]
+        self.ellipsoids(centre[None], frame.axes, sizes[None], part, coat, hair, bulge=1.0)
 
     def tube(
-        self,
-        points: Floats,
-        radii: Floats,
-        part: Part,
-        *,
-        across: Floats,
-        flat: tuple[float, float] = (1.0, 1.0),
-        hair: float = 0.0,
-        frame: Frame | None = None,
-        spacing: float = 0.55,
+        self, points: Floats, radii: Floats, part: Part, *, across: Floats, flat: float = 1.0, hair: float = 0.0
     ) -> None:
-        """Add ellipsoids, `spacing` radii apart, along a polyline of corners [k, 3] with a radius [k] at each.
-
-        The cross-section's first axis leans to the direction `across`, the side of coat coordinates; `flat` has factors
-        of the radius along it and along the other one. The coat uses the coordinates of `frame`; by default along is
-        0..1 from first to last point, side and up are -1..1.
-        """
+        """Add ellipsoids along a polyline of corners [k, 3] with a radius [k] at each; `flat` scales it `across`."""
         lengths = np.sqrt(np.square(points[1:] - points[:-1]).sum(axis=1))
         travelled = np.concatenate([[0.0], np.cumsum(lengths)])
         total = max(float(travelled[-1]), 1e-6)
-        count = max(2, int(np.ceil(total / (spacing * float(radii.mean())))) + 1)
+        count = max(2, int(np.ceil(total / (0.5 * float(radii.mean())))) + 1)
         at = np.linspace(0.0, total, count)
         centres = np.stack([np.interp(at, travelled, points[:, k]) for k in range(3)], axis=1)
         radius = np.interp(at, travelled, radii)
         along = normalised(np.gradient(centres, axis=0))
         up = normalised(np.cross(along, across))
         axes = np.stack([along, np.cross(up, along), up], axis=1)
-        thick = np.maximum(radius * min(1.0, max(flat)), 0.8 * total / (count - 1))
-        sizes = np.stack([thick, radius * flat[0], radius * flat[1]], axis=1)
-        if frame is None:
-            coat_map = axes / np.stack([np.full(count, total), sizes[:, 1], sizes[:, 2]], axis=1)[:, :, None]
-            coat_at = np.stack([at / total, np.zeros(count), np.zeros(count)], axis=1)
-        else:
-            coat_map, coat_at = frame.map, (centres - frame.origin) @ frame.map.T
+        sizes = np.stack([np.maximum(radius, 0.8 * total / (count - 1)), radius * flat, radius], axis=1)
+        coat_map = axes / np.stack([np.full(count, total), sizes[:, 1], sizes[:, 2]], axis=1)[:, :, None]
+        coat_at = np.stack([at / total, np.zeros(count), np.zeros(count)], axis=1)
         self.ellipsoids(centres, axes, sizes, part, (coat_map, coat_at), hair, bulge=0.12)
 
     def seen_from(self, view: Floats) -> Scene:
         """Turn everything into the viewer's frame: rows of `view` [3, 3] are right, up and towards the viewer."""
-        centres, radii, coat_at, axes, coat_maps, bulges, parts, hair = map(
-            np.concatenate, zip(*self._blocks, strict=True)
-        )
+        columns = map(np.concatenate, zip(*self._blocks, strict=True))
+        centres, radii, coat_at, axes, coat_maps, bulges, parts, hair = columns
         axes, centres = axes @ view.T, centres @ view.T
         roundness = radii**-2.0
         shapes = np.einsum("nki,nk,nkj->nij", axes, roundness, axes)
@@ -145,6 +115,7 @@ class Solids:
             coats=_affine(coat_maps @ view.T, coat_at, centres),
             parts=parts,
             hair=hair,
+            view=view,
         )
 
 
@@ -165,6 +136,7 @@ class Scene:
     coats: NDArray[np.float32]  # [12, n]: the affine maps to coat coordinates
     parts: NDArray[np.int64]  # [n]
     hair: Floats  # [n]
+    view: Floats  # [3, 3]: right, up and towards the viewer in the dog's frame
 
     def box(self, parts: tuple[Part, ...] = tuple(Part)) -> tuple[float, float, float, float]:
         """Left, bottom, right, top of the solids of `parts`."""
@@ -175,23 +147,21 @@ class Scene:
 
     def drawn(self, window: Window) -> tuple[NDArray[np.int16], NDArray[np.float32]]:
         """Which solid is seen at every pixel [height, width], -1 where there is none; the N visible places [3, N]."""
-        shape, size = self.shapes, (window.height, window.width)
+        shape, size = self.shapes, np.array([window.width, window.height])
         inverse_zz = 1.0 / shape[:, 2, 2]
         # Solving the surface's equation for z: z = lean . (x, y) + depth * sqrt(1 - outline(x, y)).
         lean = -shape[:, :2, 2] * inverse_zz[:, None]
         outline = shape[:, :2, :2] - np.einsum("ni,nj,n->nij", shape[:, :2, 2], shape[:, :2, 2], inverse_zz)
-        corners = np.stack([self.centres - self.reach, self.centres + self.reach])[:, :, :2]
-        columns = (corners[:, :, 0] - window.left) * window.scale
-        rows = (window.top - corners[::-1, :, 1]) * window.scale
         numbers = np.column_stack([self.centres, lean, np.sqrt(inverse_zz), outline.reshape(-1, 4)]).tolist()
-        boxes = [np.clip(np.stack([np.floor(low), np.ceil(high)]), 0, most).astype(int).T.tolist()
-                 for (low, high), most in ((columns, size[1]), (rows, size[0]))]  # fmt: skip
-        near = np.full(size, -np.inf, dtype=np.float32)
-        seen = np.full(size, -1, dtype=np.int16)
+        middle = (self.centres[:, :2] - (window.left, window.top)) * (window.scale, -window.scale)
+        half = self.reach[:, :2] * window.scale
+        boxes = np.hstack([np.clip(np.floor(middle - half), 0, size), np.clip(np.ceil(middle + half), 0, size)])
+        near = np.full(size[::-1], -np.inf, dtype=np.float32)
+        seen = np.full(size[::-1], -1, dtype=np.int16)
         xs = (window.left + (np.arange(window.width) + 0.5) / window.scale).astype(np.float32)
         ys = (window.top - (np.arange(window.height) + 0.5) / window.scale).astype(np.float32)
         with np.errstate(invalid="ignore"):  # outside the outline the root is NaN, which is never nearer
-            for i, ((x0, x1), (y0, y1)) in enumerate(zip(*boxes, strict=True)):
+            for i, (x0, y0, x1, y1) in enumerate(boxes.astype(int).tolist()):
                 if x0 >= x1 or y0 >= y1:
                     continue
                 centre_x, centre_y, centre_z, lean_x, lean_y, depth, xx, xy, _, yy = numbers[i]

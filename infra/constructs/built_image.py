@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from aws_cdk import Aws, CustomResource, Duration, IgnoreMode, RemovalPolicy
+from aws_cdk import Aws, CustomResource, Duration, IgnoreMode
 from aws_cdk import aws_codebuild as codebuild
 from aws_cdk import aws_ecr as ecr
 from aws_cdk import aws_lambda as lambda_
@@ -11,7 +11,8 @@ from aws_cdk import aws_logs as logs
 from aws_cdk import aws_s3_assets as assets
 from constructs import Construct
 
-from infra.constructs.inline_role import InlineRole
+from infra.constructs.inline_role import WRITE_LOG, InlineRole
+from infra.constructs.log_group import log_group
 from infra.gate.compliance import acknowledge
 from infra.serving_image import DOCKERFILE, SOURCES, image_tag
 from programs import image_build
@@ -28,7 +29,6 @@ QUEUE_TIMEOUT = Duration.minutes(5)
 FUNCTION_TIMEOUT = Duration.minutes(15)
 # CloudFormation's own time-out for an answer is an hour; the function answers before it ends or not at all.
 SERVICE_TIMEOUT = Duration.minutes(16)
-WRITE_LOG = ["logs:CreateLogStream", "logs:PutLogEvents"]
 # One phase, because CodeBuild runs the next one even when one has failed.
 BUILD_SPEC = {
     "version": "0.2",
@@ -49,12 +49,7 @@ class BuiltImage(Construct):
     """The project that builds into a repository, and the resource that makes each deployment build what is missing.
 
     The image's tag is the hash of what it is made of: the same files are never built twice, and the image of an
-    earlier deployment is still there to roll back to.
-
-    Attributes
-    ----------
-    uri
-        The image's address. What uses it is created after the image has been built.
+    earlier deployment is still there to roll back to. What uses `uri` is created after the image has been built.
     """
 
     def __init__(
@@ -69,7 +64,7 @@ class BuiltImage(Construct):
             exclude=["*", "!/core", "!/serving", "/serving/*", "!/serving/image", *(f"!/{file}" for file in SOURCES)],
             ignore_mode=IgnoreMode.GIT,
         )
-        build_log = self._log_group("BuildLog")
+        build_log = log_group(self, "BuildLog", days=30)
         project = self._project(asset, build_log, architecture)
         acknowledge(
             project,
@@ -91,14 +86,14 @@ class BuiltImage(Construct):
         )
         self.uri = image.get_att_string("ImageUri")
 
-    def _project(self, asset: assets.Asset, log_group: logs.LogGroup, architecture: str) -> codebuild.CfnProject:
+    def _project(self, asset: assets.Asset, log: logs.LogGroup, architecture: str) -> codebuild.CfnProject:
         """The L1 class: the L2 `Project` gives its role more than this build needs, in a policy of its own."""
         image = BUILD_IMAGES[architecture]
         return codebuild.CfnProject(
             self,
             "Project",
             description="Builds the serving container's image",
-            service_role=self._build_role(asset, log_group).role_arn,
+            service_role=self._build_role(asset, log).role_arn,
             source=codebuild.CfnProject.SourceProperty(
                 type="S3",
                 location=f"{asset.s3_bucket_name}/{asset.s3_object_key}",
@@ -111,44 +106,31 @@ class BuiltImage(Construct):
                 compute_type="BUILD_GENERAL1_SMALL",
                 privileged_mode=True,  # Docker's daemon needs it
                 environment_variables=[
-                    codebuild.CfnProject.EnvironmentVariableProperty(name=name, value=value)
-                    for name, value in {
-                        "REGISTRY": f"{Aws.ACCOUNT_ID}.dkr.ecr.{Aws.REGION}.{Aws.URL_SUFFIX}",
-                        "REPOSITORY": self._repository.repository_uri,
-                    }.items()
+                    {"name": "REGISTRY", "value": f"{Aws.ACCOUNT_ID}.dkr.ecr.{Aws.REGION}.{Aws.URL_SUFFIX}"},
+                    {"name": "REPOSITORY", "value": self._repository.repository_uri},
                 ],
             ),
-            logs_config=codebuild.CfnProject.LogsConfigProperty(
-                cloud_watch_logs=codebuild.CfnProject.CloudWatchLogsConfigProperty(
-                    status="ENABLED", group_name=log_group.log_group_name
-                )
-            ),
+            logs_config={"cloudWatchLogs": {"status": "ENABLED", "groupName": log.log_group_name}},
             timeout_in_minutes=BUILD_TIMEOUT.to_minutes(),
             queued_timeout_in_minutes=QUEUE_TIMEOUT.to_minutes(),
         )
 
-    def _build_role(self, asset: assets.Asset, log_group: logs.LogGroup) -> InlineRole:
+    def _build_role(self, asset: assets.Asset, log: logs.LogGroup) -> InlineRole:
         """May read what it builds, push into one repository and write its log."""
         role = InlineRole(self, "BuildRole", service="codebuild", description="Builds the serving image")
         source = asset.bucket.arn_for_objects(asset.s3_object_key)
         role.allow_in_s3("Source", ["s3:GetObject", "s3:GetObjectVersion"], [source])
         # A token for the registry, which IAM cannot scope; what it opens is decided by the next statement.
         role.allow_any("Push", ["ecr:GetAuthorizationToken"])
-        actions = [
-            "ecr:BatchCheckLayerAvailability",
-            "ecr:BatchGetImage",
-            "ecr:CompleteLayerUpload",
-            "ecr:InitiateLayerUpload",
-            "ecr:PutImage",
-            "ecr:UploadLayerPart",
-        ]
+        layers = ("BatchCheckLayerAvailability", "InitiateLayerUpload", "UploadLayerPart", "CompleteLayerUpload")
+        actions = [f"ecr:{action}" for action in (*layers, "BatchGetImage", "PutImage")]
         role.allow("Push", actions, [self._repository.repository_arn])
-        role.allow("Log", WRITE_LOG, [log_group.log_group_arn])
+        role.allow("Log", WRITE_LOG, [log.log_group_arn])
         return role
 
     def _builder(self, project: codebuild.CfnProject, build_log: logs.LogGroup) -> lambda_.Function:
         """The function behind the custom resource."""
-        log_group = self._log_group("BuilderLog")
+        log = log_group(self, "BuilderLog", days=30)
         return lambda_.Function(
             self,
             "Builder",
@@ -161,9 +143,9 @@ class BuiltImage(Construct):
                 exclude=["*", "!/image_build.py"],
                 ignore_mode=IgnoreMode.GIT,
             ),
-            role=self._builder_role(project, build_log, log_group),
+            role=self._builder_role(project, build_log, log),
             timeout=FUNCTION_TIMEOUT,
-            log_group=log_group,
+            log_group=log,
             logging_format=lambda_.LoggingFormat.JSON,
         )
 
@@ -178,6 +160,3 @@ class BuiltImage(Construct):
         role.allow("BuildLog", ["logs:GetLogEvents"], [build_log.log_group_arn])
         role.allow("Log", WRITE_LOG, [own_log.log_group_arn])
         return role
-
-    def _log_group(self, name: str) -> logs.LogGroup:
-        return logs.LogGroup(self, name, retention=logs.RetentionDays.ONE_MONTH, removal_policy=RemovalPolicy.DESTROY)

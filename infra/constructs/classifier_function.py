@@ -2,13 +2,13 @@
 
 from typing import cast
 
-from aws_cdk import Aws, CfnResource, Duration, IgnoreMode, RemovalPolicy
+from aws_cdk import Aws, CfnResource, Duration, IgnoreMode
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_lambda as lambda_
-from aws_cdk import aws_logs as logs
 from constructs import Construct, IConstruct
 
-from infra.constructs.inline_role import InlineRole
+from infra.constructs.inline_role import WRITE_LOG, InlineRole
+from infra.constructs.log_group import log_group
 from infra.function_settings import FunctionSettings
 from infra.gate.compliance import acknowledge
 from infra.settings import ROOT
@@ -17,15 +17,9 @@ PACKAGE = "lambda_fn"
 
 
 class ClassifierFunction(Construct):
-    """A function that may write its own log, called through its alias only.
+    """A function that may write its own log, called through its alias only; the endpoint grants itself to its role.
 
-    Attributes
-    ----------
-    role
-        May do what the handler does; the endpoint grants itself.
-    function, alias, url
-        What callers and alarms refer to. Every change of code or configuration publishes a new version, and the alias
-        moves to it.
+    Every change of code or configuration publishes a new version, and the alias moves to it.
     """
 
     def __init__(
@@ -39,18 +33,20 @@ class ClassifierFunction(Construct):
         retain_logs: bool,
     ) -> None:
         super().__init__(scope, construct_id)
-        log_group = self._log_group(settings.log_retention_days, retain=retain_logs)
+        log = log_group(self, "Logs", days=settings.log_retention_days, retain=retain_logs)
         self.role = InlineRole(self, "Role", service="lambda", description="Classifier function")
-        # The group's ARN ends in :*, its streams.
-        self.role.allow("Logs", ["logs:CreateLogStream", "logs:PutLogEvents"], [log_group.log_group_arn])
+        self.role.allow("Logs", WRITE_LOG, [log.log_group_arn])
         self.function = lambda_.Function(
             self,
             "Function",
-            description="Classifies a picture: checks the request, asks the endpoint, shapes the answer",
+            description="Classifies an image: checks the request, asks the endpoint, shapes the answer",
             runtime=lambda_.Runtime.PYTHON_3_14,
             architecture=lambda_.Architecture.ARM_64,
             handler=f"{PACKAGE}.handler.handler",
-            code=_code(),
+            # Only its Python files: nothing is built, and the same sources give the same hash.
+            code=lambda_.Code.from_asset(
+                str(ROOT), exclude=["*", f"!/{PACKAGE}", f"!/{PACKAGE}/*.py"], ignore_mode=IgnoreMode.GIT
+            ),
             role=self.role,
             memory_size=settings.memory_mb,
             timeout=Duration.seconds(settings.timeout_seconds),
@@ -62,7 +58,7 @@ class ClassifierFunction(Construct):
                 "METRICS_NAMESPACE": metrics_namespace,
                 "URL_SUFFIX": Aws.URL_SUFFIX,
             },
-            log_group=log_group,
+            log_group=log,
             logging_format=lambda_.LoggingFormat.JSON,
         )
         self.alias = lambda_.Alias(
@@ -82,14 +78,6 @@ class ClassifierFunction(Construct):
             self._acknowledge_public(settings.public_reason)
         for index, invoker in enumerate(settings.invokers):
             self._allow_to_call(f"Invoker{index}", iam.ArnPrincipal(invoker))
-
-    def _log_group(self, retention_days: int, *, retain: bool) -> logs.LogGroup:
-        log_group = logs.LogGroup(
-            self, "Logs", removal_policy=RemovalPolicy.RETAIN if retain else RemovalPolicy.DESTROY
-        )
-        # The L2 class has names for the periods (ONE_WEEK); the settings say days, as CloudWatch Logs does.
-        cast(logs.CfnLogGroup, log_group.node.default_child).retention_in_days = retention_days
-        return log_group
 
     def _acknowledge_public(self, reason: str) -> None:
         for path, rule in (
@@ -113,10 +101,3 @@ class ClassifierFunction(Construct):
         self.alias.add_permission(
             f"{name}Function", principal=principal, action="lambda:InvokeFunction", invoked_via_function_url=True
         )
-
-
-def _code() -> lambda_.Code:
-    """Pack the package folder, only its Python files: nothing is built, and the same sources give the same hash."""
-    return lambda_.Code.from_asset(
-        str(ROOT), exclude=["*", f"!/{PACKAGE}", f"!/{PACKAGE}/*.py"], ignore_mode=IgnoreMode.GIT
-    )

@@ -1,41 +1,24 @@
 """The bucket of data sets, code and training outputs, its key and its access logs; and who may do what with them."""
 
 from collections.abc import Iterable
+from typing import Any
 
 from aws_cdk import Aws, Duration, RemovalPolicy
 from aws_cdk import aws_kms as kms
 from aws_cdk import aws_s3 as s3
 from constructs import Construct
 
-from infra.bucket_layout import (
-    BATCH_INPUT,
-    BATCH_OUTPUT,
-    CHECKPOINTS,
-    CODE,
-    DATA_SETS,
-    READABLE_PREFIXES,
-    TRAINING_OUTPUT,
-    TRAINING_PREFIXES,
-    WRITABLE_PREFIXES,
-)
+from infra import bucket_layout as layout
 from infra.constructs.inline_role import InlineRole
 from infra.settings import StorageSettings
 
 # S3 bills the parts of an upload that was never completed until somebody removes them.
 ABORT_INCOMPLETE_UPLOADS = Duration.days(7)
-# The shortest and the longest waiting period that KMS offers before a deleted key is gone for good.
-KEY_DELETION_WINDOW = {False: Duration.days(7), True: Duration.days(30)}
 PUT = ["s3:PutObject", "s3:AbortMultipartUpload"]
 
 
 class DataBucket(Construct):
-    """An encrypted, versioned, private bucket that only takes TLS and writes access logs.
-
-    Attributes
-    ----------
-    bucket, key
-        The bucket and the customer-managed key that everything in it is encrypted with.
-    """
+    """A versioned, private bucket, encrypted with a key of its own, that only takes TLS and writes access logs."""
 
     def __init__(self, scope: Construct, construct_id: str, *, settings: StorageSettings) -> None:
         super().__init__(scope, construct_id)
@@ -45,18 +28,22 @@ class DataBucket(Construct):
             "Key",
             description="Data sets, training outputs and endpoint volumes",
             enable_key_rotation=True,
-            pending_window=KEY_DELETION_WINDOW[settings.retain],
+            # The shortest and the longest time that KMS offers before a deleted key is gone for good.
+            pending_window=Duration.days(30 if settings.retain else 7),
             removal_policy=removal_policy,
         )
+        private: dict[str, Any] = {
+            "block_public_access": s3.BlockPublicAccess.BLOCK_ALL,
+            "object_ownership": s3.ObjectOwnership.BUCKET_OWNER_ENFORCED,
+            "enforce_ssl": True,
+            "minimum_tls_version": 1.2,
+            "removal_policy": removal_policy,
+        }
         access_logs = s3.Bucket(
             self,
             "AccessLogs",
             # Log delivery cannot write to a bucket with a customer-managed default key (S3 user guide).
             encryption=s3.BucketEncryption.S3_MANAGED,
-            block_public_access=s3.BlockPublicAccess.BLOCK_ALL,
-            object_ownership=s3.ObjectOwnership.BUCKET_OWNER_ENFORCED,
-            enforce_ssl=True,
-            minimum_tls_version=1.2,
             lifecycle_rules=[
                 s3.LifecycleRule(
                     id="expire-logs",
@@ -64,7 +51,7 @@ class DataBucket(Construct):
                     abort_incomplete_multipart_upload_after=ABORT_INCOMPLETE_UPLOADS,
                 )
             ],
-            removal_policy=removal_policy,
+            **private,
         )
         self.bucket = s3.Bucket(
             self,
@@ -74,52 +61,42 @@ class DataBucket(Construct):
             # One KMS call per bucket and hour in place of one per object: a data set is thousands of small objects.
             bucket_key_enabled=True,
             versioned=True,
-            block_public_access=s3.BlockPublicAccess.BLOCK_ALL,
-            object_ownership=s3.ObjectOwnership.BUCKET_OWNER_ENFORCED,
-            enforce_ssl=True,
-            minimum_tls_version=1.2,
             server_access_logs_bucket=access_logs,
             server_access_logs_prefix="data/",
             lifecycle_rules=_lifecycle_rules(settings),
-            removal_policy=removal_policy,
+            **private,
         )
 
     def grant_training(self, role: InlineRole) -> None:
         """Allow to read data sets, code and weights, and to write outputs and checkpoints."""
         because = "A training names its own objects below its prefixes; the rest of the bucket stays closed."
-        self._grant_objects(role, because, readable=READABLE_PREFIXES, writable=WRITABLE_PREFIXES)
+        self._grant_objects(role, because, readable=layout.READABLE_PREFIXES, writable=layout.WRITABLE_PREFIXES)
 
     def grant_training_job(self, role: InlineRole) -> None:
-        """Allow what a training job of SageMaker needs beside.
-
-        SageMaker keeps the checkpoints in the bucket like those of the job: what the job deletes is deleted there, too.
-        """
+        """Allow what a training job of SageMaker needs: checkpoints that it deletes are deleted here, too."""
         self.grant_training(role)
-        role.allow_in_s3("Checkpoints", ["s3:DeleteObject"], self._objects([CHECKPOINTS]))
+        role.allow_in_s3("Checkpoints", ["s3:DeleteObject"], self._objects([layout.CHECKPOINTS]))
         self._grant_encrypting(role, "Output")
 
     def grant_notebook(self, role: InlineRole) -> None:
-        """Allow to see everything that trainings read and leave, and to put data sets and code into the bucket.
-
-        Which model is a training's own, only the versions of what it has left tell.
-        """
+        """Allow to see all that trainings read and leave, and its versions, and to put data sets and code there."""
         because = "Its user names jobs and data sets; the prefix is this stage's alone."
-        self._grant_objects(role, because, readable=TRAINING_PREFIXES, writable=(DATA_SETS, CODE))
-        self._grant_listing(role, "Data", "s3:ListBucketVersions", [TRAINING_OUTPUT])
-        role.allow_in_s3("Data", ["s3:GetObjectVersion"], self._objects([TRAINING_OUTPUT]))
+        self._grant_objects(role, because, readable=layout.TRAINING_PREFIXES, writable=(layout.DATA_SETS, layout.CODE))
+        self._grant_listing(role, "Data", "s3:ListBucketVersions", [layout.TRAINING_OUTPUT])
+        role.allow_in_s3("Data", ["s3:GetObjectVersion"], self._objects([layout.TRAINING_OUTPUT]))
 
     def grant_batch(self, role: InlineRole) -> None:
         """Allow what a transform job does under its model's role: read images and write answers.
 
         It is SageMaker that moves them: the container runs under network isolation and never sees these permissions.
         """
-        self._grant_listing(role, "Batch", "s3:ListBucket", [BATCH_INPUT])
-        role.allow_in_s3("Batch", ["s3:GetObject"], self._objects([BATCH_INPUT]))
-        role.allow_in_s3("Batch", PUT, self._objects([BATCH_OUTPUT]))
+        self._grant_listing(role, "Batch", "s3:ListBucket", [layout.BATCH_INPUT])
+        role.allow_in_s3("Batch", ["s3:GetObject"], self._objects([layout.BATCH_INPUT]))
+        role.allow_in_s3("Batch", PUT, self._objects([layout.BATCH_OUTPUT]))
         self._grant_key(role, "Batch")
         self._grant_encrypting(role, "Batch")
         because = "A transform job reads images and writes answers of any name below these; the rest stays closed."
-        self._acknowledge(role, because, [BATCH_INPUT, BATCH_OUTPUT])
+        self._acknowledge(role, because, [layout.BATCH_INPUT, layout.BATCH_OUTPUT])
 
     def grant_volume(self, role: InlineRole) -> None:
         """Allow SageMaker to encrypt the volumes of instances with the key, to which it hands it on by a grant."""
@@ -130,11 +107,11 @@ class DataBucket(Construct):
     def _grant_objects(
         self, role: InlineRole, because: str, *, readable: Iterable[str], writable: Iterable[str]
     ) -> None:
-        self._grant_listing(role, "Data", "s3:ListBucket", TRAINING_PREFIXES)
+        self._grant_listing(role, "Data", "s3:ListBucket", layout.TRAINING_PREFIXES)
         role.allow_in_s3("Data", ["s3:GetObject"], self._objects(readable))
         role.allow_in_s3("Data", PUT, self._objects(writable))
         self._grant_key(role, "Data")
-        self._acknowledge(role, because, TRAINING_PREFIXES)
+        self._acknowledge(role, because, layout.TRAINING_PREFIXES)
 
     def _grant_listing(self, role: InlineRole, policy: str, action: str, prefixes: Iterable[str]) -> None:
         condition = {"StringLike": {"s3:prefix": [f"{prefix}/*" for prefix in prefixes]}}
@@ -172,7 +149,7 @@ def _lifecycle_rules(settings: StorageSettings) -> list[s3.LifecycleRule]:
         # Every epoch replaces them, and a version that a training has replaced or deleted is of no use.
         s3.LifecycleRule(
             id="expire-checkpoints",
-            prefix=f"{CHECKPOINTS}/",
+            prefix=f"{layout.CHECKPOINTS}/",
             expiration=Duration.days(settings.checkpoint_days),
             noncurrent_version_expiration=Duration.days(1),
         ),
@@ -183,6 +160,6 @@ def _lifecycle_rules(settings: StorageSettings) -> list[s3.LifecycleRule]:
             transition_after=Duration.days(settings.archive_training_outputs_after_days),
         )
         rules.append(
-            s3.LifecycleRule(id="archive-training-outputs", prefix=f"{TRAINING_OUTPUT}/", transitions=[archive])
+            s3.LifecycleRule(id="archive-training-outputs", prefix=f"{layout.TRAINING_OUTPUT}/", transitions=[archive])
         )
     return rules

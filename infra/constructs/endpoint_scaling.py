@@ -32,16 +32,10 @@ class EndpointScaling(Construct):
             policy_name="load-per-instance",
             policy_type="TargetTrackingScaling",
             scaling_target_id=target.ref,
-            target_tracking_scaling_policy_configuration=(
-                autoscaling.CfnScalingPolicy.TargetTrackingScalingPolicyConfigurationProperty(
-                    target_value=settings.invocations_per_instance_and_minute,
-                    predefined_metric_specification=(
-                        autoscaling.CfnScalingPolicy.PredefinedMetricSpecificationProperty(
-                            predefined_metric_type="SageMakerVariantInvocationsPerInstance"
-                        )
-                    ),
-                    scale_out_cooldown=settings.scale_out_cooldown_seconds,
-                    scale_in_cooldown=settings.scale_in_cooldown_seconds,
-                )
-            ),
+            target_tracking_scaling_policy_configuration={
+                "targetValue": settings.invocations_per_instance_and_minute,
+                "predefinedMetricSpecification": {"predefinedMetricType": "SageMakerVariantInvocationsPerInstance"},
+                "scaleOutCooldown": settings.scale_out_cooldown_seconds,
+                "scaleInCooldown": settings.scale_in_cooldown_seconds,
+            },
         )

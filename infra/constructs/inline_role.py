@@ -9,6 +9,11 @@ from constructs import Construct
 
 from infra.gate.compliance import acknowledge_wildcard
 
+#: Where SageMaker logs what training jobs print.
+TRAINING_LOG_GROUP = "/aws/sagemaker/TrainingJobs"
+STREAMS = "SageMaker names the log streams after the jobs, in the one group that it uses for all of them."
+#: What a function, a build or an instance does with its own log; the ARN of a group in the CDK ends in :*, its streams.
+WRITE_LOG = ["logs:CreateLogStream", "logs:PutLogEvents"]
 # Services that work for many accounts: without a condition another account could make them use our role (confused
 # deputy).
 _SHARED_SERVICES = ("codebuild", "sagemaker")
@@ -45,13 +50,7 @@ class InlineRole(iam.Role):
         *,
         because: str | None = None,
     ) -> None:
-        """Allow actions on resources, in the inline policy of this name.
-
-        Parameters
-        ----------
-        because
-            Why a resource may have a wildcard in its name.
-        """
+        """Allow actions on resources, in the inline policy of this name; `because`: why a resource has a wildcard."""
         document = self.documents.setdefault(policy, iam.PolicyDocument())
         document.add_statements(iam.PolicyStatement(actions=actions, resources=resources, conditions=conditions))
         self.resource.policies = [
@@ -69,12 +68,8 @@ class InlineRole(iam.Role):
         An ARN in S3 names no account: another one that takes the name of a deleted bucket could feed us with objects,
         or be sent ours.
         """
-        self.allow(
-            policy,
-            actions,
-            resources,
-            {"StringEquals": {"aws:ResourceAccount": Aws.ACCOUNT_ID}, **(conditions or {})},
-        )
+        own = {"StringEquals": {"aws:ResourceAccount": Aws.ACCOUNT_ID}}
+        self.allow(policy, actions, resources, {**own, **(conditions or {})})
 
     def allow_any(self, policy: str, actions: Sequence[str], conditions: Mapping[str, Any] | None = None) -> None:
         """Allow actions for which IAM knows no resources."""
@@ -82,18 +77,10 @@ class InlineRole(iam.Role):
         self.allow(policy, actions, ["*"], conditions, because=because)
 
     def allow_telemetry(self, log_groups: Mapping[str, str]) -> None:
-        """Allow to write to SageMaker's log groups, and to publish the metrics of the same names.
-
-        Parameters
-        ----------
-        log_groups
-            Names, each with the reason for its wildcards.
-        """
+        """Allow to write to SageMaker's log groups (with reasons for their wildcards), and metrics of their names."""
         actions = ["logs:CreateLogGroup", "logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents"]
-        resources = {name: with_streams(name) for name in log_groups}
-        self.allow("Telemetry", actions, [arn for arns in resources.values() for arn in arns])
         for name, because in log_groups.items():
-            self.acknowledge_wildcards(because, resources[name])
+            self.allow("Telemetry", actions, with_streams(name), because=because)
         # PutMetricData knows no resources; the condition takes their place.
         namespaces = [name.removesuffix("/*") for name in log_groups]
         condition = {"StringEquals": {"cloudwatch:namespace": namespaces}}

@@ -8,29 +8,21 @@ from aws_cdk import aws_sagemaker as sagemaker
 from constructs import Construct
 
 from infra.constructs.data_bucket import DataBucket
-from infra.constructs.inline_role import InlineRole, arn_here, with_streams
-from infra.constructs.training_role import LOG_GROUP
+from infra.constructs.inline_role import TRAINING_LOG_GROUP, InlineRole, arn_here, with_streams
 from infra.gate.compliance import acknowledge
 from infra.job_names import job_patterns
 from infra.settings import Settings
 from programs.notebook_idle import stop_when_idle
 
-IDLE_SCRIPT = Path(str(stop_when_idle.__file__))
+IDLE_SCRIPT = Path(stop_when_idle.__file__)
 #: How often the idle script looks.
 CHECK_MINUTES = 5
-#: SageMaker's limit for a lifecycle script, in base64.
-MAX_SCRIPT_CHARACTERS = 16384
 #: The newest platform: Amazon Linux 2023, JupyterLab 4. Source: SageMaker API, `PlatformIdentifier`.
 PLATFORM = "notebook-al2023-v1"
 
 
 class NotebookInstance(Construct):
-    """The instance, its role and its lifecycle configuration.
-
-    Attributes
-    ----------
-    instance, role
-    """
+    """The instance, its role and its lifecycle configuration."""
 
     def __init__(
         self, scope: Construct, construct_id: str, *, settings: Settings, data: DataBucket, training_role: iam.IRole
@@ -42,11 +34,7 @@ class NotebookInstance(Construct):
         lifecycle = sagemaker.CfnNotebookInstanceLifecycleConfig(
             self,
             "Lifecycle",
-            on_start=[
-                sagemaker.CfnNotebookInstanceLifecycleConfig.NotebookInstanceLifecycleHookProperty(
-                    content=Fn.base64(render_start_script(notebook.idle_minutes))
-                )
-            ],
+            on_start=[{"content": Fn.base64(_start_script(notebook.idle_minutes))}],
         )
         in_network = notebook.subnet_id is not None
         self.instance = sagemaker.CfnNotebookInstance(
@@ -63,11 +51,7 @@ class NotebookInstance(Construct):
             direct_internet_access="Disabled" if in_network else "Enabled",
             subnet_id=notebook.subnet_id,
             security_group_ids=list(notebook.security_group_ids) or None,
-            instance_metadata_service_configuration=(
-                sagemaker.CfnNotebookInstance.InstanceMetadataServiceConfigurationProperty(
-                    minimum_instance_metadata_service_version="2"
-                )
-            ),
+            instance_metadata_service_configuration={"minimumInstanceMetadataServiceVersion": "2"},
             lifecycle_config_name=lifecycle.attr_notebook_instance_lifecycle_config_name,
         )
         if not in_network:
@@ -108,7 +92,7 @@ class NotebookInstance(Construct):
         )
         streams = "SageMaker names the log streams."
         read = ["logs:DescribeLogStreams", "logs:GetLogEvents"]
-        role.allow("Look", read, with_streams(LOG_GROUP), because=streams)
+        role.allow("Look", read, with_streams(TRAINING_LOG_GROUP), because=streams)
         function = [arn_here("lambda", f"function:{settings.stack_name('inference')}-*")]
         generated = "The function's name is generated, in a stack that is deployed after this one."
         role.allow("Classify", ["lambda:InvokeFunctionUrl"], function, because=generated)
@@ -121,15 +105,9 @@ class NotebookInstance(Construct):
         return role
 
 
-def render_start_script(idle_minutes: int) -> str:
-    """What the instance runs, as root, whenever it starts.
-
-    Raises
-    ------
-    ValueError
-        When it has become longer than SageMaker takes.
-    """
-    script = f"""#!/bin/bash
+def _start_script(idle_minutes: int) -> str:
+    """What the instance runs, as root, whenever it starts."""
+    return f"""#!/bin/bash
 set -eu
 install -d /usr/local/lib/notebook
 cat > /usr/local/lib/notebook/stop_when_idle.py <<'END-OF-PROGRAM'
@@ -137,9 +115,6 @@ cat > /usr/local/lib/notebook/stop_when_idle.py <<'END-OF-PROGRAM'
 systemd-run --unit=stop-when-idle --on-active={CHECK_MINUTES}min --on-unit-active={CHECK_MINUTES}min \\
     python3 /usr/local/lib/notebook/stop_when_idle.py {idle_minutes * 60}
 """
-    if len(script.encode()) * 4 / 3 > MAX_SCRIPT_CHARACTERS:
-        raise ValueError(f"The lifecycle script is longer than SageMaker takes ({MAX_SCRIPT_CHARACTERS} in base64).")
-    return script
 
 
 def _name(settings: Settings) -> str:

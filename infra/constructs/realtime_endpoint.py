@@ -12,9 +12,8 @@ from constructs import Construct
 from infra import instance_types
 from infra.constructs.classifier_function import ClassifierFunction
 from infra.constructs.data_bucket import DataBucket
-from infra.constructs.inline_role import InlineRole
+from infra.constructs.inline_role import STREAMS, InlineRole
 from infra.constructs.registry_image import RegistryImage
-from infra.constructs.training_role import STREAMS
 from infra.settings import ROOT, ServingSettings
 from model.core.archives import archive_digest
 from model.core.artifact_digest import VARIABLE
@@ -29,10 +28,8 @@ class RealtimeEndpoint(Construct):
 
     Attributes
     ----------
-    endpoint
-        The endpoint; its `ref` is the ARN.
-    variant_name
-        Name of the only variant.
+    endpoint, variant_name
+        The endpoint, whose `ref` is the ARN, and its only variant.
     """
 
     def __init__(
@@ -132,14 +129,7 @@ class RealtimeEndpoint(Construct):
         """
         if (ROOT / artifact).is_file():
             return assets.Asset(self, "Artifact", path=str(ROOT / artifact))
-        CfnRule(
-            self,
-            "ArtifactExists",
-            assertions=[
-                CfnRuleAssertion(
-                    assert_=Fn.condition_equals(Aws.REGION, "no artifact"),  # never true
-                    assert_description=f"No model artifact at {artifact}: run kennel train, then kennel package",
-                )
-            ],
-        )
+        missing = f"No model artifact at {artifact}: run kennel train, then kennel package"
+        never = CfnRuleAssertion(assert_=Fn.condition_equals(Aws.REGION, "no artifact"), assert_description=missing)
+        CfnRule(self, "ArtifactExists", assertions=[never])
         return None

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from aws_cdk import Aws, CfnMapping, CfnRule, CfnRuleAssertion, Fn, Stack
+from aws_cdk import Aws, CfnMapping, CfnRule, CfnRuleAssertion, Duration, Fn, RemovalPolicy, Stack
 from aws_cdk import aws_ecr as ecr
 from constructs import Construct
 
@@ -28,6 +28,32 @@ class RegistryImage:
         role.allow("Image", actions, [self.repository_arn])
 
 
+def image_repository(scope: Construct, construct_id: str) -> ecr.Repository:
+    """Make the repository of the serving image: immutable tags, scanned on push; it keeps the ten newest images."""
+    leftovers = ecr.LifecycleRule(
+        rule_priority=1,
+        description="What a broken upload left",
+        tag_status=ecr.TagStatus.UNTAGGED,
+        max_image_age=Duration.days(1),
+    )
+    # By number and never by age: an endpoint pulls its image again whenever it scales out.
+    oldest = ecr.LifecycleRule(
+        rule_priority=2, description="All but the newest", tag_status=ecr.TagStatus.ANY, max_image_count=10
+    )
+    return ecr.Repository(
+        scope,
+        construct_id,
+        image_scan_on_push=True,
+        image_tag_mutability=ecr.TagMutability.IMMUTABLE,
+        # Public packages and nothing else: there is no secret in them that a key of our own would keep.
+        encryption=ecr.RepositoryEncryption.AES_256,
+        lifecycle_rules=[leftovers, oldest],
+        # In production too: every image can be built again.
+        removal_policy=RemovalPolicy.DESTROY,
+        empty_on_delete=True,
+    )
+
+
 def serving_image(scope: Construct, settings: ServingSettings, repository: ecr.IRepository) -> RegistryImage:
     """Return the image of a stage; our own is built into the repository by the stack, the others exist already."""
     if settings.image == "own":
@@ -40,7 +66,7 @@ def serving_image(scope: Construct, settings: ServingSettings, repository: ecr.I
     return RegistryImage(settings.image, arn)
 
 
-def registry_image(scope: Construct, image: ContainerImage) -> RegistryImage:
+def training_image(scope: Construct, image: ContainerImage) -> RegistryImage:
     """Find an image in the region of the stack; outside the regions that have it the stack refuses to be deployed."""
     account = image.account or _account_of_awss_images(Stack.of(scope))
     return RegistryImage(
@@ -51,16 +77,11 @@ def registry_image(scope: Construct, image: ContainerImage) -> RegistryImage:
 
 def _account_of_awss_images(stack: Stack) -> str:
     accounts = image_accounts()
-    CfnRule(
-        stack,
-        "RegionHasImages",
-        assertions=[
-            CfnRuleAssertion(
-                assert_=Fn.condition_contains(list(accounts), Aws.REGION),
-                assert_description="AWS gives out no Deep Learning Containers in this region: choose another one, or "
-                "name an image of your own in training.image",
-            )
-        ],
+    assertion = CfnRuleAssertion(
+        assert_=Fn.condition_contains(list(accounts), Aws.REGION),
+        assert_description="AWS gives out no Deep Learning Containers in this region: choose another one, or name an "
+        "image of your own in training.image",
     )
+    CfnRule(stack, "RegionHasImages", assertions=[assertion])
     table = {region: {"id": account} for region, account in accounts.items()}
     return CfnMapping(stack, "ImageAccounts", mapping=table).find_in_map(Aws.REGION, "id")

@@ -4,17 +4,16 @@ Nothing here costs anything until an instance runs. Each instance trains one job
 """
 
 from collections.abc import Mapping
-from typing import cast
 
-from aws_cdk import Aws, CfnTag, Fn, IgnoreMode, RemovalPolicy, Stack
+from aws_cdk import Aws, CfnTag, Fn, IgnoreMode, Stack
 from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_iam as iam
-from aws_cdk import aws_logs as logs
 from aws_cdk import aws_s3_assets as assets
 from constructs import Construct
 
 from infra.constructs.data_bucket import DataBucket
-from infra.constructs.inline_role import InlineRole, arn_here
+from infra.constructs.inline_role import WRITE_LOG, InlineRole, arn_here
+from infra.constructs.log_group import log_group
 from infra.gate.compliance import acknowledge
 from infra.settings import Ec2TrainingSettings
 from programs import ec2_training as instance_program
@@ -22,12 +21,9 @@ from programs import ec2_training as instance_program
 NETWORK = "10.0.0.0/24"
 # Two zones, because not every zone has every instance type, nor always capacity for it.
 SUBNETS = ("10.0.0.0/25", "10.0.0.128/25")
-HTTPS = 443
 SESSION_CHANNELS = [
     f"ssmmessages:{action}{channel}" for action in ("Create", "Open") for channel in ("ControlChannel", "DataChannel")
 ]
-#: The root volume of Amazon Linux 2023.
-ROOT_DEVICE = "/dev/xvda"
 
 
 class TrainingNetwork(Construct):
@@ -36,13 +32,6 @@ class TrainingNetwork(Construct):
     A network of our own, because the default one may have been deleted and finding another needs a look-up at synth. No
     NAT gateway (33 USD a month, idle or not): the instances have public addresses, and a security group without inbound
     rules. The L1 classes, because the L2 `Vpc` looks up the zones of a stage that is tied to a region.
-
-    Attributes
-    ----------
-    subnet_ids
-        One per zone.
-    security_group_id
-        Lets nothing in, and HTTPS out.
     """
 
     def __init__(self, scope: Construct, construct_id: str) -> None:
@@ -79,8 +68,8 @@ class TrainingNetwork(Construct):
             security_group_egress=[
                 ec2.CfnSecurityGroup.EgressProperty(
                     ip_protocol="tcp",
-                    from_port=HTTPS,
-                    to_port=HTTPS,
+                    from_port=443,
+                    to_port=443,
                     cidr_ip="0.0.0.0/0",
                     description="AWS, packages and pretrained weights",
                 )
@@ -104,12 +93,7 @@ class TrainingNetwork(Construct):
 
 
 class TrainingInstance(Construct):
-    """What `kennel train --on ec2` launches.
-
-    Parameters
-    ----------
-    tags
-        Of the instances and their volumes. Tags of the stack end at the template itself.
+    """What `kennel train --on ec2` launches; `tags` are of the instances and their volumes.
 
     Attributes
     ----------
@@ -124,21 +108,18 @@ class TrainingInstance(Construct):
         *,
         settings: Ec2TrainingSettings,
         data: DataBucket,
-        log_retention_days: int,
+        log_days: int,
         retain_logs: bool,
         tags: Mapping[str, str],
     ) -> None:
         super().__init__(scope, construct_id)
         self.network = TrainingNetwork(self, "Network")
-        self.log_group = logs.LogGroup(
-            self, "Log", removal_policy=RemovalPolicy.RETAIN if retain_logs else RemovalPolicy.DESTROY
-        )
-        cast(logs.CfnLogGroup, self.log_group.node.default_child).retention_in_days = log_retention_days
+        self.log_group = log_group(self, "Log", days=log_days, retain=retain_logs)
         program = assets.Asset(
             self,
             "Program",
             path=str(instance_program.FOLDER),
-            exclude=list(instance_program.EXCLUDE),
+            exclude=instance_program.EXCLUDE,
             ignore_mode=IgnoreMode.GIT,
         )
         self.role = self._role(data, program)
@@ -162,7 +143,7 @@ class TrainingInstance(Construct):
         role.allow_in_s3("Program", ["s3:GetObject"], [program.bucket.arn_for_objects(program.s3_object_key)])
         # The group itself, and (CloudFormation's attribute ends in :*) its streams.
         group = [arn_here("logs", f"log-group:{self.log_group.log_group_name}"), self.log_group.log_group_arn]
-        role.allow("Log", ["logs:CreateLogStream", "logs:PutLogEvents"], group)
+        role.allow("Log", WRITE_LOG, group)
         # What the agent needs for a shell without an open port, and no more of Systems Manager. Source: Systems Manager
         # User Guide, "Verify or add instance permissions for Session Manager".
         role.allow_any("SessionManager", [*SESSION_CHANNELS, "ssm:UpdateInstanceInformation"])
@@ -192,7 +173,7 @@ class TrainingInstance(Construct):
                 ),
                 block_device_mappings=[
                     template.BlockDeviceMappingProperty(
-                        device_name=ROOT_DEVICE,
+                        device_name="/dev/xvda",  # the root volume of Amazon Linux 2023
                         ebs=template.EbsProperty(
                             volume_type="gp3",
                             volume_size=settings.volume_gb,

@@ -21,14 +21,9 @@ class ComplianceError(Exception):
 
 
 def acknowledge(resource: CfnResource, rule: str, reason: str) -> None:
-    """Say why a finding is all right at a resource.
+    """Say why a finding of cdk-nag (``AwsSolutions-…``) or of our own rules is all right at a resource.
 
-    Parameters
-    ----------
-    resource
-        The CloudFormation resource. Not a construct above it: that would cover its other resources too.
-    rule
-        Of cdk-nag's pack (``AwsSolutions-…``, with the finding in brackets where there can be several) or of our own.
+    At the CloudFormation resource, not at a construct above it: that would cover its other resources too.
     """
     # The plugin's name before the rule: only so does the CDK match the two, and write both into its report.
     plugin = "AwsSolutions" if rule.startswith("AwsSolutions-") else "CloudFormation-Validate"
@@ -36,13 +31,7 @@ def acknowledge(resource: CfnResource, rule: str, reason: str) -> None:
 
 
 def acknowledge_wildcard(role: CfnResource, resource: Any, reason: str) -> None:
-    """Say why a role may have a resource with a wildcard; does nothing for one without, or one acknowledged before.
-
-    Parameters
-    ----------
-    resource
-        The ARN, as `Stack.resolve` returns it.
-    """
+    """Say why a role may have a resource (a resolved ARN) with a wildcard, unless it has none or it was said before."""
     rule = f"AwsSolutions-IAM5[Resource::{_flat(resource)}]"
     if "*" in rule and f"AwsSolutions::{rule}" not in _acknowledged(role):
         acknowledge(role, rule, reason)

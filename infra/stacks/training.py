@@ -6,10 +6,10 @@ from aws_cdk import CfnOutput, Fn, Stack
 from constructs import Construct
 
 from infra.constructs.data_bucket import DataBucket
+from infra.constructs.inline_role import STREAMS, TRAINING_LOG_GROUP, InlineRole
 from infra.constructs.notebook_instance import NotebookInstance
-from infra.constructs.registry_image import registry_image
+from infra.constructs.registry_image import training_image
 from infra.constructs.training_instance import TrainingInstance
-from infra.constructs.training_role import TrainingRole
 from infra.settings import Settings
 
 
@@ -20,7 +20,10 @@ class TrainingStack(Stack):
         self, scope: Construct, construct_id: str, *, settings: Settings, data: DataBucket, **kwargs: Any
     ) -> None:
         super().__init__(scope, construct_id, **kwargs)
-        role = TrainingRole(self, "Role", data=data, image=registry_image(self, settings.training.image))
+        role = InlineRole(self, "Role", service="sagemaker", description="SageMaker training jobs")
+        data.grant_training_job(role)
+        training_image(self, settings.training.image).grant_pull(role)
+        role.allow_telemetry({TRAINING_LOG_GROUP: STREAMS})
         CfnOutput(self, "TrainingRoleArn", value=role.role_arn)
         if settings.training.ec2:
             instance = TrainingInstance(
@@ -28,7 +31,7 @@ class TrainingStack(Stack):
                 "Instance",
                 settings=settings.training.ec2,
                 data=data,
-                log_retention_days=settings.training.log_retention_days,
+                log_days=settings.training.log_retention_days,
                 retain_logs=settings.storage.retain,
                 tags={"project": settings.project, "stage": settings.stage},
             )

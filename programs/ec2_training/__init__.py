@@ -1,7 +1,6 @@
 """What a training instance runs: the user data that EC2 starts, and the program that the user data fetches and starts.
 
-`__main__.py` and the package `training_instance` are the program: an asset of the training stack, run on the instance
-as one zip file with nothing but the standard library and boto3. They import nothing of this project.
+The program is run as one zip file (`__main__.py` and `training_instance`), with the standard library and boto3.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from pathlib import Path
 
 FOLDER = Path(__file__).parent
 #: What is part of the program, as a git-ignore file would exclude the rest.
-EXCLUDE = ("*", "!/__main__.py", "!/training_instance", "!/training_instance/*.py")
+EXCLUDE = ["*", "!/__main__.py", "!/training_instance", "!/training_instance/*.py"]
 
 
 def render_user_data(values: Mapping[str, object]) -> str:

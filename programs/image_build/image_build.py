@@ -2,10 +2,7 @@
 
 An image whose tag is in the repository already is not built again: the tag stands for its contents. A build that fails
 or takes too long fails the deployment, with the end of the build's log as the reason. Deleting does nothing, because
-the repository deletes its images itself.
-
-Runs in Lambda with what is there: the standard library and boto3. A build has to fit into the fifteen minutes that a
-function may take, which the build project's own time limit sees to.
+the repository deletes its images itself. Runs in Lambda with what is there: the standard library and boto3.
 """
 
 from __future__ import annotations
@@ -27,8 +24,8 @@ RESERVE_SECONDS = 30
 LOG_LINES = 40
 # CloudFormation takes no longer answer (user guide, "Custom resource response objects").
 MAX_ANSWER_BYTES = 4096
-# How many characters of a reason's beginning stay when it has to be cut: what happened comes first, the log's end last.
-_KEPT_HEAD = 1000
+# What happened comes first and stays; of the log behind it the end does.
+_KEPT_HEAD = 300
 
 WAY_OUT = "To build the image on another machine: kennel image push. Then deploy again: nothing is left to build."
 
@@ -75,20 +72,16 @@ def _report(build: dict[str, Any], outcome: str) -> str:
         for context in phase.get("contexts", ())
         if context.get("message")
     ]
-    group, stream = (build.get("logs", {}).get(name) for name in ("groupName", "streamName"))
-    log = f"The end of its log ({group}, {stream}):"
-    return "\n".join([f"The build {build['id']} {outcome}.", *phases, log, *_log_tail(group, stream)])
-
-
-def _log_tail(group: str | None, stream: str | None) -> list[str]:
-    if group is None or stream is None:  # the build failed before it could write any
-        return ["(empty)"]
-    place = {"logGroupName": group, "logStreamName": stream}
-    try:
-        page = boto3.client("logs").get_log_events(**place, limit=LOG_LINES, startFromHead=False)
-    except ClientError as error:  # must not hide why the build failed
-        return [f"(cannot be read: {error})"]
-    return [event["message"].rstrip() for event in page["events"]] or ["(empty)"]
+    place, lines = build.get("logs", {}), ["(empty)"]
+    if "streamName" in place:  # else the build failed before it could write any
+        stream = {"logGroupName": place["groupName"], "logStreamName": place["streamName"]}
+        try:
+            page = boto3.client("logs").get_log_events(**stream, limit=LOG_LINES, startFromHead=False)
+            lines = [event["message"].rstrip() for event in page["events"]] or lines
+        except ClientError as error:  # must not hide why the build failed
+            lines = [f"(cannot be read: {error})"]
+    log = f"The end of its log ({place.get('groupName')}, {place.get('streamName')}):"
+    return "\n".join([f"The build {build['id']} {outcome}.", *phases, log, *lines])
 
 
 def handler(event: dict[str, Any], context: Any) -> None:
@@ -118,20 +111,11 @@ def answer(event: dict[str, Any], failure: str = "") -> bytes:
         **{name: event[name] for name in ("StackId", "RequestId", "LogicalResourceId")},
         "Data": {"ImageUri": f"{properties['RepositoryUri']}:{properties['Tag']}"},
     }
-    length = len(failure)
-    while True:
-        body = json.dumps(document | {"Reason": _shortened(failure, length)}, ensure_ascii=False).encode()
-        if len(body) <= MAX_ANSWER_BYTES:
-            return body
-        length = min(length - 1, length * MAX_ANSWER_BYTES // len(body))
-
-
-def _shortened(text: str, length: int) -> str:
-    """Return the beginning and the end of a text that is longer than `length`."""
-    if len(text) <= length:
-        return text
-    head = min(_KEPT_HEAD, length // 2)
-    return f"{text[:head]}\n[…]\n{text[len(text) - (length - head) :]}"
+    reason = failure
+    while len(body := json.dumps(document | {"Reason": reason}, ensure_ascii=False).encode()) > MAX_ANSWER_BYTES:
+        failure = failure[:_KEPT_HEAD] + failure[_KEPT_HEAD + 100 :]
+        reason = f"{failure[:_KEPT_HEAD]}\n[…]\n{failure[_KEPT_HEAD:]}"
+    return body
 
 
 def _send(url: str, body: bytes) -> None:

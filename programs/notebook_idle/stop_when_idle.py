@@ -21,22 +21,16 @@ UPTIME = Path("/proc/uptime")
 
 
 def last_used(status: dict, kernels: list, terminals: list, booted: float, now: float) -> float:
-    """When somebody last used the notebook, in seconds since the epoch.
-
-    A kernel that computes is in use now. Starting the instance counts as using it.
-    """
+    """When somebody last used the notebook, in seconds since the epoch; starting the instance counts as using it."""
     if any(kernel.get("execution_state") == "busy" for kernel in kernels):
-        return now
+        return now  # a kernel that computes
     moments = [item["last_activity"] for item in (status, *kernels, *terminals) if item.get("last_activity")]
     return max([booted, *(datetime.fromisoformat(moment.replace("Z", "+00:00")).timestamp() for moment in moments)])
 
 
 def jupyter(what: str) -> Any:
-    """An answer of Jupyter's API.
-
-    Asking is itself a use of the API: uncounted only because `no_track_activity` says so (jupyter_server,
-    `APIHandler.update_api_activity`). Else the instance would be in use for as long as somebody asks whether it is.
-    """
+    """An answer of Jupyter's API."""
+    # Without `no_track_activity` asking counts as using (jupyter_server, `APIHandler.update_api_activity`).
     certificate = ssl._create_unverified_context()  # noqa: S323 - the instance's own, for this machine's own name
     address = f"{JUPYTER}{what}?no_track_activity=1"
     with urllib.request.urlopen(address, timeout=10, context=certificate) as answer:  # noqa: S310
@@ -51,8 +45,7 @@ def main(idle_seconds: float) -> int:
         return 0
     try:
         status, kernels, terminals = jupyter("status"), jupyter("kernels"), jupyter("terminals")
-    except OSError as error:
-        # Nobody can be using a server that does not answer.
+    except OSError as error:  # nobody can be using a server that does not answer
         sys.stderr.write(f"Jupyter does not answer: {error}\n")
         status, kernels, terminals = {}, [], []
     idle = now - last_used(status, kernels, terminals, booted, now)

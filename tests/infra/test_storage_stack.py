@@ -1,7 +1,21 @@
-"""What the data bucket promises."""
+"""What the data bucket promises, and what the storage stack exports."""
+
+import itertools
+from dataclasses import replace
 
 import pytest
 from templates import Resource, SynthesisedStage
+
+from infra.settings import NotebookSettings
+
+#: By logical id of the output: the bucket's name and ARN, the key's ARN, and the repository's name and ARN.
+EXPORTS = {
+    "ExportsOutputRefDataBucketE6B0FAA83794BF10",
+    "ExportsOutputFnGetAttDataBucketE6B0FAA8Arn3FF3A9FF",
+    "ExportsOutputFnGetAttDataKey5F086070Arn0ECF9F84",
+    "ExportsOutputRefImages2D38C3131DF9B1C4",
+    "ExportsOutputFnGetAttImages2D38C313Arn6C6DDC6E",
+}
 
 
 @pytest.fixture
@@ -59,19 +73,6 @@ def test_access_to_data_is_logged(bucket):
     }
 
 
-def test_only_s3_itself_writes_access_logs_and_only_about_our_bucket(stage):
-    (policy,) = (
-        resource["Properties"]["PolicyDocument"]
-        for resource in stage.resources("storage", "AWS::S3::BucketPolicy").values()
-        if resource["Properties"]["Bucket"] == {"Ref": "DataAccessLogsC0C25EE4"}
-    )
-    (allowed,) = (statement for statement in policy["Statement"] if statement["Effect"] == "Allow")
-    assert allowed["Principal"] == {"Service": "logging.s3.amazonaws.com"}
-    assert allowed["Action"] == "s3:PutObject"
-    assert allowed["Condition"]["ArnLike"] == {"aws:SourceArn": {"Fn::GetAtt": ["DataBucketE6B0FAA8", "Arn"]}}
-    assert allowed["Condition"]["StringEquals"] == {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}
-
-
 def test_nothing_piles_up_for_ever(stage, buckets):
     settings = stage.settings.storage
     rules = {rule["Id"]: rule for b in buckets.values() for rule in b["Properties"]["LifecycleConfiguration"]["Rules"]}
@@ -104,13 +105,25 @@ def test_production_data_outlives_its_stack(stages):
 
 
 def test_production_storage_cannot_be_deleted_by_mistake(stages):
-    def is_protected(name: str) -> bool:
-        stage = stages[name]
-        manifest = (stage.assembly / "manifest.json").read_text(encoding="utf-8")
-        return '"terminationProtection": true' in manifest
-
-    assert {name: is_protected(name) for name in stages} == {"local": False, "dev": False, "prod": True}
+    manifests = {name: (stage.assembly / "manifest.json").read_text() for name, stage in stages.items()}
+    protected = {name: '"terminationProtection": true' in text for name, text in manifests.items()}
+    assert protected == {"local": False, "dev": False, "prod": True}
 
 
 def is_stateful(resource: Resource) -> bool:
     return resource["Type"] in ("AWS::S3::Bucket", "AWS::KMS::Key", "AWS::Logs::LogGroup")
+
+
+@pytest.mark.parametrize(
+    ("ec2", "notebook", "instance_type"),
+    # The second instance type takes no key for its disks.
+    [*itertools.product((False, True), (None, NotebookSettings()), ("ml.m5.large", "ml.m5d.large"))],
+)
+def test_storage_exports_the_same_whatever_the_other_stacks_hold(synthesise, stages, ec2, notebook, instance_type):
+    """CloudFormation takes away no export that is still imported: a setting that changed them could not be changed."""
+    dev = stages["dev"].settings
+    image = "own" if ec2 else "111122223333.dkr.ecr.eu-west-1.amazonaws.com/team/runtime:7"
+    training = replace(dev.training, ec2=dev.training.ec2 if ec2 else None)
+    serving = replace(dev.serving, instance_type=instance_type, image=image)
+    stage = synthesise(replace(dev, training=training, notebook=notebook, serving=serving))
+    assert {name for name, output in stage.template("storage")["Outputs"].items() if "Export" in output} == EXPORTS

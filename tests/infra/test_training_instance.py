@@ -10,23 +10,15 @@ from templates import SynthesisedStage, allowed, condition, role_for, text
 
 from infra.settings import load
 
-ROLE = ("training", "EC2 training instances")
-TEMPLATE = "AWS::EC2::LaunchTemplate"
-
 
 @pytest.fixture
 def launch(stage: SynthesisedStage) -> dict:
-    return stage.properties("training", TEMPLATE)["LaunchTemplateData"]
+    return stage.properties("training", "AWS::EC2::LaunchTemplate")["LaunchTemplateData"]
 
 
 @pytest.fixture
 def role(stage: SynthesisedStage) -> dict:
-    return role_for(stage, *ROLE)
-
-
-@pytest.fixture
-def user_data(launch: dict) -> str:
-    return text(launch["UserData"]["Fn::Base64"])
+    return role_for(stage, "training", "EC2 training instances")
 
 
 def test_the_image_has_the_framework_version_of_the_training_image(stage):
@@ -90,19 +82,6 @@ def test_every_subnet_has_the_way_out_and_the_one_to_s3(stage):
     assert all(subnet["Properties"]["MapPublicIpOnLaunch"] is True for subnet in subnets.values())
 
 
-def test_logs_stay_where_the_stage_retains_its_data(stage):
-    (group,) = stage.resources("training", "AWS::Logs::LogGroup").values()
-    assert group["DeletionPolicy"] == ("Retain" if stage.settings.storage.retain else "Delete")
-
-
-def test_the_instance_profile_has_the_one_role_which_is_ec2s_alone(stage, role):
-    (profile,) = stage.resources("training", "AWS::IAM::InstanceProfile").values()
-    (name,) = profile["Properties"]["Roles"]
-    assert stage.template("training")["Resources"][name["Ref"]] == role
-    (statement,) = role["Properties"]["AssumeRolePolicyDocument"]["Statement"]
-    assert statement["Principal"] == {"Service": "ec2.amazonaws.com"}
-
-
 def test_an_instance_may_do_with_the_bucket_what_a_training_job_may_and_fetch_its_program(stage, role):
     job = role_for(stage, "training", "SageMaker training jobs")
     of_job, of_instance = (
@@ -131,24 +110,19 @@ def test_beyond_the_data_it_has_its_own_log_group_and_session_manager(stage, rol
     assert others == {action: {"*"} for action in {*channels, "ssm:UpdateInstanceInformation"}}
 
 
-def test_the_time_limit_is_the_first_thing_that_the_user_data_set(stage, user_data):
+def test_the_user_data_sets_the_time_limit_first_is_complete_and_within_ec2s_limit(launch):
+    user_data = text(launch["UserData"]["Fn::Base64"])
     commands = [line for line in user_data.splitlines() if line and not line.startswith("#")]
-    assert commands[0].startswith(f"shutdown -P +{stage.settings.training.ec2.shutdown_minutes} ")
-    assert stage.settings.training.ec2.shutdown_minutes == 90
-
-
-def test_the_user_data_is_within_ec2s_limit_and_complete(user_data):
-    assert len(user_data.encode()) < 16 * 1024
+    assert commands[0].startswith("shutdown -P +90 ")
     assert "{{" not in user_data
+    assert len(user_data.encode()) < 16 * 1024
 
 
 def test_the_program_holds_nothing_but_itself(stage):
-    folders = [path for path in stage.assembly.glob("asset.*") if (path / "training_instance").is_dir()]
-    (program,) = folders
-    files = {str(path.relative_to(program)) for path in program.rglob("*") if path.is_file()}
-    assert "__main__.py" in files
-    assert "training_instance/program.py" in files
-    assert all(name == "__main__.py" or re.fullmatch(r"training_instance/\w+\.py", name) for name in files)
+    (program,) = (path for path in stage.assembly.glob("asset.*") if (path / "training_instance").is_dir())
+    files = {path.relative_to(program).as_posix() for path in program.rglob("*") if path.is_file()}
+    assert {"__main__.py", "training_instance/program.py"} <= files
+    assert all(re.fullmatch(r"(__main__|training_instance/\w+)\.py", name) for name in files)
 
 
 def test_without_the_section_there_is_no_trace_of_it(synthesise):
@@ -156,8 +130,3 @@ def test_without_the_section_there_is_no_trace_of_it(synthesise):
     stage = synthesise(replace(dev, training=replace(dev.training, ec2=None)))
     types = {resource["Type"] for resource in stage.template("training")["Resources"].values()}
     assert types == {"AWS::IAM::Role"}
-
-
-def test_a_stage_that_is_tied_to_a_region_needs_no_look_up(synthesise):
-    stage = synthesise(replace(load("dev"), account="111122223333", region="eu-west-1"))
-    assert '"missing"' not in (stage.assembly / "manifest.json").read_text(encoding="utf-8")

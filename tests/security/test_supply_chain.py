@@ -5,14 +5,12 @@ The exceptions are PyTorch's packages, whose builds differ by machine, and the p
 
 from __future__ import annotations
 
-import ast
 import importlib.metadata
 import json
 import re
 import subprocess
-import sys
 from pathlib import Path
-from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from packaging.markers import default_environment
@@ -20,7 +18,6 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from benchmarks import serving_systems
-from model.core.packaging import SERVING_PACKAGES
 
 ROOT = Path(__file__).resolve().parents[2]
 #: Its builds for processors only come from another place than those with CUDA, so it has no hash that fits all.
@@ -101,16 +98,12 @@ def test_make_installs_nothing_without_a_hash_but_pytorch_and_this_project() -> 
 
 
 def test_the_benchmarks_peers_are_installed_by_hash_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ran: list[str] = []
-
-    def run(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
-        ran.append(" ".join(command))
-        return subprocess.CompletedProcess(command, 0, "")
-
+    run = Mock(return_value=subprocess.CompletedProcess([], 0, ""))
     monkeypatch.setattr(serving_systems.subprocess, "run", run)
+    monkeypatch.setattr(serving_systems.shutil, "rmtree", Mock())
     (tmp_path / "peers").mkdir()
-    monkeypatch.setattr(serving_systems.shutil, "rmtree", lambda *_, **__: None)
     serving_systems.install_peers(tmp_path / "peers", print)
+    ran = [" ".join(call.args[0]) for call in run.call_args_list]
     checked, pytorch = (command for command in ran if "pip install" in command)
     assert "--require-hashes" in checked
     assert pytorch.endswith("requirements-peers.txt torch torchvision")
@@ -122,34 +115,30 @@ def test_node_packages_are_compared_with_a_digest() -> None:
     assert [name for name, entry in packages.items() if name and not entry["integrity"].startswith("sha512-")] == []
 
 
-def missing(path: Path, environment: dict[str, str]) -> dict[str, str]:
-    """What the packages of a lock need and the lock does not have, with who needs it."""
+LINUX = [
+    {**default_environment(), "sys_platform": "linux", "python_version": version, "python_full_version": f"{version}.0"}
+    for version in ("3.11", "3.12", "3.13", "3.14")
+]
+
+
+@pytest.mark.parametrize(
+    ("path", "environment", "there_already"),
+    [
+        (ROOT / "requirements-dev.lock", default_environment(), OF_PYTORCH),
+        # With one hash in the file of a training job pip asks for all.
+        *((HASHED[0], machine, OF_THE_TRAINING_IMAGE) for machine in LINUX),
+    ],
+)
+def test_what_is_installed_leaves_no_dependency_out(
+    path: Path, environment: dict[str, str], there_already: set[str]
+) -> None:
     listed = pins(path).keys()
-    needs = [
-        (package, Requirement(text))
-        for package in listed
-        if any(importlib.metadata.distributions(name=package))  # not what only other systems need
-        for text in importlib.metadata.requires(package) or ()
-    ]
-    return {
-        canonicalize_name(needed.name): f"{package} needs {needed}"
-        for package, needed in needs
-        if (needed.marker is None or needed.marker.evaluate({**environment, "extra": ""}))
-        and canonicalize_name(needed.name) not in listed
-    }
-
-
-def test_set_up_leaves_no_dependency_out() -> None:
-    """It installs what is listed, without looking for what that needs."""
-    assert missing(ROOT / "requirements-dev.lock", default_environment()).keys() <= OF_PYTORCH
-
-
-@pytest.mark.parametrize("python", ["3.11", "3.12", "3.13", "3.14"])
-def test_training_job_installs_nothing_without_a_hash(python: str) -> None:
-    """With one hash in the file pip asks for all: a dependency that is missing there fails the job."""
-    machine = {"sys_platform": "linux", "python_version": python, "python_full_version": f"{python}.0"}
-    needed = missing(HASHED[0], {**default_environment(), **machine})
-    assert needed.keys() <= OF_THE_TRAINING_IMAGE, needed
+    # Not installed here: what only other systems need.
+    installed = [package for package in listed if any(importlib.metadata.distributions(name=package))]
+    needs = [Requirement(text) for package in installed for text in importlib.metadata.requires(package) or ()]
+    here = {**environment, "extra": ""}
+    needed = {canonicalize_name(n.name) for n in needs if n.marker is None or n.marker.evaluate(here)}
+    assert needed - listed <= there_already
 
 
 def test_the_serving_image_is_built_on_a_digest() -> None:
@@ -175,17 +164,3 @@ def test_what_a_page_or_a_notebook_tells_a_person_to_install_has_its_version() -
     # Not a package: an option or its file, and what a file of constraints holds to a version.
     allowed = re.compile(r"[\w.-]+==[\w.]+|-.*|.*\.(txt|lock)|\W+|" + "|".join(OF_PYTORCH))
     assert [word for word in told if not allowed.fullmatch(word)] == []
-
-
-def test_the_serving_image_has_every_package_that_its_program_imports() -> None:
-    names = {"httptools"}  # uvicorn takes it where it is installed
-    for module in (path for name in SERVING_PACKAGES for path in (ROOT / "model" / name).glob("*.py")):
-        for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Import):
-                names |= {alias.name.partition(".")[0] for alias in node.names}
-            elif isinstance(node, ast.ImportFrom) and node.level == 0:
-                names.add(str(node.module).partition(".")[0])
-    providers = importlib.metadata.packages_distributions()
-    # PyTorch: `network.py` is for trainings.
-    needed = {canonicalize_name(providers[name][0]) for name in names - sys.stdlib_module_names - OF_PYTORCH}
-    assert needed <= pins(HASHED[1]).keys()

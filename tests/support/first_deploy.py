@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from cli.aws import Stage
 from cli.operating.deploying import StackKind
@@ -38,12 +39,7 @@ STEPS = (
     Step("kennel deploy storage training", "Deployed storage, training"),
     Step("kennel data push data/first", "100 uploaded"),
     Step("kennel train --data first --set epochs=3", r"\bcompleted in \d+ s"),
-    Step(
-        "kennel train --data first --set epochs=10000",
-        r"Training job (\S+) on",
-        ends_with=130,
-        interrupt_at=r"\bepoch=2 ",
-    ),
+    Step("kennel train --data first --set epochs=10000", r"Training job (\S+) on", 130, interrupt_at=r"\bepoch=2 "),
     Step("kennel train --stop JOB", "is stopping"),
     Step("kennel train --follow JOB", "Stopped", ends_with=5),
     Step("kennel package --job JOB", "2 classes"),
@@ -120,14 +116,9 @@ class Walk:
             command += " --yes"  # this was started by somebody who agrees
         print(f"$ {command}", flush=True)
         printed, waiting_for = "", step.interrupt_at
-        with subprocess.Popen(
-            ["bash", "-c", f"exec {command}"],
-            cwd=self.folder,
-            env=dict(self.environment),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        ) as process:
+        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        where = {"cwd": self.folder, "env": dict(self.environment)}
+        with subprocess.Popen(["bash", "-c", f"exec {command}"], **where, **pipes) as process:
             assert process.stdout is not None
             for line in process.stdout:
                 print(line, end="", flush=True)

@@ -20,24 +20,21 @@ Resource = dict[str, Any]
 
 @dataclass(frozen=True)
 class SynthesisedStage:
-    """The cloud assembly of one stage."""
+    """The cloud assembly of one stage; `kind` is one of `KINDS`, a stack."""
 
     settings: Settings
     assembly: Path
 
+    def read(self, name: str) -> Any:
+        return json.loads((self.assembly / name).read_text(encoding="utf-8"))
+
     def template(self, kind: str) -> dict[str, Any]:
-        """The template of a stack (storage, training, inference)."""
-        path = self.assembly / f"{self.settings.stack_name(kind)}.template.json"
-        template: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return template
+        return self.read(f"{self.settings.stack_name(kind)}.template.json")
 
     def resources(self, kind: str, resource_type: str) -> dict[str, Resource]:
         """The resources of one type, by logical id; at least one."""
-        found = {
-            name: resource
-            for name, resource in self.template(kind)["Resources"].items()
-            if resource["Type"] == resource_type
-        }
+        resources = self.template(kind)["Resources"].items()
+        found = {name: resource for name, resource in resources if resource["Type"] == resource_type}
         assert found, f"{kind} has no {resource_type}"
         return found
 
@@ -54,9 +51,7 @@ class SynthesisedStage:
 
     def report(self) -> list[dict[str, Any]]:
         """What the validation plugins reported."""
-        path = self.assembly / "validation-report.json"
-        plugins: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["pluginReports"]
-        return plugins
+        return self.read("validation-report.json")["pluginReports"]
 
 
 def write_artifact(path: Path, content: bytes) -> Path:
@@ -69,20 +64,20 @@ def write_artifact(path: Path, content: bytes) -> Path:
 
 def statements(role: Resource) -> list[dict[str, Any]]:
     """All statements of a role's inline policies, action and resource always as lists."""
+
+    def listed(value: object) -> list[Any]:
+        return value if isinstance(value, list) else [value]
+
     return [
-        {**statement, "Action": _listed(statement["Action"]), "Resource": _listed(statement["Resource"])}
+        {**statement, "Action": listed(statement["Action"]), "Resource": listed(statement["Resource"])}
         for policy in role["Properties"]["Policies"]
         for statement in policy["PolicyDocument"]["Statement"]
     ]
 
 
 def role_for(stage: SynthesisedStage, kind: str, description: str) -> Resource:
-    """The role with a description."""
-    (role,) = (
-        role
-        for role in stage.resources(kind, "AWS::IAM::Role").values()
-        if role["Properties"]["Description"] == description
-    )
+    roles = stage.resources(kind, "AWS::IAM::Role").values()
+    (role,) = (role for role in roles if role["Properties"]["Description"] == description)
     return role
 
 
@@ -120,7 +115,3 @@ def condition(role: Resource, action: str) -> dict[str, Any]:
     """The condition under which an action is allowed."""
     (statement,) = (s for s in statements(role) if action in s["Action"])
     return statement.get("Condition", {})
-
-
-def _listed(value: object) -> list[Any]:
-    return value if isinstance(value, list) else [value]

@@ -22,25 +22,17 @@ class JobError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What to train.
-
-    Attributes
-    ----------
-    source
-        Address of the program's folder as a tar.gz.
-    channels
-        Prefixes of the inputs, by name.
-    output, checkpoints
-        Prefixes for what the training leaves.
-    max_runtime_seconds
-        For the program; inputs and outputs take their time besides.
-    """
+    """What to train; all places are ``s3://`` addresses."""
 
     name: str
+    #: The program's folder as a tar.gz.
     source: str
+    #: Prefixes of the inputs, by name.
     channels: dict[str, str]
+    #: Prefixes for what the training leaves.
     output: str
     checkpoints: str
+    #: For the program; inputs and outputs take their time besides.
     max_runtime_seconds: int
     hyperparameters: dict[str, str] = field(default_factory=dict)
 
@@ -58,39 +50,31 @@ class Job:
         return json.dumps(asdict(self), indent=2)
 
 
-def require_name(name: str) -> str:
-    """Return the name when it can be a job's, or raise JobError."""
-    if not _NAME.fullmatch(name):
-        raise JobError(f"{name!r} is not a name of a job.")
-    return name
-
-
 @dataclass
 class Status:
-    """How a training stands.
-
-    Attributes
-    ----------
-    state
-        Starting, Downloading, Training, Uploading, or one of `ENDED`.
-    model
-        Address of the model, once there is one.
-    started, ended
-        Seconds since the epoch.
-    """
+    """How a training stands; times are seconds since the epoch."""
 
     job: str
     instance_id: str
     instance_type: str
+    #: Starting, Downloading, Training, Uploading, or one of `ENDED`.
     state: str = "Starting"
     reason: str | None = None
     exit_code: int | None = None
+    #: Address of the model, once there is one.
     model: str | None = None
     started: float = field(default_factory=time.time)
     ended: float | None = None
 
     def dump(self) -> str:
         return json.dumps(asdict(self), indent=2)
+
+
+def require_name(name: str) -> str:
+    """Return the name when it can be a job's, or raise JobError."""
+    if not _NAME.fullmatch(name):
+        raise JobError(f"{name!r} is not a name of a job.")
+    return name
 
 
 def job_key(prefix: str, name: str) -> str:

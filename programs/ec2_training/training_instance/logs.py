@@ -12,23 +12,21 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 FLUSH_SECONDS = 1.0
-_CLOSE_SECONDS = 20.0
 #: PutLogEvents takes 1 MiB a request, with 26 bytes more for each line; in UTF-8 a byte may become three.
 MAX_LINE_BYTES = 3072
 _MAX_LINES = 100
 #: Lines kept while CloudWatch does not take them; then the oldest are dropped, the console has had them.
 _MAX_WAITING = 50_000
-_TAIL_LINES = 20
 
 
 class Log:
-    """One stream of a log group. Writing to it never fails and never waits for the network."""
+    """One stream of a log group; `tail` has the last lines. Writing never fails and never waits for the network."""
 
     def __init__(self, client: Any, group: str, stream: str) -> None:
         self._client = client
         self._place = {"logGroupName": group, "logStreamName": stream}
         self._waiting: deque[dict[str, Any]] = deque(maxlen=_MAX_WAITING)
-        self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
+        self.tail: deque[str] = deque(maxlen=20)
         self._lock = threading.Lock()
         self._closed = threading.Event()
         self._sender = threading.Thread(target=self._run, name="log", daemon=True)
@@ -39,19 +37,14 @@ class Log:
         sys.stdout.write(f"{line}\n")
         sys.stdout.flush()
         with self._lock:
-            self._tail.append(line)
+            self.tail.append(line)
             # CloudWatch takes no empty message.
             self._waiting.append({"timestamp": int(time.time() * 1000), "message": line or " "})
 
-    def tail(self) -> str:
-        """Return the last lines."""
-        with self._lock:
-            return "\n".join(self._tail)
-
     def close(self) -> None:
-        """Send what is waiting."""
+        """Send what is waiting, if that takes no longer than 20 seconds."""
         self._closed.set()
-        self._sender.join(_CLOSE_SECONDS)
+        self._sender.join(20.0)
 
     def _run(self) -> None:
         last = False

@@ -20,10 +20,10 @@ import boto3
 from botocore.config import Config
 
 from . import job as jobs
+from . import metadata
 from .job import Job, JobError, Status, job_key, require_name, status_key, stop_key
 from .logs import MAX_LINE_BYTES, Log
-from .metadata import InstanceMetadata
-from .storage import S3_ERRORS, CheckpointSync, download_archive, download_folder, repeating, upload_archive
+from .storage import S3_ERRORS, download_archive, download_folder, repeating, synced, upload_archive
 
 #: Prefixes of the data bucket: where the jobs are described, and where their outputs go.
 JOBS, OUTPUTS = "code/jobs", "training"
@@ -42,15 +42,14 @@ _RETRIES = Config(connect_timeout=10, read_timeout=60, retries={"mode": "standar
 class Training:
     """One job on this instance; everything that is fetched or made is in `folder`."""
 
-    def __init__(self, name: str, bucket: str, folder: Path, s3: Any, log: Log, metadata: Any) -> None:
+    def __init__(self, name: str, bucket: str, folder: Path, s3: Any, log: Log) -> None:
         self._name = name
         self._bucket = bucket
         self._folder = folder
         self._s3 = s3
         self._log = log
-        self._metadata = metadata
         self._end: tuple[str, str] | None = None  # state and reason, when something else than the program ends it
-        self.status = Status(name, metadata.get("instance-id") or "", metadata.get("instance-type") or "")
+        self.status = Status(name, metadata.entry("instance-id") or "", metadata.entry("instance-type") or "")
 
     def end_early(self, state: str, reason: str) -> None:
         """Let the program save what it has, then end; the first reason counts."""
@@ -60,22 +59,19 @@ class Training:
         """Do everything; `status` says how it went."""
         try:
             self._report("Starting")
-            self._work()
+            state, reason = self._work()
         except JobError as error:
-            self._fail(str(error))
+            state, reason = jobs.FAILED, str(error)
         except Exception as error:  # of AWS or the disk, or a bug
             self._log.write(traceback.format_exc().rstrip())
-            self._fail(f"{type(error).__name__}: {error}")
-        self.status.ended = time.time()
-        reason = f": {self.status.reason}" if self.status.reason else ""
-        self._log.write(f"{self._name} ended as {self.status.state}{reason}")
+            state, reason = jobs.FAILED, f"{type(error).__name__}: {error}"
+        self.status.state, self.status.ended = state, time.time()
+        self.status.reason = reason and reason[:_MAX_REASON_CHARACTERS]
+        self._log.write(f"{self._name} ended as {state}" + (f": {reason}" if reason else ""))
         self._log.close()  # before the status, which is what others wait for
         self._put_status()
 
-    def _fail(self, reason: str) -> None:
-        self.status.state, self.status.reason = jobs.FAILED, reason[:_MAX_REASON_CHARACTERS]
-
-    def _work(self) -> None:
+    def _work(self) -> tuple[str, str | None]:
         body = self._s3.get_object(Bucket=self._bucket, Key=job_key(JOBS, self._name))["Body"].read()
         job = Job.parse(body.decode())
         ml = _make_folders(self._folder / "ml", job, self.status.instance_type)
@@ -84,15 +80,14 @@ class Training:
         for channel, url in job.channels.items():
             if not download_folder(self._s3, url, ml / "input" / "data" / channel):
                 raise JobError(f"There are no objects below {url}, the input {channel!r}.")
-        checkpoints = CheckpointSync(self._s3, job.checkpoints, ml / "checkpoints")
-        if count := checkpoints.download():
-            self._log.write(f"Going on from the checkpoints of an earlier instance ({count} files).")
-        with repeating(self._look, WATCH_SECONDS), checkpoints.syncing():
+        with synced(self._s3, job.checkpoints, ml / "checkpoints") as count, repeating(self._look, WATCH_SECONDS):
+            if count:
+                self._log.write(f"Going on from the checkpoints of an earlier instance ({count} files).")
             self._report("Training")
-            state, reason = self._train(job, ml)
-        if state != jobs.INTERRUPTED:  # then another instance goes on from the checkpoints
+            end = self._train(job, ml)
+        if end[0] != jobs.INTERRUPTED:  # then another instance goes on from the checkpoints
             self._upload(job, ml)
-        self.status.state, self.status.reason = state, reason
+        return end
 
     def _upload(self, job: Job, ml: Path) -> None:
         """Leave what SageMaker leaves, in the same places."""
@@ -106,8 +101,8 @@ class Training:
 
     def _train(self, job: Job, ml: Path) -> tuple[str, str | None]:
         """Run the program; returns how it ended, and why if that was early."""
-        own = {"TRAINING_JOB_NAME": job.name, "PYTHONUNBUFFERED": "1"}
-        variables = {**own, "SM_CHECKPOINT_DIR": str(ml / "checkpoints")}
+        checkpoints = str(ml / "checkpoints")
+        variables = {"TRAINING_JOB_NAME": job.name, "PYTHONUNBUFFERED": "1", "SM_CHECKPOINT_DIR": checkpoints}
         exit_code = self._run(ml / "code", variables, time.monotonic() + job.max_runtime_seconds)
         end = self._end  # from now on it is too late to end the program early
         self.status.exit_code = exit_code
@@ -117,11 +112,10 @@ class Training:
 
     def _failure_reason(self, failure: Path, exit_code: int) -> str:
         """What the program wrote to ``output/failure``, or the end of the log."""
-        how = f"signal {-exit_code}" if exit_code < 0 else f"exit code {exit_code}"
+        ending = f" (signal {-exit_code})" if exit_code < 0 else f" (exit code {exit_code})"
         text = failure.read_text(encoding="utf-8", errors="replace").strip() if failure.is_file() else ""
-        ending = f" ({how})"
         room = _MAX_REASON_CHARACTERS - len(ending)
-        return (text[:room] or self._log.tail()[-room:]) + ending
+        return (text[:room] or "\n".join(self._log.tail)[-room:]) + ending
 
     def _run(self, code: Path, variables: dict[str, str], deadline: float) -> int:
         """Run the program, its lines into the log, until it ends or has to; returns its exit code."""
@@ -159,12 +153,11 @@ class Training:
 
     def _look(self) -> None:
         """Find out whether somebody, or AWS, wants this to end."""
-        if self._metadata.interrupted():
-            self.end_early(jobs.INTERRUPTED, "AWS takes the spot instance back.")
-            return
         # A listing, because the role may not know of single objects whether they exist.
         if self._s3.list_objects_v2(Bucket=self._bucket, Prefix=stop_key(JOBS, self._name), MaxKeys=1).get("Contents"):
             self.end_early(jobs.STOPPED, "The training was stopped by its user.")
+        if metadata.entry("spot/instance-action"):  # two minutes before
+            self.end_early(jobs.INTERRUPTED, "AWS takes the spot instance back.")
 
     def _report(self, state: str) -> None:
         self.status.state = state
@@ -184,7 +177,7 @@ def _make_folders(ml: Path, job: Job, instance_type: str) -> Path:
     for name in ("code", "input/config", "input/data", "model", "output/data", "checkpoints"):
         (ml / name).mkdir(parents=True, exist_ok=True)
     host = {"hosts": ["algo-1"], "current_host": "algo-1", "network_interface_name": "lo"}
-    resources = {**host, "current_instance_type": instance_type}
+    resources = host | {"current_instance_type": instance_type}
     for name, content in (("resourceconfig", resources), ("hyperparameters", job.hyperparameters)):
         (ml / "input" / "config" / f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
     return ml
@@ -197,15 +190,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--log-group", required=True)
     parser.add_argument("--folder", type=Path, required=True, help="for everything that is fetched or made")
     options = parser.parse_args(argv)
-    metadata = InstanceMetadata()
     try:
-        name = require_name(metadata.get(f"tags/instance/{jobs.JOB_TAG}") or "")
+        name = require_name(metadata.entry(f"tags/instance/{jobs.JOB_TAG}") or "")
     except (JobError, OSError) as error:
         sys.stderr.write(f"The instance's tag {jobs.JOB_TAG} names no job: {error}\n")
         return 1
     log = Log(boto3.client("logs", config=_RETRIES), options.log_group, f"{name}/algo-1-{int(time.time())}")
     s3 = boto3.client("s3", config=_RETRIES.merge(Config(max_pool_connections=20)))
-    training = Training(name, options.bucket, options.folder, s3, log, metadata)
+    training = Training(name, options.bucket, options.folder, s3, log)
     signal.signal(signal.SIGTERM, lambda *_: training.end_early(jobs.STOPPED, "The instance was shut down."))
     training.run()
     return 0 if training.status.state == jobs.COMPLETED else 1

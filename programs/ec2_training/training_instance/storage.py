@@ -84,15 +84,11 @@ def download_archive(s3: Any, url: str, folder: Path) -> None:
 
 def upload_archive(s3: Any, folder: Path, url: str) -> None:
     """Pack the contents of a folder into a tar.gz and upload it."""
-    bucket, key = parse_url(url)
     archive = folder.with_name(f"{folder.name}.tar.gz")
-    try:
-        with tarfile.open(archive, "w:gz", compresslevel=1) as tar:
-            for path in sorted(folder.iterdir()):
-                tar.add(path, arcname=path.name)
-        s3.upload_file(str(archive), bucket, key)
-    finally:
-        archive.unlink(missing_ok=True)
+    with tarfile.open(archive, "w:gz", compresslevel=1) as tar:
+        for path in sorted(folder.iterdir()):
+            tar.add(path, arcname=path.name)
+    s3.upload_file(str(archive), *parse_url(url))
 
 
 @contextlib.contextmanager
@@ -114,44 +110,32 @@ def repeating(function: Callable[[], None], seconds: float) -> Iterator[None]:
         thread.join()
 
 
-class CheckpointSync:
-    """Brings the checkpoints of an earlier instance, and uploads new ones as they appear, below the prefix `url`."""
+@contextlib.contextmanager
+def synced(s3: Any, url: str, folder: Path) -> Iterator[int]:
+    """Fetch the checkpoints of an earlier instance; yields how many. Upload new ones as they appear, and at the end."""
+    bucket, prefix = parse_url(f"{url.rstrip('/')}/")
+    count = download_folder(s3, url, folder)
+    uploaded = dict(_stamps(folder))
 
-    def __init__(self, s3: Any, url: str, folder: Path) -> None:
-        self._s3 = s3
-        self._url = url.rstrip("/")
-        self._folder = folder
-        self._uploaded: dict[Path, tuple[int, int]] = {}
-
-    def download(self) -> int:
-        """Fetch what is there; returns the number of files."""
-        count = download_folder(self._s3, self._url, self._folder)
-        self._uploaded = dict(self._files())
-        return count
-
-    @contextlib.contextmanager
-    def syncing(self) -> Iterator[None]:
-        """Upload in the background for the duration of the block, and at its end whatever is left."""
-        try:
-            with repeating(lambda: self._upload(SETTLED_SECONDS), SYNC_SECONDS):
-                yield
-        finally:
-            self._upload(0.0)
-
-    def _upload(self, settled_seconds: float) -> None:
+    def upload(settled_seconds: float) -> None:
         """Upload changed files to which nobody has written for so long."""
-        latest, (bucket, prefix) = time.time_ns() - settled_seconds * 1e9, parse_url(self._url)
-        for path, stamp in self._files():
-            if self._uploaded.get(path) == stamp or stamp[0] > latest:
-                continue
-            name = path.relative_to(self._folder).as_posix()
-            self._s3.upload_file(str(path), bucket, f"{prefix.rstrip('/')}/{name}")
-            self._uploaded[path] = stamp
+        latest = time.time_ns() - settled_seconds * 1e9
+        for path, stamp in _stamps(folder):
+            if uploaded.get(path) != stamp and stamp[0] <= latest:
+                s3.upload_file(str(path), bucket, prefix + path.relative_to(folder).as_posix())
+                uploaded[path] = stamp
 
-    def _files(self) -> Iterator[tuple[Path, tuple[int, int]]]:
-        """Yield every file, and when it was written and which one it is."""
-        for path in sorted(self._folder.rglob("*")):
-            with contextlib.suppress(FileNotFoundError):  # replaced while we look
-                if path.is_file():
-                    status = path.stat()
-                    yield path, (status.st_mtime_ns, status.st_ino)
+    try:
+        with repeating(lambda: upload(SETTLED_SECONDS), SYNC_SECONDS):
+            yield count
+    finally:
+        upload(0.0)
+
+
+def _stamps(folder: Path) -> Iterator[tuple[Path, tuple[int, int]]]:
+    """Yield every file, and when it was written and which one it is."""
+    for path in sorted(folder.rglob("*")):
+        with contextlib.suppress(FileNotFoundError):  # replaced while we look
+            if path.is_file():
+                status = path.stat()
+                yield path, (status.st_mtime_ns, status.st_ino)

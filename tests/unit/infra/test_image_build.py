@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import Mock
@@ -16,7 +15,6 @@ from hypothesis import strategies as st
 from programs.image_build import image_build
 
 PROPERTIES = {
-    "ServiceToken": "arn:aws:lambda:us-east-1:111122223333:function:f",
     "ProjectName": "project",
     "RepositoryName": "repository",
     "RepositoryUri": "111122223333.dkr.ecr.us-east-1.amazonaws.com/repository",
@@ -25,21 +23,10 @@ PROPERTIES = {
 BUILT = ("SUCCESS", {"ImageUri": f"{PROPERTIES['RepositoryUri']}:{PROPERTIES['Tag']}"})
 
 
-def request(kind: str, physical_id: str | None = "repository") -> dict[str, Any]:
+def request(kind: str, **more: str) -> dict[str, Any]:
     """What CloudFormation sends."""
-    return {
-        "RequestType": kind,
-        "RequestId": "request-1",
-        "ResponseURL": "https://cloudformation.example/answer",
-        "StackId": "stack",
-        "LogicalResourceId": "Image",
-        "ResourceProperties": PROPERTIES,
-        "PhysicalResourceId": physical_id,
-    }
-
-
-class ImageNotFoundError(Exception):
-    pass
+    ids = {name: name for name in ("StackId", "RequestId", "LogicalResourceId", "ResponseURL")}
+    return {"RequestType": kind, **ids, "ResourceProperties": PROPERTIES, **more}
 
 
 def build(status: str) -> dict[str, Any]:
@@ -53,88 +40,69 @@ def build(status: str) -> dict[str, Any]:
     }
 
 
-class FakeAws:
-    """CodeBuild with a build that goes through the given states, ECR with tags, and the log that the build writes."""
+class FakeAws(Mock):
+    """CodeBuild with a build that goes through the given states, ECR without images, and the log of a build."""
 
-    def __init__(self, *states: str) -> None:
-        builds = [build(state) for state in states]
-        self.exceptions = SimpleNamespace(ImageNotFoundException=ImageNotFoundError)
-        self.describe_images = Mock(side_effect=ImageNotFoundError)
-        self.start_build = Mock(return_value={"build": builds[0] if builds else None})
-        self.batch_get_builds = Mock(side_effect=[{"builds": [found]} for found in builds[1:]])
-        self.stop_build = Mock()
-        self.log = [f"line {n}" for n in range(1000)]
-        self.seconds_left = 900.0
+    def goes_through(self, *states: str) -> None:
+        first, *others = ({"build": build(state), "builds": [build(state)]} for state in states)
+        self.start_build.return_value = first
+        self.batch_get_builds.side_effect = others
+        self.exceptions.ImageNotFoundException = LookupError
+        self.describe_images.side_effect = LookupError
+        log = [{"message": f"line {n}\n"} for n in range(1000)] + [{"message": "ERROR: no numpy==0"}]
+        self.get_log_events.side_effect = lambda *, limit, **stream: {"events": log[-limit:]}
 
-    def get_log_events(self, *, limit: int, startFromHead: bool, **stream: str) -> dict[str, Any]:
-        assert (stream, startFromHead) == ({"logGroupName": "group", "logStreamName": "stream"}, False)
-        return {"events": [{"message": f"{line}\n"} for line in self.log[-limit:]]}
-
-    def sleep(self, seconds: float) -> None:
-        self.seconds_left -= seconds
-
-
-Respond = Callable[[FakeAws, dict[str, Any]], dict[str, Any]]
+    def refuses(self, operation: str) -> None:
+        error = {"Error": {"Code": "AccountLimitExceededException", "Message": "0 builds"}}
+        getattr(self, operation).side_effect = ClientError(error, operation)
 
 
 @pytest.fixture
-def respond(monkeypatch: pytest.MonkeyPatch) -> Respond:
-    """Call the handler with a fake AWS; returns what CloudFormation is told."""
-
-    def call(aws: FakeAws, event: dict[str, Any]) -> dict[str, Any]:
-        sent: list[tuple[str, bytes]] = []
-        monkeypatch.setattr(image_build.boto3, "client", lambda service: aws)
-        monkeypatch.setattr(image_build, "time", SimpleNamespace(sleep=aws.sleep))
-        monkeypatch.setattr(image_build, "_send", lambda url, body: sent.append((url, body)))
-        context = SimpleNamespace(
-            get_remaining_time_in_millis=lambda: aws.seconds_left * 1000, log_group_name="/the/log"
-        )
-        image_build.handler(event, context)
-        ((url, body),) = sent
-        assert url == event["ResponseURL"]
-        answer = json.loads(body)
-        for name in ("StackId", "RequestId", "LogicalResourceId"):
-            assert answer[name] == event[name]
-        return answer
-
-    return call
+def aws(monkeypatch: pytest.MonkeyPatch) -> FakeAws:
+    aws = FakeAws(seconds_left=900.0)
+    monkeypatch.setattr(image_build.boto3, "client", lambda service: aws)
+    monkeypatch.setattr(image_build, "_send", aws.send)
+    passes = SimpleNamespace(sleep=lambda seconds: setattr(aws, "seconds_left", aws.seconds_left - seconds))
+    monkeypatch.setattr(image_build, "time", passes)
+    return aws
 
 
-def test_a_missing_image_is_built_once_and_its_address_returned(respond: Respond) -> None:
-    aws = FakeAws("IN_PROGRESS", "IN_PROGRESS", "SUCCEEDED")
-    answer = respond(aws, request("Create", None))
+def respond(aws: FakeAws, event: dict[str, Any]) -> dict[str, Any]:
+    """Call the handler; returns what CloudFormation is told."""
+    context = SimpleNamespace(get_remaining_time_in_millis=lambda: aws.seconds_left * 1000, log_group_name="/the/log")
+    image_build.handler(event, context)
+    ((url, body),) = (call.args for call in aws.send.call_args_list)
+    answer = json.loads(body)
+    ids = ("StackId", "RequestId", "LogicalResourceId")
+    assert [url, *(answer[name] for name in ids)] == ["ResponseURL", *ids]
+    return answer
+
+
+def test_a_missing_image_is_built_once_and_its_address_returned(aws: FakeAws) -> None:
+    aws.goes_through("IN_PROGRESS", "IN_PROGRESS", "SUCCEEDED")
+    answer = respond(aws, request("Create"))
     assert (answer["Status"], answer["Data"]) == BUILT
     aws.start_build.assert_called_once_with(
         projectName="project",
         environmentVariablesOverride=[{"name": "IMAGE_TAG", "value": PROPERTIES["Tag"], "type": "PLAINTEXT"}],
-        idempotencyToken="request-1",
+        idempotencyToken="RequestId",
     )
     assert answer["PhysicalResourceId"] == "repository"  # whatever the image: another one is not another resource
 
 
-def test_an_image_that_is_there_is_not_built_again(respond: Respond) -> None:
-    aws = FakeAws()
-    aws.describe_images = Mock(return_value={"imageDetails": [{"imageTags": [PROPERTIES["Tag"]]}]})
-    answer = respond(aws, request("Update"))
-    assert (answer["Status"], answer["Data"]) == BUILT
-    aws.describe_images.assert_called_once_with(repositoryName="repository", imageIds=[{"imageTag": PROPERTIES["Tag"]}])
-    assert not aws.start_build.called
-
-
-def test_a_failed_build_fails_the_deployment_with_the_end_of_its_log(respond: Respond) -> None:
-    aws = FakeAws("IN_PROGRESS", "FAILED")
-    aws.log.append("ERROR: no matching distribution for numpy==0")
+def test_a_failed_build_fails_the_deployment_with_the_end_of_its_log(aws: FakeAws) -> None:
+    aws.goes_through("IN_PROGRESS", "FAILED")
     answer = respond(aws, request("Create"))
     assert answer["Status"] == "FAILED"
     assert answer["Reason"].startswith(
         "The build project:1 ended as FAILED.\nBUILD: exit status 1\nThe end of its log (group, stream):\nline"
     )
-    assert answer["Reason"].endswith("\nERROR: no matching distribution for numpy==0")
+    assert answer["Reason"].endswith("line 999\nERROR: no numpy==0")
     assert "line 0\n" not in answer["Reason"]
 
 
-def test_a_build_that_takes_too_long_is_stopped_and_answered_in_time(respond: Respond) -> None:
-    aws = FakeAws(*["IN_PROGRESS"] * 1000)
+def test_a_build_that_takes_too_long_is_stopped_and_answered_in_time(aws: FakeAws) -> None:
+    aws.goes_through(*["IN_PROGRESS"] * 1000)
     answer = respond(aws, request("Create"))
     assert answer["Status"] == "FAILED"
     assert "did not finish in time and was stopped" in answer["Reason"]
@@ -143,29 +111,24 @@ def test_a_build_that_takes_too_long_is_stopped_and_answered_in_time(respond: Re
 
 
 @pytest.mark.parametrize(
-    ("states", "refused", "parts"),
+    ("state", "refused", "parts"),
     [
-        (["FAULT"], None, ["ended as FAULT", "(empty)"]),
-        (["FAILED"], "get_log_events", ["BUILD: exit status 1", "cannot be read"]),
-        ([], "start_build", ["AccountLimitExceededException", "kennel image push"]),
-        ([], "describe_images", ["AccountLimitExceededException", "/the/log"]),
+        ("FAULT", "nothing", ["ended as FAULT", "(empty)"]),
+        ("FAILED", "get_log_events", ["BUILD: exit status 1", "cannot be read"]),
+        ("IN_PROGRESS", "start_build", ["AccountLimitExceededException", "kennel image push"]),
+        ("IN_PROGRESS", "describe_images", ["AccountLimitExceededException", "/the/log"]),
     ],
 )
-def test_every_other_end_is_a_failure_with_its_reason(
-    respond: Respond, states: list[str], refused: str | None, parts: list[str]
-) -> None:
-    aws = FakeAws(*states)
-    if refused:
-        error = {"Error": {"Code": "AccountLimitExceededException", "Message": "0 builds"}}
-        setattr(aws, refused, Mock(side_effect=ClientError(error, refused)))
+def test_every_other_end_is_a_failure_with_its_reason(aws: FakeAws, state: str, refused: str, parts: list[str]) -> None:
+    aws.goes_through(state)
+    aws.refuses(refused)
     answer = respond(aws, request("Create"))
     assert answer["Status"] == "FAILED"
     assert [part for part in parts if part not in answer["Reason"]] == []
 
 
-def test_deleting_does_nothing_and_succeeds(respond: Respond) -> None:
-    aws = FakeAws()
-    answer = respond(aws, request("Delete", "what a request left that failed early"))
+def test_deleting_does_nothing_and_succeeds(aws: FakeAws) -> None:
+    answer = respond(aws, request("Delete", PhysicalResourceId="what a request left that failed early"))
     assert (answer["Status"], answer["PhysicalResourceId"]) == ("SUCCESS", "what a request left that failed early")
     assert not aws.start_build.called
     assert not aws.stop_build.called

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,12 +16,10 @@ from emulator_fixtures import tar_gz, untar
 from fake_s3 import FakeS3
 from waiting import wait_until
 
-import model
 from emulator.ec2.metadata import MetadataService
-from programs.ec2_training.training_instance import logs, program, storage
-from programs.ec2_training.training_instance.job import JobError, job_key, require_name, status_key, stop_key
+from programs.ec2_training.training_instance import logs, metadata, program, storage
+from programs.ec2_training.training_instance.job import job_key, status_key, stop_key
 from programs.ec2_training.training_instance.logs import Log
-from programs.ec2_training.training_instance.metadata import InstanceMetadata
 from programs.ec2_training.training_instance.program import Training
 
 JOB = "job-1"
@@ -35,7 +33,7 @@ open("../model/model.json", "w").write("{{}}")
 print("waiting", flush=True)
 time.sleep(600)
 """
-ENDS, IGNORES = "lambda *_: sys.exit(0)", "signal.SIG_IGN"
+ENDS = "lambda *_: sys.exit(0)"
 CHECKPOINT = f"checkpoints/{JOB}/step"
 
 
@@ -48,17 +46,12 @@ class Bucket(FakeS3):
         return super().put_object(Key=Key, **request)
 
 
-class StreamMissingError(Exception):
-    pass
-
-
 class FakeLogs:
-    exceptions = SimpleNamespace(ResourceNotFoundException=StreamMissingError)
+    exceptions = SimpleNamespace(ResourceNotFoundException=LookupError)
 
     def __init__(self) -> None:
-        self.stream_is_there = False
+        self.stream_is_there = self.broken = False
         self.lines: list[str] = []
-        self.broken = False
 
     def create_log_stream(self, **_: str) -> None:
         self.stream_is_there = True
@@ -67,7 +60,7 @@ class FakeLogs:
         if self.broken:
             raise ClientError({"Error": {"Code": "ServiceUnavailableException"}}, "PutLogEvents")
         if not self.stream_is_there:
-            raise StreamMissingError
+            raise LookupError
         self.lines += [event["message"] for event in logEvents]
 
 
@@ -76,7 +69,7 @@ class Instance:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.s3, self.logs, self.taken_back = Bucket(), FakeLogs(), False
+        self.s3, self.logs = Bucket(), FakeLogs()
         self.s3.objects["datasets/dogs/train/a/1.jpg"] = b"image"
         self.describe()
         self.program(WRITES_A_MODEL)
@@ -94,14 +87,12 @@ class Instance:
         }
         self.s3.objects[job_key("code/jobs", JOB)] = json.dumps(job | changes).encode()
 
-    def program(self, source: str, **files: str) -> None:
+    def program(self, source: str) -> None:
         """Put the training program into the bucket."""
-        sources = {program.PROGRAM: source, **files}
-        self.s3.objects["code/sourcedir.tar.gz"] = tar_gz({name: text.encode() for name, text in sources.items()})
+        self.s3.objects["code/sourcedir.tar.gz"] = tar_gz({program.PROGRAM: source.encode()})
 
     def boot(self) -> Training:
-        metadata = SimpleNamespace(get=lambda entry: entry, interrupted=lambda: self.taken_back)
-        return Training(JOB, "bucket", self.folder, self.s3, Log(self.logs, "group", "stream"), metadata)
+        return Training(JOB, "bucket", self.folder, self.s3, Log(self.logs, "group", "stream"))
 
     def run(self) -> dict[str, Any]:
         """Train; returns the status that is left in the bucket."""
@@ -126,36 +117,20 @@ class Instance:
 
 
 @pytest.fixture
-def instance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Instance:
-    monkeypatch.setattr(program, "WATCH_SECONDS", 0.02)
-    monkeypatch.setattr(program, "_POLL_SECONDS", 0.02)
-    monkeypatch.setattr(storage, "SYNC_SECONDS", 0.05)
-    monkeypatch.setattr(storage, "SETTLED_SECONDS", 0.05)
-    monkeypatch.setattr(logs, "FLUSH_SECONDS", 0.02)
+def entries(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """What the instance's metadata service has."""
+    found = {"instance-id": "i-1", "instance-type": "t3.xlarge"}
+    monkeypatch.setattr(metadata, "entry", found.get)
+    return found
+
+
+@pytest.fixture
+def instance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, entries: dict[str, str]) -> Instance:
+    quick = {program: ("WATCH", "_POLL"), storage: ("SYNC", "SETTLED"), logs: ("FLUSH",)}
+    for module, names in quick.items():
+        for name in names:
+            monkeypatch.setattr(module, f"{name}_SECONDS", 0.03)
     return Instance(tmp_path / "root")
-
-
-def test_outputs_have_sagemakers_places_and_names(instance: Instance) -> None:
-    instance.program(f"{WRITES_A_MODEL}; open('../output/data/metrics.json', 'w').write('{{}}')")
-    status = instance.run()
-    assert (status["state"], status["exit_code"], status["reason"]) == ("Completed", 0, None)
-    assert status["model"] == f"s3://bucket/training/{JOB}/output/model.tar.gz"
-    assert (instance.archive("model"), instance.archive("output")) == (["model.json"], ["metrics.json"])
-    assert instance.logs.lines[-1] == f"{JOB} ended as Completed"
-
-
-def test_the_program_finds_what_it_finds_in_a_container(instance: Instance) -> None:
-    variables = ("MODEL_DIR", "CHANNEL_TRAINING", "CHECKPOINT_DIR", "CURRENT_INSTANCE_TYPE")
-    names = ["TRAINING_JOB_NAME", *(f"SM_{name}" for name in variables)]
-    train = f"import os, sys, json; print(json.dumps([sys.argv[1:], *(os.environ[name] for name in {names})]))"
-    source = (Path(model.__file__).parent / "training" / "job" / program.PROGRAM).read_text()
-    instance.program(source, **{"train.py": train, "requirements.txt": ""})
-    assert instance.run()["state"] == "Completed"
-    ml = instance.folder / "ml"
-    assert json.loads(next(line for line in instance.logs.lines if line[0] == "[")) == [
-        ["--lr=0.1"], JOB, f"{ml}/model", f"{ml}/input/data/training", f"{ml}/checkpoints",
-        "instance-type",
-    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -190,24 +165,22 @@ def test_time_that_is_used_up_ends_the_program(instance: Instance) -> None:
     assert "MaxRuntimeExceeded" in status["reason"]
 
 
-@pytest.mark.parametrize(("handler", "exit_code"), [(ENDS, 0), (IGNORES, -9)])
-def test_its_user_stops_it_by_an_object_and_the_model_is_kept(
-    instance: Instance, monkeypatch: pytest.MonkeyPatch, handler: str, exit_code: int
+def test_who_ignores_being_stopped_is_killed_and_the_model_is_kept(
+    instance: Instance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(program, "STOP_GRACE_SECONDS", 0.1 if handler == IGNORES else 120.0)
+    monkeypatch.setattr(program, "STOP_GRACE_SECONDS", 0.1)
     key = stop_key("code/jobs", JOB)
-    status = instance.run_until_ended(handler, lambda: instance.s3.objects.__setitem__(key, b""))
-    assert (status["state"], status["exit_code"]) == ("Stopped", exit_code)
+    status = instance.run_until_ended("signal.SIG_IGN", lambda: instance.s3.objects.__setitem__(key, b""))
+    assert (status["state"], status["exit_code"]) == ("Stopped", -9)
     assert instance.archive("model") == ["model.json"]
 
 
-@pytest.mark.parametrize("state", ["Interrupted", "Stopped"])
-def test_what_comes_after_the_programs_end_does_not_undo_it(instance: Instance, state: str) -> None:
+def test_what_comes_after_the_programs_end_does_not_undo_it(instance: Instance) -> None:
     training = instance.boot()
 
     def too_late(key: str) -> bool:
         if key.endswith("model.tar.gz"):
-            training.end_early(state, "while the model is uploaded")
+            training.end_early("Interrupted", "while the model is uploaded")
         return False
 
     instance.s3.refuse = too_late
@@ -216,13 +189,15 @@ def test_what_comes_after_the_programs_end_does_not_undo_it(instance: Instance, 
 
 
 def test_a_spot_instance_that_is_taken_back_leaves_its_checkpoints_and_the_next_goes_on(
-    instance: Instance, tmp_path: Path
+    instance: Instance, tmp_path: Path, entries: dict[str, str]
 ) -> None:
-    status = instance.run_until_ended(ENDS, lambda: setattr(instance, "taken_back", True))
+    announced = ("spot/instance-action", "terminate")
+    status = instance.run_until_ended(ENDS, lambda: entries.__setitem__(*announced))
     assert status["state"] == "Interrupted"
     assert instance.s3.objects[CHECKPOINT] == b"7"
     assert f"training/{JOB}/output/model.tar.gz" not in instance.s3.objects
-    instance.taken_back, instance.folder = False, tmp_path / "next"
+    del entries[announced[0]]
+    instance.folder = tmp_path / "next"
     instance.program(
         f"import os; {WRITES_A_MODEL}; print('step', open(os.environ['SM_CHECKPOINT_DIR'] + '/step').read())"
     )
@@ -238,34 +213,22 @@ def test_neither_the_log_nor_the_status_can_stop_a_training(instance: Instance) 
     assert training.status.state == "Completed"
 
 
-@pytest.mark.parametrize("name", ["", "../x", "a" * 64, "a b", "-a"])
-def test_names_that_could_lead_elsewhere_are_no_jobs(name: str) -> None:
-    with pytest.raises(JobError, match="is not a name of a job"):
-        require_name(name)
-
-
-@pytest.fixture
-def entries(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
-    """What the instance's metadata service has."""
-    found: dict[str, str] = {}
-    service = MetadataService(lambda: found, None)
-    monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", service.url)
-    yield found
-    service.close()
-
-
-def test_an_interruption_is_an_entry_that_appears(entries: dict[str, str]) -> None:
-    metadata = InstanceMetadata()
-    assert not metadata.interrupted()
-    entries["spot/instance-action"] = '{"action": "terminate"}'
-    assert metadata.interrupted()
-
-
-def test_without_a_tag_or_a_metadata_service_the_program_ends_with_a_message(
-    entries: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+@pytest.mark.parametrize("tag", [None, "", "../x", "a" * 64, "a b", "-a"])
+def test_an_instance_whose_tag_names_no_job_ends_with_a_message(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, tag: str | None
 ) -> None:
-    arguments = ["--bucket", "b", "--log-group", "g", "--folder", str(tmp_path)]
-    assert program.main(arguments) == 1
-    monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", "http://127.0.0.1:9")
-    assert program.main(arguments) == 1
-    assert capsys.readouterr().err.count("tag training-job names no job") == 2
+    service = MetadataService(lambda: {} if tag is None else {"tags/instance/training-job": tag}, None)
+    monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", service.url)
+    assert program.main(["--bucket", "b", "--log-group", "g", "--folder", str(tmp_path)]) == 1
+    service.close()
+    assert "tag training-job names no job" in capsys.readouterr().err
+
+
+def test_an_interruption_is_an_entry_that_appears(monkeypatch: pytest.MonkeyPatch) -> None:
+    entries: dict[str, str] = {}
+    service = MetadataService(lambda: entries, None)
+    monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", service.url)
+    assert metadata.entry("spot/instance-action") is None
+    entries["spot/instance-action"] = "terminate"
+    assert metadata.entry("spot/instance-action") == "terminate"
+    service.close()

@@ -14,66 +14,55 @@ from programs.notebook_idle import stop_when_idle
 
 NOW = 1_800_000_000.0
 HOUR = 3600.0
-STOP = "sagemaker stop-notebook-instance --region eu-west-1 --notebook-instance-name mine"
 
 
-def at(seconds_ago: float) -> dict[str, str]:
-    return {"last_activity": datetime.fromtimestamp(NOW - seconds_ago, UTC).isoformat().replace("+00:00", "Z")}
-
-
-BUSY, IDLE = {"execution_state": "busy"}, {"execution_state": "idle"}
+def at(seconds_ago: float, **more: str) -> dict[str, str]:
+    moment = datetime.fromtimestamp(NOW - seconds_ago, UTC).isoformat()
+    return {"last_activity": moment.replace("+00:00", "Z"), **more}
 
 
 @pytest.mark.parametrize(
-    ("status", "kernels", "terminals", "uptime", "stops"),
+    ("jupyter", "uptime", "stops"),
     [
-        (at(2 * HOUR), [], [], 9 * HOUR, True),
-        (at(20 * HOUR), [IDLE], [{}], 9 * HOUR, True),
-        (None, [], [], 2 * HOUR, True),  # Jupyter does not answer
-        (at(60), [], [], 9 * HOUR, False),
-        (at(2 * HOUR), [at(60) | IDLE], [], 9 * HOUR, False),
-        (at(2 * HOUR), [at(5 * HOUR) | BUSY], [], 9 * HOUR, False),
-        (at(2 * HOUR), [], [at(30)], 9 * HOUR, False),
-        (at(9 * HOUR), [], [], 60, False),  # it has just started
+        ({"status": at(2 * HOUR)}, 9 * HOUR, True),
+        ({"status": at(20 * HOUR), "kernels": [{"execution_state": "idle"}], "terminals": [{}]}, 9 * HOUR, True),
+        (None, 2 * HOUR, True),  # it does not answer
+        ({"status": at(60)}, 9 * HOUR, False),
+        ({"status": at(2 * HOUR), "kernels": [at(60, execution_state="idle")]}, 9 * HOUR, False),
+        ({"status": at(2 * HOUR), "kernels": [at(5 * HOUR, execution_state="busy")]}, 9 * HOUR, False),
+        ({"status": at(2 * HOUR), "terminals": [at(30)]}, 9 * HOUR, False),
+        ({"status": at(9 * HOUR)}, 60, False),  # it has just started
     ],
 )
 def test_a_notebook_that_nobody_has_used_for_a_while_is_stopped(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    status: dict[str, str] | None,
-    kernels: list[dict[str, str]],
-    terminals: list[dict[str, str]],
-    uptime: float,
-    stops: bool,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jupyter: dict[str, Any] | None, uptime: float, stops: bool
 ) -> None:
-    calls = tmp_path / "calls"
-    (tmp_path / "aws").write_text(f'#!/bin/sh\necho "$@" >> {calls}\n')
+    (tmp_path / "aws").write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/calls\n')
     (tmp_path / "aws").chmod(0o755)
+    (tmp_path / "calls").touch()
     (tmp_path / "uptime").write_text(f"{uptime} 0\n")
     arn = "arn:aws:sagemaker:eu-west-1:111122223333:notebook-instance/mine"
     (tmp_path / "metadata").write_text(json.dumps({"ResourceArn": arn, "ResourceName": "mine"}))
 
-    def jupyter(what: str) -> Any:
-        if status is None:
+    def answer(what: str) -> Any:
+        if jupyter is None:
             raise ConnectionRefusedError("refused")
-        return {"status": status, "kernels": kernels, "terminals": terminals}[what]
+        return jupyter.get(what, [])
 
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     monkeypatch.setattr(stop_when_idle, "UPTIME", tmp_path / "uptime")
     monkeypatch.setattr(stop_when_idle, "METADATA", tmp_path / "metadata")
-    monkeypatch.setattr(stop_when_idle, "jupyter", jupyter)
+    monkeypatch.setattr(stop_when_idle, "jupyter", answer)
     monkeypatch.setattr(stop_when_idle.time, "time", lambda: NOW)
     assert stop_when_idle.main(HOUR) == 0
-    assert (calls.read_text() if calls.exists() else "") == (f"{STOP}\n" if stops else "")
+    stop = "sagemaker stop-notebook-instance --region eu-west-1 --notebook-instance-name mine\n"
+    assert (tmp_path / "calls").read_text() == (stop if stops else "")
 
 
 def test_looking_is_not_using(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
-
-    def urlopen(address: str, **_: Any) -> io.BytesIO:
-        asked.append(address)
-        return io.BytesIO(b"[]")
-
-    monkeypatch.setattr(stop_when_idle.urllib.request, "urlopen", urlopen)
+    monkeypatch.setattr(
+        stop_when_idle.urllib.request, "urlopen", lambda address, **_: asked.append(address) or io.BytesIO(b"[]")
+    )
     assert stop_when_idle.jupyter("kernels") == []
     assert asked == ["https://localhost:8443/api/kernels?no_track_activity=1"]

@@ -11,14 +11,8 @@ from waiting import wait_until
 
 from programs.ec2_training import render_user_data
 
-VALUES = {
-    "data_bucket": "data",
-    "limit_minutes": 90,
-    "log_group": "group",
-    "program_bucket": "assets",
-    "program_key": "abc.zip",
-    "region": "eu-west-1",
-}
+VALUES = {"data_bucket": "data", "log_group": "group", "program_bucket": "assets", "program_key": "abc.zip"}
+VALUES |= {"limit_minutes": "90", "region": "eu-west-1"}
 LIMIT, END = "shutdown -P +90", "shutdown -P now"
 
 
@@ -76,11 +70,10 @@ def test_the_limit_is_set_before_the_program_and_its_failure_ends_the_instance(s
     compile(fetched, "user data", "exec")
 
 
-@pytest.mark.parametrize("mark", ["config_scripts_user", "config-scripts-user"])
-def test_after_a_restart_it_runs_again_and_ends_the_instance(sandbox: Sandbox, mark: str) -> None:
+def test_after_a_restart_it_runs_again_and_ends_the_instance(sandbox: Sandbox) -> None:
     marks = sandbox.folder / "cloud" / "sem"
     marks.mkdir(parents=True)
-    for name in (mark, "config_ssh"):
+    for name in ("config_scripts_user", "config-scripts-user", "config_ssh"):
         (marks / name).touch()
     sandbox.run()
     assert [path.name for path in marks.iterdir()] == ["config_ssh"]
