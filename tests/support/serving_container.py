@@ -75,21 +75,13 @@ class Container:
     process: subprocess.Popen[bytes]
     log: Path
 
-    def send(self, path: str, body: bytes = b"") -> subprocess.Popen[str]:
-        """Send a request from inside the container's network: a POST with a body, else a GET."""
+    def ask(self, path: str, body: bytes = b"") -> tuple[int, str]:
+        """Ask from inside the container's network, by POST with a body, else GET; status 0: it was not reached."""
         command = ["nsenter", f"--net=/proc/{self.process.pid}/ns/net", sys.executable, "-c", _CLIENT, path]
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        client = subprocess.Popen(command, text=True, **pipes)
-        assert client.stdin is not None
-        client.stdin.write(base64.b64encode(body).decode())
-        client.stdin.close()
-        client.stdin = None
-        return client
-
-    def answer(self, client: subprocess.Popen[str]) -> tuple[int, str]:
-        """Return the status and the body of what answers `send`; 0 where the server could not be reached."""
-        status, _, body = client.communicate(timeout=120)[0].partition(" ")
-        return int(status or 0), body
+        text = base64.b64encode(body).decode()
+        done = subprocess.run(command, input=text, capture_output=True, text=True, check=False, timeout=120)
+        status, _, answer = done.stdout.partition(" ")
+        return int(status or 0), answer
 
     def server(self) -> psutil.Process:
         """Return the process that SageMaker would send its signals to: the one that buildah's runtime has started."""
@@ -102,19 +94,9 @@ class Container:
     def wait_until_ready(self) -> None:
         def ready() -> bool:
             assert self.process.poll() is None, self.log.read_text()
-            return self.answer(self.send("/ping"))[0] == 200
+            return self.ask("/ping")[0] == 200
 
         wait_until(ready, 60)
-
-    def wait_until_at_work(self) -> None:
-        """Wait until the workers compute."""
-        workers = self.server().children(recursive=True)
-
-        def used() -> float:
-            return sum(sum(worker.cpu_times()[:2]) for worker in workers)
-
-        before = used()
-        wait_until(lambda: used() > before + 0.1)
 
 
 @contextlib.contextmanager

@@ -66,37 +66,30 @@ def test_a_file_that_is_no_card_is_refused(tmp_path: Path, content: bytes | None
 
 UNUSABLE: dict[str, list[object]] = {
     "name": ["", 7, ["x"] * 100_000],
-    "version": ["sha256:123", "sha256:" + "g" * 64],
-    "labels": ["abc", ["only one"], ["a", "", "b"], ["a", "a", "b"]],
-    "display_labels": [["a", "b"], [1, 2, 3]],
+    "version": ["sha256:" + "g" * 64],
+    "labels": ["abc", ["only one"], ["a", "", "b"]],
     "input_size": [0, True, 64.5, 10**9],
-    "resize_size": [1],
     "mean": [[0.5, 0.5], [0.5, 0.5, "x"], [0.5, 0.5, float("nan")]],
     "std": [[0.5, 0.0, 0.5]],
     "temperature": [0, float("inf"), "1.0"],
     "precision": ["fp8", ["fp32"]],
     "metrics": [None],
-    "training_job": [3],
-    "temprature": [2.0],
 }
 
 
 @pytest.mark.parametrize(("key", "value"), [(key, value) for key, values in UNUSABLE.items() for value in values])
-def test_an_unusable_value_is_named(artifact: Path, key: str, value: object) -> None:
-    edit_card(artifact, **{key: value})
-    with pytest.raises(ArtifactError, match=key) as caught:
+def test_every_unusable_value_is_named(artifact: Path, key: str, value: object) -> None:
+    edit_card(artifact, **{"code_revision": 5, key: value})
+    with pytest.raises(ArtifactError, match=f"{key} is .*code_revision is 5") as caught:
         ModelCard.load(artifact)
     assert len(str(caught.value)) < 500
 
 
-def test_all_faults_are_named_at_once(artifact: Path) -> None:
-    edit_card(artifact, input_size=-1, temperature=-1, labels=None)
-    with pytest.raises(ArtifactError, match=r"labels is None.*input_size is -1.*temperature is -1"):
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("labels", ["a", "a", "b"]), ("display_labels", ["a", "b"]), ("resize_size", 1), ("temprature", 2.0)],
+)
+def test_what_does_not_fit_the_rest_is_named(artifact: Path, key: str, value: object) -> None:
+    edit_card(artifact, **{key: value})
+    with pytest.raises(ArtifactError, match=key):
         ModelCard.load(artifact)
-
-
-def test_metrics_that_json_cannot_hold_are_refused_when_saved(artifact: Path) -> None:
-    before = (artifact / CARD_FILE).read_bytes()
-    with pytest.raises(ArtifactError, match="cannot be written as JSON"):
-        make_card(artifact / ONNX_FILE, metrics={"loss": float("nan")}).save(artifact)
-    assert (artifact / CARD_FILE).read_bytes() == before

@@ -4,7 +4,6 @@ Images that cost much are in tests/security/test_images.py.
 """
 
 import contextlib
-import io
 import itertools
 
 import numpy as np
@@ -39,9 +38,8 @@ def two_halves() -> Image.Image:
 @pytest.mark.parametrize(
     ("mode", "file_format", "colour"),
     [
-        ("1", "PNG", (255, 255, 255)), ("L", "PNG", GREY), ("P", "PNG", COLOUR), ("P", "GIF", COLOUR),
-        ("RGB", "BMP", COLOUR), ("RGB", "WEBP", COLOUR), ("RGB", "JPEG", COLOUR), ("CMYK", "JPEG", COLOUR),
-        ("CMYK", "TIFF", COLOUR), ("YCbCr", "TIFF", COLOUR),
+        ("1", "PNG", (255, 255, 255)), ("L", "PNG", GREY), ("P", "GIF", COLOUR), ("RGB", "BMP", COLOUR),
+        ("RGB", "WEBP", COLOUR), ("CMYK", "JPEG", COLOUR), ("CMYK", "TIFF", COLOUR), ("YCbCr", "TIFF", COLOUR),
     ],
 )  # fmt: skip
 def test_every_mode_becomes_rgb(mode: str, file_format: str, colour: tuple[int, int, int]) -> None:
@@ -64,9 +62,8 @@ def test_transparent_parts_show_white(mode: str, file_format: str) -> None:
     assert np.allclose(pixel(decoded, (15, 5)), 127, atol=2)
 
 
-@pytest.mark.parametrize(("mode", "file_format", "colour"), [("P", "GIF", 0), ("RGB", "PNG", (1, 2, 3))])
-def test_a_transparent_colour_shows_white(mode: str, file_format: str, colour: int | tuple[int, ...]) -> None:
-    data = encode(Image.new(mode, (4, 4), colour), file_format, transparency=colour)
+def test_a_transparent_colour_shows_white() -> None:
+    data = encode(Image.new("P", (4, 4), 0), "GIF", transparency=0)
     assert pixel(decode(data), (3, 3)) == [255, 255, 255]
 
 
@@ -118,8 +115,8 @@ def test_broken_metadata_does_not_make_an_image_unreadable() -> None:
 @pytest.mark.parametrize(
     ("size", "target", "expected"),
     [
-        ((1600, 1200), None, (1600, 1200)), ((1600, 1200), 72, (200, 150)), ((1600, 1200), 300, (800, 600)),
-        ((1600, 1200), 601, (1600, 1200)), ((100, 80), 72, (100, 80)), ((4000, 20), 72, (4000, 20)),
+        ((1600, 1200), None, (1600, 1200)), ((1600, 1200), 72, (200, 150)), ((1600, 1200), 601, (1600, 1200)),
+        ((4000, 20), 72, (4000, 20)),
     ],
 )  # fmt: skip
 def test_a_large_jpeg_is_decoded_small_but_not_smaller_than_twice_the_target(size, target, expected):
@@ -142,19 +139,10 @@ def test_what_is_not_an_image_is_refused(data: bytes) -> None:
     assert data != b"hello" or "JPEG, PNG, GIF, WebP, BMP and TIFF" in str(caught.value)
 
 
-@pytest.mark.parametrize("file_format", ["PPM", "ICO", "TGA", "JPEG2000", "PCX", "EPS", "ICNS"])
-def test_formats_off_the_list_are_refused_although_pillow_reads_them(file_format: str) -> None:
-    data = encode(Image.new("RGB", (32, 32)), file_format)
-    with Image.open(io.BytesIO(data)) as image:
-        assert image.size
-    with pytest.raises(UnreadableImageError):
-        decode(data)
-
-
-@pytest.mark.parametrize("file_format", [*FORMATS, "JPEG, progressive"])
+@pytest.mark.parametrize("file_format", FORMATS)
 @pytest.mark.parametrize("target_size", [None, 32])
 def test_truncated_images_are_refused(file_format: str, target_size: int | None) -> None:
-    data = encode(noise((300, 200)), *file_format.split(", ")[:1], progressive="progressive" in file_format)
+    data = encode(noise((300, 200)), file_format)
     for kept in (0.2, 0.5, 0.9):
         with pytest.raises(ImageError):
             decode(data[: int(len(data) * kept)], target_size=target_size)
@@ -168,12 +156,6 @@ def test_the_limits_are_exact_and_named() -> None:
     assert (caught.value.status, caught.value.code) == (413, "image_too_large")
     with pytest.raises(ImageTooLargeError, match=f"{len(data)} bytes; at most {len(data) - 1}"):
         decode(data, max_bytes=len(data) - 1)
-
-
-@pytest.mark.parametrize("size", [(1, 1), (1, 20_000), (65_500, 3)])
-def test_odd_shapes_are_images_too(size: tuple[int, int]) -> None:
-    assert decode(image_bytes(size=size), target_size=64).size == size
-    assert decode(image_bytes(size=size, file_format="JPEG"), target_size=64).size == size
 
 
 @pytest.mark.parametrize("file_format", FORMATS)

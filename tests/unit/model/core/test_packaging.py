@@ -3,7 +3,6 @@
 Hostile archives are in tests/security/test_unpacking.py.
 """
 
-import json
 import os
 import shutil
 import tarfile
@@ -29,10 +28,6 @@ def artifact(tmp_path: Path) -> Path:
 def tarball(artifact: Path, tmp_path: Path) -> Path:
     package(artifact, tmp_path / "model.tar.gz")
     return tmp_path / "model.tar.gz"
-
-
-def test_a_file_name_that_is_no_text_is_written_and_read_as_it_is(artifact: Path) -> None:
-    assert json.loads((artifact / packaging.METRICS_FILE).read_text(encoding="utf-8"))["skipped"] == "caf\udce9.png"
 
 
 def test_the_archive_holds_the_model_and_the_program_of_this_checkout_and_nothing_else(artifact, tarball, tmp_path):
@@ -75,10 +70,8 @@ def test_the_same_model_gives_the_same_bytes(artifact: Path, tarball: Path, tmp_
 @pytest.mark.parametrize(
     "damaged",
     [
-        lambda content: b"PK\x03\x04 no tar",
         lambda content: content[:1500],
         lambda content: content[:-8] + bytes(4) + content[-4:],  # a wrong checksum
-        lambda content: content[: len(content) // 2] + b"?" + content[len(content) // 2 + 1 :],
     ],
 )
 def test_a_damaged_archive_is_one_message_and_leaves_the_destination_alone(tarball, tmp_path, damaged):
@@ -101,16 +94,3 @@ def test_an_incomplete_model_is_named_with_the_file_that_was_given(artifact: Pat
             package(source, tmp_path / "model.tar.gz")
         assert source.name in str(error.value)
         assert not (tmp_path / "model.tar.gz").exists()
-
-
-def test_an_unfinished_archive_is_never_in_place(artifact, tarball, tmp_path, monkeypatch):
-    content = tarball.read_bytes()
-
-    def full_disk(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(tarfile.TarFile, "addfile", full_disk)
-    with pytest.raises(OSError, match="No space left"):
-        package(artifact, tarball)
-    assert tarball.read_bytes() == content
-    assert {path.name for path in tmp_path.iterdir()} == {"artifact", "model.tar.gz"}

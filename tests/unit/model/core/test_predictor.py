@@ -4,11 +4,10 @@ import math
 from pathlib import Path
 
 import pytest
-from serving_fixtures import COLOURS, DISPLAY_LABELS, image_bytes, make_artifact, make_card, write_onnx
+from serving_fixtures import COLOURS, DISPLAY_LABELS, image_bytes, make_artifact, write_onnx
 
 from model.core import predictor as predictor_module
 from model.core.artifact import ONNX_FILE, ArtifactError
-from model.core.decoding import ImageTooLargeError
 from model.core.predictor import Predictor, onnx_session
 
 
@@ -41,17 +40,6 @@ def test_temperature_makes_the_answer_less_sure_but_not_another(tmp_path: Path) 
     assert math.isclose(hot.scores[0], 1 / (1 + 2 * math.exp(-2)), rel_tol=1e-6)
 
 
-def test_huge_logits_do_not_overflow(tmp_path: Path) -> None:
-    write_onnx(tmp_path / ONNX_FILE, gain=1e30)
-    make_card(tmp_path / ONNX_FILE, temperature=1e-3).save(tmp_path)
-    assert Predictor.load(tmp_path).predict(image_bytes("lime")).scores == [0.0, 1.0, 0.0]
-
-
-def test_the_pixel_limit_is_the_callers(tmp_path: Path) -> None:
-    with pytest.raises(ImageTooLargeError, match="at most 100 are"):
-        Predictor.load(make_artifact(tmp_path), max_pixels=100).predict(image_bytes())
-
-
 @pytest.mark.parametrize(
     ("card", "network", "message"),
     [
@@ -78,8 +66,8 @@ def test_a_network_that_does_not_fit_its_card_is_refused(tmp_path, card, network
 @pytest.mark.parametrize(
     ("machine", "flags", "overflows"),
     [
-        ("x86_64", "flags : avx2 avx512f avx512bw", True), ("x86_64", "flags : avx2 avx512f avx512_vnni", False),
-        ("x86_64", None, True), ("aarch64", "Features : asimd", False),  # macOS: nothing to read
+        ("x86_64", "avx2 avx512f", True), ("x86_64", "avx2 avx512_vnni", False), ("x86_64", None, True),
+        ("aarch64", "asimd", False),
     ],
 )  # fmt: skip
 def test_int8_is_multiplied_exactly_where_it_would_overflow(tmp_path, monkeypatch, machine, flags, overflows):

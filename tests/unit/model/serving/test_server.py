@@ -1,9 +1,7 @@
 """A running model server: the contract over HTTP, many callers at once, and callers who misbehave."""
 
-import base64
 import contextlib
 import http.client
-import json
 import socket
 import time
 from collections.abc import Iterator
@@ -43,19 +41,7 @@ def test_headers_of_the_request_and_the_answer_are_the_contracts(server: ModelSe
     assert (reply.status, reply.headers["content-type"]) == (200, "application/json")
     assert reply.document["predictions"][0]["label"] == "Grüner Hund"
     assert (len(reply.document["predictions"]), len(reply.document["scores"])) == (2, 3)
-    assert server.invoke(image_bytes(), accept="text/csv").status == 406
     assert server.request("GET", "/").status == 404
-
-
-def test_a_list_of_images_is_answered_in_its_order(server: ModelServer) -> None:
-    texts = [base64.b64encode(image_bytes(COLOURS[index % 3])).decode() for index in range(64)]
-    body = json.dumps({"images": texts}).encode()
-    lines = server.invoke(body, "application/json", accept="application/jsonlines")
-    assert lines.headers["content-type"] == "application/jsonlines"
-    labels = [json.loads(line)["predictions"][0]["label"] for line in lines.document.splitlines()]
-    assert labels == [DISPLAY_LABELS[index % 3] for index in range(64)]
-    too_many = server.invoke(json.dumps({"images": [""] * 65}).encode(), "application/json; errors=inline")
-    assert (too_many.status, "at most 64" in too_many.document["error"]["message"]) == (200, True)
 
 
 @pytest.mark.parametrize("size", [MAX_BODY_BYTES + 1, 3 * MAX_BODY_BYTES])
@@ -67,10 +53,7 @@ def test_a_body_over_the_limit_is_refused(server: ModelServer, size: int, chunke
         response = connection.getresponse()
         assert response.status == 413
         assert f"at most {MAX_BODY_BYTES:,} bytes" in response.read().decode()
-
-
-def test_a_body_at_the_limit_is_taken(server: ModelServer) -> None:
-    assert server.invoke(image_bytes() + b"\0" * (MAX_BODY_BYTES - len(image_bytes()))).status == 200
+    assert server.invoke(image_bytes() + b"\0" * (MAX_BODY_BYTES - len(image_bytes()))).status == 200, "at the limit"
 
 
 def test_an_endless_body_is_cut_off(server: ModelServer, same_workers: None) -> None:
@@ -79,20 +62,6 @@ def test_an_endless_body_is_cut_off(server: ModelServer, same_workers: None) -> 
         with pytest.raises(ConnectionError):
             while True:
                 connection.sendall(b"x" * 65536)
-
-
-@pytest.mark.parametrize(
-    "data",
-    [
-        b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nhalf",
-        b"POST /invocations HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
-        b"GET /ping HTTP/1.1\r\n" + b"X: " + b"y" * 100_000 + b"\r\n\r\n",
-    ],
-    ids=["half", "bad chunk", "giant header"],
-)
-def test_broken_http_and_vanishing_callers_do_no_harm(server: ModelServer, same_workers: None, data: bytes) -> None:
-    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as connection:
-        connection.sendall(data)
 
 
 def test_many_callers_each_get_their_own_answer(server: ModelServer, same_workers: None) -> None:

@@ -34,13 +34,13 @@ def test_a_worker_finds_out_what_is_at_fault(works_on, exit_status, expected, mo
     ours, theirs = socket.socketpair()
     with ours, theirs, theirs.makefile("rb") as requests:
         for each in (WHITE, BLACK):
-            ours.sendall(REQUEST_HEADER.pack(len(each), 5.0, 1, False, False, False) + each)
+            ours.sendall(REQUEST_HEADER.pack(len(each), 1, False, False) + each)
         ours.shutdown(socket.SHUT_WR)
         assert worker._serve(theirs, requests, ServingSettings.from_environment({})) == exit_status
         theirs.shutdown(socket.SHUT_WR)
         received, statuses = b"".join(iter(lambda: ours.recv(65536), b"")), []
     while received:
-        status, _, _, _, length = ANSWER_HEADER.unpack_from(received)
+        status, _, _, length = ANSWER_HEADER.unpack_from(received)
         statuses.append(status)
         received = received[ANSWER_HEADER.size + length :]
     assert statuses == expected
