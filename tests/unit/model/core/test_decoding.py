@@ -126,16 +126,14 @@ def test_a_large_jpeg_is_decoded_small_but_not_smaller_than_twice_the_target(siz
 @pytest.mark.parametrize(
     "data",
     [
-        b"", b"hello", b"\xff\xd8\xff", b"<svg xmlns='http://www.w3.org/2000/svg' width='10' height='10'/>",
-        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n", b"GIF89a", b"RIFF\x00\x00\x00\x00WEBP",
-        b"BM" + b"\xff" * 60, b"II*\x00\xff\xff\xff\xff", b"\x89PNG\r\n\x1a\n",
+        b"", b"hello", b"<svg xmlns='http://www.w3.org/2000/svg' width='10' height='10'/>", b"BM" + b"\xff" * 60,
+        b"II*\0\xff\xff\xff\xff", encode(Image.new("RGB", (32, 32)), "PPM"), encode(Image.new("RGB", (32, 32)), "EPS"),
     ],
 )  # fmt: skip
-def test_what_is_not_an_image_is_refused(data: bytes) -> None:
+def test_what_is_not_an_image_or_of_a_format_off_the_list_is_refused(data: bytes) -> None:
     with pytest.raises(UnreadableImageError) as caught:
         decode(data)
     assert (caught.value.status, caught.value.code) == (415, "unsupported_image")
-    assert "BytesIO" not in str(caught.value)
     assert data != b"hello" or "JPEG, PNG, GIF, WebP, BMP and TIFF" in str(caught.value)
 
 
