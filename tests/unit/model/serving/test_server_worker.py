@@ -1,4 +1,4 @@
-"""One worker process, at its socket: what it does when its own model breaks."""
+"""The workers: what one does when its own model breaks, and which images have more than one thread."""
 
 import socket
 
@@ -10,6 +10,7 @@ from model.core.predictor import FloatArray, Predictor
 from model.serving import worker
 from model.serving.settings import ServingSettings
 from model.serving.worker import ANSWER_HEADER, READY, REQUEST_HEADER
+from model.serving.worker_pool import TRIALS, LoneImages
 
 WHITE, BLACK = image_bytes("white"), image_bytes("black")
 
@@ -44,3 +45,25 @@ def test_a_worker_finds_out_what_is_at_fault(works_on, exit_status, expected, mo
         statuses.append(status)
         received = received[ANSWER_HEADER.size + length :]
     assert statuses == expected
+
+
+ONE, SEVERAL = False, True
+
+
+def ways(lone: LoneImages, count: int, one: float, several: float) -> list[bool]:
+    """Compute so many images, one after the other, that take so many seconds; return how each is computed."""
+    chosen = []
+    for _ in range(count):
+        chosen.append(lone.wants_several_threads())
+        lone.note(chosen[-1], several if chosen[-1] else one)
+    return chosen
+
+
+@pytest.mark.parametrize(
+    ("several", "best"), [(0.010, SEVERAL), (0.019, ONE), (0.030, ONE)], ids=["faster", "hardly faster", "slower"]
+)
+def test_both_ways_are_tried_in_turns_and_the_faster_one_is_kept(several: float, best: bool) -> None:
+    lone = LoneImages()
+    assert ways(lone, 2, 0.020, 5.0) == [ONE, SEVERAL]  # a single slow one decides nothing
+    assert ways(lone, 2 * TRIALS - 2, 0.020, several) == [ONE, SEVERAL] * (TRIALS - 1)
+    assert ways(lone, 5, 9.0, 9.0) == [best] * 5, "what comes later changes nothing"
