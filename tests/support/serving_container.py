@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
 from waiting import wait_until
 
 from cli.serving.container_image import DOCKERFILE, build_image, builder_environment
@@ -77,14 +76,6 @@ class Container:
         done = subprocess.run(command, input=text, capture_output=True, text=True, check=False, timeout=120)
         status, _, answer = done.stdout.partition(" ")
         return int(status or 0), answer
-
-    def server(self) -> psutil.Process:
-        """Return the process that SageMaker would send its signals to: the one that buildah's runtime has started."""
-        for process in psutil.Process(self.process.pid).children(recursive=True):
-            parent = process.parent()
-            if parent is not None and parent.cmdline()[:1] == ["buildah-chroot-exec"]:
-                return process
-        raise AssertionError(self.log.read_text())
 
     def wait_until_ready(self) -> None:
         def ready() -> bool:

@@ -7,7 +7,6 @@ import http.client
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -90,10 +89,6 @@ class ModelServer:
         """Return the messages that the server logged as errors; all lines must be JSON."""
         entries = [json.loads(line) for line in self.log().splitlines()]
         return [entry["message"] for entry in entries if entry["level"] == "ERROR"]
-
-    def is_listening(self) -> bool:
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
     def wait_until_gone(self) -> int:
         """Wait until the server and its workers, its process group, have ended; return the server's exit status."""

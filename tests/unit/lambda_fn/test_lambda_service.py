@@ -4,7 +4,9 @@ import base64
 import io
 import json
 import logging
+import re
 import time
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -13,6 +15,7 @@ from lambda_fakes import ANSWER, CREDENTIALS, aws_error, certificate_authority, 
 from PIL import Image
 
 from lambda_fn.endpoint import EndpointClient
+from lambda_fn.errors import ServiceError
 from lambda_fn.fetching import ImageFetcher
 from lambda_fn.service import Service
 
@@ -121,6 +124,12 @@ def test_a_failure_of_the_endpoint_is_answered_logged_and_counted(capsys, caplog
     assert (line["Requests"], line["Errors"], line["Code"]) == (1, 1, "not_ready")
     (record,) = [record for record in caplog.records if record.message == "request"]
     assert (record.levelname, "arn:aws:secret" in record.detail) == ("ERROR", True)
+
+
+def test_the_documented_errors_are_the_codes():
+    document = (Path(__file__).parents[3] / "docs" / "function.md").read_text(encoding="utf-8")
+    documented = re.findall(r"^\| (\d{3}) \| `(\w+)` \|", document, re.MULTILINE)
+    assert sorted(documented) == sorted((str(error.status), error.code) for error in ServiceError.__subclasses__())
 
 
 @pytest.mark.parametrize(("remaining", "own_limit"), [(0.8, 20.0), (60.0, 0.2), (-1.0, 20.0)])

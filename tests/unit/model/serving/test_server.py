@@ -136,7 +136,7 @@ def blue_in_background(server: ModelServer) -> Iterator[Future[Reply]]:
 
 def test_it_is_not_healthy_before_the_model_has_run(artifact: Path, tmp_path: Path) -> None:
     with model_server(artifact, tmp_path / "log", ready=False) as server:
-        wait_until(server.is_listening)
+        wait_until(lambda: server.ping() is not None)
         early = server.invoke(image_bytes())
         assert (early.status, early.document["error"]["code"]) == (503, "not_ready")
         assert early.headers["retry-after"] == "1"

@@ -17,12 +17,8 @@ WHITE, BLACK = image_bytes("white"), image_bytes("black")
 
 @pytest.mark.parametrize(
     ("works_on", "exit_status", "expected"),
-    [
-        pytest.param(
-            "black images", 0, [READY, 500, 200], id="it was the image: it is answered and the worker goes on"
-        ),
-        pytest.param("nothing", 1, [READY], id="it is the model: the worker leaves without an answer"),
-    ],
+    [("black images", 0, [READY, 500, 200]), ("nothing", 1, [READY])],
+    ids=["the image: it is answered and the worker goes on", "the model: the worker leaves without an answer"],
 )
 def test_a_worker_finds_out_what_is_at_fault(works_on, exit_status, expected, monkeypatch, tmp_path):
     def run(images: FloatArray) -> FloatArray:
@@ -39,11 +35,12 @@ def test_a_worker_finds_out_what_is_at_fault(works_on, exit_status, expected, mo
         ours.shutdown(socket.SHUT_WR)
         assert worker._serve(theirs, requests, ServingSettings.from_environment({})) == exit_status
         theirs.shutdown(socket.SHUT_WR)
-        received, statuses = b"".join(iter(lambda: ours.recv(65536), b"")), []
-    while received:
-        status, _, _, length = ANSWER_HEADER.unpack_from(received)
-        statuses.append(status)
-        received = received[ANSWER_HEADER.size + length :]
+        statuses = []
+        with ours.makefile("rb") as answers:
+            while header := answers.read(ANSWER_HEADER.size):
+                status, _, _, length = ANSWER_HEADER.unpack(header)
+                statuses.append(status)
+                answers.read(length)
     assert statuses == expected
 
 
