@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from cli.batch import job as batch_job
 from cli.batch.commands import label_images
 from cli.batch.job import BatchFolder, BatchOptions
-from cli.batch.labels import from_json_lines, label_of_answer, to_json_lines
+from cli.batch.labels import from_json_lines, label_of_answer, to_json_lines, write_parquet
 from cli.errors import WorkFailedError
 from cli.serving.classify import describe
 from cli.serving.function_client import Answer
@@ -34,7 +35,10 @@ JSON = st.recursive(
 )
 #: Answers but for one field or two, which may be one that the record has already.
 ALMOST = st.dictionaries(st.sampled_from([*RECORD]), JSON, max_size=2).map(lambda changes: GOOD | changes)
-ANSWERS = st.binary(max_size=30) | (JSON | ALMOST).map(lambda document: json.dumps(document).encode())
+PREDICTIONS = st.lists(st.fixed_dictionaries({"label": JSON, "probability": JSON}), max_size=2)
+ANSWERS = st.binary(max_size=30) | (JSON | ALMOST | PREDICTIONS.map(lambda found: GOOD | {"predictions": found})).map(
+    lambda document: json.dumps(document).encode()
+)
 
 
 def bad(**changes: Any) -> bytes:
@@ -44,9 +48,11 @@ def bad(**changes: Any) -> bytes:
 #: What is no answer, each for another reason.
 BAD = {
     "nested": DEEP,
+    "nested-open": b"[" * 200_000,
     "label-half-a-character": bad(predictions=[{"label": "\ud800", "probability": 1}]),
     "label-number": bad(predictions=[{"label": 1, "probability": 1}]),
     "label-long": bad(predictions=[{"label": "x" * 10_000, "probability": 1}]),
+    "probability-text": bad(predictions=[{"label": "Pug", "probability": "x"}]),
     "probability-nan": bad(predictions=[{"label": "Pug", "probability": float("nan")}]),
     "probability-large": bad(predictions=[{"label": "Pug", "probability": 10**400}]),
     "probability-true": bad(predictions=[{"label": "Pug", "probability": True}]),
@@ -54,6 +60,7 @@ BAD = {
     "scores-infinite": bad(scores=[float("inf")]),
     "model-text": bad(model="dogs"),
     "error-text": bad(error="x"),
+    "error-half-a-character": bad(error={"code": "\udfff", "message": "x"}),
     "too-long": bad(model=MODEL) + b" " * 6 * 2**20,
 }
 
@@ -74,6 +81,13 @@ def test_any_answer_of_the_function_is_one_line_for_a_person(status: int, conten
     assert not answer.body.keys() & {"picture", "status"}  # `kennel classify --json` says these itself
     assert json.dumps(answer.body)
     assert answer.error is not None or answer.body["model"].keys() == MODEL.keys()
+
+
+def test_any_records_are_a_table(tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    answers = [json.dumps(GOOD).encode(), bad(picture=1), *BAD.values()]
+    write_parquet([label_of_answer(str(n), "e", "m", answer) for n, answer in enumerate(answers)], tmp_path / "x")
+    assert parquet.read_table(tmp_path / "x").num_rows == len(answers)
 
 
 @pytest.fixture

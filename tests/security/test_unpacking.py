@@ -83,10 +83,12 @@ def pax_sparse(entries: int) -> bytes:
 
 LINKS = {
     "symbolic link": lambda: tar_bytes(member("model.json", kind=tarfile.SYMTYPE, link="../outside/secret")),
+    "link within": lambda: tar_bytes(member("a", b"x"), member("model.json", kind=tarfile.SYMTYPE, link="a")),
     "hard link": lambda: tar_bytes(member("a", b"x"), member("model.json", kind=tarfile.LNKTYPE, link="a")),
     "through a link": lambda: tar_bytes(member("d", kind=tarfile.SYMTYPE, link=".."), member("d/outside/x", b"x")),
     "chain of links": chain_of_links,
     "pipe": lambda: tar_bytes(member("model.json", kind=tarfile.FIFOTYPE)),
+    "device": lambda: tar_bytes(member("model.json", kind=tarfile.CHRTYPE)),
     "sparse": old_sparse,
     "sparse in pax": lambda: pax_sparse(1),
 }

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,15 +16,6 @@ from waiting import wait_until
 from cli.serving.container_image import DOCKERFILE, build_image, builder_environment
 
 USER = 10001
-#: Asks the server from inside the container's network, which has nothing but the loopback interface.
-_CLIENT = """
-import base64, http.client, sys
-path, body = sys.argv[1], base64.b64decode(sys.stdin.read())
-connection = http.client.HTTPConnection("127.0.0.1", 8080, timeout=60)
-connection.request("POST" if body else "GET", path, body or None, {"Content-Type": "image/png"})
-response = connection.getresponse()
-print(response.status, response.read().decode())
-"""
 
 
 def debian_base(buildah: Path) -> str:
@@ -71,11 +60,11 @@ class Container:
 
     def ask(self, path: str, body: bytes = b"") -> tuple[int, str]:
         """Ask from inside the container's network, by POST with a body, else GET; status 0: it was not reached."""
-        command = ["nsenter", f"--net=/proc/{self.process.pid}/ns/net", sys.executable, "-c", _CLIENT, path]
-        text = base64.b64encode(body).decode()
-        done = subprocess.run(command, input=text, capture_output=True, text=True, check=False, timeout=120)
-        status, _, answer = done.stdout.partition(" ")
-        return int(status or 0), answer
+        network = ["nsenter", f"--net=/proc/{self.process.pid}/ns/net"]
+        send = ["--data-binary", "@-", "--header", "Content-Type: image/png"] if body else []
+        ask = ["curl", "--silent", "--write-out", "%{http_code}", *send, f"http://127.0.0.1:8080{path}"]
+        done = subprocess.run([*network, *ask], input=body, capture_output=True, check=False, timeout=120)
+        return int(done.stdout[-3:] or 0), done.stdout[:-3].decode()
 
     def wait_until_ready(self) -> None:
         def ready() -> bool:

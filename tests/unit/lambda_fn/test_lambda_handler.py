@@ -66,10 +66,9 @@ PUBLIC = "https://runtime.sagemaker.eu-central-1.amazonaws.com"
 @pytest.mark.parametrize(
     ("variables", "member", "value"),
     [
-        ({}, "max_image_bytes", 4_500_000), ({"MAX_IMAGE_BYTES": "1000"}, "max_image_bytes", 1000),
+        ({"MAX_IMAGE_BYTES": "1000"}, "max_image_bytes", 1000),
         ({"FETCH_TIMEOUT_SECONDS": "2.5"}, "fetch_timeout_seconds", 2.5),
         ({"ENDPOINT_TIMEOUT_SECONDS": "60"}, "endpoint_timeout_seconds", 60.0),
-        ({"METRICS_NAMESPACE": "Dogs"}, "metrics_namespace", "Dogs"),
         ({"AWS_ENDPOINT_URL": ""}, "runtime_url", PUBLIC),
         ({"AWS_ENDPOINT_URL": "http://127.0.0.1:4566/"}, "runtime_url", "http://127.0.0.1:4566"),
         ({"AWS_ENDPOINT_URL": "http://x:1", "AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME": "https://y"}, "runtime_url", "https://y"),

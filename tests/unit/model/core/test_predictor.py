@@ -29,11 +29,6 @@ def test_scores_are_probabilities_in_the_order_of_the_labels(predictor: Predicto
     assert prediction.ranked == [(DISPLAY_LABELS[2], prediction.scores[2])]
 
 
-def test_top_k_is_at_most_the_number_of_labels_and_equal_ones_keep_their_order(predictor: Predictor) -> None:
-    assert [len(predictor.predict(image_bytes(), top_k).ranked) for top_k in (1, 2, 3, 100)] == [1, 2, 3, 3]
-    assert [label for label, _ in predictor.predict(image_bytes("gray")).ranked] == list(DISPLAY_LABELS)
-
-
 def test_temperature_makes_the_answer_less_sure_but_not_another(tmp_path: Path) -> None:
     hot = Predictor.load(make_artifact(tmp_path, temperature=4.0)).predict(image_bytes("red"))
     assert hot.ranked[0][0] == DISPLAY_LABELS[0]

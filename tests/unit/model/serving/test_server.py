@@ -18,7 +18,6 @@ from serving_fixtures import (
     image_bytes,
     make_artifact,
     make_card,
-    png_that_claims,
     write_onnx,
 )
 from serving_process import LOADED, ModelServer, Reply, model_server
@@ -77,20 +76,6 @@ def test_an_endless_body_is_cut_off(server: ModelServer, same_workers: None) -> 
         with pytest.raises(ConnectionError):
             while True:
                 connection.sendall(b"x" * 65536)
-
-
-def test_many_callers_each_get_their_own_answer(server: ModelServer, same_workers: None) -> None:
-    good = [(image_bytes(colour), 200, label) for colour, label in zip(COLOURS, DISPLAY_LABELS, strict=True)]
-    bad = [(data, 415, None) for data in (b"", b"hello", image_bytes()[:30])]
-    asked = [*good, *bad, (png_that_claims(20_000, 20_000), 413, None)] * 20
-
-    def is_right(question: tuple[bytes, int, str | None]) -> bool:
-        reply = server.invoke(question[0])
-        label = reply.document["predictions"][0]["label"] if reply.status == 200 else None
-        return (reply.status, label) == question[1:]
-
-    with ThreadPoolExecutor(16) as callers:
-        assert all(callers.map(is_right, asked))
 
 
 def test_one_connection_carries_many_requests_and_no_answer_waits_for_an_acknowledgement(server: ModelServer) -> None:
