@@ -64,18 +64,14 @@ def test_one_connection_serves_many_requests_and_errors():
     assert (len(server.requests), server.connections) == (3, 1)
 
 
-def test_a_kept_connection_that_was_closed_meanwhile_is_replaced_and_the_request_repeated_once():
-    with fake_server(reply(), DROP, reply()) as server:
+def test_a_kept_connection_that_was_closed_meanwhile_is_replaced_once_and_a_fresh_one_that_breaks_is_not():
+    with fake_server(reply(), DROP, reply(), DROP, DROP) as server:
         client = EndpointClient(server.settings(), CREDENTIALS)
         classify(server, client=client)
         classify(server, client=client)
-    assert (len(server.requests), server.connections) == (3, 2)
-
-
-def test_a_fresh_connection_that_breaks_is_not_tried_again():
-    with fake_server(DROP) as server:
-        assert isinstance(failure(server), errors.NotReadyError)
-    assert len(server.requests) == 1
+        assert (len(server.requests), server.connections) == (3, 2)
+        assert isinstance(failure(server, client=client), errors.NotReadyError)
+    assert (len(server.requests), server.connections) == (5, 3)
 
 
 @pytest.mark.parametrize("head", [None, b"HTTP/1.1 200 OK\r\nContent-Length: 99999\r\n\r\n"])

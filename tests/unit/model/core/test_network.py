@@ -38,9 +38,11 @@ def test_files_that_are_no_weights_are_refused_without_running_them(content, tmp
         build("resnet18", 4, weights=tmp_path / "weights.pt")
 
 
-def test_weights_of_another_network_and_a_size_that_the_network_does_not_take_are_errors_in_words(tmp_path):
+def test_what_does_not_fit_a_network_is_an_error_in_words(tmp_path):
     torch.save(build("resnet34", 4).state_dict(), tmp_path / "weights.pt")
     with pytest.raises(NetworkError, match="does not fit a resnet50"):
         build("resnet50", 4, weights=tmp_path / "weights.pt")
+    with pytest.raises(NetworkError, match=r"did you mean .*resnet18"):
+        build("resnet_18", 3)
     with pytest.raises(NetworkError, match="alexnet does not take images of 32 x 32 pixels"):
         check_input_size(build("alexnet", 2), "alexnet", 32)

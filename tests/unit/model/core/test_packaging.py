@@ -135,29 +135,28 @@ def test_a_file_that_is_no_card_is_refused(tmp_path: Path, content: bytes | None
 UNUSABLE: dict[str, list[object]] = {
     "name": ["", 7, ["x"] * 100_000],
     "version": ["sha256:" + "g" * 64],
-    "labels": ["abc", ["only one"], ["a", "", "b"]],
+    "labels": ["abc", ["only one"], ["a", "", "b"], ["a", "a", "b"]],
     "input_size": [0, True, 64.5, 10**9],
     "mean": [[0.5, 0.5], [0.5, 0.5, "x"], [0.5, 0.5, float("nan")]],
     "std": [[0.5, 0.0, 0.5]],
     "temperature": [0, float("inf"), "1.0"],
     "precision": ["fp8", ["fp32"]],
     "metrics": [None],
+    "display_labels": [["a", "b"]],
+    "resize_size": [1],
+    "temprature": [2.0],
 }
 
 
 @pytest.mark.parametrize(("key", "value"), [(key, value) for key, values in UNUSABLE.items() for value in values])
 def test_every_unusable_value_is_named(artifact: Path, key: str, value: object) -> None:
-    edit_card(artifact, **{"code_revision": 5, key: value})
-    with pytest.raises(ArtifactError, match=f"{key} is .*code_revision is 5") as caught:
+    edit_card(artifact, **{key: value})
+    with pytest.raises(ArtifactError, match=key) as caught:
         ModelCard.load(artifact)
     assert len(str(caught.value)) < 500
 
 
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [("labels", ["a", "a", "b"]), ("display_labels", ["a", "b"]), ("resize_size", 1), ("temprature", 2.0)],
-)
-def test_what_does_not_fit_the_rest_is_named(artifact: Path, key: str, value: object) -> None:
-    edit_card(artifact, **{key: value})
-    with pytest.raises(ArtifactError, match=key):
+def test_all_faults_are_named_at_once(artifact: Path) -> None:
+    edit_card(artifact, input_size=-1, temperature=-1)
+    with pytest.raises(ArtifactError, match=r"input_size is -1.*temperature is -1"):
         ModelCard.load(artifact)

