@@ -1,4 +1,4 @@
-"""The workers: what one does when its own model breaks, and which images have more than one thread."""
+"""The workers: what one does when its own model breaks, and which way of computing lone images stays."""
 
 import socket
 
@@ -10,6 +10,7 @@ from model.core.predictor import FloatArray, Predictor
 from model.serving import worker
 from model.serving.settings import ServingSettings
 from model.serving.worker import ANSWER_HEADER, READY, REQUEST_HEADER
+from model.serving.worker_pool import TRIALS, LoneImages
 
 WHITE, BLACK = image_bytes("white"), image_bytes("black")
 
@@ -41,3 +42,12 @@ def test_a_worker_finds_out_what_is_at_fault(works_on, exit_status, expected, mo
                 statuses.append(status)
                 answers.read(length)
     assert statuses == expected
+
+
+@pytest.mark.parametrize(("several_seconds", "best"), [(0.010, True), (0.019, False), (0.030, False)])
+def test_lone_images_keep_the_way_that_is_clearly_faster(several_seconds: float, best: bool) -> None:
+    lone = LoneImages()
+    for _ in range(2 * TRIALS):
+        several = lone.wants_several_threads()
+        lone.note(several, several_seconds if several else 0.020)
+    assert lone.wants_several_threads() == best
