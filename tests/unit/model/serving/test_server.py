@@ -39,7 +39,6 @@ def test_headers_of_the_request_and_the_answer_are_the_contracts(server: ModelSe
     assert (reply.status, reply.headers["content-type"]) == (200, "application/json")
     assert reply.document["predictions"][0]["label"] == "Grüner Hund"
     assert (len(reply.document["predictions"]), len(reply.document["scores"])) == (2, 3)
-    assert server.request("GET", "/").status == 404
 
 
 @pytest.mark.parametrize("size", [MAX_BODY_BYTES + 1, 3 * MAX_BODY_BYTES])
