@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeVar
-from urllib.parse import urlsplit
-
-T = TypeVar("T", int, float)
 
 # The body limit of SageMaker's InvokeEndpoint.
 _LARGEST_IMAGE_BYTES = 6 * 1024 * 1024
 # SageMaker gives a model's container 60 seconds to answer.
-_LONGEST_TIMEOUT_SECONDS = 60.0
+_LONGEST_TIMEOUT_SECONDS = 60
 _ENDPOINT_NAME = re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}")
 _REGION = re.compile(r"[a-z]{2,}(-[a-z]+)+-\d")
+_BASE_URL = re.compile(r"https?://[^/@?#]+(/[^@?#]*)?")
 
 
 class ConfigurationError(Exception):
@@ -40,23 +37,21 @@ class Settings:
         """Read the settings; a `ConfigurationError` lists everything that is missing or out of range."""
         problems: list[str] = []
 
-        def number(name: str, convert: Callable[[str], T], default: T, largest: T) -> T:
-            text = environ.get(name, "").strip()
-            if not text:
-                return default
+        def number(name: str, default: float, largest: float) -> float:
+            text = environ.get(name) or str(default)
             try:
-                value = convert(text)
+                value = float(text)
             except ValueError:
-                value = None
-            if value is None or not 0 < value <= largest:  # also refuses NaN
+                value = 0.0
+            if not 0 < value <= largest:  # also refuses NaN
                 problems.append(f"{name} is {text!r}; it must be a number above 0, at most {largest}")
                 return default
             return value
 
-        endpoint_name = environ.get("ENDPOINT_NAME", "").strip()
+        endpoint_name = environ.get("ENDPOINT_NAME", "")
         if not _ENDPOINT_NAME.fullmatch(endpoint_name):
             problems.append(f"ENDPOINT_NAME is {endpoint_name!r}; it must name a SageMaker endpoint")
-        region = (environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION") or "").strip()
+        region = environ.get("AWS_REGION", "")
         if not _REGION.fullmatch(region):
             problems.append(f"AWS_REGION is {region!r}; it must be a region such as us-east-1")
         runtime_url = (
@@ -65,33 +60,19 @@ class Settings:
             # Hosts of China, GovCloud and the like end otherwise; the template knows how.
             or f"https://runtime.sagemaker.{region}.{environ.get('URL_SUFFIX') or 'amazonaws.com'}"
         )
-        if not _is_base_url(runtime_url):
+        if not _BASE_URL.fullmatch(runtime_url):
             problems.append(f"AWS_ENDPOINT_URL is {runtime_url!r}; it must look like https://host or http://host:port")
-        namespace = environ.get("METRICS_NAMESPACE", "").strip() or "Kennel"
-        # CloudWatch keeps this prefix for its own metrics and drops ours silently.
-        if namespace.startswith("AWS/"):
-            problems.append(f"METRICS_NAMESPACE is {namespace!r}; it must not begin with AWS/")
         settings = cls(
             endpoint_name=endpoint_name,
             region=region,
             runtime_url=runtime_url.rstrip("/"),
             function_name=environ.get("AWS_LAMBDA_FUNCTION_NAME") or "unknown",
-            metrics_namespace=namespace,
+            metrics_namespace=environ.get("METRICS_NAMESPACE") or "Kennel",
             # A synchronous Lambda payload is 6 MB and carries a binary body in base64, so about 4.5 MB of image.
-            max_image_bytes=number("MAX_IMAGE_BYTES", int, 4_500_000, _LARGEST_IMAGE_BYTES),
-            fetch_timeout_seconds=number("FETCH_TIMEOUT_SECONDS", float, 5.0, _LONGEST_TIMEOUT_SECONDS),
-            endpoint_timeout_seconds=number("ENDPOINT_TIMEOUT_SECONDS", float, 20.0, _LONGEST_TIMEOUT_SECONDS),
+            max_image_bytes=int(number("MAX_IMAGE_BYTES", 4_500_000, _LARGEST_IMAGE_BYTES)),
+            fetch_timeout_seconds=number("FETCH_TIMEOUT_SECONDS", 5, _LONGEST_TIMEOUT_SECONDS),
+            endpoint_timeout_seconds=number("ENDPOINT_TIMEOUT_SECONDS", 20, _LONGEST_TIMEOUT_SECONDS),
         )
         if problems:
             raise ConfigurationError("The function's environment is wrong: " + "; ".join(problems) + ".")
         return settings
-
-
-def _is_base_url(text: str) -> bool:
-    try:
-        url = urlsplit(text)
-        port = url.port
-    except ValueError:
-        return False
-    extras = "@" in url.netloc or port == 0 or url.query or url.fragment
-    return url.scheme in ("http", "https") and bool(url.hostname) and not extras

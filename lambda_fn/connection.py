@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
 
+_CONNECT_SECONDS = 2.0
+
 
 class Deadline:
     """A moment after which nothing waits any more."""
@@ -39,7 +41,7 @@ class Deadline:
 class Allowance:
     """How many bytes may still be received, headers and framing included; several connections may share one."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: float) -> None:
         self._left = count
 
     def take(self, count: int) -> None:
@@ -52,14 +54,7 @@ class Allowance:
 class DeadlineConnection(http.client.HTTPConnection):
     """An HTTP connection whose every wait ends at `deadline`, which may be moved between requests.
 
-    Parameters
-    ----------
-    tls
-        The context for HTTPS, or None for plain HTTP.
-    server_name
-        The name that the certificate must carry; by default the address.
-    allowance
-        What may be received; by default any number of bytes.
+    `tls` is the context for HTTPS; the certificate must carry `server_name`, by default the address.
     """
 
     def __init__(
@@ -73,17 +68,18 @@ class DeadlineConnection(http.client.HTTPConnection):
     ) -> None:
         super().__init__(address, port)
         self.deadline = deadline
+        self.allowance = allowance or Allowance(float("inf"))
         self._tls = tls
         self._server_name = server_name or address
-        self.allowance = allowance
 
     def connect(self) -> None:
         """Connect, and shake hands when there is a TLS context."""
-        plain = socket.create_connection((self.host, self.port), self.deadline.remaining())
+        deadline = self.deadline.within(_CONNECT_SECONDS)
+        plain = socket.create_connection((self.host, self.port), deadline.remaining())
         try:
             # Head and body leave in two writes: without this the second waits for the first one's acknowledgement.
             plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            plain.settimeout(self.deadline.remaining())
+            plain.settimeout(deadline.remaining())
             wrapped = self._tls.wrap_socket(plain, server_hostname=self._server_name) if self._tls else plain
         except BaseException:
             plain.close()
@@ -120,8 +116,7 @@ class _DeadlineReader(io.RawIOBase):
     def readinto(self, buffer: WriteableBuffer) -> int | None:
         self._sock.settimeout(self._connection.deadline.remaining())
         count: int | None = self._file.readinto(buffer)
-        if self._connection.allowance is not None:
-            self._connection.allowance.take(count or 0)
+        self._connection.allowance.take(count or 0)
         return count
 
     def close(self) -> None:

@@ -12,56 +12,43 @@ from typing import ClassVar
 class ServiceError(Exception):
     """A failed request: a message for the caller, by default `usual_message`, and a detail for the log.
 
-    `code` is the stable identifier in the answer; `retry_after_seconds` is set where trying again later can help.
+    `code` is the stable identifier in the answer; `headers` are further headers of the answer.
     """
 
     status: ClassVar[int]
     code: ClassVar[str]
     usual_message: ClassVar[str] = ""
-    retry_after_seconds: ClassVar[int | None] = None
+    headers: dict[str, str]
+
+    def __init_subclass__(cls, *, status: int, code: str, retry_after: int | None = None) -> None:
+        cls.status = status
+        cls.code = code
+        cls.headers = {} if retry_after is None else {"retry-after": str(retry_after)}
 
     def __init__(self, message: str | None = None, *, detail: str | None = None) -> None:
         self.message = message or self.usual_message
         super().__init__(self.message)
         self.detail = detail
 
-    def headers(self) -> dict[str, str]:
-        return {} if self.retry_after_seconds is None else {"retry-after": str(self.retry_after_seconds)}
 
-
-class BadRequestError(ServiceError):
+class BadRequestError(ServiceError, status=400, code="bad_request"):
     """The request is malformed."""
 
-    status = 400
-    code = "bad_request"
 
-
-class NotFoundError(ServiceError):
+class NotFoundError(ServiceError, status=404, code="not_found"):
     """No such path."""
 
-    status = 404
-    code = "not_found"
 
-
-class MethodNotAllowedError(ServiceError):
+class MethodNotAllowedError(ServiceError, status=405, code="method_not_allowed"):
     """The path exists, the method does not."""
-
-    status = 405
-    code = "method_not_allowed"
 
     def __init__(self, allowed: str) -> None:
         super().__init__(f"Only {allowed} is answered at this path.")
-        self.allowed = allowed
-
-    def headers(self) -> dict[str, str]:
-        return {"allow": self.allowed}
+        self.headers = {"allow": allowed}
 
 
-class ImageTooLargeError(ServiceError):
+class ImageTooLargeError(ServiceError, status=413, code="image_too_large"):
     """Too many bytes (found here) or pixels (found by the model's server)."""
-
-    status = 413
-    code = "image_too_large"
 
     @classmethod
     def over(cls, limit: int, size: int | None = None) -> ImageTooLargeError:
@@ -70,72 +57,47 @@ class ImageTooLargeError(ServiceError):
         return cls(f"{what}; at most {limit} bytes ({limit / 1e6:.1f} MB) are allowed.")
 
 
-class UnsupportedMediaTypeError(ServiceError):
+class UnsupportedMediaTypeError(ServiceError, status=415, code="unsupported_media_type"):
     """The body is declared to be something else than an image or JSON."""
 
-    status = 415
-    code = "unsupported_media_type"
 
-
-class UnsupportedImageError(ServiceError):
+class UnsupportedImageError(ServiceError, status=415, code="unsupported_image"):
     """The model's server cannot read the bytes as an image."""
 
-    status = 415
-    code = "unsupported_image"
 
-
-class UrlNotAllowedError(ServiceError):
+class UrlNotAllowedError(ServiceError, status=422, code="url_not_allowed"):
     """The URL is one that the function will not fetch."""
 
-    status = 422
-    code = "url_not_allowed"
 
-
-class UrlFetchError(ServiceError):
+class UrlFetchError(ServiceError, status=422, code="url_fetch_failed"):
     """The URL is allowed, but no image came from it."""
 
-    status = 422
-    code = "url_fetch_failed"
 
-
-class ModelFailedError(ServiceError):
+class ModelFailedError(ServiceError, status=424, code="model_failed"):
     """The model's server failed on this request."""
 
-    status = 424
-    code = "model_failed"
 
-
-class ThrottledError(ServiceError):
+class ThrottledError(ServiceError, status=429, code="throttled", retry_after=1):
     """More requests than the endpoint takes."""
 
-    status = 429
-    code = "throttled"
     usual_message = "Too many requests at once. Try again in a moment."
-    retry_after_seconds = 1
 
 
-class InternalError(ServiceError):
+class InternalError(ServiceError, status=500, code="internal_error"):
     """A fault of ours: a bug, or a function that may not call its endpoint."""
 
-    status = 500
-    code = "internal_error"
     usual_message = "The service failed. Give the operator this answer's request_id."
 
 
-class NotReadyError(ServiceError):
+class NotReadyError(ServiceError, status=503, code="not_ready", retry_after=10):
     """The endpoint is absent, starting, scaled to zero or unreachable."""
 
-    status = 503
-    code = "not_ready"
     usual_message = "The classifier is not ready. Try again in a moment."
-    retry_after_seconds = 10
 
 
-class TimedOutError(ServiceError):
+class TimedOutError(ServiceError, status=504, code="timed_out"):
     """The endpoint did not answer in time."""
 
-    status = 504
-    code = "timed_out"
     usual_message = "The classifier did not answer in time. Try again, or send a smaller image."
 
 

@@ -24,7 +24,6 @@ from .image_url import ImageUrl, is_public_address
 
 MAX_REDIRECTS = 3
 _MAX_ADDRESSES = 4
-_CONNECT_SECONDS = 2.0
 _CHUNK_BYTES = 64 * 1024
 # For headers, redirects and the framing of chunks, beside the image.
 _OVERHEAD_BYTES = 256 * 1024
@@ -37,7 +36,7 @@ _OPAQUE_TYPES = ("", "application/octet-stream", "binary/octet-stream")
 _HEADERS = {
     "Accept": "image/*",
     "Accept-Encoding": "identity",
-    "User-Agent": "picture-classifier/1",
+    "User-Agent": "image-classifier/1",
     "Connection": "close",
 }
 
@@ -45,37 +44,29 @@ Resolver = Callable[[str, Deadline], list[str]]
 
 
 def resolve(host: str, deadline: Deadline) -> list[str]:
-    """Return the IP addresses of a host; raise OSError when none are found, TimeoutError when late."""
-    answers: queue.SimpleQueue[list[str] | OSError] = queue.SimpleQueue()
+    """Return the IP addresses of a host, none when it is not found; raise TimeoutError when late."""
+    answers: queue.SimpleQueue[list[str]] = queue.SimpleQueue()
 
     def ask() -> None:
         try:
             found = socket.getaddrinfo(host, 443, type=socket.SOCK_STREAM)
-        except (OSError, UnicodeError) as error:
-            answers.put(OSError(f"the name was not resolved: {error!r}"))
-        else:
-            answers.put(list(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found)))
+        except (OSError, UnicodeError):
+            found = []
+        answers.put(list(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found)))
 
     # The system's resolver takes no timeout, and a name server that never answers keeps it for many seconds.
     threading.Thread(target=ask, daemon=True).start()
     try:
-        answer = answers.get(timeout=deadline.remaining())
+        return answers.get(timeout=deadline.remaining())
     except queue.Empty:
         raise TimeoutError("the name was not resolved in time") from None
-    if isinstance(answer, OSError):
-        raise answer
-    return answer
 
 
 class ImageFetcher:
-    """Fetches images.
+    """Fetches images of at most `max_bytes`, each in `timeout_seconds` for names, connections, redirects and the body.
 
-    Parameters
-    ----------
-    timeout_seconds
-        For all of it: names, connections, redirects and the body.
-    resolver, is_permitted, port, tls
-        How names become addresses, which of them may be connected to, at which port, and whom to trust.
+    The others are for tests: how names become addresses, which of these may be connected to, at which port, and which
+    certificates are trusted.
     """
 
     def __init__(
@@ -131,36 +122,25 @@ class ImageFetcher:
             connection.close()
 
     def _connect(self, url: ImageUrl, deadline: Deadline, allowance: Allowance) -> DeadlineConnection:
-        last_error: OSError = ConnectionError("the host has no address")
-        for address in self._addresses(url.host, deadline):
-            connection = DeadlineConnection(
-                address, self._port, deadline.within(_CONNECT_SECONDS), self._trusted(), url.host, allowance
-            )
-            try:
-                connection.connect()
-            except ssl.SSLCertVerificationError:
-                raise
-            except OSError as error:
-                deadline.remaining()
-                last_error = error
-            else:
-                connection.deadline = deadline
-                return connection
-        raise ConnectionError(f"no address could be connected to: {last_error!r}")
-
-    def _addresses(self, host: str, deadline: Deadline) -> list[str]:
-        try:
-            addresses = self._resolver(host, deadline)
-        except TimeoutError:
-            raise
-        except OSError:
-            addresses = []
+        addresses = self._resolver(url.host, deadline)
         # One message for both, or callers could find out which names exist in our network.
         if not addresses or not all(self._is_permitted(address) for address in addresses):
             raise UrlNotAllowedError(
                 "The URL's host has no public address: it was not found, or it leads into a private network."
             )
-        return addresses[:_MAX_ADDRESSES]
+        if self._tls is None:  # made for the first URL, not at start: most functions see none
+            self._tls = ssl.create_default_context()
+        for address in addresses[:_MAX_ADDRESSES]:
+            connection = DeadlineConnection(address, self._port, deadline, self._tls, url.host, allowance)
+            try:
+                connection.connect()
+                return connection
+            except ssl.SSLCertVerificationError:
+                raise
+            except OSError as error:
+                deadline.remaining()
+                last_error = error
+        raise ConnectionError(f"no address could be connected to: {last_error!r}")
 
     def _image(self, response: http.client.HTTPResponse) -> bytes:
         if response.status != 200:
@@ -184,11 +164,6 @@ class ImageFetcher:
         if declared is not None and len(body) < declared:
             raise UrlFetchError("The host closed the connection in the middle of the image.")
         return bytes(body)
-
-    def _trusted(self) -> ssl.SSLContext:
-        if self._tls is None:  # made for the first URL, not at start: most functions see none
-            self._tls = ssl.create_default_context()
-        return self._tls
 
 
 def _declared_length(response: http.client.HTTPResponse) -> int | None:

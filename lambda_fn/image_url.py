@@ -7,18 +7,19 @@ and never by how a URL spells them.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
 from urllib.parse import quote, urljoin, urlsplit
 
 from .errors import UrlNotAllowedError
 
 MAX_URL_LENGTH = 2048
 
-# IANA's IPv4 special-purpose registry, and multicast and reserved space. Written out because what `ipaddress` calls
-# global has changed between Python versions and never meant "safe to connect to".
-_NOT_PUBLIC_V4 = (
+# What IANA's registries call special-purpose, and multicast and reserved space. Written out because what `ipaddress`
+# calls global has changed between Python versions and never meant "safe to connect to".
+_NOT_PUBLIC: tuple[IPv4Network | IPv6Network, ...] = (
     IPv4Network("0.0.0.0/8"),  # this network
     IPv4Network("10.0.0.0/8"),  # private
     IPv4Network("100.64.0.0/10"),  # carrier-grade NAT
@@ -32,18 +33,15 @@ _NOT_PUBLIC_V4 = (
     IPv4Network("198.18.0.0/15"),  # benchmarking
     IPv4Network("198.51.100.0/24"),  # documentation
     IPv4Network("203.0.113.0/24"),  # documentation
-    IPv4Network("224.0.0.0/4"),  # multicast
-    IPv4Network("240.0.0.0/4"),  # reserved, broadcast
-)
-# All public IPv6 addresses begin with the bits 001. Outside lie loopback, IPv4-mapped, NAT64, unique-local, link-local
-# and multicast addresses.
-_GLOBAL_UNICAST_V6 = IPv6Network("2000::/3")
-_NOT_PUBLIC_V6 = (
+    IPv4Network("224.0.0.0/3"),  # multicast, reserved, broadcast
     IPv6Network("2001::/23"),  # protocol assignments, Teredo with an IPv4 address inside
     IPv6Network("2001:db8::/32"),  # documentation
     IPv6Network("2002::/16"),  # 6to4, with an IPv4 address inside
     IPv6Network("3fff::/20"),  # documentation
 )
+# All public IPv6 addresses begin with the bits 001. Outside lie loopback, IPv4-mapped, NAT64, unique-local, link-local
+# and multicast addresses.
+_GLOBAL_UNICAST_V6 = IPv6Network("2000::/3")
 
 _LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
 # What looks like a number to a resolver, which may read 0x7f.1 and 2130706433 as IPv4 addresses.
@@ -56,12 +54,7 @@ _HOW = 'Give a public address such as "https://example.com/dog.jpg".'
 class ImageUrl:
     """A URL that may be fetched, if its host's addresses are public.
 
-    Attributes
-    ----------
-    host
-        In lower case and ASCII; IPv6 addresses without brackets.
-    target
-        Path and query, percent-encoded: what the request line carries.
+    `host` is in lower case and ASCII, without the brackets of IPv6; `target` is the percent-encoded path and query.
     """
 
     host: str
@@ -72,10 +65,8 @@ class ImageUrl:
         base = f"https://{self.host_header}{self.target}"
         try:
             return parse_image_url(urljoin(base, location))
-        except ValueError:
-            raise UrlNotAllowedError("The URL redirects to something that is not a URL.") from None
-        except UrlNotAllowedError as error:
-            raise UrlNotAllowedError(f"The URL redirects to one that is not fetched. {error.message}") from None
+        except (ValueError, UrlNotAllowedError) as error:
+            raise UrlNotAllowedError(f"The URL redirects to one that is not fetched. {error}") from None
 
     @property
     def host_header(self) -> str:
@@ -118,26 +109,20 @@ def is_public_address(address: str) -> bool:
         parsed = ip_address(address)
     except ValueError:
         return False
-    if isinstance(parsed, IPv4Address):
-        return not any(parsed in network for network in _NOT_PUBLIC_V4)
-    return parsed in _GLOBAL_UNICAST_V6 and not any(parsed in network for network in _NOT_PUBLIC_V6)
+    if isinstance(parsed, IPv6Address) and parsed not in _GLOBAL_UNICAST_V6:
+        return False
+    return not any(parsed in network for network in _NOT_PUBLIC)
 
 
 def _ascii_host(host: str) -> str:
     """Return a host's one spelling; refuse those that only some parsers read as an address."""
-    try:
-        parsed = ip_address(host)
-    except ValueError:
-        pass
-    else:
-        # A zone (fe80::1%eth0) names one of our own interfaces.
-        if isinstance(parsed, IPv6Address) and parsed.scope_id is not None:
-            raise UrlNotAllowedError("An address with a zone is not fetched.")
-        return str(parsed)
+    if "%" not in host:  # a zone (fe80::1%eth0) names one of our own interfaces
+        with contextlib.suppress(ValueError):
+            return str(ip_address(host))
     try:
         name = (host if host.isascii() else host.encode("idna").decode("ascii")).lower().removesuffix(".")
     except UnicodeError:
-        raise UrlNotAllowedError(f"The URL's host is malformed. {_HOW}") from None
+        name = ""
     labels = name.split(".")
     if len(name) > 253 or not all(_LABEL.fullmatch(label) for label in labels):
         raise UrlNotAllowedError(f"The URL's host is malformed. {_HOW}")

@@ -1,13 +1,14 @@
-"""What a caller asks for: an image, sent or to be fetched, and what to answer about it."""
+"""What a caller asks for: an event's HTTP request or bare document, and in it an image and what to answer about it."""
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from .errors import BadRequestError, ImageTooLargeError, UnsupportedMediaTypeError
-from .events import HttpRequest, decode_base64
 from .image_url import ImageUrl, parse_image_url
 
 DEFAULT_TOP_K = 5
@@ -17,6 +18,32 @@ _QUERY_KEYS = ("scores", "top_k")
 # Types that say nothing about the format, besides none at all.
 _OPAQUE_TYPES = ("", "application/octet-stream", "application/x-image")
 _HOW = 'send an image as the body with "Content-Type: image/jpeg" (or image/png, …), or JSON with "url" or "image"'
+
+
+@dataclass(frozen=True, slots=True)
+class HttpRequest:
+    """An HTTP request: the method in upper case, header names in lower case, the body as the caller sent it."""
+
+    method: str
+    path: str
+    headers: dict[str, str]
+    query: dict[str, str]
+    body: bytes
+
+    @classmethod
+    def from_event(cls, event: Mapping[str, Any]) -> HttpRequest:
+        """Read an event in payload format 2.0; raise BadRequestError when it is not one."""
+        try:
+            body = event.get("body") or ""
+            return cls(
+                method=event["requestContext"]["http"]["method"].upper(),
+                path=str(event.get("rawPath") or "/"),
+                headers={name.lower(): str(value) for name, value in (event.get("headers") or {}).items()},
+                query={name: str(value) for name, value in (event.get("queryStringParameters") or {}).items()},
+                body=_from_base64(body) if event.get("isBase64Encoded") is True else body.encode(),
+            )
+        except (AttributeError, KeyError, TypeError, ValueError):  # a direct invocation may send anything
+            raise BadRequestError("The event is not an HTTP request in payload format 2.0.") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +72,6 @@ def from_http(request: HttpRequest, max_image_bytes: int) -> ClassificationReque
         document = json.loads(request.body)
     except (ValueError, RecursionError):
         raise BadRequestError("The body is not valid JSON, although its Content-Type says so.") from None
-    twice = query.keys() & document.keys() if isinstance(document, dict) else set()
-    if twice:
-        raise BadRequestError(f"{_listed(twice)} is given twice: in the query and in the body.")
     return from_document(document, max_image_bytes, query)
 
 
@@ -60,7 +84,11 @@ def from_document(
     _refuse_unknown(document, _BODY_KEYS, "key")
     if ("url" in document) == ("image" in document):
         raise BadRequestError('Give either "url" or "image", one of them and not both.')
-    options = {**(query or {}), **{key: document[key] for key in _QUERY_KEYS if key in document}}
+    options = dict(query or {})
+    twice = options.keys() & document.keys()
+    if twice:
+        raise BadRequestError(f"{_listed(twice)} is given twice: in the query and in the body.")
+    options |= document
     if "url" in document:
         return _request(parse_image_url(document["url"]), "url", options)
     return _request(_inline_image(document["image"], max_image_bytes), "base64", options)
@@ -78,26 +106,33 @@ def _request(image: bytes | ImageUrl, source: str, options: Mapping[str, object]
 
 def _query_options(query: Mapping[str, str]) -> dict[str, object]:
     # A presigned URL carries its signature in the query.
-    given = {name: value for name, value in query.items() if not name.lower().startswith("x-amz-")}
-    _refuse_unknown(given, _QUERY_KEYS, "query parameter")
-    options: dict[str, object] = dict(given)
-    top_k = given.get("top_k", "")
+    options: dict[str, object] = {name: text for name, text in query.items() if not name.lower().startswith("x-amz-")}
+    _refuse_unknown(options, _QUERY_KEYS, "query parameter")
+    top_k, scores = query.get("top_k", ""), query.get("scores", "").lower()
     if top_k.isascii() and top_k.isdecimal() and len(top_k) < 10:
         options["top_k"] = int(top_k)
-    if "scores" in given:
-        options["scores"] = {"true": True, "false": False}.get(given["scores"].lower(), given["scores"])
+    if scores in ("true", "false"):
+        options["scores"] = scores == "true"
     return options
 
 
 def _inline_image(text: object, max_image_bytes: int) -> bytes:
-    if not isinstance(text, str) or not text:
-        raise BadRequestError('"image" must be the image file in base64.')
-    if text.startswith("data:"):
+    if not isinstance(text, str) or not text or text.startswith("data:"):
         raise BadRequestError('"image" must be the image file in base64, without "data:…;base64," in front.')
-    decoded = decode_base64(text)
+    try:
+        decoded = _from_base64(text)
+    except ValueError:
+        decoded = b""
     if not decoded:
         raise BadRequestError('"image" is not valid base64.')
     return _checked_size(decoded, max_image_bytes)
+
+
+def _from_base64(text: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except ValueError:  # again without line breaks: taking them out costs as much as decoding, and Lambda sends none
+        return base64.b64decode("".join(text.split()), validate=True)
 
 
 def _checked_size(image: bytes, limit: int) -> bytes:

@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 from . import metrics
@@ -17,12 +16,14 @@ from .config import Settings
 from .connection import Deadline
 from .endpoint import Classification, EndpointClient
 from .errors import InternalError, MethodNotAllowedError, NotFoundError, NotReadyError, ServiceError
-from .events import HttpRequest, http_request, is_http
 from .fetching import ImageFetcher
 from .image_url import ImageUrl
-from .request import ClassificationRequest, from_document, from_http
+from .request import ClassificationRequest, HttpRequest, from_document, from_http
 
 logger = logging.getLogger(__name__)
+
+# What the log and the metrics tell about one request, by the names that docs/function.md gives.
+Record = dict[str, Any]
 
 _METHODS = {"/": "POST", "/health": "GET"}
 # Left for answering before Lambda ends the function, which would cost the caller our answer and us the environment.
@@ -33,33 +34,6 @@ _HEALTH_CACHE_SECONDS = 5.0
 _HEALTH_IMAGE = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAAAAADhZOFXAAAADklEQVR42mNogAIGyhgAgIQgARDoahcAAAAASUVORK5CYII="
 )
-
-
-@dataclass(slots=True)
-class RequestRecord:
-    """What the log and the metrics tell about one request; times in milliseconds."""
-
-    request_id: str
-    route: str = "none"
-    source: str | None = None
-    url_host: str | None = None
-    image_bytes: int | None = None
-    status: int = 200
-    code: str | None = None
-    detail: str | None = None
-    duration_ms: float = 0.0
-    fetch_ms: float | None = None
-    endpoint_ms: float | None = None
-    started: float = field(default_factory=time.perf_counter, repr=False)
-
-    @contextmanager
-    def timed(self, name: str) -> Iterator[None]:
-        """Note how long a step took, also when it fails."""
-        started = time.perf_counter()
-        try:
-            yield
-        finally:
-            setattr(self, name, _milliseconds_since(started))
 
 
 class Service:
@@ -76,72 +50,69 @@ class Service:
 
         `remaining_seconds` is the time until Lambda ends the function.
         """
-        record = RequestRecord(request_id)
+        record: Record = {"request_id": request_id, "route": "none", "status": 200}
         headers = {
             "content-type": "application/json",
             "cache-control": "no-store",
             "x-content-type-options": "nosniff",
             "x-request-id": request_id,
         }
-        try:
-            body = self._body(event, record, Deadline(remaining_seconds - _ANSWER_SECONDS))
-        except Exception as unexpected:
-            error = unexpected if isinstance(unexpected, ServiceError) else InternalError(detail=repr(unexpected))
-            if error is not unexpected:
-                logger.exception("unexpected failure", extra={"request_id": request_id})
-            record.status, record.code, record.detail = error.status, error.code, error.detail
-            headers.update(error.headers())
-            body = {"error": {"code": error.code, "message": error.message}}
-        record.duration_ms = _milliseconds_since(record.started)
+        with _timed(record, "duration_ms"):
+            try:
+                body = self._body(event, record, Deadline(remaining_seconds - _ANSWER_SECONDS))
+            except Exception as unexpected:
+                error = unexpected if isinstance(unexpected, ServiceError) else InternalError(detail=repr(unexpected))
+                if error is not unexpected:
+                    logger.exception("unexpected failure", extra={"request_id": request_id})
+                record |= {"status": error.status, "code": error.code, "detail": error.detail}
+                headers |= error.headers
+                body = {"error": {"code": error.code, "message": error.message}}
         self._report(record)
-        return {
-            "statusCode": record.status,
-            "headers": headers,
-            "body": json.dumps({**body, "request_id": request_id}),
-        }
+        text = json.dumps({**body, "request_id": request_id})
+        return {"statusCode": record["status"], "headers": headers, "body": text}
 
-    def _body(self, event: object, record: RequestRecord, deadline: Deadline) -> dict[str, Any]:
-        if not is_http(event):
-            record.route = "classify"
-            return self._classify(from_document(event, self._settings.max_image_bytes), record, deadline)
-        request = http_request(event)  # type: ignore[arg-type]  # is_http says that it is a dict
-        _check_route(request)
+    def _body(self, event: object, record: Record, deadline: Deadline) -> dict[str, Any]:
+        limit = self._settings.max_image_bytes
+        if not isinstance(event, dict) or "requestContext" not in event:  # a direct invocation with a bare document
+            record["route"] = "classify"
+            return self._classify(from_document(event, limit), record, deadline)
+        request = HttpRequest.from_event(event)
+        allowed = _METHODS.get(request.path)
+        if allowed is None:
+            raise NotFoundError("There is nothing at this path; POST an image to / or GET /health.")
+        if request.method != allowed:
+            raise MethodNotAllowedError(allowed)
         if request.path == "/health":
-            record.route = "health"
+            record["route"] = "health"
             return self._check_health(record, deadline)
-        record.route = "classify"
-        return self._classify(from_http(request, self._settings.max_image_bytes), record, deadline)
+        record["route"] = "classify"
+        return self._classify(from_http(request, limit), record, deadline)
 
-    def _classify(self, request: ClassificationRequest, record: RequestRecord, deadline: Deadline) -> dict[str, Any]:
-        record.source = request.source
+    def _classify(self, request: ClassificationRequest, record: Record, deadline: Deadline) -> dict[str, Any]:
+        record["source"] = request.source
         image = request.image
         if isinstance(image, ImageUrl):
-            record.url_host = image.host
-            with record.timed("fetch_ms"):
+            record["url_host"] = image.host
+            with _timed(record, "fetch_ms"):
                 image = self._fetcher.fetch(image, deadline)
-        record.image_bytes = len(image)
-        with record.timed("endpoint_ms"):
-            result = self._endpoint.classify(
-                image,
-                top_k=request.top_k,
-                scores=request.scores,
-                deadline=deadline.within(self._settings.endpoint_timeout_seconds),
-            )
+        record["image_bytes"] = len(image)
+        deadline = deadline.within(self._settings.endpoint_timeout_seconds)
+        with _timed(record, "endpoint_ms"):
+            result = self._endpoint.classify(image, top_k=request.top_k, scores=request.scores, deadline=deadline)
         body: dict[str, Any] = {"predictions": result.predictions, "model": result.model}
         if result.scores is not None:
             body["scores"] = result.scores
         return body
 
-    def _check_health(self, record: RequestRecord, deadline: Deadline) -> dict[str, Any]:
+    def _check_health(self, record: Record, deadline: Deadline) -> dict[str, Any]:
         """Classify a tiny image, at most once in a few seconds however often one asks."""
         now = time.time()
         if self._health is None or not 0 <= now - self._health[0] < _HEALTH_CACHE_SECONDS:
             outcome: Classification | ServiceError
+            deadline = deadline.within(_HEALTH_SECONDS)
             try:
-                with record.timed("endpoint_ms"):
-                    outcome = self._endpoint.classify(
-                        _HEALTH_IMAGE, top_k=1, scores=False, deadline=deadline.within(_HEALTH_SECONDS)
-                    )
+                with _timed(record, "endpoint_ms"):
+                    outcome = self._endpoint.classify(_HEALTH_IMAGE, top_k=1, scores=False, deadline=deadline)
             except ServiceError as error:
                 outcome = error
             self._health = (now, outcome)
@@ -150,36 +121,22 @@ class Service:
             raise NotReadyError(detail=f"{outcome.code}: {outcome.detail or outcome.message}")
         return {"status": "ok", "model": outcome.model}
 
-    def _report(self, record: RequestRecord) -> None:
-        fields = {
-            name: value
-            for name in record.__slots__
-            if name != "started" and (value := getattr(record, name)) is not None
-        }
-        logger.log(
-            logging.ERROR if record.status >= 500 or record.status == 424 else logging.INFO, "request", extra=fields
-        )
-        if record.route == "health":
+    def _report(self, record: Record) -> None:
+        failed = record["status"] >= 500 or record["status"] == 424
+        logger.log(logging.ERROR if failed else logging.INFO, "request", extra=record)
+        if record["route"] == "health":
             return  # probes would drown the latency of real requests
-        line = metrics.document(
-            self._settings.metrics_namespace,
-            self._settings.function_name,
-            code=record.code,
-            latency_ms=record.duration_ms,
-            endpoint_latency_ms=record.endpoint_ms,
-        )
+        line = metrics.document(self._settings.metrics_namespace, self._settings.function_name, record)
         # In one write, so that lines of several processes cannot mix.
         sys.stdout.write(json.dumps(line, separators=(",", ":")) + "\n")
         sys.stdout.flush()
 
 
-def _check_route(request: HttpRequest) -> None:
-    allowed = _METHODS.get(request.path)
-    if allowed is None:
-        raise NotFoundError("There is nothing at this path; POST an image to / or GET /health.")
-    if request.method != allowed:
-        raise MethodNotAllowedError(allowed)
-
-
-def _milliseconds_since(started: float) -> float:
-    return round((time.perf_counter() - started) * 1000, 3)
+@contextmanager
+def _timed(record: Record, name: str) -> Iterator[None]:
+    """Note how many milliseconds a step took, also when it fails."""
+    started = time.perf_counter()
+    try:
+        yield
+    finally:
+        record[name] = round((time.perf_counter() - started) * 1000, 3)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import inspect
 import json
 import math
 import re
@@ -91,31 +90,12 @@ class ModelCard:
         for name in ("labels", "display_labels", "mean", "std"):  # lists come from JSON; a frozen card holds tuples
             object.__setattr__(self, name, tuple(getattr(self, name)))
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the card as `model.json` holds it."""
-        return {"format": FORMAT, **dataclasses.asdict(self)}
-
-    @classmethod
-    def from_json(cls, document: object) -> ModelCard:
-        """Build a card from the parsed `model.json`; an ArtifactError names every fault."""
-        if not isinstance(document, dict):
-            raise ArtifactError(f"it holds {_shown(document)}; it must be an object of keys and values")
-        values = dict(document)
-        if values.pop("format", None) != FORMAT:
-            raise ArtifactError(f"format is {_shown(document.get('format'))}; this program reads format {FORMAT}")
-        required = inspect.signature(cls).parameters.values()
-        faults = [f"{one.name} is missing" for one in required if one.default is one.empty and one.name not in values]
-        faults += [f"{_shown(name)} is not a key of format {FORMAT}" for name in values if name not in _KINDS]
-        if faults:
-            raise ArtifactError("; ".join(faults))
-        return cls(**values)
-
     @classmethod
     def load(cls, model_dir: Path) -> ModelCard:
         """Read and check `model.json` in an artifact's folder, or raise ArtifactError."""
         path = model_dir / CARD_FILE
         try:
-            return cls.from_json(json.loads(path.read_bytes()))
+            return cls._from_document(json.loads(path.read_bytes()))
         except FileNotFoundError:
             raise ArtifactError(
                 f"There is no {CARD_FILE} in {model_dir}: this is not a model artifact, or it was not unpacked there."
@@ -130,12 +110,23 @@ class ModelCard:
     def save(self, model_dir: Path) -> Path:
         """Write `model.json` into an artifact's folder; the same card always gives the same bytes."""
         path = model_dir / CARD_FILE
-        try:
-            text = json.dumps(self.to_json(), indent=2, ensure_ascii=False, allow_nan=False)
-        except (TypeError, ValueError) as error:
-            raise ArtifactError(f"The model card cannot be written as JSON: {error}.") from None
+        document = {"format": FORMAT, **dataclasses.asdict(self)}
+        text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
         path.write_text(text + "\n", encoding="utf-8")
         return path
+
+    @classmethod
+    def _from_document(cls, document: object) -> ModelCard:
+        if not isinstance(document, dict):
+            raise ArtifactError(f"it holds {_shown(document)}; it must be an object of keys and values")
+        form = document.pop("format", None)
+        if form != FORMAT:
+            raise ArtifactError(f"format is {_shown(form)}; this program reads format {FORMAT}")
+        faults = [f"{name} is missing" for name in _KINDS if name not in document]
+        faults += [f"{_shown(name)} is not a key of format {FORMAT}" for name in document if name not in _KINDS]
+        if faults:
+            raise ArtifactError("; ".join(faults))
+        return cls(**document)
 
 
 def file_version(path: Path) -> str:
@@ -150,10 +141,7 @@ def verify_files(model_dir: Path) -> ModelCard:
     missing = [name for name in (ONNX_FILE, WEIGHTS_FILE) if not (model_dir / name).is_file()]
     if missing:
         raise ArtifactError(f"The model artifact in {model_dir} has no {' and no '.join(missing)}: it is incomplete.")
-    try:
-        found = file_version(model_dir / ONNX_FILE)
-    except OSError as error:
-        raise ArtifactError(f"{model_dir / ONNX_FILE} cannot be read: {error.strerror}.") from None
+    found = file_version(model_dir / ONNX_FILE)
     if found != card.version:
         raise ArtifactError(
             f"{model_dir / ONNX_FILE} is damaged or belongs to another model: "

@@ -7,22 +7,14 @@ import os
 from pathlib import Path
 
 _CGROUP_LIMIT = Path("/sys/fs/cgroup/cpu.max")
-_CGROUP_V1 = Path("/sys/fs/cgroup/cpu")
 
 
 def available_vcpus() -> int:
     """Return how many vCPUs this process may keep busy: the machine's, less what affinity and cgroups withhold."""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, math.ceil(min(usable, _cgroup_cpus())))
-
-
-def _cgroup_cpus() -> float:
-    """Return the CPU quota of the container in CPUs, infinity without one."""
+    usable: float = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
-        if _CGROUP_LIMIT.exists():
-            quota, period = _CGROUP_LIMIT.read_text().split()
-        else:
-            quota, period = ((_CGROUP_V1 / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
-        return int(quota) / int(period) if int(quota) > 0 else math.inf  # version 1 says -1 where there is none
-    except (OSError, ValueError):  # no cgroups, or version 2's word "max"
-        return math.inf
+        quota, period = _CGROUP_LIMIT.read_text().split()
+        usable = min(usable, int(quota) / int(period))
+    except (OSError, ValueError):  # no cgroups of version 2, or the word "max"
+        pass
+    return max(1, math.ceil(usable))

@@ -54,17 +54,9 @@ def add_serving_program(folder: Path) -> None:
 def package(source: Path, destination: Path) -> ModelCard:
     """Make the deployable archive: the model of `source` with the serving program of this checkout.
 
-    Parameters
-    ----------
-    source
-        A training job's output, its folder or its `model.tar.gz`. Its serving program is not used, nor even unpacked.
-    destination
-        The archive. It is replaced only when the new one is complete, and may be the source.
-
-    Raises
-    ------
-    ArtifactError
-        When the source is not an intact model that answers.
+    `source` is a training job's output, its folder or its `model.tar.gz`, whose program is not even unpacked.
+    `destination` is replaced only when the new archive is complete, and may be the source. ArtifactError is raised when
+    the source is not an intact model that answers.
     """
     destination.parent.mkdir(parents=True, exist_ok=True)
     unfinished = destination.with_name(f".{destination.name}.{os.getpid()}")

@@ -152,12 +152,7 @@ def _onnx_engine(model_dir: Path, threads: int) -> Engine:
         session = onnx_session(path, threads)
     except Exception as error:  # every fault has a class of its own
         raise ArtifactError(f"{path} is not a network that ONNX Runtime can load: {error}") from error
-    if [node.name for node in session.get_inputs()] != ["image"] or "logits" not in [
-        node.name for node in session.get_outputs()
-    ]:
+    inputs, outputs = ([node.name for node in nodes] for nodes in (session.get_inputs(), session.get_outputs()))
+    if inputs != ["image"] or "logits" not in outputs:
         raise ArtifactError(f'{path} must have the one input "image" and an output "logits".')
-
-    def run(images: FloatArray) -> FloatArray:
-        return session.run(["logits"], {"image": images})[0]
-
-    return run
+    return lambda images: session.run(["logits"], {"image": images})[0]

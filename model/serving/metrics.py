@@ -39,32 +39,27 @@ class ServingMetrics:
     def _begin(self) -> None:
         self._since = time.monotonic()
         # Four bytes a value, not an object each: there may be hundreds of thousands.
-        self._latency, self._queue, self._decode, self._inference, self._images = (array("f") for _ in range(5))
+        self._samples = {name: array("f") for name in _TIMES}
         self._counts = dict.fromkeys(_COUNTERS, 0)
         self._queue_depth = 0
 
     def request(self, status: int, seconds: float) -> None:
         """Count an answered request: its status, and the time from its first line to its answer."""
-        counts = self._counts
-        counts["Requests"] += 1
+        self._counts["Requests"] += 1
         if status < 400:
-            self._latency.append(seconds)
+            self._samples["Latency"].append(seconds * 1e3)
         elif status == 503:
-            counts["Rejected"] += 1
+            self._counts["Rejected"] += 1
         else:
-            counts["Refused" if status < 500 else "Failed"] += 1
-
-    def batch(self, images: int) -> None:
-        self._images.append(images)
+            self._counts["Refused" if status < 500 else "Failed"] += 1
 
     def queued(self, depth: int) -> None:
         self._queue_depth = max(self._queue_depth, depth)
 
     def image(self, *, queue: float, decode: float, inference: float) -> None:
         """Count a classified image with the seconds that it waited for a worker, and that the worker took."""
-        self._queue.append(queue)
-        self._decode.append(decode)
-        self._inference.append(inference)
+        for name, seconds in zip(_TIMES[1:], (queue, decode, inference), strict=True):
+            self._samples[name].append(seconds * 1e3)
 
     def worker_restarted(self) -> None:
         self._counts["WorkerRestarts"] += 1
@@ -76,31 +71,23 @@ class ServingMetrics:
         self._begin()
 
     def _document(self) -> dict[str, Any]:
-        samples = (self._latency, self._queue, self._decode, self._inference)
-        milliseconds = {
-            name: np.sort(np.frombuffer(values, "f4")) * 1e3 for name, values in zip(_TIMES, samples, strict=True)
-        }
-        images = np.sort(np.frombuffer(self._images, "f4"))
+        ordered = {name: np.sort(np.frombuffer(values, "f4")) for name, values in self._samples.items() if values}
         document: dict[str, Any] = {
             "seconds": round(time.monotonic() - self._since, 1),
-            "milliseconds": {name: _percentiles(values) for name, values in milliseconds.items() if len(values)},
-            "Images": int(images.sum()),
+            "milliseconds": {name: _percentiles(sample) for name, sample in ordered.items()},
             "QueueDepth": self._queue_depth,
             **self._counts,
         }
-        values = {name: _spread(times) for name, times in milliseconds.items() if len(times)}
-        if len(images):
-            values["ImagesPerRequest"] = _spread(images)
         if self._namespace is None:
             return document
-        units = {name: "Milliseconds" if name in _TIMES else "Count" for name in values}
-        counts = dict.fromkeys(("QueueDepth", *_COUNTERS), "Count")
+        names = (*ordered, "QueueDepth", *_COUNTERS)
         directive = {
             "Namespace": self._namespace,
             "Dimensions": [["Server"]],
-            "Metrics": [{"Name": name, "Unit": unit} for name, unit in (units | counts).items()],
+            "Metrics": [{"Name": name, "Unit": "Milliseconds" if name in _TIMES else "Count"} for name in names],
         }
         described = {"Timestamp": int(time.time() * 1000), "CloudWatchMetrics": [directive]}
+        values = {name: _spread(sample) for name, sample in ordered.items()}
         return {"_aws": described, "Server": self.server or "unknown", **document, **values}
 
 
@@ -110,8 +97,7 @@ def _percentiles(ordered: _Floats) -> dict[str, float]:
 
 def _spread(ordered: _Floats) -> list[float]:
     """Return no more values than CloudWatch takes, whose mean and percentiles are about those of all."""
-    chosen = ordered
     if len(ordered) > _MAX_VALUES:
         # Every percentile but the last, and for what is above them its mean: the maximum would count a hundredfold.
-        chosen = np.append(np.percentile(ordered, range(1, 100)), ordered[len(ordered) * 99 // 100 :].mean())
-    return [round(float(value), 2) for value in chosen]
+        ordered = np.append(np.percentile(ordered, range(1, 100)), ordered[len(ordered) * 99 // 100 :].mean())
+    return [round(float(value), 2) for value in ordered]

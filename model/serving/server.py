@@ -15,7 +15,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from types import FrameType
 from typing import NoReturn
 
@@ -30,7 +30,6 @@ from ..core.artifact_digest import DigestError, check_digest
 from ..core.logs import configure_logging
 from .invocation import Answer, error_answer, respond
 from .metrics import ServingMetrics
-from .request import Options
 from .settings import ServingSettings, SettingsError
 from .worker_pool import ModelNotLoadedError, WorkerPool
 
@@ -120,38 +119,22 @@ class InvocationServer:
             if answer is None:
                 self._held += 1
                 try:
-                    body = await self._read_body(request)
-                    answer = await respond(request.headers, body, self._settings, self._classify_all)
+                    body, content_type = await self._read_body(request), request.headers.get("content-type", "")
+                    answer = await respond(content_type, body, self._settings.max_body_bytes, self._pool.submit)
                 finally:
                     self._held -= 1
         except ClientDisconnect:
             return Response(status_code=400)  # goes nowhere
         self._metrics.request(answer.status, time.perf_counter() - started)
-        return Response(answer.body, answer.status, _HEADERS.get(answer.status), media_type=answer.media_type)
+        return Response(answer.body, answer.status, _HEADERS.get(answer.status), media_type="application/json")
 
     def _refusal(self) -> Answer | None:
         if not self._pool.has_loaded:
             return error_answer(503, "not_ready", "The model is still being loaded; try again in a moment.")
-        return self._overload() if self._held >= self._settings.max_requests else None
-
-    def _overload(self) -> Answer:
-        message = f"All {self._settings.max_requests} requests that the server may hold are taken; try again later."
-        return error_answer(503, "overloaded", message)
-
-    async def _classify_all(self, images: Sequence[bytes], options: Options) -> Sequence[Answer]:
-        """Classify a request's images on whichever workers are free.
-
-        Each image of a list takes a place like a request of its own; a list that is alone always has enough.
-        """
-        more = max(len(images) - 1, 0)
-        if more and self._held > 1 and self._held + more > self._settings.max_requests:
-            return [self._overload()] * len(images)
-        self._metrics.batch(len(images))
-        self._held += more
-        try:
-            return await self._pool.submit(images, options)
-        finally:
-            self._held -= more
+        if self._held >= self._settings.max_requests:
+            message = f"All {self._settings.max_requests} requests that the server may hold are taken; try again later."
+            return error_answer(503, "overloaded", message)
+        return None
 
     async def _read_body(self, request: Request) -> bytes | None:
         """Return the request's body, or None if it is over the limit; what is over it is never kept."""
@@ -180,11 +163,8 @@ def main() -> int:
         if settings.artifact_digest is not None:
             check_digest(settings.model_dir, settings.artifact_digest)
         listener = _listen(settings.host, settings.port)
-    except (SettingsError, DigestError) as error:
+    except (SettingsError, DigestError, OSError) as error:
         logger.error("The server cannot start: %s", error)
-        return 1
-    except OSError as error:
-        logger.error("The server cannot listen on %s:%d: %s.", settings.host, settings.port, error.strerror)
         return 1
     server = InvocationServer(settings)
     place = {"host": settings.host, "port": settings.port}

@@ -15,8 +15,6 @@ from ..core.machine import available_vcpus
 MODES = ("throughput", "latency")
 # InvokeEndpoint itself takes no more than this.
 MAX_BODY_BYTES = 6 * 1024 * 1024
-# A list of this many images keeps one worker busy for a second or a few; SageMaker waits a minute.
-MAX_IMAGES = 64
 # A held request may own a body of 6 MiB; this many per worker keep them all below 400 MiB a worker.
 REQUESTS_PER_WORKER = 64
 
@@ -41,7 +39,6 @@ class ServingSettings:
     max_body_bytes: int
     max_pixels: int
     decode_seconds: int
-    max_images: int
     max_requests: int
     drain_seconds: int
     metrics_seconds: int
@@ -74,12 +71,7 @@ class ServingSettings:
         if mode not in MODES:
             faults.append(f"MODEL_SERVER_MODE is {mode!r}; it must be one of {', '.join(MODES)}")
         for_latency = mode == "latency"
-        workers = number("SAGEMAKER_MODEL_SERVER_WORKERS", 1 if for_latency else vcpus, 1, 512)
-        if for_latency and workers > 1:
-            faults.append(
-                f"SAGEMAKER_MODEL_SERVER_WORKERS is '{workers}'; with MODEL_SERVER_MODE=latency there is one worker, "
-                "which uses all vCPUs"
-            )
+        workers = 1 if for_latency else number("SAGEMAKER_MODEL_SERVER_WORKERS", vcpus, 1, 512)
         threads = vcpus if for_latency else 1
         # The queues of a batch transform job are long on purpose: its metrics would spoil an endpoint's.
         for_batch = (text("SAGEMAKER_BATCH") or "").lower() == "true"
@@ -97,7 +89,6 @@ class ServingSettings:
             max_body_bytes=number("MODEL_SERVER_MAX_BODY_BYTES", MAX_BODY_BYTES, 1024, 1024**3),
             max_pixels=number("MODEL_SERVER_MAX_PIXELS", MAX_PIXELS, 1, 10**9),
             decode_seconds=number("MODEL_SERVER_DECODE_SECONDS", 5, 1, 3600),
-            max_images=number("MODEL_SERVER_MAX_IMAGES", MAX_IMAGES, 1, 10_000),
             max_requests=number("MODEL_SERVER_MAX_REQUESTS", REQUESTS_PER_WORKER * workers, 1, 100_000),
             # SageMaker kills a container 30 s after it asked it to stop.
             drain_seconds=number("MODEL_SERVER_DRAIN_SECONDS", 25, 1, 3600),

@@ -14,7 +14,6 @@ import signal
 import socket
 import struct
 import sys
-import time
 from typing import BinaryIO
 
 from ..core.artifact import ArtifactError
@@ -25,16 +24,13 @@ from .invocation import Answer, classify
 from .request import Options
 from .settings import ServingSettings
 
-# The image's length, the seconds of processor time that it may take to decode, the options, and whether to compute it
-# with several threads; then the image.
-REQUEST_HEADER = struct.Struct(">IdI???")
-# Status, seconds of decoding and of inference, seconds of processor time of decoding, and length of the body, which
-# follows. The first one is about the worker itself: READY or FAILED.
-ANSWER_HEADER = struct.Struct(">HffdI")
+# The image's length, the options, and whether to compute it with several threads; then the image.
+REQUEST_HEADER = struct.Struct(">II??")
+# Status, seconds of decoding and of inference, and length of the body, which follows. The first one is about the worker
+# itself: READY or FAILED.
+ANSWER_HEADER = struct.Struct(">HffI")
 READY = 0
 FAILED = 1
-# The body of READY of a worker that can compute an image with several threads, too.
-SEVERAL_THREADS = b"several threads"
 
 # What the timer of `_WorkerPredictor` ends the process with.
 DECODED_TOO_LONG = signal.SIGPROF
@@ -45,17 +41,15 @@ logger = logging.getLogger(__name__)
 class _WorkerPredictor(Predictor):
     """Ends the process when an image takes too long to decode: nothing but a signal can interrupt a decoder."""
 
-    decode_seconds = 0.0  # how much processor time is left
+    decode_seconds = 0  # set when it is loaded
 
     def prepare(self, data: bytes) -> FloatArray:
         """Decode an image as `Predictor.prepare`, in at most `decode_seconds` of processor time."""
-        started = time.process_time()
         signal.setitimer(signal.ITIMER_PROF, self.decode_seconds)
         try:
             return super().prepare(data)
         finally:
             signal.setitimer(signal.ITIMER_PROF, 0)
-            self.decode_seconds -= time.process_time() - started
 
 
 def main() -> int:
@@ -79,45 +73,36 @@ def main() -> int:
 
 
 def _serve(connection: socket.socket, requests: BinaryIO, settings: ServingSettings, *, lone_threads: int = 1) -> int:
+    def load(threads: int) -> _WorkerPredictor:
+        predictor = _WorkerPredictor.load(settings.model_dir, threads, max_pixels=settings.max_pixels)
+        predictor.decode_seconds = settings.decode_seconds
+        return predictor
+
     try:
-        usual, several_threads = _load(settings, lone_threads)
+        usual = load(settings.threads)
+        several_threads = load(lone_threads) if lone_threads > settings.threads else usual
     except ArtifactError as error:
         _send(connection, Answer(FAILED, str(error).encode()))
         return 1
     return_freed_memory()
-    _send(connection, Answer(READY, b"" if several_threads is None else SEVERAL_THREADS))
+    _send(connection, Answer(READY, b""))
     while header := requests.read(REQUEST_HEADER.size):
-        length, seconds, top_k, scores, as_numbers, with_several = REQUEST_HEADER.unpack(header)
-        predictor = several_threads if with_several and several_threads is not None else usual
-        predictor.decode_seconds = seconds
-        answer = classify(predictor, requests.read(length), Options(top_k, scores, as_numbers))
-        if answer.status == 500 and not _still_works(predictor):
-            return 1  # without an answer: another worker may have one
-        _send(connection, answer, seconds - predictor.decode_seconds)
+        length, top_k, scores, with_several = REQUEST_HEADER.unpack(header)
+        predictor = several_threads if with_several else usual
+        answer = classify(predictor, requests.read(length), Options(top_k, scores))
+        if answer.status == 500:
+            try:
+                predictor.check()
+            except ArtifactError as error:
+                logger.error("The model does not run any more: %s", error)
+                return 1  # without an answer: another worker may have one
+        _send(connection, answer)
     return 0
 
 
-def _load(settings: ServingSettings, lone_threads: int) -> tuple[_WorkerPredictor, _WorkerPredictor | None]:
-    """Return what computes images, and what computes one with several threads where that is another."""
-
-    def load(threads: int) -> _WorkerPredictor:
-        return _WorkerPredictor.load(settings.model_dir, threads, max_pixels=settings.max_pixels)
-
-    return load(settings.threads), load(lone_threads) if lone_threads > settings.threads else None
-
-
-def _still_works(predictor: Predictor) -> bool:
-    try:
-        predictor.check()
-    except ArtifactError as error:
-        logger.error("The model does not run any more: %s", error)
-        return False
-    return True
-
-
-def _send(connection: socket.socket, answer: Answer, spent: float = 0.0) -> None:
+def _send(connection: socket.socket, answer: Answer) -> None:
     decode, inference = answer.timing or (0.0, 0.0)
-    connection.sendall(ANSWER_HEADER.pack(answer.status, decode, inference, spent, len(answer.body)) + answer.body)
+    connection.sendall(ANSWER_HEADER.pack(answer.status, decode, inference, len(answer.body)) + answer.body)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import statistics
 from collections import deque
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine
 from typing import Any
 
 from .invocation import Answer, Timing, error_answer
@@ -19,15 +19,14 @@ from .metrics import ServingMetrics
 from .request import Options
 from .settings import ServingSettings
 from .worker import DECODED_TOO_LONG
-from .worker_process import Budget, Job, WorkerProcess, start_process
+from .worker_process import Job, WorkerProcess, start_process
 
 # A worker may die of what is outside of it (memory, an operator); a request is worth one more try. Not more: if
 # the request itself is what kills workers, each try costs a restart.
 ATTEMPTS = 2
-# This many starts in a row that end without a word mean that none will succeed. Once the model has been loaded, the
-# reason may pass (another program's hunger for memory), so there are more, and ever longer pauses between them.
-MAX_FAILED_STARTS = 3
-MAX_FAILED_RESTARTS = 10
+# This many starts in a row that end without a word mean that none will succeed. The reason may pass (another program's
+# hunger for memory), so there are ever longer pauses between them.
+MAX_FAILED_STARTS = 10
 LONGEST_PAUSE_SECONDS = 5.0
 # How many images are computed in either way before one is chosen.
 TRIALS = 5
@@ -57,9 +56,8 @@ class LoneImages:
 
     def wants_several_threads(self) -> bool:
         """Return whether the next one is computed by several threads."""
-        if self._chosen is not None:
-            return self._chosen
-        return len(self._seconds[True]) < len(self._seconds[False])
+        is_next = len(self._seconds[True]) < len(self._seconds[False])
+        return is_next if self._chosen is None else self._chosen
 
     def note(self, several_threads: bool, seconds: float) -> None:
         """Take note of how long the network took for such an image."""
@@ -73,9 +71,9 @@ class LoneImages:
 class WorkerPool:
     """Runs requests on worker processes, replacing those that die.
 
-    A worker that needs longer than the time-out for one image is killed, and the image fails. One that needs more than
-    is left of a request's processor time for decoding ends itself; then its image is refused, and those of the request
-    that still wait. One of the workers may have the network twice: with one thread, and with those of a lone image.
+    A worker that needs longer than the time-out for an image is killed, and the image fails. One that needs more
+    processor time for decoding than is allowed ends itself; then the image is refused. One of the workers may have the
+    network twice: with one thread, and with those of a lone image.
     """
 
     def __init__(self, settings: ServingSettings, metrics: ServingMetrics) -> None:
@@ -85,8 +83,7 @@ class WorkerPool:
         self._too_long = error_answer(
             413,
             "image_too_large",
-            f"The images of this request take more than {settings.decode_seconds} s of processor time to decode; the "
-            "rest of them is refused. Send smaller ones, or fewer at a time.",
+            f"The image takes more than {settings.decode_seconds} s of processor time to decode; send a smaller one.",
         )
         self._workers: set[WorkerProcess] = set()
         self._idle: list[WorkerProcess] = []
@@ -95,7 +92,8 @@ class WorkerPool:
         # Whether any worker has ever run the model: then a request may wait while lost workers are replaced.
         self.has_loaded = False
         self._closing = False
-        self._failed: asyncio.Future[str] | None = None
+        self._failure: str | None = None
+        self._has_failed = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -105,21 +103,20 @@ class WorkerPool:
 
     async def run(self) -> None:
         """Start the workers and keep them alive, until ModelNotLoadedError or being cancelled."""
-        self._failed = asyncio.get_running_loop().create_future()
         for number in range(self._settings.workers):
             self._in_background(self._spawn(1 if number else self._settings.lone_threads))
-        raise ModelNotLoadedError(await self._failed)
+        await self._has_failed.wait()
+        raise ModelNotLoadedError(self._failure)
 
-    async def submit(self, images: Sequence[bytes], options: Options) -> Sequence[Answer]:
-        """Have workers classify the images of a request, as soon as they are free."""
-        if self._closing or (self._failed is not None and self._failed.done()):
-            return [_STOPPED] * len(images)
-        budget, loop = Budget(self._settings.decode_seconds), asyncio.get_running_loop()
-        jobs = [Job(image, options, budget, loop.create_future()) for image in images]
-        self._waiting.extend(jobs)
+    async def submit(self, image: bytes, options: Options) -> Answer:
+        """Have a worker classify an image, as soon as one is free."""
+        if self._closing or self._failure is not None:
+            return _STOPPED
+        job = Job(image, options, asyncio.get_running_loop().create_future())
+        self._waiting.append(job)
         self._dispatch()
         self._metrics.queued(len(self._waiting))
-        return await asyncio.gather(*(job.answer for job in jobs))
+        return await job.answer
 
     async def close(self) -> None:
         """End the workers, and wait until they are gone."""
@@ -159,10 +156,8 @@ class WorkerPool:
     async def _replace(self, worker: WorkerProcess) -> None:
         fault, answer = "ended unexpectedly", None
         if await worker.process.wait() == -DECODED_TOO_LONG:
-            fault = f"took more than {self._settings.decode_seconds} s of processor time to decode a request's images"
+            fault = f"took more than {self._settings.decode_seconds} s of processor time to decode an image"
             answer = self._too_long
-            if worker.job is not None:
-                worker.job.budget.seconds = 0
         elif worker.overran:
             fault = f"took more than {self._settings.timeout_seconds} s for an image"
             answer = error_answer(500, "model_failed", f"The worker {fault}.")
@@ -179,8 +174,7 @@ class WorkerPool:
             logger.error("A worker process %s; it is replaced", fault, extra={"worker": worker.process.pid})
         else:
             self._failed_starts += 1
-            allowed = MAX_FAILED_RESTARTS if self.has_loaded else MAX_FAILED_STARTS
-            if worker.failure is not None or self._failed_starts >= allowed:
+            if worker.failure is not None or self._failed_starts >= MAX_FAILED_STARTS:
                 self._fail(worker.failure or "The worker processes end before they have loaded the model; see the log.")
                 return
         self._in_background(self._spawn(worker.lone_threads))
@@ -203,8 +197,8 @@ class WorkerPool:
         await asyncio.get_running_loop().create_connection(lambda: worker, sock=connection)
 
     def _fail(self, reason: str) -> None:
-        if self._failed is not None and not self._failed.done():
-            self._failed.set_result(reason)
+        self._failure = self._failure or reason
+        self._has_failed.set()
         for job in self._waiting:
             job.settle(_STOPPED)
         self._waiting.clear()
@@ -212,14 +206,12 @@ class WorkerPool:
     def _dispatch(self) -> None:
         while self._idle and self._waiting:
             job = self._waiting.popleft()
-            if job.budget.seconds <= 0:
-                job.settle(self._too_long)
-            elif not job.answer.done():
+            if not job.answer.done():
                 self._worker_for(job).start(job, self._settings.timeout_seconds)
 
     def _worker_for(self, job: Job) -> WorkerProcess:
         """Take an idle worker. A job that is the only one has the processors that the others do not need."""
-        able = next((worker for worker in self._idle if worker.has_several_threads), None)
+        able = next((worker for worker in self._idle if worker.lone_threads > self._settings.threads), None)
         job.alone = able is not None and not self._waiting and len(self._idle) == len(self._workers)
         job.several_threads = job.alone and self._lone_images.wants_several_threads()
         if able is None or not job.several_threads:

@@ -16,16 +16,9 @@ from typing import Protocol, cast
 from ..core.memory import LARGE_BLOCKS_RETURN
 from .invocation import Answer, Timing
 from .request import Options
-from .worker import ANSWER_HEADER, FAILED, READY, REQUEST_HEADER, SEVERAL_THREADS
+from .worker import ANSWER_HEADER, FAILED, READY, REQUEST_HEADER
 
 START_SECONDS = 120
-
-
-@dataclass(slots=True)
-class Budget:
-    """The processor time that is left to decode the images of one request."""
-
-    seconds: float
 
 
 @dataclass(slots=True)
@@ -34,7 +27,6 @@ class Job:
 
     image: bytes
     options: Options
-    budget: Budget
     answer: asyncio.Future[Answer]
     attempts: int = 0
     alone: bool = False
@@ -61,7 +53,6 @@ class WorkerProcess(asyncio.Protocol):
         self.lone_threads = lone_threads
         self.job: Job | None = None
         self.is_ready = False
-        self.has_several_threads = False
         self.failure: str | None = None
         self.overran = False
         self._owner = owner
@@ -76,8 +67,7 @@ class WorkerProcess(asyncio.Protocol):
         job.started = time.perf_counter()
         self._arm(seconds)
         options = job.options
-        asked = (options.top_k, options.scores, options.as_numbers, job.several_threads)
-        header = REQUEST_HEADER.pack(len(job.image), job.budget.seconds, *asked)
+        header = REQUEST_HEADER.pack(len(job.image), options.top_k, options.scores, job.several_threads)
         self._transport.writelines((header, job.image))
 
     def close(self) -> None:
@@ -98,7 +88,7 @@ class WorkerProcess(asyncio.Protocol):
         self._received += data
         if len(self._received) < ANSWER_HEADER.size:
             return
-        status, decode, inference, spent, length = ANSWER_HEADER.unpack_from(self._received)
+        status, decode, inference, length = ANSWER_HEADER.unpack_from(self._received)
         if len(self._received) < ANSWER_HEADER.size + length:
             return
         body = bytes(self._received[ANSWER_HEADER.size :])
@@ -106,13 +96,11 @@ class WorkerProcess(asyncio.Protocol):
         self._disarm()
         if self.job is not None:
             job, self.job = self.job, None
-            job.budget.seconds -= spent
             timing = Timing(decode, inference) if status == 200 else None
-            job.settle(Answer(status, body, timing=timing))
+            job.settle(Answer(status, body, timing))
             self._owner.worker_is_free(self, job, timing)
         elif status == READY:
             self.is_ready = True
-            self.has_several_threads = body == SEVERAL_THREADS
             self._owner.worker_has_started(self)
         elif status == FAILED:
             self.failure = body.decode()

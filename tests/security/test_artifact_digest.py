@@ -1,7 +1,6 @@
 """A model artifact that is not the deployed one: nothing of it may run."""
 
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -68,8 +67,6 @@ CHANGES: dict[str, Callable[[Path], object]] = {
     "a file less": lambda folder: (folder / "weights.pt").unlink(),
     "another name": lambda folder: (folder / "weights.pt").rename(folder / "weights"),
     "same bytes in other files": divide_in_another_way,
-}
-NO_FILES: dict[str, Callable[[Path], object]] = {
     "linked file": lambda folder: link_away(folder / "weights.pt", folder.parent / "elsewhere"),
     "linked folder": lambda folder: link_away(folder / "code", folder.parent / "code"),
     "pipe": lambda folder: os.mkfifo(folder / "pipe"),
@@ -91,48 +88,28 @@ def test_image_runs_nothing_of_another_artifact_and_says_what_it_found(artifact,
     expected = folder_digest(artifact)
     CHANGES[change](artifact)
     done = serve(expected)
-    assert done.returncode == 1
-    assert done.stdout == ""
-    assert expected in done.stderr
-    assert folder_digest(artifact) in done.stderr
-
-
-@pytest.mark.parametrize("change", NO_FILES)
-def test_image_refuses_what_is_no_file(artifact, serve, change):
-    expected = folder_digest(artifact)
-    NO_FILES[change](artifact)
-    done = serve(expected)
     assert (done.returncode, done.stdout) == (1, "")
-    assert "holds files only" in done.stderr
-
-
-def test_a_missing_program_is_named(artifact, serve):
-    (artifact / "code" / "serve").unlink()
-    done = serve(folder_digest(artifact))
-    assert done.returncode == 1
-    assert f"There is no serving program at {artifact}/code/serve" in done.stderr
+    if "link" in change or change == "pipe":
+        assert "holds files only" in done.stderr
+    else:
+        assert expected in done.stderr and folder_digest(artifact) in done.stderr
 
 
 def test_container_does_not_run_as_root_and_onnx_runtime_reports_to_nobody():
     dockerfile = (MODEL / "serving" / "image" / "Dockerfile").read_text(encoding="utf-8")
-    assert re.findall(r"^USER (.*)$", dockerfile, re.MULTILINE) == ["10001:10001"]
+    assert "\nUSER 10001:10001\n" in dockerfile
     assert "ORT_DISABLE_TELEMETRY=1" in dockerfile
 
 
-def test_server_without_our_image_checks_the_digest_too(artifact, serve):
+def test_server_without_our_image_checks_the_digest_too_and_leaves_it_as_it_was(artifact, serve):
     """The local AWS runs no images: it starts the artifact's own program."""
     expected = folder_digest(artifact)
+    assert "There is no model.json" in serve(expected, artifact / "code" / "serve").stderr  # so it came past the digest
+    assert folder_digest(artifact) == expected
     change_weights(artifact)
     done = serve(expected, artifact / "code" / "serve")
     assert done.returncode == 1
     assert f"its digest is {folder_digest(artifact)}, MODEL_ARTIFACT_DIGEST is {expected}" in done.stderr
-
-
-def test_server_that_ran_leaves_the_digest_as_it_was(artifact, serve):
-    before = folder_digest(artifact)
-    done = serve(before, artifact / "code" / "serve")
-    assert "There is no model.json" in done.stderr  # so it came past the digest
-    assert folder_digest(artifact) == before
 
 
 def test_digest_of_an_archive_is_that_of_the_folder_unpacked_from_it(artifact, tmp_path):

@@ -1,4 +1,4 @@
-"""An artifact may answer anything: no answer breaks a command, or speaks for another picture."""
+"""An artifact may answer anything: no answer breaks a command, or speaks for another image."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from cli.batch import job as batch_job
 from cli.batch.commands import label_images
 from cli.batch.job import BatchFolder, BatchOptions
-from cli.batch.labels import Label, from_json_lines, label_of_answer, to_json_lines, write_parquet
+from cli.batch.labels import from_json_lines, label_of_answer, to_json_lines, write_parquet
 from cli.errors import WorkFailedError
 from cli.serving.classify import describe
 from cli.serving.function_client import Answer
@@ -98,13 +98,10 @@ def stage(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 @pytest.mark.parametrize("answer", BAD.values(), ids=BAD.keys())
 def test_an_answer_that_is_none_is_named_and_the_batch_goes_on(stage: Any, answer: bytes) -> None:
-    def run() -> dict[str, Label]:
-        folder = BatchFolder(stage, "bucket", "batch/input/dogs/", "batch/output/dogs/")
-        try:
-            label_images(folder, "model-1", BatchOptions(), again=False, parquet=False)
-        finally:
-            labels = from_json_lines(stage.s3.objects["batch/output/dogs/labels.jsonl"])
-        return labels
+    folder = BatchFolder(stage, "bucket", "batch/input/dogs/", "batch/output/dogs/")
+
+    def run() -> None:
+        label_images(folder, "model-1", BatchOptions(), again=False, parquet=False)
 
     good = bad(picture="b.jpg", etag="e2", sagemaker_model="model-9")
     stage.sagemaker.answer = lambda name: answer if name == "b.jpg" else good
@@ -112,5 +109,7 @@ def test_an_answer_that_is_none_is_named_and_the_batch_goes_on(stage: Any, answe
         run()
     assert not [key for key in stage.s3.objects if "/.jobs/" in key]
     stage.sagemaker.answer = lambda name: good
-    assert {name: label["label"] for name, label in run().items()} == {"a.jpg": "Pug", "b.jpg": "Pug"}
+    run()
+    labels = from_json_lines(stage.s3.objects["batch/output/dogs/labels.jsonl"])
+    assert {name: label["label"] for name, label in labels.items()} == {"a.jpg": "Pug", "b.jpg": "Pug"}
     assert len(stage.sagemaker.requests) == 2

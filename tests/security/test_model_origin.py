@@ -100,24 +100,21 @@ def test_the_model_is_fetched_from_the_jobs_own_place_wherever_its_status_says(s
     assert packaged(stage, tmp_path) == f"the model of {ON_SAGEMAKER}"
 
 
-def test_a_job_that_nobody_has_started_is_not_packaged(stage: Any, tmp_path: Path) -> None:
+def test_a_job_that_nobody_has_started_is_not_packaged_and_a_time_in_a_name_means_nothing(
+    stage: Any, tmp_path: Path
+) -> None:
     claim(stage, FUTURE)
-    stage.s3.objects[model_key(FUTURE)] = b"evil"
+    stage.sagemaker.job = "kennel-dev-99991231-235959-9"
+    for job in (FUTURE, stage.sagemaker.job):
+        stage.s3.objects[model_key(job)] = b"evil"
     refused(stage, tmp_path, FUTURE, f"There is no training job '{FUTURE}' on EC2")
     assert packaged(stage, tmp_path) == f"the model of {ON_EC2}"
 
 
-def test_a_time_in_a_name_means_nothing(stage: Any, tmp_path: Path) -> None:
-    stage.sagemaker.job = "kennel-dev-99991231-235959-9"
-    stage.s3.objects[model_key(stage.sagemaker.job)] = b"of the future"
-    assert packaged(stage, tmp_path) == f"the model of {ON_EC2}"
-
-
-@pytest.mark.parametrize("seconds", [6, 120])
-def test_what_is_written_after_the_jobs_end_is_not_packaged(stage: Any, tmp_path: Path, seconds: int) -> None:
+def test_what_is_written_after_the_jobs_end_is_not_packaged(stage: Any, tmp_path: Path) -> None:
     for job in (ON_EC2, ON_SAGEMAKER):
         stage.s3.objects[model_key(job)] = b"evil"
-        stage.s3.objects.times[model_key(job)] = datetime.now(UTC) + timedelta(seconds=seconds)
+        stage.s3.objects.times[model_key(job)] = datetime.now(UTC) + timedelta(seconds=6)
     refused(stage, tmp_path, ON_EC2, "was written 2 times since")
     assert packaged(stage, tmp_path, ON_SAGEMAKER) == f"the model of {ON_SAGEMAKER}"
 
@@ -190,15 +187,6 @@ def test_a_resumed_job_is_believed_anew_but_not_in_a_model_of_before(stage: Any,
     refused(stage, tmp_path, ON_EC2, "has not ended")
     claim(stage, state="Stopped")
     refused(stage, tmp_path, ON_EC2, "something else has written it")
-
-
-def test_an_end_of_the_second_of_the_launch_is_that_of_the_instance_before(stage: Any, tmp_path: Path) -> None:
-    """S3 gives the times of versions in whole seconds."""
-    claim(stage, state="Stopped")
-    write_launch(stage, JOB, "t3.xlarge")
-    versions = stage.s3.objects.earlier[f"training/{ON_EC2}/status.json"]
-    versions[-1] = (versions[-1][0], stage.s3.objects.times[job_key(EC2_JOBS, ON_EC2)])
-    refused(stage, tmp_path, ON_EC2, "has not ended")
 
 
 def test_a_training_of_another_bucket_is_none_of_ours(stage: Any, tmp_path: Path) -> None:

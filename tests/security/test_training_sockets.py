@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from pathlib import Path
 
@@ -13,17 +14,6 @@ from training_job import Job
 from emulator.platform.programs import free_port
 
 FOREVER = [*FAST, "--epochs", "10000", "--num-gpus", "0"]
-ONE_MACHINE = ["--processes-per-host", "2"]
-
-
-def first_epoch(process: subprocess.Popen[str]) -> None:
-    assert process.stdout is not None
-    assert process.stdout.readline().startswith("epoch=1 ")
-
-
-def end(process: subprocess.Popen[str]) -> None:
-    process.kill()  # the workers end with their launcher
-    process.communicate(timeout=60)
 
 
 def listening(process: subprocess.Popen[str]) -> set[tuple[str, str]]:
@@ -37,28 +27,20 @@ def listening(process: subprocess.Popen[str]) -> set[tuple[str, str]]:
     }
 
 
-@pytest.fixture
-def jobs(tmp_path: Path) -> list[Job]:
-    data = write_data_set(tmp_path / "sample")
-    return [Job(tmp_path / name, data) for name in ("algo-1", "algo-2")]
-
-
-def test_workers_on_one_machine_listen_on_the_loopback_interface_only(jobs: list[Job]) -> None:
-    process = jobs[0].start(*FOREVER, *ONE_MACHINE)
+@pytest.mark.parametrize("hosts", [["algo-1"], ["algo-1", "algo-2"]])
+def test_workers_meet_at_the_address_of_the_first_host_only(hosts: list[str], tmp_path: Path) -> None:
+    """On one machine that is the loopback interface, where several hosts meet the address that they are given."""
+    data, together = write_data_set(tmp_path / "sample"), ["--processes-per-host", "2"]
+    if len(hosts) > 1:
+        together = ["--hosts", json.dumps(hosts), "--master-addr", "127.0.0.1", "--master-port", str(free_port())]
+    jobs = {host: Job(tmp_path / host, data) for host in hosts}
+    processes = [job.start(*FOREVER, *together, "--current-host", host) for host, job in jobs.items()]
     try:
-        first_epoch(process)
-        assert listening(process) == {("launcher", "127.0.0.1"), ("worker", "127.0.0.1")}
-    finally:
-        end(process)
-
-
-def test_hosts_that_meet_at_an_address_listen_on_that_address_only(jobs: list[Job]) -> None:
-    together = ["--hosts", '["algo-1", "algo-2"]', "--master-addr", "127.0.0.1", "--master-port", str(free_port())]
-    processes = [job.start(*FOREVER, *together, "--current-host", job.code.parent.name) for job in jobs]
-    try:
-        first_epoch(processes[0])
+        assert processes[0].stdout is not None
+        assert processes[0].stdout.readline().startswith("epoch=1 ")
         assert listening(processes[0]) == {("launcher", "127.0.0.1"), ("worker", "127.0.0.1")}
-        assert listening(processes[1]) == {("worker", "127.0.0.1")}
+        assert all(listening(process) == {("worker", "127.0.0.1")} for process in processes[1:])
     finally:
         for process in processes:
-            end(process)
+            process.kill()  # the workers end with their launcher
+            process.communicate(timeout=60)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import ipaddress
 import json
 import ssl
 import threading
@@ -164,21 +163,17 @@ def fake_server(*answers: Send, tls: ssl.SSLContext | None = None) -> Iterator[F
 
 @dataclass(frozen=True)
 class Authority:
-    """A certificate that vouches for itself, as a file to trust and as a server's context."""
+    """A certificate that vouches for itself, in PEM to trust and as a server's context."""
 
-    ca_file: Path
+    certificate: str
     server: ssl.SSLContext
 
     def client(self) -> ssl.SSLContext:
-        return ssl.create_default_context(cafile=self.ca_file)
+        return ssl.create_default_context(cadata=self.certificate)
 
 
 def certificate_authority(folder: Path, *names: str) -> Authority:
-    """Make a certificate for these host names and addresses."""
-
-    def general_name(name: str) -> x509.GeneralName:
-        return x509.IPAddress(ipaddress.ip_address(name)) if name[0].isdigit() else x509.DNSName(name)
-
+    """Make a certificate for these host names."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])])
     now = datetime.datetime.now(datetime.UTC)
@@ -186,14 +181,12 @@ def certificate_authority(folder: Path, *names: str) -> Authority:
         x509.CertificateBuilder(subject, subject, key.public_key(), x509.random_serial_number())
         .not_valid_before(now - datetime.timedelta(hours=1))
         .not_valid_after(now + datetime.timedelta(hours=1))
-        .add_extension(x509.SubjectAlternativeName([general_name(name) for name in names]), critical=False)
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name) for name in names]), critical=False)
         .sign(key, hashes.SHA256())
     )
     pem = serialization.Encoding.PEM
     secret = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    ca_file, server_file = folder / "ca.pem", folder / "server.pem"
-    ca_file.write_bytes(certificate.public_bytes(pem))
-    server_file.write_bytes(certificate.public_bytes(pem) + secret)
+    (folder / "server.pem").write_bytes(certificate.public_bytes(pem) + secret)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(server_file)
-    return Authority(ca_file, context)
+    context.load_cert_chain(folder / "server.pem")
+    return Authority(certificate.public_bytes(pem).decode(), context)

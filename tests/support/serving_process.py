@@ -7,7 +7,6 @@ import http.client
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -48,14 +47,12 @@ class ModelServer:
                 stderr=output,
                 start_new_session=True,
             )
-        self._seen = {self.process.pid: psutil.Process(self.process.pid)}
 
     def workers(self) -> list[psutil.Process]:
         """Return the worker processes that are running now."""
         with contextlib.suppress(psutil.NoSuchProcess):
             children = psutil.Process(self.process.pid).children(recursive=True)
-            self._seen |= {child.pid: child for child in children}
-            return [child for child in children if is_running(child)]
+            return [child for child in children if child.status() != psutil.STATUS_ZOMBIE]
         return []
 
     def request(self, method: str, path: str, body: bytes | None = None, **headers: str) -> Reply:
@@ -83,7 +80,6 @@ class ModelServer:
             return self.ping() == 200
 
         wait_until(is_ready)
-        self.workers()
         return self
 
     def log(self) -> str:
@@ -94,20 +90,22 @@ class ModelServer:
         entries = [json.loads(line) for line in self.log().splitlines()]
         return [entry["message"] for entry in entries if entry["level"] == "ERROR"]
 
-    def is_listening(self) -> bool:
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", self.port)) == 0
-
     def wait_until_gone(self) -> int:
-        """Wait until the server and every worker seen so far have ended; return the server's exit status."""
-        self.workers()
+        """Wait until the server and its workers, its process group, have ended; return the server's exit status."""
         status = self.process.wait(DEADLINE_SECONDS)
-        wait_until(lambda: not any(map(is_running, self._seen.values())))
+        wait_until(lambda: not self._send_group(0))
         return status
 
+    def _send_group(self, number: int) -> bool:
+        """Send a signal to the process group and return whether there is one."""
+        try:
+            os.killpg(self.process.pid, number)
+        except ProcessLookupError:
+            return False
+        return True
+
     def kill(self) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
+        self._send_group(signal.SIGKILL)
         self.process.wait(DEADLINE_SECONDS)
 
 
@@ -121,14 +119,6 @@ def model_server(
         if ready:
             server.wait_until_ready()
             wait_until(lambda: server.log().count(LOADED) >= workers)
-            server.workers()
         yield server
     finally:
         server.kill()
-
-
-def is_running(process: psutil.Process) -> bool:
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False

@@ -1,8 +1,6 @@
 """The server's metrics: what is counted, and a log line that CloudWatch takes for metrics."""
 
-import base64
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +8,6 @@ import numpy as np
 import pytest
 from serving_fixtures import image_bytes, make_artifact
 from serving_process import model_server
-from waiting import wait_until
 
 from model.core.logs import JsonFormatter
 from model.serving.metrics import ServingMetrics
@@ -28,7 +25,6 @@ def test_a_report_has_the_percentiles_the_counts_and_the_deepest_queue(caplog: p
     assert reported(metrics, caplog) == []  # nothing is said of nothing
     for milliseconds in range(1, 101):
         metrics.request(200, milliseconds / 1e3)
-    metrics.batch(4)
     for depth in (1, 7, 3):
         metrics.queued(depth)
     for status in (400, 415, 406, 500, 503, 503):
@@ -36,15 +32,7 @@ def test_a_report_has_the_percentiles_the_counts_and_the_deepest_queue(caplog: p
     metrics.worker_restarted()
     (line,) = reported(metrics, caplog)
     assert line["milliseconds"] == {"Latency": {"p50": 50.5, "p90": 90.1, "p99": 99.01}}
-    counts = {
-        "Requests": 106,
-        "Refused": 3,
-        "Rejected": 2,
-        "Failed": 1,
-        "WorkerRestarts": 1,
-        "QueueDepth": 7,
-        "Images": 4,
-    }
+    counts = {"Requests": 106, "Refused": 3, "Rejected": 2, "Failed": 1, "WorkerRestarts": 1, "QueueDepth": 7}
     assert {name: line[name] for name in counts} == counts
     assert "_aws" not in line
     metrics.request(503, 0.01)
@@ -52,52 +40,31 @@ def test_a_report_has_the_percentiles_the_counts_and_the_deepest_queue(caplog: p
     assert (line["Requests"], line["Rejected"], line["QueueDepth"], line["milliseconds"]) == (1, 1, 0, {})
 
 
-def test_the_line_is_in_the_embedded_metric_format(caplog: pytest.LogCaptureFixture) -> None:
-    """The rules are those of CloudWatch's specification: a time in milliseconds, and no more than 100 values."""
-    metrics = ServingMetrics(namespace="Kennel", server="kennel-dev-inference")
-    seconds = np.random.default_rng(1).lognormal(-3, 1, 20_000)
-    for value in seconds:
-        metrics.request(200, value)
-        metrics.batch(1)
-        metrics.image(queue=value, decode=value, inference=value)
-    (line,) = reported(metrics, caplog)
-    assert abs(line["_aws"]["Timestamp"] / 1000 - time.time()) < 60
-    (directive,) = line["_aws"]["CloudWatchMetrics"]
-    assert (directive["Namespace"], directive["Dimensions"]) == ("Kennel", [["Server"]])
-    assert line["Server"] == "kennel-dev-inference"
-    units = {metric["Name"]: metric["Unit"] for metric in directive["Metrics"]}
-    assert (units["Latency"], units["Rejected"], units["ImagesPerRequest"]) == ("Milliseconds", "Count", "Count")
-    for name in units:
-        values = line[name] if isinstance(line[name], list) else [line[name]]
-        assert 1 <= len(values) <= 100
-        assert all(isinstance(value, int | float) for value in values)
-    # The hundred values stand for all: their percentiles and their mean are those of all.
-    for percent in (50, 90, 99):
-        assert np.percentile(line["Latency"], percent) == pytest.approx(np.percentile(seconds, percent) * 1e3, rel=0.05)
-    assert np.mean(line["Latency"]) == pytest.approx(seconds.mean() * 1000, rel=0.05)
-
-
 def test_a_running_server_logs_its_metrics_and_the_last_ones_when_it_stops(tmp_path: Path) -> None:
     environment = {
-        "MODEL_SERVER_METRICS_SECONDS": "1",
+        "MODEL_SERVER_METRICS_SECONDS": "300",
         "MODEL_SERVER_METRICS_NAMESPACE": "Kennel",
         "SAGEMAKER_CONTAINER_LOG_LEVEL": "40",  # of the other lines
     }
     with model_server(make_artifact(tmp_path / "artifact"), tmp_path / "log", ready=False, **environment) as server:
         server.wait_until_ready()
-
-        def lines() -> list[dict[str, Any]]:
-            return [json.loads(line) for line in server.log().splitlines() if '"Metrics"' in line]
-
-        texts = [base64.b64encode(image_bytes(colour)).decode() for colour in ("red", "blue", "lime")]
-        assert server.invoke(json.dumps({"images": texts}).encode(), "application/json").status == 200
+        assert server.invoke(image_bytes()).status == 200
         assert server.invoke(b"hello").status == 415
-        wait_until(lambda: len(lines()) > 0)
-        server.invoke(image_bytes())
         server.process.terminate()
         assert server.wait_until_gone() == 0
-        every = lines()
-    total = {name: sum(line[name] for line in every) for name in ("Requests", "Refused", "Failed", "Images")}
-    assert total == {"Requests": 3, "Refused": 1, "Failed": 0, "Images": 5}
-    assert {line["Server"] for line in every} == {"colours"}
-    assert all(0 <= times["p50"] < 10_000 for times in every[0]["milliseconds"].values())
+        (line,) = (json.loads(line) for line in server.log().splitlines() if '"Metrics"' in line)
+    assert (line["Requests"], line["Refused"], line["Server"], len(line["InferenceTime"])) == (2, 1, "colours", 1)
+    (directive,) = line["_aws"]["CloudWatchMetrics"]
+    assert (directive["Namespace"], directive["Dimensions"]) == ("Kennel", [["Server"]])
+    assert {"Name": "Latency", "Unit": "Milliseconds"} in directive["Metrics"]
+
+
+def test_the_values_of_a_line_stand_for_all_within_cloudwatchs_limit(caplog: pytest.LogCaptureFixture) -> None:
+    metrics = ServingMetrics(namespace="Kennel")
+    seconds = np.random.default_rng(1).lognormal(-3, 1, 20_000)
+    for value in seconds:
+        metrics.request(200, value)
+    (line,) = reported(metrics, caplog)
+    assert len(line["Latency"]) == 100
+    for measure in (np.median, np.mean, lambda values: np.percentile(values, 99)):
+        assert measure(line["Latency"]) == pytest.approx(measure(seconds) * 1e3, rel=0.05)
