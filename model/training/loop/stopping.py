@@ -36,7 +36,6 @@ class Stop:
         return self._due(1.0)
 
     def _due(self, share: float) -> bool:
-        """Whether a signal has come, or less than a share of the time for finishing is left."""
         left = self._began + self.limit - time.monotonic()
         return bool(self._signal) or left < share * min(FINISHING_SHARE * self.limit, FINISHING_SECONDS)
 

@@ -88,10 +88,7 @@ def history_csv(epochs: Sequence[Mapping[str, Any]]) -> str:
 
 
 def render(metrics: Mapping[str, Any], thumbnails: Sequence[bytes | None] = ()) -> str:
-    """Return the page of what `metrics.json` holds.
-
-    `thumbnails` are JPEGs of the mistakes, in their order; a mistake without one is shown without an image.
-    """
+    """Return the page of what `metrics.json` holds; `thumbnails` are JPEGs of the mistakes, None: no image."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES),
         autoescape=True,
@@ -99,7 +96,7 @@ def render(metrics: Mapping[str, Any], thumbnails: Sequence[bytes | None] = ()) 
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"percent": _percent, "number": _number, "duration": _duration}
+    environment.filters |= {"percent": _percent, "number": _number, "duration": _duration, "counted": _counted}
     model = metrics["model"]
     display_labels = model["display_labels"]
     names = dict(zip(metrics["labels"], display_labels, strict=True))
@@ -135,7 +132,10 @@ def render(metrics: Mapping[str, Any], thumbnails: Sequence[bytes | None] = ()) 
             | {"image": small and f"data:image/jpeg;base64,{base64.b64encode(small).decode()}"}
             for mistake, small in zip_longest(metrics["mistakes"][:MISTAKES], thumbnails[: len(metrics["mistakes"])])
         ],
-        warnings=_warnings(metrics, names),
+        skipped=[f"{name}: {reason}" for name, reason in sorted(metrics["data_set"]["skipped"].items())],
+        absent_classes={
+            split: [names[label] for label in labels] for split, labels in metrics["data_set"]["absent_classes"].items()
+        },
         listed=LISTED,
         script=Markup(script),  # noqa: S704 - our own file
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
@@ -187,35 +187,7 @@ def _confused_pairs(matrix: Sequence[Sequence[int]], names: Sequence[str]) -> li
     return sorted(pairs, key=lambda pair: (-pair["count"], -pair["count"] / pair["of"]))[:PAIRS]
 
 
-def _warnings(metrics: Mapping[str, Any], names: Mapping[str, str]) -> list[dict[str, Any]]:
-    """Return what a reader must know before believing the figures: a sentence each, with details to unfold."""
-    data, warnings = metrics["data_set"], []
-
-    def warn(text: str, details: Sequence[str] = ()) -> None:
-        warnings.append({"text": text, "details": list(details)})
-
-    if metrics["interrupted"]:
-        epochs = _count(len(metrics["epochs"]), "epoch")
-        warn(f"The training was stopped after {epochs}; this is the best model until then.")
-    if metrics["test"] is None:
-        why = "the training was stopped before it" if "test" in data["counts"] else "the data set has no test split"
-        warn(
-            f"Nothing was tested: {why}. The figures are of the validation split, which chose the best epoch and the "
-            "temperature, so they are somewhat too good."
-        )
-    if leaked := data["also_in_training"]:
-        pictures = _count(len(leaked), "picture")
-        warn(f"{pictures} of the other splits found in the training split, too: the figures are too good.", leaked)
-    if skipped := data["skipped"]:
-        reasons = [f"{name}: {reason}" for name, reason in sorted(skipped.items())]
-        warn(f"{_count(len(skipped), 'file')} could not be read: left out.", reasons)
-    for split, labels in data["absent_classes"].items():
-        absent = [names[label] for label in labels]
-        warn(f"The {_SPLIT_NAMES[split]} split has no pictures of {len(absent)} of {len(names)} classes.", absent)
-    return warnings
-
-
-def _count(number: int, noun: str) -> str:
+def _counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 

@@ -9,11 +9,11 @@ from torch import nn
 from model.core.network import NetworkError, build, torchvision_models
 from model.training.head.backbone import split
 
-# One of every kind of classifier: a layer, one behind dropout, behind hidden layers, behind a normalisation, after a
-# class token, a convolution. Sizes as small as each network takes.
+# One of every kind of classifier: a layer, one behind hidden layers, behind a normalisation, after a class token, a
+# convolution. Sizes as small as each network takes.
 FAMILIES = [
-    ("resnet9", 32, 96), ("resnet18", 32, 512), ("mobilenet_v3_small", 32, 1024), ("convnext_tiny", 32, 768),
-    ("vit", 32, 64), ("densenet121", 32, 1024), ("squeezenet1_1", 64, 4608), ("alexnet", 64, 4096),
+    ("resnet18", 32, 512), ("mobilenet_v3_small", 32, 1024), ("convnext_tiny", 32, 768), ("vit", 32, 64),
+    ("squeezenet1_1", 64, 4608),
 ]  # fmt: skip
 
 
