@@ -38,9 +38,8 @@ RESIZE_MARGIN = 1.125
 def train(config: TrainingConfig, stop: Stop, workers: Workers = ALONE) -> None:
     """Train a network, write the artifact of its best epoch, and measure the artifact on the test split.
 
-    Each of the workers that train together calls this; only the main one prints metrics and writes files. `stop` is
-    asked after every step. The training then ends with the best weights so far, or without a model when not even one
-    epoch is finished. All errors that `model.train` names have a message for a person.
+    Each of the workers that train together calls this; only the main one prints metrics and writes files. Stopped, the
+    training ends with the best weights so far, or without a model when not even one epoch is finished.
     """
     started = time.perf_counter()
     device = _device(config.num_gpus, workers)

@@ -34,9 +34,8 @@ def default_input_size(source: str, architecture: str) -> int:
 def local_weights(source: str, architecture: str) -> Iterator[Path | None]:
     """Give the file of a state dictionary for `network.build`, or None, for the duration of the block.
 
-    The source is "default", torchvision's best published weights, downloaded once into torch's hub folder
-    (`TORCH_HOME`); "s3://BUCKET/KEY", fetched with the credentials of the job; "none"; or a file's path. Raises
-    NetworkError when there are no such weights, or they cannot be fetched.
+    The source is "default", torchvision's best published weights, kept in torch's hub folder; "s3://BUCKET/KEY";
+    "none"; or a file's path. Raises NetworkError when the weights cannot be had.
     """
     if source == RANDOM:
         yield None

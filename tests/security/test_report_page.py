@@ -75,12 +75,6 @@ def test_nothing_is_fetched_and_no_other_script_may_run(metrics: dict[str, Any])
     assert page.count(f"script-src 'sha256-{b64encode(hashlib.sha256(script).digest()).decode()}'") == 1
 
 
-def test_no_page_is_opened_of_figures_that_are_none(outputs: Path, opened: list[str], metrics: dict[str, Any]) -> None:
-    (outputs / "metrics.json").write_text(json.dumps(metrics | {"epochs": "none"}))
-    assert CliRunner().invoke(main.app, ["report", "--from", str(outputs)]).exit_code != 0
-    assert opened == []
-
-
 def places(value: Any) -> Iterator[tuple[Any, Any]]:
     """Every container in a document with each of its keys; of a list, the first."""
     inner = value.items() if isinstance(value, dict) else enumerate(value[:1]) if isinstance(value, list) else ()

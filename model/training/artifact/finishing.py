@@ -51,7 +51,7 @@ _LIBRARIES = ("torch", "torchvision", "onnxruntime", "numpy", "pillow")
 class Trained:
     """A network after its training, with the weights of the best epoch, and what it was trained on.
 
-    `valid` is the validation split as the server sees it, `skipped` the unreadable training images, with the reasons.
+    `valid` is the validation split as the server sees it, `skipped` the unreadable training images.
     """
 
     network: torch.nn.Module
@@ -120,10 +120,7 @@ def finish(config: TrainingConfig, trained: Trained, *, started: float, should_s
 def write_model(
     config: TrainingConfig, trained: Trained, folder: Path, *, started: float, checked_images: int = EXPORT_CHECK_IMAGES
 ) -> dict[str, Any]:
-    """Write a model that can be packaged into a folder, the card last.
-
-    Returns what `metrics.json` holds before the model is measured; docs/training-results.md explains the keys.
-    """
+    """Write a model that can be packaged, the card last; return its metrics (docs/training-results.md)."""
     data_set, outcome = trained.data_set, trained.outcome
     assert outcome.best is not None
     network = trained.network.to("cpu", memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]

@@ -1,8 +1,7 @@
 """Whether a model ships as int8: quantise its graph, compare the two, and keep int8 only where it has earned its place.
 
 Static quantisation: weights as int8 with one scale per channel, activations as uint8 with one scale per tensor, whose
-range is measured on training images. The validation images, as the server would see them, then say what that cost.
-docs/measurements/training.md has the figures behind the choices made here.
+range is measured on training images. docs/measurements/training.md has the figures behind the choices made here.
 """
 
 from __future__ import annotations

@@ -65,8 +65,7 @@ class Augmentation:
     def __call__(self, pixels: Tensor, aspects: Tensor, variations: Variations) -> Tensor:
         """Return one varied, normalised view of every image, float32 [N, 3, S, S], with the channels last in memory.
 
-        `pixels` are uint8 [N, H, W, 3], each a whole image squeezed to one size; `aspects`, float32 [N], width / height
-        of the original images, so that nothing stays squeezed.
+        `pixels` are whole images, squeezed to one size, uint8 [N, H, W, 3]; `aspects`, float32 [N], undo the squeezing.
         """
         size, device = self.preprocessing.input_size, pixels.device
         transforms = _crops(aspects.cpu(), variations).to(device)

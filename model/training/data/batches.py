@@ -141,11 +141,9 @@ class Batches:
             )
 
     def epoch(self, generator: torch.Generator, order: IntArray, first: int = 0) -> Iterator[Batch]:
-        """Yield this worker's parts of the batches of one epoch; `first` is not 0 after a restart.
-
-        The sizes of the whole batches differ by at most one: a last batch of what is left over could be a single image.
-        What is random is drawn when it is asked for: the generator's state between two is all that a checkpoint needs.
-        """
+        """Yield this worker's parts of the batches of one epoch; `first` is not 0 after a restart."""
+        # Their sizes differ by at most one: a last batch of what is left over could be a single image. What is random
+        # is drawn when it is asked for: the generator's state between two is all that a checkpoint needs.
         for chosen in np.array_split(order, self.steps)[first:]:
             yield self._batch(chosen, generator)
 

@@ -20,14 +20,10 @@ _SORTING_PREFIX = re.compile(r"^\d{3}\.(?=.)")
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """The identity of a data set's content, wherever the folder lies.
+    """The identity of a data set's content, wherever the folder lies."""
 
-    `digest` is "sha256:" and the hash over every image's split, class, name and bytes; `leaked` are the images of the
-    other splits that are, byte for byte, in the training split too.
-    """
-
-    digest: str
-    leaked: tuple[str, ...]
+    digest: str  # "sha256:" and the hash over every image's split, class, name and bytes
+    leaked: tuple[str, ...]  # the images of the other splits that are, byte for byte, in the training split too
 
 
 def discover(root: Path) -> ImageFolder:

@@ -1,8 +1,7 @@
 """The images of a split, decoded once into memory.
 
-Decoding is by far the slowest step of the input pipeline, and an epoch needs every image again, so each is decoded
-once, at slightly more than the network's size, into one array of bytes: in memory where it fits, otherwise in a file
-that the operating system caches as far as it can. torch is not needed here.
+Decoding is by far the slowest step of the input pipeline, so each image is decoded once, at slightly more than the
+network's size, into one array of bytes: in memory where it fits, otherwise in a file that the system caches.
 """
 
 from __future__ import annotations

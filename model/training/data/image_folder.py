@@ -141,10 +141,9 @@ class ImageFolder:
 def find(root: Path) -> ImageFolder:
     """Find the images of a data set, usable or not; hidden files and folders are left out.
 
-    Class names are compared in one Unicode form (NFC), so that a set that was zipped on a Mac matches itself. `root`
-    has `train/`, `valid/` (or `val/`, `validation/`) and `test/` that hold class folders, or class folders directly.
-    The latter is split per class by the hash of each image's bytes: the same images always land in the same split, and
-    copies of an image never land in two. Raises DataSetError when it cannot be listed or split.
+    `root` has `train/`, `valid/` (or `val/`, `validation/`) and `test/` that hold class folders, or class folders
+    directly. Those are split by the hash of each image's bytes: the same images always land in the same split, and
+    copies of an image never in two. Raises DataSetError when it cannot be listed or split.
     """
     if not root.is_dir():
         raise DataSetError(f"There is no data set at {root}. {LAYOUT}")

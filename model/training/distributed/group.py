@@ -1,7 +1,6 @@
 """The workers that train one model together, and what they tell one another.
 
-A worker is a process with its own share of every batch. Everything here works for one worker, too, without a process
-group, so that the rest of the program is written once.
+Everything here works for one worker, too, without a process group, so that the rest of the program is written once.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ import datetime
 import math
 import os
 import re
+import signal
 import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,6 +19,7 @@ from typing import TypeVar
 
 import torch
 import torch.distributed
+import torch.multiprocessing
 
 # How long a worker waits for the others in one exchange: the slowest may still be decoding its images.
 EXCHANGE_TIMEOUT = datetime.timedelta(minutes=30)
@@ -112,6 +113,8 @@ def joined(hosts: int = 1, environment: Mapping[str, str] = os.environ) -> Itera
         yield ALONE
         return
     workers = Workers(int(environment["RANK"]), size, int(environment["LOCAL_RANK"]), local_size)
+    # A torchrun that is killed has no chance to end its workers; they end with it.
+    torch.multiprocessing._prctl_pr_set_pdeathsig(signal.SIGKILL)  # type: ignore[attr-defined]
     try:
         _join(workers, environment)
         yield workers

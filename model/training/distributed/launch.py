@@ -40,10 +40,9 @@ def processes_per_host(asked: int | None, gpus: int | None) -> int:
 
 
 def launch(command: Sequence[str], config: TrainingConfig, processes: int) -> int:
-    """Become torchrun for so many workers on this host, and return their exit code.
+    """Become torchrun for so many workers on this host, which run `command`, and return their exit code.
 
-    `command` is the training's program with its arguments. Raises DistributedError when the hosts do not come together,
-    WorkerKilledError when a worker was killed.
+    Raises DistributedError when the hosts do not come together, WorkerKilledError when a worker was killed.
     """
     hosts, host, address, port = config.hosts, config.current_host, config.master_addr, config.master_port
     if len(hosts) == 1:  # it needs only its loopback interface, and any free port

@@ -1,8 +1,7 @@
 """The features of a data set: every image goes through the frozen backbone once per view, and never again.
 
 View 0 of an image is the plain one that the server makes; the others are augmented. The work is done in shards that are
-kept as soon as they are finished (`feature_store.py`): a training that was killed goes on where it was, one that asks
-for more views computes only those, and several workers share the work.
+kept as soon as they are finished (`feature_store.py`), and several workers share it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """Train a network's head on features that were computed beforehand, once or in a search.
 
-An epoch takes milliseconds and a trial less than a second, where a tuning job of SageMaker starts a training job for
-every trial. So one job on one instance tries them all.
+A trial takes less than a second, where a tuning job of SageMaker starts a training job for each. So one job tries all.
 """
 
 from __future__ import annotations

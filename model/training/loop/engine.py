@@ -38,8 +38,7 @@ _CPU_FEATURES = ("avx512_bf16", "amx_bf16", "bf16")
 def half_type(choice: str, device: torch.device) -> torch.dtype | None:
     """Return the dtype of 16 bits to compute convolutions and matrix products in, or None for float32 throughout.
 
-    Weights, their updates, normalisation's statistics and the loss keep float32 (Micikevicius et al. 2018). `choice` is
-    one of `config.MIXED_PRECISION`; without instructions for bfloat16 a CPU computes in float32.
+    `choice` is one of `config.MIXED_PRECISION`; without instructions for bfloat16 a CPU computes in float32.
     """
     if choice == "off" or (choice == "auto" and device.type == "cpu"):
         return None

@@ -1,8 +1,7 @@
 """The numbers that a training reports: the lines it prints, the expressions that read them, and sums over predictions.
 
-SageMaker has no other channel for metrics than the log: it applies the regular expressions of the training job to
-every line. So the function that writes a line and the expressions that read it live here, side by side. The command
-line imports this module to define the training job, which is why it needs nothing but the standard library.
+SageMaker applies the regular expressions of the training job to every line of its log. So the function that writes a
+line and the expressions that read it live here. Standard library only, because the command line imports this module.
 """
 
 from __future__ import annotations
@@ -64,8 +63,8 @@ def print_epoch(epoch: EpochMetrics) -> None:
 class Trial:
     """One training of a search inside a training job, in the words of SageMaker's tuning jobs.
 
-    It was stopped where it was worse than most at the same epoch, and failed where it diverged and has no result.
-    The objective is the lowest validation loss, and the accuracy that of the same epoch.
+    It was stopped where it was worse than most at the same epoch, and failed where it diverged. The objective is the
+    lowest validation loss, and the accuracy that of the same epoch.
     """
 
     COMPLETED: ClassVar[str] = "Completed"
@@ -110,9 +109,7 @@ class Evaluation:
     def recorded(self) -> dict[str, Any]:
         """Return all of it as `metrics.json` has it.
 
-        Of every class: precision, the share of right answers of those for this class; recall, the share of its images
-        that were recognised; F1, the harmonic mean of both. None where there is nothing to divide by. In the mean F1
-        every class that has images counts alike, however rare it is.
+        Precision, recall and F1 are None where there is nothing to divide by; in the mean F1 all others count alike.
         """
         guesses = [sum(column) for column in zip(*self.confusion_matrix, strict=True)]
         per_class: list[dict[str, Any]] = [

@@ -53,9 +53,7 @@ NOTHING = Fit(history=[], best_epoch=0, best=None, interrupted=True)
 
 
 class TrainingState:
-    """A network on its device, its optimiser, and how far they are.
-
-    `steps` are those of the whole training; `scale_gradients` keeps float16's gradients from underflow.
+    """A network on its device, its optimiser, and how far they are in so many steps.
 
     Attributes
     ----------

@@ -17,10 +17,7 @@ FINISHING_SHARE, FINISHING_SECONDS = 0.1, 600.0
 
 
 class Stop:
-    """Remembers that SIGTERM (StopTrainingJob, the end of a spot instance) or Ctrl-C asked the training to end.
-
-    `limit` is how many seconds the whole may take, counted from when this is made; infinite at first.
-    """
+    """Remembers that SIGTERM or Ctrl-C asked the training to end; `limit` is the seconds that the whole may take."""
 
     def __init__(self) -> None:
         self.limit = math.inf

@@ -1,7 +1,6 @@
 """What the report's charts show, in the coordinates of their SVG; `templates/charts.html` draws them.
 
-A plotting library would fix the colours, so that a chart could not follow the reader's light or dark scheme, and is not
-part of AWS's training image.
+A plotting library would fix the colours, so that a chart could not follow the reader's light or dark scheme.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """`report.html`, `history.csv` and the worst mistakes' images: what a training leaves behind for people.
 
-The page is one file that needs no network and no server. All that it says comes from `metrics.json` and these images,
-so that it can be made again where the training is not trusted. Class and file names may be hostile: the template engine
-escapes them, and the page's own policy lets no script but ours run.
+The page needs no network and can be made again of `metrics.json` and the images where the training is not trusted.
+Names may be hostile: the template engine escapes them, and the page's own policy lets no script but ours run.
 """
 
 from __future__ import annotations
@@ -45,8 +44,7 @@ _SPLIT_NAMES = {"train": "training", "valid": "validation", "test": "test"}
 def write_report(folder: Path, metrics: Mapping[str, Any], data_root: Path) -> bool:
     """Write `history.csv`, the mistakes' images and `report.html` of what `metrics.json` holds.
 
-    An older report is replaced only by a whole one. Returns False when that failed: the log says why. A finished
-    training must not fail for want of its report.
+    Returns False when that failed, and the log says why: a finished training must not fail for want of its report.
     """
     try:
         write_whole(folder / HISTORY_FILE, history_csv(metrics["epochs"]).encode())
@@ -66,8 +64,7 @@ def write_report(folder: Path, metrics: Mapping[str, Any], data_root: Path) -> b
 def write_page(folder: Path, metrics: Mapping[str, Any]) -> Path:
     """Write `report.html` from the figures and the images beside it; return its path.
 
-    Whatever lies in the folder, the page holds numbers, escaped text and images that were encoded here. When `metrics`
-    are not what `metrics.json` holds, any exception may come.
+    The page holds numbers, escaped text and images that were encoded here. Other `metrics` may raise any exception.
     """
     files = [folder / name for name in IMAGE_FILES]
     small = [

@@ -7,9 +7,7 @@ import signal
 from pathlib import Path
 
 import numpy as np
-import pytest
 from distributed_fixtures import FORKS, Worker
-from training_fixtures import fill_disk
 
 from model.training import whole_files
 from model.training.head.feature_store import Features, FeatureStore
@@ -48,12 +46,4 @@ def test_a_killed_writer_leaves_the_file_from_before(tmp_path):
     assert process.exitcode == -signal.SIGKILL
     assert sorted(path.suffix for path in tmp_path.iterdir()) == ["", ".unfinished"]
     remove_unfinished(tmp_path)
-    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"before"]
-
-
-def test_when_the_disk_is_full_the_file_from_before_is_untouched(tmp_path, monkeypatch):
-    write_whole(tmp_path / "file", b"before")
-    fill_disk(monkeypatch)
-    with pytest.raises(OSError, match="No space left"):
-        write_whole(tmp_path / "file", b"after")
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"before"]

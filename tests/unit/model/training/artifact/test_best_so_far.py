@@ -80,31 +80,20 @@ def outcome(epoch: int) -> Fit:
     return Fit(history=[], best_epoch=epoch, best=Evaluation.of([1 / epoch], [0], [0], 2), interrupted=True)
 
 
-def keeper() -> BestSoFar:
-    return BestSoFar(None, SimpleNamespace(network=None), None, started=0.0)
-
-
-def test_writing_models_takes_a_tenth_of_the_time_at_most(clock, monkeypatch):
+def test_writing_models_takes_a_tenth_of_the_time_at_most_also_on_a_full_disk(clock, monkeypatch, caplog):
     written: list[int] = []
 
     def write(_: BestSoFar, found: Fit) -> None:
         written.append(found.best_epoch)
         clock.now += 10
+        raise OSError(28, "No space left on device")  # the training goes on
 
     monkeypatch.setattr(BestSoFar, "_write", write)
-    keep = keeper()
+    keep = BestSoFar(None, SimpleNamespace(network=None), None, started=0.0)
     for epoch in range(1, 401):  # of a second each, every one better than those before
         clock.now += 1
         keep(outcome(epoch))
     assert written == [1, 91, 181, 271, 361]
-
-
-def test_a_full_disk_does_not_end_the_training(caplog, monkeypatch):
-    def fail(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(BestSoFar, "_write", fail)
-    keeper()(outcome(1))
     assert "the best model so far could not be written (No space left on device); the training goes on" in caplog.text
 
 
@@ -118,15 +107,11 @@ def test_a_training_ends_before_its_time_is_up_and_finishes_its_model(data, tmp_
     assert not (job.model / BEST_FILE).exists()
 
 
-@pytest.mark.parametrize(("limit", "ends", "leaves_out"), [(1000, 900, 950), (86_400, 85_800, 86_100)])
-def test_what_is_left_for_finishing_grows_with_the_time_up_to_ten_minutes(clock, limit, ends, leaves_out):
+def test_what_is_left_for_finishing_grows_with_the_time_up_to_ten_minutes(clock):
     stop = Stop()
-    stop.limit = limit
-    found = []
-    for clock.now in (ends - 1, ends + 1, leaves_out + 1):
-        found.append((stop.training(), stop()))
-    assert found == [(False, False), (True, False), (True, True)]
-    assert stop.exit_code == 0
+    for stop.limit, ends, leaves_out in ((1000, 900, 950), (86_400, 85_800, 86_100)):
+        for clock.now, ended in ((ends - 1, (False, False)), (ends + 1, (True, False)), (leaves_out + 1, (True, True))):
+            assert (stop.training(), stop()) == ended
 
 
 def test_a_signal_ends_the_first_process_of_a_container_also_while_it_imports(data, tmp_path):

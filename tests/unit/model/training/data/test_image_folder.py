@@ -85,17 +85,14 @@ def test_what_cannot_be_trained_on_is_refused_with_all_reasons(tmp_path, files, 
     assert all(complaint in problem for complaint, problem in zip(complaints, problems, strict=True))
 
 
-@pytest.mark.parametrize(
-    ("files", "complaint"),
-    [
-        ([], r"There is no data set at .*set.*DIR/train/<class>"),
-        (["set/a/1.jpg", "set/a/2.jpg", "set/a/3.jpg", "set/b/1.jpg"], "'b' has 1 different pictures"),
-        (["set/train/a/1.jpg", "set/valid/a/1.jpg", "set/val/a/1.jpg"], "are both the valid split"),
-    ],
-)
-def test_what_cannot_even_be_listed_is_refused(tmp_path, files, complaint):
-    with pytest.raises(DataSetError, match=complaint):
-        find(make(tmp_path, *files) / "set")
+def test_what_cannot_even_be_listed_is_refused(tmp_path):
+    for place, names, complaint in (
+        ("none", [], r"There is no data set at .*none.*DIR/train/<class>"),
+        ("few", ["few/a/1.jpg", "few/a/2.jpg", "few/a/3.jpg", "few/b/1.jpg"], "'b' has 1 different pictures"),
+        ("two", ["two/train/a/1.jpg", "two/valid/a/1.jpg", "two/val/a/1.jpg"], "are both the valid split"),
+    ):
+        with pytest.raises(DataSetError, match=complaint):
+            find(make(tmp_path, *names) / place)
 
 
 def test_labels_are_shown_as_people_read_them_and_stay_distinct():

@@ -21,8 +21,7 @@ from model.core.network import build
 from model.training import pipeline
 from model.training.arguments import parse_arguments
 from model.training.data.augment import Augmentation
-from model.training.distributed.group import DistributedError, Workers, joined
-from model.training.loop.checkpoints import Checkpoints
+from model.training.distributed.group import DistributedError, joined
 from model.training.loop.engine import fit
 from model.training.loop.stopping import Stop
 
@@ -48,7 +47,6 @@ def train(
     compiled: bool = False,
     half: torch.dtype | None = None,
     stop_at: dict[int, int] | None = None,
-    folder: Path | None = None,
 ) -> dict[str, Any]:
     """Train a network; runs in every worker."""
     if compiled:  # the backend that compiles takes a minute; what it is given does not depend on it
@@ -68,7 +66,6 @@ def train(
             should_stop=lambda: next(steps) == (stop_at or {}).get(workers.rank),
             on_epoch=lambda _: None,
             workers=workers,
-            checkpoints=folder and Checkpoints(folder, {}, workers=workers, every=1e9, keep=1),
             half=half,
             compiled=compiled,
         )
@@ -111,16 +108,6 @@ def test_workers_that_normalise_by_their_own_shares_have_one_model():
     assert not np.array_equal(one["noise"], two["noise"]), "each draws the noise of its own share"
 
 
-def test_statistics_and_noise_of_every_worker_are_in_a_checkpoint(tmp_path):
-    def run(name: str, **options: Any) -> dict[str, Any]:
-        trainer = functools.partial(train, folder=tmp_path / name, **options)
-        return run_workers(2, trainer, resnet9, {"ema": 0.9})[0]
-
-    undisturbed = run("undisturbed")
-    assert run("stopped", stop_at={0: 5})["interrupted"]
-    compare([run("stopped")], undisturbed, 1e-9)
-
-
 def test_a_stop_that_reaches_one_worker_ends_all_after_the_same_step():
     for result in run_workers(3, functools.partial(train, stop_at={1: 5}), without_batch_statistics):
         assert result["interrupted"]
@@ -146,15 +133,6 @@ def test_workers_that_do_not_have_the_same_pictures_are_refused(tmp_path, folder
     write_data_set(tmp_path / "two", train=4, valid=2)
     for message in run_workers(2, trained_on_their_own, [tmp_path / name for name in folders], lost):
         assert message.startswith("the hosts do not have the same images, or one of them cannot read some")
-
-
-@pytest.mark.parametrize(("size", "multiple"), [(1, 2), (2, 1), (3, 2), (7, 1), (7, 2)])
-def test_the_shares_cover_everything_once_and_are_alike(size, multiple):
-    for count in range(30):
-        shares = [range(count)[Workers(rank, size).share(count, multiple=multiple)] for rank in range(size)]
-        assert list(itertools.chain(*shares)) == list(range(count))
-        assert max(map(len, shares)) - min(map(len, shares)) <= multiple
-        assert all(share.start % multiple == 0 for share in shares if share)
 
 
 @pytest.mark.parametrize("environment", [{}, {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}])

@@ -85,9 +85,13 @@ def test_features_are_what_the_network_makes_of_the_images_as_the_server_cuts_th
         assert (found.values.dtype, found.targets.tolist()) == (np.float32, images.targets.tolist())
 
 
-def test_nothing_is_computed_twice_and_more_views_compute_only_those(data, tmp_path, runs):
-    one = get(extraction(data), tmp_path)
-    assert sum(runs) == TRAIN + VALID
+def test_nothing_is_computed_twice_but_on_a_full_disk_and_more_views_compute_only_those(data, tmp_path, runs, caplog):
+    with pytest.MonkeyPatch.context() as patch:
+        fill_disk(patch)
+        one = get(extraction(data), tmp_path)
+    assert caplog.text.count("No space left on device") == 1
+    assert all_the_same(get(extraction(data), tmp_path), one)
+    assert sum(runs) == 2 * (TRAIN + VALID)
     runs.clear()
     assert all_the_same(get(extraction(data), tmp_path), one)
     assert not runs
@@ -156,14 +160,6 @@ def test_a_stop_keeps_what_is_finished(data, tmp_path, runs):
     # At most the one shard that was under way is computed a second time.
     assert left <= sum(runs) <= left + SHARD
     assert all_the_same(views, get(wanted, tmp_path / "undisturbed"))
-
-
-def test_a_full_disk_costs_the_cache_and_not_the_training(data, tmp_path, monkeypatch, caplog):
-    expected = get(extraction(data), tmp_path / "roomy")
-    fill_disk(monkeypatch)
-    assert all_the_same(get(extraction(data), tmp_path / "full"), expected)
-    assert not [path for path in (tmp_path / "full").rglob("*") if path.is_file()]
-    assert caplog.text.count("No space left on device") == 1
 
 
 def share_the_work(data: Path, folder: Path) -> int:

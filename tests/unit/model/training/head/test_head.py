@@ -86,21 +86,17 @@ def test_every_epoch_sees_every_image_of_the_next_view_once():
         return Features(np.arange(first, first + count, dtype=np.float32)[:, None], np.arange(count) % 2)
 
     # Views may differ in length: an image may be unreadable for one of them.
-    views = Views([numbered(0, 10), numbered(100, 9), numbered(200, 10)], numbered(0, 4))
-    fit(Watching(1, 2), views, epochs=4, batch_size=4, lr=1e-6)
-    epochs = [seen[:10], seen[10:19], seen[19:29], seen[29:]]
-    assert [sorted(epoch) for epoch in epochs] == [
-        list(range(first, first + count)) for first, count in ((0, 10), (100, 9), (200, 10), (0, 10))
-    ]
-    assert epochs[0] not in (sorted(epochs[0]), epochs[3])
+    fit(Watching(1, 2), Views([numbered(0, 10), numbered(100, 9)], numbered(0, 4)), epochs=3, batch_size=4, lr=1e-6)
+    epochs = [seen[:10], seen[10:19], seen[19:]]
+    assert [sorted(epoch) for epoch in epochs] == [list(range(10)), list(range(100, 109)), list(range(10))]
+    assert epochs[0] not in (sorted(epochs[0]), epochs[2])
 
 
 def test_a_search_finds_the_same_again_and_keeps_the_best(views):
     found, head, reported = find(views)
     again, other, _ = find(views)
     assert reported == found.trials
-    timeless = [[dataclasses.replace(trial, seconds=0) for trial in each.trials] for each in (found, again)]
-    assert timeless[0] == timeless[1]
+    assert [trial.values() for trial in found.trials] == [trial.values() for trial in again.trials]
     assert same(head, other)
     low, high = SPACE["lr"]
     assert all(low <= trial.hyperparameters["lr"] <= high for trial in found.trials)
@@ -108,11 +104,9 @@ def test_a_search_finds_the_same_again_and_keeps_the_best(views):
     completed = [trial for trial in found.trials if trial.status == Trial.COMPLETED]
     assert found.best == min(completed, key=lambda trial: trial.objective)
     assert evaluate_head(head, views.valid).loss == found.best.objective == found.fit.best.loss
-    # The best trial is what training with its values gives.
     alone = new_head(dropout=0.1)
     fit(alone, views, lr=found.recipe.lr, batch_size=found.recipe.batch_size)
-    assert found.best.hyperparameters == {"lr": found.recipe.lr, "batch-size": found.recipe.batch_size}
-    assert same(head, alone)
+    assert same(head, alone), "the best trial is what training with its values gives"
 
 
 def test_trials_that_are_worse_than_most_are_pruned(views):

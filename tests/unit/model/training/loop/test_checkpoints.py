@@ -56,12 +56,13 @@ def same(one: tuple[dict[str, torch.Tensor], Fit, int], two: tuple[dict[str, tor
 
 
 def test_a_training_that_is_stopped_at_every_step_goes_on_to_the_same_weights_bit_for_bit(tmp_path):
-    undisturbed = train(None, changes=EVERYTHING)
+    undisturbed, kept = train(None, changes=EVERYTHING), []
     for _ in range(EPOCHS * STEPS - 1):
         _, stopped, steps = train(tmp_path, stop_after=1, changes=EVERYTHING)
         assert (stopped.interrupted, steps) == (True, 1)
-    resumed = train(tmp_path, changes=EVERYTHING)
+    resumed = train(tmp_path, changes=EVERYTHING, keep_best=lambda outcome: kept.append(len(outcome.history)))
     assert not resumed[1].interrupted
+    assert kept == [EPOCHS - 1, EPOCHS], "the best model so far is written before the first step"
     assert same(resumed, undisturbed)
 
 
@@ -75,13 +76,6 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path, caplog
     assert resumed[2] == EPOCHS * STEPS - 4
     assert same(resumed, undisturbed)
     assert newest.name in caplog.text
-
-
-def test_the_best_model_so_far_is_that_of_the_checkpoint_before_the_first_step(tmp_path):
-    train(tmp_path, stop_after=5)
-    kept: list[int] = []
-    train(tmp_path, stop_after=1, keep_best=lambda outcome: kept.append(outcome.best_epoch))
-    assert kept == [1]
 
 
 def test_a_damaged_checkpoint_does_not_take_the_place_of_those_that_follow(tmp_path):
