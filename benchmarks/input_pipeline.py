@@ -118,7 +118,7 @@ def ours(root: Path, epochs: int) -> Rates:
     generator = torch.Generator().manual_seed(0)
     data_set = discover(root)
     clock = _Clock()
-    pictures = decode_for_augmentation(data_set, "train", preprocessing, threads=1)
+    pictures = decode_for_augmentation(data_set.splits["train"], preprocessing, threads=1)
     first = clock.lap()
     for _ in range(epochs):
         order = torch.randperm(len(pictures), generator=generator).numpy()

@@ -67,42 +67,31 @@ CONVOLUTIONS = "convolutions alone, float32"
 PROCESSES_SIZE, PROCESSES_BATCH, PROCESSES_PICTURES = SIZE, 32, 128
 
 
-class Turns:
-    """A training in a process of its own, which makes so many steps whenever it is its turn."""
-
-    def __init__(self, kind: str, steps: int, environment: dict[str, str]) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.training", "--turns", kind, str(steps)],
-            env={name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"} | environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-
-    def turn(self) -> float:
-        """Let it make its steps; returns pictures per second."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write("\n")
-        self._process.stdin.flush()
-        answer = self._process.stdout.readline()
-        if not answer:
-            raise RuntimeError(f"a measured training ended with status {self._process.wait()}")
-        return float(answer)
-
-    def end(self) -> None:
-        """End the process."""
-        self._process.kill()
-        self._process.communicate()
-
-
 @contextmanager
-def _taking_turns(kind: str, steps: int, environment: dict[str, str]) -> Iterator[Turns]:
-    turns = Turns(kind, steps, environment)
+def _taking_turns(kind: str, steps: int, environment: dict[str, str]) -> Iterator[Callable[[], float]]:
+    """Give what has a training, in a process of its own, make so many steps and returns its images per second."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.training", "--turns", kind, str(steps)],
+        env={name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"} | environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdin is not None and process.stdout is not None
+    requests, answers = process.stdin, process.stdout
+
+    def turn() -> float:
+        requests.write("\n")
+        requests.flush()
+        if answer := answers.readline():
+            return float(answer)
+        raise RuntimeError(f"a measured training ended with status {process.wait()}")
+
     try:
-        yield turns
+        yield turn
     finally:
-        turns.end()
+        process.kill()
+        process.communicate()
 
 
 def _answer_turns() -> Iterator[Callable[[float], None]]:
@@ -144,7 +133,7 @@ def our_turns(steps: int, mixed_precision: str, compiled: bool) -> None:
     from model.training.config import Recipe
     from model.training.data.augment import Augmentation
     from model.training.data.decoded import CACHE_MARGIN, Images
-    from model.training.loop.engine import Execution, fit, half_type
+    from model.training.loop.engine import fit, half_type
     from model.training.loop.metrics import EpochMetrics
 
     random = np.random.default_rng(0)
@@ -175,7 +164,8 @@ def our_turns(steps: int, mixed_precision: str, compiled: bool) -> None:
         device=torch.device("cpu"),
         should_stop=lambda: False,
         on_epoch=on_epoch,
-        execution=Execution(half=half_type(mixed_precision, torch.device("cpu")), compile=compiled),
+        half=half_type(mixed_precision, torch.device("cpu")),
+        compiled=compiled,
     )
 
 
@@ -229,8 +219,7 @@ def measure_step(rounds: int, steps: int, *, cached: bool) -> dict[str, Any]:
         if not cached:
             environment["TORCHINDUCTOR_CACHE_DIR"] = stack.enter_context(tempfile.TemporaryDirectory())
         turns = {
-            way: stack.enter_context(_taking_turns(way, steps, {} if way == "plain" else environment)).turn
-            for way in ways
+            way: stack.enter_context(_taking_turns(way, steps, {} if way == "plain" else environment)) for way in ways
         }
         first = {way: turn() for way, turn in turns.items()}  # allocates and compiles
         done = itertools.count()
@@ -276,11 +265,7 @@ def measure_processes(rounds: int, epochs: int) -> dict[str, list[float]]:
                 return sum(pool.map(lambda number: train(1, name=f"apart-{number}"), (1, 2)))
 
         done = itertools.count()
-        systems = {
-            "one": lambda: train(1),
-            "two": lambda: train(2),
-            "apart": train_apart,
-        }
+        systems = {"one": lambda: train(1), "two": lambda: train(2), "apart": train_apart}
         with progress_bar("Training with one process and with two", len(systems) * rounds) as report:
             return interleaved(systems, rounds, progress=lambda _: report(next(done)))
 

@@ -1,8 +1,8 @@
 """What a search for the best learning rate costs: the old way, and on features that are computed once.
 
-The old way runs every picture through the frozen backbone, in training mode and float32, in every epoch of every trial.
-`--mode head --search` runs it through once, here with `--mixed-precision on`, which takes bfloat16 where the CPU has
-instructions for it. Both have the same pictures, backbone, validation set, head, optimiser and schedule.
+The old way runs every image through the frozen backbone, in training mode and float32, in every epoch of every trial.
+`--mode head --search` runs it through once. Both have the same images, backbone, validation set, head, optimiser and
+schedule; benchmarks/README.md says how each is measured.
 
     python -m benchmarks.tuning                        # ResNet-50 at 224 pixels; some 20 minutes on two cores
     python -m benchmarks.tuning --quick                # fewer pictures: about 4 minutes
@@ -10,15 +10,10 @@ instructions for it. Both have the same pictures, backbone, validation set, head
 
 Two questions, two measurements:
 
-- Cost, with `--architecture` at `--input-size`. Ours is run: features of one view, then the whole search, then those of
-  nine more views and the search again. Of the old way whole epochs over some pictures are run (`--rounds`, half of them
-  before and half after ours) and extrapolated to the whole search.
+- Cost, with `--architecture` at `--input-size`. Ours is run; of the old way whole epochs over some images are run and
+  extrapolated to the whole search.
 - Accuracy, with `--accuracy-architecture` at `--accuracy-input-size`, small enough that the old way can be run for
-  real: `--old-trials` whole trials, with the values of the first trials of our search. There are as many validation
-  pictures as training pictures, so that the difference of two accuracies means something. Ours is run in float32, too.
-
-There are no published weights here that anyone must download, so unless `--weights` names some the backbone of the
-second measurement is trained first, on drawn classes that the search does not see; speed depends on no weights.
+  real: `--old-trials` whole trials, with the values of the first trials of our search.
 """
 
 from __future__ import annotations
@@ -44,20 +39,21 @@ from model.core.network import build, classifier_name
 from model.core.transforms import Preprocessing
 from model.training.config import Recipe
 from model.training.data.augment import Augmentation
-from model.training.data.dataset import DataSet, discover, fingerprint
+from model.training.data.dataset import discover, fingerprint
 from model.training.data.decoded import Images, decode_for_augmentation, decode_for_serving
+from model.training.data.image_folder import ImageFolder
 from model.training.distributed.group import ALONE
 from model.training.head.backbone import split
 from model.training.head.extraction import Extraction
 from model.training.head.feature_store import FeatureStore
 from model.training.head.features import Views, compute
-from model.training.head.head import Search, Space, search
+from model.training.head.head import Search, search
 from model.training.loop.engine import evaluate, fit, half_type
 from model.training.loop.metrics import Trial
 
 CPU = torch.device("cpu")
 DATA_DIR = Path("build/benchmarks/tuning")
-SPACE = Space(lr=(0.001, 0.1), batch_sizes=(32, 64, 128, 256, 512))
+LR, BATCH_SIZES = (0.001, 0.1), (32, 64, 128, 256, 512)
 OLD_BATCH = 32
 # The old way is measured on so many pictures at a time; its speed does not depend on how many there are.
 OLD_PICTURES = 4 * OLD_BATCH
@@ -69,22 +65,11 @@ PRETRAINING_PICTURES = 100  # of each breed
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """One backbone on one data set.
-
-    Attributes
-    ----------
-    architecture : str
-    size : int
-        Pixels.
-    data_set : DataSet
-    weights : Path or None
-    half : torch.dtype or None
-        What our features are computed in; None: float32.
-    """
+    """One backbone, at so many pixels, on one data set; `half` is what our features are computed in, None: float32."""
 
     architecture: str
     size: int
-    data_set: DataSet
+    data_set: ImageFolder
     weights: Path | None
     half: torch.dtype | None
 
@@ -96,23 +81,16 @@ class Setting:
         torch.manual_seed(0)
         return build(self.architecture, len(self.data_set.labels), weights=self.weights)
 
-    def pictures(self) -> tuple[Images, Images]:
-        """Return the training and the validation pictures, decoded."""
+    def images(self, count: int | None = None) -> tuple[Images, Images]:
+        """Return the training images, or so many of them from all classes, and the validation images, decoded."""
         threads, preprocessing = torch.get_num_threads(), self.augmentation.preprocessing
+        train, valid = (self.data_set.splits[name] for name in ("train", "valid"))
+        if count is not None:
+            train = train.take(range(0, len(train), max(1, len(train) // count))[:count])
         return (
-            decode_for_augmentation(self.data_set, "train", preprocessing, threads),
-            decode_for_serving(self.data_set, "valid", preprocessing, threads),
+            decode_for_augmentation(train, preprocessing, threads),
+            decode_for_serving(valid, preprocessing, threads),
         )
-
-    def excerpt(self, pictures: int) -> Setting:
-        """Return the same with only so many training pictures, evenly taken from all classes."""
-        train = self.data_set.splits["train"]
-        step = max(1, len(train) // pictures)
-        chosen = dataclasses.replace(
-            train, paths=train.paths[::step][:pictures], targets=train.targets[::step][:pictures]
-        )
-        data_set = dataclasses.replace(self.data_set, splits=self.data_set.splits | {"train": chosen})
-        return dataclasses.replace(self, data_set=data_set)
 
     def extraction(self, backbone: nn.Module, views: int) -> Extraction:
         """Describe its features."""
@@ -126,23 +104,17 @@ def recipe(arguments: argparse.Namespace, **values: Any) -> Recipe:
     return Recipe(**({"epochs": arguments.epochs} | fixed | values))
 
 
-def freeze_all_but_the_classifier(network: nn.Module) -> None:
+def old_network(setting: Setting) -> nn.Module:
     """Freeze the weights as the old way does: the backbone stays in training mode, its statistics follow the data."""
-    network.requires_grad_(False)
+    network = setting.network().requires_grad_(False)
     network.get_submodule(classifier_name(network)).requires_grad_(True)
+    return network
 
 
 def old_epoch(setting: Setting, arguments: argparse.Namespace) -> tuple[float, float]:
-    """Run an epoch of the old way over some pictures.
-
-    Returns
-    -------
-    tuple of float
-        Seconds per training picture and per validation picture, without decoding.
-    """
-    network = setting.network()
-    freeze_all_but_the_classifier(network)
-    train, valid = setting.excerpt(OLD_PICTURES).pictures()
+    """Run an epoch of the old way; return seconds per training and per validation image, without decoding."""
+    network = old_network(setting)
+    train, valid = setting.images(OLD_PICTURES)
     few = Images(valid.pixels[:OLD_BATCH], valid.aspects[:OLD_BATCH], valid.targets[:OLD_BATCH])
     warm = Images(train.pixels[:OLD_BATCH], train.aspects[:OLD_BATCH], train.targets[:OLD_BATCH])
     train_it(network, warm, few, setting, recipe(arguments, epochs=1))
@@ -182,7 +154,8 @@ def run_search(head: nn.Module, views: Views, arguments: argparse.Namespace) -> 
         copy.deepcopy(head),
         views,
         recipe=recipe(arguments),
-        space=SPACE,
+        lr=LR,
+        batch_sizes=BATCH_SIZES,
         trials=arguments.trials,
         should_stop=lambda: False,
         on_trial=lambda _: None,
@@ -193,41 +166,35 @@ def run_search(head: nn.Module, views: Views, arguments: argparse.Namespace) -> 
 
 def measure_cost(setting: Setting, arguments: argparse.Namespace) -> dict[str, Any]:
     """Measure what a search costs both ways, in seconds."""
-    counts = setting.data_set.counts
+    counts, ours = setting.data_set.counts, []
     # Half of the rounds before and half after ours: a machine's speed drifts.
     before = (arguments.rounds + 1) // 2
     say(f"the old way, {OLD_PICTURES} pictures")
     old = [old_epoch(setting, arguments) for _ in range(before)]
     with tempfile.TemporaryDirectory(prefix="features-") as name:
-        say(f"ours: features of {counts['train']} + {counts['valid']} pictures")
-        head, one, feature_seconds = features(setting, 1, Path(name))
-        say(f"ours: {arguments.trials} trials")
-        _, search_seconds = run_search(head, one, arguments)
-        say(f"ours: {MANY_VIEWS - 1} more views")
-        head, many, more_seconds = features(setting, MANY_VIEWS, Path(name))  # finds the plain ones there
-        say(f"ours: {arguments.trials} trials with {MANY_VIEWS} views")
-        _, many_search_seconds = run_search(head, many, arguments)
+        spent = 0.0
+        for views, made in ((1, counts["train"] + counts["valid"]), (MANY_VIEWS, (MANY_VIEWS - 1) * counts["train"])):
+            say(f"ours: {made} more views, {arguments.trials} trials")
+            head, known, seconds = features(setting, views, Path(name))  # finds those of before there
+            _, search_seconds = run_search(head, known, arguments)
+            spent += seconds
+            ours.append(
+                {
+                    "views": views,
+                    "views_per_second": made / seconds,
+                    "search_seconds": search_seconds,
+                    "seconds": spent + search_seconds,
+                }
+            )
     say(f"the old way again, {OLD_PICTURES} pictures")
     old += [old_epoch(setting, arguments) for _ in range(arguments.rounds - before)]
     step, check = (statistics.mean(column) for column in zip(*old, strict=True))
-    epochs = arguments.trials * arguments.epochs
-    old_seconds = epochs * (counts["train"] * step + counts["valid"] * check)
-    one_seconds = feature_seconds + search_seconds
-    many_seconds = feature_seconds + more_seconds + many_search_seconds
+    old_seconds = arguments.trials * arguments.epochs * (counts["train"] * step + counts["valid"] * check)
     return {
         "old_pictures_per_second": 1 / step,
         "old_validation_pictures_per_second": 1 / check,
         "old_seconds": old_seconds,
-        "feature_seconds": feature_seconds,
-        "views_per_second": (counts["train"] + counts["valid"]) / feature_seconds,
-        "more_views_seconds": more_seconds,
-        "more_views_per_second": (MANY_VIEWS - 1) * counts["train"] / more_seconds,
-        "search_seconds": search_seconds,
-        "many_views_search_seconds": many_search_seconds,
-        "one_view_seconds": one_seconds,
-        "many_views_seconds": many_seconds,
-        "one_view_ratio": old_seconds / one_seconds,
-        "many_views_ratio": old_seconds / many_seconds,
+        "ours": [way | {"ratio": old_seconds / way["seconds"]} for way in ours],
     }
 
 
@@ -245,21 +212,19 @@ def measure_accuracy(setting: Setting, arguments: argparse.Namespace) -> list[di
             best_shared = min(shared, key=lambda trial: math.inf if trial.objective is None else trial.objective)
             for trials, best in ((len(shared), best_shared), (len(found.trials), found.best)):
                 rows.append({"way": way, "trials": trials, "loss": best.objective, "accuracy": best.accuracy})
-    pictures = setting.pictures()
+    images = setting.images()
     evaluations = []
     for index, trial in enumerate(shared, start=1):
         say(f"accuracy, the old way: trial {index} of {len(shared)}")
-        network = setting.network()
-        freeze_all_but_the_classifier(network)
+        network = old_network(setting)
         values = {name.replace("-", "_"): value for name, value in trial.hyperparameters.items()}
-        evaluations.append(train_it(network, *pictures, setting, recipe(arguments, **values)).best)
+        evaluations.append(train_it(network, *images, setting, recipe(arguments, **values)).best)
     best_old = min(evaluations, key=lambda evaluation: evaluation.loss)
     old = {"way": "the old way", "trials": len(shared), "loss": best_old.loss, "accuracy": best_old.accuracy}
     return [old, *rows]
 
 
-def draw(name: str, kinds: range, train: int, valid: int) -> DataSet:
-    """Return a drawn data set."""
+def draw(name: str, kinds: range, train: int, valid: int) -> ImageFolder:
     say(f"drawing {(train + valid) * len(kinds)} pictures for {name}")
     write_data_set(DATA_DIR / name, kinds, (train, valid, 1))
     return discover(DATA_DIR / name)
@@ -275,7 +240,7 @@ def pretrain(architecture: str, size: int, epochs: int) -> Path:
     say(f"training a {architecture} on them, {epochs} epochs")
     network = setting.network()
     how = Recipe(epochs, 32, lr=0.002, weight_decay=0.1, label_smoothing=0.1, patience=0, seed=0)
-    outcome = train_it(network, *setting.pictures(), setting, how)
+    outcome = train_it(network, *setting.images(), setting, how)
     say(f"it is right about {outcome.best.accuracy:.0%} of the validation pictures of its own classes")
     own = classifier_name(network)
     state = {name: value for name, value in network.state_dict().items() if not name.startswith(f"{own}.")}
@@ -285,32 +250,22 @@ def pretrain(architecture: str, size: int, epochs: int) -> Path:
 
 def report_cost(cost: dict[str, Any], arguments: argparse.Namespace) -> None:
     """Print what both ways cost."""
-    trials = arguments.trials
     title = (
-        f"Cost of {trials} trials of {arguments.epochs} epochs: {arguments.architecture}, {arguments.input_size} pixels"
+        f"Cost of {arguments.trials} trials of {arguments.epochs} epochs: {arguments.architecture}, "
+        f"{arguments.input_size} pixels"
     )
-    one, many = f"{cost['one_view_ratio']:.0f}x", f"{cost['many_views_ratio']:.0f}x"
-    more = f"{cost['more_views_per_second']:.1f}"
-    rows = [
-        ("the old way, extrapolated", f"{cost['old_pictures_per_second']:.1f}", f"{cost['old_seconds']:,.0f}", "1x"),
-        ("one view, run", f"{cost['views_per_second']:.1f}", f"{cost['one_view_seconds']:,.1f}", one),
-        (f"{MANY_VIEWS} views, run", more, f"{cost['many_views_seconds']:,.1f}", many),
-    ]
-    console.print(markdown_table(title, ("way", "pictures/s", "seconds", "cheaper"), rows))
-    console.print(f"Of one view's seconds the {trials} trials take {cost['search_seconds']:.1f}.")
+    rows = [("the old way, extrapolated", cost["old_pictures_per_second"], cost["old_seconds"], 1.0)]
+    rows += [(f"{w['views']} views, run", w["views_per_second"], w["seconds"], w["ratio"]) for w in cost["ours"]]
+    texts = [(way, f"{speed:.1f}", f"{seconds:,.1f}", f"{ratio:.0f}x") for way, speed, seconds, ratio in rows]
+    console.print(markdown_table(title, ("way", "pictures/s", "seconds", "cheaper"), texts))
+    console.print(f"Of one view's seconds the trials take {cost['ours'][0]['search_seconds']:.1f}.")
 
 
 def report_accuracy(accuracy: list[dict[str, Any]], arguments: argparse.Namespace) -> list[Goal]:
     """Print how good the best trials are; return the goals."""
     title = f"Best validation: {arguments.accuracy_architecture}, {arguments.accuracy_input_size} pixels"
-    columns = ("way", "trials", "loss, nats", "accuracy")
-    console.print(
-        markdown_table(
-            title,
-            columns,
-            [(r["way"], str(r["trials"]), f"{r['loss']:.4f}", f"{r['accuracy']:.1%}") for r in accuracy],
-        )
-    )
+    rows = [(r["way"], str(r["trials"]), f"{r['loss']:.4f}", f"{r['accuracy']:.1%}") for r in accuracy]
+    console.print(markdown_table(title, ("way", "trials", "loss, nats", "accuracy"), rows))
     old, ours = accuracy[0]["accuracy"], [row for row in accuracy[1:] if row["trials"] == accuracy[0]["trials"]]
     return [
         Goal(f"{row['way']}: accuracy over the old way's, same trials", 100 * (row["accuracy"] - old), 0, True, " %")
@@ -359,7 +314,7 @@ def main() -> int:
     kinds = range(1, 16, 2)
     per_class = max(1, arguments.pictures // len(kinds))
 
-    def data_set(name: str, valid: int) -> DataSet:
+    def data_set(name: str, valid: int) -> ImageFolder:
         if arguments.data is not None:
             return discover(arguments.data)
         return draw(f"{name}-{per_class}", kinds, per_class, valid)
@@ -371,9 +326,9 @@ def main() -> int:
         pictures = data_set("pictures", max(10, per_class // 6))
         cost = measure_cost(Setting(arguments.architecture, arguments.input_size, pictures, None, half), arguments)
         report_cost(cost, arguments)
-    for views, limit, key in ((1, 300, "one_view_ratio"), (MANY_VIEWS, 40, "many_views_ratio")):
-        name = f"{views} view{'s' * (views > 1)}: the old way's cost over ours"
-        goals.append(Goal(name, None if cost is None else cost[key], limit, True, "x"))
+    for index, (views, limit) in enumerate(((1, 300), (MANY_VIEWS, 40))):
+        ratio = None if cost is None else cost["ours"][index]["ratio"]
+        goals.append(Goal(f"{views} views: the old way's cost over ours", ratio, limit, True, "x"))
     if arguments.skip != "accuracy":
         name, size = arguments.accuracy_architecture, arguments.accuracy_input_size
         weights = arguments.weights or pretrain(name, size, 3 if arguments.quick else 10)
@@ -386,7 +341,6 @@ def main() -> int:
 
 
 def say(what: str) -> None:
-    """Tell a person what is being done."""
     console.print(f"{what} …", style="dim")
 
 

@@ -20,12 +20,9 @@ _CHECKPOINTING = ("checkpoint_minutes", "checkpoint_keep")
 _SEARCH_SPACE = ("search_lr", "search_batch_sizes")
 # What only one of the two modes looks at. The features are computed by a network in evaluation mode.
 _ONLY = {
-    "finetune": (
-        "train_stages", "lr_decay", "mixup", "cutmix", "compile", "sync_batch_norm", "scale_with_workers",
-        *_CHECKPOINTING,
-    ),
+    "finetune": ("train_stages", "lr_decay", "mixup", "cutmix", "compile", *_CHECKPOINTING),
     "head": ("views", "feature_cache", "search", *_SEARCH_SPACE),
-}  # fmt: skip
+}
 
 
 class ArgumentsError(Exception):
@@ -61,7 +58,9 @@ def parse_arguments(
     given = vars(parser.parse_args([_with_hyphens(text) for text in argv]))
     if given["data_dir"] is None:
         parser.error("--data-dir is needed where SM_CHANNEL_TRAINING is not set")
-    _check_effect(parser, given, trains_here=trains_here)
+    _check_effect(parser, given)
+    if given["search"] and trains_here and importlib.util.find_spec("optuna") is None:
+        parser.error("--search needs optuna; install what model/training/job/requirements.txt lists, or train without")
     hosts = given["hosts"]
     given["current_host"] = given["current_host"] or hosts[0]
     if given["current_host"] not in hosts or len(set(hosts)) < len(hosts):
@@ -82,7 +81,7 @@ def parse_arguments(
 def _parser(environment: Mapping[str, str]) -> _Parser:
     parser = _Parser(
         prog="python -m model.train",
-        description="Train a picture classifier.",
+        description="Train an image classifier.",
         allow_abbrev=False,
         formatter_class=_HelpFormatter,
     )
@@ -104,23 +103,17 @@ def _fields(config: type) -> Iterator[dataclasses.Field[Any]]:
         yield from _fields(Recipe) if field.name == "recipe" else (field,)
 
 
-def _check_effect(parser: _Parser, given: Mapping[str, Any], *, trains_here: bool) -> None:
+def _check_effect(parser: _Parser, given: Mapping[str, Any]) -> None:
     """Refuse arguments that have no effect: the person who gives one expects something of it."""
-    defaults = vars(parser.parse_args([]))
-
-    def refuse(names: Sequence[str], setting: str) -> None:
+    mode, defaults = given["mode"], vars(parser.parse_args([]))
+    for names, idle, setting in (
+        (_ONLY["finetune" if mode == "head" else "head"], True, f"to --mode {mode}"),
+        (_SEARCH_SPACE, not given["search"], "without --search"),
+        (_CHECKPOINTING, given["checkpoint_dir"] is None, "without --checkpoint-dir"),
+    ):
         for name in names:
-            if given[name] != defaults[name]:
+            if idle and given[name] != defaults[name]:
                 parser.error(f"--{canonical(name)} means nothing {setting}; leave it out")
-
-    mode = given["mode"]
-    refuse(_ONLY["finetune" if mode == "head" else "head"], f"to --mode {mode}")
-    if not given["search"]:
-        refuse(_SEARCH_SPACE, "without --search")
-    elif trains_here and importlib.util.find_spec("optuna") is None:
-        parser.error("--search needs optuna; install what model/training/job/requirements.txt lists, or train without")
-    if given["checkpoint_dir"] is None:
-        refuse(_CHECKPOINTING, "without --checkpoint-dir")
 
 
 def _with_hyphens(text: str) -> str:

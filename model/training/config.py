@@ -23,8 +23,8 @@ from ..core.machine import available_vcpus
 def option(group: str, default: Any, help: str, *, variables: tuple[str, ...] = (), **argument: Any) -> Any:
     """Return a dataclass field that the command line sets, under the heading `group` of `--help`.
 
-    A default that is a text is read by the argument's `type`; None means that there is none. Of the environment
-    `variables` that set it the first one that is there counts. `argument` is what `add_argument` takes besides.
+    A default that is a text is read by the argument's `type`; None means that there is none. The first of the
+    environment `variables` that is there sets it. `argument` is what `add_argument` takes besides.
     """
     if variables:
         help += f"; {variables[0]}"
@@ -96,11 +96,7 @@ _PROVENANCE = "provenance, recorded in the artifact"
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to train: what the loop does with a network and its data. The fields' own texts say what they mean.
-
-    Losses are cross-entropies in nats. `lr` is reached after `state.WARM_UP` of the steps; `train_stages` counts the
-    stages of `state.stages`; `mixup` and `cutmix` are what `batches.draw_mixture` takes.
-    """
+    """How to train: what the loop does with a network and its data. The fields' own texts say what they mean."""
 
     epochs: int = option(_PLAIN, 40, "at most so many", type=integer(1, 10_000))
     batch_size: int = option(_PLAIN, 64, "pictures per step, on all workers together", type=integer(2, 65_536))
@@ -218,12 +214,6 @@ class TrainingConfig:
     )
     master_port: int = option(
         _SEVERAL, 7777, "its port", type=integer(1, 65_535), variables=("SM_MASTER_PORT", "MASTER_PORT")
-    )
-    sync_batch_norm: str = option(
-        _SEVERAL, "off", "on: batch normalisation over all workers' images, on GPUs", choices=_SWITCH
-    )
-    scale_with_workers: str = option(
-        _SEVERAL, "off", "on: multiply --batch-size and --lr by the number of workers", choices=_SWITCH
     )
 
     checkpoint_dir: Path | None = option(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import logging
 import time
+from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -14,18 +14,17 @@ from ..core.memory import keep_freed_memory
 from ..core.network import build, check_input_size
 from ..core.transforms import Preprocessing
 from .arguments import ArgumentsError
-from .artifact.best_so_far import BestSoFar, best_writer
+from .artifact.best_so_far import BestSoFar
 from .artifact.finishing import Trained, finish
-from .config import Recipe, TrainingConfig
+from .config import TrainingConfig
 from .data.augment import Augmentation
 from .data.dataset import Fingerprint, discover, fingerprint
 from .data.decoded import decode_for_augmentation, decode_for_serving
 from .distributed.group import ALONE, DistributedError, Workers
 from .head.mode import train_head
 from .loop.checkpoints import Checkpoints
-from .loop.engine import Execution, fit, half_type
-from .loop.metrics import best_line, print_epoch, print_metrics
-from .loop.state import KeepBest
+from .loop.engine import fit, half_type
+from .loop.metrics import print_epoch, print_metrics
 from .loop.stopping import Stop
 from .weights import default_input_size, local_weights
 
@@ -39,18 +38,14 @@ RESIZE_MARGIN = 1.125
 def train(config: TrainingConfig, stop: Stop, workers: Workers = ALONE) -> None:
     """Train a network, write the artifact of its best epoch, and measure the artifact on the test split.
 
-    Each of the workers that train together calls this; only the main one prints metrics and writes files. `stop` is
-    asked after every step. The training then ends with the best weights so far, or without a model when not even one
-    epoch is finished. All errors that `model.train` names have a message for a person.
+    Each of the workers that train together calls this; only the main one prints metrics and writes files. Stopped, the
+    training ends with the best weights so far, or without a model when not even one epoch is finished.
     """
     started = time.perf_counter()
     device = _device(config.num_gpus, workers)
-    if config.sync_batch_norm == "on" and device.type == "cpu":
-        raise ArgumentsError("--sync-batch-norm on needs GPUs, and this training runs on CPUs; leave it out")
     if device.type == "cpu":
         keep_freed_memory()
-    threads = max(1, config.num_cpus // workers.local_size)
-    torch.set_num_threads(threads)
+    torch.set_num_threads(max(1, config.num_cpus // workers.local_size))
     torch.manual_seed(config.recipe.seed)
 
     input_size = config.input_size or default_input_size(config.weights, config.architecture)
@@ -61,86 +56,73 @@ def train(config: TrainingConfig, stop: Stop, workers: Workers = ALONE) -> None:
     log.info("%d classes, %s images, %s", len(data_set.labels), data_set.counts, identity.digest)
     _check_same(identity.digest, workers)
     network = _build(config, len(data_set.labels), input_size)
-    valid = decode_for_serving(data_set, "valid", preprocessing, threads)
+    valid = decode_for_serving(data_set.splits["valid"], preprocessing, torch.get_num_threads())
+    data_set.splits["valid"].refuse_unreadable(valid.skipped)
     trained = Trained(network, data_set, identity, preprocessing, valid)
-    if config.mode == "head":
-        outcome, skipped, recipe = train_head(
-            config,
-            trained,
-            device=device,
-            threads=threads,
-            workers=workers,
-            should_stop=stop.training,
-            keep_best=_keeper(config, trained, workers, started),
-        )
-        config = dataclasses.replace(config, recipe=recipe)  # what a search has found
-    else:
-        images = decode_for_augmentation(data_set, "train", preprocessing, threads)
-        log.info("decoded %d + %d images in %.1f s", len(images), len(valid), time.perf_counter() - started)
-        skipped = images.skipped
-        _check_same(sorted(skipped | valid.skipped), workers)
-        recipe = config.recipe
-        if config.scale_with_workers == "on":
-            # Goyal et al. 2017: with k times the images per step there are k times fewer steps, each k times as long.
-            recipe = dataclasses.replace(
-                recipe, batch_size=recipe.batch_size * workers.size, lr=recipe.lr * workers.size
-            )
-        outcome = fit(
-            network,
-            images,
-            valid,
-            recipe=recipe,
-            augmentation=Augmentation(preprocessing),
-            device=device,
-            should_stop=stop.training,
-            on_epoch=print_epoch if workers.is_main else lambda _: None,
-            keep_best=_keeper(config, dataclasses.replace(trained, skipped=skipped), workers, started),
-            execution=Execution(
-                workers=workers,
-                checkpoints=_checkpoints(config, recipe, identity, workers),
-                half=half_type(config.mixed_precision, device),
-                compile=config.compile == "on",
-            ),
-        )
+    mode = train_head if config.mode == "head" else _fine_tune
+    config, trained = mode(config, trained, device=device, workers=workers, should_stop=stop.training, started=started)
+    outcome = trained.outcome
     if not workers.is_main:
         return
     if outcome.best is None:
         log.error("stopped before the first epoch was finished: there is no model")
         return
-    print_metrics(best_line(outcome.best_epoch, outcome.best))
+    # It repeats the epoch's validation, because a tuning job compares the last value that a training job gave.
+    print_metrics(best_epoch=outcome.best_epoch, valid_loss=outcome.best.loss, valid_accuracy=outcome.best.accuracy)
     if outcome.workers > 1:
-        print_metrics(f"workers={outcome.workers} images_per_second={outcome.images_per_second:.1f}")
-    trained = dataclasses.replace(trained, outcome=outcome, skipped=skipped)
+        print_metrics(workers=outcome.workers, images_per_second=outcome.images_per_second)
     finish(config, trained, started=started, should_stop=stop)
+
+
+def _fine_tune(
+    config: TrainingConfig,
+    trained: Trained,
+    *,
+    device: torch.device,
+    workers: Workers,
+    should_stop: Callable[[], bool],
+    started: float,
+) -> tuple[TrainingConfig, Trained]:
+    """Train a network, in place; return what has been reached. The arguments are those of `train_head`."""
+    split = trained.data_set.splits["train"]
+    images = decode_for_augmentation(split, trained.preprocessing, torch.get_num_threads())
+    split.refuse_unreadable(images.skipped)
+    log.info("decoded %d + %d images in %.1f s", len(images), len(trained.valid), time.perf_counter() - started)
+    _check_same(sorted(images.skipped | trained.valid.skipped), workers)
+    trained = dataclasses.replace(trained, skipped=images.skipped)
+    network = trained.network
+    outcome = fit(
+        network,
+        images,
+        trained.valid,
+        recipe=config.recipe,
+        augmentation=Augmentation(trained.preprocessing),
+        device=device,
+        should_stop=should_stop,
+        on_epoch=print_epoch if workers.is_main else lambda _: None,
+        keep_best=BestSoFar(config, trained, network, started=started) if workers.is_main else lambda _: None,
+        workers=workers,
+        checkpoints=_checkpoints(config, trained.identity, workers),
+        half=half_type(config.mixed_precision, device),
+        compiled=config.compile == "on",
+    )
+    return config, dataclasses.replace(trained, outcome=outcome)
 
 
 def _build(config: TrainingConfig, classes: int, input_size: int) -> nn.Module:
     with local_weights(config.weights, config.architecture) as weights:
         network = build(config.architecture, classes, weights=weights)
     check_input_size(network, config.architecture, input_size)
-    if config.sync_batch_norm == "on":
-        return nn.SyncBatchNorm.convert_sync_batchnorm(network)
     return network
 
 
-def _keeper(config: TrainingConfig, unfinished: Trained, workers: Workers, started: float) -> KeepBest:
-    if not workers.is_main:
-        return lambda outcome, weights: None
-    unfinished = dataclasses.replace(unfinished, network=copy.deepcopy(unfinished.network))
-    return BestSoFar(best_writer(config, unfinished, started=started))
-
-
-def _checkpoints(config: TrainingConfig, recipe: Recipe, identity: Fingerprint, workers: Workers) -> Checkpoints | None:
+def _checkpoints(config: TrainingConfig, identity: Fingerprint, workers: Workers) -> Checkpoints | None:
     if config.checkpoint_dir is None:
         return None
-    asked = {"architecture": config.architecture, "input_size": config.input_size, **dataclasses.asdict(recipe)}
-    return Checkpoints(
-        config.checkpoint_dir,
-        asked | {"weights": config.weights, "data": identity.digest},
-        workers=workers,
-        every=60 * config.checkpoint_minutes,
-        keep=config.checkpoint_keep,
-    )
+    asked = {"architecture": config.architecture, "input_size": config.input_size}
+    asked |= dataclasses.asdict(config.recipe) | {"weights": config.weights, "data": identity.digest}
+    every = 60 * config.checkpoint_minutes
+    return Checkpoints(config.checkpoint_dir, asked, workers=workers, every=every, keep=config.checkpoint_keep)
 
 
 def _check_same(images: object, workers: Workers) -> None:

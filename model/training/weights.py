@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -21,8 +20,6 @@ log = logging.getLogger(__name__)
 PUBLISHED, RANDOM = "default", "none"
 # Side of the network's input, in pixels: what resnet9 is made for.
 _DEFAULT_INPUT_SIZE = 64
-# torch's hub puts the beginning of a file's SHA-256 into its name, such as resnet50-11ad3fa6.pth.
-_HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,})\.")
 
 
 def default_input_size(source: str, architecture: str) -> int:
@@ -37,9 +34,8 @@ def default_input_size(source: str, architecture: str) -> int:
 def local_weights(source: str, architecture: str) -> Iterator[Path | None]:
     """Give the file of a state dictionary for `network.build`, or None, for the duration of the block.
 
-    The source is "default", torchvision's best published weights, downloaded once into torch's hub folder
-    (`TORCH_HOME`); "s3://BUCKET/KEY", fetched with the credentials of the job; "none"; or a file's path. Raises
-    NetworkError when there are no such weights, or they cannot be fetched.
+    The source is "default", torchvision's best published weights, kept in torch's hub folder; "s3://BUCKET/KEY";
+    "none"; or a file's path. Raises NetworkError when the weights cannot be had.
     """
     if source == RANDOM:
         yield None
@@ -76,7 +72,7 @@ def _download_published(architecture: str) -> Path:
     if path.is_file():
         return path
     log.info("downloading %s to %s", url, path)
-    digest = _HASH_IN_NAME.search(name)
+    digest = torch.hub.HASH_REGEX.search(name)  # its beginning, as in resnet50-11ad3fa6.pth
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # The file gets its name only when it is whole and has the right hash.
@@ -91,15 +87,13 @@ def _download_published(architecture: str) -> Path:
 
 
 def _download_object(source: str, folder: Path) -> Path:
+    import boto3  # takes a while, and nothing else in the training needs it
+    from boto3.exceptions import Boto3Error
+    from botocore.exceptions import BotoCoreError, ClientError
+
     bucket, _, key = source.removeprefix("s3://").partition("/")
     if not bucket or not key:
         raise NetworkError(f"--weights {source} is not of the form s3://BUCKET/KEY")
-    try:
-        import boto3  # in SageMaker's images; nothing else in the training needs it
-        from boto3.exceptions import Boto3Error
-        from botocore.exceptions import BotoCoreError, ClientError
-    except ImportError:
-        raise NetworkError(f"{source} cannot be fetched without boto3; install it, or name a local file") from None
     path = folder / PurePosixPath(key).name
     try:
         boto3.client("s3").download_file(bucket, key, str(path))

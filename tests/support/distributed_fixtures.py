@@ -42,25 +42,19 @@ class Worker:
         return value
 
 
-def start_workers(size: int, function: Callable[..., Any], *arguments: Any) -> tuple[Any, list[Worker]]:
-    """Call a function in so many workers, which find each other by a store that torchrun would keep: hold on to it."""
+def run_workers(size: int, function: Callable[..., Any], *arguments: Any) -> list[Any]:
+    """Call a function in so many workers, which find each other by a store of their own; the results by rank."""
     from torch.distributed import TCPStore
 
     listener = socket.create_server(("127.0.0.1", 0))
     port = listener.getsockname()[1]
-    store = TCPStore("127.0.0.1", port, is_master=True, wait_for_workers=False, master_listen_fd=listener.detach())
+    _store = TCPStore("127.0.0.1", port, is_master=True, wait_for_workers=False, master_listen_fd=listener.detach())
     variables = {
         "WORLD_SIZE": str(size), "LOCAL_WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
         "TORCHELASTIC_USE_AGENT_STORE": "True",
     }  # fmt: skip
     ranks = [{"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(size)]
-    return store, [Worker(function, variables | own, *arguments) for own in ranks]
-
-
-def run_workers(size: int, function: Callable[..., Any], *arguments: Any) -> list[Any]:
-    """Call a function in so many workers; the results by rank."""
-    _store, workers = start_workers(size, function, *arguments)
-    return [worker.result() for worker in workers]
+    return [worker.result() for worker in [Worker(function, variables | own, *arguments) for own in ranks]]
 
 
 def _call(

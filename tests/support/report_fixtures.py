@@ -8,29 +8,23 @@ from typing import Any
 
 import numpy as np
 
-from model.training.data.dataset import DataSet, Split
+from model.core.predictor import softmax
+from model.training.data.image_folder import Split
 from model.training.loop.calibration import reliability
-from model.training.loop.evaluation import Answers, worst_mistakes
+from model.training.loop.evaluation import Answers
 from model.training.loop.metrics import EpochMetrics
 
 
-def make_answers(root: Path, labels: Sequence[str], *, per_class: int = 6, accuracy: float = 0.8) -> Answers:
-    """Answers that are right about so often, to pictures that do not exist."""
+def make_metrics(root: Path, labels: Sequence[str], *, accuracy: float = 0.8, **changes: Any) -> dict[str, Any]:
+    """What `metrics.json` would hold of answers about images that do not exist; `changes` replace whole entries."""
     random = np.random.default_rng(0)
-    targets = np.repeat(np.arange(len(labels)), per_class)
+    targets = np.repeat(np.arange(len(labels)), 6)
     logits = random.normal(size=(len(targets), len(labels)))
     likely = np.where(random.random(len(targets)) < accuracy, targets, random.integers(0, len(labels), len(targets)))
     logits[np.arange(len(targets)), likely] += random.uniform(3, 9, len(targets))
-    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    paths = tuple(root / "test" / labels[target] / f"{index:04d}.jpg" for index, target in enumerate(targets.tolist()))
-    return Answers(paths, targets, probabilities)
-
-
-def make_metrics(answers: Answers, labels: Sequence[str], root: Path, **changes: Any) -> dict[str, Any]:
-    """What `metrics.json` would hold; `changes` replace whole entries."""
-    both = dict.fromkeys(("before", "after"), reliability(answers.probabilities, answers.targets))
-    split = Split("test", answers.paths, tuple(answers.targets.tolist()))
-    mistakes = worst_mistakes(answers, DataSet(root, tuple(labels), {"test": split}), 18)
+    paths = tuple(root / "test" / labels[target] / f"{index:04d}.jpg" for index, target in enumerate(targets))
+    answers = Answers(Split(root, "test", paths, tuple(targets.tolist())), softmax(logits))
+    both = dict.fromkeys(("before", "after"), reliability(answers.probabilities, targets))
     return {
         "model": {
             "name": "shapes", "version": "sha256:" + "0" * 64, "architecture": "resnet9",
@@ -39,8 +33,7 @@ def make_metrics(answers: Answers, labels: Sequence[str], root: Path, **changes:
         },
         "labels": list(labels),
         "epochs": [
-            vars(EpochMetrics(epoch, 3 / epoch, 2.5 / epoch, 1 - 0.8 / epoch, 800.0))
-            for epoch in range(1, 11)
+            vars(EpochMetrics(epoch, 3 / epoch, 2.5 / epoch, 1 - 0.8 / epoch, 800.0)) for epoch in range(1, 11)
         ],
         "best_epoch": 9,
         "interrupted": False,
@@ -49,10 +42,10 @@ def make_metrics(answers: Answers, labels: Sequence[str], root: Path, **changes:
         "valid": answers.evaluation().recorded(),
         "test": answers.evaluation().recorded(),
         "calibration": {"temperature": 0.75, "valid": both, "test": both},
-        "mistakes": mistakes,
+        "mistakes": answers.worst_mistakes(labels, 18),
         "data_set": {
             "fingerprint": "sha256:" + "1" * 64,
-            "counts": {"train": 60, "valid": 12, "test": len(answers.targets)},
+            "counts": {"train": 60, "valid": 12, "test": len(targets)},
             "absent_classes": {},
             "skipped": {},
             "also_in_training": [],

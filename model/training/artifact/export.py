@@ -27,11 +27,7 @@ class ExportError(Exception):
 
 @dataclass(frozen=True)
 class ExportCheck:
-    """How the graph compares with the network on so many real images.
-
-    The largest absolute difference of any logit is relative to the largest logit where that is above 1; the agreement
-    is the share of images with the same most probable class.
-    """
+    """How the graph compares with the network: logits relative to the largest, and the share of the same answers."""
 
     images: int
     max_logit_difference: float
@@ -39,18 +35,17 @@ class ExportCheck:
 
 
 def export_onnx(network: nn.Module, path: Path, *, input_size: int) -> None:
-    """Write a network as an ONNX graph; raise ExportError when ONNX has no operator for something in it.
+    """Write a network as an ONNX graph, or raise ExportError; the same weights give the same bytes.
 
-    The graph's input is "image", float32 [N, 3, input_size, input_size]; its output "logits", float32 [N, classes]; N
-    is free. The same weights give the same bytes.
+    Its input is "image", float32 [N, 3, input_size, input_size]; its output "logits", float32 [N, classes]; N is free.
     """
     network = network.to("cpu").eval()
     # Two images, because a batch of one is where tracing takes a shape for a constant.
     example = torch.zeros(2, 3, input_size, input_size)
     try:
         with warnings.catch_warnings():
-            # torch's newer exporter needs onnxscript, which nothing else here does; for networks without control
-            # flow, and torchvision's have none, the tracing one is complete. It announces its age on every call.
+            # torch's newer exporter needs onnxscript; for networks without control flow the tracing one is complete.
+            # It announces its age on every call.
             warnings.simplefilter("ignore")
             torch.onnx.export(
                 network, (example,), path, dynamo=False, opset_version=OPSET,
@@ -70,7 +65,6 @@ def check_export(network: nn.Module, path: Path, images: npt.NDArray[np.float32]
     ExportError when a logit differs by more than `MAX_LOGIT_DIFFERENCE`.
     """
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    # The last batch is smaller than the others, so that the free batch size is tried too.
     batches = [images[start : start + _CHECK_BATCH] for start in range(0, len(images), _CHECK_BATCH)]
     expected = np.concatenate([network(torch.from_numpy(batch)).numpy() for batch in batches])
     found = np.concatenate([session.run(["logits"], {"image": batch})[0] for batch in batches])

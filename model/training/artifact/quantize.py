@@ -1,12 +1,12 @@
 """Whether a model ships as int8: quantise its graph, compare the two, and keep int8 only where it has earned its place.
 
 Static quantisation: weights as int8 with one scale per channel, activations as uint8 with one scale per tensor, whose
-range is measured on training images. The validation images, as the server would see them, then say what that cost.
-docs/measurements/training.md has the figures behind the choices made here.
+range is measured on training images. docs/measurements/training.md has the figures behind the choices made here.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import platform
@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 CALIBRATION_IMAGES = 128
 # int8 must be this much faster to be worth any difference at all; less than a tenth is noise on a shared machine.
 MIN_SPEEDUP = 1.1
-# Runs of each graph, alternating, one image at a time.
+# Of each graph, one image at a time.
 TIMED_RUNS = 21
 # Where all layers in int8 are too inexact, this many stay in float32: the last ones, which are the most sensitive.
 KEPT_LAYERS = 2
@@ -50,11 +50,7 @@ _ABSORBED_OPERATORS = ("Relu", "Clip")
 
 @dataclass(frozen=True)
 class Limits:
-    """What int8 may cost on the validation images.
-
-    `max_accuracy_loss` is the accuracy of fp32 less that of int8 (0.005 is half a point), `min_agreement` the share of
-    images with the same most probable class in both.
-    """
+    """What int8 may cost on the validation images: accuracy, and the share with the same most probable class."""
 
     max_accuracy_loss: float
     min_agreement: float
@@ -62,8 +58,7 @@ class Limits:
     @property
     def min_images(self) -> int:
         """Fewer images than this cannot show a disagreement as small as the one that is allowed."""
-        allowed = 1 - self.min_agreement
-        return math.ceil(1 / allowed) if allowed > 0 else 1
+        return math.ceil(1 / (1 - self.min_agreement)) if self.min_agreement < 1 else 1
 
     def admit(self, comparison: Comparison) -> bool:
         """Return whether int8 stays within the limits."""
@@ -75,29 +70,18 @@ class Limits:
 
 @dataclass(frozen=True)
 class Comparison:
-    """An int8 graph beside the fp32 graph it was made from.
-
-    Attributes
-    ----------
-    images, calibration_images : of the validation split; of the training split
-    agreement : share with the same most probable class, 0 to 1
-    fp32_accuracy, int8_accuracy : 0 to 1
-    fp32_loss, int8_loss : cross-entropy in nats
-    fp32_ms, int8_ms : processor time for one image on one thread, without decoding, in milliseconds; medians of
-        alternating runs
-    kept_fp32 : the last layers, where they had to stay in fp32
-    """
+    """An int8 graph beside the fp32 graph it was made from, on images of the validation split."""
 
     images: int
-    agreement: float
+    agreement: float  # the share with the same most probable class
     fp32_accuracy: float
     int8_accuracy: float
-    fp32_loss: float
+    fp32_loss: float  # cross-entropy in nats
     int8_loss: float
-    fp32_ms: float
+    fp32_ms: float  # processor time for one image on one thread, without decoding
     int8_ms: float
-    calibration_images: int
-    kept_fp32: tuple[str, ...]
+    calibration_images: int  # of the training split
+    kept_fp32: tuple[str, ...]  # the last layers, where they had to stay in fp32
 
     @property
     def speedup(self) -> float:
@@ -114,10 +98,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Decision:
-    """Which precision ships, "fp32" or "int8", and why, as `model.json` and `metrics.json` say it.
-
-    The comparison is of the graph that ships or came nearest to it; `seconds` is what finding out took.
-    """
+    """Which precision ships, "fp32" or "int8", and why; the comparison is of the graph that came nearest to int8."""
 
     precision: str
     reason: str
@@ -236,8 +217,6 @@ class _Quantizer:
 
 
 class _CalibrationReader(CalibrationDataReader):
-    """Hands the calibration images to the quantiser, batch by batch."""
-
     def __init__(self, images: Images, preprocessing: Preprocessing) -> None:
         starts = range(0, len(images), _CALIBRATION_BATCH)
         self._batches = (
@@ -249,7 +228,7 @@ class _CalibrationReader(CalibrationDataReader):
 
 
 def _milliseconds(sessions: Sequence[onnxruntime.InferenceSession], image: FloatArray) -> list[float]:
-    """Return each session's median processor time for one image; the runs alternate: a busy moment hits all alike."""
+    """Return each session's median processor time for one image, of alternating runs."""
     times: list[list[float]] = [[] for _ in sessions]
     for session in sessions:  # the first run allocates
         session.run(["logits"], {"image": image})
@@ -263,9 +242,8 @@ def _milliseconds(sessions: Sequence[onnxruntime.InferenceSession], image: Float
 
 def cpu_model() -> str:
     """Return the processor's name as the system tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:  # not Linux
-        lines = []
-    model = next((line.split(":", 1)[1].strip() for line in lines if "model name" in line), None)
-    return model or platform.processor() or "unknown processor"
+    with contextlib.suppress(OSError):  # not Linux
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or "unknown processor"

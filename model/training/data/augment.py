@@ -1,8 +1,7 @@
 """What training does to an image so that the network learns the dog and not the photograph.
 
-A batch is cropped, scaled, turned, mirrored and recoloured at once by torch's vectorised operations, on whatever
-device the batch is on: on two cores this takes a few percent of a training step, where doing it image by image
-would take a third.
+A batch is cropped, scaled, turned, mirrored and recoloured at once by torch's vectorised operations, on its device: on
+two cores this takes a few percent of a training step, where doing it image by image would take a third.
 """
 
 from __future__ import annotations
@@ -19,17 +18,13 @@ from ...core.transforms import Preprocessing
 # Weights of the channels in perceived brightness, ITU-R BT.601, as Pillow's conversion to "L" uses them.
 _LUMA = (0.299, 0.587, 0.114)
 
-# Images, as floating-point numbers, that each thread of a CPU works on at the same time. Measured with one thread,
-# milliseconds for a batch of 64 with 4, 2, 1 and 0.5 MB: 98, 89, 76, 71 at 224 pixels, 7.4, 5.5, 5.4, 5.1 at 64.
+# Of the images that each thread of a CPU works on at the same time; larger pieces leave its cache.
 _BYTES_AT_ONCE = 1024 * 1024
 
 
 @dataclass(frozen=True)
 class Variations:
     """How each image of a batch is varied, one value per image in every tensor [N].
-
-    They are drawn for a whole batch, also where a worker then makes the views of its share only: so an image's view
-    does not depend on the number of workers.
 
     Attributes
     ----------
@@ -51,45 +46,32 @@ class Variations:
     contrast: Tensor
 
     def __getitem__(self, share: slice) -> Variations:
-        """Return those of a part of the batch."""
         return Variations(**{name: values[share] for name, values in vars(self).items()})
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How far the images are varied. All draws are uniform (the aspect ratio's is uniform in its logarithm).
+    """How far the images are varied. All draws are uniform (the aspect ratio's is uniform in its logarithm)."""
 
-    Attributes
-    ----------
-    preprocessing : gives the size and the normalisation of the result
-    scale : least and largest share of the image's area that a crop shows
-    ratio : crops are between 1/ratio and ratio times as wide as high
-    rotation : largest angle either way, in degrees
-    brightness, contrast, saturation : largest relative change either way
-    temperature : largest relative gain of red over blue, or of blue over red: the colour of the light
-    """
-
-    preprocessing: Preprocessing
-    scale: tuple[float, float] = (0.5, 1.0)
-    ratio: float = 4 / 3
-    rotation: float = 5.0
-    brightness: float = 0.15
+    preprocessing: Preprocessing  # gives the size and the normalisation of the result
+    scale: tuple[float, float] = (0.5, 1.0)  # least and largest share of the image's area that a crop shows
+    ratio: float = 4 / 3  # crops are between 1/ratio and ratio times as wide as high
+    rotation: float = 5.0  # degrees either way
+    brightness: float = 0.15  # relative change either way, as the two below
     contrast: float = 0.15
     saturation: float = 0.15
-    temperature: float = 0.03
+    temperature: float = 0.03  # relative gain of red over blue, or of blue over red: the colour of the light
 
     def __call__(self, pixels: Tensor, aspects: Tensor, variations: Variations) -> Tensor:
         """Return one varied, normalised view of every image, float32 [N, 3, S, S], with the channels last in memory.
 
-        `pixels` are uint8 [N, H, W, 3], each a whole image squeezed to one size; `aspects`, float32 [N], width / height
-        of the original images, so that nothing stays squeezed.
+        `pixels` are whole images, squeezed to one size, uint8 [N, H, W, 3]; `aspects`, float32 [N], undo the squeezing.
         """
         size, device = self.preprocessing.input_size, pixels.device
         transforms = _crops(aspects.cpu(), variations).to(device)
         colours = _colours(variations).to(device)
         views = torch.empty((len(pixels), 3, size, size), device=device, memory_format=torch.channels_last)
-        # A few images at a time stay in the processor's cache, and in memory that need not be fetched from the system
-        # anew for every batch: a third of the time at 224 pixels.
+        # A few images at a time stay in the processor's cache: a third of the time at 224 pixels.
         per_thread = max(1, _BYTES_AT_ONCE * torch.get_num_threads() // (4 * pixels[:1].numel()))
         at_once = len(pixels) if pixels.is_cuda else per_thread
         for first in range(0, len(pixels), at_once):
@@ -101,7 +83,7 @@ class Augmentation:
         return views
 
     def draw(self, count: int, generator: torch.Generator) -> Variations:
-        """Draw how so many images are varied; the generator is on the CPU, so that all devices see the same views."""
+        """Draw how the images of a whole batch are varied, so that a view depends on no device and no world size."""
 
         def uniform(low: float, high: float) -> Tensor:
             return torch.empty(count).uniform_(low, high, generator=generator)
@@ -123,10 +105,7 @@ class Augmentation:
         )
 
     def _recolour(self, views: Tensor, colours: Tensor, *, out: Tensor) -> None:
-        """Vary the colours of views with values 0 to 255 as `_colours` says, and normalise them.
-
-        All of this is linear in a pixel's three values, so that it is one matrix and one offset per image.
-        """
+        """Vary colours from 0 to 255 as `_colours` says, and normalise them: a matrix and an offset per image."""
         device = views.device
         luma = torch.tensor(_LUMA, device=device).expand(1, 3, 3)
         mean = torch.tensor(self.preprocessing.mean, device=device).view(1, 3, 1)
@@ -169,10 +148,7 @@ def _colours(variations: Variations) -> Tensor:
 
 
 def _affine_grid(transforms: Tensor, size: int) -> Tensor:
-    """Return what `functional.affine_grid` does with `align_corners=False`, [N, S, S, 2], in a tenth of its time.
-
-    That multiplies matrices, where a sum of a value per column and a value per row is enough.
-    """
+    """Return what `functional.affine_grid` does with `align_corners=False`, [N, S, S, 2], in a tenth of its time."""
     centres = (2 * torch.arange(size, device=transforms.device) + 1) / size - 1
     across = transforms[:, :, :1] * centres
     down = transforms[:, :, 1:2] * centres + transforms[:, :, 2:]

@@ -25,16 +25,10 @@ IntArray = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Mixture:
-    """How the images of one batch are mixed.
+    """How the images of one batch are mixed: by CutMix if there is a box, otherwise by mixup."""
 
-    Attributes
-    ----------
-    own : the share of an image's own class in its target, 0 to 1; the rest is its neighbour's
-    box : CutMix: left, top, right and bottom of what the neighbour covers, as shares of the sides; `mix` rounds them to
-        pixels. None: mixup, the weighted mean of both images.
-    """
-
-    own: float
+    own: float  # the share of an image's own class in its target, 0 to 1; the rest is its neighbour's
+    # Left, top, right and bottom of what the neighbour covers, as shares of the sides.
     box: tuple[float, float, float, float] | None = None
 
     def mix(self, inputs: Tensor) -> tuple[Tensor, float]:
@@ -51,19 +45,15 @@ class Mixture:
 
 
 def neighbours(count: int) -> Tensor:
-    """Return for each image of a batch the one that it is mixed with: 1 0 3 2 5 4 …; a last odd one is left alone.
-
-    The order of a batch is random anyway, and so a worker needs no images of another worker's share.
-    """
+    """Return for each image of a batch the one that it is mixed with: 1 0 3 2 5 4 …; a last odd one is left alone."""
     index = torch.arange(count)
     return (index ^ 1).where(index ^ 1 < count, index)
 
 
 def draw_mixture(mixup: float, cutmix: float, generator: torch.Generator) -> Mixture | None:
-    """Draw how a batch is mixed; return None, and draw nothing, when both are off (0).
+    """Draw how a batch is mixed (Zhang et al. 2018, Yun et al. 2019); None, and nothing drawn, when both are off (0).
 
-    `mixup` and `cutmix` are the parameter alpha of the Beta distribution of the shares (Zhang et al. 2018, usually 0.1
-    to 0.4; Yun et al. 2019, usually 1). With both, each is used for half of the batches.
+    Both are the alpha of the Beta distribution of the shares. With both, each is used for half of the batches.
     """
     if not mixup and not cutmix:
         return None
@@ -84,11 +74,7 @@ def image_weights(targets: IntArray) -> npt.NDArray[np.float32]:
 
 
 def draw_order(targets: IntArray, class_weights: str, generator: torch.Generator) -> IntArray:
-    """Draw the order in which the images of one epoch, whose classes are `targets`, are seen.
-
-    "sampler" draws as many with repetition, so that every class is seen as often as any other; otherwise every image
-    comes once.
-    """
+    """Draw the order of one epoch: every image once, or with "sampler" as many, every class as often as any other."""
     if class_weights == "sampler":
         weights = torch.from_numpy(image_weights(targets))
         return torch.multinomial(weights, len(targets), replacement=True, generator=generator).numpy()
@@ -97,24 +83,15 @@ def draw_order(targets: IntArray, class_weights: str, generator: torch.Generator
 
 @dataclass(frozen=True)
 class Batch:
-    """One worker's part of a batch.
+    """One worker's part of a batch."""
 
-    Attributes
-    ----------
-    inputs : float32 [n, 3, S, S]
-    targets : int64 [n]
-    mixed_in : int64 [n], the classes of what was mixed in
-    own : the share of `targets` in the images; the rest is `mixed_in`'s
-    weights : float32 [n]
-    scale : the part's weight in the whole batch, times the number of workers: with it the mean of the workers'
-        gradients, which is what they exchange, is the gradient of the whole batch's mean loss
-    """
-
-    inputs: Tensor
-    targets: Tensor
-    mixed_in: Tensor | None = None
-    own: float = 1.0
-    weights: Tensor | None = None
+    inputs: Tensor  # float32 [n, 3, S, S]
+    targets: Tensor  # int64 [n]
+    mixed_in: Tensor | None = None  # int64 [n], the classes of what was mixed in
+    own: float = 1.0  # the share of `targets` in the images; the rest is `mixed_in`'s
+    weights: Tensor | None = None  # float32 [n]
+    # The part's weight in the whole batch, times the number of workers: with it the mean of the workers' gradients,
+    # which is what they exchange, is the gradient of the whole batch's mean loss.
     scale: float = 1.0
 
     def loss(self, logits: Tensor, *, label_smoothing: float) -> Tensor:
@@ -145,8 +122,7 @@ class Batch:
 class Batches:
     """The batches of every epoch, drawn alike on all workers, so that each takes its part of the same batch.
 
-    This is what `DistributedSampler` with `set_epoch` does, without its padding: every image is seen once. `images` are
-    those of `decode_for_augmentation`. Raises DistributedError when the batches are too small for so many workers.
+    `images` are those of `decode_for_augmentation`. Raises DistributedError when batches are too small for the workers.
     """
 
     def __init__(
@@ -165,11 +141,9 @@ class Batches:
             )
 
     def epoch(self, generator: torch.Generator, order: IntArray, first: int = 0) -> Iterator[Batch]:
-        """Yield this worker's parts of the batches of one epoch; `first` is not 0 after a restart.
-
-        The sizes of the whole batches differ by at most one: a last batch of what is left over could be a single image.
-        What is random is drawn when it is asked for: the generator's state between two is all that a checkpoint needs.
-        """
+        """Yield this worker's parts of the batches of one epoch; `first` is not 0 after a restart."""
+        # Their sizes differ by at most one: a last batch of what is left over could be a single image. What is random
+        # is drawn when it is asked for: the generator's state between two is all that a checkpoint needs.
         for chosen in np.array_split(order, self.steps)[first:]:
             yield self._batch(chosen, generator)
 

@@ -1,8 +1,7 @@
 """The images of a split, decoded once into memory.
 
-Decoding is by far the slowest step of the input pipeline, and an epoch needs every image again, so each is decoded
-once, at slightly more than the network's size, into one array of bytes: in memory where it fits, otherwise in a file
-that the operating system caches as far as it can. torch is not needed here.
+Decoding is by far the slowest step of the input pipeline, so each image is decoded once, at slightly more than the
+network's size, into one array of bytes: in memory where it fits, otherwise in a file that the system caches.
 """
 
 from __future__ import annotations
@@ -21,8 +20,7 @@ from PIL import Image
 
 from ...core.decoding import ImageError, decode
 from ...core.transforms import Preprocessing
-from .dataset import DataSet
-from .image_folder import DataSetError
+from .image_folder import DataSetError, Split
 
 log = logging.getLogger(__name__)
 
@@ -33,23 +31,26 @@ CACHE_MARGIN = 1.25
 
 @dataclass(frozen=True)
 class Images:
-    """The decoded images of one split; those that could not be read are left out.
+    """The decoded images of one split; those that could not be read are left out."""
 
-    Attributes
-    ----------
-    pixels : uint8 [N, side, side, 3]
-    aspects : float32 [N], width / height of the original images
-    targets : int64 [N]
-    skipped : for each unreadable file, its path below the data set's folder and the reason
-    """
-
-    pixels: npt.NDArray[np.uint8]
-    aspects: npt.NDArray[np.float32]
-    targets: npt.NDArray[np.int64]
-    skipped: dict[str, str] = field(default_factory=dict)
+    pixels: npt.NDArray[np.uint8]  # [N, side, side, 3]
+    aspects: npt.NDArray[np.float32]  # [N], width / height of the original images
+    targets: npt.NDArray[np.int64]  # [N]
+    skipped: dict[str, str] = field(default_factory=dict)  # the unreadable files, with the reasons
 
     def __len__(self) -> int:
         return len(self.targets)
+
+
+def decode_for_serving(split: Split, preprocessing: Preprocessing, threads: int) -> Images:
+    """Decode images as the server does, as many at the same time as there are threads."""
+    return _decode(split, preprocessing.crop, preprocessing.input_size, preprocessing.resize_size, threads)
+
+
+def decode_for_augmentation(split: Split, preprocessing: Preprocessing, threads: int) -> Images:
+    """Decode whole images, from which `Augmentation` takes its crops; otherwise as `decode_for_serving`."""
+    side = round(preprocessing.input_size * CACHE_MARGIN)
+    return _decode(split, lambda image: whole_image(image, side), side, side, threads)
 
 
 def whole_image(image: Image.Image, side: int) -> npt.NDArray[np.uint8]:
@@ -57,23 +58,11 @@ def whole_image(image: Image.Image, side: int) -> npt.NDArray[np.uint8]:
     return np.asarray(image.resize((side, side), Image.Resampling.BILINEAR))
 
 
-def load(
-    data_set: DataSet,
-    split: str,
-    prepare: Callable[[Image.Image], npt.NDArray[np.uint8]],
-    side: int,
-    shorter_side: int,
-    *,
-    threads: int,
-    allow_none: bool = False,
+def _decode(
+    split: Split, prepare: Callable[[Image.Image], npt.NDArray[np.uint8]], side: int, shorter_side: int, threads: int
 ) -> Images:
-    """Decode one split's images, as many at the same time as there are threads.
-
-    `prepare` makes uint8 [side, side, 3] of an RGB image. A large JPEG is decoded at a fraction of its size, whose
-    shorter side has at least `shorter_side` pixels. That no image can be read is an error unless `allow_none`.
-    """
-    chosen = data_set.splits[split]
-    pixels = _allocate((len(chosen), side, side, 3))
+    """Decode images, large JPEGs at a fraction of their size, and prepare each to uint8 [side, side, 3]."""
+    pixels = _allocate((len(split), side, side, 3))
 
     def read(path: Path) -> tuple[npt.NDArray[np.uint8], float] | str:
         try:
@@ -86,39 +75,15 @@ def load(
     aspects: list[float] = []
     skipped: dict[str, str] = {}
     with ThreadPoolExecutor(threads) as pool:
-        for (path, target), result in zip(chosen.images(), pool.map(read, chosen.paths), strict=True):
+        for path, target, result in zip(split.paths, split.targets, pool.map(read, split.paths), strict=True):
             if isinstance(result, str):
-                name = str(path.relative_to(data_set.root))
-                log.warning("skipped %s: %s", name, result)
-                skipped[name] = result
+                skipped[split.place(path)] = result
+                log.warning("skipped %s: %s", split.place(path), result)
                 continue
             pixels[len(kept)], aspect = result
             aspects.append(aspect)
             kept.append(target)
-    if not kept and not allow_none:
-        name, reason = next(iter(skipped.items()))
-        raise DataSetError(
-            f"none of the {len(chosen)} files in {data_set.root / split} is a readable picture; {name}: {reason}"
-        )
-    return Images(pixels[: len(kept)], np.asarray(aspects, dtype=np.float32), np.asarray(kept, dtype=np.int64), skipped)
-
-
-def decode_for_serving(
-    data_set: DataSet, split: str, preprocessing: Preprocessing, threads: int, *, allow_none: bool = False
-) -> Images:
-    """Decode one split as the server would; see `load`."""
-    side, shorter_side = preprocessing.input_size, preprocessing.resize_size
-    return load(data_set, split, preprocessing.crop, side, shorter_side, threads=threads, allow_none=allow_none)
-
-
-def decode_for_augmentation(
-    data_set: DataSet, split: str, preprocessing: Preprocessing, threads: int, *, allow_none: bool = False
-) -> Images:
-    """Decode one split as whole images, from which `Augmentation` takes its crops; see `load`."""
-    side = round(preprocessing.input_size * CACHE_MARGIN)
-    return load(
-        data_set, split, lambda image: whole_image(image, side), side, side, threads=threads, allow_none=allow_none
-    )
+    return Images(pixels[: len(kept)], np.asarray(aspects, np.float32), np.asarray(kept, np.int64), skipped)
 
 
 def _allocate(shape: tuple[int, int, int, int]) -> npt.NDArray[np.uint8]:

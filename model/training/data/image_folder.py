@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 SPLITS = ("train", "valid", "test")
@@ -41,27 +42,73 @@ class ImageFile:
 
 
 @dataclass(frozen=True)
-class ImageFolder:
-    """All images below a folder, whether a model can be trained on them or not.
+class Split:
+    """Images of one split of the data set at `root`, sorted by class and file, with the indices of their classes."""
 
-    `ignored` are files that are no images by their names; `was_split` says whether we have split it.
-    """
+    root: Path
+    name: str
+    paths: tuple[Path, ...]
+    targets: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def take(self, indices: Sequence[int]) -> Split:
+        """Return the split with these of its images only."""
+        paths, targets = tuple(self.paths[index] for index in indices), tuple(self.targets[index] for index in indices)
+        return replace(self, paths=paths, targets=targets)
+
+    def without(self, unreadable: Mapping[str, str]) -> Split:
+        """Return the split without some images, named as `place` names them."""
+        return self.take([index for index, path in enumerate(self.paths) if self.place(path) not in unreadable])
+
+    def place(self, path: Path) -> str:
+        """Return an image's name for people and records: its path below the data set's folder."""
+        return path.relative_to(self.root).as_posix()
+
+    def refuse_unreadable(self, skipped: Mapping[str, str]) -> None:
+        """Raise DataSetError when all images are among the unreadable ones, which are given with the reasons."""
+        if len(skipped) == len(self):
+            name, reason = next(iter(skipped.items()))
+            raise DataSetError(f"no picture of the {self.name} split is readable; the first: {name}: {reason}")
+
+
+@dataclass(frozen=True)
+class ImageFolder:
+    """All images below a folder, usable or not, files that are no images by their names, and whether we split it."""
 
     root: Path
     images: list[ImageFile]
     ignored: list[Path] = field(default_factory=list)
     was_split: bool = False
 
-    @property
-    def labels(self) -> list[str]:
-        """Return the classes in the order in which the model numbers them."""
-        return sorted({image.label for image in self.images if image.split == "train"})
+    @cached_property
+    def labels(self) -> tuple[str, ...]:
+        """The classes in the order in which the model numbers them."""
+        return tuple(sorted({image.label for image in self.images if image.split == "train"}))
 
     @property
     def counts(self) -> dict[str, int]:
-        """Return the number of images of each split that has any."""
+        """The number of images of each split that has any."""
         found = Counter(image.split for image in self.images)
         return {split: found[split] for split in SPLITS if found[split]}
+
+    @cached_property
+    def splits(self) -> dict[str, Split]:
+        """The splits that have images, once there are no `problems`: "train", "valid" and perhaps "test"."""
+        target = {label: index for index, label in enumerate(self.labels)}
+        splits = {}
+        for name in self.counts:
+            images = sorted((image for image in self.images if image.split == name), key=lambda image: image.label)
+            targets = tuple(target[image.label] for image in images)
+            splits[name] = Split(self.root, name, tuple(image.path for image in images), targets)
+        return splits
+
+    @property
+    def absent_classes(self) -> dict[str, list[str]]:
+        """The labels of which a split has no file, for every split that lacks any."""
+        lacking = {name: set(range(len(self.labels))) - set(split.targets) for name, split in self.splits.items()}
+        return {name: [self.labels[index] for index in sorted(which)] for name, which in lacking.items() if which}
 
     def problems(self) -> list[str]:
         """Say why no model can be trained on it, whatever the files contain; empty when one can."""
@@ -94,10 +141,9 @@ class ImageFolder:
 def find(root: Path) -> ImageFolder:
     """Find the images of a data set, usable or not; hidden files and folders are left out.
 
-    Class names are compared in one Unicode form (NFC), so that a set that was zipped on a Mac matches itself. `root`
-    has `train/`, `valid/` (or `val/`, `validation/`) and `test/` that hold class folders, or class folders directly.
-    The latter is split per class by the hash of each image's bytes: the same images always land in the same split, and
-    copies of an image never land in two. Raises DataSetError when it cannot be listed or split.
+    `root` has `train/`, `valid/` (or `val/`, `validation/`) and `test/` that hold class folders, or class folders
+    directly. Those are split by the hash of each image's bytes: the same images always land in the same split, and
+    copies of an image never in two. Raises DataSetError when it cannot be listed or split.
     """
     if not root.is_dir():
         raise DataSetError(f"There is no data set at {root}. {LAYOUT}")

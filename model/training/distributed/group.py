@@ -1,7 +1,6 @@
 """The workers that train one model together, and what they tell one another.
 
-A worker is a process with its own share of every batch. Everything here works for one worker, too, without a process
-group, so that the rest of the program is written once.
+Everything here works for one worker, too, without a process group, so that the rest of the program is written once.
 """
 
 from __future__ import annotations
@@ -11,8 +10,8 @@ import datetime
 import math
 import os
 import re
+import signal
 import socket
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,11 +19,8 @@ from typing import TypeVar
 
 import torch
 import torch.distributed
+import torch.multiprocessing
 
-# How often a worker looks whether torchrun still lives.
-PARENT_SECONDS = 0.5
-# By which a worker knows its torchrun, if train.py runs it: it may be gone before the worker can ask for its parent.
-PARENT_VARIABLE = "TRAINING_TORCHRUN_PID"
 # How long a worker waits for the others in one exchange: the slowest may still be decoding its images.
 EXCHANGE_TIMEOUT = datetime.timedelta(minutes=30)
 # The exit code of a worker that ends because another one has: the reason is that one's.
@@ -62,11 +58,7 @@ class Workers:
         return self.rank == 0
 
     def share(self, count: int, *, multiple: int = 1) -> slice:
-        """Return this worker's part of `count` things.
-
-        The parts are consecutive, cover everything once, and differ by at most `multiple`; each but the last one that
-        is not empty is divisible by it.
-        """
+        """Return this worker's part of `count` things: as large as the others', but for a `multiple`."""
         groups = math.ceil(count / multiple)
         start, stop = (multiple * (groups * rank // self.size) for rank in (self.rank, self.rank + 1))
         return slice(min(start, count), min(stop, count))
@@ -88,7 +80,7 @@ class Workers:
         return values[0]  # type: ignore[return-value]
 
     def sum(self, values: Sequence[float]) -> list[float]:
-        """Add up the workers' numbers, each position for itself; exact (`math.fsum`), so the same on every worker."""
+        """Add up the workers' numbers, each position for itself; exact, so the same on every worker."""
         return [math.fsum(column) for column in zip(*self.all_gather(list(values)), strict=True)]
 
     def any(self, *flags: bool) -> list[bool]:
@@ -121,7 +113,8 @@ def joined(hosts: int = 1, environment: Mapping[str, str] = os.environ) -> Itera
         yield ALONE
         return
     workers = Workers(int(environment["RANK"]), size, int(environment["LOCAL_RANK"]), local_size)
-    _end_with_parent(environment)
+    # A torchrun that is killed has no chance to end its workers; they end with it.
+    torch.multiprocessing._prctl_pr_set_pdeathsig(signal.SIGKILL)  # type: ignore[attr-defined]
     try:
         _join(workers, environment)
         yield workers
@@ -135,17 +128,14 @@ def joined(hosts: int = 1, environment: Mapping[str, str] = os.environ) -> Itera
 
 
 def _join(workers: Workers, environment: Mapping[str, str]) -> None:
-    one_machine = workers.local_size == workers.size
-    if one_machine:
+    interface = environment.get("SM_NETWORK_INTERFACE_NAME", "")
+    if workers.local_size == workers.size:  # on one machine
         interface = next(name for _, name in socket.if_nameindex() if name.startswith("lo"))
-    else:
-        interface = environment.get("SM_NETWORK_INTERFACE_NAME", "")
-    if interface:
-        for library in ("GLOO", "NCCL"):
-            os.environ.setdefault(f"{library}_SOCKET_IFNAME", interface)
-    # Small messages go over gloo on both kinds of machine, gradients on a GPU over NCCL.
-    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    for library in ("GLOO", "NCCL") if interface else ():
+        os.environ.setdefault(f"{library}_SOCKET_IFNAME", interface)
+    backend = "gloo"
     if torch.cuda.is_available():
+        backend = "cpu:gloo,cuda:nccl"  # small messages and gradients
         torch.cuda.set_device(workers.local_rank)
     try:
         torch.distributed.init_process_group(backend, timeout=EXCHANGE_TIMEOUT)
@@ -159,15 +149,3 @@ def _is_lost_connection(error: Exception) -> bool:
     return isinstance(error, torch.distributed.DistError) or (
         isinstance(error, RuntimeError) and _LOST_CONNECTION.search(str(error)) is not None
     )
-
-
-def _end_with_parent(environment: Mapping[str, str]) -> None:
-    """End this process when torchrun is gone, which may have had no chance to end its workers."""
-    parent = int(environment.get(PARENT_VARIABLE, os.getppid()))
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(PARENT_SECONDS)
-        os._exit(LOST_PEERS)
-
-    threading.Thread(target=watch, name="parent", daemon=True).start()

@@ -13,7 +13,7 @@ from torch.distributed.elastic.multiprocessing import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
 from ..config import TrainingConfig
-from .group import LOST_PEERS, PARENT_VARIABLE, DistributedError
+from .group import LOST_PEERS, DistributedError
 
 # SageMaker kills a container 120 seconds after SIGTERM; the workers get nearly all of it to save what they have.
 STOP_GRACE_SECONDS = 110
@@ -29,11 +29,7 @@ def is_worker(environment: Mapping[str, str] = os.environ) -> bool:
 
 
 def processes_per_host(asked: int | None, gpus: int | None) -> int:
-    """Return how many workers each host runs: as many as asked for, otherwise one for each GPU, or one.
-
-    `asked` is --processes-per-host, `gpus` --num-gpus; None: as many as torch finds. Raises DistributedError when there
-    are GPUs, but fewer than processes.
-    """
+    """Return how many workers each host runs: as many as asked for, otherwise one for each GPU, or one."""
     gpus = torch.cuda.device_count() if gpus is None else gpus
     if asked is not None and 0 < gpus < asked:
         raise DistributedError(
@@ -44,10 +40,9 @@ def processes_per_host(asked: int | None, gpus: int | None) -> int:
 
 
 def launch(command: Sequence[str], config: TrainingConfig, processes: int) -> int:
-    """Become torchrun, with the arguments that SageMaker's toolkit gives it, and return the exit code of the workers.
+    """Become torchrun for so many workers on this host, which run `command`, and return their exit code.
 
-    `command` is the training's program with its arguments; each host runs `processes` workers. Raises DistributedError
-    when the hosts do not come together, WorkerKilledError when a worker was killed.
+    Raises DistributedError when the hosts do not come together, WorkerKilledError when a worker was killed.
     """
     hosts, host, address, port = config.hosts, config.current_host, config.master_addr, config.master_port
     if len(hosts) == 1:  # it needs only its loopback interface, and any free port
@@ -69,7 +64,6 @@ def launch(command: Sequence[str], config: TrainingConfig, processes: int) -> in
         "--shutdown-timeout": STOP_GRACE_SECONDS,
         "--log-dir": os.devnull,  # the workers write to our streams
     }
-    os.environ[PARENT_VARIABLE] = str(os.getpid())
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, config.num_cpus // processes)))  # torchrun would set 1
     try:
         run.main([str(text) for option in options.items() for text in option] + list(command))
@@ -85,22 +79,16 @@ def launch(command: Sequence[str], config: TrainingConfig, processes: int) -> in
 
 
 def _loopback_store(address: str, port: int) -> TCPStore | None:
-    """Open the store of a training on one machine, in which hosts and workers meet.
+    """Open the store in which the workers of one machine meet; torchrun takes the one that its process has.
 
-    torchrun would listen on every interface, and a store asks nobody who they are. It takes the one that its process
-    has for this port already.
+    Its own would listen on every interface, and a store asks nobody who they are.
     """
     if address != "localhost" and not address.startswith("127."):  # another name may not lead back here
         return None
     listener = socket.create_server((address, port))
-    return TCPStore(
-        address,
-        listener.getsockname()[1],
-        is_master=True,
-        wait_for_workers=False,
-        multi_tenant=True,
-        master_listen_fd=listener.detach(),  # which the store closes
-    )
+    port = listener.getsockname()[1]
+    file = listener.detach()  # which the store closes
+    return TCPStore(address, port, is_master=True, wait_for_workers=False, multi_tenant=True, master_listen_fd=file)
 
 
 def _exit_code(error: ChildFailedError, host: str) -> int:

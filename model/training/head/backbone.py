@@ -13,9 +13,8 @@ from ...core.network import NetworkError, classifier_name
 def split(network: nn.Module, architecture: str, input_size: int) -> tuple[nn.Module, nn.Module]:
     """Take a network apart before its last layer; raise NetworkError when it does not come apart.
 
-    The head is exactly what weights for other classes leave out (`network.build`): the last layer, with the dropout
-    before it and what follows it. Hidden layers of a classifier, as in VGG, MobileNet and ConvNeXt, are published with
-    weights of their own and belong to the backbone.
+    The head is what weights for other classes leave out (`network.build`): the last layer, with the dropout before it
+    and what follows it. Hidden layers of a classifier, as in VGG and MobileNet, belong to the backbone.
 
     Returns the backbone, a frozen copy in evaluation mode that makes features, float32 [N, D], of images, and the head,
     which makes logits of those. Its layers are the network's own, so that what trains the head trains the network.

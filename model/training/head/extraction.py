@@ -23,7 +23,8 @@ from ...core.predictor import onnx_session
 from ..artifact.export import check_export, export_onnx
 from ..data import augment, decoded
 from ..data.augment import Augmentation
-from ..data.dataset import DataSet, Fingerprint
+from ..data.dataset import Fingerprint
+from ..data.image_folder import ImageFolder
 
 # Views are drawn for so many images at a time. A GPU takes them at once.
 BATCH = 32
@@ -34,31 +35,18 @@ Run = Callable[[Tensor], npt.NDArray[np.float32]]
 
 @dataclass(frozen=True)
 class Extraction:
-    """Which features are wanted.
+    """Which features are wanted, and what computes them."""
 
-    Attributes
-    ----------
-    backbone : frozen, in evaluation mode: float32 [N, 3, S, S] to [N, D]
-    augmentation : makes the views but the first; its `preprocessing` makes that one
-    views : of each training image, at least 1
-    seed : of the augmented views
-    device : what computes: on the CPU ONNX Runtime, which in float32 is the faster there, torch on a GPU
-    threads : for decoding and, on the CPU, computing
-    half : what torch computes in, on the CPU, too, where the result allows it (`engine.half_type`); None: float32
-    shard : images in a shard, which is what a kill can cost, and what one worker takes at a time: three seconds of a
-        ResNet-50 on two cores
-    """
-
-    backbone: nn.Module
-    data_set: DataSet
+    backbone: nn.Module  # frozen, in evaluation mode: float32 [N, 3, S, S] to [N, D]
+    data_set: ImageFolder
     identity: Fingerprint
-    augmentation: Augmentation
-    views: int
-    seed: int
-    device: torch.device
-    threads: int
-    half: torch.dtype | None = None
-    shard: int = 128
+    augmentation: Augmentation  # makes the views but the first; its `preprocessing` makes that one
+    views: int  # of each training image, at least 1
+    seed: int  # of the augmented views
+    device: torch.device  # with torch on a GPU, on the CPU with ONNX Runtime, which is the faster in float32
+    threads: int  # for decoding and, on the CPU, computing
+    half: torch.dtype | None = None  # what torch computes in, also on the CPU (`engine.half_type`); None: float32
+    shard: int = 128  # images in a shard, which is what a kill can cost: three seconds of a ResNet-50 on two cores
 
     @property
     def engine_threads(self) -> int:
@@ -85,10 +73,8 @@ class Extraction:
             "seed": self.seed,
         }
         wanted = [("valid", 0)] + [("train", view) for view in range(self.views)]
-        return {
-            (split, view): digest((varied if view else common) | {"split": split, "view": view})
-            for split, view in wanted
-        }
+        facts = {key: varied if key[1] else common for key in wanted}
+        return {(split, view): digest(facts[split, view] | {"split": split, "view": view}) for split, view in wanted}
 
     def engine(self) -> Run:
         """Return what computes features; several threads may call it. Raises ExportError when ONNX cannot do it."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -35,7 +36,7 @@ class Features:
         return len(self.targets)
 
     @classmethod
-    def join(cls, parts: list[Features]) -> Features:
+    def join(cls, parts: Sequence[Features]) -> Features:
         """Put parts of one split behind one another."""
         return cls(
             np.concatenate([part.values for part in parts]),
@@ -45,51 +46,32 @@ class Features:
 
 
 class FeatureStore:
-    """Shards by name, in a folder and, where that is full, in memory.
-
-    The folder is made with the first shard. Several processes may use it at once, and write the same shard.
-    """
+    """Shards by name, in a folder that several trainings may use at once; it is made with the first shard."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._unsaved: dict[str, bytes] = {}
-
-    def __contains__(self, name: str) -> bool:
-        """Return whether there is a shard that is not damaged."""
-        return self.get_bytes(name) is not None
+        self._full = False
 
     def put(self, name: str, features: Features) -> None:
-        """Keep a shard; see `put_bytes`."""
+        """Keep a shard, if the disk has room for it."""
         buffer = io.BytesIO()
         skipped = np.frombuffer(json.dumps(features.skipped).encode(), np.uint8)
         np.savez(buffer, values=features.values, targets=features.targets, skipped=skipped)
-        self.put_bytes(name, buffer.getvalue())
-
-    def put_bytes(self, name: str, content: bytes) -> None:
-        """Keep a shard as another store's `get_bytes` gave it, in memory when the disk is full."""
         try:
-            write_hashed(self._folder / name, content)
+            write_hashed(self._folder / name, buffer.getvalue())
         except OSError as error:
-            if not self._unsaved:
+            if not self._full:
                 log.warning("features cannot be kept in %s, only in memory: %s", self._folder, error)
-            self._unsaved[name] = content
+            self._full = True
 
-    def get_bytes(self, name: str) -> bytes | None:
-        """Return a shard's content, or None when there is none or it is damaged."""
-        if name in self._unsaved:
-            return self._unsaved[name]
+    def get(self, name: str) -> Features | None:
+        """Return a shard, or None when there is none or it is damaged."""
         try:
-            return read_hashed(self._folder / name)
+            content = read_hashed(self._folder / name)
         except FileNotFoundError:
             return None
         except DamagedFileError as error:
             log.warning("%s; it will be computed again", error)
             return None
-
-    def get(self, name: str) -> Features:
-        """Return a shard; raise KeyError when there is none or it is damaged."""
-        content = self.get_bytes(name)
-        if content is None:
-            raise KeyError(name)
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             return Features(arrays["values"], arrays["targets"], json.loads(arrays["skipped"].tobytes()))

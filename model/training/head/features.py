@@ -1,18 +1,16 @@
 """The features of a data set: every image goes through the frozen backbone once per view, and never again.
 
 View 0 of an image is the plain one that the server makes; the others are augmented. The work is done in shards that are
-kept as soon as they are finished (`feature_store.py`): a training that was killed goes on where it was, one that asks
-for more views computes only those, and several workers share the work.
+kept as soon as they are finished (`feature_store.py`), and several workers share it.
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -21,9 +19,8 @@ import numpy.typing as npt
 import torch
 
 from ..data.augment import Variations
-from ..data.dataset import DataSet
 from ..data.decoded import Images, decode_for_augmentation, decode_for_serving
-from ..data.image_folder import DataSetError
+from ..data.image_folder import Split
 from ..distributed.group import Workers
 from .extraction import BATCH, Extraction, Run, digest
 from .feature_store import Features, FeatureStore
@@ -48,22 +45,14 @@ class Views:
 
 @dataclass(frozen=True)
 class _Part:
-    """The images of a split from `start` to `stop`; for each of their views the name of the shard in the store."""
+    """Images of a split, the first of which is number `start` there; for each of their views the shard's name."""
 
-    split: str
+    images: Split
     start: int
-    stop: int
     shards: dict[int, str]
 
-    def of(self, data_set: DataSet) -> DataSet:
-        """Return a data set that has only these images."""
-        split = data_set.splits[self.split]
-        chosen = slice(self.start, self.stop)
-        excerpt = dataclasses.replace(split, paths=split.paths[chosen], targets=split.targets[chosen])
-        return dataclasses.replace(data_set, splits={self.split: excerpt})
-
-    def missing_in(self, store: FeatureStore) -> list[int]:
-        return [view for view, name in self.shards.items() if name not in store]
+    def without(self, names: Collection[str]) -> _Part:
+        return _Part(self.images, self.start, {view: name for view, name in self.shards.items() if name not in names})
 
 
 def compute(
@@ -71,44 +60,50 @@ def compute(
 ) -> Views | None:
     """Return the features, computing those that the store lacks; None when it was stopped, and beside the main worker.
 
-    Every worker must call this. They share the work; workers of one host may share a store's folder, and what the main
-    worker's store lacks is sent to it. `should_stop` is asked after every batch; True on any worker ends the work of
-    all, and the finished shards are kept. Raises DataSetError when not one image of a split can be read.
+    Every worker must call this. They share the work; the main one keeps what they make. `should_stop` is asked after
+    every batch; True on any worker ends the work of all, and the finished shards are kept. Raises DataSetError when
+    not one image of a split can be read.
     """
     parts = _parts(extraction)
-    missing = workers.broadcast([part for part in parts if part.missing_in(store)])
-    total = sum((part.stop - part.start) * len(part.shards) for part in missing)
-    if total and workers.is_main:
-        log.info("features of %d views of images are to be computed, at most", total)
-    done, started = 0, time.monotonic()
-    reported = started
+    made: dict[str, Features] = {}
+    if workers.is_main:
+        names = (name for part in parts for name in part.shards.values())
+        made = {name: features for name in names if (features := store.get(name)) is not None}
+    known = workers.broadcast(set(made))
+    missing = [part for part in (part.without(known) for part in parts) if part.shards]
+    if missing and workers.is_main:
+        total = sum(len(part.images) * len(part.shards) for part in missing)
+        log.info("features of %d views are to be computed", total)
     engine = functools.cache(extraction.engine)  # made when the first image needs it
+    started = reported = time.monotonic()
     for first in range(0, len(missing), workers.size):
         turn = missing[first : first + workers.size]
-        mine = turn[workers.rank] if workers.rank < len(turn) else None
-        if mine is not None:
-            for view, features in _features(extraction, mine, mine.missing_in(store), engine, should_stop):
-                store.put(mine.shards[view], features)
-                done += (mine.stop - mine.start) * workers.size
-                now = time.monotonic()
-                if workers.is_main and now - reported > PROGRESS_SECONDS:
-                    reported, rate = now, done / (now - started)
-                    left = max(0.0, total - done) / rate
-                    log.info("features: %d of %d views, %.1f/s, %.0f s left", done, total, rate, left)
+        own: dict[str, Features] = {}
+        if workers.rank < len(turn):
+            for name, features in _features(extraction, turn[workers.rank], engine(), should_stop):
+                own[name] = features
+                if workers.is_main:
+                    store.put(name, features)  # at once: so a kill costs one shard
+        for shards in workers.all_gather(own):
+            if workers.is_main:
+                for name in shards.keys() - own.keys():
+                    store.put(name, shards[name])
+                made |= shards
         if workers.any(should_stop())[0]:
             return None
-        _send_to_main(turn, mine, store, workers)
+        now, share = time.monotonic(), (first + len(turn)) / len(missing)
+        if workers.is_main and now - reported > PROGRESS_SECONDS:
+            reported = now
+            log.info("features: %.0f%%, %.0f s left", 100 * share, (now - started) * (1 / share - 1))
     if not workers.is_main:
         return None
     views: dict[tuple[str, int], list[Features]] = {}
     for part in parts:
         for view, name in part.shards.items():
-            views.setdefault((part.split, view), []).append(store.get(name))
+            views.setdefault((part.images.name, view), []).append(made[name])
     joined = {key: Features.join(shards) for key, shards in views.items()}
     for (split, _), features in joined.items():
-        if not len(features):
-            name, reason = next(iter(features.skipped.items()))
-            raise DataSetError(f"no picture of the {split} split is readable; the first: {name}: {reason}")
+        extraction.data_set.splits[split].refuse_unreadable(features.skipped)
     return Views([joined["train", view] for view in range(extraction.views)], joined["valid", 0])
 
 
@@ -116,46 +111,31 @@ def _parts(extraction: Extraction) -> list[_Part]:
     parts = []
     folders = extraction.folders()
     for name in ("train", "valid"):
-        count = len(extraction.data_set.splits[name])
-        for start in range(0, count, extraction.shard):
-            shards = {view: f"{folder}/{start:08d}" for (split, view), folder in folders.items() if split == name}
-            parts.append(_Part(name, start, min(start + extraction.shard, count), shards))
+        split = extraction.data_set.splits[name]
+        for start in range(0, len(split), extraction.shard):
+            shards = {view: f"{folder}/{start:08d}" for (of, view), folder in folders.items() if of == name}
+            images = split.take(range(start, min(start + extraction.shard, len(split))))
+            parts.append(_Part(images, start, shards))
     return parts
 
 
-def _send_to_main(turn: Sequence[_Part], mine: _Part | None, store: FeatureStore, workers: Workers) -> None:
-    """Give the main worker the shards of one turn, unless it finds them all in a store that is shared."""
-    if workers.size == 1 or not workers.any(workers.is_main and any(part.missing_in(store) for part in turn))[0]:
-        return
-    own = {} if mine is None or workers.is_main else {name: store.get_bytes(name) for name in mine.shards.values()}
-    for contents in workers.all_gather(own):
-        for name, content in contents.items():
-            if workers.is_main and content is not None and name not in store:
-                store.put_bytes(name, content)
-
-
 def _features(
-    extraction: Extraction,
-    part: _Part,
-    wanted: Sequence[int],
-    engine: Callable[[], Run],
-    should_stop: Callable[[], bool],
-) -> Iterator[tuple[int, Features]]:
-    """Yield the wanted views of a part with their features; end early when told to stop."""
+    extraction: Extraction, part: _Part, run: Run, should_stop: Callable[[], bool]
+) -> Iterator[tuple[str, Features]]:
+    """Yield the shards of a part with their names; end early when told to stop."""
     preprocessing = extraction.augmentation.preprocessing
-    images = part.of(extraction.data_set)
     for decode, views in (
-        (decode_for_serving, [view for view in wanted if view == 0]),
-        (decode_for_augmentation, [view for view in wanted if view > 0]),
+        (decode_for_serving, [view for view in part.shards if view == 0]),
+        (decode_for_augmentation, [view for view in part.shards if view > 0]),
     ):
         if not views:
             continue
-        decoded = decode(images, part.split, preprocessing, extraction.threads, allow_none=True)
+        decoded = decode(part.images, preprocessing, extraction.threads)
         for view in views:
-            values = _values(extraction, engine(), decoded, view, part.start, should_stop)
+            values = _values(extraction, run, decoded, view, part.start, should_stop)
             if values is None:
                 return
-            yield view, Features(values, decoded.targets, decoded.skipped)
+            yield part.shards[view], Features(values, decoded.targets, decoded.skipped)
 
 
 def _values(
@@ -185,10 +165,7 @@ def _values(
 
 
 def _tasks(extraction: Extraction, count: int, view: int, start: int) -> Iterator[tuple[slice, Variations | None]]:
-    """Yield which images of a part one thread computes at once, and how they are varied.
-
-    What is random depends on the seed, the view and the part, not on the worker and the number of its threads.
-    """
+    """Yield which images of a part one thread computes at once, and how they are varied: on no worker or thread."""
     seed = digest({"seed": extraction.seed, "view": view, "start": start})
     generator = torch.Generator().manual_seed(int(seed[:15], 16))
     # Enough tasks to keep all threads busy with the images of one shard.
@@ -203,11 +180,7 @@ def _tasks(extraction: Extraction, count: int, view: int, start: int) -> Iterato
 
 @contextlib.contextmanager
 def _threads(count: int) -> Iterator[ThreadPoolExecutor]:
-    """Give threads that each compute alone.
-
-    Two that make whole batches beside each other are a tenth faster than two that share each layer of one batch, with
-    a ResNet-50 at 224 pixels: none waits for the other, and while one varies images the other multiplies.
-    """
+    """Give threads that each compute alone: two are a tenth faster so than where they share each layer of one batch."""
     usual = torch.get_num_threads()
     try:
         with ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,)) as pool:

@@ -1,7 +1,6 @@
 """Train a network's head on features that were computed beforehand, once or in a search.
 
-An epoch takes milliseconds and a trial less than a second, where a tuning job of SageMaker starts a training job for
-every trial. So one job on one instance tries them all.
+A trial takes less than a second, where a tuning job of SageMaker starts a training job for each. So one job tries all.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ from torch.nn import functional
 from ..config import Recipe
 from ..data.batches import Batch, draw_order, image_weights
 from ..loop.metrics import EpochMetrics, Evaluation, Trial
-from ..loop.state import DivergedError, Fit, KeepBest, TrainingState
+from ..loop.state import DivergedError, Fit, TrainingState
 from .feature_store import Features
 from .features import Views
 
@@ -34,14 +33,6 @@ log = logging.getLogger(__name__)
 TRIALS_FILE, SEARCH_FILE = "trials.csv", "search.json"
 # Trials before this many have been finished are not compared; the search draws its first ten at random anyway.
 UNCOMPARED_TRIALS = 5
-
-
-@dataclass(frozen=True)
-class Space:
-    """What is searched: learning rates from the lowest to the highest, on a logarithmic scale, and batch sizes."""
-
-    lr: tuple[float, float]
-    batch_sizes: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -61,13 +52,12 @@ def fit_head(
     recipe: Recipe,
     should_stop: Callable[[], bool],
     on_epoch: Callable[[EpochMetrics], bool | None],
-    keep_best: KeepBest = lambda outcome, weights: None,
+    keep_best: Callable[[Fit], None] = lambda _: None,
 ) -> Fit:
     """Train a head, which is on the CPU, and leave the weights of its best epoch in it.
 
-    The recipe and the callables mean what they mean to `engine.fit`, but for these: `should_stop` is asked after every
-    epoch, and when `on_epoch` returns True, the training ends, which is not an interruption. Every epoch takes the next
-    view of all images, and after the last one the first again.
+    As `engine.fit`, but `should_stop` is asked after every epoch, and when `on_epoch` returns True, the training ends.
+    Every epoch takes the next view of all images, and after the last one the first again.
     """
     torch.manual_seed(recipe.seed)  # dropout draws from the global generator
     counts = [math.ceil(len(view) / recipe.batch_size) for view in views.train]
@@ -80,7 +70,7 @@ def fit_head(
         train_loss = _train_one_epoch(head, view, steps[state.epoch - 1], state, recipe)
         state.seconds = time.perf_counter() - started
         metrics = state.finish_epoch(train_loss, len(view), evaluate_head(state.evaluated, views.valid))
-        keep_best(state.outcome(), lambda: state.best_weights)
+        keep_best(state.outcome())
         ended = bool(on_epoch(metrics))
         if state.epoch <= recipe.epochs and not ended and should_stop():
             ended = interrupted = True
@@ -89,7 +79,7 @@ def fit_head(
 
 
 def _train_one_epoch(head: nn.Module, view: Features, steps: int, state: TrainingState, recipe: Recipe) -> float:
-    """Make `steps` steps over all features; return the mean loss without label smoothing and weights, in nats."""
+    """Make so many steps over all features; return the mean loss without label smoothing and weights, in nats."""
     head.train()
     order = draw_order(view.targets, recipe.class_weights, state.generator)
     # Copying everything into the new order once is faster than picking every batch.
@@ -119,18 +109,18 @@ def search(
     views: Views,
     *,
     recipe: Recipe,
-    space: Space,
+    lr: tuple[float, float],
+    batch_sizes: Sequence[int],
     trials: int,
     should_stop: Callable[[], bool],
     on_trial: Callable[[Trial], None],
-    keep_best: KeepBest = lambda outcome, weights: None,
+    keep_best: Callable[[Fit], None] = lambda _: None,
 ) -> Search | None:
     """Train the head again and again, each time with values that the trials before make promising.
 
-    Bayesian search by a tree-structured Parzen estimator (Bergstra et al. 2011). Every trial begins with the head's
-    weights and the recipe's seed, and so does the search, so the same call finds the same. The head is left with the
-    weights of the best trial; None is returned when no trial was completed before `should_stop` ended the search.
-    `on_trial` gets every trial when it has ended. Raises DivergedError when every trial diverged.
+    Bayesian search between two learning rates, on a logarithmic scale, and among batch sizes (Bergstra et al. 2011).
+    Every trial begins with the head's weights and the recipe's seed. The head is left with the weights of the best
+    trial; None: `should_stop` ended the search before one was completed. Raises DivergedError when all trials diverged.
     """
     import optuna  # takes a second, and only a search needs it
 
@@ -146,12 +136,14 @@ def search(
     beginning = copy.deepcopy(head.state_dict())
     done: list[Trial] = []
     best: Search | None = None
-    lowest, best_weights = math.inf, beginning
+    lowest = math.inf
     while len(done) < trials and not should_stop():
         proposal = study.ask()
-        lr = proposal.suggest_float("lr", *space.lr, log=True)
-        batch_size = proposal.suggest_categorical("batch_size", space.batch_sizes)
-        tried = dataclasses.replace(recipe, lr=lr, batch_size=batch_size)
+        tried = dataclasses.replace(
+            recipe,
+            lr=proposal.suggest_float("lr", *lr, log=True),
+            batch_size=proposal.suggest_categorical("batch_size", batch_sizes),
+        )
         head.load_state_dict(beginning)
         trial, fit = _run_trial(head, views, tried, proposal, number=len(done) + 1, should_stop=should_stop)
         if fit is not None and fit.interrupted:
@@ -161,13 +153,11 @@ def search(
         done.append(trial)
         on_trial(trial)
         if fit is not None and objective is not None and objective < lowest:
-            lowest, best, best_weights = objective, Search(done, trial, fit, tried), copy.deepcopy(head.state_dict())
-            keep_best(dataclasses.replace(fit, interrupted=True), head.state_dict)
+            lowest, best = objective, Search(done, trial, fit, tried)
+            keep_best(dataclasses.replace(fit, interrupted=True))
     if best is None and done:
-        raise DivergedError(
-            f"all {len(done)} trials diverged; search lower learning rates than {space.lr[0]:g} to {space.lr[1]:g}"
-        )
-    head.load_state_dict(best_weights)
+        raise DivergedError(f"all {len(done)} trials diverged; search lower learning rates than {lr[0]:g} to {lr[1]:g}")
+    head.load_state_dict(best.fit.weights if best else beginning)
     return best
 
 

@@ -1,8 +1,7 @@
 """The first process of a training job's container: prepares what SageMaker's toolkit would, and becomes `train.py`.
 
-The toolkit runs a program below a shell that keeps SIGTERM from it. This makes the variables and the arguments of the
-files that SageMaker writes, installs `requirements.txt`, and gives its place to `train.py`, which thus gets the
-signals. Standard library only: it runs before anything is installed.
+The toolkit runs a program below a shell that keeps SIGTERM from it. This gives its place to `train.py`, which thus gets
+the signals. Standard library only: it runs before anything is installed.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Probabilities that mean something: of the images that a model is 80% sure of, 80% should be right.
 
 One number mends most of what is wrong with a network's confidence, the temperature that its logits are divided by
-before the softmax (Guo et al., "On Calibration of Modern Neural Networks", 2017). It changes no answer, only how sure
-the model is of it. It is fitted on the validation split; the test split says how good it is.
+before the softmax (Guo et al. 2017). It is fitted on the validation split; the test split says how good it is.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ BINS = 15
 
 # Far beyond what a network that learned anything needs; published ones lie between 0.5 and 3.
 MAX_TEMPERATURE = 10.0
-# Of the interval from 1 to 10 (or 0.1), on a logarithmic scale: to a few millionths.
+# Of the interval from 1 to 10 (or 0.1): to a few millionths.
 _HALVINGS = 20
 
 FloatArray = npt.NDArray[np.floating[Any]]
@@ -31,19 +30,18 @@ IntArray = npt.NDArray[np.int64]
 def fit_temperature(logits: FloatArray, targets: IntArray) -> float:
     """Return the temperature that makes the right classes likeliest.
 
-    The cross-entropy is convex in the temperature's inverse, so halving an interval finds its one minimum. It stays
-    within `MAX_TEMPERATURE` and that number's inverse. And the mean confidence is not raised above (N + 1) / (N + 2),
-    Laplace's rule of succession: N images that are all right would otherwise make the model absolutely sure of
-    everything. The loss is never higher than with a temperature of 1.
+    The cross-entropy is convex in the temperature's inverse, so halving an interval finds its one minimum. The mean
+    confidence is not raised above (N + 1) / (N + 2), Laplace's rule of succession: N images that are all right would
+    otherwise make the model absolutely sure of everything. The loss is never higher than with a temperature of 1.
 
-    `logits` are floating point [N, C] of validation images, N at least 1; `targets`, int64 [N], the right classes.
+    `logits` are [N, C] of validation images, N at least 1; `targets`, int64 [N], the right classes.
     """
     values = logits.astype(np.float64)
     right = np.take_along_axis(values, targets[:, np.newaxis], axis=1)[:, 0]
     most_confidence = (len(targets) + 1) / (len(targets) + 2)
 
     def slope(sharpness: float) -> float:
-        """Return the derivative of the loss by the inverse temperature."""
+        # The derivative of the loss by the inverse temperature.
         return float(((softmax(values, 1 / sharpness) * values).sum(axis=1) - right).mean())
 
     def may_grow(sharpness: float) -> bool:
@@ -62,11 +60,7 @@ def fit_temperature(logits: FloatArray, targets: IntArray) -> float:
 def reliability(probabilities: FloatArray, targets: IntArray) -> dict[str, Any]:
     """Compare a model's confidence with how often it is right, for probabilities [N, C] and right classes [N].
 
-    Returns
-    -------
-    dict : As `metrics.json` has it. "expected_calibration_error": the mean over the images of the distance between
-        their bin's confidence and its accuracy. "loss": the mean cross-entropy in nats. "bins": for the intervals (0,
-        1/15], … (14/15, 1] the number of "pictures", and their mean "confidence" and "accuracy", None without any.
+    Returns what `metrics.json` has: the calibration error, the loss, and the bins (0, 1/15], … (14/15, 1].
     """
     confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == targets
     # Closed on the right; a confidence that rounding has put above 1 belongs to the last.

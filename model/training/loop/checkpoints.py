@@ -47,28 +47,18 @@ class Checkpoints:
         return self._workers.is_main and time.monotonic() - self._last >= self._every
 
     def load(self) -> dict[str, Any] | None:
-        """Return the newest state that is whole, the same on every worker; None when there is none.
-
-        Raises CheckpointError when it is of another training.
-        """
-        content, problem = self._newest() if self._workers.is_main else (None, None)
-        content, problem = self._workers.broadcast((content, problem))
+        """Return the newest whole state, if any; raise CheckpointError when it is of another training."""
+        state, problem = self._workers.broadcast(self._newest() if self._workers.is_main else (None, None))
         if problem is not None:
             raise CheckpointError(problem)
-        if content is None:
-            return None
-        state: dict[str, Any] = _read(content)["state"]
         return state
 
-    def save(self, epoch: int, step: int, state: Mapping[str, Any]) -> None:
-        """Write a checkpoint; when the disk is full, the training goes on with the last one that could be written.
-
-        The state holds tensors, numbers, texts, and lists and dictionaries of them.
-        """
+    def save(self, state: Mapping[str, Any]) -> None:
+        """Write a state of tensors, numbers, texts, lists and dictionaries; on a full disk the training goes on."""
         if not self._workers.is_main:
             return
         self._last = time.monotonic()
-        path = self._folder / f"epoch-{epoch:05d}-step-{step:07d}{_SUFFIX}"
+        path = self._folder / f"epoch-{state['epoch']:05d}-step-{state['step']:07d}{_SUFFIX}"
         content = io.BytesIO()
         torch.save({"identity": self._identity, "state": dict(state)}, content)
         try:
@@ -84,33 +74,29 @@ class Checkpoints:
             return
         # One from further on is damaged, or the training would have begun there. It must not count as the newest.
         paths = self._paths()
-        newer, older = paths[: paths.index(path)], paths[paths.index(path) + self._keep :]
-        for other in newer + older:
+        for other in paths[: paths.index(path)] + paths[paths.index(path) + self._keep :]:
             other.unlink(missing_ok=True)
 
-    def _newest(self) -> tuple[bytes | None, str | None]:
+    def _newest(self) -> tuple[dict[str, Any] | None, str | None]:
+        """Return the newest whole state, or why it cannot be used."""
         remove_unfinished(self._folder)
         for path in self._paths():
             try:
-                content = read_hashed(path)
-                found = _read(content)["identity"]
+                # weights_only: a checkpoint comes from a bucket, and must not be able to run code.
+                saved = torch.load(io.BytesIO(read_hashed(path)), map_location="cpu", weights_only=True)
+                found, state = saved["identity"], saved["state"]
             except Exception as error:  # torch.load raises a different class for every kind of damage
                 log.warning("%s cannot be used (%s); trying the one before it", path, error)
                 continue
             if found != self._identity:
                 return None, _difference(self._folder, found, self._identity)
             log.info("going on from %s", path.name)
-            return content, None
+            return state, None
         return None, None
 
     def _paths(self) -> list[Path]:
         """Return the checkpoints, the newest first."""
         return sorted(self._folder.glob(f"epoch-*{_SUFFIX}"), reverse=True)
-
-
-def _read(content: bytes) -> dict[str, Any]:
-    # weights_only: a checkpoint comes from a bucket, and must not be able to run code.
-    return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)  # type: ignore[no-any-return]
 
 
 def _difference(folder: Path, found: Mapping[str, object], asked: Mapping[str, object]) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 import torch.distributed
@@ -25,7 +24,7 @@ from ..data.decoded import Images
 from ..distributed.group import ALONE, Workers
 from .checkpoints import Checkpoints
 from .metrics import EpochMetrics, Evaluation
-from .state import Fit, KeepBest, TrainingState, freeze
+from .state import Fit, TrainingState, freeze
 
 log = logging.getLogger(__name__)
 
@@ -36,25 +35,10 @@ EVALUATION_BATCH = 256
 _CPU_FEATURES = ("avx512_bf16", "amx_bf16", "bf16")
 
 
-@dataclass(frozen=True)
-class Execution:
-    """What makes the same training faster, or spreads it.
-
-    `half` is the dtype to compute in where the result allows it (`half_type`), `compile` compiles the training step.
-    """
-
-    workers: Workers = ALONE
-    checkpoints: Checkpoints | None = None
-    half: torch.dtype | None = None
-    compile: bool = False
-
-
 def half_type(choice: str, device: torch.device) -> torch.dtype | None:
     """Return the dtype of 16 bits to compute convolutions and matrix products in, or None for float32 throughout.
 
-    Weights, their updates, normalisation's statistics and the loss keep float32 (Micikevicius et al. 2018). `choice` is
-    one of `config.MIXED_PRECISION`. auto: on GPUs, which all give the same result. on: also on CPUs with instructions
-    for it; others compute in float32, so the same training gives other weights there.
+    `choice` is one of `config.MIXED_PRECISION`; without instructions for bfloat16 a CPU computes in float32.
     """
     if choice == "off" or (choice == "auto" and device.type == "cpu"):
         return None
@@ -77,10 +61,15 @@ def fit(
     device: torch.device,
     should_stop: Callable[[], bool],
     on_epoch: Callable[[EpochMetrics], None],
-    keep_best: KeepBest = lambda outcome, weights: None,
-    execution: Execution | None = None,
+    keep_best: Callable[[Fit], None] = lambda _: None,
+    workers: Workers = ALONE,
+    checkpoints: Checkpoints | None = None,
+    half: torch.dtype | None = None,
+    compiled: bool = False,
 ) -> Fit:
     """Train a network and leave the weights of its best epoch in it.
+
+    Every worker calls this with the same arguments but for its rank, and returns the same.
 
     Parameters
     ----------
@@ -88,75 +77,55 @@ def fit(
     train, valid : whole images (`decode_for_augmentation`), and as the server will see them (`decode_for_serving`)
     should_stop : asked after every step; True on any worker ends the training of all within that step's time
     on_epoch, keep_best : called after every epoch
-    execution : every worker calls this function with the same arguments but for its rank, and returns the same
+    half : the dtype to compute in where the result allows it (`half_type`)
     """
-    execution = execution or Execution()
-    workers, checkpoints = execution.workers, execution.checkpoints
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack this form
     frozen = freeze(network, recipe.train_stages) if recipe.train_stages else []
     batches = Batches(train, recipe, augmentation, device, workers)
     if workers.rank:
         torch.manual_seed(recipe.seed + workers.rank)  # dropout draws other noise for another worker's images
-    scale = execution.half is torch.float16
+    scale = half is torch.float16
     state = TrainingState(network, recipe, steps=recipe.epochs * batches.steps, scale_gradients=scale)
     if checkpoints is not None and (saved := checkpoints.load()) is not None:
         state.restore(saved, workers)
         if state.best is not None:  # the instance that had written its model is gone
-            keep_best(state.outcome(workers.size), lambda: state.best_weights)
-    interrupted = False
-    forward = _forward(network, device, execution)
+            keep_best(state.outcome(workers.size))
+    forward = _parallel(network, device) if workers.size > 1 else network
+    step = torch.compile(forward) if compiled else forward
+    stop = False
     while state.epoch <= recipe.epochs and not state.out_of_patience(recipe.patience):
         network.train()
-        for name in frozen:
-            network.get_submodule(name).eval()
-        if not _train_one_epoch(forward, batches, state, recipe, should_stop, execution):
-            interrupted = True
+        for module in frozen:
+            module.eval()
+        order = batches.order(state.begin_epoch())
+        started = time.perf_counter() - state.seconds
+        for batch in batches.epoch(state.generator, order, state.step):
+            _step(step, batch, state, recipe, half)
+            stop, due = workers.any(should_stop(), checkpoints is not None and checkpoints.due)
+            if checkpoints is not None and (stop or due):
+                state.seconds = time.perf_counter() - started
+                _average_buffers(state, workers)
+                checkpoints.save(state.capture(workers))
+            if stop:
+                break
+        if stop:
             break
+        state.seconds = time.perf_counter() - started
         _average_buffers(state, workers)
         train_loss = workers.sum([state.total_loss.item()])[0] / len(train)
         evaluation = evaluate(state.evaluated, valid, augmentation.preprocessing, device, workers=workers)
         on_epoch(state.finish_epoch(train_loss, len(train), evaluation))
-        keep_best(state.outcome(workers.size), lambda: state.best_weights)
+        keep_best(state.outcome(workers.size))
     network.load_state_dict(state.best_weights)
-    return state.outcome(workers.size, interrupted=interrupted)
+    return state.outcome(workers.size, interrupted=stop)
 
 
-def _forward(network: nn.Module, device: torch.device, execution: Execution) -> Callable[[Tensor], Tensor]:
-    """Return what is called for the logits; the network keeps its weights under their plain names."""
-    forward: Callable[[Tensor], Tensor] = network
-    if execution.workers.size > 1:
-        # The buffers are the same on all workers, or are averaged once per epoch.
-        devices = [device] if device.type == "cuda" else None
-        forward = DistributedDataParallel(
-            network, device_ids=devices, forward_sync_buffers=False, gradient_as_bucket_view=True
-        )
-    return torch.compile(forward) if execution.compile else forward
-
-
-def _train_one_epoch(
-    forward: Callable[[Tensor], Tensor],
-    batches: Batches,
-    state: TrainingState,
-    recipe: Recipe,
-    should_stop: Callable[[], bool],
-    execution: Execution,
-) -> bool:
-    """Make the steps of the current epoch that are left; return False when `should_stop` ended them."""
-    workers, checkpoints = execution.workers, execution.checkpoints
-    order = batches.order(state.begin_epoch())
-    started = time.perf_counter() - state.seconds
-    for batch in batches.epoch(state.generator, order, state.step):
-        _step(forward, batch, state, recipe, execution.half)
-        state.step += 1
-        stop, due = workers.any(should_stop(), checkpoints is not None and checkpoints.due)
-        if checkpoints is not None and (stop or due):
-            state.seconds = time.perf_counter() - started
-            _average_buffers(state, workers)
-            checkpoints.save(state.epoch, state.step, state.capture(workers))
-        if stop:
-            return False
-    state.seconds = time.perf_counter() - started
-    return True
+def _parallel(network: nn.Module, device: torch.device) -> DistributedDataParallel:
+    """Let the workers exchange their gradients; buffers are the same on all of them, or averaged once per epoch."""
+    devices = [device] if device.type == "cuda" else None
+    return DistributedDataParallel(
+        network, device_ids=devices, forward_sync_buffers=False, gradient_as_bucket_view=True
+    )
 
 
 def _step(
@@ -169,13 +138,11 @@ def _step(
         logits = logits.float()  # a sum of losses in 16 bits has two or three digits
     state.update(batch.loss(logits, label_smoothing=recipe.label_smoothing))
     state.total_loss = state.total_loss.to(device) + batch.plain_loss(logits)
+    state.step += 1
 
 
 def _average_buffers(state: TrainingState, workers: Workers) -> None:
-    """Give all workers the mean of their running statistics, which each has collected from its own shares.
-
-    A running mean of means is the mean of the running means, so it changes nothing how often this is done.
-    """
+    """Give all workers the mean of their running statistics; how often this is done changes nothing."""
     if workers.size == 1:
         return
     both = nn.ModuleList([state.network, state.evaluated])  # perhaps the same one, whose buffers are then named once
@@ -193,10 +160,7 @@ def _average_buffers(state: TrainingState, workers: Workers) -> None:
 def evaluate(
     network: nn.Module, images: Images, preprocessing: Preprocessing, device: torch.device, *, workers: Workers = ALONE
 ) -> Evaluation:
-    """Measure a network on images cut as the server cuts them.
-
-    Each worker looks at its share; every image is counted once, and all workers return the same.
-    """
+    """Measure a network on images cut as the server cuts them: each worker its share; all return the same."""
     network.eval()
     losses: list[float] = []
     predicted: list[int] = []

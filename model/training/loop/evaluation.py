@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,7 @@ import onnxruntime
 from ...core.decoding import ImageError
 from ...core.predictor import FloatArray, Predictor
 from ...core.transforms import Preprocessing
-from ..data.dataset import DataSet
-from ..data.image_folder import DataSetError
+from ..data.image_folder import Split
 from .calibration import losses
 from .metrics import Evaluation
 
@@ -26,44 +26,50 @@ _BATCH = 32
 
 @dataclass(frozen=True)
 class Answers:
-    """What a model said about the N images of one split that could be read.
+    """The probabilities, float64 [N, C], that a model gave the N images of a split that could be read."""
 
-    Their classes are int64 [N], the probabilities float64 [N, C], as the callers get them.
-    """
-
-    paths: tuple[Path, ...]
-    targets: npt.NDArray[np.int64]
+    images: Split
     probabilities: npt.NDArray[np.float64]
+
+    @property
+    def targets(self) -> npt.NDArray[np.int64]:
+        """The images' classes, int64 [N]."""
+        return np.asarray(self.images.targets)
 
     def evaluation(self) -> Evaluation:
         """Sum them up."""
         return evaluate_probabilities(self.probabilities, self.targets)
 
+    def worst_mistakes(self, labels: Sequence[str], count: int) -> list[dict[str, Any]]:
+        """Return the mistakes that the model was surest of, the surest first, as `metrics.json` has them."""
+        predicted = self.probabilities.argmax(axis=1)
+        wrong = np.flatnonzero(predicted != self.targets)
+        order = wrong[np.argsort(-self.probabilities[wrong, predicted[wrong]], kind="stable")][:count]
+        return [
+            {
+                "picture": self.images.place(self.images.paths[index]),
+                "true": labels[self.targets[index]],
+                "predicted": labels[predicted[index]],
+                "probability": float(self.probabilities[index, predicted[index]]),
+                "true_probability": float(self.probabilities[index, self.targets[index]]),
+            }
+            for index in order
+        ]
 
-def evaluate_artifact(model_dir: Path, data_set: DataSet, split: str) -> tuple[Answers, dict[str, str]]:
-    """Classify every image of a split with an artifact's predictor.
 
-    Returns the answers and the unreadable files, each with the reason; they are not counted. Raises DataSetError when
-    the data set's classes are not the artifact's, or no image of the split is readable.
-    """
+def evaluate_artifact(model_dir: Path, split: Split) -> tuple[Answers, dict[str, str]]:
+    """Classify the images of a split with an artifact's predictor; return also the unreadable ones with the reasons."""
     predictor = Predictor.load(model_dir)
-    if tuple(predictor.card.labels) != data_set.labels:
-        raise DataSetError(
-            f"the model in {model_dir} knows other classes than {data_set.root}: {', '.join(predictor.card.labels)}"
-        )
-    found: list[tuple[Path, int, list[float]]] = []
+    scores: list[list[float]] = []
     skipped: dict[str, str] = {}
-    for path, target in data_set.splits[split].images():
+    for path in split.paths:
         try:
-            found.append((path, target, predictor.predict(path.read_bytes(), top_k=1).scores))
+            scores.append(predictor.predict(path.read_bytes(), top_k=1).scores)
         except (ImageError, OSError) as error:
-            name = str(path.relative_to(data_set.root))
-            log.warning("skipped %s: %s", name, error)
-            skipped[name] = str(error)
-    if not found:
-        raise DataSetError(f"no picture of the {split} split is readable; the first: {next(iter(skipped.values()))}")
-    paths, targets, scores = zip(*found, strict=True)
-    return Answers(paths, np.asarray(targets), np.asarray(scores)), skipped
+            skipped[split.place(path)] = str(error)
+            log.warning("skipped %s: %s", split.place(path), error)
+    split.refuse_unreadable(skipped)
+    return Answers(split.without(skipped), np.asarray(scores)), skipped
 
 
 def evaluate_probabilities(probabilities: npt.NDArray[np.float64], targets: npt.NDArray[np.int64]) -> Evaluation:
@@ -82,20 +88,3 @@ def graph_logits(
             for start in range(0, len(pixels), _BATCH)
         ]
     )
-
-
-def worst_mistakes(answers: Answers, data_set: DataSet, count: int) -> list[dict[str, Any]]:
-    """Return the mistakes that the model was surest of, the surest first, as `metrics.json` has them."""
-    predicted = answers.probabilities.argmax(axis=1)
-    wrong = np.flatnonzero(predicted != answers.targets)
-    order = wrong[np.argsort(-answers.probabilities[wrong, predicted[wrong]], kind="stable")][:count]
-    return [
-        {
-            "picture": answers.paths[index].relative_to(data_set.root).as_posix(),
-            "true": data_set.labels[answers.targets[index]],
-            "predicted": data_set.labels[predicted[index]],
-            "probability": float(answers.probabilities[index, predicted[index]]),
-            "true_probability": float(answers.probabilities[index, answers.targets[index]]),
-        }
-        for index in order
-    ]

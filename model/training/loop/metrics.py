@@ -1,8 +1,7 @@
 """The numbers that a training reports: the lines it prints, the expressions that read them, and sums over predictions.
 
-SageMaker has no other channel for metrics than the log: it applies the regular expressions of the training job to
-every line. So the function that writes a line and the expression that reads it live here, side by side. The command
-line imports this module to define the training job, which is why it needs nothing but the standard library.
+SageMaker applies the regular expressions of the training job to every line of its log. So the function that writes a
+line and the expressions that read it live here. Standard library only, because the command line imports this module.
 """
 
 from __future__ import annotations
@@ -12,34 +11,41 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
-_LINES_SAY = {
-    "train:loss": "train_loss",
-    "valid:loss": "valid_loss",
-    "valid:accuracy": "valid_accuracy",
-    "train:images_per_second": "images_per_second",
-    "test:loss": "test_loss",
-    "test:accuracy": "test_accuracy",
-    "trial:loss": "trial_loss",
-    "trial:accuracy": "trial_accuracy",
+# By SageMaker's name, the name in a line and the format of the value.
+_METRICS = {
+    "train:loss": ("train_loss", ".4f"),
+    "valid:loss": ("valid_loss", ".4f"),
+    "valid:accuracy": ("valid_accuracy", ".4f"),
+    "train:images_per_second": ("images_per_second", ".1f"),
+    "test:loss": ("test_loss", ".4f"),
+    "test:accuracy": ("test_accuracy", ".4f"),
+    "trial:loss": ("trial_loss", ".4f"),
+    "trial:accuracy": ("trial_accuracy", ".4f"),
 }
 
 METRIC_DEFINITIONS: list[dict[str, str]] = [
-    {"Name": name, "Regex": rf"{text}=([0-9]+(?:\.[0-9]+)?)"} for name, text in _LINES_SAY.items()
+    {"Name": name, "Regex": rf"{text}=([0-9]+(?:\.[0-9]+)?)"} for name, (text, _) in _METRICS.items()
 ]
 """What `CreateTrainingJob` takes as `AlgorithmSpecification.MetricDefinitions`."""
 
 
+def metrics_line(**values: float | str) -> str:
+    """Return the log line of some values, whose metrics `METRIC_DEFINITIONS` reads."""
+    formats = dict(_METRICS.values())
+    return " ".join(
+        f"{name}={value if isinstance(value, int | str) else format(value, formats.get(name, '.6g'))}"
+        for name, value in values.items()
+    )
+
+
+def print_metrics(**values: float | str) -> None:
+    """Print a line at once: the log is how SageMaker reads metrics."""
+    print(metrics_line(**values), flush=True)  # noqa: T201
+
+
 @dataclass(frozen=True)
 class EpochMetrics:
-    """What one epoch of training gave.
-
-    Attributes
-    ----------
-    epoch : counted from 1
-    train_loss, valid_loss : cross-entropy in nats, the mean over the images (not over the batches)
-    valid_accuracy : share of the validation images whose most probable class is the right one, 0 to 1
-    images_per_second : training images seen per second, validation not counted
-    """
+    """What one epoch of training gave, counted from 1; the losses are means over the images, in nats."""
 
     epoch: int
     train_loss: float
@@ -47,20 +53,18 @@ class EpochMetrics:
     valid_accuracy: float
     images_per_second: float
 
-    def line(self) -> str:
-        """Return the log line that `METRIC_DEFINITIONS` reads."""
-        return (
-            f"epoch={self.epoch} train_loss={self.train_loss:.4f} valid_loss={self.valid_loss:.4f} "
-            f"valid_accuracy={self.valid_accuracy:.4f} images_per_second={self.images_per_second:.1f}"
-        )
+
+def print_epoch(epoch: EpochMetrics) -> None:
+    """Print the line of an epoch."""
+    print_metrics(**asdict(epoch))
 
 
 @dataclass(frozen=True)
 class Trial:
     """One training of a search inside a training job, in the words of SageMaker's tuning jobs.
 
-    It was `COMPLETED`, `STOPPED` (worse than most at the same epoch) or has `FAILED` (it diverged, and has no result).
-    The objective is the lowest validation loss, and the accuracy that of the same epoch.
+    It was stopped where it was worse than most at the same epoch, and failed where it diverged. The objective is the
+    lowest validation loss, and the accuracy that of the same epoch.
     """
 
     COMPLETED: ClassVar[str] = "Completed"
@@ -74,17 +78,12 @@ class Trial:
     seconds: float
     hyperparameters: dict[str, float | int]
 
-    def line(self) -> str:
-        """Return the log line that `METRIC_DEFINITIONS` reads.
-
-        The names are others than those of an epoch: the last validation loss that a job reports is that of its model,
-        and its curve that of one training.
-        """
-        values = " ".join(f"{name}={value:.6g}" for name, value in self.hyperparameters.items())
-        line = f"trial={self.trial} status={self.status} {values}"
-        if self.objective is not None:
-            line += f" trial_loss={self.objective:.4f} trial_accuracy={self.accuracy:.4f}"
-        return line
+    def values(self) -> dict[str, float | str]:
+        """Return what its log line says; the names are none of an epoch's: a job's curve is that of one training."""
+        values: dict[str, float | str] = {"trial": self.trial, "status": self.status, **self.hyperparameters}
+        if self.objective is not None and self.accuracy is not None:
+            values |= {"trial_loss": self.objective, "trial_accuracy": self.accuracy}
+        return values
 
 
 @dataclass(frozen=True)
@@ -104,15 +103,13 @@ class Evaluation:
         matrix = [[0] * classes for _ in range(classes)]
         for true, guess in zip(truth, predicted, strict=True):
             matrix[true][guess] += 1
-        right = sum(true == guess for true, guess in zip(truth, predicted, strict=True))
+        right = sum(matrix[index][index] for index in range(classes))
         return cls(sum(losses) / len(losses), right / len(truth), matrix)
 
     def recorded(self) -> dict[str, Any]:
         """Return all of it as `metrics.json` has it.
 
-        Of every class: precision, the share of right answers of those for this class; recall, the share of its images
-        that were recognised; F1, the harmonic mean of both. None where there is nothing to divide by. In the mean F1
-        every class that has images counts alike, however rare it is.
+        Precision, recall and F1 are None where there is nothing to divide by; in the mean F1 all others count alike.
         """
         guesses = [sum(column) for column in zip(*self.confusion_matrix, strict=True)]
         per_class: list[dict[str, Any]] = [
@@ -132,38 +129,13 @@ class Evaluation:
         }
 
     def accuracy_interval(self) -> tuple[float, float]:
-        """Return the 95% confidence interval of the accuracy, by Wilson's score method (1927).
-
-        It says how far chance alone may have moved the figure: on few images, far.
-        """
+        """Return the 95% confidence interval of the accuracy, by Wilson's score method (1927)."""
         z = 1.959964  # the normal distribution's 97.5% quantile
         images = sum(map(sum, self.confusion_matrix))
         centre = (self.accuracy + z**2 / (2 * images)) / (1 + z**2 / images)
         spread = math.sqrt(self.accuracy * (1 - self.accuracy) / images + (z / (2 * images)) ** 2)
         half = z * spread / (1 + z**2 / images)
         return max(0.0, centre - half), min(1.0, centre + half)
-
-    def test_line(self) -> str:
-        """Return the log line of the final measurement, which `METRIC_DEFINITIONS` reads."""
-        return f"test_loss={self.loss:.4f} test_accuracy={self.accuracy:.4f}"
-
-
-def best_line(epoch: int, evaluation: Evaluation) -> str:
-    """Return the log line of the epoch whose weights are kept.
-
-    It repeats the epoch's validation, because a tuning job compares the last value that a training job gave.
-    """
-    return f"best_epoch={epoch} valid_loss={evaluation.loss:.4f} valid_accuracy={evaluation.accuracy:.4f}"
-
-
-def print_metrics(line: str) -> None:
-    """Print a line at once: the log is how SageMaker reads metrics."""
-    print(line, flush=True)  # noqa: T201
-
-
-def print_epoch(epoch: EpochMetrics) -> None:
-    """Print the line of an epoch."""
-    print_metrics(epoch.line())
 
 
 def _share(part: int, whole: int) -> float | None:

@@ -6,8 +6,8 @@ import copy
 import dataclasses
 import logging
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -33,16 +33,14 @@ class DivergedError(Exception):
 
 @dataclass(frozen=True)
 class Fit:
-    """What a training has reached: the finished epochs, the best one (0: none) and its validation.
-
-    The best has the lowest validation loss, and its weights are kept. `interrupted`: `should_stop` ended the training.
-    """
+    """The epochs of a training, the one with the lowest validation loss (0: none), its validation and its weights."""
 
     history: list[EpochMetrics]
     best_epoch: int
     best: Evaluation | None
     interrupted: bool
     workers: int = 1
+    weights: Mapping[str, Tensor] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def images_per_second(self) -> float:
@@ -52,15 +50,10 @@ class Fit:
 
 NOTHING = Fit(history=[], best_epoch=0, best=None, interrupted=True)
 """Of a training that was stopped before its first epoch."""
-KeepBest = Callable[[Fit, Callable[[], Mapping[str, Any]]], None]
-"""Called with the outcome so far and with what returns the weights of the best epoch."""
 
 
 class TrainingState:
-    """A network, its optimiser, and how far they are.
-
-    The network is on the device where it is trained; `steps` are those of the whole training; `scale_gradients` keeps
-    float16's gradients from underflow.
+    """A network on its device, its optimiser, and how far they are in so many steps.
 
     Attributes
     ----------
@@ -95,10 +88,7 @@ class TrainingState:
         return self.network if self._average is None else self._average.module
 
     def begin_epoch(self) -> torch.Generator:
-        """Return a generator in the state in which the current epoch began, also after a restart in its middle.
-
-        What is drawn from it before the first step of the epoch is drawn from `generator`, too.
-        """
+        """Return a generator in the state in which the current epoch began, also after a restart in its middle."""
         if self.step == 0:
             self._epoch_began = self.generator.get_state()
             return self.generator
@@ -115,10 +105,7 @@ class TrainingState:
             self._average.update_parameters(self.network)
 
     def finish_epoch(self, train_loss: float, images: int, evaluation: Evaluation) -> EpochMetrics:
-        """Take note of the result of an epoch, whose `seconds` went to so many images, and turn to the next one.
-
-        Raises DivergedError when a loss is infinite or not a number.
-        """
+        """Take note of an epoch of so many images; raise DivergedError when a loss is infinite or not a number."""
         if not math.isfinite(train_loss + evaluation.loss):
             raise DivergedError(
                 f"the training diverged in epoch {self.epoch}: the loss is {train_loss} (training) and "
@@ -135,7 +122,7 @@ class TrainingState:
 
     def outcome(self, workers: int = 1, *, interrupted: bool = True) -> Fit:
         """Return what the training has reached so far."""
-        return Fit(self.history, self.best_epoch, self.best, interrupted, workers)
+        return Fit(self.history, self.best_epoch, self.best, interrupted, workers, self.best_weights)
 
     def out_of_patience(self, patience: int) -> bool:
         """Return whether the validation loss has not become lower for `patience` epochs (0: never)."""
@@ -191,8 +178,7 @@ def stages(network: nn.Module) -> list[list[nn.Module]]:
     """Cut a network into its stages, from the input to the classifier; return each one's modules.
 
     A stage is a part that the network's author named: `layer1` of a ResNet, a block of `features` of an EfficientNet,
-    a layer of a transformer. Parts without weights belong to the stage before them. Together the stages hold all
-    weights but those that the network holds itself.
+    a layer of a transformer. Parts without weights belong to the stage before them.
     """
     found: list[list[nn.Module]] = []
     for part in _parts(network):
@@ -210,11 +196,10 @@ def _parts(module: nn.Module) -> list[nn.Module]:
     return parts
 
 
-def freeze(network: nn.Module, trainable: int) -> list[str]:
+def freeze(network: nn.Module, trainable: int) -> list[nn.Module]:
     """Exclude all but the last so many stages from training; raise NetworkError when there are fewer.
 
-    Returns the names of the frozen modules, which must be put into evaluation mode whenever the network is put into
-    training mode, so that their batch normalisation keeps its statistics.
+    Returns the frozen modules, which must be kept in evaluation mode: batch normalisation keeps its statistics.
     """
     all_stages = stages(network)
     if trainable > len(all_stages):
@@ -222,16 +207,14 @@ def freeze(network: nn.Module, trainable: int) -> list[str]:
     trained = {id(p) for stage in all_stages[-trainable:] for module in stage for p in module.parameters()}
     for parameter in network.parameters():  # also those that are in no stage, such as a transformer's class token
         parameter.requires_grad_(id(parameter) in trained)
-    names = {module: name for name, module in network.named_modules()}
-    return [names[module] for stage in all_stages[:-trainable] for module in stage]
+    return [module for stage in all_stages[:-trainable] for module in stage]
 
 
 def parameter_groups(network: nn.Module, *, lr: float, weight_decay: float, lr_decay: float) -> list[dict[str, Any]]:
     """Return the optimiser's groups: a learning rate for each stage, and weight decay for matrices and kernels only.
 
-    `lr` is that of the last stage, the classifier; `lr_decay`, above 0 to 1, the learning rate of a stage over that of
-    the next one (discriminative fine-tuning, Howard and Ruder 2018). Biases and normalisation, which have one
-    dimension, do not decay.
+    `lr` is that of the last stage; `lr_decay` the learning rate of a stage over that of the next one (Howard and Ruder
+    2018). Biases and normalisation, which have one dimension, do not decay.
     """
     if lr_decay == 1:
         by_stage = [list(network.parameters())]

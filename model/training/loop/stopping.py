@@ -17,10 +17,7 @@ FINISHING_SHARE, FINISHING_SECONDS = 0.1, 600.0
 
 
 class Stop:
-    """Remembers that SIGTERM (StopTrainingJob, the end of a spot instance) or Ctrl-C asked the training to end.
-
-    `limit` is how many seconds the whole may take, counted from when this is made; infinite at first.
-    """
+    """Remembers that SIGTERM or Ctrl-C asked the training to end; `limit` is the seconds that the whole may take."""
 
     def __init__(self) -> None:
         self.limit = math.inf
@@ -36,7 +33,6 @@ class Stop:
         return self._due(1.0)
 
     def _due(self, share: float) -> bool:
-        """Whether a signal has come, or less than a share of the time for finishing is left."""
         left = self._began + self.limit - time.monotonic()
         return bool(self._signal) or left < share * min(FINISHING_SHARE * self.limit, FINISHING_SECONDS)
 

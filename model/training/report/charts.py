@@ -1,7 +1,6 @@
 """What the report's charts show, in the coordinates of their SVG; `templates/charts.html` draws them.
 
-A plotting library would fix the colours, so that a chart could not follow the reader's light or dark scheme, and is not
-part of AWS's training image.
+A plotting library would fix the colours, so that a chart could not follow the reader's light or dark scheme.
 """
 
 from __future__ import annotations
@@ -18,26 +17,18 @@ Tick = tuple[float, str]
 
 @dataclass(frozen=True)
 class Chart:
-    """A chart between two axes.
+    """A chart between two axes."""
 
-    Attributes
-    ----------
-    description : for readers who cannot see the chart
-    x_range, y_range, x_ticks, y_ticks : the values at the ends of the axes; values with their texts
-    lines : by the class that the style sheet colours it by, a line's points
-    best_epoch : marked by a vertical line
-    bars : of a reliability diagram
-    """
-
-    description: str
+    description: str  # for readers who cannot see the chart
     x_range: tuple[float, float]
     y_range: tuple[float, float]
     x_label: str
     x_ticks: list[Tick]
     y_ticks: list[Tick]
+    # By the class that the style sheet colours it by, a line's points.
     lines: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
-    best_epoch: int | None = None
-    bars: list[dict[str, Any]] = field(default_factory=list)
+    best_epoch: int | None = None  # marked by a vertical line
+    bars: list[dict[str, Any]] = field(default_factory=list)  # of a reliability diagram
 
     # In the SVG's own units, which are pixels on a phone; a wider screen shows two charts beside each other.
     width, height = 360, 230
@@ -82,10 +73,7 @@ def line_chart(
 
 
 def reliability_diagram(bins: Sequence[dict[str, Any]], *, description: str) -> Chart:
-    """Return accuracy over confidence: bars that end on the diagonal are confidence that can be believed.
-
-    `bins` are those of `calibration.reliability`.
-    """
+    """Return accuracy over confidence of `calibration.reliability`'s bins; on the diagonal it can be believed."""
     all_images = sum(one["pictures"] for one in bins)
     bars = [
         # Bins with few images are pale: their accuracy says little.

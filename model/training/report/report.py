@@ -1,8 +1,7 @@
 """`report.html`, `history.csv` and the worst mistakes' images: what a training leaves behind for people.
 
-The page is one file that needs no network and no server. All that it says comes from `metrics.json` and these images,
-so that it can be made again where the training is not trusted. Class and file names may be hostile: the template engine
-escapes them, and the page's own policy lets no script but ours run.
+The page needs no network and can be made again of `metrics.json` and the images where the training is not trusted.
+Names may be hostile: the template engine escapes them, and the page's own policy lets no script but ours run.
 """
 
 from __future__ import annotations
@@ -45,8 +44,7 @@ _SPLIT_NAMES = {"train": "training", "valid": "validation", "test": "test"}
 def write_report(folder: Path, metrics: Mapping[str, Any], data_root: Path) -> bool:
     """Write `history.csv`, the mistakes' images and `report.html` of what `metrics.json` holds.
 
-    An older report is replaced only by a whole one. Returns False when that failed: the log says why. A finished
-    training must not fail for want of its report.
+    Returns False when that failed, and the log says why: a finished training must not fail for want of its report.
     """
     try:
         write_whole(folder / HISTORY_FILE, history_csv(metrics["epochs"]).encode())
@@ -66,8 +64,7 @@ def write_report(folder: Path, metrics: Mapping[str, Any], data_root: Path) -> b
 def write_page(folder: Path, metrics: Mapping[str, Any]) -> Path:
     """Write `report.html` from the figures and the images beside it; return its path.
 
-    Whatever lies in the folder, the page holds numbers, escaped text and images that were encoded here. When `metrics`
-    are not what `metrics.json` holds, any exception may come.
+    The page holds numbers, escaped text and images that were encoded here. Other `metrics` may raise any exception.
     """
     files = [folder / name for name in IMAGE_FILES]
     small = [
@@ -88,10 +85,7 @@ def history_csv(epochs: Sequence[Mapping[str, Any]]) -> str:
 
 
 def render(metrics: Mapping[str, Any], thumbnails: Sequence[bytes | None] = ()) -> str:
-    """Return the page of what `metrics.json` holds.
-
-    `thumbnails` are JPEGs of the mistakes, in their order; a mistake without one is shown without an image.
-    """
+    """Return the page of what `metrics.json` holds; `thumbnails` are JPEGs of the mistakes, None: no image."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES),
         autoescape=True,
@@ -99,7 +93,7 @@ def render(metrics: Mapping[str, Any], thumbnails: Sequence[bytes | None] = ()) 
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"percent": _percent, "number": _number, "duration": _duration}
+    environment.filters |= {"percent": _percent, "number": _number, "duration": _duration, "counted": _counted}
     model = metrics["model"]
     display_labels = model["display_labels"]
     names = dict(zip(metrics["labels"], display_labels, strict=True))
@@ -135,7 +129,10 @@ def render(metrics: Mapping[str, Any], thumbnails: Sequence[bytes | None] = ()) 
             | {"image": small and f"data:image/jpeg;base64,{base64.b64encode(small).decode()}"}
             for mistake, small in zip_longest(metrics["mistakes"][:MISTAKES], thumbnails[: len(metrics["mistakes"])])
         ],
-        warnings=_warnings(metrics, names),
+        skipped=[f"{name}: {reason}" for name, reason in sorted(metrics["data_set"]["skipped"].items())],
+        absent_classes={
+            split: [names[label] for label in labels] for split, labels in metrics["data_set"]["absent_classes"].items()
+        },
         listed=LISTED,
         script=Markup(script),  # noqa: S704 - our own file
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
@@ -187,35 +184,7 @@ def _confused_pairs(matrix: Sequence[Sequence[int]], names: Sequence[str]) -> li
     return sorted(pairs, key=lambda pair: (-pair["count"], -pair["count"] / pair["of"]))[:PAIRS]
 
 
-def _warnings(metrics: Mapping[str, Any], names: Mapping[str, str]) -> list[dict[str, Any]]:
-    """Return what a reader must know before believing the figures: a sentence each, with details to unfold."""
-    data, warnings = metrics["data_set"], []
-
-    def warn(text: str, details: Sequence[str] = ()) -> None:
-        warnings.append({"text": text, "details": list(details)})
-
-    if metrics["interrupted"]:
-        epochs = _count(len(metrics["epochs"]), "epoch")
-        warn(f"The training was stopped after {epochs}; this is the best model until then.")
-    if metrics["test"] is None:
-        why = "the training was stopped before it" if "test" in data["counts"] else "the data set has no test split"
-        warn(
-            f"Nothing was tested: {why}. The figures are of the validation split, which chose the best epoch and the "
-            "temperature, so they are somewhat too good."
-        )
-    if leaked := data["also_in_training"]:
-        pictures = _count(len(leaked), "picture")
-        warn(f"{pictures} of the other splits found in the training split, too: the figures are too good.", leaked)
-    if skipped := data["skipped"]:
-        reasons = [f"{name}: {reason}" for name, reason in sorted(skipped.items())]
-        warn(f"{_count(len(skipped), 'file')} could not be read: left out.", reasons)
-    for split, labels in data["absent_classes"].items():
-        absent = [names[label] for label in labels]
-        warn(f"The {_SPLIT_NAMES[split]} split has no pictures of {len(absent)} of {len(names)} classes.", absent)
-    return warnings
-
-
-def _count(number: int, noun: str) -> str:
+def _counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 

@@ -11,8 +11,9 @@ from training_fixtures import LABELS, write_data_set
 
 from cli.data.check import check_data_set
 from cli.data.dataset import find_data_set
+from model.core.transforms import Preprocessing
 from model.training.data.dataset import discover
-from model.training.data.decoded import load, whole_image
+from model.training.data.decoded import decode_for_serving
 
 DISC, BAR, PLAIN = LABELS
 
@@ -26,7 +27,7 @@ def test_what_is_unreadable_here_has_a_reason_and_is_what_training_leaves_out(ro
     for number, damage in enumerate([slice(0, 40), slice(0, 0), slice(1, None), slice(0, -40)]):
         path = root / "train" / DISC / f"{number:03d}.png"
         path.write_bytes(path.read_bytes()[damage])
-    loaded = load(discover(root), "train", lambda image: whole_image(image, 32), 32, 32, threads=1)
+    loaded = decode_for_serving(discover(root).splits["train"], Preprocessing(32, 32), 1)
     found = check_data_set(find_data_set(root))
     assert sorted(found.unreadable) == sorted(loaded.skipped)
     assert "0 bytes" in found.unreadable[f"train/{DISC}/001.png"]

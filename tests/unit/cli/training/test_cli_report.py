@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from fake_s3 import FakeS3
 from fake_stage import FakeStage
-from report_fixtures import make_answers, make_metrics
+from report_fixtures import make_metrics
 from typer.testing import CliRunner
 
 from cli import main
@@ -32,7 +32,7 @@ def outputs(tmp_path: Path) -> Path:
     """What a training leaves, and a file that is none of a report's."""
     folder = tmp_path / "outputs"
     folder.mkdir()
-    metrics = make_metrics(make_answers(folder, LABELS), LABELS, folder)
+    metrics = make_metrics(folder, LABELS)
     (folder / "metrics.json").write_text(json.dumps(metrics))
     assert write_report(folder, metrics, folder)
     (folder / "other.html").write_text("evil")

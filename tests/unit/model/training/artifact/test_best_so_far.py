@@ -6,6 +6,7 @@ import dataclasses
 import shutil
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from training_fixtures import FAST, write_data_set
@@ -13,11 +14,12 @@ from training_job import Job
 
 from model.core.artifact import verify_files
 from model.core.packaging import BEST_FILE, MODEL_FILES, package, unpack
-from model.training.artifact import best_so_far
 from model.training.artifact.best_so_far import BestSoFar
 from model.training.loop.metrics import Evaluation
 from model.training.loop.state import Fit
 from model.training.loop.stopping import Stop
+
+FOREVER = [*FAST, "--epochs", "10000"]
 
 
 @pytest.fixture(scope="module")
@@ -25,20 +27,19 @@ def data(tmp_path_factory) -> Path:
     return write_data_set(tmp_path_factory.mktemp("data") / "sample")
 
 
-def killed(job: Job, *arguments: str, epochs: int = 1) -> None:
-    """Start a training and kill it after that number of epochs, once their model is written."""
-    process = job.start(*FAST, "--epochs", "10000", *arguments)
-    for _ in range(epochs + 1):  # the line of the next epoch comes after the model of the one before
+def killed(job: Job, *arguments: str) -> Job:
+    """Start a training and kill it after its first epoch, once the model of that is written."""
+    process = job.start(*FOREVER, *arguments)
+    for _ in range(2):  # the line of the next epoch comes after the model of the one before
         assert process.stdout.readline().startswith("epoch=")
     process.kill()
     process.communicate(timeout=60)
+    return job
 
 
 @pytest.fixture(scope="module")
 def job(data, tmp_path_factory) -> Job:
-    job = Job(tmp_path_factory.mktemp("job"), data)
-    killed(job, "--model-name", "shapes")
-    return job
+    return killed(Job(tmp_path_factory.mktemp("job"), data), "--model-name", "shapes")
 
 
 def test_a_training_that_is_killed_leaves_a_model_that_can_be_packaged(job, tmp_path):
@@ -53,8 +54,7 @@ def test_a_training_that_is_killed_leaves_a_model_that_can_be_packaged(job, tmp_
 
 @pytest.mark.parametrize("missing", [*MODEL_FILES[:3], None])
 def test_a_kill_while_the_finished_model_is_written_leaves_the_best_one_so_far(job, tmp_path, missing):
-    folder = tmp_path / "model"
-    shutil.copytree(job.model, folder)
+    folder = shutil.copytree(job.model, tmp_path / "model")
     unpack(folder / BEST_FILE, folder)
     dataclasses.replace(verify_files(folder), name="finished").save(folder)
     if missing:
@@ -69,43 +69,37 @@ def test_the_head_alone_has_one_too_and_the_model_of_an_earlier_training_gives_w
     assert package(earlier.model, tmp_path / "model.tar.gz").name == "newer"
 
 
-class Clock:
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.now = 0.0
-        monkeypatch.setattr("time.monotonic", lambda: self.now)
+@pytest.fixture
+def clock(monkeypatch) -> SimpleNamespace:
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr("time.monotonic", lambda: clock.now)
+    return clock
 
 
 def outcome(epoch: int) -> Fit:
     return Fit(history=[], best_epoch=epoch, best=Evaluation.of([1 / epoch], [0], [0], 2), interrupted=True)
 
 
-def test_writing_models_takes_a_tenth_of_the_time_at_most(monkeypatch):
-    clock = Clock(monkeypatch)
+def test_writing_models_takes_a_tenth_of_the_time_at_most_also_on_a_full_disk(clock, monkeypatch, caplog):
     written: list[int] = []
 
-    def write(found: Fit, weights: object) -> None:
+    def write(_: BestSoFar, found: Fit) -> None:
         written.append(found.best_epoch)
         clock.now += 10
+        raise OSError(28, "No space left on device")  # the training goes on
 
-    keep = BestSoFar(write)
+    monkeypatch.setattr(BestSoFar, "_write", write)
+    keep = BestSoFar(None, SimpleNamespace(network=None), None, started=0.0)
     for epoch in range(1, 401):  # of a second each, every one better than those before
         clock.now += 1
-        keep(outcome(epoch), dict)
-    assert written == [1, 190, 280, 370], "the first one is written at once"
-    assert 10 * len(written) <= best_so_far.SHARE_OF_TIME * clock.now
-
-
-def test_a_full_disk_does_not_end_the_training(caplog):
-    def fail(found: Fit, weights: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    BestSoFar(fail)(outcome(1), dict)
+        keep(outcome(epoch))
+    assert written == [1, 91, 181, 271, 361]
     assert "the best model so far could not be written (No space left on device); the training goes on" in caplog.text
 
 
 def test_a_training_ends_before_its_time_is_up_and_finishes_its_model(data, tmp_path):
     job = Job(tmp_path, data)
-    code, output, errors = job.run(*FAST, "--epochs", "10000", "--max-runtime", "20")
+    code, output, errors = job.run(*FOREVER, "--max-runtime", "20")
     assert code == 0, errors
     assert "\nbest_epoch=" in output
     verify_files(job.model)
@@ -113,29 +107,21 @@ def test_a_training_ends_before_its_time_is_up_and_finishes_its_model(data, tmp_
     assert not (job.model / BEST_FILE).exists()
 
 
-@pytest.mark.parametrize(("limit", "ends", "leaves_out"), [(1000, 900, 950), (86_400, 85_800, 86_100)])
-def test_what_is_left_for_finishing_grows_with_the_time_up_to_ten_minutes(monkeypatch, limit, ends, leaves_out):
-    clock, stop = Clock(monkeypatch), Stop()
-    stop.limit = limit
-    for clock.now, training, finishing in (
-        (ends - 1, False, False),
-        (ends + 1, True, False),
-        (leaves_out + 1, True, True),
-    ):
-        assert (stop.training(), stop()) == (training, finishing)
-    assert stop.exit_code == 0
+def test_what_is_left_for_finishing_grows_with_the_time_up_to_ten_minutes(clock):
+    stop = Stop()
+    for stop.limit, ends, leaves_out in ((1000, 900, 950), (86_400, 85_800, 86_100)):
+        for clock.now, ended in ((ends - 1, (False, False)), (ends + 1, (True, False)), (leaves_out + 1, (True, True))):
+            assert (stop.training(), stop()) == ended
 
 
 def test_a_signal_ends_the_first_process_of_a_container_also_while_it_imports(data, tmp_path):
-    process = Job(tmp_path, data).start(*FAST, "--epochs", "10000")
-    status = Path(f"/proc/{process.pid}/status")
-    # As soon as Python has a handler for SIGTERM, long before torch is loaded.
-    while not caught(status) >> (signal.SIGTERM - 1) & 1:
+    def handled() -> int:
+        status = Path(f"/proc/{process.pid}/status").read_text().splitlines()
+        return int(next(line.split()[1] for line in status if line.startswith("SigCgt")), 16)
+
+    process = Job(tmp_path, data).start(*FOREVER)
+    while not handled() >> (signal.SIGTERM - 1) & 1:  # as soon as Python has a handler, long before torch is loaded
         assert process.poll() is None
     process.terminate()
     process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM
-
-
-def caught(status: Path) -> int:
-    return int(next(line.split()[1] for line in status.read_text().splitlines() if line.startswith("SigCgt")), 16)

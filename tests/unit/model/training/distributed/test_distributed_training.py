@@ -21,9 +21,8 @@ from model.core.network import build
 from model.training import pipeline
 from model.training.arguments import parse_arguments
 from model.training.data.augment import Augmentation
-from model.training.distributed.group import DistributedError, Workers, joined
-from model.training.loop.checkpoints import Checkpoints
-from model.training.loop.engine import Execution, fit
+from model.training.distributed.group import DistributedError, joined
+from model.training.loop.engine import fit
 from model.training.loop.stopping import Stop
 
 EVERYTHING = {"mixup": 0.3, "cutmix": 1.0, "ema": 0.9, "class_weights": "balanced", "lr_decay": 0.8}
@@ -47,9 +46,7 @@ def train(
     *,
     compiled: bool = False,
     half: torch.dtype | None = None,
-    images: tuple[int, int] = (47, 31),
     stop_at: dict[int, int] | None = None,
-    folder: Path | None = None,
 ) -> dict[str, Any]:
     """Train a network; runs in every worker."""
     if compiled:  # the backend that compiles takes a minute; what it is given does not depend on it
@@ -59,17 +56,18 @@ def train(
         network, steps = make(), itertools.count(1)
         if half is None:  # in double precision rounding stays far below any mistake in the weighting of the shares
             network.double().register_forward_pre_hook(lambda _, inputs: (inputs[0].double(),))
-        checkpoints = folder and Checkpoints(folder, {}, workers=workers, every=1e9, keep=1)
         outcome = fit(
             network,
-            brightness(images[0], 0),
-            brightness(images[1], 1),
+            brightness(47, 0),
+            brightness(31, 1),
             recipe=dataclasses.replace(RECIPE, **{"batch_size": 16, "epochs": 3, **(changes or {})}),
             augmentation=Augmentation(PREPROCESSING, brightness=0, contrast=0),
             device=CPU,
             should_stop=lambda: next(steps) == (stop_at or {}).get(workers.rank),
             on_epoch=lambda _: None,
-            execution=Execution(workers=workers, checkpoints=checkpoints, half=half, compile=compiled),
+            workers=workers,
+            half=half,
+            compiled=compiled,
         )
         return {
             "losses": [(epoch.train_loss, epoch.valid_loss, epoch.valid_accuracy) for epoch in outcome.history],
@@ -110,16 +108,6 @@ def test_workers_that_normalise_by_their_own_shares_have_one_model():
     assert not np.array_equal(one["noise"], two["noise"]), "each draws the noise of its own share"
 
 
-def test_statistics_and_noise_of_every_worker_are_in_a_checkpoint(tmp_path):
-    def run(name: str, **options: Any) -> dict[str, Any]:
-        trainer = functools.partial(train, folder=tmp_path / name, **options)
-        return run_workers(2, trainer, resnet9, {"ema": 0.9})[0]
-
-    undisturbed = run("undisturbed")
-    assert run("stopped", stop_at={0: 5})["interrupted"]
-    compare([run("stopped")], undisturbed, 1e-9)
-
-
 def test_a_stop_that_reaches_one_worker_ends_all_after_the_same_step():
     for result in run_workers(3, functools.partial(train, stop_at={1: 5}), without_batch_statistics):
         assert result["interrupted"]
@@ -127,11 +115,11 @@ def test_a_stop_that_reaches_one_worker_ends_all_after_the_same_step():
         assert len(result["losses"]) == 1
 
 
-def trained_on_their_own(size: int, folders: list[Path], lost_by_the_last: dict[str, str]) -> str:
+def trained_on_their_own(folders: list[Path], lost_by_the_last: dict[str, str]) -> str:
     """What the workers complain of that have a folder each, and of which one cannot read what the others can."""
     with joined() as workers:
         decode = pipeline.decode_for_serving
-        if workers.rank == size - 1:
+        if workers.rank == 1:
             pipeline.decode_for_serving = lambda *given: dataclasses.replace(decode(*given), skipped=lost_by_the_last)
         arguments = parse_arguments([*FAST, "--num-gpus", "0", "--data-dir", str(folders[workers.rank])], {})
         with pytest.raises(DistributedError) as error:
@@ -143,17 +131,8 @@ def trained_on_their_own(size: int, folders: list[Path], lost_by_the_last: dict[
 def test_workers_that_do_not_have_the_same_pictures_are_refused(tmp_path, folders, lost):
     write_data_set(tmp_path / "one", train=3, valid=2)
     write_data_set(tmp_path / "two", train=4, valid=2)
-    for message in run_workers(2, trained_on_their_own, 2, [tmp_path / name for name in folders], lost):
+    for message in run_workers(2, trained_on_their_own, [tmp_path / name for name in folders], lost):
         assert message.startswith("the hosts do not have the same images, or one of them cannot read some")
-
-
-@pytest.mark.parametrize(("size", "multiple"), [(1, 2), (2, 1), (3, 2), (7, 1), (7, 2)])
-def test_the_shares_cover_everything_once_and_are_alike(size, multiple):
-    for count in range(30):
-        shares = [range(count)[Workers(rank, size).share(count, multiple=multiple)] for rank in range(size)]
-        assert list(itertools.chain(*shares)) == list(range(count))
-        assert max(map(len, shares)) - min(map(len, shares)) <= multiple
-        assert all(share.start % multiple == 0 for share in shares if share)
 
 
 @pytest.mark.parametrize("environment", [{}, {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}])

@@ -11,7 +11,6 @@ import pytest
 from distributed_fixtures import loopback
 from training_fixtures import FAST, write_data_set
 from training_job import Job
-from waiting import wait_until
 
 from emulator.platform.programs import free_port
 from model.core.artifact import verify_files
@@ -25,9 +24,6 @@ FOREVER = [*TWO, "--epochs", "10000"]
 @pytest.mark.parametrize(("asked", "gpus", "processes"), [(None, 0, 1), (None, 4, 4), (2, 4, 2), (3, 0, 3)])
 def test_a_host_runs_one_process_per_gpu_or_as_many_as_it_is_told(asked, gpus, processes):
     assert processes_per_host(asked, gpus) == processes
-
-
-def test_more_processes_than_gpus_are_refused():
     with pytest.raises(DistributedError, match="4 processes per host, but each needs a GPU of its own and there are 2"):
         processes_per_host(4, 2)
 
@@ -72,19 +68,6 @@ def test_a_killed_worker_ends_the_training_with_its_name(data, tmp_path):
     assert job.failure == "worker 1 on algo-1 was ended by SIGKILL, as the kernel does when memory runs out"
     assert errors.splitlines()[-1] == f"ERROR {job.failure}"
     assert not any(worker.is_running() for worker in workers)
-
-
-@pytest.mark.parametrize("when", ["while they load", "while they train"])
-def test_workers_do_not_outlive_a_torchrun_that_is_killed(data, tmp_path, when):
-    process = Job(tmp_path, data).start(*FOREVER)
-    if when == "while they train":
-        assert process.stdout.readline().startswith("epoch=1 ")
-    wait_until(lambda: len(workers_of(process)) == 2)
-    workers = workers_of(process)
-    process.kill()
-    process.communicate(timeout=30)
-    for worker in workers:
-        worker.wait(timeout=30)
 
 
 @pytest.mark.parametrize("failing", [0, 1])

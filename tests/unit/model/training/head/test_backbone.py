@@ -9,11 +9,11 @@ from torch import nn
 from model.core.network import NetworkError, build, torchvision_models
 from model.training.head.backbone import split
 
-# One of every kind of classifier: a layer, one behind dropout, behind hidden layers, behind a normalisation, after a
-# class token, a convolution. Sizes as small as each network takes.
+# One of every kind of classifier: a layer, one behind hidden layers, behind a normalisation, after a class token, a
+# convolution. Sizes as small as each network takes.
 FAMILIES = [
-    ("resnet9", 32, 96), ("resnet18", 32, 512), ("mobilenet_v3_small", 32, 1024), ("convnext_tiny", 32, 768),
-    ("vit", 32, 64), ("densenet121", 32, 1024), ("squeezenet1_1", 64, 4608), ("alexnet", 64, 4096),
+    ("resnet18", 32, 512), ("mobilenet_v3_small", 32, 1024), ("convnext_tiny", 32, 768), ("vit", 32, 64),
+    ("squeezenet1_1", 64, 4608),
 ]  # fmt: skip
 
 
@@ -35,16 +35,6 @@ def test_a_network_is_exactly_its_head_after_its_backbone(architecture, size, fe
     made = backbone(images)
     assert made.shape == (3, features)
     assert torch.equal(head.eval()(made), network.eval()(images))
-
-
-@pytest.mark.parametrize("architecture", ["resnet18", "mobilenet_v3_small", "squeezenet1_1"])
-def test_the_head_is_what_weights_for_other_classes_leave_out(architecture):
-    network = build(architecture, 5)
-    _, head = split(network, architecture, 64)
-    trained = {id(parameter) for parameter in head.parameters()}  # the network's own
-    names = {name for name, parameter in network.named_parameters() if id(parameter) in trained}
-    other = build(architecture, 6).state_dict()
-    assert names == {name for name, value in network.state_dict().items() if value.shape != other[name].shape}
 
 
 class TwoBranches(nn.Module):

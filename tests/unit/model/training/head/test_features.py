@@ -21,13 +21,14 @@ from model.training.data.dataset import Fingerprint, discover, fingerprint
 from model.training.data.decoded import decode_for_serving
 from model.training.distributed.group import ALONE, joined
 from model.training.head.backbone import split
-from model.training.head.extraction import Extraction, Run
-from model.training.head.feature_store import Features, FeatureStore
+from model.training.head.extraction import Extraction
+from model.training.head.feature_store import FeatureStore
 from model.training.head.features import Views, compute
 
 SIZE, SHARD, CPU = 32, 5, torch.device("cpu")
 PREPROCESSING = Preprocessing(SIZE, 36)
 TRAIN, VALID = 18, 6
+PLAIN, AUGMENTED = {("valid", 0), ("train", 0)}, {("train", 1)}
 
 
 def extraction(data: Path, *, views: int = 1) -> Extraction:
@@ -44,28 +45,20 @@ def data(tmp_path_factory):
     return write_data_set(tmp_path_factory.mktemp("data") / "sample", train=6, valid=2, test=1)
 
 
-@pytest.fixture
-def damaged(data, tmp_path):
-    """A data set of one's own, to be changed."""
-    return shutil.copytree(data, tmp_path / "damaged")
+def counting(seen: list[int], engine=Extraction.engine):
+    """Return an engine that takes note of how many images go through it."""
+
+    def made(wanted: Extraction):
+        run = engine(wanted)
+        return lambda batch: (seen.append(len(batch)), run(batch))[1]
+
+    return made
 
 
 @pytest.fixture
 def runs(monkeypatch):
-    """The number of images that go through a backbone, added up."""
     seen: list[int] = []
-    engine = Extraction.engine
-
-    def counting(wanted: Extraction) -> Run:
-        run = engine(wanted)
-
-        def count(batch):
-            seen.append(len(batch))
-            return run(batch)
-
-        return count
-
-    monkeypatch.setattr(Extraction, "engine", counting)
+    monkeypatch.setattr(Extraction, "engine", counting(seen))
     return seen
 
 
@@ -75,12 +68,9 @@ def get(wanted: Extraction, folder: Path) -> Views:
     return views
 
 
-def pairs(one: Views, two: Views) -> list[tuple[Features, Features]]:
-    return list(zip([*one.train, one.valid], [*two.train, two.valid], strict=True))
-
-
 def all_the_same(one: Views, two: Views) -> bool:
-    return all(np.array_equal(a.values, b.values) and np.array_equal(a.targets, b.targets) for a, b in pairs(one, two))
+    pairs = zip([*one.train, one.valid], [*two.train, two.valid], strict=True)
+    return all(np.array_equal(a.values, b.values) and np.array_equal(a.targets, b.targets) for a, b in pairs)
 
 
 @pytest.mark.parametrize(("half", "tolerance"), [(None, 1e-5), (torch.bfloat16, 0.02)])
@@ -88,17 +78,20 @@ def test_features_are_what_the_network_makes_of_the_images_as_the_server_cuts_th
     wanted = dataclasses.replace(extraction(data), half=half)
     views = get(wanted, tmp_path)
     for name, found in (("train", views.train[0]), ("valid", views.valid)):
-        images = decode_for_serving(wanted.data_set, name, wanted.augmentation.preprocessing, 1)
+        images = decode_for_serving(wanted.data_set.splits[name], PREPROCESSING, 1)
         with torch.inference_mode():
-            inputs = torch.from_numpy(wanted.augmentation.preprocessing.normalise(images.pixels))
-            expected = wanted.backbone(inputs).numpy()
+            expected = wanted.backbone(torch.from_numpy(PREPROCESSING.normalise(images.pixels))).numpy()
         assert np.linalg.norm(found.values - expected) < tolerance * np.linalg.norm(expected)
         assert (found.values.dtype, found.targets.tolist()) == (np.float32, images.targets.tolist())
 
 
-def test_nothing_is_computed_twice_and_more_views_compute_only_those(data, tmp_path, runs):
-    one = get(extraction(data), tmp_path)
-    assert sum(runs) == TRAIN + VALID
+def test_nothing_is_computed_twice_but_on_a_full_disk_and_more_views_compute_only_those(data, tmp_path, runs, caplog):
+    with pytest.MonkeyPatch.context() as patch:
+        fill_disk(patch)
+        one = get(extraction(data), tmp_path)
+    assert caplog.text.count("No space left on device") == 1
+    assert all_the_same(get(extraction(data), tmp_path), one)
+    assert sum(runs) == 2 * (TRAIN + VALID)
     runs.clear()
     assert all_the_same(get(extraction(data), tmp_path), one)
     assert not runs
@@ -108,9 +101,6 @@ def test_nothing_is_computed_twice_and_more_views_compute_only_those(data, tmp_p
     assert not np.allclose(three.train[1].values, three.train[2].values)
 
 
-PLAIN, AUGMENTED = {("valid", 0), ("train", 0)}, {("train", 1)}
-
-
 def one_weight(wanted: Extraction) -> Extraction:
     running = next(value for name, value in wanted.backbone.state_dict().items() if name.endswith("running_var"))
     running[0] += 1e-6
@@ -118,35 +108,33 @@ def one_weight(wanted: Extraction) -> Extraction:
 
 
 @pytest.mark.parametrize(
-    ("change", "changed"),
+    ("change", "program", "changed"),
     [
-        (one_weight, PLAIN | AUGMENTED),
-        (lambda wanted: dataclasses.replace(wanted, identity=Fingerprint("another", ())), PLAIN | AUGMENTED),
-        (lambda wanted: dataclasses.replace(wanted, half=torch.bfloat16), PLAIN | AUGMENTED),
-        (lambda wanted: dataclasses.replace(wanted, augmentation=Augmentation(PREPROCESSING, ratio=1)), AUGMENTED),
-        (lambda wanted: dataclasses.replace(wanted, seed=1), AUGMENTED),  # the plain views have nothing random
+        (one_weight, None, PLAIN | AUGMENTED),
+        ({"identity": Fingerprint("another", ())}, None, PLAIN | AUGMENTED),
+        ({"half": torch.bfloat16}, None, PLAIN | AUGMENTED),
+        ({"augmentation": Augmentation(PREPROCESSING, ratio=1)}, None, AUGMENTED),
+        ({"seed": 1}, None, AUGMENTED),  # the plain views have nothing random
+        ({}, transforms, PLAIN | AUGMENTED),
+        ({}, augment, AUGMENTED),
     ],
 )
-def test_what_features_depend_on_makes_other_ones(data, change, changed):
-    before, after = extraction(data, views=2).folders(), change(extraction(data, views=2)).folders()
+def test_what_features_depend_on_makes_other_ones(data, tmp_path, monkeypatch, change, program, changed):
+    wanted = extraction(data, views=2)
+    before = wanted.folders()
+    if program:
+        (tmp_path / "newer.py").write_bytes(Path(program.__file__).read_bytes() + b"#")
+        monkeypatch.setattr(program, "__file__", str(tmp_path / "newer.py"))
+    after = (change(wanted) if callable(change) else dataclasses.replace(wanted, **change)).folders()
     assert {key for key in before if after[key] != before[key]} == changed
 
 
-@pytest.mark.parametrize(("module", "changed"), [(augment, AUGMENTED), (transforms, PLAIN | AUGMENTED)])
-def test_another_program_makes_other_features(data, tmp_path, monkeypatch, module, changed):
-    before = extraction(data, views=2).folders()
-    (tmp_path / "newer.py").write_bytes(Path(module.__file__).read_bytes() + b"#")
-    monkeypatch.setattr(module, "__file__", str(tmp_path / "newer.py"))
-    after = extraction(data, views=2).folders()
-    assert {key for key in before if after[key] != before[key]} == changed
-
-
-def test_unreadable_images_are_left_out_and_named_also_when_a_whole_shard_is(damaged, tmp_path):
+def test_unreadable_images_are_left_out_and_named_also_when_a_whole_shard_is(data, tmp_path):
+    damaged = shutil.copytree(data, tmp_path / "damaged")
     for index in range(SHARD):  # the first shard of the training split
         (damaged / "train" / LABELS[0] / f"{index:03d}.png").write_bytes(b"no picture")
     first = get(extraction(damaged), tmp_path / "store")
-    assert len(first.train[0]) == TRAIN - SHARD
-    assert len(first.skipped) == SHARD
+    assert (len(first.train[0]), len(first.skipped)) == (TRAIN - SHARD, SHARD)
     assert f"train/{LABELS[0]}/000.png" in first.skipped
     assert get(extraction(damaged), tmp_path / "store").skipped == first.skipped
 
@@ -174,27 +162,20 @@ def test_a_stop_keeps_what_is_finished(data, tmp_path, runs):
     assert all_the_same(views, get(wanted, tmp_path / "undisturbed"))
 
 
-def test_a_full_disk_costs_the_cache_and_not_the_training(data, tmp_path, monkeypatch, caplog):
-    expected = get(extraction(data), tmp_path / "roomy")
-
-    fill_disk(monkeypatch)
-    assert all_the_same(get(extraction(data), tmp_path / "full"), expected)
-    assert not [path for path in (tmp_path / "full").rglob("*") if path.is_file()]
-    assert caplog.text.count("No space left on device") == 1
-
-
 def share_the_work(data: Path, folder: Path) -> int:
-    """Compute features with the others; how many shards this worker has made."""
+    """Compute features with the others; how many images this worker has computed."""
+    seen: list[int] = []
+    Extraction.engine = counting(seen)
     with joined() as workers:
-        store = FeatureStore(folder / str(workers.rank))
-        views = compute(extraction(data, views=2), store, workers, lambda: False)
+        views = compute(extraction(data, views=2), FeatureStore(folder / str(workers.rank)), workers, lambda: False)
         assert (views is None) == (workers.rank != 0)
-        return len([path for path in (folder / str(workers.rank)).rglob("*") if path.is_file()])
+    return sum(seen)
 
 
-def test_two_workers_without_a_common_disk_share_the_work_and_make_the_same_features(data, tmp_path, runs):
-    # 2 x 4 shards of the training images and 2 of the others: half for each, and then all of them for the main worker.
-    assert run_workers(2, share_the_work, data, tmp_path) == [10, 5]
+def test_two_workers_share_the_work_and_make_the_same_features_which_the_main_one_keeps(data, tmp_path, runs):
+    shares = run_workers(2, share_the_work, data, tmp_path)
+    assert sum(shares) == 2 * TRAIN + VALID
+    assert abs(shares[0] - shares[1]) <= 2 * SHARD
     together = get(extraction(data, views=2), tmp_path / "0")
     assert not runs
     assert all_the_same(together, get(extraction(data, views=2), tmp_path / "alone"))

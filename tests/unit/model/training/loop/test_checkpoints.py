@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 import pickle
 from pathlib import Path
@@ -16,7 +17,7 @@ from model.core.resnet9 import resnet9
 from model.training.data.augment import Augmentation
 from model.training.distributed.group import ALONE
 from model.training.loop.checkpoints import Checkpoints
-from model.training.loop.engine import Execution, fit
+from model.training.loop.engine import fit
 from model.training.loop.state import Fit
 from model.training.whole_files import write_hashed
 
@@ -25,18 +26,11 @@ STEPS = 3
 EPOCHS = 4
 
 
-def train(folder: Path | None, *, stop_after=0, changes=None, keep_best=lambda *_: None, **options: Any):
+def train(folder: Path | None, *, stop_after=0, changes=None, keep_best=lambda _: None, **options: Any):
     """Train until so many steps are made; our own network draws for its dropout, too."""
     torch.manual_seed(0)
-    network, steps = resnet9(3), 0
+    network, steps = resnet9(3), itertools.count(1)
     options = {"every": 1e9, "keep": 2, **options}
-    checkpoints = folder and Checkpoints(folder, {"batch_size": 16}, workers=ALONE, **options)
-
-    def should_stop() -> bool:
-        nonlocal steps
-        steps += 1
-        return steps == stop_after
-
     outcome = fit(
         network,
         brightness(45, 0),
@@ -44,12 +38,12 @@ def train(folder: Path | None, *, stop_after=0, changes=None, keep_best=lambda *
         recipe=dataclasses.replace(RECIPE, batch_size=16, epochs=EPOCHS, **(changes or {})),
         augmentation=Augmentation(PREPROCESSING),
         device=CPU,
-        should_stop=should_stop,
+        should_stop=lambda: next(steps) == stop_after,
         on_epoch=lambda _: None,
         keep_best=keep_best,
-        execution=Execution(checkpoints=checkpoints),
+        checkpoints=folder and Checkpoints(folder, {"batch_size": 16}, workers=ALONE, **options),
     )
-    return network.state_dict(), outcome, steps
+    return network.state_dict(), outcome, next(steps) - 1
 
 
 def same(one: tuple[dict[str, torch.Tensor], Fit, int], two: tuple[dict[str, torch.Tensor], Fit, int]) -> bool:
@@ -62,12 +56,13 @@ def same(one: tuple[dict[str, torch.Tensor], Fit, int], two: tuple[dict[str, tor
 
 
 def test_a_training_that_is_stopped_at_every_step_goes_on_to_the_same_weights_bit_for_bit(tmp_path):
-    undisturbed = train(None, changes=EVERYTHING)
+    undisturbed, kept = train(None, changes=EVERYTHING), []
     for _ in range(EPOCHS * STEPS - 1):
         _, stopped, steps = train(tmp_path, stop_after=1, changes=EVERYTHING)
         assert (stopped.interrupted, steps) == (True, 1)
-    resumed = train(tmp_path, changes=EVERYTHING)
+    resumed = train(tmp_path, changes=EVERYTHING, keep_best=lambda outcome: kept.append(len(outcome.history)))
     assert not resumed[1].interrupted
+    assert kept == [EPOCHS - 1, EPOCHS], "the best model so far is written before the first step"
     assert same(resumed, undisturbed)
 
 
@@ -81,13 +76,6 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path, caplog
     assert resumed[2] == EPOCHS * STEPS - 4
     assert same(resumed, undisturbed)
     assert newest.name in caplog.text
-
-
-def test_the_best_model_so_far_is_that_of_the_checkpoint_before_the_first_step(tmp_path):
-    train(tmp_path, stop_after=5)
-    kept: list[int] = []
-    train(tmp_path, stop_after=1, keep_best=lambda outcome, weights: kept.append(outcome.best_epoch))
-    assert kept == [1]
 
 
 def test_a_damaged_checkpoint_does_not_take_the_place_of_those_that_follow(tmp_path):
