@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import json
-from collections.abc import Iterator
 
-import botocore.exceptions
 import pytest
-from local_aws_harness import LAMBDA_TRUST, SAGEMAKER_TRUST, LocalAws, function_archive, local_aws, policy
+from local_aws_harness import LAMBDA_TRUST, function_archive, refused
+from sagemaker_local import LocalSageMaker
 
 HERE, THERE = "us-east-1", "eu-central-1"
-WAITING = {"Delay": 0.1, "MaxAttempts": 600}
 FUNCTION = "import os\n\n\ndef handler(event, context):\n    return os.environ['AWS_REGION']\n"
 STACK = {
     "Resources": {"It": {"Type": "AWS::SSM::Parameter", "Properties": {"Type": "String", "Name": "p", "Value": "1"}}},
@@ -27,74 +26,74 @@ LISTS = (
 )
 
 
-def fill(aws: LocalAws, region: str) -> None:
+def seen_from(aws: LocalSageMaker, region: str) -> LocalSageMaker:
+    """The same local AWS, with clients of another region."""
+    other = copy.copy(aws)
+    other.environment = {**aws.environment, "AWS_REGION": region}
+    other.connect()
+    return other
+
+
+def fill(aws: LocalSageMaker, region: str, role: str) -> None:
     """Make one of everything in a region."""
-    cloudformation = aws.client("cloudformation", region=region)
-    cloudformation.create_stack(StackName="s", TemplateBody=json.dumps(STACK))
-    cloudformation.get_waiter("stack_create_complete").wait(StackName="s", WaiterConfig=WAITING)
-    aws.client("logs", region=region).create_log_group(logGroupName="g")
-    metric = [{"MetricName": "m", "Value": 1.0}]
-    aws.client("cloudwatch", region=region).put_metric_data(Namespace="n", MetricData=metric)
-    aws.client("kms", region=region).create_key()
+    aws = seen_from(aws, region)
+    assert aws.deploy("s", STACK)["StackStatus"] == "CREATE_COMPLETE"
+    aws.logs.create_log_group(logGroupName="g")
+    aws.client("cloudwatch").put_metric_data(Namespace="n", MetricData=[{"MetricName": "m", "Value": 1.0}])
+    aws.client("kms").create_key()
     function = {"Runtime": "python3.14", "Handler": "app.handler", "Role": "arn:aws:iam::000000000000:role/function"}
-    code = {"ZipFile": function_archive(FUNCTION)}
-    aws.client("lambda", region=region).create_function(FunctionName="f", **function, Code=code)
-    aws.serve("e", "arn:aws:iam::000000000000:role/model", region)
+    aws.lambda_.create_function(FunctionName="f", **function, Code={"ZipFile": function_archive(FUNCTION)})
+    where = {} if region == HERE else {"CreateBucketConfiguration": {"LocationConstraint": region}}
+    aws.s3.create_bucket(Bucket=f"models-of-{region}", **where)
+    model = aws.model(aws.artifact(region, f"models-of-{region}"), role)
+    aws.endpoint(aws.config(model), "e")
     scaled = {"ResourceId": "endpoint/e/variant/v", "ScalableDimension": "sagemaker:variant:DesiredInstanceCount"}
-    aws.client("application-autoscaling", region=region).register_scalable_target(
-        ServiceNamespace="sagemaker", **scaled, MinCapacity=1, MaxCapacity=2
-    )
+    limits = {"MinCapacity": 1, "MaxCapacity": 2}
+    aws.scaling.register_scalable_target(ServiceNamespace="sagemaker", **scaled, **limits)
 
 
-@pytest.fixture(scope="module")
-def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalAws]:
+@pytest.fixture(scope="module", autouse=True)
+def filled(aws: LocalSageMaker, role: str) -> None:
     """One of everything in one region, and nothing in the other."""
-    with local_aws(tmp_path_factory.mktemp("state")) as made:
-        made.role("model", SAGEMAKER_TRUST, policy({"Action": "s3:GetObject", "Resource": "*"}))
-        made.role("function", LAMBDA_TRUST)
-        fill(made, HERE)
-        yield made
+    aws.role("function", LAMBDA_TRUST)
+    fill(aws, HERE, role)
 
 
-def found(aws: LocalAws, region: str) -> dict[str, int]:
+def found(aws: LocalSageMaker, region: str) -> dict[str, int]:
     """How many there are of each."""
     counts = {}
     for service, operation, member in LISTS:
         options = {"ServiceNamespace": "sagemaker"} if service == "application-autoscaling" else {}
-        counts[member] = len(getattr(aws.client(service, region=region), operation)(**options)[member])
+        counts[member] = len(getattr(aws.client(service, region_name=region), operation)(**options)[member])
     return counts
 
 
-def test_nothing_of_one_region_is_seen_in_another(aws: LocalAws) -> None:
+def test_nothing_of_one_region_is_seen_in_another(aws: LocalSageMaker) -> None:
     assert all(found(aws, HERE).values()), found(aws, HERE)
     assert set(found(aws, THERE).values()) == {0}, found(aws, THERE)
-    with pytest.raises(botocore.exceptions.ClientError, match="not found"):
-        aws.client("sagemaker-runtime", region=THERE).invoke_endpoint(EndpointName="e", Body=b"1")
-    with pytest.raises(botocore.exceptions.ClientError, match="Function not found"):
-        aws.client("lambda", region=THERE).invoke(FunctionName="f")
-    roles = [len(aws.client("iam", region=region).list_roles()["Roles"]) for region in (HERE, THERE)]
+    there = seen_from(aws, THERE)
+    refused(there.who, "not found", "e")
+    refused(there.lambda_.invoke, "Function not found", FunctionName="f")
+    roles = [len(seen.iam.list_roles()["Roles"]) for seen in (aws, there)]
     assert roles[0] == roles[1] > 0, "IAM is of no region"
 
 
-def test_a_region_that_does_not_exist_is_refused(aws: LocalAws) -> None:
-    with pytest.raises(botocore.exceptions.ClientError, match="us-east-7"):
-        aws.client("sagemaker", region="us-east-7").list_models()
+def test_a_region_that_does_not_exist_is_refused(aws: LocalSageMaker) -> None:
+    refused(aws.client("sagemaker", region_name="us-east-7").list_models, "us-east-7")
 
 
-def test_regions_keep_their_own_after_a_restart(aws: LocalAws) -> None:
-    fill(aws, THERE)
+def test_regions_keep_their_own_after_a_restart(aws: LocalSageMaker, role: str) -> None:
+    fill(aws, THERE, role)
     once = found(aws, HERE)
-    again = aws.restarted()
-    assert (found(again, HERE), found(again, THERE)) == (once, once)
+    aws.down()
+    aws.up()
+    assert (found(aws, HERE), found(aws, THERE)) == (once, once)
     for region in (HERE, THERE):
-        assert again.invoke("e", region=region)["model"] == f"e of {region}"
-        assert json.loads(again.client("lambda", region=region).invoke(FunctionName="f")["Payload"].read()) == region
-        assert f":{region}:" in again.client("kms", region=region).list_keys()["Keys"][0]["KeyArn"]
-
-    cloudformation = again.client("cloudformation", region=THERE)
-    again.client("sagemaker", region=THERE).delete_model(ModelName="e")
-    cloudformation.delete_stack(StackName="s")
-    cloudformation.get_waiter("stack_delete_complete").wait(StackName="s", WaiterConfig=WAITING)
-    gone = {"Models", "Parameters", "Exports"}
-    assert {kind for kind, number in found(again, THERE).items() if number == 0} >= gone
-    assert all(found(again, HERE)[kind] == once[kind] for kind in gone)
+        seen = seen_from(aws, region)
+        assert seen.who("e")["version"] == region
+        assert json.loads(seen.lambda_.invoke(FunctionName="f")["Payload"].read()) == region
+        assert f":{region}:" in seen.client("kms").list_keys()["Keys"][0]["KeyArn"]
+    there = seen_from(aws, THERE)
+    there.delete(there.stack("s"))
+    assert {kind for kind, number in found(aws, THERE).items() if number == 0} >= {"Parameters", "Exports"}
+    assert all(found(aws, HERE)[kind] == once[kind] for kind in ("Parameters", "Exports"))

@@ -3,18 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
-import botocore.exceptions
 import pytest
-from local_aws_harness import LAMBDA_TRUST, LocalAws, local_aws
-
-
-@pytest.fixture(scope="module")
-def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalAws]:
-    with local_aws(tmp_path_factory.mktemp("state")) as made:
-        yield made
+from local_aws_harness import LAMBDA_TRUST, LocalAws, refused
 
 
 def parameter(value: Any) -> dict[str, Any]:
@@ -30,7 +22,11 @@ def exporting(**exports: str) -> dict[str, Any]:
 
 
 def exports(aws: LocalAws) -> dict[str, str]:
-    return {found["Name"]: found["Value"] for found in aws.client("cloudformation").list_exports()["Exports"]}
+    return {found["Name"]: found["Value"] for found in aws.cloudformation.list_exports()["Exports"]}
+
+
+def deleted(aws: LocalAws, *stacks: dict[str, Any]) -> bool:
+    return {aws.delete(stack)["StackStatus"] for stack in stacks} == {"DELETE_COMPLETE"}
 
 
 @pytest.mark.parametrize(
@@ -45,17 +41,14 @@ def test_an_export_in_use_is_not_taken_away(aws: LocalAws, change: dict[str, str
     maker = aws.deploy("maker", exporting(a="1", unused="1"))
     user = aws.deploy("user", {"Resources": {"It": parameter({"Fn::ImportValue": "export-a"})}})
     assert user["StackStatus"] == "CREATE_COMPLETE"
-
     changed = aws.deploy("maker", exporting(**change), update=True)
     assert (changed["StackStatus"], message in changed["Reasons"]) == ("UPDATE_ROLLBACK_COMPLETE", True)
     assert exports(aws) == {"export-a": "1", "export-unused": "1"}
-    with pytest.raises(botocore.exceptions.ClientError, match="Export export-a is imported by stack user"):
-        aws.delete(maker)
-
-    assert aws.delete(user)["StackStatus"] == "DELETE_COMPLETE"
+    refused(aws.delete, "Export export-a is imported by stack user", maker)
+    assert deleted(aws, user)
     assert aws.deploy("maker", exporting(**change), update=True)["StackStatus"] == "UPDATE_COMPLETE"
     assert exports(aws) == {f"export-{name}": value for name, value in change.items()}
-    assert aws.delete(maker)["StackStatus"] == "DELETE_COMPLETE"
+    assert deleted(aws, maker)
     assert exports(aws) == {}
 
 
@@ -64,60 +57,43 @@ def test_an_export_that_another_stack_has_is_refused(aws: LocalAws) -> None:
     assert second["StackStatus"] == "ROLLBACK_COMPLETE"
     assert "Export with name export-a is already exported by stack first." in second["Reasons"]
     assert exports(aws) == {"export-a": "first"}
-    for stack in (first, second):
-        assert aws.delete(stack)["StackStatus"] == "DELETE_COMPLETE"
+    assert deleted(aws, first, second)
 
 
 def test_a_change_set_of_nothing_but_an_output_is_executed_and_one_of_nothing_at_all_is_not(aws: LocalAws) -> None:
     """As the CDK deploys a stack that now exports something for another one."""
-    client = aws.client("cloudformation")
-    template = {"Resources": {"It": parameter("1")}}
-    stack = aws.deploy("outputs", template)
-    template["Outputs"] = {"It": {"Value": {"Ref": "It"}, "Export": {"Name": "it"}}}
-    change = {"StackName": "outputs", "TemplateBody": json.dumps(template)}
+    stack = aws.deploy("outputs", {"Resources": {"It": parameter("1")}})
+    template = {"Resources": {"It": parameter("1")}, "Outputs": {"It": {"Value": "1", "Export": {"Name": "it"}}}}
     for name, status in (("output", "CREATE_COMPLETE"), ("nothing", "FAILED")):
-        client.create_change_set(**change, ChangeSetName=name)
-        assert client.describe_change_set(StackName="outputs", ChangeSetName=name)["Status"] == status
-        if name == "output":
-            client.execute_change_set(StackName="outputs", ChangeSetName=name)
-            aws.settled("outputs")
+        named = {"StackName": "outputs", "ChangeSetName": name}
+        aws.cloudformation.create_change_set(**named, TemplateBody=json.dumps(template))
+        assert aws.cloudformation.describe_change_set(**named)["Status"] == status
+        if status == "CREATE_COMPLETE":
+            aws.cloudformation.execute_change_set(**named)
+            aws.stack("outputs")
             assert "it" in exports(aws)
-    aws.delete(stack)
+    assert deleted(aws, stack)
+
+
+BUCKET = {"Type": "AWS::S3::Bucket", "Properties": {"VersioningConfiguration": {"Status": "Enabled"}}}
+HOLDER = {"Resources": {"Bucket": BUCKET, "It": parameter("1")}, "Outputs": {"Name": {"Value": {"Ref": "Bucket"}}}}
 
 
 def test_a_bucket_that_holds_something_is_not_deleted_but_the_rest_of_its_stack_is(aws: LocalAws) -> None:
-    bucket = {"Type": "AWS::S3::Bucket", "Properties": {"VersioningConfiguration": {"Status": "Enabled"}}}
-    body = {"Resources": {"Bucket": bucket, "It": parameter("1")}, "Outputs": {"Name": {"Value": {"Ref": "Bucket"}}}}
-    stack = aws.deploy("holder", body)
-    name, s3 = stack["Outputs"][0]["OutputValue"], aws.client("s3")
-    s3.put_object(Bucket=name, Key="left", Body=b"1")
-    s3.delete_object(Bucket=name, Key="left")  # a marker: the version and the marker are still there
-
+    stack = aws.deploy("holder", HOLDER)
+    name = stack["Outputs"][0]["OutputValue"]
+    aws.s3.put_object(Bucket=name, Key="left", Body=b"1")
+    aws.s3.delete_object(Bucket=name, Key="left")  # a marker: the version and the marker are still there
     failed = aws.delete(stack)
     assert failed["StackStatus"] == "DELETE_FAILED"
     assert failed["StackStatusReason"] == "The following resource(s) failed to delete: [Bucket]."
     assert "The bucket you tried to delete is not empty" in failed["Reasons"]
-    with pytest.raises(s3.exceptions.ClientError, match="BucketNotEmpty"):
-        s3.delete_bucket(Bucket=name)
-
-    versions = s3.list_object_versions(Bucket=name)
+    refused(aws.s3.delete_bucket, "BucketNotEmpty", Bucket=name)
+    versions = aws.s3.list_object_versions(Bucket=name)
     for item in [*versions["Versions"], *versions["DeleteMarkers"]]:
-        s3.delete_object(Bucket=name, Key=item["Key"], VersionId=item["VersionId"])
-    assert aws.delete(stack)["StackStatus"] == "DELETE_COMPLETE"
-    with pytest.raises(s3.exceptions.ClientError, match="404"):
-        s3.head_bucket(Bucket=name)
-
-
-def test_an_update_that_drops_a_bucket_that_holds_something_leaves_the_bucket(aws: LocalAws) -> None:
-    body: dict[str, Any] = {"Resources": {"Bucket": {"Type": "AWS::S3::Bucket"}, "It": parameter("1")}}
-    body["Outputs"] = {"Name": {"Value": {"Ref": "Bucket"}}}
-    name, s3 = aws.deploy("dropping", body)["Outputs"][0]["OutputValue"], aws.client("s3")
-    s3.put_object(Bucket=name, Key="left", Body=b"1")
-    stack = aws.deploy("dropping", {"Resources": {"It": parameter("1")}}, update=True)
-    assert stack["StackStatus"] == "UPDATE_COMPLETE"
-    assert "The bucket you tried to delete is not empty" in stack["Reasons"]
-    s3.delete_object(Bucket=name, Key="left")
-    assert aws.delete(stack)["StackStatus"] == "DELETE_COMPLETE"
+        aws.s3.delete_object(Bucket=name, Key=item["Key"], VersionId=item["VersionId"])
+    assert deleted(aws, stack)
+    refused(aws.s3.head_bucket, "404", Bucket=name)
 
 
 @pytest.mark.parametrize(
@@ -138,5 +114,4 @@ def test_a_stack_does_not_take_over_what_has_the_name_already(
     assert aws.deploy("first", body, update=True)["StackStatus"] == "UPDATE_COMPLETE"  # its own
     second = aws.deploy("second", body)
     assert (second["StackStatus"], "already exists" in second["Reasons"]) == ("ROLLBACK_COMPLETE", True)
-    for stack in (second, first):
-        assert aws.delete(stack)["StackStatus"] == "DELETE_COMPLETE"
+    assert deleted(aws, first, second)

@@ -8,13 +8,12 @@ import os
 import subprocess
 import sys
 import tarfile
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from sagemaker_local import BUCKET, Local, local_aws, untar
-from training_fixtures import LABELS, write_data_set
+from emulator_fixtures import untar
+from sagemaker_local import BUCKET, LocalSageMaker
+from training_fixtures import write_data_set
 
 from cli.training.sagemaker import SOURCE_DIR, source_bundle
 from model.training.loop.metrics import METRIC_DEFINITIONS
@@ -79,98 +78,60 @@ print(json.dumps(names))
 
 
 @pytest.fixture(scope="module")
-def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Local]:
-    data_set = write_data_set(tmp_path_factory.mktemp("shapes"))
-    with local_aws(tmp_path_factory.mktemp("local-aws")) as running:
-        for path in data_set.rglob("*.png"):
-            running.s3.upload_file(str(path), BUCKET, f"datasets/shapes/{path.relative_to(data_set)}")
-        yield running
-
-
-@pytest.fixture(scope="module")
-def role(local: Local) -> str:
-    return local.role("s3:GetObject", "s3:PutObject", "s3:ListBucket", "logs:*")
-
-
-def run(
-    local: Local, home: Path, program: str, *arguments: str, **environment: str
-) -> subprocess.CompletedProcess[str]:
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "SAGEMAKER_"))}
-    return subprocess.run(
-        [sys.executable, "-c", program, *arguments],
-        env={**inherited, **local.environment, "HOME": str(home), **environment},
-        capture_output=True,
-        text=True,
-        timeout=180,
-    )
-
-
-@pytest.fixture(scope="module")
-def started(local: Local, role: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def started(aws: LocalSageMaker, role: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The names of the completed jobs, by what they are to show."""
-    # The SDK wants of a role what only jobs in a VPC need; with this documented variable it takes a scoped one.
+    aws.upload(write_data_set(tmp_path_factory.mktemp("shapes")), "datasets/shapes")
     source = tmp_path_factory.mktemp("source")
     with tarfile.open(fileobj=io.BytesIO(source_bundle(SOURCE_DIR))) as bundle:
         bundle.extractall(source, filter="data")
-    arguments = (BUCKET, role, str(source), json.dumps(METRIC_DEFINITIONS))
-    done = run(local, tmp_path_factory.mktemp("home"), PROGRAM, *arguments, SAGEMAKER_VALIDATE_ROLE="false")
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "SAGEMAKER_"))}
+    # The SDK wants of a role what only jobs in a VPC need; with this documented variable it takes a scoped one.
+    own = {"HOME": str(tmp_path_factory.mktemp("home")), "SAGEMAKER_VALIDATE_ROLE": "false"}
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, BUCKET, role, str(source), json.dumps(METRIC_DEFINITIONS)],
+        env={**inherited, **aws.environment, **own},
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     names: dict[str, str] = json.loads(done.stdout.splitlines()[-1])
     return names
 
 
-def completed(local: Local, job: str) -> tuple[dict[str, Any], dict[str, Any]]:
+def completed(aws: LocalSageMaker, job: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """A completed training job's description and its metrics.json, once its model is found to be ours."""
-    described = local.sagemaker.describe_training_job(TrainingJobName=job)
+    described = aws.job(job)
     assert described["TrainingJobStatus"] == "Completed"
     bucket, key = described["ModelArtifacts"]["S3ModelArtifacts"].removeprefix("s3://").split("/", 1)
-    assert bucket == BUCKET
-    files = untar(local.s3.get_object(Bucket=bucket, Key=key)["Body"].read())
-    card: dict[str, Any] = json.loads(files["model.json"])
-    assert tuple(card["labels"]) == LABELS
-    assert card["input_size"] == 32
-    assert card["training_job"] == job
-    assert "model.onnx" in files
+    files = untar(aws.s3.get_object(Bucket=bucket, Key=key)["Body"].read())
+    assert json.loads(files["model.json"])["training_job"] == job
     return described, json.loads(files["metrics.json"])
 
 
 @pytest.mark.parametrize("driver", ["basic", "torchrun"])
 def test_model_trainer_trains_the_programs_folder_on_two_instances(
-    local: Local, started: dict[str, str], driver: str
+    aws: LocalSageMaker, started: dict[str, str], driver: str
 ) -> None:
     """The workers are started by train.py itself with the SDK's basic driver, and by the SDK with its torchrun."""
-    described, metrics = completed(local, started[driver])
+    described, metrics = completed(aws, started[driver])
     assert described["AlgorithmSpecification"]["ContainerEntrypoint"], "it was to be the SDK's own entry point"
     assert described["ResourceConfig"]["InstanceCount"] == metrics["workers"] == 2
 
 
 def test_hyperparameter_tuner_finds_the_best_values_for_the_programs_folder(
-    local: Local, started: dict[str, str]
+    aws: LocalSageMaker, started: dict[str, str]
 ) -> None:
-    tuning = local.sagemaker.describe_hyper_parameter_tuning_job(HyperParameterTuningJobName=started["tuning"])
+    name = {"HyperParameterTuningJobName": started["tuning"]}
+    tuning = aws.sagemaker.describe_hyper_parameter_tuning_job(**name)
     assert tuning["HyperParameterTuningJobStatus"] == "Completed"
-    jobs = local.sagemaker.list_training_jobs_for_hyper_parameter_tuning_job(
-        HyperParameterTuningJobName=started["tuning"]
-    )["TrainingJobSummaries"]
     losses: dict[str, float] = {}
-    for job in jobs:
-        described, metrics = completed(local, job["TrainingJobName"])
-        objective = job["FinalHyperParameterTuningJobObjectiveMetric"]["Value"]
-        assert objective == pytest.approx(metrics["epochs"][0]["valid_loss"], abs=6e-5)
-        losses[job["TrainingJobName"]] = objective
-        tuned = job["TunedHyperParameters"]
-        assert 0.001 <= float(tuned["lr"]) <= 0.1
-        assert tuned["batch-size"] in ("16", "32")
-        assert {name: described["HyperParameters"][name] for name in tuned} == tuned
-        arguments = metrics["arguments"]
+    for job in aws.sagemaker.list_training_jobs_for_hyper_parameter_tuning_job(**name)["TrainingJobSummaries"]:
+        _, metrics = completed(aws, job["TrainingJobName"])
+        losses[job["TrainingJobName"]] = job["FinalHyperParameterTuningJobObjectiveMetric"]["Value"]
+        assert losses[job["TrainingJobName"]] == pytest.approx(metrics["epochs"][0]["valid_loss"], abs=6e-5)
+        tuned, arguments = job["TunedHyperParameters"], metrics["arguments"]
         assert (arguments["lr"], arguments["batch_size"]) == (float(tuned["lr"]), int(tuned["batch-size"]))
     assert len(losses) == 2
     assert started["best"] == min(losses, key=losses.__getitem__) == tuning["BestTrainingJob"]["TrainingJobName"]
-
-
-def test_the_sdk_is_told_what_a_role_may_not_do(local: Local, role: str, tmp_path: Path) -> None:
-    """Its check of the role is answered from the role's real policies."""
-    done = run(local, tmp_path, PROGRAM, BUCKET, role, str(SOURCE_DIR), "[]")
-    assert done.returncode != 0
-    assert "RoleValidationError" in done.stderr
-    assert "Missing permissions: cloudwatch:PutMetricData" in done.stderr

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sagemaker_local import BUCKET, Local, local_aws
+from sagemaker_local import BUCKET, LocalSageMaker
 
 from cli import main
 from cli.aws import Stage
-from cli.operating.stopping import stop_jobs
 from cli.training import packaging
 from cli.training import sagemaker as training
 from cli.tuning import watching as tuning
@@ -35,17 +34,13 @@ print("lr", given.lr, "batch-size", given.batch_size, "epochs", given.epochs)
 """
 
 
-@pytest.fixture(scope="module")
-def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Local]:
-    with local_aws(tmp_path_factory.mktemp("aws")) as local:
-        yield local
-
-
 @pytest.fixture
-def kennel(local: Local, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Kennel:
+def kennel(
+    aws: LocalSageMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Kennel:
     """Runs `kennel` in this process, on a stage whose stacks are a bucket and a role; what it prints."""
-    role = local.role("s3:*", "logs:*", "kms:*")
-    key = local.client("kms").create_key()["KeyMetadata"]["Arn"]
+    role = aws.job_role("s3:*", "logs:*", "kms:*")
+    key = aws.client("kms").create_key()["KeyMetadata"]["Arn"]
     outputs = {"storage": {"DataBucketName": BUCKET, "DataKeyArn": key}, "training": {"TrainingRoleArn": role}}
 
     class DeployedStage(Stage):
@@ -57,13 +52,13 @@ def kennel(local: Local, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
     (source / "train.py").write_text(PROGRAM)
     (source / "requirements.txt").touch()
     shutil.copy(training.SOURCE_DIR / "container_start.py", source)
-    for name, value in local.environment.items():
+    for name, value in aws.environment.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(main, "Stage", DeployedStage)
     monkeypatch.setattr(training, "SOURCE_DIR", source)
     monkeypatch.setattr(training, "_POLL_SECONDS", 0.1)
     monkeypatch.setattr(tuning, "_POLL_SECONDS", 0.1)
-    local.s3.put_object(Bucket=BUCKET, Key="datasets/sample/train/dog/1.jpg", Body=b"1")
+    aws.s3.put_object(Bucket=BUCKET, Key="datasets/sample/train/dog/1.jpg", Body=b"1")
 
     def run(*arguments: str, code: int = 0) -> str:
         monkeypatch.setattr("sys.argv", ["kennel", "--stage", "local", *arguments])
@@ -117,13 +112,6 @@ def test_a_search_goes_on_from_an_earlier_one_and_can_be_stopped(kennel: Kennel)
     assert described(second)["WarmStartConfig"]["WarmStartType"] == "IdenticalDataAndAlgorithm"
     assert "is stopping" in kennel("tune", "stop")
     assert f"{second}: Stopped" in kennel("tune", "status")
-
-
-def test_destroying_a_stage_stops_its_searches_first(kennel: Kennel) -> None:
-    job = started(kennel, "--max-jobs", "30")
-    stop_jobs(main.Stage("local"))
-    assert described(job)["HyperParameterTuningJobStatus"] == "Stopped"
-    assert described(job)["TrainingJobStatusCounters"]["InProgress"] == 0
 
 
 def test_a_failed_search_says_why(kennel: Kennel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

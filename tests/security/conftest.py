@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from local_aws_harness import LocalAws, local_aws
+from sagemaker_local import LocalSageMaker, local_aws
 
 
 @pytest.fixture(scope="session")
-def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalAws]:
+def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalSageMaker]:
     with local_aws(tmp_path_factory.mktemp("state")) as made:
         yield made

@@ -9,21 +9,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from local_aws_harness import ROOT
+from clone import ROOT
 
 SCOPE = "20260101/us-east-1/s3/aws4_request"
 REST = "SignedHeaders=host, Signature=" + "0" * 64
 AUTHORIZATIONS = [
-    *("", "AWS", "AWSx", "AWS4HMAC x", "AWS4-HMAC-SHA256", "AWS ADMINISTRATOR:00", "AWS :00", "Bearer token"),
+    *("", "AWS", "AWSx", "AWS4-HMAC-SHA256", "AWS ADMINISTRATOR:00", "Bearer token"),
     *(f"AWS4-HMAC-SHA256 Credential={key}/{SCOPE}, {REST}" for key in ("", "test", "ADMINISTRATOR")),
     f"AWS4-HMAC-SHA256 Credential=/{SCOPE}, Credential=ADMINISTRATOR/{SCOPE}, {REST}",
     f"AWS4-ECDSA-P256-SHA256 Credential=ADMINISTRATOR/20260101/s3/aws4_request, {REST}",
-    *(
-        f"{scheme} Credential=ADMINISTRATOR/{SCOPE}, {REST}"
-        for scheme in ("AWS4-HMAC-SHA512", "AWS4-HMAC-SHA256x", "Basic")
-    ),
+    f"Basic Credential=ADMINISTRATOR/{SCOPE}, {REST}",
 ]
-VERSION_2 = "Signature=AAAAAAAAAAAAAAAAAAAAAAAAAAA%3D&Expires=4000000000"
 WHOLE = {
     "X-Amz-Algorithm": "AWS4-HMAC-SHA256",
     "X-Amz-Credential": f"ADMINISTRATOR/{SCOPE}",
@@ -33,15 +29,10 @@ WHOLE = {
     "X-Amz-Signature": "0" * 64,
 }
 QUERIES = [
-    "",
-    *("X-Amz-Signature=&X-Amz-Signature=x", "x-amz-signature=&X-Amz-Signature=x", "X%2DAmz%2DSignature=x"),
-    f"X-Amz-Credential=&X-Amz-Credential=ADMINISTRATOR/{SCOPE}",
-    "&".join(f"{name}={value}" for name, value in WHOLE.items()),
+    *("", "X-Amz-Signature=&X-Amz-Signature=x", "X%2DAmz%2DSignature=x"),
+    *("&".join(form.format(name, value) for name, value in WHOLE.items()) for form in ("{}={}", "{0}=&{0}={1}")),
     "&".join(f"{name.lower()}={value}" for name, value in WHOLE.items()),
-    "&".join(f"{name}=&{name}={value}" for name, value in WHOLE.items()),
-    "&".join(f"{name}={value}" for name, value in {**WHOLE, "X-Amz-Credential": f"/{SCOPE}"}.items()),
-    "AWSAccessKeyId=&AWSAccessKeyId=ADMINISTRATOR",
-    *(f"{name}=ADMINISTRATOR&{VERSION_2}" for name in ("AWSAccessKeyId", "awsaccesskeyid")),
+    "AWSAccessKeyId=ADMINISTRATOR&Signature=AAAAAAAAAAAAAAAAAAAAAAAAAAA%3D&Expires=4000000000",
 ]
 #: Requests that MiniStack serves, of each way in which it finds the service.
 CALLS: list[dict[str, Any]] = [
@@ -102,7 +93,6 @@ ATTEMPTS: dict[str, list[dict[str, Any]]] = {
     "credentials twice": [{**request(call, None, ""), "headers": TWICE} for call in CALLS],
     "pages of MiniStack": PLAIN_PAGES,
     "pages, signed": [{**attempt, "sign": "s3"} for attempt in PLAIN_PAGES],
-    "pages, wrongly signed": [{**attempt, "headers": [("authorization", "AWSx")]} for attempt in PLAIN_PAGES],
     "other hosts": [
         {"method": method, "path": path, "headers": [*before, ("host", host)]}
         for method in ("GET", "PUT")
@@ -149,21 +139,17 @@ def test_the_response_of_a_custom_resource_is_no_longer_than_on_aws(tmp_path: Pa
     assert [(status == 413, seen) for status, seen, _ in results] == [(False, True), (True, False), (True, False)] * 2
 
 
-def test_the_host_of_a_function_or_a_path_of_an_api_leads_nowhere_else(tmp_path: Path) -> None:
-    bases = [({}, "/_aws/execute-api/x/y"), ({}, FUNCTION_URL), ({}, "/restapis/x/y/_user_request_")]
-    for region in ("us-east-1.localhost", "us-east-1.localhost:4566", "us-east-1.on.aws"):
-        bases.append(({"headers": [("host", f"{'a' * 32}.lambda-url.{region}")]}, ""))
+def test_the_path_of_a_function_or_of_an_api_leads_nowhere_else(tmp_path: Path) -> None:
     paths = [*(call["path"] for call in CALLS), *PAGES, "/_ministack/rds/iam-auth", "/_ministack/cfn-response/t"]
     attempts = [
-        {"method": method, "path": base + path, **headers}
-        for headers, base in bases
+        {"method": method, "path": base + path}
+        for base in ("/_aws/execute-api/x/y", FUNCTION_URL, "/restapis/x/y/_user_request_")
         for path in paths
         for method in ("GET", "POST", "PUT", "OPTIONS")
     ]
     # Nobody may call a function that does not exist, so no other answer than a refusal is theirs.
     results = list(zip(attempts, put(tmp_path, attempts), strict=True))
     assert [(call, result) for call, result in results if result[0] not in (403, 404) or result[2]] == []
-    assert not any(seen for call, (_, seen, _) in results if "headers" in call and call["path"].startswith("/_"))
 
 
 def test_a_websocket_is_closed(tmp_path: Path) -> None:

@@ -7,10 +7,9 @@ import re
 from typing import Any
 from urllib.parse import quote, urlencode
 
-import botocore.exceptions
 import pytest
-from local_aws_harness import LAMBDA_TRUST, SAGEMAKER_TRUST, LocalAws, function_archive, policy, trust
-from waiting import wait_until
+from local_aws_harness import LAMBDA_TRUST, SAGEMAKER_TRUST, function_archive, policy, refused
+from sagemaker_local import LocalSageMaker
 
 from emulator.ministack.door import available, passed_roles
 from emulator.platform.awsapi import service_model
@@ -33,43 +32,37 @@ TAKES: dict[str, tuple[str, str, dict[str, Any]]] = {
         {"StackName": "passed", "TemplateBody": TEMPLATE, "RoleARN": ROLE},
     ),
 }
-ALL_BUT_IAM = {
-    "Action": ["lambda:*", "cloudformation:*", "sagemaker:*", "iam:AddRole*"],
-    "Resource": "*",
-}
+ALL_BUT_IAM = {"Action": ["lambda:*", "cloudformation:*", "sagemaker:*", "iam:AddRole*"], "Resource": "*"}
 
 
 @pytest.fixture(scope="module", autouse=True)
-def roles(aws: LocalAws) -> None:
-    services = ("lambda", "cloudformation", "sagemaker")
-    statements = [statement for name in services for statement in trust(f"{name}.amazonaws.com")["Statement"]]
-    aws.role("passable", {**LAMBDA_TRUST, "Statement": statements})
-    aws.client("iam").create_instance_profile(InstanceProfileName="empty")
+def roles(aws: LocalSageMaker) -> None:
+    services = [f"{name}.amazonaws.com" for name in ("lambda", "cloudformation", "sagemaker")]
+    aws.role("passable", policy({"Principal": {"Service": services}, "Action": "sts:AssumeRole"}))
+    aws.iam.create_instance_profile(InstanceProfileName="empty")
 
 
 @pytest.mark.parametrize("operation", TAKES)
-def test_a_role_is_taken_only_from_those_who_may_pass_it_to_that_service(aws: LocalAws, operation: str) -> None:
+def test_a_role_is_taken_only_from_those_who_may_pass_it_to_that_service(aws: LocalSageMaker, operation: str) -> None:
     service, client, request = TAKES[operation]
     for name, passed_to in (("without", None), ("another", "glue"), ("with", service)):
         condition = {"StringEquals": {"iam:PassedToService": f"{passed_to}.amazonaws.com"}}
         passing = [{"Action": "iam:PassRole", "Resource": ROLE, "Condition": condition}] if passed_to else []
         key = aws.user(f"{name}-{operation}", policy(ALL_BUT_IAM, *passing))
         call = getattr(aws.client(client, key), operation)
-        if passed_to == service:
-            call(**request)
-        else:
-            with pytest.raises(botocore.exceptions.ClientError, match=NOT_PASSED):
-                call(**request)
+        if passed_to != service:
+            refused(call, NOT_PASSED, **request)
+    call(**request)
 
 
-def test_data_is_no_role(aws: LocalAws) -> None:
+def test_data_is_no_role(aws: LocalSageMaker) -> None:
     aws.function("called", "def handler(event, context):\n    return 1\n")
     key = aws.user("function-caller", policy({"Action": "lambda:*", "Resource": "*"}))
     answer = aws.client("lambda", key).invoke(FunctionName="called", Payload=json.dumps({"Role": ROLE}))
     assert answer["Payload"].read() == b"1"
 
 
-def test_no_second_name_hides_a_role(aws: LocalAws) -> None:
+def test_no_second_name_hides_a_role(aws: LocalSageMaker) -> None:
     """A parameter in the query, one beside another of lesser power, and the role of jobs that come later."""
     weak = aws.role("weak", LAMBDA_TRUST)
     key = aws.user("hider", policy(ALL_BUT_IAM, {"Action": "iam:PassRole", "Resource": weak}))
@@ -99,28 +92,23 @@ def test_every_role_in_the_models_of_the_services_is_found() -> None:
     assert found > 80
 
 
+OF_ANOTHER_ACCOUNT = {"StringEquals": {"aws:SourceAccount": "111111111111"}}
+
+
 @pytest.mark.parametrize(
-    ("number", "statement", "trusted"),
+    ("name", "statement", "trusted"),
     [
-        (1, {"Condition": {"StringEquals": {"aws:SourceAccount": "111111111111"}}}, False),
-        (2, {"Principal": {"Service": ["lambda.amazonaws.com", "sagemaker.amazonaws.com"]}}, True),
-        (3, {"Principal": {"Service": "lambda.amazonaws.com"}}, False),
-        (4, {"Principal": "*"}, False),
-        (5, {"Effect": "Deny"}, False),
+        ("of-another-account", {"Condition": OF_ANOTHER_ACCOUNT}, False),
+        ("of-two", {"Principal": {"Service": ["lambda.amazonaws.com", "sagemaker.amazonaws.com"]}}, True),
+        ("of-lambda", {"Principal": {"Service": "lambda.amazonaws.com"}}, False),
+        ("of-everybody", {"Principal": "*"}, False),
+        ("denied", {"Effect": "Deny"}, False),
     ],
 )
 def test_a_role_serves_sagemaker_only_if_it_trusts_it(
-    aws: LocalAws, number: int, statement: dict[str, Any], trusted: bool
+    aws: LocalSageMaker, name: str, statement: dict[str, Any], trusted: bool
 ) -> None:
-    name = f"trusting-{number}"
-    (base,) = SAGEMAKER_TRUST["Statement"]
-    role = aws.role(name, {**SAGEMAKER_TRUST, "Statement": [{**base, **statement}]})
-    sagemaker = aws.client("sagemaker")
-    container = {**MODEL["PrimaryContainer"], "ModelDataUrl": "s3://no-such-bucket/model.tar.gz"}  # type: ignore[dict-item]
-    variant = {"VariantName": "v", "ModelName": name, "InitialInstanceCount": 1, "InstanceType": "ml.m5.large"}
-    sagemaker.create_model(ModelName=name, ExecutionRoleArn=role, PrimaryContainer=container)
-    sagemaker.create_endpoint_config(EndpointConfigName=name, ProductionVariants=[variant])
-    sagemaker.create_endpoint(EndpointName=name, EndpointConfigName=name)
-    failure = wait_until(lambda: sagemaker.describe_endpoint(EndpointName=name).get("FailureReason"))
+    role = aws.role(name, policy({**SAGEMAKER_TRUST["Statement"][0], **statement}))
+    endpoint = aws.endpoint(aws.config(aws.model("s3://no-such-bucket/model.tar.gz", role)))
     # With a session of the role it gets as far as the bucket.
-    assert ("Could not assume role" in failure) is not trusted
+    assert ("Could not assume role" in aws.settled(endpoint)["FailureReason"]) is not trusted

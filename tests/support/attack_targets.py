@@ -44,10 +44,9 @@ def make_targets(aws: LocalAws) -> dict[str, str]:
     change = {"StackName": "other", "ChangeSetName": "c", "ChangeSetType": "CREATE", "TemplateBody": template}
     change_set = stacks.create_change_set(**change)["Id"]
     wait_until(lambda: stacks.describe_change_set(ChangeSetName=change_set)["Status"] == "CREATE_COMPLETE")
-    host = f"victim.s3.localhost:{aws.port}"
     return {
         **{"KEY_ARN": key["Arn"], "KEY_ID": key["KeyId"], "CHANGE_SET": change_set, "VERSION": version},
-        **{"BUCKET_HOST": host, "CN_KEY": key["Arn"].replace("aws", "aws-cn", 1)},
+        "CN_KEY": key["Arn"].replace("aws", "aws-cn", 1),
     }
 
 

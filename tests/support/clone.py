@@ -35,36 +35,28 @@ class Project:
     port: int
     environment: dict[str, str] = field(default_factory=dict)
 
-    @property
-    def state_dir(self) -> Path:
-        """Where its local AWS keeps its state."""
-        return self.root / ".kennel" / "local"
-
-    def run(
-        self, *command: str, check: bool = True, env: dict[str, str] | None = None, timeout: float = 600
-    ) -> subprocess.CompletedProcess[str]:
-        """Run a command as a person in that shell would; stdout and stderr come back as one text."""
+    def run(self, *command: str, ends_with: int = 0) -> str:
+        """Run a command as a person in that shell would; stdout and stderr as one text."""
         done = subprocess.run(
             command,
             cwd=self.root,
-            env=self.environment if env is None else env,
+            env=self.environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=timeout,
+            timeout=600,
             check=False,
         )
-        if check:
-            assert done.returncode == 0, f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout}"
-        return done
+        assert done.returncode == ends_with, f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout}"
+        return done.stdout
 
-    def kennel(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """Run `kennel` there."""
-        return self.run("kennel", *arguments, check=check)
+    def kennel(self, *arguments: str, ends_with: int = 0) -> str:
+        """What `kennel` prints there."""
+        return self.run("kennel", *arguments, ends_with=ends_with)
 
     def start_local_aws(self) -> None:
         """Start it, and point the shell at it."""
         self.kennel("local", "up", "--port", str(self.port))
         script = 'eval "$(kennel local env)" && env -0'
-        variables = self.run("bash", "-c", script).stdout.rstrip("\0").split("\0")
+        variables = self.run("bash", "-c", script).rstrip("\0").split("\0")
         self.environment = dict(variable.split("=", 1) for variable in variables)

@@ -1,43 +1,45 @@
-"""A local AWS with a role, a bucket and a model server that does what it is told, for the tests of SageMaker."""
+"""A local AWS with a bucket and a model server that does what it is told, for the tests that run models and jobs."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import os
-import signal
-import socket
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import boto3
-from botocore.config import Config
 from botocore.exceptions import ClientError
 from emulator_fixtures import tar_gz, training_job, untar
+from local_aws_harness import LocalAws, policy, trust
 from waiting import wait_until
 
 from emulator.platform import lifecycle
-from emulator.platform.conditions import Conditions, SpotInterruption
 from emulator.platform.processes import process_started
-from emulator.platform.programs import free_port
 from emulator.platform.store import Store
 from emulator.sagemaker.training.metrics import Point, read_points
 
-__all__ = ["BUCKET", "IMAGE", "SERVER", "Local", "alive", "local_aws", "tar_gz", "untar"]
-
 BUCKET = "model-bucket"
 IMAGE = "123456789012.dkr.ecr.us-east-1.amazonaws.com/runtime:1"
+#: How a job may have ended.
+ENDED = ("Completed", "Failed", "Stopped")
+#: What a role of SageMaker needs for models and jobs.
+ACTIONS = (
+    *("s3:GetObject", "s3:PutObject", "s3:ListBucket"),
+    *("logs:CreateLogGroup", "logs:CreateLogStream", "logs:PutLogEvents"),
+)
 
-#: In place of AWS's two minutes.
-STOP_GRACE_SECONDS = 3.0
-#: Answers a request with what its body asks for, otherwise with the body itself.
+#: Answers a request with what its body asks for, otherwise with the body itself. Its environment decides whether and
+#: when it comes up.
 SERVER = b"""#!/usr/bin/env python3
-import asyncio, json, os, pathlib
+import asyncio, json, os, pathlib, sys, time
 
 ROOT = pathlib.Path(os.environ["SM_MODEL_DIR"])
 VERSION = (ROOT / "version").read_text()
+while not os.path.exists(os.environ.get("WAIT_FOR", "/")):
+    time.sleep(0.02)
+if os.environ.get("BROKEN"):
+    sys.exit("the weights are missing")
 
 
 async def answer(reader, writer):
@@ -59,6 +61,9 @@ async def answer(reader, writer):
             await asyncio.sleep(float(body.split()[1]))
         elif body == b"die":
             os._exit(9)
+        elif body == b"fail once" and not (ROOT / "failed").exists():
+            (ROOT / "failed").touch()
+            status = 500
         elif head.startswith("POST"):
             print("received", len(body), flush=True)
         if "x-amzn-sagemaker-custom-attributes" in headers:
@@ -83,66 +88,28 @@ def alive(pid: int) -> bool:
     return process_started(pid) is not None
 
 
-class Local:
-    """The local AWS of one test module."""
+def model_archive(version: str, **files: bytes) -> bytes:
+    """A model.tar.gz with the server above; an empty file is left out."""
+    content = {"code/serve": SERVER, "version": version.encode(), **files}
+    return tar_gz({name: body for name, body in content.items() if body})
 
-    def __init__(self, state_dir: Path) -> None:
-        self.state_dir = state_dir
-        self.port = free_port()
-        self.up()
 
-    def restart(self, spot_interruption: SpotInterruption) -> None:
-        """Take it down in an orderly way, and up again with this happening to managed spot training."""
-        lifecycle.down(self.state_dir)
-        self.up(spot_interruption)
+class LocalSageMaker(LocalAws):
+    """A local AWS with a bucket, on which models are served and jobs are run."""
 
-    def up(self, spot_interruption: SpotInterruption | None = None) -> None:
-        """Start it and connect."""
-        conditions = Conditions(spot_interruption, stop_grace_seconds=STOP_GRACE_SECONDS)
-        self.pid = lifecycle.up(self.state_dir, self.port, conditions).pid
-        self.environment = lifecycle.environment(self.state_dir)
-        self.s3 = self.client("s3")
-        self.iam = self.client("iam")
-        self.logs = self.client("logs")
-        self.sagemaker = self.client("sagemaker")
-        self.runtime = self.client("sagemaker-runtime")
-        self.scaling = self.client("application-autoscaling")
+    def __init__(self, state_dir: Path, **conditions: Any) -> None:
+        super().__init__(state_dir, **conditions)
+        self.s3.create_bucket(Bucket=BUCKET)
 
-    def client(self, service: str) -> Any:
-        """A client as an administrator has it; it does not try again."""
-        return boto3.client(
-            service,
-            endpoint_url=self.environment["AWS_ENDPOINT_URL"],
-            region_name=self.environment["AWS_REGION"],
-            aws_access_key_id=self.environment["AWS_ACCESS_KEY_ID"],
-            aws_secret_access_key=self.environment["AWS_SECRET_ACCESS_KEY"],
-            config=Config(retries={"total_max_attempts": 1}, max_pool_connections=32),
-        )
-
-    def kill(self) -> None:
-        """Take it down as a crash does, and wait until it is gone."""
-        os.kill(self.pid, signal.SIGKILL)
-        # The process counts as dead some time before the system has closed its port.
-        wait_until(lambda: not alive(self.pid) and self._port_is_free())
-
-    def _port_is_free(self) -> bool:
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", self.port))
-            except OSError:
-                return False
-        return True
-
-    def role(self, *actions: str, resource: str = "*", trusted: str = "sagemaker.amazonaws.com") -> str:
+    def job_role(self, *actions: str, trusted: str = "sagemaker.amazonaws.com") -> str:
         """A new role that may do these things; its ARN."""
-        name = f"role-{uuid.uuid4().hex[:8]}"
-        trust = _policy(Principal={"Service": trusted}, Action="sts:AssumeRole")
-        arn = self.iam.create_role(RoleName=name, AssumeRolePolicyDocument=trust)["Role"]["Arn"]
-        if actions:
-            policy = _policy(Action=list(actions), Resource=resource)
-            self.iam.put_role_policy(RoleName=name, PolicyName="policy", PolicyDocument=policy)
-        return arn
+        allowed = policy({"Action": list(actions), "Resource": "*"}) if actions else None
+        return self.role(f"role-{uuid.uuid4().hex[:8]}", trust(trusted), allowed)
+
+    def upload(self, folder: Path, prefix: str) -> None:
+        """Put the images of a folder below a prefix."""
+        for path in folder.rglob("*.png"):
+            self.s3.upload_file(str(path), BUCKET, f"{prefix}/{path.relative_to(folder)}")
 
     def train(
         self,
@@ -151,6 +118,7 @@ class Local:
         name: str = "",
         files: dict[str, bytes] | None = None,
         hyperparameters: dict[str, str] | None = None,
+        algorithm: dict[str, Any] | None = None,
         **members: Any,
     ) -> str:
         """Start a training job whose toolkit runs a program; its name."""
@@ -161,6 +129,7 @@ class Local:
         request = training_job(
             name,
             RoleArn=role,
+            AlgorithmSpecification={"TrainingImage": IMAGE, "TrainingInputMode": "File", **(algorithm or {})},
             HyperParameters={**toolkit, **(hyperparameters or {})},
             OutputDataConfig={"S3OutputPath": f"s3://{BUCKET}/training"},
         )
@@ -173,18 +142,17 @@ class Local:
 
     def ended(self, name: str) -> dict[str, Any]:
         """The description of a training job, once it has ended."""
-        wait_until(lambda: self.job(name)["TrainingJobStatus"] in ("Completed", "Failed", "Stopped"), 300)
-        return self.job(name)
+        return wait_until(lambda: (found := self.job(name))["TrainingJobStatus"] in ENDED and found, 300)
 
     def output(self, job: str, archive: str = "model.tar.gz") -> dict[str, bytes]:
         """The files of an archive that a training job has left."""
         found = self.s3.get_object(Bucket=BUCKET, Key=f"training/{job}/output/{archive}")
         return untar(found["Body"].read())
 
-    def printed(self, job: str) -> list[str]:
-        """What the instances of a training job have printed so far."""
+    def printed(self, job: str, group: str = "/aws/sagemaker/TrainingJobs") -> list[str]:
+        """What the instances of a job have printed so far."""
         with contextlib.suppress(ClientError):
-            events = self.logs.filter_log_events(logGroupName="/aws/sagemaker/TrainingJobs")["events"]
+            events = self.logs.filter_log_events(logGroupName=group)["events"]
             return [event["message"] for event in events if event["logStreamName"].startswith(f"{job}/")]
         return []
 
@@ -193,54 +161,47 @@ class Local:
         with contextlib.closing(Store(self.state_dir)) as store:
             return [point for point in read_points(store, self.job(job)["TrainingJobArn"]) if point.name == metric]
 
-    def artifact(self, version: str, **files: bytes) -> str:
-        """Upload a model artifact with the server above; its location."""
+    def artifact(self, version: str, bucket: str = BUCKET, **files: bytes) -> str:
+        """Upload a model artifact; its location."""
         key = f"artifacts/{uuid.uuid4().hex}/model.tar.gz"
-        content = {"code/serve": SERVER, "version": version.encode(), **files}
-        self.s3.put_object(Bucket=BUCKET, Key=key, Body=tar_gz({k: v for k, v in content.items() if v}))
-        return f"s3://{BUCKET}/{key}"
+        self.s3.put_object(Bucket=bucket, Key=key, Body=model_archive(version, **files))
+        return f"s3://{bucket}/{key}"
 
-    def config(self, location: str, role: str, *, model: dict[str, Any] | None = None, **variant: Any) -> str:
-        """Make a model and an endpoint configuration of one variant; its name."""
+    def model(self, location: str, role: str, environment: dict[str, str] | None = None, **members: Any) -> str:
+        """Make a model; its name."""
+        name = f"m-{uuid.uuid4().hex[:8]}"
+        container = {"Image": IMAGE, "ModelDataUrl": location, "Environment": environment or {}}
+        self.sagemaker.create_model(ModelName=name, ExecutionRoleArn=role, PrimaryContainer=container, **members)
+        return name
+
+    def config(self, model: str, **variant: Any) -> str:
+        """Make an endpoint configuration of one variant; its name."""
         name = f"c-{uuid.uuid4().hex[:8]}"
-        self.sagemaker.create_model(
-            ModelName=name,
-            ExecutionRoleArn=role,
-            **{"PrimaryContainer": {"Image": IMAGE, "ModelDataUrl": location}, **(model or {})},
-        )
-        defaults = {
-            "VariantName": "AllTraffic",
-            "ModelName": name,
-            "InstanceType": "ml.m5.large",
-            "InitialInstanceCount": 1,
-            "ContainerStartupHealthCheckTimeoutInSeconds": 60,
-        }
+        defaults = {"VariantName": "v", "ModelName": model, "InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
         self.sagemaker.create_endpoint_config(EndpointConfigName=name, ProductionVariants=[{**defaults, **variant}])
         return name
 
-    def endpoint(self, config: str) -> str:
+    def endpoint(self, config: str, name: str = "") -> str:
         """Create an endpoint and wait until it is settled; its name."""
-        name = f"Endpoint-{uuid.uuid4().hex[:8]}"
+        name = name or f"Endpoint-{uuid.uuid4().hex[:8]}"
         self.sagemaker.create_endpoint(EndpointName=name, EndpointConfigName=config)
         self.settled(name)
         return name
 
     def settled(self, endpoint: str) -> dict[str, Any]:
         """Wait until an endpoint is in no transition; its description."""
-
-        def description() -> dict[str, Any] | None:
-            found = self.sagemaker.describe_endpoint(EndpointName=endpoint)
-            return found if found["EndpointStatus"] in ("InService", "Failed") else None
-
-        return wait_until(description)
-
-    def invoke(self, endpoint: str, body: bytes, **members: Any) -> bytes:
-        """Invoke an endpoint; the body of its answer."""
-        return self.runtime.invoke_endpoint(EndpointName=endpoint, Body=body, **members)["Body"].read()
+        describe = self.sagemaker.describe_endpoint
+        settled = ("InService", "Failed")
+        return wait_until(lambda: (found := describe(EndpointName=endpoint))["EndpointStatus"] in settled and found)
 
     def who(self, endpoint: str) -> dict[str, Any]:
-        """What an instance says of itself."""
-        return json.loads(self.invoke(endpoint, b"who"))
+        """What an instance says of itself, once there is one: after a restart it comes up behind the endpoint."""
+
+        def answer() -> Any:
+            with contextlib.suppress(self.runtime.exceptions.ServiceUnavailable):
+                return self.runtime.invoke_endpoint(EndpointName=endpoint, Body=b"who")["Body"].read()
+
+        return json.loads(wait_until(answer))
 
     def pids(self, endpoint: str, count: int) -> set[int]:
         """The processes of all instances, once there are as many."""
@@ -255,16 +216,10 @@ class Local:
         return {pid for pid in seen if alive(pid)}
 
 
-def _policy(**statement: Any) -> str:
-    return json.dumps({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", **statement}]})
-
-
 @contextlib.contextmanager
-def local_aws(state_dir: Path) -> Iterator[Local]:
-    """A local AWS with a bucket, taken down at the end whatever happens."""
-    local = Local(state_dir)
+def local_aws(state_dir: Path, **conditions: Any) -> Iterator[LocalSageMaker]:
+    """Start one, stop it in the end; `conditions` are members of `Conditions`."""
     try:
-        local.s3.create_bucket(Bucket=BUCKET)
-        yield local
+        yield LocalSageMaker(state_dir, **conditions)
     finally:
         lifecycle.down(state_dir)
