@@ -54,9 +54,9 @@ class Project:
         """What `kennel` prints there."""
         return self.run("kennel", *arguments, ends_with=ends_with)
 
-    def start_local_aws(self) -> None:
+    def start_local_aws(self, *options: str) -> None:
         """Start it, and point the shell at it."""
-        self.kennel("local", "up", "--port", str(self.port))
+        self.kennel("local", "up", "--port", str(self.port), *options)
         script = 'eval "$(kennel local env)" && env -0'
         variables = self.run("bash", "-c", script).rstrip("\0").split("\0")
         self.environment = dict(variable.split("=", 1) for variable in variables)
