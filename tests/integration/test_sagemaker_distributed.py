@@ -58,8 +58,9 @@ def curve(metrics: dict[str, Any]) -> list[tuple[float, float]]:
 def test_a_job_whose_spot_instances_are_taken_back_ends_with_the_same_loss_curve(aws: LocalSageMaker) -> None:
     undisturbed = start(aws)
     expected = completed(aws, undisturbed)
+    middle = middle_of_training(aws, undisturbed)
     aws.down()
-    aws.up(spot_interruption=SpotInterruption(after_seconds=middle_of_training(aws, undisturbed), wait_seconds=2))
+    aws.up(spot_interruption=SpotInterruption(middle, wait_seconds=2))
     limits = {"MaxRuntimeInSeconds": 600, "MaxWaitTimeInSeconds": 600}
     checkpoints = {"S3Uri": f"s3://{BUCKET}/checkpoints/spot"}
     spot = {"EnableManagedSpotTraining": True, "StoppingCondition": limits, "CheckpointConfig": checkpoints}
