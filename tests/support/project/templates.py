@@ -12,7 +12,7 @@ from typing import Any
 from infra.settings import Settings
 from model.core.archives import write_archive
 
-PROJECT = Path(__file__).resolve().parents[2]
+PROJECT = Path(__file__).resolve().parents[3]
 KINDS = ("storage", "training", "inference")
 
 Resource = dict[str, Any]

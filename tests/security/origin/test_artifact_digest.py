@@ -15,7 +15,7 @@ from model.core.archives import archive_digest, write_archive
 from model.core.artifact_digest import DigestError, folder_digest
 from model.core.packaging import add_serving_program
 
-MODEL = Path(__file__).resolve().parents[2] / "model"
+MODEL = Path(__file__).resolve().parents[3] / "model"
 
 
 @pytest.fixture

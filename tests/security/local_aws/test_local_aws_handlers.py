@@ -111,7 +111,7 @@ ATTEMPTS: dict[str, list[dict[str, Any]]] = {
 
 def put(state_dir: Path, requests: list[dict[str, Any]]) -> list[tuple[int, bool, bool]]:
     """How far each got: its status, whether MiniStack saw it, whether a handler did."""
-    command = [sys.executable, ROOT / "tests/support/local_aws_in_process.py", state_dir]
+    command = [sys.executable, ROOT / "tests/support/local_aws/local_aws_in_process.py", state_dir]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         command, input=json.dumps(requests), capture_output=True, text=True, timeout=200, env=environment, check=False

@@ -22,7 +22,7 @@ from packaging.utils import canonicalize_name
 from benchmarks import serving_systems
 from model.core.packaging import SERVING_PACKAGES
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 #: Its builds for processors only come from another place than those with CUDA, so it has no hash that fits all.
 OF_PYTORCH = {"torch", "torchvision"}
 #: Files of pins, for people, each with a lock beside it, which is what is installed.
