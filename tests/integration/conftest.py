@@ -1,4 +1,4 @@
-"""What several modules start from: a fresh clone of the project, and a local AWS that the CDK can deploy to."""
+"""What several files start from: a local AWS of their own, and a fresh clone of the project."""
 
 from __future__ import annotations
 
@@ -7,7 +7,22 @@ from collections.abc import Iterator
 
 import pytest
 from clone import Project, fresh_clone
-from local_aws_harness import CdkApp, LocalAws, free_port, local_aws
+from sagemaker_local import ACTIONS, LocalSageMaker, local_aws
+
+from emulator.platform.programs import free_port
+
+
+@pytest.fixture(scope="module")
+def aws(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalSageMaker]:
+    """A local AWS for the tests of one file, under the CONDITIONS that the file names, if it names any."""
+    with local_aws(tmp_path_factory.mktemp("state"), **getattr(request.module, "CONDITIONS", {})) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def role(aws: LocalSageMaker) -> str:
+    """A role with what models and jobs need."""
+    return aws.job_role(*ACTIONS)
 
 
 @pytest.fixture(scope="module")
@@ -19,11 +34,3 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     project = Project(root, free_port(), clean)
     yield project
     project.kennel("local", "down")
-
-
-@pytest.fixture(scope="session")
-def bootstrapped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalAws]:
-    """A local AWS that the CDK can deploy to."""
-    with local_aws(tmp_path_factory.mktemp("state")) as aws:
-        CdkApp(aws, tmp_path_factory.mktemp("nothing")).cdk("bootstrap", "aws://000000000000/us-east-1")
-        yield aws

@@ -1,0 +1,165 @@
+"""`make demo`, then what a person does with what it has deployed.
+
+The tests share one deployment and run in the order in which they stand here; the last ones take it down.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from clone import Project
+from emulator_fixtures import tar_gz, untar
+from PIL import Image
+
+
+@pytest.fixture(scope="module")
+def demo(project: Project) -> Project:
+    """The project after `kennel demo`, whose output is in `demo.log`."""
+    output = project.kennel("demo", "--port", str(project.port))
+    (project.root / "demo.log").write_text(output)
+    project.start_local_aws()  # it runs already: takes over its environment
+    return project
+
+
+@pytest.fixture(scope="module")
+def client(demo: Project) -> Callable[[str], Any]:
+    """Boto3 clients of the administrator, told nothing but what `kennel local env` says."""
+    keys = (demo.environment[name] for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"))
+    session = boto3.Session(*keys, region_name=demo.environment["AWS_REGION"])
+    return lambda service: session.client(service, endpoint_url=demo.environment["AWS_ENDPOINT_URL"])
+
+
+def test_the_demo_prints_answers_accuracy_times_and_how_to_stop(demo: Project) -> None:
+    output = (demo.root / "demo.log").read_text()
+    assert "Held-out images, answered by the function" in output
+    assert re.search(r"accuracy through the function URL\s+\d+\.\d+%", output)
+    assert "Time of each step" in output
+    assert "kennel local down" in output
+    assert "Traceback" not in output
+
+
+@pytest.fixture(scope="module")
+def figures(demo: Project) -> dict[str, Any]:
+    """What `kennel evaluate` says of the held-out pictures."""
+    return json.loads(demo.kennel("evaluate", "--json").splitlines()[-1])
+
+
+def test_accuracy_through_the_url_is_high_and_equals_the_artifacts_own(figures: dict[str, Any]) -> None:
+    assert figures["test_pictures"] >= 150
+    assert figures["accuracy_online"] >= 0.85
+    assert figures["accuracy_online"] == figures["accuracy_offline"]
+    assert figures["largest_difference"] < 1e-6
+
+
+def test_the_figures_of_the_report_are_those_of_the_deployed_model(demo: Project, figures: dict[str, Any]) -> None:
+    demo.kennel("report", "--no-open", "--output", "reports")
+    (folder,) = (demo.root / "reports").iterdir()
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["test"]["accuracy"] == figures["accuracy_offline"]
+    assert (folder / "report.html").read_text().count('<img src="data:image/jpeg') == len(metrics["mistakes"])
+    error = {when: found["expected_calibration_error"] for when, found in metrics["calibration"]["test"].items()}
+    assert error["after"] < error["before"]
+
+
+def test_a_batch_labels_a_prefix_once_names_what_it_cannot_read_and_goes_on_with_new_images(
+    demo: Project, client: Callable[[str], Any], tmp_path: Path
+) -> None:
+    s3, folder = client("s3"), tmp_path / "holiday"
+    (bucket,) = (found["Name"] for found in s3.list_buckets()["Buckets"] if "databucket" in found["Name"])
+    for number, path in enumerate(sorted((demo.root / "data/sample/test").rglob("*.jpg"))[:6]):
+        copy = folder / f"dir {number % 2}" / f"é {number}.jpg"
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(path.read_bytes())
+    (folder / "broken.jpg").write_bytes(b"no image")
+
+    def labels() -> dict[str, dict[str, Any]]:
+        body = s3.get_object(Bucket=bucket, Key="batch/output/holiday/labels.jsonl")["Body"].read()
+        return {label["picture"]: label for label in map(json.loads, body.decode().splitlines())}
+
+    output = demo.kennel("batch", str(folder), "--parquet")
+    assert "USD per hour" in output
+    assert "6 of 7 pictures are labelled, 1 could not be, 0 are left" in output
+    first = labels()
+    assert first.keys() == {f"dir {n % 2}/é {n}.jpg" for n in range(6)} | {"broken.jpg"}
+    assert first["broken.jpg"]["error"]["code"] == "unsupported_image"
+    answered = json.loads(demo.kennel("classify", str(folder / "dir 1/é 1.jpg"), "--json"))
+    label = first["dir 1/é 1.jpg"]
+    assert (label["label"], label["model"]) == (answered["predictions"][0]["label"], answered["model"])
+    assert s3.head_object(Bucket=bucket, Key="batch/output/holiday/labels.parquet")["ContentLength"] > 0
+
+    (folder / "new.jpg").write_bytes((folder / "dir 0/é 0.jpg").read_bytes())
+    assert "8 pictures, 7 of them labelled already" in demo.kennel("batch", str(folder))
+    assert labels() == first | {"new.jpg": labels()["new.jpg"]}
+    # Nothing is left of the jobs but the labels.
+    for prefix in ("batch/input/.manifests/", "batch/output/holiday/.jobs/"):
+        assert "Contents" not in s3.list_objects_v2(Bucket=bucket, Prefix=prefix)
+
+
+def test_a_broken_artifact_rolls_back_and_the_old_model_keeps_answering(
+    demo: Project, client: Callable[[str], Any]
+) -> None:
+    artifact = demo.root / "build/local/model.tar.gz"
+    image = str(next((demo.root / "data/sample/test").rglob("*.jpg")))
+    good, before = artifact.read_bytes(), json.loads(demo.kennel("classify", image, "--json"))
+    files = untar(good)
+    artifact.write_bytes(tar_gz({**files, "model.onnx": files["model.onnx"][:-1000] + bytes(1000)}))
+    said = demo.kennel("deploy", "--yes", "inference", ends_with=5)
+    artifact.write_bytes(good)
+    assert "model.onnx" in said, "the reason is not in what the user sees"
+    (stack,) = client("cloudformation").describe_stacks(StackName="kennel-local-inference")["Stacks"]
+    assert stack["StackStatus"] == "UPDATE_ROLLBACK_COMPLETE"
+    assert json.loads(demo.kennel("classify", image, "--json"))["predictions"] == before["predictions"]
+
+
+def test_any_other_data_set_goes_through_the_same_commands(demo: Project) -> None:
+    """No splits, odd class names, mixed modes and sizes, one image that cannot be read; searched inside one job."""
+    folder = demo.root / "data" / "shapes"
+    colours = {"001.Röd boll": (200, 30, 30), "grön boll": (30, 180, 40), "青い ボール": (30, 60, 200)}
+    modes = ("RGB", "L", "P", "RGBA", "CMYK")
+    for label, colour in colours.items():
+        (folder / label).mkdir(parents=True)
+        for number in range(20):
+            mode = "RGB" if number % 2 else modes[number // 2 % len(modes)]
+            size = (40 + 13 * number, 300 - 9 * number)
+            drawn = Image.new("RGB", size, tuple(value + number for value in colour)).convert(mode)
+            drawn.save(folder / label / f"bild {number}.{'tiff' if mode == 'CMYK' else 'png'}")
+    (folder / "grön boll" / "kaputt.jpg").write_bytes(b"\xff\xd8\xff\xe0 not really")
+    pushed = demo.kennel("data", "push", "data/shapes")
+    assert "Pushed as 'shapes': 61 uploaded" in pushed
+    settings = ("mode=head", "search=3", "views=2", "epochs=2")
+    trained = demo.kennel("train", "--data", "shapes", *(f"--set={setting}" for setting in settings))
+    assert "kaputt.jpg" in trained
+    assert [f"trial={number} status=" in trained for number in (1, 2, 3, 4)] == [True, True, True, False]
+    demo.kennel("package")
+    demo.kennel("deploy", "--yes", "inference")
+    answer = json.loads(demo.kennel("classify", str(folder / "青い ボール/bild 3.png"), "--json"))
+    assert {found["label"] for found in answer["predictions"]} == {"Röd boll", "grön boll", "青い ボール"}
+    figures = json.loads(demo.kennel("evaluate", "data/shapes", "--json").splitlines()[-1])
+    assert figures["accuracy_online"] == figures["accuracy_offline"]
+
+
+def test_destroy_leaves_nothing(demo: Project, client: Callable[[str], Any]) -> None:
+    demo.kennel("local", "down")
+    demo.start_local_aws("--access-log-delay", "3600")  # with logs that arrive meanwhile it takes half a minute longer
+    demo.kennel("destroy", "--yes")
+    stacks = client("cloudformation").describe_stacks()["Stacks"]
+    assert [stack["StackName"] for stack in stacks if stack["StackStatus"] != "DELETE_COMPLETE"] == ["CDKToolkit"]
+    targets = client("application-autoscaling").describe_scalable_targets(ServiceNamespace="sagemaker")
+    lists = [
+        client("sagemaker").list_endpoints()["Endpoints"],
+        client("sagemaker").list_endpoint_configs()["EndpointConfigs"],
+        client("sagemaker").list_models()["Models"],
+        client("lambda").list_functions()["Functions"],
+        targets["ScalableTargets"],
+    ]
+    assert lists == [[]] * 5
+    names = [bucket["Name"] for bucket in client("s3").list_buckets()["Buckets"]]
+    names += [role["RoleName"] for role in client("iam").list_roles()["Roles"]]
+    names += [group["logGroupName"] for group in client("logs").describe_log_groups()["logGroups"]]
+    assert [name for name in names if "kennel" in name or "Endpoints" in name] == []

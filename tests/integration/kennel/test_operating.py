@@ -1,0 +1,65 @@
+"""Destroying a stage whose access logs arrive while it is destroyed."""
+
+from __future__ import annotations
+
+import pytest
+from local_aws_harness import LocalAws, policy
+from waiting import wait_until
+
+from cli.aws import Stage
+from cli.errors import NotReadyError
+from cli.operating import destroying
+
+CONDITIONS = {"access_log_seconds": 1.0}
+LOGS, DATA = "the-logs", "the-data"
+SERVICE = {"Principal": {"Service": "logging.s3.amazonaws.com"}}
+WRITING = policy({**SERVICE, "Action": "s3:PutObject", "Resource": f"arn:aws:s3:::{LOGS}/*"})
+LOGGING = {"DestinationBucketName": {"Ref": "Logs"}, "LogFilePrefix": "logs/"}
+VERSIONED = {"VersioningConfiguration": {"Status": "Enabled"}}
+#: As far as it matters here, the storage stack.
+STORAGE = {
+    "Resources": {
+        "Logs": {"Type": "AWS::S3::Bucket", "Properties": {"BucketName": LOGS}},
+        "Policy": {
+            "Type": "AWS::S3::BucketPolicy",
+            "Properties": {"Bucket": {"Ref": "Logs"}, "PolicyDocument": WRITING},
+        },
+        "Data": {
+            "Type": "AWS::S3::Bucket",
+            "Properties": {"BucketName": DATA, "LoggingConfiguration": LOGGING, **VERSIONED},
+        },
+    }
+}
+
+
+def test_late_logs_do_not_keep_a_stage_from_being_destroyed_where_it_is(
+    aws: LocalAws, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in aws.environment.items():
+        monkeypatch.setenv(name, value)
+    stage = Stage("local")
+    assert aws.deploy(stage.stack_name("storage"), STORAGE)["StackStatus"] == "CREATE_COMPLETE"
+    aws.s3.put_object(Bucket=DATA, Key="datasets/a", Body=b"a")
+    with monkeypatch.context() as elsewhere:
+        for name in ("AWS_REGION", "AWS_DEFAULT_REGION"):
+            elsewhere.setenv(name, "eu-west-1")
+        with pytest.raises(NotReadyError, match=r"nothing of the stage 'local' in .* region eu-west-1") as raised:
+            destroying.destroy_stage(Stage("local"))
+        assert "AWS_REGION and AWS_DEFAULT_REGION" in raised.value.hint
+
+    monkeypatch.setattr(destroying, "_LATE_LOGS_PAUSE", 0.1)
+    monkeypatch.setattr(destroying, "_POLL_SECONDS", 0.1)
+    delete, waited = destroying._delete_stack, list[str]()
+
+    def delete_after_delivery(stage: Stage, kind: str) -> int:
+        if kind == "storage" and not waited:
+            waited.append(kind)
+            wait_until(lambda: aws.s3.list_objects_v2(Bucket=LOGS).get("Contents"))
+        return delete(stage, kind)
+
+    monkeypatch.setattr(destroying, "_delete_stack", delete_after_delivery)
+    destroying.destroy_stage(stage)
+    assert waited
+    assert "Access logs have arrived meanwhile" in capsys.readouterr().out
+    assert stage.find_stack("kennel-local-storage") is None
+    assert not {bucket["Name"] for bucket in aws.s3.list_buckets()["Buckets"]} & {LOGS, DATA}
