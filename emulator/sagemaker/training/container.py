@@ -29,6 +29,8 @@ OPT_ML = "/opt/ml"
 _TORCHRUN = Path(__file__).with_name("torchrun.py")
 #: Hyperparameters that speak to the container's toolkit and not to the program.
 _TOOLKIT_PREFIX = "sagemaker_"
+#: Those that ask the toolkit for another way to start the program: MPI, a parameter server, SageMaker's libraries.
+_LAUNCHER = re.compile(r"sagemaker_(?!torch_distributed_)\w+_enabled")
 #: INFO, as SageMaker's toolkit has it.
 _LOG_LEVEL = "20"
 
@@ -136,6 +138,7 @@ class TrainingContainer:
     def _toolkit_variables(self) -> dict[str, str]:
         """The ``SM_*`` variables of SageMaker's training toolkit; an entry point of the job's own goes without them."""
         resource_config, user = self._resource_config(), self.user_parameters()
+        channels = {name: self.path("input", "data", name) for name in self.channels}
         values: dict[str, Any] = {
             "SM_MODEL_DIR": self.path("model"),
             "SM_OUTPUT_DIR": self.path("output"),
@@ -154,15 +157,17 @@ class TrainingContainer:
             "SM_RESOURCE_CONFIG": resource_config,
             "SM_INPUT_DATA_CONFIG": self._input_data_config(),
             "SM_NUM_GPUS": self._cluster.gpus,
-            "SM_LOG_LEVEL": _LOG_LEVEL,
-            **{f"SM_CHANNEL_{_variable(name)}": self.path("input", "data", name) for name in self.channels},
+            "SM_LOG_LEVEL": _decode(self.hyperparameters.get(f"{_TOOLKIT_PREFIX}container_log_level", _LOG_LEVEL)),
+            **{f"SM_CHANNEL_{_variable(name)}": path for name, path in channels.items()},
             **{f"SM_HP_{_variable(name)}": value for name, value in user.items()},
         }
+        more = {"hyperparameters": user, "channel_input_dirs": channels, "job_name": self._job["TrainingJobName"]}
+        values["SM_TRAINING_ENV"] = {name.removeprefix("SM_").lower(): value for name, value in values.items()} | more
         values |= {name.removeprefix("SM_"): value for name, value in self._cluster.meeting_place.items()}
         return {name: value if isinstance(value, str) else _text(value) for name, value in values.items()}
 
     def toolkit_parameter(self, name: str) -> str | None:
-        """A hyperparameter that speaks to the toolkit: ``submit_directory``, where the program's folder is packed."""
+        """A hyperparameter that speaks to the toolkit, such as ``submit_directory``: where the program is packed."""
         value = self.hyperparameters.get(_TOOLKIT_PREFIX + name)
         return None if value is None else str(_decode(value))
 
@@ -205,6 +210,9 @@ class TrainingContainer:
             raise JobFailed(f"ClientError: the program {program} is not in the source directory, which has: {present}.")
         if path.suffix != ".py":
             raise JobFailed(f"ClientError: the local AWS runs Python scripts, and the program {program} is none.")
+        for name, value in self.hyperparameters.items():
+            if _LAUNCHER.fullmatch(name) and _decode(value):
+                raise JobFailed(f"ClientError: the local AWS has no {name}: it starts programs by Python or torchrun.")
         # The toolkit joins all of it into one text and hands that to a shell, which interprets it.
         python = [shlex.quote(text) for text in (sys.executable, *self._torchrun())]
         line = " ".join([*python, program, *self.user_arguments()])
@@ -217,10 +225,11 @@ class TrainingContainer:
         if not _decode(self.hyperparameters.get("sagemaker_torch_distributed_enabled", "false")):
             return []
         hosts = self._cluster.hosts
+        processes = self.toolkit_parameter("mpi_num_of_processes_per_host") or str(self._cluster.gpus or 1)
         # Where to meet also for one host: two jobs would meet at torchrun's default port.
         address, port = (str(value) for value in self._cluster.meeting_place.values())
         return [
-            "-P", str(_TORCHRUN), "--nnodes", str(len(hosts)), "--nproc_per_node", str(self._cluster.gpus or 1),
+            "-P", str(_TORCHRUN), "--nnodes", str(len(hosts)), "--nproc_per_node", processes,
             "--master_addr", address, "--master_port", port, "--node_rank", str(hosts.index(self.host)),
         ]  # fmt: skip
 
@@ -259,7 +268,9 @@ def _text(value: Any) -> str:
     """A value as the toolkit writes it into a variable."""
     if value is None:
         return ""
-    return str(value) if isinstance(value, Path) else json.dumps(value, sort_keys=True, separators=(",", ":"))
+    if isinstance(value, Path):
+        return str(value)
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)  # paths are texts there
 
 
 def _variable(name: str) -> str:

@@ -68,6 +68,18 @@ def test_hyperparameters_become_arguments_as_the_toolkit_makes_them(tmp_path: Pa
     assert [environment[f"SM_HP_{name}"] for name in ("LR", "FLAG", "NAME")] == ["0.1", "true", "plain text"]
 
 
+def test_the_toolkit_sums_up_its_variables_in_one_of_them(tmp_path: Path) -> None:
+    values = {"lr": "0.1", "sagemaker_container_log_level": "10"}
+    made = container(tmp_path, InputDataConfig=[channel("more-data", URL)], HyperParameters=values)
+    environment = made.environment(tmp_path, {})
+    summary, data = json.loads(environment["SM_TRAINING_ENV"]), str(made.path("input", "data", "more-data"))
+    assert (environment["SM_CHANNEL_MORE_DATA"], environment["SM_LOG_LEVEL"]) == (data, "10")
+    expected = {"hyperparameters": {"lr": 0.1}, "channel_input_dirs": {"more-data": data}, "job_name": "job"}
+    expected |= {"model_dir": environment["SM_MODEL_DIR"], "hosts": ["algo-1"], "current_host": "algo-1"}
+    expected |= {"log_level": 10, "num_gpus": 0, "hps": {"lr": 0.1}, "user_args": ["--lr", "0.1"]}
+    assert {name: summary[name] for name in expected} == expected
+
+
 def test_nothing_of_the_environment_of_the_server_leaks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("AWS_PROFILE", "AWS_SECRET_ACCESS_KEY", "PYTHONSTARTUP", "SECRET"):
         monkeypatch.setenv(name, "leak")
@@ -145,16 +157,28 @@ def test_torchrun_joins_the_instances_as_the_toolkit_lets_it(tmp_path: Path) -> 
     ], answers
 
 
+def test_torchrun_starts_as_many_processes_as_the_job_asks_for(tmp_path: Path) -> None:
+    values = {"sagemaker_program": "train.py", "sagemaker_torch_distributed_enabled": "true"}
+    made = container(tmp_path, HyperParameters={**values, "sagemaker_mpi_num_of_processes_per_host": "2"})
+    made.path("code", "train.py").touch()
+    assert "--nproc_per_node 2 " in made.command()[-1]
+
+
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
         ({}, "names no program"),
-        ({"sagemaker_program": "absent.py"}, r"absent\.py is not in .*: present\.sh\."),
+        ({"sagemaker_program": "absent.py"}, r"absent\.py is not in .*: present\.sh, train\.py\."),
         ({"sagemaker_program": "present.sh"}, r"runs Python scripts, and the program present\.sh is none"),
+        *(
+            ({"sagemaker_program": "train.py", name: "true"}, f"the local AWS has no {name}:")
+            for name in ("sagemaker_mpi_enabled", "sagemaker_parameter_server_enabled")
+        ),
     ],
 )
 def test_a_program_that_cannot_be_started_is_refused(tmp_path: Path, parameters: dict[str, str], message: str) -> None:
     made = container(tmp_path, HyperParameters=parameters)
-    made.path("code", "present.sh").touch()
+    for name in ("present.sh", "train.py"):
+        made.path("code", name).touch()
     with pytest.raises(JobFailed, match=message):
         made.command()
