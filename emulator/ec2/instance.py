@@ -30,6 +30,15 @@ _POLL_SECONDS = 0.1
 _SHUTDOWN_GRACE_SECONDS = 8.0
 #: What GetConsoleOutput returns at most.
 _CONSOLE_BYTES = 64 * 1024
+#: What `shutdown` is called with, unless it takes a call back: a time that can be read, or none. As systemd's says it.
+_TIME_CHECK = """case " $* " in *" -c "*) ;; *)
+    moment=$(printf '%s\\n' "$@" | grep -v '^-' | head -n 1)
+    printf '%s\\n' "${moment:-now}" | grep -Eqx 'now|[+]?[0-9]+|([01]?[0-9]|2[0-3]):[0-5]?[0-9]' || {
+        echo "Failed to parse time specification: $moment" >&2
+        exit 1
+    }
+esac
+"""
 _POWER_COMMANDS = ("shutdown", "poweroff", "halt", "reboot", "systemctl", "init", "telinit")
 #: Any way to reach the machine's own commands: none of them may be called by a path.
 _BY_PATH = re.compile(rf"/s?bin/({'|'.join(_POWER_COMMANDS)})\b|/proc/sysrq-trigger|\bsudo\b")
@@ -70,7 +79,8 @@ class PowerSwitch:
     def __init__(self, folder: Path, calls: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         for name in _POWER_COMMANDS:
-            (folder / name).write_text(f'#!/bin/sh\necho "{name} $*" >> {shlex.quote(str(calls))}\n')
+            check = _TIME_CHECK if name == "shutdown" else ""
+            (folder / name).write_text(f'#!/bin/sh\n{check}echo "{name} $*" >> {shlex.quote(str(calls))}\n')
             (folder / name).chmod(0o755)
         self._calls = calls
         self._read = 0
@@ -95,8 +105,10 @@ def _due(words: list[str], due: float | None) -> float | None:
             return None
         case ["shutdown", *arguments] if not {"-r", "--reboot"} & {*arguments}:
             moment = next((argument for argument in arguments if not argument.startswith("-")), "+1")
-            minutes = "0" if moment == "now" else moment.removeprefix("+")
-            return now + 60 * int(minutes) if minutes.isdecimal() else due  # by a time of day nothing is done here
+            if ":" in moment:
+                clock, today = time.strptime(moment, "%H:%M"), time.localtime()
+                return now + ((clock.tm_hour - today.tm_hour) * 60 + clock.tm_min - today.tm_min) % 1440 * 60
+            return now if moment == "now" else now + 60 * int(moment)
     return due  # a restart brings the same instance back
 
 

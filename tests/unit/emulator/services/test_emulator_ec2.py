@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import subprocess
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -32,15 +33,29 @@ KEYS = {"AWS_ACCESS_KEY_ID": "ASIA1", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_SE
         (["shutdown -P +90"], False),
         (["shutdown -P +0", "shutdown -c"], False),
         (["shutdown -r now", "reboot"], False),
-        (["systemctl restart amazon-ssm-agent", "shutdown tomorrow"], False),
+        (["systemctl restart amazon-ssm-agent"], False),
+        (["shutdown 12:30"], True),
+        (["shutdown -P 12:31"], False),
     ],
 )
-def test_the_power_switch_understands_what_programs_call(tmp_path: Path, calls: list[str], pressed: bool) -> None:
+def test_the_power_switch_understands_what_programs_call(
+    tmp_path: Path, calls: list[str], pressed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.localtime", lambda: time.strptime("12:30", "%H:%M"))
     switch = PowerSwitch(tmp_path / "bin", tmp_path / "calls")
     for call in calls:
         name, *arguments = call.split()
         subprocess.run([str(tmp_path / "bin" / name), *arguments], check=True)
     assert switch.pressed() is pressed
+
+
+@pytest.mark.parametrize("moment", ["tomorrow", "24:00", "12.30", "+"])
+def test_a_time_that_cannot_be_read_is_refused_and_not_ignored(tmp_path: Path, moment: str) -> None:
+    switch = PowerSwitch(tmp_path / "bin", tmp_path / "calls")
+    command = [str(tmp_path / "bin" / "shutdown"), "-P", moment]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (found.returncode, found.stderr) == (1, f"Failed to parse time specification: {moment}\n")
+    assert not switch.pressed()
 
 
 @pytest.fixture
