@@ -157,7 +157,7 @@ def test_the_life_of_a_stack(aws: LocalSageMaker) -> None:
 @pytest.mark.parametrize(
     ("right", "wrong", "message"),
     [
-        ('EnableNetworkIsolation: "false"', "Colour: red", "(?i)colour"),
+        ('EnableNetworkIsolation: "false"', "Colour: red", "Unknown parameter 'colour'"),
         ("EndpointConfigName: !GetAtt", "EndpointName: not_a_name, EndpointConfigName: !GetAtt", "regular expression"),
         ("!GetAtt Config.EndpointConfigName", "unknown", "Could not find endpoint configuration"),
         ('"NAME": "one"', '"BROKEN": "1"', "the weights are missing"),

@@ -13,6 +13,7 @@ from typing import Any
 import botocore.auth
 import botocore.exceptions
 import pytest
+import urllib3
 from botocore.config import Config
 from local_aws_harness import LocalAws, policy, refused
 
@@ -82,12 +83,15 @@ def test_a_function_url_takes_no_signature_for_another_service_or_region(aws: Lo
 
 
 def test_pages_of_other_sites_get_what_the_cors_configuration_of_a_function_url_gives_them(aws: LocalAws) -> None:
+    rule = {"AllowedOrigins": ["*"], "AllowedMethods": ["GET"]}
+    aws.s3.put_bucket_cors(Bucket="public", CORSConfiguration={"CORSRules": [rule]})
     path = make_url(aws, "cors", "AWS_IAM", Cors={"AllowOrigins": ["http://site.example"], "AllowMethods": ["*"]})
     for origin, allowed in (("http://site.example", True), ("http://evil.example", False), ("null", False)):
         preflight = aws.send("OPTIONS", path, origin=origin, access_control_request_method="GET")
         found = preflight.status, preflight.headers.get("access-control-allow-origin")
         assert found == ((200, origin) if allowed else (403, None))
-    for address in ("/", "/private/object", "/2015-03-31/functions"):
+        assert aws.send("GET", "/public/object", origin=origin).status == 403
+    for address in ("/", "/public/object", "/2015-03-31/functions"):
         preflight = aws.send("OPTIONS", address, origin="http://site.example", access_control_request_method="GET")
         assert (preflight.status, "access-control-allow-origin" in preflight.headers) == (403, False)
     assert aws.send("GET", "/", sign="s3", origin=aws.environment["AWS_ENDPOINT_URL"]).status == 200
@@ -117,6 +121,26 @@ def test_presigned_urls_do_what_was_signed_and_nothing_else(aws: LocalAws) -> No
     with ago(62):
         good, expired = (s3.generate_presigned_url("get_object", name, ExpiresIn=seconds) for seconds in (600, 60))
     assert [aws.send("GET", url).status for url in (good, expired)] == [200, 403]
+
+
+@pytest.mark.parametrize("version", ["s3v4", "s3"])
+def test_no_form_uploads_anything(aws: LocalAws, version: str) -> None:
+    post = aws.client("s3", config=Config(signature_version=version)).generate_presigned_post("private", "posted")
+    fields = {**post["fields"], "file": ("name", b"by form")}
+    assert urllib3.request("POST", post["url"], fields=fields).status == 403
+    assert aws.send("GET", "/private/posted", sign="s3").status == 404
+
+
+def test_signature_version_2_is_refused(aws: LocalAws) -> None:
+    s3 = aws.client("s3", config=Config(signature_version="s3"))
+    answer = aws.send("GET", s3.generate_presigned_url("get_object", {"Bucket": "private", "Key": "object"}))
+    assert (answer.status, b"s3v4" in answer.data) == (403, True)
+    refused(s3.get_object, "403", Bucket="private", Key="object")
+
+
+def test_only_s3_has_presigned_urls(aws: LocalAws) -> None:
+    urls = (("s3", "/"), ("sts", "/?Action=GetCallerIdentity&Version=2011-06-15"))
+    assert [aws.send("GET", url, sign=service, in_query=60).status for service, url in urls] == [200, 403]
 
 
 def test_of_who_is_not_known_no_body_is_taken(aws: LocalAws) -> None:
@@ -151,6 +175,8 @@ def test_what_the_server_writes_is_its_owners_alone(aws: LocalAws) -> None:
         ("logs", "POST", "/", {"x_amz_target": "Logs_20140328.PutSubscriptionFilter"}),
         *(("sns", method, "/?Action=Subscribe&Protocol=sqs", {}) for method in ("GET", "POST")),
         *(("s3", "PUT", f"/private?{name}", {}) for name in ("notification", "replication")),
+        *(("sts", "GET", f"/?Action=Get{kind}Token&Version=2011-06-15", {}) for kind in ("Session", "Federation")),
+        ("secretsmanager", "POST", "/", {"x_amz_target": "secretsmanager.ListSecrets"}),
     ],
 )
 def test_what_would_act_without_asking_is_not_there(

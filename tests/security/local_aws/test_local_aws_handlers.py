@@ -70,6 +70,7 @@ PAGES = [
 HOSTS = [
     *("", "evil.example", "evil.example:4566", "127.0.0.1.evil.example", "127.0.0.1@evil.example", "localhost.evil"),
     *("bucket.s3.localhost:4566", "bucket.localhost", f"{'a' * 32}.lambda-url.us-east-1.localhost:4566"),
+    *(f"{'a' * 32}.lambda-url.us-east-1.on.aws", "public.s3.localhost"),
     *("x.cloudfront.net", "x.alb.localhost", "d.elb.amazonaws.com", "10.0.0.1", "0.0.0.0:4566", "127.0.0.2"),
     *("bucket.s3.amazonaws.com", "ec2-127-0-0-1.compute.amazonaws.com", "LOCALHOST", "localhost:x", "localhost."),
 ]

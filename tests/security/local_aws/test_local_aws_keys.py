@@ -116,3 +116,6 @@ def test_a_key_that_is_to_be_deleted_takes_its_objects_with_it(aws: LocalAws, ke
     missing = doomed.rpartition("/")[0] + "/00000000-0000-0000-0000-000000000000"
     refused(s3.put_object, "KMS.NotFoundException", SSEKMSKeyId=missing, **KMS, **named)
     refused(ssm.get_parameter, r"InvalidKeyId.*pending deletion", Name="doomed", WithDecryption=True)
+    kms.cancel_key_deletion(KeyId=doomed)
+    kms.enable_key(KeyId=doomed)
+    assert s3.get_object(**named)["Body"].read() == b"1"

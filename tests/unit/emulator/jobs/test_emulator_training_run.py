@@ -12,8 +12,11 @@ from waiting import wait_until
 
 from emulator.platform.awsapi import Payload
 from emulator.platform.host import SpotInterruption
+from emulator.platform.store import Record
 from emulator.sagemaker import SageMaker
+from emulator.sagemaker.runs import Run
 from emulator.sagemaker.training.job import TrainingLimits
+from emulator.sagemaker.training.operations import TrainingJobs
 
 KEYS = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_SESSION_TOKEN": "c"}
 Start = Callable[..., "Job"]
@@ -60,6 +63,20 @@ def test_lines_that_a_metric_matches_without_a_value_are_no_values(start: Start)
     found = start(program, regex=r"loss=([0-9.]+)?").ended()
     assert found["TrainingJobStatus"] == "Completed"
     assert [metric["Value"] for metric in found["FinalMetricDataList"]] == [0.5]
+
+
+def test_a_job_that_is_stopped_the_moment_it_is_on_record_does_stop(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new_run = TrainingJobs._new_run
+
+    def stopped_first(jobs: TrainingJobs, record: Record) -> Run:
+        jobs.request_stop(record["TrainingJobArn"])
+        return new_run(jobs, record)
+
+    monkeypatch.setattr(TrainingJobs, "_new_run", stopped_first)
+    found = start("import time; time.sleep(600)").ended()
+    assert (found["TrainingJobStatus"], found["SecondaryStatus"]) == ("Stopped", "Stopped")
 
 
 def test_a_job_that_ends_while_the_disk_is_full_has_ended_well_once_there_is_space(

@@ -10,7 +10,7 @@ import pytest
 from emulator_fixtures import CALLER, tuning_job
 from waiting import wait_until
 
-from emulator.platform.awsapi import Payload
+from emulator.platform.awsapi import Payload, ServiceError
 from emulator.platform.store import Record, Store
 from emulator.sagemaker.resources import TUNING_JOB, Resources
 from emulator.sagemaker.tuning.definition import TuningDefinition
@@ -23,6 +23,7 @@ class Course:
     def __init__(self, store: Store, **config: Any) -> None:
         self.jobs: list[Record] = []
         self.most_running = 0
+        self.refusing = False
         self.resources = Resources(store, TUNING_JOB)
         self.record = self.resources.create(CALLER, tuning_job(config), HyperParameterTuningJobStatus="InProgress")
         self.begin()
@@ -39,6 +40,8 @@ class Course:
         assert not self.run.alive
 
     def launch(self, request: Payload, caller: Any, **members: Any) -> Record:
+        if self.refusing:
+            raise ServiceError("ResourceInUse", "the name is taken")
         job = {**request, "TrainingJobArn": request["TrainingJobName"], "TrainingJobStatus": "InProgress", **members}
         self.jobs.append(job)
         self.most_running = max(self.most_running, len(self.running))
@@ -106,6 +109,16 @@ def test_time_runs_out(course: Any) -> None:
     found.begin()
     assert found.wait_for_end() == "Completed"
     assert [job["TrainingJobStatus"] for job in found.jobs] == ["Completed", "Stopped"]
+
+
+def test_a_search_whose_launch_is_refused_fails_with_the_reason_and_ends_what_it_has_started(course: Any) -> None:
+    found = course()
+    first, _ = found.wait_for_running(2)
+    found.refusing = True
+    found.end(first, loss=1.0)
+    assert found.wait_for_end() == "Failed"
+    record = found.resources.require_arn(found.record["HyperParameterTuningJobArn"])
+    assert (record["FailureReason"], found.running) == ("ClientError: the name is taken", [])
 
 
 def test_a_job_that_failed_is_never_the_best() -> None:
