@@ -48,7 +48,7 @@ def test_late_logs_do_not_keep_a_stage_from_being_destroyed_where_it_is(
         assert "AWS_REGION and AWS_DEFAULT_REGION" in raised.value.hint
 
     monkeypatch.setattr(destroying, "_LATE_LOGS_PAUSE", 0.1)
-    monkeypatch.setattr(destroying, "_POLL_SECONDS", 0.1)
+    monkeypatch.setitem(destroying._ONE_HOUR, "Delay", 0.1)
     delete, waited = destroying._delete_stack, list[str]()
 
     def delete_after_delivery(stage: Stage, kind: str) -> int:
