@@ -1,5 +1,8 @@
 """The endpoint client against a server with real sockets: connections, deadlines, and the meaning of every answer."""
 
+import socket
+import struct
+import threading
 import time
 
 import pytest
@@ -7,6 +10,7 @@ from lambda_fakes import (
     ANSWER,
     CREDENTIALS,
     aws_error,
+    certificate_authority,
     drip,
     fake_server,
     model_error,
@@ -72,6 +76,30 @@ def test_a_kept_connection_that_was_closed_meanwhile_is_replaced_once_and_a_fres
         assert (len(server.requests), server.connections) == (3, 2)
         assert isinstance(failure(server, client=client), errors.NotReadyError)
     assert (len(server.requests), server.connections) == (5, 3)
+
+
+@pytest.mark.parametrize("reset", [False, True])
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_connection_that_the_other_side_closed_while_we_were_frozen_fails_no_request(tmp_path, scheme, reset):
+    threads, frozen = [], threading.Event()
+
+    def answer_and_close(handler):
+        threads.append(threading.current_thread())
+        reply()(handler)
+        frozen.wait(10)
+        handler.close_connection = True
+        handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", reset, 0))
+
+    authority = certificate_authority(tmp_path, "localhost")
+    (tmp_path / "ca.pem").write_text(authority.certificate)
+    with fake_server(answer_and_close, reply(), tls=authority.server if scheme == "https" else None) as server:
+        settings = server.settings(runtime_url=f"{scheme}://localhost:{server.port}")
+        client = EndpointClient(settings, {**CREDENTIALS, "AWS_CA_BUNDLE": str(tmp_path / "ca.pem")})
+        classify(server, client=client)
+        frozen.set()
+        threads[0].join()  # nothing in the answer announced it
+        assert classify(server, client=client).predictions == ANSWER["predictions"]
+    assert (len(server.requests), server.connections) == (2, 2)
 
 
 @pytest.mark.parametrize("head", [None, b"HTTP/1.1 200 OK\r\nContent-Length: 99999\r\n\r\n"])
