@@ -5,10 +5,12 @@ The exceptions are PyTorch's packages, whose builds differ by machine, and the p
 
 from __future__ import annotations
 
+import ast
 import importlib.metadata
 import json
 import re
 import subprocess
+import sys
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -18,6 +20,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from benchmarks import serving_systems
+from model.core.packaging import SERVING_PACKAGES
 
 ROOT = Path(__file__).resolve().parents[3]
 #: Its builds for processors only come from another place than those with CUDA, so it has no hash that fits all.
@@ -164,3 +167,17 @@ def test_what_a_page_or_a_notebook_tells_a_person_to_install_has_its_version() -
     # Not a package: an option or its file, and what a file of constraints holds to a version.
     allowed = re.compile(r"[\w.-]+==[\w.]+|-.*|.*\.(txt|lock)|\W+|" + "|".join(OF_PYTORCH))
     assert [word for word in told if not allowed.fullmatch(word)] == []
+
+
+def test_the_serving_image_has_every_package_that_its_program_imports() -> None:
+    names = {"httptools"}  # uvicorn takes it where it is installed
+    for module in (path for name in SERVING_PACKAGES for path in (ROOT / "model" / name).rglob("*.py")):
+        for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                names |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.level == 0:
+                names.add(str(node.module).partition(".")[0])
+    providers = importlib.metadata.packages_distributions()
+    # PyTorch: `network.py` is for trainings.
+    needed = {canonicalize_name(providers[name][0]) for name in names - sys.stdlib_module_names - OF_PYTORCH}
+    assert needed <= pins(HASHED[1]).keys()
