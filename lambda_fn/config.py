@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 # The body limit of SageMaker's InvokeEndpoint.
 _LARGEST_IMAGE_BYTES = 6 * 1024 * 1024
@@ -12,7 +13,7 @@ _LARGEST_IMAGE_BYTES = 6 * 1024 * 1024
 _LONGEST_TIMEOUT_SECONDS = 60
 _ENDPOINT_NAME = re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}")
 _REGION = re.compile(r"[a-z]{2,}(-[a-z]+)+-\d")
-_BASE_URL = re.compile(r"https?://[^/@?#]+(/[^@?#]*)?")
+_BASE_URL = re.compile(r"https?://[^/@?#\s]+(/[^@?#\s]*)?")
 
 
 class ConfigurationError(Exception):
@@ -37,10 +38,10 @@ class Settings:
         """Read the settings; a `ConfigurationError` lists everything that is missing or out of range."""
         problems: list[str] = []
 
-        def number(name: str, default: float, largest: float) -> float:
+        def number(name: str, default: float, largest: float, convert: Callable[[str], float] = float) -> float:
             text = environ.get(name) or str(default)
             try:
-                value = float(text)
+                value = convert(text)
             except ValueError:
                 value = 0.0
             if not 0 < value <= largest:  # also refuses NaN
@@ -60,19 +61,31 @@ class Settings:
             # Hosts of China, GovCloud and the like end otherwise; the template knows how.
             or f"https://runtime.sagemaker.{region}.{environ.get('URL_SUFFIX') or 'amazonaws.com'}"
         )
-        if not _BASE_URL.fullmatch(runtime_url):
+        if not _is_base_url(runtime_url):
             problems.append(f"AWS_ENDPOINT_URL is {runtime_url!r}; it must look like https://host or http://host:port")
+        namespace = environ.get("METRICS_NAMESPACE") or "Kennel"
+        # CloudWatch keeps this prefix for its own metrics and drops ours silently.
+        if namespace.startswith("AWS/"):
+            problems.append(f"METRICS_NAMESPACE is {namespace!r}; it must not begin with AWS/")
         settings = cls(
             endpoint_name=endpoint_name,
             region=region,
             runtime_url=runtime_url.rstrip("/"),
             function_name=environ.get("AWS_LAMBDA_FUNCTION_NAME") or "unknown",
-            metrics_namespace=environ.get("METRICS_NAMESPACE") or "Kennel",
+            metrics_namespace=namespace,
             # A synchronous Lambda payload is 6 MB and carries a binary body in base64, so about 4.5 MB of image.
-            max_image_bytes=int(number("MAX_IMAGE_BYTES", 4_500_000, _LARGEST_IMAGE_BYTES)),
+            max_image_bytes=int(number("MAX_IMAGE_BYTES", 4_500_000, _LARGEST_IMAGE_BYTES, int)),
             fetch_timeout_seconds=number("FETCH_TIMEOUT_SECONDS", 5, _LONGEST_TIMEOUT_SECONDS),
             endpoint_timeout_seconds=number("ENDPOINT_TIMEOUT_SECONDS", 20, _LONGEST_TIMEOUT_SECONDS),
         )
         if problems:
             raise ConfigurationError("The function's environment is wrong: " + "; ".join(problems) + ".")
         return settings
+
+
+def _is_base_url(text: str) -> bool:
+    try:
+        url = urlsplit(text)
+        return bool(_BASE_URL.fullmatch(text) and url.hostname and url.port != 0)
+    except ValueError:  # the port is no number up to 65535, or the host half an IPv6 address
+        return False

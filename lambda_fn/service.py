@@ -64,7 +64,9 @@ class Service:
                 error = unexpected if isinstance(unexpected, ServiceError) else InternalError(detail=repr(unexpected))
                 if error is not unexpected:
                     logger.exception("unexpected failure", extra={"request_id": request_id})
-                record |= {"status": error.status, "code": error.code, "detail": error.detail}
+                record |= {"status": error.status, "code": error.code}
+                if error.detail is not None:
+                    record["detail"] = error.detail
                 headers |= error.headers
                 body = {"error": {"code": error.code, "message": error.message}}
         self._report(record)

@@ -82,7 +82,9 @@ def test_a_variable_is_read_as_documented(variables, member, value):
     [
         ("ENDPOINT_NAME", "dogs/../other"), ("ENDPOINT_NAME", "d" * 64), ("AWS_REGION", "evil.example/"),
         ("AWS_ENDPOINT_URL", "127.0.0.1:4566"), ("AWS_ENDPOINT_URL", "http://user:pw@host"),
-        ("MAX_IMAGE_BYTES", "4.5MB"),
+        ("AWS_ENDPOINT_URL", "http://h:abc"), ("AWS_ENDPOINT_URL", "http://h:99999"), ("AWS_ENDPOINT_URL", "http://h:0"),
+        ("AWS_ENDPOINT_URL", "http://[::1"), ("AWS_ENDPOINT_URL", "http://a b"), ("AWS_ENDPOINT_URL", "http://:80"),
+        ("METRICS_NAMESPACE", "AWS/Lambda"), ("MAX_IMAGE_BYTES", "4.5MB"), ("MAX_IMAGE_BYTES", "0.5"),
         ("MAX_IMAGE_BYTES", "6291457"), ("FETCH_TIMEOUT_SECONDS", "nan"), ("ENDPOINT_TIMEOUT_SECONDS", "0"),
     ],
 )  # fmt: skip

@@ -108,12 +108,13 @@ def test_an_image_from_a_url_is_classified_and_only_its_host_is_logged(tmp_path,
         (post_json({"url": "https://localhost/"}), 422, "url_not_allowed"),
     ],
 )  # fmt: skip
-def test_a_bad_request_is_answered_before_the_endpoint_hears_of_it(event, status, code):
-    with fake_server(reply()) as server:
+def test_a_bad_request_is_answered_before_the_endpoint_hears_of_it(event, status, code, caplog):
+    with fake_server(reply()) as server, caplog.at_level(logging.INFO):
         actual, headers, body = Caller(server, max_image_bytes=2000)(event)
     assert (actual, body["error"]["code"]) == (status, code)
     assert status != 405 or headers["allow"] == ("GET" if event["rawPath"] == "/health" else "POST")
     assert not server.requests
+    assert getattr(caplog.records[-1], "detail", "") is not None
 
 
 def test_a_failure_of_the_endpoint_is_answered_logged_and_counted(capsys, caplog):
