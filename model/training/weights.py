@@ -87,10 +87,12 @@ def _download_published(architecture: str) -> Path:
 
 
 def _download_object(source: str, folder: Path) -> Path:
-    import boto3  # takes a while, and nothing else in the training needs it
-    from boto3.exceptions import Boto3Error
-    from botocore.exceptions import BotoCoreError, ClientError
-
+    try:
+        import boto3  # in SageMaker's images; nothing else in the training needs it
+        from boto3.exceptions import Boto3Error
+        from botocore.exceptions import BotoCoreError, ClientError
+    except ImportError:
+        raise NetworkError(f"{source} cannot be fetched without boto3; install it, or name a local file") from None
     bucket, _, key = source.removeprefix("s3://").partition("/")
     if not bucket or not key:
         raise NetworkError(f"--weights {source} is not of the form s3://BUCKET/KEY")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import os
 import secrets
@@ -18,19 +20,28 @@ class DamagedFileError(Exception):
 def write_whole(path: Path, *parts: bytes | memoryview) -> None:
     """Write a file under another name, force it to the disk and rename it; folders are made as needed.
 
-    Several processes may write the same file at once; the last one to finish wins. After an OSError nothing is left of
-    the file, and one that was there before is untouched.
+    The other name (`.<name>.<something>.unfinished`) is nobody else's, so several processes may write the same file at
+    once; the last one to finish wins. What a kill leaves behind is gone when a file of that folder is written again.
+    After an OSError nothing is left of the file, and one that was there before is untouched.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    remove_unfinished(path.parent)
     unfinished = path.with_name(f".{path.name}.{secrets.token_hex(8)}{_UNFINISHED}")
-    try:
-        with unfinished.open("xb") as file:
+    with unfinished.open("xb") as file:
+        try:
+            with contextlib.suppress(OSError):  # a file system without locks
+                fcntl.flock(file, fcntl.LOCK_EX)
             file.writelines(parts)
             file.flush()
             os.fsync(file.fileno())
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+            unfinished.replace(path)
+        except BaseException as error:
+            with contextlib.suppress(OSError):
+                unfinished.unlink(missing_ok=True)
+            if isinstance(error, FileNotFoundError):  # another writer took it for a leftover before it was locked
+                write_whole(path, *parts)
+                return
+            raise
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)  # the rename
@@ -53,6 +64,9 @@ def read_hashed(path: Path) -> bytes:
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Remove what writers that were killed have left in a folder, which must belong to this program alone."""
+    """Remove what writers that were killed have left in a folder. Those that still write keep theirs."""
     for path in folder.glob(f".*{_UNFINISHED}"):
-        path.unlink(missing_ok=True)
+        # Where the file system has no locks, nobody can tell whether a writer is still there, and the file stays.
+        with contextlib.suppress(OSError), path.open("r+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink(missing_ok=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import sys
 import threading
 from types import SimpleNamespace
 
@@ -90,6 +91,11 @@ def test_weights_that_do_not_come_are_named(s3, source, message):
     said = refused(source)
     assert source in said
     assert message in said
+
+
+def test_without_boto3_the_message_says_what_to_do(monkeypatch):
+    monkeypatch.setitem(sys.modules, "boto3", None)
+    assert "without boto3; install it, or name a local file" in refused("s3://bucket/weights/net.pt")
 
 
 def test_published_weights_bring_their_size():

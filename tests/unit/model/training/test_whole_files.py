@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 from pathlib import Path
@@ -11,7 +12,7 @@ from distributed_fixtures import FORKS, Worker
 
 from model.training import whole_files
 from model.training.head.feature_store import Features, FeatureStore
-from model.training.whole_files import remove_unfinished, write_whole
+from model.training.whole_files import write_whole
 
 
 def write_again_and_again(folder: Path) -> None:
@@ -38,12 +39,19 @@ def killed_while_it_writes(path: Path) -> None:
     write_whole(path, b"half")
 
 
-def test_a_killed_writer_leaves_the_file_from_before(tmp_path):
+def test_a_killed_writer_leaves_the_file_from_before_and_the_next_one_cleans_up(tmp_path):
     write_whole(tmp_path / "file", b"before")
     process = FORKS.Process(target=killed_while_it_writes, args=(tmp_path / "file",))
     process.start()
     process.join(60)
     assert process.exitcode == -signal.SIGKILL
     assert sorted(path.suffix for path in tmp_path.iterdir()) == ["", ".unfinished"]
-    remove_unfinished(tmp_path)
-    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"before"]
+    write_whole(tmp_path / "other", b"whole")
+    assert sorted(path.read_bytes() for path in tmp_path.iterdir()) == [b"before", b"whole"]
+
+
+def test_what_another_program_still_writes_is_left_alone(tmp_path):
+    with (tmp_path / ".file.0.unfinished").open("xb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        write_whole(tmp_path / "other", b"whole")
+        assert len(list(tmp_path.iterdir())) == 2
