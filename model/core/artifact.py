@@ -141,7 +141,10 @@ def verify_files(model_dir: Path) -> ModelCard:
     missing = [name for name in (ONNX_FILE, WEIGHTS_FILE) if not (model_dir / name).is_file()]
     if missing:
         raise ArtifactError(f"The model artifact in {model_dir} has no {' and no '.join(missing)}: it is incomplete.")
-    found = file_version(model_dir / ONNX_FILE)
+    try:
+        found = file_version(model_dir / ONNX_FILE)
+    except OSError as error:
+        raise ArtifactError(f"{model_dir / ONNX_FILE} cannot be read: {error.strerror}.") from None
     if found != card.version:
         raise ArtifactError(
             f"{model_dir / ONNX_FILE} is damaged or belongs to another model: "

@@ -1,6 +1,6 @@
 """The model artifact: its card, and the archive of it and this checkout's program; what is damaged is refused by name.
 
-Hostile archives are in tests/security/test_unpacking.py.
+Hostile archives are in tests/security/hostile_input/test_unpacking.py.
 """
 
 import json
@@ -95,6 +95,15 @@ def test_an_incomplete_model_is_named_with_the_file_that_was_given(artifact: Pat
             package(source, tmp_path / "model.tar.gz")
         assert source.name in str(error.value)
         assert not (tmp_path / "model.tar.gz").exists()
+
+
+def test_a_graph_that_cannot_be_read_is_named(artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_: Path) -> str:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("model.core.artifact.file_version", broken)
+    with pytest.raises(ArtifactError, match=r"model\.onnx cannot be read: Input/output error"):
+        package(artifact, tmp_path / "model.tar.gz")
 
 
 def edit_card(artifact: Path, **changes: object) -> None:
