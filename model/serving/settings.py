@@ -71,7 +71,12 @@ class ServingSettings:
         if mode not in MODES:
             faults.append(f"MODEL_SERVER_MODE is {mode!r}; it must be one of {', '.join(MODES)}")
         for_latency = mode == "latency"
-        workers = 1 if for_latency else number("SAGEMAKER_MODEL_SERVER_WORKERS", vcpus, 1, 512)
+        workers = number("SAGEMAKER_MODEL_SERVER_WORKERS", 1 if for_latency else vcpus, 1, 512)
+        if for_latency and workers > 1:
+            faults.append(
+                f"SAGEMAKER_MODEL_SERVER_WORKERS is '{workers}'; with MODEL_SERVER_MODE=latency there is one worker, "
+                "which uses all vCPUs"
+            )
         threads = vcpus if for_latency else 1
         # The queues of a batch transform job are long on purpose: its metrics would spoil an endpoint's.
         for_batch = (text("SAGEMAKER_BATCH") or "").lower() == "true"

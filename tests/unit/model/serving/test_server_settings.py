@@ -30,8 +30,11 @@ def test_every_documented_variable_is_read() -> None:
 
 def test_latency_takes_one_worker_with_all_vcpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(serving_settings, "available_vcpus", lambda: 4)
-    settings = read(MODEL_SERVER_MODE="latency", SAGEMAKER_MODEL_SERVER_WORKERS="2")
+    settings = read(MODEL_SERVER_MODE="latency", SAGEMAKER_MODEL_SERVER_WORKERS="1")
     assert (settings.workers, settings.threads, settings.lone_threads, settings.max_requests) == (1, 4, 4, 64)
+    for workers in ("2", "abc"):
+        with pytest.raises(SettingsError, match=f"SAGEMAKER_MODEL_SERVER_WORKERS is '{workers}'"):
+            read(MODEL_SERVER_MODE="latency", SAGEMAKER_MODEL_SERVER_WORKERS=workers)
 
 
 def test_a_batch_jobs_metrics_are_not_mixed_with_the_endpoints() -> None:
