@@ -18,9 +18,9 @@ from cli.prices import (
 from infra.settings import Settings
 
 #: The metrics that the function and the model server put into their logs, each billed while it gets values: the
-#: function's four and one for each code of an error, the server's eleven.
+#: function's four and one for each code of an error, the server's ten.
 FUNCTION_METRICS = 4 + 13
-SERVER_METRICS = 11
+SERVER_METRICS = 10
 #: Target tracking makes an alarm for scaling out and one for scaling in.
 _ALARMS_PER_POLICY = 2
 _HOURS_PER_MONTH = 730

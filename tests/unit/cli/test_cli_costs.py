@@ -21,7 +21,7 @@ def test_costs_are_said_at_rest_and_at_the_most():
         "endpoint and function: 345 USD a month at rest, 1431 at full load",
         "key 1.00 USD a month",
         "4 alarms of scaling, 0.40 USD a month",
-        "28 metrics, 8.40 USD a month",
+        "27 metrics, 8.10 USD a month",
     ):
         assert part in printed
 

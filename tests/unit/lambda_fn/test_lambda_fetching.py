@@ -1,6 +1,6 @@
 """Fetching for real, over TLS on the loopback interface; only the resolver, the trust and the policy are the test's.
 
-What hostile hosts send is in tests/security/test_hostile_hosts.py.
+What hostile hosts send is in tests/security/hostile_input/test_hostile_hosts.py.
 """
 
 import threading

@@ -1,6 +1,6 @@
 """Decoding: every honest image looks as a person sees it; every hostile one is refused with a reason.
 
-Images that cost much are in tests/security/test_images.py.
+Images that cost much are in tests/security/hostile_input/test_images.py.
 """
 
 import contextlib
