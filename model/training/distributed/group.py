@@ -23,6 +23,8 @@ import torch.multiprocessing
 
 # How long a worker waits for the others in one exchange: the slowest may still be decoding its images.
 EXCHANGE_TIMEOUT = datetime.timedelta(minutes=30)
+# By which a worker knows its torchrun, if train.py runs it.
+PARENT_VARIABLE = "TRAINING_TORCHRUN_PID"
 # The exit code of a worker that ends because another one has: the reason is that one's.
 LOST_PEERS = 75
 # It waits so long, so that the host whose worker failed ends first: a platform shows the reason of that one.
@@ -113,8 +115,7 @@ def joined(hosts: int = 1, environment: Mapping[str, str] = os.environ) -> Itera
         yield ALONE
         return
     workers = Workers(int(environment["RANK"]), size, int(environment["LOCAL_RANK"]), local_size)
-    # A torchrun that is killed has no chance to end its workers; they end with it.
-    torch.multiprocessing._prctl_pr_set_pdeathsig(signal.SIGKILL)  # type: ignore[attr-defined]
+    _end_with_parent(environment)
     try:
         _join(workers, environment)
         yield workers
@@ -125,6 +126,17 @@ def joined(hosts: int = 1, environment: Mapping[str, str] = os.environ) -> Itera
             time.sleep(HEAD_START_SECONDS)
         raise LostPeersError(f"worker {workers.rank} of {size} ends because another one did ({error})") from error
     torch.distributed.destroy_process_group()
+
+
+def _end_with_parent(environment: Mapping[str, str]) -> None:
+    """Have the kernel end this worker with its torchrun, which has no chance to do so when it is killed.
+
+    Only Linux does that. On macOS torch's function does nothing, and the workers of a killed torchrun train to the end.
+    Raises LostPeersError, on both, when the torchrun that train.py ran is gone before the kernel could be asked.
+    """
+    torch.multiprocessing._prctl_pr_set_pdeathsig(signal.SIGKILL)  # type: ignore[attr-defined]
+    if os.getppid() != int(environment.get(PARENT_VARIABLE, os.getppid())):
+        raise LostPeersError("this worker ends because its torchrun was killed")
 
 
 def _join(workers: Workers, environment: Mapping[str, str]) -> None:

@@ -13,7 +13,7 @@ from torch.distributed.elastic.multiprocessing import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
 from ..config import TrainingConfig
-from .group import LOST_PEERS, DistributedError
+from .group import LOST_PEERS, PARENT_VARIABLE, DistributedError
 
 # SageMaker kills a container 120 seconds after SIGTERM; the workers get nearly all of it to save what they have.
 STOP_GRACE_SECONDS = 110
@@ -65,6 +65,7 @@ def launch(command: Sequence[str], config: TrainingConfig, processes: int) -> in
         "--log-dir": os.devnull,  # the workers write to our streams
     }
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, config.num_cpus // processes)))  # torchrun would set 1
+    os.environ[PARENT_VARIABLE] = str(os.getpid())
     try:
         run.main([str(text) for option in options.items() for text in option] + list(command))
     except SignalException as error:

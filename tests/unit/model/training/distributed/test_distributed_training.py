@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from distributed_fixtures import run_workers
+from distributed_fixtures import Worker, run_workers
 from engine_fixtures import CPU, PREPROCESSING, RECIPE, brightness
 from torch import nn
 from training_fixtures import FAST, write_data_set
@@ -21,7 +21,7 @@ from model.core.network import build
 from model.training import pipeline
 from model.training.arguments import parse_arguments
 from model.training.data.augment import Augmentation
-from model.training.distributed.group import DistributedError, joined
+from model.training.distributed.group import PARENT_VARIABLE, DistributedError, LostPeersError, joined
 from model.training.loop.engine import fit
 from model.training.loop.stopping import Stop
 
@@ -141,3 +141,15 @@ def test_a_torchrun_on_fewer_hosts_than_the_arguments_name_is_refused(environmen
     message = r"on 1 of the 4 hosts .*start it with --nnodes 4"
     with pytest.raises(DistributedError, match=message), joined(4, environment):
         pass
+
+
+def joined_without_torchrun() -> str:
+    """What a worker says that torchrun has started, but is not the child of any more."""
+    with pytest.raises(LostPeersError) as error, joined():
+        pass
+    return str(error.value)
+
+
+def test_a_worker_whose_torchrun_was_killed_before_it_joined_ends():
+    gone = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", PARENT_VARIABLE: "1"}
+    assert Worker(joined_without_torchrun, gone).result() == "this worker ends because its torchrun was killed"
