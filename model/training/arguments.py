@@ -20,7 +20,7 @@ _CHECKPOINTING = ("checkpoint_minutes", "checkpoint_keep")
 _SEARCH_SPACE = ("search_lr", "search_batch_sizes")
 # What only one of the two modes looks at. The features are computed by a network in evaluation mode.
 _ONLY = {
-    "finetune": ("train_stages", "lr_decay", "mixup", "cutmix", "compile", *_CHECKPOINTING),
+    "finetune": ("train_stages", "lr_decay", "mixup", "cutmix", "compile", "sync_batch_norm", *_CHECKPOINTING),
     "head": ("views", "feature_cache", "search", *_SEARCH_SPACE),
 }
 

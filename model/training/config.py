@@ -209,6 +209,9 @@ class TrainingConfig:
     processes_per_host: int | None = option(
         _SEVERAL, None, "workers on each host; without it one for each GPU, or one", type=integer(1, 64)
     )
+    sync_batch_norm: str = option(
+        _SEVERAL, "off", "batch normalisation by the statistics of all workers' pictures, on GPUs", choices=_SWITCH
+    )
     master_addr: str = option(
         _SEVERAL, None, "where the hosts meet; without it the first host", variables=("SM_MASTER_ADDR", "MASTER_ADDR")
     )

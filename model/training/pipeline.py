@@ -43,6 +43,8 @@ def train(config: TrainingConfig, stop: Stop, workers: Workers = ALONE) -> None:
     """
     started = time.perf_counter()
     device = _device(config.num_gpus, workers)
+    if config.sync_batch_norm == "on" and device.type == "cpu":
+        raise ArgumentsError("--sync-batch-norm on needs GPUs, and this training runs on CPUs; leave it out")
     if device.type == "cpu":
         keep_freed_memory()
     torch.set_num_threads(max(1, config.num_cpus // workers.local_size))
@@ -113,6 +115,8 @@ def _build(config: TrainingConfig, classes: int, input_size: int) -> nn.Module:
     with local_weights(config.weights, config.architecture) as weights:
         network = build(config.architecture, classes, weights=weights)
     check_input_size(network, config.architecture, input_size)
+    if config.sync_batch_norm == "on":
+        return nn.SyncBatchNorm.convert_sync_batchnorm(network)  # in evaluation it computes as before, on CPUs, too
     return network
 
 

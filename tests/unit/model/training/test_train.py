@@ -143,6 +143,7 @@ def test_sigterm_leaves_the_best_model_so_far(data, tmp_path):
         (["--architecture", "vit_b_16"], 1, "vit_b_16 does not take images of 32 x 32 pixels"),
         (["--weights", "nowhere.pt"], 1, "no weights at nowhere.pt"),
         (["--model-dir", "/dev/null/model"], 1, "Not a directory"),
+        (["--num-gpus", "0", "--sync-batch-norm", "on"], 2, "--sync-batch-norm on needs GPUs, and this training runs"),
         (["--num-gpus", "64", "--processes-per-host", "1"], 2, "--num-gpus (SM_NUM_GPUS) is 64, but torch finds "),
         (["--unknown-" + "x" * 5000], 2, "unrecognized arguments"),
     ],
