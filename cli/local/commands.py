@@ -15,7 +15,7 @@ import typer
 from cli.console import console
 from cli.errors import NotReadyError, UsageError
 from emulator.platform import lifecycle
-from emulator.platform.conditions import DEFAULT_SPOT_WAIT_SECONDS, Conditions, SpotInterruption
+from emulator.platform.conditions import DEFAULT_SPOT_WAIT_SECONDS, ConditionError, Conditions, SpotInterruption
 from emulator.quotas import service as quotas
 
 app = typer.Typer(help="An AWS on this machine.", no_args_is_help=True)
@@ -36,7 +36,7 @@ def _local_errors() -> Iterator[None]:
         yield
     except lifecycle.LocalAwsError as error:
         raise NotReadyError(str(error)) from error
-    except quotas.QuotaError as error:
+    except (quotas.QuotaError, ConditionError) as error:
         raise UsageError(str(error)) from None
 
 
@@ -97,10 +97,10 @@ def up(
 ) -> None:
     """Start the local AWS in the background."""
     conditions: dict[str, Any] = {}
-    if interrupt_spot_after is not None:
-        conditions["spot_interruption"] = SpotInterruption(interrupt_spot_after, spot_wait)
-    if quota:
-        with _local_errors():
+    with _local_errors():
+        if interrupt_spot_after is not None:
+            conditions["spot_interruption"] = SpotInterruption(interrupt_spot_after, spot_wait)
+        if quota:
             conditions["quotas"] = dict(map(quotas.parse, quota))
     if access_log_delay is not None:
         conditions["access_log_seconds"] = access_log_delay

@@ -99,7 +99,9 @@ def _due(words: list[str], due: float | None) -> float | None:
     """When the machine goes down after a call, given when it would have gone down before."""
     now = time.monotonic()
     match words:
-        case ["poweroff" | "halt", *_] | ["systemctl", *_, "poweroff" | "halt"] | ["init" | "telinit", "0"]:
+        case ["poweroff" | "halt", *_] | ["init" | "telinit", "0"]:
+            return now
+        case ["systemctl", *arguments] if {"poweroff", "halt"} & {*arguments}:
             return now
         case ["shutdown", *arguments] if "-c" in arguments:
             return None

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
 
 #: How long instances of spot capacity are gone, unless told otherwise.
 DEFAULT_SPOT_WAIT_SECONDS = 10.0
+
+
+class ConditionError(ValueError):
+    """A condition that cannot hold; the message is for a person."""
 
 
 @dataclass(frozen=True)
@@ -16,6 +23,10 @@ class SpotInterruption:
 
     after_seconds: float  # of work, the download of the inputs included
     wait_seconds: float = DEFAULT_SPOT_WAIT_SECONDS  # until there are others
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            _check_seconds(f"spot_interruption.{name}", value)
 
 
 @dataclass(frozen=True)
@@ -27,13 +38,44 @@ class Conditions:
     access_log_seconds: float = 5.0  # how late S3 delivers access logs; on AWS it takes up to a few hours
     stop_grace_seconds: float = 120.0  # how long a stopped training job may go on until its containers are killed
 
+    def __post_init__(self) -> None:
+        for name in ("access_log_seconds", "stop_grace_seconds"):
+            _check_seconds(name, getattr(self, name))
+        if not isinstance(self.quotas, Mapping):
+            raise ConditionError(f"quotas is {self.quotas!r}: give an object of names and integers.")
+        for name, value in self.quotas.items():
+            if type(value) is not int:
+                raise ConditionError(f'The quota "{name}" is {value!r}: give an integer.')
+
     @classmethod
     def from_json(cls, text: str) -> Conditions:
-        """Read a JSON object with these members, as `to_json` gives it."""
-        members = json.loads(text)
-        if interruption := members.get("spot_interruption"):
-            members["spot_interruption"] = SpotInterruption(**interruption)
-        return cls(**members)
+        """Read a JSON object with these members, as `to_json` gives it; for argparse."""
+        try:
+            members = _members(cls, "--conditions", json.loads(text))
+            if (given := members.get("spot_interruption")) is not None:
+                given = {"after_seconds": None, **_members(SpotInterruption, "spot_interruption", given)}
+                members["spot_interruption"] = SpotInterruption(**given)
+            return cls(**members)
+        except ConditionError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+        except (ValueError, RecursionError) as error:
+            raise argparse.ArgumentTypeError(f"{text} is not JSON: {error}.") from None
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
+
+
+def _members(kind: type[Any], what: str, given: Any) -> dict[str, Any]:
+    """What a JSON object gives for the members of a class."""
+    known = [each.name for each in fields(kind)]
+    if not isinstance(given, dict):
+        raise ConditionError(f"{what} is {given!r}: give an object with any of {', '.join(known)}.")
+    for name in given:
+        if name not in known:
+            raise ConditionError(f"{what} has no {name}. There are: {', '.join(known)}.")
+    return given
+
+
+def _check_seconds(name: str, value: Any) -> None:
+    if type(value) not in (int, float) or not 0 <= value < math.inf:
+        raise ConditionError(f"{name} is {value!r}: give seconds, 0 or more.")

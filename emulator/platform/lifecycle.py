@@ -52,13 +52,7 @@ class Status:
     @property
     def warning(self) -> str | None:
         """What a person should know although it answers, None when there is nothing."""
-        free = shutil.disk_usage(self.state_dir).free
-        if free >= _LITTLE_SPACE_BYTES:
-            return None
-        return (
-            f"Only {free / 2**20:.0f} MB are left on the disk of {self.state_dir}. When it is full, requests that "
-            "change something fail, jobs that end wait, and lines are missing in their log files: make room."
-        )
+        return _little_space(self.state_dir)
 
 
 def up(state_dir: Path, port: int = 4566, conditions: Conditions | None = None) -> Status:
@@ -149,5 +143,17 @@ def log_path(state_dir: Path) -> Path:
     return StateDir(state_dir).log
 
 
+def _little_space(folder: Path) -> str | None:
+    free = shutil.disk_usage(folder).free
+    if free >= _LITTLE_SPACE_BYTES:
+        return None
+    return (
+        f"Only {free / 2**20:.0f} MB are left on the disk of {folder}. When it is full, requests that change something "
+        "fail, jobs that end wait, and lines are missing in their log files: make room."
+    )
+
+
 def _end_of_log(place: StateDir) -> str:
-    return "\n".join(place.log.read_text(errors="replace").splitlines()[-_LOG_TAIL_LINES:])
+    """The last lines, and what may have kept others out of it."""
+    lines = place.log.read_text(errors="replace").splitlines()[-_LOG_TAIL_LINES:]
+    return "\n".join([*lines, *filter(None, [_little_space(place.root)])])

@@ -18,7 +18,12 @@ def base_environment(temporary: Path) -> dict[str, str]:
 
 def describe_exit(status: int) -> str:
     """Say in words how a program ended; `status` as in `subprocess.Popen.returncode`."""
-    return f"exited with code {status}" if status >= 0 else f"was ended by {signal.Signals(-status).name}"
+    if status >= 0:
+        return f"exited with code {status}"
+    try:
+        return f"was ended by {signal.Signals(-status).name}"
+    except ValueError:  # real-time signals have no names of their own
+        return f"was ended by signal {-status}"
 
 
 def free_port() -> int:

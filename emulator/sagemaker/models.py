@@ -28,6 +28,9 @@ class Models:
         container = request["PrimaryContainer"]
         refuse("Image" not in container, "A container needs an Image: the local AWS has no model packages.")
         refuse("ModelDataSource" in container, "The local AWS reads one .tar.gz: ModelDataUrl, and no ModelDataSource.")
+        refuse(
+            container.get("Mode") == "MultiModel", "The local AWS has no containers of many models: no Mode MultiModel."
+        )
         if "ModelDataUrl" in container:
             check_location(container["ModelDataUrl"])
         record = self._models.create(caller, {"EnableNetworkIsolation": False, **request})

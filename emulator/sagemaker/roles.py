@@ -24,7 +24,7 @@ class Role:
     def __init__(self, host: Host, arn: str, session_name: str, region: str) -> None:
         self.arn = arn
         self._host = host
-        self._region = region
+        self.region = region
         self._credentials = host.role_credentials(arn, session_name)
 
     def environment(self) -> dict[str, str]:
@@ -32,8 +32,8 @@ class Role:
         return {
             **self._credentials,
             "AWS_ENDPOINT_URL": self._host.endpoint_url,
-            "AWS_REGION": self._region,
-            "AWS_DEFAULT_REGION": self._region,
+            "AWS_REGION": self.region,
+            "AWS_DEFAULT_REGION": self.region,
         }
 
     def client(self, service: str, attempts: int = 3) -> Any:
@@ -43,12 +43,12 @@ class Role:
             client = boto3.Session().client(
                 service,
                 endpoint_url=self._host.endpoint_url,
-                region_name=self._region,
+                region_name=self.region,
                 aws_access_key_id=self._credentials["AWS_ACCESS_KEY_ID"],
                 aws_secret_access_key=self._credentials["AWS_SECRET_ACCESS_KEY"],
                 aws_session_token=self._credentials.get("AWS_SESSION_TOKEN"),
                 config=_CONFIG.merge(retries),
             )
         if service == "s3":
-            client.copy_objects = functools.partial(self._host.copy_objects, self._credentials, self._region)
+            client.copy_objects = functools.partial(self._host.copy_objects, self._credentials, self.region)
         return client

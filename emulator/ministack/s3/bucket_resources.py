@@ -1,13 +1,17 @@
-"""``AWS::S3::Bucket``, where MiniStack's CloudFormation differs: full buckets, access logging, default encryption."""
+"""``AWS::S3::Bucket``, where MiniStack's CloudFormation differs: full buckets, logging, encryption, what is refused."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 from xml.sax.saxutils import escape
 
 from emulator.ministack.cloudformation.resources import handler_message
 from emulator.platform.errors import Response
+
+#: By which a bucket acts later without asking anybody, as in `available`.
+_REFUSED = ("NotificationConfiguration", "ReplicationConfiguration")
 
 
 def install() -> None:
@@ -16,12 +20,25 @@ def install() -> None:
     from ministack.services.cloudformation import provisioners
 
     handlers: dict[str, Callable[..., Any]] = provisioners._RESOURCE_HANDLERS["AWS::S3::Bucket"]
-    provisioners._RESOURCE_HANDLERS["AWS::S3::Bucket"] = {**handlers, "delete": _delete}
+    provisioners._RESOURCE_HANDLERS["AWS::S3::Bucket"] = {
+        **handlers,
+        **{name: functools.partial(_refusing, handlers[name]) for name in ("create", "update")},
+        "delete": _delete,
+    }
     provisioners._S3_BUCKET_CONFIGURATIONS = (
         *provisioners._S3_BUCKET_CONFIGURATIONS,
         ("LoggingConfiguration", _logging_xml, _put_logging, _put_logging),
         ("BucketEncryption", _encryption_xml, s3._put_bucket_encryption, s3._delete_bucket_encryption),
     )
+
+
+def _refusing(inner: Callable[..., Any], name: str, *properties: Any) -> Any:
+    """Create or update a bucket (with its old and new properties) unless its properties are among the refused."""
+    *_, new, _stack = properties
+    for member in _REFUSED:
+        if new.get(member):
+            raise ValueError(handler_message(f"The local AWS has no {member} of buckets."))
+    return inner(name, *properties)
 
 
 def _delete(name: str, properties: Any) -> None:

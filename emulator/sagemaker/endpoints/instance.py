@@ -28,7 +28,11 @@ _PINGS_MISSED_UNTIL_RESTART = 3
 _STARTUP_POLL_SECONDS = 0.05
 #: A server that exits before it is healthy is started once more: its port may have been taken meanwhile.
 _STARTS_UNTIL_FAILURE = 2
-_RESTART_PAUSE_SECONDS = 0.5
+#: Between restarts, doubled from the first to the longest.
+_FIRST_PAUSE_SECONDS = 0.5
+_LONGEST_PAUSE_SECONDS = 30.0
+#: After a server that ran this long the pauses begin anew.
+_STABLE_SECONDS = 60.0
 
 
 class Instance:
@@ -88,7 +92,9 @@ class Instance:
         self.log.close()
 
     def _run(self) -> None:
+        pause = _FIRST_PAUSE_SECONDS
         for starts in itertools.count(1):
+            began = time.monotonic()
             try:
                 problem, final = self._run_server()
             except Exception as error:  # such as a closed registry: the local AWS is going down
@@ -100,7 +106,10 @@ class Instance:
             if not self._settled.is_set() and (final or starts == _STARTS_UNTIL_FAILURE):
                 self.failure = problem
                 break
-            self._stopping.wait(_RESTART_PAUSE_SECONDS)
+            if time.monotonic() - began > _STABLE_SECONDS:
+                pause = _FIRST_PAUSE_SECONDS
+            self._stopping.wait(pause)
+            pause = min(_LONGEST_PAUSE_SECONDS, 2 * pause)
         self._settled.set()
 
     def _run_server(self) -> tuple[str, bool]:

@@ -20,8 +20,9 @@ from emulator.sagemaker.resources import ENDPOINT, ENDPOINT_CONFIG, MODEL, Resou
 
 logger = logging.getLogger(__name__)
 
-#: Between attempts to bring an endpoint back after a restart of the server.
-_RECOVERY_SECONDS = 5.0
+#: Between attempts to bring an endpoint back after a restart of the server, doubled from the first to the longest.
+_FIRST_PAUSE_SECONDS = 1.0
+_LONGEST_PAUSE_SECONDS = 30.0
 
 
 class Endpoints:
@@ -202,6 +203,7 @@ class Endpoints:
             record["EndpointStatus"] = "Updating" if "NextFleet" in record else "InService"
 
         self._endpoints.insist(lambda: self._endpoints.change(arn, change))
+        pause = _FIRST_PAUSE_SECONDS
         while True:
             try:
                 fleet.start()
@@ -210,8 +212,9 @@ class Endpoints:
                 if self._stopping.is_set() or fleet not in self._fleets.values():
                     return
                 logger.warning("%s is not back yet: %s", arn, error)
-            if self._stopping.wait(_RECOVERY_SECONDS):
+            if self._stopping.wait(pause):
                 return
+            pause = min(_LONGEST_PAUSE_SECONDS, 2 * pause)
 
     def _remove(self, arn: str) -> None:
         record = self._endpoints.require_arn(arn)

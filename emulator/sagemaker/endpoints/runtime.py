@@ -28,6 +28,13 @@ _FORWARDED = (
     "x-amzn-sagemaker-custom-attributes",
     "x-amzn-sagemaker-inference-id",
 )
+#: Choose among what the local AWS does not have.
+_REFUSED = {
+    "TargetModel": "x-amzn-sagemaker-target-model",
+    "TargetContainerHostname": "x-amzn-sagemaker-target-container-hostname",
+    "InferenceComponentName": "x-amzn-sagemaker-inference-component",
+    "SessionId": "x-amzn-sagemaker-session-id",
+}
 #: The only header that comes back from it.
 _RETURNED = "x-amzn-sagemaker-custom-attributes"
 _TIMED_OUT = (
@@ -69,6 +76,9 @@ class Runtime:
         fleet = self._find_fleet(region, endpoint)
         if fleet is None:
             raise ServiceError("ValidationError", f"Endpoint {endpoint} of account {self._account} not found.")
+        for member, header in _REFUSED.items():
+            if header in headers:
+                raise ServiceError("ValidationError", f"The local AWS invokes without a {member}: leave it out.")
         target = headers.get("x-amzn-sagemaker-target-variant")
         if target is not None and target not in fleet.variants:
             has = ", ".join(fleet.variants)

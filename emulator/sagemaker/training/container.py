@@ -125,13 +125,14 @@ class TrainingContainer:
             "TRAINING_JOB_NAME": self._job["TrainingJobName"],
             "TRAINING_JOB_ARN": self._job["TrainingJobArn"],
             # A container is the job's own, and what it runs lets pip install requirements.txt; this environment is the
-            # user's, so pip may find that everything is there, or fail.
+            # user's, so pip may find that everything is there, or fail: also where files or URLs would do, which an
+            # entry point of the job's own sees by their missing hashes, and the toolkit by what pip would install.
             "PIP_NO_INDEX": "1",
             "PIP_DRY_RUN": "1",
             "PIP_DISABLE_PIP_VERSION_CHECK": "1",
             **({} if self._cluster.gpus else {"CUDA_VISIBLE_DEVICES": ""}),
             **{name: str(value) for name, value in (self._cluster.meeting_place | stand_ins).items()},
-            **({} if self.entry_point else self._toolkit_variables()),
+            **({"PIP_REQUIRE_HASHES": "1"} if self.entry_point else self._toolkit_variables()),
             **given,
         }
 
@@ -217,7 +218,9 @@ class TrainingContainer:
         python = [shlex.quote(text) for text in (sys.executable, *self._torchrun())]
         line = " ".join([*python, program, *self.user_arguments()])
         if self.path("code", "requirements.txt").is_file():
-            line = f"{shlex.quote(sys.executable)} -m pip install --quiet -r requirements.txt && {line}"
+            pip, found = f"{shlex.quote(sys.executable)} -m pip", shlex.quote(str(self.path("pip.txt")))
+            told = "sed -n 's/^Would install/The local AWS installs nothing, and pip would install/p'"
+            line = f"{pip} install -r requirements.txt >{found} && ! {told} {found} | grep . >&2 && {line}"
         return ["/bin/sh", "-c", line]
 
     def _torchrun(self) -> list[str]:

@@ -92,7 +92,7 @@ class TrainingRun(Run):
             checkpoints = CheckpointSync(s3, location, folders, self._name, before_upload=self._metrics.flush)
         self._limits.instances_begin()
         try:
-            self._download(s3, checkpoints)
+            self._download(role, s3, checkpoints)
             self._transition("Training", "Training image download completed. Training in progress.")
             return self._train(role, checkpoints)
         finally:
@@ -110,14 +110,14 @@ class TrainingRun(Run):
         self._waited += time.monotonic() - began
         self._transition("Starting", STARTING)
 
-    def _download(self, s3: Any, checkpoints: CheckpointSync | None) -> None:
+    def _download(self, role: Role, s3: Any, checkpoints: CheckpointSync | None) -> None:
         self._started = self._started or time.time()
         self._transition("Downloading", "Downloading input data", TrainingStartTime=self._started)
         try:
             for container in self._containers:
                 container.make_folders()
             for channel in self._job.get("InputDataConfig", []):
-                download_channel(s3, channel, self._containers, self._stop_requested.is_set, self._report)
+                download_channel(role, s3, channel, self._containers, self._stop_requested.is_set, self._report)
             for container in self._containers:
                 container.adapt_drivers()
             download_source(s3, self._containers, self._directory / "sourcedir.tar.gz")

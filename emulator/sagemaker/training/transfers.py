@@ -21,6 +21,7 @@ _OUTPUTS = {"model": "model.tar.gz", "output/data": "output.tar.gz"}
 
 
 def download_channel(
+    role: Role,
     s3: Any,
     channel: Payload,
     containers: Sequence[TrainingContainer],
@@ -37,7 +38,8 @@ def download_channel(
     if not keys:
         raise JobFailed(
             f'ClientError: No S3 objects found under S3 URL "{source["S3Uri"]}" given in input data source. Please '
-            'ensure that objects exist under that S3 prefix, and that the role has "s3:ListBucket" permissions there.'
+            f"ensure that the bucket exists in the selected region ({role.region}), that objects exist under that S3 "
+            f'prefix, and that the role "{role.arn}" has "s3:ListBucket" permissions on the bucket.'
         )
     first, *others = [container.path("input", "data", name) for container in containers]
     first.mkdir(parents=True, exist_ok=True)

@@ -120,7 +120,10 @@ class TransformRun(Run):
         try:
             inputs = find_inputs(s3, self._job["TransformInput"]["DataSource"]["S3DataSource"])
         except ArtifactError as error:
-            raise JobFailed(f"ClientError: Data download failed: {error}") from None
+            raise JobFailed(
+                f"ClientError: Data download failed. Please ensure that the role {role.arn} may list and read the "
+                f"input: {error}"
+            ) from None
         self._change(lambda record: record.setdefault("TransformStartTime", time.time()))
         try:
             self._servers.prepare()
@@ -130,9 +133,10 @@ class TransformRun(Run):
         asyncio.run(self._transform(s3, inputs))
         if self._failures:
             item, first = self._failures[0]
+            client = all(str(failure).startswith("ClientError") for _, failure in self._failures)
             raise JobFailed(
-                f"{str(first).partition(':')[0]}: See job logs for more information. {len(self._failures)} of "
-                f"{len(inputs)} objects have no output; s3://{item.bucket}/{item.key}: {first}"
+                f"{'ClientError' if client else 'AlgorithmError'}: See job logs for more information. "
+                f"{len(self._failures)} of {len(inputs)} objects have no output; s3://{item.bucket}/{item.key}: {first}"
             )
         return "Completed"
 

@@ -21,6 +21,7 @@ from emulator.sagemaker.tuning.search import Hyperband, MedianRule, Search, Tria
 MAX_TRAINING_JOBS = 750
 MAX_PARALLEL_TRAINING_JOBS = 100
 MAX_HYPERPARAMETERS = 100
+MAX_RESOURCE = 20_000
 #: SageMaker tells the program by this hyperparameter what it is tuned for.
 OBJECTIVE_HYPERPARAMETER = "_tuning_objective_metric"
 #: Members of the definition that CreateTrainingJob takes under the same names.
@@ -142,9 +143,13 @@ class TuningDefinition:
             len(earlier.static) + len(earlier.ranges) != len(self.static) + len(self.ranges),
             f"The number of static and tuned hyperparameters must be the same as in the parent tuning job {name}.",
         )
-        image, before = (each._training["AlgorithmSpecification"].get("TrainingImage") for each in (self, earlier))
-        other = kind == "IdenticalDataAndAlgorithm" and image != before
+        other = kind == "IdenticalDataAndAlgorithm" and earlier._image != self._image
         refuse(other, f"The training image must be the same as in the parent tuning job {name}.")
+
+    @property
+    def _image(self) -> str | None:
+        algorithm = self._training["AlgorithmSpecification"]
+        return algorithm.get("TrainingImage") or algorithm.get("AlgorithmName")
 
     def _refuse_what_is_not_there(self) -> None:
         definition = self._request.get("TrainingJobDefinition", {})
@@ -218,4 +223,5 @@ class TuningDefinition:
         refuse("MaxResource" not in given, "Hyperband needs a MaxResource in its HyperbandStrategyConfig.")
         least, most = given.get("MinResource", 1), given["MaxResource"]
         refuse(least >= most, f"MinResource ({least}) must be less than MaxResource ({most}).")
+        refuse(most > MAX_RESOURCE, f"MaxResource ({most}) must not exceed {MAX_RESOURCE}.")
         return least, most

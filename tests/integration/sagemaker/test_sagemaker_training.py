@@ -164,6 +164,7 @@ def test_missing_inputs_and_permissions_are_client_errors(aws: LocalSageMaker, r
     no_archive = {"sagemaker_submit_directory": f"s3://{BUCKET}/data/part-0/é 0.txt"}
     for by, members, reason in (
         (role, {"prefix": "nothing-here"}, 'No S3 objects found under S3 URL "s3://model-bucket/nothing-here"'),
+        (role, {"prefix": "nothing-here"}, f'the role "{role}" has "s3:ListBucket" permissions on the bucket'),
         (mute, {}, 'has "s3:PutObject" permissions there: AccessDenied'),
         (aws.job_role(*ACTIONS, trusted="lambda.amazonaws.com"), {}, "sagemaker.amazonaws.com"),
         (role, {"hyperparameters": no_archive}, "cannot be unpacked"),

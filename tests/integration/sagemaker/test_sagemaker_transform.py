@@ -41,6 +41,12 @@ def test_a_failed_object_has_no_output_fails_the_job_and_keeps_no_other_from_its
 NO_RETRIES = {"InvocationsMaxRetries": 0}
 
 
+def test_one_failure_of_the_server_makes_it_the_algorithms(aws: LocalSageMaker, model: str) -> None:
+    objects = {"a": b"status 415", "b": b"status 500"}
+    described = TransformJob(aws, model, objects, ModelClientConfig=NO_RETRIES).ended()
+    assert described["FailureReason"].startswith("AlgorithmError: See job logs for more information. 2 of 2 objects")
+
+
 @pytest.mark.parametrize(
     ("body", "client", "reason"),
     [
@@ -93,7 +99,7 @@ def test_what_cannot_work_says_why_and_the_role_of_the_model_is_what_counts(aws:
     location = aws.artifact("1")
     broken = aws.artifact("1", **{"code/serve": b"#!/bin/sh\necho no luck\nexit 3\n"})
     for model, reasons in (
-        (aws.model(location, aws.job_role("s3:GetObject")), ["Data download failed"]),
+        (aws.model(location, aws.job_role("s3:GetObject")), ["Data download failed. Please ensure that the role arn"]),
         (aws.model(location, aws.job_role("s3:GetObject", "s3:ListBucket")), ["Uploading to", "AccessDenied"]),
         (aws.model(broken, role), ["AlgorithmError: The primary container for transform job", "no luck"]),
     ):

@@ -189,4 +189,7 @@ def test_what_would_act_without_asking_is_not_there(
 def test_stacks_have_no_types_of_absent_services(aws: LocalAws) -> None:
     for kind in ("AWS::StepFunctions::StateMachine", "AWS::CloudFormation::StackSet"):
         refused(aws.deploy, rf"Unrecognized resource types.*{kind}", "absent", {"Resources": {"It": {"Type": kind}}})
+    for member in ("NotificationConfiguration", "ReplicationConfiguration"):
+        bucket = {"Type": "AWS::S3::Bucket", "Properties": {member: {"Rules": []}}}
+        assert member in aws.deploy(member, {"Resources": {"It": bucket}})["Reasons"]
     refused(aws.cloudformation.create_stack_set, "CreateStackSet", StackSetName="s", TemplateBody="{}")

@@ -122,7 +122,7 @@ class FakeS3(fake_s3.FakeS3):
 class FakeRole:
     """A role that may do everything, in front of an S3 that holds the program."""
 
-    arn = "arn:role"
+    arn, region = "arn:role", "eu-west-1"
 
     def __init__(self, s3: Any) -> None:
         self.s3 = s3

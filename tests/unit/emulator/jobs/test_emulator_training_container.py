@@ -7,6 +7,7 @@ import json
 import socket
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +134,25 @@ def test_pip_finds_that_requirements_are_met_or_fails_the_job(tmp_path: Path, re
     process = start(made)
     output, errors = process.communicate()
     assert (output == "trained\n", process.returncode == 0, requirement in errors) == (met, met, not met)
+
+
+@pytest.mark.parametrize("lines", ["./absent_thing-1.0-py3-none-any.whl", "--find-links .\nabsent-thing==1.0"])
+@pytest.mark.parametrize("own", [False, True], ids=["toolkit", "entry point"])
+def test_what_pip_would_install_from_files_fails_the_job(tmp_path: Path, lines: str, own: bool) -> None:
+    command = f"{sys.executable} -m pip install -r requirements.txt && echo trained"
+    members = {"AlgorithmSpecification": entry_point("-c", command)} if own else {}
+    made = container(tmp_path, HyperParameters={"sagemaker_program": "train.py"}, **members)
+    about = "absent_thing-1.0.dist-info"
+    with zipfile.ZipFile(made.path("code", "absent_thing-1.0-py3-none-any.whl"), "w") as wheel:
+        wheel.writestr(f"{about}/METADATA", "Metadata-Version: 2.1\nName: absent-thing\nVersion: 1.0\n")
+        wheel.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr(f"{about}/RECORD", "")
+    made.path("code", "requirements.txt").write_text(f"{lines}\n")
+    made.path("code", "train.py").write_text("print('trained')")
+    process = start(made)
+    output, errors = process.communicate()
+    assert ("trained" in output, process.returncode) == (False, 1)
+    assert ("hash" if own else "installs nothing, and pip would install absent-thing-1.0") in errors.lower() + errors
 
 
 SHOW_RANKS = """

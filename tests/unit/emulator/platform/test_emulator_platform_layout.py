@@ -12,6 +12,7 @@ import pytest
 from emulator.platform import lifecycle
 from emulator.platform.layout import Server, StateDir, StateError
 from emulator.platform.processes import process_started
+from emulator.platform.programs import free_port
 
 HOLD = """
 import sys
@@ -21,6 +22,13 @@ with StateDir(Path(sys.argv[1])).locked():
     print("held", flush=True)
     sys.stdin.read()
 """
+
+
+def test_a_start_that_fails_on_a_full_disk_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(lifecycle, "_LITTLE_SPACE_BYTES", 2**70)
+    monkeypatch.setattr(sys, "executable", shutil.which("false"))
+    with pytest.raises(lifecycle.LocalAwsError, match=r"did not start:\nOnly \d+ MB are left .* make room\."):
+        lifecycle.up(tmp_path, free_port())
 
 
 def test_one_process_at_a_time_may_hold_the_folder(tmp_path):

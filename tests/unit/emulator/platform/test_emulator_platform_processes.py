@@ -13,6 +13,7 @@ from emulator_fixtures import full_disk
 from waiting import wait_until
 
 from emulator.platform.processes import ProcessRegistry, process_started, reap
+from emulator.platform.programs import describe_exit
 
 # Starts a grandchild in its own process group's session, or "apart" in another, says its pid, and waits for ever;
 # "stubborn", both ignore SIGTERM.
@@ -25,6 +26,14 @@ child = subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"]
 print(child.pid, flush=True)
 signal.pause()
 """
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [(3, "exited with code 3"), (-9, "was ended by SIGKILL"), (-40, "was ended by signal 40")],
+)
+def test_how_a_program_ended_is_said_in_words(status, words):
+    assert describe_exit(status) == words
 
 
 def running(pid):

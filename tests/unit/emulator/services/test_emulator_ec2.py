@@ -28,6 +28,8 @@ KEYS = {"AWS_ACCESS_KEY_ID": "ASIA1", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_SE
         (["shutdown -h +0"], True),
         (["halt -p"], True),
         (["systemctl poweroff"], True),
+        (["systemctl poweroff -i"], True),
+        (["systemctl halt --no-wall"], True),
         (["init 0"], True),
         (["shutdown -P +90", "shutdown -P now"], True),
         (["shutdown -P +90"], False),

@@ -109,6 +109,7 @@ def test_iam_is_told_which_resources_a_call_is_about(
 
 
 HYPERBAND = {"HyperbandStrategyConfig": {"MinResource": 5, "MaxResource": 5}}
+TOO_LONG = {"HyperbandStrategyConfig": {"MaxResource": 20_001}}
 SIZES = {"CategoricalParameterRanges": [{"Name": "batch-size", "Values": ["32", "64"]}]}
 SOURCE = {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": "s3://b/k"}}
 
@@ -178,6 +179,7 @@ TUNING = {
     "combinations (2)": {"Strategy": "Grid", "ParameterRanges": SIZES, **limits(MaxNumberOfTrainingJobs=3)},
     "Hyperband needs a MaxResource": {"Strategy": "Hyperband"},
     "MinResource (5) must be less": {"Strategy": "Hyperband", "StrategyConfig": HYPERBAND},
+    "MaxResource (20001) must not exceed 20000": {"Strategy": "Hyperband", "StrategyConfig": TOO_LONG},
     "must be Off with the strategy Hyperband": {"Strategy": "Hyperband", "TrainingJobEarlyStoppingType": "Auto"},
     "only valid with the strategy Hyperband": {"StrategyConfig": HYPERBAND},
     "has no TuningJobCompletionCriteria": {"TuningJobCompletionCriteria": {}},
@@ -208,6 +210,7 @@ CODES = {
         ("CreateModel", {"Containers": [CONTAINER]}, "and no Containers"),
         ("CreateModel", {"ExecutionRoleArn": None}, "'executionRoleArn'"),
         ("CreateModel", {"PrimaryContainer": {"ModelDataUrl": "s3://b/k"}}, "needs an Image"),
+        ("CreateModel", {"PrimaryContainer": {**CONTAINER, "Mode": "MultiModel"}}, "no Mode MultiModel"),
         ("CreateModel", {"PrimaryContainer": {**CONTAINER, "ModelDataUrl": "https://a.com/x"}}, "not a location in S3"),
         ("CreateEndpointConfig", variant(ModelName="absent"), "Could not find model"),
         ("CreateEndpointConfig", {"ProductionVariants": 2 * variant()["ProductionVariants"]}, "names must be unique"),

@@ -117,16 +117,19 @@ def test_a_model_that_takes_too_long_is_a_model_error(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize(
-    ("path", "status", "code"),
+    ("request_", "status", "code", "named"),
     [
-        ("/endpoints/Dogs/invocations", 400, "ValidationError"),
-        ("/endpoints/dogs/invocations-response-stream", 501, "NotImplementedException"),
-        ("/endpoints/dogs/invocations/x", 404, "UnknownOperationException"),
+        ({"path": "/endpoints/Dogs/invocations"}, 400, "ValidationError", "Dogs"),
+        ({"path": "/endpoints/dogs/invocations-response-stream"}, 501, "NotImplementedException", "-stream"),
+        ({"path": "/endpoints/dogs/invocations/x"}, 404, "UnknownOperationException", "/x"),
+        ({"x_amzn_sagemaker_target_model": "a.tar.gz"}, 400, "ValidationError", "TargetModel"),
+        ({"x_amzn_sagemaker_session_id": "NEW_SESSION"}, 400, "ValidationError", "SessionId"),
     ],
 )
-def test_what_is_not_there_is_refused(path: str, status: int, code: str) -> None:
-    ((got, headers, _),) = run(one, {"path": path})
+def test_what_is_not_there_is_refused(request_: dict[str, str], status: int, code: str, named: str) -> None:
+    ((got, headers, body),) = run(one, request_)
     assert (got, headers["x-amzn-errortype"]) == (status, code)
+    assert named in json.loads(body)["message"]
 
 
 def test_the_largest_body_passes_and_one_byte_more_does_not() -> None:
