@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import multiprocessing
 import os
@@ -13,11 +14,13 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import PIL
 
 from .breeds import BREEDS
 from .image import draw_image
 
 MARKER = "dataset.json"
+_DRAWN_BY = "kennel data sample"
 _SIZE = (160, 320)  # pixels: least and greatest length of an image's longer side
 _WORTH_A_PROCESS = 40  # images; one more process takes a second to start
 
@@ -36,8 +39,9 @@ def draw_data_set(
 ) -> bool:
     """Draw images of dogs into `destination/{train,valid,test}/NNN.Breed_name/`.
 
-    The same arguments give the same bytes. The set appears under its name only when it is complete. False says that it
-    is there already; a DrawingError says that something else is, or that the folder cannot be written.
+    The same arguments give the same bytes. The set appears under its name only when it is complete. One that was drawn
+    before, and nobody has touched, is replaced; or kept if it is the one asked for: False says so. A DrawingError says
+    that something else is there, or that the folder cannot be written.
 
     Parameters
     ----------
@@ -46,20 +50,18 @@ def draw_data_set(
     per_class
         Number of images of each breed for training, validation and test; `report` is told how many are drawn.
     """
-    recipe = json.dumps({"drawn_by": "kennel data sample", "breeds": breeds, "per_class": per_class, "seed": seed})
+    recipe = {"breeds": breeds, "per_class": list(per_class), "seed": seed, "revision": _revision()}
     try:
-        if (destination / MARKER).is_file() and (destination / MARKER).read_text(encoding="utf-8") == recipe:
+        if _existing_recipe(destination) == recipe:
             return False
-        if os.path.lexists(destination) and (not destination.is_dir() or any(destination.iterdir())):
-            raise DrawingError(
-                f"{destination} is or holds something else than these images, so it is left alone. "
-                "Choose another folder, or remove this one yourself."
-            )
         destination.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{destination.name}.drawing-", dir=destination.parent) as name:
-            unfinished = Path(name, destination.name)
+            unfinished = Path(name, "new")
             _draw(unfinished, breeds, per_class, seed, report)
-            (unfinished / MARKER).write_text(recipe, encoding="utf-8")
+            marker = {"drawn_by": _DRAWN_BY, "recipe": recipe, "digest": _digest(unfinished)}
+            (unfinished / MARKER).write_text(json.dumps(marker, indent=2) + "\n", encoding="utf-8")
+            if destination.exists():  # an older one of ours
+                destination.rename(Path(name, "old"))
             unfinished.rename(destination)
     except OSError as error:
         raise DrawingError(f"Cannot write the data set {destination}: {error.strerror or error}.") from error
@@ -97,3 +99,40 @@ def _draw_one(folder: Path, seed: int, size: tuple[int, int], task: tuple[str, i
     path = folder / split / f"{breed + 1:03d}.{name}" / f"{name}_{number + 1:04d}.jpg"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(draw_image(BREEDS[breed], np.random.default_rng(entropy), size))
+
+
+def _existing_recipe(destination: Path) -> object:
+    """Return the recipe of a set that any version drew and nobody has touched; None if nothing is there."""
+    if not os.path.lexists(destination):
+        return None
+    if destination.is_dir() and not destination.is_symlink():
+        if not any(destination.iterdir()):
+            return None
+        try:
+            marker = json.loads((destination / MARKER).read_text(encoding="utf-8"))
+            if marker["drawn_by"] == _DRAWN_BY and marker["digest"] == _digest(destination):
+                return marker["recipe"]
+        except (OSError, ValueError, KeyError, TypeError):
+            pass
+    raise DrawingError(
+        f"{destination} holds something else, was changed since, or drawn by an earlier version without a checksum. "
+        "It is left alone. Choose another folder, or remove this one yourself."
+    )
+
+
+def _digest(folder: Path) -> str:
+    """Hash the relative names and contents of all files but hidden ones and the marker."""
+    whole = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        relative = path.relative_to(folder)
+        if path.is_file() and relative.name != MARKER and not any(part.startswith(".") for part in relative.parts):
+            whole.update(relative.as_posix().encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+    return whole.hexdigest()
+
+
+def _revision() -> str:
+    """Hash what else the bytes depend on: this package's files and the two libraries that it draws with."""
+    whole = hashlib.sha256(f"{np.__version__} {PIL.__version__}".encode())
+    for path in sorted(Path(__file__).parent.glob("*.*")):
+        whole.update(path.name.encode() + b"\0" + path.read_bytes())
+    return whole.hexdigest()[:16]

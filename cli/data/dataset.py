@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from cli.errors import NotReadyError
+from cli.errors import NotReadyError, UsageError
 from model.training.data.image_folder import DataSetError, ImageFolder, find
 
 
@@ -30,8 +30,11 @@ def read_data_set(root: Path) -> ImageFolder:
 
 
 def named(folder: Path) -> Path:
-    """Return the same folder by a path that ends in its name, which "." and ".." do not."""
-    return folder.resolve() if folder.name in ("", "..") else folder
+    """Return the same folder by a path that ends in its name, which "." and ".." do not; "/" is a UsageError."""
+    named = folder.resolve() if folder.name in ("", "..") else folder
+    if not named.name:
+        raise UsageError(f"{folder} cannot be a data set's folder: name one below it.")
+    return named
 
 
 @contextmanager

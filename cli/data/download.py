@@ -109,6 +109,8 @@ def _ask(session: requests.Session, url: str, headers: dict[str, str]) -> reques
     name = public_url(url)
     try:
         response = session.get(url, headers=headers, stream=True, timeout=(10, 30))  # seconds: connect, read
+    except ValueError as error:  # of an address, or one that it leads to; its message has the whole of it
+        raise NotReadyError(f"Nothing can be fetched from {name!r}: it leads to no web address.", _KEPT) from error
     except requests.RequestException as error:
         raise NotReadyError(f"Nothing can be fetched from {name!r}: {_reason(error)}.", _KEPT) from error
     if urlsplit(url).scheme == "https" and urlsplit(response.url).scheme != "https":

@@ -69,7 +69,10 @@ def _pull(directory: Path, url: str, sha256: str | None) -> None:
 
 
 def _is_there(directory: Path, before: Source | None, url: str, sha256: str | None) -> bool:
-    if not os.path.lexists(directory) or (directory.is_dir() and not any(directory.iterdir())):
+    if not directory.exists() or (directory.is_dir() and not any(directory.iterdir())):
+        if directory.is_symlink():
+            way_out = f"Name the folder that it leads to, {os.path.realpath(directory)}, or remove the link."
+            raise NotReadyError(f"{directory} is a link, which pulling would replace.", way_out)
         return False
     if before is None or before.address != address_digest(url) or sha256 not in (None, before.sha256):
         what = "was not pulled" if before is None else f"was pulled from {before.url} (sha256 {before.sha256})"

@@ -134,6 +134,6 @@ def _read(path: Path) -> bytes:
 def _read_manifest(s3: Any, bucket: str, key: str) -> Manifest:
     try:
         document = json.load(s3.get_object(Bucket=bucket, Key=key)["Body"])
-    except s3.exceptions.NoSuchKey:
-        return {}
-    return {name: (digest, etag) for name, (digest, etag) in document.items()}
+        return {name: (digest, etag) for name, (digest, etag) in document.items()}
+    except (s3.exceptions.NoSuchKey, ValueError, TypeError, AttributeError, RecursionError):
+        return {}  # not there, not ours or damaged: then everything is sent

@@ -17,6 +17,7 @@ from model.training.data.image_folder import SPLIT_FOLDERS
 
 _LARGEST_RATIO = 100  # unpacked to packed; bitmaps of drawings have 20, deflate's limit, which bombs use, is 1032
 _MOST_FOLDERS = 50  # in each other
+_LONGEST_NAME = 255  # in bytes: what file systems take
 # Not empty, "." or "..", without separators, control characters and half characters.
 _PART = r"(?!\.{1,2}(/|$))[^/\\\x00-\x1f\x7f-\x9f\ud800-\udfff]+"
 _NAME = re.compile(rf"(?![A-Za-z]:){_PART}(/{_PART}){{0,{_MOST_FOLDERS}}}/?")  # no Windows drive
@@ -83,6 +84,8 @@ def _checked_name(entry: zipfile.ZipInfo, path: Path) -> PurePosixPath:
     name = unicodedata.normalize("NFC", entry.orig_filename)
     if not _NAME.fullmatch(name):
         complaint = f"whose name is no path of at most {_MOST_FOLDERS} folders below another"
+    elif any(len(part.encode()) > _LONGEST_NAME for part in name.split("/")):
+        complaint = f"whose name has more than {_LONGEST_NAME} bytes, which file systems do not take"
     elif stat.S_IFMT(entry.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
         complaint = "that is a link or a device"
     elif entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):

@@ -120,7 +120,9 @@ def _delete_stack(stage: Stage, kind: str) -> int:
         try:  # by its id, under which it is found when it is gone, too
             cloudformation.get_waiter("stack_delete_complete").wait(StackName=identity, WaiterConfig=_ONE_HOUR)
         except botocore.exceptions.WaiterError as error:
-            reason = error.last_response.get("Stacks", [{}])[0].get("StackStatusReason", error)
+            found = (error.last_response.get("Stacks") or [{}])[0]  # none in a refusal
+            ended = found.get("StackStatus") != "DELETE_IN_PROGRESS"  # else its reason is why it was begun
+            reason = (ended and found.get("StackStatusReason")) or error
             events = f"aws cloudformation describe-stack-events --stack-name {name}"
             raise WorkFailedError(f"{name} was not deleted: {reason}", f"More of it: {events}") from error
     return 1
@@ -161,7 +163,7 @@ def _delete_storage(stage: Stage) -> int:
             if not any(page for bucket in _resources(stage, _BUCKET) for page in _versions(stage, bucket)):
                 raise
             if time.monotonic() > deadline:
-                hint = "Access logs still arrive. They do so for some hours at most: kennel destroy again then."
+                hint = f"Access logs still arrive, for some hours at most: kennel destroy again then. {error.hint}"
                 raise WorkFailedError(str(error), hint) from error
             console.print(f"Access logs have arrived meanwhile: once more in {_LATE_LOGS_PAUSE:.0f} s")
             time.sleep(_LATE_LOGS_PAUSE)

@@ -143,6 +143,8 @@ def evaluate_deployment(stage: Stage, directory: Path) -> Evaluation:
     if other := {answer.body["model"]["version"] for _, answer in pairs} - {version}:
         message = f"The endpoint serves {min(other)[:19]}…, the artifact here is {version[:19]}…."
         raise NotReadyError(message, "Deploy it: kennel deploy")
+    if wrong := [image.path for image, answer in pairs if len(answer.body.get("scores", ())) != len(labels)]:
+        raise WorkFailedError(f"{len(wrong)} of {len(test)} answers have no score for each breed; {wrong[0]}")
     online = np.array([answer.body["scores"] for _, answer in pairs])
     offline = np.array([predictor.predict(image.path.read_bytes()).scores for image, _ in pairs])
     truth = [labels.index(image.label) for image, _ in pairs]

@@ -47,7 +47,7 @@ def draw_tuning(tuning: Tuning, tried: Path, history: Path) -> None:
 def _study(tuning: Tuning) -> optuna.Study:
     """Return the search as optuna has it; a training job without a result is a failed trial."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    kinds = tuning.config["ParameterRanges"].values()
+    kinds = tuning.config.get("ParameterRanges", {}).values()
     ranges = {given["Name"]: given for kind in kinds for given in kind}
     distributions = {_label(name): _distribution(tuning, given) for name, given in ranges.items()}
     study = optuna.create_study(direction=tuning.config["HyperParameterTuningJobObjective"]["Type"].lower())

@@ -111,6 +111,8 @@ def answer(event: dict[str, Any], failure: str = "") -> bytes:
         **{name: event[name] for name in ("StackId", "RequestId", "LogicalResourceId")},
         "Data": {"ImageUri": f"{properties['RepositoryUri']}:{properties['Tag']}"},
     }
+    if len(failure) > _KEPT_HEAD + MAX_ANSWER_BYTES:  # at once what is certainly too much
+        failure = failure[:_KEPT_HEAD] + failure[-MAX_ANSWER_BYTES:]
     reason = failure
     while len(body := json.dumps(document | {"Reason": reason}, ensure_ascii=False).encode()) > MAX_ANSWER_BYTES:
         failure = failure[:_KEPT_HEAD] + failure[_KEPT_HEAD + 100 :]

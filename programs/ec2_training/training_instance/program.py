@@ -80,7 +80,11 @@ class Training:
         for channel, url in job.channels.items():
             if not download_folder(self._s3, url, ml / "input" / "data" / channel):
                 raise JobError(f"There are no objects below {url}, the input {channel!r}.")
-        with synced(self._s3, job.checkpoints, ml / "checkpoints") as count, repeating(self._look, WATCH_SECONDS):
+        with (
+            repeating(self._look_for_a_stop, WATCH_SECONDS),  # S3 may hang for minutes: the other two go on
+            repeating(self._look_for_an_interruption, WATCH_SECONDS),
+            synced(self._s3, job.checkpoints, ml / "checkpoints") as count,  # the last upload is done before they end
+        ):
             if count:
                 self._log.write(f"Going on from the checkpoints of an earlier instance ({count} files).")
             self._report("Training")
@@ -151,11 +155,12 @@ class Training:
         while line := output.readline(MAX_LINE_BYTES):
             self._log.write(line.decode(errors="replace").rstrip("\r\n"))
 
-    def _look(self) -> None:
-        """Find out whether somebody, or AWS, wants this to end."""
+    def _look_for_a_stop(self) -> None:
         # A listing, because the role may not know of single objects whether they exist.
         if self._s3.list_objects_v2(Bucket=self._bucket, Prefix=stop_key(JOBS, self._name), MaxKeys=1).get("Contents"):
             self.end_early(jobs.STOPPED, "The training was stopped by its user.")
+
+    def _look_for_an_interruption(self) -> None:
         if metadata.entry("spot/instance-action"):  # two minutes before
             self.end_early(jobs.INTERRUPTED, "AWS takes the spot instance back.")
 

@@ -182,7 +182,7 @@ def test_the_buckets_copy_is_made_equal_to_a_local_folder_first(stage: Any, tmp_
     assert [key for key in stage.s3.objects if key.startswith("batch/input/")] == ["batch/input/dogs/c.jpg"]
 
 
-@pytest.mark.parametrize("content", [b"hello", b'{"a": 1}'])
+@pytest.mark.parametrize("content", [b"hello", b'{"a": 1}', b"[" * 10**5], ids=len)
 def test_a_file_that_is_not_ours_is_not_overwritten(stage: Any, content: bytes) -> None:
     stage.s3.objects[LABELS] = content
     with pytest.raises(NotReadyError, match="is not what this command wrote"):

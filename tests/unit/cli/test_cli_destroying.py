@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+import botocore.exceptions
 import pytest
 from fake_account import FakeAccount
 from fake_stage import FakeStage
@@ -92,6 +93,27 @@ def test_a_step_that_fails_keeps_only_what_a_job_still_needs(aws, monkeypatch):
     assert sorted(aws.stacks) == [STORAGE, TRAINING]
     assert list(aws.endpoints) == ["cats"] and aws.buckets["data"]
     assert ENDPOINT_LOGS not in aws.log_groups, "each step is tried"
+
+
+@pytest.mark.parametrize(
+    ("last", "reason"),
+    [
+        ({"Stacks": [{"StackStatus": "DELETE_FAILED", "StackStatusReason": "[Vpc] is in use"}]}, "[Vpc] is in use"),
+        ({"Stacks": [{"StackStatus": "DELETE_IN_PROGRESS", "StackStatusReason": "User Initiated"}]}, "too long"),
+        ({"Stacks": [{"StackStatus": "DELETE_FAILED", "StackStatusReason": ""}]}, "too long"),
+        ({"Stacks": []}, "too long"),
+        ({"Error": {"Code": "AccessDenied"}}, "too long"),
+    ],
+)
+def test_a_stack_that_stays_is_named_with_why_and_where_to_read_on(aws, monkeypatch, last, reason):
+    def wait(**_):
+        raise botocore.exceptions.WaiterError("StackDeleteComplete", "too long", last)
+
+    monkeypatch.setattr(aws, "get_waiter", lambda _: SimpleNamespace(wait=wait))
+    with pytest.raises(WorkFailedError) as failed:
+        destroying.destroy_stage(FakeStage("dev", aws))
+    for line in str(failed.value).splitlines()[1:]:
+        assert reason in line and "describe-stack-events --stack-name kennel-dev-" in line
 
 
 def test_an_endpoint_that_lost_its_stack_is_deleted(aws):

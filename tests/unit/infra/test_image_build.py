@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import Mock
@@ -141,3 +142,9 @@ def test_no_reason_is_too_long_for_cloudformation_and_its_end_stays(reason: str)
     answer = json.loads(body)
     assert answer["Status"] == ("FAILED" if reason else "SUCCESS")
     assert (answer["Reason"][:1], answer["Reason"][-1:]) == (reason[:1], reason[-1:])
+
+
+def test_a_reason_of_a_megabyte_is_cut_at_once() -> None:
+    began = time.process_time()
+    assert json.loads(image_build.answer(request("Create"), "x" * 1_000_000 + "end"))["Reason"].endswith("end")
+    assert time.process_time() - began < 2

@@ -205,6 +205,21 @@ def test_a_spot_instance_that_is_taken_back_leaves_its_checkpoints_and_the_next_
     assert "step 7" in instance.logs.lines
 
 
+def test_a_call_to_s3_that_hangs_hides_no_interruption(
+    instance: Instance, entries: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hangs = threading.Event()
+    monkeypatch.setattr(instance.s3, "list_objects_v2", lambda **_: hangs.wait(20) and {})
+    monkeypatch.setattr(program.Log, "write", lambda log, line: instance.logs.lines.append(line))
+
+    def take_back() -> None:
+        entries["spot/instance-action"] = "terminate"
+        wait_until(lambda: any("Stopping: AWS takes" in line for line in instance.logs.lines))
+        hangs.set()
+
+    assert instance.run_until_ended(ENDS, take_back)["state"] == "Interrupted"
+
+
 def test_neither_the_log_nor_the_status_can_stop_a_training(instance: Instance) -> None:
     instance.logs.broken = True
     instance.s3.refuse = lambda key: key.endswith("status.json")

@@ -60,10 +60,20 @@ def test_an_image_depends_on_the_seed_and_not_on_what_else_is_drawn(tmp_path: Pa
     assert not set(images(tmp_path / "few").values()) & set(images(tmp_path / "other").values())
 
 
-def test_the_same_set_is_not_drawn_twice(tmp_path: Path) -> None:
+def test_the_same_set_is_not_drawn_twice_and_an_older_one_of_ours_is_replaced_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "dogs").mkdir()  # an empty folder is filled
     assert drawn(tmp_path / "dogs")
+    before = images(tmp_path / "dogs")
+    with pytest.raises(KeyboardInterrupt):
+        drawn(tmp_path / "dogs", seed=8, report=interrupt)
+    assert images(tmp_path / "dogs") == before
     assert not drawn(tmp_path / "dogs", report=interrupt)
+    assert drawn(tmp_path / "dogs", per_class=(1, 1, 1))
+    assert len(images(tmp_path / "dogs")) == 6
+    monkeypatch.setattr(dataset, "_revision", lambda: "of other drawing code")
+    assert drawn(tmp_path / "dogs", per_class=(1, 1, 1))
     assert [path.name for path in tmp_path.iterdir()] == ["dogs"]
 
 
@@ -72,14 +82,40 @@ def folder_of_somebody(path: Path) -> None:
     (path / MARKER).write_text("{}")
 
 
+def without_a_checksum(path: Path) -> None:
+    drawn(path)
+    (path / MARKER).write_text('{"drawn_by": "kennel data sample", "breeds": 2, "per_class": [3, 2, 2], "seed": 7}')
+
+
+def image_added(path: Path) -> None:
+    drawn(path)
+    (path / "train" / "mine.jpg").write_bytes(b"mine")
+
+
+def image_removed(path: Path) -> None:
+    drawn(path)
+    next(path.rglob("*.jpg")).unlink()
+
+
+def link_to_ours(path: Path) -> None:
+    drawn(path.with_name("elsewhere"))
+    path.symlink_to(path.with_name("elsewhere"))
+
+
+@pytest.mark.parametrize("seed", [7, 8])
 @pytest.mark.parametrize(
-    "occupy", [drawn, folder_of_somebody, lambda path: path.write_bytes(b"mine"), lambda path: path.symlink_to("mine")]
+    "occupy",
+    [
+        *(folder_of_somebody, without_a_checksum, image_added, image_removed, link_to_ours),
+        lambda path: path.write_bytes(b"mine"),
+        lambda path: path.symlink_to("mine"),
+    ],
 )
-def test_whatever_else_is_there_is_left_alone(tmp_path: Path, occupy: Callable[[Path], None]) -> None:
+def test_whatever_else_is_there_is_left_alone(tmp_path: Path, occupy: Callable[[Path], None], seed: int) -> None:
     occupy(tmp_path / "dogs")
     before = {path: path.is_file() and path.read_bytes() for path in tmp_path.rglob("*")}
     with pytest.raises(DrawingError, match="Choose another folder"):
-        drawn(tmp_path / "dogs", seed=8)
+        drawn(tmp_path / "dogs", seed=seed)
     assert {path: path.is_file() and path.read_bytes() for path in tmp_path.rglob("*")} == before
 
 

@@ -130,6 +130,12 @@ def test_a_file_that_may_be_longer_than_it_says_is_refused(server: FileServer, p
     assert not list(part.parent.iterdir())
 
 
+def test_an_address_that_it_leads_to_is_not_said(server: FileServer, part: Path) -> None:
+    location = b"ftp://me:hush@example.org/dogs.zip?X-Amz-Signature=hush"
+    server.script = [b"HTTP/1.1 302 Found\r\nContent-Length: 0\r\nLocation: " + location + b"\r\n\r\n"]
+    assert "hush" not in (said := fail(server, part)) and "leads to no web address" in said
+
+
 def test_an_encrypted_address_must_not_lead_to_an_open_one(part: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     response = requests.Response()
     response.status_code, response.url = 200, "http://example.org/dogs.zip"

@@ -140,6 +140,19 @@ def test_secrets_in_the_address_are_not_written_anywhere(pull, server: FileServe
     assert "hush" not in output + refused + Path("dogs.source.json").read_text()
 
 
+def test_a_link_to_an_empty_folder_is_not_replaced(pull, server: FileServer, tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    Path("dogs").symlink_to(tmp_path / "disk")
+    code, output = pull(server.url)
+    assert code == 3 and f"Name the folder that it leads to, {tmp_path / 'disk'}" in output
+    assert Path("dogs").is_symlink() and not server.requests
+
+
+def test_a_folder_without_a_name_is_refused(kennel, server: FileServer) -> None:
+    code, output = kennel("data", "pull", "/", "--url", server.url)
+    assert code == 2 and "name one below it" in output
+
+
 def test_two_pulls_do_not_write_the_same_files(pull, server: FileServer) -> None:
     with only_writer(Path()):
         code, output = pull(server.url)

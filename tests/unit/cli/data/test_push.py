@@ -84,6 +84,16 @@ def test_the_manifest_is_written_meanwhile_so_that_a_killed_push_goes_on_too(
     assert s3.objects.earlier[MANIFEST]
 
 
+@pytest.mark.parametrize(
+    "damaged", [b"", b"[]", b'{"train/a b/0.jpg": 1}', b'{"train/a b/0.jpg": ["x"]}', b"[" * 10**5]
+)
+def test_after_a_damaged_manifest_everything_is_sent(s3: FakeS3, folder: Path, damaged: bytes) -> None:
+    push(s3, folder)
+    s3.objects[MANIFEST] = damaged
+    assert push(s3, folder) == PushResult(uploaded=24, unchanged=0, removed=0)
+    assert push(s3, folder) == PushResult(uploaded=0, unchanged=24, removed=0)
+
+
 def test_an_image_that_cannot_be_read_is_named(s3: FakeS3, folder: Path) -> None:
     data_set = read_data_set(folder)
     (folder / "train/ü/3.jpg").unlink()  # after it was found

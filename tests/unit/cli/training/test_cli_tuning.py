@@ -243,15 +243,18 @@ def test_a_search_without_a_result_has_no_best_values(stage):
         best_hyperparameters(stage, None)
 
 
+@pytest.mark.parametrize(
+    "searched", [{"ParameterRanges": parameter_ranges(TuningSettings(), {})}, {}], ids=["", "none"]
+)
 @pytest.mark.parametrize("losses", [[0.5], [0.5, 0.5], [None, 0.1, 0.2]], ids=str)
-def test_charts_can_be_drawn_of_any_search_with_a_result(tmp_path, losses):
+def test_charts_can_be_drawn_of_any_search_with_a_result(tmp_path, losses, searched):
     jobs = [{"TunedHyperParameters": {"lr": f"0.0{number}1", "batch-size": "64"}} for number in range(len(losses))]
     for job, loss in zip(jobs, losses, strict=True):
         if loss is not None:
             job["FinalHyperParameterTuningJobObjectiveMetric"] = {"Value": loss}
     # Metric and name are text, and no formula.
     goal = {"Type": "Minimize", "MetricName": r"$\frac{1$"}
-    config = {"HyperParameterTuningJobObjective": goal, "ParameterRanges": parameter_ranges(TuningSettings(), {})}
+    config = {"HyperParameterTuningJobObjective": goal, **searched}
     description = {"HyperParameterTuningJobName": "search", "HyperParameterTuningJobConfig": config}
     charts = tmp_path / "tried.svg", tmp_path / "history.svg"
     draw_tuning(Tuning(description, jobs), *charts)
