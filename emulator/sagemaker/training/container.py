@@ -125,14 +125,13 @@ class TrainingContainer:
             "TRAINING_JOB_NAME": self._job["TrainingJobName"],
             "TRAINING_JOB_ARN": self._job["TrainingJobArn"],
             # A container is the job's own, and what it runs lets pip install requirements.txt; this environment is the
-            # user's, so pip may find that everything is there, or fail: also where files or URLs would do, which an
-            # entry point of the job's own sees by their missing hashes, and the toolkit by what pip would install.
+            # user's, so pip may find that everything is there, or fail.
             "PIP_NO_INDEX": "1",
             "PIP_DRY_RUN": "1",
             "PIP_DISABLE_PIP_VERSION_CHECK": "1",
             **({} if self._cluster.gpus else {"CUDA_VISIBLE_DEVICES": ""}),
             **{name: str(value) for name, value in (self._cluster.meeting_place | stand_ins).items()},
-            **({"PIP_REQUIRE_HASHES": "1"} if self.entry_point else self._toolkit_variables()),
+            **({} if self.entry_point else self._toolkit_variables()),
             **given,
         }
 

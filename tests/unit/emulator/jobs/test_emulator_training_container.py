@@ -137,11 +137,8 @@ def test_pip_finds_that_requirements_are_met_or_fails_the_job(tmp_path: Path, re
 
 
 @pytest.mark.parametrize("lines", ["./absent_thing-1.0-py3-none-any.whl", "--find-links .\nabsent-thing==1.0"])
-@pytest.mark.parametrize("own", [False, True], ids=["toolkit", "entry point"])
-def test_what_pip_would_install_from_files_fails_the_job(tmp_path: Path, lines: str, own: bool) -> None:
-    command = f"{sys.executable} -m pip install -r requirements.txt && echo trained"
-    members = {"AlgorithmSpecification": entry_point("-c", command)} if own else {}
-    made = container(tmp_path, HyperParameters={"sagemaker_program": "train.py"}, **members)
+def test_what_pip_would_install_from_files_fails_the_job(tmp_path: Path, lines: str) -> None:
+    made = container(tmp_path, HyperParameters={"sagemaker_program": "train.py"})
     about = "absent_thing-1.0.dist-info"
     with zipfile.ZipFile(made.path("code", "absent_thing-1.0-py3-none-any.whl"), "w") as wheel:
         wheel.writestr(f"{about}/METADATA", "Metadata-Version: 2.1\nName: absent-thing\nVersion: 1.0\n")
@@ -152,7 +149,7 @@ def test_what_pip_would_install_from_files_fails_the_job(tmp_path: Path, lines: 
     process = start(made)
     output, errors = process.communicate()
     assert ("trained" in output, process.returncode) == (False, 1)
-    assert ("hash" if own else "installs nothing, and pip would install absent-thing-1.0") in errors.lower() + errors
+    assert "installs nothing, and pip would install absent-thing-1.0" in errors
 
 
 SHOW_RANKS = """
