@@ -1,10 +1,10 @@
 """Images per second and core from files to augmented batches: the usual way, ours, and both on a shrunk copy.
 
-    python -m benchmarks.input_pipeline [--pictures DIR] [--epochs 40] [--count 128] [--rounds 5] [--json FILE]
+    python -m benchmarks.input_pipeline [--images DIR] [--epochs 40] [--count 128] [--rounds 5] [--json FILE]
 
 The usual way is the one of the project that this one replaces, and of most tutorials: torchvision's `ImageFolder`
-opens and decodes every picture anew in every epoch, its transforms cut, mirror and normalise them one by one
-(`RandomResizedCrop(224)`, `RandomHorizontalFlip`, `ToTensor`, `Normalize`). Ours decodes each picture once and then
+opens and decodes every image anew in every epoch, its transforms cut, mirror and normalise them one by one
+(`RandomResizedCrop(224)`, `RandomHorizontalFlip`, `ToTensor`, `Normalize`). Ours decodes each image once and then
 takes every epoch's views from the decoded ones, a batch at a time (`model/training/data/`), which are also turned and
 recoloured. Both run in one thread, without worker processes: those do the same work, and hand it over besides.
 
@@ -89,7 +89,7 @@ class _Clock:
 
 
 def usual(root: Path, epochs: int) -> Rates:
-    """Decode and transform every picture in every epoch."""
+    """Decode and transform every image in every epoch."""
     torchvision_models()  # makes torchvision importable
     transforms = importlib.import_module("torchvision.transforms")
     folder = importlib.import_module("torchvision.datasets").ImageFolder(
@@ -112,26 +112,26 @@ def usual(root: Path, epochs: int) -> Rates:
 
 
 def ours(root: Path, epochs: int) -> Rates:
-    """Decode every picture once, then take each epoch's views from the decoded ones."""
+    """Decode every image once, then take each epoch's views from the decoded ones."""
     preprocessing = Preprocessing(SIZE, SIZE)
     augmentation = Augmentation(preprocessing)
     generator = torch.Generator().manual_seed(0)
     data_set = discover(root)
     clock = _Clock()
-    pictures = decode_for_augmentation(data_set.splits["train"], preprocessing, threads=1)
+    images = decode_for_augmentation(data_set.splits["train"], preprocessing, threads=1)
     first = clock.lap()
     for _ in range(epochs):
-        order = torch.randperm(len(pictures), generator=generator).numpy()
+        order = torch.randperm(len(images), generator=generator).numpy()
         _consume(
             augmentation(
-                torch.from_numpy(pictures.pixels[chosen]),
-                torch.from_numpy(pictures.aspects[chosen]),
+                torch.from_numpy(images.pixels[chosen]),
+                torch.from_numpy(images.aspects[chosen]),
                 augmentation.draw(len(chosen), generator),
             )
             for chosen in (order[begin : begin + BATCH] for begin in range(0, len(order), BATCH))
         )
     after = clock.lap()
-    count = len(pictures)
+    count = len(images)
     return Rates(training=count * epochs / (first + after), first=count / first, epoch=count * epochs / after)
 
 
@@ -148,8 +148,8 @@ def main(argv: list[str] | None = None) -> int:
     torch.set_num_threads(1)
     description = machine(["torch", "torchvision", "pillow"])
     with tempfile.TemporaryDirectory(prefix="kennel-input-pipeline-") as folder:
-        root, copy = Path(folder) / "pictures", Path(folder) / "copy"
-        _make_data_set(root, arguments.pictures, arguments.count)
+        root, copy = Path(folder) / "images", Path(folder) / "copy"
+        _make_data_set(root, arguments.images, arguments.count)
         shrunk = shrink_data_set(find_data_set(root), copy, side=COPY_SIDE)
         systems = {
             "usual": lambda: usual(root, arguments.epochs),
@@ -167,14 +167,14 @@ def main(argv: list[str] | None = None) -> int:
     ratios = {name: paired_ratio([r.training for r in rounds], usual_rates) for name, rounds in measured.items()}
     console.print(machine_line(description), markup=False)
     console.print(
-        f"{arguments.count} pictures of {shrunk.bytes_before / arguments.count / 1e3:.0f} kB, in the copy "
+        f"{arguments.count} images of {shrunk.bytes_before / arguments.count / 1e3:.0f} kB, in the copy "
         f"{shrunk.bytes_after / arguments.count / 1e3:.0f} kB; {arguments.epochs} epochs, {arguments.rounds} rounds, "
-        "medians; pictures per second of one core's time."
+        "medians; images per second of one core's time."
     )
     console.print(_table(measured, ratios, arguments.epochs))
     figures: dict[str, Any] = {
         "machine": description,
-        "options": {"pictures": arguments.count, "epochs": arguments.epochs, "drawn": arguments.pictures is None},
+        "options": {"images": arguments.count, "epochs": arguments.epochs, "drawn": arguments.images is None},
         "bytes": {"originals": shrunk.bytes_before, "copy": shrunk.bytes_after},
         "rates": {name: [asdict(rates) for rates in rounds] for name, rounds in measured.items()},
         "ratios": ratios,
@@ -200,13 +200,13 @@ def _table(measured: dict[str, list[Rates]], ratios: dict[str, float], epochs: i
 
 
 def _make_data_set(root: Path, photographs: Path | None, count: int) -> None:
-    """Lay out `count` pictures for training, drawn or copied from a folder, in turn."""
+    """Lay out `count` images for training, drawn or copied from a folder, in turn."""
     if photographs is None:
         write_data_set(root, range(CLASSES), (count // CLASSES, 1, 1), size=PHOTOGRAPH)
         return
     found = sorted(path for path in photographs.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
     if not found:
-        sys.exit(f"There are no pictures in {photographs}.")
+        sys.exit(f"There are no images in {photographs}.")
     for number, path in zip(range(count), itertools.cycle(found), strict=False):
         for split in ("train", "valid") if number < CLASSES else ("train",):  # every data set has a validation split
             target = root / split / f"class {number % CLASSES}" / f"{number}{path.suffix}"
@@ -219,10 +219,10 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         prog="python -m benchmarks.input_pipeline", description=__doc__.partition("\n")[0] if __doc__ else None
     )
     parser.add_argument(
-        "--pictures", type=Path, metavar="DIR", help="photographs to use; without, pictures of that size are drawn"
+        "--images", type=Path, metavar="DIR", help="photographs to use; without, images of that size are drawn"
     )
     parser.add_argument(
-        "--count", type=int, default=128, help=f"pictures, a multiple of {CLASSES} (default: %(default)s)"
+        "--count", type=int, default=128, help=f"images, a multiple of {CLASSES} (default: %(default)s)"
     )
     parser.add_argument(
         "--epochs", type=int, default=40, help="length of the training (default: that of train.py, %(default)s)"

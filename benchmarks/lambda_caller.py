@@ -1,7 +1,7 @@
-"""A stand-in for Lambda in a fresh process: loads a handler, calls it with pictures, and prints the milliseconds.
+"""A stand-in for Lambda in a fresh process: loads a handler, calls it with images, and prints the milliseconds.
 
 `python -S lambda_caller.py MODULE CALLS SIZE…` prints as its last line a JSON object: `init_ms`, what loading the
-module took; and for each size of a picture in bytes `calls_ms`, of the calls, and `exchange_ms`, what it takes to send
+module took; and for each size of an image in bytes `calls_ms`, of the calls, and `exchange_ms`, what it takes to send
 so many bytes to the endpoint and to get its answer, without any function.
 """
 
@@ -38,19 +38,19 @@ def measure(handler: Any, size: int, calls: int) -> dict[str, list[float]]:
 
     from benchmarks.load import Call, Expected, exchange, message
 
-    picture = os.urandom(size)
+    image = os.urandom(size)
     event = {
         "version": "2.0",
         "rawPath": "/",
         "rawQueryString": "",
         "headers": {"content-type": "image/jpeg"},
         "requestContext": {"http": {"method": "POST", "path": "/"}},
-        "body": base64.b64encode(picture).decode(),
+        "body": base64.b64encode(image).decode(),
         "isBase64Encoded": True,
     }
     url = urlsplit(os.environ["AWS_ENDPOINT_URL"])
     calls_ms, exchange_ms = [], []
-    request = message(Call(f"{url.geturl()}/bare", {"Content-Type": "application/x-image"}, picture, Expected("", 0)))
+    request = message(Call(f"{url.geturl()}/bare", {"Content-Type": "application/x-image"}, image, Expected("", 0)))
     with socket.create_connection((url.hostname, url.port)) as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for index in range(calls + 2):  # two to warm up: connections, caches

@@ -69,7 +69,7 @@ class Start:
     init_ms : float
         Importing the module and what it does then; of Python itself, starting and ending.
     own_ms : dict of int to float
-        By the picture's size in bytes, the median own time of a call.
+        By the image's size in bytes, the median own time of a call.
     """
 
     init_ms: float
@@ -83,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         description=(__doc__ or "").partition("\n")[0],
     )
     parser.add_argument(
-        "--calls", type=positive, default=15, help="of each picture's size, in each process (%(default)s)"
+        "--calls", type=positive, default=15, help="of each image's size, in each process (%(default)s)"
     )
     add_common_options(parser, rounds=9)
     arguments = parser.parse_args(argv)

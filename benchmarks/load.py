@@ -1,6 +1,6 @@
 """A closed loop of callers that checks every answer, so that a fast wrong server cannot win.
 
-Each caller keeps one connection and sends its next picture when it has the last one's answer. The callers share
+Each caller keeps one connection and sends its next image when it has the last one's answer. The callers share
 the processor with what they measure, so they are kept light (threads that sleep in the system, requests that are
 put together before), and what they take is part of the result.
 """
@@ -32,7 +32,7 @@ class WrongAnswerError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What the reference says about a picture: its likeliest label and that label's probability, 0 to 1."""
+    """What the reference says about an image: its likeliest label and that label's probability, 0 to 1."""
 
     label: str
     probability: float

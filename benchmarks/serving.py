@@ -2,7 +2,7 @@
 
     python -m benchmarks.serving [--quick] [--clients 1 8 32] [--rounds 3] [--seconds 4] [--no-peers] [--no-chain]
 
-One run measures, in turns, the same JPEG pictures and the same network: classified in processes of their own without
+One run measures, in turns, the same JPEG images and the same network: classified in processes of their own without
 any server (the limit); by the artifact's own server through `/invocations`; through the function URL of the real stacks
 on a local AWS; and by LitServe and BentoML with the network in PyTorch, a one-thread worker per vCPU like ours. Every
 answer is compared with the reference. Only the system whose turn it is works; the others are idle or not running.
@@ -80,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
         "--network", default="resnet50", help="resnet9 or any of torchvision's with a linear last layer (%(default)s)"
     )
     parser.add_argument("--input-size", type=positive, default=224, help="pixels (%(default)s)")
-    parser.add_argument("--pictures", type=Path, metavar="DIR", help="JPEG files to send in place of drawn ones")
+    parser.add_argument("--images", type=Path, metavar="DIR", help="JPEG files to send in place of drawn ones")
     for name, what in (("peers", "LitServe and BentoML"), ("chain", "the function URL on a local AWS")):
         parser.add_argument(
             f"--{name}",
@@ -100,14 +100,14 @@ def _run(arguments: argparse.Namespace) -> int:
     console.print(machine_line(description))
     folder = FOLDER / "serving"
     peers = systems.install_peers(FOLDER / "peers", console.print) if arguments.peers else None
-    pictures = serving_model.read_pictures(arguments.pictures) if arguments.pictures else serving_model.draw_pictures()
-    size = statistics.mean(map(len, pictures))
+    images = serving_model.read_images(arguments.images) if arguments.images else serving_model.draw_images()
+    size = statistics.mean(map(len, images))
     console.print(
-        f"{len(pictures)} pictures, {size / 1000:.0f} KB on average. Exporting and quantising {arguments.network}."
+        f"{len(images)} images, {size / 1000:.0f} KB on average. Exporting and quantising {arguments.network}."
     )
-    fp32, int8, decision = serving_model.make_artifacts(folder, arguments.network, arguments.input_size, pictures)
+    fp32, int8, decision = serving_model.make_artifacts(folder, arguments.network, arguments.input_size, images)
     console.print(f"Ours runs as {decision.precision}: {decision.reason}.")
-    plan = Plan(pictures, tuple(arguments.clients), arguments.seconds, _WARM_UP_SECONDS, available_vcpus())
+    plan = Plan(images, tuple(arguments.clients), arguments.seconds, _WARM_UP_SECONDS, available_vcpus())
     with contextlib.ExitStack() as stack:
         turns = _systems(plan, fp32, int8, folder, peers)
         if arguments.chain:
@@ -123,8 +123,8 @@ def _run(arguments: argparse.Namespace) -> int:
         "machine": description,
         "network": arguments.network,
         "input_size": arguments.input_size,
-        "pictures": len(pictures),
-        "mean_picture_bytes": size,
+        "images": len(images),
+        "mean_image_bytes": size,
         "precision": asdict(decision),
         "systems": {name: [_figures(turn) for turn in turns] for name, turns in results.items()},
     }

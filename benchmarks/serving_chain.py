@@ -55,11 +55,11 @@ class Chain:
         return [
             Call(
                 self._client.url,
-                self._client.signed_headers(self._client.url, picture, "image/jpeg"),
-                picture,
+                self._client.signed_headers(self._client.url, image, "image/jpeg"),
+                image,
                 expected,
             )
-            for picture, expected in zip(plan.pictures, self._served.expected, strict=True)
+            for image, expected in zip(plan.images, self._served.expected, strict=True)
         ]
 
 

@@ -1,6 +1,6 @@
 """Whether the model server's memory stays flat: python -m benchmarks.serving_memory
 
-20,000 requests with pictures of all sizes, colour modes and formats, some broken, some in JSON, from eight callers.
+20,000 requests with images of all sizes, colour modes and formats, some broken, some in JSON, from eight callers.
 The memory of all the server's processes is read while nothing is asked, after the first 1,000 and then every 5,000.
 What is kept from one request to the next shows as growth between the first reading and the last.
 """
@@ -45,7 +45,7 @@ READINGS_EVERY = 5_000
 MAX_GROWTH_MB = 16
 CLASSES = 133
 INPUT_SIZE = 64
-PICTURES = 300
+IMAGES = 300
 _START_SECONDS = 60
 
 # What Pillow writes in each format, by mode.
@@ -118,14 +118,14 @@ def write_artifact(folder: Path) -> Path:
 
 
 def questions() -> list[Question]:
-    """Draw pictures of all kinds; some are cut off, some are no pictures, some come in JSON."""
+    """Draw images of all kinds; some are cut off, some are no images, some come in JSON."""
     chance, grain = random.Random(0), np.random.default_rng(0)
     asked: list[Question] = []
-    for index in range(PICTURES):
+    for index in range(IMAGES):
         file_format = chance.choice(list(_MODES))
         # Most are small, one in fifty is a camera's.
         width, height = (4000, 3000) if index % 50 == 0 else (chance.randint(1, 900), chance.randint(1, 900))
-        data = _picture(grain, width, height, chance.choice(_MODES[file_format]), file_format)
+        data = _image(grain, width, height, chance.choice(_MODES[file_format]), file_format)
         kind = chance.random()
         if kind < 0.1:
             data = data[: len(data) // chance.randint(2, 9)]
@@ -141,8 +141,8 @@ def questions() -> list[Question]:
     return asked
 
 
-def _picture(grain: np.random.Generator, width: int, height: int, mode: str, file_format: str) -> bytes:
-    # A few blocks of colour, so that also large pictures compress to what a request may have.
+def _image(grain: np.random.Generator, width: int, height: int, mode: str, file_format: str) -> bytes:
+    # A few blocks of colour, so that also large images compress to what a request may have.
     blocks = Image.fromarray(grain.integers(0, 256, (6, 8, 3), np.uint8)).resize((width, height))
     if mode == "I;16":
         image = Image.fromarray(np.asarray(blocks.convert("L")).astype(np.uint16) * 257)

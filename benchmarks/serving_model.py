@@ -1,4 +1,4 @@
-"""What is served: pictures, and a network with random weights that tells them apart, exported as every model is."""
+"""What is served: images, and a network with random weights that tells them apart, exported as every model is."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ from model.training.data.dataset import display_labels
 from model.training.data.decoded import Images
 
 CLASSES = 133
-PICTURES = 24
+IMAGES = 24
 SIZE = (500, 375)
-PICTURE_BYTES = 124_000
+IMAGE_BYTES = 124_000
 SEED = 4
 # A trained network's logits are of the order of 10.
 _OWN_LOGIT = 10.0
@@ -40,16 +40,16 @@ _GRAIN = 6.0
 _ANY = Limits(max_accuracy_loss=1.0, min_agreement=0.0)
 
 
-def draw_pictures() -> list[bytes]:
+def draw_images() -> list[bytes]:
     """Draw JPEG files of 500 x 375 pixels and nearly 124 KB each, as photographs of that size have."""
-    pictures = []
-    for index in range(PICTURES):
+    images = []
+    for index in range(IMAGES):
         random = np.random.default_rng([SEED, index])
         pixels = np.asarray(draw_star(index, random, SIZE), np.float32)
         # A camera's grain, which is most of what a good JPEG stores, and what its decoder spends its time on.
         grainy = pixels + random.normal(0, _GRAIN, (*pixels.shape[:2], 1))
-        pictures.append(_encode(Image.fromarray(grainy.clip(0, 255).astype(np.uint8))))
-    return pictures
+        images.append(_encode(Image.fromarray(grainy.clip(0, 255).astype(np.uint8))))
+    return images
 
 
 def _encode(image: Image.Image) -> bytes:
@@ -57,12 +57,12 @@ def _encode(image: Image.Image) -> bytes:
     for quality in range(100, 0, -1):
         buffer = io.BytesIO()
         image.save(buffer, "JPEG", quality=quality)
-        if buffer.tell() <= PICTURE_BYTES:
+        if buffer.tell() <= IMAGE_BYTES:
             break
     return buffer.getvalue()
 
 
-def read_pictures(folder: Path) -> list[bytes]:
+def read_images(folder: Path) -> list[bytes]:
     """Read the JPEG files of a folder.
 
     Raises
@@ -72,12 +72,12 @@ def read_pictures(folder: Path) -> list[bytes]:
     """
     paths = sorted(path for path in folder.glob("*") if path.suffix.lower() in (".jpg", ".jpeg"))
     if not 1 <= len(paths) <= CLASSES:
-        raise ModelError(f"{folder} has {len(paths)} JPEG pictures; 1 to {CLASSES} are needed.")
+        raise ModelError(f"{folder} has {len(paths)} JPEG images; 1 to {CLASSES} are needed.")
     return [path.read_bytes() for path in paths]
 
 
 def make_artifacts(
-    folder: Path, architecture: str, input_size: int, pictures: list[bytes]
+    folder: Path, architecture: str, input_size: int, images: list[bytes]
 ) -> tuple[Served, Served | None, Decision]:
     """Make the artifacts of a network: fp32, int8 where it can be quantised, and how that was decided.
 
@@ -89,12 +89,12 @@ def make_artifacts(
         As `model.core.network.build` takes it.
     input_size : int
         Pixels.
-    pictures : list of bytes
+    images : list of bytes
         JPEG files.
     """
     preprocessing = Preprocessing(input_size=input_size, resize_size=round(input_size * 256 / 224))
-    images = [decode(picture, target_size=preprocessing.resize_size) for picture in pictures]
-    pixels = np.stack([preprocessing.crop(image) for image in images])
+    decoded = [decode(image, target_size=preprocessing.resize_size) for image in images]
+    pixels = np.stack([preprocessing.crop(image) for image in decoded])
     inputs = preprocessing.normalise(pixels)
     network = distinguishing_network(architecture, inputs)
     fp32 = folder / "fp32"
@@ -118,7 +118,7 @@ def make_artifacts(
     int8 = folder / "int8"
     shutil.rmtree(int8, ignore_errors=True)
     shutil.copytree(fp32, int8)
-    aspects = np.array([image.width / image.height for image in images], np.float32)
+    aspects = np.array([image.width / image.height for image in decoded], np.float32)
     data = Images(pixels, aspects, np.arange(len(pixels), dtype=np.int64))
     decision = choose_precision(
         int8 / ONNX_FILE,
@@ -128,30 +128,30 @@ def make_artifacts(
         limits=_ANY,
         should_stop=lambda: False,
     )
-    served = _served(fp32, card, pictures)
+    served = _served(fp32, card, images)
     if decision.precision != "int8":
         shutil.rmtree(int8)
         return served, None, decision
     quantised = dataclasses.replace(card, version=file_version(int8 / ONNX_FILE), precision="int8")
     quantised.save(int8)
-    return served, _served(int8, quantised, pictures), decision
+    return served, _served(int8, quantised, images), decision
 
 
-def _served(folder: Path, card: ModelCard, pictures: list[bytes]) -> Served:
+def _served(folder: Path, card: ModelCard, images: list[bytes]) -> Served:
     predictor = Predictor.load(folder)
-    expected = [Expected(*predictor.predict(picture, top_k=1).ranked[0]) for picture in pictures]
-    # int8 costs a random network more than it costs a trained one, so not every picture keeps a class of its own.
+    expected = [Expected(*predictor.predict(image, top_k=1).ranked[0]) for image in images]
+    # int8 costs a random network more than it costs a trained one, so not every image keeps a class of its own.
     if 2 * len({one.label for one in expected}) < len(expected):
-        raise ModelError(f"The {card.precision} network cannot tell the pictures apart; take others with --pictures.")
+        raise ModelError(f"The {card.precision} network cannot tell the images apart; take others with --images.")
     return Served(folder, card.precision, expected)
 
 
 def distinguishing_network(architecture: str, inputs: npt.NDArray[np.float32]) -> nn.Module:
-    """Make a network whose weights are random but whose answers depend on the picture.
+    """Make a network whose weights are random but whose answers depend on the image.
 
-    Plain random weights give every picture nearly the same answer, by which a server that never runs the network
-    could not be told from one that does. So batch normalisation takes its statistics from the pictures, and the last
-    layer has for each picture one class, which points from the mean picture's features to this picture's.
+    Plain random weights give every image nearly the same answer, by which a server that never runs the network
+    could not be told from one that does. So batch normalisation takes its statistics from the images, and the last
+    layer has for each image one class, which points from the mean image's features to this image's.
 
     Parameters
     ----------
@@ -168,7 +168,7 @@ def distinguishing_network(architecture: str, inputs: npt.NDArray[np.float32]) -
     Raises
     ------
     ModelError
-        For an unknown architecture, or one that does not end in a linear layer or does not take pictures of this size.
+        For an unknown architecture, or one that does not end in a linear layer or does not take images of this size.
     """
     torch.manual_seed(SEED)
     try:

@@ -36,7 +36,7 @@ _POLL_SECONDS = 0.005
 
 
 class ModelError(Exception):
-    """The model or the pictures cannot be made as asked; the message is for a person."""
+    """The model or the images cannot be made as asked; the message is for a person."""
 
 
 class BrokenSystemError(Exception):
@@ -54,7 +54,7 @@ class Served:
     precision : str
         "fp32" or "int8".
     expected : list of Expected
-        For each picture, what the artifact's own predictor says.
+        For each image, what the artifact's own predictor says.
     """
 
     folder: Path
@@ -68,7 +68,7 @@ class Plan:
 
     Attributes
     ----------
-    pictures : list of bytes
+    images : list of bytes
         JPEG files.
     clients : tuple of int
         Callers at once, in the order of measuring.
@@ -78,7 +78,7 @@ class Plan:
         Worker processes of the servers that have several.
     """
 
-    pictures: list[bytes]
+    images: list[bytes]
     clients: tuple[int, ...]
     seconds: float
     warm_up_seconds: float
@@ -126,19 +126,19 @@ def _keep_barrier(barrier: Barrier) -> None:
 
 
 def _classify_repeatedly(served: Served, plan: Plan) -> tuple[list[float], float]:
-    """Return the milliseconds of each picture of the plan's seconds, and the processor time of them all in seconds."""
+    """Return the milliseconds of each image of the plan's seconds, and the processor time of them all in seconds."""
     latencies: list[float] = []
     try:
         predictor = Predictor.load(served.folder)
-        for picture, expected in zip(plan.pictures, served.expected, strict=True):  # this also warms up
-            expected.compare(*predictor.predict(picture, top_k=1).ranked[0])
+        for image, expected in zip(plan.images, served.expected, strict=True):  # this also warms up
+            expected.compare(*predictor.predict(image, top_k=1).ranked[0])
     except BaseException:
         _barrier.abort()  # or the others would wait for this one
         raise
     _barrier.wait(_START_SECONDS)
     begin, cpu_begin = time.perf_counter(), time.process_time()
     while (before := time.perf_counter()) < begin + plan.seconds:
-        predictor.predict(plan.pictures[len(latencies) % len(plan.pictures)])
+        predictor.predict(plan.images[len(latencies) % len(plan.images)])
         latencies.append((time.perf_counter() - before) * 1000)
     return latencies, time.process_time() - cpu_begin
 
@@ -154,7 +154,7 @@ def our_server(served: Served, plan: Plan, log: Path, **environment: str) -> Tur
         "SAGEMAKER_BIND_TO_PORT": str(port),
         **environment,
     }
-    calls = _picture_calls(f"http://{HOST}:{port}/invocations", plan.pictures, served.expected)
+    calls = _image_calls(f"http://{HOST}:{port}/invocations", plan.images, served.expected)
     return _measure_server(
         [str(served.folder / "code" / "serve")], settings, Path(sys.executable).parent, calls, plan, log
     )
@@ -167,10 +167,10 @@ def litserve(served: Served, plan: Plan, log: Path, environment: Path) -> Turn:
         Call(
             f"http://{HOST}:{port}/predict",
             {"Content-Type": "application/json"},
-            json.dumps({"image_data": base64.b64encode(picture).decode()}).encode(),
+            json.dumps({"image_data": base64.b64encode(image).decode()}).encode(),
             expected,
         )
-        for picture, expected in zip(plan.pictures, served.expected, strict=True)
+        for image, expected in zip(plan.images, served.expected, strict=True)
     ]
     program = [str(environment / "bin" / "python"), str(ROOT / "benchmarks" / "peers" / "litserve_server.py")]
     return _measure_server(program, _peer_settings(served, plan, port), environment / "bin", calls, plan, log)
@@ -179,7 +179,7 @@ def litserve(served: Served, plan: Plan, log: Path, environment: Path) -> Turn:
 def bentoml(served: Served, plan: Plan, log: Path, environment: Path) -> Turn:
     """Run BentoML with the network in PyTorch."""
     port = free_port()
-    calls = _picture_calls(f"http://{HOST}:{port}/classify", plan.pictures, served.expected)
+    calls = _image_calls(f"http://{HOST}:{port}/classify", plan.images, served.expected)
     program = [str(environment / "bin" / "bentoml"), "serve", "benchmarks.peers.bentoml_service:Classifier"]
     program += ["--host", HOST, "--port", str(port), "--working-dir", str(ROOT)]
     settings = {
@@ -201,9 +201,9 @@ def _peer_settings(served: Served, plan: Plan, port: int) -> dict[str, str]:
     }
 
 
-def _picture_calls(url: str, pictures: Sequence[bytes], expected: Sequence[Expected]) -> list[Call]:
+def _image_calls(url: str, images: Sequence[bytes], expected: Sequence[Expected]) -> list[Call]:
     headers = {"Content-Type": "image/jpeg"}
-    return [Call(url, headers, picture, right) for picture, right in zip(pictures, expected, strict=True)]
+    return [Call(url, headers, image, right) for image, right in zip(images, expected, strict=True)]
 
 
 def _measure_server(

@@ -7,7 +7,7 @@ Three comparisons, each a ratio with its goal:
 step
     Images per second of whole training steps of a ResNet-18 at 224 pixels, batches of 32, all cores. The plain loop
     is the one of every tutorial (contiguous tensors, float32, eager, AdamW) on batches that lie ready in memory. Ours
-    is `model.training.loop.engine.fit`, which also augments its pictures: compiled in float32 and, where the CPU has
+    is `model.training.loop.engine.fit`, which also augments its images: compiled in float32 and, where the CPU has
     instructions for it, in mixed precision with and without compiling. The goal applies to the compiled step of the
     fewest digits. Beside them the step's convolutions alone, forward and backward in float32, which no step in float32
     can outrun with these kernels. Each has a process of its own, so that each has its own settings of OpenMP and of the
@@ -17,7 +17,7 @@ input
     `benchmarks.input_pipeline` with its own goal; one core.
 processes
     `python -m model.train --processes-per-host 2`, one thread each, against one process of one thread with half the
-    batch. 2 x the single process's pictures per second would be an efficiency of 1. How near a machine lets two
+    batch. 2 x the single process's images per second would be an efficiency of 1. How near a machine lets two
     processes come to that is printed beside it: two such trainings at the same time that know nothing of each other.
     Whole trainings take turns; the epochs after the first count.
 """
@@ -64,7 +64,7 @@ OURS = {
 # What bounds a step in float32.
 CONVOLUTIONS = "convolutions alone, float32"
 # Of the trainings with one and with two processes.
-PROCESSES_SIZE, PROCESSES_BATCH, PROCESSES_PICTURES = SIZE, 32, 128
+PROCESSES_SIZE, PROCESSES_BATCH, PROCESSES_IMAGES = SIZE, 32, 128
 
 
 @contextmanager
@@ -138,7 +138,7 @@ def our_turns(steps: int, mixed_precision: str, compiled: bool) -> None:
 
     random = np.random.default_rng(0)
 
-    def pictures(count: int, side: int) -> Images:
+    def images(count: int, side: int) -> Images:
         return Images(
             pixels=random.integers(0, 256, (count, side, side, 3), dtype=np.uint8),
             aspects=np.ones(count, dtype=np.float32),
@@ -157,8 +157,8 @@ def our_turns(steps: int, mixed_precision: str, compiled: bool) -> None:
     keep_freed_memory()  # as the training program does
     fit(
         build(ARCHITECTURE, CLASSES),
-        pictures(steps * BATCH, round(SIZE * CACHE_MARGIN)),
-        pictures(1, SIZE),
+        images(steps * BATCH, round(SIZE * CACHE_MARGIN)),
+        images(1, SIZE),
         recipe=Recipe(10_000, BATCH, lr=0.001, weight_decay=0.05, label_smoothing=0.1, patience=0, seed=0),
         augmentation=Augmentation(Preprocessing(SIZE, SIZE)),
         device=torch.device("cpu"),
@@ -182,7 +182,7 @@ def convolution_turns(steps: int) -> None:
     layers: list[tuple[torch.nn.Module, torch.Tensor, torch.Tensor]] = []
 
     def record(layer: torch.nn.Module, inputs: tuple[torch.Tensor], outputs: torch.Tensor) -> None:
-        # Of the first layer's input, the pictures, nobody wants a gradient.
+        # Of the first layer's input, the images, nobody wants a gradient.
         layers.append((layer, inputs[0].detach().requires_grad_(bool(layers)), torch.randn_like(outputs)))
 
     hooks = [m.register_forward_hook(record) for m in network.modules() if isinstance(m, torch.nn.Conv2d)]
@@ -200,7 +200,7 @@ def convolution_turns(steps: int) -> None:
 
 
 def measure_step(rounds: int, steps: int, *, cached: bool) -> dict[str, Any]:
-    """Return pictures per second of the loops, a value per round, and the seconds that compiling took.
+    """Return images per second of the loops, a value per round, and the seconds that compiling took.
 
     `cached` takes what an earlier run has compiled; otherwise all is compiled anew.
     """
@@ -224,9 +224,9 @@ def measure_step(rounds: int, steps: int, *, cached: bool) -> dict[str, Any]:
         first = {way: turn() for way, turn in turns.items()}  # allocates and compiles
         done = itertools.count()
         rates = interleaved(turns, rounds, progress=lambda _: report(next(done)))
-    pictures = steps * BATCH
+    images = steps * BATCH
     compiled = "float32, compiled"
-    return {**rates, "compile_seconds": pictures / first[compiled] - pictures / statistics.median(rates[compiled])}
+    return {**rates, "compile_seconds": images / first[compiled] - images / statistics.median(rates[compiled])}
 
 
 def measure_input(quick: bool) -> dict[str, Any]:
@@ -240,10 +240,10 @@ def measure_input(quick: bool) -> dict[str, Any]:
 
 
 def measure_processes(rounds: int, epochs: int) -> dict[str, list[float]]:
-    """Return pictures per second of one process, of two together, and of two apart, a value per round."""
+    """Return images per second of one process, of two together, and of two apart, a value per round."""
     with tempfile.TemporaryDirectory(prefix="kennel-training-benchmark-") as name:
         folder = Path(name)
-        write_data_set(folder / "data", range(4), (PROCESSES_PICTURES // 4, 2, 1))
+        write_data_set(folder / "data", range(4), (PROCESSES_IMAGES // 4, 2, 1))
 
         def train(processes: int, name: str = "output") -> float:
             output = folder / name
@@ -291,10 +291,10 @@ def main(argv: list[str] | None = None) -> int:
         for way in (way for way in OURS if way in step):
             ratios["step"] = paired_ratio(step[way], step["plain"])
             console.print(f"Our step, {way}, over the plain one: {ratios['step']:.2f}x.")
-            rows.append((f"training step, {way}, pictures/s", _median(step["plain"]), _median(step[way])))
+            rows.append((f"training step, {way}, images/s", _median(step["plain"]), _median(step[way])))
         bound = paired_ratio(step[CONVOLUTIONS], step["plain"])
         console.print(f"The step's convolutions alone, in float32, over the plain step: {bound:.2f}x.")
-        rows.append((f"training step, {CONVOLUTIONS}, pictures/s", _median(step["plain"]), _median(step[CONVOLUTIONS])))
+        rows.append((f"training step, {CONVOLUTIONS}, images/s", _median(step["plain"]), _median(step[CONVOLUTIONS])))
         reuse = ", less what an earlier run has left" if arguments.quick else ""
         console.print(f"Compiling the step took {step['compile_seconds']:.0f} s{reuse}.")
     if "input" not in arguments.skip:
@@ -302,12 +302,12 @@ def main(argv: list[str] | None = None) -> int:
         ratios["input"] = pipeline["ratios"]["ours"]
         usual, ours = (pipeline["rates"][name] for name in ("usual", "ours"))
         before, after = (_median([one["training"] for one in rates]) for rates in (usual, ours))
-        rows.append(("input pipeline, pictures/s and core", before, after))
+        rows.append(("input pipeline, images/s and core", before, after))
     if "processes" not in arguments.skip:
         processes = figures["processes"] = measure_processes(max(1, rounds // 2), epochs=3)
         ratios["processes"] = paired_ratio(processes["two"], processes["one"]) / 2
         alone = _median(processes["one"])
-        rows.append(("one process, two processes, pictures/s", alone, _median(processes["two"])))
+        rows.append(("one process, two processes, images/s", alone, _median(processes["two"])))
         rows.append(("two trainings apart at the same time", alone, _median(processes["apart"])))
         possible = paired_ratio(processes["apart"], processes["one"]) / 2
         console.print(

@@ -5,7 +5,7 @@ The old way runs every image through the frozen backbone, in training mode and f
 schedule; benchmarks/README.md says how each is measured.
 
     python -m benchmarks.tuning                        # ResNet-50 at 224 pixels; some 20 minutes on two cores
-    python -m benchmarks.tuning --quick                # fewer pictures: about 4 minutes
+    python -m benchmarks.tuning --quick                # fewer images: about 4 minutes
     python -m benchmarks.tuning --data DIR --weights resnet50.pth --accuracy-architecture resnet50
 
 Two questions, two measurements:
@@ -55,12 +55,12 @@ CPU = torch.device("cpu")
 DATA_DIR = Path("build/benchmarks/tuning")
 LR, BATCH_SIZES = (0.001, 0.1), (32, 64, 128, 256, 512)
 OLD_BATCH = 32
-# The old way is measured on so many pictures at a time; its speed does not depend on how many there are.
-OLD_PICTURES = 4 * OLD_BATCH
+# The old way is measured on so many images at a time; its speed does not depend on how many there are.
+OLD_IMAGES = 4 * OLD_BATCH
 MANY_VIEWS = 10
 # A search draws its first ten trials at random, from the seed alone.
 SHARED_TRIALS = 10
-PRETRAINING_PICTURES = 100  # of each breed
+PRETRAINING_IMAGES = 100  # of each breed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,7 +114,7 @@ def old_network(setting: Setting) -> nn.Module:
 def old_epoch(setting: Setting, arguments: argparse.Namespace) -> tuple[float, float]:
     """Run an epoch of the old way; return seconds per training and per validation image, without decoding."""
     network = old_network(setting)
-    train, valid = setting.images(OLD_PICTURES)
+    train, valid = setting.images(OLD_IMAGES)
     few = Images(valid.pixels[:OLD_BATCH], valid.aspects[:OLD_BATCH], valid.targets[:OLD_BATCH])
     warm = Images(train.pixels[:OLD_BATCH], train.aspects[:OLD_BATCH], train.targets[:OLD_BATCH])
     train_it(network, warm, few, setting, recipe(arguments, epochs=1))
@@ -169,7 +169,7 @@ def measure_cost(setting: Setting, arguments: argparse.Namespace) -> dict[str, A
     counts, ours = setting.data_set.counts, []
     # Half of the rounds before and half after ours: a machine's speed drifts.
     before = (arguments.rounds + 1) // 2
-    say(f"the old way, {OLD_PICTURES} pictures")
+    say(f"the old way, {OLD_IMAGES} images")
     old = [old_epoch(setting, arguments) for _ in range(before)]
     with tempfile.TemporaryDirectory(prefix="features-") as name:
         spent = 0.0
@@ -186,13 +186,13 @@ def measure_cost(setting: Setting, arguments: argparse.Namespace) -> dict[str, A
                     "seconds": spent + search_seconds,
                 }
             )
-    say(f"the old way again, {OLD_PICTURES} pictures")
+    say(f"the old way again, {OLD_IMAGES} images")
     old += [old_epoch(setting, arguments) for _ in range(arguments.rounds - before)]
     step, check = (statistics.mean(column) for column in zip(*old, strict=True))
     old_seconds = arguments.trials * arguments.epochs * (counts["train"] * step + counts["valid"] * check)
     return {
-        "old_pictures_per_second": 1 / step,
-        "old_validation_pictures_per_second": 1 / check,
+        "old_images_per_second": 1 / step,
+        "old_validation_images_per_second": 1 / check,
         "old_seconds": old_seconds,
         "ours": [way | {"ratio": old_seconds / way["seconds"]} for way in ours],
     }
@@ -225,7 +225,7 @@ def measure_accuracy(setting: Setting, arguments: argparse.Namespace) -> list[di
 
 
 def draw(name: str, kinds: range, train: int, valid: int) -> ImageFolder:
-    say(f"drawing {(train + valid) * len(kinds)} pictures for {name}")
+    say(f"drawing {(train + valid) * len(kinds)} images for {name}")
     write_data_set(DATA_DIR / name, kinds, (train, valid, 1))
     return discover(DATA_DIR / name)
 
@@ -235,13 +235,13 @@ def pretrain(architecture: str, size: int, epochs: int) -> Path:
     path = DATA_DIR / f"{architecture}-{size}-{epochs}.pt"
     if path.is_file():
         return path
-    data_set = draw("pretraining", range(0, 16, 2), PRETRAINING_PICTURES, 10)
+    data_set = draw("pretraining", range(0, 16, 2), PRETRAINING_IMAGES, 10)
     setting = Setting(architecture, size, data_set, None, None)
     say(f"training a {architecture} on them, {epochs} epochs")
     network = setting.network()
     how = Recipe(epochs, 32, lr=0.002, weight_decay=0.1, label_smoothing=0.1, patience=0, seed=0)
     outcome = train_it(network, *setting.images(), setting, how)
-    say(f"it is right about {outcome.best.accuracy:.0%} of the validation pictures of its own classes")
+    say(f"it is right about {outcome.best.accuracy:.0%} of the validation images of its own classes")
     own = classifier_name(network)
     state = {name: value for name, value in network.state_dict().items() if not name.startswith(f"{own}.")}
     torch.save(state, path)
@@ -254,10 +254,10 @@ def report_cost(cost: dict[str, Any], arguments: argparse.Namespace) -> None:
         f"Cost of {arguments.trials} trials of {arguments.epochs} epochs: {arguments.architecture}, "
         f"{arguments.input_size} pixels"
     )
-    rows = [("the old way, extrapolated", cost["old_pictures_per_second"], cost["old_seconds"], 1.0)]
+    rows = [("the old way, extrapolated", cost["old_images_per_second"], cost["old_seconds"], 1.0)]
     rows += [(f"{w['views']} views, run", w["views_per_second"], w["seconds"], w["ratio"]) for w in cost["ours"]]
     texts = [(way, f"{speed:.1f}", f"{seconds:,.1f}", f"{ratio:.0f}x") for way, speed, seconds, ratio in rows]
-    console.print(markdown_table(title, ("way", "pictures/s", "seconds", "cheaper"), texts))
+    console.print(markdown_table(title, ("way", "images/s", "seconds", "cheaper"), texts))
     console.print(f"Of one view's seconds the trials take {cost['ours'][0]['search_seconds']:.1f}.")
 
 
@@ -280,8 +280,8 @@ def parse_arguments() -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--data", type=Path, help="a folder with train/ and valid/; without it drawn pictures")
-    parser.add_argument("--pictures", type=int, help="drawn training pictures (2000, quick: 400)")
+    parser.add_argument("--data", type=Path, help="a folder with train/ and valid/; without it drawn images")
+    parser.add_argument("--images", type=int, help="drawn training images (2000, quick: 400)")
     parser.add_argument("--architecture", default="resnet50", help="whose cost is measured (%(default)s)")
     parser.add_argument("--input-size", type=int, default=224, help="pixels (%(default)s)")
     parser.add_argument("--weights", type=Path, help="a state dictionary of --accuracy-architecture")
@@ -293,11 +293,11 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--trials", type=int, default=20, help="of a search (%(default)s)")
     parser.add_argument("--epochs", type=int, default=10, help="of a trial (%(default)s)")
     parser.add_argument("--old-trials", type=int, help="that the old way runs for real, at most 10 (6, quick: 2)")
-    parser.add_argument("--quick", action="store_true", help="fewer pictures and trials; accuracies mean little then")
+    parser.add_argument("--quick", action="store_true", help="fewer images and trials; accuracies mean little then")
     parser.add_argument("--skip", choices=("cost", "accuracy"), help="leave one of the two out")
     add_common_options(parser, rounds=2)
     arguments = parser.parse_args()
-    arguments.pictures = arguments.pictures or (400 if arguments.quick else 2000)
+    arguments.images = arguments.images or (400 if arguments.quick else 2000)
     arguments.old_trials = arguments.old_trials or (2 if arguments.quick else 6)
     if not 1 <= arguments.old_trials <= min(SHARED_TRIALS, arguments.trials):
         parser.error(f"--old-trials goes from 1 to {min(SHARED_TRIALS, arguments.trials)}")
@@ -312,7 +312,7 @@ def main() -> int:
     DATA_DIR.mkdir(parents=True, exist_ok=True)
     half = half_type(arguments.mixed_precision, CPU)
     kinds = range(1, 16, 2)
-    per_class = max(1, arguments.pictures // len(kinds))
+    per_class = max(1, arguments.images // len(kinds))
 
     def data_set(name: str, valid: int) -> ImageFolder:
         if arguments.data is not None:
@@ -323,8 +323,8 @@ def main() -> int:
     accuracy: list[dict[str, Any]] = []
     goals: list[Goal] = []
     if arguments.skip != "cost":
-        pictures = data_set("pictures", max(10, per_class // 6))
-        cost = measure_cost(Setting(arguments.architecture, arguments.input_size, pictures, None, half), arguments)
+        images = data_set("images", max(10, per_class // 6))
+        cost = measure_cost(Setting(arguments.architecture, arguments.input_size, images, None, half), arguments)
         report_cost(cost, arguments)
     for index, (views, limit) in enumerate(((1, 300), (MANY_VIEWS, 40))):
         ratio = None if cost is None else cost["ours"][index]["ratio"]

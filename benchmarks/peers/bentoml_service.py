@@ -1,4 +1,4 @@
-"""The benchmark's network behind BentoML: a service class with an API of one picture, sent as the request's body."""
+"""The benchmark's network behind BentoML: a service class with an API of one image, sent as the request's body."""
 
 import os
 from pathlib import Path
@@ -16,6 +16,6 @@ class Classifier:
         self.predictor = pytorch_predictor.load(Path(os.environ["SM_MODEL_DIR"]))
 
     @bentoml.api
-    def classify(self, picture: Annotated[Path, ContentType("image/jpeg")], /) -> dict[str, object]:
-        prediction = self.predictor.predict(picture.read_bytes())
+    def classify(self, image: Annotated[Path, ContentType("image/jpeg")], /) -> dict[str, object]:
+        prediction = self.predictor.predict(image.read_bytes())
         return {"predictions": [{"label": label, "probability": value} for label, value in prediction.ranked]}

@@ -17,8 +17,8 @@ class Classifier(litserve.LitAPI):
     def decode_request(self, request: dict[str, str]) -> bytes:
         return base64.b64decode(request["image_data"])
 
-    def predict(self, picture: bytes) -> Prediction:
-        return self.predictor.predict(picture)
+    def predict(self, image: bytes) -> Prediction:
+        return self.predictor.predict(image)
 
     def encode_response(self, prediction: Prediction) -> dict[str, object]:
         return {"predictions": [{"label": label, "probability": value} for label, value in prediction.ranked]}

@@ -1,4 +1,4 @@
-"""`kennel batch`: label every picture below a prefix of the data bucket with the deployed model."""
+"""`kennel batch`: label every image below a prefix of the data bucket with the deployed model."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ def batch(
     top_k: Annotated[int, typer.Option(min=1, help="How many breeds to name.")] = 5,
     scores: Annotated[bool, typer.Option("--scores", help="Also every breed's probability.")] = False,
     parquet: Annotated[bool, typer.Option("--parquet", help="Write labels.parquet beside labels.jsonl.")] = False,
-    again: Annotated[bool, typer.Option("--again", help="Also pictures that this model has labelled.")] = False,
+    again: Annotated[bool, typer.Option("--again", help="Also images that this model has labelled.")] = False,
     instance_type: Annotated[str | None, typer.Option(help="Default: the endpoint's.")] = None,
-    instances: Annotated[int, typer.Option(min=1, help="How many machines share the pictures.")] = 1,
+    instances: Annotated[int, typer.Option(min=1, help="How many machines share the images.")] = 1,
     stop: Annotated[bool, typer.Option("--stop", help="Start nothing: stop what runs, keep what it has done.")] = False,
 ) -> None:
-    """Label a whole prefix of pictures with SageMaker Batch Transform.
+    """Label a whole prefix of images with SageMaker Batch Transform.
 
-    Run it again after an interruption or with new pictures: only what has no label yet is done.
+    Run it again after an interruption or with new images: only what has no label yet is done.
     """
     stage: Stage = context.obj
     announce(stage)
@@ -87,7 +87,7 @@ def _push(stage: Stage, directory: Path) -> str:
     paths = {path.relative_to(directory).as_posix(): path for path in sorted(directory.rglob("*")) if path.is_file()}
     files = {name: path for name, path in paths.items() if _is_image(name)}
     if not files:
-        raise NotReadyError(f"There are no pictures in {directory} ({', '.join(sorted(IMAGE_SUFFIXES))}).")
+        raise NotReadyError(f"There are no images in {directory} ({', '.join(sorted(IMAGE_SUFFIXES))}).")
     name = data_set_name(directory, None)
     result = push_files(stage, files, f"{BATCH_INPUT}/{name}/", f"manifests/batch/{name}.json")
     console.print(f"Pushed: {result.uploaded} uploaded, {result.unchanged} unchanged, {result.removed} removed.")
@@ -125,10 +125,10 @@ def label_images(folder: BatchFolder, model: str | None, options: BatchOptions, 
     if model is not None:
         done = {name for name, image in images.items() if records.is_settled(labels.get(name), image, model)}
         waiting = {name: image for name, image in images.items() if again or name not in done}
-        console.print(f"{len(images)} pictures, {len(images) - len(waiting)} of them labelled already.")
+        console.print(f"{len(images)} images, {len(images) - len(waiting)} of them labelled already.")
         for name in [name for name, image in waiting.items() if image.size > MAX_IMAGE_MB * 2**20]:
             image = waiting.pop(name)  # no request can carry it: it would fail the job
-            message = f"The picture has {image.size:,} bytes; at most {MAX_IMAGE_MB * 2**20:,} are allowed."
+            message = f"The image has {image.size:,} bytes; at most {MAX_IMAGE_MB * 2**20:,} are allowed."
             labels[name] = records.label_of_error(name, image.etag, model, "image_too_large", message)
         if waiting:
             faults += _finish(folder, folder.start(waiting, model, options), labels)
@@ -152,11 +152,11 @@ def _find_images(folder: BatchFolder) -> dict[str, InputImage]:
     images = {name: image for name, image in found.items() if _is_image(name)}
     if not images:
         raise NotReadyError(
-            f"There are no pictures below s3://{folder.bucket}/{folder.source} "
+            f"There are no images below s3://{folder.bucket}/{folder.source} "
             f"({', '.join(sorted(IMAGE_SUFFIXES))}; hidden files do not count)."
         )
     if len(found) > len(images):
-        console.print(f"{len(found) - len(images)} files are no pictures by their names and are left out.")
+        console.print(f"{len(found) - len(images)} files are no images by their names and are left out.")
     return images
 
 
@@ -164,10 +164,10 @@ def _finish(folder: BatchFolder, job: str, labels: dict[str, Label]) -> list[str
     """Follow a job to its end, add its records to `labels`, save these, and return why it is no success."""
     found, faults = folder.finish(job)
     for label in found:
-        before = labels.get(label["picture"])
+        before = labels.get(label["image"])
         # A label is not given up because another try at the same image came to nothing.
         if not (before and "error" in label and "error" not in before and before["etag"] == label["etag"]):
-            labels[label["picture"]] = label
+            labels[label["image"]] = label
     _write_labels(folder, labels)
     folder.forget(job)
     return faults
@@ -197,6 +197,6 @@ def _report(folder: BatchFolder, labels: dict[str, Label], images: int) -> None:
     if len(errors) > _SHOWN_ERRORS:
         console.print(f"  … {len(errors)} errors in all")
     console.print(
-        f"{len(labels) - len(errors)} of {images} pictures are labelled, {len(errors)} could not be, "
+        f"{len(labels) - len(errors)} of {images} images are labelled, {len(errors)} could not be, "
         f"{images - len(labels)} are left: s3://{folder.bucket}/{folder.destination}labels.jsonl"
     )

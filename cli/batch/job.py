@@ -1,6 +1,6 @@
 """One SageMaker transform job over images of the data bucket: started, followed, its answers gathered.
 
-What a later run needs to go on lies in the bucket, below ``<output>/.jobs/<job>/``: ``pictures.json`` says what the job
+What a later run needs to go on lies in the bucket, below ``<output>/.jobs/<job>/``: ``images.json`` says what the job
 was given, ``answers/`` is where SageMaker puts what the model answers. Both go once the answers have been gathered.
 """
 
@@ -33,7 +33,7 @@ MAX_IMAGE_MB = 6
 _CONCURRENCY = 8
 _INVOCATION_SECONDS = 60
 _CONNECTIONS = 16
-_GIVEN = "/pictures.json"
+_GIVEN = "/images.json"
 _ENDED = ("Completed", "Failed", "Stopped")
 _POLL_SECONDS = 2.0
 _SHOWN = 10
@@ -121,7 +121,7 @@ class BatchFolder:
         """
         given, prefix = json.loads(self.read(f"{self._jobs}{job}{_GIVEN}")), self._answers_prefix(job)
         model, etags = given["model"], given["etags"]
-        with progress_bar(f"Labelling {len(etags)} pictures", len(etags)) as report:
+        with progress_bar(f"Labelling {len(etags)} images", len(etags)) as report:
             while (description := self._describe(job))["TransformJobStatus"] not in _ENDED:
                 report(sum(1 for _ in self.list_objects(prefix)))
                 time.sleep(_POLL_SECONDS)
@@ -134,7 +134,7 @@ class BatchFolder:
             return label_of_answer(name, etags[name], model, answer)
 
         labels = [label for _, label in map_unordered(read, answers, threads=_CONNECTIONS)]
-        bad = sorted(label["picture"] for label in labels if label.get("error", {}).get("code") == BAD_ANSWER)
+        bad = sorted(label["image"] for label in labels if label.get("error", {}).get("code") == BAD_ANSWER)
         missing = [] if status == "Stopped" else sorted(etags.keys() - answers.keys())
         message = f"The transform job gave no answer ({status}: {reason})"
         labels += [label_of_error(name, etags[name], model, "no_answer", message) for name in missing]
@@ -142,7 +142,7 @@ class BatchFolder:
         if status == "Failed":
             faults.append(f"The transform job {job} failed: {reason}")
         elif missing:
-            faults.append(f"The transform job {job} gave no answer to {len(missing)} pictures: {_some(missing)}")
+            faults.append(f"The transform job {job} gave no answer to {len(missing)} images: {_some(missing)}")
         if bad:
             faults.append(f"{len(bad)} answers of the transform job {job} are none of a classifier: {_some(bad)}")
         return labels, faults

@@ -65,12 +65,12 @@ def label_of_answer(name: str, etag: str, model: str, answer: bytes) -> Label:
     except ValueError as error:
         return label_of_error(name, etag, model, BAD_ANSWER, f"The model answered {answer[:80]!r}: {error}.")
     best = {} if "error" in found else found["predictions"][0]
-    return {"picture": name, "etag": etag, "sagemaker_model": model, **best, **found}
+    return {"image": name, "etag": etag, "sagemaker_model": model, **best, **found}
 
 
 def label_of_error(name: str, etag: str, model: str, code: str, message: str) -> Label:
     """Return the record of an image that has no label."""
-    return {"picture": name, "etag": etag, "sagemaker_model": model, "error": {"code": code, "message": message}}
+    return {"image": name, "etag": etag, "sagemaker_model": model, "error": {"code": code, "message": message}}
 
 
 def is_settled(label: Label | None, image: InputImage, model: str) -> bool:
@@ -94,10 +94,10 @@ def from_json_lines(content: bytes) -> dict[str, Label]:
             label = json.loads(line)
         except RecursionError:
             label = None
-        names = ("picture", "etag", "sagemaker_model")
+        names = ("image", "etag", "sagemaker_model")
         if not isinstance(label, dict) or not all(isinstance(label.get(name), str) for name in names):
-            raise ValueError(f"{line[:80]!r} is no record of a picture")
-        labels[label["picture"]] = label
+            raise ValueError(f"{line[:80]!r} is no record of an image")
+        labels[label["image"]] = label
     return labels
 
 
@@ -109,7 +109,7 @@ def write_parquet(labels: Iterable[Label], path: Path) -> None:
     text, number = pa.string(), pa.float64()
     prediction = pa.struct({"label": text, "probability": number})
     fields = {
-        **dict.fromkeys(("picture", "etag", "label"), text),
+        **dict.fromkeys(("image", "etag", "label"), text),
         "probability": number,
         "predictions": pa.list_(prediction),
         "scores": pa.list_(number),
@@ -117,5 +117,5 @@ def write_parquet(labels: Iterable[Label], path: Path) -> None:
         "model": pa.struct({"name": text, "version": text}),
         "sagemaker_model": text,
     }
-    rows = sorted(labels, key=lambda label: label["picture"])
+    rows = sorted(labels, key=lambda label: label["image"])
     parquet.write_table(pa.Table.from_pylist(rows, schema=pa.schema(fields)), path)

@@ -67,7 +67,7 @@ def check_data_set(folder: ImageFolder, *, report: Callable[[int], None] = lambd
 
 def check_and_print(folder: ImageFolder) -> None:
     """Check a data set and show what was found; a NotReadyError when no model can be trained on it."""
-    with progress_bar("Checking pictures", len(folder.images)) as report:
+    with progress_bar("Checking images", len(folder.images)) as report:
         check = check_data_set(folder, report=report)
     _print(check)
     check.require_usable()
@@ -93,33 +93,33 @@ def _judge(check: Check, readable: Counter[tuple[str, str]]) -> None:
     if not check.problems:
         nothing = [label for label in check.counts if not readable[label, "train"]]
         if nothing:
-            check.problems.append(f"No training picture can be read of {_some(nothing, 'class', 'classes')}.")
+            check.problems.append(f"No training image can be read of {_some(nothing, 'class', 'classes')}.")
         if not any(readable[label, "valid"] for label in check.counts):
-            check.problems.append("No validation picture can be read.")
+            check.problems.append("No validation image can be read.")
     if check.unreadable:
         listed = [f"{name}: {reason}" for name, reason in check.unreadable.items()]
-        warn(f"{_some(listed, 'picture cannot be read', 'pictures cannot be read')}, left out.")
+        warn(f"{_some(listed, 'image cannot be read', 'images cannot be read')}, left out.")
     for place, advice in (
         (0, "splits: measured on what was learnt, a model looks better than it is."),
         (1, "classes: at most one of them is right."),
     ):
         groups = [" = ".join(group) for group in check.copies if len({key.split("/")[place] for key in group}) > 1]
         if groups:
-            warn(f"{_some(groups, 'picture is', 'pictures are')} in several {advice}")
+            warn(f"{_some(groups, 'image is', 'images are')} in several {advice}")
     repeated = sum(len(group) - len({tuple(key.split("/")[:2]) for key in group}) for group in check.copies)
     if repeated:
-        warn(f"{repeated} pictures are in their class more than once and count as often.")
+        warn(f"{repeated} images are in their class more than once and count as often.")
     for split in ("valid", "test"):
         missing = [label for label in check.counts if readable[label, "train"] and not readable[label, split]]
         if missing and any(check.counts[label][split] for label in check.counts):
-            warn(f"{split}/ has no readable picture of {_some(missing, 'class', 'classes')} that train/ has.")
+            warn(f"{split}/ has no readable image of {_some(missing, 'class', 'classes')} that train/ has.")
         elif missing and split == "test":
-            warn("There is no test/ split: nothing will say how good the model is on pictures it was not chosen by.")
+            warn("There is no test/ split: nothing will say how good the model is on images it was not chosen by.")
     small = [label for label in check.counts if 0 < readable[label, "train"] < SMALL_CLASS]
     if small:
-        warn(f"Fewer than {SMALL_CLASS} training pictures in {_some(small, 'class', 'classes')}.")
+        warn(f"Fewer than {SMALL_CLASS} training images in {_some(small, 'class', 'classes')}.")
     if check.not_images:
-        warn(f"{_some(check.not_images, 'file is', 'files are')} left out: by their names they are no pictures.")
+        warn(f"{_some(check.not_images, 'file is', 'files are')} left out: by their names they are no images.")
 
 
 def _some(names: Sequence[str], one: str, many: str) -> str:
@@ -130,7 +130,7 @@ def _some(names: Sequence[str], one: str, many: str) -> str:
 
 def _print(check: Check) -> None:
     table = Table("split", title=check.root, title_justify="left")
-    for heading in ("pictures", "unreadable", "classes", "smallest class", "median", "largest"):
+    for heading in ("images", "unreadable", "classes", "smallest class", "median", "largest"):
         table.add_column(heading, justify="right")
     for split in SPLITS:
         if sizes := [counts[split] for counts in check.counts.values() if counts[split]]:
@@ -139,7 +139,7 @@ def _print(check: Check) -> None:
             table.add_row(split, *map(str, [sum(sizes), unreadable, len(sizes), *spread]))
     console.print(table)
     if check.was_split:
-        console.print("It had no train/, valid/ and test/ folders: split 80/10/10 by the content of the pictures.")
+        console.print("It had no train/, valid/ and test/ folders: split 80/10/10 by the content of the images.")
     for warning in check.warnings:
         console.print(f"warning: {warning}")
     for problem in check.problems:

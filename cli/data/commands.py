@@ -28,13 +28,13 @@ _Directory = Annotated[Path, typer.Argument(help="A folder-per-class data set.")
 @app.command()
 def sample(
     directory: Annotated[Path, typer.Argument(help="Where to draw it.")] = SAMPLE_DIR,
-    seed: Annotated[int, typer.Option(min=0, help="Another seed draws other pictures of the same breeds.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="Another seed draws other images of the same breeds.")] = 1,
     breeds: Annotated[int, typer.Option(min=2, max=16, help="How many breeds, of the 16 there are.")] = 12,
     train: Annotated[int, typer.Option(min=1, help="Images per breed to train on.")] = 120,
     valid: Annotated[int, typer.Option(min=1, help="Images per breed to choose the best weights by.")] = 15,
     test: Annotated[int, typer.Option(min=1, help="Images per breed to measure with.")] = 15,
 ) -> None:
-    """Draw a small data set of dogs whose pictures differ as breeds do."""
+    """Draw a small data set of dogs whose images differ as breeds do."""
     draw_sample(directory, seed=seed, breeds=breeds, per_class=(train, valid, test))
 
 
@@ -44,11 +44,11 @@ def draw_sample(directory: Path, *, seed: int, breeds: int, per_class: tuple[int
 
     total = breeds * sum(per_class)
     try:
-        with progress_bar("Drawing pictures", total) as report:
+        with progress_bar("Drawing images", total) as report:
             drawn = sample_data.draw_data_set(directory, breeds=breeds, per_class=per_class, seed=seed, report=report)
     except sample_data.DrawingError as error:
         raise NotReadyError(str(error)) from error
-    what = f"{total} pictures of {breeds} breeds"
+    what = f"{total} images of {breeds} breeds"
     console.print(f"Drew {what} in {directory}." if drawn else f"{directory} holds these {what} already.")
 
 
@@ -87,13 +87,13 @@ def shrink_command(
     directory: _Directory,
     destination: Annotated[Path | None, typer.Argument(help="Where to put the copy (default: DIR-<side>).")] = None,
     side: Annotated[
-        int, typer.Option(min=16, max=4096, help="Longest that a picture's shorter side may be, in pixels.")
+        int, typer.Option(min=16, max=4096, help="Longest that an image's shorter side may be, in pixels.")
     ] = 256,
 ) -> None:
     """Make a copy of a data set in the size that a network needs."""
     folder, original = find_data_set(directory), named(directory)
     copy = destination or original.with_name(f"{original.name}-{side}")
-    with progress_bar("Shrinking pictures", len(folder.images)) as report:
+    with progress_bar("Shrinking images", len(folder.images)) as report:
         done = data_shrink.shrink_data_set(folder, copy, side=side, report=report)
     console.print(f"{copy}: {done.bytes_before / 1e6:,.1f} MB became {done.bytes_after / 1e6:,.1f} MB.")
     for name, reason in done.unreadable.items():
@@ -105,7 +105,7 @@ def push(
     context: typer.Context,
     directory: _Directory = SAMPLE_DIR,
     name: Annotated[str | None, typer.Option(help="Its name in the bucket (default: the folder's).")] = None,
-    check: Annotated[bool, typer.Option(help="Decode every picture first.")] = True,
+    check: Annotated[bool, typer.Option(help="Decode every image first.")] = True,
 ) -> None:
     """Put a data set into the bucket, uploading only what has changed."""
     chosen = data_set_name(directory, name)

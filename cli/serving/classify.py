@@ -30,28 +30,28 @@ _UNREADABLE = 415  # HTTP: not an image that the model reads
 
 def classify(
     context: typer.Context,
-    pictures: Annotated[list[str], typer.Argument(metavar="PICTURE…", help="Files, or public https addresses.")],
+    images: Annotated[list[str], typer.Argument(metavar="IMAGE…", help="Files, or public https addresses.")],
     top_k: Annotated[int, typer.Option(min=1, help="How many breeds to name.")] = 3,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON answer a line.")] = False,
 ) -> None:
-    """Name the breed in pictures."""
-    for name in pictures:
+    """Name the breed in images."""
+    for name in images:
         if not _is_url(name) and not Path(name).is_file():
-            raise NotReadyError(f"There is no picture at {name}.")
+            raise NotReadyError(f"There is no image at {name}.")
     client = FunctionClient(context.obj)
     failures = 0
-    for name in pictures:
+    for name in images:
         if _is_url(name):
             answer = client.classify_url(name, top_k=top_k)
         else:
             answer = client.classify_bytes(Path(name).read_bytes(), top_k=top_k)
         failures += answer.error is not None
         if as_json:
-            typer.echo(json.dumps({"picture": name, "status": answer.status, **answer.body}))
+            typer.echo(json.dumps({"image": name, "status": answer.status, **answer.body}))
         else:
             console.print(f"{name}: {describe(answer)}")
     if failures:
-        raise WorkFailedError(f"{failures} of {len(pictures)} pictures could not be classified.")
+        raise WorkFailedError(f"{failures} of {len(images)} images could not be classified.")
 
 
 def describe(answer: Answer) -> str:
@@ -80,7 +80,7 @@ class Evaluation:
     def figures(self) -> dict[str, Any]:
         """The measured figures for a program to read."""
         return {
-            "test_pictures": len(self.images),
+            "test_images": len(self.images),
             "unreadable": [str(image.path) for image in self.unreadable],
             "accuracy_online": self.online,
             "accuracy_offline": self.offline,
@@ -105,7 +105,7 @@ def evaluate(
 def evaluation_table(evaluation: Evaluation) -> Table:
     """The figures of an evaluation for a person."""
     table = Table(show_header=False, box=None)
-    table.add_row("test pictures", str(len(evaluation.images)))
+    table.add_row("test images", str(len(evaluation.images)))
     if evaluation.unreadable:
         table.add_row("left out: not readable", ", ".join(evaluation.figures()["unreadable"]))
     table.add_row("accuracy through the function URL", f"{evaluation.online:.2%}")
@@ -125,7 +125,7 @@ def evaluate_deployment(stage: Stage, directory: Path) -> Evaluation:
 
     test = [image for image in read_data_set(directory).images if image.split == "test"]
     if not test:
-        raise NotReadyError(f"{directory} has no pictures in test/.")
+        raise NotReadyError(f"{directory} has no images in test/.")
     client = FunctionClient(stage, connections=_CALLS_AT_ONCE)
 
     def ask(image: ImageFile) -> Answer:
@@ -137,7 +137,7 @@ def evaluate_deployment(stage: Stage, directory: Path) -> Evaluation:
     unreadable = [image for image, answer in pairs if answer.status == _UNREADABLE]
     pairs = [(image, answer) for image, answer in pairs if answer.status != _UNREADABLE] or pairs
     if refused := [f"{image.path}: {answer.error}" for image, answer in pairs if answer.error]:
-        raise WorkFailedError(f"{len(refused)} of {len(test)} pictures got no answer; {refused[0]}")
+        raise WorkFailedError(f"{len(refused)} of {len(test)} images got no answer; {refused[0]}")
     predictor = _load(stage.artifact)
     labels, version = predictor.card.labels, predictor.card.version
     if other := {answer.body["model"]["version"] for _, answer in pairs} - {version}:

@@ -99,7 +99,7 @@ class Recipe:
     """How to train: what the loop does with a network and its data. The fields' own texts say what they mean."""
 
     epochs: int = option(_PLAIN, 40, "at most so many", type=integer(1, 10_000))
-    batch_size: int = option(_PLAIN, 64, "pictures per step, on all workers together", type=integer(2, 65_536))
+    batch_size: int = option(_PLAIN, 64, "images per step, on all workers together", type=integer(2, 65_536))
     lr: float = option(_PLAIN, 0.01, "peak learning rate", type=real(1e-8, 10))
     weight_decay: float = option(_PLAIN, 0.1, "AdamW's, not for biases", type=real(0, 10))
     label_smoothing: float = option(_PLAIN, 0.1, "share given to all classes alike", type=real(0, 0.9))
@@ -146,18 +146,18 @@ class TrainingConfig:
         choices=("auto", "fp32"),
     )  # fmt: skip
     int8_max_accuracy_loss: float = option(
-        _PLAIN, 0.005, "accuracy that int8 may lose on the validation pictures; 0.005 is half a point", type=real(-1, 1)
+        _PLAIN, 0.005, "accuracy that int8 may lose on the validation images; 0.005 is half a point", type=real(-1, 1)
     )
     int8_min_agreement: float = option(
-        _PLAIN, 0.985, "share of the validation pictures that int8 must classify as fp32 does", type=real(0, 1)
+        _PLAIN, 0.985, "share of the validation images that int8 must classify as fp32 does", type=real(0, 1)
     )
 
     mode: str = option(
         _HEAD, "finetune",
-        "finetune: train the network; head: compute the features of every picture once and train the last layer",
+        "finetune: train the network; head: compute the features of every image once and train the last layer",
         choices=("finetune", "head"),
     )  # fmt: skip
-    views: int = option(_HEAD, 1, "of every training picture: the plain one, and augmented ones", type=integer(1, 1000))
+    views: int = option(_HEAD, 1, "of every training image: the plain one, and augmented ones", type=integer(1, 1000))
     feature_cache: Path = option(
         _HEAD, None, "where features are kept; without it features in --checkpoint-dir, or in build", type=Path
     )
@@ -210,7 +210,7 @@ class TrainingConfig:
         _SEVERAL, None, "workers on each host; without it one for each GPU, or one", type=integer(1, 64)
     )
     sync_batch_norm: str = option(
-        _SEVERAL, "off", "batch normalisation by the statistics of all workers' pictures, on GPUs", choices=_SWITCH
+        _SEVERAL, "off", "batch normalisation by the statistics of all workers' images, on GPUs", choices=_SWITCH
     )
     master_addr: str = option(
         _SEVERAL, None, "where the hosts meet; without it the first host", variables=("SM_MASTER_ADDR", "MASTER_ADDR")

@@ -135,9 +135,9 @@ class Batches:
         smallest = len(images) // self.steps
         if workers.size > 1 and smallest < SMALLEST_SHARE * workers.size:
             raise DistributedError(
-                f"{len(images)} pictures in batches of at most {recipe.batch_size} leave as few as {smallest} for "
+                f"{len(images)} images in batches of at most {recipe.batch_size} leave as few as {smallest} for "
                 f"{workers.size} workers, and each needs {SMALLEST_SHARE}; use a larger --batch-size (it counts the "
-                "pictures on all workers) or fewer workers"
+                "images on all workers) or fewer workers"
             )
 
     def epoch(self, generator: torch.Generator, order: IntArray, first: int = 0) -> Iterator[Batch]:

@@ -32,9 +32,9 @@ def discover(root: Path) -> ImageFolder:
     if problems := folder.problems():
         raise DataSetError(problems[0])
     if folder.ignored:
-        log.warning("left out %d files that are no pictures, such as %s", len(folder.ignored), folder.ignored[0])
+        log.warning("left out %d files that are no images, such as %s", len(folder.ignored), folder.ignored[0])
     for name, absent in folder.absent_classes.items():
-        log.warning("the %s split has no pictures of %s", name, ", ".join(map(repr, absent)))
+        log.warning("the %s split has no images of %s", name, ", ".join(map(repr, absent)))
     return folder
 
 
@@ -62,7 +62,7 @@ def fingerprint(data_set: ImageFolder) -> Fingerprint:
                 leaked.append(split.place(path))
     if leaked:
         log.warning(
-            "%d pictures are in the training split, too, which makes the accuracy look better than it is, such as %s",
+            "%d images are in the training split, too, which makes the accuracy look better than it is, such as %s",
             len(leaked),
             leaked[0],
         )

@@ -97,7 +97,7 @@ def _allocate(shape: tuple[int, int, int, int]) -> npt.NDArray[np.uint8]:
         free = os.statvfs(file.fileno())
         if free.f_bavail * free.f_frsize < size:
             raise DataSetError(
-                f"the decoded pictures need {size / 1e9:.1f} GB, more than a quarter of memory and more than is free "
+                f"the decoded images need {size / 1e9:.1f} GB, more than a quarter of memory and more than is free "
                 f"in {tempfile.gettempdir()}; set TMPDIR to a larger volume, or use a smaller --input-size"
             )
         return np.memmap(file, dtype=np.uint8, mode="w+", shape=shape)

@@ -70,7 +70,7 @@ class Split:
         """Raise DataSetError when all images are among the unreadable ones, which are given with the reasons."""
         if len(skipped) == len(self):
             name, reason = next(iter(skipped.items()))
-            raise DataSetError(f"no picture of the {self.name} split is readable; the first: {name}: {reason}")
+            raise DataSetError(f"no image of the {self.name} split is readable; the first: {name}: {reason}")
 
 
 @dataclass(frozen=True)
@@ -113,10 +113,10 @@ class ImageFolder:
     def problems(self) -> list[str]:
         """Say why no model can be trained on it, whatever the files contain; empty when one can."""
         if not self.images:
-            return [f"There are no pictures in {self.root}. {LAYOUT}"]
+            return [f"There are no images in {self.root}. {LAYOUT}"]
         classes = {split: {image.label for image in self.images if image.split == split} for split in SPLITS}
         found = [
-            f"{self.root} has no pictures in {split}/. {LAYOUT}" for split in ("train", "valid") if not classes[split]
+            f"{self.root} has no images in {split}/. {LAYOUT}" for split in ("train", "valid") if not classes[split]
         ]
         if len(classes["train"]) == 1:
             found.append(f"{self.root} has one class only ({self.labels[0]!r}): nothing to tell apart. {LAYOUT}")
@@ -134,7 +134,7 @@ class ImageFolder:
         for image in self.images:
             other = places.setdefault(image.key, image.path)
             if other != image.path:  # class folders that differ in their Unicode form only
-                found.append(f"{other} and {image.path} would be one picture, {image.key}. Rename one of them.")
+                found.append(f"{other} and {image.path} would be one image, {image.key}. Rename one of them.")
         return found
 
 
@@ -194,8 +194,8 @@ def _split(images: list[ImageFile]) -> list[ImageFile]:
     for label, copies in by_content.items():
         if len(copies) < len(SPLITS):
             raise DataSetError(
-                f"The class {label!r} has {len(copies)} different pictures; splitting it into train, valid and test "
-                f"takes at least {len(SPLITS)}. Add pictures, remove the folder, or lay out train/, valid/ and test/ "
+                f"The class {label!r} has {len(copies)} different images; splitting it into train, valid and test "
+                f"takes at least {len(SPLITS)}. Add images, remove the folder, or lay out train/, valid/ and test/ "
                 "yourself."
             )
         held_out = max(1, round(len(copies) * _HELD_OUT))

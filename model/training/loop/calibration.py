@@ -70,7 +70,7 @@ def reliability(probabilities: FloatArray, targets: IntArray) -> dict[str, Any]:
     for chosen in (index == number for number in range(BINS)):
         count = int(chosen.sum())
         sure, accurate = (float(values[chosen].mean()) if count else None for values in (confidence, right))
-        bins.append({"pictures": count, "confidence": sure, "accuracy": accurate})
+        bins.append({"images": count, "confidence": sure, "accuracy": accurate})
         if sure is not None and accurate is not None:
             error += count * abs(sure - accurate)
     loss = float(losses(probabilities, targets).mean())

@@ -47,7 +47,7 @@ class Answers:
         order = wrong[np.argsort(-self.probabilities[wrong, predicted[wrong]], kind="stable")][:count]
         return [
             {
-                "picture": self.images.place(self.images.paths[index]),
+                "image": self.images.place(self.images.paths[index]),
                 "true": labels[self.targets[index]],
                 "predicted": labels[predicted[index]],
                 "probability": float(self.probabilities[index, predicted[index]]),

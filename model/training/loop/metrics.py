@@ -114,14 +114,14 @@ class Evaluation:
         guesses = [sum(column) for column in zip(*self.confusion_matrix, strict=True)]
         per_class: list[dict[str, Any]] = [
             {
-                "pictures": sum(row),
+                "images": sum(row),
                 "precision": _share(row[index], guessed),
                 "recall": _share(row[index], sum(row)),
                 "f1": _share(2 * row[index], sum(row) + guessed),
             }
             for index, (row, guessed) in enumerate(zip(self.confusion_matrix, guesses, strict=True))
         ]
-        scores = [one["f1"] for one in per_class if one["pictures"]]
+        scores = [one["f1"] for one in per_class if one["images"]]
         return asdict(self) | {
             "accuracy_interval": self.accuracy_interval(),
             "macro_f1": sum(scores) / len(scores),

@@ -74,14 +74,14 @@ def line_chart(
 
 def reliability_diagram(bins: Sequence[dict[str, Any]], *, description: str) -> Chart:
     """Return accuracy over confidence of `calibration.reliability`'s bins; on the diagonal it can be believed."""
-    all_images = sum(one["pictures"] for one in bins)
+    all_images = sum(one["images"] for one in bins)
     bars = [
         # Bins with few images are pale: their accuracy says little.
         one
         | {"from": index / len(bins), "to": (index + 1) / len(bins)}
-        | {"strength": 0.35 + 0.65 * min(1.0, len(bins) * one["pictures"] / all_images)}
+        | {"strength": 0.35 + 0.65 * min(1.0, len(bins) * one["images"] / all_images)}
         for index, one in enumerate(bins)
-        if one["pictures"]
+        if one["images"]
     ]
     quarters = [(quarter / 4, f"{quarter / 4:.0%}") for quarter in range(5)]
     return Chart(description, (0, 1), (0, 1), "confidence", quarters, quarters, bars=bars)

@@ -49,11 +49,11 @@ def write_report(folder: Path, metrics: Mapping[str, Any], data_root: Path) -> b
     try:
         write_whole(folder / HISTORY_FILE, history_csv(metrics["epochs"]).encode())
         for mistake, name in zip(metrics["mistakes"], IMAGE_FILES, strict=False):
-            if (small := thumbnail(data_root / mistake["picture"])) is not None:
+            if (small := thumbnail(data_root / mistake["image"])) is not None:
                 write_whole(folder / name, small)
             else:
                 (folder / name).unlink(missing_ok=True)  # of an earlier training
-                log.warning("no thumbnail of %s: it cannot be read", mistake["picture"])
+                log.warning("no thumbnail of %s: it cannot be read", mistake["image"])
         write_page(folder, metrics)
     except Exception:  # whatever it is: the model is written, and so is metrics.json
         log.warning("the report could not be written; all its figures are in metrics.json", exc_info=True)
@@ -168,16 +168,16 @@ def _curves(metrics: Mapping[str, Any]) -> dict[str, Chart]:
         ),
         "throughput": line_chart(
             {"first": values("images_per_second")},
-            description="Training pictures per second over the epochs", y_format=_number,
+            description="Training images per second over the epochs", y_format=_number,
         ),
     }  # fmt: skip
 
 
 def _confused_pairs(matrix: Sequence[Sequence[int]], names: Sequence[str]) -> list[dict[str, Any]]:
     pairs: list[dict[str, Any]] = [
-        {"true": names[row], "predicted": names[column], "count": count, "of": pictures}
+        {"true": names[row], "predicted": names[column], "count": count, "of": images}
         for row, counts in enumerate(matrix)
-        for pictures in [sum(counts)]
+        for images in [sum(counts)]
         for column, count in enumerate(counts)
         if count and row != column
     ]

@@ -46,12 +46,12 @@ def test_the_demo_prints_answers_accuracy_times_and_how_to_stop(demo: Project) -
 
 @pytest.fixture(scope="module")
 def figures(demo: Project) -> dict[str, Any]:
-    """What `kennel evaluate` says of the held-out pictures."""
+    """What `kennel evaluate` says of the held-out images."""
     return json.loads(demo.kennel("evaluate", "--json").splitlines()[-1])
 
 
 def test_accuracy_through_the_url_is_high_and_equals_the_artifacts_own(figures: dict[str, Any]) -> None:
-    assert figures["test_pictures"] >= 150
+    assert figures["test_images"] >= 150
     assert figures["accuracy_online"] >= 0.85
     assert figures["accuracy_online"] == figures["accuracy_offline"]
     assert figures["largest_difference"] < 1e-6
@@ -80,11 +80,11 @@ def test_a_batch_labels_a_prefix_once_names_what_it_cannot_read_and_goes_on_with
 
     def labels() -> dict[str, dict[str, Any]]:
         body = s3.get_object(Bucket=bucket, Key="batch/output/holiday/labels.jsonl")["Body"].read()
-        return {label["picture"]: label for label in map(json.loads, body.decode().splitlines())}
+        return {label["image"]: label for label in map(json.loads, body.decode().splitlines())}
 
     output = demo.kennel("batch", str(folder), "--parquet")
     assert "USD per hour" in output
-    assert "6 of 7 pictures are labelled, 1 could not be, 0 are left" in output
+    assert "6 of 7 images are labelled, 1 could not be, 0 are left" in output
     first = labels()
     assert first.keys() == {f"dir {n % 2}/é {n}.jpg" for n in range(6)} | {"broken.jpg"}
     assert first["broken.jpg"]["error"]["code"] == "unsupported_image"
@@ -94,7 +94,7 @@ def test_a_batch_labels_a_prefix_once_names_what_it_cannot_read_and_goes_on_with
     assert s3.head_object(Bucket=bucket, Key="batch/output/holiday/labels.parquet")["ContentLength"] > 0
 
     (folder / "new.jpg").write_bytes((folder / "dir 0/é 0.jpg").read_bytes())
-    assert "8 pictures, 7 of them labelled already" in demo.kennel("batch", str(folder))
+    assert "8 images, 7 of them labelled already" in demo.kennel("batch", str(folder))
     assert labels() == first | {"new.jpg": labels()["new.jpg"]}
     # Nothing is left of the jobs but the labels.
     for prefix in ("batch/input/.manifests/", "batch/output/holiday/.jobs/"):

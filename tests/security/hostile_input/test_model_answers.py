@@ -22,7 +22,7 @@ from cli.serving.function_client import Answer
 MODEL = {"name": "dogs", "version": "sha256:1"}
 GOOD: dict[str, Any] = {"predictions": [{"label": "Pug", "probability": 0.5}], "scores": [0.5, 0.5], "model": MODEL}
 RECORD = {
-    "picture": str, "etag": str, "sagemaker_model": str, "label": str, "probability": float, "predictions": list,
+    "image": str, "etag": str, "sagemaker_model": str, "label": str, "probability": float, "predictions": list,
     "scores": list, "model": dict, "error": dict, "request_id": str,
 }  # fmt: skip
 DEEP = b'{"predictions":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
@@ -66,9 +66,9 @@ BAD = {
 
 
 @given(ANSWERS)
-def test_any_answer_is_a_record_of_its_own_picture_that_can_be_written(answer: bytes) -> None:
+def test_any_answer_is_a_record_of_its_own_image_that_can_be_written(answer: bytes) -> None:
     label = label_of_answer("mine.jpg", "e1", "model-1", answer)
-    assert (label["picture"], label["etag"], label["sagemaker_model"]) == ("mine.jpg", "e1", "model-1")
+    assert (label["image"], label["etag"], label["sagemaker_model"]) == ("mine.jpg", "e1", "model-1")
     assert all(isinstance(value, RECORD[name]) for name, value in label.items())
     assert ("error" in label) != ("predictions" in label)
     assert from_json_lines(to_json_lines({"mine.jpg": label})) == {"mine.jpg": label}
@@ -78,14 +78,14 @@ def test_any_answer_is_a_record_of_its_own_picture_that_can_be_written(answer: b
 def test_any_answer_of_the_function_is_one_line_for_a_person(status: int, content: bytes) -> None:
     answer = Answer.parse(status, content)
     assert isinstance(describe(answer), str)
-    assert not answer.body.keys() & {"picture", "status"}  # `kennel classify --json` says these itself
+    assert not answer.body.keys() & {"image", "status"}  # `kennel classify --json` says these itself
     assert json.dumps(answer.body)
     assert answer.error is not None or answer.body["model"].keys() == MODEL.keys()
 
 
 def test_any_records_are_a_table(tmp_path: Path) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
-    answers = [json.dumps(GOOD).encode(), bad(picture=1), *BAD.values()]
+    answers = [json.dumps(GOOD).encode(), bad(image=1), *BAD.values()]
     write_parquet([label_of_answer(str(n), "e", "m", answer) for n, answer in enumerate(answers)], tmp_path / "x")
     assert parquet.read_table(tmp_path / "x").num_rows == len(answers)
 
@@ -103,7 +103,7 @@ def test_an_answer_that_is_none_is_named_and_the_batch_goes_on(stage: Any, answe
     def run() -> None:
         label_images(folder, "model-1", BatchOptions(), again=False, parquet=False)
 
-    good = bad(picture="b.jpg", etag="e2", sagemaker_model="model-9")
+    good = bad(image="b.jpg", etag="e2", sagemaker_model="model-9")
     stage.sagemaker.answer = lambda name: answer if name == "b.jpg" else good
     with pytest.raises(WorkFailedError, match=r"1 answers of the transform job .* are none of a classifier: b\.jpg"):
         run()

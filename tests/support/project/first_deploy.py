@@ -35,7 +35,7 @@ class Step:
 
 
 STEPS = (
-    Step("kennel data sample data/first --breeds 2 --train 40 --valid 5 --test 5", "100 pictures of 2 breeds"),
+    Step("kennel data sample data/first --breeds 2 --train 40 --valid 5 --test 5", "100 images of 2 breeds"),
     Step("kennel deploy storage training", "Deployed storage, training"),
     Step("kennel data push data/first", "100 uploaded"),
     Step("kennel train --data first --set epochs=3", r"\bcompleted in \d+ s"),
@@ -47,7 +47,7 @@ STEPS = (
     Step("kennel package", "2 classes"),
     Step("kennel deploy", r"The function answers at https?://"),
     Step("kennel classify data/first/test/*/*_0001.jpg", r"Scottish[ _]terrier"),
-    Step("kennel batch data/first/test", "10 of 10 pictures are labelled"),
+    Step("kennel batch data/first/test", "10 of 10 images are labelled"),
 )
 END = Step("kennel destroy", "Nothing of the stage")
 

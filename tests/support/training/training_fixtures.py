@@ -16,7 +16,7 @@ FAST = ["--architecture", "resnet9", "--input-size", "32", "--epochs", "2", "--b
 
 
 def draw(kind: int, seed: int, *, format: str = "PNG") -> bytes:
-    """Return a picture of one of the classes, of random size and colours."""
+    """Return an image of one of the classes, of random size and colours."""
     random = np.random.default_rng([kind, seed])
     width, height = (int(value) for value in random.integers(40, 90, 2))
     background, colour = (tuple(int(value) for value in random.integers(0, 256, 3)) for _ in range(2))
@@ -43,7 +43,7 @@ def fill_disk(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def write_data_set(root: Path, *, train: int = 12, valid: int = 4, test: int = 4) -> Path:
-    """Write so many pictures of every class; 0 leaves the split out."""
+    """Write so many images of every class; 0 leaves the split out."""
     for offset, (split, count) in enumerate((("train", train), ("valid", valid), ("test", test))):
         for kind, label in enumerate(LABELS):
             for index in range(count):

@@ -80,15 +80,15 @@ def test_errors_of_images_are_listed_and_final_ones_are_not_tried_again(
     run(stage)
     printed = capsys.readouterr().out
     assert "a.jpg: It is bad." in printed
-    assert "huge.jpg: The picture has 6,291,457 bytes; at most 6,291,456 are allowed." in printed
-    assert "0 of 3 pictures are labelled, 3 could not be, 0 are left" in printed
+    assert "huge.jpg: The image has 6,291,457 bytes; at most 6,291,456 are allowed." in printed
+    assert "0 of 3 images are labelled, 3 could not be, 0 are left" in printed
     stage.sagemaker.answer = lambda name: answer_of("Akita")
     run(stage)
     assert found(stage) == {"a.jpg": "unsupported_image", "dir/é b.PNG": "Akita", "huge.jpg": "image_too_large"}
 
 
 def test_an_interrupted_batch_goes_on_with_the_job_that_runs(stage: Any) -> None:
-    stage.s3.objects["batch/output/dogs/.jobs/lost/pictures.json"] = b'{"model": "model-1", "etags": {"a.jpg": "1"}}'
+    stage.s3.objects["batch/output/dogs/.jobs/lost/images.json"] = b'{"model": "model-1", "etags": {"a.jpg": "1"}}'
     stage.sagemaker.running = True
     with pytest.raises(KeyboardInterrupt):
         run(stage)
@@ -108,7 +108,7 @@ def test_a_failed_job_keeps_what_it_answered_and_gives_up_no_earlier_label(stage
         run(stage, again=True)
     assert found(stage) == {"a.jpg": "Boxer", "dir/é b.PNG": "Akita", "new.jpg": "no_answer"}
     stage.sagemaker.status = "Completed"
-    with pytest.raises(WorkFailedError, match=r"gave no answer to 1 pictures: new\.jpg"):
+    with pytest.raises(WorkFailedError, match=r"gave no answer to 1 images: new\.jpg"):
         run(stage)
     stage.sagemaker.answer = lambda name: answer_of("Chow")
     run(stage)
@@ -124,7 +124,7 @@ def test_stopping_keeps_what_has_been_done_and_leaves_the_rest_for_later(
     stage.sagemaker.running, stage.sagemaker.status = False, "Stopped"
     stage.sagemaker.answer = lambda name: answer_of("Akita") if name == "a.jpg" else None
     run(stage, stop=True)
-    assert "1 of 2 pictures are labelled, 0 could not be, 1 are left" in capsys.readouterr().out
+    assert "1 of 2 images are labelled, 0 could not be, 1 are left" in capsys.readouterr().out
     assert len(stage.sagemaker.requests) == 1
 
 

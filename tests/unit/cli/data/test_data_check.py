@@ -31,7 +31,7 @@ def test_what_is_unreadable_here_has_a_reason_and_is_what_training_leaves_out(ro
     found = check_data_set(find_data_set(root))
     assert sorted(found.unreadable) == sorted(loaded.skipped)
     assert "0 bytes" in found.unreadable[f"train/{DISC}/001.png"]
-    assert found.warnings[0].startswith(f"{len(loaded.skipped)} pictures cannot be read")
+    assert found.warnings[0].startswith(f"{len(loaded.skipped)} images cannot be read")
 
 
 @pytest.mark.parametrize(
@@ -81,4 +81,4 @@ def test_an_unusable_set_ends_with_exit_code_3_before_aws_is_looked_for(
         path.write_bytes(b"x")
     code, output = kennel("data", *command, str(root))
     assert code == 3
-    assert "No training picture can be read of 1 class (plain)" in output
+    assert "No training image can be read of 1 class (plain)" in output

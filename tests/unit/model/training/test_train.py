@@ -28,7 +28,7 @@ from model.training.loop.state import DivergedError
 def data(tmp_path_factory):
     root = write_data_set(tmp_path_factory.mktemp("data") / "sample")
     (root / "train" / LABELS[0] / "broken.jpg").write_bytes(draw(0, 0)[:300])
-    (root / "test" / LABELS[0] / "broken.jpg").write_text("no picture")
+    (root / "test" / LABELS[0] / "broken.jpg").write_text("no image")
     return root
 
 

@@ -39,7 +39,7 @@ def test_splits_are_kept_classes_numbered_hidden_files_left_out_and_others_named
     assert (folder.labels, targets) == (("a", "b"), {"train": (0, 1), "valid": (0,), "test": (1,)})
     assert [path.name for path in folder.ignored] == ["notes.txt"]
     assert folder.absent_classes == {"valid": ["b"], "test": ["a"]}
-    assert "valid split has no pictures of 'b'" in caplog.text
+    assert "valid split has no images of 'b'" in caplog.text
     assert "notes.txt" in caplog.text
 
 
@@ -72,10 +72,10 @@ def test_a_plain_folder_per_class_is_split_by_content(tmp_path):
 @pytest.mark.parametrize(
     ("files", "complaints"),
     [
-        ([], ["no pictures"]),
-        (["train/a/1.jpg", "train/b/1.jpg"], ["no pictures in valid/"]),
+        ([], ["no images"]),
+        (["train/a/1.jpg", "train/b/1.jpg"], ["no images in valid/"]),
         (["train/a/1.jpg", "train/b/1.jpg", "valid/c/1.jpg"], ["valid/ has classes that train/ lacks: 'c'"]),
-        ([f"train/{NFC}/1.jpg", f"train/{NFD}/1.jpg", "train/b/1.jpg", "valid/b/1.jpg"], ["would be one picture"]),
+        ([f"train/{NFC}/1.jpg", f"train/{NFD}/1.jpg", "train/b/1.jpg", "valid/b/1.jpg"], ["would be one image"]),
         (["train/a/1.jpg", "valid/b/1.jpg", "test/c/1.jpg"], ["one class only", "'b'", "'c'"]),
     ],
 )
@@ -88,7 +88,7 @@ def test_what_cannot_be_trained_on_is_refused_with_all_reasons(tmp_path, files, 
 def test_what_cannot_even_be_listed_is_refused(tmp_path):
     for place, names, complaint in (
         ("none", [], r"There is no data set at .*none.*DIR/train/<class>"),
-        ("few", ["few/a/1.jpg", "few/a/2.jpg", "few/a/3.jpg", "few/b/1.jpg"], "'b' has 1 different pictures"),
+        ("few", ["few/a/1.jpg", "few/a/2.jpg", "few/a/3.jpg", "few/b/1.jpg"], "'b' has 1 different images"),
         ("two", ["two/train/a/1.jpg", "two/valid/a/1.jpg", "two/val/a/1.jpg"], "are both the valid split"),
     ):
         with pytest.raises(DataSetError, match=complaint):

@@ -128,7 +128,7 @@ def trained_on_their_own(folders: list[Path], lost_by_the_last: dict[str, str]) 
 
 
 @pytest.mark.parametrize(("folders", "lost"), [(["one", "two"], {}), (["one", "one"], {"valid/a.png": "gone"})])
-def test_workers_that_do_not_have_the_same_pictures_are_refused(tmp_path, folders, lost):
+def test_workers_that_do_not_have_the_same_images_are_refused(tmp_path, folders, lost):
     write_data_set(tmp_path / "one", train=3, valid=2)
     write_data_set(tmp_path / "two", train=4, valid=2)
     for message in run_workers(2, trained_on_their_own, [tmp_path / name for name in folders], lost):

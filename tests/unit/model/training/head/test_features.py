@@ -132,7 +132,7 @@ def test_what_features_depend_on_makes_other_ones(data, tmp_path, monkeypatch, c
 def test_unreadable_images_are_left_out_and_named_also_when_a_whole_shard_is(data, tmp_path):
     damaged = shutil.copytree(data, tmp_path / "damaged")
     for index in range(SHARD):  # the first shard of the training split
-        (damaged / "train" / LABELS[0] / f"{index:03d}.png").write_bytes(b"no picture")
+        (damaged / "train" / LABELS[0] / f"{index:03d}.png").write_bytes(b"no image")
     first = get(extraction(damaged), tmp_path / "store")
     assert (len(first.train[0]), len(first.skipped)) == (TRAIN - SHARD, SHARD)
     assert f"train/{LABELS[0]}/000.png" in first.skipped

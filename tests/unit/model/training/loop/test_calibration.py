@@ -54,7 +54,7 @@ def test_the_calibration_error_of_a_case_worked_out_by_hand():
     found = reliability(probabilities, np.array([0, 1, 0, 0]))
     # (2 x |0.9 - 1| + 2 x |0.6 - 0.5|) / 4
     assert found["expected_calibration_error"] == pytest.approx(0.1)
-    assert [one["pictures"] for one in found["bins"]] == [0] * 8 + [2] + [0] * 4 + [2] + [0]
-    assert found["bins"][13] == {"pictures": 2, "confidence": pytest.approx(0.9), "accuracy": 1.0}
-    assert found["bins"][0] == {"pictures": 0, "confidence": None, "accuracy": None}
+    assert [one["images"] for one in found["bins"]] == [0] * 8 + [2] + [0] * 4 + [2] + [0]
+    assert found["bins"][13] == {"images": 2, "confidence": pytest.approx(0.9), "accuracy": 1.0}
+    assert found["bins"][0] == {"images": 0, "confidence": None, "accuracy": None}
     assert found["loss"] == pytest.approx(-(2 * math.log(0.9) + math.log(0.6) + math.log(0.4)) / 4)

@@ -59,7 +59,7 @@ def test_a_split_of_nothing_but_unreadable_images_is_an_error(tmp_path):
             Image.new("RGB", (40, 30), colour).save(tmp_path / split / label / "plain.png")
     for path in (tmp_path / "test").rglob("*.png"):
         path.write_text("<html>")
-    with pytest.raises(DataSetError, match="no picture of the test split is readable"):
+    with pytest.raises(DataSetError, match="no image of the test split is readable"):
         evaluate_artifact(tmp_path / "artifact", discover(tmp_path).splits["test"])
 
 
@@ -68,7 +68,7 @@ def test_the_worst_mistakes_are_the_surest_ones():
     images = Split(root, "test", tuple(root / "test" / f"{number}.png" for number in range(3)), (0, 1, 2))
     answers = Answers(images, np.array([[0.2, 0.7, 0.1], [0.9, 0.05, 0.05], [0.0, 0.1, 0.9]]))
     assert answers.worst_mistakes(labels, 10) == [
-        {"picture": "test/1.png", "true": "b", "predicted": "a", "probability": 0.9, "true_probability": 0.05},
-        {"picture": "test/0.png", "true": "a", "predicted": "b", "probability": 0.7, "true_probability": 0.2},
+        {"image": "test/1.png", "true": "b", "predicted": "a", "probability": 0.9, "true_probability": 0.05},
+        {"image": "test/0.png", "true": "a", "predicted": "b", "probability": 0.7, "true_probability": 0.2},
     ]
     assert len(answers.worst_mistakes(labels, 1)) == 1

@@ -37,7 +37,7 @@ def test_the_figures_are_those_of_the_metrics():
 def test_what_weakens_the_figures_is_said():
     text = text_of(test=None, mistakes=[], best_epoch=1, epochs=make_metrics(ROOT, LABELS)["epochs"][:1])
     assert "Validation accuracy" in text
-    assert "every picture of the validation split got the right answer" in text
+    assert "every image of the validation split got the right answer" in text
     assert "Nothing was tested: the training was stopped before it" in text
     text = text_of(
         interrupted=True,
@@ -50,8 +50,8 @@ def test_what_weakens_the_figures_is_said():
     )  # fmt: skip
     expected = (
         "4 workers", "stopped after 10 epochs", "50 files could not be read", "and 30 more, in metrics.json",
-        "1 picture of the other splits found in the training split", "test/plain/copy.jpg",
-        "The test split has no pictures of 1 of 3 classes",
+        "1 image of the other splits found in the training split", "test/plain/copy.jpg",
+        "The test split has no images of 1 of 3 classes",
     )  # fmt: skip
     assert [one for one in expected if one not in text] == []
     assert not any(one in text_of() for one in expected)
@@ -59,16 +59,16 @@ def test_what_weakens_the_figures_is_said():
 
 def test_mistakes_are_shown_as_images_as_far_as_they_can_be_read(tmp_path):
     metrics = make_metrics(tmp_path, LABELS, accuracy=0.1)
-    metrics["mistakes"][2]["picture"] += "\udce9"  # what a file name that is no UTF-8 becomes
-    first, second = (tmp_path / mistake["picture"] for mistake in metrics["mistakes"][:2])
+    metrics["mistakes"][2]["image"] += "\udce9"  # what a file name that is no UTF-8 becomes
+    first, second = (tmp_path / mistake["image"] for mistake in metrics["mistakes"][:2])
     for path in (first, second):
         path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (900, 600), "red").save(first)
-    second.write_text("no picture")
+    second.write_text("no image")
     assert write_report(tmp_path, metrics, tmp_path)
     text = (tmp_path / REPORT_FILE).read_text()
     assert len(re.findall('<img src="data:image/jpeg;base64,', text)) == 1
-    assert text.count("no picture") == len(metrics["mistakes"]) - 1
+    assert text.count("no image") == len(metrics["mistakes"]) - 1
     assert len(thumbnail(first) or bytes(20_000)) < 20_000
     with (tmp_path / HISTORY_FILE).open(newline="") as file:
         rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
