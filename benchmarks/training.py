@@ -127,7 +127,7 @@ def our_turns(steps: int, mixed_precision: str, compiled: bool) -> None:
     import numpy as np
     import torch
 
-    from model.core.memory import keep_freed_memory
+    from model.core.machine import keep_freed_memory
     from model.core.network import build
     from model.core.transforms import Preprocessing
     from model.training.config import Recipe
@@ -173,7 +173,7 @@ def convolution_turns(steps: int) -> None:
     """Do of `steps` training steps nothing but the convolutions and their gradients, for every turn."""
     import torch
 
-    from model.core.memory import keep_freed_memory
+    from model.core.machine import keep_freed_memory
     from model.core.network import build
 
     keep_freed_memory()

@@ -21,7 +21,7 @@ from typing import IO
 from emulator.ec2.metadata import InstanceRole, MetadataService
 from emulator.platform.host import Host
 from emulator.platform.processes import signal_group
-from emulator.platform.programs import base_environment, describe_exit
+from emulator.platform.settings import base_environment, describe_exit
 
 logger = logging.getLogger(__name__)
 

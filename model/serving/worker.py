@@ -18,7 +18,7 @@ from typing import BinaryIO
 
 from ..core.artifact import ArtifactError
 from ..core.logs import configure_logging
-from ..core.memory import return_freed_memory
+from ..core.machine import return_freed_memory
 from ..core.predictor import FloatArray, Predictor
 from .invocation import Answer, classify
 from .request import Options

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, cast
 
-from ..core.memory import LARGE_BLOCKS_RETURN
+from ..core.machine import LARGE_BLOCKS_RETURN
 from .invocation import Answer, Timing
 from .request import Options
 from .worker import ANSWER_HEADER, FAILED, READY, REQUEST_HEADER

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from ..core.memory import keep_freed_memory
+from ..core.machine import keep_freed_memory
 from ..core.network import build, check_input_size
 from ..core.transforms import Preprocessing
 from .arguments import ArgumentsError

@@ -9,7 +9,7 @@ import pytest
 from clone import Project, fresh_clone
 from sagemaker_local import ACTIONS, LocalSageMaker, local_aws
 
-from emulator.platform.programs import free_port
+from emulator.platform.settings import free_port
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from emulator.platform.awsapi import Payload, ServiceError
 from emulator.platform.host import Host
-from emulator.platform.programs import base_environment
+from emulator.platform.settings import base_environment
 from emulator.sagemaker import artifacts
 from emulator.sagemaker.artifacts import ArtifactError
 from emulator.sagemaker.endpoints.instance import Instance

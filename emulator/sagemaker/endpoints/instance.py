@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from emulator.platform.processes import ProcessRegistry
-from emulator.platform.programs import describe_exit, free_port
+from emulator.platform.settings import describe_exit, free_port
 from emulator.sagemaker.endpoints.http_client import ConnectionPool
 from emulator.sagemaker.logs import OUTPUT_SECONDS, LogStream, read_output
 

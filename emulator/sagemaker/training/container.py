@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from emulator.platform.awsapi import Payload
-from emulator.platform.programs import base_environment
+from emulator.platform.settings import base_environment
 from emulator.sagemaker.runs import JobFailed
 
 # What the SDK writes and runs.

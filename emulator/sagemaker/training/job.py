@@ -17,7 +17,7 @@ from typing import Any
 
 from emulator.platform.host import Host, SpotInterruption
 from emulator.platform.processes import signal_first_process
-from emulator.platform.programs import describe_exit, free_port
+from emulator.platform.settings import describe_exit, free_port
 from emulator.platform.store import Record, Store, StoreError
 from emulator.sagemaker.artifacts import ArtifactError
 from emulator.sagemaker.logs import OUTPUT_SECONDS, LogStream, read_output

@@ -12,7 +12,7 @@ import boto3
 import pytest
 
 from emulator.ministack import configuration
-from emulator.platform.programs import free_port
+from emulator.platform.settings import free_port
 
 
 def emulator(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -11,7 +11,7 @@ import pytest
 from training_fixtures import FAST, write_data_set
 from training_job import Job
 
-from emulator.platform.programs import free_port
+from emulator.platform.settings import free_port
 
 FOREVER = [*FAST, "--epochs", "10000", "--num-gpus", "0"]
 

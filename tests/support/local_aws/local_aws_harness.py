@@ -24,7 +24,7 @@ from waiting import wait_until
 from emulator.platform import lifecycle
 from emulator.platform.conditions import Conditions
 from emulator.platform.layout import StateDir
-from emulator.platform.programs import free_port
+from emulator.platform.settings import free_port
 
 #: For the waiters of boto3.
 QUICKLY = {"Delay": 0.1, "MaxAttempts": 600}

@@ -54,5 +54,5 @@ def test_files_and_folders_are_small() -> None:
     files = [*FILES, *python_files("tests")]
     lines = {str(path): len((ROOT / path).read_text(encoding="utf-8").splitlines()) for path in files}
     assert {name for name, count in lines.items() if count > 350} == set()
-    folders = Counter(str(path.parent) for path in files if path.name != "__init__.py")
+    folders = Counter(str(path.parent) for path in files)
     assert {folder for folder, count in folders.items() if count > 12} == set()

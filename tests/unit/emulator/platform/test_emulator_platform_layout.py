@@ -12,7 +12,7 @@ import pytest
 from emulator.platform import lifecycle
 from emulator.platform.layout import Server, StateDir, StateError
 from emulator.platform.processes import process_started
-from emulator.platform.programs import free_port
+from emulator.platform.settings import free_port
 
 HOLD = """
 import sys

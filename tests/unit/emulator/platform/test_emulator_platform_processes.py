@@ -13,7 +13,7 @@ from emulator_fixtures import full_disk
 from waiting import wait_until
 
 from emulator.platform.processes import ProcessRegistry, process_started, reap
-from emulator.platform.programs import describe_exit
+from emulator.platform.settings import describe_exit
 
 # Starts a grandchild in its own process group's session, or "apart" in another, says its pid, and waits for ever;
 # "stubborn", both ignore SIGTERM.

@@ -12,7 +12,7 @@ from distributed_fixtures import loopback
 from training_fixtures import FAST, write_data_set
 from training_job import Job
 
-from emulator.platform.programs import free_port
+from emulator.platform.settings import free_port
 from model.core.artifact import verify_files
 from model.training.distributed.group import DistributedError
 from model.training.distributed.launch import processes_per_host
