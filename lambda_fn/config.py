@@ -39,13 +39,13 @@ class Settings:
         problems: list[str] = []
 
         def number(name: str, default: float, largest: float, convert: Callable[[str], float] = float) -> float:
-            text = environ.get(name) or str(default)
+            text, kind = environ.get(name) or str(default), "whole number" if convert is int else "number"
             try:
                 value = convert(text)
             except ValueError:
                 value = 0.0
             if not 0 < value <= largest:  # also refuses NaN
-                problems.append(f"{name} is {text!r}; it must be a number above 0, at most {largest}")
+                problems.append(f"{name} is {text!r}; it must be a {kind} above 0, at most {largest}")
                 return default
             return value
 

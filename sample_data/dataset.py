@@ -121,11 +121,11 @@ def _existing_recipe(destination: Path) -> object:
 
 
 def _digest(folder: Path) -> str:
-    """Hash the relative names and contents of all files but hidden ones and the marker."""
+    """Hash the relative names and contents of all files but the marker, and what macOS leaves in a folder."""
     whole = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
         relative = path.relative_to(folder)
-        if path.is_file() and relative.name != MARKER and not any(part.startswith(".") for part in relative.parts):
+        if path.is_file() and relative != Path(MARKER) and path.name != ".DS_Store":
             whole.update(relative.as_posix().encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
     return whole.hexdigest()
 

@@ -126,7 +126,7 @@ def render(metrics: Mapping[str, Any], thumbnails: Sequence[bytes | None] = ()) 
         mistakes=[
             mistake
             | {"true": names[mistake["true"]], "predicted": names[mistake["predicted"]]}
-            | {"image": small and f"data:image/jpeg;base64,{base64.b64encode(small).decode()}"}
+            | {"thumbnail": small and f"data:image/jpeg;base64,{base64.b64encode(small).decode()}"}
             for mistake, small in zip_longest(metrics["mistakes"][:MISTAKES], thumbnails[: len(metrics["mistakes"])])
         ],
         skipped=[f"{name}: {reason}" for name, reason in sorted(metrics["data_set"]["skipped"].items())],

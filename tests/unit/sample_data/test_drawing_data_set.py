@@ -92,6 +92,11 @@ def image_added(path: Path) -> None:
     (path / "train" / "mine.jpg").write_bytes(b"mine")
 
 
+def hidden_file_added(path: Path) -> None:
+    drawn(path)
+    (path / ".labels.csv").write_bytes(b"mine")
+
+
 def image_removed(path: Path) -> None:
     drawn(path)
     next(path.rglob("*.jpg")).unlink()
@@ -106,7 +111,7 @@ def link_to_ours(path: Path) -> None:
 @pytest.mark.parametrize(
     "occupy",
     [
-        *(folder_of_somebody, without_a_checksum, image_added, image_removed, link_to_ours),
+        *(folder_of_somebody, without_a_checksum, image_added, hidden_file_added, image_removed, link_to_ours),
         lambda path: path.write_bytes(b"mine"),
         lambda path: path.symlink_to("mine"),
     ],

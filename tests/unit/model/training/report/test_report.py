@@ -68,6 +68,8 @@ def test_mistakes_are_shown_as_images_as_far_as_they_can_be_read(tmp_path):
     assert write_report(tmp_path, metrics, tmp_path)
     text = (tmp_path / REPORT_FILE).read_text()
     assert len(re.findall('<img src="data:image/jpeg;base64,', text)) == 1
+    shown = (mistake["image"].replace("\udce9", "?") for mistake in metrics["mistakes"])
+    assert [name for name in shown if f'<figure title="{name}">' not in text] == []
     assert text.count("no image") == len(metrics["mistakes"]) - 1
     assert len(thumbnail(first) or bytes(20_000)) < 20_000
     with (tmp_path / HISTORY_FILE).open(newline="") as file:
