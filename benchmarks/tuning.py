@@ -82,7 +82,7 @@ class Setting:
         return build(self.architecture, len(self.data_set.labels), weights=self.weights)
 
     def images(self, count: int | None = None) -> tuple[Images, Images]:
-        """Return the training images, or so many of them from all classes, and the validation images, decoded."""
+        """Return the training images (`count` of them, spread over all classes) and the validation images, decoded."""
         threads, preprocessing = torch.get_num_threads(), self.augmentation.preprocessing
         train, valid = (self.data_set.splits[name] for name in ("train", "valid"))
         if count is not None:
