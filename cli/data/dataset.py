@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from cli.errors import NotReadyError, UsageError
@@ -37,7 +37,7 @@ def named(folder: Path) -> Path:
     return named
 
 
-@contextmanager
+@contextlib.contextmanager
 def only_writer(folder: Path) -> Iterator[None]:
     """Keep a second command from writing to a folder; the system lets go of the lock however this process ends."""
     try:
@@ -54,7 +54,7 @@ def only_writer(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-@contextmanager
+@contextlib.contextmanager
 def whole_folder(directory: Path) -> Iterator[Path]:
     """Yield a new folder that takes its name, and an earlier one's place, when the block has ended without an error.
 
@@ -63,8 +63,7 @@ def whole_folder(directory: Path) -> Iterator[Path]:
     hidden = directory.with_name(f".{directory.name}.unfinished")
     new = hidden / "new"
     try:
-        if hidden.exists():
-            shutil.rmtree(hidden)
+        _put_back(hidden, directory)
         new.mkdir(parents=True)
         yield new
         if directory.exists():
@@ -73,4 +72,14 @@ def whole_folder(directory: Path) -> Iterator[Path]:
     except OSError as error:
         raise NotReadyError(f"{directory} cannot be written: {error.strerror or error}.") from error
     finally:
-        shutil.rmtree(hidden, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            _put_back(hidden, directory)
+
+
+def _put_back(hidden: Path, directory: Path) -> None:
+    """Give a folder whose successor never came its name again, and remove what else is hidden."""
+    old = hidden / "old"
+    if old.exists() and not directory.exists():
+        old.rename(directory)
+    if hidden.exists():
+        shutil.rmtree(hidden)

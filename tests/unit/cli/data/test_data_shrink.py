@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageChops, ImageStat
 
-from cli.data.dataset import find_data_set, read_data_set
+from cli.data.dataset import find_data_set, read_data_set, whole_folder
 from cli.data.shrink import Shrunk, shrink_data_set
 from cli.errors import NotReadyError
 from model.core.decoding import decode
@@ -98,6 +98,15 @@ def test_interrupted_or_killed_nothing_changes_and_an_earlier_copy_is_replaced(r
     shrink(root)
     (copy,) = (tmp_path / "small").glob("*/a/1.jpg")
     assert decode(copy.read_bytes()).size == (64, 85)
+
+
+def test_a_folder_whose_successor_never_came_has_its_name_again(tmp_path: Path) -> None:
+    old = tmp_path / ".small.unfinished" / "old"  # a run was killed between its two renames
+    old.mkdir(parents=True)
+    (old / "letter").touch()
+    with pytest.raises(KeyboardInterrupt), whole_folder(tmp_path / "small"):
+        raise KeyboardInterrupt
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["letter", "small"]
 
 
 @pytest.mark.parametrize("place", [".", "small", "..", "../mine"])
