@@ -18,6 +18,7 @@ from emulator.ministack.cloudformation.resource_types import sagemaker_types
 from emulator.ministack.cloudformation.resources import caller
 from emulator.ministack.patching import around
 from emulator.platform.awsapi import Payload, Service
+from emulator.platform.errors import ServiceError
 
 logger = logging.getLogger(__name__)
 
@@ -159,7 +160,10 @@ def _delete_unrecorded(sagemaker: Service, stack_id: str, *recorded: Records) ->
     # Made last, deleted first: a resource comes after those that it refers to.
     for resource in reversed(sagemaker_types(sagemaker)):
         for arn in list(_arns(sagemaker, resource.kind)):
-            tags = sagemaker.call("ListTags", {"ResourceArn": arn}, caller())["Tags"]
+            try:
+                tags = sagemaker.call("ListTags", {"ResourceArn": arn}, caller())["Tags"]
+            except ServiceError:  # another stack's end has deleted it meanwhile
+                continue
             owner = {tag["Key"]: tag["Value"] for tag in tags}.get("aws:cloudformation:stack-id")
             if owner == stack_id and arn not in kept:
                 logger.warning("%s was made for %s, which has no record of it: deleting it", arn, stack_id)
