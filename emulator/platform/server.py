@@ -94,6 +94,10 @@ class LocalAws:
         await asyncio.to_thread(self._sagemaker.start)
         interruptions.recover(self._sagemaker)
 
+    def interrupt(self) -> None:
+        """Interrupt what asks other services, before the port is closed to it."""
+        self._sagemaker.interrupt()
+
     async def stop(self) -> None:
         """End every process and save what is left to save; nothing may be asked of it any more."""
         from ministack.core import lambda_runtime
@@ -119,6 +123,7 @@ class _Server(uvicorn.Server):
             self._announce()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._local_aws.interrupt()
         await super().shutdown(sockets)
         await self._local_aws.stop()
 

@@ -59,6 +59,11 @@ class SageMaker(Service):
         for controller in self._lives:
             controller.start()
 
+    def interrupt(self) -> None:
+        """Interrupt the jobs, while the other services still answer: without them a job would fail."""
+        for jobs in (self.tuning_jobs, self.training_jobs, self.transform_jobs):
+            jobs.interrupt()
+
     def stop(self) -> None:
         """End every process and keep every record."""
         self._store.give_up()

@@ -111,6 +111,7 @@ class Jobs(ABC):
         self._title = title
         self._runs: dict[str, Run] = {}
         self._lock = threading.Lock()
+        self._ending = False
 
     def stop_job(self, request: Payload, caller: Caller) -> None:
         """Answer the kind's Stop operation."""
@@ -139,12 +140,19 @@ class Jobs(ABC):
             if record[self.kind.status_member] in RUNNING:
                 self._begin(record)
 
-    def stop(self) -> None:
-        """Interrupt every job and wait for the ends of their runs; `start` takes them up again."""
+    def interrupt(self) -> None:
+        """Interrupt every job, those to come included; the next server's `start` takes them up."""
         with self._lock:
+            self._ending = True
             runs = list(self._runs.values())
         for run in runs:
             run.interrupt()
+
+    def stop(self) -> None:
+        """Interrupt every job and wait for the ends of their runs."""
+        self.interrupt()
+        with self._lock:
+            runs = list(self._runs.values())
         deadline = time.monotonic() + _SHUTDOWN_SECONDS
         for run in runs:
             run.join(max(0.0, deadline - time.monotonic()))
@@ -153,6 +161,8 @@ class Jobs(ABC):
         """Run a job and remember its run while it lasts."""
         arn, run = record[self.kind.arn_member], self._new_run(record)
         with self._lock:
+            if self._ending:
+                return
             self._runs = {key: value for key, value in self._runs.items() if value.alive}
             self._runs[arn] = run
         if self._jobs.require_arn(arn)[self.kind.status_member] == "Stopping":
