@@ -23,7 +23,7 @@ from model.core.packaging import add_serving_program
 from model.core.predictor import Predictor
 from model.core.transforms import Preprocessing
 from model.training.artifact.export import check_export, export_onnx
-from model.training.artifact.quantize import Decision, Limits, choose_precision
+from model.training.artifact.precision import Decision, Limits, choose_precision
 from model.training.data.dataset import display_labels
 from model.training.data.decoded import Images
 

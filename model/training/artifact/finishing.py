@@ -33,7 +33,8 @@ from ..loop.metrics import print_metrics
 from ..loop.state import NOTHING, Fit
 from ..report.report import MISTAKES, write_report
 from .export import check_export, export_onnx
-from .quantize import CALIBRATION_IMAGES, Limits, choose_precision, cpu_model
+from .precision import Limits, choose_precision, cpu_model
+from .quantize import CALIBRATION_IMAGES
 
 log = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from model.core.packaging import package
 from model.core.predictor import Predictor
 from model.train import main
 from model.training import pipeline
-from model.training.artifact import quantize
+from model.training.artifact import precision
 from model.training.data.dataset import discover
 from model.training.loop.evaluation import evaluate_artifact
 from model.training.loop.state import DivergedError
@@ -101,7 +101,7 @@ def test_the_same_seed_gives_the_same_model_and_another_seed_another(trained, da
 
 
 def test_an_int8_artifact_is_whole_and_its_figures_are_its_own(data, here, monkeypatch, tmp_path):
-    monkeypatch.setattr(quantize, "MIN_SPEEDUP", 0.0)  # what it gains depends on the machine
+    monkeypatch.setattr(precision, "MIN_SPEEDUP", 0.0)  # what it gains depends on the machine
     limits = ["--int8-max-accuracy-loss", "1", "--int8-min-agreement", "0"]
     assert main([*FAST, "--data-dir", str(data), *limits]) == 0
     card, metrics = verify_files(here.model), here.metrics

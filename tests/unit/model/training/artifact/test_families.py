@@ -13,7 +13,7 @@ from model.core.decoding import decode
 from model.core.network import build, torchvision_models
 from model.core.transforms import Preprocessing
 from model.training.artifact.export import check_export, export_onnx
-from model.training.artifact.quantize import MIN_SPEEDUP, Limits, choose_precision
+from model.training.artifact.precision import MIN_SPEEDUP, Limits, choose_precision
 from model.training.data.decoded import Images
 
 SLOW = pytest.mark.slow

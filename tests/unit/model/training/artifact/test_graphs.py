@@ -14,9 +14,9 @@ from torch import nn
 
 from model.core.predictor import onnx_session
 from model.core.transforms import Preprocessing
-from model.training.artifact import quantize
+from model.training.artifact import precision, quantize
 from model.training.artifact.export import MAX_LOGIT_DIFFERENCE, ExportError, check_export, export_onnx
-from model.training.artifact.quantize import Decision, Limits, choose_precision
+from model.training.artifact.precision import Decision, Limits, choose_precision
 from model.training.data.decoded import Images
 
 SIZE, CLASSES = 16, 4
@@ -86,7 +86,7 @@ def made_hostile(network: nn.Module, *firsts: int) -> nn.Module:
 @pytest.fixture(autouse=True)
 def always_faster(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine without int8 instructions must give the same results."""
-    monkeypatch.setattr(quantize, "MIN_SPEEDUP", 0.0)
+    monkeypatch.setattr(precision, "MIN_SPEEDUP", 0.0)
 
 
 def decide(network: nn.Module, path: Path, *, limits: Limits = LIMITS, should_stop=lambda: False) -> Decision:
@@ -133,7 +133,7 @@ def test_a_network_that_int8_hurts_ships_as_fp32_with_the_reason(trained, tmp_pa
     ],
 )
 def test_int8_does_not_ship_where_it_has_not_earned_it(trained, tmp_path, monkeypatch, limits, speedup, stop, reason):
-    monkeypatch.setattr(quantize, "MIN_SPEEDUP", speedup)
+    monkeypatch.setattr(precision, "MIN_SPEEDUP", speedup)
     decision = decide(trained, tmp_path / "model.onnx", limits=limits, should_stop=lambda: stop)
     assert (decision.precision, reason in decision.reason) == ("fp32", True)
 
