@@ -48,7 +48,7 @@ from model.core.transforms import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from model.training.data.augment import Augmentation
 from model.training.data.dataset import discover
 from model.training.data.decoded import decode_for_augmentation
-from model.training.data.image_folder import IMAGE_SUFFIXES
+from model.training.data.listing import IMAGE_SUFFIXES
 
 SIZE = 224  # pixels, the input of most published networks
 BATCH = 64

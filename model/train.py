@@ -34,7 +34,7 @@ from .core.artifact import ArtifactError
 from .core.network import NetworkError
 from .training.arguments import ArgumentsError, parse_arguments
 from .training.artifact.export import ExportError
-from .training.data.image_folder import DataSetError
+from .training.data.listing import DataSetError
 from .training.distributed.group import LOST_PEERS, DistributedError, LostPeersError, joined
 from .training.distributed.launch import WorkerKilledError, is_worker, launch, processes_per_host
 from .training.loop.checkpoints import CheckpointError

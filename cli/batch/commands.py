@@ -17,7 +17,7 @@ from cli.console import console
 from cli.data.push import data_set_name, push_files
 from cli.errors import NotReadyError, WorkFailedError, aws_errors
 from infra.bucket_layout import BATCH_INPUT, BATCH_OUTPUT
-from model.training.data.image_folder import IMAGE_SUFFIXES
+from model.training.data.listing import IMAGE_SUFFIXES
 
 _SHOWN_ERRORS = 10
 

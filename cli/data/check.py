@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import statistics
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -13,10 +14,10 @@ from rich.table import Table
 from cli.console import console, progress_bar
 from cli.errors import NotReadyError
 from cli.parallel import map_unordered
-from model.training.data.image_folder import SPLITS, ImageFile, ImageFolder
+from model.training.data.image_folder import ImageFile, ImageFolder
+from model.training.data.listing import SPLITS, UNFIT, some
 
 SMALL_CLASS = 10  # training images; with fewer, not even the mean of a frozen network's features says much of a class
-_SHOWN = 5  # examples of each finding
 # A JPEG decoded at an eighth of its size is read to its last byte all the same: damage is found, and in half the time.
 _DECODED_SIDE = 32
 
@@ -29,8 +30,8 @@ class Check:
     counts: dict[str, dict[str, int]]  # of the images in each split of each class, readable or not
     unreadable: dict[str, str]  # images that cannot be decoded, and why
     copies: list[list[str]]  # images that are the same byte for byte, in groups
-    not_images: list[str]  # files that are no images by their names
-    was_split: bool  # whether the folder had no splits of its own
+    left_out: dict[str, str]  # files, links, and folders with all that is in them, that are not in the set, and why
+    held_out: tuple[str, ...]  # the splits that the folder does not have, taken from the training images
     problems: list[str]  # why the data set cannot be used
     warnings: list[str] = field(default_factory=list)  # what makes a model, or what is believed of it, worse
 
@@ -57,11 +58,13 @@ def check_data_set(folder: ImageFolder, *, report: Callable[[int], None] = lambd
         counts=counts,
         unreadable=dict(sorted(unreadable.items())),
         copies=sorted(sorted(image.key for image in group) for group in same.values() if len(group) > 1),
-        not_images=sorted(path.relative_to(folder.root).as_posix() for path in folder.ignored),
-        was_split=folder.was_split,
+        left_out=dict(sorted(folder.left_out.items())),
+        held_out=folder.held_out,
         problems=folder.problems(),
+        warnings=folder.notes(),
     )
     _judge(check, Counter((image.label, image.split) for group in same.values() for image in group))
+    _judge_names(check, folder.images)
     return check
 
 
@@ -93,7 +96,11 @@ def _judge(check: Check, readable: Counter[tuple[str, str]]) -> None:
     if not check.problems:
         nothing = [label for label in check.counts if not readable[label, "train"]]
         if nothing:
-            check.problems.append(f"No training image can be read of {_some(nothing, 'class', 'classes')}.")
+            first = next(key for key in check.unreadable if key.startswith(f"train/{nothing[0]}/"))
+            check.problems.append(
+                f"No training image can be read of {_some(nothing, 'class', 'classes')}; "
+                f"the first: {first}: {check.unreadable[first]}"
+            )
         if not any(readable[label, "valid"] for label in check.counts):
             check.problems.append("No validation image can be read.")
     if check.unreadable:
@@ -118,14 +125,26 @@ def _judge(check: Check, readable: Counter[tuple[str, str]]) -> None:
     small = [label for label in check.counts if 0 < readable[label, "train"] < SMALL_CLASS]
     if small:
         warn(f"Fewer than {SMALL_CLASS} training images in {_some(small, 'class', 'classes')}.")
-    if check.not_images:
-        warn(f"{_some(check.not_images, 'file is', 'files are')} left out: by their names they are no images.")
+
+
+def _judge_names(check: Check, images: Sequence[ImageFile]) -> None:
+    if unfit := [image.key for image in images if UNFIT.search(image.key)]:
+        what = _some(unfit, "name is", "names are")
+        check.warnings.append(f"{what} not UTF-8, or with control characters: kennel data push refuses the data set.")
+    alike: dict[tuple[str, ...], set[str]] = defaultdict(set)
+    for image in images:
+        alike[image.split, image.label.casefold()].add(f"{image.split}/{image.label}/")
+        alike[image.split, image.label, unicodedata.normalize("NFC", image.name).casefold()].add(image.key)
+    if groups := [" = ".join(sorted(names)) for names in alike.values() if len(names) > 1]:
+        check.warnings.append(
+            f"{_some(groups, 'name is', 'names are')} there in several forms, of case or of Unicode: "
+            "on disks of macOS and Windows one replaces the other."
+        )
 
 
 def _some(names: Sequence[str], one: str, many: str) -> str:
     """Return a count, and the first few by name."""
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return f"{len(names)} {one if len(names) == 1 else many} ({', '.join(names[:_SHOWN])}{more})"
+    return f"{len(names)} {one if len(names) == 1 else many} ({some(names)})"
 
 
 def _print(check: Check) -> None:
@@ -138,8 +157,6 @@ def _print(check: Check) -> None:
             spread = [min(sizes), statistics.median_low(sizes), max(sizes)]
             table.add_row(split, *map(str, [sum(sizes), unreadable, len(sizes), *spread]))
     console.print(table)
-    if check.was_split:
-        console.print("It had no train/, valid/ and test/ folders: split 80/10/10 by the content of the images.")
     for warning in check.warnings:
         console.print(f"warning: {warning}")
     for problem in check.problems:

@@ -13,8 +13,8 @@ from cli.aws import announce
 from cli.console import console, progress_bar
 from cli.data import check as data_check
 from cli.data import shrink as data_shrink
-from cli.data.dataset import find_data_set, named, read_data_set
-from cli.data.push import data_set_name, push_data_set
+from cli.data.dataset import find_data_set, named, print_notes, read_data_set
+from cli.data.push import data_set_name, data_set_prefix, push_data_set, require_keys
 from cli.errors import NotReadyError
 
 app = typer.Typer(help="Draw, pull, check, shrink and push data sets.", no_args_is_help=True)
@@ -95,6 +95,7 @@ def shrink_command(
     copy = destination or original.with_name(f"{original.name}-{side}")
     with progress_bar("Shrinking images", len(folder.images)) as report:
         done = data_shrink.shrink_data_set(folder, copy, side=side, report=report)
+    print_notes(folder)
     console.print(f"{copy}: {done.bytes_before / 1e6:,.1f} MB became {done.bytes_after / 1e6:,.1f} MB.")
     for name, reason in done.unreadable.items():
         console.print(f"warning: left out {name}: {reason}")
@@ -110,8 +111,11 @@ def push(
     """Put a data set into the bucket, uploading only what has changed."""
     chosen = data_set_name(directory, name)
     folder = read_data_set(directory)
+    require_keys(data_set_prefix(chosen), (image.key for image in folder.images))
     if check:
         data_check.check_and_print(folder)
+    else:
+        print_notes(folder)
     announce(context.obj)
     result = push_data_set(context.obj, folder, chosen)
     console.print(

@@ -9,8 +9,10 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from cli.console import console
 from cli.errors import NotReadyError, UsageError
-from model.training.data.image_folder import DataSetError, ImageFolder, find
+from model.training.data.image_folder import ImageFolder, find
+from model.training.data.listing import DataSetError
 
 
 def find_data_set(root: Path) -> ImageFolder:
@@ -27,6 +29,12 @@ def read_data_set(root: Path) -> ImageFolder:
     for problem in folder.problems():
         raise NotReadyError(problem)
     return folder
+
+
+def print_notes(folder: ImageFolder) -> None:
+    """Say which splits of a data set were held out, and what was left out."""
+    for note in folder.notes():
+        console.print(f"warning: {note}")
 
 
 def named(folder: Path) -> Path:

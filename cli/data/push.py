@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
@@ -26,11 +26,13 @@ from cli.errors import NotReadyError, UsageError, aws_errors
 from cli.parallel import map_unordered
 from infra.bucket_layout import DATA_SETS
 from model.training.data.image_folder import ImageFolder
+from model.training.data.listing import UNFIT
 
 _UPLOADS = 16  # at the same time: S3 answers a small put in tens of milliseconds
 # How long a thread that has its response waits for the interpreter lock: with Python's 5 ms a fifth less is sent.
 _SWITCH_SECONDS = 0.0005
 _MANIFEST_INTERVAL = 15.0  # seconds; what a killed push has sent since is sent again
+_LONGEST_KEY = 1024  # bytes; docs.aws.amazon.com/AmazonS3/latest/userguide/object-keys.html
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 Manifest = dict[str, tuple[str, str]]  # for each key below the prefix, the SHA-256 of its content and its ETag
@@ -67,11 +69,21 @@ def push_data_set(stage: Stage, folder: ImageFolder, name: str) -> PushResult:
     return push_files(stage, files, data_set_prefix(name), f"manifests/{name}.json")
 
 
+def require_keys(prefix: str, names: Iterable[str]) -> None:
+    """Refuse, with a NotReadyError, names below a prefix that no object in S3 can have, or that S3 advises against."""
+    for name in names:
+        if UNFIT.search(name):
+            raise NotReadyError(f"{name!r} is not a name in UTF-8 without control characters.", "Rename it.")
+        if (length := len((prefix + name).encode())) > _LONGEST_KEY:
+            raise NotReadyError(f"{name!r} becomes a key of {length} bytes; S3 takes {_LONGEST_KEY}.", "Rename it.")
+
+
 def push_files(stage: Stage, files: Mapping[str, Path], prefix: str, manifest_key: str) -> PushResult:
     """Make what lies below a prefix of the data bucket equal to some files, given by their keys below it.
 
     The manifest is also written every few seconds and when the push breaks off: the next one goes on from there.
     """
+    require_keys(prefix, files)
     bucket = stage.data_bucket
     s3 = stage.client("s3", config=Config(max_pool_connections=_UPLOADS, signature_version="s3v4"))
     with aws_errors():

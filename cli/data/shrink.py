@@ -14,6 +14,7 @@ from cli.data.dataset import only_writer, whole_folder
 from cli.errors import NotReadyError
 from cli.parallel import map_unordered
 from model.training.data.image_folder import ImageFile, ImageFolder
+from model.training.data.listing import JPEG_SUFFIXES
 
 MARKER = ".shrunk"
 QUALITY = 90  # of the JPEG; its usual step from "invisible" to "hardly visible" losses
@@ -70,7 +71,7 @@ def _shrink(folder: Path, side: int, image: ImageFile) -> tuple[int, int] | str:
         return str(error)
     except OSError as error:
         return f"It cannot be read: {error.strerror or error}."
-    is_jpeg = image.key.lower().endswith((".jpg", ".jpeg"))
+    is_jpeg = image.key.lower().endswith(tuple(JPEG_SUFFIXES))
     target = folder / (image.key if is_jpeg or not smaller else f"{image.key}.jpg")
     target.parent.mkdir(parents=True, exist_ok=True)
     try:

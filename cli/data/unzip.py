@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import stat
@@ -13,14 +12,12 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 from cli.errors import NotReadyError
-from model.training.data.image_folder import SPLIT_FOLDERS
+from model.training.data.listing import UNFIT, is_system_name, wrapping_folders
 
 _LARGEST_RATIO = 100  # unpacked to packed; bitmaps of drawings have 20, deflate's limit, which bombs use, is 1032
 _MOST_FOLDERS = 50  # in each other
 _LONGEST_NAME = 255  # in bytes: what file systems take
-# Not empty, "." or "..", without separators, control characters and half characters.
-_PART = r"(?!\.{1,2}(/|$))[^/\\\x00-\x1f\x7f-\x9f\ud800-\udfff]+"
-_NAME = re.compile(rf"(?![A-Za-z]:){_PART}(/{_PART}){{0,{_MOST_FOLDERS}}}/?")  # no Windows drive
+_DRIVE = re.compile("[A-Za-z]:")  # of Windows
 _DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, UnicodeDecodeError, RuntimeError)  # the last of encrypted entries
 
 
@@ -31,13 +28,13 @@ class ArchiveError(NotReadyError):
 def unzip(archive: Path, folder: Path, *, report: Callable[[int, int], None]) -> str:
     """Unpack a data set into an empty folder; return what was unpacked, in words.
 
-    The table of contents is judged before the first byte is written. Hidden files, ``__MACOSX`` and folders that only
-    wrap the data set are left out. An ArchiveError says that it is no zip, damaged or unsafe.
+    The table of contents is judged before the first byte is written. Hidden files, those of systems (``__MACOSX``) and
+    folders that only wrap the data set are left out. An ArchiveError says that it is no zip, damaged or unsafe.
     """
     done = 0
     try:
         with zipfile.ZipFile(archive) as opened:
-            members = _members(opened, archive)
+            members, left_out = _members(opened, archive)
             size = sum(entry.file_size for _, entry in members)
             if (free := shutil.disk_usage(folder).free) < size:
                 have = f"{archive.parent} has {free / 1e9:.1f} GB free"
@@ -55,42 +52,49 @@ def unzip(archive: Path, folder: Path, *, report: Callable[[int, int], None]) ->
                 report(done, size)
     except _DAMAGED as error:
         raise ArchiveError(f"{archive} is no zip archive that can be read: {error}.") from error
-    return f"{len(members)} files, {size / 1e6:,.0f} MB"
+    without = f", without {left_out} that are hidden or of a system" if left_out else ""
+    return f"{len(members)} files, {size / 1e6:,.0f} MB{without}"
 
 
-def _members(archive: zipfile.ZipFile, path: Path) -> list[tuple[PurePosixPath, zipfile.ZipInfo]]:
-    """Decide which entries are unpacked, and where below the data set's folder."""
+def _members(archive: zipfile.ZipFile, path: Path) -> tuple[list[tuple[PurePosixPath, zipfile.ZipInfo]], int]:
+    """Decide which entries are unpacked, and where below the data set's folder; count the files that are left out."""
     total, size = sum(entry.file_size for entry in archive.infolist()), path.stat().st_size
     if total > _LARGEST_RATIO * size:
         raise ArchiveError(
             f"{path} has {size / 1e6:,.1f} MB and would become {total / 1e6:,.1f} MB: more than {_LARGEST_RATIO} times "
             "as much, as no images do. It is not unpacked."
         )
-    kept = []
+    kept, left_out = [], 0
     for entry in archive.infolist():
-        name = _checked_name(entry, path)
-        if not entry.is_dir() and not any(part.startswith(".") or part == "__MACOSX" for part in name.parts):
-            kept.append((name, entry))
+        # Python cuts names at a NUL; what the archive says is in `orig_filename`. Old programs of Windows write "\\".
+        name = unicodedata.normalize("NFC", entry.orig_filename).replace("\\", "/")
+        place = PurePosixPath(name)  # without empty parts and "."
+        is_folder, is_system = name.endswith(("/", "/.")), any(map(is_system_name, place.parts))
+        if complaint := _complaint(place, entry, is_folder=is_folder, is_system=is_system):
+            raise ArchiveError(f"{path} has an entry {complaint}: {name!r}. It is not unpacked.")
+        if is_system:
+            left_out += not is_folder
+        elif not is_folder:
+            kept.append((place, entry))
     if not kept:
         raise ArchiveError(f"{path} holds no files.")
-    around = PurePosixPath(os.path.commonpath([name.parent for name, _ in kept])).parts
-    depth = next((index for index, folder in enumerate(around) if folder.lower() in SPLIT_FOLDERS), len(around))
-    return [(PurePosixPath(*name.parts[depth:]), entry) for name, entry in kept]
+    depth = len(wrapping_folders(place.parent for place, _ in kept))
+    return [(PurePosixPath(*place.parts[depth:]), entry) for place, entry in kept], left_out
 
 
-def _checked_name(entry: zipfile.ZipInfo, path: Path) -> PurePosixPath:
-    """Return the entry's path in Unicode's form NFC, if it can only be one below the folder that is unpacked into."""
-    # Python cuts names at a NUL and turns Windows' separators; what the archive really says is in `orig_filename`.
-    name = unicodedata.normalize("NFC", entry.orig_filename)
-    if not _NAME.fullmatch(name):
-        complaint = f"whose name is no path of at most {_MOST_FOLDERS} folders below another"
-    elif any(len(part.encode()) > _LONGEST_NAME for part in name.split("/")):
-        complaint = f"whose name has more than {_LONGEST_NAME} bytes, which file systems do not take"
-    elif stat.S_IFMT(entry.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
-        complaint = "that is a link or a device"
-    elif entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+def _complaint(place: PurePosixPath, entry: zipfile.ZipInfo, *, is_folder: bool, is_system: bool) -> str | None:
+    """Say why an archive with such an entry is not unpacked, None where it may be."""
+    parts = place.parts
+    leads_out = place.is_absolute() or _DRIVE.match(str(place)) or ".." in parts or not (parts or is_folder)
+    if leads_out or len(parts) > _MOST_FOLDERS + 1:
+        return f"whose name is no path of at most {_MOST_FOLDERS} folders below another"
+    if UNFIT.search(str(place)) and not is_system:  # such as the icons of macOS, whose name ends in a carriage return
+        return "whose name is no path in UTF-8 without control characters"
+    if any(len(part.encode(errors="surrogateescape")) > _LONGEST_NAME for part in parts) and not is_system:
+        return f"whose name has more than {_LONGEST_NAME} bytes, which file systems do not take"
+    if stat.S_IFMT(entry.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
+        return "that is a link or a device"
+    if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         # `zipfile` decompresses the other kinds without a limit: a megabyte may become gigabytes of memory.
-        complaint = "that is compressed in another way than by deflate, as zip programs do"
-    else:
-        return PurePosixPath(name)
-    raise ArchiveError(f"{path} has an entry {complaint}: {name!r}. It is not unpacked.")
+        return "that is compressed in another way than by deflate, as zip programs do"
+    return None

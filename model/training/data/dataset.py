@@ -11,11 +11,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .image_folder import DataSetError, ImageFolder, find
+from .held_out import content_hash
+from .image_folder import ImageFolder, find
+from .listing import DataSetError, some
 
 log = logging.getLogger(__name__)
 
 _SORTING_PREFIX = re.compile(r"^\d{3}\.(?=.)")
+_COPIES = {
+    "also_in_training": "in the training split, too, which makes the accuracy look better than it is",
+    "also_in_valid": "in the validation split, too, which makes the test's accuracy look better than it is",
+    "in_two_classes": "in another class, too: at most one of them is right",
+}
 
 
 @dataclass(frozen=True)
@@ -23,7 +30,7 @@ class Fingerprint:
     """The identity of a data set's content, wherever the folder lies."""
 
     digest: str  # "sha256:" and the hash over every image's split, class, name and bytes
-    leaked: tuple[str, ...]  # the images of the other splits that are, byte for byte, in the training split too
+    copies: dict[str, list[str]]  # the places of images that are, byte for byte, elsewhere, too; see `_COPIES`
 
 
 def discover(root: Path) -> ImageFolder:
@@ -31,8 +38,8 @@ def discover(root: Path) -> ImageFolder:
     folder = find(root)
     if problems := folder.problems():
         raise DataSetError(problems[0])
-    if folder.ignored:
-        log.warning("left out %d files that are no images, such as %s", len(folder.ignored), folder.ignored[0])
+    for note in folder.notes():
+        log.warning("%s", note)
     for name, absent in folder.absent_classes.items():
         log.warning("the %s split has no images of %s", name, ", ".join(map(repr, absent)))
     return folder
@@ -48,22 +55,20 @@ def display_labels(labels: Sequence[str]) -> list[str]:
 def fingerprint(data_set: ImageFolder) -> Fingerprint:
     """Hash a data set's content; the time is that of reading it once."""
     whole = hashlib.sha256()
-    seen_in_training: set[bytes] = set()
-    leaked = []
-    for name, split in data_set.splits.items():  # "train" comes first
+    first: dict[bytes, tuple[str, int]] = {}  # of each content, the split and class that it is met in first
+    copies: dict[str, list[str]] = {kind: [] for kind in _COPIES}
+    for name, split in data_set.splits.items():  # in the order of `SPLITS`
         for path, target in zip(split.paths, split.targets, strict=True):
-            content = hashlib.sha256(path.read_bytes()).digest()
+            content = content_hash(path)
             # A zero byte cannot be part of a name, so no two different sets give the same stream.
             place = "\0".join((name, data_set.labels[target], unicodedata.normalize("NFC", path.name), ""))
             whole.update(place.encode(errors="surrogateescape") + content)
-            if name == "train":
-                seen_in_training.add(content)
-            elif content in seen_in_training:
-                leaked.append(split.place(path))
-    if leaked:
-        log.warning(
-            "%d images are in the training split, too, which makes the accuracy look better than it is, such as %s",
-            len(leaked),
-            leaked[0],
-        )
-    return Fingerprint(f"sha256:{whole.hexdigest()}", tuple(leaked))
+            other, label = first.setdefault(content, (name, target))
+            if other != name:
+                copies["also_in_training" if other == "train" else "also_in_valid"].append(split.place(path))
+            if label != target:
+                copies["in_two_classes"].append(split.place(path))
+    for kind, advice in _COPIES.items():
+        if copies[kind]:
+            log.warning("%d images are %s: %s", len(copies[kind]), advice, some(copies[kind]))
+    return Fingerprint(f"sha256:{whole.hexdigest()}", copies)

@@ -20,7 +20,8 @@ from PIL import Image
 
 from ...core.decoding import ImageError, decode
 from ...core.transforms import Preprocessing
-from .image_folder import DataSetError, Split
+from .image_folder import Split
+from .listing import DataSetError
 
 log = logging.getLogger(__name__)
 

@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
+import logging
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-SPLITS = ("train", "valid", "test")
-SPLIT_FOLDERS = {"train": "train", "training": "train", "valid": "valid", "val": "valid", "validation": "valid",
-                "test": "test"}  # fmt: skip
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff"})
+from .held_out import hold_out
+from .listing import IMAGE_SUFFIXES, SPLITS, UNFIT, DataSetError, list_files, some, split_of, wrapping_folders
+
 LAYOUT = (
-    "Expected DIR/train/<class>/*.jpg with valid/ and test/ beside train/ (test/ is optional), or DIR/<class>/*.jpg, "
-    f"which is split 80/10/10. Images end in {', '.join(sorted(IMAGE_SUFFIXES))}."
+    "Expected DIR/train/<class>/*.jpg with valid/ and test/ beside train/, or DIR/<class>/*.jpg. Without valid/, a "
+    f"tenth of the training images is held out. Images end in {', '.join(sorted(IMAGE_SUFFIXES))}."
 )
-_HELD_OUT = 0.1  # share of a class that goes to the validation split, and again to the test split, when we split
-_SHOWN = 5
-
-
-class DataSetError(Exception):
-    """The data set cannot be used. The message says what is wrong and what is allowed."""
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -49,6 +43,7 @@ class Split:
     name: str
     paths: tuple[Path, ...]
     targets: tuple[int, ...]
+    labels: tuple[str, ...] = ()  # of all classes
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -67,20 +62,34 @@ class Split:
         return path.relative_to(self.root).as_posix()
 
     def refuse_unreadable(self, skipped: Mapping[str, str]) -> None:
-        """Raise DataSetError when all images are among the unreadable ones, which are given with the reasons."""
-        if len(skipped) == len(self):
-            name, reason = next(iter(skipped.items()))
-            raise DataSetError(f"no image of the {self.name} split is readable; the first: {name}: {reason}")
+        """Raise DataSetError when the images that are unreadable, given with the reasons, leave a class without any.
+
+        Only the training split needs every class; of the others one image must be readable.
+        """
+        if not (lost := sorted(set(self.targets) - set(self.without(skipped).targets))):
+            return
+        what = f"the {self.name} split"
+        if len(skipped) < len(self):
+            what = f"{some([repr(self.labels[target]) for target in lost])} in {what}"
+            if self.name != "train":
+                log.warning("no image of %s is readable", what)
+                return
+        first = self.place(self.paths[self.targets.index(lost[0])])
+        raise DataSetError(
+            f"no image of {what} is readable; the first: {first}: {skipped[first]} "
+            "Add images that are readable, or remove the class."
+        )
 
 
 @dataclass(frozen=True)
 class ImageFolder:
-    """All images below a folder, usable or not, files that are no images by their names, and whether we split it."""
+    """All images below a folder, usable or not, and what else is there: every file is in `images` or `left_out`."""
 
     root: Path
     images: list[ImageFile]
-    ignored: list[Path] = field(default_factory=list)
-    was_split: bool = False
+    left_out: dict[str, str] = field(default_factory=dict)  # the reasons, by place; that of a folder ends in "/"
+    empty: list[str] = field(default_factory=list)  # class folders of the training split without images
+    held_out: tuple[str, ...] = ()  # the splits that we took from the training images
 
     @cached_property
     def labels(self) -> tuple[str, ...]:
@@ -101,7 +110,7 @@ class ImageFolder:
         for name in self.counts:
             images = sorted((image for image in self.images if image.split == name), key=lambda image: image.label)
             targets = tuple(target[image.label] for image in images)
-            splits[name] = Split(self.root, name, tuple(image.path for image in images), targets)
+            splits[name] = Split(self.root, name, tuple(image.path for image in images), targets, self.labels)
         return splits
 
     @property
@@ -113,23 +122,24 @@ class ImageFolder:
     def problems(self) -> list[str]:
         """Say why no model can be trained on it, whatever the files contain; empty when one can."""
         if not self.images:
-            return [f"There are no images in {self.root}. {LAYOUT}"]
+            return [f"There are no images in class folders of {self.root}. {LAYOUT}"]
         classes = {split: {image.label for image in self.images if image.split == split} for split in SPLITS}
         found = [
             f"{self.root} has no images in {split}/. {LAYOUT}" for split in ("train", "valid") if not classes[split]
         ]
+        if self.empty:
+            found.append(f"There are no images in {some(self.empty)}: a class would be lost. Add some or remove it.")
         if len(classes["train"]) == 1:
             found.append(f"{self.root} has one class only ({self.labels[0]!r}): nothing to tell apart. {LAYOUT}")
         for split in ("valid", "test") if classes["train"] else ():
             if unknown := sorted(classes[split] - classes["train"]):
-                more = f" and {len(unknown) - _SHOWN} more" if len(unknown) > _SHOWN else ""
                 found.append(
-                    f"{split}/ has classes that train/ lacks: {', '.join(map(repr, unknown[:_SHOWN]))}{more}. "
+                    f"{split}/ has classes that train/ lacks: {some([repr(label) for label in unknown])}. "
                     "A model can only name what it was trained on: add them to train/ or remove them."
                 )
         for label in sorted(classes["train"]):
-            if any("\ud800" <= letter <= "\udfff" for letter in label):  # bytes that are no text: no label either
-                found.append(f"{label!r} is not a name in UTF-8; rename the folder.")
+            if UNFIT.search(label):
+                found.append(f"{label!r} is not a name in UTF-8 without control characters; rename the folder.")
         places: dict[str, Path] = {}
         for image in self.images:
             other = places.setdefault(image.key, image.path)
@@ -137,69 +147,92 @@ class ImageFolder:
                 found.append(f"{other} and {image.path} would be one image, {image.key}. Rename one of them.")
         return found
 
+    def notes(self) -> list[str]:
+        """Say which splits were held out, and what was left out and why."""
+        places = defaultdict(list)
+        for place, reason in sorted(self.left_out.items()):
+            places[reason].append(place)
+        left_out = [f"{len(names)} left out, {reason}: {some(names)}" for reason, names in places.items()]
+        if not self.held_out:
+            return left_out
+        splits = " and ".join(self.held_out)
+        return [
+            f"There is no {splits} split: for each a tenth of every class is held out by the content of the images.",
+            *left_out,
+        ]
+
 
 def find(root: Path) -> ImageFolder:
-    """Find the images of a data set, usable or not; hidden files and folders are left out.
+    """Find the images of a data set, usable or not.
 
-    `root` has `train/`, `valid/` (or `val/`, `validation/`) and `test/` that hold class folders, or class folders
-    directly. Those are split by the hash of each image's bytes: the same images always land in the same split, and
-    copies of an image never in two. Raises DataSetError when it cannot be listed or split.
+    `root` has `train/`, `valid/` and `test/` that hold class folders (see `split_of` for other names), or class folders
+    directly; images in folders below a class folder belong to the class. Where there is no `valid/`, it is held out
+    of the training images, and so is `test/` where neither is there. Raises DataSetError when it cannot be listed or
+    split, or when its folders can be read in two ways.
     """
     if not root.is_dir():
         raise DataSetError(f"There is no data set at {root}. {LAYOUT}")
-    ignored: list[Path] = []
-    splits: dict[str, Path] = {}
-    for path in _subfolders(root):
-        split = SPLIT_FOLDERS.get(path.name.lower())
-        if split is not None and splits.setdefault(split, path) != path:
-            raise DataSetError(f"{splits[split]} and {path} are both the {split} split. Keep one of them.")
-    if "train" not in splits:
-        unsplit = [image for folder in _subfolders(root) for image in _images(folder, "", ignored)]
-        return ImageFolder(root, _split(unsplit), ignored, was_split=True)
-    images = [
-        image
-        for split, folder in splits.items()
-        for label in _subfolders(folder)
-        for image in _images(label, split, ignored)
+    listing = list_files(root)
+    found: dict[PurePosixPath, Path] = {}
+    for path in listing.files:
+        if path.suffix.lower() in IMAGE_SUFFIXES:
+            found[PurePosixPath(path.relative_to(root))] = path
+        else:
+            listing.leave_out(path, "no image by its name")
+    folders = [folder.relative_to(root).parts for folder in listing.folders]
+    splits = _split_folders(root, found, [folder[0] for folder in folders if len(folder) == 1])
+    depth = 1 if splits else 0  # of the class folders
+    images = []
+    for relative, path in found.items():
+        split = splits.get(relative.parts[0]) if splits else "train"
+        if split is None or len(relative.parts) < depth + 2:
+            listing.leave_out(path, "an image in no class folder")
+            continue
+        label = unicodedata.normalize("NFC", relative.parts[depth])
+        images.append(ImageFile(path, split, label, "/".join(relative.parts[depth + 1 :])))
+    labels = {image.label for image in images if image.split == "train"}
+    empty = [
+        "/".join(folder) + "/"
+        for folder in folders
+        if len(folder) == depth + 1 and (not splits or splits.get(folder[0]) == "train")
+        if unicodedata.normalize("NFC", folder[-1]) not in labels
     ]
-    return ImageFolder(root, images, ignored)
+    given = splits.values()
+    missing = () if "valid" in given else ("valid",) if "test" in given else ("valid", "test")
+    if missing:
+        placed = hold_out(((image.label, image.path) for image in images if image.split == "train"), missing)
+        images = [replace(image, split=placed.get(image.path, image.split)) for image in images]
+    return ImageFolder(root, images, listing.left_out, empty, missing)
 
 
-def _subfolders(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-
-
-def _images(folder: Path, split: str, ignored: list[Path]) -> Iterator[ImageFile]:
-    for path in sorted(folder.rglob("*")):
-        relative = path.relative_to(folder)
-        if not path.is_file() or any(part.startswith(".") for part in relative.parts):
-            continue
-        if path.suffix.lower() not in IMAGE_SUFFIXES:
-            ignored.append(path)
-            continue
-        yield ImageFile(path, split, unicodedata.normalize("NFC", folder.name), relative.as_posix())
-
-
-def _split(images: list[ImageFile]) -> list[ImageFile]:
-    by_content: dict[str, dict[str, list[ImageFile]]] = defaultdict(lambda: defaultdict(list))
-    for image in images:
-        try:
-            digest = hashlib.sha256(image.path.read_bytes()).hexdigest()
-        except OSError as error:
-            raise DataSetError(
-                f"{image.path} cannot be read: {error.strerror or error}. Make it readable or remove it."
-            ) from error
-        by_content[image.label][digest].append(image)
-    placed = []
-    for label, copies in by_content.items():
-        if len(copies) < len(SPLITS):
-            raise DataSetError(
-                f"The class {label!r} has {len(copies)} different images; splitting it into train, valid and test "
-                f"takes at least {len(SPLITS)}. Add images, remove the folder, or lay out train/, valid/ and test/ "
-                "yourself."
-            )
-        held_out = max(1, round(len(copies) * _HELD_OUT))
-        for position, digest in enumerate(sorted(copies)):
-            split = "test" if position < held_out else "valid" if position < 2 * held_out else "train"
-            placed += [replace(image, split=split) for image in copies[digest]]
-    return placed
+def _split_folders(root: Path, images: Iterable[PurePosixPath], folders: Sequence[str]) -> dict[str, str]:
+    """Return the splits of the folders that are some; none where each folder is a class. Their content decides."""
+    splits = {folder: split for folder in folders if (split := split_of(folder))}
+    parents = {image.parent for image in images} - {PurePosixPath()}
+    below: dict[str, set[str | None]] = defaultdict(set)  # what the folders in each folder are by name
+    for parent in parents:
+        below[parent.parts[0]] |= {split_of(name) for name in parent.parts[1:2]}
+    wrapped = wrapping_folders(parents) if parents else ()
+    if PurePosixPath(*wrapped) in parents:
+        wrapped = ()  # it is the only class
+    for folder in [] if splits or wrapped else below:
+        wrapped = (folder,) if len(below[folder] - {None}) > 1 else wrapped
+    if wrapped:
+        raise DataSetError(f"The data set is in {root.joinpath(*wrapped)}: name that folder. {LAYOUT}")
+    with_classes = {folder for folder in splits if below.get(folder)}
+    beside = sorted(below.keys() - splits.keys())
+    if len(splits) == 1 and beside and not with_classes:
+        return {}  # "bus", "car" and "train"
+    if splits and parents and not with_classes:
+        raise DataSetError(f"There are images, but no class folders, in {some(sorted(splits))} of {root}. {LAYOUT}")
+    if len(splits) == 1 and beside:
+        raise DataSetError(
+            f"{root} may be read in two ways: {next(iter(splits))} has folders with images as a split has, but there "
+            f"are images in {some(beside)} beside it, too. Move those into it or elsewhere. {LAYOUT}"
+        )
+    if splits and "train" not in splits.values():
+        raise DataSetError(f"{root} has {some(sorted(splits))}, but no train/. {LAYOUT}")
+    for folder, split in splits.items():
+        if other := [name for name in splits if splits[name] == split and name != folder]:
+            raise DataSetError(f"{root / folder} and {root / other[0]} are both the {split} split. Keep one of them.")
+    return splits

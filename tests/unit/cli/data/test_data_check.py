@@ -69,7 +69,11 @@ def test_json_is_all_that_is_printed(kennel, root: Path) -> None:
     (root / "valid" / BAR / "notes.txt").write_text("ü")
     code, output = kennel("data", "check", str(root), "--json")
     document = json.loads(output)
-    assert (code, document["usable"], document["not_images"]) == (0, True, [f"valid/{BAR}/notes.txt"])
+    assert (code, document["usable"], document["left_out"]) == (
+        0,
+        True,
+        {f"valid/{BAR}/notes.txt": "no image by its name"},
+    )
 
 
 @pytest.mark.parametrize("command", [["check"], ["check", "--json"], ["push"]])
@@ -81,4 +85,4 @@ def test_an_unusable_set_ends_with_exit_code_3_before_aws_is_looked_for(
         path.write_bytes(b"x")
     code, output = kennel("data", *command, str(root))
     assert code == 3
-    assert "No training image can be read of 1 class (plain)" in output
+    assert "No training image can be read of 1 class (plain); the first: train/plain/000.png: This is not an" in output

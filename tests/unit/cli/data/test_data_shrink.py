@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 from pathlib import Path
 
 import pytest
@@ -49,7 +50,7 @@ def the_copy_of(root: Path, content: bytes, name: str = "1.jpg") -> Path:
 def test_the_shorter_side_becomes_what_was_asked_for_and_the_split_stays(root: Path) -> None:
     (root / "a/damaged.jpg").write_bytes(b"junk")
     result, copy = shrink(root), read_data_set(root.with_name("small"))
-    assert not copy.was_split
+    assert copy.held_out == ()
     originals = {image.key for image in find_data_set(root).images}
     assert originals - {image.key for image in copy.images} == set(result.unreadable)
     assert {min(decode(image.path.read_bytes()).size) for image in copy.images} == {64}
@@ -123,6 +124,7 @@ def test_two_images_never_become_one(tmp_path: Path) -> None:
     folder.mkdir(parents=True)
     (folder / "1.png").write_bytes(image_of(320, 240, "PNG"))
     (folder / "1.png.jpg").write_bytes(image_of(320, 240))
-    with pytest.raises(NotReadyError, match=r"train/a/1\.png.* would become train/a/1\.png\.jpg"):
+    shutil.copytree(folder, tmp_path / "dogs" / "valid" / "a")
+    with pytest.raises(NotReadyError, match=r"(train|valid)/a/1\.png.* would become (train|valid)/a/1\.png\.jpg"):
         shrink(tmp_path / "dogs")
     assert not (tmp_path / "small").exists()

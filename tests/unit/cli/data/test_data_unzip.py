@@ -49,20 +49,23 @@ def assert_refused(archive: Path, complaint: str) -> None:
         ("a/b c/", IMAGES),
         ("dogs/", {"a/1.jpg": b"1", "b/1.jpg": b"2"}),
         ("", {"train/a/1.jpg": b"1"}),  # an only split is no wrapping
+        ("./dogs//./", IMAGES),
+        ("dogs\\", IMAGES),
     ],
 )
 def test_folders_around_the_data_set_and_hidden_files_are_left_out(
     archive: Path, below: str, files: dict[str, bytes]
 ) -> None:
-    junk = dict.fromkeys([f"__MACOSX/{below}._train", f"{below}.DS_Store", f"{below}train/a/._1.jpg"], b"x")
+    junk = dict.fromkeys([f"__MACOSX/{below}._train", f"{below}.DS_Store", f"{below}train/a/Icon\r"], b"x")
     write(archive, junk | {below + name: data for name, data in files.items()})
     assert unpack(archive) == files
 
 
 @pytest.mark.parametrize(
     "name",
-    ["../x.jpg", "/etc/x.jpg", "a/../../x.jpg", "..", "C:\\x.jpg", "C:x.jpg", "a\\..\\x.jpg", "a//x.jpg", "./x",
-     "a/new\nline.jpg", "a/\x1b[2J.jpg", "a/" * 1000 + "1.jpg", "ü" * 126 + ".jpg"],
+    ["../x.jpg", "/etc/x.jpg", "a/../../x.jpg", "..", "C:\\x.jpg", "C:x.jpg", "a\\..\\x.jpg", "\\x.jpg",
+     "\\\\server\\x.jpg", ".", "./../x.jpg", "a/new\nline.jpg", "a/\x1b[2J.jpg", "a/" * 1000 + "1.jpg",
+     "ü" * 126 + ".jpg"],
 )  # fmt: skip
 def test_names_that_are_no_place_in_the_folder_are_refused_before_anything_is_written(archive: Path, name: str) -> None:
     write(archive, {**IMAGES, name: b"evil"})

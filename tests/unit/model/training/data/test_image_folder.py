@@ -15,9 +15,11 @@ from model.core.transforms import Preprocessing
 from model.training.data import decoded
 from model.training.data.dataset import discover, display_labels, fingerprint
 from model.training.data.decoded import decode_for_augmentation, whole_image
-from model.training.data.image_folder import DataSetError, find
+from model.training.data.image_folder import find
+from model.training.data.listing import DataSetError
 
 NFC, NFD = (unicodedata.normalize(form, "Épagneul") for form in ("NFC", "NFD"))
+HIDDEN, NO_IMAGE = "hidden or of the system", "no image by its name"
 SMALL = ("train/a/1.jpg", "train/a/2.jpg", "train/b/1.jpg", "valid/a/1.jpg", "test/b/1.jpg")
 
 
@@ -34,13 +36,14 @@ def test_splits_are_kept_classes_numbered_hidden_files_left_out_and_others_named
          "train/b/notes.txt", ".cache/train/a/1.jpg", "train/README.txt", "train/a/.thumbnails/a.png")  # fmt: skip
     folder = discover(tmp_path)
     keys = {"train/a/1.jpg", "train/b/2.PNG", "valid/a/3.jpeg", "test/b/deep/4.webp"}
-    assert ({image.key for image in folder.images}, folder.was_split) == (keys, False)
+    assert ({image.key for image in folder.images}, folder.held_out) == (keys, ())
     targets = {name: split.targets for name, split in folder.splits.items()}
     assert (folder.labels, targets) == (("a", "b"), {"train": (0, 1), "valid": (0,), "test": (1,)})
-    assert [path.name for path in folder.ignored] == ["notes.txt"]
+    assert folder.left_out == {".cache/": HIDDEN, "train/a/.DS_Store": HIDDEN, "train/a/.thumbnails/": HIDDEN,
+                               "train/b/notes.txt": NO_IMAGE, "train/README.txt": NO_IMAGE}  # fmt: skip
     assert folder.absent_classes == {"valid": ["b"], "test": ["a"]}
     assert "valid split has no images of 'b'" in caplog.text
-    assert "notes.txt" in caplog.text
+    assert "2 left out, no image by its name: train/README.txt, train/b/notes.txt" in caplog.text
 
 
 def test_names_may_hold_any_alphabet_in_either_unicode_form_but_a_class_must_have_a_name(tmp_path):
@@ -49,17 +52,19 @@ def test_names_may_hold_any_alphabet_in_either_unicode_form_but_a_class_must_hav
     folder = discover(tmp_path / "good")
     assert folder.splits["valid"].targets == (0,)
     assert fingerprint(folder).digest.startswith("sha256:")
-    with pytest.raises(DataSetError, match=r"caf\\udce9' is not a name in UTF-8; rename the folder"):
+    with pytest.raises(DataSetError, match=r"caf\\udce9' is not a name in UTF-8 .* rename the folder"):
         discover(make(tmp_path / "bad", *SMALL, f"train/{name}/1.jpg"))
+    with pytest.raises(DataSetError, match=r"'a\\nb' is not a name"):
+        discover(make(tmp_path / "lines", *SMALL, "train/a\nb/1.jpg"))
 
 
 def test_a_plain_folder_per_class_is_split_by_content(tmp_path):
     make(tmp_path, *[f"{label}/{number}.jpg" for label in ("a", "b") for number in range(30)])
     (make(tmp_path, "a/copies/0.jpg") / "a/copies/0.jpg").write_bytes(b"a/0.jpg")
     first = find(tmp_path)
-    assert first.was_split
+    assert first.held_out == ("valid", "test")
     assert sum(first.counts.values()) == 61
-    assert first.counts["valid"] in (6, 7) and first.counts["test"] in (6, 7)
+    assert 2 <= first.counts["valid"] <= 12 and 2 <= first.counts["test"] <= 12
     by_content: dict[bytes, set[str]] = {}
     for image in first.images:
         by_content.setdefault(image.path.read_bytes(), set()).add(image.split)
@@ -73,7 +78,8 @@ def test_a_plain_folder_per_class_is_split_by_content(tmp_path):
     ("files", "complaints"),
     [
         ([], ["no images"]),
-        (["train/a/1.jpg", "train/b/1.jpg"], ["no images in valid/"]),
+        (["train/a/1.jpg", "train/b/1.jpg", "valid/a/1.txt"], ["no images in valid/"]),
+        ([*SMALL, "train/c/1.svg"], ["no images in train/c/: a class would be lost"]),
         (["train/a/1.jpg", "train/b/1.jpg", "valid/c/1.jpg"], ["valid/ has classes that train/ lacks: 'c'"]),
         ([f"train/{NFC}/1.jpg", f"train/{NFD}/1.jpg", "train/b/1.jpg", "valid/b/1.jpg"], ["would be one image"]),
         (["train/a/1.jpg", "valid/b/1.jpg", "test/c/1.jpg"], ["one class only", "'b'", "'c'"]),
@@ -90,6 +96,11 @@ def test_what_cannot_even_be_listed_is_refused(tmp_path):
         ("none", [], r"There is no data set at .*none.*DIR/train/<class>"),
         ("few", ["few/a/1.jpg", "few/a/2.jpg", "few/a/3.jpg", "few/b/1.jpg"], "'b' has 1 different images"),
         ("two", ["two/train/a/1.jpg", "two/valid/a/1.jpg", "two/val/a/1.jpg"], "are both the valid split"),
+        ("tests", ["tests/test/a/1.jpg", "tests/valid/a/1.jpg"], "tests has test, valid, but no train/"),
+        ("around", ["around/dogs/train/a/1.jpg", "around/dogs/val/b/1.jpg"], "The data set is in .*around/dogs"),
+        ("beside", ["beside/x/train/a/1.jpg", "beside/x/val/b/1.jpg", "beside/y/1.jpg"], "The data set is in .*/x:"),
+        ("files", ["files/train/1.jpg", "files/test/1.jpg"], "no class folders, in test, train of"),
+        ("both", ["both/train/a/1.jpg", "both/bus/1.jpg"], "two ways: train has folders .* in bus beside it"),
     ):
         with pytest.raises(DataSetError, match=complaint):
             find(make(tmp_path, *names) / place)
@@ -110,8 +121,14 @@ def test_a_fingerprint_is_of_the_content_and_not_of_the_place_and_names_what_lea
     found = {first, digest("2", *SMALL, "train/a/3.jpg"), digest("3", *SMALL[1:])}
     (tmp_path / "1" / SMALL[4]).write_bytes(b"train/a/1.jpg")
     changed = fingerprint(discover(tmp_path / "1"))
-    assert changed.leaked == ("test/b/1.jpg",)
+    assert changed.copies == {
+        "also_in_training": ["test/b/1.jpg"],
+        "also_in_valid": [],
+        "in_two_classes": ["test/b/1.jpg"],
+    }
     assert "test/b/1.jpg" in caplog.text
+    (tmp_path / "1" / SMALL[4]).write_bytes(b"valid/a/1.jpg")
+    assert fingerprint(discover(tmp_path / "1")).copies["also_in_valid"] == ["test/b/1.jpg"]
     (tmp_path / "1" / SMALL[1]).rename(tmp_path / "1" / "train" / "b" / "2.jpg")  # to another class
     assert len(found | {changed.digest, fingerprint(discover(tmp_path / "1")).digest}) == 5
 
@@ -146,3 +163,17 @@ def test_images_beyond_memory_lie_in_a_file_if_the_disk_has_room(root, monkeypat
     np.testing.assert_array_equal(in_memory.pixels, in_file.pixels)
     with pytest.raises(DataSetError, match="TMPDIR"):  # before the work
         decode_for_augmentation(split, Preprocessing(2**20, 2**20), 2)
+
+
+def test_a_class_without_a_readable_image_ends_the_training_and_is_named_and_in_another_split_it_is_a_warning(
+    root, caplog
+):
+    for split in ("train", "valid"):
+        for path in (root / split / LABELS[1]).iterdir():
+            path.write_bytes(b"HEIC")
+    splits = discover(root).splits
+    skipped = {name: decode_for_augmentation(split, Preprocessing(16, 16), 2).skipped for name, split in splits.items()}
+    with pytest.raises(DataSetError, match=f"no image of '{LABELS[1]}' in the train split.*/000.png: This is not an"):
+        splits["train"].refuse_unreadable(skipped["train"])
+    splits["valid"].refuse_unreadable(skipped["valid"])
+    assert f"no image of '{LABELS[1]}' in the valid split is readable" in caplog.text

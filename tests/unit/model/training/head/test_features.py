@@ -111,7 +111,7 @@ def one_weight(wanted: Extraction) -> Extraction:
     ("change", "program", "changed"),
     [
         (one_weight, None, PLAIN | AUGMENTED),
-        ({"identity": Fingerprint("another", ())}, None, PLAIN | AUGMENTED),
+        ({"identity": Fingerprint("another", {})}, None, PLAIN | AUGMENTED),
         ({"half": torch.bfloat16}, None, PLAIN | AUGMENTED),
         ({"augmentation": Augmentation(PREPROCESSING, ratio=1)}, None, AUGMENTED),
         ({"seed": 1}, None, AUGMENTED),  # the plain views have nothing random

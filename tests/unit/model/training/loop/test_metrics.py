@@ -9,7 +9,8 @@ from PIL import Image
 from serving_fixtures import COLOURS, LABELS, make_artifact
 
 from model.training.data.dataset import discover
-from model.training.data.image_folder import DataSetError, Split
+from model.training.data.image_folder import Split
+from model.training.data.listing import DataSetError
 from model.training.loop.evaluation import Answers, evaluate_artifact
 from model.training.loop.metrics import METRIC_DEFINITIONS, EpochMetrics, Evaluation, Trial, metrics_line
 
