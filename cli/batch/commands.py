@@ -14,10 +14,11 @@ from cli.batch import labels as records
 from cli.batch.job import LOG_GROUP, MAX_IMAGE_MB, BatchFolder, BatchOptions
 from cli.batch.labels import InputImage, Label
 from cli.console import console
+from cli.data.dataset import data_set_errors
 from cli.data.push import data_set_name, push_files
 from cli.errors import NotReadyError, WorkFailedError, aws_errors
 from infra.bucket_layout import BATCH_INPUT, BATCH_OUTPUT
-from model.training.data.listing import IMAGE_SUFFIXES
+from model.training.data.listing import IMAGE_SUFFIXES, is_system_name, list_files
 
 _SHOWN_ERRORS = 10
 
@@ -84,10 +85,13 @@ def _push(stage: Stage, directory: Path) -> str:
     """Make the bucket's copy of a folder of images equal to the folder; return its prefix there."""
     if not directory.is_dir():
         raise NotReadyError(f"There is no folder {directory}, and it is no s3:// location.")
-    paths = {path.relative_to(directory).as_posix(): path for path in sorted(directory.rglob("*")) if path.is_file()}
-    files = {name: path for name, path in paths.items() if _is_image(name)}
+    with data_set_errors():
+        listing = list_files(directory)
+    files = {path.relative_to(directory).as_posix(): path for path in listing.files if _is_image(path.name)}
     if not files:
         raise NotReadyError(f"There are no images in {directory} ({', '.join(sorted(IMAGE_SUFFIXES))}).")
+    if left_out := len(listing.files) - len(files) + len(listing.left_out):
+        console.print(f"{left_out} files, links or folders of {directory} are left out: hidden, or no images by name.")
     name = data_set_name(directory, None)
     result = push_files(stage, files, f"{BATCH_INPUT}/{name}/", f"manifests/batch/{name}.json")
     console.print(f"Pushed: {result.uploaded} uploaded, {result.unchanged} unchanged, {result.removed} removed.")
@@ -96,7 +100,7 @@ def _push(stage: Stage, directory: Path) -> str:
 
 def _is_image(name: str) -> bool:
     path = Path(name)
-    return path.suffix.lower() in IMAGE_SUFFIXES and not any(part.startswith(".") for part in path.parts)
+    return path.suffix.lower() in IMAGE_SUFFIXES and not any(map(is_system_name, path.parts))
 
 
 def deployed_model(stage: Stage) -> str:

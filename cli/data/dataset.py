@@ -15,12 +15,19 @@ from model.training.data.image_folder import ImageFolder, find
 from model.training.data.listing import DataSetError
 
 
+@contextlib.contextmanager
+def data_set_errors(hint: str = "") -> Iterator[None]:
+    """Raise a NotReadyError in place of a DataSetError."""
+    try:
+        yield
+    except DataSetError as error:
+        raise NotReadyError(str(error), hint) from error
+
+
 def find_data_set(root: Path) -> ImageFolder:
     """Find the images of a data set, usable or not; a NotReadyError as `find` raises a DataSetError."""
-    try:
+    with data_set_errors("To draw a small data set: kennel data sample"):
         return find(root)
-    except DataSetError as error:
-        raise NotReadyError(str(error), "To draw a small data set: kennel data sample") from error
 
 
 def read_data_set(root: Path) -> ImageFolder:

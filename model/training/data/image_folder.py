@@ -66,7 +66,8 @@ class Split:
 
         Only the training split needs every class; of the others one image must be readable.
         """
-        if not (lost := sorted(set(self.targets) - set(self.without(skipped).targets))):
+        lost = sorted(set(self.targets) - set(self.without(skipped).targets)) if skipped else []
+        if not lost:
             return
         what = f"the {self.name} split"
         if len(skipped) < len(self):
@@ -155,11 +156,8 @@ class ImageFolder:
         left_out = [f"{len(names)} left out, {reason}: {some(names)}" for reason, names in places.items()]
         if not self.held_out:
             return left_out
-        splits = " and ".join(self.held_out)
-        return [
-            f"There is no {splits} split: for each a tenth of every class is held out by the content of the images.",
-            *left_out,
-        ]
+        missing = " and no ".join(f"{split}/" for split in self.held_out)
+        return [f"There is no {missing}: about a tenth of each class is held out by the hash of its images.", *left_out]
 
 
 def find(root: Path) -> ImageFolder:

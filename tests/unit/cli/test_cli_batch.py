@@ -172,14 +172,18 @@ def test_without_a_deployed_model_nothing_is_pushed(
         batch.batch(SimpleNamespace(obj=stage), str(tmp_path))  # type: ignore[arg-type]
 
 
-def test_the_buckets_copy_is_made_equal_to_a_local_folder_first(stage: Any, tmp_path: Path) -> None:
+def test_the_buckets_copy_is_made_equal_to_a_local_folder_first(
+    stage: Any, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     folder = tmp_path / "dogs"
     (folder / ".git").mkdir(parents=True)
-    for name in ("c.jpg", "notes.txt", ".git/d.jpg"):
+    (folder / "@eaDir").mkdir()
+    for name in ("c.jpg", "notes.txt", ".git/d.jpg", "@eaDir/e.jpg"):
         (folder / name).write_bytes(name.encode())
     opened = open_folder(stage, str(folder), None)
     assert (opened.source, opened.destination) == ("batch/input/dogs/", "batch/output/dogs/")
     assert [key for key in stage.s3.objects if key.startswith("batch/input/")] == ["batch/input/dogs/c.jpg"]
+    assert "3 files, links or folders" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("content", [b"hello", b'{"a": 1}', b"[" * 10**5], ids=len)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
 import pytest
-from training_fixtures import LABELS, write_data_set
+from training_fixtures import LABELS, draw, write_data_set
 
 from cli.data.check import check_data_set
 from cli.data.dataset import find_data_set
@@ -63,6 +64,33 @@ def test_what_makes_a_model_worse_is_a_warning(root: Path, removed: str, told: l
     found = check_data_set(find_data_set(root))
     assert found.problems == []
     assert any(all(word in warning for word in told) for warning in found.warnings)
+
+
+@pytest.mark.parametrize(
+    ("place", "told"),
+    [
+        (f"train/{BAR}/" + os.fsdecode(b"caf\xe9.png"), "push refuses"),
+        (f"train/{BAR}/a\nb.png", rf"(train/{BAR}/a\nb.png) not UTF-8, or with control"),
+        (f"train/{BAR}/000.PNG", "in several forms"),
+        (f"train/{PLAIN.upper()}/new.png", "train/PLAIN/ = train/plain/"),
+        (f"train/{BAR}.png", f"1 left out, an image in no class folder: train/{BAR}.png"),
+        (f"train/{BAR}/@eaDir/1.png", f"1 left out, hidden or of the system: train/{BAR}/@eaDir/"),
+    ],
+)
+def test_names_that_lose_an_image_elsewhere_and_what_is_left_out_are_named(root: Path, place: str, told: str) -> None:
+    (root / place).parent.mkdir(exist_ok=True)
+    (root / place).write_bytes(draw(1, 99))
+    found = check_data_set(find_data_set(root))
+    assert any(told in warning for warning in found.warnings)
+
+
+@pytest.mark.parametrize("command", ["check", "push"])
+def test_a_class_of_a_format_that_is_not_read_is_lost_and_named(kennel, root: Path, command: str) -> None:
+    for path in (root / "train" / PLAIN).iterdir():
+        path.write_bytes(b"not read")
+        path.rename(path.with_suffix(".heic"))
+    code, output = kennel("data", command, str(root))
+    assert code == 3 and "No training image can be read of 1 class (plain)" in output
 
 
 def test_json_is_all_that_is_printed(kennel, root: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import itertools
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,16 @@ def test_an_image_that_cannot_be_read_is_named(s3: FakeS3, folder: Path) -> None
     (folder / "train/ü/3.jpg").unlink()  # after it was found
     with pytest.raises(NotReadyError, match=r"train/ü/3\.jpg cannot be read: No such file"):
         push_data_set(FakeStage("local", s3=s3), data_set, "dogs")
+
+
+@pytest.mark.parametrize("name", [os.fsdecode(b"caf\xe9.jpg"), "a\nb.jpg", "/".join(["ü" * 120] * 5) + ".jpg"])
+def test_a_name_that_no_key_can_have_is_refused_before_anything_is_sent(s3: FakeS3, folder: Path, name: str) -> None:
+    path = folder / "train/ü" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    with pytest.raises(NotReadyError, match=r"is not a name in UTF-8|becomes a key of \d+ bytes"):
+        push(s3, folder)
+    assert not s3.objects
 
 
 def test_an_image_that_cannot_be_deleted_is_an_error(s3: FakeS3, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
