@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import stat
@@ -12,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 from cli.errors import NotReadyError
-from model.training.data.listing import UNFIT, is_system_name, wrapping_folders
+from model.training.data.listing import UNFIT, is_system_name, split_of
 
 _LARGEST_RATIO = 100  # unpacked to packed; bitmaps of drawings have 20, deflate's limit, which bombs use, is 1032
 _MOST_FOLDERS = 50  # in each other
@@ -78,7 +79,8 @@ def _members(archive: zipfile.ZipFile, path: Path) -> tuple[list[tuple[PurePosix
             kept.append((place, entry))
     if not kept:
         raise ArchiveError(f"{path} holds no files.")
-    depth = len(wrapping_folders(place.parent for place, _ in kept))
+    around = PurePosixPath(os.path.commonpath([place.parent for place, _ in kept])).parts
+    depth = next((index for index, folder in enumerate(around) if split_of(folder)), len(around))
     return [(PurePosixPath(*place.parts[depth:]), entry) for place, entry in kept], left_out
 
 

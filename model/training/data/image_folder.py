@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from .held_out import hold_out
-from .listing import IMAGE_SUFFIXES, SPLITS, UNFIT, DataSetError, list_files, some, split_of, wrapping_folders
+from .listing import IMAGE_SUFFIXES, SPLITS, UNFIT, DataSetError, list_files, some, split_of
 
 LAYOUT = (
     "Expected DIR/train/<class>/*.jpg with valid/ and test/ beside train/, or DIR/<class>/*.jpg. Without valid/, a "
@@ -210,13 +210,9 @@ def _split_folders(root: Path, images: Iterable[PurePosixPath], folders: Sequenc
     below: dict[str, set[str | None]] = defaultdict(set)  # what the folders in each folder are by name
     for parent in parents:
         below[parent.parts[0]] |= {split_of(name) for name in parent.parts[1:2]}
-    wrapped = wrapping_folders(parents) if parents else ()
-    if PurePosixPath(*wrapped) in parents:
-        wrapped = ()  # it is the only class
-    for folder in [] if splits or wrapped else below:
-        wrapped = (folder,) if len(below[folder] - {None}) > 1 else wrapped
-    if wrapped:
-        raise DataSetError(f"The data set is in {root.joinpath(*wrapped)}: name that folder. {LAYOUT}")
+    for folder, names in below.items() if not splits else ():
+        if len(names - {None}) > 1 or (len(below) == 1 and PurePosixPath(folder) not in parents):
+            raise DataSetError(f"The data set is in {root / folder}: name that folder. {LAYOUT}")
     with_classes = {folder for folder in splits if below.get(folder)}
     beside = sorted(below.keys() - splits.keys())
     if len(splits) == 1 and beside and not with_classes:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 SPLITS = ("train", "valid", "test")
 # What Pillow registers for the formats of core/decoding.py, and the further names of JPEG that browsers know
@@ -66,12 +65,6 @@ def some(names: Sequence[str]) -> str:
 def is_system_name(name: str) -> bool:
     """Tell whether a file or folder is hidden, or made by a file system, a desktop or a network disk for itself."""
     return name.startswith(".") or name.lower() in _SYSTEM_NAMES
-
-
-def wrapping_folders(parents: Iterable[PurePosixPath]) -> tuple[str, ...]:
-    """Return the folders, in each other, that only wrap a data set, given the folders that its files are in."""
-    around = PurePosixPath(os.path.commonpath(list(parents))).parts
-    return around[: next((depth for depth, folder in enumerate(around) if split_of(folder)), len(around))]
 
 
 def list_files(root: Path) -> Listing:

@@ -97,6 +97,7 @@ def twice(*names: str) -> Callable[[Path], None]:
         (patched(46 + len("train/a/x"), b"\0"), "whose name is no path"),
         (twice("train/\u00fc/1.jpg", "train/u\u0308/1.jpg"), "has two entries for"),  # one letter in two forms
         (twice("train/a", "train/a/1.jpg"), "has two entries for"),
+        (twice("train\\a\\1.jpg", "./train/a/1.jpg"), "has two entries for"),
         (lambda path: path.write_bytes(b"<html>Sign in</html>"), "is no zip archive"),
         (lambda path: write(path, {"train/.keep": b""}), "holds no files"),
     ],

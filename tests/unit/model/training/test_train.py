@@ -156,6 +156,16 @@ def test_every_failure_has_its_reason(data, here, caplog, arguments, exit_code, 
     assert "Traceback" not in caplog.text
 
 
+@pytest.mark.parametrize("mode", ["finetune", "head"])
+def test_a_class_that_nobody_can_read_fails_the_training_before_its_first_epoch(here, tmp_path, capsys, mode):
+    data = write_data_set(tmp_path / "data", train=4, valid=2, test=2)
+    for path in (data / "train" / LABELS[2]).iterdir():
+        path.write_bytes(path.read_bytes()[:100])
+    assert main([*FAST, "--data-dir", str(data), "--mode", mode]) == 1
+    assert f"no image of '{LABELS[2]}' in the train split is readable; the first: train/plain/000.png:" in here.failure
+    assert "epoch=" not in capsys.readouterr().out
+
+
 FULL = OSError(errno.ENOSPC, "No space left on device", "model.onnx")
 
 
