@@ -25,6 +25,7 @@ from rich import box
 from rich.table import Table
 
 from cli.console import console
+from model.core.machine import available_vcpus, memory_bytes
 
 T = TypeVar("T")
 
@@ -165,8 +166,8 @@ def machine(packages: Iterable[str] = ()) -> dict[str, Any]:
     return {
         "cpu": fields.get("model name", platform.processor() or platform.machine()),
         "cpu_features": [feature for feature in _CPU_FEATURES if feature in flags],
-        "vcpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
+        "vcpus": available_vcpus(),
+        "memory_gb": round(memory_bytes() / 1e9, 1),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "packages": {name: importlib.metadata.version(name) for name in packages},

@@ -58,7 +58,7 @@ def train(config: TrainingConfig, stop: Stop, workers: Workers = ALONE) -> None:
     log.info("%d classes, %s images, %s", len(data_set.labels), data_set.counts, identity.digest)
     _check_same(identity.digest, workers)
     network = _build(config, len(data_set.labels), input_size)
-    valid = decode_for_serving(data_set.splits["valid"], preprocessing, torch.get_num_threads())
+    valid = decode_for_serving(data_set.splits["valid"], preprocessing, torch.get_num_threads(), workers)
     data_set.splits["valid"].refuse_unreadable(valid.skipped)
     trained = Trained(network, data_set, identity, preprocessing, valid)
     mode = train_head if config.mode == "head" else _fine_tune
@@ -87,7 +87,7 @@ def _fine_tune(
 ) -> tuple[TrainingConfig, Trained]:
     """Train a network, in place; return what has been reached. The arguments are those of `train_head`."""
     split = trained.data_set.splits["train"]
-    images = decode_for_augmentation(split, trained.preprocessing, torch.get_num_threads())
+    images = decode_for_augmentation(split, trained.preprocessing, torch.get_num_threads(), workers)
     split.refuse_unreadable(images.skipped)
     log.info("decoded %d + %d images in %.1f s", len(images), len(trained.valid), time.perf_counter() - started)
     _check_same(sorted(images.skipped | trained.valid.skipped), workers)

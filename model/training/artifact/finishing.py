@@ -19,7 +19,7 @@ import numpy.typing as npt
 import torch
 
 from ...core.artifact import ONNX_FILE, WEIGHTS_FILE, ModelCard, file_version
-from ...core.machine import available_vcpus
+from ...core.machine import available_vcpus, memory_bytes
 from ...core.packaging import BEST_FILE, add_serving_program, write_metrics
 from ...core.predictor import onnx_session, softmax
 from ...core.transforms import Preprocessing
@@ -191,7 +191,7 @@ def _environment() -> dict[str, Any]:
         "instance_type": os.environ.get("SM_CURRENT_INSTANCE_TYPE"),
         "cpu": cpu_model(),
         "vcpus": available_vcpus(),
-        "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
+        "memory_gb": round(memory_bytes() / 1e9, 1),
         "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "versions": {

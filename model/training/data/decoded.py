@@ -1,25 +1,31 @@
 """The images of a split, decoded once into memory.
 
 Decoding is by far the slowest step of the input pipeline, so each image is decoded once, at slightly more than the
-network's size, into one array of bytes: in memory where it fits, otherwise in a file that the system caches.
+network's size, into one array of bytes: in memory where it fits, otherwise in a file that the system caches. The
+workers of one host share the array, and the work.
 """
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from ...core.decoding import ImageError, decode
+from ...core.machine import memory_bytes
 from ...core.transforms import Preprocessing
+from ..distributed.group import ALONE, Workers
 from .image_folder import Split
 from .listing import DataSetError
 
@@ -28,6 +34,9 @@ log = logging.getLogger(__name__)
 # The decoded training images are this much larger than the network's input, so that a crop of a part of one still
 # has as many pixels as the network sees.
 CACHE_MARGIN = 1.25
+
+# Where one process finds what another one has open (proc(5)). Without it, as on macOS, each worker has its own array.
+_OPEN_FILES = Path("/proc/self/fd")
 
 
 @dataclass(frozen=True)
@@ -43,15 +52,20 @@ class Images:
         return len(self.targets)
 
 
-def decode_for_serving(split: Split, preprocessing: Preprocessing, threads: int) -> Images:
-    """Decode images as the server does, as many at the same time as there are threads."""
-    return _decode(split, preprocessing.crop, preprocessing.input_size, preprocessing.resize_size, threads)
+def decode_for_serving(split: Split, preprocessing: Preprocessing, threads: int, workers: Workers = ALONE) -> Images:
+    """Decode images as the server does, as many at the same time as there are threads.
+
+    Where `workers` are given, all of them must call this. Raises DataSetError when there is no room for the images.
+    """
+    return _decode(split, preprocessing.crop, preprocessing.input_size, preprocessing.resize_size, threads, workers)
 
 
-def decode_for_augmentation(split: Split, preprocessing: Preprocessing, threads: int) -> Images:
+def decode_for_augmentation(
+    split: Split, preprocessing: Preprocessing, threads: int, workers: Workers = ALONE
+) -> Images:
     """Decode whole images, from which `Augmentation` takes its crops; otherwise as `decode_for_serving`."""
     side = round(preprocessing.input_size * CACHE_MARGIN)
-    return _decode(split, lambda image: whole_image(image, side), side, side, threads)
+    return _decode(split, lambda image: whole_image(image, side), side, side, threads, workers)
 
 
 def whole_image(image: Image.Image, side: int) -> npt.NDArray[np.uint8]:
@@ -60,45 +74,94 @@ def whole_image(image: Image.Image, side: int) -> npt.NDArray[np.uint8]:
 
 
 def _decode(
-    split: Split, prepare: Callable[[Image.Image], npt.NDArray[np.uint8]], side: int, shorter_side: int, threads: int
+    split: Split,
+    prepare: Callable[[Image.Image], npt.NDArray[np.uint8]],
+    side: int,
+    shorter_side: int,
+    threads: int,
+    workers: Workers,
 ) -> Images:
     """Decode images, large JPEGs at a fraction of their size, and prepare each to uint8 [side, side, 3]."""
-    pixels = _allocate((len(split), side, side, 3))
+    shared = workers.local_size > 1 and _OPEN_FILES.is_dir()
+    arrays = 1 if shared else workers.local_size
+    workers = workers if shared else ALONE
+    pixels = _allocate((len(split), side, side, 3), memory_bytes() // (4 * arrays), workers)
 
-    def read(path: Path) -> tuple[npt.NDArray[np.uint8], float] | str:
+    def read(index: int) -> float | str:
+        """Return an image's aspect ratio, or why it cannot be read."""
         try:
-            image = decode(path.read_bytes(), target_size=shorter_side)
+            image = decode(split.paths[index].read_bytes(), target_size=shorter_side)
         except (ImageError, OSError) as error:
             return str(error)
-        return prepare(image), image.width / image.height
+        pixels[index] = prepare(image)  # here, so that no decoded image waits for anything
+        return image.width / image.height
+
+    here = replace(workers, rank=workers.local_rank, size=workers.local_size)
+    own = range(len(split))[here.share(len(split))]
+    with ThreadPoolExecutor(threads) as pool:
+        parts = list(pool.map(lambda first: [(index, read(index)) for index in own[first::threads]], range(threads)))
+    first = workers.rank - workers.local_rank
+    found = dict(chain.from_iterable(chain(*workers.all_gather(parts)[first : first + workers.local_size])))
 
     kept: list[int] = []
-    aspects: list[float] = []
     skipped: dict[str, str] = {}
-    with ThreadPoolExecutor(threads) as pool:
-        for path, target, result in zip(split.paths, split.targets, pool.map(read, split.paths), strict=True):
-            if isinstance(result, str):
-                skipped[split.place(path)] = result
-                log.warning("skipped %s: %s", split.place(path), result)
-                continue
-            pixels[len(kept)], aspect = result
-            aspects.append(aspect)
-            kept.append(target)
-    return Images(pixels[: len(kept)], np.asarray(aspects, np.float32), np.asarray(kept, np.int64), skipped)
+    for index, path in enumerate(split.paths):
+        if isinstance(result := found[index], float):
+            kept.append(index)
+            continue
+        skipped[split.place(path)] = result
+        log.warning("skipped %s: %s", split.place(path), result)
+    if workers.local_rank == 0:
+        for row, index in enumerate(kept):
+            if row < index:
+                pixels[row] = pixels[index]
+    workers.all_gather(None)  # the array is complete
+    aspects = np.asarray([found[index] for index in kept], np.float32)
+    return Images(pixels[: len(kept)], aspects, np.asarray(split.targets, np.int64)[kept], skipped)
 
 
-def _allocate(shape: tuple[int, int, int, int]) -> npt.NDArray[np.uint8]:
-    """Return an array in memory, or in an unnamed temporary file when it would take more than a quarter of memory."""
+def _allocate(shape: tuple[int, int, int, int], limit: int, workers: Workers) -> npt.NDArray[np.uint8]:
+    """Return an array of the host's workers, in memory up to a `limit` in bytes, otherwise in a temporary file."""
     size = int(np.prod(shape))
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if size <= memory // 4:
+    if workers.local_size == 1 and size <= limit:
         return np.empty(shape, dtype=np.uint8)
-    # The file has no name, so that it is gone with the process, however that ends. TMPDIR says where it lies.
-    with tempfile.TemporaryFile() as file:
-        free = os.statvfs(file.fileno())
-        if free.f_bavail * free.f_frsize < size:
-            raise DataSetError(
-                f"the decoded images need {size / 1e9:.1f} GB, more than a quarter of memory and more than is free "
-                f"in {tempfile.gettempdir()}; set TMPDIR to a larger volume, or use a smaller --input-size"
+    file, place, problem = None, "", ""
+    if workers.local_rank == 0:
+        try:
+            file = _reserve(size, in_memory=size <= limit)
+            place = f"/proc/{os.getpid()}/fd/{file.fileno()}"
+        except OSError as error:
+            where = "memory" if size <= limit else tempfile.gettempdir()
+            problem = (
+                f"the decoded images need {size / 1e9:.1f} GB, which {where} does not have ({error.strerror}); "
+                f"{limit / 1e9:.1f} GB may be in memory. Set TMPDIR to a larger volume, or use a smaller --input-size"
             )
-        return np.memmap(file, dtype=np.uint8, mode="w+", shape=shape)
+    place, problem = workers.all_gather((place, problem))[workers.rank - workers.local_rank]
+    if problem:
+        raise DataSetError(problem)
+    array = np.memmap(file or place, dtype=np.uint8, mode="r+", shape=shape)
+    workers.all_gather(None)  # all have it
+    if file is not None:
+        file.close()
+    return array
+
+
+def _reserve(size: int, *, in_memory: bool) -> IO[bytes]:
+    """Open a file of so many bytes without a name: it is gone with its processes, however they end.
+
+    The space is allocated: in a sparse file, writing to the array on a full disk would kill the process (SIGBUS).
+    """
+    if in_memory:  # not in /dev/shm, which has 64 MB in a Docker container
+        file: IO[bytes] = os.fdopen(os.memfd_create("images"), "w+b")
+    else:
+        file = tempfile.TemporaryFile()  # noqa: SIM115 - in TMPDIR; the caller closes it
+    try:
+        free = os.statvfs(file.fileno())
+        if not in_memory and free.f_bavail * free.f_frsize < size:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        if hasattr(os, "posix_fallocate"):  # not on macOS
+            os.posix_fallocate(file.fileno(), 0, size)
+    except OSError:
+        file.close()
+        raise
+    return file

@@ -1,13 +1,10 @@
-"""The environment's settings: documented defaults, every fault at once, and the container's share of the machine."""
+"""The environment's settings: documented defaults, and every fault at once."""
 
-import os
 import re
 from pathlib import Path
 
 import pytest
 
-from model.core import machine
-from model.core.machine import available_vcpus
 from model.serving import settings as serving_settings
 from model.serving.settings import ServingSettings, SettingsError
 
@@ -48,15 +45,3 @@ def test_all_faults_are_named_at_once_with_what_is_allowed() -> None:
     assert "SAGEMAKER_BIND_TO_PORT is 'http'; it must be a whole number from 1 to 65535" in message
     assert "SAGEMAKER_MODEL_SERVER_WORKERS is '0'" in message
     assert "MODEL_SERVER_MODE is 'fast'; it must be one of throughput, latency" in message
-
-
-@pytest.mark.parametrize(
-    ("content", "affinity", "expected"),
-    [("max 100000", 64, 64), ("150000 100000", 64, 2), ("1000 100000", 64, 1), ("garbage", 64, 64), (None, 1, 1)],
-)
-def test_workers_follow_the_quota_of_the_cgroup_and_the_affinity(content, affinity, expected, tmp_path, monkeypatch):
-    monkeypatch.setattr(machine, "_CGROUP_LIMIT", tmp_path / "cpu.max")
-    if content is not None:
-        (tmp_path / "cpu.max").write_text(content)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(affinity)), raising=False)
-    assert available_vcpus() == expected

@@ -6,15 +6,9 @@ import os
 import unicodedata
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
-from training_fixtures import LABELS, draw, write_data_set
 
-from model.core.transforms import Preprocessing
-from model.training.data import decoded
 from model.training.data.dataset import discover, display_labels, fingerprint
-from model.training.data.decoded import decode_for_augmentation, whole_image
 from model.training.data.image_folder import find
 from model.training.data.listing import DataSetError
 
@@ -131,49 +125,3 @@ def test_a_fingerprint_is_of_the_content_and_not_of_the_place_and_names_what_lea
     assert fingerprint(discover(tmp_path / "1")).copies["also_in_valid"] == ["test/b/1.jpg"]
     (tmp_path / "1" / SMALL[1]).rename(tmp_path / "1" / "train" / "b" / "2.jpg")  # to another class
     assert len(found | {changed.digest, fingerprint(discover(tmp_path / "1")).digest}) == 5
-
-
-@pytest.fixture
-def root(tmp_path):
-    return write_data_set(tmp_path / "dogs", train=3, valid=2, test=1)
-
-
-def test_images_are_decoded_in_order_and_unreadable_ones_are_left_out_and_named(root, caplog):
-    broken = {"empty.jpg": b"", "page.jpg": b"<html>", "half.png": draw(0, 1)[:200]}
-    for name, content in broken.items():
-        (root / "train" / LABELS[1] / name).write_bytes(content)
-    (root / "train" / LABELS[1] / "dangling.jpg").symlink_to(root / "nowhere.jpg")
-    split = discover(root).splits["train"]
-    images = decode_for_augmentation(split, Preprocessing(16, 16), 2)
-    assert images.targets.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
-    assert set(images.skipped) == {f"train/{LABELS[1]}/{name}" for name in broken}
-    assert all(name in caplog.text for name in broken)
-    for path, pixels, aspect in zip(split.without(images.skipped).paths, images.pixels, images.aspects, strict=True):
-        with Image.open(path) as image:
-            assert aspect == pytest.approx(image.width / image.height)
-            np.testing.assert_array_equal(pixels, whole_image(image, 20))
-
-
-def test_images_beyond_memory_lie_in_a_file_if_the_disk_has_room(root, monkeypatch):
-    split = discover(root).splits["train"]
-    in_memory = decode_for_augmentation(split, Preprocessing(16, 16), 2)
-    monkeypatch.setattr(decoded.os, "sysconf", lambda name: 1)
-    in_file = decode_for_augmentation(split, Preprocessing(16, 16), 2)
-    assert isinstance(in_file.pixels, np.memmap)
-    np.testing.assert_array_equal(in_memory.pixels, in_file.pixels)
-    with pytest.raises(DataSetError, match="TMPDIR"):  # before the work
-        decode_for_augmentation(split, Preprocessing(2**20, 2**20), 2)
-
-
-def test_a_class_without_a_readable_image_ends_the_training_and_is_named_and_in_another_split_it_is_a_warning(
-    root, caplog
-):
-    for split in ("train", "valid"):
-        for path in (root / split / LABELS[1]).iterdir():
-            path.write_bytes(b"HEIC")
-    splits = discover(root).splits
-    skipped = {name: decode_for_augmentation(split, Preprocessing(16, 16), 2).skipped for name, split in splits.items()}
-    with pytest.raises(DataSetError, match=f"no image of '{LABELS[1]}' in the train split.*/000.png: This is not an"):
-        splits["train"].refuse_unreadable(skipped["train"])
-    splits["valid"].refuse_unreadable(skipped["valid"])
-    assert f"no image of '{LABELS[1]}' in the valid split is readable" in caplog.text

@@ -21,6 +21,8 @@ from model.core.network import build
 from model.training import pipeline
 from model.training.arguments import parse_arguments
 from model.training.data.augment import Augmentation
+from model.training.data.dataset import discover
+from model.training.data.decoded import decode_for_serving
 from model.training.distributed.group import PARENT_VARIABLE, DistributedError, LostPeersError, joined
 from model.training.loop.engine import fit
 from model.training.loop.stopping import Stop
@@ -106,6 +108,18 @@ def test_workers_that_normalise_by_their_own_shares_have_one_model():
     one, two = run_workers(2, functools.partial(train, half=torch.bfloat16), resnet9, {"ema": 0.9})
     compare([two], one, 0)
     assert not np.array_equal(one["noise"], two["noise"]), "each draws the noise of its own share"
+
+
+def decode(folder: Path) -> np.ndarray:
+    """Decode training images, and return a copy of what this worker then has; runs in every worker."""
+    with joined() as workers:
+        return decode_for_serving(discover(folder).splits["train"], PREPROCESSING, 1, workers).pixels.copy()
+
+
+def test_the_workers_of_a_host_share_what_each_has_decoded(tmp_path):
+    folder = write_data_set(tmp_path / "dogs")
+    for pixels in run_workers(2, decode, folder):
+        np.testing.assert_array_equal(pixels, decode(folder))
 
 
 def test_a_stop_that_reaches_one_worker_ends_all_after_the_same_step():
