@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import difflib
 import importlib.util
 import json
 import os
@@ -18,6 +19,7 @@ CHECKPOINT_DIR = "/opt/ml/checkpoints"
 
 _CHECKPOINTING = ("checkpoint_minutes", "checkpoint_keep")
 _SEARCH_SPACE = ("search_lr", "search_batch_sizes")
+_AUGMENTATION = ("augment", "mirror", "crop_scale", "rotation", "color")
 # What only one of the two modes looks at. The features are computed by a network in evaluation mode.
 _ONLY = {
     "finetune": ("train_stages", "lr_decay", "mixup", "cutmix", "compile", "sync_batch_norm", *_CHECKPOINTING),
@@ -55,7 +57,14 @@ def parse_arguments(
     Raises ArgumentsError for an unknown argument or a value that is not allowed, also one from the environment.
     """
     parser = _parser(environment)
-    given = vars(parser.parse_args([_with_hyphens(text) for text in argv]))
+    known, unknown = parser.parse_known_args([_with_hyphens(text) for text in argv])
+    if unknown:
+        names = [f"--{canonical(field.name)}" for field in _fields(TrainingConfig)]
+        near = difflib.get_close_matches(unknown[0].partition("=")[0], names, n=1)
+        parser.error(
+            f"unrecognized arguments: {' '.join(unknown)}{''.join(f'; did you mean {name}?' for name in near)}"
+        )
+    given = vars(known)
     if given["data_dir"] is None:
         parser.error("--data-dir is needed where SM_CHANNEL_TRAINING is not set")
     _check_effect(parser, given)
@@ -110,6 +119,9 @@ def _check_effect(parser: _Parser, given: Mapping[str, Any]) -> None:
         (_ONLY["finetune" if mode == "head" else "head"], True, f"to --mode {mode}"),
         (_SEARCH_SPACE, not given["search"], "without --search"),
         (_CHECKPOINTING, given["checkpoint_dir"] is None, "without --checkpoint-dir"),
+        (_AUGMENTATION, mode == "head" and given["views"] == 1, "without --views"),
+        ((*_AUGMENTATION[1:], "views"), given["augment"] == "none", "with --augment none"),
+        (("rotation", "color"), given["augment"] == "trivial", "with --augment trivial"),
     ):
         for name in names:
             if idle and given[name] != defaults[name]:

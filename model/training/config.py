@@ -82,10 +82,12 @@ def names(text: str) -> tuple[str, ...]:
 
 CLASS_WEIGHTS = ("none", "balanced", "sampler")
 MIXED_PRECISION = ("auto", "on", "off")
+AUGMENT = ("standard", "trivial", "none")
 _SWITCH = ("on", "off")
 
 _PLAIN = "hyperparameters"
 _FINE_TUNING = "hyperparameters for fine-tuning and large networks"
+_AUGMENTATION = "augmentation of the training images"
 _HEAD = "training of the head alone"
 _PLACES = "places"
 _MACHINE = "machine"
@@ -122,6 +124,22 @@ class Recipe:
         _FINE_TUNING, "none",
         "for imbalanced classes: balanced weighs the losses, sampler shows every class equally often",
         choices=CLASS_WEIGHTS,
+    )  # fmt: skip
+    augment: str = option(
+        _AUGMENTATION, "standard",
+        "standard: crop, mirror, turn and recolour; trivial: crop, mirror and TrivialAugmentWide; none: as served",
+        choices=AUGMENT,
+    )  # fmt: skip
+    mirror: str = option(
+        _AUGMENTATION, "on", "swap left and right of half the images; off for signs, text, X-rays", choices=_SWITCH
+    )
+    crop_scale: float = option(
+        _AUGMENTATION, 0.5, "least share of an image's area that a crop shows", type=real(0.01, 1)
+    )
+    rotation: float = option(_AUGMENTATION, 5.0, "at most so many degrees either way; 0: off", type=real(0, 180))
+    color: float = option(
+        _AUGMENTATION, 1.0, "strength of the changes of brightness, contrast, saturation and colour of light; 0: off",
+        type=real(0, 5),
     )  # fmt: skip
 
 

@@ -87,7 +87,8 @@ def _fine_tune(
 ) -> tuple[TrainingConfig, Trained]:
     """Train a network, in place; return what has been reached. The arguments are those of `train_head`."""
     split = trained.data_set.splits["train"]
-    images = decode_for_augmentation(split, trained.preprocessing, torch.get_num_threads(), workers)
+    decode = decode_for_serving if config.recipe.augment == "none" else decode_for_augmentation
+    images = decode(split, trained.preprocessing, torch.get_num_threads(), workers)
     split.refuse_unreadable(images.skipped)
     log.info("decoded %d + %d images in %.1f s", len(images), len(trained.valid), time.perf_counter() - started)
     _check_same(sorted(images.skipped | trained.valid.skipped), workers)
@@ -98,7 +99,7 @@ def _fine_tune(
         images,
         trained.valid,
         recipe=config.recipe,
-        augmentation=Augmentation(trained.preprocessing),
+        augmentation=Augmentation.of(trained.preprocessing, config.recipe),
         device=device,
         should_stop=should_stop,
         on_epoch=print_epoch if workers.is_main else lambda _: None,

@@ -6,17 +6,31 @@ two cores this takes a few percent of a training step, where doing it image by i
 
 from __future__ import annotations
 
+import functools
+import importlib
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from types import ModuleType
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ...core.network import torchvision_models
 from ...core.transforms import Preprocessing
+from ..config import Recipe
 
 # Weights of the channels in perceived brightness, ITU-R BT.601, as Pillow's conversion to "L" uses them.
 _LUMA = (0.299, 0.587, 0.114)
+
+# TrivialAugmentWide (Müller and Hutter 2021) gives each image one of these operations at one of 31 strengths, up to the
+# ones below; names, strengths and the centre of shearing are torchvision's.
+_TONES = ("Sharpness", "Posterize", "Solarize", "AutoContrast", "Equalize")
+_OPERATIONS = (
+    "Identity", "ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate", "Brightness", "Color", "Contrast", *_TONES
+)  # fmt: skip
+_STRENGTHS = 31
+_MOST_SHEAR, _MOST_PIXELS, _MOST_DEGREES, _MOST_CHANGE = 0.99, 32, 135.0, 0.99
 
 # Of the images that each thread of a CPU works on at the same time; larger pieces leave its cache.
 _BYTES_AT_ONCE = 1024 * 1024
@@ -24,7 +38,7 @@ _BYTES_AT_ONCE = 1024 * 1024
 
 @dataclass(frozen=True)
 class Variations:
-    """How each image of a batch is varied, one value per image in every tensor [N].
+    """How each image of a batch is varied, one value per image in every tensor [N], `warp` apart.
 
     Attributes
     ----------
@@ -32,6 +46,8 @@ class Variations:
     across, down : where the crop lies, from -1 (left, top) to 1
     mirror, angle : -1 when mirrored, otherwise 1; radians
     warmth, brightness, saturation, contrast : factors around 1
+    warp : [N, 2, 3], a further affine transform of the coordinates of the view
+    tone, level : which of torchvision's operations on colours is done, by its place in `_OPERATIONS`, and how (0: none)
     """
 
     area: Tensor
@@ -44,6 +60,9 @@ class Variations:
     brightness: Tensor
     saturation: Tensor
     contrast: Tensor
+    warp: Tensor
+    tone: Tensor
+    level: Tensor
 
     def __getitem__(self, share: slice) -> Variations:
         return Variations(**{name: values[share] for name, values in vars(self).items()})
@@ -51,9 +70,15 @@ class Variations:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How far the images are varied. All draws are uniform (the aspect ratio's is uniform in its logarithm)."""
+    """How far the images are varied. All draws are uniform (the aspect ratio's is uniform in its logarithm).
+
+    `policy` is one of `config.AUGMENT`: "trivial" adds an operation of TrivialAugmentWide to each image (what it moves
+    in from outside is the image's reflection); "none" only normalises images of `decode_for_serving`.
+    """
 
     preprocessing: Preprocessing  # gives the size and the normalisation of the result
+    policy: str = "standard"
+    mirror: bool = True  # half of the images
     scale: tuple[float, float] = (0.5, 1.0)  # least and largest share of the image's area that a crop shows
     ratio: float = 4 / 3  # crops are between 1/ratio and ratio times as wide as high
     rotation: float = 5.0  # degrees either way
@@ -61,6 +86,21 @@ class Augmentation:
     contrast: float = 0.15
     saturation: float = 0.15
     temperature: float = 0.03  # relative gain of red over blue, or of blue over red: the colour of the light
+
+    @classmethod
+    def of(cls, preprocessing: Preprocessing, recipe: Recipe) -> Augmentation:
+        """Return what the options of a training ask for."""
+        if recipe.augment == "none":
+            still = cls(preprocessing, "none", mirror=False, scale=(1, 1), ratio=1, rotation=0)
+            return still._coloured(0)
+        asked = cls(preprocessing, recipe.augment, recipe.mirror == "on", (recipe.crop_scale, 1.0))
+        if recipe.augment == "trivial":  # which turns and recolours in its own way
+            return replace(asked, rotation=0)._coloured(0)
+        return replace(asked, rotation=recipe.rotation)._coloured(recipe.color)
+
+    def _coloured(self, strength: float) -> Augmentation:
+        names = ("brightness", "contrast", "saturation", "temperature")
+        return replace(self, **{name: strength * getattr(self, name) for name in names})
 
     def __call__(self, pixels: Tensor, aspects: Tensor, variations: Variations) -> Tensor:
         """Return one varied, normalised view of every image, float32 [N, 3, S, S], with the channels last in memory.
@@ -77,8 +117,11 @@ class Augmentation:
         for first in range(0, len(pixels), at_once):
             part = slice(first, first + at_once)
             whole = pixels[part].permute(0, 3, 1, 2).float()
-            grid = _affine_grid(transforms[part], size)
-            cut = functional.grid_sample(whole, grid, padding_mode="reflection", align_corners=False)
+            cut = whole
+            if self.policy != "none":
+                grid = _affine_grid(transforms[part], size)
+                cut = functional.grid_sample(whole, grid, padding_mode="reflection", align_corners=False)
+            _change_tones(cut, variations[part])
             self._recolour(cut, colours[part], out=views[part])
         return views
 
@@ -91,17 +134,49 @@ class Augmentation:
         def factor(strength: float) -> Tensor:
             return uniform(1 - strength, 1 + strength)
 
-        return Variations(
+        drawn = Variations(
             area=uniform(*self.scale),
             ratio=uniform(-math.log(self.ratio), math.log(self.ratio)).exp(),
             across=uniform(-1, 1),
             down=uniform(-1, 1),
-            mirror=torch.randint(0, 2, (count,), generator=generator) * 2 - 1,
+            mirror=torch.randint(0, 2, (count,), generator=generator) * 2 - 1 if self.mirror else torch.ones(count),
             angle=uniform(-math.radians(self.rotation), math.radians(self.rotation)),
             warmth=factor(self.temperature),
             brightness=factor(self.brightness),
             saturation=factor(self.saturation),
             contrast=factor(self.contrast),
+            warp=torch.eye(2, 3).expand(count, 2, 3),
+            tone=torch.zeros(count, dtype=torch.long),
+            level=torch.zeros(count),
+        )
+        return self._draw_trivial(drawn, count, generator) if self.policy == "trivial" else drawn
+
+    def _draw_trivial(self, drawn: Variations, count: int, generator: torch.Generator) -> Variations:
+        """Draw an operation of TrivialAugmentWide for every image."""
+        operation = torch.randint(len(_OPERATIONS), (count,), generator=generator)
+        strength = torch.randint(_STRENGTHS, (count,), generator=generator) / (_STRENGTHS - 1)
+        signed = strength * (torch.randint(2, (count,), generator=generator) * 2 - 1)
+
+        def by(name: str, values: Tensor) -> Tensor:
+            return torch.where(operation == _OPERATIONS.index(name), values, 0.0)
+
+        # The operations are one for each image, so for each of these at most one term is not zero.
+        shear_x, shear_y = by("ShearX", _MOST_SHEAR * signed), by("ShearY", _MOST_SHEAR * signed)
+        pixels = -2 / self.preprocessing.input_size * (_MOST_PIXELS * signed).trunc()
+        turn = by("Rotate", math.radians(_MOST_DEGREES) * signed)
+        warp = [
+            torch.stack([turn.cos(), shear_x - turn.sin(), shear_x + by("TranslateX", pixels)], dim=1),
+            torch.stack([shear_y + turn.sin(), turn.cos(), shear_y + by("TranslateY", pixels)], dim=1),
+        ]
+        change, bits = _MOST_CHANGE * signed, 8 - (6 * strength).round()
+        return replace(
+            drawn,
+            warp=torch.stack(warp, dim=1),
+            brightness=1 + by("Brightness", change),
+            saturation=1 + by("Color", change),
+            contrast=1 + by("Contrast", change),
+            tone=operation.where(operation >= len(_OPERATIONS) - len(_TONES), 0),
+            level=by("Sharpness", 1 + change) + by("Posterize", bits) + by("Solarize", 255 * (1 - strength)),
         )
 
     def _recolour(self, views: Tensor, colours: Tensor, *, out: Tensor) -> None:
@@ -131,13 +206,38 @@ def _crops(aspects: Tensor, variations: Variations) -> Tensor:
     left_right, up_down = (1 - width) * variations.across, (1 - height) * variations.down
     cos, sin = variations.angle.cos(), variations.angle.sin()
     # The aspect is there because the turn is one of the real image and not of the squeezed one.
-    return torch.stack(
+    turned = torch.stack(
         [
-            torch.stack([width * cos * variations.mirror, -height * sin / aspects, left_right], dim=1),
-            torch.stack([width * sin * aspects * variations.mirror, height * cos, up_down], dim=1),
+            torch.stack([width * cos * variations.mirror, -height * sin / aspects], dim=1),
+            torch.stack([width * sin * aspects * variations.mirror, height * cos], dim=1),
         ],
         dim=1,
     )
+    transforms = turned @ variations.warp
+    transforms[:, :, 2] += torch.stack([left_right, up_down], dim=1)
+    return transforms
+
+
+@functools.cache
+def _operations() -> ModuleType:
+    torchvision_models()  # makes torchvision importable
+    return importlib.import_module("torchvision.transforms.v2.functional")
+
+
+def _change_tones(views: Tensor, variations: Variations) -> None:
+    """Do torchvision's operations on the views that have one, float [n, 3, S, S] from 0 to 255, in place."""
+    for index in variations.tone.nonzero().flatten().tolist():
+        name, level = _OPERATIONS[int(variations.tone[index])], float(variations.level[index])
+        image = views[index].round().to(torch.uint8)
+        if name == "Sharpness":
+            changed = _operations().adjust_sharpness(image, level)
+        elif name == "Posterize":
+            changed = _operations().posterize(image, int(level))
+        elif name == "Solarize":
+            changed = _operations().solarize(image, level)
+        else:
+            changed = getattr(_operations(), name.lower())(image)
+        views[index] = changed
 
 
 def _colours(variations: Variations) -> Tensor:
