@@ -17,6 +17,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
+import botocore.exceptions
 from botocore.config import Config
 
 from cli.aws import Stage, delete_objects
@@ -66,7 +67,22 @@ def data_set_name(directory: Path, name: str | None) -> str:
 def push_data_set(stage: Stage, folder: ImageFolder, name: str) -> PushResult:
     """Make the bucket's copy of a data set equal to the folder; see `push_files`."""
     files = {image.key: image.path for image in folder.images}
-    return push_files(stage, files, data_set_prefix(name), f"manifests/{name}.json")
+    return push_files(stage, files, data_set_prefix(name), _manifest_key(name))
+
+
+def pushed_images(stage: Stage, name: str) -> list[str]:
+    """Return the places of a data set's images, ``train/<class>/<file>``, as the last push has noted them.
+
+    There are none where nobody has pushed it, or the manifest is not the caller's to read.
+    """
+    try:
+        return list(_read_manifest(stage.client("s3"), stage.data_bucket, _manifest_key(name)))
+    except botocore.exceptions.ClientError:
+        return []
+
+
+def _manifest_key(name: str) -> str:
+    return f"manifests/{name}.json"
 
 
 def require_keys(prefix: str, names: Iterable[str]) -> None:

@@ -20,7 +20,7 @@ from cli.training.ec2_instances import live_instances, run_instance
 from cli.training.ec2_jobs import first_end, name_prefix, read_launch, read_status, write_launch, write_status
 from cli.training.following import JobLog
 from cli.training.job_names import new_job
-from cli.training.sagemaker import TrainingRequest, require_data_set, training_hyperparameters, upload_source
+from cli.training.sagemaker import TrainingRequest, training_hyperparameters, upload_source
 from infra import instance_types
 from infra.bucket_layout import CHECKPOINTS, EC2_JOBS, TRAINING_OUTPUT
 from infra.settings import Ec2TrainingSettings
@@ -47,8 +47,7 @@ def start_training(stage: Stage, request: TrainingRequest) -> str:
     bucket = stage.data_bucket
     stage.output("training", "TrainingLaunchTemplateId")  # before anything is uploaded
     with aws_errors():
-        hyperparameters = training_hyperparameters(stage, request, settings.max_runtime_seconds)
-        require_data_set(stage, request.data_set)
+        hyperparameters = training_hyperparameters(stage, request, 1, settings.max_runtime_seconds)
         name = new_job(name_prefix(stage))
         job = Job(
             name=name,

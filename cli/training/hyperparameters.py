@@ -25,6 +25,8 @@ def parse_hyperparameters(assignments: list[str]) -> dict[str, str]:
         name, equals, value = assignment.partition("=")
         if not equals or not re.fullmatch(r"[a-z][a-z0-9_-]*", name):
             raise UsageError(f"--set {assignment!r} is not NAME=VALUE, such as --set lr=0.01")
+        if canonical(name) in parsed:
+            raise UsageError(f"--set gives {canonical(name)} twice.", "Give it once.")
         parsed[canonical(name)] = value
     return parsed
 

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Any
 
 from cli.aws import ROOT, Stage
 from cli.console import console, progress_bar
-from cli.data.push import data_set_prefix
+from cli.data.push import data_set_prefix, pushed_images
 from cli.errors import NotReadyError, UsageError, aws_errors
 from cli.prices import hourly_price
 from cli.training.following import JobLog, PhasePrinter
@@ -24,7 +24,9 @@ from cli.training.hyperparameters import DATA_SET, encode, refuse_shell_syntax
 from cli.training.job_names import job_prefix, new_job
 from infra.bucket_layout import CHECKPOINTS, CODE, TRAINING_OUTPUT
 from model.core.archives import write_archive
-from model.training.arguments import CHECKPOINT_DIR, ArgumentsError, canonical, parse_arguments
+from model.training.arguments import CHECKPOINT_DIR, ArgumentsError, canonical, parse_arguments, set_by_jobs
+from model.training.config import SMALLEST_SHARE
+from model.training.data.image_folder import ImageFile, ImageFolder
 from model.training.loop.metrics import METRIC_DEFINITIONS
 
 #: What lies at the root of a training job's bundle, beside the package `model`.
@@ -57,12 +59,16 @@ class TrainingRequest:
     instances: int | None = None
     spot: bool | None = None
 
+    def __post_init__(self) -> None:
+        given = {canonical(name): str(value) for name, value in self.hyperparameters.items()}
+        object.__setattr__(self, "hyperparameters", given)
+
 
 def start_training(stage: Stage, request: TrainingRequest) -> str:
     """Say what it costs and start a training job; return its name."""
     job = new_job(job_prefix(stage))
     with aws_errors():
-        hyperparameters = training_hyperparameters(stage, request)
+        hyperparameters = training_hyperparameters(stage, request, number_of_instances(stage, request))
         definition = training_definition(stage, request, job)
         source = upload_source(stage)
         console.print(f"Training job {job} on {_machines(stage, definition['ResourceConfig'])}.")
@@ -80,8 +86,7 @@ def training_definition(stage: Stage, request: TrainingRequest, job: str) -> dic
     The checkpoints are kept under the name of the training or tuning job.
     """
     bucket, training = stage.data_bucket, stage.settings.training
-    require_data_set(stage, request.data_set)
-    instances = request.instances or training.instance_count
+    instances = number_of_instances(stage, request)
     return {
         "RoleArn": stage.output("training", "TrainingRoleArn"),
         "AlgorithmSpecification": {
@@ -118,11 +123,9 @@ def _machines(stage: Stage, resources: dict[str, Any]) -> str:
     return f"{count} × {instance_type} ({hourly_price(instance_type, count)}{spot})"
 
 
-def require_data_set(stage: Stage, name: str) -> None:
-    """Refuse to start anything on a data set that is not in the bucket."""
-    listing = stage.client("s3").list_objects_v2(Bucket=stage.data_bucket, Prefix=data_set_prefix(name), MaxKeys=1)
-    if not listing.get("Contents"):
-        raise NotReadyError(f"There is no data set {name!r} in the bucket.", "Put one there: kennel data push DIR")
+def number_of_instances(stage: Stage, request: TrainingRequest) -> int:
+    """Return how many machines share one SageMaker training."""
+    return request.instances or stage.settings.training.instance_count
 
 
 def upload_source(stage: Stage) -> str:
@@ -134,12 +137,16 @@ def upload_source(stage: Stage) -> str:
 
 
 def training_hyperparameters(
-    stage: Stage, request: TrainingRequest, max_runtime: int | None = None, searched: Mapping[str, str] | None = None
+    stage: Stage,
+    request: TrainingRequest,
+    instances: int,
+    max_runtime: int | None = None,
+    searched: Sequence[Mapping[str, str]] = ({},),
 ) -> dict[str, str]:
     """Return what the program gets as `--name value`: where it comes from, its time, the settings, what was asked for.
 
     Its time is the job's (in seconds), less what passes before the program begins. Values that a shell would change or
-    the program, with the `searched` ones in place, would not take are refused.
+    the program, with any of the `searched` ones in place, would not take are refused, and a data set that will not do.
     """
     max_runtime = max_runtime or stage.settings.training.max_runtime_seconds
     limit = int(max_runtime - min(PREPARATION_SHARE * max_runtime, PREPARATION_SECONDS))
@@ -147,13 +154,39 @@ def training_hyperparameters(
     settings = {canonical(name): value for name, value in stage.settings.training.hyperparameters.items()}
     values = {name: str(value) for name, value in {**known, **settings, **request.hyperparameters}.items()}
     refuse_shell_syntax(values)
+    if taken := set_by_jobs() & {*values, *searched[0]}:
+        raise UsageError(f"A job sets {', '.join(sorted(taken))} itself.", "Leave it out.")
     places = {"data-dir": ".", "checkpoint-dir": CHECKPOINT_DIR}  # a job has them
-    given = {**places, **values, **(searched or {})}
-    try:
-        parse_arguments([f"--{name}={value}" for name, value in given.items()], {}, trains_here=False)
-    except ArgumentsError as error:
-        raise UsageError(f"The training cannot be started: {error}.") from error
+    batch_sizes = []
+    for tried in searched:
+        given = {**places, **values, **tried}
+        try:
+            config = parse_arguments([f"--{name}={value}" for name, value in given.items()], {}, trains_here=False)
+        except ArgumentsError as error:
+            raise UsageError(f"The training cannot be started: {error}.") from error
+        batch_sizes.append(config.recipe.batch_size)
+    _require_data_set(stage, request.data_set, min(batch_sizes), instances)
     return values
+
+
+def _require_data_set(stage: Stage, name: str, batch_size: int, instances: int) -> None:
+    """Refuse to start anything on a data set that is not in the bucket, or whose manifest says that it will not do."""
+    listing = stage.client("s3").list_objects_v2(Bucket=stage.data_bucket, Prefix=data_set_prefix(name), MaxKeys=1)
+    if not listing.get("Contents"):
+        raise NotReadyError(f"There is no data set {name!r} in the bucket.", "Put one there: kennel data push DIR")
+    places = [place.split("/", 2) for place in pushed_images(stage, name) if place.count("/") > 1]
+    if not places:
+        return
+    folder = ImageFolder(Path(name), [ImageFile(Path(name, *place), *place) for place in places])
+    for problem in folder.problems():
+        raise NotReadyError(f"The data set in the bucket: {problem}", "Push it (again): kennel data push DIR")
+    most = min(batch_size, folder.counts["train"]) // SMALLEST_SHARE
+    if instances > max(1, most):
+        raise UsageError(
+            f"{folder.counts['train']} training images in batches of {batch_size} are for at most {most} instances, of "
+            f"which each needs {SMALLEST_SHARE} of every batch.",
+            "Use a larger batch-size (it counts the images on all instances), or fewer --instances.",
+        )
 
 
 def _code_revision() -> str:

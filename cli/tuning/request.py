@@ -9,7 +9,13 @@ from typing import Any
 from cli.aws import Stage
 from cli.errors import UsageError
 from cli.training.hyperparameters import encode, refuse_shell_syntax
-from cli.training.sagemaker import TrainingRequest, training_definition, training_hyperparameters, upload_source
+from cli.training.sagemaker import (
+    TrainingRequest,
+    number_of_instances,
+    training_definition,
+    training_hyperparameters,
+    upload_source,
+)
 from cli.tuning.jobs import read_tuning
 from infra.tuning_settings import ChoiceRange, NumberRange, TuningSettings
 from model.training.arguments import canonical, parse_arguments
@@ -40,16 +46,13 @@ def tuning_job_request(stage: Stage, request: TuningRequest, job: str) -> dict[s
         raise UsageError("A tuning job goes on from at most five earlier ones.")
     settings = request.settings
     ranges = parameter_ranges(settings, request.training.hyperparameters)
-    # Each with one of its values.
-    searched = {
-        found["Name"]: found["Values"][0] if "Values" in found else found["MinValue"]
-        for kind in ranges.values()
-        for found in kind
-    }
+    searched = _tried(ranges)
     if not searched:
         raise UsageError("Nothing is left to search: --set fixes every hyperparameter that has a range.")
-    values = training_hyperparameters(stage, request.training, searched=searched)
+    instances = number_of_instances(stage, request.training)
+    values = training_hyperparameters(stage, request.training, instances, searched=searched)
     definition = training_definition(stage, request.training, job)
+    warm = {"WarmStartConfig": _warm_start(stage, request.warm_start, definition)} if request.warm_start else {}
     # A tuning job has no place for an entry point of its own: SageMaker's toolkit finds the program by these.
     program: dict[str, object] = {
         **values,
@@ -61,7 +64,7 @@ def tuning_job_request(stage: Stage, request: TuningRequest, job: str) -> dict[s
     machines = definition["ResourceConfig"]
     if machines["InstanceCount"] > 1 or machines["InstanceType"].startswith(("ml.g", "ml.p")):
         program["sagemaker_torch_distributed_enabled"] = True  # the toolkit then runs torchrun, a process for each GPU
-    static = {name: value for name, value in program.items() if name not in searched}
+    static = {name: value for name, value in program.items() if name not in searched[0]}
     hyperband = settings.strategy == "hyperband"  # ends hopeless trainings in its own way
     config: dict[str, Any] = {
         "Strategy": settings.strategy.capitalize(),
@@ -77,7 +80,6 @@ def tuning_job_request(stage: Stage, request: TuningRequest, job: str) -> dict[s
         config["StrategyConfig"] = {"HyperbandStrategyConfig": _resources(static)}
     if request.seed is not None:
         config["RandomSeed"] = request.seed
-    warm = {"WarmStartConfig": _warm_start(stage, request.warm_start, definition)} if request.warm_start else {}
     return {
         "HyperParameterTuningJobName": job,
         "HyperParameterTuningJobConfig": config,
@@ -108,6 +110,17 @@ def parameter_ranges(settings: TuningSettings, fixed: Mapping[str, str]) -> Rang
     return {
         kind: [found for found in definitions if found["Name"] not in fixed] for kind, definitions in ranges.items()
     }
+
+
+def _tried(ranges: Ranges) -> list[dict[str, str]]:
+    """Return values that a search may combine: each end and choice beside the first and the last ones of the others."""
+    all_of_them = {
+        found["Name"]: found["Values"] if "Values" in found else [found["MinValue"], found["MaxValue"]]
+        for kind in ranges.values()
+        for found in kind
+    }
+    ends = [{name: values[end] for name, values in all_of_them.items()} for end in (0, -1)]
+    return [{**end, name: value} for end in ends for name, values in all_of_them.items() for value in values]
 
 
 def _resources(static: Mapping[str, object]) -> dict[str, int]:

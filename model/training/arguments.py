@@ -48,6 +48,13 @@ def canonical(name: str) -> str:
     return name.replace("_", "-")
 
 
+def set_by_jobs() -> set[str]:
+    """Return the arguments that every job gets from its platform: the places, the hosts, its name."""
+    return {canonical(field.name) for field in _fields(TrainingConfig) if field.metadata["variables"]} - {
+        "num-cpus", "num-gpus"
+    }  # fmt: skip
+
+
 def parse_arguments(
     argv: Sequence[str], environment: Mapping[str, str] = os.environ, *, trains_here: bool = True
 ) -> TrainingConfig:

@@ -85,6 +85,9 @@ MIXED_PRECISION = ("auto", "on", "off")
 AUGMENT = ("standard", "trivial", "none")
 _SWITCH = ("on", "off")
 
+# Batch normalisation over a single image of 1 x 1 is impossible, and mixing needs a neighbour.
+SMALLEST_SHARE = 2
+
 _PLAIN = "hyperparameters"
 _FINE_TUNING = "hyperparameters for fine-tuning and large networks"
 _AUGMENTATION = "augmentation of the training images"

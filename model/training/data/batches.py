@@ -12,13 +12,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ..config import Recipe
+from ..config import SMALLEST_SHARE, Recipe
 from ..distributed.group import DistributedError, Workers
 from .augment import Augmentation
 from .decoded import Images
-
-# Batch normalisation over a single image of 1 x 1 is impossible, and mixing needs a neighbour.
-SMALLEST_SHARE = 2
 
 IntArray = npt.NDArray[np.int64]
 

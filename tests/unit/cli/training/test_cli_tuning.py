@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import io
 import json
 import subprocess
 import sys
@@ -11,11 +13,13 @@ from typing import Any
 
 import pytest
 from fake_account import FakeAccount, refusal
+from fake_s3 import NoSuchKey
 from fake_stage import FakeStage
 
 from cli.aws import ROOT
 from cli.errors import NotReadyError, UsageError
 from cli.training import sagemaker as training
+from cli.training.hyperparameters import parse_hyperparameters
 from cli.training.sagemaker import TrainingRequest, start_training
 from cli.tuning.commands import start_tuning
 from cli.tuning.jobs import Tuning, best_hyperparameters
@@ -26,9 +30,13 @@ from infra.tuning_settings import ChoiceRange, NumberRange, TuningSettings
 
 @pytest.fixture
 def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A stage with one data set and a SageMaker that remembers what it was asked; `tunings` are its tuning jobs."""
+    """A stage with one data set and a SageMaker that remembers what it was asked; `tunings` are its tuning jobs.
+
+    `pushed` is what the last push has noted of the data set.
+    """
     monkeypatch.setattr(training, "SOURCE_DIR", tmp_path)
-    aws, tunings = FakeAccount(), dict[str, dict[str, Any]]()
+    aws, tunings, pushed = FakeAccount(), dict[str, dict[str, Any]](), list[str]()
+    aws.exceptions.NoSuchKey = NoSuchKey
 
     def describe(*, HyperParameterTuningJobName: str) -> dict[str, Any]:
         if HyperParameterTuningJobName not in tunings:
@@ -38,6 +46,7 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
     aws.answers |= {
         "put_object": {},
+        "get_object": lambda **_: {"Body": io.BytesIO(json.dumps({place: ["", ""] for place in pushed}).encode())},
         "list_objects_v2": lambda Prefix, **_: {"Contents": [Prefix]} if Prefix == "datasets/dogs/" else {},
         "create_training_job": {},
         "create_hyper_parameter_tuning_job": {},
@@ -45,7 +54,7 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         "list_hyper_parameter_tuning_jobs": {},
         "list_training_jobs_for_hyper_parameter_tuning_job": {},
     }
-    return FakeStage("local", aws=aws, tunings=tunings)
+    return FakeStage("local", aws=aws, tunings=tunings, pushed=pushed)
 
 
 def request(hyperparameters: dict[str, str] | None = None, data_set: str = "dogs", **changes: Any) -> TuningRequest:
@@ -64,7 +73,8 @@ def trained(stage: Any, asked: TrainingRequest) -> dict[str, Any]:
 
 
 def started(stage: Any) -> int:
-    return sum(len(requests) for name, requests in stage.aws.requests.items() if name.startswith("create_"))
+    """Count what was started or sent."""
+    return sum(len(requests) for name, requests in stage.aws.requests.items() if name.startswith(("create_", "put_")))
 
 
 def static(definition: dict[str, Any]) -> dict[str, Any]:
@@ -152,6 +162,19 @@ def test_hyperband_gives_every_job_the_time_to_save_its_model_and_stops_in_its_o
         (request({"lr": "0.02", "batch-size": "32"}), "Nothing is left to search"),
         (request(data_set="cats"), "There is no data set 'cats' in the bucket"),
         (request(choices=(ChoiceRange(name="weights", values=("none", "$HOME")),)), "a shell reads it"),
+        (request(choices=(ChoiceRange(name="augment", values=("none", "trival")),)), "--augment: invalid .*'trival'"),
+        (request(numbers=(NumberRange(name="lr_decay", min=0.5, max=3.0),)), "--lr-decay: '3.0' is not a number"),
+        (request(numbers=(NumberRange(name="patience", min=1.0, max=9.0),)), "'1.0' is not a whole number"),
+        (request({"views": "3"}, choices=(ChoiceRange(name="mode", values=("head", "finetune")),)), "means nothing"),
+        (
+            request(
+                {"mode": "head"},
+                numbers=(NumberRange(name="views", min=1, max=9.0, integer=True),),
+                choices=(ChoiceRange(name="augment", values=("standard", "none")),),
+            ),
+            "means nothing",
+        ),
+        (request(choices=(ChoiceRange(name="master_port", values=("1", "2")),)), "A job sets master-port itself"),
     ],
 )
 def test_what_cannot_work_is_refused_before_anything_starts(stage, asked, message):
@@ -167,7 +190,9 @@ SHELL_SYNTAX = ["$HOME", "`id`", *"""&;|<>()"'*?[]{}~!#\\ \né""", ""]
     ("values", "complaint"),
     [
         *(({"weights": f"a{value}b" if value else ""}, "a shell reads it") for value in SHELL_SYNTAX),
-        ({"epochz": "3"}, "epochz"),
+        ({"epochz": "3"}, "unrecognized arguments: --epochz=3; did you mean --epochs?"),
+        ({"label_smoothing": "abc"}, "--label-smoothing: 'abc' is not a number from"),
+        ({"data_dir": "elsewhere"}, "A job sets data-dir itself"),
         ({"epochs": "0"}, "epochs"),
         ({"compile": "true"}, "compile"),
         ({"views": "3"}, "means nothing to --mode finetune"),
@@ -187,7 +212,40 @@ def test_hyperparameters_that_do_not_reach_the_program_start_nothing(stage, valu
 
 def test_fixed_values_may_need_what_is_searched(stage):
     start_tuning(stage, request({"views": "3"}, choices=(ChoiceRange(name="mode", values=("head",)),)))
-    assert started(stage) == 1
+    assert started(stage) == 2  # the program, and the job
+
+
+def test_names_may_have_underscores(stage):
+    config, definition = sent(stage, request({"batch_size": "16"}))
+    assert (config["ParameterRanges"]["CategoricalParameterRanges"], static(definition)["batch-size"]) == ([], "16")
+    with pytest.raises(UsageError, match="--set gives batch-size twice"):
+        parse_hyperparameters(["batch-size=3", "batch_size=4"])
+
+
+TWO_CLASSES = [f"{split}/{label}/{number}.jpg" for split in ("train", "valid") for label in "ab" for number in "1234"]
+
+
+@pytest.mark.parametrize(
+    ("pushed", "instances", "complaint"),
+    [
+        (TWO_CLASSES, 4, ""),
+        (TWO_CLASSES, 5, "8 training images in batches of .* are for at most 4 instances"),
+        (TWO_CLASSES[:8], 1, "has no images in valid/"),  # a push that was killed
+        ([*TWO_CLASSES, "valid/c/1.jpg"], 1, "valid/ has classes that train/ lacks: 'c'"),
+        (["train/a/1.jpg", "valid/a/2.jpg"], 1, "one class only"),
+        (["1.jpg"], 1, ""),  # not what a push notes
+    ],
+)
+def test_a_data_set_that_will_not_do_starts_nothing(stage, pushed, instances, complaint):
+    stage.pushed += pushed
+    asked = TrainingRequest("dogs", instances=instances)
+    for start in (
+        lambda: start_training(stage, asked),
+        lambda: start_tuning(stage, TuningRequest(asked, TuningSettings())),
+    ):
+        with pytest.raises((NotReadyError, UsageError), match=complaint) if complaint else contextlib.nullcontext():
+            start()
+    assert bool(started(stage)) != bool(complaint)
 
 
 def test_a_training_knows_its_time_less_what_passes_before_it(stage):
