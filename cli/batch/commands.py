@@ -132,7 +132,8 @@ def label_images(folder: BatchFolder, model: str | None, options: BatchOptions, 
         console.print(f"{len(images)} images, {len(images) - len(waiting)} of them labelled already.")
         for name in [name for name, image in waiting.items() if image.size > MAX_IMAGE_MB * 2**20]:
             image = waiting.pop(name)  # no request can carry it: it would fail the job
-            message = f"The image has {image.size:,} bytes; at most {MAX_IMAGE_MB * 2**20:,} are allowed."
+            limit = f"at most {MAX_IMAGE_MB * 2**20:,} are allowed; kennel data shrink DIR makes smaller copies"
+            message = f"The image has {image.size:,} bytes; {limit}."
             labels[name] = records.label_of_error(name, image.etag, model, "image_too_large", message)
         if waiting:
             faults += _finish(folder, folder.start(waiting, model, options), labels)

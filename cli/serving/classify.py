@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from rich.table import Table
 from cli.aws import Stage
 from cli.console import console, progress_bar
 from cli.data.commands import SAMPLE_DIR
-from cli.data.dataset import read_data_set
+from cli.data.dataset import find_data_set
 from cli.errors import NotReadyError, WorkFailedError
 from cli.parallel import map_unordered
 from cli.serving.function_client import Answer, FunctionClient
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
     from model.core.predictor import Predictor
 
 _CALLS_AT_ONCE = 4
-_UNREADABLE = 415  # HTTP: not an image that the model reads
+_AT_FAULT = (413, 415)  # HTTP: the image is too large, or none that the model reads
+_SHOWN = 5
 
 
 def classify(
@@ -36,8 +38,8 @@ def classify(
 ) -> None:
     """Name the breed in images."""
     for name in images:
-        if not _is_url(name) and not Path(name).is_file():
-            raise NotReadyError(f"There is no image at {name}.")
+        if not _is_url(name) and not (Path(name).is_file() and os.access(name, os.R_OK)):
+            raise NotReadyError(f"There is no image at {name} that can be read.")
     client = FunctionClient(context.obj)
     failures = 0
     for name in images:
@@ -69,10 +71,12 @@ def _is_url(name: str) -> bool:
 class Evaluation:
     """The function's answers on a test set beside those of the same artifact, run here; accuracies are from 0 to 1."""
 
-    images: list[ImageFile]  # of the test set
+    images: list[ImageFile]  # of the test set, without the others
     answers: list[Answer]  # in the same order
     right: list[bool]  # whether the function's first answer was the image's class
-    unreadable: list[ImageFile]  # by the function
+    left_out: dict[str, str]  # the images that cannot be read or are too large, with the reasons, by path
+    unanswered: dict[str, str]  # those that are not at fault themselves
+    lost: list[str]  # the classes of which no image is left
     online: float  # accuracy through the function URL
     offline: float  # accuracy of the artifact's own predictor on this machine
     largest_difference: float  # between any online and offline probability
@@ -81,7 +85,8 @@ class Evaluation:
         """The measured figures for a program to read."""
         return {
             "test_images": len(self.images),
-            "unreadable": [str(image.path) for image in self.unreadable],
+            "left_out": self.left_out,
+            "unanswered": self.unanswered,
             "accuracy_online": self.online,
             "accuracy_offline": self.offline,
             "largest_difference": self.largest_difference,
@@ -93,21 +98,30 @@ def evaluate(
     directory: Annotated[Path, typer.Argument(help="The data set whose test/ is used.")] = SAMPLE_DIR,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
-    """Measure the deployed accuracy, through the function URL, beside that of the same artifact run here."""
+    """Measure the deployed accuracy, through the function URL, beside that of the same artifact run here.
+
+    Images that are too large or cannot be read are left out and listed. Exit code 3: a class is left without images;
+    5: images got no answer.
+    """
     stage: Stage = context.obj
     evaluation = evaluate_deployment(stage, directory)
     if as_json:
         typer.echo(json.dumps(evaluation.figures()))
     else:
         console.print(evaluation_table(evaluation))
+    if evaluation.unanswered:
+        raise WorkFailedError(f"{len(evaluation.unanswered)} images got no answer.", "Try again.")
+    if evaluation.lost:
+        raise NotReadyError(f"No image in {directory}/test could be used of {_some(evaluation.lost)}.")
 
 
 def evaluation_table(evaluation: Evaluation) -> Table:
     """The figures of an evaluation for a person."""
     table = Table(show_header=False, box=None)
     table.add_row("test images", str(len(evaluation.images)))
-    if evaluation.unreadable:
-        table.add_row("left out: not readable", ", ".join(evaluation.figures()["unreadable"]))
+    for what, images in (("left out", evaluation.left_out), ("no answer", evaluation.unanswered)):
+        for path, reason in images.items():
+            table.add_row(what, f"{path}: {reason}")
     table.add_row("accuracy through the function URL", f"{evaluation.online:.2%}")
     table.add_row("accuracy of the same artifact offline", f"{evaluation.offline:.2%}")
     table.add_row("largest difference of a probability", f"{evaluation.largest_difference:.1e}")
@@ -117,29 +131,45 @@ def evaluation_table(evaluation: Evaluation) -> Table:
 def evaluate_deployment(stage: Stage, directory: Path) -> Evaluation:
     """Send every test image through the function URL and through the artifact's predictor on this machine.
 
-    Images that the function cannot read (HTTP 415) are left out of both accuracies and listed in `unreadable`. A
-    NotReadyError says that there is no test set, no artifact, or that the endpoint serves another model than the
-    artifact; a WorkFailedError that an image got no answer.
+    Images that cannot be read, are too large or get no answer are left out of both accuracies, and named. A
+    NotReadyError says that there is no test set, no artifact, a class that it lacks, or that the endpoint serves
+    another model than the artifact; a WorkFailedError that there is no answer to any image, or one without scores.
     """
     import numpy as np  # as what `_load` imports: not needed by `classify`
 
-    test = [image for image in read_data_set(directory).images if image.split == "test"]
+    test = [image for image in find_data_set(directory).images if image.split == "test"]
     if not test:
         raise NotReadyError(f"{directory} has no images in test/.")
+    predictor = _load(stage.artifact)
+    labels, version = predictor.card.labels, predictor.card.version
+    if unknown := sorted({image.label for image in test} - set(labels)):
+        raise NotReadyError(
+            f"{directory}/test has classes that the model lacks: {_some(unknown)}.",
+            "A model can only name what it was trained on: remove them, or train and deploy one that has them.",
+        )
     client = FunctionClient(stage, connections=_CALLS_AT_ONCE)
 
-    def ask(image: ImageFile) -> Answer:
-        return client.classify_bytes(image.path.read_bytes(), scores=True)
+    def ask(image: ImageFile) -> Answer | str:
+        try:
+            return client.classify_bytes(image.path.read_bytes(), scores=True)
+        except OSError as error:
+            return f"it cannot be read: {error.strerror or error}"
 
     with progress_bar("Classifying", len(test)) as report:
         answers = dict(map_unordered(ask, test, threads=_CALLS_AT_ONCE, report=report))
-    pairs = [(image, answers[image]) for image in test]
-    unreadable = [image for image, answer in pairs if answer.status == _UNREADABLE]
-    pairs = [(image, answer) for image, answer in pairs if answer.status != _UNREADABLE] or pairs
-    if refused := [f"{image.path}: {answer.error}" for image, answer in pairs if answer.error]:
-        raise WorkFailedError(f"{len(refused)} of {len(test)} images got no answer; {refused[0]}")
-    predictor = _load(stage.artifact)
-    labels, version = predictor.card.labels, predictor.card.version
+    pairs: list[tuple[ImageFile, Answer]] = []
+    left_out, unanswered = dict[str, str](), dict[str, str]()
+    for image in test:
+        answer = answers[image]
+        if isinstance(answer, str):
+            left_out[str(image.path)] = answer
+        elif answer.error:
+            (left_out if answer.status in _AT_FAULT else unanswered)[str(image.path)] = answer.error
+        else:
+            pairs.append((image, answer))
+    if not pairs:
+        path, reason = next(iter({**unanswered, **left_out}.items()))
+        raise WorkFailedError(f"None of {len(test)} images could be classified; {path}: {reason}")
     if other := {answer.body["model"]["version"] for _, answer in pairs} - {version}:
         message = f"The endpoint serves {min(other)[:19]}…, the artifact here is {version[:19]}…."
         raise NotReadyError(message, "Deploy it: kennel deploy")
@@ -153,11 +183,17 @@ def evaluate_deployment(stage: Stage, directory: Path) -> Evaluation:
         images=[image for image, _ in pairs],
         answers=[answer for _, answer in pairs],
         right=right.tolist(),
-        unreadable=unreadable,
+        left_out=left_out,
+        unanswered=unanswered,
+        lost=sorted({image.label for image in test} - {image.label for image, _ in pairs}),
         online=float(right.mean()),
         offline=float((offline.argmax(axis=1) == truth).mean()),
         largest_difference=float(abs(online - offline).max()),
     )
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(map(repr, names[:_SHOWN])) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
 
 
 def _load(artifact: Path) -> Predictor:

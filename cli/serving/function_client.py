@@ -16,6 +16,9 @@ from cli.serving.answers import parse_answer
 
 _TIMEOUT = urllib3.Timeout(connect=5, read=70)  # the function itself gives up earlier
 
+# Of a synchronous call of a function, which has an image in base64; what is larger AWS may cut off without an answer.
+_MAX_PAYLOAD_BYTES = 6 * 2**20
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -29,9 +32,12 @@ class Answer:
         """The error as one line for a person, or None when the image was classified."""
         if self.status == 200 and "predictions" in self.body:
             return None
+        limit = (
+            "; about 4.5 MB are allowed, and kennel data shrink DIR makes smaller copies" if self.status == 413 else ""
+        )
         if error := self.body.get("error"):
-            return f"{error['message']} ({error['code']}, HTTP {self.status})"
-        return f"{self.body.get('message') or 'refused'} (HTTP {self.status})"
+            return f"{error['message']} ({error['code']}, HTTP {self.status}{limit})"
+        return f"{self.body.get('message') or 'refused'} (HTTP {self.status}{limit})"
 
     @classmethod
     def parse(cls, status: int, content: bytes) -> Answer:
@@ -54,6 +60,8 @@ class FunctionClient:
 
     def classify_bytes(self, image: bytes, *, top_k: int = 5, scores: bool = False) -> Answer:
         """Send an image as it is; `scores` asks for all probabilities in the order of the labels."""
+        if len(image) * 4 / 3 > _MAX_PAYLOAD_BYTES:
+            return Answer(413, {"message": f"The image has {len(image):,} bytes"})
         query = f"?top_k={top_k}" + ("&scores=true" if scores else "")
         return self._post(self.url + query, image, "application/octet-stream")
 

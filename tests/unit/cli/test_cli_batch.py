@@ -80,7 +80,7 @@ def test_errors_of_images_are_listed_and_final_ones_are_not_tried_again(
     run(stage)
     printed = capsys.readouterr().out
     assert "a.jpg: It is bad." in printed
-    assert "huge.jpg: The image has 6,291,457 bytes; at most 6,291,456 are allowed." in printed
+    assert "huge.jpg: The image has 6,291,457 bytes; at most 6,291,456 are allowed; kennel data shrink" in printed
     assert "0 of 3 images are labelled, 3 could not be, 0 are left" in printed
     stage.sagemaker.answer = lambda name: answer_of("Akita")
     run(stage)

@@ -1,28 +1,116 @@
-"""What `kennel evaluate` says of answers that cannot be compared with the artifact's."""
+"""What `kennel evaluate` measures, what it leaves out and names, and what it refuses."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from training_fixtures import write_data_set
+from training_fixtures import LABELS, write_data_set
 
-from cli.errors import WorkFailedError
+from cli.errors import KennelError, NotReadyError, WorkFailedError
 from cli.serving import classify
-from cli.serving.function_client import Answer
+from cli.serving.function_client import Answer, FunctionClient
+
+TOO_LARGE = Answer(413, {"message": "Request Entity Too Large"})
+NO_IMAGE = Answer(415, {"error": {"code": "unsupported_image", "message": "It is none."}})
+FAILED = Answer(424, {"error": {"code": "model_failed", "message": "The model failed on this image."}})
+
+
+@pytest.fixture
+def stage(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    """A deployed model of all classes that is sure of the first one; `answers` has other answers, by the image."""
+    model = {"name": "dogs", "version": "1"}
+    scores = [1.0, 0.0, 0.0]
+    right = Answer(200, {"predictions": [{"label": LABELS[0], "probability": 1.0}], "model": model, "scores": scores})
+    stage = SimpleNamespace(artifact=tmp_path, answers={}, asked=[], right=right, labels=list(LABELS))
+
+    def ask(content: bytes, **_: Any) -> Answer:
+        stage.asked.append(content)
+        return stage.answers.get(content, stage.right)
+
+    def load(artifact: Path) -> Any:
+        card = SimpleNamespace(labels=stage.labels, version="1")
+        return SimpleNamespace(card=card, predict=lambda _: SimpleNamespace(scores=scores))
+
+    monkeypatch.setattr(classify, "FunctionClient", lambda *_, **__: SimpleNamespace(classify_bytes=ask))
+    monkeypatch.setattr(classify, "_load", load)
+    return stage
+
+
+@pytest.fixture
+def dogs(tmp_path: Path) -> Path:
+    return write_data_set(tmp_path / "dogs", train=1, valid=1, test=2)
+
+
+def evaluate(stage: Any, folder: Path, capsys: pytest.CaptureFixture) -> tuple[dict[str, Any], KennelError | None]:
+    """Run the command; return its figures, and how it ends."""
+    error = None
+    try:
+        classify.evaluate(SimpleNamespace(obj=stage), folder, as_json=True)  # type: ignore[arg-type]
+    except KennelError as raised:
+        error = raised
+    return json.loads(capsys.readouterr().out), error
 
 
 @pytest.mark.parametrize("scores", [{}, {"scores": [1.0]}], ids=["none", "too few"])
-def test_an_answer_without_a_score_for_each_breed_is_an_error(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, scores: dict[str, Any]
-) -> None:
-    found = {"predictions": [{"label": "Pug", "probability": 1.0}], "model": {"name": "dogs", "version": "1"}}
-    client = SimpleNamespace(classify_bytes=lambda *_, **__: Answer(200, found | scores))
-    monkeypatch.setattr(classify, "FunctionClient", lambda *_, **__: client)
-    card = SimpleNamespace(labels=["Pug", "Akita"], version="1")
-    monkeypatch.setattr(classify, "_load", lambda artifact: SimpleNamespace(card=card))
-    stage: Any = SimpleNamespace(artifact=tmp_path)
+def test_an_answer_without_a_score_for_each_breed_is_an_error(stage, dogs, scores):
+    del stage.right.body["scores"]
+    stage.right.body.update(scores)
     with pytest.raises(WorkFailedError, match="answers have no score for each breed"):
-        classify.evaluate_deployment(stage, write_data_set(tmp_path / "dogs", train=1, valid=1, test=1))
+        classify.evaluate_deployment(stage, dogs)
+
+
+def test_a_class_that_the_model_lacks_is_named_before_anything_is_sent(stage, dogs):
+    stage.labels = ["Pug", *LABELS[1:]]
+    with pytest.raises(NotReadyError, match=f"has classes that the model lacks: '{LABELS[0]}'"):
+        classify.evaluate_deployment(stage, dogs)
+    assert stage.asked == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind", "said", "exit_code"),
+    [
+        (TOO_LARGE, "left_out", "HTTP 413; about 4.5 MB are allowed, and kennel data shrink", None),
+        (NO_IMAGE, "left_out", "It is none.", None),
+        (None, "left_out", "cannot be read: Is a directory", None),
+        (FAILED, "unanswered", "The model failed on this image.", 5),
+    ],
+)
+def test_one_image_does_not_lose_the_others_and_is_named(
+    stage, dogs, monkeypatch, capsys, answer, kind, said, exit_code
+):
+    odd = dogs / "test" / LABELS[1] / "000.png"
+    if answer is None:
+        read = Path.read_bytes
+        monkeypatch.setattr(Path, "read_bytes", lambda path: read(path.parent if path == odd else path))
+    else:
+        stage.answers[odd.read_bytes()] = answer
+    figures, error = evaluate(stage, dogs, capsys)
+    assert (figures["test_images"], figures["accuracy_online"]) == (5, 0.4)
+    assert list(figures[kind]) == [str(odd)] and said in figures[kind][str(odd)]
+    assert figures["left_out" if kind == "unanswered" else "unanswered"] == {}
+    assert (error and error.exit_code) == exit_code
+
+
+def test_a_class_of_which_no_image_is_left_is_named_and_changes_the_exit_code(stage, dogs, capsys):
+    for path in (dogs / "test" / LABELS[2]).iterdir():
+        stage.answers[path.read_bytes()] = TOO_LARGE
+    figures, error = evaluate(stage, dogs, capsys)
+    assert figures["test_images"] == 4
+    assert isinstance(error, NotReadyError) and repr(LABELS[2]) in str(error)
+
+
+def test_nothing_to_measure_is_an_error(stage, dogs, tmp_path):
+    stage.right = NO_IMAGE
+    with pytest.raises(WorkFailedError, match=r"None of 6 images could be classified; .*It is none"):
+        classify.evaluate_deployment(stage, dogs)
+    with pytest.raises(NotReadyError, match="has no images in test/"):
+        classify.evaluate_deployment(stage, write_data_set(tmp_path / "cats", train=1, valid=1, test=0))
+
+
+def test_an_image_that_aws_would_cut_off_is_not_sent():
+    client: Any = SimpleNamespace()
+    assert "6,000,000 bytes" in str(FunctionClient.classify_bytes(client, bytes(6_000_000)).error)
