@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 _CALLS_AT_ONCE = 4
 _AT_FAULT = (413, 415)  # HTTP: the image is too large, or none that the model reads
-_SHOWN = 5
 
 
 def classify(
@@ -112,7 +111,7 @@ def evaluate(
     if evaluation.unanswered:
         raise WorkFailedError(f"{len(evaluation.unanswered)} images got no answer.", "Try again.")
     if evaluation.lost:
-        raise NotReadyError(f"No image in {directory}/test could be used of {_some(evaluation.lost)}.")
+        raise NotReadyError(f"No image in {directory}/test could be used of {', '.join(map(repr, evaluation.lost))}.")
 
 
 def evaluation_table(evaluation: Evaluation) -> Table:
@@ -144,7 +143,7 @@ def evaluate_deployment(stage: Stage, directory: Path) -> Evaluation:
     labels, version = predictor.card.labels, predictor.card.version
     if unknown := sorted({image.label for image in test} - set(labels)):
         raise NotReadyError(
-            f"{directory}/test has classes that the model lacks: {_some(unknown)}.",
+            f"{directory}/test has classes that the model lacks: {', '.join(map(repr, unknown))}.",
             "A model can only name what it was trained on: remove them, or train and deploy one that has them.",
         )
     client = FunctionClient(stage, connections=_CALLS_AT_ONCE)
@@ -190,10 +189,6 @@ def evaluate_deployment(stage: Stage, directory: Path) -> Evaluation:
         offline=float((offline.argmax(axis=1) == truth).mean()),
         largest_difference=float(abs(online - offline).max()),
     )
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(map(repr, names[:_SHOWN])) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
 
 
 def _load(artifact: Path) -> Predictor:

@@ -24,13 +24,14 @@ from ..config import Recipe
 _LUMA = (0.299, 0.587, 0.114)
 
 # TrivialAugmentWide (Müller and Hutter 2021) gives each image one of these operations at one of 31 strengths, up to the
-# ones below; names, strengths and the centre of shearing are torchvision's.
-_TONES = ("Sharpness", "Posterize", "Solarize", "AutoContrast", "Equalize")
+# ones below; order, strengths and the centre of shearing are torchvision's, and so are the functions of the tones.
+_TONES = ("adjust_sharpness", "posterize", "solarize", "autocontrast", "equalize")
 _OPERATIONS = (
-    "Identity", "ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate", "Brightness", "Color", "Contrast", *_TONES
+    "identity", "shear x", "shear y", "shift x", "shift y", "rotate", "brightness", "saturation", "contrast", *_TONES
 )  # fmt: skip
 _STRENGTHS = 31
 _MOST_SHEAR, _MOST_PIXELS, _MOST_DEGREES, _MOST_CHANGE = 0.99, 32, 135.0, 0.99
+_COLOURS = ("brightness", "contrast", "saturation", "temperature")
 
 # Of the images that each thread of a CPU works on at the same time; larger pieces leave its cache.
 _BYTES_AT_ONCE = 1024 * 1024
@@ -90,17 +91,11 @@ class Augmentation:
     @classmethod
     def of(cls, preprocessing: Preprocessing, recipe: Recipe) -> Augmentation:
         """Return what the options of a training ask for."""
-        if recipe.augment == "none":
-            still = cls(preprocessing, "none", mirror=False, scale=(1, 1), ratio=1, rotation=0)
-            return still._coloured(0)
-        asked = cls(preprocessing, recipe.augment, recipe.mirror == "on", (recipe.crop_scale, 1.0))
-        if recipe.augment == "trivial":  # which turns and recolours in its own way
-            return replace(asked, rotation=0)._coloured(0)
-        return replace(asked, rotation=recipe.rotation)._coloured(recipe.color)
-
-    def _coloured(self, strength: float) -> Augmentation:
-        names = ("brightness", "contrast", "saturation", "temperature")
-        return replace(self, **{name: strength * getattr(self, name) for name in names})
+        own = recipe.augment == "standard"  # the other policies have turns and colours of another kind, or none
+        colours = {name: own * recipe.color * getattr(cls, name) for name in _COLOURS}
+        turn = own * recipe.rotation
+        scale = (recipe.crop_scale, 1.0)
+        return cls(preprocessing, recipe.augment, recipe.mirror == "on", scale, rotation=turn, **colours)
 
     def __call__(self, pixels: Tensor, aspects: Tensor, variations: Variations) -> Tensor:
         """Return one varied, normalised view of every image, float32 [N, 3, S, S], with the channels last in memory.
@@ -161,22 +156,22 @@ class Augmentation:
             return torch.where(operation == _OPERATIONS.index(name), values, 0.0)
 
         # The operations are one for each image, so for each of these at most one term is not zero.
-        shear_x, shear_y = by("ShearX", _MOST_SHEAR * signed), by("ShearY", _MOST_SHEAR * signed)
+        shear_x, shear_y = by("shear x", _MOST_SHEAR * signed), by("shear y", _MOST_SHEAR * signed)
         pixels = -2 / self.preprocessing.input_size * (_MOST_PIXELS * signed).trunc()
-        turn = by("Rotate", math.radians(_MOST_DEGREES) * signed)
+        turn = by("rotate", math.radians(_MOST_DEGREES) * signed)
         warp = [
-            torch.stack([turn.cos(), shear_x - turn.sin(), shear_x + by("TranslateX", pixels)], dim=1),
-            torch.stack([shear_y + turn.sin(), turn.cos(), shear_y + by("TranslateY", pixels)], dim=1),
+            torch.stack([turn.cos(), shear_x - turn.sin(), shear_x + by("shift x", pixels)], dim=1),
+            torch.stack([shear_y + turn.sin(), turn.cos(), shear_y + by("shift y", pixels)], dim=1),
         ]
         change, bits = _MOST_CHANGE * signed, 8 - (6 * strength).round()
         return replace(
             drawn,
             warp=torch.stack(warp, dim=1),
-            brightness=1 + by("Brightness", change),
-            saturation=1 + by("Color", change),
-            contrast=1 + by("Contrast", change),
+            brightness=1 + by("brightness", change),
+            saturation=1 + by("saturation", change),
+            contrast=1 + by("contrast", change),
             tone=operation.where(operation >= len(_OPERATIONS) - len(_TONES), 0),
-            level=by("Sharpness", 1 + change) + by("Posterize", bits) + by("Solarize", 255 * (1 - strength)),
+            level=by("adjust_sharpness", 1 + change) + by("posterize", bits) + by("solarize", 255 * (1 - strength)),
         )
 
     def _recolour(self, views: Tensor, colours: Tensor, *, out: Tensor) -> None:
@@ -228,16 +223,8 @@ def _change_tones(views: Tensor, variations: Variations) -> None:
     """Do torchvision's operations on the views that have one, float [n, 3, S, S] from 0 to 255, in place."""
     for index in variations.tone.nonzero().flatten().tolist():
         name, level = _OPERATIONS[int(variations.tone[index])], float(variations.level[index])
-        image = views[index].round().to(torch.uint8)
-        if name == "Sharpness":
-            changed = _operations().adjust_sharpness(image, level)
-        elif name == "Posterize":
-            changed = _operations().posterize(image, int(level))
-        elif name == "Solarize":
-            changed = _operations().solarize(image, level)
-        else:
-            changed = getattr(_operations(), name.lower())(image)
-        views[index] = changed
+        arguments = {"posterize": [int(level)], "autocontrast": [], "equalize": []}.get(name, [level])
+        views[index] = getattr(_operations(), name)(views[index].round().to(torch.uint8), *arguments)
 
 
 def _colours(variations: Variations) -> Tensor:
