@@ -174,17 +174,15 @@ def _require_data_set(stage: Stage, name: str, batch_size: int, instances: int) 
     listing = stage.client("s3").list_objects_v2(Bucket=stage.data_bucket, Prefix=data_set_prefix(name), MaxKeys=1)
     if not listing.get("Contents"):
         raise NotReadyError(f"There is no data set {name!r} in the bucket.", "Put one there: kennel data push DIR")
-    places = [place.split("/", 2) for place in pushed_images(stage, name) if place.count("/") > 1]
-    if not places:
-        return
-    folder = ImageFolder(Path(name), [ImageFile(Path(name, *place), *place) for place in places])
-    for problem in folder.problems():
-        raise NotReadyError(f"The data set in the bucket: {problem}", "Push it (again): kennel data push DIR")
-    most = min(batch_size, folder.counts["train"]) // SMALLEST_SHARE
-    if instances > max(1, most):
+    in_a_batch = batch_size
+    if places := [place.split("/", 2) for place in pushed_images(stage, name) if place.count("/") > 1]:
+        folder = ImageFolder(Path(name), [ImageFile(Path(name, *place), *place) for place in places])
+        for problem in folder.problems():
+            raise NotReadyError(f"The data set in the bucket: {problem}", "Push it (again): kennel data push DIR")
+        in_a_batch = min(batch_size, folder.counts["train"])
+    if instances > max(1, most := in_a_batch // SMALLEST_SHARE):
         raise UsageError(
-            f"{folder.counts['train']} training images in batches of {batch_size} are for at most {most} instances, of "
-            f"which each needs {SMALLEST_SHARE} of every batch.",
+            f"Batches of {in_a_batch} images are for at most {most} instances: each needs {SMALLEST_SHARE}.",
             "Use a larger batch-size (it counts the images on all instances), or fewer --instances.",
         )
 

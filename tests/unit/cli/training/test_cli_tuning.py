@@ -229,16 +229,17 @@ TWO_CLASSES = [f"{split}/{label}/{number}.jpg" for split in ("train", "valid") f
     ("pushed", "instances", "complaint"),
     [
         (TWO_CLASSES, 4, ""),
-        (TWO_CLASSES, 5, "8 training images in batches of .* are for at most 4 instances"),
+        (TWO_CLASSES, 5, "Batches of 8 images are for at most 4 instances"),
         (TWO_CLASSES[:8], 1, "has no images in valid/"),  # a push that was killed
         ([*TWO_CLASSES, "valid/c/1.jpg"], 1, "valid/ has classes that train/ lacks: 'c'"),
         (["train/a/1.jpg", "valid/a/2.jpg"], 1, "one class only"),
         (["1.jpg"], 1, ""),  # not what a push notes
+        ([], 17, "Batches of 32 images are for at most 16 instances"),
     ],
 )
 def test_a_data_set_that_will_not_do_starts_nothing(stage, pushed, instances, complaint):
     stage.pushed += pushed
-    asked = TrainingRequest("dogs", instances=instances)
+    asked = TrainingRequest("dogs", {} if pushed else {"batch-size": "32"}, instances=instances)
     for start in (
         lambda: start_training(stage, asked),
         lambda: start_tuning(stage, TuningRequest(asked, TuningSettings())),
