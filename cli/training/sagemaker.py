@@ -164,25 +164,26 @@ def training_hyperparameters(
             config = parse_arguments([f"--{name}={value}" for name, value in given.items()], {}, trains_here=False)
         except ArgumentsError as error:
             raise UsageError(f"The training cannot be started: {error}.") from error
-        batch_sizes.append(config.recipe.batch_size)
-    _require_data_set(stage, request.data_set, min(batch_sizes), instances)
+        if config.mode == "finetune":  # a head is trained by one of the instances
+            batch_sizes.append(config.recipe.batch_size)
+    _require_data_set(stage, request.data_set, min(batch_sizes, default=None), instances)
     return values
 
 
-def _require_data_set(stage: Stage, name: str, batch_size: int, instances: int) -> None:
+def _require_data_set(stage: Stage, name: str, batch_size: int | None, instances: int) -> None:
     """Refuse to start anything on a data set that is not in the bucket, or whose manifest says that it will not do."""
     listing = stage.client("s3").list_objects_v2(Bucket=stage.data_bucket, Prefix=data_set_prefix(name), MaxKeys=1)
     if not listing.get("Contents"):
         raise NotReadyError(f"There is no data set {name!r} in the bucket.", "Put one there: kennel data push DIR")
-    in_a_batch = batch_size
+    images = batch_size
     if places := [place.split("/", 2) for place in pushed_images(stage, name) if place.count("/") > 1]:
         folder = ImageFolder(Path(name), [ImageFile(Path(name, *place), *place) for place in places])
         for problem in folder.problems():
             raise NotReadyError(f"The data set in the bucket: {problem}", "Push it (again): kennel data push DIR")
-        in_a_batch = min(batch_size, folder.counts["train"])
-    if instances > max(1, most := in_a_batch // SMALLEST_SHARE):
+        images = batch_size and min(batch_size, folder.counts["train"])
+    if images is not None and instances > max(1, most := images // SMALLEST_SHARE):
         raise UsageError(
-            f"Batches of {in_a_batch} images are for at most {most} instances: each needs {SMALLEST_SHARE}.",
+            f"Batches of {images} images are for at most {most} instances: each needs {SMALLEST_SHARE}.",
             "Use a larger batch-size (it counts the images on all instances), or fewer --instances.",
         )
 

@@ -249,6 +249,12 @@ def test_a_data_set_that_will_not_do_starts_nothing(stage, pushed, instances, co
     assert bool(started(stage)) != bool(complaint)
 
 
+def test_one_instance_trains_the_head_whatever_the_others_do(stage):
+    stage.pushed += TWO_CLASSES
+    start_training(stage, TrainingRequest("dogs", {"mode": "head", "batch-size": "2"}, instances=9))
+    assert started(stage) == 2
+
+
 def test_a_training_knows_its_time_less_what_passes_before_it(stage):
     for seconds, known in ((3600, "3300"), (100, "90")):
         stage.configure("training", max_runtime_seconds=seconds)
