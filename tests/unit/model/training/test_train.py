@@ -189,6 +189,19 @@ def test_an_error_of_a_step_is_the_reason_and_only_a_bug_has_a_stack_trace(
     assert ("Traceback" in caplog.text) == isinstance(error, IndexError)
 
 
+@pytest.mark.parametrize(("augment", "side"), [("standard", 40), ("trivial", 40), ("none", 32)])
+def test_without_augmentation_training_sees_what_is_served(data, here, monkeypatch, augment, side):
+    seen = []
+
+    def fit(network, images, *_, augmentation, **__):
+        seen.append((images.pixels.shape[1], augmentation.policy))
+        raise DivergedError("enough")
+
+    monkeypatch.setattr(pipeline, "fit", fit)
+    main([*FAST, "--data-dir", str(data), "--augment", augment])
+    assert seen == [(side, augment)]
+
+
 def test_a_finished_training_is_not_repeated_and_another_one_is_refused(data, here, tmp_path, capsys):
     again = [*FAST, "--data-dir", str(data), "--checkpoint-dir", str(tmp_path / "checkpoints")]
     assert main([*again, "--checkpoint-minutes", "0"]) == 0
