@@ -22,7 +22,7 @@ from cli.prices import hourly_price
 from cli.training.following import JobLog, PhasePrinter
 from cli.training.hyperparameters import DATA_SET, encode, refuse_shell_syntax
 from cli.training.job_names import job_prefix, new_job
-from infra.bucket_layout import CHECKPOINTS, CODE, TRAINING_OUTPUT
+from infra.bucket_layout import CHECKPOINTS, CODE, TRAINING_OUTPUT, WEIGHTS
 from model.core.archives import write_archive
 from model.training.arguments import CHECKPOINT_DIR, ArgumentsError, canonical, parse_arguments, set_by_jobs
 from model.training.config import SMALLEST_SHARE
@@ -164,6 +164,11 @@ def training_hyperparameters(
             config = parse_arguments([f"--{name}={value}" for name, value in given.items()], {}, trains_here=False)
         except ArgumentsError as error:
             raise UsageError(f"The training cannot be started: {error}.") from error
+        if config.weights not in ("none", "default") and not config.weights.startswith(("s3://", "/opt/ml/")):
+            raise UsageError(
+                f"A job has no file {config.weights!r} to take weights from.",
+                f"Put it into the bucket: aws s3 cp FILE s3://{stage.data_bucket}/{WEIGHTS}/, and name it there.",
+            )
         if config.mode == "finetune":  # a head is trained by one of the instances
             batch_sizes.append(config.recipe.batch_size)
     _require_data_set(stage, request.data_set, min(batch_sizes, default=None), instances)

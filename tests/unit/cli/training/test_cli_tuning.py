@@ -192,6 +192,7 @@ SHELL_SYNTAX = ["$HOME", "`id`", *"""&;|<>()"'*?[]{}~!#\\ \né""", ""]
         *(({"weights": f"a{value}b" if value else ""}, "a shell reads it") for value in SHELL_SYNTAX),
         ({"epochz": "3"}, "unrecognized arguments: --epochz=3; did you mean --epochs?"),
         ({"label_smoothing": "abc"}, "--label-smoothing: 'abc' is not a number from"),
+        ({"weights": "build/resnet18.pt"}, "A job has no file 'build/resnet18.pt'"),
         ({"data_dir": "elsewhere"}, "A job sets data-dir itself"),
         ({"epochs": "0"}, "epochs"),
         ({"compile": "true"}, "compile"),
