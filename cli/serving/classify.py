@@ -21,6 +21,7 @@ from cli.parallel import map_unordered
 from cli.serving.function_client import Answer, FunctionClient
 from model.core.artifact import ArtifactError
 from model.training.data.image_folder import ImageFile
+from model.training.data.listing import some
 
 if TYPE_CHECKING:
     from model.core.predictor import Predictor
@@ -111,7 +112,9 @@ def evaluate(
     if evaluation.unanswered:
         raise WorkFailedError(f"{len(evaluation.unanswered)} images got no answer.", "Try again.")
     if evaluation.lost:
-        raise NotReadyError(f"No image in {directory}/test could be used of {', '.join(map(repr, evaluation.lost))}.")
+        raise NotReadyError(
+            f"No image in {directory}/test could be used of {some([repr(label) for label in evaluation.lost])}."
+        )
 
 
 def evaluation_table(evaluation: Evaluation) -> Table:
@@ -143,7 +146,7 @@ def evaluate_deployment(stage: Stage, directory: Path) -> Evaluation:
     labels, version = predictor.card.labels, predictor.card.version
     if unknown := sorted({image.label for image in test} - set(labels)):
         raise NotReadyError(
-            f"{directory}/test has classes that the model lacks: {', '.join(map(repr, unknown))}.",
+            f"{directory}/test has classes that the model lacks: {some([repr(label) for label in unknown])}.",
             "A model can only name what it was trained on: remove them, or train and deploy one that has them.",
         )
     client = FunctionClient(stage, connections=_CALLS_AT_ONCE)
