@@ -41,6 +41,7 @@ from cli.aws import ROOT
 from cli.console import console, error_console
 from cli.errors import KennelError
 from model.core.machine import available_vcpus
+from model.core.network import NetworkError
 
 FOLDER = ROOT / "build" / "benchmarks"
 _QUICK_ROUNDS, _QUICK_SECONDS = 1, 2
@@ -60,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments.rounds, arguments.seconds = _QUICK_ROUNDS, _QUICK_SECONDS
     try:
         return _run(arguments)
-    except (BrokenSystemError, ModelError, WrongAnswerError, KennelError) as error:
+    except (BrokenSystemError, ModelError, NetworkError, WrongAnswerError, KennelError) as error:
         error_console.print(f"Stopped: {error}", markup=False)
         return 1
     except KeyboardInterrupt:

@@ -18,10 +18,9 @@ from benchmarks.load import Expected
 from benchmarks.serving_systems import ModelError, Served
 from model.core.artifact import ONNX_FILE, WEIGHTS_FILE, ModelCard, file_version
 from model.core.decoding import decode
-from model.core.network import NetworkError, build, check_input_size
+from model.core.network import build, check_input_size, made_for
 from model.core.packaging import add_serving_program
 from model.core.predictor import Predictor
-from model.core.transforms import Preprocessing
 from model.training.artifact.export import check_export, export_onnx
 from model.training.artifact.precision import Decision, Limits, choose_precision
 from model.training.data.dataset import display_labels
@@ -92,7 +91,7 @@ def make_artifacts(
     images : list of bytes
         JPEG files.
     """
-    preprocessing = Preprocessing(input_size=input_size, resize_size=round(input_size * 256 / 224))
+    preprocessing = made_for(architecture).at(input_size)
     decoded = [decode(image, target_size=preprocessing.resize_size) for image in images]
     pixels = np.stack([preprocessing.crop(image) for image in decoded])
     inputs = preprocessing.normalise(pixels)
@@ -167,15 +166,12 @@ def distinguishing_network(architecture: str, inputs: npt.NDArray[np.float32]) -
 
     Raises
     ------
-    ModelError
-        For an unknown architecture, or one that does not end in a linear layer or does not take images of this size.
+    ModelError, NetworkError
+        For an architecture that does not end in a linear layer; that is unknown or does not take images of this size.
     """
     torch.manual_seed(SEED)
-    try:
-        network = build(architecture, CLASSES).eval()
-        check_input_size(network, architecture, inputs.shape[-1])
-    except NetworkError as error:
-        raise ModelError(str(error)) from error
+    network = build(architecture, CLASSES, input_size=inputs.shape[-1]).eval()
+    check_input_size(network, architecture, inputs.shape[-1])
     linear = [module for module in network.modules() if isinstance(module, nn.Linear)]
     if not linear or linear[-1].out_features != CLASSES:
         raise ModelError(f"{architecture} does not end in a linear layer; take another --network.")

@@ -35,8 +35,7 @@ from torch import nn
 from benchmarks.drawn import write_data_set
 from benchmarks.measuring import Goal, add_common_options, finish, machine, machine_line, markdown_table
 from cli.console import console
-from model.core.network import build, classifier_name
-from model.core.transforms import Preprocessing
+from model.core.network import build, classifier_name, made_for
 from model.training.config import Recipe
 from model.training.data.augment import Augmentation
 from model.training.data.dataset import discover, fingerprint
@@ -75,11 +74,11 @@ class Setting:
 
     @property
     def augmentation(self) -> Augmentation:
-        return Augmentation(Preprocessing(self.size, round(self.size * 1.125)))
+        return Augmentation(made_for(self.architecture).at(self.size))
 
     def network(self) -> nn.Module:
         torch.manual_seed(0)
-        return build(self.architecture, len(self.data_set.labels), weights=self.weights)
+        return build(self.architecture, len(self.data_set.labels), weights=self.weights, input_size=self.size)
 
     def images(self, count: int | None = None) -> tuple[Images, Images]:
         """Return the training images (`count` of them, spread over all classes) and the validation images, decoded."""

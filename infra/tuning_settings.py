@@ -59,8 +59,9 @@ class TuningSettings(Table):
     parallel_jobs: Annotated[int, between(1, 100)] = 2
     #: End trainings that do worse than the median of the earlier ones; Hyperband does so by itself, in its own way.
     early_stopping: StrictBool = False
-    learning_rate_min: Annotated[float, between(1e-8, 10)] = 0.001
-    learning_rate_max: Annotated[float, between(1e-8, 10)] = 0.1
+    #: Without both: by network family, as `model/training/defaults.py` has them.
+    learning_rate_min: Annotated[float, between(1e-8, 10)] | None = None
+    learning_rate_max: Annotated[float, between(1e-8, 10)] | None = None
     batch_sizes: tuple[Annotated[int, between(2, 65_536)], ...] = (32, 64, 128, 256, 512)
     #: Further hyperparameters to search.
     numbers: tuple[NumberRange, ...] = ()
@@ -69,7 +70,10 @@ class TuningSettings(Table):
     def conflicts(self) -> Iterator[str]:
         if self.parallel_jobs > self.max_jobs:
             yield f"parallel_jobs: {self.parallel_jobs} is more than max_jobs ({self.max_jobs})"
-        if self.learning_rate_min >= self.learning_rate_max:
+        if self.learning_rate_min is None or self.learning_rate_max is None:
+            if self.learning_rate_min != self.learning_rate_max:
+                yield "learning_rate_min, learning_rate_max: give both or neither"
+        elif self.learning_rate_min >= self.learning_rate_max:
             yield (
                 f"learning_rate_min: {self.learning_rate_min:g} must be less than learning_rate_max "
                 f"({self.learning_rate_max:g})"

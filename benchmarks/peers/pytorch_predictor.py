@@ -13,7 +13,8 @@ def load(model_dir: Path) -> Predictor:
     """Load an artifact's folder and run the network once."""
     torch.set_num_threads(1)
     card = ModelCard.load(model_dir)
-    network = build(card.architecture, len(card.labels), weights=model_dir / WEIGHTS_FILE).eval()
+    weights = model_dir / WEIGHTS_FILE
+    network = build(card.architecture, len(card.labels), weights=weights, input_size=card.input_size).eval()
 
     @torch.inference_mode()
     def run(images: FloatArray) -> FloatArray:

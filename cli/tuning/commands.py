@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
@@ -108,7 +109,7 @@ def start_tuning(stage: Stage, request: TuningRequest) -> str:
 
 
 def _price(stage: Stage, tuning_job: dict[str, Any]) -> str:
-    """Say what a search runs on, and the most that it can cost in an hour and in all."""
+    """Say what a search varies and runs on, and the most that it can cost in an hour and in all."""
     training, limits = stage.settings.training, tuning_job["HyperParameterTuningJobConfig"]["ResourceLimits"]
     jobs, at_once = limits["MaxNumberOfTrainingJobs"], limits["MaxParallelTrainingJobs"]
     resources = tuning_job["TrainingJobDefinition"]["ResourceConfig"]
@@ -116,9 +117,15 @@ def _price(stage: Stage, tuning_job: dict[str, Any]) -> str:
     hours, price = jobs * instances * training.max_runtime_seconds / 3600, usd_per_hour(instance_type)
     cost = f", {price * hours:.2f} USD" if price is not None else ""
     spot = "; spot capacity, billed below that" if training.spot else ""
+    ranges = itertools.chain(*tuning_job["HyperParameterTuningJobConfig"]["ParameterRanges"].values())
+    searched = [
+        f"{one['Name']} {', '.join(one['Values']) if 'Values' in one else one['MinValue'] + ' to ' + one['MaxValue']}"
+        for one in ranges
+    ]
     return (
         f"Tuning job {tuning_job['HyperParameterTuningJobName']}: {jobs} training jobs, at most {at_once} at once, "
         f"each on {instances} × {instance_type}.\n"
+        f"Searched: {'; '.join(searched)}.\n"
         f"Upper bound with {at_once} at once: {hourly_price(instance_type, instances * at_once)}{spot}. "
         f"The whole search: at most {hours:.1f} instance-hours{cost}."
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,8 @@ from cli.training.sagemaker import (
 from cli.tuning.jobs import read_tuning
 from infra.tuning_settings import ChoiceRange, NumberRange, TuningSettings
 from model.training.arguments import canonical, parse_arguments
+from model.training.config import TrainingConfig
+from model.training.defaults import defaults_for
 
 OBJECTIVE = {"Type": "Minimize", "MetricName": "valid:loss"}
 #: The log has the objective once an epoch and the best one again at the end; and one more, because Hyperband ends a job
@@ -45,7 +48,8 @@ def tuning_job_request(stage: Stage, request: TuningRequest, job: str) -> dict[s
     if len(request.warm_start) > 5:
         raise UsageError("A tuning job goes on from at most five earlier ones.")
     settings = request.settings
-    ranges = parameter_ranges(settings, request.training.hyperparameters)
+    configured = {canonical(name): str(value) for name, value in stage.settings.training.hyperparameters.items()}
+    ranges = parameter_ranges(settings, request.training.hyperparameters, configured)
     searched = _tried(ranges)
     if not searched:
         raise UsageError("Nothing is left to search: --set fixes every hyperparameter that has a range.")
@@ -88,9 +92,22 @@ def tuning_job_request(stage: Stage, request: TuningRequest, job: str) -> dict[s
     }
 
 
-def parameter_ranges(settings: TuningSettings, fixed: Mapping[str, str]) -> Ranges:
-    """Return the settings' ranges as SageMaker takes them, without the hyperparameters that are fixed."""
+def parameter_ranges(
+    settings: TuningSettings, fixed: Mapping[str, str], configured: Mapping[str, str] | None = None
+) -> Ranges:
+    """Return the settings' ranges as SageMaker takes them, without the hyperparameters that are fixed.
+
+    Learning rates that the settings leave open are those of all networks that the search may train; `configured` are
+    the hyperparameters of the settings, which `fixed` ones and searched ones replace.
+    """
     low, high = settings.learning_rate_min, settings.learning_rate_max
+    if low is None or high is None:
+        given: dict[str, tuple[str, ...]] = {name: (value,) for name, value in (configured or {}).items()}
+        given |= {canonical(choice.name): choice.values for choice in settings.choices}
+        given |= {name: (value,) for name, value in fixed.items()}
+        networks = [given.get(name, (getattr(TrainingConfig, name),)) for name in ("architecture", "weights", "mode")]
+        lows, highs = zip(*(defaults_for(*each).search_lr for each in itertools.product(*networks)), strict=True)
+        low, high = min(lows), max(highs)
     numbers = [NumberRange(name="lr", min=low, max=high, scale="logarithmic"), *settings.numbers]
     choices = [ChoiceRange(name="batch-size", values=tuple(map(str, settings.batch_sizes))), *settings.choices]
     ranges: Ranges = {

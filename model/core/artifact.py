@@ -22,6 +22,7 @@ CARD_FILE = "model.json"
 ONNX_FILE = "model.onnx"
 WEIGHTS_FILE = "weights.pt"
 PRECISIONS = ("fp32", "int8")
+INTERPOLATIONS = ("bilinear", "bicubic")
 MAX_INPUT_SIZE = 4096
 
 
@@ -47,6 +48,8 @@ class ModelCard:
         Pixels: the shorter side is resized to `resize_size`; the network sees the centre of `input_size`.
     mean, std
         Per channel (red, green, blue) of pixel values in 0…1.
+    interpolation
+        How images are resized, one of `INTERPOLATIONS`.
     temperature
         Logits are divided by it before the softmax.
     precision, quantization
@@ -64,6 +67,7 @@ class ModelCard:
     resize_size: int
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    interpolation: str = "bilinear"
     temperature: float = 1.0
     precision: str = "fp32"
     quantization: dict[str, Any] = field(default_factory=dict)
@@ -122,6 +126,7 @@ class ModelCard:
         form = document.pop("format", None)
         if form != FORMAT:
             raise ArtifactError(f"format is {_shown(form)}; this program reads format {FORMAT}")
+        document.setdefault("interpolation", INTERPOLATIONS[0])  # cards of earlier versions do not name it
         faults = [f"{name} is missing" for name in _KINDS if name not in document]
         faults += [f"{_shown(name)} is not a key of format {FORMAT}" for name in document if name not in _KINDS]
         if faults:
@@ -196,6 +201,7 @@ _KINDS: dict[str, _Kind] = {
     "resize_size": _SIZE,
     "mean": _Kind("three numbers", lambda value: _are(value, _is_number, least=3, most=3)),
     "std": _Kind("three numbers above 0", lambda value: _are(value, lambda one: _is_number(one, 0), least=3, most=3)),
+    "interpolation": _Kind(f"one of {', '.join(INTERPOLATIONS)}", lambda value: value in INTERPOLATIONS),
     "temperature": _Kind("a number above 0", lambda value: _is_number(value, 0)),
     "precision": _Kind(f"one of {', '.join(PRECISIONS)}", lambda value: value in PRECISIONS),
     "quantization": _OBJECT,

@@ -5,6 +5,7 @@ This is also the only place that imports torchvision, because that import may ne
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import functools
 import importlib
@@ -15,7 +16,12 @@ from typing import Any
 
 import torch
 
+from .artifact import file_version
 from .resnet9 import resnet9
+from .transforms import Preprocessing
+
+# What resnet9 is made for.
+_RESNET9_INPUT = Preprocessing(input_size=64, resize_size=72)
 
 # These two return a tuple of three outputs while they train, unless told not to build the auxiliary classifiers. And
 # their published weights were trained with another normalisation, which they turn ImageNet's into when told to.
@@ -62,7 +68,41 @@ def architectures() -> list[str]:
     return ["resnet9", *models.list_models(module=models)]
 
 
-def build(architecture: str, classes: int, *, weights: Path | None = None) -> torch.nn.Module:
+def published(architecture: str) -> Any:
+    """Return torchvision's enumeration of the weights of one of its networks; raise NetworkError for other names."""
+    known = architectures()
+    if architecture not in known:
+        near = difflib.get_close_matches(architecture, known, n=3) or known[:3]
+        raise NetworkError(
+            f"unknown architecture {architecture!r}; did you mean {' or '.join(near)}? "
+            "resnet9 and all of torchvision's classification networks are allowed."
+        )
+    return torchvision_models().get_model_weights(architecture)
+
+
+def made_for(architecture: str, weights: Path | None = None) -> Preprocessing:
+    """Return the preprocessing that a network is published with.
+
+    `weights` may be a file: torchvision publishes weights of one network for several sizes, and names each file by the
+    beginning of its hash. Other weights count as the best published ones, and so do random ones.
+    """
+    if architecture == "resnet9":
+        return _RESNET9_INPUT
+    entry = (entries := published(architecture)).DEFAULT
+    if weights is not None:
+        digest = file_version(weights).removeprefix("sha256:")
+        hashes = {found[1]: each for each in entries if (found := torch.hub.HASH_REGEX.search(each.url))}
+        entry = next((each for beginning, each in hashes.items() if digest.startswith(beginning)), entry)
+    transforms = entry.transforms()
+    (input_size,), (resize_size,) = transforms.crop_size, transforms.resize_size
+    return Preprocessing(
+        input_size, resize_size, tuple(transforms.mean), tuple(transforms.std), transforms.interpolation.value
+    )
+
+
+def build(
+    architecture: str, classes: int, *, weights: Path | None = None, input_size: int | None = None
+) -> torch.nn.Module:
     """Make a network in training mode: float32 [N, 3, H, W] in, logits float32 [N, classes] out.
 
     Parameters
@@ -74,25 +114,26 @@ def build(architecture: str, classes: int, *, weights: Path | None = None) -> to
     weights
         A plain state dictionary to start from, as torchvision publishes them. A last layer of another number of
         classes is left out and stays random. Without it all weights are random.
+    input_size
+        Side of the images in pixels, without it what the network is made for. Only Vision Transformers depend on it:
+        their weights for another size are interpolated, as far as they belong to positions (Dosovitskiy et al. 2021).
 
     Raises
     ------
     NetworkError
-        For a name that torchvision does not know or weights that belong to another network.
+        For a name that torchvision does not know, weights that belong to another network or a size that it cannot have.
     """
     if architecture == "resnet9":  # without torchvision, whose import takes a second
         network: torch.nn.Module = resnet9(classes)
     else:
-        known = architectures()
-        if architecture not in known:
-            near = difflib.get_close_matches(architecture, known, n=3) or known[:3]
-            raise NetworkError(
-                f"unknown architecture {architecture!r}; did you mean {' or '.join(near)}? "
-                "resnet9 and all of torchvision's classification networks are allowed."
-            )
-        network = torchvision_models().get_model(
-            architecture, weights=None, num_classes=classes, **_EXTRA_ARGUMENTS.get(architecture, {})
-        )
+        published(architecture)  # refuses other names
+        extra = _EXTRA_ARGUMENTS.get(architecture, {})
+        if architecture.startswith("vit_"):
+            extra = {"image_size": input_size or made_for(architecture).input_size}
+        try:
+            network = torchvision_models().get_model(architecture, weights=None, num_classes=classes, **extra)
+        except AssertionError as error:
+            raise _wrong_size(architecture, extra["image_size"], error) from error
     if weights is not None:
         _load_weights(network, architecture, weights)
     return network
@@ -111,12 +152,17 @@ def check_input_size(network: torch.nn.Module, architecture: str, input_size: in
         with torch.inference_mode():
             network(torch.zeros(2, 3, input_size, input_size))
     except (RuntimeError, AssertionError, ValueError) as error:
-        raise NetworkError(
-            f"{architecture} does not take images of {input_size} x {input_size} pixels; most networks take 64 and "
-            f"all take the size they were designed for, 224 for most ({error})"
-        ) from error
+        raise _wrong_size(architecture, input_size, error) from error
     finally:
         network.train(training)
+
+
+def _wrong_size(architecture: str, input_size: int, error: Exception) -> NetworkError:
+    made = made_for(architecture).input_size
+    return NetworkError(
+        f"{architecture} does not take images of {input_size} x {input_size} pixels ({error}); it is made for "
+        f"{made} x {made}: leave out --input-size"
+    )
 
 
 def _load_weights(network: torch.nn.Module, architecture: str, path: Path) -> None:
@@ -129,6 +175,10 @@ def _load_weights(network: torch.nn.Module, architecture: str, path: Path) -> No
     own = network.state_dict()
     if not isinstance(loaded, dict) or not loaded.keys() & own.keys():
         raise NetworkError(f"{path} holds no weights of a {architecture}")
+    if "encoder.pos_embedding" in own and "encoder.pos_embedding" in loaded:
+        interpolate = torchvision_models().vision_transformer.interpolate_embeddings
+        with contextlib.suppress(ValueError):  # what has another form does not fit, as is said below
+            loaded = interpolate(network.image_size, network.patch_size, loaded)
     head = classifier_name(network) + "."
     fitting = {name: value for name, value in loaded.items() if name in own and value.shape == own[name].shape}
     unfit = sorted(name for name in own if name not in fitting and not name.startswith(head))

@@ -42,7 +42,7 @@ class Predictor:
         self.card = card
         self._engine = engine
         self._max_pixels = max_pixels
-        self._preprocess = Preprocessing(card.input_size, card.resize_size, card.mean, card.std)
+        self._preprocess = Preprocessing.of(card)
 
     @classmethod
     def load(cls, model_dir: Path, threads: int = 1, *, max_pixels: int = MAX_PIXELS) -> Self:

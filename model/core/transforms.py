@@ -7,14 +7,17 @@ What only training does to images is in `augment.py`.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-# The statistics of ImageNet, which torchvision's published weights expect; any constants near the data's serve a
-# network trained from scratch, so there is one pair for both.
+from .artifact import ModelCard
+
+# The statistics of ImageNet; any constants near the data's serve a network trained from scratch.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -23,13 +26,26 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 class Preprocessing:
     """Resize the shorter side to `resize_size`, cut the centre of `input_size`, normalise.
 
-    Mean and standard deviation are per channel (red, green, blue), for values scaled to 0-1.
+    Mean and standard deviation are per channel (red, green, blue), for values scaled to 0-1. The interpolation is one
+    of `artifact.INTERPOLATIONS`.
     """
 
     input_size: int
     resize_size: int
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
+    interpolation: str = "bilinear"
+
+    @classmethod
+    def of(cls, card: ModelCard) -> Self:
+        """Return a model's own."""
+        return cls(**{field.name: getattr(card, field.name) for field in dataclasses.fields(cls)})
+
+    def at(self, input_size: int) -> Self:
+        """Return the same for another size of the network's input."""
+        return dataclasses.replace(
+            self, input_size=input_size, resize_size=round(input_size * self.resize_size / self.input_size)
+        )
 
     def crop(self, image: Image.Image) -> npt.NDArray[np.uint8]:
         """Return the centre of an RGB image, uint8 [input_size, input_size, 3]."""
@@ -38,7 +54,8 @@ class Preprocessing:
         side = min(image.size) * self.input_size / self.resize_size
         left, top = (image.width - side) / 2, (image.height - side) / 2
         box = (left, top, left + side, top + side)
-        return np.asarray(image.resize((self.input_size, self.input_size), Image.Resampling.BILINEAR, box=box))
+        method = Image.Resampling[self.interpolation.upper()]
+        return np.asarray(image.resize((self.input_size, self.input_size), method, box=box))
 
     def normalise(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Turn bytes, uint8 [..., height, width, 3], into the network's numbers, float32 [..., 3, height, width]."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from .config import Recipe, TrainingConfig
+from .defaults import TABLE, defaults_for
 
 # What SageMaker keeps the same as the job's checkpoint location.
 CHECKPOINT_DIR = "/opt/ml/checkpoints"
@@ -90,6 +91,9 @@ def parse_arguments(
     if str(given["checkpoint_dir"]) == shared and (job := environment.get("TRAINING_JOB_NAME")):
         # The training jobs of a tuning job share the place: each has a folder of its own, and all have the features.
         given["checkpoint_dir"] /= job
+    defaults = defaults_for(given["architecture"], given["weights"], given["mode"])
+    for name in ("lr", "weight_decay"):
+        given[name] = getattr(defaults, name) if given[name] is None else given[name]
     recipe = Recipe(**{field.name: given.pop(field.name) for field in dataclasses.fields(Recipe)})
     return TrainingConfig(recipe=recipe, **given)
 
@@ -98,6 +102,8 @@ def _parser(environment: Mapping[str, str]) -> _Parser:
     parser = _Parser(
         prog="python -m model.train",
         description="Train an image classifier.",
+        epilog="--lr and --weight-decay without a value, from random weights or fine-tuned: "
+        + "; ".join(f"{row.family}: {row.lr:g}, {row.weight_decay:g}" for row in TABLE),
         allow_abbrev=False,
         formatter_class=_HelpFormatter,
     )

@@ -18,20 +18,25 @@ from pathlib import Path
 from typing import Any
 
 from ..core.machine import available_vcpus
+from .defaults import HEAD, RANDOM, RESNET9
 
 
-def option(group: str, default: Any, help: str, *, variables: tuple[str, ...] = (), **argument: Any) -> Any:
+def option(
+    group: str, default: Any, help: str, *, variables: tuple[str, ...] = (), by_family: bool = False, **argument: Any
+) -> Any:
     """Return a dataclass field that the command line sets, under the heading `group` of `--help`.
 
     A default that is a text is read by the argument's `type`; None means that there is none. The first of the
-    environment `variables` that is there sets it. `argument` is what `add_argument` takes besides.
+    environment `variables` that is there sets it. `argument` is what `add_argument` takes besides. An option
+    `by_family` has its default from the table in `defaults.py`, on the command line; `default` is that of `resnet9`.
     """
     if variables:
         help += f"; {variables[0]}"
     value = argument.get("type", str)(default) if isinstance(default, str) else default
+    given = None if by_family else default
     return dataclasses.field(
         default=dataclasses.MISSING if default is None else value,
-        metadata={"group": group, "variables": variables, "argument": {"default": default, "help": help, **argument}},
+        metadata={"group": group, "variables": variables, "argument": {"default": given, "help": help, **argument}},
     )
 
 
@@ -105,8 +110,14 @@ class Recipe:
 
     epochs: int = option(_PLAIN, 40, "at most so many", type=integer(1, 10_000))
     batch_size: int = option(_PLAIN, 64, "images per step, on all workers together", type=integer(2, 65_536))
-    lr: float = option(_PLAIN, 0.01, "peak learning rate", type=real(1e-8, 10))
-    weight_decay: float = option(_PLAIN, 0.1, "AdamW's, not for biases", type=real(0, 10))
+    lr: float = option(
+        _PLAIN, RESNET9.lr, "peak learning rate; without it by network family: see below",
+        type=real(1e-8, 10), by_family=True,
+    )  # fmt: skip
+    weight_decay: float = option(
+        _PLAIN, RESNET9.weight_decay, "AdamW's, for matrices and kernels; without it by network family: see below",
+        type=real(0, 10), by_family=True,
+    )  # fmt: skip
     label_smoothing: float = option(_PLAIN, 0.1, "share given to all classes alike", type=real(0, 0.9))
     patience: int = option(
         _PLAIN, 0, "stop after this many epochs without a lower validation loss; 0: never", type=integer(0, 10_000)
@@ -152,13 +163,13 @@ class TrainingConfig:
 
     architecture: str = option(_PLAIN, "resnet9", "resnet9, or a torchvision network")
     weights: str = option(
-        _PLAIN, "none",
+        _PLAIN, RANDOM,
         "what to start from: a state dictionary's path or s3://BUCKET/KEY, default: torchvision's published weights, "
         "none: random ones",
     )  # fmt: skip
     input_size: int | None = option(
         _PLAIN, None,
-        "side of the network's input, pixels; without it 64, or with --weights default what those are made for",
+        "side of the network's input, pixels; without it what the network is made for: 64 for resnet9, 224 for most",
         type=integer(16, 1024),
     )  # fmt: skip
     recipe: Recipe = Recipe()
@@ -187,7 +198,7 @@ class TrainingConfig:
         type=integer(0, 10_000), metavar="TRIALS",
     )  # fmt: skip
     search_lr: tuple[float, float] = option(
-        _HEAD, "0.001,0.1", "learning rates to search", type=interval(1e-8, 10), metavar="LOW,HIGH"
+        _HEAD, "{},{}".format(*HEAD.search_lr), "learning rates to search", type=interval(1e-8, 10), metavar="LOW,HIGH"
     )
     search_batch_sizes: tuple[int, ...] = option(
         _HEAD, "32,64,128,256,512", "batch sizes to choose from", type=integers(2, 65_536), metavar="SIZE,…"

@@ -18,7 +18,7 @@ from .artifact.best_so_far import BestSoFar
 from .artifact.finishing import Trained, finish
 from .config import TrainingConfig
 from .data.augment import Augmentation
-from .data.dataset import Fingerprint, discover, fingerprint
+from .data.dataset import discover, fingerprint
 from .data.decoded import decode_for_augmentation, decode_for_serving
 from .distributed.group import ALONE, DistributedError, Workers
 from .head.mode import train_head
@@ -26,13 +26,9 @@ from .loop.checkpoints import Checkpoints
 from .loop.engine import fit, half_type
 from .loop.metrics import print_epoch, print_metrics
 from .loop.stopping import Stop
-from .weights import default_input_size, local_weights
+from .weights import local_weights, preprocessing_for
 
 log = logging.getLogger(__name__)
-
-# The shorter side is resized to this much more than the input before the centre is cut: 72 for 64, 252 for 224, nearly
-# as for the published networks (256 for 224).
-RESIZE_MARGIN = 1.125
 
 
 def train(config: TrainingConfig, stop: Stop, workers: Workers = ALONE) -> None:
@@ -50,14 +46,12 @@ def train(config: TrainingConfig, stop: Stop, workers: Workers = ALONE) -> None:
     torch.set_num_threads(max(1, config.num_cpus // workers.local_size))
     torch.manual_seed(config.recipe.seed)
 
-    input_size = config.input_size or default_input_size(config.weights, config.architecture)
-    config = dataclasses.replace(config, input_size=input_size)
-    preprocessing = Preprocessing(input_size, round(input_size * RESIZE_MARGIN))
     data_set = discover(config.data_dir)
     identity = fingerprint(data_set)
     log.info("%d classes, %s images, %s", len(data_set.labels), data_set.counts, identity.digest)
     _check_same(identity.digest, workers)
-    network = _build(config, len(data_set.labels), input_size)
+    network, preprocessing = _build(config, len(data_set.labels))
+    config = dataclasses.replace(config, input_size=preprocessing.input_size)
     valid = decode_for_serving(data_set.splits["valid"], preprocessing, torch.get_num_threads(), workers)
     data_set.splits["valid"].refuse_unreadable(valid.skipped)
     trained = Trained(network, data_set, identity, preprocessing, valid)
@@ -105,27 +99,28 @@ def _fine_tune(
         on_epoch=print_epoch if workers.is_main else lambda _: None,
         keep_best=BestSoFar(config, trained, network, started=started) if workers.is_main else lambda _: None,
         workers=workers,
-        checkpoints=_checkpoints(config, trained.identity, workers),
+        checkpoints=_checkpoints(config, trained, workers),
         half=half_type(config.mixed_precision, device),
         compiled=config.compile == "on",
     )
     return config, dataclasses.replace(trained, outcome=outcome)
 
 
-def _build(config: TrainingConfig, classes: int, input_size: int) -> nn.Module:
+def _build(config: TrainingConfig, classes: int) -> tuple[nn.Module, Preprocessing]:
     with local_weights(config.weights, config.architecture) as weights:
-        network = build(config.architecture, classes, weights=weights)
-    check_input_size(network, config.architecture, input_size)
-    if config.sync_batch_norm == "on":
-        return nn.SyncBatchNorm.convert_sync_batchnorm(network)  # in evaluation it computes as before, on CPUs, too
-    return network
+        preprocessing = preprocessing_for(config.architecture, weights, config.input_size)
+        network = build(config.architecture, classes, weights=weights, input_size=preprocessing.input_size)
+    check_input_size(network, config.architecture, preprocessing.input_size)
+    if config.sync_batch_norm == "on":  # in evaluation it computes as before, on CPUs, too
+        network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+    return network, preprocessing
 
 
-def _checkpoints(config: TrainingConfig, identity: Fingerprint, workers: Workers) -> Checkpoints | None:
+def _checkpoints(config: TrainingConfig, trained: Trained, workers: Workers) -> Checkpoints | None:
     if config.checkpoint_dir is None:
         return None
-    asked = {"architecture": config.architecture, "input_size": config.input_size}
-    asked |= dataclasses.asdict(config.recipe) | {"weights": config.weights, "data": identity.digest}
+    asked = {"architecture": config.architecture} | dataclasses.asdict(trained.preprocessing)
+    asked |= dataclasses.asdict(config.recipe) | {"weights": config.weights, "data": trained.identity.digest}
     every = 60 * config.checkpoint_minutes
     return Checkpoints(config.checkpoint_dir, asked, workers=workers, every=every, keep=config.checkpoint_keep)
 

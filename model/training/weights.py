@@ -7,27 +7,40 @@ import logging
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import Any
 from urllib.parse import urlsplit
 
 import torch
 
-from ..core.artifact import file_version
-from ..core.network import NetworkError, torchvision_models
+from ..core.artifact import CARD_FILE, ModelCard, file_version
+from ..core.network import NetworkError, made_for, published
+from ..core.transforms import Preprocessing
+from .defaults import RANDOM
 
 log = logging.getLogger(__name__)
 
-PUBLISHED, RANDOM = "default", "none"
-# Side of the network's input, in pixels: what resnet9 is made for.
-_DEFAULT_INPUT_SIZE = 64
+PUBLISHED = "default"
 
 
-def default_input_size(source: str, architecture: str) -> int:
-    """Return the side of the network's input, in pixels: with the published weights what those were measured with."""
-    if source != PUBLISHED:
-        return _DEFAULT_INPUT_SIZE
-    (size,) = _published(architecture).transforms().crop_size
-    return int(size)
+def preprocessing_for(architecture: str, weights: Path | None, input_size: int | None) -> Preprocessing:
+    """Return how images are made into the network's input: as for its weights, or with an input of another size.
+
+    An artifact's weights, which have the model's card beside them, are for what the card says; others for what the
+    network is published with.
+    """
+    made = made_for(architecture, weights)
+    if weights is not None and (weights.parent / CARD_FILE).is_file():
+        card = ModelCard.load(weights.parent)
+        if card.architecture == architecture:
+            made = Preprocessing.of(card)
+    if weights is not None and input_size not in (None, made.input_size):
+        log.warning(
+            "--input-size %d: these weights of %s are for images of %d pixels, resized to %d; without --input-size "
+            "they get those",
+            *(input_size, architecture, made.input_size, made.resize_size),
+        )
+    chosen = made.at(input_size or made.input_size)
+    log.info("the network's input: %s", chosen)
+    return chosen
 
 
 @contextlib.contextmanager
@@ -55,18 +68,12 @@ def local_weights(source: str, architecture: str) -> Iterator[Path | None]:
         yield path
 
 
-def _published(architecture: str) -> Any:
-    try:
-        return torchvision_models().get_model_weights(architecture).DEFAULT
-    except (ValueError, AttributeError):  # no such network in torchvision, or one without weights
-        raise NetworkError(
-            f"torchvision publishes no weights of {architecture}; name a file of weights, or start without: "
-            f"--weights {RANDOM}"
-        ) from None
-
-
 def _download_published(architecture: str) -> Path:
-    url = str(_published(architecture).url)
+    if architecture == "resnet9":
+        raise NetworkError(
+            f"nobody publishes weights of resnet9; name a file of weights, or start without: --weights {RANDOM}"
+        )
+    url = str(published(architecture).DEFAULT.url)
     name = PurePosixPath(urlsplit(url).path).name
     path = Path(torch.hub.get_dir()) / "checkpoints" / name
     if path.is_file():
@@ -97,8 +104,11 @@ def _download_object(source: str, folder: Path) -> Path:
     if not bucket or not key:
         raise NetworkError(f"--weights {source} is not of the form s3://BUCKET/KEY")
     path = folder / PurePosixPath(key).name
+    s3 = boto3.client("s3")
     try:
-        boto3.client("s3").download_file(bucket, key, str(path))
+        s3.download_file(bucket, key, str(path))
+        with contextlib.suppress(ClientError):  # beside the weights of an artifact, and of nothing else
+            s3.download_file(bucket, str(PurePosixPath(key).with_name(CARD_FILE)), str(folder / CARD_FILE))
     except (Boto3Error, BotoCoreError, ClientError) as error:
         raise NetworkError(
             f"{source} cannot be fetched: {error}. A training job may read the data bucket below weights/"

@@ -13,10 +13,10 @@ from ..artifact.best_so_far import BestSoFar
 from ..artifact.finishing import Trained
 from ..config import TrainingConfig
 from ..data.augment import Augmentation
+from ..defaults import RANDOM
 from ..distributed.group import Workers
 from ..loop.engine import half_type
 from ..loop.metrics import metrics_line, print_epoch, print_metrics
-from ..weights import RANDOM
 from .backbone import split
 from .extraction import Extraction
 from .feature_store import FeatureStore

@@ -25,6 +25,9 @@ log = logging.getLogger(__name__)
 WARM_UP = 0.3
 # Parts of torchvision's networks that are not a stage, but hold the stages.
 _HOLDERS = frozenset({"features", "encoder", "layers", "blocks", "trunk_output"})
+# Their matrices and kernels decay. What else has several dimensions is no matrix: position embeddings, class tokens,
+# tables of relative positions, layer scale.
+_DECAYED = (nn.Linear, nn.modules.conv._ConvNd, nn.MultiheadAttention)
 
 
 class DivergedError(Exception):
@@ -214,8 +217,15 @@ def parameter_groups(network: nn.Module, *, lr: float, weight_decay: float, lr_d
     """Return the optimiser's groups: a learning rate for each stage, and weight decay for matrices and kernels only.
 
     `lr` is that of the last stage; `lr_decay` the learning rate of a stage over that of the next one (Howard and Ruder
-    2018). Biases and normalisation, which have one dimension, do not decay.
+    2018). Biases, normalisation, embeddings and layer scale do not decay, as in torchvision's references.
     """
+    matrices = {
+        id(parameter)
+        for module in network.modules()
+        if isinstance(module, _DECAYED)
+        for parameter in module.parameters(recurse=False)
+        if parameter.ndim >= 2
+    }
     if lr_decay == 1:
         by_stage = [list(network.parameters())]
     else:
@@ -225,7 +235,8 @@ def parameter_groups(network: nn.Module, *, lr: float, weight_decay: float, lr_d
     groups = []
     for distance, parameters in enumerate(reversed(by_stage)):
         trained = [parameter for parameter in parameters if parameter.requires_grad]
-        decayed, free = [p for p in trained if p.ndim >= 2], [p for p in trained if p.ndim < 2]
+        decayed = [p for p in trained if id(p) in matrices]
+        free = [p for p in trained if id(p) not in matrices]
         for decay, chosen in ((weight_decay, decayed), (0.0, free)):
             if chosen:
                 groups.append({"params": chosen, "weight_decay": decay, "lr": lr * lr_decay**distance})

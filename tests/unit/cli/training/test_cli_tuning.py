@@ -129,20 +129,13 @@ def test_what_is_fixed_is_not_searched_and_what_is_searched_is_not_fixed_by_the_
     assert config["RandomSeed"] == 3
 
 
-def test_the_settings_can_add_ranges():
-    settings = TuningSettings(
-        numbers=(
-            NumberRange(name="weight_decay", min=0.01, max=1.0, scale="logarithmic"),
-            NumberRange(name="patience", min=1.0, max=9.0, integer=True),
-        ),
-        choices=(ChoiceRange(name="architecture", values=("resnet9", "resnet18")),),
-    )
-    ranges = parameter_ranges(settings, {"lr": "1", "batch-size": "1"})
-    assert list(ranges.values()) == [
-        [{"Name": "weight-decay", "MinValue": "0.01", "MaxValue": "1.0", "ScalingType": "Logarithmic"}],
-        [{"Name": "patience", "MinValue": "1", "MaxValue": "9", "ScalingType": "Linear"}],
-        [{"Name": "architecture", "Values": ["resnet9", "resnet18"]}],
-    ]
+def test_learning_rates_are_those_of_the_network_and_a_person_is_told(stage, capsys):
+    stage.configure("training", hyperparameters={"architecture": "resnet50", "weights": "default"})
+    start_tuning(stage, request())
+    made = stage.aws.requests["create_hyper_parameter_tuning_job"][-1]["HyperParameterTuningJobConfig"]
+    (found,) = made["ParameterRanges"]["ContinuousParameterRanges"]
+    assert (found["MinValue"], found["MaxValue"]) == ("5e-05", "0.005")
+    assert "Searched: lr 5e-05 to 0.005; batch-size 32, 64, 128, 256, 512" in capsys.readouterr().out
 
 
 def test_hyperband_gives_every_job_the_time_to_save_its_model_and_stops_in_its_own_way(stage):

@@ -149,6 +149,7 @@ UNUSABLE: dict[str, list[object]] = {
     "mean": [[0.5, 0.5], [0.5, 0.5, "x"], [0.5, 0.5, float("nan")]],
     "std": [[0.5, 0.0, 0.5]],
     "temperature": [0, float("inf"), "1.0"],
+    "interpolation": ["nearest", 2, None],
     "precision": ["fp8", ["fp32"]],
     "metrics": [None],
     "display_labels": [["a", "b"]],

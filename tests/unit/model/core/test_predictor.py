@@ -1,5 +1,6 @@
 """Preprocessing and the predictor: right labels, true probabilities; an artifact that does not fit is refused."""
 
+import json
 import math
 from pathlib import Path
 
@@ -8,10 +9,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
-from serving_fixtures import DISPLAY_LABELS, image_bytes, make_artifact, write_onnx
+from serving_fixtures import DISPLAY_LABELS, encode, image_bytes, make_artifact, write_onnx
 
 from model.core import predictor as predictor_module
-from model.core.artifact import ONNX_FILE, ArtifactError
+from model.core.artifact import CARD_FILE, ONNX_FILE, ArtifactError, ModelCard
 from model.core.predictor import Predictor, onnx_session
 from model.core.transforms import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 
@@ -74,6 +75,22 @@ def test_int8_is_multiplied_exactly_where_it_would_overflow(tmp_path, monkeypatc
     else:
         with pytest.raises(RuntimeError):
             options.get_session_config_entry("session.x64quantprecision")
+
+
+@pytest.mark.parametrize("interpolation", [None, "bilinear", "bicubic"])
+def test_the_server_sees_what_the_card_says(tmp_path, interpolation):
+    constants = {"input_size": 16, "resize_size": 20, "mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]}
+    path = make_artifact(tmp_path, **constants) / CARD_FILE
+    card = json.loads(path.read_text()) | {"interpolation": interpolation}
+    if interpolation is None:  # as an earlier version has written it
+        del card["interpolation"]
+    path.write_text(json.dumps(card))
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 60, 3), np.uint8))
+    method = Image.Resampling[(interpolation or "bilinear").upper()]
+    pixels = np.asarray(image.resize((20, 20), method).crop((2, 2, 18, 18))) / 255
+    expected = ((pixels - constants["mean"]) / constants["std"]).transpose(2, 0, 1)
+    found = Predictor(ModelCard.load(tmp_path), lambda images: images).prepare(encode(image))
+    np.testing.assert_allclose(found, expected, atol=0.02)
 
 
 @given(st.integers(1, 300), st.integers(1, 300), st.integers(1, 80), st.integers(0, 40))

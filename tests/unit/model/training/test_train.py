@@ -140,7 +140,7 @@ def test_sigterm_leaves_the_best_model_so_far(data, tmp_path):
     ("arguments", "exit_code", "message"),
     [
         (["--data-dir", "nowhere"], 1, "There is no data set at nowhere"),
-        (["--architecture", "vit_b_16"], 1, "vit_b_16 does not take images of 32 x 32 pixels"),
+        (["--architecture", "alexnet"], 1, "alexnet does not take images of 32 x 32 pixels"),
         (["--weights", "nowhere.pt"], 1, "no weights at nowhere.pt"),
         (["--model-dir", "/dev/null/model"], 1, "Not a directory"),
         (["--num-gpus", "0", "--sync-batch-norm", "on"], 2, "--sync-batch-norm on needs GPUs, and this training runs"),
@@ -212,3 +212,5 @@ def test_a_finished_training_is_not_repeated_and_another_one_is_refused(data, he
     assert (here.metrics["epochs"][0], here.metrics["valid"]) == (first["epochs"][0], first["valid"])
     assert main([*again, "--lr", "0.005"]) == 1
     assert "are of another training: lr 0.01 instead of 0.005. Give the same arguments" in here.failure
+    assert main([*again, "--input-size", "48"]) == 1
+    assert "input_size 32 instead of 48, resize_size 36 instead of 54" in here.failure

@@ -6,6 +6,8 @@ import hashlib
 import io
 import sys
 import threading
+from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import boto3
@@ -13,10 +15,14 @@ import pytest
 import torch
 from fake_s3 import FakeS3
 from file_server import FileServer
+from serving_fixtures import make_artifact
 
-from model.core.network import NetworkError, build
+from model.core import network
+from model.core.artifact import CARD_FILE
+from model.core.network import NetworkError, build, made_for
+from model.core.transforms import Preprocessing
 from model.training import weights
-from model.training.weights import default_input_size, local_weights
+from model.training.weights import local_weights, preprocessing_for
 
 ARCHITECTURE = "shufflenet_v2_x0_5"
 
@@ -37,7 +43,9 @@ def site(monkeypatch, tmp_path, published):
     thread.start()
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     name = f"net-{hashlib.sha256(published).hexdigest()[:8]}.pth"
-    monkeypatch.setattr(weights, "_published", lambda _: SimpleNamespace(url=f"{site.url}/{name}"))
+    monkeypatch.setattr(
+        weights, "published", lambda _: SimpleNamespace(DEFAULT=SimpleNamespace(url=f"{site.url}/{name}"))
+    )
     yield site
     site.shutdown()
     thread.join()
@@ -98,6 +106,55 @@ def test_without_boto3_the_message_says_what_to_do(monkeypatch):
     assert "without boto3; install it, or name a local file" in refused("s3://bucket/weights/net.pt")
 
 
-def test_published_weights_bring_their_size():
-    assert (default_input_size("none", "resnet50"), default_input_size("default", "resnet50")) == (64, 224)
-    assert "publishes no weights of resnet9" in refused("default", "resnet9")
+def test_nobody_publishes_weights_of_our_own_network():
+    assert "nobody publishes weights of resnet9" in refused("default", "resnet9")
+
+
+@pytest.fixture
+def file(tmp_path) -> Path:
+    """Weights that nobody knows."""
+    (tmp_path / "weights.pt").write_bytes(b"weights")
+    return tmp_path / "weights.pt"
+
+
+def test_a_file_of_published_weights_is_known_by_its_content(file, monkeypatch):
+    class Entries(list):
+        DEFAULT = network.published("vit_l_16").DEFAULT
+
+    def transforms() -> SimpleNamespace:
+        imagenet = {"mean": [0.4, 0.5, 0.6], "std": [0.1, 0.2, 0.3]}
+        return SimpleNamespace(
+            **imagenet, crop_size=[512], resize_size=[520], interpolation=SimpleNamespace(value="bicubic")
+        )
+
+    known = SimpleNamespace(url=f"https://x/a-{hashlib.sha256(b'weights').hexdigest()[:8]}.pth", transforms=transforms)
+    monkeypatch.setattr(network, "published", lambda _: Entries([Entries.DEFAULT, known]))
+    expected = Preprocessing(512, 520, (0.4, 0.5, 0.6), (0.1, 0.2, 0.3), "bicubic")
+    assert preprocessing_for("vit_l_16", file, None) == expected
+    file.write_bytes(b"other weights")
+    assert preprocessing_for("vit_l_16", file, None).input_size == 224
+
+
+@pytest.mark.parametrize("place", ["folder", "bucket"])
+def test_weights_of_an_artifact_are_for_what_its_card_says(place, tmp_path, s3):
+    constants = {"input_size": 96, "resize_size": 100, "interpolation": "bicubic"}
+    source = str(make_artifact(tmp_path, architecture="resnet18", **constants) / "weights.pt")
+    if place == "bucket":
+        for name in (CARD_FILE, "weights.pt"):
+            s3.objects[f"weights/mine/{name}"] = (tmp_path / name).read_bytes()
+        source = "s3://bucket/weights/mine/weights.pt"
+    with local_weights(source, "resnet18") as path:
+        expected = Preprocessing(96, 100, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "bicubic")
+        assert preprocessing_for("resnet18", path, None) == expected
+        assert preprocessing_for("resnet34", path, None) == made_for("resnet34")  # it is another network's card
+
+
+def test_another_size_than_that_of_the_weights_is_a_warning_that_names_theirs(file, caplog):
+    published = made_for("efficientnet_v2_l")
+    assert preprocessing_for("efficientnet_v2_l", file, 240) == replace(published, input_size=240, resize_size=240)
+    assert "--input-size 240" in caplog.text
+    assert "for images of 480 pixels, resized to 480" in caplog.text
+    caplog.clear()
+    assert preprocessing_for("resnet18", file, 224) == made_for("resnet18") == preprocessing_for("resnet18", None, None)
+    assert preprocessing_for("resnet18", None, 112).resize_size == 128
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]

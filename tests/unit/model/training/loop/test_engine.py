@@ -105,14 +105,10 @@ def test_what_is_computed_in_16_bits(choice, device, cpu, gpu, expected, monkeyp
 
 
 @pytest.mark.parametrize("architecture", ["resnet9", "mobilenet_v3_small", "vit_b_16", "densenet121", "swin_t"])
-def test_every_parameter_is_trained_once_the_classifier_fastest_and_matrices_decay(architecture):
+def test_every_parameter_is_trained_once_the_classifier_fastest(architecture):
     with torch.device("meta"):
         network = build(architecture, 5)
     groups = parameter_groups(network, lr=0.1, weight_decay=0.1, lr_decay=0.5)
-    assert {(p.ndim >= 2, group["weight_decay"]) for group in groups for p in group["params"]} == {
-        (True, 0.1),
-        (False, 0),
-    }
     rates = [(id(p), group["lr"]) for group in groups for p in group["params"]]
     assert sorted(key for key, _ in rates) == sorted(id(p) for p in network.parameters())
     by_depth = [dict(rates)[id(p)] for p in network.parameters()]
