@@ -18,7 +18,8 @@ import PIL
 import torch
 from torch import Tensor, nn
 
-from ...core import decoding, transforms
+from ...core import transforms
+from ...core.decoding import containers, decoder
 from ...core.predictor import onnx_session
 from ..artifact.export import check_export, export_onnx
 from ..data import augment, decoded
@@ -62,7 +63,7 @@ class Extraction:
             "preprocessing": dataclasses.asdict(self.augmentation.preprocessing),
             "engine": f"ort {onnxruntime.__version__}" if self._by_onnx else engine,
             "pillow": PIL.__version__,
-            "program": _sources(decoding, transforms, decoded),
+            "program": _sources(decoder, containers, transforms, decoded),
             "shard": self.shard,
         }
         varied = common | {

@@ -41,7 +41,7 @@ def test_the_archive_holds_the_model_and_the_program_of_this_checkout_and_nothin
         modes = {member.name: member.mode for member in tar}
     room = Path(model.__file__).parent
     program = {
-        f"code/model/{path.relative_to(room)}" for name in ("core", "serving") for path in (room / name).glob("*.py")
+        f"code/model/{path.relative_to(room)}" for name in ("core", "serving") for path in (room / name).rglob("*.py")
     }
     assert modes.keys() == {*MODEL_FILES, "code/serve", "code/model/__init__.py", *program}
     assert modes.pop("code/serve") == 0o755

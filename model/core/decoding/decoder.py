@@ -2,6 +2,9 @@
 
 Training, evaluation and serving all decode here, so they see the same pixels. The limits are checked against the
 file's header before a single pixel is decoded: a few hundred bytes may claim to be gigapixels.
+
+Metadata never decides over pixels: text, colour profiles and the like are often large or broken, and written by other
+programs than the pixels. So Pillow sees a file without them (`containers`); of EXIF only the orientation is read.
 """
 
 from __future__ import annotations
@@ -10,18 +13,22 @@ import io
 import re
 import struct
 import warnings
-from collections.abc import Iterator
-from typing import ClassVar
+import zlib
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image, ImageFile, JpegImagePlugin, TiffImagePlugin
+from PIL import AvifImagePlugin, Image, ImageFile, JpegImagePlugin, TiffImagePlugin
 
-# What cameras, phones and the web produce and every Pillow build decodes. Pillow knows fifty more, each of them a
-# parser that strangers' bytes would reach; HEIC and AVIF depend on how Pillow was built, so that the same
-# image would be accepted by one container and refused by another.
-FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF")
-FORMAT_NAMES = "JPEG, PNG, GIF, WebP, BMP and TIFF"
+from .containers import JPEG_END, orientation_of, without_metadata
+from .errors import ImageError, ImageTooLargeError, UnreadableImageError
+
+# What cameras, phones and the web produce. Pillow knows fifty more, each of them a parser that strangers' bytes would
+# reach. Its wheels read AVIF; builds of one's own may not.
+_AVIF = AvifImagePlugin.SUPPORTED
+FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", *(["AVIF"] if _AVIF else []))
+FORMAT_NAMES = f"JPEG, PNG, GIF, WebP, BMP{', TIFF and AVIF' if _AVIF else ' and TIFF'}"
 
 # Training sets may hold originals from a camera; the service's own, smaller limit is the request's size.
 MAX_BYTES = 32 * 1024 * 1024
@@ -29,9 +36,9 @@ MAX_BYTES = 32 * 1024 * 1024
 MAX_PIXELS = 8192 * 6144
 
 # Bytes of memory per pixel that decoding takes at the worst: of a progressive JPEG in CMYK its coefficients, of TIFF a
-# strip that is the whole image, of WebP two canvases and a copy. `max_pixels` is the limit of JPEG; formats that take
-# more have a lower one, so that no image takes more memory than the largest JPEG.
-BYTES_PER_PIXEL = {"JPEG": 8, "PNG": 8, "GIF": 8, "BMP": 8, "TIFF": 12, "WEBP": 20}
+# strip that is the whole image, of WebP two canvases and a copy, of AVIF planes and two copies. `max_pixels` is that
+# of JPEG; formats that take more have a lower one, so that no image takes more memory than the largest JPEG.
+BYTES_PER_PIXEL = {"JPEG": 8, "PNG": 8, "GIF": 8, "BMP": 8, "TIFF": 12, "WEBP": 20, "AVIF": 20}
 # Pillow expands the run-length encoding of BMP in Python: 110 ns a pixel. So it has this part of the pixels.
 RLE_PART = 4
 # That of JPEG, for the other formats, too: a row or column takes memory of its own, however short it is.
@@ -40,15 +47,21 @@ MAX_SIDE = 65_535
 # five times as much with arithmetic coding. Encoders write up to 24 components in all scans together (CMYK,
 # progressive): an image of the largest size may have this many, and a smaller one more.
 MAX_SCANS = 24
+_ALL_64 = 2**64 - 1
 _SCAN = re.compile(rb"\xff\xda\0[\x08\x0a\x0c\x0e]([\1-\4])")  # the last byte is the number of components
 _ARITHMETIC = 5
-# Pillow lists each tile or strip of a TIFF when it opens it, 2 us each, and decodes each of an uncompressed one by
-# itself: up to 15 us, however few pixels it has.
-MAX_TILES = 65_535
-_TIFF_PREFIXES = tuple(TiffImagePlugin.PREFIXES)
-# What Pillow decompresses or copies whenever it meets it, all of it while it opens the file. Files have it once.
-_ONCE = (b"Exif\0\0", b"iCCP")
-_MOST_OF_ONCE = 100
+# What may follow where a JPEG without its end marker ends, in two ways, with markers of restart intervals among it.
+_ANY_REST = [
+    b"".join(block + b"\xff%c" % (0xD0 + n % 8) for n in range(16)) + JPEG_END
+    for block in (bytes(64), bytes(range(254, 190, -1)))
+]
+# Pillow scales samples to 8 bits, but not the colour that a PNG calls transparent.
+_TRANSPARENT_COLOUR: dict[str, Callable[[Any], Any]] = {
+    "L;2": lambda grey: grey * 85,
+    "L;4": lambda grey: grey * 17,
+    "RGB;16B": lambda rgb: tuple(value >> 8 for value in rgb),
+}
+_HEIF = re.compile(rb".{4}ftyp(?:.{4}){,14}?(?:avi[fs]|he[iv][cmsx]|mif1|msf1).{,60}", re.DOTALL)
 _TILE_WIDTH, _TILE_HEIGHT = 322, 323  # tags of TIFF
 # Pixels that are converted at a time where that needs copies.
 _BAND = 1024 * 1024
@@ -59,6 +72,7 @@ SHRINK_MARGIN = 2
 
 # Pillow warns on its own limit, which ours undercuts with an error.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # callers decode many images at a time
 
 _TRANSPOSITIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -69,24 +83,6 @@ _TRANSPOSITIONS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-
-
-class ImageError(Exception):
-    """An image is refused; the message tells its sender why and what is allowed."""
-
-    code: ClassVar[str] = "unsupported_image"
-    status: ClassVar[int] = 415
-
-
-class UnreadableImageError(ImageError):
-    """The bytes are no image of a format that is read here, or a damaged one."""
-
-
-class ImageTooLargeError(ImageError):
-    """The image has more bytes or pixels than allowed."""
-
-    code: ClassVar[str] = "image_too_large"
-    status: ClassVar[int] = 413
 
 
 def decode(
@@ -118,37 +114,49 @@ def decode(
         raise UnreadableImageError("The image is empty: 0 bytes.")
     if len(data) > max_bytes:
         raise ImageTooLargeError(f"The image has {len(data):,} bytes; at most {max_bytes:,} are allowed.")
-    if any(data.count(mark) > _MOST_OF_ONCE for mark in _ONCE):
-        raise ImageTooLargeError(f"The image has more than {_MOST_OF_ONCE} colour profiles or blocks of EXIF.")
+    container = None
     try:
-        if data.startswith(_TIFF_PREFIXES):
-            _check_tiles(data)
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        container, data, exif = without_metadata(data)
+        image = _load(data, target_size, max_pixels)
+        orientation = orientation_of(exif or image.info.get("exif", b""))  # Pillow's own: how AVIF says to turn
+        rgb = _to_rgb(image)
+        if rgb is not image:
+            image.close()  # frees its pixels before they are there for a third time
+        return rgb.transpose(_TRANSPOSITIONS[orientation]) if orientation in _TRANSPOSITIONS else rgb
     except Image.UnidentifiedImageError:
-        raise UnreadableImageError(f"This is not an image that can be read; allowed are {FORMAT_NAMES}.") from None
+        raise _damaged(f"the header of a {container}") if container else _not_read(data) from None
     except Image.DecompressionBombError:
         raise ImageTooLargeError(f"The image is far too large; at most {max_pixels:,} pixels are allowed.") from None
-    except ImageError:
-        raise
+    except (ImageError, MemoryError):
+        raise  # a lack of memory, within the limits, is this machine's fault and not the image's
     except Exception as error:
         raise _damaged(error) from error
 
-    with image:
-        try:
-            _check_cost(image, data, max_pixels)
-            if target_size is not None:
-                shrunk = SHRINK_MARGIN * target_size
-                image.draft(None, (shrunk, shrunk))
-            image.load()
-            orientation = _orientation(image)
-            rgb = _to_rgb(image)
-            if rgb is not image:
-                image.close()  # frees its pixels before they are there for a third time
-            return rgb.transpose(_TRANSPOSITIONS[orientation]) if orientation in _TRANSPOSITIONS else rgb
-        except (ImageError, MemoryError):
-            raise  # a lack of memory, within the limits, is this machine's fault and not the image's
-        except Exception as error:
-            raise _damaged(error) from error
+
+def _load(data: bytes, target_size: int | None, max_pixels: int) -> ImageFile.ImageFile:
+    """Open an image, check what it would cost, and decode it."""
+    image = Image.open(io.BytesIO(data), formats=FORMATS)
+    _check_cost(image, data, max_pixels)
+    if target_size is not None:
+        shrunk = SHRINK_MARGIN * target_size
+        image.draft(None, (shrunk, shrunk))
+    if image.format == "PNG" and "transparency" in image.info and image.tile:
+        scaled = _TRANSPARENT_COLOUR.get(str(image.tile[0].args), lambda colour: colour)
+        image.info["transparency"] = scaled(image.info["transparency"])
+    try:
+        image.load()
+        return image
+    except OSError:
+        if JPEG_END in data or not _has_all_scans(image, data):
+            raise
+        image.close()
+        data = data.rstrip(b"\xff")  # half a marker
+        # Only the end marker is missing if the pixels do not depend on what comes after the data that is there.
+        checksum = _checksum(_load(data + _ANY_REST[0], target_size, max_pixels))
+        image = _load(data + _ANY_REST[1], target_size, max_pixels)
+        if _checksum(image) != checksum:
+            raise
+        return image
 
 
 def _check_cost(image: ImageFile.ImageFile, data: bytes, max_pixels: int) -> None:
@@ -160,35 +168,26 @@ def _check_cost(image: ImageFile.ImageFile, data: bytes, max_pixels: int) -> Non
         width, height = (
             max(side, image.tag_v2.get(tag, 0)) for side, tag in ((width, _TILE_WIDTH), (height, _TILE_HEIGHT))
         )
-    allowed = max_pixels * BYTES_PER_PIXEL["JPEG"] // BYTES_PER_PIXEL[_format(image)]
+    allowed = max_pixels * BYTES_PER_PIXEL["JPEG"] // BYTES_PER_PIXEL[str(image.format)]
     if image.tile and image.tile[0].codec_name == "bmp_rle":
         allowed //= RLE_PART
     if width * height > allowed or max(width, height) > MAX_SIDE:
         raise ImageTooLargeError(
             f"The image has {width} x {height} = {width * height:,} pixels; at most {allowed:,} are allowed "
-            f"for {_format(image)}, and {MAX_SIDE:,} in a row or column."
+            f"for {image.format}, and {MAX_SIDE:,} in a row or column."
         )
     if isinstance(image, JpegImagePlugin.JpegImageFile):
         _check_scans(image, data, max_pixels // 64)
-
-
-def _check_tiles(data: bytes) -> None:
-    file = io.BytesIO(data)
-    directory = TiffImagePlugin.ImageFileDirectory_v2(file.read(16 if data[2] == ord("+") else 8))  # BigTIFF or not
-    file.seek(directory.next)
-    directory.load(file)
-    offsets = (directory.get(tag) for tag in (TiffImagePlugin.STRIPOFFSETS, TiffImagePlugin.TILEOFFSETS))
-    tiles = max(len(each) if isinstance(each, tuple | bytes | str) else 1 for each in offsets)
-    if tiles > MAX_TILES:
-        raise ImageTooLargeError(f"The image has {tiles:,} tiles or strips; at most {MAX_TILES:,} are allowed.")
 
 
 def _check_scans(image: JpegImagePlugin.JpegImageFile, data: bytes, max_blocks: int) -> None:
     # Sides are rounded up to whole minimum coded units: 8 pixels times the largest sampling factor.
     across, down = (max(layer[factor] for layer in image.layer) for factor in (1, 2))
     blocks = -(-image.width // (8 * across)) * across * -(-image.height // (8 * down)) * down
-    # A header cannot be part of a scan, so there are at most as many scans as headers (thumbnails have some, too).
+    # A header cannot be part of a scan, so there are at most as many scans as headers.
     scans = sum(b"".join(_SCAN.findall(data)))
+    if JPEG_END not in data:
+        scans *= 1 + len(_ANY_REST)
     if re.search(rb"\xff[\xc9\xca]\0.\x08" + re.escape(struct.pack(">HH", image.height, image.width)), data, re.DOTALL):
         scans *= _ARITHMETIC
     if scans * blocks > MAX_SCANS * max_blocks:
@@ -198,21 +197,37 @@ def _check_scans(image: JpegImagePlugin.JpegImageFile, data: bytes, max_blocks: 
         )
 
 
-def _format(image: Image.Image) -> str:
-    return "JPEG" if image.format == "MPO" else str(image.format)  # several JPEGs, of which the first is decoded
+def _has_all_scans(image: ImageFile.ImageFile, data: bytes) -> bool:
+    """Tell whether this is a JPEG with scans of the last bits of all 64 coefficients of each component."""
+    if not isinstance(image, JpegImagePlugin.JpegImageFile):
+        return False
+    found: dict[int, int] = {}
+    for scan in _SCAN.finditer(data):
+        end = scan.end() + 2 * scan[1][0]
+        first, last, bits = data[end : end + 3].ljust(3)
+        for component in data[scan.end() : end : 2] if not bits & 15 else b"":
+            found[component] = found.get(component, 0) | (2 << last) - (1 << first)
+    return [coefficients & _ALL_64 for coefficients in found.values()] == [_ALL_64] * image.layers
 
 
-def _damaged(error: Exception) -> UnreadableImageError:
+def _checksum(image: Image.Image) -> list[int]:
+    return [zlib.crc32(image.crop(box).tobytes()) for box in _bands(image)]
+
+
+def _not_read(data: bytes) -> UnreadableImageError:
+    if found := _HEIF.match(data):
+        name = "AVIF" if b"avif" in found[0] else "HEIC"
+        return UnreadableImageError(
+            f"{name} is not read here; allowed are {FORMAT_NAMES}. Convert the image to JPEG, for example with "
+            "`magick image.heic image.jpg`, or export it from the phone as JPEG."
+        )
+    return UnreadableImageError(f"This is not an image that can be read; allowed are {FORMAT_NAMES}.")
+
+
+def _damaged(error: Exception | str) -> UnreadableImageError:
     # Pillow's decoders meet damaged files with whatever they stumble over: OSError, SyntaxError, ValueError,
     # struct.error, IndexError, zlib.error… All of it means the same to the sender, hence the broad `except`s above.
     return UnreadableImageError(f"The image is damaged or incomplete and cannot be decoded ({error}).")
-
-
-def _orientation(image: Image.Image) -> int:
-    try:
-        return image.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:  # broken metadata does not make the image unreadable; viewers ignore it, too
-        return 1
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -243,9 +258,14 @@ def _deep_grey_to_8_bit(image: Image.Image) -> Image.Image:
     # Only 16-bit modes say what white is. In the others the brightest pixel tells which convention the file follows.
     deep = image.mode.startswith("I;16")
     brightest = 65535.0 if deep else max(float(values(box).max()) for box in _bands(image))
+    transparent = image.info.get("transparency")  # of a PNG
     conventions = (1.0, 255.0, 65535.0) if image.mode == "F" else (255.0, 65535.0)
     white = next((white for white in conventions if brightest <= white), brightest)
     grey = Image.new("L", image.size)
     for box in _bands(image):
-        grey.paste(Image.fromarray((values(box) * (255.0 / white)).clip(0, 255).round().astype(np.uint8)), box)
+        deep_grey = values(box)
+        scaled = (deep_grey * (255.0 / white)).clip(0, 255).round().astype(np.uint8)
+        if transparent is not None:
+            scaled[deep_grey == transparent] = 255
+        grey.paste(Image.fromarray(scaled), box)
     return grey
