@@ -41,6 +41,9 @@ class FunctionSettings(Table):
     fetch_timeout_seconds: Annotated[int, between(1, 60)] = 5
     #: SageMaker gives a model 60 seconds, so waiting longer gains nothing.
     endpoint_timeout_seconds: Annotated[int, between(1, 60)] = 20
+    #: An e-mail address or a page, told to the hosts that images are fetched from; Wikimedia and others refuse programs
+    #: without one.
+    contact: Annotated[str, matching(r"[!-'*-~]{3,200}", "an e-mail address or a URL, in ASCII")] | None = None
     log_retention_days: LogRetentionDays = 30
     #: Execution environments kept warm, billed whether used or not; 0: none, and the first call after a pause waits
     #: for the function's start.

@@ -13,6 +13,8 @@ _LARGEST_IMAGE_BYTES = 6 * 1024 * 1024
 _LONGEST_TIMEOUT_SECONDS = 60
 _ENDPOINT_NAME = re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}")
 _REGION = re.compile(r"[a-z]{2,}(-[a-z]+)+-\d")
+# What may stand in a comment of the header User-Agent.
+_CONTACT = re.compile(r"[!-'*-~ ]{0,200}")
 _BASE_URL = re.compile(r"https?://[^/@?#\s]+(/[^@?#\s]*)?")
 
 
@@ -32,6 +34,7 @@ class Settings:
     max_image_bytes: int
     fetch_timeout_seconds: float
     endpoint_timeout_seconds: float
+    contact: str
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str]) -> Settings:
@@ -67,6 +70,9 @@ class Settings:
         # CloudWatch keeps this prefix for its own metrics and drops ours silently.
         if namespace.startswith("AWS/"):
             problems.append(f"METRICS_NAMESPACE is {namespace!r}; it must not begin with AWS/")
+        contact = environ.get("CONTACT", "")
+        if not _CONTACT.fullmatch(contact):
+            problems.append(f"CONTACT is {contact!r}; it must be at most 200 ASCII characters without parentheses")
         settings = cls(
             endpoint_name=endpoint_name,
             region=region,
@@ -77,6 +83,7 @@ class Settings:
             max_image_bytes=int(number("MAX_IMAGE_BYTES", 4_500_000, _LARGEST_IMAGE_BYTES, int)),
             fetch_timeout_seconds=number("FETCH_TIMEOUT_SECONDS", 5, _LONGEST_TIMEOUT_SECONDS),
             endpoint_timeout_seconds=number("ENDPOINT_TIMEOUT_SECONDS", 20, _LONGEST_TIMEOUT_SECONDS),
+            contact=contact,
         )
         if problems:
             raise ConfigurationError("The function's environment is wrong: " + "; ".join(problems) + ".")

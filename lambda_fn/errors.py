@@ -9,6 +9,10 @@ from __future__ import annotations
 from typing import ClassVar
 
 
+class UnsupportedEventError(Exception):
+    """Another AWS service sent an event of its own: it must see a failure, or it drops the event as done."""
+
+
 class ServiceError(Exception):
     """A failed request: a message for the caller, by default `usual_message`, and a detail for the log.
 
@@ -43,7 +47,7 @@ class MethodNotAllowedError(ServiceError, status=405, code="method_not_allowed")
     """The path exists, the method does not."""
 
     def __init__(self, allowed: str) -> None:
-        super().__init__(f"Only {allowed} is answered at this path.")
+        super().__init__(f"The methods of this path are: {allowed}.")
         self.headers = {"allow": allowed}
 
 

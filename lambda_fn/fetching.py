@@ -31,14 +31,33 @@ _OVERHEAD_BYTES = 256 * 1024
 _CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,8})[ \t]*(?:;[^\r\n]*)?\r\n")
 _CHUNK_LINE_BYTES = 1024
 _REDIRECTS = (301, 302, 303, 307, 308)
-# The last one is what S3 calls an object that was uploaded without a type.
-_OPAQUE_TYPES = ("", "application/octet-stream", "binary/octet-stream")
-_HEADERS = {
-    "Accept": "image/*",
-    "Accept-Encoding": "identity",
-    "User-Agent": "image-classifier/1",
-    "Connection": "close",
+# Many hosts name the type of an image wrongly; these are surely something else, most of them a page about it.
+_OTHER_TYPES = re.compile(r"text/(?!plain)|(audio|video|font)/|application/(.*\b(json|xml|pdf|zip)$|(x-)?javascript)")
+# Of the names that servers give as codings, those that change the bytes (IANA's registry). Others, such as aws-chunked,
+# base64 and utf-8, are left over from an upload, or mean something else.
+_COMPRESSIONS = {
+    "br",
+    "compress",
+    "dcb",
+    "dcz",
+    "deflate",
+    "exi",
+    "gzip",
+    "pack200-gzip",
+    "x-compress",
+    "x-gzip",
+    "zstd",
 }
+_HEADERS = {"Accept": "image/*", "Accept-Encoding": "identity", "Connection": "close"}
+
+
+class _FinalResponse(http.client.HTTPResponse):
+    """A response in front of which there may be interim ones of any kind (102, 103), where Python skips only 100."""
+
+    def _read_status(self) -> tuple[str, int, str]:
+        version, status, reason = super()._read_status()  # type: ignore[misc]
+        return version, http.client.CONTINUE if 100 <= status < 200 else status, reason
+
 
 Resolver = Callable[[str, Deadline], list[str]]
 
@@ -65,6 +84,8 @@ def resolve(host: str, deadline: Deadline) -> list[str]:
 class ImageFetcher:
     """Fetches images of at most `max_bytes`, each in `timeout_seconds` for names, connections, redirects and the body.
 
+    Hosts are told the `contact`; Wikimedia and others refuse programs without one.
+
     The others are for tests: how names become addresses, which of these may be connected to, at which port, and which
     certificates are trusted.
     """
@@ -73,6 +94,7 @@ class ImageFetcher:
         self,
         max_bytes: int,
         timeout_seconds: float,
+        contact: str = "",
         *,
         resolver: Resolver = resolve,
         is_permitted: Callable[[str], bool] = is_public_address,
@@ -81,6 +103,7 @@ class ImageFetcher:
     ) -> None:
         self._max_bytes = max_bytes
         self._timeout_seconds = timeout_seconds
+        self._headers = {**_HEADERS, "User-Agent": "image-classifier/1" + (f" ({contact})" if contact else "")}
         self._resolver = resolver
         self._is_permitted = is_permitted
         self._port = port
@@ -109,7 +132,7 @@ class ImageFetcher:
     def _get(self, url: ImageUrl, deadline: Deadline, allowance: Allowance) -> bytes | ImageUrl:
         connection = self._connect(url, deadline, allowance)
         try:
-            connection.request("GET", url.target, headers={"Host": url.host_header, **_HEADERS})
+            connection.request("GET", url.target, headers={"Host": url.host_header, **self._headers})
             response = connection.getresponse()
             with response:
                 if response.status in _REDIRECTS:
@@ -132,6 +155,7 @@ class ImageFetcher:
             self._tls = ssl.create_default_context()
         for address in addresses[:_MAX_ADDRESSES]:
             connection = DeadlineConnection(address, self._port, deadline, self._tls, url.host, allowance)
+            connection.response_class = _FinalResponse
             try:
                 connection.connect()
                 return connection
@@ -146,10 +170,13 @@ class ImageFetcher:
         if response.status != 200:
             raise UrlFetchError(f"The host answered with status {response.status}, not with an image.")
         media_type = response.getheader("Content-Type", "").partition(";")[0].strip().lower()
-        if media_type not in _OPAQUE_TYPES and not media_type.startswith("image/"):
+        if _OTHER_TYPES.match(media_type):
             raise UrlFetchError(f"The host answered with {media_type[:60]!r}, not with an image.")
-        if response.getheader("Content-Encoding", "identity").strip().lower() != "identity":
-            raise UrlFetchError("The host answered with compressed data, although none was asked for.")
+        codings = re.split(r"[\s,]+", response.getheader("Content-Encoding", "").lower())
+        if compressed := _COMPRESSIONS.intersection(codings):
+            raise UrlFetchError(
+                f"The host answered with data in {min(compressed)}, although no compression was asked for."
+            )
         declared = _declared_length(response)
         # The declared length spares a transfer; what counts is what arrives.
         if declared is not None and declared > self._max_bytes:
@@ -171,9 +198,9 @@ def _declared_length(response: http.client.HTTPResponse) -> int | None:
 
     Framing that two readers could understand in two ways (RFC 9112, 6.3) raises ValueError.
     """
-    lengths = response.headers.get_all("Content-Length", [])
-    codings = response.headers.get_all("Transfer-Encoding", [])
-    if codings and (lengths or [coding.lower() for coding in codings] != ["chunked"]):
+    lengths = [text.strip() for line in response.headers.get_all("Content-Length", []) for text in line.split(",")]
+    codings = [coding.lower() for coding in response.headers.get_all("Transfer-Encoding", [])]
+    if codings not in ([], ["identity"]) and (lengths or codings != ["chunked"]):
         raise ValueError(f"Transfer-Encoding {codings!r}, Content-Length {lengths!r}")
     if not lengths:
         return None

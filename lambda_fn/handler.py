@@ -17,7 +17,7 @@ _settings = Settings.from_environment(os.environ)
 _service = Service(
     _settings,
     EndpointClient(_settings),
-    ImageFetcher(_settings.max_image_bytes, _settings.fetch_timeout_seconds),
+    ImageFetcher(_settings.max_image_bytes, _settings.fetch_timeout_seconds, _settings.contact),
 )
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import re
+import string
+import unicodedata
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
 from urllib.parse import quote, urljoin, urlsplit
@@ -46,7 +48,15 @@ _GLOBAL_UNICAST_V6 = IPv6Network("2000::/3")
 _LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
 # What looks like a number to a resolver, which may read 0x7f.1 and 2130706433 as IPv4 addresses.
 _NUMBER = re.compile(r"\d+|0x[0-9a-f]*")
-_PATH_CHARACTERS = "/%:@!$&'()*+,;=~"
+_PATH_CHARACTERS = "/%:@!$&'()*+,;=~[]|"
+# What parsers disagree on: urlsplit drops tabs and line breaks, and browsers read a backslash as a slash.
+_AMBIGUOUS = re.compile(r"[\x00-\x1f\x7f\\]")
+# Letters of their own, which `casefold` and IDNA 2003 replace; the joiners are none of the other invisible characters.
+_DEVIATIONS = "\u00df\u03c2\u200c\u200d"
+_IGNORED = re.compile(
+    "[\u00ad\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b\u2060\u3164\ufe00-\ufe0f\ufeff\uffa0\U000e0100-\U000e01ef]"
+)
+_DOTS = re.compile("[.\u3002\uff0e\uff61]")
 _HOW = 'Give a public address such as "https://example.com/dog.jpg".'
 
 
@@ -61,10 +71,17 @@ class ImageUrl:
     target: str
 
     def join(self, location: str) -> ImageUrl:
-        """Return where a redirect from here leads; raise UrlNotAllowedError when that is not fetched."""
-        base = f"https://{self.host_header}{self.target}"
+        """Return where a redirect from here leads; raise UrlNotAllowedError when that is not fetched.
+
+        `location` is the header as ``http.client`` gives it, in Latin-1, whatever the server's bytes are.
+        """
+        sent = location.encode("latin-1")
         try:
-            return parse_image_url(urljoin(base, location))
+            location = sent.decode()
+        except UnicodeDecodeError:
+            location = quote(sent, safe=string.punctuation)
+        try:
+            return parse_image_url(urljoin(f"https://{self.host_header}{self.target}", location))
         except (ValueError, UrlNotAllowedError) as error:
             raise UrlNotAllowedError(f"The URL redirects to one that is not fetched. {error}") from None
 
@@ -78,14 +95,23 @@ def parse_image_url(text: object) -> ImageUrl:
     """Check a URL's form; an UrlNotAllowedError says which rule it breaks."""
     if not isinstance(text, str):
         raise UrlNotAllowedError(f'"url" must be a string. {_HOW}')
+    if text.startswith("data:"):
+        raise UrlNotAllowedError(
+            'A data URL is not fetched. Send the base64 behind its comma as "image" in place of "url".'
+        )
     if len(text) > MAX_URL_LENGTH:
         raise UrlNotAllowedError(f"The URL has {len(text)} characters; at most {MAX_URL_LENGTH} are allowed.")
-    # urlsplit drops tabs and line breaks, and browsers read a backslash as a slash: parsers would disagree.
-    if not text.isprintable() or " " in text or "\\" in text:
-        raise UrlNotAllowedError("The URL holds a space, a backslash or an unprintable character.")
+    text = text.strip(" \t\r\n")
+    if _AMBIGUOUS.search(text):
+        raise UrlNotAllowedError("The URL holds a backslash, a tab, a line break or another control character.")
     try:
         url = urlsplit(text)
-        host, port = url.hostname, url.port
+        # `hostname` is in lower case by rules of its own.
+        host, port = url.hostname if url.netloc.isascii() else url.netloc.removesuffix(":443"), url.port
+        # What is percent-encoded already stays as it is; the fragment is the browser's business.
+        target = quote(url.path or "/", safe=_PATH_CHARACTERS)
+        if url.query:
+            target += "?" + quote(url.query, safe=_PATH_CHARACTERS + "?")
     except ValueError:
         raise UrlNotAllowedError(f"The URL is malformed. {_HOW}") from None
     if url.scheme != "https":
@@ -96,10 +122,6 @@ def parse_image_url(text: object) -> ImageUrl:
         raise UrlNotAllowedError(f"Only port 443 is fetched from, not {port}.")
     if not host:
         raise UrlNotAllowedError(f"The URL names no host. {_HOW}")
-    # What is percent-encoded already stays as it is; the fragment is the browser's business.
-    target = quote(url.path or "/", safe=_PATH_CHARACTERS)
-    if url.query:
-        target += "?" + quote(url.query, safe=_PATH_CHARACTERS + "?")
     return ImageUrl(_ascii_host(host), target)
 
 
@@ -119,13 +141,31 @@ def _ascii_host(host: str) -> str:
     if "%" not in host:  # a zone (fe80::1%eth0) names one of our own interfaces
         with contextlib.suppress(ValueError):
             return str(ip_address(host))
-    try:
-        name = (host if host.isascii() else host.encode("idna").decode("ascii")).lower().removesuffix(".")
-    except UnicodeError:
-        name = ""
+    name = (host if host.isascii() else _international(host)).lower().removesuffix(".")
     labels = name.split(".")
     if len(name) > 253 or not all(_LABEL.fullmatch(label) for label in labels):
         raise UrlNotAllowedError(f"The URL's host is malformed. {_HOW}")
     if _NUMBER.fullmatch(labels[-1]):
         raise UrlNotAllowedError("The URL's host is a number; write an address as four decimal numbers.")
     return name
+
+
+def _international(host: str) -> str:
+    """Return a name as browsers and curl look it up, by UTS 46 without its transition; "" where that refuses it.
+
+    The standard library's ``idna`` is IDNA 2003, which leads to another owner's host: to fass.de from fa\u00df.de.
+    """
+
+    labels = [_folded(_folded(_IGNORED.sub("", label))) for label in _DOTS.split(host)]
+    for label in labels:
+        kinds = [unicodedata.category(c)[0] for c in label if c not in _DEVIATIONS]
+        # A mark without its letter, control characters, spaces, or a dot that is part of another character.
+        if kinds[:1] == ["M"] or {"C", "Z"} & {*kinds} or "." in label:
+            return ""
+    return ".".join(label if label.isascii() else "xn--" + label.encode("punycode").decode() for label in labels)
+
+
+def _folded(label: str) -> str:
+    label = label.replace("\u1e9e", "\u00df")  # the capital of that letter
+    lower = (c if c in _DEVIATIONS else unicodedata.normalize("NFKC", c).casefold() for c in label)
+    return unicodedata.normalize("NFKC", "".join(lower))

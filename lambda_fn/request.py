@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .errors import BadRequestError, ImageTooLargeError, UnsupportedMediaTypeError
+from .errors import BadRequestError, ImageTooLargeError, UnsupportedEventError, UnsupportedMediaTypeError
 from .image_url import ImageUrl, parse_image_url
 
 DEFAULT_TOP_K = 5
 LARGEST_TOP_K = 1000
 _BODY_KEYS = ("image", "scores", "top_k", "url")
 _QUERY_KEYS = ("scores", "top_k")
-# Types that say nothing about the format, besides none at all.
-_OPAQUE_TYPES = ("", "application/octet-stream", "application/x-image")
+# Types that say nothing about the format, besides none at all; the last one is of the SageMaker SDK's DataSerializer.
+_OPAQUE_TYPES = ("", "application/octet-stream", "application/x-image", "file-path/raw-bytes")
+_JSON_START = re.compile(rb"(\xef\xbb\xbf)?\s*[\[{]")
+# Members of what services send: SQS, SNS, S3, DynamoDB, Kinesis; Firehose; Kafka, MQ; EventBridge; CloudWatch Logs.
+_EVENT_MEMBERS = ("Records", "records", "eventSource", "detail-type", "awslogs")
 _HOW = 'send an image as the body with "Content-Type: image/jpeg" (or image/png, …), or JSON with "url" or "image"'
 
 
@@ -65,6 +69,11 @@ def from_http(request: HttpRequest, max_image_bytes: int) -> ClassificationReque
         raise UnsupportedMediaTypeError(f"Content-Type {media_type[:100]!r} is not understood; {_HOW}.")
     if not request.body:
         raise BadRequestError(f"The body is empty; {_HOW}.")
+    if media_type in _OPAQUE_TYPES and _JSON_START.match(request.body):
+        problem = f"is {media_type!r}" if media_type else "is missing"
+        raise UnsupportedMediaTypeError(
+            f'The body looks like JSON, but its Content-Type {problem}; send it with "Content-Type: application/json".'
+        )
     query = _query_options(request.query)
     if not is_json:
         return _request(_checked_size(request.body, max_image_bytes), "body", query)
@@ -73,6 +82,16 @@ def from_http(request: HttpRequest, max_image_bytes: int) -> ClassificationReque
     except (ValueError, RecursionError):
         raise BadRequestError("The body is not valid JSON, although its Content-Type says so.") from None
     return from_document(document, max_image_bytes, query)
+
+
+def refuse_service_events(event: object) -> None:
+    """Raise UnsupportedEventError for an event that another AWS service sends; pipes send lists of them."""
+    first = event[0] if isinstance(event, list) and event else event
+    if isinstance(first, dict) and (members := first.keys() & _EVENT_MEMBERS) and "requestContext" not in first:
+        raise UnsupportedEventError(
+            f"An event with {_listed(members)} is that of another AWS service, such as SQS, SNS, S3 or EventBridge. "
+            'This function takes HTTP requests of its URL, and documents with "url" or "image".'
+        )
 
 
 def from_document(

@@ -18,14 +18,14 @@ from .endpoint import Classification, EndpointClient
 from .errors import InternalError, MethodNotAllowedError, NotFoundError, NotReadyError, ServiceError
 from .fetching import ImageFetcher
 from .image_url import ImageUrl
-from .request import ClassificationRequest, HttpRequest, from_document, from_http
+from .request import ClassificationRequest, HttpRequest, from_document, from_http, refuse_service_events
 
 logger = logging.getLogger(__name__)
 
 # What the log and the metrics tell about one request, by the names that docs/function.md gives.
 Record = dict[str, Any]
 
-_METHODS = {"/": "POST", "/health": "GET"}
+_METHODS = {"/": "POST", "/health": "GET, HEAD"}
 # Left for answering before Lambda ends the function, which would cost the caller our answer and us the environment.
 _ANSWER_SECONDS = 0.5
 _HEALTH_SECONDS = 5.0
@@ -48,8 +48,10 @@ class Service:
     def answer(self, event: object, *, request_id: str, remaining_seconds: float) -> dict[str, Any]:
         """Answer an event with ``statusCode``, ``headers`` and ``body`` (JSON text), whatever happens.
 
-        `remaining_seconds` is the time until Lambda ends the function.
+        `remaining_seconds` is the time until Lambda ends the function. Only an event of another AWS service is not
+        answered: an UnsupportedEventError is raised.
         """
+        refuse_service_events(event)
         record: Record = {"request_id": request_id, "route": "none", "status": 200}
         headers = {
             "content-type": "application/json",
@@ -70,7 +72,7 @@ class Service:
                 headers |= error.headers
                 body = {"error": {"code": error.code, "message": error.message}}
         self._report(record)
-        text = json.dumps({**body, "request_id": request_id})
+        text = "" if record.get("method") == "HEAD" else json.dumps({**body, "request_id": request_id})
         return {"statusCode": record["status"], "headers": headers, "body": text}
 
     def _body(self, event: object, record: Record, deadline: Deadline) -> dict[str, Any]:
@@ -79,12 +81,14 @@ class Service:
             record["route"] = "classify"
             return self._classify(from_document(event, limit), record, deadline)
         request = HttpRequest.from_event(event)
-        allowed = _METHODS.get(request.path)
+        record["method"] = request.method[:10]
+        path = request.path.rstrip("/") or "/"
+        allowed = _METHODS.get(path)
         if allowed is None:
             raise NotFoundError("There is nothing at this path; POST an image to / or GET /health.")
-        if request.method != allowed:
+        if request.method not in allowed.split(", "):
             raise MethodNotAllowedError(allowed)
-        if request.path == "/health":
+        if path == "/health":
             record["route"] = "health"
             return self._check_health(record, deadline)
         record["route"] = "classify"

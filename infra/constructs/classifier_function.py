@@ -57,6 +57,7 @@ class ClassifierFunction(Construct):
                 "FETCH_TIMEOUT_SECONDS": str(settings.fetch_timeout_seconds),
                 "METRICS_NAMESPACE": metrics_namespace,
                 "URL_SUFFIX": Aws.URL_SUFFIX,
+                **({"CONTACT": settings.contact} if settings.contact else {}),
             },
             log_group=log,
             logging_format=lambda_.LoggingFormat.JSON,

@@ -17,7 +17,9 @@ _MAX_TOP_K = 2**31 - 1
 _OPTIONS = frozenset({"top_k", "scores"})
 _JSON_KEYS = _OPTIONS | {"image"}
 _NUMBER = re.compile(r"[0-9]{1,9}")
-_IMAGE_TYPES = ("", "application/octet-stream", "application/x-image")
+# The last one is of the SageMaker SDK's DataSerializer.
+_OPAQUE_TYPES = ("", "application/octet-stream", "application/x-image", "file-path/raw-bytes")
+_JSON_START = re.compile(rb"(\xef\xbb\xbf)?\s*[\[{]")
 
 
 class RequestError(Exception):
@@ -54,14 +56,19 @@ def parse(body: bytes, content_type: str) -> tuple[bytes, Options]:
         document = _json_object(body)
         options |= {name: document[name] for name in _OPTIONS & document.keys()}
         body = _from_base64(document["image"])
-    elif media_type not in _IMAGE_TYPES and not media_type.startswith("image/"):
-        raise RequestError(
+    elif media_type in _OPAQUE_TYPES and _JSON_START.match(body):
+        problem = f"is {media_type!r}" if media_type else "is missing"
+        raise _unsupported(f"The body looks like JSON, but its Content-Type {problem}; send it as application/json.")
+    elif media_type not in _OPAQUE_TYPES and not media_type.startswith("image/"):
+        raise _unsupported(
             f"The Content-Type {media_type[:60]!r} is not understood. Send the bytes of an image ({FORMAT_NAMES}) as "
-            'image/* or application/octet-stream, or {"image": "<base64>"} as application/json.',
-            status=415,
-            code="unsupported_image",
+            'image/* or application/octet-stream, or {"image": "<base64>"} as application/json.'
         )
     return body, _checked(**options)
+
+
+def _unsupported(message: str) -> RequestError:
+    return RequestError(message, status=415, code="unsupported_image")
 
 
 def _from_text(value: str) -> object:

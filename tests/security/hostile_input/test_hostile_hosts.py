@@ -53,7 +53,7 @@ FLOODS: dict[str, tuple[bytes, bytes]] = {
     "size without end": (CHUNKED, b"0" * 65536),
     "trailers without end": (CHUNKED + b"0\r\n", b"X: y\r\n" * 10_000),
     "headers without end": (OK, b"X: y\r\n" * 10_000),
-    "continue without end": (b"", b"HTTP/1.1 100 Continue\r\nX: y\r\n\r\n" * 2000),
+    **{f"{code} without end": (b"", b"HTTP/1.1 %d X\r\nX: y\r\n\r\n" % code * 2000) for code in (100, 102, 103, 199)},
     "redirect with a body": (b"HTTP/1.1 302 Found\r\nLocation: /x\r\nContent-Length: 4000000000\r\n\r\n", BLOCK),
 }
 CHUNK_SIZES = (b"-1", b"+" + SIZE, b"0x" + SIZE, b"0_" + SIZE, b" " + SIZE, b"0" * 8 + SIZE, b"", b"fff", b"1")
@@ -131,7 +131,13 @@ def test_one_byte_over_the_limit_is_refused_with_the_limit(authority: Authority,
         plain(),
         chunk(SIZE.upper() + b" ; name=value"),
         chunk(b"1", JPEG[:1] + b"\r\n%x\r\n" % (len(JPEG) - 1) + JPEG[1:]),
-        b"HTTP/1.1 100 Continue\r\n\r\n" + plain(LENGTH),
+        *(b"HTTP/1.1 %d X\r\nLink: <x>\r\n\r\n" % code * 3 + plain(LENGTH) for code in (100, 102, 103)),
+        plain(LENGTH + b", %d" % len(JPEG)),
+        plain(LENGTH, b"Transfer-Encoding: identity"),
+        plain(b"transfer-encoding: Identity"),
+        plain(LENGTH.lower(), b"X-Folded: a\r\n b"),
+        plain().replace(b"1.1", b"1.0"),
+        chunk(SIZE).replace(b"\r\n0\r\n", b"\r\n0\r\nTrailer: x\r\n"),
     ],
 )
 def test_what_servers_send_is_read(authority: Authority, answer: bytes) -> None:

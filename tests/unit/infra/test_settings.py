@@ -175,6 +175,7 @@ SIZED = "min_instances = 2, max_instances = 3, max_rps_per_instance = 1"
         (f"function = {{provisioned_concurrency = 0, {SCALED}}}", "function.scaling: needs provisioned_concurrency a"),
         (f"function = {{provisioned_concurrency = 10, {SCALED}}}", "function.provisioned_concurrency: 10 is outside s"),
         ("function.timeout_seconds = 25", "function.timeout_seconds: 25 must be more than fetch_timeout_seconds + end"),
+        ("function.contact = 'a@b.org) evil'", "function.contact: "),
         ("function.url_auth = 'NONE'", "function.public_reason: missing; an unsigned URL needs the reason"),
         ("function.public_reason = 'A reason that is long enough.'", "function.public_reason: only goes with url_auth"),
         (f"serving.scaling = {{{SIZED}}}", "serving.initial_instances: 1 is outside scaling.min_instances to scaling."),

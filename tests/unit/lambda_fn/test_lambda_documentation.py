@@ -13,7 +13,8 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 from lambda_fakes import ANSWER, CREDENTIALS, fake_server, reply
 
-DOCUMENT = (Path(__file__).parents[3] / "docs" / "function.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[3]
+DOCUMENT = (ROOT / "docs" / "function.md").read_text(encoding="utf-8")
 DOG = b"\xff\xd8\xff\xe0\x00 dog \x00\r\n"
 
 
@@ -69,3 +70,12 @@ def test_the_example_with_boto3_runs(tmp_path):
         printed = run_example(tmp_path, "python", ".invoke(", **environ)
     assert printed.startswith("200 [{'label': 'Carolina Dog'")
     assert json.loads(server.requests[0].body) == {"url": "https://example.com/dog.jpg", "top_k": 3}
+
+
+def test_every_documented_query_is_in_the_order_that_old_curls_sign_rightly():
+    pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("notebooks/*.ipynb")]
+    queries = [
+        query for page in pages for query in re.findall(r"[?]([\w-]+=[^\s`\"')]*)", page.read_text(encoding="utf-8"))
+    ]
+    assert "scores=true&top_k=3" in queries
+    assert [query for query in queries if query.split("&") != sorted(query.split("&"))] == []

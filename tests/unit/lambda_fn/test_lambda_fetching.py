@@ -21,7 +21,7 @@ JPEG = b"\xff\xd8\xff\xe0 not decoded here"
 
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory):
-    return certificate_authority(tmp_path_factory.mktemp("ca"), HOST, "other.example")
+    return certificate_authority(tmp_path_factory.mktemp("ca"), HOST, "other.example", "xn--dgs-sna.example")
 
 
 class Names:
@@ -36,9 +36,13 @@ class Names:
         return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
 
 
-def fetch(server, authority, *, url=URL, deadline=30.0, names=None, seconds=5.0, is_permitted="127.0.0.1".__eq__):
+def fetch(
+    server, authority, *, url=URL, deadline=30.0, names=None, seconds=5.0, is_permitted="127.0.0.1".__eq__, contact=""
+):
     resolver, tls = names or Names(["127.0.0.1"]), authority and authority.client()
-    fetcher = ImageFetcher(1000, seconds, resolver=resolver, is_permitted=is_permitted, port=server.port, tls=tls)
+    fetcher = ImageFetcher(
+        1000, seconds, contact, resolver=resolver, is_permitted=is_permitted, port=server.port, tls=tls
+    )
     return fetcher.fetch(parse_image_url(url), Deadline(deadline))
 
 
@@ -57,7 +61,7 @@ def redirect(location, status=302):
     return reply(status, raw=b"", headers={"Location": location})
 
 
-@pytest.mark.parametrize("media_type", ["IMAGE/PNG; x=y", "application/octet-stream", "binary/octet-stream", ""])
+@pytest.mark.parametrize("media_type", ["IMAGE/PNG; x=y", "application/octet-stream", "text/plain", "jpg", ""])
 def test_an_image_is_fetched_as_it_is_without_a_proxy(authority, media_type, monkeypatch):
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:1")
     with fake_server(image(media_type), tls=authority.server) as server:
@@ -66,6 +70,43 @@ def test_an_image_is_fetched_as_it_is_without_a_proxy(authority, media_type, mon
     assert (request.method, request.path) == ("GET", "/dog.jpg?size=1")
     assert (request.headers["host"], request.headers["accept-encoding"]) == (HOST, "identity")
     assert not {"authorization", "cookie"} & request.headers.keys()
+
+
+@pytest.mark.parametrize(("contact", "sent"), [("", "image-classifier/1"), ("a@b.org", "image-classifier/1 (a@b.org)")])
+def test_the_host_is_told_the_contact(authority, contact, sent):
+    with fake_server(image(), tls=authority.server) as server:
+        fetch(server, authority, contact=contact)
+    assert server.requests[0].headers["user-agent"] == sent
+
+
+CODINGS = ("", "aws-chunked", "base64", "utf-8", "none", "identity, aws-chunked", "IDENTITY")
+
+
+@pytest.mark.parametrize("coding", CODINGS)
+def test_a_coding_that_compresses_nothing_is_left_to_the_decoder(authority, coding):
+    with fake_server(reply(raw=JPEG, headers={"Content-Encoding": coding}), tls=authority.server) as server:
+        assert fetch(server, authority) == JPEG
+
+
+@pytest.mark.parametrize("coding", ["gzip", "br", "deflate", "ZSTD", "identity, gzip", "aws-chunked,x-gzip"])
+def test_a_coding_that_compresses_is_refused_by_its_name(authority, coding):
+    with fake_server(reply(raw=JPEG, headers={"Content-Encoding": coding}), tls=authority.server) as server:
+        assert coding.lower().rpartition(",")[2].strip() in failure(server, authority).message
+
+
+@pytest.mark.parametrize(
+    ("location", "path"),
+    [
+        ("/d\u00f6g \u00c5.jpg?q=\u00e0".encode(), "/d%C3%B6g%20%C3%85.jpg?q=%C3%A0"), (b"/d\xf6g.jpg", "/d%F6g.jpg"),
+        (b"//dogs.example/x#part", "/x"), (b"y?a=b c", "/y?a=b%20c"), (b"?z", "/dog.jpg?z"),
+        (b"/%C3%B6 b", "/%C3%B6%20b"), ("https://D\u00f6gs.example/x".encode(), "/x"),
+    ],
+)  # fmt: skip
+def test_a_location_is_read_as_browsers_read_it(authority, location, path):
+    found = raw(b"HTTP/1.1 302 Found\r\nlocation: " + location + b"\r\n\r\n")
+    with fake_server(found, image(), tls=authority.server) as server:
+        assert fetch(server, authority) == JPEG
+    assert server.requests[-1].path == path
 
 
 @pytest.mark.parametrize("status", [301, 308])
@@ -135,7 +176,14 @@ def test_a_certificate_for_another_name_or_of_an_unknown_authority_is_refused(au
     assert not server.requests
 
 
-NO_IMAGES = [reply(302, raw=b""), reply(404, raw=b"x"), reply(raw=b""), raw(), image("text/html"), image("imagex/jpeg")]
+NO_IMAGES = [
+    reply(302, raw=b""),
+    reply(404, raw=b"x"),
+    reply(raw=b""),
+    raw(),
+    image("text/html"),
+    image("application/ld+json"),
+]
 
 
 @pytest.mark.parametrize("answer", NO_IMAGES)

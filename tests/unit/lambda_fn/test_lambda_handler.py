@@ -67,6 +67,7 @@ PUBLIC = "https://runtime.sagemaker.eu-central-1.amazonaws.com"
         ({"MAX_IMAGE_BYTES": "1000"}, "max_image_bytes", 1000),
         ({"FETCH_TIMEOUT_SECONDS": "2.5"}, "fetch_timeout_seconds", 2.5),
         ({"ENDPOINT_TIMEOUT_SECONDS": "60"}, "endpoint_timeout_seconds", 60.0),
+        ({"CONTACT": "a@b.org"}, "contact", "a@b.org"), ({}, "contact", ""),
         ({"AWS_ENDPOINT_URL": ""}, "runtime_url", PUBLIC),
         ({"AWS_ENDPOINT_URL": "http://127.0.0.1:4566/"}, "runtime_url", "http://127.0.0.1:4566"),
         ({"AWS_ENDPOINT_URL": "http://x:1", "AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME": "https://y"}, "runtime_url", "https://y"),
@@ -86,6 +87,7 @@ def test_a_variable_is_read_as_documented(variables, member, value):
         ("AWS_ENDPOINT_URL", "http://[::1"), ("AWS_ENDPOINT_URL", "http://a b"), ("AWS_ENDPOINT_URL", "http://:80"),
         ("METRICS_NAMESPACE", "AWS/Lambda"), ("MAX_IMAGE_BYTES", "4.5MB"), ("MAX_IMAGE_BYTES", "0.5"),
         ("MAX_IMAGE_BYTES", "6291457"), ("FETCH_TIMEOUT_SECONDS", "nan"), ("ENDPOINT_TIMEOUT_SECONDS", "0"),
+        ("CONTACT", "a) evil"), ("CONTACT", "a\nHost: b"), ("CONTACT", "ü@b.org"),
     ],
 )  # fmt: skip
 def test_a_wrong_value_is_named(name, value):

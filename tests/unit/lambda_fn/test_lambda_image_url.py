@@ -1,5 +1,8 @@
 """Which URLs and addresses the function refuses: every trick that has been used to reach inside a network."""
 
+import contextlib
+
+import idna
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -15,6 +18,11 @@ from lambda_fn.image_url import ImageUrl, is_public_address, parse_image_url
         ("https://example.com./x", "example.com", "/x"), ("HTTPS://my_host.example.com/x", "my_host.example.com", "/x"),
         ("https://example.com/caf\u00e9/%C3%A9?q=\u00fc", "example.com", "/caf%C3%A9/%C3%A9?q=%C3%BC"),
         ("https://b\u00fccher.example/x", "xn--bcher-kva.example", "/x"),
+        ("https://fa\u00df.de/x", "xn--fa-hia.de", "/x"), ("https://FA\u1e9e.de:443/", "xn--fa-hia.de", "/"),
+        ("https://\u039d\u038a\u039a\u039f\u03a3.gr/", "xn--kxawhku.gr", "/"),
+        ("https://\u2615\ufe0f.ws/", "xn--53h.ws", "/"), ("https://exa\u00admple\u3002com/", "example.com", "/"),
+        (" https://example.com/a dog.jpg?q=a b|c[0]\n", "example.com", "/a%20dog.jpg?q=a%20b|c[0]"),
+        ("https://example.com/\u200d\u00a0?\ufeff", "example.com", "/%E2%80%8D%C2%A0?%EF%BB%BF"),
         ("https://93.184.215.14/x", "93.184.215.14", "/x"),
         ("https://[2606:4700::1111]/x", "2606:4700::1111", "/x"),
     ],
@@ -34,13 +42,31 @@ def test_ordinary_urls_are_read(text, host, target):
         "https://127.0.0.01/", "https://1.2.3.4.5/", "https://\uff11\uff12\uff17.0.0.1/",
         "https://127\u30020\u30020\u30021/", "https://-example.com/", "https://example..com/",
         "https://" + "a" * 64 + ".com/", "https://" + "a." * 130 + "com/", "https://" + "\u00fc" * 300 + ".com/",
-        "https://example.com/" + "a" * 2048, "https://\ud800.com/",
+        "https://example.com/" + "a" * 2048, "https://\ud800.com/", "https://example.com/\ud800",
+        "data:image/png;base64,aGk=", "https://127.0.0.1\uff0e/", "https://\uff11\uff12\uff17\uff0e\uff10.0.1/", "https://a\u2024b.com/",
+        "https://\u0300a.com/", "https://\u2474.com/", "https://ex\u202eample.com/", "https://a\u2100b.com/",
     ],
 )  # fmt: skip
 def test_everything_else_is_refused_with_a_reason(text):
     with pytest.raises(UrlNotAllowedError) as caught:
         parse_image_url(text)
     assert len(caught.value.message) > 20
+
+
+LETTERS = st.characters(min_codepoint=0x80, exclude_categories=["Cn", "Co", "Cs"]) | st.sampled_from(
+    "aZ\u00df\u03c2\u03a3\u1e9e.\u3002"
+)
+
+
+@given(st.text(LETTERS, min_size=1, max_size=6))
+def test_an_international_name_is_that_of_uts_46_or_refused(name):
+    try:
+        host = parse_image_url(f"https://{name}.de/").host
+    except UrlNotAllowedError:
+        return
+    with contextlib.suppress(idna.IDNAError):  # disallowed: nobody's
+        labels = idna.uts46_remap(f"{name}.de", std3_rules=False, transitional=False).split(".")
+        assert host == ".".join(x if x.isascii() else "xn--" + x.encode("punycode").decode() for x in labels)
 
 
 @given(st.text() | st.text().map("https://".__add__))

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from lambda_fn.errors import BadRequestError, ImageTooLargeError
+from lambda_fn.errors import BadRequestError, ImageTooLargeError, UnsupportedMediaTypeError
 from lambda_fn.image_url import ImageUrl
 from lambda_fn.request import ClassificationRequest, HttpRequest, from_document, from_http
 
@@ -32,9 +32,16 @@ def parse(*args, **kwargs):
     return from_http(HttpRequest.from_event(event(*args, **kwargs)), LIMIT)
 
 
-@pytest.mark.parametrize("content_type", ["", "IMAGE/PNG; q=1", "application/octet-stream", "image/svg+xml"])
+@pytest.mark.parametrize("content_type", ["", "IMAGE/PNG; q=1", "file-path/raw-bytes", "image/svg+xml", "image/jpg"])
 def test_an_image_body_is_taken_as_it_is(content_type):
     assert parse(PNG, content_type=content_type) == ClassificationRequest(PNG, "body")
+
+
+@pytest.mark.parametrize(("content_type", "problem"), [("", "missing"), ("application/octet-stream", "octet-stream")])
+@pytest.mark.parametrize("body", [json.dumps(URL), b"\xef\xbb\xbf\n {}", "[1]"])
+def test_json_without_its_type_is_told_so(body, content_type, problem):
+    with pytest.raises(UnsupportedMediaTypeError, match=f'{problem}.*"Content-Type: application/json"'):
+        parse(body, content_type=content_type)
 
 
 @pytest.mark.parametrize("content_type", ["Application/JSON; charset=utf-8", "application/ld+json"])

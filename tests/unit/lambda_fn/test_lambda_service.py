@@ -16,7 +16,7 @@ from lambda_fakes import ANSWER, CREDENTIALS, aws_error, certificate_authority, 
 from PIL import Image
 
 from lambda_fn.endpoint import EndpointClient
-from lambda_fn.errors import ServiceError
+from lambda_fn.errors import ServiceError, UnsupportedEventError
 from lambda_fn.fetching import ImageFetcher
 from lambda_fn.service import Service
 
@@ -40,6 +40,7 @@ def post_json(document):
 
 
 HEALTH = post(b"", "", method="GET", path="/health")
+HEALTH_HEAD = post(b"", "", method="HEAD", path="/health/")
 
 
 class Caller:
@@ -53,6 +54,8 @@ class Caller:
     def __call__(self, event, remaining_seconds=10.0):
         answer = self.service.answer(event, request_id=REQUEST_ID, remaining_seconds=remaining_seconds)
         assert set(answer) == {"statusCode", "headers", "body"}
+        if answer["body"] == "":
+            return answer["statusCode"], answer["headers"], None
         headers, body = answer["headers"], json.loads(answer["body"].encode())
         common = {"content-type": "application/json", "cache-control": "no-store", "x-request-id": REQUEST_ID}
         assert common.items() <= headers.items()
@@ -112,7 +115,7 @@ def test_a_bad_request_is_answered_before_the_endpoint_hears_of_it(event, status
     with fake_server(reply()) as server, caplog.at_level(logging.INFO):
         actual, headers, body = Caller(server, max_image_bytes=2000)(event)
     assert (actual, body["error"]["code"]) == (status, code)
-    assert status != 405 or headers["allow"] == ("GET" if event["rawPath"] == "/health" else "POST")
+    assert status != 405 or headers["allow"] == ("GET, HEAD" if event["rawPath"] == "/health" else "POST")
     assert not server.requests
     assert getattr(caplog.records[-1], "detail", "") is not None
 
@@ -169,6 +172,31 @@ def test_health_asks_the_model_not_too_often_is_503_whatever_is_wrong_and_recove
             assert (status, body["status"], body["model"]) == (200, "ok", ANSWER["model"])
         assert len(server.requests) == 2
     assert not metric_lines(capsys), "probes would drown the latency of real requests"
+
+
+def test_head_is_answered_like_get_without_a_body():
+    with fake_server(aws_error(403, "AccessDenied")) as server:
+        caller = Caller(server)
+        (status, headers, body), head = caller(HEALTH), caller(HEALTH_HEAD)
+        assert head == (status, headers, None) and body
+        assert caller(post(method="HEAD"))[0] == 405
+
+
+RECORDS = [{"messageId": "1", "body": "{}", "eventSource": "aws:sqs"}]
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"Records": RECORDS}, {"Records": [{"EventSource": "aws:sns", "Sns": {}}]}, {"Records": []}, RECORDS,
+        {"version": "0", "detail-type": "Scheduled Event", "source": "aws.events", "detail": {}},
+        {"awslogs": {"data": "x"}}, {"eventSource": "aws:kafka", "records": {}},
+    ],
+)  # fmt: skip
+def test_an_event_of_another_service_fails_so_that_its_sender_keeps_it(event):
+    with fake_server(reply()) as server, pytest.raises(UnsupportedEventError, match="takes HTTP requests of its URL"):
+        Caller(server)(event)
+    assert not server.requests
 
 
 def test_metrics_are_in_the_embedded_metric_format(capsys):

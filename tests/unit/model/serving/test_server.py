@@ -41,6 +41,13 @@ def test_headers_of_the_request_and_the_answer_are_the_contracts(server: ModelSe
     assert (len(reply.document["predictions"]), len(reply.document["scores"])) == (2, 3)
 
 
+@pytest.mark.parametrize("accept", ["*/*", "application/x-npy", "application/json, */*", ""])
+@pytest.mark.parametrize("attributes", ["c0ffee00-0000-4697-b07a-ac58fc914c95", "trace_id=abc", "top_k=x"])
+def test_custom_attributes_and_accept_are_ignored(server: ModelServer, accept: str, attributes: str) -> None:
+    headers = {"X-Amzn-SageMaker-Custom-Attributes": attributes, "accept": accept}
+    assert server.invoke(image_bytes(), content_type="file-path/raw-bytes", **headers).status == 200
+
+
 @pytest.mark.parametrize("size", [MAX_BODY_BYTES + 1, 3 * MAX_BODY_BYTES])
 @pytest.mark.parametrize("chunked", [False, True])
 def test_a_body_over_the_limit_is_refused(server: ModelServer, size: int, chunked: bool) -> None:

@@ -38,7 +38,7 @@ def as_json(**document: Any) -> bytes:
 @pytest.mark.parametrize(
     ("body", "content_type"),
     [
-        *((IMAGE, kind) for kind in ("IMAGE/JPEG; charset=utf-8", "application/x-image", "")),
+        *((IMAGE, kind) for kind in ("IMAGE/JPEG; charset=utf-8", "file-path/raw-bytes", "")),
         (as_json(), "application/x+json"), (as_json(image=base64.encodebytes(IMAGE).decode()), JSON),
     ],
 )  # fmt: skip
@@ -100,6 +100,15 @@ def test_an_image_that_is_refused_says_why(predictor, body, content_type, status
     got, document = ask(predictor, body, content_type)
     assert (got, document["error"]["code"]) == (status, code)
     assert document["error"]["message"].endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("content_type", "problem"), [("", "is missing"), ("application/octet-stream", "'application")]
+)
+def test_json_without_its_type_is_told_so(predictor: Predictor, content_type: str, problem: str) -> None:
+    status, document = ask(predictor, as_json(), content_type)
+    assert (status, document["error"]["code"]) == (415, "unsupported_image")
+    assert problem in document["error"]["message"] and "application/json" in document["error"]["message"]
 
 
 def test_a_failing_model_is_a_500_that_tells_nothing_and_logs_everything(predictor, caplog):
