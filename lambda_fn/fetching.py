@@ -33,21 +33,9 @@ _CHUNK_LINE_BYTES = 1024
 _REDIRECTS = (301, 302, 303, 307, 308)
 # Many hosts name the type of an image wrongly; these are surely something else, most of them a page about it.
 _OTHER_TYPES = re.compile(r"text/(?!plain)|(audio|video|font)/|application/(.*\b(json|xml|pdf|zip)$|(x-)?javascript)")
-# Of the names that servers give as codings, those that change the bytes (IANA's registry). Others, such as aws-chunked,
+# Of the names that servers give as codings, those that change the bytes. Others, such as aws-chunked,
 # base64 and utf-8, are left over from an upload, or mean something else.
-_COMPRESSIONS = {
-    "br",
-    "compress",
-    "dcb",
-    "dcz",
-    "deflate",
-    "exi",
-    "gzip",
-    "pack200-gzip",
-    "x-compress",
-    "x-gzip",
-    "zstd",
-}
+_COMPRESSIONS = {"br", "compress", "dcb", "dcz", "deflate", "gzip", "x-compress", "x-gzip", "zstd"}
 _HEADERS = {"Accept": "image/*", "Accept-Encoding": "identity", "Connection": "close"}
 
 
