@@ -1,6 +1,14 @@
 """Decoding of images that anyone may have sent."""
 
-from .decoder import FORMAT_NAMES, MAX_PIXELS, decode
+from .decoder import FORMAT_NAMES, FORMATS, MAX_PIXELS, decode
 from .errors import ImageError, ImageTooLargeError, UnreadableImageError
 
-__all__ = ["FORMAT_NAMES", "MAX_PIXELS", "ImageError", "ImageTooLargeError", "UnreadableImageError", "decode"]
+__all__ = [
+    "FORMATS",
+    "FORMAT_NAMES",
+    "MAX_PIXELS",
+    "ImageError",
+    "ImageTooLargeError",
+    "UnreadableImageError",
+    "decode",
+]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 SPLITS = ("train", "valid", "test")
-# What Pillow registers for the formats of core/decoding.py, and the further names of JPEG that browsers know
+# What Pillow registers for the formats of core/decoding, and the further names of JPEG that browsers know
 # (developer.mozilla.org, "Image file type and format guide").
 JPEG_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".pjpeg", ".pjp", ".mpo"})
 IMAGE_SUFFIXES = JPEG_SUFFIXES | {
