@@ -10,6 +10,7 @@ programs than the pixels. So Pillow sees a file without them (`containers`); of 
 from __future__ import annotations
 
 import io
+import random
 import re
 import struct
 import warnings
@@ -50,10 +51,12 @@ MAX_SCANS = 24
 _ALL_64 = 2**64 - 1
 _SCAN = re.compile(rb"\xff\xda\0[\x08\x0a\x0c\x0e]([\1-\4])")  # the last byte is the number of components
 _ARITHMETIC = 5
-# What may follow where a JPEG without its end marker ends, in two ways, with markers of restart intervals among it.
+# What may follow where a JPEG without its end marker ends: noise, among which every restart interval finds its marker.
+_RANDOM = random.Random(0)  # noqa: S311
 _ANY_REST = [
-    b"".join(block + b"\xff%c" % (0xD0 + n % 8) for n in range(16)) + JPEG_END
-    for block in (bytes(64), bytes(range(254, 190, -1)))
+    b"".join(bytes(_RANDOM.choices(range(255), k=48)) + b"\xff%c" % (0xD0 + n % 8) for n in range(first, first + 16))
+    + JPEG_END
+    for first in (0, 4, 2, 6)
 ]
 # Pillow scales samples to 8 bits, but not the colour that a PNG calls transparent.
 _TRANSPARENT_COLOUR: dict[str, Callable[[Any], Any]] = {
@@ -149,12 +152,14 @@ def _load(data: bytes, target_size: int | None, max_pixels: int) -> ImageFile.Im
     except OSError:
         if JPEG_END in data or not _has_all_scans(image, data):
             raise
-        image.close()
         data = data.rstrip(b"\xff")  # half a marker
         # Only the end marker is missing if the pixels do not depend on what comes after the data that is there.
-        checksum = _checksum(_load(data + _ANY_REST[0], target_size, max_pixels))
-        image = _load(data + _ANY_REST[1], target_size, max_pixels)
-        if _checksum(image) != checksum:
+        checksums = set()
+        for rest in _ANY_REST:
+            image.close()
+            image = _load(data + rest, target_size, max_pixels)
+            checksums.add(_checksum(image))
+        if len(checksums) > 1:
             raise
         return image
 
@@ -210,8 +215,8 @@ def _has_all_scans(image: ImageFile.ImageFile, data: bytes) -> bool:
     return [coefficients & _ALL_64 for coefficients in found.values()] == [_ALL_64] * image.layers
 
 
-def _checksum(image: Image.Image) -> list[int]:
-    return [zlib.crc32(image.crop(box).tobytes()) for box in _bands(image)]
+def _checksum(image: Image.Image) -> tuple[int, ...]:
+    return tuple(zlib.crc32(image.crop(box).tobytes()) for box in _bands(image))
 
 
 def _not_read(data: bytes) -> UnreadableImageError:

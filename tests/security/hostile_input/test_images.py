@@ -146,7 +146,7 @@ LARGE: dict[str, Callable[[], bytes]] = {
     "JPEG of many comments": lambda: full_of(segment(0xFE, b""), "JPEG"),
     "JPEG of fill bytes": lambda: full_of(b"\xff", "JPEG"),
     "JPEG of many blocks of EXIF": lambda: full_of(segment(0xE1, b"Exif\0\0x"), "JPEG"),
-    "JPEG without its end": lambda: jpeg_of_scans(*SIDES, 6)[:-2],
+    "JPEG without its end": lambda: jpeg_of_scans(*SIDES, 2)[:-2],
     "PNG of many colour profiles": lambda: full_of(png_chunk(b"iCCP", b"a\0\0" + deflated(2**20)), "PNG"),
     "PNG of compressed text": lambda: full_of(png_chunk(b"zTXt", b"a\0\0" + deflated(2**24)), "PNG"),
     "PNG of many chunks": lambda: full_of(png_chunk(b"abCd", b""), "PNG"),

@@ -167,6 +167,10 @@ UNENDED: dict[str, Callable[[], bytes]] = {
     "progressive": lambda: encode(noise((90, 70)), "JPEG", progressive=True),
     "of one colour below": lambda: optimised(ImageOps.expand(noise((64, 16)), (0, 0, 0, 64), "navy")),
     "with restart intervals": lambda: encode(noise((90, 70)), "JPEG", restart_marker_rows=1),
+    "of one colour with restart intervals": lambda: encode(Image.new("RGB", (90, 70)), "JPEG", restart_marker_blocks=3),
+    "of a gradient, progressive": lambda: encode(
+        Image.linear_gradient("L").resize((120, 90)), "JPEG", progressive=True
+    ),
 }
 
 
@@ -177,9 +181,9 @@ def test_jpeg_without_its_end_marker_is_read_if_all_pixels_are_there(name: str) 
         assert np.array_equal(decode(without_end), decode(whole))
     first = whole.index(b"\xff\xda") + 14
     marks = [at for at in range(first, len(whole) - 2) if whole[at] == 0xFF and whole[at + 1]]  # of scans and intervals
-    for cut in {*marks, *range(first, len(whole) - 8, max(1, (len(whole) - first) // 60))}:
-        with pytest.raises(ImageError):
-            decode(whole[:cut])
+    for cut in {*marks, *range(first, len(whole) - 2, max(1, (len(whole) - first) // 60))}:
+        with contextlib.suppress(ImageError):  # what is missing may be no more than the bits that fill the last byte
+            assert np.array_equal(decode(whole[:cut]), decode(whole))
 
 
 def png(depth: int, colour: int, row: bytes, transparent: bytes) -> bytes:
