@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             if len(config.hosts) * processes > 1:
                 return launch(["-m", "model.train", *argv], config, processes)
         # A worker that is still waiting for the others has nothing to save: a signal ends it at once.
-        with joined(len(config.hosts)) as group, stop.on_signals():
+        with joined(len(config.hosts), gpus=config.num_gpus) as group, stop.on_signals():
             if not group.is_main:
                 logging.getLogger().setLevel(logging.ERROR)  # they have nothing to say that the first does not say
             train(config, stop, group)

@@ -57,11 +57,17 @@ class Preprocessing:
         method = Image.Resampling[self.interpolation.upper()]
         return np.asarray(image.resize((self.input_size, self.input_size), method, box=box))
 
+    @property
+    def scale_and_offset(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Return what bytes are multiplied by, and what is then added, float32 [3] each."""
+        mean, std = np.asarray(self.mean), np.asarray(self.std)
+        return (1.0 / (255.0 * std)).astype(np.float32), (-mean / std).astype(np.float32)
+
     def normalise(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Turn bytes, uint8 [..., height, width, 3], into the network's numbers, float32 [..., 3, height, width]."""
-        scale = (1.0 / (255.0 * np.asarray(self.std))).astype(np.float32)
+        scale, offset = self.scale_and_offset
         values = np.multiply(pixels, scale, dtype=np.float32)
-        values += (-np.asarray(self.mean) / np.asarray(self.std)).astype(np.float32)
+        values += offset
         return np.ascontiguousarray(np.moveaxis(values, -1, -3))
 
     def __call__(self, image: Image.Image) -> npt.NDArray[np.float32]:

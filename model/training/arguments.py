@@ -23,9 +23,11 @@ _SEARCH_SPACE = ("search_lr", "search_batch_sizes")
 _AUGMENTATION = ("augment", "mirror", "crop_scale", "rotation", "color")
 # What only one of the two modes looks at. The features are computed by a network in evaluation mode.
 _ONLY = {
-    "finetune": ("train_stages", "lr_decay", "mixup", "cutmix", "compile", "sync_batch_norm", *_CHECKPOINTING),
+    "finetune": (
+        "train_stages", "lr_decay", "mixup", "cutmix", "accumulate", "compile", "sync_batch_norm", *_CHECKPOINTING,
+    ),
     "head": ("views", "feature_cache", "search", *_SEARCH_SPACE),
-}
+}  # fmt: skip
 
 
 class ArgumentsError(Exception):

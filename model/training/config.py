@@ -134,6 +134,9 @@ class Recipe:
     ema: float = option(
         _FINE_TUNING, 0.0, "decay per step of the weights' moving average, which is kept; 0: off", type=real(0, 0.99999)
     )
+    clip_gradient: float = option(
+        _FINE_TUNING, 0.0, "highest norm of all gradients together; 0: off, 1 is usual", type=real(0, 1e6)
+    )
     class_weights: str = option(
         _FINE_TUNING, "none",
         "for imbalanced classes: balanced weighs the losses, sampler shows every class equally often",
@@ -229,6 +232,10 @@ class TrainingConfig:
     max_runtime: float | None = option(
         _MACHINE, None, "it ends early enough for its model to be finished within this time; without it: never",
         type=real(1, 1e9), metavar="SECONDS",
+    )  # fmt: skip
+    accumulate: int = option(
+        _MACHINE, 1, "a worker's part of a batch goes through the network in so many pieces, which takes less memory",
+        type=integer(1, 65_536),
     )  # fmt: skip
     compile: str = option(
         _MACHINE, "off", "compile the training step: a minute, which pays for long trainings", choices=_SWITCH

@@ -20,7 +20,7 @@ from .config import TrainingConfig
 from .data.augment import Augmentation
 from .data.dataset import discover, fingerprint
 from .data.decoded import decode_for_augmentation, decode_for_serving
-from .distributed.group import ALONE, DistributedError, Workers
+from .distributed.group import ALONE, DistributedError, Workers, choose_device, usable_gpus
 from .head.mode import train_head
 from .loop.checkpoints import Checkpoints
 from .loop.engine import fit, half_type
@@ -38,11 +38,15 @@ def train(config: TrainingConfig, stop: Stop, workers: Workers = ALONE) -> None:
     training ends with the best weights so far, or without a model when not even one epoch is finished.
     """
     started = time.perf_counter()
-    device = _device(config.num_gpus, workers)
+    device = choose_device(config.num_gpus, workers)
+    if (gpus := usable_gpus(config.num_gpus)) > workers.local_size:
+        log.warning("%d GPUs: only %d used, one for each process", gpus, workers.local_size)
     if config.sync_batch_norm == "on" and device.type == "cpu":
         raise ArgumentsError("--sync-batch-norm on needs GPUs, and this training runs on CPUs; leave it out")
     if device.type == "cpu":
         keep_freed_memory()
+    else:
+        torch.backends.cudnn.benchmark = True  # the shapes stay the same, so the fastest algorithm is worth a search
     torch.set_num_threads(max(1, config.num_cpus // workers.local_size))
     torch.manual_seed(config.recipe.seed)
 
@@ -100,7 +104,8 @@ def _fine_tune(
         keep_best=BestSoFar(config, trained, network, started=started) if workers.is_main else lambda _: None,
         workers=workers,
         checkpoints=_checkpoints(config, trained, workers),
-        half=half_type(config.mixed_precision, device),
+        half=half_type(config.mixed_precision, device, workers),
+        accumulate=config.accumulate,
         compiled=config.compile == "on",
     )
     return config, dataclasses.replace(trained, outcome=outcome)
@@ -132,14 +137,3 @@ def _check_same(images: object, workers: Workers) -> None:
             "the hosts do not have the same images, or one of them cannot read some; each needs the whole data set "
             "(S3DataDistributionType FullyReplicated)"
         )
-
-
-def _device(gpus: int | None, workers: Workers) -> torch.device:
-    found = torch.cuda.device_count()
-    if gpus is None:
-        gpus = found
-    if gpus > found:
-        raise ArgumentsError(f"--num-gpus (SM_NUM_GPUS) is {gpus}, but torch finds {found} here; use at most that many")
-    if gpus > workers.local_size:
-        log.warning("%d GPUs: only %d used, one for each process", gpus, workers.local_size)
-    return torch.device("cuda", workers.local_rank) if gpus else torch.device("cpu")

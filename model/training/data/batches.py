@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..config import SMALLEST_SHARE, Recipe
-from ..distributed.group import DistributedError, Workers
+from ..distributed.group import DistributedError, Workers, part
+from .ahead import ahead, rows
 from .augment import Augmentation
 from .decoded import Images
 
@@ -78,6 +79,14 @@ def draw_order(targets: IntArray, class_weights: str, generator: torch.Generator
     return torch.randperm(len(targets), generator=generator).numpy()
 
 
+def steps_per_epoch(images: int, batch_size: int, workers: int = 1) -> int:
+    """Return into how many batches an epoch is cut, whose sizes differ by at most one.
+
+    They are of at most `batch_size`, but for a few images that would otherwise leave a worker `SMALLEST_SHARE` - 1.
+    """
+    return max(1, min(math.ceil(images / batch_size), images // (SMALLEST_SHARE * workers)))
+
+
 @dataclass(frozen=True)
 class Batch:
     """One worker's part of a batch."""
@@ -87,24 +96,31 @@ class Batch:
     mixed_in: Tensor | None = None  # int64 [n], the classes of what was mixed in
     own: float = 1.0  # the share of `targets` in the images; the rest is `mixed_in`'s
     weights: Tensor | None = None  # float32 [n]
-    # The part's weight in the whole batch, times the number of workers: with it the mean of the workers' gradients,
-    # which is what they exchange, is the gradient of the whole batch's mean loss.
+    # The number of workers over the sum of the whole batch's weights: with it the mean of the workers' gradients, which
+    # is what they exchange, is the gradient of the whole batch's mean loss.
     scale: float = 1.0
 
+    def pieces(self, count: int) -> list[Batch]:
+        """Cut it into at most so many, each of `SMALLEST_SHARE` images or more; their losses add up to its loss."""
+        count = max(1, min(count, len(self.targets) // SMALLEST_SHARE))
+        # Neighbours stay together: they may be mixed.
+        cuts = [part(len(self.targets), index, count, multiple=2) for index in range(count)]
+        tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return [Batch(**vars(self) | {name: value[cut] for name, value in tensors.items()}) for cut in cuts]
+
     def loss(self, logits: Tensor, *, label_smoothing: float) -> Tensor:
-        """Return what is minimised: the (weighted) mean cross-entropy in nats, scaled."""
+        """Return what is minimised: the sum of the (weighted) cross-entropies in nats, scaled."""
 
-        def mean(targets: Tensor, weights: Tensor | None) -> Tensor:
+        def total(targets: Tensor, weights: Tensor | None) -> Tensor:
             if weights is None:
-                return functional.cross_entropy(logits, targets, label_smoothing=label_smoothing)
+                return functional.cross_entropy(logits, targets, label_smoothing=label_smoothing, reduction="sum")
             losses = functional.cross_entropy(logits, targets, label_smoothing=label_smoothing, reduction="none")
-            weights = weights.to(losses.dtype)
-            return (weights * losses).sum() / weights.sum()
+            return (weights.to(losses.dtype) * losses).sum()
 
-        loss = mean(self.targets, self.weights)
+        loss = total(self.targets, self.weights)
         if self.mixed_in is not None:
             weights = None if self.weights is None else self.weights[neighbours(len(self.weights))]
-            loss = self.own * loss + (1 - self.own) * mean(self.mixed_in, weights)
+            loss = self.own * loss + (1 - self.own) * total(self.mixed_in, weights)
         return loss * self.scale
 
     def plain_loss(self, logits: Tensor) -> Tensor:
@@ -128,21 +144,27 @@ class Batches:
         self._images, self._recipe, self._augmentation = images, recipe, augmentation
         self._device, self._workers = device, workers
         self._weights = image_weights(images.targets) if recipe.class_weights == "balanced" else None
-        self.steps = math.ceil(len(images) / recipe.batch_size)
-        smallest = len(images) // self.steps
-        if workers.size > 1 and smallest < SMALLEST_SHARE * workers.size:
+        self.steps = steps_per_epoch(len(images), recipe.batch_size, workers.size)
+        if workers.size > 1 and min(len(images), recipe.batch_size) < SMALLEST_SHARE * workers.size:
             raise DistributedError(
-                f"{len(images)} images in batches of at most {recipe.batch_size} leave as few as {smallest} for "
-                f"{workers.size} workers, and each needs {SMALLEST_SHARE}; use a larger --batch-size (it counts the "
-                "images on all workers) or fewer workers"
+                f"{len(images)} images in batches of at most {recipe.batch_size} are too few for {workers.size} "
+                f"workers, of which each needs {SMALLEST_SHARE} in every batch; use a larger --batch-size (it counts "
+                "the images on all workers) or fewer workers"
             )
 
     def epoch(self, generator: torch.Generator, order: IntArray, first: int = 0) -> Iterator[Batch]:
-        """Yield this worker's parts of the batches of one epoch; `first` is not 0 after a restart."""
-        # Their sizes differ by at most one: a last batch of what is left over could be a single image. What is random
-        # is drawn when it is asked for: the generator's state between two is all that a checkpoint needs.
-        for chosen in np.array_split(order, self.steps)[first:]:
-            yield self._batch(chosen, generator)
+        """Yield this worker's parts of the batches of one epoch; `first` is not 0 after a restart.
+
+        With each batch the generator is brought to the state after its draws: that is all that a checkpoint needs.
+        """
+        # The batch after it may already be drawn, for a GPU.
+        drawing = torch.Generator().set_state(generator.get_state())
+        made = (
+            (self._batch(chosen, drawing), drawing.get_state()) for chosen in np.array_split(order, self.steps)[first:]
+        )
+        for batch, drawn in ahead(made, self._device):
+            generator.set_state(drawn)
+            yield batch
 
     def order(self, generator: torch.Generator) -> IntArray:
         """Draw the order of one epoch."""
@@ -154,16 +176,17 @@ class Batches:
         chosen = whole[own]
         variations = self._augmentation.draw(len(whole), generator)[own]
         mixture = draw_mixture(self._recipe.mixup, self._recipe.cutmix, generator)
-        pixels = torch.from_numpy(self._images.pixels[chosen]).to(self._device)
+        pixels = rows(self._images.pixels, chosen, self._device)
         inputs = self._augmentation(pixels, torch.from_numpy(self._images.aspects[chosen]), variations)
-        targets = torch.from_numpy(self._images.targets[chosen]).to(self._device)
+        targets = rows(self._images.targets, chosen, self._device)
         mixed_in, share = None, 1.0
         if mixture is not None:
             inputs, share = mixture.mix(inputs)
             mixed_in = targets[neighbours(len(targets)).to(self._device)]
-        weights, scale = None, self._workers.size * len(chosen) / len(whole)
+        weights, total = None, float(len(whole))
         if self._weights is not None:
-            ours, all_of_them = (self._weights[part].sum(dtype=np.float64) for part in (chosen, whole))
-            scale = self._workers.size * float(ours / all_of_them)
-            weights = torch.from_numpy(self._weights[chosen]).to(self._device)
-        return Batch(inputs, targets, mixed_in, share, weights, scale)
+            weights, total = (
+                rows(self._weights, chosen, self._device),
+                float(self._weights[whole].sum(dtype=np.float64)),
+            )
+        return Batch(inputs, targets, mixed_in, share, weights, self._workers.size / total)

@@ -21,6 +21,8 @@ import torch
 import torch.distributed
 import torch.multiprocessing
 
+from ..arguments import ArgumentsError
+
 # How long a worker waits for the others in one exchange: the slowest may still be decoding its images.
 EXCHANGE_TIMEOUT = datetime.timedelta(minutes=30)
 # By which a worker knows its torchrun, if train.py runs it.
@@ -60,10 +62,8 @@ class Workers:
         return self.rank == 0
 
     def share(self, count: int, *, multiple: int = 1) -> slice:
-        """Return this worker's part of `count` things: as large as the others', but for a `multiple`."""
-        groups = math.ceil(count / multiple)
-        start, stop = (multiple * (groups * rank // self.size) for rank in (self.rank, self.rank + 1))
-        return slice(min(start, count), min(stop, count))
+        """Return this worker's part of `count` things."""
+        return part(count, self.rank, self.size, multiple=multiple)
 
     def all_gather(self, value: T) -> list[T]:
         """Return every worker's value (anything that can be pickled) in the order of their ranks."""
@@ -98,12 +98,49 @@ ALONE = Workers()
 """The only worker there is."""
 
 
+def part(count: int, index: int, parts: int, *, multiple: int = 1) -> slice:
+    """Return one of the parts of `count` things: as large as the others, but for a `multiple`."""
+    groups = math.ceil(count / multiple)
+    start, stop = (multiple * (groups * edge // parts) for edge in (index, index + 1))
+    return slice(min(start, count), min(stop, count))
+
+
+def usable_gpus(asked: int | None) -> int:
+    """Return how many of this host's GPUs to use; raise ArgumentsError when there are fewer than asked for."""
+    found = torch.cuda.device_count()
+    if asked is not None and asked > found:
+        raise ArgumentsError(
+            f"--num-gpus (SM_NUM_GPUS) is {asked}, but torch finds {found} here; use at most that many"
+        )
+    return found if asked is None else asked
+
+
+def choose_device(asked: int | None, workers: Workers) -> torch.device:
+    """Return where a worker computes: on the GPU of its local rank, or on the CPU without GPUs and with `asked` 0.
+
+    Raises DistributedError when a host has more workers than GPUs, ArgumentsError as `usable_gpus`.
+    """
+    gpus = usable_gpus(asked)
+    if not gpus:
+        return torch.device("cpu")
+    if (needed := max(workers.local_size, workers.local_rank + 1)) > gpus:
+        raise DistributedError(
+            f"{needed} processes per host, but each needs a GPU of its own and there are {gpus} "
+            "(--num-gpus); start fewer processes (--processes-per-host, torchrun's --nproc-per-node), or use "
+            "--num-gpus 0 to compute on the CPU"
+        )
+    return torch.device("cuda", workers.local_rank)
+
+
 @contextlib.contextmanager
-def joined(hosts: int = 1, environment: Mapping[str, str] = os.environ) -> Iterator[Workers]:
+def joined(
+    hosts: int = 1, environment: Mapping[str, str] = os.environ, *, gpus: int | None = None
+) -> Iterator[Workers]:
     """Join the group that torchrun's variables describe, for the duration of the block; without them, be alone.
 
-    Raises DistributedError when torchrun runs on fewer `hosts` than the arguments name or the workers do not come
-    together, LostPeersError when another worker has failed.
+    `gpus` is what `choose_device` takes: the GPUs exchange their gradients over NCCL. Raises DistributedError when
+    torchrun runs on fewer `hosts` than the arguments name, the workers do not come together, or a GPU is missing;
+    LostPeersError when another worker has failed.
     """
     size, local_size = (int(environment.get(name, 1)) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
     if size // local_size < hosts:
@@ -117,7 +154,7 @@ def joined(hosts: int = 1, environment: Mapping[str, str] = os.environ) -> Itera
     workers = Workers(int(environment["RANK"]), size, int(environment["LOCAL_RANK"]), local_size)
     _end_with_parent(environment)
     try:
-        _join(workers, environment)
+        _join(workers, choose_device(gpus, workers), environment)
         yield workers
     except Exception as error:
         if not _is_lost_connection(error):
@@ -139,16 +176,16 @@ def _end_with_parent(environment: Mapping[str, str]) -> None:
         raise LostPeersError("this worker ends because its torchrun was killed")
 
 
-def _join(workers: Workers, environment: Mapping[str, str]) -> None:
+def _join(workers: Workers, device: torch.device, environment: Mapping[str, str]) -> None:
     interface = environment.get("SM_NETWORK_INTERFACE_NAME", "")
     if workers.local_size == workers.size:  # on one machine
         interface = next(name for _, name in socket.if_nameindex() if name.startswith("lo"))
     for library in ("GLOO", "NCCL") if interface else ():
         os.environ.setdefault(f"{library}_SOCKET_IFNAME", interface)
     backend = "gloo"
-    if torch.cuda.is_available():
+    if device.type == "cuda":
         backend = "cpu:gloo,cuda:nccl"  # small messages and gradients
-        torch.cuda.set_device(workers.local_rank)
+        torch.cuda.set_device(device)
     try:
         torch.distributed.init_process_group(backend, timeout=EXCHANGE_TIMEOUT)
     except (RuntimeError, ValueError) as error:  # torch's own errors are RuntimeErrors

@@ -7,13 +7,12 @@ import signal
 import socket
 from collections.abc import Mapping, Sequence
 
-import torch
 from torch.distributed import DistError, TCPStore, run
 from torch.distributed.elastic.multiprocessing import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
 from ..config import TrainingConfig
-from .group import LOST_PEERS, PARENT_VARIABLE, DistributedError
+from .group import LOST_PEERS, PARENT_VARIABLE, DistributedError, Workers, choose_device, usable_gpus
 
 # SageMaker kills a container 120 seconds after SIGTERM; the workers get nearly all of it to save what they have.
 STOP_GRACE_SECONDS = 110
@@ -29,14 +28,13 @@ def is_worker(environment: Mapping[str, str] = os.environ) -> bool:
 
 
 def processes_per_host(asked: int | None, gpus: int | None) -> int:
-    """Return how many workers each host runs: as many as asked for, otherwise one for each GPU, or one."""
-    gpus = torch.cuda.device_count() if gpus is None else gpus
-    if asked is not None and 0 < gpus < asked:
-        raise DistributedError(
-            f"{asked} processes per host, but each needs a GPU of its own and there are {gpus}; "
-            "use fewer --processes-per-host, or --num-gpus 0 to compute on the CPU"
-        )
-    return asked or max(1, gpus)
+    """Return how many workers each host runs: as many as asked for, otherwise one for each GPU, or one.
+
+    Raises DistributedError or ArgumentsError when there are not enough GPUs for them.
+    """
+    processes = asked or max(1, usable_gpus(gpus))
+    choose_device(gpus, Workers(size=processes, local_size=processes))
+    return processes
 
 
 def launch(command: Sequence[str], config: TrainingConfig, processes: int) -> int:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..config import Recipe
-from ..data.batches import Batch, draw_order, image_weights
+from ..data.batches import Batch, draw_order, image_weights, steps_per_epoch
 from ..loop.metrics import EpochMetrics, Evaluation, Trial
 from ..loop.state import DivergedError, Fit, TrainingState
 from .feature_store import Features
@@ -60,7 +60,7 @@ def fit_head(
     Every epoch takes the next view of all images, and after the last one the first again.
     """
     torch.manual_seed(recipe.seed)  # dropout draws from the global generator
-    counts = [math.ceil(len(view) / recipe.batch_size) for view in views.train]
+    counts = [steps_per_epoch(len(view), recipe.batch_size) for view in views.train]
     steps = [counts[epoch % len(counts)] for epoch in range(recipe.epochs)]
     state = TrainingState(head, recipe, steps=sum(steps))
     ended = interrupted = False
@@ -88,9 +88,12 @@ def _train_one_epoch(head: nn.Module, view: Features, steps: int, state: Trainin
     seen: list[Tensor] = []
     for indices in torch.arange(len(order)).tensor_split(steps):  # their sizes differ by at most one
         part = slice(int(indices[0]), int(indices[-1]) + 1)
-        batch = Batch(values[part], targets[part], weights=None if weights is None else weights[part])
+        ours = None if weights is None else weights[part]
+        total = len(indices) if ours is None else float(ours.sum())
+        batch = Batch(values[part], targets[part], weights=ours, scale=1 / total)
         logits = head(batch.inputs)
-        state.update(batch.loss(logits, label_smoothing=recipe.label_smoothing))
+        state.add_gradients(batch.loss(logits, label_smoothing=recipe.label_smoothing))
+        state.update()
         seen.append(logits.detach())
     return functional.cross_entropy(torch.cat(seen), targets).item()
 

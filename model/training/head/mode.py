@@ -44,7 +44,7 @@ def train_head(
     if config.weights == RANDOM:
         log.warning("the backbone has random weights, and --mode head does not train it; name some with --weights")
     backbone, head = split(network, config.architecture, trained.preprocessing.input_size)
-    half = half_type(config.mixed_precision, device)
+    half = half_type(config.mixed_precision, device, workers)
     augmentation = Augmentation.of(trained.preprocessing, recipe)
     extraction = Extraction(
         backbone, trained.data_set, trained.identity, augmentation, config.views, recipe.seed, device, threads, half

@@ -6,10 +6,12 @@ make the same steps as one would, each with its part of every batch; a checkpoin
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
+import numpy as np
 import torch
 import torch.distributed
 from torch import Tensor, nn
@@ -18,8 +20,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ...core.transforms import Preprocessing
 from ..config import Recipe
+from ..data.ahead import ahead, rows
 from ..data.augment import Augmentation
-from ..data.batches import Batch, Batches
+from ..data.batches import SMALLEST_SHARE, Batch, Batches
 from ..data.decoded import Images
 from ..distributed.group import ALONE, Workers
 from .checkpoints import Checkpoints
@@ -28,22 +31,31 @@ from .state import Fit, TrainingState, freeze
 
 log = logging.getLogger(__name__)
 
-# Evaluation keeps no gradients, so its batches may be larger than training's without needing more memory.
-EVALUATION_BATCH = 256
+# Evaluation keeps nothing for gradients, so it takes so many times the images that a worker trains on at once, and at
+# most 256, in no more memory than training.
+EVALUATION_TIMES, EVALUATION_BATCH = 4, 256
 # What torch calls instructions that multiply bfloat16. Without them it converts every number, which costs more than the
 # multiplication.
 _CPU_FEATURES = ("avx512_bf16", "amx_bf16", "bf16")
+# Workers on different machines compute in the first of these that one of them needs.
+_HALF_TYPES = (None, torch.float16, torch.bfloat16)
 
 
-def half_type(choice: str, device: torch.device) -> torch.dtype | None:
+def half_type(choice: str, device: torch.device, workers: Workers = ALONE) -> torch.dtype | None:
     """Return the dtype of 16 bits to compute convolutions and matrix products in, or None for float32 throughout.
 
-    `choice` is one of `config.MIXED_PRECISION`; without instructions for bfloat16 a CPU computes in float32.
+    `choice` is one of `config.MIXED_PRECISION`. Without instructions for bfloat16 a CPU computes in float32, and a GPU
+    in float16. All workers must call this, and return the same.
     """
+    return min(workers.all_gather(_own_half_type(choice, device)), key=_HALF_TYPES.index)
+
+
+def _own_half_type(choice: str, device: torch.device) -> torch.dtype | None:
     if choice == "off" or (choice == "auto" and device.type == "cpu"):
         return None
     if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+        # Older GPUs emulate bfloat16 in float32, which is slower than float32 itself.
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
     capabilities = torch.cpu.get_capabilities()
     if any(capabilities.get(name) for name in _CPU_FEATURES):
         return torch.bfloat16
@@ -65,6 +77,7 @@ def fit(
     workers: Workers = ALONE,
     checkpoints: Checkpoints | None = None,
     half: torch.dtype | None = None,
+    accumulate: int = 1,
     compiled: bool = False,
 ) -> Fit:
     """Train a network and leave the weights of its best epoch in it.
@@ -78,6 +91,7 @@ def fit(
     should_stop : asked after every step; True on any worker ends the training of all within that step's time
     on_epoch, keep_best : called after every epoch
     half : the dtype to compute in where the result allows it (`half_type`)
+    accumulate : in how many pieces a worker's part of a batch goes through the network
     """
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack this form
     frozen = freeze(network, recipe.train_stages) if recipe.train_stages else []
@@ -92,6 +106,8 @@ def fit(
             keep_best(state.outcome(workers.size))
     forward = _parallel(network, device) if workers.size > 1 else network
     step = torch.compile(forward) if compiled else forward
+    no_sync = forward.no_sync if isinstance(forward, DistributedDataParallel) else contextlib.nullcontext
+    at_once = max(SMALLEST_SHARE, recipe.batch_size // (workers.size * accumulate))
     stop = False
     while state.epoch <= recipe.epochs and not state.out_of_patience(recipe.patience):
         network.train()
@@ -100,7 +116,13 @@ def fit(
         order = batches.order(state.begin_epoch())
         started = time.perf_counter() - state.seconds
         for batch in batches.epoch(state.generator, order, state.step):
-            _step(step, batch, state, recipe, half)
+            pieces = batch.pieces(accumulate)
+            with no_sync():  # the workers exchange gradients once, with those of the last piece
+                for piece in pieces[:-1]:
+                    _add_gradients(step, piece, state, recipe, half)
+            _add_gradients(step, pieces[-1], state, recipe, half)
+            state.update()
+            state.step += 1
             stop, due = workers.any(should_stop(), checkpoints is not None and checkpoints.due)
             if checkpoints is not None and (stop or due):
                 state.seconds = time.perf_counter() - started
@@ -113,7 +135,10 @@ def fit(
         state.seconds = time.perf_counter() - started
         _average_buffers(state, workers)
         train_loss = workers.sum([state.total_loss.item()])[0] / len(train)
-        evaluation = evaluate(state.evaluated, valid, augmentation.preprocessing, device, workers=workers)
+        evaluation = evaluate(
+            state.evaluated, valid, augmentation.preprocessing, device,
+            workers=workers, half=half, batch_size=min(EVALUATION_BATCH, EVALUATION_TIMES * at_once),
+        )  # fmt: skip
         on_epoch(state.finish_epoch(train_loss, len(train), evaluation))
         keep_best(state.outcome(workers.size))
     network.load_state_dict(state.best_weights)
@@ -123,22 +148,23 @@ def fit(
 def _parallel(network: nn.Module, device: torch.device) -> DistributedDataParallel:
     """Let the workers exchange their gradients; buffers are the same on all of them, or averaged once per epoch."""
     devices = [device] if device.type == "cuda" else None
-    return DistributedDataParallel(
-        network, device_ids=devices, forward_sync_buffers=False, gradient_as_bucket_view=True
-    )
+    parallel = DistributedDataParallel(network, device_ids=devices, gradient_as_bucket_view=True)
+    parallel.broadcast_buffers = False  # as an argument it has another name since torch 2.13
+    return parallel
 
 
-def _step(
+def _forward(network: Callable[[Tensor], Tensor], inputs: Tensor, half: torch.dtype | None) -> Tensor:
+    with torch.autocast(inputs.device.type, dtype=half, enabled=half is not None):
+        logits = network(inputs)
+    return logits if half is None else logits.float()  # a sum of losses in 16 bits has two or three digits
+
+
+def _add_gradients(
     forward: Callable[[Tensor], Tensor], batch: Batch, state: TrainingState, recipe: Recipe, half: torch.dtype | None
 ) -> None:
-    device = batch.inputs.device
-    with torch.autocast(device.type, dtype=half, enabled=half is not None):
-        logits = forward(batch.inputs)
-    if half is not None:
-        logits = logits.float()  # a sum of losses in 16 bits has two or three digits
-    state.update(batch.loss(logits, label_smoothing=recipe.label_smoothing))
-    state.total_loss = state.total_loss.to(device) + batch.plain_loss(logits)
-    state.step += 1
+    logits = _forward(forward, batch.inputs, half)
+    state.add_gradients(batch.loss(logits, label_smoothing=recipe.label_smoothing))
+    state.total_loss = state.total_loss.to(logits.device) + batch.plain_loss(logits)
 
 
 def _average_buffers(state: TrainingState, workers: Workers) -> None:
@@ -158,19 +184,31 @@ def _average_buffers(state: TrainingState, workers: Workers) -> None:
 
 @torch.inference_mode()
 def evaluate(
-    network: nn.Module, images: Images, preprocessing: Preprocessing, device: torch.device, *, workers: Workers = ALONE
+    network: nn.Module,
+    images: Images,
+    preprocessing: Preprocessing,
+    device: torch.device,
+    *,
+    workers: Workers = ALONE,
+    half: torch.dtype | None = None,
+    batch_size: int = EVALUATION_BATCH,
 ) -> Evaluation:
     """Measure a network on images cut as the server cuts them: each worker its share; all return the same."""
     network.eval()
     losses: list[float] = []
     predicted: list[int] = []
     classes = 0
-    share = range(len(images))[workers.share(len(images))]
-    for start in range(share.start, share.stop, EVALUATION_BATCH):
-        chosen = slice(start, min(start + EVALUATION_BATCH, share.stop))
-        inputs = torch.from_numpy(preprocessing.normalise(images.pixels[chosen]))
-        targets = torch.from_numpy(images.targets[chosen]).to(device)
-        logits = network(inputs.to(device, memory_format=torch.channels_last))
+    share = np.arange(len(images))[workers.share(len(images))]
+    scale, offset = (torch.from_numpy(values).to(device) for values in preprocessing.scale_and_offset)
+
+    def batches() -> Iterator[tuple[Tensor, Tensor]]:
+        for start in range(0, len(share), batch_size):
+            chosen = share[start : start + batch_size]
+            inputs = (rows(images.pixels, chosen, device) * scale).add_(offset).permute(0, 3, 1, 2)
+            yield inputs, rows(images.targets, chosen, device)
+
+    for inputs, targets in ahead(batches(), device):
+        logits = _forward(network, inputs, half)
         losses += functional.cross_entropy(logits, targets, reduction="none").tolist()
         predicted += logits.argmax(dim=1).tolist()
         classes = logits.shape[1]

@@ -66,14 +66,14 @@ class TrainingState:
     """
 
     def __init__(self, network: nn.Module, recipe: Recipe, *, steps: int, scale_gradients: bool = False) -> None:
-        self.network, self._lr = network, recipe.lr
+        self.network, self._lr, self._clip_gradient = network, recipe.lr, recipe.clip_gradient
         self.generator = torch.Generator().manual_seed(recipe.seed)
         groups = parameter_groups(network, lr=recipe.lr, weight_decay=recipe.weight_decay, lr_decay=recipe.lr_decay)
         self._optimizer = torch.optim.AdamW(groups, lr=recipe.lr, fused=True)
         self._schedule = torch.optim.lr_scheduler.OneCycleLR(
             self._optimizer, max_lr=[group["lr"] for group in groups], total_steps=steps, pct_start=WARM_UP
         )
-        self._scaler = torch.amp.GradScaler(enabled=scale_gradients)
+        self._scaler = torch.amp.GradScaler(next(network.parameters()).device.type, enabled=scale_gradients)
         self._average: AveragedModel | None = None
         if recipe.ema:
             self._average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True)
@@ -97,12 +97,18 @@ class TrainingState:
             return self.generator
         return torch.Generator().set_state(self._epoch_began)
 
-    def update(self, loss: Tensor) -> None:
-        """Make one step of the optimiser with the gradients of a loss."""
-        self._optimizer.zero_grad(set_to_none=True)
+    def add_gradients(self, loss: Tensor) -> None:
+        """Add the gradients of a loss to those of the next step."""
         self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+
+    def update(self) -> None:
+        """Make one step of the optimiser with the gradients that were added since the last one."""
+        if self._clip_gradient:
+            self._scaler.unscale_(self._optimizer)
+            nn.utils.clip_grad_norm_(self.network.parameters(), self._clip_gradient)
         self._scaler.step(self._optimizer)
         self._scaler.update()
+        self._optimizer.zero_grad(set_to_none=True)
         self._schedule.step()
         if self._average is not None:
             self._average.update_parameters(self.network)
@@ -136,7 +142,7 @@ class TrainingState:
 
     def capture(self, workers: Workers) -> dict[str, Any]:
         """Return everything as tensors, numbers and texts; all workers must call this."""
-        cuda = torch.cuda.get_rng_state() if torch.cuda.is_available() else None
+        cuda = torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None
         return {
             "epoch": self.epoch,
             "step": self.step,
@@ -165,10 +171,11 @@ class TrainingState:
         # A worker that is new draws the noise of the last one, for other images.
         cpu, cuda = saved["random"][min(workers.rank, len(saved["random"]) - 1)]
         torch.set_rng_state(cpu)
-        if cuda is not None and torch.cuda.is_available():
+        if cuda is not None and torch.cuda.is_initialized():
             torch.cuda.set_rng_state(cuda)
         for name, part in self._parts().items():
-            part.load_state_dict(saved[name])
+            if saved[name]:  # of the scaler of gradients there is nothing where none was needed
+                part.load_state_dict(saved[name])
 
     def _parts(self) -> dict[str, Any]:
         parts: dict[str, Any] = {

@@ -7,10 +7,20 @@ import numpy as np
 import pytest
 import torch
 from engine_fixtures import CPU, PREPROCESSING, RECIPE
+from hypothesis import assume, given
+from hypothesis import strategies as st
 from torch.nn import functional
 
 from model.training.data.augment import Augmentation
-from model.training.data.batches import Batch, Batches, Mixture, draw_mixture, draw_order, image_weights
+from model.training.data.batches import (
+    Batch,
+    Batches,
+    Mixture,
+    draw_mixture,
+    draw_order,
+    image_weights,
+    steps_per_epoch,
+)
 from model.training.data.decoded import Images
 from model.training.distributed.group import ALONE, DistributedError, Workers
 
@@ -56,10 +66,26 @@ def test_no_batch_is_a_single_image_and_every_image_is_seen_once(count):
     assert (sum(sizes), min(sizes) >= 2, max(sizes) <= 8) == (count, True, True)
 
 
-def test_batches_that_leave_a_worker_a_single_image_are_refused():
-    message = "leave as few as 7 for 4 workers, and each needs 2; use a larger --batch-size"
+@given(st.integers(2, 200), st.integers(2, 40), st.integers(1, 5), st.integers(1, 5))
+def test_nobody_ever_trains_on_a_single_image(images, batch_size, size, accumulate):
+    assume(min(images, batch_size) >= 2 * size)
+    steps = steps_per_epoch(images, batch_size, size)
+    seen = []
+    for whole in np.array_split(np.arange(images), steps):
+        shares = [whole[Workers(rank, size).share(len(whole), multiple=2)] for rank in range(size)]
+        pieces = [piece for share in shares for piece in Batch(INPUTS, torch.from_numpy(share)).pieces(accumulate)]
+        assert min(len(piece.targets) for piece in pieces) >= 2
+        assert len(pieces) <= size * accumulate
+        seen += [target for piece in pieces for target in piece.targets.tolist()]
+    assert seen == list(range(images))
+    assert math.ceil(images / steps) <= batch_size or images % steps < images < 2 * size * (steps + 1)
+
+
+@pytest.mark.parametrize(("count", "batch_size"), [(7, 16), (16, 7)])
+def test_batches_that_leave_a_worker_a_single_image_are_refused(count, batch_size):
+    message = f"{count} images in batches of at most {batch_size} are too few for 4 workers, .* larger --batch-size"
     with pytest.raises(DistributedError, match=message):
-        batches(7, 16, Workers(0, 4))
+        batches(count, batch_size, Workers(0, 4))
 
 
 @pytest.mark.parametrize("options", [{}, {"mixup": 0.4}, {"cutmix": 1.0}, {"class_weights": "balanced", "mixup": 0.4}])
@@ -74,6 +100,10 @@ def test_the_workers_parts_make_up_the_batch_and_their_mean_loss_is_its_loss(opt
     shares = [logits[worker.share(10, multiple=2)] for worker in workers]
     losses = [part.loss(share, label_smoothing=0.1) for part, share in zip(parts, shares, strict=True)]
     expected = whole.loss(logits, label_smoothing=0.1)
+    assert sum(loss.item() for loss in losses) / size == pytest.approx(expected.item(), rel=1e-7)
+    pieces = [piece for part in parts for piece in part.pieces(2)]
+    rows = logits.split([len(piece.targets) for piece in pieces])
+    losses = [piece.loss(row, label_smoothing=0.1) for piece, row in zip(pieces, rows, strict=True)]
     assert sum(loss.item() for loss in losses) / size == pytest.approx(expected.item(), rel=1e-7)
     plain = sum(part.plain_loss(share).item() for part, share in zip(parts, shares, strict=True))
     assert plain == pytest.approx(whole.plain_loss(logits).item(), rel=1e-12)

@@ -48,6 +48,7 @@ def train(
     *,
     compiled: bool = False,
     half: torch.dtype | None = None,
+    accumulate: int = 1,
     stop_at: dict[int, int] | None = None,
 ) -> dict[str, Any]:
     """Train a network; runs in every worker."""
@@ -69,6 +70,7 @@ def train(
             on_epoch=lambda _: None,
             workers=workers,
             half=half,
+            accumulate=accumulate,
             compiled=compiled,
         )
         return {
@@ -94,7 +96,9 @@ def compare(results: list[dict[str, Any]], expected: dict[str, Any], atol: float
         (2, {}, {}),
         (3, {}, EVERYTHING),
         (3, {}, {"class_weights": "sampler", "train_stages": 1}),
-        (2, {"compiled": True}, {"epochs": 1}),
+        (1, {"accumulate": 5}, EVERYTHING),
+        (2, {"accumulate": 3}, EVERYTHING),
+        (2, {"compiled": True, "accumulate": 2}, {"epochs": 1}),
     ],
 )
 def test_any_number_of_workers_trains_the_same_model(size, options, changes):

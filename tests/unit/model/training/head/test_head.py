@@ -58,6 +58,11 @@ def same(one: nn.Module, two: nn.Module) -> bool:
     return all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
 
 
+def test_a_head_that_normalises_batches_trains_on_five_images_in_batches_of_two(views):
+    head = nn.Sequential(nn.Linear(DIMENSIONS, CLASSES), nn.BatchNorm1d(CLASSES))
+    assert len(fit(head, Views([clouds(5, 1)], views.valid), batch_size=2, epochs=2).history) == 2
+
+
 def test_the_head_learns_and_keeps_its_best_epoch_also_when_it_is_stopped(views):
     head = new_head()
     before = evaluate_head(head, views.valid)

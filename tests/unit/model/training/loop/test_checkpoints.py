@@ -9,8 +9,9 @@ import pickle
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
-from engine_fixtures import CPU, PREPROCESSING, RECIPE, brightness
+from engine_fixtures import CPU, PREPROCESSING, RECIPE, brightness, pretend_gpu
 from training_fixtures import fill_disk
 
 from model.core.resnet9 import resnet9
@@ -26,7 +27,7 @@ STEPS = 3
 EPOCHS = 4
 
 
-def train(folder: Path | None, *, stop_after=0, changes=None, keep_best=lambda _: None, **options: Any):
+def train(folder: Path | None, *, stop_after=0, changes=None, keep_best=lambda _: None, half=None, **options: Any):
     """Train until so many steps are made; our own network draws for its dropout, too."""
     torch.manual_seed(0)
     network, steps = resnet9(3), itertools.count(1)
@@ -41,6 +42,7 @@ def train(folder: Path | None, *, stop_after=0, changes=None, keep_best=lambda _
         should_stop=lambda: next(steps) == stop_after,
         on_epoch=lambda _: None,
         keep_best=keep_best,
+        half=half,
         checkpoints=folder and Checkpoints(folder, {"batch_size": 16}, workers=ALONE, **options),
     )
     return network.state_dict(), outcome, next(steps) - 1
@@ -55,8 +57,11 @@ def same(one: tuple[dict[str, torch.Tensor], Fit, int], two: tuple[dict[str, tor
     )
 
 
-def test_a_training_that_is_stopped_at_every_step_goes_on_to_the_same_weights_bit_for_bit(tmp_path):
+@pytest.mark.parametrize("gpu", [False, True], ids=["", "with a thread that is one batch ahead"])
+def test_a_training_that_is_stopped_at_every_step_goes_on_to_the_same_weights_bit_for_bit(tmp_path, gpu, monkeypatch):
     undisturbed, kept = train(None, changes=EVERYTHING), []
+    if gpu:
+        pretend_gpu(monkeypatch)
     for _ in range(EPOCHS * STEPS - 1):
         _, stopped, steps = train(tmp_path, stop_after=1, changes=EVERYTHING)
         assert (stopped.interrupted, steps) == (True, 1)
@@ -64,6 +69,19 @@ def test_a_training_that_is_stopped_at_every_step_goes_on_to_the_same_weights_bi
     assert not resumed[1].interrupted
     assert kept == [EPOCHS - 1, EPOCHS], "the best model so far is written before the first step"
     assert same(resumed, undisturbed)
+
+
+def test_a_checkpoint_moves_between_machines_that_compute_in_different_types(tmp_path):
+    types = itertools.cycle([torch.float16, None, torch.bfloat16])
+    for half in itertools.islice(types, EPOCHS * STEPS - 1):
+        assert train(tmp_path, stop_after=1, half=half)[2] == 1
+    assert not train(tmp_path, half=torch.float16)[1].interrupted
+
+
+def test_the_scale_of_gradients_is_in_a_checkpoint(tmp_path):
+    undisturbed = train(None, half=torch.float16)
+    train(tmp_path, stop_after=5, half=torch.float16)
+    assert same(train(tmp_path, half=torch.float16), undisturbed)
 
 
 def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path, caplog):

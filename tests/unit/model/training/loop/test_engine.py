@@ -5,21 +5,23 @@ import dataclasses
 import pytest
 import torch
 from engine_fixtures import CPU, PREPROCESSING, RECIPE, brightness, small_network
+from torch import nn
 
 from model.core.network import NetworkError, build
 from model.training.data.augment import Augmentation
+from model.training.distributed.group import Workers
 from model.training.loop.engine import evaluate, fit, half_type
 from model.training.loop.state import DivergedError, parameter_groups
 
 GPU = torch.device("cuda")
 
 
-def run(network=None, valid=None, should_stop=lambda: False, half=None, **changes):
+def run(network=None, valid=None, should_stop=lambda: False, half=None, accumulate=1, train=None, **changes):
     epochs = []
     network = network or small_network()
     outcome = fit(
         network,
-        brightness(45, 0),
+        train or brightness(45, 0),
         valid or brightness(30, 1),
         recipe=dataclasses.replace(RECIPE, **changes),
         augmentation=Augmentation(PREPROCESSING, brightness=0, contrast=0),
@@ -27,6 +29,7 @@ def run(network=None, valid=None, should_stop=lambda: False, half=None, **change
         should_stop=should_stop,
         on_epoch=epochs.append,
         half=half,
+        accumulate=accumulate,
     )
     assert epochs == outcome.history
     return network, outcome
@@ -78,11 +81,12 @@ def test_frozen_stages_keep_their_weights_and_statistics():
         run(train_stages=4)
 
 
-def test_half_precision_trains_and_leaves_a_network_in_single_precision():
+@pytest.mark.parametrize("half", [torch.bfloat16, torch.float16])
+def test_half_precision_trains_and_validates_and_leaves_a_network_in_single_precision(half):
     network, seen = small_network(), set()
     network[0].register_forward_hook(lambda *arguments: seen.add((network.training, arguments[-1].dtype)))
-    _, outcome = run(network, epochs=15, half=torch.bfloat16)
-    assert seen == {(True, torch.bfloat16), (False, torch.float32)}
+    _, outcome = run(network, epochs=15, half=half)
+    assert seen == {(True, half), (False, half)}
     assert outcome.best.accuracy == 1.0
     assert {value.dtype for value in network.parameters()} == {torch.float32}
 
@@ -99,9 +103,43 @@ def test_half_precision_trains_and_leaves_a_network_in_single_precision():
 )
 def test_what_is_computed_in_16_bits(choice, device, cpu, gpu, expected, monkeypatch, caplog):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"architecture": "any", cpu: True})
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: gpu)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation or gpu)
     assert half_type(choice, device) is expected
     assert ("no instructions for bfloat16" in caplog.text) == (cpu == "sse")
+
+
+@pytest.mark.parametrize(
+    ("others", "expected"), [(torch.bfloat16, torch.bfloat16), (torch.float16, torch.float16), (None, None)]
+)
+def test_workers_on_different_gpus_compute_in_the_same_type(others, expected, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: True)
+    monkeypatch.setattr(Workers, "all_gather", lambda _, own: [own, others])
+    assert half_type("auto", GPU, Workers(0, 2)) is expected
+
+
+@pytest.mark.parametrize(("accumulate", "largest"), [(1, 32), (2, 16), (99, 8)])
+def test_evaluation_takes_at_most_four_times_the_images_of_training(accumulate, largest):
+    network, sizes = small_network(), {True: set(), False: set()}
+    network[0].register_forward_pre_hook(lambda _, inputs: sizes[network.training].add(len(inputs[0])))
+    run(network, brightness(100, 1), epochs=1, accumulate=accumulate)
+    assert max(sizes[False]) == largest
+    assert min(sizes[True]) >= 2
+
+
+def test_five_images_in_batches_of_two_train_a_network_that_cannot_normalise_one():
+    network = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(3, 3))
+    _, outcome = run(network, train=brightness(5, 0), batch_size=2, accumulate=2)
+    assert len(outcome.history) == RECIPE.epochs
+
+
+@pytest.mark.parametrize("half", [None, torch.float16])
+def test_gradients_are_clipped_to_a_norm_that_scaling_does_not_change(half):
+    # AdamW's steps depend on the gradients' size only where its epsilon of 1e-8 is larger.
+    options = {"half": half, "epochs": 15, "weight_decay": 0.0}
+    assert run(clip_gradient=1e-5, **options)[1].best.accuracy == 1.0
+    network, _ = run(clip_gradient=1e-13, **options)
+    for name, value in small_network().named_parameters():
+        torch.testing.assert_close(network.get_parameter(name), value, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("architecture", ["resnet9", "mobilenet_v3_small", "vit_b_16", "densenet121", "swin_t"])
