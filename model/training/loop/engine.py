@@ -32,7 +32,7 @@ from .state import Fit, TrainingState, freeze
 log = logging.getLogger(__name__)
 
 # Evaluation keeps nothing for gradients, so it takes so many times the images that a worker trains on at once, and at
-# most 256, in no more memory than training.
+# most 256, in about the memory of a step (docs/measurements/training.md).
 EVALUATION_TIMES, EVALUATION_BATCH = 4, 256
 # What torch calls instructions that multiply bfloat16. Without them it converts every number, which costs more than the
 # multiplication.
@@ -132,9 +132,9 @@ def fit(
                 break
         if stop:
             break
-        state.seconds = time.perf_counter() - started
         _average_buffers(state, workers)
-        train_loss = workers.sum([state.total_loss.item()])[0] / len(train)
+        train_loss = workers.sum([state.total_loss.item()])[0] / len(train)  # waits for a GPU to make the last step
+        state.seconds = time.perf_counter() - started
         evaluation = evaluate(
             state.evaluated, valid, augmentation.preprocessing, device,
             workers=workers, half=half, batch_size=min(EVALUATION_BATCH, EVALUATION_TIMES * at_once),

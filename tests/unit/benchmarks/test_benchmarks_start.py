@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from benchmarks import training
+from benchmarks import gpu, training
 
 
 def test_a_training_that_is_skipped_is_not_measured_and_no_success(tmp_path: Path) -> None:
@@ -13,3 +13,7 @@ def test_a_training_that_is_skipped_is_not_measured_and_no_success(tmp_path: Pat
     assert training.main(everything) == 0
     assert training.main([*everything, "--check"]) == 1
     assert [goal["met"] for goal in json.loads((tmp_path / "figures.json").read_text())["goals"]] == [None] * 3
+
+
+def test_time_in_which_several_kernels_run_counts_once() -> None:
+    assert gpu.covered([(5, 6), (0, 2), (1, 3), (1, 2), (6, 7)]) == 5
