@@ -187,12 +187,14 @@ def _write_records(
 
 
 def _environment() -> dict[str, Any]:
+    used = torch.cuda.is_initialized()
     return {
         "instance_type": os.environ.get("SM_CURRENT_INSTANCE_TYPE"),
         "cpu": cpu_model(),
         "vcpus": available_vcpus(),
         "memory_gb": round(memory_bytes() / 1e9, 1),
-        "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
+        # Asking a GPU that the training leaves alone would take memory there.
+        "gpus": [torch.cuda.get_device_name(gpu) for gpu in range(torch.cuda.device_count() if used else 0)],
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "versions": {
             "python": platform.python_version(),
