@@ -19,10 +19,10 @@ from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
 from ...core.transforms import Preprocessing
-from ..config import Recipe
+from ..config import SMALLEST_SHARE, Recipe
 from ..data.ahead import ahead, rows
 from ..data.augment import Augmentation
-from ..data.batches import SMALLEST_SHARE, Batch, Batches
+from ..data.batches import Batch, Batches
 from ..data.decoded import Images
 from ..distributed.group import ALONE, Workers
 from .checkpoints import Checkpoints
