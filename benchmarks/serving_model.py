@@ -21,8 +21,9 @@ from model.core.decoding import decode
 from model.core.network import build, check_input_size, made_for
 from model.core.packaging import add_serving_program
 from model.core.predictor import Predictor
+from model.training.artifact.changes import Limits
 from model.training.artifact.export import check_export, export_onnx
-from model.training.artifact.precision import Decision, Limits, choose_precision
+from model.training.artifact.precision import Decision, choose_precision
 from model.training.data.dataset import display_labels
 from model.training.data.decoded import Images
 
@@ -123,8 +124,10 @@ def make_artifacts(
         int8 / ONNX_FILE,
         calibration=data,
         valid=data,
+        training=data,
         preprocessing=preprocessing,
         limits=_ANY,
+        threads=1,
         should_stop=lambda: False,
     )
     served = _served(fp32, card, images)

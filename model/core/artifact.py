@@ -39,7 +39,8 @@ class ModelCard:
     name
         The model's name, shown with every response.
     version
-        `sha256:` and the digest of `model.onnx`: two artifacts with the same version give the same predictions.
+        `sha256:` and the digest of `model.onnx`: two artifacts with the same version give the same predictions. Of
+        `weights.pt` in an artifact without graph, whose network could not be exported.
     architecture
         torchvision's name of the network, or "resnet9".
     labels, display_labels
@@ -145,7 +146,11 @@ def verify_files(model_dir: Path) -> ModelCard:
     card = ModelCard.load(model_dir)
     missing = [name for name in (ONNX_FILE, WEIGHTS_FILE) if not (model_dir / name).is_file()]
     if missing:
-        raise ArtifactError(f"The model artifact in {model_dir} has no {' and no '.join(missing)}: it is incomplete.")
+        raise ArtifactError(
+            f"The model artifact in {model_dir} has no {' and no '.join(missing)}: it is incomplete. "
+            + 'It has no graph to serve; its metrics.json says under "export" whether it could not be exported.'
+            * (ONNX_FILE in missing)
+        )
     try:
         found = file_version(model_dir / ONNX_FILE)
     except OSError as error:

@@ -15,6 +15,7 @@ from ..core.network import build, check_input_size
 from ..core.transforms import Preprocessing
 from .arguments import ArgumentsError
 from .artifact.best_so_far import BestSoFar
+from .artifact.export import ExportError, try_export
 from .artifact.finishing import Trained, finish
 from .config import TrainingConfig
 from .data.augment import Augmentation
@@ -56,6 +57,7 @@ def train(config: TrainingConfig, stop: Stop, workers: Workers = ALONE) -> None:
     _check_same(identity.digest, workers)
     network, preprocessing = _build(config, len(data_set.labels))
     config = dataclasses.replace(config, input_size=preprocessing.input_size)
+    _check_export(network, config.architecture, preprocessing.input_size, workers)
     valid = decode_for_serving(data_set.splits["valid"], preprocessing, torch.get_num_threads(), workers)
     data_set.splits["valid"].refuse_unreadable(valid.skipped)
     trained = Trained(network, data_set, identity, preprocessing, valid)
@@ -119,6 +121,18 @@ def _build(config: TrainingConfig, classes: int) -> tuple[nn.Module, Preprocessi
     if config.sync_batch_norm == "on":  # in evaluation it computes as before, on CPUs, too
         network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
     return network, preprocessing
+
+
+def _check_export(network: nn.Module, architecture: str, input_size: int, workers: Workers) -> None:
+    """Raise ExportError on every worker if the network cannot be exported, before the images are decoded."""
+    failure = None
+    if workers.is_main:
+        try:
+            try_export(network, architecture, input_size)
+        except ExportError as error:
+            failure = str(error)
+    if (failure := workers.broadcast(failure)) is not None:
+        raise ExportError(failure)
 
 
 def _checkpoints(config: TrainingConfig, trained: Trained, workers: Workers) -> Checkpoints | None:

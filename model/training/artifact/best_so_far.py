@@ -64,7 +64,12 @@ class BestSoFar:
         trained = dataclasses.replace(self._trained, network=self._network, outcome=outcome)
         content = io.BytesIO()
         with tempfile.TemporaryDirectory(prefix="best-") as name:
-            write_model(self._config, trained, Path(name), started=self._started, checked_images=CHECKED_IMAGES)
+            written = write_model(
+                self._config, trained, Path(name), started=self._started, checked_images=CHECKED_IMAGES
+            )
+            if error := written["export"].get("error"):
+                log.warning("the best model so far is not written: %s; the training goes on", error)
+                return
             write_archive(Path(name), content, compression=0)
             metrics = Path(name, METRICS_FILE).read_bytes()
         write_whole(self._config.model_dir / BEST_FILE, content.getbuffer())

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import tempfile
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +14,8 @@ import onnx
 import onnxruntime
 import torch
 from torch import nn
+
+from ...core.network import made_for
 
 # Served by ONNX Runtime 1.14 and newer, and all that torchvision's networks need.
 OPSET = 17
@@ -43,7 +47,8 @@ def export_onnx(network: nn.Module, path: Path, *, input_size: int) -> None:
     # Two images, because a batch of one is where tracing takes a shape for a constant.
     example = torch.zeros(2, 3, input_size, input_size)
     try:
-        with warnings.catch_warnings():
+        # A failing exporter prints its whole graph to the standard output, whatever it is told.
+        with warnings.catch_warnings(), mock.patch.object(torch._C, "_jit_onnx_log"):
             # torch's newer exporter needs onnxscript; for networks without control flow the tracing one is complete.
             # It announces its age on every call.
             warnings.simplefilter("ignore")
@@ -54,7 +59,45 @@ def export_onnx(network: nn.Module, path: Path, *, input_size: int) -> None:
             )  # fmt: skip
         onnx.checker.check_model(path, full_check=True)
     except (torch.onnx.errors.OnnxExporterError, onnx.checker.ValidationError, RuntimeError) as error:
-        raise ExportError(f"the network cannot be exported to ONNX: {error}") from error
+        reason = (
+            str(error).partition("\n")[0].partition(" Please feel free")[0].partition(" [Caused by")[0].rstrip(". ")
+        )
+        raise ExportError(f"the network cannot be exported to ONNX: {reason}") from error
+
+
+def try_export(network: nn.Module, architecture: str, input_size: int) -> None:
+    """Export a network that is not trained yet, and check the graph; raise ExportError with the way out if that fails.
+
+    The network is on the CPU, and is left as it was.
+    """
+    try:
+        _try_size(network, input_size)
+    except ExportError as error:
+        raise ExportError(
+            f"{architecture} at {input_size} x {input_size} pixels: {error}. {_advice(network, architecture)}"
+        ) from error
+
+
+def _try_size(network: nn.Module, input_size: int) -> None:
+    training = network.training
+    # Not torch's generator, whose numbers the training needs.
+    images = np.random.default_rng(0).standard_normal((2, 3, input_size, input_size), dtype=np.float32)
+    try:
+        with tempfile.TemporaryDirectory(prefix="export-") as folder:
+            path = Path(folder, "model.onnx")
+            export_onnx(network, path, input_size=input_size)
+            check_export(network, path, images)
+    finally:
+        network.train(training)
+
+
+def _advice(network: nn.Module, architecture: str) -> str:
+    try:
+        size = made_for(architecture).input_size
+        _try_size(network, size)
+    except (ExportError, RuntimeError, AssertionError, ValueError):  # as an unfit network raises them
+        return "Take another --architecture"
+    return f"--input-size {size} works; or take another --architecture"
 
 
 @torch.inference_mode()

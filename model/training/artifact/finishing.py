@@ -26,20 +26,23 @@ from ...core.transforms import Preprocessing
 from ..config import TrainingConfig
 from ..data.dataset import Fingerprint, display_labels
 from ..data.decoded import Images, decode_for_serving
-from ..data.image_folder import ImageFolder, Split
+from ..data.image_folder import ImageFolder
 from ..loop.calibration import at_temperature, fit_temperature, reliability
-from ..loop.evaluation import Answers, evaluate_artifact, graph_logits
+from ..loop.evaluation import Answers, evaluate_artifact, fair_order, graph_logits
 from ..loop.metrics import print_metrics
 from ..loop.state import NOTHING, Fit
 from ..report.report import MISTAKES, write_report
-from .export import check_export, export_onnx
-from .precision import Limits, choose_precision, cpu_model
+from .changes import Limits
+from .export import ExportError, check_export, export_onnx
+from .precision import COMPARED_IMAGES, Decision, choose_precision, cpu_model
 from .quantize import CALIBRATION_IMAGES
 
 log = logging.getLogger(__name__)
 
 # The comparison of the exported graph with the network needs some images, not all.
-EXPORT_CHECK_IMAGES = 256
+EXPORT_CHECK_IMAGES = 64
+# A training that was asked to stop measures its model on so many validation images all the same: a few seconds.
+MEASURED_ANYWAY = 256
 # What the report says of the model; the rest is in the model's card.
 REPORTED = (
     "name", "version", "architecture", "display_labels", "input_size", "precision", "training_job", "code_revision",
@@ -67,13 +70,18 @@ class Trained:
 def finish(config: TrainingConfig, trained: Trained, *, started: float, should_stop: Callable[[], bool]) -> None:
     """Write the artifact, choose its precision, calibrate it, measure it on the test split, and report.
 
-    `should_stop` leaves out the choice of the precision and the test; the artifact is whole all the same.
+    `should_stop` is asked after every few images and leaves out the choice of the precision, the test, and validation
+    images beyond a few; the artifact is whole all the same. One that cannot be exported has weights and no graph.
     """
     splits, valid, model_dir = trained.data_set.splits, trained.valid, config.model_dir
     model_dir.mkdir(parents=True, exist_ok=True)
     config.output_data_dir.mkdir(parents=True, exist_ok=True)
     add_serving_program(model_dir)
     metrics = write_model(config, trained, model_dir, started=started)
+    if metrics["export"].get("error"):
+        write_metrics(config.output_data_dir, metrics)
+        log.warning("the model cannot be served: %s; its weights are in %s", metrics["export"]["error"], WEIGHTS_FILE)
+        return
 
     def write() -> None:
         _write_records(config, trained, metrics, model_dir, started)
@@ -81,54 +89,83 @@ def finish(config: TrainingConfig, trained: Trained, *, started: float, should_s
 
     write()  # a whole artifact first: whatever happens after this, the training is not lost
     if config.precision == "auto" and not should_stop():
-        decision = choose_precision(
-            model_dir / ONNX_FILE,
-            # The images that are decoded for training have another shape.
-            calibration=decode_for_serving(
-                _sample(splits["train"].without(trained.skipped)), trained.preprocessing, config.num_cpus
-            ),
-            valid=valid,
-            preprocessing=trained.preprocessing,
-            limits=Limits(config.int8_max_accuracy_loss, config.int8_min_agreement),
-            should_stop=should_stop,
-        )
-        log.info("ships as %s after %.1f s: %s", decision.precision, decision.seconds, decision.reason)
-        metrics["quantization"] = dataclasses.asdict(decision)
+        metrics["quantization"] = dataclasses.asdict(_choose_precision(config, trained, should_stop))
         write()  # the card must name the graph beside it, whenever the program is killed
     # Of the graph that ships, and so the figures of the validation split are from here on.
-    logits = graph_logits(onnx_session(model_dir / ONNX_FILE, config.num_cpus), trained.preprocessing, valid.pixels)
-    temperature = fit_temperature(logits, valid.targets)
-    log.info("temperature %.3f", temperature)
-    answers = Answers(splits["valid"].without(valid.skipped), softmax(logits, temperature))
+    order = fair_order(len(valid))
+    logits = graph_logits(
+        onnx_session(model_dir / ONNX_FILE), trained.preprocessing, valid.pixels, order,
+        threads=config.num_cpus, should_stop=should_stop, least=MEASURED_ANYWAY,
+    )  # fmt: skip
+    order = order[: len(logits)]
+    temperature = fit_temperature(logits, valid.targets[order])
+    log.info("temperature %.3f, on %d validation images", temperature, len(order))
+    answers = Answers(splits["valid"].without(valid.skipped).take(order), softmax(logits, temperature))
     metrics["valid"] = answers.evaluation().recorded()
     metrics["calibration"] = {
-        "temperature": temperature, "valid": _reliability(softmax(logits), answers), "test": None,
+        "temperature": temperature, "images": len(order),
+        "valid": _reliability(softmax(logits), answers), "test": None,
     }  # fmt: skip
     write()
     if "test" in splits and not should_stop():
-        answers, skipped = evaluate_artifact(model_dir, splits["test"])
-        evaluation = answers.evaluation()
-        print_metrics(test_loss=evaluation.loss, test_accuracy=evaluation.accuracy)
-        metrics["test"] = evaluation.recorded()
-        metrics["calibration"]["test"] = _reliability(at_temperature(answers.probabilities, 1 / temperature), answers)
-        metrics["data_set"]["skipped"] |= skipped
+        tested = evaluate_artifact(model_dir, splits["test"], threads=config.num_cpus, should_stop=should_stop)
+        if tested is not None:
+            answers, skipped = tested
+            evaluation = answers.evaluation()
+            print_metrics(test_loss=evaluation.loss, test_accuracy=evaluation.accuracy)
+            metrics["test"] = evaluation.recorded()
+            before = at_temperature(answers.probabilities, 1 / temperature)
+            metrics["calibration"]["test"] = _reliability(before, answers)
+            metrics["data_set"]["skipped"] |= skipped
     metrics["mistakes"] = answers.worst_mistakes(trained.data_set.labels, MISTAKES)
     write()
     (model_dir / BEST_FILE).unlink(missing_ok=True)
     write_report(config.output_data_dir, metrics, trained.data_set.root)
 
 
+def _choose_precision(config: TrainingConfig, trained: Trained, should_stop: Callable[[], bool]) -> Decision:
+    """Replace the graph by its int8 form where that has earned its place."""
+    train = trained.data_set.splits["train"].without(trained.skipped)
+    order = fair_order(len(train))
+    known = min(CALIBRATION_IMAGES, len(train) // 2)
+    # The images that are decoded for training have another shape.
+    calibration, compared = (
+        decode_for_serving(train.take(part), trained.preprocessing, config.num_cpus)
+        for part in (order[:known], order[known : known + COMPARED_IMAGES])
+    )
+    decision = choose_precision(
+        config.model_dir / ONNX_FILE,
+        calibration=calibration,
+        valid=trained.valid,
+        training=compared,
+        preprocessing=trained.preprocessing,
+        limits=Limits(config.int8_max_accuracy_loss, config.int8_min_agreement),
+        threads=config.num_cpus,
+        should_stop=should_stop,
+    )
+    log.info("ships as %s after %.1f s: %s", decision.precision, decision.seconds, decision.reason)
+    return decision
+
+
 def write_model(
     config: TrainingConfig, trained: Trained, folder: Path, *, started: float, checked_images: int = EXPORT_CHECK_IMAGES
 ) -> dict[str, Any]:
-    """Write a model that can be packaged, the card last; return its metrics (docs/training-results.md)."""
+    """Write a model that can be packaged, the card last; return its metrics (docs/training-results.md).
+
+    The graph is left out when the export failed; `export` in the metrics has the error then.
+    """
     data_set, outcome = trained.data_set, trained.outcome
     assert outcome.best is not None
     network = trained.network.to("cpu", memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
     torch.save(network.state_dict(), folder / WEIGHTS_FILE)
-    export_onnx(network, folder / ONNX_FILE, input_size=trained.preprocessing.input_size)
-    images = trained.preprocessing.normalise(trained.valid.pixels[:checked_images])
-    check = check_export(network, folder / ONNX_FILE, images)
+    sample = fair_order(len(trained.valid))[:checked_images]
+    try:
+        export_onnx(network, folder / ONNX_FILE, input_size=trained.preprocessing.input_size)
+        images = trained.preprocessing.normalise(trained.valid.pixels[sample])
+        export = dataclasses.asdict(check_export(network, folder / ONNX_FILE, images))
+    except ExportError as error:
+        (folder / ONNX_FILE).unlink(missing_ok=True)
+        export = {"error": str(error)}
     metrics = {
         "labels": list(data_set.labels),
         "epochs": [dataclasses.asdict(epoch) for epoch in outcome.history],
@@ -149,7 +186,7 @@ def write_model(
             "held_out": list(data_set.held_out),
             **trained.identity.copies,
         },
-        "export": dataclasses.asdict(check),
+        "export": export,
         "quantization": None,
         "arguments": config.recorded(),
         "environment": _environment(),
@@ -166,7 +203,7 @@ def _write_records(
     quantization, calibration = metrics["quantization"], metrics["calibration"]
     card = ModelCard(
         name=config.model_name or trained.data_set.root.resolve().name,
-        version=file_version(folder / ONNX_FILE),
+        version=file_version(graph if (graph := folder / ONNX_FILE).exists() else folder / WEIGHTS_FILE),
         architecture=config.architecture,
         labels=trained.data_set.labels,
         display_labels=tuple(display_labels(trained.data_set.labels)),
@@ -201,12 +238,6 @@ def _environment() -> dict[str, Any]:
             **{name: importlib.metadata.version(name) for name in _LIBRARIES},
         },
     }
-
-
-def _sample(images: Split) -> Split:
-    """Return the images to calibrate with: they are sorted by class, so even distances are a fair share of each."""
-    count = min(CALIBRATION_IMAGES, len(images))
-    return images.take([index * len(images) // count for index in range(count)])
 
 
 def _reliability(before: npt.NDArray[np.float64], answers: Answers) -> dict[str, Any]:

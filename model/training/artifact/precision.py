@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 import platform
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnxruntime
 
 from ...core.predictor import FloatArray, onnx_session, softmax
 from ...core.transforms import Preprocessing
 from ..data.decoded import Images
-from ..loop.evaluation import evaluate_probabilities, graph_logits
+from ..loop.evaluation import evaluate_probabilities, fair_order, graph_logits
 from ..whole_files import write_whole
+from .changes import Changes, Limits
 from .quantize import Quantizer
 
 log = logging.getLogger(__name__)
@@ -29,44 +31,29 @@ log = logging.getLogger(__name__)
 MIN_SPEEDUP = 1.1
 # Of each graph, one image at a time.
 TIMED_RUNS = 21
+# Of each split, at most: enough to show a loss of a few tenths of a point.
+COMPARED_IMAGES = 2000
 # Where all layers in int8 are too inexact, this many stay in float32: the last ones, which are the most sensitive.
 KEPT_LAYERS = 2
 
 
 @dataclass(frozen=True)
-class Limits:
-    """What int8 may cost on the validation images: accuracy, and the share with the same most probable class."""
-
-    max_accuracy_loss: float
-    min_agreement: float
-
-    @property
-    def min_images(self) -> int:
-        """Fewer images than this cannot show a disagreement as small as the one that is allowed."""
-        return math.ceil(1 / (1 - self.min_agreement)) if self.min_agreement < 1 else 1
-
-    def admit(self, comparison: Comparison) -> bool:
-        """Return whether int8 stays within the limits."""
-        return (
-            comparison.fp32_accuracy - comparison.int8_accuracy <= self.max_accuracy_loss + 1e-9
-            and comparison.agreement >= self.min_agreement - 1e-9
-        )
-
-
-@dataclass(frozen=True)
 class Comparison:
-    """An int8 graph beside the fp32 graph it was made from, on images of the validation split."""
+    """An int8 graph beside the fp32 graph it was made from."""
 
-    images: int
-    agreement: float  # the share with the same most probable class
-    fp32_accuracy: float
+    valid: Changes
+    training: Changes  # on images that it was not calibrated with
+    agreement: float  # the share of all these images with the same most probable class
+    agreement_interval: tuple[float, float]  # 95%
+    accuracy_loss_interval: tuple[float, float]  # 95%
+    fp32_accuracy: float  # of the validation images, as all that follows
     int8_accuracy: float
     fp32_loss: float  # cross-entropy in nats
     int8_loss: float
     fp32_ms: float  # processor time for one image on one thread, without decoding
     int8_ms: float
-    calibration_images: int = 0  # of the training split
-    kept_fp32: tuple[str, ...] = ()  # the last layers, where they had to stay in fp32
+    calibration_images: int  # of the training split
+    kept_fp32: tuple[str, ...]  # the last layers, where they had to stay in fp32
 
     @property
     def speedup(self) -> float:
@@ -75,9 +62,11 @@ class Comparison:
 
     def cost(self) -> str:
         """Return what int8 costs, in words."""
+        (least, most), (low, high) = self.agreement_interval, self.accuracy_loss_interval
         return (
-            f"accuracy {self.int8_accuracy:.2%} instead of {self.fp32_accuracy:.2%} and {self.agreement:.2%} agreement "
-            f"on {self.images} validation images"
+            f"{self.agreement:.2%} of {self.valid.images} validation and {self.training.images} training images keep "
+            f"their answer (95% interval: {least:.2%} to {most:.2%}), and the accuracy falls by {100 * low:.2f} to "
+            f"{100 * high:.2f} points (95% interval)"
         )
 
 
@@ -98,14 +87,17 @@ def choose_precision(
     *,
     calibration: Images,
     valid: Images,
+    training: Images,
     preprocessing: Preprocessing,
     limits: Limits,
+    threads: int,
     should_stop: Callable[[], bool],
 ) -> Decision:
     """Replace an fp32 graph by its int8 form where that is faster and as good; otherwise leave it as it is.
 
-    It never raises an error: whatever goes wrong here, there is a trained model that works. The images are of the
-    training and the validation split, cut as the server cuts them. `should_stop` is asked between the two attempts.
+    It never raises an error: whatever goes wrong here, there is a trained model that works. The images are cut as the
+    server cuts them. `calibration` and `training`, which have none in common, are of the training split. Answers are
+    computed on several threads, times taken on one. `should_stop` is asked after every few images.
     """
     started = time.perf_counter()
 
@@ -113,12 +105,26 @@ def choose_precision(
         machine = f"{cpu_model()}, {platform.machine()}, one thread"
         return Decision(precision, reason, limits, comparison, machine, time.perf_counter() - started)
 
-    if len(valid) < limits.min_images:
+    splits = [(images, fair_order(len(images))[:COMPARED_IMAGES]) for images in (valid, training)]
+    count = sum(len(order) for _, order in splits)
+    if count < limits.min_images:
         return decide(
             "fp32",
-            f"{len(valid)} validation images cannot show an agreement of {limits.min_agreement:.2%}; "
-            f"at least {limits.min_images} are needed",
+            f"{count} validation and training images cannot show that int8 stays within the limits; at least "
+            f"{limits.min_images} are needed, beside the {len(calibration)} that it is calibrated with",
         )
+
+    def answers(session: onnxruntime.InferenceSession) -> list[FloatArray]:
+        found = [
+            graph_logits(session, preprocessing, images.pixels, order, threads=threads, should_stop=should_stop)
+            for images, order in splits
+        ]
+        if should_stop():
+            raise _StoppedError
+        return found
+
+    targets = [images.targets[order] for images, order in splits]
+    best: Comparison | None = None
     try:
         with tempfile.TemporaryDirectory(prefix="quantize-") as folder:
             quantizer = Quantizer(path, Path(folder), calibration, preprocessing)
@@ -126,57 +132,68 @@ def choose_precision(
             if not layers:
                 return decide("fp32", "the network has no layer that int8 makes faster")
             fp32 = onnx_session(path)
-            expected = graph_logits(fp32, preprocessing, valid.pixels)
-            attempts: list[Comparison] = []
+            expected = answers(fp32)
             for kept in ([], layers[-KEPT_LAYERS:]):
-                if attempts and should_stop():
-                    return decide("fp32", "the training was asked to stop before int8 was settled", attempts[0])
                 graph = quantizer.quantize(kept)
-                found = _compare(fp32, expected, onnx_session(graph), valid, preprocessing)
-                found = replace(found, calibration_images=len(calibration), kept_fp32=tuple(kept))
-                attempts.append(found)
+                int8 = onnx_session(graph)
+                fp32_ms, int8_ms = _milliseconds([fp32, int8], preprocessing.normalise(valid.pixels[:1]))
+                found = Comparison(
+                    **_compared(expected, answers(int8), targets),
+                    fp32_ms=fp32_ms,
+                    int8_ms=int8_ms,
+                    calibration_images=len(calibration),
+                    kept_fp32=tuple(kept),
+                )
                 if found.speedup < MIN_SPEEDUP:
                     but = f" with {len(kept)} layers in fp32" if kept else ""
                     return decide("fp32", f"int8{but} is only {found.speedup:.2f} times as fast as fp32 here", found)
-                if limits.admit(found):
+                if limits.admit(found.valid, found.training):
                     write_whole(path, graph.read_bytes())
-                    return decide("int8", f"{found.speedup:.2f} times as fast, {found.cost()}", found)
+                    return decide("int8", f"{found.speedup:.2f} times as fast: {found.cost()}", found)
                 log.info("int8 (%d layers in fp32): %s", len(kept), found.cost())
+                best = max(best or found, found, key=lambda one: one.agreement)
+    except _StoppedError:
+        return decide("fp32", "the training was asked to stop before int8 was settled", best)
     except Exception as error:  # the quantiser raises whatever the graph makes it stumble over
         log.warning("int8 was given up", exc_info=True)
         return decide("fp32", f"the network cannot be quantised: {type(error).__name__}: {error}"[:500])
-    best = max(attempts, key=lambda attempt: attempt.agreement)
+    assert best is not None
+    also = "; the validation images change more often than the training images" * best.valid.more_often_than(
+        best.training
+    )
     return decide(
         "fp32",
-        f"int8 costs too much: {best.cost()}; allowed are a loss of {100 * limits.max_accuracy_loss:g} points and an "
-        f"agreement of {limits.min_agreement:.2%}",
+        f"it is not shown that int8 is good enough: {best.cost()}{also}; allowed are a loss of "
+        f"{100 * limits.max_accuracy_loss:g} points and an agreement of {limits.min_agreement:.2%}. Where these lie "
+        "within the intervals, more validation images can show it",
         best,
     )
 
 
-def _compare(
-    fp32: onnxruntime.InferenceSession,
-    expected: FloatArray,
-    int8: onnxruntime.InferenceSession,
-    valid: Images,
-    preprocessing: Preprocessing,
-) -> Comparison:
-    """Compare the two graphs on the validation images, of which `expected` are the logits of fp32."""
-    found = graph_logits(int8, preprocessing, valid.pixels)
-    if not np.isfinite(found).all():
+class _StoppedError(Exception):
+    """The comparison was asked to stop."""
+
+
+def _compared(
+    fp32: Sequence[FloatArray], int8: Sequence[FloatArray], targets: Sequence[npt.NDArray[np.int64]]
+) -> dict[str, Any]:
+    """Compare two graphs' logits for the validation and for the training images; return a Comparison's first fields."""
+    if not all(np.isfinite(logits).all() for logits in int8):
         raise ArithmeticError("the int8 graph's logits are not finite")
-    before, after = (evaluate_probabilities(softmax(logits), valid.targets) for logits in (expected, found))
-    fp32_ms, int8_ms = _milliseconds([fp32, int8], preprocessing.normalise(valid.pixels[:1]))
-    return Comparison(
-        images=len(valid),
-        agreement=float((expected.argmax(1) == found.argmax(1)).mean()),
-        fp32_accuracy=before.accuracy,
-        int8_accuracy=after.accuracy,
-        fp32_loss=before.loss,
-        int8_loss=after.loss,
-        fp32_ms=fp32_ms,
-        int8_ms=int8_ms,
-    )
+    valid, training = (Changes.between(*split) for split in zip(fp32, int8, targets, strict=True))
+    both = valid + training
+    before, after = (evaluate_probabilities(softmax(logits[0]), targets[0]) for logits in (fp32, int8))
+    return {
+        "valid": valid,
+        "training": training,
+        "agreement": 1 - both.answers / both.images,
+        "agreement_interval": both.agreement_interval,
+        "accuracy_loss_interval": both.loss_interval,
+        "fp32_accuracy": before.accuracy,
+        "int8_accuracy": after.accuracy,
+        "fp32_loss": before.loss,
+        "int8_loss": after.loss,
+    }
 
 
 def _milliseconds(sessions: Sequence[onnxruntime.InferenceSession], image: FloatArray) -> list[float]:

@@ -41,7 +41,7 @@ def make_metrics(root: Path, labels: Sequence[str], *, accuracy: float = 0.8, **
         "workers": 1,
         "valid": answers.evaluation().recorded(),
         "test": answers.evaluation().recorded(),
-        "calibration": {"temperature": 0.75, "valid": both, "test": both},
+        "calibration": {"temperature": 0.75, "images": len(targets), "valid": both, "test": both},
         "mistakes": answers.worst_mistakes(labels, 18),
         "data_set": {
             "fingerprint": "sha256:" + "1" * 64,

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import json
 import os
 import shutil
 import signal
+from types import SimpleNamespace
 
 import pytest
 import torch
 from training_fixtures import FAST, LABELS, draw, write_data_set
 from training_job import Job
 
-from model.core.artifact import ModelCard, verify_files
+from model.core.artifact import ArtifactError, ModelCard, file_version, verify_files
 from model.core.packaging import package
 from model.core.predictor import Predictor
 from model.train import main
 from model.training import pipeline
-from model.training.artifact import precision
+from model.training.artifact import finishing, precision
+from model.training.artifact.export import ExportError
 from model.training.data.dataset import discover
 from model.training.loop.evaluation import evaluate_artifact
 from model.training.loop.state import DivergedError
+from model.training.loop.stopping import Stop
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +72,9 @@ def test_the_artifact_is_whole_and_says_where_it_comes_from(trained):
     assert (job.model / "code" / "model" / "serving" / "server.py").is_file()
     assert os.access(job.model / "code" / "serve", os.X_OK)
     assert card.precision == "fp32"
-    assert card.quantization["reason"].startswith("12 validation images cannot show an agreement of 98.50%")
+    assert card.quantization["reason"].startswith(
+        "30 validation and training images cannot show that int8 stays within"
+    )
     assert card.quantization == job.metrics["quantization"]
     assert card.quantization["reason"] in errors
 
@@ -107,7 +113,8 @@ def test_an_int8_artifact_is_whole_and_its_figures_are_its_own(data, here, monke
     card, metrics = verify_files(here.model), here.metrics
     assert card.precision == "int8"
     compared = card.quantization["comparison"]
-    assert compared["calibration_images"] == 36  # all but the broken one
+    # All but the broken one, each once.
+    assert (compared["calibration_images"], compared["training"]["images"], compared["valid"]["images"]) == (18, 18, 12)
     assert card.metrics["valid_accuracy"] == metrics["valid"]["accuracy"] == compared["int8_accuracy"]
     # The temperature is the int8 graph's own.
     assert metrics["calibration"]["valid"]["before"]["loss"] == pytest.approx(compared["int8_loss"])
@@ -118,6 +125,49 @@ def test_an_int8_artifact_is_whole_and_its_figures_are_its_own(data, here, monke
     assert (evaluation.accuracy, evaluation.loss) == (metrics["test"]["accuracy"], metrics["test"]["loss"])
     weights = torch.load(here.model / "weights.pt", weights_only=True)  # those beside it are still the fp32 ones
     assert {value.dtype for value in weights.values()} <= {torch.float32, torch.int64}
+
+
+@pytest.mark.parametrize("calls", [0, 1, 4, 9])
+def test_a_stop_at_any_moment_after_the_last_epoch_leaves_a_whole_artifact(data, here, monkeypatch, calls):
+    asked = itertools.count()
+    monkeypatch.setattr(Stop, "__call__", lambda _: next(asked) >= calls)
+    monkeypatch.setattr(precision, "MIN_SPEEDUP", 0.0)
+    limits = ["--int8-max-accuracy-loss", "1", "--int8-min-agreement", "0"]
+    assert main([*FAST, "--data-dir", str(data), *limits]) == 0
+    assert verify_files(here.model).precision == "fp32"
+    metrics = here.metrics
+    assert metrics["test"] is None
+    assert metrics["calibration"]["images"] == 12  # so few are measured all the same
+    assert (metrics["quantization"] is None) == (calls == 0)
+    assert "Nothing was tested" in (here.output / "data" / "report.html").read_text()
+
+
+def test_an_export_that_fails_after_the_training_leaves_weights_card_and_metrics(data, here, caplog, monkeypatch):
+    def fail(*_):
+        raise ExportError("logits differ")
+
+    monkeypatch.setattr(finishing, "check_export", fail)
+    assert main([*FAST, "--data-dir", str(data)]) == 0
+    assert "the best model so far is not written: logits differ" in caplog.text
+    assert "the model cannot be served: logits differ; its weights are in weights.pt" in caplog.text
+    assert ModelCard.load(here.model).version == file_version(here.model / "weights.pt")
+    assert here.metrics == json.loads((here.model / "metrics.json").read_text())
+    assert here.metrics["export"] == {"error": "logits differ"}
+    with pytest.raises(ArtifactError, match=r"has no model\.onnx: .* no graph to serve; its metrics\.json says"):
+        package(here.model, here.model.parent / "model.tar.gz")
+
+
+def test_the_export_is_tried_before_the_images_are_decoded_and_every_worker_hears_of_it(data, here, monkeypatch):
+    def fail(*_):
+        raise ExportError("vgg16 at 64 x 64 pixels: no; --input-size 224 works")
+
+    monkeypatch.setattr(pipeline, "try_export", fail)
+    monkeypatch.setattr(pipeline, "decode_for_serving", lambda *_: pytest.fail("decoded before"))
+    assert main([*FAST, "--data-dir", str(data)]) == 1
+    assert here.failure == "vgg16 at 64 x 64 pixels: no; --input-size 224 works"
+    other = SimpleNamespace(is_main=False, broadcast=lambda _: here.failure)
+    with pytest.raises(ExportError, match="vgg16 at 64 x 64"):
+        pipeline._check_export(None, "vgg16", 64, other)
 
 
 def test_sigterm_leaves_the_best_model_so_far(data, tmp_path):
