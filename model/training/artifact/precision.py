@@ -62,11 +62,10 @@ class Comparison:
 
     def cost(self) -> str:
         """Return what int8 costs, in words."""
-        (least, most), (low, high) = self.agreement_interval, self.accuracy_loss_interval
         return (
-            f"{self.agreement:.2%} of {self.valid.images} validation and {self.training.images} training images keep "
-            f"their answer (95% interval: {least:.2%} to {most:.2%}), and the accuracy falls by {100 * low:.2f} to "
-            f"{100 * high:.2f} points (95% interval)"
+            f"{self.agreement:.2%} of {self.valid.images + self.training.images:,} images keep their answer (at least "
+            f"{self.agreement_interval[0]:.2%} of all images do), and int8 loses at most "
+            f"{100 * self.accuracy_loss_interval[1]:.2f} points of accuracy, both with 95% confidence"
         )
 
 
@@ -158,13 +157,15 @@ def choose_precision(
         log.warning("int8 was given up", exc_info=True)
         return decide("fp32", f"the network cannot be quantised: {type(error).__name__}: {error}"[:500])
     assert best is not None
-    also = "; the validation images change more often than the training images" * best.valid.more_often_than(
-        best.training
+    also = (
+        " (more answers change on validation than on training images)"
+        if best.valid.more_often_than(best.training)
+        else ""
     )
     return decide(
         "fp32",
         f"it is not shown that int8 is good enough: {best.cost()}{also}; allowed are a loss of "
-        f"{100 * limits.max_accuracy_loss:g} points and an agreement of {limits.min_agreement:.2%}. Where these lie "
+        f"{100 * limits.max_accuracy_loss:g} points and an agreement of {limits.min_agreement:.2%}; where these lie "
         "within the intervals, more validation images can show it",
         best,
     )

@@ -94,6 +94,7 @@ def render(metrics: Mapping[str, Any], thumbnails: Sequence[bytes | None] = ()) 
         lstrip_blocks=True,
     )
     environment.filters |= {"percent": _percent, "number": _number, "duration": _duration, "counted": _counted}
+    environment.filters["points"] = lambda share: f"{100 * share:.2f}"
     model = metrics["model"]
     display_labels = model["display_labels"]
     names = dict(zip(metrics["labels"], display_labels, strict=True))

@@ -57,6 +57,17 @@ def test_what_weakens_the_figures_is_said():
     assert not any(one in text_of() for one in expected)
 
 
+def test_both_intervals_of_int8_are_shown():
+    compared = {
+        "valid": {"images": 835}, "training": {"images": 2000}, "agreement": 0.993, "agreement_interval": [0.989, 0.996],
+        "accuracy_loss_interval": [-0.0023, 0.0061], "fp32_accuracy": 0.8, "int8_accuracy": 0.8, "fp32_loss": 0.5,
+        "int8_loss": 0.5, "fp32_ms": 3.0, "int8_ms": 1.0, "kept_fp32": [],
+    }  # fmt: skip
+    text = text_of(quantization={"reason": "fast", "machine": "one", "comparison": compared})
+    expected = ("98.9% to 99.6%", "-0.23 to 0.61", "835 validation images and 2,000 training images")
+    assert [one for one in expected if one not in text] == []
+
+
 def test_mistakes_are_shown_as_images_as_far_as_they_can_be_read(tmp_path):
     metrics = make_metrics(tmp_path, LABELS, accuracy=0.1)
     metrics["mistakes"][2]["image"] += "\udce9"  # what a file name that is no UTF-8 becomes
