@@ -59,8 +59,9 @@ def test_what_weakens_the_figures_is_said():
 
 def test_both_intervals_of_int8_are_shown():
     compared = {
-        "valid": {"images": 835}, "training": {"images": 2000}, "agreement": 0.993, "agreement_interval": [0.989, 0.996],
-        "accuracy_loss_interval": [-0.0023, 0.0061], "fp32_accuracy": 0.8, "int8_accuracy": 0.8, "fp32_loss": 0.5,
+        "valid": {"images": 835}, "training": {"images": 2000}, "agreement": 0.993,
+        "agreement_interval": [0.989, 0.996], "accuracy_loss_interval": [-0.0023, 0.0061],
+        "fp32_accuracy": 0.8, "int8_accuracy": 0.8, "fp32_loss": 0.5,
         "int8_loss": 0.5, "fp32_ms": 3.0, "int8_ms": 1.0, "kept_fp32": [],
     }  # fmt: skip
     text = text_of(quantization={"reason": "fast", "machine": "one", "comparison": compared})
