@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 import warnings
 from dataclasses import dataclass
@@ -59,9 +60,7 @@ def export_onnx(network: nn.Module, path: Path, *, input_size: int) -> None:
             )  # fmt: skip
         onnx.checker.check_model(path, full_check=True)
     except (torch.onnx.errors.OnnxExporterError, onnx.checker.ValidationError, RuntimeError) as error:
-        reason = (
-            str(error).partition("\n")[0].partition(" Please feel free")[0].partition(" [Caused by")[0].rstrip(". ")
-        )
+        reason = re.split(r"\.? Please feel free| +\[Caused by|\n", str(error))[0]  # pages of graph may follow
         raise ExportError(f"the network cannot be exported to ONNX: {reason}") from error
 
 

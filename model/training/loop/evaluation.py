@@ -125,10 +125,10 @@ def graph_logits(
         batch = preprocessing.normalise(pixels[order[start : start + _BATCH]])
         return np.asarray(session.run(["logits"], {"image": batch})[0])
 
-    starts = range(0, len(order), _BATCH)
-    return np.concatenate(
-        _in_threads(answer, starts, threads, lambda done: done * _BATCH >= least and should_stop())
-    )  # fmt: skip
+    def enough(batches: int) -> bool:
+        return batches * _BATCH >= least and should_stop()
+
+    return np.concatenate(_in_threads(answer, range(0, len(order), _BATCH), threads, enough))
 
 
 def _in_threads(
