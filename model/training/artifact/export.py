@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import tempfile
 import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
@@ -12,9 +13,10 @@ from unittest import mock
 import numpy as np
 import numpy.typing as npt
 import onnx
-import onnxruntime
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+from ...core.predictor import onnx_session
 
 from ...core.network import made_for
 
@@ -44,9 +46,14 @@ def export_onnx(network: nn.Module, path: Path, *, input_size: int) -> None:
 
     Its input is "image", float32 [N, 3, input_size, input_size]; its output "logits", float32 [N, classes]; N is free.
     """
+    export_layers(network, path, shape=(3, input_size, input_size))
+
+
+def export_layers(network: nn.Module, path: Path, *, shape: Sequence[int]) -> None:
+    """Do as `export_onnx` for layers whose "image" has another shape, such as that of features."""
     network = network.to("cpu").eval()
     # Two images, because a batch of one is where tracing takes a shape for a constant.
-    example = torch.zeros(2, 3, input_size, input_size)
+    example = torch.zeros(2, *shape)
     try:
         # A failing exporter prints its whole graph to the standard output, whatever it is told.
         with warnings.catch_warnings(), mock.patch.object(torch._C, "_jit_onnx_log"):
@@ -100,13 +107,13 @@ def _advice(network: nn.Module, architecture: str) -> str:
 
 
 @torch.inference_mode()
-def check_export(network: nn.Module, path: Path, images: npt.NDArray[np.float32]) -> ExportCheck:
+def check_export(network: Callable[[Tensor], Tensor], path: Path, images: npt.NDArray[np.float32]) -> ExportCheck:
     """Compare a graph with the network it was made from, which is on the CPU and in evaluation mode.
 
     `images` are float32 [N, 3, S, S], real ones, preprocessed; on noise a network's answers are near ties. Raises
     ExportError when a logit differs by more than `MAX_LOGIT_DIFFERENCE`.
     """
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    session = onnx_session(path, torch.get_num_threads())
     batches = [images[start : start + _CHECK_BATCH] for start in range(0, len(images), _CHECK_BATCH)]
     expected = np.concatenate([network(torch.from_numpy(batch)).numpy() for batch in batches])
     found = np.concatenate([session.run(["logits"], {"image": batch})[0] for batch in batches])

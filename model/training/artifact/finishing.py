@@ -27,6 +27,8 @@ from ..config import TrainingConfig
 from ..data.dataset import Fingerprint, display_labels
 from ..data.decoded import Images, decode_for_serving
 from ..data.image_folder import ImageFolder
+from ..head.backbone import split
+from ..head.served import Int8Backbone
 from ..loop.calibration import at_temperature, fit_temperature, reliability
 from ..loop.evaluation import Answers, evaluate_artifact, fair_order, graph_logits
 from ..loop.metrics import print_metrics
@@ -55,7 +57,8 @@ _LIBRARIES = ("torch", "torchvision", "onnxruntime", "numpy", "pillow")
 class Trained:
     """A network after its training, with the weights of the best epoch, and what it was trained on.
 
-    `valid` is the validation split as the server sees it, `skipped` the unreadable training images.
+    `valid` is the validation split as the server sees it, `skipped` the unreadable training images. `int8` has made the
+    features that the head was trained on, and is served in place of the network's own backbone.
     """
 
     network: torch.nn.Module
@@ -65,6 +68,7 @@ class Trained:
     valid: Images
     outcome: Fit = NOTHING
     skipped: dict[str, str] = field(default_factory=dict)
+    int8: Int8Backbone | None = None
 
 
 def finish(config: TrainingConfig, trained: Trained, *, started: float, should_stop: Callable[[], bool]) -> None:
@@ -88,7 +92,7 @@ def finish(config: TrainingConfig, trained: Trained, *, started: float, should_s
         write_metrics(config.output_data_dir, metrics)
 
     write()  # a whole artifact first: whatever happens after this, the training is not lost
-    if config.precision == "auto" and not should_stop():
+    if config.precision == "auto" and trained.int8 is None and not should_stop():
         metrics["quantization"] = dataclasses.asdict(_choose_precision(config, trained, should_stop))
         write()  # the card must name the graph beside it, whenever the program is killed
     # Of the graph that ships, and so the figures of the validation split are from here on.
@@ -159,10 +163,14 @@ def write_model(
     network = trained.network.to("cpu", memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
     torch.save(network.state_dict(), folder / WEIGHTS_FILE)
     sample = fair_order(len(trained.valid))[:checked_images]
+    input_size, int8, answers = trained.preprocessing.input_size, trained.int8, network
     try:
-        export_onnx(network, folder / ONNX_FILE, input_size=trained.preprocessing.input_size)
+        if int8 is None:
+            export_onnx(network, folder / ONNX_FILE, input_size=input_size)
+        else:
+            answers = int8.write_with(split(network, config.architecture, input_size)[1], folder / ONNX_FILE)
         images = trained.preprocessing.normalise(trained.valid.pixels[sample])
-        export = dataclasses.asdict(check_export(network, folder / ONNX_FILE, images))
+        export = dataclasses.asdict(check_export(answers, folder / ONNX_FILE, images))
     except ExportError as error:
         (folder / ONNX_FILE).unlink(missing_ok=True)
         export = {"error": str(error)}
@@ -187,7 +195,7 @@ def write_model(
             **trained.identity.copies,
         },
         "export": export,
-        "quantization": None,
+        "quantization": int8.decision if int8 else None,
         "arguments": config.recorded(),
         "environment": _environment(),
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import tempfile
@@ -48,27 +49,32 @@ class Extraction:
     threads: int  # for decoding and, on the CPU, computing
     half: torch.dtype | None = None  # what torch computes in, also on the CPU (`engine.half_type`); None: float32
     shard: int = 128  # images in a shard, which is what a kill can cost: three seconds of a ResNet-50 on two cores
+    int8: bytes | None = None  # the backbone's quantised graph, which then computes in its place
 
     @property
     def engine_threads(self) -> int:
         """How many threads give images to the engine: a GPU takes those of one."""
         return self.threads if self.device.type == "cpu" else 1
 
-    def folders(self) -> dict[tuple[str, int], str]:
-        """Return the folder's name for every split and view: the hash of all that its features depend on."""
+    def plain_facts(self) -> dict[str, object]:
+        """Return what the features of the plain view depend on."""
         engine = f"torch {torch.__version__} {self.device.type}{f' {self.half}' if self.half else ''}"
-        common = {
+        return {
             "data": self.identity.digest,
-            "backbone": _weights_digest(self.backbone),
+            "backbone": hashlib.sha256(self.int8).hexdigest() if self.int8 else _weights_digest(self.backbone),
             "preprocessing": dataclasses.asdict(self.augmentation.preprocessing),
             "engine": f"ort {onnxruntime.__version__}" if self._by_onnx else engine,
             "pillow": PIL.__version__,
-            "program": _sources(decoder, containers, transforms, decoded),
+            "program": sources(decoder, containers, transforms, decoded),
             "shard": self.shard,
         }
+
+    def folders(self) -> dict[tuple[str, int], str]:
+        """Return the folder's name for every split and view: the hash of all that its features depend on."""
+        common = self.plain_facts()
         varied = common | {
             "augmentation": dataclasses.asdict(self.augmentation),
-            "augmenting program": _sources(augment),
+            "augmenting program": sources(augment),
             "torch": torch.__version__,
             "batch": BATCH,
             "seed": self.seed,
@@ -80,13 +86,7 @@ class Extraction:
     def engine(self) -> Run:
         """Return what computes features; several threads may call it. Raises ExportError when ONNX cannot do it."""
         if self._by_onnx:
-            side = self.augmentation.preprocessing.input_size
-            with tempfile.TemporaryDirectory(prefix="backbone-") as folder:
-                path = Path(folder) / "backbone.onnx"
-                export_onnx(self.backbone, path, input_size=side)
-                example = np.random.default_rng(0).standard_normal((2, 3, side, side), np.float32)
-                check_export(self.backbone, path, example)
-                session = onnx_session(path)  # each thread that uses it computes alone
+            session = onnx_session(self.int8 or self.graph)  # each thread that uses it computes alone
             return lambda batch: session.run(None, {"image": np.ascontiguousarray(batch.numpy())})[0]
         device, half = self.device, self.half
         backbone = self.backbone.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -98,9 +98,19 @@ class Extraction:
 
         return run
 
+    @functools.cached_property
+    def graph(self) -> bytes:
+        """The backbone as an ONNX graph in float32. Raises ExportError when there can be none."""
+        side = self.augmentation.preprocessing.input_size
+        with tempfile.TemporaryDirectory(prefix="backbone-") as folder:
+            path = Path(folder) / "backbone.onnx"
+            export_onnx(self.backbone, path, input_size=side)
+            check_export(self.backbone, path, np.random.default_rng(0).standard_normal((2, 3, side, side), np.float32))
+            return path.read_bytes()
+
     @property
     def _by_onnx(self) -> bool:
-        return self.device.type == "cpu" and self.half is None
+        return self.int8 is not None or (self.device.type == "cpu" and self.half is None)
 
 
 def digest(facts: Mapping[str, object]) -> str:
@@ -117,6 +127,6 @@ def _weights_digest(backbone: nn.Module) -> str:
     return whole.hexdigest()
 
 
-def _sources(*modules: ModuleType) -> dict[str, str]:
+def sources(*modules: ModuleType) -> dict[str, str]:
     """Hash the source of modules: a version that makes other features must not find the old ones."""
     return {module.__name__: hashlib.sha256(Path(str(module.__file__)).read_bytes()).hexdigest() for module in modules}

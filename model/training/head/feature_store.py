@@ -44,34 +44,42 @@ class Features:
             {name: reason for part in parts for name, reason in part.skipped.items()},
         )
 
+    def packed(self) -> bytes:
+        """Return all of it as a file's content."""
+        buffer = io.BytesIO()
+        skipped = np.frombuffer(json.dumps(self.skipped).encode(), np.uint8)
+        np.savez(buffer, values=self.values, targets=self.targets, skipped=skipped)
+        return buffer.getvalue()
+
+    @classmethod
+    def unpacked(cls, content: bytes) -> Features:
+        """Read what `packed` has made."""
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            return cls(arrays["values"], arrays["targets"], json.loads(arrays["skipped"].tobytes()))
+
 
 class FeatureStore:
-    """Shards by name, in a folder that several trainings may use at once; it is made with the first shard."""
+    """Files by name, in a folder that several trainings may use at once; it is made with the first file."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._full = False
 
-    def put(self, name: str, features: Features) -> None:
-        """Keep a shard, if the disk has room for it."""
-        buffer = io.BytesIO()
-        skipped = np.frombuffer(json.dumps(features.skipped).encode(), np.uint8)
-        np.savez(buffer, values=features.values, targets=features.targets, skipped=skipped)
+    def put(self, name: str, content: bytes) -> None:
+        """Keep a file, if the disk has room for it."""
         try:
-            write_hashed(self._folder / name, buffer.getvalue())
+            write_hashed(self._folder / name, content)
         except OSError as error:
             if not self._full:
                 log.warning("features cannot be kept in %s, only in memory: %s", self._folder, error)
             self._full = True
 
-    def get(self, name: str) -> Features | None:
-        """Return a shard, or None when there is none or it is damaged."""
+    def get(self, name: str) -> bytes | None:
+        """Return a file's content, or None when there is none or it is damaged."""
         try:
-            content = read_hashed(self._folder / name)
+            return read_hashed(self._folder / name)
         except FileNotFoundError:
             return None
         except DamagedFileError as error:
             log.warning("%s; it will be computed again", error)
             return None
-        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-            return Features(arrays["values"], arrays["targets"], json.loads(arrays["skipped"].tobytes()))

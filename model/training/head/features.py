@@ -68,7 +68,7 @@ def compute(
     made: dict[str, Features] = {}
     if workers.is_main:
         names = (name for part in parts for name in part.shards.values())
-        made = {name: features for name in names if (features := store.get(name)) is not None}
+        made = {name: Features.unpacked(content) for name in names if (content := store.get(name)) is not None}
     known = workers.broadcast(set(made))
     missing = [part for part in (part.without(known) for part in parts) if part.shards]
     if missing and workers.is_main:
@@ -83,11 +83,11 @@ def compute(
             for name, features in _features(extraction, turn[workers.rank], engine(), should_stop):
                 own[name] = features
                 if workers.is_main:
-                    store.put(name, features)  # at once: so a kill costs one shard
+                    store.put(name, features.packed())  # at once: so a kill costs one shard
         for shards in workers.all_gather(own):
             if workers.is_main:
                 for name in shards.keys() - own.keys():
-                    store.put(name, shards[name])
+                    store.put(name, shards[name].packed())
                 made |= shards
         if workers.any(should_stop())[0]:
             return None
@@ -132,16 +132,16 @@ def _features(
             continue
         decoded = decode(part.images, preprocessing, extraction.threads)
         for view in views:
-            values = _values(extraction, run, decoded, view, part.start, should_stop)
+            values = features_of(decoded, extraction, run, should_stop, view, part.start)
             if values is None:
                 return
             yield part.shards[view], Features(values, decoded.targets, decoded.skipped)
 
 
-def _values(
-    extraction: Extraction, run: Run, images: Images, view: int, start: int, should_stop: Callable[[], bool]
+def features_of(
+    images: Images, extraction: Extraction, run: Run, should_stop: Callable[[], bool], view: int = 0, start: int = 0
 ) -> npt.NDArray[np.float32] | None:
-    """Return the features of one view of a part, or None when told to stop."""
+    """Return the features of one view of images, the first of which is number `start`, or None when told to stop."""
     augmentation = extraction.augmentation
     preprocessing = augmentation.preprocessing
     if not len(images):  # features of the right length, but none

@@ -22,6 +22,7 @@ from .extraction import Extraction
 from .feature_store import FeatureStore
 from .features import compute
 from .head import fit_head, search, write_search
+from .served import choose_features
 
 log = logging.getLogger(__name__)
 
@@ -50,13 +51,16 @@ def train_head(
         backbone, trained.data_set, trained.identity, augmentation, config.views, recipe.seed, device, threads, half
     )
     began = time.perf_counter()
-    views = compute(extraction, FeatureStore(config.feature_cache), workers, should_stop)
+    store, int8 = FeatureStore(config.feature_cache), None
+    if config.precision == "auto" and device.type == "cpu":
+        extraction, int8 = choose_features(extraction, head, store, workers, should_stop)
+    views = compute(extraction, store, workers, should_stop)
     if views is None:
         if should_stop():
             log.info("the features so far are in %s; the same command goes on from there", config.feature_cache)
         return config, trained
     log.info("features of %d values, ready after %.1f s", views.valid.values.shape[1], time.perf_counter() - began)
-    trained = dataclasses.replace(trained, skipped=views.skipped)
+    trained = dataclasses.replace(trained, skipped=views.skipped, int8=int8)
     keep_best = BestSoFar(config, trained, head, started=started)
     if not config.search:
         outcome = fit_head(

@@ -1,0 +1,224 @@
+"""The precision of features, chosen before they are computed; int8 features come from the graph that is then served.
+
+So the head learns what quantisation does, and the model that ships makes the features that its head was trained on.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+import logging
+import math
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from onnx import compose
+from torch import Tensor, nn
+
+from ...core.predictor import FloatArray, onnx_session, softmax
+from ..artifact import changes, quantize
+from ..artifact.changes import Changes
+from ..artifact.export import export_layers
+from ..artifact.precision import MIN_SPEEDUP, cpu_model
+from ..artifact.quantize import Quantizer
+from ..config import Recipe
+from ..data.decoded import Images, decode_for_serving
+from ..distributed.group import Workers
+from ..loop.evaluation import evaluate_probabilities
+from .extraction import BATCH, Extraction, digest, sources
+from .feature_store import Features, FeatureStore
+from .features import Views, features_of
+from .head import fit_head
+
+log = logging.getLogger(__name__)
+
+# So many images are compared, as a share of all that go through the backbone. Float32 takes three times int8's time.
+SHARE, FEWEST, MOST = 1 / 20, 100, 2000
+# Features are refused when a head on them is worse with so little probability of chance (McNemar's exact test, 1947).
+SIGNIFICANT = 0.05
+# Half of a class's images train a quick head, the other half are asked. Of many classes a few are enough.
+IMAGES_OF_A_CLASS = 8
+# The ranges of 32 images gave features as good as those of 128 (docs/measurements/head-training.md), for a quarter.
+CALIBRATION_IMAGES = 32
+QUICK = Recipe(epochs=20, batch_size=16, lr=0.01, weight_decay=0.1, label_smoothing=0.0, patience=0, seed=0)
+
+
+@dataclass(frozen=True)
+class Int8Backbone:
+    """The graph that made the features, "image" to "logits", and why, in the form of `precision.Decision`."""
+
+    graph: bytes
+    decision: dict[str, Any]
+
+    def write_with(self, head: nn.Module, path: Path) -> Callable[[Tensor], Tensor]:
+        """Write the graph with a trained head behind it; return what both should answer, one after the other."""
+        session = onnx_session(self.graph)
+        export_layers(head, path, shape=session.get_outputs()[0].shape[1:])
+        backbone = compose.add_prefix(onnx.load_from_string(self.graph), "backbone/", rename_inputs=False)
+        layers = compose.add_prefix(onnx.load(path), "head/", rename_outputs=False)
+        layers.ir_version = backbone.ir_version
+        onnx.save(compose.merge_models(backbone, layers, [("backbone/logits", "head/image")]), path)
+        return lambda batch: head(torch.from_numpy(session.run(None, {"image": batch.numpy()})[0]))
+
+
+def choose_features(
+    extraction: Extraction, head: nn.Module, store: FeatureStore, workers: Workers, should_stop: Callable[[], bool]
+) -> tuple[Extraction, Int8Backbone | None]:
+    """Return what computes the features on the CPU: int8, bfloat16 where `extraction` has it, or float32.
+
+    Every worker must call this. The main one quantises the backbone and compares the features of some training images;
+    what it chose is kept in the store with the graph, where every training on the same data and backbone finds it.
+    """
+    choice = {"choice": sources(changes, quantize, sys.modules[__name__])}
+    name = f"precision/{digest(extraction.plain_facts() | choice)}"
+    content = b""
+    if workers.is_main:
+        content = store.get(name) or b""
+        if not content:
+            try:
+                content = _choose(extraction, head, should_stop)
+            except Exception:  # the quantiser raises whatever the graph makes it stumble over
+                log.warning("no int8 features", exc_info=True)
+            if content:
+                store.put(name, content)
+    header, _, graph = workers.broadcast(content).partition(b"\n")
+    if not header:
+        return extraction, None
+    decision = json.loads(header)
+    log.info("features in %s: %s", decision["precision"], decision["reason"])
+    if graph:
+        return dataclasses.replace(extraction, int8=graph), Int8Backbone(graph, decision)
+    return (_in_float32(extraction) if decision["precision"] == "fp32" else extraction), None
+
+
+def _choose(extraction: Extraction, head: nn.Module, should_stop: Callable[[], bool]) -> bytes:
+    """Return the decision, a line of JSON, and after it the graph if that is int8; nothing when told to stop."""
+    started = time.perf_counter()
+    fp32 = _in_float32(extraction)
+    candidates = {"fp32": fp32, "int8": dataclasses.replace(fp32, int8=quantised(fp32))}
+    if extraction.half is not None:
+        candidates["bf16"] = extraction
+    images = _sample(extraction)
+    features = measured(candidates, images, should_stop)
+    if features is None:
+        return b""
+    logits = {name: _quick_logits(head, values, images) for name, (values, _) in features.items()}
+    evaluated = {name: evaluate_probabilities(softmax(made), images.targets) for name, made in logits.items()}
+    times = {name: milliseconds for name, (_, milliseconds) in features.items()}
+    decision: dict[str, Any] = {"precision": "fp32", "reason": "nothing else is faster and as good", "comparison": None}
+    for name in sorted(times.keys() - {"fp32"}, key=times.__getitem__):
+        found, speedup = Changes.between(logits["fp32"], logits[name], images.targets), times["fp32"] / times[name]
+        low, high = found.loss_interval
+        reason = (
+            f"{speedup:.2f} times as fast as fp32; a head on such features of {len(images)} training images is right "
+            f"about {evaluated[name].accuracy:.2%} of them instead of {evaluated['fp32'].accuracy:.2%}, a loss of "
+            f"{100 * low:.2f} to {100 * high:.2f} points (95% interval)"
+        )
+        if speedup < MIN_SPEEDUP or is_worse(found):
+            log.info("no features in %s: %s", name, reason)
+            continue
+        comparison = {
+            "images": len(images),
+            "training": dataclasses.asdict(found),
+            "agreement": 1 - found.answers / found.images,
+            "agreement_interval": found.agreement_interval,
+            "accuracy_loss_interval": found.loss_interval,
+            "calibration_images": CALIBRATION_IMAGES,
+            "kept_fp32": [],
+        }
+        for which in ("fp32", name):
+            measures = {"accuracy": evaluated[which].accuracy, "loss": evaluated[which].loss, "ms": times[which]}
+            comparison |= {f"{which}_{measure}": value for measure, value in measures.items()}
+        decision = {"precision": name, "reason": reason, "comparison": comparison}
+        break
+    decision |= {
+        "machine": f"{cpu_model()}, {platform.machine()}, one thread",
+        "seconds": time.perf_counter() - started,
+    }
+    graph = candidates[decision["precision"]].int8 or b""
+    return json.dumps(decision, allow_nan=False).encode() + b"\n" + graph
+
+
+def _in_float32(extraction: Extraction) -> Extraction:
+    return extraction if extraction.half is None else dataclasses.replace(extraction, half=None)
+
+
+def is_worse(found: Changes) -> bool:
+    """Return whether more right answers are lost than won, which chance rarely explains."""
+    changed = found.lost + found.won
+    as_many = sum(math.comb(changed, lost) for lost in range(found.lost, changed + 1))
+    return as_many / 2**changed < SIGNIFICANT
+
+
+def quantised(fp32: Extraction) -> bytes:
+    """Return the int8 graph of a backbone."""
+    train, preprocessing = fp32.data_set.splits["train"], fp32.augmentation.preprocessing
+    some = train.take(_spread(range(len(train)), CALIBRATION_IMAGES))
+    with tempfile.TemporaryDirectory(prefix="quantize-") as folder:
+        path = Path(folder, "backbone.onnx")
+        path.write_bytes(fp32.graph)
+        calibration = decode_for_serving(some, preprocessing, fp32.threads)
+        return Quantizer(path, Path(folder), calibration, preprocessing).quantize().read_bytes()
+
+
+def _sample(extraction: Extraction) -> Images:
+    """Decode training images, of so few classes that there are several of each."""
+    train, valid = (extraction.data_set.splits[name] for name in ("train", "valid"))
+    count = min(max(round(SHARE * (extraction.views * len(train) + len(valid))), FEWEST), MOST)
+    members: dict[int, list[int]] = {}
+    for index, target in enumerate(train.targets):
+        members.setdefault(target, []).append(index)
+    classes = _spread(list(members), count // IMAGES_OF_A_CLASS)
+    sample = train.take([index for target in classes for index in _spread(members[target], count // len(classes))])
+    return decode_for_serving(sample, extraction.augmentation.preprocessing, extraction.threads)
+
+
+def _spread(items: Sequence[int], count: int) -> Sequence[int]:
+    """Return at most so many of some items, at even distances."""
+    count = min(count, len(items))
+    return [items[index * len(items) // count] for index in range(count)]
+
+
+def measured(
+    candidates: Mapping[str, Extraction], images: Images, should_stop: Callable[[], bool]
+) -> dict[str, tuple[FloatArray, float]] | None:
+    """Return each candidate's features and its processor time for an image, ms; None when told to stop."""
+    engines = {name: candidate.engine() for name, candidate in candidates.items()}
+    parts: dict[str, list[FloatArray]] = {name: [] for name in candidates}
+    seconds = dict.fromkeys(candidates, 0.0)
+    at_once = BATCH * candidates["fp32"].threads
+    for start in range(0, len(images), at_once):  # they take turns: a machine's speed drifts
+        part = slice(start, start + at_once)
+        some = Images(images.pixels[part], images.aspects[part], images.targets[part])
+        for name, run in engines.items():
+            began = time.process_time()
+            values = features_of(some, candidates[name], run, should_stop)
+            if values is None:
+                return None
+            seconds[name] += time.process_time() - began
+            parts[name].append(values)
+    return {name: (np.concatenate(parts[name]), 1000 * seconds[name] / len(images)) for name in candidates}
+
+
+def _quick_logits(head: nn.Module, values: FloatArray, images: Images) -> FloatArray:
+    """Train two heads, each on every second image, and return their logits for the others."""
+    halves = [Features(values[start::2], images.targets[start::2]) for start in (0, 1)]
+    answers = []
+    for known, asked in (halves[::-1], halves):
+        quick = copy.deepcopy(head)
+        fit_head(quick, Views([known], asked), recipe=QUICK, should_stop=lambda: False, on_epoch=lambda _: None)
+        with torch.inference_mode():
+            answers.append(quick.eval()(torch.from_numpy(asked.values)).numpy())
+    logits = np.empty((len(values), answers[0].shape[1]), np.float32)
+    logits[0::2], logits[1::2] = answers
+    return logits
