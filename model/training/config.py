@@ -177,7 +177,9 @@ class TrainingConfig:
     )  # fmt: skip
     recipe: Recipe = Recipe()
     precision: str = option(
-        _PLAIN, "auto", "of the graph that is served; auto: int8 where it is faster and within the two limits below",
+        _PLAIN, "auto",
+        "of the graph that is served; auto: int8 where it is faster and within the two limits below; "
+        "with --mode head on a CPU its features are int8, too, where they are as good",
         choices=("auto", "fp32"),
     )  # fmt: skip
     int8_max_accuracy_loss: float = option(

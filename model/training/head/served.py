@@ -43,7 +43,7 @@ from .head import fit_head
 log = logging.getLogger(__name__)
 
 # So many images are compared, as a share of all that go through the backbone. Float32 takes three times int8's time.
-SHARE, FEWEST, MOST = 1 / 20, 100, 2000
+SHARE, FEWEST, MOST = 1 / 25, 100, 2000
 # Features are refused when a head on them is worse with so little probability of chance (McNemar's exact test, 1947).
 SIGNIFICANT = 0.05
 # Half of a class's images train a quick head, the other half are asked. Of many classes a few are enough.
@@ -129,6 +129,8 @@ def _choose(extraction: Extraction, head: nn.Module, should_stop: Callable[[], b
             continue
         comparison = {
             "images": len(images),
+            "accuracy_of": "of heads on training images",
+            "valid": dataclasses.asdict(Changes()),
             "training": dataclasses.asdict(found),
             "agreement": 1 - found.answers / found.images,
             "agreement_interval": found.agreement_interval,
