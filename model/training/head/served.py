@@ -98,13 +98,13 @@ def choose_features(
     log.info("features in %s: %s", decision["precision"], decision["reason"])
     if graph:
         return dataclasses.replace(extraction, int8=graph), Int8Backbone(graph, decision)
-    return (_in_float32(extraction) if decision["precision"] == "fp32" else extraction), None
+    return (dataclasses.replace(extraction, half=None) if decision["precision"] == "fp32" else extraction), None
 
 
 def _choose(extraction: Extraction, head: nn.Module, should_stop: Callable[[], bool]) -> bytes:
     """Return the decision, a line of JSON, and after it the graph if that is int8; nothing when told to stop."""
     started = time.perf_counter()
-    fp32 = _in_float32(extraction)
+    fp32 = dataclasses.replace(extraction, half=None)
     candidates = {"fp32": fp32, "int8": dataclasses.replace(fp32, int8=quantised(fp32))}
     if extraction.half is not None:
         candidates["bf16"] = extraction
@@ -112,23 +112,28 @@ def _choose(extraction: Extraction, head: nn.Module, should_stop: Callable[[], b
     features = measured(candidates, images, should_stop)
     if features is None:
         return b""
-    logits = {name: _quick_logits(head, values, images) for name, (values, _) in features.items()}
-    evaluated = {name: evaluate_probabilities(softmax(made), images.targets) for name, made in logits.items()}
-    times = {name: milliseconds for name, (_, milliseconds) in features.items()}
-    decision: dict[str, Any] = {"precision": "fp32", "reason": "nothing else is faster and as good", "comparison": None}
-    for name in sorted(times.keys() - {"fp32"}, key=times.__getitem__):
-        found, speedup = Changes.between(logits["fp32"], logits[name], images.targets), times["fp32"] / times[name]
+    logits: dict[str, FloatArray] = {}
+    rows: dict[str, dict[str, float]] = {}
+    for name, (values, ms) in features.items():
+        logits[name] = _quick_logits(head, values, images)
+        evaluation = evaluate_probabilities(softmax(logits[name]), images.targets)
+        rows[name] = {"accuracy": evaluation.accuracy, "loss": evaluation.loss, "ms": ms}
+    decision: dict[str, Any] = {"precision": "fp32", "reason": "nothing else is faster and as good"}
+    for name in sorted(rows.keys() - {"fp32"}, key=lambda name: rows[name]["ms"]):
+        found, speedup = (
+            Changes.between(logits["fp32"], logits[name], images.targets),
+            rows["fp32"]["ms"] / rows[name]["ms"],
+        )
         low, high = found.loss_interval
         reason = (
-            f"{speedup:.2f} times as fast as fp32; a head on such features of {len(images)} training images is right "
-            f"about {evaluated[name].accuracy:.2%} of them instead of {evaluated['fp32'].accuracy:.2%}, a loss of "
+            f"{speedup:.2f} times as fast as fp32; heads on such features of {len(images)} training images are right "
+            f"about {rows[name]['accuracy']:.2%} of them instead of {rows['fp32']['accuracy']:.2%}, a loss of "
             f"{100 * low:.2f} to {100 * high:.2f} points (95% interval)"
         )
         if speedup < MIN_SPEEDUP or is_worse(found):
             log.info("no features in %s: %s", name, reason)
             continue
-        comparison = {
-            "images": len(images),
+        comparison: dict[str, Any] = {
             "accuracy_of": "of heads on training images",
             "valid": dataclasses.asdict(Changes()),
             "training": dataclasses.asdict(found),
@@ -138,21 +143,13 @@ def _choose(extraction: Extraction, head: nn.Module, should_stop: Callable[[], b
             "calibration_images": CALIBRATION_IMAGES,
             "kept_fp32": [],
         }
-        for which in ("fp32", name):
-            measures = {"accuracy": evaluated[which].accuracy, "loss": evaluated[which].loss, "ms": times[which]}
-            comparison |= {f"{which}_{measure}": value for measure, value in measures.items()}
+        comparison |= {f"{which}_{key}": value for which in ("fp32", name) for key, value in rows[which].items()}
         decision = {"precision": name, "reason": reason, "comparison": comparison}
         break
-    decision |= {
-        "machine": f"{cpu_model()}, {platform.machine()}, one thread",
-        "seconds": time.perf_counter() - started,
-    }
+    decision["machine"] = f"{cpu_model()}, {platform.machine()}, one thread"
+    decision["seconds"] = time.perf_counter() - started
     graph = candidates[decision["precision"]].int8 or b""
     return json.dumps(decision, allow_nan=False).encode() + b"\n" + graph
-
-
-def _in_float32(extraction: Extraction) -> Extraction:
-    return extraction if extraction.half is None else dataclasses.replace(extraction, half=None)
 
 
 def is_worse(found: Changes) -> bool:

@@ -74,7 +74,7 @@ def test_the_choice_is_kept_with_its_graph_for_every_training_on_this_data_and_b
     chosen, int8 = choose(extraction(data), tmp_path)
     compared = int8.decision["comparison"]
     assert int8.decision["precision"] == "int8"
-    assert (compared["images"], compared["fp32_ms"] > 0) == (36, True)
+    assert (compared["training"]["images"], compared["fp32_ms"] > 0) == (36, True)
     assert chosen.folders().keys() == extraction(data).folders().keys()
     assert not set(chosen.folders().values()) & set(extraction(data).folders().values())
     again, _ = choose(extraction(data), tmp_path / "anew")
