@@ -16,9 +16,8 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from ...core.predictor import onnx_session
-
 from ...core.network import made_for
+from ...core.predictor import onnx_session
 
 # Served by ONNX Runtime 1.14 and newer, and all that torchvision's networks need.
 OPSET = 17

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from ...core.predictor import FloatArray, onnx_session, softmax
 from ..artifact import changes, quantize
 from ..artifact.changes import Changes
-from ..artifact.export import export_layers
+from ..artifact.export import ExportError, export_layers
 from ..artifact.precision import MIN_SPEEDUP, cpu_model
 from ..artifact.quantize import Quantizer
 from ..config import Recipe
@@ -62,13 +62,19 @@ class Int8Backbone:
     decision: dict[str, Any]
 
     def write_with(self, head: nn.Module, path: Path) -> Callable[[Tensor], Tensor]:
-        """Write the graph with a trained head behind it; return what both should answer, one after the other."""
+        """Write the graph with a trained head behind it; return what both should answer, one after the other.
+
+        Raises ExportError when they cannot be joined.
+        """
         session = onnx_session(self.graph)
         export_layers(head, path, shape=session.get_outputs()[0].shape[1:])
         backbone = compose.add_prefix(onnx.load_from_string(self.graph), "backbone/", rename_inputs=False)
         layers = compose.add_prefix(onnx.load(path), "head/", rename_outputs=False)
         layers.ir_version = backbone.ir_version
-        onnx.save(compose.merge_models(backbone, layers, [("backbone/logits", "head/image")]), path)
+        try:
+            onnx.save(compose.merge_models(backbone, layers, [("backbone/logits", "head/image")]), path)
+        except (ValueError, onnx.checker.ValidationError) as error:
+            raise ExportError(f"the head cannot be joined to the int8 backbone: {error}") from error
         return lambda batch: head(torch.from_numpy(session.run(None, {"image": batch.numpy()})[0]))
 
 
