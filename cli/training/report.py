@@ -25,7 +25,7 @@ REPORTS_DIR = ROOT / "build" / "reports"
 METRICS = "metrics.json"
 # What a training may leave besides: its epochs, and what a search inside the job tried.
 TABLES = ("history.csv", "trials.csv", "search.json")
-_MAX_METRICS_BYTES = 64 * 2**20  # with a thousand classes it has four million
+_MAX_METRICS_BYTES = 64 * 2**20  # with ten thousand classes it has some five million
 
 
 def report(
@@ -117,7 +117,7 @@ def figures_table(metrics: dict[str, Any], *, title: str) -> Table:
     measured, calibration, data = metrics[split], metrics["calibration"], metrics["data_set"]
     low, high = measured["accuracy_interval"]
     before, after = (calibration[split][when]["expected_calibration_error"] for when in ("before", "after"))
-    images = sum(map(sum, measured["confusion_matrix"]))
+    images = sum(one["images"] for one in measured["per_class"])
     workers = f" by {metrics['workers']} workers" if metrics["workers"] > 1 else ""
     accuracy = f"{measured['accuracy']:.2%} (95%: {low:.1%} to {high:.1%}), {images} images"
     table.add_row(f"accuracy, {name} split", accuracy)
@@ -131,6 +131,7 @@ def figures_table(metrics: dict[str, Any], *, title: str) -> Table:
     if quantization := metrics["quantization"]:
         table.add_row("precision", f"{quantization['precision']}: {quantization['reason']}")
     notes = [
+        (metrics["diverged_epoch"], f"diverged in epoch {metrics['diverged_epoch']}"),
         (metrics["interrupted"], "stopped before its end"),
         (data["skipped"], f"unreadable files: {len(data['skipped'])}"),
         (data["also_in_training"], f"images that are in the training split, too: {len(data['also_in_training'])}"),

@@ -20,15 +20,14 @@ from cli.training.sagemaker import (
 from cli.tuning.jobs import read_tuning
 from infra.tuning_settings import ChoiceRange, NumberRange, TuningSettings
 from model.training.arguments import canonical, parse_arguments
-from model.training.config import TrainingConfig
+from model.training.config import Recipe, TrainingConfig
 from model.training.defaults import defaults_for
+from model.training.loop.metrics import annealed_metrics, objective
+from model.training.loop.stopping import hot_epochs
 
-OBJECTIVE = {"Type": "Minimize", "MetricName": "valid:loss"}
 #: The log has the objective once an epoch and the best one again at the end; and one more, because Hyperband ends a job
 #: that has reached its last line, which here still has to save its model.
 _LINES_AFTER_EPOCHS = 2
-#: Hyperband judges no job before this share of its epochs: two halvings by three.
-_JUDGED_FROM = 9
 
 Ranges = dict[str, list[dict[str, Any]]]
 
@@ -69,19 +68,29 @@ def tuning_job_request(stage: Stage, request: TuningRequest, job: str) -> dict[s
     if machines["InstanceCount"] > 1 or machines["InstanceType"].startswith(("ml.g", "ml.p")):
         program["sagemaker_torch_distributed_enabled"] = True  # the toolkit then runs torchrun, a process for each GPU
     static = {name: value for name, value in program.items() if name not in searched[0]}
+    recipe = _recipe(static)
+    goal = objective(recipe.select)
     hyperband = settings.strategy == "hyperband"  # ends hopeless trainings in its own way
+    if "epochs" in searched[0] and (hyperband or settings.early_stopping):
+        raise UsageError(
+            "Hyperband and early stopping compare trainings at the same epoch, so all of them need as many: "
+            "fix them with --set epochs=N."
+        )
+    if early_stopping := settings.early_stopping and not hyperband:
+        # SageMaker compares the n-th values from the first one on.
+        definition["AlgorithmSpecification"]["MetricDefinitions"] = annealed_metrics(goal["MetricName"])
     config: dict[str, Any] = {
         "Strategy": settings.strategy.capitalize(),
-        "HyperParameterTuningJobObjective": OBJECTIVE,
+        "HyperParameterTuningJobObjective": goal,
         "ResourceLimits": {
             "MaxNumberOfTrainingJobs": settings.max_jobs,
             "MaxParallelTrainingJobs": min(settings.parallel_jobs, settings.max_jobs),
         },
         "ParameterRanges": ranges,
-        "TrainingJobEarlyStoppingType": "Auto" if settings.early_stopping and not hyperband else "Off",
+        "TrainingJobEarlyStoppingType": "Auto" if early_stopping else "Off",
     }
     if hyperband:
-        config["StrategyConfig"] = {"HyperbandStrategyConfig": _resources(static)}
+        config["StrategyConfig"] = {"HyperbandStrategyConfig": _resources(recipe.epochs)}
     if request.seed is not None:
         config["RandomSeed"] = request.seed
     return {
@@ -140,12 +149,15 @@ def _tried(ranges: Ranges) -> list[dict[str, str]]:
     return [{**end, name: value} for end in ends for name, values in all_of_them.items() for value in values]
 
 
-def _resources(static: Mapping[str, object]) -> dict[str, int]:
+def _recipe(static: Mapping[str, object]) -> Recipe:
+    """Return the recipe of every training job; the program itself knows what it does where nobody says it."""
+    given = [f"--{name}={static[name]}" for name in ("epochs", "select") if name in static]
+    return parse_arguments(["--data-dir", ".", *given], {}).recipe
+
+
+def _resources(epochs: int) -> dict[str, int]:
     """Return after how many lines of the objective Hyperband judges a training job for the first time, and ends it."""
-    given = ["--epochs", str(static["epochs"])] if "epochs" in static else []
-    # The program itself knows how many epochs it makes when nobody says it.
-    epochs = parse_arguments(["--data-dir", ".", *given], {}).recipe.epochs
-    return {"MinResource": max(1, epochs // _JUDGED_FROM), "MaxResource": epochs + _LINES_AFTER_EPOCHS}
+    return {"MinResource": hot_epochs(epochs), "MaxResource": epochs + _LINES_AFTER_EPOCHS}
 
 
 def _warm_start(stage: Stage, parents: Sequence[str], definition: Mapping[str, Any]) -> dict[str, Any]:

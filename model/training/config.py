@@ -86,6 +86,7 @@ def names(text: str) -> tuple[str, ...]:
 
 
 CLASS_WEIGHTS = ("none", "balanced", "sampler")
+SELECTIONS = ("loss", "accuracy", "macro-f1")
 MIXED_PRECISION = ("auto", "on", "off")
 AUGMENT = ("standard", "trivial", "none")
 _SWITCH = ("on", "off")
@@ -119,9 +120,18 @@ class Recipe:
         type=real(0, 10), by_family=True,
     )  # fmt: skip
     label_smoothing: float = option(_PLAIN, 0.1, "share given to all classes alike", type=real(0, 0.9))
+    select: str = option(
+        _PLAIN, "loss",
+        "metric of the validation split that the best epoch, --patience and --search go by; macro-f1: the mean F1 of "
+        "the classes",
+        choices=SELECTIONS,
+    )  # fmt: skip
     patience: int = option(
-        _PLAIN, 0, "stop after this many epochs without a lower validation loss; 0: never", type=integer(0, 10_000)
-    )
+        _PLAIN, 0,
+        "stop after this many epochs without a better one, counted once the learning rate has fallen to half its peak; "
+        "0: never",
+        type=integer(0, 10_000),
+    )  # fmt: skip
     seed: int = option(_PLAIN, 0, "of all that is random", type=integer(0, 2**63 - 1))
     train_stages: int = option(
         _FINE_TUNING, 0, "number of last stages to train, including the classifier; 0: all", type=integer(0, 1000)

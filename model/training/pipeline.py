@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 import time
 from collections.abc import Callable
@@ -69,8 +70,17 @@ def train(config: TrainingConfig, stop: Stop, workers: Workers = ALONE) -> None:
     if outcome.best is None:
         log.error("stopped before the first epoch was finished: there is no model")
         return
+    if outcome.diverged_epoch:
+        log.warning(
+            "the training diverged in epoch %d: the model is that of epoch %d; use a learning rate below %g",
+            outcome.diverged_epoch, outcome.best_epoch, config.recipe.lr,
+        )  # fmt: skip
     # It repeats the epoch's validation, because a tuning job compares the last value that a training job gave.
-    print_metrics(best_epoch=outcome.best_epoch, valid_loss=outcome.best.loss, valid_accuracy=outcome.best.accuracy)
+    best = outcome.best
+    print_metrics(
+        best_epoch=outcome.best_epoch, select=config.recipe.select,
+        valid_loss=best.loss, valid_accuracy=best.accuracy, valid_macro_f1=best.macro_f1,
+    )  # fmt: skip
     if outcome.workers > 1:
         print_metrics(workers=outcome.workers, images_per_second=outcome.images_per_second)
     finish(config, trained, started=started, should_stop=stop)
@@ -102,7 +112,7 @@ def _fine_tune(
         augmentation=Augmentation.of(trained.preprocessing, config.recipe),
         device=device,
         should_stop=should_stop,
-        on_epoch=print_epoch if workers.is_main else lambda _: None,
+        on_epoch=functools.partial(print_epoch, epochs=config.recipe.epochs) if workers.is_main else lambda _: None,
         keep_best=BestSoFar(config, trained, network, started=started) if workers.is_main else lambda _: None,
         workers=workers,
         checkpoints=_checkpoints(config, trained, workers),

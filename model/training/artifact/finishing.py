@@ -179,6 +179,7 @@ def write_model(
         "epochs": [dataclasses.asdict(epoch) for epoch in outcome.history],
         "best_epoch": outcome.best_epoch,
         "interrupted": outcome.interrupted,
+        "diverged_epoch": outcome.diverged_epoch or None,
         "images_per_second": outcome.images_per_second,
         "workers": outcome.workers,
         "valid": outcome.best.recorded(),
@@ -219,7 +220,8 @@ def _write_records(
         temperature=calibration["temperature"] if calibration else 1.0,
         precision=quantization["precision"] if quantization else "fp32",
         quantization=quantization or {},
-        metrics={f"{split}_{name}": found[name] for split, found in measured.items() for name in ("accuracy", "loss")},
+        metrics={f"{split}_{name}": found[name] for split, found in measured.items() for name in ("accuracy", "loss")}
+        | ({name: metrics[name] for name in ("best_epoch", "diverged_epoch")} if metrics["diverged_epoch"] else {}),
         training_job=config.job_name,
         code_revision=config.code_revision,
         dataset={"fingerprint": trained.identity.digest, "counts": trained.data_set.counts},

@@ -23,8 +23,9 @@ from torch.nn import functional
 
 from ..config import Recipe
 from ..data.batches import Batch, draw_order, image_weights, steps_per_epoch
-from ..loop.metrics import EpochMetrics, Evaluation, Trial
+from ..loop.metrics import EpochMetrics, Evaluation, Trial, objective
 from ..loop.state import DivergedError, Fit, TrainingState
+from ..loop.stopping import hot_epochs
 from .feature_store import Features
 from .features import Views
 
@@ -33,6 +34,8 @@ log = logging.getLogger(__name__)
 TRIALS_FILE, SEARCH_FILE = "trials.csv", "search.json"
 # Trials before this many have been finished are not compared; the search draws its first ten at random anyway.
 UNCOMPARED_TRIALS = 5
+# Images whose logits are in memory at a time: 40 MB with 10,000 classes.
+EVALUATION_BATCH = 1024
 
 
 @dataclass(frozen=True)
@@ -64,12 +67,18 @@ def fit_head(
     steps = [counts[epoch % len(counts)] for epoch in range(recipe.epochs)]
     state = TrainingState(head, recipe, steps=sum(steps))
     ended = interrupted = False
-    while state.epoch <= recipe.epochs and not ended and not state.out_of_patience(recipe.patience):
+    while not ended and not state.is_finished():
         view = views.train[(state.epoch - 1) % len(views.train)]
         started = time.perf_counter()
-        train_loss = _train_one_epoch(head, view, steps[state.epoch - 1], state, recipe)
+        _train_one_epoch(head, view, steps[state.epoch - 1], state, recipe)
+        if state.is_lost:
+            state.diverge()
+            break
         state.seconds = time.perf_counter() - started
+        train_loss = state.total_loss.item() / len(view)
         metrics = state.finish_epoch(train_loss, len(view), evaluate_head(state.evaluated, views.valid))
+        if metrics is None:
+            break
         keep_best(state.outcome())
         ended = bool(on_epoch(metrics))
         if state.epoch <= recipe.epochs and not ended and should_stop():
@@ -78,14 +87,15 @@ def fit_head(
     return state.outcome(interrupted=interrupted)
 
 
-def _train_one_epoch(head: nn.Module, view: Features, steps: int, state: TrainingState, recipe: Recipe) -> float:
-    """Make so many steps over all features; return the mean loss without label smoothing and weights, in nats."""
+def _train_one_epoch(head: nn.Module, view: Features, steps: int, state: TrainingState, recipe: Recipe) -> None:
+    """Make so many steps over all features, or fewer when a loss is infinite or not a number."""
     head.train()
     order = draw_order(view.targets, recipe.class_weights, state.generator)
     # Copying everything into the new order once is faster than picking every batch.
     values, targets = torch.from_numpy(view.values[order]), torch.from_numpy(view.targets[order])
     weights = torch.from_numpy(image_weights(view.targets)[order]) if recipe.class_weights == "balanced" else None
-    seen: list[Tensor] = []
+    logits_seen: list[Tensor] = []
+    summed = 0
     for indices in torch.arange(len(order)).tensor_split(steps):  # their sizes differ by at most one
         part = slice(int(indices[0]), int(indices[-1]) + 1)
         ours = None if weights is None else weights[part]
@@ -94,17 +104,26 @@ def _train_one_epoch(head: nn.Module, view: Features, steps: int, state: Trainin
         logits = head(batch.inputs)
         state.add_gradients(batch.loss(logits, label_smoothing=recipe.label_smoothing))
         state.update()
-        seen.append(logits.detach())
-    return functional.cross_entropy(torch.cat(seen), targets).item()
+        logits_seen.append(logits.detach())
+        if part.stop - summed >= EVALUATION_BATCH or part.stop == len(order):  # for every step it would cost a quarter
+            seen = targets[summed : part.stop]
+            state.total_loss += functional.cross_entropy(torch.cat(logits_seen), seen, reduction="sum")
+            logits_seen, summed = [], part.stop
+            if state.is_lost:
+                break
 
 
 @torch.inference_mode()
 def evaluate_head(head: nn.Module, features: Features) -> Evaluation:
     """Measure a head on features."""
     head.eval()
-    logits, targets = head(torch.from_numpy(features.values)), torch.from_numpy(features.targets)
-    losses = functional.cross_entropy(logits, targets, reduction="none")
-    return Evaluation.of(losses.tolist(), features.targets.tolist(), logits.argmax(dim=1).tolist(), logits.shape[1])
+    losses, predicted = [], []
+    values, targets = (torch.from_numpy(array).split(EVALUATION_BATCH) for array in (features.values, features.targets))
+    for own_values, own_targets in zip(values, targets, strict=True):
+        logits = head(own_values)
+        losses.append(functional.cross_entropy(logits, own_targets, reduction="none"))
+        predicted.append(logits.argmax(dim=1))
+    return Evaluation.of(torch.cat(losses), features.targets, torch.cat(predicted), logits.shape[1])
 
 
 def search(
@@ -128,18 +147,18 @@ def search(
     import optuna  # takes a second, and only a search needs it
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    goal = objective(recipe.select)
     study = optuna.create_study(
-        direction="minimize",
+        direction="minimize" if goal["Type"] == "Minimize" else "maximize",
         sampler=optuna.samplers.TPESampler(seed=recipe.seed % 2**32),
-        # While the learning rate is high the loss says little, so trials are compared in their second half.
-        pruner=optuna.pruners.MedianPruner(UNCOMPARED_TRIALS, n_warmup_steps=recipe.epochs // 2),
+        pruner=optuna.pruners.MedianPruner(UNCOMPARED_TRIALS, n_warmup_steps=hot_epochs(recipe.epochs)),
     )
     states = optuna.trial.TrialState
     outcomes = {Trial.COMPLETED: states.COMPLETE, Trial.STOPPED: states.PRUNED, Trial.FAILED: states.FAIL}
     beginning = copy.deepcopy(head.state_dict())
     done: list[Trial] = []
     best: Search | None = None
-    lowest = math.inf
+    lowest = (math.inf, math.inf)
     while len(done) < trials and not should_stop():
         proposal = study.ask()
         tried = dataclasses.replace(
@@ -151,12 +170,12 @@ def search(
         trial, fit = _run_trial(head, views, tried, proposal, number=len(done) + 1, should_stop=should_stop)
         if fit is not None and fit.interrupted:
             break
-        objective = trial.objective if trial.status == Trial.COMPLETED else None
-        study.tell(proposal, objective, outcomes[trial.status])
+        completed = trial.status == Trial.COMPLETED
+        study.tell(proposal, trial.objective if completed else None, outcomes[trial.status])
         done.append(trial)
         on_trial(trial)
-        if fit is not None and objective is not None and objective < lowest:
-            lowest, best = objective, Search(done, trial, fit, tried)
+        if completed and fit is not None and fit.best is not None and (rank := fit.best.rank(recipe.select)) < lowest:
+            lowest, best = rank, Search(done, trial, fit, tried)
             keep_best(dataclasses.replace(fit, interrupted=True))
     if best is None and done:
         raise DivergedError(f"all {len(done)} trials diverged; search lower learning rates than {lr[0]:g} to {lr[1]:g}")
@@ -169,10 +188,11 @@ def _run_trial(
 ) -> tuple[Trial, Fit | None]:
     started = time.perf_counter()
     status, fit = Trial.COMPLETED, None
+    measured: dict[str, float] = {}
 
     def is_pruned(epoch: EpochMetrics) -> bool:
         nonlocal status
-        proposal.report(epoch.valid_loss, epoch.epoch)
+        proposal.report(epoch.selected(recipe.select), epoch.epoch)
         if epoch.epoch < recipe.epochs and proposal.should_prune():
             status = Trial.STOPPED
         return status == Trial.STOPPED
@@ -182,14 +202,19 @@ def _run_trial(
     except DivergedError as error:
         status = Trial.FAILED
         log.info("trial %d: %s", number, error)
-    best = fit.best if fit is not None else None
-    objective, accuracy = (best.loss, best.accuracy) if best else (None, None)
+    if fit is not None and fit.diverged_epoch:
+        status = Trial.FAILED
+        log.info("trial %d diverged in epoch %d", number, fit.diverged_epoch)
+    elif fit is not None and fit.best is not None:
+        best = fit.history[fit.best_epoch - 1]
+        measured = {name: best.selected(name) for name in ("loss", "accuracy", "macro_f1")}
+        measured["objective"] = best.selected(recipe.select)
     seconds = round(time.perf_counter() - started, 4)
     values = {"lr": recipe.lr, "batch-size": recipe.batch_size}
-    return Trial(number, status, objective, accuracy, seconds, values), fit
+    return Trial(number, status, seconds, values, **measured), fit
 
 
-def write_search(folder: Path, found: Search, *, seconds: float, seed: int) -> None:
+def write_search(folder: Path, found: Search, *, seconds: float) -> None:
     """Write `trials.csv` and `search.json`, in the columns and words of the report on tuning jobs."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / TRIALS_FILE).open("w", newline="", encoding="utf-8") as file:
@@ -197,10 +222,11 @@ def write_search(folder: Path, found: Search, *, seconds: float, seed: int) -> N
         writer = csv.DictWriter(file, columns, extrasaction="ignore")
         writer.writeheader()
         writer.writerows(vars(trial) | trial.hyperparameters for trial in found.trials)
+    goal = objective(found.recipe.select)
     document = {
         "strategy": "Bayesian",
-        "objective": {"metric": "valid:loss", "type": "Minimize"},
-        "seed": seed,
+        "objective": {"metric": goal["MetricName"], "type": goal["Type"]},
+        "seed": found.recipe.seed,
         "seconds": seconds,
         "best": dataclasses.asdict(found.best),
         "trials": [dataclasses.asdict(trial) for trial in found.trials],

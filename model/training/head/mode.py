@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 import time
 from collections.abc import Callable
@@ -61,11 +62,10 @@ def train_head(
         return config, trained
     log.info("features of %d values, ready after %.1f s", views.valid.values.shape[1], time.perf_counter() - began)
     trained = dataclasses.replace(trained, skipped=views.skipped, int8=int8)
+    tell = functools.partial(print_epoch, epochs=recipe.epochs)
     keep_best = BestSoFar(config, trained, head, started=started)
     if not config.search:
-        outcome = fit_head(
-            head, views, recipe=recipe, should_stop=should_stop, on_epoch=print_epoch, keep_best=keep_best
-        )
+        outcome = fit_head(head, views, recipe=recipe, should_stop=should_stop, on_epoch=tell, keep_best=keep_best)
         return config, dataclasses.replace(trained, outcome=outcome)
     began = time.perf_counter()
     found = search(
@@ -82,8 +82,8 @@ def train_head(
     if found is None:
         return config, trained
     seconds = time.perf_counter() - began
-    write_search(config.output_data_dir, found, seconds=seconds, seed=recipe.seed)
+    write_search(config.output_data_dir, found, seconds=seconds)
     log.info("%d trials in %.1f s; the best: %s", len(found.trials), seconds, metrics_line(**found.best.values()))
     for epoch in found.fit.history:
-        print_epoch(epoch)
+        tell(epoch)
     return dataclasses.replace(config, recipe=found.recipe), dataclasses.replace(trained, outcome=found.fit)

@@ -20,6 +20,8 @@ BINS = 15
 
 # Far beyond what a network that learned anything needs; published ones lie between 0.5 and 3.
 MAX_TEMPERATURE = 10.0
+# Images whose probabilities are in memory at a time, in float64: 80 MB with 10,000 classes.
+_BATCH = 1024
 # Of the interval from 1 to 10 (or 0.1): to a few millionths.
 _HALVINGS = 20
 
@@ -36,19 +38,26 @@ def fit_temperature(logits: FloatArray, targets: IntArray) -> float:
 
     `logits` are [N, C] of validation images, N at least 1; `targets`, int64 [N], the right classes.
     """
-    values = logits.astype(np.float64)
-    right = np.take_along_axis(values, targets[:, np.newaxis], axis=1)[:, 0]
+    right = np.take_along_axis(logits, targets[:, np.newaxis], axis=1).mean(dtype=np.float64)
     most_confidence = (len(targets) + 1) / (len(targets) + 2)
 
-    def slope(sharpness: float) -> float:
-        # The derivative of the loss by the inverse temperature.
-        return float(((softmax(values, 1 / sharpness) * values).sum(axis=1) - right).mean())
+    def slope_and_confidence(sharpness: float) -> tuple[float, float]:
+        # The derivative of the loss by the inverse temperature; the mean confidence.
+        expected = confidence = 0.0
+        for start in range(0, len(logits), _BATCH):
+            part = logits[start : start + _BATCH]
+            probabilities = softmax(part, 1 / sharpness)
+            expected += float((probabilities * part).sum())
+            confidence += float(probabilities.max(axis=1).sum())
+        return expected / len(logits) - float(right), confidence / len(logits)
 
     def may_grow(sharpness: float) -> bool:
-        sure = sharpness > 1 and softmax(values, 1 / sharpness).max(axis=1).mean() > most_confidence
-        return not sure and slope(sharpness) < 0
+        slope, confidence = slope_and_confidence(sharpness)
+        return slope < 0 and not (sharpness > 1 and confidence > most_confidence)
 
-    if math.isclose(slope(1.0), 0.0, abs_tol=1e-12):  # already best; or the logits say nothing, as no temperature can
+    if math.isclose(
+        slope_and_confidence(1.0)[0], 0.0, abs_tol=1e-12
+    ):  # already best; or the logits say nothing, as no temperature can
         return 1.0
     low, high = (1.0, MAX_TEMPERATURE) if may_grow(1.0) else (1 / MAX_TEMPERATURE, 1.0)
     for _ in range(_HALVINGS):
@@ -85,6 +94,6 @@ def at_temperature(probabilities: FloatArray, temperature: float) -> npt.NDArray
 
 def losses(probabilities: FloatArray, targets: IntArray) -> npt.NDArray[np.float64]:
     """Return each image's cross-entropy in nats, float64 [N], for probabilities [N, C] and right classes [N]."""
-    chosen = np.take_along_axis(probabilities.astype(np.float64), targets[:, np.newaxis], axis=1)[:, 0]
+    chosen = np.take_along_axis(probabilities, targets[:, np.newaxis], axis=1)[:, 0].astype(np.float64)
     # A probability that underflows to 0 would make the loss infinite, which JSON cannot hold.
     return -np.log(np.maximum(chosen, sys.float_info.min))

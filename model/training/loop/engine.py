@@ -1,4 +1,4 @@
-"""The training loop: epochs over decoded images, best weights by validation loss.
+"""The training loop: epochs over decoded images, best weights by the validation split.
 
 Everything random comes from the recipe's seed, so on one machine the same call gives the same weights. Several workers
 make the same steps as one would, each with its part of every batch; a checkpoint holds all that the next step needs.
@@ -109,7 +109,7 @@ def fit(
     no_sync = forward.no_sync if isinstance(forward, DistributedDataParallel) else contextlib.nullcontext
     at_once = max(SMALLEST_SHARE, recipe.batch_size // (workers.size * accumulate))
     stop = False
-    while state.epoch <= recipe.epochs and not state.out_of_patience(recipe.patience):
+    while not state.is_finished():
         network.train()
         for module in frozen:
             module.eval()
@@ -123,14 +123,17 @@ def fit(
             _add_gradients(step, pieces[-1], state, recipe, half)
             state.update()
             state.step += 1
-            stop, due = workers.any(should_stop(), checkpoints is not None and checkpoints.due)
+            stop, due, lost = workers.any(should_stop(), checkpoints is not None and checkpoints.due, state.is_lost)
+            if lost:
+                state.diverge()
+                break
             if checkpoints is not None and (stop or due):
                 state.seconds = time.perf_counter() - started
                 _average_buffers(state, workers)
                 checkpoints.save(state.capture(workers))
             if stop:
                 break
-        if stop:
+        if stop or state.diverged_epoch:
             break
         _average_buffers(state, workers)
         train_loss = workers.sum([state.total_loss.item()])[0] / len(train)  # waits for a GPU to make the last step
@@ -139,8 +142,9 @@ def fit(
             state.evaluated, valid, augmentation.preprocessing, device,
             workers=workers, half=half, batch_size=min(EVALUATION_BATCH, EVALUATION_TIMES * at_once),
         )  # fmt: skip
-        on_epoch(state.finish_epoch(train_loss, len(train), evaluation))
-        keep_best(state.outcome(workers.size))
+        if (metrics := state.finish_epoch(train_loss, len(train), evaluation)) is not None:
+            on_epoch(metrics)
+            keep_best(state.outcome(workers.size))
     network.load_state_dict(state.best_weights)
     return state.outcome(workers.size, interrupted=stop)
 

@@ -101,8 +101,7 @@ def evaluate_artifact(
 
 def evaluate_probabilities(probabilities: npt.NDArray[np.float64], targets: npt.NDArray[np.int64]) -> Evaluation:
     """Sum up the probabilities [N, C] that a model gave images of the classes `targets` [N]."""
-    predicted = probabilities.argmax(axis=1).tolist()
-    return Evaluation.of(losses(probabilities, targets).tolist(), targets.tolist(), predicted, probabilities.shape[1])
+    return Evaluation.of(losses(probabilities, targets), targets, probabilities.argmax(axis=1), probabilities.shape[1])
 
 
 def graph_logits(

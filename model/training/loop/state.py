@@ -18,11 +18,12 @@ from ...core.network import NetworkError
 from ..config import Recipe
 from ..distributed.group import Workers
 from .metrics import EpochMetrics, Evaluation
+from .stopping import WARM_UP, hot_epochs
 
 log = logging.getLogger(__name__)
 
-# The share of the training during which the learning rate rises to its peak before it falls to nearly nothing.
-WARM_UP = 0.3
+# Looking at a loss on a GPU waits for all steps until then, during which no further ones are prepared.
+STEPS_BETWEEN_LOOKS = 16
 # Parts of torchvision's networks that are not a stage, but hold the stages.
 _HOLDERS = frozenset({"features", "encoder", "layers", "blocks", "trunk_output"})
 # Their matrices and kernels decay. What else has several dimensions is no matrix: position embeddings, class tokens,
@@ -31,18 +32,22 @@ _DECAYED = (nn.Linear, nn.modules.conv._ConvNd, nn.MultiheadAttention)
 
 
 class DivergedError(Exception):
-    """The loss is no longer a number."""
+    """A loss is infinite or not a number, and no epoch was finished before."""
 
 
 @dataclass(frozen=True)
 class Fit:
-    """The epochs of a training, the one with the lowest validation loss (0: none), its validation and its weights."""
+    """The epochs of a training, the best one by `--select` (0: none), its validation and its weights.
+
+    `diverged_epoch` is the one in which a loss became infinite or not a number, which ended the training (0: none).
+    """
 
     history: list[EpochMetrics]
     best_epoch: int
     best: Evaluation | None
     interrupted: bool
     workers: int = 1
+    diverged_epoch: int = 0
     weights: Mapping[str, Tensor] = field(default_factory=dict, repr=False, compare=False)
 
     @property
@@ -63,10 +68,11 @@ class TrainingState:
     epoch, step, seconds : the current epoch, from 1; how many of its steps are made, and the time spent on them
     total_loss : sum of their images' losses on this worker, in float64
     history, best, best_epoch, best_weights : of the finished epochs; the weights are the initial ones before
+    diverged_epoch : the epoch in which a loss was infinite or not a number; 0: none
     """
 
     def __init__(self, network: nn.Module, recipe: Recipe, *, steps: int, scale_gradients: bool = False) -> None:
-        self.network, self._lr, self._clip_gradient = network, recipe.lr, recipe.clip_gradient
+        self.network, self._recipe = network, recipe
         self.generator = torch.Generator().manual_seed(recipe.seed)
         groups = parameter_groups(network, lr=recipe.lr, weight_decay=recipe.weight_decay, lr_decay=recipe.lr_decay)
         self._optimizer = torch.optim.AdamW(groups, lr=recipe.lr, fused=True)
@@ -81,7 +87,7 @@ class TrainingState:
         self.total_loss = torch.zeros((), dtype=torch.float64)
         self.history: list[EpochMetrics] = []
         self.best: Evaluation | None = None
-        self.best_epoch = 0
+        self.best_epoch = self.diverged_epoch = 0
         self.best_weights = copy.deepcopy(network.state_dict())
         self._epoch_began = self.generator.get_state()
 
@@ -103,9 +109,9 @@ class TrainingState:
 
     def update(self) -> None:
         """Make one step of the optimiser with the gradients that were added since the last one."""
-        if self._clip_gradient:
+        if self._recipe.clip_gradient:
             self._scaler.unscale_(self._optimizer)
-            nn.utils.clip_grad_norm_(self.network.parameters(), self._clip_gradient)
+            nn.utils.clip_grad_norm_(self.network.parameters(), self._recipe.clip_gradient)
         self._scaler.step(self._optimizer)
         self._scaler.update()
         self._optimizer.zero_grad(set_to_none=True)
@@ -113,16 +119,32 @@ class TrainingState:
         if self._average is not None:
             self._average.update_parameters(self.network)
 
-    def finish_epoch(self, train_loss: float, images: int, evaluation: Evaluation) -> EpochMetrics:
-        """Take note of an epoch of so many images; raise DivergedError when a loss is infinite or not a number."""
-        if not math.isfinite(train_loss + evaluation.loss):
+    @property
+    def is_lost(self) -> bool:
+        """Whether a loss of this epoch is infinite or not a number; on a GPU it is looked at after some steps only."""
+        unseen = self.total_loss.is_cuda and self.step % STEPS_BETWEEN_LOOKS
+        return not unseen and not math.isfinite(self.total_loss.item())
+
+    def diverge(self) -> None:
+        """End the training in this epoch with what the epochs before have reached; DivergedError when there is none."""
+        if self.best is None:
             raise DivergedError(
-                f"the training diverged in epoch {self.epoch}: the loss is {train_loss} (training) and "
-                f"{evaluation.loss} (validation); use a learning rate below {self._lr:g}"
+                f"the training diverged in epoch {self.epoch}: a loss is infinite or not a number; "
+                f"use a learning rate below {self._recipe.lr:g}"
             )
-        metrics = EpochMetrics(self.epoch, train_loss, evaluation.loss, evaluation.accuracy, images / self.seconds)
+        self.diverged_epoch = self.epoch
+
+    def finish_epoch(self, train_loss: float, images: int, evaluation: Evaluation) -> EpochMetrics | None:
+        """Take note of an epoch of so many images; return None when it has diverged (`diverge`)."""
+        if not math.isfinite(train_loss + evaluation.loss):
+            self.diverge()
+            return None
+        metrics = EpochMetrics(
+            self.epoch, train_loss, evaluation.loss, evaluation.accuracy, evaluation.macro_f1, images / self.seconds
+        )
         self.history.append(metrics)
-        if self.best is None or evaluation.loss < self.best.loss:
+        select = self._recipe.select
+        if self.best is None or evaluation.rank(select) < self.best.rank(select):
             self.best, self.best_epoch = evaluation, self.epoch
             self.best_weights = copy.deepcopy(self.evaluated.state_dict())
         self.epoch, self.step, self.seconds = self.epoch + 1, 0, 0.0
@@ -131,13 +153,19 @@ class TrainingState:
 
     def outcome(self, workers: int = 1, *, interrupted: bool = True) -> Fit:
         """Return what the training has reached so far."""
-        return Fit(self.history, self.best_epoch, self.best, interrupted, workers, self.best_weights)
+        return Fit(
+            self.history, self.best_epoch, self.best, interrupted, workers, self.diverged_epoch, self.best_weights
+        )
 
-    def out_of_patience(self, patience: int) -> bool:
-        """Return whether the validation loss has not become lower for `patience` epochs (0: never)."""
-        if not patience or len(self.history) - self.best_epoch < patience:
+    def is_finished(self) -> bool:
+        """Return whether no epoch is left, or none is worth it: the training has diverged, or is out of patience."""
+        recipe, done = self._recipe, len(self.history)
+        if done >= recipe.epochs or self.diverged_epoch:
+            return True
+        waited = done - max(self.best_epoch, hot_epochs(recipe.epochs))
+        if not recipe.patience or waited < recipe.patience:
             return False
-        log.info("no lower validation loss for %d epochs: stopping after epoch %d", patience, len(self.history))
+        log.info("no better %s for %d epochs: stopping after epoch %d", recipe.select, recipe.patience, done)
         return True
 
     def capture(self, workers: Workers) -> dict[str, Any]:
@@ -149,7 +177,7 @@ class TrainingState:
             "seconds": self.seconds,
             "total_loss": workers.sum([self.total_loss.item()])[0],
             "history": [dataclasses.asdict(metrics) for metrics in self.history],
-            "best": None if self.best is None else dataclasses.asdict(self.best),
+            "best": None if self.best is None else vars(self.best) | {"cells": torch.from_numpy(self.best.cells)},
             "best_epoch": self.best_epoch,
             "best_weights": self.best_weights,
             "generator": self.generator.get_state(),
@@ -164,7 +192,8 @@ class TrainingState:
         # One worker holds the sum of all; what counts is the sum.
         self.total_loss = torch.tensor(saved["total_loss"] if workers.is_main else 0.0, dtype=torch.float64)
         self.history = [EpochMetrics(**metrics) for metrics in saved["history"]]
-        self.best = None if saved["best"] is None else Evaluation(**saved["best"])
+        best = saved["best"]
+        self.best = None if best is None else Evaluation(**best | {"cells": best["cells"].numpy()})
         self.best_epoch, self.best_weights = saved["best_epoch"], saved["best_weights"]
         self.generator.set_state(saved["generator"])
         self._epoch_began = saved["epoch_began"]

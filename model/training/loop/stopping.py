@@ -1,4 +1,7 @@
-"""The end of a training by signal, or before its time is up: what it has learned so far is kept."""
+"""The end of a training by signal, before its time is up, or because it does not become better any more.
+
+What it has learned so far is kept. Standard library only, because the command line imports this module.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,21 @@ log = logging.getLogger(__name__)
 
 # Of the time that a training has: what is left for writing and measuring the model, and how many seconds at most.
 FINISHING_SHARE, FINISHING_SECONDS = 0.1, 600.0
+
+# The share of the training during which the learning rate rises to its peak before it falls to nearly nothing.
+WARM_UP = 0.3
+# Of the peak. While the learning rate is higher, a validation loss that does not fall says nothing of where the
+# training ends (docs/measurements/training.md, "Patience").
+HOT = 0.5
+
+
+def hot_epochs(epochs: int) -> int:
+    """Return in how many of the first epochs the learning rate is above `HOT` of its peak: 26 of 40.
+
+    Only after them are trainings judged by their validation: by patience, by the search inside a job, by tuning jobs.
+    """
+    annealed = math.acos(2 * HOT - 1) / math.pi  # of the cosine from the peak to its end
+    return math.ceil(round(epochs * (WARM_UP + (1 - WARM_UP) * annealed), 6))
 
 
 class Stop:

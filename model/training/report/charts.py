@@ -6,10 +6,13 @@ A plotting library would fix the colours, so that a chart could not follow the r
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+# Of more classes than this the confusion matrix shows those with the most mistakes.
+MATRIX_CLASSES = 150
 _GLYPH = 0.62  # the mean width of a letter by its size, in the widest of the usual fonts
 
 Tick = tuple[float, str]
@@ -87,22 +90,31 @@ def reliability_diagram(bins: Sequence[dict[str, Any]], *, description: str) -> 
     return Chart(description, (0, 1), (0, 1), "confidence", quarters, quarters, bars=bars)
 
 
-def confusion_matrix(matrix: Sequence[Sequence[int]], labels: Sequence[str]) -> dict[str, Any]:
+def confusion_matrix(
+    counted: Sequence[tuple[int, int, int]], images: Sequence[int], labels: Sequence[str]
+) -> dict[str, Any]:
     """Return which class was taken for which; rows are the true classes, columns the predicted ones.
 
     Few classes get large cells with their counts in them; of many, the cells are coloured only, and the reader scrolls.
+    `counted` has a true class, a predicted one and a count for each cell that is not 0, `images` a count per class.
     """
+    mistakes = Counter[int]()
+    for true, predicted, count in counted:
+        mistakes.update({true: count, predicted: count} if true != predicted else {})
+    most = sorted(sorted(range(len(labels)), key=lambda one: -mistakes[one])[:MATRIX_CLASSES])
+    place = {one: number for number, one in enumerate(most)}
+    labels = [labels[one] for one in most]
     classes = len(labels)
     cell, size = (30.0, 12.0) if classes <= 16 else (22.0, 11.0) if classes <= 40 else (12.0, 10.0)
     longest = 22 if classes <= 40 else 28
     shown = [label if len(label) <= longest else label[: longest - 1] + "…" for label in labels]
     margin = round(max(map(len, shown)) * size * _GLYPH) + 12
     cells = [
-        {"row": row, "column": column, "count": count, "of": sum(counts), "share": count / sum(counts)}
+        {"row": place[true], "column": place[predicted], "count": count}
+        | {"of": images[true], "share": count / images[true]}
         | {"shown": cell >= 2 * len(str(count)) * size * _GLYPH * 0.75}
-        for row, counts in enumerate(matrix)
-        for column, count in enumerate(counts)
-        if count
+        for true, predicted, count in counted
+        if true in place and predicted in place
     ]
     side = margin + classes * cell + 2
     return {

@@ -38,6 +38,7 @@ _MAX_THUMBNAIL_BYTES = 2**20  # none that was written here is as large
 # So many are listed; the rest is in metrics.json.
 LISTED = 20
 PAIRS = 15
+CLASSES = 500  # the worst
 _SPLIT_NAMES = {"train": "training", "valid": "validation", "test": "test"}
 
 
@@ -100,6 +101,7 @@ def render(metrics: Mapping[str, Any], thumbnails: Sequence[bytes | None] = ()) 
     names = dict(zip(metrics["labels"], display_labels, strict=True))
     split = "valid" if metrics["test"] is None else "test"
     measured, calibration = metrics[split], metrics["calibration"][split]
+    cells, images = measured["confusion_cells"], [one["images"] for one in measured["per_class"]]
     script, style = ((_TEMPLATES / name).read_text(encoding="utf-8") for name in ("report.js", "report.css"))
     return environment.get_template("report.html").render(
         model=model,
@@ -115,9 +117,9 @@ def render(metrics: Mapping[str, Any], thumbnails: Sequence[bytes | None] = ()) 
         classes=sorted(
             ({"name": name, **one} for name, one in zip(display_labels, measured["per_class"], strict=True)),
             key=lambda one: (one["f1"] is None, one["f1"]),
-        ),
-        matrix=confusion_matrix(measured["confusion_matrix"], display_labels),
-        pairs=_confused_pairs(measured["confusion_matrix"], display_labels),
+        )[:CLASSES],
+        matrix=confusion_matrix(cells, images, display_labels),
+        pairs=_confused_pairs(cells, images, display_labels),
         diagrams={
             when: reliability_diagram(
                 calibration[when]["bins"], description=f"Accuracy over confidence, {when} calibration"
@@ -174,13 +176,13 @@ def _curves(metrics: Mapping[str, Any]) -> dict[str, Chart]:
     }  # fmt: skip
 
 
-def _confused_pairs(matrix: Sequence[Sequence[int]], names: Sequence[str]) -> list[dict[str, Any]]:
+def _confused_pairs(
+    cells: Sequence[tuple[int, int, int]], images: Sequence[int], names: Sequence[str]
+) -> list[dict[str, Any]]:
     pairs: list[dict[str, Any]] = [
-        {"true": names[row], "predicted": names[column], "count": count, "of": images}
-        for row, counts in enumerate(matrix)
-        for images in [sum(counts)]
-        for column, count in enumerate(counts)
-        if count and row != column
+        {"true": names[true], "predicted": names[predicted], "count": count, "of": images[true]}
+        for true, predicted, count in cells
+        if true != predicted
     ]
     return sorted(pairs, key=lambda pair: (-pair["count"], -pair["count"] / pair["of"]))[:PAIRS]
 

@@ -33,10 +33,12 @@ def make_metrics(root: Path, labels: Sequence[str], *, accuracy: float = 0.8, **
         },
         "labels": list(labels),
         "epochs": [
-            vars(EpochMetrics(epoch, 3 / epoch, 2.5 / epoch, 1 - 0.8 / epoch, 800.0)) for epoch in range(1, 11)
+            vars(EpochMetrics(epoch, 3 / epoch, 2.5 / epoch, 1 - 0.8 / epoch, 1 - 0.9 / epoch, 800.0))
+            for epoch in range(1, 11)
         ],
         "best_epoch": 9,
         "interrupted": False,
+        "diverged_epoch": None,
         "images_per_second": 800.0,
         "workers": 1,
         "valid": answers.evaluation().recorded(),
@@ -51,7 +53,7 @@ def make_metrics(root: Path, labels: Sequence[str], *, accuracy: float = 0.8, **
             "also_in_training": [],
         },
         "quantization": None,
-        "arguments": {"precision": "fp32", "lr": 0.01, "batch_size": 64},
+        "arguments": {"precision": "fp32", "select": "loss", "lr": 0.01, "batch_size": 64},
         "environment": {
             "instance_type": "ml.m5.xlarge", "cpu": "a processor", "vcpus": 4, "memory_gb": 16.0, "gpus": [],
             "system": "Linux", "versions": {"python": "3.11"},

@@ -26,6 +26,9 @@ from cli.tuning.jobs import Tuning, best_hyperparameters
 from cli.tuning.plot import draw_tuning
 from cli.tuning.request import TuningRequest, parameter_ranges, tuning_job_request
 from infra.tuning_settings import ChoiceRange, NumberRange, TuningSettings
+from model.training.loop.metrics import METRIC_DEFINITIONS, annealed_metrics
+
+EPOCHS = (NumberRange(name="epochs", min=5.0, max=50.0, integer=True),)
 
 
 @pytest.fixture
@@ -140,16 +143,38 @@ def test_learning_rates_are_those_of_the_network_and_a_person_is_told(stage, cap
 
 def test_hyperband_gives_every_job_the_time_to_save_its_model_and_stops_in_its_own_way(stage):
     config, _ = sent(stage, request({"epochs": "18"}, strategy="hyperband", early_stopping=True))
-    assert config["StrategyConfig"] == {"HyperbandStrategyConfig": {"MinResource": 2, "MaxResource": 20}}
+    assert config["StrategyConfig"] == {"HyperbandStrategyConfig": {"MinResource": 12, "MaxResource": 20}}
     assert config["TrainingJobEarlyStoppingType"] == "Off"
-    assert sent(stage, request(early_stopping=True))[0]["TrainingJobEarlyStoppingType"] == "Auto"
     config, _ = sent(stage, request(strategy="hyperband"))  # the program itself knows its epochs
     assert config["StrategyConfig"]["HyperbandStrategyConfig"]["MaxResource"] > 3
+
+
+def test_early_stopping_compares_no_hot_epochs(stage):
+    config, definition = sent(stage, request(early_stopping=True))
+    assert config["TrainingJobEarlyStoppingType"] == "Auto"
+    assert definition["AlgorithmSpecification"]["MetricDefinitions"] == annealed_metrics("valid:loss")
+    usual = sent(stage, request())[1]["AlgorithmSpecification"]["MetricDefinitions"]
+    assert usual == METRIC_DEFINITIONS != annealed_metrics("valid:loss")
+
+
+@pytest.mark.parametrize(
+    ("select", "goal"),
+    [
+        ("loss", {"Type": "Minimize", "MetricName": "valid:loss"}),
+        ("accuracy", {"Type": "Maximize", "MetricName": "valid:accuracy"}),
+        ("macro-f1", {"Type": "Maximize", "MetricName": "valid:macro_f1"}),
+    ],
+)
+def test_the_objective_is_the_metric_that_the_trainings_select_by(stage, select, goal):
+    assert sent(stage, request({"select": select}))[0]["HyperParameterTuningJobObjective"] == goal
+    assert goal["MetricName"] in {metric["Name"] for metric in METRIC_DEFINITIONS}
 
 
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
+        (request(strategy="hyperband", numbers=EPOCHS), "all of them need as many"),
+        (request(early_stopping=True, numbers=EPOCHS), "all of them need as many"),
         (request(warm_start=("gone",)), "There is no tuning job 'gone'"),
         (request(warm_start=tuple("abcdef")), "at most five"),
         (request({"lr": "0.02", "batch-size": "32"}), "Nothing is left to search"),

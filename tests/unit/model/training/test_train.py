@@ -25,7 +25,7 @@ from model.training.artifact import finishing, precision
 from model.training.artifact.export import ExportError
 from model.training.data.dataset import discover
 from model.training.loop.evaluation import evaluate_artifact
-from model.training.loop.state import DivergedError
+from model.training.loop.state import DivergedError, TrainingState
 from model.training.loop.stopping import Stop
 
 
@@ -57,8 +57,9 @@ def trained(data, tmp_path_factory):
 def test_every_epoch_the_best_one_and_the_test_are_one_line_each(trained):
     _, output, _ = trained
     names = [[pair.split("=")[0] for pair in line.split()] for line in output.splitlines()]
-    epoch = ["epoch", "train_loss", "valid_loss", "valid_accuracy", "images_per_second"]
-    assert names == [epoch, epoch, ["best_epoch", "valid_loss", "valid_accuracy"], ["test_loss", "test_accuracy"]]
+    valid = ["valid_loss", "valid_accuracy", "valid_macro_f1"]
+    epoch = ["epoch", "train_loss", *valid, "images_per_second"]
+    assert names == [epoch, epoch, ["best_epoch", "select", *valid], ["test_loss", "test_accuracy"]]
 
 
 def test_the_artifact_is_whole_and_says_where_it_comes_from(trained):
@@ -91,7 +92,8 @@ def test_metrics_hold_what_a_report_needs(trained):
     assert metrics["valid"]["loss"] == pytest.approx(calibration["valid"]["after"]["loss"])
     assert metrics["test"]["loss"] == pytest.approx(calibration["test"]["after"]["loss"])
     assert ModelCard.load(job.model).temperature == calibration["temperature"] != 1
-    assert [sum(map(sum, metrics[split]["confusion_matrix"])) for split in ("valid", "test")] == [12, 12]
+    cells = [metrics[split]["confusion_cells"] for split in ("valid", "test")]
+    assert [sum(count for _, _, count in found) for found in cells] == [12, 12]
     assert set(metrics["data_set"]["skipped"]) == {f"{split}/{LABELS[0]}/broken.jpg" for split in ("train", "test")}
     assert all(name in errors for name in metrics["data_set"]["skipped"])
     assert metrics["export"]["agreement"] == 1.0
@@ -105,6 +107,17 @@ def test_the_same_seed_gives_the_same_model_and_another_seed_another(trained, da
     assert (here.metrics["valid"], here.metrics["test"]) == (job.metrics["valid"], job.metrics["test"])
     assert main([*FAST, "--data-dir", str(data), "--seed", "1"]) == 0
     assert ModelCard.load(here.model).version != ModelCard.load(job.model).version
+
+
+def test_a_training_that_diverges_ships_its_best_epoch_and_says_so(data, here, monkeypatch, caplog):
+    monkeypatch.setattr(TrainingState, "is_lost", property(lambda state: state.epoch == 2))
+    assert main([*FAST, "--data-dir", str(data)]) == 0
+    assert (
+        "the training diverged in epoch 2: the model is that of epoch 1; use a learning rate below 0.01" in caplog.text
+    )
+    metrics, card = here.metrics, verify_files(here.model)
+    assert (metrics["diverged_epoch"], metrics["best_epoch"], metrics["interrupted"]) == (2, 1, False)
+    assert (card.metrics["diverged_epoch"], card.metrics["best_epoch"]) == (2, 1)
 
 
 def test_an_int8_artifact_is_whole_and_its_figures_are_its_own(data, here, monkeypatch, tmp_path):

@@ -77,6 +77,7 @@ def train(
             "losses": [(epoch.train_loss, epoch.valid_loss, epoch.valid_accuracy) for epoch in outcome.history],
             "best": outcome.best,
             "interrupted": outcome.interrupted,
+            "diverged_epoch": outcome.diverged_epoch,
             "steps": next(steps) - 1,
             "noise": torch.get_rng_state().numpy(),
             "weights": {name: value.numpy() for name, value in network.state_dict().items()},
@@ -105,7 +106,7 @@ def test_any_number_of_workers_trains_the_same_model(size, options, changes):
     alone = run_workers(1, train, without_batch_statistics, changes)[0]
     together = run_workers(size, functools.partial(train, **options), without_batch_statistics, changes)
     compare(together, alone, 1e-9)
-    assert together[0]["best"].confusion_matrix == alone["best"].confusion_matrix
+    assert together[0]["best"].cells.tolist() == alone["best"].cells.tolist()
 
 
 def test_workers_that_normalise_by_their_own_shares_have_one_model():
@@ -131,6 +132,21 @@ def test_a_stop_that_reaches_one_worker_ends_all_after_the_same_step():
         assert result["interrupted"]
         assert result["steps"] == 5
         assert len(result["losses"]) == 1
+
+
+def lost_by_the_last() -> nn.Module:
+    """Return a network whose fifth training step gives no numbers on the last worker."""
+    network, steps = without_batch_statistics(), itertools.count(1)
+    if torch.distributed.get_rank() == 2:
+        network.register_forward_hook(
+            lambda *given: given[-1] * torch.nan if network.training and next(steps) == 5 else None
+        )
+    return network
+
+
+def test_a_loss_that_is_no_number_on_one_worker_ends_all_after_the_same_step():
+    for result in run_workers(3, train, lost_by_the_last):
+        assert (result["diverged_epoch"], result["steps"], len(result["losses"])) == (2, 5, 1)
 
 
 def trained_on_their_own(folders: list[Path], lost_by_the_last: dict[str, str]) -> str:

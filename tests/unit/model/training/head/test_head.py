@@ -5,18 +5,22 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
-from model.training.config import Recipe
+from model.training.config import SELECTIONS, Recipe
+from model.training.head import head as head_module
 from model.training.head.feature_store import Features
 from model.training.head.features import Views
 from model.training.head.head import evaluate_head, fit_head, search, write_search
 from model.training.loop.metrics import Trial
 from model.training.loop.state import DivergedError
+from model.training.loop.stopping import hot_epochs
 
 CLASSES, DIMENSIONS = 5, 16
 RECIPE = Recipe(epochs=8, batch_size=16, lr=0.01, weight_decay=0.1, label_smoothing=0.0, patience=0, seed=0)
@@ -97,6 +101,34 @@ def test_every_epoch_sees_every_image_of_the_next_view_once():
     assert epochs[0] not in (sorted(epochs[0]), epochs[2])
 
 
+def test_no_more_logits_are_in_memory_than_of_a_batch(monkeypatch):
+    monkeypatch.setattr("model.training.head.head.EVALUATION_BATCH", 64)
+    views, sizes, summed = Views([clouds(333, 1)], clouds(205, 3)), [], []
+    head = new_head()
+    head.register_forward_hook(lambda *arguments: sizes.append(len(arguments[-1])))
+    monkeypatch.setattr(functional, "cross_entropy", watch := Mock(wraps=functional.cross_entropy))
+    losses = [epoch.train_loss for epoch in fit(head, views, epochs=2, lr=1e-8).history]
+    summed = [len(call.args[0]) for call in watch.call_args_list]
+    assert max(sizes) == 64
+    assert max(summed) < 64 + RECIPE.batch_size
+    values, targets = torch.from_numpy(views.train[0].values), torch.from_numpy(views.train[0].targets)
+    assert losses == pytest.approx([functional.cross_entropy(new_head()(values), targets).item()] * 2, rel=1e-5)
+
+
+@pytest.mark.parametrize("select", SELECTIONS)
+def test_a_search_goes_by_the_selected_metric(views, select, tmp_path):
+    recipe = dataclasses.replace(RECIPE, epochs=4, select=select, seed=5)
+    found, head, _ = find(views, recipe=recipe)
+    sign = 1 if select == "loss" else -1
+    completed = [trial for trial in found.trials if trial.status == Trial.COMPLETED]
+    assert found.best == min(completed, key=lambda trial: (sign * trial.objective, trial.loss))
+    assert found.best.objective == getattr(found.fit.best, select.replace("-", "_"))
+    assert evaluate_head(head, views.valid) == found.fit.best
+    write_search(tmp_path, found, seconds=1.0)
+    goal = {"metric": f"valid:{select.replace('-', '_')}", "type": "Minimize" if select == "loss" else "Maximize"}
+    assert json.loads((tmp_path / "search.json").read_text())["objective"] == goal
+
+
 def test_a_search_finds_the_same_again_and_keeps_the_best(views):
     found, head, reported = find(views)
     again, other, _ = find(views)
@@ -114,10 +146,13 @@ def test_a_search_finds_the_same_again_and_keeps_the_best(views):
     assert same(head, alone), "the best trial is what training with its values gives"
 
 
-def test_trials_that_are_worse_than_most_are_pruned(views):
+def test_trials_that_are_worse_than_most_are_pruned_after_the_hot_epochs(views, monkeypatch):
+    stopped = []
+    fit_fully = head_module.fit_head
+    monkeypatch.setattr(head_module, "fit_head", lambda *a, **k: stopped.append(fit_fully(*a, **k)) or stopped[-1])
     found, _, _ = find(views, trials=25, epochs=10)
     pruned = [trial for trial in found.trials if trial.status == Trial.STOPPED]
-    assert pruned
+    assert min(len(fitted.history) for fitted in stopped) == hot_epochs(10)
     assert all(trial.objective > found.best.objective for trial in pruned)
 
 
@@ -132,7 +167,7 @@ def test_a_search_that_is_stopped_keeps_the_best_so_far_if_there_is_one(views):
 
 def test_trials_that_diverge_fail_and_what_is_written_says_so(views, tmp_path):
     found, _, _ = find(views, lr=(1e-4, 1e4), batch_sizes=(32,))
-    write_search(tmp_path / "new", found, seconds=1.5, seed=7)
+    write_search(tmp_path / "new", found, seconds=1.5)
     rows = list(csv.DictReader((tmp_path / "new" / "trials.csv").open(encoding="utf-8")))
     assert list(rows[0]) == ["trial", "status", "objective", "seconds", "lr", "batch-size"]
     assert [int(row["trial"]) for row in rows] == list(range(1, 13))
@@ -140,6 +175,12 @@ def test_trials_that_diverge_fail_and_what_is_written_says_so(views, tmp_path):
     best = min(float(row["objective"]) for row in rows if row["status"] == Trial.COMPLETED)
     document = json.loads((tmp_path / "new" / "search.json").read_text())
     assert document["best"]["objective"] == best
-    assert (len(document["trials"]), document["seed"], document["seconds"]) == (12, 7, 1.5)
+    assert (len(document["trials"]), document["seed"], document["seconds"]) == (12, RECIPE.seed, 1.5)
+    # Also one that diverges after its first epochs, whose best one might look good.
+    heads = new_head()
+    epochs: list[object] = []
+    heads.register_forward_hook(lambda *given: given[-1] * torch.nan if len(epochs) >= 2 else None)
+    outcome = fit(heads, views, on_epoch=epochs.append)
+    assert (outcome.diverged_epoch, outcome.best_epoch, outcome.interrupted) == (3, 2, False)
     with pytest.raises(DivergedError, match="all 3 trials diverged; search lower learning rates"):
         find(views, trials=3, lr=(1e6, 1e8))

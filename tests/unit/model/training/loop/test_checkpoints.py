@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import itertools
 import os
 import pickle
@@ -19,7 +20,8 @@ from model.training.data.augment import Augmentation
 from model.training.distributed.group import ALONE
 from model.training.loop.checkpoints import Checkpoints
 from model.training.loop.engine import fit
-from model.training.loop.state import Fit
+from model.training.loop.metrics import Evaluation
+from model.training.loop.state import Fit, TrainingState
 from model.training.whole_files import write_hashed
 
 EVERYTHING = {"mixup": 0.3, "cutmix": 1.0, "ema": 0.9, "class_weights": "sampler", "lr_decay": 0.8, "train_stages": 3}
@@ -82,6 +84,17 @@ def test_the_scale_of_gradients_is_in_a_checkpoint(tmp_path):
     undisturbed = train(None, half=torch.float16)
     train(tmp_path, stop_after=5, half=torch.float16)
     assert same(train(tmp_path, half=torch.float16), undisturbed)
+
+
+def test_a_checkpoint_does_not_grow_with_the_square_of_the_classes():
+    def size(classes: int) -> int:
+        state = TrainingState(torch.nn.Linear(1, 1), RECIPE, steps=9)
+        state.seconds = 1.0
+        state.finish_epoch(1.0, 1, Evaluation.of([1.0] * classes, range(classes), range(classes), classes))
+        torch.save(state.capture(ALONE), content := io.BytesIO())
+        return len(content.getvalue())
+
+    assert size(3000) < size(3) + 30 * 3000
 
 
 def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path, caplog):

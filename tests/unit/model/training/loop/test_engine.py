@@ -8,15 +8,20 @@ from engine_fixtures import CPU, PREPROCESSING, RECIPE, brightness, small_networ
 from torch import nn
 
 from model.core.network import NetworkError, build
+from model.training.config import SELECTIONS
 from model.training.data.augment import Augmentation
 from model.training.distributed.group import Workers
 from model.training.loop.engine import evaluate, fit, half_type
 from model.training.loop.state import DivergedError, parameter_groups
+from model.training.loop.stopping import hot_epochs
 
 GPU = torch.device("cuda")
 
 
-def run(network=None, valid=None, should_stop=lambda: False, half=None, accumulate=1, train=None, **changes):
+def run(
+    network=None, valid=None, should_stop=lambda: False, half=None, accumulate=1, train=None, keep_best=lambda _: None,
+    **changes,
+):  # fmt: skip
     epochs = []
     network = network or small_network()
     outcome = fit(
@@ -28,6 +33,7 @@ def run(network=None, valid=None, should_stop=lambda: False, half=None, accumula
         device=CPU,
         should_stop=should_stop,
         on_epoch=epochs.append,
+        keep_best=keep_best,
         half=half,
         accumulate=accumulate,
     )
@@ -44,14 +50,15 @@ def test_it_learns_also_from_mixed_images_and_reports_the_loss_without_label_smo
     assert smoothed.history[-1].train_loss < 0.5
 
 
-def test_the_network_is_left_with_the_weights_of_its_best_epoch_and_patience_ends_a_training():
+def test_the_network_is_left_with_its_best_epoch_and_patience_ends_a_training_after_its_hot_epochs():
     # The validation images are labelled wrong, so that learning makes the validation ever worse.
     valid = brightness(30, 1)
     wrong = dataclasses.replace(valid, targets=(valid.targets + 1) % 3)
     network, outcome = run(valid=wrong, epochs=50, patience=3, lr=0.05)
     losses = [epoch.valid_loss for epoch in outcome.history]
     assert outcome.best.loss == min(losses)
-    assert outcome.best_epoch == losses.index(min(losses)) + 1 == len(losses) - 3
+    assert outcome.best_epoch == losses.index(min(losses)) + 1 < hot_epochs(50)
+    assert len(losses) == hot_epochs(50) + 3
     assert not outcome.interrupted
     assert evaluate(network, wrong, PREPROCESSING, CPU) == outcome.best
 
@@ -67,9 +74,33 @@ def test_a_request_to_stop_ends_it_within_a_step_and_keeps_the_best():
     assert (outcome.best, outcome.best_epoch, outcome.history, outcome.interrupted) == (None, 0, [], True)
 
 
-def test_divergence_is_an_error_that_names_the_learning_rate():
+@pytest.mark.parametrize("select", SELECTIONS)
+def test_the_best_epoch_is_that_of_the_selected_metric(select):
+    _, outcome = run(select=select, epochs=12, lr=0.05)
+    sign = 1 if select == "loss" else -1
+    ranks = [(sign * epoch.selected(select), epoch.valid_loss) for epoch in outcome.history]
+    assert outcome.best_epoch == ranks.index(min(ranks)) + 1
+
+
+def test_a_training_that_diverges_before_its_first_epoch_is_an_error_that_names_the_learning_rate():
     with pytest.raises(DivergedError, match=r"diverged in epoch 1.*below 1e\+20"):
         run(lr=1e20)
+
+
+@pytest.mark.parametrize(("training", "steps"), [(True, 14), (False, 18)])  # six steps an epoch
+def test_a_training_that_diverges_later_keeps_its_best_epoch_and_is_noticed_at_the_step(training, steps):
+    network, steps_made, epochs_kept = small_network(), [], []
+
+    def lose(*arguments):
+        due = len(steps_made) == 13 if network.training else len(epochs_kept) == 2
+        return arguments[-1] * torch.nan if due and network.training == training else None
+
+    network.register_forward_hook(lose)
+    _, outcome = run(network, should_stop=lambda: bool(steps_made.append(1)), keep_best=epochs_kept.append)
+    assert (outcome.diverged_epoch, len(outcome.history), outcome.interrupted) == (3, 2, False)
+    assert outcome.best_epoch in (1, 2)
+    assert len(steps_made) == steps
+    assert all(value.isfinite().all() for value in network.state_dict().values())
 
 
 def test_frozen_stages_keep_their_weights_and_statistics():

@@ -5,11 +5,14 @@ from __future__ import annotations
 import csv
 import re
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from PIL import Image
 from report_fixtures import make_metrics
 from training_fixtures import fill_disk
 
+from model.training.loop.metrics import Evaluation
 from model.training.report.report import HISTORY_FILE, REPORT_FILE, render, thumbnail, write_report
 
 LABELS = ("Disc hound", "Épagneul barré", "plain")
@@ -41,6 +44,7 @@ def test_what_weakens_the_figures_is_said():
     assert "Nothing was tested: the training was stopped before it" in text
     text = text_of(
         interrupted=True,
+        diverged_epoch=10,
         data_set={
             "fingerprint": "", "counts": {"train": 5, "valid": 5, "test": 5},
             "absent_classes": {"test": ["plain"]}, "skipped": {f"train/{i}.jpg": "damaged" for i in range(50)},
@@ -49,7 +53,8 @@ def test_what_weakens_the_figures_is_said():
         workers=4,
     )  # fmt: skip
     expected = (
-        "4 workers", "stopped after 10 epochs", "50 files could not be read", "and 30 more, in metrics.json",
+        "4 workers", "diverged in epoch 10: this is the model of epoch 9",
+        "stopped after 10 epochs", "50 files could not be read", "and 30 more, in metrics.json",
         "1 image of the other splits found in the training split", "test/plain/copy.jpg",
         "The test split has no images of 1 of 3 classes",
     )  # fmt: skip
@@ -67,6 +72,24 @@ def test_both_intervals_of_int8_are_shown():
     text = text_of(quantization={"reason": "fast", "machine": "one", "comparison": compared})
     expected = ("98.9% to 99.6%", "-0.23 to 0.61", "835 validation images and 2,000 training images")
     assert [one for one in expected if one not in text] == []
+
+
+def test_of_many_classes_the_page_shows_the_worst():
+    def page(classes: int) -> str:
+        truth = np.repeat(np.arange(classes), 5)
+        guesses = np.where(np.arange(len(truth)) % 3, truth, np.roll(truth, 7))
+        measured = Evaluation.of(truth / classes, truth, guesses, classes).recorded()
+        return render(make_metrics(ROOT, LABELS) | {"test": measured, "mistakes": [], **named(classes)})
+
+    def named(classes: int) -> dict[str, Any]:
+        labels = [f"class {number}" for number in range(classes)]
+        return {"labels": labels, "model": {**make_metrics(ROOT, LABELS)["model"], "display_labels": labels}}
+
+    many, more = page(2000), page(6000)
+    assert "The 150 classes with the most mistakes, of 2000" in many
+    assert "The 500 with the lowest F1; the others are in metrics.json" in many
+    assert abs(len(more) - len(many)) < 50_000 < len(many) < 600_000
+    assert "most mistakes" not in page(133)
 
 
 def test_mistakes_are_shown_as_images_as_far_as_they_can_be_read(tmp_path):
