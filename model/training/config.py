@@ -121,15 +121,12 @@ class Recipe:
     )  # fmt: skip
     label_smoothing: float = option(_PLAIN, 0.1, "share given to all classes alike", type=real(0, 0.9))
     select: str = option(
-        _PLAIN, "loss",
-        "metric of the validation split that the best epoch, --patience and --search go by; macro-f1: the mean F1 of "
-        "the classes",
+        _PLAIN, "loss", "metric of the validation split that the best epoch, --patience and --search go by",
         choices=SELECTIONS,
     )  # fmt: skip
     patience: int = option(
         _PLAIN, 0,
-        "stop after this many epochs without a better one, counted once the learning rate has fallen to half its peak; "
-        "0: never",
+        "stop after this many epochs without a better one, of those with at most half the peak learning rate; 0: never",
         type=integer(0, 10_000),
     )  # fmt: skip
     seed: int = option(_PLAIN, 0, "of all that is random", type=integer(0, 2**63 - 1))

@@ -71,9 +71,6 @@ def fit_head(
         view = views.train[(state.epoch - 1) % len(views.train)]
         started = time.perf_counter()
         _train_one_epoch(head, view, steps[state.epoch - 1], state, recipe)
-        if state.is_lost:
-            state.diverge()
-            break
         state.seconds = time.perf_counter() - started
         train_loss = state.total_loss.item() / len(view)
         metrics = state.finish_epoch(train_loss, len(view), evaluate_head(state.evaluated, views.valid))

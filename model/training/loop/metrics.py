@@ -184,16 +184,13 @@ class Evaluation:
         half = z * spread / (1 + z**2 / images)
         return max(0.0, centre - half), min(1.0, centre + half)
 
-    def _by_class(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    def _by_class(self) -> list[NDArray[np.int64]]:
         """Return for every class how many images are of it, how many were taken for it, and how many both."""
         import numpy as np
 
-        images, guesses, right = np.zeros((3, self.classes), np.int64)
         true, predicted, counts = self.cells.T
-        np.add.at(images, true, counts)
-        np.add.at(guesses, predicted, counts)
-        np.add.at(right, true, counts * (true == predicted))
-        return images, guesses, right
+        summed = (true, counts), (predicted, counts), (true, counts * (true == predicted))
+        return [np.bincount(index, weights, self.classes).astype(np.int64) for index, weights in summed]
 
 
 def _share(part: int, whole: int) -> float | None:

@@ -103,14 +103,12 @@ def test_every_epoch_sees_every_image_of_the_next_view_once():
 
 def test_no_more_logits_are_in_memory_than_of_a_batch(monkeypatch):
     monkeypatch.setattr("model.training.head.head.EVALUATION_BATCH", 64)
-    views, sizes, summed = Views([clouds(333, 1)], clouds(205, 3)), [], []
-    head = new_head()
+    views, sizes, head = Views([clouds(333, 1)], clouds(205, 3)), [], new_head()
     head.register_forward_hook(lambda *arguments: sizes.append(len(arguments[-1])))
     monkeypatch.setattr(functional, "cross_entropy", watch := Mock(wraps=functional.cross_entropy))
     losses = [epoch.train_loss for epoch in fit(head, views, epochs=2, lr=1e-8).history]
-    summed = [len(call.args[0]) for call in watch.call_args_list]
     assert max(sizes) == 64
-    assert max(summed) < 64 + RECIPE.batch_size
+    assert max(len(call.args[0]) for call in watch.call_args_list) < 64 + RECIPE.batch_size
     values, targets = torch.from_numpy(views.train[0].values), torch.from_numpy(views.train[0].targets)
     assert losses == pytest.approx([functional.cross_entropy(new_head()(values), targets).item()] * 2, rel=1e-5)
 
@@ -156,6 +154,19 @@ def test_trials_that_are_worse_than_most_are_pruned_after_the_hot_epochs(views, 
     assert all(trial.objective > found.best.objective for trial in pruned)
 
 
+def test_a_trial_that_diverges_fails_however_good_its_best_epoch_was_and_a_training_keeps_that(views, monkeypatch):
+    def lose(*given):
+        return given[-1] * torch.nan if len(epochs) >= 2 else None
+
+    head, epochs = new_head(), []
+    head.register_forward_hook(lose)
+    outcome = fit(head, views, on_epoch=epochs.append)
+    assert (outcome.diverged_epoch, outcome.best_epoch, outcome.interrupted) == (3, 2, False)
+    monkeypatch.setattr(head_module, "fit_head", lambda *_, **__: outcome)
+    with pytest.raises(DivergedError, match="all 12 trials diverged"):
+        find(views)
+
+
 def test_a_search_that_is_stopped_keeps_the_best_so_far_if_there_is_one(views):
     found, head, done = find(views, trials=1000, stop=lambda done: len(done) >= 3)
     assert (found.trials, len(done)) == (done, 3)
@@ -176,11 +187,5 @@ def test_trials_that_diverge_fail_and_what_is_written_says_so(views, tmp_path):
     document = json.loads((tmp_path / "new" / "search.json").read_text())
     assert document["best"]["objective"] == best
     assert (len(document["trials"]), document["seed"], document["seconds"]) == (12, RECIPE.seed, 1.5)
-    # Also one that diverges after its first epochs, whose best one might look good.
-    heads = new_head()
-    epochs: list[object] = []
-    heads.register_forward_hook(lambda *given: given[-1] * torch.nan if len(epochs) >= 2 else None)
-    outcome = fit(heads, views, on_epoch=epochs.append)
-    assert (outcome.diverged_epoch, outcome.best_epoch, outcome.interrupted) == (3, 2, False)
     with pytest.raises(DivergedError, match="all 3 trials diverged; search lower learning rates"):
         find(views, trials=3, lr=(1e6, 1e8))
