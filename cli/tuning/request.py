@@ -52,6 +52,12 @@ def tuning_job_request(stage: Stage, request: TuningRequest, job: str) -> dict[s
     searched = _tried(ranges)
     if not searched:
         raise UsageError("Nothing is left to search: --set fixes every hyperparameter that has a range.")
+    hyperband = settings.strategy == "hyperband"  # ends hopeless trainings in its own way
+    if "epochs" in searched[0] and (hyperband or settings.early_stopping):
+        raise UsageError(
+            "Hyperband and early stopping compare trainings at the same epoch, so all of them need as many: "
+            "fix them with --set epochs=N."
+        )
     instances = number_of_instances(stage, request.training)
     values = training_hyperparameters(stage, request.training, instances, searched=searched)
     definition = training_definition(stage, request.training, job)
@@ -70,12 +76,6 @@ def tuning_job_request(stage: Stage, request: TuningRequest, job: str) -> dict[s
     static = {name: value for name, value in program.items() if name not in searched[0]}
     recipe = _recipe(static)
     goal = objective(recipe.select)
-    hyperband = settings.strategy == "hyperband"  # ends hopeless trainings in its own way
-    if "epochs" in searched[0] and (hyperband or settings.early_stopping):
-        raise UsageError(
-            "Hyperband and early stopping compare trainings at the same epoch, so all of them need as many: "
-            "fix them with --set epochs=N."
-        )
     if early_stopping := settings.early_stopping and not hyperband:
         # SageMaker compares the n-th values from the first one on.
         definition["AlgorithmSpecification"]["MetricDefinitions"] = annealed_metrics(goal["MetricName"])
