@@ -87,8 +87,9 @@ def described(job: str) -> dict[str, Any]:
 def test_a_search_its_charts_and_a_training_with_the_best_values(kennel: Kennel, tmp_path: Path) -> None:
     printed = kennel("tune", "--max-jobs", "6", "--parallel", "3", "--seed", "1", "--set", "epochs=3")
     # The price, and the most that it can come to, stand before anything has been started.
-    first, price, *_ = printed.splitlines()
+    first, searched, price, *_ = printed.splitlines()
     assert first.endswith(": 6 training jobs, at most 3 at once, each on 1 × ml.m5.xlarge.")
+    assert searched == "Searched: lr 0.001 to 0.1; batch-size 32, 64, 128, 256, 512."
     assert price == (
         "Upper bound with 3 at once: 0.690 USD per hour on AWS, list price us-east-1. "
         "The whole search: at most 6.0 instance-hours, 1.38 USD."
