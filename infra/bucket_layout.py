@@ -6,6 +6,8 @@ BATCH_INPUT = "batch/input"
 BATCH_OUTPUT = "batch/output"
 #: The data sets, each below a folder of its own.
 DATA_SETS = "datasets"
+#: What was pushed of each: who may write data sets may write these, too. No data set's name begins with a dot.
+DATA_SET_MANIFESTS = f"{DATA_SETS}/.manifests"
 #: Training programs.
 CODE = "code"
 #: What EC2 instances are to train: trainings may read it and not write it, so none can change the next one.

@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from rich.table import Table
 
 from cli.console import console, progress_bar
+from cli.data.dataset import data_set_errors
 from cli.errors import NotReadyError
 from cli.parallel import map_unordered
 from model.training.data.image_folder import ImageFile, ImageFolder
-from model.training.data.listing import SPLITS, UNFIT, some
+from model.training.data.listing import SPLITS, UNFIT, reading, some
 
 SMALL_CLASS = 10  # training images; with fewer, not even the mean of a frozen network's features says much of a class
 # A JPEG decoded at an eighth of its size is read to its last byte all the same: damage is found, and in half the time.
@@ -42,7 +43,10 @@ class Check:
 
 
 def check_data_set(folder: ImageFolder, *, report: Callable[[int], None] = lambda done: None) -> Check:
-    """Read and decode every image of a data set, usable or not, with training's own decoder."""
+    """Read and decode every image of a data set, usable or not, with training's own decoder.
+
+    A NotReadyError names a file that cannot be read, as training's error does.
+    """
     unreadable: dict[str, str] = {}
     same: dict[str, list[ImageFile]] = defaultdict(list)
     for image, (digest, reason) in map_unordered(_look_at, folder.images, report=report):
@@ -80,13 +84,12 @@ def _look_at(image: ImageFile) -> tuple[str, str]:
     """Return the SHA-256 of an image's bytes, and why it cannot be decoded, or ""."""
     from model.core.decoding import ImageError, decode  # numpy and Pillow: not needed by the other commands
 
-    try:
+    with data_set_errors(), reading(image.path):
         content = image.path.read_bytes()
+    try:
         decode(content, target_size=_DECODED_SIDE)
     except ImageError as error:
         return "", str(error)
-    except OSError as error:
-        return "", f"It cannot be read: {error.strerror or error}."
     return hashlib.sha256(content).hexdigest(), ""
 
 

@@ -91,7 +91,7 @@ def shrink_command(
     ] = 256,
 ) -> None:
     """Make a copy of a data set in the size that a network needs."""
-    folder, original = find_data_set(directory), named(directory)
+    folder, original = read_data_set(directory), named(directory)
     copy = destination or original.with_name(f"{original.name}-{side}")
     with progress_bar("Shrinking images", len(folder.images)) as report:
         done = data_shrink.shrink_data_set(folder, copy, side=side, report=report)

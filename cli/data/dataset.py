@@ -85,7 +85,7 @@ def whole_folder(directory: Path) -> Iterator[Path]:
             directory.rename(hidden / "old")
         new.rename(directory)
     except OSError as error:
-        raise NotReadyError(f"{directory} cannot be written: {error.strerror or error}.") from error
+        raise NotReadyError(f"{error.filename or directory} cannot be written: {error.strerror or error}.") from error
     finally:
         with contextlib.suppress(OSError):
             _put_back(hidden, directory)

@@ -22,12 +22,13 @@ from botocore.config import Config
 
 from cli.aws import Stage, delete_objects
 from cli.console import progress_bar
+from cli.data.dataset import data_set_errors
 from cli.data.fast_put import FastPut
 from cli.errors import NotReadyError, UsageError, aws_errors
 from cli.parallel import map_unordered
-from infra.bucket_layout import DATA_SETS
+from infra.bucket_layout import DATA_SET_MANIFESTS, DATA_SETS
 from model.training.data.image_folder import ImageFolder
-from model.training.data.listing import UNFIT
+from model.training.data.listing import UNFIT, reading
 
 _UPLOADS = 16  # at the same time: S3 answers a small put in tens of milliseconds
 # How long a thread that has its response waits for the interpreter lock: with Python's 5 ms a fifth less is sent.
@@ -82,7 +83,7 @@ def pushed_images(stage: Stage, name: str) -> list[str]:
 
 
 def _manifest_key(name: str) -> str:
-    return f"manifests/{name}.json"
+    return f"{DATA_SET_MANIFESTS}/{name}.json"
 
 
 def require_keys(prefix: str, names: Iterable[str]) -> None:
@@ -152,11 +153,8 @@ def _upload(send: Callable[[str], None], keys: Sequence[str], save: Callable[[],
 
 
 def _read(path: Path) -> bytes:
-    try:
+    with data_set_errors(), reading(path):
         return path.read_bytes()
-    except OSError as error:
-        message = f"{path} cannot be read: {error.strerror or error}."
-        raise NotReadyError(message, "Make it readable or remove it.") from error
 
 
 def _read_manifest(s3: Any, bucket: str, key: str) -> Manifest:

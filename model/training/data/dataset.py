@@ -41,7 +41,7 @@ def discover(root: Path) -> ImageFolder:
     for note in folder.notes():
         log.warning("%s", note)
     for name, absent in folder.absent_classes.items():
-        log.warning("the %s split has no images of %s", name, ", ".join(map(repr, absent)))
+        log.warning("the %s split has no images of %s", name, some([*map(repr, absent)]))
     return folder
 
 

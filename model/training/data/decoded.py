@@ -27,7 +27,7 @@ from ...core.machine import memory_bytes
 from ...core.transforms import Preprocessing
 from ..distributed.group import ALONE, Workers
 from .image_folder import Split
-from .listing import DataSetError
+from .listing import DataSetError, some
 
 log = logging.getLogger(__name__)
 
@@ -110,7 +110,7 @@ def _decode(
             kept.append(index)
             continue
         skipped[split.place(path)] = result
-        log.warning("skipped %s: %s", split.place(path), result)
+        log.warning("skipped %s: %s", some([split.place(path)]), result)
     if workers.local_rank == 0:
         for row, index in enumerate(kept):
             if row < index:

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from .listing import DataSetError, some
+from .listing import DataSetError, reading, some
 
 _SHARE = 0.1  # of a class that goes to each split
 
@@ -42,9 +42,5 @@ def hold_out(images: Iterable[tuple[str, Path]], splits: Sequence[str]) -> dict[
 
 def content_hash(path: Path) -> bytes:
     """Return the SHA-256 of a file's bytes; a DataSetError names a file that cannot be read."""
-    try:
+    with reading(path):
         return hashlib.sha256(path.read_bytes()).digest()
-    except OSError as error:
-        raise DataSetError(
-            f"{path} cannot be read: {error.strerror or error}. Make it readable or remove it."
-        ) from error

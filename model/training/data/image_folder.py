@@ -77,7 +77,7 @@ class Split:
                 return
         first = self.place(self.paths[self.targets.index(lost[0])])
         raise DataSetError(
-            f"no image of {what} is readable; the first: {first}: {skipped[first]} "
+            f"no image of {what} is readable; the first: {some([first])}: {skipped[first]} "
             "Add images that are readable, or remove the class."
         )
 
@@ -129,7 +129,9 @@ class ImageFolder:
             f"{self.root} has no images in {split}/. {LAYOUT}" for split in ("train", "valid") if not classes[split]
         ]
         if self.empty:
-            found.append(f"There are no images in {some(self.empty)}: a class would be lost. Add some or remove it.")
+            found.append(
+                f"There are no images in {some(sorted(self.empty))}: a class would be lost. Add some or remove it."
+            )
         if len(classes["train"]) == 1:
             found.append(f"{self.root} has one class only ({self.labels[0]!r}): nothing to tell apart. {LAYOUT}")
         for split in ("valid", "test") if classes["train"] else ():
@@ -210,8 +212,11 @@ def _split_folders(root: Path, images: Iterable[PurePosixPath], folders: Sequenc
     below: dict[str, set[str | None]] = defaultdict(set)  # what the folders in each folder are by name
     for parent in parents:
         below[parent.parts[0]] |= {split_of(name) for name in parent.parts[1:2]}
-    for folder, names in below.items() if not splits else ():
-        if len(names - {None}) > 1 or (len(below) == 1 and PurePosixPath(folder) not in parents):
+    inside = [folder for folder, names in below.items() if len(names - {None}) > 1 and not (splits and None in names)]
+    if len(inside) > 1:
+        raise DataSetError(f"In {some(sorted(inside))} of {root} are splits: they belong around the classes. {LAYOUT}")
+    for folder in inside or (below if len(below) == 1 and not splits else ()):
+        if inside or PurePosixPath(folder) not in parents:
             raise DataSetError(f"The data set is in {root / folder}: name that folder. {LAYOUT}")
     with_classes = {folder for folder in splits if below.get(folder)}
     beside = sorted(below.keys() - splits.keys())

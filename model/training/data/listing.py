@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,9 +21,10 @@ IMAGE_SUFFIXES = JPEG_SUFFIXES | {
 _SYSTEM_NAMES = frozenset({
     "@eadir", "#recycle", "#snapshot", "@tmp", "@sharesnap", "@sharebin", "@recycle", "@recently-snapshot",
     "@__thumb", "~snapshot", "trashbox", "$recycle.bin", "recycler", "recycle.bin", "system volume information",
-    "$extend", "found.000", "thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "network trash folder",
+    "$extend", "thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "network trash folder",
     "temporary items", "network recycle bin", "icon\r", "lost+found", "lost.dir", "_gsdata_", "__pycache__",
 })  # fmt: skip
+_RECOVERED = re.compile(r"found\.\d{3}", re.IGNORECASE)  # by chkdsk of Windows
 _SPLIT_NAME = re.compile(r"(train|valid|val|test)(?:ing|ation)?(?:[ _-]?(?:set|split|data|images))?", re.IGNORECASE)
 # Control characters, and bytes of names that are not UTF-8: no text, so no part of a label or of a key in a bucket.
 UNFIT = re.compile("[\0-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -37,7 +39,8 @@ class DataSetError(Exception):
 class Listing:
     """The files and folders below a folder, by their paths, and the reasons why others are left out, by their places.
 
-    A place is the path below the folder; that of a folder ends in "/" and stands for all that is in it.
+    A place is the path below the folder; that of a folder ends in "/" and stands for all that is in it. A link that
+    leads to no further folder but has no image's name is among the folders, too: it was meant for one.
     """
 
     root: Path
@@ -64,7 +67,17 @@ def some(names: Sequence[str]) -> str:
 
 def is_system_name(name: str) -> bool:
     """Tell whether a file or folder is hidden, or made by a file system, a desktop or a network disk for itself."""
-    return name.startswith(".") or name.lower() in _SYSTEM_NAMES
+    return name.startswith(".") or name.lower() in _SYSTEM_NAMES or bool(_RECOVERED.fullmatch(name))
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Raise, in place of an OSError, a DataSetError that names a path, or what the error is about."""
+    try:
+        yield
+    except OSError as error:
+        where, reason = error.filename or path, error.strerror or str(error)
+        raise DataSetError(f"{where} cannot be read: {reason}. Make it readable or remove it.") from error
 
 
 def list_files(root: Path) -> Listing:
@@ -77,13 +90,13 @@ def list_files(root: Path) -> Listing:
     seen = {_identity(parent) for parent in root.resolve().parents}  # a link to one of them leads around the data set
     while waiting or links:
         folder = waiting.popleft() if waiting else links.popleft()
-        try:
+        with reading(folder):
+            if folder != root:
+                found.folders.append(folder)
             if (identity := _identity(folder)) in seen:
                 found.leave_out(folder, "a link to a folder that is listed already or is around the data set")
                 continue
             seen.add(identity)
-            if folder != root:
-                found.folders.append(folder)
             for path in sorted(folder.iterdir()):
                 if is_system_name(path.name):
                     found.leave_out(path, "hidden or of the system")
@@ -91,12 +104,11 @@ def list_files(root: Path) -> Listing:
                     (links if path.is_symlink() else waiting).append(path)
                 elif path.is_file():
                     found.files.append(path)
+                elif path.is_symlink():
+                    found.leave_out(path, "a link to nothing")
+                    found.folders += [path] if path.suffix.lower() not in IMAGE_SUFFIXES else []
                 else:
-                    reason = "a link to nothing" if path.is_symlink() else "neither a file nor a folder"
-                    found.leave_out(path, reason)
-        except OSError as error:
-            where, reason = error.filename or folder, error.strerror or str(error)
-            raise DataSetError(f"{where} cannot be read: {reason}. Make it readable or remove it.") from error
+                    found.leave_out(path, "neither a file nor a folder")
     found.files.sort()
     return found
 

@@ -95,6 +95,18 @@ def test_json_is_all_that_is_printed(kennel, root: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("command", ["check", "shrink", "push"])
+def test_a_file_that_cannot_be_read_is_named_with_exit_code_3(
+    kennel, root: Path, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read_bytes(path: Path) -> bytes:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    code, output = kennel("data", command, str(root))
+    assert (code, ".png cannot be read: Permission denied. Make it readable" in output) == (3, True)
+
+
 @pytest.mark.parametrize("command", [["check"], ["check", "--json"], ["push"]])
 def test_an_unusable_set_ends_with_exit_code_3_before_aws_is_looked_for(
     kennel, root: Path, command: list[str], monkeypatch: pytest.MonkeyPatch

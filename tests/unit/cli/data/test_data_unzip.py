@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 import struct
 import tracemalloc
@@ -61,6 +62,17 @@ def test_folders_around_the_data_set_and_hidden_files_are_left_out(
     assert unpack(archive) == files
 
 
+def test_no_class_is_lost_what_is_left_out_is_named_and_utf_8_needs_no_mark(archive: Path) -> None:
+    write(archive, {"dogs/train/ü/1.jpg": b"1", "dogs/train/empty/": b"", "dogs/train/system/@eaDir/1.jpg": b"x"})
+    unmarked = re.sub(rb"(?s)(PK\x03\x04..|PK\x01\x02....)\0\x08", rb"\1\0\0", archive.read_bytes())
+    archive.write_bytes(unmarked)  # as the archives of macOS
+    folder = archive.with_name("dogs")
+    folder.mkdir()
+    assert "without 1 that" in (said := unzip(archive, folder, report=lambda done, total: None))
+    assert "(dogs/train/system/@eaDir/1.jpg)" in said
+    assert {path.name for path in (folder / "train").iterdir()} == {"ü", "empty", "system"}
+
+
 @pytest.mark.parametrize(
     "name",
     ["../x.jpg", "/etc/x.jpg", "a/../../x.jpg", "..", "C:\\x.jpg", "C:x.jpg", "a\\..\\x.jpg", "\\x.jpg",
@@ -85,6 +97,11 @@ def patched(offset: int, value: bytes) -> Callable[[Path], None]:
     return make
 
 
+def without_the_beginning(path: Path) -> None:
+    write(path, IMAGES)
+    path.write_bytes(path.read_bytes()[100:])
+
+
 def twice(*names: str) -> Callable[[Path], None]:
     return lambda path: write(path, dict.fromkeys(names, b"x"))
 
@@ -99,6 +116,7 @@ def twice(*names: str) -> Callable[[Path], None]:
         (twice("train/a", "train/a/1.jpg"), "has two entries for"),
         (twice("train\\a\\1.jpg", "./train/a/1.jpg"), "has two entries for"),
         (lambda path: path.write_bytes(b"<html>Sign in</html>"), "is no zip archive"),
+        (without_the_beginning, "is no zip archive"),
         (lambda path: write(path, {"train/.keep": b""}), "holds no files"),
     ],
 )

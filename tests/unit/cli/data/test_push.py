@@ -23,8 +23,9 @@ from cli.data.dataset import read_data_set
 from cli.data.fast_put import FastPut
 from cli.data.push import PushResult, data_set_name, push_data_set
 from cli.errors import AwsError, NotReadyError, UsageError
+from infra.bucket_layout import DATA_SETS
 
-MANIFEST = "manifests/dogs.json"
+MANIFEST = "datasets/.manifests/dogs.json"
 STORED = reply(raw=b"", headers={"ETag": '"of the bytes"'})
 
 
@@ -58,6 +59,7 @@ def test_what_changed_is_sent_and_what_vanished_is_removed(s3: FakeS3, folder: P
     sent = {key.removeprefix("datasets/dogs/"): body for key, body in s3.objects.items() if "datasets/dogs/" in key}
     assert sent == {image.key: image.path.read_bytes() for image in read_data_set(folder).images}
     assert "datasets/other/train/a/1.jpg" in s3.objects
+    assert all(key.startswith(f"{DATA_SETS}/") for key in s3.objects)  # where the notebook may write, too
 
 
 def test_an_interrupted_push_goes_on_where_it_stopped(

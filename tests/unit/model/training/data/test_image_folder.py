@@ -93,6 +93,8 @@ def test_what_cannot_even_be_listed_is_refused(tmp_path):
         ("tests", ["tests/test/a/1.jpg", "tests/valid/a/1.jpg"], "tests has test, valid, but no train/"),
         ("around", ["around/dogs/train/a/1.jpg", "around/dogs/val/b/1.jpg"], "The data set is in .*around/dogs"),
         ("beside", ["beside/x/train/a/1.jpg", "beside/x/val/b/1.jpg", "beside/y/1.jpg"], "The data set is in .*/x:"),
+        ("nested", ["nested/train/train/a/1.jpg", "nested/train/valid/a/1.jpg"], "The data set is in .*/nested/train"),
+        ("inner", [f"inner/{each}/1.jpg" for each in ("a/test", "a/train", "b/test", "b/train")], "In a, b .* splits"),
         ("files", ["files/train/1.jpg", "files/test/1.jpg"], "no class folders, in test, train of"),
         ("both", ["both/train/a/1.jpg", "both/bus/1.jpg"], "two ways: train has folders .* in bus beside it"),
     ):

@@ -73,7 +73,7 @@ def test_every_file_is_an_image_of_the_set_or_named_once_in_what_is_left_out(fil
     ("names", "labels", "held"),
     [
         (
-            ["bus/{}.jpg", "car/{}.jpg", "train/{}.jpg", "train/@eaDir/x/{}.jpg"],
+            ["bus/{}.jpg", "car/{}.jpg", "train/{}.jpg", "train/@eaDir/x/{}.jpg", "Found.001/{}.jpg"],
             ("bus", "car", "train"),
             ("valid", "test"),
         ),
@@ -96,13 +96,19 @@ def test_links_are_followed_once_and_others_named(tmp_path):
     root = write(tmp_path / "set", *SPLIT)
     for place, target in (("train/a/far", tmp_path / "far"), ("train/a/back", root), ("train/b/up", tmp_path),
                           ("train/b/gone.jpg", root / "gone"), ("train/b/self.jpg", "self.jpg"),
-                          ("train/again", root / "train" / "a"), ("train/c", tmp_path / "far" / "more")):  # fmt: skip
+                          ("train/again", root / "train" / "a"), ("train/c", tmp_path / "far" / "more"),
+                          ("train/gone", root / "gone"), ("test", root / "train")):  # fmt: skip
         (root / place).symlink_to(target)
     os.mkfifo(root / "train" / "b" / "pipe.jpg")
     folder = find(root)
     assert {image.key for image in folder.images} == {*SPLIT, "train/c/1.jpg", "train/c/deep/2.jpg"}
-    assert set(folder.left_out) == {"train/a/back/", "train/b/up/", "train/again/", "train/a/far/more/",
-                                    "train/b/gone.jpg", "train/b/self.jpg", "train/b/pipe.jpg"}  # fmt: skip
+    assert set(folder.left_out) == {"train/a/back/", "train/b/up/", "train/again/", "train/a/far/more/", "train/gone",
+                                    "test/", "train/b/gone.jpg", "train/b/self.jpg", "train/b/pipe.jpg"}  # fmt: skip
+    (problem,) = folder.problems()
+    assert "no images in train/again/, train/gone/: a class would be lost" in problem
+    (root / "valid").rename(tmp_path / "valid")
+    (root / "valid").symlink_to("train")
+    assert "no images in valid/" in find(root).problems()[0]
 
 
 def test_a_folder_that_cannot_be_listed_is_named(tmp_path, monkeypatch):
