@@ -77,7 +77,8 @@ def evaluate_artifact(
 ) -> tuple[Answers, dict[str, str]] | None:
     """Classify the images of a split with an artifact's predictor; return also the unreadable ones with the reasons.
 
-    Each of the threads computes as a worker of the server does. None is returned when it was stopped before the end.
+    Each of the threads computes as a worker of the server does. None is returned when it was stopped before the end,
+    or no image is readable.
     """
     predictor = Predictor.load(model_dir)
 
@@ -95,6 +96,9 @@ def evaluate_artifact(
     }
     for name, reason in skipped.items():
         log.warning("skipped %s: %s", name, reason)
+    if len(skipped) == len(split):
+        log.warning("no image of the %s split is readable: the model is not measured with it", split.name)
+        return None
     split.refuse_unreadable(skipped)
     return Answers(split.without(skipped), np.stack([one for one in results if not isinstance(one, str)])), skipped
 

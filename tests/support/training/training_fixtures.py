@@ -42,6 +42,15 @@ def fill_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "fsync", full)
 
 
+def write_files(root: Path, *names: str) -> Path:
+    """Write files whose contents are their names; return the root."""
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(name.encode(errors="surrogateescape"))
+    return root
+
+
 def write_data_set(root: Path, *, train: int = 12, valid: int = 4, test: int = 4) -> Path:
     """Write so many images of every class; 0 leaves the split out."""
     for offset, (split, count) in enumerate((("train", train), ("valid", valid), ("test", test))):

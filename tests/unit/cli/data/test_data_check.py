@@ -96,15 +96,16 @@ def test_json_is_all_that_is_printed(kennel, root: Path) -> None:
 
 
 @pytest.mark.parametrize("command", ["check", "shrink", "push"])
-def test_a_file_that_cannot_be_read_is_named_with_exit_code_3(
-    kennel, root: Path, command: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("method", "named"), [("read_bytes", ".png"), ("iterdir", "dogs")])
+def test_what_cannot_be_read_is_named_with_exit_code_3(
+    kennel, root: Path, command: str, method: str, named: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def read_bytes(path: Path) -> bytes:
+    def refuse(path: Path) -> None:
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    monkeypatch.setattr(Path, method, refuse)
     code, output = kennel("data", command, str(root))
-    assert (code, ".png cannot be read: Permission denied. Make it readable" in output) == (3, True)
+    assert (code, f"{named} cannot be read: Permission denied. Make it readable" in output) == (3, True)
 
 
 @pytest.mark.parametrize("command", [["check"], ["check", "--json"], ["push"]])

@@ -40,17 +40,6 @@ def test_images_are_decoded_in_order_and_unreadable_ones_are_left_out_and_named(
             np.testing.assert_array_equal(pixels, whole_image(image, 20))
 
 
-def test_images_beyond_memory_lie_in_a_file_if_the_disk_has_room(root, monkeypatch):
-    split = discover(root).splits["train"]
-    in_memory = decode_for_augmentation(split, SMALL, 2)
-    monkeypatch.setattr(decoded, "memory_bytes", lambda: 1)
-    in_file = decode_for_augmentation(split, SMALL, 2)
-    assert isinstance(in_file.pixels, np.memmap)
-    np.testing.assert_array_equal(in_memory.pixels, in_file.pixels)
-    with pytest.raises(DataSetError, match="TMPDIR"):  # before the work
-        decode_for_augmentation(split, Preprocessing(2**20, 2**20), 2)
-
-
 def on_hosts(hosts, local, function):
     """Call a function as every worker of so many hosts; the results by rank."""
     size = hosts * local

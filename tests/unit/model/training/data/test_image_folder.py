@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import unicodedata
-from pathlib import Path
 
 import pytest
+from training_fixtures import write_files
 
 from model.training.data.dataset import discover, display_labels, fingerprint
 from model.training.data.image_folder import find
@@ -17,16 +17,8 @@ HIDDEN, NO_IMAGE = "hidden or of the system", "no image by its name"
 SMALL = ("train/a/1.jpg", "train/a/2.jpg", "train/b/1.jpg", "valid/a/1.jpg", "test/b/1.jpg")
 
 
-def make(root: Path, *names: str) -> Path:
-    for name in names:
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(name.encode(errors="surrogateescape"))
-    return root
-
-
 def test_splits_are_kept_classes_numbered_hidden_files_left_out_and_others_named(tmp_path, caplog):
-    make(tmp_path, "train/a/1.jpg", "train/b/2.PNG", "val/a/3.jpeg", "test/b/deep/4.webp", "train/a/.DS_Store",
+    write_files(tmp_path, "train/a/1.jpg", "train/b/2.PNG", "val/a/3.jpeg", "test/b/deep/4.webp", "train/a/.DS_Store",
          "train/b/notes.txt", ".cache/train/a/1.jpg", "train/README.txt", "train/a/.thumbnails/a.png")  # fmt: skip
     folder = discover(tmp_path)
     keys = {"train/a/1.jpg", "train/b/2.PNG", "valid/a/3.jpeg", "test/b/deep/4.webp"}
@@ -42,19 +34,21 @@ def test_splits_are_kept_classes_numbered_hidden_files_left_out_and_others_named
 
 def test_names_may_hold_any_alphabet_in_either_unicode_form_but_a_class_must_have_a_name(tmp_path):
     name = os.fsdecode(b"caf\xe9")  # as a zip archive of the 1990s leaves it
-    make(tmp_path / "good", f"train/{NFC}/1.jpg", "train/柴犬/x.jpg", f"train/{NFC}/{name}.jpg", f"valid/{NFD}/2.jpg")
+    write_files(
+        tmp_path / "good", f"train/{NFC}/1.jpg", "train/柴犬/x.jpg", f"train/{NFC}/{name}.jpg", f"valid/{NFD}/2.jpg"
+    )
     folder = discover(tmp_path / "good")
     assert folder.splits["valid"].targets == (0,)
     assert fingerprint(folder).digest.startswith("sha256:")
     with pytest.raises(DataSetError, match=r"caf\\udce9' is not a name in UTF-8 .* rename the folder"):
-        discover(make(tmp_path / "bad", *SMALL, f"train/{name}/1.jpg"))
+        discover(write_files(tmp_path / "bad", *SMALL, f"train/{name}/1.jpg"))
     with pytest.raises(DataSetError, match=r"'a\\nb' is not a name"):
-        discover(make(tmp_path / "lines", *SMALL, "train/a\nb/1.jpg"))
+        discover(write_files(tmp_path / "lines", *SMALL, "train/a\nb/1.jpg"))
 
 
 def test_a_plain_folder_per_class_is_split_by_content(tmp_path):
-    make(tmp_path, *[f"{label}/{number}.jpg" for label in ("a", "b") for number in range(30)])
-    (make(tmp_path, "a/copies/0.jpg") / "a/copies/0.jpg").write_bytes(b"a/0.jpg")
+    write_files(tmp_path, *[f"{label}/{number}.jpg" for label in ("a", "b") for number in range(30)])
+    (write_files(tmp_path, "a/copies/0.jpg") / "a/copies/0.jpg").write_bytes(b"a/0.jpg")
     first = find(tmp_path)
     assert first.held_out == ("valid", "test")
     assert sum(first.counts.values()) == 61
@@ -80,7 +74,7 @@ def test_a_plain_folder_per_class_is_split_by_content(tmp_path):
     ],
 )
 def test_what_cannot_be_trained_on_is_refused_with_all_reasons(tmp_path, files, complaints):
-    problems = find(make(tmp_path, *files)).problems()
+    problems = find(write_files(tmp_path, *files)).problems()
     assert len(problems) == len(complaints)
     assert all(complaint in problem for complaint, problem in zip(complaints, problems, strict=True))
 
@@ -99,7 +93,7 @@ def test_what_cannot_even_be_listed_is_refused(tmp_path):
         ("both", ["both/train/a/1.jpg", "both/bus/1.jpg"], "two ways: train has folders .* in bus beside it"),
     ):
         with pytest.raises(DataSetError, match=complaint):
-            find(make(tmp_path, *names) / place)
+            find(write_files(tmp_path, *names) / place)
 
 
 def test_labels_are_shown_as_people_read_them_and_stay_distinct():
@@ -110,7 +104,7 @@ def test_labels_are_shown_as_people_read_them_and_stay_distinct():
 
 def test_a_fingerprint_is_of_the_content_and_not_of_the_place_and_names_what_leaks(tmp_path, caplog):
     def digest(place: str, *names: str) -> str:
-        return fingerprint(discover(make(tmp_path / place, *names))).digest
+        return fingerprint(discover(write_files(tmp_path / place, *names))).digest
 
     first = digest("1", *SMALL)
     assert digest("elsewhere", *SMALL) == first
