@@ -88,11 +88,8 @@ def test_json_is_all_that_is_printed(kennel, root: Path) -> None:
     (root / "valid" / BAR / "notes.txt").write_text("ü")
     code, output = kennel("data", "check", str(root), "--json")
     document = json.loads(output)
-    assert (code, document["usable"], document["left_out"]) == (
-        0,
-        True,
-        {f"valid/{BAR}/notes.txt": "no image by its name"},
-    )
+    assert (code, document["usable"]) == (0, True)
+    assert document["left_out"] == {f"valid/{BAR}/notes.txt": "no image by its name"}
 
 
 @pytest.mark.parametrize("command", ["check", "shrink", "push"])

@@ -102,21 +102,11 @@ def test_the_room_for_images_is_allocated_for_real(in_memory):
 
 
 def test_no_decoded_image_waits_for_another(root, monkeypatch):
-    split, alive, most = discover(root).splits["train"], [], []
-
-    def prepare(image, side):
-        alive.append(1)
-        most.append(len(alive))
-        return np.zeros((side, side, 3), np.uint8)
-
-    class Array:
-        def __setitem__(self, row, value):
-            alive.pop()
-
-        __getitem__ = lambda self, row: np.zeros(1)  # noqa: E731
-
-    monkeypatch.setattr(decoded, "whole_image", prepare)
-    monkeypatch.setattr(decoded, "_allocate", lambda *_: Array())
+    split, decode, alive, most = discover(root).splits["train"], decoded.decode, [], []
+    monkeypatch.setattr(
+        decoded, "decode", lambda *a, **b: alive.append(1) or most.append(len(alive)) or decode(*a, **b)
+    )
+    monkeypatch.setattr(decoded, "whole_image", lambda image, side: alive.pop() and whole_image(image, side))
     decode_for_augmentation(split, SMALL, 2)
     assert len(most) == len(split) and max(most) <= 2
 

@@ -49,12 +49,8 @@ def test_names_may_hold_any_alphabet_in_either_unicode_form_but_a_class_must_hav
 def test_a_plain_folder_per_class_is_split_by_content(tmp_path):
     write_files(tmp_path, *[f"{label}/{number}.jpg" for label in ("a", "b") for number in range(30)])
     (write_files(tmp_path, "a/copies/0.jpg") / "a/copies/0.jpg").write_bytes(b"a/0.jpg")
-    first = find(tmp_path)
-    assert first.held_out == ("valid", "test")
-    assert sum(first.counts.values()) == 61
-    assert 2 <= first.counts["valid"] <= 12 and 2 <= first.counts["test"] <= 12
     by_content: dict[bytes, set[str]] = {}
-    for image in first.images:
+    for image in find(tmp_path).images:
         by_content.setdefault(image.path.read_bytes(), set()).add(image.split)
     assert all(len(splits) == 1 for splits in by_content.values())
     for path in sorted(tmp_path.rglob("*.jpg")):  # other names, same bytes: the same split
@@ -111,11 +107,8 @@ def test_a_fingerprint_is_of_the_content_and_not_of_the_place_and_names_what_lea
     found = {first, digest("2", *SMALL, "train/a/3.jpg"), digest("3", *SMALL[1:])}
     (tmp_path / "1" / SMALL[4]).write_bytes(b"train/a/1.jpg")
     changed = fingerprint(discover(tmp_path / "1"))
-    assert changed.copies == {
-        "also_in_training": ["test/b/1.jpg"],
-        "also_in_valid": [],
-        "in_two_classes": ["test/b/1.jpg"],
-    }
+    copies = ["test/b/1.jpg"]
+    assert changed.copies == {"also_in_training": copies, "also_in_valid": [], "in_two_classes": copies}
     assert "test/b/1.jpg" in caplog.text
     (tmp_path / "1" / SMALL[4]).write_bytes(b"valid/a/1.jpg")
     assert fingerprint(discover(tmp_path / "1")).copies["also_in_valid"] == ["test/b/1.jpg"]

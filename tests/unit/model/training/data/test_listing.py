@@ -26,6 +26,7 @@ FOLDERS = ["a", "b", "train", "@eaDir", "#Recycle", "$RECYCLE.BIN", "lost+found"
            "picture.jpg"]  # fmt: skip
 FILES = ["1.jpg", "1.JPG", "2.jfif", "3.HEIC", "notes.txt", "Thumbs.db", "Icon\r", "._1.jpg", "a",
          os.fsdecode(b"\xe9.png"), "x" * 250]  # fmt: skip
+SYSTEM = ("train/@eaDir/x/{}.jpg", "Found.001/{}.jpg", "lost+found/{}.jpg", "System Volume Information/{}.jpg")
 SPLIT = ("train/a/1.jpg", "train/b/2.jpg", "valid/a/3.jpg")
 
 
@@ -65,11 +66,7 @@ def test_every_file_is_an_image_of_the_set_or_named_once_in_what_is_left_out(fil
 @pytest.mark.parametrize(
     ("names", "labels", "held"),
     [
-        (
-            ["bus/{}.jpg", "car/{}.jpg", "train/{}.jpg", "train/@eaDir/x/{}.jpg", "Found.001/{}.jpg"],
-            ("bus", "car", "train"),
-            ("valid", "test"),
-        ),
+        (["bus/{}.jpg", "car/{}.jpg", "train/{}.jpg", *SYSTEM], ("bus", "car", "train"), ("valid", "test")),
         (["train/a/{}.jpg", "train/b/x/{}.jpg", "test/a/{}.jpg"], ("a", "b"), ("valid",)),
         (["train/a/{}.jpg", "train/b/{}.jpg"], ("a", "b"), ("valid", "test")),
         (["train/a/{}.jpg", "train/b/{}.jpg", "Val/a/{}.jpg"], ("a", "b"), ()),
