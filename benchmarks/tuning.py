@@ -36,8 +36,8 @@ from benchmarks.measuring import Goal, add_common_options, finish, machine, mach
 from cli.console import console
 from model.core.network import build, classifier_name, made_for
 from model.core.predictor import FloatArray
-from model.training.artifact.changes import Changes
-from model.training.config import Recipe
+from model.training.artifact.changes import Changes, Limits
+from model.training.config import Recipe, TrainingConfig
 from model.training.data.augment import Augmentation
 from model.training.data.dataset import discover, fingerprint
 from model.training.data.decoded import Images, decode_for_augmentation, decode_for_serving
@@ -61,6 +61,7 @@ OLD_IMAGES = 4 * OLD_BATCH
 MANY_VIEWS = 10
 # A search draws its first ten trials at random, from the seed alone.
 SHARED_TRIALS = 10
+LIMITS = Limits(TrainingConfig.int8_max_accuracy_loss, TrainingConfig.int8_min_agreement)
 PRECISIONS = {"fp32": "float32", "auto": "the chosen precision"}
 PRETRAINING_IMAGES = 100  # of each breed
 
@@ -138,7 +139,7 @@ def features(setting: Setting, views: int, folder: Path) -> tuple[nn.Module, Vie
     backbone, head = split(setting.network(), setting.architecture, setting.size)
     extraction, store = setting.extraction(backbone, views), FeatureStore(folder)
     if setting.precision == "auto":
-        extraction, _ = choose_features(extraction, head, store, ALONE, lambda: False)
+        extraction, _ = choose_features(extraction, head, LIMITS, store, ALONE, lambda: False)
     made = compute(extraction, store, ALONE, lambda: False)
     assert made is not None
     return head, made, time.perf_counter() - started

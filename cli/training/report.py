@@ -134,7 +134,11 @@ def figures_table(metrics: dict[str, Any], *, title: str) -> Table:
         (metrics["diverged_epoch"], f"diverged in epoch {metrics['diverged_epoch']}"),
         (metrics["interrupted"], "stopped before its end"),
         (data["skipped"], f"unreadable files: {len(data['skipped'])}"),
+        (data["left_out"], f"files or folders left out: {len(data['left_out'])}"),
         (data["also_in_training"], f"images that are in the training split, too: {len(data['also_in_training'])}"),
+        (data["also_in_valid"], f"test images that are in the validation split, too: {len(data['also_in_valid'])}"),
+        (data["in_two_classes"], f"images that are in another class, too: {len(data['in_two_classes'])}"),
+        (data["held_out"], f"held out of the training images: {', '.join(data['held_out'])}"),
         (data["absent_classes"], "classes without images in a split"),
     ]
     if warnings := [text for holds, text in notes if holds]:

@@ -52,10 +52,8 @@ class BestSoFar:
             return
         try:
             self._write(outcome)
-        except OSError as error:
-            log.warning(
-                "the best model so far could not be written (%s); the training goes on", error.strerror or error
-            )
+        except Exception as error:  # a full disk is one of many kinds to torch; the training is worth more
+            log.warning("the best model so far could not be written (%s); the training goes on", error)
         self._written = outcome.best
         self._next = began + (time.monotonic() - began) / SHARE_OF_TIME
 

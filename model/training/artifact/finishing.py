@@ -27,6 +27,7 @@ from ..config import TrainingConfig
 from ..data.dataset import Fingerprint, display_labels
 from ..data.decoded import Images, decode_for_serving
 from ..data.image_folder import ImageFolder
+from ..data.listing import DataSetError
 from ..head.backbone import split
 from ..head.served import Int8Backbone
 from ..loop.calibration import at_temperature, fit_temperature, reliability
@@ -35,7 +36,7 @@ from ..loop.metrics import print_metrics
 from ..loop.state import NOTHING, Fit
 from ..report.report import MISTAKES, write_report
 from .changes import Limits
-from .export import ExportError, check_export, export_onnx
+from .export import check_export, export_onnx
 from .precision import COMPARED_IMAGES, Decision, choose_precision, cpu_model
 from .quantize import CALIBRATION_IMAGES
 
@@ -112,7 +113,11 @@ def finish(config: TrainingConfig, trained: Trained, *, started: float, should_s
     }  # fmt: skip
     write()
     if "test" in splits and not should_stop():
-        tested = evaluate_artifact(model_dir, splits["test"], threads=config.num_cpus, should_stop=should_stop)
+        tested = None
+        try:
+            tested = evaluate_artifact(model_dir, splits["test"], threads=config.num_cpus, should_stop=should_stop)
+        except DataSetError as error:
+            log.warning("nothing is tested: %s", error)
         if tested is not None:
             answers, skipped = tested
             evaluation = answers.evaluation()
@@ -171,9 +176,9 @@ def write_model(
             answers = int8.write_with(split(network, config.architecture, input_size)[1], folder / ONNX_FILE)
         images = trained.preprocessing.normalise(trained.valid.pixels[sample])
         export = dataclasses.asdict(check_export(answers, folder / ONNX_FILE, images))
-    except ExportError as error:
+    except Exception as error:  # whatever it is, the weights are worth keeping
         (folder / ONNX_FILE).unlink(missing_ok=True)
-        export = {"error": str(error)}
+        export = {"error": str(error) or repr(error)}
     metrics = {
         "labels": list(data_set.labels),
         "epochs": [dataclasses.asdict(epoch) for epoch in outcome.history],

@@ -9,7 +9,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -46,14 +46,28 @@ class Comparison:
     agreement: float  # the share of all these images with the same most probable class
     agreement_interval: tuple[float, float]  # 95%
     accuracy_loss_interval: tuple[float, float]  # 95%
-    fp32_accuracy: float  # of the validation images, as all that follows
+    fp32_accuracy: float
     int8_accuracy: float
     fp32_loss: float  # cross-entropy in nats
     int8_loss: float
     fp32_ms: float  # processor time for one image on one thread, without decoding
     int8_ms: float
     calibration_images: int  # of the training split
-    kept_fp32: tuple[str, ...]  # the last layers, where they had to stay in fp32
+    kept_fp32: tuple[str, ...] = ()  # the last layers, where they had to stay in fp32
+    accuracy_of: str = "validation"  # what accuracy and loss are of
+
+    @classmethod
+    def between(
+        cls, fp32: FloatArray, int8: FloatArray, targets: npt.NDArray[np.int64], changes: Sequence[Changes], **rest: Any
+    ) -> Comparison:
+        """Compare logits for images of these classes; `changes` are those on validation and on training images."""
+        valid, training = changes
+        both = valid + training
+        before, after = (evaluate_probabilities(softmax(logits), targets) for logits in (fp32, int8))
+        return cls(
+            valid, training, 1 - both.answers / both.images, both.agreement_interval, both.loss_interval,
+            before.accuracy, after.accuracy, before.loss, after.loss, **rest,
+        )  # fmt: skip
 
     @property
     def speedup(self) -> float:
@@ -77,8 +91,8 @@ class Decision:
     reason: str
     limits: Limits
     comparison: Comparison | None
-    machine: str
     seconds: float
+    machine: str = field(default_factory=lambda: f"{cpu_model()}, {platform.machine()}, one thread")
 
 
 def choose_precision(
@@ -101,8 +115,7 @@ def choose_precision(
     started = time.perf_counter()
 
     def decide(precision: str, reason: str, comparison: Comparison | None = None) -> Decision:
-        machine = f"{cpu_model()}, {platform.machine()}, one thread"
-        return Decision(precision, reason, limits, comparison, machine, time.perf_counter() - started)
+        return Decision(precision, reason, limits, comparison, time.perf_counter() - started)
 
     splits = [(images, fair_order(len(images))[:COMPARED_IMAGES]) for images in (valid, training)]
     count = sum(len(order) for _, order in splits)
@@ -136,13 +149,13 @@ def choose_precision(
                 graph = quantizer.quantize(kept)
                 int8 = onnx_session(graph)
                 fp32_ms, int8_ms = _milliseconds([fp32, int8], preprocessing.normalise(valid.pixels[:1]))
-                found = Comparison(
-                    **_compared(expected, answers(int8), targets),
-                    fp32_ms=fp32_ms,
-                    int8_ms=int8_ms,
-                    calibration_images=len(calibration),
-                    kept_fp32=tuple(kept),
-                )
+                actual = answers(int8)
+                if not all(np.isfinite(logits).all() for logits in actual):
+                    raise ArithmeticError("the int8 graph's logits are not finite")
+                found = Comparison.between(
+                    expected[0], actual[0], targets[0], list(map(Changes.between, expected, actual, targets)),
+                    fp32_ms=fp32_ms, int8_ms=int8_ms, calibration_images=len(calibration), kept_fp32=tuple(kept),
+                )  # fmt: skip
                 if found.speedup < MIN_SPEEDUP:
                     but = f" with {len(kept)} layers in fp32" if kept else ""
                     return decide("fp32", f"int8{but} is only {found.speedup:.2f} times as fast as fp32 here", found)
@@ -173,28 +186,6 @@ def choose_precision(
 
 class _StoppedError(Exception):
     """The comparison was asked to stop."""
-
-
-def _compared(
-    fp32: Sequence[FloatArray], int8: Sequence[FloatArray], targets: Sequence[npt.NDArray[np.int64]]
-) -> dict[str, Any]:
-    """Compare two graphs' logits for the validation and for the training images; return a Comparison's first fields."""
-    if not all(np.isfinite(logits).all() for logits in int8):
-        raise ArithmeticError("the int8 graph's logits are not finite")
-    valid, training = (Changes.between(*split) for split in zip(fp32, int8, targets, strict=True))
-    both = valid + training
-    before, after = (evaluate_probabilities(softmax(logits[0]), targets[0]) for logits in (fp32, int8))
-    return {
-        "valid": valid,
-        "training": training,
-        "agreement": 1 - both.answers / both.images,
-        "agreement_interval": both.agreement_interval,
-        "accuracy_loss_interval": both.loss_interval,
-        "fp32_accuracy": before.accuracy,
-        "int8_accuracy": after.accuracy,
-        "fp32_loss": before.loss,
-        "int8_loss": after.loss,
-    }
 
 
 def _milliseconds(sessions: Sequence[onnxruntime.InferenceSession], image: FloatArray) -> list[float]:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import torch
 
 from ..artifact.best_so_far import BestSoFar
+from ..artifact.changes import Limits
 from ..artifact.finishing import Trained
 from ..config import TrainingConfig
 from ..data.augment import Augmentation
@@ -54,7 +55,8 @@ def train_head(
     began = time.perf_counter()
     store, int8 = FeatureStore(config.feature_cache), None
     if config.precision == "auto" and device.type == "cpu":
-        extraction, int8 = choose_features(extraction, head, store, workers, should_stop)
+        limits = Limits(config.int8_max_accuracy_loss, config.int8_min_agreement)
+        extraction, int8 = choose_features(extraction, head, limits, store, workers, should_stop)
     views = compute(extraction, store, workers, should_stop)
     if views is None:
         if should_stop():

@@ -10,11 +10,10 @@ import dataclasses
 import json
 import logging
 import math
-import platform
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,14 +26,14 @@ from torch import Tensor, nn
 
 from ...core.predictor import FloatArray, onnx_session, softmax
 from ..artifact import changes, quantize
-from ..artifact.changes import Changes
-from ..artifact.export import ExportError, export_layers
-from ..artifact.precision import MIN_SPEEDUP, cpu_model
+from ..artifact.changes import Changes, Limits
+from ..artifact.export import export_layers
+from ..artifact.precision import MIN_SPEEDUP, Comparison, Decision
 from ..artifact.quantize import Quantizer
 from ..config import Recipe
 from ..data.decoded import Images, decode_for_serving
 from ..distributed.group import Workers
-from ..loop.evaluation import evaluate_probabilities
+from ..loop.evaluation import fair_order
 from .extraction import BATCH, Extraction, digest, sources
 from .feature_store import Features, FeatureStore
 from .features import Views, features_of
@@ -62,38 +61,37 @@ class Int8Backbone:
     decision: dict[str, Any]
 
     def write_with(self, head: nn.Module, path: Path) -> Callable[[Tensor], Tensor]:
-        """Write the graph with a trained head behind it; return what both should answer, one after the other.
-
-        Raises ExportError when they cannot be joined.
-        """
+        """Write the graph with a trained head behind it; return what both should answer, one after the other."""
         session = onnx_session(self.graph)
         export_layers(head, path, shape=session.get_outputs()[0].shape[1:])
         backbone = compose.add_prefix(onnx.load_from_string(self.graph), "backbone/", rename_inputs=False)
         layers = compose.add_prefix(onnx.load(path), "head/", rename_outputs=False)
         layers.ir_version = backbone.ir_version
-        try:
-            onnx.save(compose.merge_models(backbone, layers, [("backbone/logits", "head/image")]), path)
-        except (ValueError, onnx.checker.ValidationError) as error:
-            raise ExportError(f"the head cannot be joined to the int8 backbone: {error}") from error
+        onnx.save(compose.merge_models(backbone, layers, [("backbone/logits", "head/image")]), path)
         return lambda batch: head(torch.from_numpy(session.run(None, {"image": batch.numpy()})[0]))
 
 
 def choose_features(
-    extraction: Extraction, head: nn.Module, store: FeatureStore, workers: Workers, should_stop: Callable[[], bool]
+    extraction: Extraction,
+    head: nn.Module,
+    limits: Limits,
+    store: FeatureStore,
+    workers: Workers,
+    should_stop: Callable[[], bool],
 ) -> tuple[Extraction, Int8Backbone | None]:
     """Return what computes the features on the CPU: int8, bfloat16 where `extraction` has it, or float32.
 
     Every worker must call this. The main one quantises the backbone and compares the features of some training images;
     what it chose is kept in the store with the graph, where every training on the same data and backbone finds it.
     """
-    choice = {"choice": sources(changes, quantize, sys.modules[__name__])}
+    choice = {"choice": sources(changes, quantize, sys.modules[__name__]), "limits": dataclasses.asdict(limits)}
     name = f"precision/{digest(extraction.plain_facts() | choice)}"
     content = b""
     if workers.is_main:
         content = store.get(name) or b""
         if not content:
             try:
-                content = _choose(extraction, head, should_stop)
+                content = _choose(extraction, head, limits, should_stop)
             except Exception:  # the quantiser raises whatever the graph makes it stumble over
                 log.warning("no int8 features", exc_info=True)
             if content:
@@ -108,7 +106,7 @@ def choose_features(
     return (dataclasses.replace(extraction, half=None) if decision["precision"] == "fp32" else extraction), None
 
 
-def _choose(extraction: Extraction, head: nn.Module, should_stop: Callable[[], bool]) -> bytes:
+def _choose(extraction: Extraction, head: nn.Module, limits: Limits, should_stop: Callable[[], bool]) -> bytes:
     """Return the decision, a line of JSON, and after it the graph if that is int8; nothing when told to stop."""
     started = time.perf_counter()
     fp32 = dataclasses.replace(extraction, half=None)
@@ -119,44 +117,30 @@ def _choose(extraction: Extraction, head: nn.Module, should_stop: Callable[[], b
     features = measured(candidates, images, should_stop)
     if features is None:
         return b""
-    logits: dict[str, FloatArray] = {}
-    rows: dict[str, dict[str, float]] = {}
-    for name, (values, ms) in features.items():
-        logits[name] = _quick_logits(head, values, images)
-        evaluation = evaluate_probabilities(softmax(logits[name]), images.targets)
-        rows[name] = {"accuracy": evaluation.accuracy, "loss": evaluation.loss, "ms": ms}
-    decision: dict[str, Any] = {"precision": "fp32", "reason": "nothing else is faster and as good"}
-    for name in sorted(rows.keys() - {"fp32"}, key=lambda name: rows[name]["ms"]):
-        found, speedup = (
-            Changes.between(logits["fp32"], logits[name], images.targets),
-            rows["fp32"]["ms"] / rows[name]["ms"],
-        )
-        low, high = found.loss_interval
+    logits = {name: _quick_logits(head, values, images) for name, (values, _) in features.items()}
+    ms = {name: milliseconds for name, (_, milliseconds) in features.items()}
+    asked = np.arange(len(images)), images.targets
+    right = {name: float(softmax(found)[asked].mean()) for name, found in logits.items()}
+    decision = Decision("fp32", "nothing else is faster and as good", limits, None, time.perf_counter() - started)
+    for name in sorted(ms.keys() - {"fp32"}, key=ms.__getitem__):
+        found = Changes.between(logits["fp32"], logits[name], images.targets)
+        speedup, (low, high) = ms["fp32"] / ms[name], found.loss_interval
         reason = (
-            f"{speedup:.2f} times as fast as fp32; heads on such features of {len(images)} training images are right "
-            f"about {rows[name]['accuracy']:.2%} of them instead of {rows['fp32']['accuracy']:.2%}, a loss of "
-            f"{100 * low:.2f} to {100 * high:.2f} points (95% interval)"
+            f"{speedup:.2f} times as fast as fp32; heads on such features of {len(images)} training images give the "
+            f"right class a mean probability of {right[name]:.2%} instead of {right['fp32']:.2%}, and lose "
+            f"{100 * low:.2f} to {100 * high:.2f} points of accuracy (95% interval)"
         )
-        if speedup < MIN_SPEEDUP or is_worse(found):
+        if speedup < MIN_SPEEDUP or is_worse(found) or right["fp32"] - right[name] > limits.max_accuracy_loss:
             log.info("no features in %s: %s", name, reason)
             continue
-        comparison: dict[str, Any] = {
-            "accuracy_of": "of heads on training images",
-            "valid": dataclasses.asdict(Changes()),
-            "training": dataclasses.asdict(found),
-            "agreement": 1 - found.answers / found.images,
-            "agreement_interval": found.agreement_interval,
-            "accuracy_loss_interval": found.loss_interval,
-            "calibration_images": CALIBRATION_IMAGES,
-            "kept_fp32": [],
-        }
-        comparison |= {f"{which}_{key}": value for which in ("fp32", name) for key, value in rows[which].items()}
-        decision = {"precision": name, "reason": reason, "comparison": comparison}
+        comparison = Comparison.between(
+            logits["fp32"], logits[name], images.targets, (Changes(), found), fp32_ms=ms["fp32"], int8_ms=ms[name],
+            calibration_images=CALIBRATION_IMAGES, accuracy_of="of heads on training images",
+        )  # fmt: skip
+        decision = Decision(name, reason, limits, comparison, time.perf_counter() - started)
         break
-    decision["machine"] = f"{cpu_model()}, {platform.machine()}, one thread"
-    decision["seconds"] = time.perf_counter() - started
-    graph = candidates[decision["precision"]].int8 or b""
-    return json.dumps(decision, allow_nan=False).encode() + b"\n" + graph
+    graph = candidates[decision.precision].int8 or b""
+    return json.dumps(dataclasses.asdict(decision), allow_nan=False).encode() + b"\n" + graph
 
 
 def is_worse(found: Changes) -> bool:
@@ -169,7 +153,7 @@ def is_worse(found: Changes) -> bool:
 def quantised(fp32: Extraction) -> bytes:
     """Return the int8 graph of a backbone."""
     train, preprocessing = fp32.data_set.splits["train"], fp32.augmentation.preprocessing
-    some = train.take(_spread(range(len(train)), CALIBRATION_IMAGES))
+    some = train.take(fair_order(len(train))[:CALIBRATION_IMAGES])
     with tempfile.TemporaryDirectory(prefix="quantize-") as folder:
         path = Path(folder, "backbone.onnx")
         path.write_bytes(fp32.graph)
@@ -184,15 +168,11 @@ def _sample(extraction: Extraction) -> Images:
     members: dict[int, list[int]] = {}
     for index, target in enumerate(train.targets):
         members.setdefault(target, []).append(index)
-    classes = _spread(list(members), count // IMAGES_OF_A_CLASS)
-    sample = train.take([index for target in classes for index in _spread(members[target], count // len(classes))])
-    return decode_for_serving(sample, extraction.augmentation.preprocessing, extraction.threads)
-
-
-def _spread(items: Sequence[int], count: int) -> Sequence[int]:
-    """Return at most so many of some items, at even distances."""
-    count = min(count, len(items))
-    return [items[index * len(items) // count] for index in range(count)]
+    each = max(IMAGES_OF_A_CLASS, count // len(members))
+    classes = list(members.values())
+    some = [classes[which] for which in fair_order(len(classes))]
+    chosen = [own[place] for own in some for place in fair_order(len(own))[:each]]
+    return decode_for_serving(train.take(chosen[:count]), extraction.augmentation.preprocessing, extraction.threads)
 
 
 def measured(

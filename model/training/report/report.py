@@ -132,7 +132,6 @@ def render(metrics: Mapping[str, Any], thumbnails: Sequence[bytes | None] = ()) 
             | {"thumbnail": small and f"data:image/jpeg;base64,{base64.b64encode(small).decode()}"}
             for mistake, small in zip_longest(metrics["mistakes"][:MISTAKES], thumbnails[: len(metrics["mistakes"])])
         ],
-        skipped=[f"{name}: {reason}" for name, reason in sorted(metrics["data_set"]["skipped"].items())],
         absent_classes={
             split: [names[label] for label in labels] for split, labels in metrics["data_set"]["absent_classes"].items()
         },

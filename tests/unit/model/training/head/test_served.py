@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
+from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,12 +19,16 @@ from training_fixtures import LABELS, write_data_set
 
 from model.core.artifact import verify_files
 from model.core.network import build
+from model.core.packaging import package
 from model.core.predictor import onnx_session
 from model.core.transforms import Preprocessing
 from model.train import main
-from model.training.artifact.changes import Changes
+from model.training import pipeline
+from model.training.artifact.changes import Changes, Limits
 from model.training.artifact.export import check_export
+from model.training.data.dataset import discover
 from model.training.data.decoded import decode_for_serving
+from model.training.data.image_folder import Split
 from model.training.distributed.group import ALONE, joined
 from model.training.head import served
 from model.training.head.backbone import split
@@ -29,6 +36,7 @@ from model.training.head.extraction import Extraction
 from model.training.head.feature_store import FeatureStore
 from model.training.head.features import compute
 from model.training.head.served import Int8Backbone, choose_features, is_worse
+from model.training.loop.evaluation import evaluate_artifact
 
 
 @pytest.fixture(scope="module")
@@ -42,8 +50,8 @@ def always_faster(monkeypatch):
     monkeypatch.setattr(served, "MIN_SPEEDUP", 0.0)
 
 
-def choose(wanted: Extraction, folder: Path, *, workers=ALONE, should_stop=lambda: False):
-    return choose_features(wanted, new_head(), FeatureStore(folder), workers, should_stop)
+def choose(wanted: Extraction, folder: Path, *, loss=1.0, workers=ALONE, should_stop=lambda: False):
+    return choose_features(wanted, new_head(), Limits(loss, 0.98), FeatureStore(folder), workers, should_stop)
 
 
 def new_head() -> nn.Module:
@@ -103,22 +111,32 @@ def test_the_fastest_as_good_precision_is_chosen(data, tmp_path, monkeypatch):
     assert (chosen.half, chosen.int8, int8) == (None, None, None)
 
 
-def test_features_that_say_nothing_are_refused_and_what_cannot_be_quantised_stays_float32(data, tmp_path, monkeypatch):
-    measured = served.measured
+CLEAR = np.eye(3, 96, dtype=np.float32)[np.repeat(range(3), 12)]  # the class can be read off
 
-    def damaged(*arguments):
-        return {
-            name: (np.eye(36, 256, dtype=np.float32) if name == "int8" else clear(values), ms)
-            for name, (values, ms) in measured(*arguments).items()
-        }
 
-    def clear(values):  # the class can be read off
-        return np.eye(3, values.shape[1], dtype=np.float32)[np.repeat(range(3), 12)]
+@pytest.mark.parametrize(
+    ("int8", "limit", "taken"),
+    [(np.eye(36, 96, dtype=np.float32), 1.0, False), (CLEAR / 2, 0.01, False), (CLEAR / 2, 1.0, True)],
+    ids=["says-nothing", "less-sure", "as-sure-as-asked"],
+)
+def test_features_from_which_heads_learn_less_are_refused(data, tmp_path, monkeypatch, int8, limit, taken):
+    monkeypatch.setattr(served, "quantised", lambda _: b"graph")
+    monkeypatch.setattr(served, "measured", lambda *_: {"fp32": (CLEAR, 2.0), "int8": (int8, 1.0)})
+    monkeypatch.setattr(served, "fair_order", range)
+    assert (choose(extraction(data), tmp_path, loss=limit)[1] is not None) == taken
 
-    monkeypatch.setattr(served, "measured", damaged)
-    assert choose(extraction(data), tmp_path / "1")[1] is None
-    monkeypatch.setattr(served, "quantised", None)
-    assert choose(extraction(data), tmp_path / "2")[1] is None
+
+@pytest.mark.parametrize(
+    ("classes", "each", "expected"), [(133, 3, (100, 3)), (3, 500, (120, 40)), (200, 60, (960, 8))]
+)
+def test_the_sample_is_as_large_as_asked_of_few_classes(monkeypatch, classes, each, expected):
+    monkeypatch.setattr(served, "decode_for_serving", lambda images, *_: images)
+    places = tuple(map(Path, map(str, range(classes * each))))
+    train = Split(Path(), "train", places, tuple(index // each for index in range(classes * each)))
+    folder = SimpleNamespace(splits={"train": train, "valid": train})
+    wanted = SimpleNamespace(data_set=folder, views=1, threads=1, augmentation=SimpleNamespace(preprocessing=None))
+    counted = Counter(served._sample(wanted).targets)
+    assert (counted.total(), max(counted.values())) == expected
 
 
 @pytest.mark.parametrize(
@@ -129,8 +147,10 @@ def test_a_head_is_worse_where_chance_hardly_explains_it(lost, won, worse):
     assert is_worse(Changes(images=2000, answers=50, lost=lost, won=won)) == worse
 
 
-def test_a_stop_leaves_no_choice_behind(data, tmp_path):
+def test_a_stop_and_what_cannot_be_quantised_leave_no_choice_behind(data, tmp_path, monkeypatch):
     assert choose(extraction(data), tmp_path, should_stop=lambda: True)[1] is None
+    monkeypatch.setattr(served, "quantised", None)
+    assert choose(extraction(data), tmp_path)[1] is None
     assert not list(tmp_path.rglob("*.*"))
 
 
@@ -145,19 +165,33 @@ def test_all_workers_have_the_graph_of_the_main_one(data, tmp_path):
     assert graphs[0] == graphs[1] != b""
 
 
-@pytest.mark.parametrize("precision", ["auto", "fp32"])
-def test_a_training_ships_the_graph_that_its_head_was_trained_on(tmp_path, monkeypatch, precision, capsys):
+@pytest.mark.parametrize(("asked", "ships"), [("auto", "int8"), ("fp32", "fp32")])
+def test_a_training_ships_the_graph_that_its_head_was_trained_on(tmp_path, monkeypatch, asked, ships):
     torch.manual_seed(5)
     torch.save(build("resnet9", len(LABELS)).state_dict(), tmp_path / "weights.pt")
-    places = {"data-dir": write_data_set(tmp_path / "data"), "weights": tmp_path / "weights.pt"}
+    data = write_data_set(tmp_path / "data", test=0)
+    (data / "test" / LABELS[0]).mkdir(parents=True)
+    (data / "test" / LABELS[0] / "1.png").write_bytes(b"no image")
+    places = {"data-dir": data, "weights": tmp_path / "weights.pt"}
     places |= {name: tmp_path / name for name in ("model-dir", "output-data-dir", "feature-cache")}
     command = [*(f"--{name}={path}" for name, path in places.items()), "--mode=head", f"--input-size={SIZE}"]
-    assert main([*command, "--epochs=3", "--num-cpus=2", f"--precision={precision}"]) == 0
+    command += ["--epochs=3", "--num-cpus=2", f"--precision={asked}", "--int8-max-accuracy-loss=1"]
+
+    with monkeypatch.context() as killed:  # after the head, before the artifact
+        killed.setattr(pipeline, "finish", lambda *_, **__: None)
+        assert main(command) == 0
+    assert package(tmp_path / "model-dir", tmp_path / "best.tar.gz").precision == ships
+
+    assert main(command) == 0
     card = verify_files(tmp_path / "model-dir")
     metrics = json.loads((tmp_path / "output-data-dir" / "metrics.json").read_text())
-    assert card.precision == {"auto": "int8", "fp32": "fp32"}[precision]
-    assert metrics["quantization"] == (card.quantization or None)
-    # The validation of the served graph is that of the best epoch.
+    assert (card.precision, metrics["quantization"], metrics["test"]) == (ships, card.quantization or None, None)
+    # The validation of the served graph is that of the best epoch, and what the packaged model answers.
     best = min(metrics["epochs"], key=lambda epoch: epoch["valid_loss"])
     served_loss = metrics["calibration"]["valid"]["before"]["loss"]
     assert (metrics["valid"]["accuracy"], served_loss) == pytest.approx((best["valid_accuracy"], best["valid_loss"]))
+    package(tmp_path / "model-dir", tmp_path / "model.tar.gz")
+    shutil.unpack_archive(tmp_path / "model.tar.gz", tmp_path / "unpacked", filter="data")
+    answers, _ = evaluate_artifact(tmp_path / "unpacked", discover(data).splits["valid"])
+    assert answers.evaluation().loss == pytest.approx(metrics["valid"]["loss"], rel=1e-14)  # summed up in another order
+    assert "no image of it is readable" in (tmp_path / "output-data-dir" / "report.html").read_text()

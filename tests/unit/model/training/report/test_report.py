@@ -48,14 +48,17 @@ def test_what_weakens_the_figures_is_said():
         data_set={
             "fingerprint": "", "counts": {"train": 5, "valid": 5, "test": 5},
             "absent_classes": {"test": ["plain"]}, "skipped": {f"train/{i}.jpg": "damaged" for i in range(50)},
-            "also_in_training": ["test/plain/copy.jpg"],
+            **{kind: [f"test/plain/{kind}.jpg"] for kind in ("also_in_training", "also_in_valid", "in_two_classes")},
+            "left_out": {"@eaDir/": "a folder of the system", "a.psd": "no image"}, "held_out": ["test"],
         },
         workers=4,
     )  # fmt: skip
     expected = (
         "4 workers", "diverged in epoch 10: this is the model of epoch 9",
         "stopped after 10 epochs", "50 files could not be read", "and 30 more, in metrics.json",
-        "1 image of the other splits found in the training split", "test/plain/copy.jpg",
+        "1 image of the other splits found in the training split", "test/plain/also_in_training.jpg",
+        "1 image of the test split found in the validation split", "1 image found in another class",
+        "2 files or folders left out of the data set", "@eaDir/: a folder of the system", "5, held out of the training",
         "The test split has no images of 1 of 3 classes",
     )  # fmt: skip
     assert [one for one in expected if one not in text] == []
