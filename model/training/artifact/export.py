@@ -76,15 +76,16 @@ def try_export(network: nn.Module, architecture: str, input_size: int) -> None:
 
     The network is on the CPU, and is left as it was.
     """
-    try:
-        _try_size(network, input_size)
-    except Exception as error:  # ONNX Runtime's own have no common class
-        raise ExportError(
-            f"{architecture} at {input_size} x {input_size} pixels: {error}. {_advice(network, architecture)}"
-        ) from error
+    if (error := _failure(network, input_size)) is None:
+        return
+    size = made_for(architecture).input_size
+    advice = "Take" if _failure(network, size) else f"--input-size {size} works; or take"
+    raise ExportError(
+        f"{architecture} at {input_size} x {input_size} pixels: {error}. {advice} another --architecture"
+    ) from error
 
 
-def _try_size(network: nn.Module, input_size: int) -> None:
+def _failure(network: nn.Module, input_size: int) -> Exception | None:
     training = network.training
     # Not torch's generator, whose numbers the training needs.
     images = np.random.default_rng(0).standard_normal((2, 3, input_size, input_size), dtype=np.float32)
@@ -93,17 +94,11 @@ def _try_size(network: nn.Module, input_size: int) -> None:
             path = Path(folder, "model.onnx")
             export_onnx(network, path, input_size=input_size)
             check_export(network, path, images)
+    except Exception as error:  # whatever an unfit network raises; ONNX Runtime's errors have no class in common
+        return error
     finally:
         network.train(training)
-
-
-def _advice(network: nn.Module, architecture: str) -> str:
-    try:
-        size = made_for(architecture).input_size
-        _try_size(network, size)
-    except Exception:  # whatever an unfit network raises
-        return "Take another --architecture"
-    return f"--input-size {size} works; or take another --architecture"
+    return None
 
 
 @torch.inference_mode()

@@ -13,8 +13,7 @@ from model.training.artifact.changes import Changes, Limits, highest_share
 from model.training.config import TrainingConfig
 from model.training.loop.evaluation import fair_order
 
-DEFAULTS = {field.name: field.default for field in TrainingConfig.__dataclass_fields__.values()}
-LIMITS = Limits(DEFAULTS["int8_max_accuracy_loss"], DEFAULTS["int8_min_agreement"])
+LIMITS = Limits(TrainingConfig.int8_max_accuracy_loss, TrainingConfig.int8_min_agreement)
 TRAINING_IMAGES = 2000
 
 
