@@ -99,7 +99,7 @@ def write_artifact(folder: Path) -> Path:
     folder.mkdir()
     torch.manual_seed(0)
     network = build("resnet9", CLASSES).eval()
-    export_onnx(network, folder / ONNX_FILE, input_size=INPUT_SIZE)
+    export_onnx(network, folder / ONNX_FILE, 3, INPUT_SIZE, INPUT_SIZE)
     torch.save(network.state_dict(), folder / WEIGHTS_FILE)
     labels = tuple(f"breed {index}" for index in range(CLASSES))
     ModelCard(

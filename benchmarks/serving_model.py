@@ -101,7 +101,7 @@ def make_artifacts(
     shutil.rmtree(fp32, ignore_errors=True)
     fp32.mkdir(parents=True)
     torch.save(network.state_dict(), fp32 / WEIGHTS_FILE)
-    export_onnx(network, fp32 / ONNX_FILE, input_size=input_size)
+    export_onnx(network, fp32 / ONNX_FILE, 3, input_size, input_size)
     check_export(network, fp32 / ONNX_FILE, inputs)
     labels = tuple(f"{index + 1:03d}.Class_{index + 1}" for index in range(CLASSES))
     card = ModelCard(

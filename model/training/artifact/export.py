@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import tempfile
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
@@ -40,16 +40,11 @@ class ExportCheck:
     agreement: float
 
 
-def export_onnx(network: nn.Module, path: Path, *, input_size: int) -> None:
+def export_onnx(network: nn.Module, path: Path, *shape: int) -> None:
     """Write a network as an ONNX graph, or raise ExportError; the same weights give the same bytes.
 
-    Its input is "image", float32 [N, 3, input_size, input_size]; its output "logits", float32 [N, classes]; N is free.
+    Its input is "image", float32 [N, *shape]; its output "logits", float32 [N, classes]; N is free.
     """
-    export_layers(network, path, shape=(3, input_size, input_size))
-
-
-def export_layers(network: nn.Module, path: Path, *, shape: Sequence[int]) -> None:
-    """Do as `export_onnx` for layers whose "image" has another shape, such as that of features."""
     network = network.to("cpu").eval()
     # Two images, because a batch of one is where tracing takes a shape for a constant.
     example = torch.zeros(2, *shape)
@@ -92,7 +87,7 @@ def _failure(network: nn.Module, input_size: int) -> Exception | None:
     try:
         with tempfile.TemporaryDirectory(prefix="export-") as folder:
             path = Path(folder, "model.onnx")
-            export_onnx(network, path, input_size=input_size)
+            export_onnx(network, path, 3, input_size, input_size)
             check_export(network, path, images)
     except Exception as error:  # whatever an unfit network raises; ONNX Runtime's errors have no class in common
         return error

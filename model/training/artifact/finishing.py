@@ -171,7 +171,7 @@ def write_model(
     input_size, int8, answers = trained.preprocessing.input_size, trained.int8, network
     try:
         if int8 is None:
-            export_onnx(network, folder / ONNX_FILE, input_size=input_size)
+            export_onnx(network, folder / ONNX_FILE, 3, input_size, input_size)
         else:
             answers = int8.write_with(split(network, config.architecture, input_size)[1], folder / ONNX_FILE)
         images = trained.preprocessing.normalise(trained.valid.pixels[sample])

@@ -104,7 +104,7 @@ class Extraction:
         side = self.augmentation.preprocessing.input_size
         with tempfile.TemporaryDirectory(prefix="backbone-") as folder:
             path = Path(folder) / "backbone.onnx"
-            export_onnx(self.backbone, path, input_size=side)
+            export_onnx(self.backbone, path, 3, side, side)
             check_export(self.backbone, path, np.random.default_rng(0).standard_normal((2, 3, side, side), np.float32))
             return path.read_bytes()
 

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from ...core.predictor import FloatArray, onnx_session, softmax
 from ..artifact import changes, quantize
 from ..artifact.changes import Changes, Limits
-from ..artifact.export import export_layers
+from ..artifact.export import export_onnx
 from ..artifact.precision import MIN_SPEEDUP, Comparison, Decision
 from ..artifact.quantize import Quantizer
 from ..config import Recipe
@@ -63,7 +63,7 @@ class Int8Backbone:
     def write_with(self, head: nn.Module, path: Path) -> Callable[[Tensor], Tensor]:
         """Write the graph with a trained head behind it; return what both should answer, one after the other."""
         session = onnx_session(self.graph)
-        export_layers(head, path, shape=session.get_outputs()[0].shape[1:])
+        export_onnx(head, path, *session.get_outputs()[0].shape[1:])
         backbone = compose.add_prefix(onnx.load_from_string(self.graph), "backbone/", rename_inputs=False)
         layers = compose.add_prefix(onnx.load(path), "head/", rename_outputs=False)
         layers.ir_version = backbone.ir_version

@@ -50,7 +50,7 @@ def test_a_family_is_exported_checked_and_quantised_where_it_pays(architecture: 
     with torch.inference_mode():  # the statistics of batch normalisation, so that activations have a usual size
         network(torch.from_numpy(preprocessing.normalise(known.pixels)))
     path = tmp_path / "model.onnx"
-    export_onnx(network.eval(), path, input_size=size)
+    export_onnx(network.eval(), path, 3, size, size)
     check = check_export(network, path, preprocessing.normalise(valid.pixels))
     assert (check.agreement, check.max_logit_difference < 1e-4) == (1.0, True)
     before = file_version(path)

@@ -92,7 +92,7 @@ def always_faster(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def decide(network: nn.Module, path: Path, *, limits: Limits = LIMITS, should_stop=lambda: False) -> Decision:
-    export_onnx(network, path, input_size=SIZE)
+    export_onnx(network, path, 3, SIZE, SIZE)
     images = {"calibration": stripes(60, 1), "valid": stripes(200, 2), "training": stripes(400, 3)}
     asked = {"limits": limits, "threads": 2, "should_stop": should_stop}
     return choose_precision(path, **images, preprocessing=PREPROCESSING, **asked)
@@ -161,7 +161,7 @@ def test_a_network_that_cannot_be_quantised_costs_no_training(trained, tmp_path,
 )
 def test_the_limit_is_on_single_logits(tmp_path, change, refused):
     network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 4)).eval()
-    export_onnx(network, tmp_path / "model.onnx", input_size=8)
+    export_onnx(network, tmp_path / "model.onnx", 3, 8, 8)
     with torch.no_grad():
         network[1].bias[2] += change
     message = pytest.raises(ExportError, match=r"logits differ by up to .*, allowed is 0\.001")
@@ -177,7 +177,7 @@ class Untraceable(nn.Module):
 
 def test_a_network_that_onnx_cannot_express_is_an_error_in_words(tmp_path):
     with pytest.raises(ExportError, match="cannot be exported to ONNX"):
-        export_onnx(Untraceable(), tmp_path / "model.onnx", input_size=8)
+        export_onnx(Untraceable(), tmp_path / "model.onnx", 3, 8, 8)
 
 
 def test_a_size_that_onnx_cannot_express_is_named_before_the_training_with_one_that_works(capfd):
@@ -198,7 +198,7 @@ def test_a_size_that_onnx_cannot_express_is_named_before_the_training_with_one_t
 
 
 def test_threads_and_batches_give_the_answers_of_one_image_at_a_time_and_stop_when_asked(trained, tmp_path):
-    export_onnx(copy.deepcopy(trained), tmp_path / "model.onnx", input_size=SIZE)
+    export_onnx(copy.deepcopy(trained), tmp_path / "model.onnx", 3, SIZE, SIZE)
     session, pixels, order = onnx_session(tmp_path / "model.onnx"), stripes(50, 4).pixels, fair_order(50)
     alone = [session.run(["logits"], {"image": PREPROCESSING.normalise(pixels[[index]])})[0] for index in order]
 
