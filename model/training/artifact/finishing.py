@@ -27,7 +27,6 @@ from ..config import TrainingConfig
 from ..data.dataset import Fingerprint, display_labels
 from ..data.decoded import Images, decode_for_serving
 from ..data.image_folder import ImageFolder
-from ..data.listing import DataSetError
 from ..head.backbone import split
 from ..head.served import Int8Backbone
 from ..loop.calibration import at_temperature, fit_temperature, reliability
@@ -113,11 +112,7 @@ def finish(config: TrainingConfig, trained: Trained, *, started: float, should_s
     }  # fmt: skip
     write()
     if "test" in splits and not should_stop():
-        tested = None
-        try:
-            tested = evaluate_artifact(model_dir, splits["test"], threads=config.num_cpus, should_stop=should_stop)
-        except DataSetError as error:
-            log.warning("nothing is tested: %s", error)
+        tested = evaluate_artifact(model_dir, splits["test"], threads=config.num_cpus, should_stop=should_stop)
         if tested is not None:
             answers, skipped = tested
             evaluation = answers.evaluation()
