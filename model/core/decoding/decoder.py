@@ -152,7 +152,6 @@ def _load(data: bytes, target_size: int | None, max_pixels: int) -> ImageFile.Im
     except OSError:
         if JPEG_END in data or not _has_all_scans(image, data):
             raise
-        data = data.rstrip(b"\xff")  # half a marker
         # Only the end marker is missing if the pixels do not depend on what comes after the data that is there.
         checksums = set()
         for rest in _ANY_REST:
