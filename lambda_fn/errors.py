@@ -10,7 +10,7 @@ from typing import ClassVar
 
 
 class UnsupportedEventError(Exception):
-    """Another AWS service sent an event of its own: it must see a failure, or it drops the event as done."""
+    """The event is none of this function, and its sender must see a failure, or it drops the event as done."""
 
 
 class ServiceError(Exception):

@@ -124,7 +124,7 @@ class ImageFetcher:
             response = connection.getresponse()
             with response:
                 if response.status in _REDIRECTS:
-                    location = response.getheader("Location")
+                    location = response.headers["Location"]  # the first; `getheader` would join several
                     if not location:
                         raise UrlFetchError("The host redirects without saying where to.")
                     return url.join(location)

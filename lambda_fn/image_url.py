@@ -107,7 +107,7 @@ def parse_image_url(text: object) -> ImageUrl:
     try:
         url = urlsplit(text)
         # `hostname` is in lower case by rules of its own.
-        host, port = url.hostname if url.netloc.isascii() else url.netloc.removesuffix(":443"), url.port
+        host, port = url.hostname if url.netloc.isascii() else url.netloc.partition(":")[0], url.port
         # What is percent-encoded already stays as it is; the fragment is the browser's business.
         target = quote(url.path or "/", safe=_PATH_CHARACTERS)
         if url.query:

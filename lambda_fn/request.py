@@ -19,8 +19,6 @@ _QUERY_KEYS = ("scores", "top_k")
 # Types that say nothing about the format, besides none at all; the last one is of the SageMaker SDK's DataSerializer.
 _OPAQUE_TYPES = ("", "application/octet-stream", "application/x-image", "file-path/raw-bytes")
 _JSON_START = re.compile(rb"(\xef\xbb\xbf)?\s*[\[{]")
-# Members of what services send: SQS, SNS, S3, DynamoDB, Kinesis; Firehose; Kafka, MQ; EventBridge; CloudWatch Logs.
-_EVENT_MEMBERS = ("Records", "records", "eventSource", "detail-type", "awslogs")
 _HOW = 'send an image as the body with "Content-Type: image/jpeg" (or image/png, …), or JSON with "url" or "image"'
 
 
@@ -84,14 +82,23 @@ def from_http(request: HttpRequest, max_image_bytes: int) -> ClassificationReque
     return from_document(document, max_image_bytes, query)
 
 
-def refuse_service_events(event: object) -> None:
-    """Raise UnsupportedEventError for an event that another AWS service sends; pipes send lists of them."""
-    first = event[0] if isinstance(event, list) and event else event
-    if isinstance(first, dict) and (members := first.keys() & _EVENT_MEMBERS) and "requestContext" not in first:
-        raise UnsupportedEventError(
-            f"An event with {_listed(members)} is that of another AWS service, such as SQS, SNS, S3 or EventBridge. "
-            'This function takes HTTP requests of its URL, and documents with "url" or "image".'
-        )
+def checked_event(event: object) -> dict[str, Any]:
+    """Return an event that is an HTTP request or a document for this function; raise UnsupportedEventError otherwise.
+
+    Queues, topics, schedules and the like send events of many forms, none of which has a member of such a document.
+    """
+    # A destination of asynchronous calls is sent a record with a context of its own and the payload of the call.
+    if isinstance(event, dict) and "requestPayload" not in event and event.keys() & {"requestContext", *_BODY_KEYS}:
+        return event
+    what = (
+        f"with {_listed([*event][:5]) or 'nothing'}"
+        if isinstance(event, dict)
+        else f"of the type {type(event).__name__}"
+    )
+    raise UnsupportedEventError(
+        f"An event {what} is not taken, as those of SQS, SNS, S3 and EventBridge are not: send an HTTP request to the "
+        'function\'s URL, or a document with "url" or "image".'
+    )
 
 
 def from_document(

@@ -18,7 +18,7 @@ from .endpoint import Classification, EndpointClient
 from .errors import InternalError, MethodNotAllowedError, NotFoundError, NotReadyError, ServiceError
 from .fetching import ImageFetcher
 from .image_url import ImageUrl
-from .request import ClassificationRequest, HttpRequest, from_document, from_http, refuse_service_events
+from .request import ClassificationRequest, HttpRequest, checked_event, from_document, from_http
 
 logger = logging.getLogger(__name__)
 
@@ -48,10 +48,10 @@ class Service:
     def answer(self, event: object, *, request_id: str, remaining_seconds: float) -> dict[str, Any]:
         """Answer an event with ``statusCode``, ``headers`` and ``body`` (JSON text), whatever happens.
 
-        `remaining_seconds` is the time until Lambda ends the function. Only an event of another AWS service is not
-        answered: an UnsupportedEventError is raised.
+        `remaining_seconds` is the time until Lambda ends the function. Only an event that is neither a request nor a
+        document for this function is not answered: an UnsupportedEventError is raised.
         """
-        refuse_service_events(event)
+        event = checked_event(event)
         record: Record = {"request_id": request_id, "route": "none", "status": 200}
         headers = {
             "content-type": "application/json",
@@ -75,9 +75,9 @@ class Service:
         text = "" if record.get("method") == "HEAD" else json.dumps({**body, "request_id": request_id})
         return {"statusCode": record["status"], "headers": headers, "body": text}
 
-    def _body(self, event: object, record: Record, deadline: Deadline) -> dict[str, Any]:
+    def _body(self, event: dict[str, Any], record: Record, deadline: Deadline) -> dict[str, Any]:
         limit = self._settings.max_image_bytes
-        if not isinstance(event, dict) or "requestContext" not in event:  # a direct invocation with a bare document
+        if "requestContext" not in event:  # a direct invocation with a bare document
             record["route"] = "classify"
             return self._classify(from_document(event, limit), record, deadline)
         request = HttpRequest.from_event(event)

@@ -21,7 +21,7 @@ from cli.parallel import map_unordered
 from cli.serving.function_client import Answer, FunctionClient
 from model.core.artifact import ArtifactError
 from model.training.data.image_folder import ImageFile
-from model.training.data.listing import some
+from model.training.data.listing import some, split_of
 
 if TYPE_CHECKING:
     from model.core.predictor import Predictor
@@ -139,7 +139,8 @@ def evaluate_deployment(stage: Stage, directory: Path) -> Evaluation:
     """
     import numpy as np  # as what `_load` imports: not needed by `classify`
 
-    test = [image for image in find_data_set(directory).images if image.split == "test"]
+    folder = find_data_set(directory)
+    test = [image for image in folder.images if image.split == "test"]
     if not test:
         raise NotReadyError(f"{directory} has no images in test/.")
     predictor = _load(stage.artifact)
@@ -160,7 +161,12 @@ def evaluate_deployment(stage: Stage, directory: Path) -> Evaluation:
     with progress_bar("Classifying", len(test)) as report:
         answers = dict(map_unordered(ask, test, threads=_CALLS_AT_ONCE, report=report))
     pairs: list[tuple[ImageFile, Answer]] = []
-    left_out, unanswered = dict[str, str](), dict[str, str]()
+    unanswered = dict[str, str]()
+    left_out = {
+        str(directory / place): reason
+        for place, reason in folder.left_out.items()
+        if split_of(place.partition("/")[0]) == "test"
+    }
     for image in test:
         answer = answers[image]
         if isinstance(answer, str):

@@ -99,7 +99,7 @@ def test_a_coding_that_compresses_is_refused_by_its_name(authority, coding):
     [
         ("/d\u00f6g \u00c5.jpg?q=\u00e0".encode(), "/d%C3%B6g%20%C3%85.jpg?q=%C3%A0"), (b"/d\xf6g.jpg", "/d%F6g.jpg"),
         (b"//dogs.example/x#part", "/x"), (b"y?a=b c", "/y?a=b%20c"), (b"?z", "/dog.jpg?z"),
-        (b"/%C3%B6 b", "/%C3%B6%20b"), ("https://D\u00f6gs.example/x".encode(), "/x"),
+        (b"/%C3%B6 b", "/%C3%B6%20b"), ("https://D\u00f6gs.example/x".encode(), "/x"), (b"/a\r\nLocation: /b", "/a"),
     ],
 )  # fmt: skip
 def test_a_location_is_read_as_browsers_read_it(authority, location, path):

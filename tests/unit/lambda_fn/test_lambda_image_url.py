@@ -19,6 +19,7 @@ from lambda_fn.image_url import ImageUrl, is_public_address, parse_image_url
         ("https://example.com/caf\u00e9/%C3%A9?q=\u00fc", "example.com", "/caf%C3%A9/%C3%A9?q=%C3%BC"),
         ("https://b\u00fccher.example/x", "xn--bcher-kva.example", "/x"),
         ("https://fa\u00df.de/x", "xn--fa-hia.de", "/x"), ("https://FA\u1e9e.de:443/", "xn--fa-hia.de", "/"),
+        ("https://fa\u00df.de:/", "xn--fa-hia.de", "/"),
         ("https://\u039d\u038a\u039a\u039f\u03a3.gr/", "xn--kxawhku.gr", "/"),
         ("https://\u2615\ufe0f.ws/", "xn--53h.ws", "/"), ("https://exa\u00admple\u3002com/", "example.com", "/"),
         (" https://example.com/a dog.jpg?q=a b|c[0]\n", "example.com", "/a%20dog.jpg?q=a%20b|c[0]"),
