@@ -14,16 +14,14 @@ from PIL import AvifImagePlugin
 
 from .errors import ImageTooLargeError
 
-JPEG_END = b"\xff\xd9"
+_JPEG_END = b"\xff\xd9"
 _JPEG_MARKER = re.compile(rb"\xff+([^\xff\0])")
 _JPEG_SCAN = 0xDA
 _JPEG_WITHOUT_LENGTH = (0x01, *range(0xD0, 0xD8))
 # Application segments and comments. Two say what the components are: APP0 of JFIF and APP14 of Adobe.
 _JPEG_METADATA = {**dict.fromkeys((*range(0xE0, 0xF0), 0xFE), b""), 0xE0: b"JFIF\0", 0xEE: b"Adobe"}
-_PNG_CHUNK = struct.Struct(">I4s")
 # How long the chunk tRNS is, by the type of colour; the other types have none.
 _PNG_TRANSPARENCY = {0: range(2, 3), 2: range(6, 7), 3: range(1, 257)}
-_WEBP_CHUNK = struct.Struct("<4sI")
 _WEBP_ALPHA_AND_ANIMATION = 0x12
 _AVIF_EXIF = re.compile(rb"(infe[\2\3].{7,9})Exif", re.DOTALL)
 # Tags of TIFF, by its specification, those of JPEG and of LERC: size, samples, compression, colours, strips and tiles.
@@ -44,6 +42,11 @@ def without_metadata(data: bytes) -> tuple[str | None, bytes, bytes]:
         if start.match(data):
             return name, *strip(data)
     return None, data, b""
+
+
+def has_jpeg_end(data: bytes | bytearray) -> bool:
+    """Tell whether a JPEG has its end marker."""
+    return data.rfind(_JPEG_END) >= 0  # `in` would look at all of it, from the front
 
 
 def orientation_of(exif: bytes) -> int:
@@ -80,7 +83,7 @@ def _jpeg(data: bytes) -> tuple[bytes, bytes]:
             kept += view[begin:at]
         elif not exif and data.startswith(b"Exif\0\0", content):
             exif = data[content:at]
-    if JPEG_END not in kept:
+    if not has_jpeg_end(kept):
         end = len(kept.rstrip(b"\0"))
         if len(kept) - end > 1:  # zeros that fill a file up to its size, save the one of FF 00: none of its pixels
             del kept[end + kept.endswith(b"\xff", 0, end) :]
@@ -92,7 +95,7 @@ def _png(data: bytes) -> tuple[bytes, bytes]:
     view, kept, exif, at = memoryview(data), bytearray(data[:8]), b"", 8
     has_pixels = has_transparency = False
     while at + 8 <= len(data):
-        length, kind = _PNG_CHUNK.unpack_from(data, at)
+        length, kind = struct.unpack_from(">I4s", data, at)
         begin, at = at, at + 12 + length
         has_pixels |= kind == b"IDAT"
         if kind in (b"IHDR", b"PLTE", b"IDAT", b"IEND"):
@@ -128,7 +131,7 @@ def _webp(data: bytes) -> tuple[bytes, bytes]:
         return data, b""  # truncated
     view, kept, exif, at = memoryview(data), bytearray(b"WEBP"), b"", 12
     while at + 8 <= len(data):
-        kind, length = _WEBP_CHUNK.unpack_from(data, at)
+        kind, length = struct.unpack_from("<4sI", data, at)
         begin, at = at, at + 8 + length + length % 2
         if kind == b"EXIF":
             exif = exif or data[begin + 8 : begin + 8 + length]

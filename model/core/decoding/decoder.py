@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import AvifImagePlugin, Image, ImageFile, JpegImagePlugin, TiffImagePlugin
 
-from .containers import JPEG_END, orientation_of, without_metadata
+from .containers import has_jpeg_end, orientation_of, without_metadata
 from .errors import ImageError, ImageTooLargeError, UnreadableImageError
 
 # What cameras, phones and the web produce. Pillow knows fifty more, each of them a parser that strangers' bytes would
@@ -55,7 +55,7 @@ _ARITHMETIC = 5
 _RANDOM = random.Random(0)  # noqa: S311
 _ANY_REST = [
     b"".join(bytes(_RANDOM.choices(range(255), k=48)) + b"\xff%c" % (0xD0 + n % 8) for n in range(first, first + 16))
-    + JPEG_END
+    + b"\xff\xd9"
     for first in (0, 4, 2, 6)
 ]
 # Pillow scales samples to 8 bits, but not the colour that a PNG calls transparent.
@@ -150,14 +150,14 @@ def _load(data: bytes, target_size: int | None, max_pixels: int) -> ImageFile.Im
         image.load()
         return image
     except OSError:
-        if JPEG_END in data or not _has_all_scans(image, data):
+        if has_jpeg_end(data) or not _has_all_scans(image, data):
             raise
         # Only the end marker is missing if the pixels do not depend on what comes after the data that is there.
         checksums = set()
         for rest in _ANY_REST:
             image.close()
             image = _load(data + rest, target_size, max_pixels)
-            checksums.add(_checksum(image))
+            checksums.add(tuple(zlib.crc32(image.crop(box).tobytes()) for box in _bands(image)))
         if len(checksums) > 1:
             raise
         return image
@@ -190,7 +190,7 @@ def _check_scans(image: JpegImagePlugin.JpegImageFile, data: bytes, max_blocks: 
     blocks = -(-image.width // (8 * across)) * across * -(-image.height // (8 * down)) * down
     # A header cannot be part of a scan, so there are at most as many scans as headers.
     scans = sum(b"".join(_SCAN.findall(data)))
-    if JPEG_END not in data:
+    if not has_jpeg_end(data):
         scans *= 1 + len(_ANY_REST)
     if re.search(rb"\xff[\xc9\xca]\0.\x08" + re.escape(struct.pack(">HH", image.height, image.width)), data, re.DOTALL):
         scans *= _ARITHMETIC
@@ -212,10 +212,6 @@ def _has_all_scans(image: ImageFile.ImageFile, data: bytes) -> bool:
         for component in data[scan.end() : end : 2] if not bits & 15 else b"":
             found[component] = found.get(component, 0) | (2 << last) - (1 << first)
     return [coefficients & _ALL_64 for coefficients in found.values()] == [_ALL_64] * image.layers
-
-
-def _checksum(image: Image.Image) -> tuple[int, ...]:
-    return tuple(zlib.crc32(image.crop(box).tobytes()) for box in _bands(image))
 
 
 def _not_read(data: bytes) -> UnreadableImageError:

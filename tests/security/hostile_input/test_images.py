@@ -150,6 +150,8 @@ LARGE: dict[str, Callable[[], bytes]] = {
     "PNG of many colour profiles": lambda: full_of(png_chunk(b"iCCP", b"a\0\0" + deflated(2**20)), "PNG"),
     "PNG of compressed text": lambda: full_of(png_chunk(b"zTXt", b"a\0\0" + deflated(2**24)), "PNG"),
     "PNG of many chunks": lambda: full_of(png_chunk(b"abCd", b""), "PNG"),
+    "PNG of many chunks of no pixels": lambda: full_of(png_chunk(b"IDAT", b""), "PNG"),
+    "JPEG of many tables": lambda: full_of(segment(0xDB, b""), "JPEG"),
     "PNG, 16 bits": lambda: encoded("I;16", "PNG"),
     "PNG, turned": lambda: encoded("RGBA", "PNG", exif=turned()),
     "GIF of many comments": lambda: full_of(b"!\xfe\1c\0", "GIF"),

@@ -36,13 +36,9 @@ class Names:
         return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
 
 
-def fetch(
-    server, authority, *, url=URL, deadline=30.0, names=None, seconds=5.0, is_permitted="127.0.0.1".__eq__, contact=""
-):
-    resolver, tls = names or Names(["127.0.0.1"]), authority and authority.client()
-    fetcher = ImageFetcher(
-        1000, seconds, contact, resolver=resolver, is_permitted=is_permitted, port=server.port, tls=tls
-    )
+def fetch(server, authority, *, url=URL, deadline=30.0, names=None, seconds=5.0, **options):
+    options = {"resolver": names or Names(["127.0.0.1"]), "is_permitted": "127.0.0.1".__eq__} | options
+    fetcher = ImageFetcher(1000, seconds, port=server.port, tls=authority and authority.client(), **options)
     return fetcher.fetch(parse_image_url(url), Deadline(deadline))
 
 
@@ -79,10 +75,7 @@ def test_the_host_is_told_the_contact(authority, contact, sent):
     assert server.requests[0].headers["user-agent"] == sent
 
 
-CODINGS = ("", "aws-chunked", "base64", "utf-8", "none", "identity, aws-chunked", "IDENTITY")
-
-
-@pytest.mark.parametrize("coding", CODINGS)
+@pytest.mark.parametrize("coding", ["", "aws-chunked", "base64", "utf-8", "none", "identity, aws-chunked", "IDENTITY"])
 def test_a_coding_that_compresses_nothing_is_left_to_the_decoder(authority, coding):
     with fake_server(reply(raw=JPEG, headers={"Content-Encoding": coding}), tls=authority.server) as server:
         assert fetch(server, authority) == JPEG
@@ -176,14 +169,8 @@ def test_a_certificate_for_another_name_or_of_an_unknown_authority_is_refused(au
     assert not server.requests
 
 
-NO_IMAGES = [
-    reply(302, raw=b""),
-    reply(404, raw=b"x"),
-    reply(raw=b""),
-    raw(),
-    image("text/html"),
-    image("application/ld+json"),
-]
+PAGES = [image("text/html"), image("application/ld+json")]
+NO_IMAGES = [reply(302, raw=b""), reply(404, raw=b"x"), reply(raw=b""), raw(), *PAGES]
 
 
 @pytest.mark.parametrize("answer", NO_IMAGES)
