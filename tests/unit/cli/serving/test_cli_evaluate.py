@@ -98,8 +98,10 @@ def test_one_image_does_not_lose_the_others_and_is_named(
 def test_a_class_of_which_no_image_is_left_is_named_and_changes_the_exit_code(stage, dogs, capsys):
     for path in (dogs / "test" / LABELS[2]).iterdir():
         stage.answers[path.read_bytes()] = TOO_LARGE
+    note = dogs / "test" / LABELS[1] / "a.txt"
+    note.touch()
     figures, error = evaluate(stage, dogs, capsys)
-    assert figures["test_images"] == 4
+    assert figures["test_images"] == 4 and str(note) in figures["left_out"]
     assert isinstance(error, NotReadyError) and repr(LABELS[2]) in str(error)
 
 

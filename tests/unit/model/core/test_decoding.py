@@ -96,6 +96,11 @@ def test_a_turned_image_is_shown_upright(orientation: int, file_format: str) -> 
     assert np.abs(np.asarray(decode(data), int) - np.asarray(upright, int)).mean() < 10
 
 
+def test_an_orientation_in_32_bits_turns_too() -> None:
+    exif = b"Exif\0\0MM\0*\0\0\0\x08\0\1\1\x12\0\4\0\0\0\1\0\0\0\6"
+    assert decode(encode(two_halves(), "JPEG", exif=exif)).size == (32, 64)
+
+
 @pytest.mark.parametrize(
     ("size", "target", "expected"),
     [
