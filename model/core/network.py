@@ -9,6 +9,7 @@ import contextlib
 import difflib
 import functools
 import importlib
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -173,17 +174,30 @@ def _load_weights(network: torch.nn.Module, architecture: str, path: Path) -> No
     except Exception as error:  # torch.load raises a different class for every kind of wrong file
         raise NetworkError(f"{path} is not a plain state dictionary: {type(error).__name__}") from error
     own = network.state_dict()
-    if not isinstance(loaded, dict) or not loaded.keys() & own.keys():
-        raise NetworkError(f"{path} holds no weights of a {architecture}")
+    names = loaded if isinstance(loaded, dict) else ()
+    # The published DenseNets have names from before dots had a meaning in them.
+    loaded = {re.sub(r"(denselayer\d+\.(?:norm|conv))\.(\d\.)", r"\1\2", str(name)): loaded[name] for name in names}
+    if not loaded.keys() & own.keys():
+        raise NetworkError(
+            f"{path} holds no weights of a {architecture}: it begins with {next(iter(loaded), None)!r}, and not with "
+            f"{next(iter(own))!r}. It takes what torch.save(network.state_dict(), FILE) writes: no whole checkpoint, "
+            "and no network inside another, such as DataParallel"
+        )
     if "encoder.pos_embedding" in own and "encoder.pos_embedding" in loaded:
         interpolate = torchvision_models().vision_transformer.interpolate_embeddings
         with contextlib.suppress(ValueError):  # what has another form does not fit, as is said below
             loaded = interpolate(network.image_size, network.patch_size, loaded)
-    head = classifier_name(network) + "."
-    fitting = {name: value for name, value in loaded.items() if name in own and value.shape == own[name].shape}
-    unfit = sorted(name for name in own if name not in fitting and not name.startswith(head))
+    fitting = {
+        name: value
+        for name, value in loaded.items()
+        if name in own and isinstance(value, torch.Tensor) and value.shape == own[name].shape
+    }
+    # The head is for other classes, and torch had no counter of batches when some networks were published.
+    free = (classifier_name(network) + ".", "num_batches_tracked")
+    unfit = sorted(name for name in own.keys() - fitting.keys() if not name.startswith(free[0]) and free[1] not in name)
     if unfit:
         raise NetworkError(
             f"{path} does not fit a {architecture}: {len(unfit)} tensors differ, the first is {unfit[0]}"
         )
-    network.load_state_dict(fitting, strict=False)
+    own.update(fitting)  # and keep its versions, without which MNASNet refuses to load
+    network.load_state_dict(own)

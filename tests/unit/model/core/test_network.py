@@ -1,4 +1,5 @@
 import pickle
+import re
 
 import numpy as np
 import pytest
@@ -28,6 +29,15 @@ def test_every_kind_starts_from_published_weights_but_for_the_classifier(archite
     assert network(torch.zeros(2, 3, 64, 64)).shape == (2, 4)
 
 
+@pytest.mark.parametrize("architecture", ["mnasnet0_5", "densenet121", "vgg11_bn"])
+def test_weights_are_read_as_torchvision_published_them_before_torch_had_all_it_has(architecture, tmp_path):
+    own = build(architecture, 10).state_dict()
+    old = {name: value for name, value in own.items() if "num_batches_tracked" not in name}  # no versions, either
+    torch.save({re.sub(r"(denselayer\d+\.\w+)(\d\.)", r"\1.\2", name): old[name] for name in old}, tmp_path / "old.pt")
+    first, value = next(build(architecture, 4, weights=tmp_path / "old.pt").named_parameters())
+    assert torch.equal(value, own[first])
+
+
 class Hostile:
     def __reduce__(self):
         return (open, ("/dev/null",))
@@ -45,6 +55,13 @@ def test_what_does_not_fit_a_network_is_an_error_in_words(tmp_path):
     torch.save(build("resnet34", 4).state_dict(), tmp_path / "weights.pt")
     with pytest.raises(NetworkError, match="does not fit a resnet50"):
         build("resnet50", 4, weights=tmp_path / "weights.pt")
+    for wrapped in ({"model": {}, "epoch": 3}, {"module.conv1.weight": torch.zeros(1)}):
+        torch.save(wrapped, tmp_path / "weights.pt")
+        found = re.escape(
+            f"begins with {next(iter(wrapped))!r}, and not with 'conv1.weight'. It takes what torch.save("
+        )
+        with pytest.raises(NetworkError, match=found):
+            build("resnet50", 4, weights=tmp_path / "weights.pt")
     with pytest.raises(NetworkError, match=r"did you mean .*resnet18"):
         build("resnet_18", 3)
     for architecture, size, made in (("alexnet", 32, 224), ("vit_b_16", 40, 224), ("inception_v3", 64, 299)):
