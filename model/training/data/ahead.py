@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -22,13 +23,19 @@ def rows(array: npt.NDArray[Any], chosen: npt.NDArray[np.int64], device: torch.d
     return picked.to(device, non_blocking=pinned)
 
 
+@functools.cache
+def _side_stream(device: torch.device) -> torch.cuda.Stream:
+    """Return always the same stream: the memory that torch has once given to a stream is not for others."""
+    return torch.cuda.Stream(device)
+
+
 def ahead(items: Iterator[T], device: torch.device) -> Iterator[T]:
     """Yield what an iterator makes on a device; for a GPU a thread makes the next item while the caller works."""
     if device.type != "cuda":
         yield from items
         return
     # A stream of its own: on the caller's every copy would wait for the steps before it.
-    main, side = torch.cuda.current_stream(device), torch.cuda.Stream(device)
+    main, side = torch.cuda.current_stream(device), _side_stream(device)
 
     def make(released: torch.cuda.Event) -> tuple[T | None, torch.cuda.Event]:
         with torch.cuda.stream(side):

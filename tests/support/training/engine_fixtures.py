@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 
 import numpy as np
 import pytest
@@ -51,7 +52,9 @@ class PretendStream:
 def pretend_gpu(monkeypatch: pytest.MonkeyPatch) -> tuple[PretendStream, PretendStream]:
     """Let input on the CPU be made as for a GPU; return the streams of the steps and of the input."""
     main, side = PretendStream(), PretendStream()
-    for name, value in (("current_stream", lambda _: main), ("Stream", lambda _: side), ("set_device", print)):
+    once = iter([side])  # memory that torch has given to one stream is not for another
+    monkeypatch.setattr(prefetching, "_side_stream", functools.cache(prefetching._side_stream.__wrapped__))
+    for name, value in (("current_stream", lambda _: main), ("Stream", lambda _: next(once)), ("set_device", print)):
         monkeypatch.setattr(torch.cuda, name, value)
     monkeypatch.setattr(torch.cuda, "stream", contextlib.nullcontext)
     gpu = torch.device("cuda")
