@@ -55,10 +55,8 @@ def fit_temperature(logits: FloatArray, targets: IntArray) -> float:
         slope, confidence = slope_and_confidence(sharpness)
         return slope < 0 and not (sharpness > 1 and confidence > most_confidence)
 
-    if math.isclose(
-        slope_and_confidence(1.0)[0], 0.0, abs_tol=1e-12
-    ):  # already best; or the logits say nothing, as no temperature can
-        return 1.0
+    if math.isclose(slope_and_confidence(1.0)[0], 0.0, abs_tol=1e-12):
+        return 1.0  # already best; or the logits say nothing, as no temperature can
     low, high = (1.0, MAX_TEMPERATURE) if may_grow(1.0) else (1 / MAX_TEMPERATURE, 1.0)
     for _ in range(_HALVINGS):
         middle = math.sqrt(low * high)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator
 
@@ -124,24 +125,29 @@ def fit(
             state.update()
             state.step += 1
             stop, due, lost = workers.any(should_stop(), checkpoints is not None and checkpoints.due, state.is_lost)
-            if lost:
-                state.diverge()
-                break
-            if checkpoints is not None and (stop or due):
+            if checkpoints is not None and (stop or due) and not lost:
                 state.seconds = time.perf_counter() - started
                 _average_buffers(state, workers)
-                checkpoints.save(state.capture(workers))
-            if stop:
+                captured = state.capture(workers)
+                lost = not math.isfinite(captured["total_loss"])  # on a GPU perhaps nobody has looked since
+                if not lost:
+                    checkpoints.save(captured)
+            if lost:
+                state.diverge()
+            if lost or stop:
                 break
         if stop or state.diverged_epoch:
             break
         _average_buffers(state, workers)
         train_loss = workers.sum([state.total_loss.item()])[0] / len(train)  # waits for a GPU to make the last step
         state.seconds = time.perf_counter() - started
-        evaluation = evaluate(
-            state.evaluated, valid, augmentation.preprocessing, device,
-            workers=workers, half=half, batch_size=min(EVALUATION_BATCH, EVALUATION_TIMES * at_once),
-        )  # fmt: skip
+        for precision in dict.fromkeys((half, None)):
+            evaluation = evaluate(
+                state.evaluated, valid, augmentation.preprocessing, device,
+                workers=workers, half=precision, batch_size=min(EVALUATION_BATCH, EVALUATION_TIMES * at_once),
+            )  # fmt: skip
+            if math.isfinite(evaluation.loss):
+                break  # float16 overflows easily while the running statistics lag behind the weights
         if (metrics := state.finish_epoch(train_loss, len(train), evaluation)) is not None:
             on_epoch(metrics)
             keep_best(state.outcome(workers.size))

@@ -8,7 +8,6 @@ from engine_fixtures import CPU, PREPROCESSING, RECIPE, brightness, small_networ
 from torch import nn
 
 from model.core.network import NetworkError, build
-from model.training.config import SELECTIONS
 from model.training.data.augment import Augmentation
 from model.training.distributed.group import Workers
 from model.training.loop.engine import evaluate, fit, half_type
@@ -74,14 +73,6 @@ def test_a_request_to_stop_ends_it_within_a_step_and_keeps_the_best():
     assert (outcome.best, outcome.best_epoch, outcome.history, outcome.interrupted) == (None, 0, [], True)
 
 
-@pytest.mark.parametrize("select", SELECTIONS)
-def test_the_best_epoch_is_that_of_the_selected_metric(select):
-    _, outcome = run(select=select, epochs=12, lr=0.05)
-    sign = 1 if select == "loss" else -1
-    ranks = [(sign * epoch.selected(select), epoch.valid_loss) for epoch in outcome.history]
-    assert outcome.best_epoch == ranks.index(min(ranks)) + 1
-
-
 def test_a_training_that_diverges_before_its_first_epoch_is_an_error_that_names_the_learning_rate():
     with pytest.raises(DivergedError, match=r"diverged in epoch 1.*below 1e\+20"):
         run(lr=1e20)
@@ -122,30 +113,30 @@ def test_half_precision_trains_and_validates_and_leaves_a_network_in_single_prec
     assert {value.dtype for value in network.parameters()} == {torch.float32}
 
 
+def test_a_validation_that_is_too_large_for_float16_is_no_divergence():
+    network = small_network()
+    network[0].register_forward_hook(lambda *given: None if network.training else given[-1] * 1e5 * 1e-5)
+    assert run(network, half=torch.float16)[1].diverged_epoch == 0
+
+
 @pytest.mark.parametrize(
-    ("choice", "device", "cpu", "gpu", "expected"),
+    ("choice", "device", "cpu", "gpu", "others", "expected"),
     [
-        ("auto", CPU, "bf16", True, None),
-        ("auto", GPU, "", True, torch.bfloat16),
-        ("auto", GPU, "", False, torch.float16),
-        ("on", CPU, "sse", True, None),
-        ("on", CPU, "amx_bf16", True, torch.bfloat16),
+        ("auto", CPU, "bf16", True, None, None),
+        ("auto", GPU, "", True, torch.bfloat16, torch.bfloat16),
+        ("auto", GPU, "", True, torch.float16, torch.float16),
+        ("auto", GPU, "", True, None, None),
+        ("auto", GPU, "", False, torch.bfloat16, torch.float16),
+        ("on", CPU, "sse", True, torch.bfloat16, None),
+        ("on", CPU, "amx_bf16", True, torch.bfloat16, torch.bfloat16),
     ],
 )
-def test_what_is_computed_in_16_bits(choice, device, cpu, gpu, expected, monkeypatch, caplog):
+def test_what_all_workers_compute_in_16_bits(choice, device, cpu, gpu, others, expected, monkeypatch, caplog):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"architecture": "any", cpu: True})
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation or gpu)
+    monkeypatch.setattr(Workers, "all_gather", lambda _, own: [own, others])
     assert half_type(choice, device) is expected
     assert ("no instructions for bfloat16" in caplog.text) == (cpu == "sse")
-
-
-@pytest.mark.parametrize(
-    ("others", "expected"), [(torch.bfloat16, torch.bfloat16), (torch.float16, torch.float16), (None, None)]
-)
-def test_workers_on_different_gpus_compute_in_the_same_type(others, expected, monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: True)
-    monkeypatch.setattr(Workers, "all_gather", lambda _, own: [own, others])
-    assert half_type("auto", GPU, Workers(0, 2)) is expected
 
 
 @pytest.mark.parametrize(("accumulate", "largest"), [(1, 32), (2, 16), (99, 8)])
