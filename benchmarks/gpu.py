@@ -3,21 +3,14 @@
     python -m benchmarks.gpu
 
 It takes no arguments, no network and under six minutes on one H100, and needs what an image of PyTorch has: torch,
-torchvision, numpy, pillow, onnx, onnxruntime, tqdm. It makes its images itself. On a machine without a GPU everything
-is small, so that the program itself can be tried there; its figures then mean nothing. The status is 1 when a check
-fails.
+torchvision, numpy, pillow, onnx, onnxruntime, tqdm. It makes its images itself. The status is 1 when a check fails.
+Without a GPU everything is small: that tries the program, and its figures mean nothing.
 
-our loop
-    `model.training.loop.engine.fit` trains a ResNet-50 at 224 pixels, channels last, from decoded images in memory,
-    which it crops, turns and recolours. The first epoch warms up, in the second a profiler sees when the GPU computes
-    (copies do not count), the median of the others is the speed.
-plain loop
-    What torchvision's reference script does, with the same images: a `DataLoader` with as many processes as vCPUs and
-    pinned memory, `transforms.v2` (`RandomResizedCrop`, flip, normalisation), contiguous tensors, AdamW, the loss read
-    in every step; in float32 and in mixed precision.
-head mode
-    `python -m model.train --mode head`, twice: the second run finds the features of the first, so what the first took
-    longer is the time of the features.
+Our loop is `model.training.loop.engine.fit`. Its first epoch warms up, in the second a profiler sees when the GPU
+computes (copies do not count), the median of the others is the speed. The plain loop is torchvision's reference script
+with the same images: a `DataLoader` with as many processes as vCPUs and pinned memory, `transforms.v2`, AdamW, the loss
+read in every step. Head mode runs twice: the second run finds the features of the first, so what the first took longer
+is their time.
 """
 
 from __future__ import annotations
@@ -33,7 +26,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,12 +36,12 @@ import torch.multiprocessing
 from torch import nn
 from torch.autograd import DeviceType
 from torch.nn import functional
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, TensorDataset
 
 from benchmarks.drawn import write_data_set
 from model.core.machine import available_vcpus
 from model.core.network import build, torchvision_models
-from model.core.transforms import Preprocessing
+from model.core.transforms import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from model.training.config import Recipe
 from model.training.data.augment import Augmentation
 from model.training.data.decoded import CACHE_MARGIN, Images
@@ -81,15 +74,15 @@ class Meter:
     """Asked after every step whether to stop; on a GPU it profiles the steps from `first` to `last`."""
 
     def __init__(self, device: torch.device, *, first: int = 0, last: int = 0, stop_after: int = 0) -> None:
-        self._device, self._first, self._last, self._stop_after = device, first, last, stop_after
+        self._profiled, self._stop_after = (first, last) if device.type == "cuda" else (0, 0), stop_after
         self._step, self.busy = 0, ""
 
     def __call__(self) -> bool:
         """Return whether enough steps are made."""
         self._step += 1
-        if self._device.type == "cuda" and self._step in (self._first, self._last):
+        if self._step in self._profiled:
             torch.cuda.synchronize()
-            if self._step == self._first:
+            if self._step == self._profiled[0]:
                 self._profiler = torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA])
                 self._profiler.start()
                 self._started = time.perf_counter()
@@ -97,8 +90,8 @@ class Meter:
                 seconds = time.perf_counter() - self._started
                 self._profiler.stop()
                 found = [event for event in self._profiler.events() or [] if event.device_type == DeviceType.CUDA]
-                spans = [e.time_range for e in found if not e.name.startswith(("Memcpy", "Memset"))]
-                self.busy = f"{covered((span.start, span.end) for span in spans) / 1e6 / seconds:.0%}"
+                spans = [(e.time_range.start, e.time_range.end) for e in found if not e.name.startswith("Mem")]
+                self.busy = f"{covered(spans) / 1e6 / seconds:.0%}"
         return self._step == self._stop_after
 
 
@@ -122,25 +115,16 @@ def noise(count: int, side: int, seed: int) -> Images:
     return Images(pixels, np.ones(count, np.float32), targets)
 
 
-class Transformed(Dataset[tuple[torch.Tensor, int]]):
-    """Images as torchvision's reference script varies them."""
+def transformed(side: int, chosen: list[tuple[torch.Tensor, torch.Tensor]]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return a batch of images, each varied as torchvision's reference script varies it, and their classes."""
+    torchvision_models()  # helps the import that follows
+    from torchvision.transforms import v2
 
-    def __init__(self, images: Images, side: int) -> None:
-        torchvision_models()  # helps the import that follows
-        from torchvision.transforms import v2
-
-        self._images, preprocessing = images, Preprocessing(side, side)
-        self._transform = v2.Compose([
-            v2.RandomResizedCrop(side, antialias=True), v2.RandomHorizontalFlip(),
-            v2.ToDtype(torch.float32, scale=True), v2.Normalize(preprocessing.mean, preprocessing.std),
-        ])  # fmt: skip
-
-    def __len__(self) -> int:
-        return len(self._images)
-
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
-        image = torch.from_numpy(self._images.pixels[index]).permute(2, 0, 1)
-        return self._transform(image), int(self._images.targets[index])
+    vary = v2.Compose([
+        v2.RandomResizedCrop(side, antialias=True), v2.RandomHorizontalFlip(),
+        v2.ToDtype(torch.float32, scale=True), v2.Normalize(IMAGENET_MEAN, IMAGENET_STD),
+    ])  # fmt: skip
+    return torch.stack([vary(image.permute(2, 0, 1)) for image, _ in chosen]), torch.stack([each[1] for each in chosen])
 
 
 @dataclass(frozen=True)
@@ -153,19 +137,15 @@ class Bench:
     batch: int
     steps: int
 
-    def images(self) -> tuple[Images, Images]:
-        """Return those to train with and those to validate with."""
-        whole = round(self.side * CACHE_MARGIN)
-        return noise(self.batch * self.steps, whole, 1), noise(2 * self.batch, self.side, 2)
-
-    def network(self) -> nn.Module:
-        """Return a network with always the same random weights."""
+    def start(self) -> tuple[nn.Module, Images, Images]:
+        """Return a network, always with the same random weights, and images to train and to validate with."""
         torch.manual_seed(0)
-        return build(self.architecture, CLASSES)
+        network, whole = build(self.architecture, CLASSES), round(self.side * CACHE_MARGIN)
+        return network, noise(self.batch * self.steps, whole, 1), noise(2 * self.batch, self.side, 2)
 
     def fit(self, meter: Meter, *, epochs: int, clip: float = 0.0, **options: Any) -> tuple[Fit, nn.Module]:
         """Train a new network with our loop."""
-        network, (train, valid) = self.network(), self.images()
+        network, train, valid = self.start()
         outcome = fit(
             network, train, valid,
             recipe=Recipe(epochs, self.batch, lr=0.001, weight_decay=0.05, clip_gradient=clip),
@@ -188,10 +168,12 @@ class Bench:
 
     def plain(self, half: torch.dtype | None = None) -> float:
         """Return the images per second of the plain loop."""
-        network, (train, _) = self.network().to(self.device), self.images()
+        network, train, _ = self.start()
+        network.to(self.device)
         optimizer = torch.optim.AdamW(network.parameters(), lr=0.001, weight_decay=0.05)
         loader = DataLoader(
-            Transformed(train, self.side), self.batch, shuffle=True, num_workers=available_vcpus(),
+            TensorDataset(torch.from_numpy(train.pixels), torch.from_numpy(train.targets)), self.batch, shuffle=True,
+            collate_fn=functools.partial(transformed, self.side), num_workers=available_vcpus(),
             pin_memory=self.device.type == "cuda", persistent_workers=True,
         )  # fmt: skip
         rates = []
@@ -218,7 +200,7 @@ def check_resume(bench: Bench) -> None:
     """Stop a training in the middle of its second epoch and go on; compare with two that nobody stopped."""
 
     def losses(outcome: Fit) -> Any:
-        return np.array([(epoch.train_loss, epoch.valid_loss) for epoch in outcome.history])
+        return np.array([epoch.train_loss for epoch in outcome.history])
 
     torch.backends.cudnn.benchmark = False  # it may choose other algorithms in every run
     with tempfile.TemporaryDirectory() as folder:
@@ -229,8 +211,7 @@ def check_resume(bench: Bench) -> None:
             outcome, _ = bench.fit(meter, epochs=2, checkpoints=state)
             check(f"a training {'stops' if stop_after else 'goes on'}", outcome.interrupted == bool(stop_after))
     torch.backends.cudnn.benchmark = bench.device.type == "cuda"
-    noise = float(np.abs(one - two).max())
-    difference = float(np.abs(losses(outcome) - one).max())
+    noise, difference = (float(np.abs(other - one).max()) for other in (two, losses(outcome)))
     text = f"resumed, losses differ by {difference:.2g}, and by {noise:.2g} when nobody interrupts"
     check(text, difference <= max(SMALLEST_NOISE, NOISE_TIMES * noise))
 
@@ -244,8 +225,7 @@ def run_rank(rank: int, port: int, folder: str, bench: Bench) -> None:
     device = torch.device("cuda", rank) if several else bench.device
     # Two that share a GPU talk as CPUs do.
     with joined(gpus=None if several else 0) as workers:
-        own = Bench(device, bench.architecture, bench.side, bench.batch, bench.steps)
-        outcome, network = own.fit(Meter(device), epochs=3, accumulate=2, workers=workers)
+        outcome, network = replace(bench, device=device).fit(Meter(device), epochs=3, accumulate=2, workers=workers)
     weights = b"".join(value.cpu().numpy().tobytes() for value in network.state_dict().values())
     losses = [epoch.train_loss for epoch in outcome.history]
     found = {"losses": losses, "weights": hashlib.sha256(weights).hexdigest()}
@@ -254,7 +234,7 @@ def run_rank(rank: int, port: int, folder: str, bench: Bench) -> None:
 
 def check_two_ranks(bench: Bench) -> tuple[str, ...]:
     """Train with two workers; return a row of the table."""
-    how = {0: "gloo, CPUs", 1: "gloo, one GPU: NCCL refuses two ranks on one device"}
+    how = ("gloo, CPUs", "gloo, one GPU: NCCL refuses two ranks on one device", "NCCL, two GPUs")
     with tempfile.TemporaryDirectory() as folder:
         with socket.create_server(("127.0.0.1", 0)) as listener:
             port = listener.getsockname()[1]
@@ -262,8 +242,7 @@ def check_two_ranks(bench: Bench) -> tuple[str, ...]:
         (one, rate), (two, _) = (json.loads(Path(folder, f"{rank}.json").read_text()) for rank in (0, 1))
     check("two ranks: losses are finite and fall", falls(one["losses"]))
     check("two ranks have the same losses and weights", one == two)
-    name = f"two ranks ({how.get(torch.cuda.device_count(), 'NCCL, two GPUs')}), float32, two pieces"
-    return name, f"{rate:,.0f}", "", "", ""
+    return f"two ranks ({how[min(torch.cuda.device_count(), 2)]}), two pieces", f"{rate:,.0f}", "", "", ""
 
 
 def check_head_mode(bench: Bench) -> tuple[str, ...]:
@@ -317,7 +296,7 @@ def main() -> int:
         bench.ours("bfloat16, compiled", mixed, half=torch.bfloat16, compiled=True),
         bench.ours("float16, clipped, two pieces", mixed, half=torch.float16, accumulate=2, clip=1.0),
     ]
-    small = Bench(bench.device, bench.architecture, bench.side, bench.batch // 2, 4)
+    small = replace(bench, batch=bench.batch // 2, steps=4)
     check_resume(small)
     rows += [check_two_ranks(small), check_head_mode(small)]
     show("\n| training | images/s | GPU computes | GPU memory, GB | over the plain loop |\n|---|---|---|---|---|")
