@@ -24,7 +24,7 @@ _AUGMENTATION = ("augment", "mirror", "crop_scale", "rotation", "color")
 # What only one of the two modes looks at. The features are computed by a network in evaluation mode.
 _ONLY = {
     "finetune": (
-        "train_stages", "lr_decay", "mixup", "cutmix", "accumulate", "compile", "sync_batch_norm", *_CHECKPOINTING,
+        "train_stages", "lr_decay", "mixup", "cutmix", "accumulate", "compile", "sync_batch_norm", *_CHECKPOINTING
     ),
     "head": ("views", "feature_cache", "search", *_SEARCH_SPACE),
 }  # fmt: skip
@@ -53,9 +53,8 @@ def canonical(name: str) -> str:
 
 def set_by_jobs() -> set[str]:
     """Return the arguments that every job gets from its platform: the places, the hosts, its name."""
-    return {canonical(field.name) for field in _fields(TrainingConfig) if field.metadata["variables"]} - {
-        "num-cpus", "num-gpus"
-    }  # fmt: skip
+    from_variables = {canonical(field.name) for field in _fields(TrainingConfig) if field.metadata["variables"]}
+    return from_variables - {"num-cpus", "num-gpus"}
 
 
 def parse_arguments(

@@ -191,11 +191,8 @@ class TrainingConfig:
     )  # fmt: skip
     int8_max_accuracy_loss: float = option(
         # One point, as in MLPerf Inference, whose quality target is 99% of float32's accuracy (Reddi et al. 2020).
-        _PLAIN,
-        0.01,
-        "accuracy that int8 is shown to lose at most; 0.01 is one point",
-        type=real(0.0001, 1),
-    )
+        _PLAIN, 0.01, "accuracy that int8 is shown to lose at most; 0.01 is one point", type=real(0.0001, 1)
+    )  # fmt: skip
     int8_min_agreement: float = option(
         _PLAIN, 0.98, "share of the images that int8 is shown to classify as fp32 does", type=real(0, 0.9999)
     )

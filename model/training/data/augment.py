@@ -6,11 +6,8 @@ two cores this takes a few percent of a training step, where doing it image by i
 
 from __future__ import annotations
 
-import functools
-import importlib
 import math
 from dataclasses import dataclass, replace
-from types import ModuleType
 
 import torch
 from torch import Tensor
@@ -213,18 +210,17 @@ def _crops(aspects: Tensor, variations: Variations) -> Tensor:
     return transforms
 
 
-@functools.cache
-def _operations() -> ModuleType:
-    torchvision_models()  # makes torchvision importable
-    return importlib.import_module("torchvision.transforms.v2.functional")
-
-
 def _change_tones(views: Tensor, variations: Variations) -> None:
     """Do torchvision's operations on the views that have one, float [n, 3, S, S] from 0 to 255, in place."""
+    if not variations.tone.any():
+        return
+    torchvision_models()  # makes torchvision importable
+    from torchvision.transforms.v2 import functional as tones
+
     for index in variations.tone.nonzero().flatten().tolist():
         name, level = _OPERATIONS[int(variations.tone[index])], float(variations.level[index])
         arguments = {"posterize": [int(level)], "autocontrast": [], "equalize": []}.get(name, [level])
-        views[index] = getattr(_operations(), name)(views[index].round().to(torch.uint8), *arguments)
+        views[index] = getattr(tones, name)(views[index].round().to(torch.uint8), *arguments)
 
 
 def _colours(variations: Variations) -> Tensor:

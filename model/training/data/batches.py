@@ -185,8 +185,6 @@ class Batches:
             mixed_in = targets[neighbours(len(targets)).to(self._device)]
         weights, total = None, float(len(whole))
         if self._weights is not None:
-            weights, total = (
-                rows(self._weights, chosen, self._device),
-                float(self._weights[whole].sum(dtype=np.float64)),
-            )
+            weights = rows(self._weights, chosen, self._device)
+            total = float(self._weights[whole].sum(dtype=np.float64))
         return Batch(inputs, targets, mixed_in, share, weights, self._workers.size / total)

@@ -149,19 +149,17 @@ def test_hyperband_gives_every_job_the_time_to_save_its_model_and_stops_in_its_o
     assert config["StrategyConfig"]["HyperbandStrategyConfig"]["MaxResource"] > 3
 
 
-def test_early_stopping_compares_no_hot_epochs(stage):
-    config, definition = sent(stage, request(early_stopping=True))
-    assert config["TrainingJobEarlyStoppingType"] == "Auto"
-    assert definition["AlgorithmSpecification"]["MetricDefinitions"] == annealed_metrics("valid:loss")
-    usual = sent(stage, request())[1]["AlgorithmSpecification"]["MetricDefinitions"]
-    assert usual == METRIC_DEFINITIONS != annealed_metrics("valid:loss")
-
-
+@pytest.mark.parametrize("early_stopping", [False, True])
 @pytest.mark.parametrize(("select", "goal"), [("loss", "loss"), ("accuracy", "accuracy"), ("macro-f1", "macro_f1")])
-def test_the_objective_is_the_metric_that_the_trainings_select_by(stage, select, goal):
+def test_the_objective_is_what_the_trainings_select_by_and_early_stopping_reads_no_hot_epochs(
+    stage, select, goal, early_stopping
+):
+    config, definition = sent(stage, request({"select": select}, early_stopping=early_stopping))
     expected = {"Type": "Minimize" if goal == "loss" else "Maximize", "MetricName": f"valid:{goal}"}
-    assert sent(stage, request({"select": select}))[0]["HyperParameterTuningJobObjective"] == expected
-    assert expected["MetricName"] in {metric["Name"] for metric in METRIC_DEFINITIONS}
+    assert config["HyperParameterTuningJobObjective"] == expected
+    assert config["TrainingJobEarlyStoppingType"] == ("Auto" if early_stopping else "Off")
+    read = annealed_metrics(f"valid:{goal}") if early_stopping else METRIC_DEFINITIONS
+    assert definition["AlgorithmSpecification"]["MetricDefinitions"] == read
 
 
 @pytest.mark.parametrize(

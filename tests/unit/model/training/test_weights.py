@@ -118,21 +118,10 @@ def file(tmp_path) -> Path:
 
 
 def test_a_file_of_published_weights_is_known_by_its_content(file, monkeypatch):
-    class Entries(list):
-        DEFAULT = network.published("vit_l_16").DEFAULT
-
-    def transforms() -> SimpleNamespace:
-        imagenet = {"mean": [0.4, 0.5, 0.6], "std": [0.1, 0.2, 0.3]}
-        return SimpleNamespace(
-            **imagenet, crop_size=[512], resize_size=[520], interpolation=SimpleNamespace(value="bicubic")
-        )
-
-    known = SimpleNamespace(url=f"https://x/a-{hashlib.sha256(b'weights').hexdigest()[:8]}.pth", transforms=transforms)
-    monkeypatch.setattr(network, "published", lambda _: Entries([Entries.DEFAULT, known]))
-    expected = Preprocessing(512, 520, (0.4, 0.5, 0.6), (0.1, 0.2, 0.3), "bicubic")
-    assert preprocessing_for("vit_l_16", file, None) == expected
-    file.write_bytes(b"other weights")
-    assert preprocessing_for("vit_l_16", file, None).input_size == 224
+    assert preprocessing_for("vit_l_16", file, None) == made_for("vit_l_16")
+    url = network.published("vit_l_16").IMAGENET1K_SWAG_E2E_V1.url
+    monkeypatch.setattr(network, "file_version", lambda _: f"sha256:{torch.hub.HASH_REGEX.search(url)[1]}00")
+    assert preprocessing_for("vit_l_16", file, None) == Preprocessing(512, 512, interpolation="bicubic")
 
 
 @pytest.mark.parametrize("place", ["folder", "bucket"])

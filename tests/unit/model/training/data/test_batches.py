@@ -60,12 +60,6 @@ def only_batch(workers: Workers = ALONE, **changes) -> Batch:
     return batch
 
 
-@pytest.mark.parametrize("count", [9, 17, 45])  # 9 and 17 images leave one over from batches of 8
-def test_no_batch_is_a_single_image_and_every_image_is_seen_once(count):
-    sizes = [len(batch.targets) for batch in batches(count, 8)]
-    assert (sum(sizes), min(sizes) >= 2, max(sizes) <= 8) == (count, True, True)
-
-
 @given(st.integers(2, 200), st.integers(2, 40), st.integers(1, 5), st.integers(1, 5))
 def test_nobody_ever_trains_on_a_single_image(images, batch_size, size, accumulate):
     assume(min(images, batch_size) >= 2 * size)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 
@@ -15,41 +17,32 @@ TWO = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1
 
 @pytest.fixture
 def gpus(monkeypatch):
-    def found(count: int) -> None:
-        monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
-        monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
-
-    return found
+    return lambda count: monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
 
 
 @pytest.mark.parametrize(
-    ("asked", "found", "local_rank", "local_size", "device"),
+    ("asked", "found", "processes", "place"),
     [
-        (None, 0, 1, 2, "cpu"), (0, 4, 1, 2, "cpu"), (None, 4, 0, 1, "cuda:0"), (1, 4, 0, 1, "cuda:0"),
-        (None, 4, 3, 4, "cuda:3"), (2, 4, 1, 2, "cuda:1"),
+        (None, 0, None, (1, "cpu")), (None, 0, 2, (2, "cpu")), (0, 4, None, (1, "cpu")), (0, 2, 3, (3, "cpu")),
+        (None, 4, None, (4, "cuda:3")), (2, 4, None, (2, "cuda:1")), (1, 4, 1, (1, "cuda:0")),
+        (None, 2, 4, "4 processes per host, but each needs a GPU of its own and there are 2 "),
+        (1, 4, 4, "4 processes per host, .* there are 1 .*--nproc-per-node"),
+        (8, 4, None, "--num-gpus .* is 8, but torch finds 4"),
     ],
 )  # fmt: skip
-def test_a_worker_has_the_gpu_of_its_local_rank_or_the_cpu(asked, found, local_rank, local_size, device, gpus):
+def test_a_host_runs_a_process_for_each_gpu_or_as_it_is_told_and_each_has_the_gpu_of_its_local_rank(
+    asked, found, processes, place, gpus
+):
     gpus(found)
-    assert choose_device(asked, Workers(local_rank, local_size, local_rank, local_size)) == torch.device(device)
+    with pytest.raises((ArgumentsError, DistributedError), match=place) if isinstance(place, str) else nullcontext():
+        count = processes_per_host(processes, asked)
+        assert (count, str(choose_device(asked, Workers(count - 1, count, count - 1, count)))) == place
 
 
-@pytest.mark.parametrize(
-    ("asked", "found", "local_rank", "local_size", "error", "message"),
-    [
-        (None, 2, 0, 4, DistributedError, "4 processes per host, but each needs a GPU of its own and there are 2"),
-        (1, 4, 0, 4, DistributedError, "4 processes per host, .* there are 1 .*--nproc-per-node"),
-        (None, 2, 2, 1, DistributedError, "3 processes per host, .* there are 2"),
-        (8, 4, 0, 1, ArgumentsError, "--num-gpus .* is 8, but torch finds 4"),
-    ],
-)
-def test_missing_gpus_are_named(asked, found, local_rank, local_size, error, message, gpus):
-    gpus(found)
-    with pytest.raises(error, match=message):
-        choose_device(asked, Workers(local_rank, local_size, local_rank, local_size))
-    if local_size > 1:
-        with pytest.raises(error, match=message):
-            processes_per_host(local_size, asked)
+def test_a_torchrun_with_more_processes_than_gpus_is_refused(gpus):
+    gpus(2)
+    with pytest.raises(DistributedError, match=r"3 processes per host, .* there are 2"):
+        choose_device(None, Workers(local_rank=2))
 
 
 @pytest.mark.parametrize(

@@ -8,26 +8,15 @@ from pathlib import Path
 
 import psutil
 import pytest
-import torch
 from distributed_fixtures import loopback
 from training_fixtures import FAST, write_data_set
 from training_job import Job
 
 from emulator.platform.settings import free_port
 from model.core.artifact import verify_files
-from model.training.distributed.launch import processes_per_host
 
 TWO = [*FAST, "--processes-per-host", "2", "--num-gpus", "0"]
 FOREVER = [*TWO, "--epochs", "10000"]
-
-
-@pytest.mark.parametrize(
-    ("asked", "gpus", "found", "processes"),
-    [(None, 0, 4, 1), (None, None, 0, 1), (None, None, 4, 4), (None, 2, 4, 2), (2, None, 4, 2), (3, 0, 2, 3)],
-)
-def test_a_host_runs_one_process_per_gpu_or_as_many_as_it_is_told(asked, gpus, found, processes, monkeypatch):
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: found)
-    assert processes_per_host(asked, gpus) == processes
 
 
 @pytest.fixture(scope="module")
