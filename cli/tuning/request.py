@@ -90,7 +90,9 @@ def tuning_job_request(stage: Stage, request: TuningRequest, job: str) -> dict[s
         "TrainingJobEarlyStoppingType": "Auto" if early_stopping else "Off",
     }
     if hyperband:
-        config["StrategyConfig"] = {"HyperbandStrategyConfig": _resources(recipe.epochs)}
+        # After how many lines of the objective it judges a training job for the first time, and ends it.
+        resources = {"MinResource": hot_epochs(recipe.epochs), "MaxResource": recipe.epochs + _LINES_AFTER_EPOCHS}
+        config["StrategyConfig"] = {"HyperbandStrategyConfig": resources}
     if request.seed is not None:
         config["RandomSeed"] = request.seed
     return {
@@ -153,11 +155,6 @@ def _recipe(static: Mapping[str, object]) -> Recipe:
     """Return the recipe of every training job; the program itself knows what it does where nobody says it."""
     given = [f"--{name}={static[name]}" for name in ("epochs", "select") if name in static]
     return parse_arguments(["--data-dir", ".", *given], {}).recipe
-
-
-def _resources(epochs: int) -> dict[str, int]:
-    """Return after how many lines of the objective Hyperband judges a training job for the first time, and ends it."""
-    return {"MinResource": hot_epochs(epochs), "MaxResource": epochs + _LINES_AFTER_EPOCHS}
 
 
 def _warm_start(stage: Stage, parents: Sequence[str], definition: Mapping[str, Any]) -> dict[str, Any]:
