@@ -14,11 +14,12 @@ from cli.batch import labels as records
 from cli.batch.job import LOG_GROUP, MAX_IMAGE_MB, BatchFolder, BatchOptions
 from cli.batch.labels import InputImage, Label
 from cli.console import console
-from cli.data.dataset import data_set_errors
+from cli.data.dataset import data_set_errors, print_notes
 from cli.data.push import data_set_name, push_files
 from cli.errors import NotReadyError, WorkFailedError, aws_errors
 from infra.bucket_layout import BATCH_INPUT, BATCH_OUTPUT
-from model.training.data.listing import IMAGE_SUFFIXES, is_system_name, list_files
+from model.training.data.image_folder import ImageFolder
+from model.training.data.listing import IMAGE_SUFFIXES, is_system_name, list_files, some
 
 _SHOWN_ERRORS = 10
 
@@ -90,8 +91,9 @@ def _push(stage: Stage, directory: Path) -> str:
     files = {path.relative_to(directory).as_posix(): path for path in listing.files if _is_image(path.name)}
     if not files:
         raise NotReadyError(f"There are no images in {directory} ({', '.join(sorted(IMAGE_SUFFIXES))}).")
-    if left_out := len(listing.files) - len(files) + len(listing.left_out):
-        console.print(f"{left_out} files, links or folders of {directory} are left out: hidden, or no images by name.")
+    for path in set(listing.files) - set(files.values()):
+        listing.leave_out(path, "no image by its name")
+    print_notes(ImageFolder(directory, [], listing.left_out))
     name = data_set_name(directory, None)
     result = push_files(stage, files, f"{BATCH_INPUT}/{name}/", f"manifests/batch/{name}.json")
     console.print(f"Pushed: {result.uploaded} uploaded, {result.unchanged} unchanged, {result.removed} removed.")
@@ -160,8 +162,8 @@ def _find_images(folder: BatchFolder) -> dict[str, InputImage]:
             f"There are no images below s3://{folder.bucket}/{folder.source} "
             f"({', '.join(sorted(IMAGE_SUFFIXES))}; hidden files do not count)."
         )
-    if len(found) > len(images):
-        console.print(f"{len(found) - len(images)} files are no images by their names and are left out.")
+    if others := sorted(found.keys() - images.keys()):
+        console.print(f"{len(others)} left out, no image by its name: {some(others)}")
     return images
 
 

@@ -142,7 +142,11 @@ def evaluate_deployment(stage: Stage, directory: Path) -> Evaluation:
     folder = find_data_set(directory)
     test = [image for image in folder.images if image.split == "test"]
     if not test:
-        raise NotReadyError(f"{directory} has no images in test/.")
+        raise NotReadyError(
+            f"{directory} has no images in test/.",
+            "Add test/<class>/ with images that the model was not trained on, or name a folder of classes: a part of "
+            "them is held out.",
+        )
     predictor = _load(stage.artifact)
     labels, version = predictor.card.labels, predictor.card.version
     if unknown := sorted({image.label for image in test} - set(labels)):
@@ -161,12 +165,8 @@ def evaluate_deployment(stage: Stage, directory: Path) -> Evaluation:
     with progress_bar("Classifying", len(test)) as report:
         answers = dict(map_unordered(ask, test, threads=_CALLS_AT_ONCE, report=report))
     pairs: list[tuple[ImageFile, Answer]] = []
-    unanswered = dict[str, str]()
-    left_out = {
-        str(directory / place): reason
-        for place, reason in folder.left_out.items()
-        if split_of(place.partition("/")[0]) == "test"
-    }
+    beside = {place: why for place, why in folder.left_out.items() if split_of(place.partition("/")[0]) == "test"}
+    left_out, unanswered = {str(directory / place): why for place, why in beside.items()}, dict[str, str]()
     for image in test:
         answer = answers[image]
         if isinstance(answer, str):
@@ -177,7 +177,8 @@ def evaluate_deployment(stage: Stage, directory: Path) -> Evaluation:
             pairs.append((image, answer))
     if not pairs:
         path, reason = next(iter({**unanswered, **left_out}.items()))
-        raise WorkFailedError(f"None of {len(test)} images could be classified; {path}: {reason}")
+        kind = WorkFailedError if unanswered else NotReadyError
+        raise kind(f"None of {len(test)} images could be classified; {path}: {reason}")
     if other := {answer.body["model"]["version"] for _, answer in pairs} - {version}:
         message = f"The endpoint serves {min(other)[:19]}…, the artifact here is {version[:19]}…."
         raise NotReadyError(message, "Deploy it: kennel deploy")
@@ -186,6 +187,7 @@ def evaluate_deployment(stage: Stage, directory: Path) -> Evaluation:
     online = np.array([answer.body["scores"] for _, answer in pairs])
     offline = np.array([predictor.predict(image.path.read_bytes()).scores for image, _ in pairs])
     truth = [labels.index(image.label) for image, _ in pairs]
+    classes = {image.label for image in test} | {part for place in beside for part in place.split("/")} & set(labels)
     right = online.argmax(axis=1) == truth
     return Evaluation(
         images=[image for image, _ in pairs],
@@ -193,7 +195,7 @@ def evaluate_deployment(stage: Stage, directory: Path) -> Evaluation:
         right=right.tolist(),
         left_out=left_out,
         unanswered=unanswered,
-        lost=sorted({image.label for image in test} - {image.label for image, _ in pairs}),
+        lost=sorted(classes - {image.label for image, _ in pairs}),
         online=float(right.mean()),
         offline=float((offline.argmax(axis=1) == truth).mean()),
         largest_difference=float(abs(online - offline).max()),

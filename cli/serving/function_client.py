@@ -15,6 +15,8 @@ from cli.errors import AwsError, aws_errors
 from cli.serving.answers import parse_answer
 
 _TIMEOUT = urllib3.Timeout(connect=5, read=70)  # the function itself gives up earlier
+# A second try where a connection breaks, so that it loses no evaluation; every answer counts as it is.
+_RETRY = urllib3.Retry(1, allowed_methods=None, redirect=False, respect_retry_after_header=False)
 
 # Of a synchronous call of a function, which has an image in base64; what is larger AWS may cut off without an answer.
 _MAX_PAYLOAD_BYTES = 6 * 2**20
@@ -32,12 +34,12 @@ class Answer:
         """The error as one line for a person, or None when the image was classified."""
         if self.status == 200 and "predictions" in self.body:
             return None
-        limit = (
-            "; about 4.5 MB are allowed, and kennel data shrink DIR makes smaller copies" if self.status == 413 else ""
-        )
-        if error := self.body.get("error"):
-            return f"{error['message']} ({error['code']}, HTTP {self.status}{limit})"
-        return f"{self.body.get('message') or 'refused'} (HTTP {self.status}{limit})"
+        error = self.body.get("error") or {"message": self.body.get("message") or "refused"}
+        details = [error["code"]] if "code" in error else []
+        details.append(f"HTTP {self.status}")
+        if self.status == 413 and ("code" not in error or "bytes" in error["message"]):  # not too many pixels
+            details.append("about 4.5 MB are allowed, and kennel data shrink DIR makes smaller copies")
+        return f"{error['message']} ({', '.join(details)})"
 
     @classmethod
     def parse(cls, status: int, content: bytes) -> Answer:
@@ -56,7 +58,7 @@ class FunctionClient:
         with aws_errors():
             self._credentials = stage.session.get_credentials()
         self._region = stage.region
-        self._http = urllib3.PoolManager(maxsize=connections, timeout=_TIMEOUT, retries=False)
+        self._http = urllib3.PoolManager(maxsize=connections, timeout=_TIMEOUT, retries=_RETRY)
 
     def classify_bytes(self, image: bytes, *, top_k: int = 5, scores: bool = False) -> Answer:
         """Send an image as it is; `scores` asks for all probabilities in the order of the labels."""

@@ -23,7 +23,7 @@ def parse_hyperparameters(assignments: list[str]) -> dict[str, str]:
     parsed = {}
     for assignment in assignments:
         name, equals, value = assignment.partition("=")
-        if not equals or not re.fullmatch(r"[a-z][a-z0-9_-]*", name):
+        if not equals or not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", name):
             raise UsageError(f"--set {assignment!r} is not NAME=VALUE, such as --set lr=0.01")
         if canonical(name) in parsed:
             raise UsageError(f"--set gives {canonical(name)} twice.", "Give it once.")

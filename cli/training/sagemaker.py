@@ -16,17 +16,16 @@ from typing import Any
 
 from cli.aws import ROOT, Stage
 from cli.console import console, progress_bar
-from cli.data.push import data_set_prefix, pushed_images
+from cli.data.push import data_set_prefix
 from cli.errors import NotReadyError, UsageError, aws_errors
 from cli.prices import hourly_price
+from cli.training.checks import check_training
 from cli.training.following import JobLog, PhasePrinter
 from cli.training.hyperparameters import DATA_SET, encode, refuse_shell_syntax
 from cli.training.job_names import job_prefix, new_job
-from infra.bucket_layout import CHECKPOINTS, CODE, TRAINING_OUTPUT, WEIGHTS
+from infra.bucket_layout import CHECKPOINTS, CODE, TRAINING_OUTPUT
 from model.core.archives import write_archive
-from model.training.arguments import CHECKPOINT_DIR, ArgumentsError, canonical, parse_arguments, set_by_jobs
-from model.training.config import SMALLEST_SHARE
-from model.training.data.image_folder import ImageFile, ImageFolder
+from model.training.arguments import canonical, set_by_jobs
 from model.training.loop.metrics import METRIC_DEFINITIONS
 
 #: What lies at the root of a training job's bundle, beside the package `model`.
@@ -156,41 +155,8 @@ def training_hyperparameters(
     refuse_shell_syntax(values)
     if taken := set_by_jobs() & {*values, *searched[0]}:
         raise UsageError(f"A job sets {', '.join(sorted(taken))} itself.", "Leave it out.")
-    places = {"data-dir": ".", "checkpoint-dir": CHECKPOINT_DIR}  # a job has them
-    batch_sizes = []
-    for tried in searched:
-        given = {**places, **values, **tried}
-        try:
-            config = parse_arguments([f"--{name}={value}" for name, value in given.items()], {}, trains_here=False)
-        except ArgumentsError as error:
-            raise UsageError(f"The training cannot be started: {error}.") from error
-        if config.weights not in ("none", "default") and not config.weights.startswith(("s3://", "/opt/ml/")):
-            raise UsageError(
-                f"A job has no file {config.weights!r} to take weights from.",
-                f"Put it into the bucket: aws s3 cp FILE s3://{stage.data_bucket}/{WEIGHTS}/, and name it there.",
-            )
-        if config.mode == "finetune":  # a head is trained by one of the instances
-            batch_sizes.append(config.recipe.batch_size)
-    _require_data_set(stage, request.data_set, min(batch_sizes, default=None), instances)
+    check_training(stage, request.data_set, [{**values, **tried} for tried in searched], instances)
     return values
-
-
-def _require_data_set(stage: Stage, name: str, batch_size: int | None, instances: int) -> None:
-    """Refuse to start anything on a data set that is not in the bucket, or whose manifest says that it will not do."""
-    listing = stage.client("s3").list_objects_v2(Bucket=stage.data_bucket, Prefix=data_set_prefix(name), MaxKeys=1)
-    if not listing.get("Contents"):
-        raise NotReadyError(f"There is no data set {name!r} in the bucket.", "Put one there: kennel data push DIR")
-    images = batch_size
-    if places := [place.split("/", 2) for place in pushed_images(stage, name) if place.count("/") > 1]:
-        folder = ImageFolder(Path(name), [ImageFile(Path(name, *place), *place) for place in places])
-        for problem in folder.problems():
-            raise NotReadyError(f"The data set in the bucket: {problem}", "Push it (again): kennel data push DIR")
-        images = batch_size and min(batch_size, folder.counts["train"])
-    if images is not None and instances > max(1, most := images // SMALLEST_SHARE):
-        raise UsageError(
-            f"Batches of {images} images are for at most {most} instances: each needs {SMALLEST_SHARE}.",
-            "Use a larger batch-size (it counts the images on all instances), or fewer --instances.",
-        )
 
 
 def _code_revision() -> str:

@@ -72,6 +72,10 @@ def architectures() -> list[str]:
 def published(architecture: str) -> Any:
     """Return torchvision's enumeration of the weights of one of its networks; raise NetworkError for other names."""
     known = architectures()
+    if architecture == "resnet9":
+        raise NetworkError(
+            "nobody publishes weights of resnet9; name a file of weights, or start without: --weights none"
+        )
     if architecture not in known:
         near = difflib.get_close_matches(architecture, known, n=3) or known[:3]
         raise NetworkError(

@@ -68,10 +68,10 @@ def parse_arguments(
     parser = _parser(environment)
     known, unknown = parser.parse_known_args([_with_hyphens(text) for text in argv])
     if unknown:
-        names = [f"--{canonical(field.name)}" for field in _fields(TrainingConfig)]
-        near = difflib.get_close_matches(unknown[0].partition("=")[0], names, n=1)
+        names = [canonical(field.name) for field in _fields(TrainingConfig)]
+        near = difflib.get_close_matches(unknown[0].partition("=")[0].lstrip("-").lower(), names, n=1)
         parser.error(
-            f"unrecognized arguments: {' '.join(unknown)}{''.join(f'; did you mean {name}?' for name in near)}"
+            f"unrecognized arguments: {' '.join(unknown)}{''.join(f'; did you mean --{name}?' for name in near)}"
         )
     given = vars(known)
     if given["data_dir"] is None:

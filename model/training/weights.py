@@ -69,10 +69,6 @@ def local_weights(source: str, architecture: str) -> Iterator[Path | None]:
 
 
 def _download_published(architecture: str) -> Path:
-    if architecture == "resnet9":
-        raise NetworkError(
-            f"nobody publishes weights of resnet9; name a file of weights, or start without: --weights {RANDOM}"
-        )
     url = str(published(architecture).DEFAULT.url)
     name = PurePosixPath(urlsplit(url).path).name
     path = Path(torch.hub.get_dir()) / "checkpoints" / name

@@ -183,7 +183,9 @@ def test_the_buckets_copy_is_made_equal_to_a_local_folder_first(
     opened = open_folder(stage, str(folder), None)
     assert (opened.source, opened.destination) == ("batch/input/dogs/", "batch/output/dogs/")
     assert [key for key in stage.s3.objects if key.startswith("batch/input/")] == ["batch/input/dogs/c.jpg"]
-    assert "3 files, links or folders" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "2 left out, hidden or of the system: .git/, @eaDir/" in said
+    assert "1 left out, no image by its name: notes.txt" in said
 
 
 @pytest.mark.parametrize("content", [b"hello", b'{"a": 1}', b"[" * 10**5], ids=len)

@@ -16,6 +16,7 @@ from cli.serving.function_client import Answer, FunctionClient
 
 TOO_LARGE = Answer(413, {"message": "Request Entity Too Large"})
 NO_IMAGE = Answer(415, {"error": {"code": "unsupported_image", "message": "It is none."}})
+TOO_MANY_PIXELS = Answer(413, {"error": {"code": "image_too_large", "message": "At most 50,331,648 pixels."}})
 FAILED = Answer(424, {"error": {"code": "model_failed", "message": "The model failed on this image."}})
 
 
@@ -73,7 +74,8 @@ def test_a_class_that_the_model_lacks_is_named_before_anything_is_sent(stage, do
 @pytest.mark.parametrize(
     ("answer", "kind", "said", "exit_code"),
     [
-        (TOO_LARGE, "left_out", "HTTP 413; about 4.5 MB are allowed, and kennel data shrink", None),
+        (TOO_LARGE, "left_out", "(HTTP 413, about 4.5 MB are allowed, and kennel data shrink", None),
+        (TOO_MANY_PIXELS, "left_out", "pixels. (image_too_large, HTTP 413)", None),
         (NO_IMAGE, "left_out", "It is none.", None),
         (None, "left_out", "cannot be read: Is a directory", None),
         (FAILED, "unanswered", "The model failed on this image.", 5),
@@ -95,20 +97,21 @@ def test_one_image_does_not_lose_the_others_and_is_named(
     assert (error and error.exit_code) == exit_code
 
 
-def test_a_class_of_which_no_image_is_left_is_named_and_changes_the_exit_code(stage, dogs, capsys):
+@pytest.mark.parametrize("suffix", [".png", ".xcf"], ids=["refused", "not sent"])
+def test_a_class_of_which_no_image_is_left_is_named_and_changes_the_exit_code(stage, dogs, capsys, suffix):
     for path in (dogs / "test" / LABELS[2]).iterdir():
         stage.answers[path.read_bytes()] = TOO_LARGE
-    note = dogs / "test" / LABELS[1] / "a.txt"
-    note.touch()
+        path.rename(path.with_suffix(suffix))
+    (dogs / "test" / "notes.txt").touch()
     figures, error = evaluate(stage, dogs, capsys)
-    assert figures["test_images"] == 4 and str(note) in figures["left_out"]
+    assert figures["test_images"] == 4 and len(figures["left_out"]) == 3
     assert isinstance(error, NotReadyError) and repr(LABELS[2]) in str(error)
 
 
 def test_nothing_to_measure_is_an_error(stage, dogs, tmp_path):
-    stage.right = NO_IMAGE
-    with pytest.raises(WorkFailedError, match=r"None of 6 images could be classified; .*It is none"):
-        classify.evaluate_deployment(stage, dogs)
+    for stage.right, kind in ((NO_IMAGE, NotReadyError), (FAILED, WorkFailedError)):
+        with pytest.raises(kind, match=rf"None of 6 images could be classified; .*{stage.right.error[:8]}"):
+            classify.evaluate_deployment(stage, dogs)
     with pytest.raises(NotReadyError, match="has no images in test/"):
         classify.evaluate_deployment(stage, write_data_set(tmp_path / "cats", train=1, valid=1, test=0))
 

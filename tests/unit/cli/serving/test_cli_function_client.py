@@ -7,7 +7,7 @@ import json
 import boto3
 import pytest
 from fake_stage import FakeStage
-from lambda_fakes import fake_server, reply
+from lambda_fakes import fake_server, raw, reply
 
 from cli.errors import AwsError
 from cli.serving.function_client import FunctionClient
@@ -24,6 +24,14 @@ def test_a_url_is_sent_as_json() -> None:
     (request,) = function.requests
     assert json.loads(request.body) == {"url": "https://example.org/dog.jpg", "top_k": 2}
     assert request.headers["content-type"] == "application/json"
+
+
+def test_a_connection_that_breaks_is_tried_once_more() -> None:
+    with fake_server(raw(), reply()) as function:
+        assert client_of(function.port).classify_bytes(b"x").error is None
+    with fake_server(raw()) as function, pytest.raises(AwsError, match="cannot be reached"):
+        client_of(function.port).classify_bytes(b"x")
+    assert len(function.requests) == 2
 
 
 def test_an_unreachable_url_is_named() -> None:

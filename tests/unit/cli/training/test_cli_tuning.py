@@ -29,6 +29,7 @@ from infra.tuning_settings import ChoiceRange, NumberRange, TuningSettings
 from model.training.loop.metrics import METRIC_DEFINITIONS, annealed_metrics
 
 EPOCHS = (NumberRange(name="epochs", min=5.0, max=50.0, integer=True),)
+VIEWS = (NumberRange(name="views", min=1.0, max=9.0, integer=True),)
 
 
 @pytest.fixture
@@ -178,9 +179,7 @@ def test_the_objective_is_what_the_trainings_select_by_and_early_stopping_reads_
         (request({"views": "3"}, choices=(ChoiceRange(name="mode", values=("head", "finetune")),)), "means nothing"),
         (
             request(
-                {"mode": "head"},
-                numbers=(NumberRange(name="views", min=1, max=9.0, integer=True),),
-                choices=(ChoiceRange(name="augment", values=("standard", "none")),),
+                {"mode": "head"}, numbers=VIEWS, choices=(ChoiceRange(name="augment", values=("standard", "none")),)
             ),
             "means nothing",
         ),
@@ -201,12 +200,20 @@ SHELL_SYNTAX = ["$HOME", "`id`", *"""&;|<>()"'*?[]{}~!#\\ \né""", ""]
     [
         *(({"weights": f"a{value}b" if value else ""}, "a shell reads it") for value in SHELL_SYNTAX),
         ({"epochz": "3"}, "unrecognized arguments: --epochz=3; did you mean --epochs?"),
+        ({"Epochs": "3"}, r"arguments: --Epochs=3; did you mean --epochs\?"),
+        ({"foo": "1"}, "arguments: --foo=1; python -m"),
         ({"label_smoothing": "abc"}, "--label-smoothing: 'abc' is not a number from"),
         ({"weights": "build/resnet18.pt"}, "A job has no file 'build/resnet18.pt'"),
         ({"data_dir": "elsewhere"}, "A job sets data-dir itself"),
         ({"epochs": "0"}, "epochs"),
         ({"compile": "true"}, "compile"),
         ({"views": "3"}, "means nothing to --mode finetune"),
+        ({"architecture": "resnet5"}, "unknown architecture 'resnet5'; did you mean resnet"),
+        ({"weights": "default"}, "nobody publishes weights of resnet9"),
+        ({"architecture": "vit_b_32", "input-size": "100"}, "does not take images of 100 x 100 pixels"),
+        ({"train-stages": "99"}, "stages; --train-stages 99 asks for more"),
+        *(({"weights": f"s3://{key}"}, "A job may not read") for key in ("bucket", "other", "bucket/training/x.pt")),
+        ({"weights": "s3://bucket/weights/x.pt"}, "There is nothing at s3://bucket/weights/x.pt"),
     ],
 )
 @pytest.mark.parametrize("place", ["command line", "settings"])
@@ -221,12 +228,9 @@ def test_hyperparameters_that_do_not_reach_the_program_start_nothing(stage, valu
     assert started(stage) == 0
 
 
-def test_fixed_values_may_need_what_is_searched(stage):
+def test_fixed_values_may_need_what_is_searched_and_names_may_have_underscores(stage):
     start_tuning(stage, request({"views": "3"}, choices=(ChoiceRange(name="mode", values=("head",)),)))
     assert started(stage) == 2  # the program, and the job
-
-
-def test_names_may_have_underscores(stage):
     config, definition = sent(stage, request({"batch_size": "16"}))
     assert (config["ParameterRanges"]["CategoricalParameterRanges"], static(definition)["batch-size"]) == ([], "16")
     with pytest.raises(UsageError, match="--set gives batch-size twice"):
@@ -237,33 +241,26 @@ TWO_CLASSES = [f"{split}/{label}/{number}.jpg" for split in ("train", "valid") f
 
 
 @pytest.mark.parametrize(
-    ("pushed", "instances", "complaint"),
+    ("pushed", "instances", "given", "complaint"),
     [
-        (TWO_CLASSES, 4, ""),
-        (TWO_CLASSES, 5, "Batches of 8 images are for at most 4 instances"),
-        (TWO_CLASSES[:8], 1, "has no images in valid/"),  # a push that was killed
-        ([*TWO_CLASSES, "valid/c/1.jpg"], 1, "valid/ has classes that train/ lacks: 'c'"),
-        (["train/a/1.jpg", "valid/a/2.jpg"], 1, "one class only"),
-        (["1.jpg"], 1, ""),  # not what a push notes
-        ([], 17, "Batches of 32 images are for at most 16 instances"),
+        (TWO_CLASSES, 4, {}, ""),
+        (TWO_CLASSES, 5, {}, "Batches of 8 images are for at most 4 workers, and these are 5"),
+        (TWO_CLASSES, 1, {"processes-per-host": "5"}, "for at most 4 workers, and these are 5"),
+        (TWO_CLASSES, 9, {"mode": "head", "batch-size": "2"}, ""),  # one instance trains the head
+        (TWO_CLASSES[:8], 1, {}, "has no images in valid/"),  # a push that was killed
+        ([*TWO_CLASSES, "valid/c/1.jpg"], 1, {}, "valid/ has classes that train/ lacks: 'c'"),
+        (["train/a/1.jpg", "valid/a/2.jpg"], 1, {}, "one class only"),
+        (["1.jpg"], 1, {}, ""),  # not what a push notes
+        ([], 17, {"batch-size": "32"}, "Batches of 32 images are for at most 16 workers"),
     ],
 )
-def test_a_data_set_that_will_not_do_starts_nothing(stage, pushed, instances, complaint):
+def test_a_data_set_that_will_not_do_starts_nothing(stage, pushed, instances, given, complaint):
     stage.pushed += pushed
-    asked = TrainingRequest("dogs", {} if pushed else {"batch-size": "32"}, instances=instances)
-    for start in (
-        lambda: start_training(stage, asked),
-        lambda: start_tuning(stage, TuningRequest(asked, TuningSettings())),
-    ):
+    asked = TrainingRequest("dogs", given, instances=instances)
+    for start, request in ((start_training, asked), (start_tuning, TuningRequest(asked, TuningSettings()))):
         with pytest.raises((NotReadyError, UsageError), match=complaint) if complaint else contextlib.nullcontext():
-            start()
+            start(stage, request)
     assert bool(started(stage)) != bool(complaint)
-
-
-def test_one_instance_trains_the_head_whatever_the_others_do(stage):
-    stage.pushed += TWO_CLASSES
-    start_training(stage, TrainingRequest("dogs", {"mode": "head", "batch-size": "2"}, instances=9))
-    assert started(stage) == 2
 
 
 def test_a_training_knows_its_time_less_what_passes_before_it(stage):
