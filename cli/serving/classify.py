@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 
 from cli.aws import Stage
 from cli.console import console, progress_bar
@@ -87,6 +87,7 @@ class Evaluation:
             "test_images": len(self.images),
             "left_out": self.left_out,
             "unanswered": self.unanswered,
+            "lost_classes": self.lost,
             "accuracy_online": self.online,
             "accuracy_offline": self.offline,
             "largest_difference": self.largest_difference,
@@ -119,11 +120,13 @@ def evaluate(
 
 def evaluation_table(evaluation: Evaluation) -> Table:
     """The figures of an evaluation for a person."""
-    table = Table(show_header=False, box=None)
+    table = Table(Column(), Column(overflow="fold"), show_header=False, box=None)  # no name is cut
     table.add_row("test images", str(len(evaluation.images)))
     for what, images in (("left out", evaluation.left_out), ("no answer", evaluation.unanswered)):
         for path, reason in images.items():
             table.add_row(what, f"{path}: {reason}")
+    for label in evaluation.lost:
+        table.add_row("class without images", label)
     table.add_row("accuracy through the function URL", f"{evaluation.online:.2%}")
     table.add_row("accuracy of the same artifact offline", f"{evaluation.offline:.2%}")
     table.add_row("largest difference of a probability", f"{evaluation.largest_difference:.1e}")

@@ -62,6 +62,8 @@ class FunctionClient:
 
     def classify_bytes(self, image: bytes, *, top_k: int = 5, scores: bool = False) -> Answer:
         """Send an image as it is; `scores` asks for all probabilities in the order of the labels."""
+        if not image:
+            return Answer(415, {"message": "The file is empty"})
         if len(image) * 4 / 3 > _MAX_PAYLOAD_BYTES:
             return Answer(413, {"message": f"The image has {len(image):,} bytes"})
         query = f"?top_k={top_k}" + ("&scores=true" if scores else "")

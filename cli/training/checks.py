@@ -58,13 +58,10 @@ def _require_network(architecture: str, weights: str, input_size: int | None, tr
 
 def _require_weights(stage: Stage, source: str) -> None:
     """Refuse weights that a job cannot fetch, as far as the caller may look."""
-    if source.startswith("/opt/ml/"):
-        return
-    place = f"s3://{stage.data_bucket}/{WEIGHTS}/"
     bucket, _, key = source.removeprefix("s3://").partition("/")
-    if not source.startswith("s3://"):
+    if not source.startswith(("s3://", "/opt/ml/")):
         problem = f"A job has no file {source!r} to take weights from."
-    elif bucket != stage.data_bucket and key:
+    elif source.startswith("/opt/ml/") or (key and bucket != stage.data_bucket):  # not ours to look into
         return
     elif not key.startswith(tuple(f"{prefix}/" for prefix in READABLE_PREFIXES)):
         problem = f"A job may not read {source}."
@@ -72,6 +69,7 @@ def _require_weights(stage: Stage, source: str) -> None:
         problem = f"There is nothing at {source}."
     else:
         return
+    place = f"s3://{stage.data_bucket}/{WEIGHTS}/"
     raise UsageError(problem, f"Put the weights into the bucket: aws s3 cp FILE {place}, and name them there.")
 
 
@@ -90,11 +88,13 @@ def _require_data_set(stage: Stage, name: str, configs: Iterable[TrainingConfig]
         for problem in folder.problems():
             raise NotReadyError(f"The data set in the bucket: {problem}", "Push it (again): kennel data push DIR")
     for config in configs:
-        images = min(config.recipe.batch_size, folder.counts["train"] if folder else config.recipe.batch_size)
-        workers = instances * (config.processes_per_host or 1)
-        if config.mode == "finetune" and 1 < workers > images // SMALLEST_SHARE:  # one worker trains the head
+        images, workers = config.recipe.batch_size, instances * (config.processes_per_host or 1)
+        if folder is not None:
+            images = min(images, folder.counts["train"])
+        most = max(1, images // SMALLEST_SHARE)
+        if config.mode == "finetune" and workers > most:  # one worker trains the head
             raise UsageError(
-                f"Batches of {images} images are for at most {max(1, images // SMALLEST_SHARE)} workers, and these "
-                f"are {workers}: each needs {SMALLEST_SHARE}.",
+                f"Batches of {images} images are for at most {most} workers, and these are {workers}: each needs "
+                f"{SMALLEST_SHARE}.",
                 "Use a larger batch-size (it counts the images on all instances), or fewer --instances.",
             )

@@ -26,7 +26,7 @@ def train(
     data: Annotated[str, typer.Option(help="Name of the data set in the bucket.")] = SAMPLE_DIR.name,
     set_: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="A hyperparameter, as model/train.py --help lists them."),
+        typer.Option("--set", metavar="NAME=VALUE", help="A hyperparameter: python -m model.train --help lists them."),
     ] = None,
     instance_type: Annotated[str | None, typer.Option(help="Default: the stage's settings.")] = None,
     instances: Annotated[

@@ -47,7 +47,9 @@ def start_training(stage: Stage, request: TrainingRequest) -> str:
     bucket = stage.data_bucket
     stage.output("training", "TrainingLaunchTemplateId")  # before anything is uploaded
     with aws_errors():
-        hyperparameters = training_hyperparameters(stage, request, 1, settings.max_runtime_seconds)
+        hyperparameters = training_hyperparameters(
+            stage, request, instances=1, max_runtime=settings.max_runtime_seconds
+        )
         name = new_job(name_prefix(stage))
         job = Job(
             name=name,

@@ -67,7 +67,7 @@ def start_training(stage: Stage, request: TrainingRequest) -> str:
     """Say what it costs and start a training job; return its name."""
     job = new_job(job_prefix(stage))
     with aws_errors():
-        hyperparameters = training_hyperparameters(stage, request, number_of_instances(stage, request))
+        hyperparameters = training_hyperparameters(stage, request)
         definition = training_definition(stage, request, job)
         source = upload_source(stage)
         console.print(f"Training job {job} on {_machines(stage, definition['ResourceConfig'])}.")
@@ -85,7 +85,7 @@ def training_definition(stage: Stage, request: TrainingRequest, job: str) -> dic
     The checkpoints are kept under the name of the training or tuning job.
     """
     bucket, training = stage.data_bucket, stage.settings.training
-    instances = number_of_instances(stage, request)
+    instances = _instances(stage, request)
     return {
         "RoleArn": stage.output("training", "TrainingRoleArn"),
         "AlgorithmSpecification": {
@@ -122,7 +122,7 @@ def _machines(stage: Stage, resources: dict[str, Any]) -> str:
     return f"{count} × {instance_type} ({hourly_price(instance_type, count)}{spot})"
 
 
-def number_of_instances(stage: Stage, request: TrainingRequest) -> int:
+def _instances(stage: Stage, request: TrainingRequest) -> int:
     """Return how many machines share one SageMaker training."""
     return request.instances or stage.settings.training.instance_count
 
@@ -138,7 +138,8 @@ def upload_source(stage: Stage) -> str:
 def training_hyperparameters(
     stage: Stage,
     request: TrainingRequest,
-    instances: int,
+    *,
+    instances: int | None = None,
     max_runtime: int | None = None,
     searched: Sequence[Mapping[str, str]] = ({},),
 ) -> dict[str, str]:
@@ -155,7 +156,8 @@ def training_hyperparameters(
     refuse_shell_syntax(values)
     if taken := set_by_jobs() & {*values, *searched[0]}:
         raise UsageError(f"A job sets {', '.join(sorted(taken))} itself.", "Leave it out.")
-    check_training(stage, request.data_set, [{**values, **tried} for tried in searched], instances)
+    given = [{**values, **tried} for tried in searched]
+    check_training(stage, request.data_set, given, instances or _instances(stage, request))
     return values
 
 

@@ -10,13 +10,7 @@ from typing import Any
 from cli.aws import Stage
 from cli.errors import UsageError
 from cli.training.hyperparameters import encode, refuse_shell_syntax
-from cli.training.sagemaker import (
-    TrainingRequest,
-    number_of_instances,
-    training_definition,
-    training_hyperparameters,
-    upload_source,
-)
+from cli.training.sagemaker import TrainingRequest, training_definition, training_hyperparameters, upload_source
 from cli.tuning.jobs import read_tuning
 from infra.tuning_settings import ChoiceRange, NumberRange, TuningSettings
 from model.training.arguments import canonical, parse_arguments
@@ -58,8 +52,7 @@ def tuning_job_request(stage: Stage, request: TuningRequest, job: str) -> dict[s
             "Hyperband and early stopping compare trainings at the same epoch, so all of them need as many: "
             "fix them with --set epochs=N."
         )
-    instances = number_of_instances(stage, request.training)
-    values = training_hyperparameters(stage, request.training, instances, searched=searched)
+    values = training_hyperparameters(stage, request.training, searched=searched)
     definition = training_definition(stage, request.training, job)
     warm = {"WarmStartConfig": _warm_start(stage, request.warm_start, definition)} if request.warm_start else {}
     # A tuning job has no place for an entry point of its own: SageMaker's toolkit finds the program by these.

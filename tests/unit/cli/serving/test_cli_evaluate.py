@@ -104,7 +104,7 @@ def test_a_class_of_which_no_image_is_left_is_named_and_changes_the_exit_code(st
         path.rename(path.with_suffix(suffix))
     (dogs / "test" / "notes.txt").touch()
     figures, error = evaluate(stage, dogs, capsys)
-    assert figures["test_images"] == 4 and len(figures["left_out"]) == 3
+    assert (figures["test_images"], len(figures["left_out"]), figures["lost_classes"]) == (4, 3, [LABELS[2]])
     assert isinstance(error, NotReadyError) and repr(LABELS[2]) in str(error)
 
 
@@ -116,6 +116,16 @@ def test_nothing_to_measure_is_an_error(stage, dogs, tmp_path):
         classify.evaluate_deployment(stage, write_data_set(tmp_path / "cats", train=1, valid=1, test=0))
 
 
-def test_an_image_that_aws_would_cut_off_is_not_sent():
+@pytest.mark.parametrize(("size", "said"), [(0, "is empty"), (6_000_000, "6,000,000 bytes")])
+def test_what_aws_would_cut_off_and_what_is_empty_is_not_sent_and_the_image_s_fault(size, said):
     client: Any = SimpleNamespace()
-    assert "6,000,000 bytes" in str(FunctionClient.classify_bytes(client, bytes(6_000_000)).error)
+    answer = FunctionClient.classify_bytes(client, bytes(size))
+    assert said in str(answer.error) and answer.status in (413, 415)
+
+
+def test_the_table_names_images_whole(stage, dogs, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    odd = (dogs / "test" / LABELS[1] / "000.png").rename(dogs / "test" / LABELS[1] / f"{'long' * 50}.png")
+    stage.answers[odd.read_bytes()] = NO_IMAGE
+    classify.evaluate(SimpleNamespace(obj=stage), dogs)  # type: ignore[arg-type]
+    assert odd.name in "".join(capsys.readouterr().out.split())
