@@ -105,6 +105,8 @@ def test_classes_and_files_of_a_data_set(kennel: Callable[..., str], tmp_path: P
             (label / f"{HOSTILE_NAME}.{suffix}").write_bytes(b"no image")
     assert shows(kennel("data", "check", str(folder), code=3))  # one class's name is no text
     assert '"usable": false' in kennel("data", "check", str(folder), "--json", code=3)
+    for split in ("train", "valid"):
+        (folder / split / HOSTILE_NAME).rename(folder / split / "b")
     assert shows(kennel("data", "shrink", str(folder), str(tmp_path / "small"), code=0))
 
 
