@@ -4,16 +4,16 @@ The old way runs every image through the frozen backbone, in training mode and f
 `--mode head --search` runs it through once. Both have the same images, backbone, validation set, head, optimiser and
 schedule; benchmarks/README.md says how each is measured.
 
-    python -m benchmarks.tuning                        # ResNet-50 at 224 pixels; some 20 minutes on two cores
-    python -m benchmarks.tuning --quick                # fewer images: about 4 minutes
-    python -m benchmarks.tuning --data DIR --weights resnet50.pth --accuracy-architecture resnet50
+    python -m benchmarks.tuning                        # ResNet-50 at 224 pixels; 5 minutes on two cores
+    python -m benchmarks.tuning --quick                # fewer images
+    python -m benchmarks.tuning --weights build/model/weights.pt --data DIR --architecture resnet9 --input-size 64
 
 Two questions, two measurements:
 
-- Cost, with `--architecture` at `--input-size`. Ours is run; of the old way whole epochs over some images are run and
-  extrapolated to the whole search.
-- Accuracy, with `--accuracy-architecture` at `--accuracy-input-size`, small enough that the old way can be run for
-  real: `--old-trials` whole trials, with the values of the first trials of our search.
+- Cost, without weights: ours is run; of the old way whole epochs over some images are run and extrapolated to the
+  whole search.
+- Accuracy, of a backbone with `--weights` on the images of `--data`, small enough that the old way can be run for real:
+  `--old-trials` whole trials, with the values of the first trials of our search.
 """
 
 from __future__ import annotations
@@ -63,7 +63,6 @@ MANY_VIEWS = 10
 SHARED_TRIALS = 10
 LIMITS = Limits(TrainingConfig.int8_max_accuracy_loss, TrainingConfig.int8_min_agreement)
 PRECISIONS = {"fp32": "float32", "auto": "the chosen precision"}
-PRETRAINING_IMAGES = 100  # of each breed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -222,28 +221,13 @@ def measure_accuracy(setting: Setting, arguments: argparse.Namespace) -> list[di
     return [old, *rows]
 
 
-def draw(name: str, kinds: range, train: int, valid: int) -> ImageFolder:
-    say(f"drawing {(train + valid) * len(kinds)} images for {name}")
-    write_data_set(DATA_DIR / name, kinds, (train, valid, 1))
-    return discover(DATA_DIR / name)
-
-
-def pretrain(architecture: str, size: int, epochs: int) -> Path:
-    """Train a backbone on classes that the search does not see; return its weights, without a classifier."""
-    path = DATA_DIR / f"{architecture}-{size}-{epochs}.pt"
-    if path.is_file():
-        return path
-    data_set = draw("pretraining", range(0, 16, 2), PRETRAINING_IMAGES, 10)
-    setting = Setting(architecture, size, data_set, None)
-    say(f"training a {architecture} on them, {epochs} epochs")
-    network = setting.network()
-    how = Recipe(epochs, 32, lr=0.002, weight_decay=0.1, label_smoothing=0.1, patience=0, seed=0)
-    outcome = train_it(network, *setting.images(), setting, how)
-    say(f"it is right about {outcome.best.accuracy:.0%} of the validation images of its own classes")
-    own = classifier_name(network)
-    state = {name: value for name, value in network.state_dict().items() if not name.startswith(f"{own}.")}
-    torch.save(state, path)
-    return path
+def draw(count: int) -> ImageFolder:
+    """Draw so many training images, and a sixth as many for validation."""
+    kinds = range(1, 16, 2)
+    per_class = max(1, count // len(kinds))
+    say(f"drawing {count} images, and some to validate")
+    write_data_set(DATA_DIR / f"images-{per_class}", kinds, (per_class, max(10, per_class // 6), 1))
+    return discover(DATA_DIR / f"images-{per_class}")
 
 
 def report_cost(cost: dict[str, Any], arguments: argparse.Namespace) -> None:
@@ -261,7 +245,7 @@ def report_cost(cost: dict[str, Any], arguments: argparse.Namespace) -> None:
 
 def report_accuracy(accuracy: list[dict[str, Any]], arguments: argparse.Namespace) -> list[Goal]:
     """Print how good the best trials are; return the goals."""
-    title = f"Best validation: {arguments.accuracy_architecture}, {arguments.accuracy_input_size} pixels"
+    title = f"Best validation: {arguments.architecture}, {arguments.input_size} pixels"
     rows = [
         (r["way"], str(r["trials"]), f"{r['loss']:.4f}", f"{r['accuracy']:.1%}", r.get("lost", "")) for r in accuracy
     ]
@@ -281,13 +265,11 @@ def parse_arguments() -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--data", type=Path, help="a folder with train/ and valid/; without it drawn images")
+    parser.add_argument("--data", type=Path, help="a folder with train/ and valid/; without it drawn stars")
     parser.add_argument("--images", type=int, help="drawn training images (2000, quick: 400)")
-    parser.add_argument("--architecture", default="resnet50", help="whose cost is measured (%(default)s)")
+    parser.add_argument("--architecture", default="resnet50", help="of the backbone (%(default)s)")
     parser.add_argument("--input-size", type=int, default=224, help="pixels (%(default)s)")
-    parser.add_argument("--weights", type=Path, help="a state dictionary of --accuracy-architecture")
-    parser.add_argument("--accuracy-architecture", default="resnet18", help="what is run both ways (%(default)s)")
-    parser.add_argument("--accuracy-input-size", type=int, default=64, help="pixels (%(default)s)")
+    parser.add_argument("--weights", type=Path, help="the backbone's; with them the accuracy is measured, not the cost")
     parser.add_argument(
         "--precision", choices=tuple(PRECISIONS), default="auto", help="of our features, as train.py's (%(default)s)"
     )
@@ -295,13 +277,14 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=10, help="of a trial (%(default)s)")
     parser.add_argument("--old-trials", type=int, help="that the old way runs for real, at most 10 (6, quick: 2)")
     parser.add_argument("--quick", action="store_true", help="fewer images and trials; accuracies mean little then")
-    parser.add_argument("--skip", choices=("cost", "accuracy"), help="leave one of the two out")
     add_common_options(parser, rounds=2)
     arguments = parser.parse_args()
     arguments.images = arguments.images or (400 if arguments.quick else 2000)
     arguments.old_trials = arguments.old_trials or (2 if arguments.quick else 6)
     if not 1 <= arguments.old_trials <= min(SHARED_TRIALS, arguments.trials):
         parser.error(f"--old-trials goes from 1 to {min(SHARED_TRIALS, arguments.trials)}")
+    if arguments.weights is not None and arguments.data is None:
+        parser.error("--weights are of a backbone that knows such images as --data has: name a folder")
     return arguments
 
 
@@ -311,33 +294,20 @@ def main() -> int:
     where = machine(("torch", "torchvision", "onnxruntime", "optuna"))
     console.print(machine_line(where))
     DATA_DIR.mkdir(parents=True, exist_ok=True)
-    kinds = range(1, 16, 2)
-    per_class = max(1, arguments.images // len(kinds))
-
-    def data_set(name: str, valid: int) -> ImageFolder:
-        if arguments.data is not None:
-            return discover(arguments.data)
-        return draw(f"{name}-{per_class}", kinds, per_class, valid)
-
+    images = draw(arguments.images) if arguments.data is None else discover(arguments.data)
+    setting = Setting(arguments.architecture, arguments.input_size, images, arguments.weights, arguments.precision)
     cost: dict[str, Any] | None = None
     accuracy: list[dict[str, Any]] = []
-    goals: list[Goal] = []
-    if arguments.skip != "cost":
-        images = data_set("images", max(10, per_class // 6))
-        setting = Setting(arguments.architecture, arguments.input_size, images, None, arguments.precision)
+    if arguments.weights is None:
         cost = measure_cost(setting, arguments)
         report_cost(cost, arguments)
-    for index, (views, limit) in enumerate(((1, 600), (MANY_VIEWS, 80))):
-        ratio = None if cost is None else cost["ours"][index]["ratio"]
-        goals.append(Goal(f"{views} views: the old way's cost over ours", ratio, limit, True, "x"))
-    if arguments.skip != "accuracy":
-        name, size = arguments.accuracy_architecture, arguments.accuracy_input_size
-        weights = arguments.weights or pretrain(name, size, 3 if arguments.quick else 10)
-        images = data_set("accuracy", per_class)
-        accuracy = measure_accuracy(Setting(name, size, images, weights, arguments.precision), arguments)
-        goals += report_accuracy(accuracy, arguments)
+        goals = [
+            Goal(f"{way['views']} views: the old way's cost over ours", way["ratio"], limit, True, "x")
+            for way, limit in zip(cost["ours"], (600, 80), strict=True)
+        ]
     else:
-        goals.append(Goal("accuracy over the old way's, same trials", None, 0, True, " %"))
+        accuracy = measure_accuracy(setting, arguments)
+        goals = report_accuracy(accuracy, arguments)
     asked = {name: str(value) if isinstance(value, Path) else value for name, value in vars(arguments).items()}
     return finish(arguments, {"machine": where, "arguments": asked, "cost": cost, "accuracy": accuracy}, goals)
 

@@ -83,7 +83,7 @@ class EpochMetrics:
 
 
 def print_epoch(epoch: EpochMetrics, *, epochs: int) -> None:
-    """Print the line of one of so many epochs; it tells those after the hot ones (`hot_epochs`)."""
+    """Print an epoch's line, with `annealing=yes` after the `hot_epochs` of the training's `epochs`."""
     values = asdict(epoch)
     annealing = {"annealing": "yes"} if epoch.epoch > hot_epochs(epochs) else {}
     print_metrics(epoch=values.pop("epoch"), **annealing, **values)
