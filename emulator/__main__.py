@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 from emulator.ministack.configuration import ContractError
-from emulator.platform import lifecycle
 from emulator.platform.conditions import Conditions
-from emulator.platform.layout import StateError
+from emulator.platform.running import lifecycle
+from emulator.platform.running.layout import StateError
 from emulator.quotas.service import QuotaError
 
 _COMMANDS = {
@@ -46,7 +46,7 @@ def _run(options: argparse.Namespace) -> int:
     say, state_dir = sys.stdout.write, options.state_dir
     match options.command:
         case "serve":
-            from emulator.platform.server import serve  # imports MiniStack, which takes a second
+            from emulator.platform.running.server import serve  # imports MiniStack, which takes a second
 
             serve(state_dir, options.port, options.conditions)
         case "up":

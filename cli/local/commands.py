@@ -14,8 +14,8 @@ import typer
 
 from cli.console import console
 from cli.errors import NotReadyError, UsageError
-from emulator.platform import lifecycle
 from emulator.platform.conditions import DEFAULT_SPOT_WAIT_SECONDS, ConditionError, Conditions, SpotInterruption
+from emulator.platform.running import lifecycle
 from emulator.quotas import service as quotas
 
 app = typer.Typer(help="An AWS on this machine.", no_args_is_help=True)

@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from emulator.platform import settings
-from emulator.platform.layout import Credentials
+from emulator.platform.running.layout import Credentials
 
 #: MiniStack gives no promise about what is used of it, so that another version may fail in strange ways.
 PINNED_VERSION = "1.5.33"

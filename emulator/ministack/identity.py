@@ -8,7 +8,7 @@ from typing import Any
 
 from emulator.ministack.door.principals import listed
 from emulator.platform.errors import ServiceError
-from emulator.platform.layout import access_key_id
+from emulator.platform.running.layout import access_key_id
 
 
 def open_session(service: str, role_arn: str, session_name: str) -> dict[str, str]:

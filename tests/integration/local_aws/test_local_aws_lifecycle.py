@@ -18,7 +18,7 @@ from local_aws_harness import SAGEMAKER_TRUST, policy, refused
 from sagemaker_local import ACTIONS, LocalSageMaker, local_aws
 from waiting import wait_until
 
-from emulator.platform.layout import StateDir
+from emulator.platform.running.layout import StateDir
 
 LEAVES_A_PROGRAM = "import subprocess\ndef handler(event, context):\n    subprocess.Popen(['sleep', '600'])\n"
 

@@ -21,9 +21,9 @@ from botocore.credentials import Credentials
 from botocore.exceptions import ClientError
 from waiting import wait_until
 
-from emulator.platform import lifecycle
 from emulator.platform.conditions import Conditions
-from emulator.platform.layout import StateDir
+from emulator.platform.running import lifecycle
+from emulator.platform.running.layout import StateDir
 from emulator.platform.settings import free_port
 
 #: For the waiters of boto3.

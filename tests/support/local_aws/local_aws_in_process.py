@@ -19,8 +19,8 @@ from botocore.credentials import Credentials
 
 from emulator.ministack.door import authentication
 from emulator.platform.conditions import Conditions
-from emulator.platform.layout import StateDir
-from emulator.platform.server import LocalAws
+from emulator.platform.running.layout import StateDir
+from emulator.platform.running.server import LocalAws
 
 HOST = "127.0.0.1:4566"
 

@@ -14,8 +14,8 @@ from emulator_fixtures import tar_gz, training_job, untar
 from local_aws_harness import LocalAws, policy, trust
 from waiting import wait_until
 
-from emulator.platform import lifecycle
 from emulator.platform.processes import process_started
+from emulator.platform.running import lifecycle
 from emulator.platform.store import Store
 from emulator.sagemaker.training.metrics import Point, read_points
 

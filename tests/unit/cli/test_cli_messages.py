@@ -12,7 +12,7 @@ from fake_stage import FakeStage
 
 from cli import aws, main
 from cli.errors import AwsError
-from emulator.platform import lifecycle
+from emulator.platform.running import lifecycle
 
 Kennel = Callable[..., tuple[int, str]]
 

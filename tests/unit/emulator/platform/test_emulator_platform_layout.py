@@ -9,15 +9,15 @@ import sys
 
 import pytest
 
-from emulator.platform import lifecycle
-from emulator.platform.layout import Server, StateDir, StateError
 from emulator.platform.processes import process_started
+from emulator.platform.running import lifecycle
+from emulator.platform.running.layout import Server, StateDir, StateError
 from emulator.platform.settings import free_port
 
 HOLD = """
 import sys
 from pathlib import Path
-from emulator.platform.layout import StateDir
+from emulator.platform.running.layout import StateDir
 with StateDir(Path(sys.argv[1])).locked():
     print("held", flush=True)
     sys.stdin.read()

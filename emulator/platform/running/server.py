@@ -19,8 +19,8 @@ from emulator.platform import settings
 from emulator.platform.awsapi import Service
 from emulator.platform.conditions import Conditions
 from emulator.platform.host import Host
-from emulator.platform.layout import StateDir, listening
 from emulator.platform.processes import ProcessRegistry, reap, start_watchdog
+from emulator.platform.running.layout import StateDir, listening
 from emulator.quotas.service import Quotas, ServiceQuotas
 
 _KEEP_ALIVE_SECONDS = 75

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from emulator.platform import settings
 from emulator.platform.conditions import Conditions
-from emulator.platform.layout import StateDir, StateError, listening
 from emulator.platform.processes import reap
+from emulator.platform.running.layout import StateDir, StateError, listening
 from emulator.quotas.service import QuotaError, Quotas
 
 _POLL_SECONDS = 0.02
@@ -25,7 +25,7 @@ _STOP_SECONDS = 20.0
 _LITTLE_SPACE_BYTES = 64 * 2**20
 _LOG_TAIL_LINES = 15
 _LOG_LIMIT_BYTES = 10 * 1024 * 1024
-_ROOT = Path(__file__).resolve().parents[2]
+_ROOT = Path(__file__).resolve().parents[3]
 
 
 class LocalAwsError(RuntimeError):

@@ -1,0 +1,1 @@
+"""Starting, finding and stopping a local AWS, and what it keeps in its state folder."""
