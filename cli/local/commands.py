@@ -14,7 +14,13 @@ import typer
 
 from cli.console import console
 from cli.errors import NotReadyError, UsageError
-from emulator.platform.conditions import DEFAULT_SPOT_WAIT_SECONDS, ConditionError, Conditions, SpotInterruption
+from emulator.platform.conditions import (
+    DEFAULT_SPOT_WAIT_SECONDS,
+    MAX_CLOCK,
+    ConditionError,
+    Conditions,
+    SpotInterruption,
+)
 from emulator.platform.running import lifecycle
 from emulator.quotas import service as quotas
 
@@ -24,6 +30,7 @@ STATE_DIR = Path(".kennel/local")
 # What a shell that was used with a real account may hold, and what would be mixed with the local credentials.
 _FOREIGN_VARIABLES = ("AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN")
 DEFAULT_PORT = 4566
+_CONDITIONS = "--interrupt-spot-after, --quota, --access-log-delay, --clock and --instance-start"
 Port = Annotated[
     int | None, typer.Option(min=1, max=65535, show_default=str(DEFAULT_PORT), help="The one port on 127.0.0.1.")
 ]
@@ -55,7 +62,7 @@ def start(state_dir: Path, port: int | None, **conditions: Any) -> lifecycle.Sta
             if not conditions:
                 return running.status
             # It would not do what was asked for, and a rehearsal that changes nothing looks like a success.
-            message = f"{running} It takes --interrupt-spot-after, --quota and --access-log-delay at its start only."
+            message = f"{running} It takes {_CONDITIONS} at its start only."
             raise NotReadyError(message, "Stop it first: kennel local down") from None
 
 
@@ -94,6 +101,19 @@ def up(
     access_log_delay: Annotated[
         float | None, typer.Option(min=0, metavar="SECONDS", help="How late S3 delivers access logs.")
     ] = None,
+    clock: Annotated[
+        float | None,
+        typer.Option(
+            min=1,
+            max=MAX_CLOCK,
+            metavar="SPEED",
+            help="How many seconds of AWS pass in one second: in metrics, alarms, scaling, schedules and rollouts.",
+        ),
+    ] = None,
+    instance_start: Annotated[
+        float | None,
+        typer.Option(min=0, metavar="SECONDS", help="How long a new endpoint instance takes to start, by that clock."),
+    ] = None,
 ) -> None:
     """Start the local AWS in the background."""
     conditions: dict[str, Any] = {}
@@ -102,8 +122,13 @@ def up(
             conditions["spot_interruption"] = SpotInterruption(interrupt_spot_after, spot_wait)
         if quota:
             conditions["quotas"] = dict(map(quotas.parse, quota))
-    if access_log_delay is not None:
-        conditions["access_log_seconds"] = access_log_delay
+    for name, given in (
+        ("access_log_seconds", access_log_delay),
+        ("clock", clock),
+        ("instance_start_seconds", instance_start),
+    ):
+        if given is not None:
+            conditions[name] = given
     started = start(state_dir, port, **conditions)
     console.print(f"The local AWS answers at {started.endpoint_url} (process {started.pid}).")
     option = "" if state_dir == STATE_DIR else f" --state-dir {shlex.quote(str(state_dir))}"

@@ -11,6 +11,8 @@ from typing import Any
 
 #: How long instances of spot capacity are gone, unless told otherwise.
 DEFAULT_SPOT_WAIT_SECONDS = 10.0
+#: A minute of AWS is a second then.
+MAX_CLOCK = 60
 
 
 class ConditionError(ValueError):
@@ -37,10 +39,14 @@ class Conditions:
     quotas: Mapping[str, int] = field(default_factory=dict)  # what the account may have, by Service Quotas' names
     access_log_seconds: float = 5.0  # how late S3 delivers access logs; on AWS it takes up to a few hours
     stop_grace_seconds: float = 120.0  # how long a stopped training job may go on until its containers are killed
+    clock: float = 1.0  # how many seconds of AWS pass in one second
+    instance_start_seconds: float = 0.0  # of AWS, until the server of a new endpoint instance starts
 
     def __post_init__(self) -> None:
-        for name in ("access_log_seconds", "stop_grace_seconds"):
+        for name in ("access_log_seconds", "stop_grace_seconds", "instance_start_seconds"):
             _check_seconds(name, getattr(self, name))
+        if type(self.clock) not in (int, float) or not 1 <= self.clock <= MAX_CLOCK:
+            raise ConditionError(f"clock is {self.clock!r}: give a number from 1 to {MAX_CLOCK}.")
         if not isinstance(self.quotas, Mapping):
             raise ConditionError(f"quotas is {self.quotas!r}: give an object of names and integers.")
         for name, value in self.quotas.items():

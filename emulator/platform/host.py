@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from emulator.platform.clock import Clock
 from emulator.platform.conditions import Conditions, SpotInterruption
+from emulator.platform.monitoring import Monitoring
 from emulator.platform.processes import ProcessRegistry
 from emulator.quotas.service import Quotas
 
@@ -29,8 +31,10 @@ class Host:
     processes: ProcessRegistry  # the only way in which a service may start a program
     role_credentials: RoleSessions  # for what the service runs
     copy_objects: CopyObjects  # from S3, with all the checks of a request but without HTTP
+    monitoring: Monitoring
     conditions: Conditions = field(default_factory=Conditions)
     quotas: Quotas = field(default_factory=Quotas)
+    clock: Clock = field(default_factory=Clock)
 
     @property
     def folder(self) -> Path:

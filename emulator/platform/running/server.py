@@ -17,6 +17,7 @@ import uvicorn
 from emulator.ministack import configuration
 from emulator.platform import settings
 from emulator.platform.awsapi import Service
+from emulator.platform.clock import Clock
 from emulator.platform.conditions import Conditions
 from emulator.platform.host import Host
 from emulator.platform.processes import ProcessRegistry, reap, start_watchdog
@@ -42,20 +43,34 @@ class LocalAws:
         from emulator.autoscaling.service import ApplicationAutoScaling
         from emulator.ministack import functions, identity, instances, limits, routing
         from emulator.ministack.cloudformation import interruptions, resource_types, stack_rights, stack_rules
+        from emulator.ministack.cloudwatch.service import CloudWatch
         from emulator.ministack.door import authentication, enforcement, passed_roles, principals, service_keys
         from emulator.ministack.s3 import access_logs, bucket_resources, object_files, object_keys
         from emulator.ministack.state import durability
         from emulator.sagemaker import SageMaker
 
         endpoint_url = f"http://{settings.BIND_HOST}:{port}"
-        quotas = Quotas(conditions.quotas)
+        quotas, clock = Quotas(conditions.quotas), Clock(conditions.clock)
         self._processes = ProcessRegistry(place.processes)
         self._object_files = object_files.ObjectFiles()
+        self._durability = durability.Durability(place.database)
+        self._cloudwatch = CloudWatch(settings.ACCOUNT, clock, self._durability.note_change)
 
         def host_of(service: str) -> Host:
-            sessions = functools.partial(identity.open_session, f"{service}.amazonaws.com")
-            places = (endpoint_url, place.root, place.temporary, settings.ACCOUNT)
-            return Host(service, *places, self._processes, sessions, self._object_files.copy, conditions, quotas)
+            return Host(
+                service,
+                endpoint_url,
+                place.root,
+                place.temporary,
+                settings.ACCOUNT,
+                self._processes,
+                role_credentials=functools.partial(identity.open_session, f"{service}.amazonaws.com"),
+                copy_objects=self._object_files.copy,
+                monitoring=self._cloudwatch,
+                conditions=conditions,
+                quotas=quotas,
+                clock=clock,
+            )
 
         host = host_of("sagemaker")
         self._sagemaker = SageMaker(host)
@@ -63,10 +78,10 @@ class LocalAws:
         services: list[Service] = [self._sagemaker, ApplicationAutoScaling(host), ServiceQuotas(host.account, quotas)]
         by_name = {service.name: service for service in services}
         routing.install(by_name, self._sagemaker.runtime)
-        self._durability = durability.Durability(place.database)
         resource_types.install(by_name, self._durability.save)
         functions.install(endpoint_url, self._processes, private=[name for name in own if not name.startswith("AWS_")])
         limits.install(quotas)
+        self._cloudwatch.install()
         stack_rules.install()
         interruptions.install()
         self._instances = instances.Instances(host_of("ec2"), self._durability.note_change)
@@ -90,6 +105,7 @@ class LocalAws:
 
         self._object_files.start()
         self._instances.start()
+        self._cloudwatch.start()
         self._durability.start()
         await asyncio.to_thread(self._sagemaker.start)
         interruptions.recover(self._sagemaker)
@@ -103,7 +119,8 @@ class LocalAws:
         from ministack.core import lambda_runtime
 
         self._access_logs.stop()
-        for end in (self._sagemaker.stop, self._instances.stop, lambda_runtime.reset, self._processes.close):
+        ends = (self._cloudwatch.stop, self._sagemaker.stop, self._instances.stop)
+        for end in (*ends, lambda_runtime.reset, self._processes.close):
             await asyncio.to_thread(end)
         self._durability.close()
 

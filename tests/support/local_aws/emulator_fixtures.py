@@ -14,8 +14,10 @@ from typing import IO, Any
 import fake_s3
 
 from emulator.platform.awsapi import Caller, Payload, ServiceError
+from emulator.platform.clock import Clock
 from emulator.platform.conditions import Conditions, SpotInterruption
 from emulator.platform.host import Host
+from emulator.platform.monitoring import Monitoring
 from emulator.platform.processes import ProcessRegistry
 
 ACCOUNT = "123456789012"
@@ -29,20 +31,26 @@ def no_role(arn: str, session_name: str) -> dict[str, str]:
     raise ServiceError("ValidationException", f"Could not assume role {arn}.")
 
 
+class NoMonitoring(Monitoring):
+    """Takes every call and keeps nothing."""
+
+
 def make_host(
     state_dir: Path,
     role_sessions: Callable[[str, str], dict[str, str]] = no_role,
     service: str = "sagemaker",
     spot_interruption: SpotInterruption | None = None,
     stop_grace_seconds: float = 1.0,
+    monitoring: Monitoring | None = None,
+    clock: float = 1.0,
 ) -> Host:
     """A platform whose other services do not answer."""
     temporary = state_dir / "tmp"
     temporary.mkdir(exist_ok=True)
     processes = ProcessRegistry(state_dir / "processes")
     given = (service, "http://127.0.0.1:9", state_dir, temporary, ACCOUNT, processes, role_sessions)
-    conditions = Conditions(spot_interruption, stop_grace_seconds=stop_grace_seconds)
-    return Host(*given, lambda *_: iter(()), conditions)
+    conditions = Conditions(spot_interruption, stop_grace_seconds=stop_grace_seconds, clock=clock)
+    return Host(*given, lambda *_: iter(()), monitoring or NoMonitoring(), conditions, clock=Clock(clock))
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ from cli.errors import UsageError
 from cli.local.commands import app
 from emulator.platform.conditions import Conditions, SpotInterruption
 
-MEMBERS = "spot_interruption, quotas, access_log_seconds, stop_grace_seconds"
+MEMBERS = "spot_interruption, quotas, access_log_seconds, stop_grace_seconds, clock, instance_start_seconds"
 
 
 def test_conditions_are_read_as_they_are_written() -> None:
@@ -31,6 +31,8 @@ def test_conditions_are_read_as_they_are_written() -> None:
         ('{"access_log_seconds": Infinity}', "access_log_seconds is inf: give seconds"),
         ('{"access_log_seconds": NaN}', "access_log_seconds is nan: give seconds"),
         ('{"access_log_seconds": true}', "access_log_seconds is True: give seconds"),
+        ('{"clock": 0.5}', "clock is 0.5: give a number from 1 to 60."),
+        ('{"clock": NaN}', "clock is nan: give a number from 1 to 60."),
         ('{"spot_interruption": {}}', "spot_interruption.after_seconds is None: give seconds"),
         ('{"spot_interruption": {"after": 1}}', "spot_interruption has no after. There are: after_seconds, wait_secon"),
         ('{"spot_interruption": 5}', "spot_interruption is 5: give an object"),
@@ -47,7 +49,7 @@ def test_what_is_no_condition_is_refused_by_name_and_value(text: str, message: s
     assert message in str(refused.value)
 
 
-@pytest.mark.parametrize("option", ["--access-log-delay", "--interrupt-spot-after"])
+@pytest.mark.parametrize("option", ["--access-log-delay", "--interrupt-spot-after", "--instance-start"])
 def test_the_command_refuses_a_time_without_end(tmp_path: Path, option: str) -> None:
     answer = CliRunner().invoke(app, ["up", "--state-dir", str(tmp_path), option, "inf"])
     assert isinstance(answer.exception, UsageError)

@@ -1,0 +1,192 @@
+"""The alarms of CloudWatch: checked when AWS checks them, with its reasons, and what they set off."""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+
+from emulator.ministack.cloudwatch.metrics import Metrics, step
+from emulator.ministack.patching import around
+from emulator.platform.alarms import ALARM, INSUFFICIENT_DATA, OK, AlarmRule
+from emulator.platform.awsapi import Payload
+from emulator.platform.clock import Clock
+from emulator.platform.errors import ServiceError
+from emulator.platform.monitoring import AlarmAction
+
+logger = logging.getLogger(__name__)
+
+_ACTIONS = {OK: "OKActions", ALARM: "AlarmActions", INSUFFICIENT_DATA: "InsufficientDataActions"}
+_WORDS = {
+    "GreaterThanOrEqualToThreshold": "greater than or equal to",
+    "GreaterThanThreshold": "greater than",
+    "LessThanThreshold": "less than",
+    "LessThanOrEqualToThreshold": "less than or equal to",
+}
+
+
+class Alarms:
+    """All alarms of the account."""
+
+    def __init__(self, account: str, clock: Clock, metrics: Metrics) -> None:
+        self._account = account
+        self._clock = clock
+        self._metrics = metrics
+        self._acts: list[tuple[str, AlarmAction]] = []
+        self._called: deque[Callable[[], None]] = deque()
+        #: By region and name: until when it was checked, and the newest value of its metric then.
+        self._checked: dict[tuple[str, str], tuple[float, float | None]] = {}
+
+    def install(self) -> None:
+        """Take MiniStack's own checks away, which look at everything published under a metric's name."""
+        from ministack.services import cloudwatch
+
+        cloudwatch._evaluate_alarm = lambda alarm: None
+        cloudwatch._evaluate_all_alarms = lambda: None
+        around(cloudwatch, "_dispatch_alarm_actions", self._dispatch)
+
+    def put(self, region: str, alarm: Payload) -> None:
+        """See `Monitoring.put_alarm`."""
+        self._ask("_put_metric_alarm", region, alarm)
+
+    def delete(self, region: str, names: Sequence[str]) -> None:
+        """See `Monitoring.delete_alarms`."""
+        self._ask("_delete_alarms", region, {"AlarmNames": list(names)})
+
+    def _ask(self, handler: str, region: str, request: Payload) -> None:
+        from ministack.core.responses import request_scope
+        from ministack.services import cloudwatch
+
+        with request_scope(self._account, region):
+            status, _, body = getattr(cloudwatch, handler)({}, request, False, True)
+        if status != 200:
+            error = json.loads(body)
+            raise ServiceError(error["__type"], error["message"], status)
+
+    def state(self, region: str, name: str) -> str | None:
+        """See `Monitoring.alarm_state`."""
+        from ministack.services import cloudwatch
+
+        place = (self._account, region, name)
+        alarm = cloudwatch._alarms._data.get(place) or cloudwatch._composite_alarms._data.get(place)
+        return alarm["StateValue"] if alarm else None
+
+    def on_alarm(self, prefix: str, act: AlarmAction) -> None:
+        """See `Monitoring.on_alarm`."""
+        self._acts.append((prefix, act))
+
+    def check(self) -> bool:
+        """Check the alarms whose time it is and carry out actions; whether an alarm changed."""
+        from ministack.core.responses import request_scope
+        from ministack.services import cloudwatch
+
+        now, changed = time.time(), False
+        for (account, region, name), alarm in list(cloudwatch._alarms._data.items()):
+            every = self._clock.seconds(step(alarm["Period"]))
+            end = now // every * every
+            if end > self._checked.get((region, name), (0.0, None))[0]:
+                with request_scope(account, region):
+                    changed |= self._check(region, alarm, end)
+        while self._called:
+            try:
+                self._called.popleft()()
+            except Exception:
+                logger.exception("an action of an alarm failed")
+        return changed
+
+    def _check(self, region: str, alarm: Payload, end: float) -> bool:
+        """Check one alarm at the end of a period; whether it changed."""
+        from ministack.services import cloudwatch
+
+        rule = AlarmRule.of(alarm)
+        length = self._clock.seconds(rule.period)
+        start = end - rule.evaluation_range * length
+        dimensions = {dimension["Name"]: dimension["Value"] for dimension in alarm["Dimensions"]}
+        metric = (region, alarm["Namespace"], alarm["MetricName"], dimensions)
+        statistic = alarm.get("ExtendedStatistic") or alarm["Statistic"]
+        found = self._metrics.values(*metric, statistic, rule.period, start, end, alarm.get("Unit"))
+        points: list[float | None] = [None] * rule.evaluation_range
+        for at, value in found.items():
+            points[round((at - start) / length)] = value
+        newest = next(reversed(found.values()), None)
+        self._checked[region, alarm["AlarmName"]] = end, newest
+        before = alarm["StateValue"]
+        state = rule.state(points, before)
+        if state == before:
+            self._call(region, alarm, state)
+            return False
+        recent = list(found.items())[-rule.evaluation_periods :]
+        reason = _reason(rule, recent, before, state)
+        data = _reason_data(statistic, rule, recent)
+        now = int(time.time())
+        alarm.update(StateValue=state, StateReason=reason, StateReasonData=json.dumps(data, separators=(",", ":")))
+        alarm.update(StateUpdatedTimestamp=now, StateTransitionedTimestamp=now)
+        cloudwatch._record_history(alarm["AlarmName"], before, state, reason, reason_data=data)
+        cloudwatch._dispatch_alarm_actions(alarm, before, state, reason)
+        cloudwatch._evaluate_parent_alarms(alarm)
+        return True
+
+    def _dispatch(self, inner: Callable[..., None], alarm: Payload, before: str, state: str, reason: str) -> None:
+        """Act on an alarm that changed, whoever changed it: SNS by MiniStack, and what `on_alarm` is for."""
+        from ministack.core.responses import get_region
+
+        inner(alarm, before, state, reason)
+        self._call(get_region(), alarm, state)
+
+    def _call(self, region: str, alarm: Payload, state: str) -> None:
+        """Have the functions called that are for an alarm's actions in a state, soon and outside of any request."""
+        if not alarm.get("ActionsEnabled", True):
+            return
+        _, value = self._checked.get((region, alarm["AlarmName"]), (0.0, None))
+        for arn in alarm.get(_ACTIONS[state]) or []:
+            for prefix, act in self._acts:
+                if arn.startswith(prefix):
+                    self._called.append(functools.partial(act, arn, region, dict(alarm), state, value))
+
+
+def _reason(rule: AlarmRule, recent: Sequence[tuple[float, float]], before: str, state: str) -> str:
+    """Say as AWS does why an alarm is in a state."""
+    missing = rule.evaluation_periods - len(recent)
+    if state == INSUFFICIENT_DATA:
+        verb = "datapoint was" if missing == 1 else "datapoints were"
+        return f"Insufficient Data: {missing} {verb} unknown."
+    if not recent:
+        periods = "period" if missing == 1 else "periods"
+        treated = "datapoint was" if missing == 1 else "datapoints were"
+        kind = "Breaching" if state == ALARM else "NonBreaching"
+        received = f"no datapoints were received for {missing} {periods}"
+        return f"Threshold Crossed: {received} and {missing} missing {treated} treated as [{kind}]."
+    deciding = [(at, value) for at, value in reversed(recent) if rule.breaches(value) == (state == ALARM)]
+    listed = ", ".join(f"{value} ({datetime.fromtimestamp(at, UTC):%d/%m/%y %H:%M:%S})" for at, value in deciding)
+    verb, negation = "was" if len(deciding) == 1 else "were", "" if state == ALARM else "not "
+    needed = rule.datapoints if state == ALARM else rule.evaluation_periods - rule.datapoints + 1
+    minimum = f" (minimum {needed} datapoint{'s' if needed > 1 else ''} for {before} -> {state} transition)"
+    return (
+        f"Threshold Crossed: {len(deciding)} out of the last {rule.evaluation_periods} datapoints [{listed}] {verb} "
+        f"{negation}{_WORDS[rule.comparison]} the threshold ({rule.threshold})"
+        f"{'' if before == INSUFFICIENT_DATA else minimum}."
+    )
+
+
+def _reason_data(statistic: str, rule: AlarmRule, recent: Sequence[tuple[float, float]]) -> Payload:
+    """The same for programs."""
+    evaluated = [{"timestamp": _stamp(at), "value": value} for at, value in reversed(recent)]
+    return {
+        "version": "1.0",
+        "queryDate": _stamp(time.time()),
+        **({"startDate": _stamp(recent[0][0])} if recent else {}),
+        "statistic": statistic,
+        "period": int(rule.period),
+        "recentDatapoints": [value for _, value in recent],
+        "threshold": rule.threshold,
+        "evaluatedDatapoints": evaluated,
+    }
+
+
+def _stamp(at: float) -> str:
+    moment = datetime.fromtimestamp(at, UTC)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03d}+0000"

@@ -1,0 +1,38 @@
+"""The clock of the local AWS, which may run faster than that on the wall."""
+
+from __future__ import annotations
+
+import time
+
+
+class Clock:
+    """How long what AWS times takes here; all that is stored or shown has real time stamps.
+
+    Parameters
+    ----------
+    speed
+        How many seconds of AWS pass in one second.
+    """
+
+    def __init__(self, speed: float = 1.0) -> None:
+        self._speed = speed
+        self._start = time.time()
+
+    def seconds(self, aws_seconds: float) -> float:
+        """Return the real seconds that a duration of AWS takes here."""
+        return aws_seconds / self._speed
+
+    def aws_seconds(self, real: float) -> float:
+        """Return the seconds of AWS that pass in so many real ones."""
+        return real * self._speed
+
+    def date(self, at: float | None = None) -> float:
+        """Return what AWS's wall clock shows, by default now; at the start of the server it shows the real time.
+
+        For what is due at a date: cron and at.
+        """
+        return self._start + self.aws_seconds((time.time() if at is None else at) - self._start)
+
+    def when(self, date: float) -> float:
+        """Return the real time at which AWS's wall clock shows a date."""
+        return self._start + self.seconds(date - self._start)
