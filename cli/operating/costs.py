@@ -2,19 +2,7 @@
 
 from __future__ import annotations
 
-from cli.prices import (
-    ALARM_USD_PER_MONTH,
-    KEY_USD_PER_MONTH,
-    LAMBDA_USD_PER_GB_SECOND,
-    LAMBDA_USD_PER_MILLION_CALLS,
-    LOGS_USD_PER_GB,
-    METRIC_USD_PER_MONTH,
-    PRICE_LIST,
-    PROVISIONED_USD_PER_GB_SECOND,
-    S3_USD_PER_GB_MONTH,
-    hourly_price,
-    usd_per_hour,
-)
+from cli.prices import PRICE_LIST, UNIT, hourly_price, usd_per_hour
 from infra.settings import Settings
 
 #: The metrics that the function and the model server put into their logs, each billed while it gets values: the
@@ -31,8 +19,8 @@ def cost_lines(settings: Settings, kinds: list[str]) -> list[str]:
     lines = [f"Costs on AWS, {PRICE_LIST}:"]
     if "storage" in kinds:
         lines.append(
-            f"  storage: key {KEY_USD_PER_MONTH:.2f} USD a month (up to {3 * KEY_USD_PER_MONTH:.2f} after two yearly "
-            f"rotations); {S3_USD_PER_GB_MONTH} USD a month for each GB"
+            f"  storage: key {UNIT['key_month']:.2f} USD a month (up to {3 * UNIT['key_month']:.2f} after two yearly "
+            f"rotations); {UNIT['s3_gb_month']} USD a month for each GB"
         )
     if "training" in kinds:
         lines.append("  training: nothing until a training runs, which then says what it costs")
@@ -60,7 +48,7 @@ def _inference(settings: Settings) -> list[str]:
     """Return the costs of endpoint, function and CloudWatch, and of the hours of a month of the first two."""
     instance_type, (low, high) = settings.serving.instance_type, endpoint_instances(settings)
     (warm_low, warm_high), gigabytes = warm_environments(settings), settings.function.memory_mb / 1024
-    warm = gigabytes * 3600 * PROVISIONED_USD_PER_GB_SECOND
+    warm = gigabytes * 3600 * UNIT["lambda_arm64_warm_gb_second"]
     price = usd_per_hour(instance_type)
     if price is None:
         endpoint = f"{hourly_price(instance_type)}; an update doubles the instances for its minutes"
@@ -77,10 +65,10 @@ def _inference(settings: Settings) -> list[str]:
     return [
         f"  endpoint, {_span(low, high)} × {instance_type}: {endpoint}",
         f"  function, {_span(warm_low, warm_high)} kept warm: {warm_low * warm:.4f} USD an hour at rest, "
-        f"{warm_high * warm:.4f} at full load; {gigabytes * LAMBDA_USD_PER_GB_SECOND:.7f} for each second of a call "
-        f"and {LAMBDA_USD_PER_MILLION_CALLS:.2f} for a million calls",
-        f"  CloudWatch: up to {metrics} metrics, {metrics * METRIC_USD_PER_MONTH:.2f} USD a month, in hours with calls "
-        f"only; {alarms} alarms of scaling, {alarms * ALARM_USD_PER_MONTH:.2f} USD a month; logs {LOGS_USD_PER_GB:.2f} "
+        f"{warm_high * warm:.4f} at full load; {gigabytes * UNIT['lambda_arm64_gb_second']:.7f} for each second of "
+        f"a call and {UNIT['lambda_million_calls']:.2f} for a million calls",
+        f"  CloudWatch: up to {metrics} metrics, {metrics * UNIT['metric_month']:.2f} USD a month, in hours with calls "
+        f"only; {alarms} alarms of scaling, {alarms * UNIT['alarm_month']:.2f} USD a month; logs {UNIT['logs_gb']:.2f} "
         "USD for each GB that comes in",
         f"  endpoint and function: {month}",
         "  Stop it all: kennel destroy",

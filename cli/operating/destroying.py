@@ -18,7 +18,7 @@ from cli.errors import KennelError, NotReadyError, WorkFailedError, aws_errors
 from cli.operating.deploying import StackKind
 from cli.operating.log_retention import ENDPOINT_LOGS
 from cli.operating.stopping import stop_jobs
-from cli.prices import IMAGES_USD_PER_GB_MONTH, KEY_USD_PER_MONTH, LOGS_USD_PER_GB_MONTH, S3_USD_PER_GB_MONTH
+from cli.prices import UNIT
 from cli.training.ec2_instances import terminate_instances
 from cli.training.job_names import job_prefixes
 from cli.training.sagemaker import LOG_GROUP as TRAINING_LOGS
@@ -29,9 +29,9 @@ _LATE_LOGS_PAUSE = 30.0
 _BUCKET = "AWS::S3::Bucket"
 #: What a storage stack that is retained goes on costing, in USD a month.
 _RETAINED = {
-    _BUCKET: ("bucket", f"{S3_USD_PER_GB_MONTH} for each GB"),
-    "AWS::ECR::Repository": ("image repository", f"{IMAGES_USD_PER_GB_MONTH:.2f} for each GB"),
-    "AWS::KMS::Key": ("key", f"{KEY_USD_PER_MONTH:.2f}, up to {3 * KEY_USD_PER_MONTH:.2f} after two yearly rotations"),
+    _BUCKET: ("bucket", f"{UNIT['s3_gb_month']} for each GB"),
+    "AWS::ECR::Repository": ("image repository", f"{UNIT['ecr_gb_month']:.2f} for each GB"),
+    "AWS::KMS::Key": ("key", f"{UNIT['key_month']:.2f}, up to {3 * UNIT['key_month']:.2f} after two yearly rotations"),
 }
 
 
@@ -239,7 +239,7 @@ def _tell_what_is_retained(stage: Stage) -> None:
             for name in _resources(stage, kind):
                 console.print(f"  {what} {name}: {price}")
         for group in _stack_log_groups(stage):
-            console.print(f"  log group {group}: {LOGS_USD_PER_GB_MONTH} for each GB")
+            console.print(f"  log group {group}: {UNIT['logs_gb_month']} for each GB")
     console.print(
         f"To remove that for good, too: set retain = false under [storage] in {stage.settings_file}, then "
         f"{stage.kennel} deploy storage, which lifts the protection, and {stage.kennel} destroy.",
