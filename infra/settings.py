@@ -11,14 +11,16 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 
 from pydantic import PlainValidator, StrictBool
 
 from infra import instance_types
 from infra.container_images import ECR_IMAGE_URI, AccountId, ContainerImage, url_suffix
-from infra.function_settings import Capacity, FunctionSettings, LogRetentionDays
-from infra.tuning_settings import TuningSettings
+from infra.tables.alarms import AlarmSettings
+from infra.tables.function import FunctionSettings, LogRetentionDays
+from infra.tables.serving import ServingSettings
+from infra.tables.tuning import TuningSettings
 from infra.validation import SettingsError, Table, between, matching, one_of, read_table
 
 ENVIRONMENTS = Path(__file__).parent / "environments"
@@ -32,7 +34,6 @@ def _scalar(value: Any) -> Any:
     return value
 
 
-CooldownSeconds = Annotated[int, between(0, 3600)]
 Days = Annotated[int, between(1, 3650)]
 
 
@@ -166,62 +167,6 @@ class NotebookSettings(Table):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EndpointScalingSettings(Table):
-    """Target tracking on the load of one instance.
-
-    AWS's recipe: measure how many requests per second one instance can bear, keep a margin, and track that. 0.5 is
-    its starting value for the margin.
-    """
-
-    min_instances: Capacity
-    max_instances: Capacity
-    max_rps_per_instance: Annotated[float, between(0.02, 100_000)]
-    safety_factor: Annotated[float, between(0.05, 1)] = 0.5
-    scale_out_cooldown_seconds: CooldownSeconds = 60
-    scale_in_cooldown_seconds: CooldownSeconds = 300
-
-    @property
-    def invocations_per_instance_and_minute(self) -> float:
-        """The target value of the predefined metric SageMakerVariantInvocationsPerInstance."""
-        return self.max_rps_per_instance * self.safety_factor * 60
-
-    def conflicts(self) -> Iterator[str]:
-        if self.min_instances > self.max_instances:
-            yield f"min_instances: {self.min_instances} is more than max_instances ({self.max_instances})"
-
-
-@dataclass(frozen=True, kw_only=True)
-class ServingSettings(Table):
-    """The model and the real-time endpoint that serves it."""
-
-    instance_type: Annotated[str, one_of(instance_types.hosting, "ml.m5.large")] = "ml.m5.large"
-    initial_instances: Capacity = 1
-    #: Path of the model artifact, relative to the project's root; absent: build/<stage>/model.tar.gz, so that no stage
-    #: deploys what was packaged for another.
-    artifact: str | None = None
-    #: Keep it constant: auto scaling and deployment guardrails lose track of a variant that is renamed.
-    variant_name: Annotated[str, matching(r"[A-Za-z0-9](-?[A-Za-z0-9]){0,62}", "a variant name")] = "main"
-    #: How long a new instance may take until it answers /ping; SageMaker takes 60 to 3600.
-    startup_timeout_seconds: Annotated[int, between(60, 3600)] = 600
-    #: What the artifact runs on: "own" (model/serving/image/, built during the deployment), or the URI of an image
-    #: in a private ECR registry of the stage's own region.
-    image: Annotated[str, matching(rf"own|{ECR_IMAGE_URI.pattern}", '"own" or the URI of an image in ECR')] = "own"
-    #: What an instance's vCPUs are for: "throughput", a worker each, or "latency", all of them for one image.
-    mode: Literal["throughput", "latency"] = "throughput"
-    #: Of what the endpoint and transform jobs log, as for `TrainingSettings.log_retention_days`.
-    log_retention_days: LogRetentionDays = 30
-    scaling: EndpointScalingSettings | None = None
-
-    def conflicts(self) -> Iterator[str]:
-        scaling = self.scaling
-        if scaling and not scaling.min_instances <= self.initial_instances <= scaling.max_instances:
-            yield (
-                f"initial_instances: {self.initial_instances} is outside scaling.min_instances to "
-                f"scaling.max_instances ({scaling.min_instances} to {scaling.max_instances})"
-            )
-
-
-@dataclass(frozen=True, kw_only=True)
 class Settings(Table):
     """One stage."""
 
@@ -234,14 +179,18 @@ class Settings(Table):
     region: Annotated[str, matching(r"[a-z]{2,4}(-[a-z]+)+-\d", "a region such as eu-west-1")] | None = None
     storage: StorageSettings
     training: TrainingSettings = TrainingSettings()
-    serving: ServingSettings = ServingSettings()
+    serving: ServingSettings = field(default_factory=ServingSettings)
     function: FunctionSettings = field(default_factory=FunctionSettings)
     #: Absent: no notebook instance.
     notebook: NotebookSettings | None = None
+    #: Absent: no alarms.
+    alarms: AlarmSettings | None = None
 
     def conflicts(self) -> Iterator[str]:
         if (self.account is None) != (self.region is None):
             yield "account: account and region belong together, set both or neither"
+        if self.serving.rollout and not self.alarms:
+            yield "serving.rollout: goes back by alarms; add the table [alarms]"
         uri = ECR_IMAGE_URI.fullmatch(self.serving.image)
         if uri and uri["suffix"] != url_suffix(uri["region"]):
             yield f"serving.image: hosts in {uri['region']} end in {url_suffix(uri['region'])}, not in {uri['suffix']}"
@@ -259,6 +208,11 @@ class Settings(Table):
     def artifact(self) -> str:
         """Path of the model artifact that is deployed, relative to the project's root."""
         return self.serving.artifact or f"build/{self.stage}/model.tar.gz"
+
+    @property
+    def endpoint_name(self) -> str:
+        """Name of the endpoint: fixed, because the alarms that name it, and by which it rolls back, exist before it."""
+        return f"{self.project}-{self.stage}-{self.serving.kind}"
 
     def stack_name(self, kind: str) -> str:
         """CloudFormation name of the stack `kind` (storage, training or inference)."""

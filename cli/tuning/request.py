@@ -12,7 +12,7 @@ from cli.errors import UsageError
 from cli.training.hyperparameters import encode, refuse_shell_syntax
 from cli.training.sagemaker import TrainingRequest, training_definition, training_hyperparameters, upload_source
 from cli.tuning.jobs import read_tuning
-from infra.tuning_settings import ChoiceRange, NumberRange, TuningSettings
+from infra.tables.tuning import ChoiceRange, NumberRange, TuningSettings
 from model.training.arguments import canonical, parse_arguments
 from model.training.config import Recipe, TrainingConfig
 from model.training.defaults import defaults_for

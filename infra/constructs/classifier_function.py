@@ -9,9 +9,9 @@ from constructs import Construct, IConstruct
 
 from infra.constructs.inline_role import WRITE_LOG, InlineRole
 from infra.constructs.log_group import log_group
-from infra.function_settings import FunctionSettings
 from infra.gate.compliance import acknowledge
 from infra.settings import ROOT
+from infra.tables.function import FunctionSettings
 
 PACKAGE = "lambda_fn"
 

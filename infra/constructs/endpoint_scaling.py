@@ -4,7 +4,7 @@ from aws_cdk import aws_applicationautoscaling as autoscaling
 from constructs import Construct
 
 from infra.constructs.realtime_endpoint import RealtimeEndpoint
-from infra.settings import EndpointScalingSettings
+from infra.tables.serving import EndpointScalingSettings
 
 
 class EndpointScaling(Construct):
@@ -33,7 +33,7 @@ class EndpointScaling(Construct):
             policy_type="TargetTrackingScaling",
             scaling_target_id=target.ref,
             target_tracking_scaling_policy_configuration={
-                "targetValue": settings.invocations_per_instance_and_minute,
+                "targetValue": settings.target_value,
                 "predefinedMetricSpecification": {"predefinedMetricType": "SageMakerVariantInvocationsPerInstance"},
                 "scaleOutCooldown": settings.scale_out_cooldown_seconds,
                 "scaleInCooldown": settings.scale_in_cooldown_seconds,

@@ -14,7 +14,8 @@ from infra.constructs.classifier_function import ClassifierFunction
 from infra.constructs.data_bucket import DataBucket
 from infra.constructs.inline_role import STREAMS, InlineRole
 from infra.constructs.registry_image import RegistryImage
-from infra.settings import ROOT, ServingSettings
+from infra.settings import ROOT
+from infra.tables.serving import ServingSettings
 from model.core.archives import archive_digest
 from model.core.artifact_digest import VARIABLE
 

@@ -10,7 +10,8 @@ from infra import instance_types
 from infra.constructs.built_image import BuiltImage
 from infra.constructs.inline_role import InlineRole
 from infra.container_images import ECR_IMAGE_URI, ContainerImage, image_accounts
-from infra.settings import ROOT, ServingSettings
+from infra.settings import ROOT
+from infra.tables.serving import ServingSettings
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from templates import PROJECT, SynthesisedStage, role_for, statements
 
-from infra.function_settings import ConcurrencyScalingSettings
+from infra.tables.function import ConcurrencyScalingSettings
 
 
 def version_id(stage: SynthesisedStage) -> str:

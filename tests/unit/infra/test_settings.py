@@ -159,6 +159,19 @@ def test_a_bad_value_is_named_with_what_is_allowed(problems, text, problem):
 SCALED = "scaling = {min_provisioned = 1, max_provisioned = 9}"
 RANGE = "training.tuning.numbers = [{name = 'x', min = 0, max = 1, %s}]"
 SIZED = "min_instances = 2, max_instances = 3, max_rps_per_instance = 1"
+MORNING = (
+    "{name = 'morning', cron = '0 7 ? * MON-FRI *', timezone = 'Europe/Berlin', min_instances = 2, max_instances = 9}"
+)
+
+
+def scaled(more: str) -> str:
+    return f"serving = {{initial_instances = 2, scaling = {{{SIZED}, {more}}}}}"
+
+
+def rolled(instances: str, strategy: str, percent: int) -> str:
+    share = f"percent = {percent}, " if percent else ""
+    rollout = f"{{strategy = '{strategy}', {share}wait_seconds = 3600}}"
+    return f"alarms = {{}}\nserving = {{{instances}, rollout = {rollout}}}"
 
 
 @pytest.mark.parametrize(
@@ -180,6 +193,20 @@ SIZED = "min_instances = 2, max_instances = 3, max_rps_per_instance = 1"
         ("function.public_reason = 'A reason that is long enough.'", "function.public_reason: only goes with url_auth"),
         (f"serving.scaling = {{{SIZED}}}", "serving.initial_instances: 1 is outside scaling.min_instances to scaling."),
         (f"serving.scaling = {{{SIZED.replace('3', '1')}}}", "serving.scaling.min_instances: 2 is more than max_inst"),
+        ("serving = {kind = 'serverless', capture = {}}", "serving.capture: not with a serverless endpoint: SageMaker"),
+        (f"serving = {{kind = 'serverless', scaling = {{{SIZED}}}}}", "serving.scaling: not with a serverless endpoin"),
+        ("serving = {kind = 'serverless', instance_type = 'ml.g5.xlarge'}", "serving.instance_type: not with a serve"),
+        ("serving = {kind = 'serverless', serverless = {provisioned_concurrency = 6}}", "serving.serverless.provisi"),
+        ("serving.serverless.memory_mb = 4096", 'serving.serverless: only goes with kind = "serverless"'),
+        (scaled("metric = 'concurrency'"), "serving.scaling.concurrent_requests_per_instance: goes with metric = "),
+        (scaled(f"schedules = [{MORNING}, {MORNING}]"), "serving.scaling.schedules: more than one is named morning"),
+        (scaled(f"schedules = [{MORNING.replace('9', '1')}]"), "serving.scaling.schedules[0].min_instances: 2 is more"),
+        ("serving.rollout = {}", "serving.rollout: goes back by alarms; add the table [alarms]"),
+        ("alarms = {}\nserving.rollout = {percent = 20}", "serving.rollout.percent: goes with strategy = "),
+        (rolled("initial_instances = 1", "canary", 50), 'serving.rollout.strategy: "canary" moves at most half'),
+        (rolled("initial_instances = 4", "linear", 9), "serving.rollout.percent: 9 is less than the 10 that a linear"),
+        (rolled("initial_instances = 4", "linear", 10), "serving.rollout: its waits and two starts may take 37800 sec"),
+        (rolled("instance_type = 'ml.inf1.xlarge'", "all_at_once", 0), "serving.rollout: SageMaker cannot on ml.inf1"),
         ("training.image = {repository = 'own', tag = '1', architecture = 'arm64'}", "training.instance_type: ml.m5."),
         ("training.max_wait_seconds = 7200", "training.max_wait_seconds: only goes with spot = true"),
         ("training = {spot = true, max_wait_seconds = 600}", "training.max_wait_seconds: 600 is less than max_runtime"),
@@ -210,6 +237,21 @@ def test_spot_training_waits_twice_as_long_as_it_runs_unless_told_otherwise(writ
     for extra, wait in (("", 7200), ("max_wait_seconds = 9000\n", 9000)):
         waiting = {"MaxRuntimeInSeconds": 3600, "MaxWaitTimeInSeconds": wait}
         assert write(f"{MINIMAL}[training]\nspot = true\n{extra}").training.stopping_condition == waiting
+
+
+@pytest.mark.parametrize(
+    ("cron", "problem"),
+    [
+        ("0 7 * * MON-FRI *", "exactly one of day of month and day of week must be ?"),
+        ("0 24 ? * MON *", "'24' is not a value of hours (0 to 23)"),
+        ("0 7 ? * MON", "is not six fields: minutes, hours, day of month, month, day of week, year, such as"),
+        ("0 7 ? JANUARY MON *", "'JANUARY' is not a value of month (1 to 12)"),
+        *((cron, "") for cron in ("0/15 7,8 ? * MON-FRI *", "0 9 L * ? *", "30 18 ? JAN-MAR FRI#1 2026-2030")),
+    ],
+)
+def test_a_schedule_takes_the_cron_of_aws(write, problems, cron, problem):
+    text = scaled(f"schedules = [{MORNING.replace('0 7 ? * MON-FRI *', cron)}]") + f"\n{MINIMAL}"
+    assert problem in problems(text)[0] if problem else write(text).serving.scaling.schedules[0].cron == cron
 
 
 toml_values = st.recursive(

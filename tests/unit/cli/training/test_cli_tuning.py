@@ -25,7 +25,7 @@ from cli.tuning.commands import start_tuning
 from cli.tuning.jobs import Tuning, best_hyperparameters
 from cli.tuning.plot import draw_tuning
 from cli.tuning.request import TuningRequest, parameter_ranges, tuning_job_request
-from infra.tuning_settings import ChoiceRange, NumberRange, TuningSettings
+from infra.tables.tuning import ChoiceRange, NumberRange, TuningSettings
 from model.training.loop.metrics import METRIC_DEFINITIONS, annealed_metrics
 
 EPOCHS = (NumberRange(name="epochs", min=5.0, max=50.0, integer=True),)

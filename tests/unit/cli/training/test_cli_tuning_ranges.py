@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cli.tuning.request import parameter_ranges
-from infra.tuning_settings import ChoiceRange, NumberRange, TuningSettings
+from infra.tables.tuning import ChoiceRange, NumberRange, TuningSettings
 
 TUNED = {"weights": "s3://bucket/weights/x.pt", "architecture": "resnet50"}
 MIXED = (

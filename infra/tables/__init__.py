@@ -1,0 +1,1 @@
+"""The tables of the settings, one subject a file."""

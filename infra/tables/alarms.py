@@ -1,0 +1,27 @@
+"""The table ``[alarms]`` of the settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from infra.validation import Table, between, matching
+
+Percent = Annotated[float, between(0.1, 100)]
+PerMinute = Annotated[int, between(1, 100_000)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlarmSettings(Table):
+    """When somebody is told, and when a rollout goes back; each limit for 2 of 3 minutes."""
+
+    #: 95 of 100 answers of the model take less.
+    p95_ms: Annotated[int, between(1, 60_000)] = 1000
+    #: Answers of the model with a status of 5xx.
+    error_percent: Percent = 5.0
+    #: All answers of the model but 2xx, and none at all: a caller's file that is no image counts, too.
+    invocation_error_percent: Percent = 25.0
+    function_errors: PerMinute = 5
+    function_throttles: PerMinute = 5
+    #: Who gets an e-mail, once that address has confirmed AWS's first one; absent: only who subscribes to the topic.
+    email: Annotated[str, matching(r"[^@\s]+@[^@\s]+\.[^@\s]+", "an e-mail address")] | None = None
