@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from emulator.ministack.cloudwatch.metrics import Metrics, step
 from emulator.ministack.patching import around
 from emulator.platform.alarms import ALARM, INSUFFICIENT_DATA, OK, AlarmRule
-from emulator.platform.awsapi import Payload
+from emulator.platform.awsapi import Caller, Payload
 from emulator.platform.clock import Clock
 from emulator.platform.errors import ServiceError
 from emulator.platform.monitoring import AlarmAction
@@ -21,7 +21,8 @@ from emulator.platform.monitoring import AlarmAction
 logger = logging.getLogger(__name__)
 
 _ACTIONS = {OK: "OKActions", ALARM: "AlarmActions", INSUFFICIENT_DATA: "InsufficientDataActions"}
-_WORDS = {
+#: How AWS says that a value is over a threshold.
+WORDS = {
     "GreaterThanOrEqualToThreshold": "greater than or equal to",
     "GreaterThanThreshold": "greater than",
     "LessThanThreshold": "less than",
@@ -51,21 +52,11 @@ class Alarms:
 
     def put(self, region: str, alarm: Payload) -> None:
         """See `Monitoring.put_alarm`."""
-        self._ask("_put_metric_alarm", region, alarm)
+        ask("_put_metric_alarm", Caller(self._account, region), alarm)
 
     def delete(self, region: str, names: Sequence[str]) -> None:
         """See `Monitoring.delete_alarms`."""
-        self._ask("_delete_alarms", region, {"AlarmNames": list(names)})
-
-    def _ask(self, handler: str, region: str, request: Payload) -> None:
-        from ministack.core.responses import request_scope
-        from ministack.services import cloudwatch
-
-        with request_scope(self._account, region):
-            status, _, body = getattr(cloudwatch, handler)({}, request, False, True)
-        if status != 200:
-            error = json.loads(body)
-            raise ServiceError(error["__type"], error["message"], status)
+        ask("_delete_alarms", Caller(self._account, region), {"AlarmNames": list(names)})
 
     def state(self, region: str, name: str) -> str | None:
         """See `Monitoring.alarm_state`."""
@@ -148,6 +139,18 @@ class Alarms:
                     self._called.append(functools.partial(act, arn, region, dict(alarm), state, value))
 
 
+def ask(handler: str, caller: Caller, request: Payload) -> None:
+    """Make a request that changes alarms without HTTP, or raise its error."""
+    from ministack.core.responses import request_scope
+    from ministack.services import cloudwatch
+
+    with request_scope(caller.account, caller.region):
+        status, _, body = getattr(cloudwatch, handler)({}, request, False, True)
+    if status != 200:
+        error = json.loads(body)
+        raise ServiceError(error["__type"], error["message"], status)
+
+
 def _reason(rule: AlarmRule, recent: Sequence[tuple[float, float]], before: str, state: str) -> str:
     """Say as AWS does why an alarm is in a state."""
     missing = rule.evaluation_periods - len(recent)
@@ -167,7 +170,7 @@ def _reason(rule: AlarmRule, recent: Sequence[tuple[float, float]], before: str,
     minimum = f" (minimum {needed} datapoint{'s' if needed > 1 else ''} for {before} -> {state} transition)"
     return (
         f"Threshold Crossed: {len(deciding)} out of the last {rule.evaluation_periods} datapoints [{listed}] {verb} "
-        f"{negation}{_WORDS[rule.comparison]} the threshold ({rule.threshold})"
+        f"{negation}{WORDS[rule.comparison]} the threshold ({rule.threshold})"
         f"{'' if before == INSUFFICIENT_DATA else minimum}."
     )
 

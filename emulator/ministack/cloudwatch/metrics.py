@@ -35,7 +35,7 @@ class Metrics:
 
     def __init__(self, account: str, clock: Clock) -> None:
         self._account = account
-        self._clock = clock
+        self.clock = clock
         #: How long values are gathered before they are a point, a second at most: fits into AWS's ten seconds.
         self.resolution = clock.seconds(HIGH_RESOLUTION) / math.ceil(clock.seconds(HIGH_RESOLUTION))
         self._lock = threading.Lock()
@@ -111,8 +111,8 @@ class Metrics:
         from ministack.services import cloudwatch
 
         self.flush()
-        begins = max(1, self._tick(self._clock.seconds(step(period))))
-        length = max(1, self._tick(self._clock.seconds(period)))
+        begins = max(1, self._tick(self.clock.seconds(step(period))))
+        length = max(1, self._tick(self.clock.seconds(period)))
         first, last = self._tick(start) // begins * begins, self._tick(end)
         place = (self._account, region, (namespace, name, dimensions_key(dimensions)))
         periods: dict[int, list[Any]] = {}
@@ -127,6 +127,13 @@ class Metrics:
             if value is not None:
                 found[(first + number * length) * self.resolution] = value
         return found
+
+    def unit(self, region: str, namespace: str, name: str, dimensions: Mapping[str, str]) -> str:
+        """Return the unit in which a metric is published."""
+        from ministack.services import cloudwatch
+
+        place = (self._account, region, (namespace, name, dimensions_key(dimensions)))
+        return next((point["Unit"] for point in cloudwatch._metrics._data.get(place, ())), "None")
 
     def _tick(self, seconds: float) -> int:
         """Count in what points are apart, in whole numbers: real time stamps lie a trifle off a period's limits."""

@@ -6,6 +6,7 @@ import logging
 import threading
 from collections.abc import Callable
 
+from emulator.ministack.cloudwatch import requests
 from emulator.ministack.cloudwatch.alarms import Alarms
 from emulator.ministack.cloudwatch.metrics import Metrics
 from emulator.platform.clock import Clock
@@ -33,6 +34,7 @@ class CloudWatch:
         """Put ours in the place of MiniStack's."""
         self._metrics.install()
         self._alarms.install()
+        requests.install(self._metrics)
 
     def start(self) -> None:
         """Check alarms from now on."""
@@ -46,12 +48,15 @@ class CloudWatch:
             self._thread.join()
         self._metrics.flush()
 
+    def check(self) -> None:
+        """Keep what was recorded, and check the alarms whose time it is."""
+        recorded, changed = self._metrics.flush(), self._alarms.check()
+        if recorded or changed:
+            self._note_change()
+
     def _run(self) -> None:
         while not self._stopping.wait(self._metrics.resolution):
             try:
-                recorded, changed = self._metrics.flush(), self._alarms.check()
+                self.check()
             except Exception:
                 logger.exception("alarms could not be checked")
-            else:
-                if recorded or changed:
-                    self._note_change()

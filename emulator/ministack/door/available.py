@@ -15,8 +15,8 @@ from emulator.ministack.door import operations
 #: By MiniStack's name; the last line is ours.
 SERVICES = frozenset(
     {
-        *("cloudformation", "codebuild", "ec2", "ecr", "iam", "kms", "lambda", "logs", "monitoring", "s3"),
-        *("sns", "ssm", "sts"),
+        *("cloudformation", "codebuild", "ec2", "ecr", "events", "iam", "kms", "lambda", "logs", "monitoring"),
+        *("s3", "sns", "ssm", "sts"),
         *("application-autoscaling", "sagemaker", "sagemaker-runtime", "service-quotas"),
     }
 )
@@ -29,7 +29,20 @@ _REFUSED = frozenset(
         *("GetFederationToken", "GetSessionToken"),
     }
 )
-_TYPES = frozenset({"AWS::Lambda::EventSourceMapping", "AWS::Logs::SubscriptionFilter", "AWS::SNS::Subscription"})
+_TYPES = frozenset(
+    {
+        *("AWS::Events::EventBus", "AWS::Lambda::EventSourceMapping", "AWS::Logs::SubscriptionFilter"),
+        "AWS::SNS::Subscription",
+    }
+)
+#: All that EventBridge does here: rules with a schedule.
+_OF_RULES = frozenset(
+    {
+        *("PutRule", "DeleteRule", "DescribeRule", "ListRules", "EnableRule", "DisableRule", "PutTargets"),
+        *("RemoveTargets", "ListTargetsByRule", "ListRuleNamesByTarget", "TagResource", "UntagResource"),
+        "ListTagsForResource",
+    }
+)
 
 
 def install() -> None:
@@ -53,6 +66,9 @@ def missing(
     named: Any = ()
     if service == "lambda" and method == "POST":
         named = [path.rstrip("/").rpartition("/")[2]]
+    elif service == "events":
+        name = headers.get("x-amz-target", "").rpartition(".")[2]
+        return None if name in _OF_RULES else f"The local AWS does not do this by events: {name}."
     elif service == "logs":
         named = [headers.get("x-amz-target", "").rpartition(".")[2]]
     elif service == "s3" and method == "PUT":

@@ -136,6 +136,11 @@ def _projects(content: Mapping[str, Any], prefix: str) -> list[str]:
     return [f"{prefix}project/{name.partition(':')[0]}" for name in named]
 
 
+def _rules(content: Mapping[str, Any], prefix: str) -> list[str]:
+    # Rules are on the default bus, which their ARNs leave out.
+    return [_below(f"{prefix}rule/", name) for name in _texts(content, "Name", "Rule", "ResourceARN")]
+
+
 def _below(prefix: str, name: str) -> str:
     return name if name.startswith("arn:") else f"{prefix}{name}"
 
@@ -149,6 +154,7 @@ def _texts(content: Mapping[str, Any], *members: str) -> list[str]:
 _BY_PATH_OR_QUERY: dict[str, Callable[..., list[str]]] = {"cloudformation": _stacks, "lambda": _function, "s3": _object}
 _BY_CONTENT: dict[str, Callable[..., list[str]]] = {
     "codebuild": _projects,
+    "events": _rules,
     "kms": _keys,
     "logs": _log_groups,
     "ssm": _parameters,

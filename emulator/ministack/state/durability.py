@@ -55,8 +55,8 @@ _BACKGROUND_SECONDS = 0.25
 #: The background save may take this share of the time.
 _BACKGROUND_SHARE = 0.1
 _ATTEMPTS = 20
-#: Items of a series that are written together.
-_CHUNK = 1000
+#: Items of a series that are written together, the newest once more with each that comes.
+_CHUNK = 50
 #: Files that MiniStack's S3 could not write or read during the current request.
 _failures: ContextVar[list[OSError] | None] = ContextVar("failures", default=None)
 

@@ -41,7 +41,7 @@ class LocalAws:
         from ministack import app
 
         from emulator.autoscaling.service import ApplicationAutoScaling
-        from emulator.ministack import functions, identity, instances, limits, routing
+        from emulator.ministack import functions, identity, instances, limits, routing, scheduled_rules
         from emulator.ministack.cloudformation import interruptions, resource_types, stack_rights, stack_rules
         from emulator.ministack.cloudwatch.service import CloudWatch
         from emulator.ministack.door import authentication, enforcement, passed_roles, principals, service_keys
@@ -82,6 +82,7 @@ class LocalAws:
         functions.install(endpoint_url, self._processes, private=[name for name in own if not name.startswith("AWS_")])
         limits.install(quotas)
         self._cloudwatch.install()
+        scheduled_rules.install(clock, self._cloudwatch)
         stack_rules.install()
         interruptions.install()
         self._instances = instances.Instances(host_of("ec2"), self._durability.note_change)

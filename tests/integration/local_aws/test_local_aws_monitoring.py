@@ -1,0 +1,80 @@
+"""Alarms and schedules of a stack, on a fast clock: they act, and what they acted on outlives the server."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from local_aws_harness import LocalAws
+from waiting import wait_until
+
+CONDITIONS = {"clock": 60}
+SOURCE = "def handler(event, context):\n    print('called by', event['rule'])\n"
+METRIC = {"Namespace": "N", "MetricName": "m", "Dimensions": [{"Name": "d", "Value": "1"}]}
+TEMPLATE = {
+    "Resources": {
+        "Topic": {"Type": "AWS::SNS::Topic"},
+        "Alarm": {
+            "Type": "AWS::CloudWatch::Alarm",
+            "Properties": {
+                **METRIC,
+                **{"Statistic": "Sum", "Period": 60, "EvaluationPeriods": 1, "Threshold": 5},
+                "ComparisonOperator": "GreaterThanThreshold",
+                "AlarmActions": [{"Ref": "Topic"}],
+            },
+        },
+        "Any": {
+            "Type": "AWS::CloudWatch::CompositeAlarm",
+            "Properties": {"AlarmName": "any", "AlarmRule": {"Fn::Sub": 'ALARM("${Alarm}")'}},
+        },
+    }
+}
+
+
+def states(aws: LocalAws) -> dict[str, str]:
+    found = aws.client("cloudwatch").describe_alarms(AlarmTypes=["MetricAlarm", "CompositeAlarm"])
+    alarms = {kind: found[kind] for kind in ("MetricAlarms", "CompositeAlarms")}
+    return {kind: alarm["StateValue"] for kind, several in alarms.items() for alarm in several}
+
+
+def total(aws: LocalAws) -> float:
+    now = datetime.now(UTC)
+    asked: dict[str, Any] = {"Period": 3600 * 24, "Statistics": ["Sum"], "EndTime": now + timedelta(minutes=1)}
+    answer = aws.client("cloudwatch").get_metric_statistics(**METRIC, **asked, StartTime=now - timedelta(minutes=9))
+    return float(sum(point["Sum"] for point in answer["Datapoints"]))
+
+
+def test_alarms_of_a_stack_act_and_metrics_outlive_the_server(aws: LocalAws) -> None:
+    aws.cloudformation.create_stack(StackName="s", TemplateBody=json.dumps(TEMPLATE))
+    wait_until(lambda: len(states(aws)) == 2)
+    aws.client("cloudwatch").put_metric_data(
+        Namespace="N", MetricData=[{"MetricName": "m", "Dimensions": METRIC["Dimensions"], "Value": 6}]
+    )
+    wait_until(lambda: states(aws) == {"MetricAlarms": "ALARM", "CompositeAlarms": "ALARM"})
+    wait_until(lambda: states(aws)["MetricAlarms"] == "INSUFFICIENT_DATA")
+    aws.kill()
+    aws.up()
+    assert total(aws) == 6
+    aws.cloudformation.delete_stack(StackName="s")
+    wait_until(lambda: not states(aws))
+
+
+def test_a_rule_calls_the_function_that_allows_it_and_no_other(aws: LocalAws) -> None:
+    events, function = aws.client("events"), aws.function("scheduled", SOURCE)
+    for name, schedule in (("allowed", "cron(* * * * ? *)"), ("denied", "rate(1 minute)")):
+        arn = events.put_rule(Name=name, ScheduleExpression=schedule)["RuleArn"]
+        events.put_targets(Rule=name, Targets=[{"Id": "1", "Arn": function, "Input": json.dumps({"rule": name})}])
+        if name == "allowed":
+            permission = {"Action": "lambda:InvokeFunction", "Principal": "events.amazonaws.com", "SourceArn": arn}
+            aws.lambda_.add_permission(FunctionName="scheduled", StatementId="rule", **permission)
+
+    def metrics() -> set[tuple[str, str]]:
+        found = aws.client("cloudwatch").list_metrics(Namespace="AWS/Events")["Metrics"]
+        return {(metric["MetricName"], metric["Dimensions"][0]["Value"]) for metric in found}
+
+    wait_until(lambda: metrics() == {("Invocations", "allowed"), ("FailedInvocations", "denied")})
+    group = "/aws/lambda/scheduled"
+    wait_until(lambda: aws.logs.describe_log_groups(logGroupNamePrefix=group)["logGroups"])
+    lines = wait_until(lambda: aws.logs.filter_log_events(logGroupName=group, filterPattern="called")["events"])
+    assert {line["message"].strip() for line in lines} == {"called by allowed"}

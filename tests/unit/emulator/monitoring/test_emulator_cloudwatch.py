@@ -1,0 +1,167 @@
+"""CloudWatch without a server: what is recorded is what is read, and alarms follow their metric."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from ministack.services import cloudwatch as store
+
+from emulator.ministack.cloudwatch.service import CloudWatch
+from emulator.platform.alarms import ALARM, INSUFFICIENT_DATA, AlarmRule
+from emulator.platform.clock import Clock
+from emulator.platform.errors import ServiceError
+
+START = 1_800_000_000.0
+REGIONS = ("us-east-1", "eu-west-1")
+DIMENSIONS: tuple[dict[str, str], ...] = ({}, {"a": "1"}, {"a": "1", "b": "2"}, {"a": "1|b=2"}, {"a=1|b": "2"})
+AFTER = st.integers(0, 2990).map(lambda tenths: tenths / 10)
+RECORDS = st.lists(
+    st.tuples(
+        st.integers(0, 2990).map(lambda tenths: tenths / 10),
+        st.sampled_from(REGIONS),
+        st.sampled_from(DIMENSIONS),
+        st.integers(1, 999),
+    )
+)
+METRIC = {"Namespace": "N", "MetricName": "m", "Period": 60, "Statistic": "Sum"}
+RULE = {"Threshold": 5, "ComparisonOperator": "GreaterThanThreshold", "EvaluationPeriods": 2}
+QUERY = {"Id": "a", "MetricStat": {"Metric": {"Namespace": "N", "MetricName": "m"}, "Period": 60, "Stat": "Sum"}}
+RANGE = {"StartTime": START, "EndTime": START + 120}
+many = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+class Time:
+    now = START
+
+    def time(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def time(monkeypatch: pytest.MonkeyPatch) -> Iterator[Time]:
+    """Give the time that CloudWatch sees; what it replaces in MiniStack is put back."""
+    replaced, time = dict(vars(store)), Time()
+    for module in ("alarms", "metrics"):
+        monkeypatch.setattr(f"emulator.ministack.cloudwatch.{module}.time", time)
+    yield time
+    vars(store).update(replaced)
+
+
+def installed(speed: float = 1.0) -> CloudWatch:
+    store.reset()
+    cloudwatch = CloudWatch("000000000000", Clock(speed), lambda: None)
+    cloudwatch.install()
+    return cloudwatch
+
+
+@given(RECORDS, st.sampled_from([1.0, 7.0, 10.0, 60.0]), st.sampled_from([10.0, 60.0, 120.0]))
+@many
+def test_a_metric_has_what_was_recorded_for_it(time: Time, records: list[Any], speed: float, period: float) -> None:
+    cloudwatch, real = installed(speed), Clock(speed).seconds
+    expected: dict[Any, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for after, region, dimensions, value in records:
+        time.now = START + real(after)
+        cloudwatch.record(region, "N", "m", dimensions, value)
+        expected[region, str(dimensions)][int(after // period)].append(value)
+    for place in [(region, dimensions) for region in REGIONS for dimensions in DIMENSIONS]:
+        wanted = expected[place[0], str(place[1])]
+        for name, of in (("Sum", sum), ("SampleCount", len), ("Minimum", min), ("p50", statistics.median)):
+            found = cloudwatch.values(place[0], "N", "m", place[1], name, period, START, START + real(300))
+            numbered = {round((at - START) / real(period)): value for at, value in found.items()}
+            assert numbered == pytest.approx({number: of(some) for number, some in wanted.items()})
+
+
+@given(st.lists(st.sampled_from([None, 1.0, 9.0]), max_size=12), st.sampled_from([1.0, 10.0]))
+@many
+def test_an_alarm_follows_its_metric_and_acts_once_a_minute(
+    time: Time, points: list[float | None], speed: float
+) -> None:
+    cloudwatch, minute = installed(speed), Clock(speed).seconds(60)
+    called: list[str] = []
+    cloudwatch.on_alarm("arn:act", lambda arn, region, alarm, state, value: called.append(state))
+    cloudwatch.put_alarm("us-east-1", {"AlarmName": "a", **METRIC, **RULE, "AlarmActions": ["arn:act", "arn:other"]})
+    rule, state, states = AlarmRule.of({**METRIC, **RULE}), INSUFFICIENT_DATA, []
+    for number, point in enumerate(points):
+        time.now = START + minute * (number + 0.5)
+        if point is not None:
+            cloudwatch.record("us-east-1", "N", "m", {}, point)
+        for later in (0.01, 0.2):  # it is looked at more often than it is checked
+            time.now = START + minute * (number + 1 + later)
+            cloudwatch.check()
+        state = rule.state(points[: number + 1], state)
+        states.append(state)
+        assert cloudwatch.alarm_state("us-east-1", "a") == state
+    assert called == [state for state in states if state == ALARM]
+    assert cloudwatch.alarm_state("eu-west-1", "a") is None
+
+
+def test_the_reason_is_in_the_words_of_aws(time: Time) -> None:
+    cloudwatch = installed()
+    cloudwatch.put_alarm("us-east-1", {"AlarmName": "a", **METRIC, **RULE, "DatapointsToAlarm": 1})
+    reasons = []
+    for number, value in enumerate([3, 9, None, None, None, None]):
+        time.now = START + 60 * number
+        if value:
+            cloudwatch.record("us-east-1", "N", "m", {}, value)
+        time.now += 60
+        cloudwatch.check()
+        reasons.append(store._alarms._data["000000000000", "us-east-1", "a"]["StateReason"])
+    assert reasons == [
+        "Threshold Crossed: 1 out of the last 2 datapoints [3.0 (15/01/27 08:00:00)] was not greater than the "
+        "threshold (5.0).",
+        *["Threshold Crossed: 1 out of the last 2 datapoints [9.0 (15/01/27 08:01:00)] was greater than the "
+          "threshold (5.0) (minimum 1 datapoint for OK -> ALARM transition)."] * 4,
+        "Insufficient Data: 2 datapoints were unknown.",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"Period": 61}, "Period must be 10, 20, 30 or a multiple of 60, not 61"),
+        ({"DatapointsToAlarm": 3}, "DatapointsToAlarm must be from 1 to EvaluationPeriods (2), not 3."),
+        ({"TreatMissingData": "x"}, "TreatMissingData must be one of missing, ignore, breaching, notBreaching, not x."),
+        ({"Statistic": "tm90"}, "does not know the statistic tm90"),
+        ({"Metrics": [{"Id": "m"}]}, "no alarms with Metrics"),
+        ({"ComparisonOperator": "GreaterThanUpperThreshold"}, "ComparisonOperator must be one of"),
+    ],
+)
+def test_an_alarm_that_would_not_act_is_refused(time: Time, change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ServiceError) as refused:
+        installed().put_alarm("us-east-1", {"AlarmName": "a", **METRIC, **RULE, **change})
+    assert message in refused.value.message
+    assert store._alarms._data == {}
+
+
+def test_values_are_newest_first_unless_asked_otherwise(time: Time) -> None:
+    cloudwatch = installed()
+    for minute in (0, 1):
+        time.now = START + 60 * minute
+        cloudwatch.record("us-east-1", "N", "m", {}, minute + 1)
+    for scan, expected in (({}, [2.0, 1.0]), ({"ScanBy": "TimestampAscending"}, [1.0, 2.0])):
+        _, _, body = store._get_metric_data({}, {**RANGE, **scan, "MetricDataQueries": [QUERY]}, False, True)
+        assert json.loads(body)["MetricDataResults"][0]["Values"] == expected
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        ({"StartTime": START, "MetricDataQueries": [QUERY]}, "The parameter EndTime is required."),
+        ({**RANGE, "EndTime": START, "MetricDataQueries": [QUERY]}, "StartTime must be less than the parameter"),
+        ({**RANGE, "MetricDataQueries": [QUERY, QUERY]}, "are not unique"),
+        ({**RANGE, "MetricDataQueries": [{"Id": "A"}]}, "does not match"),
+        ({**RANGE, "MetricDataQueries": [{"Id": "a", "Expression": "b/c"}]}, "no metric math"),
+    ],
+)
+def test_a_query_that_cannot_be_answered_is_refused(time: Time, request_: dict[str, Any], message: str) -> None:
+    installed()
+    status, _, body = store._get_metric_data({}, request_, False, True)
+    assert status == 400
+    assert message in json.loads(body)["message"]
