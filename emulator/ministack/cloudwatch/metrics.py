@@ -116,7 +116,10 @@ class Metrics:
         first, last = self._tick(start) // begins * begins, self._tick(end)
         place = (self._account, region, (namespace, name, dimensions_key(dimensions)))
         periods: dict[int, list[Any]] = {}
-        for point in list(cloudwatch._metrics._data.get(place, ())):
+        since, until = (first - 1) * self.resolution, (last + 1) * self.resolution
+        # Quickly, for there may be many points, and few are near.
+        near = [p for p in list(cloudwatch._metrics._data.get(place, ())) if since <= p["Timestamp"] < until]
+        for point in near:
             tick = self._tick(point["Timestamp"])
             if first <= tick < last and unit in (None, point["Unit"]):
                 periods.setdefault((tick - first) // length, []).append(point)
