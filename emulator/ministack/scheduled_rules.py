@@ -8,6 +8,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
+from emulator.ministack.door.enforcement import service_may
 from emulator.ministack.functions import wrap_handlers
 from emulator.ministack.patching import around
 from emulator.platform.awsapi import Payload
@@ -82,16 +83,9 @@ def _deliver(
     monitoring: Monitoring, inner: Callable[..., None], target: Payload, event: Payload, rule: Payload, *rest: Any
 ) -> None:
     """Call a target if its policy allows that to this rule; otherwise it is a failed invocation, as on AWS."""
-    from ministack.core.iam_evaluator import EvalContext, _resource_policy, evaluate_resource_policy
-    from ministack.core.responses import get_account_id, get_region
+    from ministack.core.responses import get_region
 
-    keys = {"aws:sourcearn": rule["Arn"], "aws:sourceaccount": get_account_id()}
-    question = EvalContext(
-        _PRINCIPAL, "Service", get_account_id(), "lambda:InvokeFunction", target["Arn"], get_region(),
-        secure_transport=True, service_context=keys,
-    )  # fmt: skip
-    policy, _ = _resource_policy("lambda", target["Arn"]) or (None, None)
-    allowed = evaluate_resource_policy(policy, question, service=_PRINCIPAL).decision == "Allow"
+    allowed = service_may(_PRINCIPAL, "lambda:InvokeFunction", target["Arn"], rule["Arn"])
     metric = "Invocations" if allowed else "FailedInvocations"
     monitoring.record(get_region(), "AWS/Events", metric, {"RuleName": rule["Name"]}, 1, "Count")
     if allowed:

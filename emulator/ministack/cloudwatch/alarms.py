@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
+from emulator.ministack.cloudwatch import notifications
 from emulator.ministack.cloudwatch.metrics import Metrics, step
 from emulator.ministack.patching import around
 from emulator.platform.alarms import ALARM, INSUFFICIENT_DATA, OK, AlarmRule
@@ -125,15 +126,18 @@ class Alarms:
         """Act on an alarm that changed, whoever changed it: SNS by MiniStack, and what `on_alarm` is for."""
         from ministack.core.responses import get_region
 
-        inner(alarm, before, state, reason)
+        topics = [arn for arn in _actions(alarm, state) if arn.startswith("arn:aws:sns:")]
+        refusals = {arn: notifications.refusal(arn, alarm["AlarmArn"]) for arn in topics}
+        told = [arn for arn, refused in refusals.items() if refused is None]
+        inner({**alarm, _ACTIONS[state]: told}, before, state, reason)
+        for arn, refused in refusals.items():
+            _note_action(alarm, arn, refused)
         self._call(get_region(), alarm, state)
 
     def _call(self, region: str, alarm: Payload, state: str) -> None:
         """Have the functions called that are for an alarm's actions in a state, soon and outside of any request."""
-        if not alarm.get("ActionsEnabled", True):
-            return
         _, value = self._checked.get((region, alarm["AlarmName"]), (0.0, None))
-        for arn in alarm.get(_ACTIONS[state]) or []:
+        for arn in _actions(alarm, state):
             for prefix, act in self._acts:
                 if arn.startswith(prefix):
                     self._called.append(functools.partial(act, arn, region, dict(alarm), state, value))
@@ -149,6 +153,25 @@ def ask(handler: str, caller: Caller, request: Payload) -> None:
     if status != 200:
         error = json.loads(body)
         raise ServiceError(error["__type"], error["message"], status)
+
+
+def _actions(alarm: Payload, state: str) -> list[str]:
+    """The ARNs of what an alarm sets off when it is in a state."""
+    return list(alarm.get(_ACTIONS[state]) or []) if alarm.get("ActionsEnabled", True) else []
+
+
+def _note_action(alarm: Payload, arn: str, refused: str | None) -> None:
+    """Add an action to the history of an alarm."""
+    from ministack.services import cloudwatch
+
+    done = f"Successfully executed action {arn}"
+    if refused:
+        done = f'Failed to execute action {arn}. Received error: "{refused}"'
+    data = {"actionState": "Failed" if refused else "Succeeded", "notificationResource": arn, "error": refused}
+    kind = "CompositeAlarm" if "AlarmRule" in alarm else "MetricAlarm"
+    item = {"AlarmName": alarm["AlarmName"], "AlarmType": kind, "Timestamp": cloudwatch._ts_iso(time.time())}
+    about = {"HistoryItemType": "Action", "HistorySummary": done, "HistoryData": json.dumps(data)}
+    cloudwatch._history_entries().append(item | about)
 
 
 def _reason(rule: AlarmRule, recent: Sequence[tuple[float, float]], before: str, state: str) -> str:

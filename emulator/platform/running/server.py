@@ -43,6 +43,7 @@ class LocalAws:
         from emulator.autoscaling.service import ApplicationAutoScaling
         from emulator.ministack import functions, identity, instances, limits, routing, scheduled_rules
         from emulator.ministack.cloudformation import interruptions, resource_types, stack_rights, stack_rules
+        from emulator.ministack.cloudwatch import notifications
         from emulator.ministack.cloudwatch.service import CloudWatch
         from emulator.ministack.door import authentication, enforcement, passed_roles, principals, service_keys
         from emulator.ministack.s3 import access_logs, bucket_resources, object_files, object_keys
@@ -82,6 +83,7 @@ class LocalAws:
         functions.install(endpoint_url, self._processes, private=[name for name in own if not name.startswith("AWS_")])
         limits.install(quotas)
         self._cloudwatch.install()
+        notifications.install()
         scheduled_rules.install(clock, self._cloudwatch)
         stack_rules.install()
         interruptions.install()

@@ -6,22 +6,28 @@ import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from local_aws_harness import LocalAws
+from local_aws_harness import LocalAws, policy
 from waiting import wait_until
 
 CONDITIONS = {"clock": 60}
 SOURCE = "def handler(event, context):\n    print('called by', event['rule'])\n"
 METRIC = {"Namespace": "N", "MetricName": "m", "Dimensions": [{"Name": "d", "Value": "1"}]}
+OWNER = {"Principal": {"AWS": "arn:aws:iam::000000000000:root"}, "Action": "kms:*", "Resource": "*"}
+CLOUDWATCH = {"Principal": {"Service": "cloudwatch.amazonaws.com"}, "Action": "kms:*", "Resource": "*"}
 TEMPLATE = {
     "Resources": {
-        "Topic": {"Type": "AWS::SNS::Topic"},
+        "Plain": {"Type": "AWS::SNS::Topic"},
+        "Locked": {"Type": "AWS::SNS::Topic", "Properties": {"KmsMasterKeyId": {"Ref": "LockedKey"}}},
+        "Open": {"Type": "AWS::SNS::Topic", "Properties": {"KmsMasterKeyId": {"Ref": "OpenKey"}}},
+        "LockedKey": {"Type": "AWS::KMS::Key", "Properties": {"KeyPolicy": policy(OWNER)}},
+        "OpenKey": {"Type": "AWS::KMS::Key", "Properties": {"KeyPolicy": policy(OWNER, CLOUDWATCH)}},
         "Alarm": {
             "Type": "AWS::CloudWatch::Alarm",
             "Properties": {
                 **METRIC,
                 **{"Statistic": "Sum", "Period": 60, "EvaluationPeriods": 1, "Threshold": 5},
                 "ComparisonOperator": "GreaterThanThreshold",
-                "AlarmActions": [{"Ref": "Topic"}],
+                "AlarmActions": [{"Ref": "Plain"}, {"Ref": "Locked"}, {"Ref": "Open"}],
             },
         },
         "Any": {
@@ -52,6 +58,9 @@ def test_alarms_of_a_stack_act_and_metrics_outlive_the_server(aws: LocalAws) -> 
         Namespace="N", MetricData=[{"MetricName": "m", "Dimensions": METRIC["Dimensions"], "Value": 6}]
     )
     wait_until(lambda: states(aws) == {"MetricAlarms": "ALARM", "CompositeAlarms": "ALARM"})
+    told = aws.client("cloudwatch").describe_alarm_history(HistoryItemType="Action")["AlarmHistoryItems"]
+    words = [(item["HistorySummary"].split()[0], item["HistorySummary"].split("-")[3]) for item in told]
+    assert sorted(words) == [("Failed", "Locked"), ("Successfully", "Open"), ("Successfully", "Plain")]
     wait_until(lambda: states(aws)["MetricAlarms"] == "INSUFFICIENT_DATA")
     aws.kill()
     aws.up()

@@ -42,7 +42,7 @@ def test_the_rows_of_the_guide(datapoints: int, points: str, states: tuple[str, 
 @given(st.data(), st.integers(1, 6), st.sampled_from(TREATMENTS), st.text("0X-", max_size=12))
 def test_no_other_state_than_by_counting_one_by_one(data: st.DataObject, n: int, missing: str, points: str) -> None:
     m = data.draw(st.integers(1, n))
-    seen = points[-(n + 2) :]
+    seen = points.rjust(n + 2, "-")[-(n + 2) :]
     real = seen.replace("-", "")[-n:]
     filled = real + {"breaching": "X", "notBreaching": "0"}.get(missing, "") * (n - len(real))
     if filled.count("X") >= m:
