@@ -43,6 +43,8 @@ class Models:
     @operation("CreateEndpointConfig")
     def create_config(self, request: Payload, caller: Caller) -> Payload:
         variants = request["ProductionVariants"]
+        if "DataCaptureConfig" in request:
+            check_location(request["DataCaptureConfig"]["DestinationS3Uri"])
         names = [variant["VariantName"] for variant in variants]
         refuse(len(set(names)) < len(names), f"Variant names must be unique: {', '.join(names)}.")
         for variant in variants:

@@ -7,15 +7,19 @@ import random
 import shutil
 import threading
 import uuid
-from collections.abc import Callable, Collection, Iterable
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 from emulator.platform.awsapi import Payload, ServiceError
 from emulator.platform.host import Host
 from emulator.platform.settings import base_environment
 from emulator.sagemaker import artifacts
 from emulator.sagemaker.artifacts import ArtifactError
+from emulator.sagemaker.endpoints.capture import CAPTURE_SECONDS, Capture
+from emulator.sagemaker.endpoints.http_client import HttpAnswer, ServerUnreachable
 from emulator.sagemaker.endpoints.instance import Instance
 from emulator.sagemaker.logs import LogStream
 from emulator.sagemaker.roles import Role
@@ -35,11 +39,20 @@ class FleetError(Exception):
     """A fleet that did not come up; the message is the endpoint's FailureReason."""
 
 
+class Invocation(NamedTuple):
+    """What an invocation leaves behind for the metrics."""
+
+    status: int | None  # of the model's answer; 0: it gave none; None: there was no instance to ask
+    model_microseconds: float = 0.0
+    overhead_microseconds: float = 0.0
+
+
 class Variant:
     """One model: its program and however many instances of it, which messages call by a title.
 
     `spec` is a variant of the fleet's record, with its model's record. Instances log under the model's role, in
-    streams ``<name>/<instance><log suffix>``.
+    streams ``<name>/<instance><log suffix>``. `share` is the part of the endpoint's traffic that this fleet gets, and
+    `active` how many of the instances serve it (None: all). `invocations` waits for the metrics.
     """
 
     def __init__(
@@ -55,6 +68,10 @@ class Variant:
         self.name: str = spec["VariantName"]
         self.weight: float = spec["Weight"]
         self.instances: list[Instance] = []
+        self.active: int | None = None
+        self.share = 1.0
+        self.invocations: deque[Invocation] = deque()
+        self.capture: Capture | None = None
         self._host = host
         self._region = region
         self._variant: Payload = spec["Variant"]
@@ -102,14 +119,17 @@ class Variant:
             "SAGEMAKER_BIND_TO_HOST": "127.0.0.1",
         }
 
-    def resize(self, count: int) -> None:
-        """Have `count` healthy instances; FleetError where one does not come up: those that were there still are."""
+    def resize(self, count: int, start_seconds: float = 0.0) -> None:
+        """Have `count` healthy instances; FleetError where one does not come up: those that were there still are.
+
+        A new instance takes so many seconds until its server starts.
+        """
         with self._resizing:
             if self._stopped or self._new_instance is None:
                 raise FleetError(f"The {self._title} is not in service.")
             added = [self._new_instance() for _ in range(count - len(self.instances))]
             for instance in added:
-                instance.start()
+                instance.start(start_seconds)
             self.instances = [*self.instances, *added]
         failed = [instance for instance in added if not instance.settled()]
         with self._resizing:
@@ -129,14 +149,31 @@ class Variant:
             reason += tail[-(MAX_REASON_CHARACTERS - len(reason)) :]
         return reason[:MAX_REASON_CHARACTERS]
 
-    @property
-    def healthy_count(self) -> int:
-        return sum(instance.pool is not None for instance in self.instances)
+    def in_service(self) -> list[Instance]:
+        """The healthy instances that take invocations."""
+        return [instance for instance in self.instances if instance.pool is not None][: self.active]
 
     def pick(self, exclude: Collection[Instance]) -> Instance | None:
-        """The instance for the next invocation, None when there is none that is healthy and not excluded."""
-        candidates = [i for i in self.instances if i.pool is not None and i not in exclude]
+        """The instance for the next invocation, None when there is none that is in service and not excluded."""
+        candidates = [instance for instance in self.in_service() if instance not in exclude]
         return random.choice(candidates) if candidates else None  # noqa: S311 - spreads load
+
+    async def ask(self, headers: Mapping[str, str], body: bytes) -> HttpAnswer | None:
+        """Ask an instance, and another one when the request did not reach it; None when none is in service."""
+        unreachable: set[Instance] = set()
+        while (instance := self.pick(unreachable)) is not None:
+            instance.outstanding += 1  # before it is seen to be up: `Instance.stop` looks in the other order
+            try:
+                if (pool := instance.pool) is None:
+                    continue
+                answer = await pool.post("/invocations", headers, body)
+                instance.answered += 1
+                return answer
+            except ServerUnreachable:
+                unreachable.add(instance)
+            finally:
+                instance.outstanding -= 1
+        return None
 
     def stop(self, drain: bool) -> None:
         """Stop every instance."""
@@ -196,6 +233,11 @@ class Fleet:
 
     def __init__(self, host: Host, endpoint: str, region: str, spec: Payload, directory: Path) -> None:
         self.directory = directory / spec["Id"]
+        self.endpoint, self.region, self.config = endpoint, region, spec["EndpointConfigName"]
+        self._host = host
+        self._spec = spec
+        capture = spec.get("DataCapture", {})
+        self._captured: Payload = capture if capture.get("EnableCapture", True) else {}
         self._counts = {v["VariantName"]: v["InstanceCount"] for v in spec["Variants"]}
         self.variants: dict[str, Variant] = {}
         for variant in spec["Variants"]:
@@ -203,12 +245,33 @@ class Fleet:
             title = f"production variant {name}"
             self.variants[name] = Variant(host, region, variant, self.directory / name, title, log_group)
 
-    def start(self) -> None:
-        """Bring up every instance and wait until all are healthy; FleetError where one is not: `stop` the fleet."""
-        for variant in self.variants.values():
+    def start(self, start_seconds: float = 0.0) -> None:
+        """Bring up every instance and wait until all are healthy; FleetError where one is not: `stop` the fleet.
+
+        An instance takes so many seconds until its server starts.
+        """
+        for spec in self._spec["Variants"]:
+            variant = self.variants[spec["VariantName"]]
             variant.prepare()
-        with ThreadPoolExecutor(len(self.variants), thread_name_prefix="start") as pool:
-            list(pool.map(lambda variant: variant.resize(self._counts[variant.name]), self.variants.values()))
+            if self._captured and variant.capture is None:
+                variant.capture = self._capture(variant, spec["Model"]["ExecutionRoleArn"])
+        counts = {variant: self._counts[name] for name, variant in self.variants.items()}
+        with ThreadPoolExecutor(len(counts), thread_name_prefix="start") as pool:
+            list(pool.map(lambda variant: variant.resize(counts[variant], start_seconds), counts))
+
+    def _capture(self, variant: Variant, role_arn: str) -> Capture:
+        def report(line: str) -> None:
+            for instance in variant.instances[:1]:
+                instance.log.write(line)
+
+        role = Role(self._host, role_arn, "SageMaker", self.region)
+        seconds = self._host.clock.seconds(CAPTURE_SECONDS)
+        return Capture(role, self._captured, f"{self.endpoint}/{variant.name}", report, seconds)
+
+    def activate(self, counts: Mapping[str, int], share: float) -> None:
+        """Let so many instances of each variant, by default all, serve a share of the endpoint's traffic."""
+        for name, variant in self.variants.items():
+            variant.active, variant.share = counts.get(name), share
 
     def choose_variant(self) -> Variant:
         """A variant by the weights; any when all weights are zero."""
@@ -221,6 +284,9 @@ class Fleet:
         for variant in self.variants.values():
             variant.stop(drain)
 
-    def remove_files(self) -> None:
-        """Remove what was unpacked for this fleet."""
+    def remove(self) -> None:
+        """Deliver what was captured of a fleet that has been stopped, and remove what was unpacked for it."""
+        for variant in self.variants.values():
+            if variant.capture is not None:
+                variant.capture.close()
         shutil.rmtree(self.directory, ignore_errors=True)

@@ -27,6 +27,13 @@ class ServerFailed(Exception):
     """The connection broke, or what came back was not an HTTP response, after the request had been sent."""
 
 
+class ServerExited(ServerFailed):
+    """The connection was closed before the response was complete, most likely because the server died."""
+
+    def __init__(self) -> None:
+        super().__init__("An error occurred while handling request as the model process exited.")  # AWS's words
+
+
 @dataclass
 class HttpAnswer:
     """What a server answered; the names of `headers` are lower-case."""
@@ -62,7 +69,7 @@ class ConnectionPool:
             )
         except OSError as error:
             if sent:
-                raise ServerFailed("the connection was closed before the answer came") from None
+                raise ServerExited from None
             raise ServerUnreachable(str(error)) from None
         return await self._exchange(connection, head, body)
 
@@ -116,7 +123,7 @@ class _Connection(asyncio.Protocol):
         elif self._used and not self._framing:
             self._fail(ServerUnreachable("the connection was closed while it was idle"))
         else:
-            self._fail(ServerFailed("the connection was closed before the answer was complete"))
+            self._fail(ServerExited())
 
     def data_received(self, data: bytes) -> None:
         if self._waiting.done():

@@ -61,15 +61,22 @@ class Instance:
         self._directory = directory
         self._environment = environment
         self._startup_seconds = startup_seconds
+        self._after_seconds = 0.0
         self._process: subprocess.Popen[bytes] | None = None
         self._lock = threading.Lock()
         self._settled = threading.Event()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"instance {log.stream}", daemon=True)
 
-    def start(self) -> None:
-        """Start the server in the background."""
+    def start(self, after_seconds: float = 0.0) -> None:
+        """Start the server in the background, once the instance itself would have come up."""
+        self._after_seconds = after_seconds
         self._thread.start()
+
+    @property
+    def pid(self) -> int | None:
+        """The process of the server, None before the first."""
+        return self._process.pid if self._process is not None else None
 
     def settled(self) -> bool:
         """Wait until the server is healthy for the first time (True) or has failed or was stopped (False)."""
@@ -92,6 +99,8 @@ class Instance:
         self.log.close()
 
     def _run(self) -> None:
+        if self._after_seconds:
+            self._stopping.wait(self._after_seconds)
         pause = _FIRST_PAUSE_SECONDS
         for starts in itertools.count(1):
             began = time.monotonic()

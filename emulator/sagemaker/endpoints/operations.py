@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import logging
+import random
 import shutil
 import threading
-import uuid
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,7 +17,9 @@ from emulator.platform.awsapi import Caller, Payload, operation
 from emulator.platform.errors import refuse
 from emulator.platform.host import Host
 from emulator.platform.store import Record, Store
+from emulator.sagemaker.endpoints import guardrails, specs
 from emulator.sagemaker.endpoints.fleet import Fleet, FleetError
+from emulator.sagemaker.endpoints.metrics import PUBLISH_SECONDS, Publisher
 from emulator.sagemaker.resources import ENDPOINT, ENDPOINT_CONFIG, MODEL, Resources
 
 logger = logging.getLogger(__name__)
@@ -30,7 +34,8 @@ class Endpoints:
 
     An endpoint's record holds, beside what AWS shows, the fleet that serves (``Fleet``) and the one that is to
     replace it (``NextFleet``), each complete with its models: an endpoint outlives the model and the configuration
-    that it was made from, and the server.
+    that it was made from, and the server. ``Deployment`` says how far the replacement has come: the next server goes on
+    from there.
     """
 
     def __init__(self, host: Host, store: Store) -> None:
@@ -40,33 +45,46 @@ class Endpoints:
         self._configs = Resources(store, ENDPOINT_CONFIG)
         self._models = Resources(store, MODEL)
         self._fleets: dict[tuple[str, str], Fleet] = {}
-        self._pending: set[Fleet] = set()
+        self._pending: dict[tuple[str, str], Fleet] = {}
+        self._shifts: dict[tuple[str, str], guardrails.Shift] = {}
+        self._alive: set[Fleet] = set()
+        self._publisher = Publisher(host)
         self._stopping = threading.Event()
+        self._start_seconds = host.clock.seconds(host.conditions.instance_start_seconds)
 
     @operation("CreateEndpoint")
     def create(self, request: Payload, caller: Caller) -> Payload:
-        members = {"EndpointStatus": "Creating", "NextFleet": self._next_fleet(request, caller)}
+        spec = self._next_fleet(request, caller)
+        guardrails.check_alarms(self._host, caller.region, request.get("DeploymentConfig", {}))
+        guardrails.check(request.get("DeploymentConfig", {}), specs.counts(spec))
+        members = {"EndpointStatus": "Creating", "NextFleet": spec, "Deployment": _launching(spec)}
         # DescribeEndpoint calls it LastDeploymentConfig.
         shown = {"LastDeploymentConfig" if k == "DeploymentConfig" else k: v for k, v in request.items()}
         record = self._endpoints.create(caller, shown, **members)
-        self._in_background(self._roll_out, record["EndpointArn"])
+        self._in_background(self._roll_out, record["EndpointArn"], self._start_seconds)
         return {"EndpointArn": record["EndpointArn"]}
 
     @operation("UpdateEndpoint")
     def update(self, request: Payload, caller: Caller) -> Payload:
+        config = request.get("DeploymentConfig", {})
+        if request.get("RetainDeploymentConfig") and not config:
+            config = self._endpoints.require(caller, request["EndpointName"]).get("LastDeploymentConfig", {})
+        guardrails.check_alarms(self._host, caller.region, config)
+
         def change(record: Record) -> None:
             _begin(record, "Updating")
             spec = record["NextFleet"] = self._next_fleet(request, caller)
             if request.get("RetainAllVariantProperties"):
                 excluded = {item["VariantPropertyType"] for item in request.get("ExcludeRetainedVariantProperties", [])}
-                _retain_properties(record["Fleet"], spec, excluded)
-            if not request.get("RetainDeploymentConfig"):
-                record.pop("LastDeploymentConfig", None)
-            if "DeploymentConfig" in request:
-                record["LastDeploymentConfig"] = request["DeploymentConfig"]
+                specs.retain_properties(record["Fleet"], spec, excluded)
+            record.pop("LastDeploymentConfig", None)
+            if config:
+                record["LastDeploymentConfig"] = config
+            guardrails.check(config, specs.counts(spec), specs.counts(record["Fleet"]))
+            record["Deployment"] = _launching(spec)
 
         arn = self._change(request, caller, change)
-        self._in_background(self._roll_out, arn)
+        self._in_background(self._roll_out, arn, self._start_seconds)
         return {"EndpointArn": arn}
 
     @operation("UpdateEndpointWeightsAndCapacities")
@@ -76,7 +94,7 @@ class Endpoints:
         def change(record: Record) -> None:
             _begin(record, "Updating")
             previous.update(record["Fleet"])
-            record["Fleet"] = _with_desired(record["Fleet"], request["DesiredWeightsAndCapacities"])
+            record["Fleet"] = specs.with_desired(record["Fleet"], request["DesiredWeightsAndCapacities"])
 
         arn = self._change(request, caller, change)
         self._in_background(self._resize, arn, previous)
@@ -93,20 +111,27 @@ class Endpoints:
         answer = self._endpoints.describe(request, caller)
         if "Fleet" in record:
             fleet = self._fleets.get(_key(record))
-            answer["ProductionVariants"] = [_summary(spec, fleet) for spec in record["Fleet"]["Variants"]]
-        if "Fleet" in record and "NextFleet" in record:
-            answer["PendingDeploymentSummary"] = {
-                "EndpointConfigName": record["NextFleet"]["EndpointConfigName"],
-                "StartTime": record["LastModifiedTime"],
-            }
+            answer["ProductionVariants"] = [specs.summary(spec, fleet) for spec in record["Fleet"]["Variants"]]
+            if "DataCapture" in record["Fleet"]:
+                answer["DataCaptureConfig"] = specs.capture_summary(record["Fleet"]["DataCapture"])
+        if "NextFleet" in record:
+            answer["PendingDeploymentSummary"] = specs.pending_summary(record, self._pending.get(_key(record)))
         return answer
 
-    def fleet(self, region: str, name: str) -> Fleet | None:
-        """Which fleet serves an endpoint; None when there is none of exactly this name or it never was in service."""
-        return self._fleets.get((region, name))
+    def fleet(self, region: str, name: str, avoid: Fleet | None = None) -> Fleet | None:
+        """A fleet that serves an endpoint; None when there is none of exactly this name or it never was in service.
+
+        While the traffic is shifted, some requests get the new fleet; those that `avoid` it get the old one.
+        """
+        shift = self._shifts.get((region, name))
+        if shift is not None and avoid is None and random.random() < shift.share:  # noqa: S311 - spreads load
+            return shift.new
+        fleet = self._fleets.get((region, name))
+        return None if fleet is avoid else fleet
 
     def start(self) -> None:
         """Take up what an earlier life of the server left: bring endpoints back, finish what was under way."""
+        threading.Thread(target=self._publish, name="metrics of endpoints", daemon=True).start()
         for record in self._endpoints.all():
             arn = record["EndpointArn"]
             if record["EndpointStatus"] == "Deleting":
@@ -116,15 +141,25 @@ class Endpoints:
                 fleet = self._new_fleet(record, record["Fleet"])
                 self._fleets[_key(record)] = fleet
                 self._in_background(self._recover, arn, fleet)
-            if "NextFleet" in record:
+            if record["EndpointStatus"] == "RollingBack":
+                self._end(self._new_fleet(record, record["NextFleet"]))
+                self._settle(arn, failure=record["FailureReason"])
+            elif "NextFleet" in record:
                 self._in_background(self._roll_out, arn)
 
     def stop(self) -> None:
         """Stop every instance; the records stay as they are, so that `start` brings the endpoints back."""
         self._stopping.set()
-        fleets = [*self._fleets.values(), *self._pending]
+        fleets = tuple(self._alive)
         with ThreadPoolExecutor(len(fleets) or 1, thread_name_prefix="stop") as pool:
             list(pool.map(Fleet.stop, fleets))
+
+    def _publish(self) -> None:
+        while not self._stopping.wait(self._host.clock.seconds(PUBLISH_SECONDS)):
+            try:
+                self._publisher.publish(tuple(self._alive))
+            except Exception:
+                logger.exception("the metrics of endpoints are not published")
 
     def _in_background(self, work: Callable[..., None], arn: str, *arguments: object) -> None:
         def run() -> None:
@@ -136,38 +171,66 @@ class Endpoints:
 
         threading.Thread(target=run, name=f"{work.__name__} {arn}", daemon=True).start()
 
-    def _roll_out(self, arn: str) -> None:
-        """Bring up the next fleet; when it is healthy let it take over, otherwise leave everything as it was."""
+    def _roll_out(self, arn: str, start_seconds: float = 0.0) -> None:
+        """Bring up the next fleet and shift the traffic to it; when that fails, leave or put everything as it was."""
         record = self._endpoints.require_arn(arn)
-        spec = record["NextFleet"]
-        fleet = self._new_fleet(record, spec)
-        failure = None
-        self._pending.add(fleet)
+        key, spec = _key(record), record["NextFleet"]
+        fleet = self._pending[key] = self._new_fleet(record, spec)
+        replaced, shift, failure = self._fleets.get(key), None, None
+        if replaced is not None:
+            plan = guardrails.Plan.of(record.get("LastDeploymentConfig", {}), specs.counts(spec))
+            shift = guardrails.Shift(self._host, replaced, fleet, plan, self._stopping)
+            failure = shift.problem()
         try:
-            fleet.start()
+            if failure is None:
+                fleet.start(start_seconds)
+                if shift is not None:
+                    self._shifts[key] = shift
+                    failure = shift.run(record["Deployment"]["Step"], functools.partial(self._note, arn))
         except FleetError as error:
             failure = str(error)
-        if failure is not None or self._stopping.is_set():
+        if self._stopping.is_set():
             fleet.stop()
-            self._pending.discard(fleet)
-            if not self._stopping.is_set():
-                fleet.remove_files()
-                self._settle(arn, failure=failure)
             return
-        replaced = self._fleets.get(_key(record))
-        self._fleets[_key(record)] = fleet
-        self._pending.discard(fleet)
+        if failure is None:
+            self._fleets[key] = fleet
+            fleet.activate({}, 1.0)
+        elif shift is not None:
+            shift.roll_back()
+            change = {"EndpointStatus": "RollingBack", "FailureReason": failure}
+            self._endpoints.insist(lambda: self._endpoints.change(arn, lambda record: record.update(change)))
+        self._shifts.pop(key, None)
+        self._pending.pop(key)
+        if failure is not None:
+            self._end(fleet)
+            self._settle(arn, failure=failure)
+            return
         self._settle(arn, spec)
         if replaced is not None:
             self._forget_scaling(record, replaced.variants.keys() - fleet.variants.keys())
-            replaced.stop(drain=True)
-            replaced.remove_files()
+            self._end(replaced)
+
+    def _note(self, arn: str, step: int, status: Mapping[str, Payload]) -> None:
+        """Record how far a roll-out is."""
+
+        def change(record: Record) -> None:
+            record["Deployment"].update(Step=step, Status=status)
+
+        self._endpoints.insist(lambda: self._endpoints.change(arn, change))
+
+    def _end(self, fleet: Fleet, drain: bool = True) -> None:
+        """Stop a fleet and remove what is left of it; with `drain`, invocations under way may finish."""
+        fleet.stop(drain)
+        self._publisher.invocations(fleet)
+        self._alive.discard(fleet)
+        fleet.remove()
 
     def _settle(self, arn: str, deployed: Payload | None = None, failure: str | None = None) -> None:
         """Record the outcome of a roll-out."""
 
         def change(record: Record) -> None:
             record.pop("NextFleet", None)
+            record.pop("Deployment", None)
             if deployed is not None:
                 record.update(Fleet=deployed, EndpointConfigName=deployed["EndpointConfigName"])
             if failure is not None:
@@ -184,7 +247,7 @@ class Endpoints:
 
         def resize(spec: Payload) -> None:
             for variant in spec["Variants"]:
-                fleet.variants[variant["VariantName"]].resize(variant["InstanceCount"])
+                fleet.variants[variant["VariantName"]].resize(variant["InstanceCount"], self._start_seconds)
                 fleet.variants[variant["VariantName"]].weight = variant["Weight"]
 
         try:
@@ -200,7 +263,8 @@ class Endpoints:
         """Bring a fleet back after a restart of the server, however long it takes."""
 
         def change(record: Record) -> None:
-            record["EndpointStatus"] = "Updating" if "NextFleet" in record else "InService"
+            if "NextFleet" not in record:  # otherwise an update or a rollback is under way
+                record["EndpointStatus"] = "InService"
 
         self._endpoints.insist(lambda: self._endpoints.change(arn, change))
         pause = _FIRST_PAUSE_SECONDS
@@ -220,7 +284,7 @@ class Endpoints:
         record = self._endpoints.require_arn(arn)
         fleet = self._fleets.pop(_key(record), None)
         if fleet is not None:
-            fleet.stop()
+            self._end(fleet, drain=False)
         self._forget_scaling(record, [v["VariantName"] for v in record.get("Fleet", {}).get("Variants", [])])
         shutil.rmtree(self._directory(record), ignore_errors=True)
         self._endpoints.insist(lambda: self._endpoints.delete(arn))
@@ -234,18 +298,8 @@ class Endpoints:
     def _next_fleet(self, request: Payload, caller: Caller) -> Payload:
         """The fleet of the configuration that a request names, as an endpoint's record holds it."""
         config = self._configs.require(caller, request["EndpointConfigName"])
-        variants = [
-            {
-                "VariantName": variant["VariantName"],
-                "Weight": variant["InitialVariantWeight"],
-                "InstanceCount": variant["InitialInstanceCount"],
-                "Variant": variant,
-                "Model": self._models.require(caller, variant["ModelName"]),
-            }
-            for variant in config["ProductionVariants"]
-        ]
-        name = config["EndpointConfigName"]
-        return {"Id": uuid.uuid4().hex[:12], "EndpointConfigName": name, "Variants": variants}
+        models = {v["VariantName"]: self._models.require(caller, v["ModelName"]) for v in config["ProductionVariants"]}
+        return specs.of_config(config, models)
 
     def _change(self, request: Payload, caller: Caller, change: Callable[[Record], None]) -> str:
         """Change the record of the endpoint that a request names; its ARN."""
@@ -255,7 +309,9 @@ class Endpoints:
 
     def _new_fleet(self, record: Record, spec: Payload) -> Fleet:
         region, name = _key(record)
-        return Fleet(self._host, name, region, spec, self._directory(record))
+        fleet = Fleet(self._host, name, region, spec, self._directory(record))
+        self._alive.add(fleet)
+        return fleet
 
     def _directory(self, record: Record) -> Path:
         return self._host.folder.joinpath("endpoints", *_key(record))
@@ -263,6 +319,12 @@ class Endpoints:
 
 def _key(record: Record) -> tuple[str, str]:
     return record["EndpointArn"].split(":")[3], record["EndpointName"]
+
+
+def _launching(spec: Payload) -> Payload:
+    """How far the deployment of a fleet is at its beginning."""
+    status = specs.status("Creating", "Launching {} instance(s).", specs.counts(spec))
+    return {"StartTime": time.time(), "Step": 0, "Status": status}
 
 
 def _begin(record: Record, status: str) -> None:
@@ -273,43 +335,3 @@ def _begin(record: Record, status: str) -> None:
     refuse(current not in ("InService", "Failed"), f'Cannot update in-progress endpoint "{arn}".')
     record["EndpointStatus"] = status
     record.pop("FailureReason", None)
-
-
-def _retain_properties(current: Payload, spec: Payload, excluded: set[str]) -> None:
-    """Carry instance counts and weights of variants with the same name over to a new fleet."""
-    live = {variant["VariantName"]: variant for variant in current["Variants"]}
-    for variant in spec["Variants"]:
-        for member, property_type in (("Weight", "DesiredWeight"), ("InstanceCount", "DesiredInstanceCount")):
-            if variant["VariantName"] in live and property_type not in excluded:
-                variant[member] = live[variant["VariantName"]][member]
-
-
-def _with_desired(spec: Payload, desired: list[Payload]) -> Payload:
-    """A fleet with other weights and capacities; what cannot be is refused."""
-    variants = {variant["VariantName"]: dict(variant) for variant in spec["Variants"]}
-    for change in desired:
-        name = change["VariantName"]
-        refuse(name not in variants, f"Variant {name} not found. There are: {', '.join(variants)}.")
-        serverless = "ServerlessUpdateConfig" in change
-        refuse(
-            serverless, f"Variant {name} has a ServerlessUpdateConfig, and the local AWS has no serverless variants."
-        )
-        none = change.get("DesiredInstanceCount", 1) < 1
-        refuse(none, f"Variant {name} needs a DesiredInstanceCount of at least 1.")
-        for member, target in (("DesiredInstanceCount", "InstanceCount"), ("DesiredWeight", "Weight")):
-            variants[name][target] = change.get(member, variants[name][target])
-    return {**spec, "Variants": list(variants.values())}
-
-
-def _summary(spec: Payload, fleet: Fleet | None) -> Payload:
-    """A variant as DescribeEndpoint shows it."""
-    live = fleet.variants.get(spec["VariantName"]) if fleet is not None else None
-    model, image = spec["Model"], spec["Model"]["PrimaryContainer"]["Image"]
-    return {
-        "VariantName": spec["VariantName"],
-        "DeployedImages": [{"SpecifiedImage": image, "ResolvedImage": image, "ResolutionTime": model["CreationTime"]}],
-        "CurrentWeight": live.weight if live else spec["Weight"],
-        "DesiredWeight": spec["Weight"],
-        "CurrentInstanceCount": live.healthy_count if live else 0,
-        "DesiredInstanceCount": spec["InstanceCount"],
-    }

@@ -5,20 +5,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import time
 import uuid
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Protocol
 from urllib.parse import unquote
 
 from emulator.platform.awsapi import Response, ServiceError, signed_region
-from emulator.sagemaker.endpoints.fleet import INVOCATION_SECONDS, LOG_GROUP, Fleet, Variant
-from emulator.sagemaker.endpoints.http_client import HttpAnswer, ServerFailed, ServerUnreachable
-from emulator.sagemaker.endpoints.instance import MAX_BODY_BYTES, Instance
+from emulator.sagemaker.endpoints.fleet import INVOCATION_SECONDS, LOG_GROUP, Fleet, Invocation
+from emulator.sagemaker.endpoints.http_client import ServerExited, ServerFailed
+from emulator.sagemaker.endpoints.instance import MAX_BODY_BYTES
 
 logger = logging.getLogger(__name__)
-
-#: Finds what serves an endpoint, by region and name; None when there is no such endpoint or it is not up yet.
-FindFleet = Callable[[str, str], Fleet | None]
 
 _PATH = re.compile(r"/endpoints/(?P<endpoint>[^/]+)/(?P<action>[a-z-]+)")
 #: The only headers that reach the container; AWS strips all others.
@@ -41,6 +39,12 @@ _TIMED_OUT = (
     "Your invocation timed out while waiting for a response from container primary. Review the latency metrics for "
     "each container in Amazon CloudWatch, resolve the issue, and try again."
 )
+
+
+class FindFleet(Protocol):
+    """Finds a fleet that serves an endpoint, not `avoid`; None when there is none, or the endpoint is not up yet."""
+
+    def __call__(self, region: str, name: str, avoid: Fleet | None = None) -> Fleet | None: ...
 
 
 class Runtime:
@@ -73,6 +77,7 @@ class Runtime:
             return ServiceError("InternalFailure", "The local AWS failed; its log has the details.", 500).response()
 
     async def _invoke(self, endpoint: str, region: str, headers: Mapping[str, str], body: bytes) -> Response:
+        received = time.perf_counter()
         fleet = self._find_fleet(region, endpoint)
         if fleet is None:
             raise ServiceError("ValidationError", f"Endpoint {endpoint} of account {self._account} not found.")
@@ -85,16 +90,35 @@ class Runtime:
             raise ServiceError("ValidationError", f"Variant {target} not found. This endpoint has: {has}.")
         variant = fleet.choose_variant() if target is None else fleet.variants[target]
         forwarded = {name: headers[name] for name in _FORWARDED if name in headers}
+        asked = time.perf_counter()
+        status: int | None = 0
         try:
             async with asyncio.timeout(INVOCATION_SECONDS):
-                answer = await self._ask(variant, forwarded, body)
+                answer = await variant.ask(forwarded, body)
+                if answer is None and (other := self._find_fleet(region, endpoint, avoid=fleet)) is not None:
+                    # It has just been replaced, or none of its instances is healthy while another shares the traffic.
+                    variant = other.variants.get(variant.name) or other.choose_variant()
+                    answer = await variant.ask(forwarded, body)
+            if answer is None:
+                message = f"No instance of production variant {variant.name} is in service. Try again."
+                raise ServiceError("ServiceUnavailable", message, 503)
+            status = answer.status
+        except ServiceError:
+            status = None
+            raise
         except TimeoutError:
             raise self._model_error(endpoint, region, 0, _TIMED_OUT) from None
         except ServerFailed as error:
-            problem = f"The container did not complete its answer: {error}."
+            exited = isinstance(error, ServerExited)
+            problem = str(error) if exited else f"The container did not complete its answer: {error}."
             raise self._model_error(endpoint, region, 0, problem) from None
+        finally:
+            taken = 1e6 * (time.perf_counter() - asked), 1e6 * (asked - received)
+            variant.invocations.append(Invocation(status, *taken))
         if not 200 <= answer.status < 300:
             raise self._model_error(endpoint, region, answer.status, answer.body.decode(errors="replace"))
+        if variant.capture is not None:
+            variant.capture.offer(forwarded, body, answer)
         answer_headers = {
             "Content-Type": answer.headers.get("content-type", "application/octet-stream"),
             "x-Amzn-Invoked-Production-Variant": variant.name,
@@ -103,27 +127,6 @@ class Runtime:
         if _RETURNED in answer.headers:
             answer_headers[_RETURNED] = answer.headers[_RETURNED]
         return answer.status, answer_headers, answer.body
-
-    @staticmethod
-    async def _ask(variant: Variant, headers: Mapping[str, str], body: bytes) -> HttpAnswer:
-        """Ask an instance, and another one when the request did not reach it."""
-        unreachable: set[Instance] = set()
-        while (instance := variant.pick(unreachable)) is not None:
-            pool = instance.pool
-            if pool is None:
-                continue  # it went down between the two lines
-            instance.outstanding += 1
-            try:
-                answer = await pool.post("/invocations", headers, body)
-                instance.answered += 1
-                return answer
-            except ServerUnreachable:
-                unreachable.add(instance)
-            finally:
-                instance.outstanding -= 1
-        raise ServiceError(
-            "ServiceUnavailable", f"No instance of production variant {variant.name} is in service. Try again.", 503
-        )
 
     def _model_error(self, endpoint: str, region: str, status: int, message: str) -> ServiceError:
         group = LOG_GROUP.format(endpoint=endpoint)

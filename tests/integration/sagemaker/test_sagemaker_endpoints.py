@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
+import re
 import threading
+import time
+import uuid
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -169,3 +173,72 @@ def test_killed_instances_come_back_and_nobody_gets_nonsense(aws: LocalSageMaker
     assert set(load.outcomes) <= {"version 1", "424 ModelError", "503 ServiceUnavailable"}
     # What was under way when an instance died, and what came while none was up.
     assert load.outcomes["424 ModelError"] <= 2 * 6
+
+
+def test_a_canary_is_rolled_back_by_its_alarm_and_neither_it_nor_the_next_one_loses_a_request(
+    aws: LocalSageMaker, role: str
+) -> None:
+    cloudwatch, alarm = aws.client("cloudwatch"), f"errors-{uuid.uuid4().hex[:8]}"
+    watched = {"Namespace": "Own", "MetricName": "Errors", "Period": 60, "EvaluationPeriods": 1, "Threshold": 1.0}
+    cloudwatch.put_metric_alarm(AlarmName=alarm, Statistic="Sum", ComparisonOperator="GreaterThanThreshold", **watched)
+    name = aws.endpoint(config(aws, role, "old", InitialInstanceCount=2))
+    routing = {
+        "Type": "CANARY",
+        "CanarySize": {"Type": "INSTANCE_COUNT", "Value": 1},
+        "WaitIntervalInSeconds": 2,
+    }
+    guarded = {
+        "BlueGreenUpdatePolicy": {"TrafficRoutingConfiguration": routing},
+        "AutoRollbackConfiguration": {"Alarms": [{"AlarmName": alarm}]},
+    }
+    new = config(aws, role, "new", InitialInstanceCount=2)
+    update = functools.partial(
+        aws.sagemaker.update_endpoint, EndpointName=name, EndpointConfigName=new, DeploymentConfig=guarded
+    )
+    with Load(aws, name) as load:
+        update()
+        wait_until(lambda: load.outcomes["version new"] > 20)
+        cloudwatch.set_alarm_state(AlarmName=alarm, StateValue="ALARM", StateReason="test")
+        described = aws.settled(name)
+        assert (described["EndpointConfigName"] != new, alarm in described["FailureReason"]) == (True, True)
+        cloudwatch.set_alarm_state(AlarmName=alarm, StateValue="OK", StateReason="test")
+        update()
+        assert aws.settled(name)["EndpointConfigName"] == new
+    assert set(load.outcomes) == {"version old", "version new"}
+    dimensions = [{"Name": "EndpointName", "Value": name}, {"Name": "VariantName", "Value": "v"}]
+    now = time.time()
+
+    def counted() -> float:
+        found = cloudwatch.get_metric_statistics(
+            Namespace="AWS/SageMaker",
+            MetricName="Invocations",
+            Dimensions=dimensions,
+            Period=60,
+            Statistics=["Sum"],
+            StartTime=now - 600,
+            EndTime=now + 60,
+        )
+        return sum(point["Sum"] for point in found["Datapoints"])
+
+    wait_until(lambda: counted() == load.outcomes.total())
+
+
+def test_what_an_endpoint_captured_lies_in_the_bucket_as_model_monitor_reads_it(aws: LocalSageMaker, role: str) -> None:
+    capture = {
+        "InitialSamplingPercentage": 100,
+        "DestinationS3Uri": f"s3://{BUCKET}/captured",
+        "CaptureOptions": [{"CaptureMode": "Input"}, {"CaptureMode": "Output"}],
+        "CaptureContentTypeHeader": {"JsonContentTypes": ["application/json"]},
+    }
+    name = aws.endpoint(aws.config(aws.model(aws.artifact("1"), role), capture=capture))
+    aws.runtime.invoke_endpoint(EndpointName=name, Body=b"\xff", ContentType="image/jpeg", InferenceId="one")
+    assert aws.sagemaker.describe_endpoint(EndpointName=name)["DataCaptureConfig"]["CaptureStatus"] == "Started"
+    aws.sagemaker.delete_endpoint(EndpointName=name)  # which delivers what waits
+    aws.sagemaker.get_waiter("endpoint_deleted").wait(EndpointName=name, WaiterConfig=QUICKLY)
+    (found,) = aws.s3.list_objects_v2(Bucket=BUCKET, Prefix=f"captured/{name}/v/")["Contents"]
+    assert re.fullmatch(rf"captured/{name}/v/\d{{4}}/\d\d/\d\d/\d\d/\d\d-\d\d-\d{{3}}-[0-9a-f-]+\.jsonl", found["Key"])
+    record = json.loads(aws.s3.get_object(Bucket=BUCKET, Key=found["Key"])["Body"].read())
+    side = {"observedContentType": "image/jpeg", "data": "/w==", "encoding": "BASE64"}
+    assert record["captureData"]["endpointInput"] == side | {"mode": "INPUT"}
+    assert record["captureData"]["endpointOutput"] == side | {"mode": "OUTPUT"}
+    assert record["eventMetadata"]["inferenceId"] == "one"

@@ -174,11 +174,13 @@ class LocalSageMaker(LocalAws):
         self.sagemaker.create_model(ModelName=name, ExecutionRoleArn=role, PrimaryContainer=container, **members)
         return name
 
-    def config(self, model: str, **variant: Any) -> str:
+    def config(self, model: str, capture: dict[str, Any] | None = None, **variant: Any) -> str:
         """Make an endpoint configuration of one variant; its name."""
         name = f"c-{uuid.uuid4().hex[:8]}"
         defaults = {"VariantName": "v", "ModelName": model, "InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
-        self.sagemaker.create_endpoint_config(EndpointConfigName=name, ProductionVariants=[{**defaults, **variant}])
+        captured = {"DataCaptureConfig": capture} if capture else {}
+        variants = [{**defaults, **variant}]
+        self.sagemaker.create_endpoint_config(EndpointConfigName=name, ProductionVariants=variants, **captured)
         return name
 
     def endpoint(self, config: str, name: str = "") -> str:

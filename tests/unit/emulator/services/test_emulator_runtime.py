@@ -10,31 +10,15 @@ from typing import Any
 
 import pytest
 from emulator_fixtures import ACCOUNT, raw_server, read_request
+from served_fleets import fleet, variant
 
 from emulator.platform.awsapi import Response
 from emulator.sagemaker.endpoints import runtime as runtime_module
 from emulator.sagemaker.endpoints.fleet import Fleet, Variant
-from emulator.sagemaker.endpoints.http_client import ConnectionPool
 from emulator.sagemaker.endpoints.instance import MAX_BODY_BYTES
 from emulator.sagemaker.endpoints.runtime import Runtime
 
 AUTHORIZATION = "AWS4-HMAC-SHA256 Credential=AKIA/20260101/eu-west-1/sagemaker/aws4_request, SignedHeaders=host"
-
-
-class Server:
-    """An instance without a process."""
-
-    outstanding = answered = 0
-
-    def __init__(self, port: int | None) -> None:
-        self.pool = None if port is None else ConnectionPool(port, MAX_BODY_BYTES)
-
-
-def variant(name: str, *ports: int | None, weight: float = 1.0) -> Variant:
-    made = object.__new__(Variant)
-    made.name, made.weight = name, weight
-    made.instances = [Server(port) for port in ports]  # type: ignore[misc]
-    return made
 
 
 async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -66,9 +50,12 @@ def run(make: Callable[[int], list[Variant]], *requests: dict[str, Any], respond
 
     async def main() -> list[Response]:
         async with raw_server(respond) as port:
-            served = object.__new__(Fleet)
-            served.variants = {v.name: v for v in make(port)}
-            runtime = Runtime(ACCOUNT, lambda region, name: served if (region, name) == ("eu-west-1", "dogs") else None)
+            served = fleet(*make(port))
+
+            def find(region: str, name: str, avoid: Fleet | None = None) -> Fleet | None:
+                return served if (region, name, avoid) == ("eu-west-1", "dogs", None) else None
+
+            runtime = Runtime(ACCOUNT, find)
 
             async def invoke(body: bytes = b"x", path: str = "/endpoints/dogs/invocations", **headers: str) -> Response:
                 named = {name.replace("_", "-"): value for name, value in headers.items()}

@@ -1,0 +1,113 @@
+"""The metrics of endpoints, as SageMaker publishes them.
+
+Names, units and dimensions: https://docs.aws.amazon.com/sagemaker/latest/dg/monitoring-cloudwatch.html. As there, an
+invocation counts 0 or 1 as an error, and a variant without traffic publishes no metric of invocations, not even 0.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import time
+from collections.abc import Iterable, Mapping
+
+import psutil
+
+from emulator.platform.host import Host
+from emulator.sagemaker.endpoints.fleet import Fleet, Invocation, Variant
+from emulator.sagemaker.endpoints.instance import Instance
+
+#: How often what was measured is published, and how often the use of the machine, in AWS's seconds.
+PUBLISH_SECONDS = 1.0
+_USAGE_SECONDS = 60.0
+
+
+class Publisher:
+    """Publishes the metrics of fleets; all work is done here, not in the invocations."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._answered: dict[Instance, int] = {}  # when the concurrency was published last
+        self._cpu: dict[Instance, tuple[float, float]] = {}  # when the usage was: the time, seconds of CPU until then
+        self._usage_due = 0.0
+
+    def publish(self, fleets: Iterable[Fleet]) -> None:
+        """Publish what has been measured since the last time."""
+        variants = []
+        for fleet in fleets:
+            self.invocations(fleet)
+            variants += [(fleet, variant) for variant in fleet.variants.values()]
+        answered: dict[Instance, int] = {}
+        for fleet, variant in variants:
+            for instance in variant.in_service():
+                answered[instance] = instance.answered
+                if instance.outstanding or instance.answered != self._answered.get(instance, 0):
+                    self._record(fleet, _dimensions(fleet, variant), "ConcurrentRequestsPerModel", instance.outstanding)
+        self._answered = answered
+        if time.monotonic() >= self._usage_due:
+            self._usage_due = time.monotonic() + self._host.clock.seconds(_USAGE_SECONDS)
+            before, self._cpu = self._cpu, {}
+            for fleet, variant in variants:
+                for instance in variant.in_service():
+                    self._usage(fleet, _dimensions(fleet, variant), instance, before.get(instance))
+
+    def invocations(self, fleet: Fleet) -> None:
+        """Publish what the invocations of a fleet were like."""
+        for variant in fleet.variants.values():
+            if taken := [variant.invocations.popleft() for _ in range(len(variant.invocations))]:
+                self._invocations(fleet, variant, taken)
+
+    def _record(
+        self, fleet: Fleet, dimensions: Mapping[str, str], name: str, value: float, unit: str = "None", count: int = 1
+    ) -> None:
+        namespace = "/aws/sagemaker/Endpoints" if unit == "Percent" else "AWS/SageMaker"
+        self._host.monitoring.record(fleet.region, namespace, name, dimensions, value, unit, count)
+
+    def _invocations(self, fleet: Fleet, variant: Variant, taken: list[Invocation]) -> None:
+        answers = [invocation for invocation in taken if invocation.status is not None]
+        errors = {
+            "Invocation4XXErrors": sum(400 <= (each.status or 0) < 500 for each in answers),
+            "Invocation5XXErrors": sum((each.status or 0) >= 500 for each in answers),
+            # Also what is no response: a broken connection, a timeout.
+            "InvocationModelErrors": sum(not 200 <= (each.status or 0) < 300 for each in answers),
+        }
+        # While two fleets share the traffic, each has its part of the instances that serve the variant.
+        serving = len(variant.in_service()) / variant.share if variant.share else 0.0
+        own = _dimensions(fleet, variant)
+        # By the configuration, too: alarms on a new fleet alone, as in AWS's guide to deployment guardrails.
+        for dimensions in (own, {**own, "EndpointConfigName": fleet.config}):
+            self._record(fleet, dimensions, "Invocations", 1, count=len(taken))
+            if serving:
+                self._record(fleet, dimensions, "InvocationsPerInstance", 1 / serving, count=len(answers))
+            for name, wrong in errors.items():
+                for value, count in ((1, wrong), (0, len(answers) - wrong)):
+                    if count:
+                        self._record(fleet, dimensions, name, value, count=count)
+            for each in answers:
+                self._record(fleet, dimensions, "ModelLatency", each.model_microseconds, "Microseconds")
+                self._record(fleet, dimensions, "OverheadLatency", each.overhead_microseconds, "Microseconds")
+
+    def _usage(
+        self, fleet: Fleet, dimensions: Mapping[str, str], instance: Instance, before: tuple[float, float] | None
+    ) -> None:
+        """Publish what an instance uses of this machine: it is a process and all that this has started."""
+        seconds = resident = 0.0
+        with contextlib.suppress(psutil.Error):
+            root = psutil.Process(instance.pid)
+            for process in (root, *root.children(recursive=True)):
+                with contextlib.suppress(psutil.Error):
+                    seconds += sum(process.cpu_times()[:2])
+                    resident += process.memory_info().rss
+        now = time.monotonic()
+        self._cpu[instance] = (now, seconds)
+        disk = shutil.disk_usage(self._host.state_dir)
+        if before is not None:  # 100 for each vCPU that was busy all the time
+            used = max(0.0, seconds - before[1]) / (now - before[0])
+            self._record(fleet, dimensions, "CPUUtilization", 100 * used, "Percent")
+        share = min(1.0, resident / psutil.virtual_memory().total)  # processes may have memory in common
+        self._record(fleet, dimensions, "MemoryUtilization", 100 * share, "Percent")
+        self._record(fleet, dimensions, "DiskUtilization", 100 * disk.used / disk.total, "Percent")
+
+
+def _dimensions(fleet: Fleet, variant: Variant) -> dict[str, str]:
+    return {"EndpointName": fleet.endpoint, "VariantName": variant.name}

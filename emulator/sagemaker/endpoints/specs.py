@@ -1,0 +1,108 @@
+"""Fleets as the records of endpoints hold them, and as DescribeEndpoint shows them."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Mapping
+
+from emulator.platform.awsapi import Payload
+from emulator.platform.errors import refuse
+from emulator.platform.store import Record
+from emulator.sagemaker.endpoints.fleet import Fleet
+
+
+def of_config(config: Payload, models: Mapping[str, Record]) -> Payload:
+    """The fleet of an endpoint configuration, with the models of its variants."""
+    variants = [
+        {
+            "VariantName": variant["VariantName"],
+            "Weight": variant["InitialVariantWeight"],
+            "InstanceCount": variant["InitialInstanceCount"],
+            "Variant": variant,
+            "Model": models[variant["VariantName"]],
+        }
+        for variant in config["ProductionVariants"]
+    ]
+    spec = {"Id": uuid.uuid4().hex[:12], "EndpointConfigName": config["EndpointConfigName"], "Variants": variants}
+    return spec | ({"DataCapture": config["DataCaptureConfig"]} if "DataCaptureConfig" in config else {})
+
+
+def counts(spec: Payload) -> dict[str, int]:
+    """How many instances a fleet has, by variant."""
+    return {variant["VariantName"]: variant["InstanceCount"] for variant in spec["Variants"]}
+
+
+def retain_properties(current: Payload, spec: Payload, excluded: set[str]) -> None:
+    """Carry instance counts and weights of variants with the same name over to a new fleet."""
+    live = {variant["VariantName"]: variant for variant in current["Variants"]}
+    for variant in spec["Variants"]:
+        for member, property_type in (("Weight", "DesiredWeight"), ("InstanceCount", "DesiredInstanceCount")):
+            if variant["VariantName"] in live and property_type not in excluded:
+                variant[member] = live[variant["VariantName"]][member]
+
+
+def with_desired(spec: Payload, desired: list[Payload]) -> Payload:
+    """A fleet with other weights and capacities; what cannot be is refused."""
+    variants = {variant["VariantName"]: dict(variant) for variant in spec["Variants"]}
+    for change in desired:
+        name = change["VariantName"]
+        refuse(name not in variants, f"Variant {name} not found. There are: {', '.join(variants)}.")
+        serverless = "ServerlessUpdateConfig" in change
+        refuse(
+            serverless, f"Variant {name} has a ServerlessUpdateConfig, and the local AWS has no serverless variants."
+        )
+        none = change.get("DesiredInstanceCount", 1) < 1
+        refuse(none, f"Variant {name} needs a DesiredInstanceCount of at least 1.")
+        for member, target in (("DesiredInstanceCount", "InstanceCount"), ("DesiredWeight", "Weight")):
+            variants[name][target] = change.get(member, variants[name][target])
+    return {**spec, "Variants": list(variants.values())}
+
+
+def summary(spec: Payload, fleet: Fleet | None) -> Payload:
+    """A variant as DescribeEndpoint shows it."""
+    live = fleet.variants.get(spec["VariantName"]) if fleet is not None else None
+    model, image = spec["Model"], spec["Model"]["PrimaryContainer"]["Image"]
+    return {
+        "VariantName": spec["VariantName"],
+        "DeployedImages": [{"SpecifiedImage": image, "ResolvedImage": image, "ResolutionTime": model["CreationTime"]}],
+        "CurrentWeight": live.weight if live else spec["Weight"],
+        "DesiredWeight": spec["Weight"],
+        "CurrentInstanceCount": len(live.in_service()) if live else 0,
+        "DesiredInstanceCount": spec["InstanceCount"],
+    }
+
+
+def capture_summary(capture: Payload) -> Payload:
+    """A DataCaptureConfig as DescribeEndpoint shows it."""
+    on = capture.get("EnableCapture", True)
+    return {
+        "EnableCapture": on,
+        "CaptureStatus": "Started" if on else "Stopped",
+        "CurrentSamplingPercentage": capture["InitialSamplingPercentage"],
+        "DestinationS3Uri": capture["DestinationS3Uri"],
+        "KmsKeyId": capture.get("KmsKeyId", ""),
+    }
+
+
+def status(name: str, message: str, counts: Mapping[str, int]) -> dict[str, Payload]:
+    """A VariantStatus that begins now, by variant; the message has AWS's words around the number of instances."""
+    return {
+        variant: {"Status": name, "StatusMessage": message.format(count), "StartTime": time.time()}
+        for variant, count in counts.items()
+    }
+
+
+def pending_summary(record: Record, fleet: Fleet | None) -> Payload:
+    """The deployment that is under way, as DescribeEndpoint shows it."""
+    spec, deployment = record["NextFleet"], record["Deployment"]
+    variants = [
+        {
+            **summary(variant, fleet),
+            "InstanceType": variant["Variant"]["InstanceType"],
+            "VariantStatus": [deployment["Status"][variant["VariantName"]]],
+        }
+        for variant in spec["Variants"]
+    ]
+    described = {"EndpointConfigName": spec["EndpointConfigName"], "StartTime": deployment["StartTime"]}
+    return {**described, "ProductionVariants": variants}

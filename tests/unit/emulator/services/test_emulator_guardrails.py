@@ -1,0 +1,221 @@
+"""Deployment guardrails: who answers while traffic is shifted, and what brings it back."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import math
+import tempfile
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from emulator_fixtures import ACCOUNT, CALLER, IMAGE, ROLE, make_host, raw_server, read_request, refusal
+from fake_monitoring import FakeMonitoring
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from served_fleets import Server, fleet, variant
+from waiting import wait_until
+
+from emulator.platform.awsapi import Payload
+from emulator.platform.store import Store
+from emulator.sagemaker.endpoints import guardrails
+from emulator.sagemaker.endpoints.fleet import Fleet
+from emulator.sagemaker.endpoints.guardrails import Plan, Shift
+from emulator.sagemaker.endpoints.operations import Endpoints
+from emulator.sagemaker.endpoints.runtime import Runtime
+from emulator.sagemaker.resources import ENDPOINT, ENDPOINT_CONFIG, MODEL, Resources
+
+REGION = "eu-west-1"
+KEY = REGION, "dogs"
+AUTHORIZATION = f"AWS4-HMAC-SHA256 Credential=AKIA/20260101/{REGION}/sagemaker/aws4_request, SignedHeaders=host"
+
+
+def config(kind: str = "ALL_AT_ONCE", value: int = 0, unit: str = "CAPACITY_PERCENT", **policy: Any) -> Payload:
+    """A DeploymentConfig that waits for a second after each step and goes by the alarm ``errors``."""
+    routing: Payload = {"Type": kind, "WaitIntervalInSeconds": 1}
+    if value:
+        routing["CanarySize" if kind == "CANARY" else "LinearStepSize"] = {"Type": unit, "Value": value}
+    return {
+        "BlueGreenUpdatePolicy": {"TrafficRoutingConfiguration": routing, "TerminationWaitInSeconds": 1, **policy},
+        "AutoRollbackConfiguration": {"Alarms": [{"AlarmName": "errors"}]},
+    }
+
+
+@pytest.mark.parametrize(
+    ("given_", "count", "active"),
+    [
+        (config(), 3, [3]),
+        (config("CANARY", 30), 4, [1, 4]),
+        (config("CANARY", 2, "INSTANCE_COUNT"), 5, [2, 5]),
+        (config("LINEAR", 33), 3, [1, 2, 3]),
+        (config("LINEAR", 50), 4, [2, 4]),
+        ({}, 2, [2]),
+    ],
+)
+def test_traffic_is_turned_on_by_whole_instances(given_: Payload, count: int, active: list[int]) -> None:
+    steps = Plan.of(given_, {"A": count}).steps
+    assert [step.active["A"] for step in steps] == active
+    assert [step.share for step in steps] == [n / count for n in active]
+
+
+@pytest.mark.parametrize(
+    ("given_", "count", "named"),
+    [
+        (config("CANARY"), 4, "CanarySize"),
+        (config("CANARY", 51), 4, "50%"),
+        (config("CANARY", 10), 1, "ALL_AT_ONCE"),
+        (config("CANARY", 3, "INSTANCE_COUNT"), 4, "50%"),
+        (config("LINEAR", 9), 4, "10-50%"),
+        (config("LINEAR", 10, MaximumExecutionTimeoutInSeconds=10), 10, "MaximumExecutionTimeoutInSeconds"),
+        ({"RollingUpdatePolicy": {}}, 4, "RollingUpdatePolicy"),
+    ],
+)
+def test_what_sagemaker_would_not_follow_is_refused(given_: Payload, count: int, named: str) -> None:
+    assert named in refusal(lambda: guardrails.check(given_, {"A": count})).message
+    guardrails.check(config("CANARY", 50), {"A": 2}, {"A": 5})
+    assert "before: B" in refusal(lambda: guardrails.check(config(), {"A": 2}, {"B": 2})).message
+
+
+async def served(body: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(asyncio.IncompleteReadError):
+        while await read_request(reader):
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n" + body)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    kind=st.sampled_from(["CANARY", "LINEAR", "ALL_AT_ONCE"]),
+    size=st.integers(10, 50),
+    counts=st.tuples(st.integers(1, 6), st.integers(2, 6)),
+    rings_at=st.none() | st.integers(0, 5),
+)
+def test_every_answer_is_of_the_old_or_the_new_model_by_their_shares_and_an_alarm_gives_all_to_the_old_one(
+    kind: str, size: int, counts: tuple[int, int], rings_at: int | None
+) -> None:
+    plan = Plan.of(config(kind, size if kind != "ALL_AT_ONCE" else 0), {"A": counts[1]})
+
+    async def main(folder: Path) -> None:
+        async with (
+            raw_server(functools.partial(served, b"old")) as old_port,
+            raw_server(functools.partial(served, b"new")) as new_port,
+        ):
+            monitoring = FakeMonitoring()
+            monitoring.put_alarm(REGION, {"AlarmName": "errors"})
+            host = make_host(folder, monitoring=monitoring, clock=60)
+            old, new = (
+                fleet(variant("A", *[port] * count)) for port, count in zip((old_port, new_port), counts, strict=True)
+            )
+            store = Store(folder)
+            endpoints = Endpoints(host, store)
+            shift = endpoints._shifts[KEY] = Shift(host, old, new, plan, threading.Event())
+            endpoints._fleets[KEY] = old
+            runtime, loop = Runtime(ACCOUNT, endpoints.fleet), asyncio.get_running_loop()
+
+            async def burst(number: int = 40) -> Counter[bytes]:
+                path, headers = "/endpoints/dogs/invocations", {"authorization": AUTHORIZATION}
+                answers = [runtime.handle("POST", path, headers, b"x", {}) for _ in range(number)]
+                return Counter(body for _, _, body in await asyncio.gather(*answers))
+
+            def note(number: int, status: Any) -> None:
+                if status["A"]["Status"] == "Baking":
+                    answers, share = asyncio.run_coroutine_threadsafe(burst(), loop).result(), plan.steps[number].share
+                    assert set(answers) <= {b"old", b"new"}
+                    assert abs(answers[b"new"] - 40 * share) <= 6 * math.sqrt(40 * share * (1 - share))
+                    assert len(new.variants["A"].in_service()) == plan.steps[number].active["A"]
+                    if number == rings_at:
+                        monitoring.states[REGION, "errors"] = "ALARM"
+
+            problem = await asyncio.to_thread(shift.run, 0, note)
+            assert (problem is not None) == (rings_at is not None and rings_at < len(plan.steps))
+            if problem is not None:
+                assert "errors" in problem
+                shift.roll_back()
+                assert set(await burst()) == {b"old"}
+            store.close()
+
+    with tempfile.TemporaryDirectory() as folder:
+        asyncio.run(main(Path(folder)))
+
+
+class Bench:
+    """An endpoint of two instances without processes; its update bakes at its last step until the alarm rings."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.folder, self.store, self.monitoring = folder, Store(folder), FakeMonitoring()
+        self.monitoring.put_alarm(REGION, {"AlarmName": "errors"})
+        Resources(self.store, MODEL).create(
+            CALLER, {"ModelName": "m", "PrimaryContainer": {"Image": IMAGE}, "ExecutionRoleArn": ROLE}
+        )
+        own = {"InitialVariantWeight": 1.0, "InitialInstanceCount": 2, "InstanceType": "ml.m5.large", "ModelName": "m"}
+        for name in ("old", "new"):
+            request = {"EndpointConfigName": name, "ProductionVariants": [{"VariantName": "A", **own}]}
+            Resources(self.store, ENDPOINT_CONFIG).create(CALLER, request)
+
+        def start(fleet: Fleet, start_seconds: float = 0.0) -> None:
+            fleet.variants["A"].instances = [Server(1), Server(1)]  # type: ignore[list-item]
+
+        monkeypatch.setattr(Fleet, "start", start)
+        self.serve(clock=10)
+        self.endpoints.create({"EndpointName": "dogs", "EndpointConfigName": "old"}, CALLER)
+        self.settled()
+        waiting = config("CANARY", 50, TerminationWaitInSeconds=60)
+        update = {"EndpointName": "dogs", "EndpointConfigName": "new", "DeploymentConfig": waiting}
+        self.endpoints.update(update, CALLER)
+        wait_until(lambda: "(TerminationWaitInSeconds)" in str(self.describe()))
+
+    def serve(self, clock: float) -> None:
+        self.endpoints = Endpoints(make_host(self.folder, monitoring=self.monitoring, clock=clock), self.store)
+        self.endpoints.start()
+
+    def describe(self) -> Payload:
+        return self.endpoints.describe({"EndpointName": "dogs"}, CALLER)
+
+    def settled(self) -> Payload:
+        return wait_until(lambda: (found := self.describe())["EndpointStatus"] == "InService" and found)
+
+
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+    bench = Bench(tmp_path, monkeypatch)
+    yield bench
+    bench.endpoints.stop()
+    bench.store.close()
+
+
+def test_an_alarm_while_it_bakes_rolls_an_update_back_with_the_reason(bench: Bench) -> None:
+    described = bench.describe()
+    (pending,) = described["PendingDeploymentSummary"]["ProductionVariants"]
+    assert (described["EndpointStatus"], pending["CurrentInstanceCount"]) == ("Updating", 2)
+    baking = "Baking for 60 seconds (TerminationWaitInSeconds) with traffic enabled on full capacity of 2 instance(s)."
+    assert pending["VariantStatus"][0]["StatusMessage"] == baking
+    bench.monitoring.states[REGION, "errors"] = "ALARM"
+    described = bench.settled()
+    assert (described["EndpointConfigName"], "errors" in described["FailureReason"]) == ("old", True)
+    assert "PendingDeploymentSummary" not in described
+    assert described["LastDeploymentConfig"]["BlueGreenUpdatePolicy"]
+
+
+def test_the_next_server_goes_on_with_the_step_at_which_the_last_one_ended(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.endpoints.stop()
+    first = list[int]()
+    run = Shift.run
+    monkeypatch.setattr(Shift, "run", lambda shift, step, note: (first.append(step), run(shift, step, note))[1])
+    bench.serve(clock=60)
+    assert (bench.settled()["EndpointConfigName"], first) == ("new", [1])
+
+
+def test_the_next_server_finishes_a_rollback(bench: Bench) -> None:
+    bench.endpoints.stop()
+    arn = bench.describe()["EndpointArn"]
+    change = {"EndpointStatus": "RollingBack", "FailureReason": "errors"}
+    Resources(bench.store, ENDPOINT).change(arn, lambda record: record.update(change))
+    bench.serve(clock=1)
+    described = bench.settled()
+    assert (described["EndpointConfigName"], described["FailureReason"]) == ("old", "errors")
