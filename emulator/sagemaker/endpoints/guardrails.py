@@ -48,10 +48,9 @@ class Plan:
         routing = policy.get("TrafficRoutingConfiguration", {"Type": "ALL_AT_ONCE"})
         parts: list[Mapping[str, int]] = []
         if size := routing.get(_SIZES.get(routing["Type"], "")):
-            sizes = {name: _instances(size, count) for name, count in counts.items()}
-            number = max(-(-count // sizes[name]) for name, count in counts.items())
-            last = 2 if routing["Type"] == "CANARY" else number
-            parts = [{name: min(n, i * sizes[name]) for name, n in counts.items()} for i in range(1, last)]
+            whole = [100] if size["Type"] == "CAPACITY_PERCENT" else counts.values()
+            last = 2 if routing["Type"] == "CANARY" else max(-(-each // size["Value"]) for each in whole)
+            parts = [{name: _instances(size, count, i) for name, count in counts.items()} for i in range(1, last)]
         total = sum(counts.values())
         wait = routing.get("WaitIntervalInSeconds", 0)
         steps = [Step(part, sum(part.values()) / total, wait, "WaitIntervalInSeconds", "canary") for part in parts]
@@ -61,10 +60,10 @@ class Plan:
         return cls(tuple(steps), alarm_names(config), timeout)
 
 
-def _instances(size: Payload, count: int) -> int:
-    """How many of so many instances a CapacitySize means: AWS turns traffic on by whole instances."""
-    value: int = size["Value"]
-    return value if size["Type"] == "INSTANCE_COUNT" else max(1, count * value // 100)
+def _instances(size: Payload, count: int, times: int = 1) -> int:
+    """How many of so many instances some steps of a CapacitySize mean: AWS turns traffic on by whole instances."""
+    value: int = times * size["Value"]
+    return min(count, value if size["Type"] == "INSTANCE_COUNT" else max(1, count * value // 100))
 
 
 def alarm_names(config: Payload) -> tuple[str, ...]:

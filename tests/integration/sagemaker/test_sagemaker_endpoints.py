@@ -7,7 +7,6 @@ import json
 import os
 import re
 import threading
-import time
 import uuid
 from collections import Counter
 from pathlib import Path
@@ -205,22 +204,6 @@ def test_a_canary_is_rolled_back_by_its_alarm_and_neither_it_nor_the_next_one_lo
         update()
         assert aws.settled(name)["EndpointConfigName"] == new
     assert set(load.outcomes) == {"version old", "version new"}
-    dimensions = [{"Name": "EndpointName", "Value": name}, {"Name": "VariantName", "Value": "v"}]
-    now = time.time()
-
-    def counted() -> float:
-        found = cloudwatch.get_metric_statistics(
-            Namespace="AWS/SageMaker",
-            MetricName="Invocations",
-            Dimensions=dimensions,
-            Period=60,
-            Statistics=["Sum"],
-            StartTime=now - 600,
-            EndTime=now + 60,
-        )
-        return sum(point["Sum"] for point in found["Datapoints"])
-
-    wait_until(lambda: counted() == load.outcomes.total())
 
 
 def test_what_an_endpoint_captured_lies_in_the_bucket_as_model_monitor_reads_it(aws: LocalSageMaker, role: str) -> None:

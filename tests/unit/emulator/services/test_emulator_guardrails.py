@@ -52,8 +52,9 @@ def config(kind: str = "ALL_AT_ONCE", value: int = 0, unit: str = "CAPACITY_PERC
         (config(), 3, [3]),
         (config("CANARY", 30), 4, [1, 4]),
         (config("CANARY", 2, "INSTANCE_COUNT"), 5, [2, 5]),
-        (config("LINEAR", 33), 3, [1, 2, 3]),
-        (config("LINEAR", 50), 4, [2, 4]),
+        (config("LINEAR", 33), 10, [3, 6, 9, 10]),
+        (config("LINEAR", 50), 3, [1, 3]),
+        (config("LINEAR", 2, "INSTANCE_COUNT"), 5, [2, 4, 5]),
         ({}, 2, [2]),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 import threading
@@ -96,6 +97,13 @@ def test_a_server_that_does_not_come_up_fails_with_the_reason(
     assert (made.failure, made.pool) == (failure, None)
     assert ("no weights" in made.log.tail()) == ("no weights" in before)
     wait_until(lambda: not any(map(process_started, bench.pids())))
+
+
+def test_a_new_instance_starts_no_server_before_its_time(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Instance, "start", functools.partialmethod(Instance.start, after_seconds=600.0))
+    made = bench.start()
+    made.stop()
+    assert (made.settled(), bench.pids()) == (False, [])
 
 
 class Pauses(threading.Event):
