@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 #: How long captures are collected for one object, in AWS's seconds; on AWS it "can require a couple of minutes".
 CAPTURE_SECONDS = 60.0
-#: AWS stops capturing when the disk of the instance is full; here they wait in memory.
+#: Where captures wait; AWS stops capturing, too, when the disk of an instance has no room for more.
 _MAX_WAITING_BYTES = 64 * 2**20
 _CLOSING_SECONDS = 30.0
 
@@ -50,20 +50,16 @@ class Capture:
         self._report = report
         self._upload_seconds = upload_seconds
         self._waiting: deque[tuple[float, Mapping[str, str], bytes, HttpAnswer]] = deque()
-        self._bytes = self._dropped = 0
+        self._bytes = 0
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"capture {place}", daemon=True)
         self._thread.start()
 
     def offer(self, headers: Mapping[str, str], body: bytes, answer: HttpAnswer) -> None:
         """Take an invocation if it is one of the sample; the names of `headers` are lower-case."""
-        if random.random() >= self._share:  # noqa: S311 - a sample
-            return
-        if self._bytes > _MAX_WAITING_BYTES:
-            self._dropped += 1
-            return
-        self._bytes += len(body) + len(answer.body)
-        self._waiting.append((time.time(), headers, body, answer))
+        if random.random() < self._share and self._bytes < _MAX_WAITING_BYTES:  # noqa: S311 - a sample
+            self._bytes += len(body) + len(answer.body)
+            self._waiting.append((time.time(), headers, body, answer))
 
     def close(self) -> None:
         """Upload what is waiting and stop."""
@@ -77,14 +73,12 @@ class Capture:
             closed = self._closed.wait(self._upload_seconds)
             taken = [self._waiting.popleft() for _ in range(len(self._waiting))]
             self._bytes = 0
-            if self._dropped:
-                self._report(f"[local AWS] data capture left out {self._dropped} invocations: too much at a time")
-                self._dropped = 0
             if not taken:
                 continue
             # AWS's name of the file; as there, the folder is the hour (UTC).
-            moment = time.strftime("%Y/%m/%d/%H/%M-%S", time.gmtime(taken[0][0]))
-            key = f"{self._prefix}/{moment}-{int(taken[0][0] * 1000) % 1000:03}-{uuid.uuid4()}.jsonl"
+            begin = taken[0][0]
+            moment = f"{time.strftime('%Y/%m/%d/%H/%M-%S', time.gmtime(begin))}-{int(begin * 1000) % 1000:03}"
+            key = f"{self._prefix}/{moment}-{uuid.uuid4()}.jsonl"
             try:
                 s3 = s3 or self._role.client("s3")
                 lines = "".join(json.dumps(self._record(*invocation)) + "\n" for invocation in taken)
@@ -101,10 +95,10 @@ class Capture:
         if self._output:
             data["endpointOutput"] = self._side("OUTPUT", answer.headers.get("content-type"), answer.body)
         metadata: Payload = {"eventId": str(uuid.uuid4())}
-        if "x-amzn-sagemaker-custom-attributes" in headers:
-            metadata["customAttributes"] = [headers["x-amzn-sagemaker-custom-attributes"]]
-        if "x-amzn-sagemaker-inference-id" in headers:
-            metadata["inferenceId"] = headers["x-amzn-sagemaker-inference-id"]
+        if attributes := headers.get("x-amzn-sagemaker-custom-attributes"):
+            metadata["customAttributes"] = [attributes]
+        if inference_id := headers.get("x-amzn-sagemaker-inference-id"):
+            metadata["inferenceId"] = inference_id
         metadata["inferenceTime"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(moment))
         return {"captureData": data, "eventMetadata": metadata, "eventVersion": "0"}
 

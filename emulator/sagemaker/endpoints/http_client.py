@@ -17,6 +17,8 @@ import httptools
 #: Of a response's head, and of all that surrounds its body: head, sizes of chunks, trailers.
 _MAX_HEAD_BYTES = 64 * 1024
 _MAX_FRAMING_BYTES = 8 * 1024 * 1024
+#: AWS's words for a connection that is closed before the response is complete.
+_EXITED = "An error occurred while handling request as the model process exited."
 
 
 class ServerUnreachable(Exception):
@@ -25,13 +27,6 @@ class ServerUnreachable(Exception):
 
 class ServerFailed(Exception):
     """The connection broke, or what came back was not an HTTP response, after the request had been sent."""
-
-
-class ServerExited(ServerFailed):
-    """The connection was closed before the response was complete, most likely because the server died."""
-
-    def __init__(self) -> None:
-        super().__init__("An error occurred while handling request as the model process exited.")  # AWS's words
 
 
 @dataclass
@@ -69,7 +64,7 @@ class ConnectionPool:
             )
         except OSError as error:
             if sent:
-                raise ServerExited from None
+                raise ServerFailed(_EXITED) from None
             raise ServerUnreachable(str(error)) from None
         return await self._exchange(connection, head, body)
 
@@ -123,7 +118,7 @@ class _Connection(asyncio.Protocol):
         elif self._used and not self._framing:
             self._fail(ServerUnreachable("the connection was closed while it was idle"))
         else:
-            self._fail(ServerExited())
+            self._fail(ServerFailed(_EXITED))
 
     def data_received(self, data: bytes) -> None:
         if self._waiting.done():

@@ -77,7 +77,7 @@ class Publisher:
         # By the configuration, too: alarms on a new fleet alone, as in AWS's guide to deployment guardrails.
         for dimensions in (own, {**own, "EndpointConfigName": fleet.config}):
             self._record(fleet, dimensions, "Invocations", 1, count=len(taken))
-            if serving:
+            if serving and answers:
                 self._record(fleet, dimensions, "InvocationsPerInstance", 1 / serving, count=len(answers))
             for name, wrong in errors.items():
                 for value, count in ((1, wrong), (0, len(answers) - wrong)):

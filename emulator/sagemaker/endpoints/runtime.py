@@ -7,16 +7,19 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import Mapping
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping
+from typing import Any
 from urllib.parse import unquote
 
 from emulator.platform.awsapi import Response, ServiceError, signed_region
 from emulator.sagemaker.endpoints.fleet import INVOCATION_SECONDS, LOG_GROUP, Fleet, Invocation
-from emulator.sagemaker.endpoints.http_client import ServerExited, ServerFailed
+from emulator.sagemaker.endpoints.http_client import ServerFailed
 from emulator.sagemaker.endpoints.instance import MAX_BODY_BYTES
 
 logger = logging.getLogger(__name__)
+
+#: Finds a fleet that serves an endpoint, by region, name and the one to `avoid`; None when there is none, or none yet.
+FindFleet = Callable[..., Fleet | None]
 
 _PATH = re.compile(r"/endpoints/(?P<endpoint>[^/]+)/(?P<action>[a-z-]+)")
 #: The only headers that reach the container; AWS strips all others.
@@ -39,12 +42,6 @@ _TIMED_OUT = (
     "Your invocation timed out while waiting for a response from container primary. Review the latency metrics for "
     "each container in Amazon CloudWatch, resolve the issue, and try again."
 )
-
-
-class FindFleet(Protocol):
-    """Finds a fleet that serves an endpoint, not `avoid`; None when there is none, or the endpoint is not up yet."""
-
-    def __call__(self, region: str, name: str, avoid: Fleet | None = None) -> Fleet | None: ...
 
 
 class Runtime:
@@ -109,9 +106,7 @@ class Runtime:
         except TimeoutError:
             raise self._model_error(endpoint, region, 0, _TIMED_OUT) from None
         except ServerFailed as error:
-            exited = isinstance(error, ServerExited)
-            problem = str(error) if exited else f"The container did not complete its answer: {error}."
-            raise self._model_error(endpoint, region, 0, problem) from None
+            raise self._model_error(endpoint, region, 0, str(error)) from None
         finally:
             taken = 1e6 * (time.perf_counter() - asked), 1e6 * (asked - received)
             variant.invocations.append(Invocation(status, *taken))
