@@ -137,7 +137,13 @@ def test_the_life_of_a_stack(aws: LocalSageMaker) -> None:
     assert what_is_there() == ("b", "day", 5)
 
     # A failed update goes back, also from an endpoint that was updated before, and the old model keeps answering.
+    watched = {"Namespace": "Own", "MetricName": "Errors", "Period": 60, "EvaluationPeriods": 1, "Threshold": 1.0}
+    alarm = {"AlarmName": "too-many-errors", "Statistic": "Sum", "ComparisonOperator": "GreaterThanThreshold"}
+    aws.client("cloudwatch").put_metric_alarm(**alarm, **watched)
+    aws.client("cloudwatch").set_alarm_state(AlarmName="too-many-errors", StateValue="ALARM", StateReason="test")
+    guarded = "DeploymentConfig: {AutoRollbackConfiguration: {Alarms: [{AlarmName: too-many-errors}]}}"
     for failing, reason in (
+        (template(NAME="three").replace("RetainAll", f"{guarded}, RetainAll"), "in the ALARM state: too-many-errors"),
         (template(NAME="three", BROKEN="1"), "the weights are missing"),
         (template(NAME="three", largest=0), "Maximum capacity cannot be less than minimum"),
     ):
