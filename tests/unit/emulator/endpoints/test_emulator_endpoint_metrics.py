@@ -52,9 +52,11 @@ def test_the_use_of_the_machine_is_that_of_the_processes(tmp_path: Path) -> None
     monitoring = FakeMonitoring()
     publisher = Publisher(make_host(tmp_path, monitoring=monitoring))
     served = fleet(variant("A", 1))  # its process is this one
-    for _ in range(2):
-        publisher._usage_due = 0.0
-        publisher.publish([served])
+    publisher.publish([served])
+    ((instance, (moment, seconds)),) = publisher._cpu.items()
+    publisher._cpu[instance] = (moment - 2, seconds - 1)  # half a vCPU, two seconds long
+    publisher._usage_due = 0.0
+    publisher.publish([served])
     found = {point.name: point.value for point in monitoring.points if point.namespace == "/aws/sagemaker/Endpoints"}
     assert found.keys() == {"CPUUtilization", "MemoryUtilization", "DiskUtilization"}
     assert all(value > 0 for value in found.values())
