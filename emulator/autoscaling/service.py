@@ -1,30 +1,24 @@
-"""Application Auto Scaling: scalable targets, policies and scheduled actions, recorded and checked as AWS does."""
+"""Application Auto Scaling: its operations, which check what is asked for as AWS does."""
 
 from __future__ import annotations
 
 import functools
-import re
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
+from emulator.autoscaling.capacity import Capacity
+from emulator.autoscaling.metrics import policy_alarms, resource_parts
+from emulator.autoscaling.records import SERVICE, TARGET_MEMBERS, Tables, key, target_key
+from emulator.autoscaling.scaling import Scaling
 from emulator.platform.awsapi import Caller, Payload, Service, ServiceError, operation, page
 from emulator.platform.errors import refuse
 from emulator.platform.host import Host
+from emulator.platform.monitoring import Monitoring
 from emulator.platform.store import Record, Store, Table
 
-_SERVICE = "application-autoscaling"
-_TARGETS, _POLICIES, _ACTIONS = "scalable-target", "scaling-policy", "scheduled-action"
-#: Between the parts of a record's name; AWS allows this character in none of them.
-_SEPARATOR = "\x1f"
 _PAGE_SIZE = 50
 _MAX_TAGS = 50
-_TARGET_MEMBERS = ("ServiceNamespace", "ResourceId", "ScalableDimension")
-#: How a resource is written, by its dimension.
-_RESOURCE_IDS = {
-    "sagemaker:variant:DesiredInstanceCount": r"endpoint/(?P<endpoint>[\w-]+)/variant/(?P<variant>[\w-]+)",
-    "lambda:function:ProvisionedConcurrency": r"function:[\w-]+:[\w-]+",
-}
 _SERVICE_ROLES = {"sagemaker": "SageMakerEndpoint", "lambda": "LambdaConcurrency"}
 _NOT_SUSPENDED = {
     "DynamicScalingInSuspended": False,
@@ -33,52 +27,66 @@ _NOT_SUSPENDED = {
 }
 
 
-def deregister(store: Store, region: str, namespace: str, resource_ids: Iterable[str]) -> None:
-    """Forget targets, policies and scheduled actions of resources that have been deleted."""
+def deregister(store: Store, monitoring: Monitoring, region: str, namespace: str, resource_ids: Iterable[str]) -> None:
+    """Forget targets, policies with their alarms and scheduled actions of resources that have been deleted."""
+    tables = Tables(store)
     for resource_id in resource_ids:
-        for kind in (_TARGETS, _POLICIES, _ACTIONS):
-            store.table(_SERVICE, kind).delete_all(_key(region, namespace, resource_id, ""))
+        prefix = key(region, namespace, resource_id, "")
+        names = [alarm for policy in tables.policies.list(prefix) for alarm in _alarm_names(policy)]
+        monitoring.delete_alarms(region, names)
+        for table in (tables.targets, tables.policies, tables.actions):
+            table.delete_all(prefix)
 
 
 class ApplicationAutoScaling(Service):
-    """The service; policies and schedules do not act yet."""
+    """The service; `capacities` are what it scales, by dimension."""
 
-    name = _SERVICE
+    name = SERVICE
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Host, capacities: Mapping[str, Capacity]) -> None:
         super().__init__(host.account)
         self._store = Store(host.state_dir)
-        self._targets = self._store.table(_SERVICE, _TARGETS)
-        self._policies = self._store.table(_SERVICE, _POLICIES)
-        self._actions = self._store.table(_SERVICE, _ACTIONS)
+        self._monitoring = host.monitoring
+        self._tables = Tables(self._store)
         self._endpoints = self._store.table("sagemaker", "endpoint")
+        self.scaling = Scaling(host, self._store, capacities)
         self.register(self)
         for table, members, name, arn in (
-            (self._targets, "ScalableTargets", "ResourceId", "ScalableTargetARN"),
-            (self._policies, "ScalingPolicies", "PolicyName", "PolicyARN"),
-            (self._actions, "ScheduledActions", "ScheduledActionName", "ScheduledActionARN"),
-            # Nothing has been scaled: policies do not act yet.
-            (self._store.table(_SERVICE, "scaling-activity"), "ScalingActivities", "ActivityId", "ActivityId"),
+            (self._tables.targets, "ScalableTargets", "ResourceId", "ScalableTargetARN"),
+            (self._tables.policies, "ScalingPolicies", "PolicyName", "PolicyARN"),
+            (self._tables.actions, "ScheduledActions", "ScheduledActionName", "ScheduledActionARN"),
+            (self._tables.activities, "ScalingActivities", "ActivityId", "ActivityId"),
         ):
             self._handlers[f"Describe{members}"] = functools.partial(self._list, table, members, name, arn)
-        self._handlers["DeleteScalingPolicy"] = functools.partial(self._delete, self._policies, "PolicyName")
-        self._handlers["DeleteScheduledAction"] = functools.partial(self._delete, self._actions, "ScheduledActionName")
+        self._handlers["DeleteScheduledAction"] = functools.partial(
+            self._delete, self._tables.actions, "ScheduledActionName"
+        )
+
+    def start(self) -> None:
+        """Begin to scale, once the other services answer."""
+        self.scaling.start()
+
+    def stop(self) -> None:
+        """Leave everything as it is and keep every record."""
+        self._store.give_up()
+        self.scaling.stop()
+        self._store.close()
 
     def resource_arns(self, operation: str, payload: Payload, caller: Caller) -> list[str]:
         """The scalable target that a call is about; lists and targets that do not exist yet have none."""
         if "ResourceARN" in payload:
             return [payload["ResourceARN"]]
-        if not all(member in payload for member in _TARGET_MEMBERS):
+        if not all(member in payload for member in TARGET_MEMBERS):
             return ["*"]
-        target = self._targets.get(_target_key(payload, caller))
+        target = self._tables.target(caller.region, payload)
         return [target["ScalableTargetARN"]] if target else ["*"]
 
     @operation("RegisterScalableTarget")
     def register_scalable_target(self, request: Payload, caller: Caller) -> Payload:
         self._check_resource(request, caller)
-        key = _target_key(request, caller)
+        name = target_key(caller.region, request)
         with self._store.transaction():
-            existing = self._targets.get(key)
+            existing = self._tables.targets.get(name)
             record = {**(existing or _new_target(request, caller)), **request}
             for bound in ("MinCapacity", "MaxCapacity"):
                 refuse(bound not in record, f"{bound} is required to register a new scalable target.")
@@ -88,44 +96,67 @@ class ApplicationAutoScaling(Service):
             refuse(tagged, "Tags can only be given to a new scalable target; use TagResource.")
             before = existing["SuspendedState"] if existing else _NOT_SUSPENDED
             record["SuspendedState"] = {**before, **request.get("SuspendedState", {})}
-            self._targets.put(key, record)
+            self._tables.targets.put(name, record)
+        self.scaling.do(functools.partial(self.scaling.keep_within_bounds, record))
         return {"ScalableTargetARN": record["ScalableTargetARN"]}
 
     @operation("DeregisterScalableTarget")
     def deregister_scalable_target(self, request: Payload, caller: Caller) -> None:
         self._require_target(request, caller)
         with self._store.transaction():  # a resource has one dimension here
-            deregister(self._store, caller.region, request["ServiceNamespace"], [request["ResourceId"]])
+            found = (caller.region, request["ServiceNamespace"], [request["ResourceId"]])
+            deregister(self._store, self._monitoring, *found)
 
     @operation("PutScalingPolicy")
     def put_scaling_policy(self, request: Payload, caller: Caller) -> Payload:
         policy_type = request.get("PolicyType", "StepScaling")
         member = f"{policy_type}PolicyConfiguration"
+        unknown = policy_type not in ("StepScaling", "TargetTrackingScaling")
+        refuse(unknown, f"Policy type {policy_type} is not supported for {request['ServiceNamespace']}.")
+        steps = policy_type == "StepScaling"
+        refuse(steps and request["ServiceNamespace"] == "lambda", "Step scaling is not supported for AWS Lambda.")
         with self._store.transaction():
-            key, existing = self._find(self._policies, request, caller, "PolicyName")
+            name, existing = self._find(self._tables.policies, request, caller, "PolicyName")
             refuse(member not in request and existing is None, f"A {policy_type} policy needs a {member}.")
-            if policy_type == "TargetTrackingScaling" and member in request:
-                _check_target_tracking(request[member])
-            record = {
-                **(existing or _created("scalingPolicy", "PolicyName", request, caller)),
-                **request,
-                "PolicyType": policy_type,
-            }
-            record["Alarms"] = _alarms(record, caller)
-            self._policies.put(key, record)
+            created = existing or _created("scalingPolicy", "PolicyName", request, caller)
+            refuse(created.get("PolicyType", policy_type) != policy_type, "The type of a policy cannot be changed.")
+            record = {**created, **request, "PolicyType": policy_type}
+            if steps:
+                _check_steps(record[member])
+            before = set(_alarm_names(record))
+            record["Alarms"] = [] if steps else self._put_alarms(record, caller)
+            self._monitoring.delete_alarms(caller.region, sorted(before.difference(_alarm_names(record))))
+            self._tables.policies.put(name, record)
         return {"PolicyARN": record["PolicyARN"], "Alarms": record["Alarms"]}
+
+    @operation("DeleteScalingPolicy")
+    def delete_scaling_policy(self, request: Payload, caller: Caller) -> None:
+        policy = self._delete(self._tables.policies, "PolicyName", request, caller)
+        self._monitoring.delete_alarms(caller.region, _alarm_names(policy))
+
+    def _put_alarms(self, policy: Record, caller: Caller) -> list[Payload]:
+        """Make the alarms of a target tracking policy, or change them; their names stay the same."""
+        action = f"{policy['PolicyARN']}:createdBy/{uuid.uuid4()}"
+        names = {name.rpartition("-Alarm")[2].partition("-")[0]: name for name in _alarm_names(policy)}
+        arn, alarms = f"arn:aws:cloudwatch:{caller.region}:{caller.account}:alarm", []
+        for side, alarm in policy_alarms(policy, action).items():
+            name = names.get(side) or f"TargetTracking-{policy['ResourceId']}-Alarm{side}-{uuid.uuid4()}"
+            self._monitoring.put_alarm(caller.region, {"AlarmName": name, **alarm})
+            alarms.append({"AlarmName": name, "AlarmARN": f"{arn}:{name}"})
+        return alarms
 
     @operation("PutScheduledAction")
     def put_scheduled_action(self, request: Payload, caller: Caller) -> None:
-        schedule = request.get("Schedule")
-        wrong = schedule is not None and not re.fullmatch(r"(at|rate|cron)\(.+\)", schedule)
-        refuse(wrong, f"Schedule expression {schedule!r} is none of at(…), rate(…), cron(…).")
         with self._store.transaction():
-            key, existing = self._find(self._actions, request, caller, "ScheduledActionName")
-            without = existing is None and (schedule is None or "ScalableTargetAction" not in request)
+            _, existing = self._find(self._tables.actions, request, caller, "ScheduledActionName")
+            without = existing is None and not {"Schedule", "ScalableTargetAction"} <= request.keys()
             refuse(without, "A new action needs a Schedule and a ScalableTargetAction.")
             created = existing or _created("scheduledAction", "ScheduledActionName", request, caller)
-            self._actions.put(key, {**created, **request})
+            self.scaling.schedule({**created, **request})
+
+    @operation("DeleteScheduledAction")
+    def delete_scheduled_action(self, request: Payload, caller: Caller) -> None:
+        self._delete(self._tables.actions, "ScheduledActionName", request, caller)
 
     @operation("TagResource")
     def tag_resource(self, request: Payload, caller: Caller) -> None:
@@ -145,31 +176,25 @@ class ApplicationAutoScaling(Service):
             record["Tags"] = change(record.get("Tags", {}))
             if len(record["Tags"]) > _MAX_TAGS:
                 raise ServiceError("TooManyTagsException", f"A scalable target has at most {_MAX_TAGS} tags.")
-            self._targets.put(_target_key(record, caller), record)
+            self._tables.targets.put(target_key(caller.region, record), record)
 
     def _check_resource(self, request: Payload, caller: Caller) -> None:
         """Refuse resources that do not exist, and all but variants and functions; a function is not looked up."""
-        namespace, resource_id, dimension = (request[member] for member in _TARGET_MEMBERS)
-        refuse(
-            dimension not in _RESOURCE_IDS or not dimension.startswith(f"{namespace}:"),
-            f"Unsupported service namespace, resource type or scalable dimension: {namespace}, {dimension}. "
-            f"The local AWS scales {', '.join(_RESOURCE_IDS)}.",
-        )
-        match = re.fullmatch(_RESOURCE_IDS[dimension], resource_id)
-        refuse(match is None, f"Unsupported resource ID for {dimension}: {resource_id}")
-        if match is None or namespace != "sagemaker":
+        namespace, resource_id, dimension = (request[member] for member in TARGET_MEMBERS)
+        parts = resource_parts(namespace, dimension, resource_id)
+        if namespace != "sagemaker":
             return
-        arn = f"arn:aws:sagemaker:{caller.region}:{caller.account}:endpoint/{match['endpoint'].lower()}"
+        arn = f"arn:aws:sagemaker:{caller.region}:{caller.account}:endpoint/{parts['EndpointName'].lower()}"
         fleet = (self._endpoints.get(arn) or {}).get("Fleet", {"Variants": []})
-        missing = all(variant["VariantName"] != match["variant"] for variant in fleet["Variants"])
+        missing = all(variant["VariantName"] != parts["VariantName"] for variant in fleet["Variants"])
         refuse(missing, f"SageMaker endpoint or variant doesn't exist: {resource_id}")
 
     def _require_target(self, request: Payload, caller: Caller) -> None:
-        if self._targets.get(_target_key(request, caller)) is None:
+        if self._tables.target(caller.region, request) is None:
             raise _not_found("scalable target registered", request)
 
     def _require_arn(self, arn: str, caller: Caller) -> Record:
-        for record in self._targets.list(_key(caller.region, "")):
+        for record in self._tables.targets.list(key(caller.region, "")):
             if record["ScalableTargetARN"] == arn:
                 return record
         message = f"No scalable target has the ARN {arn}."
@@ -178,44 +203,42 @@ class ApplicationAutoScaling(Service):
     def _find(self, table: Table, request: Payload, caller: Caller, member: str) -> tuple[str, Record | None]:
         """The key of a policy or an action of a registered target, and its record."""
         self._require_target(request, caller)
-        key = _key(_target_key(request, caller), request[member])
-        return key, table.get(key)
+        name = key(target_key(caller.region, request), request[member])
+        return name, table.get(name)
 
-    def _delete(self, table: Table, member: str, request: Payload, caller: Caller) -> None:
-        key = _key(_target_key(request, caller), request[member])
+    def _delete(self, table: Table, member: str, request: Payload, caller: Caller) -> Record:
+        name = key(target_key(caller.region, request), request[member])
         with self._store.transaction():
-            if table.get(key) is None:
+            record = table.get(name)
+            if record is None:
                 raise _not_found(f"{member} {request[member]} found", request)
-            table.delete(key)
+            table.delete(name)
+        return record
 
     def _list(
-        self, table: Table, list_member: str, name_member: str, key: str, request: Payload, caller: Caller
+        self, table: Table, list_member: str, name_member: str, mark: str, request: Payload, caller: Caller
     ) -> Payload:
-        """A page of the records that a Describe request asks for, in the order in which they were made."""
-        narrowed = "ResourceIds" if table is self._targets else "ResourceId"
+        """A page of the records that a Describe request asks for: activities newest first, others oldest first."""
+        narrowed = "ResourceIds" if table is self._tables.targets else "ResourceId"
         alone = "ScalableDimension" in request and narrowed not in request
         refuse(alone, f"{narrowed} must be given together with ScalableDimension.")
         exact = {k: request[k] for k in ("ResourceId", "ScalableDimension") if k in request}
-        names = request.get(f"{name_member}s")
+        names, every = request.get(f"{name_member}s"), request.get("IncludeNotScaledActivities")
         records = [
             record
-            for record in table.list(_key(caller.region, request["ServiceNamespace"], ""))
-            if exact.items() <= {k: record[k] for k in exact}.items() and (not names or record[name_member] in names)
+            for record in table.list(key(caller.region, request["ServiceNamespace"], ""))
+            if exact.items() <= {k: record[k] for k in exact}.items()
+            and (not names or record[name_member] in names)
+            and (every or "NotScaledReasons" not in record)
         ]
-        records.sort(key=lambda record: record["CreationTime"])
-        return page(records, request, list_member, key, _shown, size=_PAGE_SIZE, error_code="InvalidNextTokenException")
+        activities = table is self._tables.activities
+        records.sort(key=lambda record: record["StartTime" if activities else "CreationTime"], reverse=activities)
+        members = self.model.operation_model(f"Describe{list_member}").output_shape.members[list_member].member.members
 
+        def shown(record: Record) -> Payload:
+            return {name: value for name, value in record.items() if name in members}
 
-def _shown(record: Record) -> Payload:
-    return {name: value for name, value in record.items() if name != "Tags"}
-
-
-def _key(*parts: str) -> str:
-    return _SEPARATOR.join(parts)
-
-
-def _target_key(request: Payload, caller: Caller) -> str:
-    return _key(caller.region, *(request[member] for member in _TARGET_MEMBERS))
+        return page(records, request, list_member, mark, shown, size=_PAGE_SIZE, error_code="InvalidNextTokenException")
 
 
 def _not_found(what: str, request: Payload) -> ServiceError:
@@ -243,22 +266,10 @@ def _created(kind: str, name_member: str, request: Payload, caller: Caller) -> R
     return {name_member.replace("Name", "ARN"): arn, "CreationTime": time.time()}
 
 
-def _alarms(policy: Record, caller: Caller) -> list[Payload]:
-    """The names of the alarms that AWS makes for a target tracking policy; the names stay the same."""
-    if policy["PolicyType"] != "TargetTrackingScaling":
-        return []
-    if policy.get("Alarms"):
-        return policy["Alarms"]
-    sides = ("High",) if policy["TargetTrackingScalingPolicyConfiguration"].get("DisableScaleIn") else ("High", "Low")
-    names = [f"TargetTracking-{policy['ResourceId']}-Alarm{side}-{uuid.uuid4()}" for side in sides]
-    arn = f"arn:aws:cloudwatch:{caller.region}:{caller.account}:alarm"
-    return [{"AlarmName": name, "AlarmARN": f"{arn}:{name}"} for name in names]
+def _alarm_names(policy: Record) -> list[str]:
+    return [alarm["AlarmName"] for alarm in policy.get("Alarms", [])]
 
 
-def _check_target_tracking(configuration: Payload) -> None:
-    metrics = {"PredefinedMetricSpecification", "CustomizedMetricSpecification"} & configuration.keys()
-    refuse(
-        len(metrics) != 1,
-        "A target tracking configuration needs a PredefinedMetricSpecification or a CustomizedMetricSpecification, "
-        "and not both.",
-    )
+def _check_steps(configuration: Payload) -> None:
+    refuse("AdjustmentType" not in configuration, "AdjustmentType is required.")
+    refuse(not configuration.get("StepAdjustments"), "At least one step adjustment is required.")

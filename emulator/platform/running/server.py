@@ -40,6 +40,8 @@ class LocalAws:
         # Only now: MiniStack reads its environment while it is imported.
         from ministack import app
 
+        from emulator.autoscaling import metrics
+        from emulator.autoscaling.capacity import Variants
         from emulator.autoscaling.service import ApplicationAutoScaling
         from emulator.ministack import functions, identity, instances, limits, routing, scheduled_rules
         from emulator.ministack.cloudformation import interruptions, resource_types, stack_rights, stack_rules
@@ -76,7 +78,12 @@ class LocalAws:
         host = host_of("sagemaker")
         self._sagemaker = SageMaker(host)
         enforcement.install()
-        services: list[Service] = [self._sagemaker, ApplicationAutoScaling(host), ServiceQuotas(host.account, quotas)]
+        capacities = {
+            metrics.INSTANCES: Variants(self._sagemaker, host.account),
+            metrics.SERVERLESS: Variants(self._sagemaker, host.account, serverless=True),
+        }
+        self._scaling = ApplicationAutoScaling(host, capacities)
+        services: list[Service] = [self._sagemaker, self._scaling, ServiceQuotas(host.account, quotas)]
         by_name = {service.name: service for service in services}
         routing.install(by_name, self._sagemaker.runtime)
         resource_types.install(by_name, self._durability.save)
@@ -111,6 +118,7 @@ class LocalAws:
         self._cloudwatch.start()
         self._durability.start()
         await asyncio.to_thread(self._sagemaker.start)
+        self._scaling.start()
         interruptions.recover(self._sagemaker)
 
     def interrupt(self) -> None:
@@ -122,7 +130,7 @@ class LocalAws:
         from ministack.core import lambda_runtime
 
         self._access_logs.stop()
-        ends = (self._cloudwatch.stop, self._sagemaker.stop, self._instances.stop)
+        ends = (self._cloudwatch.stop, self._scaling.stop, self._sagemaker.stop, self._instances.stop)
         for end in (*ends, lambda_runtime.reset, self._processes.close):
             await asyncio.to_thread(end)
         self._durability.close()

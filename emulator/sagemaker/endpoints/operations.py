@@ -293,7 +293,8 @@ class Endpoints:
         """Deregister the scalable targets of variants that are gone, as SageMaker does."""
         region, name = _key(record)
         resource_ids = [f"endpoint/{name}/variant/{variant}" for variant in variants]
-        self._endpoints.insist(lambda: autoscaling.deregister(self._store, region, "sagemaker", resource_ids))
+        given = (self._store, self._host.monitoring, region, "sagemaker", resource_ids)
+        self._endpoints.insist(lambda: autoscaling.deregister(*given))
 
     def _next_fleet(self, request: Payload, caller: Caller) -> Payload:
         """The fleet of the configuration that a request names, as an endpoint's record holds it."""

@@ -7,26 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from emulator_fixtures import ACCOUNT, CALLER, make_host, refusal
+from emulator_fixtures import CALLER, refusal
+from local_scaling import METRIC, TARGET, LocalScaling
 
 from emulator.autoscaling import service as autoscaling
-from emulator.autoscaling.service import ApplicationAutoScaling
 from emulator.platform.awsapi import Payload
-from emulator.platform.store import Store
 
 Call = Callable[..., Payload]
-TARGET = {
-    "ServiceNamespace": "sagemaker",
-    "ResourceId": "endpoint/Dogs/variant/AllTraffic",
-    "ScalableDimension": "sagemaker:variant:DesiredInstanceCount",
-}
 LAMBDA = {
     "ServiceNamespace": "lambda",
     "ResourceId": "function:classify:live",
     "ScalableDimension": "lambda:function:ProvisionedConcurrency",
 }
 CAPACITY = {"MinCapacity": 1, "MaxCapacity": 4}
-METRIC = {"PredefinedMetricSpecification": {"PredefinedMetricType": "SageMakerVariantInvocationsPerInstance"}}
 POLICY = {**TARGET, "PolicyName": "rps", "PolicyType": "TargetTrackingScaling"}
 TRACKING = {"TargetTrackingScalingPolicyConfiguration": {"TargetValue": 70.0, **METRIC}}
 ACTION = {
@@ -38,23 +31,13 @@ ACTION = {
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    store = Store(tmp_path)
-    endpoint = {"Fleet": {"Variants": [{"VariantName": "AllTraffic"}]}}
-    store.table("sagemaker", "endpoint").put(f"arn:aws:sagemaker:eu-west-1:{ACCOUNT}:endpoint/dogs", endpoint)
-    return store
+def aws(tmp_path: Path) -> LocalScaling:
+    return LocalScaling(tmp_path)
 
 
 @pytest.fixture
-def scaling(tmp_path: Path, store: Store) -> ApplicationAutoScaling:
-    return ApplicationAutoScaling(make_host(tmp_path))
-
-
-@pytest.fixture
-def call(scaling: ApplicationAutoScaling) -> Call:
-    """Call an operation of a service that has a target."""
-    scaling.call("RegisterScalableTarget", {**TARGET, **CAPACITY}, CALLER)
-    return lambda operation, **request: scaling.call(operation, request, CALLER)
+def call(aws: LocalScaling) -> Call:
+    return aws.call
 
 
 def described(call: Call, what: str, namespace: str = "sagemaker") -> list[Payload]:
@@ -91,16 +74,16 @@ def test_a_tracking_policy_has_alarms_that_stay_the_same(call: Call) -> None:
 
 
 @pytest.mark.parametrize("how", ["DeregisterScalableTarget", "the variant is deleted"])
-def test_policies_and_actions_go_with_their_target(call: Call, store: Store, how: str) -> None:
+def test_policies_and_actions_go_with_their_target(aws: LocalScaling, call: Call, how: str) -> None:
     call("RegisterScalableTarget", **LAMBDA, **CAPACITY)
     call("PutScalingPolicy", **POLICY, **TRACKING)
     call("PutScheduledAction", **ACTION)
     if how == "DeregisterScalableTarget":
         call(how, **TARGET)
     else:
-        autoscaling.deregister(store, "eu-west-1", "sagemaker", ["endpoint/Dogs/variant/All"])
+        autoscaling.deregister(aws.store, aws.monitoring, "eu-west-1", "sagemaker", ["endpoint/Dogs/variant/All"])
         assert len(described(call, "ScalableTargets")) == 1
-        autoscaling.deregister(store, "eu-west-1", "sagemaker", [TARGET["ResourceId"]])
+        autoscaling.deregister(aws.store, aws.monitoring, "eu-west-1", "sagemaker", [TARGET["ResourceId"]])
     for operation, request in (("PutScheduledAction", ACTION), ("DeregisterScalableTarget", TARGET)):
         error = refusal(lambda operation=operation, request=request: call(operation, **request))
         assert error.code == "ObjectNotFoundException"
@@ -131,13 +114,13 @@ def test_a_dimension_is_refused_without_a_resource(call: Call, what: str) -> Non
     assert (error.code, "must be given together" in error.message) == ("ValidationException", True)
 
 
-def test_targets_carry_tags_and_iam_is_told_the_target_once_there_is_one(scaling: Any, call: Call) -> None:
-    assert scaling.resource_arns("RegisterScalableTarget", LAMBDA, CALLER) == ["*"]
+def test_targets_carry_tags_and_iam_is_told_the_target_once_there_is_one(aws: LocalScaling, call: Call) -> None:
+    assert aws.service.resource_arns("RegisterScalableTarget", LAMBDA, CALLER) == ["*"]
     arn = call("RegisterScalableTarget", **LAMBDA, **CAPACITY, Tags={"team": "dogs"})["ScalableTargetARN"]
     call("TagResource", ResourceARN=arn, Tags={"stage": "dev"})
     call("UntagResource", ResourceARN=arn, TagKeys=["team"])
     assert call("ListTagsForResource", ResourceARN=arn) == {"Tags": {"stage": "dev"}}
     missing = refusal(lambda: call("ListTagsForResource", ResourceARN=f"{arn}x"))
     assert missing.code == "ResourceNotFoundException"
-    assert scaling.resource_arns("PutScalingPolicy", LAMBDA, CALLER) == [arn]
-    assert scaling.resource_arns("DescribeScalableTargets", {"ServiceNamespace": "sagemaker"}, CALLER) == ["*"]
+    assert aws.service.resource_arns("PutScalingPolicy", LAMBDA, CALLER) == [arn]
+    assert aws.service.resource_arns("DescribeScalableTargets", {"ServiceNamespace": "sagemaker"}, CALLER) == ["*"]

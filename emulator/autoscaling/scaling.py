@@ -1,0 +1,300 @@
+"""Scaling that acts: alarms, bounds and schedules change capacities, and activities tell of it in AWS's words."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import math
+import queue
+import statistics
+import threading
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from emulator.autoscaling.capacity import Capacity
+from emulator.autoscaling.metrics import resource_parts
+from emulator.autoscaling.policy import ScalingState, step_capacity, tracked_capacity
+from emulator.autoscaling.records import SERVICE, TARGET_MEMBERS, Tables, key, region_of, target_key
+from emulator.autoscaling.schedules import next_date
+from emulator.platform.awsapi import Payload, ServiceError
+from emulator.platform.host import Host
+from emulator.platform.store import Record, Store
+
+logger = logging.getLogger(__name__)
+
+_POLL_SECONDS = 0.2
+#: "Define cooldown periods" in AWS's guide, in seconds of AWS.
+_COOLDOWNS = {"sagemaker": 300, "lambda": 0}
+_UNFINISHED = ("Pending", "InProgress")
+#: What a step policy makes of the newest values of its metric.
+_AGGREGATIONS: dict[str, Callable[[Any], float]] = {"Average": statistics.fmean, "Minimum": min, "Maximum": max}
+
+
+class Scaling:
+    """Changes capacities, one after the other on a thread of its own; all that it knows is in the store.
+
+    `capacities` are those that it can change, by dimension; `now` tells the time.
+    """
+
+    def __init__(
+        self, host: Host, store: Store, capacities: Mapping[str, Capacity], now: Callable[[], float] = time.time
+    ) -> None:
+        self._clock, self._monitoring, self._now = host.clock, host.monitoring, now
+        self._store, self._capacities = store, capacities
+        self._tables = Tables(store)
+        self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._unfinished: dict[str, Record] = {}  # activities, by their ids
+        self._lows: dict[str, float] = {}  # by a policy's ARN, its metric when its low alarm was last in ALARM
+        self._reasons: dict[str, object] = {}  # by target, why it was not scaled last
+        self._thread = threading.Thread(target=self._run, name=SERVICE, daemon=True)
+        self._monitoring.on_alarm("arn:aws:autoscaling:", lambda *event: self.do(lambda: self._alarm(*event)))
+
+    def start(self) -> None:
+        """Go on with what an earlier life of the server began."""
+        self._unfinished = {
+            a["ActivityId"]: a for a in self._tables.activities.list() if a["StatusCode"] in _UNFINISHED
+        }
+        for action in self._tables.actions.list():
+            if action["Due"] is not None and action["Due"] > self._now() and not action["Schedule"].startswith("rate"):
+                self.schedule(action)  # AWS's clock began anew
+        for target in self._tables.targets.list():
+            self.do(functools.partial(self.keep_within_bounds, target))
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Begin nothing any more."""
+        self._work.put(None)
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def do(self, work: Callable[[], None]) -> None:
+        """Have the thread do something."""
+        self._work.put(work)
+
+    def step(self, timeout: float | None = 0.0) -> bool:
+        """Do what there is to do, once there is something or the time is over; False: it has been stopped."""
+        try:
+            work = self._work.get(timeout=timeout)
+        except queue.Empty:
+            work = self._run_actions
+        if work is None:
+            return False
+        for each in (work, self._follow):
+            try:
+                each()
+            except Exception:
+                logger.exception("scaling")
+        return True
+
+    def _run(self) -> None:
+        while self.step(_POLL_SECONDS):
+            pass
+
+    def _alarm(self, action: str, region: str, alarm: Payload, state: str, value: float | None) -> None:
+        """Do what a policy says of an alarm."""
+        arn = action.partition(":createdBy/")[0]
+        policy = next((p for p in self._tables.policies.list(key(region, "")) if p["PolicyARN"] == arn), None)
+        target = self._tables.target(region, policy) if policy else None
+        current = self._size(region, target) if target else None
+        if not policy or not target or current is None or value is None:
+            return
+        if (wanted := self._wanted(policy, region, alarm, value)) is None:
+            return
+        out, suspended = wanted(current) > current, target["SuspendedState"]
+        if suspended["DynamicScalingOutSuspended" if out else "DynamicScalingInSuspended"]:
+            return
+        scaling = _state(target)
+        capacity = scaling.next_capacity(current, wanted, self._now())
+        cause = f"monitor alarm {alarm['AlarmName']} in state {state} triggered policy {policy['PolicyName']}"
+        if capacity != current:
+            self._set(region, target, current, capacity, cause, _cooldown(policy, out))
+        elif not self._now() < scaling.until:
+            self._not_scaled(region, target, current, wanted(current), cause)
+
+    def _wanted(self, policy: Record, region: str, alarm: Payload, value: float) -> Callable[[int], int] | None:
+        """Give what a policy makes of a capacity; None: nothing, or it has to wait for others."""
+        if policy["PolicyType"] == "StepScaling":
+            steps = policy["StepScalingPolicyConfiguration"]
+            breach = self._aggregated(region, alarm, steps, value) - alarm["Threshold"]
+            return lambda current: step_capacity(current, steps, breach)
+        if alarm["AlarmName"] == policy["Alarms"][0]["AlarmName"]:
+            target = _target_value(policy)
+            return (lambda current: tracked_capacity(current, value, target)) if value > target else None
+        # In only if all target tracking policies of the target agree; the largest capacity counts.
+        self._lows[policy["PolicyARN"]] = value
+        others = [p for p in self._tables.policies.list(key(target_key(region, policy), "")) if len(p["Alarms"]) > 1]
+        low = [self._monitoring.alarm_state(region, p["Alarms"][1]["AlarmName"]) == "ALARM" for p in others]
+        pairs = [(self._lows.get(p["PolicyARN"], math.inf), _target_value(p)) for p in others]
+        if not all(low) or any(found >= target for found, target in pairs):
+            return None
+        return lambda current: max(tracked_capacity(current, found, target) for found, target in pairs)
+
+    def _aggregated(self, region: str, alarm: Payload, steps: Payload, value: float) -> float:
+        """Give the newest values of an alarm's metric as a step policy sees them."""
+        names = {d["Name"]: d["Value"] for d in alarm.get("Dimensions", [])}
+        period, now = alarm["Period"], self._now()
+        start = now - self._clock.seconds(period * alarm["EvaluationPeriods"])
+        metric = (region, alarm["Namespace"], alarm["MetricName"], names, alarm["Statistic"])
+        found = self._monitoring.values(*metric, period, start, now)
+        aggregate = _AGGREGATIONS[steps.get("MetricAggregationType", "Average")]
+        return aggregate(found.values()) if found else value
+
+    def keep_within_bounds(self, target: Record) -> None:
+        """Move a capacity that is outside the bounds of its target to the nearer one."""
+        region, bounds = region_of(target["ScalableTargetARN"]), (target["MinCapacity"], target["MaxCapacity"])
+        current = self._size(region, target)
+        if current is not None and current != (capacity := min(max(current, bounds[0]), bounds[1])):
+            which = "minimum" if capacity > current else "maximum"
+            self._set(region, target, current, capacity, f"{which} capacity was set to {capacity}")
+
+    def schedule(self, action: Record) -> None:
+        """Note when a scheduled action runs next."""
+        date = next_date(action, self._clock.date(self._now()))
+        action["Due"] = math.inf if date is None else self._clock.when(date)
+        region = region_of(action["ScheduledActionARN"])
+        self._tables.actions.put(key(target_key(region, action), action["ScheduledActionName"]), action)
+
+    def _run_actions(self) -> None:
+        """Run the scheduled actions that are due."""
+        due = [
+            action
+            for action in self._tables.actions.list()
+            if action["Due"] is not None and action["Due"] <= self._now()
+        ]
+        for action in sorted(due, key=lambda action: action["Due"]):
+            region = region_of(action["ScheduledActionARN"])
+            with self._store.transaction():
+                self.schedule(action)
+                target = self._tables.target(region, action)
+                if target is None or target["SuspendedState"]["ScheduledScalingSuspended"]:
+                    continue
+                target |= action["ScalableTargetAction"]
+                bounds = " and ".join(
+                    f"{name[:3].lower()} capacity to {value}" for name, value in action["ScalableTargetAction"].items()
+                )
+                cause = f"scheduled action name {action['ScheduledActionName']} was triggered"
+                wrong = target["MinCapacity"] > target["MaxCapacity"]
+                status = (
+                    ("Failed", f"Failed to set {bounds}") if wrong else ("Successful", f"Successfully set {bounds}")
+                )
+                self._note(region, target, f"Setting {bounds}", cause, status[0], StatusMessage=status[1])
+                if wrong:
+                    continue
+                self._tables.targets.put(target_key(region, target), target)
+            self.keep_within_bounds(target)
+
+    def _set(
+        self, region: str, target: Record, current: int, capacity: int, cause: str, cooldown: float | None = None
+    ) -> None:
+        """Change a capacity; with a cooldown, in seconds of AWS, where a policy does."""
+        means, service = self._capacities[target["ScalableDimension"]], target["ServiceNamespace"]
+        what = f"{means.noun} to {capacity}"
+        activity = self._note(region, target, f"Setting {what}.", cause, "Pending", From=current, To=capacity)
+        try:
+            means.put(region, _parts(target), capacity)
+        except ServiceError as error:
+            facts = f"Service: {means.service}; Status Code: {error.status}; Error Code: {error.code}"
+            reason = f"{error.message} ({facts}; Request ID: {uuid.uuid4()}; Proxy: null)"
+            self._finish(activity, "Failed", f"Failed to set {what}. Reason: {reason}")
+            return
+        for other in [a for a in self._unfinished.values() if a is not activity and _same_target(a, activity)]:
+            done = f"Successfully set {means.noun} to {other['To']}."
+            self._finish(other, "Overridden", f"{done} Found it was later changed to {capacity}.")
+        message = f"Successfully set {what}. Waiting for change to be fulfilled by {service}."
+        self._save({**activity, "StatusCode": "InProgress", "StatusMessage": message, "Cooldown": cooldown})
+        if cooldown is not None:
+            self._change_state(activity, lambda state: state.started(current, capacity, self._now()))
+
+    def _follow(self) -> None:
+        """See what has become of the changes under way."""
+        for activity in list(self._unfinished.values()):
+            means, service = self._capacities[activity["ScalableDimension"]], activity["ServiceNamespace"]
+            size = means.read(activity["Region"], _parts(activity))
+            if size is not None and not size.settled:
+                continue
+            done = f"Successfully set {means.noun} to {activity['To']}."
+            if size is None:
+                self._finish(activity, "Failed", f"{done} The resource is gone.")
+            elif size.wanted == activity["To"]:
+                self._finish(activity, "Successful", f"{done} Change successfully fulfilled by {service}.")
+            elif size.wanted == activity["From"]:
+                self._finish(activity, "Unfulfilled", f"{done} Change could not be fulfilled by {service}.")
+            else:
+                self._finish(activity, "Overridden", f"{done} Found it was later changed to {size.wanted}.")
+
+    def _finish(self, activity: Record, status: str, message: str) -> None:
+        self._save({**activity, "StatusCode": status, "StatusMessage": message, "EndTime": self._now()})
+        if (cooldown := activity.get("Cooldown")) is not None:
+            length = self._clock.seconds(cooldown) if status == "Successful" else 0.0
+            self._change_state(activity, lambda state: state.ended(self._now(), length))
+
+    def _not_scaled(self, region: str, target: Record, current: int, wanted: int, cause: str) -> None:
+        """Note once why an alarm changes nothing."""
+        if wanted == current:
+            reason = {"Code": "AlreadyAtDesiredCapacity", "CurrentCapacity": current}
+        else:
+            bound = "Max" if wanted > current else "Min"
+            reason = {"Code": f"AlreadyAt{bound}Capacity", f"{bound}Capacity": target[f"{bound}Capacity"]}
+        if self._reasons.get(target_key(region, target)) != (found := (cause, reason)):
+            self._reasons[target_key(region, target)] = found
+            attempt = "Attempting to scale due to alarm triggered"
+            self._note(region, target, attempt, cause, "Failed", NotScaledReasons=[reason])
+
+    def _note(self, region: str, target: Record, description: str, cause: str, status: str, **more: Any) -> Record:
+        """Begin an activity."""
+        activity = {
+            **{member: target[member] for member in TARGET_MEMBERS},
+            **{"ActivityId": str(uuid.uuid4()), "Description": description, "Cause": cause, "Region": region},
+            **{"StartTime": self._now(), "StatusCode": status, **more},
+        }
+        self._save(activity)
+        return activity
+
+    def _save(self, activity: Record) -> None:
+        identity = activity["ActivityId"]
+        name = key(target_key(activity["Region"], activity), identity)
+        self._store.insist(lambda: self._tables.activities.put(name, activity))
+        self._unfinished.pop(identity, None)
+        if activity["StatusCode"] in _UNFINISHED:
+            self._unfinished[identity] = activity
+
+    def _change_state(self, activity: Record, change: Callable[[ScalingState], None]) -> None:
+        """Change what a target remembers for cooldowns."""
+        name = target_key(activity["Region"], activity)
+        with self._store.transaction():
+            if target := self._tables.targets.get(name):
+                change(state := _state(target))
+                kept = {member: getattr(state, member) for member in ("base", "out", "until")}
+                self._tables.targets.put(name, {**target, "Scaling": kept})
+
+    def _size(self, region: str, target: Record) -> int | None:
+        means = self._capacities.get(target["ScalableDimension"])
+        size = means.read(region, _parts(target)) if means else None
+        return size.wanted if size else None
+
+
+def _state(target: Record) -> ScalingState:
+    return ScalingState(target["MinCapacity"], target["MaxCapacity"], **target.get("Scaling", {}))
+
+
+def _same_target(one: Record, other: Record) -> bool:
+    return all(one[member] == other[member] for member in ("Region", *TARGET_MEMBERS))
+
+
+def _parts(record: Record) -> dict[str, str]:
+    return resource_parts(record["ServiceNamespace"], record["ScalableDimension"], record["ResourceId"])
+
+
+def _target_value(policy: Record) -> float:
+    return float(policy["TargetTrackingScalingPolicyConfiguration"]["TargetValue"])
+
+
+def _cooldown(policy: Record, out: bool) -> float:
+    """Give the cooldown that follows when a policy has scaled, in seconds of AWS."""
+    default = _COOLDOWNS[policy["ServiceNamespace"]]
+    if policy["PolicyType"] == "StepScaling":
+        return float(policy["StepScalingPolicyConfiguration"].get("Cooldown", default))
+    configuration = policy["TargetTrackingScalingPolicyConfiguration"]
+    return float(configuration.get("ScaleOutCooldown" if out else "ScaleInCooldown", default))

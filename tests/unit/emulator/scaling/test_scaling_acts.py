@@ -1,0 +1,184 @@
+"""Scaling that acts, with a clock, alarms and a capacity that the tests move."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from emulator_fixtures import refusal
+from local_scaling import TARGET, LocalScaling
+
+from emulator.platform.awsapi import Payload, ServiceError
+
+STEPS = {"AdjustmentType": "ChangeInCapacity", "Cooldown": 60}
+
+
+@pytest.fixture
+def aws(tmp_path: Path) -> LocalScaling:
+    return LocalScaling(tmp_path)
+
+
+def told(activity: Payload) -> list[str]:
+    return [activity[member] for member in ("Description", "Cause", "StatusCode", "StatusMessage")]
+
+
+def test_an_alarm_scales_out_and_the_activity_says_so(aws: LocalScaling) -> None:
+    high, _ = aws.track()
+    assert aws.alarm(high, 250.0, reached=False) == 3
+    (begun,) = aws.activities()
+    cause = f"monitor alarm {high} in state ALARM triggered policy rps"
+    said = "Successfully set desired instance count to 3."
+    waits = f"{said} Waiting for change to be fulfilled by sagemaker."
+    assert told(begun) == ["Setting desired instance count to 3.", cause, "InProgress", waits]
+    aws.settle()
+    (ended,) = aws.activities()
+    assert told(ended)[2:] == ["Successful", f"{said} Change successfully fulfilled by sagemaker."]
+    assert {"EndTime"} == ended.keys() - begun.keys()
+
+
+def test_scale_in_waits_for_its_cooldown_which_runs_on_the_clock_of_aws(tmp_path: Path) -> None:
+    aws = LocalScaling(tmp_path, clock=10)
+    high, low = aws.track(ScaleInCooldown=200)
+    aws.alarm(high, 400.0)
+    assert [aws.alarm(low, value, after=after) for value, after in ((70.0, 0), (20.0, 19), (20.0, 2))] == [3, 3, 1]
+
+
+def test_policies_scale_in_together_and_the_largest_capacity_counts(aws: LocalScaling) -> None:
+    (high, low), (_, other) = aws.track(), aws.track("concurrency", target=10.0)
+    aws.alarm(high, 400.0)
+    assert aws.alarm(low, 10.0) == 4
+    assert aws.alarm(other, 5.0) == 2
+
+
+@pytest.mark.parametrize(("direction", "expected"), [("In", [4, 4]), ("Out", [1, 1])])
+def test_a_suspended_direction_stays_as_it_is(aws: LocalScaling, direction: str, expected: list[int]) -> None:
+    high, low = aws.track()
+    state = {f"DynamicScaling{direction}Suspended": True}
+    aws.call("RegisterScalableTarget", **TARGET, SuspendedState=state)
+    assert [aws.alarm(high, 400.0), aws.alarm(low, 10.0)] == expected
+
+
+@pytest.mark.parametrize(
+    ("bounds", "cause"),
+    [
+        ({"MinCapacity": 2}, "minimum capacity was set to 2"),
+        ({"MinCapacity": 0, "MaxCapacity": 0}, "maximum capacity was set to 0"),
+    ],
+)
+def test_other_bounds_move_the_capacity(aws: LocalScaling, bounds: Any, cause: str) -> None:
+    aws.settle()
+    aws.call("RegisterScalableTarget", **TARGET, **bounds)
+    assert aws.settle() == bounds.get("MaxCapacity", 2)
+    assert aws.activities()[0]["Cause"] == cause
+
+
+def test_what_the_service_refuses_is_a_failed_activity_and_begins_no_cooldown(aws: LocalScaling) -> None:
+    high, _ = aws.track()
+    aws.capacity.refusal = ServiceError("ValidationException", 'Cannot update in-progress endpoint "dogs".')
+    assert aws.alarm(high, 200.0) == 1
+    (failed,) = aws.activities()
+    reason = (
+        'Reason: Cannot update in-progress endpoint "dogs". (Service: AmazonSageMaker; Status Code: 400; Error Code: '
+    )
+    assert failed["StatusMessage"].startswith(f"Failed to set desired instance count to 2. {reason}ValidationException")
+    aws.capacity.refusal = None
+    assert aws.alarm(high, 200.0) == 2
+
+
+def test_a_change_that_others_undo_is_not_called_successful(aws: LocalScaling) -> None:
+    high, _ = aws.track()
+    for wanted, status in ((1, "Unfulfilled"), (4, "Overridden")):
+        aws.alarm(high, 300.0, reached=False)
+        aws.capacity.wanted = wanted
+        aws.settle()
+        assert aws.activities()[0]["StatusCode"] == status
+
+
+def test_why_nothing_was_scaled_is_told_once_and_when_asked(aws: LocalScaling) -> None:
+    high, _ = aws.track()
+    aws.capacity.wanted = 4
+    aws.alarm(high, 200.0)
+    aws.alarm(high, 200.0, after=60)
+    assert aws.activities() == []
+    (attempt,) = aws.activities(IncludeNotScaledActivities=True)
+    assert attempt["Description"] == "Attempting to scale due to alarm triggered"
+    assert attempt["NotScaledReasons"] == [{"Code": "AlreadyAtMaxCapacity", "MaxCapacity": 4}]
+
+
+@pytest.mark.parametrize(
+    ("schedule", "zone", "after"),
+    [
+        ("at(2027-01-15T09:00:00)", "UTC", 3600), ("at(2027-01-15T10:00:00)", "Europe/Berlin", 3600),
+        ("rate(10 minutes)", "UTC", 600), ("cron(30 8 * * ? *)", "UTC", 1800),
+        ("cron(30 9 ? * FRI *)", "Europe/Berlin", 1800), ("cron(0 8 1 2 ? *)", "UTC", 17 * 86400),
+    ],
+)  # fmt: skip
+def test_a_scheduled_action_changes_the_bounds_at_its_time(
+    tmp_path: Path, schedule: str, zone: str, after: float
+) -> None:
+    aws = LocalScaling(tmp_path, clock=60)
+    action = {"ScheduledActionName": "day", "Schedule": schedule, "Timezone": zone}
+    aws.call("PutScheduledAction", **TARGET, **action, ScalableTargetAction={"MinCapacity": 3, "MaxCapacity": 5})
+    aws.now += after / 60 - 1
+    assert aws.settle() == 1
+    aws.now += 1
+    assert aws.settle() == 3
+    changed, moved = sorted(aws.activities(), key=lambda activity: "desired" in activity["Description"])
+    bounds = "min capacity to 3 and max capacity to 5"
+    cause = "scheduled action name day was triggered"
+    assert moved["Cause"] == "minimum capacity was set to 3"
+    assert told(changed) == [f"Setting {bounds}", cause, "Successful", f"Successfully set {bounds}"]
+
+
+def test_a_restart_goes_on_with_what_was_under_way_and_keeps_cooldowns(aws: LocalScaling) -> None:
+    high, _ = aws.track()
+    aws.alarm(high, 200.0, reached=False)
+    aws.up()
+    aws.capacity.settled = True
+    aws.service.start()
+    aws.service.stop()
+    aws.up()
+    assert aws.activities()[0]["StatusCode"] == "Successful"
+    assert [aws.alarm(high, 200.0), aws.alarm(high, 200.0, after=301)] == [2, 4]
+
+
+def test_a_step_policy_takes_the_aggregated_metric(aws: LocalScaling) -> None:
+    steps = [
+        {"MetricIntervalLowerBound": 0, "MetricIntervalUpperBound": 20, "ScalingAdjustment": 1},
+        {"MetricIntervalLowerBound": 20, "ScalingAdjustment": 3},
+    ]
+    configuration = {**STEPS, "StepAdjustments": steps, "MetricAggregationType": "Maximum"}
+    arn = aws.call("PutScalingPolicy", **TARGET, PolicyName="s", StepScalingPolicyConfiguration=configuration)
+    metric = {"Namespace": "N", "MetricName": "M", "Statistic": "Average"}
+    alarm = {**metric, "AlarmName": "a", "Period": 60, "EvaluationPeriods": 5, "Threshold": 100}
+    aws.monitoring.put_alarm("eu-west-1", {**alarm, "AlarmActions": [arn["PolicyARN"]]})
+    for value, before in ((125.0, 100), (110.0, 1)):
+        aws.monitoring.record("eu-west-1", "N", "M", {}, value)
+        aws.monitoring.points[-1] = aws.monitoring.points[-1]._replace(at=aws.now - before)
+    assert aws.alarm("a", 110.0) == 4
+
+
+def test_alarms_are_made_as_aws_makes_them_and_go_with_the_policy(aws: LocalScaling) -> None:
+    high, low = aws.track()
+    made = aws.monitoring.alarms["eu-west-1", low]
+    dimensions = [{"Name": "EndpointName", "Value": "Dogs"}, {"Name": "VariantName", "Value": "AllTraffic"}]
+    assert (made["MetricName"], made["Statistic"], made["Dimensions"]) == ("InvocationsPerInstance", "Sum", dimensions)
+    assert (
+        made["AlarmDescription"]
+        == f"DO NOT EDIT OR DELETE. For TargetTrackingScaling policy {made['AlarmActions'][0]}."
+    )
+    assert aws.track(DisableScaleIn=True) == [high]
+    assert aws.monitoring.alarms.keys() == {("eu-west-1", high)}
+    aws.call("DeregisterScalableTarget", **TARGET)
+    assert not aws.monitoring.alarms
+
+
+def test_metrics_that_cannot_be_tracked_are_refused_by_name(aws: LocalScaling) -> None:
+    predefined = {"PredefinedMetricType": "LambdaProvisionedConcurrencyUtilization"}
+    error = refusal(lambda: aws.track(PredefinedMetricSpecification=predefined))
+    assert "LambdaProvisionedConcurrencyUtilization for sagemaker:variant:DesiredInstanceCount" in error.message
+    several = {"CustomizedMetricSpecification": {"Metrics": []}, "TargetValue": 1.0}
+    request = {**TARGET, "PolicyName": "p", "PolicyType": "TargetTrackingScaling"}
+    error = refusal(lambda: aws.call("PutScalingPolicy", **request, TargetTrackingScalingPolicyConfiguration=several))
+    assert "tracks one metric" in error.message
