@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from emulator.platform.awsapi import Payload
+from emulator.platform.monitoring import Monitoring
 from emulator.platform.store import Record, Store
 
 SERVICE = "application-autoscaling"
@@ -12,7 +15,7 @@ _SEPARATOR = "\x1f"
 
 
 class Tables:
-    """The tables; a record's name begins with its region and what names its target."""
+    """The tables. The name of a record begins with that of its target; ``Region`` is a member of each."""
 
     def __init__(self, store: Store) -> None:
         self.targets = store.table(SERVICE, "scalable-target")
@@ -20,21 +23,28 @@ class Tables:
         self.actions = store.table(SERVICE, "scheduled-action")
         self.activities = store.table(SERVICE, "scaling-activity")
 
-    def target(self, region: str, members: Payload) -> Record | None:
-        """Give the scalable target that a request or another record is about."""
-        return self.targets.get(target_key(region, members))
-
 
 def key(*parts: str) -> str:
     """Give the name of a record."""
     return _SEPARATOR.join(parts)
 
 
-def target_key(region: str, members: Payload) -> str:
-    """Give the name of the scalable target that a request or another record is about."""
-    return key(region, *(members[member] for member in TARGET_MEMBERS))
+def target_key(members: Payload, region: str = "") -> str:
+    """Give the name of the scalable target that a record is about, or a request in a region."""
+    return key(region or members["Region"], *(members[member] for member in TARGET_MEMBERS))
 
 
-def region_of(arn: str) -> str:
-    """Give the region in an ARN."""
-    return arn.split(":")[3]
+def alarm_names(policy: Record) -> list[str]:
+    """Give the names of the alarms that were made for a policy."""
+    return [alarm["AlarmName"] for alarm in policy.get("Alarms", [])]
+
+
+def deregister(store: Store, monitoring: Monitoring, region: str, namespace: str, resource_ids: Iterable[str]) -> None:
+    """Forget targets, policies with their alarms and scheduled actions of resources that have been deleted."""
+    tables = Tables(store)
+    for resource_id in resource_ids:
+        prefix = key(region, namespace, resource_id, "")
+        names = [alarm for policy in tables.policies.list(prefix) for alarm in alarm_names(policy)]
+        monitoring.delete_alarms(region, names)
+        for table in (tables.targets, tables.policies, tables.actions):
+            table.delete_all(prefix)

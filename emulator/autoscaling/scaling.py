@@ -16,8 +16,8 @@ from typing import Any
 from emulator.autoscaling.capacity import Capacity
 from emulator.autoscaling.metrics import resource_parts
 from emulator.autoscaling.policy import ScalingState, step_capacity, tracked_capacity
-from emulator.autoscaling.records import SERVICE, TARGET_MEMBERS, Tables, key, region_of, target_key
-from emulator.autoscaling.schedules import next_date
+from emulator.autoscaling.records import SERVICE, TARGET_MEMBERS, Tables, key, target_key
+from emulator.ministack.schedules import next_date
 from emulator.platform.awsapi import Payload, ServiceError
 from emulator.platform.host import Host
 from emulator.platform.store import Record, Store
@@ -53,11 +53,11 @@ class Scaling:
 
     def start(self) -> None:
         """Go on with what an earlier life of the server began."""
-        self._unfinished = {
-            a["ActivityId"]: a for a in self._tables.activities.list() if a["StatusCode"] in _UNFINISHED
-        }
+        for activity in self._tables.activities.list():
+            if activity["StatusCode"] in _UNFINISHED:
+                self._unfinished[activity["ActivityId"]] = activity
         for action in self._tables.actions.list():
-            if action["Due"] is not None and action["Due"] > self._now() and not action["Schedule"].startswith("rate"):
+            if self._now() < action["Due"] < math.inf and not action["Schedule"].startswith("rate"):
                 self.schedule(action)  # AWS's clock began anew
         for target in self._tables.targets.list():
             self.do(functools.partial(self.keep_within_bounds, target))
@@ -96,8 +96,8 @@ class Scaling:
         """Do what a policy says of an alarm."""
         arn = action.partition(":createdBy/")[0]
         policy = next((p for p in self._tables.policies.list(key(region, "")) if p["PolicyARN"] == arn), None)
-        target = self._tables.target(region, policy) if policy else None
-        current = self._size(region, target) if target else None
+        target = self._tables.targets.get(target_key(policy)) if policy else None
+        current = self.size(target) if target else None
         if not policy or not target or current is None or value is None:
             return
         if (wanted := self._wanted(policy, region, alarm, value)) is None:
@@ -109,9 +109,9 @@ class Scaling:
         capacity = scaling.next_capacity(current, wanted, self._now())
         cause = f"monitor alarm {alarm['AlarmName']} in state {state} triggered policy {policy['PolicyName']}"
         if capacity != current:
-            self._set(region, target, current, capacity, cause, _cooldown(policy, out))
-        elif not self._now() < scaling.until:
-            self._not_scaled(region, target, current, wanted(current), cause)
+            self._set(target, current, capacity, cause, _cooldown(policy, out))
+        elif self._now() >= scaling.until:
+            self._not_scaled(target, current, wanted(current), cause)
 
     def _wanted(self, policy: Record, region: str, alarm: Payload, value: float) -> Callable[[int], int] | None:
         """Give what a policy makes of a capacity; None: nothing, or it has to wait for others."""
@@ -124,7 +124,7 @@ class Scaling:
             return (lambda current: tracked_capacity(current, value, target)) if value > target else None
         # In only if all target tracking policies of the target agree; the largest capacity counts.
         self._lows[policy["PolicyARN"]] = value
-        others = [p for p in self._tables.policies.list(key(target_key(region, policy), "")) if len(p["Alarms"]) > 1]
+        others = [p for p in self._tables.policies.list(key(target_key(policy), "")) if len(p["Alarms"]) > 1]
         low = [self._monitoring.alarm_state(region, p["Alarms"][1]["AlarmName"]) == "ALARM" for p in others]
         pairs = [(self._lows.get(p["PolicyARN"], math.inf), _target_value(p)) for p in others]
         if not all(low) or any(found >= target for found, target in pairs):
@@ -133,41 +133,35 @@ class Scaling:
 
     def _aggregated(self, region: str, alarm: Payload, steps: Payload, value: float) -> float:
         """Give the newest values of an alarm's metric as a step policy sees them."""
-        names = {d["Name"]: d["Value"] for d in alarm.get("Dimensions", [])}
-        period, now = alarm["Period"], self._now()
-        start = now - self._clock.seconds(period * alarm["EvaluationPeriods"])
-        metric = (region, alarm["Namespace"], alarm["MetricName"], names, alarm["Statistic"])
-        found = self._monitoring.values(*metric, period, start, now)
+        dimensions = {d["Name"]: d["Value"] for d in alarm.get("Dimensions", [])}
+        metric = (region, alarm["Namespace"], alarm["MetricName"], dimensions, alarm["Statistic"])
+        start = self._now() - self._clock.seconds(alarm["Period"] * alarm["EvaluationPeriods"])
+        found = self._monitoring.values(*metric, alarm["Period"], start, self._now())
         aggregate = _AGGREGATIONS[steps.get("MetricAggregationType", "Average")]
         return aggregate(found.values()) if found else value
 
     def keep_within_bounds(self, target: Record) -> None:
         """Move a capacity that is outside the bounds of its target to the nearer one."""
-        region, bounds = region_of(target["ScalableTargetARN"]), (target["MinCapacity"], target["MaxCapacity"])
-        current = self._size(region, target)
-        if current is not None and current != (capacity := min(max(current, bounds[0]), bounds[1])):
+        if (current := self.size(target)) is None:
+            return
+        capacity = min(max(current, target["MinCapacity"]), target["MaxCapacity"])
+        if capacity != current:
             which = "minimum" if capacity > current else "maximum"
-            self._set(region, target, current, capacity, f"{which} capacity was set to {capacity}")
+            self._set(target, current, capacity, f"{which} capacity was set to {capacity}")
 
     def schedule(self, action: Record) -> None:
         """Note when a scheduled action runs next."""
         date = next_date(action, self._clock.date(self._now()))
         action["Due"] = math.inf if date is None else self._clock.when(date)
-        region = region_of(action["ScheduledActionARN"])
-        self._tables.actions.put(key(target_key(region, action), action["ScheduledActionName"]), action)
+        self._tables.actions.put(key(target_key(action), action["ScheduledActionName"]), action)
 
     def _run_actions(self) -> None:
         """Run the scheduled actions that are due."""
-        due = [
-            action
-            for action in self._tables.actions.list()
-            if action["Due"] is not None and action["Due"] <= self._now()
-        ]
+        due = [action for action in self._tables.actions.list() if action["Due"] <= self._now()]
         for action in sorted(due, key=lambda action: action["Due"]):
-            region = region_of(action["ScheduledActionARN"])
             with self._store.transaction():
                 self.schedule(action)
-                target = self._tables.target(region, action)
+                target = self._tables.targets.get(target_key(action))
                 if target is None or target["SuspendedState"]["ScheduledScalingSuspended"]:
                     continue
                 target |= action["ScalableTargetAction"]
@@ -176,30 +170,28 @@ class Scaling:
                 )
                 cause = f"scheduled action name {action['ScheduledActionName']} was triggered"
                 wrong = target["MinCapacity"] > target["MaxCapacity"]
-                status = (
-                    ("Failed", f"Failed to set {bounds}") if wrong else ("Successful", f"Successfully set {bounds}")
-                )
-                self._note(region, target, f"Setting {bounds}", cause, status[0], StatusMessage=status[1])
+                status, said = ("Failed", "Failed to") if wrong else ("Successful", "Successfully")
+                self._note(target, f"Setting {bounds}", cause, status, StatusMessage=f"{said} set {bounds}")
                 if wrong:
                     continue
-                self._tables.targets.put(target_key(region, target), target)
+                self._tables.targets.put(target_key(target), target)
             self.keep_within_bounds(target)
 
-    def _set(
-        self, region: str, target: Record, current: int, capacity: int, cause: str, cooldown: float | None = None
-    ) -> None:
+    def _set(self, target: Record, current: int, capacity: int, cause: str, cooldown: float | None = None) -> None:
         """Change a capacity; with a cooldown, in seconds of AWS, where a policy does."""
         means, service = self._capacities[target["ScalableDimension"]], target["ServiceNamespace"]
         what = f"{means.noun} to {capacity}"
-        activity = self._note(region, target, f"Setting {what}.", cause, "Pending", From=current, To=capacity)
+        activity = self._note(target, f"Setting {what}.", cause, "Pending", From=current, To=capacity)
         try:
-            means.put(region, _parts(target), capacity)
+            means.put(target["Region"], _parts(target), capacity)
         except ServiceError as error:
             facts = f"Service: {means.service}; Status Code: {error.status}; Error Code: {error.code}"
             reason = f"{error.message} ({facts}; Request ID: {uuid.uuid4()}; Proxy: null)"
             self._finish(activity, "Failed", f"Failed to set {what}. Reason: {reason}")
             return
-        for other in [a for a in self._unfinished.values() if a is not activity and _same_target(a, activity)]:
+        for other in [
+            a for a in self._unfinished.values() if a is not activity and target_key(a) == target_key(target)
+        ]:
             done = f"Successfully set {means.noun} to {other['To']}."
             self._finish(other, "Overridden", f"{done} Found it was later changed to {capacity}.")
         message = f"Successfully set {what}. Waiting for change to be fulfilled by {service}."
@@ -230,23 +222,23 @@ class Scaling:
             length = self._clock.seconds(cooldown) if status == "Successful" else 0.0
             self._change_state(activity, lambda state: state.ended(self._now(), length))
 
-    def _not_scaled(self, region: str, target: Record, current: int, wanted: int, cause: str) -> None:
+    def _not_scaled(self, target: Record, current: int, wanted: int, cause: str) -> None:
         """Note once why an alarm changes nothing."""
         if wanted == current:
             reason = {"Code": "AlreadyAtDesiredCapacity", "CurrentCapacity": current}
         else:
             bound = "Max" if wanted > current else "Min"
             reason = {"Code": f"AlreadyAt{bound}Capacity", f"{bound}Capacity": target[f"{bound}Capacity"]}
-        if self._reasons.get(target_key(region, target)) != (found := (cause, reason)):
-            self._reasons[target_key(region, target)] = found
+        if self._reasons.get(target_key(target)) != (found := (cause, reason)):
+            self._reasons[target_key(target)] = found
             attempt = "Attempting to scale due to alarm triggered"
-            self._note(region, target, attempt, cause, "Failed", NotScaledReasons=[reason])
+            self._note(target, attempt, cause, "Failed", NotScaledReasons=[reason])
 
-    def _note(self, region: str, target: Record, description: str, cause: str, status: str, **more: Any) -> Record:
+    def _note(self, target: Record, description: str, cause: str, status: str, **more: Any) -> Record:
         """Begin an activity."""
         activity = {
-            **{member: target[member] for member in TARGET_MEMBERS},
-            **{"ActivityId": str(uuid.uuid4()), "Description": description, "Cause": cause, "Region": region},
+            **{member: target[member] for member in ("Region", *TARGET_MEMBERS)},
+            **{"ActivityId": str(uuid.uuid4()), "Description": description, "Cause": cause},
             **{"StartTime": self._now(), "StatusCode": status, **more},
         }
         self._save(activity)
@@ -254,7 +246,7 @@ class Scaling:
 
     def _save(self, activity: Record) -> None:
         identity = activity["ActivityId"]
-        name = key(target_key(activity["Region"], activity), identity)
+        name = key(target_key(activity), identity)
         self._store.insist(lambda: self._tables.activities.put(name, activity))
         self._unfinished.pop(identity, None)
         if activity["StatusCode"] in _UNFINISHED:
@@ -262,25 +254,22 @@ class Scaling:
 
     def _change_state(self, activity: Record, change: Callable[[ScalingState], None]) -> None:
         """Change what a target remembers for cooldowns."""
-        name = target_key(activity["Region"], activity)
+        name = target_key(activity)
         with self._store.transaction():
             if target := self._tables.targets.get(name):
                 change(state := _state(target))
                 kept = {member: getattr(state, member) for member in ("base", "out", "until")}
                 self._tables.targets.put(name, {**target, "Scaling": kept})
 
-    def _size(self, region: str, target: Record) -> int | None:
+    def size(self, target: Payload) -> int | None:
+        """Give the capacity that a target's resource is to have; None: there is no such resource."""
         means = self._capacities.get(target["ScalableDimension"])
-        size = means.read(region, _parts(target)) if means else None
+        size = means.read(target["Region"], _parts(target)) if means else None
         return size.wanted if size else None
 
 
 def _state(target: Record) -> ScalingState:
     return ScalingState(target["MinCapacity"], target["MaxCapacity"], **target.get("Scaling", {}))
-
-
-def _same_target(one: Record, other: Record) -> bool:
-    return all(one[member] == other[member] for member in ("Region", *TARGET_MEMBERS))
 
 
 def _parts(record: Record) -> dict[str, str]:

@@ -5,16 +5,15 @@ from __future__ import annotations
 import functools
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 
 from emulator.autoscaling.capacity import Capacity
 from emulator.autoscaling.metrics import policy_alarms, resource_parts
-from emulator.autoscaling.records import SERVICE, TARGET_MEMBERS, Tables, key, target_key
+from emulator.autoscaling.records import SERVICE, TARGET_MEMBERS, Tables, alarm_names, deregister, key, target_key
 from emulator.autoscaling.scaling import Scaling
 from emulator.platform.awsapi import Caller, Payload, Service, ServiceError, operation, page
 from emulator.platform.errors import refuse
 from emulator.platform.host import Host
-from emulator.platform.monitoring import Monitoring
 from emulator.platform.store import Record, Store, Table
 
 _PAGE_SIZE = 50
@@ -27,17 +26,6 @@ _NOT_SUSPENDED = {
 }
 
 
-def deregister(store: Store, monitoring: Monitoring, region: str, namespace: str, resource_ids: Iterable[str]) -> None:
-    """Forget targets, policies with their alarms and scheduled actions of resources that have been deleted."""
-    tables = Tables(store)
-    for resource_id in resource_ids:
-        prefix = key(region, namespace, resource_id, "")
-        names = [alarm for policy in tables.policies.list(prefix) for alarm in _alarm_names(policy)]
-        monitoring.delete_alarms(region, names)
-        for table in (tables.targets, tables.policies, tables.actions):
-            table.delete_all(prefix)
-
-
 class ApplicationAutoScaling(Service):
     """The service; `capacities` are what it scales, by dimension."""
 
@@ -48,7 +36,6 @@ class ApplicationAutoScaling(Service):
         self._store = Store(host.state_dir)
         self._monitoring = host.monitoring
         self._tables = Tables(self._store)
-        self._endpoints = self._store.table("sagemaker", "endpoint")
         self.scaling = Scaling(host, self._store, capacities)
         self.register(self)
         for table, members, name, arn in (
@@ -58,9 +45,6 @@ class ApplicationAutoScaling(Service):
             (self._tables.activities, "ScalingActivities", "ActivityId", "ActivityId"),
         ):
             self._handlers[f"Describe{members}"] = functools.partial(self._list, table, members, name, arn)
-        self._handlers["DeleteScheduledAction"] = functools.partial(
-            self._delete, self._tables.actions, "ScheduledActionName"
-        )
 
     def start(self) -> None:
         """Begin to scale, once the other services answer."""
@@ -78,13 +62,13 @@ class ApplicationAutoScaling(Service):
             return [payload["ResourceARN"]]
         if not all(member in payload for member in TARGET_MEMBERS):
             return ["*"]
-        target = self._tables.target(caller.region, payload)
+        target = self._tables.targets.get(target_key(payload, caller.region))
         return [target["ScalableTargetARN"]] if target else ["*"]
 
     @operation("RegisterScalableTarget")
     def register_scalable_target(self, request: Payload, caller: Caller) -> Payload:
         self._check_resource(request, caller)
-        name = target_key(caller.region, request)
+        name = target_key(request, caller.region)
         with self._store.transaction():
             existing = self._tables.targets.get(name)
             record = {**(existing or _new_target(request, caller)), **request}
@@ -123,21 +107,21 @@ class ApplicationAutoScaling(Service):
             record = {**created, **request, "PolicyType": policy_type}
             if steps:
                 _check_steps(record[member])
-            before = set(_alarm_names(record))
+            before = set(alarm_names(record))
             record["Alarms"] = [] if steps else self._put_alarms(record, caller)
-            self._monitoring.delete_alarms(caller.region, sorted(before.difference(_alarm_names(record))))
+            self._monitoring.delete_alarms(caller.region, sorted(before.difference(alarm_names(record))))
             self._tables.policies.put(name, record)
         return {"PolicyARN": record["PolicyARN"], "Alarms": record["Alarms"]}
 
     @operation("DeleteScalingPolicy")
     def delete_scaling_policy(self, request: Payload, caller: Caller) -> None:
         policy = self._delete(self._tables.policies, "PolicyName", request, caller)
-        self._monitoring.delete_alarms(caller.region, _alarm_names(policy))
+        self._monitoring.delete_alarms(caller.region, alarm_names(policy))
 
     def _put_alarms(self, policy: Record, caller: Caller) -> list[Payload]:
         """Make the alarms of a target tracking policy, or change them; their names stay the same."""
         action = f"{policy['PolicyARN']}:createdBy/{uuid.uuid4()}"
-        names = {name.rpartition("-Alarm")[2].partition("-")[0]: name for name in _alarm_names(policy)}
+        names = {name.rpartition("-Alarm")[2].partition("-")[0]: name for name in alarm_names(policy)}
         arn, alarms = f"arn:aws:cloudwatch:{caller.region}:{caller.account}:alarm", []
         for side, alarm in policy_alarms(policy, action).items():
             name = names.get(side) or f"TargetTracking-{policy['ResourceId']}-Alarm{side}-{uuid.uuid4()}"
@@ -176,21 +160,17 @@ class ApplicationAutoScaling(Service):
             record["Tags"] = change(record.get("Tags", {}))
             if len(record["Tags"]) > _MAX_TAGS:
                 raise ServiceError("TooManyTagsException", f"A scalable target has at most {_MAX_TAGS} tags.")
-            self._tables.targets.put(target_key(caller.region, record), record)
+            self._tables.targets.put(target_key(record, caller.region), record)
 
     def _check_resource(self, request: Payload, caller: Caller) -> None:
         """Refuse resources that do not exist, and all but variants and functions; a function is not looked up."""
         namespace, resource_id, dimension = (request[member] for member in TARGET_MEMBERS)
-        parts = resource_parts(namespace, dimension, resource_id)
-        if namespace != "sagemaker":
-            return
-        arn = f"arn:aws:sagemaker:{caller.region}:{caller.account}:endpoint/{parts['EndpointName'].lower()}"
-        fleet = (self._endpoints.get(arn) or {}).get("Fleet", {"Variants": []})
-        missing = all(variant["VariantName"] != parts["VariantName"] for variant in fleet["Variants"])
+        resource_parts(namespace, dimension, resource_id)
+        missing = namespace == "sagemaker" and self.scaling.size({**request, "Region": caller.region}) is None
         refuse(missing, f"SageMaker endpoint or variant doesn't exist: {resource_id}")
 
     def _require_target(self, request: Payload, caller: Caller) -> None:
-        if self._tables.target(caller.region, request) is None:
+        if self._tables.targets.get(target_key(request, caller.region)) is None:
             raise _not_found("scalable target registered", request)
 
     def _require_arn(self, arn: str, caller: Caller) -> Record:
@@ -203,11 +183,11 @@ class ApplicationAutoScaling(Service):
     def _find(self, table: Table, request: Payload, caller: Caller, member: str) -> tuple[str, Record | None]:
         """The key of a policy or an action of a registered target, and its record."""
         self._require_target(request, caller)
-        name = key(target_key(caller.region, request), request[member])
+        name = key(target_key(request, caller.region), request[member])
         return name, table.get(name)
 
     def _delete(self, table: Table, member: str, request: Payload, caller: Caller) -> Record:
-        name = key(target_key(caller.region, request), request[member])
+        name = key(target_key(request, caller.region), request[member])
         with self._store.transaction():
             record = table.get(name)
             if record is None:
@@ -250,6 +230,7 @@ def _new_target(request: Payload, caller: Caller) -> Record:
     namespace = request["ServiceNamespace"]
     role = f"AWSServiceRoleForApplicationAutoScaling_{_SERVICE_ROLES[namespace]}"
     return {
+        "Region": caller.region,
         "ScalableTargetARN": f"arn:aws:application-autoscaling:{caller.region}:{caller.account}:scalable-target/"
         f"{uuid.uuid4().hex}",
         "RoleARN": f"arn:aws:iam::{caller.account}:role/aws-service-role/"
@@ -263,11 +244,7 @@ def _created(kind: str, name_member: str, request: Payload, caller: Caller) -> R
     name = f"{name_member[0].lower()}{name_member[1:]}/{request[name_member]}"
     resource = f"{request['ServiceNamespace']}/{request['ResourceId']}:{name}"
     arn = f"arn:aws:autoscaling:{caller.region}:{caller.account}:{kind}:{uuid.uuid4()}:resource/{resource}"
-    return {name_member.replace("Name", "ARN"): arn, "CreationTime": time.time()}
-
-
-def _alarm_names(policy: Record) -> list[str]:
-    return [alarm["AlarmName"] for alarm in policy.get("Alarms", [])]
+    return {"Region": caller.region, name_member.replace("Name", "ARN"): arn, "CreationTime": time.time()}
 
 
 def _check_steps(configuration: Payload) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from emulator.autoscaling import service as autoscaling
+from emulator.autoscaling.records import deregister
 from emulator.platform.awsapi import Caller, Payload, operation
 from emulator.platform.errors import refuse
 from emulator.platform.host import Host
@@ -294,7 +294,7 @@ class Endpoints:
         region, name = _key(record)
         resource_ids = [f"endpoint/{name}/variant/{variant}" for variant in variants]
         given = (self._store, self._host.monitoring, region, "sagemaker", resource_ids)
-        self._endpoints.insist(lambda: autoscaling.deregister(*given))
+        self._endpoints.insist(lambda: deregister(*given))
 
     def _next_fleet(self, request: Payload, caller: Caller) -> Payload:
         """The fleet of the configuration that a request names, as an endpoint's record holds it."""

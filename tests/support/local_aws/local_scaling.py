@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from emulator_fixtures import ACCOUNT, CALLER, make_host
+from emulator_fixtures import CALLER, make_host
 from fake_monitoring import FakeMonitoring
 
 from emulator.autoscaling.capacity import Size
@@ -32,7 +32,7 @@ class FakeCapacity:
         self.refusal: Exception | None = None
 
     def read(self, region: str, parts: dict[str, str]) -> Size | None:
-        return Size(self.wanted, self.settled)
+        return Size(self.wanted, self.settled) if parts.get("VariantName") != "Other" else None
 
     def put(self, region: str, parts: dict[str, str], count: int) -> None:
         if self.refusal is not None:
@@ -41,14 +41,12 @@ class FakeCapacity:
 
 
 class LocalScaling:
-    """The service with one endpoint, ``Dogs``, whose capacity is a fake one, and one target: 1 to 4 instances."""
+    """The service with one target, 1 to 4 instances of a variant, whose capacity is a fake one."""
 
     def __init__(self, state_dir: Path, clock: float = 1.0) -> None:
         self.state_dir, self.clock = state_dir, clock
         self.monitoring, self.capacity = FakeMonitoring(), FakeCapacity()
         self.store = Store(state_dir)
-        endpoint = {"Fleet": {"Variants": [{"VariantName": "AllTraffic"}]}}
-        self.store.table("sagemaker", "endpoint").put(f"arn:aws:sagemaker:eu-west-1:{ACCOUNT}:endpoint/dogs", endpoint)
         self.now = 1_800_000_000.0  # a Friday, 08:00 UTC
         self.up()
         self.call("RegisterScalableTarget", **TARGET, MinCapacity=1, MaxCapacity=4)

@@ -10,7 +10,7 @@ import pytest
 from emulator_fixtures import CALLER, refusal
 from local_scaling import METRIC, TARGET, LocalScaling
 
-from emulator.autoscaling import service as autoscaling
+from emulator.autoscaling.records import deregister
 from emulator.platform.awsapi import Payload
 
 Call = Callable[..., Payload]
@@ -81,9 +81,9 @@ def test_policies_and_actions_go_with_their_target(aws: LocalScaling, call: Call
     if how == "DeregisterScalableTarget":
         call(how, **TARGET)
     else:
-        autoscaling.deregister(aws.store, aws.monitoring, "eu-west-1", "sagemaker", ["endpoint/Dogs/variant/All"])
+        deregister(aws.store, aws.monitoring, "eu-west-1", "sagemaker", ["endpoint/Dogs/variant/All"])
         assert len(described(call, "ScalableTargets")) == 1
-        autoscaling.deregister(aws.store, aws.monitoring, "eu-west-1", "sagemaker", [TARGET["ResourceId"]])
+        deregister(aws.store, aws.monitoring, "eu-west-1", "sagemaker", [TARGET["ResourceId"]])
     for operation, request in (("PutScheduledAction", ACTION), ("DeregisterScalableTarget", TARGET)):
         error = refusal(lambda operation=operation, request=request: call(operation, **request))
         assert error.code == "ObjectNotFoundException"

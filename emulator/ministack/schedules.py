@@ -7,6 +7,9 @@ import re
 
 from dateutil import tz
 
+# What they are now: the rules of EventBridge get others, which go by the clock.
+from ministack.services.eventbridge import _cron_next_fire, _parse_cron_fields, _parse_rate_seconds
+
 from emulator.platform.awsapi import Payload
 from emulator.platform.errors import refuse
 
@@ -27,8 +30,6 @@ def next_date(action: Payload, after: float) -> float | None:
 
 
 def _next(schedule: str, after: float, zone: datetime.tzinfo | None) -> float | None:
-    from ministack.services import eventbridge  # reads AWS's six fields
-
     if schedule.startswith("at("):
         try:
             date = datetime.datetime.fromisoformat(schedule[3:-1]).replace(tzinfo=zone).timestamp()
@@ -36,10 +37,10 @@ def _next(schedule: str, after: float, zone: datetime.tzinfo | None) -> float | 
             refuse(True, f"Schedule expression {schedule!r}: give at(yyyy-mm-ddThh:mm:ss).")
         return date if date > after else None
     if schedule.startswith("rate("):
-        seconds = eventbridge._parse_rate_seconds(schedule)
+        seconds = _parse_rate_seconds(schedule)
         refuse(not seconds, f"Schedule expression {schedule!r}: give rate(number minutes), hours or days.")
         return after + float(seconds or 0)
-    fields = eventbridge._parse_cron_fields(schedule)
+    fields = _parse_cron_fields(schedule)
     refuse(fields is None, f"Schedule expression {schedule!r}: give cron(minutes hours day month weekday year).")
-    found = eventbridge._cron_next_fire(fields, datetime.datetime.fromtimestamp(after, zone))
+    found = _cron_next_fire(fields, datetime.datetime.fromtimestamp(after, zone))
     return float(found.timestamp()) if found else None
