@@ -9,7 +9,9 @@ import pytest
 from emulator_fixtures import refusal
 from local_scaling import TARGET, LocalScaling
 
-from emulator.platform.awsapi import Payload, ServiceError
+from emulator.autoscaling.capacity import ProvisionedConcurrency, Variants
+from emulator.autoscaling.metrics import FUNCTION, resource_parts
+from emulator.platform.awsapi import Caller, Payload, Service, ServiceError
 
 STEPS = {"AdjustmentType": "ChangeInCapacity", "Cooldown": 60}
 
@@ -182,3 +184,24 @@ def test_metrics_that_cannot_be_tracked_are_refused_by_name(aws: LocalScaling) -
     request = {**TARGET, "PolicyName": "p", "PolicyType": "TargetTrackingScaling"}
     error = refusal(lambda: aws.call("PutScalingPolicy", **request, TargetTrackingScalingPolicyConfiguration=several))
     assert "tracks one metric" in error.message
+
+
+def test_functions_and_serverless_variants_are_asked_for_provisioned_concurrency() -> None:
+    asked: list[Any] = []
+
+    class SageMaker(Service):
+        def call(self, operation: str, payload: Payload, caller: Caller) -> Payload:
+            asked.append(payload.get("DesiredWeightsAndCapacities"))
+            variant = {"VariantName": "v", "DesiredServerlessConfig": {"ProvisionedConcurrency": 2}}
+            return {"EndpointStatus": "Updating", "ProductionVariants": [variant]}
+
+    variant = {"EndpointName": "e", "VariantName": "v"}
+    serverless = Variants(SageMaker("1"), "1", serverless=True)
+    assert serverless.read("eu-west-1", variant) == (2, False)
+    serverless.put("eu-west-1", variant, 3)
+    assert asked[-1] == [{"VariantName": "v", "ServerlessUpdateConfig": {"ProvisionedConcurrency": 3}}]
+    function = resource_parts("lambda", FUNCTION, "function:classify:live")
+    concurrency = ProvisionedConcurrency(lambda *alias: None, lambda *change: asked.append(change))
+    assert concurrency.read("eu-west-1", function) == (0, True)
+    concurrency.put("eu-west-1", function, 5)
+    assert asked[-1] == ("eu-west-1", "classify", "live", 5)
