@@ -133,10 +133,14 @@ class Scaling:
 
     def _aggregated(self, region: str, alarm: Payload, steps: Payload, value: float) -> float:
         """Give the newest values of an alarm's metric as a step policy sees them."""
+        if "MetricName" not in alarm:  # metric math
+            return value
         dimensions = {d["Name"]: d["Value"] for d in alarm.get("Dimensions", [])}
-        metric = (region, alarm["Namespace"], alarm["MetricName"], dimensions, alarm["Statistic"])
-        start = self._now() - self._clock.seconds(alarm["Period"] * alarm["EvaluationPeriods"])
-        found = self._monitoring.values(*metric, alarm["Period"], start, self._now())
+        statistic = alarm.get("ExtendedStatistic") or alarm["Statistic"]
+        length = self._clock.seconds(alarm["Period"])
+        end = self._now() // length * length
+        span = (alarm["Period"], end - alarm["EvaluationPeriods"] * length, end)
+        found = self._monitoring.values(region, alarm["Namespace"], alarm["MetricName"], dimensions, statistic, *span)
         aggregate = _AGGREGATIONS[steps.get("MetricAggregationType", "Average")]
         return aggregate(found.values()) if found else value
 

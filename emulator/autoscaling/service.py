@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import itertools
+import math
 import time
 import uuid
 from collections.abc import Callable, Mapping
@@ -249,4 +251,12 @@ def _created(kind: str, name_member: str, request: Payload, caller: Caller) -> R
 
 def _check_steps(configuration: Payload) -> None:
     refuse("AdjustmentType" not in configuration, "AdjustmentType is required.")
-    refuse(not configuration.get("StepAdjustments"), "At least one step adjustment is required.")
+    steps = configuration.get("StepAdjustments", [])
+    refuse(not steps, "At least one step adjustment is required.")
+    edges = sorted(
+        (step.get("MetricIntervalLowerBound", -math.inf), step.get("MetricIntervalUpperBound", math.inf))
+        for step in steps
+    )
+    refuse(any(lower >= upper for lower, upper in edges), "The upper bound of a step must be above its lower bound.")
+    apart = any(one[1] != other[0] for one, other in itertools.pairwise(edges))
+    refuse(apart, "Step adjustments must neither overlap nor leave a gap between them.")

@@ -21,7 +21,7 @@ from emulator.platform import settings
 from emulator.platform.processes import process_started, same_process
 
 #: Of the folder's contents; a server refuses a folder with another.
-FORMAT = 3
+FORMAT = 4
 #: The last threads of a server that was killed may hold the folder for a moment.
 _LOCK_SECONDS = 1.0
 _POLL_SECONDS = 0.01

@@ -22,6 +22,11 @@ LAMBDA = {
 CAPACITY = {"MinCapacity": 1, "MaxCapacity": 4}
 POLICY = {**TARGET, "PolicyName": "rps", "PolicyType": "TargetTrackingScaling"}
 TRACKING = {"TargetTrackingScalingPolicyConfiguration": {"TargetValue": 70.0, **METRIC}}
+STEP = {"MetricIntervalLowerBound": 0, "ScalingAdjustment": 1}
+OVERLAPPING = {
+    "AdjustmentType": "ChangeInCapacity",
+    "StepAdjustments": [STEP, {**STEP, "MetricIntervalUpperBound": 9}],
+}
 ACTION = {
     **TARGET,
     "ScheduledActionName": "night",
@@ -54,6 +59,8 @@ def described(call: Call, what: str, namespace: str = "sagemaker") -> list[Paylo
         ("RegisterScalableTarget", {**LAMBDA, "MinCapacity": 1}, "MaxCapacity is required"),
         ("PutScalingPolicy", POLICY, "needs a TargetTrackingScalingPolicyConfiguration"),
         ("PutScalingPolicy", {**POLICY, "TargetTrackingScalingPolicyConfiguration": {"TargetValue": 1.0}}, "not both"),
+        ("PutScalingPolicy", {"PolicyName": "s", "StepScalingPolicyConfiguration": OVERLAPPING}, "neither overlap"),
+        ("PutScheduledAction", {**ACTION, "Timezone": "Berlin"}, "'Berlin' is not a name"),
         ("PutScheduledAction", {**ACTION, "Schedule": "daily"}, "at(…), rate(…), cron(…)"),
     ],
 )  # fmt: skip
