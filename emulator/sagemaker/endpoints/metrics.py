@@ -1,7 +1,9 @@
 """The metrics of endpoints, as SageMaker publishes them.
 
 Names, units and dimensions: https://docs.aws.amazon.com/sagemaker/latest/dg/monitoring-cloudwatch.html. As there, an
-invocation counts 0 or 1 as an error, and a variant without traffic publishes no metric of invocations, not even 0.
+invocation counts 0 or 1 as an error. Without traffic the metrics that scaling follows are 0, so that a variant goes
+back to its minimum (https://docs.aws.amazon.com/sagemaker/latest/dg/endpoint-auto-scaling-edit.html); there are no
+others.
 """
 
 from __future__ import annotations
@@ -20,6 +22,8 @@ from emulator.sagemaker.endpoints.instance import Instance
 #: How often what was measured is published, and how often the use of the machine, in AWS's seconds.
 PUBLISH_SECONDS = 1.0
 _USAGE_SECONDS = 60.0
+#: How often the metrics that scaling follows are published without traffic: the shortest of its periods.
+_IDLE_SECONDS = 10.0
 
 
 class Publisher:
@@ -29,7 +33,7 @@ class Publisher:
         self._host = host
         self._answered: dict[Instance, int] = {}  # when the concurrency was published last
         self._cpu: dict[Instance, tuple[float, float]] = {}  # when the usage was: the time, seconds of CPU until then
-        self._usage_due = 0.0
+        self._usage_due = self._idle_due = 0.0
 
     def publish(self, fleets: Iterable[Fleet]) -> None:
         """Publish what has been measured since the last time."""
@@ -38,10 +42,14 @@ class Publisher:
             self.invocations(fleet)
             variants += [(fleet, variant) for variant in fleet.variants.values()]
         answered: dict[Instance, int] = {}
+        if idle := time.monotonic() >= self._idle_due:
+            self._idle_due = time.monotonic() + self._host.clock.seconds(_IDLE_SECONDS)
         for fleet, variant in variants:
             for instance in variant.in_service():
                 answered[instance] = instance.answered
-                if instance.outstanding or instance.answered != self._answered.get(instance, 0):
+                if idle:
+                    self._record(fleet, _dimensions(fleet, variant), "InvocationsPerInstance", 0)
+                if idle or instance.outstanding or instance.answered != self._answered.get(instance, 0):
                     self._record(fleet, _dimensions(fleet, variant), "ConcurrentRequestsPerModel", instance.outstanding)
         self._answered = answered
         if time.monotonic() >= self._usage_due:

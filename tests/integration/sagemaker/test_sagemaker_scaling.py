@@ -2,41 +2,40 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
+from botocore.exceptions import ClientError
 from sagemaker_local import LocalSageMaker
 from waiting import wait_until
 
 CONDITIONS = {"clock": 60.0}
 TARGET = {"ServiceNamespace": "sagemaker", "ScalableDimension": "sagemaker:variant:DesiredInstanceCount"}
-METRIC = {"Namespace": "Test", "MetricName": "LoadPerInstance", "Statistic": "Average"}
+METRIC = {"PredefinedMetricSpecification": {"PredefinedMetricType": "SageMakerVariantInvocationsPerInstance"}}
 
 
 def test_a_load_scales_real_servers_out_and_its_end_scales_them_in(aws: LocalSageMaker, role: str) -> None:
     endpoint = aws.endpoint(aws.config(aws.model(aws.artifact("1"), role)))
     target = {**TARGET, "ResourceId": f"endpoint/{endpoint}/variant/v"}
     aws.scaling.register_scalable_target(**target, MinCapacity=1, MaxCapacity=3)
-    configuration = {"TargetValue": 10.0, "CustomizedMetricSpecification": METRIC, "ScaleInCooldown": 60}
     aws.scaling.put_scaling_policy(
         **target,
         PolicyName="load",
         PolicyType="TargetTrackingScaling",
-        TargetTrackingScalingPolicyConfiguration=configuration,
+        TargetTrackingScalingPolicyConfiguration={"TargetValue": 2.0, "ScaleInCooldown": 60, **METRIC},
     )
-    cloudwatch = aws.client("cloudwatch")
 
-    def instances_under(load: float, count: int) -> set[int]:
-        def loaded() -> Any:
-            found = aws.sagemaker.describe_endpoint(EndpointName=endpoint)["ProductionVariants"][0]
-            data = {"MetricName": METRIC["MetricName"], "Value": load / found["CurrentInstanceCount"]}
-            cloudwatch.put_metric_data(Namespace=METRIC["Namespace"], MetricData=[data])
-            return found["CurrentInstanceCount"] == found["DesiredInstanceCount"] == count
+    def running(count: int, *, loaded: bool) -> bool:
+        if loaded:
+            with contextlib.suppress(ClientError):
+                aws.runtime.invoke_endpoint(EndpointName=endpoint, Body=b"image")
+        (variant,) = aws.sagemaker.describe_endpoint(EndpointName=endpoint)["ProductionVariants"]
+        return bool(variant["CurrentInstanceCount"] == variant["DesiredInstanceCount"] == count)
 
-        wait_until(loaded, 120)
-        return aws.pids(endpoint, count)
-
-    assert len(instances_under(28.0, 3)) == 3
-    assert len(instances_under(1.0, 1)) == 1
+    wait_until(lambda: running(3, loaded=True), 120)
+    assert len(aws.pids(endpoint, 3)) == 3
+    wait_until(lambda: running(1, loaded=False), 120)
+    assert len(aws.pids(endpoint, 1)) == 1
 
     def told() -> Any:
         found = aws.scaling.describe_scaling_activities(ServiceNamespace="sagemaker")["ScalingActivities"]

@@ -20,12 +20,13 @@ from emulator.sagemaker.endpoints.http_client import HttpAnswer
 from emulator.sagemaker.endpoints.metrics import Publisher
 
 
-def test_an_invocation_counts_as_sagemaker_says_and_without_traffic_nothing_is_published(tmp_path: Path) -> None:
+def test_an_invocation_counts_as_sagemaker_says_and_without_traffic_only_what_scaling_follows(tmp_path: Path) -> None:
     monitoring = FakeMonitoring()
     publisher = Publisher(make_host(tmp_path, monitoring=monitoring))
     served = fleet(variant("A", 1, 1, None), config="new")
     publisher.publish([served])
-    assert not [point for point in monitoring.points if point.namespace == "AWS/SageMaker"]
+    idle = {(point.name, point.value) for point in monitoring.points if point.namespace == "AWS/SageMaker"}
+    assert idle == {("InvocationsPerInstance", 0), ("ConcurrentRequestsPerModel", 0)}
     for status in (200, 200, 200, 404, 503, 0, None):
         served.variants["A"].invocations.append(Invocation(status, 2000.0, 30.0))
     served.variants["A"].in_service()[0].outstanding = 2
