@@ -53,6 +53,7 @@ class WorkFailedError(KennelError):
 LOCAL_HINT = 'For the local AWS: kennel local up, then eval "$(kennel local env)". For a real account: aws configure.'
 #: What AWS answers of a name that it does not know; some services say only "not found".
 _MISSING = ("NoSuchKey", "ResourceNotFound")
+_MISSING_WORDS = ("not found", "could not find")
 
 
 @contextmanager
@@ -67,7 +68,7 @@ def aws_errors(missing: KennelError | None = None) -> Iterator[None]:
     except botocore.exceptions.ClientError as error:
         details = error.response.get("Error", {})
         code, message = details.get("Code", "Unknown"), details.get("Message", str(error))
-        if missing is not None and (code in _MISSING or "not found" in message.lower()):
+        if missing is not None and (code in _MISSING or any(words in message.lower() for words in _MISSING_WORDS)):
             raise missing from None
         hint = ""
         if code in ("InvalidClientTokenId", "UnrecognizedClientException", "ExpiredToken", "ExpiredTokenException"):

@@ -17,6 +17,7 @@ from cli.data import commands as data
 from cli.errors import KennelError
 from cli.local import commands as local
 from cli.local import demo
+from cli.models import commands as models
 from cli.operating import deploying, destroying
 from cli.serving import classify as classifying
 from cli.serving import container_image
@@ -35,6 +36,7 @@ app = typer.Typer(
 app.add_typer(local.app, name="local")
 app.add_typer(data.app, name="data")
 app.add_typer(tuning.app, name="tune")
+app.add_typer(models.app, name="models")
 app.add_typer(container_image.app, name="image")
 app.command("train")(training.train)
 app.command("report")(report.report)

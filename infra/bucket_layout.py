@@ -17,6 +17,8 @@ TRAINING_OUTPUT = "training"
 CHECKPOINTS = "checkpoints"
 #: What trainings may start from, put there by people.
 WEIGHTS = "weights"
+#: Packaged models, below a folder named after the digest of each; no role of the stacks may write there.
+MODELS = "models"
 #: What a training may read and write.
 READABLE_PREFIXES = (DATA_SETS, CODE, WEIGHTS, CHECKPOINTS)
 WRITABLE_PREFIXES = (TRAINING_OUTPUT, CHECKPOINTS)

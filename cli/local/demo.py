@@ -19,6 +19,7 @@ from cli.data.commands import SAMPLE_DIR, draw_sample
 from cli.data.dataset import read_data_set
 from cli.data.push import data_set_name, push_data_set
 from cli.local import commands as local
+from cli.models.registry import register
 from cli.operating.deploying import deploy_stacks
 from cli.serving.classify import Evaluation, evaluate_deployment, evaluation_table
 from cli.training.packaging import package_model
@@ -77,6 +78,7 @@ def demo(port: local.Port = None, state_dir: local.StateDir = local.STATE_DIR) -
     with step("Package the model"):
         card = package_model(stage, stage.artifact, job=job)
         console.print(f"{card.architecture}, {len(card.labels)} classes, {stage.artifact.stat().st_size / 1e6:.1f} MB.")
+        console.print(f"Registered as version {register(stage, stage.artifact, card, job)}.")
     with step("cdk deploy: endpoint, scaling, function"):
         with progress_bar("cdk deploy"):
             deploy_stacks(stage, ["inference"], log=_CDK_LOG)

@@ -15,6 +15,7 @@ from cli.cdk import run_cdk
 from cli.console import ask as ask_person
 from cli.console import console
 from cli.errors import NotReadyError, UsageError
+from cli.models.registry import note_deployment
 from cli.operating.costs import cost_lines
 from cli.operating.log_retention import limit_logs
 from cli.operating.preflight import require_room
@@ -54,11 +55,7 @@ def deploy(
             hint = "Make one: kennel train, then kennel package"
             raise NotReadyError(f"There is no model artifact at {stage.artifact}.", hint)
         kinds.remove("inference")
-    if not yes and not sys.stdin.isatty():
-        raise UsageError(
-            "There is no terminal to ask on, and a deployment asks about permissions.",
-            f"Agree beforehand: {stage.kennel} deploy --yes",
-        )
+    require_answers(f"{stage.kennel} deploy", yes=yes)
     announce(stage)
     if "inference" not in kinds and stage.find_stack(stage.stack_name("inference")) is None:
         require_room(stage, now=False)
@@ -72,6 +69,15 @@ def deploy(
     elif "inference" in kinds:
         console.print(f"The function answers at {stage.output('inference', 'FunctionUrl')}")
         console.print("Try it: kennel classify IMAGE")
+
+
+def require_answers(command: str, *, yes: bool) -> None:
+    """Refuse a command that deploys where nobody can answer its questions."""
+    if not yes and not sys.stdin.isatty():
+        raise UsageError(
+            "There is no terminal to ask on, and a deployment asks about permissions.",
+            f"Agree beforehand: {command} --yes",
+        )
 
 
 def deploy_stacks(
@@ -97,6 +103,7 @@ def deploy_stacks(
     limit_logs(stage, kinds)
     if version:
         verify_inference(stage, version)
+        note_deployment(stage)
 
 
 def _model_version(artifact: Path) -> str:

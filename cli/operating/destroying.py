@@ -15,6 +15,7 @@ from cli.aws import Stage, announce, delete_objects
 from cli.batch.job import LOG_GROUP as TRANSFORM_LOGS
 from cli.console import ask, console, error_console, progress_bar
 from cli.errors import KennelError, NotReadyError, WorkFailedError, aws_errors
+from cli.models.registry import delete_versions
 from cli.operating.deploying import StackKind
 from cli.operating.log_retention import ENDPOINT_LOGS
 from cli.operating.stopping import stop_jobs
@@ -157,6 +158,7 @@ def _delete_storage(stage: Stage) -> int:
         )
     while True:
         _empty_buckets(stage)
+        delete_versions(stage)
         try:
             return _delete_stack(stage, "storage")
         except WorkFailedError as error:

@@ -10,9 +10,10 @@ from typing import Annotated
 
 import typer
 
-from cli.aws import Stage
+from cli.aws import Stage, announce
 from cli.console import console
-from cli.errors import NotReadyError, aws_errors
+from cli.errors import AwsError, NotReadyError, aws_errors
+from cli.models import registry
 from cli.training import ec2_jobs
 from cli.training.job_names import job_name, job_prefix, list_jobs
 from cli.training.sagemaker import describe_training
@@ -31,29 +32,51 @@ def package(
     source: Annotated[
         Path | None, typer.Option("--from", help="A local model.tar.gz or model folder instead of a job's.")
     ] = None,
+    register: Annotated[
+        bool, typer.Option(help="Upload the artifact and register it for `kennel models`, where the stage is deployed.")
+    ] = True,
 ) -> None:
-    """Make the deployable artifact of a model."""
+    """Make the deployable artifact of a model, and register it as a version that waits for approval."""
     stage: Stage = context.obj
+    if source is None and job is None:
+        job = newest_job(stage)
     card = package_model(stage, stage.artifact, job=job, source=source)
     console.print(
         f"{stage.artifact}: {card.architecture}, {len(card.labels)} classes, {card.precision}, {card.version[:19]}…, "
         f"{stage.artifact.stat().st_size / 1e6:.1f} MB"
+    )
+    if register:
+        register_model(stage, card, None if source else job)
+
+
+def register_model(stage: Stage, card: ModelCard, job: str | None) -> None:
+    """Register the stage's artifact; where that cannot be done, say why: the artifact is of use all the same."""
+    try:
+        announce(stage)
+        number = registry.register(stage, stage.artifact, card, job)
+    except (AwsError, NotReadyError) as error:
+        console.print(f"Not registered, so `{stage.kennel} models` does not know it: {error} {error.hint}".rstrip())
+        return
+    console.print(
+        f"Registered as version {number}. To deploy it: {stage.kennel} models approve {number}, then {stage.kennel} "
+        "models deploy"
     )
 
 
 def package_model(stage: Stage, destination: Path, *, job: str | None = None, source: Path | None = None) -> ModelCard:
     """Fetch, verify and repack a model as `destination`, a model.tar.gz; return its card.
 
-    It is that of a training job, by default of the newest completed one, or a local `source` (archive or folder).
+    It is that of a training job, or a local `source` (archive or folder).
     """
     from model.core import packaging  # numpy and the inference engine: not needed by the other commands
 
     try:
         if source is not None:
             return packaging.package(source, destination)
+        assert job is not None  # one of the two is given
         with tempfile.TemporaryDirectory() as folder:
             fetched = Path(folder, "model.tar.gz")
-            _fetch_model(stage, job_name(newest_job(stage) if job is None else job), fetched)
+            _fetch_model(stage, job_name(job), fetched)
             return packaging.package(fetched, destination)
     except ArtifactError as error:
         raise NotReadyError(f"The model cannot be deployed: {error}") from error

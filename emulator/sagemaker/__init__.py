@@ -11,9 +11,17 @@ from emulator.platform.store import Store
 from emulator.sagemaker.endpoints.operations import Endpoints
 from emulator.sagemaker.endpoints.runtime import Runtime
 from emulator.sagemaker.instance_quotas import LIMITED, InstanceQuotas
+from emulator.sagemaker.model_packages import ModelPackages
 from emulator.sagemaker.models import Models
 from emulator.sagemaker.notebooks import LifecycleConfigs, NotebookInstances
-from emulator.sagemaker.resources import ENDPOINT_CONFIG, KINDS, Resources, Tags
+from emulator.sagemaker.resources import (
+    ENDPOINT_CONFIG,
+    KINDS,
+    MODEL_PACKAGE,
+    MODEL_PACKAGE_GROUP,
+    Resources,
+    Tags,
+)
 from emulator.sagemaker.training.operations import TrainingJobs
 from emulator.sagemaker.transform.operations import TransformJobs
 from emulator.sagemaker.tuning.operations import TuningJobs
@@ -40,8 +48,8 @@ class SageMaker(Service):
             self._handlers[f"List{kind.member}s"] = resources.list_page
         for jobs in (self.training_jobs, self.tuning_jobs, self.transform_jobs):
             self._handlers[f"Stop{jobs.kind.member}"] = jobs.stop_job
-        self.register(*self._lives, Models(self._store), Tags(self._store))
-        self.register(NotebookInstances(self._store), LifecycleConfigs(self._store))
+        self.register(*self._lives, Models(self._store), ModelPackages(self._store))
+        self.register(NotebookInstances(self._store), LifecycleConfigs(self._store), Tags(self._store))
         self._quotas = InstanceQuotas(self._store, host.quotas)
         self._counting = threading.Lock()
         for operation in LIMITED:
@@ -75,10 +83,14 @@ class SageMaker(Service):
         """The resources that IAM has to allow this call on."""
         if "ResourceArn" in payload:
             return [payload["ResourceArn"]]
+        if operation == "CreateModelPackage" and (group := payload.get(MODEL_PACKAGE_GROUP.name_member)):
+            arn = MODEL_PACKAGE_GROUP.arn(caller, group)  # the number of the version is not known yet
+            return [arn, MODEL_PACKAGE.arn(caller, f"{arn.rpartition('/')[2]}/*")]
         # The longest name first: CreateEndpointConfig is not about an endpoint.
         for kind in sorted(KINDS, key=lambda kind: len(kind.member), reverse=True):
-            if kind.member in operation and kind.name_member in payload:
-                arns = [kind.arn(caller, payload[kind.name_member])]
+            named = payload.get(kind.name_member, payload.get(kind.arn_member))
+            if kind.member in operation and named:
+                arns = [kind.arn(caller, named)]
                 if operation in ("CreateEndpoint", "UpdateEndpoint"):
                     arns.append(ENDPOINT_CONFIG.arn(caller, payload[ENDPOINT_CONFIG.name_member]))
                 return arns

@@ -57,7 +57,9 @@ class Kind:
         return f"{self.member}Status"
 
     def arn(self, caller: Caller, name: str) -> str:
-        """AWS writes names in ARNs in lower case; a name is unique whatever its case."""
+        """AWS writes names in ARNs in lower case; a name is unique whatever its case. `name` may be an ARN."""
+        if name.startswith("arn:"):
+            return name.lower()
         return f"arn:aws:sagemaker:{caller.region}:{caller.account}:{self.arn_type}/{name.lower()}"
 
 
@@ -85,9 +87,12 @@ TUNING_JOB = _job("HyperParameterTuningJob", "Tuning", _NO_TUNING_JOB, missing_c
 TRANSFORM_JOB = _job("TransformJob", "Transform", _NO_TRANSFORM_JOB)
 NOTEBOOK_INSTANCE = Kind("NotebookInstance", "RecordNotFound", _NOTEBOOK_EXISTS, **_UP_BY_NAME)
 LIFECYCLE_CONFIG = _named("NotebookInstanceLifecycleConfig", "Notebook Instance Lifecycle Config")
+_PACKAGE_GROUP = ("ModelPackageGroup {arn} does not exist.", "Model Package Group already exists: {arn}")
+MODEL_PACKAGE_GROUP = Kind("ModelPackageGroup", *_PACKAGE_GROUP, sort_order="Ascending")
+MODEL_PACKAGE = Kind("ModelPackage", "ModelPackage {arn} does not exist.", "", sort_order="Ascending")
 KINDS = (
     *(MODEL, ENDPOINT_CONFIG, ENDPOINT, TRAINING_JOB, TUNING_JOB, TRANSFORM_JOB),
-    *(NOTEBOOK_INSTANCE, LIFECYCLE_CONFIG),
+    *(NOTEBOOK_INSTANCE, LIFECYCLE_CONFIG, MODEL_PACKAGE_GROUP, MODEL_PACKAGE),
 )
 
 
@@ -114,12 +119,12 @@ class Resources:
         return self._table.get(arn)
 
     def require(self, caller: Caller, name: str) -> Record:
-        """The record of a name; AWS's error where there is none."""
-        return self.require_arn(self.kind.arn(caller, name))
+        """The record of a name, or of an ARN of the caller's region; AWS's error where there is none."""
+        return self.require_arn(self.kind.arn(caller, name), self.kind.arn(caller, ""))
 
-    def require_arn(self, arn: str) -> Record:
-        """The record of an ARN; AWS's error where there is none."""
-        record = self._table.get(arn)
+    def require_arn(self, arn: str, prefix: str = "") -> Record:
+        """The record of an ARN that begins so; AWS's error where there is none."""
+        record = self._table.get(arn) if arn.startswith(prefix) else None
         if record is None:
             raise ServiceError(self.kind.missing_code, self.kind.missing.format(arn=arn))
         return record
@@ -183,6 +188,8 @@ _FILTERS: dict[str, Callable[[Kind, Record, Any], bool]] = {
     "CreationTimeAfter": lambda kind, record, moment: record["CreationTime"] > moment,
     "CreationTimeBefore": lambda kind, record, moment: record["CreationTime"] < moment,
     "LastModifiedTimeAfter": lambda kind, record, moment: record["LastModifiedTime"] > moment,
+    "ModelPackageGroupName": lambda kind, record, name: record["ModelPackageGroupName"] == name,
+    "ModelApprovalStatus": lambda kind, record, status: record["ModelApprovalStatus"] == status,
     "LastModifiedTimeBefore": lambda kind, record, moment: record["LastModifiedTime"] < moment,
 }
 

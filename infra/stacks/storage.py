@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from aws_cdk import CfnOutput, Stack
+from aws_cdk import CfnOutput, RemovalPolicy, Stack
+from aws_cdk import aws_sagemaker as sagemaker
 from constructs import Construct
 
 from infra.constructs.data_bucket import DataBucket
@@ -11,16 +12,25 @@ from infra.settings import Settings
 
 
 class StorageStack(Stack):
-    """The data bucket and its key, and the repository of the serving image: what the other stacks are wired to."""
+    """The data bucket and its key, the repository of the serving image, and the registry of the models."""
 
     def __init__(self, scope: Construct, construct_id: str, *, settings: Settings, **kwargs: Any) -> None:
         super().__init__(scope, construct_id, termination_protection=settings.storage.retain, **kwargs)
         self.data = DataBucket(self, "Data", settings=settings.storage)
         # Here and not beside the endpoint: an image can be pushed before there is one.
         self.images = image_repository(self, "Images")
+        # Here, too: to go back to an earlier model must be possible when the endpoint's stack is gone.
+        models = sagemaker.CfnModelPackageGroup(
+            self,
+            "Models",
+            model_package_group_name=f"{settings.project}-{settings.stage}",  # CloudFormation makes up no name
+            model_package_group_description="The packaged models of the stage",
+        )
+        models.apply_removal_policy(RemovalPolicy.RETAIN if settings.storage.retain else RemovalPolicy.DESTROY)
         CfnOutput(self, "DataBucketName", value=self.data.bucket.bucket_name)
         CfnOutput(self, "DataKeyArn", value=self.data.key.key_arn)
         CfnOutput(self, "ImageRepositoryUri", value=self.images.repository_uri)
+        CfnOutput(self, "ModelPackageGroupName", value=models.model_package_group_name)
         # All that other stacks may ever import, whether or not the present settings do: an export that came and went
         # with them would make a deployment impossible, because CloudFormation does not take one away that is in use.
         data, images = self.data, self.images

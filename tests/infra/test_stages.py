@@ -15,6 +15,7 @@ from infra.settings import load
 LOGICAL_IDS = {
     ("storage", "AWS::KMS::Key"): {"DataKey5F086070"},
     ("storage", "AWS::S3::Bucket"): {"DataAccessLogsC0C25EE4", "DataBucketE6B0FAA8"},
+    ("storage", "AWS::SageMaker::ModelPackageGroup"): {"Models"},
     ("inference", "AWS::Logs::LogGroup"): {"ClassifierLogsA5745F3E"},
     ("inference", "AWS::SageMaker::Endpoint"): {"Endpoint8024A810"},
     ("inference", "AWS::Lambda::Function"): {"ClassifierFunction1A3EEE90"},

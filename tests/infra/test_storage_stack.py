@@ -111,7 +111,8 @@ def test_production_storage_cannot_be_deleted_by_mistake(stages):
 
 
 def is_stateful(resource: Resource) -> bool:
-    return resource["Type"] in ("AWS::S3::Bucket", "AWS::KMS::Key", "AWS::Logs::LogGroup")
+    kinds = ("S3::Bucket", "KMS::Key", "Logs::LogGroup", "SageMaker::ModelPackageGroup")
+    return resource["Type"] in {f"AWS::{kind}" for kind in kinds}
 
 
 @pytest.mark.parametrize(

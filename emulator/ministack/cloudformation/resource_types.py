@@ -84,6 +84,7 @@ def sagemaker_types(sagemaker: Service) -> list[NamedResource]:
     done = {"InService": True, "Failed": False}
     return [
         NamedResource(sagemaker, "Model"),
+        NamedResource(sagemaker, "ModelPackageGroup"),
         NamedResource(sagemaker, "EndpointConfig"),
         NamedResource(
             sagemaker,

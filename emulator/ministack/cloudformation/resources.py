@@ -87,7 +87,8 @@ def coerced(value: Any, shape: Shape | None) -> Any:
 def missing(error: ServiceError) -> bool:
     """Whether an error says that the thing does not exist, which SageMaker has no code for."""
     if error.code == "ValidationException":
-        return error.message.startswith(("Could not find", "RecordNotFound"))
+        beginnings, end = ("Could not find", "RecordNotFound"), "does not exist."
+        return error.message.startswith(beginnings) or error.message.endswith(end)
     return error.code in ("ResourceNotFound", "ObjectNotFoundException")
 
 

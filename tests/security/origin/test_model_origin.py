@@ -17,7 +17,7 @@ from fake_stage import FakeStage
 
 from cli.errors import KennelError
 from cli.training.ec2_jobs import write_launch
-from cli.training.packaging import package_model
+from cli.training.packaging import newest_job, package_model
 from infra.bucket_layout import EC2_JOBS
 from model.core import packaging
 from programs.ec2_training.training_instance.job import Job, job_key
@@ -83,7 +83,7 @@ def relaunch(stage: Any) -> None:
 
 
 def packaged(stage: Any, folder: Path, job: str | None = None) -> str:
-    package_model(stage, folder / "model.tar.gz", job=job)
+    package_model(stage, folder / "model.tar.gz", job=newest_job(stage) if job is None else job)
     return (folder / "model.tar.gz").read_text()
 
 

@@ -63,10 +63,10 @@ class FakeS3:
         metadata = self.metadata.get(Key, {})
         return {**self._listed(Key), "Body": io.BytesIO(self.objects[Key]), "Metadata": metadata}
 
-    def download_file(self, bucket: str, key: str, destination: str) -> None:
+    def download_file(self, bucket: str, key: str, destination: str, **_: Any) -> None:
         Path(destination).write_bytes(self.get_object(Bucket=bucket, Key=key)["Body"].read())
 
-    def upload_file(self, name: str, bucket: str, key: str) -> None:
+    def upload_file(self, name: str, bucket: str, key: str, **_: Any) -> None:
         self.put_object(Bucket=bucket, Key=key, Body=Path(name).read_bytes())
 
     def delete_object(self, *, Bucket: str, Key: str) -> None:

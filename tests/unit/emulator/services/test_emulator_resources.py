@@ -13,6 +13,7 @@ from emulator.platform.store import Store
 from emulator.sagemaker import SageMaker
 from emulator.sagemaker.resources import ENDPOINT, TUNING_JOB, Resources
 
+GROUP = "ModelPackageGroupName"
 LIFECYCLE = "NotebookInstanceLifecycleConfig"
 ARN = f"arn:aws:sagemaker:eu-west-1:{ACCOUNT}"
 CONTAINER = {"Image": IMAGE, "ModelDataUrl": "s3://bucket/model.tar.gz"}
@@ -91,11 +92,53 @@ def test_notebook_instances_go_through_their_states(sagemaker: SageMaker) -> Non
     assert call(sagemaker, "ListNotebookInstances") == {"NotebookInstances": []}
 
 
+def add_version(sagemaker: SageMaker, **members: Any) -> str:
+    specification = {"Containers": [CONTAINER]}
+    return call(sagemaker, "CreateModelPackage", **{GROUP: "Dogs"}, InferenceSpecification=specification, **members)[
+        "ModelPackageArn"
+    ]
+
+
+def test_versions_of_a_model_are_numbered_approved_and_listed(sagemaker: SageMaker) -> None:
+    call(sagemaker, "CreateModelPackageGroup", **{GROUP: "Dogs"})
+    first, second = (add_version(sagemaker, CustomerMetadataProperties={"digest": d}) for d in ("a", "b"))
+    assert (first, second) == tuple(f"{ARN}:model-package/dogs/{number}" for number in (1, 2))
+    approval = {"ModelApprovalStatus": "Approved", "CustomerMetadataProperties": {"deployed": "now"}}
+    call(sagemaker, "UpdateModelPackage", ModelPackageArn=second, **approval)
+    described = call(sagemaker, "DescribeModelPackage", ModelPackageName=second)
+    both = {"digest": "b", "deployed": "now"}
+    expected = {**approval, GROUP: "Dogs", "ModelPackageVersion": 2, "CustomerMetadataProperties": both}
+    assert {**described, **expected} == described
+
+    def numbers(**filters: Any) -> list[int]:
+        found = call(sagemaker, "ListModelPackages", **{GROUP: "dogs"}, **filters)["ModelPackageSummaryList"]
+        return [package["ModelPackageVersion"] for package in found]
+
+    assert numbers(SortOrder="Descending") == [2, 1]
+    assert numbers(ModelApprovalStatus="PendingManualApproval") == [1]
+    call(sagemaker, "DeleteModelPackage", ModelPackageName=second)
+    assert add_version(sagemaker).endswith("/3")  # no number is used twice
+
+
+def test_a_group_goes_when_it_is_empty(sagemaker: SageMaker) -> None:
+    call(sagemaker, "CreateModelPackageGroup", **{GROUP: "Dogs"})
+    arn = add_version(sagemaker)
+    error = refusal(lambda: call(sagemaker, "DeleteModelPackageGroup", **{GROUP: "Dogs"}))
+    assert (error.code, "still contains Model Packages" in error.message) == ("ConflictException", True)
+    call(sagemaker, "DeleteModelPackage", ModelPackageName=arn)
+    call(sagemaker, "DeleteModelPackageGroup", **{GROUP: "Dogs"})
+    error = refusal(lambda: add_version(sagemaker))
+    assert error.message == f"ModelPackageGroup {ARN}:model-package-group/dogs does not exist."
+
+
 @pytest.mark.parametrize(
     ("operation", "request_", "resources"),
     [
         ("CreateModel", {"ModelName": "M"}, ["model/m"]),
         ("UpdateEndpoint", {"EndpointName": "E", "EndpointConfigName": "C"}, ["endpoint/e", "endpoint-config/c"]),
+        ("CreateModelPackage", {GROUP: "G"}, ["model-package-group/g", "model-package/g/*"]),
+        ("UpdateModelPackage", {"ModelPackageArn": f"{ARN}:model-package/g/1"}, ["model-package/g/1"]),
+        ("DeleteModelPackageGroup", {GROUP: f"{ARN}:model-package-group/G"}, ["model-package-group/g"]),
         ("UpdateEndpointWeightsAndCapacities", {"EndpointName": "E"}, ["endpoint/e"]),
         ("CreateTransformJob", {"TransformJobName": "J", "ModelName": "M"}, ["transform-job/j"]),
         (f"ListTrainingJobsFor{TUNING_JOB.member}", {TUNING_JOB.name_member: "J"}, ["hyper-parameter-tuning-job/j"]),

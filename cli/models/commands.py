@@ -1,0 +1,132 @@
+"""`kennel models list | approve | deploy | rollback`."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from cli.aws import Stage, announce
+from cli.console import console
+from cli.errors import NotReadyError
+from cli.models import registry
+from cli.models.registry import APPROVED, REJECTED, Version
+from cli.operating.deploying import deploy_stacks, require_answers
+
+app = typer.Typer(help="The packaged models: list, approve, deploy, roll back.", no_args_is_help=True)
+
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask about bootstrapping and permissions.")]
+
+
+@app.command("list")
+def list_versions(
+    context: typer.Context,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """List the versions, the newest first, with accuracy and digest, and which of them is deployed."""
+    stage: Stage = context.obj
+    versions, deployed = registry.versions(stage), registry.deployed_digest(stage)
+    if as_json:
+        rows = [
+            {
+                "version": version.number,
+                "status": version.status,
+                "registered": version.registered.isoformat(),
+                "deployed": version.digest == deployed,
+                "metadata": version.metadata,
+            }
+            for version in versions
+        ]
+        typer.echo(json.dumps({"deployed_digest": deployed, "versions": rows}))
+        return
+    table = Table("version", "status", "registered", "accuracy", "digest", "")
+    for version in versions:
+        known, here = version.metadata, "deployed" if version.digest == deployed else ""
+        status = version.status.removesuffix("ManualApproval")  # a line has room for "Pending"
+        accuracy = known.get("test_accuracy") or known.get("valid_accuracy", "")
+        digest = version.digest.removeprefix("sha256:")[:12]
+        table.add_row(str(version.number), status, f"{version.registered:%Y-%m-%d %H:%M}", accuracy, digest, here)
+    console.print(table if versions else f"No model is registered yet: {stage.kennel} package")
+    if deployed and deployed not in {version.digest for version in versions}:
+        console.print(f"The deployed model, {deployed[:19]}, is not registered.")
+
+
+@app.command()
+def approve(
+    context: typer.Context, version: Annotated[int, typer.Argument(help="The version that may be deployed.")]
+) -> None:
+    """Approve a version, so that it can be deployed."""
+    stage: Stage = context.obj
+    announce(stage)
+    chosen = _find(stage, registry.versions(stage), version)
+    registry.set_status(stage, chosen, APPROVED, "kennel models approve")
+    console.print(f"Version {version} is approved. Deploy it: {stage.kennel} models deploy {version}")
+
+
+@app.command()
+def deploy(
+    context: typer.Context,
+    version: Annotated[int | None, typer.Argument(help="Default: the newest approved one.")] = None,
+    yes: Yes = False,
+) -> None:
+    """Deploy an approved version: its artifact is fetched from the bucket and its digest checked."""
+    stage: Stage = context.obj
+    require_answers(f"{stage.kennel} models deploy", yes=yes)
+    announce(stage)
+    versions = registry.versions(stage)
+    approved = [found for found in versions if found.status == APPROVED]
+    if version is not None:
+        chosen = _find(stage, versions, version)
+        if chosen not in approved:
+            hint = f"Approve it: {stage.kennel} models approve {version}"
+            raise NotReadyError(f"Version {version} is not approved (status {chosen.status}).", hint)
+    elif approved:
+        chosen = approved[0]
+    else:
+        hint = f"{stage.kennel} models list, then {stage.kennel} models approve VERSION"
+        raise NotReadyError("No version is approved.", hint)
+    _deploy(stage, chosen, ask=not yes)
+
+
+@app.command()
+def rollback(context: typer.Context, yes: Yes = False) -> None:
+    """Deploy the version that was deployed before the present one, and reject the present one."""
+    stage: Stage = context.obj
+    require_answers(f"{stage.kennel} models rollback", yes=yes)
+    announce(stage)
+    versions, digest = registry.versions(stage), registry.deployed_digest(stage)
+    earlier = [found for found in versions if found.deployed and found.status != REJECTED and found.digest != digest]
+    if not earlier:
+        hint = f"Choose one: {stage.kennel} models list, then {stage.kennel} models deploy VERSION"
+        raise NotReadyError("No other version has been deployed before, or they are all rejected.", hint)
+    chosen = max(earlier, key=lambda found: found.deployed)
+    _deploy(stage, chosen, ask=not yes)
+    for present in versions:
+        if present.digest == digest:
+            registry.set_status(stage, present, REJECTED, f"kennel models rollback to version {chosen.number}")
+            again = f"{stage.kennel} models approve {present.number}"
+            console.print(f"Version {present.number} is rejected. If it was not to blame: {again}")
+
+
+def _find(stage: Stage, versions: list[Version], number: int) -> Version:
+    for version in versions:
+        if version.number == number:
+            return version
+    has = ", ".join(str(version.number) for version in versions) or "none"
+    raise NotReadyError(f"There is no version {number}. There are: {has}.", f"{stage.kennel} models list")
+
+
+def _deploy(stage: Stage, version: Version, *, ask: bool) -> None:
+    """Deploy a version as `kennel deploy` does; its artifact becomes the stage's, which a later deployment keeps."""
+    console.print(f"Deploying version {version.number}, {version.digest[:19]}.")
+    stage.artifact.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=stage.artifact.parent) as folder:
+        fetched = Path(folder, "model.tar.gz")
+        registry.fetch(stage, version, fetched)
+        deploy_stacks(stage, ["inference"], ask=ask, artifact=fetched)
+        fetched.replace(stage.artifact)
+    console.print(f"Version {version.number} is deployed.")

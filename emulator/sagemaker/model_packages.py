@@ -1,0 +1,110 @@
+"""The model registry: groups of model packages, the versions in them, and who approved which."""
+
+from __future__ import annotations
+
+from emulator.platform.awsapi import Caller, Payload, ServiceError, operation
+from emulator.platform.errors import refuse
+from emulator.platform.store import Record, Store
+from emulator.sagemaker.artifacts import check_location
+from emulator.sagemaker.resources import MODEL_PACKAGE, MODEL_PACKAGE_GROUP, Resources
+
+#: What UpdateModelPackage changes here.
+_UPDATED = ("ModelApprovalStatus", "ApprovalDescription")
+_METADATA, _REMOVED = "CustomerMetadataProperties", "CustomerMetadataPropertiesToRemove"
+_MAX_METADATA = 50
+
+
+class ModelPackages:
+    """Create and delete groups; create, approve, list and delete the versions in them.
+
+    A version's ARN ends in ``<group>/<version>``. Numbers are not used again when versions are deleted.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._groups = Resources(store, MODEL_PACKAGE_GROUP)
+        self._packages = Resources(store, MODEL_PACKAGE)
+
+    @operation("CreateModelPackageGroup")
+    def create_group(self, request: Payload, caller: Caller) -> Payload:
+        refuse("ManagedConfiguration" in request, "The local AWS has no ManagedConfiguration of model package groups.")
+        members = {"ModelPackageGroupStatus": "Completed", "CreatedBy": {}, "LatestVersion": 0}
+        record = self._groups.create(caller, request, **members)
+        return {"ModelPackageGroupArn": record["ModelPackageGroupArn"]}
+
+    @operation("DeleteModelPackageGroup")
+    def delete_group(self, request: Payload, caller: Caller) -> None:
+        with self._store.transaction():
+            group = self._groups.require(caller, request["ModelPackageGroupName"])
+            if self._packages.all(f"{MODEL_PACKAGE.arn(caller, group['ModelPackageGroupName'])}/"):
+                message = "Model Package Group cannot be deleted because it still contains Model Packages."
+                raise ServiceError("ConflictException", message)
+            self._groups.delete(group["ModelPackageGroupArn"])
+
+    @operation("CreateModelPackage")
+    def create(self, request: Payload, caller: Caller) -> Payload:
+        named, grouped = "ModelPackageName" in request, "ModelPackageGroupName" in request
+        both = "Both ModelPackageName and ModelPackageGroupName are provided in the input. "
+        refuse(named and grouped, f"{both}Cannot determine which one to use.")
+        refuse(not named and not grouped, "Missing ARN.")
+        refuse(named, "The local AWS has model packages with versions only: give a ModelPackageGroupName.")
+        refuse("Tags" in request, "Tags cannot be given to a version: a model package has the tags of its group.")
+        wanted = "InferenceSpecification" not in request
+        refuse(wanted, "A model package needs an InferenceSpecification here, with the location of the model.")
+        for member in ("ValidationSpecification", "SourceAlgorithmSpecification"):
+            refuse(member in request, f"The local AWS has no {member} of model packages.")
+        for container in request["InferenceSpecification"]["Containers"]:
+            if "ModelDataUrl" in container:
+                check_location(container["ModelDataUrl"])
+        with self._store.transaction():
+            group = self._groups.require(caller, request["ModelPackageGroupName"])
+
+            def count(record: Record) -> None:
+                record["LatestVersion"] += 1
+
+            name, arn = group["ModelPackageGroupName"], group["ModelPackageGroupArn"]
+            version = (self._groups.change(arn, count) or group)["LatestVersion"]
+            shown = {"ModelPackageName": name, "ModelPackageGroupName": name, "ModelPackageVersion": version}
+            approval = request.get("ModelApprovalStatus", "PendingManualApproval")
+            record = self._packages.create(
+                caller,
+                {**request, "ModelPackageName": f"{name}/{version}"},
+                **shown,
+                ModelApprovalStatus=approval,
+                ModelPackageStatus="Completed",
+                ModelPackageStatusDetails={"ValidationStatuses": [], "ImageScanStatuses": []},
+            )
+        return {"ModelPackageArn": record["ModelPackageArn"]}
+
+    @operation("UpdateModelPackage")
+    def update(self, request: Payload, caller: Caller) -> Payload:
+        for member in request.keys() - {"ModelPackageArn", "ClientToken", *_UPDATED, _METADATA, _REMOVED}:
+            refuse(True, f"The local AWS does not change the {member} of a model package.")
+
+        def change(record: Record) -> None:
+            metadata = {**record.get(_METADATA, {}), **request.get(_METADATA, {})}
+            kept = {key: value for key, value in metadata.items() if key not in request.get(_REMOVED, [])}
+            refuse(len(kept) > _MAX_METADATA, f"A model package has at most {_MAX_METADATA} {_METADATA}.")
+            record.update({member: request[member] for member in _UPDATED if member in request})
+            record.pop(_METADATA, None)
+            if kept:
+                record[_METADATA] = kept
+
+        arn = self._packages.require(caller, request["ModelPackageArn"])["ModelPackageArn"]
+        self._packages.change(arn, change)
+        return {"ModelPackageArn": arn}
+
+    @operation("DeleteModelPackage")
+    def delete(self, request: Payload, caller: Caller) -> None:
+        self._packages.delete(self._packages.require(caller, request["ModelPackageName"])["ModelPackageArn"])
+
+    @operation("ListModelPackages")
+    def list_all(self, request: Payload, caller: Caller) -> Payload:
+        request = dict(request)
+        versioned = request.pop("ModelPackageType", "Unversioned") != "Unversioned"
+        if "ModelPackageGroupName" in request:
+            group = self._groups.require(caller, request["ModelPackageGroupName"])
+            request["ModelPackageGroupName"] = group["ModelPackageGroupName"]
+        elif not versioned:  # what AWS lists unless told otherwise, and the local AWS has none of
+            return {"ModelPackageSummaryList": []}
+        return self._packages.list_page(request, caller)
