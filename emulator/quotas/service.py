@@ -17,6 +17,7 @@ from emulator.platform.awsapi import Caller, Payload, Service, ServiceError, pag
 
 CONCURRENT_EXECUTIONS = "Concurrent executions"
 ALL_ENDPOINTS = "Number of instances across active endpoints"
+SERVERLESS_CONCURRENCY = "Maximum total concurrency that can be allocated across all serverless endpoints"
 _SERVICE_NAMES = {"lambda": "AWS Lambda", "codebuild": "AWS CodeBuild", "sagemaker": "Amazon SageMaker"}
 _TABLE = Path(__file__).with_name("quotas.csv")
 #: Instances of one type for one purpose, unless told otherwise; AWS's own defaults are often 0.
@@ -105,6 +106,7 @@ def _listed() -> Iterator[tuple[str, str, str, int, int]]:
     for machine, size, code, builders in _BUILDERS:
         yield "codebuild", builds(machine, size), code, builders, builders
     yield "sagemaker", ALL_ENDPOINTS, "L-7A3DF611", 20, _INSTANCES
+    yield "sagemaker", SERVERLESS_CONCURRENCY, "L-96300102", 10, 200
     with _TABLE.open(newline="") as table:
         for row in csv.DictReader(table):
             instance_type = row.pop("instance type")

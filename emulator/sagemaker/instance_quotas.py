@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from emulator.platform.awsapi import Caller, Payload, ServiceError
 from emulator.platform.store import Record, Store
-from emulator.quotas.service import ALL_ENDPOINTS, Quotas, instances
+from emulator.quotas.service import ALL_ENDPOINTS, SERVERLESS_CONCURRENCY, Quotas, instances
 from emulator.sagemaker.resources import (
     ENDPOINT,
     ENDPOINT_CONFIG,
@@ -48,10 +48,11 @@ class InstanceQuotas:
         for quota, delta in wanted.items():
             limit = self._quotas.limit(quota)
             if used[quota] + delta > limit:
+                unit = "" if quota == SERVERLESS_CONCURRENCY else " Instances"
                 raise ServiceError(
                     "ResourceLimitExceeded",
-                    f"The account-level service limit '{quota}' is {limit} Instances, with current utilization of "
-                    f"{used[quota]} Instances and a request delta of {delta} Instances. {_ADVICE}",
+                    f"The account-level service limit '{quota}' is {limit}{unit}, with current utilization of "
+                    f"{used[quota]}{unit} and a request delta of {delta}{unit}. {_ADVICE}",
                 )
 
     def _wanted(self, operation: str, request: Payload, caller: Caller) -> Usage:
@@ -59,20 +60,29 @@ class InstanceQuotas:
         match operation:
             case "CreateEndpoint" | "UpdateEndpoint":
                 # Blue/green: the whole new fleet comes up beside the old one, in the size that the endpoint has now.
-                live = self._fleet(request, caller) if request.get("RetainAllVariantProperties") else []
-                counts = {variant["VariantName"]: variant["InstanceCount"] for variant in live}
+                live = self._fleet(request, caller)
+                retained = live if request.get("RetainAllVariantProperties") else []
+                counts = {variant["VariantName"]: variant["InstanceCount"] for variant in retained}
                 config = self._record(ENDPOINT_CONFIG, request, caller)
-                return _of_variants(
-                    (variant, counts.get(variant["VariantName"], variant["InitialInstanceCount"]))
+                wanted = _of_variants(
+                    (variant, counts.get(variant["VariantName"], variant.get("InitialInstanceCount", 0)))
                     for variant in config.get("ProductionVariants", [])
                 )
+                wanted[SERVERLESS_CONCURRENCY] -= sum(map(_concurrency, live))  # environments are not doubled
+                return wanted
             case "UpdateEndpointWeightsAndCapacities":
                 changes = request["DesiredWeightsAndCapacities"]
-                desired = {change["VariantName"]: change.get("DesiredInstanceCount", 0) for change in changes}
-                return _of_variants(
-                    (variant["Variant"], max(0, desired.get(variant["VariantName"], 0) - variant["InstanceCount"]))
-                    for variant in self._fleet(request, caller)
-                )
+                desired = {change["VariantName"]: change for change in changes}
+                wanted = Counter()
+                for variant in self._fleet(request, caller):
+                    change = desired.get(variant["VariantName"], {})
+                    if concurrency := _concurrency(variant):
+                        more = change.get("ServerlessUpdateConfig", {}).get("MaxConcurrency", 0) - concurrency
+                        wanted[SERVERLESS_CONCURRENCY] += more
+                    else:
+                        more = change.get("DesiredInstanceCount", 0) - variant["InstanceCount"]
+                        wanted += _of_variants([(variant["Variant"], max(0, more))])
+                return wanted
             case "CreateHyperParameterTuningJob":
                 parallel = request["HyperParameterTuningJobConfig"]["ResourceLimits"]["MaxParallelTrainingJobs"]
                 trial = _of_training(request.get("TrainingJobDefinition", {}))
@@ -115,8 +125,17 @@ class InstanceQuotas:
 def _of_variants(counts: Iterable[tuple[Payload, int]]) -> Usage:
     total: Usage = Counter()
     for variant, count in counts:
+        if serverless := variant.get("ServerlessConfig"):
+            total[SERVERLESS_CONCURRENCY] += serverless["MaxConcurrency"]
+            continue
         total += Counter({instances(variant["InstanceType"], "endpoint"): count, ALL_ENDPOINTS: count})
     return total
+
+
+def _concurrency(variant: Payload) -> int:
+    """How many invocations at a time a serverless variant of a fleet takes; 0 of one with instances."""
+    most: int = variant["Variant"].get("ServerlessConfig", {}).get("MaxConcurrency", 0)
+    return most
 
 
 def _of_training(job: Payload) -> Usage:

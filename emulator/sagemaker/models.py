@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from emulator.platform.awsapi import Caller, Payload, operation
 from emulator.platform.errors import refuse
-from emulator.platform.store import Store
+from emulator.platform.store import Record, Store
 from emulator.sagemaker.artifacts import check_location
+from emulator.sagemaker.endpoints import serverless
 from emulator.sagemaker.resources import ENDPOINT_CONFIG, MODEL, Resources
 
 
@@ -26,7 +27,7 @@ class Models:
             "Member must not be null",
         )
         container = request["PrimaryContainer"]
-        refuse("Image" not in container, "A container needs an Image: the local AWS has no model packages.")
+        refuse("Image" not in container, "A container needs an Image: the local AWS makes no models of model packages.")
         refuse("ModelDataSource" in container, "The local AWS reads one .tar.gz: ModelDataUrl, and no ModelDataSource.")
         refuse(
             container.get("Mode") == "MultiModel", "The local AWS has no containers of many models: no Mode MultiModel."
@@ -47,26 +48,32 @@ class Models:
             check_location(request["DataCaptureConfig"]["DestinationS3Uri"])
         names = [variant["VariantName"] for variant in variants]
         refuse(len(set(names)) < len(names), f"Variant names must be unique: {', '.join(names)}.")
-        for variant in variants:
-            self._check_variant(variant, caller)
+        models = [self._model(variant, caller) for variant in variants]
+        if any("ServerlessConfig" in variant for variant in variants):
+            serverless.check_config(request, models)
+        else:
+            for variant in variants:
+                _check_variant(variant)
         variants = [{"InitialVariantWeight": 1.0, **variant} for variant in variants]
         record = self._configs.create(caller, {**request, "ProductionVariants": variants})
         return {"EndpointConfigArn": record["EndpointConfigArn"]}
 
-    def _check_variant(self, variant: Payload, caller: Caller) -> None:
-        name = variant["VariantName"]
+    def _model(self, variant: Payload, caller: Caller) -> Record:
         refuse(
             "ModelName" not in variant,
-            f"Variant {name} names no model. The local AWS has no inference components: each needs a ModelName.",
+            f"Variant {variant['VariantName']} names no model. The local AWS has no inference components: each needs a "
+            "ModelName.",
         )
-        self._models.require(caller, variant["ModelName"])
-        for member in ("ServerlessConfig", "RoutingConfig", "ManagedInstanceScaling"):
-            refuse(member in variant, f"Variant {name} has a {member}, and the local AWS has no such thing.")
-        refuse("InstanceType" not in variant, f"Variant {name} needs an InstanceType.")
-        refuse(
-            variant.get("InitialInstanceCount", 0) < 1, f"Variant {name} needs an InitialInstanceCount of at least 1."
-        )
+        return self._models.require(caller, variant["ModelName"])
 
     @operation("DeleteEndpointConfig")
     def delete_config(self, request: Payload, caller: Caller) -> None:
         self._configs.delete(self._configs.require(caller, request["EndpointConfigName"])["EndpointConfigArn"])
+
+
+def _check_variant(variant: Payload) -> None:
+    name = variant["VariantName"]
+    for member in ("RoutingConfig", "ManagedInstanceScaling"):
+        refuse(member in variant, f"Variant {name} has a {member}, and the local AWS has no such thing.")
+    refuse("InstanceType" not in variant, f"Variant {name} needs an InstanceType.")
+    refuse(variant.get("InitialInstanceCount", 0) < 1, f"Variant {name} needs an InitialInstanceCount of at least 1.")

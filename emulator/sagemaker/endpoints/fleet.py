@@ -55,6 +55,9 @@ class Variant:
     `active` how many of the instances serve it (None: all). `invocations` waits for the metrics.
     """
 
+    #: How long a server may take until its first healthy ping, unless the variant says otherwise.
+    startup_seconds = DEFAULT_STARTUP_SECONDS
+
     def __init__(
         self,
         host: Host,
@@ -98,7 +101,7 @@ class Variant:
             program, environment = _find_program(root), self._environment(role, container, root)
         except (ServiceError, ArtifactError, OSError) as error:
             raise FleetError(f"The model of {self._title} cannot be loaded: {error}") from None
-        startup = self._variant.get("ContainerStartupHealthCheckTimeoutInSeconds", DEFAULT_STARTUP_SECONDS)
+        startup = self._variant.get("ContainerStartupHealthCheckTimeoutInSeconds", self.startup_seconds)
 
         def new_instance() -> Instance:
             stream = f"{self.name}/i-{uuid.uuid4().hex[:17]}{self._log_suffix}"
@@ -135,9 +138,14 @@ class Variant:
         with self._resizing:
             surplus = added if failed else self.instances[count:]
             self.instances = [instance for instance in self.instances if instance not in surplus]
-        _stop_all(surplus, drain=not failed)
+        stop_all(surplus, drain=not failed)
         if failed:
             raise FleetError(self._failure_reason(failed[0]))
+
+    def update(self, spec: Payload, start_seconds: float) -> None:
+        """Have the capacity and the weight that a record says."""
+        self.resize(spec["InstanceCount"], start_seconds)
+        self.weight = spec["Weight"]
 
     def _failure_reason(self, instance: Instance) -> str:
         reason = (
@@ -180,12 +188,13 @@ class Variant:
         with self._resizing:  # for as long as it takes: who stops it a second time waits for the first
             self._stopped = True
             instances, self.instances = self.instances, []
-            _stop_all(instances, drain)
+            stop_all(instances, drain)
         if self._temporary is not None:
             shutil.rmtree(self._temporary, ignore_errors=True)
 
 
-def _stop_all(instances: Iterable[Instance], drain: bool) -> None:
+def stop_all(instances: Iterable[Instance], drain: bool) -> None:
+    """Stop instances, all at a time."""
     instances = list(instances)
     if instances:
         with ThreadPoolExecutor(len(instances), thread_name_prefix="stop") as pool:
@@ -231,7 +240,15 @@ def _find_program(root: Path) -> Path:
 class Fleet:
     """All variants of a deployed endpoint configuration; `spec` is the fleet's part of the endpoint's record."""
 
-    def __init__(self, host: Host, endpoint: str, region: str, spec: Payload, directory: Path) -> None:
+    def __init__(
+        self,
+        host: Host,
+        endpoint: str,
+        region: str,
+        spec: Payload,
+        directory: Path,
+        make_variant: Callable[..., Variant] = Variant,
+    ) -> None:
         self.directory = directory / spec["Id"]
         self.endpoint, self.region, self.config = endpoint, region, spec["EndpointConfigName"]
         self._host = host
@@ -243,7 +260,7 @@ class Fleet:
         for variant in spec["Variants"]:
             name, log_group = variant["VariantName"], LOG_GROUP.format(endpoint=endpoint)
             title = f"production variant {name}"
-            self.variants[name] = Variant(host, region, variant, self.directory / name, title, log_group)
+            self.variants[name] = make_variant(host, region, variant, self.directory / name, title, log_group)
 
     def start(self, start_seconds: float = 0.0) -> None:
         """Bring up every instance and wait until all are healthy; FleetError where one is not: `stop` the fleet.

@@ -31,11 +31,12 @@ class ServerFailed(Exception):
 
 @dataclass
 class HttpAnswer:
-    """What a server answered; the names of `headers` are lower-case."""
+    """What a server answered; the names of `headers` are lower-case. `setup_seconds`: what passed before it was up."""
 
     status: int = 0
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes = b""
+    setup_seconds: float = 0.0
 
 
 class ConnectionPool:

@@ -20,6 +20,7 @@ from emulator.platform.store import Record, Store
 from emulator.sagemaker.endpoints import guardrails, specs
 from emulator.sagemaker.endpoints.fleet import Fleet, FleetError
 from emulator.sagemaker.endpoints.metrics import PUBLISH_SECONDS, Publisher
+from emulator.sagemaker.endpoints.serverless import make_variant
 from emulator.sagemaker.resources import ENDPOINT, ENDPOINT_CONFIG, MODEL, Resources
 
 logger = logging.getLogger(__name__)
@@ -74,6 +75,7 @@ class Endpoints:
         def change(record: Record) -> None:
             _begin(record, "Updating")
             spec = record["NextFleet"] = self._next_fleet(request, caller)
+            specs.check_kind(record["Fleet"], spec)
             if request.get("RetainAllVariantProperties"):
                 excluded = {item["VariantPropertyType"] for item in request.get("ExcludeRetainedVariantProperties", [])}
                 specs.retain_properties(record["Fleet"], spec, excluded)
@@ -247,8 +249,7 @@ class Endpoints:
 
         def resize(spec: Payload) -> None:
             for variant in spec["Variants"]:
-                fleet.variants[variant["VariantName"]].resize(variant["InstanceCount"], self._start_seconds)
-                fleet.variants[variant["VariantName"]].weight = variant["Weight"]
+                fleet.variants[variant["VariantName"]].update(variant, self._start_seconds)
 
         try:
             resize(record["Fleet"])
@@ -310,7 +311,7 @@ class Endpoints:
 
     def _new_fleet(self, record: Record, spec: Payload) -> Fleet:
         region, name = _key(record)
-        fleet = Fleet(self._host, name, region, spec, self._directory(record))
+        fleet = Fleet(self._host, name, region, spec, self._directory(record), make_variant)
         self._alive.add(fleet)
         return fleet
 

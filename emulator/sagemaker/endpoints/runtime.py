@@ -13,7 +13,7 @@ from urllib.parse import unquote
 
 from emulator.platform.awsapi import Response, ServiceError, signed_region
 from emulator.sagemaker.endpoints.fleet import INVOCATION_SECONDS, LOG_GROUP, Fleet, Invocation
-from emulator.sagemaker.endpoints.http_client import ServerFailed
+from emulator.sagemaker.endpoints.http_client import HttpAnswer, ServerFailed
 from emulator.sagemaker.endpoints.instance import MAX_BODY_BYTES
 
 logger = logging.getLogger(__name__)
@@ -89,6 +89,7 @@ class Runtime:
         forwarded = {name: headers[name] for name in _FORWARDED if name in headers}
         asked = time.perf_counter()
         status: int | None = 0
+        answer: HttpAnswer | None = None
         try:
             async with asyncio.timeout(INVOCATION_SECONDS):
                 answer = await variant.ask(forwarded, body)
@@ -108,7 +109,8 @@ class Runtime:
         except ServerFailed as error:
             raise self._model_error(endpoint, region, 0, str(error)) from None
         finally:
-            taken = 1e6 * (time.perf_counter() - asked), 1e6 * (asked - received)
+            setup = answer.setup_seconds if answer is not None else 0.0
+            taken = 1e6 * (time.perf_counter() - asked - setup), 1e6 * (asked - received + setup)
             variant.invocations.append(Invocation(status, *taken))
         if not 200 <= answer.status < 300:
             raise self._model_error(endpoint, region, answer.status, answer.body.decode(errors="replace"))

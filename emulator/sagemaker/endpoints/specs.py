@@ -10,6 +10,7 @@ from emulator.platform.awsapi import Payload
 from emulator.platform.errors import refuse
 from emulator.platform.store import Record
 from emulator.sagemaker.endpoints.fleet import Fleet
+from emulator.sagemaker.endpoints.serverless import check_concurrency
 
 
 def of_config(config: Payload, models: Mapping[str, Record]) -> Payload:
@@ -18,7 +19,7 @@ def of_config(config: Payload, models: Mapping[str, Record]) -> Payload:
         {
             "VariantName": variant["VariantName"],
             "Weight": variant["InitialVariantWeight"],
-            "InstanceCount": variant["InitialInstanceCount"],
+            "InstanceCount": variant.get("InitialInstanceCount", _provisioned(variant)),
             "Variant": variant,
             "Model": models[variant["VariantName"]],
         }
@@ -29,8 +30,28 @@ def of_config(config: Payload, models: Mapping[str, Record]) -> Payload:
 
 
 def counts(spec: Payload) -> dict[str, int]:
-    """How many instances a fleet has, by variant."""
-    return {variant["VariantName"]: variant["InstanceCount"] for variant in spec["Variants"]}
+    """How many instances a fleet has, by variant; of a serverless variant, how many invocations at a time."""
+    return {
+        variant["VariantName"]: _serverless(variant).get("MaxConcurrency", variant["InstanceCount"])
+        for variant in spec["Variants"]
+    }
+
+
+def check_kind(current: Payload, spec: Payload) -> None:
+    """Refuse to make a serverless endpoint of another one; AWS does the opposite only."""
+    becomes = any(map(_serverless, spec["Variants"])) and not any(map(_serverless, current["Variants"]))
+    refuse(becomes, "You cannot convert an instance-based endpoint to a serverless endpoint. Create another endpoint.")
+
+
+def _serverless(variant: Payload) -> Payload:
+    config: Payload = variant["Variant"].get("ServerlessConfig", {})
+    return config
+
+
+def _provisioned(variant: Payload) -> int:
+    """How many environments of a serverless variant are always up."""
+    count: int = variant.get("ServerlessConfig", {}).get("ProvisionedConcurrency", 0)
+    return count
 
 
 def retain_properties(current: Payload, spec: Payload, excluded: set[str]) -> None:
@@ -38,8 +59,10 @@ def retain_properties(current: Payload, spec: Payload, excluded: set[str]) -> No
     live = {variant["VariantName"]: variant for variant in current["Variants"]}
     for variant in spec["Variants"]:
         for member, property_type in (("Weight", "DesiredWeight"), ("InstanceCount", "DesiredInstanceCount")):
-            if variant["VariantName"] in live and property_type not in excluded:
-                variant[member] = live[variant["VariantName"]][member]
+            before = live.get(variant["VariantName"])
+            sized = member == "Weight" or not (_serverless(variant) or (before and _serverless(before)))
+            if before and sized and property_type not in excluded:
+                variant[member] = before[member]
 
 
 def with_desired(spec: Payload, desired: list[Payload]) -> Payload:
@@ -48,10 +71,17 @@ def with_desired(spec: Payload, desired: list[Payload]) -> Payload:
     for change in desired:
         name = change["VariantName"]
         refuse(name not in variants, f"Variant {name} not found. There are: {', '.join(variants)}.")
-        serverless = "ServerlessUpdateConfig" in change
+        config, update = _serverless(variants[name]), change.get("ServerlessUpdateConfig")
         refuse(
-            serverless, f"Variant {name} has a ServerlessUpdateConfig, and the local AWS has no serverless variants."
+            update is not None and not config, f"Variant {name} is not serverless: it takes no ServerlessUpdateConfig."
         )
+        sized = "DesiredInstanceCount" in change
+        refuse(sized and config, f"Variant {name} is serverless: it takes no DesiredInstanceCount.")
+        if update is not None:
+            config = {**config, **update}
+            check_concurrency(config)
+            variants[name]["Variant"] = {**variants[name]["Variant"], "ServerlessConfig": config}
+            variants[name]["InstanceCount"] = _provisioned(variants[name]["Variant"])
         none = change.get("DesiredInstanceCount", 1) < 1
         refuse(none, f"Variant {name} needs a DesiredInstanceCount of at least 1.")
         for member, target in (("DesiredInstanceCount", "InstanceCount"), ("DesiredWeight", "Weight")):
@@ -63,13 +93,18 @@ def summary(spec: Payload, fleet: Fleet | None) -> Payload:
     """A variant as DescribeEndpoint shows it."""
     live = fleet.variants.get(spec["VariantName"]) if fleet is not None else None
     model, image = spec["Model"], spec["Model"]["PrimaryContainer"]["Image"]
+    capacity: Payload = {
+        "CurrentInstanceCount": len(live.in_service()) if live else 0,
+        "DesiredInstanceCount": spec["InstanceCount"],
+    }
+    if config := _serverless(spec):
+        capacity = {"CurrentServerlessConfig": config, "DesiredServerlessConfig": config}
     return {
+        **capacity,
         "VariantName": spec["VariantName"],
         "DeployedImages": [{"SpecifiedImage": image, "ResolvedImage": image, "ResolutionTime": model["CreationTime"]}],
         "CurrentWeight": live.weight if live else spec["Weight"],
         "DesiredWeight": spec["Weight"],
-        "CurrentInstanceCount": len(live.in_service()) if live else 0,
-        "DesiredInstanceCount": spec["InstanceCount"],
     }
 
 
@@ -99,7 +134,7 @@ def pending_summary(record: Record, fleet: Fleet | None) -> Payload:
     variants = [
         {
             **summary(variant, fleet),
-            "InstanceType": variant["Variant"]["InstanceType"],
+            **{k: v for k, v in variant["Variant"].items() if k == "InstanceType"},
             "VariantStatus": [deployment["Status"][variant["VariantName"]]],
         }
         for variant in spec["Variants"]

@@ -90,6 +90,22 @@ def test_an_endpoint_serves_with_the_credentials_of_its_role_until_it_is_deleted
     refused(aws.who, f"Endpoint {name} of account 000000000000 not found", name)
 
 
+def test_a_serverless_endpoint_starts_on_demand_and_throttles(aws: LocalSageMaker, role: str) -> None:
+    name, config_name = f"serverless-{uuid.uuid4().hex[:8]}", f"c-{uuid.uuid4().hex[:8]}"
+    capacity = {"ServerlessConfig": {"MemorySizeInMB": 1024, "MaxConcurrency": 1}}
+    variant = {"VariantName": "v", "ModelName": aws.model(aws.artifact("1"), role), **capacity}
+    aws.sagemaker.create_endpoint_config(EndpointConfigName=config_name, ProductionVariants=[variant])
+    endpoint = aws.endpoint(config_name, name)
+    assert aws.settled(endpoint)["ProductionVariants"][0]["CurrentServerlessConfig"] == capacity["ServerlessConfig"]
+    pid = aws.who(endpoint)["pid"]
+    assert aws.who(endpoint)["pid"] == pid
+    with Load(aws, endpoint) as load:
+        pass
+    assert set(load.outcomes) == {"version 1", "400 ThrottlingException"}
+    aws.sagemaker.delete_endpoint(EndpointName=endpoint)
+    wait_until(lambda: not alive(pid))
+
+
 def test_network_isolation_takes_the_credentials_away(aws: LocalSageMaker, role: str) -> None:
     own = {"OWN": "value", "WHERE": "/opt/ml/model/version"}
     model = aws.model(aws.artifact("1"), role, own, EnableNetworkIsolation=True)

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from cli.local.commands import app
 from emulator.platform.awsapi import Payload
 from emulator.platform.store import Store
-from emulator.quotas.service import Quotas
+from emulator.quotas.service import SERVERLESS_CONCURRENCY, Quotas
 from emulator.sagemaker import SageMaker
 
 
@@ -80,3 +80,31 @@ def test_instances_beyond_a_quota_are_refused_in_the_words_of_aws(
         f"The account-level service limit '{quota}' is {used} Instances, with current utilization of {used} Instances "
         f"and a request delta of {delta} Instances."
     )
+
+
+@pytest.mark.parametrize(
+    ("operation", "request_"),
+    [
+        ("UpdateEndpoint", EXISTING),
+        (
+            "UpdateEndpointWeightsAndCapacities",
+            {"EndpointName": "e", "DesiredWeightsAndCapacities": [
+                {"VariantName": "v", "ServerlessUpdateConfig": {"MaxConcurrency": 13}}]},
+        ),
+    ],
+)  # fmt: skip
+def test_a_change_of_a_serverless_endpoint_needs_only_the_concurrency_that_it_adds(
+    tmp_path: Path, operation: str, request_: Payload
+) -> None:
+    now, then = ({"VariantName": "v", "ServerlessConfig": {"MaxConcurrency": most}} for most in (5, 13))
+    fleet = {"Variants": [{"VariantName": "v", "InstanceCount": 0, "Variant": now}]}
+    for kind, name, record in (
+        ("endpoint", "e", {"EndpointName": "e", "Fleet": fleet}),
+        ("endpoint-config", "c", {"EndpointConfigName": "c", "ProductionVariants": [then]}),
+    ):
+        Store(tmp_path).table("sagemaker", kind).put(f"arn:aws:sagemaker:eu-west-1:{ACCOUNT}:{kind}/{name}", record)
+    quotas = Quotas({SERVERLESS_CONCURRENCY: 12})
+    sagemaker = SageMaker(dataclasses.replace(make_host(tmp_path), quotas=quotas))
+    error = refusal(lambda: sagemaker.call(operation, request_, CALLER))
+    wanted = f"'{SERVERLESS_CONCURRENCY}' is 12, with current utilization of 5 and a request delta of 8. "
+    assert wanted in error.message

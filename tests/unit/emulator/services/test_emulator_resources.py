@@ -262,7 +262,7 @@ CODES = {
         (
             "CreateEndpointConfig",
             variant(ServerlessConfig={"MemorySizeInMB": 2048, "MaxConcurrency": 1}),
-            "has no such",
+            "Not supported for serverless endpoint: InitialInstanceCount, InstanceType",
         ),
         ("CreateEndpointConfig", variant(ModelName=None), "names no model"),
         ("CreateTrainingJob", {"ResourceConfig": {"InstanceCount": 1}}, "needs an InstanceType"),
@@ -295,7 +295,7 @@ CODES = {
         ("CreateTransformJob", {"ModelName": "nobody"}, "Could not find model"),
         ("UpdateEndpointWeightsAndCapacities", desired(VariantName="w"), "Variant w not found. There are: v"),
         ("UpdateEndpointWeightsAndCapacities", desired(DesiredInstanceCount=0), "at least 1"),
-        ("UpdateEndpointWeightsAndCapacities", desired(ServerlessUpdateConfig={}), "has a ServerlessUpdateConfig"),
+        ("UpdateEndpointWeightsAndCapacities", desired(ServerlessUpdateConfig={}), "is not serverless"),
         ("UpdateEndpoint", {"EndpointName": "no", "EndpointConfigName": "c"}, 'Could not find endpoint "arn'),
         ("UpdateEndpoint", {"EndpointName": "e", "EndpointConfigName": "c"}, "Could not find endpoint configuration"),
         ("DescribeModel", {"ModelName": "no"}, f'Could not find model "{ARN}:model/no".'),
