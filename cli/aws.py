@@ -111,6 +111,11 @@ class Stage:
         endpoint = os.environ.get("AWS_ENDPOINT_URL")
         return f"account {self.account}, region {self.region}{f', at {endpoint}' if endpoint else ''}"
 
+    @property
+    def tags(self) -> dict[str, str]:
+        """The tags of everything of the stage, as the stacks set them."""
+        return {"project": self.settings.project, "stage": self.name}
+
     def stack_name(self, kind: str) -> str:
         """Return the CloudFormation name of the stack `kind` (`storage`, `training`, `inference`)."""
         return self.settings.stack_name(kind)

@@ -13,6 +13,7 @@ from rich.text import Text
 from cli.aws import Stage
 from cli.batch import commands as batch
 from cli.console import error_console
+from cli.costs import command as costs
 from cli.data import commands as data
 from cli.errors import KennelError
 from cli.local import commands as local
@@ -45,6 +46,7 @@ app.command("deploy")(deploying.deploy)
 app.command("classify")(classifying.classify)
 app.command("evaluate")(classifying.evaluate)
 app.command("batch")(batch.batch)
+app.command("cost")(costs.cost)
 app.command("destroy")(destroying.destroy)
 app.command("demo")(demo.demo)
 

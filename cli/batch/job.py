@@ -20,7 +20,7 @@ from cli.batch.labels import BAD_ANSWER, InputImage, Label, label_of_answer, lab
 from cli.console import console, progress_bar
 from cli.errors import aws_errors
 from cli.parallel import map_unordered
-from cli.prices import hourly_price
+from cli.prices import job_price
 from cli.serving.answers import MAX_BYTES
 from cli.training.job_names import job_prefix, new_job
 from infra import instance_types
@@ -82,7 +82,7 @@ class BatchFolder:
         etags = {name: image.etag for name, image in images.items()}
         self._put_json(f"{self._jobs}{job}{_GIVEN}", {"model": model, "etags": etags})
         self._put_json(self._manifest_key(job), [{"prefix": f"s3://{self.bucket}/{self.source}"}, *images])
-        price = hourly_price(instance_type, options.instances)
+        price = job_price(instance_type, options.instances)
         console.print(f"Transform job {job} on {options.instances} × {instance_type} ({price}).")
         key = self._stage.output("storage", "DataKeyArn")
         machines = {"InstanceType": instance_type, "InstanceCount": options.instances}

@@ -14,9 +14,9 @@ from cli.aws import Stage, announce
 from cli.cdk import run_cdk
 from cli.console import ask as ask_person
 from cli.console import console
+from cli.costs.command import compare
 from cli.errors import NotReadyError, UsageError
 from cli.models.registry import note_deployment
-from cli.operating.costs import cost_lines
 from cli.operating.log_retention import limit_logs
 from cli.operating.preflight import require_room
 from cli.operating.verifying import verify_inference
@@ -88,7 +88,7 @@ def deploy_stacks(
     With `ask`, a person has to agree to bootstrapping and to new permissions. `artifact` replaces that of the settings.
     """
     version = _model_version(artifact or stage.artifact) if "inference" in kinds else None
-    console.print("\n".join(cost_lines(stage.settings, kinds)))
+    compare(stage, kinds).tell()
     if version:
         require_room(stage)
     if stage.find_stack(_BOOTSTRAP_STACK) is None:

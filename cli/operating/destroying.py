@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from typing import Annotated, Any
@@ -17,9 +17,10 @@ from cli.console import ask, console, error_console, progress_bar
 from cli.errors import KennelError, NotReadyError, WorkFailedError, aws_errors
 from cli.models.registry import delete_versions
 from cli.operating.deploying import StackKind
+from cli.operating.endpoints import stage_endpoints
+from cli.operating.leftovers import Leftover, find_leftovers, log_groups
 from cli.operating.log_retention import ENDPOINT_LOGS
 from cli.operating.stopping import stop_jobs
-from cli.prices import UNIT
 from cli.training.ec2_instances import terminate_instances
 from cli.training.job_names import job_prefixes
 from cli.training.sagemaker import LOG_GROUP as TRAINING_LOGS
@@ -28,12 +29,6 @@ _ONE_HOUR = {"Delay": 5, "MaxAttempts": 720}
 _LATE_LOGS_SECONDS = 10 * 60  # S3 goes on delivering access logs, for hours in the worst case
 _LATE_LOGS_PAUSE = 30.0
 _BUCKET = "AWS::S3::Bucket"
-#: What a storage stack that is retained goes on costing, in USD a month.
-_RETAINED = {
-    _BUCKET: ("bucket", f"{UNIT['s3_gb_month']} for each GB"),
-    "AWS::ECR::Repository": ("image repository", f"{UNIT['ecr_gb_month']:.2f} for each GB"),
-    "AWS::KMS::Key": ("key", f"{UNIT['key_month']:.2f}, up to {3 * UNIT['key_month']:.2f} after two yearly rotations"),
-}
 
 
 def destroy(
@@ -48,10 +43,6 @@ def destroy(
         what = "The data bucket is kept." if retain else "The data bucket goes too, with all that is in it."
         ask(f"Destroy the stage {stage.name} in {stage.place}? {what}")
     destroy_stage(stage)
-    if retain:
-        _tell_what_is_retained(stage)
-    else:
-        console.print(f"Nothing of the stage {stage.name!r} is left in {stage.place}.")
     console.print(
         "The CDK's own bootstrap stack (CDKToolkit) is shared by all CDK apps of the account and stays; its bucket "
         "holds the artifacts that were deployed."
@@ -81,10 +72,10 @@ class _Steps:
 def destroy_stage(stage: Stage) -> None:
     """Stop the stage's jobs, destroy its stacks (not a storage stack that is retained), empty its buckets, delete logs.
 
+    At the end it looks for what is left, and says what that costs.
     A step that fails keeps back only those that would fail because of it.
     """
-    steps, endpoints = _Steps(stage), list[str]()
-    steps.attempt("Listing the endpoints", _list_endpoints, endpoints)  # now: their logs are deleted when they are gone
+    steps = _Steps(stage)
     stopped = steps.attempt("Stopping the jobs", stop_jobs)
     stopped &= steps.attempt("Terminating the training instances", terminate_instances)
     free = steps.attempt("Inference stack", _delete_stack, "inference")
@@ -95,11 +86,19 @@ def destroy_stage(stage: Stage) -> None:
         steps.removed += stage.find_stack(stage.stack_name("storage")) is not None
     elif free and stopped:  # else what is left would lose its data, and CloudFormation refuse in the end
         steps.attempt("Storage stack", _delete_storage)
-    steps.attempt("Logs", _delete_logs, endpoints)
+    steps.attempt("Logs", _delete_logs)
+    searched = steps.attempt("Looking for what is left", _list_leftovers, left := list[Leftover]())
+    if searched and (left or steps.removed):
+        _tell(stage, left)
     if steps.failures:
         raise WorkFailedError(
             "\n  ".join([f"{len(steps.failures)} step(s) of destroying {stage.name} failed:", *steps.failures]),
             f"What is left may cost. Once the cause is gone: {stage.kennel} destroy",
+        )
+    if costly := [each.what for each in left if not each.kept]:
+        raise WorkFailedError(
+            f"{len(costly)} thing(s) of {stage.name} are left that cost: {', '.join(costly)}.",
+            f"Once more: {stage.kennel} destroy. What stays then belongs to no stack: delete it in the AWS console.",
         )
     if not steps.removed:
         raise NotReadyError(
@@ -129,21 +128,9 @@ def _delete_stack(stage: Stage, kind: str) -> int:
     return 1
 
 
-def _list_endpoints(stage: Stage, names: list[str]) -> int:
-    """Append the endpoints that carry the stage's tags, whether or not a stack knows them; nothing is removed."""
-    sagemaker, wanted = stage.client("sagemaker"), {"project": stage.settings.project, "stage": stage.name}
-    for endpoint in stage.listed("sagemaker", "list_endpoints", "Endpoints"):
-        tags = sagemaker.list_tags(ResourceArn=endpoint["EndpointArn"])["Tags"]
-        if wanted.items() <= {tag["Key"]: tag["Value"] for tag in tags}.items():
-            names.append(endpoint["EndpointName"])
-    return 0
-
-
 def _delete_endpoints(stage: Stage) -> int:
     """Delete the endpoints that the inference stack has left; there are some when it was deleted without them."""
-    left: list[str] = []
-    _list_endpoints(stage, left)
-    for name in left:
+    for name in (left := stage_endpoints(stage)):
         console.print(f"Deleting the endpoint {name}, which no stack knows")
         stage.client("sagemaker").delete_endpoint(EndpointName=name)
     return len(left)
@@ -171,14 +158,14 @@ def _delete_storage(stage: Stage) -> int:
             time.sleep(_LATE_LOGS_PAUSE)
 
 
-def _resources(stage: Stage, resource_type: str) -> list[str]:
-    """Return what the storage stack holds of a type."""
+def _resources(stage: Stage, resource_type: str | None = None) -> list[str]:
+    """Return what the storage stack holds, of a type or at all."""
     if stage.find_stack(name := stage.stack_name("storage")) is None:
         return []
     return [
         resource["PhysicalResourceId"]
         for resource in stage.client("cloudformation").describe_stack_resources(StackName=name)["StackResources"]
-        if resource["ResourceType"] == resource_type
+        if resource_type in (None, resource["ResourceType"])
         and resource["ResourceStatus"] != "DELETE_COMPLETE"
         and resource.get("PhysicalResourceId")
     ]
@@ -205,16 +192,16 @@ def _versions(stage: Stage, bucket: str) -> Iterator[list[dict[str, Any]]]:
         yield page.get("Versions", []) + page.get("DeleteMarkers", [])
 
 
-def _delete_logs(stage: Stage, endpoints: list[str]) -> int:
+def _delete_logs(stage: Stage) -> int:
     """Delete what no stack removes: SageMaker's own log groups, and those that an earlier deployment has retained."""
     logs, removed = stage.client("logs"), 0
-    groups = [group for name in endpoints for group in _log_groups(stage, f"{ENDPOINT_LOGS}/{name}")]
+    groups = log_groups(stage, f"{ENDPOINT_LOGS}/{stage.settings.project}-{stage.name}-")
     if not stage.settings.storage.retain:
         groups += _stack_log_groups(stage)
     for group in groups:
         logs.delete_log_group(logGroupName=group)
     for shared, prefix in product((TRAINING_LOGS, TRANSFORM_LOGS), job_prefixes(stage)):
-        if not _log_groups(stage, shared):
+        if not log_groups(stage, shared):
             continue  # no job of any stage has logged in this account
         named = {"logGroupName": shared, "logStreamNamePrefix": prefix}
         for stream in list(stage.listed("logs", "describe_log_streams", "logStreams", **named)):
@@ -223,26 +210,28 @@ def _delete_logs(stage: Stage, endpoints: list[str]) -> int:
     return removed + len(groups)
 
 
-def _log_groups(stage: Stage, prefix: str) -> list[str]:
-    found = stage.listed("logs", "describe_log_groups", "logGroups", logGroupNamePrefix=prefix)
-    return [group["logGroupName"] for group in found]
-
-
 def _stack_log_groups(stage: Stage) -> list[str]:
     """Return the log groups that CloudFormation has named after the stage's stacks."""
-    return [group for kind in StackKind for group in _log_groups(stage, f"{stage.stack_name(kind)}-")]
+    return [group for kind in StackKind for group in log_groups(stage, f"{stage.stack_name(kind)}-")]
 
 
-def _tell_what_is_retained(stage: Stage) -> None:
-    """List what a stage that retains its data keeps, with what each costs, and how to get rid of it."""
-    console.print(f"The stage {stage.name!r} retains its data. What is left in {stage.place}, in USD a month:")
-    with aws_errors():
-        for kind, (what, price) in _RETAINED.items():
-            for name in _resources(stage, kind):
-                console.print(f"  {what} {name}: {price}")
-        for group in _stack_log_groups(stage):
-            console.print(f"  log group {group}: {UNIT['logs_gb_month']} for each GB")
-    console.print(
-        f"To remove that for good, too: set retain = false under [storage] in {stage.settings_file}, then "
-        f"{stage.kennel} deploy storage, which lifts the protection, and {stage.kennel} destroy.",
-    )
+def _list_leftovers(stage: Stage, left: list[Leftover]) -> int:
+    """Append what is left of the stage and costs; nothing is removed."""
+    retained = stage.settings.storage.retain
+    left += find_leftovers(stage, {*_resources(stage), *_stack_log_groups(stage)} if retained else ())
+    return 0
+
+
+def _tell(stage: Stage, left: Sequence[Leftover]) -> None:
+    """Say what is left, what that costs, and why."""
+    if not left:
+        console.print(f"Nothing of the stage {stage.name!r} is left in {stage.place}.")
+        return
+    console.print(f"Left of the stage {stage.name!r} in {stage.place}:")
+    for each in left:
+        console.print(f"  {each.what}: {each.price}{', kept as the settings say' if each.kept else ''}")
+    if any(each.kept for each in left):
+        console.print(
+            f"To remove that for good, too: set retain = false under [storage] in {stage.settings_file}, then "
+            f"{stage.kennel} deploy storage, which lifts the protection, and {stage.kennel} destroy.",
+        )

@@ -5,13 +5,14 @@ Quotas are found by their names, as Service Quotas lists them: those of SageMake
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from cli.aws import Stage
 from cli.console import console
+from cli.costs.planned import endpoint_instances, warm_environments
 from cli.errors import AwsError, NotReadyError, aws_errors
-from cli.operating.costs import endpoint_instances, warm_environments
+from cli.operating.endpoints import endpoint_variants
 from cli.operating.stopping import running_jobs
 from cli.serving.container_image import is_pushed
 from infra import instance_types
@@ -92,7 +93,12 @@ def _own_concurrency(stage: Stage) -> int:
 def _check_endpoint_instances(stage: Stage, found: Findings) -> None:
     serving = stage.settings.serving
     own_name = (stage.find_outputs("inference") or {}).get("EndpointName")
-    used = list(_endpoint_instances(stage))
+    endpoints = stage.listed("sagemaker", "list_endpoints", "Endpoints")
+    used = [
+        (variant["EndpointName"], variant["InstanceType"], variant.get("CurrentInstanceCount", 0))
+        for variant in endpoint_variants(stage, (endpoint["EndpointName"] for endpoint in endpoints))
+        if "InstanceType" in variant  # a serverless variant has none
+    ]
     of_the_type = f"{serving.instance_type} for endpoint usage"
     quotas = _quotas(stage, "sagemaker", [of_the_type, _ALL_ENDPOINTS], found)
     for name, quota in quotas.items():
@@ -113,18 +119,6 @@ def _check_endpoint_instances(stage: Stage, found: Findings) -> None:
             )
         elif (most := all_of_them - own + 2 * endpoint_instances(stage.settings)[1]) > quota:
             found.warnings.append(f"{text}; {most} are needed to deploy an update at full load.")
-
-
-def _endpoint_instances(stage: Stage) -> Iterator[tuple[str, str, int]]:
-    """Yield endpoint, instance type and number of instances of every variant in the account and region."""
-    sagemaker = stage.client("sagemaker")
-    for summary in stage.listed("sagemaker", "list_endpoints", "Endpoints"):
-        endpoint = sagemaker.describe_endpoint(EndpointName=summary["EndpointName"])
-        config = sagemaker.describe_endpoint_config(EndpointConfigName=endpoint["EndpointConfigName"])
-        types = {variant["VariantName"]: variant.get("InstanceType") for variant in config["ProductionVariants"]}
-        for variant in endpoint.get("ProductionVariants", []):
-            if kind := types.get(variant["VariantName"]):  # a serverless variant has none
-                yield summary["EndpointName"], kind, variant.get("CurrentInstanceCount", 0)
 
 
 def _check_builds(stage: Stage, found: Findings) -> None:

@@ -15,7 +15,7 @@ from cli.aws import Stage
 from cli.console import console, progress_bar
 from cli.data.push import data_set_prefix
 from cli.errors import NotReadyError, UsageError, WorkFailedError, aws_errors
-from cli.prices import hourly_price
+from cli.prices import job_price
 from cli.training.ec2_instances import live_instances, run_instance
 from cli.training.ec2_jobs import first_end, name_prefix, read_launch, read_status, write_launch, write_status
 from cli.training.following import JobLog
@@ -126,7 +126,8 @@ def _has_instance(stage: Stage, job: str) -> bool:
 def _launch(stage: Stage, job: Job, settings: Ec2TrainingSettings) -> None:
     """Say what is started, what it costs and when it ends at the latest, and launch an instance."""
     instance_type = settings.instance_type
-    price = f"{'spot: less than ' if settings.spot else ''}{hourly_price(instance_type)}"
+    price = job_price(instance_type, volume_gb=settings.volume_gb, seconds=60 * settings.shutdown_minutes)
+    price += "; spot capacity, billed below that" if settings.spot else ""
     if instance_types.is_burstable(instance_type):
         price += "; up to 0.05 USD per vCPU-hour more for CPU above its baseline"
     console.print(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 from typing import Any
 
 import botocore.exceptions
@@ -21,7 +22,7 @@ _ENDING = ["shutting-down", "stopping"]
 
 def run_instance(stage: Stage, job: str, instance_type: str, spot: bool) -> str:
     """Launch an instance that trains a job, in a zone that has one of the type; return its id."""
-    tags = [{"Key": key, "Value": value} for key, value in {JOB_TAG: job, **_stage_tags(stage)}.items()]
+    tags = [{"Key": key, "Value": value} for key, value in {JOB_TAG: job, **stage.tags}.items()]
     template = stage.output("training", "TrainingLaunchTemplateId")
     request: dict[str, Any] = {
         "LaunchTemplate": {"LaunchTemplateId": template, "Version": "$Latest"},
@@ -48,15 +49,21 @@ def run_instance(stage: Stage, job: str, instance_type: str, spot: bool) -> str:
 
 def terminate_instances(stage: Stage) -> int:
     """Terminate every training instance of the stage, wait until all are gone, and return how many there were."""
-    ec2, tags = stage.client("ec2"), {f"tag:{key}": [value] for key, value in _stage_tags(stage).items()}
+    ec2 = stage.client("ec2")
     with aws_errors():
-        found = _describe(stage, {**tags, "tag-key": [JOB_TAG], "instance-state-name": [*_LIVE, *_ENDING]})
+        found = training_instances(stage, [*_LIVE, *_ENDING])
         if instances := [instance["InstanceId"] for instance in found]:
             console.print(f"Terminating the training instances {', '.join(instances)}")
             ec2.terminate_instances(InstanceIds=instances)
             waiting = {"Delay": 5, "MaxAttempts": 180}
             ec2.get_waiter("instance_terminated").wait(InstanceIds=instances, WaiterConfig=waiting)
     return len(instances)
+
+
+def training_instances(stage: Stage, states: Sequence[str] = _LIVE) -> list[dict[str, Any]]:
+    """Return the stage's training instances in some states; by default those that are starting or running."""
+    tags = {f"tag:{key}": [value] for key, value in stage.tags.items()}
+    return _describe(stage, {**tags, "tag-key": [JOB_TAG], "instance-state-name": [*states]})
 
 
 def live_instances(stage: Stage, job: str) -> list[dict[str, Any]]:
@@ -68,8 +75,3 @@ def _describe(stage: Stage, filters: dict[str, list[str]]) -> list[dict[str, Any
     given = [{"Name": name, "Values": values} for name, values in filters.items()]
     groups = stage.listed("ec2", "describe_instances", "Reservations", Filters=given)
     return [instance for group in groups for instance in group["Instances"]]
-
-
-def _stage_tags(stage: Stage) -> dict[str, str]:
-    """Return the tags of everything of a stage, as the stacks set them."""
-    return {"project": stage.settings.project, "stage": stage.name}

@@ -18,7 +18,7 @@ from cli.aws import ROOT, Stage
 from cli.console import console, progress_bar
 from cli.data.push import data_set_prefix
 from cli.errors import NotReadyError, UsageError, aws_errors
-from cli.prices import hourly_price
+from cli.prices import job_price
 from cli.training.checks import check_training
 from cli.training.following import JobLog, PhasePrinter
 from cli.training.hyperparameters import DATA_SET, encode, refuse_shell_syntax
@@ -70,7 +70,7 @@ def start_training(stage: Stage, request: TrainingRequest) -> str:
         hyperparameters = training_hyperparameters(stage, request)
         definition = training_definition(stage, request, job)
         source = upload_source(stage)
-        console.print(f"Training job {job} on {_machines(stage, definition['ResourceConfig'])}.")
+        console.print(f"Training job {job} on {_machines(definition)}.")
         definition["AlgorithmSpecification"] |= ENTRY_POINT
         definition["InputDataConfig"].append(_channel(CODE_CHANNEL, f"{source.rpartition('/')[0]}/"))
         stage.client("sagemaker").create_training_job(
@@ -115,11 +115,19 @@ def _channel(name: str, address: str) -> dict[str, Any]:
     return {"ChannelName": name, "DataSource": {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": address}}}
 
 
-def _machines(stage: Stage, resources: dict[str, Any]) -> str:
+def _machines(definition: dict[str, Any]) -> str:
     """Say what a training runs on and what that costs."""
-    instance_type, count = resources["InstanceType"], resources["InstanceCount"]
-    spot = "; spot capacity, billed below that" if stage.settings.training.spot else ""
-    return f"{count} × {instance_type} ({hourly_price(instance_type, count)}{spot})"
+    resources = definition["ResourceConfig"]
+    return f"{resources['InstanceCount']} × {resources['InstanceType']} ({training_price(definition)})"
+
+
+def training_price(definition: dict[str, Any], *, jobs: int = 1, at_once: int = 1) -> str:
+    """Return what some trainings of one definition cost, by the hour and at most."""
+    machines, seconds = definition["ResourceConfig"], definition["StoppingCondition"]["MaxRuntimeInSeconds"]
+    kind, instances, volume_gb = (machines[name] for name in ("InstanceType", "InstanceCount", "VolumeSizeInGB"))
+    spot = "; spot capacity, billed below that" if definition["EnableManagedSpotTraining"] else ""
+    price = job_price(kind, instances, volume_gb=volume_gb, seconds=seconds, jobs=jobs, at_once=at_once)
+    return f"{price}{spot}"
 
 
 def _instances(stage: Stage, request: TrainingRequest) -> int:

@@ -13,9 +13,8 @@ from cli.aws import Stage, announce
 from cli.console import console
 from cli.data.commands import SAMPLE_DIR
 from cli.errors import aws_errors
-from cli.prices import hourly_price, usd_per_hour
 from cli.training.hyperparameters import parse_hyperparameters
-from cli.training.sagemaker import TrainingRequest
+from cli.training.sagemaker import TrainingRequest, training_price
 from cli.tuning.jobs import latest_tuning_job
 from cli.tuning.request import TuningRequest, tuning_job_request
 from cli.tuning.watching import watch_tuning
@@ -103,20 +102,17 @@ def start_tuning(stage: Stage, request: TuningRequest) -> str:
     with aws_errors():
         tuning_job = tuning_job_request(stage, request, job)
         announce(stage)
-        console.print(_price(stage, tuning_job))
+        console.print(_price(tuning_job))
         stage.client("sagemaker").create_hyper_parameter_tuning_job(**tuning_job)
     return job
 
 
-def _price(stage: Stage, tuning_job: dict[str, Any]) -> str:
+def _price(tuning_job: dict[str, Any]) -> str:
     """Say what a search varies and runs on, and the most that it can cost in an hour and in all."""
-    training, limits = stage.settings.training, tuning_job["HyperParameterTuningJobConfig"]["ResourceLimits"]
+    limits = tuning_job["HyperParameterTuningJobConfig"]["ResourceLimits"]
     jobs, at_once = limits["MaxNumberOfTrainingJobs"], limits["MaxParallelTrainingJobs"]
-    resources = tuning_job["TrainingJobDefinition"]["ResourceConfig"]
-    instance_type, instances = resources["InstanceType"], resources["InstanceCount"]
-    hours, price = jobs * instances * training.max_runtime_seconds / 3600, usd_per_hour(instance_type)
-    cost = f", {price * hours:.2f} USD" if price is not None else ""
-    spot = "; spot capacity, billed below that" if training.spot else ""
+    definition = tuning_job["TrainingJobDefinition"]
+    resources = definition["ResourceConfig"]
     ranges = itertools.chain(*tuning_job["HyperParameterTuningJobConfig"]["ParameterRanges"].values())
     searched = [
         f"{one['Name']} {', '.join(one['Values']) if 'Values' in one else one['MinValue'] + ' to ' + one['MaxValue']}"
@@ -124,8 +120,7 @@ def _price(stage: Stage, tuning_job: dict[str, Any]) -> str:
     ]
     return (
         f"Tuning job {tuning_job['HyperParameterTuningJobName']}: {jobs} training jobs, at most {at_once} at once, "
-        f"each on {instances} × {instance_type}.\n"
+        f"each on {resources['InstanceCount']} × {resources['InstanceType']}.\n"
         f"Searched: {'; '.join(searched)}.\n"
-        f"Upper bound with {at_once} at once: {hourly_price(instance_type, instances * at_once)}{spot}. "
-        f"The whole search: at most {hours:.1f} instance-hours{cost}."
+        f"With {at_once} at once: {training_price(definition, jobs=jobs, at_once=at_once)}."
     )

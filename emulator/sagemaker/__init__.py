@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import threading
+from collections.abc import Iterator
 
 from emulator.platform.awsapi import Caller, Handler, Payload, Service
 from emulator.platform.host import Host
@@ -61,6 +62,12 @@ class SageMaker(Service):
         with self._counting:  # two requests at once must not both have the last instance
             self._quotas.check(operation, request, caller)
             return handler(request, caller)
+
+    def tagged(self, region: str) -> Iterator[tuple[str, list[dict[str, str]]]]:
+        """Yield the ARN and the tags of everything in a region."""
+        for kind in KINDS:
+            for record in Resources(self._store, kind).all(kind.arn(Caller(self._account, region), "")):
+                yield record[kind.arn_member], record.get("Tags", [])
 
     def start(self) -> None:
         """Bring back endpoints and jobs; the other services must answer by now."""

@@ -16,7 +16,7 @@ from emulator.ministack.door import operations
 SERVICES = frozenset(
     {
         *("cloudformation", "codebuild", "ec2", "ecr", "events", "iam", "kms", "lambda", "logs", "monitoring"),
-        *("s3", "sns", "ssm", "sts"),
+        *("s3", "sns", "ssm", "sts", "tagging"),
         *("application-autoscaling", "sagemaker", "sagemaker-runtime", "service-quotas"),
     }
 )
@@ -26,7 +26,7 @@ _NAMESPACES = SERVICES | {"applicationautoscaling", "cdk", "cloudwatch"}
 _REFUSED = frozenset(
     {
         *("event-source-mappings", "notification", "replication", "PutSubscriptionFilter", "Subscribe"),
-        *("GetFederationToken", "GetSessionToken"),
+        *("GetFederationToken", "GetSessionToken", "TagResources", "UntagResources"),
     }
 )
 _TYPES = frozenset(
@@ -69,7 +69,7 @@ def missing(
     elif service == "events":
         name = headers.get("x-amz-target", "").rpartition(".")[2]
         return None if name in _OF_RULES else f"The local AWS does not do this by events: {name}."
-    elif service == "logs":
+    elif service in ("logs", "tagging"):
         named = [headers.get("x-amz-target", "").rpartition(".")[2]]
     elif service == "s3" and method == "PUT":
         named = query

@@ -15,7 +15,7 @@ from botocore.model import ListShape, OperationModel, StructureShape
 from emulator.platform.awsapi import service_model
 
 #: Models of botocore by MiniStack's name of the service, where it has another.
-_MODELS = {"monitoring": "cloudwatch"}
+_MODELS = {"monitoring": "cloudwatch", "tagging": "resourcegroupstaggingapi"}
 _NONE = StructureShape("NoMembers", {"type": "structure", "members": {}})
 #: What every request of the query protocol has.
 _COMMON = frozenset({"Action", "Version"})

@@ -43,7 +43,7 @@ class LocalAws:
         from emulator.autoscaling import metrics
         from emulator.autoscaling.capacity import Variants
         from emulator.autoscaling.service import ApplicationAutoScaling
-        from emulator.ministack import functions, identity, instances, limits, routing, scheduled_rules
+        from emulator.ministack import functions, identity, instances, limits, routing, scheduled_rules, tagging
         from emulator.ministack.cloudformation import interruptions, resource_types, stack_rights, stack_rules
         from emulator.ministack.cloudwatch import notifications
         from emulator.ministack.cloudwatch.service import CloudWatch
@@ -92,6 +92,7 @@ class LocalAws:
         self._cloudwatch.install()
         notifications.install()
         scheduled_rules.install(clock, self._cloudwatch)
+        tagging.install(host.account, self._sagemaker.tagged)
         stack_rules.install()
         interruptions.install()
         self._instances = instances.Instances(host_of("ec2"), self._durability.note_change)

@@ -1,13 +1,13 @@
-"""Destroying a stage whose access logs arrive while it is destroyed."""
+"""Destroying a stage: access logs that arrive meanwhile, and things of the stage that no stack knows."""
 
 from __future__ import annotations
 
 import pytest
-from local_aws_harness import LocalAws, policy
+from local_aws_harness import SAGEMAKER_TRUST, LocalAws, policy
 from waiting import wait_until
 
 from cli.aws import Stage
-from cli.errors import NotReadyError
+from cli.errors import NotReadyError, WorkFailedError
 from cli.operating import destroying
 
 CONDITIONS = {"access_log_seconds": 1.0}
@@ -63,3 +63,41 @@ def test_late_logs_do_not_keep_a_stage_from_being_destroyed_where_it_is(
     assert "Access logs have arrived meanwhile" in capsys.readouterr().out
     assert stage.find_stack("kennel-local-storage") is None
     assert not {bucket["Name"] for bucket in aws.s3.list_buckets()["Buckets"]} & {LOGS, DATA}
+
+
+def test_what_no_stack_knows_is_found_by_its_tags_and_what_is_gone_is_not(
+    aws: LocalAws, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in aws.environment.items():
+        monkeypatch.setenv(name, value)
+    tags, kms = [{"Key": "project", "Value": "kennel"}, {"Key": "stage", "Value": "local"}], aws.client("kms")
+    aws.s3.create_bucket(Bucket="forgotten")
+    aws.s3.put_bucket_tagging(Bucket="forgotten", Tagging={"TagSet": tags})
+    tagged = [{"TagKey": tag["Key"], "TagValue": tag["Value"]} for tag in tags]
+    going, staying = (kms.create_key(Tags=tagged)["KeyMetadata"]["KeyId"] for _ in range(2))
+    kms.schedule_key_deletion(KeyId=going)
+    aws.logs.create_log_group(logGroupName="of-the-stage", tags={"project": "kennel", "stage": "local"})
+    aws.logs.create_log_group(logGroupName="of-another", tags={"project": "kennel", "stage": "dev"})
+    configuration = {"NotebookInstanceName": "forgotten", "InstanceType": "ml.t3.medium", "VolumeSizeInGB": 5}
+    role = aws.role("notebook", SAGEMAKER_TRUST)
+    aws.sagemaker.create_notebook_instance(**configuration, RoleArn=role, Tags=tags)
+    with pytest.raises(WorkFailedError, match=r"4 thing\(s\) of local are left that cost") as raised:
+        destroying.destroy_stage(Stage("local"))
+    printed = capsys.readouterr().out
+    for line in (
+        "bucket forgotten: 0.023 USD a month for each GB",
+        f"key {staying}: 1 USD a month",
+        "log group of-the-stage: 0.03 USD a month for each GB",
+        "notebook instance forgotten: 0.14 USD a month for each GB of its volume",
+    ):
+        assert line in printed
+    assert going not in printed and "of-another" not in printed
+    assert "bucket forgotten" in str(raised.value)
+
+    aws.s3.delete_bucket(Bucket="forgotten")
+    kms.schedule_key_deletion(KeyId=staying)
+    aws.logs.delete_log_group(logGroupName="of-the-stage")
+    aws.sagemaker.stop_notebook_instance(NotebookInstanceName="forgotten")
+    aws.sagemaker.delete_notebook_instance(NotebookInstanceName="forgotten")
+    with pytest.raises(NotReadyError, match="nothing of the stage"):
+        destroying.destroy_stage(Stage("local"))

@@ -13,6 +13,7 @@ import botocore.exceptions
 
 from cli.training.job_names import JOB_KINDS
 
+_ARNS = {"AWS::S3::Bucket": "s3:::", "AWS::KMS::Key": "kms:::key/", "AWS::ECR::Repository": "ecr:::repository/"}
 _JOB_OPERATION = re.compile(r"(list|stop)_([a-z_]+)_jobs?")
 
 
@@ -51,13 +52,28 @@ class FakeAccount:
             "describe_endpoint": lambda EndpointName: self.endpoints[EndpointName],
             "describe_endpoint_config": lambda EndpointConfigName: self.endpoints[EndpointConfigName],
             "describe_instances": {"Reservations": []},
+            "describe_key": {"KeyMetadata": {}},
+            "describe_repositories": {"repositories": ["one"]},
+            "describe_training_job": {"ResourceConfig": {"InstanceType": "ml.m5.xlarge", "InstanceCount": 2}},
             "get_authorization_token": {"authorizationData": [{"authorizationToken": token}]},
             "get_function_concurrency": {},
+            "get_function_configuration": {"MemorySize": 512},
+            "get_resources": lambda TagFilters: {
+                "ResourceTagMappingList": [
+                    {"ResourceARN": f"arn:aws:{_ARNS[kind]}{identity}"}
+                    for stack, resources in self.resources.items()
+                    for kind, identity in resources
+                    if kind in _ARNS and stack.startswith("-".join(tag["Values"][0] for tag in TagFilters) + "-")
+                ]
+            },
+            "head_bucket": lambda Bucket: {"objects": self.buckets[Bucket]},
             "list_aws_default_service_quotas": lambda ServiceCode: _quotas(self.default_quotas),
             "list_buckets": lambda: {"Buckets": [{"Name": name} for name in self.buckets]},
+            "list_dashboards": {"DashboardEntries": []},
             "list_endpoints": lambda: {"Endpoints": list(self.endpoints.values())},
             "list_multipart_uploads": lambda Bucket: {"Uploads": list(self.uploads.get(Bucket, []))},
             "list_object_versions": lambda Bucket: {"Versions": list(self.buckets[Bucket])},
+            "list_notebook_instances": {"NotebookInstances": []},
             "list_provisioned_concurrency_configs": {"ProvisionedConcurrencyConfigs": []},
             "list_service_quotas": lambda ServiceCode: _quotas(self.quotas),
             "list_tags": lambda ResourceArn: self.endpoints[ResourceArn],

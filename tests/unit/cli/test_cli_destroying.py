@@ -15,7 +15,7 @@ from cli.operating import destroying, stopping
 
 STORAGE, TRAINING, INFERENCE = (f"kennel-dev-{kind}" for kind in ("storage", "training", "inference"))
 TRAINING_LOGS = "/aws/sagemaker/TrainingJobs"
-ENDPOINT_LOGS = "/aws/sagemaker/Endpoints/dogs"
+ENDPOINT_LOGS = "/aws/sagemaker/Endpoints/kennel-dev-instance"
 
 
 @pytest.fixture
@@ -138,10 +138,17 @@ def test_a_stage_that_retains_its_data_says_what_is_left_and_what_it_costs(aws, 
     assert "delete_stack kennel-prod-storage" not in aws.calls and aws.buckets["data"]
     printed = capsys.readouterr().out
     for part in (
-        "bucket data: 0.023 for each GB",
-        "image repository images: 0.10 for each GB",
-        "key the-key: 1.00",
-        "log group kennel-prod-inference-Logs1: 0.03 for each GB",
+        "bucket data: 0.023 USD a month for each GB, kept as the settings say",
+        "repository images: 0.1 USD a month for each GB",
+        "key the-key: 1 USD a month",
+        "log group kennel-prod-inference-Logs1: 0.03 USD a month for each GB",
         "retain = false under [storage] in infra/environments/prod.toml, then kennel deploy storage",
     ):
         assert part in printed
+
+
+def test_what_costs_and_should_be_gone_is_an_error_that_names_it(aws, capsys):
+    aws.answers["list_dashboards"] = {"DashboardEntries": [{"DashboardName": "kennel-dev-forgotten"}]}
+    with pytest.raises(WorkFailedError, match=r"1 thing\(s\) of dev are left .*: dashboard kennel-dev-forgotten"):
+        destroy(FakeStage("dev", aws))
+    assert "dashboard kennel-dev-forgotten: 3 USD a month" in capsys.readouterr().out

@@ -1,0 +1,29 @@
+"""The endpoints of a stage, and what runs of an endpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from cli.aws import Stage
+
+
+def stage_endpoints(stage: Stage) -> list[str]:
+    """Return the names of the endpoints that carry the stage's tags, whether or not a stack knows them."""
+    sagemaker, wanted, names = stage.client("sagemaker"), stage.tags, []
+    for endpoint in stage.listed("sagemaker", "list_endpoints", "Endpoints"):
+        tags = sagemaker.list_tags(ResourceArn=endpoint["EndpointArn"])["Tags"]
+        if wanted.items() <= {tag["Key"]: tag["Value"] for tag in tags}.items():
+            names.append(endpoint["EndpointName"])
+    return names
+
+
+def endpoint_variants(stage: Stage, endpoints: Iterable[str]) -> Iterator[dict[str, Any]]:
+    """Yield the variants of endpoints: what their configurations say, and how much of it runs."""
+    sagemaker = stage.client("sagemaker")
+    for name in endpoints:
+        endpoint = sagemaker.describe_endpoint(EndpointName=name)
+        config = sagemaker.describe_endpoint_config(EndpointConfigName=endpoint["EndpointConfigName"])
+        configured = {variant["VariantName"]: variant for variant in config["ProductionVariants"]}
+        for variant in endpoint.get("ProductionVariants", []) if endpoint.get("EndpointStatus") != "Deleting" else ():
+            yield {**configured.get(variant["VariantName"], {}), **variant, "EndpointName": name}
