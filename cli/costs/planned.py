@@ -16,6 +16,8 @@ FUNCTION_METRICS = 4 + 13
 SERVER_METRICS = 10
 #: Target tracking makes an alarm for scaling out and one for scaling in.
 _ALARMS_PER_POLICY = 2
+#: `[alarms]` makes two for the function and two for any endpoint, and another one for instances.
+_ALARMS = {"serverless": 4, "instance": 5}
 _DATA = f"{UNIT['sagemaker_data_gb']} for each GB in and out"
 
 
@@ -111,11 +113,13 @@ def _serverless(settings: Settings) -> Cost:
 def _watching(settings: Settings) -> Iterator[Cost]:
     """Yield what CloudWatch bills."""
     metrics, scaling = FUNCTION_METRICS + SERVER_METRICS, settings.serving.scaling
-    units = ["alarm_month"] * _ALARMS_PER_POLICY if settings.function.scaling else []
+    units = ["alarm_month"] * (_ALARMS[settings.serving.kind] if settings.alarms else 0)
+    units += ["alarm_month"] * (_ALARMS_PER_POLICY if settings.function.scaling else 0)
     if scaling:
         unit = "alarm_high_resolution_month" if scaling.metric == "concurrency" else "alarm_month"
         units += [unit] * _ALARMS_PER_POLICY
     yield _monthly("inference", f"{len(units)} alarms", sum(UNIT[unit] for unit in units))
+    yield _monthly("inference", "dashboard", UNIT["dashboard_month"])
     own = metrics * UNIT["metric_month"]
     yield _monthly("inference", f"{metrics} metrics of our own", 0, own, "in hours with calls only")
     by_use = f"{UNIT['logs_gb']:.2f} for each GB that comes in, {UNIT['logs_gb_month']} a month for each that is kept"

@@ -19,7 +19,8 @@ def running_costs(stage: Stage) -> list[Cost]:
     """Return what of a stage is billed at this moment, a row for each thing."""
     with aws_errors():
         deployed = [stack for stack in STACKS if stage.find_stack(stage.stack_name(stack))]
-        there = [replace(cost, most=cost.rest) for cost in planned_costs(stage.settings, deployed) if not cost.runs]
+        planned = planned_costs(stage.settings, deployed)
+        there = [replace(cost, most=cost.rest, by_use="") for cost in planned if not cost.runs]
         running = (endpoint_costs(stage, stage_endpoints(stage)), _function(stage), _notebooks(stage), job_costs(stage))
         return [*there, *(cost for costs in running for cost in costs)]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from local_aws_harness import SAGEMAKER_TRUST, LocalAws, policy
+from local_aws_harness import SAGEMAKER_TRUST, LocalAws, policy, refused
 from waiting import wait_until
 
 from cli.aws import Stage
@@ -81,6 +81,10 @@ def test_what_no_stack_knows_is_found_by_its_tags_and_what_is_gone_is_not(
     configuration = {"NotebookInstanceName": "forgotten", "InstanceType": "ml.t3.medium", "VolumeSizeInGB": 5}
     role = aws.role("notebook", SAGEMAKER_TRUST)
     aws.sagemaker.create_notebook_instance(**configuration, RoleArn=role, Tags=tags)
+    tagging = aws.client(
+        "resourcegroupstaggingapi"
+    )  # tags are the other services' business, with their own permissions
+    refused(tagging.tag_resources, "does not do this", ResourceARNList=["arn:aws:s3:::forgotten"], Tags={"a": "b"})
     with pytest.raises(WorkFailedError, match=r"4 thing\(s\) of local are left that cost") as raised:
         destroying.destroy_stage(Stage("local"))
     printed = capsys.readouterr().out
