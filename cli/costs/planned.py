@@ -42,7 +42,8 @@ def warm_environments(settings: Settings) -> tuple[int, int]:
     scaling, count = settings.function.scaling, settings.function.provisioned_concurrency
     if scaling is None:
         return count, count
-    return scaling.min_provisioned, scaling.max_provisioned
+    limits = [scaling, *getattr(scaling, "schedules", ())]
+    return min(each.min_provisioned for each in limits), max(each.max_provisioned for each in limits)
 
 
 def warm_cost(memory_mb: int, low: int, high: int, by_use: str = "") -> Cost:
@@ -119,6 +120,9 @@ def _watching(settings: Settings) -> Iterator[Cost]:
         unit = "alarm_high_resolution_month" if scaling.metric == "concurrency" else "alarm_month"
         units += [unit] * _ALARMS_PER_POLICY
     yield _monthly("inference", f"{len(units)} alarms", sum(UNIT[unit] for unit in units))
+    if settings.alarms:
+        mails = f"{UNIT['sns_hundred_thousand_mails']:.2f} for 100,000 e-mails"
+        yield _monthly("inference", "topic", 0, by_use=mails)
     yield _monthly("inference", "dashboard", UNIT["dashboard_month"])
     own = metrics * UNIT["metric_month"]
     yield _monthly("inference", f"{metrics} metrics of our own", 0, own, "in hours with calls only")
