@@ -4,6 +4,8 @@
 BATCH_INPUT = "batch/input"
 #: What the jobs answer, and the results gathered from that.
 BATCH_OUTPUT = "batch/output"
+#: Requests and answers that an endpoint captures, below its name and its variant's.
+CAPTURED = "captured"
 #: The data sets, each below a folder of its own.
 DATA_SETS = "datasets"
 #: What was pushed of each: who may write data sets may write these, too. No data set's name begins with a dot.

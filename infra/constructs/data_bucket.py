@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from aws_cdk import Aws, Duration, RemovalPolicy
+from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
 from aws_cdk import aws_s3 as s3
 from constructs import Construct
@@ -20,13 +21,13 @@ PUT = ["s3:PutObject", "s3:AbortMultipartUpload"]
 class DataBucket(Construct):
     """A versioned, private bucket, encrypted with a key of its own, that only takes TLS and writes access logs."""
 
-    def __init__(self, scope: Construct, construct_id: str, *, settings: StorageSettings) -> None:
+    def __init__(self, scope: Construct, construct_id: str, *, settings: StorageSettings, capture_days: int) -> None:
         super().__init__(scope, construct_id)
         removal_policy = RemovalPolicy.RETAIN if settings.retain else RemovalPolicy.DESTROY
         self.key = kms.Key(
             self,
             "Key",
-            description="Data sets, training outputs and endpoint volumes",
+            description="Data sets, training outputs, endpoint volumes and alarms",
             enable_key_rotation=True,
             # The shortest and the longest time that KMS offers before a deleted key is gone for good.
             pending_window=Duration.days(30 if settings.retain else 7),
@@ -63,7 +64,7 @@ class DataBucket(Construct):
             versioned=True,
             server_access_logs_bucket=access_logs,
             server_access_logs_prefix="data/",
-            lifecycle_rules=_lifecycle_rules(settings),
+            lifecycle_rules=_lifecycle_rules(settings, capture_days),
             **private,
         )
 
@@ -97,6 +98,33 @@ class DataBucket(Construct):
         self._grant_encrypting(role, "Batch")
         because = "A transform job reads images and writes answers of any name below these; the rest stays closed."
         self._acknowledge(role, because, [layout.BATCH_INPUT, layout.BATCH_OUTPUT])
+
+    def grant_capture(self, role: InlineRole) -> None:
+        """Allow SageMaker to write what it captures of an endpoint's requests, and to encrypt it."""
+        role.allow_in_s3("Capture", PUT, self._objects([layout.CAPTURED]))
+        self._grant_key(role, "Capture")
+        because = "SageMaker names what it captures after endpoint, variant and time; the rest stays closed."
+        self._acknowledge(role, because, [layout.CAPTURED])
+
+    def let_alarms_publish(self, topics: str) -> None:
+        """Allow alarms of this account to publish to topics (an ARN with wildcards) that the key encrypts.
+
+        References
+        ----------
+        SNS guide, "Enable compatibility between event sources from AWS services and encrypted topics".
+        """
+        self.key.add_to_resource_policy(
+            iam.PolicyStatement(
+                principals=[iam.ServicePrincipal("cloudwatch.amazonaws.com")],
+                actions=["kms:Decrypt", "kms:GenerateDataKey*"],
+                resources=["*"],
+                conditions={
+                    "StringEquals": {"aws:SourceAccount": Aws.ACCOUNT_ID},
+                    # SNS encrypts a message for its topic, and nothing else of the key is of this context.
+                    "ArnLike": {"kms:EncryptionContext:aws:sns:topicArn": topics},
+                },
+            )
+        )
 
     def grant_volume(self, role: InlineRole) -> None:
         """Allow SageMaker to encrypt the volumes of instances with the key, to which it hands it on by a grant."""
@@ -138,8 +166,15 @@ class DataBucket(Construct):
         role.acknowledge_wildcards(because, [f"{imported}/{prefix}/*" for prefix in prefixes])
 
 
-def _lifecycle_rules(settings: StorageSettings) -> list[s3.LifecycleRule]:
+def _lifecycle_rules(settings: StorageSettings, capture_days: int) -> list[s3.LifecycleRule]:
     rules = [
+        # Also while nothing is captured: what was captured before must not stay for good.
+        s3.LifecycleRule(
+            id="expire-captured",
+            prefix=f"{layout.CAPTURED}/",
+            expiration=Duration.days(capture_days),
+            noncurrent_version_expiration=Duration.days(1),
+        ),
         s3.LifecycleRule(
             id="clean-up",
             noncurrent_version_expiration=Duration.days(settings.noncurrent_version_days),

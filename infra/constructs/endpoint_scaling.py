@@ -1,14 +1,19 @@
-"""Scales the instances of an endpoint with its load."""
+"""Scales the instances of an endpoint with its load, and by the clock."""
 
 from aws_cdk import aws_applicationautoscaling as autoscaling
 from constructs import Construct
 
 from infra.constructs.realtime_endpoint import RealtimeEndpoint
-from infra.tables.serving import EndpointScalingSettings
+from infra.tables.serving import EndpointScalingSettings, InstanceSchedule
+
+_METRICS = {
+    "invocations": "SageMakerVariantInvocationsPerInstance",
+    "concurrency": "SageMakerVariantConcurrentRequestsPerModelHighResolution",
+}
 
 
 class EndpointScaling(Construct):
-    """Keeps the invocations per instance and minute near what one instance can bear, with a margin.
+    """Keeps the load of an instance near what it can bear, with a margin, between limits that schedules change.
 
     The L1 classes, because the L2 `ScalableTarget` makes a role of its own where AWS uses its service-linked one.
     """
@@ -25,6 +30,7 @@ class EndpointScaling(Construct):
             resource_id=f"endpoint/{endpoint.endpoint.attr_endpoint_name}/variant/{endpoint.variant_name}",
             min_capacity=settings.min_instances,
             max_capacity=settings.max_instances,
+            scheduled_actions=[_action(schedule) for schedule in settings.schedules] or None,
         )
         autoscaling.CfnScalingPolicy(
             self,
@@ -34,8 +40,19 @@ class EndpointScaling(Construct):
             scaling_target_id=target.ref,
             target_tracking_scaling_policy_configuration={
                 "targetValue": settings.target_value,
-                "predefinedMetricSpecification": {"predefinedMetricType": "SageMakerVariantInvocationsPerInstance"},
+                "predefinedMetricSpecification": {"predefinedMetricType": _METRICS[settings.metric]},
                 "scaleOutCooldown": settings.scale_out_cooldown_seconds,
                 "scaleInCooldown": settings.scale_in_cooldown_seconds,
             },
         )
+
+
+def _action(schedule: InstanceSchedule) -> autoscaling.CfnScalableTarget.ScheduledActionProperty:
+    return autoscaling.CfnScalableTarget.ScheduledActionProperty(
+        scheduled_action_name=schedule.name,
+        schedule=f"cron({schedule.cron})",
+        timezone=schedule.timezone,
+        scalable_target_action=autoscaling.CfnScalableTarget.ScalableTargetActionProperty(
+            min_capacity=schedule.min_instances, max_capacity=schedule.max_instances
+        ),
+    )

@@ -82,7 +82,9 @@ class InlineRole(iam.Role):
         for name, because in log_groups.items():
             self.allow("Telemetry", actions, with_streams(name), because=because)
         # PutMetricData knows no resources; the condition takes their place.
-        namespaces = [name.removesuffix("/*") for name in log_groups]
+        namespaces = [
+            "/".join(name.split("/")[:4]) for name in log_groups
+        ]  # /aws/sagemaker/… without an endpoint's name
         condition = {"StringEquals": {"cloudwatch:namespace": namespaces}}
         self.allow_any("Telemetry", ["cloudwatch:PutMetricData"], condition)
 

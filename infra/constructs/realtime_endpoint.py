@@ -2,30 +2,42 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from aws_cdk import Aws, CfnRule, CfnRuleAssertion, Fn, Stack
+from aws_cdk import aws_cloudwatch as cloudwatch
 from aws_cdk import aws_s3_assets as assets
 from aws_cdk import aws_sagemaker as sagemaker
 from constructs import Construct
 
+from infra import bucket_layout as layout
 from infra import instance_types
 from infra.constructs.classifier_function import ClassifierFunction
 from infra.constructs.data_bucket import DataBucket
 from infra.constructs.inline_role import STREAMS, InlineRole
 from infra.constructs.registry_image import RegistryImage
+from infra.gate.compliance import acknowledge
 from infra.settings import ROOT
-from infra.tables.serving import ServingSettings
+from infra.tables.serving import CaptureSettings, RolloutSettings, ServingSettings
 from model.core.archives import archive_digest
 from model.core.artifact_digest import VARIABLE
 
+_STREAMS = "SageMaker names the log streams after the variant and its instances, which come and go."
+_NO_ISOLATION = (
+    "AWS isolates no serverless container. This one's credentials read one artifact, pull one image and write this "
+    "endpoint's log and metrics, nothing else."
+)
+
 
 class RealtimeEndpoint(Construct):
-    """One model on one variant.
+    """One model on one variant, on instances or serverless.
 
     Model and endpoint configuration cannot be changed in place: they get generated names, so that CloudFormation can
     make the new one before it deletes the old. The artifact is a content-addressed asset, so new bytes are a new model
-    and the same bytes are none. The variant's name never changes, because auto scaling is registered under it.
+    and the same bytes are none. The variant's name never changes, because auto scaling is registered under it. The
+    endpoint's name is known beforehand: alarms and log group have it before there is an endpoint.
 
     Attributes
     ----------
@@ -38,68 +50,135 @@ class RealtimeEndpoint(Construct):
         scope: Construct,
         construct_id: str,
         *,
+        name: str,
         settings: ServingSettings,
         image: RegistryImage,
         artifact: Path,
         data: DataBucket,
         metrics_namespace: str,
+        alarms: Sequence[cloudwatch.IAlarm],
     ) -> None:
         super().__init__(scope, construct_id)
+        self._name, self._settings, self._data = name, settings, data
         self.variant_name = settings.variant_name
         asset = self._artifact_asset(artifact)
         # What the container must find, known outside of what it unpacks: it refuses to run anything else.
         digest = {VARIABLE: archive_digest(ROOT / artifact)} if asset else {}
-        # The disks of some instance types are encrypted by their hardware, and SageMaker refuses a key for them.
-        key = None if instance_types.has_local_storage(settings.instance_type) else data.key
-        role = self._role(asset, image, data, encrypted=key is not None)
+        role = self._role(asset, image, alarms)
         model = sagemaker.CfnModel(
             self,
             "Model",
             execution_role_arn=role.role_arn,
-            enable_network_isolation=True,
+            enable_network_isolation=settings.isolated,
             primary_container=sagemaker.CfnModel.ContainerDefinitionProperty(
                 image=image.uri,
                 model_data_url=asset.s3_object_url if asset else None,
                 environment={
                     "MODEL_SERVER_MODE": settings.mode,
                     "MODEL_SERVER_METRICS_NAMESPACE": metrics_namespace,
-                    # The endpoint's own name does not exist yet; the stack's tells stages apart, too.
-                    "MODEL_SERVER_METRICS_SERVER": Aws.STACK_NAME,
+                    "MODEL_SERVER_METRICS_SERVER": name,
                     **digest,
                 },
             ),
         )
+        if not settings.isolated:
+            acknowledge(model, "MODEL_IS_ISOLATED", _NO_ISOLATION)
         config = sagemaker.CfnEndpointConfig(
             self,
             "Config",
-            kms_key_id=key.key_arn if key else None,
-            production_variants=[
-                sagemaker.CfnEndpointConfig.ProductionVariantProperty(
-                    variant_name=settings.variant_name,
-                    model_name=model.attr_model_name,
-                    instance_type=settings.instance_type,
-                    initial_instance_count=settings.initial_instances,
-                    initial_variant_weight=1,
-                    container_startup_health_check_timeout_in_seconds=settings.startup_timeout_seconds,
-                )
-            ],
+            kms_key_id=data.key.key_arn if self._encrypts_volumes else None,
+            production_variants=[self._variant(model)],
+            data_capture_config=self._capture(settings.capture) if settings.capture else None,
         )
         self.endpoint = sagemaker.CfnEndpoint(
             self,
             "Endpoint",
+            endpoint_name=name,
             endpoint_config_name=config.attr_endpoint_config_name,
             # Else every deployment would set the instance count back to its initial value, whatever the load.
             retain_all_variant_properties=True,
+            # Else capturing, too, would stay as it was when the endpoint was created.
+            exclude_retained_variant_properties=[
+                sagemaker.CfnEndpoint.VariantPropertyProperty(variant_property_type="DataCaptureConfig")
+            ]
+            if settings.isolated
+            else None,
+            deployment_config=self._rollout(settings.rollout, alarms) if settings.rollout else None,
         )
 
     def grant_invoke(self, function: ClassifierFunction) -> None:
         """Allow the function to invoke this endpoint."""
         function.role.allow("Endpoint", ["sagemaker:InvokeEndpoint"], [self.endpoint.ref])
 
+    @property
+    def _encrypts_volumes(self) -> bool:
+        """Whether there are volumes that take a key; the disks of some instance types are encrypted by hardware."""
+        return self._settings.isolated and not instance_types.has_local_storage(self._settings.instance_type)
+
+    def _variant(self, model: sagemaker.CfnModel) -> sagemaker.CfnEndpointConfig.ProductionVariantProperty:
+        settings = self._settings
+        common: dict[str, Any] = {
+            "variant_name": settings.variant_name,
+            "model_name": model.attr_model_name,
+            "initial_variant_weight": 1,
+        }
+        if settings.kind == "serverless":
+            serverless = sagemaker.CfnEndpointConfig.ServerlessConfigProperty(
+                memory_size_in_mb=settings.serverless.memory_mb,
+                max_concurrency=settings.serverless.max_concurrency,
+                provisioned_concurrency=settings.serverless.provisioned_concurrency,
+            )
+            return sagemaker.CfnEndpointConfig.ProductionVariantProperty(serverless_config=serverless, **common)
+        return sagemaker.CfnEndpointConfig.ProductionVariantProperty(
+            instance_type=settings.instance_type,
+            initial_instance_count=settings.initial_instances,
+            container_startup_health_check_timeout_in_seconds=settings.startup_timeout_seconds,
+            **common,
+        )
+
+    def _capture(self, settings: CaptureSettings) -> sagemaker.CfnEndpointConfig.DataCaptureConfigProperty:
+        modes = ("Input", "Output")
+        return sagemaker.CfnEndpointConfig.DataCaptureConfigProperty(
+            enable_capture=True,
+            initial_sampling_percentage=settings.sampling_percent,
+            destination_s3_uri=self._data.bucket.s3_url_for_object(layout.CAPTURED),
+            kms_key_id=self._data.key.key_arn,
+            capture_options=[sagemaker.CfnEndpointConfig.CaptureOptionProperty(capture_mode=mode) for mode in modes],
+            # Readable answers; everything else is written in base64, images too.
+            capture_content_type_header=sagemaker.CfnEndpointConfig.CaptureContentTypeHeaderProperty(
+                json_content_types=["application/json"]
+            ),
+        )
+
+    def _rollout(
+        self, settings: RolloutSettings, alarms: Sequence[cloudwatch.IAlarm]
+    ) -> sagemaker.CfnEndpoint.DeploymentConfigProperty:
+        share = (
+            sagemaker.CfnEndpoint.CapacitySizeProperty(type="CAPACITY_PERCENT", value=settings.percent)
+            if settings.percent
+            else None
+        )
+        routing = sagemaker.CfnEndpoint.TrafficRoutingConfigProperty(
+            type=settings.strategy.upper(),
+            wait_interval_in_seconds=settings.wait_seconds,
+            canary_size=share if settings.strategy == "canary" else None,
+            linear_step_size=share if settings.strategy == "linear" else None,
+        )
+        return sagemaker.CfnEndpoint.DeploymentConfigProperty(
+            blue_green_update_policy=sagemaker.CfnEndpoint.BlueGreenUpdatePolicyProperty(
+                traffic_routing_configuration=routing,
+                termination_wait_in_seconds=settings.bake_seconds,
+                maximum_execution_timeout_in_seconds=self._settings.rollout_timeout_seconds,
+            ),
+            auto_rollback_configuration=sagemaker.CfnEndpoint.AutoRollbackConfigProperty(
+                alarms=[sagemaker.CfnEndpoint.AlarmProperty(alarm_name=alarm.alarm_name) for alarm in alarms]
+            ),
+        )
+
     def _role(
-        self, asset: assets.Asset | None, image: RegistryImage, data: DataBucket, *, encrypted: bool
+        self, asset: assets.Asset | None, image: RegistryImage, alarms: Sequence[cloudwatch.IAlarm]
     ) -> InlineRole:
-        """May fetch one model artifact and its image, and write logs; a transform job runs under it, too.
+        """May fetch one model artifact and its image, and write logs; on instances a transform job runs under it, too.
 
         The permissions of a role never change, because the instances of the model before need theirs until a deployment
         has replaced them, or is rolled back to them: other permissions (of another artifact or image) are another role,
@@ -107,16 +186,19 @@ class RealtimeEndpoint(Construct):
         """
         role = InlineRole(self, "Role", service="sagemaker", description="SageMaker endpoint")
         image.grant_pull(role)
-        generated = (
-            "SageMaker names the log group after the endpoint, whose generated name is known only after this role, and "
-            "the log streams after instances."
-        )
-        role.allow_telemetry({"/aws/sagemaker/Endpoints/*": generated, "/aws/sagemaker/TransformJobs": STREAMS})
-        data.grant_batch(role)
+        log_groups = {f"/aws/sagemaker/Endpoints/{self._name}": _STREAMS}
+        if self._settings.isolated:  # a container that is not would have the permissions of transform jobs as well
+            log_groups["/aws/sagemaker/TransformJobs"] = STREAMS
+            self._data.grant_batch(role)
+        role.allow_telemetry(log_groups)
         if asset:
             role.allow_in_s3("Artifact", ["s3:GetObject"], [asset.bucket.arn_for_objects(asset.s3_object_key)])
-        if encrypted:
-            data.grant_volume(role)
+        if self._encrypts_volumes:
+            self._data.grant_volume(role)
+        if self._settings.capture:
+            self._data.grant_capture(role)
+        if self._settings.rollout:  # under this role SageMaker asks how the alarms stand
+            role.allow("Rollout", ["cloudwatch:DescribeAlarms"], [alarm.alarm_arn for alarm in alarms])
         stack = Stack.of(self)
         permissions = json.dumps(stack.resolve(role.documents), sort_keys=True)
         digest = hashlib.sha256(permissions.encode()).hexdigest()[:8]

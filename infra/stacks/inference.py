@@ -10,13 +10,20 @@ from constructs import Construct
 from infra.constructs.classifier_function import ClassifierFunction
 from infra.constructs.data_bucket import DataBucket
 from infra.constructs.endpoint_scaling import EndpointScaling
+from infra.constructs.monitoring.alarms import Alarms
+from infra.constructs.monitoring.dashboard import Dashboard
+from infra.constructs.monitoring.metrics import EndpointMetrics
 from infra.constructs.realtime_endpoint import RealtimeEndpoint
 from infra.constructs.registry_image import serving_image
 from infra.settings import Settings
 
 
 class InferenceStack(Stack):
-    """The endpoint, its scaling, and the function in front of it."""
+    """The endpoint, its scaling, the function in front of it, and what watches both.
+
+    Alarms are here and not in a stack of their own, because the endpoint goes back by them: a stack that holds the
+    alarms of both endpoint and function would have to be deployed before and after this one.
+    """
 
     def __init__(
         self,
@@ -30,14 +37,18 @@ class InferenceStack(Stack):
         **kwargs: Any,
     ) -> None:
         super().__init__(scope, construct_id, **kwargs)
+        metrics = EndpointMetrics(settings.endpoint_name, settings.serving.variant_name)
+        alarms = Alarms(self, "Alarms", settings=settings, metrics=metrics, key=data.key) if settings.alarms else None
         endpoint = RealtimeEndpoint(
             self,
             "Endpoint",
+            name=settings.endpoint_name,
             settings=settings.serving,
             image=serving_image(self, settings.serving, images),
             artifact=artifact,
             data=data,
             metrics_namespace=settings.project.capitalize(),
+            alarms=alarms.of_endpoint if alarms else (),
         )
         if settings.serving.scaling:
             EndpointScaling(self, "Scaling", endpoint=endpoint, settings=settings.serving.scaling)
@@ -50,6 +61,17 @@ class InferenceStack(Stack):
             retain_logs=settings.storage.retain,
         )
         endpoint.grant_invoke(classifier)
+        if alarms:
+            alarms.watch(classifier.function)
+            CfnOutput(self, "AlarmTopicArn", value=alarms.topic.topic_arn)
+        Dashboard(
+            self,
+            "Dashboard",
+            settings=settings,
+            metrics=metrics,
+            function=classifier.function,
+            alarms=alarms.all if alarms else (),
+        )
         CfnOutput(self, "EndpointName", value=endpoint.endpoint.attr_endpoint_name)
         CfnOutput(self, "FunctionUrl", value=classifier.url.url)
         CfnOutput(self, "FunctionName", value=classifier.function.function_name)

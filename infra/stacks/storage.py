@@ -7,8 +7,10 @@ from aws_cdk import aws_sagemaker as sagemaker
 from constructs import Construct
 
 from infra.constructs.data_bucket import DataBucket
+from infra.constructs.inline_role import arn_here
 from infra.constructs.registry_image import image_repository
 from infra.settings import Settings
+from infra.tables.serving import CaptureSettings
 
 
 class StorageStack(Stack):
@@ -16,7 +18,9 @@ class StorageStack(Stack):
 
     def __init__(self, scope: Construct, construct_id: str, *, settings: Settings, **kwargs: Any) -> None:
         super().__init__(scope, construct_id, termination_protection=settings.storage.retain, **kwargs)
-        self.data = DataBucket(self, "Data", settings=settings.storage)
+        capture = settings.serving.capture or CaptureSettings()
+        self.data = DataBucket(self, "Data", settings=settings.storage, capture_days=capture.days)
+        self.data.let_alarms_publish(arn_here("sns", f"{settings.stack_name('inference')}-*"))
         # Here and not beside the endpoint: an image can be pushed before there is one.
         self.images = image_repository(self, "Images")
         # Here, too: to go back to an earlier model must be possible when the endpoint's stack is gone.

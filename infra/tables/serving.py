@@ -107,8 +107,8 @@ class RolloutSettings(Table):
     percent: Annotated[int, between(1, 50)] | None = None
     #: How long the alarms watch each step. An alarm needs 2 bad minutes, and the metrics are a minute late.
     wait_seconds: WaitSeconds = 300
-    #: How much longer the old instances stay once all traffic has moved.
-    bake_seconds: WaitSeconds = 0
+    #: How much longer they watch, and the old instances stay, once all traffic has moved.
+    bake_seconds: WaitSeconds = 300
 
     @property
     def waiting_seconds(self) -> int:

@@ -40,13 +40,13 @@ def synthesise(make_app: Callable[[], App]) -> Synthesise:
 
 @pytest.fixture(scope="session")
 def stages(synthesise: Synthesise) -> dict[str, SynthesisedStage]:
-    """The three stages as they are in the repository, without a model artifact."""
-    return {name: synthesise(load(name)) for name in ("local", "dev", "prod")}
+    """The stages as they are in the repository, without a model artifact."""
+    return {name: synthesise(load(name)) for name in ("local", "dev", "prod", "serverless")}
 
 
 @pytest.fixture(params=["local", "dev", "prod"])
 def stage(request: pytest.FixtureRequest, stages: dict[str, SynthesisedStage]) -> SynthesisedStage:
-    """Each stage in turn: what is promised holds for all of them."""
+    """Each stage with instances in turn: what is promised holds for all of them."""
     return stages[request.param]
 
 

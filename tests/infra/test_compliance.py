@@ -8,7 +8,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tomllib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any
 import pytest
 from aws_cdk import App, CfnResource, Stack
 from aws_cdk import aws_s3 as s3
-from templates import PROJECT, SynthesisedStage
+from templates import PROJECT, SynthesisedStage, accepted
 
 from infra.gate import compliance
 from infra.gate.compliance import ComplianceError
@@ -26,13 +25,17 @@ from infra.settings import NotebookSettings
 OWN_RULES = re.findall(r"^rule (\w+)", compliance.RULES.read_text(encoding="utf-8"), re.MULTILINE)
 DOCUMENTED = (PROJECT / "docs" / "security.md").read_text(encoding="utf-8")
 CHECKOV = Path(os.environ.get("CHECKOV", PROJECT / "build" / "checkov" / "bin" / "checkov"))
-ACCEPTED = tomllib.loads(Path(__file__).with_name("accepted_findings.toml").read_text(encoding="utf-8"))["accepted"]
 
 URL = {"TargetFunctionArn": "f"}
 CALL = {"Action": "lambda:InvokeFunctionUrl", "FunctionName": "f"}
 MODEL = {"EnableNetworkIsolation": True}
 CONFIG = {"ProductionVariants": [{"VariantName": "main", "InitialVariantWeight": 1}]}
 ENDPOINT = {"EndpointConfigName": "c"}
+KEPT = {**ENDPOINT, "RetainAllVariantProperties": True}
+ROUTING = {"Type": "ALL_AT_ONCE", "WaitIntervalInSeconds": 300}
+ROLLOUT = {"BlueGreenUpdatePolicy": {"TrafficRoutingConfiguration": ROUTING}}
+ROLLBACK = {"AutoRollbackConfiguration": {"Alarms": [{"AlarmName": "a"}]}}
+ALARM = {"ComparisonOperator": "GreaterThanThreshold", "EvaluationPeriods": 3, "MetricName": "Errors"}
 REPOSITORY = {
     "ImageTagMutability": "IMMUTABLE",
     "ImageScanningConfiguration": {"ScanOnPush": True},
@@ -67,7 +70,13 @@ SAMPLES: list[tuple[str, dict[str, Any], str | None]] = [
     ("AWS::SageMaker::EndpointConfig", {**CONFIG, "EndpointConfigName": "c"}, "ENDPOINT_CONFIG_NAME_IS_GENERATED"),
     ("AWS::SageMaker::EndpointConfig", CONFIG, None),
     ("AWS::SageMaker::Endpoint", {**ENDPOINT, "RetainAllVariantProperties": False}, "ENDPOINT_KEEPS_ITS_CAPACITY"),
-    ("AWS::SageMaker::Endpoint", {**ENDPOINT, "RetainAllVariantProperties": True}, None),
+    ("AWS::SageMaker::Endpoint", KEPT, None),
+    ("AWS::SageMaker::Endpoint", {**KEPT, "DeploymentConfig": ROLLOUT}, "ROLLOUT_GOES_BACK_BY_ALARMS"),
+    ("AWS::SageMaker::Endpoint", {**KEPT, "DeploymentConfig": {**ROLLOUT, **ROLLBACK}}, None),
+    ("AWS::CloudWatch::Alarm", ALARM, "ALARM_TELLS_SOMEBODY"),
+    ("AWS::CloudWatch::Alarm", {**ALARM, "AlarmActions": ["arn:aws:sns:eu-west-1:111122223333:alarms"]}, None),
+    ("AWS::SNS::Topic", {}, "TOPIC_IS_ENCRYPTED"),
+    ("AWS::SNS::Topic", {"KmsMasterKeyId": "k"}, None),
     ("AWS::Logs::LogGroup", {}, "LOG_GROUP_EXPIRES"),
     ("AWS::Logs::LogGroup", {"RetentionInDays": 7}, None),
     ("AWS::ECR::Repository", REPOSITORY, None),
@@ -160,12 +169,6 @@ def test_every_exception_is_for_one_finding_at_one_resource_with_a_documented_re
         assert violation["reason"] in DOCUMENTED
 
 
-def accepted(tool: str) -> set[tuple[str, str]]:
-    """Findings (tool and rule, logical id of the resource) that we live with."""
-    assert all(len(entry["reason"]) > 30 for entry in ACCEPTED)
-    return {(e["finding"], resource) for e in ACCEPTED if e["finding"].startswith(tool) for resource in e["resources"]}
-
-
 @pytest.fixture(scope="module")
 def templates(stages: dict[str, SynthesisedStage], everything: SynthesisedStage, tmp_path_factory) -> Path:
     """A folder with the templates of all stages."""
@@ -173,7 +176,7 @@ def templates(stages: dict[str, SynthesisedStage], everything: SynthesisedStage,
     for stage in (*stages.values(), everything):
         for template in stage.assembly.glob("*.template.json"):
             shutil.copy(template, folder)
-    assert len(list(folder.iterdir())) == 12
+    assert len(list(folder.iterdir())) == 15
     return folder
 
 

@@ -11,6 +11,7 @@ BUCKET = "<ExportsOutputFnGetAttDataBucketE6B0FAA8Arn3FF3A9FF>"
 KEY = "<ExportsOutputFnGetAttDataKey5F086070Arn0ECF9F84>"
 TRAINING, ENDPOINT = ROLES = [("training", "SageMaker training jobs"), ("inference", "SageMaker endpoint")]
 
+ROLLBACK_ALARMS = ("AlarmsServerErrorsD0E4A1EF", "AlarmsLatency0C947829", "AlarmsInvocationErrorsD02407EE")
 LOGS = "arn:<AWS::Partition>:logs:<AWS::Region>:<AWS::AccountId>:log-group:/aws/sagemaker"
 WRITE_LOGS = ("logs:CreateLogGroup", "logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents")
 PULL = ("ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer")
@@ -57,12 +58,25 @@ def test_an_endpoint_and_a_transform_job_may_do_this_and_nothing_else(stage):
         **USE_KEY,
         **{action: {KEY} for action in ("kms:CreateGrant", "kms:DescribeKey")},
         **{action: {"<ExportsOutputFnGetAttImages2D38C313Arn6C6DDC6E>"} for action in PULL},
-        **dict.fromkeys(WRITE_LOGS, log_groups("Endpoints/*", "TransformJobs")),
+        **dict.fromkeys(WRITE_LOGS, log_groups(f"Endpoints/{stage.settings.endpoint_name}", "TransformJobs")),
         **WITHOUT_RESOURCES,
+        "cloudwatch:DescribeAlarms": {f"<{name}.Arn>" for name in ROLLBACK_ALARMS},
     }
     assert condition(role, "s3:ListBucket")["StringLike"] == {"s3:prefix": ["batch/input/*"]}
     assert condition(role, "kms:CreateGrant") == {"Bool": {"kms:GrantIsForAWSResource": "true"}}
     assert condition(role, "cloudwatch:PutMetricData") == namespaces("Endpoints", "TransformJobs")
+
+
+def test_a_serverless_model_is_not_isolated_and_so_its_role_opens_nothing_but_its_own(synthesise, stages, artifact):
+    stage = synthesise(stages["serverless"].settings, artifact)
+    assert stage.properties("inference", "AWS::SageMaker::Model")["EnableNetworkIsolation"] is False
+    (read,) = allowed(role_for(stage, *ENDPOINT)).pop("s3:GetObject")
+    assert "*" not in read and read.endswith(".gz")
+    assert allowed(role_for(stages["serverless"], *ENDPOINT)) == {
+        **{action: {"<ExportsOutputFnGetAttImages2D38C313Arn6C6DDC6E>"} for action in PULL},
+        **dict.fromkeys(WRITE_LOGS, log_groups("Endpoints/kennel-serverless-serverless")),
+        **WITHOUT_RESOURCES,
+    }
 
 
 @pytest.mark.parametrize(("kind", "description"), ROLES)

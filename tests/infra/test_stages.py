@@ -23,16 +23,22 @@ LOGICAL_IDS = {
     ("inference", "AWS::Lambda::Url"): {"ClassifierLiveFunctionUrlC18E0F11"},
 }
 
+# The function's version and the endpoint's role: other settings, or other permissions, are another one.
+HASHED = re.compile(r"^(ClassifierFunctionCurrentVersion|EndpointRole).+")
+
+
+def plain(name: str) -> str:
+    """A logical id without the hash of what differs between stages."""
+    return HASHED.sub(r"\1", name)
+
+
 # Properties that would fix a physical name.
 NAMES = re.compile(r'"(BucketName|RoleName|FunctionName|LogGroupName|KeyName|AliasName)": "')
 
 
 def shape(stage: SynthesisedStage) -> set[tuple[str, str, str]]:
-    """Stack, type and logical id of every resource; the version's id also holds a hash of the settings."""
-    return {
-        (kind, resource["Type"], "" if resource["Type"] == "AWS::Lambda::Version" else name)
-        for kind, name, resource in stage.all_resources()
-    }
+    """Stack, type and logical id of every resource."""
+    return {(kind, resource["Type"], plain(name)) for kind, name, resource in stage.all_resources()}
 
 
 def permissions(stage: SynthesisedStage) -> list[str]:
@@ -43,7 +49,8 @@ def permissions(stage: SynthesisedStage) -> list[str]:
         for key in ("AssumeRolePolicyDocument", "Policies", "PolicyDocument", "KeyPolicy"):
             if key in properties:
                 document = json.dumps(properties[key], sort_keys=True)
-                documents.append(f"{kind}/{name}: {document}".replace(f"-{stage.settings.stage}-", "-STAGE-"))
+                same = f"{kind}/{plain(name)}: {document}".replace(f"-{stage.settings.stage}-", "-STAGE-")
+                documents.append(same)
     return documents
 
 

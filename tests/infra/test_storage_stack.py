@@ -101,13 +101,13 @@ def test_production_data_outlives_its_stack(stages):
         }
         for stage in stages
     }
-    assert policies == {"local": {"Delete"}, "dev": {"Delete"}, "prod": {"Retain"}}
+    assert policies == {name: {"Retain" if name == "prod" else "Delete"} for name in stages}
 
 
 def test_production_storage_cannot_be_deleted_by_mistake(stages):
     manifests = {name: (stage.assembly / "manifest.json").read_text() for name, stage in stages.items()}
     protected = {name: '"terminationProtection": true' in text for name, text in manifests.items()}
-    assert protected == {"local": False, "dev": False, "prod": True}
+    assert protected == {name: name == "prod" for name in stages}
 
 
 def is_stateful(resource: Resource) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from infra.settings import Settings
 from model.core.archives import write_archive
 
 PROJECT = Path(__file__).resolve().parents[3]
+ACCEPTED = PROJECT / "tests" / "infra" / "accepted_findings.toml"
 KINDS = ("storage", "training", "inference")
 
 Resource = dict[str, Any]
@@ -28,8 +30,11 @@ class SynthesisedStage:
     def read(self, name: str) -> Any:
         return json.loads((self.assembly / name).read_text(encoding="utf-8"))
 
+    def path(self, kind: str) -> Path:
+        return self.assembly / f"{self.settings.stack_name(kind)}.template.json"
+
     def template(self, kind: str) -> dict[str, Any]:
-        return self.read(f"{self.settings.stack_name(kind)}.template.json")
+        return self.read(self.path(kind).name)
 
     def resources(self, kind: str, resource_type: str) -> dict[str, Resource]:
         """The resources of one type, by logical id; at least one."""
@@ -52,6 +57,13 @@ class SynthesisedStage:
     def report(self) -> list[dict[str, Any]]:
         """What the validation plugins reported."""
         return self.read("validation-report.json")["pluginReports"]
+
+
+def accepted(tool: str) -> set[tuple[str, str]]:
+    """Findings (tool and rule, logical id of the resource) of cfn-lint or checkov that we live with."""
+    entries = tomllib.loads(ACCEPTED.read_text(encoding="utf-8"))["accepted"]
+    assert all(len(entry["reason"]) > 30 for entry in entries)
+    return {(e["finding"], resource) for e in entries if e["finding"].startswith(tool) for resource in e["resources"]}
 
 
 def write_artifact(path: Path, content: bytes) -> Path:

@@ -45,8 +45,11 @@ def problems(write):
     return of
 
 
-def test_the_repository_has_three_stages_and_all_load():
-    assert {name: load(name).storage.retain for name in stages()} == {"dev": False, "local": False, "prod": True}
+def test_the_repository_has_four_stages_and_all_load():
+    assert {name: load(name).storage.retain for name in stages()} == {
+        **dict.fromkeys(("dev", "local", "serverless"), False),
+        "prod": True,
+    }
     assert [load(name).stage for name in stages()] == stages()
 
 
@@ -93,7 +96,7 @@ def test_no_address_is_made_up_for_a_region_without_awss_images(write, problems)
 
 @pytest.mark.parametrize("name", ["production", "", "../dev", "/etc/passwd", "DEV"])
 def test_a_stage_is_one_of_those_that_have_a_file_and_no_path(name):
-    with pytest.raises(SettingsError, match=rf"^There is no stage '{name}'\. Stages: dev, local, prod\.$"):
+    with pytest.raises(SettingsError, match=rf"^There is no stage '{name}'\. Stages: dev, local, prod, serverless\.$"):
         load(name)
 
 
@@ -205,7 +208,7 @@ def rolled(instances: str, strategy: str, percent: int) -> str:
         ("alarms = {}\nserving.rollout = {percent = 20}", "serving.rollout.percent: goes with strategy = "),
         (rolled("initial_instances = 1", "canary", 50), 'serving.rollout.strategy: "canary" moves at most half'),
         (rolled("initial_instances = 4", "linear", 9), "serving.rollout.percent: 9 is less than the 10 that a linear"),
-        (rolled("initial_instances = 4", "linear", 10), "serving.rollout: its waits and two starts may take 37800 sec"),
+        (rolled("initial_instances = 4", "linear", 10), "serving.rollout: its waits and two starts may take 38100 sec"),
         (rolled("instance_type = 'ml.inf1.xlarge'", "all_at_once", 0), "serving.rollout: SageMaker cannot on ml.inf1"),
         ("training.image = {repository = 'own', tag = '1', architecture = 'arm64'}", "training.instance_type: ml.m5."),
         ("training.max_wait_seconds = 7200", "training.max_wait_seconds: only goes with spot = true"),

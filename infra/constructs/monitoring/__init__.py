@@ -1,0 +1,1 @@
+"""What is measured of a stage, when somebody is told, and what they look at."""

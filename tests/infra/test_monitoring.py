@@ -1,0 +1,125 @@
+"""What is watched, who is told, and what goes back by it."""
+
+from dataclasses import replace
+
+import pytest
+from templates import allowed, role_for, text
+
+from infra.settings import Settings
+from infra.tables.alarms import AlarmSettings
+from infra.tables.serving import CaptureSettings, EndpointScalingSettings, InstanceSchedule, RolloutSettings
+
+ALARM, TOPIC = "AWS::CloudWatch::Alarm", "AWS::SNS::Topic"
+
+
+def serving(settings: Settings, **changes) -> Settings:
+    return replace(settings, serving=replace(settings.serving, **changes))
+
+
+def test_every_alarm_pages_through_the_one_topic_and_stays_quiet_without_traffic(stage):
+    ((topic, _),) = stage.resources("inference", TOPIC).items()
+    for alarm in stage.resources("inference", ALARM).values():
+        properties = alarm["Properties"]
+        assert properties["AlarmActions"] == properties["OKActions"] == [{"Ref": topic}]
+        assert properties["TreatMissingData"] == "notBreaching"
+        assert (properties["DatapointsToAlarm"], properties["EvaluationPeriods"], properties["Period"]) == (2, 3, 60)
+
+
+def test_the_topic_is_encrypted_with_the_stages_key_which_lets_alarms_of_this_account_publish_to_it(stage):
+    assert "DataKey" in text(stage.properties("inference", TOPIC)["KmsMasterKeyId"])
+    key = stage.properties("storage", "AWS::KMS::Key")["KeyPolicy"]["Statement"]
+    (statement,) = (s for s in key if s["Principal"].get("Service") == "cloudwatch.amazonaws.com")
+    assert statement["Action"] == ["kms:Decrypt", "kms:GenerateDataKey*"]
+    assert statement["Condition"]["StringEquals"] == {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}
+    topics = text(statement["Condition"]["ArnLike"]["kms:EncryptionContext:aws:sns:topicArn"])
+    assert topics.endswith(f":<AWS::AccountId>:{stage.settings.stack_name('inference')}-*")
+
+
+def test_the_topic_takes_tls_only_and_only_alarms_of_this_account(stage):
+    deny, allow = stage.properties("inference", "AWS::SNS::TopicPolicy")["PolicyDocument"]["Statement"]
+    assert (deny["Effect"], deny["Condition"]) == ("Deny", {"Bool": {"aws:SecureTransport": "false"}})
+    assert allow["Principal"] == {"Service": "cloudwatch.amazonaws.com"}
+    assert allow["Condition"] == {"StringEquals": {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}}
+
+
+def test_somebody_gets_an_e_mail_if_the_settings_say_who(synthesise, stages):
+    stage = synthesise(replace(stages["dev"].settings, alarms=AlarmSettings(email="a@example.org", p95_ms=250)))
+    assert stage.properties("inference", "AWS::SNS::Subscription")["Endpoint"] == "a@example.org"
+    latency = stage.resources("inference", ALARM)["AlarmsLatency0C947829"]["Properties"]
+    assert (latency["ExtendedStatistic"], latency["Threshold"]) == ("p95", 250_000)  # microseconds
+
+
+def test_an_endpoint_goes_back_by_its_own_alarms_which_exist_before_it(stage):
+    endpoint = stage.properties("inference", "AWS::SageMaker::Endpoint")
+    named = [alarm["AlarmName"]["Ref"] for alarm in endpoint["DeploymentConfig"]["AutoRollbackConfiguration"]["Alarms"]]
+    alarms = stage.resources("inference", ALARM)
+    assert set(named) == {name for name, alarm in alarms.items() if "SageMaker" in alarm["Properties"]["Namespace"]}
+    for name in named:
+        dimensions = {d["Name"]: d["Value"] for d in alarms[name]["Properties"]["Dimensions"]}
+        assert dimensions == {"EndpointName": endpoint["EndpointName"], "VariantName": "main"}  # text, no reference
+
+
+@pytest.mark.parametrize(("strategy", "size"), [("canary", "CanarySize"), ("linear", "LinearStepSize")])
+def test_traffic_moves_as_the_settings_say(synthesise, stages, strategy, size):
+    rollout = RolloutSettings(strategy=strategy, percent=25, wait_seconds=600, bake_seconds=60)
+    stage = synthesise(serving(stages["prod"].settings, rollout=rollout))
+    policy = stage.properties("inference", "AWS::SageMaker::Endpoint")["DeploymentConfig"]["BlueGreenUpdatePolicy"]
+    routing = {"Type": strategy.upper(), "WaitIntervalInSeconds": 600}
+    assert policy["TrafficRoutingConfiguration"] == {**routing, size: {"Type": "CAPACITY_PERCENT", "Value": 25}}
+    assert policy["TerminationWaitInSeconds"] == 60
+    steps = {"canary": 2, "linear": 4}[strategy]
+    assert policy["MaximumExecutionTimeoutInSeconds"] == steps * 600 + 60 + 2 * 600 + 600
+
+
+def test_scaling_may_go_by_requests_at_a_time_and_by_the_clock(synthesise, stages):
+    morning = InstanceSchedule(
+        name="morning", cron="0 7 ? * MON-FRI *", timezone="Europe/Berlin", min_instances=4, max_instances=9
+    )
+    scaling = EndpointScalingSettings(
+        min_instances=2,
+        max_instances=8,
+        metric="concurrency",
+        max_rps_per_instance=20,
+        concurrent_requests_per_instance=6,
+        schedules=(morning,),
+    )
+    stage = synthesise(serving(stages["prod"].settings, scaling=scaling))
+    policy = stage.properties("inference", "AWS::ApplicationAutoScaling::ScalingPolicy")
+    tracking = policy["TargetTrackingScalingPolicyConfiguration"]
+    metric = "SageMakerVariantConcurrentRequestsPerModelHighResolution"
+    assert tracking["PredefinedMetricSpecification"] == {"PredefinedMetricType": metric}
+    assert tracking["TargetValue"] == 6 * 0.5
+    target = stage.properties("inference", "AWS::ApplicationAutoScaling::ScalableTarget")
+    (action,) = target["ScheduledActions"]
+    assert (action["Schedule"], action["Timezone"]) == ("cron(0 7 ? * MON-FRI *)", "Europe/Berlin")
+    assert action["ScalableTargetAction"] == {"MinCapacity": 4, "MaxCapacity": 9}
+
+
+def test_what_is_captured_is_encrypted_expires_and_can_be_written_below_its_prefix_only(synthesise, stages):
+    stage = synthesise(serving(stages["dev"].settings, capture=CaptureSettings(sampling_percent=5, days=9)))
+    capture = stage.properties("inference", "AWS::SageMaker::EndpointConfig")["DataCaptureConfig"]
+    assert "DataKey" in text(capture["KmsKeyId"])
+    assert text(capture["DestinationS3Uri"]).endswith("/captured")
+    assert capture["InitialSamplingPercentage"] == 5
+    written = allowed(role_for(stage, "inference", "SageMaker endpoint"))["s3:PutObject"]
+    assert {arn.split("/", 1)[1] for arn in written} == {"batch/output/*", "captured/*"}
+    bucket = stage.resources("storage", "AWS::S3::Bucket")["DataBucketE6B0FAA8"]["Properties"]
+    (rule,) = (rule for rule in bucket["LifecycleConfiguration"]["Rules"] if rule["Id"] == "expire-captured")
+    assert (rule["Prefix"], rule["ExpirationInDays"]) == ("captured/", 9)
+    # Else a deployment would keep the capturing of the configuration before.
+    excluded = stage.properties("inference", "AWS::SageMaker::Endpoint")["ExcludeRetainedVariantProperties"]
+    assert excluded == [{"VariantPropertyType": "DataCaptureConfig"}]
+
+
+def test_a_serverless_endpoint_costs_nothing_while_idle(stages):
+    stage = stages["serverless"]
+    (variant,) = stage.properties("inference", "AWS::SageMaker::EndpointConfig")["ProductionVariants"]
+    assert variant["ServerlessConfig"] == {"MemorySizeInMB": 3072, "MaxConcurrency": 5}
+    assert "InstanceType" not in variant
+    assert "ProvisionedConcurrencyConfig" not in stage.properties("inference", "AWS::Lambda::Alias")
+    assert ALARM not in {resource["Type"] for _, _, resource in stage.all_resources()}
+
+
+@pytest.mark.parametrize(("name", "price"), [("dev", "running * 0.115"), ("serverless", "* 60 * 0.000060000")])
+def test_the_dashboard_says_what_the_endpoint_costs(stages, name, price):
+    assert price in text(stages[name].properties("inference", "AWS::CloudWatch::Dashboard")["DashboardBody"])
