@@ -61,6 +61,7 @@ class RealtimeEndpoint(Construct):
         super().__init__(scope, construct_id)
         self._name, self._settings, self._data = name, settings, data
         self.variant_name = settings.variant_name
+        on_instances = settings.kind == "instance"
         asset = self._artifact_asset(artifact)
         # What the container must find, known outside of what it unpacks: it refuses to run anything else.
         digest = {VARIABLE: archive_digest(ROOT / artifact)} if asset else {}
@@ -69,7 +70,7 @@ class RealtimeEndpoint(Construct):
             self,
             "Model",
             execution_role_arn=role.role_arn,
-            enable_network_isolation=settings.isolated,
+            enable_network_isolation=on_instances,
             primary_container=sagemaker.CfnModel.ContainerDefinitionProperty(
                 image=image.uri,
                 model_data_url=asset.s3_object_url if asset else None,
@@ -81,7 +82,7 @@ class RealtimeEndpoint(Construct):
                 },
             ),
         )
-        if not settings.isolated:
+        if not on_instances:
             acknowledge(model, "MODEL_IS_ISOLATED", _NO_ISOLATION)
         config = sagemaker.CfnEndpointConfig(
             self,
@@ -98,10 +99,8 @@ class RealtimeEndpoint(Construct):
             # Else every deployment would set the instance count back to its initial value, whatever the load.
             retain_all_variant_properties=True,
             # Else capturing, too, would stay as it was when the endpoint was created.
-            exclude_retained_variant_properties=[
-                sagemaker.CfnEndpoint.VariantPropertyProperty(variant_property_type="DataCaptureConfig")
-            ]
-            if settings.isolated
+            exclude_retained_variant_properties=[{"variantPropertyType": "DataCaptureConfig"}]
+            if on_instances
             else None,
             deployment_config=self._rollout(settings.rollout, alarms) if settings.rollout else None,
         )
@@ -113,67 +112,52 @@ class RealtimeEndpoint(Construct):
     @property
     def _encrypts_volumes(self) -> bool:
         """Whether there are volumes that take a key; the disks of some instance types are encrypted by hardware."""
-        return self._settings.isolated and not instance_types.has_local_storage(self._settings.instance_type)
+        return self._settings.kind == "instance" and not instance_types.has_local_storage(self._settings.instance_type)
 
-    def _variant(self, model: sagemaker.CfnModel) -> sagemaker.CfnEndpointConfig.ProductionVariantProperty:
-        settings = self._settings
-        common: dict[str, Any] = {
-            "variant_name": settings.variant_name,
-            "model_name": model.attr_model_name,
-            "initial_variant_weight": 1,
+    def _variant(self, model: sagemaker.CfnModel) -> dict[str, Any]:
+        settings, serverless = self._settings, self._settings.serverless
+        of_kind: dict[str, Any] = {
+            "instanceType": settings.instance_type,
+            "initialInstanceCount": settings.initial_instances,
+            "containerStartupHealthCheckTimeoutInSeconds": settings.startup_timeout_seconds,
         }
         if settings.kind == "serverless":
-            serverless = sagemaker.CfnEndpointConfig.ServerlessConfigProperty(
-                memory_size_in_mb=settings.serverless.memory_mb,
-                max_concurrency=settings.serverless.max_concurrency,
-                provisioned_concurrency=settings.serverless.provisioned_concurrency,
-            )
-            return sagemaker.CfnEndpointConfig.ProductionVariantProperty(serverless_config=serverless, **common)
-        return sagemaker.CfnEndpointConfig.ProductionVariantProperty(
-            instance_type=settings.instance_type,
-            initial_instance_count=settings.initial_instances,
-            container_startup_health_check_timeout_in_seconds=settings.startup_timeout_seconds,
-            **common,
-        )
+            of_kind = {
+                "serverlessConfig": {
+                    "memorySizeInMb": serverless.memory_mb,
+                    "maxConcurrency": serverless.max_concurrency,
+                    "provisionedConcurrency": serverless.provisioned_concurrency,
+                }
+            }
+        names = {"variantName": settings.variant_name, "modelName": model.attr_model_name}
+        return {**names, "initialVariantWeight": 1, **of_kind}
 
-    def _capture(self, settings: CaptureSettings) -> sagemaker.CfnEndpointConfig.DataCaptureConfigProperty:
-        modes = ("Input", "Output")
-        return sagemaker.CfnEndpointConfig.DataCaptureConfigProperty(
-            enable_capture=True,
-            initial_sampling_percentage=settings.sampling_percent,
-            destination_s3_uri=self._data.bucket.s3_url_for_object(layout.CAPTURED),
-            kms_key_id=self._data.key.key_arn,
-            capture_options=[sagemaker.CfnEndpointConfig.CaptureOptionProperty(capture_mode=mode) for mode in modes],
-            # Readable answers; everything else is written in base64, images too.
-            capture_content_type_header=sagemaker.CfnEndpointConfig.CaptureContentTypeHeaderProperty(
-                json_content_types=["application/json"]
-            ),
-        )
+    def _capture(self, settings: CaptureSettings) -> dict[str, Any]:
+        return {
+            "enableCapture": True,
+            "initialSamplingPercentage": settings.sampling_percent,
+            "destinationS3Uri": self._data.bucket.s3_url_for_object(layout.CAPTURED),
+            "kmsKeyId": self._data.key.key_arn,
+            "captureOptions": [{"captureMode": "Input"}, {"captureMode": "Output"}],
+            # So that answers can be read; everything else, images too, is written in base64.
+            "captureContentTypeHeader": {"jsonContentTypes": ["application/json"]},
+        }
 
-    def _rollout(
-        self, settings: RolloutSettings, alarms: Sequence[cloudwatch.IAlarm]
-    ) -> sagemaker.CfnEndpoint.DeploymentConfigProperty:
-        share = (
-            sagemaker.CfnEndpoint.CapacitySizeProperty(type="CAPACITY_PERCENT", value=settings.percent)
-            if settings.percent
-            else None
-        )
-        routing = sagemaker.CfnEndpoint.TrafficRoutingConfigProperty(
-            type=settings.strategy.upper(),
-            wait_interval_in_seconds=settings.wait_seconds,
-            canary_size=share if settings.strategy == "canary" else None,
-            linear_step_size=share if settings.strategy == "linear" else None,
-        )
-        return sagemaker.CfnEndpoint.DeploymentConfigProperty(
-            blue_green_update_policy=sagemaker.CfnEndpoint.BlueGreenUpdatePolicyProperty(
-                traffic_routing_configuration=routing,
-                termination_wait_in_seconds=settings.bake_seconds,
-                maximum_execution_timeout_in_seconds=self._settings.rollout_timeout_seconds,
-            ),
-            auto_rollback_configuration=sagemaker.CfnEndpoint.AutoRollbackConfigProperty(
-                alarms=[sagemaker.CfnEndpoint.AlarmProperty(alarm_name=alarm.alarm_name) for alarm in alarms]
-            ),
-        )
+    def _rollout(self, settings: RolloutSettings, alarms: Sequence[cloudwatch.IAlarm]) -> dict[str, Any]:
+        size = {"canary": "canarySize", "linear": "linearStepSize"}.get(settings.strategy)
+        share = {size: {"type": "CAPACITY_PERCENT", "value": settings.percent}} if size else {}
+        return {
+            "blueGreenUpdatePolicy": {
+                "trafficRoutingConfiguration": {
+                    "type": settings.strategy.upper(),
+                    "waitIntervalInSeconds": settings.wait_seconds,
+                    **share,
+                },
+                "terminationWaitInSeconds": settings.bake_seconds,
+                "maximumExecutionTimeoutInSeconds": self._settings.rollout_timeout_seconds,
+            },
+            "autoRollbackConfiguration": {"alarms": [{"alarmName": alarm.alarm_name} for alarm in alarms]},
+        }
 
     def _role(
         self, asset: assets.Asset | None, image: RegistryImage, alarms: Sequence[cloudwatch.IAlarm]
@@ -187,7 +171,7 @@ class RealtimeEndpoint(Construct):
         role = InlineRole(self, "Role", service="sagemaker", description="SageMaker endpoint")
         image.grant_pull(role)
         log_groups = {f"/aws/sagemaker/Endpoints/{self._name}": _STREAMS}
-        if self._settings.isolated:  # a container that is not would have the permissions of transform jobs as well
+        if self._settings.kind == "instance":  # a container with network would have these permissions itself
             log_groups["/aws/sagemaker/TransformJobs"] = STREAMS
             self._data.grant_batch(role)
         role.allow_telemetry(log_groups)

@@ -38,7 +38,14 @@ class InferenceStack(Stack):
     ) -> None:
         super().__init__(scope, construct_id, **kwargs)
         metrics = EndpointMetrics(settings.endpoint_name, settings.serving.variant_name)
-        alarms = Alarms(self, "Alarms", settings=settings, metrics=metrics, key=data.key) if settings.alarms else None
+        alarms = settings.alarms and Alarms(
+            self,
+            "Alarms",
+            settings=settings.alarms,
+            metrics=metrics,
+            serverless=settings.serving.kind == "serverless",
+            key=data.key,
+        )
         endpoint = RealtimeEndpoint(
             self,
             "Endpoint",

@@ -12,34 +12,28 @@ from pydantic import AfterValidator
 
 from infra.validation import Table, matching, one_of
 
-_MONTHS, _DAYS = "JAN|FEB|MAR|APR|MAY|JUN|JUL|AUG|SEP|OCT|NOV|DEC", "SUN|MON|TUE|WED|THU|FRI|SAT"
-# Names and ranges of the fields. Source: EventBridge user guide, "Cron expressions reference", to which the guide of
-# Application Auto Scaling refers.
+# Fields, and what one of their values is. Source: EventBridge user guide, "Cron expressions reference", to which the
+# guide of Application Auto Scaling refers.
 _FIELDS = {
-    "minutes": (0, 59, r"\d+"),
-    "hours": (0, 23, r"\d+"),
-    "day of month": (1, 31, r"\d+"),
-    "month": (1, 12, rf"\d+|{_MONTHS}"),
-    "day of week": (1, 7, rf"\d+|{_DAYS}"),
-    "year": (1970, 2199, r"\d+"),
+    "minutes": r"[0-5]?\d",
+    "hours": r"[01]?\d|2[0-3]",
+    "day of month": r"0?[1-9]|[12]\d|3[01]",
+    "month": r"0?[1-9]|1[0-2]|JAN|FEB|MAR|APR|MAY|JUN|JUL|AUG|SEP|OCT|NOV|DEC",
+    "day of week": r"[1-7]|SUN|MON|TUE|WED|THU|FRI|SAT",
+    "year": r"19[7-9]\d|2[01]\d\d",
 }
-_SPECIAL = {"day of month": r"L|LW|\d+W", "day of week": rf"L|(\d|{_DAYS})(L|#[1-5])"}
+_SPECIAL = {"day of month": r"|\?|L|LW|\d+W", "day of week": r"|\?|L|(\d|[A-Z]{3})(L|#[1-5])"}
 
 
 def _cron(value: str) -> str:
-    fields = value.split(" ")
-    if len(fields) != len(_FIELDS):
+    given = value.split(" ")
+    if len(given) != len(_FIELDS):
         raise ValueError(f"{value!r} is not six fields: {', '.join(_FIELDS)}, such as 0 7 ? * MON-FRI *")
-    for (name, (low, high, one)), field in zip(_FIELDS.items(), fields, strict=True):
-        values = rf"({one})(-({one}))?|\*"
-        if field == "?" and name in _SPECIAL:
-            continue
-        for part in field.split(","):
-            known = re.fullmatch(rf"({values})(/\d+)?|{_SPECIAL.get(name, '(?!)')}", part)
-            numbers = [int(number) for number in re.findall(r"\d+", re.split("[/#]", part)[0])]
-            if not known or any(not low <= number <= high for number in numbers):
-                raise ValueError(f"{value!r}: {part!r} is not a value of {name} ({low} to {high})")
-    if (fields[2] == "?") == (fields[4] == "?"):
+    for (name, one), field in zip(_FIELDS.items(), given, strict=True):
+        pattern = rf"(({one})(-({one}))?|\*)(/\d+)?{_SPECIAL.get(name, '')}"
+        if not all(re.fullmatch(pattern, part) for part in field.split(",")):
+            raise ValueError(f"{value!r}: {field!r} is not a value of {name}")
+    if (given[2] == "?") == (given[4] == "?"):
         raise ValueError(f"{value!r}: exactly one of day of month and day of week must be ?")
     return value
 

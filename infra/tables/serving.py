@@ -164,16 +164,6 @@ class ServingSettings(Table):
     capture: CaptureSettings | None = None
 
     @property
-    def isolated(self) -> bool:
-        """Whether the model's containers have no network, which AWS offers on instances only."""
-        return self.kind == "instance"
-
-    @property
-    def min_instances(self) -> int:
-        """How many instances an endpoint of the instance kind has at least."""
-        return self.scaling.min_instances if self.scaling else self.initial_instances
-
-    @property
     def rollout_timeout_seconds(self) -> int:
         """How long a rollout may take: its waiting, two starts of instances, and 10 minutes for the rest."""
         assert self.rollout is not None
@@ -198,7 +188,8 @@ class ServingSettings(Table):
             yield from self._conflicts_of_rollout(self.rollout)
 
     def _conflicts_of_rollout(self, rollout: RolloutSettings) -> Iterator[str]:
-        if rollout.strategy != "all_at_once" and self.min_instances < 2:
+        fewest = self.scaling.min_instances if self.scaling else self.initial_instances
+        if rollout.strategy != "all_at_once" and fewest < 2:
             yield (
                 f'rollout.strategy: "{rollout.strategy}" moves at most half of the instances at a time, so there must '
                 "be 2 at least (serving.scaling.min_instances, or serving.initial_instances without scaling)"

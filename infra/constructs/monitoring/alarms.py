@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from aws_cdk import Aws
 from aws_cdk import aws_cloudwatch as cloudwatch
@@ -15,63 +15,42 @@ from aws_cdk import aws_sns_subscriptions as subscriptions
 from constructs import Construct
 
 from infra.constructs.monitoring.metrics import MINUTE, EndpointMetrics
-from infra.settings import Settings
 from infra.tables.alarms import AlarmSettings
 
 
-@dataclass(frozen=True)
-class Limit:
+class Limit(NamedTuple):
     """What a metric must not exceed for 2 of 3 minutes."""
 
     name: str
-    what: str
     metric: cloudwatch.Metric
     threshold: float
+    what: str
 
 
 def endpoint_limits(settings: AlarmSettings, metrics: EndpointMetrics, *, serverless: bool) -> list[Limit]:
     """Return what an endpoint must keep. Its errors are 0 or 1 for each request, so that their average is a share."""
+    share, others, p95 = settings.error_percent, settings.invocation_error_percent, settings.p95_ms
+    errors, failed = metrics.of("Invocation5XXErrors", "Average"), metrics.of("InvocationModelErrors", "Average")
+    latency = metrics.of("ModelLatency", "p95")
     limits = [
+        Limit("ServerErrors", errors, share / 100, f"More than {share:g}% of the model's answers are 5xx"),
+        Limit("Latency", latency, p95 * 1000, f"More than 5% of the model's answers take longer than {p95} ms"),
         Limit(
-            "ServerErrors",
-            f"More than {settings.error_percent:g}% of the model's answers have a status of 5xx",
-            metrics.of("Invocation5XXErrors", "Average"),
-            settings.error_percent / 100,
-        ),
-        Limit(
-            "Latency",
-            f"5% of the model's answers take longer than {settings.p95_ms} ms",
-            metrics.of("ModelLatency", "p95"),
-            settings.p95_ms * 1000,
+            "InvocationErrors", failed, others / 100, f"More than {others:g}% of the requests get no 2xx of the model"
         ),
     ]
-    if not serverless:  # which do not publish it; SageMaker guide, "Alarms and logs for … serverless endpoints"
-        limits.append(
-            Limit(
-                "InvocationErrors",
-                f"More than {settings.invocation_error_percent:g}% of the requests get no answer of 2xx from the model",
-                metrics.of("InvocationModelErrors", "Average"),
-                settings.invocation_error_percent / 100,
-            )
-        )
-    return limits
+    # Serverless endpoints do not publish the last: SageMaker guide, "Alarms and logs … from serverless endpoints".
+    return limits[:2] if serverless else limits
 
 
 def function_limits(settings: AlarmSettings, function: lambda_.IFunction) -> list[Limit]:
     """Return what the function must keep."""
+    failed, refused = settings.function_errors, settings.function_throttles
+    errors = function.metric_errors(statistic="Sum", period=MINUTE)
+    throttles = function.metric_throttles(statistic="Sum", period=MINUTE)
     return [
-        Limit(
-            "FunctionErrors",
-            f"More than {settings.function_errors} calls of the function a minute end in an error of its own",
-            function.metric_errors(statistic="Sum", period=MINUTE),
-            settings.function_errors,
-        ),
-        Limit(
-            "FunctionThrottles",
-            f"More than {settings.function_throttles} calls of the function a minute are refused with 429",
-            function.metric_throttles(statistic="Sum", period=MINUTE),
-            settings.function_throttles,
-        ),
+        Limit("FunctionErrors", errors, failed, f"More than {failed} calls of the function a minute fail"),
+        Limit("FunctionThrottles", throttles, refused, f"More than {refused} calls of the function a minute get 429"),
     ]
 
 
@@ -80,23 +59,24 @@ class Alarms(Construct):
 
     Attributes
     ----------
-    of_endpoint : list of aws_cloudwatch.Alarm
-        Those by which a rollout goes back.
-    all : list of aws_cloudwatch.Alarm
-        With those of the function, once it is there (`watch`).
+    of_endpoint, all : list of aws_cloudwatch.Alarm
+        Those by which a rollout goes back; and with those of the function, once it is there (`watch`).
     """
 
     def __init__(
-        self, scope: Construct, construct_id: str, *, settings: Settings, metrics: EndpointMetrics, key: kms.IKey
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        settings: AlarmSettings,
+        metrics: EndpointMetrics,
+        serverless: bool,
+        key: kms.IKey,
     ) -> None:
         super().__init__(scope, construct_id)
-        assert settings.alarms is not None
-        self._settings = settings.alarms
+        self._settings = settings
         self.topic = self._topic(key)
-        serverless = settings.serving.kind == "serverless"
-        self.of_endpoint = [
-            self._alarm(limit) for limit in endpoint_limits(settings.alarms, metrics, serverless=serverless)
-        ]
+        self.of_endpoint = [self._alarm(limit) for limit in endpoint_limits(settings, metrics, serverless=serverless)]
         self.all = list(self.of_endpoint)
 
     def watch(self, function: lambda_.IFunction) -> None:
@@ -116,8 +96,9 @@ class Alarms(Construct):
             # Before the first deployment is through, and whenever nobody calls, there is no metric at all.
             treat_missing_data=cloudwatch.TreatMissingData.NOT_BREACHING,
         )
-        alarm.add_alarm_action(actions.SnsAction(self.topic))
-        alarm.add_ok_action(actions.SnsAction(self.topic))
+        page = actions.SnsAction(self.topic)
+        alarm.add_alarm_action(page)
+        alarm.add_ok_action(page)
         return alarm
 
     def _topic(self, key: kms.IKey) -> sns.Topic:

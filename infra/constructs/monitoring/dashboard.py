@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from aws_cdk import aws_cloudwatch as cloudwatch
 from aws_cdk import aws_lambda as lambda_
@@ -12,10 +11,9 @@ from constructs import Construct
 from infra import prices
 from infra.constructs.monitoring.metrics import MINUTE, EndpointMetrics
 from infra.settings import Settings
-from infra.tables.serving import EndpointScalingSettings
+from infra.tables.serving import ServerlessSettings, ServingSettings
 
 _THIRD = 8  # of the 24 columns
-Lines = Sequence[cloudwatch.IMetric]
 
 
 class Dashboard(Construct):
@@ -32,102 +30,78 @@ class Dashboard(Construct):
         alarms: Sequence[cloudwatch.IAlarm],
     ) -> None:
         super().__init__(scope, construct_id)
-        self._metrics, self._function = metrics, function
+        self._of, self._metrics, self._function = metrics.of, metrics, function
         serving = settings.serving
         dashboard = cloudwatch.Dashboard(self, "Dashboard", dashboard_name=f"{settings.project}-{settings.stage}")
         if alarms:
             dashboard.add_widgets(cloudwatch.AlarmStatusWidget(title="Alarms", alarms=alarms, width=24, height=3))
         dashboard.add_widgets(*self._what_callers_see())
-        if serving.kind == "instance":
-            dashboard.add_widgets(*self._instances(serving.scaling), *self._cost_of_instances(serving.instance_type))
-        else:
-            dashboard.add_widgets(*self._containers(), *self._cost_of_containers(serving.serverless.memory_mb))
+        dashboard.add_widgets(
+            *(self._instances(serving) if serving.kind == "instance" else self._containers(serving.serverless))
+        )
 
     def _what_callers_see(self) -> list[cloudwatch.IWidget]:
-        of, function = self._metrics.of, self._function
-        latency = [
-            _math(f"{share} / 1000", {share: of("ModelLatency", share)}, f"{share}, ms")
-            for share in ("p50", "p95", "p99")
-        ]
+        requests = {"endpoint": self._of("Invocations", "Sum"), "function": self._called("Invocations")}
         errors = [
-            of("Invocation4XXErrors", "Sum", "model 4xx"),
-            of("Invocation5XXErrors", "Sum", "model 5xx"),
-            function.metric_errors(statistic="Sum", period=MINUTE, label="function failed"),
-            function.metric_throttles(statistic="Sum", period=MINUTE, label="function refused (429)"),
+            self._of("Invocation4XXErrors", "Sum", "model 4xx"),
+            self._of("Invocation5XXErrors", "Sum", "model 5xx"),
+            self._called("Errors", label="function failed"),
+            self._called("Throttles", label="function refused (429)"),
         ]
-        rate = _math("invocations / PERIOD(invocations)", {"invocations": of("Invocations", "Sum")}, "endpoint")
-        calls = function.metric_invocations(statistic="Sum", period=MINUTE)
-        through = _math("calls / PERIOD(calls)", {"calls": calls}, "function")
+        shares = {share: self._of("ModelLatency", share) for share in ("p50", "p95", "p99")}
         return [
-            _graph("Requests per second", [rate, through]),
-            _graph("Errors per minute", errors),
-            _graph("Latency of the model", latency),
-        ]
-
-    def _instances(self, scaling: EndpointScalingSettings | None) -> list[cloudwatch.IWidget]:
-        """Graph instances and concurrency.
-
-        What scaling wants is published nowhere. What the load needs is computed as its policy on invocations does.
-        """
-        lines: list[cloudwatch.IMetric] = [self._metrics.instances()]
-        bounds = {}
-        if scaling:
-            per_minute = scaling.max_rps_per_instance * scaling.safety_factor * 60
-            needed = f"CEIL(FILL(invocations, 0) / {per_minute:.4f})"
-            lines.append(
-                _math(
-                    f"IF({needed} < {scaling.min_instances}, {scaling.min_instances}, {needed})",
-                    {"invocations": self._metrics.of("Invocations", "Sum")},
-                    "wanted",
-                )
-            )
-            bounds = {"maximum": scaling.max_instances}
-        concurrency = self._metrics.of("ConcurrentRequestsPerModel", "Maximum", "endpoint")
-        return [_graph("Instances", lines, **bounds), _graph("Requests at a time", [concurrency, self._executions()])]
-
-    def _containers(self) -> list[cloudwatch.IWidget]:
-        """Graph what there is of a serverless endpoint, which has no instances."""
-        of = self._metrics.of
-        return [
-            _graph("Cold starts per minute", [of("ModelSetupTime", "SampleCount", "cold starts")]),
             _graph(
-                "Requests at a time",
-                [
-                    of("ServerlessConcurrentExecutionsUtilization", "Maximum", "share of max_concurrency"),
-                    self._executions(),
-                ],
+                "Requests per second", [_math(f"{name} / 60", {name: sums}, name) for name, sums in requests.items()]
+            ),
+            _graph("Errors per minute", errors),
+            _graph(
+                "Latency of the model, ms", [_math(f"{p} / 1000", {p: latency}, p) for p, latency in shares.items()]
             ),
         ]
 
-    def _executions(self) -> cloudwatch.Metric:
-        return self._function.metric("ConcurrentExecutions", statistic="Maximum", period=MINUTE, label="function")
+    def _instances(self, serving: ServingSettings) -> list[cloudwatch.IWidget]:
+        """Graph instances, concurrency and cost.
 
-    def _cost_of_instances(self, instance_type: str) -> list[cloudwatch.IWidget]:
-        price = prices.usd_per_hour(instance_type)
-        if price is None:
-            return []
+        SageMaker publishes nowhere what scaling wants: what the load needs is computed as its policy on invocations
+        does.
+        """
+        running, scaling = self._metrics.instances(), serving.scaling
+        lines: list[cloudwatch.IMetric] = [running]
+        if scaling:
+            needed = f"CEIL(FILL(sum, 0) / {scaling.max_rps_per_instance * scaling.safety_factor * 60:.4f})"
+            low, high = scaling.min_instances, scaling.max_instances
+            wanted = f"IF({needed} < {low}, {low}, IF({needed} > {high}, {high}, {needed}))"
+            lines.append(_math(wanted, {"sum": self._of("Invocations", "Sum")}, "wanted by the load"))
+        busy = [self._of("ConcurrentRequestsPerModel", "Maximum", "endpoint"), self._executions()]
+        price = prices.usd_per_hour(serving.instance_type)
+        cost = [_math(f"running * {price}", {"running": running}, serving.instance_type)] if price else []
+        return [_graph("Instances", lines), _graph("Requests at a time", busy), _cost(cost)]
+
+    def _containers(self, serverless: ServerlessSettings) -> list[cloudwatch.IWidget]:
+        """Graph what there is of a serverless endpoint; it bills the time in which it works."""
+        used = self._of("ServerlessConcurrentExecutionsUtilization", "Maximum", "endpoint, share of max_concurrency")
+        price = prices.serverless_usd_per_second(serverless.memory_mb)
+        cost = f"FILL(microseconds, 0) / 1000000 * 60 * {price:.9f}"
         return [
-            _cost(_math(f"running * {price}", {"running": self._metrics.instances()}, f"endpoint, {instance_type}"))
+            _graph("Cold starts per minute", [self._of("ModelSetupTime", "SampleCount", "cold starts")]),
+            _graph("Requests at a time", [used, self._executions()]),
+            _cost([_math(cost, {"microseconds": self._of("ModelLatency", "Sum")}, f"{serverless.memory_mb} MB")]),
         ]
 
-    def _cost_of_containers(self, memory_mb: int) -> list[cloudwatch.IWidget]:
-        """Graph what a serverless endpoint bills: the time in which it works, without that of its starts."""
-        price = prices.serverless_usd_per_second(memory_mb)
-        busy = {"microseconds": self._metrics.of("ModelLatency", "Sum")}
-        return [_cost(_math(f"FILL(microseconds, 0) / 1000000 * 60 * {price:.9f}", busy, f"endpoint, {memory_mb} MB"))]
+    def _executions(self) -> cloudwatch.Metric:
+        return self._called("ConcurrentExecutions", "Maximum", "function")
+
+    def _called(self, name: str, statistic: str = "Sum", label: str | None = None) -> cloudwatch.Metric:
+        return self._function.metric(name, statistic=statistic, period=MINUTE, label=label)
 
 
-def _math(expression: str, using: Mapping[str, cloudwatch.IMetric], label: str) -> cloudwatch.MathExpression:
-    return cloudwatch.MathExpression(expression=expression, using_metrics=dict(using), label=label, period=MINUTE)
+def _math(expression: str, using: dict[str, cloudwatch.Metric], label: str) -> cloudwatch.MathExpression:
+    return cloudwatch.MathExpression(expression=expression, using_metrics=using, label=label, period=MINUTE)
 
 
-def _cost(line: cloudwatch.IMetric) -> cloudwatch.IWidget:
-    return _graph("USD per hour, by the list price", [line])
+def _cost(lines: Sequence[cloudwatch.IMetric]) -> cloudwatch.IWidget:
+    return _graph("Endpoint, USD per hour (list price)", lines)
 
 
-def _graph(title: str, lines: Lines, **bounds: float) -> cloudwatch.IWidget:
-    annotations = [cloudwatch.HorizontalAnnotation(value=value, label=name) for name, value in bounds.items()]
-    options: dict[str, Any] = {"left_annotations": annotations} if annotations else {}
-    return cloudwatch.GraphWidget(
-        title=title, left=lines, width=_THIRD, left_y_axis=cloudwatch.YAxisProps(min=0), **options
-    )
+def _graph(title: str, lines: Sequence[cloudwatch.IMetric]) -> cloudwatch.IWidget:
+    return cloudwatch.GraphWidget(title=title, left=lines, width=_THIRD, left_y_axis=cloudwatch.YAxisProps(min=0))

@@ -246,9 +246,9 @@ def test_spot_training_waits_twice_as_long_as_it_runs_unless_told_otherwise(writ
     ("cron", "problem"),
     [
         ("0 7 * * MON-FRI *", "exactly one of day of month and day of week must be ?"),
-        ("0 24 ? * MON *", "'24' is not a value of hours (0 to 23)"),
+        ("0 24 ? * MON *", "'24' is not a value of hours"),
         ("0 7 ? * MON", "is not six fields: minutes, hours, day of month, month, day of week, year, such as"),
-        ("0 7 ? JANUARY MON *", "'JANUARY' is not a value of month (1 to 12)"),
+        ("0 7 ? JANUARY MON *", "'JANUARY' is not a value of month"),
         *((cron, "") for cron in ("0/15 7,8 ? * MON-FRI *", "0 9 L * ? *", "30 18 ? JAN-MAR FRI#1 2026-2030")),
     ],
 )
