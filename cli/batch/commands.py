@@ -106,7 +106,13 @@ def _is_image(name: str) -> bool:
 
 
 def deployed_model(stage: Stage) -> str:
-    """Return the name of the SageMaker model that the stage's endpoint serves."""
+    """Return the name of the SageMaker model that the stage's endpoint serves.
+
+    Not a serverless one's: nothing isolates its container, so its role may not open the images of transform jobs.
+    """
+    if stage.settings.serving.kind == "serverless":
+        hint = "Transform jobs run under the role of an isolated model: use a stage with instances (docs/batch.md)"
+        raise NotReadyError(f"The endpoint of the stage {stage.name} is serverless.", hint)
     sagemaker = stage.client("sagemaker")
     endpoint = sagemaker.describe_endpoint(EndpointName=stage.output("inference", "EndpointName"))
     config = sagemaker.describe_endpoint_config(EndpointConfigName=endpoint["EndpointConfigName"])

@@ -45,7 +45,8 @@ def require_room(stage: Stage, *, now: bool = True) -> None:
     """Refuse a deployment of the inference stack that would fail, with all reasons; warnings while it is not `now`."""
     found = Findings()
     found.check("Lambda's concurrency", lambda: _check_concurrency(stage, found))
-    found.check("quotas for endpoint instances", lambda: _check_endpoint_instances(stage, found))
+    if stage.settings.serving.kind == "instance":
+        found.check("quotas for endpoint instances", lambda: _check_endpoint_instances(stage, found))
     if stage.settings.serving.image == "own":
         found.check("quota for CodeBuild's builds", lambda: _check_builds(stage, found))
     found.check("transform jobs", lambda: _check_batches(stage, found))

@@ -14,7 +14,7 @@ from infra.settings import Settings
 from model.core.archives import write_archive
 
 PROJECT = Path(__file__).resolve().parents[3]
-ACCEPTED = PROJECT / "tests" / "infra" / "accepted_findings.toml"
+ACCEPTED = PROJECT / "tests" / "infra" / "gate" / "accepted_findings.toml"
 KINDS = ("storage", "training", "inference")
 
 Resource = dict[str, Any]

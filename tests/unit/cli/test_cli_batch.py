@@ -172,6 +172,12 @@ def test_without_a_deployed_model_nothing_is_pushed(
         batch.batch(SimpleNamespace(obj=stage), str(tmp_path))  # type: ignore[arg-type]
 
 
+def test_a_serverless_stage_is_refused(stage: Any) -> None:
+    stage.configure("serving", kind="serverless")
+    with pytest.raises(NotReadyError, match="is serverless"):
+        deployed_model(stage)
+
+
 def test_the_buckets_copy_is_made_equal_to_a_local_folder_first(
     stage: Any, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:

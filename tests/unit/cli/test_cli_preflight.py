@@ -90,6 +90,7 @@ def test_what_would_fail_is_refused(aws, change, settings, message):
         (limit(1000, 1000), {"reserved": 900, "provisioned": 900}),
         (limit(10, 10), {}),
         (instances(own=1), {}),
+        (instances(quota=0), {"kind": "serverless"}),
         (quotas({LINUX_BUILDS: 0}), {"image": "111122223333.dkr.ecr.eu-west-1.amazonaws.com/team/runtime:7"}),
     ],
 )
