@@ -6,8 +6,6 @@ from aws_cdk import Duration
 from aws_cdk import aws_cloudwatch as cloudwatch
 
 MINUTE = Duration.minutes(1)
-#: Of an endpoint's instances; everything else is in AWS/SageMaker.
-_OF_INSTANCES = "/aws/sagemaker/Endpoints"
 
 
 class EndpointMetrics:
@@ -23,20 +21,10 @@ class EndpointMetrics:
     def __init__(self, endpoint_name: str, variant_name: str) -> None:
         self._dimensions = {"EndpointName": endpoint_name, "VariantName": variant_name}
 
-    def of(self, name: str, statistic: str, label: str | None = None) -> cloudwatch.Metric:
-        """Return a metric of the invocations, for example ModelLatency (microseconds) with statistic p95."""
-        return self._metric("AWS/SageMaker", name, statistic, label)
-
-    def instances(self) -> cloudwatch.Metric:
-        """Return how many instances run.
-
-        SageMaker publishes no such number. Each instance sends one value of its CPU a minute, so there are as many
-        instances as values, with traffic or without. AWS says the same: SageMaker guide, "Asynchronous inference,
-        Troubleshooting".
-        """
-        return self._metric(_OF_INSTANCES, "CPUUtilization", "SampleCount", "running")
-
-    def _metric(self, namespace: str, name: str, statistic: str, label: str | None) -> cloudwatch.Metric:
+    def of(
+        self, name: str, statistic: str, label: str | None = None, namespace: str = "AWS/SageMaker"
+    ) -> cloudwatch.Metric:
+        """Return a metric, for example ModelLatency (microseconds) with the statistic p95."""
         return cloudwatch.Metric(
             namespace=namespace,
             metric_name=name,
@@ -45,3 +33,12 @@ class EndpointMetrics:
             period=MINUTE,
             label=label,
         )
+
+    def instances(self) -> cloudwatch.Metric:
+        """Return how many instances run.
+
+        SageMaker publishes no such number. Each instance sends one value of its CPU a minute, so there are as many
+        instances as values, with traffic or without. AWS says the same: SageMaker guide, "Asynchronous inference,
+        Troubleshooting".
+        """
+        return self.of("CPUUtilization", "SampleCount", "running", "/aws/sagemaker/Endpoints")
