@@ -68,10 +68,10 @@ class Dashboard(Construct):
         running, scaling = self._metrics.instances(), serving.scaling
         lines: list[cloudwatch.IMetric] = [running]
         if scaling:
-            needed = f"CEIL(FILL(sum, 0) / {scaling.max_rps_per_instance * scaling.safety_factor * 60:.4f})"
+            needed = f"CEIL(FILL(invocations, 0) / {scaling.max_rps_per_instance * scaling.safety_factor * 60:.4f})"
             low, high = scaling.min_instances, scaling.max_instances
             wanted = f"IF({needed} < {low}, {low}, IF({needed} > {high}, {high}, {needed}))"
-            lines.append(_math(wanted, {"sum": self._of("Invocations", "Sum")}, "wanted by the load"))
+            lines.append(_math(wanted, {"invocations": self._of("Invocations", "Sum")}, "wanted by the load"))
         busy = [self._of("ConcurrentRequestsPerModel", "Maximum", "endpoint"), self._executions()]
         price = prices.usd_per_hour(serving.instance_type)
         cost = [_math(f"running * {price}", {"running": running}, serving.instance_type)] if price else []
