@@ -40,7 +40,9 @@ def refusal(topic_arn: str, alarm_arn: str) -> str | None:
         return f"CloudWatch Alarms is not authorized to perform: SNS:Publish on resource: {topic_arn}"
     if not (name := topic["attributes"].get(_KEY)):
         return None
-    key = kms._resolve_key(name)
-    if key is None or not all(service_may(_PRINCIPAL, action, key["Arn"], alarm_arn) for action in _KEY_ACTIONS):
+    key, context = kms._resolve_key(name), {"kms:encryptioncontext:aws:sns:topicarn": topic_arn}
+    if key is None or not all(
+        service_may(_PRINCIPAL, action, key["Arn"], alarm_arn, **context) for action in _KEY_ACTIONS
+    ):
         return "CloudWatch Alarms does not have authorization to access the SNS topic encryption key."
     return None

@@ -75,13 +75,16 @@ def refusal(access_key_id: str, action: str, arn: str, context: Mapping[str, str
     return ServiceError("AccessDeniedException", _denial(denied, action, arn), 400)
 
 
-def service_may(principal: str, action: str, arn: str, source_arn: str) -> bool:
-    """Tell whether the policy of a resource lets a service of AWS do something on behalf of another resource."""
+def service_may(principal: str, action: str, arn: str, source_arn: str, **more: str) -> bool:
+    """Tell whether the policy of a resource lets a service of AWS do something on behalf of another resource.
+
+    `more` are further condition keys of the request, in lower case.
+    """
     from ministack.core.iam_evaluator import EvalContext, _resource_policy, evaluate_resource_policy
     from ministack.core.responses import get_account_id, get_region
 
     account = get_account_id()
-    keys = {"aws:sourcearn": source_arn, "aws:sourceaccount": account, "aws:sourceowner": account}
+    keys = {"aws:sourcearn": source_arn, "aws:sourceaccount": account, "aws:sourceowner": account, **more}
     question = EvalContext(principal, "Service", account, action, arn, get_region(), service_context=keys)
     question.secure_transport = True
     policy, _ = _resource_policy(action.partition(":")[0], arn) or (None, None)
