@@ -1,25 +1,19 @@
-"""A closed loop of callers that checks every answer, so that a fast wrong server cannot win.
+"""The closed loop of `cli.load`, in which every answer is compared with a reference: a fast wrong server cannot win.
 
-Each caller keeps one connection and sends its next image when it has the last one's answer. The callers share
-the processor with what they measure, so they are kept light (threads that sleep in the system, requests that are
-put together before), and what they take is part of the result.
+The callers share the processor with what they measure: what they take is part of the result.
 """
 
 from __future__ import annotations
 
-import http.client
-import itertools
+import asyncio
 import json
-import socket
 import statistics
-import threading
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 from benchmarks.measuring import percentile, tree_cpu_seconds
+from cli.load.generator import Call, closed_loop
 
 # Another engine, or another number of threads, sums in another order.
 TOLERANCE = 2e-3
@@ -74,16 +68,6 @@ class Expected:
             raise WrongAnswerError(
                 f"{label} with {probability:.4f}, but the reference says {self.label} with {self.probability:.4f}"
             )
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """One request and its right answer."""
-
-    url: str
-    headers: dict[str, str]
-    body: bytes
-    expected: Expected
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,16 +126,16 @@ class Load:
 
 
 def run_load(
-    calls: Sequence[Call], clients: int, seconds: float, warm_up_seconds: float, pid: int | None = None
+    calls: Sequence[tuple[Call, Expected]], clients: int, seconds: float, warm_up_seconds: float, pid: int | None = None
 ) -> Load:
     """Call a server with so many callers at once.
 
     Parameters
     ----------
-    calls : sequence of Call
-        To one server; sent in turn, by whichever caller is free.
+    calls : sequence of Call and Expected
+        Requests to one server with their right answers; sent in turn, by whichever caller is free.
     clients : int
-        Callers, each with a connection and a thread of its own.
+        Callers, each with one request on the way.
     seconds, warm_up_seconds : float
         How long to measure, and how long to call before that.
     pid : int, optional
@@ -162,54 +146,32 @@ def run_load(
     WrongAnswerError
         At the first answer that is wrong or missing.
     """
-    url = urlsplit(calls[0].url)
-    address = (url.hostname or "", url.port or 80)
-    turns = itertools.cycle([(message(call), call.expected) for call in calls])
-    completed: list[tuple[float, float]] = []
-    stop = threading.Event()
+    expected = {id(call): right for call, right in calls}
+    marks: list[tuple[float, float, float]] = []
 
-    def call_repeatedly() -> None:
+    def mark() -> None:
+        server_seconds = tree_cpu_seconds(pid) if pid else 0.0
+        marks.append((asyncio.get_running_loop().time() - begin, time.process_time(), server_seconds))
+
+    async def measure() -> None:
+        await asyncio.sleep(warm_up_seconds)
+        mark()
+        await asyncio.sleep(seconds)
+        mark()
+
+    def check(call: Call, status: int, body: bytes) -> str | None:
         try:
-            with socket.create_connection(address, _TIMEOUT_SECONDS) as connection:
-                while not stop.is_set():
-                    request, expected = next(turns)
-                    began = time.perf_counter()
-                    expected.check(*exchange(connection, request))
-                    completed.append((began, time.perf_counter()))
-        except (OSError, http.client.HTTPException) as error:
-            raise WrongAnswerError(f"no answer from {calls[0].url}: {error!r}") from error
-        finally:
-            stop.set()  # a caller that fails ends the load
+            expected[id(call)].check(status, body)
+        except WrongAnswerError as error:
+            return str(error)
+        return None
 
-    with ThreadPoolExecutor(clients) as pool:
-        callers = [pool.submit(call_repeatedly) for _ in range(clients)]
-        try:
-            stop.wait(warm_up_seconds)
-            server_begin = tree_cpu_seconds(pid) if pid else 0.0
-            begin, cpu_begin = time.perf_counter(), time.process_time()
-            stop.wait(seconds)
-            end, cpu_end = time.perf_counter(), time.process_time()
-            server_seconds = tree_cpu_seconds(pid) - server_begin if pid else None
-        finally:
-            stop.set()  # each caller waits for its answer, so that the server has nothing left from this load
-        for caller in callers:
-            caller.result()
-    answers = sum(begin <= ended <= end for _, ended in completed)
-    latencies = tuple((ended - began) * 1000 for began, ended in completed if begin <= began <= end)
-    return Load(end - begin, answers, latencies, cpu_end - cpu_begin, server_seconds)
-
-
-def message(call: Call) -> bytes:
-    """Return a call's whole HTTP request: put together once, it leaves in one write."""
-    url = urlsplit(call.url)
-    headers = {"Host": url.netloc, **call.headers, "Content-Length": str(len(call.body))}
-    lines = [f"POST {url.path or '/'} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items()), "", ""]
-    return "\r\n".join(lines).encode("latin-1") + call.body
-
-
-def exchange(connection: socket.socket, request: bytes) -> tuple[int, bytes]:
-    """Send a request over a connection that is kept, and return its answer's status and body."""
-    connection.sendall(request)
-    with http.client.HTTPResponse(connection, method="POST") as response:
-        response.begin()
-        return response.status, response.read()
+    begin = time.monotonic()  # asyncio's clock
+    results = asyncio.run(closed_loop([call for call, _ in calls], clients, measure, check, _TIMEOUT_SECONDS))
+    if fault := next((result.fault for result in results if result.fault), None):
+        raise WrongAnswerError(f"{calls[0][0].url}: {fault}")
+    (start, cpu_start, server_start), (end, cpu_end, server_end) = marks
+    answers = sum(start <= result.ended <= end for result in results)
+    latencies = tuple(result.latency_ms for result in results if start <= result.scheduled <= end)
+    server_seconds = server_end - server_start if pid else None
+    return Load(end - start, answers, latencies, cpu_end - cpu_start, server_seconds)

@@ -8,10 +8,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.load import Call, run_load
+from benchmarks.load import Expected, run_load
 from benchmarks.measuring import tree_cpu_seconds
 from benchmarks.serving_systems import Plan, Served, Turn, free_port, loads_of
 from cli.aws import Stage
+from cli.load.generator import Call
 from cli.local import commands as local
 from cli.operating.deploying import deploy_stacks
 from cli.serving.function_client import FunctionClient
@@ -50,17 +51,11 @@ class Chain:
         run_load(self._calls(plan), max(plan.clients), 0.0, _WARM_UP_SECONDS)
         _wait_until_idle(self._pid)
 
-    def _calls(self, plan: Plan) -> list[Call]:
+    def _calls(self, plan: Plan) -> list[tuple[Call, Expected]]:
         # Signed before the load, by which the callers save the hashing; a signature holds for longer than a turn takes.
-        return [
-            Call(
-                self._client.url,
-                self._client.signed_headers(self._client.url, image, "image/jpeg"),
-                image,
-                expected,
-            )
-            for image, expected in zip(plan.images, self._served.expected, strict=True)
-        ]
+        url, sign = self._client.url, self._client.signed_headers
+        calls = (Call(url, sign(url, image, "image/jpeg"), image) for image in plan.images)
+        return list(zip(calls, self._served.expected, strict=True))
 
 
 @contextlib.contextmanager

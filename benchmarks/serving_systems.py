@@ -23,9 +23,10 @@ from urllib.parse import urlsplit
 
 import psutil
 
-from benchmarks.load import Call, Expected, Load, run_load
+from benchmarks.load import Expected, Load, run_load
 from benchmarks.measuring import Memory, process_tree, tree_memory
 from cli.aws import ROOT
+from cli.load.generator import Call
 from model.core.predictor import Predictor
 
 HOST = "127.0.0.1"
@@ -163,15 +164,9 @@ def our_server(served: Served, plan: Plan, log: Path, **environment: str) -> Tur
 def litserve(served: Served, plan: Plan, log: Path, environment: Path) -> Turn:
     """Run LitServe with the network in PyTorch."""
     port = free_port()
-    calls = [
-        Call(
-            f"http://{HOST}:{port}/predict",
-            {"Content-Type": "application/json"},
-            json.dumps({"image_data": base64.b64encode(image).decode()}).encode(),
-            expected,
-        )
-        for image, expected in zip(plan.images, served.expected, strict=True)
-    ]
+    url, headers = f"http://{HOST}:{port}/predict", {"Content-Type": "application/json"}
+    bodies = [json.dumps({"image_data": base64.b64encode(image).decode()}).encode() for image in plan.images]
+    calls = [(Call(url, headers, body), right) for body, right in zip(bodies, served.expected, strict=True)]
     program = [str(environment / "bin" / "python"), str(ROOT / "benchmarks" / "peers" / "litserve_server.py")]
     return _measure_server(program, _peer_settings(served, plan, port), environment / "bin", calls, plan, log)
 
@@ -201,23 +196,28 @@ def _peer_settings(served: Served, plan: Plan, port: int) -> dict[str, str]:
     }
 
 
-def _image_calls(url: str, images: Sequence[bytes], expected: Sequence[Expected]) -> list[Call]:
+def _image_calls(url: str, images: Sequence[bytes], expected: Sequence[Expected]) -> list[tuple[Call, Expected]]:
     headers = {"Content-Type": "image/jpeg"}
-    return [Call(url, headers, image, right) for image, right in zip(images, expected, strict=True)]
+    return [(Call(url, headers, image), right) for image, right in zip(images, expected, strict=True)]
 
 
 def _measure_server(
-    program: list[str], settings: dict[str, str], programs: Path, calls: list[Call], plan: Plan, log: Path
+    program: list[str],
+    settings: dict[str, str],
+    programs: Path,
+    calls: list[tuple[Call, Expected]],
+    plan: Plan,
+    log: Path,
 ) -> Turn:
     began = time.perf_counter()
     with _started(program, settings, programs, log) as process:
-        _wait_for_answer(calls[0], program[0], process, log)
+        _wait_for_answer(*calls[0], program[0], process, log)
         start_seconds = time.perf_counter() - began
         loads = loads_of(calls, plan, process.pid)
         return Turn(loads, start_seconds, tree_memory(process.pid))
 
 
-def loads_of(calls: list[Call], plan: Plan, pid: int) -> dict[int, Load]:
+def loads_of(calls: list[tuple[Call, Expected]], plan: Plan, pid: int) -> dict[int, Load]:
     """Call a running system, whose first process is given, with every number of callers."""
     return {clients: run_load(calls, clients, plan.seconds, plan.warm_up_seconds, pid) for clients in plan.clients}
 
@@ -250,7 +250,7 @@ def _started(
         process.wait()
 
 
-def _wait_for_answer(call: Call, program: str, process: subprocess.Popen[bytes], log: Path) -> None:
+def _wait_for_answer(call: Call, expected: Expected, program: str, process: subprocess.Popen[bytes], log: Path) -> None:
     """Ask until there is an answer, and check it; until then a server may refuse or fail."""
     deadline = time.monotonic() + _START_SECONDS
     url = urlsplit(call.url)
@@ -261,7 +261,7 @@ def _wait_for_answer(call: Call, program: str, process: subprocess.Popen[bytes],
             response = connection.getresponse()
             body = response.read()
             if response.status == 200:
-                call.expected.check(response.status, body)
+                expected.check(response.status, body)
                 return
         if process.poll() is not None or time.monotonic() > deadline:
             ended = "does not answer" if process.returncode is None else f"ended with status {process.returncode}"

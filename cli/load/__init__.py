@@ -1,0 +1,1 @@
+"""Load on a deployed model: the generator, and `kennel load-test`."""
