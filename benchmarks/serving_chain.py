@@ -15,7 +15,7 @@ from cli.aws import Stage
 from cli.load.generator import Call
 from cli.local import commands as local
 from cli.operating.deploying import deploy_stacks
-from cli.serving.function_client import FunctionClient
+from cli.serving.function_client import signed_headers
 from model.core.packaging import package
 
 # Each caller at once needs an execution environment of the function, and each of those starts once.
@@ -38,7 +38,7 @@ class Chain:
     """
 
     def __init__(self, stage: Stage, served: Served, pid: int) -> None:
-        self._client = FunctionClient(stage)
+        self._stage, self._url = stage, stage.output("inference", "FunctionUrl")
         self._served = served
         self._pid = pid
 
@@ -53,8 +53,8 @@ class Chain:
 
     def _calls(self, plan: Plan) -> list[tuple[Call, Expected]]:
         # Signed before the load, by which the callers save the hashing; a signature holds for longer than a turn takes.
-        url, sign = self._client.url, self._client.signed_headers
-        calls = (Call(url, sign(url, image, "image/jpeg"), image) for image in plan.images)
+        stage, url = self._stage, self._url
+        calls = (Call(url, signed_headers(stage, url, image, "image/jpeg"), image) for image in plan.images)
         return list(zip(calls, self._served.expected, strict=True))
 
 

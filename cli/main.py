@@ -16,6 +16,7 @@ from cli.console import error_console
 from cli.costs import command as costs
 from cli.data import commands as data
 from cli.errors import KennelError
+from cli.load import command as loading
 from cli.local import commands as local
 from cli.local import demo
 from cli.models import commands as models
@@ -47,6 +48,7 @@ app.command("classify")(classifying.classify)
 app.command("evaluate")(classifying.evaluate)
 app.command("batch")(batch.batch)
 app.command("cost")(costs.cost)
+app.command("load-test")(loading.load_test)
 app.command("destroy")(destroying.destroy)
 app.command("demo")(demo.demo)
 

@@ -18,8 +18,8 @@ _TIMEOUT = urllib3.Timeout(connect=5, read=70)  # the function itself gives up e
 # A second try where a connection breaks, so that it loses no evaluation; every answer counts as it is.
 _RETRY = urllib3.Retry(1, allowed_methods=None, redirect=False, respect_retry_after_header=False)
 
-# Of a synchronous call of a function, which has an image in base64; what is larger AWS may cut off without an answer.
-_MAX_PAYLOAD_BYTES = 6 * 2**20
+#: A synchronous call of a function holds 6 MB, an image in base64; what is larger AWS may cut off without an answer.
+MAX_IMAGE_BYTES = 6 * 2**20 * 3 // 4
 
 
 @dataclass(frozen=True)
@@ -50,21 +50,30 @@ class Answer:
             return cls(status, {"message": content[:200].decode(errors="replace")})
 
 
+def signed_headers(
+    stage: Stage, url: str, body: bytes, content_type: str, *, service: str = "lambda"
+) -> dict[str, str]:
+    """Return the headers of a POST that AWS accepts, for five minutes."""
+    with aws_errors():
+        credentials = stage.session.get_credentials().get_frozen_credentials()
+    request = AWSRequest(method="POST", url=url, data=body, headers={"Content-Type": content_type})
+    SigV4Auth(credentials, service, stage.region).add_auth(request)
+    return dict(request.headers)
+
+
 class FunctionClient:
     """A signed HTTP client of the function URL; safe to share between so many threads as it has connections."""
 
     def __init__(self, stage: Stage, *, connections: int = 1) -> None:
         self.url = stage.output("inference", "FunctionUrl")
-        with aws_errors():
-            self._credentials = stage.session.get_credentials()
-        self._region = stage.region
+        self._stage = stage
         self._http = urllib3.PoolManager(maxsize=connections, timeout=_TIMEOUT, retries=_RETRY)
 
     def classify_bytes(self, image: bytes, *, top_k: int = 5, scores: bool = False) -> Answer:
         """Send an image as it is; `scores` asks for all probabilities in the order of the labels."""
         if not image:
             return Answer(415, {"message": "The file is empty"})
-        if len(image) * 4 / 3 > _MAX_PAYLOAD_BYTES:
+        if len(image) > MAX_IMAGE_BYTES:
             return Answer(413, {"message": f"The image has {len(image):,} bytes"})
         query = f"?top_k={top_k}" + ("&scores=true" if scores else "")
         return self._post(self.url + query, image, "application/octet-stream")
@@ -73,14 +82,8 @@ class FunctionClient:
         """Let the function fetch the image at a public https address."""
         return self._post(self.url, json.dumps({"url": url, "top_k": top_k}).encode(), "application/json")
 
-    def signed_headers(self, url: str, body: bytes, content_type: str) -> dict[str, str]:
-        """The headers of a POST to the function that AWS accepts, for five minutes."""
-        request = AWSRequest(method="POST", url=url, data=body, headers={"Content-Type": content_type})
-        SigV4Auth(self._credentials.get_frozen_credentials(), "lambda", self._region).add_auth(request)
-        return dict(request.headers)
-
     def _post(self, url: str, body: bytes, content_type: str) -> Answer:
-        headers = self.signed_headers(url, body, content_type)
+        headers = signed_headers(self._stage, url, body, content_type)
         try:
             response = self._http.request("POST", url, body=body, headers=headers)
         except urllib3.exceptions.HTTPError as error:

@@ -1,0 +1,109 @@
+"""`kennel load-test`: an open loop that waits for nobody, checked answers, the knee, and the rate in the settings."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+import tomllib
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+
+import boto3
+import pytest
+from fake_stage import FakeStage
+from hypothesis import given
+from hypothesis import strategies as st
+from lambda_fakes import fake_server, raw, reply
+
+from cli.errors import NotReadyError, WorkFailedError
+from cli.load import running
+from cli.load.generator import Call, Result, open_loop
+from cli.load.knee import Step, find_knee
+from cli.load.settings_file import write_rate
+from cli.load.target import Target, check
+from infra.settings import ENVIRONMENTS
+
+
+def calls(port: int) -> list[Call]:
+    return [Call(f"http://127.0.0.1:{port}/", {"Content-Type": "image/jpeg"}, b"image")]
+
+
+def step(rate: float, **changes: object) -> Step:
+    result = replace(Result(0, 0, 0.1, 200, None), **changes)  # type: ignore[arg-type]
+    return Step.of(rate, [result] * 100, 2)
+
+
+def test_requests_leave_while_others_still_wait() -> None:
+    together = threading.Barrier(5)
+
+    def answer_when_all_are_there(handler: BaseHTTPRequestHandler) -> None:
+        together.wait(30)
+        reply()(handler)
+
+    with fake_server(answer_when_all_are_there) as server:
+        results = open_loop(calls(server.port), [0.0] * 5, check, timeout=30)
+    assert [result.fault for result in results] == [None] * 5
+
+
+def test_latency_counts_from_the_scheduled_time() -> None:
+    with fake_server(reply()) as server:
+        (result,) = open_loop(calls(server.port), [-7.0], check, timeout=30)
+    assert result.latency_ms >= 7000
+
+
+def test_errors_are_told_apart() -> None:
+    answers = (reply(), reply(429), reply(503), reply(504), reply(document={"labels": []}), raw())
+    with fake_server(*answers) as server:
+        results = [open_loop(calls(server.port), [0.0], check, timeout=30)[0] for _ in answers]
+    found = Step.of(1, results, None)
+    assert (found.right, found.throttled, found.unavailable) == (1, 1, 1)
+    assert found.faults == {"HTTP 504": 1, "200 without a label": 1, "no response: ServerDisconnectedError": 1}
+
+
+def test_the_knee_is_the_highest_rate_that_held() -> None:
+    slow, failing, late = step(30, ended=0.5), step(40, status=503, fault="HTTP 503"), step(50, sent=0.09)
+    assert find_knee([step(10), step(20), slow, failing, late], goal_ms=300) == step(20)
+    assert find_knee([slow], goal_ms=300) is None
+
+
+def test_a_load_test_finds_the_knee_and_draws_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(running, "LEAD_SECONDS", 0.0)
+    (tmp_path / "dog.jpg").write_bytes(b"image")
+    session = boto3.session.Session("AKIDEXAMPLE", "secret", region_name="us-east-1")
+    answers = [reply()] * 7 + [reply(503)]  # the first request, two steps of three, then no more
+    with fake_server(*answers) as server:
+        outputs = {"FunctionUrl": f"http://127.0.0.1:{server.port}/"}
+        target = Target.of(FakeStage(outputs=outputs, session=session), tmp_path, direct=False)
+        monkeypatch.setattr(Target, "instances", lambda _: 2)
+        steps = running.measure(target, [30, 30.1, 30.2, 30.3], 0.1, 60_000, until_broken=True)
+    assert [found.broken(60_000) for found in steps] == ["", "", "100.0% errors"]
+    assert running.report(steps, 60_000, tmp_path / "figures.json") == 30.1 / 2
+    assert json.loads((tmp_path / "figures.json").read_text())["knee_rate"] == 30.1
+    assert (tmp_path / "figures.png").stat().st_size
+    assert "Knee: 30.1 requests/s" in capsys.readouterr().out
+    with pytest.raises(WorkFailedError, match="No rate held"):
+        running.report(steps[2:], 60_000, tmp_path / "figures.json")
+
+
+@given(st.sampled_from(sorted(ENVIRONMENTS.glob("*.toml"))), st.floats(0.02, 100_000))
+def test_writing_the_rate_changes_one_number(tmp_path_factory: pytest.TempPathFactory, file: Path, rate: float) -> None:
+    before, copy = file.read_text(), tmp_path_factory.mktemp("stage") / file.name
+    copy.write_text(before)
+    if "max_rps_per_instance" not in before:
+        return
+    write_rate(copy, rate)
+    number = re.compile(r"(max_rps_per_instance = )\S+")
+    assert number.sub(r"\1?", copy.read_text()) == number.sub(r"\1?", before)
+    written = tomllib.loads(copy.read_text())["serving"]["scaling"]["max_rps_per_instance"]
+    assert written == pytest.approx(rate, rel=0.005)
+
+
+def test_a_rate_that_is_written_otherwise_is_left_to_the_person(tmp_path: Path) -> None:
+    file = tmp_path / "dev.toml"
+    file.write_text("serving = { scaling = { max_rps_per_instance = 20 } }\n")
+    with pytest.raises(NotReadyError, match=r"could not be changed"):
+        write_rate(file, 31.4)
