@@ -21,6 +21,7 @@ from cli.local import commands as local
 from cli.local import demo
 from cli.models import commands as models
 from cli.operating import deploying, destroying
+from cli.planning import command as planning
 from cli.serving import classify as classifying
 from cli.serving import container_image
 from cli.training import commands as training
@@ -49,6 +50,7 @@ app.command("evaluate")(classifying.evaluate)
 app.command("batch")(batch.batch)
 app.command("cost")(costs.cost)
 app.command("load-test")(loading.load_test)
+app.command("plan")(planning.plan)
 app.command("destroy")(destroying.destroy)
 app.command("demo")(demo.demo)
 
