@@ -31,23 +31,13 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What became of one request; times are seconds since the load began.
+    """What became of one request; times are seconds since the load began."""
 
-    Attributes
-    ----------
-    scheduled, sent, ended : float
-        When it should have left, when it did, and when its response was there.
-    status : int
-        HTTP's; 0 where there was no response.
-    fault : str or None
-        None for a right answer.
-    """
-
-    scheduled: float
+    scheduled: float  # when it should have left
     sent: float
-    ended: float
-    status: int
-    fault: str | None
+    ended: float  # when its response was there
+    status: int  # 0: there was no response
+    fault: str | None  # None: a right answer
 
     @property
     def latency_ms(self) -> float:

@@ -20,35 +20,19 @@ _THROTTLED, _UNAVAILABLE = 429, 503
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What one rate gave.
+    """What one rate gave."""
 
-    Attributes
-    ----------
-    rate : float
-        Requests per second that left.
-    requests, right, throttled, unavailable : int
-        All; responses 200 with a label; 429; 503.
-    faults : dict of str to int
-        The other errors, by what went wrong.
-    p50_ms, p95_ms, p99_ms : float
-        From the scheduled time to the response, of the right ones; NaN where there is none.
-    late_ms : float
-        95% of the requests left within this time after their schedule.
-    instances : int or None
-        In service at the most during the step; None where the endpoint is serverless.
-    """
-
-    rate: float
+    rate: float  # requests per second that left
     requests: int
-    right: int
-    throttled: int
-    unavailable: int
-    faults: dict[str, int]
-    p50_ms: float
+    right: int  # 200 with a label
+    throttled: int  # 429
+    unavailable: int  # 503
+    faults: dict[str, int]  # the other errors, by what went wrong
+    p50_ms: float  # from the scheduled time to the response, of the right ones; NaN where there is none
     p95_ms: float
     p99_ms: float
-    late_ms: float
-    instances: int | None
+    late_ms: float  # 95% of the requests left within this time after their schedule
+    instances: int | None  # in service at the most during the step; None: the endpoint is serverless
 
     @classmethod
     def of(cls, rate: float, results: Sequence[Result], instances: int | None) -> Step:

@@ -76,7 +76,7 @@ def report(steps: Sequence[Step], goal_ms: float, output: Path) -> float | None:
     """
     if not steps:
         raise WorkFailedError("No step was measured to its end.")
-    from cli.load.plot import draw_knee  # matplotlib
+    from cli.charts import draw_knee  # matplotlib
 
     knee = find_knee(steps, goal_ms)
     per_instance = knee.rate / knee.instances if knee and knee.instances else None

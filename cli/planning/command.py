@@ -80,7 +80,7 @@ def plan(
     console.print("\n".join(["Quotas to have:", *(f"  {quota}" for quota in best.quotas)]))
     console.print(f"Settings to use, in {stage.settings_file}:\n\n{best.settings}")
     if output:
-        from cli.planning.chart import draw_plan  # matplotlib
+        from cli.charts import draw_plan  # matplotlib
 
         draw_plan(best, traffic, output)
         console.print(f"\nChart: {output}")

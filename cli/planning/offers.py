@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
@@ -34,35 +35,18 @@ _SIZES = ("large", "xlarge", *(f"{count}xlarge" for count in (2, 4, 8, 9, 12, 16
 
 @dataclass(frozen=True)
 class Offer:
-    """One way to serve the traffic.
-
-    Attributes
-    ----------
-    name : str
-    requests, late, refused : float
-        Of the simulated time; what is late took longer than the goal.
-    needed, most : int
-        Instances, or requests at a time, that the peak asks for; and what there can be.
-    usd : float
-        For endpoint, function and data of the simulated time.
-    instances : Series or None
-        In service, by the second.
-    quotas : tuple of str
-        What the account must have.
-    settings : str
-        As TOML for the stage's settings file; empty where these have no such thing.
-    """
+    """One way to serve the traffic, with what happens and what it costs in the simulated time."""
 
     name: str
     requests: float
-    late: float
+    late: float  # answered, but later than the goal
     refused: float
-    usd: float
-    needed: int
-    most: int
-    instances: Series | None
-    quotas: tuple[str, ...]
-    settings: str = ""
+    usd: float  # for endpoint, function and data
+    needed: int  # instances, or requests at a time, that the peak asks for
+    most: int  # that there can be
+    instances: Series | None  # in service, by the second
+    quotas: tuple[str, ...]  # that the account must have
+    settings: str  # as TOML for the stage's settings file; empty where these have no such thing
 
     @property
     def holds(self) -> bool:
@@ -139,19 +123,10 @@ class Question:
         usd += course.billed.sum() / 3600 * (usd_per_hour(name) or 0)
         # An update runs the new instances beside the old ones.
         quotas = (f"{name} for endpoint usage: {2 * course.serving.max():.0f}, for updates at full load", *quotas)
-        settings = f"""[serving]
-instance_type = "{name}"
-initial_instances = {scaling.min_instances}
-
-[serving.scaling]
-min_instances = {scaling.min_instances}
-max_instances = {scaling.max_instances}
-max_rps_per_instance = {scaling.max_rps_per_instance:g}
-safety_factor = {scaling.safety_factor:g}"""
-        if not by_load:
-            settings += f"""
-metric = "concurrency"
-concurrent_requests_per_instance = {scaling.concurrent_requests_per_instance:g}"""
+        serving = {"instance_type": name, "initial_instances": scaling.min_instances}
+        changed = {each.name: getattr(scaling, each.name) for each in fields(scaling)}
+        changed = {key: value for key, value in changed.items() if value not in (None, ())}
+        settings = "\n".join([*_toml("serving", serving), "", *_toml("serving.scaling", changed)])
         size = needed, scaling.max_instances
         return Offer(name, self.traffic.sum(), late, refused, usd, *size, course.serving, quotas, settings)
 
@@ -170,12 +145,8 @@ concurrent_requests_per_instance = {scaling.concurrent_requests_per_instance:g}"
         course = Course(nothing, nothing, late, refused, answered * service)
         late_requests, lost, usd, quotas = self._through_function(course)
         usd += answered.sum() * service * serverless_usd_per_second(memory_mb)
-        settings = f"""[serving]
-kind = "serverless"
-
-[serving.serverless]
-memory_mb = {memory_mb}
-max_concurrency = {most}"""
+        limits = _toml("serving.serverless", {"memory_mb": memory_mb, "max_concurrency": most})
+        settings = "\n".join([*_toml("serving", {"kind": "serverless"}), "", *limits])
         quotas = (f"total concurrency of serverless endpoints: {most}", *quotas)
         name = f"serverless {memory_mb // 1024} GB"
         return Offer(name, self.traffic.sum(), late_requests, lost, usd, needed, most, None, quotas, settings)
@@ -207,6 +178,10 @@ def _environments(needed: Series, burst: float) -> tuple[Series, Series]:
         room -= started[second]
         present = max(present + started[second] - present / _IDLE_SECONDS, min(need, present + started[second]))
     return started, missing
+
+
+def _toml(table: str, values: Mapping[str, object]) -> list[str]:
+    return [f"[{table}]", *(f"{name} = {json.dumps(value)}" for name, value in values.items())]
 
 
 def _vcpus(instance_type: str) -> int:

@@ -16,35 +16,17 @@ from emulator.platform.alarms import ALARM, OK
 
 @dataclass(frozen=True, kw_only=True)
 class Fleet:
-    """Instances of one type, and how they scale.
+    """Instances of one type, and how they scale."""
 
-    Attributes
-    ----------
-    rate : float
-        Requests per second that one instance answers.
-    workers : int
-        Requests that one instance works on at a time.
-    queue : float
-        Requests that one instance holds; more are refused.
-    initial, minimum, maximum : int
-        Instances.
-    policy : dict
-        TargetTrackingScalingPolicyConfiguration of AWS.
-    start_seconds : float
-        From the decision until a new instance serves; billed.
-    metric_delay : float
-        Seconds until a metric's period can be seen after its end.
-    """
-
-    rate: float
-    workers: int
-    queue: float
+    rate: float  # requests per second that one instance answers
+    workers: int  # requests that it works on at a time
+    queue: float  # requests that it holds; more are refused
     initial: int
     minimum: int
     maximum: int
-    policy: dict[str, Any]
-    start_seconds: float = 300.0
-    metric_delay: float = 60.0
+    policy: dict[str, Any]  # TargetTrackingScalingPolicyConfiguration of AWS
+    start_seconds: float  # from the decision until a new instance serves; billed
+    metric_delay: float  # seconds from the end of a metric's period until alarms see it
 
 
 @dataclass(frozen=True)
