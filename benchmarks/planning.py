@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import io
 import json
-import math
 import shutil
 import sys
 import tarfile
@@ -96,10 +95,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         _make_model(stage)
         for name in arguments.traces:
             console.print(f"{name}: {_TRACES[name][0][-1] * 60 / clock:.0f} s", style="dim")
-            _deploy(stage, name, policy)
+            start_seconds = _deploy(stage, name, policy) * clock
             traffic = _traffic(name)
             measured = _measured(stage, name, traffic, clock)
-            simulated = _simulated(traffic, policy, clock)
+            simulated = _simulated(traffic, policy, start_seconds, clock)
             figures[f"{name}: instance-minutes"] = measured[0], simulated[0]
             figures[f"{name}: late requests"] = measured[1], simulated[1]
     finally:
@@ -139,11 +138,15 @@ def _policy(statement: Mapping[str, Any]) -> str:
     return json.dumps({"Version": "2012-10-17", "Statement": [statement]})
 
 
-def _deploy(stage: Stage, endpoint: str, policy: dict[str, Any]) -> None:
-    """Make an endpoint of one instance that scales."""
+def _deploy(stage: Stage, endpoint: str, policy: dict[str, Any]) -> float:
+    """Make an endpoint of one instance that scales; return the real seconds that the instance took to start."""
+    began = time.monotonic()
     sagemaker, scaling = stage.client("sagemaker"), stage.client("application-autoscaling")
     sagemaker.create_endpoint(EndpointName=endpoint, EndpointConfigName=_NAME)
-    sagemaker.get_waiter("endpoint_in_service").wait(EndpointName=endpoint, WaiterConfig={"Delay": 1})
+    sagemaker.get_waiter("endpoint_in_service").wait(
+        EndpointName=endpoint, WaiterConfig={"Delay": 0.05, "MaxAttempts": 1200}
+    )
+    seconds = time.monotonic() - began
     target = {
         "ServiceNamespace": "sagemaker",
         "ResourceId": f"endpoint/{endpoint}/variant/main",
@@ -152,6 +155,7 @@ def _deploy(stage: Stage, endpoint: str, policy: dict[str, Any]) -> None:
     scaling.register_scalable_target(**target, MinCapacity=1, MaxCapacity=_MOST)
     kind = {"PolicyType": "TargetTrackingScaling", "TargetTrackingScalingPolicyConfiguration": policy}
     scaling.put_scaling_policy(**target, PolicyName=_NAME, **kind)
+    return seconds
 
 
 def _traffic(name: str) -> Series:
@@ -160,16 +164,16 @@ def _traffic(name: str) -> Series:
     return np.interp(np.arange(minutes[-1] * 60) / 60, minutes, shares) * _MOST * _RATE * _SAFETY
 
 
-def _simulated(traffic: Series, policy: dict[str, Any], clock: float) -> tuple[float, float]:
+def _simulated(traffic: Series, policy: dict[str, Any], start_seconds: float, clock: float) -> tuple[float, float]:
     fleet = Fleet(
         rate=_RATE / clock,
         workers=1,
-        queue=math.inf,
+        queue=1e6,
         initial=1,
         minimum=1,
         maximum=_MOST,
         policy=policy,
-        start_seconds=_START_SECONDS,
+        start_seconds=start_seconds,
         metric_delay=0,
     )
     course = simulate(traffic / clock, fleet, _GOAL_SECONDS * clock)

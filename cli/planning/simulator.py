@@ -41,23 +41,27 @@ class Course:
 
 
 def simulate(traffic: Series, fleet: Fleet, goal_seconds: float) -> Course:
-    """Let a fleet serve the traffic; late is what takes longer than the goal."""
+    """Let a fleet serve the traffic; late is what takes longer than the goal.
+
+    Each request goes to a random instance and stays there, so instances that have just come have no part of the queue:
+    `behind` are those with the queue of before.
+    """
     alarms = tracking_alarms(fleet.policy)
     period, target = round(alarms[0].period), fleet.policy["TargetValue"]
     by_concurrency = "Concurrent" in fleet.policy["PredefinedMetricSpecification"]["PredefinedMetricType"]
-    service = fleet.workers / fleet.rate
+    service, hidden = fleet.workers / fleet.rate, round(fleet.metric_delay / period)
     scaling = ScalingState(fleet.minimum, fleet.maximum)
     states, points = [OK] * len(alarms), list[float | None]()
-    hidden = round(fleet.metric_delay / period)
-    serving = wanted = fleet.initial
-    ready, cooldown, waiting_now = 0.0, 0.0, 0.0
-    seconds: list[tuple[int, int, float, float]] = []
+    serving = wanted = behind = fleet.initial
+    ready = cooldown = old = new = queued = 0.0
+    seconds: list[tuple[float, ...]] = []
     for second, rate in enumerate(traffic.tolist()):
         if second and second % period == 0:
-            recent = seconds[-period:]
-            requests = float(traffic[second - period : second].sum())
-            load = max(float(traffic[second - 1]) * service + recent[-1][2], 0) if by_concurrency else requests
-            points.append(load / (sum(one[0] for one in recent) / period) if requests >= 0.5 else None)
+            # An invocation counts when it is over, as in the local AWS: a fleet that is overloaded hides how much.
+            requests = float(traffic[second - period : second].sum()) + queued - old - new
+            queued = old + new
+            load = float(traffic[second - 1]) * service + queued if by_concurrency else requests
+            points.append(load / float(np.mean([one[0] for one in seconds[-period:]])) if requests >= 0.5 else None)
             visible = points[: len(points) - hidden]
             for index, rule in enumerate(alarms):
                 value = visible[-1] if visible else None
@@ -70,15 +74,21 @@ def simulate(traffic: Series, fleet: Fleet, goal_seconds: float) -> Course:
                     ready = second + (fleet.start_seconds if wanted > serving else 0)
                     cooldown = fleet.policy["ScaleOutCooldown" if wanted > serving else "ScaleInCooldown"]
         if wanted != serving and second >= ready:
-            serving = wanted
+            serving, behind = wanted, min(behind, wanted)
             scaling.ended(second, cooldown)
-        waiting_now = max(waiting_now + rate - serving * fleet.rate, 0.0)
-        refused = max(waiting_now - serving * fleet.queue, 0.0)
-        waiting_now -= refused
-        seconds.append((serving, max(serving, wanted), waiting_now, refused))
-    count, billed, backlog, refused_by_second = np.array(seconds, dtype=float).T
-    each, behind = traffic / count, backlog / (count * fleet.rate)
-    answered = traffic - refused_by_second
-    late = answered * late_share(each, fleet.workers, service, goal_seconds - service - behind)
+        excess = rate / serving - fleet.rate  # of each instance
+        old, new = max(old + behind * excess, 0.0), max(new + (serving - behind) * excess, 0.0)
+        refused = max(old - behind * fleet.queue, 0.0) + max(new - (serving - behind) * fleet.queue, 0.0)
+        old, new = min(old, behind * fleet.queue), min(new, (serving - behind) * fleet.queue)
+        seconds.append((serving, max(serving, wanted), behind, old, new, refused))
+        if not old:
+            behind, old, new = serving, new, 0.0
+    count, billed, holding, *queues, refusals = np.array(seconds, dtype=float).T
+    answered, each = traffic - refusals, traffic / count
     probability, mean = waiting(each, fleet.workers, service)
-    return Course(count, billed, late, refused_by_second, answered * (service + behind + probability * mean))
+    late, concurrency = np.zeros(len(traffic)), answered * (service + probability * mean)
+    for size, queue in zip((holding, count - holding), queues, strict=True):
+        wait = queue / np.maximum(size * fleet.rate, fleet.rate)
+        late += answered * size / count * late_share(each, fleet.workers, service, goal_seconds - service - wait)
+        concurrency += answered * size / count * wait
+    return Course(count, billed, late, refusals, concurrency)
