@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -61,7 +62,10 @@ def simulate(traffic: Series, fleet: Fleet, goal_seconds: float) -> Course:
             requests = float(traffic[second - period : second].sum()) + queued - old - new
             queued = old + new
             load = float(traffic[second - 1]) * service + queued if by_concurrency else requests
-            points.append(load / float(np.mean([one[0] for one in seconds[-period:]])) if requests >= 0.5 else None)
+            load /= float(np.mean([one[0] for one in seconds[-period:]]))
+            # Its maximum is tracked, which lies about two deviations above the mean.
+            value_now = load + 2 * math.sqrt(load) if by_concurrency else load
+            points.append(value_now if requests >= 0.5 else None)  # without traffic there is no value
             visible = points[: len(points) - hidden]
             for index, rule in enumerate(alarms):
                 value = visible[-1] if visible else None
