@@ -52,7 +52,7 @@ def simulate(traffic: Series, fleet: Fleet, goal_seconds: float) -> Course:
     by_concurrency = "Concurrent" in fleet.policy["PredefinedMetricSpecification"]["PredefinedMetricType"]
     service, hidden = fleet.workers / fleet.rate, round(fleet.metric_delay / period)
     scaling = ScalingState(fleet.minimum, fleet.maximum)
-    states, points = [OK] * len(alarms), list[float | None]()
+    states, points = [OK] * len(alarms), list[float]()
     serving = wanted = behind = fleet.initial
     ready = cooldown = old = new = queued = 0.0
     seconds: list[tuple[float, ...]] = []
@@ -61,11 +61,10 @@ def simulate(traffic: Series, fleet: Fleet, goal_seconds: float) -> Course:
             # An invocation counts when it is over, as in the local AWS: a fleet that is overloaded hides how much.
             requests = float(traffic[second - period : second].sum()) + queued - old - new
             queued = old + new
-            load = float(traffic[second - 1]) * service + queued if by_concurrency else requests
+            load = float(traffic[second - 1]) * service + queued if by_concurrency else max(requests, 0)
             load /= float(np.mean([one[0] for one in seconds[-period:]]))
             # Its maximum is tracked, which lies about two deviations above the mean.
-            value_now = load + 2 * math.sqrt(load) if by_concurrency else load
-            points.append(value_now if requests >= 0.5 else None)  # without traffic there is no value
+            points.append(load + 2 * math.sqrt(load) if by_concurrency else load)
             visible = points[: len(points) - hidden]
             for index, rule in enumerate(alarms):
                 value = visible[-1] if visible else None
