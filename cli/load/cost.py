@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cli.console import console
 from cli.operating.costs import endpoint_instances
-from cli.prices import PRICE_LIST, UNIT, usd_per_hour
+from cli.prices import PRICE_LIST, UNIT, serverless_usd_per_second, usd_per_hour
 from infra.settings import Settings
 
 # Target tracking takes an instance away after 15 minutes below its target.
@@ -17,7 +17,9 @@ def tell_cost(settings: Settings, requests: float, seconds: float, latency_ms: f
     The instances that the load makes scaling start are counted for its time, and until they are taken away again.
     """
     function, (low, high) = settings.function, endpoint_instances(settings)
-    per_second = 0 if direct else function.memory_mb / 1024 * UNIT["lambda_arm64_gb_second"]
+    per_second = 0.0 if direct else function.memory_mb / 1024 * UNIT["lambda_arm64_gb_second"]
+    if settings.serving.kind == "serverless":
+        per_second += serverless_usd_per_second(settings.serving.serverless.memory_mb)
     per_call = 0 if direct else UNIT["lambda_million_calls"] / 1e6
     calls = requests * (per_call + latency_ms / 1000 * per_second)
     price = usd_per_hour(settings.serving.instance_type)
