@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cli.console import console
-from cli.operating.costs import endpoint_instances
+from cli.costs.planned import endpoint_instances
 from cli.prices import PRICE_LIST, UNIT, serverless_usd_per_second, usd_per_hour
 from infra.settings import Settings
 
