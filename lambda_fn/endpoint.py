@@ -160,11 +160,12 @@ def _model_error(document: Mapping[str, Any], detail: str) -> ServiceError:
                 return error(message[:_MAX_MODEL_MESSAGE], detail=detail)
     if original_status == 429:
         return ThrottledError(detail=detail)
-    if original_status == 503:
-        return NotReadyError(detail=detail)
-    # SageMaker reports a container that did not answer within its 60 seconds with the status 0.
-    if original_status in (0, 408, 504) or "timed out" in str(document.get("Message") or document.get("message")):
+    # SageMaker reports what it got no answer to with the status 0: a container that took longer than its 60 seconds,
+    # and one that ended meanwhile, with its instance or by itself. The second is worth another try.
+    if original_status in (408, 504) or "timed out" in str(document.get("Message") or document.get("message")):
         return TimedOutError(detail=detail)
+    if original_status in (0, 502, 503):
+        return NotReadyError(detail=detail)
     return ModelFailedError("The model failed on this image.", detail=detail)
 
 

@@ -94,7 +94,7 @@ class InternalError(ServiceError, status=500, code="internal_error"):
 
 
 class NotReadyError(ServiceError, status=503, code="not_ready", retry_after=10):
-    """The endpoint is absent, starting, scaled to zero or unreachable."""
+    """The endpoint is absent, starting, scaled to zero or unreachable, or its instance ended while it answered."""
 
     usual_message = "The classifier is not ready. Try again in a moment."
 
