@@ -8,7 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 from emulator.ministack.cloudformation.resources import handler_message
-from emulator.ministack.functions import wrap_handlers
+from emulator.ministack.functions.corrections import wrap_handlers
+from emulator.ministack.functions.provisioned import provisioned_in
 from emulator.ministack.patching import around
 from emulator.platform.errors import Response
 from emulator.quotas.service import CONCURRENT_EXECUTIONS, Quotas, builds
@@ -19,12 +20,14 @@ _MACHINES = {"LINUX_CONTAINER": "Linux", "ARM_CONTAINER": "ARM"}
 _SIZES = {"SMALL": "Small", "MEDIUM": "Medium", "LARGE": "Large", "XLARGE": "XLarge", "2XLARGE": "2XLarge"}
 
 
-def install(quotas: Quotas) -> None:
-    """Refuse what goes beyond the account's quotas."""
+def install(quotas: Quotas) -> Callable[[], int]:
+    """Refuse what goes beyond the account's quotas; return what counts the unreserved concurrency."""
     from ministack.services import codebuild
 
-    _Concurrency(quotas.limit(CONCURRENT_EXECUTIONS)).install()
+    concurrency = _Concurrency(quotas.limit(CONCURRENT_EXECUTIONS))
+    concurrency.install()
     around(codebuild, "_start_build", functools.partial(_start_build, quotas))
+    return concurrency.unreserved
 
 
 class _Concurrency:
@@ -50,7 +53,7 @@ class _Concurrency:
     def _account_settings(self, inner: Callable[[], Response]) -> Response:
         status, headers, body = inner()
         answer = json.loads(body)
-        limits = {"ConcurrentExecutions": self._limit, "UnreservedConcurrentExecutions": self._unreserved()}
+        limits = {"ConcurrentExecutions": self._limit, "UnreservedConcurrentExecutions": self.unreserved()}
         answer["AccountLimit"] |= limits
         return status, headers, json.dumps(answer).encode()
 
@@ -62,12 +65,12 @@ class _Concurrency:
             name = str(properties["FunctionName"]).rpartition(":function:")[2].partition(":")[0]
             _fail(self._provisioning(name, properties["Name"], config))
 
-    def _unreserved(self, but: str = "") -> int:
+    def unreserved(self, but: str = "") -> int:
         """Count what is left when every function but one has what it has reserved."""
         from ministack.services import lambda_svc
 
         taken = (
-            _provisioned(function) if function.get("concurrency") is None else int(function["concurrency"])
+            provisioned_in(function) if function.get("concurrency") is None else int(function["concurrency"])
             for name, function in lambda_svc._functions.items()
             if name != but
         )
@@ -79,13 +82,13 @@ class _Concurrency:
 
         if (reserved := request.get("ReservedConcurrentExecutions")) is None:
             return None
-        provisioned = _provisioned(lambda_svc._functions.get(name) or {})
+        provisioned = provisioned_in(lambda_svc._functions.get(name) or {})
         if int(reserved) < provisioned:
             return (
                 f"ReservedConcurrentExecutions {reserved} should not be lower than function's total provisioned "
                 f"concurrency [{provisioned}]."
             )
-        if int(reserved) > 0 and self._unreserved(but=name) - int(reserved) < self._minimum:
+        if int(reserved) > 0 and self.unreserved(but=name) - int(reserved) < self._minimum:
             return self._too_little("ReservedConcurrentExecutions")
         return None
 
@@ -96,14 +99,14 @@ class _Concurrency:
         if not qualifier or qualifier == "$LATEST":
             return "Provisioned Concurrency Configs cannot be applied to unpublished function versions."
         function = lambda_svc._functions.get(name) or {}
-        wanted = int(request.get("ProvisionedConcurrentExecutions", 0)) + _provisioned(function, but=qualifier)
+        wanted = int(request.get("ProvisionedConcurrentExecutions", 0)) + provisioned_in(function, but=qualifier)
         if (reserved := function.get("concurrency")) is not None:
             if wanted > int(reserved):
                 return (
                     "Requested Provisioned Concurrency should not be greater than the reservedConcurrentExecution for "
                     "function"
                 )
-        elif self._unreserved(but=name) - wanted < self._minimum:
+        elif self.unreserved(but=name) - wanted < self._minimum:
             return self._too_little("ConcurrentExecutions")
         return None
 
@@ -112,12 +115,6 @@ class _Concurrency:
             f"Specified {member} for function decreases account's UnreservedConcurrentExecution below its minimum "
             f"value of [{self._minimum}]."
         )
-
-
-def _provisioned(function: dict[str, Any], but: str = "") -> int:
-    """Count the instances that a function's versions and aliases keep warm, less those of one."""
-    configs: dict[str, dict[str, Any]] = function.get("provisioned_concurrency", {})
-    return sum(int(c["RequestedProvisionedConcurrentExecutions"]) for key, c in configs.items() if key != but)
 
 
 def _unless(reason: Callable[..., str | None], inner: Callable[..., Response], name: str, *arguments: Any) -> Response:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from emulator.ministack.door.enforcement import service_may
-from emulator.ministack.functions import wrap_handlers
+from emulator.ministack.functions.corrections import wrap_handlers
 from emulator.ministack.patching import around
 from emulator.platform.awsapi import Payload
 from emulator.platform.clock import Clock

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from emulator.ministack.door.enforcement import service_may
-from emulator.ministack.functions import wrap_handlers
+from emulator.ministack.functions.corrections import wrap_handlers
 
 _PRINCIPAL = "cloudwatch.amazonaws.com"
 _KEY_ACTIONS = ("kms:Decrypt", "kms:GenerateDataKey")

@@ -43,11 +43,12 @@ class LocalAws:
         from emulator.autoscaling import metrics
         from emulator.autoscaling.capacity import Variants
         from emulator.autoscaling.service import ApplicationAutoScaling
-        from emulator.ministack import functions, identity, instances, limits, routing, scheduled_rules, tagging
+        from emulator.ministack import identity, instances, limits, routing, scheduled_rules, tagging
         from emulator.ministack.cloudformation import interruptions, resource_types, stack_rights, stack_rules
         from emulator.ministack.cloudwatch import notifications
         from emulator.ministack.cloudwatch.service import CloudWatch
         from emulator.ministack.door import authentication, enforcement, passed_roles, principals, service_keys
+        from emulator.ministack.functions import corrections, executions, provisioned
         from emulator.ministack.s3 import access_logs, bucket_resources, object_files, object_keys
         from emulator.ministack.state import durability
         from emulator.sagemaker import SageMaker
@@ -87,8 +88,10 @@ class LocalAws:
         by_name = {service.name: service for service in services}
         routing.install(by_name, self._sagemaker.runtime)
         resource_types.install(by_name, self._durability.save)
-        functions.install(endpoint_url, self._processes, private=[name for name in own if not name.startswith("AWS_")])
-        limits.install(quotas)
+        corrections.install(endpoint_url, self._processes, [name for name in own if not name.startswith("AWS_")])
+        self._provisioned = provisioned.Provisioned(self._durability.note_change)
+        self._provisioned.install()
+        executions.Executions(self._cloudwatch.record, self._provisioned, limits.install(quotas)).install()
         self._cloudwatch.install()
         notifications.install()
         scheduled_rules.install(clock, self._cloudwatch)
@@ -107,7 +110,7 @@ class LocalAws:
         passed_roles.install()
         self._access_logs.install()
         bucket_resources.install()
-        self._durability.restore(lambda text: functions.moved(text, endpoint_url))
+        self._durability.restore(lambda text: corrections.moved(text, endpoint_url))
         self.app = authentication.gate(app.app)
 
     async def start(self) -> None:
@@ -118,6 +121,7 @@ class LocalAws:
         self._instances.start()
         self._cloudwatch.start()
         self._durability.start()
+        self._provisioned.start()
         await asyncio.to_thread(self._sagemaker.start)
         self._scaling.start()
         interruptions.recover(self._sagemaker)
@@ -131,7 +135,7 @@ class LocalAws:
         from ministack.core import lambda_runtime
 
         self._access_logs.stop()
-        ends = (self._cloudwatch.stop, self._scaling.stop, self._sagemaker.stop, self._instances.stop)
+        ends = (self._cloudwatch.stop, self._scaling.stop, self._sagemaker.stop, self._instances.stop, self._provisioned.stop)
         for end in (*ends, lambda_runtime.reset, self._processes.close):
             await asyncio.to_thread(end)
         self._durability.close()

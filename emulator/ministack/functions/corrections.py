@@ -45,13 +45,13 @@ def install(endpoint_url: str, processes: ProcessRegistry, private: Collection[s
     def popen(args: list[str], **options: Any) -> Any:
         environment = options.pop("env", None) or os.environ
         options["env"] = {name: value for name, value in environment.items() if name not in private}
+        options["env"].setdefault("AWS_LAMBDA_INITIALIZATION_TYPE", "on-demand")
         worker = subprocess.Popen(args, start_new_session=True, **options)
         processes.adopt(worker)
         return worker
 
     around_service("lambda", functools.partial(_handle, endpoint_url))
     around(lambda_svc, "handle_function_url_request", _handle_url)
-    around(lambda_svc, "_reserved_concurrency", _reserved_concurrency)
     wrap_handlers("AWS::Lambda::Url", after=localized)
     wrap_handlers("AWS::Lambda::Function", after=_reserve)
     # A module of its own for this one importer: everybody else keeps the real one.
@@ -62,14 +62,6 @@ def install(endpoint_url: str, processes: ProcessRegistry, private: Collection[s
 def _local_url(url: str, endpoint_url: str) -> str:
     """Write a function URL as it can be called here: on the loopback address, without looking up a name."""
     return _STORED_URL.sub(rf"{endpoint_url}/_aws/lambda-url/\g<id>/", url)
-
-
-def _reserved_concurrency(inner: Callable[..., int | None], function: dict[str, Any], config: dict[str, Any]) -> Any:
-    """Find the reservation of a version, too: it has none of its own, but shares that of the function."""
-    from ministack.services import lambda_svc
-
-    region, account, _, name = config["FunctionArn"].split(":")[3:7]
-    return inner(lambda_svc._functions.get_scoped(account, region, name, function), config)
 
 
 def _reserve(name: str, attributes: Any, properties: Any) -> Any:
@@ -119,6 +111,8 @@ async def _handle(
     if path.endswith("/invocations") and (refusal := _too_large(headers, body)):
         return refusal
     status, answer_headers, answer = await inner(method, path, headers, body, query)
+    if status == 429:
+        answer_headers = {**answer_headers, "x-amzn-errortype": "TooManyRequestsException"}
     if _URL_PATH.search(path) and isinstance(answer, bytes):
         answer = _local_url(answer.decode(), endpoint_url).encode()
     return status, answer_headers, answer

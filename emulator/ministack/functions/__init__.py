@@ -1,0 +1,1 @@
+"""Lambda: MiniStack's functions, as AWS's behave."""

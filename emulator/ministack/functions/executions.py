@@ -1,0 +1,192 @@
+"""Every execution of a function: its environment, the limit that throttles it, and the metrics that Lambda publishes."""
+
+from __future__ import annotations
+
+import functools
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+from emulator.ministack.functions.provisioned import Provisioned, Scope, provisioned_in
+from emulator.ministack.patching import around
+
+#: Put a value of a metric: region, namespace, name, dimensions, value, unit.
+Record = Callable[[str, str, str, Mapping[str, str], float, str], None]
+
+_NAMESPACE = "AWS/Lambda"
+#: How long the environment of the execution at hand took to initialise, which is no part of its duration.
+_initialising = threading.local()
+
+
+@dataclass
+class _Execution:
+    scope: Scope
+    qualifier: str
+    unreserved: bool
+    worker: Any | None  # of provisioned concurrency
+
+
+_current: ContextVar[_Execution | None] = ContextVar("execution", default=None)
+
+
+class Executions:
+    """What runs at the moment, by function and in all.
+
+    `unreserved` counts the concurrency of the account that nobody has reserved or provisioned.
+    """
+
+    def __init__(self, record: Record, warm: Provisioned, unreserved: Callable[[], int]) -> None:
+        self._record = record
+        self._warm = warm
+        self._unreserved = unreserved
+        self._lock = threading.Lock()
+        self._running: Counter[Any] = Counter()
+        self._on_demand: Counter[Any] = Counter()
+
+    def install(self) -> None:
+        """Take the place of MiniStack's accounting, and of the metrics that it publishes call by call."""
+        from ministack.core import lambda_runtime
+        from ministack.services import lambda_svc
+
+        lambda_svc._emit_lambda_metrics = lambda *args, **options: None
+        lambda_svc._throttle_response = _throttled
+        lambda_svc._acquire_execution_slot = self._begin
+        lambda_svc._release_execution_slot = self._end
+        around(lambda_svc, "_execute_function_dispatch", self._run)
+        around(lambda_svc, "acquire_worker", _environment)
+        around(lambda_svc, "_get_func_record_for_ref", _qualified)
+        for worker in (lambda_runtime.Worker, lambda_runtime.ProvidedWorker):
+            worker._spawn = _timed(worker._spawn)
+
+    def _begin(self, func: Any, config: dict[str, Any]) -> tuple[_Execution | None, str | None]:
+        """Find an environment for an execution, or the limit that leaves it none: "function" or "account"."""
+        from ministack.services import lambda_svc
+
+        region, account, _, name, *rest = config["FunctionArn"].split(":")[3:]
+        scope, qualifier = (account, region, name), "".join(rest)
+        function = lambda_svc._functions.get_scoped(*scope) or {}
+        worker, used, provisioned = self._warm.lease(scope, qualifier, config.get("Version", "$LATEST"))
+        execution = _Execution(scope, qualifier, function.get("concurrency") is None, worker)
+        with self._lock:
+            limit = None if worker else self._reached(execution, function)
+            if limit is None:
+                self._count(execution, 1)
+            running = {where: self._running[where] for where in _places(execution)}
+        if limit is not None:
+            self._publish(execution, config, Throttles=1)
+            return None, limit
+        for dimensions, where in zip(_dimensions(execution), _places(execution), strict=False):
+            self._record(region, _NAMESPACE, "ConcurrentExecutions", dimensions, running[where], "Count")
+        if provisioned:
+            self._publish_provisioned(execution, used, provisioned)
+        _current.set(execution)
+        return execution, None
+
+    def _end(self, execution: _Execution) -> None:
+        with self._lock:
+            self._count(execution, -1)
+        if execution.worker is not None:
+            self._warm.release(execution.worker)
+        _current.set(None)
+
+    def _count(self, execution: _Execution, change: int) -> None:
+        for place in _places(execution):
+            self._running[place] += change
+        if execution.worker is None:
+            self._on_demand[execution.scope if not execution.unreserved else execution.scope[:2]] += change
+
+    def _reached(self, execution: _Execution, function: dict[str, Any]) -> str | None:
+        """Return the limit that an execution on demand runs into; what is provisioned is set aside from all of them."""
+        from ministack.services import lambda_svc
+
+        if not execution.unreserved:
+            left = int(function["concurrency"]) - provisioned_in(function) - self._on_demand[execution.scope]
+            return "function" if left <= 0 else None
+        cap, everywhere = lambda_svc._ACCOUNT_CONCURRENCY_CAP, execution.scope[:2]
+        full = cap and self._running[everywhere] >= cap
+        return "account" if full or self._on_demand[everywhere] >= self._unreserved() else None
+
+    def _run(self, inner: Callable[..., Any], func: Any, config: dict[str, Any], *args: Any) -> Any:
+        _initialising.seconds = 0.0
+        started = time.perf_counter()
+        result = inner(func, config, *args)
+        milliseconds = (time.perf_counter() - started - _initialising.seconds) * 1000
+        if (execution := _current.get()) is not None:
+            errors = int(bool(result.get("error")))
+            self._publish(execution, config, Invocations=1, Errors=errors, Duration=milliseconds)
+        return result
+
+    def _publish(self, execution: _Execution, config: dict[str, Any], **values: float) -> None:
+        region = execution.scope[1]
+        for dimensions in _dimensions(execution, config.get("Version", "$LATEST")):
+            for name, value in values.items():
+                unit = "Milliseconds" if name == "Duration" else "Count"
+                self._record(region, _NAMESPACE, name, dimensions, value, unit)
+
+    def _publish_provisioned(self, execution: _Execution, used: int, provisioned: int) -> None:
+        """Publish the metrics of an alias or version with provisioned concurrency, as AWS does only while it is called."""
+        values = {"ProvisionedConcurrencyInvocations" if execution.worker else "ProvisionedConcurrencySpilloverInvocations": 1}
+        values |= {"ProvisionedConcurrentExecutions": used}
+        for dimensions in _dimensions(execution)[1:]:
+            for name, value in values.items():
+                self._record(execution.scope[1], _NAMESPACE, name, dimensions, value, "Count")
+        utilization = used / provisioned
+        resource = _dimensions(execution)[-1]
+        self._record(execution.scope[1], _NAMESPACE, "ProvisionedConcurrencyUtilization", resource, utilization, "None")
+
+
+def _places(execution: _Execution) -> tuple[Any, ...]:
+    """Return where an execution counts: in the account, in the function, and in its alias or version."""
+    return execution.scope[:2], execution.scope, (execution.scope, execution.qualifier)
+
+
+def _dimensions(execution: _Execution, version: str | None = None) -> list[dict[str, str]]:
+    """Return the sets of dimensions under which Lambda publishes: all functions, function, resource, executed version.
+
+    Source: AWS Lambda Developer Guide, "Viewing metrics for functions"; the executed version is that of an alias.
+    """
+    name, qualifier = execution.scope[2], execution.qualifier
+    of_function = {"FunctionName": name}
+    of_resource = {**of_function, "Resource": f"{name}:{qualifier}" if qualifier else name}
+    executed = [{**of_resource, "ExecutedVersion": version}] if version and qualifier not in ("", version) else []
+    return [{}, of_function, of_resource, *executed]
+
+
+def _environment(inner: Callable[..., Any], *args: Any, **options: Any) -> Any:
+    """Give an execution the worker that it has leased, or one on demand."""
+    execution = _current.get()
+    return (execution.worker, "reused") if execution is not None and execution.worker else inner(*args, **options)
+
+
+def _qualified(inner: Callable[..., Any], reference: str) -> Any:
+    """Let a function know under which alias or version it is called, as `invoked_function_arn` says it on AWS."""
+    from ministack.services import lambda_svc
+
+    record, config, name = inner(reference)
+    _, qualifier = lambda_svc._resolve_name_and_qualifier(reference)
+    if config and qualifier:
+        function = ":".join(config["FunctionArn"].split(":")[:7])
+        config = {**config, "FunctionArn": f"{function}:{qualifier}"}
+    return record, config, name
+
+
+def _throttled(reason_code: str, msg: str, retry_after: int = 1) -> dict[str, Any]:
+    """Return the result of an execution that a limit refuses, with AWS's text and without a time to wait."""
+    body = {"Reason": reason_code, "Type": "User", "message": "Rate Exceeded."}
+    return {"throttle": True, "error": True, "log": "", "body": body}
+
+
+def _timed(spawn: Callable[..., None]) -> Callable[..., None]:
+    @functools.wraps(spawn)
+    def timed(*args: Any, **options: Any) -> None:
+        started = time.perf_counter()
+        try:
+            spawn(*args, **options)
+        finally:
+            _initialising.seconds = time.perf_counter() - started
+
+    return timed

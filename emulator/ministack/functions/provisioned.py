@@ -1,0 +1,274 @@
+"""Provisioned concurrency: execution environments that are initialised before they are called, and stay so.
+
+MiniStack keeps a record of what is asked for. Here, as many workers of the version run: those of an alias are replaced
+when it moves, those that die are started again, and after a restart of the server they are all started again.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from emulator.ministack.functions.corrections import wrap_handlers
+from emulator.ministack.patching import around
+from emulator.platform import settings
+from emulator.platform.errors import Response, ServiceError
+
+logger = logging.getLogger(__name__)
+
+#: Account, region and name of a function.
+Scope = tuple[str, str, str]
+#: A function, the alias or version that has provisioned concurrency, and the version that it stands for.
+Key = tuple[Scope, str, str]
+
+_ALIAS = "AWS::Lambda::Alias"
+#: As AWS says it: StatusReason, and the event of a stack's alias.
+_FAILED = "FUNCTION_ERROR_INIT_FAILURE"
+_EVENT = f"Provisioned Concurrency configuration failed to be applied. Reason: {_FAILED}"
+_SWEEP_SECONDS = 1.0
+#: How long the environments of a version wait for CloudFormation to move the alias to it.
+_HELD_SECONDS = 60.0
+
+
+def count(region: str, function: str, qualifier: str) -> int | None:
+    """Return the provisioned concurrency that an alias or version asks for; None: it has none."""
+    from ministack.services import lambda_svc
+
+    record = lambda_svc._functions.get_scoped(settings.ACCOUNT, region, function) or {}
+    config = record.get("provisioned_concurrency", {}).get(qualifier)
+    return None if config is None else int(config["RequestedProvisionedConcurrentExecutions"])
+
+
+def put(region: str, function: str, qualifier: str, executions: int) -> None:
+    """Ask for provisioned concurrency, as PutProvisionedConcurrencyConfig does; a ServiceError says why not."""
+    from ministack.core import responses
+    from ministack.services import lambda_svc
+
+    responses.set_request_account_id(settings.ACCOUNT)
+    responses.set_request_region(region)
+    wanted = {"ProvisionedConcurrentExecutions": executions}
+    status, _, body = lambda_svc._put_provisioned_concurrency(function, qualifier, wanted)
+    if status >= 400:
+        error = json.loads(body)
+        raise ServiceError(error["__type"], error.get("message", ""), status)
+
+
+def provisioned_in(function: dict[str, Any], but: str = "") -> int:
+    """Count the environments that a function's versions and aliases keep warm, less those of one."""
+    configs: dict[str, dict[str, Any]] = function.get("provisioned_concurrency") or {}
+    return sum(int(c["RequestedProvisionedConcurrentExecutions"]) for key, c in configs.items() if key != but)
+
+
+class Provisioned:
+    """The environments of all functions; `changed` is called when a configuration has reached another status."""
+
+    def __init__(self, changed: Callable[[], None]) -> None:
+        self._changed = changed
+        self._pools: dict[Key, list[Any]] = {}
+        self._busy: set[Any] = set()
+        self._held: dict[Key, float] = {}
+        self._lock = threading.Lock()
+        self._building = threading.Lock()
+        self._wake = threading.Event()
+        self._stopped = False
+
+    def install(self) -> None:
+        """Stand before what asks for provisioned concurrency and what moves aliases."""
+        from ministack.services import lambda_svc
+        from ministack.services.cloudformation import stacks
+
+        around(lambda_svc, "_put_provisioned_concurrency", self._put)
+        around(lambda_svc, "_update_alias", self._move)
+        wrap_handlers(_ALIAS, before=self._prepare)
+        blocks = stacks._runs_on_worker_thread
+        stacks._runs_on_worker_thread = lambda resource_type: resource_type == _ALIAS or blocks(resource_type)
+
+    def start(self) -> None:
+        """Start what earlier servers have been asked for."""
+        for _, config in self._wanted():
+            if config["Status"] == "READY":
+                self._note(config, "IN_PROGRESS", 0)
+        threading.Thread(target=self._keep, name="provisioned-concurrency", daemon=True).start()
+
+    def stop(self) -> None:
+        """End all environments."""
+        from ministack.core import lambda_runtime
+
+        self._stopped = True
+        self._wake.set()
+        with self._building, self._lock:
+            lambda_runtime.kill_workers([worker for pool in self._pools.values() for worker in pool])
+            self._pools.clear()
+
+    def lease(self, scope: Scope, qualifier: str, version: str) -> tuple[Any | None, int, int]:
+        """Return a free environment (None: there is none), how many are in use with it, and how many there are."""
+        with self._lock:
+            pool = self._pools.get((scope, qualifier, version), [])
+            used = [worker for worker in pool if worker in self._busy]
+            free = next((worker for worker in pool if worker not in self._busy and _alive(worker)), None)
+            if free is not None:
+                self._busy.add(free)
+            return free, len(used) + (free is not None), len(pool)
+
+    def release(self, worker: Any) -> None:
+        """Take back an environment that was leased."""
+        with self._lock:
+            self._busy.discard(worker)
+        if not _alive(worker):
+            self._wake.set()
+
+    def _put(self, inner: Callable[..., Response], name: str, qualifier: str, request: Any) -> Response:
+        from ministack.core.responses import json_response
+        from ministack.services import lambda_svc
+
+        answer = inner(name, qualifier, request)
+        if answer[0] >= 400:
+            return answer
+        config = lambda_svc._functions[name]["provisioned_concurrency"][qualifier]
+        self._begin(name, qualifier, config)
+        return json_response(config, 202)  # type: ignore[no-any-return]
+
+    def _move(self, inner: Callable[..., Response], name: str, alias: str, request: Any) -> Response:
+        from ministack.services import lambda_svc
+
+        answer = inner(name, alias, request)
+        config = (lambda_svc._functions.get(name) or {}).get("provisioned_concurrency", {}).get(alias)
+        if answer[0] < 400 and config is not None and "FunctionVersion" in request:
+            self._begin(name, alias, config)
+        return answer
+
+    def _begin(self, name: str, qualifier: str, config: dict[str, Any]) -> None:
+        """Note how many environments of the present version there are already, and start the others."""
+        from ministack.core.responses import get_account_id, get_region
+        from ministack.services import lambda_svc
+
+        scope = (get_account_id(), get_region(), name)
+        with self._lock:
+            pool = self._pools.get((scope, qualifier, _version(lambda_svc._functions[name], qualifier)), [])
+            there = len(pool)
+        wanted = int(config["RequestedProvisionedConcurrentExecutions"])
+        self._note(config, "READY" if there == wanted else "IN_PROGRESS", min(there, wanted))
+        self._wake.set()
+
+    def _note(self, config: dict[str, Any], status: str, there: int) -> None:
+        config.pop("StatusReason", None)
+        if status == "FAILED":
+            config["StatusReason"] = _FAILED
+        counts = {f"{what}ProvisionedConcurrentExecutions": there for what in ("Available", "Allocated")}
+        config.update(counts, Status=status)
+        self._changed()
+
+    def _prepare(self, identity: str, properties: Any) -> None:
+        """Initialise a version's environments before the alias of a stack moves to it; until then the old ones serve.
+
+        So does CloudFormation: an alias whose new version does not start stays where it is, and the stack's operation
+        fails.
+        """
+        from ministack.core.responses import get_account_id, get_region
+
+        if not (wanted := properties.get("ProvisionedConcurrencyConfig")):
+            return
+        name = str(properties["FunctionName"]).rpartition(":function:")[2].partition(":")[0]
+        key = ((get_account_id(), get_region(), name), properties["Name"], str(properties["FunctionVersion"]))
+        with self._lock:
+            self._held[key] = time.monotonic() + _HELD_SECONDS
+        if not self._fill(key, int(wanted["ProvisionedConcurrentExecutions"])):
+            raise ValueError(_EVENT)
+
+    def _wanted(self) -> list[tuple[Key, dict[str, Any]]]:
+        from ministack.services import lambda_svc
+
+        return [
+            ((scope, qualifier, _version(function, qualifier)), config)
+            for scope, function in list(lambda_svc._functions._data.items())
+            for qualifier, config in list((function.get("provisioned_concurrency") or {}).items())
+        ]
+
+    def _keep(self) -> None:
+        while not self._stopped:
+            try:
+                self._sweep()
+            except Exception:
+                logger.exception("provisioned concurrency")
+            self._wake.wait(_SWEEP_SECONDS)
+            self._wake.clear()
+
+    def _sweep(self) -> None:
+        """Have as many environments as are asked for, of the right versions, and no others."""
+        wanted = self._wanted()
+        counts = {key: int(config["RequestedProvisionedConcurrentExecutions"]) for key, config in wanted}
+        self._end_surplus(counts)
+        for key, config in wanted:
+            if config["Status"] == "FAILED":
+                continue
+            filled = self._fill(key, counts[key])
+            if not filled:
+                self._note(config, "FAILED", 0)
+            elif config["Status"] != "READY":
+                self._note(config, "READY", counts[key])
+
+    def _end_surplus(self, counts: dict[Key, int]) -> None:
+        from ministack.core import lambda_runtime
+
+        surplus = []
+        now = time.monotonic()
+        with self._building, self._lock:
+            self._held = {key: until for key, until in self._held.items() if until > now}
+            for key, pool in list(self._pools.items()):
+                if key in self._held and key not in counts:
+                    continue
+                idle = [worker for worker in pool if worker not in self._busy]
+                dead = [worker for worker in idle if not _alive(worker)]
+                more = max(0, len(pool) - len(dead) - counts.get(key, 0))
+                ending = dead + [worker for worker in idle if worker not in dead][:more]
+                self._pools[key] = [worker for worker in pool if worker not in ending]
+                surplus += ending
+                if not self._pools[key]:
+                    del self._pools[key]
+        lambda_runtime.kill_workers(surplus)
+
+    def _fill(self, key: Key, wanted: int) -> bool:
+        """Initialise the environments that are missing; False: the function does not start, and there are none."""
+        from ministack.core import lambda_runtime
+        from ministack.services import lambda_svc
+
+        scope, _, version = key
+        record = ((lambda_svc._functions.get_scoped(*scope) or {}).get("versions") or {}).get(version)
+        with self._building:
+            while record and not self._stopped and len(self._pools.get(key, [])) < wanted:
+                worker = _worker(scope[2], record)
+                try:
+                    lambda_runtime.ensure_spawned(worker)
+                except Exception as error:
+                    logger.warning("%s:%s cannot be initialised: %s", scope[2], version, error)
+                    with self._lock:
+                        others = self._pools.pop(key, [])
+                    lambda_runtime.kill_workers([worker, *others])
+                    return False
+                with self._lock:
+                    self._pools.setdefault(key, []).append(worker)
+        return True
+
+
+def _version(function: dict[str, Any], qualifier: str) -> str:
+    """Return the version that an alias stands for, or the version itself."""
+    return str(function.get("aliases", {}).get(qualifier, {}).get("FunctionVersion", qualifier))
+
+
+def _worker(name: str, record: dict[str, Any]) -> Any:
+    from ministack.core import lambda_runtime
+
+    config = record["config"]
+    variables = (config.get("Environment") or {}).get("Variables") or {}
+    told = {"Variables": {**variables, "AWS_LAMBDA_INITIALIZATION_TYPE": "provisioned-concurrency"}}
+    config = {**config, "Environment": told}
+    return lambda_runtime._worker_class_for(config)(name, config, record["code_zip"])
+
+
+def _alive(worker: Any) -> bool:
+    process = worker._proc
+    return process is not None and process.poll() is None
