@@ -116,6 +116,11 @@ class Stage:
         """The tags of everything of the stage, as the stacks set them."""
         return {"project": self.settings.project, "stage": self.name}
 
+    @property
+    def tag_list(self) -> list[dict[str, str]]:
+        """These tags as a request has them: costs are allocated by them."""
+        return [{"Key": key, "Value": value} for key, value in self.tags.items()]
+
     def stack_name(self, kind: str) -> str:
         """Return the CloudFormation name of the stack `kind` (`storage`, `training`, `inference`)."""
         return self.settings.stack_name(kind)

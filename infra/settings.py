@@ -18,6 +18,7 @@ from pydantic import PlainValidator, StrictBool
 from infra import instance_types
 from infra.container_images import ECR_IMAGE_URI, AccountId, ContainerImage, url_suffix
 from infra.tables.alarms import AlarmSettings
+from infra.tables.cost_guard import CostGuardSettings
 from infra.tables.function import FunctionSettings, LogRetentionDays
 from infra.tables.serving import ServingSettings
 from infra.tables.tuning import TuningSettings
@@ -185,12 +186,16 @@ class Settings(Table):
     notebook: NotebookSettings | None = None
     #: Absent: no alarms.
     alarms: AlarmSettings | None = None
+    #: Absent: no budget, and nothing is stopped.
+    cost_guard: CostGuardSettings | None = None
 
     def conflicts(self) -> Iterator[str]:
         if (self.account is None) != (self.region is None):
             yield "account: account and region belong together, set both or neither"
         if self.serving.rollout and not self.alarms:
             yield "serving.rollout: goes back by alarms; add the table [alarms]"
+        if self.cost_guard:
+            yield from self._guard_conflicts(self.cost_guard)
         uri = ECR_IMAGE_URI.fullmatch(self.serving.image)
         if uri and uri["suffix"] != url_suffix(uri["region"]):
             yield f"serving.image: hosts in {uri['region']} end in {url_suffix(uri['region'])}, not in {uri['suffix']}"
@@ -203,6 +208,22 @@ class Settings(Table):
             )
         if missing := self.training.image.missing_in(self.region):
             yield f"region: {missing}; or set training.image.account to an account that has it"
+
+    def _guard_conflicts(self, guard: CostGuardSettings) -> Iterator[str]:
+        if not (guard.email or self.alarms):
+            yield "cost_guard.email: nobody would hear of the costs; set it, or add the table [alarms]"
+        if guard.idle_endpoint == "minimum" and not self.serving.scaling:
+            yield 'cost_guard.idle_endpoint: "minimum" is that of serving.scaling, which is absent; "keep" or "delete"'
+        if guard.notebook_hours and not self.notebook:
+            yield "cost_guard.notebook_hours: there is no [notebook]"
+        limit = self.training.ec2 and self.training.ec2.shutdown_minutes / 60
+        if guard.training_hours and not limit:
+            yield "cost_guard.training_hours: there is no [training.ec2]"
+        elif guard.training_hours and limit and guard.training_hours < limit:
+            yield (
+                f"cost_guard.training_hours: {guard.training_hours} is less than the {limit:g} hours that "
+                "training.ec2.max_runtime_seconds and its margin allow"
+            )
 
     @property
     def artifact(self) -> str:

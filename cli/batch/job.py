@@ -105,6 +105,7 @@ class BatchFolder:
                 TransformInput={"DataSource": {"S3DataSource": manifest}, **content},
                 TransformOutput={"S3OutputPath": output, "KmsKeyId": key},
                 TransformResources=machines,
+                Tags=self._stage.tag_list,
             )
         return job
 

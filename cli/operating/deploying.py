@@ -19,7 +19,7 @@ from cli.errors import NotReadyError, UsageError
 from cli.models.registry import note_deployment
 from cli.operating.log_retention import limit_logs
 from cli.operating.preflight import require_room
-from cli.operating.verifying import verify_inference
+from cli.operating.verifying import endpoint_is_deleted, verify_inference
 from model.core.artifact import CARD_FILE, ArtifactError, ModelCard
 
 
@@ -99,6 +99,10 @@ def deploy_stacks(
     approval = ["--require-approval", "broadening" if ask else "never"]
     names = [stage.stack_name(kind) for kind in kinds]
     model = [] if artifact is None else ["-c", f"artifact={artifact}"]
+    if "inference" in kinds and endpoint_is_deleted(stage):
+        console.print("The endpoint was deleted, as the cost guard does when nobody calls it. It is made again.")
+        taken_out = [stage.stack_name("inference"), "--exclusively", *approval, *model, "-c", "endpoint=deleted"]
+        run_cdk("deploy", *taken_out, stage=stage, log=log)
     run_cdk("deploy", *names, "--exclusively", *approval, *model, stage=stage, log=log)
     limit_logs(stage, kinds)
     if version:

@@ -25,6 +25,13 @@ def verify_inference(stage: Stage, version: str) -> None:
         raise WorkFailedError(f"The stacks are deployed, but {problem}", hint)
 
 
+def endpoint_is_deleted(stage: Stage) -> bool:
+    """Say whether the inference stack names an endpoint that is not there."""
+    if (name := (stage.find_outputs("inference") or {}).get("EndpointName")) is None:
+        return False
+    return name not in [each["EndpointName"] for each in stage.listed("sagemaker", "list_endpoints", "Endpoints")]
+
+
 def _other_configuration(stage: Stage, name: str) -> str | None:
     """A failed endpoint update can be rolled back silently and still look InService: compare, do not trust."""
     with aws_errors():

@@ -74,7 +74,7 @@ def start_training(stage: Stage, request: TrainingRequest) -> str:
         definition["AlgorithmSpecification"] |= ENTRY_POINT
         definition["InputDataConfig"].append(_channel(CODE_CHANNEL, f"{source.rpartition('/')[0]}/"))
         stage.client("sagemaker").create_training_job(
-            TrainingJobName=job, HyperParameters=encode(hyperparameters), **definition
+            TrainingJobName=job, HyperParameters=encode(hyperparameters), Tags=stage.tag_list, **definition
         )
     return job
 

@@ -103,7 +103,7 @@ def start_tuning(stage: Stage, request: TuningRequest) -> str:
         tuning_job = tuning_job_request(stage, request, job)
         announce(stage)
         console.print(_price(tuning_job))
-        stage.client("sagemaker").create_hyper_parameter_tuning_job(**tuning_job)
+        stage.client("sagemaker").create_hyper_parameter_tuning_job(Tags=stage.tag_list, **tuning_job)
     return job
 
 

@@ -2,7 +2,8 @@
 
 from typing import cast
 
-from aws_cdk import Aws, CfnResource, Duration, IgnoreMode
+from aws_cdk import Aws, CfnResource, Duration, IgnoreMode, TimeZone
+from aws_cdk import aws_applicationautoscaling as autoscaling
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_lambda as lambda_
 from constructs import Construct, IConstruct
@@ -11,7 +12,7 @@ from infra.constructs.inline_role import WRITE_LOG, InlineRole
 from infra.constructs.log_group import log_group
 from infra.gate.compliance import acknowledge
 from infra.settings import ROOT
-from infra.tables.function import FunctionSettings
+from infra.tables.function import ConcurrencyScalingSettings, FunctionSettings
 
 PACKAGE = "lambda_fn"
 
@@ -71,14 +72,27 @@ class ClassifierFunction(Construct):
             provisioned_concurrent_executions=settings.provisioned_concurrency or None,
         )
         if settings.scaling:
-            self.alias.add_auto_scaling(
-                min_capacity=settings.scaling.min_provisioned, max_capacity=settings.scaling.max_provisioned
-            ).scale_on_utilization(utilization_target=settings.scaling.target_utilization)
+            self._scale(settings.scaling)
         self.url = self.alias.add_function_url(auth_type=lambda_.FunctionUrlAuthType[settings.url_auth])
         if settings.public_reason:
             self._acknowledge_public(settings.public_reason)
         for index, invoker in enumerate(settings.invokers):
             self._allow_to_call(f"Invoker{index}", iam.ArnPrincipal(invoker))
+
+    def _scale(self, settings: ConcurrencyScalingSettings) -> None:
+        """Scale what the alias keeps warm, under the service-linked role; no role of ours is made."""
+        capacity = self.alias.add_auto_scaling(
+            min_capacity=settings.min_provisioned, max_capacity=settings.max_provisioned
+        )
+        capacity.scale_on_utilization(utilization_target=settings.target_utilization)
+        for schedule in settings.schedules:
+            capacity.scale_on_schedule(
+                schedule.name,
+                schedule=autoscaling.Schedule.expression(f"cron({schedule.cron})"),
+                time_zone=TimeZone.of(schedule.timezone),
+                min_capacity=schedule.min_provisioned,
+                max_capacity=schedule.max_provisioned,
+            )
 
     def _acknowledge_public(self, reason: str) -> None:
         for path, rule in (

@@ -107,15 +107,16 @@ class DataBucket(Construct):
         self._acknowledge(role, because, [layout.CAPTURED])
 
     def let_alarms_publish(self, topics: str) -> None:
-        """Allow alarms of this account to publish to topics (an ARN with wildcards) that the key encrypts.
+        """Allow alarms and budgets of this account to publish to topics (an ARN with wildcards) that the key encrypts.
 
         References
         ----------
-        SNS guide, "Enable compatibility between event sources from AWS services and encrypted topics".
+        SNS guide, "Enable compatibility between event sources from AWS services and encrypted topics"; Cost Management
+        guide, "Creating an Amazon SNS topic for budget notifications".
         """
         self.key.add_to_resource_policy(
             iam.PolicyStatement(
-                principals=[iam.ServicePrincipal("cloudwatch.amazonaws.com")],
+                principals=[iam.ServicePrincipal(f"{service}.amazonaws.com") for service in ("budgets", "cloudwatch")],
                 actions=["kms:Decrypt", "kms:GenerateDataKey*"],
                 resources=["*"],
                 conditions={

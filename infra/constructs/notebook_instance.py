@@ -41,7 +41,7 @@ class NotebookInstance(Construct):
             self,
             "Instance",
             # A fixed name: the role may stop this instance and no other, and is made before it.
-            notebook_instance_name=_name(settings),
+            notebook_instance_name=notebook_name(settings),
             instance_type=notebook.instance_type,
             platform_identifier=PLATFORM,
             role_arn=self.role.role_arn,
@@ -98,7 +98,7 @@ class NotebookInstance(Construct):
         role.allow("Classify", ["lambda:InvokeFunctionUrl"], function, because=generated)
         by_url = {"Bool": {"lambda:InvokedViaFunctionUrl": "true"}}
         role.allow("Classify", ["lambda:InvokeFunction"], function, by_url)
-        itself = arn_here("sagemaker", f"notebook-instance/{_name(settings)}")
+        itself = arn_here("sagemaker", f"notebook-instance/{notebook_name(settings)}")
         role.allow("Itself", ["sagemaker:StopNotebookInstance"], [itself])
         write = ["logs:CreateLogGroup", "logs:CreateLogStream", "logs:PutLogEvents"]
         role.allow("Itself", write, with_streams("/aws/sagemaker/NotebookInstances"), because=streams)
@@ -117,5 +117,5 @@ systemd-run --unit=stop-when-idle --on-active={CHECK_MINUTES}min --on-unit-activ
 """
 
 
-def _name(settings: Settings) -> str:
+def notebook_name(settings: Settings) -> str:
     return f"{settings.project}-{settings.stage}-notebook"

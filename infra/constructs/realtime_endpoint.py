@@ -16,7 +16,7 @@ from infra import bucket_layout as layout
 from infra import instance_types
 from infra.constructs.classifier_function import ClassifierFunction
 from infra.constructs.data_bucket import DataBucket
-from infra.constructs.inline_role import STREAMS, InlineRole
+from infra.constructs.inline_role import STREAMS, InlineRole, arn_here
 from infra.constructs.registry_image import RegistryImage
 from infra.gate.compliance import acknowledge
 from infra.settings import ROOT
@@ -107,7 +107,8 @@ class RealtimeEndpoint(Construct):
 
     def grant_invoke(self, function: ClassifierFunction) -> None:
         """Allow the function to invoke this endpoint."""
-        function.role.allow("Endpoint", ["sagemaker:InvokeEndpoint"], [self.endpoint.ref])
+        arn = arn_here("sagemaker", f"endpoint/{self.endpoint.endpoint_name}")
+        function.role.allow("Endpoint", ["sagemaker:InvokeEndpoint"], [arn])
 
     @property
     def _encrypts_volumes(self) -> bool:

@@ -11,6 +11,7 @@ from infra.constructs.classifier_function import ClassifierFunction
 from infra.constructs.data_bucket import DataBucket
 from infra.constructs.endpoint_scaling import EndpointScaling
 from infra.constructs.monitoring.alarms import Alarms
+from infra.constructs.monitoring.cost_guard import CostGuard
 from infra.constructs.monitoring.dashboard import Dashboard
 from infra.constructs.monitoring.metrics import EndpointMetrics
 from infra.constructs.realtime_endpoint import RealtimeEndpoint
@@ -37,6 +38,9 @@ class InferenceStack(Stack):
         **kwargs: Any,
     ) -> None:
         super().__init__(scope, construct_id, **kwargs)
+        # Of an endpoint that was deleted by other means CloudFormation does not know, and never makes it again. So it
+        # is taken out of the stack, with its scaling, before it is put back: `kennel deploy` does both.
+        deleted = self.node.try_get_context("endpoint") == "deleted"
         metrics = EndpointMetrics(settings.endpoint_name, settings.serving.variant_name)
         alarms = settings.alarms and Alarms(
             self,
@@ -57,13 +61,15 @@ class InferenceStack(Stack):
             metrics_namespace=settings.project.capitalize(),
             alarms=alarms.of_endpoint if alarms else (),
         )
-        if settings.serving.scaling:
+        if deleted:
+            endpoint.node.try_remove_child("Endpoint")
+        elif settings.serving.scaling:
             EndpointScaling(self, "Scaling", endpoint=endpoint, settings=settings.serving.scaling)
         classifier = ClassifierFunction(
             self,
             "Classifier",
             settings=settings.function,
-            endpoint_name=endpoint.endpoint.attr_endpoint_name,
+            endpoint_name=settings.endpoint_name,
             metrics_namespace=settings.project.capitalize(),
             retain_logs=settings.storage.retain,
         )
@@ -79,7 +85,9 @@ class InferenceStack(Stack):
             function=classifier.function,
             alarms=alarms.all if alarms else (),
         )
-        CfnOutput(self, "EndpointName", value=endpoint.endpoint.attr_endpoint_name)
+        if settings.cost_guard:
+            CostGuard(self, "CostGuard", settings=settings, topic=alarms.topic if alarms else None, key=data.key)
+        CfnOutput(self, "EndpointName", value=settings.endpoint_name)
         CfnOutput(self, "FunctionUrl", value=classifier.url.url)
         CfnOutput(self, "FunctionName", value=classifier.function.function_name)
         CfnOutput(self, "FunctionAliasArn", value=classifier.alias.function_arn)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+from infra.tables.schedules import Schedule, repeated_names
 from infra.validation import Table, between, matching
 
 Capacity = Annotated[int, between(1, 100)]
@@ -18,17 +19,43 @@ RoleArn = Annotated[
 ]
 
 
+def _in_order(least: int, most: int) -> Iterator[str]:
+    if least > most:
+        yield f"min_provisioned: {least} is more than max_provisioned ({most})"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConcurrencySchedule(Schedule):
+    """From when on other limits hold, until the next schedule."""
+
+    min_provisioned: Capacity
+    max_provisioned: Capacity
+
+    def conflicts(self) -> Iterator[str]:
+        yield from _in_order(self.min_provisioned, self.max_provisioned)
+
+
 @dataclass(frozen=True, kw_only=True)
 class ConcurrencyScalingSettings(Table):
-    """Target tracking on the share of provisioned concurrency that is in use."""
+    """Target tracking on the share of provisioned concurrency that is in use, and limits that change by the clock.
+
+    AWS measures that share only while the function is called: it does not scale in by it when nobody calls at all. A
+    schedule does.
+    """
 
     min_provisioned: Capacity
     max_provisioned: Capacity
     target_utilization: Annotated[float, between(0.1, 0.9)] = 0.7
+    schedules: tuple[ConcurrencySchedule, ...] = ()
+
+    @property
+    def most_provisioned(self) -> int:
+        """The most that there may ever be."""
+        return max([self.max_provisioned, *(schedule.max_provisioned for schedule in self.schedules)])
 
     def conflicts(self) -> Iterator[str]:
-        if self.min_provisioned > self.max_provisioned:
-            yield f"min_provisioned: {self.min_provisioned} is more than max_provisioned ({self.max_provisioned})"
+        yield from _in_order(self.min_provisioned, self.max_provisioned)
+        yield from repeated_names(self.schedules)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +94,7 @@ class FunctionSettings(Table):
             )
         if self.scaling and not self.provisioned_concurrency:
             yield "scaling: needs provisioned_concurrency as its starting point"
-        most_provisioned = max(self.provisioned_concurrency, self.scaling.max_provisioned if self.scaling else 0)
+        most_provisioned = max(self.provisioned_concurrency, self.scaling.most_provisioned if self.scaling else 0)
         if self.reserved_concurrency is not None and self.reserved_concurrency < most_provisioned:
             yield (
                 f"reserved_concurrency: {self.reserved_concurrency} is less than the provisioned concurrency "

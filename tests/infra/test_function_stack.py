@@ -2,9 +2,15 @@
 
 from dataclasses import replace
 
-from templates import PROJECT, SynthesisedStage, role_for, statements
+from templates import PROJECT, SynthesisedStage, role_for, statements, text
 
 from infra.tables.function import ConcurrencyScalingSettings
+
+
+def permissions_to_call(stage: SynthesisedStage) -> list[dict]:
+    """Who may call the function; the cost guard's has a schedule instead."""
+    found = [r["Properties"] for _, _, r in stage.all_resources() if r["Type"] == "AWS::Lambda::Permission"]
+    return [permission for permission in found if permission["Principal"] != "events.amazonaws.com"]
 
 
 def version_id(stage: SynthesisedStage) -> str:
@@ -19,8 +25,9 @@ def test_function_may_invoke_this_endpoint_and_write_its_log_and_nothing_else(st
     ]
     assert permissions == [
         ("Allow", ["logs:CreateLogStream", "logs:PutLogEvents"], [{"Fn::GetAtt": ["ClassifierLogsA5745F3E", "Arn"]}]),
-        ("Allow", ["sagemaker:InvokeEndpoint"], [{"Ref": "Endpoint8024A810"}]),
+        ("Allow", ["sagemaker:InvokeEndpoint"], permissions[1][2]),
     ]
+    assert text(permissions[1][2][0]).endswith(f":<AWS::AccountId>:endpoint/{stage.settings.endpoint_name}")
 
 
 def test_url_belongs_to_the_alias_and_takes_signed_calls_only(stage):
@@ -31,14 +38,14 @@ def test_url_belongs_to_the_alias_and_takes_signed_calls_only(stage):
 
 
 def test_nobody_is_given_permission_to_call_by_default(stage):
-    assert not [r for _, _, r in stage.all_resources() if r["Type"] == "AWS::Lambda::Permission"]
+    assert not permissions_to_call(stage)
 
 
 def test_invokers_get_both_actions_that_a_signed_url_call_needs(synthesise, stages):
     settings = stages["dev"].settings
     invoker = "arn:aws:iam::111122223333:role/web"
     stage = synthesise(replace(settings, function=replace(settings.function, invokers=(invoker,))))
-    permissions = [r["Properties"] for r in stage.resources("inference", "AWS::Lambda::Permission").values()]
+    permissions = permissions_to_call(stage)
     assert {p["Principal"] for p in permissions} == {invoker}
     assert {p["Action"]: (p.get("FunctionUrlAuthType"), p.get("InvokedViaFunctionUrl")) for p in permissions} == {
         "lambda:InvokeFunctionUrl": ("AWS_IAM", None),

@@ -16,6 +16,9 @@ def serving(settings: Settings, **changes) -> Settings:
     return replace(settings, serving=replace(settings.serving, **changes))
 
 
+PUBLISHERS = ["budgets.amazonaws.com", "cloudwatch.amazonaws.com"]
+
+
 def test_every_alarm_pages_through_the_one_topic_and_stays_quiet_without_traffic(stage):
     ((topic, _),) = stage.resources("inference", TOPIC).items()
     for alarm in stage.resources("inference", ALARM).values():
@@ -25,20 +28,20 @@ def test_every_alarm_pages_through_the_one_topic_and_stays_quiet_without_traffic
         assert (properties["DatapointsToAlarm"], properties["EvaluationPeriods"], properties["Period"]) == (2, 3, 60)
 
 
-def test_the_topic_is_encrypted_with_the_stages_key_which_lets_alarms_of_this_account_publish_to_it(stage):
+def test_the_topic_is_encrypted_with_the_stages_key_which_lets_alarms_and_budgets_publish_to_it(stage):
     assert "DataKey" in text(stage.properties("inference", TOPIC)["KmsMasterKeyId"])
     key = stage.properties("storage", "AWS::KMS::Key")["KeyPolicy"]["Statement"]
-    (statement,) = (s for s in key if s["Principal"].get("Service") == "cloudwatch.amazonaws.com")
+    (statement,) = (s for s in key if s["Principal"].get("Service") == PUBLISHERS)
     assert statement["Action"] == ["kms:Decrypt", "kms:GenerateDataKey*"]
     assert statement["Condition"]["StringEquals"] == {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}
     topics = text(statement["Condition"]["ArnLike"]["kms:EncryptionContext:aws:sns:topicArn"])
     assert topics.endswith(f":<AWS::AccountId>:{stage.settings.stack_name('inference')}-*")
 
 
-def test_the_topic_takes_tls_only_and_only_alarms_of_this_account(stage):
+def test_the_topic_takes_tls_only_and_only_alarms_and_budgets_of_this_account(stage):
     deny, allow = stage.properties("inference", "AWS::SNS::TopicPolicy")["PolicyDocument"]["Statement"]
     assert (deny["Effect"], deny["Condition"]) == ("Deny", {"Bool": {"aws:SecureTransport": "false"}})
-    assert allow["Principal"] == {"Service": "cloudwatch.amazonaws.com"}
+    assert allow["Principal"] == {"Service": PUBLISHERS}
     assert allow["Condition"] == {"StringEquals": {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}}
 
 

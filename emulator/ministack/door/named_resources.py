@@ -6,7 +6,7 @@ the keys of objects.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 from urllib.parse import parse_qs, unquote
 
@@ -17,13 +17,18 @@ _BUCKETS = "arn:aws:s3:::"
 _KEY_MEMBERS = ("KeyId", "TargetKeyId", "SourceKeyId", "DestinationKeyId")
 
 
+_ON_INSTANCES = frozenset({"RebootInstances", "StartInstances", "StopInstances", "TerminateInstances"})
+
+
 def install() -> None:
-    """Stand where MiniStack finds out what it asks IAM about a request to S3."""
+    """Stand where MiniStack finds out what it asks IAM about a request to S3, and what tags an EC2 instance has."""
     from ministack.core import iam_actions
+    from ministack.services import tagging
 
     around(iam_actions, "_s3_action", _action)
     around(iam_actions, "s3_additional_checks", _additional_checks)
     iam_actions._s3_source_object = _source
+    tagging._RESOURCE_TAG_COLLECTORS["ec2"] = _tagged_instances
 
 
 def arns(service: str, path: str, body: bytes, query: Mapping[str, Any], prefix: str) -> list[str]:
@@ -35,6 +40,20 @@ def arns(service: str, path: str, body: bytes, query: Mapping[str, Any], prefix:
         return find(path, query, prefix)
     find = _BY_CONTENT.get(service)
     return list(dict.fromkeys(find(operations.content(body), prefix))) if find else []
+
+
+def _instances(path: str, query: Mapping[str, Any], prefix: str) -> list[str]:
+    if (query.get("Action") or [""])[0] not in _ON_INSTANCES:
+        return []
+    return [f"{prefix}instance/{values[0]}" for name, values in query.items() if name.startswith("InstanceId.")]
+
+
+def _tagged_instances() -> Iterator[tuple[str, list[dict[str, str]]]]:
+    from ministack.core.responses import get_account_id, get_region
+    from ministack.services import ec2
+
+    for identity, tags in ec2._tags.items():
+        yield f"arn:aws:ec2:{get_region()}:{get_account_id()}:instance/{identity}", tags
 
 
 def _function(path: str, query: Mapping[str, Any], prefix: str) -> list[str]:
@@ -151,7 +170,12 @@ def _texts(content: Mapping[str, Any], *members: str) -> list[str]:
     return [text for text in listed if isinstance(text, str) and text]
 
 
-_BY_PATH_OR_QUERY: dict[str, Callable[..., list[str]]] = {"cloudformation": _stacks, "lambda": _function, "s3": _object}
+_BY_PATH_OR_QUERY: dict[str, Callable[..., list[str]]] = {
+    "cloudformation": _stacks,
+    "ec2": _instances,
+    "lambda": _function,
+    "s3": _object,
+}
 _BY_CONTENT: dict[str, Callable[..., list[str]]] = {
     "codebuild": _projects,
     "events": _rules,

@@ -1,4 +1,4 @@
-"""Every execution of a function: its environment, the limit that throttles it, and the metrics that Lambda publishes."""
+"""Every execution of a function: its environment, the limit that throttles it, the metrics that Lambda has of it."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from emulator.ministack.patching import around
 Record = Callable[[str, str, str, Mapping[str, str], float, str], None]
 
 _NAMESPACE = "AWS/Lambda"
+_UNITS = {"Duration": "Milliseconds", "ProvisionedConcurrencyUtilization": "None"}
 #: How long the environment of the execution at hand took to initialise, which is no part of its duration.
 _initialising = threading.local()
 
@@ -75,14 +76,16 @@ class Executions:
             limit = None if worker else self._reached(execution, function)
             if limit is None:
                 self._count(execution, 1)
-            running = {where: self._running[where] for where in _places(execution)}
+            running = [self._running[place] for place in _places(execution)]
         if limit is not None:
             self._publish(execution, config, Throttles=1)
             return None, limit
-        for dimensions, where in zip(_dimensions(execution), _places(execution), strict=False):
-            self._record(region, _NAMESPACE, "ConcurrentExecutions", dimensions, running[where], "Count")
-        if provisioned:
-            self._publish_provisioned(execution, used, provisioned)
+        for dimensions, number in zip(_dimensions(execution), running, strict=True):
+            self._record(region, _NAMESPACE, "ConcurrentExecutions", dimensions, number, "Count")
+        if provisioned:  # AWS publishes these only while somebody calls, too
+            kind = "ProvisionedConcurrency" + ("Invocations" if worker else "SpilloverInvocations")
+            in_use = {"ProvisionedConcurrentExecutions": used, "ProvisionedConcurrencyUtilization": used / provisioned}
+            self._publish(execution, config, **{kind: 1}, **in_use)
         _current.set(execution)
         return execution, None
 
@@ -121,22 +124,9 @@ class Executions:
         return result
 
     def _publish(self, execution: _Execution, config: dict[str, Any], **values: float) -> None:
-        region = execution.scope[1]
         for dimensions in _dimensions(execution, config.get("Version", "$LATEST")):
             for name, value in values.items():
-                unit = "Milliseconds" if name == "Duration" else "Count"
-                self._record(region, _NAMESPACE, name, dimensions, value, unit)
-
-    def _publish_provisioned(self, execution: _Execution, used: int, provisioned: int) -> None:
-        """Publish the metrics of an alias or version with provisioned concurrency, as AWS does only while it is called."""
-        values = {"ProvisionedConcurrencyInvocations" if execution.worker else "ProvisionedConcurrencySpilloverInvocations": 1}
-        values |= {"ProvisionedConcurrentExecutions": used}
-        for dimensions in _dimensions(execution)[1:]:
-            for name, value in values.items():
-                self._record(execution.scope[1], _NAMESPACE, name, dimensions, value, "Count")
-        utilization = used / provisioned
-        resource = _dimensions(execution)[-1]
-        self._record(execution.scope[1], _NAMESPACE, "ProvisionedConcurrencyUtilization", resource, utilization, "None")
+                self._record(execution.scope[1], _NAMESPACE, name, dimensions, value, _UNITS.get(name, "Count"))
 
 
 def _places(execution: _Execution) -> tuple[Any, ...]:

@@ -41,7 +41,7 @@ class LocalAws:
         from ministack import app
 
         from emulator.autoscaling import metrics
-        from emulator.autoscaling.capacity import Variants
+        from emulator.autoscaling.capacity import Capacity, ProvisionedConcurrency, Variants
         from emulator.autoscaling.service import ApplicationAutoScaling
         from emulator.ministack import identity, instances, limits, routing, scheduled_rules, tagging
         from emulator.ministack.cloudformation import interruptions, resource_types, stack_rights, stack_rules
@@ -79,9 +79,10 @@ class LocalAws:
         host = host_of("sagemaker")
         self._sagemaker = SageMaker(host)
         enforcement.install()
-        capacities = {
+        capacities: dict[str, Capacity] = {
             metrics.INSTANCES: Variants(self._sagemaker, host.account),
             metrics.SERVERLESS: Variants(self._sagemaker, host.account, serverless=True),
+            metrics.FUNCTION: ProvisionedConcurrency(provisioned.count, provisioned.put),
         }
         self._scaling = ApplicationAutoScaling(host, capacities)
         services: list[Service] = [self._sagemaker, self._scaling, ServiceQuotas(host.account, quotas)]
@@ -135,7 +136,13 @@ class LocalAws:
         from ministack.core import lambda_runtime
 
         self._access_logs.stop()
-        ends = (self._cloudwatch.stop, self._scaling.stop, self._sagemaker.stop, self._instances.stop, self._provisioned.stop)
+        ends = (
+            self._cloudwatch.stop,
+            self._scaling.stop,
+            self._sagemaker.stop,
+            self._instances.stop,
+            self._provisioned.stop,
+        )
         for end in (*ends, lambda_runtime.reset, self._processes.close):
             await asyncio.to_thread(end)
         self._durability.close()

@@ -102,14 +102,14 @@ class Alarms(Construct):
         return alarm
 
     def _topic(self, key: kms.IKey) -> sns.Topic:
-        """Make a topic that is encrypted with the stage's key and only takes TLS; alarms of this account may publish.
+        """Make a topic that the stage's key encrypts and that only takes TLS, of this account's alarms and budgets.
 
         A policy of a topic takes the place of SNS's own, which lets alarms in.
         """
         topic = sns.Topic(self, "Topic", display_name="Alarms", master_key=key, enforce_ssl=True)
         topic.add_to_resource_policy(
             iam.PolicyStatement(
-                principals=[iam.ServicePrincipal("cloudwatch.amazonaws.com")],
+                principals=[iam.ServicePrincipal(f"{service}.amazonaws.com") for service in ("budgets", "cloudwatch")],
                 actions=["sns:Publish"],
                 resources=[topic.topic_arn],
                 conditions={"StringEquals": {"aws:SourceAccount": Aws.ACCOUNT_ID}},

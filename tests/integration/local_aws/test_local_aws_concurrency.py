@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,30 @@ def call(aws: LocalAws, **event: str) -> dict[str, Any]:
     return dict(json.loads(answer["Payload"].read()))
 
 
+def metric(aws: LocalAws, name: str, statistic: str, **dimensions: str) -> float:
+    """A statistic of one of Lambda's metrics over the last hour."""
+    query = {
+        "MetricStat": {
+            "Metric": {
+                "Namespace": "AWS/Lambda",
+                "MetricName": name,
+                "Dimensions": [{"Name": key, "Value": value} for key, value in dimensions.items()],
+            },
+            "Period": 3600,
+            "Stat": statistic,
+        },
+        "Id": "m",
+    }
+    now = datetime.now(UTC)
+    found = aws.client("cloudwatch").get_metric_data(
+        MetricDataQueries=[query], StartTime=now - timedelta(hours=1), EndTime=now + timedelta(hours=1)
+    )
+    values = found["MetricDataResults"][0]["Values"]
+    return float(
+        sum(values) if statistic == "Sum" else min(values) if statistic == "Minimum" else max(values, default=-1)
+    )
+
+
 def status(aws: LocalAws) -> tuple[Any, ...]:
     config = aws.lambda_.get_provisioned_concurrency_config(FunctionName="warm", Qualifier="live")
     return config["Status"], config["AvailableProvisionedConcurrentExecutions"], config.get("StatusReason")
@@ -76,6 +101,16 @@ def test_provisioned_concurrency_is_warm_whatever_happens(aws: LocalAws, tmp_pat
         proceed.touch()
         holding.join()
     assert call(aws)["here"] == first["here"]
+
+    # What CloudWatch has of it: four calls of the alias, of which one on demand, two at the same time.
+    resource = {"FunctionName": "warm", "Resource": "warm:live"}
+    wait_until(lambda: metric(aws, "Invocations", "Sum", **resource) == 4)
+    assert metric(aws, "Invocations", "Sum", FunctionName="warm") == metric(aws, "Invocations", "Sum") == 4
+    assert metric(aws, "Errors", "Sum", **resource, ExecutedVersion="1") == 0
+    assert metric(aws, "ConcurrentExecutions", "Maximum", **resource) == 2
+    assert metric(aws, "ProvisionedConcurrencySpilloverInvocations", "Sum", **resource) == 1
+    assert metric(aws, "ProvisionedConcurrencyUtilization", "Maximum", **resource) == 1.0
+    assert metric(aws, "Duration", "Minimum", **resource) < metric(aws, "Duration", "Maximum", **resource)
 
     # The alias moves to a version that starts, and stays where it is when the version does not.
     moved = aws.deploy("warm", template(role, SOURCE + "\n", "Two", 1), update=True)

@@ -52,6 +52,20 @@ def test_every_deployment_of_the_endpoint_is_verified(steps, artifact):
     assert steps == ["cdk deploy", "limit logs", f"verify {ModelCard.load(artifact.parent / 'model').version}"]
 
 
+def test_an_endpoint_that_was_deleted_is_taken_out_of_its_stack_and_made_again(monkeypatch, steps, artifact):
+    aws = FakeAccount()
+    aws.add_stack("CDKToolkit")
+    aws.add_stack("kennel-dev-inference", EndpointName="kennel-dev-instance")
+    options: list[tuple[str, ...]] = []
+    monkeypatch.setattr(deploying, "run_cdk", lambda *given, **_: options.append(given))
+    monkeypatch.setattr(deploying, "note_deployment", lambda stage: None)
+    deploying.deploy_stacks(FakeStage("dev", aws), ["inference"], artifact=artifact)
+    assert [given[-1] == "endpoint=deleted" for given in options] == [True, False]
+    aws.add_endpoint("kennel-dev-instance", "ml.m5.large", 1)
+    deploying.deploy_stacks(FakeStage("dev", aws), ["inference"], artifact=artifact)
+    assert len(options) == 3
+
+
 @pytest.mark.parametrize("agreed", [True, False])
 def test_bootstrapping_says_what_it_makes_and_asks(steps, agreed, monkeypatch, capsys):
     def confirm(question: str) -> bool:

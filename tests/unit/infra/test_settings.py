@@ -189,6 +189,16 @@ def rolled(instances: str, strategy: str, percent: int) -> str:
         ("function = {provisioned_concurrency = 5, reserved_concurrency = 4}", "function.reserved_concurrency: 4 is"),
         (f"function = {{reserved_concurrency = 4, {SCALED}}}", "function.reserved_concurrency: 4 is less than the pr"),
         (f"function = {{provisioned_concurrency = 0, {SCALED}}}", "function.scaling: needs provisioned_concurrency a"),
+        (
+            "cost_guard.monthly_usd = 1",
+            "cost_guard.email: nobody would hear of the costs; set it, or add the table [al",
+        ),
+        ("alarms = {}\ncost_guard = {monthly_usd = 1, idle_endpoint = 'minimum'}", "cost_guard.idle_endpoint: "),
+        ("alarms = {}\ncost_guard = {monthly_usd = 1, notebook_hours = 9}", "cost_guard.notebook_hours: there is no"),
+        (
+            "alarms = {}\ncost_guard = {monthly_usd = 1, training_hours = 1}\ntraining.ec2 = {}",
+            "cost_guard.training_hours: 1 is less than the 1.5 hours that training.ec2.max_runtime_seconds",
+        ),
         (f"function = {{provisioned_concurrency = 10, {SCALED}}}", "function.provisioned_concurrency: 10 is outside s"),
         ("function.timeout_seconds = 25", "function.timeout_seconds: 25 must be more than fetch_timeout_seconds + end"),
         ("function.contact = 'a@b.org) evil'", "function.contact: "),

@@ -1,0 +1,1 @@
+"""The function of the cost guard: AWS runs it on a schedule."""

@@ -1,0 +1,121 @@
+"""Stops what a stage has forgotten: an endpoint that nobody calls, notebooks and training instances that run on.
+
+Runs in Lambda with what is there: the standard library and boto3. Which of these it looks at, and after how many hours,
+is in its environment; its role may touch nothing but what this stage owns. What it did is one line of JSON in its log
+and a message to the topic, if there is one. A step that fails keeps back no other, and makes the run fail in the end.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import boto3
+from botocore.exceptions import ClientError
+
+logger = logging.getLogger()
+logger.setLevel(logging.INFO)
+
+_PERIOD = 3600
+
+
+def idle_endpoint(name: str, hours: float, action: str) -> Iterator[str]:
+    """Take an endpoint that had no invocations for so long back to its minimum, or delete it."""
+    sagemaker, cloudwatch = boto3.client("sagemaker"), boto3.client("cloudwatch")
+    try:
+        endpoint = sagemaker.describe_endpoint(EndpointName=name)
+    except ClientError as error:
+        if "Could not find" in str(error):  # not deployed, or deleted by an earlier run
+            return
+        raise
+    now = datetime.now(UTC)
+    since = now - timedelta(hours=hours)
+    # A deployment counts as a use. While it goes on nothing can be changed.
+    if endpoint["EndpointStatus"] not in ("InService", "Failed") or endpoint["LastModifiedTime"] > since:
+        return
+    variants = endpoint.get("ProductionVariants", [])
+    for variant in variants:
+        dimensions = {"EndpointName": name, "VariantName": variant["VariantName"]}
+        found = cloudwatch.get_metric_statistics(
+            Namespace="AWS/SageMaker",
+            MetricName="Invocations",
+            Dimensions=[{"Name": key, "Value": value} for key, value in dimensions.items()],
+            StartTime=since,
+            EndTime=now,
+            Period=_PERIOD,
+            Statistics=["Sum"],
+        )
+        if any(point["Sum"] for point in found["Datapoints"]):
+            return
+    if action == "delete":
+        sagemaker.delete_endpoint(EndpointName=name)
+        yield f"deleted the endpoint {name}, not called for {hours:g} h; kennel deploy brings it back"
+        return
+    for variant in variants:
+        resource = f"endpoint/{name}/variant/{variant['VariantName']}"
+        targets = boto3.client("application-autoscaling").describe_scalable_targets(
+            ServiceNamespace="sagemaker", ResourceIds=[resource]
+        )["ScalableTargets"]
+        for target in targets:
+            if variant.get("DesiredInstanceCount", 0) <= (least := target["MinCapacity"]):
+                continue
+            wanted = {"VariantName": variant["VariantName"], "DesiredInstanceCount": least}
+            sagemaker.update_endpoint_weights_and_capacities(EndpointName=name, DesiredWeightsAndCapacities=[wanted])
+            yield f"took {resource} to {least} instances, not called for {hours:g} h"
+
+
+def old_notebook(name: str, hours: float) -> Iterator[str]:
+    """Stop a notebook instance that was started so long ago."""
+    sagemaker = boto3.client("sagemaker")
+    found = sagemaker.describe_notebook_instance(NotebookInstanceName=name)
+    started = found["LastModifiedTime"]
+    if found["NotebookInstanceStatus"] == "InService" and datetime.now(UTC) - started > timedelta(hours=hours):
+        sagemaker.stop_notebook_instance(NotebookInstanceName=name)
+        yield f"stopped the notebook instance {name}, started at {started:%Y-%m-%d %H:%M} UTC"
+
+
+def old_instances(project: str, stage: str, hours: float) -> Iterator[str]:
+    """Terminate the stage's training instances that were launched so long ago."""
+    ec2 = boto3.client("ec2")
+    wanted = {"tag:project": project, "tag:stage": stage}
+    filters = [{"Name": name, "Values": [value]} for name, value in wanted.items()]
+    filters.append({"Name": "instance-state-name", "Values": ["pending", "running", "stopping", "stopped"]})
+    for page in ec2.get_paginator("describe_instances").paginate(Filters=filters):
+        for instance in (each for reservation in page["Reservations"] for each in reservation["Instances"]):
+            launched, identity = instance["LaunchTime"], instance["InstanceId"]
+            if datetime.now(UTC) - launched > timedelta(hours=hours):
+                ec2.terminate_instances(InstanceIds=[identity])
+                yield f"terminated the training instance {identity}, launched at {launched:%Y-%m-%d %H:%M} UTC"
+
+
+def handler(event: object, context: object) -> dict[str, Any]:
+    """Look at all that the environment names, once."""
+    env = os.environ
+    steps: list[Callable[[], Iterator[str]]] = []
+    if endpoint := env.get("ENDPOINT"):
+        steps.append(lambda: idle_endpoint(endpoint, float(env["IDLE_HOURS"]), env["IDLE_ENDPOINT"]))
+    if notebook := env.get("NOTEBOOK_NAME"):
+        steps.append(lambda: old_notebook(notebook, float(env["NOTEBOOK_HOURS"])))
+    if hours := env.get("TRAINING_HOURS"):
+        steps.append(lambda: old_instances(env["PROJECT"], env["STAGE"], float(hours)))
+    done: list[str] = []
+    failed: list[str] = []
+    for step in steps:
+        try:
+            done.extend(step())
+        except ClientError as error:
+            failed.append(str(error))
+    report = {"stage": env["STAGE"], "stopped": done, "failed": failed}
+    logger.log(logging.ERROR if failed else logging.INFO, json.dumps(report))
+    if (done or failed) and (topic := env.get("TOPIC_ARN")):
+        text = "\n".join(["The cost guard:", *done, *(f"could not: {error}" for error in failed)])
+        boto3.client("sns").publish(
+            TopicArn=topic, Subject=f"{env['PROJECT']} {env['STAGE']}: cost guard", Message=text
+        )
+    if failed:
+        raise RuntimeError("; ".join(failed))
+    return report
