@@ -10,7 +10,7 @@ SERVICES = sorted(available.SERVICES)
 
 
 def model(service: str) -> ServiceModel:
-    return service_model({"monitoring": "cloudwatch"}.get(service, service))
+    return service_model({"monitoring": "cloudwatch", "tagging": "resourcegroupstaggingapi"}.get(service, service))
 
 
 @pytest.mark.parametrize("service", SERVICES)
