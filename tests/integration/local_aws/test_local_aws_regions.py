@@ -63,8 +63,10 @@ def found(aws: LocalSageMaker, region: str) -> dict[str, int]:
     """How many there are of each."""
     counts = {}
     for service, operation, member in LISTS:
-        options = {"ServiceNamespace": "sagemaker"} if service == "application-autoscaling" else {}
-        counts[member] = len(getattr(aws.client(service, region_name=region), operation)(**options)[member])
+        # Endpoints publish metrics of their own, as time goes by.
+        options = {"application-autoscaling": {"ServiceNamespace": "sagemaker"}, "cloudwatch": {"Namespace": "n"}}
+        client = aws.client(service, region_name=region)
+        counts[member] = len(getattr(client, operation)(**options.get(service, {}))[member])
     return counts
 
 
