@@ -156,7 +156,11 @@ class Resources:
 
     def describe(self, request: Payload, caller: Caller) -> Payload:
         """Answer the kind's Describe operation."""
-        return project(self.require(caller, request[self.kind.name_member]), _output(f"Describe{self.kind.member}"))
+        return self.show(self.require(caller, request[self.kind.name_member]))
+
+    def show(self, record: Record) -> Payload:
+        """What the kind's Describe operation shows of a record."""
+        return project(record, _output(f"Describe{self.kind.member}"))
 
     def list_page(self, request: Payload, caller: Caller) -> Payload:
         """Answer the kind's List operation: filters, order, pages."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import random
 import shutil
 import threading
@@ -51,8 +52,8 @@ class Variant:
     """One model: its program and however many instances of it, which messages call by a title.
 
     `spec` is a variant of the fleet's record, with its model's record. Instances log under the model's role, in
-    streams ``<name>/<instance><log suffix>``. `share` is the part of the endpoint's traffic that this fleet gets, and
-    `active` how many of the instances serve it (None: all). `invocations` waits for the metrics.
+    streams ``<name>/<instance><log suffix>``. `share` is the part of the endpoint's traffic that this fleet gets, with
+    the same part of its instances. `invocations` waits for the metrics.
     """
 
     #: How long a server may take until its first healthy ping, unless the variant says otherwise.
@@ -71,7 +72,6 @@ class Variant:
         self.name: str = spec["VariantName"]
         self.weight: float = spec["Weight"]
         self.instances: list[Instance] = []
-        self.active: int | None = None
         self.share = 1.0
         self.invocations: deque[Invocation] = deque()
         self.capture: Capture | None = None
@@ -158,12 +158,15 @@ class Variant:
         return reason[:MAX_REASON_CHARACTERS]
 
     def in_service(self) -> list[Instance]:
-        """The healthy instances that take invocations."""
-        return [instance for instance in self.instances if instance.pool is not None][: self.active]
+        """The healthy instances."""
+        return [instance for instance in self.instances if instance.pool is not None]
 
     def pick(self, exclude: Collection[Instance]) -> Instance | None:
-        """The instance for the next invocation, None when there is none that is in service and not excluded."""
-        candidates = [instance for instance in self.in_service() if instance not in exclude]
+        """The instance for the next invocation, None when there is none that takes some and is not excluded."""
+        serving = self.in_service()
+        if self.share < 1:
+            serving = serving[: math.ceil(round(len(self.instances) * self.share, 6))]
+        candidates = [instance for instance in serving if instance not in exclude]
         return random.choice(candidates) if candidates else None  # noqa: S311 - spreads load
 
     async def ask(self, headers: Mapping[str, str], body: bytes) -> HttpAnswer | None:
@@ -285,10 +288,10 @@ class Fleet:
         seconds = self._host.clock.seconds(CAPTURE_SECONDS)
         return Capture(role, self._captured, f"{self.endpoint}/{variant.name}", report, seconds)
 
-    def activate(self, counts: Mapping[str, int], share: float) -> None:
-        """Let so many instances of each variant, by default all, serve a share of the endpoint's traffic."""
-        for name, variant in self.variants.items():
-            variant.active, variant.share = counts.get(name), share
+    def activate(self, share: float) -> None:
+        """Let a part of the instances serve the same part of the endpoint's traffic."""
+        for variant in self.variants.values():
+            variant.share = share
 
     def choose_variant(self) -> Variant:
         """A variant by the weights; any when all weights are zero."""

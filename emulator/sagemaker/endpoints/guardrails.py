@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -11,53 +10,35 @@ from dataclasses import dataclass
 from emulator.platform.awsapi import Payload
 from emulator.platform.errors import refuse
 from emulator.platform.host import Host
-from emulator.sagemaker.endpoints import specs
 from emulator.sagemaker.endpoints.fleet import Fleet
 
 _SIZES = {"CANARY": "CanarySize", "LINEAR": "LinearStepSize"}
 #: How often the alarms are looked at, in AWS's seconds.
 _ALARM_SECONDS = 1.0
 
-#: (number of the step, VariantStatus by variant) -> written down
-Note = Callable[[int, Mapping[str, Payload]], None]
-
-
-@dataclass(frozen=True)
-class Step:
-    """Some instances of the new fleet take traffic, and the alarms are watched for a while."""
-
-    active: Mapping[str, int]  # by variant
-    share: float  # of the traffic
-    wait: int  # in AWS's seconds
-    wait_name: str
-    part: str  # AWS's word for so many instances
-
 
 @dataclass(frozen=True)
 class Plan:
     """What a DeploymentConfig means for a fleet of a certain size; without a policy it shifts all at once."""
 
-    steps: tuple[Step, ...]
+    steps: tuple[tuple[float, int], ...]  # the share of the traffic, and for how long then the alarms are watched
     alarms: tuple[str, ...]
-    timeout: float  # in AWS's seconds
+    timeout: float  # in AWS's seconds, as all times here
 
     @classmethod
     def of(cls, config: Payload, counts: Mapping[str, int]) -> Plan:
         """Make the plan for a fleet that has so many instances of each variant."""
         policy = config.get("BlueGreenUpdatePolicy", {})
         routing = policy.get("TrafficRoutingConfiguration", {"Type": "ALL_AT_ONCE"})
-        parts: list[Mapping[str, int]] = []
+        shares: list[float] = []
         if size := routing.get(_SIZES.get(routing["Type"], "")):
             whole = [100] if size["Type"] == "CAPACITY_PERCENT" else counts.values()
             last = 2 if routing["Type"] == "CANARY" else max(-(-each // size["Value"]) for each in whole)
-            parts = [{name: _instances(size, count, i) for name, count in counts.items()} for i in range(1, last)]
-        total = sum(counts.values())
-        wait = routing.get("WaitIntervalInSeconds", 0)
-        steps = [Step(part, sum(part.values()) / total, wait, "WaitIntervalInSeconds", "canary") for part in parts]
-        wait = policy.get("TerminationWaitInSeconds", 0)
-        steps.append(Step(counts, 1.0, wait, "TerminationWaitInSeconds", "full"))
-        timeout = policy.get("MaximumExecutionTimeoutInSeconds", float("inf"))
-        return cls(tuple(steps), alarm_names(config), timeout)
+            turned_on = [sum(_instances(size, count, i) for count in counts.values()) for i in range(1, last)]
+            shares = [number / sum(counts.values()) for number in turned_on]
+        steps = [(share, routing.get("WaitIntervalInSeconds", 0)) for share in shares]
+        steps.append((1.0, policy.get("TerminationWaitInSeconds", 0)))
+        return cls(tuple(steps), alarm_names(config), policy.get("MaximumExecutionTimeoutInSeconds", float("inf")))
 
 
 def _instances(size: Payload, count: int, times: int = 1) -> int:
@@ -95,7 +76,7 @@ def check(config: Payload, counts: Mapping[str, int], old: Mapping[str, int] | N
                 f"which has {count}. Traffic is turned on by whole instances: with one, use ALL_AT_ONCE.",
             )
     plan = Plan.of(config, counts)
-    waiting = sum(step.wait for step in plan.steps)
+    waiting = sum(wait for _, wait in plan.steps)
     refuse(
         waiting >= plan.timeout,
         f"MaximumExecutionTimeoutInSeconds ({plan.timeout:g}) must be larger than the total waiting time of "
@@ -106,42 +87,38 @@ def check(config: Payload, counts: Mapping[str, int], old: Mapping[str, int] | N
 class Shift:
     """The traffic between the fleet that serves and the one that is to replace it.
 
-    `share` is what the new one gets, from 0 to 1. The instances that a step does not use take nothing, so that the
-    others have the load that they would have without the shift.
+    `share` is what the new one gets, from 0 to 1. "SageMaker deactivates the same size portion of the blue fleet", so
+    that each instance that takes requests has the load that it would have without the shift.
     """
 
-    def __init__(self, host: Host, old: Fleet, new: Fleet, plan: Plan, stopping: threading.Event) -> None:
-        self.new = new
+    def __init__(self, host: Host, old: Fleet, new: Fleet, plan: Plan, began: float, stopping: threading.Event) -> None:
+        self.old, self.new = old, new
         self.share = 0.0
         self._host = host
-        self._old = old
         self._plan = plan
         self._stopping = stopping
-        self._deadline = time.monotonic() + host.clock.seconds(plan.timeout)
+        self._deadline = began + host.clock.seconds(plan.timeout)  # a restart of the server gives no more time
 
     def problem(self) -> str | None:
         """Why the deployment has to be rolled back now; AWS publishes no wording of its own."""
         states = {name: self._host.monitoring.alarm_state(self.new.region, name) for name in self._plan.alarms}
         if ringing := [name for name, state in states.items() if state == "ALARM"]:
             return f"The deployment was rolled back: these alarms are in the ALARM state: {', '.join(ringing)}."
-        if time.monotonic() > self._deadline:
+        if time.time() > self._deadline:
             return (
                 "The deployment was rolled back: it was not complete within MaximumExecutionTimeoutInSeconds "
                 f"({self._plan.timeout:g} s)."
             )
         return None
 
-    def run(self, first: int, note: Note) -> str | None:
+    def run(self, first: int, note: Callable[[int], None]) -> str | None:
         """Shift the traffic from step `first` on; the reason to roll back, None at the end or when the server ends."""
-        for number, step in list(enumerate(self._plan.steps))[first:]:
+        for number, (share, wait) in list(enumerate(self._plan.steps))[first:]:
             if problem := self.problem():
                 return problem
-            capacity = f"{step.part} capacity of {{}} instance(s)."
-            note(number, specs.status("ActivatingTraffic", f"Activating traffic on {capacity}", step.active))
-            self._activate(step)
-            baking = f"Baking for {step.wait} seconds ({step.wait_name}) with traffic enabled on {capacity}"
-            note(number, specs.status("Baking", baking, step.active))
-            end = time.monotonic() + self._host.clock.seconds(step.wait)
+            note(number)
+            self.give(share)
+            end = time.monotonic() + self._host.clock.seconds(wait)
             while (left := end - time.monotonic()) > 0:
                 if self._stopping.wait(min(left, self._host.clock.seconds(_ALARM_SECONDS))):
                     return None
@@ -149,17 +126,8 @@ class Shift:
                     return problem
         return self.problem()
 
-    def roll_back(self) -> None:
-        """Give all traffic back to the old fleet, at once."""
-        self.share = 0.0
-        self._old.activate({}, 1.0)
-        self.new.activate(dict.fromkeys(self.new.variants, 0), 0.0)
-
-    def _activate(self, step: Step) -> None:
-        self.new.activate(step.active, step.share)
-        self.share = step.share
-        # "SageMaker deactivates the same size portion of the blue fleet."
-        left = round(1 - step.share, 6)
-        # One remains for requests that chose the old fleet a moment ago.
-        rest = {v.name: max(1, math.ceil(len(v.instances) * left)) for v in self._old.variants.values()}
-        self._old.activate(rest, left)
+    def give(self, share: float) -> None:
+        """Give the new fleet a share of the traffic, and the rest to the old one, at once."""
+        self.share = share
+        self.new.activate(share)
+        self.old.activate(1 - share)

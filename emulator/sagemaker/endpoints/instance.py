@@ -78,11 +78,6 @@ class Instance:
         """The process of the server, None before the first."""
         return self._process.pid if self._process is not None else None
 
-    @property
-    def is_settled(self) -> bool:
-        """Whether `settled` would answer at once."""
-        return self._settled.is_set()
-
     def settled(self) -> bool:
         """Wait until the server is healthy for the first time (True) or has failed or was stopped (False)."""
         self._settled.wait()

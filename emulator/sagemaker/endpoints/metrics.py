@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import threading
 import time
 from collections.abc import Iterable, Mapping
 
@@ -34,6 +35,7 @@ class Publisher:
         self._answered: dict[Instance, int] = {}  # when the concurrency was published last
         self._cpu: dict[Instance, tuple[float, float]] = {}  # when the usage was: the time, seconds of CPU until then
         self._usage_due = self._idle_due = 0.0
+        self._taking = threading.Lock()
 
     def publish(self, fleets: Iterable[Fleet]) -> None:
         """Publish what has been measured since the last time."""
@@ -61,9 +63,10 @@ class Publisher:
 
     def invocations(self, fleet: Fleet) -> None:
         """Publish what the invocations of a fleet were like."""
-        for variant in fleet.variants.values():
-            if taken := [variant.invocations.popleft() for _ in range(len(variant.invocations))]:
-                self._invocations(fleet, variant, taken)
+        with self._taking:  # a fleet that ends is asked a last time, beside the regular ones
+            for variant in fleet.variants.values():
+                if taken := [variant.invocations.popleft() for _ in range(len(variant.invocations))]:
+                    self._invocations(fleet, variant, taken)
 
     def _record(
         self, fleet: Fleet, dimensions: Mapping[str, str], name: str, value: float, unit: str = "None", count: int = 1
@@ -79,8 +82,7 @@ class Publisher:
             # Also what is no response: a broken connection, a timeout.
             "InvocationModelErrors": sum(not 200 <= (each.status or 0) < 300 for each in answers),
         }
-        # While two fleets share the traffic, each has its part of the instances that serve the variant.
-        serving = len(variant.in_service()) / variant.share if variant.share else 0.0
+        serving = len(variant.in_service())
         own = _dimensions(fleet, variant)
         # By the configuration, too: alarms on a new fleet alone, as in AWS's guide to deployment guardrails.
         for dimensions in (own, {**own, "EndpointConfigName": fleet.config}):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import random
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -58,7 +59,7 @@ class Endpoints:
         spec = self._next_fleet(request, caller)
         guardrails.check_alarms(self._host, caller.region, request.get("DeploymentConfig", {}))
         guardrails.check(request.get("DeploymentConfig", {}), specs.counts(spec))
-        members = {"EndpointStatus": "Creating", "NextFleet": spec, "Deployment": _launching(spec)}
+        members = {"EndpointStatus": "Creating", "NextFleet": spec, "Deployment": _launching()}
         # DescribeEndpoint calls it LastDeploymentConfig.
         shown = {"LastDeploymentConfig" if k == "DeploymentConfig" else k: v for k, v in request.items()}
         record = self._endpoints.create(caller, shown, **members)
@@ -83,7 +84,7 @@ class Endpoints:
             if config:
                 record["LastDeploymentConfig"] = config
             guardrails.check(config, specs.counts(spec), specs.counts(record["Fleet"]))
-            record["Deployment"] = _launching(spec)
+            record["Deployment"] = _launching()
 
         arn = self._change(request, caller, change)
         self._in_background(self._roll_out, arn, self._start_seconds)
@@ -110,23 +111,28 @@ class Endpoints:
     @operation("DescribeEndpoint")
     def describe(self, request: Payload, caller: Caller) -> Payload:
         record = self._endpoints.require(caller, request["EndpointName"])
-        answer = self._endpoints.describe(request, caller)
+        answer = self._endpoints.show(record)
         if "Fleet" in record:
             fleet = self._fleets.get(_key(record))
             answer["ProductionVariants"] = [specs.summary(spec, fleet) for spec in record["Fleet"]["Variants"]]
             if "DataCapture" in record["Fleet"]:
                 answer["DataCaptureConfig"] = specs.capture_summary(record["Fleet"]["DataCapture"])
         if "NextFleet" in record:
-            answer["PendingDeploymentSummary"] = specs.pending_summary(record, self._pending.get(_key(record)))
+            spec, fleet = record["NextFleet"], self._pending.get(_key(record))
+            answer["PendingDeploymentSummary"] = {
+                "EndpointConfigName": spec["EndpointConfigName"],
+                "StartTime": record["Deployment"]["StartTime"],
+                "ProductionVariants": [specs.summary(variant, fleet) for variant in spec["Variants"]],
+            }
         return answer
 
     def fleet(self, region: str, name: str, avoid: Fleet | None = None) -> Fleet | None:
         """A fleet that serves an endpoint; None when there is none of exactly this name or it never was in service.
 
-        While the traffic is shifted, some requests get the new fleet; those that `avoid` it get the old one.
+        While the traffic is shifted there are two; a request for which one had nothing in service can `avoid` it.
         """
         shift = self._shifts.get((region, name))
-        if shift is not None and avoid is None and random.random() < shift.share:  # noqa: S311 - spreads load
+        if shift is not None and (shift.old is avoid or (not avoid and random.random() < shift.share)):  # noqa: S311
             return shift.new
         fleet = self._fleets.get((region, name))
         return None if fleet is avoid else fleet
@@ -181,7 +187,8 @@ class Endpoints:
         replaced, shift, failure = self._fleets.get(key), None, None
         if replaced is not None:
             plan = guardrails.Plan.of(record.get("LastDeploymentConfig", {}), specs.counts(spec))
-            shift = guardrails.Shift(self._host, replaced, fleet, plan, self._stopping)
+            began: float = record["Deployment"]["StartTime"]
+            shift = guardrails.Shift(self._host, replaced, fleet, plan, began, self._stopping)
             failure = shift.problem()
         try:
             if failure is None:
@@ -196,9 +203,9 @@ class Endpoints:
             return
         if failure is None:
             self._fleets[key] = fleet
-            fleet.activate({}, 1.0)
+            fleet.activate(1.0)
         elif shift is not None:
-            shift.roll_back()
+            shift.give(0.0)
             change = {"EndpointStatus": "RollingBack", "FailureReason": failure}
             self._endpoints.insist(lambda: self._endpoints.change(arn, lambda record: record.update(change)))
         self._shifts.pop(key, None)
@@ -212,13 +219,10 @@ class Endpoints:
             self._forget_scaling(record, replaced.variants.keys() - fleet.variants.keys())
             self._end(replaced)
 
-    def _note(self, arn: str, step: int, status: Mapping[str, Payload]) -> None:
+    def _note(self, arn: str, step: int) -> None:
         """Record how far a roll-out is."""
-
-        def change(record: Record) -> None:
-            record["Deployment"].update(Step=step, Status=status)
-
-        self._endpoints.insist(lambda: self._endpoints.change(arn, change))
+        change = {"Step": step}
+        self._endpoints.insist(lambda: self._endpoints.change(arn, lambda r: r["Deployment"].update(change)))
 
     def _end(self, fleet: Fleet, drain: bool = True) -> None:
         """Stop a fleet and remove what is left of it; with `drain`, invocations under way may finish."""
@@ -255,7 +259,8 @@ class Endpoints:
             resize(record["Fleet"])
         except FleetError as error:
             if not self._stopping.is_set():
-                resize(previous)  # instances that came up before one of another variant failed go again
+                with contextlib.suppress(FleetError):  # of what went meanwhile, not all may come back
+                    resize(previous)  # instances that came up before one of another variant failed go again
                 self._settle(arn, previous, str(error))
             return
         self._settle(arn)
@@ -323,10 +328,9 @@ def _key(record: Record) -> tuple[str, str]:
     return record["EndpointArn"].split(":")[3], record["EndpointName"]
 
 
-def _launching(spec: Payload) -> Payload:
+def _launching() -> Payload:
     """How far the deployment of a fleet is at its beginning."""
-    status = specs.status("Creating", "Launching {} instance(s).", specs.counts(spec))
-    return {"StartTime": time.time(), "Step": 0, "Status": status}
+    return {"StartTime": time.time(), "Step": 0}
 
 
 def _begin(record: Record, status: str) -> None:

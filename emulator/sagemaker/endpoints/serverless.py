@@ -93,8 +93,8 @@ class ServerlessVariant(Variant):
             wanted = count if self._proven else max(count, 1)
             added = [self._add() for _ in range(wanted - len(self.instances))]
         failed = [instance for instance in added if not instance.settled()]
-        if failed or not count:
-            self._remove(added)
+        with self._choosing:  # of a server that has started again, an invocation may have taken one already
+            self._remove(added if failed else [i for i in added if not count and not i.outstanding])
         if failed:
             raise FleetError(self._failure_reason(failed[0]))
         if not self._proven:
@@ -148,7 +148,7 @@ class ServerlessVariant(Variant):
             busy = sum(instance.outstanding for instance in self.instances)
             if busy >= self.max_concurrency:
                 raise ServiceError("ThrottlingException", "Rate exceeded")
-            free = [i for i in self.instances if not i.outstanding and i not in exclude]
+            free = [i for i in self.instances if not i.outstanding and i not in exclude and i.failure is None]
             chosen = max(free, key=lambda instance: instance.pool is not None, default=None) or self._add()
             chosen.outstanding += 1
             self._used[chosen] = time.monotonic()
@@ -156,20 +156,18 @@ class ServerlessVariant(Variant):
         return chosen
 
     async def _set_up(self, instance: Instance) -> None:
-        """Wait until an environment is up, and publish how long that took."""
+        """Wait until an environment is up or taken out, and publish how long that took."""
         if instance.pool is not None:
             return
         began = time.monotonic()
-        while instance.pool is None and time.monotonic() - began < _SETUP_SECONDS:
+        while instance.pool is None and instance in self.instances:
             if instance.failure is not None:
                 self._remove([instance])
                 raise ServerFailed(self._failure_reason(instance))
-            if self._stopped and instance.is_settled:
-                return  # it has been stopped, too
+            if time.monotonic() - began > _SETUP_SECONDS:
+                message = f"The resources of variant {self.name} are still being provisioned. Wait and try again."
+                raise ServiceError("ModelNotReadyException", message, 429)
             await asyncio.sleep(_POLL_SECONDS)
-        if instance.pool is None:
-            message = f"The resources of variant {self.name} are still being provisioned. Wait and try again."
-            raise ServiceError("ModelNotReadyException", message, 429)
         self._record("ModelSetupTime", 1e6 * (time.monotonic() - began), "Microseconds")
 
     def _publish(self, concurrent: int) -> None:

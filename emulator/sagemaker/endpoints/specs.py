@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import uuid
 from collections.abc import Mapping
 
@@ -118,26 +117,3 @@ def capture_summary(capture: Payload) -> Payload:
         "DestinationS3Uri": capture["DestinationS3Uri"],
         "KmsKeyId": capture.get("KmsKeyId", ""),
     }
-
-
-def status(name: str, message: str, counts: Mapping[str, int]) -> dict[str, Payload]:
-    """A VariantStatus that begins now, by variant; the message has AWS's words around the number of instances."""
-    return {
-        variant: {"Status": name, "StatusMessage": message.format(count), "StartTime": time.time()}
-        for variant, count in counts.items()
-    }
-
-
-def pending_summary(record: Record, fleet: Fleet | None) -> Payload:
-    """The deployment that is under way, as DescribeEndpoint shows it."""
-    spec, deployment = record["NextFleet"], record["Deployment"]
-    variants = [
-        {
-            **summary(variant, fleet),
-            **{k: v for k, v in variant["Variant"].items() if k == "InstanceType"},
-            "VariantStatus": [deployment["Status"][variant["VariantName"]]],
-        }
-        for variant in spec["Variants"]
-    ]
-    described = {"EndpointConfigName": spec["EndpointConfigName"], "StartTime": deployment["StartTime"]}
-    return {**described, "ProductionVariants": variants}

@@ -31,14 +31,14 @@ class Environment:
         self.outstanding = self.answered = 0
         self.failure: str | None = None
         self.log: Any = type("Log", (), {"tail": lambda _: ""})()
-        self.is_settled = self.stopped = False
+        self.stopped = False
         bench.made.append(self)
 
     def start(self) -> None:
-        self.pool, self.failure, self.is_settled = (self if self.bench.up else None), self.bench.failure, self.bench.up
+        self.pool, self.failure = (self if self.bench.up else None), self.bench.failure
 
     def come_up(self) -> None:
-        self.pool, self.is_settled = self, True
+        self.pool = self
 
     def settled(self) -> bool:
         return self.failure is None
@@ -209,7 +209,6 @@ def test_a_stopped_variant_lets_its_callers_go_on_elsewhere(make: Any) -> None:
         waiting = asyncio.ensure_future(bench.ask(1))
         await asyncio.sleep(0)
         threading.Thread(target=bench.variant.stop, args=(False,)).start()
-        bench.made[-1].is_settled = True
         assert await waiting == [None]
         assert await bench.ask(1) == [None]
 
