@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -31,17 +32,8 @@ def list_versions(
     stage: Stage = context.obj
     versions, deployed = registry.versions(stage), registry.deployed_digest(stage)
     if as_json:
-        rows = [
-            {
-                "version": version.number,
-                "status": version.status,
-                "registered": version.registered.isoformat(),
-                "deployed": version.digest == deployed,
-                "metadata": version.metadata,
-            }
-            for version in versions
-        ]
-        typer.echo(json.dumps({"deployed_digest": deployed, "versions": rows}))
+        rows = [asdict(version) | {"deployed": version.digest == deployed} for version in versions]
+        typer.echo(json.dumps({"deployed_digest": deployed, "versions": rows}, default=str))
         return
     table = Table("version", "status", "registered", "accuracy", "digest", "")
     for version in versions:
@@ -79,22 +71,19 @@ def deploy(
     announce(stage)
     versions = registry.versions(stage)
     approved = [found for found in versions if found.status == APPROVED]
-    if version is not None:
-        chosen = _find(stage, versions, version)
-        if chosen not in approved:
-            hint = f"Approve it: {stage.kennel} models approve {version}"
-            raise NotReadyError(f"Version {version} is not approved (status {chosen.status}).", hint)
-    elif approved:
-        chosen = approved[0]
-    else:
+    if version is None and not approved:
         hint = f"{stage.kennel} models list, then {stage.kennel} models approve VERSION"
         raise NotReadyError("No version is approved.", hint)
+    chosen = approved[0] if version is None else _find(stage, versions, version)
+    if chosen not in approved:
+        hint = f"Approve it: {stage.kennel} models approve {version}"
+        raise NotReadyError(f"Version {version} is not approved (status {chosen.status}).", hint)
     _deploy(stage, chosen, ask=not yes)
 
 
 @app.command()
 def rollback(context: typer.Context, yes: Yes = False) -> None:
-    """Deploy the version that was deployed before the present one, and reject the present one."""
+    """Reject the version that is deployed, and deploy the one that was deployed before it."""
     stage: Stage = context.obj
     require_answers(f"{stage.kennel} models rollback", yes=yes)
     announce(stage)
@@ -104,12 +93,12 @@ def rollback(context: typer.Context, yes: Yes = False) -> None:
         hint = f"Choose one: {stage.kennel} models list, then {stage.kennel} models deploy VERSION"
         raise NotReadyError("No other version has been deployed before, or they are all rejected.", hint)
     chosen = max(earlier, key=lambda found: found.deployed)
-    _deploy(stage, chosen, ask=not yes)
-    for present in versions:
+    for present in versions:  # first: however the deployment ends, nothing deploys this one again
         if present.digest == digest:
             registry.set_status(stage, present, REJECTED, f"kennel models rollback to version {chosen.number}")
             again = f"{stage.kennel} models approve {present.number}"
             console.print(f"Version {present.number} is rejected. If it was not to blame: {again}")
+    _deploy(stage, chosen, ask=not yes)
 
 
 def _find(stage: Stage, versions: list[Version], number: int) -> Version:

@@ -63,8 +63,11 @@ def versions(stage: Stage) -> list[Version]:
         status, metadata = found["ModelApprovalStatus"], found.get("CustomerMetadataProperties", {})
         return Version(found["ModelPackageVersion"], arn, status, found["CreationTime"], metadata)
 
+    group = {_GROUP: stage.output("storage", _GROUP)}
     with aws_errors():
-        found = [version for _, version in map_unordered(describe, _arns(stage), threads=_DESCRIBING_THREADS)]
+        listed = stage.listed("sagemaker", "list_model_packages", "ModelPackageSummaryList", **group)
+        arns = [package["ModelPackageArn"] for package in listed]
+        found = [version for _, version in map_unordered(describe, arns, threads=_DESCRIBING_THREADS)]
     return sorted(found, key=lambda version: version.number, reverse=True)
 
 
@@ -76,14 +79,15 @@ def register(stage: Stage, artifact: Path, card: ModelCard, job: str | None) -> 
     from model.core import packaging  # numpy and the inference engine: not needed by the other commands
 
     group, bucket, digest = stage.output("storage", _GROUP), stage.data_bucket, archive_digest(artifact)
-    for version in versions(stage):
-        if version.digest == digest:
-            return version.number
     s3, folder = stage.client("s3"), f"{MODELS}/{digest.removeprefix('sha256:')}"
     own = {"ExpectedBucketOwner": stage.account}
     metrics: dict[str, Any] = {}
     with aws_errors(), tempfile.TemporaryDirectory() as name:
+        # Of a version that there is, too: its artifact may be gone.
         s3.upload_file(str(artifact), bucket, f"{folder}/{_ARTIFACT}", ExtraArgs=own)
+        for version in versions(stage):
+            if version.digest == digest:
+                return version.number
         packaging.unpack(artifact, Path(name), (packaging.METRICS_FILE,))
         if (file := Path(name, packaging.METRICS_FILE)).exists():
             key = f"{folder}/{packaging.METRICS_FILE}"
@@ -128,6 +132,22 @@ def deployed_digest(stage: Stage) -> str | None:
     return None
 
 
+def refuse_rejected(stage: Stage, artifact: Path) -> None:
+    """Raise NotReadyError for an artifact whose version is rejected, as `kennel models rollback` leaves a bad one."""
+    digest = archive_digest(artifact)
+    try:
+        own = [version for version in _known(stage) if version.digest == digest]
+    except AwsError as error:
+        console.print(f"Not checked whether the model registry has the model as rejected: {error}")
+        return
+    if own and all(version.status == REJECTED for version in own):
+        raise NotReadyError(
+            f"{artifact} is version {own[0].number} of the model registry, which is rejected.",
+            f"Deploy an approved version: {stage.kennel} models deploy. Or approve this one again: {stage.kennel} "
+            f"models approve {own[0].number}",
+        )
+
+
 def note_deployment(stage: Stage) -> None:
     """Write into the version that is deployed when that happened, if the model is registered at all.
 
@@ -136,7 +156,7 @@ def note_deployment(stage: Stage) -> None:
     now = datetime.now(UTC).isoformat()
     try:
         digest = deployed_digest(stage)
-        for version in versions(stage) if _GROUP in (stage.find_outputs("storage") or {}) else ():
+        for version in _known(stage):
             if version.digest == digest:
                 with aws_errors():
                     stage.client("sagemaker").update_model_package(
@@ -169,14 +189,13 @@ def fetch(stage: Stage, version: Version, destination: Path) -> None:
 def delete_versions(stage: Stage) -> None:
     """Delete all versions of the stage's model: CloudFormation deletes no group that has some."""
     with aws_errors():
-        for arn in _arns(stage) if _GROUP in (stage.find_outputs("storage") or {}) else ():
-            stage.client("sagemaker").delete_model_package(ModelPackageName=arn)
+        for version in _known(stage):
+            stage.client("sagemaker").delete_model_package(ModelPackageName=version.arn)
 
 
-def _arns(stage: Stage) -> list[str]:
-    group = {_GROUP: stage.output("storage", _GROUP)}
-    listed = stage.listed("sagemaker", "list_model_packages", "ModelPackageSummaryList", **group)
-    return [package["ModelPackageArn"] for package in listed]
+def _known(stage: Stage) -> list[Version]:
+    """Return all versions; none where the storage stack, or the group in it, is not deployed."""
+    return versions(stage) if _GROUP in (stage.find_outputs("storage") or {}) else []
 
 
 def _metadata(card: ModelCard) -> dict[str, str]:

@@ -16,7 +16,7 @@ from cli.console import ask as ask_person
 from cli.console import console
 from cli.costs.command import compare
 from cli.errors import NotReadyError, UsageError
-from cli.models.registry import note_deployment
+from cli.models.registry import note_deployment, refuse_rejected
 from cli.operating.log_retention import limit_logs
 from cli.operating.preflight import require_room
 from cli.operating.verifying import endpoint_is_deleted, verify_inference
@@ -90,6 +90,7 @@ def deploy_stacks(
     version = _model_version(artifact or stage.artifact) if "inference" in kinds else None
     compare(stage, kinds).tell()
     if version:
+        refuse_rejected(stage, artifact or stage.artifact)
         require_room(stage)
     if stage.find_stack(_BOOTSTRAP_STACK) is None:
         console.print(_BOOTSTRAP)

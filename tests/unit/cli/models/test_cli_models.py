@@ -37,7 +37,7 @@ class Registry:
         self.stage = FakeStage("dev", outputs=outputs, s3=self.s3, sagemaker=self.sagemaker)
         self.stage.__dict__["find_outputs"] = lambda kind: outputs
         self.stage.configure("serving", artifact=str(folder / "build" / "model.tar.gz"))
-        self.count = 0
+        self.count, self.broken = 0, False
 
     def package(self, **card: Any) -> Path:
         """Package another model as the stage's artifact."""
@@ -48,6 +48,9 @@ class Registry:
 
     def deploy(self, stage: Any, kinds: list[str], artifact: Path, **_: Any) -> None:
         """Do what of `deploy_stacks` the registry sees."""
+        registry.refuse_rejected(stage, artifact)
+        if self.broken:
+            raise AwsError("The stack was rolled back.")
         self.count += 1
         name, digest = f"n{self.count}", registry.archive_digest(artifact)
         container = {"Image": IMAGE, "ModelDataUrl": "s3://b/k", "Environment": {VARIABLE: digest}}
@@ -63,7 +66,7 @@ class Registry:
     def listed(self) -> list[tuple[int, str, bool]]:
         """Version, status and whether it is deployed."""
         document = json.loads(self.run("list", "--json").stdout)
-        return [(row["version"], row["status"], row["deployed"]) for row in document["versions"]]
+        return [(row["number"], row["status"], row["deployed"]) for row in document["versions"]]
 
 
 @pytest.fixture
@@ -120,6 +123,11 @@ def test_a_rollback_deploys_what_was_deployed_before_and_rejects_what_was(three:
     three.run("approve", "3")
     for number in "213":
         assert three.run("deploy", number, "--yes").exit_code == 0
+    three.broken = True
+    assert isinstance(failure(three.run("rollback", "--yes")), AwsError)
+    three.broken = False
+    with pytest.raises(NotReadyError, match="version 3 of the model registry, which is rejected"):
+        three.deploy(three.stage, ["inference"], three.stage.artifact)  # as `kennel deploy` would
     assert three.run("rollback", "--yes").exit_code == 0
     assert three.listed() == [(3, "Rejected", False), (2, "Approved", False), (1, "Approved", True)]
     assert three.run("rollback", "--yes").exit_code == 0
@@ -137,6 +145,9 @@ def test_an_artifact_that_is_not_the_registered_one_is_never_deployed(three: Reg
     message = str(failure(three.run("deploy", "2", "--yes")))
     assert {"replaced": "its digest is", "junk": "is not a model", "gone": "is gone"}[damage] in message
     assert registry.deployed_digest(three.stage) == before
+    packaging.package_model(three.stage, three.stage.artifact, source=three.folder / "2")
+    packaging.register_model(three.stage, registry.ModelCard.load(three.folder / "2"), None)
+    assert three.run("deploy", "2", "--yes").exit_code == 0  # after what the message says to do
 
 
 def refuses(error: KennelError) -> Callable[..., Any]:
