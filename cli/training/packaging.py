@@ -32,11 +32,8 @@ def package(
     source: Annotated[
         Path | None, typer.Option("--from", help="A local model.tar.gz or model folder instead of a job's.")
     ] = None,
-    register: Annotated[
-        bool, typer.Option(help="Upload the artifact and register it for `kennel models`, where the stage is deployed.")
-    ] = True,
 ) -> None:
-    """Make the deployable artifact of a model, and register it as a version that waits for approval."""
+    """Make the deployable artifact of a model, and register it where the stage is deployed, for `kennel models`."""
     stage: Stage = context.obj
     if source is None and job is None:
         job = newest_job(stage)
@@ -45,8 +42,7 @@ def package(
         f"{stage.artifact}: {card.architecture}, {len(card.labels)} classes, {card.precision}, {card.version[:19]}…, "
         f"{stage.artifact.stat().st_size / 1e6:.1f} MB"
     )
-    if register:
-        register_model(stage, card, None if source else job)
+    register_model(stage, card, None if source else job)
 
 
 def register_model(stage: Stage, card: ModelCard, job: str | None) -> None:

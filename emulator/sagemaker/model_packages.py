@@ -10,8 +10,11 @@ from emulator.sagemaker.resources import MODEL_PACKAGE, MODEL_PACKAGE_GROUP, Res
 
 #: What UpdateModelPackage changes here.
 _UPDATED = ("ModelApprovalStatus", "ApprovalDescription")
-_METADATA, _REMOVED = "CustomerMetadataProperties", "CustomerMetadataPropertiesToRemove"
+_METADATA = "CustomerMetadataProperties"
 _MAX_METADATA = 50
+_VERSIONS_ONLY = "The local AWS has model packages with versions only: give a ModelPackageGroupName."
+#: What CreateModelPackage may name on AWS, and not here. A version has the tags of its group, as on AWS.
+_REFUSED = ("ModelPackageName", "ValidationSpecification", "SourceAlgorithmSpecification", "Tags")
 
 
 class ModelPackages:
@@ -43,16 +46,11 @@ class ModelPackages:
 
     @operation("CreateModelPackage")
     def create(self, request: Payload, caller: Caller) -> Payload:
-        named, grouped = "ModelPackageName" in request, "ModelPackageGroupName" in request
-        both = "Both ModelPackageName and ModelPackageGroupName are provided in the input. "
-        refuse(named and grouped, f"{both}Cannot determine which one to use.")
-        refuse(not named and not grouped, "Missing ARN.")
-        refuse(named, "The local AWS has model packages with versions only: give a ModelPackageGroupName.")
-        refuse("Tags" in request, "Tags cannot be given to a version: a model package has the tags of its group.")
+        refuse("ModelPackageGroupName" not in request, _VERSIONS_ONLY)
+        for member in _REFUSED:
+            refuse(member in request, f"The local AWS has no {member} of a version: leave it out.")
         wanted = "InferenceSpecification" not in request
         refuse(wanted, "A model package needs an InferenceSpecification here, with the location of the model.")
-        for member in ("ValidationSpecification", "SourceAlgorithmSpecification"):
-            refuse(member in request, f"The local AWS has no {member} of model packages.")
         for container in request["InferenceSpecification"]["Containers"]:
             if "ModelDataUrl" in container:
                 check_location(container["ModelDataUrl"])
@@ -78,17 +76,15 @@ class ModelPackages:
 
     @operation("UpdateModelPackage")
     def update(self, request: Payload, caller: Caller) -> Payload:
-        for member in request.keys() - {"ModelPackageArn", "ClientToken", *_UPDATED, _METADATA, _REMOVED}:
-            refuse(True, f"The local AWS does not change the {member} of a model package.")
+        others = request.keys() - {"ModelPackageArn", "ClientToken", *_UPDATED, _METADATA}
+        refuse(others, f"The local AWS does not change of a model package: {', '.join(sorted(others))}.")
 
         def change(record: Record) -> None:
-            metadata = {**record.get(_METADATA, {}), **request.get(_METADATA, {})}
-            kept = {key: value for key, value in metadata.items() if key not in request.get(_REMOVED, [])}
-            refuse(len(kept) > _MAX_METADATA, f"A model package has at most {_MAX_METADATA} {_METADATA}.")
             record.update({member: request[member] for member in _UPDATED if member in request})
-            record.pop(_METADATA, None)
-            if kept:
-                record[_METADATA] = kept
+            if _METADATA in request:
+                record[_METADATA] = {**record.get(_METADATA, {}), **request[_METADATA]}
+                many = len(record[_METADATA]) > _MAX_METADATA
+                refuse(many, f"A model package has at most {_MAX_METADATA} {_METADATA}.")
 
         arn = self._packages.require(caller, request["ModelPackageArn"])["ModelPackageArn"]
         self._packages.change(arn, change)
@@ -100,11 +96,6 @@ class ModelPackages:
 
     @operation("ListModelPackages")
     def list_all(self, request: Payload, caller: Caller) -> Payload:
-        request = dict(request)
-        versioned = request.pop("ModelPackageType", "Unversioned") != "Unversioned"
-        if "ModelPackageGroupName" in request:
-            group = self._groups.require(caller, request["ModelPackageGroupName"])
-            request["ModelPackageGroupName"] = group["ModelPackageGroupName"]
-        elif not versioned:  # what AWS lists unless told otherwise, and the local AWS has none of
-            return {"ModelPackageSummaryList": []}
-        return self._packages.list_page(request, caller)
+        refuse("ModelPackageGroupName" not in request, _VERSIONS_ONLY)
+        group = self._groups.require(caller, request["ModelPackageGroupName"])
+        return self._packages.list_page(request | {"ModelPackageGroupName": group["ModelPackageGroupName"]}, caller)

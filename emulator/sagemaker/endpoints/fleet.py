@@ -258,7 +258,6 @@ class Fleet:
         self._spec = spec
         capture = spec.get("DataCapture", {})
         self._captured: Payload = capture if capture.get("EnableCapture", True) else {}
-        self._counts = {v["VariantName"]: v["InstanceCount"] for v in spec["Variants"]}
         self.variants: dict[str, Variant] = {}
         for variant in spec["Variants"]:
             name, log_group = variant["VariantName"], LOG_GROUP.format(endpoint=endpoint)
@@ -270,12 +269,13 @@ class Fleet:
 
         An instance takes so many seconds until its server starts.
         """
+        counts: dict[Variant, int] = {}
         for spec in self._spec["Variants"]:
             variant = self.variants[spec["VariantName"]]
+            counts[variant] = spec["InstanceCount"]
             variant.prepare()
             if self._captured and variant.capture is None:
                 variant.capture = self._capture(variant, spec["Model"]["ExecutionRoleArn"])
-        counts = {variant: self._counts[name] for name, variant in self.variants.items()}
         with ThreadPoolExecutor(len(counts), thread_name_prefix="start") as pool:
             list(pool.map(lambda variant: variant.resize(counts[variant], start_seconds), counts))
 
