@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,25 +26,28 @@ class Environment:
     """An execution environment without a process: it comes up when the bench says so, and answers likewise."""
 
     def __init__(self, bench: Bench) -> None:
-        self.bench = bench
+        self.bench, self.failure = bench, bench.failure
         self.pool: Environment | None = None
         self.outstanding = self.answered = 0
-        self.failure: str | None = None
         self.log: Any = type("Log", (), {"tail": lambda _: ""})()
-        self.stopped = False
+        self.ready, self.stopped = threading.Event(), False
         bench.made.append(self)
 
     def start(self) -> None:
-        self.pool, self.failure = (self if self.bench.up else None), self.bench.failure
+        if self.bench.up:
+            self.come_up()
+        elif self.failure:
+            self.ready.set()
 
     def come_up(self) -> None:
         self.pool = self
+        self.ready.set()
 
     def settled(self) -> bool:
-        return self.failure is None
+        return self.ready.wait(10) and self.failure is None
 
     def stop(self, drain_seconds: float) -> None:
-        self.stopped = True
+        self.pool, self.stopped = None, True
 
     async def post(self, path: str, headers: Any, body: bytes) -> HttpAnswer:
         await self.bench.answers.wait()
@@ -77,19 +80,26 @@ class Bench:
     async def ask(self, count: int, body: bytes = b"x") -> list[Any]:
         return await asyncio.gather(*(self.variant.ask({}, body) for _ in range(count)), return_exceptions=True)
 
-    async def while_busy(self, count: int, then: Callable[[], Any]) -> Any:
-        """Do something while so many invocations are under way."""
-        self.answers.clear()
-        asked = asyncio.ensure_future(self.ask(count))
-        await asyncio.sleep(0)
-        done = await then()
-        self.answers.set()
-        assert [answer.body for answer in await asked] == [b"dog"] * count
-        return done
+    def ask_one(self, body: bytes = b"x") -> Any:
+        return asyncio.run(self.ask(1, body))[0]
+
+    def ask_while(self, count: int, then: Callable[[], Any]) -> Any:
+        """Do something while so many invocations are under way, which are answered afterwards."""
+
+        async def main() -> Any:
+            self.answers.clear()
+            asked = asyncio.ensure_future(self.ask(count))
+            await asyncio.sleep(0)
+            done = await then()
+            self.answers.set()
+            assert [answer.body for answer in await asked] == [b"dog"] * count
+            return done
+
+        return asyncio.run(main())
 
 
 @pytest.fixture
-def make(tmp_path: Path) -> Any:
+def make(tmp_path: Path) -> Iterator[Callable[..., Bench]]:
     made: list[Bench] = []
 
     def bench(**config: int) -> Bench:
@@ -101,127 +111,114 @@ def make(tmp_path: Path) -> Any:
         one.variant.stop(drain=False)
 
 
-def test_the_model_is_seen_to_come_up_once_and_then_nothing_runs(make: Any) -> None:
-    bench = make()
-    assert len(bench.made) == 1
-    wait_until(lambda: bench.alive() == [])
-    assert bench.recorded("ModelSetupTime") == []
+@pytest.fixture
+def bench(make: Any) -> Bench:
+    """A variant whose model was seen to come up once; then nothing runs."""
+    made: Bench = make()
+    wait_until(lambda: made.alive() == [])
+    assert (len(made.made), made.recorded("ModelSetupTime")) == (1, [])
+    return made
 
 
-def test_a_cold_start_is_measured_and_a_free_environment_is_used_again(make: Any) -> None:
-    async def main() -> None:
-        bench = make()
-        bench.up = False
-        cold = asyncio.ensure_future(bench.ask(1))
-        await asyncio.sleep(0.05)
+def test_a_cold_start_is_overhead_and_a_free_environment_is_used_again(bench: Bench) -> None:
+    fleet: Any = type("Fleet", (), {"variants": {"main": bench.variant}, "choose_variant": lambda _: bench.variant})
+    runtime = Runtime("1", lambda region, name, avoid=None: fleet())
+
+    async def start() -> None:
+        await asyncio.sleep(0.1)
         bench.made[-1].come_up()
-        (first,), (second,) = await cold, await bench.ask(1)
-        assert (first.setup_seconds >= 0.05, second.setup_seconds < 0.05) == (True, True)
-        assert len(bench.made) == 2  # with the one that was tried first
-        (setup,) = bench.recorded("ModelSetupTime")
-        assert setup >= 50_000
+
+    async def main() -> None:
+        bench.up = False
+        for others in ([start()], []):
+            asked = runtime.handle("POST", "/endpoints/dogs/invocations", {}, b"x", {})
+            assert (await asyncio.gather(asked, *others))[0][0] == 200
 
     asyncio.run(main())
+    cold, warm = bench.variant.invocations
+    assert cold.model_microseconds < 90_000 < cold.overhead_microseconds
+    assert warm.overhead_microseconds < 90_000
+    assert ([setup >= 90_000 for setup in bench.recorded("ModelSetupTime")], len(bench.made)) == ([True], 2)
 
 
-def test_invocations_beyond_the_maximum_concurrency_are_throttled(make: Any) -> None:
-    bench = make()
-    over = asyncio.run(bench.while_busy(3, lambda: bench.ask(2)))
+def test_invocations_beyond_the_maximum_concurrency_are_throttled(bench: Bench) -> None:
+    over = bench.ask_while(3, lambda: bench.ask(2))
     assert {(error.code, error.status) for error in over} == {("ThrottlingException", 400)}
-    assert len(bench.made) == 4
+    assert len(bench.alive()) == 3
     assert bench.recorded("ServerlessConcurrentExecutionsUtilization") == [pytest.approx(n / 3) for n in (1, 2, 3)]
 
 
-def test_provisioned_environments_are_up_before_they_are_asked_and_the_rest_spills_over(make: Any) -> None:
+def test_beside_what_is_provisioned_or_at_work_nothing_is_up_for_long(
+    make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serverless, "_IDLE_SECONDS", 0.1)
     bench = make(ProvisionedConcurrency=2)
     assert len(bench.alive()) == 2
-    asyncio.run(bench.while_busy(3, lambda: asyncio.sleep(0)))
+    bench.ask_while(3, lambda: asyncio.sleep(0.3))
+    assert len(bench.made) == 3
+    wait_until(lambda: len(bench.alive()) == 2)
     by = "ServerlessProvisionedConcurrency"
     assert bench.recorded(f"{by}Utilization") == [0.5, 1, 1]
     assert (bench.recorded(f"{by}Invocations"), bench.recorded(f"{by}SpilloverInvocations")) == ([1, 1], [1])
 
 
-def test_what_is_idle_stops_after_a_while_but_for_what_is_provisioned_or_at_work(
-    make: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(serverless, "_IDLE_SECONDS", 0.1)
-    bench = make(ProvisionedConcurrency=1)
-
-    async def main() -> None:
-        await bench.while_busy(2, lambda: asyncio.sleep(0.3))
-        assert len(bench.alive()) == 2
-
-    asyncio.run(main())
-    wait_until(lambda: len(bench.alive()) == 1)
-
-
-def test_an_environment_that_cannot_come_up_fails_its_invocation_and_is_gone(make: Any) -> None:
-    bench = make()
+def test_an_environment_that_cannot_come_up_fails_its_invocation_and_is_gone(bench: Bench) -> None:
     bench.up, bench.failure = False, "exited with code 3"
-    (error,) = asyncio.run(bench.ask(1))
-    assert isinstance(error, ServerFailed)
-    assert "exited with code 3" in str(error)
+    error = bench.ask_one()
+    assert (type(error), "exited with code 3" in str(error)) == (ServerFailed, True)
     wait_until(lambda: bench.alive() == [])
     bench.variant._proven = False
     with pytest.raises(FleetError, match="did not pass the ping health check"):
         bench.variant.resize(0)
 
 
-def test_an_environment_that_takes_too_long_is_not_ready(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    bench = make()
+def test_an_environment_that_takes_too_long_is_not_ready_nor_thrown_away(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bench.up = False
     monkeypatch.setattr(serverless, "_SETUP_SECONDS", 0.05)
-    (error,) = asyncio.run(bench.ask(1))
+    error = bench.ask_one()
     assert (error.code, error.status) == ("ModelNotReadyException", 429)
     bench.made[-1].come_up()
-    (answer,) = asyncio.run(bench.ask(1))  # it is not thrown away
-    assert (answer.body, len(bench.made)) == (b"dog", 2)
+    assert (bench.ask_one().body, len(bench.made)) == (b"dog", 2)
 
 
-def test_payloads_have_four_megabytes_both_ways(make: Any) -> None:
-    bench = make()
-    allowed, refused = (asyncio.run(bench.ask(1, bytes(MAX_BODY_BYTES + more)))[0] for more in (0, 1))
-    assert (allowed.body, refused.status) == (b"dog", 413)
-    bench.response = bytes(MAX_BODY_BYTES + 1)
-    assert isinstance(asyncio.run(bench.ask(1))[0], ServerFailed)
-
-
-def test_a_cold_start_is_overhead_and_not_latency_of_the_model(make: Any) -> None:
+def test_an_invocation_keeps_the_environment_that_shows_that_the_model_comes_up(bench: Bench) -> None:
     async def main() -> None:
-        bench = make()
-        bench.up = False
-        fleet: Any = type("Fleet", (), {"variants": {"main": bench.variant}, "choose_variant": lambda _: bench.variant})
-        runtime = Runtime("1", lambda region, name, avoid=None: fleet())
-        asked = asyncio.ensure_future(runtime.handle("POST", "/endpoints/dogs/invocations", {}, b"x", {}))
-        await asyncio.sleep(0.1)
+        bench.up = bench.variant._proven = False  # as after a restart of the server
+        resized = asyncio.ensure_future(asyncio.to_thread(bench.variant.resize, 0))
+        while len(bench.made) < 2:
+            await asyncio.sleep(0.001)
+        asked = asyncio.ensure_future(bench.ask(1))
+        while not bench.made[-1].outstanding:
+            await asyncio.sleep(0.001)
         bench.made[-1].come_up()
-        assert (await asked)[0] == 200
-        (invocation,) = bench.variant.invocations
-        assert invocation.model_microseconds < 90_000 < invocation.overhead_microseconds
+        await resized
+        assert [answer.body for answer in await asked] == [b"dog"]
 
     asyncio.run(main())
+    assert len(bench.made) == 2
 
 
-def test_a_stopped_variant_lets_its_callers_go_on_elsewhere(make: Any) -> None:
+def test_payloads_have_four_megabytes_both_ways(bench: Bench) -> None:
+    allowed, refused = (bench.ask_one(bytes(MAX_BODY_BYTES + more)) for more in (0, 1))
+    assert (allowed.body, refused.status) == (b"dog", 413)
+    bench.response = bytes(MAX_BODY_BYTES + 1)
+    assert isinstance(bench.ask_one(), ServerFailed)
+
+
+def test_a_stopped_variant_lets_its_callers_go_on_elsewhere(bench: Bench) -> None:
     async def main() -> None:
-        bench = make()
         bench.up = False
         waiting = asyncio.ensure_future(bench.ask(1))
         await asyncio.sleep(0)
-        threading.Thread(target=bench.variant.stop, args=(False,)).start()
-        assert await waiting == [None]
-        assert await bench.ask(1) == [None]
+        await asyncio.to_thread(bench.variant.stop, False)
+        assert await waiting == await bench.ask(1) == [None]
 
     asyncio.run(main())
 
 
 CONFIG = {"MemorySizeInMB": 2048, "MaxConcurrency": 5}
-
-
-def refusal_of(variant: Payload, model: Payload, **members: Any) -> str:
-    """Why a configuration with a serverless variant is refused."""
-    made = {"VariantName": "v", "ModelName": "m", "ServerlessConfig": CONFIG, **variant}
-    return refusal(lambda: serverless.check_config({"ProductionVariants": [made], **members}, [model])).message
 
 
 @pytest.mark.parametrize(
@@ -238,28 +235,26 @@ def refusal_of(variant: Payload, model: Payload, **members: Any) -> str:
 def test_what_a_serverless_endpoint_cannot_have_is_refused(
     variant: Payload, model: Payload, members: Payload, message: str
 ) -> None:
-    assert message in refusal_of(variant, model, **members)
+    made = {"VariantName": "v", "ModelName": "m", "ServerlessConfig": CONFIG, **variant}
+    error = refusal(lambda: serverless.check_config({"ProductionVariants": [made], **members}, [model]))
+    assert message in error.message
 
 
 def fleet_of(count: int, **config: Any) -> Payload:
     return {"Variants": [{**served_fleets.spec("v", count), "Variant": config}]}
 
 
-def test_an_endpoint_with_instances_cannot_become_serverless_but_the_other_way_round() -> None:
+def test_capacity_is_concurrency_and_a_variant_with_instances_cannot_become_serverless() -> None:
     on_demand, sized = fleet_of(0, ServerlessConfig=CONFIG), fleet_of(2)
+
+    def change(**members: Any) -> Payload:
+        return specs.with_desired(on_demand, [{"VariantName": "v", **members}])["Variants"][0]
+
+    changed = change(ServerlessUpdateConfig={"ProvisionedConcurrency": 4})
+    assert (changed["InstanceCount"], changed["Variant"]["ServerlessConfig"]["ProvisionedConcurrency"]) == (4, 4)
+    for wrong in ({"DesiredInstanceCount": 2}, {"ServerlessUpdateConfig": {"ProvisionedConcurrency": 6}}):
+        assert refusal(lambda wrong=wrong: change(**wrong)).code == "ValidationException"
     assert "cannot convert" in refusal(lambda: specs.check_kind(sized, on_demand)).message
     specs.check_kind(on_demand, sized)
     specs.retain_properties(on_demand, sized, set())
     assert sized["Variants"][0]["InstanceCount"] == 2  # not as many as were provisioned
-
-
-def test_capacity_is_changed_as_concurrency() -> None:
-    def change(spec: Payload, **members: Any) -> Payload:
-        (variant,) = specs.with_desired(spec, [{"VariantName": "v", **members}])["Variants"]
-        return variant
-
-    on_demand, provisioned = fleet_of(0, ServerlessConfig=CONFIG), {"ProvisionedConcurrency": 4}
-    changed = change(on_demand, ServerlessUpdateConfig=provisioned)
-    assert (changed["InstanceCount"], changed["Variant"]["ServerlessConfig"]) == (4, {**CONFIG, **provisioned})
-    for wrong in ({"DesiredInstanceCount": 2}, {"ServerlessUpdateConfig": {"ProvisionedConcurrency": 6}}):
-        assert refusal(lambda wrong=wrong: change(on_demand, **wrong)).code == "ValidationException"
