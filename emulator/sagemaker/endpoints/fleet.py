@@ -43,7 +43,7 @@ class FleetError(Exception):
 class Invocation(NamedTuple):
     """What an invocation leaves behind for the metrics."""
 
-    status: int | None  # of the model's answer; 0: it gave none; None: there was no instance to ask
+    status: int | None  # of the model's answer; 0: it failed without one; None: it was not asked, or not to its end
     model_microseconds: float = 0.0
     overhead_microseconds: float = 0.0
 
@@ -138,7 +138,7 @@ class Variant:
         with self._resizing:
             surplus = added if failed else self.instances[count:]
             self.instances = [instance for instance in self.instances if instance not in surplus]
-        stop_all(surplus, drain=not failed)
+        stop_all(surplus, drain=True)  # of those that were added beside one that failed, some may be at work
         if failed:
             raise FleetError(self._failure_reason(failed[0]))
 

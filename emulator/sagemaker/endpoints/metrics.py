@@ -9,7 +9,6 @@ others.
 from __future__ import annotations
 
 import contextlib
-import shutil
 import threading
 import time
 from collections.abc import Iterable, Mapping
@@ -110,13 +109,11 @@ class Publisher:
                     resident += process.memory_info().rss
         now = time.monotonic()
         self._cpu[instance] = (now, seconds)
-        disk = shutil.disk_usage(self._host.state_dir)
         if before is not None:  # 100 for each vCPU that was busy all the time
             used = max(0.0, seconds - before[1]) / (now - before[0])
             self._record(fleet, dimensions, "CPUUtilization", 100 * used, "Percent")
         share = min(1.0, resident / psutil.virtual_memory().total)  # processes may have memory in common
         self._record(fleet, dimensions, "MemoryUtilization", 100 * share, "Percent")
-        self._record(fleet, dimensions, "DiskUtilization", 100 * disk.used / disk.total, "Percent")
 
 
 def _dimensions(fleet: Fleet, variant: Variant) -> dict[str, str]:

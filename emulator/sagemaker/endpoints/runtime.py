@@ -88,7 +88,7 @@ class Runtime:
         variant = fleet.choose_variant() if target is None else fleet.variants[target]
         forwarded = {name: headers[name] for name in _FORWARDED if name in headers}
         asked = time.perf_counter()
-        status: int | None = 0
+        status: int | None = None
         answer: HttpAnswer | None = None
         try:
             async with asyncio.timeout(INVOCATION_SECONDS):
@@ -101,12 +101,11 @@ class Runtime:
                 message = f"No instance of production variant {variant.name} is in service. Try again."
                 raise ServiceError("ServiceUnavailable", message, 503)
             status = answer.status
-        except ServiceError:
-            status = None
-            raise
         except TimeoutError:
+            status = 0
             raise self._model_error(endpoint, region, 0, _TIMED_OUT) from None
         except ServerFailed as error:
+            status = 0
             raise self._model_error(endpoint, region, 0, str(error)) from None
         finally:
             setup = answer.setup_seconds if answer is not None else 0.0

@@ -59,7 +59,7 @@ def test_the_use_of_the_machine_is_that_of_the_processes(tmp_path: Path) -> None
     publisher._usage_due = 0.0
     publisher.publish([served])
     found = {point.name: point.value for point in monitoring.points if point.namespace == "/aws/sagemaker/Endpoints"}
-    assert found.keys() == {"CPUUtilization", "MemoryUtilization", "DiskUtilization"}
+    assert found.keys() == {"CPUUtilization", "MemoryUtilization"}
     assert all(value > 0 for value in found.values())
 
 
