@@ -7,6 +7,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+import pytest
 from emulator_fixtures import FakeRole, FakeS3, make_host
 from fake_monitoring import FakeMonitoring
 from hypothesis import given
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from served_fleets import fleet, variant
 from waiting import wait_until
 
+from emulator.sagemaker.endpoints import capture as capture_module
 from emulator.sagemaker.endpoints.capture import Capture
 from emulator.sagemaker.endpoints.fleet import Invocation
 from emulator.sagemaker.endpoints.http_client import HttpAnswer
@@ -72,11 +74,13 @@ class Bucket(FakeS3):
         return super().put_object(**request)
 
 
-def capturing(bucket: Bucket, told: list[str], share: int = 100, **config: Any) -> Capture:
+def capturing(
+    bucket: Bucket, told: list[str], share: int = 100, upload_seconds: float = 0.01, **config: Any
+) -> Capture:
     options = [{"CaptureMode": "InputAndOutput"}]
     given_ = {"InitialSamplingPercentage": share, "DestinationS3Uri": "s3://bucket/a/", "CaptureOptions": options}
     role: Any = FakeRole(bucket)
-    return Capture(role, given_ | config, "dogs/A", told.append, upload_seconds=0.01)
+    return Capture(role, given_ | config, "dogs/A", told.append, upload_seconds)
 
 
 @given(content=st.binary(max_size=20), share=st.sampled_from([0, 100]))
@@ -104,3 +108,15 @@ def test_what_cannot_be_captured_is_told_and_fails_nothing() -> None:
     wait_until(lambda: told)
     assert "data capture lost 1 invocations: s3://bucket/a/dogs/A/" in told[0]
     capture.close()
+
+
+def test_much_is_uploaded_early_and_what_is_too_much_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    bucket, told = Bucket(), list[str]()
+    capture = capturing(bucket, told, upload_seconds=600.0)
+    monkeypatch.setattr(capture_module, "_OBJECT_BYTES", 4)
+    capture.offer({}, b"image", HttpAnswer(200))
+    wait_until(lambda: bucket.objects)
+    monkeypatch.setattr(capture_module, "_MAX_WAITING_BYTES", -1)
+    capture.offer({}, b"image", HttpAnswer(200))
+    capture.close()
+    assert (len(bucket.objects), "lost 1 invocations: more than" in told[0]) == (1, True)
