@@ -63,12 +63,10 @@ class ModelPackages:
             name, arn = group["ModelPackageGroupName"], group["ModelPackageGroupArn"]
             version = (self._groups.change(arn, count) or group)["LatestVersion"]
             shown = {"ModelPackageName": name, "ModelPackageGroupName": name, "ModelPackageVersion": version}
-            approval = request.get("ModelApprovalStatus", "PendingManualApproval")
             record = self._packages.create(
                 caller,
-                {**request, "ModelPackageName": f"{name}/{version}"},
+                {"ModelApprovalStatus": "PendingManualApproval", **request, "ModelPackageName": f"{name}/{version}"},
                 **shown,
-                ModelApprovalStatus=approval,
                 ModelPackageStatus="Completed",
                 ModelPackageStatusDetails={"ValidationStatuses": [], "ImageScanStatuses": []},
             )

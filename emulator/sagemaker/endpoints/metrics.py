@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 
 import psutil
 
@@ -36,12 +36,11 @@ class Publisher:
         self._usage_due = self._idle_due = 0.0
         self._taking = threading.Lock()
 
-    def publish(self, fleets: Iterable[Fleet]) -> None:
+    def publish(self, fleets: Collection[Fleet]) -> None:
         """Publish what has been measured since the last time."""
-        variants = []
+        variants = [(fleet, variant) for fleet in fleets for variant in fleet.variants.values()]
         for fleet in fleets:
             self.invocations(fleet)
-            variants += [(fleet, variant) for variant in fleet.variants.values()]
         answered: dict[Instance, int] = {}
         if idle := time.monotonic() >= self._idle_due:
             self._idle_due = time.monotonic() + self._host.clock.seconds(_IDLE_SECONDS)
@@ -75,11 +74,12 @@ class Publisher:
 
     def _invocations(self, fleet: Fleet, variant: Variant, taken: list[Invocation]) -> None:
         answers = [invocation for invocation in taken if invocation.status is not None]
+        statuses = [invocation.status for invocation in taken if invocation.status is not None]
         errors = {
-            "Invocation4XXErrors": sum(400 <= (each.status or 0) < 500 for each in answers),
-            "Invocation5XXErrors": sum((each.status or 0) >= 500 for each in answers),
+            "Invocation4XXErrors": sum(400 <= status < 500 for status in statuses),
+            "Invocation5XXErrors": sum(status >= 500 for status in statuses),
             # Also what is no response: a broken connection, a timeout.
-            "InvocationModelErrors": sum(not 200 <= (each.status or 0) < 300 for each in answers),
+            "InvocationModelErrors": sum(not 200 <= status < 300 for status in statuses),
         }
         serving = len(variant.in_service())
         own = _dimensions(fleet, variant)

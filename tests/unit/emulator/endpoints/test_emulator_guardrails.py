@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -25,7 +26,7 @@ from waiting import wait_until
 from emulator.platform.awsapi import Payload
 from emulator.platform.store import Store
 from emulator.sagemaker.endpoints import guardrails
-from emulator.sagemaker.endpoints.fleet import Fleet
+from emulator.sagemaker.endpoints.fleet import INVOCATION_SECONDS, Fleet, FleetError
 from emulator.sagemaker.endpoints.guardrails import Plan, Shift
 from emulator.sagemaker.endpoints.operations import Endpoints
 from emulator.sagemaker.endpoints.runtime import Runtime
@@ -235,3 +236,23 @@ def test_a_change_of_capacity_that_can_be_neither_made_nor_undone_ends(bench: Be
     described = bench.settled()
     assert "not in service" in described["FailureReason"]
     assert described["ProductionVariants"][0]["DesiredInstanceCount"] == 2
+
+
+def test_instances_that_came_up_beside_one_that_failed_may_finish(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    drained = list[float]()
+    more: Any = {
+        "start": lambda server, after_seconds: None,
+        "settled": lambda server: server.pool is not None,
+        "stop": lambda server, drain_seconds: drained.append(drain_seconds),
+        "failure": "exited",
+        "log": SimpleNamespace(tail=str),
+    }
+    for name, value in more.items():
+        monkeypatch.setattr(Server, name, value, raising=False)
+    grown, ports = variant("A", 1), iter([1, None])
+    grown._new_instance = lambda: Server(next(ports))  # type: ignore[assignment,return-value]
+    with pytest.raises(FleetError, match="exited"):
+        grown.resize(3)
+    assert (drained, len(grown.instances)) == ([INVOCATION_SECONDS] * 2, 1)
