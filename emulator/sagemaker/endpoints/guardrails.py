@@ -128,6 +128,7 @@ class Shift:
 
     def give(self, share: float) -> None:
         """Give the new fleet a share of the traffic, and the rest to the old one, at once."""
+        (less, small), (more, large) = sorted([(share, self.new), (1 - share, self.old)], key=lambda part: part[0])
+        large.activate(more)  # first: at any time, the fleet that is chosen or the other one takes requests
         self.share = share
-        self.new.activate(share)
-        self.old.activate(1 - share)
+        small.activate(less)

@@ -122,10 +122,13 @@ def test_the_models_answer_by_their_shares_and_after_an_alarm_only_the_old_one(
                 answers = [runtime.handle("POST", path, headers, b"x", {}) for _ in range(40)]
                 return Counter(body for _, _, body in await asyncio.gather(*answers))
 
+            def activate(which: Fleet, share: float) -> None:
+                Fleet.activate(which, share)
+                assert set(asyncio.run_coroutine_threadsafe(burst(), loop).result()) <= {b"old", b"new"}
+
             def give(share: float) -> None:
                 Shift.give(shift, share)
                 answers = asyncio.run_coroutine_threadsafe(burst(), loop).result()
-                assert set(answers) <= {b"old", b"new"}
                 assert abs(answers[b"new"] - 40 * share) <= 6 * math.sqrt(40 * share * (1 - share))
                 serving = {new.variants["A"].pick(()) for _ in range(200)} - {None}
                 assert len(serving) == round(share * counts[1])
@@ -133,6 +136,8 @@ def test_the_models_answer_by_their_shares_and_after_an_alarm_only_the_old_one(
                     monitoring.states[REGION, "errors"] = "ALARM"
 
             shift.give = give  # type: ignore[method-assign]
+            for each in (old, new):
+                each.activate = functools.partial(activate, each)  # type: ignore[method-assign]
             problem = await asyncio.to_thread(shift.run, 0, lambda step: None)
             assert (rings_at is not None) == ("errors" in (problem or ""))
             if problem is not None:
@@ -140,7 +145,7 @@ def test_the_models_answer_by_their_shares_and_after_an_alarm_only_the_old_one(
             # Requests go to the other fleet when theirs has nothing in service.
             for server in old.variants["A"].instances:
                 server.pool = None
-            new.activate(1.0)
+            Fleet.activate(new, 1.0)
             assert set(await burst()) == {b"new"}
             store.close()
 
