@@ -10,13 +10,12 @@ import statistics
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from emulator.autoscaling.capacity import Capacity
-from emulator.autoscaling.metrics import resource_parts
 from emulator.autoscaling.policy import ScalingState, step_capacity, tracked_capacity
 from emulator.autoscaling.records import SERVICE, TARGET_MEMBERS, Tables, key, target_key
+from emulator.autoscaling.resources import Capacity, resource_parts
 from emulator.ministack.schedules import next_date
 from emulator.platform.awsapi import Payload, ServiceError
 from emulator.platform.host import Host
@@ -25,6 +24,8 @@ from emulator.platform.store import Record, Store
 logger = logging.getLogger(__name__)
 
 _POLL_SECONDS = 0.2
+#: How long, in seconds of AWS, until a capacity outside its bounds is tried again. AWS does not say how long it takes.
+_RETRY_SECONDS = 60
 #: "Define cooldown periods" in AWS's guide, in seconds of AWS.
 _COOLDOWNS = {"sagemaker": 300, "lambda": 0}
 _UNFINISHED = ("Pending", "InProgress")
@@ -46,8 +47,8 @@ class Scaling:
         self._tables = Tables(store)
         self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._unfinished: dict[str, Record] = {}  # activities, by their ids
+        self._retries: dict[str, float] = {}  # when targets outside their bounds are tried again
         self._lows: dict[str, float] = {}  # by a policy's ARN, its metric when its low alarm was last in ALARM
-        self._reasons: dict[str, object] = {}  # by target, why it was not scaled last
         self._thread = threading.Thread(target=self._run, name=SERVICE, daemon=True)
         self._monitoring.on_alarm("arn:aws:autoscaling:", lambda *event: self.do(lambda: self._alarm(*event)))
 
@@ -60,7 +61,7 @@ class Scaling:
             if self._now() < action["Due"] < math.inf and not action["Schedule"].startswith("rate"):
                 self.schedule(action)  # AWS's clock began anew
         for target in self._tables.targets.list():
-            self.do(functools.partial(self.keep_within_bounds, target))
+            self.do(functools.partial(self.keep_within_bounds, target_key(target)))
         self._thread.start()
 
     def stop(self) -> None:
@@ -78,10 +79,10 @@ class Scaling:
         try:
             work = self._work.get(timeout=timeout)
         except queue.Empty:
-            work = self._run_actions
+            work = self._run_due
         if work is None:
             return False
-        for each in (work, self._follow):
+        for each in (self._follow, work):
             try:
                 each()
             except Exception:
@@ -92,15 +93,15 @@ class Scaling:
         while self.step(_POLL_SECONDS):
             pass
 
-    def _alarm(self, action: str, region: str, alarm: Payload, state: str, value: float | None) -> None:
+    def _alarm(self, action: str, region: str, alarm: Payload, state: str, values: Sequence[float]) -> None:
         """Do what a policy says of an alarm."""
         arn = action.partition(":createdBy/")[0]
         policy = next((p for p in self._tables.policies.list(key(region, "")) if p["PolicyARN"] == arn), None)
         target = self._tables.targets.get(target_key(policy)) if policy else None
         current = self.size(target) if target else None
-        if not policy or not target or current is None or value is None:
+        if not policy or not target or current is None or not values:
             return
-        if (wanted := self._wanted(policy, region, alarm, value)) is None:
+        if (wanted := self._wanted(policy, region, alarm, values)) is None:
             return
         out, suspended = wanted(current) > current, target["SuspendedState"]
         if suspended["DynamicScalingOutSuspended" if out else "DynamicScalingInSuspended"]:
@@ -110,15 +111,16 @@ class Scaling:
         cause = f"monitor alarm {alarm['AlarmName']} in state {state} triggered policy {policy['PolicyName']}"
         if capacity != current:
             self._set(target, current, capacity, cause, _cooldown(policy, out))
-        elif self._now() >= scaling.until:
-            self._not_scaled(target, current, wanted(current), cause)
 
-    def _wanted(self, policy: Record, region: str, alarm: Payload, value: float) -> Callable[[int], int] | None:
+    def _wanted(
+        self, policy: Record, region: str, alarm: Payload, values: Sequence[float]
+    ) -> Callable[[int], int] | None:
         """Give what a policy makes of a capacity; None: nothing, or it has to wait for others."""
         if policy["PolicyType"] == "StepScaling":
             steps = policy["StepScalingPolicyConfiguration"]
-            breach = self._aggregated(region, alarm, steps, value) - alarm["Threshold"]
+            breach = _AGGREGATIONS[steps.get("MetricAggregationType", "Average")](values) - alarm["Threshold"]
             return lambda current: step_capacity(current, steps, breach)
+        value = values[-1]
         if alarm["AlarmName"] == policy["Alarms"][0]["AlarmName"]:
             target = _target_value(policy)
             return (lambda current: tracked_capacity(current, value, target)) if value > target else None
@@ -131,22 +133,10 @@ class Scaling:
             return None
         return lambda current: max(tracked_capacity(current, found, target) for found, target in pairs)
 
-    def _aggregated(self, region: str, alarm: Payload, steps: Payload, value: float) -> float:
-        """Give the newest values of an alarm's metric as a step policy sees them."""
-        if "MetricName" not in alarm:  # metric math
-            return value
-        dimensions = {d["Name"]: d["Value"] for d in alarm.get("Dimensions", [])}
-        statistic = alarm.get("ExtendedStatistic") or alarm["Statistic"]
-        length = self._clock.seconds(alarm["Period"])
-        end = self._now() // length * length
-        span = (alarm["Period"], end - alarm["EvaluationPeriods"] * length, end)
-        found = self._monitoring.values(region, alarm["Namespace"], alarm["MetricName"], dimensions, statistic, *span)
-        aggregate = _AGGREGATIONS[steps.get("MetricAggregationType", "Average")]
-        return aggregate(found.values()) if found else value
-
-    def keep_within_bounds(self, target: Record) -> None:
+    def keep_within_bounds(self, name: str) -> None:
         """Move a capacity that is outside the bounds of its target to the nearer one."""
-        if (current := self.size(target)) is None:
+        target = self._tables.targets.get(name)
+        if target is None or (current := self.size(target)) is None:
             return
         capacity = min(max(current, target["MinCapacity"]), target["MaxCapacity"])
         if capacity != current:
@@ -159,27 +149,37 @@ class Scaling:
         action["Due"] = math.inf if date is None else self._clock.when(date)
         self._tables.actions.put(key(target_key(action), action["ScheduledActionName"]), action)
 
-    def _run_actions(self) -> None:
-        """Run the scheduled actions that are due."""
-        due = [action for action in self._tables.actions.list() if action["Due"] <= self._now()]
-        for action in sorted(due, key=lambda action: action["Due"]):
-            with self._store.transaction():
-                self.schedule(action)
-                target = self._tables.targets.get(target_key(action))
-                if target is None or target["SuspendedState"]["ScheduledScalingSuspended"]:
-                    continue
-                target |= action["ScalableTargetAction"]
-                bounds = " and ".join(
-                    f"{name[:3].lower()} capacity to {value}" for name, value in action["ScalableTargetAction"].items()
-                )
-                cause = f"scheduled action name {action['ScheduledActionName']} was triggered"
-                wrong = target["MinCapacity"] > target["MaxCapacity"]
-                status, said = ("Failed", "Failed to") if wrong else ("Successful", "Successfully")
-                self._note(target, f"Setting {bounds}", cause, status, StatusMessage=f"{said} set {bounds}")
-                if wrong:
-                    continue
-                self._tables.targets.put(target_key(target), target)
-            self.keep_within_bounds(target)
+    def _run_due(self) -> None:
+        """Run the scheduled actions that are due, and try again what was refused."""
+        now = self._now()
+        for name in [name for name, at in self._retries.items() if at <= now]:
+            del self._retries[name]
+            self.keep_within_bounds(name)
+        for action in sorted(self._tables.actions.list(), key=lambda action: action["Due"]):
+            if action["Due"] <= now:
+                self._run_action(action)
+
+    def _run_action(self, action: Record) -> None:
+        """Change the bounds of a target as a scheduled action says."""
+        name, bounds = target_key(action), action["ScalableTargetAction"]
+        with self._store.transaction():
+            target = self._tables.targets.get(name)
+            if target is None or action not in self._tables.actions.list(name):
+                return  # deleted or changed meanwhile
+            self.schedule(action)
+            if target["SuspendedState"]["ScheduledScalingSuspended"]:
+                return
+            target |= bounds
+            if wrong := target["MinCapacity"] > target["MaxCapacity"]:
+                status, said = "Failed", "Failed to"
+            else:
+                status, said = "Successful", "Successfully"
+                self._tables.targets.put(name, target)
+            words = " and ".join(f"{bound[:3].lower()} capacity to {value}" for bound, value in bounds.items())
+            cause = f"scheduled action name {action['ScheduledActionName']} was triggered"
+            self._note(target, f"Setting {words}", cause, status, StatusMessage=f"{said} set {words}")
+        if not wrong:
+            self.keep_within_bounds(name)
 
     def _set(self, target: Record, current: int, capacity: int, cause: str, cooldown: float | None = None) -> None:
         """Change a capacity; with a cooldown, in seconds of AWS, where a policy does."""
@@ -192,12 +192,9 @@ class Scaling:
             facts = f"Service: {means.service}; Status Code: {error.status}; Error Code: {error.code}"
             reason = f"{error.message} ({facts}; Request ID: {uuid.uuid4()}; Proxy: null)"
             self._finish(activity, "Failed", f"Failed to set {what}. Reason: {reason}")
+            if cooldown is None:  # no alarm will try again
+                self._retries[target_key(target)] = self._now() + self._clock.seconds(_RETRY_SECONDS)
             return
-        for other in [
-            a for a in self._unfinished.values() if a is not activity and target_key(a) == target_key(target)
-        ]:
-            done = f"Successfully set {means.noun} to {other['To']}."
-            self._finish(other, "Overridden", f"{done} Found it was later changed to {capacity}.")
         message = f"Successfully set {what}. Waiting for change to be fulfilled by {service}."
         self._save({**activity, "StatusCode": "InProgress", "StatusMessage": message, "Cooldown": cooldown})
         if cooldown is not None:
@@ -211,11 +208,9 @@ class Scaling:
             if size is not None and not size.settled:
                 continue
             done = f"Successfully set {means.noun} to {activity['To']}."
-            if size is None:
-                self._finish(activity, "Failed", f"{done} The resource is gone.")
-            elif size.wanted == activity["To"]:
+            if size is not None and size.wanted == activity["To"]:
                 self._finish(activity, "Successful", f"{done} Change successfully fulfilled by {service}.")
-            elif size.wanted == activity["From"]:
+            elif size is None or size.wanted == activity["From"]:
                 self._finish(activity, "Unfulfilled", f"{done} Change could not be fulfilled by {service}.")
             else:
                 self._finish(activity, "Overridden", f"{done} Found it was later changed to {size.wanted}.")
@@ -225,18 +220,6 @@ class Scaling:
         if (cooldown := activity.get("Cooldown")) is not None:
             length = self._clock.seconds(cooldown) if status == "Successful" else 0.0
             self._change_state(activity, lambda state: state.ended(self._now(), length))
-
-    def _not_scaled(self, target: Record, current: int, wanted: int, cause: str) -> None:
-        """Note once why an alarm changes nothing."""
-        if wanted == current:
-            reason = {"Code": "AlreadyAtDesiredCapacity", "CurrentCapacity": current}
-        else:
-            bound = "Max" if wanted > current else "Min"
-            reason = {"Code": f"AlreadyAt{bound}Capacity", f"{bound}Capacity": target[f"{bound}Capacity"]}
-        if self._reasons.get(target_key(target)) != (found := (cause, reason)):
-            self._reasons[target_key(target)] = found
-            attempt = "Attempting to scale due to alarm triggered"
-            self._note(target, attempt, cause, "Failed", NotScaledReasons=[reason])
 
     def _note(self, target: Record, description: str, cause: str, status: str, **more: Any) -> Record:
         """Begin an activity."""

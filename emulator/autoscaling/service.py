@@ -9,9 +9,8 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 
-from emulator.autoscaling.capacity import Capacity
-from emulator.autoscaling.metrics import policy_alarms, resource_parts
 from emulator.autoscaling.records import SERVICE, TARGET_MEMBERS, Tables, alarm_names, deregister, key, target_key
+from emulator.autoscaling.resources import Capacity, policy_alarms, resource_parts
 from emulator.autoscaling.scaling import Scaling
 from emulator.platform.awsapi import Caller, Payload, Service, ServiceError, operation, page
 from emulator.platform.errors import refuse
@@ -83,7 +82,7 @@ class ApplicationAutoScaling(Service):
             before = existing["SuspendedState"] if existing else _NOT_SUSPENDED
             record["SuspendedState"] = {**before, **request.get("SuspendedState", {})}
             self._tables.targets.put(name, record)
-        self.scaling.do(functools.partial(self.scaling.keep_within_bounds, record))
+        self.scaling.do(functools.partial(self.scaling.keep_within_bounds, name))
         return {"ScalableTargetARN": record["ScalableTargetARN"]}
 
     @operation("DeregisterScalableTarget")
@@ -138,7 +137,8 @@ class ApplicationAutoScaling(Service):
             without = existing is None and not {"Schedule", "ScalableTargetAction"} <= request.keys()
             refuse(without, "A new action needs a Schedule and a ScalableTargetAction.")
             created = existing or _created("scheduledAction", "ScheduledActionName", request, caller)
-            self.scaling.schedule({**created, **request})
+            kept = {name: value for name, value in created.items() if name not in ("StartTime", "EndTime")}
+            self.scaling.schedule({**kept, **request})
 
     @operation("DeleteScheduledAction")
     def delete_scheduled_action(self, request: Payload, caller: Caller) -> None:
@@ -204,14 +204,13 @@ class ApplicationAutoScaling(Service):
         narrowed = "ResourceIds" if table is self._tables.targets else "ResourceId"
         alone = "ScalableDimension" in request and narrowed not in request
         refuse(alone, f"{narrowed} must be given together with ScalableDimension.")
+        refuse(request.get("IncludeNotScaledActivities"), "The local AWS has no activities of what was not scaled.")
         exact = {k: request[k] for k in ("ResourceId", "ScalableDimension") if k in request}
-        names, every = request.get(f"{name_member}s"), request.get("IncludeNotScaledActivities")
+        names = request.get(f"{name_member}s")
         records = [
             record
             for record in table.list(key(caller.region, request["ServiceNamespace"], ""))
-            if exact.items() <= {k: record[k] for k in exact}.items()
-            and (not names or record[name_member] in names)
-            and (every or "NotScaledReasons" not in record)
+            if exact.items() <= {k: record[k] for k in exact}.items() and (not names or record[name_member] in names)
         ]
         activities = table is self._tables.activities
         records.sort(key=lambda record: record["StartTime" if activities else "CreationTime"], reverse=activities)

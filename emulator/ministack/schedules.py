@@ -42,5 +42,7 @@ def _next(schedule: str, after: float, zone: datetime.tzinfo | None) -> float | 
         return after + float(seconds or 0)
     fields = _parse_cron_fields(schedule)
     refuse(fields is None, f"Schedule expression {schedule!r}: give cron(minutes hours day month weekday year).")
-    found = _cron_next_fire(fields, datetime.datetime.fromtimestamp(after, zone))
+    found = datetime.datetime.fromtimestamp(after, zone)
+    while (found := _cron_next_fire(fields, found)) and found.timestamp() <= after:
+        pass  # in the hour that the end of daylight saving time repeats
     return float(found.timestamp()) if found else None

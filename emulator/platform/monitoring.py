@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-#: (ARN of the action, region, the alarm as DescribeAlarms gives it, its state, the newest value of its metric)
-AlarmAction = Callable[[str, str, dict[str, Any], str, float | None], None]
+#: (ARN of the action, region, the alarm as DescribeAlarms gives it, its state, the values of its periods)
+AlarmAction = Callable[[str, str, dict[str, Any], str, Sequence[float]], None]
 
 
 class Monitoring(Protocol):
@@ -23,24 +23,6 @@ class Monitoring(Protocol):
         count: float = 1.0,
     ) -> None:
         """Publish a value that was seen `count` times; cheap enough for every request."""
-
-    def values(
-        self,
-        region: str,
-        namespace: str,
-        name: str,
-        dimensions: Mapping[str, str],
-        statistic: str,
-        period: float,
-        start: float,
-        end: float,
-    ) -> dict[float, float]:
-        """Return a statistic of a metric by the start of each period that has data, oldest first.
-
-        `statistic` is Sum, Average, Minimum, Maximum, SampleCount or a percentile such as p95, `period` is in seconds
-        of AWS, and `start` and `end` are time stamps. Periods begin at `start`, rounded down to AWS's minute, or to
-        ten seconds of AWS when they are shorter than a minute.
-        """
 
     def put_alarm(self, region: str, alarm: dict[str, Any]) -> None:
         """Make or change an alarm; `alarm` is a request of PutMetricAlarm."""

@@ -9,16 +9,13 @@ from typing import Any
 from emulator.ministack.cloudformation.resources import (
     Created,
     NamedResource,
+    ResourceType,
     ScalableTarget,
     ScalingPolicy,
     caller,
-    coerced,
     generated_name,
-    handler_message,
 )
-from emulator.ministack.cloudwatch.alarms import ask
-from emulator.platform.awsapi import Payload, Service, service_model
-from emulator.platform.errors import ServiceError
+from emulator.platform.awsapi import Payload, Service
 
 
 @dataclass(frozen=True)
@@ -41,34 +38,26 @@ class RecordOnly:
 
 
 @dataclass(frozen=True)
-class CompositeAlarm:
+class CompositeAlarm(ResourceType):
     """``AWS::CloudWatch::CompositeAlarm``, known by its name."""
 
     type_name = "AWS::CloudWatch::CompositeAlarm"
     replacing_properties = ("AlarmName",)
 
     def create(self, logical_id: str, properties: Payload, stack_name: str) -> Created:
-        from ministack.services.cloudformation.provisioners import _physical_name
-
-        return self.update(properties.get("AlarmName") or _physical_name(stack_name, logical_id), {}, properties)
+        return self.update(properties.get("AlarmName") or generated_name(stack_name, logical_id), {}, properties)
 
     def update(self, name: str, old: Payload, new: Payload, *_: Any) -> Created:
         from ministack.services import cloudwatch
 
-        owner = caller()
         # The API takes no tags of CloudFormation's own.
-        self._ask("_put_composite_alarm", {**new, "AlarmName": name, "Tags": None})
+        self.call("PutCompositeAlarm", {**new, "AlarmName": name, "Tags": None})
         cloudwatch.cloudformation_set_metric_alarm_tags(name, new.get("Tags") or [])
+        owner = caller()
         return name, {"Arn": f"arn:aws:cloudwatch:{owner.region}:{owner.account}:alarm:{name}"}
 
     def delete(self, name: str, properties: Payload) -> None:
-        self._ask("_delete_alarms", {"AlarmNames": [name]})
-
-    def _ask(self, handler: str, request: Payload) -> None:
-        try:
-            ask(handler, caller(), coerced(request, service_model("cloudwatch").shape_for("PutCompositeAlarmInput")))
-        except ServiceError as error:
-            raise ValueError(handler_message(error.message)) from None
+        self.remove("DeleteAlarms", {"AlarmNames": [name]})
 
 
 #: Types of which a stack keeps a record here and nothing more.
@@ -128,7 +117,7 @@ def install(services: Mapping[str, Service], checkpoint: Callable[[], None]) -> 
 
     scaling = services["application-autoscaling"]
     added: list[Any] = [*sagemaker_types(services["sagemaker"]), ScalableTarget(scaling), ScalingPolicy(scaling)]
-    added += [CompositeAlarm(), *map(RecordOnly, RECORD_ONLY)]
+    added += [CompositeAlarm(services["cloudwatch"]), *map(RecordOnly, RECORD_ONLY)]
     names = frozenset(resource.type_name for resource in added)
     for resource in added:
         changes = {name: _after(checkpoint, getattr(resource, name)) for name in ("create", "update", "delete")}

@@ -14,14 +14,14 @@ from emulator.ministack.cloudwatch import notifications
 from emulator.ministack.cloudwatch.metrics import Metrics, step
 from emulator.ministack.patching import around
 from emulator.platform.alarms import ALARM, INSUFFICIENT_DATA, OK, AlarmRule
-from emulator.platform.awsapi import Caller, Payload
+from emulator.platform.awsapi import Payload
 from emulator.platform.clock import Clock
-from emulator.platform.errors import ServiceError
 from emulator.platform.monitoring import AlarmAction
 
 logger = logging.getLogger(__name__)
 
 _ACTIONS = {OK: "OKActions", ALARM: "AlarmActions", INSUFFICIENT_DATA: "InsufficientDataActions"}
+_NEVER: tuple[float, Sequence[float]] = (0.0, ())
 #: How AWS says that a value is over a threshold.
 WORDS = {
     "GreaterThanOrEqualToThreshold": "greater than or equal to",
@@ -40,8 +40,8 @@ class Alarms:
         self._metrics = metrics
         self._acts: list[tuple[str, AlarmAction]] = []
         self._called: deque[Callable[[], None]] = deque()
-        #: By region and name: until when it was checked, and the newest value of its metric then.
-        self._checked: dict[tuple[str, str], tuple[float, float | None]] = {}
+        #: By region and name: until when it was checked, and the values of its metric then.
+        self._checked: dict[tuple[str, str], tuple[float, Sequence[float]]] = {}
 
     def install(self) -> None:
         """Take MiniStack's own checks away, which look at everything published under a metric's name."""
@@ -50,14 +50,6 @@ class Alarms:
         cloudwatch._evaluate_alarm = lambda alarm: None
         cloudwatch._evaluate_all_alarms = lambda: None
         around(cloudwatch, "_dispatch_alarm_actions", self._dispatch)
-
-    def put(self, region: str, alarm: Payload) -> None:
-        """See `Monitoring.put_alarm`."""
-        ask("_put_metric_alarm", Caller(self._account, region), alarm)
-
-    def delete(self, region: str, names: Sequence[str]) -> None:
-        """See `Monitoring.delete_alarms`."""
-        ask("_delete_alarms", Caller(self._account, region), {"AlarmNames": list(names)})
 
     def state(self, region: str, name: str) -> str | None:
         """See `Monitoring.alarm_state`."""
@@ -80,9 +72,12 @@ class Alarms:
         for (account, region, name), alarm in list(cloudwatch._alarms._data.items()):
             every = self._clock.seconds(step(alarm["Period"]))
             end = now // every * every
-            if end > self._checked.get((region, name), (0.0, None))[0]:
-                with request_scope(account, region):
-                    changed |= self._check(region, alarm, end)
+            if end > self._checked.get((region, name), _NEVER)[0]:
+                try:
+                    with request_scope(account, region):
+                        changed |= self._check(region, alarm, end)
+                except Exception:  # the other alarms go on
+                    logger.exception("alarm %s could not be checked", name)
         while self._called:
             try:
                 self._called.popleft()()
@@ -104,20 +99,17 @@ class Alarms:
         points: list[float | None] = [None] * rule.evaluation_range
         for at, value in found.items():
             points[round((at - start) / length)] = value
-        newest = next(reversed(found.values()), None)
-        self._checked[region, alarm["AlarmName"]] = end, newest
+        recent = list(found.items())[-rule.evaluation_periods :]
+        self._checked[region, alarm["AlarmName"]] = end, [value for _, value in recent]
         before = alarm["StateValue"]
         state = rule.state(points, before)
         if state == before:
             self._call(region, alarm, state)
             return False
-        recent = list(found.items())[-rule.evaluation_periods :]
         reason = _reason(rule, recent, before, state)
-        data = _reason_data(statistic, rule, recent)
         now = int(time.time())
-        alarm.update(StateValue=state, StateReason=reason, StateReasonData=json.dumps(data, separators=(",", ":")))
-        alarm.update(StateUpdatedTimestamp=now, StateTransitionedTimestamp=now)
-        cloudwatch._record_history(alarm["AlarmName"], before, state, reason, reason_data=data)
+        alarm.update(StateValue=state, StateReason=reason, StateUpdatedTimestamp=now, StateTransitionedTimestamp=now)
+        cloudwatch._record_history(alarm["AlarmName"], before, state, reason)
         cloudwatch._dispatch_alarm_actions(alarm, before, state, reason)
         cloudwatch._evaluate_parent_alarms(alarm)
         return True
@@ -136,23 +128,11 @@ class Alarms:
 
     def _call(self, region: str, alarm: Payload, state: str) -> None:
         """Have the functions called that are for an alarm's actions in a state, soon and outside of any request."""
-        _, value = self._checked.get((region, alarm["AlarmName"]), (0.0, None))
+        _, values = self._checked.get((region, alarm["AlarmName"]), _NEVER)
         for arn in _actions(alarm, state):
             for prefix, act in self._acts:
                 if arn.startswith(prefix):
-                    self._called.append(functools.partial(act, arn, region, dict(alarm), state, value))
-
-
-def ask(handler: str, caller: Caller, request: Payload) -> None:
-    """Make a request that changes alarms without HTTP, or raise its error."""
-    from ministack.core.responses import request_scope
-    from ministack.services import cloudwatch
-
-    with request_scope(caller.account, caller.region):
-        status, _, body = getattr(cloudwatch, handler)({}, request, False, True)
-    if status != 200:
-        error = json.loads(body)
-        raise ServiceError(error["__type"], error["message"], status)
+                    self._called.append(functools.partial(act, arn, region, dict(alarm), state, values))
 
 
 def _actions(alarm: Payload, state: str) -> list[str]:
@@ -196,23 +176,3 @@ def _reason(rule: AlarmRule, recent: Sequence[tuple[float, float]], before: str,
         f"{negation}{WORDS[rule.comparison]} the threshold ({rule.threshold})"
         f"{'' if before == INSUFFICIENT_DATA else minimum}."
     )
-
-
-def _reason_data(statistic: str, rule: AlarmRule, recent: Sequence[tuple[float, float]]) -> Payload:
-    """The same for programs."""
-    evaluated = [{"timestamp": _stamp(at), "value": value} for at, value in reversed(recent)]
-    return {
-        "version": "1.0",
-        "queryDate": _stamp(time.time()),
-        **({"startDate": _stamp(recent[0][0])} if recent else {}),
-        "statistic": statistic,
-        "period": int(rule.period),
-        "recentDatapoints": [value for _, value in recent],
-        "threshold": rule.threshold,
-        "evaluatedDatapoints": evaluated,
-    }
-
-
-def _stamp(at: float) -> str:
-    moment = datetime.fromtimestamp(at, UTC)
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03d}+0000"

@@ -52,7 +52,6 @@ class Metrics:
         cloudwatch.record_metric = record
         cloudwatch._dims_key = dimensions_key
         cloudwatch._metric_bucket = lambda key: cloudwatch._metrics.setdefault(key, [])
-        cloudwatch._evict_old_metrics = lambda: None  # which rewrites every list at every request
 
     def evict(self) -> None:
         """Let go of points that AWS would not keep; for the start, when nobody writes."""
@@ -107,7 +106,12 @@ class Metrics:
         end: float,
         unit: str | None = None,
     ) -> dict[float, float]:
-        """See `Monitoring.values`; with `unit`, only of the points that have it."""
+        """Return a statistic of a metric by the start of each period that has data, oldest first.
+
+        `statistic` is Sum, Average, Minimum, Maximum, SampleCount or a percentile such as p95, `period` is in seconds
+        of AWS, and `start` and `end` are time stamps. Periods begin at `start`, rounded down to AWS's minute, or to
+        ten seconds of AWS when they are shorter than a minute. With `unit`, only points that have it count.
+        """
         from ministack.services import cloudwatch
 
         self.flush()

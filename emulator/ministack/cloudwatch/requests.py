@@ -1,169 +1,174 @@
-"""Requests to CloudWatch that are answered here, or refused before MiniStack would take them for something else."""
+"""Requests to CloudWatch: checked against botocore's model, then answered here or by MiniStack."""
 
 from __future__ import annotations
 
 import functools
+import json
 import re
 from collections.abc import Callable
 from typing import Any
 
+from botocore import xform_name
+
 from emulator.ministack.cloudwatch.alarms import WORDS
 from emulator.ministack.cloudwatch.metrics import Metrics, known
 from emulator.ministack.patching import around
-from emulator.platform.awsapi import Payload
-from emulator.platform.errors import ServiceError
+from emulator.platform.awsapi import Caller, Payload, Service, operation
+from emulator.platform.errors import ServiceError, refuse
 
 #: As many as GetMetricStatistics returns.
 _MOST_DATAPOINTS = 1_440
 _SHORT_PERIODS = (1, 5, 10, 20, 30)
 _ID = re.compile(r"[a-z][a-zA-Z0-9_]*")
 _TREATMENTS = ("missing", "ignore", "breaching", "notBreaching")
-#: What AWS's alarms have beside the values of one metric; MiniStack would forget it.
-_NOT_HERE = ("Metrics", "ThresholdMetricId", "EvaluationCriteria", "EvaluationInterval", "ActionsSuppressor")
+#: What an alarm on one metric has; MiniStack would forget what else there is.
+_ALARM_MEMBERS = frozenset(
+    {
+        *("AlarmName", "AlarmDescription", "ActionsEnabled", "OKActions", "AlarmActions", "InsufficientDataActions"),
+        *("MetricName", "Namespace", "Statistic", "ExtendedStatistic", "Dimensions", "Period", "Unit", "Threshold"),
+        *("EvaluationPeriods", "DatapointsToAlarm", "ComparisonOperator", "TreatMissingData", "Tags"),
+    }
+)
+_REQUIRED = ("MetricName", "Namespace", "Period", "Threshold")
+_DAY = 24 * 3600
 
 
-def install(metrics: Metrics) -> None:
-    """Answer the requests for values, and refuse alarms that would never act."""
-    from ministack.services import cloudwatch
+class Requests(Service):
+    """The operations of CloudWatch, in JSON only; those that are not here are MiniStack's."""
 
-    for name, answer in (("_get_metric_statistics", _statistics), ("_get_metric_data", _data)):
-        setattr(cloudwatch, name, functools.partial(_answered, functools.partial(answer, metrics)))
-    for name in ("_put_metric_alarm", "_put_composite_alarm"):
-        around(cloudwatch, name, _put)
-    around(cloudwatch, "cloudformation_put_metric_alarm", _put_from_template)
+    name = "cloudwatch"
+
+    def __init__(self, account: str, metrics: Metrics) -> None:
+        super().__init__(account)
+        self._metrics = metrics
+        self.register(self)
+
+    def install(self) -> None:
+        """Take the place of MiniStack's handler, and refuse a template's alarms that would never act."""
+        from ministack import app
+        from ministack.services import cloudwatch
+
+        for name in self.model.operation_names:
+            if inner := getattr(cloudwatch, f"_{xform_name(name)}", None):
+                self._handlers.setdefault(name, functools.partial(_ask, inner))
+        app.SERVICE_HANDLERS["monitoring"] = self.handle
+        around(cloudwatch, "cloudformation_put_metric_alarm", _put_from_template)
+
+    def call(self, operation: str, payload: Payload, caller: Caller) -> Payload:
+        """Answer a request; CloudWatch has a name of its own for a wrong one."""
+        try:
+            return super().call(operation, payload, caller)
+        except ServiceError as error:
+            code = error.code.replace("ValidationException", "ValidationError")
+            raise ServiceError(code, error.message, error.status) from None
+
+    @operation("PutMetricAlarm")
+    def put_metric_alarm(self, request: Payload, caller: Caller) -> Payload:
+        from ministack.services import cloudwatch
+
+        foreign = sorted(request.keys() - _ALARM_MEMBERS)
+        refuse(foreign, f"The local AWS has no alarms with {', '.join(foreign)}: an alarm is on one metric.")
+        _check_alarm(request)
+        return _ask(cloudwatch._put_metric_alarm, request, caller)
+
+    @operation("PutCompositeAlarm")
+    def put_composite_alarm(self, request: Payload, caller: Caller) -> Payload:
+        from ministack.services import cloudwatch
+
+        refuse("ActionsSuppressor" in request, "The local AWS has no ActionsSuppressor of composite alarms.")
+        return _ask(cloudwatch._put_composite_alarm, request, caller)
+
+    @operation("GetMetricStatistics")
+    def get_metric_statistics(self, request: Payload, caller: Caller) -> Payload:
+        wanted = [*request.get("Statistics", []), *request.get("ExtendedStatistics", [])]
+        refuse(not wanted, "Must specify either Statistics or ExtendedStatistics.")
+        count = int((request["EndTime"] - request["StartTime"]) / self._metrics.clock.seconds(request["Period"]))
+        refuse(
+            count > _MOST_DATAPOINTS,
+            f"You have requested up to {count:,} datapoints, which exceeds the limit of {_MOST_DATAPOINTS:,}. "
+            "You may reduce the datapoints requested by increasing Period, or decreasing the time range.",
+        )
+        shown = request.get("Unit") or self._metrics.unit(*_metric(request, caller))
+        points: dict[float, Payload] = {}
+        for statistic in wanted:
+            for at, value in self._values(request, request, statistic, caller).items():
+                point = points.setdefault(at, {"Timestamp": at, "Unit": shown})
+                (point.setdefault("ExtendedStatistics", {}) if statistic[0] == "p" else point)[statistic] = value
+        return {"Label": request["MetricName"], "Datapoints": [points[at] for at in sorted(points)]}
+
+    @operation("GetMetricData")
+    def get_metric_data(self, request: Payload, caller: Caller) -> Payload:
+        queries = request["MetricDataQueries"]
+        ids = [query["Id"] for query in queries]
+        wrong = [name for name in ids if not _ID.fullmatch(name)]
+        refuse(wrong, f"The values {wrong} for parameter id do not match {_ID.pattern}.")
+        refuse(len(set(ids)) < len(ids), "The values for parameter id in MetricDataQueries are not unique.")
+        results = []
+        for query in queries:
+            refuse(
+                "MetricStat" not in query, f"The local AWS does no metric math: query {query['Id']} has no MetricStat."
+            )
+            asked = query["MetricStat"]
+            found = self._values(request, {**asked, **asked["Metric"]}, asked["Stat"], caller)
+            points = sorted(found.items(), reverse=request.get("ScanBy") != "TimestampAscending")
+            if query.get("ReturnData", True):
+                label = query.get("Label") or asked["Metric"]["MetricName"]
+                about = {"Id": query["Id"], "Label": label, "StatusCode": "Complete"}
+                results.append({**about, "Timestamps": [at for at, _ in points], "Values": [v for _, v in points]})
+        return {"MetricDataResults": results, "Messages": []}
+
+    def _values(self, request: Payload, asked: Payload, statistic: str, caller: Caller) -> dict[float, float]:
+        """The values of a statistic in the time that a request asks for."""
+        start, end = request["StartTime"], request["EndTime"]
+        refuse(start >= end, "The parameter StartTime must be less than the parameter EndTime.")
+        _check_period(asked["Period"], statistic)
+        return self._metrics.values(*_metric(asked, caller), statistic, asked["Period"], start, end, asked.get("Unit"))
 
 
-def _answered(
-    answer: Callable[[Payload], Payload], params: Any, request: Payload, is_cbor: bool, is_json: bool = False
-) -> Any:
-    """Answer a request in JSON, as all of botocore's clients speak it."""
-    from ministack.services import cloudwatch
+def _ask(inner: Callable[..., Any], request: Payload, caller: Caller) -> Payload:
+    """Have MiniStack answer a request, or raise its error."""
+    from ministack.core.responses import request_scope
 
-    try:
-        if not is_json:
-            raise ServiceError("InvalidAction", "The local AWS takes this operation of CloudWatch in JSON only.")
-        return cloudwatch._json_ok(answer(request))
-    except ServiceError as error:
-        return cloudwatch._error(error.code, error.message, error.status, use_json=is_json)
+    with request_scope(caller.account, caller.region):
+        status, _, body = inner({}, request, False, True)
+    answer: Payload = json.loads(body)
+    if status != 200:
+        raise ServiceError(answer["__type"], answer["message"], status)
+    return answer
 
 
-def _statistics(metrics: Metrics, request: Payload) -> Payload:
-    code = "InvalidParameterValue"
-    start, end = _range(request, code)
-    period = _period(_required(request, "Period"), code)
-    wanted = [*request.get("Statistics", []), *request.get("ExtendedStatistics", [])]
-    if not wanted:
-        message = "Must specify either Statistics or ExtendedStatistics."
-        raise ServiceError("InvalidParameterCombination", message)
-    if (count := int((end - start) / metrics.clock.seconds(period))) > _MOST_DATAPOINTS:
-        message = f"You have requested up to {count:,} datapoints, which exceeds the limit of {_MOST_DATAPOINTS:,}."
-        hint = "You may reduce the datapoints requested by increasing Period, or decreasing the time range."
-        raise ServiceError("InvalidParameterCombination", f"{message} {hint}")
-    unit = request.get("Unit")
-    shown = unit or metrics.unit(*_metric(request))
-    points: dict[float, Payload] = {}
-    for statistic in wanted:
-        found = metrics.values(*_metric(request), _statistic(statistic, code), period, start, end, unit)
-        for at, value in found.items():
-            point = points.setdefault(at, {"Timestamp": at, "Unit": shown})
-            (point.setdefault("ExtendedStatistics", {}) if statistic[0] == "p" else point)[statistic] = value
-    return {"Label": request["MetricName"], "Datapoints": [points[at] for at in sorted(points)]}
-
-
-def _data(metrics: Metrics, request: Payload) -> Payload:
-    code = "ValidationError"
-    start, end = _range(request, code)
-    queries = _required(request, "MetricDataQueries")
-    ids = [query.get("Id", "") for query in queries]
-    if wrong := [name for name in ids if not _ID.fullmatch(name)]:
-        raise ServiceError(code, f"The value {wrong[0]} for parameter id does not match {_ID.pattern}.")
-    if len(set(ids)) < len(ids):
-        raise ServiceError(code, "The values for parameter id in MetricDataQueries are not unique.")
-    results = []
-    for query in queries:
-        if "MetricStat" not in query:
-            raise ServiceError(code, f"Query {query['Id']} has no MetricStat, and the local AWS does no metric math.")
-        asked = query["MetricStat"]
-        metric, statistic = _metric(asked["Metric"]), _statistic(asked["Stat"], code)
-        found = metrics.values(*metric, statistic, _period(asked["Period"], code), start, end, asked.get("Unit"))
-        points = sorted(found.items(), reverse=request.get("ScanBy") != "TimestampAscending")
-        if query.get("ReturnData", True):
-            about = {"Id": query["Id"], "Label": query.get("Label") or metric[2], "StatusCode": "Complete"}
-            results.append({**about, "Timestamps": [at for at, _ in points], "Values": [v for _, v in points]})
-    return {"MetricDataResults": results, "Messages": []}
-
-
-def _metric(described: Payload) -> tuple[str, str, str, dict[str, str]]:
+def _metric(described: Payload, caller: Caller) -> tuple[str, str, str, dict[str, str]]:
     """Region, namespace, name and dimensions: no dimensions are a set of their own."""
-    from ministack.core.responses import get_region
-
     dimensions = {each["Name"]: each["Value"] for each in described.get("Dimensions") or []}
-    return get_region(), _required(described, "Namespace"), _required(described, "MetricName"), dimensions
-
-
-def _range(request: Payload, code: str) -> tuple[float, float]:
-    from ministack.services import cloudwatch
-
-    start, end = (cloudwatch._parse_ts(_required(request, name)) for name in ("StartTime", "EndTime"))
-    if start >= end:
-        raise ServiceError(code, "The parameter StartTime must be less than the parameter EndTime.")
-    return start, end
-
-
-def _required(request: Payload, name: str) -> Any:
-    if request.get(name) in (None, "", []):
-        raise ServiceError("MissingParameter", f"The parameter {name} is required.")
-    return request[name]
-
-
-def _period(period: float, code: str, shortest: float = 1) -> float:
-    if period < shortest or (period not in _SHORT_PERIODS and period % 60):
-        allowed = ", ".join(str(each) for each in _SHORT_PERIODS if each >= shortest)
-        raise ServiceError(code, f"Period must be {allowed} or a multiple of 60, not {period}.")
-    return period
-
-
-def _statistic(statistic: str, code: str) -> str:
-    if not known(statistic):
-        has = "Sum, Average, Minimum, Maximum, SampleCount and percentiles such as p95"
-        raise ServiceError(code, f"The local AWS does not know the statistic {statistic}. It has {has}.")
-    return statistic
-
-
-def _put(inner: Callable[..., Any], params: Any, request: Payload, is_cbor: bool, is_json: bool = False) -> Any:
-    """Refuse what an alarm here cannot be, in any protocol."""
-    from ministack.services import cloudwatch
-
-    form = {name.partition(".")[0]: cloudwatch._p(params, name) for name in params}
-    try:
-        _check(request if is_cbor or is_json else form)
-    except ServiceError as error:
-        return cloudwatch._error(error.code, error.message, error.status, use_json=is_json, use_cbor=is_cbor)
-    return inner(params, request, is_cbor, is_json)
+    return caller.region, described["Namespace"], described["MetricName"], dimensions
 
 
 def _put_from_template(inner: Callable[..., None], alarm: Payload) -> None:
     try:
-        _check({name: value for name, value in alarm.items() if value is not None})
+        _check_alarm({name: value for name, value in alarm.items() if value is not None})
     except ServiceError as error:
         raise ValueError(error.message) from None
     inner(alarm)
 
 
-def _check(alarm: Payload) -> None:
-    code = "ValidationError"
-    if foreign := [name for name in _NOT_HERE if alarm.get(name)]:
-        message = f"The local AWS has no alarms with {foreign[0]}: an alarm is on one metric, or on other alarms."
-        raise ServiceError(code, message)
-    if "AlarmRule" in alarm:
-        return
-    given = {"TreatMissingData": "missing"} | alarm
+def _check_alarm(alarm: Payload) -> None:
+    missing = [name for name in _REQUIRED if name not in alarm]
+    refuse(missing, f"An alarm on a metric needs {', '.join(missing)}.")
     for name, allowed in (("ComparisonOperator", WORDS), ("TreatMissingData", _TREATMENTS)):
-        value = _required(given, name)
-        if value not in allowed:
-            raise ServiceError(code, f"{name} must be one of {', '.join(allowed)}, not {value}.")
-    _period(float(_required(alarm, "Period")), code, shortest=10)
-    _statistic(alarm.get("ExtendedStatistic") or _required(alarm, "Statistic"), code)
-    most, least = int(_required(alarm, "EvaluationPeriods")), int(alarm.get("DatapointsToAlarm") or 1)
-    if not 1 <= least <= most:
-        raise ServiceError(code, f"DatapointsToAlarm must be from 1 to EvaluationPeriods ({most}), not {least}.")
+        value = alarm.get(name, "missing")
+        refuse(value not in allowed, f"{name} must be one of {', '.join(allowed)}, not {value}.")
+    _check_period(alarm["Period"], alarm.get("ExtendedStatistic") or alarm.get("Statistic", ""), shortest=10)
+    most, least = alarm["EvaluationPeriods"], alarm.get("DatapointsToAlarm", 1)
+    refuse(not 1 <= least <= most, f"DatapointsToAlarm must be from 1 to EvaluationPeriods ({most}), not {least}.")
+    longest = 7 * _DAY if alarm["Period"] >= 3600 else _DAY
+    refuse(most * alarm["Period"] > longest, f"EvaluationPeriods * Period must be <= {longest} seconds.")
+
+
+def _check_period(period: float, statistic: str, shortest: float = 1) -> None:
+    allowed = [each for each in _SHORT_PERIODS if each >= shortest]
+    refuse(
+        period not in allowed and (period % 60 or not period),
+        f"Period must be {', '.join(map(str, allowed))} or a multiple of 60, not {period}.",
+    )
+    has = "Sum, Average, Minimum, Maximum, SampleCount and percentiles such as p95"
+    refuse(not known(statistic), f"The local AWS does not know the statistic {statistic!r}. It has {has}.")

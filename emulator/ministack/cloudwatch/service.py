@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from emulator.ministack.cloudwatch import requests
 from emulator.ministack.cloudwatch.alarms import Alarms
 from emulator.ministack.cloudwatch.metrics import Metrics
+from emulator.ministack.cloudwatch.requests import Requests
+from emulator.platform.awsapi import Caller, Payload
 from emulator.platform.clock import Clock
 
 logger = logging.getLogger(__name__)
@@ -18,27 +19,33 @@ class CloudWatch:
     """The platform's `Monitoring`; `note_change` is told when there is something to save."""
 
     def __init__(self, account: str, clock: Clock, note_change: Callable[[], None]) -> None:
-        self._metrics = Metrics(account, clock)
-        self._alarms = Alarms(account, clock, self._metrics)
-        self._note_change = note_change
+        self.metrics = Metrics(account, clock)
+        self._alarms = Alarms(account, clock, self.metrics)
+        self.requests = Requests(account, self.metrics)
+        self._account, self._note_change = account, note_change
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="cloudwatch", daemon=True)
-        self.record = self._metrics.record
-        self.values = self._metrics.values
+        self.record = self.metrics.record
         self.alarm_state = self._alarms.state
         self.on_alarm = self._alarms.on_alarm
-        self.put_alarm = self._alarms.put
-        self.delete_alarms = self._alarms.delete
 
     def install(self) -> None:
         """Put ours in the place of MiniStack's."""
-        self._metrics.install()
+        self.metrics.install()
         self._alarms.install()
-        requests.install(self._metrics)
+        self.requests.install()
+
+    def put_alarm(self, region: str, alarm: Payload) -> None:
+        """See `Monitoring.put_alarm`."""
+        self.requests.call("PutMetricAlarm", alarm, Caller(self._account, region))
+
+    def delete_alarms(self, region: str, names: Sequence[str]) -> None:
+        """See `Monitoring.delete_alarms`."""
+        self.requests.call("DeleteAlarms", {"AlarmNames": list(names)}, Caller(self._account, region))
 
     def start(self) -> None:
         """Check alarms from now on."""
-        self._metrics.evict()
+        self.metrics.evict()
         self._thread.start()
 
     def stop(self) -> None:
@@ -46,16 +53,16 @@ class CloudWatch:
         self._stopping.set()
         if self._thread.is_alive():
             self._thread.join()
-        self._metrics.flush()
+        self.metrics.flush()
 
     def check(self) -> None:
         """Keep what was recorded, and check the alarms whose time it is."""
-        recorded, changed = self._metrics.flush(), self._alarms.check()
+        recorded, changed = self.metrics.flush(), self._alarms.check()
         if recorded or changed:
             self._note_change()
 
     def _run(self) -> None:
-        while not self._stopping.wait(self._metrics.resolution):
+        while not self._stopping.wait(self.metrics.resolution):
             try:
                 self.check()
             except Exception:

@@ -40,8 +40,7 @@ class LocalAws:
         # Only now: MiniStack reads its environment while it is imported.
         from ministack import app
 
-        from emulator.autoscaling import metrics
-        from emulator.autoscaling.capacity import Capacity, ProvisionedConcurrency, Variants
+        from emulator.autoscaling import resources
         from emulator.autoscaling.service import ApplicationAutoScaling
         from emulator.ministack import identity, instances, limits, routing, scheduled_rules, tagging
         from emulator.ministack.cloudformation import interruptions, resource_types, stack_rights, stack_rules
@@ -79,16 +78,15 @@ class LocalAws:
         host = host_of("sagemaker")
         self._sagemaker = SageMaker(host)
         enforcement.install()
-        capacities: dict[str, Capacity] = {
-            metrics.INSTANCES: Variants(self._sagemaker, host.account),
-            metrics.SERVERLESS: Variants(self._sagemaker, host.account, serverless=True),
-            metrics.FUNCTION: ProvisionedConcurrency(provisioned.count, provisioned.put),
+        capacities: dict[str, resources.Capacity] = {
+            resources.INSTANCES: resources.Instances(self._sagemaker, host.account),
+            resources.FUNCTION: resources.ProvisionedConcurrency(provisioned.count, provisioned.put),
         }
         self._scaling = ApplicationAutoScaling(host, capacities)
         services: list[Service] = [self._sagemaker, self._scaling, ServiceQuotas(host.account, quotas)]
         by_name = {service.name: service for service in services}
         routing.install(by_name, self._sagemaker.runtime)
-        resource_types.install(by_name, self._durability.save)
+        resource_types.install({**by_name, "cloudwatch": self._cloudwatch.requests}, self._durability.save)
         corrections.install(endpoint_url, self._processes, [name for name in own if not name.startswith("AWS_")])
         self._provisioned = provisioned.Provisioned(self._durability.note_change)
         self._provisioned.install()

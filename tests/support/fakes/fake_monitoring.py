@@ -2,20 +2,10 @@
 
 from __future__ import annotations
 
-import statistics
-import time
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-_STATISTICS: dict[str, Callable[[Sequence[float]], float]] = {
-    "Sum": sum,
-    "Average": statistics.fmean,
-    "Minimum": min,
-    "Maximum": max,
-    "SampleCount": len,
-}
-Act = Callable[[str, str, dict[str, Any], str, float | None], None]
+Act = Callable[[str, str, dict[str, Any], str, Sequence[float]], None]
 
 
 class Point(NamedTuple):
@@ -28,7 +18,6 @@ class Point(NamedTuple):
     value: float
     unit: str
     count: float
-    at: float
 
 
 class FakeMonitoring:
@@ -44,18 +33,7 @@ class FakeMonitoring:
         self, region: str, namespace: str, name: str, dimensions: Mapping[str, str], value: float,
         unit: str = "None", count: float = 1.0,
     ) -> None:  # fmt: skip
-        self.points.append(Point(region, namespace, name, dict(dimensions), value, unit, count, time.time()))
-
-    def values(
-        self, region: str, namespace: str, name: str, dimensions: Mapping[str, str], statistic: str, period: float,
-        start: float, end: float,
-    ) -> dict[float, float]:  # fmt: skip
-        found: dict[float, list[float]] = defaultdict(list)
-        for point in self.points:
-            same = point[:4] == (region, namespace, name, dict(dimensions))
-            if same and start <= point.at < end:
-                found[point.at // period * period].append(point.value)
-        return {begin: _STATISTICS[statistic](values) for begin, values in found.items()}
+        self.points.append(Point(region, namespace, name, dict(dimensions), value, unit, count))
 
     def put_alarm(self, region: str, alarm: dict[str, Any]) -> None:
         self.alarms[region, alarm["AlarmName"]] = alarm
@@ -72,7 +50,7 @@ class FakeMonitoring:
     def on_alarm(self, prefix: str, act: Act) -> None:
         self._acts.append((prefix, act))
 
-    def fire(self, region: str, name: str, value: float | None, state: str = "ALARM") -> None:
+    def fire(self, region: str, name: str, *values: float, state: str = "ALARM") -> None:
         """Bring an alarm into a state, or keep it there for one period more, and do what it is for."""
         alarm = self.alarms[region, name]
         self.states[region, name] = state
@@ -80,4 +58,4 @@ class FakeMonitoring:
         for arn in alarm.get(actions, []):
             for prefix, act in self._acts:
                 if arn.startswith(prefix):
-                    act(arn, region, alarm, state, value)
+                    act(arn, region, alarm, state, values)

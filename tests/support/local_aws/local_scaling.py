@@ -8,8 +8,7 @@ from typing import Any
 from emulator_fixtures import CALLER, make_host
 from fake_monitoring import FakeMonitoring
 
-from emulator.autoscaling.capacity import Size
-from emulator.autoscaling.metrics import FUNCTION, INSTANCES
+from emulator.autoscaling.resources import FUNCTION, INSTANCES, Size
 from emulator.autoscaling.service import ApplicationAutoScaling
 from emulator.platform.awsapi import Payload
 from emulator.platform.store import Store
@@ -76,10 +75,10 @@ class LocalScaling:
         self.service.scaling.step()
         return self.capacity.wanted
 
-    def alarm(self, name: str, value: float, *, after: float = 0.0, reached: bool = True) -> int:
+    def alarm(self, name: str, *values: float, after: float = 0.0, reached: bool = True) -> int:
         """Have an alarm in ALARM, later; the capacity then."""
         self.now += after + 0.001  # activities have an order
-        self.monitoring.fire("eu-west-1", name, value)
+        self.monitoring.fire("eu-west-1", name, *values)
         return self.settle(reached=reached)
 
     def activities(self, **members: Any) -> list[Payload]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections import defaultdict
 from collections.abc import Iterator
@@ -15,16 +14,18 @@ from ministack.services import cloudwatch as store
 
 from emulator.ministack.cloudwatch.service import CloudWatch
 from emulator.platform.alarms import ALARM, INSUFFICIENT_DATA, AlarmRule
+from emulator.platform.awsapi import Caller
 from emulator.platform.clock import Clock
 from emulator.platform.errors import ServiceError
 
+CALLER = Caller("000000000000", "us-east-1")
 START = 1_800_000_000.0
 REGIONS = ("us-east-1", "eu-west-1")
 DIMENSIONS: tuple[dict[str, str], ...] = ({}, {"a": "1"}, {"a": "1", "b": "2"}, {"a": "1|b=2"}, {"a=1|b": "2"})
 AFTER = st.integers(0, 2990).map(lambda tenths: tenths / 10)
 RECORDS = st.lists(
     st.tuples(
-        st.integers(0, 2990).map(lambda tenths: tenths / 10),
+        AFTER,
         st.sampled_from(REGIONS),
         st.sampled_from(DIMENSIONS),
         st.integers(1, 999),
@@ -73,7 +74,7 @@ def test_a_metric_has_what_was_recorded_for_it(time: Time, records: list[Any], s
     for place in [(region, dimensions) for region in REGIONS for dimensions in DIMENSIONS]:
         wanted = expected[place[0], str(place[1])]
         for name, of in (("Sum", sum), ("SampleCount", len), ("Minimum", min), ("p50", statistics.median)):
-            found = cloudwatch.values(place[0], "N", "m", place[1], name, period, START, START + real(300))
+            found = cloudwatch.metrics.values(place[0], "N", "m", place[1], name, period, START, START + real(300))
             numbered = {round((at - START) / real(period)): value for at, value in found.items()}
             assert numbered == pytest.approx({number: of(some) for number, some in wanted.items()})
 
@@ -122,21 +123,33 @@ def test_the_reason_is_in_the_words_of_aws(time: Time) -> None:
     ]  # fmt: skip
 
 
+ALARM_REQUEST = {"AlarmName": "a", **METRIC, **RULE}
+DATA_REQUEST = {**RANGE, "MetricDataQueries": [QUERY]}
+
+
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("operation", "request_", "message"),
     [
-        ({"Period": 61}, "Period must be 10, 20, 30 or a multiple of 60, not 61"),
-        ({"DatapointsToAlarm": 3}, "DatapointsToAlarm must be from 1 to EvaluationPeriods (2), not 3."),
-        ({"TreatMissingData": "x"}, "TreatMissingData must be one of missing, ignore, breaching, notBreaching, not x."),
-        ({"Statistic": "tm90"}, "does not know the statistic tm90"),
-        ({"Metrics": [{"Id": "m"}]}, "no alarms with Metrics"),
-        ({"ComparisonOperator": "GreaterThanUpperThreshold"}, "ComparisonOperator must be one of"),
+        ("PutMetricAlarm", {**ALARM_REQUEST, "Period": 61}, "Period must be 10, 20, 30 or a multiple of 60, not 61"),
+        ("PutMetricAlarm", {**ALARM_REQUEST, "DatapointsToAlarm": 3}, "must be from 1 to EvaluationPeriods (2), not 3"),
+        ("PutMetricAlarm", {**ALARM_REQUEST, "TreatMissingData": "x"}, "ignore, breaching, notBreaching, not x."),
+        ("PutMetricAlarm", {**ALARM_REQUEST, "ExtendedStatistic": "tm90"}, "does not know the statistic 'tm90'"),
+        ("PutMetricAlarm", {**ALARM_REQUEST, "Metrics": []}, "no alarms with Metrics"),
+        ("PutMetricAlarm", {**ALARM_REQUEST, "ComparisonOperator": "GreaterThanUpperThreshold"}, "must be one of"),
+        ("PutMetricAlarm", {**ALARM_REQUEST, "EvaluationPeriods": 1441}, "must be <= 86400 seconds"),
+        ("PutMetricAlarm", {"AlarmName": "a", **RULE}, "needs MetricName, Namespace, Period"),
+        ("GetMetricData", {"StartTime": START, "MetricDataQueries": [QUERY]}, "Value null at 'endTime'"),
+        ("GetMetricData", {**DATA_REQUEST, "EndTime": START}, "StartTime must be less than the parameter"),
+        ("GetMetricData", {**RANGE, "MetricDataQueries": [QUERY, QUERY]}, "are not unique"),
+        ("GetMetricData", {**RANGE, "MetricDataQueries": [{"Id": "A"}]}, "do not match"),
+        ("GetMetricData", {**RANGE, "MetricDataQueries": [{"Id": "a", "Expression": "b/c"}]}, "no metric math"),
+        ("GetMetricStatistics", {**RANGE, **METRIC, "Period": 60, "Statistic": "Sum"}, "Unknown parameter 'statistic'"),
     ],
-)
-def test_an_alarm_that_would_not_act_is_refused(time: Time, change: dict[str, Any], message: str) -> None:
+)  # fmt: skip
+def test_what_cannot_be_done_is_refused(time: Time, operation: str, request_: dict[str, Any], message: str) -> None:
     with pytest.raises(ServiceError) as refused:
-        installed().put_alarm("us-east-1", {"AlarmName": "a", **METRIC, **RULE, **change})
-    assert message in refused.value.message
+        installed().requests.call(operation, request_, CALLER)
+    assert (refused.value.code, message in refused.value.message) == ("ValidationError", True)
     assert store._alarms._data == {}
 
 
@@ -146,22 +159,6 @@ def test_values_are_newest_first_unless_asked_otherwise(time: Time) -> None:
         time.now = START + 60 * minute
         cloudwatch.record("us-east-1", "N", "m", {}, minute + 1)
     for scan, expected in (({}, [2.0, 1.0]), ({"ScanBy": "TimestampAscending"}, [1.0, 2.0])):
-        _, _, body = store._get_metric_data({}, {**RANGE, **scan, "MetricDataQueries": [QUERY]}, False, True)
-        assert json.loads(body)["MetricDataResults"][0]["Values"] == expected
-
-
-@pytest.mark.parametrize(
-    ("request_", "message"),
-    [
-        ({"StartTime": START, "MetricDataQueries": [QUERY]}, "The parameter EndTime is required."),
-        ({**RANGE, "EndTime": START, "MetricDataQueries": [QUERY]}, "StartTime must be less than the parameter"),
-        ({**RANGE, "MetricDataQueries": [QUERY, QUERY]}, "are not unique"),
-        ({**RANGE, "MetricDataQueries": [{"Id": "A"}]}, "does not match"),
-        ({**RANGE, "MetricDataQueries": [{"Id": "a", "Expression": "b/c"}]}, "no metric math"),
-    ],
-)
-def test_a_query_that_cannot_be_answered_is_refused(time: Time, request_: dict[str, Any], message: str) -> None:
-    installed()
-    status, _, body = store._get_metric_data({}, request_, False, True)
-    assert status == 400
-    assert message in json.loads(body)["message"]
+        request = {**RANGE, **scan, "MetricDataQueries": [QUERY]}
+        answer = cloudwatch.requests.call("GetMetricData", request, CALLER)
+        assert answer["MetricDataResults"][0]["Values"] == expected

@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 from emulator_fixtures import refusal
+from hypothesis import given
+from hypothesis import strategies as st
 from local_scaling import TARGET, LocalScaling
 
-from emulator.autoscaling.capacity import ProvisionedConcurrency, Variants
-from emulator.autoscaling.metrics import FUNCTION, resource_parts
-from emulator.platform.awsapi import Caller, Payload, Service, ServiceError
+from emulator.autoscaling.resources import FUNCTION, ProvisionedConcurrency, resource_parts
+from emulator.ministack.schedules import next_date
+from emulator.platform.awsapi import Payload, ServiceError
 
 STEPS = {"AdjustmentType": "ChangeInCapacity", "Cooldown": 60}
 
@@ -97,15 +99,22 @@ def test_a_change_that_others_undo_is_not_called_successful(aws: LocalScaling) -
         assert aws.activities()[0]["StatusCode"] == status
 
 
-def test_why_nothing_was_scaled_is_told_once_and_when_asked(aws: LocalScaling) -> None:
-    high, _ = aws.track()
-    aws.capacity.wanted = 4
-    aws.alarm(high, 200.0)
-    aws.alarm(high, 200.0, after=60)
-    assert aws.activities() == []
-    (attempt,) = aws.activities(IncludeNotScaledActivities=True)
-    assert attempt["Description"] == "Attempting to scale due to alarm triggered"
-    assert attempt["NotScaledReasons"] == [{"Code": "AlreadyAtMaxCapacity", "MaxCapacity": 4}]
+def test_bounds_that_were_refused_are_tried_again_after_a_minute(aws: LocalScaling) -> None:
+    aws.capacity.refusal = ServiceError("ValidationException", 'Cannot update in-progress endpoint "dogs".')
+    aws.call("RegisterScalableTarget", **TARGET, MinCapacity=2)
+    assert aws.settle() == 1
+    aws.capacity.refusal = None
+    for after, expected in ((59, 1), (1, 2)):
+        aws.now += after
+        assert aws.settle() == expected
+
+
+@given(st.integers(1_824_936_000, 1_824_952_000), st.sampled_from(["30 2 * * ? *", "* * * * ? *", "0 0/2 ? * SUN *"]))
+def test_the_next_run_is_later_also_when_daylight_saving_time_ends(after: int, fields: str) -> None:
+    # It is 2:00 at 1,824,940,800 and an hour later once more.
+    date = next_date({"Schedule": f"cron({fields})", "Timezone": "Europe/Berlin"}, after)
+    assert date is not None
+    assert after < date <= after + 9 * 86400
 
 
 @pytest.mark.parametrize(
@@ -152,13 +161,8 @@ def test_a_step_policy_takes_the_aggregated_metric(aws: LocalScaling) -> None:
     ]
     configuration = {**STEPS, "StepAdjustments": steps, "MetricAggregationType": "Maximum"}
     arn = aws.call("PutScalingPolicy", **TARGET, PolicyName="s", StepScalingPolicyConfiguration=configuration)
-    metric = {"Namespace": "N", "MetricName": "M", "Statistic": "Average"}
-    alarm = {**metric, "AlarmName": "a", "Period": 60, "EvaluationPeriods": 5, "Threshold": 100}
-    aws.monitoring.put_alarm("eu-west-1", {**alarm, "AlarmActions": [arn["PolicyARN"]]})
-    for value, before in ((125.0, 100), (110.0, 1)):
-        aws.monitoring.record("eu-west-1", "N", "M", {}, value)
-        aws.monitoring.points[-1] = aws.monitoring.points[-1]._replace(at=aws.now - before)
-    assert aws.alarm("a", 110.0) == 4
+    aws.monitoring.put_alarm("eu-west-1", {"AlarmName": "a", "Threshold": 100, "AlarmActions": [arn["PolicyARN"]]})
+    assert aws.alarm("a", 125.0, 110.0) == 4
 
 
 def test_alarms_are_made_as_aws_makes_them_and_go_with_the_policy(aws: LocalScaling) -> None:
@@ -186,22 +190,10 @@ def test_metrics_that_cannot_be_tracked_are_refused_by_name(aws: LocalScaling) -
     assert "tracks one metric" in error.message
 
 
-def test_functions_and_serverless_variants_are_asked_for_provisioned_concurrency() -> None:
+def test_functions_are_asked_for_provisioned_concurrency() -> None:
     asked: list[Any] = []
-
-    class SageMaker(Service):
-        def call(self, operation: str, payload: Payload, caller: Caller) -> Payload:
-            asked.append(payload.get("DesiredWeightsAndCapacities"))
-            variant = {"VariantName": "v", "DesiredServerlessConfig": {"ProvisionedConcurrency": 2}}
-            return {"EndpointStatus": "Updating", "ProductionVariants": [variant]}
-
-    variant = {"EndpointName": "e", "VariantName": "v"}
-    serverless = Variants(SageMaker("1"), "1", serverless=True)
-    assert serverless.read("eu-west-1", variant) == (2, False)
-    serverless.put("eu-west-1", variant, 3)
-    assert asked[-1] == [{"VariantName": "v", "ServerlessUpdateConfig": {"ProvisionedConcurrency": 3}}]
     function = resource_parts("lambda", FUNCTION, "function:classify:live")
     concurrency = ProvisionedConcurrency(lambda *alias: None, lambda *change: asked.append(change))
     assert concurrency.read("eu-west-1", function) == (0, True)
     concurrency.put("eu-west-1", function, 5)
-    assert asked[-1] == ("eu-west-1", "classify", "live", 5)
+    assert asked == [("eu-west-1", "classify", "live", 5)]

@@ -1,21 +1,20 @@
-"""What target tracking follows: the metrics that AWS predefines, and the alarms that it makes of them."""
+"""What is scaled: how it is written, the metrics that target tracking follows, and how its capacity is changed."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
 
 from emulator.autoscaling.policy import tracking_alarms
-from emulator.platform.awsapi import Payload, ServiceError
+from emulator.platform.awsapi import Caller, Payload, Service, ServiceError
 from emulator.platform.errors import refuse
 
 INSTANCES = "sagemaker:variant:DesiredInstanceCount"
-SERVERLESS = "sagemaker:variant:DesiredProvisionedConcurrency"
 FUNCTION = "lambda:function:ProvisionedConcurrency"
-_VARIANT = r"endpoint/(?P<EndpointName>[\w-]+)/variant/(?P<VariantName>[\w-]+)"
 #: How a resource is written, by its dimension; the parts are the dimensions of its metrics.
 _RESOURCE_IDS = {
-    INSTANCES: _VARIANT,
-    SERVERLESS: _VARIANT,
+    INSTANCES: r"endpoint/(?P<EndpointName>[\w-]+)/variant/(?P<VariantName>[\w-]+)",
     FUNCTION: r"function:(?P<Resource>(?P<FunctionName>[\w-]+):[\w-]+)",
 }
 #: By its type: the dimension that it is for, and the metric of CloudWatch. From the guides of Application Auto Scaling,
@@ -24,9 +23,6 @@ _PREDEFINED = {
     "SageMakerVariantInvocationsPerInstance": (INSTANCES, "AWS/SageMaker", "InvocationsPerInstance", "Sum"),
     "SageMakerVariantConcurrentRequestsPerModelHighResolution": (
         *(INSTANCES, "AWS/SageMaker", "ConcurrentRequestsPerModel", "Maximum"),
-    ),
-    "SageMakerVariantProvisionedConcurrencyUtilization": (
-        *(SERVERLESS, "AWS/SageMaker", "ServerlessProvisionedConcurrencyUtilization", "Average"),
     ),
     "LambdaProvisionedConcurrencyUtilization": (FUNCTION, "AWS/Lambda", "ProvisionedConcurrencyUtilization", "Average"),
 }
@@ -79,15 +75,76 @@ def _metric(policy: Payload, configuration: Payload) -> Payload:
         one = custom.keys() >= {"MetricName", "Namespace", "Statistic"} and "Metrics" not in custom
         refuse(not one, "The local AWS tracks one metric: give its MetricName, Namespace and Statistic, no Metrics.")
         return dict(custom)
-    kind, dimension = (
-        configuration["PredefinedMetricSpecification"]["PredefinedMetricType"],
-        policy["ScalableDimension"],
-    )
+    kind = configuration["PredefinedMetricSpecification"]["PredefinedMetricType"]
+    dimension = policy["ScalableDimension"]
     known = {name: metric for name, (of, *metric) in _PREDEFINED.items() if of == dimension}
-    if kind not in known:
-        message = f"Unsupported predefined metric type {kind} for {dimension}. The local AWS has {', '.join(known)}."
-        raise ServiceError("ValidationException", message)
+    wrong = kind not in known
+    refuse(wrong, f"Unsupported predefined metric type {kind} for {dimension}. The local AWS has {', '.join(known)}.")
     namespace, name, statistic = known[kind]
     parts = resource_parts(policy["ServiceNamespace"], dimension, policy["ResourceId"])
     dimensions = [{"Name": name, "Value": value} for name, value in sorted(parts.items())]
     return {"Namespace": namespace, "MetricName": name, "Statistic": statistic, "Dimensions": dimensions}
+
+
+class Size(NamedTuple):
+    """A capacity: how much is wanted, and whether there is no change under way."""
+
+    wanted: int
+    settled: bool
+
+
+class Capacity(Protocol):
+    """The capacity of one kind of resource; `parts` are the names in a resource's id."""
+
+    noun: str  # as activities call it
+    service: str  # as errors call the service
+
+    def read(self, region: str, parts: dict[str, str]) -> Size | None:
+        """Read it; None: there is no such resource."""
+
+    def put(self, region: str, parts: dict[str, str], count: int) -> None:
+        """Begin to change it; a ServiceError says why it cannot be."""
+
+
+class Instances:
+    """The instances of endpoint variants, through SageMaker."""
+
+    noun, service = "desired instance count", "AmazonSageMaker"
+
+    def __init__(self, sagemaker: Service, account: str) -> None:
+        self._sagemaker, self._account = sagemaker, account
+
+    def read(self, region: str, parts: dict[str, str]) -> Size | None:
+        request = {"EndpointName": parts["EndpointName"]}
+        try:
+            endpoint = self._sagemaker.call("DescribeEndpoint", request, Caller(self._account, region))
+        except ServiceError:
+            return None
+        counts = {
+            each["VariantName"]: each.get("DesiredInstanceCount") for each in endpoint.get("ProductionVariants", [])
+        }
+        wanted = counts.get(parts["VariantName"])
+        return None if wanted is None else Size(wanted, endpoint["EndpointStatus"] == "InService")
+
+    def put(self, region: str, parts: dict[str, str], count: int) -> None:
+        desired = [{"VariantName": parts["VariantName"], "DesiredInstanceCount": count}]
+        request = {"EndpointName": parts["EndpointName"], "DesiredWeightsAndCapacities": desired}
+        self._sagemaker.call("UpdateEndpointWeightsAndCapacities", request, Caller(self._account, region))
+
+
+class ProvisionedConcurrency:
+    """The provisioned concurrency of aliases and versions of functions; one that has none has 0."""
+
+    noun = "desired concurrency"
+    service = "AWSLambda"
+
+    def __init__(self, count: Callable[[str, str, str], int | None], put: Callable[[str, str, str, int], None]) -> None:
+        self._count, self._put = count, put
+
+    def read(self, region: str, parts: dict[str, str]) -> Size | None:
+        function, qualifier = parts["Resource"].split(":")
+        return Size(self._count(region, function, qualifier) or 0, settled=True)
+
+    def put(self, region: str, parts: dict[str, str], count: int) -> None:
+        function, qualifier = parts["Resource"].split(":")
+        self._put(region, function, qualifier, count)
