@@ -38,40 +38,33 @@ def install(clock: Clock, monitoring: Monitoring) -> None:
     around(eventbridge, "_parse_rate_seconds", rate)
     around(eventbridge, "_cron_next_fire", cron)
     eventbridge._SCHEDULER_TICK_INTERVAL = clock.seconds(_LOOK_SECONDS)
-    around(eventbridge, "_put_rule", functools.partial(_checked, _check_rule))
-    around(eventbridge, "_put_targets", functools.partial(_checked, _check_targets))
-    wrap_handlers("AWS::Events::Rule", before=_check_template)
+    around(eventbridge, "_put_rule", _checked)
+    around(eventbridge, "_put_targets", _checked)
+    wrap_handlers("AWS::Events::Rule", before=lambda identity, rule: _check(rule))
     around(eventbridge, "_invoke_target", functools.partial(_deliver, monitoring))
 
 
-def _checked(check: Callable[[Payload], None], inner: Callable[[Payload], Any], request: Payload) -> Any:
+def _checked(inner: Callable[[Payload], Any], request: Payload) -> Any:
     from ministack.core.responses import error_response_json
 
     try:
-        check(request)
+        _check(request)
     except ValueError as error:
         return error_response_json("ValidationException", str(error), 400)
     return inner(request)
 
 
-def _check_template(identity: str, rule: Payload) -> None:
-    _check_rule(rule)
-    _check_targets(rule)
-
-
-def _check_rule(rule: Payload) -> None:
+def _check(request: Payload) -> None:
+    """Refuse what a request, or a template's rule, has beside a schedule and functions."""
     from ministack.services import eventbridge
 
-    if rule.get("EventPattern"):
+    if request.get("EventPattern"):
         raise ValueError("The local AWS emits no events that match an EventPattern: give a ScheduleExpression.")
-    if rule.get("EventBusName", "default") != "default":
+    if request.get("EventBusName", "default") != "default":
         raise ValueError("ScheduleExpression is supported only on the default event bus.")
-    schedule = rule.get("ScheduleExpression")
-    if not schedule or not eventbridge._validate_schedule_expression(schedule):
+    schedule = request.get("ScheduleExpression")
+    if "Rule" not in request and not (schedule and eventbridge._validate_schedule_expression(schedule)):
         raise ValueError("Parameter ScheduleExpression is not valid.")
-
-
-def _check_targets(request: Payload) -> None:
     for target in request.get("Targets") or []:
         if ":lambda:" not in target["Arn"]:
             raise ValueError(f"Rules of the local AWS call functions only, not {target['Arn']}.")

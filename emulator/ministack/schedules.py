@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import re
 
 from dateutil import tz
 
@@ -19,30 +18,24 @@ def next_date(action: Payload, after: float) -> float | None:
 
     An expression or a time zone that cannot be read is refused. Dates are those of AWS's clock, in seconds.
     """
-    schedule = action["Schedule"]
-    match = re.fullmatch(r"(at|rate|cron)\((.+)\)", schedule)
-    refuse(match is None, f"Schedule expression {schedule!r} is none of at(…), rate(…), cron(…).")
     zone = tz.gettz(action.get("Timezone", "UTC"))
     refuse(zone is None, f"Time zone {action.get('Timezone')!r} is not a name of the IANA's, such as Europe/Berlin.")
-    after = max(after, action.get("StartTime", after))
-    date = _next(schedule, after, zone)
+    try:
+        date = _next(action["Schedule"], max(after, action.get("StartTime", after)), zone)
+    except (TypeError, ValueError):
+        give = "at(yyyy-mm-ddThh:mm:ss), rate(number minutes) or cron(minutes hours day month weekday year)"
+        refuse(True, f"Schedule expression {action['Schedule']!r} is not valid: give {give}.")
     return None if date is None or date > action.get("EndTime", date) else date
 
 
 def _next(schedule: str, after: float, zone: datetime.tzinfo | None) -> float | None:
+    """Do the same for an expression alone; a TypeError or a ValueError where it cannot be read."""
     if schedule.startswith("at("):
-        try:
-            date = datetime.datetime.fromisoformat(schedule[3:-1]).replace(tzinfo=zone).timestamp()
-        except ValueError:
-            refuse(True, f"Schedule expression {schedule!r}: give at(yyyy-mm-ddThh:mm:ss).")
+        date = datetime.datetime.strptime(schedule, "at(%Y-%m-%dT%H:%M:%S)").replace(tzinfo=zone).timestamp()
         return date if date > after else None
-    if schedule.startswith("rate("):
-        seconds = _parse_rate_seconds(schedule)
-        refuse(not seconds, f"Schedule expression {schedule!r}: give rate(number minutes), hours or days.")
-        return after + float(seconds or 0)
-    fields = _parse_cron_fields(schedule)
-    refuse(fields is None, f"Schedule expression {schedule!r}: give cron(minutes hours day month weekday year).")
-    found = datetime.datetime.fromtimestamp(after, zone)
+    if seconds := _parse_rate_seconds(schedule):
+        return after + float(seconds)
+    fields, found = _parse_cron_fields(schedule), datetime.datetime.fromtimestamp(after, zone)
     while (found := _cron_next_fire(fields, found)) and found.timestamp() <= after:
         pass  # in the hour that the end of daylight saving time repeats
     return float(found.timestamp()) if found else None

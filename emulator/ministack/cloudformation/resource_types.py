@@ -9,7 +9,6 @@ from typing import Any
 from emulator.ministack.cloudformation.resources import (
     Created,
     NamedResource,
-    ResourceType,
     ScalableTarget,
     ScalingPolicy,
     caller,
@@ -35,29 +34,6 @@ class RecordOnly:
 
     def delete(self, identity: str, properties: Payload) -> None:
         """There is nothing to delete."""
-
-
-@dataclass(frozen=True)
-class CompositeAlarm(ResourceType):
-    """``AWS::CloudWatch::CompositeAlarm``, known by its name."""
-
-    type_name = "AWS::CloudWatch::CompositeAlarm"
-    replacing_properties = ("AlarmName",)
-
-    def create(self, logical_id: str, properties: Payload, stack_name: str) -> Created:
-        return self.update(properties.get("AlarmName") or generated_name(stack_name, logical_id), {}, properties)
-
-    def update(self, name: str, old: Payload, new: Payload, *_: Any) -> Created:
-        from ministack.services import cloudwatch
-
-        # The API takes no tags of CloudFormation's own.
-        self.call("PutCompositeAlarm", {**new, "AlarmName": name, "Tags": None})
-        cloudwatch.cloudformation_set_metric_alarm_tags(name, new.get("Tags") or [])
-        owner = caller()
-        return name, {"Arn": f"arn:aws:cloudwatch:{owner.region}:{owner.account}:alarm:{name}"}
-
-    def delete(self, name: str, properties: Payload) -> None:
-        self.remove("DeleteAlarms", {"AlarmNames": [name]})
 
 
 #: Types of which a stack keeps a record here and nothing more.
@@ -117,13 +93,13 @@ def install(services: Mapping[str, Service], checkpoint: Callable[[], None]) -> 
 
     scaling = services["application-autoscaling"]
     added: list[Any] = [*sagemaker_types(services["sagemaker"]), ScalableTarget(scaling), ScalingPolicy(scaling)]
-    added += [CompositeAlarm(services["cloudwatch"]), *map(RecordOnly, RECORD_ONLY)]
+    added += map(RecordOnly, RECORD_ONLY)
     names = frozenset(resource.type_name for resource in added)
     for resource in added:
         changes = {name: _after(checkpoint, getattr(resource, name)) for name in ("create", "update", "delete")}
         provisioners._RESOURCE_HANDLERS[resource.type_name] = {**changes, "update_with_logical_id": True}
         provisioners._REPLACING_PROPERTIES[resource.type_name] = resource.replacing_properties
-        if isinstance(resource, NamedResource | ScalableTarget | CompositeAlarm):
+        if isinstance(resource, NamedResource | ScalableTarget):
             provisioners._STACK_TAG_PROPERTY[resource.type_name] = ("Tags", "list")
 
     # The types block until what they make is in service: an endpoint fetches its model from the S3 of this very server.

@@ -23,7 +23,7 @@ _NAME_LIMIT = 63
 _RESERVED_TAGS = "aws:"
 #: CloudFormation takes numbers as texts.
 _NUMBERS: Mapping[str, Callable[[str], float]] = {"integer": int, "long": int, "float": float, "double": float}
-_TITLES = {"sagemaker": "SageMaker", "application-autoscaling": "ApplicationAutoScaling", "cloudwatch": "CloudWatch"}
+_TITLES = {"sagemaker": "SageMaker", "application-autoscaling": "ApplicationAutoScaling"}
 #: What names a scalable target, in the order of its physical id.
 _TARGET_MEMBERS = ("ResourceId", "ScalableDimension", "ServiceNamespace")
 #: Where a notebook instance may come to rest, as nobody but its user wants it.

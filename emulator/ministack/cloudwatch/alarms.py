@@ -107,11 +107,9 @@ class Alarms:
             self._call(region, alarm, state)
             return False
         reason = _reason(rule, recent, before, state)
-        now = int(time.time())
-        alarm.update(StateValue=state, StateReason=reason, StateUpdatedTimestamp=now, StateTransitionedTimestamp=now)
-        cloudwatch._record_history(alarm["AlarmName"], before, state, reason)
-        cloudwatch._dispatch_alarm_actions(alarm, before, state, reason)
-        cloudwatch._evaluate_parent_alarms(alarm)
+        cloudwatch._set_alarm_state(
+            {}, {"AlarmName": alarm["AlarmName"], "StateValue": state, "StateReason": reason}, False, True
+        )
         return True
 
     def _dispatch(self, inner: Callable[..., None], alarm: Payload, before: str, state: str, reason: str) -> None:
@@ -157,22 +155,20 @@ def _note_action(alarm: Payload, arn: str, refused: str | None) -> None:
 def _reason(rule: AlarmRule, recent: Sequence[tuple[float, float]], before: str, state: str) -> str:
     """Say as AWS does why an alarm is in a state."""
     missing = rule.evaluation_periods - len(recent)
+    s, was = ("", "was") if missing == 1 else ("s", "were")
     if state == INSUFFICIENT_DATA:
-        verb = "datapoint was" if missing == 1 else "datapoints were"
-        return f"Insufficient Data: {missing} {verb} unknown."
+        return f"Insufficient Data: {missing} datapoint{s} {was} unknown."
     if not recent:
-        periods = "period" if missing == 1 else "periods"
-        treated = "datapoint was" if missing == 1 else "datapoints were"
-        kind = "Breaching" if state == ALARM else "NonBreaching"
-        received = f"no datapoints were received for {missing} {periods}"
-        return f"Threshold Crossed: {received} and {missing} missing {treated} treated as [{kind}]."
+        treated = (
+            f"{missing} missing datapoint{s} {was} treated as [{'Breaching' if state == ALARM else 'NonBreaching'}]"
+        )
+        return f"Threshold Crossed: no datapoints were received for {missing} period{s} and {treated}."
     deciding = [(at, value) for at, value in reversed(recent) if rule.breaches(value) == (state == ALARM)]
     listed = ", ".join(f"{value} ({datetime.fromtimestamp(at, UTC):%d/%m/%y %H:%M:%S})" for at, value in deciding)
-    verb, negation = "was" if len(deciding) == 1 else "were", "" if state == ALARM else "not "
+    was = ("was" if len(deciding) == 1 else "were") + ("" if state == ALARM else " not")
     needed = rule.datapoints if state == ALARM else rule.evaluation_periods - rule.datapoints + 1
     minimum = f" (minimum {needed} datapoint{'s' if needed > 1 else ''} for {before} -> {state} transition)"
     return (
-        f"Threshold Crossed: {len(deciding)} out of the last {rule.evaluation_periods} datapoints [{listed}] {verb} "
-        f"{negation}{WORDS[rule.comparison]} the threshold ({rule.threshold})"
-        f"{'' if before == INSUFFICIENT_DATA else minimum}."
+        f"Threshold Crossed: {len(deciding)} out of the last {rule.evaluation_periods} datapoints [{listed}] {was} "
+        f"{WORDS[rule.comparison]} the threshold ({rule.threshold}){'' if before == INSUFFICIENT_DATA else minimum}."
     )

@@ -16,8 +16,6 @@ MINUTE, HIGH_RESOLUTION = 60.0, 10.0
 #: As long as AWS keeps the points of a minute.
 _KEPT_SECONDS = 15 * 24 * 3600.0
 _STATISTICS = re.compile(r"Sum|Average|Minimum|Maximum|SampleCount|p(\d{1,2}(\.\d+)?|100)")
-#: MiniStack joins names and values by these signs, so that two sets of dimensions could become one.
-_SIGNS = str.maketrans({sign: f"%{ord(sign):02X}" for sign in "%=|"})
 
 
 def known(statistic: str) -> bool:
@@ -50,7 +48,6 @@ class Metrics:
             self.record(get_region(), namespace, name, dimensions or {}, value, unit)
 
         cloudwatch.record_metric = record
-        cloudwatch._dims_key = dimensions_key
         cloudwatch._metric_bucket = lambda key: cloudwatch._metrics.setdefault(key, [])
 
     def evict(self) -> None:
@@ -88,7 +85,7 @@ class Metrics:
             gathered, self._gathered = self._gathered, {}
             for (region, namespace, name, unit, tick, *items), counts in gathered.items():
                 dimensions = dict(items)
-                place = (self._account, region, (namespace, name, dimensions_key(dimensions)))
+                place = (self._account, region, (namespace, name, cloudwatch._dims_key(dimensions)))
                 point = {"Timestamp": tick * self.resolution, "Unit": unit, "Dimensions": dimensions}
                 values = {"Values": [*counts], "Counts": [*counts.values()]}
                 cloudwatch._metrics._data.setdefault(place, []).append(point | values)
@@ -118,7 +115,7 @@ class Metrics:
         begins = max(1, self._tick(self.clock.seconds(step(period))))
         length = max(1, self._tick(self.clock.seconds(period)))
         first, last = self._tick(start) // begins * begins, self._tick(end)
-        place = (self._account, region, (namespace, name, dimensions_key(dimensions)))
+        place = (self._account, region, (namespace, name, cloudwatch._dims_key(dimensions)))
         periods: dict[int, list[Any]] = {}
         since, until = (first - 1) * self.resolution, (last + 1) * self.resolution
         # Quickly, for there may be many points, and few are near.
@@ -135,21 +132,9 @@ class Metrics:
                 found[(first + number * length) * self.resolution] = value
         return found
 
-    def unit(self, region: str, namespace: str, name: str, dimensions: Mapping[str, str]) -> str:
-        """Return the unit in which a metric is published."""
-        from ministack.services import cloudwatch
-
-        place = (self._account, region, (namespace, name, dimensions_key(dimensions)))
-        return next((point["Unit"] for point in cloudwatch._metrics._data.get(place, ())), "None")
-
     def _tick(self, seconds: float) -> int:
         """Count in what points are apart, in whole numbers: real time stamps lie a trifle off a period's limits."""
         return math.floor(seconds / self.resolution + 1e-6)
-
-
-def dimensions_key(dimensions: Mapping[str, str]) -> str:
-    """Name a set of dimensions as MiniStack does, but each by a name of its own."""
-    return "|".join(f"{k.translate(_SIGNS)}={v.translate(_SIGNS)}" for k, v in sorted(dimensions.items()))
 
 
 def _single(points: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

@@ -21,14 +21,8 @@ _MOST_DATAPOINTS = 1_440
 _SHORT_PERIODS = (1, 5, 10, 20, 30)
 _ID = re.compile(r"[a-z][a-zA-Z0-9_]*")
 _TREATMENTS = ("missing", "ignore", "breaching", "notBreaching")
-#: What an alarm on one metric has; MiniStack would forget what else there is.
-_ALARM_MEMBERS = frozenset(
-    {
-        *("AlarmName", "AlarmDescription", "ActionsEnabled", "OKActions", "AlarmActions", "InsufficientDataActions"),
-        *("MetricName", "Namespace", "Statistic", "ExtendedStatistic", "Dimensions", "Period", "Unit", "Threshold"),
-        *("EvaluationPeriods", "DatapointsToAlarm", "ComparisonOperator", "TreatMissingData", "Tags"),
-    }
-)
+#: What AWS's alarms have beside the values of one metric; MiniStack would forget it.
+_NOT_HERE = ("Metrics", "ThresholdMetricId", "EvaluationWindow", "WarmUpConfiguration", "EvaluationCriteria")
 _REQUIRED = ("MetricName", "Namespace", "Period", "Threshold")
 _DAY = 24 * 3600
 
@@ -66,7 +60,7 @@ class Requests(Service):
     def put_metric_alarm(self, request: Payload, caller: Caller) -> Payload:
         from ministack.services import cloudwatch
 
-        foreign = sorted(request.keys() - _ALARM_MEMBERS)
+        foreign = [name for name in _NOT_HERE if name in request]
         refuse(foreign, f"The local AWS has no alarms with {', '.join(foreign)}: an alarm is on one metric.")
         _check_alarm(request)
         return _ask(cloudwatch._put_metric_alarm, request, caller)
@@ -88,11 +82,10 @@ class Requests(Service):
             f"You have requested up to {count:,} datapoints, which exceeds the limit of {_MOST_DATAPOINTS:,}. "
             "You may reduce the datapoints requested by increasing Period, or decreasing the time range.",
         )
-        shown = request.get("Unit") or self._metrics.unit(*_metric(request, caller))
         points: dict[float, Payload] = {}
         for statistic in wanted:
             for at, value in self._values(request, request, statistic, caller).items():
-                point = points.setdefault(at, {"Timestamp": at, "Unit": shown})
+                point = points.setdefault(at, {"Timestamp": at})
                 (point.setdefault("ExtendedStatistics", {}) if statistic[0] == "p" else point)[statistic] = value
         return {"Label": request["MetricName"], "Datapoints": [points[at] for at in sorted(points)]}
 
@@ -100,9 +93,8 @@ class Requests(Service):
     def get_metric_data(self, request: Payload, caller: Caller) -> Payload:
         queries = request["MetricDataQueries"]
         ids = [query["Id"] for query in queries]
-        wrong = [name for name in ids if not _ID.fullmatch(name)]
-        refuse(wrong, f"The values {wrong} for parameter id do not match {_ID.pattern}.")
-        refuse(len(set(ids)) < len(ids), "The values for parameter id in MetricDataQueries are not unique.")
+        wrong = [name for name in ids if not _ID.fullmatch(name) or ids.count(name) > 1]
+        refuse(wrong, f"The values {wrong} for parameter id are not unique, or do not match {_ID.pattern}.")
         results = []
         for query in queries:
             refuse(

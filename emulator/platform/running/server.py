@@ -86,7 +86,7 @@ class LocalAws:
         services: list[Service] = [self._sagemaker, self._scaling, ServiceQuotas(host.account, quotas)]
         by_name = {service.name: service for service in services}
         routing.install(by_name, self._sagemaker.runtime)
-        resource_types.install({**by_name, "cloudwatch": self._cloudwatch.requests}, self._durability.save)
+        resource_types.install(by_name, self._durability.save)
         corrections.install(endpoint_url, self._processes, [name for name in own if not name.startswith("AWS_")])
         self._provisioned = provisioned.Provisioned(self._durability.note_change)
         self._provisioned.install()

@@ -30,10 +30,6 @@ TEMPLATE = {
                 "AlarmActions": [{"Ref": "Plain"}, {"Ref": "Locked"}, {"Ref": "Open"}],
             },
         },
-        "Any": {
-            "Type": "AWS::CloudWatch::CompositeAlarm",
-            "Properties": {"AlarmName": "any", "AlarmRule": {"Fn::Sub": 'ALARM("${Alarm}")'}},
-        },
     }
 }
 
@@ -53,7 +49,8 @@ def total(aws: LocalAws) -> float:
 
 def test_alarms_of_a_stack_act_and_metrics_outlive_the_server(aws: LocalAws) -> None:
     aws.cloudformation.create_stack(StackName="s", TemplateBody=json.dumps(TEMPLATE))
-    wait_until(lambda: len(states(aws)) == 2)
+    (alarm,) = wait_until(lambda: aws.client("cloudwatch").describe_alarms()["MetricAlarms"])
+    aws.client("cloudwatch").put_composite_alarm(AlarmName="any", AlarmRule=f"ALARM({alarm['AlarmName']})")
     aws.client("cloudwatch").put_metric_data(
         Namespace="N", MetricData=[{"MetricName": "m", "Dimensions": METRIC["Dimensions"], "Value": 6}]
     )
@@ -65,6 +62,7 @@ def test_alarms_of_a_stack_act_and_metrics_outlive_the_server(aws: LocalAws) -> 
     aws.kill()
     aws.up()
     assert total(aws) == 6
+    aws.client("cloudwatch").delete_alarms(AlarmNames=["any"])
     aws.cloudformation.delete_stack(StackName="s")
     wait_until(lambda: not states(aws))
 

@@ -61,7 +61,8 @@ def described(call: Call, what: str, namespace: str = "sagemaker") -> list[Paylo
         ("PutScalingPolicy", {**POLICY, "TargetTrackingScalingPolicyConfiguration": {"TargetValue": 1.0}}, "not both"),
         ("PutScalingPolicy", {"PolicyName": "s", "StepScalingPolicyConfiguration": OVERLAPPING}, "neither overlap"),
         ("PutScheduledAction", {**ACTION, "Timezone": "Berlin"}, "'Berlin' is not a name"),
-        ("PutScheduledAction", {**ACTION, "Schedule": "daily"}, "at(…), rate(…), cron(…)"),
+        ("PutScheduledAction", {**ACTION, "Schedule": "daily"}, "'daily' is not valid: give at("),
+        ("PutScheduledAction", {**ACTION, "Schedule": "rate(0 minutes)"}, "is not valid: give at("),
     ],
 )  # fmt: skip
 def test_a_request_that_cannot_work_is_refused(call: Call, operation: str, members: Payload, message: str) -> None:
