@@ -138,13 +138,11 @@ class ProvisionedConcurrency:
     noun = "desired concurrency"
     service = "AWSLambda"
 
-    def __init__(self, count: Callable[[str, str, str], int | None], put: Callable[[str, str, str, int], None]) -> None:
+    def __init__(self, count: Callable[..., int | None], put: Callable[..., None]) -> None:
         self._count, self._put = count, put
 
     def read(self, region: str, parts: dict[str, str]) -> Size | None:
-        function, qualifier = parts["Resource"].split(":")
-        return Size(self._count(region, function, qualifier) or 0, settled=True)
+        return Size(self._count(region, *parts["Resource"].split(":")) or 0, settled=True)
 
     def put(self, region: str, parts: dict[str, str], count: int) -> None:
-        function, qualifier = parts["Resource"].split(":")
-        self._put(region, function, qualifier, count)
+        self._put(region, *parts["Resource"].split(":"), count)

@@ -48,6 +48,7 @@ class Metrics:
             self.record(get_region(), namespace, name, dimensions or {}, value, unit)
 
         cloudwatch.record_metric = record
+        cloudwatch._evict_old_metrics = lambda: None  # which rewrites every list at every request
         cloudwatch._metric_bucket = lambda key: cloudwatch._metrics.setdefault(key, [])
 
     def evict(self) -> None:

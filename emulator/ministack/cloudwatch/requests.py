@@ -5,15 +5,16 @@ from __future__ import annotations
 import functools
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from botocore import xform_name
 
 from emulator.ministack.cloudwatch.alarms import WORDS
 from emulator.ministack.cloudwatch.metrics import Metrics, known
-from emulator.ministack.patching import around
-from emulator.platform.awsapi import Caller, Payload, Service, operation
+from emulator.ministack.door import operations
+from emulator.ministack.patching import around, around_service
+from emulator.platform.awsapi import Caller, Payload, Response, Service, operation
 from emulator.platform.errors import ServiceError, refuse
 
 #: As many as GetMetricStatistics returns.
@@ -25,10 +26,11 @@ _TREATMENTS = ("missing", "ignore", "breaching", "notBreaching")
 _NOT_HERE = ("Metrics", "ThresholdMetricId", "EvaluationWindow", "WarmUpConfiguration", "EvaluationCriteria")
 _REQUIRED = ("MetricName", "Namespace", "Period", "Threshold")
 _DAY = 24 * 3600
+Handler = Callable[..., Awaitable[Response]]
 
 
 class Requests(Service):
-    """The operations of CloudWatch, in JSON only; those that are not here are MiniStack's."""
+    """The operations of CloudWatch; those that are not here are MiniStack's."""
 
     name = "cloudwatch"
 
@@ -39,14 +41,29 @@ class Requests(Service):
 
     def install(self) -> None:
         """Take the place of MiniStack's handler, and refuse a template's alarms that would never act."""
-        from ministack import app
         from ministack.services import cloudwatch
 
+        around_service("monitoring", functools.partial(self._route, frozenset(self._handlers)))
         for name in self.model.operation_names:
             if inner := getattr(cloudwatch, f"_{xform_name(name)}", None):
                 self._handlers.setdefault(name, functools.partial(_ask, inner))
-        app.SERVICE_HANDLERS["monitoring"] = self.handle
         around(cloudwatch, "cloudformation_put_metric_alarm", _put_from_template)
+
+    async def _route(
+        self, ours: frozenset[str], inner: Handler, method: str, path: str, headers: Any, body: bytes, query: Any
+    ) -> Response:
+        """Answer JSON here, and have MiniStack answer older clients' form; it cannot read CBOR."""
+        from ministack import app
+        from ministack.services import cloudwatch
+
+        if headers.get("x-amz-target") and path == "/":
+            return await self.handle(method, path, headers, body, query)
+        parameters = app._routing_params(method, path, headers, body, query)
+        name = operations.action("monitoring", method, path, headers, parameters).partition(":")[2]
+        if name in ours or "cbor" in headers.get("smithy-protocol", headers.get("content-type", "")):
+            message = f"The local AWS takes {name} of CloudWatch in JSON only, as boto3 1.42 and later send it."
+            return cloudwatch._error("InvalidAction", message, 400)  # type: ignore[no-any-return]
+        return await inner(method, path, headers, body, query)
 
     def call(self, operation: str, payload: Payload, caller: Caller) -> Payload:
         """Answer a request; CloudWatch has a name of its own for a wrong one."""

@@ -22,6 +22,7 @@ LAMBDA = {
 CAPACITY = {"MinCapacity": 1, "MaxCapacity": 4}
 POLICY = {**TARGET, "PolicyName": "rps", "PolicyType": "TargetTrackingScaling"}
 TRACKING = {"TargetTrackingScalingPolicyConfiguration": {"TargetValue": 70.0, **METRIC}}
+PREDEFINED = {"PredefinedMetricSpecification": {"PredefinedMetricType": "LambdaProvisionedConcurrencyUtilization"}}
 STEP = {"MetricIntervalLowerBound": 0, "ScalingAdjustment": 1}
 OVERLAPPING = {
     "AdjustmentType": "ChangeInCapacity",
@@ -33,6 +34,10 @@ ACTION = {
     "Schedule": "cron(0 22 * * ? *)",
     "ScalableTargetAction": {"MinCapacity": 1, "MaxCapacity": 1},
 }
+
+
+def tracking(**metric: Any) -> Payload:
+    return {**POLICY, "TargetTrackingScalingPolicyConfiguration": {"TargetValue": 1.0, **metric}}
 
 
 @pytest.fixture
@@ -58,8 +63,14 @@ def described(call: Call, what: str, namespace: str = "sagemaker") -> list[Paylo
         ("RegisterScalableTarget", {"MinCapacity": 5, "MaxCapacity": 4}, "cannot be less than minimum"),
         ("RegisterScalableTarget", {**LAMBDA, "MinCapacity": 1}, "MaxCapacity is required"),
         ("PutScalingPolicy", POLICY, "needs a TargetTrackingScalingPolicyConfiguration"),
-        ("PutScalingPolicy", {**POLICY, "TargetTrackingScalingPolicyConfiguration": {"TargetValue": 1.0}}, "not both"),
+        ("PutScalingPolicy", tracking(), "not both"),
+        *(
+            (f"Describe{what}", {"ResourceId": None, "ResourceIds": None}, "must be given together")
+            for what in ("ScalableTargets", "ScalingPolicies", "ScheduledActions", "ScalingActivities")
+        ),
         ("PutScalingPolicy", {"PolicyName": "s", "StepScalingPolicyConfiguration": OVERLAPPING}, "neither overlap"),
+        ("PutScalingPolicy", tracking(**PREDEFINED), "ProvisionedConcurrencyUtilization for sagemaker:variant:Desired"),
+        ("PutScalingPolicy", tracking(CustomizedMetricSpecification={"Metrics": []}), "tracks one metric"),
         ("PutScheduledAction", {**ACTION, "Timezone": "Berlin"}, "'Berlin' is not a name"),
         ("PutScheduledAction", {**ACTION, "Schedule": "daily"}, "'daily' is not valid: give at("),
         ("PutScheduledAction", {**ACTION, "Schedule": "rate(0 minutes)"}, "is not valid: give at("),
@@ -67,7 +78,8 @@ def described(call: Call, what: str, namespace: str = "sagemaker") -> list[Paylo
 )  # fmt: skip
 def test_a_request_that_cannot_work_is_refused(call: Call, operation: str, members: Payload, message: str) -> None:
     before = [described(call, what) for what in ("ScalableTargets", "ScalingPolicies", "ScheduledActions")]
-    error = refusal(lambda: call(operation, **{**TARGET, **members}))
+    request = {name: value for name, value in {**TARGET, **members}.items() if value is not None}
+    error = refusal(lambda: call(operation, **request))
     assert (error.code, message in error.message) == ("ValidationException", True)
     assert [described(call, what) for what in ("ScalableTargets", "ScalingPolicies", "ScheduledActions")] == before
 
@@ -113,13 +125,6 @@ def test_lists_are_narrowed_and_cut_into_pages(call: Call) -> None:
     assert (first, page(MaxResults=2, NextToken=token)) == (names[:2], (names[2:], ""))
     assert page(ResourceIds=[names[1]]) == ([names[1]], "")
     assert refusal(lambda: page(NextToken="x")).code == "InvalidNextTokenException"
-
-
-@pytest.mark.parametrize("what", ["ScalableTargets", "ScalingPolicies", "ScheduledActions", "ScalingActivities"])
-def test_a_dimension_is_refused_without_a_resource(call: Call, what: str) -> None:
-    narrowed = {name: TARGET[name] for name in ("ServiceNamespace", "ScalableDimension")}
-    error = refusal(lambda: call(f"Describe{what}", **narrowed))
-    assert (error.code, "must be given together" in error.message) == ("ValidationException", True)
 
 
 def test_targets_carry_tags_and_iam_is_told_the_target_once_there_is_one(aws: LocalScaling, call: Call) -> None:

@@ -6,12 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from emulator_fixtures import refusal
 from hypothesis import given
 from hypothesis import strategies as st
 from local_scaling import TARGET, LocalScaling
 
-from emulator.autoscaling.resources import FUNCTION, ProvisionedConcurrency, resource_parts
 from emulator.ministack.schedules import next_date
 from emulator.platform.awsapi import Payload, ServiceError
 
@@ -178,22 +176,3 @@ def test_alarms_are_made_as_aws_makes_them_and_go_with_the_policy(aws: LocalScal
     assert aws.monitoring.alarms.keys() == {("eu-west-1", high)}
     aws.call("DeregisterScalableTarget", **TARGET)
     assert not aws.monitoring.alarms
-
-
-def test_metrics_that_cannot_be_tracked_are_refused_by_name(aws: LocalScaling) -> None:
-    predefined = {"PredefinedMetricType": "LambdaProvisionedConcurrencyUtilization"}
-    error = refusal(lambda: aws.track(PredefinedMetricSpecification=predefined))
-    assert "LambdaProvisionedConcurrencyUtilization for sagemaker:variant:DesiredInstanceCount" in error.message
-    several = {"CustomizedMetricSpecification": {"Metrics": []}, "TargetValue": 1.0}
-    request = {**TARGET, "PolicyName": "p", "PolicyType": "TargetTrackingScaling"}
-    error = refusal(lambda: aws.call("PutScalingPolicy", **request, TargetTrackingScalingPolicyConfiguration=several))
-    assert "tracks one metric" in error.message
-
-
-def test_functions_are_asked_for_provisioned_concurrency() -> None:
-    asked: list[Any] = []
-    function = resource_parts("lambda", FUNCTION, "function:classify:live")
-    concurrency = ProvisionedConcurrency(lambda *alias: None, lambda *change: asked.append(change))
-    assert concurrency.read("eu-west-1", function) == (0, True)
-    concurrency.put("eu-west-1", function, 5)
-    assert asked == [("eu-west-1", "classify", "live", 5)]
