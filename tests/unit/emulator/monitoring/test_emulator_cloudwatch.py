@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import statistics
 from collections import defaultdict
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from ministack import app
 from ministack.services import cloudwatch as store
 
 from emulator.ministack.cloudwatch.service import CloudWatch
@@ -48,11 +50,12 @@ class Time:
 @pytest.fixture
 def time(monkeypatch: pytest.MonkeyPatch) -> Iterator[Time]:
     """Give the time that CloudWatch sees; what it replaces in MiniStack is put back."""
-    replaced, time = dict(vars(store)), Time()
+    replaced, handler, time = dict(vars(store)), app.SERVICE_HANDLERS["monitoring"], Time()
     for module in ("alarms", "metrics"):
         monkeypatch.setattr(f"emulator.ministack.cloudwatch.{module}.time", time)
     yield time
     vars(store).update(replaced)
+    app.SERVICE_HANDLERS["monitoring"] = handler
 
 
 def installed(speed: float = 1.0) -> CloudWatch:
@@ -162,3 +165,26 @@ def test_values_are_newest_first_unless_asked_otherwise(time: Time) -> None:
         request = {**RANGE, **scan, "MetricDataQueries": [QUERY]}
         answer = cloudwatch.requests.call("GetMetricData", request, CALLER)
         assert answer["MetricDataResults"][0]["Values"] == expected
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "body", "status"),
+    [
+        (
+            "/service/GraniteServiceVersion20100801/operation/PutMetricData",
+            {"smithy-protocol": "rpc-v2-cbor"},
+            b"",
+            400,
+        ),
+        ("/", {"content-type": "application/x-www-form-urlencoded"}, b"Action=PutMetricAlarm&AlarmName=a", 400),
+        ("/", {"content-type": "application/x-www-form-urlencoded"}, b"Action=DescribeAlarms", 200),
+        ("/", {"x-amz-target": "GraniteServiceVersion20100801.DescribeAlarms"}, b"{}", 200),
+    ],
+)
+def test_a_request_is_answered_or_refused_whatever_form_it_has(
+    time: Time, path: str, headers: dict[str, str], body: bytes, status: int
+) -> None:
+    installed()
+    answer = asyncio.run(app.SERVICE_HANDLERS["monitoring"]("POST", path, headers, body, {}))
+    assert answer[0] == status
+    assert (status == 200) != (b"in JSON only" in answer[2])

@@ -84,15 +84,6 @@ def test_a_request_that_cannot_work_is_refused(call: Call, operation: str, membe
     assert [described(call, what) for what in ("ScalableTargets", "ScalingPolicies", "ScheduledActions")] == before
 
 
-def test_a_tracking_policy_has_alarms_that_stay_the_same(call: Call) -> None:
-    first = call("PutScalingPolicy", **POLICY, **TRACKING)
-    changed = {"TargetTrackingScalingPolicyConfiguration": {"TargetValue": 90.0, **METRIC}}
-    assert call("PutScalingPolicy", **POLICY, **changed) == first
-    assert [alarm["AlarmName"].split("-Alarm")[1].split("-")[0] for alarm in first["Alarms"]] == ["High", "Low"]
-    (policy,) = described(call, "ScalingPolicies")
-    assert policy["TargetTrackingScalingPolicyConfiguration"]["TargetValue"] == 90.0
-
-
 @pytest.mark.parametrize("how", ["DeregisterScalableTarget", "the variant is deleted"])
 def test_policies_and_actions_go_with_their_target(aws: LocalScaling, call: Call, how: str) -> None:
     call("RegisterScalableTarget", **LAMBDA, **CAPACITY)
@@ -109,6 +100,7 @@ def test_policies_and_actions_go_with_their_target(aws: LocalScaling, call: Call
         assert error.code == "ObjectNotFoundException"
     call("RegisterScalableTarget", **TARGET, **CAPACITY)
     assert described(call, "ScalingPolicies") == described(call, "ScheduledActions") == []
+    assert not aws.monitoring.alarms
     assert len(described(call, "ScalableTargets", "lambda")) == 1
 
 

@@ -163,16 +163,15 @@ def test_a_step_policy_takes_the_aggregated_metric(aws: LocalScaling) -> None:
     assert aws.alarm("a", 125.0, 110.0) == 4
 
 
-def test_alarms_are_made_as_aws_makes_them_and_go_with_the_policy(aws: LocalScaling) -> None:
+def test_alarms_are_made_as_aws_makes_them_and_stay_with_their_policy(aws: LocalScaling) -> None:
     high, low = aws.track()
+    assert aws.track(target=90.0) == [high, low]
+    assert ("-AlarmHigh-" in high, "-AlarmLow-" in low) == (True, True)
     made = aws.monitoring.alarms["eu-west-1", low]
     dimensions = [{"Name": "EndpointName", "Value": "Dogs"}, {"Name": "VariantName", "Value": "AllTraffic"}]
     assert (made["MetricName"], made["Statistic"], made["Dimensions"]) == ("InvocationsPerInstance", "Sum", dimensions)
-    assert (
-        made["AlarmDescription"]
-        == f"DO NOT EDIT OR DELETE. For TargetTrackingScaling policy {made['AlarmActions'][0]}."
-    )
+    policy = made["AlarmActions"][0]
+    assert made["AlarmDescription"] == f"DO NOT EDIT OR DELETE. For TargetTrackingScaling policy {policy}."
+    assert made["Threshold"] == 81.0
     assert aws.track(DisableScaleIn=True) == [high]
     assert aws.monitoring.alarms.keys() == {("eu-west-1", high)}
-    aws.call("DeregisterScalableTarget", **TARGET)
-    assert not aws.monitoring.alarms
