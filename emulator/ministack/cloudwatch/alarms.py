@@ -95,7 +95,7 @@ class Alarms:
         dimensions = {dimension["Name"]: dimension["Value"] for dimension in alarm["Dimensions"]}
         metric = (region, alarm["Namespace"], alarm["MetricName"], dimensions)
         statistic = alarm.get("ExtendedStatistic") or alarm["Statistic"]
-        found = self._metrics.values(*metric, statistic, rule.period, start, end, alarm.get("Unit"))
+        found = self._metrics.values(metric, statistic, rule.period, start, end, alarm.get("Unit"))
         points: list[float | None] = [None] * rule.evaluation_range
         for at, value in found.items():
             points[round((at - start) / length)] = value

@@ -13,6 +13,8 @@ from emulator.platform.clock import Clock
 
 #: AWS's periods begin at whole minutes, those of high resolution (below a minute) at every tenth second.
 MINUTE, HIGH_RESOLUTION = 60.0, 10.0
+#: Region, namespace, name and dimensions: no dimensions are a set of their own.
+Metric = tuple[str, str, str, Mapping[str, str]]
 #: As long as AWS keeps the points of a minute.
 _KEPT_SECONDS = 15 * 24 * 3600.0
 _STATISTICS = re.compile(r"Sum|Average|Minimum|Maximum|SampleCount|p(\d{1,2}(\.\d+)?|100)")
@@ -93,16 +95,7 @@ class Metrics:
         return bool(gathered)
 
     def values(
-        self,
-        region: str,
-        namespace: str,
-        name: str,
-        dimensions: Mapping[str, str],
-        statistic: str,
-        period: float,
-        start: float,
-        end: float,
-        unit: str | None = None,
+        self, metric: Metric, statistic: str, period: float, start: float, end: float, unit: str | None = None
     ) -> dict[float, float]:
         """Return a statistic of a metric by the start of each period that has data, oldest first.
 
@@ -116,6 +109,7 @@ class Metrics:
         begins = max(1, self._tick(self.clock.seconds(step(period))))
         length = max(1, self._tick(self.clock.seconds(period)))
         first, last = self._tick(start) // begins * begins, self._tick(end)
+        region, namespace, name, dimensions = metric
         place = (self._account, region, (namespace, name, cloudwatch._dims_key(dimensions)))
         periods: dict[int, list[Any]] = {}
         since, until = (first - 1) * self.resolution, (last + 1) * self.resolution

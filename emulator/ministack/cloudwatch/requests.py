@@ -11,7 +11,7 @@ from typing import Any
 from botocore import xform_name
 
 from emulator.ministack.cloudwatch.alarms import WORDS
-from emulator.ministack.cloudwatch.metrics import Metrics, known
+from emulator.ministack.cloudwatch.metrics import Metric, Metrics, known
 from emulator.ministack.door import operations
 from emulator.ministack.patching import around, around_service
 from emulator.platform.awsapi import Caller, Payload, Response, Service, operation
@@ -131,7 +131,7 @@ class Requests(Service):
         start, end = request["StartTime"], request["EndTime"]
         refuse(start >= end, "The parameter StartTime must be less than the parameter EndTime.")
         _check_period(asked["Period"], statistic)
-        return self._metrics.values(*_metric(asked, caller), statistic, asked["Period"], start, end, asked.get("Unit"))
+        return self._metrics.values(_metric(asked, caller), statistic, asked["Period"], start, end, asked.get("Unit"))
 
 
 def _ask(inner: Callable[..., Any], request: Payload, caller: Caller) -> Payload:
@@ -146,8 +146,7 @@ def _ask(inner: Callable[..., Any], request: Payload, caller: Caller) -> Payload
     return answer
 
 
-def _metric(described: Payload, caller: Caller) -> tuple[str, str, str, dict[str, str]]:
-    """Region, namespace, name and dimensions: no dimensions are a set of their own."""
+def _metric(described: Payload, caller: Caller) -> Metric:
     dimensions = {each["Name"]: each["Value"] for each in described.get("Dimensions") or []}
     return caller.region, described["Namespace"], described["MetricName"], dimensions
 

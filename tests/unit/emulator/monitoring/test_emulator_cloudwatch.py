@@ -77,7 +77,7 @@ def test_a_metric_has_what_was_recorded_for_it(time: Time, records: list[Any], s
     for place in [(region, dimensions) for region in REGIONS for dimensions in DIMENSIONS]:
         wanted = expected[place[0], str(place[1])]
         for name, of in (("Sum", sum), ("SampleCount", len), ("Minimum", min), ("p50", statistics.median)):
-            found = cloudwatch.metrics.values(place[0], "N", "m", place[1], name, period, START, START + real(300))
+            found = cloudwatch.metrics.values((place[0], "N", "m", place[1]), name, period, START, START + real(300))
             numbered = {round((at - START) / real(period)): value for at, value in found.items()}
             assert numbered == pytest.approx({number: of(some) for number, some in wanted.items()})
 
