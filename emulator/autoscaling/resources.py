@@ -120,10 +120,8 @@ class Instances:
             endpoint = self._sagemaker.call("DescribeEndpoint", request, Caller(self._account, region))
         except ServiceError:
             return None
-        counts = {
-            each["VariantName"]: each.get("DesiredInstanceCount") for each in endpoint.get("ProductionVariants", [])
-        }
-        wanted = counts.get(parts["VariantName"])
+        variants = {each["VariantName"]: each for each in endpoint.get("ProductionVariants", [])}
+        wanted = variants.get(parts["VariantName"], {}).get("DesiredInstanceCount")
         return None if wanted is None else Size(wanted, endpoint["EndpointStatus"] == "InService")
 
     def put(self, region: str, parts: dict[str, str], count: int) -> None:
@@ -135,14 +133,14 @@ class Instances:
 class ProvisionedConcurrency:
     """The provisioned concurrency of aliases and versions of functions; one that has none has 0."""
 
-    noun = "desired concurrency"
-    service = "AWSLambda"
+    noun, service = "desired concurrency", "AWSLambda"
 
-    def __init__(self, count: Callable[..., int | None], put: Callable[..., None]) -> None:
+    def __init__(self, count: Callable[..., tuple[int, bool] | None], put: Callable[..., None]) -> None:
         self._count, self._put = count, put
 
     def read(self, region: str, parts: dict[str, str]) -> Size | None:
-        return Size(self._count(region, *parts["Resource"].split(":")) or 0, settled=True)
+        found = self._count(region, *parts["Resource"].split(":"))
+        return Size(*found) if found else None
 
     def put(self, region: str, parts: dict[str, str], count: int) -> None:
         self._put(region, *parts["Resource"].split(":"), count)

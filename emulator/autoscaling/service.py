@@ -165,11 +165,11 @@ class ApplicationAutoScaling(Service):
             self._tables.targets.put(target_key(record, caller.region), record)
 
     def _check_resource(self, request: Payload, caller: Caller) -> None:
-        """Refuse resources that do not exist, and all but variants and functions; a function is not looked up."""
-        namespace, resource_id, dimension = (request[member] for member in TARGET_MEMBERS)
-        resource_parts(namespace, dimension, resource_id)
-        missing = namespace == "sagemaker" and self.scaling.size({**request, "Region": caller.region}) is None
-        refuse(missing, f"SageMaker endpoint or variant doesn't exist: {resource_id}")
+        """Refuse resources that do not exist, and all but variants and functions."""
+        resource_parts(*(request[member] for member in ("ServiceNamespace", "ScalableDimension", "ResourceId")))
+        nouns = {"sagemaker": "SageMaker endpoint or variant", "lambda": "Lambda function, alias or version"}
+        missing = self.scaling.size({**request, "Region": caller.region}) is None
+        refuse(missing, f"{nouns[request['ServiceNamespace']]} doesn't exist: {request['ResourceId']}")
 
     def _require_target(self, request: Payload, caller: Caller) -> None:
         if self._tables.targets.get(target_key(request, caller.region)) is None:

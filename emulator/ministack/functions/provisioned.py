@@ -34,13 +34,15 @@ _SWEEP_SECONDS = 1.0
 _HELD_SECONDS = 60.0
 
 
-def count(region: str, function: str, qualifier: str) -> int | None:
-    """Return the provisioned concurrency that an alias or version asks for; None: it has none."""
+def count(region: str, function: str, qualifier: str) -> tuple[int, bool] | None:
+    """Return how much an alias or version asks for, and whether it is settled; None: there is no such one."""
     from ministack.services import lambda_svc
 
     record = lambda_svc._functions.get_scoped(settings.ACCOUNT, region, function) or {}
-    config = record.get("provisioned_concurrency", {}).get(qualifier)
-    return None if config is None else int(config["RequestedProvisionedConcurrentExecutions"])
+    if qualifier not in {**record.get("versions", {}), **record.get("aliases", {})}:
+        return None
+    config = record.get("provisioned_concurrency", {}).get(qualifier, {})
+    return int(config.get("RequestedProvisionedConcurrentExecutions", 0)), config.get("Status") != "IN_PROGRESS"
 
 
 def put(region: str, function: str, qualifier: str, executions: int) -> None:
