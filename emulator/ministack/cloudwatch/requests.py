@@ -25,6 +25,7 @@ _TREATMENTS = ("missing", "ignore", "breaching", "notBreaching")
 #: What AWS's alarms have beside the values of one metric; MiniStack would forget it.
 _NOT_HERE = ("Metrics", "ThresholdMetricId", "EvaluationWindow", "WarmUpConfiguration", "EvaluationCriteria")
 _REQUIRED = ("MetricName", "Namespace", "Period", "Threshold")
+_COMBINATION = "InvalidParameterCombination"
 _DAY = 24 * 3600
 Handler = Callable[..., Awaitable[Response]]
 
@@ -92,13 +93,13 @@ class Requests(Service):
     @operation("GetMetricStatistics")
     def get_metric_statistics(self, request: Payload, caller: Caller) -> Payload:
         wanted = [*request.get("Statistics", []), *request.get("ExtendedStatistics", [])]
-        refuse(not wanted, "Must specify either Statistics or ExtendedStatistics.")
+        if not wanted:
+            raise ServiceError(_COMBINATION, "Must specify either Statistics or ExtendedStatistics.")
         count = int((request["EndTime"] - request["StartTime"]) / self._metrics.clock.seconds(request["Period"]))
-        refuse(
-            count > _MOST_DATAPOINTS,
-            f"You have requested up to {count:,} datapoints, which exceeds the limit of {_MOST_DATAPOINTS:,}. "
-            "You may reduce the datapoints requested by increasing Period, or decreasing the time range.",
-        )
+        if count > _MOST_DATAPOINTS:
+            said = f"You have requested up to {count:,} datapoints, which exceeds the limit of {_MOST_DATAPOINTS:,}."
+            hint = "You may reduce the datapoints requested by increasing Period, or decreasing the time range."
+            raise ServiceError(_COMBINATION, f"{said} {hint}")
         points: dict[float, Payload] = {}
         for statistic in wanted:
             for at, value in self._values(request, request, statistic, caller).items():
