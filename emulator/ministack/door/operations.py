@@ -99,8 +99,8 @@ def ambiguity(
         return members.foreign(service, target.rpartition(".")[2], content(body), {})
     by_path = service == "monitoring" and _CBOR.fullmatch(path)
     if target is not None or by_path:
-        if service != "monitoring" or parameters:
-            return "The operation is named by the header or the path and by parameters."
+        if service != "monitoring" or parameters or (target is not None and by_path):
+            return "The operation is named by more than one of header, path and parameters."
         return None if by_path else members.foreign(service, str(target).rpartition(".")[2], content(body), {})
     if body and parameters:
         return "Parameters are in the query and in the body."

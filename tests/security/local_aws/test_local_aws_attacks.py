@@ -123,7 +123,10 @@ ATTACKS: list[tuple[list[Statement], list[Request]]] = [
     ([allow("cloudwatch:List*")], [rest("monitoring", "POST", f"{METRICS}/PutDashboard?Action=ListMetrics", b"\xa0")]),
     (
         [allow("cloudwatch:List*")],
-        [rest("monitoring", "POST", f"{METRICS}/DescribeAlarms", smithy_protocol="rpc-v2-cbor")],
+        [
+            rest("monitoring", "POST", f"{METRICS}/DescribeAlarms", smithy_protocol="rpc-v2-cbor"),
+            post("monitoring", "GraniteServiceVersion20100801.DescribeAlarms", f"{METRICS}/ListMetrics"),
+        ],
     ),
     # What was signed is something else.
     ([], [post(name, "AmazonSSM.GetParameter", Name="/other/p") for name in ("s3", "iam", "execute-api")]),
