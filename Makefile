@@ -8,7 +8,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow unit infra security integration image image-test e2e bench lint format lock synth clean
+.PHONY: help setup demo demo-scaling test test-slow unit infra security integration image image-test e2e bench lint format lock synth clean
 
 help: ## list these targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9_-]+:.*## / {printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ $(VENV)/.installed: requirements.txt requirements-dev.lock pyproject.toml packag
 
 demo: setup ## train, deploy and call a classifier on a local AWS, start to finish
 	@kennel demo
+
+demo-scaling: setup ## see scaling, a rollback, cold starts and throttling happen on a local AWS (under 4 minutes)
+	@kennel demo-scaling
 
 test: setup lint unit infra security image-test integration ## all tests that need no AWS account, less the long trials
 

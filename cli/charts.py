@@ -1,4 +1,4 @@
-"""The charts of load tests and plans; matplotlib is imported here and for tuning only."""
+"""The charts of load tests, plans and the demo of scaling; matplotlib is imported here and for tuning only."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from cli.load.knee import Step
+from cli.local.watching import SCALING, Watch
 from cli.planning.offers import Offer
 from cli.planning.traffic import Series
 
@@ -43,6 +44,35 @@ def draw_plan(offer: Offer, traffic: Series, file: Path) -> None:
         right.step(hours, offer.instances, where="post", color="tab:orange", label="instances")
         right.set(ylabel="instances in service", ylim=(0, None))
         figure.legend(loc="outside lower center", ncols=2)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(file)
+
+
+def draw_scaling(watch: Watch, file: Path) -> None:
+    """Write requests, latency and instances over time, with the steps and the alarms of a rollout."""
+    figure = _figure()
+    rows = figure.subplots(3, 1, sharex=True, height_ratios=(3, 2, 3))
+    times = [sample.at for sample in watch.samples]
+    for row, label, name in (
+        (0, "offered", "offered"),
+        (0, "answered right", "answered"),
+        (1, "p95", "p95_ms"),
+        (2, "wanted", "wanted"),
+        (2, "running", "running"),
+    ):
+        rows[row].step(times, [getattr(sample, name) for sample in watch.samples], where="post", label=label)
+    alarms = [s.at for s in watch.samples if any(not name.startswith(SCALING) for name in s.alarms)]
+    rows[2].plot(alarms, [0.2] * len(alarms), "s", color="tab:red", markersize=3, label="alarm of a rollout")
+    for number, (begin, end) in enumerate(watch.steps.values(), 1):
+        for axes in rows:
+            axes.axvspan(begin, end, color="grey", alpha=0.15 * (number % 2), linewidth=0)
+        rows[0].text((begin + end) / 2, 1.02, number, transform=rows[0].get_xaxis_transform(), clip_on=True)
+    figure.suptitle("   ".join(f"{number} {name}" for number, name in enumerate(watch.steps, 1)), fontsize=7)
+    rows[0].set(ylabel="requests/s", xlim=(0, watch.now()))
+    rows[1].set(ylabel="latency, ms", yscale="log")
+    rows[2].set(ylabel="instances", xlabel="seconds", ylim=(0, None))
+    for axes in rows:
+        axes.legend(loc="upper left", fontsize=7)
     file.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(file)
 

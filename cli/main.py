@@ -53,6 +53,7 @@ app.command("load-test")(loading.load_test)
 app.command("plan")(planning.plan)
 app.command("destroy")(destroying.destroy)
 app.command("demo")(demo.demo)
+app.command("demo-scaling")(demo.demo_scaling)
 
 
 @app.callback()

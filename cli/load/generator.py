@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import aiohttp
@@ -38,6 +38,7 @@ class Result:
     ended: float  # when its response was there
     status: int  # 0: there was no response
     fault: str | None  # None: a right answer
+    retry_after: str | None = None  # that header of the response
 
     @property
     def latency_ms(self) -> float:
@@ -51,26 +52,40 @@ def poisson_times(rate: float, seconds: float, seed: int) -> list[float]:
     return sorted(chance.uniform(0, seconds) for _ in range(round(rate * seconds)))
 
 
-def open_loop(calls: Sequence[Call], times: Sequence[float], check: Check, timeout: float) -> list[Result]:
+def open_loop(
+    calls: Iterable[Call],
+    times: Iterable[float],
+    check: Check,
+    timeout: float,
+    note: Callable[[Result], object] = lambda _: None,
+) -> list[Result]:
     """Send a request at each of the times; return all results, in the order of the times.
 
     Parameters
     ----------
-    calls : sequence of Call
-        Sent in turn.
-    times : sequence of float
+    calls : iterable of Call
+        Sent in turn, and again from the first.
+    times : iterable of float
         Seconds from the begin, ascending.
     check : callable
     timeout : float
         Seconds for a response.
+    note : callable
+        Told of each result at once.
     """
 
     async def load() -> list[Result]:
         async with _Client(check, timeout) as client:
+
+            async def send(call: Call, at: float) -> Result:
+                result = await client.send(call, at)
+                note(result)
+                return result
+
             sent: list[Awaitable[Result]] = []
             for call, at in zip(itertools.cycle(calls), times, strict=False):
                 await asyncio.sleep(at - client.now())
-                sent.append(asyncio.create_task(client.send(call, at)))
+                sent.append(asyncio.create_task(send(call, at)))
             return list(await asyncio.gather(*sent))
 
     return asyncio.run(load())
@@ -130,15 +145,16 @@ class _Client:
 
     async def send(self, call: Call, scheduled: float) -> Result:
         """Send a request and read the response; whatever goes wrong is a fault of the result."""
-        sent, status = self.now(), 0
+        sent, status, retry_after = self.now(), 0, None
         try:
             async with self._http.post(
                 call.url, data=call.body, headers=call.headers, allow_redirects=False
             ) as response:
-                status, body = response.status, await response.read()
+                status, retry_after = response.status, response.headers.get("Retry-After")
+                body = await response.read()
         except TimeoutError:
             return Result(scheduled, sent, self.now(), status, "timeout")
         except (aiohttp.ClientError, OSError) as error:
             return Result(scheduled, sent, self.now(), status, f"no response: {type(error).__name__}")
         ended = self.now()
-        return Result(scheduled, sent, ended, status, self._check(call, status, body))
+        return Result(scheduled, sent, ended, status, self._check(call, status, body), retry_after)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,9 +38,15 @@ class Target:
 
     def calls(self) -> list[Call]:
         """Return a signed request for each image; AWS accepts them for five minutes."""
-        kind = "application/x-image"
-        sign = (signed_headers(self.stage, self.url, image, kind, service=self.service) for image in self.images)
-        return [Call(self.url, headers, image) for headers, image in zip(sign, self.images, strict=True)]
+        return [self._sign(image) for image in self.images]
+
+    def endless_calls(self) -> Iterator[Call]:
+        """Yield a request for one image after the other, each signed when it is due."""
+        return map(self._sign, itertools.cycle(self.images))
+
+    def _sign(self, image: bytes) -> Call:
+        headers = signed_headers(self.stage, self.url, image, "application/x-image", service=self.service)
+        return Call(self.url, headers, image)
 
     def instances(self) -> int | None:
         """Return how many instances are in service; None of a serverless endpoint."""

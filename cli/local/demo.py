@@ -101,6 +101,16 @@ def demo(port: local.Port = None, state_dir: local.StateDir = local.STATE_DIR) -
     )
 
 
+def demo_scaling() -> None:
+    """See scaling, a rollback, cold starts and throttling happen, on a local AWS of its own whose clock runs fast.
+
+    The stages demo, prod and serverless are deployed as their settings say. Exit code 1: something did not happen.
+    """
+    from cli.local.scaling_demo import show_scaling  # matplotlib, numpy, aiohttp: needed by few commands
+
+    show_scaling()
+
+
 def search_request(stage: Stage, data_set: str) -> TuningRequest:
     """The demo's search over a data set in the bucket; the stage's settings say what it leaves open."""
     low, high = _LEARNING_RATES

@@ -140,7 +140,7 @@ def evaluate_deployment(stage: Stage, directory: Path) -> Evaluation:
     NotReadyError says that there is no test set, no artifact, a class that it lacks, or that the endpoint serves
     another model than the artifact; a WorkFailedError that there is no answer to any image, or one without scores.
     """
-    import numpy as np  # as what `_load` imports: not needed by `classify`
+    import numpy as np  # as what `load_predictor` imports: not needed by `classify`
 
     folder = find_data_set(directory)
     test = [image for image in folder.images if image.split == "test"]
@@ -150,7 +150,7 @@ def evaluate_deployment(stage: Stage, directory: Path) -> Evaluation:
             "Add test/<class>/ with images that the model was not trained on, or name a folder of classes: a part of "
             "them is held out.",
         )
-    predictor = _load(stage.artifact)
+    predictor = load_predictor(stage.artifact)
     labels, version = predictor.card.labels, predictor.card.version
     if unknown := sorted({image.label for image in test} - set(labels)):
         raise NotReadyError(
@@ -205,7 +205,8 @@ def evaluate_deployment(stage: Stage, directory: Path) -> Evaluation:
     )
 
 
-def _load(artifact: Path) -> Predictor:
+def load_predictor(artifact: Path) -> Predictor:
+    """Load a model.tar.gz; a NotReadyError says why it cannot be."""
     from model.core import packaging
     from model.core.predictor import Predictor
 

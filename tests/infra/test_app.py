@@ -44,7 +44,7 @@ def test_synthesis_needs_no_aws_account_and_no_network(tmp_path):
 @pytest.mark.parametrize(
     ("context", "message"),
     [
-        ({"stage": "staging"}, "There is no stage 'staging'. Stages: dev, local, prod, serverless."),
+        ({"stage": "staging"}, "There is no stage 'staging'. Stages: demo, dev, local, prod, serverless."),
         ({"artifact": "no/such/model.tar.gz"}, "There is no model artifact at no/such/model.tar.gz."),
         ({"artifact": "README.md"}, "README.md is not a readable tar.gz"),
     ],

@@ -45,9 +45,9 @@ def problems(write):
     return of
 
 
-def test_the_repository_has_four_stages_and_all_load():
+def test_the_repository_has_five_stages_and_all_load():
     assert {name: load(name).storage.retain for name in stages()} == {
-        **dict.fromkeys(("dev", "local", "serverless"), False),
+        **dict.fromkeys(("demo", "dev", "local", "serverless"), False),
         "prod": True,
     }
     assert [load(name).stage for name in stages()] == stages()
@@ -96,7 +96,9 @@ def test_no_address_is_made_up_for_a_region_without_awss_images(write, problems)
 
 @pytest.mark.parametrize("name", ["production", "", "../dev", "/etc/passwd", "DEV"])
 def test_a_stage_is_one_of_those_that_have_a_file_and_no_path(name):
-    with pytest.raises(SettingsError, match=rf"^There is no stage '{name}'\. Stages: dev, local, prod, serverless\.$"):
+    with pytest.raises(
+        SettingsError, match=rf"^There is no stage '{name}'\. Stages: demo, dev, local, prod, serverless\.$"
+    ):
         load(name)
 
 

@@ -37,7 +37,7 @@ def stage(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
         return SimpleNamespace(card=card, predict=lambda _: SimpleNamespace(scores=scores))
 
     monkeypatch.setattr(classify, "FunctionClient", lambda *_, **__: SimpleNamespace(classify_bytes=ask))
-    monkeypatch.setattr(classify, "_load", load)
+    monkeypatch.setattr(classify, "load_predictor", load)
     return stage
 
 
