@@ -179,8 +179,11 @@ class _Story:
         found, failed = tally(load.results), [result.scheduled for result in load.results if result.status == 424]
         _require(set(found) <= {RIGHT, TRY_AGAIN, "HTTP 424"}, f"Requests were lost: {dict(found)}.")
         _require(set(tally(load.results[gone_back:])) == {RIGHT}, "Requests failed after the rollback.")
+        of_all = _total(self._prod, "Invocation5XXErrors", "Sum")
         of_old = _total(self._prod, "Invocation5XXErrors", "Sum", EndpointConfigName=before)
-        _require(bool(failed) and not of_old, f"{len(failed)} requests failed, {of_old:g} of them in the old model.")
+        asked_old = _total(self._prod, "Invocations", "Sum", EndpointConfigName=before)
+        counts = f"{len(failed)} requests failed; CloudWatch has {of_all:g} 5xx, {of_old:g} of the old model"
+        _require(bool(failed) and asked_old > 0 and (of_all, of_old) == (len(failed), 0), counts)
         during = sum(min(failed) <= result.scheduled <= max(failed) for result in load.results)
         most = _CANARY_SHARE * during + 1.5 * during**0.5  # three standard deviations of so many draws
         _require(len(failed) <= most, f"{len(failed)} of {during} requests failed, more than the canary's share.")
