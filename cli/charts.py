@@ -66,8 +66,9 @@ def draw_scaling(watch: Watch, file: Path) -> None:
     for number, (begin, end) in enumerate(watch.steps.values(), 1):
         for axes in rows:
             axes.axvspan(begin, end, color="grey", alpha=0.15 * (number % 2), linewidth=0)
-        rows[0].text((begin + end) / 2, 1.02, number, transform=rows[0].get_xaxis_transform(), clip_on=True)
-    figure.suptitle("   ".join(f"{number} {name}" for number, name in enumerate(watch.steps, 1)), fontsize=7)
+        rows[0].text((begin + end) / 2, 1.03, str(number), transform=rows[0].get_xaxis_transform(), ha="center")
+    names = [f"{number} {name}" for number, name in enumerate(watch.steps, 1)]
+    figure.suptitle("\n".join("     ".join(names[i : i + 3]) for i in range(0, len(names), 3)), fontsize=8)
     rows[0].set(ylabel="requests/s", xlim=(0, watch.now()))
     rows[1].set(ylabel="latency, ms", yscale="log")
     rows[2].set(ylabel="instances", xlabel="seconds", ylim=(0, None))
