@@ -18,7 +18,7 @@ from cli.aws import ROOT, Stage
 from cli.charts import draw_scaling
 from cli.console import console
 from cli.data.commands import draw_sample
-from cli.errors import KennelError, WorkFailedError
+from cli.errors import KennelError, NotReadyError, WorkFailedError
 from cli.load.generator import Check, open_loop
 from cli.load.stream import RIGHT, TRY_AGAIN, Stream, check_labels, labels_of, tally
 from cli.load.target import Target
@@ -31,6 +31,7 @@ from cli.serving.function_client import FunctionClient
 from cli.training.packaging import package_model
 from emulator.platform.settings import free_port
 
+_STAGES = ("demo", "prod", "serverless")
 _FOLDER = ROOT / "build" / "demo-scaling"
 _STATE = Path(".kennel/demo-scaling")
 _CDK_LOG = Path(".kennel/demo-scaling-cdk.log")
@@ -55,7 +56,12 @@ class NotShownError(KennelError):
 def show_scaling() -> None:
     """Tell the story on a local AWS of its own, then draw what was seen; a NotShownError says what was not."""
     watch, table = Watch(), Table("step", "evidence", "seconds", title="What was shown", title_justify="left")
-    local.down(_STATE, delete_state=True)
+    for stage in map(Stage, _STAGES):
+        if stage.settings.account:
+            message = f"{stage.settings_file} names an account, and the demo deploys that stage on a local AWS."
+            raise NotReadyError(message, "Run it in a copy of the project where no stage names one.")
+    if _STATE.exists():
+        local.down(_STATE, delete_state=True)
     try:
         _tell(watch, table)
     except KennelError as error:
@@ -112,7 +118,7 @@ class _Story:
 
     def __init__(self, watch: Watch) -> None:
         self._watch = watch
-        self._demo, self._prod, self._serverless = (Stage(name) for name in ("demo", "prod", "serverless"))
+        self._demo, self._prod, self._serverless = map(Stage, _STAGES)
         self._images = _FOLDER / "data" / "test"
         self._model, self._bad_model = _FOLDER / "model.tar.gz", _FOLDER / "bad-model.tar.gz"
 
