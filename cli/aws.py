@@ -141,6 +141,19 @@ class Stage:
                 raise
         return stack
 
+    def resources(self, kind: str, resource_type: str | None = None) -> list[dict[str, Any]]:
+        """Return what a stack holds, of a type or at all; nothing where there is no such stack."""
+        if self.find_stack(name := self.stack_name(kind)) is None:
+            return []
+        listing = ("list_stack_resources", "StackResourceSummaries")
+        return [
+            resource
+            for resource in self.listed("cloudformation", *listing, StackName=name)
+            if resource_type in (None, resource["ResourceType"])
+            and resource["ResourceStatus"] != "DELETE_COMPLETE"
+            and resource.get("PhysicalResourceId")
+        ]
+
     def output(self, kind: str, key: str) -> str:
         """Return one output of a stack; when it is not deployed in this account and region, raise NotReadyError."""
         outputs = self.find_outputs(kind)

@@ -50,9 +50,15 @@ class WorkFailedError(KennelError):
     exit_code = 5
 
 
+class UnhealthyError(KennelError):
+    """What is deployed is not as it should be (exit code 6)."""
+
+    exit_code = 6
+
+
 LOCAL_HINT = 'For the local AWS: kennel local up, then eval "$(kennel local env)". For a real account: aws configure.'
-#: What AWS answers of a name that it does not know; some services say only "not found".
-_MISSING = ("NoSuchKey", "ResourceNotFound")
+#: In the code of what AWS answers of a name that it does not know; some services say only "not found".
+_MISSING = ("NoSuch", "NotFound")
 _MISSING_WORDS = ("not found", "could not find")
 
 
@@ -68,7 +74,9 @@ def aws_errors(missing: KennelError | None = None) -> Iterator[None]:
     except botocore.exceptions.ClientError as error:
         details = error.response.get("Error", {})
         code, message = details.get("Code", "Unknown"), details.get("Message", str(error))
-        if missing is not None and (code in _MISSING or any(words in message.lower() for words in _MISSING_WORDS)):
+        if missing is not None and (
+            any(part in code for part in _MISSING) or any(words in message.lower() for words in _MISSING_WORDS)
+        ):
             raise missing from None
         hint = ""
         if code in ("InvalidClientTokenId", "UnrecognizedClientException", "ExpiredToken", "ExpiredTokenException"):

@@ -21,6 +21,8 @@ from cli.local import commands as local
 from cli.local import demo
 from cli.models import commands as models
 from cli.operating import deploying, destroying
+from cli.operating import status as looking
+from cli.operating.doctor import command as doctor
 from cli.planning import command as planning
 from cli.serving import classify as classifying
 from cli.serving import container_image
@@ -51,6 +53,8 @@ app.command("batch")(batch.batch)
 app.command("cost")(costs.cost)
 app.command("load-test")(loading.load_test)
 app.command("plan")(planning.plan)
+app.command("status")(looking.status)
+app.command("doctor")(doctor.doctor)
 app.command("destroy")(destroying.destroy)
 app.command("demo")(demo.demo)
 app.command("demo-scaling")(demo.demo_scaling)

@@ -148,6 +148,13 @@ def refuse_rejected(stage: Stage, artifact: Path) -> None:
         )
 
 
+def deployed_version(stage: Stage) -> tuple[str, Version | None]:
+    """Return the digest that is deployed, and its version if it is registered; a NotReadyError says that none is."""
+    if (digest := deployed_digest(stage)) is None:
+        raise NotReadyError("no endpoint says which model it serves")
+    return digest, next((version for version in versions(stage) if version.digest == digest), None)
+
+
 def note_deployment(stage: Stage) -> None:
     """Write into the version that is deployed when that happened, if the model is registered at all.
 

@@ -149,7 +149,7 @@ def _delete_storage(stage: Stage) -> int:
         try:
             return _delete_stack(stage, "storage")
         except WorkFailedError as error:
-            if not any(page for bucket in _resources(stage, _BUCKET) for page in _versions(stage, bucket)):
+            if not any(page for bucket in _stored(stage, _BUCKET) for page in _versions(stage, bucket)):
                 raise
             if time.monotonic() > deadline:
                 hint = f"Access logs still arrive, for some hours at most: kennel destroy again then. {error.hint}"
@@ -158,22 +158,14 @@ def _delete_storage(stage: Stage) -> int:
             time.sleep(_LATE_LOGS_PAUSE)
 
 
-def _resources(stage: Stage, resource_type: str | None = None) -> list[str]:
-    """Return what the storage stack holds, of a type or at all."""
-    if stage.find_stack(name := stage.stack_name("storage")) is None:
-        return []
-    return [
-        resource["PhysicalResourceId"]
-        for resource in stage.client("cloudformation").describe_stack_resources(StackName=name)["StackResources"]
-        if resource_type in (None, resource["ResourceType"])
-        and resource["ResourceStatus"] != "DELETE_COMPLETE"
-        and resource.get("PhysicalResourceId")
-    ]
+def _stored(stage: Stage, resource_type: str | None = None) -> list[str]:
+    """Return the names of what the storage stack holds, of a type or at all."""
+    return [resource["PhysicalResourceId"] for resource in stage.resources("storage", resource_type)]
 
 
 def _empty_buckets(stage: Stage) -> None:
     """Delete every version and every part of an upload; what is written meanwhile is not caught."""
-    s3, buckets = stage.client("s3"), _resources(stage, _BUCKET)
+    s3, buckets = stage.client("s3"), _stored(stage, _BUCKET)
     present = {bucket["Name"] for bucket in s3.list_buckets()["Buckets"]}
     buckets = [bucket for bucket in buckets if bucket in present]  # one may have been deleted by hand
     for bucket in buckets:
@@ -218,7 +210,7 @@ def _stack_log_groups(stage: Stage) -> list[str]:
 def _list_leftovers(stage: Stage, left: list[Leftover]) -> int:
     """Append what is left of the stage and costs; nothing is removed."""
     retained = stage.settings.storage.retain
-    left += find_leftovers(stage, {*_resources(stage), *_stack_log_groups(stage)} if retained else ())
+    left += find_leftovers(stage, {*_stored(stage), *_stack_log_groups(stage)} if retained else ())
     return 0
 
 

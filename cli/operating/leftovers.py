@@ -44,7 +44,7 @@ class Leftover:
 def find_leftovers(stage: Stage, kept: Collection[str]) -> list[Leftover]:
     """Return what of a stage is still billed, called or not; `kept` are the names of what shall stay."""
     left = [Leftover(cost.what, str(Total.of([cost]))) for cost in job_costs(stage)]
-    for kind, name in sorted({*_tagged(stage), *_named(stage)}):
+    for kind, name in sorted({*tagged(stage), *_named(stage)}):
         if price := _price(stage, kind, name):
             left.append(Leftover(f"{kind.rpartition(':')[2].replace('-', ' ')} {name}", price, name in kept))
     return left
@@ -56,7 +56,7 @@ def log_groups(stage: Stage, prefix: str) -> list[str]:
     return [group["logGroupName"] for group in found]
 
 
-def _tagged(stage: Stage) -> Iterator[tuple[str, str]]:
+def tagged(stage: Stage) -> Iterator[tuple[str, str]]:
     """Yield service and type, and the name, of all that AWS lists with the stage's tags."""
     filters = [{"Key": key, "Values": [value]} for key, value in stage.tags.items()]
     listing = ("resourcegroupstaggingapi", "get_resources", "ResourceTagMappingList")

@@ -24,17 +24,9 @@ _NOTEBOOK_LOGS = "/aws/sagemaker/NotebookInstances"
 
 def limit_logs(stage: Stage, kinds: Iterable[str]) -> None:
     """Make SageMaker's logs for stacks of these kinds expire, unless somebody has given them a retention."""
-    settings, groups = stage.settings, dict[str, int]()
-    if "training" in kinds:
-        groups[TRAINING_LOGS] = settings.training.log_retention_days
-        if settings.notebook:
-            groups[_NOTEBOOK_LOGS] = settings.training.log_retention_days
-    if "inference" in kinds:
-        groups[TRANSFORM_LOGS] = settings.serving.log_retention_days
-        groups[f"{ENDPOINT_LOGS}/{stage.output('inference', 'EndpointName')}"] = settings.serving.log_retention_days
     logs = stage.client("logs")
     with aws_errors():
-        for group, days in groups.items():
+        for group, days in sagemaker_log_groups(stage, kinds).items():
             try:
                 with suppress(logs.exceptions.ResourceAlreadyExistsException):
                     logs.create_log_group(logGroupName=group)  # before SageMaker writes the first line
@@ -46,3 +38,16 @@ def limit_logs(stage: Stage, kinds: Iterable[str]) -> None:
                 if error.response["Error"]["Code"] != "AccessDeniedException":
                     raise
                 console.print(f"The log group {group} may never expire: {error.response['Error']['Message']}")
+
+
+def sagemaker_log_groups(stage: Stage, kinds: Iterable[str]) -> dict[str, int]:
+    """Return the groups that SageMaker makes for stacks of these kinds, and the days that the settings say."""
+    settings, groups = stage.settings, dict[str, int]()
+    if "training" in kinds:
+        groups[TRAINING_LOGS] = settings.training.log_retention_days
+        if settings.notebook:
+            groups[_NOTEBOOK_LOGS] = settings.training.log_retention_days
+    if "inference" in kinds:
+        groups[TRANSFORM_LOGS] = settings.serving.log_retention_days
+        groups[f"{ENDPOINT_LOGS}/{stage.output('inference', 'EndpointName')}"] = settings.serving.log_retention_days
+    return groups

@@ -21,6 +21,8 @@ from infra import instance_types
 _UNRESERVED = 100
 _ALL_ENDPOINTS = "Number of instances across active endpoints"
 _BUILDS = {"arm64": "ARM", "x86_64": "Linux"}
+#: Of a quota that is used to this share, a person is told.
+_NEARLY = 0.8
 _RAISE = "or have the quota raised: Service Quotas in the AWS console, in this region"
 
 
@@ -43,12 +45,7 @@ class Findings:
 
 def require_room(stage: Stage, *, now: bool = True) -> None:
     """Refuse a deployment of the inference stack that would fail, with all reasons; warnings while it is not `now`."""
-    found = Findings()
-    found.check("Lambda's concurrency", lambda: _check_concurrency(stage, found))
-    if stage.settings.serving.kind == "instance":
-        found.check("quotas for endpoint instances", lambda: _check_endpoint_instances(stage, found))
-    if stage.settings.serving.image == "own":
-        found.check("quota for CodeBuild's builds", lambda: _check_builds(stage, found))
+    found = find_room(stage)
     found.check("transform jobs", lambda: _check_batches(stage, found))
     for line in found.unchecked:
         console.print(f"not checked: {line}")
@@ -56,6 +53,17 @@ def require_room(stage: Stage, *, now: bool = True) -> None:
         console.print(f"warning: {line}")
     if found.errors and now:
         raise NotReadyError("\n  ".join(["This deployment would fail or break something:", *found.errors]))
+
+
+def find_room(stage: Stage) -> Findings:
+    """Compare what the stage needs with the quotas, as its settings are."""
+    found = Findings()
+    found.check("Lambda's concurrency", lambda: _check_concurrency(stage, found))
+    if stage.settings.serving.kind == "instance":
+        found.check("quotas for endpoint instances", lambda: _check_endpoint_instances(stage, found))
+    if stage.settings.serving.image == "own":
+        found.check("quota for CodeBuild's builds", lambda: _check_builds(stage, found))
+    return found
 
 
 def _check_concurrency(stage: Stage, found: Findings) -> None:
@@ -76,6 +84,8 @@ def _check_concurrency(stage: Stage, found: Findings) -> None:
         found.errors.append(f"{where}, and {setting} is {needed}: {less} in {stage.settings_file}, {_RAISE}.")
     elif not function.reserved_concurrency and (most := warm_environments(stage.settings)[1]) > spare:
         found.warnings.append(f"{where}, and function.scaling.max_provisioned is {most}.")
+    elif limit["UnreservedConcurrentExecutions"] <= (1 - _NEARLY) * limit["ConcurrentExecutions"]:
+        found.warnings.append(f"{where}: {_RAISE[3:]}.")
 
 
 def _own_concurrency(stage: Stage) -> int:
@@ -120,6 +130,8 @@ def _check_endpoint_instances(stage: Stage, found: Findings) -> None:
             )
         elif (most := all_of_them - own + 2 * endpoint_instances(stage.settings)[1]) > quota:
             found.warnings.append(f"{text}; {most} are needed to deploy an update at full load.")
+        elif all_of_them >= _NEARLY * quota:
+            found.warnings.append(f"{text}: {_RAISE[3:]}.")
 
 
 def _check_builds(stage: Stage, found: Findings) -> None:

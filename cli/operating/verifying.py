@@ -19,7 +19,7 @@ _PAUSE_SECONDS = 3.0
 def verify_inference(stage: Stage, version: str) -> None:
     """Compare the endpoint's configuration, and call the function once; the model of this version must answer."""
     endpoint = stage.output("inference", "EndpointName")
-    problem = _other_configuration(stage, endpoint) or _wrong_answer(stage, version)
+    problem = other_configuration(stage, endpoint) or _wrong_answer(stage, version)
     if problem:
         hint = f"Read the containers' log: log group /aws/sagemaker/Endpoints/{endpoint}"
         raise WorkFailedError(f"The stacks are deployed, but {problem}", hint)
@@ -32,20 +32,16 @@ def endpoint_is_deleted(stage: Stage) -> bool:
     return name not in [each["EndpointName"] for each in stage.listed("sagemaker", "list_endpoints", "Endpoints")]
 
 
-def _other_configuration(stage: Stage, name: str) -> str | None:
+def other_configuration(stage: Stage, name: str) -> str | None:
     """A failed endpoint update can be rolled back silently and still look InService: compare, do not trust."""
     with aws_errors():
-        resources = stage.client("cloudformation").describe_stack_resources(StackName=stage.stack_name("inference"))
+        (wanted,) = stage.resources("inference", "AWS::SageMaker::EndpointConfig")
         endpoint = stage.client("sagemaker").describe_endpoint(EndpointName=name)
-    wanted = next(
-        resource["PhysicalResourceId"].rsplit("/", 1)[-1]
-        for resource in resources["StackResources"]
-        if resource["ResourceType"] == "AWS::SageMaker::EndpointConfig"
-    )
+    deployed = wanted["PhysicalResourceId"].rsplit("/", 1)[-1]
     found, reason = endpoint["EndpointConfigName"], endpoint.get("FailureReason", "SageMaker gives no reason")
-    if found.lower() == wanted.lower():
+    if found.lower() == deployed.lower():
         return None
-    return f"the endpoint {name} still serves {found} in place of {wanted}: {reason}"
+    return f"the endpoint {name} still serves {found} in place of {deployed}: {reason}"
 
 
 def _wrong_answer(stage: Stage, version: str) -> str | None:

@@ -67,6 +67,22 @@ def test_the_figures_of_the_report_are_those_of_the_deployed_model(demo: Project
     assert error["after"] < error["before"]
 
 
+def test_status_and_doctor_see_a_sound_stage_and_a_role_that_was_changed_by_hand(
+    demo: Project, client: Callable[[str], Any]
+) -> None:
+    facts = json.loads(demo.kennel("status", "--json").splitlines()[-1])
+    assert (facts["endpoint"]["status"], facts["endpoint"]["running"], facts["function"]["warm"]) == ("InService", 1, 1)
+    assert facts["model"]["version"] == 1 and facts["traffic"]["5xx"] == 0 and facts["cost"]["usd_an_hour"] > 0
+    found = json.loads(demo.kennel("doctor", "--json").splitlines()[-1])
+    assert not [each for each in found if each["result"] == "problem"]
+    given = {"PolicyArn": "arn:aws:iam::aws:policy/AmazonSageMakerFullAccess"}
+    roles = client("iam").list_roles()["Roles"]
+    (name,) = (role["RoleName"] for role in roles if "ClassifierRole" in role["RoleName"])
+    client("iam").attach_role_policy(RoleName=name, **given)
+    assert f"detach-role-policy --role-name {name}" in demo.kennel("doctor", ends_with=6)
+    client("iam").detach_role_policy(RoleName=name, **given)
+
+
 def test_a_batch_labels_a_prefix_once_names_what_it_cannot_read_and_goes_on_with_new_images(
     demo: Project, client: Callable[[str], Any], tmp_path: Path
 ) -> None:

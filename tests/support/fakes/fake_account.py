@@ -131,12 +131,16 @@ class FakeAccount:
             raise refusal("ValidationError", f"Stack with id {StackName} does not exist")
         return {"Stacks": [found]}
 
-    def describe_stack_resources(self, *, StackName: str) -> dict[str, Any]:
+    def list_stack_resources(self, *, StackName: str) -> dict[str, Any]:
         resources = [
-            {"ResourceType": kind, "PhysicalResourceId": identity, "ResourceStatus": "CREATE_COMPLETE"}
+            {
+                **dict.fromkeys(("LogicalResourceId", "PhysicalResourceId"), identity),
+                "ResourceType": kind,
+                "ResourceStatus": "CREATE_COMPLETE",
+            }
             for kind, identity in self.resources.get(StackName, [])
         ]
-        return {"StackResources": resources}
+        return {"StackResourceSummaries": resources}
 
     def delete_stack(self, *, StackName: str) -> None:
         name = StackName.removeprefix("arn:stack/")
