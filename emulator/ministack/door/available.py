@@ -26,7 +26,7 @@ _NAMESPACES = SERVICES | {"applicationautoscaling", "cdk", "cloudwatch"}
 _REFUSED = frozenset(
     {
         *("event-source-mappings", "notification", "replication", "PutSubscriptionFilter", "Subscribe"),
-        *("GetFederationToken", "GetSessionToken", "TagResources", "UntagResources"),
+        *("DeploymentMode", "GetFederationToken", "GetSessionToken", "TagResources", "UntagResources"),
     }
 )
 _TYPES = frozenset(
@@ -71,6 +71,8 @@ def missing(
         return None if name in _OF_RULES else f"The local AWS does not do this by events: {name}."
     elif service in ("logs", "tagging"):
         named = [headers.get("x-amz-target", "").rpartition(".")[2]]
+    elif service == "cloudformation":
+        named = {**query, **operations.form(body)}
     elif service == "s3" and method == "PUT":
         named = query
     elif service in ("sns", "sts"):

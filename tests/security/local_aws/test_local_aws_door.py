@@ -171,6 +171,7 @@ def test_what_the_server_writes_is_its_owners_alone(aws: LocalAws) -> None:
         ("states", "POST", "/", {"x_amz_target": "AWSStepFunctions.ListStateMachines"}),
         ("apigateway", "GET", "/restapis", {}),
         ("autoscaling", "GET", "/?Action=DescribeAutoScalingGroups", {}),
+        ("cloudformation", "POST", "/?Action=CreateChangeSet&DeploymentMode=REVERT_DRIFT", {}),
         ("lambda", "POST", "/2015-03-31/event-source-mappings", {}),
         ("logs", "POST", "/", {"x_amz_target": "Logs_20140328.PutSubscriptionFilter"}),
         *(("sns", method, "/?Action=Subscribe&Protocol=sqs", {}) for method in ("GET", "POST")),
