@@ -2,12 +2,10 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from aws_cdk import Aws, CfnRule, CfnRuleAssertion, Fn, Stack
-from aws_cdk import aws_cloudwatch as cloudwatch
 from aws_cdk import aws_s3_assets as assets
 from aws_cdk import aws_sagemaker as sagemaker
 from constructs import Construct
@@ -17,6 +15,8 @@ from infra import instance_types
 from infra.constructs.classifier_function import ClassifierFunction
 from infra.constructs.data_bucket import DataBucket
 from infra.constructs.inline_role import STREAMS, InlineRole, arn_here
+from infra.constructs.monitoring.alarms import Alarms
+from infra.constructs.monitoring.metrics import EndpointMetrics
 from infra.constructs.registry_image import RegistryImage
 from infra.gate.compliance import acknowledge
 from infra.settings import ROOT
@@ -25,6 +25,7 @@ from model.core.archives import archive_digest
 from model.core.artifact_digest import VARIABLE
 
 _STREAMS = "SageMaker names the log streams after the variant and its instances, which come and go."
+_ALARMS = "CloudFormation ends the names of this stack's alarms at random; their state is no secret."
 _NO_ISOLATION = (
     "AWS isolates no serverless container. This one's credentials read one artifact, pull one image and write this "
     "endpoint's log and metrics, nothing else."
@@ -56,7 +57,8 @@ class RealtimeEndpoint(Construct):
         artifact: Path,
         data: DataBucket,
         metrics_namespace: str,
-        alarms: Sequence[cloudwatch.IAlarm],
+        metrics: EndpointMetrics,
+        alarms: Alarms | None,
     ) -> None:
         super().__init__(scope, construct_id)
         self._name, self._settings, self._data = name, settings, data
@@ -65,7 +67,7 @@ class RealtimeEndpoint(Construct):
         asset = self._artifact_asset(artifact)
         # What the container must find, known outside of what it unpacks: it refuses to run anything else.
         digest = {VARIABLE: archive_digest(ROOT / artifact)} if asset else {}
-        role = self._role(asset, image, alarms)
+        role = self._role(asset, image)
         model = sagemaker.CfnModel(
             self,
             "Model",
@@ -91,24 +93,31 @@ class RealtimeEndpoint(Construct):
             production_variants=[self._variant(model)],
             data_capture_config=self._capture(settings.capture) if settings.capture else None,
         )
+        config_name = config.attr_endpoint_config_name
+        going_back = alarms.watch_endpoint(metrics, config_name if on_instances else None) if alarms else []
+        names = [{"alarmName": alarm.alarm_name} for alarm in going_back]
         self.endpoint = sagemaker.CfnEndpoint(
             self,
             "Endpoint",
             endpoint_name=name,
-            endpoint_config_name=config.attr_endpoint_config_name,
+            endpoint_config_name=config_name,
             # Else every deployment would set the instance count back to its initial value, whatever the load.
             retain_all_variant_properties=True,
             # Else capturing, too, would stay as it was when the endpoint was created.
             exclude_retained_variant_properties=[{"variantPropertyType": "DataCaptureConfig"}]
             if on_instances
             else None,
-            deployment_config=self._rollout(settings.rollout, alarms) if settings.rollout else None,
+            deployment_config=self._rollout(settings.rollout, names) if settings.rollout else None,
         )
 
     def grant_invoke(self, function: ClassifierFunction) -> None:
-        """Allow the function to invoke this endpoint."""
-        arn = arn_here("sagemaker", f"endpoint/{self.endpoint.endpoint_name}")
-        function.role.allow("Endpoint", ["sagemaker:InvokeEndpoint"], [arn])
+        """Allow the function to invoke this endpoint, and that of the other kind.
+
+        A stage that changes its kind keeps calling the old endpoint until the new one is there.
+        """
+        stem = self._name.removesuffix(self._settings.kind)
+        arns = [arn_here("sagemaker", f"endpoint/{stem}{kind}") for kind in ("instance", "serverless")]
+        function.role.allow("Endpoint", ["sagemaker:InvokeEndpoint"], arns)
 
     @property
     def _encrypts_volumes(self) -> bool:
@@ -144,7 +153,7 @@ class RealtimeEndpoint(Construct):
             "captureContentTypeHeader": {"jsonContentTypes": ["application/json"]},
         }
 
-    def _rollout(self, settings: RolloutSettings, alarms: Sequence[cloudwatch.IAlarm]) -> dict[str, Any]:
+    def _rollout(self, settings: RolloutSettings, alarms: list[dict[str, str]]) -> dict[str, Any]:
         size = {"canary": "canarySize", "linear": "linearStepSize"}.get(settings.strategy)
         share = {size: {"type": "CAPACITY_PERCENT", "value": settings.percent}} if size else {}
         return {
@@ -157,18 +166,17 @@ class RealtimeEndpoint(Construct):
                 "terminationWaitInSeconds": settings.bake_seconds,
                 "maximumExecutionTimeoutInSeconds": self._settings.rollout_timeout_seconds,
             },
-            "autoRollbackConfiguration": {"alarms": [{"alarmName": alarm.alarm_name} for alarm in alarms]},
+            "autoRollbackConfiguration": {"alarms": alarms},
         }
 
-    def _role(
-        self, asset: assets.Asset | None, image: RegistryImage, alarms: Sequence[cloudwatch.IAlarm]
-    ) -> InlineRole:
+    def _role(self, asset: assets.Asset | None, image: RegistryImage) -> InlineRole:
         """May fetch one model artifact and its image, and write logs; on instances a transform job runs under it, too.
 
         The permissions of a role never change, because the instances of the model before need theirs until a deployment
         has replaced them, or is rolled back to them: other permissions (of another artifact or image) are another role,
         and CloudFormation deletes the old one when it deletes the old model.
         """
+        stack = Stack.of(self)
         role = InlineRole(self, "Role", service="sagemaker", description="SageMaker endpoint")
         image.grant_pull(role)
         log_groups = {f"/aws/sagemaker/Endpoints/{self._name}": _STREAMS}
@@ -183,8 +191,9 @@ class RealtimeEndpoint(Construct):
         if self._settings.capture:
             self._data.grant_capture(role)
         if self._settings.rollout:  # under this role SageMaker asks how the alarms stand
-            role.allow("Rollout", ["cloudwatch:DescribeAlarms"], [alarm.alarm_arn for alarm in alarms])
-        stack = Stack.of(self)
+            # By the beginning of their names: they refer to the configuration, and this to the role.
+            named = arn_here("cloudwatch", f"alarm:{stack.stack_name}-*")
+            role.allow("Rollout", ["cloudwatch:DescribeAlarms"], [named], because=_ALARMS)
         permissions = json.dumps(stack.resolve(role.documents), sort_keys=True)
         digest = hashlib.sha256(permissions.encode()).hexdigest()[:8]
         role.resource.override_logical_id(f"{stack.get_logical_id(role.resource)}{digest}")

@@ -42,14 +42,7 @@ class InferenceStack(Stack):
         # is taken out of the stack, with its scaling, before it is put back: `kennel deploy` does both.
         deleted = self.node.try_get_context("endpoint") == "deleted"
         metrics = EndpointMetrics(settings.endpoint_name, settings.serving.variant_name)
-        alarms = settings.alarms and Alarms(
-            self,
-            "Alarms",
-            settings=settings.alarms,
-            metrics=metrics,
-            serverless=settings.serving.kind == "serverless",
-            key=data.key,
-        )
+        alarms = Alarms(self, "Alarms", settings=settings.alarms, key=data.key) if settings.alarms else None
         endpoint = RealtimeEndpoint(
             self,
             "Endpoint",
@@ -59,12 +52,9 @@ class InferenceStack(Stack):
             artifact=artifact,
             data=data,
             metrics_namespace=settings.project.capitalize(),
-            alarms=alarms.of_endpoint if alarms else (),
+            metrics=metrics,
+            alarms=alarms,
         )
-        if deleted:
-            endpoint.node.try_remove_child("Endpoint")
-        elif settings.serving.scaling:
-            EndpointScaling(self, "Scaling", endpoint=endpoint, settings=settings.serving.scaling)
         classifier = ClassifierFunction(
             self,
             "Classifier",
@@ -74,8 +64,15 @@ class InferenceStack(Stack):
             retain_logs=settings.storage.retain,
         )
         endpoint.grant_invoke(classifier)
+        if deleted:
+            endpoint.node.try_remove_child("Endpoint")
+        else:
+            # It has the name as text; without this it would call a new endpoint that is still being created.
+            classifier.function.node.add_dependency(endpoint.endpoint)
+            if settings.serving.scaling:
+                EndpointScaling(self, "Scaling", endpoint=endpoint, settings=settings.serving.scaling)
         if alarms:
-            alarms.watch(classifier.function)
+            alarms.watch_function(classifier.function)
             CfnOutput(self, "AlarmTopicArn", value=alarms.topic.topic_arn)
         Dashboard(
             self,

@@ -103,8 +103,8 @@ class RolloutSettings(Table):
     """
 
     strategy: Literal["all_at_once", "canary", "linear"] = "all_at_once"
-    #: Share of the traffic that moves first (canary) or at a time (linear).
-    percent: Annotated[int, between(1, 50)] | None = None
+    #: Share of the instances that move first (canary) or at a time (linear, of which AWS takes 10 and more).
+    percent: Annotated[int, between(10, 50)] | None = None
     #: How long the alarms watch each step. An alarm needs 2 bad minutes, and the metrics are a minute late.
     wait_seconds: WaitSeconds = 300
     #: How much longer they watch, and the old instances stay, once all traffic has moved.
@@ -119,8 +119,6 @@ class RolloutSettings(Table):
     def conflicts(self) -> Iterator[str]:
         if (self.strategy == "all_at_once") != (self.percent is None):
             yield 'percent: goes with strategy = "canary" or "linear", set both or neither'
-        elif self.strategy == "linear" and self.percent is not None and self.percent < 10:
-            yield f"percent: {self.percent} is less than the 10 that a linear rollout moves at least"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,11 +186,13 @@ class ServingSettings(Table):
             yield from self._conflicts_of_rollout(self.rollout)
 
     def _conflicts_of_rollout(self, rollout: RolloutSettings) -> Iterator[str]:
-        fewest = self.scaling.min_instances if self.scaling else self.initial_instances
-        if rollout.strategy != "all_at_once" and fewest < 2:
+        counts = [self.initial_instances]
+        if self.scaling:
+            counts = [self.scaling.min_instances, *(schedule.min_instances for schedule in self.scaling.schedules)]
+        if rollout.strategy != "all_at_once" and min(counts) < 2:
             yield (
                 f'rollout.strategy: "{rollout.strategy}" moves at most half of the instances at a time, so there must '
-                "be 2 at least (serving.scaling.min_instances, or serving.initial_instances without scaling)"
+                "be 2 at least (min_instances of serving.scaling and its schedules; without it initial_instances)"
             )
         if instance_types.family(self.instance_type) == "inf1":
             yield f"rollout: SageMaker cannot on {self.instance_type} (Inferentia 1)"

@@ -72,3 +72,9 @@ def test_another_image_needs_no_change_of_code_and_no_build(synthesise, stages, 
     assert container(stage)["Image"] == image
     assert "CodeBuild" not in str(stage.template("inference"))
     assert ":ecr:eu-west-1:111122223333:repository/team/runtime'" in str(stage.resources("inference", "AWS::IAM::Role"))
+
+
+def test_the_function_calls_an_endpoint_of_another_kind_once_it_is_there(stages):
+    for stage in stages.values():
+        function = stage.resources("inference", "AWS::Lambda::Function")["ClassifierFunction1A3EEE90"]
+        assert "Endpoint8024A810" in function["DependsOn"]

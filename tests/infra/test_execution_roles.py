@@ -11,7 +11,7 @@ BUCKET = "<ExportsOutputFnGetAttDataBucketE6B0FAA8Arn3FF3A9FF>"
 KEY = "<ExportsOutputFnGetAttDataKey5F086070Arn0ECF9F84>"
 TRAINING, ENDPOINT = ROLES = [("training", "SageMaker training jobs"), ("inference", "SageMaker endpoint")]
 
-ROLLBACK_ALARMS = ("AlarmsServerErrorsD0E4A1EF", "AlarmsLatency0C947829", "AlarmsInvocationErrorsD02407EE")
+ALARMS = "arn:<AWS::Partition>:cloudwatch:<AWS::Region>:<AWS::AccountId>:alarm"
 LOGS = "arn:<AWS::Partition>:logs:<AWS::Region>:<AWS::AccountId>:log-group:/aws/sagemaker"
 WRITE_LOGS = ("logs:CreateLogGroup", "logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents")
 PULL = ("ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer")
@@ -60,7 +60,7 @@ def test_an_endpoint_and_a_transform_job_may_do_this_and_nothing_else(stage):
         **{action: {"<ExportsOutputFnGetAttImages2D38C313Arn6C6DDC6E>"} for action in PULL},
         **dict.fromkeys(WRITE_LOGS, log_groups(f"Endpoints/{stage.settings.endpoint_name}", "TransformJobs")),
         **WITHOUT_RESOURCES,
-        "cloudwatch:DescribeAlarms": {f"<{name}.Arn>" for name in ROLLBACK_ALARMS},
+        "cloudwatch:DescribeAlarms": {f"{ALARMS}:{stage.settings.stack_name('inference')}-*"},
     }
     assert condition(role, "s3:ListBucket")["StringLike"] == {"s3:prefix": ["batch/input/*"]}
     assert condition(role, "kms:CreateGrant") == {"Bool": {"kms:GrantIsForAWSResource": "true"}}

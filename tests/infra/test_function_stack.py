@@ -27,7 +27,9 @@ def test_function_may_invoke_this_endpoint_and_write_its_log_and_nothing_else(st
         ("Allow", ["logs:CreateLogStream", "logs:PutLogEvents"], [{"Fn::GetAtt": ["ClassifierLogsA5745F3E", "Arn"]}]),
         ("Allow", ["sagemaker:InvokeEndpoint"], permissions[1][2]),
     ]
-    assert text(permissions[1][2][0]).endswith(f":<AWS::AccountId>:endpoint/{stage.settings.endpoint_name}")
+    assert {text(arn).rpartition("/")[2] for arn in permissions[1][2]} == {
+        f"kennel-{stage.settings.stage}-{kind}" for kind in ("instance", "serverless")
+    }
 
 
 def test_url_belongs_to_the_alias_and_takes_signed_calls_only(stage):

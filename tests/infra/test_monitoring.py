@@ -46,20 +46,23 @@ def test_the_topic_takes_tls_only_and_only_alarms_and_budgets_of_this_account(st
 
 
 def test_somebody_gets_an_e_mail_if_the_settings_say_who(synthesise, stages):
-    stage = synthesise(replace(stages["dev"].settings, alarms=AlarmSettings(email="a@example.org", p95_ms=250)))
+    stage = synthesise(replace(stages["dev"].settings, alarms=AlarmSettings(email="a@example.org")))
     assert stage.properties("inference", "AWS::SNS::Subscription")["Endpoint"] == "a@example.org"
-    latency = stage.resources("inference", ALARM)["AlarmsLatency0C947829"]["Properties"]
-    assert (latency["ExtendedStatistic"], latency["Threshold"]) == ("p95", 250_000)  # microseconds
 
 
-def test_an_endpoint_goes_back_by_its_own_alarms_which_exist_before_it(stage):
+def test_an_endpoint_goes_back_by_what_the_model_of_its_new_configuration_does_and_not_its_callers(stage):
     endpoint = stage.properties("inference", "AWS::SageMaker::Endpoint")
+    alarms = {name: alarm["Properties"] for name, alarm in stage.resources("inference", ALARM).items()}
     named = [alarm["AlarmName"]["Ref"] for alarm in endpoint["DeploymentConfig"]["AutoRollbackConfiguration"]["Alarms"]]
-    alarms = stage.resources("inference", ALARM)
-    assert set(named) == {name for name, alarm in alarms.items() if "SageMaker" in alarm["Properties"]["Namespace"]}
+    metrics = {(alarm := alarms[name])["MetricName"]: alarm["Threshold"] for name in named}
+    assert metrics == {"Invocation5XXErrors": 0.05, "ModelLatency": 1_000_000}  # share, microseconds
     for name in named:
-        dimensions = {d["Name"]: d["Value"] for d in alarms[name]["Properties"]["Dimensions"]}
-        assert dimensions == {"EndpointName": endpoint["EndpointName"], "VariantName": "main"}  # text, no reference
+        dimensions = {each["Name"]: each["Value"] for each in alarms[name]["Dimensions"]}
+        assert dimensions == {
+            "EndpointName": endpoint["EndpointName"],  # text: there is no endpoint yet
+            "VariantName": "main",
+            "EndpointConfigName": endpoint["EndpointConfigName"],
+        }
 
 
 @pytest.mark.parametrize(("strategy", "size"), [("canary", "CanarySize"), ("linear", "LinearStepSize")])

@@ -1,8 +1,6 @@
-"""The alarms of a stage, defined once: rollouts go back by those of the endpoint, all are on the dashboard and page."""
+"""The alarms of a stage, defined once: rollouts go back by some, all are on the dashboard and page."""
 
 from __future__ import annotations
-
-from typing import NamedTuple
 
 from aws_cdk import Aws
 from aws_cdk import aws_cloudwatch as cloudwatch
@@ -18,78 +16,61 @@ from infra.constructs.monitoring.metrics import MINUTE, EndpointMetrics
 from infra.tables.alarms import AlarmSettings
 
 
-class Limit(NamedTuple):
-    """What a metric must not exceed for 2 of 3 minutes."""
-
-    name: str
-    metric: cloudwatch.Metric
-    threshold: float
-    what: str
-
-
-def endpoint_limits(settings: AlarmSettings, metrics: EndpointMetrics, *, serverless: bool) -> list[Limit]:
-    """Return what an endpoint must keep. Its errors are 0 or 1 for each request, so that their average is a share."""
-    share, others, p95 = settings.error_percent, settings.invocation_error_percent, settings.p95_ms
-    errors, failed = metrics.of("Invocation5XXErrors", "Average"), metrics.of("InvocationModelErrors", "Average")
-    latency = metrics.of("ModelLatency", "p95")
-    limits = [
-        Limit("ServerErrors", errors, share / 100, f"More than {share:g}% of the model's answers are 5xx"),
-        Limit("Latency", latency, p95 * 1000, f"More than 5% of the model's answers take longer than {p95} ms"),
-        Limit(
-            "InvocationErrors", failed, others / 100, f"More than {others:g}% of the requests get no 2xx of the model"
-        ),
-    ]
-    # Serverless endpoints do not publish the last: SageMaker guide, "Alarms and logs … from serverless endpoints".
-    return limits[:2] if serverless else limits
-
-
-def function_limits(settings: AlarmSettings, function: lambda_.IFunction) -> list[Limit]:
-    """Return what the function must keep."""
-    failed, refused = settings.function_errors, settings.function_throttles
-    errors = function.metric_errors(statistic="Sum", period=MINUTE)
-    throttles = function.metric_throttles(statistic="Sum", period=MINUTE)
-    return [
-        Limit("FunctionErrors", errors, failed, f"More than {failed} calls of the function a minute fail"),
-        Limit("FunctionThrottles", throttles, refused, f"More than {refused} calls of the function a minute get 429"),
-    ]
-
-
 class Alarms(Construct):
-    """The alarms, and the topic that they page through.
+    """The alarms of an endpoint and of a function, and the topic that they page through.
 
     Attributes
     ----------
-    of_endpoint, all : list of aws_cloudwatch.Alarm
-        Those by which a rollout goes back; and with those of the function, once it is there (`watch`).
+    all : list of aws_cloudwatch.IAlarm
+        Those that `watch_endpoint` and `watch_function` have made.
     """
 
-    def __init__(
-        self,
-        scope: Construct,
-        construct_id: str,
-        *,
-        settings: AlarmSettings,
-        metrics: EndpointMetrics,
-        serverless: bool,
-        key: kms.IKey,
-    ) -> None:
+    def __init__(self, scope: Construct, construct_id: str, *, settings: AlarmSettings, key: kms.IKey) -> None:
         super().__init__(scope, construct_id)
         self._settings = settings
         self.topic = self._topic(key)
-        self.of_endpoint = [self._alarm(limit) for limit in endpoint_limits(settings, metrics, serverless=serverless)]
-        self.all = list(self.of_endpoint)
+        self.all: list[cloudwatch.IAlarm] = []
 
-    def watch(self, function: lambda_.IFunction) -> None:
-        """Add the alarms of the function."""
-        self.all += [self._alarm(limit) for limit in function_limits(self._settings, function)]
+    def watch_endpoint(self, metrics: EndpointMetrics, config_name: str | None) -> list[cloudwatch.IAlarm]:
+        """Watch an endpoint, and return the alarms by which a rollout goes back.
 
-    def _alarm(self, limit: Limit) -> cloudwatch.Alarm:
+        They look at the instances of the newest configuration only (SageMaker guide, "Auto-rollback configuration and
+        monitoring", on the new fleet), so that neither the traffic of the old ones hides what a new model does, nor an
+        alarm of the old model stops the one that replaces it. A caller's mistake (4xx) is no reason to go back.
+
+        Errors are 0 or 1 for each request, so that their average is a share.
+        """
+        settings = self._settings
+        share, others, p95 = settings.error_percent, settings.invocation_error_percent, settings.p95_ms
+        errors = metrics.of("Invocation5XXErrors", "Average", config_name=config_name)
+        latency = metrics.of("ModelLatency", "p95", config_name=config_name)  # microseconds
+        going_back = [
+            self._alarm("ServerErrors", errors, share / 100, f"More than {share:g}% of the model's answers are 5xx"),
+            self._alarm("Latency", latency, p95 * 1000, f"More than 5% of its answers take longer than {p95} ms"),
+        ]
+        # Serverless endpoints do not publish it: SageMaker guide, "Alarms and logs … from serverless endpoints".
+        if config_name:
+            failed = metrics.of("InvocationModelErrors", "Average")
+            what = f"More than {others:g}% of the requests get no 2xx of the model"
+            self._alarm("InvocationErrors", failed, others / 100, what)
+        return going_back
+
+    def watch_function(self, function: lambda_.IFunction) -> None:
+        """Watch a function."""
+        failed, refused = self._settings.function_errors, self._settings.function_throttles
+        errors = function.metric_errors(statistic="Sum", period=MINUTE)
+        throttles = function.metric_throttles(statistic="Sum", period=MINUTE)
+        self._alarm("FunctionErrors", errors, failed, f"More than {failed} calls of the function a minute fail")
+        self._alarm("FunctionThrottles", throttles, refused, f"More than {refused} calls of it a minute get 429")
+
+    def _alarm(self, name: str, metric: cloudwatch.IMetric, threshold: float, what: str) -> cloudwatch.IAlarm:
+        """Make an alarm on what a metric must not exceed for 2 of 3 minutes."""
         alarm = cloudwatch.Alarm(
             self,
-            limit.name,
-            alarm_description=limit.what,
-            metric=limit.metric,
-            threshold=limit.threshold,
+            name,
+            alarm_description=what,
+            metric=metric,
+            threshold=threshold,
             comparison_operator=cloudwatch.ComparisonOperator.GREATER_THAN_THRESHOLD,
             evaluation_periods=3,
             datapoints_to_alarm=2,
@@ -99,6 +80,7 @@ class Alarms(Construct):
         page = actions.SnsAction(self.topic)
         alarm.add_alarm_action(page)
         alarm.add_ok_action(page)
+        self.all.append(alarm)
         return alarm
 
     def _topic(self, key: kms.IKey) -> sns.Topic:

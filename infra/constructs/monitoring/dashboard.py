@@ -13,7 +13,7 @@ from infra.constructs.monitoring.metrics import MINUTE, EndpointMetrics
 from infra.settings import Settings
 from infra.tables.serving import ServerlessSettings, ServingSettings
 
-_THIRD = 8  # of the 24 columns
+_COST = "Endpoint, USD per hour (list price)"
 
 
 class Dashboard(Construct):
@@ -50,13 +50,9 @@ class Dashboard(Construct):
         ]
         shares = {share: self._of("ModelLatency", share) for share in ("p50", "p95", "p99")}
         return [
-            _graph(
-                "Requests per second", [_math(f"{name} / 60", {name: sums}, name) for name, sums in requests.items()]
-            ),
+            _graph("Requests per second", [_math(f"{of} / 60", {of: sums}, of) for of, sums in requests.items()]),
             _graph("Errors per minute", errors),
-            _graph(
-                "Latency of the model, ms", [_math(f"{p} / 1000", {p: latency}, p) for p, latency in shares.items()]
-            ),
+            _graph("Latency of the model, ms", [_math(f"{p} / 1000", {p: each}, p) for p, each in shares.items()]),
         ]
 
     def _instances(self, serving: ServingSettings) -> list[cloudwatch.IWidget]:
@@ -75,17 +71,21 @@ class Dashboard(Construct):
         busy = [self._of("ConcurrentRequestsPerModel", "Maximum", "endpoint"), self._executions()]
         price = prices.usd_per_hour(serving.instance_type)
         cost = [_math(f"running * {price}", {"running": running}, serving.instance_type)] if price else []
-        return [_graph("Instances", lines), _graph("Requests at a time", busy), _cost(cost)]
+        return [_graph("Instances", lines), _graph("Requests at a time", busy), _graph(_COST, cost)]
 
     def _containers(self, serverless: ServerlessSettings) -> list[cloudwatch.IWidget]:
         """Graph what there is of a serverless endpoint; it bills the time in which it works."""
-        used = self._of("ServerlessConcurrentExecutionsUtilization", "Maximum", "endpoint, share of max_concurrency")
+        used = self._of("ServerlessConcurrentExecutionsUtilization", "Maximum")
+        busy = _math(f"used * {serverless.max_concurrency}", {"used": used}, "endpoint")
         price = prices.serverless_usd_per_second(serverless.memory_mb)
+        # The price of what is kept warm is not in the table.
+        kept_warm = ", and what is provisioned" if serverless.provisioned_concurrency else ""
+        label = f"{serverless.memory_mb} MB{kept_warm}"
         cost = f"FILL(microseconds, 0) / 1000000 * 60 * {price:.9f}"
         return [
             _graph("Cold starts per minute", [self._of("ModelSetupTime", "SampleCount", "cold starts")]),
-            _graph("Requests at a time", [used, self._executions()]),
-            _cost([_math(cost, {"microseconds": self._of("ModelLatency", "Sum")}, f"{serverless.memory_mb} MB")]),
+            _graph("Requests at a time", [busy, self._executions()]),
+            _graph(_COST, [_math(cost, {"microseconds": self._of("ModelLatency", "Sum")}, label)]),
         ]
 
     def _executions(self) -> cloudwatch.Metric:
@@ -99,9 +99,5 @@ def _math(expression: str, using: dict[str, cloudwatch.Metric], label: str) -> c
     return cloudwatch.MathExpression(expression=expression, using_metrics=using, label=label, period=MINUTE)
 
 
-def _cost(lines: Sequence[cloudwatch.IMetric]) -> cloudwatch.IWidget:
-    return _graph("Endpoint, USD per hour (list price)", lines)
-
-
 def _graph(title: str, lines: Sequence[cloudwatch.IMetric]) -> cloudwatch.IWidget:
-    return cloudwatch.GraphWidget(title=title, left=lines, width=_THIRD, left_y_axis=cloudwatch.YAxisProps(min=0))
+    return cloudwatch.GraphWidget(title=title, left=lines, width=8, left_y_axis=cloudwatch.YAxisProps(min=0))

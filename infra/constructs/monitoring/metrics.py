@@ -11,8 +11,6 @@ MINUTE = Duration.minutes(1)
 class EndpointMetrics:
     """Metrics of the only variant of an endpoint, by the minute, as SageMaker sends them.
 
-    They name the endpoint by text: alarms exist before the endpoint that goes back by them.
-
     References
     ----------
     SageMaker guide, "Amazon SageMaker AI metrics in Amazon CloudWatch".
@@ -22,13 +20,19 @@ class EndpointMetrics:
         self._dimensions = {"EndpointName": endpoint_name, "VariantName": variant_name}
 
     def of(
-        self, name: str, statistic: str, label: str | None = None, namespace: str = "AWS/SageMaker"
+        self,
+        name: str,
+        statistic: str,
+        label: str | None = None,
+        *,
+        namespace: str = "AWS/SageMaker",
+        config_name: str | None = None,
     ) -> cloudwatch.Metric:
-        """Return a metric, for example ModelLatency (microseconds) with the statistic p95."""
+        """Return a metric; `config_name`: of the instances of this configuration only."""
         return cloudwatch.Metric(
             namespace=namespace,
             metric_name=name,
-            dimensions_map=self._dimensions,
+            dimensions_map=self._dimensions | ({"EndpointConfigName": config_name} if config_name else {}),
             statistic=statistic,
             period=MINUTE,
             label=label,
@@ -41,4 +45,4 @@ class EndpointMetrics:
         instances as values, with traffic or without. AWS says the same: SageMaker guide, "Asynchronous inference,
         Troubleshooting".
         """
-        return self.of("CPUUtilization", "SampleCount", "running", "/aws/sagemaker/Endpoints")
+        return self.of("CPUUtilization", "SampleCount", "running", namespace="/aws/sagemaker/Endpoints")

@@ -173,6 +173,9 @@ def scaled(more: str) -> str:
     return f"serving = {{initial_instances = 2, scaling = {{{SIZED}, {more}}}}}"
 
 
+NIGHT = scaled(f"schedules = [{MORNING.replace('= 2', '= 1')}]").removeprefix("serving = {").removesuffix("}")
+
+
 def rolled(instances: str, strategy: str, percent: int) -> str:
     share = f"percent = {percent}, " if percent else ""
     rollout = f"{{strategy = '{strategy}', {share}wait_seconds = 3600}}"
@@ -219,7 +222,10 @@ def rolled(instances: str, strategy: str, percent: int) -> str:
         ("serving.rollout = {}", "serving.rollout: goes back by alarms; add the table [alarms]"),
         ("alarms = {}\nserving.rollout = {percent = 20}", "serving.rollout.percent: goes with strategy = "),
         (rolled("initial_instances = 1", "canary", 50), 'serving.rollout.strategy: "canary" moves at most half'),
-        (rolled("initial_instances = 4", "linear", 9), "serving.rollout.percent: 9 is less than the 10 that a linear"),
+        (
+            rolled(scaled(f"schedules = [{MORNING.replace('= 2', '= 1')}]")[11:-1], "canary", 50),
+            "serving.rollout.strat",
+        ),
         (rolled("initial_instances = 4", "linear", 10), "serving.rollout: its waits and two starts may take 38100 sec"),
         (rolled("instance_type = 'ml.inf1.xlarge'", "all_at_once", 0), "serving.rollout: SageMaker cannot on ml.inf1"),
         ("training.image = {repository = 'own', tag = '1', architecture = 'arm64'}", "training.instance_type: ml.m5."),
