@@ -169,27 +169,24 @@ class DataBucket(Construct):
 
 def _lifecycle_rules(settings: StorageSettings, capture_days: int) -> list[s3.LifecycleRule]:
     rules = [
-        # Also while nothing is captured: what was captured before must not stay for good.
-        s3.LifecycleRule(
-            id="expire-captured",
-            prefix=f"{layout.CAPTURED}/",
-            expiration=Duration.days(capture_days),
-            noncurrent_version_expiration=Duration.days(1),
-        ),
         s3.LifecycleRule(
             id="clean-up",
             noncurrent_version_expiration=Duration.days(settings.noncurrent_version_days),
             expired_object_delete_marker=True,
             abort_incomplete_multipart_upload_after=ABORT_INCOMPLETE_UPLOADS,
-        ),
-        # Every epoch replaces them, and a version that a training has replaced or deleted is of no use.
-        s3.LifecycleRule(
-            id="expire-checkpoints",
-            prefix=f"{layout.CHECKPOINTS}/",
-            expiration=Duration.days(settings.checkpoint_days),
-            noncurrent_version_expiration=Duration.days(1),
-        ),
+        )
     ]
+    # Every epoch replaces checkpoints, and old versions are of no use. What was captured goes also while capturing is
+    # off: it must not stay for good.
+    for prefix, days in ((layout.CAPTURED, capture_days), (layout.CHECKPOINTS, settings.checkpoint_days)):
+        rules.append(
+            s3.LifecycleRule(
+                id=f"expire-{prefix}",
+                prefix=f"{prefix}/",
+                expiration=Duration.days(days),
+                noncurrent_version_expiration=Duration.days(1),
+            )
+        )
     if settings.archive_training_outputs_after_days is not None:
         archive = s3.Transition(
             storage_class=s3.StorageClass.GLACIER_INSTANT_RETRIEVAL,

@@ -4,7 +4,7 @@ from aws_cdk import aws_applicationautoscaling as autoscaling
 from constructs import Construct
 
 from infra.constructs.realtime_endpoint import RealtimeEndpoint
-from infra.tables.serving import EndpointScalingSettings, InstanceSchedule
+from infra.tables.serving import EndpointScalingSettings
 
 _METRICS = {
     "invocations": "SageMakerVariantInvocationsPerInstance",
@@ -30,7 +30,16 @@ class EndpointScaling(Construct):
             resource_id=f"endpoint/{endpoint.endpoint.attr_endpoint_name}/variant/{endpoint.variant_name}",
             min_capacity=settings.min_instances,
             max_capacity=settings.max_instances,
-            scheduled_actions=[_action(schedule) for schedule in settings.schedules] or None,
+            scheduled_actions=[
+                {
+                    "scheduledActionName": each.name,
+                    "schedule": f"cron({each.cron})",
+                    "timezone": each.timezone,
+                    "scalableTargetAction": {"minCapacity": each.min_instances, "maxCapacity": each.max_instances},
+                }
+                for each in settings.schedules
+            ]
+            or None,
         )
         autoscaling.CfnScalingPolicy(
             self,
@@ -45,14 +54,3 @@ class EndpointScaling(Construct):
                 "scaleInCooldown": settings.scale_in_cooldown_seconds,
             },
         )
-
-
-def _action(schedule: InstanceSchedule) -> autoscaling.CfnScalableTarget.ScheduledActionProperty:
-    return autoscaling.CfnScalableTarget.ScheduledActionProperty(
-        scheduled_action_name=schedule.name,
-        schedule=f"cron({schedule.cron})",
-        timezone=schedule.timezone,
-        scalable_target_action=autoscaling.CfnScalableTarget.ScalableTargetActionProperty(
-            min_capacity=schedule.min_instances, max_capacity=schedule.max_instances
-        ),
-    )

@@ -138,6 +138,7 @@ class ServingSettings(Table):
     #: endpoint of its own: a stage that changes its kind gets the new one before the old one is deleted.
     kind: Literal["instance", "serverless"] = "instance"
     instance_type: Annotated[str, one_of(instance_types.hosting, "ml.m5.large")] = "ml.m5.large"
+    #: Of a new endpoint; one that is there keeps the number it has.
     initial_instances: Capacity = 1
     serverless: ServerlessSettings = ServerlessSettings()
     #: Path of the model artifact, relative to the project's root; absent: build/<stage>/model.tar.gz, so that no stage

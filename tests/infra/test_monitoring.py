@@ -3,19 +3,12 @@
 from dataclasses import replace
 
 import pytest
-from templates import allowed, role_for, text
+from templates import SynthesisedStage, allowed, role_for, text
 
-from infra.settings import Settings
 from infra.tables.alarms import AlarmSettings
 from infra.tables.serving import CaptureSettings, EndpointScalingSettings, InstanceSchedule, RolloutSettings
 
 ALARM, TOPIC = "AWS::CloudWatch::Alarm", "AWS::SNS::Topic"
-
-
-def serving(settings: Settings, **changes) -> Settings:
-    return replace(settings, serving=replace(settings.serving, **changes))
-
-
 PUBLISHERS = ["budgets.amazonaws.com", "cloudwatch.amazonaws.com"]
 
 
@@ -45,11 +38,6 @@ def test_the_topic_takes_tls_only_and_only_alarms_and_budgets_of_this_account(st
     assert allow["Condition"] == {"StringEquals": {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}}
 
 
-def test_somebody_gets_an_e_mail_if_the_settings_say_who(synthesise, stages):
-    stage = synthesise(replace(stages["dev"].settings, alarms=AlarmSettings(email="a@example.org")))
-    assert stage.properties("inference", "AWS::SNS::Subscription")["Endpoint"] == "a@example.org"
-
-
 def test_an_endpoint_goes_back_by_what_the_model_of_its_new_configuration_does_and_not_its_callers(stage):
     endpoint = stage.properties("inference", "AWS::SageMaker::Endpoint")
     alarms = {name: alarm["Properties"] for name, alarm in stage.resources("inference", ALARM).items()}
@@ -65,19 +53,9 @@ def test_an_endpoint_goes_back_by_what_the_model_of_its_new_configuration_does_a
         }
 
 
-@pytest.mark.parametrize(("strategy", "size"), [("canary", "CanarySize"), ("linear", "LinearStepSize")])
-def test_traffic_moves_as_the_settings_say(synthesise, stages, strategy, size):
-    rollout = RolloutSettings(strategy=strategy, percent=25, wait_seconds=600, bake_seconds=60)
-    stage = synthesise(serving(stages["prod"].settings, rollout=rollout))
-    policy = stage.properties("inference", "AWS::SageMaker::Endpoint")["DeploymentConfig"]["BlueGreenUpdatePolicy"]
-    routing = {"Type": strategy.upper(), "WaitIntervalInSeconds": 600}
-    assert policy["TrafficRoutingConfiguration"] == {**routing, size: {"Type": "CAPACITY_PERCENT", "Value": 25}}
-    assert policy["TerminationWaitInSeconds"] == 60
-    steps = {"canary": 2, "linear": 4}[strategy]
-    assert policy["MaximumExecutionTimeoutInSeconds"] == steps * 600 + 60 + 2 * 600 + 600
-
-
-def test_scaling_may_go_by_requests_at_a_time_and_by_the_clock(synthesise, stages):
+@pytest.fixture(scope="module")
+def full(synthesise, stages) -> SynthesisedStage:
+    """A production that has what no stage of the repository has."""
     morning = InstanceSchedule(
         name="morning", cron="0 7 ? * MON-FRI *", timezone="Europe/Berlin", min_instances=4, max_instances=9
     )
@@ -89,31 +67,53 @@ def test_scaling_may_go_by_requests_at_a_time_and_by_the_clock(synthesise, stage
         concurrent_requests_per_instance=6,
         schedules=(morning,),
     )
-    stage = synthesise(serving(stages["prod"].settings, scaling=scaling))
-    policy = stage.properties("inference", "AWS::ApplicationAutoScaling::ScalingPolicy")
+    rollout = RolloutSettings(strategy="linear", percent=25, wait_seconds=600, bake_seconds=60)
+    capture = CaptureSettings(sampling_percent=5, days=9)
+    prod = stages["prod"].settings
+    serving = replace(prod.serving, scaling=scaling, rollout=rollout, capture=capture)
+    return synthesise(replace(prod, serving=serving, alarms=AlarmSettings(email="a@example.org")))
+
+
+def test_somebody_gets_an_e_mail_if_the_settings_say_who(full):
+    assert full.properties("inference", "AWS::SNS::Subscription")["Endpoint"] == "a@example.org"
+
+
+@pytest.mark.parametrize(("name", "size", "steps"), [("prod", "CanarySize", 2), ("full", "LinearStepSize", 4)])
+def test_traffic_moves_as_the_settings_say(stages, full, name, size, steps):
+    stage = {**stages, "full": full}[name]
+    policy = stage.properties("inference", "AWS::SageMaker::Endpoint")["DeploymentConfig"]["BlueGreenUpdatePolicy"]
+    rollout = stage.settings.serving.rollout
+    routing = {"Type": rollout.strategy.upper(), "WaitIntervalInSeconds": 600}
+    share = {size: {"Type": "CAPACITY_PERCENT", "Value": rollout.percent}}
+    assert policy["TrafficRoutingConfiguration"] == routing | share
+    assert policy["TerminationWaitInSeconds"] == rollout.bake_seconds
+    assert policy["MaximumExecutionTimeoutInSeconds"] == steps * 600 + rollout.bake_seconds + 2 * 600 + 600
+
+
+def test_scaling_may_go_by_requests_at_a_time_and_by_the_clock(full):
+    policy = full.properties("inference", "AWS::ApplicationAutoScaling::ScalingPolicy")
     tracking = policy["TargetTrackingScalingPolicyConfiguration"]
     metric = "SageMakerVariantConcurrentRequestsPerModelHighResolution"
     assert tracking["PredefinedMetricSpecification"] == {"PredefinedMetricType": metric}
     assert tracking["TargetValue"] == 6 * 0.5
-    target = stage.properties("inference", "AWS::ApplicationAutoScaling::ScalableTarget")
+    target = full.properties("inference", "AWS::ApplicationAutoScaling::ScalableTarget")
     (action,) = target["ScheduledActions"]
     assert (action["Schedule"], action["Timezone"]) == ("cron(0 7 ? * MON-FRI *)", "Europe/Berlin")
     assert action["ScalableTargetAction"] == {"MinCapacity": 4, "MaxCapacity": 9}
 
 
-def test_what_is_captured_is_encrypted_expires_and_can_be_written_below_its_prefix_only(synthesise, stages):
-    stage = synthesise(serving(stages["dev"].settings, capture=CaptureSettings(sampling_percent=5, days=9)))
-    capture = stage.properties("inference", "AWS::SageMaker::EndpointConfig")["DataCaptureConfig"]
+def test_what_is_captured_is_encrypted_expires_and_can_be_written_below_its_prefix_only(full):
+    capture = full.properties("inference", "AWS::SageMaker::EndpointConfig")["DataCaptureConfig"]
     assert "DataKey" in text(capture["KmsKeyId"])
     assert text(capture["DestinationS3Uri"]).endswith("/captured")
     assert capture["InitialSamplingPercentage"] == 5
-    written = allowed(role_for(stage, "inference", "SageMaker endpoint"))["s3:PutObject"]
+    written = allowed(role_for(full, "inference", "SageMaker endpoint"))["s3:PutObject"]
     assert {arn.split("/", 1)[1] for arn in written} == {"batch/output/*", "captured/*"}
-    bucket = stage.resources("storage", "AWS::S3::Bucket")["DataBucketE6B0FAA8"]["Properties"]
+    bucket = full.resources("storage", "AWS::S3::Bucket")["DataBucketE6B0FAA8"]["Properties"]
     (rule,) = (rule for rule in bucket["LifecycleConfiguration"]["Rules"] if rule["Id"] == "expire-captured")
     assert (rule["Prefix"], rule["ExpirationInDays"]) == ("captured/", 9)
     # Else a deployment would keep the capturing of the configuration before.
-    excluded = stage.properties("inference", "AWS::SageMaker::Endpoint")["ExcludeRetainedVariantProperties"]
+    excluded = full.properties("inference", "AWS::SageMaker::Endpoint")["ExcludeRetainedVariantProperties"]
     assert excluded == [{"VariantPropertyType": "DataCaptureConfig"}]
 
 
