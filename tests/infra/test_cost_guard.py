@@ -56,4 +56,6 @@ def test_a_deleted_endpoint_is_taken_out_without_touching_the_function(make_app,
         "AWS::ApplicationAutoScaling::ScalingPolicy",
     }  # fmt: skip
     # The function no longer waits for it, which is an order and no property.
-    assert all(resource.get("Properties") == with_endpoint[name].get("Properties") for name, resource in without.items())
+    assert all(
+        resource.get("Properties") == with_endpoint[name].get("Properties") for name, resource in without.items()
+    )
