@@ -65,7 +65,7 @@ def select_stage(
     context: typer.Context,
     stage: Annotated[
         str,
-        typer.Option(envvar="KENNEL_STAGE", help="Which infra/environments/<stage>.toml to use: local, dev, prod, …"),
+        typer.Option(envvar="KENNEL_STAGE", help="A file in infra/environments: local, dev, serverless, prod, …"),
     ] = "dev",
 ) -> None:
     """Remember the stage for the command that follows."""

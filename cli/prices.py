@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-from infra.prices import HOURS_PER_MONTH, PRICE_LIST, UNIT, serverless_usd_per_second, usd_per_hour
+from infra.prices import PRICE_LIST, UNIT, price_note, serverless_usd_per_second, usd_per_hour
 
-__all__ = ["PRICE_LIST", "UNIT", "job_price", "serverless_usd_per_second", "unknown_price", "usd_per_hour"]
-
-
-def unknown_price(instance_type: str) -> str:
-    """Say that the table lacks an instance type, and where its price stands."""
-    service = "sagemaker" if instance_type.startswith("ml.") else "ec2"
-    return f"price of {instance_type} unknown here: see aws.amazon.com/{service}/pricing"
+__all__ = ["PRICE_LIST", "UNIT", "job_price", "price_note", "serverless_usd_per_second", "usd_per_hour"]
 
 
 def job_price(
@@ -20,12 +14,9 @@ def job_price(
 
     `seconds` is how long each job may run; without, nothing says what they cost at most. `at_once` run at a time.
     """
-    price = usd_per_hour(instance_type)
-    if price is None:
-        return unknown_price(instance_type)
-    sagemaker = instance_type.startswith("ml.")
-    price += volume_gb * UNIT["sagemaker_volume_gb_month" if sagemaker else "ebs_gp3_gb_month"] / HOURS_PER_MONTH
-    price += 0 if sagemaker else UNIT["public_address_hour"]
+    price, note = usd_per_hour(instance_type, volume_gb), price_note(instance_type)
     hours = jobs * instances * seconds / 3600
+    if price is None:
+        return f"{note}; at most {hours:.1f} instance-hours" if hours else note
     at_most = f", at most {price * hours:.2f} USD in {hours:.1f} instance-hours" if hours else ""
-    return f"{price * instances * at_once:.3f} USD per hour{at_most}; {PRICE_LIST}"
+    return "; ".join(filter(None, (f"{price * instances * at_once:.3f} USD per hour{at_most}", PRICE_LIST, note)))

@@ -39,10 +39,11 @@ class Comparison:
         return after.usd - now.usd if now.complete and after.complete and not self.unknown else None
 
     def as_json(self) -> dict[str, Any]:
-        """Return all of it for a program, in US dollars by the hour."""
-        costs = {name: [asdict(cost) for cost in getattr(self, name)] for name in ("planned", "now", "after")}
-        most = asdict(Total.of(self.planned, "most"))
-        totals = {name: asdict(Total.of(getattr(self, name))) for name in costs} | {"planned_at_most": most}
+        """Return all of it for a program, in US dollars by the hour; null is what AWS could not be asked for."""
+        known = {"planned": self.planned, **({} if self.unknown else {"now": self.now, "after": self.after})}
+        none, most = dict.fromkeys(("planned", "now", "after")), asdict(Total.of(self.planned, "most"))
+        costs = none | {name: [asdict(cost) for cost in costs] for name, costs in known.items()}
+        totals = none | {name: asdict(Total.of(costs)) for name, costs in known.items()} | {"planned_at_most": most}
         return {**costs, "totals": totals, "difference": self.difference, "unknown": self.unknown, "prices": PRICE_LIST}
 
     def tell(self) -> None:
@@ -61,7 +62,7 @@ def compare(stage: Stage, stacks: Sequence[str]) -> Comparison:
     try:
         return Comparison(stacks, planned, running_costs(stage))
     except (AwsError, NotReadyError) as error:
-        return Comparison(stacks, planned, unknown=str(error))
+        return Comparison(stacks, planned, unknown=f"{error} {error.hint}".rstrip())
 
 
 def cost(

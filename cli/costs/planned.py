@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from cli.costs.table import Cost, instances_cost
 from cli.prices import UNIT, serverless_usd_per_second, usd_per_hour
-from infra.prices import HOURS_PER_MONTH, usd_per_million_images
+from infra.prices import HOURS_PER_MONTH, endpoint_usd_per_hour, usd_per_million_images
 from infra.settings import Settings
 
 STACKS = ("storage", "training", "inference")
@@ -42,8 +42,8 @@ def warm_environments(settings: Settings) -> tuple[int, int]:
     scaling, count = settings.function.scaling, settings.function.provisioned_concurrency
     if scaling is None:
         return count, count
-    limits = [scaling, *getattr(scaling, "schedules", ())]
-    return min(each.min_provisioned for each in limits), max(each.max_provisioned for each in limits)
+    lows = (scaling.min_provisioned, *(schedule.min_provisioned for schedule in scaling.schedules))
+    return min(lows), scaling.most_provisioned
 
 
 def warm_cost(memory_mb: int, low: int, high: int, by_use: str = "") -> Cost:
@@ -55,11 +55,11 @@ def warm_cost(memory_mb: int, low: int, high: int, by_use: str = "") -> Cost:
 
 def million_images(settings: Settings) -> str:
     """Say what a million images cost on an endpoint that is fully used, at the rate that the settings say."""
-    serving, scaling, price = settings.serving, settings.serving.scaling, usd_per_hour(settings.serving.instance_type)
+    serving, scaling = settings.serving, settings.serving.scaling
     if serving.kind == "serverless":
         usd = serverless_usd_per_second(serving.serverless.memory_mb) * 1e6
         return f"endpoint: {usd:.2f} USD for each second that the model takes for an image"
-    if scaling is None or price is None:
+    if scaling is None or (price := endpoint_usd_per_hour(serving.instance_type)) is None:
         return "endpoint: not known without the price of its instances and serving.scaling.max_rps_per_instance"
     usd, share = usd_per_million_images(price, scaling.max_rps_per_instance), scaling.safety_factor
     return (
@@ -83,7 +83,8 @@ def _storage(_: Settings) -> Iterator[Cost]:
 def _training(settings: Settings) -> Iterator[Cost]:
     if notebook := settings.notebook:
         yield _monthly("training", "notebook's volume", notebook.volume_gb * UNIT["sagemaker_volume_gb_month"])
-        yield instances_cost("training", "notebook", notebook.instance_type, 0, 1, "while it runs")
+        kind = notebook.instance_type
+        yield instances_cost("training", "notebook", kind, usd_per_hour(kind), 0, 1, "while it runs")
 
 
 def _inference(settings: Settings) -> Iterator[Cost]:
@@ -92,11 +93,13 @@ def _inference(settings: Settings) -> Iterator[Cost]:
         yield _serverless(settings)
     else:
         update = "twice as much for the minutes of an update, when old and new instances run"
-        low, high = endpoint_instances(settings)
-        yield instances_cost("inference", "endpoint", serving.instance_type, low, high, f"{update}; {_DATA}")
-    second = 1e6 * memory / 1024 * UNIT["lambda_arm64_gb_second"]
+        kind, limits = serving.instance_type, endpoint_instances(settings)
+        price = endpoint_usd_per_hour(kind)
+        yield instances_cost("inference", "endpoint", kind, price, *limits, f"{update}; {_DATA}")
+    low, high = warm_environments(settings)
+    second = 1e6 * memory / 1024 * UNIT["lambda_arm64_warm_call_gb_second" if low else "lambda_arm64_gb_second"]
     calls = f"{UNIT['lambda_million_calls']:.2f} for a million calls, and {second:.2f} more if each takes a second"
-    yield warm_cost(memory, *warm_environments(settings), calls)
+    yield warm_cost(memory, low, high, calls)
     yield from _watching(settings)
 
 

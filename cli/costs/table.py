@@ -9,7 +9,7 @@ from typing import Literal
 from rich.table import Table
 
 from cli.console import console
-from cli.prices import PRICE_LIST, unknown_price, usd_per_hour
+from cli.prices import PRICE_LIST, price_note
 from infra.prices import HOURS_PER_MONTH
 
 _COLUMNS: tuple[tuple[str, Literal["rest", "most"], float, int], ...] = (
@@ -33,12 +33,13 @@ class Cost:
     runs: bool = False
 
 
-def instances_cost(stack: str, what: str, instance_type: str, low: int, high: int, by_use: str = "") -> Cost:
-    """Return what instances cost, `low` of them at rest and `high` at full load."""
-    price, number = usd_per_hour(instance_type), f"{low} to {high}" if low != high else low
-    if price is None:
-        by_use = f"{unknown_price(instance_type)}{'; ' if by_use else ''}{by_use}"
+def instances_cost(
+    stack: str, what: str, instance_type: str, price: float | None, low: int, high: int, by_use: str = ""
+) -> Cost:
+    """Return what instances cost at a price by the hour, `low` of them at rest and `high` at full load."""
+    number = f"{low} to {high}" if low != high else low
     rest, most = (None, None) if price is None else (low * price, high * price)
+    by_use = "; ".join(filter(None, (price_note(instance_type), by_use)))
     return Cost(stack, f"{what}, {number} × {instance_type}", rest, most, by_use, runs=True)
 
 

@@ -35,7 +35,7 @@ def destroy(
     context: typer.Context,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
-    """Remove all that costs: jobs that run, stacks, buckets unless the stage retains them, logs."""
+    """Remove all that costs: jobs that run, stacks, buckets unless the stage retains them, logs. Say what is left."""
     stage: Stage = context.obj
     announce(stage)
     retain = stage.settings.storage.retain

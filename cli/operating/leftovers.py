@@ -8,27 +8,31 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any
 
 import botocore.exceptions
 
 from cli.aws import Stage
 from cli.costs.running import endpoint_costs, job_costs
 from cli.costs.table import Total
+from cli.operating.endpoints import stage_endpoints
 from cli.operating.log_retention import ENDPOINT_LOGS
 from cli.prices import UNIT
 
 #: What AWS's codes for "there is none" have in common; SageMaker says ValidationException.
 _GONE = ("NotFound", "NoSuch", "404", "ValidationException")
-#: What is billed by the month; of types that are not here nothing is, called or not.
+_PER_GB = " for each GB"
+#: What is billed by the month: what fails where there is none of the name, and the price.
 _BY_THE_MONTH = {
-    "s3:bucket": ("s3_gb_month", " for each GB"),
-    "ecr:repository": ("ecr_gb_month", " for each GB"),
-    "kms:key": ("key_month", ""),
-    "logs:log-group": ("logs_gb_month", " for each GB"),
-    "cloudwatch:alarm": ("alarm_month", ""),
-    "cloudwatch:dashboard": ("dashboard_month", ""),
-    "sagemaker:notebook-instance": ("sagemaker_volume_gb_month", " for each GB of its volume, and more while it runs"),
+    "s3:bucket": ("head_bucket", "Bucket", "s3_gb_month", _PER_GB),
+    "ecr:repository": ("list_images", "repositoryName", "ecr_gb_month", _PER_GB),
+    "kms:key": ("describe_key", "KeyId", "key_month", ""),
+    "logs:log-group": ("describe_log_streams", "logGroupName", "logs_gb_month", _PER_GB),
+    "cloudwatch:alarm": ("describe_alarms", "AlarmNamePrefix", "alarm_month", ""),
+    "cloudwatch:dashboard": ("get_dashboard", "DashboardName", "dashboard_month", ""),
+    "sagemaker:notebook-instance": (
+        *("describe_notebook_instance", "NotebookInstanceName", "sagemaker_volume_gb_month"),
+        f"{_PER_GB} of its volume, and more while it runs",
+    ),
 }
 
 
@@ -43,9 +47,10 @@ class Leftover:
 
 def find_leftovers(stage: Stage, kept: Collection[str]) -> list[Leftover]:
     """Return what of a stage is still billed, called or not; `kept` are the names of what shall stay."""
-    left = [Leftover(cost.what, str(Total.of([cost]))) for cost in job_costs(stage)]
+    running = chain(job_costs(stage), endpoint_costs(stage, stage_endpoints(stage)))
+    left = [Leftover(cost.what, str(Total.of([cost]))) for cost in running]
     for kind, name in sorted({*tagged(stage), *_named(stage)}):
-        if price := _price(stage, kind, name):
+        if kind in _BY_THE_MONTH and (price := _price(stage, kind, name)):
             left.append(Leftover(f"{kind.rpartition(':')[2].replace('-', ' ')} {name}", price, name in kept))
     return left
 
@@ -67,44 +72,27 @@ def tagged(stage: Stage) -> Iterator[tuple[str, str]]:
 
 
 def _named(stage: Stage) -> Iterator[tuple[str, str]]:
-    """Yield what carries no tags: the log groups that SageMaker makes, and dashboards."""
-    prefix = f"{stage.settings.project}-{stage.name}-"
-    for group in chain(log_groups(stage, prefix), log_groups(stage, f"{ENDPOINT_LOGS}/{prefix}")):
+    """Yield what carries no tags: the log groups that SageMaker makes, the alarms of scaling, and dashboards."""
+    own = f"{stage.settings.project}-{stage.name}"
+    for group in chain(log_groups(stage, f"{own}-"), log_groups(stage, f"{ENDPOINT_LOGS}/{own}-")):
         yield "logs:log-group", group
-    for entry in stage.listed("cloudwatch", "list_dashboards", "DashboardEntries", DashboardNamePrefix=prefix):
-        yield "cloudwatch:dashboard", entry["DashboardName"]
+    for begin in ("", "TargetTracking-endpoint/", "TargetTracking-function:"):
+        for alarm in stage.listed("cloudwatch", "describe_alarms", "MetricAlarms", AlarmNamePrefix=f"{begin}{own}-"):
+            yield "cloudwatch:alarm", alarm["AlarmName"]
+    for entry in stage.listed("cloudwatch", "list_dashboards", "DashboardEntries", DashboardNamePrefix=own):
+        if f"{entry['DashboardName']}-".startswith(f"{own}-"):
+            yield "cloudwatch:dashboard", entry["DashboardName"]
 
 
 def _price(stage: Stage, kind: str, name: str) -> str | None:
     """Return what a thing costs; None where that is nothing, or where its own service does not have it any more."""
+    operation, parameter, unit, each = _BY_THE_MONTH[kind]
     try:
-        if kind == "sagemaker:endpoint":
-            costs = list(endpoint_costs(stage, [name]))
-            return str(Total.of(costs)) if costs else None
-        if kind in _BY_THE_MONTH and _is_there(stage.client(kind.partition(":")[0]), kind, name):
-            unit, each = _BY_THE_MONTH[kind]
-            return f"{UNIT[unit]:g} USD a month{each}"
+        answer = getattr(stage.client(kind.partition(":")[0]), operation)(**{parameter: name})
     except botocore.exceptions.ClientError as error:
-        if not any(part in error.response["Error"]["Code"] for part in _GONE):
-            raise
-    return None
-
-
-def _is_there(client: Any, kind: str, name: str) -> bool:
-    """Ask the thing's own service; some answer with an error that there is none."""
-    match kind:
-        case "s3:bucket":
-            client.head_bucket(Bucket=name)
-        case "ecr:repository":
-            client.describe_repositories(repositoryNames=[name])
-        case "kms:key":  # one that waits for its deletion costs nothing
-            return "DeletionDate" not in client.describe_key(KeyId=name)["KeyMetadata"]
-        case "sagemaker:notebook-instance":
-            client.describe_notebook_instance(NotebookInstanceName=name)
-        case "logs:log-group":
-            found = client.describe_log_groups(logGroupNamePrefix=name)["logGroups"]
-            return name in [group["logGroupName"] for group in found]
-        case "cloudwatch:alarm":
-            found = client.describe_alarms(AlarmNames=[name], AlarmTypes=["MetricAlarm", "CompositeAlarm"])
-            return bool(found.get("MetricAlarms") or found.get("CompositeAlarms"))
-    return True
+        if any(part in error.response["Error"]["Code"] for part in _GONE):
+            return None
+        raise
+    if "DeletionDate" in answer.get("KeyMetadata", ()) or answer.get("MetricAlarms") == []:
+        return None  # a key that waits for its deletion costs nothing
+    return f"{UNIT[unit]:g} USD a month{each}"

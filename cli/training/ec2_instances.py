@@ -16,8 +16,8 @@ from programs.ec2_training.training_instance.job import JOB_TAG
 #: Another zone may have what this one lacks.
 _TRY_ANOTHER_ZONE = ("InsufficientInstanceCapacity", "InsufficientFreeAddressesInSubnet", "Unsupported")
 _LIVE = ["pending", "running"]
-#: Still in the network, which cannot be deleted before they are gone.
-_ENDING = ["shutting-down", "stopping"]
+#: Still in the network, which cannot be deleted before they are gone; the volume of a stopped one is billed.
+_ENDING = ["shutting-down", "stopping", "stopped"]
 
 
 def run_instance(stage: Stage, job: str, instance_type: str, spot: bool) -> str:
@@ -61,9 +61,9 @@ def terminate_instances(stage: Stage) -> int:
 
 
 def training_instances(stage: Stage, states: Sequence[str] = _LIVE) -> list[dict[str, Any]]:
-    """Return the stage's training instances in some states; by default those that are starting or running."""
+    """Return the instances with the stage's tags in some states; by default those that are starting or running."""
     tags = {f"tag:{key}": [value] for key, value in stage.tags.items()}
-    return _describe(stage, {**tags, "tag-key": [JOB_TAG], "instance-state-name": [*states]})
+    return _describe(stage, {**tags, "instance-state-name": [*states]})
 
 
 def live_instances(stage: Stage, job: str) -> list[dict[str, Any]]:

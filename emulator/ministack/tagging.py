@@ -1,4 +1,4 @@
-"""The Resource Groups Tagging API for what MiniStack leaves out of it: SageMaker, and some services of its own."""
+"""The Resource Groups Tagging API for what MiniStack leaves out of it: SageMaker, and log groups."""
 
 from __future__ import annotations
 
@@ -10,16 +10,11 @@ _Tagged = Iterator[tuple[str, list[dict[str, str]]]]
 def install(account: str, sagemaker: Callable[[str], _Tagged]) -> None:
     """Have the tagging API list these services, too; `sagemaker` yields what there is of it in a region."""
     from ministack.core.responses import get_region
-    from ministack.services import cloudwatch, cloudwatch_logs, tagging
+    from ministack.services import cloudwatch_logs, tagging
 
     def logs() -> _Tagged:
         for name, group in cloudwatch_logs._log_groups.items():
             yield f"arn:aws:logs:{get_region()}:{account}:log-group:{name}", tagging._normalise_flat(group["tags"])
 
-    def alarms() -> _Tagged:
-        for arn, tags in cloudwatch._resource_tags.items():
-            if arn.split(":")[3] == get_region():
-                yield arn, tagging._normalise_flat(tags)
-
     collectors: dict[str, Callable[[], _Tagged]] = tagging._COLLECTORS
-    collectors |= {"sagemaker": lambda: sagemaker(get_region()), "logs": logs, "cloudwatch": alarms}
+    collectors |= {"sagemaker": lambda: sagemaker(get_region()), "logs": logs}

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from infra import instance_types
+
 _TABLE: dict[str, Any] = tomllib.loads((Path(__file__).parent / "table.toml").read_text(encoding="utf-8"))
 #: Whose prices these are, and of when, for a person.
 PRICE_LIST = f"list prices of {_TABLE['region']}, {_TABLE['date']}"
@@ -14,17 +16,49 @@ PRICE_LIST = f"list prices of {_TABLE['region']}, {_TABLE['date']}"
 UNIT: Mapping[str, float] = _TABLE["unit"]
 #: The month that AWS's own examples count with.
 HOURS_PER_MONTH = 730
+#: SageMaker guide, "SageMaker AI endpoint parameters for large model inference", `VolumeSizeInGB`.
+_ENDPOINT_VOLUME_GB = 30
 
 
-def usd_per_hour(instance_type: str) -> float | None:
-    """Return the price of one instance-hour of SageMaker (`ml.…`) or EC2, or None where the table does not have it."""
-    sagemaker, ec2, computed = _TABLE["sagemaker"], _TABLE["ec2"], _TABLE["sagemaker_from_ec2"]
-    listed = sagemaker.get(instance_type, ec2.get(instance_type))
-    if listed is not None or not instance_type.startswith("ml."):
-        return None if listed is None else float(listed)
-    bare = instance_type.removeprefix("ml.")
-    known = bare in ec2 and bare.split(".")[0] in computed["families"]
-    return round(ec2[bare] * computed["factor"], 6) if known else None
+def usd_per_hour(instance_type: str, volume_gb: int = 0) -> float | None:
+    """Return the price of an instance-hour of SageMaker (`ml.…`), or EC2 with a public address, and of its volume.
+
+    None where it is unknown.
+    """
+    price, _ = _instance(instance_type)
+    if price is None:
+        return None
+    if instance_type.startswith("ml."):
+        return price + volume_gb * UNIT["sagemaker_volume_gb_month"] / HOURS_PER_MONTH
+    return price + volume_gb * UNIT["ebs_gp3_gb_month"] / HOURS_PER_MONTH + UNIT["public_address_hour"]
+
+
+def endpoint_usd_per_hour(instance_type: str) -> float | None:
+    """Return the price of an hour of an endpoint's instance, with the volume that those without own disks get."""
+    volume_gb = 0 if instance_types.has_local_storage(instance_type) else _ENDPOINT_VOLUME_GB
+    return usd_per_hour(instance_type, volume_gb)
+
+
+def price_note(instance_type: str) -> str:
+    """Say that the price of an instance type is unknown, or computed; empty where AWS publishes it."""
+    price, computed = _instance(instance_type)
+    if price is None:
+        service = "sagemaker" if instance_type.startswith("ml.") else "ec2"
+        return f"price of {instance_type} unknown here: see aws.amazon.com/{service}/pricing"
+    share = _TABLE["sagemaker_from_ec2"]["factor"] - 1
+    return f"price of {instance_type} computed: EC2's plus {share:.0%}" if computed else ""
+
+
+def _instance(instance_type: str) -> tuple[float | None, bool]:
+    """Return the price of an instance-hour, and whether it is computed from EC2's."""
+    bare, computed = instance_type.removeprefix("ml."), _TABLE["sagemaker_from_ec2"]
+    family, _, size = bare.partition(".")
+    sagemaker, ec2 = (_TABLE[service].get(family, {}).get(size) for service in ("sagemaker", "ec2"))
+    if bare == instance_type:
+        return ec2, False
+    if sagemaker is None and ec2 is not None and family in computed["families"]:
+        return round(ec2 * computed["factor"], 6), True
+    return sagemaker, False
 
 
 def serverless_usd_per_second(memory_mb: int) -> float:

@@ -69,8 +69,8 @@ class Dashboard(Construct):
             wanted = f"IF({needed} < {low}, {low}, IF({needed} > {high}, {high}, {needed}))"
             lines.append(_math(wanted, {"invocations": self._of("Invocations", "Sum")}, "wanted by the load"))
         busy = [self._of("ConcurrentRequestsPerModel", "Maximum", "endpoint"), self._executions()]
-        price = prices.usd_per_hour(serving.instance_type)
-        cost = [_math(f"running * {price}", {"running": running}, serving.instance_type)] if price else []
+        kind, price = serving.instance_type, prices.endpoint_usd_per_hour(serving.instance_type)
+        cost = [_math(f"running * {price}", {"running": running}, prices.price_note(kind) or kind)] if price else []
         return [_graph("Instances", lines), _graph("Requests at a time", busy), _graph(_COST, cost)]
 
     def _containers(self, serverless: ServerlessSettings) -> list[cloudwatch.IWidget]:

@@ -52,8 +52,9 @@ class FakeAccount:
             "describe_endpoint": lambda EndpointName: self.endpoints[EndpointName],
             "describe_endpoint_config": lambda EndpointConfigName: self.endpoints[EndpointConfigName],
             "describe_instances": {"Reservations": []},
+            "describe_alarms": {"MetricAlarms": []},
             "describe_key": {"KeyMetadata": {}},
-            "describe_repositories": {"repositories": ["one"]},
+            "list_images": {"imageIds": []},
             "describe_training_job": {"ResourceConfig": {"InstanceType": "ml.m5.xlarge", "InstanceCount": 2}},
             "get_authorization_token": {"authorizationData": [{"authorizationToken": token}]},
             "get_function_concurrency": {},
@@ -199,7 +200,7 @@ class FakeAccount:
         kept = {name: {"retentionInDays": self.retention[name]} for name in names if name in self.retention}
         return {"logGroups": [{"logGroupName": name, **kept.get(name, {})} for name in names]}
 
-    def describe_log_streams(self, *, logGroupName: str, logStreamNamePrefix: str) -> dict[str, Any]:
+    def describe_log_streams(self, *, logGroupName: str, logStreamNamePrefix: str = "") -> dict[str, Any]:
         names = [name for name in self.log_groups[logGroupName] if name.startswith(logStreamNamePrefix)]
         return {"logStreams": [{"logStreamName": name} for name in names]}
 

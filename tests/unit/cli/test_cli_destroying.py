@@ -148,7 +148,10 @@ def test_a_stage_that_retains_its_data_says_what_is_left_and_what_it_costs(aws, 
 
 
 def test_what_costs_and_should_be_gone_is_an_error_that_names_it(aws, capsys):
-    aws.answers["list_dashboards"] = {"DashboardEntries": [{"DashboardName": "kennel-dev-forgotten"}]}
-    with pytest.raises(WorkFailedError, match=r"1 thing\(s\) of dev are left .*: dashboard kennel-dev-forgotten"):
+    names = ("kennel-dev", "kennel-dev-own", "kennel-dev2")
+    aws.answers["list_dashboards"] = {"DashboardEntries": [{"DashboardName": name} for name in names]}
+    aws.answers["get_dashboard"] = {}
+    left = "dashboard kennel-dev, dashboard kennel-dev-own"
+    with pytest.raises(WorkFailedError, match=rf"2 thing\(s\) of dev are left that cost: {left}\."):
         destroy(FakeStage("dev", aws))
-    assert "dashboard kennel-dev-forgotten: 3 USD a month" in capsys.readouterr().out
+    assert "dashboard kennel-dev: 3 USD a month" in capsys.readouterr().out

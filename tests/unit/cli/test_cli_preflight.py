@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +12,7 @@ from fake_stage import FakeStage
 from cli.errors import NotReadyError
 from cli.operating.preflight import require_room
 from cli.serving import container_image
+from infra.tables.function import ConcurrencyScalingSettings
 
 ENDPOINTS = "Number of instances across active endpoints"
 M5 = "ml.m5.large for endpoint usage"
@@ -131,7 +131,7 @@ def test_no_builds_are_needed_once_the_image_has_been_pushed(aws):
 def test_what_is_not_known_or_does_not_hold_at_full_load_is_said(aws, capsys, change, printed):
     change(aws)
     stage = stage_of(aws, provisioned=1)
-    stage.configure("function", scaling=SimpleNamespace(min_provisioned=1, max_provisioned=6))
+    stage.configure("function", scaling=ConcurrencyScalingSettings(min_provisioned=1, max_provisioned=6))
     require_room(stage)
     assert printed in capsys.readouterr().out
 

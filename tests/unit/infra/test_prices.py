@@ -10,7 +10,6 @@ import pytest
 from infra import prices, settings
 
 TABLE = tomllib.loads((Path(prices.__file__).parent / "table.toml").read_text(encoding="utf-8"))
-CPU_FAMILIES = ("t3", "m5", "c5")
 
 
 @pytest.mark.parametrize("stage", settings.stages())
@@ -21,19 +20,31 @@ def test_every_instance_type_of_a_stage_has_a_price(stage):
     assert all((prices.usd_per_hour(name) or 0) > 0 for name in types), types
 
 
-def test_a_type_that_the_table_does_not_have_has_no_price():
-    assert prices.usd_per_hour("ml.r7i.48xlarge") is None and prices.usd_per_hour("u-6tb1.metal") is None
+@pytest.mark.parametrize("family", ["t3", "m5", "c5"])
+def test_the_rule_for_prices_that_are_computed_holds_for_those_that_are_published(family):
+    for size, published in TABLE["sagemaker"][family].items():
+        computed = TABLE["ec2"][family][size] * TABLE["sagemaker_from_ec2"]["factor"]
+        assert published == pytest.approx(computed, rel=0.003)
 
 
-@pytest.mark.parametrize("name", [name for name in TABLE["sagemaker"] if name.split(".")[1] in CPU_FAMILIES])
-def test_the_rule_for_prices_that_are_computed_holds_for_those_that_are_published(name):
-    computed = TABLE["ec2"][name.removeprefix("ml.")] * TABLE["sagemaker_from_ec2"]["factor"]
-    assert TABLE["sagemaker"][name] == pytest.approx(computed, rel=0.003)
+@pytest.mark.parametrize(
+    ("name", "usd", "note"),
+    [
+        ("ml.m5.large", 0.115, ""),
+        ("ml.c7i.4xlarge", 0.8568, "price of ml.c7i.4xlarge computed: EC2's plus 20%"),  # known to two digits
+        ("ml.c7g.large", 0.087, "price of ml.c7g.large computed: EC2's plus 20%"),
+        ("m5.large", 0.096 + 0.005, ""),
+        ("ml.r7i.48xlarge", None, "price of ml.r7i.48xlarge unknown here: see aws.amazon.com/sagemaker/pricing"),
+        ("u-6tb1.metal", None, "price of u-6tb1.metal unknown here: see aws.amazon.com/ec2/pricing"),
+    ],
+)
+def test_a_price_says_whether_it_is_published_computed_or_unknown(name, usd, note):
+    assert prices.usd_per_hour(name) == pytest.approx(usd) and prices.price_note(name) == note
 
 
-def test_computed_prices_round_to_those_that_are_known_to_two_digits():
-    known = {"ml.m7i.large": 0.12, "ml.c7i.large": 0.11, "ml.c7i.4xlarge": 0.86, "ml.c7g.large": 0.09}
-    assert {name: round(prices.usd_per_hour(name) or 0, 2) for name in known} == known
+def test_volumes_count_where_instances_have_no_disks_of_their_own():
+    assert prices.endpoint_usd_per_hour("ml.m5.large") == pytest.approx(0.115 + 30 * 0.14 / 730)
+    assert prices.endpoint_usd_per_hour("ml.g4dn.xlarge") == prices.usd_per_hour("ml.g4dn.xlarge")
 
 
 def test_a_serverless_endpoint_costs_by_memory_and_a_million_images_by_rate():
