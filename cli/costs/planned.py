@@ -76,8 +76,8 @@ def _monthly(stack: str, what: str, usd: float, most: float | None = None, by_us
 def _storage(_: Settings) -> Iterator[Cost]:
     key = UNIT["key_month"]
     yield _monthly("storage", "key", key, 3 * key, "more after its first and its second yearly rotation")
-    yield _monthly("storage", "bucket", 0, by_use=f"{UNIT['s3_gb_month']} a month for each GB")
-    yield _monthly("storage", "image repository", 0, by_use=f"{UNIT['ecr_gb_month']:.2f} a month for each GB")
+    stored = f"{UNIT['s3_gb_month']} a month for each GB, {UNIT['ecr_gb_month']:.2f} for each GB of images"
+    yield _monthly("storage", "buckets and image repository", 0, by_use=stored)
 
 
 def _training(settings: Settings) -> Iterator[Cost]:
@@ -117,15 +117,12 @@ def _serverless(settings: Settings) -> Cost:
 def _watching(settings: Settings) -> Iterator[Cost]:
     """Yield what CloudWatch bills."""
     metrics, scaling = FUNCTION_METRICS + SERVER_METRICS, settings.serving.scaling
-    units = ["alarm_month"] * (_ALARMS[settings.serving.kind] if settings.alarms else 0)
-    units += ["alarm_month"] * (_ALARMS_PER_POLICY if settings.function.scaling else 0)
-    if scaling:
-        unit = "alarm_high_resolution_month" if scaling.metric == "concurrency" else "alarm_month"
-        units += [unit] * _ALARMS_PER_POLICY
-    yield _monthly("inference", f"{len(units)} alarms", sum(UNIT[unit] for unit in units))
-    if settings.alarms:
-        mails = f"{UNIT['sns_hundred_thousand_mails']:.2f} for 100,000 e-mails"
-        yield _monthly("inference", "topic", 0, by_use=mails)
+    alarms = _ALARMS[settings.serving.kind] if settings.alarms else 0
+    alarms += _ALARMS_PER_POLICY if settings.function.scaling else 0
+    fast = _ALARMS_PER_POLICY if scaling and scaling.metric == "concurrency" else 0
+    alarms += _ALARMS_PER_POLICY if scaling and not fast else 0
+    usd = alarms * UNIT["alarm_month"] + fast * UNIT["alarm_high_resolution_month"]
+    yield _monthly("inference", f"{alarms + fast} alarms", usd)
     yield _monthly("inference", "dashboard", UNIT["dashboard_month"])
     own = metrics * UNIT["metric_month"]
     yield _monthly("inference", f"{metrics} metrics of our own", 0, own, "in hours with calls only")

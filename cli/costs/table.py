@@ -12,13 +12,6 @@ from cli.console import console
 from cli.prices import PRICE_LIST, price_note
 from infra.prices import HOURS_PER_MONTH
 
-_COLUMNS: tuple[tuple[str, Literal["rest", "most"], float, int], ...] = (
-    ("an hour\nat rest", "rest", 1, 4),
-    ("an hour\nat most", "most", 1, 4),
-    ("a month\nat rest", "rest", HOURS_PER_MONTH, 2),
-    ("a month\nat most", "most", HOURS_PER_MONTH, 2),
-)
-
 
 @dataclass(frozen=True)
 class Cost:
@@ -62,18 +55,24 @@ class Total:
 
 def print_costs(title: str, costs: Sequence[Cost]) -> None:
     """Show what things cost by the hour and by the month, their sum, and what is billed by use."""
-    table = Table(title=f"{title}, in USD ({PRICE_LIST})", title_justify="left", show_footer=True, box=None)
-    table.add_column("", "all together", overflow="fold")
-    for heading, load, factor, digits in _COLUMNS:
-        total = Total.of(costs, load)
-        least = "" if total.complete else "≥ "
-        table.add_column(heading, f"{least}{total.usd * factor:.{digits}f}", justify="right", no_wrap=True)
+    table = Table(title=f"{title}, in USD ({PRICE_LIST})", title_justify="left", box=None)
+    table.add_column("", overflow="fold")
+    for heading in ("an hour\nat rest", "an hour\nat most", "a month\nat rest", "a month\nat most"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for cost in costs:
-        prices = [(getattr(cost, load), factor, digits) for _, load, factor, digits in _COLUMNS]
-        if any(usd != 0 for usd, *_ in prices):  # else it is billed by use alone
-            figures = ("unknown" if usd is None else f"{usd * factor:.{digits}f}" for usd, factor, digits in prices)
-            table.add_row(cost.what, *figures)
+        if (cost.rest, cost.most) != (0, 0):  # else it is billed by use alone
+            table.add_row(cost.what, *_figures(cost.rest, cost.most))
+    totals = Total.of(costs), Total.of(costs, "most")
+    least = ["" if total.complete else "≥ " for total in totals] * 2
+    figures = _figures(*(total.usd for total in totals))
+    table.add_row("all together", *map("".join, zip(least, figures, strict=True)), style="bold")
     console.print(table)
     for cost in costs:
         if cost.by_use:
             console.print(f"  {cost.what}: {cost.by_use}")
+
+
+def _figures(*hourly: float | None) -> list[str]:
+    """Return prices by the hour and by the month, for a person."""
+    columns = ((usd, factor, digits) for factor, digits in ((1, 4), (HOURS_PER_MONTH, 2)) for usd in hourly)
+    return ["unknown" if usd is None else f"{usd * factor:.{digits}f}" for usd, factor, digits in columns]

@@ -25,12 +25,9 @@ def usd_per_hour(instance_type: str, volume_gb: int = 0) -> float | None:
 
     None where it is unknown.
     """
-    price, _ = _instance(instance_type)
-    if price is None:
-        return None
-    if instance_type.startswith("ml."):
-        return price + volume_gb * UNIT["sagemaker_volume_gb_month"] / HOURS_PER_MONTH
-    return price + volume_gb * UNIT["ebs_gp3_gb_month"] / HOURS_PER_MONTH + UNIT["public_address_hour"]
+    (price, _), sagemaker = _instance(instance_type), instance_type.startswith("ml.")
+    volume = volume_gb * UNIT["sagemaker_volume_gb_month" if sagemaker else "ebs_gp3_gb_month"] / HOURS_PER_MONTH
+    return None if price is None else price + volume + (0 if sagemaker else UNIT["public_address_hour"])
 
 
 def endpoint_usd_per_hour(instance_type: str) -> float | None:
@@ -67,13 +64,5 @@ def serverless_usd_per_second(memory_mb: int) -> float:
 
 
 def usd_per_million_images(usd_per_hour: float, images_per_second: float) -> float:
-    """Return what a million images cost on something that is fully used, at a measured rate.
-
-    Parameters
-    ----------
-    usd_per_hour : float
-        The price of an instance, or of a serverless endpoint's 3600 seconds.
-    images_per_second : float
-        What the same thing answers: an instance, or one request after another of a serverless endpoint.
-    """
+    """Return what a million images cost on an instance (or in a serverless container) that is fully used."""
     return usd_per_hour / 3600 / images_per_second * 1e6

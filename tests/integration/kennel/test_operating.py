@@ -81,16 +81,19 @@ def test_what_no_stack_knows_is_found_by_its_tags_and_what_is_gone_is_not(
     configuration = {"NotebookInstanceName": "forgotten", "InstanceType": "ml.t3.medium", "VolumeSizeInGB": 5}
     role = aws.role("notebook", SAGEMAKER_TRUST)
     aws.sagemaker.create_notebook_instance(**configuration, RoleArn=role, Tags=tags)
+    cloudwatch = aws.client("cloudwatch")
+    cloudwatch.put_dashboard(DashboardName="kennel-local", DashboardBody='{"widgets": []}')
     tagging = aws.client(
         "resourcegroupstaggingapi"
     )  # tags are the other services' business, with their own permissions
     refused(tagging.tag_resources, "does not do this", ResourceARNList=["arn:aws:s3:::forgotten"], Tags={"a": "b"})
-    with pytest.raises(WorkFailedError, match=r"4 thing\(s\) of local are left that cost") as raised:
+    with pytest.raises(WorkFailedError, match=r"5 thing\(s\) of local are left that cost") as raised:
         destroying.destroy_stage(Stage("local"))
     printed = capsys.readouterr().out
     for line in (
         "bucket forgotten: 0.023 USD a month for each GB",
         f"key {staying}: 1 USD a month",
+        "dashboard kennel-local: 3 USD a month",
         "log group of-the-stage: 0.03 USD a month for each GB",
         "notebook instance forgotten: 0.14 USD a month for each GB of its volume",
     ):
@@ -99,6 +102,7 @@ def test_what_no_stack_knows_is_found_by_its_tags_and_what_is_gone_is_not(
     assert "bucket forgotten" in str(raised.value)
 
     aws.s3.delete_bucket(Bucket="forgotten")
+    cloudwatch.delete_dashboards(DashboardNames=["kennel-local"])
     kms.schedule_key_deletion(KeyId=staying)
     aws.logs.delete_log_group(logGroupName="of-the-stage")
     aws.sagemaker.stop_notebook_instance(NotebookInstanceName="forgotten")

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from cli.costs.command import compare
 from cli.costs.planned import STACKS, million_images, planned_costs
-from cli.costs.running import running_costs
 from cli.costs.table import Cost, Total, print_costs
 from infra import settings
 from infra.prices import endpoint_usd_per_hour
@@ -46,17 +45,17 @@ def test_full_load_costs_no_less_than_rest_and_more_instances_no_less_than_fewer
     assert Total.of(fewer).usd == Total.of(larger).usd
 
 
-def test_a_schedule_widens_what_a_day_can_cost():
-    night = InstanceSchedule(name="night", cron="0 22 * * ? *", timezone="UTC", min_instances=1, max_instances=9)
-    (endpoint,) = [cost for cost in planned_costs(scaled(2, 4, schedules=(night,))) if "endpoint" in cost.what]
-    assert (endpoint.rest, endpoint.most) == pytest.approx((INSTANCE, 9 * INSTANCE))
+NIGHT = InstanceSchedule(name="night", cron="0 22 * * ? *", timezone="UTC", min_instances=1, max_instances=9)
+SERVERLESS = ServingSettings(kind="serverless", serverless=ServerlessSettings(memory_mb=2048, max_concurrency=5))
 
 
-def test_a_serverless_endpoint_costs_nothing_at_rest_and_all_its_requests_at_most():
-    serving = ServingSettings(kind="serverless", serverless=ServerlessSettings(memory_mb=2048, max_concurrency=5))
-    costs = planned_costs(replace(DEV, serving=serving))
-    (endpoint,) = [cost for cost in costs if "serverless" in cost.what]
-    assert (endpoint.rest, endpoint.most) == pytest.approx((0, 5 * 0.00004 * 3600))
+@pytest.mark.parametrize(
+    ("stage", "rest", "most"),
+    [(scaled(2, 4, schedules=(NIGHT,)), INSTANCE, 9 * INSTANCE), (replace(DEV, serving=SERVERLESS), 0, 0.72)],
+)
+def test_an_endpoint_costs_the_least_of_a_day_at_rest_and_the_most_at_most(stage, rest, most):
+    (endpoint,) = [cost for cost in planned_costs(stage) if "endpoint" in cost.what]
+    assert (endpoint.rest, endpoint.most) == pytest.approx((rest, most))
 
 
 @pytest.mark.parametrize(
@@ -92,6 +91,9 @@ def test_the_difference_is_what_comes_less_what_runs_and_what_no_stack_has_goes_
     stage.client("sagemaker").add_endpoint("forgotten", "ml.m5.large", 1, project="kennel", stage="dev")
     comparison = compare(stage, STACKS)
     assert comparison.difference == pytest.approx((1 - instances) * INSTANCE, abs=1e-9)
+    rows = {cost.what: cost.rest for cost in comparison.now}
+    assert rows[f"endpoint dogs, {instances} × ml.m5.large"] == pytest.approx(instances * INSTANCE)
+    assert rows["function, 1 kept warm"] == pytest.approx(0.006, rel=0.01)
     more = Total.of(comparison.after).usd - Total.of(comparison.planned).usd
     assert more == pytest.approx(2 * 0.23 + INSTANCE)
     assert json.loads(json.dumps(comparison.as_json()))["totals"]["after"]["complete"]
@@ -105,9 +107,3 @@ def test_what_aws_does_not_say_is_not_known_and_the_settings_count_all_the_same(
     assert comparison.as_json()["now"] is comparison.as_json()["totals"]["after"] is None
     printed = capsys.readouterr().out
     assert "ml.m5.large" in printed and "What runs now is not known: AWS refused" in printed
-
-
-def test_what_runs_is_listed_with_its_price():
-    rows = {cost.what: cost.rest for cost in running_costs(deployed(2))}
-    assert rows["endpoint dogs, 2 × ml.m5.large"] == pytest.approx(2 * INSTANCE)
-    assert rows["function, 1 kept warm"] == pytest.approx(0.006, rel=0.01)

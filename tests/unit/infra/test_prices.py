@@ -42,11 +42,8 @@ def test_a_price_says_whether_it_is_published_computed_or_unknown(name, usd, not
     assert prices.usd_per_hour(name) == pytest.approx(usd) and prices.price_note(name) == note
 
 
-def test_volumes_count_where_instances_have_no_disks_of_their_own():
-    assert prices.endpoint_usd_per_hour("ml.m5.large") == pytest.approx(0.115 + 30 * 0.14 / 730)
-    assert prices.endpoint_usd_per_hour("ml.g4dn.xlarge") == prices.usd_per_hour("ml.g4dn.xlarge")
-
-
-def test_a_serverless_endpoint_costs_by_memory_and_a_million_images_by_rate():
+def test_volumes_count_where_instances_have_no_disks_of_their_own_and_a_million_images_by_rate():
     assert prices.serverless_usd_per_second(3072) == pytest.approx(0.00006)
     assert prices.usd_per_million_images(0.36, 10) == pytest.approx(10)
+    assert prices.endpoint_usd_per_hour("ml.m5.large") == pytest.approx(0.115 + 30 * 0.14 / 730)
+    assert prices.endpoint_usd_per_hour("ml.g4dn.xlarge") == prices.usd_per_hour("ml.g4dn.xlarge")
