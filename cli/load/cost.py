@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from cli.console import console
 from cli.costs.planned import endpoint_instances
-from cli.prices import PRICE_LIST, UNIT, price_note, serverless_usd_per_second
-from infra.prices import endpoint_usd_per_hour
+from cli.prices import PRICE_LIST, UNIT, serverless_usd_per_second, usd_per_hour
 from infra.settings import Settings
 
 # Target tracking takes an instance away after 15 minutes below its target.
@@ -23,12 +22,11 @@ def tell_cost(settings: Settings, requests: float, seconds: float, latency_ms: f
         per_second += serverless_usd_per_second(settings.serving.serverless.memory_mb)
     per_call = 0 if direct else UNIT["lambda_million_calls"] / 1e6
     calls = requests * (per_call + latency_ms / 1000 * per_second)
-    price = endpoint_usd_per_hour(settings.serving.instance_type)
+    price = usd_per_hour(settings.serving.instance_type)
     instances = (high - low) * (price or 0) * (seconds + _SCALE_IN_SECONDS) / 3600
-    note = high > low and price_note(settings.serving.instance_type)
+    unknown = "" if price or high == low else f"; the price of {settings.serving.instance_type} is unknown here"
     console.print(
         f"At most {requests:,.0f} requests in {seconds / 60:.0f} minutes, {calls + instances:.2f} USD on AWS "
-        f"({PRICE_LIST}): {calls:.2f} for requests, {instances:.2f} for instances that scaling starts"
-        f"{f'; {note}' if note else ''}."
+        f"({PRICE_LIST}): {calls:.2f} for requests, {instances:.2f} for instances that scaling starts{unknown}."
     )
     return calls + instances

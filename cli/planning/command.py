@@ -13,7 +13,7 @@ from cli.aws import Stage
 from cli.console import console
 from cli.errors import NotReadyError, UsageError, WorkFailedError
 from cli.load.command import Goal
-from cli.prices import PRICE_LIST, price_note
+from cli.prices import PRICE_LIST
 from infra.prices import HOURS_PER_MONTH
 
 if TYPE_CHECKING:
@@ -55,10 +55,10 @@ def plan(
         raise UsageError(f"--image-kb {image_kb:g}: a request holds {_MAX_IMAGE_KB} KB; kennel data shrink makes less.")
     traffic = make_traffic(pattern, rate, hours)
     question = Question(stage.settings, scaling, traffic, p95 / 1000, image_kb * 1024, start)
-    offers, note = list(question.offers()), price_note(stage.settings.serving.instance_type)
+    offers = list(question.offers())
     console.print(
         f"Traffic: {pattern}, {hours:g} h, {rate:,g} requests/s at the peak, {traffic.sum():,.0f} in all. "
-        f"Goal: p95 <= {p95:g} ms. Costs of endpoint, function and data: {PRICE_LIST}{note and f'; {note}'}."
+        f"Goal: p95 <= {p95:g} ms. Costs of endpoint, function and data: {PRICE_LIST}."
     )
     console.print(_table(offers, HOURS_PER_MONTH / hours))
     console.print(

@@ -12,9 +12,8 @@ import numpy as np
 from cli.planning.queueing import erlang_b
 from cli.planning.simulator import Course, Fleet, simulate
 from cli.planning.traffic import Series
-from cli.prices import UNIT, serverless_usd_per_second
+from cli.prices import UNIT, serverless_usd_per_second, usd_per_hour
 from infra import instance_types
-from infra.prices import endpoint_usd_per_hour
 from infra.settings import Settings
 from infra.tables.serving import EndpointScalingSettings
 from model.serving.settings import REQUESTS_PER_WORKER
@@ -78,9 +77,8 @@ class Question:
         family, vcpus = instance_types.family(measured), _vcpus(measured)
         for size in _SIZES:
             name = f"ml.{family}.{size}"
-            known = name in instance_types.hosting() and endpoint_usd_per_hour(name)
             accelerated = family.startswith(("g", "p", "inf", "trn"))  # there vCPUs say nothing
-            if known and (name == measured or not accelerated):
+            if name in instance_types.hosting() and usd_per_hour(name) and (name == measured or not accelerated):
                 yield self._on_instances(name, _scaled(self.scaling, _vcpus(name) / vcpus))
         for memory in _SERVERLESS_MEMORY_MB if self.image_bytes <= _SERVERLESS_PAYLOAD else ():
             yield self._serverless(memory, vcpus / self.scaling.max_rps_per_instance)
@@ -122,7 +120,7 @@ class Question:
         )
         course = simulate(self.traffic, fleet, self.goal_seconds)
         late, refused, usd, quotas = self._through_function(course)
-        usd += course.billed.sum() / 3600 * (endpoint_usd_per_hour(name) or 0)
+        usd += course.billed.sum() / 3600 * (usd_per_hour(name) or 0)
         # An update runs the new instances beside the old ones.
         quotas = (f"{name} for endpoint usage: {2 * course.serving.max():.0f}, for updates at full load", *quotas)
         serving = {"instance_type": name, "initial_instances": scaling.min_instances}

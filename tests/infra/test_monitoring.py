@@ -126,6 +126,6 @@ def test_a_serverless_endpoint_costs_nothing_while_idle(stages):
     assert ALARM not in {resource["Type"] for _, _, resource in stage.all_resources()}
 
 
-@pytest.mark.parametrize(("name", "price"), [("dev", "running * 0.115"), ("serverless", "* 60 * 0.000060000")])
+@pytest.mark.parametrize(("name", "price"), [("dev", "running * 0.1208"), ("serverless", "* 60 * 0.000060000")])
 def test_the_dashboard_says_what_the_endpoint_costs(stages, name, price):
     assert price in text(stages[name].properties("inference", "AWS::CloudWatch::Dashboard")["DashboardBody"])

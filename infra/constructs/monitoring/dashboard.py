@@ -70,7 +70,7 @@ class Dashboard(Construct):
             lines.append(_math(wanted, {"invocations": self._of("Invocations", "Sum")}, "wanted by the load"))
         busy = [self._of("ConcurrentRequestsPerModel", "Maximum", "endpoint"), self._executions()]
         kind, price = serving.instance_type, prices.endpoint_usd_per_hour(serving.instance_type)
-        cost = [_math(f"running * {price}", {"running": running}, prices.price_note(kind) or kind)] if price else []
+        cost = [_math(f"running * {price:.4f}", {"running": running}, prices.price_note(kind) or kind)] if price else []
         return [_graph("Instances", lines), _graph("Requests at a time", busy), _graph(_COST, cost)]
 
     def _containers(self, serverless: ServerlessSettings) -> list[cloudwatch.IWidget]:
