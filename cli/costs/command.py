@@ -36,7 +36,8 @@ class Comparison:
     def difference(self) -> float | None:
         """What the deployment adds by the hour at rest; less than nothing when it saves, None where that is unknown."""
         now, after = Total.of(self.now), Total.of(self.after)
-        return after.usd - now.usd if now.complete and after.complete and not self.unknown else None
+        known = now.complete and after.complete and not self.unknown
+        return round(after.usd - now.usd, 6) + 0 if known else None  # no -0
 
     def as_json(self) -> dict[str, Any]:
         """Return all of it for a program, in US dollars by the hour; null is what AWS could not be asked for."""

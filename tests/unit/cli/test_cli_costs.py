@@ -90,7 +90,7 @@ def test_the_difference_is_what_comes_less_what_runs_and_what_no_stack_has_goes_
     stage.client("sagemaker").jobs = {"training": {"kennel-dev-1": ["InProgress"]}}
     stage.client("sagemaker").add_endpoint("forgotten", "ml.m5.large", 1, project="kennel", stage="dev")
     comparison = compare(stage, STACKS)
-    assert comparison.difference == pytest.approx((1 - instances) * INSTANCE, abs=1e-9)
+    assert comparison.difference == pytest.approx((1 - instances) * INSTANCE, abs=1e-6)
     rows = {cost.what: cost.rest for cost in comparison.now}
     assert rows[f"endpoint dogs, {instances} × ml.m5.large"] == pytest.approx(instances * INSTANCE)
     assert rows["function, 1 kept warm"] == pytest.approx(0.006, rel=0.01)
