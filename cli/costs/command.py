@@ -41,10 +41,12 @@ class Comparison:
 
     def as_json(self) -> dict[str, Any]:
         """Return all of it for a program, in US dollars by the hour; null is what AWS could not be asked for."""
-        known = {"planned": self.planned, **({} if self.unknown else {"now": self.now, "after": self.after})}
-        none, most = dict.fromkeys(("planned", "now", "after")), asdict(Total.of(self.planned, "most"))
-        costs = none | {name: [asdict(cost) for cost in costs] for name, costs in known.items()}
-        totals = none | {name: asdict(Total.of(costs)) for name, costs in known.items()} | {"planned_at_most": most}
+        rows = {name: getattr(self, name) for name in ("planned", "now", "after")}
+        costs: dict[str, Any] = {name: [asdict(cost) for cost in each] for name, each in rows.items()}
+        totals: dict[str, Any] = {name: asdict(Total.of(each)) for name, each in rows.items()}
+        if self.unknown:
+            costs["now"] = costs["after"] = totals["now"] = totals["after"] = None
+        totals["planned_at_most"] = asdict(Total.of(self.planned, "most"))
         return {**costs, "totals": totals, "difference": self.difference, "unknown": self.unknown, "prices": PRICE_LIST}
 
     def tell(self) -> None:
