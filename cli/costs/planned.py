@@ -17,7 +17,7 @@ SERVER_METRICS = 10
 #: Target tracking makes an alarm for scaling out and one for scaling in.
 _ALARMS_PER_POLICY = 2
 #: `[alarms]` makes two for the function and two for any endpoint, and another one for instances.
-_ALARMS = {"serverless": 4, "instance": 5}
+ALARMS = {"serverless": 4, "instance": 5}
 _DATA = f"{UNIT['sagemaker_data_gb']} for each GB in and out"
 
 
@@ -117,7 +117,7 @@ def _serverless(settings: Settings) -> Cost:
 def _watching(settings: Settings) -> Iterator[Cost]:
     """Yield what CloudWatch bills."""
     metrics, scaling = FUNCTION_METRICS + SERVER_METRICS, settings.serving.scaling
-    alarms = _ALARMS[settings.serving.kind] if settings.alarms else 0
+    alarms = ALARMS[settings.serving.kind] if settings.alarms else 0
     alarms += _ALARMS_PER_POLICY if settings.function.scaling else 0
     fast = _ALARMS_PER_POLICY if scaling and scaling.metric == "concurrency" else 0
     alarms += _ALARMS_PER_POLICY if scaling and not fast else 0

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 from templates import SynthesisedStage, allowed, role_for, text
 
+from cli.costs.planned import ALARMS
 from infra.tables.alarms import AlarmSettings
 from infra.tables.serving import CaptureSettings, EndpointScalingSettings, InstanceSchedule, RolloutSettings
 
@@ -42,6 +43,7 @@ def test_an_endpoint_goes_back_by_what_the_model_of_its_new_configuration_does_a
     endpoint = stage.properties("inference", "AWS::SageMaker::Endpoint")
     alarms = {name: alarm["Properties"] for name, alarm in stage.resources("inference", ALARM).items()}
     named = [alarm["AlarmName"]["Ref"] for alarm in endpoint["DeploymentConfig"]["AutoRollbackConfiguration"]["Alarms"]]
+    assert len(alarms) == ALARMS["instance"], "as many as `kennel cost` counts"
     metrics = {(alarm := alarms[name])["MetricName"]: alarm["Threshold"] for name in named}
     assert metrics == {"Invocation5XXErrors": 0.05, "ModelLatency": 1_000_000}  # share, microseconds
     for name in named:

@@ -12,11 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cli.costs.command import compare
-from cli.costs.planned import STACKS, million_images, planned_costs
+from cli.costs.planned import FUNCTION_METRICS, STACKS, million_images, planned_costs
 from cli.costs.table import Cost, Total, print_costs
 from infra import settings
 from infra.prices import endpoint_usd_per_hour
 from infra.tables.serving import EndpointScalingSettings, InstanceSchedule, ServerlessSettings, ServingSettings
+from lambda_fn.errors import ServiceError
 
 DEV = settings.load("dev")
 INSTANCE = endpoint_usd_per_hour("ml.m5.large")
@@ -70,6 +71,10 @@ def test_a_price_that_is_not_published_says_so_and_is_never_0(capsys, instance_t
     print_costs("Costs", planned_costs(stage))
     printed = capsys.readouterr().out
     assert all(each in printed for each in words) and million in million_images(stage)
+
+
+def test_each_code_of_an_error_is_a_metric_that_counts():
+    assert 4 + len({error.code for error in ServiceError.__subclasses__()}) == FUNCTION_METRICS
 
 
 def deployed(instances: int) -> FakeStage:
