@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import tomllib
 from itertools import count, takewhile
 from pathlib import Path
 from typing import Annotated
@@ -10,23 +12,26 @@ import typer
 
 from cli.aws import ROOT, Stage, announce
 from cli.console import ask, console
+from cli.costs.planned import endpoint_instances
 from cli.data.commands import SAMPLE_DIR
 from cli.errors import NotReadyError, UsageError
-from cli.load.cost import tell_cost
-from cli.load.settings_file import write_rate
+from cli.prices import PRICE_LIST, UNIT, serverless_usd_per_second, unknown_price, usd_per_hour
+from infra.settings import Settings
 
 _ASK_ABOVE_USD = 1.0
+#: Target tracking takes an instance away after 15 minutes below its target.
+_SCALE_IN_SECONDS = 15 * 60
+_RATE_SETTING = re.compile(
+    r"""(?P<before>^\[serving\.scaling\][^\n]*\n(?:(?!\s*\[)[^\n]*\n)*?\s*max_rps_per_instance\s*=\s*)[0-9_.eE+-]+""",
+    re.MULTILINE,
+)
 
 
 def milliseconds(text: str | float) -> float:
     """Read a latency: 300ms, 0.3s, or 300, which are milliseconds."""
-    number, factor = str(text).strip().lower(), 1.0
-    if number.endswith("ms"):
-        number = number.removesuffix("ms")
-    elif number.endswith("s"):
-        number, factor = number.removesuffix("s"), 1000.0
+    found = re.fullmatch(r"([0-9.]+) *(m?s)?", str(text).strip().lower())
     try:
-        value = float(number) * factor
+        value = float(found[1]) * (1000 if found[2] == "s" else 1) if found else 0.0
     except ValueError:
         value = 0.0
     if not 1 <= value <= 60_000:
@@ -48,13 +53,9 @@ def load_test(
     rate: Annotated[float, typer.Option(min=0.1, help="Requests per second to begin with.")] = 5,
     step: Annotated[float, typer.Option(min=0.1, help="How much more each step sends.")] = 5,
     most: Annotated[float, typer.Option("--max-rate", min=0.1, help="Where to stop at the latest.")] = 200,
-    rates: Annotated[str, typer.Option(metavar="N,N…", help="These rates in place of a ramp; all are run.")] = "",
     seconds: Annotated[int, typer.Option(min=2, max=240, help="Of each step.")] = 15,
     images: Annotated[Path, typer.Option(metavar="FOLDER", help="Images to send.")] = SAMPLE_DIR / "test",
     endpoint: Annotated[bool, typer.Option("--endpoint", help="Call the endpoint, not the function URL.")] = False,
-    output: Annotated[
-        Path | None, typer.Option(help="Where to write the figures (.json) and the chart (.png).")
-    ] = None,
     write: Annotated[
         bool, typer.Option("--write", help="Put the rate of one instance into the stage's settings file.")
     ] = False,
@@ -70,35 +71,53 @@ def load_test(
     from cli.load.target import Target
 
     stage: Stage = context.obj
-    planned = _fixed(rates) if rates else _ramp(rate, step, most)
+    if most < rate:
+        raise UsageError(f"--max-rate {most:g} is below --rate {rate:g}.")
+    rates = list(takewhile(lambda one: one <= most, count(rate, step)))
     if write and stage.settings.serving.scaling is None:
         raise NotReadyError(f"{stage.settings_file} has no [serving.scaling], whose max_rps_per_instance is written.")
     target = Target.of(stage, images, direct=endpoint)
     announce(stage)
     duration = seconds + LEAD_SECONDS
-    usd = tell_cost(stage.settings, sum(planned) * duration, duration * len(planned), p95, direct=endpoint)
-    if usd > _ASK_ABOVE_USD and not yes:
+    usd = _tell_cost(stage.settings, sum(rates) * duration, duration * len(rates), p95, direct=endpoint)
+    if (usd is None or usd > _ASK_ABOVE_USD) and not yes:
         ask(f"Send this load to {target.url}?")
-    steps = measure(target, planned, seconds, p95, until_broken=not rates)
-    per_instance = report(steps, p95, output or ROOT / "build" / "load-test" / f"{stage.name}.json")
-    if write and per_instance is None:
-        raise NotReadyError("The endpoint is serverless: there is no instance whose rate could be written.")
-    if write and per_instance:
+    steps = measure(target, rates, seconds, p95)
+    per_instance = report(steps, p95, ROOT / "build" / "load-test" / f"{stage.name}.json")
+    if write:
+        if per_instance is None:
+            raise NotReadyError("The endpoint is serverless: there is no instance whose rate could be written.")
         write_rate(ROOT / stage.settings_file, per_instance)
         console.print(f"Wrote max_rps_per_instance to {stage.settings_file}; {stage.kennel} deploy applies it.")
 
 
-def _fixed(text: str) -> list[float]:
-    try:
-        rates = [float(part) for part in text.split(",")]
-    except ValueError:
-        rates = [0.0]
-    if min(rates) < 0.1:
-        raise UsageError(f"--rates {text}: must be numbers from 0.1, such as 5,10,20.")
-    return rates
+def _tell_cost(settings: Settings, requests: float, seconds: float, latency_ms: float, *, direct: bool) -> float | None:
+    """Print and return the US dollars of so many requests, if each takes the latency that is allowed; None: unknown.
+
+    The instances that the load makes scaling start are counted for its time, and until they are taken away again.
+    """
+    function, serving, (low, high) = settings.function, settings.serving, endpoint_instances(settings)
+    per_second = 0.0 if direct else function.memory_mb / 1024 * UNIT["lambda_arm64_gb_second"]
+    if serving.kind == "serverless":
+        per_second += serverless_usd_per_second(serving.serverless.memory_mb)
+    calls = requests * (latency_ms / 1000 * per_second + (0 if direct else UNIT["lambda_million_calls"] / 1e6))
+    price = usd_per_hour(serving.instance_type) if high > low else 0.0
+    instances = None if price is None else (high - low) * price * (seconds + _SCALE_IN_SECONDS) / 3600
+    scaling = unknown_price(serving.instance_type) if instances is None else f"{instances:.2f} USD"
+    console.print(
+        f"At most {requests:,.0f} requests in {seconds / 60:.0f} minutes. On AWS ({PRICE_LIST}) the requests cost "
+        f"{calls:.2f} USD, and instances that scaling starts: {scaling}."
+    )
+    return None if instances is None else calls + instances
 
 
-def _ramp(rate: float, step: float, most: float) -> list[float]:
-    if most < rate:
-        raise UsageError(f"--max-rate {most:g} is below --rate {rate:g}.")
-    return list(takewhile(lambda one: one <= most, count(rate, step)))
+def write_rate(file: Path, requests_per_second: float) -> None:
+    """Set max_rps_per_instance under [serving.scaling], and no other byte; NotReadyError where it stands otherwise."""
+    text = file.read_text(encoding="utf-8")
+    rate = float(f"{requests_per_second:.3g}")
+    changed = _RATE_SETTING.sub(lambda found: f"{found['before']}{rate:g}", text, count=1)
+    wanted, table = tomllib.loads(text), tomllib.loads(changed)
+    wanted["serving"]["scaling"]["max_rps_per_instance"] = rate
+    if table != wanted:
+        raise NotReadyError(f"{file.name} could not be changed.", f"Set max_rps_per_instance = {rate:g} by hand.")
+    file.write_text(changed, encoding="utf-8")

@@ -11,41 +11,32 @@ from cli.errors import UsageError
 
 Series = npt.NDArray[np.float64]
 _DAY = 86_400
-_AT_NIGHT = 0.2  # of the peak
-_SPIKE_EVERY, _SPIKE_SECONDS, _SPIKE_RISE = 7200, 600, 30
+#: Share of the peak at seconds of a pattern's period; between them it is a line.
+_SPIKY = (0, 6600, 6630, 7200), (0.2, 0.2, 1, 1)
 
 
-def make_traffic(pattern: str, peak: float, hours: float) -> Series:
+def make_traffic(pattern: str, peak: float, hours: float = 24) -> Series:
     """Return requests per second with the given peak.
 
-    Parameters
-    ----------
-    pattern : str
-        "steady", "daily" (a day's wave from 20% at night), "spiky" (ten minutes at the peak every two hours, 20%
-        between), or a CSV file with lines of seconds and rate, interpolated, repeated, and scaled to the peak.
-    peak : float
-    hours : float
+    `pattern` is "steady", "daily" (a day's wave from 20% at night), "spiky" (ten minutes at the peak every two hours,
+    20% between), or a CSV file with lines of seconds and rate, interpolated, repeated, and scaled to the peak.
     """
     seconds = np.arange(round(hours * 3600), dtype=float)
     if pattern == "steady":
-        shape = np.ones_like(seconds)
-    elif pattern == "daily":
-        shape = _AT_NIGHT + (1 - _AT_NIGHT) * (1 - np.cos(2 * np.pi * seconds / _DAY)) / 2
-    elif pattern == "spiky":
-        within = seconds % _SPIKE_EVERY
-        edges = (0, _SPIKE_EVERY - _SPIKE_SECONDS, _SPIKE_EVERY - _SPIKE_SECONDS + _SPIKE_RISE, _SPIKE_EVERY)
-        shape = np.interp(within, edges, (_AT_NIGHT, _AT_NIGHT, 1, 1))
-    else:
-        times, rates = _read_csv(Path(pattern))
-        shape = np.interp(seconds % (times[-1] + 1), times, rates) / rates.max()
-    return peak * shape
+        return np.full_like(seconds, peak)
+    if pattern == "daily":
+        return peak * (0.6 - 0.4 * np.cos(2 * np.pi * seconds / _DAY))
+    times, rates = _SPIKY if pattern == "spiky" else _read_csv(Path(pattern))
+    period = times[-1] + (pattern != "spiky")  # a file's last line is a second of its own
+    return peak * np.interp(seconds % period, times, rates) / max(rates)
 
 
 def _read_csv(file: Path) -> tuple[Series, Series]:
     try:
-        times, rates = np.genfromtxt(file, delimiter=",", skip_header=_has_header(file), unpack=True, ndmin=2)
+        table = np.genfromtxt(file, delimiter=",", ndmin=2)
+        times, rates = table[int(np.isnan(table[0]).all()) :].T  # the first line may name the columns
         good = (np.diff(times) > 0).all() and times[0] >= 0 and (rates >= 0).all() and rates.max() > 0
-    except (OSError, ValueError, UnicodeDecodeError):
+    except (OSError, ValueError, IndexError):
         good = False
     if not good:
         raise UsageError(
@@ -53,7 +44,3 @@ def _read_csv(file: Path) -> tuple[Series, Series]:
             "Lines such as 0,10 and 3600,250, with ascending seconds.",
         )
     return times, rates
-
-
-def _has_header(file: Path) -> bool:
-    return not file.read_text().lstrip()[:1].isdigit()

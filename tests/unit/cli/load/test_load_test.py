@@ -19,9 +19,9 @@ from lambda_fakes import fake_server, raw, reply
 
 from cli.errors import NotReadyError, WorkFailedError
 from cli.load import running
+from cli.load.command import write_rate
 from cli.load.generator import Call, Result, open_loop
-from cli.load.knee import Step, find_knee
-from cli.load.settings_file import write_rate
+from cli.load.running import Step, find_knee
 from cli.load.target import Target, check
 from infra.settings import ENVIRONMENTS
 
@@ -79,7 +79,7 @@ def test_a_load_test_finds_the_knee_and_draws_it(
         outputs = {"FunctionUrl": f"http://127.0.0.1:{server.port}/"}
         target = Target.of(FakeStage(outputs=outputs, session=session), tmp_path, direct=False)
         monkeypatch.setattr(Target, "instances", lambda _: 2)
-        steps = running.measure(target, [30, 30.1, 30.2, 30.3], 0.1, 60_000, until_broken=True)
+        steps = running.measure(target, [30, 30.1, 30.2, 30.3], 0.1, 60_000)
     assert [found.broken(60_000) for found in steps] == ["", "", "100.0% errors"]
     assert running.report(steps, 60_000, tmp_path / "figures.json") == 30.1 / 2
     assert json.loads((tmp_path / "figures.json").read_text())["knee_rate"] == 30.1

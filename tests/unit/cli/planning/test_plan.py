@@ -14,10 +14,10 @@ from fake_stage import FakeStage
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cli.aws import ROOT
 from cli.errors import UsageError
 from cli.planning.offers import Question
-from cli.planning.queueing import late_share
-from cli.planning.simulator import Course, Fleet, simulate
+from cli.planning.simulator import Course, Fleet, late_share, simulate, waiting
 from cli.planning.traffic import make_traffic
 from infra.tables.serving import ServingSettings
 from infra.validation import read_table
@@ -27,7 +27,6 @@ FLEET = Fleet(
     rate=10,
     workers=2,
     queue=50,
-    initial=1,
     minimum=1,
     maximum=4,
     policy={
@@ -52,7 +51,7 @@ def test_waits_are_those_of_a_simulation_by_events(workers: int, used: float) ->
         waits.append(begin - now)
         heapq.heappush(free, begin + service)
     for slack in (0.05, 0.2, 0.5):
-        (found,) = late_share(np.array([rate]), workers, service, np.array([slack]))
+        (found,) = late_share(*waiting(np.array([rate]), workers, service), np.array([slack]))
         assert found == pytest.approx(np.mean(np.array(waits) > slack), abs=0.07)
 
 
@@ -68,8 +67,8 @@ def test_an_instance_comes_after_three_periods_the_delay_of_the_metric_and_its_s
 
 
 def test_instances_go_after_fifteen_quiet_minutes() -> None:
-    found = course(*[1] * 40, initial=2)
-    assert np.flatnonzero(found.serving < 2)[0] == (15 + 1) * 60
+    found = course(*[9] * 10, *[1] * 30)
+    assert np.flatnonzero(found.serving > 1)[-1] + 1 == (10 + 15 + 1) * 60
 
 
 def test_a_queue_that_is_full_refuses_and_one_that_fills_is_late() -> None:
@@ -85,15 +84,17 @@ def test_no_instance_is_added_without_load_and_no_request_late() -> None:
 
 
 @settings(max_examples=10, deadline=None)
-@given(st.floats(0.5, 100_000), st.sampled_from(["steady", "daily", "spiky"]), st.sampled_from(["dev", "prod"]))
+@given(st.floats(0.1, 100_000), st.sampled_from(["steady", "daily", "spiky"]), st.sampled_from(["dev", "prod"]))
 def test_settings_of_every_offer_are_valid(rate: float, pattern: str, stage: str) -> None:
     known = FakeStage(stage).settings
     assert known.serving.scaling
     question = Question(known, known.serving.scaling, make_traffic(pattern, rate, 0.25), 0.3, 100_000, 300)
+    before = tomllib.loads((ROOT / FakeStage(stage).settings_file).read_text())["serving"]
     for offer in question.offers():
-        assert 0 <= offer.late + offer.refused <= offer.requests * 1.001
+        assert 0 <= offer.late + offer.refused <= offer.traffic.sum() * 1.001
         if offer.settings:
-            read_table(ServingSettings, tomllib.loads(offer.settings)["serving"])
+            kept = {} if offer.instances is None else before  # as the command says
+            read_table(ServingSettings, kept | tomllib.loads(offer.settings)["serving"])
 
 
 def test_a_serverless_endpoint_refuses_what_exceeds_its_concurrency() -> None:
@@ -102,7 +103,7 @@ def test_a_serverless_endpoint_refuses_what_exceeds_its_concurrency() -> None:
     question = Question(known, known.serving.scaling, make_traffic("steady", 5000, 0.25), 0.3, 100_000, 300)
     (offer,) = (offer for offer in question.offers() if offer.name == "serverless 2 GB")
     assert not offer.holds
-    assert offer.requests - offer.refused == pytest.approx(200 / 0.1 * 900, rel=0.02)  # 200 at a time, 0.1 s each
+    assert offer.traffic.sum() - offer.refused == pytest.approx(200 / 0.1 * 900, rel=0.02)  # 200 at a time, 0.1 s each
 
 
 def test_traffic_of_a_file_is_repeated_and_scaled_to_the_peak(tmp_path: Path) -> None:
