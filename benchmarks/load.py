@@ -32,20 +32,7 @@ class Expected:
     probability: float
 
     def check(self, status: int, body: bytes) -> None:
-        """Compare an answer with this.
-
-        Parameters
-        ----------
-        status : int
-            HTTP's.
-        body : bytes
-            A JSON document with `predictions`, the likeliest first, each with `label` and `probability`.
-
-        Raises
-        ------
-        WrongAnswerError
-            Saying what was expected and what came.
-        """
+        """Compare a response, whose JSON has `predictions`, the likeliest first; or raise WrongAnswerError."""
         if status != 200:
             raise WrongAnswerError(f"HTTP status {status}: {body[:300].decode(errors='replace')}")
         try:
@@ -56,13 +43,7 @@ class Expected:
         self.compare(label, probability)
 
     def compare(self, label: str, probability: float) -> None:
-        """Compare a label and its probability with this.
-
-        Raises
-        ------
-        WrongAnswerError
-            Saying what was expected and what came.
-        """
+        """Compare a label and its probability, or raise WrongAnswerError with what was expected and what came."""
         # Written so that NaN is wrong, too.
         if label != self.label or not abs(probability - self.probability) <= TOLERANCE:
             raise WrongAnswerError(
@@ -72,28 +53,15 @@ class Expected:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What one load gave.
-
-    Attributes
-    ----------
-    seconds : float
-        Of measuring; warming up and draining are not in it.
-    answers : int
-        Right answers that came within these seconds.
-    latencies_ms : tuple of float
-        From sending to the checked answer, of every request that was sent within these seconds: each of them is waited
-        for, or a load would show no latency that is longer than itself.
-    generator_cpu_seconds : float
-        Processor time that the callers themselves took within these seconds.
-    server_cpu_seconds : float or None
-        Processor time that the called processes took; None when it is not known which they are.
-    """
+    """What one load gave, within the seconds of measuring: warming up and draining are not in them."""
 
     seconds: float
-    answers: int
+    answers: int  # right ones, that came within the seconds
+    #: From sending to the checked answer, of every request that was sent within the seconds: each of them is waited
+    #: for, or a load would show no latency that is longer than itself.
     latencies_ms: tuple[float, ...]
-    generator_cpu_seconds: float
-    server_cpu_seconds: float | None = None
+    generator_cpu_seconds: float  # that the callers themselves took
+    server_cpu_seconds: float | None = None  # that the called processes took; None: it is not known which they are
 
     @property
     def per_second(self) -> float:
@@ -128,23 +96,10 @@ class Load:
 def run_load(
     calls: Sequence[tuple[Call, Expected]], clients: int, seconds: float, warm_up_seconds: float, pid: int | None = None
 ) -> Load:
-    """Call a server with so many callers at once.
+    """Call a server with so many callers at once, each with one request on the way; requests are sent in turn.
 
-    Parameters
-    ----------
-    calls : sequence of Call and Expected
-        Requests to one server with their right answers; sent in turn, by whichever caller is free.
-    clients : int
-        Callers, each with one request on the way.
-    seconds, warm_up_seconds : float
-        How long to measure, and how long to call before that.
-    pid : int, optional
-        The server's process, whose processor time is measured with that of its descendants.
-
-    Raises
-    ------
-    WrongAnswerError
-        At the first answer that is wrong or missing.
+    `pid` is the server's process, whose processor time is measured with that of its descendants. WrongAnswerError at
+    the first answer that is wrong or missing.
     """
     expected = {id(call): right for call, right in calls}
     marks: list[tuple[float, float, float]] = []

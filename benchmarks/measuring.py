@@ -252,11 +252,6 @@ def add_common_options(parser: argparse.ArgumentParser, *, rounds: int) -> None:
     parser.add_argument(
         "--rounds", type=positive, default=rounds, help="how often each system has its turn (%(default)s)"
     )
-    add_result_options(parser)
-
-
-def add_result_options(parser: argparse.ArgumentParser) -> None:
-    """Add `--json` and `--check`, which `finish` reads."""
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write all figures to this file")
     parser.add_argument("--check", action="store_true", help="end with status 1 when a goal is missed or not measured")
 

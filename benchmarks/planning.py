@@ -1,10 +1,10 @@
 """The simulator of `kennel plan` beside the local AWS: the same traffic, instance-minutes and late requests.
 
-    python -m benchmarks.planning [--clock 20] [--traces step spike ramp]
+    python -m benchmarks.planning [--clock 20] [--rounds 3]
 
-Each trace of 30 minutes of AWS is sent, in an open loop, to an endpoint that target tracking scales, on a local AWS
-whose clock runs faster; then it is simulated. The model server sleeps instead of computing, so that instances do not
-share processors. The simulator counts in seconds of AWS, in which all that is real is slower by the clock.
+Each trace of 30 minutes of AWS is sent, in an open loop, to an endpoint of its own that target tracking scales, on a
+local AWS whose clock runs faster; the rounds show how far that agrees with itself. Then it is simulated, in seconds of
+AWS. The model server sleeps instead of computing, so that instances do not share processors.
 """
 
 from __future__ import annotations
@@ -13,16 +13,17 @@ import argparse
 import io
 import json
 import shutil
+import statistics
 import sys
 import tarfile
-import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 
-from benchmarks.measuring import Goal, add_result_options, finish, markdown_table, positive
+from benchmarks.measuring import Goal, add_common_options, finish, markdown_table, positive
 from benchmarks.serving_systems import free_port
 from cli.aws import ROOT, Stage
 from cli.console import console
@@ -38,6 +39,7 @@ _RATE = 1 / _SERVICE_SECONDS
 # Starts and cooldowns end between two looks of the alarms: else it is chance which of them is first.
 _MOST, _START_SECONDS, _COOLDOWN, _SAFETY = 4, 140, 60, 0.5
 _NAME = "planning-benchmark"
+_SECONDS = 1800  # of AWS, each trace
 #: By trace: minutes of AWS, and the share of what the largest fleet is meant to bear.
 _TRACES = {
     "step": ((0, 4, 4.01, 13, 13.01, 30), (0.2, 0.2, 0.9, 0.9, 0.2, 0.2)),
@@ -51,26 +53,21 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 worker = threading.Lock()
 
 class Handler(BaseHTTPRequestHandler):
-    protocol_version, disable_nagle_algorithm, wbufsize = "HTTP/1.1", True, -1
+    protocol_version, disable_nagle_algorithm, wbufsize, log_message = "HTTP/1.1", True, -1, lambda *_: None
 
-    def answer(self):
-        self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        if self.command == "POST":
-            with worker:
-                time.sleep({_SERVICE_SECONDS})
+    def do_GET(self):
         self.send_response(200)
-        self.send_header("Content-Length", "2")
+        self.send_header("Content-Length", "0")
         self.end_headers()
-        self.wfile.write(b"ok")
 
-    do_GET = do_POST = answer
-
-    def log_message(self, *_):
-        pass
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        with worker:
+            time.sleep({_SERVICE_SECONDS})
+        self.do_GET()
 
 ThreadingHTTPServer.request_queue_size = 256
-address = os.environ["SAGEMAKER_BIND_TO_HOST"], int(os.environ["SAGEMAKER_BIND_TO_PORT"])
-ThreadingHTTPServer(address, Handler).serve_forever()
+ThreadingHTTPServer(("127.0.0.1", int(os.environ["SAGEMAKER_BIND_TO_PORT"])), Handler).serve_forever()
 """
 
 
@@ -78,40 +75,49 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmark's command line and return its exit status."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.planning", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--clock", type=positive, default=20, help="how much faster the local AWS runs (%(default)s)")
-    parser.add_argument("--traces", nargs="+", choices=_TRACES, default=list(_TRACES), help="(all)")
-    add_result_options(parser)
+    add_common_options(parser, rounds=3)
     arguments = parser.parse_args(argv)
-    clock, figures = arguments.clock, dict[str, tuple[float, float]]()
-    policy = {
+    clock, found = arguments.clock, list[dict[str, tuple[float, float]]]()
+    shutil.rmtree(_STATE, ignore_errors=True)
+    try:
+        local.start(_STATE, free_port(), clock=clock, instance_start_seconds=_START_SECONDS)
+        local.enter(_STATE)
+        stage, policy = Stage("local"), _policy(clock)
+        _make_model(stage)
+        for number in range(arguments.rounds):
+            console.print(f"round {number + 1}: {_SECONDS / clock:.0f} s", style="dim")
+            start_seconds = clock * statistics.mean(_deploy(stage, f"{name}{number}", policy) for name in _TRACES)
+            begin = time.time() // (60 / clock) * 60 / clock + 60 / clock  # minutes begin with those of the alarms
+            with ThreadPoolExecutor() as pool:
+                measured = pool.map(lambda name: _measured(stage, name, number, begin, clock), _TRACES)  # noqa: B023
+                found.append(dict(zip(_TRACES, measured, strict=True)))
+    finally:
+        local.down(_STATE)
+        shutil.rmtree(_STATE, ignore_errors=True)
+    figures: dict[str, tuple[list[float], float]] = {}
+    for name in _TRACES:
+        for index, what in enumerate(("instance-minutes", "late requests")):
+            simulated = _simulated(name, policy, start_seconds, clock)[index]
+            figures[f"{name}: {what}"] = [measured[name][index] for measured in found], simulated
+    rows = (
+        (what, f"{statistics.mean(real):.1f}", f"{min(real):.1f}–{max(real):.1f}", f"{simulated:.1f}")
+        for what, (real, simulated) in figures.items()
+    )
+    console.print(markdown_table("30 minutes of AWS", ("", "local AWS, mean", "its rounds", "simulator"), rows))
+    goals = [
+        Goal(f"{what}, apart", 100 * abs(simulated / statistics.mean(real) - 1), 10, at_least=False, unit="%")
+        for what, (real, simulated) in figures.items()
+    ]
+    return finish(arguments, {"clock": clock, "local AWS, simulator": figures}, goals)
+
+
+def _policy(clock: float) -> dict[str, Any]:
+    return {
         "TargetValue": _RATE * _SAFETY * 60 / clock,
         "PredefinedMetricSpecification": {"PredefinedMetricType": "SageMakerVariantInvocationsPerInstance"},
         "ScaleOutCooldown": _COOLDOWN,
         "ScaleInCooldown": _COOLDOWN,
     }
-    shutil.rmtree(_STATE, ignore_errors=True)
-    try:
-        local.start(_STATE, free_port(), clock=clock, instance_start_seconds=_START_SECONDS)
-        local.enter(_STATE)
-        stage = Stage("local")
-        _make_model(stage)
-        for name in arguments.traces:
-            console.print(f"{name}: {_TRACES[name][0][-1] * 60 / clock:.0f} s", style="dim")
-            start_seconds = _deploy(stage, name, policy) * clock
-            traffic = _traffic(name)
-            measured = _measured(stage, name, traffic, clock)
-            simulated = _simulated(traffic, policy, start_seconds, clock)
-            figures[f"{name}: instance-minutes"] = measured[0], simulated[0]
-            figures[f"{name}: late requests"] = measured[1], simulated[1]
-    finally:
-        local.down(_STATE)
-        shutil.rmtree(_STATE, ignore_errors=True)
-    rows = ((what, f"{real:.1f}", f"{simulated:.1f}") for what, (real, simulated) in figures.items())
-    console.print(markdown_table("30 minutes of AWS each", ("", "local AWS", "simulator"), rows))
-    goals = [
-        Goal(f"{what}, apart", 100 * abs(simulated / max(real, 1) - 1), 10, at_least=False, unit="%")
-        for what, (real, simulated) in figures.items()
-    ]
-    return finish(arguments, {"clock": clock, "local AWS, simulator": figures}, goals)
 
 
 def _make_model(stage: Stage) -> None:
@@ -125,18 +131,15 @@ def _make_model(stage: Stage) -> None:
     s3.put_object(Bucket=_NAME, Key="model.tar.gz", Body=archive.getvalue())
     trusted = {"Effect": "Allow", "Principal": {"Service": "sagemaker.amazonaws.com"}, "Action": "sts:AssumeRole"}
     allowed = {"Effect": "Allow", "Action": ["s3:*", "logs:*"], "Resource": "*"}
-    role = iam.create_role(RoleName=_NAME, AssumeRolePolicyDocument=_policy(trusted))["Role"]["Arn"]
-    iam.put_role_policy(RoleName=_NAME, PolicyName=_NAME, PolicyDocument=_policy(allowed))
+    trust, access = (json.dumps({"Version": "2012-10-17", "Statement": [each]}) for each in (trusted, allowed))
+    role = iam.create_role(RoleName=_NAME, AssumeRolePolicyDocument=trust)["Role"]["Arn"]
+    iam.put_role_policy(RoleName=_NAME, PolicyName=_NAME, PolicyDocument=access)
     image = f"{stage.account}.dkr.ecr.{stage.region}.amazonaws.com/runtime:1"
     container = {"Image": image, "ModelDataUrl": f"s3://{_NAME}/model.tar.gz"}
     sagemaker = stage.client("sagemaker")
     sagemaker.create_model(ModelName=_NAME, ExecutionRoleArn=role, PrimaryContainer=container)
     variant = {"VariantName": "main", "ModelName": _NAME, "InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
     sagemaker.create_endpoint_config(EndpointConfigName=_NAME, ProductionVariants=[variant])
-
-
-def _policy(statement: Mapping[str, Any]) -> str:
-    return json.dumps({"Version": "2012-10-17", "Statement": [statement]})
 
 
 def _deploy(stage: Stage, endpoint: str, policy: dict[str, Any]) -> float:
@@ -159,51 +162,52 @@ def _deploy(stage: Stage, endpoint: str, policy: dict[str, Any]) -> float:
     return seconds
 
 
-def _traffic(name: str) -> Series:
-    """Return real requests per second, for every second of AWS."""
+def _traffic(name: str, clock: float) -> Series:
+    """Return requests per second of AWS, for every second of AWS."""
     minutes, shares = _TRACES[name]
-    return np.interp(np.arange(minutes[-1] * 60) / 60, minutes, shares) * _MOST * _RATE * _SAFETY
+    return np.interp(np.arange(_SECONDS) / 60, minutes, shares) * _MOST * _RATE * _SAFETY / clock
 
 
-def _simulated(traffic: Series, policy: dict[str, Any], start_seconds: float, clock: float) -> tuple[float, float]:
+def _simulated(name: str, policy: dict[str, Any], start_seconds: float, clock: float) -> tuple[float, float]:
     fleet = Fleet(
         rate=_RATE / clock,
         workers=1,
         queue=1e6,
-        initial=1,
         minimum=1,
         maximum=_MOST,
         policy=policy,
         start_seconds=start_seconds,
         metric_delay=0,
     )
-    course = simulate(traffic / clock, fleet, _GOAL_SECONDS * clock)
+    course = simulate(_traffic(name, clock), fleet, _GOAL_SECONDS * clock)
     return float(course.serving.sum() / 60), float(course.late.sum())
 
 
-def _measured(stage: Stage, endpoint: str, traffic: Series, clock: float) -> tuple[float, float]:
+def _measured(stage: Stage, name: str, number: int, begin: float, clock: float) -> tuple[float, float]:
     """Send the traffic; return the minutes of instances in service, and how many requests were late."""
+    endpoint = f"{name}{number}"
     url = f"{stage.client('sagemaker-runtime').meta.endpoint_url}/endpoints/{endpoint}/invocations"
     call = Call(url, signed_headers(stage, url, b"image", "image/jpeg", service="sagemaker"), b"image")
-    until = np.concatenate(([0], np.cumsum(traffic / clock)))  # requests before each second
-    chance = np.sort(np.random.default_rng(0).uniform(0, until[-1], round(until[-1])))
+    until = np.concatenate(([0], np.cumsum(_traffic(name, clock))))  # requests before each second
+    chance = np.sort(np.random.default_rng(number).uniform(0, until[-1], round(until[-1])))
     times = np.interp(chance, until, np.arange(len(until)) / clock).tolist()
-    sagemaker, counts, stop = stage.client("sagemaker"), list[int](), threading.Event()
+    sagemaker = stage.client("sagemaker")
 
-    def count() -> None:
-        while not stop.wait(5 / clock):
+    def count() -> float:
+        """Watch the instances for the length of the trace; return their mean."""
+        counts = []
+        while time.time() < begin + _SECONDS / clock:
             (variant,) = sagemaker.describe_endpoint(EndpointName=endpoint)["ProductionVariants"]
             counts.append(variant["CurrentInstanceCount"])
+            time.sleep(5 / clock)
+        return statistics.mean(counts)
 
-    minute, counter = 60 / clock, threading.Thread(target=count)
-    time.sleep(minute - time.time() % minute)  # the simulator's minutes begin with those of the alarms
-    counter.start()
-    results = open_loop([call], times, lambda _, status, body: None if status == 200 else "no answer", 120)
-    time.sleep(max(0, len(traffic) / clock - results[-1].ended))
-    stop.set()
-    counter.join()
+    time.sleep(begin - time.time())
+    with ThreadPoolExecutor() as pool:
+        mean = pool.submit(count)
+        results = open_loop([call], times, lambda _, status, __: None if status == 200 else "no answer", 120)
     late = sum(result.fault is not None or result.latency_ms > _GOAL_SECONDS * 1000 for result in results)
-    return float(np.mean(counts)) * len(traffic) / 60, float(late)
+    return mean.result() * _SECONDS / 60, float(late)
 
 
 if __name__ == "__main__":

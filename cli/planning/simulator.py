@@ -79,11 +79,14 @@ def simulate(traffic: Series, fleet: Fleet, goal_seconds: float) -> Course:
     count, billed, holding, olds, news, refused = np.zeros((6, end))
     while second < end:
         if second and second % period == 0:
-            # An invocation counts when it is over, as in the local AWS: a fleet that is overloaded hides how much.
-            done = float(traffic[second - period : second].sum()) + queued - old - new
+            # An invocation counts when it is over, as in the local AWS: a fleet that is overloaded hides how much. Its
+            # value is 1 / instances then (SageMaker's "Monitoring with CloudWatch", InvocationsPerInstance).
+            span = slice(second - period, second)
+            done = traffic[span] - np.diff(olds[span] + news[span], prepend=queued)
             queued = old + new
-            load = float(traffic[second - 1]) * service + queued if by_concurrency else max(done, 0)
-            load /= float(count[second - period : second].mean())
+            load = float((done / count[span]).sum())
+            if by_concurrency:
+                load = (float(traffic[second - 1]) * service + queued) / serving
             # Its maximum is tracked, which lies about two deviations above the mean.
             points.append(load + 2 * math.sqrt(load) if by_concurrency else load)
             visible = points[max(0, len(points) - hidden - alarms[-1].evaluation_range) : len(points) - hidden]
