@@ -29,7 +29,7 @@ from cli.aws import ROOT, Stage
 from cli.console import console
 from cli.load.generator import Call, open_loop
 from cli.local import commands as local
-from cli.planning.simulator import Fleet, simulate
+from cli.planning.simulator import Fleet, simulate, tracking
 from cli.planning.traffic import Series
 from cli.serving.function_client import signed_headers
 
@@ -94,30 +94,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     finally:
         local.down(_STATE)
         shutil.rmtree(_STATE, ignore_errors=True)
-    figures: dict[str, tuple[list[float], float]] = {}
+    rows, goals = [], []
     for name in _TRACES:
-        for index, what in enumerate(("instance-minutes", "late requests")):
-            simulated = _simulated(name, policy, start_seconds, clock)[index]
-            figures[f"{name}: {what}"] = [measured[name][index] for measured in found], simulated
-    rows = (
-        (what, f"{statistics.mean(real):.1f}", f"{min(real):.1f}–{max(real):.1f}", f"{simulated:.1f}")
-        for what, (real, simulated) in figures.items()
-    )
-    console.print(markdown_table("30 minutes of AWS", ("", "local AWS, mean", "its rounds", "simulator"), rows))
-    goals = [
-        Goal(f"{what}, apart", 100 * abs(simulated / statistics.mean(real) - 1), 10, at_least=False, unit="%")
-        for what, (real, simulated) in figures.items()
-    ]
-    return finish(arguments, {"clock": clock, "local AWS, simulator": figures}, goals)
+        simulated = _simulated(name, policy, start_seconds, clock)
+        for index, what in enumerate((f"{name}: instance-minutes", f"{name}: late requests")):
+            real = [measured[name][index] for measured in found]
+            mean, spread = statistics.mean(real), f"{min(real):.1f}–{max(real):.1f}"
+            rows.append((what, f"{mean:.1f}", spread, f"{simulated[index]:.1f}"))
+            apart = 100 * abs(simulated[index] / mean - 1)
+            goals.append(Goal(f"{what}, apart", apart, 10, at_least=False, unit="%"))
+    columns = ("", "local AWS, mean", "its rounds", "simulator")
+    console.print(markdown_table("30 minutes of AWS", columns, rows))
+    return finish(arguments, {"clock": clock, "columns": columns, "rows": rows}, goals)
 
 
 def _policy(clock: float) -> dict[str, Any]:
-    return {
-        "TargetValue": _RATE * _SAFETY * 60 / clock,
-        "PredefinedMetricSpecification": {"PredefinedMetricType": "SageMakerVariantInvocationsPerInstance"},
-        "ScaleOutCooldown": _COOLDOWN,
-        "ScaleInCooldown": _COOLDOWN,
-    }
+    return tracking("InvocationsPerInstance", _RATE * _SAFETY * 60 / clock, _COOLDOWN, _COOLDOWN)
 
 
 def _make_model(stage: Stage) -> None:
@@ -170,14 +162,7 @@ def _traffic(name: str, clock: float) -> Series:
 
 def _simulated(name: str, policy: dict[str, Any], start_seconds: float, clock: float) -> tuple[float, float]:
     fleet = Fleet(
-        rate=_RATE / clock,
-        workers=1,
-        queue=1e6,
-        minimum=1,
-        maximum=_MOST,
-        policy=policy,
-        start_seconds=start_seconds,
-        metric_delay=0,
+        rate=_RATE / clock, workers=1, queue=1e6, minimum=1, maximum=_MOST, policy=policy, start_seconds=start_seconds
     )
     course = simulate(_traffic(name, clock), fleet, _GOAL_SECONDS * clock)
     return float(course.serving.sum() / 60), float(course.late.sum())

@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
-from cli.planning.simulator import Course, Fleet, erlang_b, simulate
+from cli.planning.simulator import Course, Fleet, erlang_b, simulate, tracking
 from cli.planning.traffic import Series
 from cli.prices import UNIT, serverless_usd_per_second, usd_per_hour
 from infra import instance_types
@@ -108,18 +108,14 @@ class Question:
         assert price is not None  # as `offers` has found
         by_load = scaling.metric == "invocations"
         metric = "InvocationsPerInstance" if by_load else "ConcurrentRequestsPerModelHighResolution"
+        cooldowns = scaling.scale_out_cooldown_seconds, scaling.scale_in_cooldown_seconds
         fleet = Fleet(
             rate=scaling.max_rps_per_instance,
             workers=workers,
             queue=REQUESTS_PER_WORKER * workers,
             minimum=scaling.min_instances,
             maximum=scaling.max_instances,
-            policy={
-                "TargetValue": scaling.target_value,
-                "PredefinedMetricSpecification": {"PredefinedMetricType": f"SageMakerVariant{metric}"},
-                "ScaleOutCooldown": scaling.scale_out_cooldown_seconds,
-                "ScaleInCooldown": scaling.scale_in_cooldown_seconds,
-            },
+            policy=tracking(metric, scaling.target_value, *cooldowns),
             start_seconds=self.start_seconds,
             metric_delay=60 if by_load else 0,
         )

@@ -33,7 +33,17 @@ class Fleet:
     maximum: int
     policy: dict[str, Any]  # TargetTrackingScalingPolicyConfiguration of AWS
     start_seconds: float  # from the decision until a new instance serves; billed
-    metric_delay: float  # seconds from the end of a metric's period until alarms see it
+    metric_delay: float = 0  # seconds from the end of a metric's period until alarms see it
+
+
+def tracking(metric: str, target: float, scale_out_cooldown: float, scale_in_cooldown: float) -> dict[str, Any]:
+    """Return the policy of a fleet that holds `target` of a predefined metric."""
+    return {
+        "TargetValue": target,
+        "PredefinedMetricSpecification": {"PredefinedMetricType": f"SageMakerVariant{metric}"},
+        "ScaleOutCooldown": scale_out_cooldown,
+        "ScaleInCooldown": scale_in_cooldown,
+    }
 
 
 class Course(NamedTuple):
