@@ -106,7 +106,7 @@ def _tell_cost(settings: Settings, requests: float, seconds: float, latency_ms: 
     scaling = unknown_price(serving.instance_type) if instances is None else f"{instances:.2f} USD"
     console.print(
         f"At most {requests:,.0f} requests in {seconds / 60:.0f} minutes. On AWS ({PRICE_LIST}) the requests cost "
-        f"{calls:.2f} USD, and instances that scaling starts: {scaling}."
+        f"{calls:.2f} USD if each takes {latency_ms:g} ms, and instances that scaling starts: {scaling}."
     )
     return None if instances is None else calls + instances
 
