@@ -111,6 +111,7 @@ def test_traffic_of_a_file_is_repeated_and_scaled_to_the_peak(tmp_path: Path) ->
     file.write_text("seconds,rate\n0,1\n1799,3\n")
     traffic = make_traffic(str(file), 30, 1)
     assert (traffic[0], traffic[1799], traffic[1800]) == (10, 30, 10)
-    file.write_text("0,1\n0,many\n")
-    with pytest.raises(UsageError, match="neither steady"):
-        make_traffic(str(file), 30, 1)
+    for wrong in ("0,1\n0,many\n", "", "names,only\n", "0,1\n1,inf\n", "1,1\n0,2\n", "0,0\n1,0\n"):
+        file.write_text(wrong)
+        with pytest.raises(UsageError, match="neither steady"):
+            make_traffic(str(file), 30, 1)
