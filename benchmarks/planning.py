@@ -88,9 +88,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             console.print(f"round {number + 1}: {_SECONDS / clock:.0f} s", style="dim")
             start_seconds = clock * statistics.mean(_deploy(stage, f"{name}{number}", policy) for name in _TRACES)
             begin = time.time() // (60 / clock) * 60 / clock + 60 / clock  # minutes begin with those of the alarms
+            given = stage, stage.client("sagemaker")
             with ThreadPoolExecutor() as pool:
-                measured = pool.map(lambda name: _measured(stage, name, number, begin, clock), _TRACES)  # noqa: B023
-                found.append(dict(zip(_TRACES, measured, strict=True)))
+                measured = [pool.submit(_measured, *given, name, number, begin, clock) for name in _TRACES]
+            found.append({name: future.result() for name, future in zip(_TRACES, measured, strict=True)})
     finally:
         local.down(_STATE)
         shutil.rmtree(_STATE, ignore_errors=True)
@@ -168,15 +169,14 @@ def _simulated(name: str, policy: dict[str, Any], start_seconds: float, clock: f
     return float(course.serving.sum() / 60), float(course.late.sum())
 
 
-def _measured(stage: Stage, name: str, number: int, begin: float, clock: float) -> tuple[float, float]:
+def _measured(stage: Stage, sagemaker: Any, name: str, number: int, begin: float, clock: float) -> tuple[float, float]:
     """Send the traffic; return the minutes of instances in service, and how many requests were late."""
     endpoint = f"{name}{number}"
-    url = f"{stage.client('sagemaker-runtime').meta.endpoint_url}/endpoints/{endpoint}/invocations"
+    url = f"{sagemaker.meta.endpoint_url}/endpoints/{endpoint}/invocations"
     call = Call(url, signed_headers(stage, url, b"image", "image/jpeg", service="sagemaker"), b"image")
     until = np.concatenate(([0], np.cumsum(_traffic(name, clock))))  # requests before each second
     chance = np.sort(np.random.default_rng(number).uniform(0, until[-1], round(until[-1])))
     times = np.interp(chance, until, np.arange(len(until)) / clock).tolist()
-    sagemaker = stage.client("sagemaker")
 
     def count() -> float:
         """Watch the instances for the length of the trace; return their mean."""
