@@ -15,7 +15,8 @@ from cli.console import ask, console
 from cli.costs.planned import endpoint_instances
 from cli.data.commands import SAMPLE_DIR
 from cli.errors import NotReadyError, UsageError
-from cli.prices import PRICE_LIST, UNIT, serverless_usd_per_second, unknown_price, usd_per_hour
+from cli.prices import PRICE_LIST, UNIT, price_note, serverless_usd_per_second
+from infra.prices import endpoint_usd_per_hour
 from infra.settings import Settings
 
 _ASK_ABOVE_USD = 1.0
@@ -101,9 +102,9 @@ def _tell_cost(settings: Settings, requests: float, seconds: float, latency_ms: 
     if serving.kind == "serverless":
         per_second += serverless_usd_per_second(serving.serverless.memory_mb)
     calls = requests * (latency_ms / 1000 * per_second + (0 if direct else UNIT["lambda_million_calls"] / 1e6))
-    price = usd_per_hour(serving.instance_type) if high > low else 0.0
+    price = endpoint_usd_per_hour(serving.instance_type) if high > low else 0.0
     instances = None if price is None else (high - low) * price * (seconds + _SCALE_IN_SECONDS) / 3600
-    scaling = unknown_price(serving.instance_type) if instances is None else f"{instances:.2f} USD"
+    scaling = price_note(serving.instance_type) if instances is None else f"{instances:.2f} USD"
     console.print(
         f"At most {requests:,.0f} requests in {seconds / 60:.0f} minutes. On AWS ({PRICE_LIST}) the requests cost "
         f"{calls:.2f} USD if each takes {latency_ms:g} ms, and instances that scaling starts: {scaling}."

@@ -11,8 +11,8 @@ from cli.aws import Stage
 from cli.console import console
 from cli.errors import NotReadyError, UsageError, WorkFailedError
 from cli.load.command import Goal
-from cli.prices import PRICE_LIST, unknown_price, usd_per_hour
-from infra.prices import HOURS_PER_MONTH
+from cli.prices import PRICE_LIST, price_note
+from infra.prices import HOURS_PER_MONTH, endpoint_usd_per_hour
 
 if TYPE_CHECKING:
     from cli.planning.offers import Offer
@@ -46,8 +46,8 @@ def plan(
             f"{stage.settings_file} has no [serving.scaling], whose max_rps_per_instance says what an instance bears.",
             "Measure it on a stage that has: kennel --stage dev load-test --write, kennel --stage dev plan",
         )
-    if usd_per_hour(serving.instance_type) is None:
-        raise NotReadyError(f"There is nothing to compare: {unknown_price(serving.instance_type)}")
+    if endpoint_usd_per_hour(serving.instance_type) is None:
+        raise NotReadyError(f"There is nothing to compare: {price_note(serving.instance_type)}")
     if image_kb > _MAX_IMAGE_KB:
         raise UsageError(f"--image-kb {image_kb:g}: a request holds {_MAX_IMAGE_KB} KB; kennel data shrink makes less.")
     traffic = make_traffic(pattern, rate)

@@ -11,9 +11,9 @@ import numpy as np
 
 from cli.planning.simulator import Course, Fleet, erlang_b, simulate, tracking
 from cli.planning.traffic import Series
-from cli.prices import UNIT, serverless_usd_per_second, usd_per_hour
+from cli.prices import UNIT, serverless_usd_per_second
 from infra import instance_types
-from infra.prices import usd_per_million_images
+from infra.prices import endpoint_usd_per_hour, usd_per_million_images
 from infra.settings import Settings
 from infra.tables.serving import EndpointScalingSettings
 from model.serving.settings import REQUESTS_PER_WORKER
@@ -81,7 +81,7 @@ class Question:
         accelerated = family.startswith(("g", "p", "inf", "trn"))  # there vCPUs say nothing
         others = [f"ml.{family}.{size}" for size in _SIZES if not accelerated]
         for name in [known] if known not in others else others:
-            if name in instance_types.hosting() and usd_per_hour(name) is not None:
+            if name in instance_types.hosting() and endpoint_usd_per_hour(name) is not None:
                 yield self._on_instances(name, _scaled(self.scaling, _vcpus(name) / vcpus), measured=name == known)
         for memory in _SERVERLESS_MEMORY_MB if self.image_bytes <= _SERVERLESS_PAYLOAD else ():
             yield self._serverless(memory, vcpus / self.scaling.max_rps_per_instance)
@@ -104,7 +104,7 @@ class Question:
             least = min(math.ceil(least * 1.5), most)
 
     def _fleet(self, name: str, scaling: EndpointScalingSettings, needed: int, *, measured: bool) -> Offer:
-        workers, price = _vcpus(name), usd_per_hour(name)
+        workers, price = _vcpus(name), endpoint_usd_per_hour(name)
         assert price is not None  # as `offers` has found
         by_load = scaling.metric == "invocations"
         metric = "InvocationsPerInstance" if by_load else "ConcurrentRequestsPerModelHighResolution"
