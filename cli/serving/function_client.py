@@ -15,8 +15,12 @@ from cli.errors import AwsError, aws_errors
 from cli.serving.answers import parse_answer
 
 _TIMEOUT = urllib3.Timeout(connect=5, read=70)  # the function itself gives up earlier
-# A second try where a connection breaks, so that it loses no evaluation; every answer counts as it is.
-_RETRY = urllib3.Retry(1, allowed_methods=None, redirect=False, respect_retry_after_header=False)
+# A second try where a connection breaks, so that it loses no evaluation, and three where there is too much or nobody to
+# answer: after `Retry-After`, or where Lambda itself says nothing of when, after 0, 2 and 4 seconds.
+_RETRY = urllib3.Retry(
+    None, connect=1, read=1, other=1, status=3, redirect=False, allowed_methods=None,
+    status_forcelist=(429, 503), backoff_factor=1, retry_after_max=30, raise_on_status=False,
+)  # fmt: skip
 
 #: A synchronous call of a function holds 6 MB, an image in base64; what is larger AWS may cut off without an answer.
 MAX_IMAGE_BYTES = 6 * 2**20 * 3 // 4

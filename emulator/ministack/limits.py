@@ -1,4 +1,4 @@
-"""The account's quotas of Lambda and CodeBuild, which MiniStack does not know."""
+"""What MiniStack's Lambda and CodeBuild would take, beyond the account's quotas or without doing it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from emulator.ministack.cloudformation.resources import handler_message
 from emulator.ministack.functions.corrections import wrap_handlers
-from emulator.ministack.functions.provisioned import provisioned_in
+from emulator.ministack.functions.provisioned import provisioned_in, version_of
 from emulator.ministack.patching import around
 from emulator.platform.errors import Response
 from emulator.quotas.service import CONCURRENT_EXECUTIONS, Quotas, builds
@@ -47,6 +47,8 @@ class _Concurrency:
         around(lambda_svc, "_put_function_concurrency", functools.partial(_unless, self._reservation))
         around(lambda_svc, "_put_provisioned_concurrency", functools.partial(_unless, self._provisioning))
         around(lambda_svc, "_get_provisioned_concurrency", _provisioned_concurrency)
+        for name in ("_create_alias", "_update_alias"):
+            around(lambda_svc, name, functools.partial(_unless, _weighted))
         wrap_handlers("AWS::Lambda::Function", before=self._function_of_a_stack)
         wrap_handlers("AWS::Lambda::Alias", before=self._alias_of_a_stack)
 
@@ -61,6 +63,7 @@ class _Concurrency:
         _fail(self._reservation(properties.get("FunctionName") or identity, properties))
 
     def _alias_of_a_stack(self, identity: str, properties: Any) -> None:
+        _fail(_weighted(identity, properties))
         if config := properties.get("ProvisionedConcurrencyConfig"):
             name = str(properties["FunctionName"]).rpartition(":function:")[2].partition(":")[0]
             _fail(self._provisioning(name, properties["Name"], config))
@@ -96,9 +99,9 @@ class _Concurrency:
         """Say why a version or an alias of a function may not have so many instances kept warm."""
         from ministack.services import lambda_svc
 
-        if not qualifier or qualifier == "$LATEST":
-            return "Provisioned Concurrency Configs cannot be applied to unpublished function versions."
         function = lambda_svc._functions.get(name) or {}
+        if not qualifier or "$LATEST" in (qualifier, version_of(function, qualifier)):
+            return "Provisioned Concurrency Configs cannot be applied to unpublished function versions."
         wanted = int(request.get("ProvisionedConcurrentExecutions", 0)) + provisioned_in(function, but=qualifier)
         if (reserved := function.get("concurrency")) is not None:
             if wanted > int(reserved):
@@ -125,6 +128,13 @@ def _unless(reason: Callable[..., str | None], inner: Callable[..., Response], n
     if name in lambda_svc._functions and (refused := reason(name, *arguments)):
         return error_response_json("InvalidParameterValueException", refused)  # type: ignore[no-any-return]
     return inner(name, *arguments)
+
+
+def _weighted(name: str, *arguments: Any) -> str | None:
+    """Say why an alias may not divide its calls between versions: MiniStack sends all of them to one."""
+    if not (arguments[-1].get("RoutingConfig") or {}).get("AdditionalVersionWeights"):
+        return None
+    return "RoutingConfig.AdditionalVersionWeights: an alias has one version in the local AWS. Change FunctionVersion."
 
 
 def _provisioned_concurrency(inner: Callable[..., Response], name: str, qualifier: str | None) -> Response:

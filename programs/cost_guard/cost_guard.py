@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -23,9 +23,10 @@ logger.setLevel(logging.INFO)
 _PERIOD = 3600
 
 
-def idle_endpoint(name: str, hours: float, action: str) -> Iterator[str]:
+def idle_endpoint(env: Mapping[str, str]) -> Iterator[str]:
     """Take an endpoint that had no invocations for so long back to its minimum, or delete it."""
     sagemaker, cloudwatch = boto3.client("sagemaker"), boto3.client("cloudwatch")
+    name, hours = env["ENDPOINT"], float(env["IDLE_HOURS"])
     try:
         endpoint = sagemaker.describe_endpoint(EndpointName=name)
     except ClientError as error:
@@ -51,7 +52,7 @@ def idle_endpoint(name: str, hours: float, action: str) -> Iterator[str]:
         )
         if any(point["Sum"] for point in found["Datapoints"]):
             return
-    if action == "delete":
+    if env["IDLE_ENDPOINT"] == "delete":
         sagemaker.delete_endpoint(EndpointName=name)
         yield f"deleted the endpoint {name}, not called for {hours:g} h; kennel deploy brings it back"
         return
@@ -60,53 +61,54 @@ def idle_endpoint(name: str, hours: float, action: str) -> Iterator[str]:
         targets = boto3.client("application-autoscaling").describe_scalable_targets(
             ServiceNamespace="sagemaker", ResourceIds=[resource]
         )["ScalableTargets"]
-        for target in targets:
-            if variant.get("DesiredInstanceCount", 0) <= (least := target["MinCapacity"]):
-                continue
-            wanted = {"VariantName": variant["VariantName"], "DesiredInstanceCount": least}
-            sagemaker.update_endpoint_weights_and_capacities(EndpointName=name, DesiredWeightsAndCapacities=[wanted])
-            yield f"took {resource} to {least} instances, not called for {hours:g} h"
+        for least in (target["MinCapacity"] for target in targets):
+            if variant["DesiredInstanceCount"] > least:
+                wanted = {"VariantName": variant["VariantName"], "DesiredInstanceCount": least}
+                sagemaker.update_endpoint_weights_and_capacities(
+                    EndpointName=name, DesiredWeightsAndCapacities=[wanted]
+                )
+                yield f"took {resource} to {least} instances, not called for {hours:g} h"
 
 
-def old_notebook(name: str, hours: float) -> Iterator[str]:
+def old_notebook(env: Mapping[str, str]) -> Iterator[str]:
     """Stop a notebook instance that was started so long ago."""
-    sagemaker = boto3.client("sagemaker")
+    sagemaker, name = boto3.client("sagemaker"), env["NOTEBOOK_NAME"]
     found = sagemaker.describe_notebook_instance(NotebookInstanceName=name)
     started = found["LastModifiedTime"]
-    if found["NotebookInstanceStatus"] == "InService" and datetime.now(UTC) - started > timedelta(hours=hours):
+    if found["NotebookInstanceStatus"] == "InService" and _older(started, env["NOTEBOOK_HOURS"]):
         sagemaker.stop_notebook_instance(NotebookInstanceName=name)
         yield f"stopped the notebook instance {name}, started at {started:%Y-%m-%d %H:%M} UTC"
 
 
-def old_instances(project: str, stage: str, hours: float) -> Iterator[str]:
+def old_instances(env: Mapping[str, str]) -> Iterator[str]:
     """Terminate the stage's training instances that were launched so long ago."""
     ec2 = boto3.client("ec2")
-    wanted = {"tag:project": project, "tag:stage": stage}
-    filters = [{"Name": name, "Values": [value]} for name, value in wanted.items()]
+    filters = [{"Name": f"tag:{name}", "Values": [env[name.upper()]]} for name in ("project", "stage")]
     filters.append({"Name": "instance-state-name", "Values": ["pending", "running", "stopping", "stopped"]})
     for page in ec2.get_paginator("describe_instances").paginate(Filters=filters):
         for instance in (each for reservation in page["Reservations"] for each in reservation["Instances"]):
             launched, identity = instance["LaunchTime"], instance["InstanceId"]
-            if datetime.now(UTC) - launched > timedelta(hours=hours):
+            if _older(launched, env["TRAINING_HOURS"]):
                 ec2.terminate_instances(InstanceIds=[identity])
                 yield f"terminated the training instance {identity}, launched at {launched:%Y-%m-%d %H:%M} UTC"
+
+
+def _older(start: datetime, hours: str) -> bool:
+    return datetime.now(UTC) - start > timedelta(hours=float(hours))
+
+
+#: What looks, by the variable without which it does not.
+_STEPS = {"ENDPOINT": idle_endpoint, "NOTEBOOK_NAME": old_notebook, "TRAINING_HOURS": old_instances}
 
 
 def handler(event: object, context: object) -> dict[str, Any]:
     """Look at all that the environment names, once."""
     env = os.environ
-    steps: list[Callable[[], Iterator[str]]] = []
-    if endpoint := env.get("ENDPOINT"):
-        steps.append(lambda: idle_endpoint(endpoint, float(env["IDLE_HOURS"]), env["IDLE_ENDPOINT"]))
-    if notebook := env.get("NOTEBOOK_NAME"):
-        steps.append(lambda: old_notebook(notebook, float(env["NOTEBOOK_HOURS"])))
-    if hours := env.get("TRAINING_HOURS"):
-        steps.append(lambda: old_instances(env["PROJECT"], env["STAGE"], float(hours)))
     done: list[str] = []
     failed: list[str] = []
-    for step in steps:
+    for step in (step for name, step in _STEPS.items() if name in env):
         try:
-            done.extend(step())
+            done.extend(step(env))
         except ClientError as error:
             failed.append(str(error))
     report = {"stage": env["STAGE"], "stopped": done, "failed": failed}

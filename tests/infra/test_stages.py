@@ -71,13 +71,23 @@ def test_stages_differ_in_settings_only(stages, other):
     assert permissions(stages[other]) == permissions(stages["dev"])
 
 
-def test_everything_that_can_be_tagged_carries_project_and_stage(stage):
-    tagged = [resource for _, _, resource in stage.all_resources() if "Tags" in resource["Properties"]]
-    for resource in tagged:
-        tags = {tag["Key"]: tag["Value"] for tag in resource["Properties"]["Tags"]}
-        assert tags == {"project": "kennel", "stage": stage.settings.stage}
-    billed = ("S3::Bucket", "KMS::Key", "SageMaker::Model", "SageMaker::Endpoint", "Lambda::Function", "Logs::LogGroup")
-    assert {resource["Type"] for resource in tagged} >= {f"AWS::{kind}" for kind in billed}
+#: Types that take no tags; a launch template, which takes them elsewhere, costs nothing.
+UNTAGGED = {
+    *("ApplicationAutoScaling::ScalingPolicy", "EC2::LaunchTemplate", "EC2::Route", "EC2::VPCGatewayAttachment"),
+    *("EC2::SubnetRouteTableAssociation", "IAM::InstanceProfile", "Lambda::Alias", "Lambda::Permission"),
+    *("Lambda::Url", "Lambda::Version", "S3::BucketPolicy", "SNS::TopicPolicy", "ContainerImage"),
+}
+
+
+def test_everything_that_can_be_tagged_carries_project_and_stage(stages):
+    for stage in stages.values():
+        for _, _, resource in stage.all_resources():
+            properties = resource["Properties"]
+            if (given := properties.get("Tags") or properties.get("ResourceTags")) is not None:
+                tags = {tag["Key"]: tag["Value"] for tag in given}
+                assert tags == {"project": "kennel", "stage": stage.settings.stage}
+            else:
+                assert resource["Type"].partition("::")[2] in UNTAGGED
 
 
 def test_templates_hold_for_any_account_and_region_and_name_nothing(stage):

@@ -46,14 +46,17 @@ def count(region: str, function: str, qualifier: str) -> tuple[int, bool] | None
 
 
 def put(region: str, function: str, qualifier: str, executions: int) -> None:
-    """Ask for provisioned concurrency, as PutProvisionedConcurrencyConfig does; a ServiceError says why not."""
+    """Ask for provisioned concurrency, or with 0 for none; a ServiceError says why not."""
     from ministack.core import responses
     from ministack.services import lambda_svc
 
     responses.set_request_account_id(settings.ACCOUNT)
     responses.set_request_region(region)
-    wanted = {"ProvisionedConcurrentExecutions": executions}
-    status, _, body = lambda_svc._put_provisioned_concurrency(function, qualifier, wanted)
+    if executions:
+        wanted = {"ProvisionedConcurrentExecutions": executions}
+        status, _, body = lambda_svc._put_provisioned_concurrency(function, qualifier, wanted)
+    else:
+        status, _, body = lambda_svc._delete_provisioned_concurrency(function, qualifier)
     if status >= 400:
         error = json.loads(body)
         raise ServiceError(error["__type"], error.get("message", ""), status)
@@ -108,19 +111,23 @@ class Provisioned:
 
     def lease(self, scope: Scope, qualifier: str, version: str) -> tuple[Any | None, int, int]:
         """Return a free environment (None: there is none), how many are in use with it, and how many there are."""
+        key = (scope, qualifier, version)
+        if key not in self._pools:
+            return None, 0, 0
+        record = _record(key)
         with self._lock:
-            pool = self._pools.get((scope, qualifier, version), [])
-            used = [worker for worker in pool if worker in self._busy]
-            free = next((worker for worker in pool if worker not in self._busy and _alive(worker)), None)
+            pool = self._pools.get(key, [])
+            used = sum(worker in self._busy for worker in pool)
+            free = next((worker for worker in pool if worker not in self._busy and _serves(worker, record)), None)
             if free is not None:
                 self._busy.add(free)
-            return free, len(used) + (free is not None), len(pool)
+            return free, used + (free is not None), len(pool)
 
     def release(self, worker: Any) -> None:
         """Take back an environment that was leased."""
         with self._lock:
             self._busy.discard(worker)
-        if not _alive(worker):
+        if not _serves(worker, worker.made_of):
             self._wake.set()
 
     def _put(self, inner: Callable[..., Response], name: str, qualifier: str, request: Any) -> Response:
@@ -149,9 +156,10 @@ class Provisioned:
         from ministack.services import lambda_svc
 
         scope = (get_account_id(), get_region(), name)
+        key = (scope, qualifier, version_of(lambda_svc._functions[name], qualifier))
+        record = _record(key)
         with self._lock:
-            pool = self._pools.get((scope, qualifier, _version(lambda_svc._functions[name], qualifier)), [])
-            there = len(pool)
+            there = sum(_serves(worker, record) for worker in self._pools.get(key, []))
         wanted = int(config["RequestedProvisionedConcurrentExecutions"])
         self._note(config, "READY" if there == wanted else "IN_PROGRESS", min(there, wanted))
         self._wake.set()
@@ -179,16 +187,23 @@ class Provisioned:
         with self._lock:
             self._held[key] = time.monotonic() + _HELD_SECONDS
         if not self._fill(key, int(wanted["ProvisionedConcurrentExecutions"])):
+            with self._lock:
+                self._held.pop(key, None)
             raise ValueError(_EVENT)
 
     def _wanted(self) -> list[tuple[Key, dict[str, Any]]]:
+        """Return the configurations; one whose alias or version was deleted goes with it."""
         from ministack.services import lambda_svc
 
-        return [
-            ((scope, qualifier, _version(function, qualifier)), config)
-            for scope, function in list(lambda_svc._functions._data.items())
-            for qualifier, config in list((function.get("provisioned_concurrency") or {}).items())
-        ]
+        wanted = []
+        for scope, function in list(lambda_svc._functions._data.items()):
+            configs = function.get("provisioned_concurrency") or {}
+            for qualifier, config in list(configs.items()):
+                if qualifier in function["aliases"] or qualifier in function["versions"]:
+                    wanted.append(((scope, qualifier, version_of(function, qualifier)), config))
+                else:
+                    configs.pop(qualifier, None)
+        return wanted
 
     def _keep(self) -> None:
         while not self._stopped:
@@ -201,14 +216,11 @@ class Provisioned:
 
     def _sweep(self) -> None:
         """Have as many environments as are asked for, of the right versions, and no others."""
-        wanted = self._wanted()
-        counts = {key: int(config["RequestedProvisionedConcurrentExecutions"]) for key, config in wanted}
+        asked = [(key, config) for key, config in self._wanted() if config["Status"] != "FAILED"]
+        counts = {key: int(config["RequestedProvisionedConcurrentExecutions"]) for key, config in asked}
         self._end_surplus(counts)
-        for key, config in wanted:
-            if config["Status"] == "FAILED":
-                continue
-            filled = self._fill(key, counts[key])
-            if not filled:
+        for key, config in asked:
+            if not self._fill(key, counts[key]):
                 self._note(config, "FAILED", 0)
             elif config["Status"] != "READY":
                 self._note(config, "READY", counts[key])
@@ -223,10 +235,11 @@ class Provisioned:
             for key, pool in list(self._pools.items()):
                 if key in self._held and key not in counts:
                     continue
+                record = _record(key)
                 idle = [worker for worker in pool if worker not in self._busy]
-                dead = [worker for worker in idle if not _alive(worker)]
-                more = max(0, len(pool) - len(dead) - counts.get(key, 0))
-                ending = dead + [worker for worker in idle if worker not in dead][:more]
+                ending = [worker for worker in idle if not _serves(worker, record)]
+                more = max(0, len(pool) - len(ending) - counts.get(key, 0))
+                ending += [worker for worker in idle if worker not in ending][:more]
                 self._pools[key] = [worker for worker in pool if worker not in ending]
                 surplus += ending
                 if not self._pools[key]:
@@ -234,31 +247,38 @@ class Provisioned:
         lambda_runtime.kill_workers(surplus)
 
     def _fill(self, key: Key, wanted: int) -> bool:
-        """Initialise the environments that are missing; False: the function does not start, and there are none."""
+        """Initialise the environments that are missing; False: the function does not start, or is gone."""
         from ministack.core import lambda_runtime
-        from ministack.services import lambda_svc
 
         scope, _, version = key
-        record = ((lambda_svc._functions.get_scoped(*scope) or {}).get("versions") or {}).get(version)
         with self._building:
-            while record and not self._stopped and len(self._pools.get(key, [])) < wanted:
+            while not self._stopped and len(self._pools.get(key, [])) < wanted:
+                if (record := _record(key)) is None:
+                    return False
                 worker = _worker(scope[2], record)
                 try:
                     lambda_runtime.ensure_spawned(worker)
                 except Exception as error:
                     logger.warning("%s:%s cannot be initialised: %s", scope[2], version, error)
-                    with self._lock:
-                        others = self._pools.pop(key, [])
-                    lambda_runtime.kill_workers([worker, *others])
+                    lambda_runtime.kill_workers([worker])
                     return False
                 with self._lock:
                     self._pools.setdefault(key, []).append(worker)
         return True
 
 
-def _version(function: dict[str, Any], qualifier: str) -> str:
+def version_of(function: dict[str, Any], qualifier: str) -> str:
     """Return the version that an alias stands for, or the version itself."""
     return str(function.get("aliases", {}).get(qualifier, {}).get("FunctionVersion", qualifier))
+
+
+def _record(key: Key) -> dict[str, Any] | None:
+    """Return the version's record: another one, where a function was deleted and made again."""
+    from ministack.services import lambda_svc
+
+    scope, _, version = key
+    versions: dict[str, Any] = (lambda_svc._functions.get_scoped(*scope) or {}).get("versions") or {}
+    return versions.get(version)
 
 
 def _worker(name: str, record: dict[str, Any]) -> Any:
@@ -268,9 +288,11 @@ def _worker(name: str, record: dict[str, Any]) -> Any:
     variables = (config.get("Environment") or {}).get("Variables") or {}
     told = {"Variables": {**variables, "AWS_LAMBDA_INITIALIZATION_TYPE": "provisioned-concurrency"}}
     config = {**config, "Environment": told}
-    return lambda_runtime._worker_class_for(config)(name, config, record["code_zip"])
+    worker = lambda_runtime._worker_class_for(config)(name, config, record["code_zip"])
+    worker.made_of = record
+    return worker
 
 
-def _alive(worker: Any) -> bool:
+def _serves(worker: Any, record: dict[str, Any] | None) -> bool:
     process = worker._proc
-    return process is not None and process.poll() is None
+    return process is not None and process.poll() is None and worker.made_of is record

@@ -8,9 +8,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from local_aws_harness import LAMBDA_TRUST, LocalAws
+from local_aws_harness import LAMBDA_TRUST, LocalAws, function_archive, refused
 from waiting import wait_until
 
+#: A period of a minute takes a second.
+CONDITIONS = {"clock": 60.0}
 # Says how its environment came to be; waits for a file, if told so.
 SOURCE = """
 import os, pathlib, time, uuid
@@ -46,8 +48,8 @@ def template(role: str, source: str, version: str, provisioned: int | None) -> d
     }
 
 
-def call(aws: LocalAws, **event: str) -> dict[str, Any]:
-    answer = aws.lambda_.invoke(FunctionName="warm", Qualifier="live", Payload=json.dumps(event))
+def call(aws: LocalAws, function: str = "warm", **event: str) -> dict[str, Any]:
+    answer = aws.lambda_.invoke(FunctionName=function, Qualifier="live", Payload=json.dumps(event))
     return dict(json.loads(answer["Payload"].read()))
 
 
@@ -75,8 +77,8 @@ def metric(aws: LocalAws, name: str, statistic: str, **dimensions: str) -> float
     )
 
 
-def status(aws: LocalAws) -> tuple[Any, ...]:
-    config = aws.lambda_.get_provisioned_concurrency_config(FunctionName="warm", Qualifier="live")
+def status(aws: LocalAws, function: str = "warm") -> tuple[Any, ...]:
+    config = aws.lambda_.get_provisioned_concurrency_config(FunctionName=function, Qualifier="live")
     return config["Status"], config["AvailableProvisionedConcurrentExecutions"], config.get("StatusReason")
 
 
@@ -140,3 +142,58 @@ def test_a_function_that_does_not_start_has_no_provisioned_concurrency(aws: Loca
     get = aws.lambda_.get_provisioned_concurrency_config
     failed = wait_until(lambda: (found := get(**which))["Status"] != "IN_PROGRESS" and found)
     assert (failed["Status"], failed["StatusReason"]) == ("FAILED", "FUNCTION_ERROR_INIT_FAILURE")
+
+
+def test_an_alias_is_scaled_by_its_use_and_by_the_clock(aws: LocalAws) -> None:
+    make(aws, aws.role("scaled", LAMBDA_TRUST))
+    scaling = aws.client("application-autoscaling")
+    target = {
+        "ServiceNamespace": "lambda",
+        "ResourceId": "function:scaled:live",
+        "ScalableDimension": "lambda:function:ProvisionedConcurrency",
+    }
+    scaling.register_scalable_target(**target, MinCapacity=1, MaxCapacity=2)
+    predefined = {"PredefinedMetricType": "LambdaProvisionedConcurrencyUtilization"}
+    tracking = {"TargetValue": 0.7, "PredefinedMetricSpecification": predefined}
+    scaling.put_scaling_policy(
+        **target, PolicyName="p", PolicyType="TargetTrackingScaling", TargetTrackingScalingPolicyConfiguration=tracking
+    )
+    # One call at a time is all of one environment, and half of two.
+    wait_until(lambda: call(aws, "scaled") and status(aws, "scaled") == ("READY", 2, None))
+    off = {"MinCapacity": 0, "MaxCapacity": 0}
+    action = {"ScheduledActionName": "off", "Schedule": "rate(1 minute)", "ScalableTargetAction": off}
+    scaling.put_scheduled_action(**target, **action)
+    wait_until(lambda: not configs(aws))
+    scaling.deregister_scalable_target(**target)
+
+
+def test_what_is_kept_warm_goes_with_its_function_and_its_alias(aws: LocalAws) -> None:
+    role = aws.role("gone", LAMBDA_TRUST)
+    make(aws, role, "gone")
+    old = call(aws, "gone")["here"]
+    aws.lambda_.delete_function(FunctionName="gone")
+    make(aws, role, "gone")  # at once, with the same names
+    new = call(aws, "gone")
+    assert new["kind"] == "provisioned-concurrency"
+    assert new["here"] != old
+    weights = {"AdditionalVersionWeights": {"1": 0.5}}
+    refused(aws.lambda_.update_alias, "has one version", FunctionName="gone", Name="live", RoutingConfig=weights)
+    aws.lambda_.delete_alias(FunctionName="gone", Name="live")
+    wait_until(lambda: not configs(aws, "gone"))
+
+
+def make(aws: LocalAws, role: str, name: str = "scaled") -> None:
+    """Make a function with an alias that keeps one environment warm, and wait for it."""
+    code = {"ZipFile": function_archive(SOURCE)}
+    aws.lambda_.create_function(
+        FunctionName=name, Runtime="python3.14", Role=role, Handler="app.handler", Code=code, Publish=True
+    )
+    aws.lambda_.create_alias(FunctionName=name, Name="live", FunctionVersion="1")
+    asked = {"Qualifier": "live", "ProvisionedConcurrentExecutions": 1}
+    assert aws.lambda_.put_provisioned_concurrency_config(FunctionName=name, **asked)["Status"] == "IN_PROGRESS"
+    wait_until(lambda: status(aws, name) == ("READY", 1, None))
+
+
+def configs(aws: LocalAws, name: str = "scaled") -> list[Any]:
+    listed = aws.lambda_.list_provisioned_concurrency_configs(FunctionName=name)
+    return list(listed["ProvisionedConcurrencyConfigs"])

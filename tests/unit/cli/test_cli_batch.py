@@ -43,6 +43,7 @@ def test_the_request_keeps_to_the_limits_and_asks_for_errors_inline(stage: Any, 
     run(stage, top_k=3, scores=True, instances=2, instance_type="ml.m5.xlarge")
     run(stage, again=True, instance_type="ml.g5.xlarge")
     request, other = stage.sagemaker.requests
+    assert request["Tags"] == stage.tag_list
     assert request["ModelName"] == "model-1"
     assert request["TransformInput"]["ContentType"] == "application/x-image; errors=inline; top_k=3; scores=true"
     assert request["MaxPayloadInMB"] * request["MaxConcurrentTransforms"] <= 100

@@ -34,6 +34,21 @@ def test_a_connection_that_breaks_is_tried_once_more() -> None:
     assert len(function.requests) == 2
 
 
+@pytest.mark.parametrize("status", [429, 503])
+def test_too_much_or_nobody_to_answer_is_tried_again_when_told_to_and_not_for_ever(monkeypatch, status) -> None:
+    waited: list[float] = []
+    monkeypatch.setattr("urllib3.util.retry.time.sleep", waited.append)
+    later = reply(status, {"error": {"code": "c", "message": "later"}}, headers={"Retry-After": "10"})
+    with fake_server(later, reply()) as function:
+        assert client_of(function.port).classify_bytes(b"x").error is None
+    with fake_server(later) as function:
+        assert client_of(function.port).classify_bytes(b"x").error == f"later (c, HTTP {status})"
+    assert waited == [10] * (1 + 3)
+    with fake_server(reply(status, {"Reason": "ReservedFunctionConcurrentInvocationLimitExceeded"})) as function:
+        assert client_of(function.port).classify_bytes(b"x").status == status
+    assert waited[4:] == [2, 4]  # Lambda's own refusal
+
+
 def test_an_unreachable_url_is_named() -> None:
     with pytest.raises(AwsError, match=r"http://127\.0\.0\.1:1/ cannot be reached"):
         client_of(1).classify_bytes(b"x")

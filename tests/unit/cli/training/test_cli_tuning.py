@@ -73,7 +73,9 @@ def sent(stage: Any, asked: TuningRequest) -> tuple[dict[str, Any], dict[str, An
 
 def trained(stage: Any, asked: TrainingRequest) -> dict[str, Any]:
     start_training(stage, asked)
-    return stage.aws.requests["create_training_job"][-1]
+    made = stage.aws.requests["create_training_job"][-1]
+    assert made["Tags"] == stage.tag_list  # by which its costs are counted
+    return made
 
 
 def started(stage: Any) -> int:
@@ -136,7 +138,9 @@ def test_what_is_fixed_is_not_searched_and_what_is_searched_is_not_fixed_by_the_
 def test_learning_rates_are_those_of_the_network_and_a_person_is_told(stage, capsys):
     stage.configure("training", hyperparameters={"architecture": "resnet50", "weights": "default"})
     start_tuning(stage, request())
-    made = stage.aws.requests["create_hyper_parameter_tuning_job"][-1]["HyperParameterTuningJobConfig"]
+    asked = stage.aws.requests["create_hyper_parameter_tuning_job"][-1]
+    assert asked["Tags"] == stage.tag_list
+    made = asked["HyperParameterTuningJobConfig"]
     (found,) = made["ParameterRanges"]["ContinuousParameterRanges"]
     assert (found["MinValue"], found["MaxValue"]) == ("5e-05", "0.005")
     assert "Searched: lr 5e-05 to 0.005; batch-size 32, 64, 128, 256, 512" in capsys.readouterr().out
