@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from infra.tables.schedules import Schedule, repeated_names
+from infra.tables.schedules import Schedule, in_order, repeated_names
 from infra.validation import Table, between, matching
 
 Capacity = Annotated[int, between(1, 100)]
@@ -19,11 +19,6 @@ RoleArn = Annotated[
 ]
 
 
-def _in_order(least: int, most: int) -> Iterator[str]:
-    if least > most:
-        yield f"min_provisioned: {least} is more than max_provisioned ({most})"
-
-
 @dataclass(frozen=True, kw_only=True)
 class ConcurrencySchedule(Schedule):
     """From when on other limits hold, until the next schedule."""
@@ -32,7 +27,7 @@ class ConcurrencySchedule(Schedule):
     max_provisioned: Capacity
 
     def conflicts(self) -> Iterator[str]:
-        yield from _in_order(self.min_provisioned, self.max_provisioned)
+        yield from in_order("provisioned", self.min_provisioned, self.max_provisioned)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +49,7 @@ class ConcurrencyScalingSettings(Table):
         return max([self.max_provisioned, *(schedule.max_provisioned for schedule in self.schedules)])
 
     def conflicts(self) -> Iterator[str]:
-        yield from _in_order(self.min_provisioned, self.max_provisioned)
+        yield from in_order("provisioned", self.min_provisioned, self.max_provisioned)
         yield from repeated_names(self.schedules)
 
 

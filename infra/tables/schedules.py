@@ -53,3 +53,9 @@ def repeated_names(schedules: Sequence[Schedule]) -> Iterator[str]:
     names = [schedule.name for schedule in schedules]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         yield f"schedules: more than one is named {', '.join(twice)}"
+
+
+def in_order(what: str, least: int, most: int) -> Iterator[str]:
+    """Yield the conflict of a minimum above its maximum."""
+    if least > most:
+        yield f"min_{what}: {least} is more than max_{what} ({most})"

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from infra import instance_types
 from infra.container_images import ECR_IMAGE_URI
 from infra.tables.function import Capacity, LogRetentionDays
-from infra.tables.schedules import Schedule, repeated_names
+from infra.tables.schedules import Schedule, in_order, repeated_names
 from infra.validation import Table, between, matching, one_of
 
 CooldownSeconds = Annotated[int, between(0, 3600)]
@@ -57,7 +57,7 @@ class InstanceSchedule(Schedule):
     max_instances: Capacity
 
     def conflicts(self) -> Iterator[str]:
-        yield from _in_order(self.min_instances, self.max_instances)
+        yield from in_order("instances", self.min_instances, self.max_instances)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +89,7 @@ class EndpointScalingSettings(Table):
         return self.max_rps_per_instance * self.safety_factor * 60
 
     def conflicts(self) -> Iterator[str]:
-        yield from _in_order(self.min_instances, self.max_instances)
+        yield from in_order("instances", self.min_instances, self.max_instances)
         yield from repeated_names(self.schedules)
         if (self.metric == "concurrency") != (self.concurrent_requests_per_instance is not None):
             yield 'concurrent_requests_per_instance: goes with metric = "concurrency", set both or neither'
@@ -202,8 +202,3 @@ class ServingSettings(Table):
                 f"rollout: its waits and two starts may take {self.rollout_timeout_seconds} seconds, more than AWS "
                 f"allows ({LONGEST_ROLLOUT_SECONDS})"
             )
-
-
-def _in_order(low: int, high: int) -> Iterator[str]:
-    if low > high:
-        yield f"min_instances: {low} is more than max_instances ({high})"
