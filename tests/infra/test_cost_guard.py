@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from templates import SynthesisedStage, allowed, role_for
+from templates import SynthesisedStage, allowed, condition, role_for
 
 from infra import application
 from infra.settings import Settings
@@ -37,7 +37,11 @@ def test_a_guard_that_stops_nothing_is_no_function(stages):
 )
 def test_its_role_may_stop_what_the_settings_name_and_nothing_else(synthesise, stages, guard, actions):
     settings = replace(stages["prod"].settings, cost_guard=CostGuardSettings(monthly_usd=1, **guard))
-    may = allowed(role_for(synthesise(settings), "inference", "Cost guard"))
+    role = role_for(synthesise(settings), "inference", "Cost guard")
+    may = allowed(role)
+    own = {"aws:ResourceTag/project": "kennel", "aws:ResourceTag/stage": "prod"}
+    for action in {action for action in actions if any(resource.endswith("/*") for resource in may[action])}:
+        assert condition(role, action) == {"StringEquals": own}
     looking = ("Describe", "Get")
     assert {action for action in may if not action.split(":")[1].startswith(looking)} == actions | {
         "logs:CreateLogStream", "logs:PutLogEvents", "sns:Publish", "kms:Decrypt", "kms:GenerateDataKey",
