@@ -20,8 +20,6 @@ from botocore.exceptions import ClientError
 logger = logging.getLogger()
 logger.setLevel(logging.INFO)
 
-_PERIOD = 3600
-
 
 def idle_endpoint(env: Mapping[str, str]) -> Iterator[str]:
     """Take an endpoint that had no invocations for so long back to its minimum, or delete it."""
@@ -47,7 +45,7 @@ def idle_endpoint(env: Mapping[str, str]) -> Iterator[str]:
             Dimensions=[{"Name": key, "Value": value} for key, value in dimensions.items()],
             StartTime=since,
             EndTime=now,
-            Period=_PERIOD,
+            Period=3600,
             Statistics=["Sum"],
         )
         if any(point["Sum"] for point in found["Datapoints"]):

@@ -132,37 +132,35 @@ class Provisioned:
 
     def _put(self, inner: Callable[..., Response], name: str, qualifier: str, request: Any) -> Response:
         from ministack.core.responses import json_response
-        from ministack.services import lambda_svc
 
         answer = inner(name, qualifier, request)
         if answer[0] >= 400:
             return answer
-        config = lambda_svc._functions[name]["provisioned_concurrency"][qualifier]
-        self._begin(name, qualifier, config)
-        return json_response(config, 202)  # type: ignore[no-any-return]
+        return json_response(self._begin(name, qualifier), 202)  # type: ignore[no-any-return]
 
     def _move(self, inner: Callable[..., Response], name: str, alias: str, request: Any) -> Response:
-        from ministack.services import lambda_svc
-
         answer = inner(name, alias, request)
-        config = (lambda_svc._functions.get(name) or {}).get("provisioned_concurrency", {}).get(alias)
-        if answer[0] < 400 and config is not None and "FunctionVersion" in request:
-            self._begin(name, alias, config)
+        if answer[0] < 400 and "FunctionVersion" in request:
+            self._begin(name, alias)
         return answer
 
-    def _begin(self, name: str, qualifier: str, config: dict[str, Any]) -> None:
+    def _begin(self, name: str, qualifier: str) -> dict[str, Any] | None:
         """Note how many environments of the present version there are already, and start the others."""
         from ministack.core.responses import get_account_id, get_region
         from ministack.services import lambda_svc
 
-        scope = (get_account_id(), get_region(), name)
-        key = (scope, qualifier, version_of(lambda_svc._functions[name], qualifier))
+        function: dict[str, Any] = lambda_svc._functions[name]
+        config: dict[str, Any] | None = (function.get("provisioned_concurrency") or {}).get(qualifier)
+        if config is None:
+            return None
+        key = ((get_account_id(), get_region(), name), qualifier, version_of(function, qualifier))
         record = _record(key)
         with self._lock:
             there = sum(_serves(worker, record) for worker in self._pools.get(key, []))
         wanted = int(config["RequestedProvisionedConcurrentExecutions"])
         self._note(config, "READY" if there == wanted else "IN_PROGRESS", min(there, wanted))
         self._wake.set()
+        return config
 
     def _note(self, config: dict[str, Any], status: str, there: int) -> None:
         config.pop("StatusReason", None)
