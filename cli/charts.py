@@ -51,7 +51,7 @@ def draw_scaling(watch: Watch, file: Path) -> None:
     names = [f"{number} {name}" for number, name in enumerate(watch.steps, 1)]
     figure.suptitle("\n".join("     ".join(names[i : i + 3]) for i in range(0, len(names), 3)), fontsize=8)
     rows[0].set(ylabel="requests/s", xlim=(0, watch.now()))
-    rows[1].set(ylabel="latency, ms", yscale="log")
+    rows[1].set(ylabel="latency, ms", ylim=(0, None))
     rows[2].set(ylabel="instances", xlabel="seconds", ylim=(0, None))
     for axes in rows:
         axes.legend(loc="upper left", fontsize=7)

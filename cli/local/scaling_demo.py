@@ -38,8 +38,8 @@ _CDK_LOG = Path(".kennel/demo-scaling-cdk.log")
 #: A minute of AWS takes two seconds, and an instance takes four until its server starts.
 _CLOCK, _INSTANCE_START = 30.0, 120.0
 #: Requests per second, and the instances that the stage demo then wants.
-_STEPS = {11.0: 2, 26.0: 4}
-_CANARY_RATE = 12.0
+_STEPS = {7.0: 2, 15.5: 4}
+_CANARY_RATE = 8.0
 _CANARY_SHARE = 0.5  # prod's settings
 _BY_ALARM = "these alarms are in the ALARM state"
 _BURST = 24
