@@ -82,7 +82,7 @@ def insert(data: bytes, metadata: bytes, *, before: bool) -> bytes:
         at = 13 + 3 * 2 ** (data[10] % 8 + 1)
         return data[:at] + metadata + data[at:]
     if data.startswith(b"\x89PNG"):
-        at = data.index(b"IDAT") - 4 if before else len(data) - 12
+        at = 33 if before else len(data) - 12  # behind the header, or before the end
         return data[:at] + metadata + data[at:]
     (at,) = struct.unpack_from("<I", data, 4)  # the directory of a TIFF; a new one goes to the end
     (count,) = struct.unpack_from("<H", data, at)
