@@ -15,7 +15,7 @@ from botocore.model import ListShape, OperationModel, StructureShape
 from emulator.platform.awsapi import service_model
 
 #: Models of botocore by MiniStack's name of the service, where it has another.
-_MODELS = {"monitoring": "cloudwatch", "tagging": "resourcegroupstaggingapi"}
+MODELS = {"monitoring": "cloudwatch", "tagging": "resourcegroupstaggingapi"}
 _NONE = StructureShape("NoMembers", {"type": "structure", "members": {}})
 #: What every request of the query protocol has.
 _COMMON = frozenset({"Action", "Version"})
@@ -87,5 +87,5 @@ def _parameters(model: OperationModel) -> set[str]:
 
 
 def _operation(service: str, name: str) -> OperationModel | None:
-    model = service_model(_MODELS.get(service, service))
+    model = service_model(MODELS.get(service, service))
     return model.operation_model(name) if name in model.operation_names else None

@@ -11,7 +11,7 @@ import pytest
 from local_aws_harness import LAMBDA_TRUST, SAGEMAKER_TRUST, function_archive, policy, refused
 from sagemaker_local import LocalSageMaker
 
-from emulator.ministack.door import available, passed_roles
+from emulator.ministack.door import available, members, passed_roles
 from emulator.platform.awsapi import service_model
 
 ROLE = "arn:aws:iam::000000000000:role/passable"
@@ -82,7 +82,7 @@ def test_every_role_in_the_models_of_the_services_is_found() -> None:
     """botocore's models say where requests name a role; what a shape calls the ARN of a role is one."""
     found = 0
     for service in available.SERVICES - passed_roles.NOT_ASKED - {"iam"}:
-        model = service_model({"monitoring": "cloudwatch"}.get(service, service))
+        model = service_model(members.MODELS.get(service, service))
         for shape in map(model.shape_for, model.shape_names):
             for name, member in getattr(shape, "members", {}).items():
                 if member.type_name == "string" and re.search(r"role_?arn$", f"{name} {member.name}", re.IGNORECASE):

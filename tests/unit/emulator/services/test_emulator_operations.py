@@ -3,14 +3,14 @@
 import pytest
 from ministack.core import router
 
-from emulator.ministack.door import available, enforcement, operations
+from emulator.ministack.door import available, enforcement, members, operations
 from emulator.platform.awsapi import ServiceModel, service_model
 
 SERVICES = sorted(available.SERVICES)
 
 
 def model(service: str) -> ServiceModel:
-    return service_model({"monitoring": "cloudwatch", "tagging": "resourcegroupstaggingapi"}.get(service, service))
+    return service_model(members.MODELS.get(service, service))
 
 
 @pytest.mark.parametrize("service", SERVICES)
