@@ -23,7 +23,7 @@ from model.core.packaging import package
 
 SECONDS = float(os.environ.get("LOAD_SECONDS", "60"))
 #: Requests per second: for three instances of the stage demo, and for one.
-BUSY, QUIET = 20.0, 2.0
+BUSY, QUIET = 12.0, 2.0
 
 
 def await_instances(stage: Stage, count: int) -> None:
