@@ -178,5 +178,6 @@ def _arns(sagemaker: Service, kind: str) -> Iterator[str]:
     request: Payload | None = {}
     while request is not None:
         page = sagemaker.call(f"List{kind}s", request, caller())
-        yield from (summary[f"{kind}Arn"] for summary in page[f"{kind}s"])
+        (summaries,) = (found for found in page.values() if isinstance(found, list))  # named otherwise than the kind
+        yield from (summary[f"{kind}Arn"] for summary in summaries)
         request = {"NextToken": page["NextToken"]} if page.get("NextToken") else None
