@@ -172,19 +172,27 @@ class Variant:
     async def ask(self, headers: Mapping[str, str], body: bytes) -> HttpAnswer | None:
         """Ask an instance, and another one when the request did not reach it; None when none is in service."""
         unreachable: set[Instance] = set()
-        while (instance := self.pick(unreachable)) is not None:
-            instance.outstanding += 1  # before it is seen to be up: `Instance.stop` looks in the other order
+        while (instance := self._take(unreachable)) is not None:
             try:
-                if (pool := instance.pool) is None:
-                    continue
-                answer = await pool.post("/invocations", headers, body)
-                instance.answered += 1
-                return answer
+                return await self._post(instance, headers, body)
             except ServerUnreachable:
                 unreachable.add(instance)
             finally:
                 instance.outstanding -= 1
         return None
+
+    def _take(self, exclude: Collection[Instance]) -> Instance | None:
+        """Choose the instance for an invocation, which counts as outstanding from now on."""
+        if (instance := self.pick(exclude)) is not None:
+            instance.outstanding += 1  # before `_post` sees that it is up: `Instance.stop` looks in the other order
+        return instance
+
+    async def _post(self, instance: Instance, headers: Mapping[str, str], body: bytes) -> HttpAnswer:
+        if (pool := instance.pool) is None:
+            raise ServerUnreachable("it is not up")
+        answer = await pool.post("/invocations", headers, body)
+        instance.answered += 1
+        return answer
 
     def stop(self, drain: bool) -> None:
         """Stop every instance."""

@@ -17,7 +17,7 @@ from emulator.platform.awsapi import Payload, ServiceError
 from emulator.platform.errors import refuse
 from emulator.platform.host import Host
 from emulator.sagemaker.endpoints.fleet import FleetError, Variant, stop_all
-from emulator.sagemaker.endpoints.http_client import HttpAnswer, ServerFailed, ServerUnreachable
+from emulator.sagemaker.endpoints.http_client import HttpAnswer, ServerFailed
 from emulator.sagemaker.endpoints.instance import Instance
 
 #: "The maximum request and response payload size for serverless invocations is 4 MB."
@@ -106,29 +106,20 @@ class ServerlessVariant(Variant):
         return []
 
     async def ask(self, headers: Mapping[str, str], body: bytes) -> HttpAnswer | None:
-        """Ask an environment that is free, or a new one; None when the variant has been stopped."""
         if len(body) > MAX_BODY_BYTES:
             # As for other endpoints: without an error type.
             raise ServiceError("413", f"HTTP content length exceeded {MAX_BODY_BYTES} bytes.", 413)
-        unreachable: set[Instance] = set()
+        return await super().ask(headers, body)
+
+    async def _post(self, instance: Instance, headers: Mapping[str, str], body: bytes) -> HttpAnswer:
         began = time.monotonic()
-        while (instance := self._take(unreachable)) is not None:
-            try:
-                await self._set_up(instance)
-                if (pool := instance.pool) is None:
-                    continue
-                waited = time.monotonic() - began
-                answer = await pool.post("/invocations", headers, body)
-                if len(answer.body) > MAX_BODY_BYTES:
-                    raise ServerFailed(f"The response has more than {MAX_BODY_BYTES} bytes.")
-                instance.answered += 1
-                answer.setup_seconds = waited
-                return answer
-            except ServerUnreachable:
-                unreachable.add(instance)
-            finally:
-                instance.outstanding -= 1
-        return None
+        await self._set_up(instance)
+        waited = time.monotonic() - began
+        answer = await super()._post(instance, headers, body)
+        if len(answer.body) > MAX_BODY_BYTES:
+            raise ServerFailed(f"The response has more than {MAX_BODY_BYTES} bytes.")
+        answer.setup_seconds = waited
+        return answer
 
     def update(self, spec: Payload, start_seconds: float) -> None:
         self.max_concurrency = spec["Variant"]["ServerlessConfig"]["MaxConcurrency"]
