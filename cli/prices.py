@@ -1,10 +1,8 @@
-"""Prices for a person, so that nothing starts without saying what it costs; they stand in `infra.prices`."""
+"""What a job costs, for a person, so that nothing starts without saying it; the prices stand in `infra.prices`."""
 
 from __future__ import annotations
 
-from infra.prices import PRICE_LIST, UNIT, price_note, serverless_usd_per_second, usd_per_hour
-
-__all__ = ["PRICE_LIST", "UNIT", "job_price", "price_note", "serverless_usd_per_second", "usd_per_hour"]
+from infra.prices import PRICE_LIST, price_note, usd_per_hour
 
 
 def job_price(

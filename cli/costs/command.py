@@ -15,7 +15,7 @@ from cli.costs.planned import STACKS, million_images, planned_costs
 from cli.costs.running import running_costs
 from cli.costs.table import Cost, Total, print_costs
 from cli.errors import AwsError, NotReadyError
-from cli.prices import PRICE_LIST
+from infra.prices import PRICE_LIST
 
 
 @dataclass(frozen=True)

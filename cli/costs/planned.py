@@ -5,8 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from cli.costs.table import Cost, instances_cost
-from cli.prices import UNIT, serverless_usd_per_second, usd_per_hour
-from infra.prices import HOURS_PER_MONTH, endpoint_usd_per_hour, usd_per_million_images
+from infra.prices import (
+    HOURS_PER_MONTH,
+    UNIT,
+    endpoint_usd_per_hour,
+    serverless_usd_per_second,
+    usd_per_hour,
+    usd_per_million_images,
+)
 from infra.settings import Settings
 
 STACKS = ("storage", "training", "inference")

@@ -11,10 +11,9 @@ from cli.costs.table import Cost, instances_cost
 from cli.errors import aws_errors
 from cli.operating.endpoints import endpoint_variants, stage_endpoints
 from cli.operating.stopping import running_jobs
-from cli.prices import usd_per_hour
 from cli.training.ec2_instances import training_instances
 from cli.training.job_names import JOB_KINDS
-from infra.prices import endpoint_usd_per_hour
+from infra.prices import endpoint_usd_per_hour, usd_per_hour
 
 
 def running_costs(stage: Stage) -> list[Cost]:

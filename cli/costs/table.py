@@ -9,8 +9,7 @@ from typing import Literal
 from rich.table import Table
 
 from cli.console import console
-from cli.prices import PRICE_LIST, price_note
-from infra.prices import HOURS_PER_MONTH
+from infra.prices import HOURS_PER_MONTH, PRICE_LIST, price_note
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,7 @@ from cli.console import ask, console
 from cli.costs.planned import endpoint_instances
 from cli.data.commands import SAMPLE_DIR
 from cli.errors import NotReadyError, UsageError
-from cli.prices import PRICE_LIST, UNIT, price_note, serverless_usd_per_second
-from infra.prices import endpoint_usd_per_hour
+from infra.prices import PRICE_LIST, UNIT, endpoint_usd_per_hour, price_note, serverless_usd_per_second
 from infra.settings import Settings
 
 _ASK_ABOVE_USD = 1.0

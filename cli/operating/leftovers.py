@@ -16,7 +16,7 @@ from cli.costs.running import endpoint_costs, job_costs
 from cli.costs.table import Total
 from cli.operating.endpoints import stage_endpoints
 from cli.operating.log_retention import ENDPOINT_LOGS
-from cli.prices import UNIT
+from infra.prices import UNIT
 
 #: What AWS's codes for "there is none" have in common; SageMaker says ValidationException.
 _GONE = ("NotFound", "NoSuch", "404", "ValidationException")

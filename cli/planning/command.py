@@ -11,8 +11,7 @@ from cli.aws import Stage
 from cli.console import console
 from cli.errors import NotReadyError, UsageError, WorkFailedError
 from cli.load.command import Goal
-from cli.prices import PRICE_LIST, price_note
-from infra.prices import HOURS_PER_MONTH, endpoint_usd_per_hour
+from infra.prices import HOURS_PER_MONTH, PRICE_LIST, endpoint_usd_per_hour, price_note
 
 if TYPE_CHECKING:
     from cli.planning.offers import Offer

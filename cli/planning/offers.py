@@ -11,9 +11,8 @@ import numpy as np
 
 from cli.planning.simulator import Course, Fleet, erlang_b, simulate, tracking
 from cli.planning.traffic import Series
-from cli.prices import UNIT, serverless_usd_per_second
 from infra import instance_types
-from infra.prices import endpoint_usd_per_hour, usd_per_million_images
+from infra.prices import UNIT, endpoint_usd_per_hour, serverless_usd_per_second, usd_per_million_images
 from infra.settings import Settings
 from infra.tables.serving import EndpointScalingSettings
 from model.serving.settings import REQUESTS_PER_WORKER

@@ -113,7 +113,7 @@ class Alarms:
         return True
 
     def _dispatch(self, inner: Callable[..., None], alarm: Payload, before: str, state: str, reason: str) -> None:
-        """Act on an alarm that changed, whoever changed it: SNS by MiniStack, and what `on_alarm` is for."""
+        """Carry out the actions of a changed alarm: MiniStack tells topics, we call the functions of `on_alarm`."""
         from ministack.core.responses import get_region
 
         topics = [arn for arn in _actions(alarm, state) if arn.startswith("arn:aws:sns:")]

@@ -31,7 +31,6 @@ def await_instances(stage: Stage, count: int) -> None:
     sagemaker = stage.client("sagemaker")
 
     def there() -> bool:
-        time.sleep(0.2)
         endpoint = sagemaker.describe_endpoint(EndpointName=stage.settings.endpoint_name)
         (variant,) = endpoint["ProductionVariants"]
         running = {variant["DesiredInstanceCount"], variant["CurrentInstanceCount"]}

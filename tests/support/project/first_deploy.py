@@ -13,8 +13,8 @@ from typing import Any
 
 from cli.aws import Stage
 from cli.operating.deploying import StackKind
-from cli.prices import usd_per_hour
 from cli.training.job_names import job_prefix
+from infra.prices import usd_per_hour
 
 #: Minutes that are billed: four trainings together, and the endpoint with the transform job.
 TRAINING_MINUTES, SERVING_MINUTES = 20, 40
