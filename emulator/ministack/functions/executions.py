@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import threading
 import time
 from collections import Counter
@@ -21,6 +22,11 @@ _NAMESPACE = "AWS/Lambda"
 _UNITS = {"Duration": "Milliseconds", "ProvisionedConcurrencyUtilization": "None"}
 #: How long the environment of the execution at hand took to initialise, which is no part of its duration.
 _initialising = threading.local()
+#: Environments that start at a time. They share the processors with everything else here: hundreds at once, which AWS
+#: starts in a moment, would slow each other and all servers down, so that ever more were wanted.
+_STARTS = os.cpu_count() or 1
+#: Lambda's limit for a start. An execution waits no longer for others: they may be waiting for it, such as by a call.
+_START_SECONDS = 10.0
 
 
 @dataclass
@@ -47,6 +53,8 @@ class Executions:
         self._lock = threading.Lock()
         self._running: Counter[Any] = Counter()
         self._on_demand: Counter[Any] = Counter()
+        self._starting: set[Any] = set()
+        self._freed = threading.Condition()
 
     def install(self) -> None:
         """Take the place of MiniStack's accounting, and of the metrics that it publishes call by call."""
@@ -58,10 +66,11 @@ class Executions:
         lambda_svc._acquire_execution_slot = self._begin
         lambda_svc._release_execution_slot = self._end
         around(lambda_svc, "_execute_function_dispatch", self._run)
-        around(lambda_svc, "acquire_worker", _environment)
+        around(lambda_svc, "acquire_worker", self._environment)
+        around(lambda_svc, "release_worker", self._free)
         around(lambda_svc, "_get_func_record_for_ref", _qualified)
         for worker in (lambda_runtime.Worker, lambda_runtime.ProvidedWorker):
-            worker._spawn = _timed(worker._spawn)
+            worker._spawn = self._timed(worker._spawn)
 
     def _begin(self, func: Any, config: dict[str, Any]) -> tuple[_Execution | None, str | None]:
         """Find an environment for an execution, or the limit that leaves it none: "function" or "account"."""
@@ -123,6 +132,45 @@ class Executions:
             self._publish(execution, config, Invocations=1, Errors=errors, Duration=milliseconds)
         return result
 
+    def _environment(self, inner: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        """Give an execution the worker that it has leased, or one on demand: whichever is free or may start first."""
+        execution = _current.get()
+        if execution is not None and execution.worker:
+            return execution.worker, "reused"
+        began = time.perf_counter()
+        with self._freed:
+            worker, how = inner(*args, **options, max_concurrency=1)  # one that is free, or the first of all
+            while worker is None and len(self._starting) >= _STARTS and time.perf_counter() - began < _START_SECONDS:
+                self._freed.wait(_START_SECONDS)
+                worker, how = inner(*args, **options, max_concurrency=1)
+            if worker is None:
+                worker, how = inner(*args, **options)
+            if how == "spawn":
+                self._starting.add(worker)
+        _initialising.seconds = time.perf_counter() - began
+        return worker, how
+
+    def _free(self, inner: Callable[..., None], worker: Any) -> None:
+        inner(worker)
+        self._has_started(worker)
+
+    def _has_started(self, worker: Any) -> None:
+        with self._freed:
+            self._starting.discard(worker)
+            self._freed.notify_all()
+
+    def _timed(self, spawn: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(spawn)
+        def timed(worker: Any, *args: Any, **options: Any) -> None:
+            started = time.perf_counter()
+            try:
+                spawn(worker, *args, **options)
+            finally:
+                _initialising.seconds = getattr(_initialising, "seconds", 0.0) + time.perf_counter() - started
+                self._has_started(worker)
+
+        return timed
+
     def _publish(self, execution: _Execution, config: dict[str, Any], **values: float) -> None:
         for dimensions in _dimensions(execution, config.get("Version", "$LATEST")):
             for name, value in values.items():
@@ -146,12 +194,6 @@ def _dimensions(execution: _Execution, version: str | None = None) -> list[dict[
     return [{}, of_function, of_resource, *executed]
 
 
-def _environment(inner: Callable[..., Any], *args: Any, **options: Any) -> Any:
-    """Give an execution the worker that it has leased, or one on demand."""
-    execution = _current.get()
-    return (execution.worker, "reused") if execution is not None and execution.worker else inner(*args, **options)
-
-
 def _qualified(inner: Callable[..., Any], reference: str) -> Any:
     """Let a function know under which alias or version it is called, as `invoked_function_arn` says it on AWS."""
     from ministack.services import lambda_svc
@@ -168,15 +210,3 @@ def _throttled(reason_code: str, msg: str, retry_after: int = 1) -> dict[str, An
     """Return the result of an execution that a limit refuses, with AWS's text and without a time to wait."""
     body = {"Reason": reason_code, "Type": "User", "message": "Rate Exceeded."}
     return {"throttle": True, "error": True, "log": "", "body": body}
-
-
-def _timed(spawn: Callable[..., None]) -> Callable[..., None]:
-    @functools.wraps(spawn)
-    def timed(*args: Any, **options: Any) -> None:
-        started = time.perf_counter()
-        try:
-            spawn(*args, **options)
-        finally:
-            _initialising.seconds = time.perf_counter() - started
-
-    return timed
