@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from emulator.autoscaling.policy import tracking_alarms
 from emulator.platform.awsapi import Caller, Payload, Service, ServiceError
@@ -86,21 +85,14 @@ def _metric(policy: Payload, configuration: Payload) -> Payload:
     return {"Namespace": namespace, "MetricName": name, "Statistic": statistic, "Dimensions": dimensions}
 
 
-class Size(NamedTuple):
-    """A capacity: how much is wanted, and whether there is no change under way."""
-
-    wanted: int
-    settled: bool
-
-
 class Capacity(Protocol):
     """The capacity of one kind of resource; `parts` are the names in a resource's id."""
 
     noun: str  # as activities call it
     service: str  # as errors call the service
 
-    def read(self, region: str, parts: dict[str, str]) -> Size | None:
-        """Read it; None: there is no such resource."""
+    def read(self, region: str, parts: dict[str, str]) -> tuple[int, bool] | None:
+        """Say how much is wanted, and whether no change is under way; None: there is no such resource."""
 
     def put(self, region: str, parts: dict[str, str], count: int) -> None:
         """Begin to change it; a ServiceError says why it cannot be."""
@@ -114,7 +106,7 @@ class Instances:
     def __init__(self, sagemaker: Service, account: str) -> None:
         self._sagemaker, self._account = sagemaker, account
 
-    def read(self, region: str, parts: dict[str, str]) -> Size | None:
+    def read(self, region: str, parts: dict[str, str]) -> tuple[int, bool] | None:
         request = {"EndpointName": parts["EndpointName"]}
         try:
             endpoint = self._sagemaker.call("DescribeEndpoint", request, Caller(self._account, region))
@@ -122,25 +114,9 @@ class Instances:
             return None
         variants = {each["VariantName"]: each for each in endpoint.get("ProductionVariants", [])}
         wanted = variants.get(parts["VariantName"], {}).get("DesiredInstanceCount")
-        return None if wanted is None else Size(wanted, endpoint["EndpointStatus"] == "InService")
+        return None if wanted is None else (wanted, endpoint["EndpointStatus"] == "InService")
 
     def put(self, region: str, parts: dict[str, str], count: int) -> None:
         desired = [{"VariantName": parts["VariantName"], "DesiredInstanceCount": count}]
         request = {"EndpointName": parts["EndpointName"], "DesiredWeightsAndCapacities": desired}
         self._sagemaker.call("UpdateEndpointWeightsAndCapacities", request, Caller(self._account, region))
-
-
-class ProvisionedConcurrency:
-    """The provisioned concurrency of aliases and versions of functions; one that has none has 0."""
-
-    noun, service = "desired concurrency", "AWSLambda"
-
-    def __init__(self, count: Callable[..., tuple[int, bool] | None], put: Callable[..., None]) -> None:
-        self._count, self._put = count, put
-
-    def read(self, region: str, parts: dict[str, str]) -> Size | None:
-        found = self._count(region, *parts["Resource"].split(":"))
-        return Size(*found) if found else None
-
-    def put(self, region: str, parts: dict[str, str], count: int) -> None:
-        self._put(region, *parts["Resource"].split(":"), count)

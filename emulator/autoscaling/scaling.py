@@ -204,16 +204,16 @@ class Scaling:
         """See what has become of the changes under way."""
         for activity in list(self._unfinished.values()):
             means, service = self._capacities[activity["ScalableDimension"]], activity["ServiceNamespace"]
-            size = means.read(activity["Region"], _parts(activity))
-            if size is not None and not size.settled:
+            wanted, settled = means.read(activity["Region"], _parts(activity)) or (None, True)
+            if not settled:
                 continue
-            done = f"Successfully set {means.noun} to {activity['To']}."
-            if size is not None and size.wanted == activity["To"]:
-                self._finish(activity, "Successful", f"{done} Change successfully fulfilled by {service}.")
-            elif size is None or size.wanted == activity["From"]:
-                self._finish(activity, "Unfulfilled", f"{done} Change could not be fulfilled by {service}.")
+            if wanted == activity["To"]:
+                status, said = "Successful", f"Change successfully fulfilled by {service}."
+            elif wanted in (None, activity["From"]):
+                status, said = "Unfulfilled", f"Change could not be fulfilled by {service}."
             else:
-                self._finish(activity, "Overridden", f"{done} Found it was later changed to {size.wanted}.")
+                status, said = "Overridden", f"Found it was later changed to {wanted}."
+            self._finish(activity, status, f"Successfully set {means.noun} to {activity['To']}. {said}")
 
     def _finish(self, activity: Record, status: str, message: str) -> None:
         self._save({**activity, "StatusCode": status, "StatusMessage": message, "EndTime": self._now()})
@@ -251,8 +251,8 @@ class Scaling:
     def size(self, target: Payload) -> int | None:
         """Give the capacity that a target's resource is to have; None: there is no such resource."""
         means = self._capacities.get(target["ScalableDimension"])
-        size = means.read(target["Region"], _parts(target)) if means else None
-        return size.wanted if size else None
+        found = means.read(target["Region"], _parts(target)) if means else None
+        return found[0] if found else None
 
 
 def _state(target: Record) -> ScalingState:

@@ -60,29 +60,24 @@ class InstanceQuotas:
         match operation:
             case "CreateEndpoint" | "UpdateEndpoint":
                 # Blue/green: the whole new fleet comes up beside the old one, in the size that the endpoint has now.
-                live = self._fleet(request, caller)
-                retained = live if request.get("RetainAllVariantProperties") else []
+                retained = self._fleet(request, caller) if request.get("RetainAllVariantProperties") else []
                 counts = {variant["VariantName"]: variant["InstanceCount"] for variant in retained}
                 config = self._record(ENDPOINT_CONFIG, request, caller)
                 wanted = _of_variants(
                     (variant, counts.get(variant["VariantName"], variant.get("InitialInstanceCount", 0)))
                     for variant in config.get("ProductionVariants", [])
                 )
-                wanted[SERVERLESS_CONCURRENCY] -= sum(map(_concurrency, live))  # environments are not doubled
+                live = ((spec["Variant"], 0) for spec in self._fleet(request, caller))
+                wanted[SERVERLESS_CONCURRENCY] -= _of_variants(live)[SERVERLESS_CONCURRENCY]  # they are not doubled
                 return wanted
             case "UpdateEndpointWeightsAndCapacities":
                 changes = request["DesiredWeightsAndCapacities"]
-                desired = {change["VariantName"]: change for change in changes}
-                wanted = Counter()
-                for variant in self._fleet(request, caller):
-                    change = desired.get(variant["VariantName"], {})
-                    if concurrency := _concurrency(variant):
-                        more = change.get("ServerlessUpdateConfig", {}).get("MaxConcurrency", 0) - concurrency
-                        wanted[SERVERLESS_CONCURRENCY] += more
-                    else:
-                        more = change.get("DesiredInstanceCount", 0) - variant["InstanceCount"]
-                        wanted += _of_variants([(variant["Variant"], max(0, more))])
-                return wanted
+                desired = {change["VariantName"]: change.get("DesiredInstanceCount", 0) for change in changes}
+                return _of_variants(
+                    (spec["Variant"], max(0, desired.get(spec["VariantName"], 0) - spec["InstanceCount"]))
+                    for spec in self._fleet(request, caller)
+                    if "ServerlessConfig" not in spec["Variant"]
+                )
             case "CreateHyperParameterTuningJob":
                 parallel = request["HyperParameterTuningJobConfig"]["ResourceLimits"]["MaxParallelTrainingJobs"]
                 trial = _of_training(request.get("TrainingJobDefinition", {}))
@@ -130,12 +125,6 @@ def _of_variants(counts: Iterable[tuple[Payload, int]]) -> Usage:
             continue
         total += Counter({instances(variant["InstanceType"], "endpoint"): count, ALL_ENDPOINTS: count})
     return total
-
-
-def _concurrency(variant: Payload) -> int:
-    """How many invocations at a time a serverless variant of a fleet takes; 0 of one with instances."""
-    most: int = variant["Variant"].get("ServerlessConfig", {}).get("MaxConcurrency", 0)
-    return most
 
 
 def _of_training(job: Payload) -> Usage:

@@ -10,6 +10,7 @@ from typing import Any
 from emulator.ministack import identity
 from emulator.ministack.cloudformation.resources import handler_message
 from emulator.ministack.door import passed_roles, service_keys
+from emulator.ministack.door.enforcement import refusal
 from emulator.ministack.patching import around, around_service
 from emulator.ministack.s3.object_keys import KEY_HEADER
 from emulator.platform.errors import ServiceError
@@ -203,14 +204,9 @@ def _needed(
 
 
 def _ask(actions: list[str], resource: str, context: dict[str, str]) -> None:
-    from ministack.core.iam_evaluator import enforce
-    from ministack.core.responses import get_region
-
-    service = actions[0].partition(":")[0]
+    denials = []
     for action in actions:
-        denied = enforce(_acting.get(), action, service, get_region(), resource_arn=resource, service_context=context)
-        if denied is None:
+        if (denied := refusal(_acting.get(), action, resource, context)) is None:
             return
-    who = getattr(denied, "principal_arn", "") or getattr(denied, "message", "")
-    reason = f"User: {who} is not authorized to perform: {actions[0]} on resource: {resource}"
-    raise ValueError(handler_message(reason, "AccessDenied"))
+        denials.append(denied)
+    raise ValueError(handler_message(denials[0].message, "AccessDenied"))

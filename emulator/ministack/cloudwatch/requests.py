@@ -22,8 +22,11 @@ _MOST_DATAPOINTS = 1_440
 _SHORT_PERIODS = (1, 5, 10, 20, 30)
 _ID = re.compile(r"[a-z][a-zA-Z0-9_]*")
 _TREATMENTS = ("missing", "ignore", "breaching", "notBreaching")
-#: What AWS's alarms have beside the values of one metric; MiniStack would forget it.
-_NOT_HERE = ("Metrics", "ThresholdMetricId", "EvaluationWindow", "WarmUpConfiguration", "EvaluationCriteria")
+#: What AWS's alarms have beside the values of one metric, and the rule of a composite one; MiniStack would forget it.
+_NOT_HERE = (
+    *("Metrics", "ThresholdMetricId", "EvaluationWindow", "WarmUpConfiguration", "EvaluationCriteria"),
+    "ActionsSuppressor",
+)
 _REQUIRED = ("MetricName", "Namespace", "Period", "Threshold")
 _COMBINATION = "InvalidParameterCombination"
 _DAY = 24 * 3600
@@ -44,14 +47,14 @@ class Requests(Service):
         """Take the place of MiniStack's handler, and refuse a template's alarms that would never act."""
         from ministack.services import cloudwatch
 
-        around_service("monitoring", functools.partial(self._route, frozenset(self._handlers)))
+        around_service("monitoring", functools.partial(self._route, {*self._handlers, "PutCompositeAlarm"}))
         for name in self.model.operation_names:
             if inner := getattr(cloudwatch, f"_{xform_name(name)}", None):
                 self._handlers.setdefault(name, functools.partial(_ask, inner))
         around(cloudwatch, "cloudformation_put_metric_alarm", _put_from_template)
 
     async def _route(
-        self, ours: frozenset[str], inner: Handler, method: str, path: str, headers: Any, body: bytes, query: Any
+        self, ours: set[str], inner: Handler, method: str, path: str, headers: Any, body: bytes, query: Any
     ) -> Response:
         """Answer JSON here, and have MiniStack answer older clients' form; it cannot read CBOR."""
         from ministack import app
@@ -68,7 +71,9 @@ class Requests(Service):
 
     def call(self, operation: str, payload: Payload, caller: Caller) -> Payload:
         """Answer a request; CloudWatch has a name of its own for a wrong one."""
+        foreign = [name for name in _NOT_HERE if name in payload]
         try:
+            refuse(foreign, f"The local AWS has no alarms with {', '.join(foreign)}: an alarm is on one metric.")
             return super().call(operation, payload, caller)
         except ServiceError as error:
             code = error.code.replace("ValidationException", "ValidationError")
@@ -78,17 +83,8 @@ class Requests(Service):
     def put_metric_alarm(self, request: Payload, caller: Caller) -> Payload:
         from ministack.services import cloudwatch
 
-        foreign = [name for name in _NOT_HERE if name in request]
-        refuse(foreign, f"The local AWS has no alarms with {', '.join(foreign)}: an alarm is on one metric.")
         _check_alarm(request)
         return _ask(cloudwatch._put_metric_alarm, request, caller)
-
-    @operation("PutCompositeAlarm")
-    def put_composite_alarm(self, request: Payload, caller: Caller) -> Payload:
-        from ministack.services import cloudwatch
-
-        refuse("ActionsSuppressor" in request, "The local AWS has no ActionsSuppressor of composite alarms.")
-        return _ask(cloudwatch._put_composite_alarm, request, caller)
 
     @operation("GetMetricStatistics")
     def get_metric_statistics(self, request: Payload, caller: Caller) -> Payload:

@@ -34,32 +34,34 @@ _SWEEP_SECONDS = 1.0
 _HELD_SECONDS = 60.0
 
 
-def count(region: str, function: str, qualifier: str) -> tuple[int, bool] | None:
-    """Return how much an alias or version asks for, and whether it is settled; None: there is no such one."""
-    from ministack.services import lambda_svc
+class Concurrency:
+    """What scaling changes of aliases and versions of functions; one that has no provisioned concurrency has 0."""
 
-    record = lambda_svc._functions.get_scoped(settings.ACCOUNT, region, function) or {}
-    if qualifier not in {**record.get("versions", {}), **record.get("aliases", {})}:
-        return None
-    config = record.get("provisioned_concurrency", {}).get(qualifier, {})
-    return int(config.get("RequestedProvisionedConcurrentExecutions", 0)), config.get("Status") != "IN_PROGRESS"
+    noun, service = "desired concurrency", "AWSLambda"
 
+    def read(self, region: str, parts: dict[str, str]) -> tuple[int, bool] | None:
+        from ministack.services import lambda_svc
 
-def put(region: str, function: str, qualifier: str, executions: int) -> None:
-    """Ask for provisioned concurrency, or with 0 for none; a ServiceError says why not."""
-    from ministack.core import responses
-    from ministack.services import lambda_svc
+        function, qualifier = parts["Resource"].split(":")
+        record = lambda_svc._functions.get_scoped(settings.ACCOUNT, region, function) or {}
+        if qualifier not in {**record.get("versions", {}), **record.get("aliases", {})}:
+            return None
+        config = record.get("provisioned_concurrency", {}).get(qualifier, {})
+        return int(config.get("RequestedProvisionedConcurrentExecutions", 0)), config.get("Status") != "IN_PROGRESS"
 
-    responses.set_request_account_id(settings.ACCOUNT)
-    responses.set_request_region(region)
-    if executions:
-        wanted = {"ProvisionedConcurrentExecutions": executions}
-        status, _, body = lambda_svc._put_provisioned_concurrency(function, qualifier, wanted)
-    else:
-        status, _, body = lambda_svc._delete_provisioned_concurrency(function, qualifier)
-    if status >= 400:
-        error = json.loads(body)
-        raise ServiceError(error["__type"], error.get("message", ""), status)
+    def put(self, region: str, parts: dict[str, str], count: int) -> None:
+        from ministack.core.responses import request_scope
+        from ministack.services import lambda_svc
+
+        named = parts["Resource"].split(":")
+        with request_scope(settings.ACCOUNT, region):
+            if count:
+                answer = lambda_svc._put_provisioned_concurrency(*named, {"ProvisionedConcurrentExecutions": count})
+            else:
+                answer = lambda_svc._delete_provisioned_concurrency(*named)
+        if answer[0] >= 400:
+            error = json.loads(answer[2])
+            raise ServiceError(error["__type"], error.get("message", ""), answer[0])
 
 
 def provisioned_in(function: dict[str, Any], but: str = "") -> int:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 from xml.etree import ElementTree
 
-from emulator.ministack.door.enforcement import answer
+from emulator.ministack.door.enforcement import answer, service_may
 from emulator.ministack.patching import around, around_service
 from emulator.platform.errors import Response
 
@@ -133,29 +133,15 @@ def _deliver(destination: _Destination, records: list[str]) -> None:
     with request_scope(destination.account, destination.region):
         name = f"{time.strftime('%Y-%m-%d-%H-%M-%S', time.gmtime())}-{secrets.token_hex(8).upper()}"
         key = destination.prefix + name
-        if destination.target in s3._buckets and _may_deliver(destination, key):
+        encrypted = "aws:kms" in s3._bucket_encryption.get(destination.target, "")
+        arns = f"arn:aws:s3:::{destination.target}/{key}", f"arn:aws:s3:::{destination.source}"
+        if destination.target in s3._buckets and not encrypted and service_may(_PRINCIPAL, "s3:PutObject", *arns):
             s3._put_object(destination.target, key, "".join(records).encode(), {"content-type": "text/plain"})
         else:
             logger.warning(
                 "%d access log records of %s are dropped: %s is gone, does not let %s write, or has a default key",
                 len(records), destination.source, destination.target, _PRINCIPAL,
             )  # fmt: skip
-
-
-def _may_deliver(destination: _Destination, key: str) -> bool:
-    from ministack.core.iam_evaluator import EvalContext, evaluate_resource_policy
-    from ministack.services import s3
-
-    target = destination.target
-    if "aws:kms" in s3._bucket_encryption.get(target, ""):
-        return False
-    keys = {"aws:sourceaccount": destination.account, "aws:sourcearn": f"arn:aws:s3:::{destination.source}"}
-    context = EvalContext(
-        _PRINCIPAL, "Service", destination.account, "s3:PutObject", f"arn:aws:s3:::{target}/{key}", destination.region,
-        secure_transport=True, service_context=keys,
-    )  # fmt: skip
-    policy = s3._bucket_policies.get(target)
-    return bool(evaluate_resource_policy(policy, context, service=_PRINCIPAL).decision == "Allow")
 
 
 def _record(

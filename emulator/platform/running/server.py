@@ -80,7 +80,7 @@ class LocalAws:
         enforcement.install()
         capacities: dict[str, resources.Capacity] = {
             resources.INSTANCES: resources.Instances(self._sagemaker, host.account),
-            resources.FUNCTION: resources.ProvisionedConcurrency(provisioned.count, provisioned.put),
+            resources.FUNCTION: provisioned.Concurrency(),
         }
         self._scaling = ApplicationAutoScaling(host, capacities)
         services: list[Service] = [self._sagemaker, self._scaling, ServiceQuotas(host.account, quotas)]

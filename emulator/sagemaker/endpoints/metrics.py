@@ -38,26 +38,23 @@ class Publisher:
 
     def publish(self, fleets: Collection[Fleet]) -> None:
         """Publish what has been measured since the last time."""
-        variants = [(fleet, variant) for fleet in fleets for variant in fleet.variants.values()]
         for fleet in fleets:
             self.invocations(fleet)
-        answered: dict[Instance, int] = {}
-        if idle := time.monotonic() >= self._idle_due:
-            self._idle_due = time.monotonic() + self._host.clock.seconds(_IDLE_SECONDS)
-        for fleet, variant in variants:
+        now, (answered, self._answered), cpu = time.monotonic(), (self._answered, {}), self._cpu
+        if idle := now >= self._idle_due:
+            self._idle_due = now + self._host.clock.seconds(_IDLE_SECONDS)
+        if usage := now >= self._usage_due:
+            self._usage_due, self._cpu = now + self._host.clock.seconds(_USAGE_SECONDS), {}
+        for fleet, variant in [(each, variant) for each in fleets for variant in each.variants.values()]:
+            dimensions = _dimensions(fleet, variant)
             for instance in variant.in_service():
-                answered[instance] = instance.answered
+                self._answered[instance] = instance.answered
                 if idle:
-                    self._record(fleet, _dimensions(fleet, variant), "InvocationsPerInstance", 0)
-                if idle or instance.outstanding or instance.answered != self._answered.get(instance, 0):
-                    self._record(fleet, _dimensions(fleet, variant), "ConcurrentRequestsPerModel", instance.outstanding)
-        self._answered = answered
-        if time.monotonic() >= self._usage_due:
-            self._usage_due = time.monotonic() + self._host.clock.seconds(_USAGE_SECONDS)
-            before, self._cpu = self._cpu, {}
-            for fleet, variant in variants:
-                for instance in variant.in_service():
-                    self._usage(fleet, _dimensions(fleet, variant), instance, before.get(instance))
+                    self._record(fleet, dimensions, "InvocationsPerInstance", 0)
+                if idle or instance.outstanding or instance.answered != answered.get(instance, 0):
+                    self._record(fleet, dimensions, "ConcurrentRequestsPerModel", instance.outstanding)
+                if usage:
+                    self._usage(fleet, dimensions, instance, cpu.get(instance))
 
     def invocations(self, fleet: Fleet) -> None:
         """Publish what the invocations of a fleet were like."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import logging
 import random
 import shutil
@@ -181,6 +180,11 @@ class Endpoints:
 
     def _roll_out(self, arn: str, start_seconds: float = 0.0) -> None:
         """Bring up the next fleet and shift the traffic to it; when that fails, leave or put everything as it was."""
+
+        def note(step: int) -> None:
+            change = {"Step": step}
+            self._endpoints.insist(lambda: self._endpoints.change(arn, lambda r: r["Deployment"].update(change)))
+
         record = self._endpoints.require_arn(arn)
         key, spec = _key(record), record["NextFleet"]
         fleet = self._pending[key] = self._new_fleet(record, spec)
@@ -195,7 +199,7 @@ class Endpoints:
                 fleet.start(start_seconds)
                 if shift is not None:
                     self._shifts[key] = shift
-                    failure = shift.run(record["Deployment"]["Step"], functools.partial(self._note, arn))
+                    failure = shift.run(record["Deployment"]["Step"], note)
         except FleetError as error:
             failure = str(error)
         if self._stopping.is_set():
@@ -218,11 +222,6 @@ class Endpoints:
         if replaced is not None:
             self._forget_scaling(record, replaced.variants.keys() - fleet.variants.keys())
             self._end(replaced)
-
-    def _note(self, arn: str, step: int) -> None:
-        """Record how far a roll-out is."""
-        change = {"Step": step}
-        self._endpoints.insist(lambda: self._endpoints.change(arn, lambda r: r["Deployment"].update(change)))
 
     def _end(self, fleet: Fleet, drain: bool = True) -> None:
         """Stop a fleet and remove what is left of it; with `drain`, invocations under way may finish."""

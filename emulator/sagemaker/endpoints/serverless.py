@@ -50,11 +50,6 @@ def check_config(request: Payload, models: Iterable[Payload]) -> None:
         config["MemorySizeInMB"] % _MEMORY_STEP_MB,
         f"MemorySizeInMB must be 1024, 2048, 3072, 4096, 5120 or 6144, not {config['MemorySizeInMB']}.",
     )
-    check_concurrency(config)
-
-
-def check_concurrency(config: Payload) -> None:
-    """Refuse more provisioned concurrency than there is concurrency."""
     provisioned, most = config.get("ProvisionedConcurrency", 0), config["MaxConcurrency"]
     refuse(provisioned > most, f"ProvisionedConcurrency ({provisioned}) must not exceed MaxConcurrency ({most}).")
 
@@ -120,10 +115,6 @@ class ServerlessVariant(Variant):
             raise ServerFailed(f"The response has more than {MAX_BODY_BYTES} bytes.")
         answer.setup_seconds = waited
         return answer
-
-    def update(self, spec: Payload, start_seconds: float) -> None:
-        self.max_concurrency = spec["Variant"]["ServerlessConfig"]["MaxConcurrency"]
-        super().update(spec, start_seconds)
 
     def stop(self, drain: bool) -> None:
         with self._choosing:

@@ -9,7 +9,6 @@ from emulator.platform.awsapi import Payload
 from emulator.platform.errors import refuse
 from emulator.platform.store import Record
 from emulator.sagemaker.endpoints.fleet import Fleet
-from emulator.sagemaker.endpoints.serverless import check_concurrency
 
 
 def of_config(config: Payload, models: Mapping[str, Record]) -> Payload:
@@ -18,7 +17,10 @@ def of_config(config: Payload, models: Mapping[str, Record]) -> Payload:
         {
             "VariantName": variant["VariantName"],
             "Weight": variant["InitialVariantWeight"],
-            "InstanceCount": variant.get("InitialInstanceCount", _provisioned(variant)),
+            # Of a serverless variant, how many environments are always up.
+            "InstanceCount": variant.get(
+                "InitialInstanceCount", variant.get("ServerlessConfig", {}).get("ProvisionedConcurrency", 0)
+            ),
             "Variant": variant,
             "Model": models[variant["VariantName"]],
         }
@@ -47,12 +49,6 @@ def _serverless(variant: Payload) -> Payload:
     return config
 
 
-def _provisioned(variant: Payload) -> int:
-    """How many environments of a serverless variant are always up."""
-    count: int = variant.get("ServerlessConfig", {}).get("ProvisionedConcurrency", 0)
-    return count
-
-
 def retain_properties(current: Payload, spec: Payload, excluded: set[str]) -> None:
     """Carry instance counts and weights of variants with the same name over to a new fleet."""
     live = {variant["VariantName"]: variant for variant in current["Variants"]}
@@ -70,17 +66,10 @@ def with_desired(spec: Payload, desired: list[Payload]) -> Payload:
     for change in desired:
         name = change["VariantName"]
         refuse(name not in variants, f"Variant {name} not found. There are: {', '.join(variants)}.")
-        config, update = _serverless(variants[name]), change.get("ServerlessUpdateConfig")
-        refuse(
-            update is not None and not config, f"Variant {name} is not serverless: it takes no ServerlessUpdateConfig."
-        )
-        sized = "DesiredInstanceCount" in change
-        refuse(sized and config, f"Variant {name} is serverless: it takes no DesiredInstanceCount.")
-        if update is not None:
-            config = {**config, **update}
-            check_concurrency(config)
-            variants[name]["Variant"] = {**variants[name]["Variant"], "ServerlessConfig": config}
-            variants[name]["InstanceCount"] = _provisioned(variants[name]["Variant"])
+        update = "The local AWS has no ServerlessUpdateConfig: update the endpoint to another configuration."
+        refuse("ServerlessUpdateConfig" in change, update)
+        sized = "DesiredInstanceCount" in change and _serverless(variants[name])
+        refuse(sized, f"Variant {name} is serverless: it takes no DesiredInstanceCount.")
         none = change.get("DesiredInstanceCount", 1) < 1
         refuse(none, f"Variant {name} needs a DesiredInstanceCount of at least 1.")
         for member, target in (("DesiredInstanceCount", "InstanceCount"), ("DesiredWeight", "Weight")):

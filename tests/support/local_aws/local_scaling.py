@@ -8,7 +8,7 @@ from typing import Any
 from emulator_fixtures import CALLER, make_host
 from fake_monitoring import FakeMonitoring
 
-from emulator.autoscaling.resources import FUNCTION, INSTANCES, Size
+from emulator.autoscaling.resources import FUNCTION, INSTANCES
 from emulator.autoscaling.service import ApplicationAutoScaling
 from emulator.platform.awsapi import Payload
 from emulator.platform.store import Store
@@ -30,8 +30,8 @@ class FakeCapacity:
         self.wanted, self.settled = 1, True
         self.refusal: Exception | None = None
 
-    def read(self, region: str, parts: dict[str, str]) -> Size | None:
-        return Size(self.wanted, self.settled) if parts.get("VariantName") != "Other" else None
+    def read(self, region: str, parts: dict[str, str]) -> tuple[int, bool] | None:
+        return (self.wanted, self.settled) if parts.get("VariantName") != "Other" else None
 
     def put(self, region: str, parts: dict[str, str], count: int) -> None:
         if self.refusal is not None:

@@ -60,6 +60,8 @@ NEW, EXISTING = ({"EndpointName": name, "EndpointConfigName": "c"} for name in "
         ("CreateEndpoint", NEW, "Number of instances across active endpoints", 1, 1),
         # Blue/green: the old and the new fleet count.
         ("UpdateEndpoint", EXISTING, "ml.m5.large for endpoint usage", 1, 1),
+        # Of a serverless endpoint, what is added counts.
+        ("UpdateEndpoint", EXISTING, SERVERLESS_CONCURRENCY, 5, 8),
         ("UpdateEndpointWeightsAndCapacities", DESIRED, "ml.m5.large for endpoint usage", 1, 2),
     ],
 )
@@ -67,44 +69,22 @@ def test_instances_beyond_a_quota_are_refused_in_the_words_of_aws(
     tmp_path: Path, operation: str, request_: Payload, quota: str, used: int, delta: int
 ) -> None:
     store = Store(tmp_path)
-    fleet = {"Variants": [{"VariantName": "v", "InstanceCount": 1, "Variant": VARIANT}]}
+    now = then = VARIANT
+    if quota == SERVERLESS_CONCURRENCY:
+        now, then = (
+            {"VariantName": "v", "ServerlessConfig": {"MaxConcurrency": most}} for most in (used, used + delta)
+        )
+    fleet = {"Variants": [{"VariantName": "v", "InstanceCount": 1, "Variant": now}]}
     for kind, name, record in (
         ("endpoint", "e", {"EndpointName": "e", "Fleet": fleet}),
-        ("endpoint-config", "c", {"EndpointConfigName": "c", "ProductionVariants": [VARIANT]}),
+        ("endpoint-config", "c", {"EndpointConfigName": "c", "ProductionVariants": [then]}),
     ):
         store.table("sagemaker", kind).put(f"arn:aws:sagemaker:eu-west-1:{ACCOUNT}:{kind}/{name}", record)
     sagemaker = SageMaker(dataclasses.replace(make_host(tmp_path), quotas=Quotas({quota: used})))
     error = refusal(lambda: sagemaker.call(operation, request_, CALLER))
     assert error.code == "ResourceLimitExceeded"
+    unit = "" if quota == SERVERLESS_CONCURRENCY else " Instances"
     assert error.message.startswith(
-        f"The account-level service limit '{quota}' is {used} Instances, with current utilization of {used} Instances "
-        f"and a request delta of {delta} Instances."
+        f"The account-level service limit '{quota}' is {used}{unit}, with current utilization of {used}{unit} and a "
+        f"request delta of {delta}{unit}."
     )
-
-
-@pytest.mark.parametrize(
-    ("operation", "request_"),
-    [
-        ("UpdateEndpoint", EXISTING),
-        (
-            "UpdateEndpointWeightsAndCapacities",
-            {"EndpointName": "e", "DesiredWeightsAndCapacities": [
-                {"VariantName": "v", "ServerlessUpdateConfig": {"MaxConcurrency": 13}}]},
-        ),
-    ],
-)  # fmt: skip
-def test_a_change_of_a_serverless_endpoint_needs_only_the_concurrency_that_it_adds(
-    tmp_path: Path, operation: str, request_: Payload
-) -> None:
-    now, then = ({"VariantName": "v", "ServerlessConfig": {"MaxConcurrency": most}} for most in (5, 13))
-    fleet = {"Variants": [{"VariantName": "v", "InstanceCount": 0, "Variant": now}]}
-    for kind, name, record in (
-        ("endpoint", "e", {"EndpointName": "e", "Fleet": fleet}),
-        ("endpoint-config", "c", {"EndpointConfigName": "c", "ProductionVariants": [then]}),
-    ):
-        Store(tmp_path).table("sagemaker", kind).put(f"arn:aws:sagemaker:eu-west-1:{ACCOUNT}:{kind}/{name}", record)
-    quotas = Quotas({SERVERLESS_CONCURRENCY: 12})
-    sagemaker = SageMaker(dataclasses.replace(make_host(tmp_path), quotas=quotas))
-    error = refusal(lambda: sagemaker.call(operation, request_, CALLER))
-    wanted = f"'{SERVERLESS_CONCURRENCY}' is 12, with current utilization of 5 and a request delta of 8. "
-    assert wanted in error.message

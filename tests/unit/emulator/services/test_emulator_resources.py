@@ -295,7 +295,7 @@ CODES = {
         ("CreateTransformJob", {"ModelName": "nobody"}, "Could not find model"),
         ("UpdateEndpointWeightsAndCapacities", desired(VariantName="w"), "Variant w not found. There are: v"),
         ("UpdateEndpointWeightsAndCapacities", desired(DesiredInstanceCount=0), "at least 1"),
-        ("UpdateEndpointWeightsAndCapacities", desired(ServerlessUpdateConfig={}), "is not serverless"),
+        ("UpdateEndpointWeightsAndCapacities", desired(ServerlessUpdateConfig={}), "no ServerlessUpdateConfig"),
         ("UpdateEndpoint", {"EndpointName": "no", "EndpointConfigName": "c"}, 'Could not find endpoint "arn'),
         ("UpdateEndpoint", {"EndpointName": "e", "EndpointConfigName": "c"}, "Could not find endpoint configuration"),
         ("DescribeModel", {"ModelName": "no"}, f'Could not find model "{ARN}:model/no".'),
